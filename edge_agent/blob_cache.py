@@ -1,0 +1,59 @@
+"""Files of bundles and versions on the device, named by their SHA-256."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from fleet_protocol.bundle import verify_blob
+
+
+class BlobCache:
+    """A folder of content-addressed files; each was verified before it got its name."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def path(self, blob: str) -> Path:
+        """Where a blob is, or would be."""
+        return self._folder / blob
+
+    def has(self, blob: str) -> bool:
+        """Whether it is here."""
+        return self.path(blob).exists()
+
+    def read(self, blob: str) -> bytes:
+        """Its content, verified again: an SD card may have changed it.
+
+        Raises:
+            ProtocolError: `WRONG_HASH`; the file is gone then, so the next round fetches it anew.
+        """
+        data = self.path(blob).read_bytes()
+        try:
+            verify_blob(f"blob {blob[:16]}", data, blob)
+        except Exception:
+            self.path(blob).unlink()
+            raise
+        return data
+
+    def write(self, blob: str, data: bytes) -> None:
+        """Store a verified blob under its name: whole, or not at all.
+
+        Raises:
+            ProtocolError: `WRONG_HASH`: `data` is not what the name says.
+            OSError: no room.
+        """
+        verify_blob(f"blob {blob[:16]}", data, blob)
+        unfinished = self.path(blob).with_suffix(".part")
+        with unfinished.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(self.path(blob))
+
+    def keep_only(self, blobs: Iterable[str]) -> None:
+        """Delete everything else."""
+        wanted = set(blobs)
+        for file in self._folder.iterdir():
+            if file.name not in wanted:
+                file.unlink()

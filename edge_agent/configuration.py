@@ -1,0 +1,100 @@
+"""The agent's configuration file, `agent.toml`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from fleet_protocol.configuration import BrokerSettings, Name, parse_document
+from fleet_protocol.errors import ConfigurationError
+
+PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
+PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class TriggerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Why the agent wakes: this many samples arrived since the last round of a task."""
+
+    new_samples: PositiveInt = 32
+
+
+class GuardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Why it may not train, though woken. A limit that is left out is not checked.
+
+    `minimum_samples` are samples in the store; the rest are readings of the machine (Celsius, percent, MiB).
+    `maximum_waiting_updates` stops training while that many updates wait in the outbox.
+    """
+
+    minimum_samples: PositiveInt = 16
+    maximum_waiting_updates: PositiveInt = 8
+    maximum_temperature_celsius: PositiveFloat | None = None
+    minimum_battery_percent: PositiveFloat | None = None
+    minimum_free_memory_mib: PositiveFloat | None = 64.0
+    recheck_seconds: PositiveFloat = 60.0
+
+
+class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the training child process may use."""
+
+    threads: PositiveInt = 1
+    nice: Annotated[int, msgspec.Meta(ge=0, le=19)] = 10
+    memory_limit_mib: PositiveInt = 512
+    time_limit_seconds: PositiveFloat = 300.0
+
+
+class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How many samples are kept per task; the oldest make room."""
+
+    maximum_samples: PositiveInt = 5000
+
+
+class TaskSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One task in which this device takes part."""
+
+    name: Name
+    trigger: TriggerSettings = TriggerSettings()
+
+
+class AgentConfiguration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole file. Relative paths are meant from the folder that the file is in.
+
+    `coordinator_key` pins the public key (64 hex digits) whose manifests, chunks and receipts are believed.
+    """
+
+    fleet: Name
+    device: Name
+    key_file: Path
+    coordinator_key: str
+    state_folder: Path
+    sample_socket: Path
+    broker: BrokerSettings
+    tasks: Annotated[list[TaskSettings], msgspec.Meta(min_length=1)]
+    shard: Name = "0"
+    profile: str = "generic"
+    guards: GuardSettings = GuardSettings()
+    worker: WorkerSettings = WorkerSettings()
+    store: StoreSettings = StoreSettings()
+
+
+def load_configuration(path: Path) -> AgentConfiguration:
+    """Read the file.
+
+    Raises:
+        ConfigurationError: it can't be read, or names the key that is missing, unknown or wrong.
+    """
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"configuration {path}: {error.strerror}; write one or pass --config FILE") from error
+    parsed = parse_document(text, AgentConfiguration, str(path))
+    names = [task.name for task in parsed.tasks]
+    if len(set(names)) != len(names):
+        raise ConfigurationError(f"{path}: a task is listed twice in {names}")
+    folder = path.resolve().parent
+    return msgspec.structs.replace(
+        parsed,
+        key_file=folder / parsed.key_file,
+        broker=parsed.broker.located(folder),
+        state_folder=folder / parsed.state_folder,
+        sample_socket=folder / parsed.sample_socket,
+    )

@@ -1,0 +1,107 @@
+"""Carries the outbox to the coordinator and acts on its receipts. An update leaves only on a signed receipt."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from enum import Enum
+
+from edge_agent.device_database import DeviceDatabase, OutboxRow, Seal
+from fleet_protocol.errors import Reason
+from fleet_protocol.messages import Outcome, Receipt
+
+log = logging.getLogger(__name__)
+
+FIRST_RECEIPT_SECONDS = 10.0
+LAST_RECEIPT_SECONDS = 600.0
+"""How long to wait for a receipt before an update is sent again; doubles from first to last while none comes."""
+APPROVAL_SECONDS = 60.0
+"""How often a device that no operator has approved yet asks again."""
+
+
+class Remedy(Enum):
+    """What to do with a rejected update."""
+
+    RETURN_TO_RESIDUAL = "return to residual"
+    KEEP = "keep"
+    RENUMBER = "renumber"
+
+
+REMEDIES = {
+    Reason.UNKNOWN_KEY: Remedy.KEEP,  # until an operator has approved this device
+    Reason.REVOKED_KEY: Remedy.KEEP,
+    Reason.SEQUENCE_REUSED: Remedy.RENUMBER,  # this device's memory is younger than its name
+}
+"""For every other reason the update goes back into the residual."""
+
+
+class Postbox:
+    """The sending side. `notify` wakes it when there is something new to send."""
+
+    def __init__(self, database: DeviceDatabase, seal: Seal, publish: Callable[[bytes], Awaitable[None]]) -> None:
+        self._database = database
+        self._seal = seal
+        self._publish = publish
+        self._changed = asyncio.Event()
+        self._awaiting_approval = False
+        self.accepted = 0
+        self.rejected = 0
+
+    def notify(self) -> None:
+        """The outbox has changed."""
+        self._changed.set()
+
+    async def deliver(self) -> None:
+        """Send everything that waits, and again whatever gets no receipt; runs for one connection.
+
+        Raises:
+            LinkDownError: from `publish`; the rows stay.
+        """
+        sent: set[bytes] = set()
+        patience = FIRST_RECEIPT_SECONDS
+        while True:
+            self._changed.clear()
+            waiting = self._database.outbox()
+            for row in waiting:
+                if row.digest not in sent:
+                    await self._publish(row.envelope)
+                    sent.add(row.digest)
+            timeout = patience if waiting else None  # an empty outbox sets no timer
+            try:
+                await asyncio.wait_for(self._changed.wait(), timeout)
+                patience = APPROVAL_SECONDS if self._awaiting_approval else FIRST_RECEIPT_SECONDS
+            except TimeoutError:
+                patience = min(2 * patience, LAST_RECEIPT_SECONDS)
+                sent.clear()
+
+    def receive(self, receipt: Receipt) -> bool:
+        """Act on a verified receipt; False where it is for none of the waiting updates."""
+        row = self._database.find(receipt.digest)
+        if row is None:
+            return False
+        if receipt.outcome is Outcome.ACCEPTED:
+            self._awaiting_approval = False
+            self.accepted += 1
+            self._database.settle(row, Outcome.ACCEPTED, "")
+        else:
+            self._handle_rejection(row, receipt)
+        self.notify()
+        return True
+
+    def _handle_rejection(self, row: OutboxRow, receipt: Receipt) -> None:
+        reasons = {reason.value: reason for reason in Reason}
+        remedy = Remedy.RETURN_TO_RESIDUAL
+        if receipt.reason in reasons:
+            remedy = REMEDIES.get(reasons[receipt.reason], remedy)
+        log.warning(
+            "event=update_rejected sequence=%d reason=%s remedy=%r detail=%r",
+            row.sequence,
+            receipt.reason,
+            remedy.value,
+            receipt.detail,
+        )
+        self._awaiting_approval = remedy is Remedy.KEEP
+        if remedy is Remedy.RENUMBER:
+            self._database.renumber(row, receipt.highest_sequence, self._seal)
+        elif remedy is Remedy.RETURN_TO_RESIDUAL:
+            self.rejected += 1
+            self._database.settle(row, Outcome.REJECTED, receipt.reason)

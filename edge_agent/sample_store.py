@@ -1,0 +1,77 @@
+"""Samples on the device, in SQLite. They never leave it.
+
+Commits are not forced to the disk one by one: after a power cut the last moments of samples may be missing, which
+spares an SD card a write per sample. What went into an update is never at stake here.
+"""
+
+import array
+import sqlite3
+from pathlib import Path
+
+from fleet_protocol.bundle import TaskDescription
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS samples (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, task TEXT NOT NULL, inputs BLOB NOT NULL, label INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS samples_of_task ON samples (task, id);
+"""
+
+
+class SampleStore:
+    """Keeps the newest `maximum_samples` of each task."""
+
+    def __init__(self, path: Path, maximum_samples: int) -> None:
+        self.path = path
+        self._maximum = maximum_samples
+        self._connection = sqlite3.connect(path, isolation_level=None)
+        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection.execute("PRAGMA synchronous=NORMAL")
+        self._connection.executescript(SCHEMA)
+        rows = self._connection.execute("SELECT task, COUNT(*), MAX(id) FROM samples GROUP BY task")
+        self._counts: dict[str, tuple[int, int]] = {task: (count, newest) for task, count, newest in rows}
+
+    def add(self, task: str, inputs: array.array[float], label: int) -> int:
+        """Store one sample (float32 values in C order) and return its id.
+
+        Raises:
+            sqlite3.OperationalError: the disk is full; nothing was stored.
+        """
+        count, _ = self._counts.get(task, (0, 0))
+        insert = "INSERT INTO samples (task, inputs, label) VALUES (?, ?, ?)"
+        identifier = int(self._connection.execute(insert, (task, inputs.tobytes(), label)).lastrowid or 0)
+        if count >= self._maximum:
+            oldest = "SELECT id FROM samples WHERE task = ? ORDER BY id LIMIT ?"
+            self._connection.execute(
+                f"DELETE FROM samples WHERE id IN ({oldest})",  # noqa: S608 - a constant
+                (task, count + 1 - self._maximum),
+            )
+        self._counts[task] = (min(count + 1, self._maximum), identifier)
+        return identifier
+
+    def count(self, task: str) -> int:
+        """Samples stored for a task."""
+        return self._counts.get(task, (0, 0))[0]
+
+    def newest(self, task: str) -> int:
+        """The id of the newest sample of a task, 0 without one."""
+        return self._counts.get(task, (0, 0))[1]
+
+    def count_after(self, task: str, identifier: int) -> int:
+        """Samples of a task that are newer than `identifier`."""
+        query = "SELECT COUNT(*) FROM samples WHERE task = ? AND id > ?"
+        return int(self._connection.execute(query, (task, identifier)).fetchone()[0])
+
+    def drop_misfits(self, description: TaskDescription) -> int:
+        """Delete samples taken in before the task's schema was known that do not fit it; returns how many."""
+        query = "DELETE FROM samples WHERE task = ? AND (length(inputs) != ? OR label < 0 OR label >= ?)"
+        fits = (description.task, 4 * description.input.size, description.label.classes)
+        dropped = self._connection.execute(query, fits).rowcount
+        if dropped:
+            count, newest = self._counts[description.task]
+            self._counts[description.task] = (count - dropped, newest)
+        return dropped
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()

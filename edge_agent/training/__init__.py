@@ -1,0 +1,1 @@
+"""Training in a child process: the only part of the agent that imports numpy and onnxruntime."""

@@ -1,0 +1,49 @@
+"""What a training engine is: weights and mini-batches in, trained weights out."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fleet_protocol.codec.sparse import FloatVector
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """`inputs` float32 [N, *shape], `labels` int64 [N]; `newest` is the id of the youngest of them."""
+
+    inputs: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    newest: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPlan:
+    """K mini-batches of at most B rows: `rows` int64 [K, B], `mask` float32 [K, B], 0 where a row is padding."""
+
+    rows: NDArray[np.int64]
+    mask: NDArray[np.float32]
+
+
+class TrainingEngine(Protocol):
+    """Runs the steps of one round."""
+
+    def train(
+        self, weights: FloatVector, samples: Samples, plan: BatchPlan, learning_rate: float
+    ) -> tuple[FloatVector, FloatVector]:
+        """Trained weights float32 [P], and the mean loss of each of the K mini-batches."""
+        ...
+
+
+def plan_batches(sample_count: int, steps: int, batch_size: int, seed: int) -> BatchPlan:
+    """Shuffled epochs, one after the other, cut into batches; a store smaller than a batch fills part of each."""
+    generator = np.random.default_rng(seed)
+    filled = min(batch_size, sample_count)
+    epochs = -(-steps * filled // sample_count)
+    order = np.concatenate([generator.permutation(sample_count) for _ in range(epochs)])
+    rows = np.zeros((steps, batch_size), np.int64)
+    rows[:, :filled] = order[: steps * filled].reshape(steps, filled)
+    mask = np.zeros((steps, batch_size), np.float32)
+    mask[:, :filled] = 1.0
+    return BatchPlan(rows, mask)

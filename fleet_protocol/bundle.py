@@ -1,0 +1,185 @@
+"""A task bundle: the files a device needs to take part in a task, and the description that binds them.
+
+The SHA-256 of `task.json` names the bundle; `task.json` names every other file by its own SHA-256.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import msgspec
+
+from fleet_protocol.configuration import parse_document
+from fleet_protocol.errors import ConfigurationError, ProtocolError, Reason
+from fleet_protocol.limits import MAX_BLOB_BYTES, MAX_PARAMETERS, MAX_TENSORS
+from fleet_protocol.topics import check_name
+
+BUNDLE_FORMAT = 1
+DESCRIPTION_FILE = "task.json"
+TRAIN_FILE = "train.onnx"
+EVALUATE_FILE = "evaluate.onnx"
+PREDICT_FILE = "predict.onnx"
+WEIGHTS_FILE = "weights.safetensors"
+REQUIRED_FILES = (TRAIN_FILE, EVALUATE_FILE, PREDICT_FILE, WEIGHTS_FILE)
+
+PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
+PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
+Fraction = Annotated[float, msgspec.Meta(gt=0, le=1)]
+BlobHash = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+
+
+class InputSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One sample: `shape` without the batch axis, float32, every value within [minimum, maximum]."""
+
+    shape: list[PositiveInt]
+    minimum: float
+    maximum: float
+
+    @property
+    def size(self) -> int:
+        """Values in one sample."""
+        return math.prod(self.shape)
+
+
+class LabelSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A class index, int64, from 0 to `classes - 1`."""
+
+    classes: PositiveInt
+
+
+class Parameter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One trainable float32 tensor. The order of the parameters is their order in the flat weight vector."""
+
+    name: str
+    shape: list[PositiveInt]
+
+    @property
+    def size(self) -> int:
+        """Values in the tensor."""
+        return math.prod(self.shape)
+
+
+class TrainingPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a device does in one round: `steps` mini-batches of `batch_size` drawn from its stored samples."""
+
+    steps: PositiveInt
+    batch_size: PositiveInt
+    learning_rate: PositiveFloat
+
+
+class UpdatePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a delta is compressed. `keep_fraction` of its entries travel, the rest stays in the residual."""
+
+    keep_fraction: Fraction
+    quantisation: Literal["ternary", "float32"] = "ternary"
+
+
+class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the coordinator makes a version: FedBuff (Nguyen et al. 2022) with server momentum.
+
+    An update with staleness s weighs `samples * (1 + s) ** -staleness_exponent`; above `max_staleness` it is
+    refused. `max_delta_norm` bounds the Euclidean norm of one update.
+    """
+
+    buffer_size: PositiveInt
+    staleness_exponent: Annotated[float, msgspec.Meta(ge=0)] = 0.5
+    max_staleness: Annotated[int, msgspec.Meta(ge=0)] = 20
+    server_learning_rate: PositiveFloat = 1.0
+    server_momentum: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
+    max_delta_norm: PositiveFloat = 100.0
+
+
+class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The content of `task.json`."""
+
+    format: int
+    task: str
+    title: str
+    input: InputSchema
+    label: LabelSchema
+    parameters: list[Parameter]
+    training: TrainingPlan
+    update: UpdatePlan
+    aggregation: AggregationPlan
+    files: dict[str, BlobHash]
+
+    @property
+    def tensor_sizes(self) -> tuple[int, ...]:
+        """Values per parameter, in the order of the flat weight vector."""
+        return tuple(parameter.size for parameter in self.parameters)
+
+    @property
+    def parameter_count(self) -> int:
+        """Length of the flat weight vector."""
+        return sum(self.tensor_sizes)
+
+
+def blob_hash(data: bytes) -> str:
+    """The content address of a file: its SHA-256 in lower-case hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def parse_description(text: bytes, name: str = DESCRIPTION_FILE) -> TaskDescription:
+    """Read and check `task.json`.
+
+    Raises:
+        ConfigurationError: not the format of this version, or values that contradict each other.
+    """
+    described = parse_document(text, _Format, name, "json")
+    if described.format != BUNDLE_FORMAT:
+        raise ConfigurationError(
+            f"{name}: bundle format {described.format}, this edgeflock reads {BUNDLE_FORMAT}; "
+            + ("update edgeflock" if described.format > BUNDLE_FORMAT else "export the bundle anew")
+        )
+    description = parse_document(text, TaskDescription, name, "json")
+    try:
+        check_name("task", description.task)
+    except ProtocolError as error:
+        raise ConfigurationError(f"{name}: {error.detail}") from error
+    if missing := [file for file in REQUIRED_FILES if file not in description.files]:
+        raise ConfigurationError(f"{name}: `files` lacks {', '.join(missing)}")
+    if not 1 <= description.parameter_count <= MAX_PARAMETERS or len(description.parameters) > MAX_TENSORS:
+        raise ConfigurationError(
+            f"{name}: {description.parameter_count} parameters in {len(description.parameters)} tensors;"
+            f" allowed are 1 to {MAX_PARAMETERS} in at most {MAX_TENSORS}"
+        )
+    return description
+
+
+def verify_bundle(files: Mapping[str, bytes], expected_hash: str | None = None) -> TaskDescription:
+    """Check that `files` (name to content) are one whole, unaltered bundle.
+
+    Raises:
+        ConfigurationError: `task.json` is missing or wrong.
+        ProtocolError: `WRONG_HASH` or `TOO_LARGE`, naming the file.
+    """
+    if DESCRIPTION_FILE not in files:
+        raise ConfigurationError(f"bundle lacks {DESCRIPTION_FILE}; it holds {sorted(files)}")
+    text = files[DESCRIPTION_FILE]
+    if expected_hash is not None:
+        verify_blob(DESCRIPTION_FILE, text, expected_hash)
+    description = parse_description(text)
+    for name, expected in description.files.items():
+        verify_blob(name, files.get(name, b""), expected)
+    return description
+
+
+def verify_blob(name: str, data: bytes, expected_hash: str) -> None:
+    """Check one file against its content address.
+
+    Raises:
+        ProtocolError: `TOO_LARGE` or `WRONG_HASH`.
+    """
+    if len(data) > MAX_BLOB_BYTES:
+        raise ProtocolError(Reason.TOO_LARGE, f"{name}: {len(data)} bytes exceed MAX_BLOB_BYTES ({MAX_BLOB_BYTES})")
+    if blob_hash(data) != expected_hash:
+        raise ProtocolError(
+            Reason.WRONG_HASH,
+            f"{name}: SHA-256 of its {len(data)} bytes is {blob_hash(data)[:16]}…, expected {expected_hash[:16]}…;"
+            " the file is truncated or altered: fetch or export it anew",
+        )
+
+
+class _Format(msgspec.Struct):
+    format: int

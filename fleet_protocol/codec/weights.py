@@ -1,0 +1,47 @@
+"""Weights as a safetensors file and as the flat float32 vector that graphs and aggregation work on."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from fleet_protocol.bundle import Parameter
+from fleet_protocol.codec.sparse import FloatVector
+from fleet_protocol.errors import ProtocolError, Reason
+
+
+def write_weights(vector: FloatVector, parameters: Sequence[Parameter]) -> bytes:
+    """A safetensors file of the named tensors; the same vector gives the same bytes."""
+    cuts = np.cumsum([parameter.size for parameter in parameters])[:-1]
+    tensors = zip(parameters, np.split(vector, cuts), strict=True)
+    return save({parameter.name: tensor.reshape(parameter.shape) for parameter, tensor in tensors})
+
+
+def read_weights(data: bytes, parameters: Sequence[Parameter]) -> FloatVector:
+    """The flat vector (float32, contiguous) of a safetensors file.
+
+    Raises:
+        ProtocolError: `MALFORMED`, `WRONG_SHAPE` (naming the tensor) or `NOT_FINITE`.
+    """
+    try:
+        tensors = load(data)
+    except SafetensorError as error:
+        raise ProtocolError(Reason.MALFORMED, f"weights: not a safetensors file ({error})") from error
+    expected = {parameter.name for parameter in parameters}
+    if tensors.keys() != expected:
+        raise ProtocolError(
+            Reason.WRONG_SHAPE,
+            f"weights: tensors {sorted(tensors.keys() ^ expected)[:4]} are missing or unknown",
+        )
+    for parameter in parameters:
+        found = tensors[parameter.name]
+        if list(found.shape) != list(parameter.shape) or found.dtype != np.float32:
+            raise ProtocolError(
+                Reason.WRONG_SHAPE,
+                f"weights: {parameter.name} is {found.dtype}{list(found.shape)}, expected float32{parameter.shape}",
+            )
+    vector = np.concatenate([tensors[parameter.name].ravel() for parameter in parameters])
+    if not np.isfinite(vector).all():
+        raise ProtocolError(Reason.NOT_FINITE, "weights hold NaN or infinity")
+    return vector

@@ -1,0 +1,147 @@
+"""The signed envelope: COSE_Sign1 (RFC 9052) with Ed25519 (algorithm -19, RFC 9864), bound to its topic.
+
+The protected header holds the algorithm, the key id and one private entry: kind, sequence number, task, base
+version and payload digest. The topic is `external_aad`: a message moved to another topic does not verify.
+"""
+
+import hashlib
+from enum import IntEnum
+from typing import Final
+
+import msgspec
+
+from fleet_protocol import cbor
+from fleet_protocol.errors import ProtocolError, Reason
+from fleet_protocol.keys import KEY_ID_BYTES, SIGNATURE_BYTES, SigningKey, VerifyKey, key_id, verifies
+from fleet_protocol.limits import MAX_NAME_CHARACTERS, MAX_SEQUENCE
+
+DIGEST_BYTES: Final = 16
+
+_COSE_SIGN1_TAG: Final = b"\xd2"
+_ALGORITHM_LABEL: Final = 1
+_KEY_ID_LABEL: Final = 4
+_HEADER_LABEL: Final = -70001  # the private-use range of COSE header labels ends at -65537
+_ED25519: Final = -19
+
+
+class Kind(IntEnum):
+    """What a payload is, and so who decodes it."""
+
+    ENROLMENT = 1
+    PRESENCE = 2
+    MANIFEST = 3
+    BLOB_REQUEST = 4
+    BLOB_CHUNK = 5
+    UPDATE = 6
+    RECEIPT = 7
+
+
+class Header(msgspec.Struct, frozen=True, array_like=True):
+    """What a reader may decide on before it looks at the payload."""
+
+    kind: Kind
+    sequence: int
+    task: str
+    base_version: int
+    payload_digest: bytes
+
+
+class Envelope(msgspec.Struct, frozen=True):
+    """A parsed envelope. Nothing in it is to be believed before `verify` has returned."""
+
+    header: Header
+    key_id: bytes
+    payload: bytes
+    protected: bytes
+    signature: bytes
+
+    def verify(self, key: VerifyKey, topic: str) -> None:
+        """Check the signature for the topic on which the envelope came.
+
+        Raises:
+            ProtocolError: `BAD_SIGNATURE`.
+        """
+        if not verifies(key, _to_be_signed(self.protected, topic, self.payload), self.signature):
+            raise ProtocolError(
+                Reason.BAD_SIGNATURE,
+                f"the signature of key {self.key_id.hex()} does not cover this message on topic {topic}",
+            )
+
+
+def digest(data: bytes) -> bytes:
+    """The first 16 bytes of the SHA-256: names a payload in its header, and an envelope in its receipt."""
+    return hashlib.sha256(data).digest()[:DIGEST_BYTES]
+
+
+def seal(
+    key: SigningKey,
+    topic: str,
+    kind: Kind,
+    payload: bytes,
+    *,
+    sequence: int,
+    task: str = "",
+    base_version: int = 0,
+) -> bytes:
+    """Sign `payload` for `topic`. The same arguments give the same bytes, as Ed25519 is deterministic."""
+    header = Header(kind, sequence, task, base_version, digest(payload))
+    protected = _write_protected(header, key_id(key.verify_key))
+    signature = key.sign(_to_be_signed(protected, topic, payload)).signature
+    return _COSE_SIGN1_TAG + cbor.encode([protected, {}, payload, signature])
+
+
+def read_envelope(data: bytes, limit: int) -> Envelope:
+    """Parse an envelope of at most `limit` bytes without believing it.
+
+    Raises:
+        ProtocolError: `TOO_LARGE`; `MALFORMED` for anything but the one form that `seal` writes.
+    """
+    if len(data) > limit:
+        raise ProtocolError(Reason.TOO_LARGE, f"message of {len(data)} bytes exceeds the limit of {limit}")
+    if data[:1] != _COSE_SIGN1_TAG:
+        raise ProtocolError(Reason.MALFORMED, "message is not a tagged COSE_Sign1")
+    parts = cbor.decode(data[1:], "envelope")
+    match parts:
+        case [bytes(protected), dict(unprotected), bytes(payload), bytes(signature)]:
+            pass
+        case _:
+            raise ProtocolError(Reason.MALFORMED, "envelope is not [protected, {}, payload, signature]")
+    if unprotected or len(signature) != SIGNATURE_BYTES:
+        raise ProtocolError(Reason.MALFORMED, "envelope has unprotected headers or a signature of the wrong length")
+    header, identifier = _read_protected(protected)
+    if header.payload_digest != digest(payload):
+        raise ProtocolError(Reason.MALFORMED, "payload does not match the digest in its header")
+    return Envelope(header, identifier, payload, protected, signature)
+
+
+def _write_protected(header: Header, identifier: bytes) -> bytes:
+    entry = list(msgspec.structs.astuple(header))
+    return cbor.encode({_ALGORITHM_LABEL: _ED25519, _KEY_ID_LABEL: identifier, _HEADER_LABEL: entry})
+
+
+def _read_protected(protected: bytes) -> tuple[Header, bytes]:
+    match cbor.decode(protected, "protected header"):
+        case {1: algorithm, 4: bytes(identifier), -70001: list(entry)}:
+            pass
+        case _:
+            raise ProtocolError(Reason.MALFORMED, "protected header is not {1: alg, 4: kid, -70001: header}")
+    if algorithm != _ED25519:
+        raise ProtocolError(Reason.MALFORMED, f"algorithm {algorithm!r} is refused; only -19 (Ed25519) is accepted")
+    try:
+        header = msgspec.convert(entry, Header, builtin_types=(bytes,))
+    except msgspec.ValidationError as error:
+        raise ProtocolError(Reason.MALFORMED, f"header: {error}") from error
+    if (
+        len(identifier) != KEY_ID_BYTES
+        or len(header.task) > MAX_NAME_CHARACTERS
+        or not 0 <= header.sequence <= MAX_SEQUENCE
+        or not 0 <= header.base_version <= MAX_SEQUENCE
+    ):
+        raise ProtocolError(Reason.MALFORMED, "header holds a value out of its range")
+    if _write_protected(header, identifier) != protected:
+        raise ProtocolError(Reason.MALFORMED, "protected header holds more than this protocol writes")
+    return header, identifier
+
+
+def _to_be_signed(protected: bytes, topic: str, payload: bytes) -> bytes:
+    return cbor.encode(["Signature1", protected, topic.encode(), payload])

@@ -1,0 +1,38 @@
+"""The two families of errors: what others sent us, and what we were configured to do."""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """The closed list of reasons for which a message is refused. The value is what travels in a receipt."""
+
+    TOO_LARGE = "too_large"
+    MALFORMED = "malformed"
+    UNKNOWN_KEY = "unknown_key"
+    REVOKED_KEY = "revoked_key"
+    WRONG_TOPIC = "wrong_topic"
+    BAD_SIGNATURE = "bad_signature"
+    SEQUENCE_REUSED = "sequence_reused"
+    UNKNOWN_TASK = "unknown_task"
+    UNKNOWN_VERSION = "unknown_version"
+    TOO_STALE = "too_stale"
+    INFLATES = "inflates"
+    WRONG_SHAPE = "wrong_shape"
+    INDEX_ORDER = "index_order"
+    INDEX_OUT_OF_RANGE = "index_out_of_range"
+    NOT_FINITE = "not_finite"
+    OUT_OF_BOUNDS = "out_of_bounds"
+    WRONG_HASH = "wrong_hash"
+
+
+class ProtocolError(Exception):
+    """Bytes from outside that break the contract. Carries the machine-readable reason beside the sentence."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(f"{reason.value}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class ConfigurationError(Exception):
+    """A file or option that the operator can mend. The message names the place, the value and the remedy."""

@@ -1,0 +1,76 @@
+"""Ed25519 keys: how they are written down, checked and named."""
+
+import hashlib
+import stat
+
+from nacl.exceptions import BadSignatureError
+from nacl.exceptions import ValueError as NaClValueError
+from nacl.signing import SigningKey, VerifyKey
+
+from fleet_protocol.errors import ConfigurationError
+
+KEY_BYTES = 32
+KEY_ID_BYTES = 8
+SIGNATURE_BYTES = 64
+_OPEN_PERMISSIONS = stat.S_IRWXG | stat.S_IRWXO
+
+__all__ = ["KEY_BYTES", "KEY_ID_BYTES", "SIGNATURE_BYTES", "SigningKey", "VerifyKey"]
+
+
+def key_id(key: VerifyKey) -> bytes:
+    """The name under which a key is looked up: the first 8 bytes of the SHA-256 of the public key."""
+    return hashlib.sha256(bytes(key)).digest()[:KEY_ID_BYTES]
+
+
+def write_signing_key(key: SigningKey) -> str:
+    """The text of a key file. Whoever stores it gives it mode 0600."""
+    return bytes(key).hex() + "\n"
+
+
+def read_signing_key(text: str, mode: int, name: str) -> SigningKey:
+    """Read the text of a key file, given the file's permission bits.
+
+    Raises:
+        ConfigurationError: the file is open to others, or holds something else than 64 hex digits.
+    """
+    if mode & _OPEN_PERMISSIONS:
+        raise ConfigurationError(
+            f"key file {name} has mode {stat.S_IMODE(mode):04o}: others can read it; run: chmod 600 {name}"
+        )
+    return SigningKey(_key_bytes(text, f"key file {name}"))
+
+
+def write_verify_key(key: VerifyKey) -> str:
+    """A public key as 64 hex digits."""
+    return bytes(key).hex()
+
+
+def read_verify_key(text: str, name: str) -> VerifyKey:
+    """Read a public key.
+
+    Raises:
+        ConfigurationError: it is not 64 hex digits.
+    """
+    return VerifyKey(_key_bytes(text, name))
+
+
+def verifies(key: VerifyKey, message: bytes, signature: bytes) -> bool:
+    """Whether `signature` (64 bytes) is this key's over `message`."""
+    try:
+        key.verify(message, signature)
+    except (BadSignatureError, NaClValueError):
+        return False
+    return True
+
+
+def _key_bytes(text: str, name: str) -> bytes:
+    try:
+        key = bytes.fromhex(text.strip())
+    except ValueError:
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise ConfigurationError(
+            f"{name}: expected {2 * KEY_BYTES} hex digits (an Ed25519 key), found {len(text.strip())} characters;"
+            " make one with: edge-agent keygen FILE"
+        )
+    return key

@@ -1,0 +1,36 @@
+"""Every limit of the protocol, with its unit. A size is compared with its limit before a byte is believed."""
+
+KIB = 1024
+MIB = 1024 * KIB
+
+MAX_NAME_CHARACTERS = 48
+"""Fleet, shard, device and task names."""
+
+MAX_UPDATE_BYTES = 4 * MIB
+"""A sealed update, as it travels. The largest message that any device may publish."""
+
+MAX_CONTROL_BYTES = 16 * KIB
+"""Any other sealed message except a blob chunk."""
+
+MAX_CHUNK_BYTES = 64 * KIB
+"""The payload of one blob chunk, before it is sealed."""
+
+MAX_SEALED_CHUNK_BYTES = MAX_CHUNK_BYTES + 1 * KIB
+
+MAX_BLOB_BYTES = 64 * MIB
+"""One file of a task bundle, or one version of the weights."""
+
+MAX_PARAMETERS = 16 * 1024 * 1024
+"""Trainable float32 parameters of one task."""
+
+MAX_TENSORS = 4096
+"""Tensors that those parameters may be spread over."""
+
+MAX_SEQUENCE = 2**63 - 1
+"""Sequence numbers, versions and boot numbers: what a signed 64-bit database column holds."""
+
+MAX_CBOR_DEPTH = 8
+"""Nesting of any CBOR item in the protocol; the deepest message we write has depth 4."""
+
+MAX_SAMPLES_PER_UPDATE = 1_000_000
+"""A declared sample count above this is refused: it would outweigh the rest of the fleet."""

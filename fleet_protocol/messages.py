@@ -1,0 +1,108 @@
+"""Typed payloads of the envelope. Each travels as a CBOR array of its fields, in the order given here."""
+
+from enum import StrEnum
+from typing import TypeVar
+
+import msgspec
+
+from fleet_protocol import cbor
+from fleet_protocol.envelope import DIGEST_BYTES
+from fleet_protocol.errors import ProtocolError, Reason
+
+Payload = TypeVar("Payload", bound=msgspec.Struct)
+
+
+class Enrolment(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A device introduces itself; signed with the very key that it names, which proves possession."""
+
+    public_key: bytes
+    profile: str
+    software: str
+    tasks: list[str]
+
+
+class PresenceState(StrEnum):
+    """What a retained presence says."""
+
+    ONLINE = "online"
+    OFFLINE = "offline"
+
+
+class Presence(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Retained. The last will carries the boot number of its connection, so a late will cannot hide a newer boot."""
+
+    state: PresenceState
+    boot: int
+
+
+class Manifest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The current version of a task. `bundle` is the SHA-256 of `task.json`, `weights` that of the safetensors."""
+
+    version: int
+    bundle: str
+    weights: str
+
+
+class BlobRequest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Asks for the chunks of one blob; an empty list means all of them."""
+
+    blob: bytes
+    chunks: list[int]
+
+
+class BlobChunk(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One chunk; `total_bytes` is the size of the whole blob."""
+
+    total_bytes: int
+    data: bytes
+
+
+class Update(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One device's change to the weights; `packed` is for `fleet_protocol.codec`, `loss` is the mean in training."""
+
+    samples: int
+    steps: int
+    loss: float
+    packed: bytes
+
+
+class Outcome(StrEnum):
+    """What became of a message."""
+
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+
+
+class Receipt(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The coordinator's word on one sealed message.
+
+    `digest` names the exact envelope bytes, so a receipt for somebody's forgery says nothing about the real
+    message. `highest_sequence` is the highest update number journalled for the device: one whose memory was
+    wiped continues behind it.
+    """
+
+    digest: bytes
+    outcome: Outcome
+    reason: str
+    detail: str
+    highest_sequence: int
+
+
+def encode_payload(payload: msgspec.Struct) -> bytes:
+    """The bytes of a payload."""
+    return cbor.encode(msgspec.to_builtins(payload, builtin_types=(bytes,)))
+
+
+def decode_payload(data: bytes, kind: type[Payload]) -> Payload:
+    """Read a payload of a known kind.
+
+    Raises:
+        ProtocolError: `MALFORMED`, naming the field.
+    """
+    try:
+        payload = msgspec.convert(cbor.decode(data, kind.__name__), kind, builtin_types=(bytes,))
+    except msgspec.ValidationError as error:
+        raise ProtocolError(Reason.MALFORMED, f"{kind.__name__}: {error}") from error
+    if isinstance(payload, Receipt) and len(payload.digest) != DIGEST_BYTES:
+        raise ProtocolError(Reason.MALFORMED, f"Receipt: digest of {len(payload.digest)} bytes, not {DIGEST_BYTES}")
+    return payload

@@ -1,0 +1,273 @@
+"""Bytes and what is known in, a typed decision out. Pure: it reads no clock, socket or database, and changes nothing.
+
+The checks stand in the order of the design: size cap -> signature -> sequence number -> header -> capped decompress ->
+schema and bounds. Each is cheaper and trusts less than the next.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from broker_coordinator.aggregation import BufferedUpdate
+from broker_coordinator.decisions import (
+    MAX_DETAIL_CHARACTERS,
+    Accepted,
+    BlobRequested,
+    Decision,
+    Enrolled,
+    Message,
+    PresenceSeen,
+    Refused,
+    Repeated,
+)
+from broker_coordinator.knowledge import Decided, Device, DeviceState, Knowledge, TaskProgress
+from fleet_protocol import topics
+from fleet_protocol.codec import decode_update
+from fleet_protocol.envelope import Envelope, Header, Kind, digest, read_envelope
+from fleet_protocol.errors import ProtocolError, Reason
+from fleet_protocol.keys import KEY_BYTES, VerifyKey, key_id
+from fleet_protocol.limits import MAX_CONTROL_BYTES, MAX_SAMPLES_PER_UPDATE, MAX_SEQUENCE, MAX_UPDATE_BYTES
+from fleet_protocol.messages import BlobRequest, Enrolment, Presence, Update, decode_payload
+
+MAX_SELF_DESCRIPTION_CHARACTERS = 100
+"""Of the profile and the software version in an enrolment."""
+
+SIZE_LIMITS: Mapping[str, int] = {"up": MAX_UPDATE_BYTES, "state": MAX_CONTROL_BYTES}
+"""The leaf of a device's topic to the largest message it may carry."""
+
+KINDS: Mapping[str, frozenset[Kind]] = {
+    "up": frozenset({Kind.UPDATE, Kind.ENROLMENT, Kind.BLOB_REQUEST}),
+    "state": frozenset({Kind.PRESENCE}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionPolicy:
+    """The coordinator's own place in the topics, and whom it lets in (`configuration.CoordinatorConfiguration`)."""
+
+    fleet: str
+    shard: str
+    open_enrolment: bool
+    maximum_devices: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Authentic:
+    """A message of which the signature verified; `device` is its sender, new where it enrols for the first time."""
+
+    device: Device
+    envelope: Envelope
+    data: bytes
+    envelope_digest: bytes
+
+
+def admit(message: Message, known: Knowledge, policy: AdmissionPolicy) -> Decision:
+    """Decide on one message. Never raises for anything that the message holds."""
+    envelope_digest = digest(message.data)
+    device, answered = None, False
+    try:
+        device, leaf = _device_and_leaf(message.topic, policy)
+        answered = leaf == "up"
+        envelope = _read(message.data, leaf)
+        answered = envelope.header.kind in _ANSWERED
+        sender = _authenticate(envelope, device, message.topic, known)
+    except ProtocolError as error:
+        return _refused(error, device, envelope_digest, answered=answered)
+    try:
+        authentic = _Authentic(sender, envelope, message.data, envelope_digest)
+        return _CONSUMERS[envelope.header.kind](authentic, known, policy)
+    except ProtocolError as error:
+        return _refused(error, device, envelope_digest, answered=answered, verified=True)
+
+
+def apply(decision: Decision, known: Knowledge) -> None:
+    """Let `known` reflect a decision, so that the next message of the same batch is decided in its light."""
+    match decision:
+        case Accepted(device, header, _, envelope_digest):
+            known.set_decided(device, header.sequence, Decided(envelope_digest))
+            known.tasks[header.task] = known.tasks[header.task].after_one_update()
+        case Refused(device=str(device), burned_sequence=int(sequence)):
+            known.set_decided(device, sequence, Decided(decision.envelope_digest, decision.reason, decision.detail))
+        case Enrolled(device) | BlobRequested(device) | PresenceSeen(device):
+            known.set_device(device)
+
+
+def buffered_update(envelope: Envelope, progress: TaskProgress) -> BufferedUpdate:
+    """Decode an update's payload against its task and check everything that is in it.
+
+    Raises:
+        ProtocolError: the reason for which it can't be aggregated.
+    """
+    update = decode_payload(envelope.payload, Update)
+    if not 1 <= update.samples <= MAX_SAMPLES_PER_UPDATE:
+        raise ProtocolError(
+            Reason.OUT_OF_BOUNDS, f"{update.samples} samples; allowed are 1 to {MAX_SAMPLES_PER_UPDATE}"
+        )
+    if not math.isfinite(update.loss):
+        raise ProtocolError(Reason.NOT_FINITE, f"the loss is {update.loss}")
+    plan = progress.description.aggregation
+    delta = decode_update(update.packed, progress.description.tensor_sizes)
+    if (norm := delta.norm()) > plan.max_delta_norm:
+        raise ProtocolError(
+            Reason.OUT_OF_BOUNDS, f"the delta's norm is {norm:.4g}, max_delta_norm of the task {plan.max_delta_norm:g}"
+        )
+    return BufferedUpdate(delta, update.samples, progress.version - envelope.header.base_version)
+
+
+def _device_and_leaf(topic: str, policy: AdmissionPolicy) -> tuple[str, str]:
+    device, leaf = topics.device_of(topic)
+    build = {"up": topics.up, "state": topics.state}.get(leaf)
+    if build is None or topic != build(policy.fleet, policy.shard, device):
+        raise ProtocolError(Reason.WRONG_TOPIC, f"{topic!r} is not a topic on which this coordinator is spoken to")
+    return device, leaf
+
+
+def _read(data: bytes, leaf: str) -> Envelope:
+    envelope = read_envelope(data, SIZE_LIMITS[leaf])
+    kind = envelope.header.kind
+    if kind not in KINDS[leaf]:
+        raise ProtocolError(Reason.MALFORMED, f"a message of kind {kind.name} does not belong on the topic {leaf!r}")
+    if kind is not Kind.UPDATE and len(data) > MAX_CONTROL_BYTES:
+        raise ProtocolError(
+            Reason.TOO_LARGE, f"{kind.name} of {len(data)} bytes exceeds MAX_CONTROL_BYTES ({MAX_CONTROL_BYTES})"
+        )
+    return envelope
+
+
+def _authenticate(envelope: Envelope, device: str, topic: str, known: Knowledge) -> Device:
+    sender = known.devices.get(envelope.key_id)
+    if sender is None and envelope.header.kind is Kind.ENROLMENT:
+        sender = Device(device, _named_key(envelope), DeviceState.PENDING)
+    if sender is None:
+        raise ProtocolError(
+            Reason.UNKNOWN_KEY, f"key {envelope.key_id.hex()} is not enrolled here; send an enrolment first"
+        )
+    if sender.name != device:
+        raise ProtocolError(
+            Reason.WRONG_TOPIC, f"key {envelope.key_id.hex()} belongs to {sender.name}, the topic to {device}"
+        )
+    if sender.state is DeviceState.REVOKED:
+        raise ProtocolError(Reason.REVOKED_KEY, f"the key of {device} is revoked; ask the operator of the fleet")
+    envelope.verify(sender.public_key, topic)
+    return sender
+
+
+def _named_key(envelope: Envelope) -> VerifyKey:
+    named = decode_payload(envelope.payload, Enrolment).public_key
+    if len(named) != KEY_BYTES or key_id(VerifyKey(named)) != envelope.key_id:
+        raise ProtocolError(Reason.MALFORMED, "the enrolment names another public key than the one that signed it")
+    return VerifyKey(named)
+
+
+def _require_approved(device: Device) -> None:
+    if device.state is not DeviceState.APPROVED:
+        raise ProtocolError(
+            Reason.UNKNOWN_KEY,
+            f"{device.name} awaits approval; on the coordinator run: broker-coordinator devices approve {device.name}",
+        )
+
+
+def _admit_update(authentic: _Authentic, known: Knowledge, _: AdmissionPolicy) -> Decision:
+    device, header = authentic.device.name, authentic.envelope.header
+    _require_approved(authentic.device)
+    if before := known.decided_before(device, header.sequence):
+        if before.digest == authentic.envelope_digest:
+            return Repeated(device, header.sequence, before)
+        raise ProtocolError(
+            Reason.SEQUENCE_REUSED,
+            f"{device} has used the number {header.sequence} for another update; continue after"
+            f" {known.highest_sequence(device)}",
+        )
+    try:
+        update = buffered_update(authentic.envelope, _progress_for(header, known))
+    except ProtocolError as error:
+        return _refused(
+            error, device, authentic.envelope_digest, answered=True, verified=True, burned_sequence=header.sequence
+        )
+    return Accepted(device, header, authentic.data, authentic.envelope_digest, update)
+
+
+def _progress_for(header: Header, known: Knowledge) -> TaskProgress:
+    progress = known.tasks.get(header.task)
+    if progress is None:
+        raise ProtocolError(Reason.UNKNOWN_TASK, f"task {header.task!r} is not served here")
+    staleness = progress.version - header.base_version
+    if staleness < 0:
+        raise ProtocolError(
+            Reason.UNKNOWN_VERSION, f"version {header.base_version} of {header.task}; the newest is {progress.version}"
+        )
+    if staleness > progress.description.aggregation.max_staleness:
+        raise ProtocolError(
+            Reason.TOO_STALE,
+            f"made from version {header.base_version} of {header.task}, now at {progress.version}: staleness"
+            f" {staleness} exceeds max_staleness ({progress.description.aggregation.max_staleness})",
+        )
+    return progress
+
+
+def _admit_enrolment(authentic: _Authentic, known: Knowledge, policy: AdmissionPolicy) -> Decision:
+    device, enrolment = authentic.device, decode_payload(authentic.envelope.payload, Enrolment)
+    if known.key_of.get(device.name, device.key_id) != device.key_id:
+        raise ProtocolError(
+            Reason.UNKNOWN_KEY,
+            f"the name {device.name} is bound to another key; an operator must revoke that key first, with:"
+            f" broker-coordinator devices revoke {device.name}",
+        )
+    if device.key_id not in known.devices and len(known.devices) >= policy.maximum_devices:
+        raise ProtocolError(Reason.UNKNOWN_KEY, f"the fleet is full: maximum_devices is {policy.maximum_devices}")
+    described = (enrolment.profile, enrolment.software)
+    if any(len(text) > MAX_SELF_DESCRIPTION_CHARACTERS or not text.isprintable() for text in described):
+        raise ProtocolError(
+            Reason.OUT_OF_BOUNDS,
+            f"profile and software must be printable, at most {MAX_SELF_DESCRIPTION_CHARACTERS} characters each",
+        )
+    state = DeviceState.APPROVED if policy.open_enrolment else device.state
+    enrolled = replace(device, state=state, profile=enrolment.profile, software=enrolment.software)
+    return Enrolled(enrolled, authentic.envelope_digest)
+
+
+def _admit_blob_request(authentic: _Authentic, _known: Knowledge, _policy: AdmissionPolicy) -> Decision:
+    device, sequence = authentic.device, authentic.envelope.header.sequence
+    _require_approved(device)
+    if sequence <= device.request_sequence:
+        raise ProtocolError(
+            Reason.SEQUENCE_REUSED, f"blob request {sequence} of {device.name} is not after {device.request_sequence}"
+        )
+    request = decode_payload(authentic.envelope.payload, BlobRequest)
+    blob = request.blob.hex()
+    if not topics.is_blob_hash(blob):
+        raise ProtocolError(Reason.MALFORMED, f"a blob is named by 32 bytes, not {len(request.blob)}")
+    return BlobRequested(replace(device, request_sequence=sequence), blob, tuple(request.chunks))
+
+
+def _admit_presence(authentic: _Authentic, _known: Knowledge, _policy: AdmissionPolicy) -> Decision:
+    device, presence = authentic.device, decode_payload(authentic.envelope.payload, Presence)
+    if not 0 <= presence.boot <= MAX_SEQUENCE:
+        raise ProtocolError(Reason.OUT_OF_BOUNDS, f"boot number {presence.boot}")
+    if presence.boot < device.boot:  # a will that fired late
+        return PresenceSeen(device)
+    return PresenceSeen(replace(device, presence=presence.state, boot=presence.boot))
+
+
+def _refused(
+    error: ProtocolError,
+    device: str | None,
+    envelope_digest: bytes,
+    *,
+    answered: bool,
+    verified: bool = False,
+    burned_sequence: int | None = None,
+) -> Refused:
+    detail = "".join(character if character.isprintable() else "?" for character in error.detail)
+    return Refused(
+        device, error.reason, detail[:MAX_DETAIL_CHARACTERS], envelope_digest, verified, answered, burned_sequence
+    )
+
+
+_CONSUMERS: Mapping[Kind, Callable[[_Authentic, Knowledge, AdmissionPolicy], Decision]] = {
+    Kind.UPDATE: _admit_update,
+    Kind.ENROLMENT: _admit_enrolment,
+    Kind.BLOB_REQUEST: _admit_blob_request,
+    Kind.PRESENCE: _admit_presence,
+}
+_ANSWERED = frozenset({Kind.UPDATE, Kind.ENROLMENT})

@@ -1,0 +1,104 @@
+"""Everything that a device may fetch by its hash: the files of the served bundles and every version's weights."""
+
+import stat
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fleet_protocol.bundle import (
+    DESCRIPTION_FILE,
+    WEIGHTS_FILE,
+    TaskDescription,
+    blob_hash,
+    parse_description,
+    verify_bundle,
+)
+from fleet_protocol.codec import read_weights
+from fleet_protocol.errors import ConfigurationError, ProtocolError
+from fleet_protocol.limits import MAX_BLOB_BYTES, MAX_CHUNK_BYTES
+
+MAX_REMEMBERED_VERSIONS = 4
+"""Weights kept in memory after somebody asked for them; devices ask for the newest, stragglers for one before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A verified bundle folder. `hash` is that of its `task.json`."""
+
+    description: TaskDescription
+    files: dict[str, bytes]
+
+    @property
+    def hash(self) -> str:
+        """What names the bundle."""
+        return blob_hash(self.files[DESCRIPTION_FILE])
+
+    @property
+    def weights(self) -> bytes:
+        """The safetensors file of version 0."""
+        return self.files[WEIGHTS_FILE]
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Read a bundle folder and verify every file in it.
+
+    Raises:
+        ConfigurationError: naming the file that is missing, altered, too large or not what the description says.
+    """
+    text = _read_file(folder / DESCRIPTION_FILE)
+    description = parse_description(text, str(folder / DESCRIPTION_FILE))
+    for name in description.files:
+        if Path(name).name != name:
+            raise ConfigurationError(f"{folder / DESCRIPTION_FILE}: file name {name!r} holds a folder")
+    files = {DESCRIPTION_FILE: text} | {name: _read_file(folder / name) for name in description.files}
+    try:
+        verify_bundle(files)
+        read_weights(files[WEIGHTS_FILE], description.parameters)
+    except ProtocolError as error:
+        raise ConfigurationError(f"bundle {folder}: {error.detail}") from error
+    return Bundle(description, files)
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BLOB_BYTES:
+            raise ConfigurationError(
+                f"{path}: {status.st_size} bytes; a bundle holds regular files of at most {MAX_BLOB_BYTES}"
+            )
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}; export the bundle anew") from error
+
+
+class BundleStore:
+    """Finds blobs by hash. `find_weights` looks up what is not a bundle's file, among the versions in the journal."""
+
+    def __init__(self, bundles: list[Bundle], find_weights: Callable[[str], bytes | None]) -> None:
+        self._files = {blob_hash(data): data for bundle in bundles for data in bundle.files.values()}
+        self._find_weights = find_weights
+        self._remembered: OrderedDict[str, bytes] = OrderedDict()
+
+    def blob(self, name: str) -> bytes | None:
+        """The blob with this SHA-256 (hex), or None."""
+        if name in self._files:
+            return self._files[name]
+        if name not in self._remembered:
+            if (found := self._find_weights(name)) is None:
+                return None
+            self._remembered[name] = found
+            if len(self._remembered) > MAX_REMEMBERED_VERSIONS:
+                self._remembered.popitem(last=False)
+        self._remembered.move_to_end(name)
+        return self._remembered[name]
+
+
+def chunk_count(blob: bytes) -> int:
+    """How many chunks a blob is sent in; an empty one in one."""
+    return max(1, -(-len(blob) // MAX_CHUNK_BYTES))
+
+
+def chunk_of(blob: bytes, number: int) -> bytes:
+    """The bytes of one chunk."""
+    return blob[number * MAX_CHUNK_BYTES : (number + 1) * MAX_CHUNK_BYTES]

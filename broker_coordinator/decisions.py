@@ -1,0 +1,87 @@
+"""What admission can say about one message: a closed set of values."""
+
+from dataclasses import dataclass
+
+from broker_coordinator.aggregation import BufferedUpdate
+from broker_coordinator.knowledge import Decided, Device
+from fleet_protocol.envelope import Header
+from fleet_protocol.errors import Reason
+from fleet_protocol.limits import MAX_CONTROL_BYTES
+
+MAX_DETAIL_CHARACTERS = 300
+"""Of a refusal's sentence: it travels in a receipt, which must stay well below MAX_CONTROL_BYTES."""
+
+assert MAX_DETAIL_CHARACTERS * 4 < MAX_CONTROL_BYTES  # noqa: S101 - two constants, checked once at import
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What the broker delivered."""
+
+    topic: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A new update, to be journalled with its whole `envelope`, which `envelope_digest` names."""
+
+    device: str
+    header: Header
+    envelope: bytes
+    envelope_digest: bytes
+    update: BufferedUpdate
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """An update of which the outcome is journalled; it gets that outcome's receipt again and changes nothing."""
+
+    device: str
+    sequence: int
+    outcome: Decided
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A message that changes nothing. `device` comes from the topic and is None where the topic is no device's.
+
+    `verified`: the signature is the device's own. `answered`: a receipt may tell. `burned_sequence` is set where an
+    update that would have been journalled is refused: the refusal is journalled in its place, so that a replay
+    in better circumstances cannot turn it into an acceptance after the device has taken it back.
+    """
+
+    device: str | None
+    reason: Reason
+    detail: str
+    envelope_digest: bytes
+    verified: bool = False
+    answered: bool = True
+    burned_sequence: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """A device introduced itself; `device` is what is to be known of it from now on."""
+
+    device: Device
+    envelope_digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BlobRequested:
+    """A device asks for chunks of a blob (SHA-256 in hex); no chunk numbers mean all. `device` has the new sequence."""
+
+    device: Device
+    blob: str
+    chunks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceSeen:
+    """A device's presence; `device` is what is to be known of it from now on."""
+
+    device: Device
+
+
+Decision = Accepted | Repeated | Refused | Enrolled | BlobRequested | PresenceSeen

@@ -1,0 +1,51 @@
+"""What the coordinator says, signed: receipts, manifests and blob chunks. Pure."""
+
+from dataclasses import dataclass
+
+from broker_coordinator.bundle_store import chunk_of
+from fleet_protocol import topics
+from fleet_protocol.envelope import Kind, seal
+from fleet_protocol.errors import Reason
+from fleet_protocol.keys import SigningKey
+from fleet_protocol.messages import BlobChunk, Manifest, Outcome, Receipt, encode_payload
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """One message to publish at QoS 1."""
+
+    topic: str
+    data: bytes
+    retained: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Speaker:
+    """The coordinator's key and its place in the topics."""
+
+    key: SigningKey
+    fleet: str
+    shard: str
+
+    def receipt(
+        self, device: str, digest: bytes, *, reason: Reason | None, detail: str, highest_sequence: int
+    ) -> Publication:
+        """The word on one message that came up from `device`: accepted where there is no `reason` against it."""
+        outcome = Outcome.ACCEPTED if reason is None else Outcome.REJECTED
+        receipt = Receipt(digest, outcome, reason.value if reason else "", detail, highest_sequence)
+        topic = topics.down(self.fleet, self.shard, device)
+        payload = encode_payload(receipt)
+        return Publication(topic, seal(self.key, topic, Kind.RECEIPT, payload, sequence=highest_sequence))
+
+    def manifest(self, task: str, manifest: Manifest) -> Publication:
+        """The retained word on which version of a task is current."""
+        topic = topics.manifest(self.fleet, task)
+        payload = encode_payload(manifest)
+        sealed = seal(self.key, topic, Kind.MANIFEST, payload, sequence=manifest.version, task=task)
+        return Publication(topic, sealed, retained=True)
+
+    def chunk(self, name: str, blob: bytes, number: int) -> Publication:
+        """One chunk of the blob that `name` (SHA-256 in hex) stands for."""
+        topic = topics.blob_chunk(self.fleet, name, number)
+        payload = encode_payload(BlobChunk(len(blob), chunk_of(blob, number)))
+        return Publication(topic, seal(self.key, topic, Kind.BLOB_CHUNK, payload, sequence=number))

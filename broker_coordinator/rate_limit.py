@@ -1,0 +1,31 @@
+"""A limit of one event per key and interval. Pure: the time comes in as an argument."""
+
+from collections.abc import Hashable
+
+
+class RateLimit:
+    """Allows one event per key in `interval_seconds`, and remembers at most `maximum_keys` of them at a time."""
+
+    def __init__(self, interval_seconds: float, maximum_keys: int) -> None:
+        self._interval_seconds = interval_seconds
+        self._maximum_keys = maximum_keys
+        self._free_at: dict[Hashable, float] = {}
+
+    def allows(self, key: Hashable, now: float) -> bool:
+        """Whether `key` may go ahead at `now`; where too many keys are new at once, the rest must wait too."""
+        if self._free_at.get(key, now) > now:
+            return False
+        self._free_at.pop(key, None)
+        self._forget_expired(now)
+        if len(self._free_at) >= self._maximum_keys:
+            return False
+        self._free_at[key] = now + self._interval_seconds
+        return True
+
+    def _forget_expired(self, now: float) -> None:
+        # Insertion order is expiry order, so the walk ends at the first key that is still held.
+        while self._free_at:
+            key, free_at = next(iter(self._free_at.items()))
+            if free_at > now:
+                return
+            del self._free_at[key]

@@ -1,0 +1,49 @@
+"""What the journal keeps, as values: accepted updates and versions. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from broker_coordinator.aggregation import BufferedUpdate, ServerState
+from fleet_protocol.bundle import Parameter
+from fleet_protocol.codec import decode_update, read_weights
+from fleet_protocol.envelope import read_envelope
+from fleet_protocol.limits import MAX_UPDATE_BYTES
+from fleet_protocol.messages import Update, decode_payload
+
+
+@dataclass(frozen=True, slots=True)
+class JournalledUpdate:
+    """One accepted update. `version` is the one that holds it, None while it is buffered."""
+
+    position: int
+    device: str
+    sequence: int
+    digest: bytes
+    task: str
+    base_version: int
+    staleness: int
+    samples: int
+    envelope: bytes
+    version: int | None
+
+    def buffered(self, tensor_sizes: Sequence[int]) -> BufferedUpdate:
+        """The update as aggregation takes it."""
+        packed = decode_payload(read_envelope(self.envelope, MAX_UPDATE_BYTES).payload, Update).packed
+        return BufferedUpdate(decode_update(packed, tensor_sizes), self.samples, self.staleness)
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of a task's weights, as a safetensors file, with the state of the server's optimiser."""
+
+    task: str
+    number: int
+    weights: bytes
+    weights_hash: str
+    velocity: bytes
+
+    def state(self, parameters: Sequence[Parameter]) -> ServerState:
+        """The version as aggregation takes it."""
+        return ServerState(read_weights(self.weights, parameters), np.frombuffer(self.velocity, "<f4"))

@@ -1,0 +1,93 @@
+"""One task as it is served: its newest version, and the updates that wait for the next. Pure."""
+
+from collections import deque
+from dataclasses import dataclass, field
+from itertools import islice
+from statistics import median
+
+from broker_coordinator.aggregation import BufferedUpdate, ServerState, contribution_of, initial_state, next_state
+from broker_coordinator.bundle_store import Bundle
+from broker_coordinator.knowledge import TaskProgress
+from broker_coordinator.records import Version
+from fleet_protocol.bundle import TaskDescription, blob_hash
+from fleet_protocol.codec import read_weights, write_weights
+from fleet_protocol.messages import Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingUpdate:
+    """A journalled update with its place in the journal."""
+
+    position: int
+    update: BufferedUpdate
+
+
+@dataclass(frozen=True, slots=True)
+class NextVersion:
+    """A version that is made but not committed: the `holds` oldest waiting updates, the last at `last_position`."""
+
+    version: Version
+    state: ServerState
+    holds: int
+    last_position: int
+    median_staleness: float
+
+
+@dataclass(slots=True)
+class ServedTask:
+    """The newest version, its optimiser state, and what waits for the next, in journal order."""
+
+    bundle: Bundle
+    newest: Version
+    state: ServerState
+    waiting: deque[WaitingUpdate] = field(default_factory=deque)
+
+    @property
+    def description(self) -> TaskDescription:
+        """The content of the bundle's `task.json`."""
+        return self.bundle.description
+
+    def progress(self) -> TaskProgress:
+        """Where the task stands once every full buffer that waits is made into a version."""
+        full, buffered = divmod(len(self.waiting), self.description.aggregation.buffer_size)
+        return TaskProgress(self.description, self.newest.number + full, buffered)
+
+    def manifest(self) -> Manifest:
+        """What devices are told."""
+        return Manifest(self.newest.number, self.bundle.hash, self.newest.weights_hash)
+
+    def next_version(self) -> NextVersion | None:
+        """The version that follows, or None while the buffer is not full."""
+        plan = self.description.aggregation
+        if len(self.waiting) < plan.buffer_size:
+            return None
+        buffer = list(islice(self.waiting, plan.buffer_size))
+        updates = [waiting.update for waiting in buffer]
+        contribution = contribution_of(updates, self.state.weights.size, plan.staleness_exponent)
+        state = next_state(self.state, contribution, plan)
+        return NextVersion(
+            version_of(self.description, self.newest.number + 1, state),
+            state,
+            holds=len(buffer),
+            last_position=buffer[-1].position,
+            median_staleness=median(update.staleness for update in updates),
+        )
+
+    def advance(self, made: NextVersion) -> None:
+        """Take over a version that is committed."""
+        self.newest, self.state = made.version, made.state
+        for _ in range(made.holds):
+            self.waiting.popleft()
+
+
+def version_of(description: TaskDescription, number: int, state: ServerState) -> Version:
+    """A version as it is stored."""
+    weights = write_weights(state.weights, description.parameters)
+    return Version(description.task, number, weights, blob_hash(weights), state.velocity.astype("<f4").tobytes())
+
+
+def version_zero(bundle: Bundle) -> Version:
+    """The version that a bundle starts with: its own weights file, byte for byte, so no device fetches it twice."""
+    state = initial_state(read_weights(bundle.weights, bundle.description.parameters))
+    velocity = state.velocity.astype("<f4").tobytes()
+    return Version(bundle.description.task, 0, bundle.weights, blob_hash(bundle.weights), velocity)

@@ -1,0 +1,326 @@
+"""The shipped broker-coordinator in its own process, on a real Mosquitto, with devices reduced to their protocol."""
+
+import socket
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from broker_coordinator.bundle_store import Bundle, chunk_count
+from fleet_protocol.bundle import DESCRIPTION_FILE, TRAIN_FILE, AggregationPlan, blob_hash
+from fleet_protocol.envelope import digest
+from fleet_protocol.errors import Reason
+from fleet_protocol.limits import MAX_CHUNK_BYTES
+from fleet_protocol.messages import Outcome, PresenceState
+from tests.support.bundles import TASK, write_bundle
+from tests.support.coordinator import CoordinatorProcess
+from tests.support.device import ConnectedDevice, SealingDevice
+from tests.support.waiting import until
+
+Sent = tuple[ConnectedDevice, int, bytes]
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    """The tiny task with graphs that take three chunks each."""
+    return write_bundle(tmp_path / "bundle", graph_bytes=5 * MAX_CHUNK_BYTES // 2)
+
+
+def journalled(coordinator: CoordinatorProcess) -> list[tuple[str, int]]:
+    with coordinator.journal() as journal:
+        return [(row.device, row.sequence) for row in journal.updates()]
+
+
+def test_receipt_says_that_the_update_is_journalled(coordinator, connect) -> None:
+    device = connect("kitchen-pi")
+    receipt = device.tell(device.update(1))
+    assert journalled(coordinator) == [("kitchen-pi", 1)]
+    assert (receipt.outcome, receipt.highest_sequence) == (Outcome.ACCEPTED, 1)
+
+
+def test_update_that_comes_twice_is_receipted_twice_and_applied_once(coordinator, connect) -> None:
+    device = connect("kitchen-pi")
+    data = device.update(1)
+    named = device.publish(data)
+    device.publish(data)
+    until(lambda: len(device.heard.receipts.get(named, [])) == 2, "two receipts")
+    assert {receipt.outcome for receipt in device.heard.receipts[named]} == {Outcome.ACCEPTED}
+    assert journalled(coordinator) == [("kitchen-pi", 1)]
+
+
+def test_full_buffer_makes_a_version_that_a_device_can_fetch(coordinator, connect, bundle) -> None:
+    device = connect("kitchen-pi")
+    for sequence in (1, 2, 3):
+        device.tell(device.update(sequence))
+    manifest = until(lambda: (m := device.heard.manifests[TASK]).version == 1 and m, "version 1 is announced")
+    assert manifest.bundle == bundle.hash
+    assert fetch(device, manifest.weights, sequence=1) == newest_weights(coordinator)
+    assert connect("late-pi").heard.manifests[TASK] == manifest
+
+
+def newest_weights(coordinator: CoordinatorProcess) -> bytes:
+    with coordinator.journal() as journal:
+        return journal.newest_version(TASK).weights
+
+
+def fetch(device: ConnectedDevice, blob: str, sequence: int, chunks: list[int] | None = None) -> bytes:
+    """Subscribe, ask, gather, and check the hash."""
+    device.listen_for_blob(blob)
+    device.publish(device.blob_request(blob, chunks or [], sequence))
+    first = until(lambda: device.heard.chunks.get((blob, 0)), "the first chunk")[0]
+    count = -(-first.total_bytes // MAX_CHUNK_BYTES)
+    until(lambda: all((blob, number) in device.heard.chunks for number in range(count)), f"all {count} chunks")
+    data = b"".join(device.heard.chunks[blob, number][0].data for number in range(count))
+    assert blob_hash(data) == blob
+    return data
+
+
+def test_bundle_files_come_in_chunks_and_shared_by_who_asks_together(coordinator, connect, bundle) -> None:
+    devices = [connect(name) for name in ("kitchen-pi", "garden-pi", "attic-pi")]
+    blob = bundle.description.files[TRAIN_FILE]
+    assert fetch(devices[0], bundle.hash, sequence=1) == bundle.files[DESCRIPTION_FILE]
+    for device in devices:
+        device.listen_for_blob(blob)
+    for device in devices:
+        device.publish(device.blob_request(blob, [], sequence=2))
+    count = chunk_count(bundle.files[TRAIN_FILE])
+    assert count == 3
+    for device in devices:
+        until(lambda heard=device.heard: len([b for b, _ in heard.chunks if b == blob]) == count, "all chunks")
+    # Whatever else was on its way to the first device comes before the receipt of a later message.
+    devices[0].tell(devices[0].update(1))
+    copies = [len(heard) for (name, _), heard in devices[0].heard.chunks.items() if name == blob]
+    assert sum(copies) < 3 * count, "asking together costs less than asking alone"
+
+
+def test_unknown_blob_and_replayed_request_are_counted_and_not_answered(coordinator, connect, bundle) -> None:
+    device = connect("kitchen-pi")
+    request = device.blob_request(bundle.hash, [], sequence=7)
+    device.listen_for_blob(bundle.hash)
+    device.publish(request)
+    until(lambda: device.heard.chunks.get((bundle.hash, 0)), "the chunk")
+    device.publish(request)
+    device.publish(device.blob_request("ab" * 32, [], sequence=8))
+    device.tell(device.update(1))
+    with coordinator.journal() as journal:
+        counts = journal.rejection_counts()
+    assert counts == {(Reason.SEQUENCE_REUSED, "kitchen-pi"): 1, (Reason.WRONG_HASH, "kitchen-pi"): 1}
+    assert len(device.heard.chunks[bundle.hash, 0]) == 1
+
+
+def test_bad_messages_are_refused_one_by_one_while_good_ones_pass(coordinator, connect) -> None:
+    device, neighbour, stranger = connect("kitchen-pi"), connect("garden-pi"), SealingDevice("kitchen-pi")
+    broken = bytearray(device.update(90))
+    broken[-1] ^= 1
+    bad = {
+        device.update(10, task="another"): Reason.UNKNOWN_TASK,
+        device.update(11, base_version=99): Reason.UNKNOWN_VERSION,
+        device.update(12, samples=0): Reason.OUT_OF_BOUNDS,
+        device.update(13, loss=float("nan")): Reason.NOT_FINITE,
+        device.update(14, packed=b"\x01\x00"): Reason.MALFORMED,
+    }
+    for data in bad:
+        device.publish(data)
+    for data in (b"", b"\x00" * 2000, bytes(broken), stranger.update(1), neighbour.update(1)):
+        device.publish(data)
+    neighbour.publish(b"garbage", neighbour.state)
+    assert device.tell(device.update(91)).outcome is Outcome.ACCEPTED
+    assert neighbour.tell(neighbour.update(1)).outcome is Outcome.ACCEPTED
+    assert {data: device.receipt(data).reason for data in bad} == {data: reason.value for data, reason in bad.items()}
+    assert {device.receipt(data).outcome for data in bad} == {Outcome.REJECTED}
+    assert device.tell(device.update(91, samples=3)).reason == Reason.SEQUENCE_REUSED
+    with coordinator.journal() as journal:
+        unproven = {reason: count for (reason, name), count in journal.rejection_counts().items() if not name}
+    assert unproven[Reason.BAD_SIGNATURE] == unproven[Reason.UNKNOWN_KEY] == unproven[Reason.WRONG_TOPIC] == 1
+    assert journalled(coordinator) == [("kitchen-pi", 91), ("garden-pi", 1)]
+
+
+def test_killed_coordinator_loses_nothing_and_applies_nothing_twice(coordinator, connect) -> None:
+    devices = [connect("kitchen-pi"), connect("garden-pi")]
+    sent = []
+    for sequence in range(1, 31):
+        for device in devices:
+            data = device.update(sequence, base_version=coordinator_version(device))
+            device.publish(data)
+            sent.append((device, sequence, data))
+        if sequence % 6 == 0:
+            coordinator.kill()
+            coordinator.start()
+            device.tell_until_heard(data)
+    for device, _, data in sent:
+        device.tell_until_heard(data)
+    check_nothing_lost_or_twice(coordinator, sent)
+
+
+def test_killed_and_wiped_broker_loses_nothing_and_applies_nothing_twice(broker, coordinator, connect) -> None:
+    devices = [connect("kitchen-pi"), connect("garden-pi")]
+    sent = []
+    for sequence in range(1, 13):
+        for device in devices:
+            data = device.update(sequence, base_version=coordinator_version(device))
+            device.publish(data)
+            sent.append((device, sequence, data))
+        if sequence % 4 == 0:
+            broker.kill()
+            broker.wipe()
+            broker.start()
+            device.tell_until_heard(data)
+    for device, _, data in sent:
+        device.tell_until_heard(data)
+    check_nothing_lost_or_twice(coordinator, sent)
+    # The broker has lost its retained messages too; a newcomer still hears where the task stands.
+    assert connect("late-pi").heard.manifests[TASK].version == newest_version(coordinator)
+
+
+def coordinator_version(device: ConnectedDevice) -> int:
+    return device.heard.manifests[TASK].version
+
+
+def newest_version(coordinator: CoordinatorProcess) -> int:
+    with coordinator.journal() as journal:
+        return journal.newest_version(TASK).number
+
+
+def check_nothing_lost_or_twice(coordinator: CoordinatorProcess, sent: list[Sent]) -> None:
+    """Every update with an accepting receipt is in the journal once, and nothing else is."""
+    accepted = {(d.name, sequence) for d, sequence, data in sent if d.receipt(data).outcome is Outcome.ACCEPTED}
+    assert accepted
+    assert Counter(journalled(coordinator)) == Counter(accepted)
+    until(lambda: newest_version(coordinator) == len(accepted) // 3, "every full buffer is a version")
+    with coordinator.journal() as journal:
+        held = Counter(row.version for row in journal.updates() if row.version is not None)
+    assert held == dict.fromkeys(range(1, len(accepted) // 3 + 1), 3)
+
+
+def test_full_disk_acknowledges_nothing_and_recovers(broker, coordinator, connect) -> None:
+    device = connect("kitchen-pi")
+    first = device.update(1)
+    device.tell(first)
+    coordinator.fill_disk()
+    sent = [device.update(sequence) for sequence in range(2, 32)]
+    for data in sent:
+        device.publish(data)
+    until(lambda: "journal_unavailable" in coordinator.log(), "it says that the disk is full")
+    assert journalled(coordinator) == [("kitchen-pi", 1)]
+    assert not any(digest(data) in device.heard.receipts for data in sent)
+    coordinator.free_disk()
+    assert device.receipt(sent[-1])
+    until(lambda: "journal_recovered" in coordinator.log(), "it says that all is well again")
+    assert coordinator.log().count("journal_unavailable") == 1
+    check_nothing_lost_or_twice(
+        coordinator, [(device, sequence, data) for sequence, data in enumerate([first, *sent], 1)]
+    )
+
+
+def test_presence_shows_in_the_list_of_devices(coordinator, connect) -> None:
+    device = connect("kitchen-pi")
+    device.publish(device.presence(PresenceState.ONLINE, 3), device.state, retain=True)
+    until(lambda: coordinator.devices("list")[0]["presence"] == "online", "the presence is seen")
+    (listed,) = coordinator.devices("list")
+    assert (listed["name"], listed["state"], listed["boot"]) == ("kitchen-pi", "approved", 3)
+    assert listed["public_key"] == bytes(device.key.verify_key).hex()
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_approval_needs_no_restart(tmp_path, broker, bundle, protocol) -> None:
+    coordinator = CoordinatorProcess(
+        tmp_path / "closed", broker, [tmp_path / "bundle"], enrolment="closed", protocol=protocol
+    )
+    coordinator.start()
+    device = ConnectedDevice("kitchen-pi", broker, coordinator.public_key)
+    try:
+        assert device.enrol().reason == Reason.UNKNOWN_KEY
+        assert coordinator.devices("approve", "kitchen-pi")[0]["state"] == "approved"
+        assert device.tell(device.update(1)).outcome is Outcome.ACCEPTED
+        coordinator.devices("revoke", "kitchen-pi")
+        assert device.tell(device.update(2)).reason == Reason.REVOKED_KEY
+        assert coordinator.stop() == 0
+    finally:
+        device.close()
+        coordinator.kill()
+
+
+def test_sigterm_ends_it_cleanly_and_its_session_waits(coordinator, connect) -> None:
+    device = connect("kitchen-pi")
+    assert coordinator.stop() == 0
+    data = device.update(1)
+    device.publish(data)
+    coordinator.start()
+    assert device.receipt(data).outcome is Outcome.ACCEPTED
+    assert "session_kept=True" in coordinator.log()
+
+
+def test_unreachable_broker_is_one_line_and_is_waited_for(tmp_path, broker, bundle) -> None:
+    broker.stop()
+    coordinator = CoordinatorProcess(tmp_path / "early", broker, [tmp_path / "bundle"])
+    coordinator.start()
+    until(lambda: "broker_unreachable" in coordinator.log(), "it says that there is no broker")
+    broker.start()
+    until(lambda: "broker_connected" in coordinator.log(), "it finds the broker")
+    assert coordinator.stop() == 0
+    assert coordinator.log().count("broker_unreachable") == 1
+
+
+def test_broker_that_hangs_up_is_tried_again(tmp_path, broker, bundle) -> None:
+    broker.stop()
+    with socket.create_server((broker.host, broker.port)) as mute:
+        coordinator = CoordinatorProcess(tmp_path / "early", broker, [tmp_path / "bundle"])
+        coordinator.start()
+        for _ in range(2):
+            connection, _ = mute.accept()
+            connection.close()
+    assert coordinator.stop() == 0
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    program = [sys.executable, "-m", "broker_coordinator.cli", *arguments]
+    return subprocess.run(program, capture_output=True, text=True, check=False)
+
+
+def test_keygen_writes_a_private_file_once(tmp_path) -> None:
+    file = tmp_path / "coordinator.key"
+    made = command("keygen", str(file))
+    assert made.returncode == 0
+    assert len(made.stdout.strip()) == 64
+    assert file.stat().st_mode & 0o777 == 0o600
+    text = file.read_text()
+    again = command("keygen", str(file))
+    assert (again.returncode, len(again.stderr.splitlines())) == (2, 1)
+    assert file.read_text() == text
+
+
+def test_what_the_operator_must_mend_is_one_line_and_exit_2(tmp_path, broker, bundle) -> None:
+    coordinator = CoordinatorProcess(tmp_path / "c", broker, [tmp_path / "bundle"])
+    text = coordinator.configuration.read_text()
+    key_file = coordinator.configuration.parent / "coordinator.key"
+
+    def complaint() -> str:
+        done = command("run", "--config", str(coordinator.configuration))
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+        return done.stderr
+
+    coordinator.configuration.write_text("flet = 1\n" + text)
+    assert "'flet'" in complaint()
+    coordinator.configuration.write_text(text)
+    key_file.chmod(0o644)
+    assert "chmod 600" in complaint()
+    key_file.chmod(0o600)
+    (tmp_path / "bundle" / TRAIN_FILE).write_bytes(b"altered")
+    assert TRAIN_FILE in complaint()
+    (tmp_path / "bundle" / TRAIN_FILE).unlink()
+    assert "export the bundle anew" in complaint()
+    key_file.unlink()
+    assert "keygen" in complaint()
+    coordinator.configuration.unlink()
+    assert "coordinator.toml" in complaint()
+
+
+def test_other_bundle_under_the_same_name_stops_the_start(tmp_path, coordinator, connect) -> None:
+    connect("kitchen-pi")
+    coordinator.stop()
+    write_bundle(tmp_path / "bundle", aggregation=AggregationPlan(buffer_size=7))
+    done = command("run", "--config", str(coordinator.configuration))
+    assert done.returncode == 2
+    assert "give a changed task a new name" in done.stderr

@@ -1,0 +1,60 @@
+"""A task small enough to reason about, as a bundle. Its graphs are arbitrary bytes: a coordinator never opens them."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from broker_coordinator.bundle_store import Bundle, load_bundle
+from fleet_protocol.bundle import (
+    BUNDLE_FORMAT,
+    DESCRIPTION_FILE,
+    EVALUATE_FILE,
+    PREDICT_FILE,
+    TRAIN_FILE,
+    WEIGHTS_FILE,
+    AggregationPlan,
+    InputSchema,
+    LabelSchema,
+    Parameter,
+    TaskDescription,
+    TrainingPlan,
+    UpdatePlan,
+    blob_hash,
+)
+from fleet_protocol.codec import write_weights
+
+TASK = "tiny"
+PARAMETERS = [Parameter("head.weight", [4, 8]), Parameter("head.bias", [4])]
+
+
+def write_bundle(
+    folder: Path,
+    *,
+    task: str = TASK,
+    parameters: list[Parameter] | None = None,
+    aggregation: AggregationPlan | None = None,
+    graph_bytes: int = 200,
+) -> Bundle:
+    """Write a bundle for `task` into `folder` and load it again."""
+    parameters = parameters or PARAMETERS
+    size = sum(parameter.size for parameter in parameters)
+    weights = np.linspace(-1, 1, size, dtype=np.float32)
+    graphs = {name: (name.encode() * graph_bytes)[:graph_bytes] for name in (TRAIN_FILE, EVALUATE_FILE, PREDICT_FILE)}
+    files = graphs | {WEIGHTS_FILE: write_weights(weights, parameters)}
+    description = TaskDescription(
+        format=BUNDLE_FORMAT,
+        task=task,
+        title="A tiny task",
+        input=InputSchema([8], -1.0, 1.0),
+        label=LabelSchema(4),
+        parameters=parameters,
+        training=TrainingPlan(steps=1, batch_size=4, learning_rate=0.1),
+        update=UpdatePlan(keep_fraction=0.5),
+        aggregation=aggregation or AggregationPlan(buffer_size=3, max_staleness=2, max_delta_norm=10.0),
+        files={name: blob_hash(data) for name, data in files.items()},
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in (files | {DESCRIPTION_FILE: msgspec.json.encode(description)}).items():
+        (folder / name).write_bytes(data)
+    return load_bundle(folder)

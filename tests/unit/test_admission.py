@@ -1,0 +1,336 @@
+"""Admission: for everything a message can be, the one decision that follows."""
+
+import math
+import struct
+from collections import ChainMap
+
+import numpy as np
+import pytest
+import zstandard
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from broker_coordinator.admission import AdmissionPolicy, admit, apply
+from broker_coordinator.decisions import (
+    MAX_DETAIL_CHARACTERS,
+    Accepted,
+    BlobRequested,
+    Decision,
+    Enrolled,
+    Message,
+    PresenceSeen,
+    Refused,
+    Repeated,
+)
+from broker_coordinator.knowledge import Device, DeviceState, Knowledge, TaskProgress
+from fleet_protocol.codec import encode_update
+from fleet_protocol.codec.update_codec import Quantisation
+from fleet_protocol.envelope import Kind, digest
+from fleet_protocol.errors import Reason
+from fleet_protocol.limits import MAX_CONTROL_BYTES, MAX_SAMPLES_PER_UPDATE, MAX_UPDATE_BYTES
+from fleet_protocol.messages import Enrolment, PresenceState, encode_payload
+from tests.support.bundles import TASK, write_bundle
+from tests.support.coordinator import FLEET, SHARD
+from tests.support.device import SealingDevice
+
+POLICY = AdmissionPolicy(FLEET, SHARD, open_enrolment=False, maximum_devices=4)
+KITCHEN, GARDEN = SealingDevice("kitchen-pi"), SealingDevice("garden-pi")
+VERSION = 5
+SIZES = (32, 4)
+
+
+def approved(device: SealingDevice, **fields) -> Device:
+    return Device(device.name, device.key.verify_key, **({"state": DeviceState.APPROVED} | fields))
+
+
+@pytest.fixture(scope="module")
+def progress(tmp_path_factory) -> TaskProgress:
+    return TaskProgress(write_bundle(tmp_path_factory.mktemp("bundle")).description, VERSION)
+
+
+@pytest.fixture
+def known(progress) -> Knowledge:
+    known = Knowledge(lambda _device, _sequence: None, tasks=ChainMap({TASK: progress}))
+    known.set_device(approved(KITCHEN))
+    known.set_device(approved(GARDEN))
+    return known
+
+
+def decide(known: Knowledge, data: bytes, topic: str = KITCHEN.up, policy: AdmissionPolicy = POLICY) -> Decision:
+    return admit(Message(topic, data), known, policy)
+
+
+def refusal(known: Knowledge, data: bytes, topic: str = KITCHEN.up) -> Refused:
+    decision = decide(known, data, topic)
+    assert isinstance(decision, Refused), decision
+    assert len(decision.detail) <= MAX_DETAIL_CHARACTERS
+    return decision
+
+
+def packed(values: list[float], quantisation: Quantisation = Quantisation.FLOAT32) -> bytes:
+    delta = np.zeros(sum(SIZES), np.float32)
+    delta[: len(values)] = values
+    return encode_update(delta, SIZES, keep_fraction=1.0, quantisation=quantisation).packed
+
+
+def plain(body: bytes) -> bytes:
+    """A packed update, format 1, not compressed; the bodies here are ternary: 1, kept, Rice parameter, magnitude."""
+    return b"\x01\x00" + body
+
+
+BAD_UPDATES = {
+    "unknown task": ({"task": "another"}, Reason.UNKNOWN_TASK),
+    "future version": ({"base_version": VERSION + 1}, Reason.UNKNOWN_VERSION),
+    "stale": ({"base_version": VERSION - 3}, Reason.TOO_STALE),
+    "no samples": ({"samples": 0}, Reason.OUT_OF_BOUNDS),
+    "negative samples": ({"samples": -1}, Reason.OUT_OF_BOUNDS),
+    "more samples than believed": ({"samples": MAX_SAMPLES_PER_UPDATE + 1}, Reason.OUT_OF_BOUNDS),
+    "loss not a number": ({"loss": math.nan}, Reason.NOT_FINITE),
+    "loss infinite": ({"loss": math.inf}, Reason.NOT_FINITE),
+    "value not a number": ({"packed": packed([math.nan])}, Reason.NOT_FINITE),
+    "value infinite": ({"packed": packed([math.inf])}, Reason.NOT_FINITE),
+    "magnitude infinite": (
+        {"packed": plain(bytes([1, 1, 0]) + struct.pack("<f", math.inf) + b"\x00\x80")},
+        Reason.NOT_FINITE,
+    ),
+    "norm above the bound": ({"packed": packed([11.0])}, Reason.OUT_OF_BOUNDS),
+    "index stream without an end": (
+        {"packed": plain(bytes([1, 1, 0]) + struct.pack("<f", 0.5) + bytes(6))},
+        Reason.MALFORMED,
+    ),
+    "index beyond its tensor": (
+        {"packed": plain(bytes([1, 0, 1, 2]) + struct.pack("<f", 0.5) + bytes([0b01100000]))},
+        Reason.INDEX_OUT_OF_RANGE,
+    ),
+    "more entries than the tensor": ({"packed": plain(bytes([1, 33, 0]))}, Reason.WRONG_SHAPE),
+    "inflating": (
+        {"packed": b"\x01\x01" + zstandard.ZstdCompressor().compress(bytes(1_000_000))},
+        Reason.INFLATES,
+    ),
+    "truncated": ({"packed": packed([1.0, 2.0])[:-3]}, Reason.MALFORMED),
+    "trailing bytes": ({"packed": packed([1.0], Quantisation.TERNARY) + b"\x00\x00"}, Reason.MALFORMED),
+    "empty": ({"packed": b""}, Reason.MALFORMED),
+    "unknown format": ({"packed": b"\x09\x00\x01"}, Reason.MALFORMED),
+}
+
+
+def test_good_update_is_accepted_with_what_aggregation_needs(known) -> None:
+    data = KITCHEN.update(1, base_version=VERSION - 2, samples=7)
+    decision = decide(known, data)
+    assert isinstance(decision, Accepted)
+    assert (decision.device, decision.header.sequence) == ("kitchen-pi", 1)
+    assert (decision.update.staleness, decision.update.samples) == (2, 7)
+    assert (decision.envelope, decision.envelope_digest) == (data, digest(data))
+    assert decision.update.delta.indices.size == 18
+
+
+@pytest.mark.parametrize("case", BAD_UPDATES)
+def test_bad_update_is_refused_with_its_reason_and_its_number_is_burned(known, case) -> None:
+    fields, reason = BAD_UPDATES[case]
+    data = KITCHEN.update(1, **({"base_version": VERSION} | fields))
+    refused = refusal(known, data)
+    assert refused.reason is reason, refused
+    assert refused.verified
+    assert refused.burned_sequence == 1
+    apply(refused, known)
+    again = decide(known, data)
+    assert isinstance(again, Repeated)
+    assert again.outcome.reason is reason
+
+
+HOSTILE = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@HOSTILE
+@given(body=st.binary(max_size=60), container=st.sampled_from([0, 1]))
+def test_whatever_a_device_signs_is_decided(known, body, container) -> None:
+    data = KITCHEN.update(1, base_version=VERSION, packed=bytes([1, container]) + body)
+    assert isinstance(decide(known, data), Accepted | Refused)
+
+
+@HOSTILE
+@given(kind=st.sampled_from(Kind), payload=st.binary(max_size=60), leaf=st.sampled_from(["up", "state"]))
+def test_whatever_payload_a_device_signs_is_decided(known, kind, payload, leaf) -> None:
+    topic = getattr(KITCHEN, leaf)
+    assert isinstance(decide(known, KITCHEN.seal(kind, payload, topic=topic), topic), Refused)
+
+
+@HOSTILE
+@given(position=st.integers(0, 400), flipped=st.integers(1, 255))
+def test_no_altered_byte_is_accepted(known, position, flipped) -> None:
+    data = bytearray(KITCHEN.update(1, base_version=VERSION))
+    data[position % len(data)] ^= flipped
+    assert not refusal(known, bytes(data)).verified
+
+
+def test_unknown_key(known) -> None:
+    refused = refusal(known, SealingDevice("kitchen-pi").update(1, base_version=VERSION))
+    assert refused.reason is Reason.UNKNOWN_KEY
+    assert not refused.verified
+    assert refused.burned_sequence is None
+
+
+def test_pending_and_revoked_keys(known) -> None:
+    known.set_device(approved(KITCHEN, state=DeviceState.PENDING))
+    assert refusal(known, KITCHEN.update(1)).reason is Reason.UNKNOWN_KEY
+    known.set_device(approved(KITCHEN, state=DeviceState.REVOKED))
+    assert refusal(known, KITCHEN.update(1)).reason is Reason.REVOKED_KEY
+    assert refusal(known, KITCHEN.enrolment()).reason is Reason.REVOKED_KEY
+
+
+def test_broken_signature(known) -> None:
+    data = bytearray(KITCHEN.update(1, base_version=VERSION))
+    data[-1] ^= 1
+    refused = refusal(known, bytes(data))
+    assert refused.reason is Reason.BAD_SIGNATURE
+    assert not refused.verified
+
+
+def test_message_moved_to_another_devices_topic(known) -> None:
+    refused = refusal(known, KITCHEN.update(1, base_version=VERSION), topic=GARDEN.up)
+    assert (refused.reason, refused.verified) == (Reason.WRONG_TOPIC, False)
+
+
+def test_message_moved_to_another_topic_of_the_same_device(known) -> None:
+    data = KITCHEN.presence(PresenceState.ONLINE, 1)
+    assert refusal(known, data, topic=KITCHEN.up).reason is Reason.MALFORMED
+    forged = KITCHEN.seal(Kind.BLOB_REQUEST, b"", topic=KITCHEN.state)
+    assert refusal(known, forged).reason is Reason.BAD_SIGNATURE
+
+
+@pytest.mark.parametrize(
+    "topic",
+    [
+        "",
+        "edgeflock/v1/x/up",
+        f"edgeflock/v1/{FLEET}/{SHARD}/kitchen-pi/down",
+        f"edgeflock/v1/{FLEET}/1/kitchen-pi/up",
+        f"edgeflock/v1/{FLEET}/{SHARD}/Küche/up",
+        f"edgeflock/v1/another/{SHARD}/kitchen-pi/up",
+    ],
+)
+def test_topic_that_is_not_ours_is_never_answered(known, topic) -> None:
+    refused = refusal(known, KITCHEN.update(1), topic=topic)
+    assert refused.reason in {Reason.MALFORMED, Reason.WRONG_TOPIC}
+    assert refused.device is None or not refused.answered
+
+
+def test_same_message_again_is_a_repetition(known) -> None:
+    data = KITCHEN.update(4, base_version=VERSION)
+    apply(decide(known, data), known)
+    decision = decide(known, data)
+    assert isinstance(decision, Repeated)
+    assert decision.outcome.reason is None
+
+
+def test_number_used_for_another_update(known) -> None:
+    apply(decide(known, KITCHEN.update(4, base_version=VERSION)), known)
+    refused = refusal(known, KITCHEN.update(4, base_version=VERSION, samples=9))
+    assert refused.reason is Reason.SEQUENCE_REUSED
+    assert refused.burned_sequence is None
+    assert known.highest_sequence("kitchen-pi") == 4
+
+
+def test_numbers_of_different_devices_do_not_meet(known) -> None:
+    apply(decide(known, KITCHEN.update(4, base_version=VERSION)), known)
+    assert isinstance(decide(known, GARDEN.update(4, base_version=VERSION), topic=GARDEN.up), Accepted)
+
+
+def test_staleness_counts_versions_that_the_batch_itself_fills(known) -> None:
+    for sequence in range(1, 4):
+        apply(decide(known, KITCHEN.update(sequence, base_version=VERSION)), known)
+    decision = decide(known, KITCHEN.update(4, base_version=VERSION))
+    assert isinstance(decision, Accepted)
+    assert decision.update.staleness == 1
+
+
+def test_too_large(known) -> None:
+    assert refusal(known, bytes(MAX_UPDATE_BYTES + 1)).reason is Reason.TOO_LARGE
+    long_request = KITCHEN.seal(Kind.BLOB_REQUEST, bytes(MAX_CONTROL_BYTES))
+    assert refusal(known, long_request).reason is Reason.TOO_LARGE
+    assert refusal(known, bytes(MAX_CONTROL_BYTES + 1), topic=KITCHEN.state).reason is Reason.TOO_LARGE
+
+
+@pytest.mark.parametrize("data", [b"", b"\x00", b"\xd2", b"\xd2\x80", b"hello", bytes(1000)])
+def test_bytes_that_are_no_envelope(known, data) -> None:
+    assert refusal(known, data).reason is Reason.MALFORMED
+
+
+def test_kinds_that_no_device_sends(known) -> None:
+    for kind in (Kind.MANIFEST, Kind.BLOB_CHUNK, Kind.RECEIPT):
+        assert refusal(known, KITCHEN.seal(kind, b"")).reason is Reason.MALFORMED
+
+
+@pytest.mark.parametrize(("is_open", "state"), [(False, DeviceState.PENDING), (True, DeviceState.APPROVED)])
+def test_enrolment_follows_the_policy(known, is_open, state) -> None:
+    newcomer = SealingDevice("attic-pi")
+    policy = AdmissionPolicy(FLEET, SHARD, is_open, maximum_devices=4)
+    decision = decide(known, newcomer.enrolment(), newcomer.up, policy)
+    assert isinstance(decision, Enrolled)
+    assert decision.device.state is state
+    assert (decision.device.profile, decision.device.software) == ("generic", "test 1.0")
+
+
+def test_enrolment_keeps_an_approval(known) -> None:
+    decision = decide(known, KITCHEN.enrolment())
+    assert isinstance(decision, Enrolled)
+    assert decision.device.state is DeviceState.APPROVED
+
+
+def test_name_that_is_bound_to_another_key(known) -> None:
+    refused = refusal(known, SealingDevice("kitchen-pi").enrolment())
+    assert refused.reason is Reason.UNKNOWN_KEY
+    assert "devices revoke kitchen-pi" in refused.detail
+
+
+def test_enrolment_with_somebody_elses_key(known) -> None:
+    thief = SealingDevice("attic-pi")
+    stolen = Enrolment(bytes(SealingDevice("cellar-pi").key.verify_key), "generic", "test", [TASK])
+    assert refusal(known, thief.seal(Kind.ENROLMENT, encode_payload(stolen)), thief.up).reason is Reason.MALFORMED
+
+
+def test_enrolment_into_a_full_fleet(known) -> None:
+    for name in ("a", "b"):
+        newcomer = SealingDevice(name)
+        apply(decide(known, newcomer.enrolment(), newcomer.up), known)
+    late = SealingDevice("c")
+    assert "maximum_devices" in refusal(known, late.enrolment(), late.up).detail
+
+
+def test_enrolment_that_would_not_print(known) -> None:
+    for software in ("x" * 101, "two\nlines"):
+        described = Enrolment(bytes(KITCHEN.key.verify_key), "generic", software, [])
+        assert refusal(known, KITCHEN.seal(Kind.ENROLMENT, encode_payload(described))).reason is Reason.OUT_OF_BOUNDS
+
+
+def test_blob_request_is_heard_once(known) -> None:
+    data = KITCHEN.blob_request("ab" * 32, [0, 2], sequence=(3 << 32) + 1)
+    decision = decide(known, data)
+    assert isinstance(decision, BlobRequested)
+    assert (decision.blob, decision.chunks) == ("ab" * 32, (0, 2))
+    apply(decision, known)
+    replayed = refusal(known, data)
+    assert (replayed.reason, replayed.answered) == (Reason.SEQUENCE_REUSED, False)
+    assert isinstance(decide(known, KITCHEN.blob_request("ab" * 32, [], sequence=4 << 32)), BlobRequested)
+
+
+def test_blob_request_for_something_else_than_a_hash(known) -> None:
+    assert refusal(known, KITCHEN.blob_request("ab", [], sequence=1)).reason is Reason.MALFORMED
+
+
+def test_late_will_does_not_hide_a_newer_boot(known) -> None:
+    apply(decide(known, KITCHEN.presence(PresenceState.ONLINE, 8), KITCHEN.state), known)
+    decision = decide(known, KITCHEN.presence(PresenceState.OFFLINE, 7), KITCHEN.state)
+    assert isinstance(decision, PresenceSeen)
+    assert (decision.device.presence, decision.device.boot) == (PresenceState.ONLINE, 8)
+
+
+def test_branch_does_not_show_before_it_is_absorbed(known) -> None:
+    branch = known.branch()
+    apply(decide(branch, KITCHEN.update(4, base_version=VERSION)), branch)
+    assert branch.highest_sequence("kitchen-pi") == 4
+    assert known.highest_sequence("kitchen-pi") == 0
+    assert known.tasks[TASK].buffered == 0
+    known.absorb(branch)
+    assert known.highest_sequence("kitchen-pi") == 4
+    assert known.tasks[TASK].buffered == 1

@@ -1,0 +1,107 @@
+"""Aggregation: sums that add in any order, weights as in the paper, versions that replay bit for bit."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker_coordinator.aggregation import (
+    BufferedUpdate,
+    Contribution,
+    contribution_of,
+    initial_state,
+    next_state,
+    replay,
+    staleness_weight,
+)
+from fleet_protocol.bundle import AggregationPlan
+from fleet_protocol.codec import SparseUpdate
+
+SIZE = 12
+EXPONENT = 0.5
+
+
+@st.composite
+def buffered_updates(draw) -> BufferedUpdate:
+    indices = sorted(draw(st.sets(st.integers(0, SIZE - 1), min_size=1)))
+    finite = st.floats(-10, 10, width=32)
+    values = draw(st.lists(finite, min_size=len(indices), max_size=len(indices)))
+    delta = SparseUpdate(np.array(indices, np.int64), np.array(values, np.float32))
+    return BufferedUpdate(delta, draw(st.integers(1, 1000)), draw(st.integers(0, 20)))
+
+
+def dense_mean(updates: list[BufferedUpdate]) -> np.ndarray:
+    """The equation, written out with dense vectors."""
+    weights = [update.samples * (1 + update.staleness) ** -EXPONENT for update in updates]
+    total = np.zeros(SIZE)
+    for weight, update in zip(weights, updates, strict=True):
+        dense = np.zeros(SIZE)
+        dense[update.delta.indices] = update.delta.values
+        total += weight * dense
+    return total / sum(weights)
+
+
+def assert_close(one: Contribution, other: Contribution) -> None:
+    assert one.weight == pytest.approx(other.weight, rel=1e-12)
+    np.testing.assert_allclose(one.total_delta, other.total_delta, rtol=1e-9, atol=1e-9)
+
+
+@given(st.lists(buffered_updates(), min_size=1, max_size=8))
+def test_mean_is_the_equation(updates) -> None:
+    np.testing.assert_allclose(contribution_of(updates, SIZE, EXPONENT).mean_delta(), dense_mean(updates), atol=1e-9)
+
+
+@given(st.lists(buffered_updates(), max_size=9), st.data())
+def test_order_and_grouping_do_not_matter(updates, data) -> None:
+    whole = contribution_of(updates, SIZE, EXPONENT)
+    shuffled = data.draw(st.permutations(updates))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(updates)), max_size=3)))
+    shards = [
+        contribution_of(shuffled[start:end], SIZE, EXPONENT) for start, end in pairwise([0, *cuts, len(shuffled)])
+    ]
+    from_left = contribution_of([], SIZE, EXPONENT)
+    for shard in shards:
+        from_left = from_left + shard
+    from_right = contribution_of([], SIZE, EXPONENT)
+    for shard in reversed(shards):
+        from_right = shard + from_right
+    assert_close(from_left, whole)
+    assert_close(from_right, whole)
+
+
+@given(st.integers(0, 1000), st.floats(0, 4))
+def test_staleness_only_ever_takes_weight_away(staleness, exponent) -> None:
+    assert staleness_weight(0, exponent) == 1
+    assert 0 < staleness_weight(staleness + 1, exponent) <= staleness_weight(staleness, exponent) <= 1
+
+
+def test_staleness_weight_of_the_paper() -> None:
+    assert staleness_weight(3, 0.5) == 0.5
+    assert staleness_weight(7, 0.0) == 1.0
+
+
+@given(st.lists(buffered_updates(), min_size=7, max_size=7))
+def test_replay_gives_the_same_bits(updates) -> None:
+    plan = AggregationPlan(buffer_size=3, server_momentum=0.6, server_learning_rate=0.7)
+    start = initial_state(np.linspace(-1, 1, SIZE, dtype=np.float32))
+    first, second = list(replay(start, updates, plan)), list(replay(start, list(updates), plan))
+    assert len(first) == 2
+    for one, other in zip(first, second, strict=True):
+        assert one.weights.tobytes() == other.weights.tobytes()
+        assert one.velocity.tobytes() == other.velocity.tobytes()
+
+
+def test_momentum_step_by_hand() -> None:
+    plan = AggregationPlan(buffer_size=1, server_momentum=0.5, server_learning_rate=2.0)
+    mean_of_one = Contribution(np.array([3.0, 0.0]), 3.0)
+    state = next_state(initial_state(np.zeros(2, np.float32)), mean_of_one, plan)
+    assert (state.velocity.tolist(), state.weights.tolist()) == ([1.0, 0.0], [2.0, 0.0])
+    state = next_state(state, mean_of_one, plan)
+    assert (state.velocity.tolist(), state.weights.tolist()) == ([1.5, 0.0], [5.0, 0.0])
+    assert state.weights.dtype == state.velocity.dtype == np.float32
+
+
+def test_buffer_that_weighs_nothing_changes_nothing() -> None:
+    assert contribution_of([], 3, EXPONENT).mean_delta().tolist() == [0, 0, 0]

@@ -1,0 +1,253 @@
+"""The journal: what is committed stays, what is not was never there."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from broker_coordinator.admission import AdmissionPolicy
+from broker_coordinator.aggregation import replay
+from broker_coordinator.bundle_store import Bundle
+from broker_coordinator.coordinator import Coordinator
+from broker_coordinator.database import JournalUnavailableError
+from broker_coordinator.decisions import Message
+from broker_coordinator.device_registry import DeviceRegistry
+from broker_coordinator.journal import Journal
+from broker_coordinator.journal_reader import JournalReader
+from broker_coordinator.knowledge import DeviceState
+from broker_coordinator.publications import Publication, Speaker
+from broker_coordinator.served_task import version_of
+from fleet_protocol.bundle import AggregationPlan, Parameter
+from fleet_protocol.envelope import Kind, read_envelope
+from fleet_protocol.errors import ConfigurationError, Reason
+from fleet_protocol.keys import SigningKey
+from fleet_protocol.limits import MAX_SEALED_CHUNK_BYTES
+from fleet_protocol.messages import Manifest, Outcome, Receipt, decode_payload
+from tests.support.bundles import TASK, write_bundle
+from tests.support.coordinator import FLEET, SHARD
+from tests.support.device import SealingDevice
+
+KEY = SigningKey.generate()
+OPEN = AdmissionPolicy(FLEET, SHARD, open_enrolment=True, maximum_devices=100)
+
+
+class Bench:
+    """A coordinator on a database file, without a network; `restart` is a kill -9 and a start."""
+
+    def __init__(self, folder: Path, bundle: Bundle, policy: AdmissionPolicy = OPEN) -> None:
+        self.path, self._bundle, self._policy, self.now = folder / "coordinator.db", bundle, policy, 0.0
+        self.restart()
+
+    def restart(self) -> None:
+        self.journal = Journal.open(self.path)
+        self.coordinator = Coordinator(self.journal, [self._bundle], Speaker(KEY, FLEET, SHARD), self._policy)
+
+    def handle(self, device: SealingDevice, *messages: bytes) -> None:
+        self.coordinator.handle([Message(device.up, data) for data in messages], self.now)
+
+    def said(self) -> list[Publication]:
+        self.now += 1.0
+        return self.coordinator.publications(1000, self.now)
+
+    def receipts(self) -> list[Receipt]:
+        return [decode_payload(payload, Receipt) for payload in self._payloads(Kind.RECEIPT)]
+
+    def manifests(self) -> list[Manifest]:
+        return [decode_payload(payload, Manifest) for payload in self._payloads(Kind.MANIFEST)]
+
+    def _payloads(self, kind: Kind) -> list[bytes]:
+        read = [(said.topic, read_envelope(said.data, MAX_SEALED_CHUNK_BYTES)) for said in self.said()]
+        for topic, envelope in read:
+            envelope.verify(KEY.verify_key, topic)
+        return [envelope.payload for _, envelope in read if envelope.header.kind is kind]
+
+    def fill_disk(self) -> None:
+        self._limit_pages(1)  # SQLite raises it to the pages in use: not one page more
+
+    def free_disk(self) -> None:
+        self._limit_pages(2**30)
+
+    def _limit_pages(self, pages: int) -> None:
+        with self.journal.engine.connect() as connection:
+            connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+
+
+@pytest.fixture
+def bench(tmp_path: Path, bundle: Bundle) -> Bench:
+    return Bench(tmp_path, bundle)
+
+
+@pytest.fixture
+def kitchen(bench: Bench) -> SealingDevice:
+    device = SealingDevice("kitchen-pi")
+    bench.handle(device, device.enrolment())
+    bench.said()
+    return device
+
+
+def test_restart_keeps_the_buffer(bench, kitchen) -> None:
+    bench.handle(kitchen, kitchen.update(1), kitchen.update(2))
+    bench.coordinator.make_versions()
+    bench.restart()
+    assert [row.sequence for row in bench.journal.waiting_updates(TASK)] == [1, 2]
+    bench.handle(kitchen, kitchen.update(3))
+    bench.coordinator.make_versions()
+    assert [(row.sequence, row.version) for row in bench.journal.updates(TASK)] == [(1, 1), (2, 1), (3, 1)]
+    assert [version.number for version in bench.journal.versions(TASK)] == [0, 1]
+
+
+def test_restart_between_commit_and_version_makes_the_version(bench, kitchen) -> None:
+    bench.handle(kitchen, *(kitchen.update(sequence) for sequence in range(1, 8)))
+    bench.restart()
+    bench.coordinator.make_versions()
+    assert [row.version for row in bench.journal.updates(TASK)] == [1, 1, 1, 2, 2, 2, None]
+    assert [row.staleness for row in bench.journal.updates(TASK)] == [0, 0, 0, 1, 1, 1, 2]
+    assert bench.manifests()[-1].version == 2
+
+
+def test_replay_of_the_journal_gives_every_version_bit_for_bit(tmp_path) -> None:
+    plan = AggregationPlan(buffer_size=3, server_momentum=0.6, server_learning_rate=0.9)
+    bundle = write_bundle(tmp_path / "momentum", aggregation=plan)
+    bench, device = Bench(tmp_path, bundle), SealingDevice("kitchen-pi")
+    bench.handle(device, device.enrolment())
+    for sequence in range(1, 16):
+        bench.handle(device, device.update(sequence, samples=sequence))
+        if sequence % 4 == 0:
+            bench.restart()
+        bench.coordinator.make_versions()
+    description, versions = bundle.description, list(bench.journal.versions(TASK))
+    updates = [row.buffered(description.tensor_sizes) for row in bench.journal.updates(TASK)]
+    replayed = list(replay(versions[0].state(description.parameters), updates, plan))
+    assert len(replayed) == 5
+    assert versions[1:] == [version_of(description, number, state) for number, state in enumerate(replayed, 1)]
+
+
+def test_update_is_journalled_once_however_often_it_comes(bench, kitchen) -> None:
+    data = kitchen.update(1)
+    bench.handle(kitchen, data, data)
+    bench.handle(kitchen, data)
+    bench.restart()
+    bench.handle(kitchen, data)
+    assert len(list(bench.journal.updates())) == 1
+    assert [receipt.outcome for receipt in bench.receipts()] == [Outcome.ACCEPTED]
+
+
+def test_refusal_outlives_a_restart(bench, kitchen) -> None:
+    data = kitchen.update(1, base_version=1)
+    bench.handle(kitchen, data)
+    bench.handle(kitchen, *(kitchen.update(sequence) for sequence in (2, 3, 4)))
+    bench.coordinator.make_versions()
+    bench.restart()
+    bench.handle(kitchen, data)  # version 1 exists by now, but the device has taken the update back
+    (receipt,) = bench.receipts()
+    assert (receipt.outcome, receipt.reason) == (Outcome.REJECTED, Reason.UNKNOWN_VERSION.value)
+    assert receipt.highest_sequence == 4
+    assert [row.sequence for row in bench.journal.updates()] == [2, 3, 4]
+
+
+def test_full_disk_answers_nothing_and_recovers(tmp_path) -> None:
+    patient = AggregationPlan(buffer_size=100)
+    bench, kitchen = (
+        Bench(tmp_path, write_bundle(tmp_path / "bundle", aggregation=patient)),
+        SealingDevice("kitchen-pi"),
+    )
+    bench.handle(kitchen, kitchen.enrolment())
+    bench.said()
+    updates = [kitchen.update(sequence) for sequence in range(1, 41)]
+    bench.fill_disk()
+    with pytest.raises(JournalUnavailableError, match="full"):
+        bench.handle(kitchen, *updates)
+    assert bench.said() == []
+    assert list(bench.journal.updates()) == []
+    bench.free_disk()
+    bench.handle(kitchen, *updates)
+    assert len(bench.receipts()) == 40
+    assert len(list(bench.journal.updates())) == 40
+
+
+def test_version_is_one_transaction(tmp_path) -> None:
+    parameters = [Parameter("wide", [80, 80])]
+    bundle = write_bundle(tmp_path / "wide", parameters=parameters)
+    bench, device = Bench(tmp_path, bundle), SealingDevice("kitchen-pi")
+    bench.handle(device, device.enrolment())
+    bench.said()
+    sizes = bundle.description.tensor_sizes
+    bench.handle(device, *(device.update(sequence, tensor_sizes=sizes) for sequence in (1, 2, 3)))
+    bench.fill_disk()
+    with pytest.raises(JournalUnavailableError):
+        bench.coordinator.make_versions()
+    assert [row.version for row in bench.journal.updates()] == [None, None, None]
+    assert [version.number for version in bench.journal.versions(TASK)] == [0]
+    bench.free_disk()
+    bench.coordinator.make_versions()
+    assert [row.version for row in bench.journal.updates()] == [1, 1, 1]
+    newest = bench.journal.newest_version(TASK)
+    assert bench.manifests() == [Manifest(1, bundle.hash, newest.weights_hash)]
+    assert np.abs(newest.state(parameters).velocity).sum() > 0
+
+
+def test_reader_sees_a_running_coordinators_database(bench, kitchen) -> None:
+    reader = JournalReader.open(bench.path)
+    assert list(reader.updates()) == []
+    bench.handle(kitchen, kitchen.update(1), kitchen.update(2, base_version=9), b"garbage")
+    (row,) = reader.updates()
+    assert (row.device, row.sequence, row.version, row.staleness, row.samples) == ("kitchen-pi", 1, None, 0, 8)
+    assert reader.rejection_counts() == {(Reason.UNKNOWN_VERSION, "kitchen-pi"): 1, (Reason.MALFORMED, ""): 1}
+
+
+def test_reader_of_nothing_says_so(tmp_path) -> None:
+    with pytest.raises(ConfigurationError, match="does not exist"):
+        JournalReader.open(tmp_path / "none.db")
+
+
+def test_operators_word_is_heard_by_a_running_coordinator(tmp_path, bundle) -> None:
+    closed = AdmissionPolicy(FLEET, SHARD, open_enrolment=False, maximum_devices=100)
+    bench, device = Bench(tmp_path, bundle, closed), SealingDevice("kitchen-pi")
+    bench.handle(device, device.enrolment())
+    assert [receipt.reason for receipt in bench.receipts()] == [Reason.UNKNOWN_KEY.value]
+    operator = DeviceRegistry(Journal.open(bench.path).engine)
+    assert operator.approve("kitchen-pi").state is DeviceState.APPROVED
+    bench.handle(device, device.enrolment(), device.update(1))
+    assert [receipt.outcome for receipt in bench.receipts()] == [Outcome.ACCEPTED] * 2
+    operator.revoke("kitchen-pi")
+    bench.handle(device, device.update(2))
+    assert [receipt.reason for receipt in bench.receipts()] == [Reason.REVOKED_KEY.value]
+    newcomer = SealingDevice("kitchen-pi")
+    operator.approve("kitchen-pi", newcomer.key.verify_key)
+    bench.handle(newcomer, newcomer.update(2))
+    assert [receipt.outcome for receipt in bench.receipts()] == [Outcome.ACCEPTED]
+    with pytest.raises(ConfigurationError, match="another key"):
+        operator.approve("kitchen-pi", device.key.verify_key)
+
+
+def test_forger_gets_few_receipts(bench, kitchen) -> None:
+    forger = SealingDevice("kitchen-pi")
+    bench.handle(kitchen, *(forger.update(sequence) for sequence in range(1, 50)))
+    assert len(bench.receipts()) == 1
+    assert bench.journal.rejection_counts() == {(Reason.UNKNOWN_KEY, ""): 49}
+
+
+def test_other_bundle_of_the_same_task_is_refused(tmp_path, bench) -> None:
+    other = write_bundle(tmp_path / "other", aggregation=AggregationPlan(buffer_size=4))
+    with pytest.raises(ConfigurationError, match="give a changed task a new name"):
+        Coordinator(bench.journal, [other], Speaker(KEY, FLEET, SHARD), OPEN)
+
+
+def test_message_that_trips_us_up_does_not_hold_up_the_others(tmp_path, bundle, caplog) -> None:
+    bench, kitchen, garden = Bench(tmp_path, bundle), SealingDevice("kitchen-pi"), SealingDevice("garden-pi")
+    for device in (kitchen, garden):
+        bench.handle(device, device.enrolment())
+    bench.said()
+    # Another process writes into the journal what only the coordinator may: the coordinator's view is wrong by one.
+    stolen = garden.update(1)
+    other = Bench(tmp_path, bundle)
+    other.handle(garden, stolen)
+    bench.handle(kitchen, kitchen.update(1), kitchen.update(2))
+    bench.handle(garden, stolen)
+    assert "batch_failed" in caplog.text
+    assert sorted((row.device, row.sequence) for row in bench.journal.updates()) == [
+        ("garden-pi", 1),
+        ("kitchen-pi", 1),
+        ("kitchen-pi", 2),
+    ]
+    assert [receipt.outcome for receipt in bench.receipts()] == [Outcome.ACCEPTED] * 3

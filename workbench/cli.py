@@ -1,0 +1,55 @@
+"""The command `edgeflock`, on the operator's workstation."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from fleet_protocol.errors import ConfigurationError, ProtocolError
+from workbench.recipe_folder import find_recipe
+
+try:
+    import typer
+except ModuleNotFoundError as error:
+    if error.name != "typer":
+        raise
+    print(
+        "edgeflock: typer is missing; install edgeflock with the extra `demo` or `workbench`:"
+        " pip install 'edgeflock[demo]'",
+        file=sys.stderr,
+    )
+    raise SystemExit(2) from None
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+EXPORT_NEEDS = frozenset({"torch", "onnx", "onnx_ir", "onnxscript"})
+
+
+@app.callback()
+def edgeflock() -> None:
+    """Fleets of small devices learn one model together."""
+
+
+@app.command()
+def export(
+    recipe: Annotated[str, typer.Argument(help="Folder with model.py and task.toml, or the name of a shipped recipe.")],
+    out: Annotated[Path, typer.Option(help="Folder for the bundle; made if it doesn't exist.")],
+) -> None:
+    """Turn a torch model into a task bundle that devices can train without torch."""
+    folder = find_recipe(recipe)
+    try:
+        from workbench.export.bundle_writer import export_bundle  # noqa: PLC0415 - torch takes seconds to import
+    except ModuleNotFoundError as error:
+        if error.name not in EXPORT_NEEDS:
+            raise
+        raise ConfigurationError(f"export needs {error.name}: pip install 'edgeflock[workbench]'") from error
+    description = export_bundle(folder, out)
+    total = sum(path.stat().st_size for path in out.iterdir() if path.name in {*description.files, "task.json"})
+    print(f"{out}: task {description.task}, {description.parameter_count} parameters, {total / 1000:.1f} kB")
+
+
+def main() -> None:
+    """Run `edgeflock`. What the operator can mend ends in one line on stderr and exit code 2."""
+    try:
+        app()
+    except (ConfigurationError, ProtocolError) as error:
+        print(f"edgeflock: {error}", file=sys.stderr)
+        raise SystemExit(2) from error

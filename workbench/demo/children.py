@@ -1,0 +1,90 @@
+"""The demo's child processes: started as shipped, restarted when something kills them, ended cleanly."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+FAREWELL_SECONDS = 10.0
+"""How long a child may take to end after SIGTERM before it is killed."""
+RESTART_PAUSE_SECONDS = 0.3
+LOG_TAIL_CHARACTERS = 800
+
+
+class ChildFailedError(Exception):
+    """A child ended by itself, and would again: what it said last."""
+
+
+class Child:
+    """One program that is kept running, as systemd would keep it: `Restart=on-failure`."""
+
+    def __init__(self, name: str, command: list[str], log_file: Path, announce: Callable[[str], None]) -> None:
+        self.name = name
+        self.restarts = 0
+        self._command = command
+        self._log_file = log_file
+        self._announce = announce
+        self._process: asyncio.subprocess.Process | None = None
+        self._stopping = False
+        self._keeper: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Of the running process; 0 where there is none right now."""
+        running = self._process is not None and self._process.returncode is None
+        return self._process.pid if running and self._process else 0
+
+    async def start(self) -> None:
+        """Start it, and keep it running from now on."""
+        await self._spawn()
+        self._keeper = asyncio.create_task(self._keep())
+
+    async def stop(self) -> None:
+        """SIGTERM, then SIGKILL where that does not help."""
+        self._stopping = True
+        if self._process is None or self._keeper is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            self._process.terminate()
+        try:
+            await asyncio.wait_for(self._process.wait(), FAREWELL_SECONDS)
+        except TimeoutError:
+            self._process.kill()
+            await self._process.wait()
+        with contextlib.suppress(ChildFailedError, asyncio.CancelledError):
+            self._keeper.cancel()
+            await self._keeper
+
+    def check(self) -> None:
+        """Raise what the keeper found.
+
+        Raises:
+            ChildFailedError: the child could not be kept running.
+        """
+        if self._keeper is not None and self._keeper.done() and not self._keeper.cancelled():
+            self._keeper.result()
+
+    async def _spawn(self) -> None:
+        with self._log_file.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+
+    async def _keep(self) -> None:
+        while self._process is not None:
+            started = time.monotonic()
+            code = await self._process.wait()
+            if self._stopping:
+                return
+            if code >= 0 and time.monotonic() - started < 60:
+                tail = self._log_file.read_text(errors="replace")[-LOG_TAIL_CHARACTERS:]
+                raise ChildFailedError(f"{self.name} ended with code {code}; the end of {self._log_file}:\n{tail}")
+            self.restarts += 1
+            self._announce(f"{self.name} was killed (signal {signal.Signals(-code).name}) and is started again")
+            await asyncio.sleep(RESTART_PAUSE_SECONDS)
+            await self._spawn()
+
+

@@ -1,0 +1,67 @@
+"""What a demo run was, as values: filled by the run, read by the live table, `summary.json` and `report.html`."""
+
+import msgspec
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """The content of `summary.json`. Bytes are MQTT payload bytes; accuracies are fractions of the held-out fifth."""
+
+    accuracy: float
+    central_accuracy: float
+    updates_applied: int
+    updates_lost: int
+    updates_duplicated: int
+    uplink_bytes: int
+    dense_uplink_bytes: int
+    versions: int
+    median_staleness: float
+    wall_seconds: float
+    broker: str
+    agents: int
+    seed: int
+    stopped_early: bool
+    """Ctrl-C ended the run before its samples were used up."""
+    downlink_bytes: int
+    updates_rejected: int
+    updates_pending: int
+    """Made by a device but not yet receipted when the run ended: still safe in that device's outbox."""
+    held_out_samples: int
+    parameters: int
+
+
+class AccuracyPoint(msgspec.Struct, frozen=True):
+    """One version of the model, measured on the held-out samples."""
+
+    seconds: float
+    version: int
+    accuracy: float
+    uplink_bytes: int
+    dense_uplink_bytes: int
+
+
+class DeviceRow(msgspec.Struct, frozen=True):
+    """One device, now or at the end."""
+
+    name: str
+    state: str
+    """`sleeping`, `training`, `sending`, `offline`, ..."""
+    version: int
+    staleness: float | None
+    """Mean over its applied updates; None before the first."""
+    updates: int
+    uplink_bytes: int
+    samples: int
+    samples_expected: int
+    samples_per_second: float
+    label_counts: list[int]
+    """Samples per class that this device holds: shows how differently the devices see the world."""
+
+
+class RunHistory(msgspec.Struct, frozen=True):
+    """Everything that the report shows."""
+
+    summary: Summary
+    accuracy: list[AccuracyPoint]
+    staleness: list[int]
+    """One entry per applied update."""
+    devices: list[DeviceRow]

@@ -1,0 +1,55 @@
+"""Listens to the whole fleet at the broker, as anybody there could, and counts what really went over the wire."""
+
+import asyncio
+import contextlib
+from collections import Counter
+
+import aiomqtt
+
+from edge_agent.link import PROTOCOLS
+from fleet_protocol.topics import ROOT
+from workbench.demo.brokers import BrokerPlan
+from workbench.demo.fleet_files import FLEET
+
+RECONNECT_SECONDS = 0.2
+UPLINK_LEAVES = {"up", "state"}
+
+
+class Observer:
+    """Payload bytes by direction; uplink also per device."""
+
+    def __init__(self, broker: BrokerPlan) -> None:
+        self._broker = broker
+        self.uplink: Counter[str] = Counter()
+        self.downlink_bytes = 0
+        self.subscribed = asyncio.Event()
+
+    @property
+    def uplink_bytes(self) -> int:
+        """Of all devices."""
+        return self.uplink.total()
+
+    async def run(self) -> None:
+        """Listen until cancelled, across restarts of the broker."""
+        while True:
+            with contextlib.suppress(aiomqtt.MqttError):
+                async with aiomqtt.Client(
+                    self._broker.host,
+                    self._broker.port,
+                    protocol=PROTOCOLS[self._broker.protocol],
+                    identifier="demo-observer",
+                ) as client:
+                    await client.subscribe(f"{ROOT}/{FLEET}/#", qos=1)
+                    self.subscribed.set()
+                    async for message in client.messages:
+                        self._count(message)
+            await asyncio.sleep(RECONNECT_SECONDS)
+
+    def _count(self, message: aiomqtt.Message) -> None:
+        if message.retain or not isinstance(message.payload, bytes):
+            return  # what the broker repeats to a new subscriber was counted when it was published
+        parts = message.topic.value.split("/")
+        if parts[-1] in UPLINK_LEAVES:
+            self.uplink[parts[-2]] += len(message.payload)
+        else:
+            self.downlink_bytes += len(message.payload)

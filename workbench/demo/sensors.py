@@ -1,0 +1,84 @@
+"""Stand-ins for the sensors of the fleet: they drip samples into the agents' sockets, at each device's own pace."""
+
+import asyncio
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from edge_agent.sample_gate import Answer, Status
+from workbench.demo.digits_data import Labelled
+
+RETRY_SECONDS = 0.2
+TICK_SECONDS = 0.25
+"""Samples that are due are handed over this often."""
+
+
+@dataclass(slots=True)
+class Sensor:
+    """One device's sensor: `samples` in order, spread over `seconds`. `delivered` counts those that were stored."""
+
+    socket: Path
+    task: str
+    samples: Labelled
+    seconds: float
+    delivered: int = 0
+
+    @property
+    def total(self) -> int:
+        """Samples that it will deliver."""
+        return len(self.samples.labels)
+
+    async def drip(self) -> None:
+        """Deliver every sample, again and again until the agent has said that it is stored."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        while self.delivered < self.total:
+            elapsed = loop.time() - started
+            due = min(self.total, int(self.total * elapsed / self.seconds) + 1)
+            try:
+                await self._deliver_until(due)
+            except OSError:
+                await asyncio.sleep(RETRY_SECONDS)
+            await asyncio.sleep(TICK_SECONDS)
+
+    async def _deliver_until(self, due: int) -> None:
+        if due <= self.delivered:
+            return
+        reader, writer = await asyncio.open_unix_connection(self.socket)
+        try:
+            while self.delivered < due:
+                inputs, label = self.samples.inputs[self.delivered], self.samples.labels[self.delivered]
+                line = json.dumps({"task": self.task, "inputs": inputs.tolist(), "label": int(label)})
+                writer.write(line.encode() + b"\n")
+                answer = msgspec.json.decode(await _answer(reader), type=Answer)
+                if not answer.ok:
+                    raise SampleRefusedError(f"{self.socket}: {answer.error}")
+                self.delivered += 1
+        finally:
+            writer.close()
+
+
+class SampleRefusedError(Exception):
+    """An agent refused a good sample: a defect of ours, not of the demo's user."""
+
+
+async def ask_status(socket: Path) -> Status | None:
+    """What an agent says of itself; None where it can't be reached."""
+    try:
+        reader, writer = await asyncio.open_unix_connection(socket)
+        writer.write(b'{"command": "status"}\n')
+        try:
+            return msgspec.json.decode(await _answer(reader), type=Status)
+        finally:
+            writer.close()
+    except OSError:
+        return None
+
+
+async def _answer(reader: asyncio.StreamReader) -> bytes:
+    line = await reader.readline()
+    if not line:
+        raise ConnectionResetError("the agent hung up")
+    return line

@@ -1,0 +1,1 @@
+"""From a torch module to a task bundle of plain ONNX graphs. Needs the extra `workbench`."""

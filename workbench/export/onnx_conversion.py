@@ -1,0 +1,69 @@
+"""A torch function as one graph of `ai.onnx` operators: traced, converted, folded, and the same bytes every time."""
+
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+
+import onnx
+import onnx_ir
+import torch
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+
+from workbench.export.folding import fold
+from workbench.export.tracing import BATCH, GraphInput, trace
+
+OPSET = 18
+"""What `torch.onnx` writes without a version conversion; every onnxruntime since 1.14 runs it."""
+
+IR_VERSION = 8
+"""The oldest model format that carries opset 18."""
+
+
+def convert(function: Callable[..., object], inputs: Sequence[GraphInput], outputs: Sequence[str]) -> onnx.GraphProto:
+    """The graph of `function`, with these input and output names. Names of other values hold no dot.
+
+    Raises:
+        torch.onnx.OnnxExporterError: an operator has no counterpart in ONNX.
+        RuntimeError or a relative: whatever torch raises where the function can't be traced.
+    """
+    traced = trace(function, inputs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns of deprecations inside itself
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # and that torchvision is missing
+        program = torch.onnx.export(
+            traced,
+            tuple(entry.example() for entry in inputs),
+            dynamo=True,
+            dynamic_shapes=tuple(_dynamic_axes(entry) for entry in inputs),
+            input_names=[entry.name for entry in inputs],
+            output_names=list(outputs),
+            opset_version=OPSET,
+            optimize=False,
+            verbose=False,
+        )
+    if program is None:
+        raise RuntimeError("torch.onnx.export returned nothing")
+    model = program.model
+    fold(model)
+    ClearMetadataAndDocStringPass()(model)
+    _number_values(model.graph)
+    graph = onnx_ir.to_proto(model).graph
+    del graph.value_info[:]
+    for value in (*graph.input, *graph.output):
+        del value.metadata_props[:]
+    return graph
+
+
+def _dynamic_axes(entry: GraphInput) -> dict[int, object] | None:
+    return {0: torch.export.Dim("batch")} if BATCH in entry.shape else None
+
+
+def _number_values(graph: onnx_ir.Graph) -> None:
+    """Name inner values after their operator and place, so that bytes depend on nothing but the graph."""
+    for number, value in enumerate(list(graph.initializers.values())):
+        value.name = f"constant_{number}"
+    for number, node in enumerate(graph):
+        node.name = f"{node.op_type.lower()}_{number}"
+        for place, output in enumerate(node.outputs):
+            if output.name and not output.is_graph_output():
+                output.name = f"{node.name}_{place}" if place else node.name

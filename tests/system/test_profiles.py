@@ -1,0 +1,116 @@
+"""What an installer copies is accepted by the code that will read it: profiles, and every sample configuration."""
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from broker_coordinator.configuration import load_configuration as load_coordinator
+from edge_agent.configuration import AgentConfiguration, GuardSettings, StoreSettings, WorkerSettings
+from edge_agent.configuration import load_configuration as load_agent
+from fleet_protocol.configuration import parse_document
+
+REPOSITORY = Path(__file__).parents[2]
+PROFILES = sorted((REPOSITORY / "firmware_profiles").glob("*.toml"))
+IDLE_AGENT_MIB = 40
+"""What the agent itself takes beside its worker."""
+UNIT_SHARE = 0.6
+"""MemoryMax= in systemd/edge-agent.service."""
+MISSING_TO_LINUX_MIB = 96
+"""What firmware and video memory take of a Pi's memory."""
+
+each_profile = pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.stem)
+
+
+class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a board has."""
+
+    cores: int
+    memory_mib: int
+    cpu: str
+
+
+class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A profile: the board's facts and three tables of agent.toml."""
+
+    device: Device
+    guards: GuardSettings
+    worker: WorkerSettings
+    store: StoreSettings
+
+
+def read_profile(path: Path) -> Profile:
+    return parse_document(path.read_bytes(), Profile, path.name)
+
+
+def tables_of(path: Path) -> str:
+    """The part of a profile that goes into agent.toml."""
+    return "[guards]" + path.read_text().split("[guards]", 1)[1]
+
+
+def test_there_is_a_profile_for_every_board_we_name() -> None:
+    assert [path.stem for path in PROFILES] == ["generic", "pi-3b", "pi-4", "pi-5", "pi-zero-2w"]
+
+
+@each_profile
+def test_a_profile_leaves_a_core_and_most_memory_to_the_device(profile: Path) -> None:
+    parsed = read_profile(profile)
+    assert parsed.worker.threads < max(parsed.device.cores, 2)
+    unit_limit = UNIT_SHARE * (parsed.device.memory_mib - MISSING_TO_LINUX_MIB)
+    assert parsed.worker.memory_limit_mib + IDLE_AGENT_MIB <= unit_limit
+    assert parsed.guards.minimum_free_memory_mib is not None
+
+
+@each_profile
+def test_a_profile_fits_into_the_sample_configuration(profile: Path, tmp_path: Path) -> None:
+    sample = (REPOSITORY / "systemd" / "agent.toml").read_text()
+    before, _, rest = sample.partition("[guards]")
+    _, _, after = rest.partition("[broker]")
+    configuration = tmp_path / "agent.toml"
+    configuration.write_text(before + tables_of(profile) + "\n[broker]" + after)
+    parsed = load_agent(configuration)
+    expected = read_profile(profile)
+    assert (parsed.guards, parsed.worker, parsed.store) == (expected.guards, expected.worker, expected.store)
+
+
+def test_the_sample_agent_configuration_is_its_profile() -> None:
+    parsed = load_agent(REPOSITORY / "systemd" / "agent.toml")
+    profile = read_profile(REPOSITORY / "firmware_profiles" / f"{parsed.profile}.toml")
+    assert (parsed.guards, parsed.worker, parsed.store) == (profile.guards, profile.worker, profile.store)
+
+
+def test_the_sample_configurations_speak_of_one_fleet_and_one_broker() -> None:
+    agent = load_agent(REPOSITORY / "systemd" / "agent.toml")
+    coordinator = load_coordinator(REPOSITORY / "systemd" / "coordinator.toml")
+    assert (agent.fleet, agent.shard) == (coordinator.fleet, coordinator.shard)
+    assert (agent.broker.host, agent.broker.port) == (coordinator.broker.host, coordinator.broker.port)
+    assert coordinator.enrolment == "closed"
+
+
+def test_sample_paths_are_the_folders_that_the_units_may_write_to() -> None:
+    agent = load_agent(REPOSITORY / "systemd" / "agent.toml")
+    coordinator = load_coordinator(REPOSITORY / "systemd" / "coordinator.toml")
+    assert agent.state_folder == Path("/var/lib/edge-agent")
+    assert agent.sample_socket.parent == Path("/run/edge-agent")
+    assert coordinator.database.parent == Path("/var/lib/broker-coordinator")
+
+
+def test_the_lab_of_the_compose_file_is_one_fleet(tmp_path: Path) -> None:
+    lab = REPOSITORY / "docker" / "lab"
+    compose = (REPOSITORY / "docker" / "compose.yaml").read_text()
+    coordinator = load_coordinator(lab / "coordinator.toml")
+    key = "ab" * 32
+    started = re.sub(r"(?m)^device = .*", 'device = "0123456789ab"', (lab / "agent.toml").read_text())
+    started = re.sub(r"(?m)^coordinator_key = .*", f'coordinator_key = "{key}"', started)
+    (tmp_path / "agent.toml").write_text(started)
+    agent = load_agent(tmp_path / "agent.toml")
+    assert isinstance(agent, AgentConfiguration)
+    assert (agent.device, agent.coordinator_key) == ("0123456789ab", key)
+    assert (agent.fleet, agent.shard) == (coordinator.fleet, coordinator.shard)
+    for broker in (agent.broker, coordinator.broker):
+        assert f"\n  {broker.host}:\n" in compose
+        assert f"listener {broker.port}\n" in (lab / "mosquitto.conf").read_text()
+    (bundle,) = [task.bundle for task in coordinator.tasks]
+    assert (REPOSITORY / bundle.relative_to("/") / "task.json").is_file()
+    assert agent.tasks[0].name == bundle.parent.name

@@ -15,14 +15,16 @@ class BlobAssembly:
     @property
     def missing(self) -> list[int]:
         """Chunk numbers still to ask for."""
-        return [] if self._total_bytes is None else [n for n in range(self._count) if n not in self._chunks]
+        if self._total_bytes is None:
+            return []
+        return [number for number in range(_chunk_count(self._total_bytes)) if number not in self._chunks]
 
     @property
     def complete(self) -> bytes | None:
         """The whole blob, once every chunk is there."""
-        if self._total_bytes is None or len(self._chunks) < self._count:
+        if self._total_bytes is None or len(self._chunks) < _chunk_count(self._total_bytes):
             return None
-        return b"".join(self._chunks[number] for number in range(self._count))
+        return b"".join(self._chunks[number] for number in range(_chunk_count(self._total_bytes)))
 
     def add(self, number: int, chunk: BlobChunk) -> None:
         """Take one chunk.
@@ -35,11 +37,11 @@ class BlobAssembly:
         if self._total_bytes not in {None, chunk.total_bytes}:
             raise ProtocolError(Reason.MALFORMED, f"blob of {self._total_bytes} bytes, chunk of {chunk.total_bytes}")
         expected = min(MAX_CHUNK_BYTES, chunk.total_bytes - number * MAX_CHUNK_BYTES)
-        if len(chunk.data) != expected:
+        if not 0 <= number < _chunk_count(chunk.total_bytes) or len(chunk.data) != expected:
             raise ProtocolError(Reason.MALFORMED, f"chunk {number} has {len(chunk.data)} bytes, not {expected}")
         self._total_bytes = chunk.total_bytes
         self._chunks[number] = chunk.data
 
-    @property
-    def _count(self) -> int:
-        return max(1, -(-(self._total_bytes or 0) // MAX_CHUNK_BYTES))
+
+def _chunk_count(total_bytes: int) -> int:
+    return max(1, -(-total_bytes // MAX_CHUNK_BYTES))

@@ -98,16 +98,19 @@ class DeviceDatabase:
     """The agent's durable memory; one process at a time."""
 
     def __init__(self, path: Path) -> None:
-        self._connection = sqlite3.connect(path, isolation_level=None, timeout=1.0)
         try:
+            self._connection = sqlite3.connect(path, isolation_level=None, timeout=1.0)
             self._connection.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=FULL")
             self._connection.executescript(SCHEMA)
             with self._transaction():
                 self._increment("boot")
-        except sqlite3.OperationalError as error:
-            raise ConfigurationError(f"database {path}: {error}; does another agent use this state_folder?") from error
+        except sqlite3.DatabaseError as error:
+            raise ConfigurationError(
+                f"database {path}: {error}; give each agent a state_folder of its own that it may write,"
+                " and move a damaged file away"
+            ) from error
         self.boot = self._counter("boot")
 
     def memory(self, task: str, bundle: str) -> TaskMemory:

@@ -26,7 +26,7 @@ def load_signing_key(path: Path) -> SigningKey:
         ConfigurationError: missing, open to others, or not a key.
     """
     try:
-        return read_signing_key(path.read_text(), path.stat().st_mode, str(path))
+        return read_signing_key(path.read_text(errors="replace"), path.stat().st_mode, str(path))
     except OSError as error:
         raise ConfigurationError(f"key file {path}: {error.strerror}; make one: edge-agent keygen {path}") from error
 

@@ -1,8 +1,10 @@
 """Carries the outbox to the coordinator and acts on its receipts. An update leaves only on a signed receipt."""
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from enum import Enum
 
 from edge_agent.device_database import DeviceDatabase, OutboxRow, Seal
@@ -34,6 +36,14 @@ REMEDIES = {
 """For every other reason the update goes back into the residual."""
 
 
+@dataclass(slots=True)
+class _Sending:
+    """When a waiting update is sent next, in the event loop's time, and how long to wait for its receipt after that."""
+
+    due: float = 0.0
+    patience: float = FIRST_RECEIPT_SECONDS
+
+
 class Postbox:
     """The sending side. `notify` wakes it when there is something new to send."""
 
@@ -56,22 +66,30 @@ class Postbox:
         Raises:
             LinkDownError: from `publish`; the rows stay.
         """
-        sent: set[bytes] = set()
-        patience = FIRST_RECEIPT_SECONDS
+        clock = asyncio.get_running_loop().time
+        sendings: dict[bytes, _Sending] = {}
         while True:
             self._changed.clear()
             waiting = self._database.outbox()
+            sendings = {row.digest: sendings.get(row.digest) or _Sending() for row in waiting}
             for row in waiting:
-                if row.digest not in sent:
+                sending = sendings[row.digest]
+                if sending.due <= clock():
                     await self._publish(row.envelope)
-                    sent.add(row.digest)
-            timeout = patience if waiting else None  # an empty outbox sets no timer
-            try:
-                await asyncio.wait_for(self._changed.wait(), timeout)
-                patience = APPROVAL_SECONDS if self._awaiting_approval else FIRST_RECEIPT_SECONDS
-            except TimeoutError:
-                patience = min(2 * patience, LAST_RECEIPT_SECONDS)
-                sent.clear()
+                    sending.due = clock() + sending.patience
+                    sending.patience = min(2 * sending.patience, LAST_RECEIPT_SECONDS)
+            earliest = min((sending.due for sending in sendings.values()), default=None)  # empty outbox: no timer
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(earliest):  # not wait_for: before Python 3.12 it may lose a cancellation
+                    await self._changed.wait()
+                self._grow_impatient(sendings.values(), clock())
+
+    def _grow_impatient(self, sendings: Iterable[_Sending], now: float) -> None:
+        """Something moved, so whoever was silent may listen again. A change never puts off what is due before."""
+        patience = APPROVAL_SECONDS if self._awaiting_approval else FIRST_RECEIPT_SECONDS
+        for sending in sendings:
+            sending.patience = patience
+            sending.due = min(sending.due, now + patience)
 
     def receive(self, receipt: Receipt) -> bool:
         """Act on a verified receipt; False where it is for none of the waiting updates."""

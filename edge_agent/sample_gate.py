@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import math
+import re
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,8 @@ from fleet_protocol.limits import MIB
 MAX_LINE_BYTES = 4 * MIB
 SOCKET_MODE = 0o660
 LARGEST_FLOAT32 = 3.4028234663852886e38
+
+_COMMAND = re.compile(rb'\s*{\s*"command"\s*:')
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +69,8 @@ class Status(msgspec.Struct):
     rejected_updates: int
 
 
-def check_sample(sample: Sample, tasks: frozenset[str], description: TaskDescription | None) -> array.array[float]:
-    """The values as float32, if the sample fits the task's schema as far as it is known yet.
+def check_sample(sample: Sample, tasks: frozenset[str], description: TaskDescription | None) -> bytes:
+    """The values as float32 in bytes, if the sample fits the task's schema as far as it is known yet.
 
     Raises:
         ValueError: saying what does not fit, and what would.
@@ -81,13 +84,13 @@ def check_sample(sample: Sample, tasks: frozenset[str], description: TaskDescrip
             raise ValueError(f"{len(sample.inputs)} inputs; {sample.task} takes {expected.size} {expected.shape}")
         if not 0 <= sample.label < classes:
             raise ValueError(f"label {sample.label}; {sample.task} takes 0 to {classes - 1}")
-        lowest, highest = expected.minimum, expected.maximum
+        lowest, highest = max(lowest, expected.minimum), min(highest, expected.maximum)
     for position, value in enumerate(sample.inputs):
         if not (lowest <= value <= highest) or math.isnan(value):
             raise ValueError(f"input {position} is {value:g}; {sample.task} takes {lowest:g} to {highest:g}")
     if not 0 <= sample.label < 2**63:
         raise ValueError(f"label {sample.label} is out of range")
-    return array.array("f", sample.inputs)
+    return array.array("f", sample.inputs).tobytes()
 
 
 class SampleGate:
@@ -109,6 +112,7 @@ class SampleGate:
         self._describe = describe
         self._arrived = arrived
         self._status = status
+        self._connections: set[asyncio.StreamWriter] = set()
 
     async def serve(self) -> None:
         """Run until cancelled.
@@ -118,23 +122,28 @@ class SampleGate:
         """
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.unlink(missing_ok=True)
             server = await asyncio.start_unix_server(self._converse, self._path, limit=MAX_LINE_BYTES)
             self._path.chmod(SOCKET_MODE)
         except OSError as error:
             raise ConfigurationError(f"sample_socket {self._path}: {error}; choose another path") from error
-        async with server:
-            try:
-                await server.serve_forever()
-            finally:
-                self._path.unlink(missing_ok=True)
+        try:
+            await asyncio.get_running_loop().create_future()  # not serve_forever: it waits until every client has left
+        finally:
+            server.close()
+            for connection in self._connections:
+                connection.close()
+            self._path.unlink(missing_ok=True)
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError):
-            while line := await self._next_line(reader, writer):
-                writer.write(self._answer(line) + b"\n")
-                await writer.drain()
-        writer.close()
+        self._connections.add(writer)
+        try:
+            with contextlib.suppress(ConnectionError):
+                while line := await self._next_line(reader, writer):
+                    writer.write(self._answer(line) + b"\n")
+                    await writer.drain()
+        finally:
+            self._connections.discard(writer)
+            writer.close()
 
     async def _next_line(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
         try:
@@ -144,7 +153,7 @@ class SampleGate:
             return b""
 
     def _answer(self, line: bytes) -> bytes:
-        if line.lstrip().startswith(b'{"command"'):
+        if _COMMAND.match(line):
             return msgspec.json.encode(self._command(line))
         try:
             sample = msgspec.json.decode(line, type=Sample)

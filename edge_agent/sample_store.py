@@ -4,7 +4,6 @@ Commits are not forced to the disk one by one: after a power cut the last moment
 spares an SD card a write per sample. What went into an update is never at stake here.
 """
 
-import array
 import sqlite3
 from pathlib import Path
 
@@ -31,21 +30,23 @@ class SampleStore:
         rows = self._connection.execute("SELECT task, COUNT(*), MAX(id) FROM samples GROUP BY task")
         self._counts: dict[str, tuple[int, int]] = {task: (count, newest) for task, count, newest in rows}
 
-    def add(self, task: str, inputs: array.array[float], label: int) -> int:
-        """Store one sample (float32 values in C order) and return its id.
+    def add(self, task: str, inputs: bytes, label: int) -> int:
+        """Store one sample (float32 values in C order, in bytes) and return its id.
 
         Raises:
             sqlite3.OperationalError: the disk is full; nothing was stored.
         """
         count, _ = self._counts.get(task, (0, 0))
         insert = "INSERT INTO samples (task, inputs, label) VALUES (?, ?, ?)"
-        identifier = int(self._connection.execute(insert, (task, inputs.tobytes(), label)).lastrowid or 0)
-        if count >= self._maximum:
-            oldest = "SELECT id FROM samples WHERE task = ? ORDER BY id LIMIT ?"
-            self._connection.execute(
-                f"DELETE FROM samples WHERE id IN ({oldest})",  # noqa: S608 - a constant
-                (task, count + 1 - self._maximum),
-            )
+        with self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            identifier = int(self._connection.execute(insert, (task, inputs, label)).lastrowid or 0)
+            if count >= self._maximum:
+                oldest = "SELECT id FROM samples WHERE task = ? ORDER BY id LIMIT ?"
+                self._connection.execute(
+                    f"DELETE FROM samples WHERE id IN ({oldest})",  # noqa: S608 - a constant
+                    (task, count + 1 - self._maximum),
+                )
         self._counts[task] = (min(count + 1, self._maximum), identifier)
         return identifier
 

@@ -64,7 +64,10 @@ class VersionFollower:
         if known is None:
             return None
         if known.bundle not in self._descriptions and self._cache.has(known.bundle):
-            self._descriptions[known.bundle] = parse_description(self._cache.read(known.bundle))
+            try:
+                self._descriptions[known.bundle] = parse_description(self._cache.read(known.bundle))
+            except (ProtocolError, ConfigurationError, OSError) as error:
+                log.error("event=bundle_not_readable task=%s error=%r", task, str(error))
         return self._descriptions.get(known.bundle)
 
     def hear_manifest(self, task: str, manifest: Manifest) -> bool:
@@ -154,7 +157,10 @@ class VersionFollower:
         while assembly.complete is None:
             self._progress.clear()
             try:
-                await asyncio.wait_for(self._progress.wait(), CHUNK_SECONDS)
+                async with asyncio.timeout(
+                    CHUNK_SECONDS
+                ):  # not wait_for: before Python 3.12 it may lose a cancellation
+                    await self._progress.wait()
             except TimeoutError:
                 return False
         return True

@@ -26,7 +26,7 @@ REQUIRED_FILES = (TRAIN_FILE, EVALUATE_FILE, PREDICT_FILE, WEIGHTS_FILE)
 PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
 PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
 Fraction = Annotated[float, msgspec.Meta(gt=0, le=1)]
-BlobHash = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+BlobHash = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 class InputSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -143,6 +143,12 @@ def parse_description(text: bytes, name: str = DESCRIPTION_FILE) -> TaskDescript
         raise ConfigurationError(
             f"{name}: {description.parameter_count} parameters in {len(description.parameters)} tensors;"
             f" allowed are 1 to {MAX_PARAMETERS} in at most {MAX_TENSORS}"
+        )
+    if len({parameter.name for parameter in description.parameters}) < len(description.parameters):
+        raise ConfigurationError(f"{name}: two entries of `parameters` have the same name")
+    if description.input.minimum > description.input.maximum:
+        raise ConfigurationError(
+            f"{name}: input.minimum {description.input.minimum:g} exceeds input.maximum {description.input.maximum:g}"
         )
     return description
 

@@ -11,7 +11,7 @@ from fleet_protocol.errors import ConfigurationError
 
 Document = TypeVar("Document")
 
-Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_-]{1,48}$")]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_-]{1,48}\Z")]
 """A fleet, shard, device or task: what may stand in a topic (`fleet_protocol.topics.check_name`)."""
 
 
@@ -61,7 +61,7 @@ def parse_document(
         return decode(text, type=shape, dec_hook=_decode_path)
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"{name}: {_explain(str(error), shape)}") from error
-    except (msgspec.DecodeError, ValueError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"{name}: not valid {form.upper()}: {error}") from error
 
 

@@ -1,15 +1,20 @@
 """Typed payloads of the envelope. Each travels as a CBOR array of its fields, in the order given here."""
 
 from enum import StrEnum
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
 from fleet_protocol import cbor
+from fleet_protocol.bundle import BlobHash
 from fleet_protocol.envelope import DIGEST_BYTES
 from fleet_protocol.errors import ProtocolError, Reason
+from fleet_protocol.limits import MAX_SEQUENCE
 
 Payload = TypeVar("Payload", bound=msgspec.Struct)
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQUENCE)]
+"""What the device's database can hold."""
 
 
 class Enrolment(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -38,9 +43,9 @@ class Presence(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
 class Manifest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """The current version of a task. `bundle` is the SHA-256 of `task.json`, `weights` that of the safetensors."""
 
-    version: int
-    bundle: str
-    weights: str
+    version: Count
+    bundle: BlobHash
+    weights: BlobHash
 
 
 class BlobRequest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -85,7 +90,7 @@ class Receipt(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     outcome: Outcome
     reason: str
     detail: str
-    highest_sequence: int
+    highest_sequence: Count
 
 
 def encode_payload(payload: msgspec.Struct) -> bytes:

@@ -8,6 +8,7 @@ from fleet_protocol.limits import MAX_NAME_CHARACTERS
 ROOT = "edgeflock/v1"
 _NAME = re.compile(rf"[a-z0-9_-]{{1,{MAX_NAME_CHARACTERS}}}")
 _HASH = re.compile(r"[0-9a-f]{64}")
+_CHUNK_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
 _DEVICE_LEAVES = ("up", "down", "state")
 
 
@@ -79,9 +80,10 @@ def blob_of(topic: str) -> tuple[str, int]:
         ProtocolError: `MALFORMED`, where the topic is no blob's.
     """
     parts = topic.split("/")
-    if len(parts) != 6 or parts[3] != "blob" or not _HASH.fullmatch(parts[4]) or not parts[5].isdecimal():
+    is_blob = len(parts) == 6 and parts[3] == "blob" and topic.startswith(ROOT + "/")
+    if not is_blob or not _HASH.fullmatch(parts[4]) or not _CHUNK_NUMBER.fullmatch(parts[5]):
         raise ProtocolError(Reason.MALFORMED, f"topic {topic[:200]!r} is not a blob chunk's topic")
-    return parts[4], int(parts[5][:9])
+    return parts[4], int(parts[5])
 
 
 def is_blob_hash(text: str) -> bool:

@@ -28,7 +28,7 @@ class OnnxStepEngine:
             "labels": samples.labels,
             "batches": plan.rows,
             "mask": plan.mask,
-            "learning_rate": np.float32(learning_rate),
+            "learning_rate": np.array(learning_rate, np.float32),
         }
         trained, losses = self._session.run(["trained_weights", "losses"], feeds)
         return trained, losses

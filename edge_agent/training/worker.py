@@ -72,7 +72,7 @@ def read_samples(path: Path, task: TaskDescription) -> Samples:
     Raises:
         RoundError: there is none.
     """
-    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
+    with sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True) as connection:
         query = (
             "SELECT id, inputs, label FROM samples WHERE task = ? AND length(inputs) = ? AND label >= 0 AND label < ?"
         )

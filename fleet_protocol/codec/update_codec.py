@@ -101,7 +101,10 @@ def decode_update(packed: bytes, tensor_sizes: Sequence[int]) -> SparseUpdate:
     heads, position = _read_heads(body, tensor_sizes, quantisation)
     total = sum(head.kept for head in heads)
     value_bytes = 4 * total if quantisation is Quantisation.FLOAT32 else 0
-    bits = np.unpackbits(np.frombuffer(body, np.uint8, offset=position)[: len(body) - position - value_bytes])
+    coded = np.frombuffer(body, np.uint8, offset=position)[: len(body) - position - value_bytes]
+    if 8 * coded.size > _most_bits(heads) + 7:
+        raise ProtocolError(Reason.MALFORMED, f"{coded.size} bytes of indices and signs for {total} entries")
+    bits = np.unpackbits(coded)
     indices, used = _read_all_indices(bits, heads)
     if quantisation is Quantisation.TERNARY:
         values = _read_signed(bits[used : used + total], heads, total)
@@ -129,14 +132,19 @@ def _read_heads(body: bytes, tensor_sizes: Sequence[int], quantisation: Quantisa
                 if quantisation is Quantisation.TERNARY:
                     (magnitude,) = struct.unpack_from("<f", body, position)
                     position += 4
-            if parameter > MAX_RICE_PARAMETER:
-                raise ProtocolError(Reason.MALFORMED, f"Rice parameter {parameter} exceeds {MAX_RICE_PARAMETER}")
+            if parameter > MAX_RICE_PARAMETER or kept << parameter > 2 * size:
+                raise ProtocolError(Reason.MALFORMED, f"Rice parameter {parameter} for {kept} of {size} entries")
             heads.append(_TensorHead(size, kept, parameter, magnitude))
     except (IndexError, struct.error) as error:
         raise ProtocolError(Reason.MALFORMED, f"update ends in the head of tensor {len(heads)}") from error
     if len(body) - position < (4 if quantisation is Quantisation.FLOAT32 else 0) * sum(head.kept for head in heads):
         raise ProtocolError(Reason.MALFORMED, "update ends before its last value")
     return heads, position
+
+
+def _most_bits(heads: Sequence[_TensorHead]) -> int:
+    """The most bits that valid indices and signs take: the gaps of a tensor add up to less than its size."""
+    return sum(head.kept * (head.parameter + 2) + (head.size >> head.parameter) for head in heads if head.kept)
 
 
 def _read_all_indices(bits: Bits, heads: Sequence[_TensorHead]) -> tuple[IndexVector, int]:

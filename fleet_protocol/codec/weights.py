@@ -28,6 +28,8 @@ def read_weights(data: bytes, parameters: Sequence[Parameter]) -> FloatVector:
         tensors = load(data)
     except SafetensorError as error:
         raise ProtocolError(Reason.MALFORMED, f"weights: not a safetensors file ({error})") from error
+    except KeyError as error:  # safetensors knows dtypes that numpy lacks
+        raise ProtocolError(Reason.WRONG_SHAPE, f"weights: a tensor is {error}, expected float32") from error
     expected = {parameter.name for parameter in parameters}
     if tensors.keys() != expected:
         raise ProtocolError(

@@ -1,0 +1,120 @@
+"""agent.toml: whatever is wrong with it is one sentence that names the file, the key and what to write instead."""
+
+from pathlib import Path
+
+import pytest
+
+from edge_agent.configuration import load_configuration
+from fleet_protocol.errors import ConfigurationError
+
+COMPLETE = """
+fleet = "greenhouse"
+device = "kitchen-pi"
+key_file = "keys/device.key"
+coordinator_key = "00"
+state_folder = "state"
+sample_socket = "/run/edgeflock/samples.sock"
+
+[broker]
+host = "broker.local"
+password_file = "password"
+
+[broker.tls]
+authority = "ca.pem"
+certificate = "device.pem"
+key = "/etc/edgeflock/tls.key"
+
+[[tasks]]
+name = "digits"
+
+[tasks.trigger]
+new_samples = 8
+"""
+
+
+def write(folder: Path, text: str | bytes) -> Path:
+    path = folder / "agent.toml"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def refusal_of(folder: Path, text: str | bytes) -> str:
+    path = write(folder, text)
+    with pytest.raises(ConfigurationError) as caught:
+        load_configuration(path)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def test_relative_paths_are_meant_from_the_folder_of_the_file(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    write(tmp_path, COMPLETE)
+    configuration = load_configuration(Path("../agent.toml"))
+    assert configuration.key_file == tmp_path / "keys/device.key"
+    assert configuration.state_folder == tmp_path / "state"
+    assert configuration.sample_socket == Path("/run/edgeflock/samples.sock")
+    assert configuration.broker.password_file == tmp_path / "password"
+    assert configuration.broker.tls.authority == tmp_path / "ca.pem"
+    assert configuration.broker.tls.certificate == tmp_path / "device.pem"
+    assert configuration.broker.tls.key == Path("/etc/edgeflock/tls.key")
+    assert configuration.tasks[0].trigger.new_samples == 8
+
+
+def test_broker_without_tls_and_password_needs_neither(tmp_path):
+    text = COMPLETE.replace('password_file = "password"', "").replace("[broker.tls]", "[worker]")
+    for key in ('authority = "ca.pem"', 'certificate = "device.pem"', 'key = "/etc/edgeflock/tls.key"'):
+        text = text.replace(key, "")
+    broker = load_configuration(write(tmp_path, text)).broker
+    assert (broker.tls, broker.password_file, broker.port, broker.protocol) == (None, None, 1883, "5")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("fleet =", "flet =", "unknown key 'flet'; did you mean 'fleet'?"),
+        ("host =", "hots =", "unknown key 'hots' in [broker]; did you mean 'host'?"),
+        ("authority =", "autority =", "unknown key 'autority' in [broker.tls]; did you mean 'authority'?"),
+        ("new_samples =", "new_sample =", "did you mean 'new_samples'?"),
+        ("[broker]", "telemetry = true\n[broker]", "unknown key 'telemetry'"),
+        ('device = "kitchen-pi"', "", "`device`"),
+        ('host = "broker.local"', "", "`host` - at `broker`"),
+        ('name = "digits"', "", "`name` - at `tasks[0]`"),
+        ('"greenhouse"', "7", "Expected `str`, got `int` - at `fleet`"),
+        ('"state"', "7", "at `state_folder`"),
+        ('"ca.pem"', "[1]", "at `broker.tls.authority`"),
+        ("= 8", '= "8"', "Expected `int`, got `str` - at `tasks[0].trigger.new_samples`"),
+        ("= 8", "= 0", "Expected `int` >= 1 - at `tasks[0].trigger.new_samples`"),
+        ("= 8", "= true", "Expected `int`, got `bool`"),
+        ('host = "broker.local"', 'host = "broker.local"\nport = 65536', "at `broker.port`"),
+        ('host = "broker.local"', 'host = "broker.local"\nprotocol = "3.1"', "at `broker.protocol`"),
+        ('"greenhouse"', '"Greenhouse"', "at `fleet`"),
+        ('"greenhouse"', '"greenhouse\\n"', "at `fleet`"),
+        ('"digits"', '"digits/2"', "at `tasks[0].name`"),
+        ('[[tasks]]\nname = "digits"', '[[tasks]]\nname = "digits"\n[[tasks]]\nname = "digits"', "listed twice"),
+        ("[broker]", "[broker", "not valid TOML"),
+        ("[broker]", "fleet = 'again'\n[broker]", "not valid TOML"),
+        ("[broker]", "deep = " + "[" * 20_000 + "\n[broker]", "not valid TOML"),
+    ],
+)  # fmt: skip
+def test_mistake_is_named_with_its_place_and_remedy(tmp_path, old, new, expected):
+    assert old in COMPLETE
+    assert expected in refusal_of(tmp_path, COMPLETE.replace(old, new))
+
+
+def test_no_task_at_all_is_refused(tmp_path):
+    without = COMPLETE[: COMPLETE.index("[[tasks]]")]
+    assert "tasks" in refusal_of(tmp_path, without)
+    assert "tasks" in refusal_of(tmp_path, without.replace("[broker]", "tasks = []\n[broker]"))
+
+
+@pytest.mark.parametrize(
+    "content", [b"fleet = '\xff'", b"\x00" * 100, b"\xff\xfef\x00"], ids=["latin", "zeros", "utf-16"]
+)
+def test_file_that_is_no_text_is_refused(tmp_path, content):
+    assert "not valid TOML" in refusal_of(tmp_path, content)
+
+
+def test_missing_file_says_what_to_do(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"agent\.toml: No such file.*--config"):
+        load_configuration(tmp_path / "agent.toml")

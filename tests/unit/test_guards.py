@@ -1,0 +1,53 @@
+"""Guards: at its limit a guard agrees, beyond it refuses and says by how much; a sensor that lacks refuses nothing."""
+
+from dataclasses import replace
+
+import msgspec
+import pytest
+
+from edge_agent.configuration import GuardSettings
+from edge_agent.guards import Readings, refusal
+
+SETTINGS = GuardSettings(
+    minimum_samples=16,
+    maximum_waiting_updates=8,
+    maximum_temperature_celsius=75.0,
+    minimum_battery_percent=30.0,
+    minimum_free_memory_mib=64.0,
+)
+AT_THE_LIMIT = Readings(
+    stored_samples=16, waiting_updates=7, temperature_celsius=75.0, battery_percent=30.0, free_memory_mib=64.0
+)
+
+
+def test_every_guard_agrees_at_its_limit():
+    assert refusal(SETTINGS, AT_THE_LIMIT) is None
+
+
+@pytest.mark.parametrize(
+    ("reading", "value", "words"),
+    [
+        ("stored_samples", 15, ("15 stored samples", "at least 16")),
+        ("waiting_updates", 8, ("8 updates waiting",)),
+        ("temperature_celsius", 75.5, ("75.5 degrees", "at most 75")),
+        ("battery_percent", 29.5, ("29.5 percent", "at least 30")),
+        ("free_memory_mib", 63.5, ("63.5 MiB", "at least 64")),
+    ],
+)
+def test_guard_refuses_beyond_its_limit_with_value_and_limit(reading, value, words):
+    said = refusal(SETTINGS, replace(AT_THE_LIMIT, **{reading: value}))
+    assert said is not None
+    assert all(word in said for word in words)
+
+
+def test_sensor_that_a_device_lacks_refuses_nothing():
+    blind = replace(AT_THE_LIMIT, temperature_celsius=None, battery_percent=None, free_memory_mib=None)
+    assert refusal(SETTINGS, blind) is None
+
+
+def test_limit_that_is_left_out_is_not_checked():
+    unlimited = msgspec.structs.replace(
+        SETTINGS, maximum_temperature_celsius=None, minimum_battery_percent=None, minimum_free_memory_mib=None
+    )
+    burning = replace(AT_THE_LIMIT, temperature_celsius=900.0, battery_percent=0.0, free_memory_mib=0.0)
+    assert refusal(unlimited, burning) is None

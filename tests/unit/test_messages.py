@@ -1,0 +1,105 @@
+"""Payloads: one wire form each, and nothing else is taken for it."""
+
+import pytest
+
+from fleet_protocol import cbor
+from fleet_protocol.errors import ProtocolError, Reason
+from fleet_protocol.messages import (
+    BlobChunk,
+    BlobRequest,
+    Enrolment,
+    Manifest,
+    Outcome,
+    Presence,
+    PresenceState,
+    Receipt,
+    Update,
+    decode_payload,
+    encode_payload,
+)
+
+HASH = "0f" * 32
+DIGEST = bytes(16)
+
+WIRE_FORMS = [
+    (Enrolment(b"\x01\x02", "pi", "0.1", ["digits"]), "84 42 0102 62 7069 63 302e31 81 66 646967697473"),
+    (Presence(PresenceState.ONLINE, 7), "82 66 6f6e6c696e65 07"),
+    (Manifest(300, HASH, HASH), "83 19 012c" + 2 * (" 78 40 " + HASH.encode().hex())),
+    (BlobRequest(b"\xaa", [0, 24]), "82 41 aa 82 00 18 18"),
+    (BlobChunk(3, b"abc"), "82 03 43 616263"),
+    (Update(16, 40, 0.5, b"\x01\x00"), "84 10 18 28 f9 3800 42 0100"),
+    (
+        Receipt(DIGEST, Outcome.REJECTED, "too_stale", "s", 9),
+        "85 50" + "00" * 16 + "68 72656a6563746564 69 746f6f5f7374616c65 61 73 09",
+    ),
+]
+
+
+@pytest.mark.parametrize(("message", "wire"), WIRE_FORMS, ids=lambda value: type(value).__name__)
+def test_wire_form_stays_what_other_versions_speak(message, wire):
+    assert encode_payload(message) == bytes.fromhex(wire)
+    assert decode_payload(bytes.fromhex(wire), type(message)) == message
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        (Update, [16, 40, 0.5]),
+        (Update, [16, 40, 0.5, b"", 0]),
+        (Update, {"samples": 16, "steps": 40, "loss": 0.5, "packed": b""}),
+        (Update, [True, 40, 0.5, b""]),
+        (Update, [16.0, 40, 0.5, b""]),
+        (Update, [16, 40, "0.5", b""]),
+        (Update, [16, 40, 0.5, "packed"]),
+        (Update, [16, 40, None, b""]),
+        (Presence, ["asleep", 1]),
+        (Presence, [b"online", 1]),
+        (Enrolment, [b"", "pi", "0.1", ["digits", 1]]),
+        (BlobRequest, [HASH, []]),
+        (BlobRequest, [b"", ["0"]]),
+        (Manifest, [-1, HASH, HASH]),
+        (Manifest, [2**63, HASH, HASH]),
+        (Manifest, [1, HASH.upper(), HASH]),
+        (Manifest, [1, HASH + "\n", HASH]),
+        (Manifest, [1, HASH, "../../../etc/passwd"]),
+        (Manifest, [1, HASH, ""]),
+        (Receipt, [bytes(15), "accepted", "", "", 1]),
+        (Receipt, [bytes(32), "accepted", "", "", 1]),
+        (Receipt, [DIGEST, "perhaps", "", "", 1]),
+        (Receipt, [DIGEST, "accepted", "", "", -1]),
+        (Receipt, [DIGEST, "accepted", "", "", 2**63]),
+    ],
+)
+def test_payload_of_another_shape_is_refused_naming_its_kind(kind, fields):
+    with pytest.raises(ProtocolError, match=kind.__name__) as caught:
+        decode_payload(cbor.encode(fields), kind)
+    assert caught.value.reason is Reason.MALFORMED
+
+
+def test_newer_reason_than_this_device_knows_is_still_a_receipt():
+    receipt = Receipt(DIGEST, Outcome.REJECTED, "a_reason_of_next_year", "", 1)
+    assert decode_payload(encode_payload(receipt), Receipt) == receipt
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        "82 66 6f6e6c696e65 18 07",
+        "9f 66 6f6e6c696e65 07 ff",
+        "82 66 6f6e6c696e65 07 00",
+        "82 66 6f6e6c696e65 c1 07",
+        "",
+    ],
+    ids=["longer form", "indefinite", "trailing", "tagged", "nothing"],
+)
+def test_second_encoding_of_the_same_payload_is_refused(wire):
+    with pytest.raises(ProtocolError) as caught:
+        decode_payload(bytes.fromhex(wire), Presence)
+    assert caught.value.reason is Reason.MALFORMED
+
+
+@pytest.mark.parametrize("opening", [b"\x81", b"\xa1\x00", b"\x9b\xff\xff\xff\xff\xff\xff\xff\xff"])
+def test_bottomless_nesting_is_refused(opening):
+    with pytest.raises(ProtocolError) as caught:
+        decode_payload(opening * 10_000, Presence)
+    assert caught.value.reason is Reason.MALFORMED

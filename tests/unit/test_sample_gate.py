@@ -1,0 +1,236 @@
+"""The sample gate on a real Unix socket: a bad line costs its sender one error, and nobody anything else."""
+
+import array
+import asyncio
+import contextlib
+import json
+import socket
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from edge_agent.sample_gate import MAX_LINE_BYTES, SampleGate, Status
+from edge_agent.sample_store import SampleStore
+from fleet_protocol.bundle import InputSchema, LabelSchema, TaskDescription, parse_description
+from fleet_protocol.errors import ConfigurationError
+
+DIGITS = parse_description((Path(__file__).parents[2] / "models/digits/bundle/task.json").read_bytes())
+SMALL: TaskDescription = msgspec.structs.replace(DIGITS, input=InputSchema([2], -1.0, 1.0), label=LabelSchema(3))
+UNBOUNDED = msgspec.structs.replace(SMALL, input=InputSchema([2], -1e300, 1e300))
+GOOD = b'{"task": "digits", "inputs": [0, 0.5], "label": 2}'
+STATUS = Status("pi", "sleeping", True, 3, {"digits": 7}, {"digits": 1}, 0, 5, 1)
+DEADLINE_SECONDS = 20
+
+
+class Gate:
+    """A gate over a real store. `description` is what is known of the task digits; `arrived` what was announced."""
+
+    def __init__(self, folder: Path) -> None:
+        self.socket = folder / "run" / "samples.sock"
+        self.store = SampleStore(folder / "samples.db", 100)
+        self.description: TaskDescription | None = SMALL
+        self.arrived: list[str] = []
+        self._gate = SampleGate(
+            self.socket,
+            self.store,
+            frozenset({"digits"}),
+            describe=lambda task: self.description if task == "digits" else None,
+            arrived=self.arrived.append,
+            status=lambda: STATUS,
+        )
+
+    @contextlib.asynccontextmanager
+    async def served(self) -> AsyncIterator[None]:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            serving = asyncio.create_task(self._gate.serve())
+            while not (self.socket.exists() or serving.done()):  # noqa: ASYNC110 - the gate announces nothing else
+                await asyncio.sleep(0)
+            try:
+                if serving.done():
+                    await serving
+                yield
+            finally:
+                serving.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await serving
+
+    def stored(self) -> list[tuple[bytes, int]]:
+        with contextlib.closing(sqlite3.connect(self.store.path)) as connection:
+            return connection.execute("SELECT inputs, label FROM samples ORDER BY id").fetchall()
+
+
+class Client:
+    """A program on the device that brings samples."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    async def ask(self, line: bytes) -> dict[str, object]:
+        self._writer.write(line + b"\n")
+        return json.loads(await self._reader.readline())
+
+    async def is_ended(self) -> bool:
+        with contextlib.suppress(ConnectionError):
+            return await self._reader.read() == b""
+        return True
+
+
+@contextlib.asynccontextmanager
+async def client_of(gate: Gate) -> AsyncIterator[Client]:
+    reader, writer = await asyncio.open_unix_connection(gate.socket)
+    try:
+        yield Client(reader, writer)
+    finally:
+        writer.close()
+
+
+@pytest.fixture
+def gate(tmp_path):
+    gate = Gate(tmp_path)
+    yield gate
+    gate.store.close()
+
+
+async def test_good_sample_is_stored_as_float32_and_announced(gate):
+    async with gate.served(), client_of(gate) as client:
+        assert await client.ask(GOOD) == {"ok": True}
+        assert await client.ask(b' {"label":0, "task":"digits", "inputs":[-1e0, 0.1]} ') == {"ok": True}
+    assert gate.stored() == [(array.array("f", [0, 0.5]).tobytes(), 2), (array.array("f", [-1, 0.1]).tobytes(), 0)]
+    assert gate.arrived == ["digits", "digits"]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (b'{"task": "gestures", "inputs": [0, 0], "label": 0}', "unknown task 'gestures'; agent.toml lists ['digits']"),
+        (b'{"task": "digits", "inputs": [0], "label": 0}', "1 inputs; digits takes 2"),
+        (b'{"task": "digits", "inputs": [0, 0, 0], "label": 0}', "3 inputs; digits takes 2"),
+        (b'{"task": "digits", "inputs": [], "label": 0}', "0 inputs"),
+        (b'{"task": "digits", "inputs": [[0, 0]], "label": 0}', "`$.inputs[0]`"),
+        (b'{"task": "digits", "inputs": [0, 0], "label": 3}', "label 3; digits takes 0 to 2"),
+        (b'{"task": "digits", "inputs": [0, 0], "label": -1}', "label -1"),
+        (b'{"task": "digits", "inputs": [0, 0], "label": 1.5}', "label"),
+        (b'{"task": "digits", "inputs": [0, 0], "label": true}', "label"),
+        (b'{"task": "digits", "inputs": [0, 0], "label": 99999999999999999999}', "label"),
+        (b'{"task": "digits", "inputs": [0, 1.5], "label": 0}', "input 1 is 1.5; digits takes -1 to 1"),
+        (b'{"task": "digits", "inputs": [0, NaN], "label": 0}', "malformed"),
+        (b'{"task": "digits", "inputs": [0, Infinity], "label": 0}', "malformed"),
+        (b'{"task": "digits", "inputs": [0, 1e999], "label": 0}', "out of range"),
+        (b'{"task": "digits", "inputs": [0, null], "label": 0}', "inputs"),
+        (b'{"task": "digits", "inputs": [0, "0"], "label": 0}', "inputs"),
+        (b'{"task": "digits", "inputs": [0, 0]}', "label"),
+        (b'{"task": "digits", "inputs": [0, 0], "label": 0, "weight": 2}', "weight"),
+        (b'{"task": 7, "inputs": [0, 0], "label": 0}', "task"),
+        (b'{"task": "digits", "inputs": [0, 0], "label": 0', "truncated"),
+        (b'{"command": "reboot"}', "reboot"),
+        (b'{"command": "status", "now": true}', "now"),
+        (b"", "truncated"),
+        (b"hello", "malformed"),
+        (b"\x00\xff\xfe", "malformed"),
+        (b'{"task": "\xff", "inputs": [0, 0], "label": 0}', "utf-8"),
+        (b"[" * 100_000, "array"),
+        (b'{"inputs":' * 50_000, "array"),
+    ],
+)  # fmt: skip
+async def test_bad_line_gets_one_error_and_the_next_good_one_passes(gate, line, words):
+    async with gate.served(), client_of(gate) as client:
+        answer = await client.ask(line)
+        assert answer["ok"] is False
+        assert words.lower() in answer["error"].lower()
+        assert gate.stored() == []
+        assert await client.ask(GOOD) == {"ok": True}
+    assert len(gate.stored()) == 1
+    assert gate.arrived == ["digits"]
+
+
+@pytest.mark.parametrize("value", [b"3.5e38", b"-3.5e38", b"1e308", b"-1e308"])
+@pytest.mark.parametrize("description", [None, UNBOUNDED], ids=["schema unknown", "schema allows it"])
+async def test_value_that_would_overflow_float32_is_never_stored(gate, value, description):
+    gate.description = description
+    async with gate.served(), client_of(gate) as client:
+        answer = await client.ask(b'{"task": "digits", "inputs": [0, ' + value + b'], "label": 0}')
+        assert "input 1" in answer["error"]
+        assert await client.ask(b'{"task": "digits", "inputs": [0, 3.4e38], "label": 0}') == {"ok": True}
+
+
+async def test_before_the_schema_is_known_samples_of_any_size_are_kept(gate):
+    gate.description = None
+    async with gate.served(), client_of(gate) as client:
+        assert await client.ask(b'{"task": "digits", "inputs": [9, 9, 9], "label": 7}') == {"ok": True}
+        assert (
+            "label" in (await client.ask(b'{"task": "digits", "inputs": [0], "label": 9223372036854775808}'))["error"]
+        )
+
+
+async def test_line_without_an_end_is_cut_off_and_others_are_served(gate):
+    async with gate.served(), client_of(gate) as endless, client_of(gate) as other:
+        answer = await endless.ask(b"[" + b"0," * (MAX_LINE_BYTES // 2 + 1))
+        assert answer == {"ok": False, "error": f"line exceeds {MAX_LINE_BYTES} bytes"}
+        assert await endless.is_ended()
+        assert await other.ask(GOOD) == {"ok": True}
+
+
+async def test_status_tells_what_the_agent_does(gate):
+    async with gate.served(), client_of(gate) as client:
+        assert await client.ask(b'{"command": "status"}') == msgspec.to_builtins(STATUS)
+        assert await client.ask(b'{ "command" : "status" }') == msgspec.to_builtins(STATUS)
+
+
+async def test_client_that_leaves_in_the_middle_of_a_line_costs_nothing(gate):
+    async with gate.served():
+        with socket.socket(socket.AF_UNIX) as rude:
+            rude.connect(str(gate.socket))
+            rude.sendall(GOOD + b"\n" + GOOD[:20])
+        async with client_of(gate) as client:
+            assert await client.ask(GOOD) == {"ok": True}
+    assert len(gate.stored()) in {1, 2}
+
+
+async def test_full_disk_is_said_and_the_gate_stays_open(gate):
+    async with gate.served(), client_of(gate) as client:
+        assert await client.ask(GOOD) == {"ok": True}
+        gate.description = None
+        (pages,) = gate.store._connection.execute("PRAGMA page_count").fetchone()
+        gate.store._connection.execute(f"PRAGMA max_page_count={pages}")
+        large = b'{"task": "digits", "inputs": [' + b"0," * 20_000 + b'0], "label": 0}'
+        assert "disk full" in (await client.ask(large))["error"]
+        gate.store._connection.execute("PRAGMA max_page_count=100000")
+        assert await client.ask(large) == {"ok": True}
+    assert gate.arrived == ["digits", "digits"]
+
+
+async def test_ending_does_not_wait_for_connected_clients(gate):
+    async with contextlib.AsyncExitStack() as stack:
+        async with gate.served():
+            client = await stack.enter_async_context(client_of(gate))
+            assert await client.ask(GOOD) == {"ok": True}
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            assert await client.is_ended()
+        assert not gate.socket.exists()
+
+
+async def test_socket_left_behind_by_a_killed_agent_is_replaced(gate):
+    gate.socket.parent.mkdir()
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind(str(gate.socket))
+    serving = asyncio.create_task(gate._gate.serve())
+    while True:
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS), client_of(gate) as client:
+                assert await client.ask(GOOD) == {"ok": True}
+            break
+        except ConnectionRefusedError:
+            await asyncio.sleep(0)
+    serving.cancel()
+
+
+async def test_file_in_the_place_of_the_socket_is_never_deleted(gate):
+    gate.socket.parent.mkdir()
+    gate.socket.write_text("the only copy of something")
+    with pytest.raises(ConfigurationError, match=r"sample_socket .*choose another path"):
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await gate._gate.serve()
+    assert gate.socket.read_text() == "the only copy of something"

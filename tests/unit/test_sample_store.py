@@ -1,0 +1,107 @@
+"""The sample store keeps the newest of each task, and its counts are true after whatever happened."""
+
+import sqlite3
+from array import array
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from edge_agent.sample_store import SampleStore
+from edge_agent.training.worker import read_samples
+from fleet_protocol.bundle import InputSchema, LabelSchema, TaskDescription, parse_description
+
+DIGITS = parse_description((Path(__file__).parents[2] / "models/digits/bundle/task.json").read_bytes())
+SMALL: TaskDescription = msgspec.structs.replace(DIGITS, input=InputSchema([2], 0.0, 1.0), label=LabelSchema(3))
+VALUES = bytes(4 * 2)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "samples.db"
+
+
+def stored(path: Path, task: str) -> list[tuple[int, int]]:
+    """(id, label) of what is in the file, as the training worker reads it."""
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        return connection.execute("SELECT id, label FROM samples WHERE task = ? ORDER BY id", (task,)).fetchall()
+    finally:
+        connection.close()
+
+
+def test_oldest_samples_of_the_same_task_make_room(path):
+    store = SampleStore(path, maximum_samples=3)
+    store.add("other", VALUES, 9)
+    identifiers = [store.add("digits", VALUES, label) for label in range(10)]
+    assert stored(path, "digits") == list(zip(identifiers, range(10), strict=True))[-3:]
+    assert stored(path, "other") == [(1, 9)]
+    assert (store.count("digits"), store.count("other"), store.count("unheard")) == (3, 1, 0)
+
+
+@pytest.mark.parametrize("maximum", [2, 5, 50])
+def test_counts_are_the_same_after_a_restart_and_a_changed_limit(path, maximum):
+    store = SampleStore(path, maximum_samples=5)
+    identifiers = [store.add("digits", VALUES, label) for label in range(8)]
+    store.close()
+    store = SampleStore(path, maximum)
+    assert store.count("digits") == 5
+    assert store.count_after("digits", identifiers[5]) == 2
+    assert store.add("digits", VALUES, 8) > identifiers[-1]
+    assert store.count("digits") == len(stored(path, "digits")) == min(maximum, 6)
+
+
+def test_number_of_a_deleted_sample_is_never_given_again(path):
+    store = SampleStore(path, maximum_samples=5)
+    newest = [store.add("digits", VALUES, 99) for _ in range(3)][-1]
+    assert store.drop_misfits(SMALL) == 3
+    store.close()
+    assert SampleStore(path, 5).add("digits", VALUES, 0) > newest
+
+
+def test_only_samples_that_do_not_fit_the_schema_are_dropped(path):
+    store = SampleStore(path, maximum_samples=10)
+    store.add("digits", VALUES, 2)
+    store.add("digits", VALUES[:-4], 2)
+    store.add("digits", VALUES, 3)
+    store.add("digits", VALUES, -1)
+    store.add("other", VALUES[:-4], 3)
+    assert store.drop_misfits(SMALL) == 3
+    assert stored(path, "digits") == [(1, 2)]
+    assert (store.count("digits"), store.count("other")) == (1, 1)
+    assert store.drop_misfits(SMALL) == 0
+
+
+def test_full_disk_refuses_new_samples_and_keeps_the_old(path):
+    store = SampleStore(path, maximum_samples=10_000)
+    store.add("digits", bytes(100), 0)
+    (pages,) = store._connection.execute("PRAGMA page_count").fetchone()
+    store._connection.execute(f"PRAGMA max_page_count={pages + 2}")
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        store.add("digits", bytes(100_000), 1)
+    assert store.count("digits") == len(stored(path, "digits")) == 1
+    store._connection.execute("PRAGMA max_page_count=100000")
+    store.add("digits", bytes(100_000), 2)
+    assert [label for _, label in stored(path, "digits")] == [0, 2]
+    assert store.count("digits") == 2
+
+
+def test_when_the_oldest_cannot_make_room_nothing_is_stored(path):
+    store = SampleStore(path, maximum_samples=2)
+    for label in range(2):
+        store.add("digits", VALUES, label)
+    store._connection.execute("CREATE TEMP TRIGGER cut BEFORE DELETE ON samples BEGIN SELECT RAISE(ABORT, 'cut'); END")
+    with pytest.raises(sqlite3.IntegrityError, match="cut"):
+        store.add("digits", VALUES, 2)
+    assert [label for _, label in stored(path, "digits")] == [0, 1]
+    assert store.count("digits") == 2
+
+
+def test_worker_reads_the_store_wherever_it_lies(tmp_path):
+    folder = tmp_path / "50% of #3?"
+    folder.mkdir()
+    store = SampleStore(folder / "samples.db", 10)
+    newest = [store.add("digits", array("f", [0.25, label]).tobytes(), label) for label in range(2)][-1]
+    samples = read_samples(folder / "samples.db", SMALL)
+    assert samples.inputs.tolist() == [[0.25, 0.0], [0.25, 1.0]]
+    assert (samples.labels.tolist(), samples.newest) == ([0, 1], newest)

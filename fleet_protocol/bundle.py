@@ -76,13 +76,15 @@ class UpdatePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the coordinator makes a version: FedBuff (Nguyen et al. 2022) with server momentum.
+    """How the coordinator makes a version out of `buffer_size` updates, with server momentum.
 
-    An update with staleness s weighs `samples * (1 + s) ** -staleness_exponent`; above `max_staleness` it is
-    refused. `max_delta_norm` bounds the Euclidean norm of one update.
+    `strategy`: `fedbuff` (Nguyen et al. 2022), or `ca2fl` (Wang et al. 2024) for devices that see very different
+    classes. An update with staleness s weighs `samples * (1 + s) ** -staleness_exponent`; above `max_staleness` it
+    is refused. `max_delta_norm` bounds the Euclidean norm of one update.
     """
 
     buffer_size: PositiveInt
+    strategy: Literal["fedbuff", "ca2fl"] = "fedbuff"
     staleness_exponent: Annotated[float, msgspec.Meta(ge=0)] = 0.5
     max_staleness: Annotated[int, msgspec.Meta(ge=0)] = 20
     server_learning_rate: PositiveFloat = 1.0

@@ -46,6 +46,21 @@ def export(
     print(f"{out}: task {description.task}, {description.parameter_count} parameters, {total / 1000:.1f} kB")
 
 
+@app.command()
+def demo(
+    agents: Annotated[int, typer.Option(min=1, max=64, help="How many agents, each a process of its own.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Fixes who gets which samples, and how fast.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for everything that the fleet and the demo write.")] = Path(
+        "demo-run"
+    ),
+    broker: Annotated[str, typer.Option(help="auto, mosquitto, embedded, or HOST:PORT of one that runs.")] = "auto",
+) -> None:
+    """Watch a fleet learn handwritten digits on this machine, in under a minute."""
+    from workbench.demo.show import show_demo  # noqa: PLC0415 - numpy and scikit-learn take a second to import
+
+    show_demo(agents, seed, out, broker)
+
+
 def main() -> None:
     """Run `edgeflock`. What the operator can mend ends in one line on stderr and exit code 2."""
     try:

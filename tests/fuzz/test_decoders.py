@@ -46,7 +46,7 @@ MESSAGES = [
     BlobRequest(bytes(32), [0, 1, 2]),
     BlobChunk(3, b"abc"),
     Update(16, 40, 0.731, bytes(20)),
-    Receipt(bytes(16), Outcome.REJECTED, "too_stale", "made from version 1", 9),
+    Receipt(bytes(16), Outcome.REJECTED, "too_stale", "made from version 1", 9, 3),
 ]
 ENVELOPES = [
     seal(SigningKey(bytes(32)), topics.up("f", "0", "pi"), kind, encode_payload(message), sequence=3, task="digits")

@@ -29,7 +29,7 @@ WIRE_FORMS = [
     (BlobChunk(3, b"abc"), "82 03 43 616263"),
     (Update(16, 40, 0.5, b"\x01\x00"), "84 10 18 28 f9 3800 42 0100"),
     (
-        Receipt(DIGEST, Outcome.REJECTED, "too_stale", "s", 9),
+        Receipt(DIGEST, Outcome.REJECTED, "too_stale", "s", 9, 3),
         "85 50" + "00" * 16 + "68 72656a6563746564 69 746f6f5f7374616c65 61 73 09",
     ),
 ]
@@ -77,7 +77,7 @@ def test_payload_of_another_shape_is_refused_naming_its_kind(kind, fields):
 
 
 def test_newer_reason_than_this_device_knows_is_still_a_receipt():
-    receipt = Receipt(DIGEST, Outcome.REJECTED, "a_reason_of_next_year", "", 1)
+    receipt = Receipt(DIGEST, Outcome.REJECTED, "a_reason_of_next_year", "", 1, 1)
     assert decode_payload(encode_payload(receipt), Receipt) == receipt
 
 

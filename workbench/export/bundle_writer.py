@@ -75,11 +75,11 @@ def bundle_files(recipe: Recipe) -> dict[str, bytes]:
 
 def _models(recipe: Recipe) -> dict[str, ModelProto]:
     """File name to checked model. Training sees the module in training mode, the others in evaluation mode."""
-    module, loss, sample, parameters = recipe.module, recipe.row_loss, recipe.task.input, recipe.parameters
+    module, loss, sample, parameters = recipe.module, recipe.loss, recipe.task.input, recipe.parameters
     with explained(TRAIN_FILE, module, sample.shape):
-        train = _model(training_graph(module.train(), loss, sample, parameters))
+        train = _model(training_graph(module.train(), loss, sample, recipe.task.label, parameters))
     with explained(EVALUATE_FILE, module, sample.shape):
-        evaluate = _model(evaluation_graph(module.eval(), loss, sample, parameters))
+        evaluate = _model(evaluation_graph(module.eval(), loss.rows, sample, parameters))
     with explained(PREDICT_FILE, module, sample.shape):
         predict = _model(prediction_graph(module.eval(), sample, parameters))
     return {TRAIN_FILE: train, EVALUATE_FILE: evaluate, PREDICT_FILE: predict}

@@ -10,25 +10,30 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vjp
 
-from workbench.export.losses import RowLoss
+from workbench.export.losses import Loss, RowLoss
 
 GraphFunction = Callable[..., tuple[Tensor, ...]]
 
 
-def training_step(module: nn.Module, row_loss: RowLoss) -> GraphFunction:
+def training_step(module: nn.Module, loss: Loss) -> GraphFunction:
     """One step of plain SGD.
 
     The function takes `(*parameters, inputs f32[B, *shape], labels i64[B], row_weights f32[B], learning_rate f32[])`
     and returns `(*updated_parameters, row_losses f32[B])`. What it minimises is `sum(row_weights * row_losses)`;
-    weights that add up to 1 over the real rows and are 0 on padding make that their mean.
+    weights that add up to 1 over the real rows and are 0 on padding make that their mean. A loss that balances
+    classes takes one input more, the logarithm of their frequencies f32[C].
     """
     names = [name for name, _ in module.named_parameters()]
 
     def step(*tensors: Tensor) -> tuple[Tensor, ...]:
-        parameters, (inputs, labels, row_weights, learning_rate) = tensors[: len(names)], tensors[len(names) :]
+        parameters, (inputs, labels, row_weights, learning_rate, *log_prior) = (
+            tensors[: len(names)],
+            tensors[len(names) :],
+        )
 
         def losses_of(*parameters: Tensor) -> Tensor:
-            return row_loss(_call(module, names, parameters, inputs), labels)
+            scores = _call(module, names, parameters, inputs)
+            return loss.rows(scores + log_prior[0] if loss.balances_classes else scores, labels)
 
         # A vector-Jacobian product instead of `grad` of a mean: the weights enter as the cotangent of the rows,
         # which spares the step the mean and its backward pass.

@@ -12,7 +12,7 @@ from torch import nn
 from fleet_protocol.bundle import AggregationPlan, InputSchema, LabelSchema, Parameter, TrainingPlan, UpdatePlan
 from fleet_protocol.configuration import parse_document
 from fleet_protocol.errors import ConfigurationError
-from workbench.export.losses import LOSSES, RowLoss
+from workbench.export.losses import LOSSES, Loss
 from workbench.recipe_folder import TASK_FILE
 
 MODEL_FILE = "model.py"
@@ -45,7 +45,7 @@ class Recipe:
     module: nn.Module
 
     @property
-    def row_loss(self) -> RowLoss:
+    def loss(self) -> Loss:
         """The loss that the task names."""
         return LOSSES[self.task.loss]
 

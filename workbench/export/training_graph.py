@@ -7,10 +7,10 @@ import torch
 from onnx import GraphProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from torch import nn
 
-from fleet_protocol.bundle import InputSchema, Parameter
+from fleet_protocol.bundle import InputSchema, LabelSchema, Parameter
 from workbench.export.flat_weights import join_weights, parameter_inputs, split_weights
 from workbench.export.gradients import training_step
-from workbench.export.losses import RowLoss
+from workbench.export.losses import BALANCE, Loss
 from workbench.export.onnx_conversion import convert
 from workbench.export.tracing import BATCH, GraphInput
 
@@ -19,7 +19,7 @@ INITIAL, CARRIED, UPDATED, TRAINED = "initial.", "parameters.", "updated.", "tra
 
 
 def training_graph(
-    module: nn.Module, row_loss: RowLoss, sample: InputSchema, parameters: Sequence[Parameter]
+    module: nn.Module, loss: Loss, sample: InputSchema, label: LabelSchema, parameters: Sequence[Parameter]
 ) -> GraphProto:
     """The graph of `train.onnx`.
 
@@ -44,6 +44,8 @@ def training_graph(
     )
     split_weights(graph, parameters, "weights", INITIAL)
     _weigh_rows(graph)
+    if loss.balances_classes:
+        _count_classes(graph, label.classes)
     names = [parameter.name for parameter in parameters]
     graph.node.append(helper.make_node("Gather", ["labels", "batches"], ["labels.batched"], axis=0))
     graph.node.append(
@@ -52,7 +54,7 @@ def training_graph(
             [*(INITIAL + name for name in names), "batches", "labels.batched", "row_weights"],
             [*(TRAINED + name for name in names), "row_losses"],
             num_scan_inputs=3,
-            body=_scan_body(module, row_loss, sample, parameters),
+            body=_scan_body(module, loss, sample, label, parameters),
         )
     )
     join_weights(graph, parameters, TRAINED, "trained_weights")
@@ -78,19 +80,47 @@ def _weigh_rows(graph: GraphProto) -> None:
     )
 
 
+def _count_classes(graph: GraphProto, classes: int) -> None:
+    """Add `log_prior` f32[C]: `BALANCE` times the log of the frequencies of all labels, each class counted once more.
+
+    Laplace's rule keeps a class that this device has never seen finite.
+    """
+    graph.initializer.extend(
+        [
+            numpy_helper.from_array(np.array(classes, dtype=np.int64), "classes"),
+            numpy_helper.from_array(np.array([0, 1], dtype=np.float32), "off_on"),
+            numpy_helper.from_array(np.array([0], dtype=np.int64), "axis.samples"),
+            numpy_helper.from_array(np.array(1, dtype=np.float32), "once_more"),
+            numpy_helper.from_array(np.array(BALANCE, dtype=np.float32), "balance"),
+        ]
+    )
+    graph.node.extend(
+        [
+            helper.make_node("OneHot", ["labels", "classes", "off_on"], ["labels.one_hot"]),
+            helper.make_node("ReduceSum", ["labels.one_hot", "axis.samples"], ["class.counts"], keepdims=0),
+            helper.make_node("Add", ["class.counts", "once_more"], ["class.smoothed"]),
+            helper.make_node("ReduceSum", ["class.smoothed"], ["class.total"], keepdims=1),
+            helper.make_node("Div", ["class.smoothed", "class.total"], ["class.prior"]),
+            helper.make_node("Log", ["class.prior"], ["class.log_prior"]),
+            helper.make_node("Mul", ["class.log_prior", "balance"], ["log_prior"]),
+        ]
+    )
+
+
 def _scan_body(
-    module: nn.Module, row_loss: RowLoss, sample: InputSchema, parameters: Sequence[Parameter]
+    module: nn.Module, loss: Loss, sample: InputSchema, label: LabelSchema, parameters: Sequence[Parameter]
 ) -> GraphProto:
-    """One step on one mini-batch. It reads `inputs` and `learning_rate` from the graph around it."""
+    """One step on one mini-batch. It reads `inputs`, `learning_rate` and `log_prior` from the graph around it."""
     carried = parameter_inputs(parameters, CARRIED)
     body = convert(
-        training_step(module, row_loss),
+        training_step(module, loss),
         inputs=[
             *carried,
             GraphInput("step.inputs", (BATCH, *sample.shape)),
             GraphInput("step.labels", (BATCH,), torch.int64),
             GraphInput("step.row_weights", (BATCH,)),
             GraphInput("learning_rate", ()),
+            *([GraphInput("log_prior", (label.classes,))] if loss.balances_classes else []),
         ],
         outputs=[*(UPDATED + parameter.name for parameter in parameters), "step.row_losses"],
     )

@@ -21,9 +21,11 @@ from edge_agent.training.onnx_step import OnnxStepEngine
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec import decode_update, encode_update, read_weights
 from fleet_protocol.codec.sparse import FloatVector
-from fleet_protocol.codec.update_codec import Quantisation
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.limits import MIB
+
+ENCODING_STREAM = 1
+"""Keeps the random numbers of the encoder apart from those that pick the batches."""
 
 
 class RoundError(Exception):
@@ -51,9 +53,9 @@ def run_round(job: TrainingJob) -> TrainingResult:
         )
     encoded = encode_update(
         total,
-        task.tensor_sizes,
-        keep_fraction=task.update.keep_fraction,
-        quantisation=Quantisation[task.update.quantisation.upper()],
+        task.shapes,
+        task.update,
+        np.random.default_rng((job.seed, ENCODING_STREAM)),
     )
     encoded.sent.add_to(total, scale=-1.0)
     return TrainingResult(
@@ -90,7 +92,7 @@ def gather_residual(job: TrainingJob) -> FloatVector:
     count = job.description.parameter_count
     residual = np.frombuffer(job.residual, np.float32).copy() if job.residual else np.zeros(count, np.float32)
     for packed in job.returned:
-        decode_update(packed, job.description.tensor_sizes).add_to(residual)
+        decode_update(packed, job.description.shapes).add_to(residual)
     return residual
 
 

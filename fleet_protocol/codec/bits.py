@@ -47,6 +47,8 @@ class BitReader:
         Raises:
             ProtocolError: `MALFORMED`, where they take more or the bits end.
         """
+        if not count:
+            return np.empty(0, np.int32)
         first, skipped = divmod(self.position, 8)
         window = np.frombuffer(self._data[first : first + (skipped + most_bits + 7) // 8], np.uint8)
         ones = np.flatnonzero(np.unpackbits(window)[skipped : skipped + most_bits].view(np.bool_))[:count]
@@ -54,9 +56,8 @@ class BitReader:
             raise ProtocolError(Reason.MALFORMED, f"bits end after {ones.size} of {count} unary numbers")
         numbers = ones.astype(np.int32)
         del ones
-        if count:
-            self.position += int(numbers[-1]) + 1
-            numbers[1:] -= numbers[:-1] + 1
+        self.position += int(numbers[-1]) + 1
+        numbers[1:] -= numbers[:-1] + 1
         return numbers
 
     def fixed_width(self, widths: Widths) -> NDArray[np.int32]:

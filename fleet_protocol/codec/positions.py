@@ -100,14 +100,15 @@ def choose_groups(gaps: IndexVector) -> RiceGroups:
     widest = min(MAX_WIDTH, int(gaps.max()).bit_length() if gaps.size else 0)
     starts = np.arange(0, gaps.size, smallest)
     counts = np.minimum(smallest, gaps.size - starts)
-    table = np.array([np.add.reduceat(gaps >> r, starts) + counts * (r + 1) for r in range(widest + 1)])
+    quotients = np.array([np.add.reduceat(gaps >> r, starts) for r in range(widest + 1)])
+    table = quotients + counts * np.arange(1, widest + 2)[:, None]
     totals = table.sum(axis=1)
     best = RiceGroups(0, totals.argmin(keepdims=True), int(totals.min()))
     for code in GROUP_CODES:
         if starts.size <= 1:
             break
         parameters = table.argmin(axis=0)
-        bits = int(table.min(axis=0).sum()) + unary(_zigzag(np.diff(parameters))).size
+        bits = int(table.min(axis=0).sum()) + int(_steps(parameters).sum()) + parameters.size - 1
         if bits < best.bits:
             best = RiceGroups(code, parameters, bits)
         starts = np.arange(0, table.shape[1], 2)
@@ -118,7 +119,7 @@ def choose_groups(gaps: IndexVector) -> RiceGroups:
 def _code(gaps: IndexVector, groups: RiceGroups) -> Bits:
     widths = _per_entry(groups.parameters, groups.code, gaps.size)
     return np.concatenate([
-        unary(_zigzag(np.diff(groups.parameters))),
+        unary(_steps(groups.parameters)),
         fixed_width(gaps, widths),
         unary(gaps >> widths),
     ])  # fmt: skip
@@ -158,7 +159,9 @@ def _per_entry(parameters: IndexVector | NDArray[np.int32], code: int, count: in
     return np.repeat(parameters.astype(np.int8), 4 << code if code else count)[:count]
 
 
-def _zigzag(steps: IndexVector) -> IndexVector:
+def _steps(parameters: IndexVector) -> IndexVector:
+    """From each parameter to the next one, zigzag-coded: 0, -1, 1, -2 become 0, 1, 2, 3."""
+    steps = parameters[1:] - parameters[:-1]
     return (steps << 1) ^ (steps >> 63)
 
 

@@ -17,14 +17,12 @@ _THOROUGH_UP_TO = 64 * KIB
 
 
 @dataclass(frozen=True, slots=True)
-class Contained:
-    """What the first byte says, and the body, decompressed; `stored_bytes` is the body's length as it travels."""
+class FirstByte:
+    """What a packed update says of itself before anything else."""
 
     quantisation: Quantisation
     by_column: bool
     compressed: bool
-    stored_bytes: int
-    body: bytes
 
 
 def contain(body: bytes, quantisation: Quantisation, *, by_column: bool) -> bytes:
@@ -37,24 +35,30 @@ def contain(body: bytes, quantisation: Quantisation, *, by_column: bool) -> byte
     return bytes([first]) + body
 
 
-def open_container(packed: bytes, limit: int) -> Contained:
-    """Read the first byte and the body of at most `limit` bytes.
+def read_first_byte(packed: bytes) -> FirstByte:
+    """What the first byte says.
+
+    Raises:
+        ProtocolError: `MALFORMED`.
+    """
+    if not packed or packed[0] >> _FORMAT_SHIFT != FORMAT or packed[0] & _QUANTISATION not in tuple(Quantisation):
+        raise ProtocolError(Reason.MALFORMED, f"update starts with {packed[:1].hex()!r}, not with a known format")
+    first = packed[0]
+    return FirstByte(Quantisation(first & _QUANTISATION), bool(first & _BY_COLUMN), bool(first & _ZSTD))
+
+
+def open_container(packed: bytes, limit: int) -> tuple[FirstByte, bytes]:
+    """The first byte and the body, decompressed, of at most `limit` bytes.
 
     Raises:
         ProtocolError: `MALFORMED`, `TOO_LARGE` or `INFLATES`.
     """
-    if not packed or packed[0] >> _FORMAT_SHIFT != FORMAT or packed[0] & _QUANTISATION not in tuple(Quantisation):
-        raise ProtocolError(Reason.MALFORMED, f"update starts with {packed[:1].hex()!r}, not with a known format")
-    first, stored = packed[0], packed[1:]
-    if first & _ZSTD:
-        body = decompress(stored, limit)
-    elif len(stored) > limit:
-        raise ProtocolError(Reason.TOO_LARGE, f"update body of {len(stored)} bytes exceeds {limit}")
-    else:
-        body = stored
-    return Contained(
-        Quantisation(first & _QUANTISATION), bool(first & _BY_COLUMN), bool(first & _ZSTD), len(stored), body
-    )
+    first = read_first_byte(packed)
+    if first.compressed:
+        return first, decompress(packed[1:], limit)
+    if len(packed) - 1 > limit:
+        raise ProtocolError(Reason.TOO_LARGE, f"update body of {len(packed) - 1} bytes exceeds {limit}")
+    return first, packed[1:]
 
 
 def decompress(data: bytes, limit: int) -> bytes:

@@ -70,9 +70,9 @@ def decode_update(packed: bytes, shapes: Shapes) -> SparseUpdate:
 def inspect_update(packed: bytes, shapes: Shapes) -> tuple[SparseUpdate, Stages]:
     """`decode_update`, with how the update was packed."""
     layout = TensorLayout.of(shapes)
-    contained = open_container(packed, limit=_largest_body(layout))
-    quantisation, body = contained.quantisation, memoryview(contained.body)
-    indices, position_bytes = unpack_positions(body, layout, by_column=contained.by_column)
+    first, contained = open_container(packed, limit=_largest_body(layout))
+    quantisation, body = first.quantisation, memoryview(contained)
+    indices, position_bytes = unpack_positions(body, layout, by_column=first.by_column)
     kept = layout.kept_per_tensor(indices)
     rest = len(body) - position_bytes
     if rest != value_bytes(quantisation, kept):
@@ -86,12 +86,12 @@ def inspect_update(packed: bytes, shapes: Shapes) -> tuple[SparseUpdate, Stages]
     scale_bytes = 2 * scale_count(quantisation, kept)
     stages = Stages(
         quantisation,
-        contained.by_column,
-        contained.compressed,
+        first.by_column,
+        first.compressed,
         position_bytes,
         scale_bytes,
         rest - scale_bytes,
-        contained.stored_bytes,
+        len(packed) - 1,
     )
     return SparseUpdate(indices, values), stages
 

@@ -72,7 +72,8 @@ class UpdatePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a delta is compressed. At most `keep_fraction` of its entries travel, the rest stays in the residual.
 
     `selection`: the largest of the whole vector or of each tensor, those of magnitude `threshold` or more, random ones,
-    or all. `stochastic_rounding` concerns int8 and int4. `fleet_protocol.codec` has the formulas.
+    or all. `stochastic_rounding` concerns int8 and int4. `fleet_protocol.codec` has the formulas. `feedback` is how the
+    device remembers what was left out (`edge_agent.training.feedback`); `feedback_momentum` is for "momentum".
     """
 
     keep_fraction: Fraction
@@ -80,6 +81,8 @@ class UpdatePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     selection: Literal["top_k", "top_k_per_tensor", "threshold", "random_k", "dense"] = "top_k"
     threshold: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     stochastic_rounding: bool = False
+    feedback: Literal["residual", "momentum"] = "residual"
+    feedback_momentum: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.9
 
 
 class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,5 +1,6 @@
 """The stages of the update codec, each for itself."""
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec.positions import choose_groups, gaps_of
 from fleet_protocol.codec.quantisation import Quantisation, quantise
-from fleet_protocol.codec.selection import largest, random_indices, select
+from fleet_protocol.codec.selection import SELECTORS, largest, random_indices, select
 from fleet_protocol.codec.sparse import TensorLayout
 
 SHAPES = [(20, 5), (20,), (3, 20)]
@@ -94,3 +95,9 @@ def test_groups_follow_density():
 def test_gaps_count_what_is_skipped():
     assert gaps_of(np.array([0, 1, 5])).tolist() == [0, 0, 3]
     assert gaps_of(np.array([], np.int64)).size == 0
+
+
+def test_every_choice_of_the_task_file_exists():
+    choices = {field.name: field.type for field in msgspec.inspect.type_info(UpdatePlan).fields}
+    assert set(SELECTORS) == set(choices["selection"].values)
+    assert {quantisation.name.lower() for quantisation in Quantisation} == set(choices["quantisation"].values)

@@ -3,7 +3,6 @@
 import math
 import struct
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,15 +10,12 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.training.job import TrainingJob
-from edge_agent.training.worker import gather_residual
-from fleet_protocol.bundle import UpdatePlan, parse_description
+from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import Quantisation, decode_update, encode_update, inspect_update
 from fleet_protocol.codec.selection import SELECTORS, kept_count
 from fleet_protocol.codec.update_codec import EncodedUpdate, memory_bound
 from fleet_protocol.errors import ProtocolError, Reason
 
-DIGITS = parse_description((Path(__file__).parents[2] / "models/digits/bundle/task.json").read_bytes())
 QUANTISATIONS = [quantisation.name.lower() for quantisation in Quantisation]
 FLOAT32, TERNARY, FLOAT16, INT8, INT4, SIGN = (bytes([0x40 | quantisation]) for quantisation in Quantisation)
 ZSTD = b"\x51"
@@ -78,32 +74,6 @@ def test_the_largest_entries_travel(delta_and_shapes, keep_fraction):
     assert (np.diff(kept) > 0).all()
     dropped = np.delete(np.abs(delta), kept)
     assert dropped.size == 0 or dropped.max() <= np.abs(delta[kept]).min()
-
-
-@pytest.mark.parametrize("quantisation", QUANTISATIONS)
-def test_what_was_learned_is_sent_or_kept_over_hundreds_of_rounds_with_rejections(quantisation):
-    generator = np.random.default_rng(7)
-    count = DIGITS.parameter_count
-    learned, accepted = np.zeros(count), np.zeros(count)
-    residual, returned = b"", []
-    for _ in range(300):
-        delta = (generator.standard_normal(count) * generator.lognormal(-4.0, 2.0)).astype(np.float32)
-        learned += delta
-        total = delta + gather_residual(job(residual, returned))
-        encoded = encode(total, DIGITS.shapes, 0.02, quantisation)
-        encoded.sent.add_to(total, scale=-1.0)
-        residual, returned = total.tobytes(), []
-        if generator.random() < 0.3:
-            returned = [encoded.packed]
-        else:
-            update = decode_update(encoded.packed, DIGITS.shapes)
-            accepted[update.indices] += update.values
-    difference = accepted + gather_residual(job(residual, returned)) - learned
-    assert np.linalg.norm(difference) <= 1e-6 * np.linalg.norm(learned)
-
-
-def job(residual: bytes, returned: list[bytes]) -> TrainingJob:
-    return TrainingJob(DIGITS, "", "", "", residual, returned, 0, 1, 0, 512)
 
 
 @pytest.mark.parametrize("shape", [(1_000_000,), (1000, 1000)])

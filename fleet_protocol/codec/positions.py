@@ -2,7 +2,8 @@
 
 Sorted indices travel as gaps, the entries skipped since the one before. With parameter r, a gap is a quotient
 `gap >> r` in unary and a remainder of r bits; r = 0 is the bitmap. Training moves some rows and columns far more than
-others, so every few entries may have a parameter of their own, and tensors may be scanned column by column.
+others, so every few entries may have a parameter of their own, and tensors may be scanned column by column. Where rows
+resemble each other, gaps as whole bytes are shorter after zstd.
 """
 
 import struct
@@ -13,18 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleet_protocol.codec.bits import MAX_WIDTH, BitReader, Bits, Widths, fixed_width, unary
+from fleet_protocol.codec.byte_gaps import read_numbers, write_numbers
 from fleet_protocol.codec.leb128 import read_leb128, write_leb128
 from fleet_protocol.codec.selection import Selection, random_indices
 from fleet_protocol.codec.sparse import IndexVector, TensorLayout
 from fleet_protocol.errors import ProtocolError, Reason
 
-ALL, SEEDED = 0xFF, 0xFE
-"""First bytes that stand for every entry, and for `random_indices`; any other is group code << 5 | first parameter."""
+ALL, SEEDED, BYTES = 0xFF, 0xFE, 0xFD
+"""First bytes that stand for every entry, for `random_indices`, and for gaps as LEB128 numbers; any other is
+group code << 5 | first parameter."""
 
 GROUP_CODES: Final = range(1, 8)
 """A group has 4 << code entries; code 0 is one group of all entries."""
 
-_CHUNK_ENTRIES = 1 << 16
+_CHUNK_ENTRIES = 1 << 13
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +47,24 @@ class PackedPositions:
     by_column: bool
 
 
-def pack_positions(selection: Selection, layout: TensorLayout) -> PackedPositions:
-    """The shortest form of a selection that this codec has."""
+def pack_positions(selection: Selection, layout: TensorLayout) -> list[PackedPositions]:
+    """The forms of a selection that may be the shortest: the best Rice code, and those between which zstd decides."""
     indices = selection.indices
     if indices.size == layout.size:
-        return PackedPositions(bytes([ALL]), by_column=False)
+        return [PackedPositions(bytes([ALL]), by_column=False)]
     if selection.seed is not None:
         head = bytes([SEEDED]) + write_leb128(indices.size)
-        return PackedPositions(head + struct.pack("<Q", selection.seed), by_column=False)
-    gaps = gaps_of(indices)
-    groups, by_column = choose_groups(gaps), False
+        return [PackedPositions(head + struct.pack("<Q", selection.seed), by_column=False)]
+    orders = [gaps_of(indices)]
     if (layout.rows > 1).any():
-        across = gaps_of(np.sort(_scan_by_column(indices, layout)))
-        if (groups_across := choose_groups(across)).bits < groups.bits:
-            gaps, groups, by_column = across, groups_across, True
-    head = bytes([groups.code << 5 | int(groups.parameters[0])]) + write_leb128(gaps.size)
-    return PackedPositions(head + np.packbits(_code(gaps, groups)).tobytes(), by_column)
+        orders.append(gaps_of(_scan_by_column(indices, layout)))
+    groups = [choose_groups(gaps) for gaps in orders]
+    fewest = min(range(len(orders)), key=lambda order: groups[order].bits)
+    head = bytes([BYTES]) + write_leb128(indices.size)
+    return [
+        PackedPositions(_rice(orders[fewest], groups[fewest]), by_column=bool(fewest)),
+        *(PackedPositions(head + write_numbers(gaps), by_column=bool(order)) for order, gaps in enumerate(orders)),
+    ]
 
 
 def unpack_positions(body: memoryview, layout: TensorLayout, *, by_column: bool) -> tuple[IndexVector, int]:
@@ -80,11 +85,16 @@ def unpack_positions(body: memoryview, layout: TensorLayout, *, by_column: bool)
             return random_indices(seed, count, layout.size), position + 8
     except (IndexError, struct.error) as error:
         raise ProtocolError(Reason.MALFORMED, "update ends in the head of its positions") from error
-    reader = BitReader(body[position:])
-    indices = _decode(reader, count, first, layout.size)
+    if first == BYTES:
+        gaps, used = read_numbers(body[position:], count)
+        indices = _indices_from(gaps, layout.size)
+    else:
+        reader = BitReader(body[position:])
+        indices = _indices_from(_read_rice(reader, count, first, layout.size), layout.size)
+        used = reader.end_byte()
     if by_column:
-        indices = _scan_by_row(indices, layout)
-    return indices, position + reader.end_byte()
+        _scan_by_row(indices, layout)
+    return indices, position + used
 
 
 def gaps_of(indices: IndexVector) -> IndexVector:
@@ -116,6 +126,11 @@ def choose_groups(gaps: IndexVector) -> RiceGroups:
     return best
 
 
+def _rice(gaps: IndexVector, groups: RiceGroups) -> bytes:
+    head = bytes([groups.code << 5 | int(groups.parameters[0])]) + write_leb128(gaps.size)
+    return head + np.packbits(_code(gaps, groups)).tobytes()
+
+
 def _code(gaps: IndexVector, groups: RiceGroups) -> Bits:
     widths = _per_entry(groups.parameters, groups.code, gaps.size)
     return np.concatenate([
@@ -125,7 +140,7 @@ def _code(gaps: IndexVector, groups: RiceGroups) -> Bits:
     ])  # fmt: skip
 
 
-def _decode(reader: BitReader, count: int, first: int, size: int) -> IndexVector:
+def _read_rice(reader: BitReader, count: int, first: int, size: int) -> NDArray[np.int32]:
     code, first_parameter = first >> 5, first & 0x1F
     changes = max(0, -(-count // (4 << code)) - 1) if code else 0
     parameters = np.empty(changes + 1, np.int32)
@@ -146,11 +161,15 @@ def _decode(reader: BitReader, count: int, first: int, size: int) -> IndexVector
         raise ProtocolError(Reason.INDEX_OUT_OF_RANGE, f"a gap is not within {size} entries")
     quotients <<= widths
     gaps += quotients
-    indices = gaps.astype(np.int64)
+    return gaps
+
+
+def _indices_from(gaps: IndexVector | NDArray[np.int32], size: int) -> IndexVector:
+    indices = gaps.astype(np.int64, copy=False)
     indices += 1
     np.cumsum(indices, out=indices)  # in place: with a dtype, numpy would copy the gaps once more
     indices -= 1
-    if count and int(indices[-1]) >= size:
+    if indices.size and int(indices[-1]) >= size:
         raise ProtocolError(Reason.INDEX_OUT_OF_RANGE, f"index {int(indices[-1])} among {size} parameters")
     return indices
 
@@ -166,24 +185,23 @@ def _steps(parameters: IndexVector) -> IndexVector:
 
 
 def _scan_by_column(indices: IndexVector, layout: TensorLayout) -> IndexVector:
-    return _turned(indices, layout, from_width=layout.columns, to_width=layout.rows)
-
-
-def _scan_by_row(indices: IndexVector, layout: TensorLayout) -> IndexVector:
-    turned = _turned(indices, layout, from_width=layout.rows, to_width=layout.columns)
+    turned = indices.copy()
+    _turn(turned, layout, from_width=layout.columns, to_width=layout.rows)
     turned.sort()
     return turned
 
 
-def _turned(
-    indices: IndexVector, layout: TensorLayout, *, from_width: IndexVector, to_width: IndexVector
-) -> IndexVector:
-    """Transpose the ascending `indices` within their tensors, in chunks, so that the numbers in between stay few."""
-    turned = np.empty_like(indices)
+def _scan_by_row(turned: IndexVector, layout: TensorLayout) -> None:
+    """Undo `_scan_by_column` in place."""
+    _turn(turned, layout, from_width=layout.rows, to_width=layout.columns)
+    turned.sort()
+
+
+def _turn(indices: IndexVector, layout: TensorLayout, *, from_width: IndexVector, to_width: IndexVector) -> None:
+    """Transpose the ascending `indices` within their tensors, in place and in chunks, so that little is held."""
     for begin in range(0, indices.size, _CHUNK_ENTRIES):
         chunk = indices[begin : begin + _CHUNK_ENTRIES]
         tensor = np.repeat(np.arange(layout.rows.size), layout.kept_per_tensor(chunk))
         start = layout.starts[tensor]
         outer, inner = np.divmod(chunk - start, from_width[tensor])
-        turned[begin : begin + _CHUNK_ENTRIES] = start + inner * to_width[tensor] + outer
-    return turned
+        chunk[:] = start + inner * to_width[tensor] + outer

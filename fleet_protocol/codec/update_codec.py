@@ -54,8 +54,8 @@ def encode_update(
         quantisation,
         generator if plan.stochastic_rounding else None,
     )
-    packed = contain(positions.data + quantised.data, quantisation, by_column=positions.by_column)
-    return EncodedUpdate(packed, SparseUpdate(selection.indices, quantised.values))
+    forms = [contain(form.data + quantised.data, quantisation, by_column=form.by_column) for form in positions]
+    return EncodedUpdate(min(forms, key=len), SparseUpdate(selection.indices, quantised.values))
 
 
 def decode_update(packed: bytes, shapes: Shapes) -> SparseUpdate:

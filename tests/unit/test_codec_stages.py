@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet_protocol.bundle import UpdatePlan
+from fleet_protocol.codec.byte_gaps import read_numbers, write_numbers
+from fleet_protocol.codec.leb128 import write_leb128
 from fleet_protocol.codec.positions import choose_groups, gaps_of
 from fleet_protocol.codec.quantisation import Quantisation, quantise
 from fleet_protocol.codec.selection import SELECTORS, largest, random_indices, select
@@ -101,3 +103,17 @@ def test_every_choice_of_the_task_file_exists():
     choices = {field.name: field.type for field in msgspec.inspect.type_info(UpdatePlan).fields}
     assert set(SELECTORS) == set(choices["selection"].values)
     assert {quantisation.name.lower() for quantisation in Quantisation} == set(choices["quantisation"].values)
+
+
+@given(st.lists(st.integers(0, 2**28 - 1) | st.integers(0, 300), max_size=50), st.binary(max_size=8))
+def test_numbers_as_bytes_are_read_as_they_were_written(numbers, behind):
+    coded = write_numbers(np.array(numbers, np.int64))
+    assert coded == b"".join(map(write_leb128, numbers))
+    read, used = read_numbers(memoryview(coded + behind), len(numbers))
+    assert (read.tolist(), used) == (numbers, len(coded))
+
+
+def test_numbers_as_bytes_are_read_across_windows():
+    numbers = np.random.default_rng(1).integers(0, 2**20, 100_000)
+    read, _ = read_numbers(memoryview(write_numbers(numbers)), numbers.size)
+    assert np.array_equal(read, numbers)

@@ -19,7 +19,7 @@ from fleet_protocol.errors import ProtocolError, Reason
 QUANTISATIONS = [quantisation.name.lower() for quantisation in Quantisation]
 FLOAT32, TERNARY, FLOAT16, INT8, INT4, SIGN = (bytes([0x40 | quantisation]) for quantisation in Quantisation)
 ZSTD = b"\x51"
-BY_COLUMN = b"\x49"
+BY_COLUMN, ZSTD_BY_COLUMN = b"\x49", b"\x59"
 ONE, NAN, INFINITY = (struct.pack("<f", value) for value in (1.0, math.nan, -math.inf))
 UNIT_SCALE = ONE[2:]
 
@@ -95,6 +95,14 @@ def test_positions_that_cluster_cost_less_than_uniform_ones():
         assert 8 * stages.position_bytes <= 0.8 * position_entropy(delta.size, 2100)
 
 
+def test_rows_that_resemble_each_other_cost_far_less():
+    columns = np.random.default_rng(1).lognormal(0, 3, 500)
+    delta = (np.random.default_rng(2).lognormal(0, 0.1, (400, 1)) * columns).ravel()
+    packed = encode(delta, [[400, 500]], 0.02).packed
+    assert packed[1:5] == zstandard.MAGIC_NUMBER.to_bytes(4, "little")
+    assert 8 * len(packed) <= 0.5 * position_entropy(delta.size, 4000)
+
+
 def position_entropy(size: int, count: int) -> float:
     return (math.lgamma(size + 1) - math.lgamma(count + 1) - math.lgamma(size - count + 1)) / math.log(2)
 
@@ -147,6 +155,10 @@ def test_truncated_at_any_byte_is_refused(quantisation, compressible, selection)
         pytest.param(TERNARY + b"\x00\x01\x00" + UNIT_SCALE + b"\x00", Reason.MALFORMED, id="quotient without an end"),
         pytest.param(TERNARY + b"\x03\x01\x08" + UNIT_SCALE + b"\x00", Reason.MALFORMED, id="quotient too large"),
         pytest.param(TERNARY + b"\x02\x02\xf6" + UNIT_SCALE + b"\x00", Reason.INDEX_OUT_OF_RANGE, id="second index"),
+        pytest.param(TERNARY + b"\xfd\x02\x02\x80", Reason.MALFORMED, id="byte gap cut short"),
+        pytest.param(TERNARY + b"\xfd\x01\x82\x00" + UNIT_SCALE + b"\x00", Reason.MALFORMED, id="padded byte gap"),
+        pytest.param(TERNARY + b"\xfd\x01\x80\x80\x80\x80\x01" + bytes(3), Reason.MALFORMED, id="long byte gap"),
+        pytest.param(TERNARY + b"\xfd\x02\x02\x05" + UNIT_SCALE + b"\x00", Reason.INDEX_OUT_OF_RANGE, id="byte gap"),
         pytest.param(TERNARY + b"\x00\x01\xa0" + UNIT_SCALE + b"\x00", Reason.MALFORMED, id="a one in the padding"),
         pytest.param(TERNARY + b"\x00\x01\x80" + UNIT_SCALE + b"\x01", Reason.MALFORMED, id="a one behind the signs"),
         pytest.param(TERNARY + b"\x00\x01\x80" + UNIT_SCALE + b"\x00\x00", Reason.MALFORMED, id="a byte too many"),
@@ -182,6 +194,7 @@ def test_hostile_body_is_refused_for_its_reason(packed, reason):
         pytest.param(INT4 + b"\x01\x02\x54" + UNIT_SCALE + b"\xf1", [8], [2, 6], [7, -7], id="int4"),
         pytest.param(INT8 + b"\x01\x02\x54" + UNIT_SCALE + b"\x7f\x81", [8], [2, 6], [127, -127], id="int8"),
         pytest.param(FLOAT16 + b"\xff\x00\x3c\x00\xc0", [2], [0, 1], [1, -2], id="float16, all"),
+        pytest.param(TERNARY + b"\xfd\x02\x02\x82\x01" + UNIT_SCALE + b"\x40", [200], [2, 133], [1, -1], id="bytes"),
         # Nine of ten kept, groups of eight with parameters 0 and 1: the step 1 is 001; remainder 0; nine quotients.
         pytest.param(SIGN + b"\x20\x09\x2f\xf8" + UNIT_SCALE + b"\x00\x00", [10], [*range(9)], [1] * 9, id="groups"),
     ],
@@ -233,13 +246,14 @@ def test_decoding_takes_at_most_twice_the_declared_bound(shapes, selection, quan
     assert peak <= 2 * memory_bound(shapes)
 
 
-@pytest.mark.parametrize("first", [0x00, 0x01, 0x20, 0x41, 0xFE, 0xFF])
+@pytest.mark.parametrize("first", [0x00, 0x01, 0x20, 0x41, 0xFD, 0xFE, 0xFF])
 @pytest.mark.parametrize("fill", [b"\x00", b"\xaa", b"\xff"])
-def test_a_body_as_large_as_is_allowed_takes_at_most_twice_the_declared_bound(first, fill):
+@pytest.mark.parametrize("zstd", [ZSTD, ZSTD_BY_COLUMN])
+def test_a_body_as_large_as_is_allowed_takes_at_most_twice_the_declared_bound(first, fill, zstd):
     size = 400_000
     count = bytes([0x80 | size & 0x7F, 0x80 | size >> 7 & 0x7F, size >> 14])
-    packed = ZSTD + frame(bytes([first]) + count + fill * (5 * size))
-    assert peak_of_decoding(packed, [[size]])[0] <= 2 * memory_bound([[size]])
+    packed = zstd + frame(bytes([first]) + count + fill * (5 * size))
+    assert peak_of_decoding(packed, [[400, 1000]])[0] <= 2 * memory_bound([[400, 1000]])
 
 
 def test_frame_of_unknown_size_is_refused():

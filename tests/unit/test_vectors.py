@@ -10,7 +10,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import decode_update, encode_update, inspect_update
-from fleet_protocol.codec.positions import GROUP_CODES, SEEDED
+from fleet_protocol.codec.container import decompress
+from fleet_protocol.codec.positions import BYTES, GROUP_CODES, SEEDED
 from fleet_protocol.codec.selection import random_indices
 from fleet_protocol.envelope import Kind, read_envelope, seal
 from fleet_protocol.keys import SigningKey
@@ -55,6 +56,7 @@ def test_updates_show_every_form_that_the_format_has():
     assert {stage.quantisation for stage in stages} == set(range(6))
     assert {(stage.by_column, stage.compressed) for stage in stages} >= {(True, False), (False, True), (False, False)}
     assert packed["random tenth"][1] == SEEDED
+    assert decompress(packed["rows that resemble each other"][1:], 1000)[0] == BYTES
     assert packed["groups with parameters of their own"][1] >> 5 in GROUP_CODES
 
 

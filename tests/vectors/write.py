@@ -66,6 +66,8 @@ def update_cases() -> Iterator[tuple[str, list[list[int]], np.ndarray, UpdatePla
     for name, plan in update_plans():
         yield name, SHAPES, delta(SHAPES), plan
     yield "scanned by column", [[16, 8]], delta([[16, 8]]), UpdatePlan(0.1)
+    alike = np.tile(delta([[40]]), 12)
+    yield "rows that resemble each other", [[12, 40]], alike, UpdatePlan(0.2)
     dense_then_sparse = delta([[400]])
     dense_then_sparse[np.arange(400) // 60 * 20 < np.arange(400) % 60] = 0
     yield "groups with parameters of their own", [[400]], dense_then_sparse, UpdatePlan(0.3)

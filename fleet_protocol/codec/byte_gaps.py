@@ -19,8 +19,8 @@ def write_numbers(numbers: IndexVector) -> bytes:
     coded = np.zeros(int(ends[-1]) if ends.size else 0, np.uint8)
     for place in range(MAX_NUMBER_BYTES):
         there = lengths > place
-        more = np.where(lengths[there] > place + 1, 0x80, 0)
-        coded[(ends - lengths)[there] + place] = numbers[there] >> 7 * place & 0x7F | more
+        continued = np.where(lengths[there] > place + 1, 0x80, 0)
+        coded[(ends - lengths)[there] + place] = numbers[there] >> 7 * place & 0x7F | continued
     return coded.tobytes()
 
 

@@ -176,7 +176,8 @@ def packed_updates(shapes: list[list[int]]) -> list[bytes]:
     ]
 
 
-PACKED = packed_updates(SHAPES)
+GAPS_AS_BYTES = bytes.fromhex("41fd02028201803f803f40")
+PACKED = [*packed_updates(SHAPES), GAPS_AS_BYTES]
 TARGETS: Mapping[str, Target] = {
     "envelope": Target(check_envelope, MESSAGES),
     "envelope_inside": Target(

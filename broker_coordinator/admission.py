@@ -106,7 +106,7 @@ def buffered_update(device: str, envelope: Envelope, progress: TaskProgress) -> 
     if not math.isfinite(update.loss):
         raise ProtocolError(Reason.NOT_FINITE, f"the loss is {update.loss}")
     plan = progress.description.aggregation
-    delta = decode_update(update.packed, progress.description.tensor_sizes)
+    delta = decode_update(update.packed, progress.description.shapes)
     if (norm := delta.norm()) > plan.max_delta_norm:
         raise ProtocolError(
             Reason.OUT_OF_BOUNDS, f"the delta's norm is {norm:.4g}, max_delta_norm of the task {plan.max_delta_norm:g}"

@@ -29,10 +29,10 @@ class JournalledUpdate:
     envelope: bytes
     version: int | None
 
-    def buffered(self, tensor_sizes: Sequence[int]) -> BufferedUpdate:
+    def buffered(self, shapes: Sequence[Sequence[int]]) -> BufferedUpdate:
         """The update as aggregation takes it."""
         packed = decode_payload(read_envelope(self.envelope, MAX_UPDATE_BYTES).payload, Update).packed
-        return BufferedUpdate(self.device, decode_update(packed, tensor_sizes), self.samples, self.staleness)
+        return BufferedUpdate(self.device, decode_update(packed, shapes), self.samples, self.staleness)
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ CREATE TABLE IF NOT EXISTS settled (
 
 @dataclass(frozen=True, slots=True)
 class TaskMemory:
-    """What a device remembers of a task between rounds. `residual` is float32 in bytes, empty for zero.
+    """What a device remembers of a task between rounds. `residual` is the error feedback's state, empty at first.
 
     `returned` are packed updates that were rejected: the next round adds them back to the residual.
     """

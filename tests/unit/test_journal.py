@@ -116,7 +116,7 @@ def test_replay_of_the_journal_gives_every_version_bit_for_bit(tmp_path) -> None
             bench.restart()
         bench.coordinator.make_versions()
     description, versions = bundle.description, list(bench.journal.versions(TASK))
-    updates = [row.buffered(description.tensor_sizes) for row in bench.journal.updates(TASK)]
+    updates = [row.buffered(description.shapes) for row in bench.journal.updates(TASK)]
     replayed = list(replay(versions[0].state(description.parameters, {}), updates, plan))
     assert len(replayed) == 5
     assert versions[1:] == [version_of(description, number, state) for number, state in enumerate(replayed, 1)]
@@ -171,8 +171,8 @@ def test_version_is_one_transaction(tmp_path) -> None:
     bench, device = Bench(tmp_path, bundle), SealingDevice("kitchen-pi")
     bench.handle(device, device.enrolment())
     bench.said()
-    sizes = bundle.description.tensor_sizes
-    bench.handle(device, *(device.update(sequence, tensor_sizes=sizes) for sequence in (1, 2, 3)))
+    shapes = bundle.description.shapes
+    bench.handle(device, *(device.update(sequence, shapes=shapes) for sequence in (1, 2, 3)))
     bench.fill_disk()
     with pytest.raises(JournalUnavailableError):
         bench.coordinator.make_versions()

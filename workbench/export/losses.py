@@ -29,8 +29,8 @@ class Loss:
     """A loss as a recipe names it.
 
     With `balances_classes`, training adds `BALANCE` times the log of the device's own class frequencies to the scores
-    (logit adjustment: Menon et al. 2021, equation 10, where it is tau). A device that has never seen a class then does not
-    teach the fleet that the class does not exist. Evaluation and prediction use the scores as they are.
+    (logit adjustment: Menon et al. 2021, equation 10, where it is tau). A device that has never seen a class then
+    does not teach the fleet that the class does not exist. Evaluation and prediction use the scores as they are.
     """
 
     rows: RowLoss

@@ -39,7 +39,7 @@ def refusal_of(text: bytes) -> str:
 def test_shipped_bundle_is_whole(files):
     description = verify_bundle(files, blob_hash(files[DESCRIPTION_FILE]))
     assert description.task == "digits"
-    assert description.parameter_count == sum(map(math.prod, description.shapes)) == 64 * 32 + 32 + 32 * 10 + 10
+    assert description.parameter_count == sum(map(math.prod, description.shapes)) == 64 * 64 + 64 + 64 * 10 + 10
 
 
 @pytest.mark.parametrize("name", REQUIRED_FILES)

@@ -59,7 +59,7 @@ def test_update_in_words(decode):
     assert said["task"] == "digits, made from version 3"
     assert (said["samples"], said["steps"], said["loss"], said["sequence"]) == ("16", "40", "0.75", "5")
     assert "ternary" in said["packing"]
-    assert said["entries"].startswith("24 of 2410 (1.00%)")
+    assert said["entries"].startswith("48 of 4810 (1.00%)")
     assert "positions" in said["stages"]
     assert said["verified"] == f"yes, for topic {TOPIC}"
 
@@ -106,7 +106,7 @@ def test_enrolment_is_verified_with_the_key_that_it_names(decode):
 
 
 def test_text_from_strangers_cannot_drive_the_terminal(decode):
-    payload = encode_payload(Receipt(bytes(16), "rejected", "\x1b[2J", "one\ntwo", 0))
+    payload = encode_payload(Receipt(bytes(16), "rejected", "\x1b[2J", "one\ntwo", 0, 1))
     _, said = decode(seal(KEY, TOPIC, Kind.RECEIPT, payload, sequence=1))
     assert (said["reason"], said["detail"]) == ("\\x1b[2J", "one\\ntwo")
 

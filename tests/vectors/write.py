@@ -39,7 +39,7 @@ MESSAGES = [
     (Kind.BLOB_REQUEST, BlobRequest(bytes(range(32)), [0, 300]), UP),
     (Kind.BLOB_CHUNK, BlobChunk(70_000, b"content"), topics.blob_chunk("home", "0f" * 32, 1)),
     (Kind.UPDATE, Update(16, 40, 0.75, bytes.fromhex("41010254803f40")), UP),
-    (Kind.RECEIPT, Receipt(bytes(16), Outcome.REJECTED, "too_stale", "made from version 1", 9), DOWN),
+    (Kind.RECEIPT, Receipt(bytes(16), Outcome.REJECTED, "too_stale", "made from version 1", 9, 3), DOWN),
 ]
 
 

@@ -5,8 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 APT_PACKAGES := mosquitto mosquitto-clients openssl systemd
 DEMO ?=
+SECONDS ?= 60
 
-.PHONY: demo test check soak clean
+.PHONY: demo test check fuzz soak clean
 
 demo: $(VENV)/.demo ## watch a fleet learn, in under a minute
 	$(BIN)/edgeflock demo $(DEMO)
@@ -20,8 +21,12 @@ check: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-soak: $(VENV)/.test system-packages ## the same runs many times over, for hours
-	$(BIN)/python -m pytest tests/crash --repeat $(or $(REPEAT),20)
+fuzz: $(VENV)/.test ## coverage-guided, over every decoder of the protocol
+	$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS)
+
+soak: $(VENV)/.test system-packages ## what takes too long for CI
+	$(BIN)/python -m benchmarks.first_flock --seeds 5
+	$(BIN)/python -m tests.fuzz.run --seconds 3600
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

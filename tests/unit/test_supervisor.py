@@ -1,0 +1,113 @@
+"""The training worker as a real child process: held to its limits, and never more than one round's failure."""
+
+import array
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from edge_agent.configuration import WorkerSettings
+from edge_agent.sample_store import SampleStore
+from edge_agent.training.job import TrainingFailure, TrainingJob, TrainingResult
+from edge_agent.training.supervisor import train_in_child
+from fleet_protocol.bundle import DESCRIPTION_FILE, TRAIN_FILE, WEIGHTS_FILE, parse_description
+from fleet_protocol.codec import decode_update
+from workbench.recipe_folder import find_recipe
+
+SETTINGS = WorkerSettings(nice=0)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> TrainingJob:
+    bundle = find_recipe("digits") / "bundle"
+    store = SampleStore(tmp_path / "samples.db", 100)
+    for number in range(40):
+        pixels = [((position * 7 + number * 13) % 10) / 10 for position in range(64)]
+        store.add("digits", array.array("f", pixels).tobytes(), number % 10)
+    return TrainingJob(
+        description=parse_description((bundle / DESCRIPTION_FILE).read_bytes()),
+        train_graph=str(bundle / TRAIN_FILE),
+        weights=str(bundle / WEIGHTS_FILE),
+        sample_store=str(store.path),
+        residual=b"",
+        returned=[],
+        seed=0,
+        threads=1,
+        nice=0,
+        memory_limit_mib=512,
+    )
+
+
+async def test_round_gives_a_packed_update_and_keeps_the_rest(job) -> None:
+    result = await train_in_child(job, SETTINGS)
+    assert isinstance(result, TrainingResult), result
+    description = job.description
+    sent = decode_update(result.packed, description.shapes)
+    assert sent.indices.size == round(description.update.keep_fraction * description.parameter_count)
+    assert (result.samples, result.steps, result.trained_through) == (40, description.training.steps, 40)
+    assert len(result.residual) == 4 * description.parameter_count
+
+
+async def test_same_job_gives_the_same_update_and_another_seed_another(job) -> None:
+    first, again = await train_in_child(job, SETTINGS), await train_in_child(job, SETTINGS)
+    other = await train_in_child(msgspec.structs.replace(job, seed=1), SETTINGS)
+    assert first == again != other
+
+
+async def test_share_of_the_processor_changes_only_the_time(job) -> None:
+    slow = await train_in_child(job, msgspec.structs.replace(SETTINGS, cpu_share=0.3))
+    assert slow == await train_in_child(job, SETTINGS)
+
+
+async def test_returned_update_goes_back_into_the_residual(job) -> None:
+    first = await train_in_child(job, SETTINGS)
+    assert isinstance(first, TrainingResult)
+    carried = msgspec.structs.replace(job, residual=first.residual, returned=[first.packed])
+    second = await train_in_child(carried, SETTINGS)
+    assert isinstance(second, TrainingResult)
+    shapes = job.description.shapes
+    sent = {name: np.zeros(job.description.parameter_count, np.float32) for name in ("first", "second")}
+    decode_update(first.packed, shapes).add_to(sent["first"])
+    decode_update(second.packed, shapes).add_to(sent["second"])
+    learned = sent["first"] + np.frombuffer(first.residual, np.float32)
+    kept = sent["second"] + np.frombuffer(second.residual, np.float32)
+    np.testing.assert_allclose(kept, 2 * learned, rtol=1e-4, atol=1e-5)
+
+
+async def test_worker_past_its_time_limit_is_killed_and_reported(job) -> None:
+    failure = await train_in_child(job, msgspec.structs.replace(SETTINGS, time_limit_seconds=0.01))
+    assert isinstance(failure, TrainingFailure)
+    assert "time limit of 0.01 s" in failure.error
+
+
+async def test_worker_past_its_memory_limit_is_reported(job) -> None:
+    failure = await train_in_child(msgspec.structs.replace(job, memory_limit_mib=1), SETTINGS)
+    assert isinstance(failure, TrainingFailure)
+
+
+async def test_diverged_training_is_dropped_with_what_was_seen(job) -> None:
+    plan = msgspec.structs.replace(job.description.training, learning_rate=1e30)
+    wild = msgspec.structs.replace(job, description=msgspec.structs.replace(job.description, training=plan))
+    failure = await train_in_child(wild, SETTINGS)
+    assert isinstance(failure, TrainingFailure)
+    assert "diverged" in failure.error
+    assert "learning rate 1e+30" in failure.error
+
+
+async def test_store_without_a_fitting_sample_is_named(job, tmp_path) -> None:
+    empty = SampleStore(tmp_path / "empty.db", 10)
+    failure = await train_in_child(msgspec.structs.replace(job, sample_store=str(empty.path)), SETTINGS)
+    assert failure == TrainingFailure("no stored sample of digits fits its schema")
+
+
+@pytest.fixture
+def altered_graph(job: TrainingJob, tmp_path: Path) -> str:
+    (tmp_path / "altered.onnx").write_bytes(Path(job.train_graph).read_bytes()[:-100])
+    return str(tmp_path / "altered.onnx")
+
+
+async def test_altered_graph_fails_the_round_and_nothing_else(job, altered_graph) -> None:
+    failure = await train_in_child(msgspec.structs.replace(job, train_graph=altered_graph), SETTINGS)
+    assert isinstance(failure, TrainingFailure)
+    assert "worker ended with code" in failure.error

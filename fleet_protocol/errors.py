@@ -18,7 +18,6 @@ class Reason(StrEnum):
     TOO_STALE = "too_stale"
     INFLATES = "inflates"
     WRONG_SHAPE = "wrong_shape"
-    INDEX_ORDER = "index_order"
     INDEX_OUT_OF_RANGE = "index_out_of_range"
     NOT_FINITE = "not_finite"
     OUT_OF_BOUNDS = "out_of_bounds"

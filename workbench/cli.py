@@ -116,3 +116,7 @@ def main() -> None:
     except (ConfigurationError, ProtocolError) as error:
         print(f"edgeflock: {error}", file=sys.stderr)
         raise SystemExit(2) from error
+
+
+if __name__ == "__main__":
+    main()

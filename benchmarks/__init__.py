@@ -1,1 +1,1 @@
-"""Measurements that print JSON."""
+"""Measurements that print one JSON object as their last line: `python -m benchmarks.<name>`."""

@@ -92,7 +92,7 @@ def apply(decision: Decision, known: Knowledge) -> None:
             known.set_device(device)
 
 
-def buffered_update(envelope: Envelope, progress: TaskProgress) -> BufferedUpdate:
+def buffered_update(device: str, envelope: Envelope, progress: TaskProgress) -> BufferedUpdate:
     """Decode an update's payload against its task and check everything that is in it.
 
     Raises:
@@ -106,12 +106,12 @@ def buffered_update(envelope: Envelope, progress: TaskProgress) -> BufferedUpdat
     if not math.isfinite(update.loss):
         raise ProtocolError(Reason.NOT_FINITE, f"the loss is {update.loss}")
     plan = progress.description.aggregation
-    delta = decode_update(update.packed, progress.description.tensor_sizes)
+    delta = decode_update(update.packed, progress.description.shapes)
     if (norm := delta.norm()) > plan.max_delta_norm:
         raise ProtocolError(
             Reason.OUT_OF_BOUNDS, f"the delta's norm is {norm:.4g}, max_delta_norm of the task {plan.max_delta_norm:g}"
         )
-    return BufferedUpdate(delta, update.samples, progress.version - envelope.header.base_version)
+    return BufferedUpdate(device, delta, update.samples, progress.version - envelope.header.base_version)
 
 
 def _device_and_leaf(topic: str, policy: AdmissionPolicy) -> tuple[str, str]:
@@ -179,7 +179,7 @@ def _admit_update(authentic: _Authentic, known: Knowledge, _: AdmissionPolicy) -
             f" {known.highest_sequence(device)}",
         )
     try:
-        update = buffered_update(authentic.envelope, _progress_for(header, known))
+        update = buffered_update(device, authentic.envelope, _progress_for(header, known))
     except ProtocolError as error:
         return _refused(
             error, device, authentic.envelope_digest, answered=True, verified=True, burned_sequence=header.sequence

@@ -131,12 +131,15 @@ class Coordinator:
     def _load(self) -> None:
         self._tasks: dict[str, ServedTask] = {}
         for bundle in self._bundles:
-            name, sizes = bundle.description.task, bundle.description.tensor_sizes
+            name, shapes = bundle.description.task, bundle.description.shapes
             newest = self._journal.newest_version(name)
             assert newest is not None  # noqa: S101 - _add_new_tasks has seen to it
-            task = ServedTask(bundle, newest, newest.state(bundle.description.parameters))
+            remembered = {
+                row.device: row.buffered(bundle.description.shapes) for row in self._journal.newest_held_updates(name)
+            }
+            task = ServedTask(bundle, newest, newest.state(bundle.description.parameters, remembered))
             task.waiting.extend(
-                WaitingUpdate(row.position, row.buffered(sizes)) for row in self._journal.waiting_updates(name)
+                WaitingUpdate(row.position, row.buffered(shapes)) for row in self._journal.waiting_updates(name)
             )
             self._tasks[name] = task
         self._last_position = self._journal.last_position()
@@ -213,9 +216,15 @@ class Coordinator:
             self._send_receipt(refused.device, refused.envelope_digest, refused.reason, refused.detail)
 
     def _send_receipt(self, device: str, digest: bytes, reason: Reason | None = None, detail: str = "") -> None:
-        highest = self._known.highest_sequence(device)
         self._outbox.append(
-            self._speaker.receipt(device, digest, reason=reason, detail=detail, highest_sequence=highest)
+            self._speaker.receipt(
+                device,
+                digest,
+                reason=reason,
+                detail=detail,
+                highest_sequence=self._known.highest_sequence(device),
+                newest_boot=self._known.newest_boot(device),
+            )
         )
 
     def _find_blob(self, name: str) -> bytes | None:

@@ -53,11 +53,20 @@ class JournalReader:
         query = select(updates).where(updates.c.task == task, updates.c.version.is_(None))
         yield from self._read_updates(query.order_by(updates.c.position))
 
-    def versions(self, task: str) -> Iterator[Version]:
-        """The versions of a task, oldest first."""
+    def newest_held_updates(self, task: str) -> Iterator[JournalledUpdate]:
+        """Per device, the newest of its updates that a version holds."""
+        newest = (
+            select(func.max(updates.c.position))
+            .where(updates.c.task == task, updates.c.version.is_not(None))
+            .group_by(updates.c.device)
+        )
+        yield from self._read_updates(select(updates).where(updates.c.position.in_(newest)))
+
+    def versions(self, task: str, *, after: int = -1) -> Iterator[Version]:
+        """The versions of a task with numbers above `after`, oldest first."""
         with reading(self.engine) as connection:
-            query = select(versions).where(versions.c.task == task).order_by(versions.c.number)
-            for row in connection.execution_options(yield_per=1).execute(query):
+            query = select(versions).where(versions.c.task == task, versions.c.number > after)
+            for row in connection.execution_options(yield_per=1).execute(query.order_by(versions.c.number)):
                 yield _version(row)
 
     def newest_version(self, task: str) -> Version | None:

@@ -8,7 +8,7 @@ from enum import StrEnum
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import Reason
 from fleet_protocol.keys import VerifyKey, key_id
-from fleet_protocol.messages import PresenceState
+from fleet_protocol.messages import BOOT_SHIFT, PresenceState
 
 
 class DeviceState(StrEnum):
@@ -34,6 +34,11 @@ class Device:
     presence: PresenceState = PresenceState.OFFLINE
     boot: int = 0
     request_sequence: int = -1
+
+    @property
+    def newest_boot(self) -> int:
+        """The highest boot number in anything that this device has sent."""
+        return max(self.boot, self.request_sequence >> BOOT_SHIFT)
 
     @property
     def key_id(self) -> bytes:
@@ -82,6 +87,11 @@ class Knowledge:
     tasks: ChainMap[str, TaskProgress] = field(default_factory=ChainMap)
     highest_sequences: ChainMap[str, int] = field(default_factory=ChainMap)
     decided: dict[tuple[str, int], Decided] = field(default_factory=dict)
+
+    def newest_boot(self, device: str) -> int:
+        """The highest boot number seen from the live key of a device; 0 where there is none."""
+        key = self.key_of.get(device)
+        return max(0, self.devices[key].newest_boot) if key is not None else 0
 
     def highest_sequence(self, device: str) -> int:
         """The highest update number of which the outcome is journalled; 0 where there is none."""

@@ -28,11 +28,18 @@ class Speaker:
     shard: str
 
     def receipt(
-        self, device: str, digest: bytes, *, reason: Reason | None, detail: str, highest_sequence: int
+        self,
+        device: str,
+        digest: bytes,
+        *,
+        reason: Reason | None,
+        detail: str,
+        highest_sequence: int,
+        newest_boot: int,
     ) -> Publication:
         """The word on one message that came up from `device`: accepted where there is no `reason` against it."""
         outcome = Outcome.ACCEPTED if reason is None else Outcome.REJECTED
-        receipt = Receipt(digest, outcome, reason.value if reason else "", detail, highest_sequence)
+        receipt = Receipt(digest, outcome, reason.value if reason else "", detail, highest_sequence, newest_boot)
         topic = topics.down(self.fleet, self.shard, device)
         payload = encode_payload(receipt)
         return Publication(topic, seal(self.key, topic, Kind.RECEIPT, payload, sequence=highest_sequence))

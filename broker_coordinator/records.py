@@ -1,11 +1,12 @@
 """What the journal keeps, as values: accepted updates and versions. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from broker_coordinator.aggregation import BufferedUpdate, ServerState
+from broker_coordinator.aggregation import BufferedUpdate
+from broker_coordinator.server_state import ServerState
 from fleet_protocol.bundle import Parameter
 from fleet_protocol.codec import decode_update, read_weights
 from fleet_protocol.envelope import read_envelope
@@ -28,10 +29,10 @@ class JournalledUpdate:
     envelope: bytes
     version: int | None
 
-    def buffered(self, tensor_sizes: Sequence[int]) -> BufferedUpdate:
+    def buffered(self, shapes: Sequence[Sequence[int]]) -> BufferedUpdate:
         """The update as aggregation takes it."""
         packed = decode_payload(read_envelope(self.envelope, MAX_UPDATE_BYTES).payload, Update).packed
-        return BufferedUpdate(decode_update(packed, tensor_sizes), self.samples, self.staleness)
+        return BufferedUpdate(self.device, decode_update(packed, shapes), self.samples, self.staleness)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,6 @@ class Version:
     weights_hash: str
     velocity: bytes
 
-    def state(self, parameters: Sequence[Parameter]) -> ServerState:
-        """The version as aggregation takes it."""
-        return ServerState(read_weights(self.weights, parameters), np.frombuffer(self.velocity, "<f4"))
+    def state(self, parameters: Sequence[Parameter], remembered: Mapping[str, BufferedUpdate]) -> ServerState:
+        """The version as the next one is made from it; `remembered` as in `ServerState`."""
+        return ServerState(read_weights(self.weights, parameters), np.frombuffer(self.velocity, "<f4"), remembered)

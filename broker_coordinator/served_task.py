@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from itertools import islice
 from statistics import median
 
-from broker_coordinator.aggregation import BufferedUpdate, ServerState, contribution_of, initial_state, next_state
+from broker_coordinator.aggregation import BufferedUpdate
 from broker_coordinator.bundle_store import Bundle
 from broker_coordinator.knowledge import TaskProgress
 from broker_coordinator.records import Version
+from broker_coordinator.server_state import ServerState, initial_state, next_state
 from fleet_protocol.bundle import TaskDescription, blob_hash
 from fleet_protocol.codec import read_weights, write_weights
 from fleet_protocol.messages import Manifest
@@ -63,8 +64,7 @@ class ServedTask:
             return None
         buffer = list(islice(self.waiting, plan.buffer_size))
         updates = [waiting.update for waiting in buffer]
-        contribution = contribution_of(updates, self.state.weights.size, plan.staleness_exponent)
-        state = next_state(self.state, contribution, plan)
+        state = next_state(self.state, updates, plan)
         return NextVersion(
             version_of(self.description, self.newest.number + 1, state),
             state,

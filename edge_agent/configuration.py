@@ -22,7 +22,7 @@ class GuardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Why it may not train, though woken. A limit that is left out is not checked.
 
     `minimum_samples` are samples in the store; the rest are readings of the machine (Celsius, percent, MiB).
-    `maximum_waiting_updates` stops training while that many updates wait in the outbox.
+    No update is made that would be more than the `maximum_waiting_updates`-th in the outbox.
     """
 
     minimum_samples: PositiveInt = 16
@@ -34,9 +34,13 @@ class GuardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the training child process may use."""
+    """What the training child process may use.
+
+    With a `cpu_share` below 1 it runs for that share of the time only: for devices that get hot, or run on batteries.
+    """
 
     threads: PositiveInt = 1
+    cpu_share: Annotated[float, msgspec.Meta(ge=0.01, le=1)] = 1.0
     nice: Annotated[int, msgspec.Meta(ge=0, le=19)] = 10
     memory_limit_mib: PositiveInt = 512
     time_limit_seconds: PositiveFloat = 300.0

@@ -41,7 +41,7 @@ CREATE TABLE IF NOT EXISTS settled (
 
 @dataclass(frozen=True, slots=True)
 class TaskMemory:
-    """What a device remembers of a task between rounds. `residual` is float32 in bytes, empty for zero.
+    """What a device remembers of a task between rounds. `residual` is the error feedback's state, empty at first.
 
     `returned` are packed updates that were rejected: the next round adds them back to the residual.
     """
@@ -95,9 +95,13 @@ _OUTBOX_COLUMNS = "sequence, task, base_version, payload, envelope, digest"
 
 
 class DeviceDatabase:
-    """The agent's durable memory; one process at a time."""
+    """The agent's durable memory; one process at a time.
 
-    def __init__(self, path: Path) -> None:
+    A new one starts at `first_boot`. Drawn at random, it tells a device whose memory was wiped that it had an earlier
+    life: the coordinator has then heard another boot number from it.
+    """
+
+    def __init__(self, path: Path, first_boot: int = 1) -> None:
         try:
             self._connection = sqlite3.connect(path, isolation_level=None, timeout=1.0)
             self._connection.execute("PRAGMA locking_mode=EXCLUSIVE")
@@ -105,7 +109,7 @@ class DeviceDatabase:
             self._connection.execute("PRAGMA synchronous=FULL")
             self._connection.executescript(SCHEMA)
             with self._transaction():
-                self._increment("boot")
+                self._set_counter("boot", max(self._counter("boot") + 1, first_boot))
         except sqlite3.DatabaseError as error:
             raise ConfigurationError(
                 f"database {path}: {error}; give each agent a state_folder of its own that it may write,"
@@ -148,6 +152,7 @@ class DeviceDatabase:
         """Commit a round: residual, outbox row and sequence number together."""
         with self._transaction():
             sequence = self._increment("update_sequence")
+            self._increment("updates_made")
             envelope, digest = seal(sequence, finished.task, finished.base_version, finished.payload)
             self._connection.execute(
                 "INSERT INTO tasks VALUES (:task, :bundle, 1, :trained_through, :residual) ON CONFLICT (task) DO UPDATE"
@@ -218,10 +223,7 @@ class DeviceDatabase:
     def renumber(self, row: OutboxRow, highest_sequence: int, seal: Seal) -> OutboxRow:
         """Give a waiting update a number that the coordinator has not seen from this device's earlier life."""
         with self._transaction():
-            self._connection.execute(
-                "UPDATE counters SET value = MAX(value, ?) WHERE name = 'update_sequence'",
-                (highest_sequence,),
-            )
+            self._set_counter("update_sequence", max(highest_sequence, self._counter("update_sequence")))
             sequence = self._increment("update_sequence")
             envelope, digest = seal(sequence, row.task, row.base_version, row.payload)
             self._connection.execute(
@@ -231,13 +233,20 @@ class DeviceDatabase:
         return OutboxRow(sequence, row.task, row.base_version, row.payload, envelope, digest)
 
     def is_enrolled(self) -> bool:
-        """Whether the coordinator has ever accepted this device's enrolment."""
+        """Whether the coordinator has accepted this device, as far as it has said."""
         return self._counter("enrolled") > 0
 
-    def set_enrolled(self) -> None:
-        """Remember that it has."""
+    def set_enrolled(self, enrolled: bool) -> None:
+        """Remember whether the coordinator knows this device."""
         with self._transaction():
-            self._increment("enrolled")
+            self._set_counter("enrolled", int(enrolled))
+
+    def continue_boots(self, newest: int) -> int:
+        """Start a new boot number behind `newest`, which this device has forgotten; returns it."""
+        with self._transaction():
+            self._set_counter("boot", newest + 1)
+        self.boot = newest + 1
+        return self.boot
 
     def close(self) -> None:
         """Close the file."""
@@ -259,7 +268,8 @@ class DeviceDatabase:
         return 0 if row is None else int(row[0])
 
     def _increment(self, name: str) -> int:
-        self._connection.execute(
-            "INSERT INTO counters VALUES (?, 1) ON CONFLICT (name) DO UPDATE SET value = value + 1", (name,)
-        )
+        self._set_counter(name, self._counter(name) + 1)
         return self._counter(name)
+
+    def _set_counter(self, name: str, value: int) -> None:
+        self._connection.execute("INSERT OR REPLACE INTO counters VALUES (?, ?)", (name, value))

@@ -20,7 +20,12 @@ def refusal(settings: GuardSettings, now: Readings) -> str | None:
     """The first guard that refuses, in words with value and limit; None where all agree."""
     checks = (
         (now.stored_samples, settings.minimum_samples, False, "stored samples"),
-        (now.waiting_updates, settings.maximum_waiting_updates - 1, True, "updates waiting for a receipt"),
+        (
+            now.waiting_updates + 1,
+            settings.maximum_waiting_updates,
+            True,
+            "updates waiting for a receipt, this one included",
+        ),
         (now.temperature_celsius, settings.maximum_temperature_celsius, True, "degrees Celsius"),
         (now.battery_percent, settings.minimum_battery_percent, False, "percent of battery"),
         (now.free_memory_mib, settings.minimum_free_memory_mib, False, "MiB of free memory"),

@@ -9,14 +9,13 @@ from fleet_protocol import topics
 from fleet_protocol.envelope import Kind, digest, read_envelope, seal
 from fleet_protocol.errors import ConfigurationError, ProtocolError, Reason
 from fleet_protocol.keys import SigningKey, key_id, read_signing_key, read_verify_key
-from fleet_protocol.messages import BlobChunk, Manifest, Receipt, decode_payload
+from fleet_protocol.messages import BOOT_SHIFT, BlobChunk, Manifest, Receipt, decode_payload
 
 FROM_COORDINATOR: dict[Kind, type[msgspec.Struct]] = {
     Kind.MANIFEST: Manifest,
     Kind.BLOB_CHUNK: BlobChunk,
     Kind.RECEIPT: Receipt,
 }
-BOOT_SHIFT = 32
 
 
 def load_signing_key(path: Path) -> SigningKey:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 import random
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -20,6 +21,10 @@ BROKER_TIMEOUT_SECONDS = 15.0
 """How long the broker may take to answer a connect, subscribe or QoS 1 publish before the link counts as dead."""
 MAX_WAITING_MESSAGES = 512
 """Messages from the broker not handled yet; more are dropped, and asked for again by whoever misses them."""
+
+STABLE_SECONDS = 30.0
+"""A link that lasted this long was a good one: the next attempt starts without delay. Two devices that share a name
+throw each other out at once, and back off."""
 
 Handler = Callable[[str, bytes], None]
 
@@ -56,26 +61,27 @@ class Link:
 
     async def run(self) -> None:
         """Connect, and connect again, with full jitter, until cancelled."""
-        attempt = 0
+        loop = asyncio.get_running_loop()
+        attempt, connected_at = 0, math.inf
         while True:
             try:
                 async with self._new_client() as client:
                     for topic_filter in self._filters:
                         await client.subscribe(topic_filter, qos=1)
                     log.info("event=connected broker=%s:%d", self._broker.host, self._broker.port)
-                    attempt = 0
+                    connected_at = loop.time()
                     self._client = client
                     await self._converse(client)
             except* (aiomqtt.MqttError, LinkDownError) as group:
+                if loop.time() - connected_at > STABLE_SECONDS:
+                    attempt = 0
                 pause = delay_seconds(attempt, random.random())  # noqa: S311 - jitter, not a secret
                 where = f"{self._broker.host}:{self._broker.port}"
-                log.warning(
-                    "event=no_broker broker=%s error=%r retry_in_s=%.1f", where, str(group.exceptions[0]), pause
-                )
+                log.warning("event=no_broker broker=%s error=%r retry_in_s=%.1f", where, _innermost(group), pause)
                 attempt += 1
                 await asyncio.sleep(pause)
             finally:
-                self._client = None
+                self._client, connected_at = None, math.inf
 
     async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Publish at QoS 1 and wait for the broker's acknowledgement (which proves nothing to us).
@@ -113,11 +119,17 @@ class Link:
         return self._client
 
     async def _converse(self, client: aiomqtt.Client) -> None:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._greet())
-            async for message in client.messages:
-                if isinstance(message.payload, bytes):
-                    self._handle(message.topic.value, message.payload)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._greet())
+                async for message in client.messages:
+                    if isinstance(message.payload, bytes):
+                        self._handle(message.topic.value, message.payload)
+        except asyncio.CancelledError:
+            topic, payload = self._last_will  # a broker keeps the will to itself when a client leaves in order
+            with contextlib.suppress(aiomqtt.MqttError):
+                await client.publish(topic, payload, qos=1, retain=True)
+            raise
 
     def _new_client(self) -> aiomqtt.Client:
         topic, payload = self._last_will
@@ -156,3 +168,9 @@ class Link:
         except OSError as error:
             raise ConfigurationError(f"broker.tls {tls.authority}: {error}; check the three files") from error
         return context
+
+
+def _innermost(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error)

@@ -31,6 +31,8 @@ class Remedy(Enum):
 REMEDIES = {
     Reason.UNKNOWN_KEY: Remedy.KEEP,  # until an operator has approved this device
     Reason.REVOKED_KEY: Remedy.KEEP,
+    Reason.BAD_SIGNATURE: Remedy.KEEP,  # these two are not journalled either: taken back, a replay could count twice
+    Reason.WRONG_TOPIC: Remedy.KEEP,
     Reason.SEQUENCE_REUSED: Remedy.RENUMBER,  # this device's memory is younger than its name
 }
 """For every other reason the update goes back into the residual."""

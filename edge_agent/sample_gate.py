@@ -65,6 +65,7 @@ class Status(msgspec.Struct):
     boot: int
     versions: dict[str, int]
     samples: dict[str, int]
+    new_samples: dict[str, int]
     waiting_updates: int
     accepted_updates: int
     rejected_updates: int

@@ -100,20 +100,32 @@ class TrainingPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
 
 
 class UpdatePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a delta is compressed. `keep_fraction` of its entries travel, the rest stays in the residual."""
+    """How a delta is compressed. At most `keep_fraction` of its entries travel, the rest stays in the residual.
+
+    `selection`: the largest of the whole vector or of each tensor, those of magnitude `threshold` or more, random ones,
+    or all. `stochastic_rounding` concerns int8 and int4. `fleet_protocol.codec` has the formulas. `feedback` is how the
+    device remembers what was left out (`edge_agent.training.feedback`); `feedback_momentum` is for "momentum".
+    """
 
     keep_fraction: Fraction
-    quantisation: Literal["ternary", "float32"] = "ternary"
+    quantisation: Literal["ternary", "float32", "float16", "int8", "int4", "sign"] = "ternary"
+    selection: Literal["top_k", "top_k_per_tensor", "threshold", "random_k", "dense"] = "top_k"
+    threshold: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    stochastic_rounding: bool = False
+    feedback: Literal["residual", "momentum"] = "residual"
+    feedback_momentum: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.9
 
 
 class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the coordinator makes a version: FedBuff (Nguyen et al. 2022) with server momentum.
+    """How the coordinator makes a version out of `buffer_size` updates, with server momentum.
 
-    An update with staleness s weighs `samples * (1 + s) ** -staleness_exponent`; above `max_staleness` it is
-    refused. `max_delta_norm` bounds the Euclidean norm of one update.
+    `strategy`: `fedbuff` (Nguyen et al. 2022), or `ca2fl` (Wang et al. 2024) for devices that see very different
+    classes. An update with staleness s weighs `samples * (1 + s) ** -staleness_exponent`; above `max_staleness` it
+    is refused. `max_delta_norm` bounds the Euclidean norm of one update.
     """
 
     buffer_size: PositiveInt
+    strategy: Literal["fedbuff", "ca2fl"] = "fedbuff"
     staleness_exponent: Annotated[float, msgspec.Meta(ge=0)] = 0.5
     max_staleness: Annotated[int, msgspec.Meta(ge=0)] = 20
     server_learning_rate: PositiveFloat = 1.0
@@ -136,14 +148,14 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     files: dict[str, BlobHash]
 
     @property
-    def tensor_sizes(self) -> tuple[int, ...]:
-        """Values per parameter, in the order of the flat weight vector."""
-        return tuple(parameter.size for parameter in self.parameters)
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shape of each parameter, in the order of the flat weight vector."""
+        return tuple(tuple(parameter.shape) for parameter in self.parameters)
 
     @property
     def parameter_count(self) -> int:
         """Length of the flat weight vector."""
-        return sum(self.tensor_sizes)
+        return sum(parameter.size for parameter in self.parameters)
 
 
 def blob_hash(data: bytes) -> str:

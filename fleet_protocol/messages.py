@@ -13,6 +13,9 @@ from fleet_protocol.limits import MAX_SEQUENCE
 
 Payload = TypeVar("Payload", bound=msgspec.Struct)
 
+BOOT_SHIFT = 32
+"""What a device sends besides updates is numbered `boot << BOOT_SHIFT | counter`: it grows over the device's life."""
+
 Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQUENCE)]
 """What the device's database can hold."""
 
@@ -82,8 +85,8 @@ class Receipt(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     """The coordinator's word on one sealed message.
 
     `digest` names the exact envelope bytes, so a receipt for somebody's forgery says nothing about the real
-    message. `highest_sequence` is the highest update number journalled for the device: one whose memory was
-    wiped continues behind it.
+    message. `highest_sequence` is the highest update number journalled for the device, `newest_boot` the highest boot
+    number seen from it: a device whose memory was wiped continues behind them.
     """
 
     digest: bytes
@@ -91,6 +94,7 @@ class Receipt(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     reason: str
     detail: str
     highest_sequence: Count
+    newest_boot: Count
 
 
 def encode_payload(payload: msgspec.Struct) -> bytes:

@@ -2,8 +2,9 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
+from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
 from fleet_protocol.errors import ConfigurationError, ProtocolError
 from workbench.recipe_folder import find_recipe
 
@@ -18,6 +19,9 @@ except ModuleNotFoundError as error:
         file=sys.stderr,
     )
     raise SystemExit(2) from None
+
+if TYPE_CHECKING:
+    from broker_coordinator.knowledge import Device
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 EXPORT_NEEDS = frozenset({"torch", "onnx", "onnx_ir", "onnxscript"})
@@ -44,6 +48,65 @@ def export(
     description = export_bundle(folder, out)
     total = sum(path.stat().st_size for path in out.iterdir() if path.name in {*description.files, "task.json"})
     print(f"{out}: task {description.task}, {description.parameter_count} parameters, {total / 1000:.1f} kB")
+
+
+@app.command()
+def demo(
+    agents: Annotated[int, typer.Option(min=1, max=64, help="How many agents, each a process of its own.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Fixes who gets which samples, and how fast.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for everything that the fleet and the demo write.")] = Path(
+        "demo-run"
+    ),
+    broker: Annotated[str, typer.Option(help="auto, mosquitto, embedded, or HOST:PORT of one that runs.")] = "auto",
+) -> None:
+    """Watch a fleet learn handwritten digits on this machine, in under a minute."""
+    from workbench.demo.show import show_demo  # noqa: PLC0415 - numpy and scikit-learn take a second to import
+
+    show_demo(agents, seed, out, broker)
+
+
+@app.command()
+def decode(
+    file: Annotated[str, typer.Argument(help="A captured message, as it is or in hex; - for standard input.")],
+    topic: Annotated[str | None, typer.Option(help="The topic on which it was captured.")] = None,
+    key: Annotated[str | None, typer.Option(help="The sender's public key, 64 hex digits.")] = None,
+    database: Annotated[Path | None, typer.Option(help="The coordinator's database, for its devices' keys.")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="The task's bundle, for the shapes of its tensors.")] = None,
+) -> None:
+    """Show what a message says: who, what, from which version, how packed, and whether its signature holds.
+
+    Ends with code 1 where a check that could be made has failed.
+    """
+    from workbench.decode import Known, describe, message_bytes, parse_key  # noqa: PLC0415 - export does without numpy
+
+    known = Known(
+        topic=topic,
+        key=parse_key(key) if key else None,
+        devices=_registered_devices(database) if database else (),
+        task=parse_description(_read(bundle / DESCRIPTION_FILE)) if bundle else None,
+    )
+    described = describe(message_bytes(sys.stdin.buffer.read() if file == "-" else _read(Path(file))), known)
+    for label, words in described.lines:
+        print(f"{label:18}{words}")
+    raise typer.Exit(code=int(described.refuted))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{path}: can't be read: {error.strerror}") from error
+
+
+def _registered_devices(database: Path) -> "list[Device]":
+    from broker_coordinator.database import open_database  # noqa: PLC0415 - SQLAlchemy is for this option alone
+    from broker_coordinator.device_registry import DeviceRegistry  # noqa: PLC0415
+
+    engine = open_database(database, read_only=True)
+    try:
+        return DeviceRegistry(engine).devices()
+    finally:
+        engine.dispose()
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fleet_protocol.bundle import TrainingPlan
 from fleet_protocol.codec.sparse import FloatVector
 
 
@@ -32,12 +33,17 @@ class BatchPlan:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """The scalars of a round, as `TrainingPlan` has them; a `gradient_clip` of 0 stands for none."""
+    """The scalars of a round; a `gradient_clip` of 0 stands for none."""
 
     learning_rate: float
     weight_decay: float = 0.0
     gradient_clip: float = 0.0
     proximal: float = 0.0
+
+    @classmethod
+    def planned(cls, plan: TrainingPlan) -> "Rates":
+        """Those that a task asks for."""
+        return cls(plan.learning_rate, plan.weight_decay, plan.gradient_clip, plan.proximal)
 
 
 class TrainingEngine(Protocol):

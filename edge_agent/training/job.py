@@ -8,7 +8,7 @@ from fleet_protocol.bundle import TaskDescription
 class TrainingJob(msgspec.Struct, frozen=True):
     """One round, and what the process that runs it may use.
 
-    Paths are given as text; `residual` is float32 in bytes, empty for zero; `seed` picks the batches.
+    Paths are given as text; `residual` is the state of the error feedback, empty at first; `seed` picks the batches.
     """
 
     description: TaskDescription

@@ -21,7 +21,7 @@ class OnnxStepEngine:
     def train(
         self, weights: FloatVector, samples: Samples, plan: BatchPlan, rates: Rates
     ) -> tuple[FloatVector, FloatVector]:
-        """See `TrainingEngine.train`. A graph takes `labels` and `seed` only if its model has use for them."""
+        """See `TrainingEngine.train`. A graph takes only what its task has use for."""
         feeds = {
             "weights": weights,
             "inputs": samples.inputs,

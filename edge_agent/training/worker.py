@@ -10,6 +10,7 @@ import numpy as np
 
 from edge_agent.sample_store import fitting
 from edge_agent.training.engine import Rates, Samples, plan_batches
+from edge_agent.training.feedback import ErrorFeedback, recall
 from edge_agent.training.job import (
     TrainingFailure,
     TrainingJob,
@@ -21,10 +22,11 @@ from edge_agent.training.job import (
 from edge_agent.training.onnx_step import OnnxStepEngine
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec import decode_update, encode_update, read_weights
-from fleet_protocol.codec.sparse import FloatVector
-from fleet_protocol.codec.update_codec import Quantisation
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.limits import MIB
+
+ENCODING_STREAM = 1
+"""Keeps the random numbers of the encoder apart from those that pick the batches."""
 
 
 class RoundError(Exception):
@@ -43,10 +45,9 @@ def run_round(job: TrainingJob) -> TrainingResult:
     weights = read_weights(Path(job.weights).read_bytes(), task.parameters)
     plan = plan_batches(len(samples.labels), task.training.steps, task.training.batch_size, job.seed)
     engine = OnnxStepEngine(Path(job.train_graph), job.threads)
-    training = task.training
-    rates = Rates(training.learning_rate, training.weight_decay, training.gradient_clip, training.proximal)
-    trained, losses = engine.train(weights, samples, plan, rates)
-    total = trained - weights + gather_residual(job)
+    trained, losses = engine.train(weights, samples, plan, Rates.planned(task.training))
+    memory = remember(job)
+    total = memory.offer(trained - weights)
     if not (np.isfinite(losses).all() and np.isfinite(total).all()):
         raise RoundError(
             f"training diverged at step {int(np.argmin(np.isfinite(losses)))} of {losses.size} (learning rate"
@@ -54,14 +55,14 @@ def run_round(job: TrainingJob) -> TrainingResult:
         )
     encoded = encode_update(
         total,
-        task.tensor_sizes,
-        keep_fraction=task.update.keep_fraction,
-        quantisation=Quantisation[task.update.quantisation.upper()],
+        task.shapes,
+        task.update,
+        np.random.default_rng((job.seed, ENCODING_STREAM)),
     )
-    encoded.sent.add_to(total, scale=-1.0)
+    memory.take(encoded.sent)
     return TrainingResult(
         packed=encoded.packed,
-        residual=total.tobytes(),
+        residual=memory.state(),
         samples=len(samples.labels),
         steps=task.training.steps,
         trained_through=samples.newest,
@@ -90,13 +91,13 @@ def read_samples(path: Path, task: TaskDescription) -> Samples:
     return Samples(inputs, labels, rows[-1][0])
 
 
-def gather_residual(job: TrainingJob) -> FloatVector:
-    """The residual float32 [P], with rejected updates added back to it."""
-    count = job.description.parameter_count
-    residual = np.frombuffer(job.residual, np.float32).copy() if job.residual else np.zeros(count, np.float32)
+def remember(job: TrainingJob) -> ErrorFeedback:
+    """The memory of earlier rounds, with rejected updates given back to it."""
+    task = job.description
+    memory = recall(task.update, job.residual, task.parameter_count)
     for packed in job.returned:
-        decode_update(packed, job.description.tensor_sizes).add_to(residual)
-    return residual
+        memory.give_back(decode_update(packed, task.shapes))
+    return memory
 
 
 def confine(job: TrainingJob) -> None:

@@ -1,12 +1,15 @@
-"""A sparse vector, and the selection of the entries that are worth sending."""
+"""A sparse vector, and how the flat vector that it lies in is divided into tensors."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 FloatVector = NDArray[np.float32]
 IndexVector = NDArray[np.int64]
+Shapes = Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +28,35 @@ class SparseUpdate:
         return float(np.linalg.norm(self.values.astype(np.float64)))
 
 
-def select_top_k(vector: FloatVector, keep_fraction: float) -> IndexVector:
-    """Indices of the entries largest in magnitude, ascending: `keep_fraction` of all, at least one."""
-    kept = max(1, round(keep_fraction * vector.size))
-    if kept >= vector.size:
-        return np.arange(vector.size, dtype=np.int64)
-    top = np.argpartition(np.abs(vector), vector.size - kept)[vector.size - kept :]
-    return np.sort(top).astype(np.int64)
+@dataclass(frozen=True, slots=True)
+class TensorLayout:
+    """Tensor t is `[starts[t], starts[t + 1])` of the flat vector: `rows[t]` rows of `columns[t]` entries, row by row.
+
+    The rows of a tensor are its first axis; a vector or scalar is one row. All int64.
+    """
+
+    starts: IndexVector
+    rows: IndexVector
+    columns: IndexVector
+
+    @staticmethod
+    def of(shapes: Shapes) -> "TensorLayout":
+        """The layout of tensors of these shapes, one after the other."""
+        return _layout(tuple(map(tuple, shapes)))
+
+    @property
+    def size(self) -> int:
+        """Entries of the flat vector."""
+        return int(self.starts[-1])
+
+    def kept_per_tensor(self, indices: IndexVector) -> IndexVector:
+        """How many of the ascending `indices` lie in each tensor."""
+        cuts = np.searchsorted(indices, self.starts)
+        return cuts[1:] - cuts[:-1]
+
+
+@lru_cache(maxsize=64)
+def _layout(shapes: tuple[tuple[int, ...], ...]) -> TensorLayout:
+    sizes = np.array([np.prod(shape, dtype=np.int64) for shape in shapes])
+    rows = np.array([shape[0] if len(shape) > 1 else 1 for shape in shapes])
+    return TensorLayout(np.concatenate([[0], np.cumsum(sizes)]), rows, sizes // rows)

@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet_protocol import cbor, topics
-from fleet_protocol.bundle import DESCRIPTION_FILE, WEIGHTS_FILE, TaskDescription, parse_description
-from fleet_protocol.codec import decode_update, encode_update, read_weights
-from fleet_protocol.codec.update_codec import Quantisation
+from fleet_protocol.bundle import DESCRIPTION_FILE, WEIGHTS_FILE, TaskDescription, UpdatePlan, parse_description
+from fleet_protocol.codec import Quantisation, decode_update, encode_update, read_weights
 from fleet_protocol.configuration import BrokerSettings, parse_document
 from fleet_protocol.envelope import Kind, read_envelope, seal
 from fleet_protocol.errors import ConfigurationError, ProtocolError
@@ -36,7 +35,8 @@ BUNDLE = Path(__file__).parents[2] / "models" / "digits" / "bundle"
 TASK_JSON, WEIGHTS = (BUNDLE / DESCRIPTION_FILE).read_bytes(), (BUNDLE / WEIGHTS_FILE).read_bytes()
 DIGITS = parse_description(TASK_JSON)
 HASH = "0f" * 32
-SIZES = [40, 1, 300]
+SHAPES = [[5, 8], [], [300]]
+PARAMETERS = 341
 BROKER_TOML = b'host = "broker.local"\nport = 8883\n[tls]\nauthority = "ca.pem"\n'
 
 MESSAGES = [
@@ -46,16 +46,21 @@ MESSAGES = [
     BlobRequest(bytes(32), [0, 1, 2]),
     BlobChunk(3, b"abc"),
     Update(16, 40, 0.731, bytes(20)),
-    Receipt(bytes(16), Outcome.REJECTED, "too_stale", "made from version 1", 9),
+    Receipt(bytes(16), Outcome.REJECTED, "too_stale", "made from version 1", 9, 3),
 ]
 ENVELOPES = [
     seal(SigningKey(bytes(32)), topics.up("f", "0", "pi"), kind, encode_payload(message), sequence=3, task="digits")
     for kind, message in zip(Kind, MESSAGES, strict=True)
 ]
 PACKED = [
-    encode_update(delta.astype(np.float32), SIZES, keep_fraction=keep_fraction, quantisation=quantisation).packed
-    for delta in (np.random.default_rng(1).standard_normal(sum(SIZES)), np.ones(sum(SIZES)))
-    for keep_fraction in (0.01, 1.0)
+    encode_update(
+        delta.astype(np.float32),
+        SHAPES,
+        UpdatePlan(keep_fraction, quantisation.name.lower(), selection),
+        np.random.default_rng(2),
+    ).packed
+    for delta in (np.random.default_rng(1).standard_normal(PARAMETERS), np.ones(PARAMETERS))
+    for keep_fraction, selection in ((0.01, "top_k"), (0.3, "top_k"), (0.1, "random_k"), (1.0, "dense"))
     for quantisation in Quantisation
 ]
 TOPICS = [topics.up("f", "0", "pi"), topics.manifest("f", "digits"), topics.blob_chunk("f", HASH, 12)]
@@ -126,13 +131,13 @@ def test_cbor_has_one_encoding(data):
 @given(damaged(PACKED))
 @settings(fuzzed, max_examples=3_000)
 def test_update(data):
-    update = holds(lambda data: decode_update(data, SIZES), data)
+    update = holds(lambda data: decode_update(data, SHAPES), data)
     if update is not None:
         assert update.indices.size == update.values.size
         assert (np.diff(update.indices) > 0).all()
-        assert ((update.indices >= 0) & (update.indices < sum(SIZES))).all()
+        assert ((update.indices >= 0) & (update.indices < PARAMETERS)).all()
         assert np.isfinite(update.values).all()
-        update.add_to(np.zeros(sum(SIZES), np.float32))
+        update.add_to(np.zeros(PARAMETERS, np.float32))
 
 
 DTYPES = [b"F32", b"F64", b"F16", b"BF16", b"F8_E4M3", b"F4", b"I64", b"BOOL", b"C64"]

@@ -9,8 +9,8 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from fleet_protocol import topics
+from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import encode_update
-from fleet_protocol.codec.update_codec import Quantisation
 from fleet_protocol.envelope import Kind, digest, read_envelope, seal
 from fleet_protocol.keys import SigningKey, VerifyKey
 from fleet_protocol.limits import MAX_SEALED_CHUNK_BYTES
@@ -75,13 +75,14 @@ class SealingDevice:
         samples: int = 8,
         loss: float = 0.5,
         packed: bytes | None = None,
-        tensor_sizes: tuple[int, ...] = (32, 4),
+        shapes: tuple[tuple[int, ...], ...] = ((4, 8), (4,)),
     ) -> bytes:
         """A sealed update; its delta differs from one device and sequence to the next."""
         if packed is None:
             seed = int.from_bytes(digest(f"{self.name} {sequence}".encode()), "big")
-            delta = np.random.default_rng(seed).normal(0, 0.1, sum(tensor_sizes)).astype(np.float32)
-            packed = encode_update(delta, tensor_sizes, keep_fraction=0.5, quantisation=Quantisation.TERNARY).packed
+            generator = np.random.default_rng(seed)
+            delta = generator.normal(0, 0.1, sum(map(math.prod, shapes))).astype(np.float32)
+            packed = encode_update(delta, shapes, UpdatePlan(keep_fraction=0.5), generator).packed
         payload = encode_payload(Update(samples, 1, loss, packed))
         return self.seal(Kind.UPDATE, payload, sequence=sequence, task=task, base_version=base_version)
 

@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fleet_protocol.bundle import AggregationPlan, InputSchema, LabelSchema, TrainingPlan, UpdatePlan
 from workbench.export.bundle_writer import checked_model
@@ -43,9 +44,17 @@ def make_recipe(
     loss: str = "",
     settings: LossSettings | None = None,
     batch_norm: str = "train",
+    rates: Rates = Rates(),
 ) -> Recipe:
     """A recipe around a module, ready to be exported; every other key of task.toml is arbitrary."""
-    training = TrainingPlan(steps=STEPS, batch_size=BATCH, learning_rate=0.1)
+    training = TrainingPlan(
+        steps=STEPS,
+        batch_size=BATCH,
+        learning_rate=rates.learning_rate,
+        weight_decay=rates.weight_decay,
+        gradient_clip=0 if np.isinf(rates.gradient_clip) else rates.gradient_clip,
+        proximal=rates.proximal,
+    )
     task = TaskFile(
         "layers",
         "Layers",
@@ -141,3 +150,28 @@ def forward(module: nn.Module, inputs: Tensor, step: int) -> Tensor:
     context = LayerContext(torch.full(inputs.shape[:1], 1 / len(inputs)), torch.tensor(SEED + step))
     with exportable_layers(module, context):
         return module(inputs)
+
+
+def with_head(*layers: nn.Module) -> nn.Module:
+    """The layers, and a linear head for four classes on whatever they give."""
+    return nn.Sequential(*layers, nn.Flatten(), nn.LazyLinear(4))
+
+
+def build(make: Callable[[], nn.Module], shape: tuple[int, ...]) -> tuple[nn.Module, tuple[int, ...]]:
+    """The model, the same every time, and the shape of one sample."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        module = make().eval()
+        module(torch.zeros(2, *shape))
+        return module, shape
+
+
+def check_training(module: nn.Module, shape: tuple[int, ...]) -> None:
+    """Plain SGD on the module ends where torch's own ends, and has gone somewhere."""
+    recipe = make_recipe(module, shape)
+    before = initial_weights(recipe)
+    trained, losses = train_exported(recipe)
+    expected, expected_losses = train_with_torch(recipe, functional.cross_entropy, Rates(), torch.optim.SGD)
+    assert np.abs(trained - before).max() > 1e-3
+    np.testing.assert_allclose(trained, expected, rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(losses, expected_losses, rtol=0, atol=TOLERANCE)

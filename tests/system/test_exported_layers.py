@@ -9,15 +9,17 @@ from torch.nn import functional
 from tests.support.training import (
     TOLERANCE,
     Rates,
-    export,
+    build,
+    check_training,
     initial_weights,
     make_recipe,
     train_exported,
     train_with_torch,
+    with_head,
 )
 from workbench.export.exportable_layers import MODULUS, LayerContext, random_words
 
-IMAGE, SIGNAL, VECTOR, SEQUENCE = (2, 8, 8), (2, 16), (8,), (3, 8)
+IMAGE, SIGNAL, VECTOR = (2, 8, 8), (2, 16), (8,)
 
 
 class Residual(nn.Module):
@@ -48,53 +50,11 @@ class SqueezeExcite(nn.Module):
         return inputs * self.gates(inputs)
 
 
-class LastStep(nn.Module):
-    """A recurrent layer's output at the last step."""
-
-    def __init__(self, layer: nn.RNNBase) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return self.layer(inputs)[0][:, -1]
-
-
-class SelfAttention(nn.Module):
-    """Every step of a sequence looks at every other."""
-
-    def __init__(self, **options: bool) -> None:
-        super().__init__()
-        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
-        self.options = options
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return self.attention(inputs, inputs, inputs, **self.options)[0]
-
-
-class Encoder(nn.Module):
-    """A transformer encoder over embedded tokens, averaged over the sequence."""
-
-    def __init__(self, layers: int, dropout: float) -> None:
-        super().__init__()
-        self.embed = nn.Linear(8, 8)
-        layer = nn.TransformerEncoderLayer(8, 2, 16, dropout, activation="gelu", batch_first=True, norm_first=True)
-        self.encoder = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
-        self.register_buffer("positions", torch.linspace(-1, 1, 3).reshape(3, 1))
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return self.encoder(self.embed(inputs) + self.positions).mean(dim=1)
-
-
 class Tokens(nn.Module):
     """Numbers of any size as one of ten tokens."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         return (inputs.abs() * 4).clamp(max=9).to(torch.int64)
-
-
-def with_head(*layers: nn.Module) -> nn.Module:
-    """The layers, and a linear head for four classes on whatever they give."""
-    return nn.Sequential(*layers, nn.Flatten(), nn.LazyLinear(4))
 
 
 def between(*layers: nn.Module) -> nn.Module:
@@ -188,42 +148,16 @@ LAYERS = {
     ),
     "inverted_residual": (inverted_residual, IMAGE),
     "keyword_spotting": (keyword_spotting, (1, 12, 10)),
-    "multihead_attention": (lambda: with_head(SelfAttention(need_weights=False)), SEQUENCE),
-    "attention_weights": (lambda: with_head(SelfAttention(need_weights=True)), SEQUENCE),
-    "encoder": (lambda: with_head(Encoder(layers=1, dropout=0.2)), SEQUENCE),
-    "gru": (lambda: with_head(LastStep(nn.GRU(8, 6, batch_first=True))), SEQUENCE),
-    "gru_deep": (
-        lambda: with_head(LastStep(nn.GRU(8, 4, num_layers=2, bidirectional=True, batch_first=True))),
-        (2, 8),
-    ),
-    "lstm": (lambda: with_head(LastStep(nn.LSTM(8, 6, batch_first=True))), SEQUENCE),
 }
-
-
-def build(name: str) -> tuple[nn.Module, tuple[int, ...]]:
-    """The model of that name, the same every time, and the shape of one sample."""
-    make, shape = LAYERS[name]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(5)
-        module = make().eval()
-        module(torch.zeros(2, *shape))
-        return module, shape
 
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_layer_trains_as_torch_does(name: str):
-    module, shape = build(name)
-    recipe = make_recipe(module, shape)
-    before = initial_weights(recipe)
-    trained, losses = train_exported(recipe)
-    expected, expected_losses = train_with_torch(recipe, functional.cross_entropy, Rates(), torch.optim.SGD)
-    assert np.abs(trained - before).max() > 1e-3
-    np.testing.assert_allclose(trained, expected, rtol=0, atol=TOLERANCE)
-    np.testing.assert_allclose(losses, expected_losses, rtol=0, atol=TOLERANCE)
+    check_training(*build(*LAYERS[name]))
 
 
 def test_frozen_batch_norm_keeps_its_statistics_and_trains_the_rest():
-    module, shape = build("batch_norm2d")
+    module, shape = build(*LAYERS["batch_norm2d"])
     module[1].running_mean.uniform_(-1, 1)
     module[1].running_var.uniform_(1, 2)
     recipe = make_recipe(module, shape, batch_norm="frozen")
@@ -249,12 +183,3 @@ def test_masks_are_fair_and_different_everywhere():
         for other in draws[:number]:
             agreement = (one == other).to(torch.float64).mean()
             assert abs(agreement - (0.75**2 + 0.25**2)) < 0.02
-
-
-def test_export_leaves_the_module_as_it_was():
-    module, shape = build("encoder")
-    inputs = torch.ones(2, *shape)
-    expected = module.eval()(inputs)
-    export(make_recipe(module, shape))
-    assert not any("forward" in vars(part) for part in module.modules())
-    torch.testing.assert_close(module.eval()(inputs), expected)

@@ -17,10 +17,11 @@ from tests.support.training import (
     initial_weights,
     make_recipe,
     run_training,
+    samples,
     train_exported,
     train_with_torch,
 )
-from workbench.export.losses import LossSettings
+from workbench.export.losses import BALANCE, LossSettings
 
 CLASSES, MULTI_LABEL = LabelSchema(4), LabelSchema(4, "multi_label")
 REGRESSION, RECONSTRUCTION = LabelSchema(kind="regression", values=4), LabelSchema(kind="reconstruction")
@@ -63,6 +64,22 @@ def test_loss_trains_as_torch_does(name: str):
     np.testing.assert_allclose(losses, expected_losses, rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("per_sample", [False, True])
+@pytest.mark.parametrize("classes", [4, 60])
+def test_balanced_cross_entropy_counts_all_labels_of_the_device(classes: int, per_sample: bool):
+    """Sixty classes are more than there are samples: some have never been seen."""
+    recipe = make_recipe(perceptron(classes), (8,), label=LabelSchema(classes), loss="balanced_cross_entropy")
+    _, labels = samples(recipe)
+    counts = torch.from_numpy(np.bincount(labels, minlength=classes))
+    log_prior = BALANCE * torch.log((counts + 1) / (len(labels) + classes))
+    trained, losses = train_exported(recipe, per_sample=per_sample)
+    expected, expected_losses = train_with_torch(
+        recipe, lambda scores, chosen: functional.cross_entropy(scores + log_prior, chosen), Rates(), torch.optim.SGD
+    )
+    np.testing.assert_allclose(trained, expected, rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(losses, expected_losses, rtol=0, atol=TOLERANCE)
+
+
 def test_autoencoder_learns_its_inputs_without_labels():
     recipe = make_recipe(perceptron(outputs=8), (8,), label=RECONSTRUCTION)
     session = export(recipe)
@@ -83,10 +100,19 @@ OPTIMISERS = {
 
 @pytest.mark.parametrize("name", OPTIMISERS)
 def test_optimiser_with_every_rate_steps_as_torch_does(name: str):
-    recipe = make_recipe(perceptron(), (8,), optimiser=name)
+    recipe = make_recipe(perceptron(), (8,), optimiser=name, rates=ALL_RATES)
     trained, _ = train_exported(recipe, ALL_RATES)
     expected, _ = train_with_torch(recipe, functional.cross_entropy, ALL_RATES, OPTIMISERS[name])
     np.testing.assert_allclose(trained, expected, rtol=0, atol=TOLERANCE)
+
+
+def test_rates_that_the_task_leaves_at_zero_are_no_part_of_the_graph():
+    used = {
+        rate: {entry.name for entry in export(make_recipe(perceptron(), (8,), rates=Rates(**{rate: 0.5}))).get_inputs()}
+        for rate in ("learning_rate", "weight_decay", "gradient_clip", "proximal")
+    }
+    optional = {"weight_decay", "gradient_clip", "proximal"}
+    assert {rate: names & optional for rate, names in used.items()} == {rate: {rate} & optional for rate in used}
 
 
 def test_no_sample_contributes_more_than_the_clip_norm():

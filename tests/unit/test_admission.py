@@ -1,7 +1,6 @@
 """Admission: for everything a message can be, the one decision that follows."""
 
 import math
-import struct
 from collections import ChainMap
 
 import numpy as np
@@ -23,8 +22,8 @@ from broker_coordinator.decisions import (
     Repeated,
 )
 from broker_coordinator.knowledge import Device, DeviceState, Knowledge, TaskProgress
+from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import encode_update
-from fleet_protocol.codec.update_codec import Quantisation
 from fleet_protocol.envelope import Kind, digest
 from fleet_protocol.errors import Reason
 from fleet_protocol.limits import MAX_CONTROL_BYTES, MAX_SAMPLES_PER_UPDATE, MAX_UPDATE_BYTES
@@ -36,7 +35,7 @@ from tests.support.device import SealingDevice
 POLICY = AdmissionPolicy(FLEET, SHARD, open_enrolment=False, maximum_devices=4)
 KITCHEN, GARDEN = SealingDevice("kitchen-pi"), SealingDevice("garden-pi")
 VERSION = 5
-SIZES = (32, 4)
+SHAPES = ((4, 8), (4,))
 
 
 def approved(device: SealingDevice, **fields) -> Device:
@@ -67,15 +66,16 @@ def refusal(known: Knowledge, data: bytes, topic: str = KITCHEN.up) -> Refused:
     return decision
 
 
-def packed(values: list[float], quantisation: Quantisation = Quantisation.FLOAT32) -> bytes:
-    delta = np.zeros(sum(SIZES), np.float32)
+def packed(values: list[float], quantisation: str = "float32") -> bytes:
+    delta = np.zeros(sum(map(math.prod, SHAPES)), np.float32)
     delta[: len(values)] = values
-    return encode_update(delta, SIZES, keep_fraction=1.0, quantisation=quantisation).packed
+    plan = UpdatePlan(keep_fraction=1.0, quantisation=quantisation)
+    return encode_update(delta, SHAPES, plan, np.random.default_rng(0)).packed
 
 
 def plain(body: bytes) -> bytes:
-    """A packed update, format 1, not compressed; the bodies here are ternary: 1, kept, Rice parameter, magnitude."""
-    return b"\x01\x00" + body
+    """A packed ternary update, not compressed; the bodies here are: Rice parameter, kept, bits, scale, signs."""
+    return b"\x41" + body
 
 
 BAD_UPDATES = {
@@ -90,25 +90,25 @@ BAD_UPDATES = {
     "value not a number": ({"packed": packed([math.nan])}, Reason.NOT_FINITE),
     "value infinite": ({"packed": packed([math.inf])}, Reason.NOT_FINITE),
     "magnitude infinite": (
-        {"packed": plain(bytes([1, 1, 0]) + struct.pack("<f", math.inf) + b"\x00\x80")},
+        {"packed": plain(b"\x00\x01\x80" + b"\x80\x7f" + b"\x00")},
         Reason.NOT_FINITE,
     ),
     "norm above the bound": ({"packed": packed([11.0])}, Reason.OUT_OF_BOUNDS),
     "index stream without an end": (
-        {"packed": plain(bytes([1, 1, 0]) + struct.pack("<f", 0.5) + bytes(6))},
+        {"packed": plain(b"\x00\x01" + bytes(6))},
         Reason.MALFORMED,
     ),
-    "index beyond its tensor": (
-        {"packed": plain(bytes([1, 0, 1, 2]) + struct.pack("<f", 0.5) + bytes([0b01100000]))},
+    "index beyond the parameters": (
+        {"packed": plain(bytes([5, 1, 0b00100_01_0]) + b"\x00\x3f" + b"\x00")},
         Reason.INDEX_OUT_OF_RANGE,
     ),
-    "more entries than the tensor": ({"packed": plain(bytes([1, 33, 0]))}, Reason.WRONG_SHAPE),
+    "more entries than parameters": ({"packed": plain(bytes([0, 37]))}, Reason.WRONG_SHAPE),
     "inflating": (
-        {"packed": b"\x01\x01" + zstandard.ZstdCompressor().compress(bytes(1_000_000))},
+        {"packed": b"\x51" + zstandard.ZstdCompressor().compress(bytes(1_000_000))},
         Reason.INFLATES,
     ),
     "truncated": ({"packed": packed([1.0, 2.0])[:-3]}, Reason.MALFORMED),
-    "trailing bytes": ({"packed": packed([1.0], Quantisation.TERNARY) + b"\x00\x00"}, Reason.MALFORMED),
+    "trailing bytes": ({"packed": packed([1.0], "ternary") + b"\x00\x00"}, Reason.MALFORMED),
     "empty": ({"packed": b""}, Reason.MALFORMED),
     "unknown format": ({"packed": b"\x09\x00\x01"}, Reason.MALFORMED),
 }
@@ -142,9 +142,9 @@ HOSTILE = settings(max_examples=300, deadline=None, suppress_health_check=[Healt
 
 
 @HOSTILE
-@given(body=st.binary(max_size=60), container=st.sampled_from([0, 1]))
+@given(body=st.binary(max_size=60), container=st.integers(0x40, 0x5F))
 def test_whatever_a_device_signs_is_decided(known, body, container) -> None:
-    data = KITCHEN.update(1, base_version=VERSION, packed=bytes([1, container]) + body)
+    data = KITCHEN.update(1, base_version=VERSION, packed=bytes([container]) + body)
     assert isinstance(decide(known, data), Accepted | Refused)
 
 

@@ -11,11 +11,9 @@ from broker_coordinator.aggregation import (
     BufferedUpdate,
     Contribution,
     contribution_of,
-    initial_state,
-    next_state,
-    replay,
     staleness_weight,
 )
+from broker_coordinator.server_state import ServerState, initial_state, next_state, replay
 from fleet_protocol.bundle import AggregationPlan
 from fleet_protocol.codec import SparseUpdate
 
@@ -29,18 +27,25 @@ def buffered_updates(draw) -> BufferedUpdate:
     finite = st.floats(-10, 10, width=32)
     values = draw(st.lists(finite, min_size=len(indices), max_size=len(indices)))
     delta = SparseUpdate(np.array(indices, np.int64), np.array(values, np.float32))
-    return BufferedUpdate(delta, draw(st.integers(1, 1000)), draw(st.integers(0, 20)))
+    return BufferedUpdate(
+        draw(st.sampled_from(["attic", "barn", "cellar"])), delta, draw(st.integers(1, 1000)), draw(st.integers(0, 20))
+    )
 
 
 def dense_mean(updates: list[BufferedUpdate]) -> np.ndarray:
-    """The equation, written out with dense vectors."""
+    """FedBuff's equation, written out with dense vectors."""
     weights = [update.samples * (1 + update.staleness) ** -EXPONENT for update in updates]
-    total = np.zeros(SIZE)
-    for weight, update in zip(weights, updates, strict=True):
-        dense = np.zeros(SIZE)
-        dense[update.delta.indices] = update.delta.values
-        total += weight * dense
-    return total / sum(weights)
+    return sum(weight * dense(update) for weight, update in zip(weights, updates, strict=True)) / sum(weights)
+
+
+def dense(update: BufferedUpdate) -> np.ndarray:
+    vector = np.zeros(SIZE)
+    vector[update.delta.indices] = update.delta.values
+    return vector
+
+
+def contribution(updates: list[BufferedUpdate]) -> Contribution:
+    return contribution_of([(update.weight(EXPONENT), update.delta) for update in updates], SIZE)
 
 
 def assert_close(one: Contribution, other: Contribution) -> None:
@@ -50,21 +55,19 @@ def assert_close(one: Contribution, other: Contribution) -> None:
 
 @given(st.lists(buffered_updates(), min_size=1, max_size=8))
 def test_mean_is_the_equation(updates) -> None:
-    np.testing.assert_allclose(contribution_of(updates, SIZE, EXPONENT).mean_delta(), dense_mean(updates), atol=1e-9)
+    np.testing.assert_allclose(contribution(updates).mean_delta(), dense_mean(updates), atol=1e-9)
 
 
 @given(st.lists(buffered_updates(), max_size=9), st.data())
 def test_order_and_grouping_do_not_matter(updates, data) -> None:
-    whole = contribution_of(updates, SIZE, EXPONENT)
+    whole = contribution(updates)
     shuffled = data.draw(st.permutations(updates))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(updates)), max_size=3)))
-    shards = [
-        contribution_of(shuffled[start:end], SIZE, EXPONENT) for start, end in pairwise([0, *cuts, len(shuffled)])
-    ]
-    from_left = contribution_of([], SIZE, EXPONENT)
+    shards = [contribution(shuffled[start:end]) for start, end in pairwise([0, *cuts, len(shuffled)])]
+    from_left = contribution([])
     for shard in shards:
         from_left = from_left + shard
-    from_right = contribution_of([], SIZE, EXPONENT)
+    from_right = contribution([])
     for shard in reversed(shards):
         from_right = shard + from_right
     assert_close(from_left, whole)
@@ -82,9 +85,10 @@ def test_staleness_weight_of_the_paper() -> None:
     assert staleness_weight(7, 0.0) == 1.0
 
 
-@given(st.lists(buffered_updates(), min_size=7, max_size=7))
-def test_replay_gives_the_same_bits(updates) -> None:
-    plan = AggregationPlan(buffer_size=3, server_momentum=0.6, server_learning_rate=0.7)
+@pytest.mark.parametrize("strategy", ["fedbuff", "ca2fl"])
+@given(updates=st.lists(buffered_updates(), min_size=7, max_size=7))
+def test_replay_gives_the_same_bits(strategy, updates) -> None:
+    plan = AggregationPlan(buffer_size=3, strategy=strategy, server_momentum=0.6, server_learning_rate=0.7)
     start = initial_state(np.linspace(-1, 1, SIZE, dtype=np.float32))
     first, second = list(replay(start, updates, plan)), list(replay(start, list(updates), plan))
     assert len(first) == 2
@@ -95,13 +99,37 @@ def test_replay_gives_the_same_bits(updates) -> None:
 
 def test_momentum_step_by_hand() -> None:
     plan = AggregationPlan(buffer_size=1, server_momentum=0.5, server_learning_rate=2.0)
-    mean_of_one = Contribution(np.array([3.0, 0.0]), 3.0)
-    state = next_state(initial_state(np.zeros(2, np.float32)), mean_of_one, plan)
+    buffer = [BufferedUpdate("attic", SparseUpdate(np.array([0]), np.array([1.0], np.float32)), 3, 0)]
+    state = next_state(initial_state(np.zeros(2, np.float32)), buffer, plan)
     assert (state.velocity.tolist(), state.weights.tolist()) == ([1.0, 0.0], [2.0, 0.0])
-    state = next_state(state, mean_of_one, plan)
+    state = next_state(state, buffer, plan)
     assert (state.velocity.tolist(), state.weights.tolist()) == ([1.5, 0.0], [5.0, 0.0])
     assert state.weights.dtype == state.velocity.dtype == np.float32
 
 
 def test_buffer_that_weighs_nothing_changes_nothing() -> None:
-    assert contribution_of([], 3, EXPONENT).mean_delta().tolist() == [0, 0, 0]
+    assert contribution_of([], 3).mean_delta().tolist() == [0, 0, 0]
+
+
+@given(st.lists(buffered_updates(), min_size=4, max_size=12))
+def test_ca2fl_is_the_equation(updates) -> None:
+    """v = mean(h) + weighted mean of the buffer (delta - h), with h the last update of each device before it."""
+    earlier, buffer = updates[:-3], updates[-3:]
+    last = {update.device: update for update in earlier}
+    plan = AggregationPlan(buffer_size=3, strategy="ca2fl", staleness_exponent=EXPONENT)
+    start = ServerState(np.zeros(SIZE, np.float32), np.zeros(SIZE, np.float32), last)
+    everyone = sum(update.samples * dense(update) for update in last.values()) / sum(
+        update.samples for update in last.values()
+    )
+    corrected = sum(
+        update.weight(EXPONENT) * (dense(update) - (dense(last[update.device]) if update.device in last else 0))
+        for update in buffer
+    ) / sum(update.weight(EXPONENT) for update in buffer)
+    after = next_state(start, buffer, plan)
+    np.testing.assert_allclose(after.velocity, everyone + corrected, rtol=1e-5, atol=1e-5)
+    assert after.remembered == last | {update.device: update for update in buffer}
+
+
+def test_fedbuff_remembers_nothing() -> None:
+    buffer = [BufferedUpdate("attic", SparseUpdate(np.array([0]), np.array([1.0], np.float32)), 3, 0)]
+    assert not next_state(initial_state(np.zeros(2, np.float32)), buffer, AggregationPlan(buffer_size=1)).remembered

@@ -238,7 +238,7 @@ def test_manifest_and_enrolment_survive_a_restart(database, path):
     assert not database.is_enrolled()
     database.know_version("digits", KnownVersion(1, BUNDLE, BUNDLE))
     database.know_version("digits", KnownVersion(2, BUNDLE, OTHER_BUNDLE))
-    database.set_enrolled()
+    database.set_enrolled(True)
     database.close()
     database = DeviceDatabase(path)
     assert database.known_version("digits") == KnownVersion(2, BUNDLE, OTHER_BUNDLE)

@@ -28,7 +28,7 @@ def test_every_guard_agrees_at_its_limit():
     ("reading", "value", "words"),
     [
         ("stored_samples", 15, ("15 stored samples", "at least 16")),
-        ("waiting_updates", 8, ("8 updates waiting",)),
+        ("waiting_updates", 8, ("9 updates waiting", "at most 8")),
         ("temperature_celsius", 75.5, ("75.5 degrees", "at most 75")),
         ("battery_percent", 29.5, ("29.5 percent", "at least 30")),
         ("free_memory_mib", 63.5, ("63.5 MiB", "at least 64")),

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from broker_coordinator.admission import AdmissionPolicy
-from broker_coordinator.aggregation import replay
 from broker_coordinator.bundle_store import Bundle
 from broker_coordinator.coordinator import Coordinator
 from broker_coordinator.database import JournalUnavailableError
@@ -17,6 +16,7 @@ from broker_coordinator.journal_reader import JournalReader
 from broker_coordinator.knowledge import DeviceState
 from broker_coordinator.publications import Publication, Speaker
 from broker_coordinator.served_task import version_of
+from broker_coordinator.server_state import replay
 from fleet_protocol.bundle import AggregationPlan, Parameter
 from fleet_protocol.envelope import Kind, read_envelope
 from fleet_protocol.errors import ConfigurationError, Reason
@@ -116,8 +116,8 @@ def test_replay_of_the_journal_gives_every_version_bit_for_bit(tmp_path) -> None
             bench.restart()
         bench.coordinator.make_versions()
     description, versions = bundle.description, list(bench.journal.versions(TASK))
-    updates = [row.buffered(description.tensor_sizes) for row in bench.journal.updates(TASK)]
-    replayed = list(replay(versions[0].state(description.parameters), updates, plan))
+    updates = [row.buffered(description.shapes) for row in bench.journal.updates(TASK)]
+    replayed = list(replay(versions[0].state(description.parameters, {}), updates, plan))
     assert len(replayed) == 5
     assert versions[1:] == [version_of(description, number, state) for number, state in enumerate(replayed, 1)]
 
@@ -171,8 +171,8 @@ def test_version_is_one_transaction(tmp_path) -> None:
     bench, device = Bench(tmp_path, bundle), SealingDevice("kitchen-pi")
     bench.handle(device, device.enrolment())
     bench.said()
-    sizes = bundle.description.tensor_sizes
-    bench.handle(device, *(device.update(sequence, tensor_sizes=sizes) for sequence in (1, 2, 3)))
+    shapes = bundle.description.shapes
+    bench.handle(device, *(device.update(sequence, shapes=shapes) for sequence in (1, 2, 3)))
     bench.fill_disk()
     with pytest.raises(JournalUnavailableError):
         bench.coordinator.make_versions()
@@ -183,7 +183,7 @@ def test_version_is_one_transaction(tmp_path) -> None:
     assert [row.version for row in bench.journal.updates()] == [1, 1, 1]
     newest = bench.journal.newest_version(TASK)
     assert bench.manifests() == [Manifest(1, bundle.hash, newest.weights_hash)]
-    assert np.abs(newest.state(parameters).velocity).sum() > 0
+    assert np.abs(newest.state(parameters, {}).velocity).sum() > 0
 
 
 def test_reader_sees_a_running_coordinators_database(bench, kitchen) -> None:

@@ -29,8 +29,8 @@ WIRE_FORMS = [
     (BlobChunk(3, b"abc"), "82 03 43 616263"),
     (Update(16, 40, 0.5, b"\x01\x00"), "84 10 18 28 f9 3800 42 0100"),
     (
-        Receipt(DIGEST, Outcome.REJECTED, "too_stale", "s", 9),
-        "85 50" + "00" * 16 + "68 72656a6563746564 69 746f6f5f7374616c65 61 73 09",
+        Receipt(DIGEST, Outcome.REJECTED, "too_stale", "s", 9, 3),
+        "86 50" + "00" * 16 + "68 72656a6563746564 69 746f6f5f7374616c65 61 73 09 03",
     ),
 ]
 
@@ -63,11 +63,11 @@ def test_wire_form_stays_what_other_versions_speak(message, wire):
         (Manifest, [1, HASH + "\n", HASH]),
         (Manifest, [1, HASH, "../../../etc/passwd"]),
         (Manifest, [1, HASH, ""]),
-        (Receipt, [bytes(15), "accepted", "", "", 1]),
-        (Receipt, [bytes(32), "accepted", "", "", 1]),
-        (Receipt, [DIGEST, "perhaps", "", "", 1]),
-        (Receipt, [DIGEST, "accepted", "", "", -1]),
-        (Receipt, [DIGEST, "accepted", "", "", 2**63]),
+        (Receipt, [bytes(15), "accepted", "", "", 1, 1]),
+        (Receipt, [bytes(32), "accepted", "", "", 1, 1]),
+        (Receipt, [DIGEST, "perhaps", "", "", 1, 1]),
+        (Receipt, [DIGEST, "accepted", "", "", -1, 1]),
+        (Receipt, [DIGEST, "accepted", "", "", 2**63, 1]),
     ],
 )
 def test_payload_of_another_shape_is_refused_naming_its_kind(kind, fields):
@@ -77,7 +77,7 @@ def test_payload_of_another_shape_is_refused_naming_its_kind(kind, fields):
 
 
 def test_newer_reason_than_this_device_knows_is_still_a_receipt():
-    receipt = Receipt(DIGEST, Outcome.REJECTED, "a_reason_of_next_year", "", 1)
+    receipt = Receipt(DIGEST, Outcome.REJECTED, "a_reason_of_next_year", "", 1, 1)
     assert decode_payload(encode_payload(receipt), Receipt) == receipt
 
 

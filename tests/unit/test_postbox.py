@@ -70,11 +70,11 @@ let_pass: Callable[[float], Coroutine[None, None, None]] = asyncio.sleep
 
 
 def accept(row: OutboxRow) -> Receipt:
-    return Receipt(row.digest, Outcome.ACCEPTED, "", "", row.sequence)
+    return Receipt(row.digest, Outcome.ACCEPTED, "", "", row.sequence, 1)
 
 
 def reject(row: OutboxRow, reason: str, highest_sequence: int = 0) -> Receipt:
-    return Receipt(row.digest, Outcome.REJECTED, reason, "", highest_sequence)
+    return Receipt(row.digest, Outcome.REJECTED, reason, "", highest_sequence, 1)
 
 
 def test_accepted_update_leaves_the_outbox_and_is_never_sent_again(device):
@@ -160,10 +160,10 @@ def test_receipt_for_somebodys_forgery_says_nothing_about_ours(device):
         async with device.connected():
             await let_pass(1)
             forged = bytes(16)
-            assert not device.postbox.receive(Receipt(forged, Outcome.REJECTED, Reason.BAD_SIGNATURE, "", 0))
-            assert not device.postbox.receive(Receipt(forged, Outcome.ACCEPTED, "", "", row.sequence))
+            assert not device.postbox.receive(Receipt(forged, Outcome.REJECTED, Reason.BAD_SIGNATURE, "", 0, 1))
+            assert not device.postbox.receive(Receipt(forged, Outcome.ACCEPTED, "", "", row.sequence, 1))
             assert not device.postbox.receive(
-                Receipt(forged, Outcome.REJECTED, Reason.SEQUENCE_REUSED, "", MAX_SEQUENCE)
+                Receipt(forged, Outcome.REJECTED, Reason.SEQUENCE_REUSED, "", MAX_SEQUENCE, 1)
             )
         assert device.database.outbox() == [row]
         assert device.spool().sequence == row.sequence + 1

@@ -51,6 +51,7 @@ SUMMARY = Summary(
     downlink_bytes=1_843_221,
     updates_rejected=4,
     updates_pending=2,
+    updates_buffered=1,
     held_out_samples=359,
     parameters=9_610,
 )

@@ -21,7 +21,7 @@ DIGITS = parse_description((Path(__file__).parents[2] / "models/digits/bundle/ta
 SMALL: TaskDescription = msgspec.structs.replace(DIGITS, input=InputSchema([2], -1.0, 1.0), label=LabelSchema(3))
 UNBOUNDED = msgspec.structs.replace(SMALL, input=InputSchema([2], -1e300, 1e300))
 GOOD = b'{"task": "digits", "inputs": [0, 0.5], "label": 2}'
-STATUS = Status("pi", "sleeping", True, 3, {"digits": 7}, {"digits": 1}, 0, 5, 1)
+STATUS = Status("pi", "sleeping", True, 3, {"digits": 7}, {"digits": 1}, {"digits": 1}, 0, 5, 1)
 DEADLINE_SECONDS = 20
 
 

@@ -1,1 +1,1 @@
-"""`edgeflock demo`: a broker, a coordinator and a fleet of agents on this machine, as shipped, learning for a minute."""
+"""`edgeflock demo`: broker, coordinator and agents, as shipped, learn on this machine for a minute."""

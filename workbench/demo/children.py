@@ -2,9 +2,7 @@
 
 import asyncio
 import contextlib
-import os
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,9 +17,12 @@ class ChildFailedError(Exception):
 
 
 class Child:
-    """One program that is kept running, as systemd would keep it: `Restart=on-failure`."""
+    """One program that is kept running, as systemd would keep it: started again when a signal killed it.
 
-    def __init__(self, name: str, command: list[str], log_file: Path, announce: Callable[[str], None]) -> None:
+    Without a command it stands for a program that somebody else runs.
+    """
+
+    def __init__(self, name: str, command: list[str] | None, log_file: Path, announce: Callable[[str], None]) -> None:
         self.name = name
         self.restarts = 0
         self._command = command
@@ -39,8 +40,10 @@ class Child:
 
     async def start(self) -> None:
         """Start it, and keep it running from now on."""
-        await self._spawn()
-        self._keeper = asyncio.create_task(self._keep())
+        if self._command is None:
+            return
+        await self._spawn(self._command)
+        self._keeper = asyncio.create_task(self._keep(self._command))
 
     async def stop(self) -> None:
         """SIGTERM, then SIGKILL where that does not help."""
@@ -67,24 +70,21 @@ class Child:
         if self._keeper is not None and self._keeper.done() and not self._keeper.cancelled():
             self._keeper.result()
 
-    async def _spawn(self) -> None:
+    async def _spawn(self, command: list[str]) -> None:
         with self._log_file.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *self._command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                *command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
 
-    async def _keep(self) -> None:
+    async def _keep(self, command: list[str]) -> None:
         while self._process is not None:
-            started = time.monotonic()
             code = await self._process.wait()
             if self._stopping:
                 return
-            if code >= 0 and time.monotonic() - started < 60:
+            if code >= 0:
                 tail = self._log_file.read_text(errors="replace")[-LOG_TAIL_CHARACTERS:]
                 raise ChildFailedError(f"{self.name} ended with code {code}; the end of {self._log_file}:\n{tail}")
             self.restarts += 1
             self._announce(f"{self.name} was killed (signal {signal.Signals(-code).name}) and is started again")
             await asyncio.sleep(RESTART_PAUSE_SECONDS)
-            await self._spawn()
-
-
+            await self._spawn(command)

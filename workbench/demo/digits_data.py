@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
+from fleet_protocol.errors import ConfigurationError
+
 HELD_OUT_FRACTION = 0.2
 LARGEST_PIXEL = 16.0
 CLASSES = 10
@@ -44,7 +46,7 @@ def split_digits(devices: int, generator: np.random.Generator) -> FleetData:
     """Shuffle, hold out a fifth, split the rest by a Dirichlet distribution over the devices for each class.
 
     Raises:
-        ValueError: so many devices that no split gives each enough samples.
+        ConfigurationError: so many devices that no split gives each enough samples.
     """
     source = load_digits()
     digits = Labelled((source.data / LARGEST_PIXEL).astype(np.float32), source.target.astype(np.int64))
@@ -55,9 +57,9 @@ def split_digits(devices: int, generator: np.random.Generator) -> FleetData:
         parts = _dirichlet_split(pooled.labels, devices, generator)
         if min(map(len, parts)) >= FEWEST_SAMPLES:
             return FleetData([pooled.take(part) for part in parts], pooled, digits.take(order[:held_out_count]))
-    raise ValueError(
-        f"{devices} agents are too many: {len(pooled.labels)} digits can't be split so that each agent"
-        f" gets {FEWEST_SAMPLES}; ask for fewer --agents"
+    raise ConfigurationError(
+        f"--agents {devices}: too many; {len(pooled.labels)} digits can't be split so that each agent"
+        f" gets {FEWEST_SAMPLES}"
     )
 
 

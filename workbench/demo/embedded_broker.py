@@ -1,6 +1,6 @@
 """amqtt as a broker in a process of its own: MQTT 3.1.1 on loopback, good for a demo and nothing else.
 
-    python -m workbench.demo.embedded_broker PORT
+python -m workbench.demo.embedded_broker PORT
 """
 
 import asyncio

@@ -1,7 +1,8 @@
-"""Keys and configuration files of a demo fleet: what an operator would write, written by the operator's own commands."""
+"""Keys and configurations of a demo fleet: what an operator would write, made by the operator's own commands."""
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ COORDINATOR = """\
 fleet = "{fleet}"
 key_file = "coordinator.key"
 database = "coordinator.db"
+enrolment = "open" # a lab: whoever introduces itself is let in
 
 [broker]
 host = "{host}"
@@ -31,7 +33,7 @@ device = "{device}"
 key_file = "device.key"
 coordinator_key = "{coordinator_key}"
 state_folder = "state"
-sample_socket = "samples.sock"
+sample_socket = "{socket}"
 profile = "demo"
 
 [broker]
@@ -45,6 +47,7 @@ minimum_samples = {new_samples}
 recheck_seconds = 1.0
 
 [worker]
+nice = 0
 cpu_share = {cpu_share:.2f}
 
 [[tasks]]
@@ -59,20 +62,16 @@ class CommandFailedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DeviceFiles:
-    """One device's folder."""
+    """One device's folder. Its socket stands elsewhere: the path of a Unix socket has room for 107 characters."""
 
     name: str
     folder: Path
+    socket: Path
 
     @property
     def configuration(self) -> Path:
         """Its agent.toml."""
         return self.folder / "agent.toml"
-
-    @property
-    def socket(self) -> Path:
-        """Where its samples go."""
-        return self.folder / "samples.sock"
 
     @property
     def database(self) -> Path:
@@ -92,37 +91,44 @@ class FleetFiles:
         """The coordinator.toml."""
         return self.folder / "coordinator.toml"
 
+    @property
+    def coordinator_database(self) -> Path:
+        """The journal and the versions."""
+        return self.folder / "coordinator.db"
+
+
+def plan_files(folder: Path, sockets: Path, agents: int) -> FleetFiles:
+    """Where everything will be: one folder per device in `folder`, one socket per device in `sockets`."""
+    names = [f"pi-{number:02}" for number in range(1, agents + 1)]
+    return FleetFiles(folder, [DeviceFiles(name, folder / name, sockets / name) for name in names])
+
 
 async def write_fleet(
-    folder: Path, broker: BrokerPlan, bundle: Path, cpu_shares: list[float], new_samples: int
-) -> FleetFiles:
-    """Make keys, write configurations, approve every device.
+    files: FleetFiles, broker: BrokerPlan, bundle: Path, cpu_shares: Sequence[float], new_samples: int
+) -> None:
+    """Make every key and write every configuration.
 
     Raises:
-        CommandFailedError: `keygen` or `devices approve` failed.
+        CommandFailedError: `keygen` failed.
     """
     address = {"fleet": FLEET, "host": broker.host, "port": broker.port, "protocol": broker.protocol}
-    coordinator_key = await run_command("broker_coordinator.cli", "keygen", str(folder / "coordinator.key"))
-    files = FleetFiles(folder, [])
+    coordinator_key = await run_command("broker_coordinator.cli", "keygen", str(files.folder / "coordinator.key"))
     files.coordinator_configuration.write_text(COORDINATOR.format(bundle=bundle, **address))
-    for number, cpu_share in enumerate(cpu_shares, start=1):
-        device = DeviceFiles(f"pi-{number:02}", folder / f"pi-{number:02}")
+    for device, cpu_share in zip(files.devices, cpu_shares, strict=True):
         device.folder.mkdir()
-        public_key = await run_command("edge_agent.cli", "keygen", str(device.folder / "device.key"))
         device.configuration.write_text(
             AGENT.format(
                 device=device.name,
                 coordinator_key=coordinator_key,
+                socket=device.socket,
                 cpu_share=cpu_share,
                 new_samples=new_samples,
                 task=TASK,
                 **address,
             )
         )
-        approve = ("devices", "--config", str(files.coordinator_configuration), "approve", device.name, public_key)
-        await run_command("broker_coordinator.cli", *approve)
-        files.devices.append(device)
-    return files
+    keys = [str(device.folder / "device.key") for device in files.devices]
+    await asyncio.gather(*(run_command("edge_agent.cli", "keygen", key) for key in keys))
 
 
 async def run_command(module: str, *arguments: str) -> str:

@@ -25,6 +25,8 @@ class Summary(msgspec.Struct, frozen=True):
     updates_rejected: int
     updates_pending: int
     """Made by a device but not yet receipted when the run ended: still safe in that device's outbox."""
+    updates_buffered: int
+    """Journalled, and waiting for enough others to make a version."""
     held_out_samples: int
     parameters: int
 

@@ -23,6 +23,7 @@ class Observer:
         self.uplink: Counter[str] = Counter()
         self.downlink_bytes = 0
         self.subscribed = asyncio.Event()
+        self.manifest_heard = asyncio.Event()
 
     @property
     def uplink_bytes(self) -> int:
@@ -46,9 +47,11 @@ class Observer:
             await asyncio.sleep(RECONNECT_SECONDS)
 
     def _count(self, message: aiomqtt.Message) -> None:
+        parts = message.topic.value.split("/")
+        if parts[-2] == "task":
+            self.manifest_heard.set()
         if message.retain or not isinstance(message.payload, bytes):
             return  # what the broker repeats to a new subscriber was counted when it was published
-        parts = message.topic.value.split("/")
         if parts[-1] in UPLINK_LEAVES:
             self.uplink[parts[-2]] += len(message.payload)
         else:

@@ -19,6 +19,8 @@ Tensors = dict[str, Tensor]
 
 STATE = "state."
 """Prefix of what the optimiser carries from step to step."""
+LOG_PRIOR = "log_prior"
+"""What a loss that balances classes adds to the scores, f32[C]."""
 
 
 def training_step(recipe: Recipe, names: Sequence[str], *, per_sample: bool) -> GraphFunction:
@@ -27,6 +29,7 @@ def training_step(recipe: Recipe, names: Sequence[str], *, per_sample: bool) -> 
     The function returns the updated weights f32[T], the optimiser's state, the updated buffers f32[S] if there are
     any, and `row_losses` f32[B]. What it minimises is `sum(row_weights * row_losses)` plus FedProx's proximal term
     (Li et al. 2020, equation 2); weights that add up to 1 over the real rows and are 0 on padding make that a mean.
+    A loss that balances classes sees the scores with `log_prior` f32[C] added to them.
 
     `per_sample` clips the gradient of each row by itself before they are added up (Abadi et al. 2016, algorithm 1,
     without the noise); otherwise their sum is clipped.
@@ -35,13 +38,14 @@ def training_step(recipe: Recipe, names: Sequence[str], *, per_sample: bool) -> 
 
     def step(*tensors: Tensor) -> tuple[Tensor, ...]:
         named = dict(zip(names, tensors, strict=True))
-        weights, limit = named["weights"], named["gradient_clip"]
+        weights = named["weights"]
         gradient, row_losses, buffers = (_per_sample_gradient if per_sample else _gradient)(recipe, named)
-        gradient = gradient + named["proximal"] * (weights - named["anchor"])
-        if not per_sample:
-            gradient = clipped(gradient, limit)
+        if "proximal" in named:
+            gradient = gradient + named["proximal"] * (weights - named["anchor"])
+        if "gradient_clip" in named and not per_sample:
+            gradient = clipped(gradient, named["gradient_clip"])
         state = [named[name] for name in names if name.startswith(STATE)]
-        rates = Rates(named["learning_rate"], named["weight_decay"], momentum)
+        rates = Rates(named["learning_rate"], named.get("weight_decay"), momentum)
         return (*update(weights, gradient, state, rates), *buffers, row_losses)
 
     return step
@@ -83,7 +87,7 @@ def _gradient(recipe: Recipe, named: Tensors) -> tuple[Tensor, Tensor, list[Tens
     def losses_of(*values: Tensor) -> tuple[Tensor, Tensors]:
         given = dict(zip(tensors, values, strict=True)) | buffers
         scores = _scores(recipe, given, named["inputs"], context)
-        return recipe.row_loss(scores, named.get("labels", named["inputs"])), context.updated
+        return _row_loss(recipe, named, scores, named.get("labels", named["inputs"])), context.updated
 
     # A vector-Jacobian product instead of `grad` of a mean: the weights enter as the cotangent of the rows, which
     # spares the step the mean and its backward pass.
@@ -101,7 +105,7 @@ def _per_sample_gradient(recipe: Recipe, named: Tensors) -> tuple[Tensor, Tensor
     def loss_of(values: Tensors, inputs: Tensor, label: Tensor, row: Tensor) -> Tensor:
         context = LayerContext(seed=named.get("seed"), row=row)
         scores = _scores(recipe, values | buffers, inputs.unsqueeze(0), context)
-        return recipe.row_loss(scores, label.unsqueeze(0)).squeeze(0)
+        return _row_loss(recipe, named, scores, label.unsqueeze(0)).squeeze(0)
 
     rows = torch.arange(labels.shape[0])
     gradients, row_losses = vmap(grad_and_value(loss_of), in_dims=(None, 0, 0, 0))(
@@ -112,6 +116,11 @@ def _per_sample_gradient(recipe: Recipe, named: Tensors) -> tuple[Tensor, Tensor
     scales = named["row_weights"] * torch.clamp(named["gradient_clip"] / norms, max=1)
     kept = [named["buffers"]] if buffers else []
     return (scales.unsqueeze(0) @ matrix).squeeze(0), row_losses, kept
+
+
+def _row_loss(recipe: Recipe, named: Tensors, scores: Tensor, labels: Tensor) -> Tensor:
+    """The loss as training sees it."""
+    return recipe.row_loss(scores + named[LOG_PRIOR] if recipe.loss.balances_classes else scores, labels)
 
 
 def _trainable(recipe: Recipe, named: Tensors) -> Tensors:

@@ -19,7 +19,7 @@ class Rates:
     """What an optimiser is told besides the gradient: f32[] each, but for `momentum`, which the graph is made for."""
 
     learning_rate: Tensor
-    weight_decay: Tensor
+    weight_decay: Tensor | None
     momentum: float
 
 
@@ -65,7 +65,7 @@ def adam(weights: Tensor, gradient: Tensor, state: Sequence[Tensor], rates: Rate
 def adamw(weights: Tensor, gradient: Tensor, state: Sequence[Tensor], rates: Rates) -> tuple[Tensor, ...]:
     """Adam with weight decay beside the gradient: Loshchilov & Hutter 2019, algorithm 2."""
     step, state = _adam_step(gradient, state)
-    return weights - rates.learning_rate * (step + rates.weight_decay * weights), *state
+    return weights - rates.learning_rate * _decayed(step, weights, rates), *state
 
 
 OPTIMISERS: dict[str, Optimiser] = {
@@ -83,7 +83,7 @@ def clipped(gradient: Tensor, limit: Tensor) -> Tensor:
 
 
 def _decayed(gradient: Tensor, weights: Tensor, rates: Rates) -> Tensor:
-    return gradient + rates.weight_decay * weights
+    return gradient if rates.weight_decay is None else gradient + rates.weight_decay * weights
 
 
 def _adam_step(gradient: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:

@@ -23,7 +23,7 @@ from fleet_protocol.bundle import (
 from fleet_protocol.configuration import parse_document
 from fleet_protocol.errors import ConfigurationError
 from workbench.export.exportable_layers import changing_buffers
-from workbench.export.losses import LOSSES, LossSettings
+from workbench.export.losses import LOSSES, Loss, LossSettings
 from workbench.recipe_folder import TASK_FILE
 
 MODEL_FILE = "model.py"
@@ -64,9 +64,14 @@ class Recipe:
     task: TaskFile
     module: nn.Module
 
+    @property
+    def loss(self) -> Loss:
+        """The loss that the task names."""
+        return LOSSES[self.task.loss]
+
     def row_loss(self, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """The loss that the task names, with its settings: one number per row."""
-        return LOSSES[self.task.loss].rows(scores, labels, self.task.loss_settings)
+        """That loss with its settings: one number per row."""
+        return self.loss.rows(scores, labels, self.task.loss_settings)
 
     @property
     def parameters(self) -> list[Parameter]:

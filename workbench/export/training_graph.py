@@ -9,6 +9,8 @@ What is carried, and where it comes from:
 * The optimiser's state is made of zeros before the first step and dropped after the last.
 * A model with dropout has one more input, `seed` i64[]. Step k hashes `seed + k` into its masks, so the same seed
   gives the same round on every machine.
+
+A loss that balances classes reads `log_prior`, which is counted from all labels once, before the first step.
 """
 
 from collections.abc import Sequence
@@ -18,7 +20,8 @@ import torch
 from onnx import GraphProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from workbench.export.exportable_layers import has_dropout
-from workbench.export.gradients import STATE, training_step
+from workbench.export.gradients import LOG_PRIOR, STATE, training_step
+from workbench.export.losses import BALANCE
 from workbench.export.onnx_conversion import convert
 from workbench.export.optimisers import OPTIMISERS
 from workbench.export.recipe import Recipe
@@ -27,7 +30,7 @@ from workbench.export.tracing import BATCH, GraphInput
 STEP = "step."
 """Prefix of the values inside one step."""
 RATES = ("weight_decay", "gradient_clip", "proximal")
-"""Scalar inputs that are the same in every step."""
+"""Scalar inputs that are the same in every step, each only if the task makes use of it."""
 
 
 def training_graph(recipe: Recipe, *, per_sample: bool = False) -> GraphProto:
@@ -36,7 +39,8 @@ def training_graph(recipe: Recipe, *, per_sample: bool = False) -> GraphProto:
     Inputs: `weights` f32[P], `inputs` f32[N, *shape], `labels` i64[N] or f32[N, C] (none if the inputs are the
     target), `batches` i64[K, B] (rows of `inputs`), `mask` f32[K, B] (1 real, 0 padding), and f32[] each
     `learning_rate`, `weight_decay`, `gradient_clip` (the largest Euclidean norm of a gradient; infinity for none),
-    `proximal` (FedProx's coefficient; 0 turns it off); `seed` i64[] only if the model has dropout. Outputs:
+    `proximal` (FedProx's coefficient), the last three only where the task's plan isn't 0: what multiplies by 0 would
+    be a fifth of a small model's step. `seed` i64[] only if the model has dropout. Outputs:
     `trained_weights` f32[P] after K steps, `losses` f32[K], each the mean over the real rows of its mini-batch. A
     mini-batch of padding alone leaves the weights as they are and has loss 0. N, K and B are free at run time.
     """
@@ -47,10 +51,14 @@ def training_graph(recipe: Recipe, *, per_sample: bool = False) -> GraphProto:
         inputs=[_tensor("weights", [total])],
         outputs=[_tensor("trained_weights", [total]), _tensor("losses", ["K"])],
     )
-    graph.input.extend([*_data(recipe), *(_tensor(name, []) for name in ("learning_rate", *RATES))])
+    graph.input.extend(
+        [*_data(recipe), *(_tensor(name, []) for name in ("learning_rate", *_rates(recipe, per_sample=per_sample)))]
+    )
     if has_dropout(recipe.module):
         graph.input.append(_tensor("seed", [], TensorProto.INT64))
     _weigh_rows(graph)
+    if recipe.loss.balances_classes:
+        _count_classes(graph, recipe.task.label.classes)
     carried = _initial_values(graph, recipe)
     scanned = _scan_inputs(graph, recipe)
     kept = ["weights", "buffers"] if "buffers" in carried else ["weights"]
@@ -71,7 +79,7 @@ def training_graph(recipe: Recipe, *, per_sample: bool = False) -> GraphProto:
     return graph
 
 
-def step_inputs(recipe: Recipe) -> list[GraphInput]:
+def step_inputs(recipe: Recipe, *, per_sample: bool = False) -> list[GraphInput]:
     """The named values that one step is a function of: what is carried, the mini-batch, the rates."""
     trainable, buffers = _sizes(recipe)
     optimiser, label = OPTIMISERS[recipe.task.training.optimiser], recipe.task.label
@@ -85,8 +93,15 @@ def step_inputs(recipe: Recipe) -> list[GraphInput]:
     elif label.outputs:
         inputs.append(GraphInput("labels", (BATCH, label.outputs)))
     inputs += [GraphInput("row_weights", (BATCH,)), GraphInput("learning_rate", ())]
-    inputs += [GraphInput(name, ()) for name in RATES]
+    inputs += [GraphInput(name, ()) for name in _rates(recipe, per_sample=per_sample)]
+    inputs += [GraphInput(LOG_PRIOR, (label.classes,))] * recipe.loss.balances_classes
     return inputs + [GraphInput("seed", (), torch.int64)] * has_dropout(recipe.module)
+
+
+def _rates(recipe: Recipe, *, per_sample: bool) -> list[str]:
+    """Those of `RATES` that the task makes use of."""
+    clips = ["gradient_clip"] if per_sample else []
+    return [name for name in RATES if name in clips or getattr(recipe.task.training, name)]
 
 
 def _sizes(recipe: Recipe) -> tuple[int, int]:
@@ -116,6 +131,29 @@ def _weigh_rows(graph: GraphProto) -> None:
             helper.make_node("Div", ["mask", "rows.at_least_one"], ["row_weights"]),
             helper.make_node("ReduceMax", ["mask", "axis.rows"], ["any.rows"], keepdims=0),
             helper.make_node("Mul", ["any.rows", "learning_rate"], ["rates"]),
+        ]
+    )
+
+
+def _count_classes(graph: GraphProto, classes: int) -> None:
+    """Add `log_prior` f32[C]: `BALANCE` times the log of the frequencies of all labels, each class counted once more.
+
+    Laplace's rule keeps a class that this device has never seen finite.
+    """
+    _constant(graph, "classes", np.int64(classes))
+    _constant(graph, "off_on", np.array([0, 1], dtype=np.float32))
+    _constant(graph, "axis.samples", [0])
+    _constant(graph, "once_more", np.float32(1))
+    _constant(graph, "balance", np.float32(BALANCE))
+    graph.node.extend(
+        [
+            helper.make_node("OneHot", ["labels", "classes", "off_on"], ["labels.one_hot"]),
+            helper.make_node("ReduceSum", ["labels.one_hot", "axis.samples"], ["class.counts"], keepdims=0),
+            helper.make_node("Add", ["class.counts", "once_more"], ["class.smoothed"]),
+            helper.make_node("ReduceSum", ["class.smoothed"], ["class.total"], keepdims=1),
+            helper.make_node("Div", ["class.smoothed", "class.total"], ["class.prior"]),
+            helper.make_node("Log", ["class.prior"], ["class.log_prior"]),
+            helper.make_node("Mul", ["class.log_prior", "balance"], [LOG_PRIOR]),
         ]
     )
 
@@ -157,10 +195,13 @@ def _scan_inputs(graph: GraphProto, recipe: Recipe) -> dict[str, str]:
 
 
 def _scan_body(recipe: Recipe, carried: dict[str, str], scanned: dict[str, str], *, per_sample: bool) -> GraphProto:
-    """One step on one mini-batch. It reads `inputs`, the weights before the Scan and rates from the graph around it."""
-    entries = step_inputs(recipe)
+    """One step on one mini-batch.
+
+    It reads `inputs`, the weights before the Scan, `log_prior` and the rates from the graph around it.
+    """
+    entries = step_inputs(recipe, per_sample=per_sample)
     names = [entry.name for entry in entries]
-    outer = {"anchor": carried["weights"]} | {name: name for name in RATES}
+    outer = {"anchor": carried["weights"]} | {name: name for name in (*RATES, LOG_PRIOR)}
     inner = [GraphInput(outer.get(entry.name, STEP + entry.name), entry.shape, entry.dtype) for entry in entries]
     outputs = [*(f"{STEP}new.{name}" for name in carried), f"{STEP}row_losses"]
     body = convert(training_step(recipe, names, per_sample=per_sample), inner, outputs)

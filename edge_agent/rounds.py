@@ -1,0 +1,175 @@
+"""Rounds: a trigger fires, the guards agree, a version is fetched, the worker trains, the result is spooled."""
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Callable
+
+from edge_agent import machine
+from edge_agent.configuration import AgentConfiguration, TaskSettings
+from edge_agent.device_database import DeviceDatabase, Seal, SpooledRound
+from edge_agent.guards import Readings, refusal
+from edge_agent.lifecycle import Event, Lifecycle, State
+from edge_agent.link import LinkDownError
+from edge_agent.sample_store import SampleStore
+from edge_agent.training.job import TrainingFailure, TrainingJob, TrainingResult
+from edge_agent.training.supervisor import train_in_child
+from edge_agent.version_follower import ReadyVersion, VersionFollower, VersionUnavailableError
+from fleet_protocol.messages import Update, encode_payload
+
+log = logging.getLogger(__name__)
+
+
+class RoundFailedError(Exception):
+    """The worker reported a failure; nothing has changed."""
+
+
+class Rounds:
+    """The training side of an agent: one round at a time, over all its tasks."""
+
+    def __init__(
+        self,
+        configuration: AgentConfiguration,
+        database: DeviceDatabase,
+        samples: SampleStore,
+        versions: VersionFollower,
+        *,
+        seal: Seal,
+        spooled: Callable[[], None],
+    ) -> None:
+        self._configuration = configuration
+        self._database = database
+        self._samples = samples
+        self._versions = versions
+        self._seal = seal
+        self._spooled = spooled
+        self._lifecycle = Lifecycle()
+        self._wake = asyncio.Event()
+        self._recheck: asyncio.TimerHandle | None = None
+        self._new_samples = {task.name: self._count_new(task.name) for task in configuration.tasks}
+
+    @property
+    def state(self) -> State:
+        """What the training side does right now."""
+        return self._lifecycle.state
+
+    @property
+    def new_samples(self) -> dict[str, int]:
+        """Per task, samples that no round has seen."""
+        return dict(self._new_samples)
+
+    def sample_arrived(self, task: str) -> None:
+        """Count a sample, and wake up where it fires a trigger; not while a fired one waits for a better moment."""
+        self._new_samples[task] += 1
+        due = any(self._is_due(settings) for settings in self._configuration.tasks if settings.name == task)
+        if due and self._recheck is None:
+            self._wake.set()
+
+    def look_again(self) -> None:
+        """Something changed that may let a fired trigger through: a link, a version, a receipt."""
+        if self._recheck is not None:
+            self._recheck.cancel()
+            self._recheck = None
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Sleep, wake, train; until cancelled."""
+        self._wake.set()
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            for task in self._configuration.tasks:
+                while self._is_due(task) and await self._run_round(task.name):
+                    pass
+
+    def _is_due(self, task: TaskSettings) -> bool:
+        return self._new_samples[task.name] >= task.trigger.new_samples
+
+    async def _run_round(self, task: str) -> bool:
+        """One pass through the life cycle; whether an update was spooled."""
+        self._lifecycle.advance(Event.TRIGGER_FIRED)
+        if refused := refusal(self._configuration.guards, self._readings(task)):
+            return self._put_off(Event.GUARD_REFUSED, "guard_refused", task, refused)
+        self._lifecycle.advance(Event.GUARDS_AGREED)
+        try:
+            version = await self._versions.ready_version(task)
+        except (VersionUnavailableError, LinkDownError) as error:
+            return self._put_off(Event.VERSION_UNAVAILABLE, "no_version", task, str(error))
+        self._lifecycle.advance(Event.VERSION_READY)
+        try:
+            await self._train(task, version)
+        except (RoundFailedError, sqlite3.Error, OSError) as error:
+            return self._put_off(Event.ROUND_FAILED, "round_dropped", task, str(error))
+        self._lifecycle.advance(Event.ROUND_SPOOLED)
+        self._new_samples[task] = self._count_new(task)
+        self._spooled()
+        self._versions.forget_unused([settings.name for settings in self._configuration.tasks])
+        return True
+
+    def _put_off(self, event: Event, name: str, task: str, reason: str) -> bool:
+        """Go back to sleep with a trigger that has fired; it is looked at again when something changes, or later."""
+        self._lifecycle.advance(event)
+        log.warning("event=%s task=%s reason=%r", name, task, reason)
+        if self._recheck is None:
+            loop = asyncio.get_running_loop()
+            self._recheck = loop.call_later(self._configuration.guards.recheck_seconds, self.look_again)
+        return False
+
+    async def _train(self, task: str, version: ReadyVersion) -> None:
+        if dropped := self._samples.drop_misfits(version.description):
+            log.warning("event=samples_dropped task=%s count=%d reason='do not fit the schema'", task, dropped)
+        memory = self._database.memory(task, version.bundle)
+        settings = self._configuration.worker
+        job = TrainingJob(
+            description=version.description,
+            train_graph=str(version.train_graph),
+            weights=str(version.weights),
+            sample_store=str(self._samples.path),
+            residual=memory.residual,
+            returned=[packed for _, packed in memory.returned],
+            seed=memory.rounds,
+            threads=settings.threads,
+            nice=settings.nice,
+            memory_limit_mib=settings.memory_limit_mib,
+        )
+        verdict = await train_in_child(job, settings)
+        if isinstance(verdict, TrainingFailure):
+            raise RoundFailedError(verdict.error)
+        row = self._database.spool(
+            SpooledRound(
+                task=task,
+                bundle=version.bundle,
+                base_version=version.number,
+                trained_through=verdict.trained_through,
+                packed=verdict.packed,
+                payload=update_payload(verdict),
+                residual=verdict.residual,
+                returned=tuple(sequence for sequence, _ in memory.returned),
+            ),
+            self._seal,
+        )
+        log.info(
+            "event=update_spooled task=%s version=%d sequence=%d bytes=%d loss=%.4f",
+            task,
+            version.number,
+            row.sequence,
+            len(row.envelope),
+            verdict.loss,
+        )
+
+    def _readings(self, task: str) -> Readings:
+        return Readings(
+            stored_samples=self._samples.count(task),
+            waiting_updates=self._database.waiting(),
+            temperature_celsius=machine.temperature_celsius(),
+            battery_percent=machine.battery_percent(),
+            free_memory_mib=machine.free_memory_mib(),
+        )
+
+    def _count_new(self, task: str) -> int:
+        return self._samples.count_after(task, self._database.trained_through(task))
+
+
+def update_payload(result: TrainingResult) -> bytes:
+    """The payload of an update. A loss of three digits is enough to watch training by, and travels in few bytes."""
+    return encode_payload(Update(result.samples, result.steps, round(result.loss, 3), result.packed))

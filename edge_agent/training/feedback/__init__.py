@@ -1,0 +1,26 @@
+"""Error feedback: what compression leaves out of one update is remembered for the next ones.
+
+Chosen in task.toml by `feedback`; one short file each. Sparse Ternary Compression (Sattler et al. 2019) is `residual`
+with top-k selection and ternary values, which is the default.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from edge_agent.training.feedback.interface import ErrorFeedback
+from edge_agent.training.feedback.momentum import MomentumFeedback
+from edge_agent.training.feedback.residual import ResidualFeedback
+from fleet_protocol.bundle import UpdatePlan
+
+FEEDBACKS: Final[Mapping[str, type[ResidualFeedback] | type[MomentumFeedback]]] = {
+    "residual": ResidualFeedback,
+    "momentum": MomentumFeedback,
+}
+
+
+def recall(plan: UpdatePlan, state: bytes, parameters: int) -> ErrorFeedback:
+    """The task's error feedback as the last round left it; an empty `state` is a device's first round."""
+    return FEEDBACKS[plan.feedback](plan, state, parameters)
+
+
+__all__ = ["FEEDBACKS", "ErrorFeedback", "recall"]

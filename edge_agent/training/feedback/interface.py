@@ -1,0 +1,26 @@
+"""What any error feedback does in a round: give back, offer, take, and be written down."""
+
+from typing import Protocol
+
+from fleet_protocol.codec import SparseUpdate
+from fleet_protocol.codec.sparse import FloatVector
+
+
+class ErrorFeedback(Protocol):
+    """The memory of one task on one device. All vectors are float32 of the task's parameter count."""
+
+    def give_back(self, rejected: SparseUpdate) -> None:
+        """Remember an update that was sent and not applied."""
+        ...
+
+    def offer(self, delta: FloatVector) -> FloatVector:
+        """What is to be compressed after a round that changed the weights by `delta`."""
+        ...
+
+    def take(self, sent: SparseUpdate) -> None:
+        """Forget what the receiver will decode."""
+        ...
+
+    def state(self) -> bytes:
+        """What the next round starts from."""
+        ...

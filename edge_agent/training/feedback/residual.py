@@ -1,0 +1,31 @@
+"""Plain error feedback (Seide et al. 2014; Karimireddy et al. 2019, algorithm 2): the residual joins the next delta."""
+
+import numpy as np
+
+from fleet_protocol.bundle import UpdatePlan
+from fleet_protocol.codec import SparseUpdate
+from fleet_protocol.codec.sparse import FloatVector
+
+
+class ResidualFeedback:
+    """All deltas add up to all updates that were applied, plus the residual."""
+
+    def __init__(self, _: UpdatePlan, state: bytes, parameters: int) -> None:
+        self._residual = np.frombuffer(state, np.float32).copy() if state else np.zeros(parameters, np.float32)
+
+    def give_back(self, rejected: SparseUpdate) -> None:
+        """See `ErrorFeedback`."""
+        rejected.add_to(self._residual)
+
+    def offer(self, delta: FloatVector) -> FloatVector:
+        """See `ErrorFeedback`."""
+        self._residual += delta
+        return self._residual
+
+    def take(self, sent: SparseUpdate) -> None:
+        """See `ErrorFeedback`."""
+        sent.add_to(self._residual, scale=-1.0)
+
+    def state(self) -> bytes:
+        """The residual, as float32."""
+        return self._residual.tobytes()

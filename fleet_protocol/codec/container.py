@@ -1,0 +1,79 @@
+"""Stage 4, zstd where it pays: one byte that says what follows, and the body, plain or as one zstd frame."""
+
+from dataclasses import dataclass
+
+import zstandard
+
+from fleet_protocol.codec.quantisation import Quantisation
+from fleet_protocol.errors import ProtocolError, Reason
+from fleet_protocol.limits import KIB
+
+FORMAT = 2
+_FORMAT_SHIFT, _ZSTD, _BY_COLUMN, _QUANTISATION = 5, 0x10, 0x08, 0x07
+
+_THOROUGH_LEVEL, _QUICK_LEVEL = 19, 3
+_THOROUGH_UP_TO = 64 * KIB
+"""Bytes up to which the slowest level takes a few milliseconds at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class FirstByte:
+    """What a packed update says of itself before anything else."""
+
+    quantisation: Quantisation
+    by_column: bool
+    compressed: bool
+
+
+def contain(body: bytes, quantisation: Quantisation, *, by_column: bool) -> bytes:
+    """The body behind its first byte, compressed if that is shorter."""
+    first = FORMAT << _FORMAT_SHIFT | (_BY_COLUMN if by_column else 0) | quantisation
+    level = _THOROUGH_LEVEL if len(body) <= _THOROUGH_UP_TO else _QUICK_LEVEL
+    compressed = zstandard.ZstdCompressor(level=level, write_checksum=False).compress(body)
+    if len(compressed) < len(body):
+        return bytes([first | _ZSTD]) + compressed
+    return bytes([first]) + body
+
+
+def read_first_byte(packed: bytes) -> FirstByte:
+    """What the first byte says.
+
+    Raises:
+        ProtocolError: `MALFORMED`.
+    """
+    if not packed or packed[0] >> _FORMAT_SHIFT != FORMAT or packed[0] & _QUANTISATION not in tuple(Quantisation):
+        raise ProtocolError(Reason.MALFORMED, f"update starts with {packed[:1].hex()!r}, not with a known format")
+    first = packed[0]
+    return FirstByte(Quantisation(first & _QUANTISATION), bool(first & _BY_COLUMN), bool(first & _ZSTD))
+
+
+def open_container(packed: bytes, limit: int) -> tuple[FirstByte, bytes]:
+    """The first byte and the body, decompressed, of at most `limit` bytes.
+
+    Raises:
+        ProtocolError: `MALFORMED`, `TOO_LARGE` or `INFLATES`.
+    """
+    first = read_first_byte(packed)
+    if first.compressed:
+        return first, decompress(packed[1:], limit)
+    if len(packed) - 1 > limit:
+        raise ProtocolError(Reason.TOO_LARGE, f"update body of {len(packed) - 1} bytes exceeds {limit}")
+    return first, packed[1:]
+
+
+def decompress(data: bytes, limit: int) -> bytes:
+    """Decompress one zstd frame that declares at most `limit` bytes.
+
+    python-zstandard ignores `max_output_size` for frames that declare a size and allocates what they declare, so
+    the declaration is read first. A frame that holds more than it declares fails inside libzstd.
+
+    Raises:
+        ProtocolError: `INFLATES` or `MALFORMED`.
+    """
+    try:
+        declared = zstandard.get_frame_parameters(data).content_size
+        if declared == zstandard.CONTENTSIZE_UNKNOWN or declared > limit:
+            raise ProtocolError(Reason.INFLATES, f"zstd frame declares {declared} bytes; at most {limit} are allowed")
+        return zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise ProtocolError(Reason.MALFORMED, f"zstd: {error}") from error

@@ -1,0 +1,172 @@
+"""Stage 2, quantise: how the values of kept entries travel.
+
+A scale is the upper half of a float32 (bfloat16), so it costs two bytes and has float32's range. What that
+and the rounding leave out is not lost: the sender subtracts exactly what its receiver will decode.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fleet_protocol.codec.sparse import FloatVector, IndexVector
+from fleet_protocol.errors import ProtocolError, Reason
+
+
+class Quantisation(IntEnum):
+    """A number format for values. The number is what travels; the lower-case name is what task.toml says."""
+
+    FLOAT32 = 0
+    TERNARY = 1
+    """A sign per entry, a mean magnitude per tensor (Sparse Ternary Compression, Sattler et al. 2019, equation 8)."""
+    FLOAT16 = 2
+    INT8 = 3
+    """-127 to 127 times a scale per tensor, rounded to nearest or stochastically (QSGD, Alistarh et al. 2017)."""
+    INT4 = 4
+    """-7 to 7, likewise."""
+    SIGN = 5
+    """A sign per entry, and for all of them their mean magnitude (EF-signSGD, Karimireddy et al. 2019, section 3)."""
+
+
+_FLOATS: Final = {Quantisation.FLOAT32: "<f4", Quantisation.FLOAT16: "<f2"}
+_LEVELS: Final = {Quantisation.INT8: 127, Quantisation.INT4: 7}
+_LARGEST_HALF: Final = 65504.0
+_SCALE_BYTES: Final = 2
+_INFINITE_SCALE: Final = 0x7F80
+_BITS: Final = {
+    Quantisation.FLOAT32: 32,
+    Quantisation.TERNARY: 1,
+    Quantisation.FLOAT16: 16,
+    Quantisation.INT8: 8,
+    Quantisation.INT4: 4,
+    Quantisation.SIGN: 1,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class QuantisedValues:
+    """`data` is what travels: scales, then codes. `values` float32 is what its receiver reads from it."""
+
+    data: bytes
+    values: FloatVector
+
+
+def scale_count(quantisation: Quantisation, kept_per_tensor: IndexVector) -> int:
+    """How many scales travel: one for every tensor of which something is kept, one for all, or none."""
+    return int(_runs(quantisation, kept_per_tensor).size) if quantisation not in _FLOATS else 0
+
+
+def value_bytes(quantisation: Quantisation, kept_per_tensor: IndexVector) -> int:
+    """The length of `QuantisedValues.data`."""
+    codes = -(-int(kept_per_tensor.sum()) * _BITS[quantisation] // 8)
+    return _SCALE_BYTES * scale_count(quantisation, kept_per_tensor) + codes
+
+
+def quantise(
+    values: FloatVector,
+    kept_per_tensor: IndexVector,
+    quantisation: Quantisation,
+    stochastic: np.random.Generator | None = None,
+) -> QuantisedValues:
+    """Quantise `values` (float32, tensor after tensor). Given a generator, integers are rounded stochastically."""
+    if quantisation in _FLOATS:
+        fitting = np.clip(values, -_LARGEST_HALF, _LARGEST_HALF) if quantisation is Quantisation.FLOAT16 else values
+        data = fitting.astype(_FLOATS[quantisation]).tobytes()
+    else:
+        runs = _runs(quantisation, kept_per_tensor)
+        scales = _scales(values, runs, quantisation)
+        if quantisation in _LEVELS:
+            codes = _integers(values, np.repeat(scales, runs), _LEVELS[quantisation], stochastic)
+            packed = codes if quantisation is Quantisation.INT8 else _pack_nibbles(codes)
+        else:
+            packed = np.packbits(np.signbit(values))
+        data = (scales.view(np.uint32) >> 16).astype("<u2").tobytes() + packed.tobytes()
+    return QuantisedValues(data, dequantise(data, kept_per_tensor, quantisation))
+
+
+def dequantise(data: bytes | memoryview, kept_per_tensor: IndexVector, quantisation: Quantisation) -> FloatVector:
+    """Read `value_bytes` bytes as float32 values.
+
+    Raises:
+        ProtocolError: `MALFORMED` for codes that `quantise` does not write.
+    """
+    if quantisation in _FLOATS:
+        return np.frombuffer(data, _FLOATS[quantisation]).astype(np.float32)
+    count, runs = int(kept_per_tensor.sum()), _runs(quantisation, kept_per_tensor)
+    upper = np.frombuffer(data, "<u2", count=runs.size)
+    if (upper >= _INFINITE_SCALE).any():
+        raise ProtocolError(Reason.NOT_FINITE, "a scale is negative, infinite or NaN")
+    scales = np.repeat((upper.astype(np.uint32) << 16).view(np.float32), runs)
+    coded = np.frombuffer(data, np.uint8, offset=_SCALE_BYTES * runs.size)
+    if quantisation not in _LEVELS:
+        return np.negative(scales, out=scales, where=_unpack(coded, count, 1).view(np.bool_))
+    codes: NDArray[np.int8] = coded.view(np.int8)
+    if quantisation is Quantisation.INT4:
+        codes = _unpack(coded, count, 4).view(np.int8) - np.int8(8)
+    if codes.size and int(codes.min()) < -_LEVELS[quantisation]:
+        raise ProtocolError(Reason.MALFORMED, f"value {codes.min()} is below -{_LEVELS[quantisation]}")
+    with np.errstate(over="ignore"):
+        scales *= codes
+    return scales
+
+
+def _runs(quantisation: Quantisation, kept_per_tensor: IndexVector) -> IndexVector:
+    """How many consecutive values share each scale."""
+    kept = kept_per_tensor[kept_per_tensor > 0]
+    return kept if quantisation is not Quantisation.SIGN or not kept.size else kept.sum(keepdims=True)
+
+
+def _scales(values: FloatVector, runs: IndexVector, quantisation: Quantisation) -> FloatVector:
+    if not runs.size:
+        return np.empty(0, np.float32)
+    starts = np.cumsum(runs) - runs
+    magnitudes = np.abs(values)
+    if quantisation in _LEVELS:
+        largest: FloatVector = np.maximum.reduceat(magnitudes, starts)
+        return _rounded_up(largest / np.float32(_LEVELS[quantisation]), _LEVELS[quantisation])
+    means: NDArray[np.float64] = np.add.reduceat(magnitudes, starts, dtype=np.float64) / runs
+    return _cut_off(means.astype(np.float32))
+
+
+def _cut_off(scales: FloatVector) -> FloatVector:
+    return (scales.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+
+
+def _rounded_up(scales: FloatVector, levels: int) -> FloatVector:
+    """So that no value exceeds `levels` times its scale, and that product is finite."""
+    largest = _cut_off(np.array([np.finfo(np.float32).max / levels], np.float32))
+    return np.minimum(_cut_off((scales.view(np.uint32) + np.uint32(0xFFFF)).view(np.float32)), largest)
+
+
+def _integers(
+    values: FloatVector, scales: FloatVector, levels: int, stochastic: np.random.Generator | None
+) -> NDArray[np.int8]:
+    scaled = np.divide(values, scales, out=np.zeros_like(values), where=scales > 0)
+    if stochastic is None:
+        rounded = np.rint(scaled)
+    else:
+        rounded = np.floor(scaled + stochastic.random(values.size, dtype=np.float32))
+    clipped: FloatVector = np.clip(np.nan_to_num(rounded), -levels, levels)
+    return clipped.astype(np.int8)
+
+
+def _pack_nibbles(codes: NDArray[np.int8]) -> NDArray[np.uint8]:
+    nibbles = (codes + 8).astype(np.uint8)
+    if nibbles.size % 2:
+        nibbles = np.append(nibbles, np.uint8(0))
+    nibbles[0::2] <<= 4
+    return nibbles[0::2] | nibbles[1::2]
+
+
+def _unpack(coded: NDArray[np.uint8], count: int, width: int) -> NDArray[np.uint8]:
+    """The first `count` codes of `width` bits (1 or 4), checked for zeros behind them."""
+    if width == 1:
+        codes = np.unpackbits(coded)
+    else:
+        codes = np.empty(2 * coded.size, np.uint8)
+        codes[0::2], codes[1::2] = coded >> 4, coded & 0x0F
+    if codes[count:].any():
+        raise ProtocolError(Reason.MALFORMED, "padding behind the last value is not zero")
+    return codes[:count]

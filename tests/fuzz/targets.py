@@ -1,0 +1,196 @@
+"""What is fuzzed: every decoder of `fleet_protocol`, with its invariant, and valid inputs to start from.
+
+For any input a decoder returns a value or raises `ProtocolError` (`ConfigurationError` for files that a person writes).
+Targets that end in `_inside` repair what a mutation nearly always breaks first, a checksum or a magic byte, so that the
+code behind it is reached.
+"""
+
+import json
+import tracemalloc
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fleet_protocol import cbor, topics
+from fleet_protocol.bundle import DESCRIPTION_FILE, WEIGHTS_FILE, TaskDescription, UpdatePlan, parse_description
+from fleet_protocol.codec import Quantisation, decode_update, encode_update, read_weights
+from fleet_protocol.codec.update_codec import memory_bound
+from fleet_protocol.configuration import BrokerSettings, parse_document
+from fleet_protocol.envelope import Kind, digest, read_envelope
+from fleet_protocol.errors import ConfigurationError, ProtocolError
+from fleet_protocol.keys import SigningKey, read_signing_key, read_verify_key
+from fleet_protocol.messages import (
+    BlobChunk,
+    BlobRequest,
+    Enrolment,
+    Manifest,
+    Presence,
+    Receipt,
+    Update,
+    decode_payload,
+    encode_payload,
+)
+
+ROOT = Path(__file__).parents[2]
+BUNDLE, VECTORS = ROOT / "models" / "digits" / "bundle", ROOT / "tests" / "vectors"
+TASK_JSON, WEIGHTS = (BUNDLE / DESCRIPTION_FILE).read_bytes(), (BUNDLE / WEIGHTS_FILE).read_bytes()
+DIGITS = parse_description(TASK_JSON)
+BROKER_TOML = b'host = "broker.local"\nport = 8883\n[tls]\nauthority = "ca.pem"\n'
+MESSAGES = [bytes.fromhex(vector["hex"]) for vector in json.loads((VECTORS / "messages.json").read_text())]
+PAYLOADS = [read_envelope(message, 1000).payload for message in MESSAGES]
+PAYLOAD_TYPES = (Enrolment, Presence, Manifest, BlobRequest, BlobChunk, Update, Receipt)
+VERIFY_KEY = SigningKey(bytes(32)).verify_key
+TOPICS = [topics.up("f", "0", "pi"), topics.manifest("f", "digits"), topics.blob_chunk("f", "0f" * 32, 12)]
+
+SHAPES = [[5, 8], [], [300]]
+LARGE_SHAPES = [[100, 200], [300]]
+FORMAT_BITS, OPTION_BITS = 0x40, 0x1F
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Takes any bytes; whatever it raises is a finding. `seeds` are inputs that it takes well."""
+
+    check: Callable[[bytes], None]
+    seeds: list[bytes]
+
+
+def accepted(decode: Callable[[], object]) -> object:
+    """The decoded value, or None for a refusal."""
+    try:
+        return decode()
+    except (ProtocolError, ConfigurationError) as error:
+        assert str(error)
+        return None
+
+
+def check_envelope(data: bytes) -> None:
+    """Any message."""
+    envelope = accepted(lambda: read_envelope(data, 1000))
+    if envelope is not None:
+        assert accepted(lambda: envelope.verify(VERIFY_KEY, TOPICS[0])) is None
+
+
+def check_envelope_inside(data: bytes) -> None:
+    """The first bytes are the entry in the protected header; the rest is the payload, and its digest is right."""
+    payload = data[8:]
+    header = [data[0] % 9 if data else 0, int.from_bytes(data[1:8], "big"), "digits", 3, digest(payload)]
+    protected = cbor.encode({1: -19, 4: bytes(8), -70001: header})
+    envelope = accepted(lambda: read_envelope(b"\xd2" + cbor.encode([protected, {}, payload, bytes(64)]), 1000))
+    if len(data) < 800:
+        assert (envelope is not None) == (header[0] in tuple(Kind))
+    if envelope is not None:
+        check_payload(bytes([envelope.header.kind - 1]) + payload)
+
+
+def check_payload(data: bytes) -> None:
+    """The first byte names the kind; what is read is written back as it was."""
+    kind = PAYLOAD_TYPES[data[0] % len(PAYLOAD_TYPES)] if data else Update
+    payload = accepted(lambda: decode_payload(data[1:], kind))
+    if payload is not None:
+        assert accepted(lambda: decode_payload(encode_payload(payload), kind)) is not None
+
+
+def check_cbor(data: bytes) -> None:
+    """A value has one encoding."""
+    try:
+        value = cbor.decode(data, "item")
+    except ProtocolError:
+        return
+    assert cbor.encode(value) == data
+
+
+def check_update(data: bytes) -> None:
+    """What is accepted can be added to a vector."""
+    update = accepted(lambda: decode_update(data, SHAPES))
+    if update is not None:
+        assert update.indices.size == update.values.size
+        assert (np.diff(update.indices) > 0).all()
+        assert np.isfinite(update.values).all()
+        with np.errstate(over="ignore"):
+            update.add_to(np.zeros(341, np.float32))
+
+
+def check_update_inside(data: bytes) -> None:
+    """The first byte chooses quantisation, order and container, of the right format."""
+    if data:
+        check_update(bytes([FORMAT_BITS | data[0] & OPTION_BITS]) + data[1:])
+
+
+def check_update_memory(data: bytes) -> None:
+    """Never more than twice the declared bound, however the decoding ends."""
+    tracemalloc.start()
+    accepted(lambda: decode_update(data, LARGE_SHAPES))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak <= 2 * memory_bound(LARGE_SHAPES), f"{peak} bytes"
+
+
+def check_weights(data: bytes) -> None:
+    """A vector of the right length."""
+    vector = accepted(lambda: read_weights(data, DIGITS.parameters))
+    assert vector is None or (vector.size == DIGITS.parameter_count and np.isfinite(vector).all())
+
+
+def check_description(data: bytes) -> None:
+    """task.json."""
+    description = accepted(lambda: parse_description(data))
+    assert description is None or description.parameter_count >= 1
+
+
+def check_document(data: bytes) -> None:
+    """Files that a person writes, in both forms."""
+    for form in ("toml", "json"):
+        accepted(lambda form=form: parse_document(data, BrokerSettings, "broker", form))
+        accepted(lambda form=form: parse_document(data, TaskDescription, "task", form))
+
+
+def check_topic(data: bytes) -> None:
+    """What is read from a topic names that topic again."""
+    text = data.decode("latin-1")
+    device, blob = accepted(lambda: topics.device_of(text)), accepted(lambda: topics.blob_of(text))
+    if device is not None:
+        assert topics.check_name("device", device[0]) == device[0]
+    if blob is not None:
+        assert topics.blob_chunk(text.split("/")[2], *blob) == text
+    accepted(lambda: topics.check_name("task", text))
+
+
+def check_key(data: bytes) -> None:
+    """Key files and configured public keys."""
+    text = data.decode("latin-1")
+    accepted(lambda: read_signing_key(text, 0o600, "device.key"))
+    accepted(lambda: read_verify_key(text, "coordinator_key"))
+
+
+def packed_updates(shapes: list[list[int]]) -> list[bytes]:
+    """Every quantisation with every form of positions."""
+    generator = np.random.default_rng(1)
+    delta = generator.standard_normal(sum(int(np.prod(shape)) for shape in shapes)).astype(np.float32)
+    return [
+        encode_update(delta, shapes, UpdatePlan(fraction, quantisation.name.lower(), selection), generator).packed
+        for fraction, selection in ((0.01, "top_k"), (0.3, "top_k"), (0.1, "random_k"), (1.0, "dense"))
+        for quantisation in Quantisation
+    ]
+
+
+GAPS_AS_BYTES = bytes.fromhex("41fd02028201803f803f40")
+PACKED = [*packed_updates(SHAPES), GAPS_AS_BYTES]
+TARGETS: Mapping[str, Target] = {
+    "envelope": Target(check_envelope, MESSAGES),
+    "envelope_inside": Target(
+        check_envelope_inside, [bytes([kind + 1]) + bytes(7) + payload for kind, payload in enumerate(PAYLOADS)]
+    ),
+    "payload": Target(check_payload, [bytes([kind]) + payload for kind, payload in enumerate(PAYLOADS)]),
+    "cbor": Target(check_cbor, [*PAYLOADS, *(message[1:] for message in MESSAGES)]),
+    "update": Target(check_update, PACKED),
+    "update_inside": Target(check_update_inside, PACKED),
+    "update_memory": Target(check_update_memory, packed_updates(LARGE_SHAPES)[:12]),
+    "weights": Target(check_weights, [WEIGHTS[:400], WEIGHTS]),
+    "description": Target(check_description, [TASK_JSON]),
+    "document": Target(check_document, [TASK_JSON, BROKER_TOML]),
+    "topic": Target(check_topic, [topic.encode() for topic in TOPICS]),
+    "key": Target(check_key, [b"0f" * 32, b"0f" * 32 + b"\n"]),
+}

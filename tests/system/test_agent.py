@@ -1,0 +1,188 @@
+"""The shipped agent against the shipped coordinator over a real Mosquitto: from a sample to a new version."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fleet_protocol.errors import Reason
+from fleet_protocol.keys import SigningKey
+from tests.support.agent import AgentProcess, copy_digits_bundle
+from tests.support.broker import Broker
+from tests.support.coordinator import CoordinatorProcess
+from tests.support.waiting import until
+from workbench.demo.audit import Audit, audit
+
+BUFFER_SIZE = 2
+
+
+@pytest.fixture
+def coordinator(tmp_path: Path, broker: Broker) -> Iterator[CoordinatorProcess]:
+    copy_digits_bundle(tmp_path / "digits", buffer_size=BUFFER_SIZE)
+    coordinator = CoordinatorProcess(tmp_path / "coordinator", broker, [tmp_path / "digits"])
+    coordinator.start()
+    yield coordinator
+    coordinator.kill()
+
+
+@pytest.fixture
+def agents(tmp_path: Path, broker: Broker, coordinator: CoordinatorProcess) -> Iterator[Callable[..., AgentProcess]]:
+    started: list[AgentProcess] = []
+
+    def start(name: str, **options: str) -> AgentProcess:
+        agent = AgentProcess(tmp_path / name, name, broker, coordinator.public_key, **options)
+        started.append(agent)
+        agent.start()
+        return agent
+
+    yield start
+    for agent in started:
+        agent.kill()
+
+
+def versions(coordinator: CoordinatorProcess) -> int:
+    with coordinator.journal() as journal:
+        newest = journal.newest_version("digits")
+    return newest.number if newest else -1
+
+
+def delivered(agent: AgentProcess, count: int) -> None:
+    until(lambda: agent.status().get("accepted_updates", 0) >= count, f"{count} updates of {agent.name} accepted")
+
+
+def audited(coordinator: CoordinatorProcess, *agents: AgentProcess) -> Audit:
+    """The verdict once every agent has ended."""
+    for agent in agents:
+        agent.stop()
+    with coordinator.journal() as journal:
+        return audit({agent.name: agent.ledger() for agent in agents}, list(journal.updates("digits")))
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_samples_become_a_version_that_other_devices_train_on(coordinator, agents, protocol) -> None:
+    kitchen, attic = agents("kitchen", protocol=protocol), agents("attic", protocol=protocol)
+    kitchen.feed(4)
+    delivered(kitchen, 1)
+    attic.feed(4)
+    delivered(attic, 1)
+    until(lambda: versions(coordinator) == 1, "two updates made a version")
+    until(lambda: attic.status()["versions"] == {"digits": 1}, "the manifest came")
+    attic.feed(4, first=4)
+    delivered(attic, 2)
+    with coordinator.journal() as journal:
+        assert [row.base_version for row in journal.updates("digits")] == [0, 0, 1]
+    verdict = audited(coordinator, kitchen, attic)
+    assert (verdict.lost, verdict.duplicated, verdict.waiting) == (0, 0, 0)
+
+
+def test_main_process_maps_neither_numpy_nor_onnxruntime_after_a_round(coordinator, agents) -> None:
+    agent = agents("kitchen")
+    agent.feed(4)
+    delivered(agent, 1)
+    maps = Path(f"/proc/{agent.pid}/maps").read_text()
+    assert "sqlite" in maps
+    assert "numpy" not in maps
+    assert "onnxruntime" not in maps
+
+
+def test_without_a_broker_samples_are_kept_and_trained_on_later(coordinator, agents, broker) -> None:
+    broker.stop()
+    agent = agents("kitchen")
+    agent.feed(6)
+    until(lambda: "event=no_broker" in agent.log(), "the agent says that no broker answers")
+    assert agent.status()["samples"] == {"digits": 6}
+    broker.start()
+    delivered(agent, 1)
+    assert audited(coordinator, agent).lost == 0
+
+
+def test_update_made_while_the_broker_was_away_is_delivered_when_it_is_back(coordinator, agents, broker) -> None:
+    agent = agents("kitchen")
+    agent.feed(4)
+    delivered(agent, 1)
+    broker.kill()
+    agent.feed(4, first=4)
+    until(lambda: agent.status()["waiting_updates"] == 1, "an update was spooled")
+    agent.kill()
+    agent.start()
+    assert agent.status()["waiting_updates"] == 1
+    broker.start()
+    until(lambda: agent.status()["waiting_updates"] == 0, "the update was receipted")
+    verdict = audited(coordinator, agent)
+    assert (verdict.lost, verdict.duplicated) == (0, 0)
+    with coordinator.journal() as journal:
+        assert len(list(journal.updates("digits"))) == 2
+
+
+def test_device_whose_memory_was_wiped_continues_behind_its_earlier_numbers(coordinator, agents) -> None:
+    agent = agents("kitchen")
+    for life in range(3):
+        agent.feed(4, first=4 * life)
+        delivered(agent, 1)
+        agent.stop()
+        agent.wipe()
+        agent.start()
+        with coordinator.journal() as journal:
+            assert [row.sequence for row in journal.updates("digits")] == list(range(1, life + 2))
+
+
+def test_device_waits_for_approval_and_its_update_is_not_lost(tmp_path, broker) -> None:
+    copy_digits_bundle(tmp_path / "digits", buffer_size=1)
+    coordinator = CoordinatorProcess(tmp_path / "strict", broker, [tmp_path / "digits"], enrolment="closed")
+    coordinator.start()
+    agent = AgentProcess(tmp_path / "kitchen", "kitchen", broker, coordinator.public_key)
+    agent.start()
+    try:
+        agent.feed(4)
+        until(lambda: "event=enrolment_refused" in agent.log(), "the agent says that it is not approved")
+        assert agent.status()["waiting_updates"] == 0
+        coordinator.devices("approve", "kitchen", agent.public_key)
+        until(lambda: agent.status()["accepted_updates"] == 1, "the update was accepted", seconds=60)
+    finally:
+        agent.kill()
+        coordinator.kill()
+
+
+def test_revoked_device_keeps_its_update_until_it_is_approved_again(coordinator, agents) -> None:
+    agent = agents("kitchen")
+    agent.feed(4)
+    delivered(agent, 1)
+    coordinator.devices("revoke", "kitchen")
+    agent.feed(4, first=4)
+    until(lambda: Reason.REVOKED_KEY in agent.log(), "the agent was told")
+    assert agent.status()["waiting_updates"] == 1
+    agent.stop()
+    assert len(agent.ledger().waiting) == 1
+
+
+def test_messages_of_a_false_coordinator_are_refused(tmp_path, coordinator, broker) -> None:
+    agent = AgentProcess(tmp_path / "kitchen", "kitchen", broker, SigningKey.generate().verify_key)
+    agent.start()
+    try:
+        agent.feed(4)
+        until(lambda: "is not the pinned coordinator's" in agent.log(), "the manifest was refused")
+        assert agent.status()["versions"] == {}
+    finally:
+        agent.kill()
+
+
+def test_altered_file_in_the_cache_is_fetched_anew(coordinator, agents) -> None:
+    agent = agents("kitchen")
+    agent.feed(4)
+    delivered(agent, 1)
+    for file in (agent.folder / "state" / "blobs").iterdir():
+        file.write_bytes(file.read_bytes()[:-1] + b"?")
+    agent.feed(4, first=4)
+    delivered(agent, 2)
+    assert "event=round_dropped" not in agent.log()
+
+
+def test_stopped_agent_says_that_it_is_offline(coordinator, agents) -> None:
+    agent = agents("kitchen")
+    until(lambda: _presence(coordinator) == "online", "the coordinator knows that it is online")
+    assert agent.stop() == 0
+    until(lambda: _presence(coordinator) == "offline", "and that it left")
+
+
+def _presence(coordinator: CoordinatorProcess) -> str:
+    return next((device["presence"] for device in coordinator.devices("list")), "")

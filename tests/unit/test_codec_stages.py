@@ -1,0 +1,119 @@
+"""The stages of the update codec, each for itself."""
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fleet_protocol.bundle import UpdatePlan
+from fleet_protocol.codec.byte_gaps import read_numbers, write_numbers
+from fleet_protocol.codec.leb128 import write_leb128
+from fleet_protocol.codec.positions import choose_groups, gaps_of
+from fleet_protocol.codec.quantisation import Quantisation, quantise
+from fleet_protocol.codec.selection import SELECTORS, largest, random_indices, select
+from fleet_protocol.codec.sparse import TensorLayout
+
+SHAPES = [(20, 5), (20,), (3, 20)]
+LAYOUT = TensorLayout.of(SHAPES)
+VECTOR = np.random.default_rng(1).standard_normal(LAYOUT.size).astype(np.float32)
+
+
+def chosen(**plan) -> np.ndarray:
+    generator = np.random.default_rng(2)
+    return select(VECTOR, LAYOUT, UpdatePlan(**({"keep_fraction": 0.1} | plan)), generator).indices
+
+
+def test_top_k_per_tensor_keeps_its_share_of_each_tensor():
+    assert LAYOUT.kept_per_tensor(chosen(selection="top_k_per_tensor")).tolist() == [10, 2, 6]
+
+
+def test_threshold_keeps_what_reaches_it_up_to_the_keep_fraction():
+    assert (np.abs(VECTOR[chosen(selection="threshold", threshold=2.0)]) >= 2.0).all()
+    assert chosen(selection="threshold", threshold=9.0).size == 0
+    assert np.array_equal(chosen(selection="threshold", threshold=0.01), chosen(selection="top_k"))
+
+
+def test_of_equal_magnitudes_the_first_are_kept():
+    assert largest(np.array([1, -2, 2, 2, -2, 1], np.float32), 3).tolist() == [1, 2, 3]
+
+
+def test_an_infinite_or_undefined_entry_is_kept_for_the_receiver_to_refuse():
+    assert largest(np.array([1, np.nan, 2, np.inf], np.float32), 2).tolist() == [1, 3]
+
+
+@given(st.integers(0, 2**64 - 1), st.integers(1, 500), st.floats(0, 1))
+def test_random_indices_are_distinct_and_follow_from_their_seed(seed, size, fraction):
+    count = round(fraction * size)
+    indices = random_indices(seed, count, size)
+    assert indices.size == count
+    assert (np.diff(indices) > 0).all()
+    assert count == 0 or 0 <= indices[0] <= indices[-1] < size
+    assert np.array_equal(indices, random_indices(seed, count, size))
+
+
+def test_random_indices_reach_every_place_about_equally_often():
+    hits = np.bincount(np.concatenate([random_indices(seed, 10, 100) for seed in range(3000)]), minlength=100)
+    assert abs(hits - 300).max() < 6 * np.sqrt(300 * 0.9)
+
+
+@pytest.mark.parametrize("quantisation", [Quantisation.INT8, Quantisation.INT4])
+def test_stochastic_rounding_is_right_on_average_and_rounds_to_neighbours(quantisation):
+    values, kept = np.linspace(-1, 1, 41, dtype=np.float32), np.array([41])
+    generator = np.random.default_rng(4)
+    drawn = np.array([quantise(values, kept, quantisation, generator).values for _ in range(4000)])
+    step = np.diff(np.unique(quantise(values, kept, quantisation).values)).min()
+    assert abs(drawn - values).max() <= step * 1.001
+    assert abs(drawn.mean(axis=0) - values).max() < step * 0.05
+
+
+@pytest.mark.parametrize(("quantisation", "step"), [(Quantisation.INT8, 1 / 127), (Quantisation.INT4, 1 / 7)])
+def test_rounding_to_nearest_misses_by_half_a_step(quantisation, step):
+    quantised = quantise(VECTOR / np.abs(VECTOR).max(), np.array([VECTOR.size]), quantisation)
+    assert abs(quantised.values - VECTOR / np.abs(VECTOR).max()).max() <= step * 0.51
+
+
+def test_sign_has_one_magnitude_and_ternary_one_for_each_tensor_with_a_kept_entry():
+    values, kept = np.array([1, -3, 8], np.float32), np.array([2, 0, 1])
+    assert quantise(values, kept, Quantisation.SIGN).values.tolist() == [4, -4, 4]
+    assert quantise(values, kept, Quantisation.TERNARY).values.tolist() == [2, -2, 8]
+
+
+@given(st.lists(st.integers(0, 5000), max_size=200))
+def test_no_group_size_or_parameter_would_have_been_shorter_than_one_for_all(gaps):
+    gaps = np.array(gaps, np.int64)
+    alone = min((int((gaps >> parameter).sum()) + (parameter + 1) * gaps.size for parameter in range(14)), default=0)
+    assert choose_groups(gaps).bits <= alone
+
+
+def test_groups_follow_density():
+    dense_then_sparse = np.concatenate([np.zeros(64, np.int64), np.full(64, 1000)])
+    groups = choose_groups(dense_then_sparse)
+    assert groups.code > 0
+    assert groups.parameters[0] == 0
+    assert groups.parameters[-1] >= 9
+
+
+def test_gaps_count_what_is_skipped():
+    assert gaps_of(np.array([0, 1, 5])).tolist() == [0, 0, 3]
+    assert gaps_of(np.array([], np.int64)).size == 0
+
+
+def test_every_choice_of_the_task_file_exists():
+    choices = {field.name: field.type for field in msgspec.inspect.type_info(UpdatePlan).fields}
+    assert set(SELECTORS) == set(choices["selection"].values)
+    assert {quantisation.name.lower() for quantisation in Quantisation} == set(choices["quantisation"].values)
+
+
+@given(st.lists(st.integers(0, 2**28 - 1) | st.integers(0, 300), max_size=50), st.binary(max_size=8))
+def test_numbers_as_bytes_are_read_as_they_were_written(numbers, behind):
+    coded = write_numbers(np.array(numbers, np.int64))
+    assert coded == b"".join(map(write_leb128, numbers))
+    read, used = read_numbers(memoryview(coded + behind), len(numbers))
+    assert (read.tolist(), used) == (numbers, len(coded))
+
+
+def test_numbers_as_bytes_are_read_across_windows():
+    numbers = np.random.default_rng(1).integers(0, 2**20, 100_000)
+    read, _ = read_numbers(memoryview(write_numbers(numbers)), numbers.size)
+    assert np.array_equal(read, numbers)

@@ -1,0 +1,134 @@
+"""`edgeflock decode`: a message in words, and never more trust than was checked."""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from broker_coordinator.database import open_database, writing
+from broker_coordinator.device_registry import store_device
+from broker_coordinator.knowledge import Device, DeviceState
+from fleet_protocol import topics
+from fleet_protocol.bundle import DESCRIPTION_FILE, UpdatePlan, parse_description
+from fleet_protocol.codec import encode_update
+from fleet_protocol.envelope import Kind, seal
+from fleet_protocol.keys import SigningKey, write_verify_key
+from fleet_protocol.messages import Enrolment, Receipt, Update, encode_payload
+from workbench import cli
+
+ROOT = Path(__file__).parents[2]
+BUNDLE = ROOT / "models" / "digits" / "bundle"
+DIGITS = parse_description((BUNDLE / DESCRIPTION_FILE).read_bytes())
+KEY, TOPIC = SigningKey(bytes(32)), topics.up("home", "0", "kitchen-pi")
+PUBLIC = write_verify_key(KEY.verify_key)
+
+
+def update() -> bytes:
+    generator = np.random.default_rng(1)
+    delta = generator.standard_normal(DIGITS.parameter_count).astype(np.float32)
+    packed = encode_update(delta, DIGITS.shapes, UpdatePlan(0.01), generator).packed
+    payload = encode_payload(Update(16, 40, 0.75, packed))
+    return seal(KEY, TOPIC, Kind.UPDATE, payload, sequence=5, task="digits", base_version=3)
+
+
+@pytest.fixture
+def decode(monkeypatch, capsys, tmp_path):
+    """Runs the command on a message; returns its exit code, and label to words."""
+
+    def run(data: bytes, *options: object, file: str | None = None) -> tuple[int, dict[str, str]]:
+        path = tmp_path / "message"
+        path.write_bytes(data)
+        monkeypatch.setattr(sys, "argv", ["edgeflock", "decode", file or str(path), *map(str, options)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        output = capsys.readouterr()
+        lines = {line[:18].strip(): line[18:] for line in output.out.splitlines()}
+        return int(ended.value.code or 0), lines | ({"error": output.err} if output.err else {})
+
+    return run
+
+
+def test_update_in_words(decode):
+    code, said = decode(update(), "--topic", TOPIC, "--key", PUBLIC, "--bundle", BUNDLE)
+    assert code == 0
+    assert said["message"].startswith("update, ")
+    assert said["task"] == "digits, made from version 3"
+    assert (said["samples"], said["steps"], said["loss"], said["sequence"]) == ("16", "40", "0.75", "5")
+    assert "ternary" in said["packing"]
+    assert said["entries"].startswith("48 of 4810 (1.00%)")
+    assert "positions" in said["stages"]
+    assert said["verified"] == f"yes, for topic {TOPIC}"
+
+
+def test_envelope_and_header_of_an_update_take_at_most_160_bytes(decode):
+    assert int(decode(update())[1]["message"].rsplit(" ", 1)[1]) <= 160
+
+
+def test_standard_input_and_hex_are_read_as_well(decode):
+    for data in (update(), update().hex().encode(), update().hex(" ").encode() + b"\n"):
+        assert decode(data, file="-")[1]["task"] == "digits, made from version 3"
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "verdict"),
+    [
+        ([], 0, "not checked: the key is unknown"),
+        (["--key", PUBLIC], 0, "not checked: the signature covers the topic"),
+        (["--key", PUBLIC, "--topic", topics.up("home", "0", "garden-pi")], 1, "no, bad_signature"),
+        (["--key", write_verify_key(SigningKey(bytes([1] * 32)).verify_key), "--topic", TOPIC], 1, "no: signed with"),
+    ],
+)
+def test_nothing_is_called_verified_that_was_not(decode, options, code, verdict):
+    ended, said = decode(update(), *options)
+    assert ended == code
+    assert said["verified"].startswith(verdict)
+
+
+def test_device_is_named_and_verified_from_the_database(decode, tmp_path):
+    engine = open_database(tmp_path / "coordinator.sqlite")
+    with writing(engine) as connection:
+        store_device(connection, Device("kitchen-pi", KEY.verify_key, DeviceState.APPROVED))
+    engine.dispose()
+    code, said = decode(update(), "--topic", TOPIC, "--database", tmp_path / "coordinator.sqlite")
+    assert code == 0
+    assert said["from"].endswith(", kitchen-pi (approved)")
+    assert said["verified"].startswith("yes")
+
+
+def test_enrolment_is_verified_with_the_key_that_it_names(decode):
+    payload = encode_payload(Enrolment(bytes(KEY.verify_key), "pi-4", "0.1", ["digits"]))
+    data = seal(KEY, TOPIC, Kind.ENROLMENT, payload, sequence=1)
+    assert decode(data, "--topic", TOPIC)[1]["verified"].startswith("yes")
+
+
+def test_text_from_strangers_cannot_drive_the_terminal(decode):
+    payload = encode_payload(Receipt(bytes(16), "rejected", "\x1b[2J", "one\ntwo", 0, 1))
+    _, said = decode(seal(KEY, TOPIC, Kind.RECEIPT, payload, sequence=1))
+    assert (said["reason"], said["detail"]) == ("\\x1b[2J", "one\\ntwo")
+
+
+def test_payload_that_would_be_refused_says_why(decode):
+    payload = encode_payload(Update(16, 40, 0.75, b"\x41\x00"))
+    data = seal(KEY, TOPIC, Kind.UPDATE, payload, sequence=1, task="digits")
+    code, said = decode(data, "--bundle", BUNDLE)
+    assert code == 1
+    assert said["payload"].startswith("refused, malformed: ")
+
+
+@pytest.mark.parametrize("data", [b"", b"hello", b"\xd2\x84", bytes(100)])
+def test_what_is_no_message_ends_in_one_line(decode, data):
+    code, said = decode(data)
+    assert code == 2
+    assert said["error"].startswith("edgeflock: ")
+
+
+def test_every_vector_can_be_shown(decode):
+    for vector in json.loads((ROOT / "tests/vectors/messages.json").read_text()):
+        public = write_verify_key(SigningKey(bytes.fromhex(vector["input"]["signing_seed"])).verify_key)
+        code, said = decode(bytes.fromhex(vector["hex"]), "--key", public, "--topic", vector["input"]["topic"])
+        assert code == 0
+        assert said["verified"].startswith("yes")

@@ -1,0 +1,109 @@
+"""Error feedback: what was learned is sent or remembered, whatever becomes of updates and processes."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from edge_agent.training.feedback import FEEDBACKS, recall
+from edge_agent.training.job import TrainingJob
+from edge_agent.training.worker import remember
+from fleet_protocol.bundle import TaskDescription, UpdatePlan, parse_description
+from fleet_protocol.codec import Quantisation, SparseUpdate, decode_update, encode_update
+
+DIGITS = parse_description((Path(__file__).parents[2] / "models/digits/bundle/task.json").read_bytes())
+QUANTISATIONS = [quantisation.name.lower() for quantisation in Quantisation]
+ROUNDS = 1000
+REJECTED, DIED = 0.3, 0.1
+MOMENTUM = 0.5
+
+
+def task(**plan) -> TaskDescription:
+    plan = UpdatePlan(**({"keep_fraction": 0.02, "feedback_momentum": MOMENTUM} | plan))
+    return msgspec.structs.replace(DIGITS, update=plan)
+
+
+def job(description: TaskDescription, state: bytes, returned: list[bytes]) -> TrainingJob:
+    return TrainingJob(description, "", "", "", state, returned, 0, 1, 0, 512)
+
+
+def what_is_left(description: TaskDescription, state: bytes, returned: list[bytes]) -> np.ndarray:
+    memory = remember(job(description, state, returned))
+    memory.offer(np.zeros(DIGITS.parameter_count, np.float32))
+    return np.frombuffer(memory.state(), np.float32)[: DIGITS.parameter_count].astype(np.float64)
+
+
+@pytest.mark.parametrize("selection", ["top_k", "random_k"])
+@pytest.mark.parametrize("quantisation", QUANTISATIONS)
+def test_applied_updates_and_residual_add_up_to_what_was_learned(quantisation, selection):
+    description = task(quantisation=quantisation, selection=selection, stochastic_rounding=True)
+    generator, count = np.random.default_rng(7), DIGITS.parameter_count
+    learned, applied = np.zeros(count), np.zeros(count)
+    state, returned = b"", []
+    for _ in range(ROUNDS):
+        delta = (generator.standard_normal(count) * generator.lognormal(-4.0, 2.0)).astype(np.float32)
+        memory = remember(job(description, state, returned))
+        encoded = encode_update(memory.offer(delta), description.shapes, description.update, generator)
+        memory.take(encoded.sent)
+        if generator.random() < DIED:
+            continue  # nothing of the round was committed: it starts anew from the old state
+        learned += delta
+        state, returned = memory.state(), []
+        if generator.random() < REJECTED:
+            returned = [encoded.packed]
+        else:
+            update = decode_update(encoded.packed, description.shapes)
+            applied[update.indices] += update.values
+    difference = applied + what_is_left(description, state, returned) - learned
+    assert np.linalg.norm(difference) <= 1e-6 * np.linalg.norm(learned)
+
+
+def test_with_momentum_they_add_up_to_the_velocities():
+    description = task(feedback="momentum")
+    generator, count = np.random.default_rng(7), DIGITS.parameter_count
+    velocity, velocities, applied = np.zeros(count), np.zeros(count), np.zeros(count)
+    state, returned = b"", []
+    for _ in range(ROUNDS):
+        delta = generator.standard_normal(count).astype(np.float32)
+        memory = remember(job(description, state, returned))
+        encoded = encode_update(memory.offer(delta), description.shapes, description.update, generator)
+        memory.take(encoded.sent)
+        if generator.random() < DIED:
+            continue
+        velocity = MOMENTUM * velocity + delta
+        velocities += velocity
+        velocity[encoded.sent.indices] = 0
+        state, returned = memory.state(), []
+        if generator.random() < REJECTED:
+            returned = [encoded.packed]
+        else:
+            applied[encoded.sent.indices] += encoded.sent.values
+    rejected = np.zeros(count)
+    for packed in returned:
+        decode_update(packed, description.shapes).add_to(rejected)
+    residual = np.frombuffer(state, np.float32)[:count]
+    assert np.linalg.norm(applied + residual + rejected - velocities) <= 1e-6 * np.linalg.norm(velocities)
+
+
+def test_momentum_without_memory_is_plain_feedback():
+    delta = np.arange(6, dtype=np.float32)
+    plain = recall(UpdatePlan(0.5), b"", 6)
+    forgetful = recall(UpdatePlan(0.5, feedback="momentum", feedback_momentum=0.0), b"", 6)
+    for memory in (plain, forgetful):
+        memory.offer(delta)
+        memory.take(SparseUpdate(np.array([5]), np.array([4.0], np.float32)))
+    assert forgetful.offer(delta).tolist() == plain.offer(delta).tolist() == [0, 2, 4, 6, 8, 6]
+
+
+def test_a_sent_entry_loses_its_velocity_and_the_others_keep_theirs():
+    memory = recall(UpdatePlan(0.5, feedback="momentum", feedback_momentum=0.5), b"", 2)
+    memory.offer(np.array([8, 8], np.float32))
+    memory.take(SparseUpdate(np.array([1]), np.array([8.0], np.float32)))
+    memory = recall(UpdatePlan(0.5, feedback="momentum", feedback_momentum=0.5), memory.state(), 2)
+    assert memory.offer(np.zeros(2, np.float32)).tolist() == [12, 0]
+
+
+def test_every_feedback_of_the_task_file_exists():
+    choices = {field.name: field.type for field in msgspec.inspect.type_info(UpdatePlan).fields}
+    assert set(FEEDBACKS) == set(choices["feedback"].values)

@@ -1,0 +1,88 @@
+"""The vectors in tests/vectors, both ways: what we write from the input, and what we read from the bytes."""
+
+import json
+from pathlib import Path
+
+import cbor2
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from fleet_protocol.bundle import UpdatePlan
+from fleet_protocol.codec import decode_update, encode_update, inspect_update
+from fleet_protocol.codec.container import decompress
+from fleet_protocol.codec.positions import BYTES, GROUP_CODES, SEEDED
+from fleet_protocol.codec.selection import random_indices
+from fleet_protocol.envelope import Kind, read_envelope, seal
+from fleet_protocol.keys import SigningKey
+from fleet_protocol.limits import MAX_CONTROL_BYTES
+from fleet_protocol.messages import (
+    BlobChunk,
+    BlobRequest,
+    Enrolment,
+    Manifest,
+    Presence,
+    Receipt,
+    Update,
+    decode_payload,
+    encode_payload,
+)
+
+FOLDER = Path(__file__).parents[1] / "vectors"
+PAYLOADS = dict(zip(Kind, (Enrolment, Presence, Manifest, BlobRequest, BlobChunk, Update, Receipt), strict=True))
+
+
+def read(name: str) -> list[dict]:
+    return json.loads((FOLDER / f"{name}.json").read_text())
+
+
+UPDATES, MESSAGES = read("updates"), read("messages")
+
+
+@pytest.mark.parametrize("vector", UPDATES, ids=lambda vector: vector["name"])
+def test_update(vector):
+    given, packed = vector["input"], bytes.fromhex(vector["hex"])
+    shapes, delta = given["shapes"], np.array(given["delta"], np.float32)
+    plan = UpdatePlan(**{name: value for name, value in given.items() if name not in {"shapes", "delta"}})
+    decoded = decode_update(packed, shapes)
+    assert decoded.indices.tolist() == vector["indices"]
+    assert decoded.values.tolist() == vector["values"]
+    assert encode_update(delta, shapes, plan, np.random.default_rng(1)).packed == packed
+
+
+def test_updates_show_every_form_that_the_format_has():
+    packed = {vector["name"]: bytes.fromhex(vector["hex"]) for vector in UPDATES}
+    stages = [inspect_update(packed[vector["name"]], vector["input"]["shapes"])[1] for vector in UPDATES]
+    assert {stage.quantisation for stage in stages} == set(range(6))
+    assert {(stage.by_column, stage.compressed) for stage in stages} >= {(True, False), (False, True), (False, False)}
+    assert packed["random tenth"][1] == SEEDED
+    assert decompress(packed["rows that resemble each other"][1:], 1000)[0] == BYTES
+    assert packed["groups with parameters of their own"][1] >> 5 in GROUP_CODES
+
+
+@pytest.mark.parametrize("vector", MESSAGES, ids=lambda vector: vector["name"])
+def test_message(vector):
+    given, data = vector["input"], bytes.fromhex(vector["hex"])
+    key, payload = SigningKey(bytes.fromhex(given["signing_seed"])), bytes.fromhex(given["payload_hex"])
+    header = {name: given[name] for name in ("sequence", "task", "base_version")}
+    assert seal(key, given["topic"], Kind(given["kind"]), payload, **header) == data
+
+    envelope = read_envelope(data, MAX_CONTROL_BYTES)
+    envelope.verify(key.verify_key, given["topic"])
+    assert {name: getattr(envelope.header, name) for name in ("kind", *header)} == header | {"kind": given["kind"]}
+    assert encode_payload(decode_payload(envelope.payload, PAYLOADS[envelope.header.kind])) == payload
+
+
+@pytest.mark.parametrize("vector", MESSAGES, ids=lambda vector: vector["name"])
+def test_message_verifies_with_another_cbor_and_ed25519(vector):
+    public_key = bytes(SigningKey(bytes.fromhex(vector["input"]["signing_seed"])).verify_key)
+    protected, unprotected, payload, signature = cbor2.loads(bytes.fromhex(vector["hex"])).value
+    signed = cbor2.dumps(["Signature1", protected, vector["input"]["topic"].encode(), payload])
+    Ed25519PublicKey.from_public_bytes(public_key).verify(signature, signed)
+    assert unprotected == {}
+    assert cbor2.loads(protected)[1] == -19
+
+
+@pytest.mark.parametrize("vector", read("random_positions"), ids=lambda vector: str(vector["input"]))
+def test_random_positions(vector):
+    assert random_indices(**vector["input"]).tolist() == vector["indices"]

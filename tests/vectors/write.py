@@ -1,0 +1,130 @@
+"""Writes the vectors anew after the format has changed: `python -m tests.vectors.write`."""
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from fleet_protocol import topics
+from fleet_protocol.bundle import UpdatePlan
+from fleet_protocol.codec import Quantisation, encode_update
+from fleet_protocol.codec.selection import random_indices
+from fleet_protocol.envelope import Kind, seal
+from fleet_protocol.keys import SigningKey
+from fleet_protocol.messages import (
+    BlobChunk,
+    BlobRequest,
+    Enrolment,
+    Manifest,
+    Outcome,
+    Presence,
+    PresenceState,
+    Receipt,
+    Update,
+    encode_payload,
+)
+
+FOLDER = Path(__file__).parent
+SHAPES = [[6, 8], [6], [2, 6], [2]]
+SEED = bytes(range(32))
+UP, DOWN = topics.up("home", "0", "kitchen-pi"), topics.down("home", "0", "kitchen-pi")
+STATE, MANIFEST = topics.state("home", "0", "kitchen-pi"), topics.manifest("home", "digits")
+
+MESSAGES = [
+    (Kind.ENROLMENT, Enrolment(bytes(range(32)), "pi-4", "0.1.0", ["digits"]), UP),
+    (Kind.PRESENCE, Presence(PresenceState.ONLINE, 3), STATE),
+    (Kind.MANIFEST, Manifest(7, "0f" * 32, "1e" * 32), MANIFEST),
+    (Kind.BLOB_REQUEST, BlobRequest(bytes(range(32)), [0, 300]), UP),
+    (Kind.BLOB_CHUNK, BlobChunk(70_000, b"content"), topics.blob_chunk("home", "0f" * 32, 1)),
+    (Kind.UPDATE, Update(16, 40, 0.75, bytes.fromhex("41010254803f40")), UP),
+    (Kind.RECEIPT, Receipt(bytes(16), Outcome.REJECTED, "too_stale", "made from version 1", 9, 3), DOWN),
+]
+
+
+def delta(shapes: list[list[int]]) -> np.ndarray:
+    """Exact in float32 and easy to write down: multiples of 1/64, and four times as large in every eighth place."""
+    index = np.arange(sum(map(math.prod, shapes)))
+    return ((index * 37 % 101 - 50) / 64 * (1 + 3 * (index % 8 == 2))).astype(np.float32)
+
+
+def update_plans() -> Iterator[tuple[str, UpdatePlan]]:
+    """Every stage's options at least once."""
+    for quantisation in Quantisation:
+        name = quantisation.name.lower()
+        yield f"top tenth, {name}", UpdatePlan(0.1, name)
+        yield f"dense, {name}", UpdatePlan(1.0, name, "dense")
+    yield "top tenth of each tensor", UpdatePlan(0.1, "ternary", "top_k_per_tensor")
+    yield "magnitude of at least 1", UpdatePlan(1.0, "int8", "threshold", threshold=1.0)
+    yield "nothing reaches the threshold", UpdatePlan(1.0, "ternary", "threshold", threshold=100.0)
+    yield "random tenth", UpdatePlan(0.1, "ternary", "random_k")
+
+
+def update_cases() -> Iterator[tuple[str, list[list[int]], np.ndarray, UpdatePlan]]:
+    """Names, shapes, deltas and plans."""
+    for name, plan in update_plans():
+        yield name, SHAPES, delta(SHAPES), plan
+    yield "scanned by column", [[16, 8]], delta([[16, 8]]), UpdatePlan(0.1)
+    alike = np.tile(delta([[40]]), 12)
+    yield "rows that resemble each other", [[12, 40]], alike, UpdatePlan(0.2)
+    dense_then_sparse = delta([[400]])
+    dense_then_sparse[np.arange(400) // 60 * 20 < np.arange(400) % 60] = 0
+    yield "groups with parameters of their own", [[400]], dense_then_sparse, UpdatePlan(0.3)
+
+
+def update_vectors() -> list[dict[str, object]]:
+    """Deltas, packed, and what a receiver reads."""
+    vectors = []
+    for name, shapes, vector, plan in update_cases():
+        encoded = encode_update(vector, shapes, plan, np.random.default_rng(1))
+        vectors.append({
+            "name": name,
+            "input": {
+                "shapes": shapes,
+                "delta": vector.tolist(),
+                "keep_fraction": plan.keep_fraction,
+                "quantisation": plan.quantisation,
+                "selection": plan.selection,
+                "threshold": plan.threshold,
+            },
+            "hex": encoded.packed.hex(),
+            "indices": encoded.sent.indices.tolist(),
+            "values": encoded.sent.values.tolist(),
+        })  # fmt: skip
+    return vectors
+
+
+def message_vectors() -> list[dict[str, object]]:
+    """One sealed message of every kind."""
+    vectors = []
+    for kind, message, topic in MESSAGES:
+        fields = {"sequence": 5, "task": "digits" if kind is Kind.UPDATE else "", "base_version": 2}
+        payload = encode_payload(message)
+        sealed = seal(SigningKey(SEED), topic, kind, payload, **fields)
+        header = {"signing_seed": SEED.hex(), "topic": topic, "kind": int(kind), **fields}
+        vectors.append(
+            {"name": kind.name.lower(), "input": header | {"payload_hex": payload.hex()}, "hex": sealed.hex()}
+        )
+    return vectors
+
+
+def random_vectors() -> list[dict[str, object]]:
+    """Seeds and the positions that follow from them."""
+    cases = [(0, 4, 100), (0, 90, 100), (2**63 + 1, 7, 1_000_000)]
+    return [
+        {"input": {"seed": seed, "count": count, "size": size}, "indices": random_indices(seed, count, size).tolist()}
+        for seed, count, size in cases
+    ]
+
+
+def main() -> None:
+    """Write all three files."""
+    files = {"updates": update_vectors(), "messages": message_vectors(), "random_positions": random_vectors()}
+    for name, vectors in files.items():
+        lines = ",\n".join(json.dumps(vector) for vector in vectors)
+        (FOLDER / f"{name}.json").write_text(f"[\n{lines}\n]\n")
+
+
+if __name__ == "__main__":
+    main()

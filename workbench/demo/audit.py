@@ -1,0 +1,67 @@
+"""Did anything get lost or counted twice? Found by comparing the devices' own databases with the journal."""
+
+import sqlite3
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker_coordinator.records import JournalledUpdate
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceLedger:
+    """What a device remembers of its updates: number to digest, by what became of them."""
+
+    updates_made: int
+    accepted: Mapping[int, bytes]
+    rejected: Mapping[int, bytes]
+    waiting: Mapping[int, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """Updates of a whole fleet. `lost`: a device believes that it arrived, or has forgotten it, and the journal has
+    it not. `duplicated`: the journal holds it more than once, or holds what the device took back."""
+
+    lost: int
+    duplicated: int
+    waiting: int
+    rejected: int
+
+
+def read_ledger(database: Path) -> DeviceLedger:
+    """Read an agent's database; the agent must have ended.
+
+    Raises:
+        sqlite3.Error: it is no agent's database.
+    """
+    connection = sqlite3.connect(database)
+    try:
+        settled = connection.execute("SELECT sequence, digest, outcome FROM settled").fetchall()
+        outcome = {
+            wanted: {sequence: digest for sequence, digest, found in settled if found == wanted}
+            for wanted in ("accepted", "rejected")
+        }
+        waiting = dict(connection.execute("SELECT sequence, digest FROM outbox").fetchall())
+        made = connection.execute("SELECT value FROM counters WHERE name = 'updates_made'").fetchone()
+    finally:
+        connection.close()
+    return DeviceLedger(made[0] if made else 0, outcome["accepted"], outcome["rejected"], waiting)
+
+
+def audit(ledgers: Mapping[str, DeviceLedger], journal: Sequence[JournalledUpdate]) -> Audit:
+    """Compare what each device says with what the journal holds."""
+    held = Counter((row.device, row.digest) for row in journal)
+    lost = duplicated = 0
+    for device, ledger in ledgers.items():
+        lost += ledger.updates_made - len(ledger.accepted) - len(ledger.rejected) - len(ledger.waiting)
+        lost += sum(not held[device, digest] for digest in ledger.accepted.values())
+        duplicated += sum(held[device, digest] > 0 for digest in ledger.rejected.values())
+    duplicated += sum(count - 1 for count in held.values())
+    return Audit(
+        lost,
+        duplicated,
+        waiting=sum(len(ledger.waiting) for ledger in ledgers.values()),
+        rejected=sum(len(ledger.rejected) for ledger in ledgers.values()),
+    )

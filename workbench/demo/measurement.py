@@ -1,0 +1,61 @@
+"""Accuracy of versions on the held-out digits, and what the same model reaches on the pooled data."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from edge_agent.training.engine import Rates, Samples, plan_batches
+from edge_agent.training.onnx_step import OnnxStepEngine
+from fleet_protocol.bundle import EVALUATE_FILE, TRAIN_FILE, WEIGHTS_FILE, TaskDescription
+from fleet_protocol.codec import read_weights
+from fleet_protocol.codec.sparse import FloatVector
+from workbench.demo.digits_data import FleetData, Labelled
+
+
+class Measurement:
+    """Runs a bundle's graphs on one fleet's data."""
+
+    def __init__(self, bundle: Path, description: TaskDescription, data: FleetData) -> None:
+        self._bundle = bundle
+        self._description = description
+        self._data = data
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self._evaluate = onnxruntime.InferenceSession(bundle / EVALUATE_FILE, options)
+
+    @property
+    def parameters(self) -> int:
+        """Length of the flat weight vector."""
+        return self._description.parameter_count
+
+    @property
+    def dense_bytes(self) -> int:
+        """What one update would cost as float32 weights."""
+        return 4 * self.parameters
+
+    @property
+    def held_out_samples(self) -> int:
+        """Digits that no device has."""
+        return len(self._data.held_out.labels)
+
+    def accuracy(self, weights_file: bytes) -> float:
+        """The fraction of held-out digits that a version (safetensors) reads right."""
+        return self._accuracy(read_weights(weights_file, self._description.parameters), self._data.held_out)
+
+    def central_accuracy(self, updates: int) -> float:
+        """The same for the same model trained on the pooled samples: as many steps as `updates` of the fleet took."""
+        plan, pooled = self._description.training, self._data.pooled
+        steps = updates * plan.steps
+        weights = read_weights((self._bundle / WEIGHTS_FILE).read_bytes(), self._description.parameters)
+        samples = Samples(pooled.inputs, pooled.labels, newest=0)
+        if steps > 0:
+            engine = OnnxStepEngine(self._bundle / TRAIN_FILE, threads=1)
+            batches = plan_batches(len(pooled.labels), steps, plan.batch_size, seed=0)
+            weights, _ = engine.train(weights, samples, batches, Rates.planned(plan))
+        return self._accuracy(weights, self._data.held_out)
+
+    def _accuracy(self, weights: FloatVector, digits: Labelled) -> float:
+        feeds = {"weights": weights, "inputs": digits.inputs, "labels": digits.labels}
+        (correct,) = self._evaluate.run(["correct"], feeds)
+        return float(np.mean(correct))

@@ -1,0 +1,194 @@
+"""One demo run: starts the fleet, feeds it, ends it, and tells what happened."""
+
+import asyncio
+import contextlib
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
+from fleet_protocol.errors import ConfigurationError
+from workbench.demo.brokers import BrokerPlan, plan_broker
+from workbench.demo.children import Child
+from workbench.demo.digits_data import split_digits
+from workbench.demo.fleet_files import TASK, plan_files, program, write_fleet
+from workbench.demo.history import RunHistory
+from workbench.demo.measurement import Measurement
+from workbench.demo.observer import Observer
+from workbench.demo.sensors import Sensor
+from workbench.demo.watch import FleetWatch, Snapshot
+from workbench.recipe_folder import find_recipe
+
+SENSING_SECONDS = 40.0
+"""How long samples drip in. What follows, until everything is delivered, takes a few seconds."""
+LONGEST_RUN_SECONDS = 54.0
+"""After this the fleet is ended, whatever still waits: it stays in the outboxes."""
+NEW_SAMPLES = 6
+"""How many new samples wake an agent."""
+SLOWEST_SENSOR, SLOWEST_CPU_SHARE = 0.9, 0.4
+WATCH_SECONDS = 0.5
+START_SECONDS = 15.0
+MARKER = ".edgeflock-demo"
+"""Marks a folder as the remains of a demo, which the next one may clear away."""
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """What the user chose."""
+
+    agents: int
+    seed: int
+    folder: Path
+    broker: str
+
+
+class Demo:
+    """One fleet on this machine. `show` is called with a snapshot about twice a second."""
+
+    def __init__(self, options: DemoOptions, show: Callable[[Snapshot], None]) -> None:
+        self._options = options
+        self._show = show
+        self._stopped = asyncio.Event()
+
+    def stop(self) -> None:
+        """End the run now, in order."""
+        self._stopped.set()
+
+    async def run(self) -> RunHistory:
+        """Run to the end and return what happened.
+
+        Raises:
+            ConfigurationError: the folder, the broker or the number of agents is not usable.
+            ChildFailedError: one of the programs ended by itself.
+            CommandFailedError: a key could not be made.
+        """
+        started = time.monotonic()
+        generator = np.random.default_rng(self._options.seed)
+        data = split_digits(self._options.agents, generator)
+        paces = generator.uniform(SLOWEST_SENSOR, 1.0, self._options.agents)
+        cpu_shares = generator.uniform(SLOWEST_CPU_SHARE, 1.0, self._options.agents).tolist()
+        bundle = find_recipe(TASK) / "bundle"
+        measurement = Measurement(bundle, parse_description((bundle / DESCRIPTION_FILE).read_bytes()), data)
+        prepare_folder(self._options.folder)
+        with _short_folder() as sockets:
+            files = plan_files(self._options.folder, sockets, self._options.agents)
+            broker = plan_broker(self._options.broker, files.folder)
+            await write_fleet(files, broker, bundle, cpu_shares, NEW_SAMPLES)
+            sensors = [
+                Sensor(device.socket, TASK, part, seconds=SENSING_SECONDS * pace)
+                for device, part, pace in zip(files.devices, data.parts, paces, strict=True)
+            ]
+            watch = FleetWatch(files, sensors, Observer(broker), measurement, broker.label, NEW_SAMPLES)
+            watch.started = started
+            return await self._run_fleet(watch, broker)
+
+    async def _run_fleet(self, watch: FleetWatch, broker: BrokerPlan) -> RunHistory:
+        broker_child, coordinator, *agents = children = _plan_children(watch, broker)
+        observing = asyncio.create_task(watch.observer.run())
+        try:
+            await broker_child.start()
+            await _until(watch.observer.subscribed, f"no broker answers on {broker.host}:{broker.port}")
+            await coordinator.start()
+            await _until(watch.observer.manifest_heard, "the coordinator announces no task; see coordinator.log")
+            for agent in agents:
+                await agent.start()
+            await self._feed(watch, children)
+            await watch.refresh()
+            devices = watch.rows()
+        finally:
+            for group in (agents, [coordinator]):
+                await asyncio.gather(*(child.stop() for child in group))
+            await asyncio.sleep(WATCH_SECONDS)  # what the last ones said reaches the observer
+            observing.cancel()
+            await broker_child.stop()
+        watch.read_journal()
+        return watch.conclude(devices, seed=self._options.seed, stopped_early=self._stopped.is_set())
+
+    async def _feed(self, watch: FleetWatch, children: list[Child]) -> None:
+        """Drip samples until all are delivered and trained on, or time is up, or somebody wants to leave."""
+        feeding = [asyncio.create_task(sensor.drip()) for sensor in watch.sensors]
+        try:
+            while not self._stopped.is_set() and watch.elapsed_seconds < LONGEST_RUN_SECONDS:
+                for child in children:
+                    child.check()
+                await watch.refresh()
+                self._show(watch.snapshot())
+                if all(task.done() for task in feeding) and watch.is_quiet():
+                    break
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopped.wait(), WATCH_SECONDS)
+        finally:
+            for task in feeding:
+                task.cancel()
+            await asyncio.gather(*feeding, return_exceptions=True)
+        for task in feeding:
+            if not task.cancelled():
+                task.result()
+
+
+async def run_demo(options: DemoOptions, show: Callable[[Snapshot], None]) -> RunHistory:
+    """Run a demo; Ctrl-C and SIGTERM end it early and in order. Raises what `Demo.run` raises."""
+    demo = Demo(options, show)
+    for name in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(name, demo.stop)
+    return await demo.run()
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make an empty folder; what an earlier demo left there is cleared away, anything else is left alone.
+
+    Raises:
+        ConfigurationError: it holds something else, or can't be made.
+    """
+    try:
+        if (folder / MARKER).exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise ConfigurationError(f"--out {folder}: it holds files that no demo made; name a new folder")
+        (folder / MARKER).touch()
+    except OSError as error:
+        raise ConfigurationError(f"--out {folder}: {error.strerror}; name a folder that can be written") from error
+
+
+def _plan_children(watch: FleetWatch, broker: BrokerPlan) -> list[Child]:
+    """The broker, the coordinator, then the agents."""
+    files = watch.files
+    coordinator = program("broker_coordinator.cli", "run", "--config", str(files.coordinator_configuration))
+    agents = [
+        Child(
+            device.name,
+            program("edge_agent.cli", "run", "--config", str(device.configuration)),
+            device.folder / "agent.log",
+            watch.announce,
+        )
+        for device in files.devices
+    ]
+    return [
+        Child("broker", broker.command, files.folder / "broker.log", watch.announce),
+        Child("coordinator", coordinator, files.folder / "coordinator.log", watch.announce),
+        *agents,
+    ]
+
+
+async def _until(event: asyncio.Event, otherwise: str) -> None:
+    try:
+        await asyncio.wait_for(event.wait(), START_SECONDS)
+    except TimeoutError:
+        raise ConfigurationError(f"{otherwise} (waited {START_SECONDS:g} s)") from None
+
+
+@contextmanager
+def _short_folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="edgeflock-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

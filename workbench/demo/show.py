@@ -1,0 +1,122 @@
+"""What a person sees of a demo: a live table or plain lines, then the result and where it was written."""
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.live import Live
+
+from fleet_protocol.errors import ConfigurationError
+from workbench.demo.children import ChildFailedError
+from workbench.demo.fleet_files import CommandFailedError
+from workbench.demo.history import RunHistory, Summary
+from workbench.demo.live_table import progress_line, render_live
+from workbench.demo.report import render_report
+from workbench.demo.run import DemoOptions, run_demo
+from workbench.demo.watch import Snapshot
+
+SECONDS_BETWEEN_LINES = 5.0
+
+
+def show_demo(agents: int, seed: int, out: Path, broker: str) -> None:
+    """Run a demo, show it, and write `summary.json` and `report.html` into `out`.
+
+    Raises:
+        ConfigurationError: with what the user can change, or which program failed and its last words.
+    """
+    console = Console()
+    console.print(f"edgeflock demo: {agents} agents, seed {seed}, everything in {out}/", highlight=False)
+    options = DemoOptions(agents, seed, out.resolve(), broker)
+    try:
+        with _live_view(console) as view:
+            history = asyncio.run(run_demo(options, view.show))
+    except (ChildFailedError, CommandFailedError) as error:
+        raise ConfigurationError(str(error)) from error
+    (out / "summary.json").write_bytes(msgspec.json.format(msgspec.json.encode(history.summary), indent=2) + b"\n")
+    (out / "report.html").write_text(render_report(history), encoding="utf-8")
+    _print_result(console, history, out)
+
+
+class View:
+    """Shows snapshots: on a terminal a table that stays in place, elsewhere a line every few seconds."""
+
+    def __init__(self, console: Console, live: Live | None) -> None:
+        self._console = console
+        self._live = live
+        self._broker_said = False
+        self._events_said = 0
+        self._next_line = 0.0
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Show one snapshot."""
+        if not self._broker_said:
+            self._broker_said = True
+            self._say(f"broker: {snapshot.broker}")
+        if self._live is not None:
+            self._live.update(
+                render_live(
+                    snapshot.devices,
+                    snapshot.accuracy,
+                    elapsed_seconds=snapshot.elapsed_seconds,
+                    broker=snapshot.broker,
+                    central_accuracy=None,
+                    events=snapshot.events,
+                ),
+                refresh=True,
+            )
+            return
+        for event in snapshot.events[self._events_said :]:
+            self._say(event)
+        self._events_said = len(snapshot.events)
+        if time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
+            self._say(
+                progress_line(
+                    snapshot.devices,
+                    snapshot.accuracy,
+                    elapsed_seconds=snapshot.elapsed_seconds,
+                    central_accuracy=None,
+                )
+            )
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def _live_view(console: Console) -> Iterator[View]:
+    with contextlib.ExitStack() as stack:
+        live = None
+        if console.is_terminal and sys.stdout.isatty():
+            live = stack.enter_context(Live(console=console, auto_refresh=False))
+        yield View(console, live)
+
+
+def _print_result(console: Console, history: RunHistory, out: Path) -> None:
+    summary = history.summary
+    for line in (*_result_lines(summary), f"report:  {out / 'report.html'}", f"summary: {out / 'summary.json'}"):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _result_lines(summary: Summary) -> Iterator[str]:
+    if summary.stopped_early:
+        yield "stopped early"
+    yield (
+        f"accuracy {summary.accuracy:.1%} on {summary.held_out_samples} digits that no device has seen"
+        f" (all data in one place: {summary.central_accuracy:.1%})"
+    )
+    yield (
+        f"{summary.updates_applied} updates made {summary.versions} versions in {summary.wall_seconds:.0f} s;"
+        f" lost {summary.updates_lost}, counted twice {summary.updates_duplicated}"
+    )
+    if summary.uplink_bytes:
+        yield (
+            f"sent up {summary.uplink_bytes / 1000:.0f} kB,"
+            f" {summary.dense_uplink_bytes / summary.uplink_bytes:.0f} times less than whole float32 weights"
+        )

@@ -1,0 +1,157 @@
+"""Watches a demo fleet from outside: its agents' answers, the coordinator's journal, the bytes at the broker."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, median
+
+import numpy as np
+
+from broker_coordinator.database import JournalUnavailableError
+from broker_coordinator.journal_reader import JournalReader
+from broker_coordinator.records import JournalledUpdate
+from edge_agent.sample_gate import Status
+from fleet_protocol.errors import ConfigurationError
+from workbench.demo.audit import audit, read_ledger
+from workbench.demo.digits_data import CLASSES
+from workbench.demo.fleet_files import TASK, FleetFiles
+from workbench.demo.history import AccuracyPoint, DeviceRow, RunHistory, Summary
+from workbench.demo.measurement import Measurement
+from workbench.demo.observer import Observer
+from workbench.demo.sensors import Sensor, ask_status
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A run as it is right now."""
+
+    devices: list[DeviceRow]
+    accuracy: list[AccuracyPoint]
+    elapsed_seconds: float
+    broker: str
+    events: list[str]
+
+
+@dataclass(slots=True)
+class FleetWatch:
+    """What is known of a run so far. `sensors` are in the order of the devices in `files`."""
+
+    files: FleetFiles
+    sensors: Sequence[Sensor]
+    observer: Observer
+    measurement: Measurement
+    broker: str
+    new_samples: int
+    events: list[str] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+    _statuses: list[Status | None] = field(default_factory=list)
+    _journal: list[JournalledUpdate] = field(default_factory=list)
+    _accuracy: list[AccuracyPoint] = field(default_factory=list)
+
+    @property
+    def elapsed_seconds(self) -> float:
+        """Since the run began."""
+        return time.monotonic() - self.started
+
+    def is_quiet(self) -> bool:
+        """Whether every agent sleeps, has nothing to send, and too few new samples to wake up for."""
+        return all(
+            status is not None
+            and status.state == "sleeping"
+            and status.waiting_updates == 0
+            and status.new_samples[TASK] < self.new_samples
+            for status in self._statuses
+        )
+
+    def announce(self, event: str) -> None:
+        """Note something that a person should see."""
+        self.events.append(f"{self.elapsed_seconds:.0f} s: {event}")
+
+    async def refresh(self) -> None:
+        """Ask every agent, and read what is new in the journal."""
+        self._statuses = list(await asyncio.gather(*(ask_status(device.socket) for device in self.files.devices)))
+        self.read_journal()
+
+    def read_journal(self) -> None:
+        """Take in new updates and versions; a journal that is not there yet, or busy, is read the next time."""
+        with (
+            contextlib.suppress(ConfigurationError, JournalUnavailableError),
+            JournalReader.open(self.files.coordinator_database) as journal,
+        ):
+            self._journal = list(journal.updates(TASK))
+            newest = self._accuracy[-1].version if self._accuracy else -1
+            for version in journal.versions(TASK, after=newest):
+                held = sum(row.version is not None and row.version <= version.number for row in self._journal)
+                self._accuracy.append(
+                    AccuracyPoint(
+                        seconds=self.elapsed_seconds,
+                        version=version.number,
+                        accuracy=self.measurement.accuracy(version.weights),
+                        uplink_bytes=self.observer.uplink_bytes,
+                        dense_uplink_bytes=held * self.measurement.dense_bytes,
+                    )
+                )
+
+    def snapshot(self) -> Snapshot:
+        """For whoever shows the run."""
+        return Snapshot(self.rows(), self._accuracy, self.elapsed_seconds, self.broker, self.events)
+
+    def rows(self) -> list[DeviceRow]:
+        """One row per device, as of the last `refresh`."""
+        statuses = self._statuses or [None] * len(self.sensors)
+        pairs = zip(self.files.devices, self.sensors, statuses, strict=True)
+        return [self._row(device.name, sensor, status) for device, sensor, status in pairs]
+
+    def conclude(self, devices: list[DeviceRow], *, seed: int, stopped_early: bool) -> RunHistory:
+        """The whole run, once agents and coordinator have ended; `devices` as they were before that."""
+        ledgers = {
+            device.name: read_ledger(device.database) for device in self.files.devices if device.database.exists()
+        }
+        found = audit(ledgers, self._journal)
+        applied = [row for row in self._journal if row.version is not None]
+        summary = Summary(
+            accuracy=self._accuracy[-1].accuracy if self._accuracy else self.measurement.central_accuracy(0),
+            central_accuracy=self.measurement.central_accuracy(len(applied)),
+            updates_applied=len(applied),
+            updates_lost=found.lost,
+            updates_duplicated=found.duplicated,
+            uplink_bytes=self.observer.uplink_bytes,
+            dense_uplink_bytes=len(self._journal) * self.measurement.dense_bytes,
+            versions=self._accuracy[-1].version if self._accuracy else 0,
+            median_staleness=float(median(row.staleness for row in applied)) if applied else 0.0,
+            wall_seconds=round(self.elapsed_seconds, 1),
+            broker=self.broker,
+            agents=len(self.sensors),
+            seed=seed,
+            stopped_early=stopped_early,
+            downlink_bytes=self.observer.downlink_bytes,
+            updates_rejected=found.rejected,
+            updates_pending=found.waiting,
+            updates_buffered=len(self._journal) - len(applied),
+            held_out_samples=self.measurement.held_out_samples,
+            parameters=self.measurement.parameters,
+        )
+        return RunHistory(summary, self._accuracy, [row.staleness for row in applied], devices)
+
+    def _row(self, name: str, sensor: Sensor, status: Status | None) -> DeviceRow:
+        staleness = [row.staleness for row in self._journal if row.device == name]
+        return DeviceRow(
+            name=name,
+            state=_state_in_words(status),
+            version=status.versions.get(TASK, 0) if status else 0,
+            staleness=fmean(staleness) if staleness else None,
+            updates=len(staleness),
+            uplink_bytes=self.observer.uplink[name],
+            samples=sensor.delivered,
+            samples_expected=sensor.total,
+            samples_per_second=sensor.total / sensor.seconds,
+            label_counts=np.bincount(sensor.samples.labels, minlength=CLASSES).tolist(),
+        )
+
+
+def _state_in_words(status: Status | None) -> str:
+    if status is None:
+        return "offline"
+    return "sending" if status.state == "sleeping" and status.waiting_updates else status.state

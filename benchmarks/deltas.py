@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from benchmarks.mnist import Digits, read_mnist
-from edge_agent.training.engine import Samples, plan_batches
+from edge_agent.training.engine import Rates, Samples, plan_batches
 from edge_agent.training.onnx_step import OnnxStepEngine
 from fleet_protocol.bundle import DESCRIPTION_FILE, TRAIN_FILE, WEIGHTS_FILE, parse_description
 from fleet_protocol.codec import read_weights
@@ -47,7 +47,7 @@ def digits_round() -> Delta:
     part = split_digits(4, np.random.default_rng(SEED)).parts[0]
     plan = plan_batches(len(part.labels), task.training.steps, task.training.batch_size, SEED)
     trained, _ = OnnxStepEngine(folder / TRAIN_FILE, threads=1).train(
-        weights, Samples(part.inputs, part.labels, 0), plan, task.training.learning_rate
+        weights, Samples(part.inputs, part.labels, 0), plan, Rates.planned(task.training)
     )
     return Delta("real", trained - weights, list(task.shapes))
 

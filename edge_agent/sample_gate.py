@@ -3,8 +3,9 @@
     {"task": "digits", "inputs": [0.0, 0.5, ...], "label": 3}   ->   {"ok": true}
     {"command": "status"}                                       ->   {"state": "sleeping", ...}
 
-`inputs` are the values of one sample in C order. A line that is refused is answered with
-{"ok": false, "error": "..."}; the connection stays open.
+`inputs` are the values of one sample in C order. `label` is a class index, a list of values where the task learns
+several, one number where it learns one, and left out where the inputs are what is learned. A line that is
+refused is answered with {"ok": false, "error": "..."}; the connection stays open.
 """
 
 import array
@@ -21,7 +22,7 @@ from typing import Literal
 import msgspec
 
 from edge_agent.sample_store import SampleStore
-from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.bundle import LabelSchema, TaskDescription
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MIB
 
@@ -35,11 +36,11 @@ log = logging.getLogger(__name__)
 
 
 class Sample(msgspec.Struct, forbid_unknown_fields=True):
-    """One labelled sample of one task."""
+    """One sample of one task, with its label."""
 
     task: str
     inputs: list[float]
-    label: int
+    label: int | float | list[float] | None = None
 
 
 class Command(msgspec.Struct, forbid_unknown_fields=True):
@@ -70,8 +71,10 @@ class Status(msgspec.Struct):
     rejected_updates: int
 
 
-def check_sample(sample: Sample, tasks: frozenset[str], description: TaskDescription | None) -> bytes:
-    """The values as float32 in bytes, if the sample fits the task's schema as far as it is known yet.
+def check_sample(
+    sample: Sample, tasks: frozenset[str], description: TaskDescription | None
+) -> tuple[bytes, int | bytes]:
+    """Inputs as float32 in bytes, and the label, if they fit the task's schema as far as it is known yet.
 
     Raises:
         ValueError: saying what does not fit, and what would.
@@ -80,18 +83,39 @@ def check_sample(sample: Sample, tasks: frozenset[str], description: TaskDescrip
         raise ValueError(f"unknown task {sample.task!r}; agent.toml lists {sorted(tasks)}")
     lowest, highest = -LARGEST_FLOAT32, LARGEST_FLOAT32
     if description is not None:
-        expected, classes = description.input, description.label.classes
+        expected = description.input
         if len(sample.inputs) != expected.size:
             raise ValueError(f"{len(sample.inputs)} inputs; {sample.task} takes {expected.size} {expected.shape}")
-        if not 0 <= sample.label < classes:
-            raise ValueError(f"label {sample.label}; {sample.task} takes 0 to {classes - 1}")
         lowest, highest = max(lowest, expected.minimum), min(highest, expected.maximum)
     for position, value in enumerate(sample.inputs):
         if not (lowest <= value <= highest) or math.isnan(value):
             raise ValueError(f"input {position} is {value:g}; {sample.task} takes {lowest:g} to {highest:g}")
-    if not 0 <= sample.label < 2**63:
-        raise ValueError(f"label {sample.label} is out of range")
-    return array.array("f", sample.inputs).tobytes()
+    return array.array("f", sample.inputs).tobytes(), check_label(
+        sample, None if description is None else description.label
+    )
+
+
+def check_label(sample: Sample, schema: LabelSchema | None) -> int | bytes:
+    """A class index as it is, any other label as float32 in bytes.
+
+    Raises:
+        ValueError: saying what does not fit, and what would.
+    """
+    label = sample.label
+    if isinstance(label, int) if schema is None else schema.kind == "class":
+        classes = 2**63 if schema is None else schema.classes
+        if not isinstance(label, int) or not 0 <= label < classes:
+            raise ValueError(f"label {label} is out of range; {sample.task} takes 0 to {classes - 1}")
+        return label
+    values = [] if label is None else label if isinstance(label, list) else [label]
+    if schema is not None and len(values) != schema.outputs:
+        raise ValueError(f"label has {len(values)} values; {sample.task} takes {schema.outputs}")
+    for position, value in enumerate(values):
+        if not abs(value) <= LARGEST_FLOAT32:
+            raise ValueError(f"label {position} is {value:g}, which float32 can't hold")
+        if schema is not None and schema.kind == "multi_label" and value not in (0, 1):
+            raise ValueError(f"label {position} is {value:g}; {sample.task} takes 0 or 1 for each class")
+    return array.array("f", values).tobytes()
 
 
 class SampleGate:
@@ -158,8 +182,8 @@ class SampleGate:
             return msgspec.json.encode(self._command(line))
         try:
             sample = msgspec.json.decode(line, type=Sample)
-            inputs = check_sample(sample, self._tasks, self._describe(sample.task))
-            self._store.add(sample.task, inputs, sample.label)
+            inputs, label = check_sample(sample, self._tasks, self._describe(sample.task))
+            self._store.add(sample.task, inputs, label)
         except (msgspec.DecodeError, ValueError) as error:
             return msgspec.json.encode(Answer(ok=False, error=str(error)))
         except sqlite3.Error as error:

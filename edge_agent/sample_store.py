@@ -30,8 +30,8 @@ class SampleStore:
         rows = self._connection.execute("SELECT task, COUNT(*), MAX(id) FROM samples GROUP BY task")
         self._counts: dict[str, tuple[int, int]] = {task: (count, newest) for task, count, newest in rows}
 
-    def add(self, task: str, inputs: bytes, label: int) -> int:
-        """Store one sample (float32 values in C order, in bytes) and return its id.
+    def add(self, task: str, inputs: bytes, label: int | bytes) -> int:
+        """Store one sample and return its id. Inputs are float32 in C order, in bytes, and so is a label of values.
 
         Raises:
             sqlite3.OperationalError: the disk is full; nothing was stored.
@@ -65,9 +65,9 @@ class SampleStore:
 
     def drop_misfits(self, description: TaskDescription) -> int:
         """Delete samples taken in before the task's schema was known that do not fit it; returns how many."""
-        query = "DELETE FROM samples WHERE task = ? AND (length(inputs) != ? OR label < 0 OR label >= ?)"
-        fits = (description.task, 4 * description.input.size, description.label.classes)
-        dropped = self._connection.execute(query, fits).rowcount
+        condition, sizes = fitting(description)
+        query = f"DELETE FROM samples WHERE task = ? AND NOT ({condition})"  # noqa: S608 - a constant
+        dropped = self._connection.execute(query, (description.task, *sizes)).rowcount
         if dropped:
             count, newest = self._counts[description.task]
             self._counts[description.task] = (count - dropped, newest)
@@ -76,3 +76,14 @@ class SampleStore:
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
+
+
+def fitting(description: TaskDescription) -> tuple[str, tuple[int, int]]:
+    """The condition, in SQL, that a stored sample fits the task's schema, and the values of its placeholders.
+
+    A class index is stored as a number. Any other label is float32 in bytes; without a label there are none.
+    """
+    label, inputs = description.label, 4 * description.input.size
+    if label.kind == "class":
+        return "length(inputs) = ? AND typeof(label) = 'integer' AND label >= 0 AND label < ?", (inputs, label.classes)
+    return "length(inputs) = ? AND typeof(label) = 'blob' AND length(label) = ?", (inputs, 4 * label.outputs)

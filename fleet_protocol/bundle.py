@@ -20,6 +20,8 @@ DESCRIPTION_FILE = "task.json"
 TRAIN_FILE = "train.onnx"
 EVALUATE_FILE = "evaluate.onnx"
 PREDICT_FILE = "predict.onnx"
+TRAIN_PER_SAMPLE_FILE = "train_per_sample.onnx"
+"""Only in a bundle whose plan asks for per-sample gradients."""
 WEIGHTS_FILE = "weights.safetensors"
 REQUIRED_FILES = (TRAIN_FILE, EVALUATE_FILE, PREDICT_FILE, WEIGHTS_FILE)
 
@@ -42,17 +44,36 @@ class InputSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return math.prod(self.shape)
 
 
-class LabelSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A class index, int64, from 0 to `classes - 1`."""
-
-    classes: PositiveInt
+LabelKind = Literal["class", "multi_label", "regression", "reconstruction"]
 
 
-class Parameter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One trainable float32 tensor. The order of the parameters is their order in the flat weight vector."""
+class LabelSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a sample is labelled with.
+
+    `class`: an index, int64, from 0 to `classes - 1`. `multi_label`: `classes` values, each 0 or 1. `regression`:
+    `values` finite float32 numbers. `reconstruction`: nothing, the model learns to give back its inputs.
+    """
+
+    classes: Annotated[int, msgspec.Meta(ge=0)] = 0
+    kind: LabelKind = "class"
+    values: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+    @property
+    def outputs(self) -> int:
+        """Values that the model gives per sample; 0 where they are as many as its inputs."""
+        return self.classes or self.values
+
+
+class Parameter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One float32 tensor of the flat weight vector, which holds them in this order.
+
+    One that isn't `trainable` is a buffer that training changes in another way, such as a running mean; buffers
+    stand behind all others.
+    """
 
     name: str
     shape: list[PositiveInt]
+    trainable: bool = True
 
     @property
     def size(self) -> int:
@@ -60,12 +81,22 @@ class Parameter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return math.prod(self.shape)
 
 
-class TrainingPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a device does in one round: `steps` mini-batches of `batch_size` drawn from its stored samples."""
+class TrainingPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a device does in one round: `steps` mini-batches of `batch_size` drawn from its stored samples.
+
+    The graph is made for `optimiser` and `momentum`. `gradient_clip` is the largest Euclidean norm of a step's
+    gradient, or of each sample's with `per_sample_gradients`; 0 for none. `proximal` is FedProx's coefficient.
+    """
 
     steps: PositiveInt
     batch_size: PositiveInt
     learning_rate: PositiveFloat
+    optimiser: Literal["sgd", "momentum", "nesterov", "adam", "adamw"] = "sgd"
+    momentum: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    gradient_clip: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    proximal: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    per_sample_gradients: bool = False
 
 
 class UpdatePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -158,6 +189,9 @@ def parse_description(text: bytes, name: str = DESCRIPTION_FILE) -> TaskDescript
         )
     if len({parameter.name for parameter in description.parameters}) < len(description.parameters):
         raise ConfigurationError(f"{name}: two entries of `parameters` have the same name")
+    check_label(description.label, name)
+    if description.training.per_sample_gradients and TRAIN_PER_SAMPLE_FILE not in description.files:
+        raise ConfigurationError(f"{name}: training.per_sample_gradients, but `files` lacks {TRAIN_PER_SAMPLE_FILE}")
     if description.input.minimum > description.input.maximum:
         raise ConfigurationError(
             f"{name}: input.minimum {description.input.minimum:g} exceeds input.maximum {description.input.maximum:g}"
@@ -196,6 +230,17 @@ def verify_blob(name: str, data: bytes, expected_hash: str) -> None:
             Reason.WRONG_HASH,
             f"{name}: SHA-256 of its {len(data)} bytes is {blob_hash(data)[:16]}…, expected {expected_hash[:16]}…;"
             " the file is truncated or altered: fetch or export it anew",
+        )
+
+
+def check_label(label: LabelSchema, name: str) -> None:
+    """Raise `ConfigurationError` if the sizes don't go with the kind."""
+    wanted = {"class": "classes", "multi_label": "classes", "regression": "values", "reconstruction": ""}[label.kind]
+    given = [size for size in ("classes", "values") if getattr(label, size)]
+    if given != [wanted] * bool(wanted):
+        raise ConfigurationError(
+            f"{name}: label.kind {label.kind!r} needs {f'label.{wanted}' if wanted else 'no size'} and nothing else;"
+            f" given: {', '.join(f'label.{size}' for size in given) or 'nothing'}"
         )
 
 

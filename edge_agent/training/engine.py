@@ -6,31 +6,51 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fleet_protocol.bundle import TrainingPlan
 from fleet_protocol.codec.sparse import FloatVector
 
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """`inputs` float32 [N, *shape], `labels` int64 [N]; `newest` is the id of the youngest of them."""
+    """`inputs` float32 [N, *shape]; `labels` int64 [N], or float32 [N, C]; `newest` is the id of the youngest."""
 
     inputs: NDArray[np.float32]
-    labels: NDArray[np.int64]
+    labels: NDArray[np.int64] | NDArray[np.float32]
     newest: int
 
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
-    """K mini-batches of at most B rows: `rows` int64 [K, B], `mask` float32 [K, B], 0 where a row is padding."""
+    """K mini-batches of at most B rows: `rows` int64 [K, B], `mask` float32 [K, B], 0 where a row is padding.
+
+    Whatever else is drawn in the round, such as dropout's masks, follows from `seed`.
+    """
 
     rows: NDArray[np.int64]
     mask: NDArray[np.float32]
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """The scalars of a round; a `gradient_clip` of 0 stands for none."""
+
+    learning_rate: float
+    weight_decay: float = 0.0
+    gradient_clip: float = 0.0
+    proximal: float = 0.0
+
+    @classmethod
+    def planned(cls, plan: TrainingPlan) -> "Rates":
+        """Those that a task asks for."""
+        return cls(plan.learning_rate, plan.weight_decay, plan.gradient_clip, plan.proximal)
 
 
 class TrainingEngine(Protocol):
     """Runs the steps of one round."""
 
     def train(
-        self, weights: FloatVector, samples: Samples, plan: BatchPlan, learning_rate: float
+        self, weights: FloatVector, samples: Samples, plan: BatchPlan, rates: Rates
     ) -> tuple[FloatVector, FloatVector]:
         """Trained weights float32 [P], and the mean loss of each of the K mini-batches."""
         ...
@@ -46,4 +66,4 @@ def plan_batches(sample_count: int, steps: int, batch_size: int, seed: int) -> B
     rows[:, :filled] = order[: steps * filled].reshape(steps, filled)
     mask = np.zeros((steps, batch_size), np.float32)
     mask[:, :filled] = 1.0
-    return BatchPlan(rows, mask)
+    return BatchPlan(rows, mask, seed % 2**32)

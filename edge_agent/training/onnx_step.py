@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from edge_agent.training.engine import BatchPlan, Samples
+from edge_agent.training.engine import BatchPlan, Rates, Samples
 from fleet_protocol.codec.sparse import FloatVector
 
 
@@ -19,16 +19,21 @@ class OnnxStepEngine:
         self._session = onnxruntime.InferenceSession(train_graph, options, providers=["CPUExecutionProvider"])
 
     def train(
-        self, weights: FloatVector, samples: Samples, plan: BatchPlan, learning_rate: float
+        self, weights: FloatVector, samples: Samples, plan: BatchPlan, rates: Rates
     ) -> tuple[FloatVector, FloatVector]:
-        """See `TrainingEngine.train`."""
+        """See `TrainingEngine.train`. A graph takes only what its task has use for."""
         feeds = {
             "weights": weights,
             "inputs": samples.inputs,
             "labels": samples.labels,
             "batches": plan.rows,
             "mask": plan.mask,
-            "learning_rate": np.array(learning_rate, np.float32),
+            "learning_rate": np.array(rates.learning_rate, np.float32),
+            "weight_decay": np.array(rates.weight_decay, np.float32),
+            "gradient_clip": np.array(rates.gradient_clip or np.inf, np.float32),
+            "proximal": np.array(rates.proximal, np.float32),
+            "seed": np.array(plan.seed, np.int64),
         }
-        trained, losses = self._session.run(["trained_weights", "losses"], feeds)
+        taken = {entry.name: feeds[entry.name] for entry in self._session.get_inputs()}
+        trained, losses = self._session.run(["trained_weights", "losses"], taken)
         return trained, losses

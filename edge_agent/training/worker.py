@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_agent.training.engine import Samples, plan_batches
+from edge_agent.sample_store import fitting
+from edge_agent.training.engine import Rates, Samples, plan_batches
 from edge_agent.training.feedback import ErrorFeedback, recall
 from edge_agent.training.job import (
     TrainingFailure,
@@ -44,7 +45,7 @@ def run_round(job: TrainingJob) -> TrainingResult:
     weights = read_weights(Path(job.weights).read_bytes(), task.parameters)
     plan = plan_batches(len(samples.labels), task.training.steps, task.training.batch_size, job.seed)
     engine = OnnxStepEngine(Path(job.train_graph), job.threads)
-    trained, losses = engine.train(weights, samples, plan, task.training.learning_rate)
+    trained, losses = engine.train(weights, samples, plan, Rates.planned(task.training))
     memory = remember(job)
     total = memory.offer(trained - weights)
     if not (np.isfinite(losses).all() and np.isfinite(total).all()):
@@ -76,16 +77,18 @@ def read_samples(path: Path, task: TaskDescription) -> Samples:
         RoundError: there is none.
     """
     with sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True) as connection:
-        query = (
-            "SELECT id, inputs, label FROM samples WHERE task = ? AND length(inputs) = ? AND label >= 0 AND label < ?"
-        )
-        rows = connection.execute(query, (task.task, 4 * task.input.size, task.label.classes)).fetchall()
+        condition, sizes = fitting(task)
+        query = f"SELECT id, inputs, label FROM samples WHERE task = ? AND {condition}"  # noqa: S608 - a constant
+        rows = connection.execute(query, (task.task, *sizes)).fetchall()
     if not rows:
         raise RoundError(f"no stored sample of {task.task} fits its schema")
     inputs = np.frombuffer(b"".join(row[1] for row in rows), np.float32).reshape(len(rows), *task.input.shape)
     if not np.isfinite(inputs).all():
         raise RoundError(f"stored samples of {task.task} hold NaN or infinity")
-    return Samples(inputs, np.array([row[2] for row in rows], np.int64), rows[-1][0])
+    if task.label.kind == "class":
+        return Samples(inputs, np.array([row[2] for row in rows], np.int64), rows[-1][0])
+    labels = np.frombuffer(b"".join(row[2] for row in rows), np.float32).reshape(len(rows), task.label.outputs)
+    return Samples(inputs, labels, rows[-1][0])
 
 
 def remember(job: TrainingJob) -> ErrorFeedback:

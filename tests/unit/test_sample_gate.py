@@ -110,7 +110,7 @@ async def test_good_sample_is_stored_as_float32_and_announced(gate):
         (b'{"task": "digits", "inputs": [0, 0, 0], "label": 0}', "3 inputs; digits takes 2"),
         (b'{"task": "digits", "inputs": [], "label": 0}', "0 inputs"),
         (b'{"task": "digits", "inputs": [[0, 0]], "label": 0}', "`$.inputs[0]`"),
-        (b'{"task": "digits", "inputs": [0, 0], "label": 3}', "label 3; digits takes 0 to 2"),
+        (b'{"task": "digits", "inputs": [0, 0], "label": 3}', "label 3 is out of range; digits takes 0 to 2"),
         (b'{"task": "digits", "inputs": [0, 0], "label": -1}', "label -1"),
         (b'{"task": "digits", "inputs": [0, 0], "label": 1.5}', "label"),
         (b'{"task": "digits", "inputs": [0, 0], "label": true}', "label"),
@@ -234,3 +234,40 @@ async def test_file_in_the_place_of_the_socket_is_never_deleted(gate):
         async with asyncio.timeout(DEADLINE_SECONDS):
             await gate._gate.serve()
     assert gate.socket.read_text() == "the only copy of something"
+
+
+MULTI_LABEL = LabelSchema(2, "multi_label")
+REGRESSION = LabelSchema(kind="regression", values=1)
+RECONSTRUCTION = LabelSchema(kind="reconstruction")
+
+
+@pytest.mark.parametrize(
+    ("schema", "label", "stored"),
+    [(MULTI_LABEL, b"[0, 1]", [0, 1]), (REGRESSION, b"-21.5", [-21.5]), (REGRESSION, b"[7]", [7]),
+     (RECONSTRUCTION, b"null", [])],
+)  # fmt: skip
+async def test_label_of_another_kind_is_stored_as_float32(gate, schema, label, stored):
+    gate.description = msgspec.structs.replace(SMALL, label=schema)
+    async with gate.served(), client_of(gate) as client:
+        assert await client.ask(b'{"task": "digits", "inputs": [0, 0], "label": ' + label + b"}") == {"ok": True}
+    assert [entry for _, entry in gate.stored()] == [array.array("f", stored).tobytes()]
+
+
+@pytest.mark.parametrize(
+    ("schema", "label", "words"),
+    [
+        (MULTI_LABEL, b"[0, 1, 1]", "label has 3 values; digits takes 2"),
+        (MULTI_LABEL, b"[0, 0.5]", "label 1 is 0.5; digits takes 0 or 1"),
+        (MULTI_LABEL, b"1", "label has 1 values"),
+        (REGRESSION, b"1e39", "label 0 is 1e+39"),
+        (REGRESSION, b"null", "label has 0 values"),
+        (REGRESSION, b'"warm"', "label"),
+        (RECONSTRUCTION, b"3", "label has 1 values; digits takes 0"),
+    ],
+)
+async def test_label_that_does_not_fit_its_kind_is_refused(gate, schema, label, words):
+    gate.description = msgspec.structs.replace(SMALL, label=schema)
+    async with gate.served(), client_of(gate) as client:
+        answer = await client.ask(b'{"task": "digits", "inputs": [0, 0], "label": ' + label + b"}")
+    assert words in answer["error"]
+    assert gate.stored() == []

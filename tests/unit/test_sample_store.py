@@ -105,3 +105,23 @@ def test_worker_reads_the_store_wherever_it_lies(tmp_path):
     samples = read_samples(folder / "samples.db", SMALL)
     assert samples.inputs.tolist() == [[0.25, 0.0], [0.25, 1.0]]
     assert (samples.labels.tolist(), samples.newest) == ([0, 1], newest)
+
+
+@pytest.mark.parametrize(
+    ("label", "values"),
+    [
+        (LabelSchema(2, "multi_label"), [1.0, 0.0]),
+        (LabelSchema(kind="regression", values=2), [-0.5, 3.25]),
+        (LabelSchema(kind="reconstruction"), []),
+    ],
+)
+def test_worker_reads_labels_of_any_kind_and_leaves_misfits(path, label, values):
+    task = msgspec.structs.replace(SMALL, label=label)
+    store = SampleStore(path, 10)
+    store.add("digits", VALUES, 1)
+    store.add("digits", VALUES, bytes(4 * 3))
+    newest = store.add("digits", VALUES, array("f", values).tobytes())
+    samples = read_samples(path, task)
+    assert (samples.labels.tolist(), samples.newest) == ([values], newest)
+    assert store.drop_misfits(task) == 2
+    assert store.count("digits") == 1

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from edge_agent.training.engine import Samples, plan_batches
+from edge_agent.training.engine import Rates, Samples, plan_batches
 from edge_agent.training.onnx_step import OnnxStepEngine
 from fleet_protocol.bundle import EVALUATE_FILE, TRAIN_FILE, WEIGHTS_FILE, TaskDescription
 from fleet_protocol.codec import read_weights
@@ -52,7 +52,7 @@ class Measurement:
         if steps > 0:
             engine = OnnxStepEngine(self._bundle / TRAIN_FILE, threads=1)
             batches = plan_batches(len(pooled.labels), steps, plan.batch_size, seed=0)
-            weights, _ = engine.train(weights, samples, batches, plan.learning_rate)
+            weights, _ = engine.train(weights, samples, batches, Rates.planned(plan))
         return self._accuracy(weights, self._data.held_out)
 
     def _accuracy(self, weights: FloatVector, digits: Labelled) -> float:

@@ -1,5 +1,6 @@
 """Writing a recipe as a task bundle: three graphs, the initial weights, and the description that binds them."""
 
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -13,6 +14,7 @@ from fleet_protocol.bundle import (
     EVALUATE_FILE,
     PREDICT_FILE,
     TRAIN_FILE,
+    TRAIN_PER_SAMPLE_FILE,
     WEIGHTS_FILE,
     TaskDescription,
     blob_hash,
@@ -55,7 +57,7 @@ def bundle_files(recipe: Recipe) -> dict[str, bytes]:
         ConfigurationError: the model holds what ONNX can't express, or exceeds a limit.
     """
     files = {name: model.SerializeToString(deterministic=True) for name, model in _models(recipe).items()}
-    files[WEIGHTS_FILE] = save({name: value.detach() for name, value in recipe.module.named_parameters()})
+    files[WEIGHTS_FILE] = save(recipe.tensors)
     description = TaskDescription(
         format=BUNDLE_FORMAT,
         task=recipe.task.task,
@@ -75,17 +77,19 @@ def bundle_files(recipe: Recipe) -> dict[str, bytes]:
 
 def _models(recipe: Recipe) -> dict[str, ModelProto]:
     """File name to checked model. Training sees the module in training mode, the others in evaluation mode."""
-    module, loss, sample, parameters = recipe.module, recipe.loss, recipe.task.input, recipe.parameters
-    with explained(TRAIN_FILE, module, sample.shape):
-        train = _model(training_graph(module.train(), loss, sample, recipe.task.label, parameters))
-    with explained(EVALUATE_FILE, module, sample.shape):
-        evaluate = _model(evaluation_graph(module.eval(), loss.rows, sample, parameters))
-    with explained(PREDICT_FILE, module, sample.shape):
-        predict = _model(prediction_graph(module.eval(), sample, parameters))
-    return {TRAIN_FILE: train, EVALUATE_FILE: evaluate, PREDICT_FILE: predict}
+    makers = {TRAIN_FILE: training_graph, EVALUATE_FILE: evaluation_graph, PREDICT_FILE: prediction_graph}
+    if recipe.task.training.per_sample_gradients:
+        makers[TRAIN_PER_SAMPLE_FILE] = partial(training_graph, per_sample=True)
+    models = {}
+    for file, make in makers.items():
+        recipe.set_training(file in (TRAIN_FILE, TRAIN_PER_SAMPLE_FILE))
+        with explained(file, recipe.module, recipe.task.input.shape):
+            models[file] = checked_model(make(recipe))
+    return models
 
 
-def _model(graph: GraphProto) -> ModelProto:
+def checked_model(graph: GraphProto) -> ModelProto:
+    """A graph as a model of our opset, if it is a valid one."""
     model = helper.make_model(
         graph,
         producer_name="edgeflock",

@@ -10,6 +10,13 @@ from torch import Tensor
 from torch._decomp import core_aten_decompositions
 from torch._ops import OpOverload
 
+from workbench.export.convolution_gradients import convolution_backward
+from workbench.export.pooling_gradients import (
+    adaptive_avg_pool2d,
+    adaptive_avg_pool2d_backward,
+    avg_pool2d_backward,
+)
+
 Decomposition = Callable[..., object]
 
 
@@ -24,7 +31,17 @@ def relu_backward(gradient: Tensor, output: Tensor, threshold: float) -> Tensor:
     return gradient * torch.sign(output)
 
 
+def zeros_instead_of_empty(like: Tensor, **_: object) -> Tensor:
+    """Memory that is written before it is read, as autograd uses it inside SiLU; ONNX has no uninitialised tensor."""
+    return torch.zeros_like(like)
+
+
 OURS: dict[OpOverload, Decomposition] = {
+    torch.ops.aten._adaptive_avg_pool2d.default: adaptive_avg_pool2d,
+    torch.ops.aten._adaptive_avg_pool2d_backward.default: adaptive_avg_pool2d_backward,
+    torch.ops.aten.avg_pool2d_backward.default: avg_pool2d_backward,
+    torch.ops.aten.convolution_backward.default: convolution_backward,
+    torch.ops.aten.empty_like.default: zeros_instead_of_empty,
     torch.ops.aten.threshold_backward.default: relu_backward,
 }
 

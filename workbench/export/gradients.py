@@ -1,76 +1,138 @@
 """The functions that become graphs: one training step, evaluation, prediction.
 
-Each takes flat positional tensors, the parameters first and in the order of `named_parameters`, because that is
-what a graph's inputs are.
+Each takes positional tensors, in the order of the names that it was made for.
 """
 
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call, vjp
+from torch import Tensor
+from torch.func import functional_call, grad_and_value, vjp, vmap
 
-from workbench.export.losses import Loss, RowLoss
+from workbench.export.exportable_layers import LayerContext, exportable_layers
+from workbench.export.flat_weights import join, split
+from workbench.export.optimisers import OPTIMISERS, Rates, clipped
+from workbench.export.recipe import Recipe
 
 GraphFunction = Callable[..., tuple[Tensor, ...]]
+Tensors = dict[str, Tensor]
+
+STATE = "state."
+"""Prefix of what the optimiser carries from step to step."""
+LOG_PRIOR = "log_prior"
+"""What a loss that balances classes adds to the scores, f32[C]."""
 
 
-def training_step(module: nn.Module, loss: Loss) -> GraphFunction:
-    """One step of plain SGD.
+def training_step(recipe: Recipe, names: Sequence[str], *, per_sample: bool) -> GraphFunction:
+    """One step of the recipe's optimiser, on the values that `training_graph.step_inputs` names.
 
-    The function takes `(*parameters, inputs f32[B, *shape], labels i64[B], row_weights f32[B], learning_rate f32[])`
-    and returns `(*updated_parameters, row_losses f32[B])`. What it minimises is `sum(row_weights * row_losses)`;
-    weights that add up to 1 over the real rows and are 0 on padding make that their mean. A loss that balances
-    classes takes one input more, the logarithm of their frequencies f32[C].
+    The function returns the updated weights f32[T], the optimiser's state, the updated buffers f32[S] if there are
+    any, and `row_losses` f32[B]. What it minimises is `sum(row_weights * row_losses)` plus FedProx's proximal term
+    (Li et al. 2020, equation 2); weights that add up to 1 over the real rows and are 0 on padding make that a mean.
+    A loss that balances classes sees the scores with `log_prior` f32[C] added to them.
+
+    `per_sample` clips the gradient of each row by itself before they are added up (Abadi et al. 2016, algorithm 1,
+    without the noise); otherwise their sum is clipped.
     """
-    names = [name for name, _ in module.named_parameters()]
+    update, momentum = OPTIMISERS[recipe.task.training.optimiser].update, recipe.task.training.momentum
 
     def step(*tensors: Tensor) -> tuple[Tensor, ...]:
-        parameters, (inputs, labels, row_weights, learning_rate, *log_prior) = (
-            tensors[: len(names)],
-            tensors[len(names) :],
-        )
-
-        def losses_of(*parameters: Tensor) -> Tensor:
-            scores = _call(module, names, parameters, inputs)
-            return loss.rows(scores + log_prior[0] if loss.balances_classes else scores, labels)
-
-        # A vector-Jacobian product instead of `grad` of a mean: the weights enter as the cotangent of the rows,
-        # which spares the step the mean and its backward pass.
-        row_losses, pull_back = vjp(losses_of, *parameters)[:2]
-        gradients = pull_back(row_weights)
-        return (*sgd(parameters, gradients, learning_rate), row_losses)
+        named = dict(zip(names, tensors, strict=True))
+        weights = named["weights"]
+        gradient, row_losses, buffers = (_per_sample_gradient if per_sample else _gradient)(recipe, named)
+        if "proximal" in named:
+            gradient = gradient + named["proximal"] * (weights - named["anchor"])
+        if "gradient_clip" in named and not per_sample:
+            gradient = clipped(gradient, named["gradient_clip"])
+        state = [named[name] for name in names if name.startswith(STATE)]
+        rates = Rates(named["learning_rate"], named.get("weight_decay"), momentum)
+        return (*update(weights, gradient, state, rates), *buffers, row_losses)
 
     return step
 
 
-def sgd(parameters: Sequence[Tensor], gradients: Sequence[Tensor], learning_rate: Tensor) -> list[Tensor]:
-    """Plain stochastic gradient descent."""
-    return [parameter - learning_rate * gradient for parameter, gradient in zip(parameters, gradients, strict=True)]
-
-
-def evaluation(module: nn.Module, row_loss: RowLoss) -> GraphFunction:
-    """`(*parameters, inputs f32[N, *shape], labels i64[N])` to `(losses f32[N], correct f32[N])`."""
-    names = [name for name, _ in module.named_parameters()]
+def evaluation(recipe: Recipe, names: Sequence[str]) -> GraphFunction:
+    """`(weights f32[P], inputs f32[N, *shape], labels)` to `losses` f32[N], and `correct` f32[N] where labels are
+    classes: 1 where the highest score is the label's, or the share of right answers if there are several labels.
+    """
 
     def evaluate(*tensors: Tensor) -> tuple[Tensor, ...]:
-        parameters, (inputs, labels) = tensors[: len(names)], tensors[len(names) :]
-        scores = _call(module, names, parameters, inputs)
-        return row_loss(scores, labels), (scores.argmax(dim=1) == labels).to(torch.float32)
+        named = dict(zip(names, tensors, strict=True))
+        scores = _scores(recipe, split(named["weights"], recipe.parameters), named["inputs"], LayerContext())
+        labels = named.get("labels", named["inputs"])
+        losses = recipe.row_loss(scores, labels)
+        if recipe.task.label.kind == "class":
+            return losses, (scores.argmax(dim=1) == labels).to(torch.float32)
+        if recipe.task.label.kind == "multi_label":
+            return losses, ((scores > 0) == (labels > 0.5)).to(torch.float32).mean(dim=1)
+        return (losses,)
 
     return evaluate
 
 
-def prediction(module: nn.Module) -> GraphFunction:
-    """`(*parameters, inputs f32[N, *shape])` to `(scores f32[N, classes],)`."""
-    names = [name for name, _ in module.named_parameters()]
+def prediction(recipe: Recipe) -> GraphFunction:
+    """`(weights f32[P], inputs f32[N, *shape])` to `(scores f32[N, ...],)`."""
 
-    def predict(*tensors: Tensor) -> tuple[Tensor, ...]:
-        return (_call(module, names, tensors[: len(names)], tensors[len(names)]),)
+    def predict(weights: Tensor, inputs: Tensor) -> tuple[Tensor, ...]:
+        return (_scores(recipe, split(weights, recipe.parameters), inputs, LayerContext()),)
 
     return predict
 
 
-def _call(module: nn.Module, names: Sequence[str], parameters: Sequence[Tensor], inputs: Tensor) -> Tensor:
-    scores: Tensor = functional_call(module, dict(zip(names, parameters, strict=True)), (inputs,))
+def _gradient(recipe: Recipe, named: Tensors) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Gradient f32[T] of the weighted sum of the row losses, those losses f32[B], and the updated buffers."""
+    tensors, buffers = _trainable(recipe, named), _buffers(recipe, named)
+    context = LayerContext(named["row_weights"], named.get("seed"))
+
+    def losses_of(*values: Tensor) -> tuple[Tensor, Tensors]:
+        given = dict(zip(tensors, values, strict=True)) | buffers
+        scores = _scores(recipe, given, named["inputs"], context)
+        return _row_loss(recipe, named, scores, named.get("labels", named["inputs"])), context.updated
+
+    # A vector-Jacobian product instead of `grad` of a mean: the weights enter as the cotangent of the rows, which
+    # spares the step the mean and its backward pass.
+    row_losses, pull_back, updated = vjp(losses_of, *tensors.values(), has_aux=True)  # type: ignore[misc] # see vjp
+    gradient = join(pull_back(named["row_weights"]))
+    changed = [updated.get(name, value) for name, value in buffers.items()]
+    return gradient, row_losses, [join(changed)] if changed else []
+
+
+def _per_sample_gradient(recipe: Recipe, named: Tensors) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """As `_gradient`, each row's gradient scaled to a norm of at most `gradient_clip` before they are added up."""
+    tensors, buffers = _trainable(recipe, named), _buffers(recipe, named)
+    labels = named.get("labels", named["inputs"])
+
+    def loss_of(values: Tensors, inputs: Tensor, label: Tensor, row: Tensor) -> Tensor:
+        context = LayerContext(seed=named.get("seed"), row=row)
+        scores = _scores(recipe, values | buffers, inputs.unsqueeze(0), context)
+        return _row_loss(recipe, named, scores, label.unsqueeze(0)).squeeze(0)
+
+    rows = torch.arange(labels.shape[0])
+    gradients, row_losses = vmap(grad_and_value(loss_of), in_dims=(None, 0, 0, 0))(
+        tensors, named["inputs"], labels, rows
+    )
+    matrix = torch.cat([gradient.flatten(1) for gradient in gradients.values()], dim=1)
+    norms = torch.sqrt((matrix * matrix).sum(dim=1))
+    scales = named["row_weights"] * torch.clamp(named["gradient_clip"] / norms, max=1)
+    kept = [named["buffers"]] if buffers else []
+    return (scales.unsqueeze(0) @ matrix).squeeze(0), row_losses, kept
+
+
+def _row_loss(recipe: Recipe, named: Tensors, scores: Tensor, labels: Tensor) -> Tensor:
+    """The loss as training sees it."""
+    return recipe.row_loss(scores + named[LOG_PRIOR] if recipe.loss.balances_classes else scores, labels)
+
+
+def _trainable(recipe: Recipe, named: Tensors) -> Tensors:
+    return split(named["weights"], [parameter for parameter in recipe.parameters if parameter.trainable])
+
+
+def _buffers(recipe: Recipe, named: Tensors) -> Tensors:
+    buffers = [parameter for parameter in recipe.parameters if not parameter.trainable]
+    return split(named["buffers"], buffers) if buffers else {}
+
+
+def _scores(recipe: Recipe, tensors: Tensors, inputs: Tensor, context: LayerContext) -> Tensor:
+    with exportable_layers(recipe.module, context):
+        scores: Tensor = functional_call(recipe.module, tensors, (inputs,))
     return scores

@@ -3,26 +3,44 @@
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
-from fleet_protocol.bundle import AggregationPlan, InputSchema, LabelSchema, Parameter, TrainingPlan, UpdatePlan
+from fleet_protocol.bundle import (
+    AggregationPlan,
+    InputSchema,
+    LabelKind,
+    LabelSchema,
+    Parameter,
+    TrainingPlan,
+    UpdatePlan,
+    check_label,
+)
 from fleet_protocol.configuration import parse_document
 from fleet_protocol.errors import ConfigurationError
-from workbench.export.losses import LOSSES, Loss
+from workbench.export.exportable_layers import changing_buffers
+from workbench.export.losses import LOSSES, Loss, LossSettings
 from workbench.recipe_folder import TASK_FILE
 
 MODEL_FILE = "model.py"
 PROBE_ROWS = 2
+USUAL_LOSSES: dict[LabelKind, str] = {
+    "class": "cross_entropy",
+    "multi_label": "binary_cross_entropy",
+    "regression": "mean_squared_error",
+    "reconstruction": "mean_squared_error",
+}
 
 
 class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The content of `task.toml`: the task description without what the export finds out by itself.
 
-    `seed` fixes the initial weights. `loss` is a key of `LOSSES`.
+    `seed` fixes the initial weights. `loss` is a key of `LOSSES`; left out, it is the usual one for the kind of label.
+    `batch_norm` "frozen" normalises with the running statistics in training too, and leaves them as they are.
     """
 
     task: str
@@ -32,7 +50,9 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     training: TrainingPlan
     update: UpdatePlan
     aggregation: AggregationPlan
-    loss: str = "cross_entropy"
+    loss: str = ""
+    loss_settings: LossSettings = LossSettings()
+    batch_norm: Literal["train", "frozen"] = "train"
     seed: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
@@ -49,10 +69,28 @@ class Recipe:
         """The loss that the task names."""
         return LOSSES[self.task.loss]
 
+    def row_loss(self, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """That loss with its settings: one number per row."""
+        return self.loss.rows(scores, labels, self.task.loss_settings)
+
     @property
     def parameters(self) -> list[Parameter]:
-        """The module's parameters in the order of the flat weight vector."""
-        return [Parameter(name, list(value.shape)) for name, value in self.module.named_parameters()]
+        """What the flat weight vector holds: the module's parameters, then the buffers that training changes."""
+        trainable = [Parameter(name, list(value.shape)) for name, value in self.module.named_parameters()]
+        buffers = changing_buffers(self.module).items()
+        return trainable + [Parameter(name, list(value.shape), trainable=False) for name, value in buffers]
+
+    @property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Name to initial value of each of `parameters`."""
+        return {name: value.detach() for name, value in self.module.named_parameters()} | changing_buffers(self.module)
+
+    def set_training(self, training: bool) -> None:
+        """Put the module into training or evaluation mode, batch normalisation as the task says."""
+        self.module.train(training)
+        for part in self.module.modules():
+            if self.task.batch_norm == "frozen" and isinstance(part, BatchNorm):
+                part.eval()
 
 
 def read_recipe(folder: Path) -> Recipe:
@@ -63,12 +101,27 @@ def read_recipe(folder: Path) -> Recipe:
     """
     path = folder / TASK_FILE
     task = parse_document(_read(path), TaskFile, str(path))
-    if task.loss not in LOSSES:
-        raise ConfigurationError(f"{path}: loss {task.loss!r} is unknown; choose one of {', '.join(sorted(LOSSES))}")
+    task = msgspec.structs.replace(task, loss=task.loss or USUAL_LOSSES[task.label.kind])
+    _check_loss(task, path)
     module = _build(folder / MODEL_FILE, task.seed)
     _check_parameters(module, folder / MODEL_FILE)
     _check_shapes(module, task, path)
     return Recipe(folder, task, module)
+
+
+def _check_loss(task: TaskFile, path: Path) -> None:
+    check_label(task.label, str(path))
+    if task.loss not in LOSSES:
+        raise ConfigurationError(f"{path}: loss {task.loss!r} is unknown; choose one of {', '.join(sorted(LOSSES))}")
+    kinds = LOSSES[task.loss].label_kinds
+    if task.label.kind not in kinds:
+        raise ConfigurationError(f"{path}: loss {task.loss!r} is for label.kind {' or '.join(kinds)}")
+    weights = len(task.loss_settings.class_weights)
+    if weights not in (0, task.label.classes):
+        raise ConfigurationError(
+            f"{path}: loss_settings.class_weights has {weights} entries;"
+            f" give one for each of {task.label.classes} classes"
+        )
 
 
 def _read(path: Path) -> str:
@@ -116,10 +169,11 @@ def _check_shapes(module: nn.Module, task: TaskFile, path: Path) -> None:
         raise ConfigurationError(
             f"{path}: input.shape {task.input.shape} doesn't fit the module: {str(error).splitlines()[0]}"
         ) from error
-    expected = (PROBE_ROWS, task.label.classes)
+    expected = (PROBE_ROWS, task.label.outputs) if task.label.outputs else tuple(shape)
     if not isinstance(scores, torch.Tensor) or scores.shape != expected:
         found = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
+        key = {"regression": "values", "reconstruction": "kind"}.get(task.label.kind, "classes")
         raise ConfigurationError(
-            f"{path}: label.classes is {task.label.classes}, so the module must turn {tuple(shape)} into {expected};"
-            f" it gives {found}"
+            f"{path}: label.{key} is {getattr(task.label, key)}, so the module must turn {tuple(shape)} into"
+            f" {expected}; it gives {found}"
         )

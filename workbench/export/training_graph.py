@@ -1,81 +1,136 @@
-"""Many training steps as one graph: a `Scan` over mini-batches that carries the parameters."""
+"""Many training steps as one graph: a `Scan` over mini-batches that carries weights, optimiser state and buffers.
+
+What is carried, and where it comes from:
+
+* The flat vector `weights` f32[P] holds the trainable parameters f32[T] and behind them the buffers f32[S] that
+  training changes, the running statistics of batch normalisation. Buffers are entries of `parameters` in `task.json`
+  with `trainable` false, so they travel, are aggregated and evaluated like weights; but no gradient, clip, decay or
+  proximal term touches them. Without such layers S is 0.
+* The optimiser's state is made of zeros before the first step and dropped after the last.
+* A model with dropout has one more input, `seed` i64[]. Step k hashes `seed + k` into its masks, so the same seed
+  gives the same round on every machine.
+
+A loss that balances classes reads `log_prior`, which is counted from all labels once, before the first step.
+"""
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from onnx import GraphProto, TensorProto, ValueInfoProto, helper, numpy_helper
-from torch import nn
 
-from fleet_protocol.bundle import InputSchema, LabelSchema, Parameter
-from workbench.export.flat_weights import join_weights, parameter_inputs, split_weights
-from workbench.export.gradients import training_step
-from workbench.export.losses import BALANCE, Loss
+from workbench.export.exportable_layers import has_dropout
+from workbench.export.gradients import LOG_PRIOR, STATE, training_step
+from workbench.export.losses import BALANCE
 from workbench.export.onnx_conversion import convert
+from workbench.export.optimisers import OPTIMISERS
+from workbench.export.recipe import Recipe
 from workbench.export.tracing import BATCH, GraphInput
 
-INITIAL, CARRIED, UPDATED, TRAINED = "initial.", "parameters.", "updated.", "trained."
-"""Prefixes of a parameter's name: before the Scan, into and out of one step, after the Scan."""
+STEP = "step."
+"""Prefix of the values inside one step."""
+RATES = ("weight_decay", "gradient_clip", "proximal")
+"""Scalar inputs that are the same in every step, each only if the task makes use of it."""
 
 
-def training_graph(
-    module: nn.Module, loss: Loss, sample: InputSchema, label: LabelSchema, parameters: Sequence[Parameter]
-) -> GraphProto:
-    """The graph of `train.onnx`.
+def training_graph(recipe: Recipe, *, per_sample: bool = False) -> GraphProto:
+    """The graph of `train.onnx`, or with `per_sample` the one that clips each sample's gradient.
 
-    Inputs: `weights` f32[P], `inputs` f32[N, *shape], `labels` i64[N], `batches` i64[K, B] (rows of `inputs`),
-    `mask` f32[K, B] (1 real, 0 padding), `learning_rate` f32[]. Outputs: `trained_weights` f32[P] after K steps,
-    `losses` f32[K], each the mean over the real rows of its mini-batch. A mini-batch of padding alone changes
-    nothing and has loss 0. N, K and B are free at run time.
+    Inputs: `weights` f32[P], `inputs` f32[N, *shape], `labels` i64[N] or f32[N, C] (none if the inputs are the
+    target), `batches` i64[K, B] (rows of `inputs`), `mask` f32[K, B] (1 real, 0 padding), and f32[] each
+    `learning_rate`, `weight_decay`, `gradient_clip` (the largest Euclidean norm of a gradient; infinity for none),
+    `proximal` (FedProx's coefficient), the last three only where the task's plan isn't 0: what multiplies by 0 would
+    be a fifth of a small model's step. `seed` i64[] only if the model has dropout. Outputs:
+    `trained_weights` f32[P] after K steps, `losses` f32[K], each the mean over the real rows of its mini-batch. A
+    mini-batch of padding alone leaves the weights as they are and has loss 0. N, K and B are free at run time.
     """
-    total = sum(parameter.size for parameter in parameters)
+    total = sum(parameter.size for parameter in recipe.parameters)
     graph = helper.make_graph(
         nodes=[],
-        name="train",
-        inputs=[
-            _tensor("weights", [total]),
-            _tensor("inputs", ["N", *sample.shape]),
-            _tensor("labels", ["N"], TensorProto.INT64),
-            _tensor("batches", ["K", "B"], TensorProto.INT64),
-            _tensor("mask", ["K", "B"]),
-            _tensor("learning_rate", []),
-        ],
+        name="train_per_sample" if per_sample else "train",
+        inputs=[_tensor("weights", [total])],
         outputs=[_tensor("trained_weights", [total]), _tensor("losses", ["K"])],
     )
-    split_weights(graph, parameters, "weights", INITIAL)
-    _weigh_rows(graph)
-    if loss.balances_classes:
-        _count_classes(graph, label.classes)
-    names = [parameter.name for parameter in parameters]
-    graph.node.append(helper.make_node("Gather", ["labels", "batches"], ["labels.batched"], axis=0))
-    graph.node.append(
-        helper.make_node(
-            "Scan",
-            [*(INITIAL + name for name in names), "batches", "labels.batched", "row_weights"],
-            [*(TRAINED + name for name in names), "row_losses"],
-            num_scan_inputs=3,
-            body=_scan_body(module, loss, sample, label, parameters),
-        )
+    graph.input.extend(
+        [*_data(recipe), *(_tensor(name, []) for name in ("learning_rate", *_rates(recipe, per_sample=per_sample)))]
     )
-    join_weights(graph, parameters, TRAINED, "trained_weights")
-    graph.node.append(helper.make_node("Mul", ["row_losses", "row_weights"], ["row_losses.weighted"]))
-    graph.node.append(helper.make_node("ReduceSum", ["row_losses.weighted", "axis.rows"], ["losses"], keepdims=0))
+    if has_dropout(recipe.module):
+        graph.input.append(_tensor("seed", [], TensorProto.INT64))
+    _weigh_rows(graph)
+    if recipe.loss.balances_classes:
+        _count_classes(graph, recipe.task.label.classes)
+    carried = _initial_values(graph, recipe)
+    scanned = _scan_inputs(graph, recipe)
+    kept = ["weights", "buffers"] if "buffers" in carried else ["weights"]
+    trained = ["trained_weights" if [name] == kept else f"trained.{name}" for name in carried]
+    body = _scan_body(recipe, carried, scanned, per_sample=per_sample)
+    sources = [*carried.values(), *scanned.values()]
+    graph.node.append(
+        helper.make_node("Scan", sources, [*trained, "row_losses"], num_scan_inputs=len(scanned), body=body)
+    )
+    if len(kept) > 1:
+        graph.node.append(helper.make_node("Concat", [f"trained.{name}" for name in kept], ["trained_weights"], axis=0))
+    graph.node.extend(
+        [
+            helper.make_node("Mul", ["row_losses", "row_weights"], ["row_losses.weighted"]),
+            helper.make_node("ReduceSum", ["row_losses.weighted", "axis.rows"], ["losses"], keepdims=0),
+        ]
+    )
     return graph
 
 
+def step_inputs(recipe: Recipe, *, per_sample: bool = False) -> list[GraphInput]:
+    """The named values that one step is a function of: what is carried, the mini-batch, the rates."""
+    trainable, buffers = _sizes(recipe)
+    optimiser, label = OPTIMISERS[recipe.task.training.optimiser], recipe.task.label
+    inputs = [GraphInput("weights", (trainable,))]
+    inputs += [GraphInput(f"{STATE}{number}", (trainable,)) for number in range(optimiser.vectors)]
+    inputs += [GraphInput(f"{STATE}count", ())] * optimiser.counts_steps
+    inputs += [GraphInput("buffers", (buffers,))] * bool(buffers)
+    inputs += [GraphInput("anchor", (trainable,)), GraphInput("inputs", (BATCH, *recipe.task.input.shape))]
+    if label.kind == "class":
+        inputs.append(GraphInput("labels", (BATCH,), torch.int64))
+    elif label.outputs:
+        inputs.append(GraphInput("labels", (BATCH, label.outputs)))
+    inputs += [GraphInput("row_weights", (BATCH,)), GraphInput("learning_rate", ())]
+    inputs += [GraphInput(name, ()) for name in _rates(recipe, per_sample=per_sample)]
+    inputs += [GraphInput(LOG_PRIOR, (label.classes,))] * recipe.loss.balances_classes
+    return inputs + [GraphInput("seed", (), torch.int64)] * has_dropout(recipe.module)
+
+
+def _rates(recipe: Recipe, *, per_sample: bool) -> list[str]:
+    """Those of `RATES` that the task makes use of."""
+    clips = ["gradient_clip"] if per_sample else []
+    return [name for name in RATES if name in clips or getattr(recipe.task.training, name)]
+
+
+def _sizes(recipe: Recipe) -> tuple[int, int]:
+    """T and S: how many values are trained, and how many are buffers."""
+    trainable = sum(parameter.size for parameter in recipe.parameters if parameter.trainable)
+    return trainable, sum(parameter.size for parameter in recipe.parameters) - trainable
+
+
+def _data(recipe: Recipe) -> list[ValueInfoProto]:
+    label = recipe.task.label
+    inputs = [_tensor("inputs", ["N", *recipe.task.input.shape])]
+    if label.kind == "class":
+        inputs.append(_tensor("labels", ["N"], TensorProto.INT64))
+    elif label.outputs:
+        inputs.append(_tensor("labels", ["N", label.outputs]))
+    return [*inputs, _tensor("batches", ["K", "B"], TensorProto.INT64), _tensor("mask", ["K", "B"])]
+
+
 def _weigh_rows(graph: GraphProto) -> None:
-    """Add `row_weights` f32[K, B]: the mask divided by its sum, so that weighted row losses add up to their mean."""
-    graph.initializer.extend(
-        [
-            numpy_helper.from_array(np.array([1], dtype=np.int64), "axis.rows"),
-            numpy_helper.from_array(np.array(1, dtype=np.float32), "one.row"),
-        ]
-    )
+    """Add `row_weights` f32[K, B], the mask divided by its sum, and `rates` f32[K], 0 where all rows are padding."""
+    _constant(graph, "axis.rows", [1])
+    _constant(graph, "one.row", np.float32(1))
     graph.node.extend(
         [
             helper.make_node("ReduceSum", ["mask", "axis.rows"], ["rows"], keepdims=1),
             helper.make_node("Max", ["rows", "one.row"], ["rows.at_least_one"]),
             helper.make_node("Div", ["mask", "rows.at_least_one"], ["row_weights"]),
+            helper.make_node("ReduceMax", ["mask", "axis.rows"], ["any.rows"], keepdims=0),
+            helper.make_node("Mul", ["any.rows", "learning_rate"], ["rates"]),
         ]
     )
 
@@ -85,15 +140,11 @@ def _count_classes(graph: GraphProto, classes: int) -> None:
 
     Laplace's rule keeps a class that this device has never seen finite.
     """
-    graph.initializer.extend(
-        [
-            numpy_helper.from_array(np.array(classes, dtype=np.int64), "classes"),
-            numpy_helper.from_array(np.array([0, 1], dtype=np.float32), "off_on"),
-            numpy_helper.from_array(np.array([0], dtype=np.int64), "axis.samples"),
-            numpy_helper.from_array(np.array(1, dtype=np.float32), "once_more"),
-            numpy_helper.from_array(np.array(BALANCE, dtype=np.float32), "balance"),
-        ]
-    )
+    _constant(graph, "classes", np.int64(classes))
+    _constant(graph, "off_on", np.array([0, 1], dtype=np.float32))
+    _constant(graph, "axis.samples", [0])
+    _constant(graph, "once_more", np.float32(1))
+    _constant(graph, "balance", np.float32(BALANCE))
     graph.node.extend(
         [
             helper.make_node("OneHot", ["labels", "classes", "off_on"], ["labels.one_hot"]),
@@ -102,40 +153,70 @@ def _count_classes(graph: GraphProto, classes: int) -> None:
             helper.make_node("ReduceSum", ["class.smoothed"], ["class.total"], keepdims=1),
             helper.make_node("Div", ["class.smoothed", "class.total"], ["class.prior"]),
             helper.make_node("Log", ["class.prior"], ["class.log_prior"]),
-            helper.make_node("Mul", ["class.log_prior", "balance"], ["log_prior"]),
+            helper.make_node("Mul", ["class.log_prior", "balance"], [LOG_PRIOR]),
         ]
     )
 
 
-def _scan_body(
-    module: nn.Module, loss: Loss, sample: InputSchema, label: LabelSchema, parameters: Sequence[Parameter]
-) -> GraphProto:
-    """One step on one mini-batch. It reads `inputs`, `learning_rate` and `log_prior` from the graph around it."""
-    carried = parameter_inputs(parameters, CARRIED)
-    body = convert(
-        training_step(module, loss),
-        inputs=[
-            *carried,
-            GraphInput("step.inputs", (BATCH, *sample.shape)),
-            GraphInput("step.labels", (BATCH,), torch.int64),
-            GraphInput("step.row_weights", (BATCH,)),
-            GraphInput("learning_rate", ()),
-            *([GraphInput("log_prior", (label.classes,))] if loss.balances_classes else []),
-        ],
-        outputs=[*(UPDATED + parameter.name for parameter in parameters), "step.row_losses"],
-    )
+def _initial_values(graph: GraphProto, recipe: Recipe) -> dict[str, str]:
+    """What the Scan carries, by its name in a step, to the value that it starts from; adds those values."""
+    trainable, buffers = _sizes(recipe)
+    initial = {"weights": "weights"}
+    if buffers:
+        initial["weights"] = "trainable"
+        _constant(graph, "sizes", [trainable, buffers])
+        graph.node.append(helper.make_node("Split", ["weights", "sizes"], ["trainable", "buffers"], axis=0))
+    for entry in step_inputs(recipe):
+        if entry.name.startswith(STATE):
+            _constant(graph, f"{entry.name}.shape", np.array(entry.shape, dtype=np.int64))
+            graph.node.append(helper.make_node("ConstantOfShape", [f"{entry.name}.shape"], [f"{entry.name}.zero"]))
+            initial[entry.name] = f"{entry.name}.zero"
+    return initial | ({"buffers": "buffers"} if buffers else {})
+
+
+def _scan_inputs(graph: GraphProto, recipe: Recipe) -> dict[str, str]:
+    """What differs from step to step, by its name in a step, to the value f32 or i64[K, ...]; adds those values."""
+    scanned = {"rows": "batches", "row_weights": "row_weights", "learning_rate": "rates"}
+    if recipe.task.label.outputs:
+        graph.node.append(helper.make_node("Gather", ["labels", "batches"], ["labels.batched"], axis=0))
+        scanned["labels"] = "labels.batched"
+    if has_dropout(recipe.module):
+        _constant(graph, "first", np.int64(0))
+        _constant(graph, "next", np.int64(1))
+        graph.node.extend(
+            [
+                helper.make_node("Size", ["rates"], ["steps"]),
+                helper.make_node("Range", ["first", "steps", "next"], ["step.numbers"]),
+                helper.make_node("Add", ["step.numbers", "seed"], ["seeds"]),
+            ]
+        )
+        scanned["seed"] = "seeds"
+    return scanned
+
+
+def _scan_body(recipe: Recipe, carried: dict[str, str], scanned: dict[str, str], *, per_sample: bool) -> GraphProto:
+    """One step on one mini-batch.
+
+    It reads `inputs`, the weights before the Scan, `log_prior` and the rates from the graph around it.
+    """
+    entries = step_inputs(recipe, per_sample=per_sample)
+    names = [entry.name for entry in entries]
+    outer = {"anchor": carried["weights"]} | {name: name for name in (*RATES, LOG_PRIOR)}
+    inner = [GraphInput(outer.get(entry.name, STEP + entry.name), entry.shape, entry.dtype) for entry in entries]
+    outputs = [*(f"{STEP}new.{name}" for name in carried), f"{STEP}row_losses"]
+    body = convert(training_step(recipe, names, per_sample=per_sample), inner, outputs)
     body.name = "step"
-    body.node.insert(0, helper.make_node("Gather", ["inputs", "step.rows"], ["step.inputs"], axis=0))
-    del body.input[len(carried) :]
-    body.input.extend(
-        [
-            _tensor("step.rows", ["batch"], TensorProto.INT64),
-            _tensor("step.labels", ["batch"], TensorProto.INT64),
-            _tensor("step.row_weights", ["batch"]),
-        ]
-    )
+    body.node.insert(0, helper.make_node("Gather", ["inputs", f"{STEP}rows"], [f"{STEP}inputs"], axis=0))
+    given = {value.name: value for value in body.input}
+    given[f"{STEP}rows"] = _tensor(f"{STEP}rows", ["batch"], TensorProto.INT64)
+    del body.input[:]
+    body.input.extend(given[STEP + name] for name in (*carried, *scanned))
     return body
 
 
-def _tensor(name: str, shape: list[int | str], dtype: int = TensorProto.FLOAT) -> ValueInfoProto:
+def _constant(graph: GraphProto, name: str, value: Sequence[int] | np.generic | np.ndarray) -> None:
+    graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+
+
+def _tensor(name: str, shape: Sequence[int | str], dtype: int = TensorProto.FLOAT) -> ValueInfoProto:
     return helper.make_tensor_value_info(name, dtype, shape)

@@ -13,12 +13,29 @@ from torch.utils import _pytree as pytree
 
 from fleet_protocol.errors import ConfigurationError
 from workbench.export.decompositions import decomposition_table
+from workbench.export.exportable_layers import LayerContext, exportable_layers
 
 _MISSING_OPERATOR = re.compile(r"No ONNX function found for <OpOverload\(op='(?P<operator>[^']+)'")
+PROBE_ROWS = 2
 Arguments = tuple[tuple[object, ...], dict[str, object]]
 """Positional and named arguments of one call."""
 
-REMEDY = "replace it in model.py, or add its decomposition to workbench/export/decompositions.py"
+INSTEAD = {
+    "_ctc_loss": "a loss that edgeflock has",
+    "_embedding_bag": "Embedding and a mean",
+    "adaptive_max_pool2d": "MaxPool2d",
+    "cumsum": "a product with a triangular matrix",
+    "fft_r2c": "a convolution with fixed kernels, or features computed before the sample store",
+    "grid_sampler_2d": "convolution or pooling",
+    "lgamma": "a polynomial or a small MLP",
+    "max_pool3d_with_indices": "MaxPool2d",
+    "sort": "topk outside the model",
+    "upsample_bicubic2d": "ConvTranspose2d",
+    "upsample_bilinear2d": "ConvTranspose2d",
+}
+"""Operator to what serves instead of it in a small model."""
+
+REMEDY = "replace it in model.py{instead}, or add its decomposition to workbench/export/decompositions.py"
 
 
 @contextmanager
@@ -38,7 +55,9 @@ def explained(file: str, module: nn.Module, sample_shape: Sequence[int]) -> Iter
             raise ConfigurationError(f"{file}: torch.onnx can't convert the model: {_last_line(error)}") from error
         operator = missing["operator"]
         user = module_using(operator, module, sample_shape)
-        raise ConfigurationError(f"{file}: ONNX has no operator {operator}, used by {user}; {REMEDY}") from error
+        name = _basename(operator).removesuffix("_backward")
+        remedy = REMEDY.format(instead=f" by {INSTEAD[name]}" if name in INSTEAD else "")
+        raise ConfigurationError(f"{file}: ONNX has no operator {operator}, used by {user}; {remedy}") from error
     except Exception as error:
         place = _describe(module, entered[-1]) if entered else "the loss, the backward pass or the finished graph"
         raise ConfigurationError(
@@ -86,7 +105,7 @@ def _arguments(module: nn.Module, sample_shape: Sequence[int]) -> dict[str, Argu
 
     hooks = [part.register_forward_pre_hook(note(name), with_kwargs=True) for name, part in module.named_modules()]
     with torch.no_grad():
-        module(torch.ones([2, *sample_shape]))
+        module(torch.ones([PROBE_ROWS, *sample_shape]))
     for hook in hooks:
         hook.remove()
     return arguments
@@ -103,7 +122,9 @@ def _operators(part: nn.Module, arguments: Arguments) -> set[str]:
         for index, tensor in zip(varied, tensors[len(names) :], strict=True):
             given[index] = tensor
         positional, named = pytree.tree_unflatten(given, structure)
-        result = functional_call(part, dict(zip(names, tensors, strict=False)), positional, named)
+        context = LayerContext(torch.full((PROBE_ROWS,), 1 / PROBE_ROWS), torch.tensor(0))
+        with exportable_layers(part, context):
+            result = functional_call(part, dict(zip(names, tensors, strict=False)), positional, named)
         return [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
     def forward_and_backward(*tensors: Tensor) -> object:

@@ -1,0 +1,73 @@
+"""Layers whose graphs take long to make: recurrent ones and attention. `make soak` runs them, `make test` does not."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.support.training import build, check_training, export, make_recipe, with_head
+
+SEQUENCE = (3, 8)
+
+
+class LastStep(nn.Module):
+    """A recurrent layer's output at the last step."""
+
+    def __init__(self, layer: nn.RNNBase) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.layer(inputs)[0][:, -1]
+
+
+class SelfAttention(nn.Module):
+    """Every step of a sequence looks at every other."""
+
+    def __init__(self, **options: bool) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.options = options
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.attention(inputs, inputs, inputs, **self.options)[0]
+
+
+class Encoder(nn.Module):
+    """A transformer encoder over embedded tokens, averaged over the sequence."""
+
+    def __init__(self, layers: int, dropout: float) -> None:
+        super().__init__()
+        self.embed = nn.Linear(8, 8)
+        layer = nn.TransformerEncoderLayer(8, 2, 16, dropout, activation="gelu", batch_first=True, norm_first=True)
+        self.encoder = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+        self.register_buffer("positions", torch.linspace(-1, 1, 3).reshape(3, 1))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.encoder(self.embed(inputs) + self.positions).mean(dim=1)
+
+
+LAYERS = {
+    "multihead_attention": (lambda: with_head(SelfAttention(need_weights=False)), SEQUENCE),
+    "attention_weights": (lambda: with_head(SelfAttention(need_weights=True)), SEQUENCE),
+    "encoder": (lambda: with_head(Encoder(layers=1, dropout=0.2)), SEQUENCE),
+    "gru": (lambda: with_head(LastStep(nn.GRU(8, 6, batch_first=True))), SEQUENCE),
+    "gru_deep": (
+        lambda: with_head(LastStep(nn.GRU(8, 4, num_layers=2, bidirectional=True, batch_first=True))),
+        (2, 8),
+    ),
+    "lstm": (lambda: with_head(LastStep(nn.LSTM(8, 6, batch_first=True))), SEQUENCE),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layer_trains_as_torch_does(name: str):
+    check_training(*build(*LAYERS[name]))
+
+
+def test_export_leaves_the_module_as_it_was():
+    module, shape = build(*LAYERS["encoder"])
+    inputs = torch.ones(2, *shape)
+    expected = module.eval()(inputs)
+    export(make_recipe(module, shape))
+    assert not any("forward" in vars(part) for part in module.modules())
+    torch.testing.assert_close(module.eval()(inputs), expected)

@@ -1,0 +1,185 @@
+"""Whatever layer a model is made of, 20 exported steps end where torch's own autograd ends."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tests.support.training import (
+    TOLERANCE,
+    Rates,
+    build,
+    check_training,
+    initial_weights,
+    make_recipe,
+    train_exported,
+    train_with_torch,
+    with_head,
+)
+from workbench.export.exportable_layers import MODULUS, LayerContext, random_words
+
+IMAGE, SIGNAL, VECTOR = (2, 8, 8), (2, 16), (8,)
+
+
+class Residual(nn.Module):
+    """A residual block: what goes in is added to what comes out."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs + self.layers(inputs)
+
+
+class SqueezeExcite(nn.Module):
+    """Channels scaled by what they hold on average: Hu et al. 2018, with MobileNetV3's activations."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gates = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(channels, 2, 1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(2, channels, 1),
+            nn.Hardsigmoid(),
+        )
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs * self.gates(inputs)
+
+
+class Tokens(nn.Module):
+    """Numbers of any size as one of ten tokens."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return (inputs.abs() * 4).clamp(max=9).to(torch.int64)
+
+
+def between(*layers: nn.Module) -> nn.Module:
+    """The layers between two linear ones."""
+    return nn.Sequential(nn.Linear(8, 6), *layers, nn.Linear(6, 4))
+
+
+def inverted_residual() -> nn.Module:
+    """MobileNetV3's block (Howard et al. 2019): expand, depthwise, squeeze and excite, project."""
+    return with_head(
+        nn.Conv2d(2, 4, 3, padding=1, bias=False),
+        Residual(
+            nn.Conv2d(4, 8, 1, bias=False),
+            nn.BatchNorm2d(8),
+            nn.Hardswish(),
+            nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False),
+            nn.BatchNorm2d(8),
+            SqueezeExcite(8),
+            nn.Hardswish(),
+            nn.Conv2d(8, 4, 1, bias=False),
+            nn.BatchNorm2d(4),
+        ),
+    )
+
+
+def keyword_spotting() -> nn.Module:
+    """A depthwise-separable network for spectrograms: Zhang et al. 2017."""
+    return nn.Sequential(
+        nn.Conv2d(1, 6, (5, 3), stride=(2, 2), padding=(2, 1)),
+        nn.BatchNorm2d(6),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(6, 6, 3, padding=1, groups=6),
+        nn.BatchNorm2d(6),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(6, 6, 1),
+        nn.BatchNorm2d(6),
+        nn.ReLU(inplace=True),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, 4),
+    )
+
+
+LAYERS = {
+    "conv1d": (lambda: with_head(nn.Conv1d(2, 4, 3, padding=1), nn.ReLU(), nn.Conv1d(4, 4, 3, stride=2)), SIGNAL),
+    "conv2d": (lambda: with_head(nn.Conv2d(2, 4, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, 2)), IMAGE),
+    "conv2d_dilated": (lambda: with_head(nn.Conv2d(2, 4, 3, dilation=2), nn.Conv2d(4, 4, 2, dilation=2)), IMAGE),
+    "conv2d_grouped": (
+        lambda: with_head(nn.Conv2d(2, 4, 3, groups=2), nn.ReLU(), nn.Conv2d(4, 8, 3, 2, 1, groups=4)),
+        IMAGE,
+    ),
+    "conv_transpose1d": (
+        lambda: with_head(nn.ConvTranspose1d(2, 4, 3, stride=2), nn.ConvTranspose1d(4, 4, 3, 2, 1, 1)),
+        (2, 6),
+    ),
+    "conv_transpose2d": (
+        lambda: with_head(nn.ConvTranspose2d(2, 4, 3, 2), nn.ReLU(), nn.ConvTranspose2d(4, 4, 3, 2, 1, 1, groups=2)),
+        (2, 3, 3),
+    ),
+    "max_pool1d": (lambda: with_head(nn.Conv1d(2, 4, 3), nn.MaxPool1d(2)), SIGNAL),
+    "max_pool2d": (lambda: with_head(nn.Conv2d(2, 4, 3), nn.MaxPool2d(3, stride=2, padding=1)), IMAGE),
+    "avg_pool1d": (lambda: with_head(nn.Conv1d(2, 4, 3), nn.AvgPool1d(2)), SIGNAL),
+    "avg_pool2d": (lambda: with_head(nn.Conv2d(2, 4, 3), nn.AvgPool2d(3, stride=2, padding=1)), IMAGE),
+    "avg_pool2d_ceil": (
+        lambda: with_head(nn.Conv2d(2, 4, 3), nn.AvgPool2d(4, 3, 1, ceil_mode=True, count_include_pad=False)),
+        IMAGE,
+    ),
+    "adaptive_avg_pool1d": (lambda: with_head(nn.Conv1d(2, 4, 3), nn.AdaptiveAvgPool1d(3)), SIGNAL),
+    "adaptive_avg_pool2d": (lambda: with_head(nn.Conv2d(2, 4, 3), nn.AdaptiveAvgPool2d((4, 3))), IMAGE),
+    "global_avg_pool": (lambda: with_head(nn.Conv2d(2, 4, 3), nn.AdaptiveAvgPool2d(1)), IMAGE),
+    "embedding": (lambda: with_head(Tokens(), nn.Embedding(10, 3)), VECTOR),
+    "group_norm": (lambda: with_head(nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4), nn.ReLU()), IMAGE),
+    "instance_norm": (lambda: with_head(nn.Conv2d(2, 4, 3), nn.InstanceNorm2d(4, affine=True), nn.ReLU()), IMAGE),
+    "layer_norm": (lambda: between(nn.LayerNorm(6)), VECTOR),
+    "batch_norm1d": (lambda: between(nn.BatchNorm1d(6), nn.Tanh()), VECTOR),
+    "batch_norm2d": (lambda: with_head(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4, momentum=0.3), nn.ReLU()), IMAGE),
+    "dropout": (lambda: between(nn.Dropout(0.4), nn.Tanh()), VECTOR),
+    "relu_in_place": (lambda: between(nn.ReLU(inplace=True)), VECTOR),
+    "relu6": (lambda: between(nn.ReLU6()), VECTOR),
+    "leaky_relu": (lambda: between(nn.LeakyReLU(0.1)), VECTOR),
+    "gelu": (lambda: between(nn.GELU()), VECTOR),
+    "gelu_tanh": (lambda: between(nn.GELU("tanh")), VECTOR),
+    "silu": (lambda: between(nn.SiLU()), VECTOR),
+    "hardswish": (lambda: between(nn.Hardswish()), VECTOR),
+    "sigmoid": (lambda: between(nn.Sigmoid()), VECTOR),
+    "tanh": (lambda: between(nn.Tanh()), VECTOR),
+    "softmax": (lambda: between(nn.Softmax(dim=1)), VECTOR),
+    "residual_block": (
+        lambda: with_head(nn.Conv2d(2, 4, 3), Residual(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())),
+        IMAGE,
+    ),
+    "inverted_residual": (inverted_residual, IMAGE),
+    "keyword_spotting": (keyword_spotting, (1, 12, 10)),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layer_trains_as_torch_does(name: str):
+    check_training(*build(*LAYERS[name]))
+
+
+def test_frozen_batch_norm_keeps_its_statistics_and_trains_the_rest():
+    module, shape = build(*LAYERS["batch_norm2d"])
+    module[1].running_mean.uniform_(-1, 1)
+    module[1].running_var.uniform_(1, 2)
+    recipe = make_recipe(module, shape, batch_norm="frozen")
+    before = initial_weights(recipe)
+    trained, _ = train_exported(recipe)
+    expected, _ = train_with_torch(recipe, functional.cross_entropy, Rates(), torch.optim.SGD)
+    np.testing.assert_array_equal(trained[-8:], before[-8:])
+    np.testing.assert_allclose(trained, expected, rtol=0, atol=TOLERANCE)
+
+
+def test_masks_are_fair_and_different_everywhere():
+    like = torch.zeros(64, 500)
+    draws = [
+        random_words(LayerContext(seed=torch.tensor(seed), draws=draw), like) >= MODULUS // 4
+        for seed in (0, 1, 2**31)
+        for draw in (0, 1)
+    ]
+    for kept in draws:
+        share = kept.to(torch.float64)
+        assert abs(share.mean() - 0.75) < 0.01
+        assert abs(share.mean(dim=1) - 0.75).max() < 0.1
+    for number, one in enumerate(draws):
+        for other in draws[:number]:
+            agreement = (one == other).to(torch.float64).mean()
+            assert abs(agreement - (0.75**2 + 0.25**2)) < 0.02

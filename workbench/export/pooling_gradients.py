@@ -1,0 +1,80 @@
+"""The backward pass of average pooling as matrix products.
+
+Averaging windows is linear and separable: `pool(x) = rows @ x @ columns.T` with constant matrices that follow from
+the sizes. Its gradient is `rows.T @ gradient @ columns`.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def avg_pool2d_backward(  # noqa: PLR0917 - the operator's own signature
+    gradient: Tensor,
+    inputs: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    _ceil_mode: bool,
+    count_include_pad: bool,
+    divisor_override: int | None,
+) -> Tensor:
+    """Gradient of `aten.avg_pool2d`, which serves one dimension too."""
+    kernel, padding = _pair(kernel), _pair(padding)
+    stride = _pair(stride or kernel)
+    rows, columns = (
+        window_matrix(
+            gradient.shape[axis],
+            inputs.shape[axis],
+            kernel[axis],
+            stride[axis],
+            padding[axis],
+            count_padding=count_include_pad,
+        )
+        for axis in (-2, -1)
+    )
+    if divisor_override is not None:
+        rows, columns = (rows > 0) / float(divisor_override), (columns > 0).to(gradient.dtype)
+    return _spread(gradient, rows, columns)
+
+
+def adaptive_avg_pool2d(inputs: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Averages over windows that divide the inputs into `sizes` parts, evenly or not."""
+    rows, columns = (adaptive_matrix(sizes[axis], inputs.shape[axis]) for axis in (-2, -1))
+    return rows @ inputs @ columns.T
+
+
+def adaptive_avg_pool2d_backward(gradient: Tensor, inputs: Tensor) -> Tensor:
+    """Gradient of `adaptive_avg_pool2d`."""
+    rows, columns = (adaptive_matrix(gradient.shape[axis], inputs.shape[axis]) for axis in (-2, -1))
+    return _spread(gradient, rows, columns)
+
+
+def window_matrix(windows: int, size: int, kernel: int, stride: int, padding: int, *, count_padding: bool) -> Tensor:
+    """f32[windows, size]: row i averages the i-th window. Padding counts as zeros, or not at all."""
+    matrix = np.zeros((windows, size), dtype=np.float32)
+    for window in range(windows):
+        start = window * stride - padding
+        end = min(start + kernel, size + padding)
+        first, last = max(start, 0), min(end, size)
+        matrix[window, first:last] = 1 / (end - start if count_padding else last - first)
+    return torch.tensor(matrix.tolist())
+
+
+def adaptive_matrix(windows: int, size: int) -> Tensor:
+    """f32[windows, size]: row i averages from floor(i * size / windows) to ceil((i + 1) * size / windows)."""
+    matrix = np.zeros((windows, size), dtype=np.float32)
+    for window in range(windows):
+        start, end = window * size // windows, -(-(window + 1) * size // windows)
+        matrix[window, start:end] = 1 / (end - start)
+    return torch.tensor(matrix.tolist())
+
+
+def _spread(gradient: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    return rows.T @ gradient @ columns
+
+
+def _pair(sizes: Sequence[int]) -> Sequence[int]:
+    return sizes if len(sizes) == 2 else [sizes[0], sizes[0]]

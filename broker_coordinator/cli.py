@@ -1,4 +1,4 @@
-"""The command line: `broker-coordinator run | keygen | devices`."""
+"""The command line: `broker-coordinator run | keygen | devices | tasks`."""
 
 import argparse
 import json
@@ -20,6 +20,8 @@ from broker_coordinator.knowledge import Device
 from broker_coordinator.log_line import log_line
 from broker_coordinator.mqtt_link import MqttLink
 from broker_coordinator.publications import Speaker
+from broker_coordinator.task_export import model_of, write_model
+from fleet_protocol.bundle import blob_hash
 from fleet_protocol.errors import ConfigurationError, ProtocolError
 from fleet_protocol.keys import SigningKey, read_signing_key, read_verify_key, write_signing_key, write_verify_key
 from fleet_protocol.topics import check_name
@@ -102,6 +104,13 @@ def _revoke(registry: DeviceRegistry, options: argparse.Namespace) -> list[Devic
     return [registry.revoke(options.name)]
 
 
+def _export(options: argparse.Namespace) -> None:
+    configuration = load_configuration(options.config)
+    weights = model_of(configuration, options.task, options.version, single=options.single)
+    write_model(options.out, weights)
+    sys.stdout.write(f"{options.out}: {len(weights)} bytes, SHA-256 {blob_hash(weights)}\n")
+
+
 _LISTED = ("name", "state", "presence", "profile", "software", "public_key")
 
 
@@ -135,10 +144,23 @@ def _parser() -> argparse.ArgumentParser:
     approve.add_argument("public_key", metavar="PUBLIC_KEY", nargs="?", help="for a device that was not heard yet")
     revoke = actions.add_parser("revoke", parents=[as_json], help="believe a device's key no more")
     revoke.add_argument("name", metavar="NAME")
+    tasks = commands.add_parser("tasks", parents=[with_config], help="take out a task's model")
+    export = tasks.add_subparsers(dest="action", required=True).add_parser(
+        "export", help="write the model to use as safetensors: the mean of the last versions, as the task says"
+    )
+    export.add_argument("task", metavar="TASK")
+    export.add_argument("out", type=Path, metavar="OUT")
+    export.add_argument("--version", type=int, metavar="N", help="up to this version, not the newest")
+    export.add_argument("--single", action="store_true", help="that version by itself, as devices train from it")
     return parser
 
 
-_COMMANDS: Mapping[str, Callable[[argparse.Namespace], None]] = {"run": _run, "keygen": _keygen, "devices": _devices}
+_COMMANDS: Mapping[str, Callable[[argparse.Namespace], None]] = {
+    "run": _run,
+    "keygen": _keygen,
+    "devices": _devices,
+    "tasks": _export,
+}
 _DEVICE_ACTIONS: Mapping[str, Callable[[DeviceRegistry, argparse.Namespace], list[Device]]] = {
     "list": lambda registry, _: registry.devices(),
     "approve": _approve,

@@ -69,12 +69,18 @@ class JournalReader:
             for row in connection.execution_options(yield_per=1).execute(query.order_by(versions.c.number)):
                 yield _version(row)
 
+    def last_versions(self, task: str, count: int, *, through: int | None = None) -> list[Version]:
+        """At most `count` versions of a task, oldest first, the last of them number `through` or the newest."""
+        query = select(versions).where(versions.c.task == task)
+        query = query if through is None else query.where(versions.c.number <= through)
+        with reading(self.engine) as connection:
+            rows = connection.execute(query.order_by(versions.c.number.desc()).limit(count)).all()
+            return [_version(row) for row in reversed(rows)]
+
     def newest_version(self, task: str) -> Version | None:
         """The version with the highest number."""
-        query = select(versions).where(versions.c.task == task).order_by(versions.c.number.desc()).limit(1)
-        with reading(self.engine) as connection:
-            row = connection.execute(query).first()
-            return _version(row) if row else None
+        found = self.last_versions(task, 1)
+        return found[0] if found else None
 
     def weights_named(self, weights_hash: str) -> bytes | None:
         """The safetensors file with this SHA-256."""

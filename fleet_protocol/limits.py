@@ -26,6 +26,9 @@ MAX_PARAMETERS = 16 * 1024 * 1024
 MAX_TENSORS = 4096
 """Tensors that those parameters may be spread over."""
 
+MAX_AVERAGED_VERSIONS = 1000
+"""Versions that the model to use may be the mean of."""
+
 MAX_SEQUENCE = 2**63 - 1
 """Sequence numbers, versions and boot numbers: what a signed 64-bit database column holds."""
 

@@ -29,10 +29,14 @@ class Summary(msgspec.Struct, frozen=True):
     """Journalled, and waiting for enough others to make a version."""
     held_out_samples: int
     parameters: int
+    averaged_versions: int
+    """`accuracy` is that of the model to use: the mean of this many versions."""
+    newest_version_accuracy: float
+    """That of the last version by itself, from which devices would train on."""
 
 
 class AccuracyPoint(msgspec.Struct, frozen=True):
-    """One version of the model, measured on the held-out samples."""
+    """The model to use when a version was made, measured on the held-out samples."""
 
     seconds: float
     version: int

@@ -1,10 +1,12 @@
 """Accuracy of versions on the held-out digits, and what the same model reaches on the pooled data."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
+from broker_coordinator.averaging import averaged_weights
 from edge_agent.training.engine import Rates, Samples, plan_batches
 from edge_agent.training.onnx_step import OnnxStepEngine
 from fleet_protocol.bundle import EVALUATE_FILE, TRAIN_FILE, WEIGHTS_FILE, TaskDescription
@@ -39,15 +41,26 @@ class Measurement:
         """Digits that no device has."""
         return len(self._data.held_out.labels)
 
-    def accuracy(self, weights_file: bytes) -> float:
-        """The fraction of held-out digits that a version (safetensors) reads right."""
-        return self._accuracy(read_weights(weights_file, self._description.parameters), self._data.held_out)
+    @property
+    def averaged_versions(self) -> int:
+        """How many versions the model to use is the mean of."""
+        return self._description.aggregation.averaged_versions
+
+    @property
+    def initial_weights(self) -> bytes:
+        """Version 0, as a safetensors file."""
+        return (self._bundle / WEIGHTS_FILE).read_bytes()
+
+    def accuracy(self, versions: Sequence[bytes]) -> float:
+        """The fraction of held-out digits that the mean of some versions (safetensors, oldest first) reads right."""
+        parameters = self._description.parameters
+        return self._accuracy(read_weights(averaged_weights(versions, parameters), parameters), self._data.held_out)
 
     def central_accuracy(self, updates: int) -> float:
         """The same for the same model trained on the pooled samples: as many steps as `updates` of the fleet took."""
         plan, pooled = self._description.training, self._data.pooled
         steps = updates * plan.steps
-        weights = read_weights((self._bundle / WEIGHTS_FILE).read_bytes(), self._description.parameters)
+        weights = read_weights(self.initial_weights, self._description.parameters)
         samples = Samples(pooled.inputs, pooled.labels, newest=0)
         if steps > 0:
             engine = OnnxStepEngine(self._bundle / TRAIN_FILE, threads=1)

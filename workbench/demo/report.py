@@ -60,9 +60,9 @@ th:last-child, td:last-child { text-align: left; padding-left: 14px; }
 td svg, th svg { display: block; margin: 2px 0; } tfoot td { border: 0; font-weight: 600; }
 """
 
-TIME_HINT = """Every dot is a version of the model that all devices share, tested on samples that no device
-ever trained on. The dashed line is what one computer reaches that was given everybody's samples. <b>The
-closer the curve comes to it, the less it costs to leave the samples where they are.</b>"""
+TIME_HINT = """Every dot is a version of the model that all devices share (the mean of the last few, as one would
+use it), tested on samples that no device ever trained on. The dashed line is what one computer reaches that was given
+everybody's samples. <b>The closer the curve comes to it, the less it costs to leave the samples where they are.</b>"""
 BYTES_HINT = """The same versions twice: over the bytes the devices really sent, and over what those updates
 weigh when every number of the model is sent as a float32 each time. <b>Further left is cheaper.</b> The axis
 is logarithmic: equal distances are equal factors, so the gap between the curves is how many times fewer."""

@@ -49,6 +49,8 @@ class FleetWatch:
     _statuses: list[Status | None] = field(default_factory=list)
     _journal: list[JournalledUpdate] = field(default_factory=list)
     _accuracy: list[AccuracyPoint] = field(default_factory=list)
+    _recent: list[bytes] = field(default_factory=list)
+    """The last versions, as many as the model to use is the mean of."""
 
     @property
     def elapsed_seconds(self) -> float:
@@ -83,12 +85,13 @@ class FleetWatch:
             self._journal = list(journal.updates(TASK))
             newest = self._accuracy[-1].version if self._accuracy else -1
             for version in journal.versions(TASK, after=newest):
+                self._recent = [*self._recent, version.weights][-self.measurement.averaged_versions :]
                 held = sum(row.version is not None and row.version <= version.number for row in self._journal)
                 self._accuracy.append(
                     AccuracyPoint(
                         seconds=self.elapsed_seconds,
                         version=version.number,
-                        accuracy=self.measurement.accuracy(version.weights),
+                        accuracy=self.measurement.accuracy(self._recent),
                         uplink_bytes=self.observer.uplink_bytes,
                         dense_uplink_bytes=held * self.measurement.dense_bytes,
                     )
@@ -110,9 +113,10 @@ class FleetWatch:
             device.name: read_ledger(device.database) for device in self.files.devices if device.database.exists()
         }
         found = audit(ledgers, self._journal)
+        recent = self._recent or [self.measurement.initial_weights]
         applied = [row for row in self._journal if row.version is not None]
         summary = Summary(
-            accuracy=self._accuracy[-1].accuracy if self._accuracy else self.measurement.central_accuracy(0),
+            accuracy=self.measurement.accuracy(recent),
             central_accuracy=self.measurement.central_accuracy(len(applied)),
             updates_applied=len(applied),
             updates_lost=found.lost,
@@ -132,6 +136,8 @@ class FleetWatch:
             updates_buffered=len(self._journal) - len(applied),
             held_out_samples=self.measurement.held_out_samples,
             parameters=self.measurement.parameters,
+            averaged_versions=self.measurement.averaged_versions,
+            newest_version_accuracy=self.measurement.accuracy(recent[-1:]),
         )
         return RunHistory(summary, self._accuracy, [row.staleness for row in applied], devices)
 

@@ -1,0 +1,31 @@
+"""The model to use: the mean of the last versions. Pure.
+
+A version holds the few devices of its buffer, so single ones swing; their mean does not (Polyak & Juditsky 1992).
+Devices still train from the newest version: the mean lags behind it.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fleet_protocol.bundle import Parameter
+from fleet_protocol.codec import read_weights, write_weights
+
+
+def averaged_weights(versions: Sequence[bytes], parameters: Sequence[Parameter]) -> bytes:
+    """The mean of some versions, oldest first, as a safetensors file like theirs.
+
+    The same versions give the same bytes: sums run in float64, in the given order. One alone is given back as it is.
+
+    Raises:
+        ProtocolError: one of them doesn't fit `parameters`.
+        ValueError: there is none.
+    """
+    if not versions:
+        raise ValueError("there is no version to average")
+    if len(versions) == 1:
+        return versions[0]
+    total = np.zeros(sum(parameter.size for parameter in parameters))
+    for weights in versions:
+        total += read_weights(weights, parameters)
+    return write_weights((total / len(versions)).astype(np.float32), parameters)

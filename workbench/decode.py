@@ -121,18 +121,24 @@ def _shown(value: object) -> str:
 
 def _packing(packed: bytes, task: TaskDescription | None) -> list[tuple[str, str]]:
     first = read_first_byte(packed)
-    order = "column" if first.by_column else "row"
     container = "zstd" if first.compressed else "not compressed"
-    how = f"format {FORMAT}, {first.quantisation.name.lower()}, scanned by {order}, {container}"
+    gaps = "bits" if first.positions_in_bits else "whole bytes"
+    how = f"format {FORMAT}, {first.quantisation.name.lower()}, positions in {gaps}, {container}"
     if task is None:
         return [("packing", how), ("entries", "unknown without the task's shapes; give --bundle")]
     update, stages = inspect_update(packed, task.shapes)
-    body = stages.position_bytes + stages.scale_bytes + stages.code_bytes
-    parts = f"positions {stages.position_bytes}, scales {stages.scale_bytes}, values {stages.code_bytes} bytes"
+    parts = ", ".join(
+        f"{name} {bits / 8:g}"
+        for name, bits in (
+            ("positions", stages.position_bits),
+            ("scales", stages.scale_bits),
+            ("values", stages.code_bits),
+        )
+    )
     kept = update.indices.size / task.parameter_count
     return [
-        ("packing", how),
-        ("stages", f"{parts}: body {body}, travels as {stages.stored_bytes} and 1 in front"),
+        ("packing", f"{how}, scanned by {'column' if stages.by_column else 'row'}"),
+        ("stages", f"{parts} bytes: body {stages.body_bytes}, travels as {stages.stored_bytes} and 1 in front"),
         ("entries", f"{update.indices.size} of {task.parameter_count} ({kept:.2%}), norm {update.norm():.4g}"),
     ]
 

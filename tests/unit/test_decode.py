@@ -112,7 +112,7 @@ def test_text_from_strangers_cannot_drive_the_terminal(decode):
 
 
 def test_payload_that_would_be_refused_says_why(decode):
-    payload = encode_payload(Update(16, 40, 0.75, b"\x41\x00"))
+    payload = encode_payload(Update(16, 40, 0.75, b"\x61\x02"))
     data = seal(KEY, TOPIC, Kind.UPDATE, payload, sequence=1, task="digits")
     code, said = decode(data, "--bundle", BUNDLE)
     assert code == 1

@@ -176,7 +176,7 @@ def packed_updates(shapes: list[list[int]]) -> list[bytes]:
     ]
 
 
-GAPS_AS_BYTES = bytes.fromhex("6102020282 01803f803f40")
+GAPS_AS_BYTES = bytes.fromhex("610202028201803f40")
 PACKED = [*packed_updates(SHAPES), GAPS_AS_BYTES]
 TARGETS: Mapping[str, Target] = {
     "envelope": Target(check_envelope, MESSAGES),

@@ -25,7 +25,7 @@ REPETITIONS = 15
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One delta at one keep fraction, ternary. Rates are of dense float32 input, the best of `REPETITIONS`."""
+    """One delta at one keep fraction, ternary. Rates are of dense float32 input by processor time, the best of `REPETITIONS`."""
 
     positions: str
     parameters: int

@@ -25,7 +25,9 @@ REPETITIONS = 15
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One delta at one keep fraction, ternary. Rates are of dense float32 input by processor time, the best of `REPETITIONS`."""
+    """One delta at one keep fraction, ternary. Rates are of dense float32 input, by the least processor time of
+    `REPETITIONS`.
+    """
 
     positions: str
     parameters: int

@@ -111,7 +111,7 @@ def buffered_update(device: str, envelope: Envelope, progress: TaskProgress) -> 
         raise ProtocolError(
             Reason.OUT_OF_BOUNDS, f"the delta's norm is {norm:.4g}, max_delta_norm of the task {plan.max_delta_norm:g}"
         )
-    return BufferedUpdate(device, delta, update.samples, progress.version - envelope.header.base_version)
+    return BufferedUpdate(device, delta, update.samples, progress.version - envelope.header.base_version, update.life)
 
 
 def _device_and_leaf(topic: str, policy: AdmissionPolicy) -> tuple[str, str]:

@@ -20,6 +20,7 @@ from broker_coordinator.log_line import log_line
 from broker_coordinator.publications import Publication, Speaker
 from broker_coordinator.rate_limit import RateLimit
 from broker_coordinator.served_task import ServedTask, WaitingUpdate, version_zero
+from broker_coordinator.strategies import remember
 from fleet_protocol.errors import ConfigurationError, Reason
 
 UNVERIFIED_RECEIPT_INTERVAL_SECONDS = 5.0
@@ -134,9 +135,12 @@ class Coordinator:
             name, shapes = bundle.description.task, bundle.description.shapes
             newest = self._journal.newest_version(name)
             assert newest is not None  # noqa: S101 - _add_new_tasks has seen to it
-            remembered = {
-                row.device: row.buffered(bundle.description.shapes) for row in self._journal.newest_held_updates(name)
-            }
+            plan = bundle.description.aggregation
+            held = (
+                self._journal.held_updates(name) if plan.strategy == "ef21" else self._journal.newest_held_updates(name)
+            )
+            updates = (row.buffered(shapes) for row in held)
+            remembered = remember({}, updates, bundle.description.parameter_count, plan)
             task = ServedTask(bundle, newest, newest.state(bundle.description.parameters, remembered))
             task.waiting.extend(
                 WaitingUpdate(row.position, row.buffered(shapes)) for row in self._journal.waiting_updates(name)

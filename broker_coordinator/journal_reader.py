@@ -53,6 +53,11 @@ class JournalReader:
         query = select(updates).where(updates.c.task == task, updates.c.version.is_(None))
         yield from self._read_updates(query.order_by(updates.c.position))
 
+    def held_updates(self, task: str) -> Iterator[JournalledUpdate]:
+        """Those of `task` that a version holds."""
+        query = select(updates).where(updates.c.task == task, updates.c.version.is_not(None))
+        yield from self._read_updates(query.order_by(updates.c.position))
+
     def newest_held_updates(self, task: str) -> Iterator[JournalledUpdate]:
         """Per device, the newest of its updates that a version holds."""
         newest = (

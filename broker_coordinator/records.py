@@ -1,12 +1,13 @@
 """What the journal keeps, as values: accepted updates and versions. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from broker_coordinator.aggregation import BufferedUpdate
 from broker_coordinator.server_state import ServerState
+from broker_coordinator.strategies import Remembered
 from fleet_protocol.bundle import Parameter
 from fleet_protocol.codec import decode_update, read_weights
 from fleet_protocol.envelope import read_envelope
@@ -31,8 +32,9 @@ class JournalledUpdate:
 
     def buffered(self, shapes: Sequence[Sequence[int]]) -> BufferedUpdate:
         """The update as aggregation takes it."""
-        packed = decode_payload(read_envelope(self.envelope, MAX_UPDATE_BYTES).payload, Update).packed
-        return BufferedUpdate(self.device, decode_update(packed, shapes), self.samples, self.staleness)
+        update = decode_payload(read_envelope(self.envelope, MAX_UPDATE_BYTES).payload, Update)
+        delta = decode_update(update.packed, shapes)
+        return BufferedUpdate(self.device, delta, self.samples, self.staleness, update.life)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,6 @@ class Version:
     weights_hash: str
     velocity: bytes
 
-    def state(self, parameters: Sequence[Parameter], remembered: Mapping[str, BufferedUpdate]) -> ServerState:
+    def state(self, parameters: Sequence[Parameter], remembered: Remembered) -> ServerState:
         """The version as the next one is made from it; `remembered` as in `ServerState`."""
         return ServerState(read_weights(self.weights, parameters), np.frombuffer(self.velocity, "<f4"), remembered)

@@ -172,4 +172,4 @@ class Rounds:
 
 def update_payload(result: TrainingResult) -> bytes:
     """The payload of an update. A loss of three digits is enough to watch training by, and travels in few bytes."""
-    return encode_payload(Update(result.samples, result.steps, round(result.loss, 3), result.packed))
+    return encode_payload(Update(result.samples, result.steps, round(result.loss, 3), result.packed, result.life))

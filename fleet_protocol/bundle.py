@@ -105,6 +105,7 @@ class UpdatePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `selection`: the largest of the whole vector or of each tensor, those of magnitude `threshold` or more, random ones,
     or all. `stochastic_rounding` concerns int8 and int4. `fleet_protocol.codec` has the formulas. `feedback` is how the
     device remembers what was left out (`edge_agent.training.feedback`); `feedback_momentum` is for "momentum".
+    "ef21" goes with the aggregation strategy of that name and with no other.
     """
 
     keep_fraction: Fraction
@@ -112,7 +113,7 @@ class UpdatePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     selection: Literal["top_k", "top_k_per_tensor", "threshold", "random_k", "dense"] = "top_k"
     threshold: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     stochastic_rounding: bool = False
-    feedback: Literal["residual", "momentum"] = "residual"
+    feedback: Literal["residual", "momentum", "ef21"] = "residual"
     feedback_momentum: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.9
 
 
@@ -120,13 +121,15 @@ class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the coordinator makes a version out of `buffer_size` updates, with server momentum.
 
     `strategy`: `fedbuff` (Nguyen et al. 2022), or `ca2fl` (Wang et al. 2024) for devices that see very different
-    classes. An update with staleness s weighs `samples * (1 + s) ** -staleness_exponent`; above `max_staleness` it
-    is refused. `max_delta_norm` bounds the Euclidean norm of one update. Devices train from the newest version; the
-    model to use is the mean of the last `averaged_versions`.
+    classes, or `ef21` (Richtarik et al. 2021), the other half of the error feedback of that name.
+
+    An update with staleness s weighs `samples * (1 + s) ** -staleness_exponent`; above `max_staleness` it is refused.
+    `max_delta_norm` bounds the Euclidean norm of one update. Devices train from the newest version; the model to use is
+    the mean of the last `averaged_versions`.
     """
 
     buffer_size: PositiveInt
-    strategy: Literal["fedbuff", "ca2fl"] = "fedbuff"
+    strategy: Literal["fedbuff", "ca2fl", "ef21"] = "fedbuff"
     staleness_exponent: Annotated[float, msgspec.Meta(ge=0)] = 0.5
     max_staleness: Annotated[int, msgspec.Meta(ge=0)] = 20
     server_learning_rate: PositiveFloat = 1.0
@@ -192,6 +195,7 @@ def parse_description(text: bytes, name: str = DESCRIPTION_FILE) -> TaskDescript
     if len({parameter.name for parameter in description.parameters}) < len(description.parameters):
         raise ConfigurationError(f"{name}: two entries of `parameters` have the same name")
     check_label(description.label, name)
+    check_feedback(description.update, description.aggregation, name)
     if description.training.per_sample_gradients and TRAIN_PER_SAMPLE_FILE not in description.files:
         raise ConfigurationError(f"{name}: training.per_sample_gradients, but `files` lacks {TRAIN_PER_SAMPLE_FILE}")
     if description.input.minimum > description.input.maximum:
@@ -243,6 +247,15 @@ def check_label(label: LabelSchema, name: str) -> None:
         raise ConfigurationError(
             f"{name}: label.kind {label.kind!r} needs {f'label.{wanted}' if wanted else 'no size'} and nothing else;"
             f" given: {', '.join(f'label.{size}' for size in given) or 'nothing'}"
+        )
+
+
+def check_feedback(update: UpdatePlan, aggregation: AggregationPlan, name: str) -> None:
+    """Raise `ConfigurationError` if only one side of a task keeps EF21's estimates."""
+    if (update.feedback == "ef21") != (aggregation.strategy == "ef21"):
+        raise ConfigurationError(
+            f"{name}: update.feedback is {update.feedback!r} and aggregation.strategy {aggregation.strategy!r};"
+            " with 'ef21' device and coordinator keep the same estimate, so set both to it or neither"
         )
 
 

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
 from fleet_protocol.errors import ConfigurationError, ProtocolError
@@ -19,9 +19,6 @@ except ModuleNotFoundError as error:
         file=sys.stderr,
     )
     raise SystemExit(2) from None
-
-if TYPE_CHECKING:
-    from broker_coordinator.knowledge import Device
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 EXPORT_NEEDS = frozenset({"torch", "onnx", "onnx_ir", "onnxscript"})
@@ -68,9 +65,11 @@ def demo(
 @app.command()
 def decode(
     file: Annotated[str, typer.Argument(help="A captured message, as it is or in hex; - for standard input.")],
+    *,
     topic: Annotated[str | None, typer.Option(help="The topic on which it was captured.")] = None,
     key: Annotated[str | None, typer.Option(help="The sender's public key, 64 hex digits.")] = None,
     database: Annotated[Path | None, typer.Option(help="The coordinator's database, for its devices' keys.")] = None,
+    config: Annotated[Path | None, typer.Option(help="coordinator.toml: its database, key and bundles.")] = None,
     bundle: Annotated[Path | None, typer.Option(help="The task's bundle, for the shapes of its tensors.")] = None,
 ) -> None:
     """Show what a message says: who, what, from which version, how packed, and whether its signature holds.
@@ -78,12 +77,15 @@ def decode(
     Ends with code 1 where a check that could be made has failed.
     """
     from workbench.decode import Known, describe, message_bytes, parse_key  # noqa: PLC0415 - export does without numpy
+    from workbench.fleet_knowledge import known_to_coordinator, registered_devices  # noqa: PLC0415 - needs SQLAlchemy
 
+    known = known_to_coordinator(config) if config else Known()
     known = Known(
         topic=topic,
         key=parse_key(key) if key else None,
-        devices=_registered_devices(database) if database else (),
-        task=parse_description(_read(bundle / DESCRIPTION_FILE)) if bundle else None,
+        devices=registered_devices(database) if database else known.devices,
+        coordinator=known.coordinator,
+        tasks=[parse_description(_read(bundle / DESCRIPTION_FILE))] if bundle else known.tasks,
     )
     described = describe(message_bytes(sys.stdin.buffer.read() if file == "-" else _read(Path(file))), known)
     for label, words in described.lines:
@@ -96,17 +98,6 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"{path}: can't be read: {error.strerror}") from error
-
-
-def _registered_devices(database: Path) -> "list[Device]":
-    from broker_coordinator.database import open_database  # noqa: PLC0415 - SQLAlchemy is for this option alone
-    from broker_coordinator.device_registry import DeviceRegistry  # noqa: PLC0415
-
-    engine = open_database(database, read_only=True)
-    try:
-        return DeviceRegistry(engine).devices()
-    finally:
-        engine.dispose()
 
 
 def main() -> None:

@@ -45,7 +45,12 @@ class Known:
     topic: str | None = None
     key: VerifyKey | None = None
     devices: Sequence[Device] = ()
-    task: TaskDescription | None = None
+    coordinator: VerifyKey | None = None
+    tasks: Sequence[TaskDescription] = ()
+
+    def task(self, name: str) -> TaskDescription | None:
+        """The task that a message names."""
+        return next((task for task in self.tasks if task.task == name), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +91,7 @@ def describe(data: bytes, known: Known) -> Described:
         payload = decode_payload(envelope.payload, PAYLOADS[header.kind])
         lines += _fields(payload)
         if isinstance(payload, Update):
-            lines += _packing(payload.packed, known.task)
+            lines += _packing(payload.packed, known.task(header.task))
     except ProtocolError as error:
         lines.append(("payload", f"refused, {error}"))
         readable = False
@@ -96,6 +101,8 @@ def describe(data: bytes, known: Known) -> Described:
 
 def _sender(envelope: Envelope, known: Known) -> str:
     device = _device(envelope, known)
+    if known.coordinator is not None and key_id(known.coordinator) == envelope.key_id:
+        return f"key {envelope.key_id.hex()}, the coordinator"
     return f"key {envelope.key_id.hex()}" + (f", {device.name} ({device.state.value})" if device else "")
 
 
@@ -121,18 +128,24 @@ def _shown(value: object) -> str:
 
 def _packing(packed: bytes, task: TaskDescription | None) -> list[tuple[str, str]]:
     first = read_first_byte(packed)
-    order = "column" if first.by_column else "row"
     container = "zstd" if first.compressed else "not compressed"
-    how = f"format {FORMAT}, {first.quantisation.name.lower()}, scanned by {order}, {container}"
+    gaps = "bits" if first.positions_in_bits else "whole bytes"
+    how = f"format {FORMAT}, {first.quantisation.name.lower()}, positions in {gaps}, {container}"
     if task is None:
-        return [("packing", how), ("entries", "unknown without the task's shapes; give --bundle")]
+        return [("packing", how), ("entries", "unknown without the task's shapes; give --bundle or --config")]
     update, stages = inspect_update(packed, task.shapes)
-    body = stages.position_bytes + stages.scale_bytes + stages.code_bytes
-    parts = f"positions {stages.position_bytes}, scales {stages.scale_bytes}, values {stages.code_bytes} bytes"
+    parts = ", ".join(
+        f"{name} {bits / 8:g}"
+        for name, bits in (
+            ("positions", stages.position_bits),
+            ("scales", stages.scale_bits),
+            ("values", stages.code_bits),
+        )
+    )
     kept = update.indices.size / task.parameter_count
     return [
-        ("packing", how),
-        ("stages", f"{parts}: body {body}, travels as {stages.stored_bytes} and 1 in front"),
+        ("packing", f"{how}, scanned by {'column' if stages.by_column else 'row'}"),
+        ("stages", f"{parts} bytes: body {stages.body_bytes}, travels as {stages.stored_bytes} and 1 in front"),
         ("entries", f"{update.indices.size} of {task.parameter_count} ({kept:.2%}), norm {update.norm():.4g}"),
     ]
 
@@ -143,7 +156,7 @@ def _verdict(envelope: Envelope, known: Known) -> tuple[str, bool]:
         if (key := find(envelope, known)) is not None:
             break
     else:
-        return "not checked: the key is unknown; give --key or --database", True
+        return "not checked: the key is unknown; give --key, --database or --config", True
     if key_id(key) != envelope.key_id:
         return f"no: signed with key {envelope.key_id.hex()}, the given one is {key_id(key).hex()}", False
     if known.topic is None:
@@ -164,6 +177,11 @@ def _registered_key(envelope: Envelope, known: Known) -> VerifyKey | None:
     return device.public_key if device else None
 
 
+def _coordinator_key(envelope: Envelope, known: Known) -> VerifyKey | None:
+    own = known.coordinator
+    return own if own is not None and key_id(own) == envelope.key_id else None
+
+
 def _introduced_key(envelope: Envelope, _: Known) -> VerifyKey | None:
     """An enrolment proves possession of the very key that it names."""
     if envelope.header.kind is not Kind.ENROLMENT:
@@ -177,6 +195,7 @@ def _introduced_key(envelope: Envelope, _: Known) -> VerifyKey | None:
 _KEY_SOURCES: Final[Sequence[Callable[[Envelope, Known], VerifyKey | None]]] = (
     _given_key,
     _registered_key,
+    _coordinator_key,
     _introduced_key,
 )
 

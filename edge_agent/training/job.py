@@ -24,7 +24,10 @@ class TrainingJob(msgspec.Struct, frozen=True):
 
 
 class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
-    """A finished round. `packed` is the update, `residual` what it leaves behind; `loss` is the mean over the steps."""
+    """A finished round. `packed` is the update, `residual` what it leaves behind; `loss` is the mean over the steps.
+
+    `life` is the error feedback's.
+    """
 
     packed: bytes
     residual: bytes
@@ -32,6 +35,7 @@ class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
     steps: int
     trained_through: int
     loss: float
+    life: int = 0
 
 
 class TrainingFailure(msgspec.Struct, frozen=True, tag="failure"):

@@ -67,6 +67,7 @@ def run_round(job: TrainingJob) -> TrainingResult:
         steps=task.training.steps,
         trained_through=samples.newest,
         loss=float(losses.mean()),
+        life=memory.life,
     )
 
 

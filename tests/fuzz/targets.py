@@ -46,7 +46,7 @@ TOPICS = [topics.up("f", "0", "pi"), topics.manifest("f", "digits"), topics.blob
 
 SHAPES = [[5, 8], [], [300]]
 LARGE_SHAPES = [[100, 200], [300]]
-FORMAT_BITS, OPTION_BITS = 0x40, 0x1F
+FORMAT_BITS, OPTION_BITS = 0x60, 0x1F
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,7 @@ def packed_updates(shapes: list[list[int]]) -> list[bytes]:
     ]
 
 
-GAPS_AS_BYTES = bytes.fromhex("41fd02028201803f803f40")
+GAPS_AS_BYTES = bytes.fromhex("610202028201803f40")
 PACKED = [*packed_updates(SHAPES), GAPS_AS_BYTES]
 TARGETS: Mapping[str, Target] = {
     "envelope": Target(check_envelope, MESSAGES),

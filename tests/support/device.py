@@ -75,6 +75,7 @@ class SealingDevice:
         samples: int = 8,
         loss: float = 0.5,
         packed: bytes | None = None,
+        life: int = 0,
         shapes: tuple[tuple[int, ...], ...] = ((4, 8), (4,)),
     ) -> bytes:
         """A sealed update; its delta differs from one device and sequence to the next."""
@@ -83,7 +84,7 @@ class SealingDevice:
             generator = np.random.default_rng(seed)
             delta = generator.normal(0, 0.1, sum(map(math.prod, shapes))).astype(np.float32)
             packed = encode_update(delta, shapes, UpdatePlan(keep_fraction=0.5), generator).packed
-        payload = encode_payload(Update(samples, 1, loss, packed))
+        payload = encode_payload(Update(samples, 1, loss, packed, life))
         return self.seal(Kind.UPDATE, payload, sequence=sequence, task=task, base_version=base_version)
 
 

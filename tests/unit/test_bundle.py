@@ -122,3 +122,10 @@ def test_blob_above_the_limit_is_refused():
 )  # fmt: skip
 def test_description_that_cannot_be_followed_says_why(text, expected):
     assert expected in refusal_of(text)
+
+
+@pytest.mark.parametrize(("feedback", "strategy"), [("ef21", "fedbuff"), ("residual", "ef21"), ("momentum", "ef21")])
+def test_ef21_on_one_side_alone_is_refused(feedback, strategy):
+    task = json.loads((FOLDER / DESCRIPTION_FILE).read_text())
+    update, aggregation = task["update"] | {"feedback": feedback}, task["aggregation"] | {"strategy": strategy}
+    assert "set both to it or neither" in refusal_of(described(update=update, aggregation=aggregation))

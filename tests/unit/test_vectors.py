@@ -10,9 +10,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import decode_update, encode_update, inspect_update
-from fleet_protocol.codec.container import decompress
-from fleet_protocol.codec.positions import BYTES, GROUP_CODES, SEEDED
+from fleet_protocol.codec.container import open_container
+from fleet_protocol.codec.positions import ALL, BYTES, BYTES_BY_COLUMN, EXP_GOLOMB, RICE, SEEDED
 from fleet_protocol.codec.selection import random_indices
+from fleet_protocol.codec.update_codec import Stages
 from fleet_protocol.envelope import Kind, read_envelope, seal
 from fleet_protocol.keys import SigningKey
 from fleet_protocol.limits import MAX_CONTROL_BYTES
@@ -51,13 +52,27 @@ def test_update(vector):
 
 
 def test_updates_show_every_form_that_the_format_has():
-    packed = {vector["name"]: bytes.fromhex(vector["hex"]) for vector in UPDATES}
-    stages = [inspect_update(packed[vector["name"]], vector["input"]["shapes"])[1] for vector in UPDATES]
-    assert {stage.quantisation for stage in stages} == set(range(6))
-    assert {(stage.by_column, stage.compressed) for stage in stages} >= {(True, False), (False, True), (False, False)}
-    assert packed["random tenth"][1] == SEEDED
-    assert decompress(packed["rows that resemble each other"][1:], 1000)[0] == BYTES
-    assert packed["groups with parameters of their own"][1] >> 5 in GROUP_CODES
+    forms = set()
+    for vector in UPDATES:
+        packed = bytes.fromhex(vector["hex"])
+        first, body = open_container(packed, 10_000)
+        stages = inspect_update(packed, vector["input"]["shapes"])[1]
+        if first.positions_in_bits:
+            count_is_usual, code = bool(body[0] >> 3 & 0x0F), None
+            if count_is_usual:
+                code = body[0] >> 2 & 1
+            forms.add(("bits", stages.by_column, code))
+        else:
+            forms.add(("bytes", body[0], first.compressed))
+    assert {stages_of(vector).quantisation for vector in UPDATES} == set(range(6))
+    assert forms >= {("bits", False, RICE), ("bits", False, EXP_GOLOMB), ("bits", False, None)}
+    assert {form[1] for form in forms if form[0] == "bytes"} == {ALL, SEEDED, BYTES, BYTES_BY_COLUMN}
+    assert {form[1] for form in forms if form[0] == "bits"} == {False, True}
+    assert any(form[2] for form in forms if form[0] == "bytes")
+
+
+def stages_of(vector: dict) -> Stages:
+    return inspect_update(bytes.fromhex(vector["hex"]), vector["input"]["shapes"])[1]
 
 
 @pytest.mark.parametrize("vector", MESSAGES, ids=lambda vector: vector["name"])

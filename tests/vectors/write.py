@@ -38,7 +38,7 @@ MESSAGES = [
     (Kind.MANIFEST, Manifest(7, "0f" * 32, "1e" * 32), MANIFEST),
     (Kind.BLOB_REQUEST, BlobRequest(bytes(range(32)), [0, 300]), UP),
     (Kind.BLOB_CHUNK, BlobChunk(70_000, b"content"), topics.blob_chunk("home", "0f" * 32, 1)),
-    (Kind.UPDATE, Update(16, 40, 0.75, bytes.fromhex("41010254803f40")), UP),
+    (Kind.UPDATE, Update(16, 40, 0.75, bytes.fromhex("69012aa0803f")), UP),
     (Kind.RECEIPT, Receipt(bytes(16), Outcome.REJECTED, "too_stale", "made from version 1", 9, 3), DOWN),
 ]
 
@@ -66,11 +66,11 @@ def update_cases() -> Iterator[tuple[str, list[list[int]], np.ndarray, UpdatePla
     for name, plan in update_plans():
         yield name, SHAPES, delta(SHAPES), plan
     yield "scanned by column", [[16, 8]], delta([[16, 8]]), UpdatePlan(0.1)
-    alike = np.tile(delta([[40]]), 12)
-    yield "rows that resemble each other", [[12, 40]], alike, UpdatePlan(0.2)
-    dense_then_sparse = delta([[400]])
-    dense_then_sparse[np.arange(400) // 60 * 20 < np.arange(400) % 60] = 0
-    yield "groups with parameters of their own", [[400]], dense_then_sparse, UpdatePlan(0.3)
+    alike = np.tile(delta([[40]]), 40)
+    yield "rows that resemble each other", [[40, 40]], alike, UpdatePlan(0.2)
+    yield "columns that resemble each other", [[40, 40]], alike.reshape(40, 40).T.ravel(), UpdatePlan(0.2)
+    crowded = delta([[400]]) * (np.arange(400) % 100 < 12)
+    yield "crowds with nothing between them", [[400]], crowded.astype(np.float32), UpdatePlan(0.1)
 
 
 def update_vectors() -> list[dict[str, object]]:

@@ -18,6 +18,7 @@ from fleet_protocol.bundle import (
     Parameter,
     TrainingPlan,
     UpdatePlan,
+    check_feedback,
     check_label,
 )
 from fleet_protocol.configuration import parse_document
@@ -111,6 +112,7 @@ def read_recipe(folder: Path) -> Recipe:
 
 def _check_loss(task: TaskFile, path: Path) -> None:
     check_label(task.label, str(path))
+    check_feedback(task.update, task.aggregation, str(path))
     if task.loss not in LOSSES:
         raise ConfigurationError(f"{path}: loss {task.loss!r} is unknown; choose one of {', '.join(sorted(LOSSES))}")
     kinds = LOSSES[task.loss].label_kinds

@@ -118,6 +118,8 @@ class Rounds:
     async def _train(self, task: str, version: ReadyVersion) -> None:
         if dropped := self._samples.drop_misfits(version.description):
             log.warning("event=samples_dropped task=%s count=%d reason='do not fit the schema'", task, dropped)
+        if dropped := self._samples.drop_other_features(version.description):
+            log.info("event=features_dropped task=%s count=%d reason='made by another backbone'", task, dropped)
         memory = self._database.memory(task, version.bundle)
         settings = self._configuration.worker
         job = TrainingJob(
@@ -131,6 +133,7 @@ class Rounds:
             threads=settings.threads,
             nice=settings.nice,
             memory_limit_mib=settings.memory_limit_mib,
+            backbone=str(version.backbone or ""),
         )
         verdict = await train_in_child(job, settings)
         if isinstance(verdict, TrainingFailure):
@@ -149,12 +152,13 @@ class Rounds:
             self._seal,
         )
         log.info(
-            "event=update_spooled task=%s version=%d sequence=%d bytes=%d loss=%.4f",
+            "event=update_spooled task=%s version=%d sequence=%d bytes=%d loss=%.4f features_computed=%d",
             task,
             version.number,
             row.sequence,
             len(row.envelope),
             verdict.loss,
+            verdict.features_computed,
         )
 
     def _readings(self, task: str) -> Readings:

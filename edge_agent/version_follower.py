@@ -11,7 +11,7 @@ from edge_agent.blob_assembly import BlobAssembly
 from edge_agent.blob_cache import BlobCache
 from edge_agent.device_database import DeviceDatabase, KnownVersion
 from fleet_protocol import topics
-from fleet_protocol.bundle import TRAIN_FILE, TaskDescription, parse_description
+from fleet_protocol.bundle import BACKBONE_FILE, TRAIN_FILE, TaskDescription, parse_description
 from fleet_protocol.errors import ConfigurationError, ProtocolError
 from fleet_protocol.messages import BlobChunk, BlobRequest, Manifest
 
@@ -35,6 +35,7 @@ class ReadyVersion:
     description: TaskDescription
     train_graph: Path
     weights: Path
+    backbone: Path | None = None
 
 
 class VersionFollower:
@@ -114,7 +115,8 @@ class VersionFollower:
             if description.task != task:
                 raise VersionUnavailableError(f"the manifest of {task} names a bundle of {description.task}")
             train_graph = description.files[TRAIN_FILE]
-            for blob in (train_graph, known.weights):
+            backbone = description.files[BACKBONE_FILE] if description.backbone else None
+            for blob in filter(None, (backbone, train_graph, known.weights)):
                 await self._ensure(blob)
                 self._cache.read(blob)
         except (ProtocolError, ConfigurationError, OSError) as error:
@@ -125,6 +127,7 @@ class VersionFollower:
             description,
             self._cache.path(train_graph),
             self._cache.path(known.weights),
+            self._cache.path(backbone) if backbone else None,
         )
 
     def forget_unused(self, tasks: list[str]) -> None:

@@ -22,6 +22,8 @@ EVALUATE_FILE = "evaluate.onnx"
 PREDICT_FILE = "predict.onnx"
 TRAIN_PER_SAMPLE_FILE = "train_per_sample.onnx"
 """Only in a bundle whose plan asks for per-sample gradients."""
+BACKBONE_FILE = "backbone.onnx"
+"""Only in a bundle whose description has a `backbone`."""
 WEIGHTS_FILE = "weights.safetensors"
 REQUIRED_FILES = (TRAIN_FILE, EVALUATE_FILE, PREDICT_FILE, WEIGHTS_FILE)
 
@@ -62,6 +64,12 @@ class LabelSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     def outputs(self) -> int:
         """Values that the model gives per sample; 0 where they are as many as its inputs."""
         return self.classes or self.values
+
+
+class BackboneSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What `backbone.onnx` makes of one sample: float32 features of `feature_shape`, without the batch axis."""
+
+    feature_shape: list[PositiveInt]
 
 
 class Parameter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -138,8 +146,8 @@ class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     averaged_versions: Annotated[int, msgspec.Meta(ge=1, le=MAX_AVERAGED_VERSIONS)] = 1
 
 
-class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The content of `task.json`."""
+class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The content of `task.json`. With a `backbone`, the other graphs take its features instead of inputs."""
 
     format: int
     task: str
@@ -151,6 +159,20 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     update: UpdatePlan
     aggregation: AggregationPlan
     files: dict[str, BlobHash]
+    backbone: BackboneSchema | None = None
+
+    @property
+    def trained_input(self) -> InputSchema:
+        """What training, evaluation and prediction take of one sample: its features or, without a backbone, its inputs.
+
+        Features have no bounds but those of float32.
+        """
+        return InputSchema(self.backbone.feature_shape, -math.inf, math.inf) if self.backbone else self.input
+
+    @property
+    def backbone_hash(self) -> str:
+        """What names the backbone that features were computed by; empty without one."""
+        return self.files[BACKBONE_FILE] if self.backbone else ""
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -198,6 +220,8 @@ def parse_description(text: bytes, name: str = DESCRIPTION_FILE) -> TaskDescript
     check_feedback(description.update, description.aggregation, name)
     if description.training.per_sample_gradients and TRAIN_PER_SAMPLE_FILE not in description.files:
         raise ConfigurationError(f"{name}: training.per_sample_gradients, but `files` lacks {TRAIN_PER_SAMPLE_FILE}")
+    if (description.backbone is None) != (BACKBONE_FILE not in description.files):
+        raise ConfigurationError(f"{name}: `backbone` and {BACKBONE_FILE} in `files` belong together; one is missing")
     if description.input.minimum > description.input.maximum:
         raise ConfigurationError(
             f"{name}: input.minimum {description.input.minimum:g} exceeds input.maximum {description.input.maximum:g}"

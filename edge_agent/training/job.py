@@ -8,7 +8,8 @@ from fleet_protocol.bundle import TaskDescription
 class TrainingJob(msgspec.Struct, frozen=True):
     """One round, and what the process that runs it may use.
 
-    Paths are given as text; `residual` is the state of the error feedback, empty at first; `seed` picks the batches.
+    Paths are given as text, `backbone` is empty if the task has none; `residual` is the state of the error feedback,
+    empty at first; `seed` picks the batches.
     """
 
     description: TaskDescription
@@ -21,12 +22,14 @@ class TrainingJob(msgspec.Struct, frozen=True):
     threads: int
     nice: int
     memory_limit_mib: int
+    backbone: str = ""
 
 
 class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
     """A finished round. `packed` is the update, `residual` what it leaves behind; `loss` is the mean over the steps.
 
-    `life` is the error feedback's.
+    `life` is the error feedback's. `features_computed` counts the samples that the backbone saw in this round; the
+    others' features were there.
     """
 
     packed: bytes
@@ -36,6 +39,7 @@ class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
     trained_through: int
     loss: float
     life: int = 0
+    features_computed: int = 0
 
 
 class TrainingFailure(msgspec.Struct, frozen=True, tag="failure"):

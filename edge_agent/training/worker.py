@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_agent.sample_store import fitting
+from edge_agent.sample_store import rows_to_train_on
 from edge_agent.training.engine import Rates, Samples, plan_batches
+from edge_agent.training.features import FeaturesError, compute_features
 from edge_agent.training.feedback import ErrorFeedback, recall
 from edge_agent.training.job import (
     TrainingFailure,
@@ -38,10 +39,13 @@ def run_round(job: TrainingJob) -> TrainingResult:
 
     Raises:
         RoundError: no usable samples, or the training diverged.
+        FeaturesError: they can't be computed or kept.
         ProtocolError: the weights file does not fit the task.
     """
     task = job.description
-    samples = read_samples(Path(job.sample_store), task)
+    store = Path(job.sample_store)
+    computed = compute_features(store, task, Path(job.backbone), job.threads) if task.backbone else 0
+    samples = read_samples(store, task)
     weights = read_weights(Path(job.weights).read_bytes(), task.parameters)
     plan = plan_batches(len(samples.labels), task.training.steps, task.training.batch_size, job.seed)
     engine = OnnxStepEngine(Path(job.train_graph), job.threads)
@@ -68,22 +72,21 @@ def run_round(job: TrainingJob) -> TrainingResult:
         trained_through=samples.newest,
         loss=float(losses.mean()),
         life=memory.life,
+        features_computed=computed,
     )
 
 
 def read_samples(path: Path, task: TaskDescription) -> Samples:
-    """All stored samples of a task that fit its schema.
+    """All stored samples of a task that fit its schema, as training takes them: features where it has a backbone.
 
     Raises:
         RoundError: there is none.
     """
     with sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True) as connection:
-        condition, sizes = fitting(task)
-        query = f"SELECT id, inputs, label FROM samples WHERE task = ? AND {condition}"  # noqa: S608 - a constant
-        rows = connection.execute(query, (task.task, *sizes)).fetchall()
+        rows = connection.execute(*rows_to_train_on(task)).fetchall()
     if not rows:
         raise RoundError(f"no stored sample of {task.task} fits its schema")
-    inputs = np.frombuffer(b"".join(row[1] for row in rows), np.float32).reshape(len(rows), *task.input.shape)
+    inputs = np.frombuffer(b"".join(row[1] for row in rows), np.float32).reshape(len(rows), *task.trained_input.shape)
     if not np.isfinite(inputs).all():
         raise RoundError(f"stored samples of {task.task} hold NaN or infinity")
     if task.label.kind == "class":
@@ -115,7 +118,7 @@ def main() -> None:
         job = read_job(sys.stdin.buffer.read())
         confine(job)
         verdict = run_round(job)
-    except (RoundError, ProtocolError, MemoryError) as error:
+    except (RoundError, FeaturesError, ProtocolError, MemoryError) as error:
         verdict = TrainingFailure(str(error) or type(error).__name__)
     sys.stdout.buffer.write(write_verdict(verdict))
 

@@ -106,6 +106,19 @@ def test_optimiser_with_every_rate_steps_as_torch_does(name: str):
     np.testing.assert_allclose(trained, expected, rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_adaptive_step_of_a_unit_without_gradient_is_none(name: str):
+    """The simplifier takes a constant of 1e-8 for zero: added as one, it is gone, and 0 / 0 is left."""
+    module = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 4))
+    nn.init.constant_(module[0].bias, -50.0)
+    recipe = make_recipe(module, (8,), optimiser=name)
+    dead = module[0].weight.detach().numpy().ravel().copy()
+    trained, _ = train_exported(recipe)
+    expected, _ = train_with_torch(recipe, functional.cross_entropy, Rates(), OPTIMISERS[name])
+    np.testing.assert_array_equal(trained[: dead.size], dead)
+    np.testing.assert_allclose(trained, expected, rtol=0, atol=TOLERANCE)
+
+
 def test_rates_that_the_task_leaves_at_zero_are_no_part_of_the_graph():
     used = {
         rate: {entry.name for entry in export(make_recipe(perceptron(), (8,), rates=Rates(**{rate: 0.5}))).get_inputs()}

@@ -1,4 +1,4 @@
-"""Writing a recipe as a task bundle: three graphs, the initial weights, and the description that binds them."""
+"""Writing a recipe as a task bundle: its graphs, the initial weights, and the description that binds them."""
 
 from functools import partial
 from pathlib import Path
@@ -9,6 +9,7 @@ from onnx import GraphProto, ModelProto, helper
 from safetensors.torch import save
 
 from fleet_protocol.bundle import (
+    BACKBONE_FILE,
     BUNDLE_FORMAT,
     DESCRIPTION_FILE,
     EVALUATE_FILE,
@@ -16,12 +17,14 @@ from fleet_protocol.bundle import (
     TRAIN_FILE,
     TRAIN_PER_SAMPLE_FILE,
     WEIGHTS_FILE,
+    BackboneSchema,
     TaskDescription,
     blob_hash,
     parse_description,
     verify_bundle,
 )
 from fleet_protocol.errors import ConfigurationError
+from workbench.export.backbone import Split, backbone_graph, split
 from workbench.export.inference_graphs import evaluation_graph, prediction_graph
 from workbench.export.onnx_conversion import IR_VERSION, OPSET
 from workbench.export.recipe import Recipe, read_recipe
@@ -56,7 +59,9 @@ def bundle_files(recipe: Recipe) -> dict[str, bytes]:
     Raises:
         ConfigurationError: the model holds what ONNX can't express, or exceeds a limit.
     """
-    files = {name: model.SerializeToString(deterministic=True) for name, model in _models(recipe).items()}
+    halves = split(recipe) if recipe.task.backbone else None
+    models = _backbone_model(halves) | _models(halves.head) if halves else _models(recipe)
+    files = {name: model.SerializeToString(deterministic=True) for name, model in models.items()}
     files[WEIGHTS_FILE] = save(recipe.tensors)
     description = TaskDescription(
         format=BUNDLE_FORMAT,
@@ -69,6 +74,7 @@ def bundle_files(recipe: Recipe) -> dict[str, bytes]:
         update=recipe.task.update,
         aggregation=recipe.task.aggregation,
         files={name: blob_hash(content) for name, content in files.items()},
+        backbone=BackboneSchema(halves.feature_shape) if halves else None,
     )
     text = msgspec.json.format(msgspec.json.encode(description), indent=2) + b"\n"
     parse_description(text, str(recipe.folder / TASK_FILE))  # so that a broken limit is reported where it can be mended
@@ -86,6 +92,11 @@ def _models(recipe: Recipe) -> dict[str, ModelProto]:
         with explained(file, recipe.module, recipe.task.input.shape):
             models[file] = checked_model(make(recipe))
     return models
+
+
+def _backbone_model(halves: Split) -> dict[str, ModelProto]:
+    with explained(BACKBONE_FILE, halves.whole.module, halves.whole.task.input.shape):
+        return {BACKBONE_FILE: checked_model(backbone_graph(halves))}
 
 
 def checked_model(graph: GraphProto) -> ModelProto:

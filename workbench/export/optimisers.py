@@ -91,6 +91,6 @@ def _adam_step(gradient: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, Seque
     first = BETA_1 * first + (1 - BETA_1) * gradient
     second = BETA_2 * second + (1 - BETA_2) * gradient * gradient
     count = count + 1
-    unbiased_first = first / (1 - BETA_1**count)
-    unbiased_second = second / (1 - BETA_2**count)
-    return unbiased_first / (torch.sqrt(unbiased_second) + EPSILON), (first, second, count)
+    correction = torch.sqrt(1 - BETA_2**count)
+    step = correction / (1 - BETA_1**count) * first
+    return step / (torch.sqrt(second) + EPSILON * correction), (first, second, count)

@@ -19,7 +19,7 @@ from torch.nn import functional
 from edge_agent.training.engine import Rates, Samples, plan_batches
 from edge_agent.training.onnx_step import OnnxStepEngine
 from fleet_protocol.bundle import AggregationPlan, InputSchema, LabelSchema, TrainingPlan, UpdatePlan
-from workbench.export.bundle_writer import checked_model
+from workbench.export.onnx_conversion import checked_model
 from workbench.export.recipe import Recipe, TaskFile
 from workbench.export.training_graph import training_graph
 

@@ -16,6 +16,7 @@ from edge_agent.postbox import Postbox
 from edge_agent.rounds import Rounds
 from edge_agent.sample_gate import SampleGate, Status
 from edge_agent.sample_store import SampleStore
+from edge_agent.training.job import ENGINE_FILES
 from edge_agent.version_follower import VersionFollower
 from fleet_protocol import topics
 from fleet_protocol.envelope import Kind
@@ -66,6 +67,7 @@ class Agent:
             cache,
             listening_to=self._link.listening_to,
             request=self._request_blob,
+            files=ENGINE_FILES[configuration.worker.engine],
         )
         self._postbox = Postbox(self._database, identity.seal_update, self._publish_up)
         self._rounds = Rounds(
@@ -174,6 +176,7 @@ class Agent:
             waiting_updates=self._database.waiting(),
             accepted_updates=self._postbox.accepted,
             rejected_updates=self._postbox.rejected,
+            progress=self._rounds.progress,
         )
 
 

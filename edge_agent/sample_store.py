@@ -5,6 +5,7 @@ spares an SD card a write per sample. What went into an update is never at stake
 """
 
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
 from fleet_protocol.bundle import TaskDescription
@@ -72,6 +73,15 @@ class SampleStore:
             count, newest = self._counts[description.task]
             self._counts[description.task] = (count - dropped, newest)
         return dropped
+
+    def drop(self, task: str, identifiers: Sequence[int]) -> None:
+        """Delete these samples of a task."""
+        delete = "DELETE FROM samples WHERE task = ? AND id = ?"
+        with self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            dropped = self._connection.executemany(delete, [(task, identifier) for identifier in identifiers]).rowcount
+        count, newest = self._counts[task]
+        self._counts[task] = (count - dropped, newest)
 
     def close(self) -> None:
         """Close the file."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ class ReadyVersion:
     number: int
     bundle: str
     description: TaskDescription
-    train_graph: Path
+    files: dict[str, Path]
     weights: Path
 
 
@@ -48,12 +48,15 @@ class VersionFollower:
         *,
         listening_to: Callable[[str], AbstractAsyncContextManager[None]],
         request: Callable[[BlobRequest], Awaitable[None]],
+        files: Sequence[str] = (TRAIN_FILE,),
     ) -> None:
+        """`files` are those of a bundle, besides its description, that this device's training engine needs."""
         self._fleet = fleet
         self._database = database
         self._cache = cache
         self._listening_to = listening_to
         self._request = request
+        self._files = files
         self._descriptions: dict[str, TaskDescription] = {}
         self._assemblies: dict[str, BlobAssembly] = {}
         self._progress = asyncio.Event()
@@ -113,8 +116,13 @@ class VersionFollower:
             description = self.description(task) or parse_description(self._cache.read(known.bundle))
             if description.task != task:
                 raise VersionUnavailableError(f"the manifest of {task} names a bundle of {description.task}")
-            train_graph = description.files[TRAIN_FILE]
-            for blob in (train_graph, known.weights):
+            if missing := [name for name in self._files if name not in description.files]:
+                raise VersionUnavailableError(
+                    f"the bundle of {task} lacks {', '.join(missing)}: export it with --ort-training, or choose"
+                    " [worker] engine = 'onnx-step'"
+                )
+            files = {name: description.files[name] for name in self._files}
+            for blob in (*files.values(), known.weights):
                 await self._ensure(blob)
                 self._cache.read(blob)
         except (ProtocolError, ConfigurationError, OSError) as error:
@@ -123,7 +131,7 @@ class VersionFollower:
             known.version,
             known.bundle,
             description,
-            self._cache.path(train_graph),
+            {name: self._cache.path(blob) for name, blob in files.items()},
             self._cache.path(known.weights),
         )
 

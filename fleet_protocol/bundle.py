@@ -23,6 +23,10 @@ PREDICT_FILE = "predict.onnx"
 TRAIN_PER_SAMPLE_FILE = "train_per_sample.onnx"
 """Only in a bundle whose plan asks for per-sample gradients."""
 WEIGHTS_FILE = "weights.safetensors"
+ORT_TRAINING_FILE = "ort_training.onnx"
+ORT_OPTIMISER_FILE = "ort_optimiser.onnx"
+ORT_CHECKPOINT_FILE = "ort_checkpoint.bin"
+"""Only in a bundle that was exported for the engine `ort-training` too; formats of onnxruntime-training 1.19.2."""
 REQUIRED_FILES = (TRAIN_FILE, EVALUATE_FILE, PREDICT_FILE, WEIGHTS_FILE)
 
 PositiveInt = Annotated[int, msgspec.Meta(ge=1)]

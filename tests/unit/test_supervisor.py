@@ -27,7 +27,8 @@ def job(tmp_path: Path) -> TrainingJob:
         store.add("digits", array.array("f", pixels).tobytes(), number % 10)
     return TrainingJob(
         description=parse_description((bundle / DESCRIPTION_FILE).read_bytes()),
-        train_graph=str(bundle / TRAIN_FILE),
+        engine="onnx-step",
+        files={TRAIN_FILE: str(bundle / TRAIN_FILE)},
         weights=str(bundle / WEIGHTS_FILE),
         sample_store=str(store.path),
         residual=b"",
@@ -103,11 +104,11 @@ async def test_store_without_a_fitting_sample_is_named(job, tmp_path) -> None:
 
 @pytest.fixture
 def altered_graph(job: TrainingJob, tmp_path: Path) -> str:
-    (tmp_path / "altered.onnx").write_bytes(Path(job.train_graph).read_bytes()[:-100])
+    (tmp_path / "altered.onnx").write_bytes(Path(job.files[TRAIN_FILE]).read_bytes()[:-100])
     return str(tmp_path / "altered.onnx")
 
 
 async def test_altered_graph_fails_the_round_and_nothing_else(job, altered_graph) -> None:
-    failure = await train_in_child(msgspec.structs.replace(job, train_graph=altered_graph), SETTINGS)
+    failure = await train_in_child(msgspec.structs.replace(job, files={TRAIN_FILE: altered_graph}), SETTINGS)
     assert isinstance(failure, TrainingFailure)
     assert "worker ended with code" in failure.error

@@ -4,8 +4,7 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
-import onnx
-from onnx import GraphProto, ModelProto, helper
+from onnx import ModelProto
 from safetensors.torch import save
 
 from fleet_protocol.bundle import (
@@ -23,23 +22,24 @@ from fleet_protocol.bundle import (
 )
 from fleet_protocol.errors import ConfigurationError
 from workbench.export.inference_graphs import evaluation_graph, prediction_graph
-from workbench.export.onnx_conversion import IR_VERSION, OPSET
+from workbench.export.onnx_conversion import checked_model
+from workbench.export.ort_training import ort_training_files
 from workbench.export.recipe import Recipe, read_recipe
 from workbench.export.training_graph import training_graph
 from workbench.export.unexportable import explained
 from workbench.recipe_folder import TASK_FILE
 
 
-def export_bundle(recipe_folder: Path, out: Path) -> TaskDescription:
+def export_bundle(recipe_folder: Path, out: Path, ort_training: Path | None = None) -> TaskDescription:
     """Export the recipe in `recipe_folder` into `out`, which is made if need be; files of the same name are replaced.
 
-    The same recipe gives the same bytes.
+    The same recipe gives the same bytes. `ort_training` is a Python that makes the artifacts of that engine.
 
     Raises:
         ConfigurationError: the recipe is wrong, holds what ONNX can't express, or `out` can't be written.
     """
     recipe = read_recipe(recipe_folder)
-    files = bundle_files(recipe)
+    files = bundle_files(recipe, ort_training)
     description = verify_bundle(files)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -50,13 +50,15 @@ def export_bundle(recipe_folder: Path, out: Path) -> TaskDescription:
     return description
 
 
-def bundle_files(recipe: Recipe) -> dict[str, bytes]:
+def bundle_files(recipe: Recipe, ort_training: Path | None = None) -> dict[str, bytes]:
     """Name to content of every file of the bundle, `task.json` last: without it a folder is no bundle.
 
     Raises:
         ConfigurationError: the model holds what ONNX can't express, or exceeds a limit.
     """
     files = {name: model.SerializeToString(deterministic=True) for name, model in _models(recipe).items()}
+    if ort_training is not None:
+        files |= ort_training_files(recipe, ort_training)
     files[WEIGHTS_FILE] = save(recipe.tensors)
     description = TaskDescription(
         format=BUNDLE_FORMAT,
@@ -86,15 +88,3 @@ def _models(recipe: Recipe) -> dict[str, ModelProto]:
         with explained(file, recipe.module, recipe.task.input.shape):
             models[file] = checked_model(make(recipe))
     return models
-
-
-def checked_model(graph: GraphProto) -> ModelProto:
-    """A graph as a model of our opset, if it is a valid one."""
-    model = helper.make_model(
-        graph,
-        producer_name="edgeflock",
-        ir_version=IR_VERSION,
-        opset_imports=[helper.make_opsetid("", OPSET)],
-    )
-    onnx.checker.check_model(model, full_check=True)
-    return model

@@ -38,17 +38,34 @@ class OrtTrainingEngine:
         self, weights: FloatVector, samples: Samples, plan: BatchPlan, rates: Rates, watch: Watch = unwatched
     ) -> tuple[FloatVector, FloatVector]:
         """See `TrainingEngine.train`. Weight decay and gradient clip are part of the artifacts, not of `rates`."""
-        module, optimiser = self._sessions(weights)
+        module, optimiser = self.open_sessions(weights)
         optimiser.set_learning_rate(rates.learning_rate)
+        losses = self.run_steps(module, optimiser, self._constants(weights, samples, rates), samples, plan, watch=watch)
+        trained = runtime.OrtValue.ortvalue_from_shape_and_type([weights.size], np.float32, self._device)
+        module.copy_parameters_to_buffer(trained, True)
+        return trained.numpy(), losses
+
+    def run_steps(
+        self,
+        module: runtime.Module,
+        optimiser: runtime.Optimizer,
+        constants: Mapping[str, NDArray[np.generic]],
+        samples: Samples,
+        plan: BatchPlan,
+        *,
+        watch: Watch = unwatched,
+    ) -> FloatVector:
+        """Train the module's own parameters; returns the losses. `constants` are inputs that all steps share."""
         names, place = list(module.input_names(True)), list(module.output_names(True)).index(LOSS)
+        row_weights = plan.mask / np.maximum(plan.mask.sum(axis=1, keepdims=True), np.float32(1))
         losses = np.empty(len(plan.rows), np.float32)
-        constants = self._constants(weights, samples, rates)
         reported = time.monotonic()
-        for step, (rows, mask) in enumerate(zip(plan.rows, plan.mask, strict=True)):
-            feeds = constants | {
+        for step, rows in enumerate(plan.rows):
+            feeds = {
+                **constants,
                 "inputs": samples.inputs[rows],
                 "labels": samples.labels[rows],
-                "row_weights": mask / max(mask.sum(), np.float32(1)),
+                "row_weights": row_weights[step],
                 "seed": np.array(plan.seed + step, np.int64),
             }
             fetched = runtime.OrtValueVector()
@@ -60,15 +77,14 @@ class OrtTrainingEngine:
                 watch(step + 1, losses[: step + 1])
                 reported = time.monotonic()
         watch(len(losses), losses)
-        trained = runtime.OrtValue.ortvalue_from_shape_and_type([weights.size], np.float32, self._device)
-        module.copy_parameters_to_buffer(trained, True)
-        return trained.numpy(), losses
+        return losses
 
-    def _sessions(self, weights: FloatVector) -> tuple[runtime.Module, runtime.Optimizer]:
+    def open_sessions(self, weights: FloatVector) -> tuple[runtime.Module, runtime.Optimizer]:
         """Module and optimiser at these weights, their state as new."""
         paths = {name: str(path) for name, path in self._files.items()}
         try:
-            state = runtime.load_checkpoint(paths[ORT_CHECKPOINT_FILE])
+            # Module and optimiser point into the state without holding it: it must outlive them.
+            state = self._state = runtime.load_checkpoint(paths[ORT_CHECKPOINT_FILE])
             module = runtime.Module(paths[ORT_TRAINING_FILE], state, None, self._device, self._options)
             size = module.get_parameters_size(True)
             if size == weights.size:

@@ -13,13 +13,14 @@ import pytest
 import torch
 from torch import nn
 
-from edge_agent.training.job import TrainingFailure, TrainingResult
+from edge_agent.training.job import TrainingFailure, TrainingJob, TrainingResult
 from fleet_protocol.bundle import ORT_CHECKPOINT_FILE, ORT_TRAINING_FILE, LabelSchema, UpdatePlan
 from fleet_protocol.codec import decode_update
 from fleet_protocol.errors import ConfigurationError
 from tests.support.training import Rates, build, make_recipe, samples, with_head
 from tests.support.worker import ORT_PYTHON, make_job, run_worker, store_samples
 from workbench.export.bundle_writer import bundle_files
+from workbench.export.ort_training import ort_training_files
 from workbench.export.recipe import Recipe
 
 TOLERANCE = 1e-5
@@ -103,7 +104,7 @@ def test_both_engines_end_at_the_same_weights(case: Case, tmp_path: Path) -> Non
 
 def test_artifacts_are_the_same_bytes_every_time() -> None:
     recipe = recipe_of(CASES["perceptron"])
-    assert bundle_files(recipe, ORT_PYTHON) == bundle_files(recipe, ORT_PYTHON)
+    assert ort_training_files(recipe, ORT_PYTHON) == ort_training_files(recipe, ORT_PYTHON)
 
 
 @pytest.mark.parametrize(
@@ -119,29 +120,32 @@ def test_artifacts_are_the_same_bytes_every_time() -> None:
 )
 def test_what_the_second_engine_lacks_is_said_at_export(case: Case, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        bundle_files(recipe_of(case), ORT_PYTHON)
+        ort_training_files(recipe_of(case), ORT_PYTHON)
 
 
 def test_python_without_the_engine_is_named_at_export() -> None:
     with pytest.raises(ConfigurationError, match=r"--ort-training .*onnxruntime-training-cpu==1\.19\.2"):
-        bundle_files(recipe_of(CASES["perceptron"]), Path(sys.executable))
+        ort_training_files(recipe_of(CASES["perceptron"]), Path(sys.executable))
 
 
-def test_engine_that_is_not_installed_is_named_with_the_remedy(tmp_path: Path) -> None:
-    recipe = recipe_of(CASES["perceptron"])
-    bundle = write_bundle(recipe, tmp_path / "bundle")
-    store = store_samples(tmp_path / "samples.db", "layers", *samples(recipe))
-    _, verdict = run_worker(Path(sys.executable), make_job(bundle, store, "ort-training"))
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> TrainingJob:
+    """A round of the second engine."""
+    folder, recipe = tmp_path_factory.mktemp("job"), recipe_of(CASES["perceptron"])
+    bundle = write_bundle(recipe, folder / "bundle")
+    return make_job(bundle, store_samples(folder / "samples.db", "layers", *samples(recipe)), "ort-training")
+
+
+def test_engine_that_is_not_installed_is_named_with_the_remedy(job: TrainingJob) -> None:
+    _, verdict = run_worker(Path(sys.executable), job)
     assert isinstance(verdict, TrainingFailure)
     assert "needs onnxruntime-training-cpu==1.19.2, installed is onnxruntime 1." in verdict.error
 
 
 @pytest.mark.parametrize("file", [ORT_TRAINING_FILE, ORT_CHECKPOINT_FILE])
-def test_altered_artifact_is_named(file: str, tmp_path: Path) -> None:
-    recipe = recipe_of(CASES["perceptron"])
-    bundle = write_bundle(recipe, tmp_path / "bundle")
-    (bundle / file).write_bytes((bundle / file).read_bytes()[:-1])
-    store = store_samples(tmp_path / "samples.db", "layers", *samples(recipe))
-    _, verdict = run_worker(ORT_PYTHON, make_job(bundle, store, "ort-training"))
+def test_altered_artifact_is_named(file: str, job: TrainingJob, tmp_path: Path) -> None:
+    (tmp_path / file).write_bytes(Path(job.files[file]).read_bytes()[:-1])
+    altered = msgspec.structs.replace(job, files=job.files | {file: str(tmp_path / file)})
+    _, verdict = run_worker(ORT_PYTHON, altered)
     assert isinstance(verdict, TrainingFailure)
     assert verdict.error.startswith(f"wrong_hash: {file}")

@@ -143,6 +143,7 @@ def _ort_rounds(python: Path, folder: Path) -> Iterator[Iterator[float]]:
 
         yield rounds()
         stdin.close()
+        stdout.read()  # its last line is of no interest here, but must find a reader
 
 
 def _medians(contestants: dict[str, Callable[[], float]]) -> dict[str, float]:

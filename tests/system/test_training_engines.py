@@ -44,10 +44,11 @@ CASES = {
     "store smaller than a batch": Case((nn.Linear(6, 8), nn.Tanh()), (6,), stored=5),
     "balanced classes": Case((nn.Linear(6, 8), nn.ReLU()), (6,), {"loss": "balanced_cross_entropy"}),
     "several labels": Case((nn.Linear(6, 8),), (6,), {"label": LabelSchema(4, "multi_label")}),
-    "convolutions, decay, clip, proximal": Case(
-        CONVOLUTIONS,
-        (1, 8, 8),
-        {"rates": Rates(learning_rate=0.1, weight_decay=0.01, gradient_clip=0.5, proximal=0.1)},
+    "convolutions, clip, proximal": Case(
+        CONVOLUTIONS, (1, 8, 8), {"rates": Rates(learning_rate=0.1, gradient_clip=0.5, proximal=0.1)}
+    ),
+    "decay, proximal": Case(
+        (nn.Linear(6, 8), nn.ReLU()), (6,), {"rates": Rates(learning_rate=0.1, weight_decay=0.05, proximal=0.1)}
     ),
     "adamw": Case(
         (nn.Linear(6, 8), nn.LayerNorm(8), nn.SiLU()),
@@ -114,9 +115,13 @@ def test_artifacts_are_the_same_bytes_every_time() -> None:
             Case((nn.Linear(6, 8),), (6,), {"optimiser": "nesterov"}),
             "no optimiser 'nesterov'; choose one of sgd, adamw",
         ),
+        (
+            Case((nn.Linear(6, 8),), (6,), {"rates": Rates(weight_decay=0.1, gradient_clip=1.0)}),
+            "set one of weight_decay and gradient_clip to 0",
+        ),
         (Case((nn.Linear(6, 8), nn.BatchNorm1d(8)), (6,)), "batch_norm = 'frozen'"),
     ],
-    ids=["optimiser", "batch normalisation"],
+    ids=["optimiser", "clipped decay", "batch normalisation"],
 )
 def test_what_the_second_engine_lacks_is_said_at_export(case: Case, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):

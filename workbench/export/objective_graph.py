@@ -101,6 +101,11 @@ def _check_supported(recipe: Recipe) -> None:
             f"{path}: engine ort-training has no optimiser {training.optimiser!r}; choose one of"
             f" {', '.join(SUPPORTED_OPTIMISERS)}, or export without --ort-training"
         )
+    if training.optimiser == "sgd" and training.weight_decay and training.gradient_clip:
+        raise ConfigurationError(
+            f"{path}: engine ort-training would clip the weight decay of sgd too, which the default engine does not;"
+            " set one of weight_decay and gradient_clip to 0, or export without --ort-training"
+        )
     if training.per_sample_gradients:
         raise ConfigurationError(
             f"{path}: engine ort-training can't clip per-sample gradients; export without --ort-training"

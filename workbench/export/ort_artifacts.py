@@ -23,6 +23,9 @@ IR_VERSION = 8
 ADAM_EPSILON = 1e-8
 """As in torch and in the graphs of the default engine; that package's own default is 1e-6."""
 
+ADAM_MODE = 0
+"""Decays the weights before the step, as torch does; that package's own default, 1, decays them after it."""
+
 
 def generate(objective: Path, out: Path, optimiser: str, weight_decay: float, gradient_clip: float) -> None:
     """Write the three artifacts for the objective graph into `out`, under the names that they have in a bundle."""
@@ -44,6 +47,9 @@ def generate(objective: Path, out: Path, optimiser: str, weight_decay: float, gr
         (out / theirs).rename(out / ours)
     optimiser_model = onnx.load(out / NAMES["optimizer_model.onnx"])
     optimiser_model.ir_version = IR_VERSION  # the installed onnx writes its newest, which 1.19.2 can't read
+    for attribute in (entry for node in optimiser_model.graph.node for entry in node.attribute):
+        if attribute.name == "adam_mode":
+            attribute.i = ADAM_MODE
     onnx.save(optimiser_model, out / NAMES["optimizer_model.onnx"])
 
 

@@ -51,7 +51,7 @@ CASES = {
         (nn.Linear(6, 8), nn.ReLU()), (6,), {"rates": Rates(learning_rate=0.1, weight_decay=0.05, proximal=0.1)}
     ),
     "adamw": Case(
-        (nn.Linear(6, 8), nn.LayerNorm(8), nn.SiLU()),
+        (nn.Linear(6, 8), nn.SiLU()),
         (6,),
         {"optimiser": "adamw", "rates": Rates(learning_rate=0.01, weight_decay=0.1)},
     ),

@@ -66,6 +66,7 @@ class Agent:
             cache,
             listening_to=self._link.listening_to,
             request=self._request_blob,
+            engine=configuration.worker.engine,
         )
         self._postbox = Postbox(self._database, identity.seal_update, self._publish_up)
         self._rounds = Rounds(
@@ -174,6 +175,7 @@ class Agent:
             waiting_updates=self._database.waiting(),
             accepted_updates=self._postbox.accepted,
             rejected_updates=self._postbox.rejected,
+            progress=self._rounds.progress,
         )
 
 

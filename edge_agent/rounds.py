@@ -4,6 +4,7 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Callable
+from functools import partial
 
 from edge_agent import machine
 from edge_agent.configuration import AgentConfiguration, TaskSettings
@@ -12,7 +13,7 @@ from edge_agent.guards import Readings, refusal
 from edge_agent.lifecycle import Event, Lifecycle, State
 from edge_agent.link import LinkDownError
 from edge_agent.sample_store import SampleStore
-from edge_agent.training.job import TrainingFailure, TrainingJob, TrainingResult
+from edge_agent.training.job import Progress, TrainingFailure, TrainingJob, TrainingResult
 from edge_agent.training.supervisor import train_in_child
 from edge_agent.version_follower import ReadyVersion, VersionFollower, VersionUnavailableError
 from fleet_protocol.messages import Update, encode_payload
@@ -46,12 +47,19 @@ class Rounds:
         self._lifecycle = Lifecycle()
         self._wake = asyncio.Event()
         self._recheck: asyncio.TimerHandle | None = None
+        self._progress: Progress | None = None
+        self._diverged: dict[str, tuple[int, str, int]] = {}
         self._new_samples = {task.name: self._count_new(task.name) for task in configuration.tasks}
 
     @property
     def state(self) -> State:
         """What the training side does right now."""
         return self._lifecycle.state
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far the round has come that the worker is in."""
+        return self._progress
 
     @property
     def new_samples(self) -> dict[str, int]:
@@ -95,6 +103,13 @@ class Rounds:
             version = await self._versions.ready_version(task)
         except (VersionUnavailableError, LinkDownError) as error:
             return self._put_off(Event.VERSION_UNAVAILABLE, "no_version", task, str(error))
+        if self._diverged.get(task) == self._starting_point(task, version):
+            return self._put_off(
+                Event.VERSION_UNAVAILABLE,
+                "would_diverge",
+                task,
+                f"training from version {version.number} on these samples diverged; waits for a version or a sample",
+            )
         self._lifecycle.advance(Event.VERSION_READY)
         try:
             await self._train(task, version)
@@ -124,7 +139,8 @@ class Rounds:
         settings = self._configuration.worker
         job = TrainingJob(
             description=version.description,
-            train_graph=str(version.train_graph),
+            engine=settings.engine,
+            files={name: str(path) for name, path in version.files.items()},
             weights=str(version.weights),
             sample_store=str(self._samples.path),
             residual=memory.residual,
@@ -133,10 +149,13 @@ class Rounds:
             threads=settings.threads,
             nice=settings.nice,
             memory_limit_mib=settings.memory_limit_mib,
-            backbone=str(version.backbone or ""),
         )
-        verdict = await train_in_child(job, settings)
+        try:
+            verdict = await train_in_child(job, settings, partial(self._hear_progress, task))
+        finally:
+            self._progress = None
         if isinstance(verdict, TrainingFailure):
+            self._learn_from(task, version, verdict)
             raise RoundFailedError(verdict.error)
         row = self._database.spool(
             SpooledRound(
@@ -160,6 +179,29 @@ class Rounds:
             verdict.loss,
             verdict.features_computed,
         )
+
+    def _hear_progress(self, task: str, progress: Progress) -> None:
+        self._progress = progress
+        log.debug(
+            "event=training task=%s phase=%s step=%d steps=%d loss=%.4f",
+            task,
+            progress.phase,
+            progress.steps_done,
+            progress.steps,
+            progress.loss,
+        )
+
+    def _learn_from(self, task: str, version: ReadyVersion, failure: TrainingFailure) -> None:
+        """What would only fail again is not tried again."""
+        if failure.unfit:
+            self._samples.drop(task, failure.unfit)
+            log.warning("event=samples_dropped task=%s count=%d reason=%r", task, len(failure.unfit), failure.error)
+        if failure.diverged:
+            self._diverged[task] = self._starting_point(task, version)
+
+    def _starting_point(self, task: str, version: ReadyVersion) -> tuple[int, str, int]:
+        """What a round depends on, besides the residual: it draws its batches from a seed that counts rounds."""
+        return version.number, version.bundle, self._samples.newest(task)
 
     def _readings(self, task: str) -> Readings:
         return Readings(

@@ -6,6 +6,7 @@ went into an update is never at stake here.
 """
 
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
 from fleet_protocol.bundle import TaskDescription
@@ -82,6 +83,15 @@ class SampleStore:
         """Delete features of a task that another backbone made than the one it has now; returns how many."""
         query = "DELETE FROM features WHERE backbone != ? AND (SELECT task FROM samples WHERE id = features.sample) = ?"
         return self._connection.execute(query, (description.backbone_hash, description.task)).rowcount
+
+    def drop(self, task: str, identifiers: Sequence[int]) -> None:
+        """Delete these samples of a task."""
+        delete = "DELETE FROM samples WHERE task = ? AND id = ?"
+        with self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            dropped = self._connection.executemany(delete, [(task, identifier) for identifier in identifiers]).rowcount
+        count, newest = self._counts[task]
+        self._counts[task] = (count - dropped, newest)
 
     def close(self) -> None:
         """Close the file."""

@@ -10,8 +10,9 @@ from pathlib import Path
 from edge_agent.blob_assembly import BlobAssembly
 from edge_agent.blob_cache import BlobCache
 from edge_agent.device_database import DeviceDatabase, KnownVersion
+from edge_agent.training.job import EngineName, files_for
 from fleet_protocol import topics
-from fleet_protocol.bundle import BACKBONE_FILE, TRAIN_FILE, TaskDescription, parse_description
+from fleet_protocol.bundle import TaskDescription, parse_description
 from fleet_protocol.errors import ConfigurationError, ProtocolError
 from fleet_protocol.messages import BlobChunk, BlobRequest, Manifest
 
@@ -33,9 +34,8 @@ class ReadyVersion:
     number: int
     bundle: str
     description: TaskDescription
-    train_graph: Path
+    files: dict[str, Path]
     weights: Path
-    backbone: Path | None = None
 
 
 class VersionFollower:
@@ -49,12 +49,15 @@ class VersionFollower:
         *,
         listening_to: Callable[[str], AbstractAsyncContextManager[None]],
         request: Callable[[BlobRequest], Awaitable[None]],
+        engine: EngineName = "onnx-step",
     ) -> None:
+        """`engine` is the one that trains on this device: it decides which files of a bundle are fetched."""
         self._fleet = fleet
         self._database = database
         self._cache = cache
         self._listening_to = listening_to
         self._request = request
+        self._engine = engine
         self._descriptions: dict[str, TaskDescription] = {}
         self._assemblies: dict[str, BlobAssembly] = {}
         self._progress = asyncio.Event()
@@ -114,9 +117,14 @@ class VersionFollower:
             description = self.description(task) or parse_description(self._cache.read(known.bundle))
             if description.task != task:
                 raise VersionUnavailableError(f"the manifest of {task} names a bundle of {description.task}")
-            train_graph = description.files[TRAIN_FILE]
-            backbone = description.files[BACKBONE_FILE] if description.backbone else None
-            for blob in filter(None, (backbone, train_graph, known.weights)):
+            needed = files_for(self._engine, description)
+            if missing := [name for name in needed if name not in description.files]:
+                raise VersionUnavailableError(
+                    f"the bundle of {task} lacks {', '.join(missing)}: export it with --ort-training, or choose"
+                    " [worker] engine = 'onnx-step'"
+                )
+            files = {name: description.files[name] for name in needed}
+            for blob in (*files.values(), known.weights):
                 await self._ensure(blob)
                 self._cache.read(blob)
         except (ProtocolError, ConfigurationError, OSError) as error:
@@ -125,9 +133,8 @@ class VersionFollower:
             known.version,
             known.bundle,
             description,
-            self._cache.path(train_graph),
+            {name: self._cache.path(blob) for name, blob in files.items()},
             self._cache.path(known.weights),
-            self._cache.path(backbone) if backbone else None,
         )
 
     def forget_unused(self, tasks: list[str]) -> None:

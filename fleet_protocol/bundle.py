@@ -25,6 +25,10 @@ TRAIN_PER_SAMPLE_FILE = "train_per_sample.onnx"
 BACKBONE_FILE = "backbone.onnx"
 """Only in a bundle whose description has a `backbone`."""
 WEIGHTS_FILE = "weights.safetensors"
+ORT_TRAINING_FILE = "ort_training.onnx"
+ORT_OPTIMISER_FILE = "ort_optimiser.onnx"
+ORT_CHECKPOINT_FILE = "ort_checkpoint.bin"
+"""Only in a bundle that was exported for the engine `ort-training` too; formats of onnxruntime-training 1.19.2."""
 REQUIRED_FILES = (TRAIN_FILE, EVALUATE_FILE, PREDICT_FILE, WEIGHTS_FILE)
 
 PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
@@ -105,6 +109,11 @@ class TrainingPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
     gradient_clip: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     proximal: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     per_sample_gradients: bool = False
+
+    @property
+    def graph_file(self) -> str:
+        """The training graph that a device runs."""
+        return TRAIN_PER_SAMPLE_FILE if self.per_sample_gradients else TRAIN_FILE
 
 
 class UpdatePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

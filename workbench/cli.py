@@ -33,6 +33,12 @@ def edgeflock() -> None:
 def export(
     recipe: Annotated[str, typer.Argument(help="Folder with model.py and task.toml, or the name of a shipped recipe.")],
     out: Annotated[Path, typer.Option(help="Folder for the bundle; made if it doesn't exist.")],
+    ort_training: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PYTHON", help="Add what the engine ort-training needs, made by this Python, which has that engine."
+        ),
+    ] = None,
 ) -> None:
     """Turn a torch model into a task bundle that devices can train without torch."""
     folder = find_recipe(recipe)
@@ -42,7 +48,7 @@ def export(
         if error.name not in EXPORT_NEEDS:
             raise
         raise ConfigurationError(f"export needs {error.name}: pip install 'edgeflock[workbench]'") from error
-    description = export_bundle(folder, out)
+    description = export_bundle(folder, out, ort_training)
     total = sum(path.stat().st_size for path in out.iterdir() if path.name in {*description.files, "task.json"})
     print(f"{out}: task {description.task}, {description.parameter_count} parameters, {total / 1000:.1f} kB")
 

@@ -12,6 +12,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from edge_agent.sample_store import fitting
+from edge_agent.training.sample_checks import check_inputs
 from fleet_protocol.bundle import TaskDescription
 
 ROWS_AT_ONCE = 16
@@ -50,6 +51,7 @@ def compute_features(store: Path, task: TaskDescription, file: Path, threads: in
     """Compute and keep the features of every sample of the task that has none by this backbone; returns how many.
 
     Raises:
+        UnfitSamplesError: some samples are not what the task takes; those before them are kept.
         FeaturesError: a sample's features aren't finite, or they can't be stored.
     """
     connection = sqlite3.connect(store, timeout=BUSY_SECONDS, isolation_level=None)
@@ -79,6 +81,7 @@ def _keep(
     connection: sqlite3.Connection, task: TaskDescription, rows: list[tuple[int, bytes]], backbone: Backbone
 ) -> None:
     inputs = np.frombuffer(b"".join(row[1] for row in rows), np.float32).reshape(len(rows), *task.input.shape)
+    check_inputs(inputs, [identifier for identifier, _ in rows], task.input, task.task)
     features = backbone.features(inputs)
     for (identifier, _), values in zip(rows, features, strict=True):
         if not np.isfinite(values).all():

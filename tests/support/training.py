@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fleet_protocol.bundle import AggregationPlan, InputSchema, LabelSchema, TrainingPlan, UpdatePlan
-from workbench.export.bundle_writer import checked_model
 from workbench.export.exportable_layers import LayerContext, exportable_layers
 from workbench.export.losses import LossSettings
+from workbench.export.onnx_conversion import checked_model
 from workbench.export.recipe import USUAL_LOSSES, Recipe, TaskFile
 from workbench.export.training_graph import training_graph
 

@@ -16,9 +16,10 @@ from edge_agent.training.features import ROWS_AT_ONCE, Backbone, FeaturesError, 
 from edge_agent.training.job import TrainingFailure, TrainingJob, TrainingResult
 from edge_agent.training.supervisor import train_in_child
 from edge_agent.training.worker import read_samples
-from fleet_protocol.bundle import BACKBONE_FILE, DESCRIPTION_FILE, TRAIN_FILE, WEIGHTS_FILE, parse_description
+from fleet_protocol.bundle import BACKBONE_FILE, DESCRIPTION_FILE, parse_description
 from tests.support.backbone import export_backbone_bundle
 from tests.support.waiting import until
+from tests.support.worker import make_job
 
 SETTINGS = WorkerSettings(nice=0)
 SAMPLES = 2 * ROWS_AT_ONCE + 8
@@ -56,19 +57,7 @@ def pixels(number: int) -> array.array:
 
 
 def job_of(bundle: Path, store: SampleStore) -> TrainingJob:
-    return TrainingJob(
-        description=parse_description((bundle / DESCRIPTION_FILE).read_bytes()),
-        train_graph=str(bundle / TRAIN_FILE),
-        weights=str(bundle / WEIGHTS_FILE),
-        sample_store=str(store.path),
-        residual=b"",
-        returned=[],
-        seed=0,
-        threads=1,
-        nice=0,
-        memory_limit_mib=512,
-        backbone=str(bundle / BACKBONE_FILE),
-    )
+    return make_job(bundle, store.path, memory_limit_mib=512)
 
 
 async def round_on(bundle: Path, store: SampleStore) -> TrainingResult:

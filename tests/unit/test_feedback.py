@@ -27,7 +27,7 @@ def task(**plan) -> TaskDescription:
 
 
 def job(description: TaskDescription, state: bytes, returned: list[bytes]) -> TrainingJob:
-    return TrainingJob(description, "", "", "", state, returned, 0, 1, 0, 512)
+    return TrainingJob(description, "onnx-step", {}, "", "", state, returned, 0, 1, 0, 512)
 
 
 def what_is_left(description: TaskDescription, state: bytes, returned: list[bytes]) -> np.ndarray:

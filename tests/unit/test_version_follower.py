@@ -69,7 +69,7 @@ def test_only_what_lacks_is_fetched(device):
         assert device.versions.hear_manifest("digits", manifest(1))
         ready = await device.versions.ready_version("digits")
         assert (ready.number, ready.bundle, ready.description.task) == (1, BUNDLE, "digits")
-        assert ready.train_graph.read_bytes() == FILES[TRAIN]
+        assert ready.files[TRAIN_FILE].read_bytes() == FILES[TRAIN]
         assert ready.weights.read_bytes() == FILES[WEIGHTS]
         assert [request.blob.hex() for request in device.requests] == [BUNDLE, TRAIN, WEIGHTS]
 
@@ -137,7 +137,7 @@ def test_file_that_the_card_has_damaged_is_fetched_anew_within_two_rounds(device
         with contextlib.suppress(VersionUnavailableError):
             await device.versions.ready_version("digits")
         ready = await device.versions.ready_version("digits")
-        assert (ready.train_graph.read_bytes(), ready.weights.read_bytes()) == (FILES[TRAIN], FILES[WEIGHTS])
+        assert (ready.files[TRAIN_FILE].read_bytes(), ready.weights.read_bytes()) == (FILES[TRAIN], FILES[WEIGHTS])
         assert device.versions.description("digits") is not None
 
     run(scenario())

@@ -54,6 +54,18 @@ def convert(function: Callable[..., object], inputs: Sequence[GraphInput], outpu
     return graph
 
 
+def checked_model(graph: onnx.GraphProto) -> onnx.ModelProto:
+    """A graph as a model of our opset, if it is a valid one."""
+    model = onnx.helper.make_model(
+        graph,
+        producer_name="edgeflock",
+        ir_version=IR_VERSION,
+        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
 def _dynamic_axes(entry: GraphInput) -> dict[int, object] | None:
     return {0: torch.export.Dim("batch")} if BATCH in entry.shape else None
 

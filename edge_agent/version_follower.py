@@ -11,7 +11,7 @@ from edge_agent.blob_assembly import BlobAssembly
 from edge_agent.blob_cache import BlobCache
 from edge_agent.device_database import DeviceDatabase, KnownVersion
 from fleet_protocol import topics
-from fleet_protocol.bundle import TRAIN_FILE, TaskDescription, parse_description
+from fleet_protocol.bundle import TaskDescription, parse_description
 from fleet_protocol.errors import ConfigurationError, ProtocolError
 from fleet_protocol.messages import BlobChunk, BlobRequest, Manifest
 
@@ -113,7 +113,7 @@ class VersionFollower:
             description = self.description(task) or parse_description(self._cache.read(known.bundle))
             if description.task != task:
                 raise VersionUnavailableError(f"the manifest of {task} names a bundle of {description.task}")
-            train_graph = description.files[TRAIN_FILE]
+            train_graph = description.files[description.training.graph_file]
             for blob in (train_graph, known.weights):
                 await self._ensure(blob)
                 self._cache.read(blob)

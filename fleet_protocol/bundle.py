@@ -98,6 +98,11 @@ class TrainingPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
     proximal: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     per_sample_gradients: bool = False
 
+    @property
+    def graph_file(self) -> str:
+        """The training graph that a device runs."""
+        return TRAIN_PER_SAMPLE_FILE if self.per_sample_gradients else TRAIN_FILE
+
 
 class UpdatePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a delta is compressed. At most `keep_fraction` of its entries travel, the rest stays in the residual.

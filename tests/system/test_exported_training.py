@@ -143,7 +143,7 @@ def test_each_sample_is_clipped_by_itself_as_torch_would(name: str):
     """A batch of eight, one of five and padding, and one of each sample alone: none exceeds the clip norm."""
     recipe = make_recipe(*build(*LAYERS_PER_SAMPLE[name]))
     session, before = export(recipe, per_sample=True), initial_weights(recipe)
-    rates, (rows, mask) = Rates(learning_rate=1.0, gradient_clip=CLIP), batches()
+    rates, (rows, _) = Rates(learning_rate=1.0, gradient_clip=CLIP), batches()
     clipped = clipped_gradients(recipe, rows[-1])
     for width in (BATCH, LAST_BATCH):
         real = (np.arange(BATCH) < width).astype(np.float32)

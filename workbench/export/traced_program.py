@@ -4,7 +4,6 @@
 apart. Ours has been traced, and its operators taken apart, by `trace`: the two passes were two thirds of an export.
 """
 
-import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.export.exported_program import ModuleCallEntry, ModuleCallSignature
@@ -22,7 +21,7 @@ from torch.utils import _pytree as pytree
 class TracedProgram(ExportedProgram):
     """A program whose operators have been taken apart already."""
 
-    def run_decompositions(self, *_: object, **__: object) -> ExportedProgram:  # type: ignore[override] # takes any
+    def run_decompositions(self, *_: object, **__: object) -> ExportedProgram:
         """Nothing is left to do."""
         return self
 
@@ -47,7 +46,7 @@ def program_of(traced: fx.GraphModule, examples: tuple[Tensor, ...]) -> Exported
         range_constraints={},
         module_call_graph=[ModuleCallEntry("", signature)],
         example_inputs=(examples, {}),
-        constants=constants,
+        constants={**constants},
     )
 
 

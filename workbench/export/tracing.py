@@ -83,5 +83,5 @@ def _multiply_sizes(graph: fx.Graph) -> None:
                     factor.meta["val"] = size
                     product = graph.call_function(operator.mul, (factor, product))
                     product.meta["val"] = node.meta["val"]
-        node.replace_all_uses_with(product)  # type: ignore[arg-type] # at least one size is free, or it were a number
+        node.replace_all_uses_with(product)
         graph.erase_node(node)

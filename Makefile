@@ -29,7 +29,6 @@ fuzz: $(VENV)/.test ## coverage-guided, over every decoder of the protocol
 	$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS)
 
 soak: $(VENV)/.test system-packages ## what takes too long for CI
-	$(BIN)/python -m pytest tests/soak
 	$(BIN)/python -m benchmarks.first_flock --seeds 5
 	$(BIN)/python -m tests.fuzz.run --seconds 3600
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from edge_agent.training.engine import TrainingEngine
 from edge_agent.training.installed import check_installed
-from edge_agent.training.job import EngineName, files_for
+from edge_agent.training.job import EngineName, engine_files
 from fleet_protocol.bundle import TaskDescription, verify_blob
 
 
@@ -18,7 +18,7 @@ def make_engine(name: EngineName, files: Mapping[str, Path], task: TaskDescripti
         EngineError: a file can't be loaded.
     """
     check_installed(name)
-    for file in files_for(name, task):
+    for file in engine_files(name, task):
         verify_blob(file, files[file].read_bytes(), task.files[file])
     if name == "ort-training":
         from edge_agent.training.ort_training import OrtTrainingEngine  # noqa: PLC0415 - the package may be absent

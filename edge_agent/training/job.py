@@ -21,11 +21,16 @@ EngineName = Literal["onnx-step", "ort-training"]
 LENGTH_BYTES = 4
 
 
+def engine_files(engine: EngineName, task: TaskDescription) -> tuple[str, ...]:
+    """What an engine trains with."""
+    if engine == "onnx-step":
+        return (task.training.graph_file,)
+    return (ORT_TRAINING_FILE, ORT_OPTIMISER_FILE, ORT_CHECKPOINT_FILE)
+
+
 def files_for(engine: EngineName, task: TaskDescription) -> tuple[str, ...]:
     """What a device with this engine needs of a bundle, besides the weights."""
-    step = (task.training.graph_file,)
-    graphs = step if engine == "onnx-step" else (ORT_TRAINING_FILE, ORT_OPTIMISER_FILE, ORT_CHECKPOINT_FILE)
-    return (*graphs, BACKBONE_FILE) if task.backbone else graphs
+    return (*engine_files(engine, task), BACKBONE_FILE) if task.backbone else engine_files(engine, task)
 
 
 class TrainingJob(msgspec.Struct, frozen=True):

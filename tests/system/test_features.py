@@ -163,10 +163,12 @@ async def test_features_that_cannot_be_kept_fail_the_round_alone(bundles, store)
     assert len(raw(store)) == SAMPLES
 
 
-async def test_sample_whose_features_are_not_finite_is_named(bundles, store) -> None:
+async def test_sample_that_is_no_number_is_named_before_the_backbone_sees_it(bundles, store) -> None:
     store.add("digits", array.array("f", [float("nan")] * 64).tobytes(), 0)
     failure = await train_in_child(job_of(bundles[0], store), SETTINGS)
-    assert failure == TrainingFailure(f"sample {SAMPLES + 1} of digits: its features hold NaN or infinity")
+    assert isinstance(failure, TrainingFailure)
+    assert failure.unfit == [SAMPLES + 1]
+    assert f"sample {SAMPLES + 1}: input 0 is nan" in failure.error
 
 
 async def test_store_made_before_there_were_features_gains_them(bundles, tmp_path) -> None:

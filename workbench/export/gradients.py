@@ -114,7 +114,7 @@ def _per_sample_gradient(recipe: Recipe, named: Tensors) -> tuple[Tensor, Tensor
     matrix = torch.cat([gradient.flatten(1) for gradient in gradients.values()], dim=1)
     norms = torch.sqrt((matrix * matrix).sum(dim=1))
     scales = named["row_weights"] * torch.clamp(named["gradient_clip"] / norms, max=1)
-    kept = [named["buffers"]] if buffers else []
+    kept = [named["buffers"].clone()] if buffers else []  # an output needs a name of its own
     return (scales.unsqueeze(0) @ matrix).squeeze(0), row_losses, kept
 
 

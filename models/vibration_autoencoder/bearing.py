@@ -7,9 +7,9 @@ What is modelled, and after whom:
 * Every contact with the fault is an impact. It rings a structural resonance, a decaying oscillation (McFadden and
   Smith 1984, "Model for the vibration produced by a single point defect in a rolling element bearing").
 * The impact is as strong as the load where it happens: Stribeck's distribution over the load zone (McFadden and
-  Smith 1984, equation 1). A fault on the outer ring stays in one place. One on the inner ring turns with the shaft, one on
-  a ball with the cage, so that these are modulated with those periods. A worn cage pocket lets a ball skid once a
-  turn of the cage: weaker, longer, modulated by the load zone.
+  Smith 1984, equation 1). A fault on the outer ring stays in one place. One on the inner ring turns with the shaft,
+  one on a ball with the cage, so that these are modulated with those periods. A worn cage pocket lets a ball skid as
+  it enters the load zone, once a turn of the cage: weaker and longer than an impact.
 * Rolling elements slip: intervals between impacts are drawn, their deviations add up, and the train is cyclostationary
   instead of periodic (Antoni and Randall 2003; Randall and Antoni 2011, section 3.2).
 * Healthy machines sound too: shaft harmonics, a gear-like hum, broadband noise and a weakly excited resonance. Speed,
@@ -32,7 +32,7 @@ FAULTS: tuple[Fault, ...] = ("outer_ring", "inner_ring", "ball", "cage")
 
 @dataclass(frozen=True, slots=True)
 class Bearing:
-    """Geometry: diameters in millimetres, contact angle in radians. The defaults are those of a 6205 deep-groove ball bearing."""
+    """Geometry: diameters in millimetres, contact angle in radians; by default a 6205 ball bearing's."""
 
     balls: int = 9
     ball_diameter: float = 7.94
@@ -106,7 +106,7 @@ def record(
 
 
 def load_zone(angle: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Share of the largest load at an angle (radians) from its direction: (1 - (1 - cos) / 2e)^n, 0 outside the zone."""
+    """Share of the largest load at an angle (radians) from its direction: (1 - (1 - cos) / 2e)^n, or 0."""
     return np.maximum(1 - (1 - np.cos(angle)) / (2 * LOAD_DISTRIBUTION), 0.0) ** LOAD_EXPONENT
 
 

@@ -42,7 +42,7 @@ def inputs_from_acceleration(block: NDArray[np.float64]) -> NDArray[np.float32]:
 
 
 def _envelope(block: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Magnitude of the analytic signal of the resonance band: all other frequencies, and negative ones, are left out."""
+    """Magnitude of the analytic signal of the resonance band: other and negative frequencies are left out."""
     spectrum = np.fft.fft(block)
     frequencies = np.fft.fftfreq(BLOCK_SAMPLES, 1 / SAMPLE_RATE_HZ)
     low, high = RESONANCE_BAND_HZ

@@ -81,7 +81,7 @@ class Device:
         job = training_job(self.bundle, description, weights, store.path, residual=residual, seed=seed)
         verdict = asyncio.run(train_in_child(job, WORKER))
         if isinstance(verdict, TrainingFailure):
-            raise RuntimeError(f"{description.task}: round {seed} failed: {verdict.error}")
+            raise RuntimeError(f"{description.task}: round {seed} failed: {verdict.error}")  # noqa: TRY004 - not a wrong argument
         delta = decode_update(verdict.packed, description.shapes)
         update = BufferedUpdate("device", delta, verdict.samples, staleness=0)
         return next_state(state, [update], description.aggregation), verdict.residual

@@ -1,6 +1,6 @@
 """The agent's worker on arm64 and on this machine, given the same job: the same update must come of it.
 
-python -m tests.arm64.compare FOLDER, after prepare.sh. Each recipe of models/ trains `STEPS` steps of its own
+python -m tests.arm64.compare FOLDER [RECIPE ...], after prepare.sh. Each recipe of models/ trains `STEPS` steps of its own
 plan on samples drawn from its schema, in the worker process that the agent starts: natively, and under qemu-user
 as each of `CPU_MODELS`. To compare numbers and not the ties of a selection, the job asks for the update uncompressed.
 Prints one JSON object as its last line; ends with code 1 where a difference exceeds `TOLERANCE`.
@@ -117,7 +117,11 @@ def _emulated(root: Path, cpu: str) -> tuple[str, ...]:
 def main() -> None:
     """Compare every recipe."""
     root = Path(sys.argv[1]).resolve() / "root"
-    recipes = {bundle.parent.name: compare(bundle, root) for bundle in sorted(MODELS.glob("*/bundle"))}
+    named = sys.argv[2:] or sorted(bundle.parent.name for bundle in MODELS.glob("*/bundle"))
+    recipes = {}
+    for name in named:
+        recipes[name] = compare(MODELS / name / "bundle", root)
+        print(f"{name}: {json.dumps(recipes[name])}", flush=True)
     worst = max(recipe[cpu]["max_abs_diff"] for recipe in recipes.values() for cpu in CPU_MODELS)
     report = {"native": platform.machine(), "tolerance": TOLERANCE, "max_abs_diff": worst, "recipes": recipes}
     print(json.dumps(report))

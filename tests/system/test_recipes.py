@@ -169,7 +169,7 @@ def test_a_window_holds_nothing_of_the_future_and_starts_anew_after_a_gap() -> N
 
 
 def test_misshapen_raw_values_are_refused() -> None:
-    with pytest.raises(ValueError, match="784|28x28"):
+    with pytest.raises(ValueError, match="783 pixels"):
         inputs_from_grey([0] * 783)
     with pytest.raises(ValueError, match="8192"):
         inputs_from_acceleration(np.zeros(100))

@@ -60,7 +60,7 @@ def measure(data: Path) -> dict[str, float | int]:
     bundle = find_recipe("occupancy") / "bundle"
     with tempfile.TemporaryDirectory() as folder:
         device = Device(bundle, Path(folder), new_samples=TRIGGER)
-        weights = device.live(training.inputs, training.labels.tolist())
+        weights = device.live(list(training.inputs), training.labels.tolist())
     regression = LogisticRegression(max_iter=2000).fit(training.inputs, training.labels)
     shape = (-1, *device.description.input.shape)
     return {

@@ -1,7 +1,7 @@
 """The agent's worker on arm64 and on this machine, given the same job: the same update must come of it.
 
-python -m tests.arm64.compare FOLDER [RECIPE ...], after prepare.sh. Each recipe of models/ trains `STEPS` steps of its own
-plan on samples drawn from its schema, in the worker process that the agent starts: natively, and under qemu-user
+python -m tests.arm64.compare FOLDER [RECIPE ...], after prepare.sh. Each recipe of models/ trains `STEPS` steps of its
+own plan on samples drawn from its schema, in the worker process that the agent starts: natively, and under qemu-user
 as each of `CPU_MODELS`. To compare numbers and not the ties of a selection, the job asks for the update uncompressed.
 Prints one JSON object as its last line; ends with code 1 where a difference exceeds `TOLERANCE`.
 """

@@ -11,7 +11,7 @@ APT_PACKAGES := mosquitto mosquitto-clients openssl systemd
 DEMO ?=
 SECONDS ?= 60
 
-.PHONY: demo test check fuzz soak clean
+.PHONY: demo test test-arm64 bundles check fuzz soak clean
 
 demo: $(VENV)/.demo ## watch a fleet learn, in under a minute
 	$(BIN)/edgeflock demo $(DEMO)
@@ -31,6 +31,14 @@ fuzz: $(VENV)/.test ## coverage-guided, over every decoder of the protocol
 soak: $(VENV)/.test system-packages ## what takes too long for CI
 	$(BIN)/python -m benchmarks.first_flock --seeds 5
 	$(BIN)/python -m tests.fuzz.run --seconds 3600
+
+test-arm64: $(VENV)/.test ## the worker on emulated arm64, against this machine; as root, many minutes
+	@sh tests/support/system_packages.sh debootstrap qemu-user-static
+	@sh tests/arm64/prepare.sh build/arm64 $(BIN)/python
+	$(BIN)/python -m tests.arm64.compare build/arm64
+
+bundles: $(VENV)/.test ## export every recipe anew
+	@set -e; for recipe in models/*/; do $(BIN)/edgeflock export "$$recipe" --out "$${recipe}bundle"; done
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

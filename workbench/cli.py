@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
+
 from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
 from fleet_protocol.errors import ConfigurationError, ProtocolError
 from workbench.recipe_folder import find_recipe
@@ -51,6 +53,29 @@ def export(
     description = export_bundle(folder, out, ort_training)
     total = sum(path.stat().st_size for path in out.iterdir() if path.name in {*description.files, "task.json"})
     print(f"{out}: task {description.task}, {description.parameter_count} parameters, {total / 1000:.1f} kB")
+
+
+@app.command()
+def inspect(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a task bundle.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
+) -> None:
+    """Say what a bundle is, what it needs of each kind of device, and whether all of it runs there."""
+    try:
+        from workbench.inspection import inspect_bundle  # noqa: PLC0415 - onnx takes a second to import
+    except ModuleNotFoundError as error:
+        if error.name not in EXPORT_NEEDS:
+            raise
+        raise ConfigurationError(f"inspect needs {error.name}: pip install 'edgeflock[workbench]'") from error
+    from rich.console import Console  # noqa: PLC0415 - only tables need it
+
+    from workbench.inspection_report import print_inspection  # noqa: PLC0415
+
+    inspection = inspect_bundle(bundle)
+    if as_json:
+        print(msgspec.json.format(msgspec.json.encode(inspection), indent=2).decode())
+    else:
+        print_inspection(inspection, Console())
 
 
 @app.command()

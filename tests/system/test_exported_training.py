@@ -196,3 +196,21 @@ def test_frozen_batch_norm_has_per_sample_gradients():
     recipe = make_recipe(module, (8,), batch_norm="frozen")
     for one, other in zip(train_exported(recipe), train_exported(recipe, per_sample=True), strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "adamw"])
+def test_weights_without_a_gradient_stay_as_they_are(optimiser: str):
+    class UnusedRow(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.head = nn.Linear(6, 3), nn.Linear(3, 4)
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return self.head(self.layer(inputs) * torch.tensor([1.0, 0.0, 1.0]))
+
+    recipe = make_recipe(UnusedRow(), (6,), optimiser=optimiser)
+    before = initial_weights(recipe)
+    trained, losses = train_exported(recipe)
+    assert np.isfinite(losses).all()
+    np.testing.assert_array_equal(trained[6:12], before[6:12])
+    assert np.abs(trained - before).max() > 1e-3

@@ -19,12 +19,11 @@ from broker_coordinator.server_state import ServerState, initial_state, next_sta
 from edge_agent.configuration import WorkerSettings
 from edge_agent.sample_gate import Sample, check_sample
 from edge_agent.sample_store import SampleStore
-from edge_agent.training.job import TrainingFailure, TrainingJob
+from edge_agent.training.job import TrainingFailure, TrainingJob, files_for
 from edge_agent.training.supervisor import train_in_child
 from fleet_protocol.bundle import (
     DESCRIPTION_FILE,
     PREDICT_FILE,
-    TRAIN_FILE,
     WEIGHTS_FILE,
     TaskDescription,
     parse_description,
@@ -93,7 +92,8 @@ def training_job(
     """What the agent would tell its worker."""
     return TrainingJob(
         description=description,
-        train_graph=str(bundle / TRAIN_FILE),
+        engine=WORKER.engine,
+        files={name: str(bundle / name) for name in files_for(WORKER.engine, description)},
         weights=str(weights),
         sample_store=str(samples),
         residual=residual,

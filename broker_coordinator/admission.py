@@ -19,6 +19,7 @@ from broker_coordinator.decisions import (
     PresenceSeen,
     Refused,
     Repeated,
+    WeightsRequested,
 )
 from broker_coordinator.knowledge import Decided, Device, DeviceState, Knowledge, TaskProgress
 from fleet_protocol import topics
@@ -27,7 +28,8 @@ from fleet_protocol.envelope import Envelope, Header, Kind, digest, read_envelop
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.keys import KEY_BYTES, VerifyKey, key_id
 from fleet_protocol.limits import MAX_CONTROL_BYTES, MAX_SAMPLES_PER_UPDATE, MAX_SEQUENCE, MAX_UPDATE_BYTES
-from fleet_protocol.messages import BlobRequest, Enrolment, Presence, Update, decode_payload
+from fleet_protocol.messages import BlobRequest, Enrolment, Presence, Update, WeightsRequest, decode_payload
+from fleet_protocol.topics import PackedWeights
 
 MAX_SELF_DESCRIPTION_CHARACTERS = 100
 """Of the profile and the software version in an enrolment."""
@@ -36,7 +38,7 @@ SIZE_LIMITS: Mapping[str, int] = {"up": MAX_UPDATE_BYTES, "state": MAX_CONTROL_B
 """The leaf of a device's topic to the largest message it may carry."""
 
 KINDS: Mapping[str, frozenset[Kind]] = {
-    "up": frozenset({Kind.UPDATE, Kind.ENROLMENT, Kind.BLOB_REQUEST}),
+    "up": frozenset({Kind.UPDATE, Kind.ENROLMENT, Kind.BLOB_REQUEST, Kind.WEIGHTS_REQUEST}),
     "state": frozenset({Kind.PRESENCE}),
 }
 
@@ -88,7 +90,7 @@ def apply(decision: Decision, known: Knowledge) -> None:
             known.tasks[header.task] = known.tasks[header.task].after_one_update()
         case Refused(device=str(device), burned_sequence=int(sequence)):
             known.set_decided(device, sequence, Decided(decision.envelope_digest, decision.reason, decision.detail))
-        case Enrolled(device) | BlobRequested(device) | PresenceSeen(device):
+        case Enrolled(device) | BlobRequested(device) | WeightsRequested(device) | PresenceSeen(device):
             known.set_device(device)
 
 
@@ -227,17 +229,30 @@ def _admit_enrolment(authentic: _Authentic, known: Knowledge, policy: AdmissionP
 
 
 def _admit_blob_request(authentic: _Authentic, _known: Knowledge, _policy: AdmissionPolicy) -> Decision:
+    device, request = _requesting(authentic), decode_payload(authentic.envelope.payload, BlobRequest)
+    blob = request.blob.hex()
+    if not topics.is_blob_hash(blob):
+        raise ProtocolError(Reason.MALFORMED, f"a blob is named by 32 bytes, not {len(request.blob)}")
+    return BlobRequested(device, blob, tuple(request.chunks))
+
+
+def _admit_weights_request(authentic: _Authentic, known: Knowledge, _policy: AdmissionPolicy) -> Decision:
+    device, request = _requesting(authentic), decode_payload(authentic.envelope.payload, WeightsRequest)
+    task = authentic.envelope.header.task
+    if task not in known.tasks:
+        raise ProtocolError(Reason.UNKNOWN_TASK, f"task {task!r} is not served here")
+    return WeightsRequested(device, PackedWeights(task, request.version, request.base), tuple(request.chunks))
+
+
+def _requesting(authentic: _Authentic) -> Device:
+    """The device, with the sequence number of its request, which must be a new one."""
     device, sequence = authentic.device, authentic.envelope.header.sequence
     _require_approved(device)
     if sequence <= device.request_sequence:
         raise ProtocolError(
-            Reason.SEQUENCE_REUSED, f"blob request {sequence} of {device.name} is not after {device.request_sequence}"
+            Reason.SEQUENCE_REUSED, f"request {sequence} of {device.name} is not after {device.request_sequence}"
         )
-    request = decode_payload(authentic.envelope.payload, BlobRequest)
-    blob = request.blob.hex()
-    if not topics.is_blob_hash(blob):
-        raise ProtocolError(Reason.MALFORMED, f"a blob is named by 32 bytes, not {len(request.blob)}")
-    return BlobRequested(replace(device, request_sequence=sequence), blob, tuple(request.chunks))
+    return replace(device, request_sequence=sequence)
 
 
 def _admit_presence(authentic: _Authentic, _known: Knowledge, _policy: AdmissionPolicy) -> Decision:
@@ -268,6 +283,7 @@ _CONSUMERS: Mapping[Kind, Callable[[_Authentic, Knowledge, AdmissionPolicy], Dec
     Kind.UPDATE: _admit_update,
     Kind.ENROLMENT: _admit_enrolment,
     Kind.BLOB_REQUEST: _admit_blob_request,
+    Kind.WEIGHTS_REQUEST: _admit_weights_request,
     Kind.PRESENCE: _admit_presence,
 }
 _ANSWERED = frozenset({Kind.UPDATE, Kind.ENROLMENT})

@@ -37,14 +37,20 @@ class JournalledUpdate:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One version of a task's weights, as a safetensors file, with the state of the server's optimiser."""
+    """One version of a task's weights, as a safetensors file, with the state of the server's optimiser.
+
+    `unrounded` are the weights that the next version is made from, float32; empty where they are `weights` themselves.
+    """
 
     task: str
     number: int
     weights: bytes
     weights_hash: str
     velocity: bytes
+    unrounded: bytes = b""
 
     def state(self, parameters: Sequence[Parameter], remembered: Mapping[str, BufferedUpdate]) -> ServerState:
         """The version as the next one is made from it; `remembered` as in `ServerState`."""
-        return ServerState(read_weights(self.weights, parameters), np.frombuffer(self.velocity, "<f4"), remembered)
+        published = read_weights(self.weights, parameters)
+        weights = np.frombuffer(self.unrounded, "<f4") if self.unrounded else published
+        return ServerState(weights, np.frombuffer(self.velocity, "<f4"), remembered)

@@ -65,9 +65,9 @@ class Identity:
         )
         return sealed, digest(sealed)
 
-    def seal_control(self, kind: Kind, payload: bytes) -> bytes:
+    def seal_control(self, kind: Kind, payload: bytes, task: str = "") -> bytes:
         """Any other message to the coordinator."""
-        return seal(self._key, self.up_topic, kind, payload, sequence=self._next())
+        return seal(self._key, self.up_topic, kind, payload, sequence=self._next(), task=task)
 
     def seal_presence(self, payload: bytes) -> bytes:
         """A presence, for the state topic."""

@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 from edge_agent import machine
 from edge_agent.configuration import AgentConfiguration, TaskSettings
-from edge_agent.device_database import DeviceDatabase, Seal, SpooledRound
+from edge_agent.device_database import DeviceDatabase, Seal, SpooledRound, TaskMemory
 from edge_agent.guards import Readings, refusal
 from edge_agent.lifecycle import Event, Lifecycle, State
 from edge_agent.link import LinkDownError
 from edge_agent.sample_store import SampleStore
-from edge_agent.training.job import TrainingFailure, TrainingJob, TrainingResult
+from edge_agent.training.job import RebuildFailure, TrainingJob, TrainingResult, Verdict
 from edge_agent.training.supervisor import train_in_child
 from edge_agent.version_follower import ReadyVersion, VersionFollower, VersionUnavailableError
 from fleet_protocol.messages import Update, encode_payload
@@ -98,7 +98,7 @@ class Rounds:
         self._lifecycle.advance(Event.VERSION_READY)
         try:
             await self._train(task, version)
-        except (RoundFailedError, sqlite3.Error, OSError) as error:
+        except (RoundFailedError, VersionUnavailableError, LinkDownError, sqlite3.Error, OSError) as error:
             return self._put_off(Event.ROUND_FAILED, "round_dropped", task, str(error))
         self._lifecycle.advance(Event.ROUND_SPOOLED)
         self._new_samples[task] = self._count_new(task)
@@ -119,22 +119,15 @@ class Rounds:
         if dropped := self._samples.drop_misfits(version.description):
             log.warning("event=samples_dropped task=%s count=%d reason='do not fit the schema'", task, dropped)
         memory = self._database.memory(task, version.bundle)
-        settings = self._configuration.worker
-        job = TrainingJob(
-            description=version.description,
-            train_graph=str(version.train_graph),
-            weights=str(version.weights),
-            sample_store=str(self._samples.path),
-            residual=memory.residual,
-            returned=[packed for _, packed in memory.returned],
-            seed=memory.rounds,
-            threads=settings.threads,
-            nice=settings.nice,
-            memory_limit_mib=settings.memory_limit_mib,
-        )
-        verdict = await train_in_child(job, settings)
-        if isinstance(verdict, TrainingFailure):
+        verdict = await self._run_worker(version, memory)
+        if isinstance(verdict, RebuildFailure):
+            self._versions.refuse_packed(version, verdict.error)
+            version = await self._versions.ready_version(task)
+            memory = self._database.memory(task, version.bundle)
+            verdict = await self._run_worker(version, memory)
+        if not isinstance(verdict, TrainingResult):
             raise RoundFailedError(verdict.error)
+        self._versions.hold(version)
         row = self._database.spool(
             SpooledRound(
                 task=task,
@@ -156,6 +149,23 @@ class Rounds:
             len(row.envelope),
             verdict.loss,
         )
+
+    async def _run_worker(self, version: ReadyVersion, memory: TaskMemory) -> Verdict:
+        settings = self._configuration.worker
+        job = TrainingJob(
+            description=version.description,
+            train_graph=str(version.train_graph),
+            weights=str(version.weights),
+            sample_store=str(self._samples.path),
+            residual=memory.residual,
+            returned=[packed for _, packed in memory.returned],
+            seed=memory.rounds,
+            threads=settings.threads,
+            nice=settings.nice,
+            memory_limit_mib=settings.memory_limit_mib,
+            packed=version.packed,
+        )
+        return await train_in_child(job, settings)
 
     def _readings(self, task: str) -> Readings:
         return Readings(

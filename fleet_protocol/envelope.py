@@ -34,6 +34,7 @@ class Kind(IntEnum):
     BLOB_CHUNK = 5
     UPDATE = 6
     RECEIPT = 7
+    WEIGHTS_REQUEST = 8
 
 
 class Header(msgspec.Struct, frozen=True, array_like=True):

@@ -5,6 +5,14 @@ import msgspec
 from fleet_protocol.bundle import TaskDescription
 
 
+class PackedFile(msgspec.Struct, frozen=True):
+    """Weights as they came: a difference from the file `base` (empty for none) to the one with this hash, in hex."""
+
+    base: str
+    difference: bytes
+    sha256: str
+
+
 class TrainingJob(msgspec.Struct, frozen=True):
     """One round, and what the process that runs it may use.
 
@@ -21,6 +29,8 @@ class TrainingJob(msgspec.Struct, frozen=True):
     threads: int
     nice: int
     memory_limit_mib: int
+    packed: PackedFile | None = None
+    """What to unpack into the file `weights` first."""
 
 
 class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
@@ -40,7 +50,13 @@ class TrainingFailure(msgspec.Struct, frozen=True, tag="failure"):
     error: str
 
 
-Verdict = TrainingResult | TrainingFailure
+class RebuildFailure(msgspec.Struct, frozen=True, tag="rebuild_failure"):
+    """Nothing was trained, as the packed weights could not be unpacked, in words: the whole weights will do."""
+
+    error: str
+
+
+Verdict = TrainingResult | TrainingFailure | RebuildFailure
 _VERDICTS: msgspec.msgpack.Decoder[Verdict] = msgspec.msgpack.Decoder(Verdict)
 
 

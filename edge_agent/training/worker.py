@@ -12,6 +12,7 @@ from edge_agent.sample_store import fitting
 from edge_agent.training.engine import Rates, Samples, plan_batches
 from edge_agent.training.feedback import ErrorFeedback, recall
 from edge_agent.training.job import (
+    RebuildFailure,
     TrainingFailure,
     TrainingJob,
     TrainingResult,
@@ -20,6 +21,7 @@ from edge_agent.training.job import (
     write_verdict,
 )
 from edge_agent.training.onnx_step import OnnxStepEngine
+from edge_agent.training.rebuild import RebuildError, rebuild
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec import decode_update, encode_update, read_weights
 from fleet_protocol.errors import ProtocolError
@@ -37,10 +39,13 @@ def run_round(job: TrainingJob) -> TrainingResult:
     """Train, then compress what was learned together with what earlier updates left behind.
 
     Raises:
+        RebuildError: the weights came packed and can't be unpacked.
         RoundError: no usable samples, or the training diverged.
         ProtocolError: the weights file does not fit the task.
     """
     task = job.description
+    if job.packed is not None:
+        rebuild(job.packed, Path(job.weights), task.parameters)
     samples = read_samples(Path(job.sample_store), task)
     weights = read_weights(Path(job.weights).read_bytes(), task.parameters)
     plan = plan_batches(len(samples.labels), task.training.steps, task.training.batch_size, job.seed)
@@ -114,6 +119,8 @@ def main() -> None:
         job = read_job(sys.stdin.buffer.read())
         confine(job)
         verdict = run_round(job)
+    except RebuildError as error:
+        verdict = RebuildFailure(str(error))
     except (RoundError, ProtocolError, MemoryError) as error:
         verdict = TrainingFailure(str(error) or type(error).__name__)
     sys.stdout.buffer.write(write_verdict(verdict))

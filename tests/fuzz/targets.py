@@ -29,6 +29,7 @@ from fleet_protocol.messages import (
     Presence,
     Receipt,
     Update,
+    WeightsRequest,
     decode_payload,
     encode_payload,
 )
@@ -40,7 +41,7 @@ DIGITS = parse_description(TASK_JSON)
 BROKER_TOML = b'host = "broker.local"\nport = 8883\n[tls]\nauthority = "ca.pem"\n'
 MESSAGES = [bytes.fromhex(vector["hex"]) for vector in json.loads((VECTORS / "messages.json").read_text())]
 PAYLOADS = [read_envelope(message, 1000).payload for message in MESSAGES]
-PAYLOAD_TYPES = (Enrolment, Presence, Manifest, BlobRequest, BlobChunk, Update, Receipt)
+PAYLOAD_TYPES = (Enrolment, Presence, Manifest, BlobRequest, BlobChunk, Update, Receipt, WeightsRequest)
 VERIFY_KEY = SigningKey(bytes(32)).verify_key
 TOPICS = [topics.up("f", "0", "pi"), topics.manifest("f", "digits"), topics.blob_chunk("f", "0f" * 32, 12)]
 

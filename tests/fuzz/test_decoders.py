@@ -27,6 +27,7 @@ from fleet_protocol.messages import (
     PresenceState,
     Receipt,
     Update,
+    WeightsRequest,
     decode_payload,
     encode_payload,
 )
@@ -47,6 +48,7 @@ MESSAGES = [
     BlobChunk(3, b"abc"),
     Update(16, 40, 0.731, bytes(20)),
     Receipt(bytes(16), Outcome.REJECTED, "too_stale", "made from version 1", 9, 3),
+    WeightsRequest(7, 3, [0, 1]),
 ]
 ENVELOPES = [
     seal(SigningKey(bytes(32)), topics.up("f", "0", "pi"), kind, encode_payload(message), sequence=3, task="digits")

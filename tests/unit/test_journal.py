@@ -119,7 +119,9 @@ def test_replay_of_the_journal_gives_every_version_bit_for_bit(tmp_path) -> None
     updates = [row.buffered(description.shapes) for row in bench.journal.updates(TASK)]
     replayed = list(replay(versions[0].state(description.parameters, {}), updates, plan))
     assert len(replayed) == 5
-    assert versions[1:] == [version_of(description, number, state) for number, state in enumerate(replayed, 1)]
+    assert versions[1:] == [
+        version_of(description, number, state, bundle.grid()) for number, state in enumerate(replayed, 1)
+    ]
 
 
 def test_update_is_journalled_once_however_often_it_comes(bench, kitchen) -> None:

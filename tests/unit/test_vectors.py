@@ -24,12 +24,15 @@ from fleet_protocol.messages import (
     Presence,
     Receipt,
     Update,
+    WeightsRequest,
     decode_payload,
     encode_payload,
 )
 
 FOLDER = Path(__file__).parents[1] / "vectors"
-PAYLOADS = dict(zip(Kind, (Enrolment, Presence, Manifest, BlobRequest, BlobChunk, Update, Receipt), strict=True))
+PAYLOADS = dict(
+    zip(Kind, (Enrolment, Presence, Manifest, BlobRequest, BlobChunk, Update, Receipt, WeightsRequest), strict=True)
+)
 
 
 def read(name: str) -> list[dict]:

@@ -23,6 +23,7 @@ from fleet_protocol.messages import (
     PresenceState,
     Receipt,
     Update,
+    WeightsRequest,
     encode_payload,
 )
 
@@ -32,6 +33,7 @@ SEED = bytes(range(32))
 UP, DOWN = topics.up("home", "0", "kitchen-pi"), topics.down("home", "0", "kitchen-pi")
 STATE, MANIFEST = topics.state("home", "0", "kitchen-pi"), topics.manifest("home", "digits")
 
+NAMING_A_TASK = (Kind.UPDATE, Kind.WEIGHTS_REQUEST)
 MESSAGES = [
     (Kind.ENROLMENT, Enrolment(bytes(range(32)), "pi-4", "0.1.0", ["digits"]), UP),
     (Kind.PRESENCE, Presence(PresenceState.ONLINE, 3), STATE),
@@ -40,6 +42,9 @@ MESSAGES = [
     (Kind.BLOB_CHUNK, BlobChunk(70_000, b"content"), topics.blob_chunk("home", "0f" * 32, 1)),
     (Kind.UPDATE, Update(16, 40, 0.75, bytes.fromhex("41010254803f40")), UP),
     (Kind.RECEIPT, Receipt(bytes(16), Outcome.REJECTED, "too_stale", "made from version 1", 9, 3), DOWN),
+    (Kind.WEIGHTS_REQUEST, WeightsRequest(15, 12, [0]), UP),
+    (Kind.WEIGHTS_REQUEST, WeightsRequest(15, None, []), UP),
+    (Kind.BLOB_CHUNK, BlobChunk(9, b"content"), topics.packed_chunk("home", topics.PackedWeights("digits", 15, 12), 0)),
 ]
 
 
@@ -99,7 +104,7 @@ def message_vectors() -> list[dict[str, object]]:
     """One sealed message of every kind."""
     vectors = []
     for kind, message, topic in MESSAGES:
-        fields = {"sequence": 5, "task": "digits" if kind is Kind.UPDATE else "", "base_version": 2}
+        fields = {"sequence": 5, "task": "digits" if kind in NAMING_A_TASK else "", "base_version": 2}
         payload = encode_payload(message)
         sealed = seal(SigningKey(SEED), topic, kind, payload, **fields)
         header = {"signing_seed": SEED.hex(), "topic": topic, "kind": int(kind), **fields}

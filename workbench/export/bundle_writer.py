@@ -68,6 +68,7 @@ def bundle_files(recipe: Recipe) -> dict[str, bytes]:
         training=recipe.task.training,
         update=recipe.task.update,
         aggregation=recipe.task.aggregation,
+        downlink=recipe.task.downlink,
         files={name: blob_hash(content) for name, content in files.items()},
     )
     text = msgspec.json.format(msgspec.json.encode(description), indent=2) + b"\n"

@@ -23,6 +23,7 @@ from fleet_protocol.messages import (
     Presence,
     Receipt,
     Update,
+    WeightsRequest,
     decode_payload,
 )
 
@@ -34,6 +35,7 @@ PAYLOADS: Final[Mapping[Kind, type[msgspec.Struct]]] = {
     Kind.BLOB_CHUNK: BlobChunk,
     Kind.UPDATE: Update,
     Kind.RECEIPT: Receipt,
+    Kind.WEIGHTS_REQUEST: WeightsRequest,
 }
 MAX_SHOWN_BYTES = 16
 

@@ -71,6 +71,11 @@ def apply_difference(base: FloatVector | None, packed: bytes, shapes: Shapes) ->
     return target
 
 
+def memory_bound(shapes: Shapes) -> int:
+    """Bytes that applying a difference of these shapes may take: steps and integers are float64 while it is added."""
+    return 64 * KIB + 40 * TensorLayout.of(shapes).size
+
+
 def read_head(packed: bytes) -> DifferenceHead:
     """What the first byte says.
 

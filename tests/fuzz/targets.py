@@ -15,7 +15,16 @@ import numpy as np
 
 from fleet_protocol import cbor, topics
 from fleet_protocol.bundle import DESCRIPTION_FILE, WEIGHTS_FILE, TaskDescription, UpdatePlan, parse_description
-from fleet_protocol.codec import Quantisation, decode_update, encode_update, read_weights
+from fleet_protocol.codec import (
+    Grid,
+    Quantisation,
+    apply_difference,
+    decode_update,
+    encode_difference,
+    encode_update,
+    read_weights,
+)
+from fleet_protocol.codec.difference import memory_bound as difference_bound
 from fleet_protocol.codec.update_codec import memory_bound
 from fleet_protocol.configuration import BrokerSettings, parse_document
 from fleet_protocol.envelope import Kind, digest, read_envelope
@@ -48,6 +57,9 @@ TOPICS = [topics.up("f", "0", "pi"), topics.manifest("f", "digits"), topics.blob
 SHAPES = [[5, 8], [], [300]]
 LARGE_SHAPES = [[100, 200], [300]]
 FORMAT_BITS, OPTION_BITS = 0x40, 0x1F
+DIFFERENCE_FORMAT_BITS = 0x20
+BASE = np.random.default_rng(3).standard_normal(341).astype(np.float32)
+LARGE_BASE = np.random.default_rng(3).standard_normal(20_300).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +141,28 @@ def check_update_memory(data: bytes) -> None:
     assert peak <= 2 * memory_bound(LARGE_SHAPES), f"{peak} bytes"
 
 
+def check_difference(data: bytes) -> None:
+    """What is accepted leads to finite weights, from a version and from nothing."""
+    for base in (BASE, None):
+        weights = accepted(lambda base=base: apply_difference(base, data, SHAPES))
+        assert weights is None or (weights.size == BASE.size and np.isfinite(weights).all())
+
+
+def check_difference_inside(data: bytes) -> None:
+    """The first byte chooses the form, of the right format."""
+    if data:
+        check_difference(bytes([DIFFERENCE_FORMAT_BITS | data[0] & OPTION_BITS]) + data[1:])
+
+
+def check_difference_memory(data: bytes) -> None:
+    """Never more than twice the declared bound, however it ends."""
+    tracemalloc.start()
+    accepted(lambda: apply_difference(LARGE_BASE, data, LARGE_SHAPES))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak <= 2 * difference_bound(LARGE_SHAPES), f"{peak} bytes"
+
+
 def check_weights(data: bytes) -> None:
     """A vector of the right length."""
     vector = accepted(lambda: read_weights(data, DIGITS.parameters))
@@ -177,6 +211,17 @@ def packed_updates(shapes: list[list[int]]) -> list[bytes]:
     ]
 
 
+def packed_differences(base: np.ndarray, shapes: list[list[int]]) -> list[bytes]:
+    """Both forms, from a version and from nothing, near and far."""
+    grid = Grid.below(base, shapes, bits=2)
+    return [
+        encode_difference(start, grid.rounded(base * np.float32(scale), shapes), shapes, form)
+        for start in (base, None)
+        for form in (grid, None)
+        for scale in (1, 1.01, 300)
+    ]
+
+
 GAPS_AS_BYTES = bytes.fromhex("41fd02028201803f803f40")
 PACKED = [*packed_updates(SHAPES), GAPS_AS_BYTES]
 TARGETS: Mapping[str, Target] = {
@@ -189,6 +234,9 @@ TARGETS: Mapping[str, Target] = {
     "update": Target(check_update, PACKED),
     "update_inside": Target(check_update_inside, PACKED),
     "update_memory": Target(check_update_memory, packed_updates(LARGE_SHAPES)[:12]),
+    "difference": Target(check_difference, packed_differences(BASE, SHAPES)),
+    "difference_inside": Target(check_difference_inside, packed_differences(BASE, SHAPES)),
+    "difference_memory": Target(check_difference_memory, packed_differences(LARGE_BASE, LARGE_SHAPES)),
     "weights": Target(check_weights, [WEIGHTS[:400], WEIGHTS]),
     "description": Target(check_description, [TASK_JSON]),
     "document": Target(check_document, [TASK_JSON, BROKER_TOML]),

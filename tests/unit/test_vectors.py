@@ -9,8 +9,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from fleet_protocol.bundle import UpdatePlan
-from fleet_protocol.codec import decode_update, encode_update, inspect_update
+from fleet_protocol.codec import Grid, apply_difference, decode_update, encode_difference, encode_update, inspect_update
 from fleet_protocol.codec.container import decompress
+from fleet_protocol.codec.difference import read_head
 from fleet_protocol.codec.positions import BYTES, GROUP_CODES, SEEDED
 from fleet_protocol.codec.selection import random_indices
 from fleet_protocol.envelope import Kind, read_envelope, seal
@@ -89,3 +90,21 @@ def test_message_verifies_with_another_cbor_and_ed25519(vector):
 @pytest.mark.parametrize("vector", read("random_positions"), ids=lambda vector: str(vector["input"]))
 def test_random_positions(vector):
     assert random_indices(**vector["input"]).tolist() == vector["indices"]
+
+
+DIFFERENCES = read("differences")
+
+
+@pytest.mark.parametrize("vector", DIFFERENCES, ids=lambda vector: vector["name"])
+def test_difference(vector):
+    given, packed = vector["input"], bytes.fromhex(vector["hex"])
+    base, target = (None if given[name] is None else np.array(given[name], np.float32) for name in ("base", "target"))
+    grid = None if given["exponents"] is None else Grid(np.array(given["exponents"], np.int8))
+    assert encode_difference(base, target, given["shapes"], grid) == packed
+    assert apply_difference(base, packed, given["shapes"]).tobytes() == target.tobytes()
+
+
+def test_differences_show_every_form_that_the_format_has():
+    heads = [read_head(bytes.fromhex(vector["hex"])) for vector in DIFFERENCES]
+    assert {(head.whole, head.on_grid) for head in heads} == {(a, b) for a in (False, True) for b in (False, True)}
+    assert {head.planes for head in heads} >= {0, 1, 2, 4}

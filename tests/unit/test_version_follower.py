@@ -229,13 +229,12 @@ def test_device_follows_by_differences_and_asks_for_whole_weights_only_at_first(
             ready = await train(device)
             device.versions.forget_unused(["digits"])
             assert ready.weights.read_bytes() == file_of(number)
-        assert device.packed_requests == [
-            PackedWeights("digits", number, base) for number, base in ((1, 0), (2, 1), (7, 2))
-        ]
+        assert [(asked.base, asked.version) for asked in device.packed_requests] == [(0, 1), (1, 2), (2, 7)]
         assert device.whole_weights_fetched == [WEIGHTS]
         assert {path.name for path in device.cache.path(WEIGHTS).parent.iterdir()} == {
             BUNDLE,
             TRAIN,
+            WEIGHTS,
             blob_hash(file_of(7)),
         }
 
@@ -283,7 +282,7 @@ def test_difference_that_does_not_lead_there_is_refused_and_the_whole_weights_ar
             "difference": packed[:-1] + bytes([packed[-1] ^ 1]),
             "base": packed,
             "another version": encode_difference(weights_of(1), weights_of(3), TASK.shapes, GRID),
-            "not a difference": b"",
+            "not a difference": b"\x00",
         }[damage]
         ready = await device.versions.ready_version("digits")
         with pytest.raises(RebuildError) as caught:

@@ -9,7 +9,7 @@ import numpy as np
 
 from fleet_protocol import topics
 from fleet_protocol.bundle import UpdatePlan
-from fleet_protocol.codec import Quantisation, encode_update
+from fleet_protocol.codec import Grid, Quantisation, encode_difference, encode_update
 from fleet_protocol.codec.selection import random_indices
 from fleet_protocol.envelope import Kind, seal
 from fleet_protocol.keys import SigningKey
@@ -114,6 +114,34 @@ def message_vectors() -> list[dict[str, object]]:
     return vectors
 
 
+def difference_vectors() -> list[dict[str, object]]:
+    """Weights on a grid and not, from another version and from nothing."""
+    first = delta(SHAPES)
+    grid = Grid.below(first, SHAPES, bits=2)
+    near, far = grid.rounded(first * np.float32(1.1), SHAPES), grid.rounded(first * np.float32(-700), SHAPES)
+    cases = [
+        ("on the grid, from version 0", first, near, grid),
+        ("on the grid, whole", None, near, grid),
+        ("on the grid, two planes", near, far, grid),
+        ("bits", first, first * np.float32(1.001), None),
+        ("bits, whole", None, first, None),
+        ("nothing has changed", near, near, grid),
+    ]
+    return [
+        {
+            "name": name,
+            "input": {
+                "shapes": SHAPES,
+                "base": None if base is None else base.tolist(),
+                "target": target.tolist(),
+                "exponents": None if on is None else on.exponents.tolist(),
+            },
+            "hex": encode_difference(base, target, SHAPES, on).hex(),
+        }
+        for name, base, target, on in cases
+    ]
+
+
 def random_vectors() -> list[dict[str, object]]:
     """Seeds and the positions that follow from them."""
     cases = [(0, 4, 100), (0, 90, 100), (2**63 + 1, 7, 1_000_000)]
@@ -124,8 +152,13 @@ def random_vectors() -> list[dict[str, object]]:
 
 
 def main() -> None:
-    """Write all three files."""
-    files = {"updates": update_vectors(), "messages": message_vectors(), "random_positions": random_vectors()}
+    """Write every file."""
+    files = {
+        "updates": update_vectors(),
+        "messages": message_vectors(),
+        "random_positions": random_vectors(),
+        "differences": difference_vectors(),
+    }
     for name, vectors in files.items():
         lines = ",\n".join(json.dumps(vector) for vector in vectors)
         (FOLDER / f"{name}.json").write_text(f"[\n{lines}\n]\n")

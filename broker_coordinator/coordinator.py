@@ -146,11 +146,12 @@ class Coordinator:
             newest = self._journal.newest_version(name)
             assert newest is not None  # noqa: S101 - _add_new_tasks has seen to it
             remembered = {
-                row.device: row.buffered(bundle.description.shapes) for row in self._journal.newest_held_updates(name)
+                row.device: row.buffered(shapes, self._policy.key) for row in self._journal.newest_held_updates(name)
             }
             task = ServedTask(bundle, newest, newest.state(bundle.description.parameters, remembered), bundle.grid())
             task.waiting.extend(
-                WaitingUpdate(row.position, row.buffered(shapes)) for row in self._journal.waiting_updates(name)
+                WaitingUpdate(row.position, row.buffered(shapes, self._policy.key))
+                for row in self._journal.waiting_updates(name)
             )
             self._tasks[name] = task
         self._last_position = self._journal.last_position()

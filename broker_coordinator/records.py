@@ -10,8 +10,9 @@ from broker_coordinator.server_state import ServerState
 from fleet_protocol.bundle import Parameter
 from fleet_protocol.codec import decode_update, read_weights
 from fleet_protocol.envelope import read_envelope
+from fleet_protocol.keys import SigningKey
 from fleet_protocol.limits import MAX_UPDATE_BYTES
-from fleet_protocol.messages import Update, decode_payload
+from fleet_protocol.sealed_update import read_update
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +30,9 @@ class JournalledUpdate:
     envelope: bytes
     version: int | None
 
-    def buffered(self, shapes: Sequence[Sequence[int]]) -> BufferedUpdate:
-        """The update as aggregation takes it."""
-        packed = decode_payload(read_envelope(self.envelope, MAX_UPDATE_BYTES).payload, Update).packed
+    def buffered(self, shapes: Sequence[Sequence[int]], key: SigningKey | None) -> BufferedUpdate:
+        """The update as aggregation takes it; sealed ones are journalled as they came, and opened with `key`."""
+        packed = read_update(read_envelope(self.envelope, MAX_UPDATE_BYTES), key).packed
         return BufferedUpdate(self.device, decode_update(packed, shapes), self.samples, self.staleness)
 
 

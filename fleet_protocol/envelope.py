@@ -35,6 +35,7 @@ class Kind(IntEnum):
     UPDATE = 6
     RECEIPT = 7
     WEIGHTS_REQUEST = 8
+    SEALED_UPDATE = 9
 
 
 class Header(msgspec.Struct, frozen=True, array_like=True):

@@ -22,6 +22,7 @@ except ModuleNotFoundError as error:
 
 if TYPE_CHECKING:
     from broker_coordinator.knowledge import Device
+    from fleet_protocol.keys import SigningKey
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 EXPORT_NEEDS = frozenset({"torch", "onnx", "onnx_ir", "onnxscript"})
@@ -68,9 +69,13 @@ def demo(
 @app.command()
 def decode(
     file: Annotated[str, typer.Argument(help="A captured message, as it is or in hex; - for standard input.")],
+    *,
     topic: Annotated[str | None, typer.Option(help="The topic on which it was captured.")] = None,
     key: Annotated[str | None, typer.Option(help="The sender's public key, 64 hex digits.")] = None,
     database: Annotated[Path | None, typer.Option(help="The coordinator's database, for its devices' keys.")] = None,
+    coordinator_key_file: Annotated[
+        Path | None, typer.Option(help="The coordinator's private key file, to open sealed updates.")
+    ] = None,
     bundle: Annotated[Path | None, typer.Option(help="The task's bundle, for the shapes of its tensors.")] = None,
 ) -> None:
     """Show what a message says: who, what, from which version, how packed, and whether its signature holds.
@@ -84,6 +89,7 @@ def decode(
         key=parse_key(key) if key else None,
         devices=_registered_devices(database) if database else (),
         task=parse_description(_read(bundle / DESCRIPTION_FILE)) if bundle else None,
+        coordinator=_private_key(coordinator_key_file) if coordinator_key_file else None,
     )
     described = describe(message_bytes(sys.stdin.buffer.read() if file == "-" else _read(Path(file))), known)
     for label, words in described.lines:
@@ -96,6 +102,13 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"{path}: can't be read: {error.strerror}") from error
+
+
+def _private_key(path: Path) -> "SigningKey":
+    from fleet_protocol.keys import read_signing_key  # noqa: PLC0415 - export does without it
+
+    text = _read(path).decode(errors="replace")
+    return read_signing_key(text, path.stat().st_mode, str(path))
 
 
 def _registered_devices(database: Path) -> "list[Device]":

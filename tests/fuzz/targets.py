@@ -27,7 +27,7 @@ from fleet_protocol.codec import (
 from fleet_protocol.codec.difference import memory_bound as difference_bound
 from fleet_protocol.codec.update_codec import memory_bound
 from fleet_protocol.configuration import BrokerSettings, parse_document
-from fleet_protocol.envelope import Kind, digest, read_envelope
+from fleet_protocol.envelope import Envelope, Header, Kind, digest, read_envelope
 from fleet_protocol.errors import ConfigurationError, ProtocolError
 from fleet_protocol.keys import SigningKey, read_signing_key, read_verify_key
 from fleet_protocol.messages import (
@@ -42,6 +42,7 @@ from fleet_protocol.messages import (
     decode_payload,
     encode_payload,
 )
+from fleet_protocol.sealed_update import SealedUpdate, read_update, seal_for
 
 ROOT = Path(__file__).parents[2]
 BUNDLE, VECTORS = ROOT / "models" / "digits" / "bundle", ROOT / "tests" / "vectors"
@@ -50,7 +51,7 @@ DIGITS = parse_description(TASK_JSON)
 BROKER_TOML = b'host = "broker.local"\nport = 8883\n[tls]\nauthority = "ca.pem"\n'
 MESSAGES = [bytes.fromhex(vector["hex"]) for vector in json.loads((VECTORS / "messages.json").read_text())]
 PAYLOADS = [read_envelope(message, 1000).payload for message in MESSAGES]
-PAYLOAD_TYPES = (Enrolment, Presence, Manifest, BlobRequest, BlobChunk, Update, Receipt, WeightsRequest)
+PAYLOAD_TYPES = (Enrolment, Presence, Manifest, BlobRequest, BlobChunk, Update, Receipt, WeightsRequest, SealedUpdate)
 VERIFY_KEY = SigningKey(bytes(32)).verify_key
 TOPICS = [topics.up("f", "0", "pi"), topics.manifest("f", "digits"), topics.blob_chunk("f", "0f" * 32, 12)]
 
@@ -89,7 +90,13 @@ def check_envelope(data: bytes) -> None:
 def check_envelope_inside(data: bytes) -> None:
     """The first bytes are the entry in the protected header; the rest is the payload, and its digest is right."""
     payload = data[8:]
-    header = [data[0] % 9 if data else 0, int.from_bytes(data[1:8], "big"), "digits", 3, digest(payload)]
+    header = [
+        data[0] % (len(PAYLOAD_TYPES) + 2) if data else 0,
+        int.from_bytes(data[1:8], "big"),
+        "digits",
+        3,
+        digest(payload),
+    ]
     protected = cbor.encode({1: -19, 4: bytes(8), -70001: header})
     envelope = accepted(lambda: read_envelope(b"\xd2" + cbor.encode([protected, {}, payload, bytes(64)]), 1000))
     if len(data) < 800:
@@ -113,6 +120,13 @@ def check_cbor(data: bytes) -> None:
     except ProtocolError:
         return
     assert cbor.encode(value) == data
+
+
+def check_sealed_update(data: bytes) -> None:
+    """The whole payload as it came, and then as what an honest device would have sealed."""
+    for payload in (data, seal_for(VERIFY_KEY, data)):
+        envelope = Envelope(Header(Kind.SEALED_UPDATE, 1, "digits", 3, bytes(16)), bytes(8), payload, b"", bytes(64))
+        accepted(lambda envelope=envelope: read_update(envelope, SigningKey(bytes(32))))
 
 
 def check_update(data: bytes) -> None:
@@ -230,6 +244,7 @@ TARGETS: Mapping[str, Target] = {
         check_envelope_inside, [bytes([kind + 1]) + bytes(7) + payload for kind, payload in enumerate(PAYLOADS)]
     ),
     "payload": Target(check_payload, [bytes([kind]) + payload for kind, payload in enumerate(PAYLOADS)]),
+    "sealed_update": Target(check_sealed_update, [*PAYLOADS, seal_for(VERIFY_KEY, PAYLOADS[5])]),
     "cbor": Target(check_cbor, [*PAYLOADS, *(message[1:] for message in MESSAGES)]),
     "update": Target(check_update, PACKED),
     "update_inside": Target(check_update_inside, PACKED),

@@ -116,7 +116,7 @@ def test_replay_of_the_journal_gives_every_version_bit_for_bit(tmp_path) -> None
             bench.restart()
         bench.coordinator.make_versions()
     description, versions = bundle.description, list(bench.journal.versions(TASK))
-    updates = [row.buffered(description.shapes) for row in bench.journal.updates(TASK)]
+    updates = [row.buffered(description.shapes, None) for row in bench.journal.updates(TASK)]
     replayed = list(replay(versions[0].state(description.parameters, {}), updates, plan))
     assert len(replayed) == 5
     assert versions[1:] == [

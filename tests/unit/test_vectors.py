@@ -29,11 +29,21 @@ from fleet_protocol.messages import (
     decode_payload,
     encode_payload,
 )
+from fleet_protocol.sealed_update import SealedUpdate, read_update
 
 FOLDER = Path(__file__).parents[1] / "vectors"
-PAYLOADS = dict(
-    zip(Kind, (Enrolment, Presence, Manifest, BlobRequest, BlobChunk, Update, Receipt, WeightsRequest), strict=True)
+PAYLOAD_TYPES = (
+    Enrolment,
+    Presence,
+    Manifest,
+    BlobRequest,
+    BlobChunk,
+    Update,
+    Receipt,
+    WeightsRequest,
+    SealedUpdate,
 )
+PAYLOADS = dict(zip(Kind, PAYLOAD_TYPES, strict=True))
 
 
 def read(name: str) -> list[dict]:
@@ -75,6 +85,13 @@ def test_message(vector):
     envelope.verify(key.verify_key, given["topic"])
     assert {name: getattr(envelope.header, name) for name in ("kind", *header)} == header | {"kind": given["kind"]}
     assert encode_payload(decode_payload(envelope.payload, PAYLOADS[envelope.header.kind])) == payload
+
+
+def test_sealed_update_is_opened_with_its_coordinator_key():
+    (sealed,) = (vector for vector in MESSAGES if vector["name"] == "sealed_update")
+    envelope = read_envelope(bytes.fromhex(sealed["hex"]), MAX_CONTROL_BYTES)
+    coordinator = SigningKey(bytes(range(32, 64)))
+    assert read_update(envelope, coordinator) == Update(16, 40, 0.75, bytes.fromhex("41010254803f40"))
 
 
 @pytest.mark.parametrize("vector", MESSAGES, ids=lambda vector: vector["name"])

@@ -6,13 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from nacl.encoding import RawEncoder
+from nacl.hash import blake2b
+from nacl.public import Box, PrivateKey
 
 from fleet_protocol import topics
 from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import Grid, Quantisation, encode_difference, encode_update
 from fleet_protocol.codec.selection import random_indices
 from fleet_protocol.envelope import Kind, seal
-from fleet_protocol.keys import SigningKey
+from fleet_protocol.keys import SigningKey, key_id
 from fleet_protocol.messages import (
     BlobChunk,
     BlobRequest,
@@ -26,6 +29,7 @@ from fleet_protocol.messages import (
     WeightsRequest,
     encode_payload,
 )
+from fleet_protocol.sealed_update import SealedUpdate
 
 FOLDER = Path(__file__).parent
 SHAPES = [[6, 8], [6], [2, 6], [2]]
@@ -33,7 +37,19 @@ SEED = bytes(range(32))
 UP, DOWN = topics.up("home", "0", "kitchen-pi"), topics.down("home", "0", "kitchen-pi")
 STATE, MANIFEST = topics.state("home", "0", "kitchen-pi"), topics.manifest("home", "digits")
 
-NAMING_A_TASK = (Kind.UPDATE, Kind.WEIGHTS_REQUEST)
+NAMING_A_TASK = (Kind.UPDATE, Kind.WEIGHTS_REQUEST, Kind.SEALED_UPDATE)
+RECIPIENT = SigningKey(bytes(range(32, 64)))
+EPHEMERAL = PrivateKey(bytes(range(64, 96)))
+
+
+def sealed_box(message: bytes) -> bytes:
+    """What libsodium's crypto_box_seal would write if it drew this ephemeral key."""
+    public, recipient = bytes(EPHEMERAL.public_key), RECIPIENT.verify_key.to_curve25519_public_key()
+    nonce = blake2b(public + bytes(recipient), digest_size=24, encoder=RawEncoder)
+    return public + bytes(Box(EPHEMERAL, recipient).encrypt(message, nonce).ciphertext)
+
+
+SEALED = sealed_box(encode_payload(Update(16, 40, 0.75, bytes.fromhex("41010254803f40"))))
 MESSAGES = [
     (Kind.ENROLMENT, Enrolment(bytes(range(32)), "pi-4", "0.1.0", ["digits"]), UP),
     (Kind.PRESENCE, Presence(PresenceState.ONLINE, 3), STATE),
@@ -44,6 +60,7 @@ MESSAGES = [
     (Kind.RECEIPT, Receipt(bytes(16), Outcome.REJECTED, "too_stale", "made from version 1", 9, 3), DOWN),
     (Kind.WEIGHTS_REQUEST, WeightsRequest(15, 12, [0]), UP),
     (Kind.WEIGHTS_REQUEST, WeightsRequest(15, None, []), UP),
+    (Kind.SEALED_UPDATE, SealedUpdate(key_id(RECIPIENT.verify_key), SEALED), UP),
     (Kind.BLOB_CHUNK, BlobChunk(9, b"content"), topics.packed_chunk("home", topics.PackedWeights("digits", 15, 12), 0)),
 ]
 

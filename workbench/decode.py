@@ -92,8 +92,9 @@ def describe(data: bytes, known: Known) -> Described:
         payload = decode_payload(envelope.payload, PAYLOADS[header.kind])
         if isinstance(payload, SealedUpdate):
             lines.append(("sealed", _sealing(payload, known.coordinator)))
-            payload = read_update(envelope, known.coordinator) if known.coordinator else None
-        if payload is not None:
+            if known.coordinator is not None:
+                payload = read_update(envelope, known.coordinator)
+        if not isinstance(payload, SealedUpdate):
             lines += _fields(payload)
         if isinstance(payload, Update):
             lines += _packing(payload.packed, known.task)

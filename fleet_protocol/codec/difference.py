@@ -40,12 +40,13 @@ def encode_difference(base: FloatVector | None, target: FloatVector, shapes: Sha
     """Pack `target` for a receiver that has `base`, or nothing. Both float32, finite, the tensors of `shapes`."""
     whole = base is None
     start = np.zeros_like(target) if base is None else base
-    if grid is not None and np.array_equal(grid.rounded(target, shapes).view(np.uint32), target.view(np.uint32)):
+    if grid is not None:
         sizes = np.diff(TensorLayout.of(shapes).starts)
-        apart = grid.integers(target, sizes) - grid.integers(start, sizes)
-        if np.abs(apart).max() < 2**31:
+        integers = grid.integers(target, sizes)
+        apart = integers - grid.integers(start, sizes)
+        if np.array_equal(_bits(grid.weights(integers, sizes)), _bits(target)) and np.abs(apart).max() < 2**31:
             return _write(apart.astype(np.int32), grid, whole=whole)
-    return _write(target.view(np.int32) - start.view(np.int32), None, whole=whole)
+    return _write(_bits(target) - _bits(start), None, whole=whole)
 
 
 def apply_difference(base: FloatVector | None, packed: bytes, shapes: Shapes) -> FloatVector:
@@ -65,7 +66,7 @@ def apply_difference(base: FloatVector | None, packed: bytes, shapes: Shapes) ->
         grid = _read_grid(packed[1:position], layout.rows.size)
     codes = _read_planes(memoryview(packed)[position:], head.planes, layout.size)
     apart = (codes >> np.uint32(1)).view(np.int32) ^ -(codes & np.uint32(1)).view(np.int32)
-    target = _on_grid(start, apart, grid, layout) if head.on_grid else (start.view(np.int32) + apart).view(np.float32)
+    target = _on_grid(start, apart, grid, layout) if head.on_grid else (_bits(start) + apart).view(np.float32)
     if not np.isfinite(target).all():
         raise ProtocolError(Reason.NOT_FINITE, "the difference leads to NaN or infinity")
     return target
@@ -139,5 +140,8 @@ def _read_grid(data: bytes, tensors: int) -> Grid:
 
 def _on_grid(start: FloatVector, apart: NDArray[np.int32], grid: Grid, layout: TensorLayout) -> FloatVector:
     sizes = np.diff(layout.starts)
-    with np.errstate(over="ignore"):
-        return ((grid.integers(start, sizes) + apart) * grid.steps(sizes)).astype(np.float32)
+    return grid.weights(grid.integers(start, sizes) + apart, sizes)
+
+
+def _bits(weights: FloatVector) -> NDArray[np.int32]:
+    return weights.view(np.int32)

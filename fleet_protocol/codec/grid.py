@@ -55,9 +55,12 @@ class Grid:
         """The nearest weights on the grid; `weights` themselves where one has grown beyond the grid's 24 bits."""
         sizes = np.diff(TensorLayout.of(shapes).starts)
         integers = self.integers(weights, sizes)
-        if (np.abs(integers) > _LARGEST_INTEGER).any():
-            return weights
-        return ((integers + 0.0) * self.steps(sizes)).astype(np.float32)
+        return weights if (np.abs(integers) > _LARGEST_INTEGER).any() else self.weights(integers, sizes)
+
+    def weights(self, integers: NDArray[np.float64], sizes: IndexVector) -> FloatVector:
+        """The float32 weights at some points of the grid; a zero is a positive one."""
+        with np.errstate(over="ignore"):
+            return ((integers + 0.0) * self.steps(sizes)).astype(np.float32)
 
 
 def _root_mean_square(values: NDArray[np.floating]) -> float:

@@ -122,3 +122,21 @@ def test_blob_above_the_limit_is_refused():
 )  # fmt: skip
 def test_description_that_cannot_be_followed_says_why(text, expected):
     assert expected in refusal_of(text)
+
+
+@pytest.mark.parametrize(
+    ("downlink", "expected"),
+    [
+        ({"differences": "sometimes"}, "differences"),
+        ({"precision_bits": 17}, "precision_bits"),
+        ({"precison_bits": 3}, "did you mean 'precision_bits'"),
+    ],
+)
+def test_downlink_plan_that_cannot_be_followed_is_named(downlink, expected):
+    assert expected in refusal_of(described(downlink=downlink))
+
+
+def test_task_without_a_downlink_plan_has_the_default():
+    described_without = json.loads((FOLDER / DESCRIPTION_FILE).read_text())
+    del described_without["downlink"]
+    assert parse_description(json.dumps(described_without).encode()).downlink.differences == "lossy"

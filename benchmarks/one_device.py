@@ -19,7 +19,7 @@ from broker_coordinator.server_state import ServerState, initial_state, next_sta
 from edge_agent.configuration import WorkerSettings
 from edge_agent.sample_gate import Sample, check_sample
 from edge_agent.sample_store import SampleStore
-from edge_agent.training.job import TrainingFailure, TrainingJob, files_for
+from edge_agent.training.job import TrainingJob, TrainingResult, files_for
 from edge_agent.training.supervisor import train_in_child
 from fleet_protocol.bundle import (
     DESCRIPTION_FILE,
@@ -79,7 +79,7 @@ class Device:
         weights.write_bytes(write_weights(state.weights, description.parameters))
         job = training_job(self.bundle, description, weights, store.path, residual=residual, seed=seed)
         verdict = asyncio.run(train_in_child(job, WORKER))
-        if isinstance(verdict, TrainingFailure):
+        if not isinstance(verdict, TrainingResult):
             raise RuntimeError(f"{description.task}: round {seed} failed: {verdict.error}")  # noqa: TRY004 - not a wrong argument
         delta = decode_update(verdict.packed, description.shapes)
         update = BufferedUpdate("device", delta, verdict.samples, staleness=0)

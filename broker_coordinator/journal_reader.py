@@ -92,6 +92,12 @@ class JournalReader:
         with reading(self.engine) as connection:
             return connection.scalar(select(versions.c.weights).where(versions.c.weights_hash == weights_hash))
 
+    def weights_of(self, task: str, number: int) -> bytes | None:
+        """The safetensors file of a version."""
+        query = select(versions.c.weights).where(versions.c.task == task, versions.c.number == number)
+        with reading(self.engine) as connection:
+            return connection.scalar(query)
+
     def rejection_counts(self) -> dict[tuple[Reason, str], int]:
         """How many messages were refused, by reason and device; no device where the signature did not prove one."""
         with reading(self.engine) as connection:
@@ -133,5 +139,5 @@ class JournalReader:
                 yield JournalledUpdate(**row._mapping)
 
 
-def _version(row: Row[tuple[str, int, bytes, str, bytes]]) -> Version:
+def _version(row: Row[tuple[str, int, bytes, str, bytes, bytes]]) -> Version:
     return Version(**row._mapping)

@@ -49,6 +49,7 @@ async def run_agent(path: Path) -> None:
         configuration.device,
         load_signing_key(configuration.key_file),
         configuration.coordinator_key,
+        seal_updates=configuration.seal_updates,
     )
     running = asyncio.ensure_future(Agent(configuration, identity, version("edgeflock")).run())
     loop = asyncio.get_running_loop()

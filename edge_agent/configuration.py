@@ -64,7 +64,8 @@ class TaskSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class AgentConfiguration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file. Relative paths are meant from the folder that the file is in.
 
-    `coordinator_key` pins the public key (64 hex digits) whose manifests, chunks and receipts are believed.
+    `coordinator_key` pins the public key (64 hex digits) whose manifests, chunks and receipts are believed. With
+    `seal_updates` updates are encrypted for that key: whoever runs the broker learns their size and base version only.
     """
 
     fleet: Name
@@ -77,6 +78,7 @@ class AgentConfiguration(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     tasks: Annotated[list[TaskSettings], msgspec.Meta(min_length=1)]
     shard: Name = "0"
     profile: str = "generic"
+    seal_updates: bool = False
     guards: GuardSettings = GuardSettings()
     worker: WorkerSettings = WorkerSettings()
     store: StoreSettings = StoreSettings()

@@ -8,12 +8,12 @@ from functools import partial
 
 from edge_agent import machine
 from edge_agent.configuration import AgentConfiguration, TaskSettings
-from edge_agent.device_database import DeviceDatabase, Seal, SpooledRound
+from edge_agent.device_database import DeviceDatabase, Seal, SpooledRound, TaskMemory
 from edge_agent.guards import Readings, refusal
 from edge_agent.lifecycle import Event, Lifecycle, State
 from edge_agent.link import LinkDownError
 from edge_agent.sample_store import SampleStore
-from edge_agent.training.job import Progress, TrainingFailure, TrainingJob, TrainingResult
+from edge_agent.training.job import Progress, RebuildFailure, TrainingFailure, TrainingJob, TrainingResult, Verdict
 from edge_agent.training.supervisor import train_in_child
 from edge_agent.version_follower import ReadyVersion, VersionFollower, VersionUnavailableError
 from fleet_protocol.messages import Update, encode_payload
@@ -113,7 +113,7 @@ class Rounds:
         self._lifecycle.advance(Event.VERSION_READY)
         try:
             await self._train(task, version)
-        except (RoundFailedError, sqlite3.Error, OSError) as error:
+        except (RoundFailedError, VersionUnavailableError, LinkDownError, sqlite3.Error, OSError) as error:
             return self._put_off(Event.ROUND_FAILED, "round_dropped", task, str(error))
         self._lifecycle.advance(Event.ROUND_SPOOLED)
         self._new_samples[task] = self._count_new(task)
@@ -136,27 +136,17 @@ class Rounds:
         if dropped := self._samples.drop_other_features(version.description):
             log.info("event=features_dropped task=%s count=%d reason='made by another backbone'", task, dropped)
         memory = self._database.memory(task, version.bundle)
-        settings = self._configuration.worker
-        job = TrainingJob(
-            description=version.description,
-            engine=settings.engine,
-            files={name: str(path) for name, path in version.files.items()},
-            weights=str(version.weights),
-            sample_store=str(self._samples.path),
-            residual=memory.residual,
-            returned=[packed for _, packed in memory.returned],
-            seed=memory.rounds,
-            threads=settings.threads,
-            nice=settings.nice,
-            memory_limit_mib=settings.memory_limit_mib,
-        )
-        try:
-            verdict = await train_in_child(job, settings, partial(self._hear_progress, task))
-        finally:
-            self._progress = None
+        verdict = await self._run_worker(task, version, memory)
+        if isinstance(verdict, RebuildFailure):
+            self._versions.refuse_packed(version, verdict.error)
+            version = await self._versions.ready_version(task)
+            memory = self._database.memory(task, version.bundle)
+            verdict = await self._run_worker(task, version, memory)
         if isinstance(verdict, TrainingFailure):
             self._learn_from(task, version, verdict)
+        if not isinstance(verdict, TrainingResult):
             raise RoundFailedError(verdict.error)
+        self._versions.hold(version)
         row = self._database.spool(
             SpooledRound(
                 task=task,
@@ -179,6 +169,27 @@ class Rounds:
             verdict.loss,
             verdict.features_computed,
         )
+
+    async def _run_worker(self, task: str, version: ReadyVersion, memory: TaskMemory) -> Verdict:
+        settings = self._configuration.worker
+        job = TrainingJob(
+            description=version.description,
+            engine=settings.engine,
+            files={name: str(path) for name, path in version.files.items()},
+            weights=str(version.weights),
+            sample_store=str(self._samples.path),
+            residual=memory.residual,
+            returned=[packed for _, packed in memory.returned],
+            seed=memory.rounds,
+            threads=settings.threads,
+            nice=settings.nice,
+            memory_limit_mib=settings.memory_limit_mib,
+            packed=version.packed,
+        )
+        try:
+            return await train_in_child(job, settings, partial(self._hear_progress, task))
+        finally:
+            self._progress = None
 
     def _hear_progress(self, task: str, progress: Progress) -> None:
         self._progress = progress

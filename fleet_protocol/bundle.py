@@ -155,6 +155,18 @@ class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     averaged_versions: Annotated[int, msgspec.Meta(ge=1, le=MAX_AVERAGED_VERSIONS)] = 1
 
 
+class DownlinkPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How versions travel to devices (docs/downlink.md).
+
+    `lossy`: weights are published rounded to a grid `precision_bits` finer than each tensor's magnitude in version 0,
+    and a device gets the integers between the version it has and the one it lacks; the coordinator goes on from the
+    unrounded ones. `exact`: published as they are, as the difference of their bits. `off`: as whole float32 files.
+    """
+
+    differences: Literal["lossy", "exact", "off"] = "lossy"
+    precision_bits: Annotated[int, msgspec.Meta(ge=0, le=16)] = 2
+
+
 class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The content of `task.json`. With a `backbone`, the other graphs take its features instead of inputs."""
 
@@ -169,6 +181,7 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     aggregation: AggregationPlan
     files: dict[str, BlobHash]
     backbone: BackboneSchema | None = None
+    downlink: DownlinkPlan = DownlinkPlan()
 
     @property
     def trained_input(self) -> InputSchema:

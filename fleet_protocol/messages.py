@@ -58,8 +58,19 @@ class BlobRequest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     chunks: list[int]
 
 
+class WeightsRequest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Asks for chunks of a version of the header's task, packed as its difference from version `base`, if any.
+
+    An empty list means all of them.
+    """
+
+    version: Count
+    base: Count | None
+    chunks: list[int]
+
+
 class BlobChunk(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One chunk; `total_bytes` is the size of the whole blob."""
+    """One chunk of a blob, or of packed weights; `total_bytes` is the size of the whole."""
 
     total_bytes: int
     data: bytes

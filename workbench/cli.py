@@ -101,6 +101,9 @@ def decode(
     key: Annotated[str | None, typer.Option(help="The sender's public key, 64 hex digits.")] = None,
     database: Annotated[Path | None, typer.Option(help="The coordinator's database, for its devices' keys.")] = None,
     config: Annotated[Path | None, typer.Option(help="coordinator.toml: its database, key and bundles.")] = None,
+    coordinator_key_file: Annotated[
+        Path | None, typer.Option(help="The coordinator's private key file, to open sealed updates.")
+    ] = None,
     bundle: Annotated[Path | None, typer.Option(help="The task's bundle, for the shapes of its tensors.")] = None,
 ) -> None:
     """Show what a message says: who, what, from which version, how packed, and whether its signature holds.
@@ -108,7 +111,11 @@ def decode(
     Ends with code 1 where a check that could be made has failed.
     """
     from workbench.decode import Known, describe, message_bytes, parse_key  # noqa: PLC0415 - export does without numpy
-    from workbench.fleet_knowledge import known_to_coordinator, registered_devices  # noqa: PLC0415 - needs SQLAlchemy
+    from workbench.fleet_knowledge import (  # noqa: PLC0415 - needs SQLAlchemy
+        known_to_coordinator,
+        private_key,
+        registered_devices,
+    )
 
     known = known_to_coordinator(config) if config else Known()
     known = Known(
@@ -117,6 +124,7 @@ def decode(
         devices=registered_devices(database) if database else known.devices,
         coordinator=known.coordinator,
         tasks=[parse_description(_read(bundle / DESCRIPTION_FILE))] if bundle else known.tasks,
+        opener=private_key(coordinator_key_file) if coordinator_key_file else known.opener,
     )
     described = describe(message_bytes(sys.stdin.buffer.read() if file == "-" else _read(Path(file))), known)
     for label, words in described.lines:

@@ -13,7 +13,7 @@ from fleet_protocol.codec import inspect_update
 from fleet_protocol.codec.container import FORMAT, read_first_byte
 from fleet_protocol.envelope import Envelope, Kind, read_envelope
 from fleet_protocol.errors import ProtocolError
-from fleet_protocol.keys import VerifyKey, key_id, read_verify_key
+from fleet_protocol.keys import SigningKey, VerifyKey, key_id, read_verify_key
 from fleet_protocol.limits import MAX_UPDATE_BYTES
 from fleet_protocol.messages import (
     BlobChunk,
@@ -23,8 +23,10 @@ from fleet_protocol.messages import (
     Presence,
     Receipt,
     Update,
+    WeightsRequest,
     decode_payload,
 )
+from fleet_protocol.sealed_update import BOX_OVERHEAD_BYTES, SealedUpdate, read_update
 
 PAYLOADS: Final[Mapping[Kind, type[msgspec.Struct]]] = {
     Kind.ENROLMENT: Enrolment,
@@ -34,6 +36,8 @@ PAYLOADS: Final[Mapping[Kind, type[msgspec.Struct]]] = {
     Kind.BLOB_CHUNK: BlobChunk,
     Kind.UPDATE: Update,
     Kind.RECEIPT: Receipt,
+    Kind.WEIGHTS_REQUEST: WeightsRequest,
+    Kind.SEALED_UPDATE: SealedUpdate,
 }
 MAX_SHOWN_BYTES = 16
 
@@ -46,6 +50,8 @@ class Known:
     key: VerifyKey | None = None
     devices: Sequence[Device] = ()
     coordinator: VerifyKey | None = None
+    opener: SigningKey | None = None
+    """The coordinator's private key: it opens sealed updates."""
     tasks: Sequence[TaskDescription] = ()
 
     def task(self, name: str) -> TaskDescription | None:
@@ -89,7 +95,12 @@ def describe(data: bytes, known: Known) -> Described:
     readable = True
     try:
         payload = decode_payload(envelope.payload, PAYLOADS[header.kind])
-        lines += _fields(payload)
+        if isinstance(payload, SealedUpdate):
+            lines.append(("sealed", _sealing(payload, known.opener)))
+            if known.opener is not None:
+                payload = read_update(envelope, known.opener)
+        if not isinstance(payload, SealedUpdate):
+            lines += _fields(payload)
         if isinstance(payload, Update):
             lines += _packing(payload.packed, known.task(header.task))
     except ProtocolError as error:
@@ -115,6 +126,12 @@ def _fields(payload: msgspec.Struct) -> list[tuple[str, str]]:
     packed = fields.pop("packed", None)
     lines = [(name.replace("_", " "), _shown(value)) for name, value in fields.items()]
     return lines if packed is None else [*lines, ("packed", f"{len(packed)} bytes")]
+
+
+def _sealing(sealed: SealedUpdate, coordinator: SigningKey | None) -> str:
+    opened = "opened" if coordinator else "give --coordinator-key-file to open it"
+    size = f"{len(sealed.box)} bytes, of which {BOX_OVERHEAD_BYTES} are the box itself"
+    return f"{size}, for the coordinator key {_shown(sealed.recipient)}; {opened}"
 
 
 def _shown(value: object) -> str:

@@ -33,6 +33,14 @@ def files_for(engine: EngineName, task: TaskDescription) -> tuple[str, ...]:
     return (*engine_files(engine, task), BACKBONE_FILE) if task.backbone else engine_files(engine, task)
 
 
+class PackedFile(msgspec.Struct, frozen=True):
+    """Weights as they came: a difference from the file `base` (empty for none) to the one with this hash, in hex."""
+
+    base: str
+    difference: bytes
+    sha256: str
+
+
 class TrainingJob(msgspec.Struct, frozen=True):
     """One round, and what the process that runs it may use.
 
@@ -51,6 +59,8 @@ class TrainingJob(msgspec.Struct, frozen=True):
     threads: int
     nice: int
     memory_limit_mib: int
+    packed: PackedFile | None = None
+    """What to unpack into the file `weights` first."""
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress"):
@@ -91,7 +101,13 @@ class TrainingFailure(msgspec.Struct, frozen=True, tag="failure"):
     diverged: bool = False
 
 
-Verdict = TrainingResult | TrainingFailure
+class RebuildFailure(msgspec.Struct, frozen=True, tag="rebuild_failure"):
+    """Nothing was trained, as the packed weights could not be unpacked, in words: the whole weights will do."""
+
+    error: str
+
+
+Verdict = TrainingResult | TrainingFailure | RebuildFailure
 Message = Progress | Verdict
 _MESSAGES: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
 

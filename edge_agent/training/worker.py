@@ -23,6 +23,7 @@ from edge_agent.training.feedback import ErrorFeedback, recall
 from edge_agent.training.job import (
     Message,
     Progress,
+    RebuildFailure,
     TrainingFailure,
     TrainingJob,
     TrainingResult,
@@ -30,6 +31,7 @@ from edge_agent.training.job import (
     read_job,
     write_frame,
 )
+from edge_agent.training.rebuild import RebuildError, rebuild
 from edge_agent.training.sample_checks import UnfitSamplesError, check_samples
 from fleet_protocol.bundle import BACKBONE_FILE, TaskDescription
 from fleet_protocol.codec import decode_update, encode_update, read_weights
@@ -57,6 +59,7 @@ def run_round(job: TrainingJob, tell: Tell) -> TrainingResult:
     """Train, then compress what was learned together with what earlier updates left behind.
 
     Raises:
+        RebuildError: the weights came packed and can't be unpacked.
         RoundError: no usable samples, or the training diverged.
         UnfitSamplesError: some stored samples are not what the task takes.
         FeaturesError: the backbone's features can't be computed or kept.
@@ -66,6 +69,8 @@ def run_round(job: TrainingJob, tell: Tell) -> TrainingResult:
     task, steps, store = job.description, job.description.training.steps, Path(job.sample_store)
     files = {name: Path(path) for name, path in job.files.items()}
     tell(Progress("reading", 0, steps, float("nan")))
+    if job.packed is not None:
+        rebuild(job.packed, Path(job.weights), task.parameters)
     computed = compute_features(store, task, files[BACKBONE_FILE], job.threads) if task.backbone else 0
     samples = read_samples(store, task)
     weights = read_weights(Path(job.weights).read_bytes(), task.parameters)
@@ -152,6 +157,8 @@ def verdict_of(job: TrainingJob, tell: Tell) -> Verdict:
         return run_round(job, tell)
     except UnfitSamplesError as error:
         return TrainingFailure(str(error), unfit=error.unfit)
+    except RebuildError as error:
+        return RebuildFailure(str(error))
     except DivergedError as error:
         return TrainingFailure(str(error), diverged=True)
     except (RoundError, FeaturesError, EngineError, ConfigurationError, ProtocolError) as error:

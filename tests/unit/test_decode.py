@@ -17,6 +17,7 @@ from fleet_protocol.codec import encode_update
 from fleet_protocol.envelope import Kind, seal
 from fleet_protocol.keys import SigningKey, write_signing_key, write_verify_key
 from fleet_protocol.messages import Enrolment, Receipt, Update, encode_payload
+from fleet_protocol.sealed_update import seal_for
 from workbench import cli
 
 ROOT = Path(__file__).parents[2]
@@ -170,3 +171,23 @@ def test_every_vector_can_be_shown(decode):
         code, said = decode(bytes.fromhex(vector["hex"]), "--key", public, "--topic", vector["input"]["topic"])
         assert code == 0
         assert said["verified"].startswith("yes")
+
+
+def test_sealed_update_is_shown_as_such_and_opened_with_the_coordinator_key(decode, tmp_path):
+    coordinator, other = SigningKey(bytes([7]) * 32), SigningKey(bytes([8]) * 32)
+    payload = encode_payload(Update(16, 40, 0.75, bytes.fromhex("41010254803f40")))
+    sealed = seal(KEY, TOPIC, Kind.SEALED_UPDATE, seal_for(coordinator.verify_key, payload), sequence=5, task="digits")
+    code, said = decode(sealed, "--topic", TOPIC, "--key", PUBLIC)
+    assert code == 0
+    assert said["message"].startswith("sealed update, ")
+    assert said["sealed"].startswith(f"{len(payload) + 48} bytes, ")
+    assert "--coordinator-key-file" in said["sealed"]
+    assert "samples" not in said
+    for key, readable in ((coordinator, True), (other, False)):
+        file = tmp_path / "coordinator.key"
+        file.touch(mode=0o600)
+        file.write_text(write_signing_key(key))
+        code, said = decode(sealed, "--coordinator-key-file", file)
+        assert code == (0 if readable else 1)
+        assert (said.get("samples") == "16") == readable
+        assert ("wrong_recipient" in said.get("payload", "")) != readable

@@ -117,10 +117,12 @@ def test_replay_of_the_journal_gives_every_version_bit_for_bit(tmp_path) -> None
             bench.restart()
         bench.coordinator.make_versions()
     description, versions = bundle.description, list(bench.journal.versions(TASK))
-    updates = [row.buffered(description.shapes) for row in bench.journal.updates(TASK)]
+    updates = [row.buffered(description.shapes, None) for row in bench.journal.updates(TASK)]
     replayed = list(replay(versions[0].state(description.parameters, {}), updates, plan))
     assert len(replayed) == 5
-    assert versions[1:] == [version_of(description, number, state) for number, state in enumerate(replayed, 1)]
+    assert versions[1:] == [
+        version_of(description, number, state, bundle.grid()) for number, state in enumerate(replayed, 1)
+    ]
 
 
 @pytest.mark.parametrize("strategy", ["ca2fl", "ef21"])

@@ -75,6 +75,7 @@ def bundle_files(recipe: Recipe, ort_training: Path | None = None) -> dict[str, 
         training=recipe.task.training,
         update=recipe.task.update,
         aggregation=recipe.task.aggregation,
+        downlink=recipe.task.downlink,
         files={name: blob_hash(content) for name, content in files.items()},
         backbone=BackboneSchema(halves.feature_shape) if halves else None,
     )

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from fleet_protocol.bundle import (
     AggregationPlan,
+    DownlinkPlan,
     InputSchema,
     LabelKind,
     LabelSchema,
@@ -61,6 +62,7 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     training: TrainingPlan
     update: UpdatePlan
     aggregation: AggregationPlan
+    downlink: DownlinkPlan = DownlinkPlan()
     loss: str = ""
     loss_settings: LossSettings = LossSettings()
     batch_norm: Literal["train", "frozen"] = "train"

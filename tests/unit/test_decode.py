@@ -175,7 +175,7 @@ def test_every_vector_can_be_shown(decode):
 
 def test_sealed_update_is_shown_as_such_and_opened_with_the_coordinator_key(decode, tmp_path):
     coordinator, other = SigningKey(bytes([7]) * 32), SigningKey(bytes([8]) * 32)
-    payload = encode_payload(Update(16, 40, 0.75, bytes.fromhex("41010254803f40")))
+    payload = encode_payload(Update(16, 40, 0.75, bytes.fromhex("69012aa0803f")))
     sealed = seal(KEY, TOPIC, Kind.SEALED_UPDATE, seal_for(coordinator.verify_key, payload), sequence=5, task="digits")
     code, said = decode(sealed, "--topic", TOPIC, "--key", PUBLIC)
     assert code == 0

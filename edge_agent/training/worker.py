@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from edge_agent.sample_store import fitting
+from edge_agent.training.compression import pack, remember
 from edge_agent.training.engine import Rates, Samples, plan_batches
-from edge_agent.training.feedback import ErrorFeedback, recall
 from edge_agent.training.job import (
     TrainingFailure,
     TrainingJob,
@@ -21,12 +21,9 @@ from edge_agent.training.job import (
 )
 from edge_agent.training.onnx_step import OnnxStepEngine
 from fleet_protocol.bundle import TaskDescription
-from fleet_protocol.codec import decode_update, encode_update, read_weights
+from fleet_protocol.codec import read_weights
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.limits import MIB
-
-ENCODING_STREAM = 1
-"""Keeps the random numbers of the encoder apart from those that pick the batches."""
 
 
 class RoundError(Exception):
@@ -46,22 +43,16 @@ def run_round(job: TrainingJob) -> TrainingResult:
     plan = plan_batches(len(samples.labels), task.training.steps, task.training.batch_size, job.seed)
     engine = OnnxStepEngine(Path(job.train_graph), job.threads)
     trained, losses = engine.train(weights, samples, plan, Rates.planned(task.training))
-    memory = remember(job)
+    memory = remember(task, job.residual, job.returned)
     total = memory.offer(trained - weights)
     if not (np.isfinite(losses).all() and np.isfinite(total).all()):
         raise RoundError(
             f"training diverged at step {int(np.argmin(np.isfinite(losses)))} of {losses.size} (learning rate"
             f" {task.training.learning_rate:g}, inputs {samples.inputs.min():g} to {samples.inputs.max():g})"
         )
-    encoded = encode_update(
-        total,
-        task.shapes,
-        task.update,
-        np.random.default_rng((job.seed, ENCODING_STREAM)),
-    )
-    memory.take(encoded.sent)
+    packed = pack(total, memory, task, job.seed)
     return TrainingResult(
-        packed=encoded.packed,
+        packed=packed,
         residual=memory.state(),
         samples=len(samples.labels),
         steps=task.training.steps,
@@ -89,15 +80,6 @@ def read_samples(path: Path, task: TaskDescription) -> Samples:
         return Samples(inputs, np.array([row[2] for row in rows], np.int64), rows[-1][0])
     labels = np.frombuffer(b"".join(row[2] for row in rows), np.float32).reshape(len(rows), task.label.outputs)
     return Samples(inputs, labels, rows[-1][0])
-
-
-def remember(job: TrainingJob) -> ErrorFeedback:
-    """The memory of earlier rounds, with rejected updates given back to it."""
-    task = job.description
-    memory = recall(task.update, job.residual, task.parameter_count)
-    for packed in job.returned:
-        memory.give_back(decode_update(packed, task.shapes))
-    return memory
 
 
 def confine(job: TrainingJob) -> None:

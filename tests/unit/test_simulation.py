@@ -108,6 +108,14 @@ def test_a_fixed_number_of_devices_train_at_any_time():
     assert summary.bytes_down["manifest"] < summary.updates * 6 * 300
 
 
+def test_a_synchronous_round_waits_for_its_slowest_device():
+    members = fleet(9, start_seconds=10.0, latency_ms=0.0) + fleet(1, start_seconds=500.0, latency_ms=0.0)
+    options = Options(seed=1, seconds=10 * 520.0, concurrent=10, synchronous=True)
+    summary = simulation(members, options, buffer_size=10).run().summary
+    assert (summary.versions, summary.updates) == (10, 100)
+    assert summary.staleness == {0: 100}
+
+
 def test_the_same_seed_gives_the_same_history_and_another_one_another():
     members = draw_fleet([read_profile("pi-4"), read_profile("pi-zero-2w")], 12, seed=4)
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 
@@ -34,6 +35,18 @@ REQUEST = encode_payload(BlobRequest(bytes(32), []))
 """A request for all chunks of a blob, as long as any other."""
 
 
+class Wakes(Protocol):
+    """Why agents wake: whoever implements it calls `trigger` on those that are `available`."""
+
+    def idle(self, agent: "SimulatedAgent") -> None:
+        """`agent` has started, has come to the end of a round, or was refused one a while ago."""
+        ...
+
+    def settled(self, agent: "SimulatedAgent") -> None:
+        """The last update of `agent` that was waiting has its receipt."""
+        ...
+
+
 @dataclass(slots=True)
 class _Waiting:
     """An update that waits for its receipt."""
@@ -43,14 +56,13 @@ class _Waiting:
 
 
 class SimulatedAgent:
-    """Device `number` of the fleet. `idle` is called whenever it could start another round."""
+    """Device `number` of the fleet; `wakes` decides when it starts a round."""
 
     __slots__ = (
         "_around",
         "_enrolled",
         "_held",
         "_identity",
-        "_idle",
         "_life",
         "_lifecycle",
         "_member",
@@ -59,6 +71,7 @@ class SimulatedAgent:
         "_returned",
         "_rounds",
         "_sequence",
+        "_wakes",
         "connected",
         "new_samples",
         "number",
@@ -71,13 +84,13 @@ class SimulatedAgent:
         member: FleetMember,
         identity: Identity,
         around: Surroundings,
-        idle: "Callable[[SimulatedAgent], None]",
+        wakes: Wakes,
     ) -> None:
         self.number = number
         self.connected = False
         self.stored_samples = 0
         self.new_samples = 0
-        self._member, self._identity, self._around, self._idle = member, identity, around, idle
+        self._member, self._identity, self._around, self._wakes = member, identity, around, wakes
         self._lifecycle = Lifecycle()
         self._life = 0
         self._on = False
@@ -123,7 +136,7 @@ class SimulatedAgent:
             self.later(min(closing, crash), partial(self._power_off, crashed=crash < closing))
         if self._outbox or self._around.always_connected:
             self.connect()
-        self._idle(self)
+        self._wakes.idle(self)
 
     def connect(self) -> None:
         """Join the broker: who this is, what is current, and whatever still waits for its receipt."""
@@ -154,7 +167,7 @@ class SimulatedAgent:
         if refusal(self._member.guards, Readings(self.stored_samples, len(self._outbox), None, None, None)):
             self._lifecycle.advance(Event.GUARD_REFUSED)
             self._around.ledger.guard_refusals += 1
-            self.later(self._member.guards.recheck_seconds, partial(self._idle, self))
+            self.later(self._member.guards.recheck_seconds, partial(self._wakes.idle, self))
             return
         self._lifecycle.advance(Event.GUARDS_AGREED)
         self.connect()
@@ -175,6 +188,8 @@ class SimulatedAgent:
             del self._outbox[payload.digest]
         elif REMEDIES.get(Reason(payload.reason), Remedy.RETURN_TO_RESIDUAL) is Remedy.RETURN_TO_RESIDUAL:
             self._returned.append(self._outbox.pop(payload.digest).packed)
+        if waiting is not None and not self._outbox:
+            self._wakes.settled(self)
         if not self._outbox and self._lifecycle.state is State.SLEEPING and not self._around.always_connected:
             self.disconnect()
 
@@ -195,7 +210,7 @@ class SimulatedAgent:
         total = memory.offer(trained - version.weights)
         if not (np.isfinite(losses).all() and np.isfinite(total).all()):
             self._lose_round(Event.ROUND_FAILED)
-            self.later(self._member.guards.recheck_seconds, partial(self._idle, self))
+            self.later(self._member.guards.recheck_seconds, partial(self._wakes.idle, self))
             return
         packed = pack(total, memory, task, self._rounds)
         result = TrainingResult(packed, b"", len(samples.labels), task.training.steps, 0, float(losses.mean()))
@@ -208,7 +223,7 @@ class SimulatedAgent:
         self._outbox[digest] = _Waiting(packed, envelope)
         self._lifecycle.advance(Event.ROUND_SPOOLED)
         self._deliver(digest)
-        self._idle(self)
+        self._wakes.idle(self)
 
     def _deliver(self, digest: bytes, patience: float = FIRST_RECEIPT_SECONDS) -> None:
         """Send an update, and again while no receipt comes."""

@@ -7,13 +7,18 @@ import msgspec
 
 
 class Point(msgspec.Struct, frozen=True):
-    """The fleet at one moment. `score` is of the model to use: accuracy, or what the engine of the workload has."""
+    """The fleet at one moment.
+
+    `first_bytes`: what devices are sent once, bundles and first weights. `score` is of the model to use: accuracy, or
+    what the engine of the workload has.
+    """
 
     virtual_seconds: float
     version: int
     updates: int
     uplink_bytes: int
     total_bytes: int
+    first_bytes: int
     score: float
 
 
@@ -56,10 +61,15 @@ class Ledger:
     guard_refusals: int = 0
 
     @property
+    def first_bytes(self) -> int:
+        """What a device is sent once."""
+        return self.down["bundle"] + self.down["first weights"]
+
+    @property
     def total_bytes(self) -> int:
         """Everything, both ways."""
         return self.up.total() + self.down.total()
 
     def point(self, now: float, version: int, score: float) -> Point:
         """Where the fleet is."""
-        return Point(now, version, self.updates, self.up["update"], self.total_bytes, score)
+        return Point(now, version, self.updates, self.up["update"], self.total_bytes, self.first_bytes, score)

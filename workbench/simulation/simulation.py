@@ -12,13 +12,13 @@ from edge_agent.configuration import TriggerSettings
 from edge_agent.identity import Identity
 from edge_agent.training.feedback import recall
 from fleet_protocol.keys import SigningKey, write_verify_key
-from workbench.simulation.agent import SimulatedAgent
+from workbench.simulation.agent import SimulatedAgent, Wakes
 from workbench.simulation.conditions import FleetMember
 from workbench.simulation.downlink import Downlink, GridDifferences, WholeWeights
 from workbench.simulation.ledger import Point, Summary
 from workbench.simulation.residuals import Residuals
 from workbench.simulation.surroundings import Surroundings
-from workbench.simulation.wakes import ConcurrentWakes, SampleWakes
+from workbench.simulation.wakes import ConcurrentWakes, RoundWakes, SampleWakes
 from workbench.simulation.workload import Workload
 
 FLEET, SHARD = "simulated", "0"
@@ -30,7 +30,8 @@ EVENT_STREAM = 2
 class Options:
     """How to simulate.
 
-    `concurrent`: so many devices train at any time, else each wakes on its own samples. The run ends after `seconds`
+    `concurrent`: so many devices train at any time, or together in rounds if `synchronous`; else each wakes on its own
+    samples. The run ends after `seconds`
     of virtual time, or `updates` accepted ones, or where the score is at least `target` if `stop_at_target`. The score
     is taken after every `score_every` updates. `difference_bits`: see `GridDifferences`, else whole weights travel.
     """
@@ -42,6 +43,7 @@ class Options:
     stop_at_target: bool = False
     score_every: int = 10
     concurrent: int | None = None
+    synchronous: bool = False
     difference_bits: int | None = None
     memory_mib: int = 1024
 
@@ -79,12 +81,14 @@ class Simulation:
             always_connected=options.concurrent is None,
             accepted=self._score_now_and_then,
         )
-        concurrent = options.concurrent and ConcurrentWakes(options.concurrent, generator)
-        self._concurrent = concurrent or None
-        wakes = concurrent or SampleWakes(TriggerSettings(), generator)
+        wakes: Wakes = SampleWakes(TriggerSettings(), generator)
+        self._concurrent: ConcurrentWakes | None = None
+        if options.concurrent is not None:
+            kind = RoundWakes if options.synchronous else ConcurrentWakes
+            wakes = self._concurrent = kind(options.concurrent, generator)
         pinned = write_verify_key(key.verify_key)
         self._agents = [
-            SimulatedAgent(number, member, _identity(options.seed, number, pinned), self._around, wakes.idle)
+            SimulatedAgent(number, member, _identity(options.seed, number, pinned), self._around, wakes)
             for number, member in enumerate(fleet)
         ]
 

@@ -97,7 +97,7 @@ class Surroundings:
         weights = self._sealed(self._difference_bytes(held))
         if weights:
             self.ledger.up["request"] += request_bytes
-            self.ledger.down["weights"] += weights
+            self.ledger.down["first weights" if held is None else "weights"] += weights
         return bundle + weights
 
     def _arrive(self, message: Message, conditions: Conditions, receive: Callable[[bytes], None]) -> None:

@@ -1,21 +1,12 @@
 """Why simulated agents wake: samples arrive, or the experiment keeps a number of them training."""
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 
 from edge_agent.configuration import TriggerSettings
 from workbench.simulation.agent import SimulatedAgent
 from workbench.simulation.conditions import HOUR_SECONDS
-
-
-class Wakes(Protocol):
-    """Triggers agents that are available."""
-
-    def idle(self, agent: SimulatedAgent) -> None:
-        """`agent` has started, or has come to the end of a round."""
-        ...
 
 
 class SampleWakes:
@@ -34,6 +25,9 @@ class SampleWakes:
             return
         hours = self._generator.gamma(self._trigger.new_samples) / agent.member.conditions.samples_per_hour
         agent.later(hours * HOUR_SECONDS, lambda: self._arrive(agent))
+
+    def settled(self, agent: SimulatedAgent) -> None:
+        """See `Wakes`: a receipt wakes nobody."""
 
     def _arrive(self, agent: SimulatedAgent) -> None:
         agent.new_samples += self._trigger.new_samples
@@ -65,6 +59,9 @@ class ConcurrentWakes:
         self._training.discard(agent.number)
         self._fill()
 
+    def settled(self, agent: SimulatedAgent) -> None:
+        """See `Wakes`: nobody waits for a receipt."""
+
     def _fill(self) -> None:
         while len(self._training) < self._count:
             ready = [agent for agent in self._agents if agent.available and agent.number not in self._training]
@@ -73,3 +70,20 @@ class ConcurrentWakes:
             chosen = ready[self._generator.integers(len(ready))]
             self._training.add(chosen.number)
             chosen.trigger()
+
+
+class RoundWakes(ConcurrentWakes):
+    """As in synchronous federated averaging (McMahan et al. 2017): `count` devices start together, drawn evenly, and
+    the next ones when all of them have their receipts, however slow the slowest is.
+    """
+
+    def idle(self, agent: SimulatedAgent) -> None:
+        """See `Wakes`."""
+        if not agent.updates_waiting:
+            self.settled(agent)
+
+    def settled(self, agent: SimulatedAgent) -> None:
+        """See `Wakes`."""
+        self._training.discard(agent.number)
+        if not self._training:
+            self._fill()

@@ -23,9 +23,9 @@ from fleet_protocol.bundle import AggregationPlan, UpdatePlan
 from workbench.simulation.ledger import Point
 from workbench.simulation.simulation import Result
 
-SEEDS = (0, 1, 2)
+SEEDS: tuple[int, ...] = (0, 1, 2)
 GRID = Grid(client_learning_rate=(0.2, 0.4), server_learning_rate=(1.0, 2.0), server_momentum=(0.0, 0.3))
-TUNING_UPDATES, UPDATES = 500, 700
+TUNING_UPDATES, UPDATES = 450, 1000
 MAX_STALENESS = 1000
 
 DENSE_FEDBUFF = Contender(DENSE, AggregationPlan(buffer_size=10, max_staleness=MAX_STALENESS))
@@ -34,7 +34,7 @@ DENSE_FEDBUFF = Contender(DENSE, AggregationPlan(buffer_size=10, max_staleness=M
 DEFAULT = Contender(
     UpdatePlan(keep_fraction=0.01),
     AggregationPlan(buffer_size=10, max_staleness=MAX_STALENESS, averaged_versions=5),
-    difference_bits=5,
+    difference_bits=6,
 )
 
 
@@ -84,7 +84,7 @@ def report(races: list[Race], rates: dict[str, Rates], wall_seconds: float) -> d
     """The keys of the last line: means over the seeds, and ratios of means."""
 
     def mean(contender: str, key: str) -> float:
-        return statistics.mean(getattr(getattr(race, contender), key) for race in races)
+        return float(statistics.mean(getattr(getattr(race, contender), key) for race in races))
 
     def ratio(key: str) -> float:
         return round(mean("dense", key) / mean("sparse", key), 1)
@@ -117,7 +117,7 @@ def main() -> None:
     arguments = parser.parse_args()
     started = time.monotonic()
     with prepared_arena(arguments.data_dir) as arena:
-        rates, seeds = QUICK_RATES, SEEDS[:1]
+        rates, seeds = dict(QUICK_RATES), SEEDS[:1]
         if not arguments.quick:
             contenders = {"dense": DENSE_FEDBUFF, "default": DEFAULT}
             rates = {name: arena.tune(contender, GRID, TUNING_UPDATES) for name, contender in contenders.items()}

@@ -20,7 +20,7 @@ def dirichlet_parts(
     Raises:
         ConfigurationError: so many devices that no split gives each enough samples.
     """
-    for _ in range(SPLIT_ATTEMPTS):
+    for _ in range(SPLIT_ATTEMPTS if devices * fewest <= len(labels) else 0):
         parts = _draw(labels, devices, generator)
         if min(map(len, parts)) >= fewest:
             return parts

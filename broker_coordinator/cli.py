@@ -44,8 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> None:
     configuration = load_configuration(options.config)
     fleet, shard = configuration.fleet, configuration.shard
-    policy = AdmissionPolicy(fleet, shard, configuration.enrolment == "open", configuration.maximum_devices)
-    speaker = Speaker(_read_key(configuration.key_file), fleet, shard)
+    key = _read_key(configuration.key_file)
+    policy = AdmissionPolicy(fleet, shard, configuration.enrolment == "open", configuration.maximum_devices, key)
+    speaker = Speaker(key, fleet, shard)
     bundles = [load_bundle(task.bundle) for task in configuration.tasks]
     journal = Journal.open(configuration.database)
     link = MqttLink(configuration.broker, fleet, shard, Coordinator(journal, bundles, speaker, policy))

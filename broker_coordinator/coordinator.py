@@ -9,17 +9,28 @@ from collections import ChainMap, deque
 from collections.abc import Sequence
 
 from broker_coordinator.admission import AdmissionPolicy, admit, apply
-from broker_coordinator.blob_publisher import BlobPublisher
+from broker_coordinator.blob_publisher import BlobPublisher, Wanted
 from broker_coordinator.bundle_store import Bundle, BundleStore, chunk_count
 from broker_coordinator.database import JournalUnavailableError
-from broker_coordinator.decisions import Accepted, BlobRequested, Decision, Enrolled, Message, Refused, Repeated
+from broker_coordinator.decisions import (
+    Accepted,
+    BlobRequested,
+    Decision,
+    Enrolled,
+    Message,
+    Refused,
+    Repeated,
+    WeightsRequested,
+)
 from broker_coordinator.device_registry import DeviceRegistry
 from broker_coordinator.journal import Journal, JournalEntry
 from broker_coordinator.knowledge import DeviceState, Knowledge
 from broker_coordinator.log_line import log_line
+from broker_coordinator.packed_versions import PackedVersions
 from broker_coordinator.publications import Publication, Speaker
 from broker_coordinator.rate_limit import RateLimit
 from broker_coordinator.served_task import ServedTask, WaitingUpdate, version_zero
+from broker_coordinator.strategies import remember
 from fleet_protocol.errors import ConfigurationError, Reason
 
 UNVERIFIED_RECEIPT_INTERVAL_SECONDS = 5.0
@@ -49,6 +60,7 @@ class Coordinator:
         self._speaker = speaker
         self._policy = policy
         self._store = BundleStore(self._bundles, journal.weights_named)
+        self._packed = PackedVersions(self._bundles, journal.weights_of)
         self._blob_publisher = BlobPublisher()
         self._unverified_receipts = RateLimit(UNVERIFIED_RECEIPT_INTERVAL_SECONDS, MAX_UNVERIFIED_RECEIPTS_PER_INTERVAL)
         self._logged_refusals = RateLimit(REFUSAL_LOG_INTERVAL_SECONDS, len(Reason))
@@ -100,16 +112,16 @@ class Coordinator:
         self._unannounced.update(dict.fromkeys(self._tasks))
 
     def publications(self, limit: int, now: float) -> list[Publication]:
-        """Take at most `limit` messages that are to be published now: receipts, then manifests, then blob chunks."""
+        """Take at most `limit` messages that are to be published now: receipts, then manifests, then chunks."""
         taken: list[Publication] = []
         while self._outbox and len(taken) < limit:
             taken.append(self._outbox.popleft())
         while self._unannounced and len(taken) < limit:
             name = self._unannounced.popitem()[0]
             taken.append(self._speaker.manifest(name, self._tasks[name].manifest()))
-        for name, number in self._blob_publisher.take(limit - len(taken), now):
-            if blob := self._find_blob(name):
-                taken.append(self._speaker.chunk(name, blob, number))
+        for wanted, number in self._blob_publisher.take(limit - len(taken), now):
+            if content := self._find(wanted):
+                taken.append(self._speaker.chunk(wanted, content, number))
         return taken
 
     def next_publication_due(self) -> float | None:
@@ -134,12 +146,16 @@ class Coordinator:
             name, shapes = bundle.description.task, bundle.description.shapes
             newest = self._journal.newest_version(name)
             assert newest is not None  # noqa: S101 - _add_new_tasks has seen to it
-            remembered = {
-                row.device: row.buffered(bundle.description.shapes) for row in self._journal.newest_held_updates(name)
-            }
-            task = ServedTask(bundle, newest, newest.state(bundle.description.parameters, remembered))
+            plan = bundle.description.aggregation
+            held = (
+                self._journal.held_updates(name) if plan.strategy == "ef21" else self._journal.newest_held_updates(name)
+            )
+            updates = (row.buffered(shapes, self._policy.key) for row in held)
+            remembered = remember({}, updates, bundle.description.parameter_count, plan)
+            task = ServedTask(bundle, newest, newest.state(bundle.description.parameters, remembered), bundle.grid())
             task.waiting.extend(
-                WaitingUpdate(row.position, row.buffered(shapes)) for row in self._journal.waiting_updates(name)
+                WaitingUpdate(row.position, row.buffered(shapes, self._policy.key))
+                for row in self._journal.waiting_updates(name)
             )
             self._tasks[name] = task
         self._last_position = self._journal.last_position()
@@ -183,7 +199,7 @@ class Coordinator:
                 entry.rejections[reason, device if device and verified else ""] += 1
                 if burned is not None:
                     entry.refused.append(decision)
-            case BlobRequested(device, blob) if self._find_blob(blob) is None:
+            case BlobRequested(device, wanted) | WeightsRequested(device, wanted) if self._find(wanted) is None:
                 entry.rejections[Reason.WRONG_HASH, device.name] += 1
 
     def _answer(self, decision: Decision, now: float) -> None:
@@ -198,10 +214,11 @@ class Coordinator:
                 self._send_receipt(
                     device.name, digest, Reason.UNKNOWN_KEY, f"{device.name} is recorded and awaits approval"
                 )
-            case BlobRequested(_, name, chunks) if (blob := self._find_blob(name)) is not None:
-                every = range(chunk_count(blob))
-                wanted = [number for number in chunks if number in every] if chunks else every
-                self._blob_publisher.request(name, wanted, now)
+            case BlobRequested(_, wanted, chunks) | WeightsRequested(_, wanted, chunks):
+                if (content := self._find(wanted)) is not None:
+                    every = range(chunk_count(content))
+                    known = [number for number in chunks if number in every] if chunks else every
+                    self._blob_publisher.request(wanted, known, now)
             case Refused():
                 self._answer_refused(decision, now)
 
@@ -227,8 +244,8 @@ class Coordinator:
             )
         )
 
-    def _find_blob(self, name: str) -> bytes | None:
+    def _find(self, wanted: Wanted) -> bytes | None:
         try:
-            return self._store.blob(name)
+            return self._store.blob(wanted) if isinstance(wanted, str) else self._packed.find(wanted)
         except JournalUnavailableError:
             return None  # whoever needs it asks again

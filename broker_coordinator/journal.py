@@ -127,6 +127,7 @@ def _version_row(version: Version) -> dict[str, Any]:
         "weights": version.weights,
         "weights_hash": version.weights_hash,
         "velocity": version.velocity,
+        "unrounded": version.unrounded,
     }
 
 

@@ -53,6 +53,11 @@ class JournalReader:
         query = select(updates).where(updates.c.task == task, updates.c.version.is_(None))
         yield from self._read_updates(query.order_by(updates.c.position))
 
+    def held_updates(self, task: str) -> Iterator[JournalledUpdate]:
+        """Those of `task` that a version holds."""
+        query = select(updates).where(updates.c.task == task, updates.c.version.is_not(None))
+        yield from self._read_updates(query.order_by(updates.c.position))
+
     def newest_held_updates(self, task: str) -> Iterator[JournalledUpdate]:
         """Per device, the newest of its updates that a version holds."""
         newest = (
@@ -86,6 +91,12 @@ class JournalReader:
         """The safetensors file with this SHA-256."""
         with reading(self.engine) as connection:
             return connection.scalar(select(versions.c.weights).where(versions.c.weights_hash == weights_hash))
+
+    def weights_of(self, task: str, number: int) -> bytes | None:
+        """The safetensors file of a version."""
+        query = select(versions.c.weights).where(versions.c.task == task, versions.c.number == number)
+        with reading(self.engine) as connection:
+            return connection.scalar(query)
 
     def rejection_counts(self) -> dict[tuple[Reason, str], int]:
         """How many messages were refused, by reason and device; no device where the signature did not prove one."""
@@ -128,5 +139,5 @@ class JournalReader:
                 yield JournalledUpdate(**row._mapping)
 
 
-def _version(row: Row[tuple[str, int, bytes, str, bytes]]) -> Version:
+def _version(row: Row[tuple[str, int, bytes, str, bytes, bytes]]) -> Version:
     return Version(**row._mapping)

@@ -61,6 +61,7 @@ versions = Table(
     Column("weights", LargeBinary, nullable=False, comment="safetensors"),
     Column("weights_hash", String(64), nullable=False, index=True),
     Column("velocity", LargeBinary, nullable=False, comment="float32, little endian, as long as the flat weights"),
+    Column("unrounded", LargeBinary, nullable=False, comment="likewise; empty where `weights` are not rounded"),
 )
 
 updates = Table(

@@ -213,7 +213,9 @@ class SimulatedAgent:
             self.later(self._member.guards.recheck_seconds, partial(self._wakes.idle, self))
             return
         packed = pack(total, memory, task, self._rounds)
-        result = TrainingResult(packed, b"", len(samples.labels), task.training.steps, 0, float(losses.mean()))
+        result = TrainingResult(
+            packed, b"", len(samples.labels), task.training.steps, 0, float(losses.mean()), life=memory.life
+        )
         self._around.residuals.put(self.number, memory.state())
         self._returned.clear()
         self._rounds += 1

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from edge_agent.training.engine import BatchPlan, Rates, Samples, TrainingEngine
+from edge_agent.training.engine import BatchPlan, Rates, Samples, TrainingEngine, Watch, unwatched
 from edge_agent.training.onnx_step import OnnxStepEngine
 from fleet_protocol.bundle import EVALUATE_FILE, TRAIN_FILE
 from fleet_protocol.codec.sparse import FloatVector
@@ -33,14 +33,15 @@ class QuadraticEngine:
     """
 
     def train(
-        self, weights: FloatVector, samples: Samples, plan: BatchPlan, rates: Rates
+        self, weights: FloatVector, samples: Samples, plan: BatchPlan, rates: Rates, watch: Watch = unwatched
     ) -> tuple[FloatVector, FloatVector]:
-        """See `TrainingEngine.train`; the loss is per weight."""
+        """See `TrainingEngine.train`; the loss is per weight, and `watch` is told once."""
         steps, optimum = len(plan.rows), samples.inputs[0]
         shrinking = np.float32(1 - rates.learning_rate) ** np.arange(steps + 1, dtype=np.float32)
         distance = weights - optimum
-        losses = np.float32(0.5) * np.mean(np.square(distance)) * np.square(shrinking[:-1])
-        return optimum + shrinking[-1] * distance, losses.astype(np.float32)
+        losses: FloatVector = np.float32(0.5) * np.mean(np.square(distance)) * np.square(shrinking[:-1])
+        watch(steps, losses)
+        return optimum + shrinking[-1] * distance, losses
 
 
 def synthetic_workload(initial: FloatVector, seed: int) -> Workload:

@@ -81,17 +81,19 @@ def _until_target(result: Result, plain_update_bytes: int | None = None) -> Run:
 
 
 def report(races: list[Race], rates: dict[str, Rates], wall_seconds: float) -> dict[str, object]:
-    """The keys of the last line: means over the seeds, and ratios of means."""
+    """The keys of the last line: means over the seeds, and ratios of means; none where a run missed the target."""
 
     def mean(contender: str, key: str) -> float:
         return float(statistics.mean(getattr(getattr(race, contender), key) for race in races))
 
-    def ratio(key: str) -> float:
-        return round(mean("dense", key) / mean("sparse", key), 1)
+    all_reached = all(race.dense.reached and race.sparse.reached for race in races)
+
+    def ratio(key: str) -> float | None:
+        return None if not all_reached else round(mean("dense", key) / mean("sparse", key), 1)
 
     return {
         "target_accuracy": TARGET_ACCURACY,
-        "all_reached": all(race.dense.reached and race.sparse.reached for race in races),
+        "all_reached": all_reached,
         "dense_uplink_bytes": round(mean("dense", "uplink_bytes")),
         "uplink_bytes": round(mean("sparse", "uplink_bytes")),
         "uplink_ratio": ratio("uplink_bytes"),

@@ -4,6 +4,7 @@ import gzip
 import json
 import struct
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -61,6 +62,10 @@ def test_a_race_counts_dense_updates_as_plain_float32(arena, monkeypatch):
     assert raced.dense.uplink_bytes == raced.dense.updates * arena.plain_update_bytes
     assert 203_560 < arena.plain_update_bytes < 203_560 + 160
     assert raced.sparse.uplink_bytes < raced.sparse.updates * 1000
+    missed = msgspec.structs.replace(raced, sparse=msgspec.structs.replace(raced.sparse, reached=False))
+    assert bytes_to_accuracy.report([missed], rates, 1.0)["uplink_ratio"] is None
+    ended = {name: msgspec.structs.replace(getattr(raced, name), reached=True) for name in ("dense", "sparse")}
+    raced = msgspec.structs.replace(raced, **ended)
     told = json.loads(json.dumps(bytes_to_accuracy.report([raced], rates, 1.0)))
     assert told["uplink_ratio"] == round(told["dense_uplink_bytes"] / told["uplink_bytes"], 1)
     assert {"total_ratio", "accuracy", "dense_accuracy", "grid", "chosen"} <= told.keys()

@@ -18,6 +18,7 @@ demo: $(VENV)/.demo ## watch a fleet learn, in under a minute
 
 test: $(VENV)/.test $(ORT_VENV)/.ready system-packages check ## everything that CI runs
 	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest tests/export --numprocesses 2 --dist loadfile
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .

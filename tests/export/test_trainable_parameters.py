@@ -154,7 +154,7 @@ def test_per_sample_gradients_leave_frozen_parameters_alone():
     recipe = make_recipe(module, shape, rates=clip)
     recipe = replace(recipe, task=msgspec.structs.replace(recipe.task, trainable=("2.*",)))
     before = initial_weights(recipe)
-    one = np.array([[3]]), np.ones((1, 1), np.float32)
+    one = np.array([[3] + [0] * 7]), np.array([[1] + [0] * 7], np.float32)
     trained, _ = run_training(export(recipe, per_sample=True), recipe, clip, *one)
     assert before.size == 6 * 4 + 4
     np.testing.assert_allclose(np.linalg.norm(trained - before), 0.05, rtol=TOLERANCE)

@@ -10,6 +10,8 @@ from torch.nn import functional
 
 from fleet_protocol.bundle import LabelSchema
 from fleet_protocol.errors import ConfigurationError
+from tests.export.test_layers import Tokens
+from tests.export.test_sequences import LastStep, SelfAttention
 from tests.support.training import (
     BATCH,
     LAST_BATCH,
@@ -26,8 +28,6 @@ from tests.support.training import (
     train_with_torch,
     with_head,
 )
-from tests.system.test_exported_layers import Tokens
-from tests.system.test_exported_sequences import LastStep, SelfAttention
 from workbench.export.losses import BALANCE, LossSettings
 from workbench.export.recipe import Recipe
 from workbench.export.unexportable import explained

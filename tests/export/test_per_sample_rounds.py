@@ -16,7 +16,7 @@ from edge_agent.training.worker import read_samples
 from fleet_protocol.bundle import DESCRIPTION_FILE, TRAIN_FILE, TRAIN_PER_SAMPLE_FILE, WEIGHTS_FILE, blob_hash
 from fleet_protocol.codec import decode_update, read_weights
 from fleet_protocol.messages import Manifest
-from tests.system.test_export import DIGITS, write_recipe
+from tests.export.test_export import DIGITS, write_recipe
 from tests.unit.test_version_follower import Device
 from workbench.export.bundle_writer import export_bundle
 

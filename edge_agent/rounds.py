@@ -194,7 +194,7 @@ class Rounds:
     def _hear_progress(self, task: str, progress: Progress) -> None:
         self._progress = progress
         log.debug(
-            "event=training task=%s phase=%s step=%d steps=%d loss=%.4f",
+            "event=training task=%s phase=%s step=%d steps=%d loss=%s",
             task,
             progress.phase,
             progress.steps_done,

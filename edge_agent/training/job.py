@@ -64,12 +64,13 @@ class TrainingJob(msgspec.Struct, frozen=True):
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress"):
-    """How far a round has come; `loss` is the mean over the `steps_done` so far, NaN before the first."""
+    """How far a round has come; `loss` is the mean over the `steps_done` so far, None before the first and where it is not
+    finite."""
 
     phase: Literal["reading", "training", "compressing"]
     steps_done: int
     steps: int
-    loss: float
+    loss: float | None
 
 
 class TrainingResult(msgspec.Struct, frozen=True, tag="result"):

@@ -4,6 +4,7 @@ Its memory goes with it. So does its life with the agent's: a worker whose paren
 """
 
 import ctypes
+import math
 import os
 import resource
 import signal
@@ -66,7 +67,7 @@ def run_round(job: TrainingJob, tell: Tell) -> TrainingResult:
     """
     task, steps, store = job.description, job.description.training.steps, Path(job.sample_store)
     files = {name: Path(path) for name, path in job.files.items()}
-    tell(Progress("reading", 0, steps, float("nan")))
+    tell(Progress("reading", 0, steps, None))
     if job.packed is not None:
         rebuild(job.packed, Path(job.weights), task.parameters)
     computed = compute_features(store, task, files[BACKBONE_FILE], job.threads) if task.backbone else 0
@@ -76,7 +77,8 @@ def run_round(job: TrainingJob, tell: Tell) -> TrainingResult:
     plan = plan_batches(len(samples.labels), steps, task.training.batch_size, job.seed)
 
     def watch(done: int, losses: FloatVector) -> None:
-        tell(Progress("training", done, steps, float(losses.mean())))
+        mean = float(losses.mean())
+        tell(Progress("training", done, steps, mean if math.isfinite(mean) else None))
 
     trained, losses = engine.train(weights, samples, plan, Rates.planned(task.training), watch)
     if diverged := divergence(losses, trained, samples, plan, task.training.learning_rate):

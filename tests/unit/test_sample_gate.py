@@ -14,6 +14,7 @@ import pytest
 
 from edge_agent.sample_gate import MAX_LINE_BYTES, SampleGate, Status
 from edge_agent.sample_store import SampleStore
+from edge_agent.training.job import Progress
 from fleet_protocol.bundle import InputSchema, LabelSchema, TaskDescription, parse_description
 from fleet_protocol.errors import ConfigurationError
 
@@ -21,7 +22,8 @@ DIGITS = parse_description((Path(__file__).parents[2] / "models/digits/bundle/ta
 SMALL: TaskDescription = msgspec.structs.replace(DIGITS, input=InputSchema([2], -1.0, 1.0), label=LabelSchema(3))
 UNBOUNDED = msgspec.structs.replace(SMALL, input=InputSchema([2], -1e300, 1e300))
 GOOD = b'{"task": "digits", "inputs": [0, 0.5], "label": 2}'
-STATUS = Status("pi", "sleeping", True, 3, {"digits": 7}, {"digits": 1}, {"digits": 1}, 0, 5, 1)
+BEFORE_THE_FIRST_STEP = Progress("reading", 0, 40, None)
+STATUS = Status("pi", "training", True, 3, {"digits": 7}, {"digits": 1}, {"digits": 1}, 0, 5, 1, BEFORE_THE_FIRST_STEP)
 DEADLINE_SECONDS = 20
 
 
@@ -176,7 +178,8 @@ async def test_line_without_an_end_is_cut_off_and_others_are_served(gate):
 async def test_status_tells_what_the_agent_does(gate):
     async with gate.served(), client_of(gate) as client:
         assert await client.ask(b'{"command": "status"}') == msgspec.to_builtins(STATUS)
-        assert await client.ask(b'{ "command" : "status" }') == msgspec.to_builtins(STATUS)
+        told = await client.ask(b'{ "command" : "status" }')
+        assert msgspec.convert(told, Status) == STATUS
 
 
 async def test_client_that_leaves_in_the_middle_of_a_line_costs_nothing(gate):

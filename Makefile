@@ -3,7 +3,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
-APT_PACKAGES := mosquitto mosquitto-clients openssl systemd
+APT_PACKAGES := mosquitto mosquitto-clients openssl postgresql systemd
 DEMO ?=
 SECONDS ?= 60
 

@@ -10,13 +10,18 @@ from broker_coordinator.server_state import ServerState
 from fleet_protocol.bundle import Parameter
 from fleet_protocol.codec import decode_update, read_weights
 from fleet_protocol.envelope import read_envelope
+from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MAX_UPDATE_BYTES
 from fleet_protocol.messages import Update, decode_payload
 
 
 @dataclass(frozen=True, slots=True)
 class JournalledUpdate:
-    """One accepted update. `version` is the one that holds it, None while it is buffered."""
+    """One accepted update. `version` is the one that holds it, None while it is buffered.
+
+    `samples` are those that count, `loss` is the device's mean in training, `norm` the delta's. `envelope` is None once
+    the retention rule has dropped it.
+    """
 
     position: int
     device: str
@@ -26,25 +31,64 @@ class JournalledUpdate:
     base_version: int
     staleness: int
     samples: int
-    envelope: bytes
+    loss: float
+    norm: float
+    envelope: bytes | None
     version: int | None
 
     def buffered(self, shapes: Sequence[Sequence[int]]) -> BufferedUpdate:
-        """The update as aggregation takes it."""
+        """The update as aggregation takes it.
+
+        Raises:
+            ConfigurationError: its envelope is dropped.
+        """
+        if self.envelope is None:
+            raise ConfigurationError(
+                f"the envelope of update {self.sequence} of {self.device} is dropped; raise [retention] envelopes to"
+                " keep more of them"
+            )
         packed = decode_payload(read_envelope(self.envelope, MAX_UPDATE_BYTES).payload, Update).packed
         return BufferedUpdate(self.device, decode_update(packed, shapes), self.samples, self.staleness)
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One version of a task's weights, as a safetensors file, with the state of the server's optimiser."""
+    """One version of a task's weights, as a safetensors file, with the state of the server's optimiser.
+
+    `restored` is the version that a rollback took both from.
+    """
 
     task: str
     number: int
     weights: bytes
     weights_hash: str
     velocity: bytes
+    restored: int | None = None
 
     def state(self, parameters: Sequence[Parameter], remembered: Mapping[str, BufferedUpdate]) -> ServerState:
         """The version as the next one is made from it; `remembered` as in `ServerState`."""
         return ServerState(read_weights(self.weights, parameters), np.frombuffer(self.velocity, "<f4"), remembered)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """How good a version is on held-out samples: mean loss, and the share of right answers where labels are classes."""
+
+    version: int
+    samples: int
+    loss: float
+    accuracy: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class VersionSummary:
+    """A version without its weights. `updates`, `mean_loss` and `mean_staleness` are of the updates that it holds."""
+
+    number: int
+    weights_hash: str
+    restored: int | None
+    kept: bool
+    updates: int
+    mean_loss: float | None
+    mean_staleness: float | None
+    evaluation: Evaluation | None

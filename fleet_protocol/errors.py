@@ -22,6 +22,8 @@ class Reason(StrEnum):
     NOT_FINITE = "not_finite"
     OUT_OF_BOUNDS = "out_of_bounds"
     WRONG_HASH = "wrong_hash"
+    TASK_PAUSED = "task_paused"
+    RATE_LIMITED = "rate_limited"
 
 
 class ProtocolError(Exception):

@@ -3,16 +3,20 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
+# A second environment: onnxruntime-training replaces onnxruntime. Its wheels are for x86-64 and Python below 3.13.
+ORT_PYTHON ?= $(PYTHON)
+ORT_VENV := .venv-ort
+ORT_TRAINING := onnxruntime-training-cpu==1.19.2
 APT_PACKAGES := mosquitto mosquitto-clients openssl postgresql systemd
 DEMO ?=
 SECONDS ?= 60
 
-.PHONY: demo test check fuzz soak clean
+.PHONY: demo test test-arm64 bundles check fuzz soak clean
 
 demo: $(VENV)/.demo ## watch a fleet learn, in under a minute
 	$(BIN)/edgeflock demo $(DEMO)
 
-test: $(VENV)/.test system-packages check ## everything that CI runs
+test: $(VENV)/.test $(ORT_VENV)/.ready system-packages check ## everything that CI runs
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.test
@@ -25,9 +29,16 @@ fuzz: $(VENV)/.test ## coverage-guided, over every decoder of the protocol
 	$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS)
 
 soak: $(VENV)/.test system-packages ## what takes too long for CI
-	$(BIN)/python -m pytest tests/soak
 	$(BIN)/python -m benchmarks.first_flock --seeds 5
 	$(BIN)/python -m tests.fuzz.run --seconds 3600
+
+test-arm64: $(VENV)/.test ## the worker on emulated arm64, against this machine; as root, many minutes
+	@sh tests/support/system_packages.sh debootstrap qemu-user-static
+	@sh tests/arm64/prepare.sh build/arm64 $(BIN)/python
+	$(BIN)/python -m tests.arm64.compare build/arm64
+
+bundles: $(VENV)/.test ## export every recipe anew
+	@set -e; for recipe in models/*/; do $(BIN)/edgeflock export "$$recipe" --out "$${recipe}bundle"; done
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -42,9 +53,17 @@ $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev,workbench]'
 	@touch $@ $(VENV)/.demo
 
+# The extra brings both packages, which overwrite each other's files: one leaves, the other is laid down again.
+$(ORT_VENV)/.ready: pyproject.toml
+	$(ORT_PYTHON) -m venv $(ORT_VENV)
+	$(ORT_VENV)/bin/python -m pip install --quiet --editable '.[ort-training]'
+	$(ORT_VENV)/bin/python -m pip uninstall --quiet --yes onnxruntime
+	$(ORT_VENV)/bin/python -m pip install --quiet --force-reinstall --no-deps $(ORT_TRAINING)
+	@touch $@
+
 .PHONY: system-packages
 system-packages:
 	@sh tests/support/system_packages.sh $(APT_PACKAGES)
 
 clean:
-	rm -rf $(VENV) demo-run build dist
+	rm -rf $(VENV) $(ORT_VENV) demo-run build dist

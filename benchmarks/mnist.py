@@ -21,11 +21,12 @@ class Digits:
 
 
 def read_mnist(folder: Path) -> Digits:
-    """Both files of `folder`.
+    """Both files of `folder`, or of the folder `mnist` in it.
 
     Raises:
         OSError: one is missing.
     """
+    folder = folder / "mnist" if (folder / "mnist").is_dir() else folder
     images = gzip.decompress((folder / IMAGES_FILE).read_bytes())
     labels = gzip.decompress((folder / LABELS_FILE).read_bytes())
     pixels = np.frombuffer(images, np.uint8, offset=IMAGES_HEADER_BYTES).reshape(-1, 1, PIXELS, PIXELS)

@@ -1,14 +1,20 @@
-"""What one training step costs: the exported graph against torch eager, one thread each, in one call.
+"""What one training step costs: the exported graph, onnxruntime-training and torch eager, one thread each, in one call.
 
-`python -m benchmarks.train_step` prints one JSON object as its last line. Times are the best of several rounds.
+`python -m benchmarks.train_step` prints one JSON object as its last line. The three take turns, round by round, and
+times are medians over the rounds, so that whatever else the machine does hits all alike. onnxruntime-training runs in
+a process of the Python that `--ort-python` names; `make .venv-ort/.ready` makes one.
 """
 
+import argparse
+import contextlib
 import json
+import re
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,24 +25,16 @@ from torch.nn import functional
 from edge_agent.training.engine import Rates, Samples, plan_batches
 from edge_agent.training.onnx_step import OnnxStepEngine
 from fleet_protocol.bundle import AggregationPlan, InputSchema, LabelSchema, TrainingPlan, UpdatePlan
-from workbench.export.bundle_writer import checked_model
+from fleet_protocol.errors import ConfigurationError
+from workbench.export.onnx_conversion import checked_model
+from workbench.export.ort_training import ort_training_files
 from workbench.export.recipe import Recipe, TaskFile
 from workbench.export.training_graph import training_graph
 
-STEPS, BATCH, SAMPLES, CLASSES, LEARNING_RATE, ROUNDS = 50, 16, 200, 10, 0.05, 7
-PEAK = """
-import re, sys
-import numpy as np
-from pathlib import Path
-from edge_agent.training.engine import Rates, Samples, plan_batches
-from edge_agent.training.onnx_step import OnnxStepEngine
-data = np.load(sys.argv[2])
-engine = OnnxStepEngine(Path(sys.argv[1]), 1)
-plan = plan_batches(len(data["labels"]), 50, 16, 0)
-engine.train(data["weights"], Samples(data["inputs"], data["labels"], 0), plan, Rates(0.05))
-print(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
-"""
-"""A worker's imports and one round, in a process of its own; prints its peak resident memory in KiB."""
+STEPS, BATCH, SAMPLES, CLASSES, LEARNING_RATE = 50, 16, 200, 10, 0.05
+ROUNDS, WARM_UP_ROUNDS = 25, 2
+TREE = Path(__file__).parents[1]
+ORT_PYTHON = TREE / ".venv-ort" / "bin" / "python"
 
 
 class LastStep(nn.Module):
@@ -74,34 +72,99 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 
 
-def measure(make: Callable[[], nn.Module], shape: tuple[int, ...]) -> dict[str, float | None]:
-    """All keys of one model. What onnxruntime-training would need isn't installed beside onnxruntime, so it is null."""
+def measure(make: Callable[[], nn.Module], shape: tuple[int, ...], ort_python: Path) -> dict[str, float | str | None]:
+    """All keys of one model; where onnxruntime-training can't train it, its times are null and a reason is given."""
     torch.manual_seed(0)
     recipe = _recipe(make(), shape)
+    recipe.set_training(True)
     random = np.random.default_rng(0)
     inputs = random.normal(size=(SAMPLES, *shape)).astype(np.float32)
     samples = Samples(inputs, random.integers(0, CLASSES, SAMPLES), 0)
     plan = plan_batches(SAMPLES, STEPS, BATCH, 0)
     weights = torch.cat([tensor.ravel() for tensor in recipe.tensors.values()]).numpy().copy()
-    with tempfile.TemporaryDirectory() as folder:
-        graph, data = Path(folder, "train.onnx"), Path(folder, "data.npz")
-        graph.write_bytes(checked_model(training_graph(recipe)).SerializeToString())
-        np.savez(data, weights=weights, inputs=inputs, labels=samples.labels)
-        engine = OnnxStepEngine(graph, 1)
-        ours = _best(lambda: engine.train(weights, samples, plan, Rates(LEARNING_RATE)))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "train.onnx").write_bytes(checked_model(training_graph(recipe)).SerializeToString())
+        np.savez(folder / "data.npz", weights=weights, inputs=inputs, labels=samples.labels)
+        reason = _write_artifacts(recipe, ort_python, folder)
+        engine = OnnxStepEngine(folder / "train.onnx", 1)
         trained, _ = engine.train(weights, samples, plan, Rates(LEARNING_RATE))
-        command = [sys.executable, "-c", PEAK, str(graph), str(data)]
-        peak = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    _train_with_torch(recipe.module, samples, plan.rows)
-    expected = torch.cat([parameter.detach().ravel() for parameter in recipe.module.parameters()]).numpy()
-    return {
-        "edgeflock_us": round(ours, 1),
-        "ort_training_us": None,
-        "torch_us": round(_best(lambda: _train_with_torch(recipe.module, samples, plan.rows)), 1),
-        "max_abs_diff": float(np.abs(trained - expected).max()),
-        "worker_peak_rss_mb": round(peak / 1024, 1),
-        "ort_training_peak_rss_mb": None,
-    }
+        _train_with_torch(recipe.module, samples, plan.rows)
+        expected = torch.cat([parameter.detach().ravel() for parameter in recipe.module.parameters()]).numpy()
+        contestants = {
+            "edgeflock_us": lambda: _timed(lambda: engine.train(weights, samples, plan, Rates(LEARNING_RATE))),
+            "torch_us": lambda: _timed(lambda: _train_with_torch(recipe.module, samples, plan.rows)),
+        }
+        with contextlib.ExitStack() as stack:
+            if not reason:
+                rounds = stack.enter_context(_ort_rounds(ort_python, folder))
+                contestants["ort_training_us"] = lambda: next(rounds)
+            times = _medians(contestants)
+        peaks: dict[str, float | str | None] = {
+            "worker_peak_rss_mb": _peak(Path(sys.executable), folder, "onnx-step"),
+            "ort_training_peak_rss_mb": None if reason else _peak(ort_python, folder, "python-api"),
+            "ort_training_engine_peak_rss_mb": None if reason else _peak(ort_python, folder, "ort-training"),
+        }
+    if reason:
+        peaks["ort_training_reason"] = reason
+    return {"ort_training_us": None, **times, "max_abs_diff": float(np.abs(trained - expected).max()), **peaks}
+
+
+def _write_artifacts(recipe: Recipe, ort_python: Path, folder: Path) -> str:
+    """Write what that engine needs; returns why it can't, or nothing."""
+    try:
+        files = ort_training_files(recipe, ort_python)
+    except ConfigurationError as error:
+        return str(error)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return ""
+
+
+def _contestant(python: Path, folder: Path, engine: str, rounds: int) -> list[str]:
+    torch_folder = str(Path(torch.__file__).parents[1])
+    return [str(python), "-m", "benchmarks.train_step_child", str(folder), engine, str(rounds), torch_folder]
+
+
+@contextlib.contextmanager
+def _ort_rounds(python: Path, folder: Path) -> Iterator[Iterator[float]]:
+    """Each `next` lets the other process run one round, and is its seconds."""
+    command = _contestant(python, folder, "ort-training", ROUNDS + WARM_UP_ROUNDS)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=TREE) as process:
+        if process.stdin is None or process.stdout is None:
+            raise RuntimeError("the process was started without pipes")
+        stdin, stdout = process.stdin, process.stdout
+
+        def rounds() -> Iterator[float]:
+            while True:
+                stdin.write("go\n")
+                stdin.flush()
+                yield float(stdout.readline())
+
+        yield rounds()
+        stdin.close()
+        stdout.read()  # its last line is of no interest here, but must find a reader
+
+
+def _medians(contestants: dict[str, Callable[[], float]]) -> dict[str, float]:
+    """Microseconds per step of each; they take turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for number in range(ROUNDS + WARM_UP_ROUNDS):
+        for name, run in contestants.items():
+            took = run()
+            if number >= WARM_UP_ROUNDS:
+                seconds[name].append(took)
+    return {name: round(statistics.median(took) / STEPS * 1e6, 1) for name, took in seconds.items()}
+
+
+def _peak(python: Path, folder: Path, engine: str) -> float:
+    """Peak resident memory in MB (MiB) of a process of its own that trains one round."""
+    command = _contestant(python, folder, engine, 1)
+    said = subprocess.run(command, input="go\n", check=True, capture_output=True, text=True, cwd=TREE).stdout
+    found = re.search(r"peak_kib (\d+)", said)
+    if found is None:
+        raise RuntimeError(f"no peak in {said!r}")
+    return round(int(found[1]) / 1024, 1)
 
 
 def _recipe(module: nn.Module, shape: tuple[int, ...]) -> Recipe:
@@ -127,20 +190,21 @@ def _train_with_torch(module: nn.Module, samples: Samples, rows: np.ndarray) -> 
         optimiser.step()
 
 
-def _best(run: Callable[[], object]) -> float:
-    """Microseconds per step of the fastest of several runs."""
-    times = []
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return min(times) / STEPS * 1e6
+def _timed(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
 
 
 def main() -> None:
     """Measure every model."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--ort-python", type=Path, default=ORT_PYTHON, metavar="PYTHON")
+    ort_python: Path = parser.parse_args().ort_python
+    if not ort_python.exists():
+        parser.error(f"{ort_python} doesn't exist; make .venv-ort/.ready, or name another Python with --ort-python")
     torch.set_num_threads(1)
-    print(json.dumps({"models": {name: measure(*entry) for name, entry in MODELS.items()}}))
+    print(json.dumps({"models": {name: measure(*entry, ort_python) for name, entry in MODELS.items()}}))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,9 @@ REPETITIONS = 15
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One delta at one keep fraction, ternary. Rates are of dense float32 input, the best of `REPETITIONS`."""
+    """One delta at one keep fraction, ternary. Rates are of dense float32 input, by the least processor time of
+    `REPETITIONS`.
+    """
 
     positions: str
     parameters: int
@@ -49,7 +51,7 @@ def measure(delta: Delta, keep_fraction: float) -> Case:
     packed = encode_update(delta.vector, delta.shapes, plan, generator).packed
     update, stages = inspect_update(packed, delta.shapes)
     kept, dense_bytes = update.indices.size, 4 * delta.vector.size
-    entropy = position_entropy(delta.vector.size, kept) + 8 * stages.scale_bytes + kept
+    entropy = position_entropy(delta.vector.size, kept) + stages.scale_bits + kept
     encode_seconds = best_seconds(lambda: encode_update(delta.vector, delta.shapes, plan, generator))
     decode_seconds = best_seconds(lambda: decode_update(packed, delta.shapes))
     return Case(
@@ -69,9 +71,9 @@ def best_seconds(work: Callable[[], object]) -> float:
     """The shortest of some runs: the one that others disturbed least."""
     durations = []
     for _ in range(REPETITIONS):
-        started = time.perf_counter()
+        started = time.process_time()
         work()
-        durations.append(time.perf_counter() - started)
+        durations.append(time.process_time() - started)
     return min(durations)
 
 

@@ -19,6 +19,7 @@ from broker_coordinator.decisions import (
     PresenceSeen,
     Refused,
     Repeated,
+    WeightsRequested,
 )
 from broker_coordinator.knowledge import Decided, Device, DeviceState, Knowledge, TaskProgress
 from broker_coordinator.rate_limit import UNLIMITED, TokenBucket
@@ -26,9 +27,11 @@ from fleet_protocol import topics
 from fleet_protocol.codec import decode_update
 from fleet_protocol.envelope import Envelope, Header, Kind, digest, read_envelope
 from fleet_protocol.errors import ProtocolError, Reason
-from fleet_protocol.keys import KEY_BYTES, VerifyKey, key_id
+from fleet_protocol.keys import KEY_BYTES, SigningKey, VerifyKey, key_id
 from fleet_protocol.limits import MAX_CONTROL_BYTES, MAX_SAMPLES_PER_UPDATE, MAX_SEQUENCE, MAX_UPDATE_BYTES
-from fleet_protocol.messages import BlobRequest, Enrolment, Presence, Update, decode_payload
+from fleet_protocol.messages import BlobRequest, Enrolment, Presence, WeightsRequest, decode_payload
+from fleet_protocol.sealed_update import read_update
+from fleet_protocol.topics import PackedWeights
 
 MAX_SELF_DESCRIPTION_CHARACTERS = 100
 """Of the profile and the software version in an enrolment."""
@@ -37,7 +40,7 @@ SIZE_LIMITS: Mapping[str, int] = {"up": MAX_UPDATE_BYTES, "state": MAX_CONTROL_B
 """The leaf of a device's topic to the largest message it may carry."""
 
 KINDS: Mapping[str, frozenset[Kind]] = {
-    "up": frozenset({Kind.UPDATE, Kind.ENROLMENT, Kind.BLOB_REQUEST}),
+    "up": frozenset({Kind.UPDATE, Kind.SEALED_UPDATE, Kind.ENROLMENT, Kind.BLOB_REQUEST, Kind.WEIGHTS_REQUEST}),
     "state": frozenset({Kind.PRESENCE}),
 }
 
@@ -50,6 +53,8 @@ class AdmissionPolicy:
     shard: str
     open_enrolment: bool
     maximum_devices: int
+    key: SigningKey | None = None
+    """Opens sealed updates."""
     allowance: TokenBucket = UNLIMITED
     """Of updates, for each device."""
 
@@ -104,18 +109,18 @@ def apply(decision: Decision, known: Knowledge) -> None:
             if decision.excessive:
                 task, norm = decision.excessive
                 known.tasks[task] = known.tasks[task].after_excess(norm)
-        case Enrolled(device) | BlobRequested(device) | PresenceSeen(device):
+        case Enrolled(device) | BlobRequested(device) | WeightsRequested(device) | PresenceSeen(device):
             known.set_device(device)
 
 
-def _checked(authentic: _Authentic, progress: TaskProgress) -> Accepted:
-    """Decode an update's payload against its task and check everything that is in it.
+def _checked(authentic: _Authentic, progress: TaskProgress, key: SigningKey | None) -> Accepted:
+    """Open an update's payload with the coordinator's `key` if it is sealed, decode it and check what is in it.
 
     Raises:
         ProtocolError: the reason for which it can't be aggregated.
     """
     envelope = authentic.envelope
-    update = decode_payload(envelope.payload, Update)
+    update = read_update(envelope, key)
     if not 1 <= update.samples <= MAX_SAMPLES_PER_UPDATE:
         raise ProtocolError(
             Reason.OUT_OF_BOUNDS, f"{update.samples} samples; allowed are 1 to {MAX_SAMPLES_PER_UPDATE}"
@@ -130,6 +135,7 @@ def _checked(authentic: _Authentic, progress: TaskProgress) -> Accepted:
         delta,
         min(update.samples, progress.description.aggregation.max_samples),
         progress.version - envelope.header.base_version,
+        update.life,
     )
     return Accepted(
         buffered.device, envelope.header, authentic.data, authentic.envelope_digest, buffered, update.loss, norm
@@ -149,7 +155,7 @@ def _read(data: bytes, leaf: str) -> Envelope:
     kind = envelope.header.kind
     if kind not in KINDS[leaf]:
         raise ProtocolError(Reason.MALFORMED, f"a message of kind {kind.name} does not belong on the topic {leaf!r}")
-    if kind is not Kind.UPDATE and len(data) > MAX_CONTROL_BYTES:
+    if kind not in _UPDATES and len(data) > MAX_CONTROL_BYTES:
         raise ProtocolError(
             Reason.TOO_LARGE, f"{kind.name} of {len(data)} bytes exceeds MAX_CONTROL_BYTES ({MAX_CONTROL_BYTES})"
         )
@@ -189,7 +195,7 @@ def _require_approved(device: Device) -> None:
         )
 
 
-def _admit_update(authentic: _Authentic, known: Knowledge, _: AdmissionPolicy) -> Decision:
+def _admit_update(authentic: _Authentic, known: Knowledge, policy: AdmissionPolicy) -> Decision:
     device, header = authentic.device.name, authentic.envelope.header
     _require_approved(authentic.device)
     if before := known.decided_before(device, header.sequence):
@@ -202,7 +208,7 @@ def _admit_update(authentic: _Authentic, known: Knowledge, _: AdmissionPolicy) -
         )
     _require_room(header, device, known)
     try:
-        return _checked(authentic, _progress_for(header, known))
+        return _checked(authentic, _progress_for(header, known), policy.key)
     except ProtocolError as error:
         refused = _refused(
             error, device, authentic.envelope_digest, answered=True, verified=True, burned_sequence=header.sequence
@@ -263,17 +269,30 @@ def _admit_enrolment(authentic: _Authentic, known: Knowledge, policy: AdmissionP
 
 
 def _admit_blob_request(authentic: _Authentic, _known: Knowledge, _policy: AdmissionPolicy) -> Decision:
+    device, request = _requesting(authentic), decode_payload(authentic.envelope.payload, BlobRequest)
+    blob = request.blob.hex()
+    if not topics.is_blob_hash(blob):
+        raise ProtocolError(Reason.MALFORMED, f"a blob is named by 32 bytes, not {len(request.blob)}")
+    return BlobRequested(device, blob, tuple(request.chunks))
+
+
+def _admit_weights_request(authentic: _Authentic, known: Knowledge, _policy: AdmissionPolicy) -> Decision:
+    device, request = _requesting(authentic), decode_payload(authentic.envelope.payload, WeightsRequest)
+    task = authentic.envelope.header.task
+    if task not in known.tasks:
+        raise ProtocolError(Reason.UNKNOWN_TASK, f"task {task!r} is not served here")
+    return WeightsRequested(device, PackedWeights(task, request.version, request.base), tuple(request.chunks))
+
+
+def _requesting(authentic: _Authentic) -> Device:
+    """The device, with the sequence number of its request, which must be a new one."""
     device, sequence = authentic.device, authentic.envelope.header.sequence
     _require_approved(device)
     if sequence <= device.request_sequence:
         raise ProtocolError(
-            Reason.SEQUENCE_REUSED, f"blob request {sequence} of {device.name} is not after {device.request_sequence}"
+            Reason.SEQUENCE_REUSED, f"request {sequence} of {device.name} is not after {device.request_sequence}"
         )
-    request = decode_payload(authentic.envelope.payload, BlobRequest)
-    blob = request.blob.hex()
-    if not topics.is_blob_hash(blob):
-        raise ProtocolError(Reason.MALFORMED, f"a blob is named by 32 bytes, not {len(request.blob)}")
-    return BlobRequested(replace(device, request_sequence=sequence), blob, tuple(request.chunks))
+    return replace(device, request_sequence=sequence)
 
 
 def _admit_presence(authentic: _Authentic, _known: Knowledge, _policy: AdmissionPolicy) -> Decision:
@@ -302,8 +321,11 @@ def _refused(
 
 _CONSUMERS: Mapping[Kind, Callable[[_Authentic, Knowledge, AdmissionPolicy], Decision]] = {
     Kind.UPDATE: _admit_update,
+    Kind.SEALED_UPDATE: _admit_update,
     Kind.ENROLMENT: _admit_enrolment,
     Kind.BLOB_REQUEST: _admit_blob_request,
+    Kind.WEIGHTS_REQUEST: _admit_weights_request,
     Kind.PRESENCE: _admit_presence,
 }
-_ANSWERED = frozenset({Kind.UPDATE, Kind.ENROLMENT})
+_UPDATES = frozenset({Kind.UPDATE, Kind.SEALED_UPDATE})
+_ANSWERED = _UPDATES | {Kind.ENROLMENT}

@@ -26,6 +26,7 @@ class BufferedUpdate:
     delta: SparseUpdate
     samples: int
     staleness: int
+    life: int = 0
 
     def weight(self, staleness_exponent: float) -> float:
         """How much it counts among others."""

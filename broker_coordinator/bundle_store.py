@@ -14,7 +14,7 @@ from fleet_protocol.bundle import (
     parse_description,
     verify_bundle,
 )
-from fleet_protocol.codec import read_weights
+from fleet_protocol.codec import Grid, read_weights
 from fleet_protocol.errors import ConfigurationError, ProtocolError
 from fleet_protocol.limits import MAX_BLOB_BYTES, MAX_CHUNK_BYTES
 
@@ -38,6 +38,14 @@ class Bundle:
     def weights(self) -> bytes:
         """The safetensors file of version 0."""
         return self.files[WEIGHTS_FILE]
+
+    def grid(self) -> Grid | None:
+        """The grid that published versions lie on, if the task rounds them."""
+        plan = self.description.downlink
+        if plan.differences != "lossy":
+            return None
+        first = read_weights(self.weights, self.description.parameters)
+        return Grid.below(first, self.description.shapes, plan.precision_bits)
 
 
 def load_bundle(folder: Path) -> Bundle:

@@ -42,7 +42,8 @@ def _run(options: argparse.Namespace) -> None:
     configuration = load_configuration(options.config)
     fleet, shard, metrics = configuration.fleet, configuration.shard, Metrics()
     is_open, allowance = configuration.enrolment == "open", configuration.rate_limit.allowance()
-    speaker = Speaker(_read_key(configuration.key_file), fleet, shard)
+    key = _read_key(configuration.key_file)
+    speaker = Speaker(key, fleet, shard)
     bundles = [load_bundle(task.bundle) for task in configuration.tasks]
     journal = Journal.open(configuration.journal())
     if configuration.metrics.port is not None:
@@ -52,7 +53,7 @@ def _run(options: argparse.Namespace) -> None:
         journal,
         bundles,
         speaker,
-        AdmissionPolicy(fleet, shard, is_open, configuration.maximum_devices, allowance),
+        AdmissionPolicy(fleet, shard, is_open, configuration.maximum_devices, key, allowance),
         retention=configuration.retention.rule(),
         metrics=metrics,
         on_version=evaluator.note_version,

@@ -10,16 +10,26 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from broker_coordinator.admission import AdmissionPolicy, admit, apply
-from broker_coordinator.blob_publisher import BlobPublisher
+from broker_coordinator.blob_publisher import BlobPublisher, Wanted
 from broker_coordinator.bundle_store import Bundle, BundleStore, chunk_count
 from broker_coordinator.database import JournalUnavailableError
-from broker_coordinator.decisions import Accepted, BlobRequested, Decision, Enrolled, Message, Refused, Repeated
+from broker_coordinator.decisions import (
+    Accepted,
+    BlobRequested,
+    Decision,
+    Enrolled,
+    Message,
+    Refused,
+    Repeated,
+    WeightsRequested,
+)
 from broker_coordinator.device_registry import DeviceRegistry
 from broker_coordinator.journal import Journal, JournalEntry, TasksChangedError
 from broker_coordinator.knowledge import DeviceState, Knowledge, Layers
 from broker_coordinator.log_line import log_line
 from broker_coordinator.metrics import Metrics
 from broker_coordinator.norm_bound import NormQuantile
+from broker_coordinator.packed_versions import PackedVersions
 from broker_coordinator.publications import Publication, Speaker
 from broker_coordinator.rate_limit import RateLimit
 from broker_coordinator.replay import state_of
@@ -160,16 +170,16 @@ class Coordinator:
         self._unannounced.update(dict.fromkeys(self._tasks))
 
     def publications(self, limit: int, now: float) -> list[Publication]:
-        """Take at most `limit` messages that are to be published now: receipts, then manifests, then blob chunks."""
+        """Take at most `limit` messages that are to be published now: receipts, then manifests, then chunks."""
         taken: list[Publication] = []
         while self._outbox and len(taken) < limit:
             taken.append(self._outbox.popleft())
         while self._unannounced and len(taken) < limit:
             name = self._unannounced.popitem()[0]
             taken.append(self._speaker.manifest(name, self._tasks[name].manifest()))
-        for name, number in self._blob_publisher.take(limit - len(taken), now):
-            if blob := self._find_blob(name):
-                taken.append(self._speaker.chunk(name, blob, number))
+        for wanted, number in self._blob_publisher.take(limit - len(taken), now):
+            if content := self._find(wanted):
+                taken.append(self._speaker.chunk(wanted, content, number))
         self._metrics.count_published(sum(len(publication.data) for publication in taken))
         return taken
 
@@ -183,7 +193,9 @@ class Coordinator:
         for each in stored:
             if each.name not in self._bundles:
                 self._bundles[each.name] = self._registry.bundle(each.name)
-        self._store = BundleStore(list(self._bundles.values()), self._journal.weights_named)
+        bundles = list(self._bundles.values())
+        self._store = BundleStore(bundles, self._journal.weights_named)
+        self._packed = PackedVersions(bundles, self._journal.weights_of)
         self._tasks = {each.name: self._load_task(each) for each in stored}
         self._last_position = self._journal.last_position()
         self._known = Knowledge(
@@ -199,10 +211,11 @@ class Coordinator:
     def _load_task(self, stored: StoredTask) -> ServedTask:
         bundle, newest = self._bundles[stored.name], self._journal.newest_version(stored.name)
         assert newest is not None  # noqa: S101 - a task is published with its version 0
-        state = state_of(self._journal, bundle.description, newest)
-        task = ServedTask(bundle, newest, state, paused=stored.paused)
+        key = self._policy.key
+        state = state_of(self._journal, bundle.description, newest, key)
+        task = ServedTask(bundle, newest, state, bundle.grid(), paused=stored.paused)
         for row in self._journal.waiting_updates(stored.name):
-            task.waiting.append(WaitingUpdate(row.position, row.buffered(bundle.description.shapes), row.loss))
+            task.waiting.append(WaitingUpdate(row.position, row.buffered(bundle.description.shapes, key), row.loss))
         self._metrics.show_task(task)
         return task
 
@@ -257,7 +270,7 @@ class Coordinator:
                 entry.rejections[reason, device if device and verified else ""] += 1
                 if burned is not None:
                     entry.refused.append(decision)
-            case BlobRequested(device, blob) if self._find_blob(blob) is None:
+            case BlobRequested(device, wanted) | WeightsRequested(device, wanted) if self._find(wanted) is None:
                 entry.rejections[Reason.WRONG_HASH, device.name] += 1
 
     def _answer(self, decision: Decision, now: float) -> None:
@@ -272,10 +285,11 @@ class Coordinator:
                 self._send_receipt(
                     device.name, digest, Reason.UNKNOWN_KEY, f"{device.name} is recorded and awaits approval"
                 )
-            case BlobRequested(_, name, chunks) if (blob := self._find_blob(name)) is not None:
-                every = range(chunk_count(blob))
-                wanted = [number for number in chunks if number in every] if chunks else every
-                self._blob_publisher.request(name, wanted, now)
+            case BlobRequested(_, wanted, chunks) | WeightsRequested(_, wanted, chunks):
+                if (content := self._find(wanted)) is not None:
+                    every = range(chunk_count(content))
+                    known = [number for number in chunks if number in every] if chunks else every
+                    self._blob_publisher.request(wanted, known, now)
             case Refused():
                 self._answer_refused(decision, now)
 
@@ -301,8 +315,8 @@ class Coordinator:
             )
         )
 
-    def _find_blob(self, name: str) -> bytes | None:
+    def _find(self, wanted: Wanted) -> bytes | None:
         try:
-            return self._store.blob(name)
+            return self._store.blob(wanted) if isinstance(wanted, str) else self._packed.find(wanted)
         except JournalUnavailableError:
             return None  # whoever needs it asks again

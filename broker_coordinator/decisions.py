@@ -7,6 +7,7 @@ from broker_coordinator.knowledge import Decided, Device
 from fleet_protocol.envelope import Header
 from fleet_protocol.errors import Reason
 from fleet_protocol.limits import MAX_CONTROL_BYTES
+from fleet_protocol.topics import PackedWeights
 
 MAX_DETAIL_CHARACTERS = 300
 """Of a refusal's sentence: it travels in a receipt, which must stay well below MAX_CONTROL_BYTES."""
@@ -85,10 +86,19 @@ class BlobRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class WeightsRequested:
+    """A device asks for chunks of packed weights; no chunk numbers mean all. `device` has the new sequence."""
+
+    device: Device
+    packed: PackedWeights
+    chunks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PresenceSeen:
     """A device's presence; `device` is what is to be known of it from now on."""
 
     device: Device
 
 
-Decision = Accepted | Repeated | Refused | Enrolled | BlobRequested | PresenceSeen
+Decision = Accepted | Repeated | Refused | Enrolled | BlobRequested | WeightsRequested | PresenceSeen

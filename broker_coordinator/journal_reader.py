@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 from typing import Any, Self
 
-from sqlalchemy import Engine, Row, func, or_, select, union_all
+from sqlalchemy import Engine, Row, func, select, union_all
 
 from broker_coordinator.database import Database, open_database, reading
 from broker_coordinator.knowledge import Decided
-from broker_coordinator.lineage import lineage
 from broker_coordinator.records import Evaluation, JournalledUpdate, Version, VersionSummary
 from broker_coordinator.schema import evaluations, refused_updates, rejections, tasks, updates, versions
 from fleet_protocol.errors import Reason
@@ -58,17 +57,20 @@ class JournalReader:
         query = select(updates).where(updates.c.task == task, updates.c.version == version)
         yield from self._read_updates(query.order_by(updates.c.position))
 
-    def newest_held_updates(self, task: str, *, through: int) -> Iterator[JournalledUpdate]:
-        """Per device, the newest of its updates that version `through` grew out of."""
-        grown_from = [updates.c.version.between(part[0], part[-1]) for part in lineage(through, self.rollbacks(task))]
-        if not grown_from:
-            return
+    def updates_through(self, task: str, version: int) -> Iterator[JournalledUpdate]:
+        """Those that `version` or an older one holds."""
+        query = select(updates).where(updates.c.task == task, updates.c.version <= version)
+        yield from self._read_updates(query.order_by(updates.c.position))
+
+    def newest_updates_through(self, task: str, version: int) -> Iterator[JournalledUpdate]:
+        """Per device, the newest of its updates that `version` or an older one holds."""
         newest_positions = (
             select(func.max(updates.c.position))
-            .where(updates.c.task == task, or_(*grown_from))
+            .where(updates.c.task == task, updates.c.version <= version)
             .group_by(updates.c.device)
         )
-        yield from self._read_updates(select(updates).where(updates.c.position.in_(newest_positions)))
+        query = select(updates).where(updates.c.position.in_(newest_positions))
+        yield from self._read_updates(query.order_by(updates.c.position))
 
     def rollbacks(self, task: str) -> dict[int, int]:
         """The versions that rollbacks made, each with the one that it restored."""
@@ -143,6 +145,12 @@ class JournalReader:
         )
         with reading(self.engine) as connection:
             return connection.scalar(kept.limit(1))
+
+    def weights_of(self, task: str, number: int) -> bytes | None:
+        """The safetensors file of a version."""
+        query = select(versions.c.weights).where(versions.c.task == task, versions.c.number == number)
+        with reading(self.engine) as connection:
+            return connection.scalar(query)
 
     def rejection_counts(self) -> dict[tuple[Reason, str], int]:
         """How many messages were refused, by reason and device; no device where the signature did not prove one."""

@@ -6,7 +6,16 @@ from typing import assert_never
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
-from broker_coordinator.decisions import Accepted, BlobRequested, Decision, Enrolled, PresenceSeen, Refused, Repeated
+from broker_coordinator.decisions import (
+    Accepted,
+    BlobRequested,
+    Decision,
+    Enrolled,
+    PresenceSeen,
+    Refused,
+    Repeated,
+    WeightsRequested,
+)
 from broker_coordinator.knowledge import Device, DeviceState
 from broker_coordinator.served_task import ServedTask
 from fleet_protocol.errors import ConfigurationError
@@ -103,7 +112,7 @@ def _outcome(decision: Decision) -> tuple[str, str]:
             return "refused", decision.reason.value
         case Enrolled():
             return "enrolled", ""
-        case BlobRequested():
+        case BlobRequested() | WeightsRequested():
             return "blob_requested", ""
         case PresenceSeen():
             return "presence", ""

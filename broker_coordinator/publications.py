@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from broker_coordinator.blob_publisher import Wanted
 from broker_coordinator.bundle_store import chunk_of
 from fleet_protocol import topics
 from fleet_protocol.envelope import Kind, seal
@@ -51,8 +52,8 @@ class Speaker:
         sealed = seal(self.key, topic, Kind.MANIFEST, payload, sequence=manifest.version, task=task)
         return Publication(topic, sealed, retained=True)
 
-    def chunk(self, name: str, blob: bytes, number: int) -> Publication:
-        """One chunk of the blob that `name` (SHA-256 in hex) stands for."""
-        topic = topics.blob_chunk(self.fleet, name, number)
-        payload = encode_payload(BlobChunk(len(blob), chunk_of(blob, number)))
+    def chunk(self, wanted: Wanted, content: bytes, number: int) -> Publication:
+        """One chunk of the content that is `wanted`."""
+        topic = topics.chunk(self.fleet, wanted, number)
+        payload = encode_payload(BlobChunk(len(content), chunk_of(content, number)))
         return Publication(topic, seal(self.key, topic, Kind.BLOB_CHUNK, payload, sequence=number))

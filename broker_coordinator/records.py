@@ -1,18 +1,20 @@
 """What the journal keeps, as values: accepted updates and versions. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from broker_coordinator.aggregation import BufferedUpdate
 from broker_coordinator.server_state import ServerState
+from broker_coordinator.strategies import Remembered
 from fleet_protocol.bundle import Parameter
 from fleet_protocol.codec import decode_update, read_weights
 from fleet_protocol.envelope import read_envelope
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.keys import SigningKey
 from fleet_protocol.limits import MAX_UPDATE_BYTES
-from fleet_protocol.messages import Update, decode_payload
+from fleet_protocol.sealed_update import read_update
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +38,8 @@ class JournalledUpdate:
     envelope: bytes | None
     version: int | None
 
-    def buffered(self, shapes: Sequence[Sequence[int]]) -> BufferedUpdate:
-        """The update as aggregation takes it.
+    def buffered(self, shapes: Sequence[Sequence[int]], key: SigningKey | None) -> BufferedUpdate:
+        """The update as aggregation takes it; sealed ones are journalled as they came, and opened with `key`.
 
         Raises:
             ConfigurationError: its envelope is dropped.
@@ -47,15 +49,17 @@ class JournalledUpdate:
                 f"the envelope of update {self.sequence} of {self.device} is dropped; raise [retention] envelopes to"
                 " keep more of them"
             )
-        packed = decode_payload(read_envelope(self.envelope, MAX_UPDATE_BYTES).payload, Update).packed
-        return BufferedUpdate(self.device, decode_update(packed, shapes), self.samples, self.staleness)
+        update = read_update(read_envelope(self.envelope, MAX_UPDATE_BYTES), key)
+        delta = decode_update(update.packed, shapes)
+        return BufferedUpdate(self.device, delta, self.samples, self.staleness, update.life)
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
     """One version of a task's weights, as a safetensors file, with the state of the server's optimiser.
 
-    `restored` is the version that a rollback took both from.
+    `unrounded` are the weights that the next version is made from, float32; empty where they are `weights` themselves.
+    `restored` is the version that a rollback took all of it from.
     """
 
     task: str
@@ -63,11 +67,14 @@ class Version:
     weights: bytes
     weights_hash: str
     velocity: bytes
+    unrounded: bytes = b""
     restored: int | None = None
 
-    def state(self, parameters: Sequence[Parameter], remembered: Mapping[str, BufferedUpdate]) -> ServerState:
+    def state(self, parameters: Sequence[Parameter], remembered: Remembered) -> ServerState:
         """The version as the next one is made from it; `remembered` as in `ServerState`."""
-        return ServerState(read_weights(self.weights, parameters), np.frombuffer(self.velocity, "<f4"), remembered)
+        published = read_weights(self.weights, parameters)
+        weights = np.frombuffer(self.unrounded, "<f4") if self.unrounded else published
+        return ServerState(weights, np.frombuffer(self.velocity, "<f4"), remembered)
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,7 @@ versions = Table(
     Column("weights", LargeBinary, comment="safetensors; null once the retention rule has dropped it"),
     Column("weights_hash", String(64), nullable=False, index=True),
     Column("velocity", LargeBinary, comment="float32, little endian, as long as the flat weights; null like them"),
+    Column("unrounded", LargeBinary, nullable=False, comment="likewise; empty where `weights` are not rounded"),
     Column("restored", BigInteger, comment="the version that a rollback took its values from; else null"),
 )
 

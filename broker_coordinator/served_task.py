@@ -12,7 +12,7 @@ from broker_coordinator.norm_bound import NormQuantile
 from broker_coordinator.records import Version
 from broker_coordinator.server_state import ServerState, initial_state, next_state
 from fleet_protocol.bundle import TaskDescription, blob_hash
-from fleet_protocol.codec import read_weights, write_weights
+from fleet_protocol.codec import Grid, read_weights, write_weights
 from fleet_protocol.messages import Manifest
 
 
@@ -39,11 +39,15 @@ class NextVersion:
 
 @dataclass(slots=True)
 class ServedTask:
-    """The newest version, its optimiser state, and what waits for the next, in journal order."""
+    """The newest version, its optimiser state, and what waits for the next, in journal order.
+
+    `grid` is what versions are rounded to before they are published, if the task asks for it.
+    """
 
     bundle: Bundle
     newest: Version
     state: ServerState
+    grid: Grid | None = None
     waiting: deque[WaitingUpdate] = field(default_factory=deque)
     paused: bool = False
 
@@ -70,7 +74,7 @@ class ServedTask:
         updates = [waiting.update for waiting in buffer]
         state = next_state(self.state, updates, plan)
         return NextVersion(
-            version_of(self.description, self.newest.number + 1, state),
+            version_of(self.description, self.newest.number + 1, state, self.grid),
             state,
             holds=len(buffer),
             last_position=buffer[-1].position,
@@ -85,10 +89,13 @@ class ServedTask:
             self.waiting.popleft()
 
 
-def version_of(description: TaskDescription, number: int, state: ServerState) -> Version:
-    """A version as it is stored."""
-    weights = write_weights(state.weights, description.parameters)
-    return Version(description.task, number, weights, blob_hash(weights), state.velocity.astype("<f4").tobytes())
+def version_of(description: TaskDescription, number: int, state: ServerState, grid: Grid | None) -> Version:
+    """A version as it is stored: with a `grid`, devices get the rounded weights and the next version the true ones."""
+    published = state.weights if grid is None else grid.rounded(state.weights, description.shapes)
+    weights = write_weights(published, description.parameters)
+    unrounded = b"" if grid is None else state.weights.astype("<f4").tobytes()
+    velocity = state.velocity.astype("<f4").tobytes()
+    return Version(description.task, number, weights, blob_hash(weights), velocity, unrounded)
 
 
 def version_zero(bundle: Bundle) -> Version:

@@ -7,14 +7,14 @@ A version is a function of the version before it and of the journalled updates i
 in float64 in that order, and what is kept between versions is float32, exactly as it is stored.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
 
 from broker_coordinator.aggregation import BufferedUpdate
-from broker_coordinator.strategies import REMEMBERING, STRATEGIES
+from broker_coordinator.strategies import STRATEGIES, Remembered, remember
 from fleet_protocol.bundle import AggregationPlan
 from fleet_protocol.codec.sparse import FloatVector
 
@@ -25,7 +25,7 @@ class ServerState:
 
     weights: FloatVector
     velocity: FloatVector
-    remembered: Mapping[str, BufferedUpdate] = field(default_factory=dict)
+    remembered: Remembered = field(default_factory=dict)
 
 
 def initial_state(weights: FloatVector) -> ServerState:
@@ -36,10 +36,10 @@ def initial_state(weights: FloatVector) -> ServerState:
 def next_state(state: ServerState, buffer: Sequence[BufferedUpdate], plan: AggregationPlan) -> ServerState:
     """One step of SGD with momentum on the server, the strategy's step taking the gradient's place (Hsu 2019)."""
     step = STRATEGIES[plan.strategy](buffer, state.remembered, state.weights.size, plan)
+    remembered = remember(state.remembered, buffer, state.weights.size, plan)
     velocity = (plan.server_momentum * state.velocity + step).astype(np.float32)
     weights = (state.weights + plan.server_learning_rate * velocity.astype(np.float64)).astype(np.float32)
-    newest = {update.device: update for update in buffer} if plan.strategy in REMEMBERING else {}
-    return ServerState(weights, velocity, {**state.remembered, **newest})
+    return ServerState(weights, velocity, remembered)
 
 
 def replay(state: ServerState, updates: Iterable[BufferedUpdate], plan: AggregationPlan) -> Iterator[ServerState]:

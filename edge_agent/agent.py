@@ -10,6 +10,7 @@ from edge_agent.blob_cache import BlobCache
 from edge_agent.configuration import AgentConfiguration
 from edge_agent.device_database import DeviceDatabase
 from edge_agent.enrolment import EnrolmentKeeper
+from edge_agent.fetcher import Fetcher
 from edge_agent.identity import Identity
 from edge_agent.link import Link
 from edge_agent.postbox import Postbox
@@ -29,6 +30,7 @@ from fleet_protocol.messages import (
     Presence,
     PresenceState,
     Receipt,
+    WeightsRequest,
     encode_payload,
 )
 
@@ -60,13 +62,8 @@ class Agent:
             handle=self._handle,
             filters=[identity.down_topic, *(topics.manifest(configuration.fleet, task) for task in self._tasks)],
         )
-        self._versions = VersionFollower(
-            configuration.fleet,
-            self._database,
-            cache,
-            listening_to=self._link.listening_to,
-            request=self._request_blob,
-        )
+        self._fetcher = Fetcher(configuration.fleet, self._link.listening_to, self._request)
+        self._versions = VersionFollower(self._database, cache, self._fetcher, engine=configuration.worker.engine)
         self._postbox = Postbox(self._database, identity.seal_update, self._publish_up)
         self._rounds = Rounds(
             configuration,
@@ -113,8 +110,9 @@ class Agent:
         await self._link.publish(self._identity.state_topic, self._presence(PresenceState.ONLINE), retain=True)
         self._rounds.look_again()
 
-    async def _request_blob(self, request: BlobRequest) -> None:
-        await self._publish_up(self._identity.seal_control(Kind.BLOB_REQUEST, encode_payload(request)))
+    async def _request(self, request: BlobRequest | WeightsRequest, task: str) -> None:
+        kind = Kind.BLOB_REQUEST if isinstance(request, BlobRequest) else Kind.WEIGHTS_REQUEST
+        await self._publish_up(self._identity.seal_control(kind, encode_payload(request), task))
 
     def _presence(self, state: PresenceState) -> bytes:
         return self._identity.seal_presence(encode_payload(Presence(state, self._identity.boot)))
@@ -130,7 +128,7 @@ class Agent:
 
     def _handle(self, topic: str, data: bytes) -> None:
         """Whatever comes from the broker: only what the coordinator's pinned key signed for this topic counts."""
-        limit = MAX_SEALED_CHUNK_BYTES if "/blob/" in topic else MAX_CONTROL_BYTES
+        limit = MAX_SEALED_CHUNK_BYTES if "/blob/" in topic or "/weights/" in topic else MAX_CONTROL_BYTES
         try:
             payload, task = self._identity.open_from_coordinator(topic, data, limit)
             match payload:
@@ -139,7 +137,7 @@ class Agent:
                 case Manifest() if topic == topics.manifest(self._configuration.fleet, task):
                     self._handle_manifest(task, payload)
                 case BlobChunk():
-                    self._versions.hear_chunk(*topics.blob_of(topic), payload)
+                    self._fetcher.hear_chunk(*topics.chunk_of(topic), payload)
                 case _:
                     log.warning("event=message_refused topic=%s kind=%s", topic, type(payload).__name__)
         except ProtocolError as error:
@@ -174,6 +172,7 @@ class Agent:
             waiting_updates=self._database.waiting(),
             accepted_updates=self._postbox.accepted,
             rejected_updates=self._postbox.rejected,
+            progress=self._rounds.progress,
         )
 
 

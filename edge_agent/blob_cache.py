@@ -1,10 +1,12 @@
 """Files of bundles and versions on the device, named by their SHA-256."""
 
+import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from fleet_protocol.bundle import verify_blob
+from fleet_protocol.errors import ProtocolError, Reason
 
 
 class BlobCache:
@@ -36,6 +38,16 @@ class BlobCache:
             raise
         return data
 
+    def verify(self, blob: str) -> None:
+        """Check its content again, as `read` does, without holding it in memory.
+
+        Raises:
+            ProtocolError: `WRONG_HASH`; the file is gone then.
+        """
+        if (found := _hash_of(self.path(blob))) != blob:
+            self.path(blob).unlink()
+            raise ProtocolError(Reason.WRONG_HASH, f"blob {blob[:16]}: its SHA-256 has become {found[:16]}…")
+
     def write(self, blob: str, data: bytes) -> None:
         """Store a verified blob under its name: whole, or not at all.
 
@@ -57,3 +69,8 @@ class BlobCache:
         for file in self._folder.iterdir():
             if file.name not in wanted:
                 file.unlink()
+
+
+def _hash_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,6 +13,7 @@ from pathlib import Path
 from edge_agent.agent import Agent
 from edge_agent.configuration import load_configuration
 from edge_agent.identity import Identity, load_signing_key
+from edge_agent.training.installed import check_installed
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import SigningKey, write_signing_key, write_verify_key
 
@@ -41,12 +42,14 @@ async def run_agent(path: Path) -> None:
         ConfigurationError: alone or in a group; what to change.
     """
     configuration = load_configuration(path)
+    check_installed(configuration.worker.engine)
     identity = Identity(
         configuration.fleet,
         configuration.shard,
         configuration.device,
         load_signing_key(configuration.key_file),
         configuration.coordinator_key,
+        seal_updates=configuration.seal_updates,
     )
     running = asyncio.ensure_future(Agent(configuration, identity, version("edgeflock")).run())
     loop = asyncio.get_running_loop()

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import msgspec
 
+from edge_agent.training.job import EngineName
 from fleet_protocol.configuration import BrokerSettings, Name, parse_document
 from fleet_protocol.errors import ConfigurationError
 
@@ -34,7 +35,7 @@ class GuardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the training child process may use.
+    """What the training child process may use, and the engine that it trains with (docs/training-engines.md).
 
     With a `cpu_share` below 1 it runs for that share of the time only: for devices that get hot, or run on batteries.
     """
@@ -44,6 +45,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     nice: Annotated[int, msgspec.Meta(ge=0, le=19)] = 10
     memory_limit_mib: PositiveInt = 512
     time_limit_seconds: PositiveFloat = 300.0
+    engine: EngineName = "onnx-step"
 
 
 class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,7 +64,8 @@ class TaskSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class AgentConfiguration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file. Relative paths are meant from the folder that the file is in.
 
-    `coordinator_key` pins the public key (64 hex digits) whose manifests, chunks and receipts are believed.
+    `coordinator_key` pins the public key (64 hex digits) whose manifests, chunks and receipts are believed. With
+    `seal_updates` updates are encrypted for that key: whoever runs the broker learns their size and base version only.
     """
 
     fleet: Name
@@ -75,6 +78,7 @@ class AgentConfiguration(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     tasks: Annotated[list[TaskSettings], msgspec.Meta(min_length=1)]
     shard: Name = "0"
     profile: str = "generic"
+    seal_updates: bool = False
     guards: GuardSettings = GuardSettings()
     worker: WorkerSettings = WorkerSettings()
     store: StoreSettings = StoreSettings()

@@ -26,6 +26,9 @@ CREATE TABLE IF NOT EXISTS tasks (
 CREATE TABLE IF NOT EXISTS manifests (
     task TEXT PRIMARY KEY, version INTEGER NOT NULL, bundle TEXT NOT NULL, weights TEXT NOT NULL
 );
+CREATE TABLE IF NOT EXISTS held_versions (
+    task TEXT PRIMARY KEY, version INTEGER NOT NULL, bundle TEXT NOT NULL, weights TEXT NOT NULL
+);
 CREATE TABLE IF NOT EXISTS outbox (
     sequence INTEGER PRIMARY KEY, task TEXT NOT NULL, bundle TEXT NOT NULL, base_version INTEGER NOT NULL,
     packed BLOB NOT NULL, payload BLOB NOT NULL, envelope BLOB NOT NULL, digest BLOB NOT NULL
@@ -147,6 +150,20 @@ class DeviceDatabase:
             "INSERT OR REPLACE INTO manifests VALUES (?, ?, ?, ?)",
             (task, known.version, known.bundle, known.weights),
         )
+
+    def held_version(self, task: str) -> KnownVersion | None:
+        """The version of a task whose weights were last complete on this device."""
+        query = "SELECT version, bundle, weights FROM held_versions WHERE task = ?"
+        row = self._connection.execute(query, (task,)).fetchone()
+        return None if row is None else KnownVersion(*row)
+
+    def hold_version(self, task: str, held: KnownVersion) -> None:
+        """Remember which version's weights are complete; nothing is written where it is known already."""
+        if self.held_version(task) != held:
+            self._connection.execute(
+                "INSERT OR REPLACE INTO held_versions VALUES (?, ?, ?, ?)",
+                (task, held.version, held.bundle, held.weights),
+            )
 
     def spool(self, finished: SpooledRound, seal: Seal) -> OutboxRow:
         """Commit a round: residual, outbox row and sequence number together."""

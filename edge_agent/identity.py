@@ -10,6 +10,7 @@ from fleet_protocol.envelope import Kind, digest, read_envelope, seal
 from fleet_protocol.errors import ConfigurationError, ProtocolError, Reason
 from fleet_protocol.keys import SigningKey, key_id, read_signing_key, read_verify_key
 from fleet_protocol.messages import BOOT_SHIFT, BlobChunk, Manifest, Receipt, decode_payload
+from fleet_protocol.sealed_update import check_recipient, seal_for
 
 FROM_COORDINATOR: dict[Kind, type[msgspec.Struct]] = {
     Kind.MANIFEST: Manifest,
@@ -34,10 +35,12 @@ class Identity:
     """The device's key and topics, and the coordinator's pinned key.
 
     Updates are numbered by the database. Everything else is numbered `boot << 32 | counter`: it grows over the
-    device's whole life without a commit per message.
+    device's whole life without a commit per message. With `seal_updates` only the coordinator can read an update.
     """
 
-    def __init__(self, fleet: str, shard: str, device: str, key: SigningKey, coordinator_key: str) -> None:
+    def __init__(
+        self, fleet: str, shard: str, device: str, key: SigningKey, coordinator_key: str, *, seal_updates: bool = False
+    ) -> None:
         self.up_topic = topics.up(fleet, shard, device)
         self.down_topic = topics.down(fleet, shard, device)
         self.state_topic = topics.state(fleet, shard, device)
@@ -46,6 +49,9 @@ class Identity:
         self._coordinator = read_verify_key(coordinator_key, "coordinator_key")
         self._coordinator_id = key_id(self._coordinator)
         self._counter = count(1)
+        self._seal_updates = seal_updates
+        if seal_updates:
+            check_recipient(self._coordinator)
 
     @property
     def public_key(self) -> bytes:
@@ -57,17 +63,17 @@ class Identity:
         sealed = seal(
             self._key,
             self.up_topic,
-            Kind.UPDATE,
-            payload,
+            Kind.SEALED_UPDATE if self._seal_updates else Kind.UPDATE,
+            seal_for(self._coordinator, payload) if self._seal_updates else payload,
             sequence=sequence,
             task=task,
             base_version=base_version,
         )
         return sealed, digest(sealed)
 
-    def seal_control(self, kind: Kind, payload: bytes) -> bytes:
+    def seal_control(self, kind: Kind, payload: bytes, task: str = "") -> bytes:
         """Any other message to the coordinator."""
-        return seal(self._key, self.up_topic, kind, payload, sequence=self._next())
+        return seal(self._key, self.up_topic, kind, payload, sequence=self._next(), task=task)
 
     def seal_presence(self, payload: bytes) -> bytes:
         """A presence, for the state topic."""

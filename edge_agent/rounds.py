@@ -4,15 +4,16 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Callable
+from functools import partial
 
 from edge_agent import machine
 from edge_agent.configuration import AgentConfiguration, TaskSettings
-from edge_agent.device_database import DeviceDatabase, Seal, SpooledRound
+from edge_agent.device_database import DeviceDatabase, Seal, SpooledRound, TaskMemory
 from edge_agent.guards import Readings, refusal
 from edge_agent.lifecycle import Event, Lifecycle, State
 from edge_agent.link import LinkDownError
 from edge_agent.sample_store import SampleStore
-from edge_agent.training.job import TrainingFailure, TrainingJob, TrainingResult
+from edge_agent.training.job import Progress, RebuildFailure, TrainingFailure, TrainingJob, TrainingResult, Verdict
 from edge_agent.training.supervisor import train_in_child
 from edge_agent.version_follower import ReadyVersion, VersionFollower, VersionUnavailableError
 from fleet_protocol.messages import Update, encode_payload
@@ -46,12 +47,19 @@ class Rounds:
         self._lifecycle = Lifecycle()
         self._wake = asyncio.Event()
         self._recheck: asyncio.TimerHandle | None = None
+        self._progress: Progress | None = None
+        self._diverged: dict[str, tuple[int, str, int]] = {}
         self._new_samples = {task.name: self._count_new(task.name) for task in configuration.tasks}
 
     @property
     def state(self) -> State:
         """What the training side does right now."""
         return self._lifecycle.state
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far the round has come that the worker is in."""
+        return self._progress
 
     @property
     def new_samples(self) -> dict[str, int]:
@@ -95,10 +103,17 @@ class Rounds:
             version = await self._versions.ready_version(task)
         except (VersionUnavailableError, LinkDownError) as error:
             return self._put_off(Event.VERSION_UNAVAILABLE, "no_version", task, str(error))
+        if self._diverged.get(task) == self._starting_point(task, version):
+            return self._put_off(
+                Event.VERSION_UNAVAILABLE,
+                "would_diverge",
+                task,
+                f"training from version {version.number} on these samples diverged; waits for a version or a sample",
+            )
         self._lifecycle.advance(Event.VERSION_READY)
         try:
             await self._train(task, version)
-        except (RoundFailedError, sqlite3.Error, OSError) as error:
+        except (RoundFailedError, VersionUnavailableError, LinkDownError, sqlite3.Error, OSError) as error:
             return self._put_off(Event.ROUND_FAILED, "round_dropped", task, str(error))
         self._lifecycle.advance(Event.ROUND_SPOOLED)
         self._new_samples[task] = self._count_new(task)
@@ -118,23 +133,20 @@ class Rounds:
     async def _train(self, task: str, version: ReadyVersion) -> None:
         if dropped := self._samples.drop_misfits(version.description):
             log.warning("event=samples_dropped task=%s count=%d reason='do not fit the schema'", task, dropped)
+        if dropped := self._samples.drop_other_features(version.description):
+            log.info("event=features_dropped task=%s count=%d reason='made by another backbone'", task, dropped)
         memory = self._database.memory(task, version.bundle)
-        settings = self._configuration.worker
-        job = TrainingJob(
-            description=version.description,
-            train_graph=str(version.train_graph),
-            weights=str(version.weights),
-            sample_store=str(self._samples.path),
-            residual=memory.residual,
-            returned=[packed for _, packed in memory.returned],
-            seed=memory.rounds,
-            threads=settings.threads,
-            nice=settings.nice,
-            memory_limit_mib=settings.memory_limit_mib,
-        )
-        verdict = await train_in_child(job, settings)
+        verdict = await self._run_worker(task, version, memory)
+        if isinstance(verdict, RebuildFailure):
+            self._versions.refuse_packed(version, verdict.error)
+            version = await self._versions.ready_version(task)
+            memory = self._database.memory(task, version.bundle)
+            verdict = await self._run_worker(task, version, memory)
         if isinstance(verdict, TrainingFailure):
+            self._learn_from(task, version, verdict)
+        if not isinstance(verdict, TrainingResult):
             raise RoundFailedError(verdict.error)
+        self._versions.hold(version)
         row = self._database.spool(
             SpooledRound(
                 task=task,
@@ -149,13 +161,58 @@ class Rounds:
             self._seal,
         )
         log.info(
-            "event=update_spooled task=%s version=%d sequence=%d bytes=%d loss=%.4f",
+            "event=update_spooled task=%s version=%d sequence=%d bytes=%d loss=%.4f features_computed=%d",
             task,
             version.number,
             row.sequence,
             len(row.envelope),
             verdict.loss,
+            verdict.features_computed,
         )
+
+    async def _run_worker(self, task: str, version: ReadyVersion, memory: TaskMemory) -> Verdict:
+        settings = self._configuration.worker
+        job = TrainingJob(
+            description=version.description,
+            engine=settings.engine,
+            files={name: str(path) for name, path in version.files.items()},
+            weights=str(version.weights),
+            sample_store=str(self._samples.path),
+            residual=memory.residual,
+            returned=[packed for _, packed in memory.returned],
+            seed=memory.rounds,
+            threads=settings.threads,
+            nice=settings.nice,
+            memory_limit_mib=settings.memory_limit_mib,
+            packed=version.packed,
+        )
+        try:
+            return await train_in_child(job, settings, partial(self._hear_progress, task))
+        finally:
+            self._progress = None
+
+    def _hear_progress(self, task: str, progress: Progress) -> None:
+        self._progress = progress
+        log.debug(
+            "event=training task=%s phase=%s step=%d steps=%d loss=%.4f",
+            task,
+            progress.phase,
+            progress.steps_done,
+            progress.steps,
+            progress.loss,
+        )
+
+    def _learn_from(self, task: str, version: ReadyVersion, failure: TrainingFailure) -> None:
+        """What would only fail again is not tried again."""
+        if failure.unfit:
+            self._samples.drop(task, failure.unfit)
+            log.warning("event=samples_dropped task=%s count=%d reason=%r", task, len(failure.unfit), failure.error)
+        if failure.diverged:
+            self._diverged[task] = self._starting_point(task, version)
+
+    def _starting_point(self, task: str, version: ReadyVersion) -> tuple[int, str, int]:
+        """What a round depends on, besides the residual: it draws its batches from a seed that counts rounds."""
+        return version.number, version.bundle, self._samples.newest(task)
 
     def _readings(self, task: str) -> Readings:
         return Readings(
@@ -172,4 +229,4 @@ class Rounds:
 
 def update_payload(result: TrainingResult) -> bytes:
     """The payload of an update. A loss of three digits is enough to watch training by, and travels in few bytes."""
-    return encode_payload(Update(result.samples, result.steps, round(result.loss, 3), result.packed))
+    return encode_payload(Update(result.samples, result.steps, round(result.loss, 3), result.packed, result.life))

@@ -22,6 +22,7 @@ from typing import Literal
 import msgspec
 
 from edge_agent.sample_store import SampleStore
+from edge_agent.training.job import Progress
 from fleet_protocol.bundle import LabelSchema, TaskDescription
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MIB
@@ -57,7 +58,7 @@ class Answer(msgspec.Struct, omit_defaults=True):
 
 
 class Status(msgspec.Struct):
-    """What the agent does and has, for people and programs on the device."""
+    """What the agent does and has, for people and programs on the device; `progress` is that of a round under way."""
 
     device: str
     state: str
@@ -69,6 +70,7 @@ class Status(msgspec.Struct):
     waiting_updates: int
     accepted_updates: int
     rejected_updates: int
+    progress: Progress | None = None
 
 
 def check_sample(

@@ -1,10 +1,12 @@
-"""Samples on the device, in SQLite. They never leave it.
+"""Samples on the device, in SQLite, and what a backbone made of them. Neither ever leaves it.
 
-Commits are not forced to the disk one by one: after a power cut the last moments of samples may be missing, which
-spares an SD card a write per sample. What went into an update is never at stake here.
+Features belong to their sample: they go when it goes, whoever deletes it. Commits are not forced to the disk one by
+one: after a power cut the last moments of samples may be missing, which spares an SD card a write per sample. What
+went into an update is never at stake here.
 """
 
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
 from fleet_protocol.bundle import TaskDescription
@@ -14,7 +16,11 @@ CREATE TABLE IF NOT EXISTS samples (
     id INTEGER PRIMARY KEY AUTOINCREMENT, task TEXT NOT NULL, inputs BLOB NOT NULL, label INTEGER NOT NULL
 );
 CREATE INDEX IF NOT EXISTS samples_of_task ON samples (task, id);
+CREATE TABLE IF NOT EXISTS features (sample INTEGER PRIMARY KEY, backbone TEXT NOT NULL, features BLOB NOT NULL);
+CREATE TRIGGER IF NOT EXISTS features_go_with_their_sample AFTER DELETE ON samples
+BEGIN DELETE FROM features WHERE sample = OLD.id; END;
 """
+"""`backbone` is the hash of the file that made the features. Stores made before there were features gain the table."""
 
 
 class SampleStore:
@@ -73,9 +79,38 @@ class SampleStore:
             self._counts[description.task] = (count - dropped, newest)
         return dropped
 
+    def drop_other_features(self, description: TaskDescription) -> int:
+        """Delete features of a task that another backbone made than the one it has now; returns how many."""
+        query = "DELETE FROM features WHERE backbone != ? AND (SELECT task FROM samples WHERE id = features.sample) = ?"
+        return self._connection.execute(query, (description.backbone_hash, description.task)).rowcount
+
+    def drop(self, task: str, identifiers: Sequence[int]) -> None:
+        """Delete these samples of a task."""
+        delete = "DELETE FROM samples WHERE task = ? AND id = ?"
+        with self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            dropped = self._connection.executemany(delete, [(task, identifier) for identifier in identifiers]).rowcount
+        count, newest = self._counts[task]
+        self._counts[task] = (count - dropped, newest)
+
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
+
+
+def rows_to_train_on(description: TaskDescription) -> tuple[str, tuple[str | int, ...]]:
+    """The query for (id, values, label) of each sample that a round may use, oldest first, and its placeholders.
+
+    The values are those that training takes: the inputs, or the features where the task has a backbone. A sample that
+    came in after the features were computed waits for the next round.
+    """
+    condition, sizes = fitting(description)
+    if description.backbone is None:
+        query = f"SELECT id, inputs, label FROM samples WHERE task = ? AND {condition} ORDER BY id"  # noqa: S608
+        return query, (description.task, *sizes)
+    source = "samples JOIN features ON sample = id"
+    query = f"SELECT id, features, label FROM {source} WHERE backbone = ? AND task = ? AND {condition} ORDER BY id"  # noqa: S608
+    return query, (description.backbone_hash, description.task, *sizes)
 
 
 def fitting(description: TaskDescription) -> tuple[str, tuple[int, int]]:

@@ -1,25 +1,19 @@
 """Follows the versions of the tasks: believes signed manifests, fetches what a round needs, and no more."""
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_agent.blob_assembly import BlobAssembly
 from edge_agent.blob_cache import BlobCache
 from edge_agent.device_database import DeviceDatabase, KnownVersion
-from fleet_protocol import topics
-from fleet_protocol.bundle import TRAIN_FILE, TaskDescription, parse_description
+from edge_agent.fetcher import Fetcher, NotFetchedError
+from edge_agent.training.job import EngineName, PackedFile, files_for
+from fleet_protocol.bundle import TaskDescription, parse_description
 from fleet_protocol.errors import ConfigurationError, ProtocolError
-from fleet_protocol.messages import BlobChunk, BlobRequest, Manifest
+from fleet_protocol.messages import Manifest
+from fleet_protocol.topics import PackedWeights
 
 log = logging.getLogger(__name__)
-
-CHUNK_SECONDS = 5.0
-"""Without a new chunk for this long, what lacks is asked for again."""
-FETCH_ATTEMPTS = 4
 
 
 class VersionUnavailableError(Exception):
@@ -28,35 +22,32 @@ class VersionUnavailableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ReadyVersion:
-    """Everything that a round needs, on this device's disk and verified."""
+    """Everything that a round needs, on this device's disk and verified.
+
+    Where `packed` is given, `weights` is the file that the worker unpacks it into.
+    """
 
     number: int
     bundle: str
     description: TaskDescription
-    train_graph: Path
+    files: dict[str, Path]
     weights: Path
+    packed: PackedFile | None = None
 
 
 class VersionFollower:
     """The device's view of its tasks' versions."""
 
     def __init__(
-        self,
-        fleet: str,
-        database: DeviceDatabase,
-        cache: BlobCache,
-        *,
-        listening_to: Callable[[str], AbstractAsyncContextManager[None]],
-        request: Callable[[BlobRequest], Awaitable[None]],
+        self, database: DeviceDatabase, cache: BlobCache, fetcher: Fetcher, *, engine: EngineName = "onnx-step"
     ) -> None:
-        self._fleet = fleet
+        """`engine` is the one that trains on this device: it decides which files of a bundle are fetched."""
         self._database = database
         self._cache = cache
-        self._listening_to = listening_to
-        self._request = request
+        self._fetcher = fetcher
+        self._engine = engine
         self._descriptions: dict[str, TaskDescription] = {}
-        self._assemblies: dict[str, BlobAssembly] = {}
-        self._progress = asyncio.Event()
+        self._refused: set[str] = set()
 
     def description(self, task: str) -> TaskDescription | None:
         """The task's schema, as far as its bundle has been fetched."""
@@ -88,16 +79,6 @@ class VersionFollower:
         self._database.know_version(task, heard)
         return True
 
-    def hear_chunk(self, blob: str, number: int, chunk: BlobChunk) -> None:
-        """Take in a verified chunk; one that nobody waits for is ignored.
-
-        Raises:
-            ProtocolError: it contradicts its size or the chunks before it.
-        """
-        if blob in self._assemblies:
-            self._assemblies[blob].add(number, chunk)
-            self._progress.set()
-
     async def ready_version(self, task: str) -> ReadyVersion:
         """The newest known version, fetched where this device lacks it.
 
@@ -113,18 +94,43 @@ class VersionFollower:
             description = self.description(task) or parse_description(self._cache.read(known.bundle))
             if description.task != task:
                 raise VersionUnavailableError(f"the manifest of {task} names a bundle of {description.task}")
-            train_graph = description.files[TRAIN_FILE]
-            for blob in (train_graph, known.weights):
+            needed = files_for(self._engine, description)
+            if missing := [name for name in needed if name not in description.files]:
+                raise VersionUnavailableError(
+                    f"the bundle of {task} lacks {', '.join(missing)}: export it with --ort-training, or choose"
+                    " [worker] engine = 'onnx-step'"
+                )
+            files = {name: description.files[name] for name in needed}
+            for blob in files.values():
                 await self._ensure(blob)
-                self._cache.read(blob)
-        except (ProtocolError, ConfigurationError, OSError) as error:
+                self._cache.verify(blob)
+            packed = await self._ensure_weights(known, description)
+            if packed is None:
+                self._cache.verify(known.weights)
+        except (NotFetchedError, ProtocolError, ConfigurationError, OSError) as error:
             raise VersionUnavailableError(str(error)) from error
         return ReadyVersion(
             known.version,
             known.bundle,
             description,
-            self._cache.path(train_graph),
+            {name: self._cache.path(blob) for name, blob in files.items()},
             self._cache.path(known.weights),
+            packed,
+        )
+
+    def hold(self, version: ReadyVersion) -> None:
+        """Its weights are complete: the next version is fetched as its difference from this one."""
+        held = KnownVersion(version.number, version.bundle, version.weights.name)
+        self._database.hold_version(version.description.task, held)
+
+    def refuse_packed(self, version: ReadyVersion, error: str) -> None:
+        """The packed weights were not what they should be: from now on this version is fetched whole."""
+        self._refused.add(version.weights.name)
+        log.error(
+            "event=difference_refused task=%s version=%d error=%r remedy='fetching the whole weights'",
+            version.description.task,
+            version.number,
+            error,
         )
 
     def forget_unused(self, tasks: list[str]) -> None:
@@ -133,34 +139,39 @@ class VersionFollower:
         for task in tasks:
             if known := self._database.known_version(task):
                 wanted |= {known.bundle, known.weights}
+            if held := self._database.held_version(task):
+                wanted.add(held.weights)  # the next version is fetched as its difference from this one
             if description := self.description(task):
                 wanted |= set(description.files.values())
         self._cache.keep_only(wanted)
 
     async def _ensure(self, blob: str) -> None:
-        if self._cache.has(blob):
-            return
-        assembly = self._assemblies[blob] = BlobAssembly()
-        try:
-            async with self._listening_to(topics.blob_chunks(self._fleet, blob)):
-                for _ in range(FETCH_ATTEMPTS):
-                    await self._request(BlobRequest(bytes.fromhex(blob), assembly.missing))
-                    if await self._assembled(assembly):
-                        break
-        finally:
-            del self._assemblies[blob]
-        if assembly.complete is None:
-            raise VersionUnavailableError(f"blob {blob[:16]} did not come in {FETCH_ATTEMPTS} attempts")
-        self._cache.write(blob, assembly.complete)
+        if not self._cache.has(blob):
+            self._cache.write(blob, await self._fetcher.fetch(blob))
 
-    async def _assembled(self, assembly: BlobAssembly) -> bool:
-        while assembly.complete is None:
-            self._progress.clear()
+    async def _ensure_weights(self, known: KnownVersion, description: TaskDescription) -> PackedFile | None:
+        """The weights on the disk, or as they came, packed."""
+        # Version 0 is a file of the bundle, with whatever header its exporter gave it.
+        travels_packed = description.downlink.differences != "off" and known.version > 0
+        if travels_packed and known.weights not in self._refused and not self._cache.has(known.weights):
             try:
-                async with asyncio.timeout(
-                    CHUNK_SECONDS
-                ):  # not wait_for: before Python 3.12 it may lose a cancellation
-                    await self._progress.wait()
-            except TimeoutError:
-                return False
-        return True
+                return await self._fetch_packed(known, description)
+            except NotFetchedError as error:
+                log.warning("event=difference_did_not_come error=%r remedy='fetching the whole weights'", str(error))
+        await self._ensure(known.weights)
+        return None
+
+    async def _fetch_packed(self, known: KnownVersion, description: TaskDescription) -> PackedFile:
+        held = self._database.held_version(description.task)
+        if held is not None and (held.bundle != known.bundle or not self._cache.has(held.weights)):
+            held = None
+        wanted = PackedWeights(description.task, known.version, held.version if held else None)
+        difference = await self._fetcher.fetch(wanted)
+        log.info(
+            "event=difference_fetched task=%s version=%d from_version=%s bytes=%d",
+            description.task,
+            known.version,
+            wanted.base,
+            len(difference),
+        )
+        return PackedFile(str(self._cache.path(held.weights)) if held else "", difference, known.weights)

@@ -28,7 +28,13 @@ EVALUATE_FILE = "evaluate.onnx"
 PREDICT_FILE = "predict.onnx"
 TRAIN_PER_SAMPLE_FILE = "train_per_sample.onnx"
 """Only in a bundle whose plan asks for per-sample gradients."""
+BACKBONE_FILE = "backbone.onnx"
+"""Only in a bundle whose description has a `backbone`."""
 WEIGHTS_FILE = "weights.safetensors"
+ORT_TRAINING_FILE = "ort_training.onnx"
+ORT_OPTIMISER_FILE = "ort_optimiser.onnx"
+ORT_CHECKPOINT_FILE = "ort_checkpoint.bin"
+"""Only in a bundle that was exported for the engine `ort-training` too; formats of onnxruntime-training 1.19.2."""
 REQUIRED_FILES = (TRAIN_FILE, EVALUATE_FILE, PREDICT_FILE, WEIGHTS_FILE)
 
 PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
@@ -70,6 +76,12 @@ class LabelSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
         return self.classes or self.values
 
 
+class BackboneSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What `backbone.onnx` makes of one sample: float32 features of `feature_shape`, without the batch axis."""
+
+    feature_shape: list[PositiveInt]
+
+
 class Parameter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One float32 tensor of the flat weight vector, which holds them in this order.
 
@@ -104,6 +116,11 @@ class TrainingPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
     proximal: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     per_sample_gradients: bool = False
 
+    @property
+    def graph_file(self) -> str:
+        """The training graph that a device runs."""
+        return TRAIN_PER_SAMPLE_FILE if self.per_sample_gradients else TRAIN_FILE
+
 
 class UpdatePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a delta is compressed. At most `keep_fraction` of its entries travel, the rest stays in the residual.
@@ -111,6 +128,7 @@ class UpdatePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `selection`: the largest of the whole vector or of each tensor, those of magnitude `threshold` or more, random ones,
     or all. `stochastic_rounding` concerns int8 and int4. `fleet_protocol.codec` has the formulas. `feedback` is how the
     device remembers what was left out (`edge_agent.training.feedback`); `feedback_momentum` is for "momentum".
+    "ef21" goes with the aggregation strategy of that name and with no other.
     """
 
     keep_fraction: Fraction
@@ -118,7 +136,7 @@ class UpdatePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     selection: Literal["top_k", "top_k_per_tensor", "threshold", "random_k", "dense"] = "top_k"
     threshold: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     stochastic_rounding: bool = False
-    feedback: Literal["residual", "momentum"] = "residual"
+    feedback: Literal["residual", "momentum", "ef21"] = "residual"
     feedback_momentum: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.9
 
 
@@ -126,14 +144,16 @@ class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the coordinator makes a version out of `buffer_size` updates, with server momentum.
 
     `strategy`: `fedbuff` (Nguyen et al. 2022), or `ca2fl` (Wang et al. 2024) for devices that see very different
-    classes. An update with staleness s weighs `samples * (1 + s) ** -staleness_exponent`; above `max_staleness` it
-    is refused. A declared sample count above `max_samples` counts as that many. `max_delta_norm` bounds the Euclidean
-    norm of one update; so does `norm_quantile_factor`, if not 0, times the running `norm_quantile` of the norms that
-    come in. Devices train from the newest version; the model to use is the mean of the last `averaged_versions`.
+    classes, or `ef21` (Richtarik et al. 2021), the other half of the error feedback of that name.
+
+    An update with staleness s weighs `samples * (1 + s) ** -staleness_exponent`; above `max_staleness` it is refused.
+    A declared sample count above `max_samples` counts as that many. `max_delta_norm` bounds the Euclidean norm of one
+    update; so does `norm_quantile_factor`, if not 0, times the running `norm_quantile` of the norms that come in.
+    Devices train from the newest version; the model to use is the mean of the last `averaged_versions`.
     """
 
     buffer_size: PositiveInt
-    strategy: Literal["fedbuff", "ca2fl"] = "fedbuff"
+    strategy: Literal["fedbuff", "ca2fl", "ef21"] = "fedbuff"
     staleness_exponent: Annotated[float, msgspec.Meta(ge=0)] = 0.5
     max_staleness: Annotated[int, msgspec.Meta(ge=0)] = 20
     server_learning_rate: PositiveFloat = 1.0
@@ -145,8 +165,20 @@ class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     averaged_versions: Annotated[int, msgspec.Meta(ge=1, le=MAX_AVERAGED_VERSIONS)] = 1
 
 
-class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The content of `task.json`."""
+class DownlinkPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How versions travel to devices (docs/downlink.md).
+
+    `lossy`: weights are published rounded to a grid `precision_bits` finer than each tensor's magnitude in version 0,
+    and a device gets the integers between the version it has and the one it lacks; the coordinator goes on from the
+    unrounded ones. `exact`: published as they are, as the difference of their bits. `off`: as whole float32 files.
+    """
+
+    differences: Literal["lossy", "exact", "off"] = "lossy"
+    precision_bits: Annotated[int, msgspec.Meta(ge=0, le=16)] = 2
+
+
+class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The content of `task.json`. With a `backbone`, the other graphs take its features instead of inputs."""
 
     format: int
     task: str
@@ -158,6 +190,21 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     update: UpdatePlan
     aggregation: AggregationPlan
     files: dict[str, BlobHash]
+    backbone: BackboneSchema | None = None
+    downlink: DownlinkPlan = DownlinkPlan()
+
+    @property
+    def trained_input(self) -> InputSchema:
+        """What training, evaluation and prediction take of one sample: its features or, without a backbone, its inputs.
+
+        Features have no bounds but those of float32.
+        """
+        return InputSchema(self.backbone.feature_shape, -math.inf, math.inf) if self.backbone else self.input
+
+    @property
+    def backbone_hash(self) -> str:
+        """What names the backbone that features were computed by; empty without one."""
+        return self.files[BACKBONE_FILE] if self.backbone else ""
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -202,8 +249,11 @@ def parse_description(text: bytes, name: str = DESCRIPTION_FILE) -> TaskDescript
     if len({parameter.name for parameter in description.parameters}) < len(description.parameters):
         raise ConfigurationError(f"{name}: two entries of `parameters` have the same name")
     check_label(description.label, name)
+    check_feedback(description.update, description.aggregation, name)
     if description.training.per_sample_gradients and TRAIN_PER_SAMPLE_FILE not in description.files:
         raise ConfigurationError(f"{name}: training.per_sample_gradients, but `files` lacks {TRAIN_PER_SAMPLE_FILE}")
+    if (description.backbone is None) != (BACKBONE_FILE not in description.files):
+        raise ConfigurationError(f"{name}: `backbone` and {BACKBONE_FILE} in `files` belong together; one is missing")
     if description.input.minimum > description.input.maximum:
         raise ConfigurationError(
             f"{name}: input.minimum {description.input.minimum:g} exceeds input.maximum {description.input.maximum:g}"
@@ -253,6 +303,15 @@ def check_label(label: LabelSchema, name: str) -> None:
         raise ConfigurationError(
             f"{name}: label.kind {label.kind!r} needs {f'label.{wanted}' if wanted else 'no size'} and nothing else;"
             f" given: {', '.join(f'label.{size}' for size in given) or 'nothing'}"
+        )
+
+
+def check_feedback(update: UpdatePlan, aggregation: AggregationPlan, name: str) -> None:
+    """Raise `ConfigurationError` if only one side of a task keeps EF21's estimates."""
+    if (update.feedback == "ef21") != (aggregation.strategy == "ef21"):
+        raise ConfigurationError(
+            f"{name}: update.feedback is {update.feedback!r} and aggregation.strategy {aggregation.strategy!r};"
+            " with 'ef21' device and coordinator keep the same estimate, so set both to it or neither"
         )
 
 

@@ -37,6 +37,8 @@ class Kind(IntEnum):
     BLOB_CHUNK = 5
     UPDATE = 6
     RECEIPT = 7
+    WEIGHTS_REQUEST = 8
+    SEALED_UPDATE = 9
 
 
 class Header(msgspec.Struct, frozen=True, array_like=True):

@@ -22,6 +22,7 @@ class Reason(StrEnum):
     NOT_FINITE = "not_finite"
     OUT_OF_BOUNDS = "out_of_bounds"
     WRONG_HASH = "wrong_hash"
+    WRONG_RECIPIENT = "wrong_recipient"
     TASK_PAUSED = "task_paused"
     RATE_LIMITED = "rate_limited"
 

@@ -58,20 +58,35 @@ class BlobRequest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     chunks: list[int]
 
 
+class WeightsRequest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Asks for chunks of a version of the header's task, packed as its difference from version `base`, if any.
+
+    An empty list means all of them.
+    """
+
+    version: Count
+    base: Count | None
+    chunks: list[int]
+
+
 class BlobChunk(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One chunk; `total_bytes` is the size of the whole blob."""
+    """One chunk of a blob, or of packed weights; `total_bytes` is the size of the whole."""
 
     total_bytes: int
     data: bytes
 
 
 class Update(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One device's change to the weights; `packed` is for `fleet_protocol.codec`, `loss` is the mean in training."""
+    """One device's change to the weights; `packed` is for `fleet_protocol.codec`, `loss` is the mean in training.
+
+    `life` is for tasks with EF21 and does not travel where it is 0: the updates of one life add up to one estimate.
+    """
 
     samples: int
     steps: int
     loss: float
     packed: bytes
+    life: Count = 0
 
 
 class Outcome(StrEnum):
@@ -99,7 +114,10 @@ class Receipt(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
 
 def encode_payload(payload: msgspec.Struct) -> bytes:
     """The bytes of a payload."""
-    return cbor.encode(msgspec.to_builtins(payload, builtin_types=(bytes,)))
+    fields = msgspec.to_builtins(payload, builtin_types=(bytes,))
+    if isinstance(payload, Update) and not payload.life:
+        fields = fields[:-1]
+    return cbor.encode(fields)
 
 
 def decode_payload(data: bytes, kind: type[Payload]) -> Payload:
@@ -112,6 +130,8 @@ def decode_payload(data: bytes, kind: type[Payload]) -> Payload:
         payload = msgspec.convert(cbor.decode(data, kind.__name__), kind, builtin_types=(bytes,))
     except msgspec.ValidationError as error:
         raise ProtocolError(Reason.MALFORMED, f"{kind.__name__}: {error}") from error
+    if isinstance(payload, Update) and encode_payload(payload) != data:
+        raise ProtocolError(Reason.MALFORMED, "Update: a life of 0 is not written")
     if isinstance(payload, Receipt) and len(payload.digest) != DIGEST_BYTES:
         raise ProtocolError(Reason.MALFORMED, f"Receipt: digest of {len(payload.digest)} bytes, not {DIGEST_BYTES}")
     return payload

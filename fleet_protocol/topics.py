@@ -1,6 +1,7 @@
 """MQTT topics of the protocol. Names hold `[a-z0-9_-]` only, so every broker carries them."""
 
 import re
+from dataclasses import dataclass
 
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.limits import MAX_NAME_CHARACTERS
@@ -9,6 +10,8 @@ ROOT = "edgeflock/v1"
 _NAME = re.compile(rf"[a-z0-9_-]{{1,{MAX_NAME_CHARACTERS}}}")
 _HASH = re.compile(r"[0-9a-f]{64}")
 _CHUNK_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
+_FROM_NOTHING = "whole"
 _DEVICE_LEAVES = ("up", "down", "state")
 
 
@@ -56,6 +59,25 @@ def blob_chunks(fleet: str, blob: str) -> str:
     return f"{ROOT}/{fleet}/blob/{blob}/+"
 
 
+@dataclass(frozen=True, slots=True)
+class PackedWeights:
+    """A version of a task's weights, packed as its difference from version `base`, or from nothing (None)."""
+
+    task: str
+    version: int
+    base: int | None
+
+
+def packed_chunk(fleet: str, packed: PackedWeights, number: int) -> str:
+    """One chunk of packed weights."""
+    return f"{_packed(fleet, packed)}/{number}"
+
+
+def packed_chunks(fleet: str, packed: PackedWeights) -> str:
+    """The filter that hears every chunk of them."""
+    return f"{_packed(fleet, packed)}/+"
+
+
 def device_filters(fleet: str, shard: str) -> tuple[str, str]:
     """The two filters with which a coordinator hears its devices: everything up, and presence."""
     return f"{ROOT}/{fleet}/{shard}/+/up", f"{ROOT}/{fleet}/{shard}/+/state"
@@ -84,6 +106,49 @@ def blob_of(topic: str) -> tuple[str, int]:
     if not is_blob or not _HASH.fullmatch(parts[4]) or not _CHUNK_NUMBER.fullmatch(parts[5]):
         raise ProtocolError(Reason.MALFORMED, f"topic {topic[:200]!r} is not a blob chunk's topic")
     return parts[4], int(parts[5])
+
+
+def packed_of(topic: str) -> tuple[PackedWeights, int]:
+    """Split a topic of packed weights into what they are and the chunk number.
+
+    Raises:
+        ProtocolError: `MALFORMED`, where the topic is none of packed weights.
+    """
+    parts = topic.split("/")
+    is_packed = len(parts) == 8 and parts[3] == "weights" and topic.startswith(ROOT + "/")
+    if (
+        not is_packed
+        or not _NUMBER.fullmatch(parts[5])
+        or not (parts[6] == _FROM_NOTHING or _NUMBER.fullmatch(parts[6]))
+        or not _CHUNK_NUMBER.fullmatch(parts[7])
+    ):
+        raise ProtocolError(Reason.MALFORMED, f"topic {topic[:200]!r} is not one of packed weights")
+    base = None if parts[6] == _FROM_NOTHING else int(parts[6])
+    return PackedWeights(check_name("task", parts[4]), int(parts[5]), base), int(parts[7])
+
+
+def chunk(fleet: str, wanted: str | PackedWeights, number: int) -> str:
+    """One chunk of a blob, named by its SHA-256, or of packed weights."""
+    return blob_chunk(fleet, wanted, number) if isinstance(wanted, str) else packed_chunk(fleet, wanted, number)
+
+
+def chunks(fleet: str, wanted: str | PackedWeights) -> str:
+    """The filter that hears every chunk of either."""
+    return blob_chunks(fleet, wanted) if isinstance(wanted, str) else packed_chunks(fleet, wanted)
+
+
+def chunk_of(topic: str) -> tuple[str | PackedWeights, int]:
+    """What a chunk's topic names, a blob or packed weights, and the chunk's number.
+
+    Raises:
+        ProtocolError: `MALFORMED`, where the topic is neither's.
+    """
+    return packed_of(topic) if topic.count("/") == 7 else blob_of(topic)
+
+
+def _packed(fleet: str, packed: PackedWeights) -> str:
+    base = _FROM_NOTHING if packed.base is None else packed.base
+    return f"{ROOT}/{fleet}/weights/{packed.task}/{packed.version}/{base}"
 
 
 def is_blob_hash(text: str) -> bool:

@@ -2,7 +2,9 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
+
+import msgspec
 
 from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
 from fleet_protocol.errors import ConfigurationError, ProtocolError
@@ -20,9 +22,6 @@ except ModuleNotFoundError as error:
     )
     raise SystemExit(2) from None
 
-if TYPE_CHECKING:
-    from broker_coordinator.knowledge import Device
-
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 EXPORT_NEEDS = frozenset({"torch", "onnx", "onnx_ir", "onnxscript"})
 
@@ -36,6 +35,12 @@ def edgeflock() -> None:
 def export(
     recipe: Annotated[str, typer.Argument(help="Folder with model.py and task.toml, or the name of a shipped recipe.")],
     out: Annotated[Path, typer.Option(help="Folder for the bundle; made if it doesn't exist.")],
+    ort_training: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PYTHON", help="Add what the engine ort-training needs, made by this Python, which has that engine."
+        ),
+    ] = None,
 ) -> None:
     """Turn a torch model into a task bundle that devices can train without torch."""
     folder = find_recipe(recipe)
@@ -45,9 +50,32 @@ def export(
         if error.name not in EXPORT_NEEDS:
             raise
         raise ConfigurationError(f"export needs {error.name}: pip install 'edgeflock[workbench]'") from error
-    description = export_bundle(folder, out)
+    description = export_bundle(folder, out, ort_training)
     total = sum(path.stat().st_size for path in out.iterdir() if path.name in {*description.files, "task.json"})
     print(f"{out}: task {description.task}, {description.parameter_count} parameters, {total / 1000:.1f} kB")
+
+
+@app.command()
+def inspect(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a task bundle.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
+) -> None:
+    """Say what a bundle is, what it needs of each kind of device, and whether all of it runs there."""
+    try:
+        from workbench.inspection import inspect_bundle  # noqa: PLC0415 - onnx takes a second to import
+    except ModuleNotFoundError as error:
+        if error.name not in EXPORT_NEEDS:
+            raise
+        raise ConfigurationError(f"inspect needs {error.name}: pip install 'edgeflock[workbench]'") from error
+    from rich.console import Console  # noqa: PLC0415 - only tables need it
+
+    from workbench.inspection_report import print_inspection  # noqa: PLC0415
+
+    inspection = inspect_bundle(bundle)
+    if as_json:
+        print(msgspec.json.format(msgspec.json.encode(inspection), indent=2).decode())
+    else:
+        print_inspection(inspection, Console())
 
 
 @app.command()
@@ -68,9 +96,14 @@ def demo(
 @app.command()
 def decode(
     file: Annotated[str, typer.Argument(help="A captured message, as it is or in hex; - for standard input.")],
+    *,
     topic: Annotated[str | None, typer.Option(help="The topic on which it was captured.")] = None,
     key: Annotated[str | None, typer.Option(help="The sender's public key, 64 hex digits.")] = None,
     database: Annotated[Path | None, typer.Option(help="The coordinator's database, for its devices' keys.")] = None,
+    config: Annotated[Path | None, typer.Option(help="coordinator.toml: its database, key and bundles.")] = None,
+    coordinator_key_file: Annotated[
+        Path | None, typer.Option(help="The coordinator's private key file, to open sealed updates.")
+    ] = None,
     bundle: Annotated[Path | None, typer.Option(help="The task's bundle, for the shapes of its tensors.")] = None,
 ) -> None:
     """Show what a message says: who, what, from which version, how packed, and whether its signature holds.
@@ -78,12 +111,20 @@ def decode(
     Ends with code 1 where a check that could be made has failed.
     """
     from workbench.decode import Known, describe, message_bytes, parse_key  # noqa: PLC0415 - export does without numpy
+    from workbench.fleet_knowledge import (  # noqa: PLC0415 - needs SQLAlchemy
+        known_to_coordinator,
+        private_key,
+        registered_devices,
+    )
 
+    known = known_to_coordinator(config) if config else Known()
     known = Known(
         topic=topic,
         key=parse_key(key) if key else None,
-        devices=_registered_devices(database) if database else (),
-        task=parse_description(_read(bundle / DESCRIPTION_FILE)) if bundle else None,
+        devices=registered_devices(database) if database else known.devices,
+        coordinator=known.coordinator,
+        tasks=[parse_description(_read(bundle / DESCRIPTION_FILE))] if bundle else known.tasks,
+        opener=private_key(coordinator_key_file) if coordinator_key_file else known.opener,
     )
     described = describe(message_bytes(sys.stdin.buffer.read() if file == "-" else _read(Path(file))), known)
     for label, words in described.lines:
@@ -96,17 +137,6 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"{path}: can't be read: {error.strerror}") from error
-
-
-def _registered_devices(database: Path) -> "list[Device]":
-    from broker_coordinator.database import open_database  # noqa: PLC0415 - SQLAlchemy is for this option alone
-    from broker_coordinator.device_registry import DeviceRegistry  # noqa: PLC0415
-
-    engine = open_database(database, read_only=True)
-    try:
-        return DeviceRegistry(engine).devices()
-    finally:
-        engine.dispose()
 
 
 def main() -> None:

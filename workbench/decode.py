@@ -13,7 +13,7 @@ from fleet_protocol.codec import inspect_update
 from fleet_protocol.codec.container import FORMAT, read_first_byte
 from fleet_protocol.envelope import Envelope, Kind, read_envelope
 from fleet_protocol.errors import ProtocolError
-from fleet_protocol.keys import VerifyKey, key_id, read_verify_key
+from fleet_protocol.keys import SigningKey, VerifyKey, key_id, read_verify_key
 from fleet_protocol.limits import MAX_UPDATE_BYTES
 from fleet_protocol.messages import (
     BlobChunk,
@@ -23,8 +23,10 @@ from fleet_protocol.messages import (
     Presence,
     Receipt,
     Update,
+    WeightsRequest,
     decode_payload,
 )
+from fleet_protocol.sealed_update import BOX_OVERHEAD_BYTES, SealedUpdate, read_update
 
 PAYLOADS: Final[Mapping[Kind, type[msgspec.Struct]]] = {
     Kind.ENROLMENT: Enrolment,
@@ -34,6 +36,8 @@ PAYLOADS: Final[Mapping[Kind, type[msgspec.Struct]]] = {
     Kind.BLOB_CHUNK: BlobChunk,
     Kind.UPDATE: Update,
     Kind.RECEIPT: Receipt,
+    Kind.WEIGHTS_REQUEST: WeightsRequest,
+    Kind.SEALED_UPDATE: SealedUpdate,
 }
 MAX_SHOWN_BYTES = 16
 
@@ -45,7 +49,14 @@ class Known:
     topic: str | None = None
     key: VerifyKey | None = None
     devices: Sequence[Device] = ()
-    task: TaskDescription | None = None
+    coordinator: VerifyKey | None = None
+    opener: SigningKey | None = None
+    """The coordinator's private key: it opens sealed updates."""
+    tasks: Sequence[TaskDescription] = ()
+
+    def task(self, name: str) -> TaskDescription | None:
+        """The task that a message names."""
+        return next((task for task in self.tasks if task.task == name), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +95,14 @@ def describe(data: bytes, known: Known) -> Described:
     readable = True
     try:
         payload = decode_payload(envelope.payload, PAYLOADS[header.kind])
-        lines += _fields(payload)
+        if isinstance(payload, SealedUpdate):
+            lines.append(("sealed", _sealing(payload, known.opener)))
+            if known.opener is not None:
+                payload = read_update(envelope, known.opener)
+        if not isinstance(payload, SealedUpdate):
+            lines += _fields(payload)
         if isinstance(payload, Update):
-            lines += _packing(payload.packed, known.task)
+            lines += _packing(payload.packed, known.task(header.task))
     except ProtocolError as error:
         lines.append(("payload", f"refused, {error}"))
         readable = False
@@ -96,6 +112,8 @@ def describe(data: bytes, known: Known) -> Described:
 
 def _sender(envelope: Envelope, known: Known) -> str:
     device = _device(envelope, known)
+    if known.coordinator is not None and key_id(known.coordinator) == envelope.key_id:
+        return f"key {envelope.key_id.hex()}, the coordinator"
     return f"key {envelope.key_id.hex()}" + (f", {device.name} ({device.state.value})" if device else "")
 
 
@@ -110,6 +128,12 @@ def _fields(payload: msgspec.Struct) -> list[tuple[str, str]]:
     return lines if packed is None else [*lines, ("packed", f"{len(packed)} bytes")]
 
 
+def _sealing(sealed: SealedUpdate, coordinator: SigningKey | None) -> str:
+    opened = "opened" if coordinator else "give --coordinator-key-file to open it"
+    size = f"{len(sealed.box)} bytes, of which {BOX_OVERHEAD_BYTES} are the box itself"
+    return f"{size}, for the coordinator key {_shown(sealed.recipient)}; {opened}"
+
+
 def _shown(value: object) -> str:
     if isinstance(value, bytes):
         rest = f"… ({len(value)} bytes)" if len(value) > MAX_SHOWN_BYTES else ""
@@ -121,18 +145,24 @@ def _shown(value: object) -> str:
 
 def _packing(packed: bytes, task: TaskDescription | None) -> list[tuple[str, str]]:
     first = read_first_byte(packed)
-    order = "column" if first.by_column else "row"
     container = "zstd" if first.compressed else "not compressed"
-    how = f"format {FORMAT}, {first.quantisation.name.lower()}, scanned by {order}, {container}"
+    gaps = "bits" if first.positions_in_bits else "whole bytes"
+    how = f"format {FORMAT}, {first.quantisation.name.lower()}, positions in {gaps}, {container}"
     if task is None:
-        return [("packing", how), ("entries", "unknown without the task's shapes; give --bundle")]
+        return [("packing", how), ("entries", "unknown without the task's shapes; give --bundle or --config")]
     update, stages = inspect_update(packed, task.shapes)
-    body = stages.position_bytes + stages.scale_bytes + stages.code_bytes
-    parts = f"positions {stages.position_bytes}, scales {stages.scale_bytes}, values {stages.code_bytes} bytes"
+    parts = ", ".join(
+        f"{name} {bits / 8:g}"
+        for name, bits in (
+            ("positions", stages.position_bits),
+            ("scales", stages.scale_bits),
+            ("values", stages.code_bits),
+        )
+    )
     kept = update.indices.size / task.parameter_count
     return [
-        ("packing", how),
-        ("stages", f"{parts}: body {body}, travels as {stages.stored_bytes} and 1 in front"),
+        ("packing", f"{how}, scanned by {'column' if stages.by_column else 'row'}"),
+        ("stages", f"{parts} bytes: body {stages.body_bytes}, travels as {stages.stored_bytes} and 1 in front"),
         ("entries", f"{update.indices.size} of {task.parameter_count} ({kept:.2%}), norm {update.norm():.4g}"),
     ]
 
@@ -143,7 +173,7 @@ def _verdict(envelope: Envelope, known: Known) -> tuple[str, bool]:
         if (key := find(envelope, known)) is not None:
             break
     else:
-        return "not checked: the key is unknown; give --key or --database", True
+        return "not checked: the key is unknown; give --key, --database or --config", True
     if key_id(key) != envelope.key_id:
         return f"no: signed with key {envelope.key_id.hex()}, the given one is {key_id(key).hex()}", False
     if known.topic is None:
@@ -164,6 +194,11 @@ def _registered_key(envelope: Envelope, known: Known) -> VerifyKey | None:
     return device.public_key if device else None
 
 
+def _coordinator_key(envelope: Envelope, known: Known) -> VerifyKey | None:
+    own = known.coordinator
+    return own if own is not None and key_id(own) == envelope.key_id else None
+
+
 def _introduced_key(envelope: Envelope, _: Known) -> VerifyKey | None:
     """An enrolment proves possession of the very key that it names."""
     if envelope.header.kind is not Kind.ENROLMENT:
@@ -177,6 +212,7 @@ def _introduced_key(envelope: Envelope, _: Known) -> VerifyKey | None:
 _KEY_SOURCES: Final[Sequence[Callable[[Envelope, Known], VerifyKey | None]]] = (
     _given_key,
     _registered_key,
+    _coordinator_key,
     _introduced_key,
 )
 

@@ -1,5 +1,6 @@
 """What a training engine is: weights and mini-batches in, trained weights out."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -46,13 +47,31 @@ class Rates:
         return cls(plan.learning_rate, plan.weight_decay, plan.gradient_clip, plan.proximal)
 
 
+Watch = Callable[[int, FloatVector], None]
+"""Told how many steps are done, and the loss of each of them."""
+
+
+def unwatched(_steps_done: int, _losses: FloatVector) -> None:
+    """Nobody wants to know."""
+
+
+class EngineError(Exception):
+    """The engine can't train this bundle; says why, and what to do."""
+
+
 class TrainingEngine(Protocol):
     """Runs the steps of one round."""
 
     def train(
-        self, weights: FloatVector, samples: Samples, plan: BatchPlan, rates: Rates
+        self, weights: FloatVector, samples: Samples, plan: BatchPlan, rates: Rates, watch: Watch = unwatched
     ) -> tuple[FloatVector, FloatVector]:
-        """Trained weights float32 [P], and the mean loss of each of the K mini-batches."""
+        """Trained weights float32 [P], and the mean loss of each of the K mini-batches.
+
+        `watch` is called a few times a second at most, and never changes what is computed.
+
+        Raises:
+            EngineError: bundle and samples contradict each other.
+        """
         ...
 
 

@@ -1,18 +1,56 @@
-"""What the agent tells its training worker, and what it hears back. Neither side imports more than msgspec here."""
+"""What the agent tells its training worker, and what it hears back. Neither side imports more than msgspec here.
+
+The job goes to the worker's standard input. What comes back on its standard output is a sequence of frames, each a
+length of four bytes (big-endian) and one message: any number of `Progress`, then one verdict.
+"""
+
+from typing import Literal
 
 import msgspec
 
-from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.bundle import (
+    BACKBONE_FILE,
+    ORT_CHECKPOINT_FILE,
+    ORT_OPTIMISER_FILE,
+    ORT_TRAINING_FILE,
+    TaskDescription,
+)
+
+EngineName = Literal["onnx-step", "ort-training"]
+
+LENGTH_BYTES = 4
+
+
+def engine_files(engine: EngineName, task: TaskDescription) -> tuple[str, ...]:
+    """What an engine trains with."""
+    if engine == "onnx-step":
+        return (task.training.graph_file,)
+    return (ORT_TRAINING_FILE, ORT_OPTIMISER_FILE, ORT_CHECKPOINT_FILE)
+
+
+def files_for(engine: EngineName, task: TaskDescription) -> tuple[str, ...]:
+    """What a device with this engine needs of a bundle, besides the weights."""
+    return (*engine_files(engine, task), BACKBONE_FILE) if task.backbone else engine_files(engine, task)
+
+
+class PackedFile(msgspec.Struct, frozen=True):
+    """Weights as they came: a difference from the file `base` (empty for none) to the one with this hash, in hex."""
+
+    base: str
+    difference: bytes
+    sha256: str
 
 
 class TrainingJob(msgspec.Struct, frozen=True):
     """One round, and what the process that runs it may use.
 
-    Paths are given as text; `residual` is the state of the error feedback, empty at first; `seed` picks the batches.
+    Paths are given as text; `files` has those of `files_for`, by their names in the bundle; `residual` is the state of
+    the error feedback, empty at first; `seed` picks the batches.
     """
 
     description: TaskDescription
-    train_graph: str
+    engine: EngineName
+    files: dict[str, str]
     weights: str
     sample_store: str
     residual: bytes
@@ -21,10 +59,25 @@ class TrainingJob(msgspec.Struct, frozen=True):
     threads: int
     nice: int
     memory_limit_mib: int
+    packed: PackedFile | None = None
+    """What to unpack into the file `weights` first."""
+
+
+class Progress(msgspec.Struct, frozen=True, tag="progress"):
+    """How far a round has come; `loss` is the mean over the `steps_done` so far, NaN before the first."""
+
+    phase: Literal["reading", "training", "compressing"]
+    steps_done: int
+    steps: int
+    loss: float
 
 
 class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
-    """A finished round. `packed` is the update, `residual` what it leaves behind; `loss` is the mean over the steps."""
+    """A finished round. `packed` is the update, `residual` what it leaves behind; `loss` is the mean over the steps.
+
+    `life` is the error feedback's. `features_computed` counts the samples that the backbone saw in this round; the
+    others' features were there.
+    """
 
     packed: bytes
     residual: bytes
@@ -32,16 +85,31 @@ class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
     steps: int
     trained_through: int
     loss: float
+    life: int = 0
+    features_computed: int = 0
 
 
 class TrainingFailure(msgspec.Struct, frozen=True, tag="failure"):
-    """The round was dropped, in words; the weights and the residual stay as they were."""
+    """The round was dropped, in words; the weights and the residual stay as they were.
+
+    `unfit` are the ids of stored samples that no round of this task can use. `diverged` is a round whose loss or
+    weights were no longer finite: the same samples and weights would end there again.
+    """
+
+    error: str
+    unfit: list[int] = []
+    diverged: bool = False
+
+
+class RebuildFailure(msgspec.Struct, frozen=True, tag="rebuild_failure"):
+    """Nothing was trained, as the packed weights could not be unpacked, in words: the whole weights will do."""
 
     error: str
 
 
-Verdict = TrainingResult | TrainingFailure
-_VERDICTS: msgspec.msgpack.Decoder[Verdict] = msgspec.msgpack.Decoder(Verdict)
+Verdict = TrainingResult | TrainingFailure | RebuildFailure
+Message = Progress | Verdict
+_MESSAGES: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
 
 
 def write_job(job: TrainingJob) -> bytes:
@@ -54,15 +122,16 @@ def read_job(data: bytes) -> TrainingJob:
     return msgspec.msgpack.decode(data, type=TrainingJob)
 
 
-def write_verdict(verdict: Verdict) -> bytes:
-    """For the worker's standard output."""
-    return msgspec.msgpack.encode(verdict)
+def write_frame(message: Message) -> bytes:
+    """One frame for the worker's standard output."""
+    body = msgspec.msgpack.encode(message)
+    return len(body).to_bytes(LENGTH_BYTES, "big") + body
 
 
-def read_verdict(data: bytes) -> Verdict:
-    """The other end of `write_verdict`.
+def read_message(body: bytes) -> Message:
+    """What stands behind the length in a frame.
 
     Raises:
-        msgspec.DecodeError: the worker died before it had written everything.
+        msgspec.DecodeError: it is no message.
     """
-    return _VERDICTS.decode(data)
+    return _MESSAGES.decode(body)

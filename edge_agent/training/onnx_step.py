@@ -1,28 +1,77 @@
 """The default engine: the bundle's plain ONNX training graph on the stock onnxruntime."""
 
+import time
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 
-from edge_agent.training.engine import BatchPlan, Rates, Samples
+from edge_agent.training.engine import BatchPlan, EngineError, Rates, Samples, Watch, unwatched
+from edge_agent.training.graph_checks import why_not_loaded, why_not_taken
+from fleet_protocol.bundle import TRAIN_FILE, TrainingPlan
 from fleet_protocol.codec.sparse import FloatVector
+
+FIRST_STEPS = 8
+"""So few show the pace, and cost a round no more than one call: some ten microseconds."""
+REPORT_SECONDS = 0.5
+
+
+def is_divisible(plan: TrainingPlan) -> bool:
+    """Whether steps may be split over several calls: nothing goes from one to the next but the weights.
+
+    The graph starts its optimiser from zero in every call, and takes the weights at its start for the ones that the
+    proximal term pulls towards.
+    """
+    return plan.optimiser == "sgd" and not plan.proximal
 
 
 class OnnxStepEngine:
-    """All K steps ride in one call: the graph loops over the mini-batches in a `Scan`."""
+    """Steps ride in one call: the graph loops over the mini-batches in a `Scan`.
 
-    def __init__(self, train_graph: Path, threads: int) -> None:
+    With `divisible` a long round takes several calls, so that somebody can watch; without, one, however long.
+    """
+
+    def __init__(self, train_graph: Path, threads: int, *, divisible: bool = False) -> None:
+        """Load the graph.
+
+        Raises:
+            EngineError: this onnxruntime can't read it.
+        """
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(train_graph, options, providers=["CPUExecutionProvider"])
+        try:
+            self._session = onnxruntime.InferenceSession(train_graph, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's exceptions have no base of their own
+            raise EngineError(
+                why_not_loaded(TRAIN_FILE, train_graph.read_bytes(), onnxruntime.__version__, error)
+            ) from error
+        self._divisible = divisible
 
     def train(
+        self, weights: FloatVector, samples: Samples, plan: BatchPlan, rates: Rates, watch: Watch = unwatched
+    ) -> tuple[FloatVector, FloatVector]:
+        """See `TrainingEngine.train`."""
+        steps = len(plan.rows)
+        losses = np.empty(steps, np.float32)
+        done, count = 0, min(FIRST_STEPS, steps) if self._divisible else steps
+        while done < steps:
+            chunk = slice(done, done + count)
+            part = BatchPlan(plan.rows[chunk], plan.mask[chunk], plan.seed + done)
+            started = time.monotonic()
+            weights, losses[chunk] = self._run(weights, samples, part, rates)
+            done += count
+            watch(done, losses[:done])
+            pace = (time.monotonic() - started) / count
+            count = min(max(int(REPORT_SECONDS / max(pace, 1e-9)), 1), steps - done)
+        return weights, losses
+
+    def _run(
         self, weights: FloatVector, samples: Samples, plan: BatchPlan, rates: Rates
     ) -> tuple[FloatVector, FloatVector]:
-        """See `TrainingEngine.train`. A graph takes only what its task has use for."""
-        feeds = {
+        """One call. A graph takes only what its task has use for."""
+        feeds: dict[str, NDArray[np.generic]] = {
             "weights": weights,
             "inputs": samples.inputs,
             "labels": samples.labels,
@@ -34,6 +83,10 @@ class OnnxStepEngine:
             "proximal": np.array(rates.proximal, np.float32),
             "seed": np.array(plan.seed, np.int64),
         }
-        taken = {entry.name: feeds[entry.name] for entry in self._session.get_inputs()}
-        trained, losses = self._session.run(["trained_weights", "losses"], taken)
+        entries = self._session.get_inputs()
+        if reason := why_not_taken(TRAIN_FILE, entries, feeds):
+            raise EngineError(reason)
+        trained, losses = self._session.run(
+            ["trained_weights", "losses"], {entry.name: feeds[entry.name] for entry in entries}
+        )
         return trained, losses

@@ -1,58 +1,93 @@
-"""The training worker: a job on standard input, a verdict on standard output, then it exits and its memory with it."""
+"""The training worker: a job on standard input, progress and a verdict on standard output, then it exits.
 
+Its memory goes with it. So does its life with the agent's: a worker whose parent has died is killed by the kernel.
+"""
+
+import ctypes
 import os
 import resource
+import signal
 import sqlite3
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from edge_agent.sample_store import fitting
-from edge_agent.training.engine import Rates, Samples, plan_batches
+from edge_agent.sample_store import rows_to_train_on
+from edge_agent.training.divergence import divergence
+from edge_agent.training.engine import EngineError, Rates, Samples, plan_batches
+from edge_agent.training.engines import make_engine
+from edge_agent.training.features import FeaturesError, compute_features
 from edge_agent.training.feedback import ErrorFeedback, recall
 from edge_agent.training.job import (
+    Message,
+    Progress,
+    RebuildFailure,
     TrainingFailure,
     TrainingJob,
     TrainingResult,
     Verdict,
     read_job,
-    write_verdict,
+    write_frame,
 )
-from edge_agent.training.onnx_step import OnnxStepEngine
-from fleet_protocol.bundle import TaskDescription
+from edge_agent.training.rebuild import RebuildError, rebuild
+from edge_agent.training.sample_checks import UnfitSamplesError, check_samples
+from fleet_protocol.bundle import BACKBONE_FILE, TaskDescription
 from fleet_protocol.codec import decode_update, encode_update, read_weights
-from fleet_protocol.errors import ProtocolError
+from fleet_protocol.codec.sparse import FloatVector
+from fleet_protocol.errors import ConfigurationError, ProtocolError
 from fleet_protocol.limits import MIB
 
 ENCODING_STREAM = 1
 """Keeps the random numbers of the encoder apart from those that pick the batches."""
+PR_SET_PDEATHSIG = 1
+"""From linux/prctl.h."""
+
+Tell = Callable[[Message], None]
 
 
 class RoundError(Exception):
     """The round can't be finished; says why."""
 
 
-def run_round(job: TrainingJob) -> TrainingResult:
+class DivergedError(RoundError):
+    """Loss or weights are no longer finite."""
+
+
+def run_round(job: TrainingJob, tell: Tell) -> TrainingResult:
     """Train, then compress what was learned together with what earlier updates left behind.
 
     Raises:
+        RebuildError: the weights came packed and can't be unpacked.
         RoundError: no usable samples, or the training diverged.
-        ProtocolError: the weights file does not fit the task.
+        UnfitSamplesError: some stored samples are not what the task takes.
+        FeaturesError: the backbone's features can't be computed or kept.
+        EngineError, ConfigurationError: the engine can't run here, or not on this bundle.
+        ProtocolError: a file is not what the task says.
     """
-    task = job.description
-    samples = read_samples(Path(job.sample_store), task)
+    task, steps, store = job.description, job.description.training.steps, Path(job.sample_store)
+    files = {name: Path(path) for name, path in job.files.items()}
+    tell(Progress("reading", 0, steps, float("nan")))
+    if job.packed is not None:
+        rebuild(job.packed, Path(job.weights), task.parameters)
+    computed = compute_features(store, task, files[BACKBONE_FILE], job.threads) if task.backbone else 0
+    samples = read_samples(store, task)
     weights = read_weights(Path(job.weights).read_bytes(), task.parameters)
-    plan = plan_batches(len(samples.labels), task.training.steps, task.training.batch_size, job.seed)
-    engine = OnnxStepEngine(Path(job.train_graph), job.threads)
-    trained, losses = engine.train(weights, samples, plan, Rates.planned(task.training))
+    engine = make_engine(job.engine, files, task, job.threads)
+    plan = plan_batches(len(samples.labels), steps, task.training.batch_size, job.seed)
+
+    def watch(done: int, losses: FloatVector) -> None:
+        tell(Progress("training", done, steps, float(losses.mean())))
+
+    trained, losses = engine.train(weights, samples, plan, Rates.planned(task.training), watch)
+    if diverged := divergence(losses, trained, samples, plan, task.training.learning_rate):
+        raise DivergedError(str(diverged))
+    tell(Progress("compressing", steps, steps, float(losses.mean())))
     memory = remember(job)
     total = memory.offer(trained - weights)
-    if not (np.isfinite(losses).all() and np.isfinite(total).all()):
-        raise RoundError(
-            f"training diverged at step {int(np.argmin(np.isfinite(losses)))} of {losses.size} (learning rate"
-            f" {task.training.learning_rate:g}, inputs {samples.inputs.min():g} to {samples.inputs.max():g})"
-        )
+    if not np.isfinite(total).all():
+        raise DivergedError("the update and what earlier ones left behind add up to more than float32 holds")
     encoded = encode_update(
         total,
         task.shapes,
@@ -64,31 +99,34 @@ def run_round(job: TrainingJob) -> TrainingResult:
         packed=encoded.packed,
         residual=memory.state(),
         samples=len(samples.labels),
-        steps=task.training.steps,
+        steps=steps,
         trained_through=samples.newest,
         loss=float(losses.mean()),
+        life=memory.life,
+        features_computed=computed,
     )
 
 
 def read_samples(path: Path, task: TaskDescription) -> Samples:
-    """All stored samples of a task that fit its schema.
+    """All stored samples of a task that fit its schema, as training takes them: features where it has a backbone.
 
     Raises:
         RoundError: there is none.
+        UnfitSamplesError: some have the right size and values that the task does not take.
     """
     with sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True) as connection:
-        condition, sizes = fitting(task)
-        query = f"SELECT id, inputs, label FROM samples WHERE task = ? AND {condition}"  # noqa: S608 - a constant
-        rows = connection.execute(query, (task.task, *sizes)).fetchall()
+        rows = connection.execute(*rows_to_train_on(task)).fetchall()
+        stored = connection.execute("SELECT COUNT(*) FROM samples WHERE task = ?", (task.task,)).fetchone()[0]
     if not rows:
-        raise RoundError(f"no stored sample of {task.task} fits its schema")
-    inputs = np.frombuffer(b"".join(row[1] for row in rows), np.float32).reshape(len(rows), *task.input.shape)
-    if not np.isfinite(inputs).all():
-        raise RoundError(f"stored samples of {task.task} hold NaN or infinity")
+        raise RoundError(f"no stored sample of {task.task} fits its schema ({stored} are stored)")
+    inputs = np.frombuffer(b"".join(row[1] for row in rows), np.float32).reshape(len(rows), *task.trained_input.shape)
     if task.label.kind == "class":
-        return Samples(inputs, np.array([row[2] for row in rows], np.int64), rows[-1][0])
-    labels = np.frombuffer(b"".join(row[2] for row in rows), np.float32).reshape(len(rows), task.label.outputs)
-    return Samples(inputs, labels, rows[-1][0])
+        samples = Samples(inputs, np.array([row[2] for row in rows], np.int64), rows[-1][0])
+    else:
+        labels = np.frombuffer(b"".join(row[2] for row in rows), np.float32).reshape(len(rows), task.label.outputs)
+        samples = Samples(inputs, labels, rows[-1][0])
+    check_samples(samples, [row[0] for row in rows], task)
+    return samples
 
 
 def remember(job: TrainingJob) -> ErrorFeedback:
@@ -107,16 +145,42 @@ def confine(job: TrainingJob) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
-def main() -> None:
-    """Read one job, write one verdict."""
-    verdict: Verdict
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when the agent ends, however it ends: it may be stopped at that moment."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def verdict_of(job: TrainingJob, tell: Tell) -> Verdict:
+    """The round's result, or what became of it."""
     try:
-        job = read_job(sys.stdin.buffer.read())
         confine(job)
-        verdict = run_round(job)
-    except (RoundError, ProtocolError, MemoryError) as error:
-        verdict = TrainingFailure(str(error) or type(error).__name__)
-    sys.stdout.buffer.write(write_verdict(verdict))
+        return run_round(job, tell)
+    except UnfitSamplesError as error:
+        return TrainingFailure(str(error), unfit=error.unfit)
+    except RebuildError as error:
+        return RebuildFailure(str(error))
+    except DivergedError as error:
+        return TrainingFailure(str(error), diverged=True)
+    except (RoundError, FeaturesError, EngineError, ConfigurationError, ProtocolError) as error:
+        return TrainingFailure(str(error))
+    except MemoryError as error:
+        return TrainingFailure(
+            f"worker passed its memory limit of {job.memory_limit_mib} MiB ({str(error) or 'allocation failed'});"
+            " raise [worker] memory_limit_mib, or lower [store] maximum_samples"
+        )
+
+
+def main() -> None:
+    """Read one job; write frames, the verdict last. Whatever else prints goes to standard error."""
+    die_with_parent()
+    with os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0) as channel:
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+        job = read_job(sys.stdin.buffer.read())
+
+        def tell(message: Message) -> None:
+            channel.write(write_frame(message))
+
+        tell(verdict_of(job, tell))
 
 
 if __name__ == "__main__":

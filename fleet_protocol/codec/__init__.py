@@ -3,9 +3,12 @@
     select -> quantise -> pack indices -> zstd where it pays
 
 Each stage is one module: `selection`, `quantisation`, `positions`, `container`; `update_codec` puts them together.
+Weights take another way down: `grid` rounds them, `difference` packs one version as its difference from another.
 The one part of `fleet_protocol` that imports numpy, so a sleeping agent does not import it.
 """
 
+from fleet_protocol.codec.difference import apply_difference, encode_difference
+from fleet_protocol.codec.grid import Grid
 from fleet_protocol.codec.quantisation import Quantisation
 from fleet_protocol.codec.sparse import SparseUpdate
 from fleet_protocol.codec.update_codec import EncodedUpdate, decode_update, encode_update, inspect_update
@@ -13,9 +16,12 @@ from fleet_protocol.codec.weights import read_weights, write_weights
 
 __all__ = [
     "EncodedUpdate",
+    "Grid",
     "Quantisation",
     "SparseUpdate",
+    "apply_difference",
     "decode_update",
+    "encode_difference",
     "encode_update",
     "inspect_update",
     "read_weights",

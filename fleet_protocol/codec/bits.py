@@ -18,6 +18,11 @@ Bits = NDArray[np.uint8]
 Widths = NDArray[np.int8]
 
 
+def number_bits(number: int, width: int) -> Bits:
+    """One number of `width` bits, highest first, as a vector of 0 and 1."""
+    return np.array([number >> place & 1 for place in reversed(range(width))], np.uint8)
+
+
 def unary(numbers: IndexVector) -> Bits:
     """Numbers (>= 0) in unary, one behind the other, as a vector of 0 and 1."""
     ends = np.cumsum(numbers + 1)
@@ -40,6 +45,33 @@ class BitReader:
     def __init__(self, data: memoryview) -> None:
         self._data = data
         self.position = 0
+
+    def number(self, width: int) -> int:
+        """One number of at most 32 bits.
+
+        Raises:
+            ProtocolError: `MALFORMED`, where the bits end.
+        """
+        first, skipped = divmod(self.position, 8)
+        window = self._data[first : first + 5]
+        unread = 8 * len(window) - skipped - width
+        if unread < 0:
+            raise ProtocolError(Reason.MALFORMED, f"{len(self._data)} bytes end within a number of {width} bits")
+        self.position += width
+        return int.from_bytes(window, "big") >> unread & (1 << width) - 1
+
+    def bits(self, count: int) -> Bits:
+        """The next `count` bits, as a vector of 0 and 1.
+
+        Raises:
+            ProtocolError: `MALFORMED`, where they end.
+        """
+        first, skipped = divmod(self.position, 8)
+        if self.position + count > 8 * len(self._data):
+            raise ProtocolError(Reason.MALFORMED, f"{len(self._data)} bytes end within {count} signs")
+        window = np.frombuffer(self._data[first : first + (skipped + count + 7) // 8], np.uint8)
+        self.position += count
+        return np.unpackbits(window)[skipped : skipped + count]
 
     def unary(self, count: int, most_bits: int) -> NDArray[np.int32]:
         """`count` unary numbers that together take at most `most_bits` bits.

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 import zstandard
 
-from fleet_protocol.codec.quantisation import Quantisation
+from fleet_protocol.codec.quantisation import Quantisation, is_one_bit
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.limits import KIB
 
-FORMAT = 2
-_FORMAT_SHIFT, _ZSTD, _BY_COLUMN, _QUANTISATION = 5, 0x10, 0x08, 0x07
+FORMAT = 3
+_FORMAT_SHIFT, _ZSTD, _BITS, _QUANTISATION = 5, 0x10, 0x08, 0x07
+_MAGIC = zstandard.MAGIC_NUMBER.to_bytes(4, "little")
 
 _THOROUGH_LEVEL, _QUICK_LEVEL = 19, 3
 _THOROUGH_UP_TO = 64 * KIB
@@ -21,17 +22,18 @@ class FirstByte:
     """What a packed update says of itself before anything else."""
 
     quantisation: Quantisation
-    by_column: bool
+    positions_in_bits: bool
     compressed: bool
 
 
-def contain(body: bytes, quantisation: Quantisation, *, by_column: bool) -> bytes:
-    """The body behind its first byte, compressed if that is shorter."""
-    first = FORMAT << _FORMAT_SHIFT | (_BY_COLUMN if by_column else 0) | quantisation
-    level = _THOROUGH_LEVEL if len(body) <= _THOROUGH_UP_TO else _QUICK_LEVEL
-    compressed = zstandard.ZstdCompressor(level=level, write_checksum=False).compress(body)
-    if len(compressed) < len(body):
-        return bytes([first | _ZSTD]) + compressed
+def contain(body: bytes, quantisation: Quantisation, *, positions_in_bits: bool) -> bytes:
+    """The body behind its first byte, compressed if that is shorter; a body of nothing but dense bits never is."""
+    first = FORMAT << _FORMAT_SHIFT | (_BITS if positions_in_bits else 0) | quantisation
+    if not (positions_in_bits and is_one_bit(quantisation)):
+        level = _THOROUGH_LEVEL if len(body) <= _THOROUGH_UP_TO else _QUICK_LEVEL
+        frame = zstandard.ZstdCompressor(level=level, write_checksum=False).compress(body).removeprefix(_MAGIC)
+        if len(frame) < len(body):
+            return bytes([first | _ZSTD]) + frame
     return bytes([first]) + body
 
 
@@ -44,7 +46,7 @@ def read_first_byte(packed: bytes) -> FirstByte:
     if not packed or packed[0] >> _FORMAT_SHIFT != FORMAT or packed[0] & _QUANTISATION not in tuple(Quantisation):
         raise ProtocolError(Reason.MALFORMED, f"update starts with {packed[:1].hex()!r}, not with a known format")
     first = packed[0]
-    return FirstByte(Quantisation(first & _QUANTISATION), bool(first & _BY_COLUMN), bool(first & _ZSTD))
+    return FirstByte(Quantisation(first & _QUANTISATION), bool(first & _BITS), bool(first & _ZSTD))
 
 
 def open_container(packed: bytes, limit: int) -> tuple[FirstByte, bytes]:
@@ -55,7 +57,7 @@ def open_container(packed: bytes, limit: int) -> tuple[FirstByte, bytes]:
     """
     first = read_first_byte(packed)
     if first.compressed:
-        return first, decompress(packed[1:], limit)
+        return first, decompress(_MAGIC + packed[1:], limit)
     if len(packed) - 1 > limit:
         raise ProtocolError(Reason.TOO_LARGE, f"update body of {len(packed) - 1} bytes exceeds {limit}")
     return first, packed[1:]

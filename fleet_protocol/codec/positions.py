@@ -1,9 +1,9 @@
-"""Stage 3, pack indices: gaps in Golomb-Rice code (Golomb 1966, Rice and Plaunt 1971), adapted to local density.
+"""Stage 3, pack indices: sorted indices travel as gaps, the entries skipped between them, in one of three codes.
 
-Sorted indices travel as gaps, the entries skipped since the one before. With parameter r, a gap is a quotient
-`gap >> r` in unary and a remainder of r bits; r = 0 is the bitmap. Training moves some rows and columns far more than
-others, so every few entries may have a parameter of their own, and tensors may be scanned column by column. Where rows
-resemble each other, gaps as whole bytes are shorter after zstd.
+Golomb-Rice (Golomb 1966, Rice and Plaunt 1971) is for positions that lie anywhere: `gap >> r` in unary and the lowest r
+bits. Exp-Golomb (Teuhola 1978) is for what training really changes, some rows and columns far more than others: the
+length of `gap + 2^r` in unary and its lower bits. Where rows resemble each other, gaps as whole bytes are shorter after
+zstd. Tensors may be scanned column by column.
 """
 
 import struct
@@ -13,88 +13,109 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fleet_protocol.codec.bits import MAX_WIDTH, BitReader, Bits, Widths, fixed_width, unary
+from fleet_protocol.codec.bits import MAX_WIDTH, BitReader, Bits, fixed_width, number_bits, unary
 from fleet_protocol.codec.byte_gaps import read_numbers, write_numbers
 from fleet_protocol.codec.leb128 import read_leb128, write_leb128
 from fleet_protocol.codec.selection import Selection, random_indices
 from fleet_protocol.codec.sparse import IndexVector, TensorLayout
 from fleet_protocol.errors import ProtocolError, Reason
 
-ALL, SEEDED, BYTES = 0xFF, 0xFE, 0xFD
-"""First bytes that stand for every entry, for `random_indices`, and for gaps as LEB128 numbers; any other is
-group code << 5 | first parameter."""
+ALL, SEEDED, BYTES, BYTES_BY_COLUMN = range(4)
+"""First bytes of positions in whole bytes: every entry, `random_indices`, gaps as LEB128 numbers in either order."""
 
-GROUP_CODES: Final = range(1, 8)
-"""A group has 4 << code entries; code 0 is one group of all entries."""
+USUAL_SHARES: Final = (1, 2, 5, 10, 20, 30, 50, 100, 200, 300, 500, 1000, 2000, 3000, 5000)
+"""Kept entries in 10,000 that have a short code: a count that is one of them travels in four bits."""
 
+FEWEST_FOR_BYTES: Final = 256
+"""Gaps below which zstd finds too little to make up for whole bytes."""
+
+RICE, EXP_GOLOMB = range(2)
+
+_SHARE_BITS, _ORDER_BITS = 4, 4
+_MOST_STEP_BITS = 2 * MAX_WIDTH + 1
+_SAMPLED_GAPS = 512
 _CHUNK_ENTRIES = 1 << 13
 
 
 @dataclass(frozen=True, slots=True)
-class RiceGroups:
-    """A parameter for each group of entries, and the bits that the gaps and the parameters then take."""
+class GapCode:
+    """`kind` is RICE or EXP_GOLOMB, `parameter` its r; `bits` is what the gaps take in it."""
 
-    code: int
-    parameters: IndexVector
+    kind: int
+    parameter: int
     bits: int
 
 
 @dataclass(frozen=True, slots=True)
 class PackedPositions:
-    """`data` is what travels; `by_column` says in which order tensors were scanned."""
+    """Positions as `bits`, behind which signs may go on, or as whole bytes in `data`; the other one is empty."""
 
-    data: bytes
-    by_column: bool
+    bits: Bits | None = None
+    data: bytes = b""
 
 
 def pack_positions(selection: Selection, layout: TensorLayout) -> list[PackedPositions]:
     """The forms of a selection that may be the shortest: the best Rice code, and those between which zstd decides."""
     indices = selection.indices
     if indices.size == layout.size:
-        return [PackedPositions(bytes([ALL]), by_column=False)]
+        return [PackedPositions(data=bytes([ALL]))]
+    count = write_leb128(indices.size)
     if selection.seed is not None:
-        head = bytes([SEEDED]) + write_leb128(indices.size)
-        return [PackedPositions(head + struct.pack("<Q", selection.seed), by_column=False)]
+        return [PackedPositions(data=bytes([SEEDED]) + count + struct.pack("<Q", selection.seed))]
     orders = [gaps_of(indices)]
-    if (layout.rows > 1).any():
+    if layout.has_rows:
         orders.append(gaps_of(_scan_by_column(indices, layout)))
-    groups = [choose_groups(gaps) for gaps in orders]
-    fewest = min(range(len(orders)), key=lambda order: groups[order].bits)
-    head = bytes([BYTES]) + write_leb128(indices.size)
-    return [
-        PackedPositions(_rice(orders[fewest], groups[fewest]), by_column=bool(fewest)),
-        *(PackedPositions(head + write_numbers(gaps), by_column=bool(order)) for order, gaps in enumerate(orders)),
-    ]
+    codes = [choose_code(gaps, layout.size) for gaps in orders]
+    by_column = len(orders) > 1 and codes[1].bits < codes[0].bits
+    gaps, code = orders[by_column], codes[by_column]
+    forms = [PackedPositions(bits=_code(gaps, code, layout.size, by_column=by_column))]
+    if layout.has_rows and indices.size >= FEWEST_FOR_BYTES:
+        head = bytes([BYTES_BY_COLUMN if by_column else BYTES])
+        forms.append(PackedPositions(data=head + count + write_numbers(gaps)))
+    return forms
 
 
-def unpack_positions(body: memoryview, layout: TensorLayout, *, by_column: bool) -> tuple[IndexVector, int]:
-    """Ascending indices from the front of `body`, and the number of bytes that held them.
+def unpack_bytes(body: memoryview, layout: TensorLayout) -> tuple[IndexVector, bool, int]:
+    """Ascending indices in whole bytes at the front of `body`, whether by column, and the bytes that held them.
 
     Raises:
         ProtocolError: `MALFORMED`, `WRONG_SHAPE` or `INDEX_OUT_OF_RANGE`.
     """
     try:
-        first = body[0]
-        if first == ALL:
-            return np.arange(layout.size, dtype=np.int64), 1
+        form = body[0]
+        if form == ALL:
+            return np.arange(layout.size, dtype=np.int64), False, 1
+        if form > BYTES_BY_COLUMN:
+            raise ProtocolError(Reason.MALFORMED, f"positions start with {form}, not with a known form")
         count, position = read_leb128(body, 1)
-        if count > layout.size:
-            raise ProtocolError(Reason.WRONG_SHAPE, f"{count} entries for {layout.size} parameters")
-        if first == SEEDED:
+        _check_count(count, layout.size)
+        if form == SEEDED:
             (seed,) = struct.unpack_from("<Q", body, position)
-            return random_indices(seed, count, layout.size), position + 8
+            return random_indices(seed, count, layout.size), False, position + 8
     except (IndexError, struct.error) as error:
         raise ProtocolError(Reason.MALFORMED, "update ends in the head of its positions") from error
-    if first == BYTES:
-        gaps, used = read_numbers(body[position:], count)
-        indices = _indices_from(gaps, layout.size)
-    else:
-        reader = BitReader(body[position:])
-        indices = _indices_from(_read_rice(reader, count, first, layout.size), layout.size)
-        used = reader.end_byte()
+    gaps, used = read_numbers(body[position:], count)
+    indices = _indices_from(gaps, layout.size)
+    if form == BYTES_BY_COLUMN:
+        _scan_by_row(indices, layout)
+    return indices, form == BYTES_BY_COLUMN, position + used
+
+
+def unpack_bits(reader: BitReader, layout: TensorLayout) -> tuple[IndexVector, bool]:
+    """Ascending indices from gaps in bits, and whether they were scanned by column.
+
+    Raises:
+        ProtocolError: `MALFORMED`, `WRONG_SHAPE` or `INDEX_OUT_OF_RANGE`.
+    """
+    by_column = bool(reader.number(1))
+    share = reader.number(_SHARE_BITS)
+    count = _usual_count(share, layout.size) if share else reader.number(layout.size.bit_length())
+    _check_count(count, layout.size)
+    read = _read_exp_golomb if reader.number(1) == EXP_GOLOMB else _read_rice
+    indices = _indices_from(read(reader, count, layout.size), layout.size)
     if by_column:
         _scan_by_row(indices, layout)
-    return indices, position + used
+    return indices, by_column
 
 
 def gaps_of(indices: IndexVector) -> IndexVector:
@@ -104,63 +125,88 @@ def gaps_of(indices: IndexVector) -> IndexVector:
     return gaps
 
 
-def choose_groups(gaps: IndexVector) -> RiceGroups:
-    """The group size and parameters with the fewest bits for these gaps."""
-    smallest = 4 << GROUP_CODES[0]
-    widest = min(MAX_WIDTH, int(gaps.max()).bit_length() if gaps.size else 0)
-    starts = np.arange(0, gaps.size, smallest)
-    counts = np.minimum(smallest, gaps.size - starts)
-    quotients = np.array([np.add.reduceat(gaps >> r, starts) for r in range(widest + 1)])
-    table = quotients + counts * np.arange(1, widest + 2)[:, None]
-    totals = table.sum(axis=1)
-    best = RiceGroups(0, totals.argmin(keepdims=True), int(totals.min()))
-    for code in GROUP_CODES:
-        if starts.size <= 1:
-            break
-        parameters = table.argmin(axis=0)
-        bits = int(table.min(axis=0).sum()) + int(_steps(parameters).sum()) + parameters.size - 1
-        if bits < best.bits:
-            best = RiceGroups(code, parameters, bits)
-        starts = np.arange(0, table.shape[1], 2)
-        table = np.add.reduceat(table, starts, axis=1)
-    return best
+def expected_parameter(count: int, size: int) -> int:
+    """The Rice parameter that uniform positions want: the logarithm of two thirds of the mean gap (Kiely 2004)."""
+    return min(MAX_WIDTH, max(0, (2 * (size - count) // (3 * max(1, count))).bit_length() - 1))
 
 
-def _rice(gaps: IndexVector, groups: RiceGroups) -> bytes:
-    head = bytes([groups.code << 5 | int(groups.parameters[0])]) + write_leb128(gaps.size)
-    return head + np.packbits(_code(gaps, groups)).tobytes()
+def choose_code(gaps: IndexVector, size: int) -> GapCode:
+    """The code for the gaps of a vector of `size` entries; its parameter is the best one for a sample of them."""
+    sample = gaps[:: max(1, gaps.size // _SAMPLED_GAPS)]
+    expected = expected_parameter(gaps.size, size)
+    near = range(max(0, expected - 1), min(MAX_WIDTH, expected + 1) + 1)
+    parameter = min(near, key=lambda r: _rice_bits(sample, r) + _zigzag(r - expected))
+    rice = GapCode(RICE, parameter, _rice_bits(gaps, parameter) + _zigzag(parameter - expected) + 1)
+    lengths = _lengths(sample, np.arange(1 << _ORDER_BITS)[:, None])
+    order = int((2 * lengths - np.arange(1 << _ORDER_BITS)[:, None]).sum(axis=1).argmin())
+    bits = int((2 * _lengths(gaps, order)).sum()) - (order + 1) * gaps.size + _ORDER_BITS
+    return min(rice, GapCode(EXP_GOLOMB, order, bits), key=lambda code: code.bits)
 
 
-def _code(gaps: IndexVector, groups: RiceGroups) -> Bits:
-    widths = _per_entry(groups.parameters, groups.code, gaps.size)
+def _rice_bits(gaps: IndexVector, parameter: int) -> int:
+    return int((gaps >> parameter).sum()) + (parameter + 1) * gaps.size
+
+
+def _lengths(gaps: IndexVector, order: int | IndexVector) -> IndexVector:
+    """The bit lengths of `gaps + 2^order`."""
+    return np.frexp((gaps + (np.int64(1) << order)).astype(np.float64))[1]
+
+
+def _check_count(count: int, size: int) -> None:
+    if count > size:
+        raise ProtocolError(Reason.WRONG_SHAPE, f"{count} entries for {size} parameters")
+
+
+def _usual_count(share: int, size: int) -> int:
+    return max(1, (USUAL_SHARES[share - 1] * size + 5000) // 10_000)
+
+
+def _count_bits(count: int, size: int) -> Bits:
+    for share in range(1, len(USUAL_SHARES) + 1):
+        if _usual_count(share, size) == count:
+            return number_bits(share, _SHARE_BITS)
+    return number_bits(count, _SHARE_BITS + size.bit_length())
+
+
+def _code(gaps: IndexVector, code: GapCode, size: int, *, by_column: bool) -> Bits:
+    if code.kind == RICE:
+        prefixes, widths = gaps >> code.parameter, np.full(gaps.size, code.parameter, np.int8)
+        head = unary(np.array([_zigzag(code.parameter - expected_parameter(gaps.size, size))]))
+    else:
+        lengths = _lengths(gaps, code.parameter)
+        prefixes, widths = lengths - code.parameter - 1, (lengths - 1).astype(np.int8)
+        gaps = gaps + (1 << code.parameter)
+        head = number_bits(code.parameter, _ORDER_BITS)
     return np.concatenate([
-        unary(_steps(groups.parameters)),
+        number_bits(by_column, 1),
+        _count_bits(gaps.size, size),
+        number_bits(code.kind, 1),
+        head,
+        unary(prefixes),
         fixed_width(gaps, widths),
-        unary(gaps >> widths),
     ])  # fmt: skip
 
 
-def _read_rice(reader: BitReader, count: int, first: int, size: int) -> NDArray[np.int32]:
-    code, first_parameter = first >> 5, first & 0x1F
-    changes = max(0, -(-count // (4 << code)) - 1) if code else 0
-    parameters = np.empty(changes + 1, np.int32)
-    parameters[0] = first_parameter
-    # Groups that cost more than a bitmap are not written.
-    steps = reader.unary(changes, min(size, changes * (2 * MAX_WIDTH + 1)))
-    parameters[1:] = (steps >> 1) ^ -(steps & 1)
-    np.cumsum(parameters, out=parameters)
-    if int(parameters.min()) < 0 or int(parameters.max()) > MAX_WIDTH:
-        raise ProtocolError(Reason.MALFORMED, f"Rice parameters are not all from 0 to {MAX_WIDTH}")
-    widths = _per_entry(parameters, code, count)
-    # No encoder gains by more than this, and it bounds what the remainders may take.
-    if int((np.int32(1) << widths).sum()) > 2 * size:
-        raise ProtocolError(Reason.MALFORMED, f"Rice parameters are too large for {count} of {size} entries")
-    gaps = reader.fixed_width(widths)
-    quotients = reader.unary(count, count + ((size - count) >> int(parameters.min())))
-    if (quotients > (np.int32(size) >> widths)).any():
+def _read_rice(reader: BitReader, count: int, size: int) -> NDArray[np.int32]:
+    (step,) = reader.unary(1, _MOST_STEP_BITS).tolist()
+    parameter = expected_parameter(count, size) + ((step >> 1) ^ -(step & 1))
+    if not 0 <= parameter <= MAX_WIDTH:
+        raise ProtocolError(Reason.MALFORMED, f"Rice parameter {parameter} is not from 0 to {MAX_WIDTH}")
+    gaps = reader.unary(count, count + ((size - count) >> parameter))
+    gaps <<= np.int32(parameter)
+    gaps += reader.fixed_width(np.full(count, parameter, np.int8))
+    return gaps
+
+
+def _read_exp_golomb(reader: BitReader, count: int, size: int) -> NDArray[np.int32]:
+    order = reader.number(_ORDER_BITS)
+    # Lengths add up to most where all gaps are equal, and then to at most 1.07 bits for each entry of the vector.
+    widths = reader.unary(count, min(size + size // 8 + 1, count * (MAX_WIDTH + 1)))
+    widths += order
+    if count and int(widths.max()) > MAX_WIDTH:
         raise ProtocolError(Reason.INDEX_OUT_OF_RANGE, f"a gap is not within {size} entries")
-    quotients <<= widths
-    gaps += quotients
+    gaps = reader.fixed_width(widths.astype(np.int8))
+    gaps += (np.int32(1) << widths) - np.int32(1 << order)
     return gaps
 
 
@@ -174,14 +220,9 @@ def _indices_from(gaps: IndexVector | NDArray[np.int32], size: int) -> IndexVect
     return indices
 
 
-def _per_entry(parameters: IndexVector | NDArray[np.int32], code: int, count: int) -> Widths:
-    return np.repeat(parameters.astype(np.int8), 4 << code if code else count)[:count]
-
-
-def _steps(parameters: IndexVector) -> IndexVector:
-    """From each parameter to the next one, zigzag-coded: 0, -1, 1, -2 become 0, 1, 2, 3."""
-    steps = parameters[1:] - parameters[:-1]
-    return (steps << 1) ^ (steps >> 63)
+def _zigzag(step: int) -> int:
+    """0, -1, 1, -2 become 0, 1, 2, 3."""
+    return (step << 1) ^ (step >> 63)
 
 
 def _scan_by_column(indices: IndexVector, layout: TensorLayout) -> IndexVector:

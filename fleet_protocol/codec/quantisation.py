@@ -33,7 +33,7 @@ class Quantisation(IntEnum):
 _FLOATS: Final = {Quantisation.FLOAT32: "<f4", Quantisation.FLOAT16: "<f2"}
 _LEVELS: Final = {Quantisation.INT8: 127, Quantisation.INT4: 7}
 _LARGEST_HALF: Final = 65504.0
-_SCALE_BYTES: Final = 2
+SCALE_BYTES: Final = 2
 _INFINITE_SCALE: Final = 0x7F80
 _BITS: Final = {
     Quantisation.FLOAT32: 32,
@@ -45,11 +45,17 @@ _BITS: Final = {
 }
 
 
+Codes = NDArray[np.uint8]
+
+
 @dataclass(frozen=True, slots=True)
 class QuantisedValues:
-    """`data` is what travels: scales, then codes. `values` float32 is what its receiver reads from it."""
+    """`scales` and `codes` are what travels; `codes` has a 0 or 1 for each value where the quantisation
+    `is_one_bit`, else whole bytes. `values` float32 is what a receiver reads from them.
+    """
 
-    data: bytes
+    scales: bytes
+    codes: Codes
     values: FloatVector
 
 
@@ -58,10 +64,14 @@ def scale_count(quantisation: Quantisation, kept_per_tensor: IndexVector) -> int
     return int(_runs(quantisation, kept_per_tensor).size) if quantisation not in _FLOATS else 0
 
 
-def value_bytes(quantisation: Quantisation, kept_per_tensor: IndexVector) -> int:
-    """The length of `QuantisedValues.data`."""
-    codes = -(-int(kept_per_tensor.sum()) * _BITS[quantisation] // 8)
-    return _SCALE_BYTES * scale_count(quantisation, kept_per_tensor) + codes
+def is_one_bit(quantisation: Quantisation) -> bool:
+    """Whether a value is nothing but a sign."""
+    return _BITS[quantisation] == 1
+
+
+def code_bytes(quantisation: Quantisation, count: int) -> int:
+    """The whole bytes that `count` codes take."""
+    return -(-count * _BITS[quantisation] // 8)
 
 
 def quantise(
@@ -73,43 +83,53 @@ def quantise(
     """Quantise `values` (float32, tensor after tensor). Given a generator, integers are rounded stochastically."""
     if quantisation in _FLOATS:
         fitting = np.clip(values, -_LARGEST_HALF, _LARGEST_HALF) if quantisation is Quantisation.FLOAT16 else values
-        data = fitting.astype(_FLOATS[quantisation]).tobytes()
+        coded, scales = fitting.astype(_FLOATS[quantisation]).view(np.uint8), b""
     else:
         runs = _runs(quantisation, kept_per_tensor)
-        scales = _scales(values, runs, quantisation)
+        exact = _scales(values, runs, quantisation)
+        scales = (exact.view(np.uint32) >> 16).astype("<u2").tobytes()
         if quantisation in _LEVELS:
-            codes = _integers(values, np.repeat(scales, runs), _LEVELS[quantisation], stochastic)
-            packed = codes if quantisation is Quantisation.INT8 else _pack_nibbles(codes)
+            codes = _integers(values, np.repeat(exact, runs), _LEVELS[quantisation], stochastic)
+            coded = codes.view(np.uint8) if quantisation is Quantisation.INT8 else _pack_nibbles(codes)
         else:
-            packed = np.packbits(np.signbit(values))
-        data = (scales.view(np.uint32) >> 16).astype("<u2").tobytes() + packed.tobytes()
-    return QuantisedValues(data, dequantise(data, kept_per_tensor, quantisation))
+            coded = np.signbit(values).view(np.uint8)
+    return QuantisedValues(scales, coded, dequantise(scales, coded, kept_per_tensor, quantisation))
 
 
-def dequantise(data: bytes | memoryview, kept_per_tensor: IndexVector, quantisation: Quantisation) -> FloatVector:
-    """Read `value_bytes` bytes as float32 values.
+def dequantise(
+    scales: bytes | memoryview, codes: Codes, kept_per_tensor: IndexVector, quantisation: Quantisation
+) -> FloatVector:
+    """Read scales and codes of the right lengths as float32 values.
 
     Raises:
-        ProtocolError: `MALFORMED` for codes that `quantise` does not write.
+        ProtocolError: `MALFORMED` for codes that `quantise` does not write, `NOT_FINITE` for such scales.
     """
     if quantisation in _FLOATS:
-        return np.frombuffer(data, _FLOATS[quantisation]).astype(np.float32)
-    count, runs = int(kept_per_tensor.sum()), _runs(quantisation, kept_per_tensor)
-    upper = np.frombuffer(data, "<u2", count=runs.size)
+        return codes.view(_FLOATS[quantisation]).astype(np.float32)
+    upper = np.frombuffer(scales, "<u2")
     if (upper >= _INFINITE_SCALE).any():
         raise ProtocolError(Reason.NOT_FINITE, "a scale is negative, infinite or NaN")
-    scales = np.repeat((upper.astype(np.uint32) << 16).view(np.float32), runs)
-    coded = np.frombuffer(data, np.uint8, offset=_SCALE_BYTES * runs.size)
+    runs = _runs(quantisation, kept_per_tensor)
+    values: FloatVector = np.repeat((upper.astype(np.uint32) << 16).view(np.float32), runs)
     if quantisation not in _LEVELS:
-        return np.negative(scales, out=scales, where=_unpack(coded, count, 1).view(np.bool_))
-    codes: NDArray[np.int8] = coded.view(np.int8)
+        return np.negative(values, out=values, where=codes.view(np.bool_))
+    levels: NDArray[np.int8] = codes.view(np.int8)
     if quantisation is Quantisation.INT4:
-        codes = _unpack(coded, count, 4).view(np.int8) - np.int8(8)
-    if codes.size and int(codes.min()) < -_LEVELS[quantisation]:
-        raise ProtocolError(Reason.MALFORMED, f"value {codes.min()} is below -{_LEVELS[quantisation]}")
+        levels = _unpack_nibbles(codes, values.size).view(np.int8) - np.int8(8)
+    if levels.size and int(levels.min()) < -_LEVELS[quantisation]:
+        raise ProtocolError(Reason.MALFORMED, f"value {levels.min()} is below -{_LEVELS[quantisation]}")
     with np.errstate(over="ignore"):
-        scales *= codes
-    return scales
+        values *= levels
+    return values
+
+
+def unpack_signs(coded: Codes, count: int) -> Codes:
+    """The first `count` bits of whole bytes, as 0 and 1.
+
+    Raises:
+        ProtocolError: `MALFORMED`, where others are set.
+    """
+    return _checked(np.unpackbits(coded), count)
 
 
 def _runs(quantisation: Quantisation, kept_per_tensor: IndexVector) -> IndexVector:
@@ -160,13 +180,13 @@ def _pack_nibbles(codes: NDArray[np.int8]) -> NDArray[np.uint8]:
     return nibbles[0::2] | nibbles[1::2]
 
 
-def _unpack(coded: NDArray[np.uint8], count: int, width: int) -> NDArray[np.uint8]:
-    """The first `count` codes of `width` bits (1 or 4), checked for zeros behind them."""
-    if width == 1:
-        codes = np.unpackbits(coded)
-    else:
-        codes = np.empty(2 * coded.size, np.uint8)
-        codes[0::2], codes[1::2] = coded >> 4, coded & 0x0F
+def _unpack_nibbles(coded: Codes, count: int) -> Codes:
+    codes = np.empty(2 * coded.size, np.uint8)
+    codes[0::2], codes[1::2] = coded >> 4, coded & 0x0F
+    return _checked(codes, count)
+
+
+def _checked(codes: Codes, count: int) -> Codes:
     if codes[count:].any():
         raise ProtocolError(Reason.MALFORMED, "padding behind the last value is not zero")
     return codes[:count]

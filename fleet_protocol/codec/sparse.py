@@ -49,6 +49,11 @@ class TensorLayout:
         """Entries of the flat vector."""
         return int(self.starts[-1])
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether scanning by column is another order than by row."""
+        return bool((self.rows > 1).any())
+
     def kept_per_tensor(self, indices: IndexVector) -> IndexVector:
         """How many of the ascending `indices` lie in each tensor."""
         cuts = np.searchsorted(indices, self.starts)

@@ -5,11 +5,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from fleet_protocol.bundle import UpdatePlan
+from fleet_protocol.codec.bits import BitReader
 from fleet_protocol.codec.container import contain, open_container
-from fleet_protocol.codec.positions import pack_positions, unpack_positions
-from fleet_protocol.codec.quantisation import Quantisation, dequantise, quantise, scale_count, value_bytes
+from fleet_protocol.codec.positions import PackedPositions, pack_positions, unpack_bits, unpack_bytes
+from fleet_protocol.codec.quantisation import (
+    SCALE_BYTES,
+    Codes,
+    Quantisation,
+    QuantisedValues,
+    code_bytes,
+    dequantise,
+    is_one_bit,
+    quantise,
+    scale_count,
+    unpack_signs,
+)
 from fleet_protocol.codec.selection import select
-from fleet_protocol.codec.sparse import FloatVector, Shapes, SparseUpdate, TensorLayout
+from fleet_protocol.codec.sparse import FloatVector, IndexVector, Shapes, SparseUpdate, TensorLayout
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.limits import KIB
 
@@ -26,15 +38,20 @@ class EncodedUpdate:
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """How an update is packed, and the bytes of each part of it. `stored_bytes` is the body as it travels."""
+    """How an update is packed, and the bits of each part of its body. `stored_bytes` is the body as it travels."""
 
     quantisation: Quantisation
     by_column: bool
     compressed: bool
-    position_bytes: int
-    scale_bytes: int
-    code_bytes: int
+    position_bits: int
+    scale_bits: int
+    code_bits: int
     stored_bytes: int
+
+    @property
+    def body_bytes(self) -> int:
+        """The body before zstd."""
+        return -(-(self.position_bits + self.scale_bits + self.code_bits) // 8)
 
 
 def encode_update(
@@ -47,14 +64,16 @@ def encode_update(
     layout = TensorLayout.of(shapes)
     quantisation = Quantisation[plan.quantisation.upper()]
     selection = select(delta, layout, plan, generator)
-    positions = pack_positions(selection, layout)
     quantised = quantise(
         delta[selection.indices],
         layout.kept_per_tensor(selection.indices),
         quantisation,
         generator if plan.stochastic_rounding else None,
     )
-    forms = [contain(form.data + quantised.data, quantisation, by_column=form.by_column) for form in positions]
+    forms = [
+        contain(_body(positions, quantised, quantisation), quantisation, positions_in_bits=positions.bits is not None)
+        for positions in pack_positions(selection, layout)
+    ]
     return EncodedUpdate(min(forms, key=len), SparseUpdate(selection.indices, quantised.values))
 
 
@@ -72,28 +91,69 @@ def inspect_update(packed: bytes, shapes: Shapes) -> tuple[SparseUpdate, Stages]
     layout = TensorLayout.of(shapes)
     first, contained = open_container(packed, limit=_largest_body(layout))
     quantisation, body = first.quantisation, memoryview(contained)
-    indices, position_bytes = unpack_positions(body, layout, by_column=first.by_column)
+    read = _read_bits if first.positions_in_bits else _read_bytes
+    front = read(body, layout, quantisation)
+    indices, used = front.indices, front.used_bytes
     kept = layout.kept_per_tensor(indices)
-    rest = len(body) - position_bytes
-    if rest != value_bytes(quantisation, kept):
+    scale_bytes = SCALE_BYTES * scale_count(quantisation, kept)
+    coded_bytes = code_bytes(quantisation, indices.size) if front.signs is None else 0
+    if len(body) - used != scale_bytes + coded_bytes:
         raise ProtocolError(
             Reason.MALFORMED,
-            f"{rest} bytes of values where {indices.size} entries take {value_bytes(quantisation, kept)}",
+            f"{len(body) - used} bytes of values where {indices.size} entries take {scale_bytes + coded_bytes}",
         )
-    values = dequantise(body[position_bytes:], kept, quantisation)
+    scales, codes = body[used : used + scale_bytes], np.frombuffer(body[used + scale_bytes :], np.uint8)
+    if front.signs is not None:
+        codes = front.signs
+    elif is_one_bit(quantisation):
+        codes = unpack_signs(codes, indices.size)
+    values = dequantise(scales, codes, kept, quantisation)
     if not np.isfinite(values).all():
         raise ProtocolError(Reason.NOT_FINITE, "an update holds NaN or infinity")
-    scale_bytes = 2 * scale_count(quantisation, kept)
     stages = Stages(
         quantisation,
-        first.by_column,
+        front.by_column,
         first.compressed,
-        position_bytes,
-        scale_bytes,
-        rest - scale_bytes,
+        front.position_bits,
+        8 * scale_bytes,
+        8 * coded_bytes if front.signs is None else indices.size,
         len(packed) - 1,
     )
     return SparseUpdate(indices, values), stages
+
+
+@dataclass(frozen=True, slots=True)
+class _Front:
+    """What stands before the scales: positions, and `signs` where they share its last byte."""
+
+    indices: IndexVector
+    by_column: bool
+    position_bits: int
+    signs: Codes | None
+    used_bytes: int
+
+
+def _read_bytes(body: memoryview, layout: TensorLayout, _: Quantisation) -> _Front:
+    indices, by_column, used = unpack_bytes(body, layout)
+    return _Front(indices, by_column, 8 * used, None, used)
+
+
+def _read_bits(body: memoryview, layout: TensorLayout, quantisation: Quantisation) -> _Front:
+    reader = BitReader(body)
+    indices, by_column = unpack_bits(reader, layout)
+    position_bits = reader.position
+    signs = reader.bits(indices.size) if is_one_bit(quantisation) else None
+    return _Front(indices, by_column, position_bits, signs, reader.end_byte())
+
+
+def _body(positions: PackedPositions, quantised: QuantisedValues, quantisation: Quantisation) -> bytes:
+    """Positions, scales, codes; signs go on where positions in bits end."""
+    if positions.bits is None:
+        codes = np.packbits(quantised.codes) if is_one_bit(quantisation) else quantised.codes
+        return positions.data + quantised.scales + codes.tobytes()
+    if is_one_bit(quantisation):
+        return np.packbits(np.concatenate([positions.bits, quantised.codes])).tobytes() + quantised.scales
+    return np.packbits(positions.bits).tobytes() + quantised.scales + quantised.codes.tobytes()
 
 
 def memory_bound(shapes: Shapes) -> int:

@@ -10,10 +10,14 @@ import pytest
 
 from broker_coordinator.bundle_store import Bundle, chunk_count
 from fleet_protocol.bundle import DESCRIPTION_FILE, TRAIN_FILE, WEIGHTS_FILE, AggregationPlan, blob_hash
-from fleet_protocol.envelope import digest
+from fleet_protocol.codec import apply_difference, read_weights, write_weights
+from fleet_protocol.envelope import Kind, digest
 from fleet_protocol.errors import Reason
+from fleet_protocol.keys import SigningKey, key_id
 from fleet_protocol.limits import MAX_CHUNK_BYTES
-from fleet_protocol.messages import Outcome, PresenceState
+from fleet_protocol.messages import Outcome, PresenceState, encode_payload
+from fleet_protocol.sealed_update import SealedUpdate
+from fleet_protocol.topics import PackedWeights
 from tests.support.bundles import TASK, write_bundle
 from tests.support.coordinator import CoordinatorProcess
 from tests.support.device import ConnectedDevice, SealingDevice
@@ -67,7 +71,7 @@ def newest_weights(coordinator: CoordinatorProcess) -> bytes:
 
 def fetch(device: ConnectedDevice, blob: str, sequence: int, chunks: list[int] | None = None) -> bytes:
     """Subscribe, ask, gather, and check the hash."""
-    device.listen_for_blob(blob)
+    device.listen_for(blob)
     device.publish(device.blob_request(blob, chunks or [], sequence))
     first = until(lambda: device.heard.chunks.get((blob, 0)), "the first chunk")[0]
     count = -(-first.total_bytes // MAX_CHUNK_BYTES)
@@ -82,7 +86,7 @@ def test_bundle_files_come_in_chunks_and_shared_by_who_asks_together(coordinator
     blob = bundle.description.files[TRAIN_FILE]
     assert fetch(devices[0], bundle.hash, sequence=1) == bundle.files[DESCRIPTION_FILE]
     for device in devices:
-        device.listen_for_blob(blob)
+        device.listen_for(blob)
     for device in devices:
         device.publish(device.blob_request(blob, [], sequence=2))
     count = chunk_count(bundle.files[TRAIN_FILE])
@@ -95,10 +99,81 @@ def test_bundle_files_come_in_chunks_and_shared_by_who_asks_together(coordinator
     assert sum(copies) < 3 * count, "asking together costs less than asking alone"
 
 
+def test_device_goes_from_any_version_to_any_other_by_one_difference(coordinator, connect, bundle) -> None:
+    device = connect("kitchen-pi")
+    for sequence in range(1, 13):
+        device.tell(device.update(sequence, base_version=(sequence - 1) // 3))
+    until(lambda: newest_version(coordinator) == 4, "four versions")
+    with coordinator.journal() as journal:
+        files = [version.weights for version in journal.versions(TASK)]
+    weights = [read_weights(file, bundle.description.parameters) for file in files]
+    shapes = bundle.description.shapes
+    for sequence, (base, version) in enumerate([(0, 1), (3, 4), (0, 4), (None, 4), (99, 4)]):
+        packed = fetch_packed(device, PackedWeights(TASK, version, base), sequence)
+        start = None if base in (None, 99) else weights[base]
+        assert write_weights(apply_difference(start, packed, shapes), bundle.description.parameters) == files[version]
+        assert len(packed) < len(files[version]) / 3
+    device.publish(device.weights_request(5, 4, sequence=90))
+    device.publish(device.weights_request(4, 3, sequence=90))
+    device.tell(device.update(13, base_version=4))
+    with coordinator.journal() as journal:
+        counts = journal.rejection_counts()
+    assert counts == {(Reason.SEQUENCE_REUSED, "kitchen-pi"): 1, (Reason.WRONG_HASH, "kitchen-pi"): 1}
+
+
+def fetch_packed(device: ConnectedDevice, wanted: PackedWeights, sequence: int) -> bytes:
+    device.listen_for(wanted)
+    device.publish(device.weights_request(wanted.version, wanted.base, sequence))
+    return until(lambda: device.heard.chunks.get((wanted, 0)), f"{wanted}")[0].data
+
+
+def test_who_asks_for_the_same_difference_together_shares_it(coordinator, connect) -> None:
+    devices = [connect(name) for name in ("kitchen-pi", "garden-pi", "attic-pi")]
+    for sequence in (1, 2, 3):
+        devices[0].tell(devices[0].update(sequence))
+    until(lambda: newest_version(coordinator) == 1, "version 1")
+    wanted = PackedWeights(TASK, 1, 0)
+    for device in devices:
+        device.listen_for(wanted)
+    for device in devices:
+        device.publish(device.weights_request(1, 0, sequence=1))
+    for device in devices:
+        until(lambda heard=device.heard: (wanted, 0) in heard.chunks, "the difference")
+    devices[0].tell(devices[0].update(4))
+    assert len(devices[0].heard.chunks[wanted, 0]) < 3
+
+
+def test_sealed_updates_make_the_versions_that_open_ones_make(coordinator, connect) -> None:
+    device = connect("kitchen-pi")
+    sealed = [device.update(sequence, recipient=coordinator.public_key) for sequence in (1, 2, 3)]
+    for data in sealed[:2]:
+        assert device.tell(data).outcome is Outcome.ACCEPTED
+    coordinator.kill()
+    coordinator.start()
+    assert device.tell_until_heard(sealed[2]).outcome is Outcome.ACCEPTED
+    until(lambda: newest_version(coordinator) == 1, "version 1, from updates opened before and after a restart")
+    for sequence in (4, 5, 6):
+        device.tell(device.update(sequence, base_version=1))
+    until(lambda: newest_version(coordinator) == 2, "version 2")
+    with coordinator.journal() as journal:
+        rows = list(journal.updates(TASK))
+    assert [row.envelope for row in rows[:3]] == sealed
+
+
+def test_update_sealed_for_another_coordinator_is_refused_by_name(coordinator, connect) -> None:
+    device, stranger = connect("kitchen-pi"), SigningKey.generate().verify_key
+    receipt = device.tell(device.update(1, recipient=stranger))
+    assert (receipt.outcome, receipt.reason) == (Outcome.REJECTED, Reason.WRONG_RECIPIENT)
+    assert key_id(stranger).hex() in receipt.detail
+    garbled = encode_payload(SealedUpdate(key_id(coordinator.public_key), bytes(100)))
+    assert device.tell(device.seal(Kind.SEALED_UPDATE, garbled, sequence=2, task=TASK)).reason == Reason.MALFORMED
+    assert journalled(coordinator) == []
+
+
 def test_unknown_blob_and_replayed_request_are_counted_and_not_answered(coordinator, connect, bundle) -> None:
     device = connect("kitchen-pi")
     request = device.blob_request(bundle.hash, [], sequence=7)
-    device.listen_for_blob(bundle.hash)
+    device.listen_for(bundle.hash)
     device.publish(request)
     until(lambda: device.heard.chunks.get((bundle.hash, 0)), "the chunk")
     device.publish(request)

@@ -15,10 +15,19 @@ import numpy as np
 
 from fleet_protocol import cbor, topics
 from fleet_protocol.bundle import DESCRIPTION_FILE, WEIGHTS_FILE, TaskDescription, UpdatePlan, parse_description
-from fleet_protocol.codec import Quantisation, decode_update, encode_update, read_weights
+from fleet_protocol.codec import (
+    Grid,
+    Quantisation,
+    apply_difference,
+    decode_update,
+    encode_difference,
+    encode_update,
+    read_weights,
+)
+from fleet_protocol.codec.difference import memory_bound as difference_bound
 from fleet_protocol.codec.update_codec import memory_bound
 from fleet_protocol.configuration import BrokerSettings, parse_document
-from fleet_protocol.envelope import Kind, digest, read_envelope
+from fleet_protocol.envelope import Envelope, Header, Kind, digest, read_envelope
 from fleet_protocol.errors import ConfigurationError, ProtocolError
 from fleet_protocol.keys import SigningKey, read_signing_key, read_verify_key
 from fleet_protocol.messages import (
@@ -29,9 +38,11 @@ from fleet_protocol.messages import (
     Presence,
     Receipt,
     Update,
+    WeightsRequest,
     decode_payload,
     encode_payload,
 )
+from fleet_protocol.sealed_update import SealedUpdate, read_update, seal_for
 
 ROOT = Path(__file__).parents[2]
 BUNDLE, VECTORS = ROOT / "models" / "digits" / "bundle", ROOT / "tests" / "vectors"
@@ -40,13 +51,16 @@ DIGITS = parse_description(TASK_JSON)
 BROKER_TOML = b'host = "broker.local"\nport = 8883\n[tls]\nauthority = "ca.pem"\n'
 MESSAGES = [bytes.fromhex(vector["hex"]) for vector in json.loads((VECTORS / "messages.json").read_text())]
 PAYLOADS = [read_envelope(message, 1000).payload for message in MESSAGES]
-PAYLOAD_TYPES = (Enrolment, Presence, Manifest, BlobRequest, BlobChunk, Update, Receipt)
+PAYLOAD_TYPES = (Enrolment, Presence, Manifest, BlobRequest, BlobChunk, Update, Receipt, WeightsRequest, SealedUpdate)
 VERIFY_KEY = SigningKey(bytes(32)).verify_key
 TOPICS = [topics.up("f", "0", "pi"), topics.manifest("f", "digits"), topics.blob_chunk("f", "0f" * 32, 12)]
 
 SHAPES = [[5, 8], [], [300]]
 LARGE_SHAPES = [[100, 200], [300]]
-FORMAT_BITS, OPTION_BITS = 0x40, 0x1F
+FORMAT_BITS, OPTION_BITS = 0x60, 0x1F
+DIFFERENCE_FORMAT_BITS = 0x20
+BASE = np.random.default_rng(3).standard_normal(341).astype(np.float32)
+LARGE_BASE = np.random.default_rng(3).standard_normal(20_300).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +90,13 @@ def check_envelope(data: bytes) -> None:
 def check_envelope_inside(data: bytes) -> None:
     """The first bytes are the entry in the protected header; the rest is the payload, and its digest is right."""
     payload = data[8:]
-    header = [data[0] % 9 if data else 0, int.from_bytes(data[1:8], "big"), "digits", 3, digest(payload)]
+    header = [
+        data[0] % (len(PAYLOAD_TYPES) + 2) if data else 0,
+        int.from_bytes(data[1:8], "big"),
+        "digits",
+        3,
+        digest(payload),
+    ]
     protected = cbor.encode({1: -19, 4: bytes(8), -70001: header})
     envelope = accepted(lambda: read_envelope(b"\xd2" + cbor.encode([protected, {}, payload, bytes(64)]), 1000))
     if len(data) < 800:
@@ -100,6 +120,13 @@ def check_cbor(data: bytes) -> None:
     except ProtocolError:
         return
     assert cbor.encode(value) == data
+
+
+def check_sealed_update(data: bytes) -> None:
+    """The whole payload as it came, and then as what an honest device would have sealed."""
+    for payload in (data, seal_for(VERIFY_KEY, data)):
+        envelope = Envelope(Header(Kind.SEALED_UPDATE, 1, "digits", 3, bytes(16)), bytes(8), payload, b"", bytes(64))
+        accepted(lambda envelope=envelope: read_update(envelope, SigningKey(bytes(32))))
 
 
 def check_update(data: bytes) -> None:
@@ -126,6 +153,28 @@ def check_update_memory(data: bytes) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak <= 2 * memory_bound(LARGE_SHAPES), f"{peak} bytes"
+
+
+def check_difference(data: bytes) -> None:
+    """What is accepted leads to finite weights, from a version and from nothing."""
+    for base in (BASE, None):
+        weights = accepted(lambda base=base: apply_difference(base, data, SHAPES))
+        assert weights is None or (weights.size == BASE.size and np.isfinite(weights).all())
+
+
+def check_difference_inside(data: bytes) -> None:
+    """The first byte chooses the form, of the right format."""
+    if data:
+        check_difference(bytes([DIFFERENCE_FORMAT_BITS | data[0] & OPTION_BITS]) + data[1:])
+
+
+def check_difference_memory(data: bytes) -> None:
+    """Never more than twice the declared bound, however it ends."""
+    tracemalloc.start()
+    accepted(lambda: apply_difference(LARGE_BASE, data, LARGE_SHAPES))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak <= 2 * difference_bound(LARGE_SHAPES), f"{peak} bytes"
 
 
 def check_weights(data: bytes) -> None:
@@ -176,7 +225,18 @@ def packed_updates(shapes: list[list[int]]) -> list[bytes]:
     ]
 
 
-GAPS_AS_BYTES = bytes.fromhex("41fd02028201803f803f40")
+def packed_differences(base: np.ndarray, shapes: list[list[int]]) -> list[bytes]:
+    """Both forms, from a version and from nothing, near and far."""
+    grid = Grid.below(base, shapes, bits=2)
+    return [
+        encode_difference(start, grid.rounded(base * np.float32(scale), shapes), shapes, form)
+        for start in (base, None)
+        for form in (grid, None)
+        for scale in (1, 1.01, 300)
+    ]
+
+
+GAPS_AS_BYTES = bytes.fromhex("610202028201803f40")
 PACKED = [*packed_updates(SHAPES), GAPS_AS_BYTES]
 TARGETS: Mapping[str, Target] = {
     "envelope": Target(check_envelope, MESSAGES),
@@ -184,10 +244,14 @@ TARGETS: Mapping[str, Target] = {
         check_envelope_inside, [bytes([kind + 1]) + bytes(7) + payload for kind, payload in enumerate(PAYLOADS)]
     ),
     "payload": Target(check_payload, [bytes([kind]) + payload for kind, payload in enumerate(PAYLOADS)]),
+    "sealed_update": Target(check_sealed_update, [*PAYLOADS, seal_for(VERIFY_KEY, PAYLOADS[5])]),
     "cbor": Target(check_cbor, [*PAYLOADS, *(message[1:] for message in MESSAGES)]),
     "update": Target(check_update, PACKED),
     "update_inside": Target(check_update_inside, PACKED),
     "update_memory": Target(check_update_memory, packed_updates(LARGE_SHAPES)[:12]),
+    "difference": Target(check_difference, packed_differences(BASE, SHAPES)),
+    "difference_inside": Target(check_difference_inside, packed_differences(BASE, SHAPES)),
+    "difference_memory": Target(check_difference_memory, packed_differences(LARGE_BASE, LARGE_SHAPES)),
     "weights": Target(check_weights, [WEIGHTS[:400], WEIGHTS]),
     "description": Target(check_description, [TASK_JSON]),
     "document": Target(check_document, [TASK_JSON, BROKER_TOML]),

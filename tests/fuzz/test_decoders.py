@@ -27,9 +27,11 @@ from fleet_protocol.messages import (
     PresenceState,
     Receipt,
     Update,
+    WeightsRequest,
     decode_payload,
     encode_payload,
 )
+from fleet_protocol.sealed_update import SealedUpdate
 
 BUNDLE = Path(__file__).parents[2] / "models" / "digits" / "bundle"
 TASK_JSON, WEIGHTS = (BUNDLE / DESCRIPTION_FILE).read_bytes(), (BUNDLE / WEIGHTS_FILE).read_bytes()
@@ -47,6 +49,8 @@ MESSAGES = [
     BlobChunk(3, b"abc"),
     Update(16, 40, 0.731, bytes(20)),
     Receipt(bytes(16), Outcome.REJECTED, "too_stale", "made from version 1", 9, 3),
+    WeightsRequest(7, 3, [0, 1]),
+    SealedUpdate(bytes(8), bytes(60)),
 ]
 ENVELOPES = [
     seal(SigningKey(bytes(32)), topics.up("f", "0", "pi"), kind, encode_payload(message), sequence=3, task="digits")

@@ -26,6 +26,7 @@ fleet = "{fleet}"
 device = "{device}"
 key_file = "device.key"
 coordinator_key = "{coordinator_key}"
+seal_updates = {seal_updates}
 state_folder = "state"
 sample_socket = "samples.sock"
 
@@ -59,7 +60,14 @@ class AgentProcess:
     """An agent's folder (`agent.toml`, key, state) and the process that runs in it."""
 
     def __init__(
-        self, folder: Path, name: str, broker: Broker, coordinator_key: VerifyKey, *, protocol: str = "5"
+        self,
+        folder: Path,
+        name: str,
+        broker: Broker,
+        coordinator_key: VerifyKey,
+        *,
+        protocol: str = "5",
+        seal: bool = False,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.name, self.folder = name, folder
@@ -78,6 +86,7 @@ class AgentProcess:
                 host=broker.host,
                 port=broker.port,
                 protocol=protocol,
+                seal_updates=str(seal).lower(),
             )
         )
 

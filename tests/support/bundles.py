@@ -34,6 +34,7 @@ def write_bundle(
     task: str = TASK,
     parameters: list[Parameter] | None = None,
     aggregation: AggregationPlan | None = None,
+    update: UpdatePlan | None = None,
     graph_bytes: int = 200,
 ) -> Bundle:
     """Write a bundle for `task` into `folder` and load it again."""
@@ -50,7 +51,7 @@ def write_bundle(
         label=LabelSchema(4),
         parameters=parameters,
         training=TrainingPlan(steps=1, batch_size=4, learning_rate=0.1),
-        update=UpdatePlan(keep_fraction=0.5),
+        update=update or UpdatePlan(keep_fraction=0.5),
         aggregation=aggregation or AggregationPlan(buffer_size=3, max_staleness=2, max_delta_norm=10.0),
         files={name: blob_hash(data) for name, data in files.items()},
     )

@@ -23,9 +23,12 @@ from fleet_protocol.messages import (
     PresenceState,
     Receipt,
     Update,
+    WeightsRequest,
     decode_payload,
     encode_payload,
 )
+from fleet_protocol.sealed_update import seal_for
+from fleet_protocol.topics import PackedWeights
 from tests.support.broker import Broker
 from tests.support.bundles import TASK
 from tests.support.coordinator import FLEET, SHARD
@@ -66,6 +69,11 @@ class SealingDevice:
         """The sealed wish for chunks."""
         return self.seal(Kind.BLOB_REQUEST, encode_payload(BlobRequest(bytes.fromhex(blob), chunks)), sequence=sequence)
 
+    def weights_request(self, version: int, base: int | None, sequence: int, chunks: list[int] | None = None) -> bytes:
+        """The sealed wish for a packed version of the tiny task."""
+        payload = encode_payload(WeightsRequest(version, base, chunks or []))
+        return self.seal(Kind.WEIGHTS_REQUEST, payload, sequence=sequence, task=TASK)
+
     def update(
         self,
         sequence: int,
@@ -75,16 +83,20 @@ class SealingDevice:
         samples: int = 8,
         loss: float = 0.5,
         packed: bytes | None = None,
+        life: int = 0,
+        recipient: VerifyKey | None = None,
         shapes: tuple[tuple[int, ...], ...] = ((4, 8), (4,)),
     ) -> bytes:
-        """A sealed update; its delta differs from one device and sequence to the next."""
+        """An update, sealed for `recipient` if any; its delta differs from one device and sequence to the next."""
         if packed is None:
             seed = int.from_bytes(digest(f"{self.name} {sequence}".encode()), "big")
             generator = np.random.default_rng(seed)
             delta = generator.normal(0, 0.1, sum(map(math.prod, shapes))).astype(np.float32)
             packed = encode_update(delta, shapes, UpdatePlan(keep_fraction=0.5), generator).packed
-        payload = encode_payload(Update(samples, 1, loss, packed))
-        return self.seal(Kind.UPDATE, payload, sequence=sequence, task=task, base_version=base_version)
+        payload = encode_payload(Update(samples, 1, loss, packed, life))
+        kind = Kind.SEALED_UPDATE if recipient else Kind.UPDATE
+        payload = seal_for(recipient, payload) if recipient else payload
+        return self.seal(kind, payload, sequence=sequence, task=task, base_version=base_version)
 
 
 class ConnectedDevice(SealingDevice):
@@ -144,10 +156,10 @@ class ConnectedDevice(SealingDevice):
         """Wait for the receipt for these very bytes."""
         return until(lambda: self.heard.receipts.get(digest(data)), f"{self.name} hears a receipt")[-1]
 
-    def listen_for_blob(self, blob: str) -> None:
-        """Subscribe to a blob's chunks, and return when the broker has agreed."""
+    def listen_for(self, wanted: str | PackedWeights) -> None:
+        """Subscribe to the chunks of a blob or of packed weights, and return when the broker has agreed."""
         self.heard.subscribed.clear()
-        self._client.subscribe(topics.blob_chunks(FLEET, blob), qos=1)
+        self._client.subscribe(topics.chunks(FLEET, wanted), qos=1)
         until(self.heard.subscribed.is_set, f"{self.name} has subscribed")
 
 
@@ -159,7 +171,7 @@ class Heard:
         self.subscribed = threading.Event()
         self.receipts: dict[bytes, list[Receipt]] = {}
         self.manifests: dict[str, Manifest] = {}
-        self.chunks: dict[tuple[str, int], list[BlobChunk]] = {}
+        self.chunks: dict[tuple[str | PackedWeights, int], list[BlobChunk]] = {}
 
     def take(self, topic: str, data: bytes) -> None:
         """Verify and keep one message."""
@@ -175,4 +187,4 @@ class Heard:
                 self.manifests[envelope.header.task] = manifest
             case Kind.BLOB_CHUNK:
                 chunk = decode_payload(envelope.payload, BlobChunk)
-                self.chunks.setdefault(topics.blob_of(topic), []).append(chunk)
+                self.chunks.setdefault(topics.chunk_of(topic), []).append(chunk)

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fleet_protocol.bundle import AggregationPlan, InputSchema, LabelSchema, TrainingPlan, UpdatePlan
-from workbench.export.bundle_writer import checked_model
-from workbench.export.exportable_layers import LayerContext, exportable_layers
+from workbench.export.exportable_layers import LayerContext, exportable_layers, has_dropout
 from workbench.export.losses import LossSettings
+from workbench.export.onnx_conversion import checked_model
 from workbench.export.recipe import USUAL_LOSSES, Recipe, TaskFile
 from workbench.export.training_graph import training_graph
 
@@ -145,7 +145,7 @@ def train_with_torch(
 
 def forward(module: nn.Module, inputs: Tensor, step: int) -> Tensor:
     """The module as it is; with dropout, on the masks that the exported graph draws in this step."""
-    if not any(isinstance(part, nn.Dropout) for part in module.modules()):
+    if not has_dropout(module):
         return module(inputs)
     context = LayerContext(torch.full(inputs.shape[:1], 1 / len(inputs)), torch.tensor(SEED + step))
     with exportable_layers(module, context):

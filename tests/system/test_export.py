@@ -33,6 +33,7 @@ from workbench.recipe_folder import find_recipe
 DIGITS = find_recipe("digits")
 MODELS = (TRAIN_FILE, EVALUATE_FILE, PREDICT_FILE)
 SAMPLES, STEPS, BATCH, LEARNING_RATE = 150, 20, 16, 0.1
+SMOOTHING = 0.1  # as the recipe for digits says
 
 LAYERS_OF_EVERY_KIND = """
 from torch import nn
@@ -128,7 +129,9 @@ def train_with_torch(
     for row, real in zip(rows, mask > 0, strict=True):
         chosen = torch.from_numpy(row[real])
         optimiser.zero_grad()
-        loss = nn.functional.cross_entropy(module(inputs[chosen]) + balance * log_prior, labels[chosen])
+        loss = nn.functional.cross_entropy(
+            module(inputs[chosen]) + balance * log_prior, labels[chosen], label_smoothing=SMOOTHING
+        )
         loss.backward()
         optimiser.step()
         losses.append(loss.item())
@@ -210,7 +213,9 @@ def test_evaluate_and_predict_agree_with_torch(exported: Path, count: int):
     weights = initial_weights(exported)
     with torch.no_grad():
         expected = read_recipe(DIGITS).module(torch.from_numpy(inputs))
-    expected_losses = nn.functional.cross_entropy(expected, torch.from_numpy(labels), reduction="none")
+    expected_losses = nn.functional.cross_entropy(
+        expected, torch.from_numpy(labels), reduction="none", label_smoothing=SMOOTHING
+    )
 
     (scores,) = run(exported, PREDICT_FILE, weights=weights, inputs=inputs)
     losses, correct = run(exported, EVALUATE_FILE, weights=weights, inputs=inputs, labels=labels)

@@ -132,6 +132,8 @@ LAYERS = {
     "batch_norm1d": (lambda: between(nn.BatchNorm1d(6), nn.Tanh()), VECTOR),
     "batch_norm2d": (lambda: with_head(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4, momentum=0.3), nn.ReLU()), IMAGE),
     "dropout": (lambda: between(nn.Dropout(0.4), nn.Tanh()), VECTOR),
+    "dropout1d": (lambda: with_head(nn.Conv1d(2, 8, 3), nn.Dropout1d(0.4), nn.Tanh()), SIGNAL),
+    "dropout2d": (lambda: with_head(nn.Conv2d(2, 8, 3), nn.Dropout2d(0.4), nn.Tanh()), IMAGE),
     "relu_in_place": (lambda: between(nn.ReLU(inplace=True)), VECTOR),
     "relu6": (lambda: between(nn.ReLU6()), VECTOR),
     "leaky_relu": (lambda: between(nn.LeakyReLU(0.1)), VECTOR),

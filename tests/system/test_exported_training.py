@@ -9,10 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fleet_protocol.bundle import LabelSchema
+from fleet_protocol.errors import ConfigurationError
 from tests.support.training import (
+    BATCH,
+    LAST_BATCH,
     TOLERANCE,
     Rates,
     batches,
+    build,
     export,
     initial_weights,
     make_recipe,
@@ -20,8 +24,13 @@ from tests.support.training import (
     samples,
     train_exported,
     train_with_torch,
+    with_head,
 )
+from tests.system.test_exported_layers import Tokens
+from tests.system.test_exported_sequences import LastStep, SelfAttention
 from workbench.export.losses import BALANCE, LossSettings
+from workbench.export.recipe import Recipe
+from workbench.export.unexportable import explained
 
 CLASSES, MULTI_LABEL = LabelSchema(4), LabelSchema(4, "multi_label")
 REGRESSION, RECONSTRUCTION = LabelSchema(kind="regression", values=4), LabelSchema(kind="reconstruction")
@@ -106,6 +115,19 @@ def test_optimiser_with_every_rate_steps_as_torch_does(name: str):
     np.testing.assert_allclose(trained, expected, rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_adaptive_step_of_a_unit_without_gradient_is_none(name: str):
+    """The simplifier takes a constant of 1e-8 for zero: added as one, it is gone, and 0 / 0 is left."""
+    module = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 4))
+    nn.init.constant_(module[0].bias, -50.0)
+    recipe = make_recipe(module, (8,), optimiser=name)
+    dead = module[0].weight.detach().numpy().ravel().copy()
+    trained, _ = train_exported(recipe)
+    expected, _ = train_with_torch(recipe, functional.cross_entropy, Rates(), OPTIMISERS[name])
+    np.testing.assert_array_equal(trained[: dead.size], dead)
+    np.testing.assert_allclose(trained, expected, rtol=0, atol=TOLERANCE)
+
+
 def test_rates_that_the_task_leaves_at_zero_are_no_part_of_the_graph():
     used = {
         rate: {entry.name for entry in export(make_recipe(perceptron(), (8,), rates=Rates(**{rate: 0.5}))).get_inputs()}
@@ -115,28 +137,80 @@ def test_rates_that_the_task_leaves_at_zero_are_no_part_of_the_graph():
     assert {rate: names & optional for rate, names in used.items()} == {rate: {rate} & optional for rate in used}
 
 
-def test_no_sample_contributes_more_than_the_clip_norm():
-    recipe = make_recipe(perceptron(), (8,))
+LAYERS_PER_SAMPLE = {
+    "linear": (lambda: nn.Sequential(nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 4)), (8,)),
+    "convolution": (
+        lambda: with_head(nn.Conv2d(2, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 4, 1)),
+        (2, 8, 8),
+    ),
+    "norms": (lambda: with_head(nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4), nn.LayerNorm([4, 4, 4])), (2, 6, 6)),
+    "embedding": (lambda: with_head(Tokens(), nn.Embedding(10, 3)), (8,)),
+    "attention": (lambda: with_head(SelfAttention(need_weights=False)), (3, 8)),
+    "gru": (lambda: with_head(LastStep(nn.GRU(8, 6, batch_first=True))), (3, 8)),
+    "lstm": (lambda: with_head(LastStep(nn.LSTM(8, 6, batch_first=True))), (3, 8)),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS_PER_SAMPLE)
+def test_each_sample_is_clipped_by_itself_as_torch_would(name: str):
+    """A batch of eight, one of five and padding, and one of each sample alone: none exceeds the clip norm."""
+    recipe = make_recipe(*build(*LAYERS_PER_SAMPLE[name]))
     session, before = export(recipe, per_sample=True), initial_weights(recipe)
-    rates = Rates(learning_rate=1.0, gradient_clip=CLIP)
-    for row in range(20):
-        trained, _ = run_training(session, recipe, rates, np.array([[row]]), np.ones((1, 1), np.float32))
+    rates, (rows, _) = Rates(learning_rate=1.0, gradient_clip=CLIP), batches()
+    clipped = clipped_gradients(recipe, rows[-1])
+    for width in (BATCH, LAST_BATCH):
+        real = (np.arange(BATCH) < width).astype(np.float32)
+        trained, _ = run_training(session, recipe, rates, rows[-1:], real[None])
+        np.testing.assert_allclose(before - trained, clipped[:width].mean(axis=0), rtol=0, atol=TOLERANCE)
+    for alone in np.eye(BATCH, dtype=np.float32):
+        trained, _ = run_training(session, recipe, rates, rows[-1:], alone[None])
         assert np.linalg.norm(trained - before) <= CLIP * (1 + TOLERANCE)
+    assert np.linalg.norm(clipped, axis=1).max() > CLIP * (1 - 1e-3)  # the limit was felt
 
 
-def test_per_sample_gradients_are_clipped_one_by_one_and_averaged():
-    recipe = make_recipe(perceptron(), (8,))
-    session, before = export(recipe, per_sample=True), initial_weights(recipe)
-    (rows, mask), rates = batches(), Rates(learning_rate=1.0, gradient_clip=CLIP)
-    alone = [
-        before - run_training(session, recipe, rates, np.array([[row]]), np.ones((1, 1), np.float32))[0]
-        for row in rows[-1][mask[-1] > 0]
-    ]
-    together, _ = run_training(session, recipe, rates, rows[-1:], mask[-1:])
-    np.testing.assert_allclose(before - together, np.mean(alone, axis=0), rtol=0, atol=TOLERANCE)
+def clipped_gradients(recipe: Recipe, rows: np.ndarray) -> np.ndarray:
+    """f32[B, P]: torch's gradient of each of these samples alone, scaled down to the clip norm where it is longer."""
+    inputs, labels = map(torch.from_numpy, samples(recipe))
+    gradients = []
+    for row in rows:
+        recipe.module.zero_grad()
+        functional.cross_entropy(recipe.module(inputs[row : row + 1]), labels[row : row + 1]).backward()
+        nn.utils.clip_grad_norm_(recipe.module.parameters(), CLIP)
+        gradients.append(torch.cat([value.grad.ravel() for value in recipe.module.parameters()]).numpy())
+    return np.stack(gradients)
 
 
-def test_per_sample_graph_with_a_clip_out_of_reach_trains_as_the_other_does():
-    recipe = make_recipe(perceptron(), (8,))
+def test_batch_statistics_have_no_per_sample_gradient():
+    recipe = make_recipe(nn.Sequential(nn.Linear(8, 6), nn.BatchNorm1d(6), nn.Linear(6, 4)), (8,))
+    with (
+        pytest.raises(
+            ConfigurationError, match=r"module '1' \(BatchNorm1d\).*use GroupNorm, or batch_norm = \"frozen\""
+        ),
+        explained("train_per_sample.onnx", recipe.module, (8,)),
+    ):
+        export(recipe, per_sample=True)
+
+
+def test_frozen_batch_norm_has_per_sample_gradients():
+    module = nn.Sequential(nn.Linear(8, 6), nn.BatchNorm1d(6), nn.Linear(6, 4))
+    recipe = make_recipe(module, (8,), batch_norm="frozen")
     for one, other in zip(train_exported(recipe), train_exported(recipe, per_sample=True), strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "adamw"])
+def test_weights_without_a_gradient_stay_as_they_are(optimiser: str):
+    class UnusedRow(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.head = nn.Linear(6, 3), nn.Linear(3, 4)
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return self.head(self.layer(inputs) * torch.tensor([1.0, 0.0, 1.0]))
+
+    recipe = make_recipe(UnusedRow(), (6,), optimiser=optimiser)
+    before = initial_weights(recipe)
+    trained, losses = train_exported(recipe)
+    assert np.isfinite(losses).all()
+    np.testing.assert_array_equal(trained[6:12], before[6:12])
+    assert np.abs(trained - before).max() > 1e-3

@@ -14,6 +14,7 @@ from broker_coordinator.aggregation import (
     staleness_weight,
 )
 from broker_coordinator.server_state import ServerState, initial_state, next_state, replay
+from broker_coordinator.strategies import remember
 from fleet_protocol.bundle import AggregationPlan
 from fleet_protocol.codec import SparseUpdate
 
@@ -117,7 +118,7 @@ def test_ca2fl_is_the_equation(updates) -> None:
     earlier, buffer = updates[:-3], updates[-3:]
     last = {update.device: update for update in earlier}
     plan = AggregationPlan(buffer_size=3, strategy="ca2fl", staleness_exponent=EXPONENT)
-    start = ServerState(np.zeros(SIZE, np.float32), np.zeros(SIZE, np.float32), last)
+    start = ServerState(np.zeros(SIZE, np.float32), np.zeros(SIZE, np.float32), remember({}, earlier, SIZE, plan))
     everyone = sum(update.samples * dense(update) for update in last.values()) / sum(
         update.samples for update in last.values()
     )
@@ -127,7 +128,21 @@ def test_ca2fl_is_the_equation(updates) -> None:
     ) / sum(update.weight(EXPONENT) for update in buffer)
     after = next_state(start, buffer, plan)
     np.testing.assert_allclose(after.velocity, everyone + corrected, rtol=1e-5, atol=1e-5)
-    assert after.remembered == last | {update.device: update for update in buffer}
+    newest = {device: memory.newest for device, memory in after.remembered.items()}
+    assert newest == last | {update.device: update for update in buffer}
+
+
+@given(st.lists(buffered_updates(), min_size=4, max_size=12))
+def test_ef21_is_the_equation(updates) -> None:
+    """The mean of every device's sum of updates, each device weighing as many samples as it last had."""
+    plan = AggregationPlan(buffer_size=1, strategy="ef21")
+    state = initial_state(np.zeros(SIZE, np.float32))
+    for update in updates:
+        state = next_state(state, [update], plan)
+    last = {update.device: update for update in updates}
+    sums = {device: sum(dense(update) for update in updates if update.device == device) for device in last}
+    expected = sum(last[device].samples * sums[device] for device in last) / sum(u.samples for u in last.values())
+    np.testing.assert_allclose(state.velocity, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_fedbuff_remembers_nothing() -> None:

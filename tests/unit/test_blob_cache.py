@@ -29,15 +29,17 @@ def test_wrong_content_is_never_stored(cache, tmp_path):
     assert list((tmp_path / "blobs").iterdir()) == []
 
 
+@pytest.mark.parametrize("check", [BlobCache.read, BlobCache.verify])
 @pytest.mark.parametrize("damage", [b"", DATA[:-1], b"W" + DATA[1:]], ids=["emptied", "truncated", "altered"])
-def test_blob_that_the_card_has_damaged_is_refused_once_and_can_be_fetched_anew(cache, damage):
+def test_blob_that_the_card_has_damaged_is_refused_once_and_can_be_fetched_anew(cache, damage, check):
     cache.write(NAME, DATA)
     cache.path(NAME).write_bytes(damage)
     with pytest.raises(ProtocolError) as caught:
-        cache.read(NAME)
+        check(cache, NAME)
     assert caught.value.reason is Reason.WRONG_HASH
     assert not cache.has(NAME)
     cache.write(NAME, DATA)
+    check(cache, NAME)
     assert cache.read(NAME) == DATA
 
 

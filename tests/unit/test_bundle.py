@@ -122,3 +122,28 @@ def test_blob_above_the_limit_is_refused():
 )  # fmt: skip
 def test_description_that_cannot_be_followed_says_why(text, expected):
     assert expected in refusal_of(text)
+
+
+@pytest.mark.parametrize(("feedback", "strategy"), [("ef21", "fedbuff"), ("residual", "ef21"), ("momentum", "ef21")])
+def test_ef21_on_one_side_alone_is_refused(feedback, strategy):
+    task = json.loads((FOLDER / DESCRIPTION_FILE).read_text())
+    update, aggregation = task["update"] | {"feedback": feedback}, task["aggregation"] | {"strategy": strategy}
+    assert "set both to it or neither" in refusal_of(described(update=update, aggregation=aggregation))
+
+
+@pytest.mark.parametrize(
+    ("downlink", "expected"),
+    [
+        ({"differences": "sometimes"}, "differences"),
+        ({"precision_bits": 17}, "precision_bits"),
+        ({"precison_bits": 3}, "did you mean 'precision_bits'"),
+    ],
+)
+def test_downlink_plan_that_cannot_be_followed_is_named(downlink, expected):
+    assert expected in refusal_of(described(downlink=downlink))
+
+
+def test_task_without_a_downlink_plan_has_the_default():
+    described_without = json.loads((FOLDER / DESCRIPTION_FILE).read_text())
+    described_without.pop("downlink", None)
+    assert parse_description(json.dumps(described_without).encode()).downlink.differences == "lossy"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec.byte_gaps import read_numbers, write_numbers
 from fleet_protocol.codec.leb128 import write_leb128
-from fleet_protocol.codec.positions import choose_groups, gaps_of
+from fleet_protocol.codec.positions import EXP_GOLOMB, RICE, choose_code, expected_parameter, gaps_of
 from fleet_protocol.codec.quantisation import Quantisation, quantise
 from fleet_protocol.codec.selection import SELECTORS, largest, random_indices, select
 from fleet_protocol.codec.sparse import TensorLayout
@@ -79,19 +79,35 @@ def test_sign_has_one_magnitude_and_ternary_one_for_each_tensor_with_a_kept_entr
     assert quantise(values, kept, Quantisation.TERNARY).values.tolist() == [2, -2, 8]
 
 
-@given(st.lists(st.integers(0, 5000), max_size=200))
-def test_no_group_size_or_parameter_would_have_been_shorter_than_one_for_all(gaps):
+@given(st.lists(st.integers(0, 300), min_size=1, max_size=200))
+def test_a_chosen_code_takes_no_more_bits_than_the_expected_rice_code(gaps):
     gaps = np.array(gaps, np.int64)
-    alone = min((int((gaps >> parameter).sum()) + (parameter + 1) * gaps.size for parameter in range(14)), default=0)
-    assert choose_groups(gaps).bits <= alone
+    size = int((gaps + 1).sum())
+    parameter = expected_parameter(gaps.size, size)
+    assert choose_code(gaps, size).bits <= int((gaps >> parameter).sum()) + (parameter + 1) * gaps.size + 1
 
 
-def test_groups_follow_density():
-    dense_then_sparse = np.concatenate([np.zeros(64, np.int64), np.full(64, 1000)])
-    groups = choose_groups(dense_then_sparse)
-    assert groups.code > 0
-    assert groups.parameters[0] == 0
-    assert groups.parameters[-1] >= 9
+def test_gaps_of_all_sizes_are_written_in_exp_golomb_code_and_alike_ones_in_rice_code():
+    assert choose_code(np.arange(1000) % 10 // 9 * 1000, 200_000).kind == EXP_GOLOMB
+    assert choose_code(np.random.default_rng(1).geometric(0.01, 1000) - 1, 100_000).kind == RICE
+
+
+@given(st.integers(100, 5000), st.integers(1, 90), st.booleans())
+def test_sampled_selection_is_the_exact_one(size, percent, alike):
+    generator = np.random.default_rng(size)
+    vector = generator.standard_normal(size).astype(np.float32)
+    vector = np.round(vector, 1) if alike else vector
+    count = max(1, size * percent // 100)
+    expected = np.sort(np.argsort(-np.abs(vector), kind="stable")[:count])
+    assert np.array_equal(largest(vector, count), expected)
+
+
+@pytest.mark.parametrize("period", [63, 64])
+def test_selection_is_exact_where_the_sample_misleads(period):
+    vector = np.zeros(200_000, np.float32)
+    vector[::period] = np.random.default_rng(1).standard_normal(vector[::period].size)
+    expected = np.sort(np.argsort(-np.abs(vector), kind="stable")[:2000])
+    assert np.array_equal(largest(vector, 2000), expected)
 
 
 def test_gaps_count_what_is_skipped():

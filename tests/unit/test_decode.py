@@ -15,8 +15,9 @@ from fleet_protocol import topics
 from fleet_protocol.bundle import DESCRIPTION_FILE, UpdatePlan, parse_description
 from fleet_protocol.codec import encode_update
 from fleet_protocol.envelope import Kind, seal
-from fleet_protocol.keys import SigningKey, write_verify_key
+from fleet_protocol.keys import SigningKey, write_signing_key, write_verify_key
 from fleet_protocol.messages import Enrolment, Receipt, Update, encode_payload
+from fleet_protocol.sealed_update import seal_for
 from workbench import cli
 
 ROOT = Path(__file__).parents[2]
@@ -99,6 +100,44 @@ def test_device_is_named_and_verified_from_the_database(decode, tmp_path):
     assert said["verified"].startswith("yes")
 
 
+def test_coordinators_configuration_is_enough_to_verify_both_directions(decode, tmp_path):
+    engine = open_database(tmp_path / "coordinator.db")
+    with writing(engine) as connection:
+        store_device(connection, Device("kitchen-pi", KEY.verify_key, DeviceState.APPROVED))
+    engine.dispose()
+    coordinator = SigningKey.generate()
+    (tmp_path / "coordinator.key").touch(mode=0o600)
+    (tmp_path / "coordinator.key").write_text(write_signing_key(coordinator))
+    configuration = tmp_path / "coordinator.toml"
+    configuration.write_text(
+        'fleet = "home"\nkey_file = "coordinator.key"\ndatabase = "coordinator.db"\n'
+        f'[broker]\nhost = "127.0.0.1"\n[[tasks]]\nbundle = "{BUNDLE}"\n'
+    )
+    code, said = decode(update(), "--topic", TOPIC, "--config", configuration)
+    assert code == 0
+    assert said["from"].endswith(", kitchen-pi (approved)")
+    assert said["entries"].startswith("48 of 4810")
+    assert said["verified"].startswith("yes")
+    payload, down = encode_payload(Receipt(bytes(16), "accepted", "", "", 1, 1)), topics.down("home", "0", "kitchen-pi")
+    sealed = seal(coordinator, down, Kind.RECEIPT, payload, sequence=1)
+    code, said = decode(sealed, "--topic", down, "--config", configuration)
+    assert said["from"].endswith(", the coordinator")
+    assert (code, said["verified"]) == (0, f"yes, for topic {down}")
+    forged = seal(SigningKey.generate(), down, Kind.RECEIPT, payload, sequence=1)
+    assert decode(forged, "--topic", down, "--config", configuration)[1]["verified"].startswith("not checked")
+
+
+def test_missing_file_of_the_configuration_is_named(decode, tmp_path):
+    configuration = tmp_path / "coordinator.toml"
+    configuration.write_text(
+        'fleet = "home"\nkey_file = "none.key"\ndatabase = "coordinator.db"\n'
+        f'[broker]\nhost = "127.0.0.1"\n[[tasks]]\nbundle = "{BUNDLE}"\n'
+    )
+    code, said = decode(update(), "--config", configuration)
+    assert code == 2
+    assert "none.key" in said["error"]
+
+
 def test_enrolment_is_verified_with_the_key_that_it_names(decode):
     payload = encode_payload(Enrolment(bytes(KEY.verify_key), "pi-4", "0.1", ["digits"]))
     data = seal(KEY, TOPIC, Kind.ENROLMENT, payload, sequence=1)
@@ -112,7 +151,7 @@ def test_text_from_strangers_cannot_drive_the_terminal(decode):
 
 
 def test_payload_that_would_be_refused_says_why(decode):
-    payload = encode_payload(Update(16, 40, 0.75, b"\x41\x00"))
+    payload = encode_payload(Update(16, 40, 0.75, b"\x61\x02"))
     data = seal(KEY, TOPIC, Kind.UPDATE, payload, sequence=1, task="digits")
     code, said = decode(data, "--bundle", BUNDLE)
     assert code == 1
@@ -132,3 +171,23 @@ def test_every_vector_can_be_shown(decode):
         code, said = decode(bytes.fromhex(vector["hex"]), "--key", public, "--topic", vector["input"]["topic"])
         assert code == 0
         assert said["verified"].startswith("yes")
+
+
+def test_sealed_update_is_shown_as_such_and_opened_with_the_coordinator_key(decode, tmp_path):
+    coordinator, other = SigningKey(bytes([7]) * 32), SigningKey(bytes([8]) * 32)
+    payload = encode_payload(Update(16, 40, 0.75, bytes.fromhex("69012aa0803f")))
+    sealed = seal(KEY, TOPIC, Kind.SEALED_UPDATE, seal_for(coordinator.verify_key, payload), sequence=5, task="digits")
+    code, said = decode(sealed, "--topic", TOPIC, "--key", PUBLIC)
+    assert code == 0
+    assert said["message"].startswith("sealed update, ")
+    assert said["sealed"].startswith(f"{len(payload) + 48} bytes, ")
+    assert "--coordinator-key-file" in said["sealed"]
+    assert "samples" not in said
+    for key, readable in ((coordinator, True), (other, False)):
+        file = tmp_path / "coordinator.key"
+        file.touch(mode=0o600)
+        file.write_text(write_signing_key(key))
+        code, said = decode(sealed, "--coordinator-key-file", file)
+        assert code == (0 if readable else 1)
+        assert (said.get("samples") == "16") == readable
+        assert ("wrong_recipient" in said.get("payload", "")) != readable

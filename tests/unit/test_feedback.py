@@ -6,10 +6,12 @@ import msgspec
 import numpy as np
 import pytest
 
+from broker_coordinator.aggregation import BufferedUpdate
+from broker_coordinator.strategies import remember as remember_updates
 from edge_agent.training.feedback import FEEDBACKS, recall
 from edge_agent.training.job import TrainingJob
 from edge_agent.training.worker import remember
-from fleet_protocol.bundle import TaskDescription, UpdatePlan, parse_description
+from fleet_protocol.bundle import AggregationPlan, TaskDescription, UpdatePlan, parse_description
 from fleet_protocol.codec import Quantisation, SparseUpdate, decode_update, encode_update
 
 DIGITS = parse_description((Path(__file__).parents[2] / "models/digits/bundle/task.json").read_bytes())
@@ -25,7 +27,7 @@ def task(**plan) -> TaskDescription:
 
 
 def job(description: TaskDescription, state: bytes, returned: list[bytes]) -> TrainingJob:
-    return TrainingJob(description, "", "", "", state, returned, 0, 1, 0, 512)
+    return TrainingJob(description, "onnx-step", {}, "", "", state, returned, 0, 1, 0, 512)
 
 
 def what_is_left(description: TaskDescription, state: bytes, returned: list[bytes]) -> np.ndarray:
@@ -84,6 +86,53 @@ def test_with_momentum_they_add_up_to_the_velocities():
         decode_update(packed, description.shapes).add_to(rejected)
     residual = np.frombuffer(state, np.float32)[:count]
     assert np.linalg.norm(applied + residual + rejected - velocities) <= 1e-6 * np.linalg.norm(velocities)
+
+
+@pytest.mark.parametrize("quantisation", QUANTISATIONS)
+def test_with_ef21_both_sides_hold_the_same_estimate_bit_for_bit(quantisation):
+    description = task(feedback="ef21", quantisation=quantisation)
+    plan = AggregationPlan(buffer_size=1, strategy="ef21")
+    generator, count = np.random.default_rng(7), DIGITS.parameter_count
+    state, returned, remembered, in_flight = b"", [], {}, []
+    for _ in range(300):
+        delta = (generator.standard_normal(count) * generator.lognormal(-4.0, 2.0)).astype(np.float32)
+        memory = remember(job(description, state, returned))
+        encoded = encode_update(memory.offer(delta), description.shapes, description.update, generator)
+        memory.take(encoded.sent)
+        if generator.random() < DIED:
+            continue
+        state, returned, life = memory.state(), [], memory.life
+        in_flight.append(encoded.packed)
+        while in_flight and generator.random() < 0.6:  # some receipts come rounds later
+            packed = in_flight.pop(0)
+            if generator.random() < REJECTED:
+                returned.append(packed)
+            else:
+                update = BufferedUpdate("pi", decode_update(packed, description.shapes), 8, 0, life)
+                remembered = remember_updates(remembered, [update], count, plan)
+    settled = remember(job(description, state, returned + in_flight)).state()
+    assert remembered["pi"].estimate.tobytes() == settled[8:]
+
+
+def test_ef21_estimate_approaches_a_delta_that_stays_the_same():
+    description = task(feedback="ef21", keep_fraction=0.1)
+    delta = np.random.default_rng(7).standard_normal(DIGITS.parameter_count).astype(np.float32)
+    memory, misses = recall(description.update, b"", delta.size), []
+    for _ in range(100):
+        offered = memory.offer(delta)
+        misses.append(float(np.linalg.norm(offered)))
+        memory.take(encode_update(offered, description.shapes, description.update, np.random.default_rng(1)).sent)
+    assert misses[-1] < 0.1 * misses[0]
+
+
+def test_wiped_device_begins_another_life_and_late_updates_of_the_old_one_do_not_count():
+    plan = AggregationPlan(buffer_size=1, strategy="ef21")
+    first, second = (recall(UpdatePlan(0.5, feedback="ef21"), b"", 2).life for _ in range(2))
+    assert first != second
+    sent = SparseUpdate(np.array([1]), np.array([2.0], np.float32))
+    updates = [BufferedUpdate("pi", sent, 8, 0, life) for life in (first, first, second, first, second)]
+    remembered = remember_updates({}, updates, 2, plan)
+    assert remembered["pi"].estimate.tolist() == [0, 4]
 
 
 def test_momentum_without_memory_is_plain_feedback():

@@ -38,6 +38,6 @@ def test_agent_without_training_loads_no_heavy_module(module):
 
 
 def test_training_worker_loads_no_network():
-    loaded = loaded_by("edge_agent.training.worker")
+    loaded = loaded_by("edge_agent.training.worker, edge_agent.training.onnx_step")
     assert {"numpy", "onnxruntime"} <= loaded
     assert loaded & {"aiomqtt", "paho", "edge_agent.link", "edge_agent.identity"} == set()

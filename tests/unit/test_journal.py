@@ -12,15 +12,18 @@ from broker_coordinator.journal import Journal
 from broker_coordinator.journal_reader import JournalReader
 from broker_coordinator.knowledge import DeviceState
 from broker_coordinator.publications import Speaker
+from broker_coordinator.records import Version
 from broker_coordinator.served_task import version_of
 from broker_coordinator.server_state import replay
-from fleet_protocol.bundle import AggregationPlan, Parameter
+from fleet_protocol.bundle import AggregationPlan, Parameter, UpdatePlan
 from fleet_protocol.errors import ConfigurationError, Reason
 from fleet_protocol.messages import Manifest, Outcome
 from tests.support.bench import KEY, OPEN, Bench
 from tests.support.bundles import TASK, write_bundle
 from tests.support.coordinator import FLEET, SHARD
 from tests.support.device import SealingDevice
+
+FEEDBACK_OF = {"ca2fl": "residual", "ef21": "ef21"}
 
 
 @pytest.fixture
@@ -56,6 +59,14 @@ def test_restart_between_commit_and_version_makes_the_version(bench, kitchen) ->
     assert bench.manifests()[-1].version == 2
 
 
+def replayed(bench: Bench, bundle: Bundle) -> list[Version]:
+    """Every version after the first, made again from the journalled updates alone."""
+    description, first = bundle.description, next(bench.journal.versions(TASK))
+    updates = [row.buffered(description.shapes, None) for row in bench.journal.updates(TASK)]
+    states = replay(first.state(description.parameters, {}), updates, description.aggregation)
+    return [version_of(description, number, state, bundle.grid()) for number, state in enumerate(states, 1)]
+
+
 def test_replay_of_the_journal_gives_every_version_bit_for_bit(tmp_path, database) -> None:
     plan = AggregationPlan(buffer_size=3, server_momentum=0.6, server_learning_rate=0.9)
     bundle = write_bundle(tmp_path / "momentum", aggregation=plan)
@@ -66,11 +77,30 @@ def test_replay_of_the_journal_gives_every_version_bit_for_bit(tmp_path, databas
         if sequence % 4 == 0:
             bench.restart()
         bench.coordinator.make_versions()
-    description, versions = bundle.description, list(bench.journal.versions(TASK))
-    updates = [row.buffered(description.shapes) for row in bench.journal.updates(TASK)]
-    replayed = list(replay(versions[0].state(description.parameters, {}), updates, plan))
-    assert len(replayed) == 5
-    assert versions[1:] == [version_of(description, number, state) for number, state in enumerate(replayed, 1)]
+    assert len(list(bench.journal.versions(TASK))) == 1 + 5
+    assert replayed(bench, bundle) == list(bench.journal.versions(TASK))[1:]
+
+
+@pytest.mark.parametrize("strategy", ["ca2fl", "ef21"])
+def test_replay_and_restarts_agree_where_a_version_needs_what_devices_sent_before(tmp_path, database, strategy) -> None:
+    plan = AggregationPlan(buffer_size=3, strategy=strategy, server_momentum=0.6)
+    bundle = write_bundle(tmp_path / strategy, aggregation=plan, update=UpdatePlan(0.5, feedback=FEEDBACK_OF[strategy]))
+    bench, devices = (
+        Bench(tmp_path / "coordinator.db", bundle),
+        [SealingDevice(name) for name in ("attic-pi", "kitchen-pi")],
+    )
+    for device in devices:
+        bench.handle(device, device.enrolment())
+    for sequence in range(1, 13):
+        newest = bench.journal.newest_version(TASK).number
+        for device in devices:
+            data = device.update(sequence, base_version=newest, samples=sequence, life=1 + sequence // 7)
+            bench.handle(device, data)
+        if sequence % 4 == 0:
+            bench.restart()
+        bench.coordinator.make_versions()
+    assert len(list(bench.journal.versions(TASK))) == 1 + 8
+    assert replayed(bench, bundle) == list(bench.journal.versions(TASK))[1:]
 
 
 def test_update_is_journalled_once_however_often_it_comes(bench, kitchen) -> None:

@@ -51,7 +51,7 @@ def test_full_bucket_gives_its_whole_burst_at_once() -> None:
 
 
 def test_device_over_its_rate_keeps_its_update_and_others_are_served(database, bundle) -> None:
-    policy = AdmissionPolicy(FLEET, SHARD, True, 100, TokenBucket(60.0, 2))
+    policy = AdmissionPolicy(FLEET, SHARD, True, 100, allowance=TokenBucket(60.0, 2))
     bench, hasty, patient = Bench(database, bundle, policy), SealingDevice("hasty-pi"), SealingDevice("patient-pi")
     for device in (hasty, patient):
         bench.handle(device, device.enrolment())
@@ -79,7 +79,7 @@ def test_device_over_its_rate_keeps_its_update_and_others_are_served(database, b
 
 
 def test_forged_updates_use_up_nobodys_rate(database, bundle) -> None:
-    policy = AdmissionPolicy(FLEET, SHARD, True, 100, TokenBucket(60.0, 1))
+    policy = AdmissionPolicy(FLEET, SHARD, True, 100, allowance=TokenBucket(60.0, 1))
     bench, device = Bench(database, bundle, policy), SealingDevice("kitchen-pi")
     bench.handle(device, device.enrolment())
     forged = bytearray(device.update(1))

@@ -103,3 +103,12 @@ def test_bottomless_nesting_is_refused(opening):
     with pytest.raises(ProtocolError) as caught:
         decode_payload(opening * 10_000, Presence)
     assert caught.value.reason is Reason.MALFORMED
+
+
+def test_life_of_an_update_travels_only_where_there_is_one():
+    without, within = Update(1, 1, 0.5, b"packed"), Update(1, 1, 0.5, b"packed", 7)
+    assert decode_payload(encode_payload(without), Update) == without
+    assert decode_payload(encode_payload(within), Update) == within
+    assert len(encode_payload(within)) == len(encode_payload(without)) + 1
+    with pytest.raises(ProtocolError, match="life of 0"):
+        decode_payload(cbor.encode([1, 1, 0.5, b"packed", 0]), Update)

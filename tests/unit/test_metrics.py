@@ -15,7 +15,7 @@ from tests.support.bundles import TASK
 from tests.support.coordinator import FLEET, SHARD
 from tests.support.device import SealingDevice
 
-LIMITED = AdmissionPolicy(FLEET, SHARD, True, 100, TokenBucket(60.0, 4))
+LIMITED = AdmissionPolicy(FLEET, SHARD, True, 100, allowance=TokenBucket(60.0, 4))
 
 
 def scrape(port: int) -> dict[tuple[str, tuple[str, ...]], float]:

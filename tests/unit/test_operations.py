@@ -5,13 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker_coordinator.lineage import lineage
 from broker_coordinator.records import Evaluation
 from broker_coordinator.replay import replayed
 from broker_coordinator.retention import Retention, forgettable
+from broker_coordinator.served_task import version_of
 from broker_coordinator.task_registry import TaskRegistry
-from fleet_protocol.bundle import AggregationPlan
-from fleet_protocol.codec import read_weights
+from fleet_protocol.bundle import AggregationPlan, UpdatePlan
 from fleet_protocol.errors import ConfigurationError, Reason
 from fleet_protocol.messages import Outcome
 from tests.support.bench import Bench
@@ -22,6 +21,7 @@ BUFFER = 2
 PLANS = [
     AggregationPlan(buffer_size=BUFFER, server_momentum=0.6, server_learning_rate=0.9, max_staleness=3),
     AggregationPlan(buffer_size=BUFFER, strategy="ca2fl", server_momentum=0.3, max_staleness=3),
+    AggregationPlan(buffer_size=BUFFER, strategy="ef21", server_momentum=0.3, max_staleness=3),
 ]
 NAMES = ("kitchen-pi", "garden-pi", "attic-pi")
 
@@ -52,12 +52,16 @@ def bench(database, bundle) -> Bench:
 
 
 def assert_replay_gives_every_kept_version(bench: Bench, start: int = 0) -> int:
-    description = TaskRegistry(bench.journal.engine).bundle(TASK).description
+    bundle = TaskRegistry(bench.journal.engine).bundle(TASK)
+    description = bundle.description
     states = dict(replayed(bench.journal, description, start))
     compared = 0
     for version in bench.journal.versions(TASK, after=start):
-        assert np.array_equal(read_weights(version.weights, description.parameters), states[version.number].weights)
-        assert version.velocity == states[version.number].velocity.tobytes()
+        stored, made = version.state(description.parameters, {}), states[version.number]
+        assert np.array_equal(stored.weights, made.weights)
+        assert np.array_equal(stored.velocity, made.velocity)
+        if version.restored is None:
+            assert version == version_of(description, version.number, made, bundle.grid())
         compared += 1
     return compared
 
@@ -111,7 +115,8 @@ def test_paused_task_takes_nothing_and_takes_the_same_bytes_once_resumed(bench) 
 
 @pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.strategy)
 def test_rollback_makes_a_new_version_that_later_ones_grow_out_of(database, tmp_path, plan) -> None:
-    bench = Bench(database, write_bundle(tmp_path / "bundle", aggregation=plan))
+    update = UpdatePlan(0.5, feedback="ef21" if plan.strategy == "ef21" else "residual")
+    bench = Bench(database, write_bundle(tmp_path / "bundle", aggregation=plan, update=update))
     fleet, registry = Fleet(bench), TaskRegistry(bench.journal.engine)
     fleet.make_versions(5)
     restored = registry.roll_back(TASK, 2)
@@ -196,25 +201,6 @@ def test_versions_tell_their_updates_losses_and_evaluations(bench) -> None:
     assert (zero.updates, zero.mean_loss, zero.evaluation) == (0, None, None)
     assert (one.updates, one.mean_loss, one.mean_staleness) == (3, 0.5, 0.0)
     assert one.evaluation == Evaluation(1, 40, 1.5, 0.75), "a second evaluation takes the first one's place"
-
-
-@given(st.data())
-def test_lineage_is_what_one_finds_walking_back(data) -> None:
-    newest = data.draw(st.integers(0, 30))
-    rollbacks = {
-        number: data.draw(st.integers(0, number - 1))
-        for number in data.draw(st.sets(st.integers(1, max(1, newest)), max_size=6))
-        if number <= newest
-    }
-    walked, number = set(), newest
-    while number > 0:
-        if number in rollbacks:
-            number = rollbacks[number]
-        else:
-            walked.add(number)
-            number -= 1
-    found = [number for part in lineage(newest, rollbacks) for number in part]
-    assert sorted(found) == sorted(walked)
 
 
 @given(st.integers(1, 50), st.integers(0, 50), st.integers(0, 50), st.integers(1, 50))

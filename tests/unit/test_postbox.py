@@ -93,7 +93,9 @@ def test_accepted_update_leaves_the_outbox_and_is_never_sent_again(device):
     run(scenario())
 
 
-@pytest.mark.parametrize("reason", [Reason.TOO_STALE.value, Reason.NOT_FINITE.value, "a_reason_of_next_year"])
+@pytest.mark.parametrize(
+    "reason", [Reason.TOO_STALE.value, Reason.WRONG_RECIPIENT.value, Reason.NOT_FINITE.value, "a_reason_of_next_year"]
+)
 def test_rejected_update_goes_back_to_the_residual_and_is_never_sent_again(device, reason):
     async def scenario():
         row = device.spool()

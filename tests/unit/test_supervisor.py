@@ -1,21 +1,33 @@
 """The training worker as a real child process: held to its limits, and never more than one round's failure."""
 
 import array
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
 import numpy as np
+import psutil
 import pytest
 
 from edge_agent.configuration import WorkerSettings
 from edge_agent.sample_store import SampleStore
-from edge_agent.training.job import TrainingFailure, TrainingJob, TrainingResult
+from edge_agent.training.job import Progress, TrainingFailure, TrainingJob, TrainingResult, write_job
 from edge_agent.training.supervisor import train_in_child
 from fleet_protocol.bundle import DESCRIPTION_FILE, TRAIN_FILE, WEIGHTS_FILE, parse_description
 from fleet_protocol.codec import decode_update
 from workbench.recipe_folder import find_recipe
 
 SETTINGS = WorkerSettings(nice=0)
+AGENT = """
+import asyncio, pathlib, sys
+from edge_agent.configuration import WorkerSettings
+from edge_agent.training.job import read_job
+from edge_agent.training.supervisor import train_in_child
+job = read_job(pathlib.Path(sys.argv[1]).read_bytes())
+asyncio.run(train_in_child(job, WorkerSettings(nice=0), lambda progress: print(progress.phase, flush=True)))
+"""
+"""An agent reduced to its worker; says each phase that it hears of."""
 
 
 @pytest.fixture
@@ -27,7 +39,8 @@ def job(tmp_path: Path) -> TrainingJob:
         store.add("digits", array.array("f", pixels).tobytes(), number % 10)
     return TrainingJob(
         description=parse_description((bundle / DESCRIPTION_FILE).read_bytes()),
-        train_graph=str(bundle / TRAIN_FILE),
+        engine="onnx-step",
+        files={TRAIN_FILE: str(bundle / TRAIN_FILE)},
         weights=str(bundle / WEIGHTS_FILE),
         sample_store=str(store.path),
         residual=b"",
@@ -75,15 +88,60 @@ async def test_returned_update_goes_back_into_the_residual(job) -> None:
     np.testing.assert_allclose(kept, 2 * learned, rtol=1e-4, atol=1e-5)
 
 
+def endless(job: TrainingJob) -> TrainingJob:
+    """More steps than any time limit of these tests has room for."""
+    plan = msgspec.structs.replace(job.description.training, steps=2_000_000)
+    return msgspec.structs.replace(job, description=msgspec.structs.replace(job.description, training=plan))
+
+
 async def test_worker_past_its_time_limit_is_killed_and_reported(job) -> None:
     failure = await train_in_child(job, msgspec.structs.replace(SETTINGS, time_limit_seconds=0.01))
+    assert failure == TrainingFailure("worker passed its time limit of 0.01 s and was killed")
+
+
+async def test_stopped_worker_is_killed_at_its_time_limit(job) -> None:
+    settings = msgspec.structs.replace(SETTINGS, cpu_share=0.01, time_limit_seconds=1.0)
+    before = set(psutil.Process().children())
+    failure = await train_in_child(endless(job), settings)
+    assert failure == TrainingFailure("worker passed its time limit of 1 s and was killed")
+    assert set(psutil.Process().children()) == before
+
+
+async def test_worker_past_its_memory_limit_says_so_and_the_next_round_is_as_if_nothing_had_been(job) -> None:
+    failure = await train_in_child(msgspec.structs.replace(endless(job), memory_limit_mib=100), SETTINGS)
     assert isinstance(failure, TrainingFailure)
-    assert "time limit of 0.01 s" in failure.error
+    assert failure.error.startswith("worker passed its memory limit of 100 MiB")
+    assert isinstance(await train_in_child(job, SETTINGS), TrainingResult)
 
 
-async def test_worker_past_its_memory_limit_is_reported(job) -> None:
+async def test_worker_that_can_not_even_start_within_its_memory_limit_is_reported(job) -> None:
     failure = await train_in_child(msgspec.structs.replace(job, memory_limit_mib=1), SETTINGS)
     assert isinstance(failure, TrainingFailure)
+
+
+async def test_progress_is_heard_in_order_up_to_the_last_step(job) -> None:
+    heard: list[Progress] = []
+    result = await train_in_child(job, SETTINGS, heard.append)
+    assert isinstance(result, TrainingResult)
+    assert [heard[0].phase, heard[-1].phase] == ["reading", "compressing"]
+    done = [progress.steps_done for progress in heard]
+    assert done == sorted(done)
+    assert 0 < min(progress.steps_done for progress in heard if progress.phase == "training") < result.steps
+    assert (heard[-1].steps_done, heard[-1].loss) == (result.steps, result.loss)
+
+
+def test_worker_dies_with_its_agent_even_when_it_is_stopped(job, tmp_path) -> None:
+    (tmp_path / "job").write_bytes(write_job(endless(job)))
+    agent = subprocess.Popen([sys.executable, "-c", AGENT, str(tmp_path / "job")], stdout=subprocess.PIPE, text=True)
+    assert agent.stdout is not None
+    assert agent.stdout.readline() == "reading\n"
+    (worker,) = psutil.Process(agent.pid).children()
+    worker.suspend()
+    agent.kill()
+    agent.wait()
+    agent.stdout.close()
+    psutil.wait_procs([worker], timeout=20)
+    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
 
 
 async def test_diverged_training_is_dropped_with_what_was_seen(job) -> None:
@@ -91,23 +149,26 @@ async def test_diverged_training_is_dropped_with_what_was_seen(job) -> None:
     wild = msgspec.structs.replace(job, description=msgspec.structs.replace(job.description, training=plan))
     failure = await train_in_child(wild, SETTINGS)
     assert isinstance(failure, TrainingFailure)
-    assert "diverged" in failure.error
-    assert "learning rate 1e+30" in failure.error
+    assert failure.diverged
+    assert failure.error.startswith("training diverged at step ")
+    for part in ("of 40: loss", "learning rate 1e+30", "its batch: 16 samples, inputs 0 to 0.9, mean ", "100% finite"):
+        assert part in failure.error
 
 
 async def test_store_without_a_fitting_sample_is_named(job, tmp_path) -> None:
     empty = SampleStore(tmp_path / "empty.db", 10)
     failure = await train_in_child(msgspec.structs.replace(job, sample_store=str(empty.path)), SETTINGS)
-    assert failure == TrainingFailure("no stored sample of digits fits its schema")
+    assert failure == TrainingFailure("no stored sample of digits fits its schema (0 are stored)")
 
 
 @pytest.fixture
 def altered_graph(job: TrainingJob, tmp_path: Path) -> str:
-    (tmp_path / "altered.onnx").write_bytes(Path(job.train_graph).read_bytes()[:-100])
+    (tmp_path / "altered.onnx").write_bytes(Path(job.files[TRAIN_FILE]).read_bytes()[:-100])
     return str(tmp_path / "altered.onnx")
 
 
 async def test_altered_graph_fails_the_round_and_nothing_else(job, altered_graph) -> None:
-    failure = await train_in_child(msgspec.structs.replace(job, train_graph=altered_graph), SETTINGS)
+    failure = await train_in_child(msgspec.structs.replace(job, files={TRAIN_FILE: altered_graph}), SETTINGS)
     assert isinstance(failure, TrainingFailure)
-    assert "worker ended with code" in failure.error
+    assert failure.error.startswith("wrong_hash: train.onnx")
+    assert "the file is truncated or altered: fetch or export it anew" in failure.error

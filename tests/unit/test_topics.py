@@ -18,10 +18,14 @@ def test_every_topic_is_carried_by_every_broker_and_read_back(fleet, shard, devi
     for build in (topics.up, topics.down, topics.state):
         assert topics.device_of(build(fleet, shard, device)) == (device, build.__name__)
     assert topics.blob_of(topics.blob_chunk(fleet, HASH, number)) == (HASH, number)
+    assert topics.chunk_of(topics.chunk(fleet, HASH, number)) == (HASH, number)
+    for packed in (topics.PackedWeights(device, number, None), topics.PackedWeights(device, number, number + 1)):
+        assert topics.chunk_of(topics.chunk(fleet, packed, number)) == (packed, number)
     built = [
         topics.up(fleet, shard, device),
         topics.manifest(fleet, device),
         topics.blob_chunk(fleet, HASH, number),
+        topics.packed_chunk(fleet, topics.PackedWeights(device, number, None), number),
     ]
     for topic in built:
         assert re.fullmatch(r"[a-z0-9_/-]{1,255}", topic)
@@ -78,4 +82,25 @@ def test_topic_of_no_device_is_refused(topic):
 def test_topic_of_no_chunk_is_refused(topic):
     with pytest.raises(ProtocolError) as caught:
         topics.blob_of(topic)
+    assert caught.value.reason is Reason.MALFORMED
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        "d/1/0",
+        "d/1/0/0/0",
+        "d/01/0/0",
+        "d/1/-1/0",
+        "d/1/all/0",
+        "d/1/whole/",
+        "d/1/0/00",
+        "d/1/0/+",
+        "D/1/0/0",
+        "/1/0/0",
+    ],
+)
+def test_topic_of_no_packed_weights_is_refused(tail):
+    with pytest.raises(ProtocolError) as caught:
+        topics.packed_of(f"edgeflock/v1/f/weights/{tail}")
     assert caught.value.reason is Reason.MALFORMED

@@ -9,10 +9,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from fleet_protocol.bundle import UpdatePlan
-from fleet_protocol.codec import decode_update, encode_update, inspect_update
-from fleet_protocol.codec.container import decompress
-from fleet_protocol.codec.positions import BYTES, GROUP_CODES, SEEDED
+from fleet_protocol.codec import Grid, apply_difference, decode_update, encode_difference, encode_update, inspect_update
+from fleet_protocol.codec.container import open_container
+from fleet_protocol.codec.difference import read_head
+from fleet_protocol.codec.positions import ALL, BYTES, BYTES_BY_COLUMN, EXP_GOLOMB, RICE, SEEDED
 from fleet_protocol.codec.selection import random_indices
+from fleet_protocol.codec.update_codec import Stages
 from fleet_protocol.envelope import Kind, read_envelope, seal
 from fleet_protocol.keys import SigningKey
 from fleet_protocol.limits import MAX_CONTROL_BYTES
@@ -24,12 +26,25 @@ from fleet_protocol.messages import (
     Presence,
     Receipt,
     Update,
+    WeightsRequest,
     decode_payload,
     encode_payload,
 )
+from fleet_protocol.sealed_update import SealedUpdate, read_update
 
 FOLDER = Path(__file__).parents[1] / "vectors"
-PAYLOADS = dict(zip(Kind, (Enrolment, Presence, Manifest, BlobRequest, BlobChunk, Update, Receipt), strict=True))
+PAYLOAD_TYPES = (
+    Enrolment,
+    Presence,
+    Manifest,
+    BlobRequest,
+    BlobChunk,
+    Update,
+    Receipt,
+    WeightsRequest,
+    SealedUpdate,
+)
+PAYLOADS = dict(zip(Kind, PAYLOAD_TYPES, strict=True))
 
 
 def read(name: str) -> list[dict]:
@@ -51,13 +66,27 @@ def test_update(vector):
 
 
 def test_updates_show_every_form_that_the_format_has():
-    packed = {vector["name"]: bytes.fromhex(vector["hex"]) for vector in UPDATES}
-    stages = [inspect_update(packed[vector["name"]], vector["input"]["shapes"])[1] for vector in UPDATES]
-    assert {stage.quantisation for stage in stages} == set(range(6))
-    assert {(stage.by_column, stage.compressed) for stage in stages} >= {(True, False), (False, True), (False, False)}
-    assert packed["random tenth"][1] == SEEDED
-    assert decompress(packed["rows that resemble each other"][1:], 1000)[0] == BYTES
-    assert packed["groups with parameters of their own"][1] >> 5 in GROUP_CODES
+    forms = set()
+    for vector in UPDATES:
+        packed = bytes.fromhex(vector["hex"])
+        first, body = open_container(packed, 10_000)
+        stages = inspect_update(packed, vector["input"]["shapes"])[1]
+        if first.positions_in_bits:
+            count_is_usual, code = bool(body[0] >> 3 & 0x0F), None
+            if count_is_usual:
+                code = body[0] >> 2 & 1
+            forms.add(("bits", stages.by_column, code))
+        else:
+            forms.add(("bytes", body[0], first.compressed))
+    assert {stages_of(vector).quantisation for vector in UPDATES} == set(range(6))
+    assert forms >= {("bits", False, RICE), ("bits", False, EXP_GOLOMB), ("bits", False, None)}
+    assert {form[1] for form in forms if form[0] == "bytes"} == {ALL, SEEDED, BYTES, BYTES_BY_COLUMN}
+    assert {form[1] for form in forms if form[0] == "bits"} == {False, True}
+    assert any(form[2] for form in forms if form[0] == "bytes")
+
+
+def stages_of(vector: dict) -> Stages:
+    return inspect_update(bytes.fromhex(vector["hex"]), vector["input"]["shapes"])[1]
 
 
 @pytest.mark.parametrize("vector", MESSAGES, ids=lambda vector: vector["name"])
@@ -73,6 +102,13 @@ def test_message(vector):
     assert encode_payload(decode_payload(envelope.payload, PAYLOADS[envelope.header.kind])) == payload
 
 
+def test_sealed_update_is_opened_with_its_coordinator_key():
+    (sealed,) = (vector for vector in MESSAGES if vector["name"] == "sealed_update")
+    envelope = read_envelope(bytes.fromhex(sealed["hex"]), MAX_CONTROL_BYTES)
+    coordinator = SigningKey(bytes(range(32, 64)))
+    assert read_update(envelope, coordinator) == Update(16, 40, 0.75, bytes.fromhex("41010254803f40"))
+
+
 @pytest.mark.parametrize("vector", MESSAGES, ids=lambda vector: vector["name"])
 def test_message_verifies_with_another_cbor_and_ed25519(vector):
     public_key = bytes(SigningKey(bytes.fromhex(vector["input"]["signing_seed"])).verify_key)
@@ -86,3 +122,21 @@ def test_message_verifies_with_another_cbor_and_ed25519(vector):
 @pytest.mark.parametrize("vector", read("random_positions"), ids=lambda vector: str(vector["input"]))
 def test_random_positions(vector):
     assert random_indices(**vector["input"]).tolist() == vector["indices"]
+
+
+DIFFERENCES = read("differences")
+
+
+@pytest.mark.parametrize("vector", DIFFERENCES, ids=lambda vector: vector["name"])
+def test_difference(vector):
+    given, packed = vector["input"], bytes.fromhex(vector["hex"])
+    base, target = (None if given[name] is None else np.array(given[name], np.float32) for name in ("base", "target"))
+    grid = None if given["exponents"] is None else Grid(np.array(given["exponents"], np.int8))
+    assert encode_difference(base, target, given["shapes"], grid) == packed
+    assert apply_difference(base, packed, given["shapes"]).tobytes() == target.tobytes()
+
+
+def test_differences_show_every_form_that_the_format_has():
+    heads = [read_head(bytes.fromhex(vector["hex"])) for vector in DIFFERENCES]
+    assert {(head.whole, head.on_grid) for head in heads} == {(a, b) for a in (False, True) for b in (False, True)}
+    assert {head.planes for head in heads} >= {0, 1, 2, 4}

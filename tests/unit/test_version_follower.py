@@ -5,14 +5,19 @@ import contextlib
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edge_agent.blob_cache import BlobCache
 from edge_agent.device_database import DeviceDatabase
-from edge_agent.version_follower import CHUNK_SECONDS, FETCH_ATTEMPTS, VersionFollower, VersionUnavailableError
-from fleet_protocol.bundle import DESCRIPTION_FILE, TRAIN_FILE, WEIGHTS_FILE, blob_hash
+from edge_agent.fetcher import CHUNK_SECONDS, FETCH_ATTEMPTS, Fetcher
+from edge_agent.training.rebuild import RebuildError, rebuild
+from edge_agent.version_follower import ReadyVersion, VersionFollower, VersionUnavailableError
+from fleet_protocol.bundle import DESCRIPTION_FILE, TRAIN_FILE, WEIGHTS_FILE, blob_hash, parse_description
+from fleet_protocol.codec import Grid, encode_difference, read_weights, write_weights
 from fleet_protocol.limits import MAX_CHUNK_BYTES
-from fleet_protocol.messages import BlobChunk, BlobRequest, Manifest
+from fleet_protocol.messages import BlobChunk, BlobRequest, Manifest, WeightsRequest
+from fleet_protocol.topics import PackedWeights
 from tests.unit.jumping_clock import run
 
 FOLDER = Path(__file__).parents[2] / "models" / "digits" / "bundle"
@@ -23,34 +28,73 @@ BUNDLE, WEIGHTS, TRAIN = (
 LARGE = os.urandom(2 * MAX_CHUNK_BYTES + 1)
 
 
+TASK = parse_description(FILES[BUNDLE])
+FIRST = read_weights(FILES[WEIGHTS], TASK.parameters)
+GRID = Grid.below(FIRST, TASK.shapes, TASK.downlink.precision_bits)
+
+
+def weights_of(number: int) -> np.ndarray:
+    """Versions that are apart as if trained."""
+    drift = np.random.default_rng(1).normal(0, 0.01, FIRST.size).astype(np.float32)
+    return GRID.rounded(FIRST + number * drift, TASK.shapes) if number else FIRST
+
+
+def file_of(number: int) -> bytes:
+    return write_weights(weights_of(number), TASK.parameters) if number else FILES[WEIGHTS]
+
+
 class Device:
-    """A real database, cache and follower. Requests are answered as `answers` says: none, or chunks of a blob."""
+    """A real database, cache, fetcher and follower. Requests are answered with what `blobs` and `packed` hold."""
 
     def __init__(self, folder: Path) -> None:
         self.database = DeviceDatabase(folder / "agent.db")
         self.cache = BlobCache(folder / "blobs")
         self.requests: list[BlobRequest] = []
+        self.packed_requests: list[PackedWeights] = []
         self.blobs = FILES | {blob_hash(LARGE): LARGE}
+        self.packed: dict[PackedWeights, bytes] = {}
         self.lose_first_answer_to_each = False
-        self.versions = VersionFollower(
-            "greenhouse", self.database, self.cache, listening_to=self._listen, request=self._answer
-        )
+        self.fetcher = Fetcher("greenhouse", self._listen, self._answer)
+        self.versions = VersionFollower(self.database, self.cache, self.fetcher)
 
     @contextlib.asynccontextmanager
     async def _listen(self, topic_filter: str):
         yield
 
-    async def _answer(self, request: BlobRequest) -> None:
-        again = request.blob in {earlier.blob for earlier in self.requests}
-        self.requests.append(request)
-        blob = self.blobs.get(request.blob.hex())
-        if blob is None:
+    async def _answer(self, request: BlobRequest | WeightsRequest, task: str) -> None:
+        if isinstance(request, WeightsRequest):
+            wanted = PackedWeights(task, request.version, request.base)
+            again = wanted in self.packed_requests
+            self.packed_requests.append(wanted)
+            content = self.packed.get(wanted)
+        else:
+            wanted = request.blob.hex()
+            again = request.blob in {earlier.blob for earlier in self.requests}
+            self.requests.append(request)
+            content = self.blobs.get(wanted)
+        if content is None:
             return
-        for number in request.chunks or range(-(-len(blob) // MAX_CHUNK_BYTES)):
+        for number in request.chunks or range(-(-len(content) // MAX_CHUNK_BYTES)):
             lost = self.lose_first_answer_to_each and not again and number == 1
             if not lost:
-                data = blob[number * MAX_CHUNK_BYTES : (number + 1) * MAX_CHUNK_BYTES]
-                self.versions.hear_chunk(request.blob.hex(), number, BlobChunk(len(blob), data))
+                data = content[number * MAX_CHUNK_BYTES : (number + 1) * MAX_CHUNK_BYTES]
+                self.fetcher.hear_chunk(wanted, number, BlobChunk(len(content), data))
+
+    def hear_version(self, number: int) -> None:
+        """Its manifest, and its whole weights where somebody asks."""
+        self.blobs[blob_hash(file_of(number))] = file_of(number)
+        assert self.versions.hear_manifest("digits", manifest(number, blob_hash(file_of(number))))
+
+    def offer(self, number: int, base: int | None) -> bytes:
+        """A difference to ask for."""
+        start = None if base is None else weights_of(base)
+        packed = encode_difference(start, weights_of(number), TASK.shapes, GRID)
+        self.packed[PackedWeights("digits", number, base)] = packed
+        return packed
+
+    @property
+    def whole_weights_fetched(self) -> list[str]:
+        return [request.blob.hex() for request in self.requests if request.blob.hex() not in {BUNDLE, TRAIN}]
 
 
 @pytest.fixture
@@ -66,10 +110,10 @@ def manifest(version: int, weights: str = WEIGHTS) -> Manifest:
 
 def test_only_what_lacks_is_fetched(device):
     async def scenario():
-        assert device.versions.hear_manifest("digits", manifest(1))
+        assert device.versions.hear_manifest("digits", manifest(0))
         ready = await device.versions.ready_version("digits")
-        assert (ready.number, ready.bundle, ready.description.task) == (1, BUNDLE, "digits")
-        assert ready.train_graph.read_bytes() == FILES[TRAIN]
+        assert (ready.number, ready.bundle, ready.description.task) == (0, BUNDLE, "digits")
+        assert ready.files[TRAIN_FILE].read_bytes() == FILES[TRAIN]
         assert ready.weights.read_bytes() == FILES[WEIGHTS]
         assert [request.blob.hex() for request in device.requests] == [BUNDLE, TRAIN, WEIGHTS]
 
@@ -106,6 +150,7 @@ def test_silence_ends_in_a_refusal_that_names_the_blob(device):
         with pytest.raises(VersionUnavailableError, match=BUNDLE[:16]):
             await device.versions.ready_version("digits")
         assert len(device.requests) == FETCH_ATTEMPTS
+        assert not device.packed_requests
         assert asyncio.get_running_loop().time() == pytest.approx(FETCH_ATTEMPTS * CHUNK_SECONDS)
 
     run(scenario())
@@ -116,12 +161,12 @@ def test_silence_ends_in_a_refusal_that_names_the_blob(device):
 def test_blob_of_the_wrong_hash_is_never_trained_on(device, blob, content):
     async def scenario():
         device.blobs = FILES | {blob: content}
-        device.versions.hear_manifest("digits", manifest(1))
+        device.versions.hear_manifest("digits", manifest(0))
         with pytest.raises(VersionUnavailableError, match=r"SHA-256|did not come"):
             await device.versions.ready_version("digits")
         assert not device.cache.has(blob)
         device.blobs = FILES
-        assert (await device.versions.ready_version("digits")).number == 1
+        assert (await device.versions.ready_version("digits")).number == 0
 
     run(scenario())
 
@@ -137,7 +182,7 @@ def test_file_that_the_card_has_damaged_is_fetched_anew_within_two_rounds(device
         with contextlib.suppress(VersionUnavailableError):
             await device.versions.ready_version("digits")
         ready = await device.versions.ready_version("digits")
-        assert (ready.train_graph.read_bytes(), ready.weights.read_bytes()) == (FILES[TRAIN], FILES[WEIGHTS])
+        assert (ready.files[TRAIN_FILE].read_bytes(), ready.weights.read_bytes()) == (FILES[TRAIN], FILES[WEIGHTS])
         assert device.versions.description("digits") is not None
 
     run(scenario())
@@ -158,9 +203,115 @@ def test_weights_of_old_versions_are_forgotten_and_what_the_newest_needs_is_kept
         device.blobs[newest] = b"weights of version 2"
         for version, weights in enumerate([blob_hash(LARGE), newest], start=1):
             device.versions.hear_manifest("digits", manifest(version, weights))
-            await device.versions.ready_version("digits")
+            device.versions.hold(await device.versions.ready_version("digits"))
         device.versions.forget_unused(["digits"])
         assert all(device.cache.has(blob) for blob in (BUNDLE, TRAIN, newest))
         assert not device.cache.has(blob_hash(LARGE))
+
+    run(scenario())
+
+
+async def train(device: Device) -> ReadyVersion:
+    """As a round does: fetch, unpack where it came packed, hold."""
+    ready = await device.versions.ready_version("digits")
+    if ready.packed is not None:
+        rebuild(ready.packed, ready.weights, ready.description.parameters)
+    device.versions.hold(ready)
+    return ready
+
+
+def test_device_follows_by_differences_and_asks_for_whole_weights_only_at_first(device):
+    async def scenario():
+        for number, base in ((0, None), (1, 0), (2, 1), (7, 2)):
+            device.hear_version(number)
+            if number:
+                device.offer(number, base)
+            ready = await train(device)
+            device.versions.forget_unused(["digits"])
+            assert ready.weights.read_bytes() == file_of(number)
+        assert [(asked.base, asked.version) for asked in device.packed_requests] == [(0, 1), (1, 2), (2, 7)]
+        assert device.whole_weights_fetched == [WEIGHTS]
+        assert {path.name for path in device.cache.path(WEIGHTS).parent.iterdir()} == {
+            BUNDLE,
+            TRAIN,
+            WEIGHTS,
+            blob_hash(file_of(7)),
+        }
+
+    run(scenario())
+
+
+def test_newcomer_gets_the_newest_version_packed_from_nothing(device):
+    async def scenario():
+        device.hear_version(5)
+        assert len(device.offer(5, None)) < len(file_of(5)) / 3
+        assert (await train(device)).weights.read_bytes() == file_of(5)
+        assert device.whole_weights_fetched == []
+
+    run(scenario())
+
+
+def test_base_stays_while_newer_versions_are_announced_and_after_a_restart(device, tmp_path):
+    async def scenario():
+        device.hear_version(1)
+        device.offer(1, None)
+        await train(device)
+        device.hear_version(2)
+        device.hear_version(3)
+        device.versions.forget_unused(["digits"])
+        again = VersionFollower(device.database, BlobCache(tmp_path / "blobs"), device.fetcher)
+        device.offer(3, 1)
+        ready = await again.ready_version("digits")
+        rebuild(ready.packed, ready.weights, TASK.parameters)
+        assert ready.weights.read_bytes() == file_of(3)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("damage", ["difference", "base", "another version", "not a difference"])
+def test_difference_that_does_not_lead_there_is_refused_and_the_whole_weights_are_fetched(device, damage):
+    async def scenario():
+        device.hear_version(1)
+        device.offer(1, None)
+        base = await train(device)
+        device.hear_version(2)
+        wanted, packed = PackedWeights("digits", 2, 1), device.offer(2, 1)
+        if damage == "base":
+            base.weights.write_bytes(base.weights.read_bytes()[:-1] + b"\x00")
+        device.packed[wanted] = {
+            "difference": packed[:-1] + bytes([packed[-1] ^ 1]),
+            "base": packed,
+            "another version": encode_difference(weights_of(1), weights_of(3), TASK.shapes, GRID),
+            "not a difference": b"\x00",
+        }[damage]
+        ready = await device.versions.ready_version("digits")
+        with pytest.raises(RebuildError) as caught:
+            rebuild(ready.packed, ready.weights, TASK.parameters)
+        assert not ready.weights.exists()
+        device.versions.refuse_packed(ready, str(caught.value))
+        ready = await train(device)
+        assert (ready.packed, ready.weights.read_bytes()) == (None, file_of(2))
+        assert device.whole_weights_fetched == [blob_hash(file_of(2))]
+
+    run(scenario())
+
+
+def test_coordinator_that_knows_no_differences_costs_a_wait_and_not_the_version(device):
+    async def scenario():
+        device.hear_version(4)
+        assert (await train(device)).weights.read_bytes() == file_of(4)
+        assert device.packed_requests == [PackedWeights("digits", 4, None)] * FETCH_ATTEMPTS
+
+    run(scenario())
+
+
+def test_large_difference_comes_in_chunks_and_a_lost_one_is_asked_for_alone(device):
+    async def scenario():
+        device.hear_version(4)
+        device.packed[PackedWeights("digits", 4, None)] = LARGE
+        device.lose_first_answer_to_each = True
+        ready = await device.versions.ready_version("digits")
+        assert ready.packed.difference == LARGE
+        assert len(device.packed_requests) == 2
 
     run(scenario())

@@ -6,13 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from nacl.encoding import RawEncoder
+from nacl.hash import blake2b
+from nacl.public import Box, PrivateKey
 
 from fleet_protocol import topics
 from fleet_protocol.bundle import UpdatePlan
-from fleet_protocol.codec import Quantisation, encode_update
+from fleet_protocol.codec import Grid, Quantisation, encode_difference, encode_update
 from fleet_protocol.codec.selection import random_indices
 from fleet_protocol.envelope import Kind, seal
-from fleet_protocol.keys import SigningKey
+from fleet_protocol.keys import SigningKey, key_id
 from fleet_protocol.messages import (
     BlobChunk,
     BlobRequest,
@@ -23,8 +26,10 @@ from fleet_protocol.messages import (
     PresenceState,
     Receipt,
     Update,
+    WeightsRequest,
     encode_payload,
 )
+from fleet_protocol.sealed_update import SealedUpdate
 
 FOLDER = Path(__file__).parent
 SHAPES = [[6, 8], [6], [2, 6], [2]]
@@ -32,14 +37,31 @@ SEED = bytes(range(32))
 UP, DOWN = topics.up("home", "0", "kitchen-pi"), topics.down("home", "0", "kitchen-pi")
 STATE, MANIFEST = topics.state("home", "0", "kitchen-pi"), topics.manifest("home", "digits")
 
+NAMING_A_TASK = (Kind.UPDATE, Kind.WEIGHTS_REQUEST, Kind.SEALED_UPDATE)
+RECIPIENT = SigningKey(bytes(range(32, 64)))
+EPHEMERAL = PrivateKey(bytes(range(64, 96)))
+
+
+def sealed_box(message: bytes) -> bytes:
+    """What libsodium's crypto_box_seal would write if it drew this ephemeral key."""
+    public, recipient = bytes(EPHEMERAL.public_key), RECIPIENT.verify_key.to_curve25519_public_key()
+    nonce = blake2b(public + bytes(recipient), digest_size=24, encoder=RawEncoder)
+    return public + bytes(Box(EPHEMERAL, recipient).encrypt(message, nonce).ciphertext)
+
+
+SEALED = sealed_box(encode_payload(Update(16, 40, 0.75, bytes.fromhex("41010254803f40"))))
 MESSAGES = [
     (Kind.ENROLMENT, Enrolment(bytes(range(32)), "pi-4", "0.1.0", ["digits"]), UP),
     (Kind.PRESENCE, Presence(PresenceState.ONLINE, 3), STATE),
     (Kind.MANIFEST, Manifest(7, "0f" * 32, "1e" * 32), MANIFEST),
     (Kind.BLOB_REQUEST, BlobRequest(bytes(range(32)), [0, 300]), UP),
     (Kind.BLOB_CHUNK, BlobChunk(70_000, b"content"), topics.blob_chunk("home", "0f" * 32, 1)),
-    (Kind.UPDATE, Update(16, 40, 0.75, bytes.fromhex("41010254803f40")), UP),
+    (Kind.UPDATE, Update(16, 40, 0.75, bytes.fromhex("69012aa0803f")), UP),
     (Kind.RECEIPT, Receipt(bytes(16), Outcome.REJECTED, "too_stale", "made from version 1", 9, 3), DOWN),
+    (Kind.WEIGHTS_REQUEST, WeightsRequest(15, 12, [0]), UP),
+    (Kind.WEIGHTS_REQUEST, WeightsRequest(15, None, []), UP),
+    (Kind.SEALED_UPDATE, SealedUpdate(key_id(RECIPIENT.verify_key), SEALED), UP),
+    (Kind.BLOB_CHUNK, BlobChunk(9, b"content"), topics.packed_chunk("home", topics.PackedWeights("digits", 15, 12), 0)),
 ]
 
 
@@ -66,11 +88,11 @@ def update_cases() -> Iterator[tuple[str, list[list[int]], np.ndarray, UpdatePla
     for name, plan in update_plans():
         yield name, SHAPES, delta(SHAPES), plan
     yield "scanned by column", [[16, 8]], delta([[16, 8]]), UpdatePlan(0.1)
-    alike = np.tile(delta([[40]]), 12)
-    yield "rows that resemble each other", [[12, 40]], alike, UpdatePlan(0.2)
-    dense_then_sparse = delta([[400]])
-    dense_then_sparse[np.arange(400) // 60 * 20 < np.arange(400) % 60] = 0
-    yield "groups with parameters of their own", [[400]], dense_then_sparse, UpdatePlan(0.3)
+    alike = np.tile(delta([[40]]), 40)
+    yield "rows that resemble each other", [[40, 40]], alike, UpdatePlan(0.2)
+    yield "columns that resemble each other", [[40, 40]], alike.reshape(40, 40).T.ravel(), UpdatePlan(0.2)
+    crowded = delta([[400]]) * (np.arange(400) % 100 < 12)
+    yield "crowds with nothing between them", [[400]], crowded.astype(np.float32), UpdatePlan(0.1)
 
 
 def update_vectors() -> list[dict[str, object]]:
@@ -99,7 +121,7 @@ def message_vectors() -> list[dict[str, object]]:
     """One sealed message of every kind."""
     vectors = []
     for kind, message, topic in MESSAGES:
-        fields = {"sequence": 5, "task": "digits" if kind is Kind.UPDATE else "", "base_version": 2}
+        fields = {"sequence": 5, "task": "digits" if kind in NAMING_A_TASK else "", "base_version": 2}
         payload = encode_payload(message)
         sealed = seal(SigningKey(SEED), topic, kind, payload, **fields)
         header = {"signing_seed": SEED.hex(), "topic": topic, "kind": int(kind), **fields}
@@ -107,6 +129,34 @@ def message_vectors() -> list[dict[str, object]]:
             {"name": kind.name.lower(), "input": header | {"payload_hex": payload.hex()}, "hex": sealed.hex()}
         )
     return vectors
+
+
+def difference_vectors() -> list[dict[str, object]]:
+    """Weights on a grid and not, from another version and from nothing."""
+    first = delta(SHAPES)
+    grid = Grid.below(first, SHAPES, bits=2)
+    near, far = grid.rounded(first * np.float32(1.1), SHAPES), grid.rounded(first * np.float32(-700), SHAPES)
+    cases = [
+        ("on the grid, from version 0", first, near, grid),
+        ("on the grid, whole", None, near, grid),
+        ("on the grid, two planes", near, far, grid),
+        ("bits", first, first * np.float32(1.001), None),
+        ("bits, whole", None, first, None),
+        ("nothing has changed", near, near, grid),
+    ]
+    return [
+        {
+            "name": name,
+            "input": {
+                "shapes": SHAPES,
+                "base": None if base is None else base.tolist(),
+                "target": target.tolist(),
+                "exponents": None if on is None else on.exponents.tolist(),
+            },
+            "hex": encode_difference(base, target, SHAPES, on).hex(),
+        }
+        for name, base, target, on in cases
+    ]
 
 
 def random_vectors() -> list[dict[str, object]]:
@@ -119,8 +169,13 @@ def random_vectors() -> list[dict[str, object]]:
 
 
 def main() -> None:
-    """Write all three files."""
-    files = {"updates": update_vectors(), "messages": message_vectors(), "random_positions": random_vectors()}
+    """Write every file."""
+    files = {
+        "updates": update_vectors(),
+        "messages": message_vectors(),
+        "random_positions": random_vectors(),
+        "differences": difference_vectors(),
+    }
     for name, vectors in files.items():
         lines = ",\n".join(json.dumps(vector) for vector in vectors)
         (FOLDER / f"{name}.json").write_text(f"[\n{lines}\n]\n")

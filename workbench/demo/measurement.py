@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 
 from broker_coordinator.averaging import averaged_weights
 from edge_agent.training.engine import Rates, Samples, plan_batches
 from edge_agent.training.onnx_step import OnnxStepEngine
-from fleet_protocol.bundle import EVALUATE_FILE, TRAIN_FILE, WEIGHTS_FILE, TaskDescription
+from fleet_protocol.bundle import TRAIN_FILE, WEIGHTS_FILE, TaskDescription
 from fleet_protocol.codec import read_weights
 from fleet_protocol.codec.sparse import FloatVector
-from workbench.demo.digits_data import FleetData, Labelled
+from workbench.bundle_runner import BundleRunner
+from workbench.demo.digits_data import FleetData
 
 
 class Measurement:
@@ -22,9 +22,8 @@ class Measurement:
         self._bundle = bundle
         self._description = description
         self._data = data
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        self._evaluate = onnxruntime.InferenceSession(bundle / EVALUATE_FILE, options)
+        self._runner = BundleRunner(bundle, description)
+        self._held_out = self._runner.features(data.held_out.inputs)
 
     @property
     def parameters(self) -> int:
@@ -54,21 +53,20 @@ class Measurement:
     def accuracy(self, versions: Sequence[bytes]) -> float:
         """The fraction of held-out digits that the mean of some versions (safetensors, oldest first) reads right."""
         parameters = self._description.parameters
-        return self._accuracy(read_weights(averaged_weights(versions, parameters), parameters), self._data.held_out)
+        return self._accuracy(read_weights(averaged_weights(versions, parameters), parameters))
 
     def central_accuracy(self, updates: int) -> float:
         """The same for the same model trained on the pooled samples: as many steps as `updates` of the fleet took."""
         plan, pooled = self._description.training, self._data.pooled
         steps = updates * plan.steps
         weights = read_weights(self.initial_weights, self._description.parameters)
-        samples = Samples(pooled.inputs, pooled.labels, newest=0)
+        samples = Samples(self._runner.features(pooled.inputs), pooled.labels, newest=0)
         if steps > 0:
             engine = OnnxStepEngine(self._bundle / TRAIN_FILE, threads=1)
             batches = plan_batches(len(pooled.labels), steps, plan.batch_size, seed=0)
             weights, _ = engine.train(weights, samples, batches, Rates.planned(plan))
-        return self._accuracy(weights, self._data.held_out)
+        return self._accuracy(weights)
 
-    def _accuracy(self, weights: FloatVector, digits: Labelled) -> float:
-        feeds = {"weights": weights, "inputs": digits.inputs, "labels": digits.labels}
-        (correct,) = self._evaluate.run(["correct"], feeds)
-        return float(np.mean(correct))
+    def _accuracy(self, weights: FloatVector) -> float:
+        correct = self._runner.evaluate_features(weights, self._held_out, self._data.held_out.labels).correct
+        return float("nan") if correct is None else float(np.mean(correct))

@@ -1,14 +1,14 @@
-"""Writing a recipe as a task bundle: three graphs, the initial weights, and the description that binds them."""
+"""Writing a recipe as a task bundle: its graphs, the initial weights, and the description that binds them."""
 
 from functools import partial
 from pathlib import Path
 
 import msgspec
-import onnx
-from onnx import GraphProto, ModelProto, helper
+from onnx import ModelProto
 from safetensors.torch import save
 
 from fleet_protocol.bundle import (
+    BACKBONE_FILE,
     BUNDLE_FORMAT,
     DESCRIPTION_FILE,
     EVALUATE_FILE,
@@ -16,30 +16,33 @@ from fleet_protocol.bundle import (
     TRAIN_FILE,
     TRAIN_PER_SAMPLE_FILE,
     WEIGHTS_FILE,
+    BackboneSchema,
     TaskDescription,
     blob_hash,
     parse_description,
     verify_bundle,
 )
 from fleet_protocol.errors import ConfigurationError
+from workbench.export.backbone import Split, backbone_graph, split
 from workbench.export.inference_graphs import evaluation_graph, prediction_graph
-from workbench.export.onnx_conversion import IR_VERSION, OPSET
+from workbench.export.onnx_conversion import checked_model
+from workbench.export.ort_training import ort_training_files
 from workbench.export.recipe import Recipe, read_recipe
 from workbench.export.training_graph import training_graph
 from workbench.export.unexportable import explained
 from workbench.recipe_folder import TASK_FILE
 
 
-def export_bundle(recipe_folder: Path, out: Path) -> TaskDescription:
+def export_bundle(recipe_folder: Path, out: Path, ort_training: Path | None = None) -> TaskDescription:
     """Export the recipe in `recipe_folder` into `out`, which is made if need be; files of the same name are replaced.
 
-    The same recipe gives the same bytes.
+    The same recipe gives the same bytes. `ort_training` is a Python that makes the artifacts of that engine.
 
     Raises:
         ConfigurationError: the recipe is wrong, holds what ONNX can't express, or `out` can't be written.
     """
     recipe = read_recipe(recipe_folder)
-    files = bundle_files(recipe)
+    files = bundle_files(recipe, ort_training)
     description = verify_bundle(files)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -50,13 +53,17 @@ def export_bundle(recipe_folder: Path, out: Path) -> TaskDescription:
     return description
 
 
-def bundle_files(recipe: Recipe) -> dict[str, bytes]:
+def bundle_files(recipe: Recipe, ort_training: Path | None = None) -> dict[str, bytes]:
     """Name to content of every file of the bundle, `task.json` last: without it a folder is no bundle.
 
     Raises:
         ConfigurationError: the model holds what ONNX can't express, or exceeds a limit.
     """
-    files = {name: model.SerializeToString(deterministic=True) for name, model in _models(recipe).items()}
+    halves = split(recipe) if recipe.task.backbone else None
+    models = _backbone_model(halves) | _models(halves.head) if halves else _models(recipe)
+    files = {name: model.SerializeToString(deterministic=True) for name, model in models.items()}
+    if ort_training is not None:
+        files |= ort_training_files(halves.head if halves else recipe, ort_training)
     files[WEIGHTS_FILE] = save(recipe.tensors)
     description = TaskDescription(
         format=BUNDLE_FORMAT,
@@ -68,7 +75,9 @@ def bundle_files(recipe: Recipe) -> dict[str, bytes]:
         training=recipe.task.training,
         update=recipe.task.update,
         aggregation=recipe.task.aggregation,
+        downlink=recipe.task.downlink,
         files={name: blob_hash(content) for name, content in files.items()},
+        backbone=BackboneSchema(halves.feature_shape) if halves else None,
     )
     text = msgspec.json.format(msgspec.json.encode(description), indent=2) + b"\n"
     parse_description(text, str(recipe.folder / TASK_FILE))  # so that a broken limit is reported where it can be mended
@@ -88,13 +97,6 @@ def _models(recipe: Recipe) -> dict[str, ModelProto]:
     return models
 
 
-def checked_model(graph: GraphProto) -> ModelProto:
-    """A graph as a model of our opset, if it is a valid one."""
-    model = helper.make_model(
-        graph,
-        producer_name="edgeflock",
-        ir_version=IR_VERSION,
-        opset_imports=[helper.make_opsetid("", OPSET)],
-    )
-    onnx.checker.check_model(model, full_check=True)
-    return model
+def _backbone_model(halves: Split) -> dict[str, ModelProto]:
+    with explained(BACKBONE_FILE, halves.whole.module, halves.whole.task.input.shape):
+        return {BACKBONE_FILE: checked_model(backbone_graph(halves))}

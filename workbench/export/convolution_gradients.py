@@ -68,9 +68,13 @@ def weight_gradient(gradient: Tensor, inputs: Tensor, kernel: Sequence[int], geo
     The batch takes the place of the channels, the gradient that of the kernel, and stride and dilation change roles.
     """
     groups, channels, spatial = geometry.groups, inputs.shape[1] // geometry.groups, list(inputs.shape[2:])
-    swapped = inputs.transpose(0, 1)
+    rows, swapped = inputs.shape[0], inputs.transpose(0, 1)
     if groups > 1:
-        swapped = swapped.reshape(groups, channels, -1, *spatial).transpose(0, 1).reshape(channels, -1, *spatial)
+        swapped = swapped.reshape(groups, channels, rows, *spatial).transpose(0, 1)
+        swapped = swapped.reshape(channels, groups * rows, *spatial)
+    elif {*kernel, *geometry.stride} == {1} and not any(geometry.padding):  # a third of the time of the convolution
+        product = gradient.transpose(0, 1).flatten(1) @ swapped.flatten(1).T
+        return product.reshape(*product.shape, *kernel)
     correlation = torch.convolution(
         swapped,
         gradient.transpose(0, 1),

@@ -3,11 +3,12 @@
 A backward operator without a counterpart in ONNX becomes exportable by one entry in `OURS`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
-from torch._decomp import core_aten_decompositions
+from torch._decomp import core_aten_decompositions, get_decompositions
 from torch._ops import OpOverload
 
 from workbench.export.convolution_gradients import convolution_backward
@@ -36,16 +37,41 @@ def zeros_instead_of_empty(like: Tensor, **_: object) -> Tensor:
     return torch.zeros_like(like)
 
 
+def squeeze_what_is_one(inputs: Tensor, axes: Sequence[int]) -> Tensor:
+    """Drop those of `axes` that have length 1; ONNX would insist that each of them has."""
+    for axis in sorted((axis % inputs.dim() for axis in axes), reverse=True):
+        if inputs.shape[axis] == 1:
+            inputs = inputs.select(axis, 0)
+    return inputs
+
+
 OURS: dict[OpOverload, Decomposition] = {
     torch.ops.aten._adaptive_avg_pool2d.default: adaptive_avg_pool2d,
     torch.ops.aten._adaptive_avg_pool2d_backward.default: adaptive_avg_pool2d_backward,
     torch.ops.aten.avg_pool2d_backward.default: avg_pool2d_backward,
     torch.ops.aten.convolution_backward.default: convolution_backward,
     torch.ops.aten.empty_like.default: zeros_instead_of_empty,
+    torch.ops.aten.squeeze.dims: squeeze_what_is_one,
     torch.ops.aten.threshold_backward.default: relu_backward,
 }
 
 
+BEYOND_CORE = (
+    torch.ops.aten.adaptive_max_pool2d,
+    torch.ops.aten.copysign,
+    torch.ops.aten.cumprod,
+    torch.ops.aten.dist,
+    torch.ops.aten.fmax,
+    torch.ops.aten.fmin,
+    torch.ops.aten.max_pool2d_with_indices_backward,
+    torch.ops.aten.sym_numel,
+    torch.ops.aten.var,
+    torch.ops.aten.var_mean,
+)
+"""Core operators to torch, unknown to ONNX, that torch can take apart nevertheless."""
+
+
+@cache
 def decomposition_table() -> dict[OpOverload, Decomposition]:
     """Operator to decomposition, for `make_fx`."""
-    return {**core_aten_decompositions(), **OURS}
+    return {**core_aten_decompositions(), **get_decompositions(BEYOND_CORE), **OURS}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
+from torch.nn.modules.dropout import _DropoutNd as DropoutLayer
 
 from workbench.export.recurrent_layers import gru, lstm
 
@@ -48,6 +49,8 @@ def exportable_layers(module: nn.Module, context: LayerContext) -> Iterator[None
     try:
         with (
             mock.patch.object(functional, "dropout", partial(dropout, context)),
+            mock.patch.object(functional, "dropout1d", partial(channel_dropout, context)),
+            mock.patch.object(functional, "dropout2d", partial(channel_dropout, context)),
             mock.patch.object(functional, "linear", linear),
             mock.patch.object(functional, "scaled_dot_product_attention", partial(attention, context)),
         ):
@@ -75,7 +78,7 @@ def changing_buffers(module: nn.Module) -> dict[str, Tensor]:
 
 def has_dropout(module: nn.Module) -> bool:
     """Whether any layer draws a mask in training. Recurrent and attention layers keep their rate in `dropout`."""
-    rates = [part.p if isinstance(part, nn.Dropout) else getattr(part, "dropout", 0) for part in module.modules()]
+    rates = [part.p if isinstance(part, DropoutLayer) else getattr(part, "dropout", 0) for part in module.modules()]
     return any(isinstance(rate, float) and rate > 0 for rate in rates)
 
 
@@ -87,8 +90,15 @@ def batch_norm(context: LayerContext, name: str, part: BatchNorm, inputs: Tensor
     """
     mean, variance = part.running_mean, part.running_var
     if part.training or mean is None or variance is None:
-        if context.row_weights is None or part.momentum is None:
-            raise NotImplementedError("batch statistics need a whole batch and a momentum; use GroupNorm instead")
+        if context.row_weights is None:
+            raise NotImplementedError(
+                "batch statistics mix the samples whose gradients are wanted one by one;"
+                ' use GroupNorm, or batch_norm = "frozen" in task.toml'
+            )
+        if part.momentum is None:
+            raise NotImplementedError(
+                "momentum=None averages over all batches ever seen, which a round doesn't know; give it a momentum"
+            )
         mean, variance = _statistics(inputs, context.row_weights)
         _update_running(context, name, part, inputs, (mean.detach(), variance.detach()))
     scale = torch.rsqrt(variance.clamp(min=0) + part.eps)
@@ -108,6 +118,16 @@ def dropout(
     context.draws += 1
     kept = (numbers >= int(p * MODULUS)).to(inputs.dtype)
     return inputs * kept / (1 - p)
+
+
+def channel_dropout(
+    context: LayerContext, inputs: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> Tensor:
+    """As `dropout`, but whole channels of f32[B, C, ...] at a time: Tompson et al. 2015."""
+    if not training or p == 0:
+        return inputs
+    kept = dropout(context, torch.ones_like(inputs.flatten(2)[..., 0]), p)
+    return inputs * kept.reshape(*kept.shape, *[1] * (inputs.dim() - 2))
 
 
 def random_words(context: LayerContext, like: Tensor) -> Tensor:

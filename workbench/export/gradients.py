@@ -58,7 +58,7 @@ def evaluation(recipe: Recipe, names: Sequence[str]) -> GraphFunction:
 
     def evaluate(*tensors: Tensor) -> tuple[Tensor, ...]:
         named = dict(zip(names, tensors, strict=True))
-        scores = _scores(recipe, split(named["weights"], recipe.parameters), named["inputs"], LayerContext())
+        scores = scores_of(recipe, split(named["weights"], recipe.parameters), named["inputs"], LayerContext())
         labels = named.get("labels", named["inputs"])
         losses = recipe.row_loss(scores, labels)
         if recipe.task.label.kind == "class":
@@ -74,7 +74,7 @@ def prediction(recipe: Recipe) -> GraphFunction:
     """`(weights f32[P], inputs f32[N, *shape])` to `(scores f32[N, ...],)`."""
 
     def predict(weights: Tensor, inputs: Tensor) -> tuple[Tensor, ...]:
-        return (_scores(recipe, split(weights, recipe.parameters), inputs, LayerContext()),)
+        return (scores_of(recipe, split(weights, recipe.parameters), inputs, LayerContext()),)
 
     return predict
 
@@ -86,7 +86,7 @@ def _gradient(recipe: Recipe, named: Tensors) -> tuple[Tensor, Tensor, list[Tens
 
     def losses_of(*values: Tensor) -> tuple[Tensor, Tensors]:
         given = dict(zip(tensors, values, strict=True)) | buffers
-        scores = _scores(recipe, given, named["inputs"], context)
+        scores = scores_of(recipe, given, named["inputs"], context)
         return _row_loss(recipe, named, scores, named.get("labels", named["inputs"])), context.updated
 
     # A vector-Jacobian product instead of `grad` of a mean: the weights enter as the cotangent of the rows, which
@@ -104,7 +104,7 @@ def _per_sample_gradient(recipe: Recipe, named: Tensors) -> tuple[Tensor, Tensor
 
     def loss_of(values: Tensors, inputs: Tensor, label: Tensor, row: Tensor) -> Tensor:
         context = LayerContext(seed=named.get("seed"), row=row)
-        scores = _scores(recipe, values | buffers, inputs.unsqueeze(0), context)
+        scores = scores_of(recipe, values | buffers, inputs.unsqueeze(0), context)
         return _row_loss(recipe, named, scores, label.unsqueeze(0)).squeeze(0)
 
     rows = torch.arange(labels.shape[0])
@@ -114,7 +114,7 @@ def _per_sample_gradient(recipe: Recipe, named: Tensors) -> tuple[Tensor, Tensor
     matrix = torch.cat([gradient.flatten(1) for gradient in gradients.values()], dim=1)
     norms = torch.sqrt((matrix * matrix).sum(dim=1))
     scales = named["row_weights"] * torch.clamp(named["gradient_clip"] / norms, max=1)
-    kept = [named["buffers"]] if buffers else []
+    kept = [named["buffers"].clone()] if buffers else []  # an output needs a name of its own
     return (scales.unsqueeze(0) @ matrix).squeeze(0), row_losses, kept
 
 
@@ -132,7 +132,8 @@ def _buffers(recipe: Recipe, named: Tensors) -> Tensors:
     return split(named["buffers"], buffers) if buffers else {}
 
 
-def _scores(recipe: Recipe, tensors: Tensors, inputs: Tensor, context: LayerContext) -> Tensor:
+def scores_of(recipe: Recipe, tensors: Tensors, inputs: Tensor, context: LayerContext) -> Tensor:
+    """What the module makes of `inputs` f32[B, *shape] with these parameters and buffers."""
     with exportable_layers(recipe.module, context):
         scores: Tensor = functional_call(recipe.module, tensors, (inputs,))
     return scores

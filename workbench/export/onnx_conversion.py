@@ -10,7 +10,8 @@ import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
 from workbench.export.folding import fold
-from workbench.export.tracing import BATCH, GraphInput, trace
+from workbench.export.traced_program import program_of
+from workbench.export.tracing import GraphInput, trace
 
 OPSET = 18
 """What `torch.onnx` writes without a version conversion; every onnxruntime since 1.14 runs it."""
@@ -31,10 +32,8 @@ def convert(function: Callable[..., object], inputs: Sequence[GraphInput], outpu
         warnings.simplefilter("ignore")  # it warns of deprecations inside itself
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # and that torchvision is missing
         program = torch.onnx.export(
-            traced,
-            tuple(entry.example() for entry in inputs),
+            program_of(traced, tuple(entry.example() for entry in inputs)),
             dynamo=True,
-            dynamic_shapes=tuple(_dynamic_axes(entry) for entry in inputs),
             input_names=[entry.name for entry in inputs],
             output_names=list(outputs),
             opset_version=OPSET,
@@ -54,8 +53,16 @@ def convert(function: Callable[..., object], inputs: Sequence[GraphInput], outpu
     return graph
 
 
-def _dynamic_axes(entry: GraphInput) -> dict[int, object] | None:
-    return {0: torch.export.Dim("batch")} if BATCH in entry.shape else None
+def checked_model(graph: onnx.GraphProto) -> onnx.ModelProto:
+    """A graph as a model of our opset, if it is a valid one."""
+    model = onnx.helper.make_model(
+        graph,
+        producer_name="edgeflock",
+        ir_version=IR_VERSION,
+        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return model
 
 
 def _number_values(graph: onnx_ir.Graph) -> None:

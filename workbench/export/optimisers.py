@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
-"""Adam's constants: Kingma & Ba 2015, algorithm 1."""
+BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1.0000001e-8
+"""Adam's constants: Kingma & Ba 2015, algorithm 1. Their 1e-8 is rounded up to the next float32: onnxscript takes what
+is no further than 1e-8 from 0 for 0 and drops the addition, and a weight without gradient becomes 0 / 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +31,12 @@ Update = Callable[[Tensor, Tensor, Sequence[Tensor], Rates], tuple[Tensor, ...]]
 class Optimiser:
     """`update` takes weights f32[P], gradient f32[P], state and rates; it returns the weights and the new state.
 
-    The state is `vectors` times f32[P], then a count of steps f32[] if `counts_steps`.
+    The state is `vectors` times f32[P], then `scalars` times f32[].
     """
 
     update: Update
     vectors: int = 0
-    counts_steps: bool = False
+    scalars: int = 0
 
 
 def sgd(weights: Tensor, gradient: Tensor, _state: Sequence[Tensor], rates: Rates) -> tuple[Tensor, ...]:
@@ -72,8 +73,8 @@ OPTIMISERS: dict[str, Optimiser] = {
     "sgd": Optimiser(sgd),
     "momentum": Optimiser(momentum, vectors=1),
     "nesterov": Optimiser(nesterov, vectors=1),
-    "adam": Optimiser(adam, vectors=2, counts_steps=True),
-    "adamw": Optimiser(adamw, vectors=2, counts_steps=True),
+    "adam": Optimiser(adam, vectors=2, scalars=2),
+    "adamw": Optimiser(adamw, vectors=2, scalars=2),
 }
 
 
@@ -87,10 +88,14 @@ def _decayed(gradient: Tensor, weights: Tensor, rates: Rates) -> Tensor:
 
 
 def _adam_step(gradient: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
-    first, second, count = state
+    """The step before the learning rate. The bias is `1 - beta**t`, which is what an average of ones comes to.
+
+    Averaged so, it keeps all of float32's digits; subtracted from 1, the second one loses four of them at first.
+    """
+    first, second, first_bias, second_bias = state
     first = BETA_1 * first + (1 - BETA_1) * gradient
     second = BETA_2 * second + (1 - BETA_2) * gradient * gradient
-    count = count + 1
-    unbiased_first = first / (1 - BETA_1**count)
-    unbiased_second = second / (1 - BETA_2**count)
-    return unbiased_first / (torch.sqrt(unbiased_second) + EPSILON), (first, second, count)
+    first_bias = BETA_1 * first_bias + (1 - BETA_1)
+    second_bias = BETA_2 * second_bias + (1 - BETA_2)
+    step = (first / first_bias) / (torch.sqrt(second / second_bias) + EPSILON)
+    return step, (first, second, first_bias, second_bias)

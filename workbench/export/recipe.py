@@ -1,7 +1,7 @@
 """Reading a recipe, the folder that a person writes: `model.py` with `build()`, and `task.toml`."""
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,18 +12,21 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from fleet_protocol.bundle import (
     AggregationPlan,
+    DownlinkPlan,
     InputSchema,
     LabelKind,
     LabelSchema,
     Parameter,
     TrainingPlan,
     UpdatePlan,
+    check_feedback,
     check_label,
 )
 from fleet_protocol.configuration import parse_document
 from fleet_protocol.errors import ConfigurationError
 from workbench.export.exportable_layers import changing_buffers
 from workbench.export.losses import LOSSES, Loss, LossSettings
+from workbench.export.trainable import EVERYTHING, check_patterns, is_selected
 from workbench.recipe_folder import TASK_FILE
 
 MODEL_FILE = "model.py"
@@ -36,11 +39,20 @@ USUAL_LOSSES: dict[LabelKind, str] = {
 }
 
 
+class BackboneSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The submodule whose output is computed once per sample and kept; with `quantise`, its weights travel as int8."""
+
+    module: Annotated[str, msgspec.Meta(min_length=1)]
+    quantise: Literal["int8"] | None = None
+
+
 class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The content of `task.toml`: the task description without what the export finds out by itself.
 
     `seed` fixes the initial weights. `loss` is a key of `LOSSES`; left out, it is the usual one for the kind of label.
     `batch_norm` "frozen" normalises with the running statistics in training too, and leaves them as they are.
+    `trainable` are patterns of names, as shells match files, of the parameters that train and the running statistics
+    that move; whatever none of them fits is frozen into the graphs.
     """
 
     task: str
@@ -50,9 +62,12 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     training: TrainingPlan
     update: UpdatePlan
     aggregation: AggregationPlan
+    downlink: DownlinkPlan = DownlinkPlan()
     loss: str = ""
     loss_settings: LossSettings = LossSettings()
     batch_norm: Literal["train", "frozen"] = "train"
+    trainable: tuple[str, ...] = (EVERYTHING,)
+    backbone: BackboneSettings | None = None
     seed: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
@@ -74,23 +89,40 @@ class Recipe:
         return self.loss.rows(scores, labels, self.task.loss_settings)
 
     @property
+    def backbone(self) -> str:
+        """The name of the submodule that is the backbone; empty without one."""
+        return self.task.backbone.module if self.task.backbone else ""
+
+    def trains(self, name: str) -> bool:
+        """Whether this parameter trains, or this running statistic moves. The backbone's never do."""
+        inside = bool(self.backbone) and name.startswith(f"{self.backbone}.")
+        return not inside and is_selected(name, self.task.trainable)
+
+    @property
     def parameters(self) -> list[Parameter]:
-        """What the flat weight vector holds: the module's parameters, then the buffers that training changes."""
-        trainable = [Parameter(name, list(value.shape)) for name, value in self.module.named_parameters()]
-        buffers = changing_buffers(self.module).items()
+        """What the flat weight vector holds: the parameters that train, then the buffers that training changes."""
+        trainable = [Parameter(name, list(value.shape)) for name, value in self._trained().items()]
+        buffers = self._changing().items()
         return trainable + [Parameter(name, list(value.shape), trainable=False) for name, value in buffers]
 
     @property
     def tensors(self) -> dict[str, torch.Tensor]:
         """Name to initial value of each of `parameters`."""
-        return {name: value.detach() for name, value in self.module.named_parameters()} | changing_buffers(self.module)
+        return self._trained() | self._changing()
 
     def set_training(self, training: bool) -> None:
         """Put the module into training or evaluation mode, batch normalisation as the task says."""
         self.module.train(training)
-        for part in self.module.modules():
-            if self.task.batch_norm == "frozen" and isinstance(part, BatchNorm):
+        moving = {name.rpartition(".")[0] for name in self._changing()}
+        for name, part in self.module.named_modules():
+            if isinstance(part, BatchNorm) and (self.task.batch_norm == "frozen" or name not in moving):
                 part.eval()
+
+    def _trained(self) -> dict[str, torch.Tensor]:
+        return {name: value.detach() for name, value in self.module.named_parameters() if self.trains(name)}
+
+    def _changing(self) -> dict[str, torch.Tensor]:
+        return {name: value for name, value in changing_buffers(self.module).items() if self.trains(name)}
 
 
 def read_recipe(folder: Path) -> Recipe:
@@ -106,11 +138,14 @@ def read_recipe(folder: Path) -> Recipe:
     module = _build(folder / MODEL_FILE, task.seed)
     _check_parameters(module, folder / MODEL_FILE)
     _check_shapes(module, task, path)
-    return Recipe(folder, task, module)
+    recipe = Recipe(folder, task, module)
+    _check_trainable(recipe, path)
+    return recipe
 
 
 def _check_loss(task: TaskFile, path: Path) -> None:
     check_label(task.label, str(path))
+    check_feedback(task.update, task.aggregation, str(path))
     if task.loss not in LOSSES:
         raise ConfigurationError(f"{path}: loss {task.loss!r} is unknown; choose one of {', '.join(sorted(LOSSES))}")
     kinds = LOSSES[task.loss].label_kinds
@@ -155,8 +190,15 @@ def _check_parameters(module: nn.Module, path: Path) -> None:
         if value.dtype != torch.float32 or not value.requires_grad:
             raise ConfigurationError(
                 f"{path}: parameter {name!r} is {value.dtype}, requires_grad={value.requires_grad};"
-                " every parameter must be a trainable float32 tensor"
+                " every parameter must be a trainable float32 tensor; task.toml says which ones train"
             )
+
+
+def _check_trainable(recipe: Recipe, path: Path) -> None:
+    everything = msgspec.structs.replace(recipe.task, trainable=(EVERYTHING,))
+    names = [parameter.name for parameter in replace(recipe, task=everything).parameters]
+    outside = f" outside of the backbone {recipe.backbone!r}" if recipe.backbone else ""
+    check_patterns(names, recipe.task.trainable, outside, str(path))
 
 
 def _check_shapes(module: nn.Module, task: TaskFile, path: Path) -> None:
@@ -169,6 +211,8 @@ def _check_shapes(module: nn.Module, task: TaskFile, path: Path) -> None:
         raise ConfigurationError(
             f"{path}: input.shape {task.input.shape} doesn't fit the module: {str(error).splitlines()[0]}"
         ) from error
+    if task.backbone and not task.label.outputs:
+        return  # the head then gives back features, whose shape isn't known yet
     expected = (PROBE_ROWS, task.label.outputs) if task.label.outputs else tuple(shape)
     if not isinstance(scores, torch.Tensor) or scores.shape != expected:
         found = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__

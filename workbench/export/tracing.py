@@ -1,11 +1,15 @@
 """A torch function as a graph of core operators, with the batch size left free."""
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor, fx
+from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
@@ -47,7 +51,37 @@ def trace(function: Callable[..., object], inputs: Sequence[GraphInput]) -> fx.G
         )
         for entry in inputs
     ]
-    graph = make_fx(function, decomposition_table=decomposition_table(), tracing_mode="symbolic")(*examples)
+    graph = _make_graph(function, examples)
+    if any(_changes_in_place(node) for node in graph.graph.nodes):
+        graph = _make_graph(functionalize(graph), examples)
+    _multiply_sizes(graph.graph)
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return graph
+
+
+def _make_graph(function: Callable[..., object], examples: Sequence[Tensor]) -> fx.GraphModule:
+    table = decomposition_table()
+    graph: fx.GraphModule = make_fx(function, decomposition_table=table, tracing_mode="symbolic")(*examples)
+    return graph
+
+
+def _changes_in_place(node: fx.Node) -> bool:
+    return isinstance(node.target, OpOverload) and node.target._schema.is_mutable
+
+
+def _multiply_sizes(graph: fx.Graph) -> None:
+    """Write each number of elements as a product of sizes; ONNX has no other way to it."""
+    for node in [node for node in graph.nodes if node.target is torch.ops.aten.sym_numel.default]:
+        (tensor,) = node.args
+        sizes = tensor.meta["val"].shape
+        product: fx.Node | int = prod(size for size in sizes if isinstance(size, int))
+        with graph.inserting_before(node):
+            for axis, size in enumerate(sizes):
+                if not isinstance(size, int):
+                    factor = graph.call_function(torch.ops.aten.sym_size.int, (tensor, axis))
+                    factor.meta["val"] = size
+                    product = graph.call_function(operator.mul, (factor, product))
+                    product.meta["val"] = node.meta["val"]
+        node.replace_all_uses_with(product)
+        graph.erase_node(node)

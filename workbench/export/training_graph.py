@@ -42,7 +42,8 @@ def training_graph(recipe: Recipe, *, per_sample: bool = False) -> GraphProto:
     `proximal` (FedProx's coefficient), the last three only where the task's plan isn't 0: what multiplies by 0 would
     be a fifth of a small model's step. `seed` i64[] only if the model has dropout. Outputs:
     `trained_weights` f32[P] after K steps, `losses` f32[K], each the mean over the real rows of its mini-batch. A
-    mini-batch of padding alone leaves the weights as they are and has loss 0. N, K and B are free at run time.
+    mini-batch of padding alone leaves the weights as they are and has loss 0. N, K and B are free at run time, but for
+    B with `per_sample`, which is the plan's `batch_size`.
     """
     total = sum(parameter.size for parameter in recipe.parameters)
     graph = helper.make_graph(
@@ -51,9 +52,8 @@ def training_graph(recipe: Recipe, *, per_sample: bool = False) -> GraphProto:
         inputs=[_tensor("weights", [total])],
         outputs=[_tensor("trained_weights", [total]), _tensor("losses", ["K"])],
     )
-    graph.input.extend(
-        [*_data(recipe), *(_tensor(name, []) for name in ("learning_rate", *_rates(recipe, per_sample=per_sample)))]
-    )
+    graph.input.extend(_data(recipe, per_sample=per_sample))
+    graph.input.extend(_tensor(name, []) for name in ("learning_rate", *_rates(recipe, per_sample=per_sample)))
     if has_dropout(recipe.module):
         graph.input.append(_tensor("seed", [], TensorProto.INT64))
     _weigh_rows(graph)
@@ -80,19 +80,23 @@ def training_graph(recipe: Recipe, *, per_sample: bool = False) -> GraphProto:
 
 
 def step_inputs(recipe: Recipe, *, per_sample: bool = False) -> list[GraphInput]:
-    """The named values that one step is a function of: what is carried, the mini-batch, the rates."""
+    """The named values that one step is a function of: what is carried, the mini-batch, the rates.
+
+    torch's rules for `vmap` fix the number of rows, so `per_sample` takes the plan's `batch_size`, no more and no less.
+    """
     trainable, buffers = _sizes(recipe)
+    rows = recipe.task.training.batch_size if per_sample else BATCH
     optimiser, label = OPTIMISERS[recipe.task.training.optimiser], recipe.task.label
     inputs = [GraphInput("weights", (trainable,))]
     inputs += [GraphInput(f"{STATE}{number}", (trainable,)) for number in range(optimiser.vectors)]
-    inputs += [GraphInput(f"{STATE}count", ())] * optimiser.counts_steps
+    inputs += [GraphInput(f"{STATE}scalar_{number}", ()) for number in range(optimiser.scalars)]
     inputs += [GraphInput("buffers", (buffers,))] * bool(buffers)
-    inputs += [GraphInput("anchor", (trainable,)), GraphInput("inputs", (BATCH, *recipe.task.input.shape))]
+    inputs += [GraphInput("anchor", (trainable,)), GraphInput("inputs", (rows, *recipe.task.input.shape))]
     if label.kind == "class":
-        inputs.append(GraphInput("labels", (BATCH,), torch.int64))
+        inputs.append(GraphInput("labels", (rows,), torch.int64))
     elif label.outputs:
-        inputs.append(GraphInput("labels", (BATCH, label.outputs)))
-    inputs += [GraphInput("row_weights", (BATCH,)), GraphInput("learning_rate", ())]
+        inputs.append(GraphInput("labels", (rows, label.outputs)))
+    inputs += [GraphInput("row_weights", (rows,)), GraphInput("learning_rate", ())]
     inputs += [GraphInput(name, ()) for name in _rates(recipe, per_sample=per_sample)]
     inputs += [GraphInput(LOG_PRIOR, (label.classes,))] * recipe.loss.balances_classes
     return inputs + [GraphInput("seed", (), torch.int64)] * has_dropout(recipe.module)
@@ -110,14 +114,15 @@ def _sizes(recipe: Recipe) -> tuple[int, int]:
     return trainable, sum(parameter.size for parameter in recipe.parameters) - trainable
 
 
-def _data(recipe: Recipe) -> list[ValueInfoProto]:
+def _data(recipe: Recipe, *, per_sample: bool) -> list[ValueInfoProto]:
     label = recipe.task.label
     inputs = [_tensor("inputs", ["N", *recipe.task.input.shape])]
     if label.kind == "class":
         inputs.append(_tensor("labels", ["N"], TensorProto.INT64))
     elif label.outputs:
         inputs.append(_tensor("labels", ["N", label.outputs]))
-    return [*inputs, _tensor("batches", ["K", "B"], TensorProto.INT64), _tensor("mask", ["K", "B"])]
+    batches = ["K", recipe.task.training.batch_size if per_sample else "B"]
+    return [*inputs, _tensor("batches", batches, TensorProto.INT64), _tensor("mask", batches)]
 
 
 def _weigh_rows(graph: GraphProto) -> None:
@@ -208,7 +213,8 @@ def _scan_body(recipe: Recipe, carried: dict[str, str], scanned: dict[str, str],
     body.name = "step"
     body.node.insert(0, helper.make_node("Gather", ["inputs", f"{STEP}rows"], [f"{STEP}inputs"], axis=0))
     given = {value.name: value for value in body.input}
-    given[f"{STEP}rows"] = _tensor(f"{STEP}rows", ["batch"], TensorProto.INT64)
+    rows = recipe.task.training.batch_size if per_sample else "batch"
+    given[f"{STEP}rows"] = _tensor(f"{STEP}rows", [rows], TensorProto.INT64)
     del body.input[:]
     body.input.extend(given[STEP + name] for name in (*carried, *scanned))
     return body

@@ -7,14 +7,16 @@ with top-k selection and ternary values, which is the default.
 from collections.abc import Mapping
 from typing import Final
 
+from edge_agent.training.feedback.ef21 import Ef21Feedback
 from edge_agent.training.feedback.interface import ErrorFeedback
 from edge_agent.training.feedback.momentum import MomentumFeedback
 from edge_agent.training.feedback.residual import ResidualFeedback
 from fleet_protocol.bundle import UpdatePlan
 
-FEEDBACKS: Final[Mapping[str, type[ResidualFeedback] | type[MomentumFeedback]]] = {
+FEEDBACKS: Final[Mapping[str, type[ResidualFeedback] | type[MomentumFeedback] | type[Ef21Feedback]]] = {
     "residual": ResidualFeedback,
     "momentum": MomentumFeedback,
+    "ef21": Ef21Feedback,
 }
 
 

@@ -9,6 +9,11 @@ from fleet_protocol.codec.sparse import FloatVector
 class ErrorFeedback(Protocol):
     """The memory of one task on one device. All vectors are float32 of the task's parameter count."""
 
+    @property
+    def life(self) -> int:
+        """What tells the coordinator's memory of this device from that of an earlier life; 0 where it keeps none."""
+        ...
+
     def give_back(self, rejected: SparseUpdate) -> None:
         """Remember an update that was sent and not applied."""
         ...

@@ -16,6 +16,8 @@ from fleet_protocol.codec.sparse import FloatVector
 class MomentumFeedback:
     """All velocities add up to all updates that were applied, plus the residual."""
 
+    life = 0
+
     def __init__(self, plan: UpdatePlan, state: bytes, parameters: int) -> None:
         memory = np.frombuffer(state, np.float32).copy() if state else np.zeros(2 * parameters, np.float32)
         self._momentum = np.float32(plan.feedback_momentum)

@@ -10,6 +10,8 @@ from fleet_protocol.codec.sparse import FloatVector
 class ResidualFeedback:
     """All deltas add up to all updates that were applied, plus the residual."""
 
+    life = 0
+
     def __init__(self, _: UpdatePlan, state: bytes, parameters: int) -> None:
         self._residual = np.frombuffer(state, np.float32).copy() if state else np.zeros(parameters, np.float32)
 

@@ -1,4 +1,4 @@
-"""Layers whose graphs take long to make: recurrent ones and attention. `make soak` runs them, `make test` does not."""
+"""Layers over sequences, recurrent ones and attention, train as torch's own do."""
 
 import pytest
 import torch

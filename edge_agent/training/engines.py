@@ -1,0 +1,29 @@
+"""The engines by the names that `agent.toml` gives them. Only the one that is asked for gets imported."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from edge_agent.training.engine import TrainingEngine
+from edge_agent.training.installed import check_installed
+from edge_agent.training.job import EngineName, engine_files
+from fleet_protocol.bundle import TaskDescription, verify_blob
+
+
+def make_engine(name: EngineName, files: Mapping[str, Path], task: TaskDescription, threads: int) -> TrainingEngine:
+    """The engine, on files that are what the task description says.
+
+    Raises:
+        ConfigurationError: its package isn't installed.
+        ProtocolError: `WRONG_HASH`, naming the file.
+        EngineError: a file can't be loaded.
+    """
+    check_installed(name)
+    for file in engine_files(name, task):
+        verify_blob(file, files[file].read_bytes(), task.files[file])
+    if name == "ort-training":
+        from edge_agent.training.ort_training import OrtTrainingEngine  # noqa: PLC0415 - the package may be absent
+
+        return OrtTrainingEngine(files, task.label.classes if task.label.kind == "class" else 0, threads)
+    from edge_agent.training.onnx_step import OnnxStepEngine, is_divisible  # noqa: PLC0415
+
+    return OnnxStepEngine(files[task.training.graph_file], threads, divisible=is_divisible(task.training))

@@ -1,0 +1,97 @@
+"""Features: what the frozen backbone makes of a sample, computed once, and kept in the sample store.
+
+The worker writes them itself, in one short transaction per mini-batch. A worker that is killed loses the mini-batch
+it was at; the next one goes on behind it. So a slow device with many samples gets there, whatever its time limit is.
+"""
+
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from edge_agent.sample_store import fitting
+from edge_agent.training.sample_checks import check_inputs
+from fleet_protocol.bundle import TaskDescription
+
+ROWS_AT_ONCE = 16
+"""A mini-batch. Memory grows with it; more rows are hardly faster on a processor."""
+BUSY_SECONDS = 30.0
+"""How long to wait for the agent to finish storing a sample."""
+
+
+class FeaturesError(Exception):
+    """Features can't be computed or kept; says why. Those that were kept before stay."""
+
+
+class Backbone:
+    """A bundle's `backbone.onnx`, ready to run."""
+
+    def __init__(self, file: Path, threads: int) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        # Weights that travelled as int8 become float32 once, here, and not in every run.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        self._session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+
+    def features(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """f32[N, *input.shape] to f32[N, *feature_shape], a mini-batch at a time; N is at least 1."""
+        starts = range(0, len(inputs), ROWS_AT_ONCE)
+        return np.concatenate([self._run(inputs[start : start + ROWS_AT_ONCE]) for start in starts])
+
+    def _run(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        features: NDArray[np.float32]
+        (features,) = self._session.run(["features"], {"inputs": inputs})
+        return features
+
+
+def compute_features(store: Path, task: TaskDescription, file: Path, threads: int) -> int:
+    """Compute and keep the features of every sample of the task that has none by this backbone; returns how many.
+
+    Raises:
+        UnfitSamplesError: some samples are not what the task takes; those before them are kept.
+        FeaturesError: a sample's features aren't finite, or they can't be stored.
+    """
+    connection = sqlite3.connect(store, timeout=BUSY_SECONDS, isolation_level=None)
+    try:
+        connection.execute("PRAGMA synchronous=NORMAL")
+        computed, backbone = 0, None
+        while rows := _without_features(connection, task):
+            backbone = backbone or Backbone(file, threads)
+            _keep(connection, task, rows, backbone)
+            computed += len(rows)
+    except sqlite3.Error as error:
+        raise FeaturesError(f"features of {task.task} can't be kept in {store}: {error}; is the disk full?") from error
+    finally:
+        connection.close()
+    return computed
+
+
+def _without_features(connection: sqlite3.Connection, task: TaskDescription) -> list[tuple[int, bytes]]:
+    """(id, inputs) of the oldest samples that lack features, a mini-batch of them at most."""
+    condition, sizes = fitting(task)
+    source = "samples LEFT JOIN features ON sample = id AND backbone = ?"
+    query = f"SELECT id, inputs FROM {source} WHERE sample IS NULL AND task = ? AND {condition} ORDER BY id LIMIT ?"  # noqa: S608
+    return connection.execute(query, (task.backbone_hash, task.task, *sizes, ROWS_AT_ONCE)).fetchall()
+
+
+def _keep(
+    connection: sqlite3.Connection, task: TaskDescription, rows: list[tuple[int, bytes]], backbone: Backbone
+) -> None:
+    inputs = np.frombuffer(b"".join(row[1] for row in rows), np.float32).reshape(len(rows), *task.input.shape)
+    check_inputs(inputs, [identifier for identifier, _ in rows], task.input, task.task)
+    features = backbone.features(inputs)
+    for (identifier, _), values in zip(rows, features, strict=True):
+        if not np.isfinite(values).all():
+            raise FeaturesError(f"sample {identifier} of {task.task}: its features hold NaN or infinity")
+    # A sample may have been deleted meanwhile to make room; its features would stay behind for ever.
+    insert = "INSERT OR REPLACE INTO features SELECT id, ?, ? FROM samples WHERE id = ?"
+    kept = [
+        (task.backbone_hash, values.tobytes(), identifier)
+        for (identifier, _), values in zip(rows, features, strict=True)
+    ]
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.executemany(insert, kept)

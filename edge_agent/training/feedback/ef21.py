@@ -1,0 +1,48 @@
+"""EF21 (Richtarik, Sokolov and Fatkhullin 2021, algorithm 2): send how the delta differs from an estimate of it.
+
+    sent = compress(delta - estimate)
+    estimate = estimate + sent
+
+The coordinator keeps the same estimate and aggregates with it (`broker_coordinator.strategies.ef21`). Updates on their
+way are counted as applied; a rejected one is taken out again. Sums run in float64, where adding float32 values and
+taking them out again leaves no trace, so both sides hold the same numbers once nothing is on its way.
+"""
+
+import secrets
+
+import numpy as np
+
+from fleet_protocol.bundle import UpdatePlan
+from fleet_protocol.codec import SparseUpdate
+from fleet_protocol.codec.sparse import FloatVector
+
+LIFE_BITS = 32
+_LIFE_BYTES = 8
+
+
+class Ef21Feedback:
+    """`estimate` is the sum of all updates that were applied or are on their way, float64, since this `life` began.
+
+    A device whose memory was wiped begins another life, and the coordinator another estimate with it.
+    """
+
+    def __init__(self, _: UpdatePlan, state: bytes, parameters: int) -> None:
+        self.life = int.from_bytes(state[:_LIFE_BYTES], "big") if state else 1 + secrets.randbits(LIFE_BITS)
+        stored = np.frombuffer(state, np.float64, offset=_LIFE_BYTES) if state else np.zeros(parameters)
+        self._estimate = stored.copy()
+
+    def give_back(self, rejected: SparseUpdate) -> None:
+        """See `ErrorFeedback`."""
+        self._estimate[rejected.indices] -= rejected.values
+
+    def offer(self, delta: FloatVector) -> FloatVector:
+        """See `ErrorFeedback`."""
+        return (delta - self._estimate).astype(np.float32)
+
+    def take(self, sent: SparseUpdate) -> None:
+        """See `ErrorFeedback`."""
+        self._estimate[sent.indices] += sent.values
+
+    def state(self) -> bytes:
+        """The life in 8 bytes, then the estimate as float64."""
+        return self.life.to_bytes(_LIFE_BYTES, "big") + self._estimate.tobytes()

@@ -1,0 +1,115 @@
+"""The second engine: onnxruntime's own training sessions, for x86-64 gateways.
+
+It speaks to the compiled classes that the package's Python API wraps, because `import onnxruntime.training` imports
+torch: 300 MB for nothing that is used here. 1.19.2 is the last release, so what lies under that API won't move.
+"""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from onnxruntime.capi import _pybind_state as runtime
+
+from edge_agent.training.engine import BatchPlan, EngineError, Rates, Samples, Watch, unwatched
+from fleet_protocol.bundle import ORT_CHECKPOINT_FILE, ORT_OPTIMISER_FILE, ORT_TRAINING_FILE
+from fleet_protocol.codec.sparse import FloatVector
+
+REPORT_SECONDS = 0.5
+LOSS = "loss"
+ERROR_SEVERITY = 3
+
+
+class OrtTrainingEngine:
+    """One training step, one optimiser step and one reset of the gradients for each mini-batch."""
+
+    def __init__(self, files: Mapping[str, Path], classes: int, threads: int) -> None:
+        """`files` are the bundle's three artifacts by name; `classes` is 0 where labels are no class indices."""
+        self._files, self._classes = files, classes
+        self._options = onnxruntime.SessionOptions()
+        self._options.intra_op_num_threads = threads
+        self._options.inter_op_num_threads = 1
+        self._options.log_severity_level = ERROR_SEVERITY
+        self._device = runtime.OrtDevice(runtime.OrtDevice.cpu(), runtime.OrtDevice.default_memory(), 0)
+
+    def train(
+        self, weights: FloatVector, samples: Samples, plan: BatchPlan, rates: Rates, watch: Watch = unwatched
+    ) -> tuple[FloatVector, FloatVector]:
+        """See `TrainingEngine.train`. Weight decay and gradient clip are part of the artifacts, not of `rates`."""
+        module, optimiser = self.open_sessions(weights)
+        optimiser.set_learning_rate(rates.learning_rate)
+        losses = self.run_steps(module, optimiser, self._constants(weights, samples, rates), samples, plan, watch=watch)
+        trained = runtime.OrtValue.ortvalue_from_shape_and_type([weights.size], np.float32, self._device)
+        module.copy_parameters_to_buffer(trained, True)
+        return trained.numpy(), losses
+
+    def run_steps(
+        self,
+        module: runtime.Module,
+        optimiser: runtime.Optimizer,
+        constants: Mapping[str, NDArray[np.generic]],
+        samples: Samples,
+        plan: BatchPlan,
+        *,
+        watch: Watch = unwatched,
+    ) -> FloatVector:
+        """Train the module's own parameters; returns the losses. `constants` are inputs that all steps share."""
+        names, place = list(module.input_names(True)), list(module.output_names(True)).index(LOSS)
+        row_weights = plan.mask / np.maximum(plan.mask.sum(axis=1, keepdims=True), np.float32(1))
+        losses = np.empty(len(plan.rows), np.float32)
+        reported = time.monotonic()
+        for step, rows in enumerate(plan.rows):
+            feeds = {
+                **constants,
+                "inputs": samples.inputs[rows],
+                "labels": samples.labels[rows],
+                "row_weights": row_weights[step],
+                "seed": np.array(plan.seed + step, np.int64),
+            }
+            fetched = runtime.OrtValueVector()
+            module.train_step([feeds[name] for name in names], fetched)
+            optimiser.optimizer_step()
+            module.lazy_reset_grad()
+            losses[step] = fetched[place].numpy()
+            if time.monotonic() - reported >= REPORT_SECONDS:
+                watch(step + 1, losses[: step + 1])
+                reported = time.monotonic()
+        watch(len(losses), losses)
+        return losses
+
+    def open_sessions(self, weights: FloatVector) -> tuple[runtime.Module, runtime.Optimizer]:
+        """Module and optimiser at these weights, their state as new."""
+        paths = {name: str(path) for name, path in self._files.items()}
+        try:
+            # Module and optimiser point into the state without holding it: it must outlive them.
+            state = self._state = runtime.load_checkpoint(paths[ORT_CHECKPOINT_FILE])
+            module = runtime.Module(paths[ORT_TRAINING_FILE], state, None, self._device, self._options)
+            size = module.get_parameters_size(True)
+            if size == weights.size:
+                values = runtime.OrtValue.ortvalue_from_numpy(weights, self._device)
+                module.copy_buffer_to_parameters(values, False)  # all of them, which the nominal checkpoint waits for
+            optimiser = runtime.Optimizer(paths[ORT_OPTIMISER_FILE], state, self._device, self._options)
+        except RuntimeError as error:
+            raise EngineError(
+                f"onnxruntime-training {onnxruntime.__version__} can't load the artifacts: {error};"
+                " export the bundle anew"
+            ) from error
+        if size != weights.size:
+            raise EngineError(
+                f"{ORT_TRAINING_FILE} trains {size} parameters, the task has {weights.size}; export the bundle anew"
+            )
+        return module, optimiser
+
+    def _constants(self, weights: FloatVector, samples: Samples, rates: Rates) -> dict[str, NDArray[np.generic]]:
+        """Inputs that are the same in every step."""
+        constants: dict[str, NDArray[np.generic]] = {
+            "anchor": weights,
+            "proximal": np.array(rates.proximal, np.float32),
+        }
+        if self._classes:
+            constants["class_counts"] = np.bincount(samples.labels.astype(np.int64), minlength=self._classes).astype(
+                np.float32
+            )
+        return constants

@@ -1,0 +1,1 @@
+"""The worker on emulated arm64, against this machine."""

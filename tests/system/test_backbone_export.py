@@ -1,0 +1,224 @@
+"""A backbone and a head in one bundle are the model that they were cut from, and only the head trains."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch.nn import functional
+
+from edge_agent.training.engine import Rates, Samples, plan_batches
+from edge_agent.training.features import ROWS_AT_ONCE, Backbone
+from edge_agent.training.onnx_step import OnnxStepEngine
+from fleet_protocol.bundle import (
+    BACKBONE_FILE,
+    DESCRIPTION_FILE,
+    EVALUATE_FILE,
+    TRAIN_FILE,
+    WEIGHTS_FILE,
+    TaskDescription,
+    verify_bundle,
+)
+from fleet_protocol.codec import read_weights
+from fleet_protocol.errors import ConfigurationError
+from tests.support.backbone import INT8, MODEL, NAMED, export_backbone_bundle, write_recipe
+from tests.support.training import TOLERANCE
+from workbench.bundle_runner import BundleRunner
+from workbench.export.backbone import split
+from workbench.export.int8_weights import LARGEST, quantise, quantise_weights
+from workbench.export.recipe import read_recipe
+
+ROWS = 2 * ROWS_AT_ONCE + 3
+READS_EVERYTHING = """
+    all (float[1,2,8,8] image, float[1,20] row, float[1,40] wide, int64[4] tokens, float[16,16] square)
+    => (float[1,9,8,8] a, float[1,30] b, float[1,30] c, float[4,33] d, float[16,16] e, float[3,3] f)
+    {
+        convolved = Conv <pads = [1, 1, 1, 1]> (image, conv)
+        a = ConvTranspose <pads = [1, 1, 1, 1]> (convolved, transpose)
+        b = Gemm (row, gemm)
+        c = Gemm <transB = 1> (wide, turned)
+        embedded = Gather (rows, tokens)
+        d = MatMul (embedded, matmul)
+        product = MatMul (square, shared)
+        e = Add (product, shared)
+        f = MatMul (small, small)
+    }
+"""
+WITHOUT_DROPOUT = MODEL.replace("nn.Dropout(0.2), ", "")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shapes")
+    export_backbone_bundle(folder, model=WITHOUT_DROPOUT)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(folder: Path) -> Path:
+    return folder / "bundle"
+
+
+def describe(bundle: Path) -> TaskDescription:
+    return verify_bundle({path.name: path.read_bytes() for path in bundle.iterdir()})
+
+
+def samples() -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(1)
+    return random.random((ROWS, 64), dtype=np.float32), random.integers(0, 10, ROWS)
+
+
+def initial_weights(bundle: Path) -> np.ndarray:
+    return read_weights((bundle / WEIGHTS_FILE).read_bytes(), describe(bundle).parameters)
+
+
+def test_description_has_the_feature_shape_and_the_head_alone(bundle: Path):
+    description = describe(bundle)
+    assert description.backbone is not None
+    assert description.backbone.feature_shape == [16]
+    assert description.input.shape == [64]
+    assert BACKBONE_FILE in description.files
+    assert {parameter.name.partition(".")[0] for parameter in description.parameters} == {"head"}
+
+
+def test_whole_model_and_bundle_on_raw_inputs_agree(folder: Path, bundle: Path):
+    inputs, labels = samples()
+    runner, weights = BundleRunner(bundle, describe(bundle)), initial_weights(bundle)
+    module = read_recipe(folder / "recipe").module.eval()
+    with torch.no_grad():
+        expected = module(torch.from_numpy(inputs))
+        losses = functional.cross_entropy(expected, torch.from_numpy(labels), reduction="none")
+    evaluated = runner.evaluate(weights, inputs, labels)
+    np.testing.assert_allclose(runner.predict(weights, inputs), expected.numpy(), rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(evaluated.losses, losses.numpy(), rtol=0, atol=TOLERANCE)
+    np.testing.assert_array_equal(evaluated.correct, expected.numpy().argmax(axis=1) == labels)
+
+
+def test_training_on_features_ends_where_torch_with_a_frozen_backbone_ends(folder: Path, bundle: Path):
+    (inputs, labels), plan = samples(), plan_batches(ROWS, 20, 8, seed=2)
+    features = Backbone(bundle / BACKBONE_FILE, 1).features(inputs)
+    engine = OnnxStepEngine(bundle / TRAIN_FILE, 1)
+    trained, _ = engine.train(initial_weights(bundle), Samples(features, labels, 0), plan, Rates(0.1))
+
+    module = read_recipe(folder / "recipe").module.train()
+    module.features.eval().requires_grad_(False)
+    optimiser = torch.optim.SGD(module.head.parameters(), lr=0.1)
+    for rows in torch.from_numpy(plan.rows):
+        optimiser.zero_grad()
+        functional.cross_entropy(module(torch.from_numpy(inputs)[rows]), torch.from_numpy(labels)[rows]).backward()
+        optimiser.step()
+    expected = torch.cat([parameter.detach().ravel() for parameter in module.head.parameters()]).numpy()
+    assert np.abs(trained - initial_weights(bundle)).max() > 1e-3
+    np.testing.assert_allclose(trained, expected, rtol=0, atol=TOLERANCE)
+
+
+def test_int8_backbone_is_smaller_plain_and_close(bundle: Path, tmp_path: Path):
+    (tmp_path / "again").mkdir()
+    for place in (tmp_path, tmp_path / "again"):
+        export_backbone_bundle(place, backbone=INT8, model=WITHOUT_DROPOUT)
+    file = tmp_path / "bundle" / BACKBONE_FILE
+    assert file.read_bytes() == (tmp_path / "again" / "bundle" / BACKBONE_FILE).read_bytes()
+    model = onnx.load(file)
+    assert {entry.domain for entry in model.opset_import} == {""}
+    assert "DequantizeLinear" in {node.op_type for node in model.graph.node}
+    assert file.stat().st_size < 0.6 * (bundle / BACKBONE_FILE).stat().st_size
+    inputs, _ = samples()
+    exact = Backbone(bundle / BACKBONE_FILE, 1).features(inputs)
+    close = Backbone(file, 1).features(inputs)
+    assert 0 < np.linalg.norm(close - exact) < 0.02 * np.linalg.norm(exact)
+    as_it_is = onnxruntime.InferenceSession(file).run(["features"], {"inputs": inputs})[0]
+    np.testing.assert_allclose(close, as_it_is, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_int8_weights_differ_by_half_a_step_at_most_and_zeros_stay(axis: int):
+    """Slices a thousand times smaller than others are as exact as those."""
+    random = np.random.default_rng(0)
+    weights = np.moveaxis(random.normal(size=(5, 6, 3)) * np.logspace(0, 3, 5).reshape(5, 1, 1), 0, axis)
+    weights = weights.astype(np.float32)
+    weights[(slice(None),) * axis + (2,)] = 0
+    scales, quantised = quantise(weights, axis)
+    assert (scales.shape, quantised.dtype) == ((5,), np.int8)
+    assert np.abs(quantised.astype(int)).max() == LARGEST
+    steps = np.moveaxis(scales.reshape(5, 1, 1), 0, axis)
+    assert (np.abs(quantised * steps - weights) <= steps / 2 * (1 + 1e-5)).all()
+    assert not quantised[(slice(None),) * axis + (2,)].any()
+
+
+def test_every_weight_of_every_kind_of_operator_becomes_int8():
+    """One scale per output: convolution, its transpose, both ways to multiply, embedding; a shared operand stays."""
+    random = np.random.default_rng(0)
+    shapes = {"conv": [16, 2, 3, 3], "transpose": [16, 9, 3, 3], "gemm": [20, 30], "turned": [30, 40], "rows": [50, 8]}
+    shapes |= {"matmul": [8, 33], "shared": [16, 16], "small": [3, 3]}
+    model = onnx.parser.parse_graph(READS_EVERYTHING)
+    tensors = {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    model.initializer.extend(onnx.numpy_helper.from_array(tensor, name) for name, tensor in tensors.items())
+    quantise_weights(model)
+    scales = {entry.name: list(entry.dims) for entry in model.initializer if entry.name.endswith(".scales")}
+    outputs = {"conv": 16, "transpose": 9, "gemm": 30, "turned": 30, "rows": 50, "matmul": 33}
+    assert scales == {f"{name}.scales": [count] for name, count in outputs.items()}
+    assert {entry.name for entry in model.initializer if entry.data_type == onnx.TensorProto.FLOAT} == {
+        *scales,
+        "shared",
+        "small",
+    }
+
+
+TWO_WAYS = WITHOUT_DROPOUT.replace("self.head(self.features(", "pixels[:, :10] + self.head(self.features(")
+TWICE = WITHOUT_DROPOUT.replace(
+    "return self.head(self.features(pixels.reshape(-1, 1, 8, 8) * 2 - 1))",
+    "images = pixels.reshape(-1, 1, 8, 8); return self.head(self.features(images) + self.features(1 - images))",
+)
+ALL_ROWS = WITHOUT_DROPOUT.replace("nn.Flatten(),", "nn.Flatten(), Centred(),").replace(
+    "class Model",
+    "class Centred(nn.Module):\n    def forward(self, rows):\n        return rows - rows.mean(0)\n\nclass Model",
+)
+BEFORE = WITHOUT_DROPOUT.replace(
+    "self.features(pixels.reshape(-1, 1, 8, 8) * 2 - 1)", "self.features(self.stem(pixels).reshape(-1, 1, 8, 8))"
+).replace("        self.features = ", "        self.stem = nn.Linear(64, 64)\n        self.features = ")
+
+
+@pytest.mark.parametrize(
+    ("model", "backbone", "message"),
+    [
+        (MODEL, 'module = "feature"', r"backbone\.module 'feature' is no submodule of the model; it has 'features'"),
+        (TWO_WAYS, NAMED, r"'features' isn't the only way from the inputs to the outputs: .* differ by \d"),
+        (TWICE, NAMED, r"'features' runs 2 times for one input; it must run once"),
+        (ALL_ROWS, NAMED, r"'features' gives a sample other features when other samples stand beside it"),
+        (BEFORE, NAMED, r"'features' comes after the parameter 'stem\.weight', which can't train then"),
+    ],
+)
+def test_model_that_is_no_composition_is_refused(tmp_path: Path, model: str, backbone: str, message: str):
+    recipe = read_recipe(write_recipe(tmp_path / "recipe", model=model, backbone=backbone))
+    with pytest.raises(ConfigurationError, match=rf"task\.toml: .*{message}"):
+        split(recipe)
+
+
+def test_what_stands_before_the_backbone_is_frozen_with_it_if_it_is_not_to_train(tmp_path: Path):
+    recipe = read_recipe(write_recipe(tmp_path / "recipe", model=BEFORE, more='trainable = ["head.*"]'))
+    inputs = torch.from_numpy(samples()[0])
+    halves = split(recipe)
+    with torch.no_grad():
+        composed = halves.head.module(halves.features(inputs))
+        torch.testing.assert_close(composed, recipe.module(inputs), rtol=0, atol=TOLERANCE)
+
+
+def test_pattern_inside_the_backbone_is_refused(tmp_path: Path):
+    with pytest.raises(
+        ConfigurationError, match=r"'features\.\*' fits no parameter outside of the backbone 'features'"
+    ):
+        read_recipe(write_recipe(tmp_path / "recipe", more='trainable = ["features.*"]'))
+
+
+def test_description_and_file_of_a_backbone_belong_together(bundle: Path):
+    files = {path.name: path.read_bytes() for path in bundle.iterdir()}
+    files[DESCRIPTION_FILE] = files[DESCRIPTION_FILE].replace(BACKBONE_FILE.encode(), b"spine.onnx")
+    with pytest.raises(ConfigurationError, match=r"`backbone` and backbone\.onnx in `files` belong together"):
+        verify_bundle(files)
+
+
+def test_evaluate_graph_takes_features(bundle: Path):
+    session = onnxruntime.InferenceSession(bundle / EVALUATE_FILE)
+    assert [entry.shape[1:] for entry in session.get_inputs() if entry.name == "inputs"] == [[16]]

@@ -1,0 +1,168 @@
+"""The shipped agent follows a coordinator by differences and can seal its updates, over a real Mosquitto."""
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import paho.mqtt.client as paho
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+
+from fleet_protocol.codec import inspect_update
+from fleet_protocol.envelope import Kind, read_envelope
+from fleet_protocol.keys import read_signing_key
+from fleet_protocol.limits import MAX_UPDATE_BYTES
+from fleet_protocol.sealed_update import read_update
+from tests.support.agent import AgentProcess, copy_digits_bundle
+from tests.support.broker import Broker
+from tests.support.coordinator import CoordinatorProcess
+from tests.support.waiting import until
+
+
+@pytest.fixture
+def coordinator(tmp_path: Path, broker: Broker) -> Iterator[CoordinatorProcess]:
+    """Makes a version of every update."""
+    copy_digits_bundle(tmp_path / "digits", buffer_size=1)
+    coordinator = CoordinatorProcess(tmp_path / "coordinator", broker, [tmp_path / "digits"])
+    coordinator.start()
+    yield coordinator
+    coordinator.kill()
+
+
+@pytest.fixture
+def start(tmp_path: Path, broker: Broker, coordinator: CoordinatorProcess) -> Iterator[Callable[..., AgentProcess]]:
+    agents: list[AgentProcess] = []
+
+    def start_one(name: str, **options: object) -> AgentProcess:
+        agent = AgentProcess(tmp_path / name, name, broker, coordinator.public_key, **options)
+        agents.append(agent)
+        agent.start()
+        return agent
+
+    yield start_one
+    for agent in agents:
+        agent.kill()
+
+
+class Wiretap:
+    """Everything that goes over the broker, in order of arrival."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.heard: list[tuple[str, bytes]] = []
+        subscribed = threading.Event()
+        self._client = paho.Client(CallbackAPIVersion.VERSION2, "wiretap")
+        self._client.on_connect = lambda client, *_: client.subscribe("#", qos=1)
+        self._client.on_subscribe = lambda *_: subscribed.set()
+        self._client.on_message = lambda _client, _, message: self.heard.append((message.topic, message.payload))
+        self._client.connect(broker.host, broker.port)
+        self._client.loop_start()
+        until(subscribed.is_set, "the wiretap listens")
+
+    def under(self, part: str) -> list[str]:
+        """Topics that hold `part`."""
+        return [topic for topic, _ in self.heard if part in topic]
+
+    def close(self) -> None:
+        """Hang up."""
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+@pytest.fixture
+def wiretap(broker: Broker) -> Iterator[Wiretap]:
+    wiretap = Wiretap(broker)
+    yield wiretap
+    wiretap.close()
+
+
+def train(agent: AgentProcess, rounds: int) -> None:
+    """So many rounds, each from the version that the one before made."""
+    for _ in range(rounds):
+        done = agent.status()["accepted_updates"]
+        agent.feed(4)
+        until(lambda done=done: agent.status()["accepted_updates"] > done, f"an update of {agent.name} is accepted")
+        until(lambda: agent.status()["versions"]["digits"] > 0, "its version is announced")
+
+
+def base_versions(coordinator: CoordinatorProcess, device: str) -> list[int]:
+    with coordinator.journal() as journal:
+        return [row.base_version for row in journal.updates("digits") if row.device == device]
+
+
+def whole_weights(coordinator: CoordinatorProcess) -> set[str]:
+    """Topics' middle parts under which a version after the first would travel whole."""
+    with coordinator.journal() as journal:
+        return {f"/blob/{version.weights_hash}/" for version in journal.versions("digits", after=0)}
+
+
+def fetched_whole(wiretap: Wiretap, coordinator: CoordinatorProcess) -> int:
+    return sum(len(wiretap.under(part)) for part in whole_weights(coordinator))
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_agent_that_was_away_catches_up_by_one_difference(coordinator, start, wiretap, protocol) -> None:
+    away, busy = start("away", protocol=protocol), start("busy", protocol=protocol)
+    train(away, 1)
+    assert away.stop() == 0
+    train(busy, 12)
+    away.start()
+    until(lambda: away.status()["versions"].get("digits", 0) >= 13, "the manifest came")
+    train(away, 1)
+    assert base_versions(coordinator, "away")[-1] >= 13
+    assert fetched_whole(wiretap, coordinator) == 0
+    caught_up = wiretap.under(f"/weights/digits/{base_versions(coordinator, 'away')[-1]}/0/")
+    assert len(caught_up) == 1
+
+
+def test_agent_that_lost_everything_gets_the_version_packed_from_nothing(coordinator, start, wiretap) -> None:
+    agent = start("kitchen")
+    train(agent, 3)
+    agent.stop()
+    agent.wipe()
+    agent.start()
+    until(lambda: agent.status()["versions"].get("digits", 0) >= 3, "the manifest came")
+    train(agent, 1)
+    assert wiretap.under("/whole/")
+    assert fetched_whole(wiretap, coordinator) == 0
+
+
+def test_damaged_base_is_reported_and_the_whole_weights_are_fetched(coordinator, start, wiretap) -> None:
+    agent = start("kitchen")
+    train(agent, 2)
+    agent.stop()
+    held = max((agent.folder / "state" / "blobs").iterdir(), key=lambda file: file.stat().st_mtime_ns)
+    content = bytearray(held.read_bytes())
+    content[-1] ^= 0x40  # an exponent: less than half a step would be rounded away
+    held.write_bytes(content)
+    agent.start()
+    until(lambda: agent.status()["versions"].get("digits", 0) == 2, "the manifest is known")
+    train(agent, 2)
+    assert agent.log().count("event=difference_refused") == 1
+    assert fetched_whole(wiretap, coordinator) == 1
+    assert base_versions(coordinator, "kitchen") == [0, 1, 2, 3]
+
+
+def test_nothing_of_a_sealed_update_is_readable_on_the_wire_and_the_flock_learns(
+    tmp_path, coordinator, start, wiretap
+) -> None:
+    agent = start("kitchen", seal=True)
+    train(agent, 3)
+    sealed = [
+        data
+        for topic, data in wiretap.heard
+        if topic.endswith("/up") and read_envelope(data, MAX_UPDATE_BYTES).header.kind is Kind.SEALED_UPDATE
+    ]
+    assert len(sealed) == 3
+    kinds = {
+        read_envelope(data, MAX_UPDATE_BYTES).header.kind for topic, data in wiretap.heard if topic.endswith("/up")
+    }
+    assert Kind.UPDATE not in kinds
+    key_file = tmp_path / "coordinator" / "coordinator.key"
+    key = read_signing_key(key_file.read_text(), 0o600, "coordinator.key")
+    description = copy_digits_bundle(tmp_path / "again", buffer_size=1).description
+    for data in sealed:
+        update = read_update(read_envelope(data, MAX_UPDATE_BYTES), key)
+        inspect_update(update.packed, description.shapes)
+        assert all(update.packed[at : at + 8] not in data for at in range(0, len(update.packed) - 8))
+    with coordinator.journal() as journal:
+        assert journal.newest_version("digits").number == 3

@@ -86,7 +86,7 @@ def test_replay_and_restarts_agree_where_a_version_needs_what_devices_sent_befor
     plan = AggregationPlan(buffer_size=3, strategy=strategy, server_momentum=0.6)
     bundle = write_bundle(tmp_path / strategy, aggregation=plan, update=UpdatePlan(0.5, feedback=FEEDBACK_OF[strategy]))
     bench, devices = (
-        Bench(tmp_path / "coordinator.db", bundle),
+        Bench(database, bundle),
         [SealingDevice(name) for name in ("attic-pi", "kitchen-pi")],
     )
     for device in devices:

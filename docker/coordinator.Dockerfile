@@ -11,6 +11,7 @@ COPY edge_agent edge_agent
 COPY broker_coordinator broker_coordinator
 COPY workbench workbench
 COPY models models
+COPY firmware_profiles firmware_profiles
 # Every dependency has a wheel, so there is no compiler to leave behind; pip goes as well.
 RUN python3 -m venv /opt/edgeflock \
  && /opt/edgeflock/bin/pip install --no-cache-dir --only-binary :all: '.[coordinator]' \

@@ -94,6 +94,52 @@ def demo(
 
 
 @app.command()
+def simulate(
+    *,
+    devices: Annotated[int, typer.Option(min=1, max=100_000, help="How many devices.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Fixes everything that is drawn.")] = 0,
+    hours: Annotated[float, typer.Option(min=0.01, help="Virtual hours.")] = 24.0,
+    profile: Annotated[list[str] | None, typer.Option(help="Kind of device; several for a mixed fleet.")] = None,
+    trace: Annotated[Path | None, typer.Option(help="CSV file with a line per device, instead.")] = None,
+    task: Annotated[str, typer.Option(help="Name of a shipped recipe, or folder of a bundle.")] = "digits",
+    data: Annotated[
+        str | None, typer.Option(help="Train for real: digits, or an .npz file. Without: a synthetic task.")
+    ] = None,
+    concurrent: Annotated[
+        int | None, typer.Option(min=1, help="So many devices train at any time, instead of when samples arrive.")
+    ] = None,
+    buffer_size: Annotated[int | None, typer.Option(min=1, help="Updates per version, instead of the task's.")] = None,
+    keep_fraction: Annotated[float | None, typer.Option(help="Share of entries sent, instead of the task's.")] = None,
+    target: Annotated[float | None, typer.Option(help="Tell when this score is reached.")] = None,
+    difference_bits: Annotated[
+        int | None, typer.Option(min=1, max=23, help="Round published weights to 2^-BITS; differences travel.")
+    ] = None,
+    score_every: Annotated[int, typer.Option(min=1, help="Updates between two points of the history.")] = 100,
+    memory_mib: Annotated[int, typer.Option(min=1, help="For the devices' residuals.")] = 1024,
+    out: Annotated[Path | None, typer.Option(help="Folder for summary.json and history.jsonl.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Run a fleet in virtual time: the code that ships, without network, disk and waiting."""
+    from workbench.simulation.show import Request, simulate  # noqa: PLC0415 - numpy and onnxruntime take a second
+    from workbench.simulation.simulation import Options  # noqa: PLC0415
+
+    if keep_fraction is not None and not 0 < keep_fraction <= 1:
+        raise ConfigurationError(f"--keep-fraction {keep_fraction}: must be above 0 and at most 1")
+    simulate(
+        Request(devices, profile or ["pi-4"], trace, task, data, buffer_size, keep_fraction, out=out, as_json=as_json),
+        Options(
+            seed=seed,
+            seconds=3600 * hours,
+            target=target,
+            score_every=score_every,
+            concurrent=concurrent,
+            difference_bits=difference_bits,
+            memory_mib=memory_mib,
+        ),
+    )
+
+
+@app.command()
 def decode(
     file: Annotated[str, typer.Argument(help="A captured message, as it is or in hex; - for standard input.")],
     *,

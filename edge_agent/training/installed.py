@@ -1,6 +1,7 @@
 """Whether the package that a training engine runs on is installed, without importing it."""
 
-from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
 
 from edge_agent.training.job import EngineName
 from fleet_protocol.errors import ConfigurationError
@@ -33,7 +34,9 @@ def _wanted(engine: EngineName) -> str:
 
 
 def _installed(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
+    """Its version; empty if it is not there. `importlib.metadata` knows too, and takes a tenth of a round to import."""
+    spec, prefix = find_spec("onnxruntime"), package.replace("-", "_") + "-"
+    if spec is None or spec.origin is None:
         return ""
+    found = sorted(path.name for path in Path(spec.origin).parents[1].glob(f"{prefix}[0-9]*.dist-info"))
+    return found[0].removeprefix(prefix).removesuffix(".dist-info") if found else ""

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from edge_agent.sample_store import rows_to_train_on
+from edge_agent.training.compression import pack, remember
 from edge_agent.training.divergence import divergence
 from edge_agent.training.engine import EngineError, Rates, Samples, plan_batches
 from edge_agent.training.engines import make_engine
 from edge_agent.training.features import FeaturesError, compute_features
-from edge_agent.training.feedback import ErrorFeedback, recall
 from edge_agent.training.job import (
     Message,
     Progress,
@@ -34,13 +34,11 @@ from edge_agent.training.job import (
 from edge_agent.training.rebuild import RebuildError, rebuild
 from edge_agent.training.sample_checks import UnfitSamplesError, check_samples
 from fleet_protocol.bundle import BACKBONE_FILE, TaskDescription
-from fleet_protocol.codec import decode_update, encode_update, read_weights
+from fleet_protocol.codec import read_weights
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ConfigurationError, ProtocolError
 from fleet_protocol.limits import MIB
 
-ENCODING_STREAM = 1
-"""Keeps the random numbers of the encoder apart from those that pick the batches."""
 PR_SET_PDEATHSIG = 1
 """From linux/prctl.h."""
 
@@ -84,19 +82,13 @@ def run_round(job: TrainingJob, tell: Tell) -> TrainingResult:
     if diverged := divergence(losses, trained, samples, plan, task.training.learning_rate):
         raise DivergedError(str(diverged))
     tell(Progress("compressing", steps, steps, float(losses.mean())))
-    memory = remember(job)
+    memory = remember(task, job.residual, job.returned)
     total = memory.offer(trained - weights)
     if not np.isfinite(total).all():
         raise DivergedError("the update and what earlier ones left behind add up to more than float32 holds")
-    encoded = encode_update(
-        total,
-        task.shapes,
-        task.update,
-        np.random.default_rng((job.seed, ENCODING_STREAM)),
-    )
-    memory.take(encoded.sent)
+    packed = pack(total, memory, task, job.seed)
     return TrainingResult(
-        packed=encoded.packed,
+        packed=packed,
         residual=memory.state(),
         samples=len(samples.labels),
         steps=steps,
@@ -127,15 +119,6 @@ def read_samples(path: Path, task: TaskDescription) -> Samples:
         samples = Samples(inputs, labels, rows[-1][0])
     check_samples(samples, [row[0] for row in rows], task)
     return samples
-
-
-def remember(job: TrainingJob) -> ErrorFeedback:
-    """The memory of earlier rounds, with rejected updates given back to it."""
-    task = job.description
-    memory = recall(task.update, job.residual, task.parameter_count)
-    for packed in job.returned:
-        memory.give_back(decode_update(packed, task.shapes))
-    return memory
 
 
 def confine(job: TrainingJob) -> None:

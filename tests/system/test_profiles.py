@@ -3,13 +3,13 @@
 import re
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from broker_coordinator.configuration import load_configuration as load_coordinator
-from edge_agent.configuration import AgentConfiguration, GuardSettings, StoreSettings, WorkerSettings
+from edge_agent.configuration import AgentConfiguration
 from edge_agent.configuration import load_configuration as load_agent
 from fleet_protocol.configuration import parse_document
+from workbench.simulation.conditions import Profile
 
 REPOSITORY = Path(__file__).parents[2]
 PROFILES = sorted((REPOSITORY / "firmware_profiles").glob("*.toml"))
@@ -21,23 +21,6 @@ MISSING_TO_LINUX_MIB = 96
 """What firmware and video memory take of a Pi's memory."""
 
 each_profile = pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.stem)
-
-
-class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a board has."""
-
-    cores: int
-    memory_mib: int
-    cpu: str
-
-
-class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A profile: the board's facts and three tables of agent.toml."""
-
-    device: Device
-    guards: GuardSettings
-    worker: WorkerSettings
-    store: StoreSettings
 
 
 def read_profile(path: Path) -> Profile:

@@ -8,9 +8,8 @@ import pytest
 
 from broker_coordinator.aggregation import BufferedUpdate
 from broker_coordinator.strategies import remember as remember_updates
+from edge_agent.training.compression import remember
 from edge_agent.training.feedback import FEEDBACKS, recall
-from edge_agent.training.job import TrainingJob
-from edge_agent.training.worker import remember
 from fleet_protocol.bundle import AggregationPlan, TaskDescription, UpdatePlan, parse_description
 from fleet_protocol.codec import Quantisation, SparseUpdate, decode_update, encode_update
 
@@ -26,12 +25,8 @@ def task(**plan) -> TaskDescription:
     return msgspec.structs.replace(DIGITS, update=plan)
 
 
-def job(description: TaskDescription, state: bytes, returned: list[bytes]) -> TrainingJob:
-    return TrainingJob(description, "onnx-step", {}, "", "", state, returned, 0, 1, 0, 512)
-
-
 def what_is_left(description: TaskDescription, state: bytes, returned: list[bytes]) -> np.ndarray:
-    memory = remember(job(description, state, returned))
+    memory = remember(description, state, returned)
     memory.offer(np.zeros(DIGITS.parameter_count, np.float32))
     return np.frombuffer(memory.state(), np.float32)[: DIGITS.parameter_count].astype(np.float64)
 
@@ -45,7 +40,7 @@ def test_applied_updates_and_residual_add_up_to_what_was_learned(quantisation, s
     state, returned = b"", []
     for _ in range(ROUNDS):
         delta = (generator.standard_normal(count) * generator.lognormal(-4.0, 2.0)).astype(np.float32)
-        memory = remember(job(description, state, returned))
+        memory = remember(description, state, returned)
         encoded = encode_update(memory.offer(delta), description.shapes, description.update, generator)
         memory.take(encoded.sent)
         if generator.random() < DIED:
@@ -68,7 +63,7 @@ def test_with_momentum_they_add_up_to_the_velocities():
     state, returned = b"", []
     for _ in range(ROUNDS):
         delta = generator.standard_normal(count).astype(np.float32)
-        memory = remember(job(description, state, returned))
+        memory = remember(description, state, returned)
         encoded = encode_update(memory.offer(delta), description.shapes, description.update, generator)
         memory.take(encoded.sent)
         if generator.random() < DIED:
@@ -96,7 +91,7 @@ def test_with_ef21_both_sides_hold_the_same_estimate_bit_for_bit(quantisation):
     state, returned, remembered, in_flight = b"", [], {}, []
     for _ in range(300):
         delta = (generator.standard_normal(count) * generator.lognormal(-4.0, 2.0)).astype(np.float32)
-        memory = remember(job(description, state, returned))
+        memory = remember(description, state, returned)
         encoded = encode_update(memory.offer(delta), description.shapes, description.update, generator)
         memory.take(encoded.sent)
         if generator.random() < DIED:
@@ -110,7 +105,7 @@ def test_with_ef21_both_sides_hold_the_same_estimate_bit_for_bit(quantisation):
             else:
                 update = BufferedUpdate("pi", decode_update(packed, description.shapes), 8, 0, life)
                 remembered = remember_updates(remembered, [update], count, plan)
-    settled = remember(job(description, state, returned + in_flight)).state()
+    settled = remember(description, state, returned + in_flight).state()
     assert remembered["pi"].estimate.tobytes() == settled[8:]
 
 

@@ -9,16 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
-from fleet_protocol.errors import ConfigurationError
+from workbench.partition import dirichlet_parts
 
 HELD_OUT_FRACTION = 0.2
 LARGEST_PIXEL = 16.0
 CLASSES = 10
-DIRICHLET_CONCENTRATION = 0.3
-"""How unequal the devices' classes are; 0.3 is the usual hard setting of the literature (Hsu et al. 2019)."""
 FEWEST_SAMPLES = 24
 """Splits that leave a device with fewer are drawn again."""
-SPLIT_ATTEMPTS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,35 +39,21 @@ class FleetData:
     held_out: Labelled
 
 
+def read_digits() -> Labelled:
+    """All 1,797 of them, in the order of their source."""
+    source = load_digits()
+    return Labelled((source.data / LARGEST_PIXEL).astype(np.float32), source.target.astype(np.int64))
+
+
 def split_digits(devices: int, generator: np.random.Generator) -> FleetData:
     """Shuffle, hold out a fifth, split the rest by a Dirichlet distribution over the devices for each class.
 
     Raises:
         ConfigurationError: so many devices that no split gives each enough samples.
     """
-    source = load_digits()
-    digits = Labelled((source.data / LARGEST_PIXEL).astype(np.float32), source.target.astype(np.int64))
+    digits = read_digits()
     order = generator.permutation(len(digits.labels))
     held_out_count = round(HELD_OUT_FRACTION * len(order))
     pooled = digits.take(order[held_out_count:])
-    for _ in range(SPLIT_ATTEMPTS):
-        parts = _dirichlet_split(pooled.labels, devices, generator)
-        if min(map(len, parts)) >= FEWEST_SAMPLES:
-            return FleetData([pooled.take(part) for part in parts], pooled, digits.take(order[:held_out_count]))
-    raise ConfigurationError(
-        f"--agents {devices}: too many; {len(pooled.labels)} digits can't be split so that each agent"
-        f" gets {FEWEST_SAMPLES}"
-    )
-
-
-def _dirichlet_split(
-    labels: NDArray[np.int64], devices: int, generator: np.random.Generator
-) -> list[NDArray[np.int64]]:
-    parts: list[list[NDArray[np.int64]]] = [[] for _ in range(devices)]
-    for label in range(CLASSES):
-        rows = np.flatnonzero(labels == label)
-        shares = generator.dirichlet(np.full(devices, DIRICHLET_CONCENTRATION))
-        cuts = np.round(np.cumsum(shares)[:-1] * rows.size).astype(int)
-        for device, chunk in enumerate(np.split(rows, cuts)):
-            parts[device].append(chunk)
-    return [generator.permutation(np.concatenate(part)) for part in parts]
+    parts = dirichlet_parts(pooled.labels, devices, generator, fewest=FEWEST_SAMPLES, option="--agents")
+    return FleetData([pooled.take(part) for part in parts], pooled, digits.take(order[:held_out_count]))

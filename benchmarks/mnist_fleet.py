@@ -1,0 +1,163 @@
+"""The fleet that strategies are compared on: 100 clients with unequal shares of MNIST, in virtual time.
+
+The simulation runs the shipped cores (`workbench.simulation`). Speeds are lognormal(1.2), labels Dirichlet(0.3), ten
+devices train at any time; links are fast, so virtual time is training time, one unit being the median device's round.
+"""
+
+import math
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from benchmarks.mnist import read_mnist
+from broker_coordinator.bundle_store import Bundle, load_bundle
+from edge_agent.configuration import GuardSettings
+from fleet_protocol import topics
+from fleet_protocol.bundle import AggregationPlan, UpdatePlan
+from fleet_protocol.envelope import Kind, seal
+from fleet_protocol.keys import SigningKey
+from fleet_protocol.messages import Update, encode_payload
+from workbench.export.bundle_writer import export_bundle
+from workbench.simulation.conditions import Conditions, FleetMember
+from workbench.simulation.ledger import Point
+from workbench.simulation.samples import LabelledSamples, share_out
+from workbench.simulation.simulation import Options, Result, Simulation
+from workbench.simulation.workload import trained_workload
+
+RECIPE = Path(__file__).parent / "mnist_mlp"
+CLIENTS, TRAINING_AT_A_TIME = 100, 10
+SPEED_SPREAD = 1.2
+TARGET_ACCURACY = 0.93
+SCORE_EVERY = 10
+SMOOTHED_POINTS = 5
+FAST = 1e9
+"""kbit/s and Mflop/s of what shall take no time."""
+TUNING_SEED = 100
+
+
+class Rates(msgspec.Struct, frozen=True):
+    """One point of the grid that every contender is tuned on."""
+
+    client_learning_rate: float
+    server_learning_rate: float
+    server_momentum: float
+
+
+class Grid(msgspec.Struct, frozen=True):
+    """All combinations are tried."""
+
+    client_learning_rate: Sequence[float]
+    server_learning_rate: Sequence[float]
+    server_momentum: Sequence[float]
+
+    def __iter__(self) -> Iterator[Rates]:
+        for values in product(self.client_learning_rate, self.server_learning_rate, self.server_momentum):
+            yield Rates(*values)
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A way to learn together: how updates are packed and aggregated, and how versions travel down."""
+
+    update: UpdatePlan
+    aggregation: AggregationPlan
+    synchronous: bool = False
+    difference_bits: int | None = None
+
+
+DENSE = UpdatePlan(1.0, quantisation="float32", selection="dense")
+
+
+class Arena:
+    """Runs contenders on fleets drawn from seeds; `folder` holds the bundle that all of them train."""
+
+    def __init__(self, folder: Path, data: Path) -> None:
+        digits = read_mnist(data)
+        self._samples = LabelledSamples(digits.images.reshape(len(digits.labels), -1), digits.labels)
+        self._folder, self._bundle = folder, load_bundle(folder)
+
+    @property
+    def plain_update_bytes(self) -> int:
+        """A signed update of this network as plain float32."""
+        payload = encode_payload(Update(100, 40, 0.123, bytes(4 * self._bundle.description.parameter_count)))
+        topic = topics.up("simulated", "0", "d00000")
+        return len(seal(SigningKey(bytes(32)), topic, Kind.UPDATE, payload, sequence=9, task="mnist-mlp"))
+
+    def run(self, contender: Contender, rates: Rates, seed: int, updates: int, *, stop_at_target: bool) -> Result:
+        """One simulation, of at most `updates` updates."""
+        options = Options(
+            seed=seed,
+            seconds=math.inf,
+            updates=updates,
+            target=TARGET_ACCURACY,
+            stop_at_target=stop_at_target,
+            score_every=SCORE_EVERY,
+            concurrent=TRAINING_AT_A_TIME,
+            synchronous=contender.synchronous,
+            difference_bits=contender.difference_bits,
+        )
+        workload = trained_workload(self._folder, *share_out(self._samples, CLIENTS, seed))
+        return Simulation(_fleet(seed), _changed(self._bundle, contender, rates), workload, options).run()
+
+    def tune(self, contender: Contender, grid: Grid, updates: int) -> Rates:
+        """The rates that reach the target with the fewest updates; if none does, those that come closest to it.
+
+        Whole weights travel meanwhile: packing differences takes longer than training, and rounding changes little.
+        """
+        contender = replace(contender, difference_bits=None)
+
+        def distance(rates: Rates) -> tuple[float, float]:
+            result = self.run(contender, rates, TUNING_SEED, updates, stop_at_target=True)
+            reached = result.summary.reached
+            return (reached.updates if reached else math.inf, -smoothed(result.history, updates))
+
+        return min(grid, key=distance)
+
+
+@contextmanager
+def prepared_arena(data: Path) -> Iterator[Arena]:
+    """The arena with the recipe's bundle, exported into a temporary folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        export_bundle(RECIPE, Path(folder))
+        yield Arena(Path(folder), data)
+
+
+def smoothed(history: Sequence[Point], updates: int) -> float:
+    """The mean of the last scores up to `updates`: single versions swing."""
+    return float(np.mean([point.score for point in history if point.updates <= updates][-SMOOTHED_POINTS:]))
+
+
+def _changed(bundle: Bundle, contender: Contender, rates: Rates) -> Bundle:
+    task = bundle.description
+    aggregation = msgspec.structs.replace(
+        contender.aggregation,
+        server_learning_rate=rates.server_learning_rate,
+        server_momentum=rates.server_momentum,
+    )
+    training = msgspec.structs.replace(task.training, learning_rate=rates.client_learning_rate)
+    changed = msgspec.structs.replace(task, update=contender.update, aggregation=aggregation, training=training)
+    return Bundle(changed, bundle.files)
+
+
+def _fleet(seed: int) -> list[FleetMember]:
+    durations = np.random.default_rng((seed, 3)).lognormal(0.0, SPEED_SPREAD, CLIENTS)
+    return [
+        FleetMember(
+            Conditions(
+                training_mflops=FAST,
+                start_seconds=duration,
+                uplink_kbit_s=FAST,
+                downlink_kbit_s=FAST,
+                latency_ms=0.0,
+                samples_per_hour=1.0,
+            ),
+            GuardSettings(),
+        )
+        for duration in durations.tolist()
+    ]

@@ -1,0 +1,32 @@
+"""A round's end: what was learned joins what earlier updates left behind, and what fits is packed. Pure."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from edge_agent.training.feedback import ErrorFeedback, recall
+from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.codec import decode_update, encode_update
+from fleet_protocol.codec.sparse import FloatVector
+
+ENCODING_STREAM = 1
+"""Keeps the random numbers of the encoder apart from those that pick the batches."""
+
+
+def remember(task: TaskDescription, residual: bytes, returned: Iterable[bytes]) -> ErrorFeedback:
+    """The memory of earlier rounds, with rejected updates, packed as they were sent, given back to it."""
+    memory = recall(task.update, residual, task.parameter_count)
+    for packed in returned:
+        memory.give_back(decode_update(packed, task.shapes))
+    return memory
+
+
+def pack(total: FloatVector, memory: ErrorFeedback, task: TaskDescription, seed: int) -> bytes:
+    """The update that travels of `total`, which `memory` has offered and of which it keeps the rest. `seed`: the job's.
+
+    Raises:
+        ProtocolError: as `encode_update`.
+    """
+    encoded = encode_update(total, task.shapes, task.update, np.random.default_rng((seed, ENCODING_STREAM)))
+    memory.take(encoded.sent)
+    return encoded.packed

@@ -1,0 +1,168 @@
+"""A fleet in virtual time: what happens when, what it costs, and that nothing is lost or counted twice."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from broker_coordinator.bundle_store import Bundle, load_bundle
+from edge_agent.configuration import GuardSettings
+from fleet_protocol.codec import read_weights
+from fleet_protocol.errors import ConfigurationError
+from workbench.simulation.conditions import Conditions, FleetMember
+from workbench.simulation.downlink import GridDifferences, WholeWeights
+from workbench.simulation.event_queue import EventQueue
+from workbench.simulation.fleet_files import draw_fleet, read_profile, read_trace
+from workbench.simulation.residuals import Residuals
+from workbench.simulation.simulation import Options, Simulation
+from workbench.simulation.workload import Workload, synthetic_workload
+
+BUNDLE = load_bundle(Path(__file__).parents[2] / "models" / "digits" / "bundle")
+HOUR = 3600.0
+STEADY = Conditions(
+    training_mflops=1000.0,
+    start_seconds=5.0,
+    uplink_kbit_s=1000.0,
+    downlink_kbit_s=1000.0,
+    latency_ms=20.0,
+    samples_per_hour=240.0,
+)
+
+
+def fleet(devices: int, **changes: float) -> list[FleetMember]:
+    """Devices of one kind."""
+    return [FleetMember(msgspec.structs.replace(STEADY, **changes), GuardSettings())] * devices
+
+
+def bundle(*, keep_fraction: float = 0.02, **aggregation: object) -> Bundle:
+    """The digits task with other plans."""
+    task = BUNDLE.description
+    plan = {"strategy": "fedbuff", "buffer_size": 4, "max_staleness": 1000, "averaged_versions": 1} | aggregation
+    return Bundle(
+        msgspec.structs.replace(
+            task,
+            update=msgspec.structs.replace(task.update, keep_fraction=keep_fraction),
+            aggregation=msgspec.structs.replace(task.aggregation, **plan),
+        ),
+        BUNDLE.files,
+    )
+
+
+def workload() -> Workload:
+    """The synthetic one."""
+    return synthetic_workload(read_weights(BUNDLE.weights, BUNDLE.description.parameters), seed=1)
+
+
+def simulation(members: list[FleetMember], options: Options, **plans) -> Simulation:
+    return Simulation(members, bundle(**plans), workload(), options)
+
+
+def test_events_run_in_the_order_of_their_times_and_then_of_their_planning():
+    queue, seen = EventQueue(), []
+    for name, seconds in (("late", 2.0), ("first", 1.0), ("second", 1.0), ("never", 9.0)):
+        queue.after(seconds, lambda name=name: seen.append((name, queue.now)))
+    queue.run(until=3.0)
+    assert (seen, queue.now) == ([("first", 1.0), ("second", 1.0), ("late", 2.0)], 3.0)
+
+
+def test_a_device_is_on_in_its_hours_across_midnight():
+    night = msgspec.structs.replace(STEADY, opens_at_hour=22.0, open_hours=4.0)
+    assert [night.seconds_until_open(hour * HOUR) for hour in (23.0, 25.0, 2.0)] == [0.0, 0.0, 20 * HOUR]
+    assert night.seconds_until_closed(23 * HOUR) == 3 * HOUR
+
+
+def test_a_fleet_learns_the_synthetic_task():
+    result = simulation(fleet(20), Options(seed=3, seconds=24 * HOUR, target=0.5)).run()
+    assert result.summary.reached is not None
+    assert result.summary.reached.score >= 0.5 > result.history[0].score == 0.0
+    assert [point.virtual_seconds for point in result.history] == sorted(p.virtual_seconds for p in result.history)
+    assert result.summary.refused == {}
+
+
+def test_crashes_and_closing_hours_lose_rounds_but_no_update():
+    members = fleet(30, crashes_per_day=200.0, restart_seconds=90.0, open_hours=6.0, start_seconds=120.0)
+    run = simulation(members, Options(seed=5, seconds=24 * HOUR))
+    summary = run.run().summary
+    assert summary.crashes > 100
+    assert summary.rounds_lost > 20
+    made = sum(agent.updates_made for agent in run.agents)
+    waiting = sum(agent.updates_waiting for agent in run.agents)
+    assert summary.refused == {}
+    assert 0 <= summary.updates - (made - waiting) <= waiting
+    assert summary.updates <= made
+
+
+def test_updates_that_come_too_late_are_refused_and_their_residual_kept():
+    members = fleet(6) + fleet(2, training_mflops=0.2)
+    summary = simulation(members, Options(seed=2, seconds=24 * HOUR), max_staleness=3, buffer_size=1).run().summary
+    assert summary.refused.keys() == {"too_stale"}
+    assert max(summary.staleness) == 3
+
+
+def test_a_fixed_number_of_devices_train_at_any_time():
+    conditions = {"start_seconds": 60.0, "training_mflops": 1e9, "uplink_kbit_s": 1e9, "downlink_kbit_s": 1e9}
+    options = Options(seed=1, seconds=HOUR, concurrent=5)
+    summary = simulation(fleet(40, **conditions, latency_ms=0.0), options).run().summary
+    assert 5 * 58 <= summary.updates <= 5 * 60
+    assert summary.bytes_down["manifest"] < summary.updates * 6 * 300
+
+
+def test_a_synchronous_round_waits_for_its_slowest_device():
+    members = fleet(9, start_seconds=10.0, latency_ms=0.0) + fleet(1, start_seconds=500.0, latency_ms=0.0)
+    options = Options(seed=1, seconds=10 * 520.0, concurrent=10, synchronous=True)
+    summary = simulation(members, options, buffer_size=10).run().summary
+    assert (summary.versions, summary.updates) == (10, 10 * 10 + 9)  # the eleventh round lacks its slowest
+    assert set(summary.staleness) == {0}
+
+
+def test_the_same_seed_gives_the_same_history_and_another_one_another():
+    members = draw_fleet([read_profile("pi-4"), read_profile("pi-zero-2w")], 12, seed=4)
+
+    def history(seed: int) -> list:
+        return simulation(members, Options(seed=seed, seconds=6 * HOUR)).run().history
+
+    assert history(4) == history(4)
+    assert history(4) != history(5)
+
+
+def test_profiles_differ_by_kind_and_devices_by_number():
+    members = draw_fleet([read_profile("pi-5"), read_profile("pi-zero-2w")], 40, seed=0)
+    speeds = [member.conditions.training_mflops for member in members]
+    assert len(set(speeds)) == len(speeds)
+    assert min(speeds[::2]) > max(speeds[1::2])
+
+
+def test_a_trace_gives_a_device_per_line(tmp_path):
+    header = ",".join(Conditions.__struct_fields__)
+    trace = tmp_path / "trace.csv"
+    trace.write_text(f"{header}\n1000,5,1000,2000,20,60,8,12,0.5,60\n500,9,100,200,80,6,0,24,0,60\n")
+    first, second = (member.conditions for member in read_trace(trace))
+    assert (first.opens_at_hour, first.open_hours, second.uplink_kbit_s) == (8.0, 12.0, 100.0)
+    trace.write_text(f"{header}\n1000,5,fast,2000,20,60,8,12,0.5,60\n")
+    with pytest.raises(ConfigurationError, match=r"line 2.*uplink_kbit_s"):
+        read_trace(trace)
+
+
+def test_residuals_are_rounded_where_they_would_not_fit_and_refused_beyond():
+    state = np.array([1.0, 1 / 3], np.float32)
+    whole, rounded = Residuals(1000, 1048, 1), Residuals(2000, 1048, 1)
+    for residuals in (whole, rounded):
+        residuals.put(7, state.tobytes())
+    assert np.array_equal(np.frombuffer(whole.get(7), np.float32), state)
+    assert np.array_equal(np.frombuffer(rounded.get(7), np.float32), state.astype(np.float16))
+    with pytest.raises(ConfigurationError, match="--memory-mib"):
+        Residuals(20_000, 1048, 1)
+
+
+def test_published_differences_are_near_the_weights_and_smaller_than_the_file():
+    weights = read_weights(BUNDLE.weights, BUNDLE.description.parameters)
+    moved = weights.copy()
+    moved[::50] += np.float32(0.013)
+    packed = GridDifferences(BUNDLE.description, len(BUNDLE.weights), bits=10)
+    base, target = packed.published(weights), packed.published(moved)
+    assert np.abs(target - moved).max() <= 2.0**-11
+    assert packed.size(base, base) == 0
+    assert 0 < packed.size(base, target) < len(BUNDLE.weights) / 40
+    whole = WholeWeights(len(BUNDLE.weights))
+    assert (whole.size(weights, moved), whole.size(weights, weights)) == (len(BUNDLE.weights), 0)

@@ -1,0 +1,115 @@
+"""What a device can do and bear: drawn from a profile, or read from a trace."""
+
+import math
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+
+from edge_agent.configuration import GuardSettings, PositiveInt, StoreSettings, WorkerSettings
+from fleet_protocol.bundle import PositiveFloat
+
+DAY_SECONDS, HOUR_SECONDS = 86_400.0, 3_600.0
+LINK_SPREAD = 0.5
+"""Sigma of the lognormal distribution by which links of one kind of device differ."""
+
+Hours = PositiveFloat
+
+
+class Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One device. It is on from `opens_at_hour` for `open_hours` of each virtual day, except after a crash.
+
+    `training_mflops`: sustained million floating-point operations a second. A crash ends a running round, and the
+    device is back after `restart_seconds`. A kbit is 1,000 bits.
+    """
+
+    training_mflops: PositiveFloat
+    start_seconds: float
+    uplink_kbit_s: PositiveFloat
+    downlink_kbit_s: PositiveFloat
+    latency_ms: float
+    samples_per_hour: PositiveFloat
+    opens_at_hour: float = 0.0
+    open_hours: float = 24.0
+    crashes_per_day: float = 0.0
+    restart_seconds: float = 60.0
+
+    def seconds_until_open(self, now: float) -> float:
+        """How long until the device is on; 0 while it is."""
+        since_opening = (now - self.opens_at_hour * HOUR_SECONDS) % DAY_SECONDS
+        return 0.0 if since_opening < self.open_hours * HOUR_SECONDS else DAY_SECONDS - since_opening
+
+    def seconds_until_closed(self, now: float) -> float:
+        """How long a device that is on stays on; infinite where it never goes off."""
+        if self.open_hours >= DAY_SECONDS / HOUR_SECONDS:
+            return math.inf
+        return self.open_hours * HOUR_SECONDS - (now - self.opens_at_hour * HOUR_SECONDS) % DAY_SECONDS
+
+    def upload_seconds(self, size: int) -> float:
+        """From the device to the coordinator, for `size` bytes."""
+        return self.latency_ms / 1_000 + size * 8 / (1_000 * self.uplink_kbit_s)
+
+    def download_seconds(self, size: int) -> float:
+        """From the coordinator to the device, for `size` bytes."""
+        return self.latency_ms / 1_000 + size * 8 / (1_000 * self.downlink_kbit_s)
+
+
+class SimulationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[simulation]` of a profile: medians over devices of this kind. `speed_spread` is a lognormal's sigma."""
+
+    training_mflops: PositiveFloat
+    start_seconds: PositiveFloat
+    uplink_kbit_s: PositiveFloat
+    downlink_kbit_s: PositiveFloat
+    latency_ms: PositiveFloat
+    samples_per_hour: PositiveFloat
+    speed_spread: float = 0.2
+    online_hours: Hours = 24.0
+    crashes_per_day: float = 0.0
+    restart_seconds: PositiveFloat = 60.0
+
+
+class Board(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[device]` of a profile: what a board has."""
+
+    cores: PositiveInt
+    memory_mib: PositiveInt
+    cpu: str
+
+
+class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A file of `firmware_profiles/`: the board, what a simulation assumes of it, and three tables of agent.toml."""
+
+    device: Board
+    simulation: SimulationSettings
+    guards: GuardSettings
+    worker: WorkerSettings
+    store: StoreSettings
+
+
+@dataclass(frozen=True, slots=True)
+class FleetMember:
+    """One device of a simulated fleet, and the guards that it obeys."""
+
+    conditions: Conditions
+    guards: GuardSettings
+
+
+def draw_member(profile: Profile, generator: np.random.Generator) -> FleetMember:
+    """A device of this kind: its speed, link and hours are drawn around the profile's medians."""
+    kind = profile.simulation
+    faster = math.exp(kind.speed_spread * generator.standard_normal())
+    better = math.exp(LINK_SPREAD * generator.standard_normal())
+    conditions = Conditions(
+        training_mflops=kind.training_mflops * faster * profile.worker.cpu_share,
+        start_seconds=kind.start_seconds / faster,
+        uplink_kbit_s=kind.uplink_kbit_s * better,
+        downlink_kbit_s=kind.downlink_kbit_s * better,
+        latency_ms=kind.latency_ms / better,
+        samples_per_hour=kind.samples_per_hour,
+        opens_at_hour=generator.uniform(0, 24),
+        open_hours=kind.online_hours,
+        crashes_per_day=kind.crashes_per_day,
+        restart_seconds=kind.restart_seconds,
+    )
+    return FleetMember(conditions, profile.guards)

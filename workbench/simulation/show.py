@@ -1,0 +1,173 @@
+"""`edgeflock simulate`: what a person gives, made into a simulation, and what a person sees of it."""
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from broker_coordinator.bundle_store import Bundle, load_bundle
+from fleet_protocol.bundle import DESCRIPTION_FILE
+from fleet_protocol.codec import read_weights
+from fleet_protocol.errors import ConfigurationError
+from workbench.recipe_folder import find_recipe
+from workbench.simulation.fleet_files import draw_fleet, read_profile, read_trace
+from workbench.simulation.ledger import Point, Summary
+from workbench.simulation.samples import read_samples, share_out
+from workbench.simulation.simulation import Options, Result, Simulation
+from workbench.simulation.workload import Workload, synthetic_workload, trained_workload
+
+SECONDS_BETWEEN_LINES = 5.0
+SUMMARY_FILE, HISTORY_FILE = "summary.json", "history.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to simulate: `data` makes the devices really train; a `trace` takes the place of `devices` and `profiles`.
+
+    `buffer_size` and `keep_fraction` replace the task's.
+    """
+
+    devices: int
+    profiles: list[str]
+    trace: Path | None
+    task: str
+    data: str | None
+    buffer_size: int | None
+    keep_fraction: float | None
+    out: Path | None
+    as_json: bool
+
+
+def simulate(request: Request, options: Options) -> None:
+    """Simulate, show the result, and write it into `request.out`.
+
+    Raises:
+        ConfigurationError: with what the user can change.
+    """
+    simulation = prepare(request, options)
+    started = time.monotonic()
+    result = simulation.run(_Progress(Console(stderr=True), started).show)
+    if request.out is not None:
+        write_result(result, request.out)
+    if request.as_json:
+        print(msgspec.json.encode(result.summary).decode())
+    else:
+        print_summary(result.summary, Console(), time.monotonic() - started)
+
+
+def prepare(request: Request, options: Options) -> Simulation:
+    """The fleet, the bundle and the workload that were asked for."""
+    folder = _bundle_folder(request.task)
+    bundle = _changed(load_bundle(folder), request)
+    fleet = (
+        read_trace(request.trace)
+        if request.trace
+        else draw_fleet([read_profile(name) for name in request.profiles], request.devices, options.seed)
+    )
+    return Simulation(fleet, bundle, _workload(folder, bundle, len(fleet), request.data, options.seed), options)
+
+
+def write_result(result: Result, out: Path) -> None:
+    """The summary and, one JSON object a line, the history. The same simulation gives the same bytes."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / SUMMARY_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(result.summary), indent=2) + b"\n")
+        (out / HISTORY_FILE).write_bytes(b"".join(msgspec.json.encode(point) + b"\n" for point in result.history))
+    except OSError as error:
+        raise ConfigurationError(f"{out}: can't be written: {error.strerror}; choose another --out") from error
+
+
+def print_summary(summary: Summary, console: Console, wall_seconds: float) -> None:
+    """A table of what matters."""
+    table = Table(title=f"{summary.devices} devices, seed {summary.seed}", show_header=False)
+    for row in _rows(summary):
+        table.add_row(*row)
+    table.add_row("simulated in", f"{wall_seconds:.1f} s")
+    console.print(table)
+
+
+def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
+    yield "virtual time", f"{summary.virtual_seconds / 3600:.2f} h"
+    yield "versions, of updates", f"{summary.versions:,}, {summary.updates:,}"
+    yield "score", f"{summary.score:.4f}"
+    if reached := summary.reached:
+        hours = reached.virtual_seconds / 3600
+        yield (
+            "wanted score reached",
+            f"{hours:.2f} h, {reached.updates:,} updates, {_megabytes(reached.uplink_bytes)} of them",
+        )
+    yield "sent up", _by_kind(summary.bytes_up)
+    yield "sent down", _by_kind(summary.bytes_down)
+    yield "staleness", _staleness(summary.staleness)
+    yield (
+        "mishaps",
+        f"{summary.crashes} crashes, {summary.rounds_lost} rounds lost, {summary.guard_refusals} refused by guards,"
+        f" {sum(summary.refused.values())} messages refused",
+    )
+
+
+def _by_kind(sizes: Mapping[str, int]) -> str:
+    parts = ", ".join(f"{kind} {_megabytes(size)}" for kind, size in sorted(sizes.items(), key=lambda item: -item[1]))
+    return f"{_megabytes(sum(sizes.values()))} ({parts})" if parts else "nothing"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.2f} MB"
+
+
+def _staleness(counts: Mapping[int, int]) -> str:
+    if not counts:
+        return "no update"
+    values = np.repeat(list(counts), list(counts.values()))
+    median, high = np.percentile(values, [50, 95])
+    return f"median {median:.0f}, 95 % at most {high:.0f}, largest {values.max()}"
+
+
+def _bundle_folder(task: str) -> Path:
+    if (Path(task) / DESCRIPTION_FILE).is_file():
+        return Path(task)
+    folder = find_recipe(task) / "bundle"
+    if not (folder / DESCRIPTION_FILE).is_file():
+        raise ConfigurationError(f"--task {task}: has no bundle; export it and give the bundle's folder")
+    return folder
+
+
+def _changed(bundle: Bundle, request: Request) -> Bundle:
+    """The bundle with the plans that the user wants; its files stay as they are, and so does its hash."""
+    task = bundle.description
+    aggregation = msgspec.structs.replace(
+        task.aggregation, buffer_size=request.buffer_size or task.aggregation.buffer_size
+    )
+    update = msgspec.structs.replace(task.update, keep_fraction=request.keep_fraction or task.update.keep_fraction)
+    return Bundle(msgspec.structs.replace(task, aggregation=aggregation, update=update), bundle.files)
+
+
+def _workload(folder: Path, bundle: Bundle, devices: int, data: str | None, seed: int) -> Workload:
+    task = bundle.description
+    if data is None:
+        return synthetic_workload(read_weights(bundle.weights, task.parameters), seed)
+    return trained_workload(folder, *share_out(read_samples(data, task), devices, seed))
+
+
+class _Progress:
+    """A line on stderr every few seconds, where a person watches."""
+
+    def __init__(self, console: Console, started: float) -> None:
+        self._console = console
+        self._next = started + SECONDS_BETWEEN_LINES
+
+    def show(self, point: Point) -> None:
+        if not sys.stderr.isatty() or time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + SECONDS_BETWEEN_LINES
+        self._console.print(
+            f"{point.virtual_seconds / 3600:.2f} h  version {point.version}  updates {point.updates}"
+            f"  score {point.score:.4f}",
+            highlight=False,
+        )

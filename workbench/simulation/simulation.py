@@ -1,0 +1,169 @@
+"""One simulation: fleet, task and workload in, history and summary out. The same input gives the same output."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from broker_coordinator.bundle_store import Bundle
+from broker_coordinator.publications import Speaker
+from edge_agent.configuration import TriggerSettings
+from edge_agent.identity import Identity
+from edge_agent.training.feedback import recall
+from fleet_protocol.keys import SigningKey, write_verify_key
+from workbench.simulation.agent import SimulatedAgent, Wakes
+from workbench.simulation.conditions import FleetMember
+from workbench.simulation.downlink import Downlink, GridDifferences, WholeWeights
+from workbench.simulation.ledger import Point, Summary
+from workbench.simulation.residuals import Residuals
+from workbench.simulation.surroundings import Surroundings
+from workbench.simulation.wakes import ConcurrentWakes, RoundWakes, SampleWakes
+from workbench.simulation.workload import Workload
+
+FLEET, SHARD = "simulated", "0"
+EVENT_STREAM = 2
+"""Keeps the random numbers of events apart from those that fleets and workloads are drawn with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to simulate.
+
+    `concurrent`: so many devices train at any time, or together in rounds if `synchronous`; else each wakes on its own
+    samples. The run ends after `seconds`
+    of virtual time, or `updates` accepted ones, or where the score is at least `target` if `stop_at_target`. The score
+    is taken after every `score_every` updates. `difference_bits`: see `GridDifferences`, else whole weights travel.
+    """
+
+    seed: int
+    seconds: float
+    updates: int | None = None
+    target: float | None = None
+    stop_at_target: bool = False
+    score_every: int = 10
+    concurrent: int | None = None
+    synchronous: bool = False
+    difference_bits: int | None = None
+    memory_mib: int = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a simulation gives."""
+
+    summary: Summary
+    history: list[Point]
+
+
+class Simulation:
+    """A fleet that is ready to run.
+
+    Raises:
+        ConfigurationError: the fleet's residuals don't fit into the memory allowed.
+    """
+
+    def __init__(self, fleet: Sequence[FleetMember], bundle: Bundle, workload: Workload, options: Options) -> None:
+        self._options = options
+        self._history: list[Point] = []
+        self._reached: Point | None = None
+        task, generator = bundle.description, np.random.default_rng((options.seed, EVENT_STREAM))
+        key = _key(options.seed, "coordinator")
+        state = recall(task.update, b"", task.parameter_count).state()
+        self._around = Surroundings(
+            bundle,
+            Speaker(key, FLEET, SHARD),
+            workload=workload,
+            downlink=_downlink(bundle, options.difference_bits),
+            residuals=Residuals(len(fleet), len(state), options.memory_mib),
+            generator=generator,
+            devices=len(fleet),
+            always_connected=options.concurrent is None,
+            accepted=self._score_now_and_then,
+        )
+        wakes: Wakes = SampleWakes(TriggerSettings(), generator)
+        self._concurrent: ConcurrentWakes | None = None
+        if options.concurrent is not None:
+            kind = RoundWakes if options.synchronous else ConcurrentWakes
+            wakes = self._concurrent = kind(options.concurrent, generator)
+        pinned = write_verify_key(key.verify_key)
+        self._agents = [
+            SimulatedAgent(number, member, _identity(options.seed, number, pinned), self._around, wakes)
+            for number, member in enumerate(fleet)
+        ]
+
+    @property
+    def agents(self) -> Sequence[SimulatedAgent]:
+        """The fleet."""
+        return self._agents
+
+    def run(self, progress: Callable[[Point], None] = lambda _: None) -> Result:
+        """Run to the end; `progress` hears of every point of the history."""
+        self._progress = progress
+        self._score()
+        for agent in self._agents:
+            agent.power_on()
+        if self._concurrent:
+            self._concurrent.begin(self._agents)
+        self._around.queue.run(self._options.seconds)
+        last = self._history[-1]
+        if last.updates < self._around.ledger.updates:
+            last = self._score()
+        return Result(self._summary(last), self._history)
+
+    def _score_now_and_then(self) -> None:
+        updates, options = self._around.ledger.updates, self._options
+        if updates % options.score_every == 0:
+            self._score()
+        if updates == options.updates or (options.stop_at_target and self._reached):
+            self._around.queue.stop()
+
+    def _score(self) -> Point:
+        around = self._around
+        score = around.workload.score(around.coordinator.model)
+        point = around.ledger.point(around.queue.now, around.coordinator.version, score)
+        self._history.append(point)
+        if self._reached is None and self._options.target is not None and score >= self._options.target:
+            self._reached = point
+        self._progress(point)
+        return point
+
+    def _summary(self, last: Point) -> Summary:
+        ledger = self._around.ledger
+        return Summary(
+            devices=len(self._agents),
+            seed=self._options.seed,
+            virtual_seconds=self._around.queue.now,
+            versions=self._around.coordinator.version,
+            updates=ledger.updates,
+            score=last.score,
+            reached=self._reached,
+            uplink_bytes=ledger.up["update"],
+            total_bytes=ledger.total_bytes,
+            bytes_up=dict(sorted(ledger.up.items())),
+            bytes_down=dict(sorted(ledger.down.items())),
+            staleness=dict(sorted(ledger.staleness.items())),
+            refused=dict(sorted(ledger.refused.items())),
+            crashes=ledger.crashes,
+            rounds_lost=ledger.rounds_lost,
+            guard_refusals=ledger.guard_refusals,
+        )
+
+
+def _downlink(bundle: Bundle, difference_bits: int | None) -> Downlink:
+    file_bytes = len(bundle.weights)
+    return (
+        WholeWeights(file_bytes)
+        if difference_bits is None
+        else GridDifferences(bundle.description, file_bytes, difference_bits)
+    )
+
+
+def _identity(seed: int, number: int, coordinator_key: str) -> Identity:
+    name = f"d{number:05}"
+    return Identity(FLEET, SHARD, name, _key(seed, name), coordinator_key)
+
+
+def _key(seed: int, name: str) -> SigningKey:
+    """A key that anyone could make: for a fleet that does not exist."""
+    return SigningKey(hashlib.sha256(f"{seed}/{name}".encode()).digest())

@@ -1,0 +1,79 @@
+"""What a simulated fleet learns: real training on real samples, or a stand-in that costs microseconds."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from edge_agent.training.engine import BatchPlan, Rates, Samples, TrainingEngine, Watch, unwatched
+from edge_agent.training.onnx_step import OnnxStepEngine
+from fleet_protocol.bundle import EVALUATE_FILE, TRAIN_FILE
+from fleet_protocol.codec.sparse import FloatVector
+
+SYNTHETIC_SAMPLES = 64
+DISAGREEMENT = 0.5
+"""How far a device's own optimum lies from the fleet's, as a share of the way from version 0 to the fleet's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """`samples` gives those of a device by its number, `score` how good some weights are (1 is best)."""
+
+    engine: TrainingEngine
+    samples: Callable[[int], Samples]
+    score: Callable[[FloatVector], float]
+
+
+class QuadraticEngine:
+    """Gradient descent on half the squared distance from the mean of a device's inputs, float32 [1, P].
+
+    All steps at once: each brings the weights nearer by the factor 1 - learning_rate.
+    """
+
+    def train(
+        self, weights: FloatVector, samples: Samples, plan: BatchPlan, rates: Rates, watch: Watch = unwatched
+    ) -> tuple[FloatVector, FloatVector]:
+        """See `TrainingEngine.train`; the loss is per weight, and `watch` is told once."""
+        steps, optimum = len(plan.rows), samples.inputs[0]
+        shrinking = np.float32(1 - rates.learning_rate) ** np.arange(steps + 1, dtype=np.float32)
+        distance = weights - optimum
+        losses: FloatVector = np.float32(0.5) * np.mean(np.square(distance)) * np.square(shrinking[:-1])
+        watch(steps, losses)
+        return optimum + shrinking[-1] * distance, losses
+
+
+def synthetic_workload(initial: FloatVector, seed: int) -> Workload:
+    """Devices pull towards optima of their own around a common one; the score is the share of the way gone to it.
+
+    A score can be negative: further off than version 0 was. Nothing is kept per device.
+    """
+    size = initial.size
+    way = np.random.default_rng((seed, 0)).standard_normal(size, dtype=np.float32) / np.float32(np.sqrt(size))
+    optimum = initial + way
+
+    def samples(device: int) -> Samples:
+        own = np.random.default_rng((seed, 1, device)).standard_normal(size, dtype=np.float32)
+        inputs = optimum + np.float32(DISAGREEMENT / np.sqrt(size)) * own
+        return Samples(inputs[np.newaxis], np.zeros(SYNTHETIC_SAMPLES, np.int64), 0)
+
+    return Workload(
+        QuadraticEngine(), samples, lambda weights: float(1 - np.linalg.norm(optimum - weights) / np.linalg.norm(way))
+    )
+
+
+def trained_workload(bundle: Path, parts: Sequence[Samples], held_out: Samples) -> Workload:
+    """The bundle's own graphs in this process, one thread each; a device's samples are the part of its number.
+
+    The score is the accuracy on `held_out`. Labels are classes.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    evaluation = onnxruntime.InferenceSession(bundle / EVALUATE_FILE, options, providers=["CPUExecutionProvider"])
+
+    def accuracy(weights: FloatVector) -> float:
+        feeds = {"weights": weights, "inputs": held_out.inputs, "labels": held_out.labels}
+        return float(evaluation.run(["correct"], feeds)[0].mean())
+
+    return Workload(OnnxStepEngine(bundle / TRAIN_FILE, threads=1), parts.__getitem__, accuracy)

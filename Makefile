@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 ORT_PYTHON ?= $(PYTHON)
 ORT_VENV := .venv-ort
 ORT_TRAINING := onnxruntime-training-cpu==1.19.2
-APT_PACKAGES := mosquitto mosquitto-clients openssl systemd
+APT_PACKAGES := mosquitto mosquitto-clients openssl postgresql systemd
 DEMO ?=
 SECONDS ?= 60
 

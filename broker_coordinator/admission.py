@@ -22,6 +22,7 @@ from broker_coordinator.decisions import (
     WeightsRequested,
 )
 from broker_coordinator.knowledge import Decided, Device, DeviceState, Knowledge, TaskProgress
+from broker_coordinator.rate_limit import UNLIMITED, TokenBucket
 from fleet_protocol import topics
 from fleet_protocol.codec import decode_update
 from fleet_protocol.envelope import Envelope, Header, Kind, digest, read_envelope
@@ -54,6 +55,8 @@ class AdmissionPolicy:
     maximum_devices: int
     key: SigningKey | None = None
     """Opens sealed updates."""
+    allowance: TokenBucket = UNLIMITED
+    """Of updates, for each device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,14 @@ class _Authentic:
     envelope: Envelope
     data: bytes
     envelope_digest: bytes
+
+
+class _ExcessiveNormError(ProtocolError):
+    """A delta longer than is allowed, or than is usual; `found` is its task and norm."""
+
+    def __init__(self, task: str, norm: float, bound: float) -> None:
+        super().__init__(Reason.OUT_OF_BOUNDS, f"the delta's norm is {norm:.4g}, at most {bound:.4g} is taken now")
+        self.found = task, norm
 
 
 def admit(message: Message, known: Knowledge, policy: AdmissionPolicy) -> Decision:
@@ -90,19 +101,25 @@ def apply(decision: Decision, known: Knowledge) -> None:
     match decision:
         case Accepted(device, header, _, envelope_digest):
             known.set_decided(device, header.sequence, Decided(envelope_digest))
-            known.tasks[header.task] = known.tasks[header.task].after_one_update()
+            known.tasks[header.task] = known.tasks[header.task].after_one_update(decision.norm)
+            known.use_allowance(device)
         case Refused(device=str(device), burned_sequence=int(sequence)):
             known.set_decided(device, sequence, Decided(decision.envelope_digest, decision.reason, decision.detail))
+            known.use_allowance(device)
+            if decision.excessive:
+                task, norm = decision.excessive
+                known.tasks[task] = known.tasks[task].after_excess(norm)
         case Enrolled(device) | BlobRequested(device) | WeightsRequested(device) | PresenceSeen(device):
             known.set_device(device)
 
 
-def buffered_update(device: str, envelope: Envelope, progress: TaskProgress, key: SigningKey | None) -> BufferedUpdate:
+def _checked(authentic: _Authentic, progress: TaskProgress, key: SigningKey | None) -> Accepted:
     """Open an update's payload with the coordinator's `key` if it is sealed, decode it and check what is in it.
 
     Raises:
         ProtocolError: the reason for which it can't be aggregated.
     """
+    envelope = authentic.envelope
     update = read_update(envelope, key)
     if not 1 <= update.samples <= MAX_SAMPLES_PER_UPDATE:
         raise ProtocolError(
@@ -110,13 +127,19 @@ def buffered_update(device: str, envelope: Envelope, progress: TaskProgress, key
         )
     if not math.isfinite(update.loss):
         raise ProtocolError(Reason.NOT_FINITE, f"the loss is {update.loss}")
-    plan = progress.description.aggregation
     delta = decode_update(update.packed, progress.description.shapes)
-    if (norm := delta.norm()) > plan.max_delta_norm:
-        raise ProtocolError(
-            Reason.OUT_OF_BOUNDS, f"the delta's norm is {norm:.4g}, max_delta_norm of the task {plan.max_delta_norm:g}"
-        )
-    return BufferedUpdate(device, delta, update.samples, progress.version - envelope.header.base_version, update.life)
+    if (norm := delta.norm()) > progress.max_norm:
+        raise _ExcessiveNormError(envelope.header.task, norm, progress.max_norm)
+    buffered = BufferedUpdate(
+        authentic.device.name,
+        delta,
+        min(update.samples, progress.description.aggregation.max_samples),
+        progress.version - envelope.header.base_version,
+        update.life,
+    )
+    return Accepted(
+        buffered.device, envelope.header, authentic.data, authentic.envelope_digest, buffered, update.loss, norm
+    )
 
 
 def _device_and_leaf(topic: str, policy: AdmissionPolicy) -> tuple[str, str]:
@@ -183,13 +206,27 @@ def _admit_update(authentic: _Authentic, known: Knowledge, policy: AdmissionPoli
             f"{device} has used the number {header.sequence} for another update; continue after"
             f" {known.highest_sequence(device)}",
         )
+    _require_room(header, device, known)
     try:
-        update = buffered_update(device, authentic.envelope, _progress_for(header, known), policy.key)
+        return _checked(authentic, _progress_for(header, known), policy.key)
     except ProtocolError as error:
-        return _refused(
+        refused = _refused(
             error, device, authentic.envelope_digest, answered=True, verified=True, burned_sequence=header.sequence
         )
-    return Accepted(device, header, authentic.data, authentic.envelope_digest, update)
+        return replace(refused, excessive=error.found) if isinstance(error, _ExcessiveNormError) else refused
+
+
+def _require_room(header: Header, device: str, known: Knowledge) -> None:
+    """Refuse what may be sent again later: nothing is journalled, the device keeps its update."""
+    progress = known.tasks.get(header.task)
+    if progress is not None and progress.paused:
+        raise ProtocolError(Reason.TASK_PAUSED, f"task {header.task} is paused by its operator; keep the update")
+    if known.full_after_one(device) is None:
+        raise ProtocolError(
+            Reason.RATE_LIMITED,
+            f"{device} sends more than {3600 / known.allowance.interval_seconds:g} updates an hour; keep the update and"
+            " send it later",
+        )
 
 
 def _progress_for(header: Header, known: Knowledge) -> TaskProgress:

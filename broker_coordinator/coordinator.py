@@ -5,8 +5,9 @@ when `handle` has returned, and offers it again when `handle` raised.
 """
 
 import logging
-from collections import ChainMap, deque
-from collections.abc import Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
 
 from broker_coordinator.admission import AdmissionPolicy, admit, apply
 from broker_coordinator.blob_publisher import BlobPublisher, Wanted
@@ -23,15 +24,20 @@ from broker_coordinator.decisions import (
     WeightsRequested,
 )
 from broker_coordinator.device_registry import DeviceRegistry
-from broker_coordinator.journal import Journal, JournalEntry
-from broker_coordinator.knowledge import DeviceState, Knowledge
+from broker_coordinator.journal import Journal, JournalEntry, TasksChangedError
+from broker_coordinator.knowledge import DeviceState, Knowledge, Layers
 from broker_coordinator.log_line import log_line
+from broker_coordinator.metrics import Metrics
+from broker_coordinator.norm_bound import NormQuantile
 from broker_coordinator.packed_versions import PackedVersions
 from broker_coordinator.publications import Publication, Speaker
 from broker_coordinator.rate_limit import RateLimit
-from broker_coordinator.served_task import ServedTask, WaitingUpdate, version_zero
-from broker_coordinator.strategies import remember
-from fleet_protocol.errors import ConfigurationError, Reason
+from broker_coordinator.replay import state_of
+from broker_coordinator.retention import NOTHING_FORGOTTEN, Forgettable, Retention, forgettable
+from broker_coordinator.revisions import DEVICES, TASKS, read_revisions
+from broker_coordinator.served_task import NextVersion, ServedTask, WaitingUpdate
+from broker_coordinator.task_registry import StoredTask, TaskRegistry
+from fleet_protocol.errors import Reason
 
 UNVERIFIED_RECEIPT_INTERVAL_SECONDS = 5.0
 """Per device topic: a forger makes the coordinator publish no more often than this."""
@@ -42,32 +48,54 @@ MAX_UNVERIFIED_RECEIPTS_PER_INTERVAL = 500
 REFUSAL_LOG_INTERVAL_SECONDS = 10.0
 """Per reason. The database counts every refusal; the log says that there are some."""
 
+NORMS_READ_AT_START = 500
+"""Accepted updates from which the usual norm is found again after a restart."""
+
 logger = logging.getLogger(__name__)
 
 
 class Coordinator:
-    """Serves the tasks of `bundles` out of `journal`.
+    """Serves the tasks in `journal`, to which `bundles` are added. `on_version` hears of each version that is made.
 
     Raises:
-        ConfigurationError: two bundles are of one task, or a bundle is another than the one the journal knows.
+        ConfigurationError: a bundle is another than the one that its task is served with.
         JournalUnavailableError: the database can't be read.
     """
 
-    def __init__(self, journal: Journal, bundles: Sequence[Bundle], speaker: Speaker, policy: AdmissionPolicy) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        bundles: Sequence[Bundle],
+        speaker: Speaker,
+        policy: AdmissionPolicy,
+        *,
+        retention: Retention = Retention(),  # noqa: B008 - a constant: it is frozen
+        metrics: Metrics | None = None,
+        on_version: Callable[[str, int], None] = lambda _task, _number: None,
+    ) -> None:
         self._journal = journal
-        self._registry = DeviceRegistry(journal.engine)
-        self._bundles = list(bundles)
+        self._devices = DeviceRegistry(journal.engine)
+        self._registry = TaskRegistry(journal.engine)
         self._speaker = speaker
         self._policy = policy
-        self._store = BundleStore(self._bundles, journal.weights_named)
-        self._packed = PackedVersions(self._bundles, journal.weights_of)
+        self._retention = retention
+        self._metrics = metrics or Metrics()
+        self._on_version = on_version
+        self._bundles: dict[str, Bundle] = {}
+        self._forgotten: dict[str, Forgettable] = {}
+        self._revisions: dict[str, int] = {}
         self._blob_publisher = BlobPublisher()
         self._unverified_receipts = RateLimit(UNVERIFIED_RECEIPT_INTERVAL_SECONDS, MAX_UNVERIFIED_RECEIPTS_PER_INTERVAL)
         self._logged_refusals = RateLimit(REFUSAL_LOG_INTERVAL_SECONDS, len(Reason))
         self._outbox: deque[Publication] = deque()
         self._unannounced: dict[str, None] = {}
-        self._add_new_tasks()
+        for bundle in bundles:
+            self._registry.publish(bundle)
         self._load()
+
+    def tasks(self) -> list[str]:
+        """The names of the tasks that are served."""
+        return list(self._tasks)
 
     def handle(self, messages: Sequence[Message], now: float) -> None:
         """Decide on a batch, commit it, and queue the answers. `now` is in seconds on any one clock.
@@ -91,21 +119,51 @@ class Coordinator:
         Raises:
             JournalUnavailableError: call again later; what was committed before stands.
         """
-        for task in self._tasks.values():
-            while made := task.next_version():
-                self._journal.add_version(made.version, holds=made.holds, last_position=made.last_position)
-                task.advance(made)
-                self._unannounced[task.description.task] = None
-                logger.info(
-                    log_line(
-                        "version_made",
-                        task=task.description.task,
-                        version=made.version.number,
-                        updates=made.holds,
-                        median_staleness=made.median_staleness,
-                        weights=made.version.weights_hash[:16],
-                    )
-                )
+        try:
+            for task in self._tasks.values():
+                while made := task.next_version():
+                    self._commit(task, made)
+        except TasksChangedError:
+            self._load()
+
+    def heed_operator(self) -> None:
+        """Take in what operators' commands have changed in the database. `handle` does so by itself.
+
+        Raises:
+            JournalUnavailableError: call again later.
+        """
+        found = read_revisions(self._journal.engine)
+        if found.get(TASKS) != self._revisions.get(TASKS):
+            self._load()
+        elif found.get(DEVICES) != self._revisions.get(DEVICES):
+            self._load_devices()
+            self._revisions = found
+
+    def _commit(self, task: ServedTask, made: NextVersion) -> None:
+        name, number = task.description.task, made.version.number
+        self._journal.add_version(
+            made.version, holds=made.holds, last_position=made.last_position, revision=self._revisions.get(TASKS, 0)
+        )
+        task.advance(made)
+        self._unannounced[name] = None
+        self._metrics.count_version(name)
+        self._metrics.show_task(task)
+        logger.info(
+            log_line(
+                "version_made",
+                task=name,
+                version=number,
+                updates=made.holds,
+                median_staleness=made.median_staleness,
+                mean_loss=made.mean_loss,
+                weights=made.version.weights_hash[:16],
+            )
+        )
+        self._on_version(name, number)
+        allowed = forgettable(self._retention, task.description.aggregation, number)
+        if allowed != (before := self._forgotten.get(name, NOTHING_FORGOTTEN)):
+            self._journal.forget(name, allowed, before)
+            self._forgotten[name] = allowed
 
     def announce_versions(self) -> None:
         """Queue the manifest of every task: the broker may have lost the retained one."""
@@ -122,74 +180,87 @@ class Coordinator:
         for wanted, number in self._blob_publisher.take(limit - len(taken), now):
             if content := self._find(wanted):
                 taken.append(self._speaker.chunk(wanted, content, number))
+        self._metrics.count_published(sum(len(publication.data) for publication in taken))
         return taken
 
     def next_publication_due(self) -> float | None:
         """When `publications` will next have something that it has not now, or None."""
         return self._blob_publisher.next_due()
 
-    def _add_new_tasks(self) -> None:
-        known = self._journal.bundles()
-        for bundle in self._bundles:
-            name = bundle.description.task
-            if known.setdefault(name, bundle.hash) != bundle.hash:
-                raise ConfigurationError(
-                    f"task {name}: the bundle is {bundle.hash[:16]}…, but the database has versions of (or the"
-                    f" configuration lists also) {known[name][:16]}…; give a changed task a new name"
-                )
-            if self._journal.newest_version(name) is None:
-                self._journal.add_task(bundle.hash, version_zero(bundle))
-
     def _load(self) -> None:
-        self._tasks: dict[str, ServedTask] = {}
-        for bundle in self._bundles:
-            name, shapes = bundle.description.task, bundle.description.shapes
-            newest = self._journal.newest_version(name)
-            assert newest is not None  # noqa: S101 - _add_new_tasks has seen to it
-            plan = bundle.description.aggregation
-            held = (
-                self._journal.held_updates(name) if plan.strategy == "ef21" else self._journal.newest_held_updates(name)
-            )
-            updates = (row.buffered(shapes, self._policy.key) for row in held)
-            remembered = remember({}, updates, bundle.description.parameter_count, plan)
-            task = ServedTask(bundle, newest, newest.state(bundle.description.parameters, remembered), bundle.grid())
-            task.waiting.extend(
-                WaitingUpdate(row.position, row.buffered(shapes, self._policy.key))
-                for row in self._journal.waiting_updates(name)
-            )
-            self._tasks[name] = task
+        revisions = read_revisions(self._journal.engine)
+        stored = self._registry.tasks()
+        for each in stored:
+            if each.name not in self._bundles:
+                self._bundles[each.name] = self._registry.bundle(each.name)
+        bundles = list(self._bundles.values())
+        self._store = BundleStore(bundles, self._journal.weights_named)
+        self._packed = PackedVersions(bundles, self._journal.weights_of)
+        self._tasks = {each.name: self._load_task(each) for each in stored}
         self._last_position = self._journal.last_position()
         self._known = Knowledge(
             self._journal.decided,
-            tasks=ChainMap({name: task.progress() for name, task in self._tasks.items()}),
-            highest_sequences=ChainMap(self._journal.highest_sequences()),
+            tasks=Layers({name: task.progress(self._usual_norms(task)) for name, task in self._tasks.items()}),
+            highest_sequences=Layers(self._journal.highest_sequences()),
+            allowance=self._policy.allowance,
         )
         self._load_devices()
+        self.announce_versions()
+        self._revisions = revisions
+
+    def _load_task(self, stored: StoredTask) -> ServedTask:
+        bundle, newest = self._bundles[stored.name], self._journal.newest_version(stored.name)
+        assert newest is not None  # noqa: S101 - a task is published with its version 0
+        key = self._policy.key
+        state = state_of(self._journal, bundle.description, newest, key)
+        task = ServedTask(bundle, newest, state, bundle.grid(), paused=stored.paused)
+        for row in self._journal.waiting_updates(stored.name):
+            task.waiting.append(WaitingUpdate(row.position, row.buffered(bundle.description.shapes, key), row.loss))
+        self._metrics.show_task(task)
+        return task
+
+    def _usual_norms(self, task: ServedTask) -> NormQuantile | None:
+        plan = task.description.aggregation
+        if not plan.norm_quantile_factor:
+            return None
+        norms = self._journal.last_norms(task.description.task, NORMS_READ_AT_START)
+        return NormQuantile(plan.norm_quantile).after_all(norms)
 
     def _load_devices(self) -> None:
-        self._devices_revision = self._registry.revision()
         self._known.devices.clear()
         self._known.key_of.clear()
-        for device in self._registry.devices():
+        for device in self._devices.devices():
             self._known.set_device(device)
+        self._metrics.show_devices(self._known.devices.values())
 
     def _handle_together(self, messages: Sequence[Message], now: float) -> None:
-        if self._registry.revision() != self._devices_revision:
-            self._load_devices()
-        entry, branch, decisions = JournalEntry(), self._known.branch(), list[Decision]()
+        self.heed_operator()
+        entry, branch, decisions = JournalEntry(), self._known.branch(now), list[Decision]()
         for message in messages:
             decision = admit(message, branch, self._policy)
             apply(decision, branch)
             self._enter(decision, entry)
             decisions.append(decision)
         entry.devices.extend(self._known.devices_changed_in(branch))
+        begun = time.perf_counter()
         self._journal.write(entry, self._last_position + 1)
+        self._metrics.count_batch(
+            decisions, sum(len(message.data) for message in messages), time.perf_counter() - begun
+        )
         self._known.absorb(branch)
         for accepted in entry.accepted:
             self._last_position += 1
-            self._tasks[accepted.header.task].waiting.append(WaitingUpdate(self._last_position, accepted.update))
+            task = self._tasks[accepted.header.task]
+            task.waiting.append(WaitingUpdate(self._last_position, accepted.update, accepted.loss))
         for decision in decisions:
             self._answer(decision, now)
+        self._show(entry)
+
+    def _show(self, entry: JournalEntry) -> None:
+        for name in {accepted.header.task for accepted in entry.accepted}:
+            self._metrics.show_task(self._tasks[name])
+        if entry.devices:
+            self._metrics.show_devices(self._known.devices.values())
 
     def _enter(self, decision: Decision, entry: JournalEntry) -> None:
         match decision:

@@ -25,13 +25,18 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A new update, to be journalled with its whole `envelope`, which `envelope_digest` names."""
+    """A new update, to be journalled with its whole `envelope`, which `envelope_digest` names.
+
+    `loss` is the device's mean in training, `norm` the delta's Euclidean norm.
+    """
 
     device: str
     header: Header
     envelope: bytes
     envelope_digest: bytes
     update: BufferedUpdate
+    loss: float
+    norm: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +54,8 @@ class Refused:
 
     `verified`: the signature is the device's own. `answered`: a receipt may tell. `burned_sequence` is set where an
     update that would have been journalled is refused: the refusal is journalled in its place, so that a replay
-    in better circumstances cannot turn it into an acceptance after the device has taken it back.
+    in better circumstances cannot turn it into an acceptance after the device has taken it back. `excessive` is the
+    task and norm of an update that was longer than is usual: what is usual follows.
     """
 
     device: str | None
@@ -59,6 +65,7 @@ class Refused:
     verified: bool = False
     answered: bool = True
     burned_sequence: int | None = None
+    excessive: tuple[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,24 +7,18 @@ from sqlalchemy import Connection, Engine, Row, case, insert, select, update
 
 from broker_coordinator.database import reading, writing
 from broker_coordinator.knowledge import Device, DeviceState
-from broker_coordinator.schema import devices, revisions
+from broker_coordinator.revisions import DEVICES, count_up
+from broker_coordinator.schema import devices
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import VerifyKey
 from fleet_protocol.messages import PresenceState
 
-_SUBJECT = "devices"
-
 
 class DeviceRegistry:
-    """Lists, approves and revokes devices. Every change counts up `revision`, which a running coordinator watches."""
+    """Lists, approves and revokes devices. A running coordinator hears of it (`revisions`)."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-
-    def revision(self) -> int:
-        """How often an operator has changed something."""
-        with reading(self._engine) as connection:
-            return connection.scalar(select(revisions.c.number).where(revisions.c.subject == _SUBJECT)) or 0
 
     def devices(self) -> list[Device]:
         """All devices by name; of one name, the live key last."""
@@ -91,10 +85,7 @@ def _change_state(connection: Connection, device: Device, state: DeviceState) ->
     store_device(connection, device)
     this = devices.c.public_key == bytes(device.public_key)
     connection.execute(update(devices).where(this).values(state=state.value))
-    ours = revisions.c.subject == _SUBJECT
-    counted = connection.execute(update(revisions).where(ours).values(number=revisions.c.number + 1))
-    if not counted.rowcount:
-        connection.execute(insert(revisions).values(subject=_SUBJECT, number=1))
+    count_up(connection, DEVICES)
     return replace(device, state=state)
 
 

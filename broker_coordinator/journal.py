@@ -2,19 +2,20 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, Table, and_, insert, update
 
-from broker_coordinator.database import open_database, writing
+from broker_coordinator.database import Database, open_database, writing
 from broker_coordinator.decisions import Accepted, Refused
 from broker_coordinator.device_registry import store_device
 from broker_coordinator.journal_reader import JournalReader
 from broker_coordinator.knowledge import Device
 from broker_coordinator.records import Version
-from broker_coordinator.schema import refused_updates, rejections, tasks, updates, versions
+from broker_coordinator.retention import Forgettable
+from broker_coordinator.revisions import TASKS, revisions_in
+from broker_coordinator.schema import refused_updates, rejections, updates, versions
 from fleet_protocol.errors import Reason
 
 
@@ -32,17 +33,21 @@ class JournalEntry:
         return not (self.accepted or self.refused or self.devices or self.rejections)
 
 
+class TasksChangedError(Exception):
+    """An operator changed a task since it was read: read it again."""
+
+
 class Journal(JournalReader):
-    """The database of a running coordinator, its only writer besides `broker-coordinator devices`."""
+    """The database of a running coordinator, its only writer besides operators' commands."""
 
     @classmethod
-    def open(cls, path: Path) -> "Journal":
+    def open(cls, database: Database) -> "Journal":
         """Open the database, and make it where it is missing.
 
         Raises:
             ConfigurationError: it can't be opened.
         """
-        return cls(open_database(path))
+        return cls(open_database(database))
 
     def write(self, entry: JournalEntry, first_position: int) -> None:
         """Commit one batch in one transaction; its accepted updates are numbered from `first_position`.
@@ -60,21 +65,20 @@ class Journal(JournalReader):
             for (reason, device_name), count in entry.rejections.items():
                 _count_rejections(connection, reason, device_name, count)
 
-    def add_task(self, bundle: str, first_version: Version) -> None:
-        """Commit a task that was not served before, with the weights of its bundle."""
-        with writing(self.engine) as connection:
-            connection.execute(insert(tasks).values(name=first_version.task, bundle=bundle))
-            connection.execute(insert(versions).values(_version_row(first_version)))
-
-    def add_version(self, version: Version, *, holds: int, last_position: int) -> None:
+    def add_version(self, version: Version, *, holds: int, last_position: int, revision: int) -> None:
         """Commit a version together with which updates it holds: the `holds` waiting ones up to `last_position`.
 
+        `revision` is that of the tasks (`revisions`) when they were last read.
+
         Raises:
+            TasksChangedError: they were changed since; nothing was committed.
             JournalUnavailableError: nothing of it was committed.
             RuntimeError: the journal has another number of them; another coordinator must be using this database.
         """
         with writing(self.engine) as connection:
-            connection.execute(insert(versions).values(_version_row(version)))
+            if revisions_in(connection).get(TASKS, 0) != revision:
+                raise TasksChangedError
+            insert_version(connection, version)
             held = connection.execute(
                 update(updates)
                 .where(
@@ -89,6 +93,30 @@ class Journal(JournalReader):
                     f"version {version.number} of {version.task} should hold {holds} updates, the journal has"
                     f" {held.rowcount}: is another coordinator using this database?"
                 )
+
+    def forget(self, task: str, allowed: Forgettable, after: Forgettable) -> None:
+        """Drop the weights and envelopes that `allowed` says, as far as `after`, the last time's, had not said it.
+
+        Raises:
+            JournalUnavailableError: nothing of it was committed.
+        """
+        number = versions.c.number
+        old_weights = [
+            versions.c.task == task,
+            number.between(after.weights_through + 1, allowed.weights_through),
+            number > 0,
+            versions.c.restored.is_(None),
+            *([number % allowed.every != 0] if allowed.every else []),
+        ]
+        old_envelopes = updates.c.version.between(after.envelopes_through + 1, allowed.envelopes_through)
+        with writing(self.engine) as connection:
+            connection.execute(update(versions).where(*old_weights).values(weights=None, velocity=None, unrounded=b""))
+            connection.execute(update(updates).where(updates.c.task == task, old_envelopes).values(envelope=None))
+
+
+def insert_version(connection: Connection, version: Version) -> None:
+    """Insert one version."""
+    connection.execute(insert(versions).values(asdict(version)))
 
 
 def _insert(connection: Connection, table: Table, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -106,6 +134,8 @@ def _update_row(accepted: Accepted, position: int) -> dict[str, Any]:
         "base_version": accepted.header.base_version,
         "staleness": accepted.update.staleness,
         "samples": accepted.update.samples,
+        "loss": accepted.loss,
+        "norm": accepted.norm,
         "envelope": accepted.envelope,
     }
 
@@ -117,17 +147,6 @@ def _refused_row(refused: Refused) -> dict[str, Any]:
         "digest": refused.envelope_digest,
         "reason": refused.reason.value,
         "detail": refused.detail,
-    }
-
-
-def _version_row(version: Version) -> dict[str, Any]:
-    return {
-        "task": version.task,
-        "number": version.number,
-        "weights": version.weights,
-        "weights_hash": version.weights_hash,
-        "velocity": version.velocity,
-        "unrounded": version.unrounded,
     }
 
 

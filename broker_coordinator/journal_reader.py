@@ -1,15 +1,14 @@
 """What the journal holds, read only: for restarts, and for whoever compares databases while the coordinator runs."""
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from sqlalchemy import Engine, Row, func, select, union_all
 
-from broker_coordinator.database import open_database, reading
+from broker_coordinator.database import Database, open_database, reading
 from broker_coordinator.knowledge import Decided
-from broker_coordinator.records import JournalledUpdate, Version
-from broker_coordinator.schema import refused_updates, rejections, tasks, updates, versions
+from broker_coordinator.records import Evaluation, JournalledUpdate, Version, VersionSummary
+from broker_coordinator.schema import evaluations, refused_updates, rejections, tasks, updates, versions
 from fleet_protocol.errors import Reason
 
 
@@ -20,13 +19,13 @@ class JournalReader:
         self.engine = engine
 
     @classmethod
-    def open(cls, path: Path) -> "JournalReader":
+    def open(cls, database: Database) -> "JournalReader":
         """Open the database of a coordinator, which may be running.
 
         Raises:
             ConfigurationError: there is none.
         """
-        return cls(open_database(path, read_only=True))
+        return cls(open_database(database, read_only=True))
 
     def __enter__(self) -> Self:
         return self
@@ -35,7 +34,7 @@ class JournalReader:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the database."""
         self.engine.dispose()
 
     def bundles(self) -> dict[str, str]:
@@ -53,34 +52,86 @@ class JournalReader:
         query = select(updates).where(updates.c.task == task, updates.c.version.is_(None))
         yield from self._read_updates(query.order_by(updates.c.position))
 
-    def held_updates(self, task: str) -> Iterator[JournalledUpdate]:
-        """Those of `task` that a version holds."""
-        query = select(updates).where(updates.c.task == task, updates.c.version.is_not(None))
+    def held_updates(self, task: str, version: int) -> Iterator[JournalledUpdate]:
+        """Those that one version holds."""
+        query = select(updates).where(updates.c.task == task, updates.c.version == version)
         yield from self._read_updates(query.order_by(updates.c.position))
 
-    def newest_held_updates(self, task: str) -> Iterator[JournalledUpdate]:
-        """Per device, the newest of its updates that a version holds."""
-        newest = (
+    def updates_through(self, task: str, version: int) -> Iterator[JournalledUpdate]:
+        """Those that `version` or an older one holds."""
+        query = select(updates).where(updates.c.task == task, updates.c.version <= version)
+        yield from self._read_updates(query.order_by(updates.c.position))
+
+    def newest_updates_through(self, task: str, version: int) -> Iterator[JournalledUpdate]:
+        """Per device, the newest of its updates that `version` or an older one holds."""
+        newest_positions = (
             select(func.max(updates.c.position))
-            .where(updates.c.task == task, updates.c.version.is_not(None))
+            .where(updates.c.task == task, updates.c.version <= version)
             .group_by(updates.c.device)
         )
-        yield from self._read_updates(select(updates).where(updates.c.position.in_(newest)))
+        query = select(updates).where(updates.c.position.in_(newest_positions))
+        yield from self._read_updates(query.order_by(updates.c.position))
+
+    def rollbacks(self, task: str) -> dict[int, int]:
+        """The versions that rollbacks made, each with the one that it restored."""
+        query = select(versions.c.number, versions.c.restored)
+        with reading(self.engine) as connection:
+            rows = connection.execute(query.where(versions.c.task == task, versions.c.restored.is_not(None)))
+            return {row.number: row.restored for row in rows}
 
     def versions(self, task: str, *, after: int = -1) -> Iterator[Version]:
-        """The versions of a task with numbers above `after`, oldest first."""
+        """The versions of a task that are kept, with numbers above `after`, oldest first."""
         with reading(self.engine) as connection:
-            query = select(versions).where(versions.c.task == task, versions.c.number > after)
+            query = _KEPT.where(versions.c.task == task, versions.c.number > after)
             for row in connection.execution_options(yield_per=1).execute(query.order_by(versions.c.number)):
                 yield _version(row)
 
+    def version(self, task: str, number: int) -> Version | None:
+        """One version, if its weights are kept."""
+        with reading(self.engine) as connection:
+            row = connection.execute(_KEPT.where(versions.c.task == task, versions.c.number == number)).first()
+            return _version(row) if row else None
+
+    def version_summaries(self, task: str, count: int) -> list[VersionSummary]:
+        """The last `count` versions, oldest first, with what their updates say."""
+        query = select(
+            versions.c.number,
+            versions.c.weights_hash,
+            versions.c.restored,
+            versions.c.weights.is_not(None).label("kept"),
+        )
+        query = query.where(versions.c.task == task).order_by(versions.c.number.desc()).limit(count)
+        found = self.evaluations(task)
+        with reading(self.engine) as connection:
+            rows = list(reversed(connection.execute(query).all()))
+            held = select(
+                updates.c.version,
+                func.count().label("updates"),
+                func.avg(updates.c.loss).label("mean_loss"),
+                func.avg(updates.c.staleness).label("mean_staleness"),
+            ).where(updates.c.task == task, updates.c.version >= (rows[0].number if rows else 0))
+            means = {row.version: row for row in connection.execute(held.group_by(updates.c.version))}
+        return [_summary(row, means.get(row.number), found.get(row.number)) for row in rows]
+
+    def evaluations(self, task: str) -> dict[int, Evaluation]:
+        """What is known of versions on held-out samples, by version."""
+        query = select(evaluations.c.version, evaluations.c.samples, evaluations.c.loss, evaluations.c.accuracy)
+        with reading(self.engine) as connection:
+            rows = connection.execute(query.where(evaluations.c.task == task).order_by(evaluations.c.version))
+            return {row.version: Evaluation(**row._mapping) for row in rows}
+
     def last_versions(self, task: str, count: int, *, through: int | None = None) -> list[Version]:
-        """At most `count` versions of a task, oldest first, the last of them number `through` or the newest."""
-        query = select(versions).where(versions.c.task == task)
+        """At most `count` kept versions of a task, oldest first, the last of them number `through` or the newest."""
+        query = _KEPT.where(versions.c.task == task)
         query = query if through is None else query.where(versions.c.number <= through)
         with reading(self.engine) as connection:
             rows = connection.execute(query.order_by(versions.c.number.desc()).limit(count)).all()
             return [_version(row) for row in reversed(rows)]
+
+    def newest_number(self, task: str) -> int:
+        """The number of the newest version; 0 for a task without versions."""
+        with reading(self.engine) as connection:
+            return connection.scalar(select(func.max(versions.c.number)).where(versions.c.task == task)) or 0
 
     def newest_version(self, task: str) -> Version | None:
         """The version with the highest number."""
@@ -89,8 +140,11 @@ class JournalReader:
 
     def weights_named(self, weights_hash: str) -> bytes | None:
         """The safetensors file with this SHA-256."""
+        kept = select(versions.c.weights).where(
+            versions.c.weights_hash == weights_hash, versions.c.weights.is_not(None)
+        )
         with reading(self.engine) as connection:
-            return connection.scalar(select(versions.c.weights).where(versions.c.weights_hash == weights_hash))
+            return connection.scalar(kept.limit(1))
 
     def weights_of(self, task: str, number: int) -> bytes | None:
         """The safetensors file of a version."""
@@ -133,11 +187,52 @@ class JournalReader:
         with reading(self.engine) as connection:
             return connection.scalar(select(func.max(updates.c.position))) or 0
 
+    def rejections_of(self, device: str) -> dict[Reason, int]:
+        """How many of a device's own messages were refused, by reason."""
+        query = select(rejections.c.reason, rejections.c.count).where(rejections.c.device == device)
+        with reading(self.engine) as connection:
+            return {Reason(reason): count for reason, count in connection.execute(query)}
+
+    def accepted_counts(self, task: str) -> tuple[int, int]:
+        """How many updates of a task were accepted, and how many of them wait for the next version."""
+        query = select(func.count(), func.count(updates.c.version)).where(updates.c.task == task)
+        with reading(self.engine) as connection:
+            accepted, held = connection.execute(query).one()
+            return accepted, accepted - held
+
+    def updates_of(self, device: str) -> dict[str, int]:
+        """How many updates of a device were accepted, by task."""
+        query = select(updates.c.task, func.count().label("number")).where(updates.c.device == device)
+        with reading(self.engine) as connection:
+            return {row.task: row.number for row in connection.execute(query.group_by(updates.c.task))}
+
+    def last_norms(self, task: str, count: int) -> list[float]:
+        """The norms of the last accepted updates of a task, oldest first."""
+        query = select(updates.c.norm).where(updates.c.task == task).order_by(updates.c.position.desc()).limit(count)
+        with reading(self.engine) as connection:
+            return list(reversed(connection.scalars(query).all()))
+
     def _read_updates(self, query: object) -> Iterator[JournalledUpdate]:
         with reading(self.engine) as connection:
             for row in connection.execution_options(yield_per=100).execute(query):  # type: ignore[call-overload]
                 yield JournalledUpdate(**row._mapping)
 
 
-def _version(row: Row[tuple[str, int, bytes, str, bytes, bytes]]) -> Version:
+_KEPT = select(versions).where(versions.c.weights.is_not(None))
+
+
+def _version(row: Row[Any]) -> Version:
     return Version(**row._mapping)
+
+
+def _summary(row: Row[Any], means: Row[Any] | None, evaluation: Evaluation | None) -> VersionSummary:
+    return VersionSummary(
+        row.number,
+        row.weights_hash,
+        row.restored,
+        bool(row.kept),
+        means.updates if means else 0,
+        means and float(means.mean_loss),
+        means and float(means.mean_staleness),
+        evaluation,
+    )

@@ -1,14 +1,21 @@
 """What admission decides by: devices, tasks and what is journalled, as values that a batch can try changes on."""
 
+import math
 from collections import ChainMap
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Any, TypeVar
 
+from broker_coordinator.norm_bound import NormQuantile
+from broker_coordinator.rate_limit import UNLIMITED, TokenBucket
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import Reason
 from fleet_protocol.keys import VerifyKey, key_id
 from fleet_protocol.messages import BOOT_SHIFT, PresenceState
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 
 class DeviceState(StrEnum):
@@ -48,17 +55,35 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class TaskProgress:
-    """Where a task stands: its version, and how many journalled updates wait for the next one."""
+    """Where a task stands: its version, how many journalled updates wait for the next one, and what norms are usual."""
 
     description: TaskDescription
     version: int
     buffered: int = 0
+    paused: bool = False
+    norms: NormQuantile | None = None
 
-    def after_one_update(self) -> "TaskProgress":
+    @property
+    def max_norm(self) -> float:
+        """How long a delta may be right now."""
+        plan = self.description.aggregation
+        running = self.norms.bound(plan.norm_quantile_factor) if self.norms else math.inf
+        return min(plan.max_delta_norm, running)
+
+    def after_one_update(self, norm: float | None = None) -> "TaskProgress":
         """The progress once one more update is journalled: a full buffer is as good as a version."""
-        if self.buffered + 1 < self.description.aggregation.buffer_size:
-            return replace(self, buffered=self.buffered + 1)
-        return replace(self, version=self.version + 1, buffered=0)
+        full = self.buffered + 1 >= self.description.aggregation.buffer_size
+        norms = self._norms_after(norm) if norm is not None else self.norms
+        buffered = 0 if full else self.buffered + 1
+        return TaskProgress(self.description, self.version + full, buffered, self.paused, norms)
+
+    def after_excess(self, norm: float) -> "TaskProgress":
+        """The progress once an update was refused for its norm."""
+        return replace(self, norms=self._norms_after(norm))
+
+    def _norms_after(self, norm: float) -> NormQuantile | None:
+        plan = self.description.aggregation
+        return (self.norms or NormQuantile(plan.norm_quantile)).after(norm) if plan.norm_quantile_factor else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +95,17 @@ class Decided:
     detail: str = ""
 
 
+class Layers(ChainMap[Key, Value]):
+    """A ChainMap whose `get` asks each layer once: it is called many times per message."""
+
+    def get(self, key: Key, default: Any = None) -> Any:
+        """The value in the newest layer that has one."""
+        for layer in self.maps:
+            if (found := layer.get(key)) is not None:
+                return found
+        return default
+
+
 DecidedLookup = Callable[[str, int], Decided | None]
 
 
@@ -79,14 +115,19 @@ class Knowledge:
 
     `devices` is by key id and holds revoked keys too; `key_of` names the one live key of a device. `look_up` is asked
     only for sequence numbers that are not above the device's highest: for a fresh update nothing is read.
+    `allowance` is every device's; `full_at` says when a device will have all of it again, if it has not. `now` is in
+    seconds on any one clock.
     """
 
     look_up: DecidedLookup
-    devices: ChainMap[bytes, Device] = field(default_factory=ChainMap)
-    key_of: ChainMap[str, bytes] = field(default_factory=ChainMap)
-    tasks: ChainMap[str, TaskProgress] = field(default_factory=ChainMap)
-    highest_sequences: ChainMap[str, int] = field(default_factory=ChainMap)
+    devices: ChainMap[bytes, Device] = field(default_factory=Layers)
+    key_of: ChainMap[str, bytes] = field(default_factory=Layers)
+    tasks: ChainMap[str, TaskProgress] = field(default_factory=Layers)
+    highest_sequences: ChainMap[str, int] = field(default_factory=Layers)
     decided: dict[tuple[str, int], Decided] = field(default_factory=dict)
+    allowance: TokenBucket = UNLIMITED
+    full_at: ChainMap[str, float] = field(default_factory=Layers)
+    now: float = 0.0
 
     def newest_boot(self, device: str) -> int:
         """The highest boot number seen from the live key of a device; 0 where there is none."""
@@ -114,14 +155,27 @@ class Knowledge:
         self.decided[device, sequence] = decided
         self.highest_sequences[device] = max(sequence, self.highest_sequence(device))
 
-    def branch(self) -> "Knowledge":
-        """A copy whose changes do not show here."""
+    def full_after_one(self, device: str) -> float | None:
+        """When the device's allowance will be full again if it uses some now; None where it has used it up."""
+        return self.allowance.after_one(self.full_at.get(device, self.now), self.now)
+
+    def use_allowance(self, device: str) -> None:
+        """Note that the device has sent an update."""
+        if self.allowance.interval_seconds and (full_at := self.full_after_one(device)) is not None:
+            self.full_at[device] = full_at
+
+    def branch(self, now: float = 0.0) -> "Knowledge":
+        """A copy, at a later time, whose changes do not show here."""
         return Knowledge(
             self.look_up,
             self.devices.new_child(),
             self.key_of.new_child(),
             self.tasks.new_child(),
             self.highest_sequences.new_child(),
+            {},
+            self.allowance,
+            self.full_at.new_child(),
+            now,
         )
 
     def devices_changed_in(self, branch: "Knowledge") -> list[Device]:
@@ -134,3 +188,4 @@ class Knowledge:
         self.key_of.update(branch.key_of.maps[0])
         self.tasks.update(branch.tasks.maps[0])
         self.highest_sequences.update(branch.highest_sequences.maps[0])
+        self.full_at.update(branch.full_at.maps[0])

@@ -8,6 +8,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from broker_coordinator.buffered_socket import BufferedSocket
 from fleet_protocol.configuration import BrokerSettings
 from fleet_protocol.errors import ConfigurationError
 
@@ -25,7 +26,7 @@ def make_client(settings: BrokerSettings, client_id: str) -> paho.Client:
         ConfigurationError: a file for TLS or the password can't be used.
     """
     modern = settings.protocol == "5"
-    client = paho.Client(
+    client = _Client(
         CallbackAPIVersion.VERSION2,
         client_id=client_id,
         clean_session=None if modern else False,
@@ -37,7 +38,6 @@ def make_client(settings: BrokerSettings, client_id: str) -> paho.Client:
     # limit drops; both are off.
     client.max_inflight_messages_set(0)
     client.max_queued_messages_set(0)
-    client.on_socket_open = _send_at_once
     _set_credentials(client, settings)
     client.connect_async(
         settings.host,
@@ -72,7 +72,10 @@ def _set_credentials(client: paho.Client, settings: BrokerSettings) -> None:
         ) from error
 
 
-def _send_at_once(_client: paho.Client, _: object, connection: object) -> None:
-    # A PUBACK is 4 bytes: Nagle's algorithm would hold each back until the one before is acknowledged.
-    if isinstance(connection, socket.socket):
+class _Client(paho.Client):
+    def _create_socket(self) -> BufferedSocket:  # type: ignore[override]  # it has what paho uses of a socket
+        connection = super()._create_socket()
+        assert isinstance(connection, socket.socket)  # noqa: S101 - no websockets
+        # A PUBACK is 4 bytes: Nagle's algorithm would hold each back until the one before is acknowledged.
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return BufferedSocket(connection)

@@ -4,11 +4,11 @@ One thread, one loop. A message is acknowledged after the journal has it, in ord
 comes again, from the broker's durable session, after whatever ended.
 """
 
+import contextlib
 import logging
 import random
 import select
 import socket
-import ssl
 import time
 from dataclasses import dataclass
 
@@ -17,6 +17,7 @@ from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from broker_coordinator.buffered_socket import BufferedSocket
 from broker_coordinator.coordinator import Coordinator
 from broker_coordinator.database import JournalUnavailableError
 from broker_coordinator.decisions import Message
@@ -137,24 +138,33 @@ class MqttLink:
         return max(0.0, min(moments) - now)
 
     def _wait(self, seconds: float) -> None:
+        self._flush()
         poll = select.poll()
         poll.register(self._alarm, select.POLLIN)
-        if connection := self._client.socket():
+        if connection := self._connection():
             reads = select.POLLIN if self._has_room_to_read() else 0
-            poll.register(connection.fileno(), reads | (select.POLLOUT if self._client.want_write() else 0))
+            writes = select.POLLOUT if connection.unsent or self._client.want_write() else 0
+            poll.register(connection.fileno(), reads | writes)
         ready = dict(poll.poll(0 if self._is_readable() else max(1, round(seconds * 1000))))
         if self._alarm.fileno() in ready:
             self._alarm.recv(4096)
         if self._client.want_write():
             self._client.loop_write()
 
-    def _is_readable(self) -> bool:
+    def _connection(self) -> BufferedSocket | None:
         connection = self._client.socket()
+        return connection if isinstance(connection, BufferedSocket) else None
+
+    def _flush(self) -> None:
+        if connection := self._connection():
+            with contextlib.suppress(OSError):  # whoever reads next finds out
+                connection.flush()
+
+    def _is_readable(self) -> bool:
+        connection = self._connection()
         if connection is None or not self._has_room_to_read():
             return False
-        if isinstance(connection, ssl.SSLSocket) and connection.pending():
-            return True
-        return bool(select.select([connection], [], [], 0)[0])
+        return connection.pending() > 0 or bool(select.select([connection], [], [], 0)[0])
 
     def _has_room_to_read(self) -> bool:
         return len(self._received) < MAX_UNACKNOWLEDGED and self._received_bytes < MAX_BATCH_BYTES
@@ -172,6 +182,9 @@ class MqttLink:
                 self._coordinator.handle([received.message for received in self._received], now)
                 self._acknowledge()
                 self._publish()
+                self._flush()
+            else:
+                self._coordinator.heed_operator()
             self._coordinator.make_versions()
         except JournalUnavailableError as error:
             if not self._journal.failures:

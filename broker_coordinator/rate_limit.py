@@ -1,6 +1,30 @@
-"""A limit of one event per key and interval. Pure: the time comes in as an argument."""
+"""Limits of how often something may happen. Pure: the time comes in as an argument, seconds on any one clock."""
 
 from collections.abc import Hashable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBucket:
+    """`burst` events at once, and then one every `interval_seconds`.
+
+    A bucket is one number, when it will be full again (the generic cell rate algorithm, ITU-T I.371): whoever keeps
+    buckets for a million devices keeps a million floats, and none for those that are full.
+    """
+
+    interval_seconds: float
+    burst: int
+
+    def after_one(self, full_at: float, now: float) -> float | None:
+        """When the bucket will be full again if one event happens at `now`; None where it may not."""
+        begins = max(full_at, now)
+        if begins - now > (self.burst - 1) * self.interval_seconds:
+            return None
+        return begins + self.interval_seconds
+
+
+UNLIMITED = TokenBucket(0.0, 1)
+"""Never empty."""
 
 
 class RateLimit:

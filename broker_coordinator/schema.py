@@ -2,7 +2,10 @@
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
+    Connection,
+    Double,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
@@ -13,9 +16,19 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    insert,
+    inspect,
+    select,
 )
 
+from fleet_protocol.errors import ConfigurationError
+
+SCHEMA = 2
+"""Counts up whenever a table changes."""
+
 metadata = MetaData()
+
+schema_number = Table("schema_number", metadata, Column("number", Integer, primary_key=True, autoincrement=False))
 
 devices = Table(
     "devices",
@@ -51,6 +64,15 @@ tasks = Table(
     metadata,
     Column("name", String(48), primary_key=True),
     Column("bundle", String(64), nullable=False, comment="SHA-256 of task.json"),
+    Column("paused", Boolean, nullable=False),
+)
+
+bundle_files = Table(
+    "bundle_files",
+    metadata,
+    Column("task", ForeignKey("tasks.name"), primary_key=True),
+    Column("name", String(200), primary_key=True),
+    Column("data", LargeBinary, nullable=False),
 )
 
 versions = Table(
@@ -58,10 +80,22 @@ versions = Table(
     metadata,
     Column("task", ForeignKey("tasks.name"), primary_key=True),
     Column("number", BigInteger, primary_key=True, autoincrement=False),
-    Column("weights", LargeBinary, nullable=False, comment="safetensors"),
+    Column("weights", LargeBinary, comment="safetensors; null once the retention rule has dropped it"),
     Column("weights_hash", String(64), nullable=False, index=True),
-    Column("velocity", LargeBinary, nullable=False, comment="float32, little endian, as long as the flat weights"),
+    Column("velocity", LargeBinary, comment="float32, little endian, as long as the flat weights; null like them"),
     Column("unrounded", LargeBinary, nullable=False, comment="likewise; empty where `weights` are not rounded"),
+    Column("restored", BigInteger, comment="the version that a rollback took its values from; else null"),
+)
+
+evaluations = Table(
+    "evaluations",
+    metadata,
+    Column("task", String(48), primary_key=True),
+    Column("version", BigInteger, primary_key=True, autoincrement=False),
+    Column("samples", Integer, nullable=False),
+    Column("loss", Double, nullable=False, comment="mean over the held-out samples"),
+    Column("accuracy", Double, comment="share of right answers; null where labels are no classes"),
+    ForeignKeyConstraint(["task", "version"], ["versions.task", "versions.number"]),
 )
 
 updates = Table(
@@ -74,8 +108,10 @@ updates = Table(
     Column("task", ForeignKey("tasks.name"), nullable=False),
     Column("base_version", BigInteger, nullable=False),
     Column("staleness", BigInteger, nullable=False),
-    Column("samples", Integer, nullable=False),
-    Column("envelope", LargeBinary, nullable=False),
+    Column("samples", Integer, nullable=False, comment="as they count: the declared ones, capped"),
+    Column("loss", Double, nullable=False, comment="the device's mean training loss"),
+    Column("norm", Double, nullable=False, comment="Euclidean, of the delta"),
+    Column("envelope", LargeBinary, comment="null once the retention rule has dropped it"),
     Column("version", BigInteger, comment="the version that holds it; null while it is buffered"),
     UniqueConstraint("device", "sequence"),
     ForeignKeyConstraint(["task", "version"], ["versions.task", "versions.number"]),
@@ -99,3 +135,30 @@ rejections = Table(
     Column("device", String(48), primary_key=True, comment="empty where the signature did not prove a device"),
     Column("count", BigInteger, nullable=False),
 )
+
+
+def create_schema(connection: Connection) -> None:
+    """Make the tables where there are none.
+
+    Raises:
+        ConfigurationError: there are tables of another schema.
+    """
+    if inspect(connection).has_table(tasks.name):
+        check_schema(connection)
+        return
+    metadata.create_all(connection)
+    connection.execute(insert(schema_number).values(number=SCHEMA))
+
+
+def check_schema(connection: Connection) -> None:
+    """Raise `ConfigurationError` if another release made the tables, or nobody did."""
+    number = None
+    if inspect(connection).has_table(schema_number.name):
+        number = connection.scalar(select(schema_number.c.number))
+    if number != SCHEMA:
+        raise ConfigurationError(
+            f"its tables are of schema {number}, this edgeflock's of {SCHEMA}; use the edgeflock that made them,"
+            " or give `database` a new name"
+            if inspect(connection).has_table(tasks.name)
+            else "it is empty; has the coordinator run with this configuration?"
+        )

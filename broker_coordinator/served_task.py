@@ -3,11 +3,12 @@
 from collections import deque
 from dataclasses import dataclass, field
 from itertools import islice
-from statistics import median
+from statistics import fmean, median
 
 from broker_coordinator.aggregation import BufferedUpdate
 from broker_coordinator.bundle_store import Bundle
 from broker_coordinator.knowledge import TaskProgress
+from broker_coordinator.norm_bound import NormQuantile
 from broker_coordinator.records import Version
 from broker_coordinator.server_state import ServerState, initial_state, next_state
 from fleet_protocol.bundle import TaskDescription, blob_hash
@@ -17,10 +18,11 @@ from fleet_protocol.messages import Manifest
 
 @dataclass(frozen=True, slots=True)
 class WaitingUpdate:
-    """A journalled update with its place in the journal."""
+    """A journalled update with its place in the journal, and the device's mean loss in training."""
 
     position: int
     update: BufferedUpdate
+    loss: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class NextVersion:
     holds: int
     last_position: int
     median_staleness: float
+    mean_loss: float
 
 
 @dataclass(slots=True)
@@ -46,16 +49,17 @@ class ServedTask:
     state: ServerState
     grid: Grid | None = None
     waiting: deque[WaitingUpdate] = field(default_factory=deque)
+    paused: bool = False
 
     @property
     def description(self) -> TaskDescription:
         """The content of the bundle's `task.json`."""
         return self.bundle.description
 
-    def progress(self) -> TaskProgress:
+    def progress(self, norms: NormQuantile | None = None) -> TaskProgress:
         """Where the task stands once every full buffer that waits is made into a version."""
         full, buffered = divmod(len(self.waiting), self.description.aggregation.buffer_size)
-        return TaskProgress(self.description, self.newest.number + full, buffered)
+        return TaskProgress(self.description, self.newest.number + full, buffered, self.paused, norms)
 
     def manifest(self) -> Manifest:
         """What devices are told."""
@@ -75,6 +79,7 @@ class ServedTask:
             holds=len(buffer),
             last_position=buffer[-1].position,
             median_staleness=median(update.staleness for update in updates),
+            mean_loss=fmean(waiting.loss for waiting in buffer),
         )
 
     def advance(self, made: NextVersion) -> None:

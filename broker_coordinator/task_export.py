@@ -3,14 +3,12 @@
 from pathlib import Path
 
 from broker_coordinator.averaging import averaged_weights
-from broker_coordinator.bundle_store import load_bundle
-from broker_coordinator.configuration import CoordinatorConfiguration
 from broker_coordinator.journal_reader import JournalReader
-from fleet_protocol.bundle import TaskDescription
+from broker_coordinator.task_registry import TaskRegistry
 from fleet_protocol.errors import ConfigurationError
 
 
-def model_of(configuration: CoordinatorConfiguration, task: str, version: int | None, *, single: bool) -> bytes:
+def model_of(journal: JournalReader, task: str, version: int | None, *, single: bool) -> bytes:
     """The weights of a task as a safetensors file: the mean of as many versions as its plan says, up to `version`.
 
     `version` None is the newest; `single` takes that version by itself. The coordinator may be running.
@@ -18,10 +16,9 @@ def model_of(configuration: CoordinatorConfiguration, task: str, version: int | 
     Raises:
         ConfigurationError: there is no such task or version.
     """
-    description = _served(configuration, task)
+    description = TaskRegistry(journal.engine).bundle(task).description
     count = 1 if single else description.aggregation.averaged_versions
-    with JournalReader.open(configuration.database) as journal:
-        found = journal.last_versions(task, count, through=version)
+    found = journal.last_versions(task, count, through=version)
     if not found or (version is not None and found[-1].number != version):
         newest = f"; the newest is {found[-1].number}" if found else ""
         wanted = "any version" if version is None else f"version {version}"
@@ -40,12 +37,3 @@ def write_model(path: Path, weights: bytes) -> None:
             file.write(weights)
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror}; name a new file in a folder that exists") from error
-
-
-def _served(configuration: CoordinatorConfiguration, task: str) -> TaskDescription:
-    descriptions = [load_bundle(entry.bundle).description for entry in configuration.tasks]
-    for description in descriptions:
-        if description.task == task:
-            return description
-    served = ", ".join(description.task for description in descriptions)
-    raise ConfigurationError(f"this coordinator serves no task {task!r}; it serves {served}")

@@ -16,8 +16,8 @@ log = logging.getLogger(__name__)
 FIRST_RECEIPT_SECONDS = 10.0
 LAST_RECEIPT_SECONDS = 600.0
 """How long to wait for a receipt before an update is sent again; doubles from first to last while none comes."""
-APPROVAL_SECONDS = 60.0
-"""How often a device that no operator has approved yet asks again."""
+PUT_OFF_SECONDS = 60.0
+"""How often a device asks again that was told to wait: not approved yet, its task paused, or too many updates."""
 
 
 class Remedy(Enum):
@@ -33,6 +33,8 @@ REMEDIES = {
     Reason.REVOKED_KEY: Remedy.KEEP,
     Reason.BAD_SIGNATURE: Remedy.KEEP,  # these two are not journalled either: taken back, a replay could count twice
     Reason.WRONG_TOPIC: Remedy.KEEP,
+    Reason.TASK_PAUSED: Remedy.KEEP,  # until the operator resumes it
+    Reason.RATE_LIMITED: Remedy.KEEP,
     Reason.SEQUENCE_REUSED: Remedy.RENUMBER,  # this device's memory is younger than its name
 }
 """For every other reason the update goes back into the residual."""
@@ -54,7 +56,7 @@ class Postbox:
         self._seal = seal
         self._publish = publish
         self._changed = asyncio.Event()
-        self._awaiting_approval = False
+        self._put_off = False
         self.accepted = 0
         self.rejected = 0
 
@@ -88,7 +90,7 @@ class Postbox:
 
     def _grow_impatient(self, sendings: Iterable[_Sending], now: float) -> None:
         """Something moved, so whoever was silent may listen again. A change never puts off what is due before."""
-        patience = APPROVAL_SECONDS if self._awaiting_approval else FIRST_RECEIPT_SECONDS
+        patience = PUT_OFF_SECONDS if self._put_off else FIRST_RECEIPT_SECONDS
         for sending in sendings:
             sending.patience = patience
             sending.due = min(sending.due, now + patience)
@@ -99,7 +101,7 @@ class Postbox:
         if row is None:
             return False
         if receipt.outcome is Outcome.ACCEPTED:
-            self._awaiting_approval = False
+            self._put_off = False
             self.accepted += 1
             self._database.settle(row, Outcome.ACCEPTED, "")
         else:
@@ -119,7 +121,7 @@ class Postbox:
             remedy.value,
             receipt.detail,
         )
-        self._awaiting_approval = remedy is Remedy.KEEP
+        self._put_off = remedy is Remedy.KEEP
         if remedy is Remedy.RENUMBER:
             self._database.renumber(row, receipt.highest_sequence, self._seal)
         elif remedy is Remedy.RETURN_TO_RESIDUAL:

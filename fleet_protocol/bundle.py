@@ -12,7 +12,13 @@ import msgspec
 
 from fleet_protocol.configuration import parse_document
 from fleet_protocol.errors import ConfigurationError, ProtocolError, Reason
-from fleet_protocol.limits import MAX_AVERAGED_VERSIONS, MAX_BLOB_BYTES, MAX_PARAMETERS, MAX_TENSORS
+from fleet_protocol.limits import (
+    MAX_AVERAGED_VERSIONS,
+    MAX_BLOB_BYTES,
+    MAX_PARAMETERS,
+    MAX_SAMPLES_PER_UPDATE,
+    MAX_TENSORS,
+)
 from fleet_protocol.topics import check_name
 
 BUNDLE_FORMAT = 1
@@ -141,8 +147,9 @@ class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     classes, or `ef21` (Richtarik et al. 2021), the other half of the error feedback of that name.
 
     An update with staleness s weighs `samples * (1 + s) ** -staleness_exponent`; above `max_staleness` it is refused.
-    `max_delta_norm` bounds the Euclidean norm of one update. Devices train from the newest version; the model to use is
-    the mean of the last `averaged_versions`.
+    A declared sample count above `max_samples` counts as that many. `max_delta_norm` bounds the Euclidean norm of one
+    update; so does `norm_quantile_factor`, if not 0, times the running `norm_quantile` of the norms that come in.
+    Devices train from the newest version; the model to use is the mean of the last `averaged_versions`.
     """
 
     buffer_size: PositiveInt
@@ -152,6 +159,9 @@ class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     server_learning_rate: PositiveFloat = 1.0
     server_momentum: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
     max_delta_norm: PositiveFloat = 100.0
+    norm_quantile: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.5
+    norm_quantile_factor: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    max_samples: Annotated[int, msgspec.Meta(ge=1, le=MAX_SAMPLES_PER_UPDATE)] = MAX_SAMPLES_PER_UPDATE
     averaged_versions: Annotated[int, msgspec.Meta(ge=1, le=MAX_AVERAGED_VERSIONS)] = 1
 
 

@@ -18,6 +18,10 @@ _BUILT_IN_TAGS = (*range(6), 25, 28, 29, 30, 35, 36, 37, 52, 54, 100, 256, 258, 
 _NO_TAGS: Mapping[int, Any] = dict.fromkeys(_BUILT_IN_TAGS, _refuse_tag)
 
 
+BYTE_STRING = 0x40
+"""Major type 2, where it stands in an item's first byte."""
+
+
 def encode(value: object) -> bytes:
     """Encode in the deterministic form of RFC 8949, section 4.2.1: shortest lengths, sorted keys."""
     return cbor2.dumps(value, canonical=True)
@@ -29,8 +33,24 @@ def decode(data: bytes, what: str) -> object:
     Raises:
         ProtocolError: `MALFORMED`: not CBOR, tagged, too deep, trailing bytes, or another encoding of the value.
     """
+    value = parse(data, what)
     try:
-        value = cbor2.loads(
+        canonical = encode(value)
+    except (cbor2.CBORError, ValueError, TypeError, OverflowError) as error:
+        raise ProtocolError(Reason.MALFORMED, f"{what}: not valid CBOR ({error})") from error
+    if canonical != data:
+        raise ProtocolError(Reason.MALFORMED, f"{what}: trailing bytes or a non-canonical CBOR encoding")
+    return value
+
+
+def parse(data: bytes, what: str) -> object:
+    """Decode one CBOR item, in whatever encoding: for callers that compare what they would write with `data`.
+
+    Raises:
+        ProtocolError: `MALFORMED`: not CBOR, tagged or too deep.
+    """
+    try:
+        return cbor2.loads(
             data,
             tag_hook=_refuse_tag,
             semantic_decoders=_NO_TAGS,
@@ -38,9 +58,28 @@ def decode(data: bytes, what: str) -> object:
             allow_indefinite=False,
             allow_duplicate_keys=False,
         )
-        canonical = encode(value)
     except (cbor2.CBORError, ValueError, TypeError, OverflowError) as error:
         raise ProtocolError(Reason.MALFORMED, f"{what}: not valid CBOR ({error})") from error
-    if canonical != data:
-        raise ProtocolError(Reason.MALFORMED, f"{what}: trailing bytes or a non-canonical CBOR encoding")
-    return value
+
+
+def encode_byte_string(data: bytes) -> bytes:
+    """`encode` for bytes, several times faster: every message is framed in them."""
+    length = len(data)
+    if length < 24:
+        return bytes((BYTE_STRING | length,)) + data
+    width = 0 if length < 1 << 8 else 1 if length < 1 << 16 else 2 if length < 1 << 32 else 3
+    return bytes((BYTE_STRING | (24 + width),)) + length.to_bytes(1 << width, "big") + data
+
+
+def read_byte_string(data: bytes, at: int) -> tuple[bytes, int] | None:
+    """The byte string that begins at `at`, and where it ends; None where there is none in the shortest form."""
+    first = data[at] if at < len(data) else 0
+    begin, length = at + 1, first & 0x1F
+    if length >= 24:
+        width = 1 << (length - 24)
+        begin += width
+        length = int.from_bytes(data[at + 1 : begin], "big")
+        if width > 8 or length < (24 if width == 1 else 1 << (4 * width)):
+            return None
+    end = begin + length
+    return (data[begin:end], end) if first & 0xE0 == BYTE_STRING and end <= len(data) else None

@@ -17,7 +17,10 @@ from fleet_protocol.limits import MAX_NAME_CHARACTERS, MAX_SEQUENCE
 
 DIGEST_BYTES: Final = 16
 
-_COSE_SIGN1_TAG: Final = b"\xd2"
+_COSE_SIGN1: Final = b"\xd2\x84"
+"""The tag, and an array of four: protected header, unprotected header, payload, signature."""
+_NOTHING_UNPROTECTED: Final = b"\xa0"
+_SIGNATURE_CONTEXT: Final = b"\x84\x6aSignature1"
 _ALGORITHM_LABEL: Final = 1
 _KEY_ID_LABEL: Final = 4
 _HEADER_LABEL: Final = -70001  # the private-use range of COSE header labels ends at -65537
@@ -89,7 +92,8 @@ def seal(
     header = Header(kind, sequence, task, base_version, digest(payload))
     protected = _write_protected(header, key_id(key.verify_key))
     signature = key.sign(_to_be_signed(protected, topic, payload)).signature
-    return _COSE_SIGN1_TAG + cbor.encode([protected, {}, payload, signature])
+    framed = cbor.encode_byte_string(protected) + _NOTHING_UNPROTECTED + cbor.encode_byte_string(payload)
+    return _COSE_SIGN1 + framed + cbor.encode_byte_string(signature)
 
 
 def read_envelope(data: bytes, limit: int) -> Envelope:
@@ -100,20 +104,28 @@ def read_envelope(data: bytes, limit: int) -> Envelope:
     """
     if len(data) > limit:
         raise ProtocolError(Reason.TOO_LARGE, f"message of {len(data)} bytes exceeds the limit of {limit}")
-    if data[:1] != _COSE_SIGN1_TAG:
-        raise ProtocolError(Reason.MALFORMED, "message is not a tagged COSE_Sign1")
-    parts = cbor.decode(data[1:], "envelope")
-    match parts:
-        case [bytes(protected), dict(unprotected), bytes(payload), bytes(signature)]:
-            pass
-        case _:
-            raise ProtocolError(Reason.MALFORMED, "envelope is not [protected, {}, payload, signature]")
-    if unprotected or len(signature) != SIGNATURE_BYTES:
-        raise ProtocolError(Reason.MALFORMED, "envelope has unprotected headers or a signature of the wrong length")
+    protected, payload, signature = _unframe(data)
     header, identifier = _read_protected(protected)
     if header.payload_digest != digest(payload):
         raise ProtocolError(Reason.MALFORMED, "payload does not match the digest in its header")
     return Envelope(header, identifier, payload, protected, signature)
+
+
+def _unframe(data: bytes) -> tuple[bytes, bytes, bytes]:
+    """Protected header, payload and signature, read by hand: there is one form, and it is every message's."""
+    if data[: len(_COSE_SIGN1)] != _COSE_SIGN1:
+        raise ProtocolError(Reason.MALFORMED, "message is not a tagged COSE_Sign1 of four parts")
+    if (first := cbor.read_byte_string(data, len(_COSE_SIGN1))) is not None:
+        protected, at = first
+        if data[at : at + 1] == _NOTHING_UNPROTECTED and (second := cbor.read_byte_string(data, at + 1)) is not None:
+            payload, at = second
+            if (third := cbor.read_byte_string(data, at)) is not None and third[1] == len(data):
+                signature = third[0]
+                if len(signature) == SIGNATURE_BYTES:
+                    return protected, payload, signature
+    raise ProtocolError(
+        Reason.MALFORMED, f"envelope is not [protected, {{}}, payload, signature of {SIGNATURE_BYTES} bytes], canonical"
+    )
 
 
 def _write_protected(header: Header, identifier: bytes) -> bytes:
@@ -122,7 +134,7 @@ def _write_protected(header: Header, identifier: bytes) -> bytes:
 
 
 def _read_protected(protected: bytes) -> tuple[Header, bytes]:
-    match cbor.decode(protected, "protected header"):
+    match cbor.parse(protected, "protected header"):
         case {1: algorithm, 4: bytes(identifier), -70001: list(entry)}:
             pass
         case _:
@@ -146,4 +158,9 @@ def _read_protected(protected: bytes) -> tuple[Header, bytes]:
 
 
 def _to_be_signed(protected: bytes, topic: str, payload: bytes) -> bytes:
-    return cbor.encode(["Signature1", protected, topic.encode(), payload])
+    return b"".join((
+        _SIGNATURE_CONTEXT,
+        cbor.encode_byte_string(protected),
+        cbor.encode_byte_string(topic.encode()),
+        cbor.encode_byte_string(payload),
+    ))  # fmt: skip

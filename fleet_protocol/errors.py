@@ -23,6 +23,8 @@ class Reason(StrEnum):
     OUT_OF_BOUNDS = "out_of_bounds"
     WRONG_HASH = "wrong_hash"
     WRONG_RECIPIENT = "wrong_recipient"
+    TASK_PAUSED = "task_paused"
+    RATE_LIMITED = "rate_limited"
 
 
 class ProtocolError(Exception):

@@ -1,15 +1,18 @@
 """Fixtures for every folder of tests."""
 
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from broker_coordinator.bundle_store import Bundle
+from broker_coordinator.database import Database
 from tests.support.broker import Broker
 from tests.support.bundles import write_bundle
 from tests.support.coordinator import CoordinatorProcess
 from tests.support.device import ConnectedDevice
+from tests.support.postgresql import PostgresqlServer
 
 
 @pytest.fixture
@@ -19,6 +22,24 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
     broker.start()
     yield broker
     broker.kill()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgresqlServer]:
+    """A running PostgreSQL server; a test that stops it starts it again."""
+    server = PostgresqlServer()
+    server.start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
+    """An empty place for a journal, of each kind."""
+    if request.param == "sqlite":
+        return tmp_path / "coordinator.db"
+    server: PostgresqlServer = request.getfixturevalue("postgresql")
+    return server.database(secrets.token_hex(8))
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from broker_coordinator.configuration import load_configuration
-from broker_coordinator.database import open_database
+from broker_coordinator.database import Database, open_database
 from broker_coordinator.device_registry import DeviceRegistry
 from broker_coordinator.knowledge import Device
 from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
@@ -24,7 +24,7 @@ def known_to_coordinator(configuration: Path) -> Known:
         tasks = [parse_description((task.bundle / DESCRIPTION_FILE).read_bytes()) for task in parsed.tasks]
     except OSError as error:
         raise ConfigurationError(f"{error.filename}: can't be read: {error.strerror}") from error
-    return Known(devices=registered_devices(parsed.database), coordinator=key.verify_key, opener=key, tasks=tasks)
+    return Known(devices=registered_devices(parsed.journal()), coordinator=key.verify_key, opener=key, tasks=tasks)
 
 
 def private_key(path: Path) -> SigningKey:
@@ -39,7 +39,7 @@ def private_key(path: Path) -> SigningKey:
         raise ConfigurationError(f"{path}: can't be read: {error.strerror}") from error
 
 
-def registered_devices(database: Path) -> list[Device]:
+def registered_devices(database: Database) -> list[Device]:
     """The devices in a coordinator's database.
 
     Raises:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from broker_coordinator.bundle_store import Bundle, chunk_count
-from fleet_protocol.bundle import DESCRIPTION_FILE, TRAIN_FILE, AggregationPlan, blob_hash
+from fleet_protocol.bundle import DESCRIPTION_FILE, TRAIN_FILE, WEIGHTS_FILE, AggregationPlan, blob_hash
 from fleet_protocol.codec import apply_difference, read_weights, write_weights
 from fleet_protocol.envelope import Kind, digest
 from fleet_protocol.errors import Reason
@@ -315,6 +315,25 @@ def test_approval_needs_no_restart(tmp_path, broker, bundle, protocol) -> None:
     finally:
         device.close()
         coordinator.kill()
+
+
+def test_tasks_are_published_paused_and_rolled_back_without_a_restart(tmp_path, coordinator, connect) -> None:
+    device = connect("kitchen-pi")
+    roses = write_bundle(tmp_path / "roses", task="roses")
+    coordinator.tasks("publish", str(tmp_path / "roses"))
+    manifest = until(lambda: device.heard.manifests.get("roses"), "the new task is announced")
+    assert (manifest.version, manifest.bundle) == (0, roses.hash)
+    coordinator.tasks("pause", TASK)
+    late = device.update(1)
+    until(lambda: device.tell(late).reason == Reason.TASK_PAUSED, "updates are put off")
+    coordinator.tasks("resume", TASK)
+    assert until(lambda: device.tell(late).outcome is Outcome.ACCEPTED, "the same update is taken")
+    for sequence in (2, 3):
+        device.tell(device.update(sequence))
+    until(lambda: device.heard.manifests[TASK].version == 1, "version 1 is announced")
+    assert coordinator.tasks("rollback", TASK, "0")["version"] == 2
+    until(lambda: device.heard.manifests[TASK].version == 2, "the rollback is announced")
+    assert newest_weights(coordinator) == (tmp_path / "bundle" / WEIGHTS_FILE).read_bytes()
 
 
 def test_sigterm_ends_it_cleanly_and_its_session_waits(coordinator, connect) -> None:

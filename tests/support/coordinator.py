@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from broker_coordinator.database import Database
 from broker_coordinator.journal_reader import JournalReader
 from fleet_protocol.keys import SigningKey, VerifyKey, write_signing_key
 from tests.support.broker import Broker
@@ -20,10 +21,17 @@ class CoordinatorProcess:
     """A coordinator's folder (`coordinator.toml`, key, database) and the process that runs in it."""
 
     def __init__(
-        self, folder: Path, broker: Broker, bundle_folders: list[Path], *, enrolment: str = "open", protocol: str = "5"
+        self,
+        folder: Path,
+        broker: Broker,
+        bundle_folders: list[Path],
+        *,
+        enrolment: str = "open",
+        protocol: str = "5",
+        database: Database | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.configuration, self.database = folder / "coordinator.toml", folder / "coordinator.db"
+        self.configuration, self.database = folder / "coordinator.toml", database or folder / "coordinator.db"
         self._log, self._process = folder / "coordinator.log", None
         key = SigningKey.generate()
         self.public_key: VerifyKey = key.verify_key
@@ -31,7 +39,7 @@ class CoordinatorProcess:
         (folder / "coordinator.key").write_text(write_signing_key(key))
         tasks = "".join(f'[[tasks]]\nbundle = "{bundle}"\n' for bundle in bundle_folders)
         self.configuration.write_text(
-            f'fleet = "{FLEET}"\nshard = "{SHARD}"\nkey_file = "coordinator.key"\ndatabase = "coordinator.db"\n'
+            f'fleet = "{FLEET}"\nshard = "{SHARD}"\nkey_file = "coordinator.key"\ndatabase = "{self.database}"\n'
             f'enrolment = "{enrolment}"\n[broker]\nhost = "{broker.host}"\nport = {broker.port}\n'
             f'protocol = "{protocol}"\n{tasks}'
         )
@@ -53,6 +61,7 @@ class CoordinatorProcess:
     def fill_disk(self) -> None:
         """Let none of its files grow beyond the size that the database's write-ahead log has now."""
         assert self._process is not None
+        assert isinstance(self.database, Path)
         size = self.database.with_name(self.database.name + "-wal").stat().st_size
         resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
@@ -71,7 +80,14 @@ class CoordinatorProcess:
 
     def devices(self, *arguments: str) -> Any:
         """`broker-coordinator devices ... --json`."""
-        command = [*_PROGRAM, "devices", "--config", str(self.configuration), *arguments, "--json"]
+        return self._ask("devices", *arguments)
+
+    def tasks(self, *arguments: str) -> Any:
+        """`broker-coordinator tasks ... --json`."""
+        return self._ask("tasks", *arguments)
+
+    def _ask(self, noun: str, *arguments: str) -> Any:
+        command = [*_PROGRAM, noun, "--config", str(self.configuration), *arguments, "--json"]
         done = subprocess.run(command, capture_output=True, check=True, env=_environment())
         return json.loads(done.stdout)
 

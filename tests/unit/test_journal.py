@@ -1,82 +1,34 @@
 """The journal: what is committed stays, what is not was never there."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from broker_coordinator.admission import AdmissionPolicy
 from broker_coordinator.bundle_store import Bundle
 from broker_coordinator.coordinator import Coordinator
-from broker_coordinator.database import JournalUnavailableError
-from broker_coordinator.decisions import Message
+from broker_coordinator.database import Database, JournalUnavailableError
 from broker_coordinator.device_registry import DeviceRegistry
 from broker_coordinator.journal import Journal
 from broker_coordinator.journal_reader import JournalReader
 from broker_coordinator.knowledge import DeviceState
-from broker_coordinator.publications import Publication, Speaker
+from broker_coordinator.publications import Speaker
 from broker_coordinator.records import Version
 from broker_coordinator.served_task import version_of
 from broker_coordinator.server_state import replay
 from fleet_protocol.bundle import AggregationPlan, Parameter, UpdatePlan
-from fleet_protocol.envelope import Kind, read_envelope
 from fleet_protocol.errors import ConfigurationError, Reason
-from fleet_protocol.keys import SigningKey
-from fleet_protocol.limits import MAX_SEALED_CHUNK_BYTES
-from fleet_protocol.messages import Manifest, Outcome, Receipt, decode_payload
+from fleet_protocol.messages import Manifest, Outcome
+from tests.support.bench import KEY, OPEN, Bench
 from tests.support.bundles import TASK, write_bundle
 from tests.support.coordinator import FLEET, SHARD
 from tests.support.device import SealingDevice
 
-KEY = SigningKey.generate()
 FEEDBACK_OF = {"ca2fl": "residual", "ef21": "ef21"}
-OPEN = AdmissionPolicy(FLEET, SHARD, open_enrolment=True, maximum_devices=100)
-
-
-class Bench:
-    """A coordinator on a database file, without a network; `restart` is a kill -9 and a start."""
-
-    def __init__(self, folder: Path, bundle: Bundle, policy: AdmissionPolicy = OPEN) -> None:
-        self.path, self._bundle, self._policy, self.now = folder / "coordinator.db", bundle, policy, 0.0
-        self.restart()
-
-    def restart(self) -> None:
-        self.journal = Journal.open(self.path)
-        self.coordinator = Coordinator(self.journal, [self._bundle], Speaker(KEY, FLEET, SHARD), self._policy)
-
-    def handle(self, device: SealingDevice, *messages: bytes) -> None:
-        self.coordinator.handle([Message(device.up, data) for data in messages], self.now)
-
-    def said(self) -> list[Publication]:
-        self.now += 1.0
-        return self.coordinator.publications(1000, self.now)
-
-    def receipts(self) -> list[Receipt]:
-        return [decode_payload(payload, Receipt) for payload in self._payloads(Kind.RECEIPT)]
-
-    def manifests(self) -> list[Manifest]:
-        return [decode_payload(payload, Manifest) for payload in self._payloads(Kind.MANIFEST)]
-
-    def _payloads(self, kind: Kind) -> list[bytes]:
-        read = [(said.topic, read_envelope(said.data, MAX_SEALED_CHUNK_BYTES)) for said in self.said()]
-        for topic, envelope in read:
-            envelope.verify(KEY.verify_key, topic)
-        return [envelope.payload for _, envelope in read if envelope.header.kind is kind]
-
-    def fill_disk(self) -> None:
-        self._limit_pages(1)  # SQLite raises it to the pages in use: not one page more
-
-    def free_disk(self) -> None:
-        self._limit_pages(2**30)
-
-    def _limit_pages(self, pages: int) -> None:
-        with self.journal.engine.connect() as connection:
-            connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
 
 
 @pytest.fixture
-def bench(tmp_path: Path, bundle: Bundle) -> Bench:
-    return Bench(tmp_path, bundle)
+def bench(database: Database, bundle: Bundle) -> Bench:
+    return Bench(database, bundle)
 
 
 @pytest.fixture
@@ -115,10 +67,10 @@ def replayed(bench: Bench, bundle: Bundle) -> list[Version]:
     return [version_of(description, number, state, bundle.grid()) for number, state in enumerate(states, 1)]
 
 
-def test_replay_of_the_journal_gives_every_version_bit_for_bit(tmp_path) -> None:
+def test_replay_of_the_journal_gives_every_version_bit_for_bit(tmp_path, database) -> None:
     plan = AggregationPlan(buffer_size=3, server_momentum=0.6, server_learning_rate=0.9)
     bundle = write_bundle(tmp_path / "momentum", aggregation=plan)
-    bench, device = Bench(tmp_path, bundle), SealingDevice("kitchen-pi")
+    bench, device = Bench(database, bundle), SealingDevice("kitchen-pi")
     bench.handle(device, device.enrolment())
     for sequence in range(1, 16):
         bench.handle(device, device.update(sequence, samples=sequence))
@@ -130,10 +82,13 @@ def test_replay_of_the_journal_gives_every_version_bit_for_bit(tmp_path) -> None
 
 
 @pytest.mark.parametrize("strategy", ["ca2fl", "ef21"])
-def test_replay_and_restarts_agree_where_a_version_needs_what_devices_sent_before(tmp_path, strategy) -> None:
+def test_replay_and_restarts_agree_where_a_version_needs_what_devices_sent_before(tmp_path, database, strategy) -> None:
     plan = AggregationPlan(buffer_size=3, strategy=strategy, server_momentum=0.6)
     bundle = write_bundle(tmp_path / strategy, aggregation=plan, update=UpdatePlan(0.5, feedback=FEEDBACK_OF[strategy]))
-    bench, devices = Bench(tmp_path, bundle), [SealingDevice(name) for name in ("attic-pi", "kitchen-pi")]
+    bench, devices = (
+        Bench(database, bundle),
+        [SealingDevice(name) for name in ("attic-pi", "kitchen-pi")],
+    )
     for device in devices:
         bench.handle(device, device.enrolment())
     for sequence in range(1, 13):
@@ -174,7 +129,7 @@ def test_refusal_outlives_a_restart(bench, kitchen) -> None:
 def test_full_disk_answers_nothing_and_recovers(tmp_path) -> None:
     patient = AggregationPlan(buffer_size=100)
     bench, kitchen = (
-        Bench(tmp_path, write_bundle(tmp_path / "bundle", aggregation=patient)),
+        Bench(tmp_path / "coordinator.db", write_bundle(tmp_path / "bundle", aggregation=patient)),
         SealingDevice("kitchen-pi"),
     )
     bench.handle(kitchen, kitchen.enrolment())
@@ -191,10 +146,31 @@ def test_full_disk_answers_nothing_and_recovers(tmp_path) -> None:
     assert len(list(bench.journal.updates())) == 40
 
 
+def test_server_that_goes_away_answers_nothing_and_is_used_again_when_it_returns(postgresql, bundle) -> None:
+    bench, kitchen = Bench(postgresql.database("outage"), bundle), SealingDevice("kitchen-pi")
+    bench.handle(kitchen, kitchen.enrolment())
+    bench.said()
+    postgresql.stop()
+    try:
+        for _ in range(2):
+            with pytest.raises(JournalUnavailableError):
+                bench.handle(kitchen, kitchen.update(1))
+        with pytest.raises(JournalUnavailableError):
+            bench.coordinator.heed_operator()
+        with pytest.raises(ConfigurationError, match="postgresql\\+psycopg://edgeflock@"):
+            Journal.open(bench.database)
+        assert bench.said() == []
+    finally:
+        postgresql.start()
+    bench.handle(kitchen, kitchen.update(1))
+    assert [receipt.outcome for receipt in bench.receipts()] == [Outcome.ACCEPTED]
+    assert [row.sequence for row in bench.journal.updates()] == [1]
+
+
 def test_version_is_one_transaction(tmp_path) -> None:
     parameters = [Parameter("wide", [80, 80])]
     bundle = write_bundle(tmp_path / "wide", parameters=parameters)
-    bench, device = Bench(tmp_path, bundle), SealingDevice("kitchen-pi")
+    bench, device = Bench(tmp_path / "coordinator.db", bundle), SealingDevice("kitchen-pi")
     bench.handle(device, device.enrolment())
     bench.said()
     shapes = bundle.description.shapes
@@ -213,7 +189,7 @@ def test_version_is_one_transaction(tmp_path) -> None:
 
 
 def test_reader_sees_a_running_coordinators_database(bench, kitchen) -> None:
-    reader = JournalReader.open(bench.path)
+    reader = JournalReader.open(bench.database)
     assert list(reader.updates()) == []
     bench.handle(kitchen, kitchen.update(1), kitchen.update(2, base_version=9), b"garbage")
     (row,) = reader.updates()
@@ -226,12 +202,12 @@ def test_reader_of_nothing_says_so(tmp_path) -> None:
         JournalReader.open(tmp_path / "none.db")
 
 
-def test_operators_word_is_heard_by_a_running_coordinator(tmp_path, bundle) -> None:
+def test_operators_word_is_heard_by_a_running_coordinator(database, bundle) -> None:
     closed = AdmissionPolicy(FLEET, SHARD, open_enrolment=False, maximum_devices=100)
-    bench, device = Bench(tmp_path, bundle, closed), SealingDevice("kitchen-pi")
+    bench, device = Bench(database, bundle, closed), SealingDevice("kitchen-pi")
     bench.handle(device, device.enrolment())
     assert [receipt.reason for receipt in bench.receipts()] == [Reason.UNKNOWN_KEY.value]
-    operator = DeviceRegistry(Journal.open(bench.path).engine)
+    operator = DeviceRegistry(Journal.open(bench.database).engine)
     assert operator.approve("kitchen-pi").state is DeviceState.APPROVED
     bench.handle(device, device.enrolment(), device.update(1))
     assert [receipt.outcome for receipt in bench.receipts()] == [Outcome.ACCEPTED] * 2
@@ -259,14 +235,14 @@ def test_other_bundle_of_the_same_task_is_refused(tmp_path, bench) -> None:
         Coordinator(bench.journal, [other], Speaker(KEY, FLEET, SHARD), OPEN)
 
 
-def test_message_that_trips_us_up_does_not_hold_up_the_others(tmp_path, bundle, caplog) -> None:
-    bench, kitchen, garden = Bench(tmp_path, bundle), SealingDevice("kitchen-pi"), SealingDevice("garden-pi")
+def test_message_that_trips_us_up_does_not_hold_up_the_others(database, bundle, caplog) -> None:
+    bench, kitchen, garden = Bench(database, bundle), SealingDevice("kitchen-pi"), SealingDevice("garden-pi")
     for device in (kitchen, garden):
         bench.handle(device, device.enrolment())
     bench.said()
     # Another process writes into the journal what only the coordinator may: the coordinator's view is wrong by one.
     stolen = garden.update(1)
-    other = Bench(tmp_path, bundle)
+    other = Bench(database, bundle)
     other.handle(garden, stolen)
     bench.handle(kitchen, kitchen.update(1), kitchen.update(2))
     bench.handle(garden, stolen)

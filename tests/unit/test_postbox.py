@@ -10,7 +10,7 @@ import pytest
 from edge_agent.device_database import DeviceDatabase, OutboxRow, SpooledRound
 from edge_agent.identity import Identity
 from edge_agent.link import LinkDownError
-from edge_agent.postbox import APPROVAL_SECONDS, FIRST_RECEIPT_SECONDS, LAST_RECEIPT_SECONDS, Postbox
+from edge_agent.postbox import FIRST_RECEIPT_SECONDS, LAST_RECEIPT_SECONDS, PUT_OFF_SECONDS, Postbox
 from fleet_protocol.envelope import digest, read_envelope
 from fleet_protocol.errors import Reason
 from fleet_protocol.keys import SigningKey, write_verify_key
@@ -132,7 +132,8 @@ def test_wiped_device_takes_a_new_number_and_sends_the_same_change_again(device)
     run(scenario())
 
 
-def test_device_that_awaits_approval_keeps_its_update_and_asks_once_a_minute(device):
+@pytest.mark.parametrize("reason", [Reason.UNKNOWN_KEY, Reason.TASK_PAUSED, Reason.RATE_LIMITED])
+def test_device_that_is_put_off_keeps_its_update_and_asks_once_a_minute(device, reason):
     async def scenario():
         row = device.spool()
         async with device.connected():
@@ -140,11 +141,11 @@ def test_device_that_awaits_approval_keeps_its_update_and_asks_once_a_minute(dev
                 asked = len(device.published)
                 while len(device.published) == asked:
                     await let_pass(1)
-                assert device.postbox.receive(reject(row, Reason.UNKNOWN_KEY))
+                assert device.postbox.receive(reject(row, reason))
             assert device.postbox.receive(accept(row))
         times = device.times_of(row)
         assert times[1] - times[0] >= FIRST_RECEIPT_SECONDS
-        assert {later - earlier for earlier, later in pairwise(times[1:])} == {APPROVAL_SECONDS}
+        assert {later - earlier for earlier, later in pairwise(times[1:])} == {PUT_OFF_SECONDS}
         assert device.database.memory("digits", BUNDLE).returned == ()
 
     run(scenario())

@@ -62,10 +62,10 @@ class SimulatedCoordinator:
         apply(decision, self._known)
         self._keep_outcomes()
         match decision:
-            case Accepted(device=device, envelope_digest=digest, update=update):
+            case Accepted(device=device, envelope_digest=digest, update=update, loss=loss):
                 self._ledger.updates += 1
                 self._ledger.staleness[update.staleness] += 1
-                self._served.waiting.append(WaitingUpdate(self._ledger.updates, update))
+                self._served.waiting.append(WaitingUpdate(self._ledger.updates, update, loss))
                 self._make_versions()
                 return self._receipt(device, digest)
             case Repeated(device, _, outcome):

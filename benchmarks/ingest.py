@@ -1,0 +1,335 @@
+"""How many signed updates one coordinator takes in, through a real Mosquitto: `python -m benchmarks.ingest`.
+
+Updates are of 50,890 parameters, 1 % ternary, from many devices. The coordinator runs as shipped, pinned to one core;
+the broker and this load generator have the others. First as many as it takes with a bounded number under way
+(`updates_per_second`), then half that rate, evenly spaced (`p50_ms` and `p99_ms` from publish to receipt). On a machine
+that does other work, `updates_per_cpu_second` says what the coordinator would do with a core of its own.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import psutil
+
+from benchmarks.mqtt_load import MqttLoad
+from broker_coordinator.database import open_database, writing
+from broker_coordinator.device_registry import store_device
+from broker_coordinator.knowledge import Device, DeviceState
+from fleet_protocol import topics
+from fleet_protocol.bundle import (
+    BUNDLE_FORMAT,
+    DESCRIPTION_FILE,
+    EVALUATE_FILE,
+    PREDICT_FILE,
+    TRAIN_FILE,
+    WEIGHTS_FILE,
+    AggregationPlan,
+    InputSchema,
+    LabelSchema,
+    Parameter,
+    TaskDescription,
+    TrainingPlan,
+    UpdatePlan,
+    blob_hash,
+)
+from fleet_protocol.codec import encode_update, write_weights
+from fleet_protocol.envelope import Kind, digest, seal
+from fleet_protocol.keys import SigningKey, write_signing_key
+from fleet_protocol.messages import Update, encode_payload
+from workbench.demo.brokers import MOSQUITTO_PLACES, free_port
+
+FLEET, SHARD, TASK = "bench", "0", "mlp"
+PARAMETERS = [
+    Parameter("hidden.weight", [64, 784]),
+    Parameter("hidden.bias", [64]),
+    Parameter("head.weight", [10, 64]),
+    Parameter("head.bias", [10]),
+]
+KEEP_FRACTION = 0.01
+BUFFER_SIZE = 1000
+DISTINCT_DELTAS = 64
+UNDER_WAY = 2000
+STRAGGLER_SECONDS = 60.0
+VERIFY_SECONDS = 2.0
+
+MOSQUITTO_CONFIGURATION = """\
+listener {port} 127.0.0.1
+allow_anonymous true
+persistence false
+max_packet_size 5000000
+max_queued_messages 100000
+max_inflight_messages 1000
+set_tcp_nodelay true
+log_type error
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """One phase: `latencies` in seconds from publish to receipt, `cpu_seconds` of the coordinator meanwhile."""
+
+    updates: int
+    seconds: float
+    cpu_seconds: float
+    latencies: list[float]
+
+
+class Fleet:
+    """Devices that only sign: an endless sequence of updates, device after device."""
+
+    def __init__(self, count: int) -> None:
+        self.devices = [(f"device-{number}", SigningKey.generate()) for number in range(count)]
+        generator = np.random.default_rng(1)
+        shapes, size = [parameter.shape for parameter in PARAMETERS], sum(parameter.size for parameter in PARAMETERS)
+        deltas = generator.normal(0, 0.01, (DISTINCT_DELTAS, size)).astype(np.float32)
+        packed = [encode_update(delta, shapes, UpdatePlan(KEEP_FRACTION), generator).packed for delta in deltas]
+        self._payloads = [encode_payload(Update(32, 10, 0.5, each)) for each in packed]
+        self.update_bytes = 0
+
+    def updates(self) -> Iterator[tuple[str, bytes]]:
+        """Topic and sealed update, for ever."""
+        number = 0
+        while True:
+            sequence = number // len(self.devices) + 1
+            name, key = self.devices[number % len(self.devices)]
+            topic = topics.up(FLEET, SHARD, name)
+            payload = self._payloads[number % DISTINCT_DELTAS]
+            data = seal(key, topic, Kind.UPDATE, payload, sequence=sequence, task=TASK, base_version=0)
+            self.update_bytes = len(data)
+            yield topic, data
+            number += 1
+
+
+def write_bundle(folder: Path) -> None:
+    """A bundle that no device will train on: only what the coordinator looks at is real."""
+    files = {name: name.encode() for name in (TRAIN_FILE, EVALUATE_FILE, PREDICT_FILE)}
+    size = sum(parameter.size for parameter in PARAMETERS)
+    files[WEIGHTS_FILE] = write_weights(np.zeros(size, np.float32), PARAMETERS)
+    description = TaskDescription(
+        format=BUNDLE_FORMAT,
+        task=TASK,
+        title="Ingest benchmark",
+        input=InputSchema([784], 0.0, 1.0),
+        label=LabelSchema(10),
+        parameters=PARAMETERS,
+        training=TrainingPlan(steps=10, batch_size=16, learning_rate=0.1),
+        update=UpdatePlan(KEEP_FRACTION),
+        aggregation=AggregationPlan(buffer_size=BUFFER_SIZE, max_staleness=2**40),
+        files={name: blob_hash(data) for name, data in files.items()},
+    )
+    folder.mkdir()
+    for name, data in (files | {DESCRIPTION_FILE: msgspec.json.encode(description)}).items():
+        (folder / name).write_bytes(data)
+
+
+def write_configuration(folder: Path, port: int, devices: int) -> Path:
+    """A coordinator's folder, without its devices."""
+    key = folder / "coordinator.key"
+    key.touch(mode=0o600)
+    key.write_text(write_signing_key(SigningKey.generate()))
+    path = folder / "coordinator.toml"
+    path.write_text(
+        f'fleet = "{FLEET}"\nkey_file = "coordinator.key"\ndatabase = "coordinator.db"\nmaximum_devices = {devices}\n'
+        f'[broker]\nhost = "127.0.0.1"\nport = {port}\n[[tasks]]\nbundle = "bundle"\n'
+        "[rate_limit]\nupdates_per_hour = 1e9\n"
+    )
+    return path
+
+
+def register(fleet: Fleet, database: Path) -> None:
+    """Let every device in, as an operator would have, but in one transaction."""
+    with writing(open_database(database)) as connection:
+        for name, key in fleet.devices:
+            store_device(connection, Device(name, key.verify_key, DeviceState.APPROVED))
+
+
+def start_broker(folder: Path, port: int) -> subprocess.Popen[bytes]:
+    """A Mosquitto of its own."""
+    file = folder / "mosquitto.conf"
+    file.write_text(MOSQUITTO_CONFIGURATION.format(port=port))
+    path = f"{os.environ['PATH']}:{MOSQUITTO_PLACES}"
+    return subprocess.Popen(["mosquitto", "-c", str(file)], env=os.environ | {"PATH": path})
+
+
+def start_coordinator(configuration: Path, core: int, log: Path) -> subprocess.Popen[bytes]:
+    """The shipped program, on one core."""
+    command = [sys.executable, "-m", "broker_coordinator.cli", "run", "--config", str(configuration)]
+    with log.open("wb") as file:
+        coordinator = subprocess.Popen(command, stderr=file)
+    os.sched_setaffinity(coordinator.pid, {core})
+    return coordinator
+
+
+class Bench:
+    """A fleet's traffic on a running coordinator."""
+
+    def __init__(self, load: MqttLoad, updates: Iterator[tuple[str, bytes]], coordinator: psutil.Process) -> None:
+        self._load, self._updates, self._coordinator = load, updates, coordinator
+        self._sent_at: dict[bytes, float] = {}
+
+    def saturate(self, count: int) -> Load:
+        """`count` updates as fast as they are receipted, `UNDER_WAY` of them at a time; signed beforehand."""
+        return self._run(list(islice(self._updates, count)), lambda sent, _: UNDER_WAY - len(self._sent_at))
+
+    def pace(self, count: int, rate: float) -> Load:
+        """`count` updates, `rate` a second, whatever the receipts do; signed beforehand."""
+        return self._run(
+            list(islice(self._updates, count)), lambda sent, elapsed: min(UNDER_WAY, int(elapsed * rate) + 1 - sent)
+        )
+
+    def _run(self, updates: list[tuple[str, bytes]], room: Callable[[int, float], int]) -> Load:
+        named = [digest(data) for _, data in updates]
+        latencies: list[float] = []
+        sent, begun, cpu_before = 0, time.perf_counter(), self._cpu_seconds()
+        last_heard = begun
+        while len(latencies) < len(updates):
+            for _ in range(min(room(sent, time.perf_counter() - begun), len(updates) - sent)):
+                self._sent_at[named[sent]] = time.perf_counter()
+                self._load.publish(*updates[sent])
+                sent += 1
+            for heard_at, data in self._load.poll(0.001):
+                latencies.append(heard_at - self._sent_at.pop(receipted_digest(data)))
+                last_heard = heard_at
+            if time.perf_counter() - last_heard > STRAGGLER_SECONDS:
+                raise TimeoutError(f"{len(updates) - len(latencies)} updates without receipt")
+        return Load(len(updates), last_heard - begun, self._cpu_seconds() - cpu_before, latencies)
+
+    def _cpu_seconds(self) -> float:
+        times = self._coordinator.cpu_times()
+        return float(times.user + times.system)
+
+
+def receipted_digest(data: bytes) -> bytes:
+    """Which update a receipt accepts, found without parsing all of it: the generator shares the machine."""
+    payload = data[7 + data[3] :]
+    if payload[:2] != b"\x86\x50" or payload[19:27] != b"accepted":
+        raise ValueError(f"not an accepting receipt: {data.hex()}")
+    return payload[2:18]
+
+
+def verify_only(fleet: Fleet, core: int) -> float:
+    """Ed25519 verifications a second on that core: the floor under every ingest."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    message = bytes(900)
+    signed = [(key.verify_key, key.sign(message).signature) for _, key in fleet.devices[:200]]
+    begun, verified = time.process_time(), 0
+    while time.process_time() - begun < VERIFY_SECONDS:
+        for key, signature in signed:
+            key.verify(message, signature)
+        verified += len(signed)
+    os.sched_setaffinity(0, before)
+    return verified / (time.process_time() - begun)
+
+
+def resident_mb(process: psutil.Process, field: str) -> float:
+    """VmHWM (the peak) or VmRSS of a process, in MB."""
+    text = Path(f"/proc/{process.pid}/status").read_text()
+    return round(int(text.split(f"{field}:")[1].split()[0]) / 1024, 1)
+
+
+def measure(options: argparse.Namespace, folder: Path) -> dict[str, object]:
+    """Run all phases."""
+    core, fleet, port = max(os.sched_getaffinity(0)), Fleet(options.devices), free_port()
+    write_bundle(folder / "bundle")
+    configuration = write_configuration(folder, port, options.devices)
+    register(fleet, folder / "coordinator.db")
+    broker = start_broker(folder, port)
+    coordinator = start_coordinator(configuration, core, folder / "log")
+    try:
+        verified = verify_only(fleet, core)
+        load = connect(port)
+        process = psutil.Process(coordinator.pid)
+        bench = Bench(load, fleet.updates(), process)
+        bench.saturate(options.devices)  # a first update of every device, to warm up
+        peak = bench.saturate(options.updates)
+        rate = peak.updates / peak.seconds
+        half = bench.pace(int(rate / 2 * options.half_load_seconds), rate / 2)
+        result = summary(fleet, verified, peak, half)
+        result |= soak(bench, process, rate / 2, options.soak_seconds)
+        return result | {"peak_rss_mb": resident_mb(process, "VmHWM")}
+    finally:
+        for child in (coordinator, broker):
+            child.send_signal(signal.SIGTERM)
+        for child in (coordinator, broker):
+            child.wait()
+        if options.verbose:
+            print((folder / "log").read_text()[-2000:])
+
+
+def connect(port: int) -> MqttLoad:
+    """Connect, and hear a manifest: from then on the coordinator listens."""
+    deadline = time.monotonic() + STRAGGLER_SECONDS
+    while True:
+        try:
+            load = MqttLoad("127.0.0.1", port, "load")
+            break
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+    load.subscribe(topics.manifest(FLEET, TASK))
+    while not load.poll(1.0):
+        if time.monotonic() > deadline:
+            raise TimeoutError("the coordinator says nothing")
+    load.close()
+    load = MqttLoad("127.0.0.1", port, "load")
+    load.subscribe(topics.down(FLEET, SHARD, "+"))
+    return load
+
+
+def summary(fleet: Fleet, verified: float, peak: Load, half: Load) -> dict[str, object]:
+    """The agreed keys, and what they were measured with."""
+    p50, p99 = np.percentile(half.latencies, [50, 99]) * 1e3
+    rate = peak.updates / peak.seconds
+    return {
+        "updates_per_second": round(rate),
+        "updates_per_cpu_second": round(peak.updates / peak.cpu_seconds),
+        "verify_only_per_second": round(verified),
+        "share_of_verify_only": round(rate / verified, 3),
+        "p50_ms": round(p50, 1),
+        "p99_ms": round(p99, 1),
+        "half_load_per_second": round(half.updates / half.seconds),
+        "update_bytes": fleet.update_bytes,
+        "devices": len(fleet.devices),
+        "buffer_size": BUFFER_SIZE,
+        "updates": peak.updates,
+    }
+
+
+def soak(bench: Bench, process: psutil.Process, rate: float, seconds: float) -> dict[str, object]:
+    """Half load for longer; the resident memory at every tenth part."""
+    resident = []
+    for _ in range(10 if seconds else 0):
+        bench.pace(int(rate * seconds / 10), rate)
+        resident.append(resident_mb(process, "VmRSS"))
+    return {"soak_seconds": seconds, "soak_rss_mb": resident}
+
+
+def main() -> None:
+    """Measure, and print one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--devices", type=int, default=2000)
+    parser.add_argument("--updates", type=int, default=40_000, help="of the phase at full load")
+    parser.add_argument("--half-load-seconds", type=float, default=10.0)
+    parser.add_argument("--soak-seconds", type=float, default=0.0, help="600 shows whether memory stays flat")
+    parser.add_argument("--verbose", action="store_true", help="print the end of the coordinator's log")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        print(json.dumps(measure(options, Path(folder))))
+
+
+if __name__ == "__main__":
+    main()

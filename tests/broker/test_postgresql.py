@@ -1,0 +1,32 @@
+"""The shipped coordinator with its journal on a PostgreSQL server that comes and goes."""
+
+from fleet_protocol.messages import Outcome
+from tests.support.coordinator import CoordinatorProcess
+from tests.support.device import ConnectedDevice
+from tests.support.waiting import until
+
+
+def test_updates_wait_at_the_broker_while_the_server_is_away(tmp_path, broker, bundle, postgresql) -> None:
+    database = postgresql.database("fleet")
+    coordinator = CoordinatorProcess(tmp_path / "c", broker, [tmp_path / "bundle"], database=database)
+    coordinator.start()
+    device = ConnectedDevice("kitchen-pi", broker, coordinator.public_key)
+    try:
+        device.enrol()
+        device.tell(device.update(1))
+        postgresql.stop()
+        waiting = [device.update(sequence) for sequence in (2, 3)]
+        for data in waiting:
+            device.publish(data)
+        until(lambda: "journal_unavailable" in coordinator.log(), "it says that the server is away")
+        postgresql.start()
+        assert [device.receipt(data).outcome for data in waiting] == [Outcome.ACCEPTED] * 2
+        until(lambda: "journal_recovered" in coordinator.log(), "it says that all is well again")
+        assert coordinator.log().count("journal_unavailable") == 1
+        with coordinator.journal() as journal:
+            assert [row.sequence for row in journal.updates()] == [1, 2, 3]
+            until(lambda: journal.newest_number(bundle.description.task) == 1, "the version is made")
+    finally:
+        postgresql.start()
+        device.close()
+        coordinator.kill()

@@ -1,0 +1,62 @@
+"""A whole coordinator without its network: messages in, what it says out."""
+
+from broker_coordinator.admission import AdmissionPolicy
+from broker_coordinator.bundle_store import Bundle
+from broker_coordinator.coordinator import Coordinator
+from broker_coordinator.database import Database
+from broker_coordinator.decisions import Message
+from broker_coordinator.journal import Journal
+from broker_coordinator.publications import Publication, Speaker
+from fleet_protocol.envelope import Kind, read_envelope
+from fleet_protocol.keys import SigningKey
+from fleet_protocol.limits import MAX_SEALED_CHUNK_BYTES
+from fleet_protocol.messages import Manifest, Receipt, decode_payload
+from tests.support.coordinator import FLEET, SHARD
+from tests.support.device import SealingDevice
+
+KEY = SigningKey.generate()
+OPEN = AdmissionPolicy(FLEET, SHARD, open_enrolment=True, maximum_devices=100)
+
+
+class Bench:
+    """A coordinator on a database, without a network; `restart` is a kill -9 and a start."""
+
+    def __init__(self, database: Database, bundle: Bundle | None, policy: AdmissionPolicy = OPEN, **options) -> None:
+        self.database, self._bundle, self._policy, self._options, self.now = database, bundle, policy, options, 0.0
+        self.restart()
+
+    def restart(self) -> None:
+        self.journal = Journal.open(self.database)
+        speaker = Speaker(KEY, FLEET, SHARD)
+        self.coordinator = Coordinator(
+            self.journal, [self._bundle] if self._bundle else [], speaker, self._policy, **self._options
+        )
+
+    def handle(self, device: SealingDevice, *messages: bytes) -> None:
+        self.coordinator.handle([Message(device.up, data) for data in messages], self.now)
+
+    def said(self) -> list[Publication]:
+        self.now += 1.0
+        return self.coordinator.publications(1000, self.now)
+
+    def receipts(self) -> list[Receipt]:
+        return [decode_payload(payload, Receipt) for payload in self._payloads(Kind.RECEIPT)]
+
+    def manifests(self) -> list[Manifest]:
+        return [decode_payload(payload, Manifest) for payload in self._payloads(Kind.MANIFEST)]
+
+    def _payloads(self, kind: Kind) -> list[bytes]:
+        read = [(said.topic, read_envelope(said.data, MAX_SEALED_CHUNK_BYTES)) for said in self.said()]
+        for topic, envelope in read:
+            envelope.verify(KEY.verify_key, topic)
+        return [envelope.payload for _, envelope in read if envelope.header.kind is kind]
+
+    def fill_disk(self) -> None:
+        self._limit_pages(1)  # SQLite raises it to the pages in use: not one page more
+
+    def free_disk(self) -> None:
+        self._limit_pages(2**30)
+
+    def _limit_pages(self, pages: int) -> None:
+        with self.journal.engine.connect() as connection:
+            connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")

@@ -1,0 +1,135 @@
+"""What one device may weigh: how often it sends, how long its deltas are, how many samples it claims."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker_coordinator.admission import AdmissionPolicy
+from broker_coordinator.norm_bound import WARM_UP_UPDATES, NormQuantile
+from broker_coordinator.rate_limit import UNLIMITED, TokenBucket
+from fleet_protocol.bundle import AggregationPlan, UpdatePlan
+from fleet_protocol.codec import encode_update
+from fleet_protocol.errors import Reason
+from fleet_protocol.messages import Outcome
+from tests.support.bench import Bench
+from tests.support.bundles import write_bundle
+from tests.support.coordinator import FLEET, SHARD
+from tests.support.device import SealingDevice
+
+SHAPES = ((4, 8), (4,))
+
+
+def packed(norm: float) -> bytes:
+    delta = np.full(36, norm / 6, np.float32)
+    plan = UpdatePlan(keep_fraction=1.0, quantisation="float32", selection="dense")
+    return encode_update(delta, SHAPES, plan, np.random.default_rng(0)).packed
+
+
+@given(st.floats(0.1, 100), st.integers(1, 20), st.lists(st.floats(0, 500), max_size=80))
+def test_token_bucket_allows_no_more_than_its_burst_and_rate(interval, burst, gaps) -> None:
+    bucket, now, full_at, allowed = TokenBucket(interval, burst), 0.0, 0.0, []
+    for gap in gaps:
+        now += gap
+        if (after := bucket.after_one(full_at, now)) is not None:
+            full_at = after
+            allowed.append(now)
+    for first in range(len(allowed)):
+        for last in range(first, len(allowed)):
+            assert last - first + 1 <= burst + (allowed[last] - allowed[first]) / interval + 1e-6
+
+
+def test_full_bucket_gives_its_whole_burst_at_once() -> None:
+    bucket, full_at = TokenBucket(10.0, 3), 0.0
+    for _ in range(3):
+        full_at = bucket.after_one(full_at, 100.0)
+    assert bucket.after_one(full_at, 100.0) is None
+    assert bucket.after_one(full_at, 110.0) is not None
+    assert UNLIMITED.after_one(0.0, 5.0) == 5.0
+
+
+def test_device_over_its_rate_keeps_its_update_and_others_are_served(database, bundle) -> None:
+    policy = AdmissionPolicy(FLEET, SHARD, True, 100, allowance=TokenBucket(60.0, 2))
+    bench, hasty, patient = Bench(database, bundle, policy), SealingDevice("hasty-pi"), SealingDevice("patient-pi")
+    for device in (hasty, patient):
+        bench.handle(device, device.enrolment())
+    bench.said()
+    sent = [hasty.update(sequence) for sequence in (1, 2, 3, 4)]
+    bench.handle(hasty, *sent, sent[0])
+    receipts = bench.receipts()
+    assert [receipt.reason for receipt in receipts] == ["", "", *[Reason.RATE_LIMITED.value] * 2, ""]
+    assert "60 updates an hour" in receipts[2].detail
+    bench.handle(patient, patient.update(1))
+    assert [receipt.outcome for receipt in bench.receipts()] == [Outcome.ACCEPTED]
+    bench.now += 60.0
+    bench.handle(hasty, sent[2], sent[3])
+    assert [receipt.outcome for receipt in bench.receipts()] == [Outcome.ACCEPTED, Outcome.REJECTED]
+    bench.now += 60.0
+    bench.handle(hasty, sent[3])
+    assert [receipt.outcome for receipt in bench.receipts()] == [Outcome.ACCEPTED]
+    assert [(row.device, row.sequence) for row in bench.journal.updates()] == [
+        ("hasty-pi", 1),
+        ("hasty-pi", 2),
+        ("patient-pi", 1),
+        ("hasty-pi", 3),
+        ("hasty-pi", 4),
+    ]
+
+
+def test_forged_updates_use_up_nobodys_rate(database, bundle) -> None:
+    policy = AdmissionPolicy(FLEET, SHARD, True, 100, allowance=TokenBucket(60.0, 1))
+    bench, device = Bench(database, bundle, policy), SealingDevice("kitchen-pi")
+    bench.handle(device, device.enrolment())
+    forged = bytearray(device.update(1))
+    forged[-1] ^= 1
+    bench.handle(device, *[bytes(forged)] * 20, device.update(1))
+    assert [row.sequence for row in bench.journal.updates()] == [1]
+
+
+def test_declared_samples_count_up_to_the_cap(database, tmp_path) -> None:
+    bundle = write_bundle(tmp_path / "capped", aggregation=AggregationPlan(buffer_size=9, max_samples=50))
+    bench, device = Bench(database, bundle), SealingDevice("kitchen-pi")
+    bench.handle(device, device.enrolment(), device.update(1, samples=20), device.update(2, samples=900_000))
+    assert [row.samples for row in bench.journal.updates()] == [20, 50]
+
+
+@pytest.mark.parametrize("quantile", [0.5, 0.9])
+def test_running_quantile_finds_the_quantile_and_follows_it(quantile) -> None:
+    generator, found = np.random.default_rng(3), NormQuantile(quantile)
+    for scale in (1.0, 20.0):
+        norms = scale * generator.lognormal(0, 0.5, 2000)
+        found = found.after_all(map(float, norms))
+        assert found.estimate == pytest.approx(np.quantile(norms, quantile), rel=0.35)
+
+
+def test_nothing_is_bounded_before_enough_is_seen_or_without_a_factor() -> None:
+    few = NormQuantile(0.5).after_all([1.0] * (WARM_UP_UPDATES - 1))
+    assert few.bound(2.0) == math.inf
+    assert few.after(1.0).bound(0.0) == math.inf
+    assert few.after(1.0).bound(2.0) == pytest.approx(2.0, rel=0.6)
+
+
+def test_unusually_long_delta_is_refused_until_long_ones_are_usual(database, tmp_path) -> None:
+    plan = AggregationPlan(buffer_size=1000, norm_quantile_factor=3.0)
+    bench, device = Bench(database, write_bundle(tmp_path / "bounded", aggregation=plan)), SealingDevice("kitchen-pi")
+    bench.handle(device, device.enrolment(), *(device.update(n, packed=packed(1.0)) for n in range(1, 41)))
+    assert len(bench.receipts()) == 41
+    bench.restart()
+    bench.handle(device, device.update(41, packed=packed(20.0)), device.update(42, packed=packed(1.5)))
+    long, usual = bench.receipts()
+    assert (long.reason, usual.outcome) == (Reason.OUT_OF_BOUNDS.value, Outcome.ACCEPTED)
+    assert "the delta's norm is 20, at most" in long.detail
+    bench.handle(device, *(device.update(n, packed=packed(20.0)) for n in range(43, 200)))
+    outcomes = [receipt.outcome for receipt in bench.receipts()]
+    assert outcomes[:40] == [Outcome.REJECTED] * 40
+    assert outcomes[-1] is Outcome.ACCEPTED, "a fleet whose norms have grown is not shut out"
+
+
+def test_fixed_bound_holds_whatever_is_usual(database, tmp_path) -> None:
+    plan = AggregationPlan(buffer_size=1000, norm_quantile_factor=100.0, max_delta_norm=5.0)
+    bench, device = Bench(database, write_bundle(tmp_path / "bounded", aggregation=plan)), SealingDevice("kitchen-pi")
+    bench.handle(device, device.enrolment(), *(device.update(n, packed=packed(4.0)) for n in range(1, 41)))
+    bench.handle(device, device.update(41, packed=packed(5.1)))
+    assert bench.receipts()[-1].reason == Reason.OUT_OF_BOUNDS.value

@@ -1,0 +1,56 @@
+"""The metrics say what happened, in Prometheus' own format."""
+
+import urllib.request
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from broker_coordinator.admission import AdmissionPolicy
+from broker_coordinator.metrics import Metrics
+from broker_coordinator.rate_limit import TokenBucket
+from fleet_protocol.errors import ConfigurationError
+from tests.support.bench import Bench
+from tests.support.broker import free_port
+from tests.support.bundles import TASK
+from tests.support.coordinator import FLEET, SHARD
+from tests.support.device import SealingDevice
+
+LIMITED = AdmissionPolicy(FLEET, SHARD, True, 100, allowance=TokenBucket(60.0, 4))
+
+
+def scrape(port: int) -> dict[tuple[str, tuple[str, ...]], float]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        families = list(text_string_to_metric_families(answer.read().decode()))
+    samples = [sample for family in families for sample in family.samples]
+    return {(sample.name, tuple(dict(sorted(sample.labels.items())).values())): sample.value for sample in samples}
+
+
+def test_scrape_tells_what_happened(tmp_path, bundle) -> None:
+    metrics, port = Metrics(), free_port()
+    metrics.serve("127.0.0.1", port)
+    with pytest.raises(ConfigurationError, match=r"\[metrics\] 127\.0\.0\.1"):
+        Metrics().serve("127.0.0.1", port)
+    bench, device = Bench(tmp_path / "c.db", bundle, LIMITED, metrics=metrics), SealingDevice("kitchen-pi")
+    data = [device.enrolment(), *(device.update(sequence) for sequence in range(1, 6)), device.update(1), b"garbage"]
+    bench.handle(device, *data)
+    bench.coordinator.make_versions()
+    said = bench.said()
+    found = scrape(port)
+    outcomes = {labels: value for (name, labels), value in found.items() if name == "edgeflock_messages_total"}
+    assert outcomes == {
+        ("enrolled", ""): 1,
+        ("accepted", ""): 4,
+        ("repeated", ""): 1,
+        ("refused", "rate_limited"): 1,
+        ("refused", "malformed"): 1,
+    }
+    assert found["edgeflock_update_staleness_count", (TASK,)] == 4
+    assert found["edgeflock_update_staleness_bucket", ("0.0", TASK)] == 3
+    assert found["edgeflock_update_staleness_sum", (TASK,)] == 1
+    assert found["edgeflock_commit_seconds_count", ()] == 1
+    assert found["edgeflock_version", (TASK,)] == found["edgeflock_versions_made_total", (TASK,)] == 1
+    assert found["edgeflock_buffered_updates", (TASK,)] == 1
+    assert found["edgeflock_received_bytes_total", ()] == sum(map(len, data))
+    assert found["edgeflock_published_bytes_total", ()] == sum(len(each.data) for each in said)
+    assert found["edgeflock_devices", ("approved",)] == 1
+    assert found["edgeflock_devices", ("revoked",)] == 0

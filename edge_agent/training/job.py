@@ -64,8 +64,7 @@ class TrainingJob(msgspec.Struct, frozen=True):
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress"):
-    """How far a round has come; `loss` is the mean over the `steps_done` so far, None before the first and where it is not
-    finite."""
+    """How far a round has come; `loss` is the mean over the `steps_done` so far, None where there is none."""
 
     phase: Literal["reading", "training", "compressing"]
     steps_done: int

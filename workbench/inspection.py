@@ -14,7 +14,6 @@ import msgspec
 import onnx
 from onnx import GraphProto, ModelProto
 
-from edge_agent.configuration import GuardSettings, StoreSettings, WorkerSettings
 from fleet_protocol.bundle import (
     DESCRIPTION_FILE,
     AggregationPlan,
@@ -26,8 +25,8 @@ from fleet_protocol.bundle import (
     blob_hash,
     verify_bundle,
 )
-from fleet_protocol.configuration import parse_document
 from fleet_protocol.errors import ConfigurationError
+from workbench.profiles import read_profile, shipped_profiles
 
 OLDEST_ONNXRUNTIME = "1.23"
 """The lower bound in pyproject.toml."""
@@ -44,9 +43,6 @@ TIME_ESTIMATE = (
     "processor time measured on this machine with one thread, divided by a guessed speed of the profile's core"
 )
 MEASUREMENT_SECONDS = 300
-_PACKAGE = Path(__file__).resolve().parent
-PROFILE_FOLDERS = (_PACKAGE / "firmware_profiles", _PACKAGE.parent / "firmware_profiles")
-"""In an installed wheel, and in a checkout."""
 
 
 class File(msgspec.Struct, frozen=True):
@@ -109,19 +105,6 @@ class Measurement(msgspec.Struct, frozen=True):
     peak_memory_mib: float
 
 
-class _Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    cores: int
-    memory_mib: int
-    cpu: str
-
-
-class _Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    device: _Device
-    guards: GuardSettings
-    worker: WorkerSettings
-    store: StoreSettings
-
-
 def inspect_bundle(folder: Path) -> Inspection:
     """Verify the bundle in `folder` and say all that is known of it.
 
@@ -152,13 +135,8 @@ def inspect_bundle(folder: Path) -> Inspection:
         graphs=graphs,
         oldest_onnxruntime=OLDEST_ONNXRUNTIME,
         runs_on_oldest=not any(graph.obstacles for graph in graphs),
-        needs=[_need(path, task, measured) for path in profiles()],
+        needs=[_need(name, task, measured) for name in shipped_profiles()],
     )
-
-
-def profiles() -> list[Path]:
-    """The profiles that ship with edgeflock."""
-    return sorted(path for folder in PROFILE_FOLDERS for path in folder.glob("*.toml"))
 
 
 def _read(folder: Path) -> dict[str, bytes]:
@@ -235,11 +213,11 @@ def measure(task: TaskDescription, files: dict[str, bytes]) -> Measurement:
     return msgspec.json.decode(run.stdout, type=Measurement)
 
 
-def _need(path: Path, task: TaskDescription, measured: Measurement) -> Need:
-    profile = parse_document(path.read_bytes(), _Profile, path.name)
+def _need(name: str, task: TaskDescription, measured: Measurement) -> Need:
+    profile = read_profile(name)
     step_ms = measured.step_ms / SPEED[profile.device.cpu]
     return Need(
-        profile=path.stem,
+        profile=name,
         step_ms=round(step_ms, 3),
         round_seconds=round(step_ms * task.training.steps / 1000 / profile.worker.cpu_share, 2),
         peak_memory_mib=round(measured.peak_memory_mib, 1),

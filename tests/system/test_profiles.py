@@ -9,7 +9,7 @@ from broker_coordinator.configuration import load_configuration as load_coordina
 from edge_agent.configuration import AgentConfiguration
 from edge_agent.configuration import load_configuration as load_agent
 from fleet_protocol.configuration import parse_document
-from workbench.simulation.conditions import Profile
+from workbench.profiles import Profile
 
 REPOSITORY = Path(__file__).parents[2]
 PROFILES = sorted((REPOSITORY / "firmware_profiles").glob("*.toml"))
@@ -76,7 +76,7 @@ def test_sample_paths_are_the_folders_that_the_units_may_write_to() -> None:
     coordinator = load_coordinator(REPOSITORY / "systemd" / "coordinator.toml")
     assert agent.state_folder == Path("/var/lib/edge-agent")
     assert agent.sample_socket.parent == Path("/run/edge-agent")
-    assert coordinator.database.parent == Path("/var/lib/broker-coordinator")
+    assert Path(coordinator.database).parent == Path("/var/lib/broker-coordinator")
 
 
 def test_the_lab_of_the_compose_file_is_one_fleet(tmp_path: Path) -> None:

@@ -10,10 +10,11 @@ from broker_coordinator.bundle_store import Bundle, load_bundle
 from edge_agent.configuration import GuardSettings
 from fleet_protocol.codec import read_weights
 from fleet_protocol.errors import ConfigurationError
+from workbench.profiles import read_profile
 from workbench.simulation.conditions import Conditions, FleetMember
 from workbench.simulation.downlink import GridDifferences, WholeWeights
 from workbench.simulation.event_queue import EventQueue
-from workbench.simulation.fleet_files import draw_fleet, read_profile, read_trace
+from workbench.simulation.fleet_files import draw_fleet, read_trace
 from workbench.simulation.residuals import Residuals
 from workbench.simulation.simulation import Options, Simulation
 from workbench.simulation.workload import Workload, synthetic_workload

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from edge_agent.configuration import GuardSettings, PositiveInt, StoreSettings, WorkerSettings
+from edge_agent.configuration import GuardSettings
 from fleet_protocol.bundle import PositiveFloat
+from workbench.profiles import Profile
 
 DAY_SECONDS, HOUR_SECONDS = 86_400.0, 3_600.0
 LINK_SPREAD = 0.5
 """Sigma of the lognormal distribution by which links of one kind of device differ."""
-
-Hours = PositiveFloat
 
 
 class Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,39 +51,6 @@ class Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def download_seconds(self, size: int) -> float:
         """From the coordinator to the device, for `size` bytes."""
         return self.latency_ms / 1_000 + size * 8 / (1_000 * self.downlink_kbit_s)
-
-
-class SimulationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`[simulation]` of a profile: medians over devices of this kind. `speed_spread` is a lognormal's sigma."""
-
-    training_mflops: PositiveFloat
-    start_seconds: PositiveFloat
-    uplink_kbit_s: PositiveFloat
-    downlink_kbit_s: PositiveFloat
-    latency_ms: PositiveFloat
-    samples_per_hour: PositiveFloat
-    speed_spread: float = 0.2
-    online_hours: Hours = 24.0
-    crashes_per_day: float = 0.0
-    restart_seconds: PositiveFloat = 60.0
-
-
-class Board(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`[device]` of a profile: what a board has."""
-
-    cores: PositiveInt
-    memory_mib: PositiveInt
-    cpu: str
-
-
-class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A file of `firmware_profiles/`: the board, what a simulation assumes of it, and three tables of agent.toml."""
-
-    device: Board
-    simulation: SimulationSettings
-    guards: GuardSettings
-    worker: WorkerSettings
-    store: StoreSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,26 +8,9 @@ import msgspec
 import numpy as np
 
 from edge_agent.configuration import GuardSettings
-from fleet_protocol.configuration import parse_document
 from fleet_protocol.errors import ConfigurationError
-from workbench.simulation.conditions import Conditions, FleetMember, Profile, draw_member
-
-_PACKAGE = Path(__file__).resolve().parents[1]
-ROOTS = (_PACKAGE / "firmware_profiles", _PACKAGE.parent / "firmware_profiles")
-"""In an installed wheel, and in a checkout."""
-
-
-def read_profile(name: str) -> Profile:
-    """A profile by its name, such as `pi-4`, or by the path of its file.
-
-    Raises:
-        ConfigurationError: there is none, or it is wrong; the message lists those that ship.
-    """
-    for path in (Path(name), *(root / f"{name}.toml" for root in ROOTS)):
-        if path.is_file():
-            return parse_document(path.read_bytes(), Profile, str(path))
-    shipped = sorted({path.stem for root in ROOTS for path in root.glob("*.toml")})
-    raise ConfigurationError(f"profile {name}: no such file; edgeflock ships {', '.join(shipped)}")
+from workbench.profiles import Profile
+from workbench.simulation.conditions import Conditions, FleetMember, draw_member
 
 
 def draw_fleet(profiles: Sequence[Profile], devices: int, seed: int) -> list[FleetMember]:

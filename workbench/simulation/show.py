@@ -15,8 +15,9 @@ from broker_coordinator.bundle_store import Bundle, load_bundle
 from fleet_protocol.bundle import DESCRIPTION_FILE
 from fleet_protocol.codec import read_weights
 from fleet_protocol.errors import ConfigurationError
+from workbench.profiles import read_profile
 from workbench.recipe_folder import find_recipe
-from workbench.simulation.fleet_files import draw_fleet, read_profile, read_trace
+from workbench.simulation.fleet_files import draw_fleet, read_trace
 from workbench.simulation.ledger import Point, Summary
 from workbench.simulation.samples import read_samples, share_out
 from workbench.simulation.simulation import Options, Result, Simulation

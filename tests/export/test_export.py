@@ -267,7 +267,7 @@ def test_module_that_cannot_be_traced_is_named(tmp_path: Path):
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (("steps = 40", "step = 40"), r"task\.toml: unknown key 'step' in \[training\]; did you mean 'steps'"),
+        (("steps = 60", "step = 60"), r"task\.toml: unknown key 'step' in \[training\]; did you mean 'steps'"),
         (("shape = [64]", "shape = [63]"), r"task\.toml: input\.shape \[63\] doesn't fit"),
         (("classes = 10", "classes = 9"), r"task\.toml: label\.classes is 9"),
         (("batch_size = 16", "batch_size = 0"), r"training\.batch_size"),

@@ -21,7 +21,7 @@ from tests.unit.test_version_follower import Device
 from workbench.export.bundle_writer import export_bundle
 
 SAMPLES, SEED, CLIP = 40, 3, 0.02
-EDIT = ("keep_fraction = 0.1", 'keep_fraction = 1.0\nselection = "dense"\nquantisation = "float32"')
+EDIT = ("keep_fraction = 0.13", 'keep_fraction = 1.0\nselection = "dense"\nquantisation = "float32"')
 
 
 async def test_device_fetches_and_trains_the_per_sample_graph(tmp_path: Path):

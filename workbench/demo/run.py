@@ -26,13 +26,13 @@ from workbench.demo.sensors import Sensor
 from workbench.demo.watch import FleetWatch, Snapshot
 from workbench.recipe_folder import find_recipe
 
-SENSING_SECONDS = 40.0
+SENSING_SECONDS = 47.0
 """How long samples drip in. What follows, until everything is delivered, takes a few seconds."""
-LONGEST_RUN_SECONDS = 54.0
+LONGEST_RUN_SECONDS = 56.0
 """After this the fleet is ended, whatever still waits: it stays in the outboxes."""
 NEW_SAMPLES = 6
 """How many new samples wake an agent."""
-SLOWEST_SENSOR, SLOWEST_CPU_SHARE = 0.9, 0.4
+SLOWEST_SENSOR, SLOWEST_CPU_SHARE = 0.9, 0.6
 WATCH_SECONDS = 0.5
 START_SECONDS = 15.0
 MARKER = ".edgeflock-demo"

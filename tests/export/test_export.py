@@ -53,6 +53,26 @@ class LogGamma(nn.Module):
 def build():
     return nn.Sequential(nn.Linear(64, 10), nn.Sequential(nn.ReLU(), LogGamma()))
 """
+CHANGES_IN_PLACE = """
+import torch
+from torch import nn
+
+class Blank(nn.Module):
+    def forward(self, x):
+        x = x * 1
+        x[:, 0] = 0
+        return x
+
+def build():
+    return nn.Sequential(nn.Linear(64, 16), Blank(), nn.Linear(16, 10))
+"""
+TIED = """
+from torch import nn
+
+def build():
+    square = nn.Linear(64, 64)
+    return nn.Sequential(square, nn.ReLU(), square, nn.Linear(64, 10))
+"""
 DEPENDS_ON_VALUE = """
 from torch import nn
 
@@ -256,6 +276,18 @@ def test_operator_unknown_to_onnx_is_named_with_its_module(tmp_path: Path):
     with pytest.raises(ConfigurationError, match=r"train\.onnx: .*lgamma.*'1\.1' \(LogGamma\).* by a polynomial"):
         export_bundle(recipe, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (CHANGES_IN_PLACE, r"as_strided_scatter.* by torch\.where or torch\.cat"),
+        (TIED, r"'0\.weight' and '2\.weight' are one tensor under two names"),
+    ],
+)
+def test_what_serves_instead_is_named(tmp_path: Path, model: str, message: str):
+    with pytest.raises(ConfigurationError, match=message):
+        export_bundle(write_recipe(tmp_path / "recipe", model), tmp_path / "out")
 
 
 def test_module_that_cannot_be_traced_is_named(tmp_path: Path):

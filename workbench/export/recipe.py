@@ -186,6 +186,13 @@ def _build(path: Path, seed: int) -> nn.Module:
 
 
 def _check_parameters(module: nn.Module, path: Path) -> None:
+    names: dict[nn.Parameter, str] = {}
+    for name, value in module.named_parameters(remove_duplicate=False):
+        if (first := names.setdefault(value, name)) != name:
+            raise ConfigurationError(
+                f"{path}: parameters {first!r} and {name!r} are one tensor under two names; keep one of them and"
+                " use it twice in forward()"
+            )
     for name, value in module.named_parameters():
         if value.dtype != torch.float32 or not value.requires_grad:
             raise ConfigurationError(

@@ -22,8 +22,10 @@ Arguments = tuple[tuple[object, ...], dict[str, object]]
 
 INSTEAD = {
     "_ctc_loss": "a loss that edgeflock has",
+    "_trilinear": "a Linear on the product of its inputs",
     "_embedding_bag": "Embedding and a mean",
     "adaptive_max_pool2d": "MaxPool2d",
+    "as_strided_scatter": "torch.where or torch.cat where it writes into a part of a tensor",
     "cumsum": "a product with a triangular matrix",
     "fft_r2c": "a convolution with fixed kernels, or features computed before the sample store",
     "grid_sampler_2d": "convolution or pooling",

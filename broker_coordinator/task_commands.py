@@ -1,8 +1,6 @@
 """`broker-coordinator tasks publish | list | show | pause | resume | rollback | export | evaluate`."""
 
 import argparse
-import contextlib
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -20,8 +18,6 @@ from fleet_protocol.errors import ConfigurationError
 
 Nouns: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 LISTED = ("task", "paused", "version", "waiting", "accepted", "bundle")
-EVALUATION_NICENESS = 10
-"""Whoever is served at the same time comes first."""
 
 Verb = Callable[[Journal, argparse.Namespace, CoordinatorConfiguration], None]
 
@@ -104,8 +100,6 @@ def _export(journal: Journal, options: argparse.Namespace, _: CoordinatorConfigu
 def _evaluate(journal: Journal, options: argparse.Namespace, configuration: CoordinatorConfiguration) -> None:
     from broker_coordinator.evaluation import evaluate, read_held_out  # noqa: PLC0415 - onnxruntime is for this alone
 
-    with contextlib.suppress(OSError):  # a sandbox may forbid it, as systemd's @resources does
-        os.nice(EVALUATION_NICENESS)
     registry, file = TaskRegistry(journal.engine), options.data or _held_out_file(configuration, options.task)
     bundle = registry.bundle(options.task)
     held_out = read_held_out(file, bundle.description)

@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from broker_coordinator.schema import check_schema, create_schema
@@ -170,11 +170,16 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def _begin_postgresql(connection: Connection) -> None:
     # By the driver, which sends BEGIN ahead of it: SQLAlchemy would open a server-side cursor where rows are streamed.
-    connection.connection.cursor().execute(
+    statement = (
         "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
         if _reads_only(connection)
         else f"SELECT pg_advisory_xact_lock({WRITER_LOCK})"
     )
+    try:
+        connection.connection.cursor().execute(statement)
+    except connection.dialect.loaded_dbapi.Error as error:  # a session that the server has ended meanwhile, say
+        connection.invalidate(error)
+        raise OperationalError(statement, None, error) from error
 
 
 def _reads_only(connection: Connection) -> bool:

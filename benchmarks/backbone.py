@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from edge_agent.sample_store import SampleStore
+from bundle_runtime.backbone import Backbone
+from edge_agent.shell.sample_store import SampleStore
 from edge_agent.training.engine import Rates, plan_batches
-from edge_agent.training.features import Backbone, compute_features
+from edge_agent.training.features import compute_features
 from edge_agent.training.onnx_step import OnnxStepEngine
 from edge_agent.training.worker import read_samples
 from fleet_protocol.aggregation_plan import AggregationPlan

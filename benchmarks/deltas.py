@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 from benchmarks.mnist import Digits, read_mnist
-from edge_agent.training.engine import Rates, Samples, plan_batches
+from bundle_runtime.samples import Samples
+from edge_agent.training.engine import Rates, plan_batches
 from edge_agent.training.onnx_step import OnnxStepEngine
 from fleet_protocol.bundle import DESCRIPTION_FILE, TRAIN_FILE, WEIGHTS_FILE, parse_description
 from fleet_protocol.codec import read_weights
 from fleet_protocol.codec.sparse import FloatVector
-from workbench.demo.digits_data import split_digits
+from workbench.data.digits import split_digits
 from workbench.recipe_folder import find_recipe
 
 SEED = 1

@@ -19,10 +19,11 @@ import numpy as np
 import onnxruntime
 
 from benchmarks.mnist import read_mnist
-from broker_coordinator.aggregation import BufferedUpdate
-from broker_coordinator.server_state import ServerState
-from broker_coordinator.server_step import initial_state, next_state
-from edge_agent.training.engine import Rates, Samples, plan_batches
+from broker_coordinator.aggregation.contribution import BufferedUpdate
+from broker_coordinator.aggregation.server_state import ServerState
+from broker_coordinator.aggregation.server_step import initial_state, next_state
+from bundle_runtime.samples import Samples
+from edge_agent.training.engine import Rates, plan_batches
 from edge_agent.training.onnx_step import OnnxStepEngine
 from fleet_protocol.bundle import (
     DESCRIPTION_FILE,
@@ -35,7 +36,7 @@ from fleet_protocol.bundle import (
 )
 from fleet_protocol.codec import Grid, encode_difference, encode_update, read_weights
 from fleet_protocol.codec.sparse import FloatVector
-from workbench.demo.digits_data import split_digits
+from workbench.data.digits import split_digits
 from workbench.export.bundle_writer import export_bundle
 from workbench.recipe_folder import find_recipe
 

@@ -24,9 +24,9 @@ import numpy as np
 import psutil
 
 from benchmarks.mqtt_load import MqttLoad
-from broker_coordinator.database import open_database, writing
-from broker_coordinator.device_registry import store_device
-from broker_coordinator.knowledge import Device, DeviceState
+from broker_coordinator.admission.fleet_view import Device, DeviceState
+from broker_coordinator.storage.database import open_database, writing
+from broker_coordinator.storage.device_registry import store_device
 from fleet_protocol import topics
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import (
@@ -45,9 +45,9 @@ from fleet_protocol.bundle import (
     blob_hash,
 )
 from fleet_protocol.codec import encode_update, write_weights
-from fleet_protocol.envelope import Kind, digest, seal
+from fleet_protocol.envelope import digest, sign_envelope
 from fleet_protocol.keys import SigningKey, write_signing_key
-from fleet_protocol.messages import Update, encode_payload
+from fleet_protocol.kinds import UPDATE, Update, encode_payload
 from workbench.demo.brokers import MOSQUITTO_PLACES, free_port
 
 FLEET, SHARD, TASK = "bench", "0", "mlp"
@@ -99,14 +99,14 @@ class Fleet:
         self.update_bytes = 0
 
     def updates(self) -> Iterator[tuple[str, bytes]]:
-        """Topic and sealed update, for ever."""
+        """Topic and signed update, for ever."""
         number = 0
         while True:
             sequence = number // len(self.devices) + 1
             name, key = self.devices[number % len(self.devices)]
             topic = topics.up(FLEET, SHARD, name)
             payload = self._payloads[number % DISTINCT_DELTAS]
-            data = seal(key, topic, Kind.UPDATE, payload, sequence=sequence, task=TASK, base_version=0)
+            data = sign_envelope(key, topic, UPDATE, payload, sequence=sequence, task=TASK, base_version=0)
             self.update_bytes = len(data)
             yield topic, data
             number += 1

@@ -16,18 +16,18 @@ import msgspec
 import numpy as np
 
 from benchmarks.mnist import read_mnist
-from broker_coordinator.bundle_store import Bundle, load_bundle
+from bundle_runtime.bundle_folder import Bundle, load_bundle
 from edge_agent.configuration import GuardSettings
 from fleet_protocol import topics
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import DownlinkPlan, UpdatePlan
-from fleet_protocol.envelope import Kind, seal
+from fleet_protocol.envelope import sign_envelope
 from fleet_protocol.keys import SigningKey
-from fleet_protocol.messages import Update, encode_payload
+from fleet_protocol.kinds import UPDATE, Update, encode_payload
+from workbench.data.samples import LabelledSamples, share_out
 from workbench.export.bundle_writer import export_bundle
 from workbench.simulation.conditions import Conditions, FleetMember
 from workbench.simulation.ledger import Point
-from workbench.simulation.samples import LabelledSamples, share_out
 from workbench.simulation.simulation import Options, Result, Simulation
 from workbench.simulation.workload import trained_workload
 
@@ -99,7 +99,7 @@ class Arena:
         """A signed update of this network as plain float32."""
         payload = encode_payload(Update(100, 40, 0.123, bytes(4 * self._bundle.description.parameter_count)))
         topic = topics.up("simulated", "0", "d00000")
-        return len(seal(SigningKey(bytes(32)), topic, Kind.UPDATE, payload, sequence=9, task="mnist-mlp"))
+        return len(sign_envelope(SigningKey(bytes(32)), topic, UPDATE, payload, sequence=9, task="mnist-mlp"))
 
     def run(self, contender: Contender, rates: Rates, seed: int, updates: int, *, stop_at_target: bool) -> Result:
         """One simulation, of at most `updates` updates."""

@@ -14,14 +14,14 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from broker_coordinator.aggregation import BufferedUpdate
-from broker_coordinator.server_state import ServerState
-from broker_coordinator.server_step import initial_state, next_state
+from broker_coordinator.aggregation.contribution import BufferedUpdate
+from broker_coordinator.aggregation.server_state import ServerState
+from broker_coordinator.aggregation.server_step import initial_state, next_state
 from edge_agent.configuration import WorkerSettings
-from edge_agent.sample_gate import Sample, check_sample
-from edge_agent.sample_store import SampleStore
-from edge_agent.training.job import TrainingJob, TrainingResult, files_for
-from edge_agent.training.supervisor import train_in_child
+from edge_agent.shell.sample_store import SampleStore
+from edge_agent.sources.unix_socket import Sample, check_sample
+from edge_agent.worker.contract import TrainingJob, TrainingResult, files_for
+from edge_agent.worker.supervisor import train_in_child
 from fleet_protocol.bundle import (
     DESCRIPTION_FILE,
     PREDICT_FILE,

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edge_agent.training.engine import Rates, Samples, plan_batches
+from bundle_runtime.samples import Samples
+from edge_agent.training.engine import Rates, plan_batches
 from edge_agent.training.onnx_step import OnnxStepEngine
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import InputSchema, LabelSchema, TrainingPlan, UpdatePlan

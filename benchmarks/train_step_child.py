@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_agent.training.engine import Rates, Samples, plan_batches
+from bundle_runtime.samples import Samples
+from edge_agent.training.engine import Rates, plan_batches
 from fleet_protocol.bundle import ORT_CHECKPOINT_FILE, ORT_OPTIMISER_FILE, ORT_TRAINING_FILE, TRAIN_FILE
 
 STEPS, BATCH, LEARNING_RATE, CLASSES = 50, 16, 0.05, 10

@@ -9,18 +9,18 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from broker_coordinator import device_commands, task_commands
-from broker_coordinator.authentic import AdmissionPolicy
-from broker_coordinator.bundle_store import load_bundle
+from broker_coordinator.admission.authentication import AdmissionPolicy
+from broker_coordinator.commands import devices, tasks
 from broker_coordinator.configuration import load_configuration
-from broker_coordinator.coordinator import Coordinator
-from broker_coordinator.database import JournalUnavailableError
-from broker_coordinator.evaluator import Evaluator
-from broker_coordinator.journal import Journal
-from broker_coordinator.log_line import log_line
-from broker_coordinator.metrics import Metrics
-from broker_coordinator.mqtt_link import MqttLink
-from broker_coordinator.publications import Speaker
+from broker_coordinator.distribution.signed_messages import MessageSigner
+from broker_coordinator.mqtt.link import MqttLink
+from broker_coordinator.serving.coordinator import Coordinator
+from broker_coordinator.serving.evaluator import Evaluator
+from broker_coordinator.serving.metrics import Metrics
+from broker_coordinator.storage.database import JournalUnavailableError
+from broker_coordinator.storage.journal import Journal
+from bundle_runtime.bundle_folder import load_bundle
+from fleet_host.log_lines import log_line
 from fleet_protocol.errors import ConfigurationError, ProtocolError
 from fleet_protocol.keys import SigningKey, read_signing_key, write_signing_key, write_verify_key
 
@@ -47,7 +47,7 @@ def _run(options: argparse.Namespace) -> None:
     fleet, shard, metrics = configuration.fleet, configuration.shard, Metrics()
     is_open, allowance = configuration.enrolment == "open", configuration.rate_limit.allowance()
     key = _read_key(configuration.key_file)
-    speaker = Speaker(key, fleet, shard)
+    speaker = MessageSigner(key, fleet, shard)
     bundles = [load_bundle(task.bundle) for task in configuration.tasks]
     journal = Journal.open(configuration.journal())
     if configuration.metrics.port is not None:
@@ -107,16 +107,16 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("run", parents=[with_config], help="serve until SIGTERM or Ctrl-C")
     keygen = commands.add_parser("keygen", help="make the coordinator's key; prints the public key that devices pin")
     keygen.add_argument("file", type=Path, metavar="FILE")
-    device_commands.add_parser(commands, [with_config])
-    task_commands.add_parser(commands, [with_config])
+    devices.add_parser(commands, [with_config])
+    tasks.add_parser(commands, [with_config])
     return parser
 
 
 _COMMANDS: Mapping[str, Callable[[argparse.Namespace], None]] = {
     "run": _run,
     "keygen": _keygen,
-    "devices": device_commands.run,
-    "tasks": task_commands.run,
+    "devices": devices.run,
+    "tasks": tasks.run,
 }
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from broker_coordinator.database import Database, read_database
-from broker_coordinator.rate_limit import TokenBucket
-from broker_coordinator.retention import Retention
+from broker_coordinator.admission.rate_limit import TokenBucket
+from broker_coordinator.aggregation.retention import Retention
+from broker_coordinator.storage.database import Database, read_database
 from fleet_protocol.configuration import BrokerSettings, Name, parse_document
 from fleet_protocol.errors import ConfigurationError
 

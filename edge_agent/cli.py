@@ -10,10 +10,10 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from edge_agent.agent import Agent
 from edge_agent.configuration import load_configuration
-from edge_agent.identity import Identity, load_signing_key
-from edge_agent.training.installed import check_installed
+from edge_agent.shell.agent import Agent
+from edge_agent.shell.identity import Identity, load_signing_key
+from edge_agent.worker.installed import check_installed
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import SigningKey, write_signing_key, write_verify_key
 
@@ -49,7 +49,7 @@ async def run_agent(path: Path) -> None:
         configuration.device,
         load_signing_key(configuration.key_file),
         configuration.coordinator_key,
-        seal_updates=configuration.seal_updates,
+        encrypt_updates=configuration.encrypt_updates,
     )
     running = asyncio.ensure_future(Agent(configuration, identity, version("edgeflock")).run())
     loop = asyncio.get_running_loop()

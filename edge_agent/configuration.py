@@ -5,7 +5,7 @@ from typing import Annotated
 
 import msgspec
 
-from edge_agent.training.job import EngineName
+from edge_agent.worker.contract import EngineName
 from fleet_protocol.configuration import BrokerSettings, Name, parse_document
 from fleet_protocol.errors import ConfigurationError
 
@@ -65,7 +65,7 @@ class AgentConfiguration(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     """The whole file. Relative paths are meant from the folder that the file is in.
 
     `coordinator_key` pins the public key (64 hex digits) whose manifests, chunks and receipts are believed. With
-    `seal_updates` updates are encrypted for that key: whoever runs the broker learns their size and base version only.
+    `encrypt_updates` updates are encrypted for that key: whoever runs the broker learns their size and base version.
     """
 
     fleet: Name
@@ -78,7 +78,7 @@ class AgentConfiguration(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     tasks: Annotated[list[TaskSettings], msgspec.Meta(min_length=1)]
     shard: Name = "0"
     profile: str = "generic"
-    seal_updates: bool = False
+    encrypt_updates: bool = False
     guards: GuardSettings = GuardSettings()
     worker: WorkerSettings = WorkerSettings()
     store: StoreSettings = StoreSettings()

@@ -1,14 +1,14 @@
 """Who takes part in a round of a synchronous task: every device finds out by itself, from the manifest.
 
 A device draws the first four bytes of SHA-256("TASK/VERSION/DEVICE"), as a big-endian number, and is asked if they are
-below the manifest's `asked_below`. So every round draws its devices anew, evenly, and nobody has to list them.
+below the manifest's `selection_threshold`. So every round draws its devices anew, evenly, and nobody has to list them.
 """
 
 import hashlib
 from collections.abc import Iterable
 
 EVERYONE = 2**32
-"""The `asked_below` that asks every device."""
+"""The `selection_threshold` that asks every device."""
 
 
 def is_asked(task: str, version: int, device: str, below: int) -> bool:
@@ -17,7 +17,7 @@ def is_asked(task: str, version: int, device: str, below: int) -> bool:
 
 
 def asking(count: int, task: str, version: int, devices: Iterable[str]) -> int:
-    """The `asked_below` that asks so many of these devices, more where two draw the same; EVERYONE if fewer."""
+    """The `selection_threshold` that asks so many of these devices, more where two draw the same; EVERYONE if fewer."""
     drawn = sorted(_drawn(task, version, device) for device in devices)
     return drawn[count - 1] + 1 if count < len(drawn) else EVERYONE
 

@@ -5,7 +5,6 @@ version and payload digest. The topic is `external_aad`: a message moved to anot
 """
 
 import hashlib
-from enum import IntEnum
 from typing import Final
 
 import msgspec
@@ -13,9 +12,8 @@ import msgspec
 from fleet_protocol import cbor
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.keys import KEY_ID_BYTES, SIGNATURE_BYTES, SigningKey, VerifyKey, key_id, sign, verifies
-from fleet_protocol.limits import MAX_NAME_CHARACTERS, MAX_SEQUENCE
-
-DIGEST_BYTES: Final = 16
+from fleet_protocol.kinds import KINDS, PayloadKind
+from fleet_protocol.limits import DIGEST_BYTES, MAX_NAME_CHARACTERS, MAX_SEQUENCE
 
 _COSE_SIGN1: Final = b"\xd2\x84"
 """The tag, and an array of four: protected header, unprotected header, payload, signature."""
@@ -37,28 +35,18 @@ _ENTRY_AT: Final = _KEY_ID_END + len(_UP_TO_ENTRY)
 """A protected header has one form: a map of three, of which only the key id and the entry differ."""
 
 
-class Kind(IntEnum):
-    """What a payload is, and so who decodes it."""
-
-    ENROLMENT = 1
-    PRESENCE = 2
-    MANIFEST = 3
-    BLOB_REQUEST = 4
-    BLOB_CHUNK = 5
-    UPDATE = 6
-    RECEIPT = 7
-    WEIGHTS_REQUEST = 8
-    SEALED_UPDATE = 9
-
-
-class Header(msgspec.Struct, frozen=True, array_like=True):
+class Header(msgspec.Struct, frozen=True, gc=False):
     """What a reader may decide on before it looks at the payload."""
 
-    kind: Kind
+    kind: PayloadKind
     sequence: int
     task: str
     base_version: int
     payload_digest: bytes
+
+
+_Entry = tuple[int, int, str, int, bytes]
+"""A header as it travels, the kind by its number."""
 
 
 class Envelope(msgspec.Struct, frozen=True):
@@ -88,10 +76,10 @@ def digest(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()[:DIGEST_BYTES]
 
 
-def seal(
+def sign_envelope(
     key: SigningKey,
     topic: str,
-    kind: Kind,
+    kind: PayloadKind,
     payload: bytes,
     *,
     sequence: int,
@@ -110,7 +98,7 @@ def read_envelope(data: bytes, limit: int) -> Envelope:
     """Parse an envelope of at most `limit` bytes without believing it.
 
     Raises:
-        ProtocolError: `TOO_LARGE`; `MALFORMED` for anything but the one form that `seal` writes.
+        ProtocolError: `TOO_LARGE`; `MALFORMED` for anything but the one form that `sign_envelope` writes.
     """
     if len(data) > limit:
         raise ProtocolError(Reason.TOO_LARGE, f"message of {len(data)} bytes exceeds the limit of {limit}")
@@ -143,7 +131,7 @@ def _write_protected(header: Header, identifier: bytes) -> bytes:
 
 
 def _write_entry(header: Header) -> bytes:
-    return cbor.encode([int(header.kind), header.sequence, header.task, header.base_version, header.payload_digest])
+    return cbor.encode([header.kind.number, header.sequence, header.task, header.base_version, header.payload_digest])
 
 
 def _read_protected(protected: bytes) -> tuple[Header, bytes]:
@@ -155,9 +143,12 @@ def _read_protected(protected: bytes) -> tuple[Header, bytes]:
         )
     entry = protected[_ENTRY_AT:]
     try:
-        header = msgspec.convert(cbor.parse(entry, "header"), Header, builtin_types=(bytes,))
+        number, *fields = msgspec.convert(cbor.parse(entry, "header"), _Entry, builtin_types=(bytes,))
+        header = Header(KINDS[number], *fields)
     except msgspec.ValidationError as error:
         raise ProtocolError(Reason.MALFORMED, f"header: {error}") from error
+    except KeyError as error:
+        raise ProtocolError(Reason.MALFORMED, f"header: {error} is no kind of payload; update edgeflock") from error
     if (
         len(header.task) > MAX_NAME_CHARACTERS
         or not 0 <= header.sequence <= MAX_SEQUENCE

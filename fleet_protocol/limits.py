@@ -7,15 +7,18 @@ MAX_NAME_CHARACTERS = 48
 """Fleet, shard, device and task names."""
 
 MAX_UPDATE_BYTES = 4 * MIB
-"""A sealed update, as it travels. The largest message that any device may publish."""
+"""A signed update, as it travels. The largest message that any device may publish."""
 
 MAX_CONTROL_BYTES = 16 * KIB
-"""Any other sealed message except a blob chunk."""
+"""Any other signed message except a blob chunk."""
 
 MAX_CHUNK_BYTES = 64 * KIB
-"""The payload of one blob chunk, before it is sealed."""
+"""The payload of one blob chunk, before it is signed."""
 
-MAX_SEALED_CHUNK_BYTES = MAX_CHUNK_BYTES + 1 * KIB
+MAX_SIGNED_CHUNK_BYTES = MAX_CHUNK_BYTES + 1 * KIB
+
+DIGEST_BYTES = 16
+"""What names a payload in its header, and an envelope in its receipt."""
 
 MAX_BLOB_BYTES = 64 * MIB
 """One file of a task bundle, or one version of the weights."""

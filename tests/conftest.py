@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from broker_coordinator.bundle_store import Bundle
-from broker_coordinator.database import Database
+from broker_coordinator.storage.database import Database
+from bundle_runtime.bundle_folder import Bundle
 from tests.support.broker import Broker
 from tests.support.bundles import write_bundle
 from tests.support.coordinator import CoordinatorProcess

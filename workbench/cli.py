@@ -62,14 +62,14 @@ def inspect(
 ) -> None:
     """Say what a bundle is, what it needs of each kind of device, and whether all of it runs there."""
     try:
-        from workbench.inspection import inspect_bundle  # noqa: PLC0415 - onnx takes a second to import
+        from workbench.inspection.inspection import inspect_bundle  # noqa: PLC0415 - onnx takes a second to import
     except ModuleNotFoundError as error:
         if error.name not in EXPORT_NEEDS:
             raise
         raise ConfigurationError(f"inspect needs {error.name}: pip install 'edgeflock[workbench]'") from error
     from rich.console import Console  # noqa: PLC0415 - only tables need it
 
-    from workbench.inspection_report import print_inspection  # noqa: PLC0415
+    from workbench.inspection.report import print_inspection  # noqa: PLC0415
 
     inspection = inspect_bundle(bundle)
     if as_json:
@@ -162,7 +162,7 @@ def decode(
     database: Annotated[Path | None, typer.Option(help="The coordinator's database, for its devices' keys.")] = None,
     config: Annotated[Path | None, typer.Option(help="coordinator.toml: its database, key and bundles.")] = None,
     coordinator_key_file: Annotated[
-        Path | None, typer.Option(help="The coordinator's private key file, to open sealed updates.")
+        Path | None, typer.Option(help="The coordinator's private key file, to open encrypted updates.")
     ] = None,
     bundle: Annotated[Path | None, typer.Option(help="The task's bundle, for the shapes of its tensors.")] = None,
 ) -> None:
@@ -170,12 +170,12 @@ def decode(
 
     Ends with code 1 where a check that could be made has failed.
     """
-    from workbench.decode import Known, describe, message_bytes, parse_key  # noqa: PLC0415 - export does without numpy
-    from workbench.fleet_knowledge import (  # noqa: PLC0415 - needs SQLAlchemy
+    from workbench.inspection.coordinator_files import (  # noqa: PLC0415 - needs SQLAlchemy
         known_to_coordinator,
         private_key,
         registered_devices,
     )
+    from workbench.inspection.decode import Known, describe, message_bytes, parse_key  # noqa: PLC0415 - export does without numpy
 
     known = known_to_coordinator(config) if config else Known()
     known = Known(

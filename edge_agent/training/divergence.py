@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_agent.training.engine import BatchPlan, Samples
+from bundle_runtime.samples import Samples
+from edge_agent.training.engine import BatchPlan
 from fleet_protocol.codec.sparse import FloatVector
 
 

@@ -7,17 +7,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from bundle_runtime.samples import Samples
 from fleet_protocol.bundle import TrainingPlan
 from fleet_protocol.codec.sparse import FloatVector
-
-
-@dataclass(frozen=True, slots=True)
-class Samples:
-    """`inputs` float32 [N, *shape]; `labels` int64 [N], or float32 [N, C]; `newest` is the id of the youngest."""
-
-    inputs: NDArray[np.float32]
-    labels: NDArray[np.int64] | NDArray[np.float32]
-    newest: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edge_agent.training.engine import TrainingEngine
-from edge_agent.training.installed import check_installed
-from edge_agent.training.job import EngineName, engine_files
+from edge_agent.worker.contract import EngineName, engine_files
+from edge_agent.worker.installed import check_installed
 from fleet_protocol.bundle import TaskDescription, verify_blob
 
 

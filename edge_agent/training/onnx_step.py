@@ -7,7 +7,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from edge_agent.training.engine import BatchPlan, EngineError, Rates, Samples, Watch, unwatched
+from bundle_runtime.samples import Samples
+from edge_agent.training.engine import BatchPlan, EngineError, Rates, Watch, unwatched
 from edge_agent.training.graph_checks import why_not_loaded, why_not_taken
 from fleet_protocol.bundle import TRAIN_FILE, TrainingPlan
 from fleet_protocol.codec.sparse import FloatVector

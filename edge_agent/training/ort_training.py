@@ -13,7 +13,8 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import _pybind_state as runtime
 
-from edge_agent.training.engine import BatchPlan, EngineError, Rates, Samples, Watch, unwatched
+from bundle_runtime.samples import Samples
+from edge_agent.training.engine import BatchPlan, EngineError, Rates, Watch, unwatched
 from fleet_protocol.bundle import ORT_CHECKPOINT_FILE, ORT_OPTIMISER_FILE, ORT_TRAINING_FILE
 from fleet_protocol.codec.sparse import FloatVector
 

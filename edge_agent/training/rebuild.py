@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from edge_agent.training.job import PackedFile
+from edge_agent.worker.contract import PackedFile
 from fleet_protocol.bundle import Parameter, verify_blob
 from fleet_protocol.codec import apply_difference, read_weights, write_weights
 from fleet_protocol.errors import ProtocolError

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.training.engine import Samples
+from bundle_runtime.samples import Samples
 from fleet_protocol.bundle import InputSchema, TaskDescription
 
 

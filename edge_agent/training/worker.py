@@ -15,13 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_agent.sample_store import rows_to_train_on
+from bundle_runtime.samples import Samples
 from edge_agent.training.compression import pack, remember
 from edge_agent.training.divergence import divergence
-from edge_agent.training.engine import EngineError, Rates, Samples, plan_batches
+from edge_agent.training.engine import EngineError, Rates, plan_batches
 from edge_agent.training.engines import make_engine
 from edge_agent.training.features import FeaturesError, compute_features
-from edge_agent.training.job import (
+from edge_agent.training.rebuild import RebuildError, rebuild
+from edge_agent.training.sample_checks import UnfitSamplesError, check_samples
+from edge_agent.worker.contract import (
     Message,
     Progress,
     RebuildFailure,
@@ -32,8 +34,7 @@ from edge_agent.training.job import (
     read_job,
     write_frame,
 )
-from edge_agent.training.rebuild import RebuildError, rebuild
-from edge_agent.training.sample_checks import UnfitSamplesError, check_samples
+from edge_agent.worker.usable_samples import rows_to_train_on
 from fleet_protocol.bundle import BACKBONE_FILE, TaskDescription
 from fleet_protocol.codec import read_weights
 from fleet_protocol.codec.sparse import FloatVector

@@ -21,9 +21,9 @@ import msgspec
 import numpy as np
 
 from benchmarks.one_device import WORKER, training_job
-from edge_agent.sample_store import SampleStore
-from edge_agent.training import supervisor
-from edge_agent.training.job import TrainingResult
+from edge_agent.shell.sample_store import SampleStore
+from edge_agent.worker import supervisor
+from edge_agent.worker.contract import TrainingResult
 from fleet_protocol.bundle import (
     DESCRIPTION_FILE,
     WEIGHTS_FILE,

@@ -8,21 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from broker_coordinator.bundle_store import Bundle, chunk_count, load_bundle
-from broker_coordinator.served_task import version_zero
+from broker_coordinator.serving.served_task import version_zero
+from bundle_runtime.bundle_folder import Bundle, load_bundle
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import DESCRIPTION_FILE, TRAIN_FILE, blob_hash
+from fleet_protocol.chunks import chunk_count
 from fleet_protocol.codec import apply_difference, read_weights, write_weights
-from fleet_protocol.envelope import Kind, digest
+from fleet_protocol.encryption import EncryptedPayload
+from fleet_protocol.envelope import digest
 from fleet_protocol.errors import Reason
 from fleet_protocol.keys import SigningKey, key_id
+from fleet_protocol.kinds import ENCRYPTED_UPDATE, Outcome, PresenceState, encode_payload
 from fleet_protocol.limits import MAX_CHUNK_BYTES
-from fleet_protocol.messages import Outcome, PresenceState, encode_payload
-from fleet_protocol.sealed_update import SealedUpdate
 from fleet_protocol.topics import PackedWeights
 from tests.support.bundles import TASK, write_bundle
 from tests.support.coordinator import CoordinatorProcess
-from tests.support.device import ConnectedDevice, SealingDevice
+from tests.support.device import ConnectedDevice, SigningDevice
 from tests.support.waiting import until
 
 Sent = tuple[ConnectedDevice, int, bytes]
@@ -91,7 +92,7 @@ def test_bundle_files_come_in_chunks_and_shared_by_who_asks_together(coordinator
         device.listen_for(blob)
     for device in devices:
         device.publish(device.blob_request(blob, [], sequence=2))
-    count = chunk_count(bundle.files[TRAIN_FILE])
+    count = chunk_count(len(bundle.files[TRAIN_FILE]))
     assert count == 3
     for device in devices:
         until(lambda heard=device.heard: len([b for b, _ in heard.chunks if b == blob]) == count, "all chunks")
@@ -145,30 +146,30 @@ def test_who_asks_for_the_same_difference_together_shares_it(coordinator, connec
     assert len(devices[0].heard.chunks[wanted, 0]) < 3
 
 
-def test_sealed_updates_make_the_versions_that_open_ones_make(coordinator, connect) -> None:
+def test_encrypted_updates_make_the_versions_that_open_ones_make(coordinator, connect) -> None:
     device = connect("kitchen-pi")
-    sealed = [device.update(sequence, recipient=coordinator.public_key) for sequence in (1, 2, 3)]
-    for data in sealed[:2]:
+    signed = [device.update(sequence, recipient=coordinator.public_key) for sequence in (1, 2, 3)]
+    for data in signed[:2]:
         assert device.tell(data).outcome is Outcome.ACCEPTED
     coordinator.kill()
     coordinator.start()
-    assert device.tell_until_heard(sealed[2]).outcome is Outcome.ACCEPTED
+    assert device.tell_until_heard(signed[2]).outcome is Outcome.ACCEPTED
     until(lambda: newest_version(coordinator) == 1, "version 1, from updates opened before and after a restart")
     for sequence in (4, 5, 6):
         device.tell(device.update(sequence, base_version=1))
     until(lambda: newest_version(coordinator) == 2, "version 2")
     with coordinator.journal() as journal:
         rows = list(journal.updates(TASK))
-    assert [row.envelope for row in rows[:3]] == sealed
+    assert [row.envelope for row in rows[:3]] == signed
 
 
-def test_update_sealed_for_another_coordinator_is_refused_by_name(coordinator, connect) -> None:
+def test_update_encrypted_for_another_coordinator_is_refused_by_name(coordinator, connect) -> None:
     device, stranger = connect("kitchen-pi"), SigningKey.generate().verify_key
     receipt = device.tell(device.update(1, recipient=stranger))
     assert (receipt.outcome, receipt.reason) == (Outcome.REJECTED, Reason.WRONG_RECIPIENT)
     assert key_id(stranger).hex() in receipt.detail
-    garbled = encode_payload(SealedUpdate(key_id(coordinator.public_key), bytes(100)))
-    assert device.tell(device.seal(Kind.SEALED_UPDATE, garbled, sequence=2, task=TASK)).reason == Reason.MALFORMED
+    garbled = encode_payload(EncryptedPayload(key_id(coordinator.public_key), bytes(100)))
+    assert device.tell(device.sign(ENCRYPTED_UPDATE, garbled, sequence=2, task=TASK)).reason == Reason.MALFORMED
     assert journalled(coordinator) == []
 
 
@@ -188,7 +189,7 @@ def test_unknown_blob_and_replayed_request_are_counted_and_not_answered(coordina
 
 
 def test_bad_messages_are_refused_one_by_one_while_good_ones_pass(coordinator, connect) -> None:
-    device, neighbour, stranger = connect("kitchen-pi"), connect("garden-pi"), SealingDevice("kitchen-pi")
+    device, neighbour, stranger = connect("kitchen-pi"), connect("garden-pi"), SigningDevice("kitchen-pi")
     broken = bytearray(device.update(90))
     broken[-1] ^= 1
     bad = {

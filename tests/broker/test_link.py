@@ -5,7 +5,7 @@ import contextlib
 
 import aiomqtt
 
-from edge_agent.link import Link
+from edge_agent.shell.link import Link
 from fleet_protocol.configuration import BrokerSettings
 from tests.support.broker import Broker
 from tests.support.waiting import until

@@ -1,6 +1,6 @@
 """The shipped coordinator with its journal on a PostgreSQL server that comes and goes."""
 
-from fleet_protocol.messages import Outcome
+from fleet_protocol.kinds import Outcome
 from tests.support.coordinator import CoordinatorProcess
 from tests.support.device import ConnectedDevice
 from tests.support.waiting import until

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from broker_coordinator.bundle_store import Bundle
+from bundle_runtime.bundle_folder import Bundle
 from tests.support.bundles import write_bundle
 from tests.support.coordinator import CoordinatorProcess
 
@@ -19,7 +19,7 @@ class ForgetfulBroker:
     """One connection after the other; it acknowledges only what it is told to."""
 
     def __init__(self, protocol: str) -> None:
-        self._modern = protocol == "5"
+        self._mqtt5 = protocol == "5"
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.settimeout(PATIENCE_SECONDS)
         self.host, self.port = self._listener.getsockname()
@@ -29,11 +29,11 @@ class ForgetfulBroker:
         self._connection, _ = self._listener.accept()
         self._connection.settimeout(PATIENCE_SECONDS)
         assert self._packet()[0] & 0xF0 == CONNECT
-        self._connection.sendall(b"\x20\x03\x01\x00\x00" if self._modern else b"\x20\x02\x01\x00")
+        self._connection.sendall(b"\x20\x03\x01\x00\x00" if self._mqtt5 else b"\x20\x02\x01\x00")
         for _ in range(2):
             first, body = self._packet()
             assert first & 0xF0 == SUBSCRIBE, "nothing is published before the subscriptions are confirmed"
-            properties = b"\x00" if self._modern else b""
+            properties = b"\x00" if self._mqtt5 else b""
             answer = body[:2] + properties + b"\x01"
             self._connection.sendall(bytes([0x90, len(answer)]) + answer)
 

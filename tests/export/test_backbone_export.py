@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from edge_agent.training.engine import Rates, Samples, plan_batches
-from edge_agent.training.features import ROWS_AT_ONCE, Backbone
+from bundle_runtime.backbone import ROWS_AT_ONCE, Backbone
+from bundle_runtime.runner import BundleRunner
+from bundle_runtime.samples import Samples
+from edge_agent.training.engine import Rates, plan_batches
 from edge_agent.training.onnx_step import OnnxStepEngine
 from fleet_protocol.bundle import (
     BACKBONE_FILE,
@@ -25,7 +27,6 @@ from fleet_protocol.codec import read_weights
 from fleet_protocol.errors import ConfigurationError
 from tests.support.backbone import INT8, MODEL, NAMED, export_backbone_bundle, write_recipe
 from tests.support.training import TOLERANCE
-from workbench.bundle_runner import BundleRunner
 from workbench.export.backbone import split
 from workbench.export.int8_weights import LARGEST, quantise, quantise_weights
 from workbench.export.recipe import read_recipe

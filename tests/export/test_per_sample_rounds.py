@@ -7,15 +7,15 @@ import msgspec
 import numpy as np
 
 from edge_agent.configuration import WorkerSettings
-from edge_agent.sample_store import SampleStore
+from edge_agent.shell.sample_store import SampleStore
 from edge_agent.training.engine import Rates, plan_batches
-from edge_agent.training.job import TrainingJob, TrainingResult
 from edge_agent.training.onnx_step import OnnxStepEngine
-from edge_agent.training.supervisor import train_in_child
 from edge_agent.training.worker import read_samples
+from edge_agent.worker.contract import TrainingJob, TrainingResult
+from edge_agent.worker.supervisor import train_in_child
 from fleet_protocol.bundle import DESCRIPTION_FILE, TRAIN_FILE, TRAIN_PER_SAMPLE_FILE, WEIGHTS_FILE, blob_hash
 from fleet_protocol.codec import decode_update, read_weights
-from fleet_protocol.messages import Manifest
+from fleet_protocol.kinds import Manifest
 from tests.export.test_export import DIGITS, write_recipe
 from tests.unit.test_version_follower import Device
 from workbench.export.bundle_writer import export_bundle

@@ -29,7 +29,7 @@ from models.vibration_autoencoder.bearing import BLOCK_SAMPLES, FAULTS, SAMPLE_R
 from models.vibration_autoencoder.samples import inputs_from_acceleration
 from workbench.export.bundle_writer import bundle_files, export_bundle
 from workbench.export.recipe import read_recipe
-from workbench.measured_round import drawn_samples
+from workbench.inspection.measured_round import drawn_samples
 from workbench.recipe_folder import find_recipe
 
 RECIPES = ("keyword_dscnn", "mnist_cnn", "occupancy", "vibration_autoencoder")

@@ -1,4 +1,4 @@
-"""Layers over sequences, recurrent ones and attention, train as torch's own do."""
+"""OverlayMap over sequences, recurrent ones and attention, train as torch's own do."""
 
 import pytest
 import torch

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from edge_agent.training.job import TrainingFailure, TrainingJob, TrainingResult
+from edge_agent.worker.contract import TrainingFailure, TrainingJob, TrainingResult
 from fleet_protocol.bundle import ORT_CHECKPOINT_FILE, ORT_TRAINING_FILE, LabelSchema, UpdatePlan
 from fleet_protocol.codec import decode_update
 from fleet_protocol.errors import ConfigurationError

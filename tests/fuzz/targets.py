@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from broker_coordinator.mqtt_traffic import (
+from broker_coordinator.mqtt.traffic import (
     MalformedPacketError,
     TrafficDivider,
     acknowledgements,
@@ -36,23 +36,18 @@ from fleet_protocol.codec.difference import memory_bound as difference_bound
 from fleet_protocol.codec.together import MAX_PACKED_BYTES, WORKING_BYTES
 from fleet_protocol.codec.update_codec import memory_bound
 from fleet_protocol.configuration import BrokerSettings, parse_document
-from fleet_protocol.envelope import Envelope, Header, Kind, digest, read_envelope
+from fleet_protocol.encryption import encrypt_payload, opened_payload
+from fleet_protocol.envelope import Envelope, Header, digest, read_envelope
 from fleet_protocol.errors import ConfigurationError, ProtocolError
 from fleet_protocol.keys import SigningKey, read_signing_key, read_verify_key
-from fleet_protocol.limits import KIB, MAX_CBOR_ITEMS
-from fleet_protocol.messages import (
-    BlobChunk,
-    BlobRequest,
-    Enrolment,
-    Manifest,
-    Presence,
-    Receipt,
+from fleet_protocol.kinds import (
+    ENCRYPTED_UPDATE,
+    KINDS,
     Update,
-    WeightsRequest,
     decode_payload,
     encode_payload,
 )
-from fleet_protocol.sealed_update import SealedUpdate, read_update, seal_for
+from fleet_protocol.limits import KIB, MAX_CBOR_ITEMS
 
 ROOT = Path(__file__).parents[2]
 BUNDLE, VECTORS = ROOT / "models" / "digits" / "bundle", ROOT / "tests" / "vectors"
@@ -61,7 +56,7 @@ DIGITS = parse_description(TASK_JSON)
 BROKER_TOML = b'host = "broker.local"\nport = 8883\n[tls]\nauthority = "ca.pem"\n'
 MESSAGES = [bytes.fromhex(vector["hex"]) for vector in json.loads((VECTORS / "messages.json").read_text())]
 PAYLOADS = [read_envelope(message, 1000).payload for message in MESSAGES]
-PAYLOAD_TYPES = (Enrolment, Presence, Manifest, BlobRequest, BlobChunk, Update, Receipt, WeightsRequest, SealedUpdate)
+PAYLOAD_TYPES = tuple(kind.payload for kind in KINDS.values())
 VERIFY_KEY = SigningKey(bytes(32)).verify_key
 TOPICS = [
     topics.up("f", "0", "pi"),
@@ -119,9 +114,9 @@ def check_envelope_inside(data: bytes) -> None:
     protected = cbor.encode({1: -19, 4: bytes(8), -70001: header})
     envelope = accepted(lambda: read_envelope(b"\xd2" + cbor.encode([protected, {}, payload, bytes(64)]), 1000))
     if len(data) < 800:
-        assert (envelope is not None) == (header[0] in tuple(Kind))
+        assert (envelope is not None) == (header[0] in KINDS)
     if envelope is not None:
-        check_payload(bytes([envelope.header.kind - 1]) + payload)
+        check_payload(bytes([envelope.header.kind.number - 1]) + payload)
 
 
 def check_payload(data: bytes) -> None:
@@ -152,11 +147,11 @@ def check_payload_memory(data: bytes) -> None:
         assert peak <= 2 * cbor.memory_bound(len(message)), f"{peak} bytes"
 
 
-def check_sealed_update(data: bytes) -> None:
-    """The whole payload as it came, and then as what an honest device would have sealed."""
-    for payload in (data, seal_for(VERIFY_KEY, data)):
-        envelope = Envelope(Header(Kind.SEALED_UPDATE, 1, "digits", 3, bytes(16)), bytes(8), payload, b"", bytes(64))
-        accepted(lambda envelope=envelope: read_update(envelope, SigningKey(bytes(32))))
+def check_encrypted_update(data: bytes) -> None:
+    """The whole payload as it came, and then as what an honest device would have encrypted."""
+    for payload in (data, encrypt_payload(VERIFY_KEY, data)):
+        envelope = Envelope(Header(ENCRYPTED_UPDATE, 1, "digits", 3, bytes(16)), bytes(8), payload, b"", bytes(64))
+        accepted(lambda envelope=envelope: opened_payload(envelope, SigningKey(bytes(32))))
 
 
 def check_update(data: bytes) -> None:
@@ -215,7 +210,7 @@ def check_mqtt_traffic(data: bytes) -> None:
     cut = (data[0] >> 1) % (len(stream) + 1) if data else 0
     found = []
     for parts in ([stream], [stream[:cut], stream[cut:]]):
-        divider = TrafficDivider(modern=bool(data[:1] > b"\x7f"))
+        divider = TrafficDivider(mqtt5=bool(data[:1] > b"\x7f"))
         try:
             others = b"".join(divider.divide(part) for part in parts)
             found.append((divider.take(), others))
@@ -313,7 +308,7 @@ def broker_streams() -> list[bytes]:
     streams = []
     for first in (0x00, 0x80):
         load = [
-            publication_packet("f/up", b"data", 7, retained=False, duplicate=repeated, modern=bool(first))
+            publication_packet("f/up", b"data", 7, retained=False, duplicate=repeated, mqtt5=bool(first))
             for repeated in (False, True)
         ]
         streams.append(bytes([first | 9]) + b"\xd0\x00".join(load) + acknowledgements([1, 2]))
@@ -332,7 +327,7 @@ TARGETS: Mapping[str, Target] = {
     "payload_memory": Target(
         check_payload_memory, [*PAYLOADS, b"\x80", b"\xa0", b"\x81\x00", b"\x62ab", b"\xa1\x00\x00"]
     ),
-    "sealed_update": Target(check_sealed_update, [*PAYLOADS, seal_for(VERIFY_KEY, PAYLOADS[5])]),
+    "encrypted_update": Target(check_encrypted_update, [*PAYLOADS, encrypt_payload(VERIFY_KEY, PAYLOADS[5])]),
     "cbor": Target(check_cbor, [*PAYLOADS, *(message[1:] for message in MESSAGES)]),
     "update": Target(check_update, PACKED),
     "update_inside": Target(check_update_inside, PACKED),

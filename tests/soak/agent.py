@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from functools import wraps
 
 from edge_agent import cli
-from edge_agent.device_database import DeviceDatabase, OutboxRow, Seal, SpooledRound
-from edge_agent.postbox import Postbox
-from edge_agent.training import supervisor
-from fleet_protocol.messages import Outcome, Receipt
+from edge_agent.shell.device_database import DeviceDatabase, OutboxRow, SignUpdate, SpooledRound
+from edge_agent.shell.postbox import Postbox
+from edge_agent.worker import supervisor
+from fleet_protocol.kinds import Outcome, Receipt
 from tests.soak.places import Place
 from tests.soak.trap import passing
 from tests.soak.wire import PUBLISH, Packet, watch_wire
@@ -70,9 +70,9 @@ def _watch_commits() -> None:
         database._connection.set_trace_callback(watch)
 
     @wraps(spool)
-    def spool_watched(database: DeviceDatabase, finished: SpooledRound, seal: Seal) -> OutboxRow:
+    def spool_watched(database: DeviceDatabase, finished: SpooledRound, sign: SignUpdate) -> OutboxRow:
         with within(Place.BEFORE_OUTBOX_COMMIT):
-            row = spool(database, finished, seal)
+            row = spool(database, finished, sign)
         passing(Place.AFTER_OUTBOX_COMMIT)
         return row
 

@@ -6,8 +6,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine, event
 
 from broker_coordinator import cli
-from broker_coordinator.journal import Journal, JournalEntry
-from broker_coordinator.records import Version
+from broker_coordinator.storage.journal import Journal, JournalEntry
+from broker_coordinator.storage.records import Version
 from tests.soak.places import Place
 from tests.soak.trap import passing
 from tests.soak.wire import PUBACK, PUBLISH, Packet, watch_wire

@@ -11,8 +11,8 @@ from typing import Protocol
 
 import psutil
 
-from broker_coordinator.bundle_store import Bundle
-from broker_coordinator.database import Database
+from broker_coordinator.storage.database import Database
+from bundle_runtime.bundle_folder import Bundle
 from tests.soak import agent as agent_program
 from tests.soak import coordinator as coordinator_program
 from tests.soak.forked import ForkedProcess

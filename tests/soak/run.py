@@ -15,8 +15,8 @@ from pathlib import Path
 
 import msgspec
 
-from broker_coordinator.database import Database
-from broker_coordinator.strategies import STRATEGIES
+from broker_coordinator.aggregation.strategies import STRATEGIES
+from broker_coordinator.storage.database import Database
 from tests.soak.driver import Driver, SoakFailedError, Tally
 from tests.soak.fleet import Fleet, FleetPlan, run_folder
 from tests.soak.plan import strikes

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from broker_coordinator.journal_reader import JournalReader
-from broker_coordinator.server_step import initial_state, next_state
+from broker_coordinator.aggregation.server_step import initial_state, next_state
+from broker_coordinator.storage.journal_reader import JournalReader
 from edge_agent.training.compression import remember
 from edge_agent.training.feedback import ErrorFeedback
 from fleet_protocol.bundle import TaskDescription

@@ -1,7 +1,7 @@
 """The training worker, as shipped, with traps in the middle of a round and at its end."""
 
 from edge_agent.training import worker
-from edge_agent.training.job import Message, Progress, write_frame
+from edge_agent.worker.contract import Message, Progress, write_frame
 from tests.soak.places import Place
 from tests.soak.trap import passing
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from broker_coordinator.bundle_store import Bundle, load_bundle
+from bundle_runtime.bundle_folder import Bundle, load_bundle
 from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
 from fleet_protocol.keys import SigningKey, VerifyKey, write_signing_key, write_verify_key
 from tests.support.broker import Broker
@@ -26,7 +26,7 @@ fleet = "{fleet}"
 device = "{device}"
 key_file = "device.key"
 coordinator_key = "{coordinator_key}"
-seal_updates = {seal_updates}
+encrypt_updates = {encrypt_updates}
 state_folder = "state"
 sample_socket = "samples.sock"
 
@@ -78,7 +78,7 @@ class AgentProcess(RestartableProcess):
         coordinator_key: VerifyKey,
         *,
         protocol: str = "5",
-        seal: bool = False,
+        encrypt: bool = False,
         new_samples: int = 4,
         maximum_samples: int = 5000,
     ) -> None:
@@ -98,7 +98,7 @@ class AgentProcess(RestartableProcess):
                 host=broker.host,
                 port=broker.port,
                 protocol=protocol,
-                seal_updates=str(seal).lower(),
+                encrypt_updates=str(encrypt).lower(),
                 new_samples=new_samples,
                 maximum_samples=maximum_samples,
             )

@@ -1,18 +1,18 @@
 """A whole coordinator without its network: messages in, what it says out."""
 
-from broker_coordinator.authentic import AdmissionPolicy
-from broker_coordinator.bundle_store import Bundle
-from broker_coordinator.coordinator import Coordinator
-from broker_coordinator.database import Database
-from broker_coordinator.decisions import Message
-from broker_coordinator.journal import Journal
-from broker_coordinator.publications import Publication, Speaker
-from fleet_protocol.envelope import Kind, read_envelope
+from broker_coordinator.admission.authentication import AdmissionPolicy
+from broker_coordinator.admission.decisions import Message
+from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
+from broker_coordinator.serving.coordinator import Coordinator
+from broker_coordinator.storage.database import Database
+from broker_coordinator.storage.journal import Journal
+from bundle_runtime.bundle_folder import Bundle
+from fleet_protocol.envelope import read_envelope
 from fleet_protocol.keys import SigningKey
-from fleet_protocol.limits import MAX_SEALED_CHUNK_BYTES
-from fleet_protocol.messages import Manifest, Receipt, decode_payload
+from fleet_protocol.kinds import MANIFEST, RECEIPT, Manifest, PayloadKind, Receipt, decode_payload
+from fleet_protocol.limits import MAX_SIGNED_CHUNK_BYTES
 from tests.support.coordinator import FLEET, SHARD
-from tests.support.device import SealingDevice
+from tests.support.device import SigningDevice
 
 KEY = SigningKey.generate()
 OPEN = AdmissionPolicy(FLEET, SHARD, open_enrolment=True, maximum_devices=100)
@@ -27,15 +27,15 @@ class Bench:
 
     def restart(self) -> None:
         self.journal = Journal.open(self.database)
-        speaker = Speaker(KEY, FLEET, SHARD)
+        speaker = MessageSigner(KEY, FLEET, SHARD)
         self.coordinator = Coordinator(
             self.journal, [self._bundle] if self._bundle else [], speaker, self._policy, **self._options
         )
 
-    def handle(self, device: SealingDevice, *messages: bytes) -> None:
+    def handle(self, device: SigningDevice, *messages: bytes) -> None:
         self.coordinator.handle([Message(device.up, data) for data in messages], self.now)
 
-    def present(self, device: SealingDevice, presence: bytes) -> None:
+    def present(self, device: SigningDevice, presence: bytes) -> None:
         self.coordinator.handle([Message(device.state, presence)], self.now)
 
     def make_versions(self) -> None:
@@ -46,13 +46,13 @@ class Bench:
         return self.coordinator.publications(1000, self.now)
 
     def receipts(self) -> list[Receipt]:
-        return [decode_payload(payload, Receipt) for payload in self._payloads(Kind.RECEIPT)]
+        return [decode_payload(payload, Receipt) for payload in self._payloads(RECEIPT)]
 
     def manifests(self) -> list[Manifest]:
-        return [decode_payload(payload, Manifest) for payload in self._payloads(Kind.MANIFEST)]
+        return [decode_payload(payload, Manifest) for payload in self._payloads(MANIFEST)]
 
-    def _payloads(self, kind: Kind) -> list[bytes]:
-        read = [(said.topic, read_envelope(said.data, MAX_SEALED_CHUNK_BYTES)) for said in self.said()]
+    def _payloads(self, kind: PayloadKind) -> list[bytes]:
+        read = [(said.topic, read_envelope(said.data, MAX_SIGNED_CHUNK_BYTES)) for said in self.said()]
         for topic, envelope in read:
             envelope.verify(KEY.verify_key, topic)
         return [envelope.payload for _, envelope in read if envelope.header.kind is kind]

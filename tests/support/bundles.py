@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from broker_coordinator.bundle_store import Bundle, load_bundle
+from bundle_runtime.bundle_folder import Bundle, load_bundle
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import (
     BUNDLE_FORMAT,

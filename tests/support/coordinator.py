@@ -9,8 +9,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from broker_coordinator.database import Database
-from broker_coordinator.journal_reader import JournalReader
+from broker_coordinator.storage.database import Database
+from broker_coordinator.storage.journal_reader import JournalReader
 from fleet_protocol.keys import SigningKey, VerifyKey, write_signing_key
 from tests.support.broker import Broker
 from tests.support.process import RestartableProcess, environment

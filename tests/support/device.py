@@ -11,14 +11,21 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from fleet_protocol import topics
 from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import encode_update
-from fleet_protocol.envelope import Kind, digest, read_envelope, seal
+from fleet_protocol.encryption import encrypt_payload
+from fleet_protocol.envelope import digest, read_envelope, sign_envelope
 from fleet_protocol.keys import SigningKey, VerifyKey
-from fleet_protocol.limits import MAX_SEALED_CHUNK_BYTES
-from fleet_protocol.messages import (
+from fleet_protocol.kinds import (
+    BLOB_REQUEST,
+    ENCRYPTED_UPDATE,
+    ENROLMENT,
+    PRESENCE,
+    UPDATE,
+    WEIGHTS_REQUEST,
     BlobChunk,
     BlobRequest,
     Enrolment,
     Manifest,
+    PayloadKind,
     Presence,
     PresenceState,
     Receipt,
@@ -27,7 +34,7 @@ from fleet_protocol.messages import (
     decode_payload,
     encode_payload,
 )
-from fleet_protocol.sealed_update import seal_for
+from fleet_protocol.limits import MAX_SIGNED_CHUNK_BYTES
 from fleet_protocol.topics import PackedWeights
 from tests.support.broker import Broker
 from tests.support.bundles import TASK
@@ -35,7 +42,7 @@ from tests.support.coordinator import FLEET, SHARD
 from tests.support.waiting import until
 
 
-class SealingDevice:
+class SigningDevice:
     """A name and a key: makes the bytes that such a device would publish."""
 
     def __init__(self, name: str, key: SigningKey | None = None) -> None:
@@ -51,28 +58,30 @@ class SealingDevice:
         """The topic of its presence."""
         return topics.state(FLEET, SHARD, self.name)
 
-    def seal(self, kind: Kind, payload: bytes, *, topic: str | None = None, sequence: int = 1, **header) -> bytes:
+    def sign(
+        self, kind: PayloadKind, payload: bytes, *, topic: str | None = None, sequence: int = 1, **header
+    ) -> bytes:
         """Any message, signed for `topic` (its own `up` unless told)."""
-        return seal(self.key, topic or self.up, kind, payload, sequence=sequence, **header)
+        return sign_envelope(self.key, topic or self.up, kind, payload, sequence=sequence, **header)
 
     def enrolment(self) -> bytes:
-        """The sealed introduction."""
+        """The signed introduction."""
         enrolment = Enrolment(bytes(self.key.verify_key), "generic", "test 1.0", [TASK])
-        return self.seal(Kind.ENROLMENT, encode_payload(enrolment))
+        return self.sign(ENROLMENT, encode_payload(enrolment))
 
     def presence(self, state: PresenceState, boot: int) -> bytes:
-        """The sealed presence."""
+        """The signed presence."""
         payload = encode_payload(Presence(state, boot))
-        return self.seal(Kind.PRESENCE, payload, topic=self.state, sequence=boot)
+        return self.sign(PRESENCE, payload, topic=self.state, sequence=boot)
 
     def blob_request(self, blob: str, chunks: list[int], sequence: int) -> bytes:
-        """The sealed wish for chunks."""
-        return self.seal(Kind.BLOB_REQUEST, encode_payload(BlobRequest(bytes.fromhex(blob), chunks)), sequence=sequence)
+        """The signed wish for chunks."""
+        return self.sign(BLOB_REQUEST, encode_payload(BlobRequest(bytes.fromhex(blob), chunks)), sequence=sequence)
 
     def weights_request(self, version: int, base: int | None, sequence: int, chunks: list[int] | None = None) -> bytes:
-        """The sealed wish for a packed version of the tiny task."""
+        """The signed wish for a packed version of the tiny task."""
         payload = encode_payload(WeightsRequest(version, base, chunks or []))
-        return self.seal(Kind.WEIGHTS_REQUEST, payload, sequence=sequence, task=TASK)
+        return self.sign(WEIGHTS_REQUEST, payload, sequence=sequence, task=TASK)
 
     def update(
         self,
@@ -87,19 +96,19 @@ class SealingDevice:
         recipient: VerifyKey | None = None,
         shapes: tuple[tuple[int, ...], ...] = ((4, 8), (4,)),
     ) -> bytes:
-        """An update, sealed for `recipient` if any; its delta differs from one device and sequence to the next."""
+        """An update, encrypted for `recipient` if any; its delta differs from one device and sequence to the next."""
         if packed is None:
             seed = int.from_bytes(digest(f"{self.name} {sequence}".encode()), "big")
             generator = np.random.default_rng(seed)
             delta = generator.normal(0, 0.1, sum(map(math.prod, shapes))).astype(np.float32)
             packed = encode_update(delta, shapes, UpdatePlan(keep_fraction=0.5), generator).packed
         payload = encode_payload(Update(samples, 1, loss, packed, life))
-        kind = Kind.SEALED_UPDATE if recipient else Kind.UPDATE
-        payload = seal_for(recipient, payload) if recipient else payload
-        return self.seal(kind, payload, sequence=sequence, task=task, base_version=base_version)
+        kind = ENCRYPTED_UPDATE if recipient else UPDATE
+        payload = encrypt_payload(recipient, payload) if recipient else payload
+        return self.sign(kind, payload, sequence=sequence, task=task, base_version=base_version)
 
 
-class ConnectedDevice(SealingDevice):
+class ConnectedDevice(SigningDevice):
     """The same, on a broker. Whatever it hears from the coordinator is verified before it is kept."""
 
     def __init__(self, name: str, broker: Broker, coordinator_key: VerifyKey) -> None:
@@ -175,16 +184,14 @@ class Heard:
 
     def take(self, topic: str, data: bytes) -> None:
         """Verify and keep one message."""
-        envelope = read_envelope(data, MAX_SEALED_CHUNK_BYTES)
+        envelope = read_envelope(data, MAX_SIGNED_CHUNK_BYTES)
         envelope.verify(self._key, topic)
-        match envelope.header.kind:
-            case Kind.RECEIPT:
-                receipt = decode_payload(envelope.payload, Receipt)
-                self.receipts.setdefault(receipt.digest, []).append(receipt)
-            case Kind.MANIFEST:
-                manifest = decode_payload(envelope.payload, Manifest)
-                assert manifest.version == envelope.header.sequence
-                self.manifests[envelope.header.task] = manifest
-            case Kind.BLOB_CHUNK:
-                chunk = decode_payload(envelope.payload, BlobChunk)
-                self.chunks.setdefault(topics.chunk_of(topic), []).append(chunk)
+        payload = decode_payload(envelope.payload, envelope.header.kind.payload)
+        match payload:
+            case Receipt():
+                self.receipts.setdefault(payload.digest, []).append(payload)
+            case Manifest():
+                assert payload.version == envelope.header.sequence
+                self.manifests[envelope.header.task] = payload
+            case BlobChunk():
+                self.chunks.setdefault(topics.chunk_of(topic), []).append(payload)

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from broker_coordinator.journal_reader import JournalReader
-from broker_coordinator.replay import replayed
-from broker_coordinator.served_task import version_of
-from broker_coordinator.task_registry import TaskRegistry
+from broker_coordinator.serving.replay import replayed
+from broker_coordinator.serving.served_task import version_of
+from broker_coordinator.storage.journal_reader import JournalReader
+from broker_coordinator.storage.task_registry import TaskRegistry
 
 
 def versions_replayed(journal: JournalReader, task: str, start: int = 0) -> int:

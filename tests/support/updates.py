@@ -3,7 +3,7 @@
 import numpy as np
 from hypothesis import strategies as st
 
-from broker_coordinator.aggregation import BufferedUpdate
+from broker_coordinator.aggregation.contribution import BufferedUpdate
 from fleet_protocol.codec import SparseUpdate
 
 SIZE = 12

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_agent.sample_store import SampleStore
-from edge_agent.training.job import (
+from edge_agent.shell.sample_store import SampleStore
+from edge_agent.worker.contract import (
     LENGTH_BYTES,
     EngineName,
     Message,

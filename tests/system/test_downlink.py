@@ -1,4 +1,4 @@
-"""The shipped agent follows a coordinator by differences and can seal its updates, over a real Mosquitto."""
+"""The shipped agent follows a coordinator by differences and can encrypt its updates, over a real Mosquitto."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -9,10 +9,11 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from fleet_protocol.codec import inspect_update
-from fleet_protocol.envelope import Kind, read_envelope
+from fleet_protocol.encryption import read_update
+from fleet_protocol.envelope import read_envelope
 from fleet_protocol.keys import read_signing_key
+from fleet_protocol.kinds import ENCRYPTED_UPDATE, UPDATE
 from fleet_protocol.limits import MAX_UPDATE_BYTES
-from fleet_protocol.sealed_update import read_update
 from tests.support.agent import AgentProcess, copy_digits_bundle
 from tests.support.broker import Broker
 from tests.support.coordinator import CoordinatorProcess
@@ -143,25 +144,25 @@ def test_damaged_base_is_reported_and_the_whole_weights_are_fetched(coordinator,
     assert base_versions(coordinator, "kitchen") == [0, 1, 2, 3]
 
 
-def test_nothing_of_a_sealed_update_is_readable_on_the_wire_and_the_flock_learns(
+def test_nothing_of_an_encrypted_update_is_readable_on_the_wire_and_the_flock_learns(
     tmp_path, coordinator, start, wiretap
 ) -> None:
-    agent = start("kitchen", seal=True)
+    agent = start("kitchen", encrypt=True)
     train(agent, 3)
-    sealed = [
+    signed = [
         data
         for topic, data in wiretap.heard
-        if topic.endswith("/up") and read_envelope(data, MAX_UPDATE_BYTES).header.kind is Kind.SEALED_UPDATE
+        if topic.endswith("/up") and read_envelope(data, MAX_UPDATE_BYTES).header.kind is ENCRYPTED_UPDATE
     ]
-    assert len(sealed) == 3
+    assert len(signed) == 3
     kinds = {
         read_envelope(data, MAX_UPDATE_BYTES).header.kind for topic, data in wiretap.heard if topic.endswith("/up")
     }
-    assert Kind.UPDATE not in kinds
+    assert UPDATE not in kinds
     key_file = tmp_path / "coordinator" / "coordinator.key"
     key = read_signing_key(key_file.read_text(), 0o600, "coordinator.key")
     description = copy_digits_bundle(tmp_path / "again", buffer_size=1).description
-    for data in sealed:
+    for data in signed:
         update = read_update(read_envelope(data, MAX_UPDATE_BYTES), key)
         inspect_update(update.packed, description.shapes)
         assert all(update.packed[at : at + 8] not in data for at in range(0, len(update.packed) - 8))

@@ -10,7 +10,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from fleet_protocol.bundle import DESCRIPTION_FILE, TRAIN_FILE
-from workbench import cli, inspection
+from workbench import cli
+from workbench.inspection import inspection
 from workbench.profiles import read_profile, shipped_profiles
 from workbench.recipe_folder import find_recipe
 

@@ -9,9 +9,9 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from broker_coordinator.admission import admit, admit_all, apply
-from broker_coordinator.authentic import AdmissionPolicy
-from broker_coordinator.decisions import (
+from broker_coordinator.admission.admission import admit, admit_all, apply
+from broker_coordinator.admission.authentication import AdmissionPolicy
+from broker_coordinator.admission.decisions import (
     MAX_DETAIL_CHARACTERS,
     Accepted,
     BlobRequested,
@@ -22,24 +22,35 @@ from broker_coordinator.decisions import (
     Refused,
     Repeated,
 )
-from broker_coordinator.knowledge import Device, DeviceState, Knowledge, TaskProgress
+from broker_coordinator.admission.fleet_view import Device, DeviceState, FleetView, TaskProgress
 from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import encode_update
-from fleet_protocol.envelope import Kind, digest
+from fleet_protocol.envelope import digest
 from fleet_protocol.errors import Reason
+from fleet_protocol.kinds import (
+    BLOB_CHUNK,
+    BLOB_REQUEST,
+    ENROLMENT,
+    KINDS,
+    MANIFEST,
+    RECEIPT,
+    UPDATE,
+    Enrolment,
+    PresenceState,
+    encode_payload,
+)
 from fleet_protocol.limits import MAX_CONTROL_BYTES, MAX_SAMPLES_PER_UPDATE, MAX_UPDATE_BYTES
-from fleet_protocol.messages import Enrolment, PresenceState, encode_payload
 from tests.support.bundles import TASK, write_bundle
 from tests.support.coordinator import FLEET, SHARD
-from tests.support.device import SealingDevice
+from tests.support.device import SigningDevice
 
 POLICY = AdmissionPolicy(FLEET, SHARD, open_enrolment=False, maximum_devices=4)
-KITCHEN, GARDEN = SealingDevice("kitchen-pi"), SealingDevice("garden-pi")
+KITCHEN, GARDEN = SigningDevice("kitchen-pi"), SigningDevice("garden-pi")
 VERSION = 5
 SHAPES = ((4, 8), (4,))
 
 
-def approved(device: SealingDevice, **fields) -> Device:
+def approved(device: SigningDevice, **fields) -> Device:
     return Device(device.name, device.key.verify_key, **({"state": DeviceState.APPROVED} | fields))
 
 
@@ -49,18 +60,18 @@ def progress(tmp_path_factory) -> TaskProgress:
 
 
 @pytest.fixture
-def known(progress) -> Knowledge:
-    known = Knowledge(lambda _device, _sequence: None, tasks=ChainMap({TASK: progress}))
+def known(progress) -> FleetView:
+    known = FleetView(lambda _device, _sequence: None, tasks=ChainMap({TASK: progress}))
     known.set_device(approved(KITCHEN))
     known.set_device(approved(GARDEN))
     return known
 
 
-def decide(known: Knowledge, data: bytes, topic: str = KITCHEN.up, policy: AdmissionPolicy = POLICY) -> Decision:
+def decide(known: FleetView, data: bytes, topic: str = KITCHEN.up, policy: AdmissionPolicy = POLICY) -> Decision:
     return admit(Message(topic, data), known, policy)
 
 
-def refusal(known: Knowledge, data: bytes, topic: str = KITCHEN.up) -> Refused:
+def refusal(known: FleetView, data: bytes, topic: str = KITCHEN.up) -> Refused:
     decision = decide(known, data, topic)
     assert isinstance(decision, Refused), decision
     assert len(decision.detail) <= MAX_DETAIL_CHARACTERS
@@ -150,10 +161,12 @@ def test_whatever_a_device_signs_is_decided(known, body, container) -> None:
 
 
 @HOSTILE
-@given(kind=st.sampled_from(Kind), payload=st.binary(max_size=60), leaf=st.sampled_from(["up", "state"]))
+@given(
+    kind=st.sampled_from(list(KINDS.values())), payload=st.binary(max_size=60), leaf=st.sampled_from(["up", "state"])
+)
 def test_whatever_payload_a_device_signs_is_decided(known, kind, payload, leaf) -> None:
     topic = getattr(KITCHEN, leaf)
-    assert isinstance(decide(known, KITCHEN.seal(kind, payload, topic=topic), topic), Refused)
+    assert isinstance(decide(known, KITCHEN.sign(kind, payload, topic=topic), topic), Refused)
 
 
 @HOSTILE
@@ -165,7 +178,7 @@ def test_no_altered_byte_is_accepted(known, position, flipped) -> None:
 
 
 def test_unknown_key(known) -> None:
-    refused = refusal(known, SealingDevice("kitchen-pi").update(1, base_version=VERSION))
+    refused = refusal(known, SigningDevice("kitchen-pi").update(1, base_version=VERSION))
     assert refused.reason is Reason.UNKNOWN_KEY
     assert not refused.verified
     assert refused.burned_sequence is None
@@ -195,7 +208,7 @@ def test_message_moved_to_another_devices_topic(known) -> None:
 def test_message_moved_to_another_topic_of_the_same_device(known) -> None:
     data = KITCHEN.presence(PresenceState.ONLINE, 1)
     assert refusal(known, data, topic=KITCHEN.up).reason is Reason.MALFORMED
-    forged = KITCHEN.seal(Kind.BLOB_REQUEST, b"", topic=KITCHEN.state)
+    forged = KITCHEN.sign(BLOB_REQUEST, b"", topic=KITCHEN.state)
     assert refusal(known, forged).reason is Reason.BAD_SIGNATURE
 
 
@@ -247,7 +260,7 @@ def test_staleness_counts_versions_that_the_batch_itself_fills(known) -> None:
 
 def test_too_large(known) -> None:
     assert refusal(known, bytes(MAX_UPDATE_BYTES + 1)).reason is Reason.TOO_LARGE
-    long_request = KITCHEN.seal(Kind.BLOB_REQUEST, bytes(MAX_CONTROL_BYTES))
+    long_request = KITCHEN.sign(BLOB_REQUEST, bytes(MAX_CONTROL_BYTES))
     assert refusal(known, long_request).reason is Reason.TOO_LARGE
     assert refusal(known, bytes(MAX_CONTROL_BYTES + 1), topic=KITCHEN.state).reason is Reason.TOO_LARGE
 
@@ -258,13 +271,13 @@ def test_bytes_that_are_no_envelope(known, data) -> None:
 
 
 def test_kinds_that_no_device_sends(known) -> None:
-    for kind in (Kind.MANIFEST, Kind.BLOB_CHUNK, Kind.RECEIPT):
-        assert refusal(known, KITCHEN.seal(kind, b"")).reason is Reason.MALFORMED
+    for kind in (MANIFEST, BLOB_CHUNK, RECEIPT):
+        assert refusal(known, KITCHEN.sign(kind, b"")).reason is Reason.MALFORMED
 
 
 @pytest.mark.parametrize(("is_open", "state"), [(False, DeviceState.PENDING), (True, DeviceState.APPROVED)])
 def test_enrolment_follows_the_policy(known, is_open, state) -> None:
-    newcomer = SealingDevice("attic-pi")
+    newcomer = SigningDevice("attic-pi")
     policy = AdmissionPolicy(FLEET, SHARD, is_open, maximum_devices=4)
     decision = decide(known, newcomer.enrolment(), newcomer.up, policy)
     assert isinstance(decision, Enrolled)
@@ -279,29 +292,29 @@ def test_enrolment_keeps_an_approval(known) -> None:
 
 
 def test_name_that_is_bound_to_another_key(known) -> None:
-    refused = refusal(known, SealingDevice("kitchen-pi").enrolment())
+    refused = refusal(known, SigningDevice("kitchen-pi").enrolment())
     assert refused.reason is Reason.UNKNOWN_KEY
     assert "devices revoke kitchen-pi" in refused.detail
 
 
 def test_enrolment_with_somebody_elses_key(known) -> None:
-    thief = SealingDevice("attic-pi")
-    stolen = Enrolment(bytes(SealingDevice("cellar-pi").key.verify_key), "generic", "test", [TASK])
-    assert refusal(known, thief.seal(Kind.ENROLMENT, encode_payload(stolen)), thief.up).reason is Reason.MALFORMED
+    thief = SigningDevice("attic-pi")
+    stolen = Enrolment(bytes(SigningDevice("cellar-pi").key.verify_key), "generic", "test", [TASK])
+    assert refusal(known, thief.sign(ENROLMENT, encode_payload(stolen)), thief.up).reason is Reason.MALFORMED
 
 
 def test_enrolment_into_a_full_fleet(known) -> None:
     for name in ("a", "b"):
-        newcomer = SealingDevice(name)
+        newcomer = SigningDevice(name)
         apply(decide(known, newcomer.enrolment(), newcomer.up), known)
-    late = SealingDevice("c")
+    late = SigningDevice("c")
     assert "maximum_devices" in refusal(known, late.enrolment(), late.up).detail
 
 
 def test_enrolment_that_would_not_print(known) -> None:
     for software in ("x" * 101, "two\nlines"):
         described = Enrolment(bytes(KITCHEN.key.verify_key), "generic", software, [])
-        assert refusal(known, KITCHEN.seal(Kind.ENROLMENT, encode_payload(described))).reason is Reason.OUT_OF_BOUNDS
+        assert refusal(known, KITCHEN.sign(ENROLMENT, encode_payload(described))).reason is Reason.OUT_OF_BOUNDS
 
 
 def test_blob_request_is_heard_once(known) -> None:
@@ -337,7 +350,7 @@ def test_branch_does_not_show_before_it_is_absorbed(known) -> None:
     assert known.tasks[TASK].buffered == 1
 
 
-NEWCOMER = SealingDevice("attic-pi")
+NEWCOMER = SigningDevice("attic-pi")
 BATCH = {
     "update": (KITCHEN.up, lambda number: KITCHEN.update(number, base_version=VERSION)),
     "update of another": (GARDEN.up, lambda number: GARDEN.update(number, base_version=VERSION - 1)),
@@ -349,7 +362,7 @@ BATCH = {
     "of no task": (KITCHEN.up, lambda number: KITCHEN.update(number, task="none")),
     "damaged": (KITCHEN.up, lambda number: KITCHEN.update(number, base_version=VERSION)[:-1] + b"!"),
     "not decodable": (GARDEN.up, lambda number: GARDEN.update(number, base_version=VERSION, packed=b"\x69\xff\xff")),
-    "not an update": (KITCHEN.up, lambda number: KITCHEN.seal(Kind.UPDATE, b"\x80", sequence=number, task=TASK)),
+    "not an update": (KITCHEN.up, lambda number: KITCHEN.sign(UPDATE, b"\x80", sequence=number, task=TASK)),
     "rubbish": (KITCHEN.up, lambda number: bytes([number])),
     "enrolment": (NEWCOMER.up, lambda _: NEWCOMER.enrolment()),
     "presence": (KITCHEN.state, lambda number: KITCHEN.presence(PresenceState.ONLINE, number)),

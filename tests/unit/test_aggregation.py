@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker_coordinator.aggregation import (
+from broker_coordinator.aggregation.contribution import (
     BufferedUpdate,
     Contribution,
     contribution_of,
     staleness_weight,
 )
-from broker_coordinator.server_step import initial_state, replay
+from broker_coordinator.aggregation.server_step import initial_state, replay
 from fleet_protocol.aggregation_plan import AggregationPlan
 from tests.support.updates import SIZE, buffered_updates, dense
 

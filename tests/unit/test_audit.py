@@ -2,7 +2,7 @@
 
 import pytest
 
-from broker_coordinator.records import JournalledUpdate
+from broker_coordinator.storage.records import JournalledUpdate
 from workbench.demo.audit import Audit, DeviceLedger, audit
 
 GOOD, OTHER = b"good", b"other"

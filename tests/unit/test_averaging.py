@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from broker_coordinator import cli
-from broker_coordinator.authentic import AdmissionPolicy
-from broker_coordinator.averaging import averaged_weights
-from broker_coordinator.coordinator import Coordinator
-from broker_coordinator.decisions import Message
-from broker_coordinator.journal import Journal
-from broker_coordinator.publications import Speaker
+from broker_coordinator.admission.authentication import AdmissionPolicy
+from broker_coordinator.admission.decisions import Message
+from broker_coordinator.aggregation.averaging import averaged_weights
+from broker_coordinator.distribution.signed_messages import MessageSigner
+from broker_coordinator.serving.coordinator import Coordinator
+from broker_coordinator.storage.journal import Journal
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import Parameter
 from fleet_protocol.codec import read_weights, write_weights
@@ -19,7 +19,7 @@ from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.keys import SigningKey
 from tests.support.bundles import PARAMETERS, TASK, write_bundle
 from tests.support.coordinator import FLEET, SHARD
-from tests.support.device import SealingDevice
+from tests.support.device import SigningDevice
 
 PLAN = AggregationPlan(buffer_size=1, averaged_versions=3)
 VERSIONS = 5
@@ -54,9 +54,9 @@ def test_version_of_another_model_is_refused():
 def configuration(tmp_path: Path) -> Path:
     """Of a coordinator whose journal holds versions 0 to 5; it is still open, as if the coordinator ran."""
     bundle = write_bundle(tmp_path / "bundle", aggregation=PLAN)
-    journal, device = Journal.open(tmp_path / "coordinator.db"), SealingDevice("kitchen-pi")
+    journal, device = Journal.open(tmp_path / "coordinator.db"), SigningDevice("kitchen-pi")
     policy = AdmissionPolicy(FLEET, SHARD, open_enrolment=True, maximum_devices=1)
-    coordinator = Coordinator(journal, [bundle], Speaker(SigningKey.generate(), FLEET, SHARD), policy)
+    coordinator = Coordinator(journal, [bundle], MessageSigner(SigningKey.generate(), FLEET, SHARD), policy)
     messages = [device.enrolment(), *(device.update(sequence) for sequence in range(1, VERSIONS + 1))]
     coordinator.handle([Message(device.up, data) for data in messages], now=0.0)
     coordinator.make_versions(now=0.0)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.backoff import FIRST_CEILING_SECONDS, LAST_CEILING_SECONDS, delay_seconds
+from fleet_host.backoff import FIRST_CEILING_SECONDS, LAST_CEILING_SECONDS, delay_seconds
 
 attempts = st.integers(0, 10**9)
 uniforms = st.floats(0, 1, exclude_max=True)

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.blob_assembly import BlobAssembly
+from edge_agent.core.blob_assembly import BlobAssembly
 from fleet_protocol.errors import ProtocolError, Reason
+from fleet_protocol.kinds import BlobChunk
 from fleet_protocol.limits import MAX_BLOB_BYTES, MAX_CHUNK_BYTES
-from fleet_protocol.messages import BlobChunk
 
 
 def chunks_of(blob: bytes) -> list[tuple[int, BlobChunk]]:

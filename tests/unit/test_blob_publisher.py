@@ -1,13 +1,13 @@
 """Chunks that are asked for together are published once, and the limit on answers to strangers holds."""
 
-from broker_coordinator.blob_publisher import SHARING_WINDOW_SECONDS, BlobPublisher
-from broker_coordinator.rate_limit import RateLimit
+from broker_coordinator.admission.rate_limit import RateLimit
+from broker_coordinator.distribution.chunk_queue import SHARING_WINDOW_SECONDS, ChunkQueue
 
 BLOB, OTHER = "aa" * 32, "bb" * 32
 
 
 def test_who_asks_within_the_window_shares_a_publication() -> None:
-    publisher = BlobPublisher()
+    publisher = ChunkQueue()
     publisher.request(BLOB, [0, 1], now=1.0)
     publisher.request(BLOB, [1, 2], now=1.0 + SHARING_WINDOW_SECONDS / 2)
     assert publisher.take(10, now=1.0) == []
@@ -18,7 +18,7 @@ def test_who_asks_within_the_window_shares_a_publication() -> None:
 
 
 def test_who_asks_after_the_publication_gets_another() -> None:
-    publisher = BlobPublisher()
+    publisher = ChunkQueue()
     publisher.request(BLOB, [0], now=1.0)
     assert publisher.take(10, now=2.0) == [(BLOB, 0)]
     publisher.request(BLOB, [0], now=2.0)
@@ -26,7 +26,7 @@ def test_who_asks_after_the_publication_gets_another() -> None:
 
 
 def test_limit_leaves_the_rest_in_order() -> None:
-    publisher = BlobPublisher()
+    publisher = ChunkQueue()
     publisher.request(BLOB, range(3), now=1.0)
     publisher.request(OTHER, [7], now=1.0)
     assert publisher.take(2, now=2.0) == [(BLOB, 0), (BLOB, 1)]

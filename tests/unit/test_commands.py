@@ -7,12 +7,12 @@ import pytest
 
 from broker_coordinator import cli
 from broker_coordinator.configuration import load_configuration
-from broker_coordinator.served_task import version_zero
+from broker_coordinator.serving.served_task import version_zero
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.errors import ConfigurationError
 from tests.support.bench import Bench
 from tests.support.bundles import TASK, write_bundle
-from tests.support.device import SealingDevice
+from tests.support.device import SigningDevice
 
 CONFIGURATION = 'fleet = "testfleet"\nkey_file = "key"\ndatabase = "{}"\n[broker]\nhost = "localhost"\n'
 
@@ -38,7 +38,7 @@ class Operator:
 @pytest.fixture
 def operator(tmp_path, database, capsys) -> Operator:
     bundle = write_bundle(tmp_path / "bundle", aggregation=AggregationPlan(buffer_size=2))
-    bench, device = Bench(database, bundle), SealingDevice("kitchen-pi")
+    bench, device = Bench(database, bundle), SigningDevice("kitchen-pi")
     data = [device.enrolment(), *(device.update(sequence) for sequence in range(1, 6)), device.update(6, samples=0)]
     bench.handle(device, *data)
     bench.make_versions()
@@ -63,7 +63,7 @@ def test_tasks_are_listed_and_shown(operator) -> None:
 
 
 def test_task_is_paused_resumed_and_rolled_back_while_the_coordinator_runs(operator) -> None:
-    device = SealingDevice("garden-pi")
+    device = SigningDevice("garden-pi")
     operator.bench.handle(device, device.enrolment())
     operator.bench.said()
     assert operator.json("tasks", "pause", TASK)[0]["paused"]
@@ -72,7 +72,7 @@ def test_task_is_paused_resumed_and_rolled_back_while_the_coordinator_runs(opera
     assert not operator.json("tasks", "resume", TASK)[0]["paused"]
     made = operator.json("tasks", "rollback", TASK, 1)
     assert (made["version"], made["restored"]) == (3, 1)
-    operator.bench.coordinator.heed_operator()
+    operator.bench.coordinator.reload_if_changed()
     assert [manifest.version for manifest in operator.bench.manifests()] == [3]
     assert operator.json("tasks", "show", TASK)["versions"][-1]["restored"] == 1
     assert "already" in operator.refused("tasks", "rollback", TASK, 3)
@@ -94,7 +94,7 @@ def test_device_is_shown_with_what_became_of_its_messages(operator) -> None:
     shown = operator.json("devices", "show", "kitchen-pi")
     assert (shown["state"], shown["accepted"], shown["refused"]) == ("approved", {TASK: 5}, {"out_of_bounds": 1})
     operator.json("devices", "revoke", "kitchen-pi")
-    newcomer = SealingDevice("kitchen-pi")
+    newcomer = SigningDevice("kitchen-pi")
     operator.json("devices", "approve", "kitchen-pi", bytes(newcomer.key.verify_key).hex())
     keys = operator.json("devices", "show", "kitchen-pi")["keys"]
     assert [key["state"] for key in keys] == ["revoked", "approved"]

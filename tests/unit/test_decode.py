@@ -8,18 +8,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from broker_coordinator.bundle_store import load_bundle
-from broker_coordinator.database import open_database, writing
-from broker_coordinator.device_registry import store_device
-from broker_coordinator.knowledge import Device, DeviceState
-from broker_coordinator.task_registry import TaskRegistry
+from broker_coordinator.admission.fleet_view import Device, DeviceState
+from broker_coordinator.storage.database import open_database, writing
+from broker_coordinator.storage.device_registry import store_device
+from broker_coordinator.storage.task_registry import TaskRegistry
+from bundle_runtime.bundle_folder import load_bundle
 from fleet_protocol import topics
 from fleet_protocol.bundle import DESCRIPTION_FILE, UpdatePlan, parse_description
 from fleet_protocol.codec import encode_update
-from fleet_protocol.envelope import Kind, seal
+from fleet_protocol.encryption import encrypt_payload
+from fleet_protocol.envelope import sign_envelope
 from fleet_protocol.keys import SigningKey, write_signing_key, write_verify_key
-from fleet_protocol.messages import Enrolment, Receipt, Update, encode_payload
-from fleet_protocol.sealed_update import seal_for
+from fleet_protocol.kinds import (
+    ENCRYPTED_UPDATE,
+    ENROLMENT,
+    RECEIPT,
+    UPDATE,
+    Enrolment,
+    Receipt,
+    Update,
+    encode_payload,
+)
 from workbench import cli
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +43,7 @@ def update() -> bytes:
     delta = generator.standard_normal(DIGITS.parameter_count).astype(np.float32)
     packed = encode_update(delta, DIGITS.shapes, UpdatePlan(0.01), generator).packed
     payload = encode_payload(Update(16, 40, 0.75, packed))
-    return seal(KEY, TOPIC, Kind.UPDATE, payload, sequence=5, task="digits", base_version=3)
+    return sign_envelope(KEY, TOPIC, UPDATE, payload, sequence=5, task="digits", base_version=3)
 
 
 @pytest.fixture
@@ -121,11 +130,11 @@ def test_coordinators_configuration_is_enough_to_verify_both_directions(decode, 
     assert said["entries"].startswith("48 of 4810")
     assert said["verified"].startswith("yes")
     payload, down = encode_payload(Receipt(bytes(16), "accepted", "", "", 1, 1)), topics.down("home", "0", "kitchen-pi")
-    sealed = seal(coordinator, down, Kind.RECEIPT, payload, sequence=1)
-    code, said = decode(sealed, "--topic", down, "--config", configuration)
+    signed = sign_envelope(coordinator, down, RECEIPT, payload, sequence=1)
+    code, said = decode(signed, "--topic", down, "--config", configuration)
     assert said["from"].endswith(", the coordinator")
     assert (code, said["verified"]) == (0, f"yes, for topic {down}")
-    forged = seal(SigningKey.generate(), down, Kind.RECEIPT, payload, sequence=1)
+    forged = sign_envelope(SigningKey.generate(), down, RECEIPT, payload, sequence=1)
     assert decode(forged, "--topic", down, "--config", configuration)[1]["verified"].startswith("not checked")
 
 
@@ -157,19 +166,19 @@ def test_missing_file_of_the_configuration_is_named(decode, tmp_path):
 
 def test_enrolment_is_verified_with_the_key_that_it_names(decode):
     payload = encode_payload(Enrolment(bytes(KEY.verify_key), "pi-4", "0.1", ["digits"]))
-    data = seal(KEY, TOPIC, Kind.ENROLMENT, payload, sequence=1)
+    data = sign_envelope(KEY, TOPIC, ENROLMENT, payload, sequence=1)
     assert decode(data, "--topic", TOPIC)[1]["verified"].startswith("yes")
 
 
 def test_text_from_strangers_cannot_drive_the_terminal(decode):
     payload = encode_payload(Receipt(bytes(16), "rejected", "\x1b[2J", "one\ntwo", 0, 1))
-    _, said = decode(seal(KEY, TOPIC, Kind.RECEIPT, payload, sequence=1))
+    _, said = decode(sign_envelope(KEY, TOPIC, RECEIPT, payload, sequence=1))
     assert (said["reason"], said["detail"]) == ("\\x1b[2J", "one\\ntwo")
 
 
 def test_payload_that_would_be_refused_says_why(decode):
     payload = encode_payload(Update(16, 40, 0.75, b"\x61\x02"))
-    data = seal(KEY, TOPIC, Kind.UPDATE, payload, sequence=1, task="digits")
+    data = sign_envelope(KEY, TOPIC, UPDATE, payload, sequence=1, task="digits")
     code, said = decode(data, "--bundle", BUNDLE)
     assert code == 1
     assert said["payload"].startswith("refused, malformed: ")
@@ -190,21 +199,23 @@ def test_every_vector_can_be_shown(decode):
         assert said["verified"].startswith("yes")
 
 
-def test_sealed_update_is_shown_as_such_and_opened_with_the_coordinator_key(decode, tmp_path):
+def test_encrypted_update_is_shown_as_such_and_opened_with_the_coordinator_key(decode, tmp_path):
     coordinator, other = SigningKey(bytes([7]) * 32), SigningKey(bytes([8]) * 32)
     payload = encode_payload(Update(16, 40, 0.75, bytes.fromhex("69012aa0803f")))
-    sealed = seal(KEY, TOPIC, Kind.SEALED_UPDATE, seal_for(coordinator.verify_key, payload), sequence=5, task="digits")
-    code, said = decode(sealed, "--topic", TOPIC, "--key", PUBLIC)
+    signed = sign_envelope(
+        KEY, TOPIC, ENCRYPTED_UPDATE, encrypt_payload(coordinator.verify_key, payload), sequence=5, task="digits"
+    )
+    code, said = decode(signed, "--topic", TOPIC, "--key", PUBLIC)
     assert code == 0
-    assert said["message"].startswith("sealed update, ")
-    assert said["sealed"].startswith(f"{len(payload) + 48} bytes, ")
-    assert "--coordinator-key-file" in said["sealed"]
+    assert said["message"].startswith("encrypted update, ")
+    assert said["encrypted"].startswith(f"{len(payload) + 48} bytes, ")
+    assert "--coordinator-key-file" in said["encrypted"]
     assert "samples" not in said
     for key, readable in ((coordinator, True), (other, False)):
         file = tmp_path / "coordinator.key"
         file.touch(mode=0o600)
         file.write_text(write_signing_key(key))
-        code, said = decode(sealed, "--coordinator-key-file", file)
+        code, said = decode(signed, "--coordinator-key-file", file)
         assert code == (0 if readable else 1)
         assert (said.get("samples") == "16") == readable
         assert ("wrong_recipient" in said.get("payload", "")) != readable

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.device_database import DeviceDatabase, KnownVersion, OutboxRow, SpooledRound, TaskMemory
+from edge_agent.shell.device_database import DeviceDatabase, KnownVersion, OutboxRow, SpooledRound, TaskMemory
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.messages import Outcome
+from fleet_protocol.kinds import Outcome
 
 BUNDLE = "0f" * 32
 OTHER_BUNDLE = "f0" * 32
@@ -31,7 +31,7 @@ class PowerCutError(Exception):
     """The end of the world in the middle of a transaction."""
 
 
-def seal(sequence: int, task: str, base_version: int, payload: bytes) -> tuple[bytes, bytes]:
+def sign(sequence: int, task: str, base_version: int, payload: bytes) -> tuple[bytes, bytes]:
     envelope = f"{sequence} {task} {base_version} ".encode() + payload
     return envelope, b"digest of " + envelope
 
@@ -67,7 +67,7 @@ def reject(database: DeviceDatabase, row: OutboxRow) -> None:
 
 
 def test_round_is_remembered_whole_after_a_restart(database, path):
-    row = database.spool(ROUND, seal)
+    row = database.spool(ROUND, sign)
     assert row == OutboxRow(1, "digits", 7, b"payload", b"1 digits 7 payload", b"digest of 1 digits 7 payload")
     before = everything(database)
     database.close()
@@ -76,27 +76,27 @@ def test_round_is_remembered_whole_after_a_restart(database, path):
     assert database.trained_through("digits") == 40
 
 
-def test_when_sealing_fails_residual_outbox_and_number_stay_as_they_were(database):
-    reject(database, database.spool(ROUND, seal))
+def test_when_signing_fails_residual_outbox_and_number_stay_as_they_were(database):
+    reject(database, database.spool(ROUND, sign))
     before = everything(database)
     failed = replace(ROUND, residual=b"newer", trained_through=80, returned=(1,))
     with pytest.raises(PowerCutError):
         database.spool(failed, break_down)
     assert everything(database) == before
-    assert database.spool(failed, seal).sequence == 2
+    assert database.spool(failed, sign).sequence == 2
 
 
 def test_full_disk_loses_neither_the_old_residual_nor_the_old_rows(database):
-    row = database.spool(ROUND, seal)
+    row = database.spool(ROUND, sign)
     before = everything(database)
     (pages,) = database._connection.execute("PRAGMA page_count").fetchone()
     database._connection.execute(f"PRAGMA max_page_count={pages}")
     with pytest.raises(sqlite3.OperationalError, match="full"):
-        database.spool(replace(ROUND, residual=bytes(1_000_000), packed=bytes(1_000_000)), seal)
+        database.spool(replace(ROUND, residual=bytes(1_000_000), packed=bytes(1_000_000)), sign)
     assert everything(database) == before
 
     database._connection.execute("PRAGMA max_page_count=100000")
-    assert database.spool(replace(ROUND, residual=bytes(1_000_000)), seal).sequence == row.sequence + 1
+    assert database.spool(replace(ROUND, residual=bytes(1_000_000)), sign).sequence == row.sequence + 1
     assert database.memory("digits", BUNDLE).residual == bytes(1_000_000)
 
 
@@ -104,9 +104,9 @@ def test_killed_right_after_spooling_keeps_residual_and_row_together(path):
     program = (
         "import os, signal\n"
         "from pathlib import Path\n"
-        "from tests.unit.test_device_database import ROUND, DeviceDatabase, seal\n"
+        "from tests.unit.test_device_database import ROUND, DeviceDatabase, sign\n"
         f"database = DeviceDatabase(Path({str(path)!r}))\n"
-        "database.spool(ROUND, seal)\n"
+        "database.spool(ROUND, sign)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     assert run_python(program).returncode == -signal.SIGKILL
@@ -119,7 +119,7 @@ def test_killed_inside_the_transaction_leaves_nothing_of_the_round(path):
     program = (
         "import os, signal\n"
         "from pathlib import Path\n"
-        "from tests.unit.test_device_database import ROUND, DeviceDatabase, seal\n"
+        "from tests.unit.test_device_database import ROUND, DeviceDatabase, sign\n"
         f"database = DeviceDatabase(Path({str(path)!r}))\n"
         "database.spool(ROUND, lambda *_: os.kill(os.getpid(), signal.SIGKILL))\n"
     )
@@ -130,7 +130,7 @@ def test_killed_inside_the_transaction_leaves_nothing_of_the_round(path):
 def test_second_process_is_refused_and_the_first_goes_on(database, path):
     program = (
         "from pathlib import Path\n"
-        "from edge_agent.device_database import DeviceDatabase\n"
+        "from edge_agent.shell.device_database import DeviceDatabase\n"
         "from fleet_protocol.errors import ConfigurationError\n"
         f"try: DeviceDatabase(Path({str(path)!r}))\n"
         "except ConfigurationError as error: print(error)\n"
@@ -138,7 +138,7 @@ def test_second_process_is_refused_and_the_first_goes_on(database, path):
     answer = run_python(program).stdout
     assert str(path) in answer
     assert "locked" in answer
-    assert database.spool(ROUND, seal).sequence == 1
+    assert database.spool(ROUND, sign).sequence == 1
 
 
 def test_file_that_is_no_database_is_a_configuration_error(path, tmp_path):
@@ -159,26 +159,26 @@ def test_every_start_has_a_higher_boot_number(path):
 
 
 def test_accepted_update_leaves_and_nothing_comes_back(database):
-    row = database.spool(ROUND, seal)
+    row = database.spool(ROUND, sign)
     database.settle(row, Outcome.ACCEPTED, "")
     assert everything(database) == (TaskMemory(BUNDLE, 1, 40, b"residual", ()), [])
     assert database.find(row.digest) is None
 
 
 def test_rejected_update_comes_back_exactly_once(database):
-    row = database.spool(ROUND, seal)
+    row = database.spool(ROUND, sign)
     reject(database, row)
     memory = database.memory("digits", BUNDLE)
     assert memory.returned == ((1, b"packed"),)
 
-    late = database.spool(replace(ROUND, packed=b"late"), seal)
+    late = database.spool(replace(ROUND, packed=b"late"), sign)
     reject(database, late)  # arrives while the round that holds the first one is training
-    database.spool(replace(ROUND, returned=tuple(sequence for sequence, _ in memory.returned)), seal)
+    database.spool(replace(ROUND, returned=tuple(sequence for sequence, _ in memory.returned)), sign)
     assert database.memory("digits", BUNDLE).returned == ((late.sequence, b"late"),)
 
 
 def test_receipt_that_fails_halfway_changes_nothing(database):
-    row = database.spool(ROUND, seal)
+    row = database.spool(ROUND, sign)
     before = everything(database)
     database._connection.execute(
         "CREATE TEMP TRIGGER cut BEFORE DELETE ON outbox BEGIN SELECT RAISE(ABORT, 'cut'); END"
@@ -192,16 +192,16 @@ def test_receipt_that_fails_halfway_changes_nothing(database):
 
 
 def test_new_bundle_starts_without_the_old_ones_residual_and_returns(database):
-    reject(database, database.spool(ROUND, seal))
+    reject(database, database.spool(ROUND, sign))
     assert database.memory("digits", OTHER_BUNDLE) == TaskMemory(OTHER_BUNDLE, 0, 0, b"", ())
-    database.spool(replace(ROUND, bundle=OTHER_BUNDLE, residual=b"new"), seal)
+    database.spool(replace(ROUND, bundle=OTHER_BUNDLE, residual=b"new"), sign)
     assert database.memory("digits", OTHER_BUNDLE) == TaskMemory(OTHER_BUNDLE, 1, 40, b"new", ())
     assert database.memory("digits", BUNDLE).residual == b""
 
 
 def test_tasks_keep_their_residuals_and_returns_apart(database):
-    reject(database, database.spool(ROUND, seal))
-    database.spool(replace(ROUND, task="gestures", residual=b"other"), seal)
+    reject(database, database.spool(ROUND, sign))
+    database.spool(replace(ROUND, task="gestures", residual=b"other"), sign)
     assert database.memory("digits", BUNDLE) == TaskMemory(BUNDLE, 1, 40, b"residual", ((1, b"packed"),))
     assert database.memory("gestures", BUNDLE) == TaskMemory(BUNDLE, 1, 40, b"other", ())
     assert (database.waiting(), database.waiting("digits"), database.waiting("gestures")) == (1, 0, 1)
@@ -209,26 +209,26 @@ def test_tasks_keep_their_residuals_and_returns_apart(database):
 
 @pytest.mark.parametrize(("highest_seen", "expected"), [(100, 101), (2, 3), (0, 3)])
 def test_new_number_is_above_what_either_side_has_seen(database, highest_seen, expected):
-    first, second = database.spool(ROUND, seal), database.spool(ROUND, seal)
-    renumbered = database.renumber(first, highest_seen, seal)
+    first, second = database.spool(ROUND, sign), database.spool(ROUND, sign)
+    renumbered = database.renumber(first, highest_seen, sign)
     assert renumbered.sequence == expected
     assert (renumbered.payload, renumbered.base_version) == (first.payload, first.base_version)
-    assert renumbered.envelope == seal(expected, "digits", 7, b"payload")[0]
+    assert renumbered.envelope == sign(expected, "digits", 7, b"payload")[0]
     assert database.outbox() == [second, renumbered]
     assert database.find(first.digest) is None
-    assert database.spool(ROUND, seal).sequence == expected + 1
+    assert database.spool(ROUND, sign).sequence == expected + 1
 
 
 def test_renumbering_that_fails_halfway_changes_nothing(database):
-    row = database.spool(ROUND, seal)
+    row = database.spool(ROUND, sign)
     with pytest.raises(PowerCutError):
         database.renumber(row, 100, break_down)
     assert database.outbox() == [row]
-    assert database.spool(ROUND, seal).sequence == 2
+    assert database.spool(ROUND, sign).sequence == 2
 
 
 def test_renumbered_update_is_returned_under_its_new_number(database):
-    row = database.renumber(database.spool(ROUND, seal), 100, seal)
+    row = database.renumber(database.spool(ROUND, sign), 100, sign)
     reject(database, row)
     assert database.memory("digits", BUNDLE).returned == ((101, b"packed"),)
 

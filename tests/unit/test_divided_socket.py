@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker_coordinator.decisions import Message
-from broker_coordinator.divided_socket import DividedSocket
-from broker_coordinator.mqtt_traffic import publication_packet
+from broker_coordinator.admission.decisions import Message
+from broker_coordinator.mqtt.divided_socket import DividedSocket
+from broker_coordinator.mqtt.traffic import publication_packet
 
 PING_ANSWER = b"\xd0\x00"
 MEGABYTE = bytes(range(256)) * 4096
@@ -21,7 +21,7 @@ MEGABYTE = bytes(range(256)) * 4096
 @pytest.fixture
 def ends():
     ours, theirs = socket.socketpair()
-    divided = DividedSocket(ours, modern=False)
+    divided = DividedSocket(ours, mqtt5=False)
     divided.setblocking(False)
     with theirs:
         yield divided, theirs
@@ -32,11 +32,11 @@ def ends():
 @settings(deadline=None)
 def test_link_and_paho_each_get_their_packets_in_order(kinds, size) -> None:
     ours, theirs = socket.socketpair()
-    reader = DividedSocket(ours, modern=False)
+    reader = DividedSocket(ours, mqtt5=False)
     reader.setblocking(False)
     with theirs:
         for number, is_message in enumerate(kinds):
-            load = publication_packet("t", bytes([number]), 1, retained=False, duplicate=False, modern=False)
+            load = publication_packet("t", bytes([number]), 1, retained=False, duplicate=False, mqtt5=False)
             theirs.sendall(load if is_message else PING_ANSWER)
         while reader.receive():
             pass
@@ -120,7 +120,7 @@ def test_tls_carries_more_than_its_buffers_hold_in_both_directions(certificate) 
     ours, theirs = socket.socketpair()
     serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     serving.load_cert_chain(*certificate)
-    load = publication_packet("t", bytes(100_000), 1, retained=False, duplicate=False, modern=False)
+    load = publication_packet("t", bytes(100_000), 1, retained=False, duplicate=False, mqtt5=False)
     heard, all_taken = bytearray(), threading.Event()
 
     def be_the_broker() -> None:
@@ -133,7 +133,7 @@ def test_tls_carries_more_than_its_buffers_hold_in_both_directions(certificate) 
     broker = threading.Thread(target=be_the_broker)
     broker.start()
     context = ssl.create_default_context(cafile=str(certificate[0]))
-    divided = DividedSocket(context.wrap_socket(ours, server_hostname="localhost"), modern=False)
+    divided = DividedSocket(context.wrap_socket(ours, server_hostname="localhost"), mqtt5=False)
     divided.setblocking(False)
     for _ in range(4):
         divided.send(MEGABYTE)

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet_protocol import topics
-from fleet_protocol.envelope import Kind, digest, read_envelope, seal
+from fleet_protocol.envelope import digest, read_envelope, sign_envelope
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.keys import SigningKey
+from fleet_protocol.kinds import KINDS, UPDATE, Update, encode_payload
 from fleet_protocol.limits import MAX_SEQUENCE, MAX_UPDATE_BYTES
-from fleet_protocol.messages import Update, encode_payload
 
 SEED = bytes(range(32))
 KEY = SigningKey(SEED)
@@ -53,7 +53,7 @@ def mapping(*entries: bytes) -> bytes:
 
 
 def header(
-    kind: bytes = integer(Kind.UPDATE),
+    kind: bytes = integer(UPDATE.number),
     sequence: bytes = integer(41),
     task: bytes = text("digits"),
     base_version: bytes = integer(7),
@@ -92,23 +92,28 @@ def refusal_of(data: bytes, topic: str = TOPIC, limit: int = LIMIT) -> Reason:
     return caught.value.reason
 
 
-def sealed() -> bytes:
-    return seal(KEY, TOPIC, Kind.UPDATE, PAYLOAD, sequence=41, task="digits", base_version=7)
+def signed() -> bytes:
+    return sign_envelope(KEY, TOPIC, UPDATE, PAYLOAD, sequence=41, task="digits", base_version=7)
 
 
 def test_envelope_is_byte_for_byte_what_the_rfc_says():
-    assert sealed() == assemble()
+    assert signed() == assemble()
 
 
 names = st.text("abcdefghijklmnopqrstuvwxyz0123456789_-", max_size=48)
 counts = st.integers(0, MAX_SEQUENCE)
 
 
-@given(st.sampled_from(Kind), st.binary(max_size=300), st.text(max_size=100), st.tuples(counts, names, counts))
-def test_what_was_sealed_is_read_and_another_implementation_verifies_it(kind, payload, topic, numbers):
+@given(
+    st.sampled_from(list(KINDS.values())),
+    st.binary(max_size=300),
+    st.text(max_size=100),
+    st.tuples(counts, names, counts),
+)
+def test_what_was_signed_is_read_and_another_implementation_verifies_it(kind, payload, topic, numbers):
     sequence, task, base_version = numbers
-    sealed = seal(KEY, topic, kind, payload, sequence=sequence, task=task, base_version=base_version)
-    envelope = read_envelope(sealed, LIMIT)
+    signed = sign_envelope(KEY, topic, kind, payload, sequence=sequence, task=task, base_version=base_version)
+    envelope = read_envelope(signed, LIMIT)
     envelope.verify(KEY.verify_key, topic)
     found = envelope.header
     assert (found.kind, found.sequence, found.task, found.base_version) == (kind, *numbers)
@@ -117,7 +122,7 @@ def test_what_was_sealed_is_read_and_another_implementation_verifies_it(kind, pa
 
 
 def test_no_bit_can_change_unnoticed():
-    original = sealed()
+    original = signed()
     for position in range(len(original)):
         for bit in range(8):
             altered = bytearray(original)
@@ -126,7 +131,7 @@ def test_no_bit_can_change_unnoticed():
 
 
 def test_truncated_anywhere_is_refused():
-    original = sealed()
+    original = signed()
     assert {refusal_of(original[:length]) for length in range(len(original))} == {Reason.MALFORMED}
 
 
@@ -180,11 +185,11 @@ def test_any_other_form_is_refused_although_its_signature_holds(data):
 
 
 def test_message_moved_to_another_topic_is_refused():
-    assert refusal_of(sealed(), topics.up("greenhouse", "0", "cellar-pi")) is Reason.BAD_SIGNATURE
+    assert refusal_of(signed(), topics.up("greenhouse", "0", "cellar-pi")) is Reason.BAD_SIGNATURE
 
 
 def test_message_of_another_key_is_refused():
-    forged = seal(SigningKey.generate(), TOPIC, Kind.UPDATE, PAYLOAD, sequence=41)
+    forged = sign_envelope(SigningKey.generate(), TOPIC, UPDATE, PAYLOAD, sequence=41)
     assert refusal_of(forged) is Reason.BAD_SIGNATURE
 
 
@@ -205,6 +210,8 @@ def test_size_is_refused_before_anything_is_parsed():
 def test_realistic_update_carries_at_most_160_bytes_of_envelope():
     packed = bytes(1500)
     payload = encode_payload(Update(samples=5_000, steps=40, loss=0.731, packed=packed))
-    update = seal(KEY, TOPIC, Kind.UPDATE, payload, sequence=100_000, task="handwritten-digits", base_version=100_000)
+    update = sign_envelope(
+        KEY, TOPIC, UPDATE, payload, sequence=100_000, task="handwritten-digits", base_version=100_000
+    )
     assert len(update) - len(packed) <= 160
     read_envelope(update, MAX_UPDATE_BYTES)

@@ -9,12 +9,12 @@ import pytest
 from safetensors.numpy import save_file
 
 from broker_coordinator import cli
-from broker_coordinator.bundle_store import Bundle, load_bundle
-from broker_coordinator.evaluation import SAMPLES_AT_ONCE, evaluate, read_held_out
-from broker_coordinator.evaluator import Evaluator
-from broker_coordinator.journal import Journal
-from broker_coordinator.served_task import version_zero
-from broker_coordinator.task_registry import TaskRegistry
+from broker_coordinator.serving.evaluation import SAMPLES_AT_ONCE, evaluate, read_held_out
+from broker_coordinator.serving.evaluator import Evaluator
+from broker_coordinator.serving.served_task import version_zero
+from broker_coordinator.storage.journal import Journal
+from broker_coordinator.storage.task_registry import TaskRegistry
+from bundle_runtime.bundle_folder import Bundle, load_bundle
 from fleet_protocol.bundle import EVALUATE_FILE
 from fleet_protocol.codec import read_weights
 from fleet_protocol.errors import ConfigurationError

@@ -6,8 +6,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from broker_coordinator.aggregation import BufferedUpdate
-from broker_coordinator.server_step import initial_state, next_state
+from broker_coordinator.aggregation.contribution import BufferedUpdate
+from broker_coordinator.aggregation.server_step import initial_state, next_state
 from edge_agent.training.compression import remember
 from edge_agent.training.feedback import FEEDBACKS, recall
 from fleet_protocol.aggregation_plan import AggregationPlan

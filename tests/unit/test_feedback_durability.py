@@ -8,18 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
-from broker_coordinator.aggregation import BufferedUpdate
-from broker_coordinator.server_step import initial_state, next_state
-from edge_agent.device_database import DeviceDatabase, OutboxRow, SpooledRound, TaskMemory
-from edge_agent.identity import Identity
-from edge_agent.postbox import Postbox
+from broker_coordinator.aggregation.contribution import BufferedUpdate
+from broker_coordinator.aggregation.server_step import initial_state, next_state
+from edge_agent.shell.device_database import DeviceDatabase, OutboxRow, SpooledRound, TaskMemory
+from edge_agent.shell.identity import Identity
+from edge_agent.shell.postbox import Postbox
 from edge_agent.training.feedback import ErrorFeedback, recall
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import decode_update, encode_update
 from fleet_protocol.errors import Reason
 from fleet_protocol.keys import SigningKey, write_verify_key
-from fleet_protocol.messages import Outcome, Receipt, Update, decode_payload, encode_payload
+from fleet_protocol.kinds import Outcome, Receipt, Update, decode_payload, encode_payload
 
 ROUNDS = 1000
 LONGEST_LIFE_STATEMENTS = 1000
@@ -68,7 +68,7 @@ def play_round(
     returned = tuple(sequence for sequence, _ in memory.returned)
     payload = encode_payload(Update(1, 1, 0.5, encoded.packed, feedback.life))
     finished = SpooledRound("digits", BUNDLE, 7, 40, encoded.packed, payload, feedback.state(), returned)
-    database.spool(finished, identity.seal_update)
+    database.spool(finished, identity.sign_update)
     deliver(database, postbox, coordinator)
 
 
@@ -102,7 +102,7 @@ def live(plan: UpdatePlan, folder: Path, seed: int) -> None:
     identity = Identity("greenhouse", "0", "pi", key, write_verify_key(key.verify_key))
     database = DeviceDatabase(folder / "agent.db")
     database._connection.set_trace_callback(count_down)
-    postbox = Postbox(database, identity.seal_update, publish=None)
+    postbox = Postbox(database, identity.sign_update, publish=None)
     while database.memory("digits", BUNDLE).rounds < ROUNDS:
         play_round(plan, database, postbox, identity, Coordinator(folder / "journal"))
     database.close()

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from edge_agent.configuration import GuardSettings
-from edge_agent.guards import Readings, refusal
+from edge_agent.core.guards import Readings, refusal
 
 SETTINGS = GuardSettings(
     minimum_samples=16,

@@ -30,7 +30,7 @@ def loaded_by(module: str) -> set[str]:
     return set(subprocess.run(command, cwd=tree, check=True, capture_output=True, text=True).stdout.split())
 
 
-@pytest.mark.parametrize("module", ["edge_agent.cli", "edge_agent.agent", "fleet_protocol.messages"])
+@pytest.mark.parametrize("module", ["edge_agent.cli", "edge_agent.shell.agent", "fleet_protocol.kinds"])
 def test_agent_without_training_loads_no_heavy_module(module):
     loaded = loaded_by(module)
     assert module in loaded
@@ -40,4 +40,4 @@ def test_agent_without_training_loads_no_heavy_module(module):
 def test_training_worker_loads_no_network():
     loaded = loaded_by("edge_agent.training.worker, edge_agent.training.onnx_step")
     assert {"numpy", "onnxruntime"} <= loaded
-    assert loaded & {"aiomqtt", "paho", "edge_agent.link", "edge_agent.identity"} == set()
+    assert loaded & {"aiomqtt", "paho", "edge_agent.shell.link", "edge_agent.shell.identity"} == set()

@@ -3,26 +3,26 @@
 import numpy as np
 import pytest
 
-from broker_coordinator.authentic import AdmissionPolicy
-from broker_coordinator.bundle_store import Bundle
-from broker_coordinator.coordinator import Coordinator
-from broker_coordinator.database import Database, JournalUnavailableError
-from broker_coordinator.device_registry import DeviceRegistry
-from broker_coordinator.journal import Journal
-from broker_coordinator.journal_reader import JournalReader
-from broker_coordinator.knowledge import DeviceState
-from broker_coordinator.publications import Speaker
-from broker_coordinator.records import Version
-from broker_coordinator.served_task import version_of
-from broker_coordinator.server_step import replay
+from broker_coordinator.admission.authentication import AdmissionPolicy
+from broker_coordinator.admission.fleet_view import DeviceState
+from broker_coordinator.aggregation.server_step import replay
+from broker_coordinator.distribution.signed_messages import MessageSigner
+from broker_coordinator.serving.coordinator import Coordinator
+from broker_coordinator.serving.served_task import version_of
+from broker_coordinator.storage.database import Database, JournalUnavailableError
+from broker_coordinator.storage.device_registry import DeviceRegistry
+from broker_coordinator.storage.journal import Journal
+from broker_coordinator.storage.journal_reader import JournalReader
+from broker_coordinator.storage.records import Version
+from bundle_runtime.bundle_folder import Bundle
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import Parameter, UpdatePlan
 from fleet_protocol.errors import ConfigurationError, Reason
-from fleet_protocol.messages import Manifest, Outcome
+from fleet_protocol.kinds import Manifest, Outcome
 from tests.support.bench import KEY, OPEN, Bench
 from tests.support.bundles import TASK, write_bundle
 from tests.support.coordinator import FLEET, SHARD
-from tests.support.device import SealingDevice
+from tests.support.device import SigningDevice
 
 FEEDBACK_OF = {"ca2fl": "residual", "ef21": "ef21"}
 
@@ -33,8 +33,8 @@ def bench(database: Database, bundle: Bundle) -> Bench:
 
 
 @pytest.fixture
-def kitchen(bench: Bench) -> SealingDevice:
-    device = SealingDevice("kitchen-pi")
+def kitchen(bench: Bench) -> SigningDevice:
+    device = SigningDevice("kitchen-pi")
     bench.handle(device, device.enrolment())
     bench.said()
     return device
@@ -71,7 +71,7 @@ def replayed(bench: Bench, bundle: Bundle) -> list[Version]:
 def test_replay_of_the_journal_gives_every_version_bit_for_bit(tmp_path, database) -> None:
     plan = AggregationPlan(buffer_size=3, server_momentum=0.6, server_learning_rate=0.9)
     bundle = write_bundle(tmp_path / "momentum", aggregation=plan)
-    bench, device = Bench(database, bundle), SealingDevice("kitchen-pi")
+    bench, device = Bench(database, bundle), SigningDevice("kitchen-pi")
     bench.handle(device, device.enrolment())
     for sequence in range(1, 16):
         bench.handle(device, device.update(sequence, samples=sequence))
@@ -88,7 +88,7 @@ def test_replay_and_restarts_agree_where_a_version_needs_what_devices_sent_befor
     bundle = write_bundle(tmp_path / strategy, aggregation=plan, update=UpdatePlan(0.5, feedback=FEEDBACK_OF[strategy]))
     bench, devices = (
         Bench(database, bundle),
-        [SealingDevice(name) for name in ("attic-pi", "kitchen-pi")],
+        [SigningDevice(name) for name in ("attic-pi", "kitchen-pi")],
     )
     for device in devices:
         bench.handle(device, device.enrolment())
@@ -131,7 +131,7 @@ def test_full_disk_answers_nothing_and_recovers(tmp_path) -> None:
     patient = AggregationPlan(buffer_size=100)
     bench, kitchen = (
         Bench(tmp_path / "coordinator.db", write_bundle(tmp_path / "bundle", aggregation=patient)),
-        SealingDevice("kitchen-pi"),
+        SigningDevice("kitchen-pi"),
     )
     bench.handle(kitchen, kitchen.enrolment())
     bench.said()
@@ -148,7 +148,7 @@ def test_full_disk_answers_nothing_and_recovers(tmp_path) -> None:
 
 
 def test_server_that_goes_away_answers_nothing_and_is_used_again_when_it_returns(postgresql, bundle) -> None:
-    bench, kitchen = Bench(postgresql.database("outage"), bundle), SealingDevice("kitchen-pi")
+    bench, kitchen = Bench(postgresql.database("outage"), bundle), SigningDevice("kitchen-pi")
     bench.handle(kitchen, kitchen.enrolment())
     bench.said()
     postgresql.stop()
@@ -157,7 +157,7 @@ def test_server_that_goes_away_answers_nothing_and_is_used_again_when_it_returns
             with pytest.raises(JournalUnavailableError):
                 bench.handle(kitchen, kitchen.update(1))
         with pytest.raises(JournalUnavailableError):
-            bench.coordinator.heed_operator()
+            bench.coordinator.reload_if_changed()
         with pytest.raises(ConfigurationError, match="postgresql\\+psycopg://edgeflock@"):
             Journal.open(bench.database)
         assert bench.said() == []
@@ -171,7 +171,7 @@ def test_server_that_goes_away_answers_nothing_and_is_used_again_when_it_returns
 def test_version_is_one_transaction(tmp_path) -> None:
     parameters = [Parameter("wide", [80, 80])]
     bundle = write_bundle(tmp_path / "wide", parameters=parameters)
-    bench, device = Bench(tmp_path / "coordinator.db", bundle), SealingDevice("kitchen-pi")
+    bench, device = Bench(tmp_path / "coordinator.db", bundle), SigningDevice("kitchen-pi")
     bench.handle(device, device.enrolment())
     bench.said()
     shapes = bundle.description.shapes
@@ -205,7 +205,7 @@ def test_reader_of_nothing_says_so(tmp_path) -> None:
 
 def test_operators_word_is_heard_by_a_running_coordinator(database, bundle) -> None:
     closed = AdmissionPolicy(FLEET, SHARD, open_enrolment=False, maximum_devices=100)
-    bench, device = Bench(database, bundle, closed), SealingDevice("kitchen-pi")
+    bench, device = Bench(database, bundle, closed), SigningDevice("kitchen-pi")
     bench.handle(device, device.enrolment())
     assert [receipt.reason for receipt in bench.receipts()] == [Reason.UNKNOWN_KEY.value]
     operator = DeviceRegistry(Journal.open(bench.database).engine)
@@ -215,7 +215,7 @@ def test_operators_word_is_heard_by_a_running_coordinator(database, bundle) -> N
     operator.revoke("kitchen-pi")
     bench.handle(device, device.update(2))
     assert [receipt.reason for receipt in bench.receipts()] == [Reason.REVOKED_KEY.value]
-    newcomer = SealingDevice("kitchen-pi")
+    newcomer = SigningDevice("kitchen-pi")
     operator.approve("kitchen-pi", newcomer.key.verify_key)
     bench.handle(newcomer, newcomer.update(2))
     assert [receipt.outcome for receipt in bench.receipts()] == [Outcome.ACCEPTED]
@@ -224,7 +224,7 @@ def test_operators_word_is_heard_by_a_running_coordinator(database, bundle) -> N
 
 
 def test_forger_gets_few_receipts(bench, kitchen) -> None:
-    forger = SealingDevice("kitchen-pi")
+    forger = SigningDevice("kitchen-pi")
     bench.handle(kitchen, *(forger.update(sequence) for sequence in range(1, 50)))
     assert len(bench.receipts()) == 1
     assert bench.journal.rejection_counts() == {(Reason.UNKNOWN_KEY, ""): 49}
@@ -233,11 +233,11 @@ def test_forger_gets_few_receipts(bench, kitchen) -> None:
 def test_other_bundle_of_the_same_task_is_refused(tmp_path, bench) -> None:
     other = write_bundle(tmp_path / "other", aggregation=AggregationPlan(buffer_size=4))
     with pytest.raises(ConfigurationError, match="give a changed task a new name"):
-        Coordinator(bench.journal, [other], Speaker(KEY, FLEET, SHARD), OPEN)
+        Coordinator(bench.journal, [other], MessageSigner(KEY, FLEET, SHARD), OPEN)
 
 
 def test_message_that_trips_us_up_does_not_hold_up_the_others(database, bundle, caplog) -> None:
-    bench, kitchen, garden = Bench(database, bundle), SealingDevice("kitchen-pi"), SealingDevice("garden-pi")
+    bench, kitchen, garden = Bench(database, bundle), SigningDevice("kitchen-pi"), SigningDevice("garden-pi")
     for device in (kitchen, garden):
         bench.handle(device, device.enrolment())
     bench.said()

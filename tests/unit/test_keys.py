@@ -2,7 +2,7 @@
 
 import pytest
 
-from edge_agent.identity import load_signing_key
+from edge_agent.shell.identity import load_signing_key
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import (
     SigningKey,

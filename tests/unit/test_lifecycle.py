@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 
-from edge_agent.lifecycle import TRANSITIONS, Event, Lifecycle, LifecycleError, State
+from edge_agent.core.lifecycle import TRANSITIONS, Event, Lifecycle, LifecycleError, State
 
 
 def paths_to_every_state() -> dict[State, list[Event]]:

@@ -7,18 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker_coordinator.authentic import AdmissionPolicy
-from broker_coordinator.norm_bound import WARM_UP_UPDATES, NormQuantile
-from broker_coordinator.rate_limit import UNLIMITED, TokenBucket
+from broker_coordinator.admission.authentication import AdmissionPolicy
+from broker_coordinator.admission.norm_bound import WARM_UP_UPDATES, NormQuantile
+from broker_coordinator.admission.rate_limit import UNLIMITED, TokenBucket
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import encode_update
 from fleet_protocol.errors import Reason
-from fleet_protocol.messages import Outcome
+from fleet_protocol.kinds import Outcome
 from tests.support.bench import Bench
 from tests.support.bundles import write_bundle
 from tests.support.coordinator import FLEET, SHARD
-from tests.support.device import SealingDevice
+from tests.support.device import SigningDevice
 
 SHAPES = ((4, 8), (4,))
 
@@ -53,7 +53,7 @@ def test_full_bucket_gives_its_whole_burst_at_once() -> None:
 
 def test_device_over_its_rate_keeps_its_update_and_others_are_served(database, bundle) -> None:
     policy = AdmissionPolicy(FLEET, SHARD, True, 100, allowance=TokenBucket(60.0, 2))
-    bench, hasty, patient = Bench(database, bundle, policy), SealingDevice("hasty-pi"), SealingDevice("patient-pi")
+    bench, hasty, patient = Bench(database, bundle, policy), SigningDevice("hasty-pi"), SigningDevice("patient-pi")
     for device in (hasty, patient):
         bench.handle(device, device.enrolment())
     bench.said()
@@ -81,7 +81,7 @@ def test_device_over_its_rate_keeps_its_update_and_others_are_served(database, b
 
 def test_forged_updates_use_up_nobodys_rate(database, bundle) -> None:
     policy = AdmissionPolicy(FLEET, SHARD, True, 100, allowance=TokenBucket(60.0, 1))
-    bench, device = Bench(database, bundle, policy), SealingDevice("kitchen-pi")
+    bench, device = Bench(database, bundle, policy), SigningDevice("kitchen-pi")
     bench.handle(device, device.enrolment())
     forged = bytearray(device.update(1))
     forged[-1] ^= 1
@@ -91,7 +91,7 @@ def test_forged_updates_use_up_nobodys_rate(database, bundle) -> None:
 
 def test_declared_samples_count_up_to_the_cap(database, tmp_path) -> None:
     bundle = write_bundle(tmp_path / "capped", aggregation=AggregationPlan(buffer_size=9, max_samples=50))
-    bench, device = Bench(database, bundle), SealingDevice("kitchen-pi")
+    bench, device = Bench(database, bundle), SigningDevice("kitchen-pi")
     bench.handle(device, device.enrolment(), device.update(1, samples=20), device.update(2, samples=900_000))
     assert [row.samples for row in bench.journal.updates()] == [20, 50]
 
@@ -114,7 +114,7 @@ def test_nothing_is_bounded_before_enough_is_seen_or_without_a_factor() -> None:
 
 def test_unusually_long_delta_is_refused_until_long_ones_are_usual(database, tmp_path) -> None:
     plan = AggregationPlan(buffer_size=1000, norm_quantile_factor=3.0)
-    bench, device = Bench(database, write_bundle(tmp_path / "bounded", aggregation=plan)), SealingDevice("kitchen-pi")
+    bench, device = Bench(database, write_bundle(tmp_path / "bounded", aggregation=plan)), SigningDevice("kitchen-pi")
     bench.handle(device, device.enrolment(), *(device.update(n, packed=packed(1.0)) for n in range(1, 41)))
     assert len(bench.receipts()) == 41
     bench.restart()
@@ -130,7 +130,7 @@ def test_unusually_long_delta_is_refused_until_long_ones_are_usual(database, tmp
 
 def test_fixed_bound_holds_whatever_is_usual(database, tmp_path) -> None:
     plan = AggregationPlan(buffer_size=1000, norm_quantile_factor=100.0, max_delta_norm=5.0)
-    bench, device = Bench(database, write_bundle(tmp_path / "bounded", aggregation=plan)), SealingDevice("kitchen-pi")
+    bench, device = Bench(database, write_bundle(tmp_path / "bounded", aggregation=plan)), SigningDevice("kitchen-pi")
     bench.handle(device, device.enrolment(), *(device.update(n, packed=packed(4.0)) for n in range(1, 41)))
     bench.handle(device, device.update(41, packed=packed(5.1)))
     assert bench.receipts()[-1].reason == Reason.OUT_OF_BOUNDS.value

@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from workbench.demo.history import AccuracyPoint, DeviceRow
 from workbench.demo.live_table import progress_line, render_live
+from workbench.report.history import AccuracyPoint, DeviceRow
 
 BROKER = "mosquitto 127.0.0.1:1883"
 NEWEST_EVENTS = ["agent 3 killed and restarted", "broker killed [bold]with its disk[/bold]"]

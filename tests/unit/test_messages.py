@@ -6,7 +6,7 @@ import pytest
 
 from fleet_protocol import cbor
 from fleet_protocol.errors import ProtocolError, Reason
-from fleet_protocol.messages import (
+from fleet_protocol.kinds import (
     BlobChunk,
     BlobRequest,
     Enrolment,

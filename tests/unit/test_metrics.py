@@ -5,15 +5,15 @@ import urllib.request
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from broker_coordinator.authentic import AdmissionPolicy
-from broker_coordinator.metrics import Metrics
-from broker_coordinator.rate_limit import TokenBucket
+from broker_coordinator.admission.authentication import AdmissionPolicy
+from broker_coordinator.admission.rate_limit import TokenBucket
+from broker_coordinator.serving.metrics import Metrics
 from fleet_protocol.errors import ConfigurationError
 from tests.support.bench import Bench
 from tests.support.broker import free_port
 from tests.support.bundles import TASK
 from tests.support.coordinator import FLEET, SHARD
-from tests.support.device import SealingDevice
+from tests.support.device import SigningDevice
 
 LIMITED = AdmissionPolicy(FLEET, SHARD, True, 100, allowance=TokenBucket(60.0, 4))
 
@@ -30,7 +30,7 @@ def test_scrape_tells_what_happened(tmp_path, bundle) -> None:
     metrics.serve("127.0.0.1", port)
     with pytest.raises(ConfigurationError, match=r"\[metrics\] 127\.0\.0\.1"):
         Metrics().serve("127.0.0.1", port)
-    bench, device = Bench(tmp_path / "c.db", bundle, LIMITED, metrics=metrics), SealingDevice("kitchen-pi")
+    bench, device = Bench(tmp_path / "c.db", bundle, LIMITED, metrics=metrics), SigningDevice("kitchen-pi")
     data = [device.enrolment(), *(device.update(sequence) for sequence in range(1, 6)), device.update(1), b"garbage"]
     bench.handle(device, *data)
     bench.make_versions()

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from broker_coordinator.decisions import Message
-from broker_coordinator.mqtt_traffic import (
+from broker_coordinator.admission.decisions import Message
+from broker_coordinator.mqtt.traffic import (
     Arrived,
     MalformedPacketError,
     TrafficDivider,
@@ -32,8 +32,8 @@ def packet(kind: int, body: bytes) -> bytes:
             return bytes([kind]) + bytes(coded) + body
 
 
-def divided(stream: bytes, cuts: list[int], *, modern: bool) -> tuple[Arrived, bytes]:
-    divider, others = TrafficDivider(modern=modern), b""
+def divided(stream: bytes, cuts: list[int], *, mqtt5: bool) -> tuple[Arrived, bytes]:
+    divider, others = TrafficDivider(mqtt5=mqtt5), b""
     borders = sorted({0, len(stream), *(cut % (len(stream) + 1) for cut in cuts)})
     for begin, end in pairwise(borders):
         others += divider.divide(stream[begin:end])
@@ -43,7 +43,7 @@ def divided(stream: bytes, cuts: list[int], *, modern: bool) -> tuple[Arrived, b
 @st.composite
 def streams(draw):
     """What a broker sends, and what is in it."""
-    modern, stream, wanted, others = draw(st.booleans()), b"", Arrived(), b""
+    mqtt5, stream, wanted, others = draw(st.booleans()), b"", Arrived(), b""
     for _ in range(draw(st.integers(0, 8))):
         kind = draw(st.sampled_from(["at least once", "at most once", "acknowledged", "other"]))
         identifier = draw(st.integers(1, 0xFFFF))
@@ -51,7 +51,7 @@ def streams(draw):
             other = draw(st.sampled_from([CONNACK, SUBACK, PINGRESP]))
             stream, others = stream + other, others + other
         elif kind == "acknowledged":
-            reason = draw(st.sampled_from([b"", b"\x00", b"\x10\x00", b"\x87", b"\x97\x00"])) if modern else b""
+            reason = draw(st.sampled_from([b"", b"\x00", b"\x10\x00", b"\x87", b"\x97\x00"])) if mqtt5 else b""
             stream += packet(0x40, identifier.to_bytes(2, "big") + reason)
             wanted.acknowledged.append(identifier)
             wanted.refused += [reason[0]] if reason[:1] >= b"\x80" else []
@@ -62,24 +62,24 @@ def streams(draw):
             asked = kind == "at least once"
             body = len(topic.encode()).to_bytes(2, "big") + topic.encode()
             body += identifier.to_bytes(2, "big") if asked else b""
-            body += properties if modern else b""
+            body += properties if mqtt5 else b""
             stream += packet(0x30 | (0x02 if asked else 0) | draw(st.sampled_from([0, 0x01, 0x08])), body + data)
             wanted.messages.append(Message(topic, data))
             wanted.identifiers += [identifier] if asked else []
-    return modern, stream, wanted, others
+    return mqtt5, stream, wanted, others
 
 
 @given(streams(), st.lists(st.integers(0, 100_000), max_size=12))
 @settings(deadline=None)
 def test_the_load_is_divided_from_the_rest_wherever_the_stream_is_cut(case, cuts) -> None:
-    modern, stream, wanted, others = case
-    assert divided(stream, cuts, modern=modern) == (wanted, others)
+    mqtt5, stream, wanted, others = case
+    assert divided(stream, cuts, mqtt5=mqtt5) == (wanted, others)
 
 
 @given(st.binary(max_size=60), st.booleans())
-def test_any_bytes_are_divided_or_refused(stream, modern) -> None:
+def test_any_bytes_are_divided_or_refused(stream, mqtt5) -> None:
     try:
-        arrived, others = divided(stream, [], modern=modern)
+        arrived, others = divided(stream, [], mqtt5=mqtt5)
     except MalformedPacketError as error:
         assert str(error).startswith("the broker sent")
     else:
@@ -98,17 +98,17 @@ def test_any_bytes_are_divided_or_refused(stream, modern) -> None:
 )
 def test_a_packet_that_ends_too_early_ends_the_connection(stream) -> None:
     with pytest.raises(MalformedPacketError):
-        divided(stream, [], modern=False)
+        divided(stream, [], mqtt5=False)
 
 
 @pytest.mark.parametrize("properties", [b"", b"\x01", b"\x80", b"\x80\x80\x80\x80\x01"])
 def test_properties_that_do_not_fit_end_the_connection(properties) -> None:
     with pytest.raises(MalformedPacketError):
-        divided(packet(0x32, b"\x00\x01a\x00\x01" + properties), [], modern=True)
+        divided(packet(0x32, b"\x00\x01a\x00\x01" + properties), [], mqtt5=True)
 
 
 def test_a_topic_that_is_no_text_is_no_topic() -> None:
-    arrived, _ = divided(packet(0x30, b"\x00\x02\xff\xfehello"), [], modern=False)
+    arrived, _ = divided(packet(0x30, b"\x00\x02\xff\xfehello"), [], mqtt5=False)
     assert arrived.messages == [Message("", b"hello")]
 
 
@@ -125,13 +125,13 @@ class Listening(paho.Client):
 @given(st.text("abc/", min_size=1, max_size=20), st.binary(max_size=300), st.integers(1, 0xFFFF), st.integers(0, 7))
 @settings(deadline=None)
 def test_packets_are_those_that_paho_writes(topic, data, identifier, flags) -> None:
-    modern, retained, duplicate = bool(flags & 4), bool(flags & 2), bool(flags & 1)
+    mqtt5, retained, duplicate = bool(flags & 4), bool(flags & 2), bool(flags & 1)
     client = Listening(
-        CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5 if modern else MQTTProtocolVersion.MQTTv311
+        CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5 if mqtt5 else MQTTProtocolVersion.MQTTv311
     )
     client._sock = object()
     client._send_publish(identifier, topic.encode(), data, 1, retained, duplicate)
     client._send_puback(identifier)
     client._sock = None
-    ours = publication_packet(topic, data, identifier, retained=retained, duplicate=duplicate, modern=modern)
+    ours = publication_packet(topic, data, identifier, retained=retained, duplicate=duplicate, mqtt5=mqtt5)
     assert ours + acknowledgements([identifier]) == client.written

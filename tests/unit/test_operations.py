@@ -4,16 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker_coordinator.records import Evaluation
-from broker_coordinator.retention import Retention, forgettable
-from broker_coordinator.task_registry import TaskRegistry
+from broker_coordinator.aggregation.retention import Retention, forgettable
+from broker_coordinator.storage.records import Evaluation
+from broker_coordinator.storage.task_registry import TaskRegistry
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.errors import ConfigurationError, Reason
-from fleet_protocol.messages import Outcome
+from fleet_protocol.kinds import Outcome
 from tests.support.bench import Bench
 from tests.support.bundles import TASK, write_bundle
-from tests.support.device import SealingDevice
+from tests.support.device import SigningDevice
 from tests.support.replay import versions_replayed
 
 BUFFER = 2
@@ -29,7 +29,7 @@ class Fleet:
     """Three devices on a bench, which send one update each in turn."""
 
     def __init__(self, bench: Bench) -> None:
-        self.bench, self.devices = bench, [SealingDevice(name) for name in NAMES]
+        self.bench, self.devices = bench, [SigningDevice(name) for name in NAMES]
         self._sent = 0
         for device in self.devices:
             bench.handle(device, device.enrolment())
@@ -56,9 +56,9 @@ def test_published_bundle_is_served_by_a_running_coordinator(bench, tmp_path) ->
     bench.said()
     registry.publish(other)
     assert registry.publish(other).bundle == other.hash, "a second time changes nothing"
-    bench.coordinator.heed_operator()
+    bench.coordinator.reload_if_changed()
     assert other.hash in {manifest.bundle for manifest in bench.manifests()}
-    device = SealingDevice("kitchen-pi")
+    device = SigningDevice("kitchen-pi")
     bench.handle(device, device.enrolment(), device.update(1, task="roses"))
     assert [row.task for row in bench.journal.updates()] == ["roses"]
     bench.handle(device, device.blob_request(other.hash, [], 1))
@@ -79,7 +79,7 @@ def test_changed_bundle_under_the_same_name_is_refused(bench, tmp_path) -> None:
 
 
 def test_paused_task_takes_nothing_and_takes_the_same_bytes_once_resumed(bench) -> None:
-    device, registry = SealingDevice("kitchen-pi"), TaskRegistry(bench.journal.engine)
+    device, registry = SigningDevice("kitchen-pi"), TaskRegistry(bench.journal.engine)
     bench.handle(device, device.enrolment(), device.update(1))
     bench.said()
     registry.set_paused(TASK, paused=True)
@@ -106,7 +106,7 @@ def test_rollback_makes_a_new_version_that_later_ones_grow_out_of(database, tmp_
     restored = registry.roll_back(TASK, 2)
     assert (restored.number, restored.restored) == (6, 2)
     bench.said()
-    bench.coordinator.heed_operator()
+    bench.coordinator.reload_if_changed()
     (manifest,) = bench.manifests()
     second = bench.journal.version(TASK, 2)
     assert (manifest.version, manifest.weights) == (6, second.weights_hash)
@@ -122,7 +122,7 @@ def test_rollback_makes_a_new_version_that_later_ones_grow_out_of(database, tmp_
 
 
 def test_rollback_that_comes_between_wins_and_waiting_updates_go_into_the_version_after_it(bench) -> None:
-    device, registry = SealingDevice("kitchen-pi"), TaskRegistry(bench.journal.engine)
+    device, registry = SigningDevice("kitchen-pi"), TaskRegistry(bench.journal.engine)
     bench.handle(device, device.enrolment(), *(device.update(sequence) for sequence in (1, 2, 3)))
     bench.make_versions()
     bench.handle(device, *(device.update(sequence) for sequence in (4, 5, 6)))
@@ -175,7 +175,7 @@ def test_by_default_every_update_is_kept(database, tmp_path) -> None:
 
 
 def test_versions_tell_their_updates_losses_and_evaluations(bench) -> None:
-    device, registry = SealingDevice("kitchen-pi"), TaskRegistry(bench.journal.engine)
+    device, registry = SigningDevice("kitchen-pi"), TaskRegistry(bench.journal.engine)
     losses = {1: 0.25, 2: 0.5, 3: 0.75}
     bench.handle(device, device.enrolment(), *(device.update(number, loss=loss) for number, loss in losses.items()))
     bench.make_versions()

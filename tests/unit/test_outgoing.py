@@ -4,8 +4,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from broker_coordinator.outgoing import Outgoing
-from broker_coordinator.publications import Publication
+from broker_coordinator.distribution.signed_messages import Publication
+from broker_coordinator.mqtt.outgoing import Outgoing
 
 WINDOW = 4
 HEAD = 5
@@ -17,7 +17,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.outgoing = Outgoing(WINDOW, modern=False)
+        self.outgoing = Outgoing(WINDOW, mqtt5=False)
         self.sent = 0
         self.on_this_connection: dict[int, bytes] = {}
         self.expected: dict[int, bytes] = {}
@@ -65,7 +65,7 @@ TestAnyOrder.settings = settings(deadline=None, max_examples=200)
 
 
 def test_identifiers_begin_again_behind_the_last_and_skip_those_under_way() -> None:
-    outgoing = Outgoing(3, modern=True)
+    outgoing = Outgoing(3, mqtt5=True)
     outgoing.send(Publication("t", b"stays"))
     seen = set()
     for _ in range(70_000):

@@ -7,15 +7,15 @@ from itertools import pairwise
 
 import pytest
 
-from edge_agent.device_database import DeviceDatabase, OutboxRow, SpooledRound
-from edge_agent.identity import Identity
-from edge_agent.link import LinkDownError
-from edge_agent.postbox import FIRST_RECEIPT_SECONDS, LAST_RECEIPT_SECONDS, PUT_OFF_SECONDS, Postbox
+from edge_agent.shell.device_database import DeviceDatabase, OutboxRow, SpooledRound
+from edge_agent.shell.identity import Identity
+from edge_agent.shell.link import LinkDownError
+from edge_agent.shell.postbox import FIRST_RECEIPT_SECONDS, LAST_RECEIPT_SECONDS, PUT_OFF_SECONDS, Postbox
 from fleet_protocol.envelope import digest, read_envelope
 from fleet_protocol.errors import Reason
 from fleet_protocol.keys import SigningKey, write_verify_key
+from fleet_protocol.kinds import Outcome, Receipt
 from fleet_protocol.limits import MAX_SEQUENCE, MAX_UPDATE_BYTES
-from fleet_protocol.messages import Outcome, Receipt
 from tests.unit.jumping_clock import NothingScheduledError, run
 
 BUNDLE = "0f" * 32
@@ -31,7 +31,7 @@ class Device:
         self.identity = Identity("greenhouse", "0", "pi", self.key, write_verify_key(self.key.verify_key))
         self.link_is_up = True
         self.published: list[tuple[float, bytes]] = []
-        self.postbox = Postbox(self.database, self.identity.seal_update, self._publish)
+        self.postbox = Postbox(self.database, self.identity.sign_update, self._publish)
 
     async def _publish(self, envelope: bytes) -> None:
         if not self.link_is_up:
@@ -40,7 +40,7 @@ class Device:
 
     def spool(self, packed: bytes = b"packed") -> OutboxRow:
         finished = SpooledRound("digits", BUNDLE, 7, 40, packed, b"payload of " + packed, b"residual", ())
-        row = self.database.spool(finished, self.identity.seal_update)
+        row = self.database.spool(finished, self.identity.sign_update)
         self.postbox.notify()
         return row
 
@@ -231,7 +231,7 @@ def test_link_that_breaks_between_two_updates_loses_neither(device):
 
         rows = [device.spool(), device.spool(b"second")]
         with pytest.raises(LinkDownError):
-            await Postbox(device.database, device.identity.seal_update, break_after_one).deliver()
+            await Postbox(device.database, device.identity.sign_update, break_after_one).deliver()
         assert device.database.outbox() == rows
 
     run(scenario())

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.demo.history import AccuracyPoint, DeviceRow, RunHistory, Summary
-from workbench.demo.report import render_report
-from workbench.demo.svg_plots import (
+from workbench.report.history import AccuracyPoint, DeviceRow, RunHistory, Summary
+from workbench.report.html import render_report
+from workbench.report.svg_plots import (
     HEIGHT,
     WIDTH,
     Axis,

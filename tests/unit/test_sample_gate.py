@@ -12,9 +12,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edge_agent.sample_gate import MAX_LINE_BYTES, SampleGate, Status
-from edge_agent.sample_store import SampleStore
-from edge_agent.training.job import Progress
+from edge_agent.shell.sample_store import SampleStore
+from edge_agent.sources.unix_socket import MAX_LINE_BYTES, SampleGate, Status
+from edge_agent.worker.contract import Progress
 from fleet_protocol.bundle import InputSchema, LabelSchema, TaskDescription, parse_description
 from fleet_protocol.errors import ConfigurationError
 

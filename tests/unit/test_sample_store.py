@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edge_agent.sample_store import SampleStore
+from edge_agent.shell.sample_store import SampleStore
 from edge_agent.training.worker import read_samples
 from fleet_protocol.bundle import InputSchema, LabelSchema, TaskDescription, parse_description
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from broker_coordinator.server_optimisers import OPTIMISERS
-from broker_coordinator.server_step import initial_state, next_state
+from broker_coordinator.aggregation.server_optimisers import OPTIMISERS
+from broker_coordinator.aggregation.server_step import initial_state, next_state
 from fleet_protocol.aggregation_plan import AggregationPlan
 from tests.support.updates import update_of
 

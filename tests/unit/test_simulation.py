@@ -6,8 +6,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from broker_coordinator.bundle_store import Bundle, load_bundle
-from broker_coordinator.publications import Speaker
+from broker_coordinator.distribution.signed_messages import MessageSigner
+from bundle_runtime.bundle_folder import Bundle, load_bundle
 from edge_agent.configuration import GuardSettings
 from fleet_protocol.bundle import DownlinkPlan
 from fleet_protocol.codec import apply_difference, encode_difference, read_weights
@@ -25,7 +25,7 @@ from workbench.simulation.workload import Workload, synthetic_workload
 
 BUNDLE = load_bundle(Path(__file__).parents[2] / "models" / "digits" / "bundle")
 HOUR = 3600.0
-SPEAKER = Speaker(SigningKey(bytes(32)), "simulated", "0")
+SPEAKER = MessageSigner(SigningKey(bytes(32)), "simulated", "0")
 STEADY = Conditions(
     training_mflops=1000.0,
     start_seconds=5.0,
@@ -208,7 +208,7 @@ def test_devices_fetch_the_very_chunks_that_the_coordinator_would_publish(differ
     members, options = fleet(4), Options(seed=1, seconds=2 * HOUR)
     run = Simulation(members, served, workload(), options)
     run.run()
-    around = run._around
+    around = run._world
     version, coordinator = around.coordinator.version, around.coordinator
     assert version > 3
     for held in (version - 2, None):
@@ -227,7 +227,7 @@ def test_devices_fetch_the_very_chunks_that_the_coordinator_would_publish(differ
 def test_a_lossy_version_lies_on_the_grid_and_the_next_one_follows_the_true_weights():
     run = Simulation(fleet(4), with_downlink("lossy", 0), workload(), Options(seed=1, seconds=2 * HOUR))
     run.run()
-    coordinator, grid = run._around.coordinator, with_downlink("lossy", 0).grid()
+    coordinator, grid = run._world.coordinator, with_downlink("lossy", 0).grid()
     true, shapes = coordinator._served.state.weights, BUNDLE.description.shapes
     assert np.array_equal(coordinator.weights, grid.rounded(true, shapes))
     assert not np.array_equal(coordinator.weights, true)
@@ -236,11 +236,11 @@ def test_a_lossy_version_lies_on_the_grid_and_the_next_one_follows_the_true_weig
 def test_only_a_rounded_version_zero_travels_packed_and_nothing_where_a_device_has_the_newest():
     for differences in ("lossy", "exact", "off"):
         run = Simulation(fleet(4), with_downlink(differences), workload(), Options(seed=1, seconds=0.0))
-        zero = run._around.downlink.version_bytes(0, None)
+        zero = run._world.downlink.version_bytes(0, None)
         whole = len(SPEAKER.chunk("0" * 64, BUNDLE.weights, 0).data)
         assert (zero == whole) == (differences != "lossy")
         assert zero < whole / 4 or differences != "lossy"
-        assert run._around.fetch(0) == 0
+        assert run._world.fetch(0) == 0
 
 
 def version_weights(coordinator: SimulatedCoordinator, version: int) -> np.ndarray:

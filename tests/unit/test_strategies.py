@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker_coordinator.aggregation import BufferedUpdate
-from broker_coordinator.replay import replayed
-from broker_coordinator.server_state import ServerState
-from broker_coordinator.server_step import initial_state, next_state
-from broker_coordinator.strategies import STRATEGIES
+from broker_coordinator.aggregation.contribution import BufferedUpdate
+from broker_coordinator.aggregation.server_state import ServerState
+from broker_coordinator.aggregation.server_step import initial_state, next_state
+from broker_coordinator.aggregation.strategies import STRATEGIES
+from broker_coordinator.serving.replay import replayed
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import UpdatePlan
 from tests.support.bench import Bench
 from tests.support.bundles import TASK, write_bundle
-from tests.support.device import SealingDevice
+from tests.support.device import SigningDevice
 from tests.support.updates import SIZE, buffered_updates, dense, update_of
 
 some_updates = st.lists(buffered_updates(), min_size=4, max_size=12)
@@ -161,7 +161,7 @@ def test_restart_and_replay_give_the_same_versions(tmp_path, strategy, optimiser
 
 
 NAMES = ("attic-pi", "barn-pi", "cellar-pi")
-DEVICES = [SealingDevice(name) for name in NAMES]
+DEVICES = [SigningDevice(name) for name in NAMES]
 
 
 def _traffic(strategy: str):

@@ -11,9 +11,9 @@ import psutil
 import pytest
 
 from edge_agent.configuration import WorkerSettings
-from edge_agent.sample_store import SampleStore
-from edge_agent.training.job import Progress, TrainingFailure, TrainingJob, TrainingResult, write_job
-from edge_agent.training.supervisor import train_in_child
+from edge_agent.shell.sample_store import SampleStore
+from edge_agent.worker.contract import Progress, TrainingFailure, TrainingJob, TrainingResult, write_job
+from edge_agent.worker.supervisor import train_in_child
 from fleet_protocol.bundle import DESCRIPTION_FILE, TRAIN_FILE, WEIGHTS_FILE, parse_description
 from fleet_protocol.codec import decode_update
 from workbench.recipe_folder import find_recipe
@@ -22,8 +22,8 @@ SETTINGS = WorkerSettings(nice=0)
 AGENT = """
 import asyncio, pathlib, sys
 from edge_agent.configuration import WorkerSettings
-from edge_agent.training.job import read_job
-from edge_agent.training.supervisor import train_in_child
+from edge_agent.worker.contract import read_job
+from edge_agent.worker.supervisor import train_in_child
 job = read_job(pathlib.Path(sys.argv[1]).read_bytes())
 asyncio.run(train_in_child(job, WorkerSettings(nice=0), lambda progress: print(progress.phase, flush=True)))
 """

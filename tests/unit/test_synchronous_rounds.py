@@ -3,15 +3,15 @@
 import msgspec
 import pytest
 
-from edge_agent.version_follower import NotAskedError
+from edge_agent.shell.version_follower import NotAskedError
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import blob_hash
 from fleet_protocol.cohort import EVERYONE, asking, is_asked
 from fleet_protocol.errors import Reason
-from fleet_protocol.messages import Manifest, PresenceState
+from fleet_protocol.kinds import Manifest, PresenceState
 from tests.support.bench import Bench
 from tests.support.bundles import TASK, write_bundle
-from tests.support.device import SealingDevice
+from tests.support.device import SigningDevice
 from tests.unit.jumping_clock import run
 from tests.unit.test_version_follower import TASK as DIGITS
 from tests.unit.test_version_follower import WEIGHTS, Device
@@ -27,8 +27,8 @@ def bench(database, tmp_path) -> Bench:
     return Bench(database, write_bundle(tmp_path / "bundle", aggregation=PLAN))
 
 
-def enrolled(bench: Bench, count: int) -> list[SealingDevice]:
-    devices = [SealingDevice(f"pi-{number}") for number in range(count)]
+def enrolled(bench: Bench, count: int) -> list[SigningDevice]:
+    devices = [SigningDevice(f"pi-{number}") for number in range(count)]
     for device in devices:
         bench.handle(device, device.enrolment())
     bench.make_versions()
@@ -72,17 +72,17 @@ def test_round_ends_at_its_deadline_with_those_that_have_reported(bench) -> None
 def test_round_in_which_nobody_reports_asks_everyone_and_ends_with_the_first_report(bench) -> None:
     device, *_ = enrolled(bench, 9)
     bench.coordinator.announce_versions()
-    assert bench.manifests()[-1].asked_below < EVERYONE
+    assert bench.manifests()[-1].selection_threshold < EVERYONE
     bench.now += 10 * ROUND_SECONDS
     for _ in range(2):
         bench.make_versions()
     assert held(bench) == []
     assert bench.coordinator.next_due() is None
-    assert [manifest.asked_below for manifest in bench.manifests()] == [EVERYONE]
+    assert [manifest.selection_threshold for manifest in bench.manifests()] == [EVERYONE]
     bench.handle(device, device.update(1))
     bench.make_versions()
     assert held(bench) == [1]
-    assert bench.manifests()[-1].asked_below < EVERYONE, "the next round draws its devices again"
+    assert bench.manifests()[-1].selection_threshold < EVERYONE, "the next round draws its devices again"
 
 
 def test_deadline_starts_anew_with_the_coordinator(bench) -> None:
@@ -102,7 +102,7 @@ def test_manifest_asks_as_many_of_those_present_as_the_round_needs_and_some_more
 
     def asked() -> set[str]:
         bench.coordinator.announce_versions()
-        below = bench.manifests()[-1].asked_below
+        below = bench.manifests()[-1].selection_threshold
         return {device.name for device in devices if is_asked(TASK, 0, device.name, below)}
 
     assert len(asked()) == 5, "before a presence all approved ones count: 1.5 times 3, rounded up"

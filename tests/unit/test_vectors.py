@@ -15,36 +15,13 @@ from fleet_protocol.codec.difference import read_head
 from fleet_protocol.codec.positions import ALL, BYTES, BYTES_BY_COLUMN, EXP_GOLOMB, RICE, SEEDED
 from fleet_protocol.codec.selection import random_indices
 from fleet_protocol.codec.update_codec import Stages
-from fleet_protocol.envelope import Kind, read_envelope, seal
+from fleet_protocol.encryption import opened_payload
+from fleet_protocol.envelope import read_envelope, sign_envelope
 from fleet_protocol.keys import SigningKey
+from fleet_protocol.kinds import KINDS, Update, decode_payload, encode_payload
 from fleet_protocol.limits import MAX_CONTROL_BYTES
-from fleet_protocol.messages import (
-    BlobChunk,
-    BlobRequest,
-    Enrolment,
-    Manifest,
-    Presence,
-    Receipt,
-    Update,
-    WeightsRequest,
-    decode_payload,
-    encode_payload,
-)
-from fleet_protocol.sealed_update import SealedUpdate, read_update
 
 FOLDER = Path(__file__).parents[1] / "vectors"
-PAYLOAD_TYPES = (
-    Enrolment,
-    Presence,
-    Manifest,
-    BlobRequest,
-    BlobChunk,
-    Update,
-    Receipt,
-    WeightsRequest,
-    SealedUpdate,
-)
-PAYLOADS = dict(zip(Kind, PAYLOAD_TYPES, strict=True))
 
 
 def read(name: str) -> list[dict]:
@@ -94,19 +71,22 @@ def test_message(vector):
     given, data = vector["input"], bytes.fromhex(vector["hex"])
     key, payload = SigningKey(bytes.fromhex(given["signing_seed"])), bytes.fromhex(given["payload_hex"])
     header = {name: given[name] for name in ("sequence", "task", "base_version")}
-    assert seal(key, given["topic"], Kind(given["kind"]), payload, **header) == data
+    assert sign_envelope(key, given["topic"], KINDS[given["kind"]], payload, **header) == data
 
     envelope = read_envelope(data, MAX_CONTROL_BYTES)
     envelope.verify(key.verify_key, given["topic"])
-    assert {name: getattr(envelope.header, name) for name in ("kind", *header)} == header | {"kind": given["kind"]}
-    assert encode_payload(decode_payload(envelope.payload, PAYLOADS[envelope.header.kind])) == payload
+    assert {name: getattr(envelope.header, name) for name in header} == header
+    assert envelope.header.kind is KINDS[given["kind"]]
+    assert encode_payload(decode_payload(envelope.payload, envelope.header.kind.payload)) == payload
 
 
-def test_sealed_update_is_opened_with_its_coordinator_key():
-    (sealed,) = (vector for vector in MESSAGES if vector["name"] == "sealed_update")
-    envelope = read_envelope(bytes.fromhex(sealed["hex"]), MAX_CONTROL_BYTES)
+def test_encrypted_update_is_opened_with_its_coordinator_key():
+    (encrypted,) = (vector for vector in MESSAGES if vector["name"] == "encrypted_update")
+    envelope = read_envelope(bytes.fromhex(encrypted["hex"]), MAX_CONTROL_BYTES)
     coordinator = SigningKey(bytes(range(32, 64)))
-    assert read_update(envelope, coordinator) == Update(16, 40, 0.75, bytes.fromhex("41010254803f40"))
+    assert decode_payload(opened_payload(envelope, coordinator), Update) == Update(
+        16, 40, 0.75, bytes.fromhex("41010254803f40")
+    )
 
 
 @pytest.mark.parametrize("vector", MESSAGES, ids=lambda vector: vector["name"])

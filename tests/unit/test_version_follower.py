@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_agent.blob_cache import BlobCache
-from edge_agent.device_database import DeviceDatabase
-from edge_agent.fetcher import CHUNK_SECONDS, FETCH_ATTEMPTS, Fetcher
+from edge_agent.shell.blob_cache import BlobCache
+from edge_agent.shell.device_database import DeviceDatabase
+from edge_agent.shell.fetcher import CHUNK_SECONDS, FETCH_ATTEMPTS, Fetcher
+from edge_agent.shell.version_follower import ReadyVersion, VersionFollower, VersionUnavailableError
 from edge_agent.training.rebuild import RebuildError, rebuild
-from edge_agent.version_follower import ReadyVersion, VersionFollower, VersionUnavailableError
 from fleet_protocol.bundle import DESCRIPTION_FILE, TRAIN_FILE, WEIGHTS_FILE, blob_hash, parse_description
 from fleet_protocol.codec import Grid, encode_difference, read_weights, write_weights
+from fleet_protocol.kinds import BlobChunk, BlobRequest, Manifest, WeightsRequest
 from fleet_protocol.limits import MAX_CHUNK_BYTES
-from fleet_protocol.messages import BlobChunk, BlobRequest, Manifest, WeightsRequest
 from fleet_protocol.topics import PackedWeights
 from tests.unit.jumping_clock import run
 

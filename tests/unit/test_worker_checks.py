@@ -7,15 +7,16 @@ import numpy as np
 import onnx
 import pytest
 
-from edge_agent.sample_store import SampleStore
+from bundle_runtime.samples import Samples
+from edge_agent.shell.sample_store import SampleStore
 from edge_agent.training.divergence import divergence
-from edge_agent.training.engine import BatchPlan, EngineError, Rates, Samples, plan_batches
+from edge_agent.training.engine import BatchPlan, EngineError, Rates, plan_batches
 from edge_agent.training.graph_checks import read_versions, why_not_loaded
-from edge_agent.training.installed import check_installed
-from edge_agent.training.job import TrainingJob
 from edge_agent.training.onnx_step import OnnxStepEngine
 from edge_agent.training.sample_checks import UnfitSamplesError
 from edge_agent.training.worker import RoundError, read_samples, run_round
+from edge_agent.worker.contract import TrainingJob
+from edge_agent.worker.installed import check_installed
 from fleet_protocol.bundle import TRAIN_FILE, LabelSchema, TaskDescription, blob_hash
 from fleet_protocol.codec import read_weights, write_weights
 from fleet_protocol.errors import ConfigurationError, ProtocolError

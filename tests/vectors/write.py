@@ -14,11 +14,21 @@ from fleet_protocol import topics
 from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import Grid, Quantisation, encode_difference, encode_update
 from fleet_protocol.codec.selection import random_indices
-from fleet_protocol.envelope import Kind, seal
+from fleet_protocol.envelope import sign_envelope
 from fleet_protocol.keys import SigningKey, key_id
-from fleet_protocol.messages import (
+from fleet_protocol.kinds import (
+    BLOB_CHUNK,
+    BLOB_REQUEST,
+    ENCRYPTED_UPDATE,
+    ENROLMENT,
+    MANIFEST,
+    PRESENCE,
+    RECEIPT,
+    UPDATE,
+    WEIGHTS_REQUEST,
     BlobChunk,
     BlobRequest,
+    EncryptedPayload,
     Enrolment,
     Manifest,
     Outcome,
@@ -29,15 +39,14 @@ from fleet_protocol.messages import (
     WeightsRequest,
     encode_payload,
 )
-from fleet_protocol.sealed_update import SealedUpdate
 
 FOLDER = Path(__file__).parent
 SHAPES = [[6, 8], [6], [2, 6], [2]]
 SEED = bytes(range(32))
 UP, DOWN = topics.up("home", "0", "kitchen-pi"), topics.down("home", "0", "kitchen-pi")
-STATE, MANIFEST = topics.state("home", "0", "kitchen-pi"), topics.manifest("home", "digits")
+STATE, TASK_TOPIC = topics.state("home", "0", "kitchen-pi"), topics.manifest("home", "digits")
 
-NAMING_A_TASK = (Kind.UPDATE, Kind.WEIGHTS_REQUEST, Kind.SEALED_UPDATE)
+NAMING_A_TASK = (UPDATE, WEIGHTS_REQUEST, ENCRYPTED_UPDATE)
 RECIPIENT = SigningKey(bytes(range(32, 64)))
 EPHEMERAL = PrivateKey(bytes(range(64, 96)))
 
@@ -49,19 +58,19 @@ def sealed_box(message: bytes) -> bytes:
     return public + bytes(Box(EPHEMERAL, recipient).encrypt(message, nonce).ciphertext)
 
 
-SEALED = sealed_box(encode_payload(Update(16, 40, 0.75, bytes.fromhex("41010254803f40"))))
+BOX = sealed_box(encode_payload(Update(16, 40, 0.75, bytes.fromhex("41010254803f40"))))
 MESSAGES = [
-    (Kind.ENROLMENT, Enrolment(bytes(range(32)), "pi-4", "0.1.0", ["digits"]), UP),
-    (Kind.PRESENCE, Presence(PresenceState.ONLINE, 3), STATE),
-    (Kind.MANIFEST, Manifest(7, "0f" * 32, "1e" * 32), MANIFEST),
-    (Kind.BLOB_REQUEST, BlobRequest(bytes(range(32)), [0, 300]), UP),
-    (Kind.BLOB_CHUNK, BlobChunk(70_000, b"content"), topics.blob_chunk("home", "0f" * 32, 1)),
-    (Kind.UPDATE, Update(16, 40, 0.75, bytes.fromhex("69012aa0803f")), UP),
-    (Kind.RECEIPT, Receipt(bytes(16), Outcome.REJECTED, "too_stale", "made from version 1", 9, 3), DOWN),
-    (Kind.WEIGHTS_REQUEST, WeightsRequest(15, 12, [0]), UP),
-    (Kind.WEIGHTS_REQUEST, WeightsRequest(15, None, []), UP),
-    (Kind.SEALED_UPDATE, SealedUpdate(key_id(RECIPIENT.verify_key), SEALED), UP),
-    (Kind.BLOB_CHUNK, BlobChunk(9, b"content"), topics.packed_chunk("home", topics.PackedWeights("digits", 15, 12), 0)),
+    (ENROLMENT, Enrolment(bytes(range(32)), "pi-4", "0.1.0", ["digits"]), UP),
+    (PRESENCE, Presence(PresenceState.ONLINE, 3), STATE),
+    (MANIFEST, Manifest(7, "0f" * 32, "1e" * 32), MANIFEST),
+    (BLOB_REQUEST, BlobRequest(bytes(range(32)), [0, 300]), UP),
+    (BLOB_CHUNK, BlobChunk(70_000, b"content"), topics.blob_chunk("home", "0f" * 32, 1)),
+    (UPDATE, Update(16, 40, 0.75, bytes.fromhex("69012aa0803f")), UP),
+    (RECEIPT, Receipt(bytes(16), Outcome.REJECTED, "too_stale", "made from version 1", 9, 3), DOWN),
+    (WEIGHTS_REQUEST, WeightsRequest(15, 12, [0]), UP),
+    (WEIGHTS_REQUEST, WeightsRequest(15, None, []), UP),
+    (ENCRYPTED_UPDATE, EncryptedPayload(key_id(RECIPIENT.verify_key), BOX), UP),
+    (BLOB_CHUNK, BlobChunk(9, b"content"), topics.packed_chunk("home", topics.PackedWeights("digits", 15, 12), 0)),
 ]
 
 
@@ -118,15 +127,19 @@ def update_vectors() -> list[dict[str, object]]:
 
 
 def message_vectors() -> list[dict[str, object]]:
-    """One sealed message of every kind."""
+    """One signed message of every kind."""
     vectors = []
     for kind, message, topic in MESSAGES:
         fields = {"sequence": 5, "task": "digits" if kind in NAMING_A_TASK else "", "base_version": 2}
         payload = encode_payload(message)
-        sealed = seal(SigningKey(SEED), topic, kind, payload, **fields)
-        header = {"signing_seed": SEED.hex(), "topic": topic, "kind": int(kind), **fields}
+        signed = sign_envelope(SigningKey(SEED), topic, kind, payload, **fields)
+        header = {"signing_seed": SEED.hex(), "topic": topic, "kind": kind.number, **fields}
         vectors.append(
-            {"name": kind.name.lower(), "input": header | {"payload_hex": payload.hex()}, "hex": sealed.hex()}
+            {
+                "name": kind.name.replace(" ", "_"),
+                "input": header | {"payload_hex": payload.hex()},
+                "hex": signed.hex(),
+            }
         )
     return vectors
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker_coordinator.records import JournalledUpdate
+from broker_coordinator.storage.records import JournalledUpdate
 
 
 @dataclass(frozen=True, slots=True)

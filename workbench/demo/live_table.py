@@ -14,8 +14,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from workbench.demo.history import AccuracyPoint, DeviceRow
-from workbench.demo.svg_plots import bytes_label, duration_label, percent_label
+from workbench.report.history import AccuracyPoint, DeviceRow
+from workbench.report.svg_plots import bytes_label, duration_label, percent_label
 
 CHART_ROWS = 5
 EVENT_ROWS = 4

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from broker_coordinator.averaging import averaged_weights
-from edge_agent.training.engine import Rates, Samples, plan_batches
+from broker_coordinator.aggregation.averaging import averaged_weights
+from bundle_runtime.runner import BundleRunner
+from bundle_runtime.samples import Samples
+from edge_agent.training.engine import Rates, plan_batches
 from edge_agent.training.onnx_step import OnnxStepEngine
 from fleet_protocol.bundle import TRAIN_FILE, WEIGHTS_FILE, TaskDescription
 from fleet_protocol.codec import read_weights
 from fleet_protocol.codec.sparse import FloatVector
-from workbench.bundle_runner import BundleRunner
-from workbench.demo.digits_data import FleetData
+from workbench.data.digits import FleetData
 
 
 class Measurement:

@@ -15,16 +15,16 @@ import numpy as np
 
 from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
 from fleet_protocol.errors import ConfigurationError
+from workbench.data.digits import split_digits
 from workbench.demo.brokers import BrokerPlan, plan_broker
 from workbench.demo.children import Child
-from workbench.demo.digits_data import split_digits
 from workbench.demo.fleet_files import TASK, plan_files, program, write_fleet
-from workbench.demo.history import RunHistory
 from workbench.demo.measurement import Measurement
 from workbench.demo.observer import Observer
 from workbench.demo.sensors import Sensor
 from workbench.demo.watch import FleetWatch, Snapshot
 from workbench.recipe_folder import find_recipe
+from workbench.report.history import RunHistory
 
 SENSING_SECONDS = 47.0
 """How long samples drip in. What follows, until everything is delivered, takes a few seconds."""

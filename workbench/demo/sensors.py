@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from edge_agent.sample_gate import Answer, Status
-from workbench.demo.digits_data import Labelled
+from edge_agent.sources.unix_socket import Answer, Status
+from workbench.data.digits import Labelled
 
 RETRY_SECONDS = 0.2
 TICK_SECONDS = 0.25

@@ -9,18 +9,18 @@ from statistics import fmean, median
 
 import numpy as np
 
-from broker_coordinator.database import JournalUnavailableError
-from broker_coordinator.journal_reader import JournalReader
-from broker_coordinator.records import JournalledUpdate
-from edge_agent.sample_gate import Status
+from broker_coordinator.storage.database import JournalUnavailableError
+from broker_coordinator.storage.journal_reader import JournalReader
+from broker_coordinator.storage.records import JournalledUpdate
+from edge_agent.sources.unix_socket import Status
 from fleet_protocol.errors import ConfigurationError
+from workbench.data.digits import CLASSES
 from workbench.demo.audit import audit, read_ledger
-from workbench.demo.digits_data import CLASSES
 from workbench.demo.fleet_files import TASK, FleetFiles
-from workbench.demo.history import AccuracyPoint, DeviceRow, RunHistory, Summary
 from workbench.demo.measurement import Measurement
 from workbench.demo.observer import Observer
 from workbench.demo.sensors import Sensor, ask_status
+from workbench.report.history import AccuracyPoint, DeviceRow, RunHistory, Summary
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,20 +3,20 @@
 from collections import OrderedDict, deque
 from collections.abc import Callable
 
-from broker_coordinator.admission import admit, apply
-from broker_coordinator.authentic import AdmissionPolicy
-from broker_coordinator.averaging import averaged_weights
-from broker_coordinator.bundle_store import Bundle
-from broker_coordinator.decisions import Accepted, Enrolled, Message, Refused, Repeated
-from broker_coordinator.knowledge import Decided, Knowledge
-from broker_coordinator.publications import Publication, Speaker
-from broker_coordinator.records import Version
-from broker_coordinator.retention import Retention
-from broker_coordinator.served_task import ServedTask, WaitingUpdate, version_zero
+from broker_coordinator.admission.admission import admit, apply
+from broker_coordinator.admission.authentication import AdmissionPolicy
+from broker_coordinator.admission.decisions import Accepted, Enrolled, Message, Refused, Repeated
+from broker_coordinator.admission.fleet_view import Decided, FleetView
+from broker_coordinator.aggregation.averaging import averaged_weights
+from broker_coordinator.aggregation.retention import Retention
+from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
+from broker_coordinator.serving.served_task import ServedTask, WaitingUpdate, version_zero
+from broker_coordinator.storage.records import Version
+from bundle_runtime.bundle_folder import Bundle
 from fleet_protocol.codec import read_weights
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import Reason
-from fleet_protocol.messages import Manifest
+from fleet_protocol.kinds import Manifest
 from workbench.simulation.ledger import Ledger
 
 OUTCOMES_KEPT = 64
@@ -27,7 +27,7 @@ class SimulatedCoordinator:
     """Serves one task, and keeps as many versions as a journal does. `made` is called after each new one."""
 
     def __init__(
-        self, bundle: Bundle, speaker: Speaker, devices: int, ledger: Ledger, made: Callable[[], None]
+        self, bundle: Bundle, speaker: MessageSigner, devices: int, ledger: Ledger, made: Callable[[], None]
     ) -> None:
         zero = version_zero(bundle)
         self._parameters = bundle.description.parameters
@@ -37,7 +37,7 @@ class SimulatedCoordinator:
         self._policy = AdmissionPolicy(speaker.fleet, speaker.shard, open_enrolment=True, maximum_devices=devices)
         self._speaker = speaker
         self._outcomes: dict[str, deque[tuple[int, Decided]]] = {}
-        self._known = Knowledge(self._look_up)
+        self._known = FleetView(self._look_up)
         self._known.tasks[bundle.description.task] = self._served.progress()
         self._recent = deque([zero.weights], maxlen=bundle.description.aggregation.averaged_versions)
         self._ledger = ledger

@@ -1,20 +1,23 @@
-"""What devices fetch, in bytes: the bundle's files and packed versions, each chunk as the coordinator would seal it."""
+"""What devices fetch, in bytes: the bundle's files and packed versions, each chunk as the coordinator would sign it."""
 
 from collections.abc import Callable
 
-from broker_coordinator.blob_publisher import Wanted
-from broker_coordinator.bundle_store import Bundle, chunk_count
-from broker_coordinator.packed_versions import PackedVersions
-from broker_coordinator.publications import Speaker
-from edge_agent.training.job import files_for
+from broker_coordinator.distribution.chunk_queue import Wanted
+from broker_coordinator.distribution.packed_versions import PackedVersions
+from broker_coordinator.distribution.signed_messages import MessageSigner
+from bundle_runtime.bundle_folder import Bundle
+from edge_agent.worker.contract import files_for
 from fleet_protocol.bundle import DESCRIPTION_FILE, blob_hash
+from fleet_protocol.chunks import chunk_count
 from fleet_protocol.topics import PackedWeights
 
 
 class Downlink:
     """Counts what the shipped coordinator would publish for one device; `find_weights` gives a version's file."""
 
-    def __init__(self, bundle: Bundle, speaker: Speaker, find_weights: Callable[[str, int], bytes | None]) -> None:
+    def __init__(
+        self, bundle: Bundle, speaker: MessageSigner, find_weights: Callable[[str, int], bytes | None]
+    ) -> None:
         self._task = bundle.description.task
         self._plan = bundle.description.downlink
         self._speaker = speaker
@@ -24,7 +27,7 @@ class Downlink:
         self._newest = 0
         names = [DESCRIPTION_FILE, *files_for("onnx-step", bundle.description)]
         self.bundle_files = len(names)
-        self.bundle_bytes = sum(self._sealed(blob_hash(bundle.files[name]), bundle.files[name]) for name in names)
+        self.bundle_bytes = sum(self._signed(blob_hash(bundle.files[name]), bundle.files[name]) for name in names)
 
     def version_bytes(self, version: int, held: int | None) -> int:
         """Bytes that bring a device from version `held`, or from nothing, to the newest one, which is `version`."""
@@ -40,7 +43,9 @@ class Downlink:
         packs = self._plan.packs(wanted.version)
         found = self._packed.find(wanted) if packs else self._find_weights(wanted.task, wanted.version)
         assert found is not None  # noqa: S101 - the newest version is never forgotten
-        return self._sealed(wanted if packs else blob_hash(found), found)
+        return self._signed(wanted if packs else blob_hash(found), found)
 
-    def _sealed(self, wanted: Wanted, content: bytes) -> int:
-        return sum(len(self._speaker.chunk(wanted, content, number).data) for number in range(chunk_count(content)))
+    def _signed(self, wanted: Wanted, content: bytes) -> int:
+        return sum(
+            len(self._speaker.chunk(wanted, content, number).data) for number in range(chunk_count(len(content)))
+        )

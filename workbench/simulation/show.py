@@ -11,15 +11,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from broker_coordinator.bundle_store import Bundle, load_bundle
+from bundle_runtime.bundle_folder import Bundle, load_bundle
 from fleet_protocol.bundle import DESCRIPTION_FILE, Differences
 from fleet_protocol.codec import read_weights
 from fleet_protocol.errors import ConfigurationError
+from workbench.data.samples import read_samples, share_out
 from workbench.profiles import read_profile
 from workbench.recipe_folder import find_recipe
 from workbench.simulation.fleet_files import draw_fleet, read_trace
 from workbench.simulation.ledger import Point, Summary
-from workbench.simulation.samples import read_samples, share_out
 from workbench.simulation.simulation import Options, Result, Simulation
 from workbench.simulation.workload import Workload, synthetic_workload, trained_workload
 

@@ -6,19 +6,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from broker_coordinator.bundle_store import Bundle
-from broker_coordinator.publications import Speaker
+from broker_coordinator.distribution.signed_messages import MessageSigner
+from bundle_runtime.bundle_folder import Bundle
 from edge_agent.configuration import TriggerSettings
-from edge_agent.identity import Identity
+from edge_agent.shell.identity import Identity
 from edge_agent.training.feedback import recall
 from fleet_protocol.keys import SigningKey, write_verify_key
 from workbench.simulation.agent import SimulatedAgent, Wakes
 from workbench.simulation.conditions import FleetMember
 from workbench.simulation.ledger import Point, Summary
 from workbench.simulation.residuals import Residuals
-from workbench.simulation.surroundings import Surroundings
 from workbench.simulation.wakes import ConcurrentWakes, RoundWakes, SampleWakes
 from workbench.simulation.workload import Workload
+from workbench.simulation.world import SimulatedWorld
 
 FLEET, SHARD = "simulated", "0"
 EVENT_STREAM = 2
@@ -67,9 +67,9 @@ class Simulation:
         task, generator = bundle.description, np.random.default_rng((options.seed, EVENT_STREAM))
         key = _key(options.seed, "coordinator")
         state = recall(task.update, b"", task.parameter_count).state()
-        self._around = Surroundings(
+        self._world = SimulatedWorld(
             bundle,
-            Speaker(key, FLEET, SHARD),
+            MessageSigner(key, FLEET, SHARD),
             workload=workload,
             residuals=Residuals(len(fleet), len(state), options.memory_mib),
             generator=generator,
@@ -85,7 +85,7 @@ class Simulation:
             wakes = self._concurrent = kind(options.concurrent, generator)
         pinned = write_verify_key(key.verify_key)
         self._agents = [
-            SimulatedAgent(number, member, _identity(options.seed, number, pinned), self._around, wakes)
+            SimulatedAgent(number, member, _identity(options.seed, number, pinned), self._world, wakes)
             for number, member in enumerate(fleet)
         ]
 
@@ -102,9 +102,9 @@ class Simulation:
             agent.power_on()
         if self._concurrent:
             self._concurrent.begin(self._agents)
-        self._around.queue.run(self._options.seconds)
+        self._world.queue.run(self._options.seconds)
         last = self._history[-1]
-        if last.updates < self._around.ledger.updates:
+        if last.updates < self._world.ledger.updates:
             last = self._score()
         return Result(self._summary(last), self._history)
 
@@ -113,14 +113,14 @@ class Simulation:
             self._concurrent.version_made()
 
     def _score_now_and_then(self) -> None:
-        updates, options = self._around.ledger.updates, self._options
+        updates, options = self._world.ledger.updates, self._options
         if updates % options.score_every == 0:
             self._score()
         if updates == options.updates or (options.stop_at_target and self._reached):
-            self._around.queue.stop()
+            self._world.queue.stop()
 
     def _score(self) -> Point:
-        around = self._around
+        around = self._world
         score = around.workload.score(around.coordinator.model)
         point = around.ledger.point(around.queue.now, around.coordinator.version, score)
         self._history.append(point)
@@ -130,12 +130,12 @@ class Simulation:
         return point
 
     def _summary(self, last: Point) -> Summary:
-        ledger = self._around.ledger
+        ledger = self._world.ledger
         return Summary(
             devices=len(self._agents),
             seed=self._options.seed,
-            virtual_seconds=self._around.queue.now,
-            versions=self._around.coordinator.version,
+            virtual_seconds=self._world.queue.now,
+            versions=self._world.coordinator.version,
             updates=ledger.updates,
             score=last.score,
             reached=self._reached,

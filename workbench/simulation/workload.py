@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from edge_agent.training.engine import BatchPlan, Rates, Samples, TrainingEngine, Watch, unwatched
+from bundle_runtime.samples import Samples
+from edge_agent.training.engine import BatchPlan, Rates, TrainingEngine, Watch, unwatched
 from edge_agent.training.onnx_step import OnnxStepEngine
 from fleet_protocol.bundle import EVALUATE_FILE, TRAIN_FILE
 from fleet_protocol.codec.sparse import FloatVector

@@ -3,9 +3,9 @@
     sent = compress(delta - estimate)
     estimate = estimate + sent
 
-The coordinator keeps the same estimate and aggregates with it (`broker_coordinator.strategies.ef21`). Updates on their
-way are counted as applied; a rejected one is taken out again. Sums run in float64, where adding float32 values and
-taking them out again leaves no trace, so both sides hold the same numbers once nothing is on its way.
+The coordinator keeps the same estimate and aggregates with it (its strategy `ef21`). Updates on their way count as
+applied; a rejected one is taken out again. Sums run in float64, where adding float32 values and taking them out again
+leaves no trace, so both sides hold the same numbers once nothing is on its way.
 """
 
 import secrets

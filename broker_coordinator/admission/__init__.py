@@ -1,0 +1,1 @@
+"""Bytes and what is known in, a typed decision out. Pure."""

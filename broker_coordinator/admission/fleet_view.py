@@ -1,0 +1,205 @@
+"""What admission decides by: devices, tasks and what is journalled, as values that a batch can try changes on."""
+
+import math
+from collections import ChainMap
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, TypeVar, cast
+
+import msgspec
+
+from broker_coordinator.admission.norm_bound import NormQuantile
+from broker_coordinator.admission.rate_limit import UNLIMITED, TokenBucket
+from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.errors import Reason
+from fleet_protocol.keys import VerifyKey, key_id
+from fleet_protocol.kinds import BOOT_SHIFT, PresenceState
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+class DeviceState(StrEnum):
+    """Whether a device's key is believed."""
+
+    PENDING = "pending"
+    APPROVED = "approved"
+    REVOKED = "revoked"
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One key and the device it belongs to. A name has at most one key that is not revoked.
+
+    `boot` is the highest boot number seen in a presence, `request_sequence` the last blob request's sequence number.
+    """
+
+    name: str
+    public_key: VerifyKey
+    state: DeviceState
+    profile: str = ""
+    software: str = ""
+    presence: PresenceState = PresenceState.OFFLINE
+    boot: int = 0
+    request_sequence: int = -1
+
+    @property
+    def newest_boot(self) -> int:
+        """The highest boot number in anything that this device has sent."""
+        return max(self.boot, self.request_sequence >> BOOT_SHIFT)
+
+    @property
+    def key_id(self) -> bytes:
+        """The name of the key in an envelope's header."""
+        return key_id(self.public_key)
+
+
+class TaskProgress(msgspec.Struct, frozen=True, gc=False):
+    """Where a task stands: its version, how many journalled updates wait for the next one, and what norms are usual."""
+
+    description: TaskDescription
+    version: int
+    buffered: int = 0
+    paused: bool = False
+    norms: NormQuantile | None = None
+
+    @property
+    def max_norm(self) -> float:
+        """How long a delta may be right now."""
+        plan = self.description.aggregation
+        running = self.norms.bound(plan.norm_quantile_factor) if self.norms else math.inf
+        return min(plan.max_delta_norm, running)
+
+    def after_one_update(self, norm: float | None = None) -> "TaskProgress":
+        """The progress once one more update is journalled: a full buffer is as good as a version."""
+        full = self.buffered + 1 >= self.description.aggregation.buffer_size
+        norms = self._norms_after(norm) if norm is not None else self.norms
+        buffered = 0 if full else self.buffered + 1
+        return TaskProgress(self.description, self.version + full, buffered, self.paused, norms)
+
+    def after_excess(self, norm: float) -> "TaskProgress":
+        """The progress once an update was refused for its norm."""
+        return TaskProgress(self.description, self.version, self.buffered, self.paused, self._norms_after(norm))
+
+    def _norms_after(self, norm: float) -> NormQuantile | None:
+        plan = self.description.aggregation
+        return (self.norms or NormQuantile(plan.norm_quantile)).after(norm) if plan.norm_quantile_factor else None
+
+
+class Decided(msgspec.Struct, frozen=True, gc=False):
+    """The journalled outcome of an update: accepted where `reason` is None."""
+
+    digest: bytes
+    reason: Reason | None = None
+    detail: str = ""
+
+
+class OverlayMap(ChainMap[Key, Value]):
+    """A ChainMap without None that asks each layer once: it is looked into many times per message."""
+
+    def get(self, key: Key, default: Any = None) -> Any:
+        """The value in the newest layer that has one."""
+        for layer in self.maps:
+            if (found := layer.get(key)) is not None:
+                return found
+        return default
+
+    def __getitem__(self, key: Key) -> Value:
+        if (found := self.get(key)) is None:
+            raise KeyError(key)
+        return cast("Value", found)
+
+    def __contains__(self, key: object) -> bool:
+        return self.get(cast("Key", key)) is not None
+
+
+OutcomeLookup = Callable[[str, int], Decided | None]
+
+
+@dataclass(frozen=True, slots=True)
+class FleetView:
+    """Everything that `admission.admit` may look at. `branch`, change the branch, then `absorb` it or let it go.
+
+    `devices` is by key id and holds revoked keys too; `key_of` names the one live key of a device. `look_up` is asked
+    only for sequence numbers that are not above the device's highest: for a fresh update nothing is read.
+    `allowance` is every device's; `full_at` says when a device will have all of it again, if it has not. `now` is in
+    seconds on any one clock.
+    """
+
+    look_up: OutcomeLookup
+    devices: ChainMap[bytes, Device] = field(default_factory=OverlayMap)
+    key_of: ChainMap[str, bytes] = field(default_factory=OverlayMap)
+    tasks: ChainMap[str, TaskProgress] = field(default_factory=OverlayMap)
+    highest_sequences: ChainMap[str, int] = field(default_factory=OverlayMap)
+    decided: dict[tuple[str, int], Decided] = field(default_factory=dict)
+    allowance: TokenBucket = UNLIMITED
+    full_at: ChainMap[str, float] = field(default_factory=OverlayMap)
+    now: float = 0.0
+
+    def newest_boot(self, device: str) -> int:
+        """The highest boot number seen from the live key of a device; 0 where there is none."""
+        key = self.key_of.get(device)
+        return max(0, self.devices[key].newest_boot) if key is not None else 0
+
+    def devices_taking_part(self) -> list[str]:
+        """The names of the devices that are approved and connected; if none is, of those that are approved."""
+        approved = [device for device in self.devices.values() if device.state is DeviceState.APPROVED]
+        online = [device for device in approved if device.presence is PresenceState.ONLINE]
+        return [device.name for device in online or approved]
+
+    def highest_sequence(self, device: str) -> int:
+        """The highest update number of which the outcome is journalled; 0 where there is none."""
+        return self.highest_sequences.get(device, 0)
+
+    def decided_before(self, device: str, sequence: int) -> Decided | None:
+        """What became of an update with this number."""
+        if sequence > self.highest_sequence(device):
+            return None
+        return self.decided.get((device, sequence)) or self.look_up(device, sequence)
+
+    def set_device(self, device: Device) -> None:
+        """Add a device, or replace what is known about its key."""
+        self.devices[device.key_id] = device
+        if device.state is not DeviceState.REVOKED:
+            self.key_of[device.name] = device.key_id
+
+    def set_decided(self, device: str, sequence: int, decided: Decided) -> None:
+        """Note the outcome of an update."""
+        self.decided[device, sequence] = decided
+        self.highest_sequences[device] = max(sequence, self.highest_sequence(device))
+
+    def full_after_one(self, device: str) -> float | None:
+        """When the device's allowance will be full again if it uses some now; None where it has used it up."""
+        return self.allowance.after_one(self.full_at.get(device, self.now), self.now)
+
+    def use_allowance(self, device: str) -> None:
+        """Note that the device has sent an update."""
+        if self.allowance.interval_seconds and (full_at := self.full_after_one(device)) is not None:
+            self.full_at[device] = full_at
+
+    def branch(self, now: float = 0.0) -> "FleetView":
+        """A copy, at a later time, whose changes do not show here."""
+        return FleetView(
+            self.look_up,
+            self.devices.new_child(),
+            self.key_of.new_child(),
+            self.tasks.new_child(),
+            self.highest_sequences.new_child(),
+            {},
+            self.allowance,
+            self.full_at.new_child(),
+            now,
+        )
+
+    def devices_changed_in(self, branch: "FleetView") -> list[Device]:
+        """The devices of which `branch` knows something else than this."""
+        return [device for key, device in branch.devices.maps[0].items() if device != self.devices.get(key)]
+
+    def absorb(self, branch: "FleetView") -> None:
+        """Take over what changed in `branch`. Outcomes are left to the journal: they would fill the memory."""
+        self.devices.update(branch.devices.maps[0])
+        self.key_of.update(branch.key_of.maps[0])
+        self.tasks.update(branch.tasks.maps[0])
+        self.highest_sequences.update(branch.highest_sequences.maps[0])
+        self.full_at.update(branch.full_at.maps[0])

@@ -1,0 +1,1 @@
+"""Accepted updates in, the next version out. Pure."""

@@ -1,0 +1,45 @@
+"""Which old versions and envelopes the journal may forget. Pure."""
+
+from dataclasses import dataclass
+
+from broker_coordinator.aggregation.strategies import STRATEGIES, Recall
+from fleet_protocol.aggregation_plan import AggregationPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """The operator's rule. Kept are the weights of the newest `versions`, of every `every`-th older one (0: of none),
+    of version 0, and of what rollbacks made; and the envelopes of updates that the newest `envelopes` versions hold
+    (None: all of them). A row without weights or envelope stays, with its hash or digest.
+    """
+
+    versions: int = 1000
+    every: int = 100
+    envelopes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Forgettable:
+    """Versions up to `weights_through` may lose their weights, held updates up to `envelopes_through` their envelope;
+    -1 where nothing may be forgotten. Of every `every`-th version the weights stay.
+    """
+
+    weights_through: int = -1
+    every: int = 0
+    envelopes_through: int = -1
+
+
+NOTHING_FORGOTTEN = Forgettable()
+
+
+def forgettable(rule: Retention, plan: AggregationPlan, newest: int) -> Forgettable:
+    """What the rule allows once version `newest` is made.
+
+    Never forgotten are the weights that a device within `max_staleness` may still build on and those that the model to
+    use is the mean of. A strategy that remembers devices' last updates needs the envelopes after a restart.
+    """
+    versions = max(rule.versions, plan.max_staleness + 1, plan.averaged_versions)
+    envelopes = -1
+    if rule.envelopes is not None and STRATEGIES[plan.strategy].recall not in (Recall.LAST_UPDATES, Recall.ALL_UPDATES):
+        envelopes = newest - rule.envelopes
+    return Forgettable(max(-1, newest - versions), rule.every, max(-1, envelopes))

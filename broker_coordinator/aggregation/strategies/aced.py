@@ -1,0 +1,25 @@
+"""ACED: at every version the mean over the last update of every device, unless it is too old.
+
+All-client engagement with a delay-aware cache: device i takes part in version t if its last update began with a
+version of at least t - `cached_staleness`. Slow devices then weigh as much as fast ones, and a device that left does
+not pull for ever. With a `buffer_size` of 1 a version follows every update, as published.
+"""
+
+from collections.abc import Sequence
+
+from broker_coordinator.aggregation.contribution import BufferedUpdate, contribution_of
+from broker_coordinator.aggregation.server_state import ServerState
+from broker_coordinator.aggregation.strategies.last_updates import remember_last
+from broker_coordinator.aggregation.strategies.strategy import Recall, Step, Strategy
+from fleet_protocol.aggregation_plan import AggregationPlan
+
+
+def step(state: ServerState, buffer: Sequence[BufferedUpdate], plan: AggregationPlan) -> Step:
+    """The mean by samples; zero where every update is too old."""
+    oldest = state.version - plan.cached_staleness
+    cached = remember_last(state, buffer, plan).values()
+    engaged = [(float(update.samples), update.delta) for update in cached if update.base_version >= oldest]
+    return Step(contribution_of(engaged, state.weights.size).mean_delta())
+
+
+ACED = Strategy(step, remember_last, Recall.LAST_UPDATES)

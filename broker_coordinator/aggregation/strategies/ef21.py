@@ -1,0 +1,62 @@
+"""EF21 (Richtarik et al. 2021, algorithm 2; partial participation: Fatkhullin et al. 2021): the mean of estimates.
+
+    estimate_i = estimate_i + update_i        for the devices in the buffer
+    direction = weighted mean over all estimate_i
+
+A device weighs as many samples as it last had. Staleness does not weaken an update: both sides must add the same.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from broker_coordinator.aggregation.contribution import BufferedUpdate
+from broker_coordinator.aggregation.server_state import ServerState
+from broker_coordinator.aggregation.strategies.strategy import Recall, Step, Strategy
+from fleet_protocol.aggregation_plan import AggregationPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Of one device's delta, float64, with the samples that it last had, and its `lives` so far.
+
+    The last of the lives is the one that goes on; an update of an earlier one comes too late to count.
+    """
+
+    delta: NDArray[np.float64]
+    samples: int
+    lives: tuple[int, ...]
+
+
+def step(state: ServerState, buffer: Sequence[BufferedUpdate], plan: AggregationPlan) -> Step:
+    """See above."""
+    total, weight = np.zeros(state.weights.size), 0
+    for estimate in remember(state, buffer, plan).values():
+        total += estimate.samples * estimate.delta
+        weight += estimate.samples
+    return Step(total / weight if weight else total)
+
+
+def remember(state: ServerState, buffer: Iterable[BufferedUpdate], _: AggregationPlan) -> Mapping[str, Estimate]:
+    """The estimates once these updates are added, by device, sorted by name."""
+    estimates: dict[str, Estimate] = dict(state.remembered)
+    for update in buffer:
+        estimates[update.device] = _estimate(estimates.get(update.device), update, state.weights.size)
+    return dict(sorted(estimates.items()))
+
+
+def _estimate(before: Estimate | None, update: BufferedUpdate, size: int) -> Estimate:
+    lives = before.lives if before else ()
+    if before is not None and update.life in lives:
+        if update.life != lives[-1]:
+            return before
+        delta = before.delta.copy()
+    else:
+        delta, lives = np.zeros(size), (*lives, update.life)
+    delta[update.delta.indices] += update.delta.values
+    return Estimate(delta, update.samples, lives)
+
+
+EF21 = Strategy(step, remember, Recall.ALL_UPDATES)

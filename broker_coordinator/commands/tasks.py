@@ -1,0 +1,165 @@
+"""`broker-coordinator tasks publish | list | show | pause | resume | rollback | export | evaluate`."""
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TypeAlias
+
+from broker_coordinator.commands.export import model_of, write_model
+from broker_coordinator.commands.output import write_fields, write_rows
+from broker_coordinator.configuration import CoordinatorConfiguration, load_configuration
+from broker_coordinator.storage.journal import Journal
+from broker_coordinator.storage.records import VersionSummary
+from broker_coordinator.storage.task_registry import StoredTask, TaskRegistry
+from bundle_runtime.bundle_folder import load_bundle
+from fleet_protocol.bundle import blob_hash
+from fleet_protocol.errors import ConfigurationError
+
+Nouns: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+LISTED = ("task", "paused", "version", "waiting", "accepted", "bundle")
+
+Verb = Callable[[Journal, argparse.Namespace, CoordinatorConfiguration], None]
+
+
+def add_parser(nouns: Nouns, parents: list[argparse.ArgumentParser]) -> None:
+    """The noun and its verbs."""
+    tasks = nouns.add_parser(
+        "tasks", parents=parents, help="publish, list, show, pause, resume, roll back or export tasks"
+    )
+    verbs = tasks.add_subparsers(dest="action", required=True)
+
+    def verb(name: str, help_text: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=help_text)
+        added.add_argument("--json", action="store_true")
+        return added
+
+    def verb_of_task(name: str, help_text: str) -> argparse.ArgumentParser:
+        added = verb(name, help_text)
+        added.add_argument("task", metavar="TASK")
+        return added
+
+    verb("publish", "serve a bundle from now on").add_argument("bundle", type=Path, metavar="FOLDER")
+    verb("list", "all tasks that are served")
+    show = verb_of_task("show", "a task and its last versions")
+    show.add_argument("--last", type=int, default=20, metavar="N", help="so many versions (20)")
+    verb_of_task("pause", "take no updates for now; devices keep theirs")
+    verb_of_task("resume", "take updates again")
+    rollback = verb_of_task("rollback", "make a new version with the weights and optimiser's state of an old one")
+    rollback.add_argument("version", type=int, metavar="VERSION")
+    export = verb_of_task(
+        "export", "write the model to use as safetensors: the mean of the last versions, as the task says"
+    )
+    export.add_argument("out", type=Path, metavar="OUT")
+    export.add_argument("--version", type=int, metavar="N", help="up to this version, not the newest")
+    export.add_argument("--single", action="store_true", help="that version by itself, as devices train from it")
+    evaluate = verb_of_task("evaluate", "evaluate a version on held-out samples, and store the result")
+    evaluate.add_argument("--version", type=int, metavar="N", help="this version, not the newest")
+    evaluate.add_argument("--data", type=Path, metavar="FILE", help="not the file that coordinator.toml names")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Do what the command line says; a running coordinator hears of it at its next batch, within a second."""
+    configuration = load_configuration(options.config)
+    with Journal.open(configuration.journal()) as journal:
+        _VERBS[options.action](journal, options, configuration)
+
+
+def _publish(journal: Journal, options: argparse.Namespace, _: CoordinatorConfiguration) -> None:
+    _write([TaskRegistry(journal.engine).publish(load_bundle(options.bundle))], journal, options)
+
+
+def _list(journal: Journal, options: argparse.Namespace, _: CoordinatorConfiguration) -> None:
+    _write(TaskRegistry(journal.engine).tasks(), journal, options)
+
+
+def _pause(journal: Journal, options: argparse.Namespace, _: CoordinatorConfiguration) -> None:
+    paused = options.action == "pause"
+    _write([TaskRegistry(journal.engine).set_paused(options.task, paused=paused)], journal, options)
+
+
+def _show(journal: Journal, options: argparse.Namespace, _: CoordinatorConfiguration) -> None:
+    row = _described(TaskRegistry(journal.engine).task(options.task), journal)
+    versions = [_version(each) for each in journal.version_summaries(options.task, max(0, options.last))]
+    write_fields(row | {"versions": versions}, as_json=options.json)
+
+
+def _roll_back(journal: Journal, options: argparse.Namespace, _: CoordinatorConfiguration) -> None:
+    made = TaskRegistry(journal.engine).roll_back(options.task, options.version)
+    row = {"task": made.task, "version": made.number, "restored": made.restored, "weights": made.weights_hash}
+    write_fields(row, as_json=options.json)
+
+
+def _export(journal: Journal, options: argparse.Namespace, _: CoordinatorConfiguration) -> None:
+    weights = model_of(journal, options.task, options.version, single=options.single)
+    write_model(options.out, weights)
+    row = {"file": str(options.out), "bytes": len(weights), "sha256": blob_hash(weights)}
+    write_fields(row, as_json=options.json)
+
+
+def _evaluate(journal: Journal, options: argparse.Namespace, configuration: CoordinatorConfiguration) -> None:
+    from broker_coordinator.serving.evaluation import evaluate, read_held_out  # noqa: PLC0415 - onnxruntime is for this alone
+
+    registry, file = TaskRegistry(journal.engine), options.data or _held_out_file(configuration, options.task)
+    bundle = registry.bundle(options.task)
+    held_out = read_held_out(file, bundle.description)
+    if options.version is None:
+        version = journal.newest_version(options.task)
+    else:
+        version = journal.version(options.task, options.version)
+    if version is None:
+        raise ConfigurationError(
+            f"version {options.version} of {options.task} is not in the journal, or its weights are dropped"
+        )
+    found = evaluate(bundle, version, held_out)
+    registry.add_evaluation(options.task, found)
+    write_fields({"task": options.task} | asdict(found), as_json=options.json)
+
+
+def _held_out_file(configuration: CoordinatorConfiguration, task: str) -> Path:
+    for settings in configuration.evaluations:
+        if settings.task == task:
+            return settings.file
+    raise ConfigurationError(f"no [[evaluations]] of task {task!r} in coordinator.toml; add one, or pass --data FILE")
+
+
+def _write(tasks: list[StoredTask], journal: Journal, options: argparse.Namespace) -> None:
+    rows = [_described(task, journal) for task in tasks]
+    write_rows(rows, LISTED, as_json=options.json, when_empty="no task yet; add one with: tasks publish FOLDER")
+
+
+def _described(task: StoredTask, journal: Journal) -> dict[str, object]:
+    accepted, waiting = journal.accepted_counts(task.name)
+    return {
+        "task": task.name,
+        "bundle": task.bundle,
+        "paused": task.paused,
+        "version": journal.newest_number(task.name),
+        "accepted": accepted,
+        "waiting": waiting,
+    }
+
+
+def _version(summary: VersionSummary) -> dict[str, object]:
+    return {
+        "number": summary.number,
+        "updates": summary.updates,
+        "mean_loss": summary.mean_loss,
+        "mean_staleness": summary.mean_staleness,
+        "restored": summary.restored,
+        "kept": summary.kept,
+        "weights": summary.weights_hash,
+        "evaluation": summary.evaluation and asdict(summary.evaluation),
+    }
+
+
+_VERBS: Mapping[str, Verb] = {
+    "publish": _publish,
+    "list": _list,
+    "show": _show,
+    "pause": _pause,
+    "resume": _pause,
+    "rollback": _roll_back,
+    "export": _export,
+    "evaluate": _evaluate,
+}

@@ -1,0 +1,1 @@
+"""What devices fetch and hear: files, packed versions, signed messages. Pure."""

@@ -1,0 +1,60 @@
+"""What the coordinator says, signed: receipts, manifests and blob chunks. Pure."""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from broker_coordinator.distribution.chunk_queue import Wanted
+from fleet_protocol import topics
+from fleet_protocol.chunks import chunk_of
+from fleet_protocol.envelope import sign_envelope
+from fleet_protocol.errors import Reason
+from fleet_protocol.keys import SigningKey
+from fleet_protocol.kinds import BLOB_CHUNK, MANIFEST, RECEIPT, BlobChunk, Manifest, Outcome, Receipt, encode_payload
+
+
+class Publication(msgspec.Struct, frozen=True, gc=False):
+    """One message to publish at QoS 1."""
+
+    topic: str
+    data: bytes
+    retained: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MessageSigner:
+    """The coordinator's key and its place in the topics."""
+
+    key: SigningKey
+    fleet: str
+    shard: str
+
+    def receipt(
+        self,
+        device: str,
+        digest: bytes,
+        *,
+        reason: Reason | None,
+        detail: str,
+        highest_sequence: int,
+        newest_boot: int,
+    ) -> Publication:
+        """The word on one message that came up from `device`: accepted where there is no `reason` against it."""
+        outcome = Outcome.ACCEPTED if reason is None else Outcome.REJECTED
+        receipt = Receipt(digest, outcome, reason.value if reason else "", detail, highest_sequence, newest_boot)
+        topic = topics.down(self.fleet, self.shard, device)
+        payload = encode_payload(receipt)
+        return Publication(topic, sign_envelope(self.key, topic, RECEIPT, payload, sequence=highest_sequence))
+
+    def manifest(self, task: str, manifest: Manifest) -> Publication:
+        """The retained word on which version of a task is current."""
+        topic = topics.manifest(self.fleet, task)
+        payload = encode_payload(manifest)
+        signed = sign_envelope(self.key, topic, MANIFEST, payload, sequence=manifest.version, task=task)
+        return Publication(topic, signed, retained=True)
+
+    def chunk(self, wanted: Wanted, content: bytes, number: int) -> Publication:
+        """One chunk of the content that is `wanted`."""
+        topic = topics.chunk(self.fleet, wanted, number)
+        payload = encode_payload(BlobChunk(len(content), chunk_of(content, number)))
+        return Publication(topic, sign_envelope(self.key, topic, BLOB_CHUNK, payload, sequence=number))

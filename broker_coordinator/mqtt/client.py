@@ -1,0 +1,76 @@
+"""A paho-mqtt client set up for a coordinator: durable session, and a socket that takes the load off it."""
+
+import socket
+import ssl
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from broker_coordinator.mqtt.divided_socket import DividedSocket
+from fleet_protocol.configuration import BrokerSettings
+from fleet_protocol.errors import ConfigurationError
+
+MAX_UNACKNOWLEDGED = 1_000
+"""Messages that the broker may send ahead of our acknowledgements: one batch, committed in one transaction. An MQTT 5
+broker is told so; Mosquitto's own `max_inflight_messages` (20 unless set) must allow it too."""
+
+SESSION_NEVER_EXPIRES = 0xFFFFFFFF
+
+
+def make_client(settings: BrokerSettings, client_id: str) -> paho.Client:
+    """A client that is ready for `reconnect`.
+
+    Raises:
+        ConfigurationError: a file for TLS or the password can't be used.
+    """
+    mqtt5 = settings.protocol == "5"
+    client = _Client(
+        CallbackAPIVersion.VERSION2,
+        client_id=client_id,
+        clean_session=None if mqtt5 else False,
+        protocol=MQTTProtocolVersion.MQTTv5 if mqtt5 else MQTTProtocolVersion.MQTTv311,
+        reconnect_on_failure=False,
+    )
+    _set_credentials(client, settings)
+    client.connect_async(
+        settings.host,
+        settings.port,
+        settings.keepalive_seconds,
+        clean_start=False,
+        properties=_session() if mqtt5 else None,
+    )
+    return client
+
+
+def _session() -> Properties:
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho leaves it untyped
+    properties.SessionExpiryInterval = SESSION_NEVER_EXPIRES
+    properties.ReceiveMaximum = MAX_UNACKNOWLEDGED
+    return properties
+
+
+def _set_credentials(client: paho.Client, settings: BrokerSettings) -> None:
+    try:
+        if settings.username is not None:
+            file = settings.password_file
+            client.username_pw_set(settings.username, file.read_text(encoding="utf-8").strip() if file else None)
+        if settings.tls is not None:
+            context = ssl.create_default_context(cafile=str(settings.tls.authority))
+            if settings.tls.certificate is not None:
+                context.load_cert_chain(settings.tls.certificate, settings.tls.key)
+            client.tls_set_context(context)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"[broker]: password_file or a file of tls can't be used: {error}; check that it exists and is PEM"
+        ) from error
+
+
+class _Client(paho.Client):
+    def _create_socket(self) -> DividedSocket:  # type: ignore[override]  # it has what paho uses of a socket
+        connection = super()._create_socket()
+        assert isinstance(connection, socket.socket)  # noqa: S101 - no websockets
+        # A PUBACK is 4 bytes: Nagle's algorithm would hold each back until the one before is acknowledged.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return DividedSocket(connection, mqtt5=self.protocol == MQTTProtocolVersion.MQTTv5)

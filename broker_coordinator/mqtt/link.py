@@ -1,0 +1,279 @@
+"""The coordinator's connection to the broker: reads what arrived, hands it over as one batch, acknowledges, answers.
+
+One thread, one loop. A message is acknowledged after the journal has it, in order of arrival; what is not acknowledged
+comes again, from the broker's durable session, after whatever ended. What we publish is sent again likewise.
+"""
+
+import contextlib
+import logging
+import random
+import select
+import socket
+import time
+from dataclasses import dataclass
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import MQTTErrorCode
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from broker_coordinator.admission.decisions import Message
+from broker_coordinator.mqtt.client import MAX_UNACKNOWLEDGED, make_client
+from broker_coordinator.mqtt.divided_socket import DividedSocket
+from broker_coordinator.mqtt.outgoing import Outgoing
+from broker_coordinator.mqtt.traffic import acknowledgements
+from broker_coordinator.serving.coordinator import Coordinator
+from broker_coordinator.storage.database import JournalUnavailableError
+from fleet_host.log_lines import log_line
+from fleet_protocol.configuration import BrokerSettings
+from fleet_protocol.limits import MIB
+from fleet_protocol.topics import device_filters
+
+MAX_BATCH_BYTES = 32 * MIB
+"""What is read before it is handed over; the rest waits in the socket."""
+
+MAX_IN_FLIGHT = 500
+"""Our own publications that the broker has not acknowledged; fewer where an MQTT 5 broker says so."""
+
+MAX_IDLE_SECONDS = 1.0
+"""How long the loop sleeps at most: paho checks its keepalive when called."""
+
+CONNECTION_TIMEOUT_SECONDS = 10.0
+"""From an open socket to the broker's consent."""
+
+LEAVING_SECONDS = 2.0
+"""How long a stopping coordinator goes on publishing what it has queued."""
+
+FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS = 0.25, 15.0
+"""Full jitter (Brooker 2015) between attempts to reach the broker, or the database: doubled at each, up to the cap."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Backoff:
+    """When to try again. `failures` is 0 while all is well."""
+
+    failures: int = 0
+    retry_at: float = 0.0
+
+    def failed(self) -> None:
+        longest = min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2 ** min(self.failures, 16))
+        self.failures += 1
+        self.retry_at = time.monotonic() + random.uniform(0, longest)  # noqa: S311 - jitter, no secret
+
+
+class MqttLink:
+    """Runs a coordinator on a broker until `stop`."""
+
+    def __init__(self, settings: BrokerSettings, fleet: str, shard: str, coordinator: Coordinator) -> None:
+        self._address = f"{settings.host}:{settings.port}"
+        self._filters = device_filters(fleet, shard)
+        self._coordinator = coordinator
+        self._client = make_client(settings, f"coordinator-{fleet}-{shard}")
+        self._client.on_connect = self._on_connect
+        self._client.on_disconnect = self._on_disconnect
+        self._client.on_subscribe = self._on_subscribe
+        self._outgoing = Outgoing(MAX_IN_FLIGHT, mqtt5=settings.protocol == "5")
+        self._unsubscribed = 0
+        self._received: list[Message] = []
+        self._identifiers: list[int] = []
+        self._received_bytes = 0
+        self._has_read_all = True
+        self._broker, self._journal = _Backoff(), _Backoff()
+        self._connected_by = 0.0
+        self._stopping = False
+        self._alarm, self.wakeup = socket.socketpair()
+        """`wakeup`: a byte written to it ends the loop's sleep (for `signal.set_wakeup_fd`)."""
+        self._alarm.setblocking(False)
+        self.wakeup.setblocking(False)
+
+    def stop(self) -> None:
+        """Finish the batch at hand and leave; safe to call in a signal handler."""
+        self._stopping = True
+
+    def run(self) -> None:
+        """Connect, and serve until `stop`; a lost broker or database is waited for."""
+        while not self._stopping:
+            if self._client.socket() is None:
+                self._connect()
+            self._wait(self._idle_seconds())
+            self._read()
+            self._hand_over()
+            self._publish()
+            self._check_connection()
+        self._leave()
+
+    def _connect(self) -> None:
+        now = time.monotonic()
+        if now < self._broker.retry_at:
+            return
+        try:
+            self._client.reconnect()
+        except (OSError, ValueError) as error:
+            self._note_broker_failure(str(error))
+        else:
+            self._connected_by = now + CONNECTION_TIMEOUT_SECONDS
+
+    def _check_connection(self) -> None:
+        self._client.loop_misc()
+        waiting = self._client.socket() is not None and not self._client.is_connected()
+        if waiting and time.monotonic() > self._connected_by:
+            self._note_broker_failure(f"no answer within {CONNECTION_TIMEOUT_SECONDS:g} s")
+            self._client.disconnect()
+
+    def _idle_seconds(self) -> float:
+        now, moments = time.monotonic(), [time.monotonic() + MAX_IDLE_SECONDS]
+        if self._client.socket() is None:
+            moments.append(self._broker.retry_at)
+        if self._journal.failures:
+            moments.append(self._journal.retry_at)
+        if not self._journal.failures and self._room() > 0 and (due := self._coordinator.next_due()) is not None:
+            moments.append(due)
+        return max(0.0, min(moments) - now)
+
+    def _wait(self, seconds: float) -> None:
+        self._flush()
+        poll = select.poll()
+        poll.register(self._alarm, select.POLLIN)
+        if connection := self._connection():
+            reads = select.POLLIN if self._has_room_to_read() else 0
+            writes = select.POLLOUT if connection.unsent or self._client.want_write() else 0
+            poll.register(connection.fileno(), reads | writes)
+        may_read = self._has_room_to_read() and not self._has_read_all
+        ready = dict(poll.poll(0 if may_read else max(1, round(seconds * 1000))))
+        if self._alarm.fileno() in ready:
+            self._alarm.recv(4096)
+        if self._client.want_write():
+            self._client.loop_write()
+
+    def _connection(self) -> DividedSocket | None:
+        connection = self._client.socket()
+        return connection if isinstance(connection, DividedSocket) else None
+
+    def _flush(self) -> None:
+        if connection := self._connection():
+            with contextlib.suppress(OSError):  # whoever reads next finds out
+                connection.flush()
+
+    def _has_room_to_read(self) -> bool:
+        return len(self._received) < MAX_UNACKNOWLEDGED and self._received_bytes < MAX_BATCH_BYTES
+
+    def _read(self) -> None:
+        if (connection := self._connection()) is None:
+            return
+        self._has_read_all = False
+        while self._has_room_to_read() and not self._has_read_all:
+            self._has_read_all = not connection.receive()
+            self._take(connection)
+        while connection.has_news_for_paho and self._client.loop_read() is MQTTErrorCode.MQTT_ERR_SUCCESS:
+            pass
+
+    def _take(self, connection: DividedSocket) -> None:
+        arrived = connection.take()
+        self._received += arrived.messages
+        self._received_bytes += sum(len(message.data) for message in arrived.messages)
+        self._identifiers += arrived.identifiers
+        for identifier in arrived.acknowledged:
+            self._outgoing.acknowledge(identifier)
+        for reason in arrived.refused:
+            logger.error(log_line("publication_refused", reason=f"{reason:#x}", remedy="let the broker's ACL allow it"))
+
+    def _hand_over(self) -> None:
+        now = time.monotonic()
+        if now < self._journal.retry_at:
+            return
+        try:
+            if self._received:
+                self._coordinator.handle(self._received, now)
+                self._acknowledge()
+                self._publish()
+                self._flush()
+            else:
+                self._coordinator.reload_if_changed()
+            self._coordinator.make_versions(now)
+        except JournalUnavailableError as error:
+            if not self._journal.failures:
+                logger.error(log_line("journal_unavailable", error=error, waiting_messages=len(self._received)))
+            self._journal.failed()
+        else:
+            if self._journal.failures:
+                logger.info(log_line("journal_recovered"))
+            self._journal = _Backoff()
+
+    def _acknowledge(self) -> None:
+        if connection := self._connection():
+            connection.send(acknowledgements(self._identifiers))
+        self._forget_received()
+
+    def _forget_received(self) -> None:
+        self._received, self._identifiers, self._received_bytes = [], [], 0
+
+    def _room(self) -> int:
+        # An identifier may not be a SUBSCRIBE's, which paho chooses, and ours at the same time.
+        if self._unsubscribed or not self._client.is_connected():
+            return 0
+        return self._outgoing.room()
+
+    def _publish(self) -> None:
+        connection = self._connection()
+        if connection is None or self._room() <= 0:
+            return
+        for packet in self._outgoing.repeat():
+            connection.send(packet)
+        for publication in self._coordinator.publications(self._room(), time.monotonic()):
+            connection.send(self._outgoing.send(publication))
+
+    def _leave(self) -> None:
+        deadline = time.monotonic() + LEAVING_SECONDS
+        self._publish()
+        while self._outgoing and self._client.is_connected() and time.monotonic() < deadline:
+            self._wait(0.05)
+            self._read()
+            self._publish()
+        self._client.disconnect()
+        while self._client.socket() is not None and time.monotonic() < deadline:
+            self._wait(0.05)
+        logger.info(log_line("stopped"))
+
+    def _on_connect(
+        self,
+        _client: paho.Client,
+        _: object,
+        flags: paho.ConnectFlags,
+        reason: ReasonCode,
+        properties: Properties | None,
+    ) -> None:
+        if reason.is_failure:
+            self._note_broker_failure(f"the broker refuses us: {reason}")
+            return
+        self._broker = _Backoff()
+        self._outgoing.window = min(MAX_IN_FLIGHT, getattr(properties, "ReceiveMaximum", MAX_IN_FLIGHT))
+        logger.info(log_line("broker_connected", address=self._address, session_kept=flags.session_present))
+        self._unsubscribed = len(self._filters)
+        for topic_filter in self._filters:
+            self._client.subscribe(topic_filter, qos=1)
+        self._coordinator.announce_versions()
+
+    def _on_disconnect(
+        self, _client: paho.Client, _: object, _flags: paho.DisconnectFlags, reason: ReasonCode, _p: Properties | None
+    ) -> None:
+        # Their identifiers belong to the connection that ended; the broker delivers them again on the next.
+        self._forget_received()
+        self._outgoing.connection_lost()
+        if not self._stopping:
+            self._note_broker_failure(str(reason))
+
+    def _note_broker_failure(self, why: str) -> None:
+        if not self._broker.failures:
+            logger.warning(log_line("broker_unreachable", address=self._address, error=why, remedy="retrying"))
+        self._broker.failed()
+
+    def _on_subscribe(
+        self, _client: paho.Client, _: object, _mid: int, reasons: list[ReasonCode], _p: Properties | None
+    ) -> None:
+        self._unsubscribed -= 1
+        if any(reason.is_failure for reason in reasons):
+            logger.error(
+                log_line("subscription_refused", filters=self._filters, remedy="let the broker's ACL allow them")
+            )

@@ -1,0 +1,139 @@
+"""The packets that carry the load, PUBLISH and PUBACK (MQTT 3.1.1 and 5, sections 3.3 and 3.4), in few steps each.
+
+Pure. All other packets, and so connecting, subscribing and keeping alive, are paho's, which takes several times as long
+for a message in and its receipt out.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from broker_coordinator.admission.decisions import Message
+
+_KIND, _PUBLISH, _PUBACK = 0xF0, 0x30, 0x40
+_DUPLICATE, _QUALITY, _AT_LEAST_ONCE, _RETAINED = 0x08, 0x06, 0x02, 0x01
+_LONGEST_LENGTH: Final = 4
+_FIRST_FAILURE: Final = 0x80
+
+
+class MalformedPacketError(ConnectionError):
+    """The broker sent what can't be told apart: the connection is of no more use."""
+
+
+@dataclass(slots=True)
+class Arrived:
+    """Messages, with the `identifiers` under which they are to be acknowledged; what is sent at QoS 0 has none.
+
+    `acknowledged` are those of our own publications, `refused` the reason codes of those that the broker did not take.
+    """
+
+    messages: list[Message] = field(default_factory=list)
+    identifiers: list[int] = field(default_factory=list)
+    acknowledged: list[int] = field(default_factory=list)
+    refused: list[int] = field(default_factory=list)
+
+
+class TrafficDivider:
+    """Takes the load out of what a broker sends. `mqtt5` is MQTT 5."""
+
+    def __init__(self, *, mqtt5: bool) -> None:
+        self._mqtt5 = mqtt5
+        self._incomplete = bytearray()
+        self._wanted_bytes = 0
+        self._arrived = Arrived()
+
+    def take(self) -> Arrived:
+        """What has come since the last time."""
+        taken, self._arrived = self._arrived, Arrived()
+        return taken
+
+    def divide(self, data: bytes) -> bytes:
+        """Take in what was received; returns the packets of all other kinds, as they are.
+
+        Raises:
+            MalformedPacketError: a packet ends before what it must hold.
+        """
+        self._incomplete += data
+        if len(self._incomplete) < self._wanted_bytes:
+            return b""
+        received, at, others = bytes(self._incomplete), 0, bytearray()
+        while (found := _read_length(received, at + 1)) is not None and found[0] + found[1] <= len(received):
+            begin, end = found[0], found[0] + found[1]
+            kind = received[at] & _KIND
+            if kind == _PUBLISH:
+                self._take_message(received[at], received[begin:end])
+            elif kind == _PUBACK:
+                self._take_acknowledgement(received[begin:end])
+            else:
+                others += received[at:end]
+            at = end
+        self._incomplete = bytearray(received[at:])
+        self._wanted_bytes = sum(found) - at if found else 0
+        return bytes(others)
+
+    def _take_message(self, first: int, body: bytes) -> None:
+        try:
+            at = end = 2 + (body[0] << 8 | body[1])
+            if first & _QUALITY:
+                self._arrived.identifiers.append(body[end] << 8 | body[end + 1])
+                at += 2
+            if self._mqtt5:
+                at = sum(_read_length(body, at) or (len(body), 1))
+        except IndexError:
+            at = len(body) + 1
+        if at > len(body):
+            raise MalformedPacketError(f"the broker sent a PUBLISH that ends after {len(body)} bytes")
+        try:
+            topic = body[2:end].decode()
+        except UnicodeDecodeError:
+            topic = ""
+        self._arrived.messages.append(Message(topic, body[at:]))
+
+    def _take_acknowledgement(self, body: bytes) -> None:
+        if len(body) < 2:
+            raise MalformedPacketError("the broker sent a PUBACK without an identifier")
+        self._arrived.acknowledged.append(body[0] << 8 | body[1])
+        if self._mqtt5 and len(body) > 2 and body[2] >= _FIRST_FAILURE:
+            self._arrived.refused.append(body[2])
+
+
+def acknowledgements(identifiers: Iterable[int]) -> bytes:
+    """One PUBACK for each, in order."""
+    return b"".join([b"\x40\x02" + identifier.to_bytes(2, "big") for identifier in identifiers])
+
+
+def publication_packet(
+    topic: str, data: bytes, identifier: int, *, retained: bool, duplicate: bool, mqtt5: bool
+) -> bytes:
+    """A PUBLISH at QoS 1; `duplicate` where it may have been sent before."""
+    first = _PUBLISH | _AT_LEAST_ONCE | (_RETAINED if retained else 0) | (_DUPLICATE if duplicate else 0)
+    name, properties = topic.encode(), b"\x00" if mqtt5 else b""
+    length = 4 + len(name) + len(properties) + len(data)
+    head = bytes([first]) + _write_length(length) + len(name).to_bytes(2, "big")
+    return b"".join((head, name, identifier.to_bytes(2, "big"), properties, data))
+
+
+def _read_length(data: bytes, at: int) -> tuple[int, int] | None:
+    """Where the bytes begin whose number stands at `at`, and that number; None where it is not all there."""
+    if at >= len(data):
+        return None
+    if (length := data[at]) < 0x80:
+        return at + 1, length
+    length &= 0x7F
+    for more in range(1, _LONGEST_LENGTH):
+        if at + more >= len(data):
+            return None
+        byte = data[at + more]
+        length |= (byte & 0x7F) << 7 * more
+        if byte < 0x80:
+            return at + more + 1, length
+    raise MalformedPacketError(f"the broker sent a length of more than {_LONGEST_LENGTH} bytes")
+
+
+def _write_length(length: int) -> bytes:
+    coded = bytearray()
+    while length >= 0x80:
+        coded.append(length & 0x7F | 0x80)
+        length >>= 7
+    coded.append(length)
+    return bytes(coded)

@@ -1,0 +1,1 @@
+"""A running coordinator: takes in, makes versions, serves files."""

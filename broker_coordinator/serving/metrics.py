@@ -1,0 +1,125 @@
+"""What the coordinator counts, as Prometheus reads it on a port that the operator opens."""
+
+from collections import Counter as Tally
+from collections.abc import Iterable
+from typing import assert_never
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+from broker_coordinator.admission.decisions import (
+    Accepted,
+    BlobRequested,
+    Decision,
+    Enrolled,
+    PresenceSeen,
+    Refused,
+    Repeated,
+    WeightsRequested,
+)
+from broker_coordinator.admission.fleet_view import Device, DeviceState
+from broker_coordinator.serving.served_task import ServedTask
+from fleet_protocol.errors import ConfigurationError
+
+STALENESS_BUCKETS = (0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89)
+COMMIT_SECONDS_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+
+
+class Metrics:
+    """Counts and gauges of one coordinator, in a registry of its own. Names follow Prometheus' conventions."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._messages = self._counter("edgeflock_messages", "Messages from devices", "outcome", "reason")
+        self._staleness = Histogram(
+            "edgeflock_update_staleness",
+            "Versions made since the one that an accepted update started from",
+            ["task"],
+            buckets=STALENESS_BUCKETS,
+            registry=self.registry,
+        )
+        self._commit_seconds = Histogram(
+            "edgeflock_commit_seconds",
+            "Time to commit one batch to the journal",
+            buckets=COMMIT_SECONDS_BUCKETS,
+            registry=self.registry,
+        )
+        self._received = Counter("edgeflock_received_bytes", "Payload bytes from devices", registry=self.registry)
+        self._published = Counter("edgeflock_published_bytes", "Payload bytes to devices", registry=self.registry)
+        self._buffered = self._gauge("edgeflock_buffered_updates", "Updates that wait for the next version", "task")
+        self._version = self._gauge("edgeflock_version", "Number of the newest version", "task")
+        self._versions = self._counter("edgeflock_versions_made", "Versions made since the start", "task")
+        self._paused = self._gauge("edgeflock_task_paused", "1 while the operator has paused the task", "task")
+        self._devices = self._gauge("edgeflock_devices", "Keys of devices", "state")
+
+    def serve(self, address: str, port: int) -> None:
+        """Answer Prometheus on a thread of its own.
+
+        Raises:
+            ConfigurationError: the port can't be opened.
+        """
+        try:
+            start_http_server(port, address, self.registry)
+        except OSError as error:
+            raise ConfigurationError(f"[metrics] {address}:{port}: {error.strerror}; choose another port") from error
+
+    def count_batch(self, decisions: Iterable[Decision], received_bytes: int, commit_seconds: float) -> None:
+        """Take in a batch that is committed."""
+        tally = Tally[tuple[str, str]]()
+        staleness: dict[str, list[int]] = {}
+        for decision in decisions:
+            tally[_outcome(decision)] += 1
+            if isinstance(decision, Accepted):
+                staleness.setdefault(decision.header.task, []).append(decision.update.staleness)
+        for (outcome, reason), number in tally.items():
+            self._messages.labels(outcome, reason).inc(number)
+        for task, found in staleness.items():
+            observe = self._staleness.labels(task).observe
+            for each in found:
+                observe(each)
+        self._received.inc(received_bytes)
+        self._commit_seconds.observe(commit_seconds)
+
+    def count_published(self, number_of_bytes: int) -> None:
+        """Take in what is about to be published."""
+        self._published.inc(number_of_bytes)
+
+    def count_version(self, task: str) -> None:
+        """Take in a version that is made."""
+        self._versions.labels(task).inc()
+
+    def show_task(self, task: ServedTask) -> None:
+        """How a task stands now."""
+        name = task.description.task
+        self._buffered.labels(name).set(len(task.waiting))
+        self._version.labels(name).set(task.newest.number)
+        self._paused.labels(name).set(task.paused)
+
+    def show_devices(self, devices: Iterable[Device]) -> None:
+        """How many devices there are now, by state."""
+        states = Tally(device.state for device in devices)
+        for state in DeviceState:
+            self._devices.labels(state.value).set(states[state])
+
+    def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
+        return Counter(name, help_text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, help_text: str, *labels: str) -> Gauge:
+        return Gauge(name, help_text, labels, registry=self.registry)
+
+
+def _outcome(decision: Decision) -> tuple[str, str]:
+    match decision:
+        case Accepted():
+            return "accepted", ""
+        case Repeated():
+            return "repeated", ""
+        case Refused():
+            return "refused", decision.reason.value
+        case Enrolled():
+            return "enrolled", ""
+        case BlobRequested() | WeightsRequested():
+            return "blob_requested", ""
+        case PresenceSeen():
+            return "presence", ""
+        case _:
+            assert_never(decision)

@@ -1,0 +1,28 @@
+"""Counters of what operators changed: a running coordinator sees in one small read when to look again."""
+
+from sqlalchemy import Connection, Engine, insert, select, update
+
+from broker_coordinator.storage.database import reading
+from broker_coordinator.storage.schema import change_counters
+
+DEVICES, TASKS = "devices", "tasks"
+"""The subjects that are counted."""
+
+
+def read_change_counters(engine: Engine) -> dict[str, int]:
+    """How often operators have changed something, by subject; a subject that was never changed is missing."""
+    with reading(engine) as connection:
+        return change_counters_in(connection)
+
+
+def change_counters_in(connection: Connection) -> dict[str, int]:
+    """The same, as a transaction sees it."""
+    return {row.subject: row.number for row in connection.execute(select(change_counters))}
+
+
+def count_up(connection: Connection, subject: str) -> None:
+    """Note, in the transaction that makes it, that something of this subject changed."""
+    ours = change_counters.c.subject == subject
+    counted = connection.execute(update(change_counters).where(ours).values(number=change_counters.c.number + 1))
+    if not counted.rowcount:
+        connection.execute(insert(change_counters).values(subject=subject, number=1))

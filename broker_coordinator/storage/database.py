@@ -1,0 +1,186 @@
+"""Opening the coordinator's database, SQLite or PostgreSQL, and telling an unavailable one from a mistake of ours."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, OperationalError, ProgrammingError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from broker_coordinator.storage.schema import check_schema, create_schema
+from fleet_protocol.errors import ConfigurationError
+
+BUSY_TIMEOUT_MILLISECONDS = 5_000
+"""How long a transaction waits for another process's. The longest of ours writes one version."""
+
+CONNECT_TIMEOUT_SECONDS = 5
+"""For PostgreSQL, from the first packet to a session."""
+
+SILENCE_TIMEOUT_MILLISECONDS = 10_000
+"""For PostgreSQL: how long sent data may stay unacknowledged before the connection counts as lost."""
+
+WRITER_LOCK = 0x65_64_67_65_66_6C_6B
+"""PostgreSQL's advisory lock of whoever writes. It makes of writers what SQLite's write lock makes of them: a queue."""
+
+Database = Path | URL
+"""Where a coordinator's journal is: a SQLite file, or a PostgreSQL database."""
+
+
+class JournalUnavailableError(Exception):
+    """The database can't take or give data now (disk full, locked, gone). Nothing of the transaction happened."""
+
+
+def read_database(text: str, password: str | None = None) -> Database:
+    """What `database` in coordinator.toml means: a file, or `postgresql+psycopg://user@host/name`.
+
+    Raises:
+        ConfigurationError: a URL of another kind, or one with a password in it.
+    """
+    if "://" not in text:
+        return Path(text)
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError) as error:
+        raise ConfigurationError("`database` is no URL that can be read; write postgresql+psycopg://...") from error
+    if url.drivername != "postgresql+psycopg":
+        raise ConfigurationError(
+            f"`database` begins with {url.drivername}://; give the path of a SQLite file or postgresql+psycopg://..."
+        )
+    if url.password is not None:
+        raise ConfigurationError(
+            "`database` holds a password, which anyone who reads this file would know; put it into a file that"
+            " `database_password_file` names, or into the environment as PGPASSWORD"
+        )
+    return url.set(password=password)
+
+
+def open_database(database: Database, *, read_only: bool = False) -> Engine:
+    """Open it; unless `read_only`, a SQLite file is made where missing, and so are all tables.
+
+    Raises:
+        ConfigurationError: it can't be opened, or another release of edgeflock made it.
+    """
+    engine = _sqlite(database, read_only=read_only) if isinstance(database, Path) else _postgresql(database)
+    try:
+        if read_only:
+            with reading(engine) as connection:
+                check_schema(connection)
+        else:
+            with writing(engine) as connection:
+                create_schema(connection)
+    except (JournalUnavailableError, DBAPIError, ConfigurationError) as error:
+        engine.dispose()
+        raise ConfigurationError(f"database {name_of(database)}: {error}") from error
+    return engine
+
+
+def name_of(database: Database) -> str:
+    """How to speak of it in a log: without its password."""
+    return str(database) if isinstance(database, Path) else database.render_as_string(hide_password=True)
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """A transaction that holds the write lock from its start and commits at the end of the block.
+
+    Raises:
+        JournalUnavailableError: the database failed; the transaction is rolled back.
+    """
+    with _translated(), engine.begin() as connection:
+        yield connection
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """A transaction that sees one state of the database and blocks nobody.
+
+    Raises:
+        JournalUnavailableError: the database failed.
+    """
+    with _translated(), engine.execution_options(reads_only=True).connect() as connection:
+        yield connection
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (IntegrityError, DataError, ProgrammingError):
+        raise
+    except DBAPIError as error:
+        raise JournalUnavailableError(" ".join(str(error.orig).split())) from error
+
+
+def _sqlite(path: Path, *, read_only: bool) -> Engine:
+    if read_only and not path.exists():
+        raise ConfigurationError(f"database {path} does not exist; has the coordinator run with this configuration?")
+    if not path.parent.is_dir():
+        raise ConfigurationError(f"database {path}: there is no folder {path.parent}; make it, or change `database`")
+    name, query = (f"file:{quote(str(path))}", {"uri": "true", "mode": "ro"}) if read_only else (str(path), {})
+    engine = create_engine(URL.create("sqlite", database=name, query=query))
+    event.listen(engine, "connect", _read_only_connection if read_only else _prepare_connection)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _postgresql(url: URL) -> Engine:
+    try:
+        engine = create_engine(
+            url,
+            connect_args={
+                "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+                "tcp_user_timeout": SILENCE_TIMEOUT_MILLISECONDS,
+                "options": f"-c lock_timeout={BUSY_TIMEOUT_MILLISECONDS} -c synchronous_commit=on",
+            },
+        )
+    except ImportError as error:
+        raise ConfigurationError(
+            f"database {name_of(url)}: {error}; install the driver with: pip install 'edgeflock[postgresql]'"
+        ) from error
+    event.listen(engine, "begin", _begin_postgresql)
+    return engine
+
+
+def _prepare_connection(connection: object, _entry: ConnectionPoolEntry) -> None:
+    _execute(
+        connection,
+        "PRAGMA journal_mode = WAL",
+        "PRAGMA synchronous = FULL",
+        "PRAGMA foreign_keys = ON",
+        f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MILLISECONDS}",
+    )
+
+
+def _read_only_connection(connection: object, _entry: ConnectionPoolEntry) -> None:
+    _execute(connection, f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MILLISECONDS}")
+
+
+def _execute(connection: object, *statements: str) -> None:
+    # The sqlite3 module would begin transactions on its own, too late for the write lock: `_begin_sqlite` does it.
+    connection.isolation_level = None  # type: ignore[attr-defined]
+    for statement in statements:
+        connection.execute(statement)  # type: ignore[attr-defined]
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN" if _reads_only(connection) else "BEGIN IMMEDIATE")
+
+
+def _begin_postgresql(connection: Connection) -> None:
+    # By the driver, which sends BEGIN ahead of it: SQLAlchemy would open a server-side cursor where rows are streamed.
+    statement = (
+        "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
+        if _reads_only(connection)
+        else f"SELECT pg_advisory_xact_lock({WRITER_LOCK})"
+    )
+    try:
+        connection.connection.cursor().execute(statement)
+    except connection.dialect.loaded_dbapi.Error as error:  # a session that the server has ended meanwhile, say
+        connection.invalidate(error)
+        raise OperationalError(statement, None, error) from error
+
+
+def _reads_only(connection: Connection) -> bool:
+    return bool(connection.get_execution_options().get("reads_only"))

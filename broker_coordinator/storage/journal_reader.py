@@ -1,0 +1,239 @@
+"""What the journal holds, read only: for restarts, and for whoever compares databases while the coordinator runs."""
+
+from collections.abc import Iterator
+from typing import Any, Self
+
+from sqlalchemy import Engine, Row, func, select, union_all
+
+from broker_coordinator.admission.fleet_view import Decided
+from broker_coordinator.storage.database import Database, open_database, reading
+from broker_coordinator.storage.records import Evaluation, JournalledUpdate, Version, VersionSummary
+from broker_coordinator.storage.schema import evaluations, refused_updates, rejections, tasks, updates, versions
+from fleet_protocol.errors import Reason
+from fleet_protocol.limits import MAX_SEQUENCE
+
+
+class JournalReader:
+    """Reads a coordinator's database. Every method raises JournalUnavailableError where the database fails."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    @classmethod
+    def open(cls, database: Database) -> "JournalReader":
+        """Open the database of a coordinator, which may be running.
+
+        Raises:
+            ConfigurationError: there is none.
+        """
+        return cls(open_database(database, read_only=True))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self.engine.dispose()
+
+    def bundles(self) -> dict[str, str]:
+        """Every task that was ever served, with the SHA-256 of its `task.json`."""
+        with reading(self.engine) as connection:
+            return {row.name: row.bundle for row in connection.execute(select(tasks))}
+
+    def updates(self, task: str | None = None) -> Iterator[JournalledUpdate]:
+        """Accepted updates, in the order in which they were received."""
+        query = select(updates).order_by(updates.c.position)
+        yield from self._read_updates(query if task is None else query.where(updates.c.task == task))
+
+    def waiting_updates(self, task: str) -> Iterator[JournalledUpdate]:
+        """Those of `task` that no version holds yet."""
+        query = select(updates).where(updates.c.task == task, updates.c.version.is_(None))
+        yield from self._read_updates(query.order_by(updates.c.position))
+
+    def held_updates(self, task: str, version: int) -> Iterator[JournalledUpdate]:
+        """Those that one version holds."""
+        query = select(updates).where(updates.c.task == task, updates.c.version == version)
+        yield from self._read_updates(query.order_by(updates.c.position))
+
+    def updates_through(self, task: str, version: int) -> Iterator[JournalledUpdate]:
+        """Those that `version` or an older one holds."""
+        query = select(updates).where(updates.c.task == task, updates.c.version <= version)
+        yield from self._read_updates(query.order_by(updates.c.position))
+
+    def newest_updates_through(self, task: str, version: int) -> Iterator[JournalledUpdate]:
+        """Per device, the newest of its updates that `version` or an older one holds."""
+        newest_positions = (
+            select(func.max(updates.c.position))
+            .where(updates.c.task == task, updates.c.version <= version)
+            .group_by(updates.c.device)
+        )
+        query = select(updates).where(updates.c.position.in_(newest_positions))
+        yield from self._read_updates(query.order_by(updates.c.position))
+
+    def rollbacks(self, task: str) -> dict[int, int]:
+        """The versions that rollbacks made, each with the one that it restored."""
+        query = select(versions.c.number, versions.c.restored)
+        with reading(self.engine) as connection:
+            rows = connection.execute(query.where(versions.c.task == task, versions.c.restored.is_not(None)))
+            return {row.number: row.restored for row in rows}
+
+    def versions(self, task: str, *, after: int = -1, before: int = MAX_SEQUENCE) -> Iterator[Version]:
+        """The versions of a task that are kept, with numbers between `after` and `before`, oldest first."""
+        with reading(self.engine) as connection:
+            query = _KEPT.where(versions.c.task == task, versions.c.number > after, versions.c.number < before)
+            for row in connection.execution_options(yield_per=1).execute(query.order_by(versions.c.number)):
+                yield _version(row)
+
+    def version(self, task: str, number: int) -> Version | None:
+        """One version, if its weights are kept."""
+        with reading(self.engine) as connection:
+            row = connection.execute(_KEPT.where(versions.c.task == task, versions.c.number == number)).first()
+            return _version(row) if row else None
+
+    def version_summaries(self, task: str, count: int) -> list[VersionSummary]:
+        """The last `count` versions, oldest first, with what their updates say."""
+        query = select(
+            versions.c.number,
+            versions.c.weights_hash,
+            versions.c.restored,
+            versions.c.weights.is_not(None).label("kept"),
+        )
+        query = query.where(versions.c.task == task).order_by(versions.c.number.desc()).limit(count)
+        found = self.evaluations(task)
+        with reading(self.engine) as connection:
+            rows = list(reversed(connection.execute(query).all()))
+            held = select(
+                updates.c.version,
+                func.count().label("updates"),
+                func.avg(updates.c.loss).label("mean_loss"),
+                func.avg(updates.c.staleness).label("mean_staleness"),
+            ).where(updates.c.task == task, updates.c.version >= (rows[0].number if rows else 0))
+            means = {row.version: row for row in connection.execute(held.group_by(updates.c.version))}
+        return [_summary(row, means.get(row.number), found.get(row.number)) for row in rows]
+
+    def evaluations(self, task: str) -> dict[int, Evaluation]:
+        """What is known of versions on held-out samples, by version."""
+        query = select(evaluations.c.version, evaluations.c.samples, evaluations.c.loss, evaluations.c.accuracy)
+        with reading(self.engine) as connection:
+            rows = connection.execute(query.where(evaluations.c.task == task).order_by(evaluations.c.version))
+            return {row.version: Evaluation(**row._mapping) for row in rows}
+
+    def last_versions(self, task: str, count: int, *, through: int | None = None) -> list[Version]:
+        """At most `count` kept versions of a task, oldest first, the last of them number `through` or the newest."""
+        query = _KEPT.where(versions.c.task == task)
+        query = query if through is None else query.where(versions.c.number <= through)
+        with reading(self.engine) as connection:
+            rows = connection.execute(query.order_by(versions.c.number.desc()).limit(count)).all()
+            return [_version(row) for row in reversed(rows)]
+
+    def newest_number(self, task: str) -> int:
+        """The number of the newest version; 0 for a task without versions."""
+        with reading(self.engine) as connection:
+            return connection.scalar(select(func.max(versions.c.number)).where(versions.c.task == task)) or 0
+
+    def newest_version(self, task: str) -> Version | None:
+        """The version with the highest number."""
+        found = self.last_versions(task, 1)
+        return found[0] if found else None
+
+    def weights_named(self, weights_hash: str) -> bytes | None:
+        """The safetensors file with this SHA-256."""
+        kept = select(versions.c.weights).where(
+            versions.c.weights_hash == weights_hash, versions.c.weights.is_not(None)
+        )
+        with reading(self.engine) as connection:
+            return connection.scalar(kept.limit(1))
+
+    def weights_of(self, task: str, number: int) -> bytes | None:
+        """The safetensors file of a version."""
+        query = select(versions.c.weights).where(versions.c.task == task, versions.c.number == number)
+        with reading(self.engine) as connection:
+            return connection.scalar(query)
+
+    def rejection_counts(self) -> dict[tuple[Reason, str], int]:
+        """How many messages were refused, by reason and device; no device where the signature did not prove one."""
+        with reading(self.engine) as connection:
+            return {(Reason(reason), device): count for reason, device, count in connection.execute(select(rejections))}
+
+    def decided(self, device: str, sequence: int) -> Decided | None:
+        """The journalled outcome of an update."""
+        accepted = select(updates.c.digest).where(updates.c.device == device, updates.c.sequence == sequence)
+        refused = select(refused_updates).where(
+            refused_updates.c.device == device, refused_updates.c.sequence == sequence
+        )
+        with reading(self.engine) as connection:
+            if (digest := connection.scalar(accepted)) is not None:
+                return Decided(digest)
+            if row := connection.execute(refused).first():
+                return Decided(row.digest, Reason(row.reason), row.detail)
+            return None
+
+    def highest_sequences(self) -> dict[str, int]:
+        """Per device, the highest update number of which the outcome is journalled."""
+        both = union_all(
+            *(
+                select(table.c.device, func.max(table.c.sequence).label("sequence")).group_by(table.c.device)
+                for table in (updates, refused_updates)
+            )
+        ).subquery()
+        query = select(both.c.device, func.max(both.c.sequence).label("highest")).group_by(both.c.device)
+        with reading(self.engine) as connection:
+            return {row.device: row.highest for row in connection.execute(query)}
+
+    def last_position(self) -> int:
+        """The position of the update that was received last; 0 where there is none."""
+        with reading(self.engine) as connection:
+            return connection.scalar(select(func.max(updates.c.position))) or 0
+
+    def rejections_of(self, device: str) -> dict[Reason, int]:
+        """How many of a device's own messages were refused, by reason."""
+        query = select(rejections.c.reason, rejections.c.count).where(rejections.c.device == device)
+        with reading(self.engine) as connection:
+            return {Reason(reason): count for reason, count in connection.execute(query)}
+
+    def accepted_counts(self, task: str) -> tuple[int, int]:
+        """How many updates of a task were accepted, and how many of them wait for the next version."""
+        query = select(func.count(), func.count(updates.c.version)).where(updates.c.task == task)
+        with reading(self.engine) as connection:
+            accepted, held = connection.execute(query).one()
+            return accepted, accepted - held
+
+    def updates_of(self, device: str) -> dict[str, int]:
+        """How many updates of a device were accepted, by task."""
+        query = select(updates.c.task, func.count().label("number")).where(updates.c.device == device)
+        with reading(self.engine) as connection:
+            return {row.task: row.number for row in connection.execute(query.group_by(updates.c.task))}
+
+    def last_norms(self, task: str, count: int) -> list[float]:
+        """The norms of the last accepted updates of a task, oldest first."""
+        query = select(updates.c.norm).where(updates.c.task == task).order_by(updates.c.position.desc()).limit(count)
+        with reading(self.engine) as connection:
+            return list(reversed(connection.scalars(query).all()))
+
+    def _read_updates(self, query: object) -> Iterator[JournalledUpdate]:
+        with reading(self.engine) as connection:
+            for row in connection.execution_options(yield_per=100).execute(query):  # type: ignore[call-overload]
+                yield JournalledUpdate(**row._mapping)
+
+
+_KEPT = select(versions).where(versions.c.weights.is_not(None))
+
+
+def _version(row: Row[Any]) -> Version:
+    return Version(**row._mapping)
+
+
+def _summary(row: Row[Any], means: Row[Any] | None, evaluation: Evaluation | None) -> VersionSummary:
+    return VersionSummary(
+        row.number,
+        row.weights_hash,
+        row.restored,
+        bool(row.kept),
+        means.updates if means else 0,
+        means and float(means.mean_loss),
+        means and float(means.mean_staleness),
+        evaluation,
+    )

@@ -1,0 +1,164 @@
+"""The tables of the coordinator's database. Nothing in them is peculiar to SQLite."""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    insert,
+    inspect,
+    select,
+)
+
+from fleet_protocol.errors import ConfigurationError
+
+SCHEMA = 3
+"""Counts up whenever a table changes."""
+
+metadata = MetaData()
+
+schema_number = Table("schema_number", metadata, Column("number", Integer, primary_key=True, autoincrement=False))
+
+devices = Table(
+    "devices",
+    metadata,
+    Column("public_key", LargeBinary(32), primary_key=True),
+    Column("name", String(48), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("profile", String(100), nullable=False),
+    Column("software", String(100), nullable=False),
+    Column("presence", String(16), nullable=False),
+    Column("boot", BigInteger, nullable=False),
+    Column("request_sequence", BigInteger, nullable=False),
+)
+# A revoked key stays known; a name has one key that is not.
+Index(
+    "one_live_key_per_name",
+    devices.c.name,
+    unique=True,
+    sqlite_where=devices.c.state != "revoked",
+    postgresql_where=devices.c.state != "revoked",
+)
+
+change_counters = Table(
+    "change_counters",
+    metadata,
+    Column("subject", String(16), primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    comment="counts what operators changed, so that a running coordinator sees when to read it again",
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("name", String(48), primary_key=True),
+    Column("bundle", String(64), nullable=False, comment="SHA-256 of task.json"),
+    Column("paused", Boolean, nullable=False),
+)
+
+bundle_files = Table(
+    "bundle_files",
+    metadata,
+    Column("task", ForeignKey("tasks.name"), primary_key=True),
+    Column("name", String(200), primary_key=True),
+    Column("data", LargeBinary, nullable=False),
+)
+
+versions = Table(
+    "versions",
+    metadata,
+    Column("task", ForeignKey("tasks.name"), primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("weights", LargeBinary, comment="safetensors; null once the retention rule has dropped it"),
+    Column("weights_hash", String(64), nullable=False, index=True),
+    Column("moments", LargeBinary, comment="of the server's optimiser: float32, little endian; null like the weights"),
+    Column("unrounded", LargeBinary, nullable=False, comment="likewise; empty where `weights` are not rounded"),
+    Column("restored", BigInteger, comment="the version that a rollback took its values from; else null"),
+)
+
+evaluations = Table(
+    "evaluations",
+    metadata,
+    Column("task", String(48), primary_key=True),
+    Column("version", BigInteger, primary_key=True, autoincrement=False),
+    Column("samples", Integer, nullable=False),
+    Column("loss", Double, nullable=False, comment="mean over the held-out samples"),
+    Column("accuracy", Double, comment="share of right answers; null where labels are no classes"),
+    ForeignKeyConstraint(["task", "version"], ["versions.task", "versions.number"]),
+)
+
+updates = Table(
+    "updates",
+    metadata,
+    Column("position", BigInteger, primary_key=True, autoincrement=False, comment="order of receipt"),
+    Column("device", String(48), nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("digest", LargeBinary(16), nullable=False, comment="of the envelope"),
+    Column("task", ForeignKey("tasks.name"), nullable=False),
+    Column("base_version", BigInteger, nullable=False),
+    Column("staleness", BigInteger, nullable=False),
+    Column("samples", Integer, nullable=False, comment="as they count: the declared ones, capped"),
+    Column("loss", Double, nullable=False, comment="the device's mean training loss"),
+    Column("norm", Double, nullable=False, comment="Euclidean, of the delta"),
+    Column("envelope", LargeBinary, comment="null once the retention rule has dropped it"),
+    Column("version", BigInteger, comment="the version that holds it; null while it is buffered"),
+    UniqueConstraint("device", "sequence"),
+    ForeignKeyConstraint(["task", "version"], ["versions.task", "versions.number"]),
+    Index("updates_by_version", "task", "version", "position"),
+)
+
+refused_updates = Table(
+    "refused_updates",
+    metadata,
+    Column("device", String(48), primary_key=True),
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("digest", LargeBinary(16), nullable=False),
+    Column("reason", String(32), nullable=False),
+    Column("detail", Text, nullable=False),
+)
+
+rejections = Table(
+    "rejections",
+    metadata,
+    Column("reason", String(32), primary_key=True),
+    Column("device", String(48), primary_key=True, comment="empty where the signature did not prove a device"),
+    Column("count", BigInteger, nullable=False),
+)
+
+
+def create_schema(connection: Connection) -> None:
+    """Make the tables where there are none.
+
+    Raises:
+        ConfigurationError: there are tables of another schema.
+    """
+    if inspect(connection).has_table(tasks.name):
+        check_schema(connection)
+        return
+    metadata.create_all(connection)
+    connection.execute(insert(schema_number).values(number=SCHEMA))
+
+
+def check_schema(connection: Connection) -> None:
+    """Raise `ConfigurationError` if another release made the tables, or nobody did."""
+    number = None
+    if inspect(connection).has_table(schema_number.name):
+        number = connection.scalar(select(schema_number.c.number))
+    if number != SCHEMA:
+        raise ConfigurationError(
+            f"its tables are of schema {number}, this edgeflock's of {SCHEMA}; use the edgeflock that made them,"
+            " or give `database` a new name"
+            if inspect(connection).has_table(tasks.name)
+            else "it is empty; has the coordinator run with this configuration?"
+        )

@@ -1,0 +1,199 @@
+"""The agent: wires samples, rounds, postbox and link together, and decides which messages count."""
+
+import asyncio
+import logging
+import secrets
+import sqlite3
+from pathlib import Path
+
+from edge_agent.configuration import AgentConfiguration
+from edge_agent.shell.blob_cache import BlobCache
+from edge_agent.shell.device_database import DeviceDatabase
+from edge_agent.shell.enrolment import EnrolmentKeeper
+from edge_agent.shell.fetcher import Fetcher
+from edge_agent.shell.identity import Identity
+from edge_agent.shell.link import Link
+from edge_agent.shell.postbox import Postbox
+from edge_agent.shell.rounds import Rounds
+from edge_agent.shell.sample_store import SampleStore
+from edge_agent.shell.version_follower import VersionFollower
+from edge_agent.sources.unix_socket import SampleGate, Status
+from fleet_protocol import topics
+from fleet_protocol.errors import ConfigurationError, ProtocolError, Reason
+from fleet_protocol.kinds import (
+    BLOB_REQUEST,
+    ENROLMENT,
+    WEIGHTS_REQUEST,
+    BlobChunk,
+    BlobRequest,
+    Enrolment,
+    Manifest,
+    Presence,
+    PresenceState,
+    Receipt,
+    WeightsRequest,
+    encode_payload,
+)
+from fleet_protocol.limits import MAX_CONTROL_BYTES, MAX_SIGNED_CHUNK_BYTES
+
+log = logging.getLogger(__name__)
+
+LARGEST_FIRST_BOOT = 2**20
+"""Leaves room for 2**42 more boots in the numbers of control messages."""
+
+
+class Agent:
+    """One device of one fleet. `run` returns when it is cancelled; nothing is lost then, nor when it is killed.
+
+    Raises:
+        ConfigurationError: the state folder or a database in it can't be used.
+    """
+
+    def __init__(self, configuration: AgentConfiguration, identity: Identity, software: str) -> None:
+        self._configuration = configuration
+        self._identity = identity
+        self._software = software
+        self._tasks = [task.name for task in configuration.tasks]
+        self._database, self._samples, cache = _open_state(configuration)
+        identity.boot = self._database.boot
+        self._link = Link(
+            configuration.broker,
+            f"{configuration.fleet}-{configuration.device}",
+            last_will=(identity.state_topic, self._presence(PresenceState.OFFLINE)),
+            greet=self._greet,
+            handle=self._handle,
+            filters=[identity.down_topic, *(topics.manifest(configuration.fleet, task) for task in self._tasks)],
+        )
+        self._fetcher = Fetcher(configuration.fleet, self._link.listening_to, self._request)
+        self._versions = VersionFollower(
+            self._database, cache, self._fetcher, configuration.device, engine=configuration.worker.engine
+        )
+        self._postbox = Postbox(self._database, identity.sign_update, self._publish_up)
+        self._rounds = Rounds(
+            configuration,
+            self._database,
+            self._samples,
+            self._versions,
+            sign=identity.sign_update,
+            spooled=self._postbox.notify,
+        )
+        self._enrolment = EnrolmentKeeper(
+            self._database, sign=self._sign_enrolment, publish=self._publish_up, welcome=self._welcome
+        )
+        self._gate = SampleGate(
+            configuration.sample_socket,
+            self._samples,
+            frozenset(self._tasks),
+            describe=self._versions.description,
+            arrived=self._rounds.sample_arrived,
+            status=self._status,
+        )
+
+    async def run(self) -> None:
+        """Serve samples, keep the link, train when woken; until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._gate.serve())
+                group.create_task(self._link.run())
+                group.create_task(self._rounds.run())
+        finally:
+            self._samples.close()
+            self._database.close()
+
+    async def _greet(self) -> None:
+        """What a new connection begins with; then enrolment and postbox have it for as long as it lasts."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._enrolment.keep())
+            group.create_task(self._postbox.deliver())
+
+    async def _publish_up(self, signed: bytes) -> None:
+        await self._link.publish(self._identity.up_topic, signed)
+
+    async def _welcome(self) -> None:
+        """The coordinator knows this device: from now on its presence counts, and its requests are answered."""
+        await self._link.publish(self._identity.state_topic, self._presence(PresenceState.ONLINE), retain=True)
+        self._rounds.retry_deferred_trigger()
+
+    async def _request(self, request: BlobRequest | WeightsRequest, task: str) -> None:
+        kind = BLOB_REQUEST if isinstance(request, BlobRequest) else WEIGHTS_REQUEST
+        await self._publish_up(self._identity.sign_control(kind, encode_payload(request), task))
+
+    def _presence(self, state: PresenceState) -> bytes:
+        return self._identity.sign_presence(encode_payload(Presence(state, self._identity.boot)))
+
+    def _sign_enrolment(self) -> bytes:
+        enrolment = Enrolment(
+            public_key=self._identity.public_key,
+            profile=self._configuration.profile,
+            software=self._software,
+            tasks=self._tasks,
+        )
+        return self._identity.sign_control(ENROLMENT, encode_payload(enrolment))
+
+    def _handle(self, topic: str, data: bytes) -> None:
+        """Whatever comes from the broker: only what the coordinator's pinned key signed for this topic counts."""
+        limit = MAX_SIGNED_CHUNK_BYTES if "/blob/" in topic or "/weights/" in topic else MAX_CONTROL_BYTES
+        try:
+            payload, task = self._identity.open_from_coordinator(topic, data, limit)
+            match payload:
+                case Receipt():
+                    self._handle_receipt(payload)
+                case Manifest() if topic == topics.manifest(self._configuration.fleet, task):
+                    self._handle_manifest(task, payload)
+                case BlobChunk():
+                    self._fetcher.hear_chunk(*topics.chunk_of(topic), payload)
+                case _:
+                    log.warning("event=message_refused topic=%s kind=%s", topic, type(payload).__name__)
+        except ProtocolError as error:
+            log.warning("event=message_refused topic=%s error=%r", topic, str(error))
+        except (sqlite3.Error, OSError) as error:
+            log.error("event=message_not_handled topic=%s error=%r", topic, str(error))
+
+    def _handle_manifest(self, task: str, manifest: Manifest) -> None:
+        if self._versions.hear_manifest(task, manifest):
+            self._rounds.retry_deferred_trigger()
+
+    def _handle_receipt(self, receipt: Receipt) -> None:
+        if not (self._postbox.receive(receipt) or self._enrolment.receive(receipt)):
+            return
+        if receipt.reason == Reason.UNKNOWN_KEY:
+            self._enrolment.forgotten()
+        if receipt.newest_boot > self._identity.boot:
+            log.warning("event=earlier_life boot=%d newest_boot=%d", self._identity.boot, receipt.newest_boot)
+            self._identity.boot = self._database.continue_boots(receipt.newest_boot)
+        self._rounds.retry_deferred_trigger()
+
+    def _status(self) -> Status:
+        known = {task: self._database.known_version(task) for task in self._tasks}
+        return Status(
+            device=self._configuration.device,
+            state=self._rounds.state.value,
+            connected=self._link.connected,
+            boot=self._identity.boot,
+            versions={task: version.version for task, version in known.items() if version},
+            samples={task: self._samples.count(task) for task in self._tasks},
+            new_samples=self._rounds.new_samples,
+            waiting_updates=self._database.waiting(),
+            accepted_updates=self._postbox.accepted,
+            rejected_updates=self._postbox.rejected,
+            progress=self._rounds.progress,
+        )
+
+
+def _draw_first_boot(folder: Path) -> int:
+    return 1 if (folder / "agent.db").exists() else 1 + secrets.randbelow(LARGEST_FIRST_BOOT)
+
+
+def _open_state(configuration: AgentConfiguration) -> tuple[DeviceDatabase, SampleStore, BlobCache]:
+    folder = configuration.state_folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return (
+            DeviceDatabase(folder / "agent.db", first_boot=_draw_first_boot(folder)),
+            SampleStore(folder / "samples.db", configuration.store.maximum_samples),
+            BlobCache(folder / "blobs"),
+        )
+    except (OSError, sqlite3.Error) as error:
+        raise ConfigurationError(
+            f"state_folder {folder}: {error}; the agent needs a folder of its own that it may write"
+        ) from error

@@ -1,0 +1,99 @@
+"""Samples on the device, in SQLite, and what a backbone made of them. Neither ever leaves it.
+
+Features belong to their sample: they go when it goes, whoever deletes it. Commits are not forced to the disk one by
+one: after a power cut the last moments of samples may be missing, which spares an SD card a write per sample. What
+went into an update is never at stake here.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+from edge_agent.worker.usable_samples import fitting
+from fleet_protocol.bundle import TaskDescription
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS samples (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, task TEXT NOT NULL, inputs BLOB NOT NULL, label INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS samples_of_task ON samples (task, id);
+CREATE TABLE IF NOT EXISTS features (sample INTEGER PRIMARY KEY, backbone TEXT NOT NULL, features BLOB NOT NULL);
+CREATE TRIGGER IF NOT EXISTS features_go_with_their_sample AFTER DELETE ON samples
+BEGIN DELETE FROM features WHERE sample = OLD.id; END;
+"""
+"""`backbone` is the hash of the file that made the features. Stores made before there were features gain the table."""
+
+
+class SampleStore:
+    """Keeps the newest `maximum_samples` of each task."""
+
+    def __init__(self, path: Path, maximum_samples: int) -> None:
+        self.path = path
+        self._maximum = maximum_samples
+        self._connection = sqlite3.connect(path, isolation_level=None)
+        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection.execute("PRAGMA synchronous=NORMAL")
+        self._connection.executescript(SCHEMA)
+        rows = self._connection.execute("SELECT task, COUNT(*), MAX(id) FROM samples GROUP BY task")
+        self._counts: dict[str, tuple[int, int]] = {task: (count, newest) for task, count, newest in rows}
+
+    def add(self, task: str, inputs: bytes, label: int | bytes) -> int:
+        """Store one sample and return its id. Inputs are float32 in C order, in bytes, and so is a label of values.
+
+        Raises:
+            sqlite3.OperationalError: the disk is full; nothing was stored.
+        """
+        count, _ = self._counts.get(task, (0, 0))
+        insert = "INSERT INTO samples (task, inputs, label) VALUES (?, ?, ?)"
+        with self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            identifier = int(self._connection.execute(insert, (task, inputs, label)).lastrowid or 0)
+            if count >= self._maximum:
+                oldest = "SELECT id FROM samples WHERE task = ? ORDER BY id LIMIT ?"
+                self._connection.execute(
+                    f"DELETE FROM samples WHERE id IN ({oldest})",  # noqa: S608 - a constant
+                    (task, count + 1 - self._maximum),
+                )
+        self._counts[task] = (min(count + 1, self._maximum), identifier)
+        return identifier
+
+    def count(self, task: str) -> int:
+        """Samples stored for a task."""
+        return self._counts.get(task, (0, 0))[0]
+
+    def newest(self, task: str) -> int:
+        """The id of the newest sample of a task, 0 without one."""
+        return self._counts.get(task, (0, 0))[1]
+
+    def count_after(self, task: str, identifier: int) -> int:
+        """Samples of a task that are newer than `identifier`."""
+        query = "SELECT COUNT(*) FROM samples WHERE task = ? AND id > ?"
+        return int(self._connection.execute(query, (task, identifier)).fetchone()[0])
+
+    def drop_misfits(self, description: TaskDescription) -> int:
+        """Delete samples taken in before the task's schema was known that do not fit it; returns how many."""
+        condition, sizes = fitting(description)
+        query = f"DELETE FROM samples WHERE task = ? AND NOT ({condition})"  # noqa: S608 - a constant
+        dropped = self._connection.execute(query, (description.task, *sizes)).rowcount
+        if dropped:
+            count, newest = self._counts[description.task]
+            self._counts[description.task] = (count - dropped, newest)
+        return dropped
+
+    def drop_other_features(self, description: TaskDescription) -> int:
+        """Delete features of a task that another backbone made than the one it has now; returns how many."""
+        query = "DELETE FROM features WHERE backbone != ? AND (SELECT task FROM samples WHERE id = features.sample) = ?"
+        return self._connection.execute(query, (description.backbone_hash, description.task)).rowcount
+
+    def drop(self, task: str, identifiers: Sequence[int]) -> None:
+        """Delete these samples of a task."""
+        delete = "DELETE FROM samples WHERE task = ? AND id = ?"
+        with self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            dropped = self._connection.executemany(delete, [(task, identifier) for identifier in identifiers]).rowcount
+        count, newest = self._counts[task]
+        self._counts[task] = (count - dropped, newest)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()

@@ -1,0 +1,1 @@
+"""The training child as its parent sees it: the contract, and who holds it to its limits."""

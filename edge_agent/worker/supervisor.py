@@ -1,0 +1,117 @@
+"""Starts the worker as a child process, holds it to its limits, and reports what became of it."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+
+import msgspec
+
+from edge_agent.configuration import WorkerSettings
+from edge_agent.worker.contract import (
+    LENGTH_BYTES,
+    Message,
+    Progress,
+    TrainingFailure,
+    TrainingJob,
+    Verdict,
+    read_message,
+    write_job,
+)
+
+WORKER_COMMAND = (sys.executable, "-P", "-m", "edge_agent.training.worker")
+WORKER_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+"""numpy would keep 32 MB ready per core for threads that never run."""
+SHARE_PERIOD_SECONDS = 0.2
+LAST_WORDS_BYTES = 500
+
+Watch = Callable[[Progress], None]
+
+
+def unwatched(_progress: Progress) -> None:
+    """Nobody wants to know."""
+
+
+async def train_in_child(job: TrainingJob, settings: WorkerSettings, watch: Watch = unwatched) -> Verdict:
+    """Run one round in a process of its own. It always ends: well, with a failure, or killed at its time limit.
+
+    `watch` hears of its progress as it goes.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *WORKER_COMMAND,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=os.environ | WORKER_ENVIRONMENT,
+    )
+    try:
+        async with asyncio.timeout(settings.time_limit_seconds), _held_to_share(process, settings.cpu_share):
+            verdict, errors = await asyncio.gather(_converse(process, job, watch), _read_errors(process))
+            await process.wait()
+    except TimeoutError:
+        return TrainingFailure(f"worker passed its time limit of {settings.time_limit_seconds:g} s and was killed")
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()  # a stopped process too
+            await process.wait()
+    if verdict is not None:
+        return verdict
+    return TrainingFailure(
+        f"worker ended with code {process.returncode} (memory limit {settings.memory_limit_mib} MiB): {errors!r}"
+    )
+
+
+async def _converse(process: asyncio.subprocess.Process, job: TrainingJob, watch: Watch) -> Verdict | None:
+    """Tell the worker its job, and hear it out; None where it died before its verdict."""
+    if process.stdin is None or process.stdout is None:
+        raise RuntimeError("the worker was started without pipes")
+    with contextlib.suppress(ConnectionError):
+        process.stdin.write(write_job(job))
+        await process.stdin.drain()
+    process.stdin.close()
+    while message := await _next_message(process.stdout):
+        if not isinstance(message, Progress):
+            return message
+        watch(message)
+    return None
+
+
+async def _next_message(stream: asyncio.StreamReader) -> Message | None:
+    """The next frame; None where the worker died in it or before it."""
+    try:
+        length = int.from_bytes(await stream.readexactly(LENGTH_BYTES), "big")
+        return read_message(await stream.readexactly(length))
+    except (asyncio.IncompleteReadError, msgspec.DecodeError):
+        return None
+
+
+async def _read_errors(process: asyncio.subprocess.Process) -> str:
+    """The last that it wrote to standard error."""
+    words = b""
+    while process.stderr and (more := await process.stderr.read(LAST_WORDS_BYTES)):
+        words = (words + more)[-LAST_WORDS_BYTES:]
+    return words.decode(errors="replace").strip()
+
+
+@contextlib.asynccontextmanager
+async def _held_to_share(process: asyncio.subprocess.Process, share: float) -> AsyncIterator[None]:
+    """Stop and continue the process so that it runs for `share` of each period. Its time limit runs on meanwhile."""
+
+    async def alternate() -> None:
+        while process.returncode is None:
+            await asyncio.sleep(share * SHARE_PERIOD_SECONDS)
+            process.send_signal(signal.SIGSTOP)
+            await asyncio.sleep((1 - share) * SHARE_PERIOD_SECONDS)
+            process.send_signal(signal.SIGCONT)
+
+    alternating = asyncio.create_task(alternate()) if share < 1 else None
+    try:
+        yield
+    finally:
+        if alternating is not None:
+            alternating.cancel()
+            with contextlib.suppress(asyncio.CancelledError, ProcessLookupError):
+                await alternating

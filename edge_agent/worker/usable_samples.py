@@ -1,0 +1,29 @@
+"""Which rows of the sample store a round may use. Agent and child ask the same question of the same file."""
+
+from fleet_protocol.bundle import TaskDescription
+
+
+def rows_to_train_on(description: TaskDescription) -> tuple[str, tuple[str | int, ...]]:
+    """The query for (id, values, label) of each sample that a round may use, oldest first, and its placeholders.
+
+    The values are those that training takes: the inputs, or the features where the task has a backbone. A sample that
+    came in after the features were computed waits for the next round.
+    """
+    condition, sizes = fitting(description)
+    if description.backbone is None:
+        query = f"SELECT id, inputs, label FROM samples WHERE task = ? AND {condition} ORDER BY id"  # noqa: S608
+        return query, (description.task, *sizes)
+    source = "samples JOIN features ON sample = id"
+    query = f"SELECT id, features, label FROM {source} WHERE backbone = ? AND task = ? AND {condition} ORDER BY id"  # noqa: S608
+    return query, (description.backbone_hash, description.task, *sizes)
+
+
+def fitting(description: TaskDescription) -> tuple[str, tuple[int, int]]:
+    """The condition, in SQL, that a stored sample fits the task's schema, and the values of its placeholders.
+
+    A class index is stored as a number. Any other label is float32 in bytes; without a label there are none.
+    """
+    label, inputs = description.label, 4 * description.input.size
+    if label.kind == "class":
+        return "length(inputs) = ? AND typeof(label) = 'integer' AND label >= 0 AND label < ?", (inputs, label.classes)
+    return "length(inputs) = ? AND typeof(label) = 'blob' AND length(label) = ?", (inputs, 4 * label.outputs)

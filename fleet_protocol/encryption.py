@@ -1,0 +1,65 @@
+"""A payload that only its coordinator can read: a libsodium sealed box around it, for brokers run by others.
+
+The box is for the X25519 form of the coordinator's Ed25519 key, which devices pin anyway. It says nothing of who made
+it: that is what the envelope's signature is for, which covers the box.
+"""
+
+from typing import Final
+
+from nacl.exceptions import CryptoError
+from nacl.exceptions import RuntimeError as NaClRuntimeError
+from nacl.public import SealedBox
+
+from fleet_protocol.envelope import Envelope
+from fleet_protocol.errors import ConfigurationError, ProtocolError, Reason
+from fleet_protocol.keys import SigningKey, VerifyKey, key_id
+from fleet_protocol.kinds import EncryptedPayload, decode_payload, encode_payload
+
+BOX_OVERHEAD_BYTES: Final = 48
+"""An ephemeral public key and an authenticator around as many bytes as the payload has."""
+
+
+def encrypt_payload(recipient: VerifyKey, payload: bytes) -> bytes:
+    """The payload of an encrypted kind, from that of its content; each call gives other bytes."""
+    box = SealedBox(recipient.to_curve25519_public_key()).encrypt(payload)
+    return encode_payload(EncryptedPayload(key_id(recipient), box))
+
+
+def check_recipient(recipient: VerifyKey) -> None:
+    """See that something can be encrypted for a key.
+
+    Raises:
+        ConfigurationError: 32 bytes are a key in form only if they are a point of the curve.
+    """
+    try:
+        recipient.to_curve25519_public_key()
+    except NaClRuntimeError as error:
+        raise ConfigurationError(
+            f"coordinator_key {bytes(recipient).hex()} is no valid Ed25519 public key: nothing can be encrypted for it;"
+            " copy it again from the coordinator: broker-coordinator keygen prints it"
+        ) from error
+
+
+def opened_payload(envelope: Envelope, key: SigningKey | None) -> bytes:
+    """An envelope's payload, out of its box if it is encrypted; `key` is the coordinator's, None where there is none.
+
+    Raises:
+        ProtocolError: `WRONG_RECIPIENT`: encrypted for another key. `MALFORMED`: no box, or one that doesn't open.
+    """
+    if envelope.header.kind.content is None:
+        return envelope.payload
+    return _open(decode_payload(envelope.payload, EncryptedPayload), key)
+
+
+def _open(encrypted: EncryptedPayload, key: SigningKey | None) -> bytes:
+    if key is None or encrypted.recipient != key_id(key.verify_key):
+        here = "there is none here" if key is None else f"this one's is {key_id(key.verify_key).hex()}"
+        raise ProtocolError(
+            Reason.WRONG_RECIPIENT,
+            f"encrypted for the coordinator key {encrypted.recipient[:8].hex()}, {here};"
+            " set coordinator_key on the device to this coordinator's",
+        )
+    try:
+        return SealedBox(key.to_curve25519_private_key()).decrypt(encrypted.box)
+    except (CryptoError, ValueError, TypeError) as error:
+        raise ProtocolError(Reason.MALFORMED, "the box does not open: it was altered or cut") from error

@@ -1,0 +1,73 @@
+"""Every kind of payload, one file each, in one table: all that envelope, outbox, journal and receipts look at."""
+
+from fleet_protocol.kinds.blob_chunk import BLOB_CHUNK, BlobChunk
+from fleet_protocol.kinds.blob_request import BLOB_REQUEST, BlobRequest
+from fleet_protocol.kinds.encrypted_update import ENCRYPTED_UPDATE, EncryptedPayload
+from fleet_protocol.kinds.enrolment import ENROLMENT, Enrolment
+from fleet_protocol.kinds.kind import FROM_COORDINATOR, Leaf, PayloadKind
+from fleet_protocol.kinds.manifest import MANIFEST, Manifest
+from fleet_protocol.kinds.payload import BOOT_SHIFT, Count, decode_payload, encode_payload
+from fleet_protocol.kinds.presence import PRESENCE, Presence, PresenceState
+from fleet_protocol.kinds.receipt import RECEIPT, Outcome, Receipt
+from fleet_protocol.kinds.update import UPDATE, Update
+from fleet_protocol.kinds.weights_request import WEIGHTS_REQUEST, WeightsRequest
+
+KINDS: dict[int, PayloadKind] = {
+    kind.number: kind
+    for kind in (
+        ENROLMENT,
+        PRESENCE,
+        MANIFEST,
+        BLOB_REQUEST,
+        BLOB_CHUNK,
+        UPDATE,
+        RECEIPT,
+        WEIGHTS_REQUEST,
+        ENCRYPTED_UPDATE,
+    )
+}
+"""By the number that stands in an envelope"s header."""
+
+
+def register(kind: PayloadKind) -> PayloadKind:
+    """Add a kind that does not ship with edgeflock; returns it.
+
+    Raises:
+        ValueError: its number is taken.
+    """
+    if KINDS.setdefault(kind.number, kind) is not kind:
+        raise ValueError(f"kind {kind.number} is {KINDS[kind.number].name} already")
+    return kind
+
+
+__all__ = [
+    "BLOB_CHUNK",
+    "BLOB_REQUEST",
+    "BOOT_SHIFT",
+    "BlobChunk",
+    "BlobRequest",
+    "Count",
+    "ENCRYPTED_UPDATE",
+    "ENROLMENT",
+    "FROM_COORDINATOR",
+    "EncryptedPayload",
+    "Enrolment",
+    "KINDS",
+    "Leaf",
+    "MANIFEST",
+    "Manifest",
+    "Outcome",
+    "PRESENCE",
+    "PayloadKind",
+    "Presence",
+    "PresenceState",
+    "RECEIPT",
+    "Receipt",
+    "UPDATE",
+    "Update",
+    "WEIGHTS_REQUEST",
+    "WeightsRequest",
+    "decode_payload",
+    "encode_payload",
+    "register",
+]

@@ -1,0 +1,18 @@
+"""A device introduces itself."""
+
+import msgspec
+
+from fleet_protocol.kinds.kind import Leaf, PayloadKind
+from fleet_protocol.limits import MAX_CONTROL_BYTES
+
+
+class Enrolment(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A device introduces itself; signed with the very key that it names, which proves possession."""
+
+    public_key: bytes
+    profile: str
+    software: str
+    tasks: list[str]
+
+
+ENROLMENT = PayloadKind(1, Enrolment, Leaf.UP, MAX_CONTROL_BYTES)

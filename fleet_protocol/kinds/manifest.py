@@ -1,0 +1,26 @@
+"""Which version of a task is current."""
+
+from typing import Annotated
+
+import msgspec
+
+from fleet_protocol.bundle import BlobHash
+from fleet_protocol.cohort import EVERYONE
+from fleet_protocol.kinds.kind import Leaf, PayloadKind
+from fleet_protocol.kinds.payload import Count
+from fleet_protocol.limits import MAX_CONTROL_BYTES
+
+
+class Manifest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The current version of a task. `bundle` is the SHA-256 of `task.json`, `weights` that of the safetensors.
+
+    `selection_threshold` is for tasks that work in rounds (`fleet_protocol.cohort`).
+    """
+
+    version: Count
+    bundle: BlobHash
+    weights: BlobHash
+    selection_threshold: Annotated[int, msgspec.Meta(ge=1, le=EVERYONE)] = EVERYONE
+
+
+MANIFEST = PayloadKind(3, Manifest, Leaf.TASK, MAX_CONTROL_BYTES)

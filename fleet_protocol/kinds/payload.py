@@ -1,0 +1,46 @@
+"""A payload's bytes: a CBOR array of its fields, in their order. A last field that has its default is not written."""
+
+from typing import Annotated, TypeVar
+
+import msgspec
+
+from fleet_protocol import cbor
+from fleet_protocol.errors import ProtocolError, Reason
+from fleet_protocol.limits import MAX_SEQUENCE
+
+Payload = TypeVar("Payload", bound=msgspec.Struct)
+
+BOOT_SHIFT = 32
+"""What is not journalled is numbered `boot << BOOT_SHIFT | counter`, which grows over a device's life."""
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQUENCE)]
+"""What the device's database can hold."""
+
+
+def encode_payload(payload: msgspec.Struct) -> bytes:
+    """The bytes of a payload."""
+    fields = msgspec.to_builtins(payload, builtin_types=(bytes,))
+    if payload.__struct_defaults__ and fields[-1] == payload.__struct_defaults__[-1]:
+        fields = fields[:-1]
+    return cbor.encode(fields)
+
+
+def decode_payload(data: bytes, kind: type[Payload]) -> Payload:
+    """Read a payload of a known type.
+
+    Raises:
+        ProtocolError: `MALFORMED`, naming the field.
+    """
+    optional = kind.__struct_defaults__
+    try:
+        # Whether it is canonical is asked once: below, for those that may be written shorter.
+        read = cbor.parse if optional else cbor.decode
+        payload = msgspec.convert(read(data, kind.__name__), kind, builtin_types=(bytes,))
+    except msgspec.ValidationError as error:
+        raise ProtocolError(Reason.MALFORMED, f"{kind.__name__}: {error}") from error
+    if optional and encode_payload(payload) != data:
+        raise ProtocolError(
+            Reason.MALFORMED,
+            f"{kind.__name__}: a last field of {optional[-1]} is not written, nor anything but canonical CBOR",
+        )
+    return payload

@@ -1,0 +1,25 @@
+"""Whether a device is connected: retained, and left behind as the last will."""
+
+from enum import StrEnum
+
+import msgspec
+
+from fleet_protocol.kinds.kind import Leaf, PayloadKind
+from fleet_protocol.limits import MAX_CONTROL_BYTES
+
+
+class PresenceState(StrEnum):
+    """What a retained presence says."""
+
+    ONLINE = "online"
+    OFFLINE = "offline"
+
+
+class Presence(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Retained. The last will carries the boot number of its connection, so a late will cannot hide a newer boot."""
+
+    state: PresenceState
+    boot: int
+
+
+PRESENCE = PayloadKind(2, Presence, Leaf.STATE, MAX_CONTROL_BYTES)

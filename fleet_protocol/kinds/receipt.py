@@ -1,0 +1,36 @@
+"""The coordinator's word on one message."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+
+from fleet_protocol.kinds.kind import Leaf, PayloadKind
+from fleet_protocol.kinds.payload import Count
+from fleet_protocol.limits import DIGEST_BYTES, MAX_CONTROL_BYTES
+
+
+class Outcome(StrEnum):
+    """What became of a message."""
+
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+
+
+class Receipt(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The coordinator's word on one signed message.
+
+    `digest` names the exact envelope bytes, so a receipt for somebody's forgery says nothing about the real
+    message. `highest_sequence` is the highest update number journalled for the device, `newest_boot` the highest boot
+    number seen from it: a device whose memory was wiped continues behind them.
+    """
+
+    digest: Annotated[bytes, msgspec.Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
+    outcome: Outcome
+    reason: str
+    detail: str
+    highest_sequence: Count
+    newest_boot: Count
+
+
+RECEIPT = PayloadKind(7, Receipt, Leaf.DOWN, MAX_CONTROL_BYTES)

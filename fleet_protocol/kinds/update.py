@@ -1,0 +1,23 @@
+"""One device's change to the weights."""
+
+import msgspec
+
+from fleet_protocol.kinds.kind import Leaf, PayloadKind
+from fleet_protocol.kinds.payload import Count
+from fleet_protocol.limits import MAX_UPDATE_BYTES
+
+
+class Update(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One device's change to the weights; `packed` is for `fleet_protocol.codec`, `loss` is the mean in training.
+
+    `life` is for tasks with EF21 and does not travel where it is 0: the updates of one life add up to one estimate.
+    """
+
+    samples: int
+    steps: int
+    loss: float
+    packed: bytes
+    life: Count = 0
+
+
+UPDATE = PayloadKind(6, Update, Leaf.UP, MAX_UPDATE_BYTES, journalled=True)

@@ -1,0 +1,74 @@
+"""Updates that only their coordinator can read."""
+
+import pytest
+from nacl.public import SealedBox
+
+from edge_agent.shell.identity import Identity
+from fleet_protocol.encryption import BOX_OVERHEAD_BYTES, opened_payload
+from fleet_protocol.envelope import read_envelope
+from fleet_protocol.errors import ConfigurationError, ProtocolError, Reason
+from fleet_protocol.keys import SigningKey, write_verify_key
+from fleet_protocol.kinds import ENCRYPTED_UPDATE, EncryptedPayload, Update, decode_payload, encode_payload
+from fleet_protocol.limits import MAX_UPDATE_BYTES
+
+DEVICE, COORDINATOR, OTHER = (SigningKey(bytes([number]) * 32) for number in (1, 2, 3))
+UPDATE = Update(16, 40, 0.75, b"packed" * 20)
+
+
+def encrypted_by(identity_key: SigningKey, coordinator: SigningKey, payload: bytes = encode_payload(UPDATE)) -> bytes:
+    identity = Identity("home", "0", "pi", identity_key, write_verify_key(coordinator.verify_key), encrypt_updates=True)
+    return identity.sign_update(1, "digits", 3, payload)[0]
+
+
+def refusal(data: bytes, key: SigningKey | None) -> ProtocolError:
+    with pytest.raises(ProtocolError) as caught:
+        decode_payload(opened_payload(read_envelope(data, MAX_UPDATE_BYTES), key), Update)
+    return caught.value
+
+
+def test_coordinator_reads_what_the_device_encrypted_and_the_signature_covers_the_box():
+    data = encrypted_by(DEVICE, COORDINATOR)
+    envelope = read_envelope(data, MAX_UPDATE_BYTES)
+    envelope.verify(DEVICE.verify_key, "edgeflock/v1/home/0/pi/up")
+    assert envelope.header.kind is ENCRYPTED_UPDATE
+    assert decode_payload(opened_payload(envelope, COORDINATOR), Update) == UPDATE
+    assert UPDATE.packed not in data
+    assert encode_payload(UPDATE)[:8] not in data
+
+
+def test_size_is_known_before_the_box_is_opened_and_every_box_differs():
+    first, again = (
+        decode_payload(read_envelope(encrypted_by(DEVICE, COORDINATOR), MAX_UPDATE_BYTES).payload, EncryptedPayload)
+        for _ in range(2)
+    )
+    assert len(first.box) == len(encode_payload(UPDATE)) + BOX_OVERHEAD_BYTES
+    assert first.box != again.box
+
+
+def test_other_coordinator_says_whose_it_is_and_a_reader_without_key_too():
+    data = encrypted_by(DEVICE, OTHER)
+    for key in (COORDINATOR, None):
+        error = refusal(data, key)
+        assert error.reason is Reason.WRONG_RECIPIENT
+        assert "coordinator_key" in error.detail
+
+
+@pytest.mark.parametrize("length", [0, 10, 47, 48, 60])
+def test_box_that_does_not_open_is_malformed(length):
+    box = SealedBox(COORDINATOR.verify_key.to_curve25519_public_key()).encrypt(encode_payload(UPDATE))
+    data = read_envelope(encrypted_by(DEVICE, COORDINATOR), MAX_UPDATE_BYTES)
+    encrypted = decode_payload(data.payload, EncryptedPayload)
+    for altered in (box[:length], bytes(length), box[:-1] + bytes([box[-1] ^ 1])):
+        payload = encode_payload(EncryptedPayload(encrypted.recipient, altered))
+        with pytest.raises(ProtocolError) as caught:
+            opened_payload(type(data)(data.header, data.key_id, payload, b"", b""), COORDINATOR)
+        assert caught.value.reason is Reason.MALFORMED
+
+
+def test_box_that_holds_no_update_is_malformed():
+    assert refusal(encrypted_by(DEVICE, COORDINATOR, b"\x01\x02"), COORDINATOR).reason is Reason.MALFORMED
+
+
+def test_pinned_key_that_is_no_point_of_the_curve_is_said_at_the_start():
+    with pytest.raises(ConfigurationError, match="coordinator_key"):
+        Identity("home", "0", "pi", DEVICE, "02" + 31 * "00", encrypt_updates=True)

@@ -1,0 +1,1 @@
+"""What a bundle is and needs, and what a captured message says."""

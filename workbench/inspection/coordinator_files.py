@@ -1,0 +1,73 @@
+"""What a coordinator's configuration leads to: its devices' keys, its own, and the tasks that it serves."""
+
+from pathlib import Path
+
+from broker_coordinator.admission.fleet_view import Device
+from broker_coordinator.configuration import load_configuration
+from broker_coordinator.storage.database import Database, open_database
+from broker_coordinator.storage.device_registry import DeviceRegistry
+from broker_coordinator.storage.task_registry import TaskRegistry
+from fleet_protocol.bundle import DESCRIPTION_FILE, TaskDescription, parse_description
+from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.keys import SigningKey, read_signing_key
+from workbench.inspection.decode import Known
+
+
+def known_to_coordinator(configuration: Path) -> Known:
+    """What `coordinator.toml` and the files that it names say. The coordinator may be running.
+
+    Raises:
+        ConfigurationError: one of them is missing or wrong.
+    """
+    parsed = load_configuration(configuration)
+    key = private_key(parsed.key_file)
+    try:
+        named = [parse_description((task.bundle / DESCRIPTION_FILE).read_bytes()) for task in parsed.tasks]
+    except OSError as error:
+        raise ConfigurationError(f"{error.filename}: can't be read: {error.strerror}") from error
+    database = parsed.journal()
+    return Known(
+        devices=registered_devices(database),
+        coordinator=key.verify_key,
+        opener=key,
+        tasks=[*published_tasks(database), *named],
+    )
+
+
+def private_key(path: Path) -> SigningKey:
+    """A coordinator's private key.
+
+    Raises:
+        ConfigurationError: the file is missing, open to others, or no key.
+    """
+    try:
+        return read_signing_key(path.read_text(encoding="ascii", errors="replace"), path.stat().st_mode, str(path))
+    except OSError as error:
+        raise ConfigurationError(f"{path}: can't be read: {error.strerror}") from error
+
+
+def registered_devices(database: Database) -> list[Device]:
+    """The devices in a coordinator's database.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    engine = open_database(database, read_only=True)
+    try:
+        return DeviceRegistry(engine).devices()
+    finally:
+        engine.dispose()
+
+
+def published_tasks(database: Database) -> list[TaskDescription]:
+    """The tasks in a coordinator's database: those of its configuration, and those published by command.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    engine = open_database(database, read_only=True)
+    try:
+        registry = TaskRegistry(engine)
+        return [registry.bundle(task.name).description for task in registry.tasks()]
+    finally:
+        engine.dispose()

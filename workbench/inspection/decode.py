@@ -1,0 +1,205 @@
+"""What a captured message says, in words. Nothing in it is believed: what was not verified is said to be unverified."""
+
+import binascii
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from broker_coordinator.admission.fleet_view import Device
+from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.codec import inspect_update
+from fleet_protocol.codec.container import FORMAT, read_first_byte
+from fleet_protocol.encryption import BOX_OVERHEAD_BYTES, opened_payload
+from fleet_protocol.envelope import Envelope, read_envelope
+from fleet_protocol.errors import ProtocolError
+from fleet_protocol.keys import SigningKey, VerifyKey, key_id, read_verify_key
+from fleet_protocol.kinds import ENROLMENT, PRESENCE, EncryptedPayload, Enrolment, Update, decode_payload
+from fleet_protocol.limits import MAX_UPDATE_BYTES
+
+MAX_SHOWN_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the reader knows beside the message; all of it is optional."""
+
+    topic: str | None = None
+    key: VerifyKey | None = None
+    devices: Sequence[Device] = ()
+    coordinator: VerifyKey | None = None
+    opener: SigningKey | None = None
+    """The coordinator's private key: it opens encrypted updates."""
+    tasks: Sequence[TaskDescription] = ()
+
+    def task(self, name: str) -> TaskDescription | None:
+        """The task that a message names."""
+        return next((task for task in self.tasks if task.task == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """`lines` are labels with what they say; `refuted` where a check that could be made has failed."""
+
+    lines: list[tuple[str, str]]
+    refuted: bool
+
+
+def message_bytes(captured: bytes) -> bytes:
+    """The message, whether it was captured as it is or as hex digits (`mosquitto_sub -F %x`)."""
+    try:
+        return binascii.unhexlify(b"".join(captured.split()))
+    except binascii.Error:
+        return captured
+
+
+def describe(data: bytes, known: Known) -> Described:
+    """Read a message as far as it goes.
+
+    Raises:
+        ProtocolError: it is no envelope of this protocol.
+    """
+    envelope = read_envelope(data, MAX_UPDATE_BYTES)
+    header, overhead = envelope.header, len(data) - len(envelope.payload)
+    sizes = f"{len(data)} bytes: payload {len(envelope.payload)}, envelope and header {overhead}"
+    sequence = "boot" if header.kind is PRESENCE else "sequence"
+    lines = [
+        ("message", f"{header.kind.name}, {sizes}"),
+        ("from", _sender(envelope, known)),
+        (sequence, str(header.sequence)),
+    ]
+    if header.task:
+        lines.append(("task", f"{header.task}, made from version {header.base_version}"))
+    readable = True
+    try:
+        payload = decode_payload(envelope.payload, header.kind.payload)
+        if isinstance(payload, EncryptedPayload):
+            lines.append(("encrypted", _encryption(payload, known.opener)))
+            if known.opener is not None:
+                payload = decode_payload(opened_payload(envelope, known.opener), header.kind.opened.payload)
+        if not isinstance(payload, EncryptedPayload):
+            lines += _fields(payload)
+        if isinstance(payload, Update):
+            lines += _packing(payload.packed, known.task(header.task))
+    except ProtocolError as error:
+        lines.append(("payload", f"refused, {error}"))
+        readable = False
+    verdict, holds = _verdict(envelope, known)
+    return Described([*lines, ("verified", verdict)], refuted=not (holds and readable))
+
+
+def _sender(envelope: Envelope, known: Known) -> str:
+    device = _device(envelope, known)
+    if known.coordinator is not None and key_id(known.coordinator) == envelope.key_id:
+        return f"key {envelope.key_id.hex()}, the coordinator"
+    return f"key {envelope.key_id.hex()}" + (f", {device.name} ({device.state.value})" if device else "")
+
+
+def _device(envelope: Envelope, known: Known) -> Device | None:
+    return next((device for device in known.devices if key_id(device.public_key) == envelope.key_id), None)
+
+
+def _fields(payload: msgspec.Struct) -> list[tuple[str, str]]:
+    fields = msgspec.structs.asdict(payload)
+    packed = fields.pop("packed", None)
+    lines = [(name.replace("_", " "), _shown(value)) for name, value in fields.items()]
+    return lines if packed is None else [*lines, ("packed", f"{len(packed)} bytes")]
+
+
+def _encryption(encrypted: EncryptedPayload, coordinator: SigningKey | None) -> str:
+    opened = "opened" if coordinator else "give --coordinator-key-file to open it"
+    size = f"{len(encrypted.box)} bytes, of which {BOX_OVERHEAD_BYTES} are the box itself"
+    return f"{size}, for the coordinator key {_shown(encrypted.recipient)}; {opened}"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bytes):
+        rest = f"… ({len(value)} bytes)" if len(value) > MAX_SHOWN_BYTES else ""
+        return value[:MAX_SHOWN_BYTES].hex() + rest
+    if isinstance(value, str):
+        return repr(str(value))[1:-1] or "-"  # a stranger wrote it: no control characters on the terminal
+    return repr(value)
+
+
+def _packing(packed: bytes, task: TaskDescription | None) -> list[tuple[str, str]]:
+    first = read_first_byte(packed)
+    container = "zstd" if first.compressed else "not compressed"
+    gaps = "bits" if first.positions_in_bits else "whole bytes"
+    how = f"format {FORMAT}, {first.quantisation.name.lower()}, positions in {gaps}, {container}"
+    if task is None:
+        return [("packing", how), ("entries", "unknown without the task's shapes; give --bundle or --config")]
+    update, stages = inspect_update(packed, task.shapes)
+    parts = ", ".join(
+        f"{name} {bits / 8:g}"
+        for name, bits in (
+            ("positions", stages.position_bits),
+            ("scales", stages.scale_bits),
+            ("values", stages.code_bits),
+        )
+    )
+    kept = update.indices.size / task.parameter_count
+    return [
+        ("packing", f"{how}, scanned by {'column' if stages.by_column else 'row'}"),
+        ("stages", f"{parts} bytes: body {stages.body_bytes}, travels as {stages.stored_bytes} and 1 in front"),
+        ("entries", f"{update.indices.size} of {task.parameter_count} ({kept:.2%}), norm {update.norm():.4g}"),
+    ]
+
+
+def _verdict(envelope: Envelope, known: Known) -> tuple[str, bool]:
+    """In words, and False where a check has failed."""
+    for find in _KEY_SOURCES:
+        if (key := find(envelope, known)) is not None:
+            break
+    else:
+        return "not checked: the key is unknown; give --key, --database or --config", True
+    if key_id(key) != envelope.key_id:
+        return f"no: signed with key {envelope.key_id.hex()}, the given one is {key_id(key).hex()}", False
+    if known.topic is None:
+        return "not checked: the signature covers the topic; give --topic", True
+    try:
+        envelope.verify(key, known.topic)
+    except ProtocolError as error:
+        return f"no, {error}", False
+    return f"yes, for topic {known.topic}", True
+
+
+def _given_key(_: Envelope, known: Known) -> VerifyKey | None:
+    return known.key
+
+
+def _registered_key(envelope: Envelope, known: Known) -> VerifyKey | None:
+    device = _device(envelope, known)
+    return device.public_key if device else None
+
+
+def _coordinator_key(envelope: Envelope, known: Known) -> VerifyKey | None:
+    own = known.coordinator
+    return own if own is not None and key_id(own) == envelope.key_id else None
+
+
+def _introduced_key(envelope: Envelope, _: Known) -> VerifyKey | None:
+    """An enrolment proves possession of the very key that it names."""
+    if envelope.header.kind is not ENROLMENT:
+        return None
+    try:
+        return VerifyKey(decode_payload(envelope.payload, Enrolment).public_key)
+    except (ProtocolError, ValueError):
+        return None
+
+
+_KEY_SOURCES: Final[Sequence[Callable[[Envelope, Known], VerifyKey | None]]] = (
+    _given_key,
+    _registered_key,
+    _coordinator_key,
+    _introduced_key,
+)
+
+
+def parse_key(text: str) -> VerifyKey:
+    """A public key in hex.
+
+    Raises:
+        ConfigurationError: it isn't one.
+    """
+    return read_verify_key(text, "--key")

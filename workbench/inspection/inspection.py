@@ -1,0 +1,226 @@
+"""What a bundle is, what it asks of a device, and whether the oldest supported onnxruntime runs it.
+
+Nothing of the bundle is trusted before its hash is checked, and nothing in it is executed but its training graph, for
+the two figures that can only be measured: time and memory, both taken in a process of their own on this machine.
+"""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import onnx
+from onnx import GraphProto, ModelProto
+
+from fleet_protocol.aggregation_plan import AggregationPlan
+from fleet_protocol.bundle import (
+    DESCRIPTION_FILE,
+    InputSchema,
+    LabelSchema,
+    TaskDescription,
+    TrainingPlan,
+    UpdatePlan,
+    blob_hash,
+    verify_bundle,
+)
+from fleet_protocol.errors import ConfigurationError
+from workbench.profiles import read_profile, shipped_profiles
+
+OLDEST_ONNXRUNTIME = "1.23"
+"""The lower bound in pyproject.toml."""
+MAXIMUM_OPSET, MAXIMUM_IR_VERSION = 21, 10
+"""What that one is sure to run of the default domain: opset and IR version of ONNX 1.16, which onnxruntime implements
+since 1.18, and newer ones run what older ones did (onnxruntime.ai/docs/reference/compatibility.html). 1.23 may
+run more; whatever is above this line is reported, not promised."""
+
+SPEED = {"generic": 0.04, "cortex-a53": 0.04, "cortex-a72": 0.15, "cortex-a76": 0.4}
+"""Kind of core to its speed, one of this machine's being 1. Guesses from clocks and vector units (A53 at 1.0 to 1.2
+GHz, A72 at 1.5, A76 at 2.4, against a server core): nobody has timed a step on these boards."""
+MEMORY_ESTIMATE = "peak resident memory of a worker on this machine, whatever its profile"
+TIME_ESTIMATE = (
+    "processor time measured on this machine with one thread, divided by a guessed speed of the profile's core"
+)
+MEASUREMENT_SECONDS = 300
+
+
+class File(msgspec.Struct, frozen=True):
+    """One file of a bundle whose content has the hash that `task.json` names."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+class Graph(msgspec.Struct, frozen=True):
+    """One graph, and why the oldest onnxruntime can't run it: nothing where it can. `operators` are counted."""
+
+    name: str
+    ir_version: int
+    opset: int
+    operators: dict[str, int]
+    obstacles: list[str]
+
+
+class Need(msgspec.Struct, frozen=True):
+    """What a round is estimated to take on one kind of device."""
+
+    profile: str
+    step_ms: float
+    round_seconds: float
+    peak_memory_mib: float
+    memory_limit_mib: int
+    fits: bool
+
+
+class Inspection(msgspec.Struct, frozen=True):
+    """Everything that `edgeflock inspect` says."""
+
+    task: str
+    title: str
+    format: int
+    bundle_sha256: str
+    parameters: int
+    trainable_parameters: int
+    bytes: int
+    input: InputSchema
+    label: LabelSchema
+    training: TrainingPlan
+    update: UpdatePlan
+    aggregation: AggregationPlan
+    files: list[File]
+    graphs: list[Graph]
+    oldest_onnxruntime: str
+    runs_on_oldest: bool
+    needs: list[Need]
+    time_estimate: str = TIME_ESTIMATE
+    memory_estimate: str = MEMORY_ESTIMATE
+
+
+class Measurement(msgspec.Struct, frozen=True):
+    """What the measuring process prints: one step in milliseconds, peak resident memory in MiB."""
+
+    step_ms: float
+    peak_memory_mib: float
+
+
+def inspect_bundle(folder: Path) -> Inspection:
+    """Verify the bundle in `folder` and say all that is known of it.
+
+    Raises:
+        ConfigurationError: no bundle, one of another format, or a graph that is none.
+        ProtocolError: a file is missing, truncated or altered.
+    """
+    files = _read(folder)
+    task = verify_bundle(files)
+    graphs = [_graph(name, files[name]) for name in task.files if name.endswith(".onnx")]
+    measured = measure(task, files)
+    return Inspection(
+        task=task.task,
+        title=task.title,
+        format=task.format,
+        bundle_sha256=blob_hash(files[DESCRIPTION_FILE]),
+        parameters=task.parameter_count,
+        trainable_parameters=sum(parameter.size for parameter in task.parameters if parameter.trainable),
+        bytes=sum(len(files[name]) for name in (DESCRIPTION_FILE, *task.files)),
+        input=task.input,
+        label=task.label,
+        training=task.training,
+        update=task.update,
+        aggregation=task.aggregation,
+        files=[
+            File(name, len(files[name]), blob_hash(files[name])) for name in (DESCRIPTION_FILE, *sorted(task.files))
+        ],
+        graphs=graphs,
+        oldest_onnxruntime=OLDEST_ONNXRUNTIME,
+        runs_on_oldest=not any(graph.obstacles for graph in graphs),
+        needs=[_need(name, task, measured) for name in shipped_profiles()],
+    )
+
+
+def _read(folder: Path) -> dict[str, bytes]:
+    """Content of every file that `folder` holds.
+
+    Raises:
+        ConfigurationError: it is no bundle, or can't be read.
+    """
+    if not (folder / DESCRIPTION_FILE).is_file():
+        raise ConfigurationError(f"{folder}: no bundle: it holds no {DESCRIPTION_FILE}; give the folder of one")
+    try:
+        return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    except OSError as error:
+        raise ConfigurationError(f"{folder}: can't be read: {error.strerror}") from error
+
+
+def _graph(name: str, data: bytes) -> Graph:
+    try:
+        model = onnx.load_model_from_string(data)
+    except Exception as error:  # protobuf has no public base for its decoding errors
+        raise ConfigurationError(f"{name}: not an ONNX model: {error}; export the bundle anew") from error
+    operators: dict[str, int] = {}
+    for operator in _operators(model.graph):
+        operators[operator] = operators.get(operator, 0) + 1
+    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+    return Graph(name, model.ir_version, opset, dict(sorted(operators.items())), obstacles(model))
+
+
+def obstacles(model: ModelProto) -> list[str]:
+    """Why the oldest supported onnxruntime can't run a model. It runs whatever is standard up to its own opset."""
+    found = []
+    if model.ir_version > MAXIMUM_IR_VERSION:
+        found.append(f"IR version {model.ir_version}; onnxruntime {OLDEST_ONNXRUNTIME} reads {MAXIMUM_IR_VERSION}")
+    opset = 0
+    for entry in model.opset_import:
+        if entry.domain not in ("", "ai.onnx"):
+            found.append(f"operators of the domain {entry.domain}, which need not be there")
+        else:
+            opset = entry.version
+            if opset > MAXIMUM_OPSET:
+                found.append(f"opset {opset}; onnxruntime {OLDEST_ONNXRUNTIME} runs up to {MAXIMUM_OPSET}")
+    for operator in sorted(set(_operators(model.graph))):
+        domain, _, name = operator.rpartition("::")
+        if not domain and not onnx.defs.has(name, max_inclusive_version=min(opset, MAXIMUM_OPSET), domain=""):
+            found.append(f"operator {name} is not one of opset {min(opset, MAXIMUM_OPSET)}")
+    return found
+
+
+def _operators(graph: GraphProto) -> Iterator[str]:
+    for node in graph.node:
+        yield f"{node.domain}::{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _operators(attribute.g)
+
+
+def measure(task: TaskDescription, files: dict[str, bytes]) -> Measurement:
+    """One round of the bundle's plan in a process of its own, on samples within its schema.
+
+    Raises:
+        ConfigurationError: the graph does not train.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        for name in (DESCRIPTION_FILE, *task.files):
+            (Path(folder) / name).write_bytes(files[name])
+        command = [sys.executable, "-P", "-m", "workbench.inspection.measured_round", folder]
+        try:
+            run = subprocess.run(command, check=True, capture_output=True, text=True, timeout=MEASUREMENT_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            raise ConfigurationError(f"{task.task}: a round takes over {MEASUREMENT_SECONDS} s here") from error
+        except subprocess.CalledProcessError as error:
+            reason = (error.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise ConfigurationError(f"{task.task}: the training graph does not run: {reason}") from error
+    return msgspec.json.decode(run.stdout, type=Measurement)
+
+
+def _need(name: str, task: TaskDescription, measured: Measurement) -> Need:
+    profile = read_profile(name)
+    step_ms = measured.step_ms / SPEED[profile.device.cpu]
+    return Need(
+        profile=name,
+        step_ms=round(step_ms, 3),
+        round_seconds=round(step_ms * task.training.steps / 1000 / profile.worker.cpu_share, 2),
+        peak_memory_mib=round(measured.peak_memory_mib, 1),
+        memory_limit_mib=profile.worker.memory_limit_mib,
+        fits=measured.peak_memory_mib <= profile.worker.memory_limit_mib,
+    )

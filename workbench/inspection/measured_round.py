@@ -1,0 +1,55 @@
+"""A worker's round, timed and weighed: `python -m workbench.inspection.measured_round BUNDLE` prints it as JSON.
+
+A process of its own, so that its peak memory is a worker's and not the workbench's.
+"""
+
+import re
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from bundle_runtime.samples import Samples
+from edge_agent.training.engine import Rates, plan_batches
+from edge_agent.training.onnx_step import OnnxStepEngine
+from fleet_protocol.bundle import DESCRIPTION_FILE, TRAIN_FILE, WEIGHTS_FILE, TaskDescription, parse_description
+from fleet_protocol.codec import read_weights
+
+STORED_SAMPLES = 256
+ROUNDS = 3
+KIB_IN_MIB = 1024
+
+
+def drawn_samples(task: TaskDescription) -> Samples:
+    """Samples spread evenly over what the schema allows."""
+    random, label = np.random.default_rng(0), task.label
+    inputs = random.uniform(task.input.minimum, task.input.maximum, (STORED_SAMPLES, *task.input.shape))
+    if label.kind == "class":
+        return Samples(inputs.astype(np.float32), random.integers(0, label.classes, STORED_SAMPLES), STORED_SAMPLES)
+    values = random.integers(0, 2, (STORED_SAMPLES, label.outputs)).astype(np.float32)
+    return Samples(inputs.astype(np.float32), values, STORED_SAMPLES)
+
+
+def main() -> None:
+    """Run a few rounds; the fastest counts, in processor time: other processes don't."""
+    folder = Path(sys.argv[1])
+    task = parse_description((folder / DESCRIPTION_FILE).read_bytes())
+    weights = read_weights((folder / WEIGHTS_FILE).read_bytes(), task.parameters)
+    engine, samples = OnnxStepEngine(folder / TRAIN_FILE, threads=1), drawn_samples(task)
+    plan = plan_batches(STORED_SAMPLES, task.training.steps, task.training.batch_size, seed=0)
+    seconds = []
+    for _ in range(ROUNDS):
+        start = time.process_time()
+        engine.train(weights, samples, plan, Rates.planned(task.training))
+        seconds.append(time.process_time() - start)
+    peak_kib = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text(encoding="utf-8"))
+    if peak_kib is None:  # getrusage is no way out: it remembers the process from before exec
+        raise RuntimeError("/proc/self/status has no VmHWM")
+    found = {"step_ms": min(seconds) / task.training.steps * 1000, "peak_memory_mib": int(peak_kib[1]) / KIB_IN_MIB}
+    sys.stdout.buffer.write(msgspec.json.encode(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""An inspection as people read it."""
+
+from rich.console import Console
+from rich.table import Table
+
+from workbench.inspection.inspection import Inspection
+
+
+def print_inspection(inspection: Inspection, console: Console) -> None:
+    """Everything but the hashes' tails."""
+    plan, update, schema = inspection.training, inspection.update, inspection.input
+    console.print(f"[bold]{inspection.task}[/]: {inspection.title}", highlight=False)
+    facts = Table.grid(padding=(0, 2))
+    frozen = inspection.parameters - inspection.trainable_parameters
+    facts.add_row("bundle", f"format {inspection.format}, {inspection.bytes / 1000:.1f} kB, {inspection.bundle_sha256}")
+    facts.add_row("parameters", f"{inspection.parameters}" + (f", {frozen} of them buffers" if frozen else ""))
+    facts.add_row("input", f"float32 {list(schema.shape)}, each value from {schema.minimum:g} to {schema.maximum:g}")
+    label = inspection.label
+    facts.add_row("label", f"{label.kind}" + (f", {label.outputs} outputs" if label.outputs else ""))
+    facts.add_row(
+        "round",
+        f"{plan.steps} steps of {plan.batch_size} samples, {plan.optimiser}, learning rate {plan.learning_rate:g}",
+    )
+    facts.add_row("update", f"{update.selection} {update.keep_fraction:.3g}, {update.quantisation}, {update.feedback}")
+    facts.add_row("version", f"{inspection.aggregation.strategy}, {inspection.aggregation.buffer_size} updates each")
+    verdict = "every operator" if inspection.runs_on_oldest else "[red]not every operator[/]"
+    facts.add_row("runs", f"{verdict} on onnxruntime {inspection.oldest_onnxruntime}, the oldest that is supported")
+    console.print(facts, highlight=False)
+    for table in (_files(inspection), _graphs(inspection), _needs(inspection)):
+        console.print(table, highlight=False)
+    console.print(f"time: {inspection.time_estimate}", f"memory: {inspection.memory_estimate}", sep="\n", style="dim")
+
+
+def _files(inspection: Inspection) -> Table:
+    table = Table("file", "bytes", "SHA-256, verified", box=None)
+    for file in inspection.files:
+        table.add_row(file.name, str(file.bytes), f"{file.sha256[:16]}…")
+    return table
+
+
+def _graphs(inspection: Inspection) -> Table:
+    table = Table("graph", "IR", "opset", "operators", "obstacles", box=None)
+    for graph in inspection.graphs:
+        operators = f"{sum(graph.operators.values())} of {len(graph.operators)} kinds"
+        table.add_row(
+            graph.name, str(graph.ir_version), str(graph.opset), operators, "; ".join(graph.obstacles) or "none"
+        )
+    return table
+
+
+def _needs(inspection: Inspection) -> Table:
+    table = Table("profile", "ms a step", "s a round", "peak MiB", "limit MiB", "fits", box=None)
+    for need in inspection.needs:
+        table.add_row(
+            need.profile,
+            f"~{need.step_ms:.2g}",
+            f"~{need.round_seconds:.2g}",
+            f"{need.peak_memory_mib:.0f}",
+            str(need.memory_limit_mib),
+            "yes" if need.fits else "[red]no[/]",
+        )
+    return table

@@ -1,0 +1,119 @@
+"""What every simulated agent shares: the clock, the coordinator beyond the network, the counts, and what is learned."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from broker_coordinator.admission.decisions import Message
+from broker_coordinator.distribution.signed_messages import MessageSigner
+from bundle_runtime.bundle_folder import Bundle
+from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.codec.sparse import FloatVector
+from workbench.simulation.conditions import Conditions
+from workbench.simulation.coordinator import SimulatedCoordinator
+from workbench.simulation.downlink import Downlink
+from workbench.simulation.event_queue import EventQueue
+from workbench.simulation.ledger import Ledger
+from workbench.simulation.residuals import Residuals
+from workbench.simulation.workload import Workload
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedVersion:
+    """A version as devices get it: `weights` float32 [P], and the manifest's `selection_threshold`."""
+
+    number: int
+    weights: FloatVector
+    selection_threshold: int
+
+
+class SimulatedWorld:
+    """Agents reach the coordinator through it, and it counts what they send and fetch.
+
+    With `always_connected`, a device that is on hears of every version; else it joins for a round and its receipt.
+    `accepted` is called after each accepted update, `versioned` after each new version.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        speaker: MessageSigner,
+        *,
+        workload: Workload,
+        residuals: Residuals,
+        generator: np.random.Generator,
+        devices: int,
+        always_connected: bool,
+        accepted: Callable[[], None],
+        versioned: Callable[[], None],
+    ) -> None:
+        self.queue = EventQueue()
+        self.ledger = Ledger()
+        self.task: TaskDescription = bundle.description
+        self.workload, self.residuals, self.generator = workload, residuals, generator
+        self.always_connected = always_connected
+        self.connected = 0
+        self.coordinator = SimulatedCoordinator(bundle, speaker, devices, self.ledger, self._announce)
+        self._accepted, self._versioned = accepted, versioned
+        self.downlink = Downlink(bundle, speaker, self.coordinator.published)
+        self._manifest_bytes = self.coordinator.manifest_bytes()
+        self.coordinator.make_versions(0.0)  # starts its clock
+        self._keep_deadline()
+
+    @property
+    def newest(self) -> PublishedVersion:
+        """What a device fetches now."""
+        coordinator = self.coordinator
+        return PublishedVersion(coordinator.version, coordinator.weights, coordinator.manifest().selection_threshold)
+
+    def send(self, kind: str, message: Message, conditions: Conditions, receive: Callable[[bytes], None]) -> None:
+        """Carry a message up, and its receipt down to `receive`. It arrives whatever becomes of the device."""
+        self.ledger.up[kind] += len(message.data)
+        seconds = conditions.upload_seconds(len(message.data))
+        self.queue.after(seconds, partial(self._arrive, message, conditions, receive))
+
+    def hear_manifest(self) -> None:
+        """A device that joins is told the newest version, which is retained."""
+        self.ledger.down["manifest"] += self._manifest_bytes
+
+    def fetch(self, held: int | None) -> int:
+        """Count what brings a device from version `held`, or from nothing, to the newest; the bytes that come down."""
+        bundle = 0
+        if held is None:
+            bundle = self.downlink.bundle_bytes
+            self.ledger.down["bundle"] += bundle
+        if held == self.coordinator.version:
+            return 0
+        weights = self.downlink.version_bytes(self.coordinator.version, held)
+        self.ledger.down["first weights" if held is None else "weights"] += weights
+        return bundle + weights
+
+    def _arrive(self, message: Message, conditions: Conditions, receive: Callable[[bytes], None]) -> None:
+        before = self.ledger.updates
+        receipt = self.coordinator.handle(message, self.queue.now)
+        if receipt is not None:
+            self.ledger.down["receipt"] += len(receipt.data)
+            self.queue.after(conditions.download_seconds(len(receipt.data)), partial(receive, receipt.data))
+        if self.ledger.updates > before:
+            self._accepted()
+
+    def _keep_deadline(self) -> None:
+        deadline = self.coordinator.deadline()
+        if deadline is not None:
+            self.queue.after(deadline - self.queue.now, partial(self._round_over, self.coordinator.version, deadline))
+
+    def _round_over(self, version: int, deadline: float) -> None:
+        self.coordinator.make_versions(deadline)
+        if self.coordinator.version == version:
+            self._announce_manifest()  # which asks every device now
+
+    def _announce(self) -> None:
+        self._announce_manifest()
+        self._keep_deadline()
+        self._versioned()
+
+    def _announce_manifest(self) -> None:
+        self._manifest_bytes = self.coordinator.manifest_bytes()
+        self.ledger.down["manifest"] += self.connected * self._manifest_bytes

@@ -1,10 +1,9 @@
 """Making the versions anew from what the journal holds: whoever doubts a version compares it with this."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from broker_coordinator.aggregation.server_state import Remembered, ServerState
-from broker_coordinator.aggregation.server_step import next_state
+from broker_coordinator.aggregation.server_step import finish, partial_of, rolled_back
 from broker_coordinator.aggregation.strategies import STRATEGIES, Recall
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.records import Version
@@ -19,24 +18,26 @@ def replayed(
     """Every version after `start` with the state that its updates, or its rollback, give it: bit for bit the same.
 
     `start` is a version of which the weights are kept, and the updates behind it still have their envelopes. `key`, the
-    coordinator's, opens encrypted updates. A rollback restores weights and moments; what is remembered mirrors
-    the devices, which did not go back.
+    coordinator's, opens encrypted updates. Updates are added up one at a time, so that a large buffer is never held
+    whole, and a version shows too that merging changes no bit.
 
     Raises:
         ConfigurationError: `start` or an envelope is dropped.
+        ProtocolError: an update is encrypted for another key.
     """
     task, plan = description.task, description.aggregation
-    rollbacks = journal.rollbacks(task)
+    newest = journal.newest_number(task)
+    rollbacks = journal.rollbacks(task)  # read after `newest`: of a running coordinator too, it has all up to there
     state = _stored(journal, description, start, key)
     restorable = {start: state}
-    for number in range(start + 1, journal.newest_number(task) + 1):
+    for number in range(start + 1, newest + 1):
         if (source := rollbacks.get(number)) is not None:
             restored = restorable[source] if source in restorable else _stored(journal, description, source, key)
-            remembered = STRATEGIES[plan.strategy].remember(state, (), plan)
-            state = replace(restored, version=number, remembered=remembered)
+            state = rolled_back(state, restored, plan)
         else:
-            buffer = [update.buffered(description.shapes, key) for update in journal.held_updates(task, number)]
-            state = next_state(state, buffer, plan)
+            buffer = (update.buffered(description.shapes, key) for update in journal.held_updates(task, number))
+            parts = (partial_of(state, [update], plan) for update in buffer)
+            state = finish(state, sum(parts, partial_of(state, [], plan)), plan)
         if number in rollbacks.values():
             restorable[number] = state
         yield number, state

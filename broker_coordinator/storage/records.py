@@ -46,8 +46,8 @@ class JournalledUpdate:
         """
         if self.envelope is None:
             raise ConfigurationError(
-                f"the envelope of update {self.sequence} of {self.device} is dropped; raise [retention] envelopes to"
-                " keep more of them"
+                f"the envelope of update {self.sequence} of {self.device}, in version {self.version}, is dropped; begin"
+                " at a later version, or raise [retention] envelopes to keep more of them"
             )
         update = decode_payload(opened_payload(read_envelope(self.envelope, MAX_UPDATE_BYTES), key), Update)
         delta = decode_update(update.packed, shapes)

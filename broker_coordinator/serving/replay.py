@@ -22,7 +22,7 @@ def replayed(
     whole, and a version shows too that merging changes no bit.
 
     Raises:
-        ConfigurationError: `start` or an envelope is dropped.
+        ConfigurationError: `start`, what its strategy remembers, or an envelope is dropped.
         ProtocolError: an update is encrypted for another key.
     """
     task, plan = description.task, description.aggregation
@@ -32,8 +32,9 @@ def replayed(
     restorable = {start: state}
     for number in range(start + 1, newest + 1):
         if (source := rollbacks.get(number)) is not None:
-            restored = restorable[source] if source in restorable else _stored(journal, description, source, key)
-            state = rolled_back(state, restored, plan)
+            if source not in restorable:
+                restorable[source] = _kept(journal, task, source).state(description.parameters, {})
+            state = rolled_back(state, restorable[source], plan)
         else:
             buffer = (update.buffered(description.shapes, key) for update in journal.held_updates(task, number))
             parts = (partial_of(state, [update], plan) for update in buffer)
@@ -70,10 +71,21 @@ def _remembered(
 
 
 def _stored(journal: JournalReader, description: TaskDescription, number: int, key: SigningKey | None) -> ServerState:
-    version = journal.version(description.task, number)
+    task, plan = description.task, description.aggregation
+    state = state_of(journal, description, _kept(journal, task, number), key)
+    if STRATEGIES[plan.strategy].recall is Recall.WEIGHTS and len(state.remembered) < min(plan.max_staleness, number):
+        raise ConfigurationError(
+            f"a replay of task {task!r} from version {number} needs the weights of the {plan.max_staleness} versions"
+            " before it, some of which are dropped; begin at a later version, or raise [retention] versions"
+        )
+    return state
+
+
+def _kept(journal: JournalReader, task: str, number: int) -> Version:
+    version = journal.version(task, number)
     if version is None:
         raise ConfigurationError(
-            f"version {number} of task {description.task!r} is not in the journal, or its weights are dropped;"
-            " see which are kept with: broker-coordinator tasks show"
+            f"version {number} of task {task!r} is not in the journal, or its weights are dropped; see which are kept"
+            " with: broker-coordinator tasks show"
         )
-    return state_of(journal, description, version, key)
+    return version

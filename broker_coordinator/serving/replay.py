@@ -18,8 +18,8 @@ def replayed(
     """Every version after `start` with the state that its updates, or its rollback, give it: bit for bit the same.
 
     `start` is a version of which the weights are kept, and the updates behind it still have their envelopes. `key`, the
-    coordinator's, opens encrypted updates. Updates are added up one at a time, so that a large buffer is never held
-    whole, and a version shows too that merging changes no bit.
+    coordinator's, opens encrypted updates. Partials of single updates are added up here, where the coordinator takes
+    buffers whole: so a comparison shows too that merging changes no bit.
 
     Raises:
         ConfigurationError: `start`, what its strategy remembers, or an envelope is dropped.

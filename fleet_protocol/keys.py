@@ -1,7 +1,6 @@
-"""Ed25519 keys: how they are written down, checked and named."""
+"""Ed25519 keys: how they are written down, named, and used."""
 
 import hashlib
-import stat
 
 from nacl.bindings import crypto_sign, crypto_sign_open
 from nacl.exceptions import BadSignatureError
@@ -12,7 +11,6 @@ from fleet_protocol.errors import ConfigurationError
 KEY_BYTES = 32
 KEY_ID_BYTES = 8
 SIGNATURE_BYTES = 64
-_OPEN_PERMISSIONS = stat.S_IRWXG | stat.S_IRWXO
 
 __all__ = ["KEY_BYTES", "KEY_ID_BYTES", "SIGNATURE_BYTES", "SigningKey", "VerifyKey"]
 
@@ -27,17 +25,13 @@ def write_signing_key(key: SigningKey) -> str:
     return bytes(key).hex() + "\n"
 
 
-def read_signing_key(text: str, mode: int, name: str) -> SigningKey:
-    """Read the text of a key file, given the file's permission bits.
+def read_signing_key(text: str, name: str) -> SigningKey:
+    """Read the text of a key file.
 
     Raises:
-        ConfigurationError: the file is open to others, or holds something else than 64 hex digits.
+        ConfigurationError: it is not 64 hex digits.
     """
-    if mode & _OPEN_PERMISSIONS:
-        raise ConfigurationError(
-            f"key file {name} has mode {stat.S_IMODE(mode):04o}: others can read it; run: chmod 600 {name}"
-        )
-    return SigningKey(_key_bytes(text, f"key file {name}"))
+    return SigningKey(_key_bytes(text, name))
 
 
 def write_verify_key(key: VerifyKey) -> str:
@@ -78,7 +72,6 @@ def _key_bytes(text: str, name: str) -> bytes:
         key = b""
     if len(key) != KEY_BYTES:
         raise ConfigurationError(
-            f"{name}: expected {2 * KEY_BYTES} hex digits (an Ed25519 key), found {len(text.strip())} characters;"
-            " make one with: edge-agent keygen FILE"
+            f"{name}: expected {2 * KEY_BYTES} hex digits (an Ed25519 key), found {len(text.strip())} characters"
         )
     return key

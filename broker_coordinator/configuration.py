@@ -53,7 +53,7 @@ class MetricsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class EvaluationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Held-out samples with which every `every`-th version of a task is evaluated (`evaluation.read_held_out`)."""
+    """Held-out samples with which every `every`-th version of a task is evaluated (`bundle_runtime.sample_file`)."""
 
     task: Name
     file: Path

@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from bundle_runtime.bundle_folder import Bundle, load_bundle
-from fleet_protocol.bundle import DESCRIPTION_FILE, Differences
+from fleet_protocol.bundle import DESCRIPTION_FILE
 from fleet_protocol.codec import read_weights
+from fleet_protocol.downlink_plan import Differences
 from fleet_protocol.errors import ConfigurationError
 from workbench.data.samples import read_samples, share_out
 from workbench.profiles import read_profile
@@ -161,7 +162,7 @@ def _workload(folder: Path, bundle: Bundle, devices: int, data: str | None, seed
     task = bundle.description
     if data is None:
         return synthetic_workload(read_weights(bundle.weights, task.parameters), seed)
-    return trained_workload(folder, *share_out(read_samples(data, task), devices, seed))
+    return trained_workload(folder, task, *share_out(read_samples(data, task), devices, seed))
 
 
 class _Progress:

@@ -1,4 +1,4 @@
-"""Where the broker is, and what proves to each other who it is and who we are: the table `[broker]`, and its files."""
+"""The broker's address, and the password and TLS files of the connection: the table `[broker]`."""
 
 import ssl
 from pathlib import Path
@@ -37,7 +37,7 @@ class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return read_password(self.password_file, "broker.password_file")
 
     def tls_context(self) -> ssl.SSLContext | None:
-        """What checks the broker's certificate and shows ours; None where the connection is not encrypted.
+        """Checks the broker's certificate, and presents ours if there is one; None for a connection without TLS.
 
         Raises:
             ConfigurationError: a file can't be used.

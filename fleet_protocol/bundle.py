@@ -137,7 +137,7 @@ class UpdatePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class OnnxVersion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a reader of a graph must know: its IR version, and its opset of ONNX's own operators."""
+    """What an onnxruntime must support to load a graph: its IR version, and its opset of ONNX's own operators."""
 
     ir_version: PositiveInt
     opset: PositiveInt

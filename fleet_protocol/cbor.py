@@ -47,7 +47,7 @@ def decode(data: bytes, what: str) -> object:
 
 
 def parse(data: bytes, what: str) -> object:
-    """Decode one CBOR item, in whatever encoding: for callers that compare what they would write with `data`.
+    """Decode one CBOR item in any encoding; the caller checks that encoding it again gives `data`.
 
     Allocates at most twice `memory_bound`.
 
@@ -70,18 +70,19 @@ def parse(data: bytes, what: str) -> object:
 
 
 def memory_bound(size: int) -> int:
-    """Bytes in memory of an item of `size` bytes: strings as long as they came, and the objects of its values."""
+    """Upper bound for the memory that an item of `size` bytes takes once decoded, in bytes."""
     return 64 * KIB + size + 80 * min(size, MAX_CBOR_ITEMS)
 
 
 def _check_items(data: bytes, what: str) -> None:
-    """Count values as they stand one behind the other, before any is made. Where they end, cbor2 will say why."""
+    """Refuse too many values before any of them is built. What is malformed here is left to cbor2 to refuse."""
     at = items = 0
     while at < len(data):
         items += 1
         if items > MAX_CBOR_ITEMS:
             raise ProtocolError(Reason.MALFORMED, f"{what}: more than {MAX_CBOR_ITEMS} CBOR values")
-        major_type, length = data[at] >> 5, data[at] & 0x1F
+        major_type = data[at] >> 5
+        length = data[at] & 0x1F
         at += 1
         if length > _LONGEST_HEAD:
             return
@@ -94,9 +95,10 @@ def _check_items(data: bytes, what: str) -> None:
 
 
 def read_byte_string(data: bytes, at: int) -> tuple[bytes, int] | None:
-    """The byte string that begins at `at`, and where it ends; None where there is none in the shortest form."""
+    """The byte string that begins at `at`, and where it ends; None if none in the shortest form begins there."""
     first = data[at] if at < len(data) else 0
-    begin, length = at + 1, first & 0x1F
+    length = first & 0x1F
+    begin = at + 1
     if length >= 24:
         width = 1 << (length - 24)
         begin += width

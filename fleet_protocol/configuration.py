@@ -1,4 +1,4 @@
-"""Reading TOML and JSON that a person wrote: typed, no unknown keys, errors that say what to change."""
+"""Parsing TOML and JSON that a person wrote: typed, no unknown keys, errors that say what to change."""
 
 import difflib
 import re

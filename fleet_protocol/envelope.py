@@ -34,7 +34,7 @@ _ENTRY_AT: Final = _KEY_ID_END + len(_UP_TO_ENTRY)
 
 
 class Header(msgspec.Struct, frozen=True, gc=False):
-    """What a reader may decide on before it looks at the payload."""
+    """The fields that a reader needs before it decodes the payload."""
 
     kind: PayloadKind
     sequence: int
@@ -48,7 +48,7 @@ _Entry = tuple[int, int, str, int, bytes]
 
 
 class Envelope(msgspec.Struct, frozen=True):
-    """A parsed envelope. Nothing in it is to be believed before `verify` has returned."""
+    """A parsed envelope; nothing in it is trusted until `verify` returns."""
 
     header: Header
     key_id: bytes
@@ -92,7 +92,7 @@ def sign_envelope(
 
 
 def read_envelope(data: bytes, limit: int) -> Envelope:
-    """Parse an envelope of at most `limit` bytes without believing it.
+    """Parse an envelope of at most `limit` bytes; its signature is not verified.
 
     Raises:
         ProtocolError: `TOO_LARGE`; `MALFORMED` for anything but the one form that `sign_envelope` writes.
@@ -107,7 +107,7 @@ def read_envelope(data: bytes, limit: int) -> Envelope:
 
 
 def _unframe(data: bytes) -> tuple[bytes, bytes, bytes]:
-    """Protected header, payload and signature, read by hand: there is one form, and it is every message's."""
+    """Protected header, payload and signature, read by hand: there is one form, and this runs before any check."""
     if data[: len(_UP_TO_PROTECTED)] != _UP_TO_PROTECTED:
         raise ProtocolError(Reason.MALFORMED, "message is not a tagged COSE_Sign1 of four parts")
     if (first := cbor.read_byte_string(data, len(_UP_TO_PROTECTED))) is not None:

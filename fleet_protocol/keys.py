@@ -21,7 +21,7 @@ def key_id(key: VerifyKey) -> bytes:
 
 
 def write_signing_key(key: SigningKey) -> str:
-    """The text of a key file. Whoever stores it gives it mode 0600."""
+    """The text of a private key's file."""
     return bytes(key).hex() + "\n"
 
 
@@ -50,7 +50,7 @@ def read_verify_key(text: str, name: str) -> VerifyKey:
 
 def sign(key: SigningKey, message: bytes) -> bytes:
     """This key's signature (64 bytes) over `message`."""
-    # libsodium's secret key is the seed and behind it the public key. PyNaCl's own methods take some more microseconds.
+    # libsodium's secret key is the seed followed by the public key. PyNaCl's own methods are some microseconds slower.
     return crypto_sign(message, bytes(key) + bytes(key.verify_key))[:SIGNATURE_BYTES]
 
 

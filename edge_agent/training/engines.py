@@ -1,4 +1,4 @@
-"""The engines by the names that `agent.toml` gives them. Only the one that is asked for gets imported."""
+"""The training engines by their names in `agent.toml`; only the one that is used is imported."""
 
 from collections.abc import Mapping
 from pathlib import Path

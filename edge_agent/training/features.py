@@ -1,7 +1,7 @@
-"""Features: what the frozen backbone makes of a sample, computed once, and kept in the sample store.
+"""Features: what the frozen backbone makes of a sample, computed once and kept in the sample store.
 
-The worker writes them itself, in one short transaction per mini-batch. A worker that is killed loses the mini-batch
-it was at; the next one goes on behind it. So a slow device with many samples gets there, whatever its time limit is.
+The worker writes them itself, in one short transaction per mini-batch. A worker that is killed loses that mini-batch
+only, and the next one continues there: a slow device with many samples finishes, whatever its time limit is.
 """
 
 import sqlite3
@@ -33,7 +33,8 @@ def compute_features(store: Path, task: TaskDescription, file: Path, threads: in
     connection = sqlite3.connect(store, timeout=BUSY_SECONDS, isolation_level=None)
     try:
         connection.execute("PRAGMA synchronous=NORMAL")
-        computed, backbone = 0, None
+        computed = 0
+        backbone: Backbone | None = None
         while rows := _without_features(connection, task):
             backbone = backbone or Backbone(file, threads, task.onnx_versions.get(BACKBONE_FILE))
             _keep(connection, task, rows, backbone)

@@ -14,7 +14,7 @@ from fleet_protocol.bundle import TRAIN_FILE, OnnxVersion, TaskDescription, Trai
 from fleet_protocol.codec.sparse import FloatVector
 
 FIRST_STEPS = 8
-"""So few show the pace, and cost a round no more than one call: some ten microseconds."""
+"""Enough to measure the pace; the extra call costs some ten microseconds."""
 REPORT_SECONDS = 0.5
 
 
@@ -68,7 +68,8 @@ class OnnxStepEngine:
         """See `TrainingEngine.train`."""
         steps = len(plan.rows)
         losses = np.empty(steps, np.float32)
-        done, count = 0, min(FIRST_STEPS, steps) if self._divisible else steps
+        done = 0
+        count = min(FIRST_STEPS, steps) if self._divisible else steps
         while done < steps:
             chunk = slice(done, done + count)
             part = BatchPlan(plan.rows[chunk], plan.mask[chunk], plan.seed + done)
@@ -83,7 +84,7 @@ class OnnxStepEngine:
     def _run(
         self, weights: FloatVector, samples: Samples, plan: BatchPlan, rates: Rates
     ) -> tuple[FloatVector, FloatVector]:
-        """One call. A graph takes only what its task has use for."""
+        """One call of the graph, which takes those of the feeds that its task uses."""
         feeds: dict[str, NDArray[np.generic]] = {
             "weights": weights,
             "inputs": samples.inputs,

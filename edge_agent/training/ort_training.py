@@ -82,7 +82,7 @@ class OrtTrainingEngine:
         """Module and optimiser at these weights, their state as new."""
         paths = {name: str(path) for name, path in self._files.items()}
         try:
-            # Module and optimiser point into the state without holding it: it must outlive them.
+            # Module and optimiser keep pointers into the state but no reference to it.
             state = self._state = native.load_checkpoint(paths[ORT_CHECKPOINT_FILE])
             module = native.Module(paths[ORT_TRAINING_FILE], state, None, self._device, self._options)
             size = module.get_parameters_size(True)

@@ -56,7 +56,8 @@ class Measurement:
 
     def central_accuracy(self, updates: int) -> float:
         """The same for the same model trained on the pooled samples: as many steps as `updates` of the fleet took."""
-        plan, pooled = self._description.training, self._data.pooled
+        plan = self._description.training
+        pooled = self._data.pooled
         steps = updates * plan.steps
         weights = read_weights(self.initial_weights, self._description.parameters)
         if steps > 0:

@@ -38,7 +38,7 @@ run more; whatever is above this line is reported, not promised."""
 
 SPEED = {"generic": 0.04, "cortex-a53": 0.04, "cortex-a72": 0.15, "cortex-a76": 0.4}
 """Kind of core to its speed, one of this machine's being 1. Guesses from clocks and vector units (A53 at 1.0 to 1.2
-GHz, A72 at 1.5, A76 at 2.4, against a server core): nobody has timed a step on these boards."""
+GHz, A72 at 1.5, A76 at 2.4, against a server core); no step has been timed on these boards."""
 MEMORY_ESTIMATE = "peak resident memory of a worker on this machine, whatever its profile"
 TIME_ESTIMATE = (
     "processor time measured on this machine with one thread, divided by a guessed speed of the profile's core;"

@@ -8,7 +8,9 @@ from workbench.inspection.bundle_inspection import Inspection
 
 def print_inspection(inspection: Inspection, console: Console) -> None:
     """Everything but the hashes' tails."""
-    plan, update, schema = inspection.training, inspection.update, inspection.input
+    plan = inspection.training
+    update = inspection.update
+    schema = inspection.input
     console.print(f"[bold]{inspection.task}[/]: {inspection.title}", highlight=False)
     facts = Table.grid(padding=(0, 2))
     frozen = inspection.parameters - inspection.trainable_parameters

@@ -35,7 +35,8 @@ from benchmarks.mnist_fleet import (
     smoothed,
 )
 from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.bundle import DownlinkPlan, UpdatePlan
+from fleet_protocol.bundle import UpdatePlan
+from fleet_protocol.downlink_plan import DownlinkPlan
 from workbench.simulation.ledger import Point
 from workbench.simulation.simulation import Result
 

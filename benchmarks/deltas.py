@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from benchmarks.mnist import Digits, read_mnist
-from bundle_runtime.samples import Samples
 from edge_agent.training.engine import Rates, plan_batches
 from edge_agent.training.onnx_step import OnnxStepEngine
 from fleet_protocol.bundle import DESCRIPTION_FILE, TRAIN_FILE, WEIGHTS_FILE, parse_description
@@ -47,9 +46,7 @@ def digits_round() -> Delta:
     weights = read_weights((folder / WEIGHTS_FILE).read_bytes(), task.parameters)
     part = split_digits(4, np.random.default_rng(SEED)).parts[0]
     plan = plan_batches(len(part.labels), task.training.steps, task.training.batch_size, SEED)
-    trained, _ = OnnxStepEngine(folder / TRAIN_FILE, threads=1).train(
-        weights, Samples(part.inputs, part.labels, 0), plan, Rates.planned(task.training)
-    )
+    trained, _ = OnnxStepEngine(folder / TRAIN_FILE, threads=1).train(weights, part, plan, Rates.planned(task.training))
     return Delta("real", trained - weights, list(task.shapes))
 
 

@@ -16,18 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from benchmarks.mnist import read_mnist
 from broker_coordinator.aggregation.contribution import BufferedUpdate
 from broker_coordinator.aggregation.server_state import ServerState
 from broker_coordinator.aggregation.server_step import initial_state, next_state
+from bundle_runtime.runner import BundleRunner, bundle_paths
 from bundle_runtime.samples import Samples
 from edge_agent.training.engine import Rates, plan_batches
 from edge_agent.training.onnx_step import OnnxStepEngine
 from fleet_protocol.bundle import (
     DESCRIPTION_FILE,
-    EVALUATE_FILE,
     TRAIN_FILE,
     WEIGHTS_FILE,
     TaskDescription,
@@ -116,8 +115,7 @@ def digits_fleet(seed: int) -> Fleet:
     data = split_digits(8, np.random.default_rng(seed))
     bundle = find_recipe("digits") / "bundle"
     task = parse_description((bundle / DESCRIPTION_FILE).read_bytes())
-    parts = [Samples(part.inputs, part.labels, 0) for part in data.parts]
-    return Fleet(bundle, task, parts, Samples(data.held_out.inputs, data.held_out.labels, 0), 8, 200)
+    return Fleet(bundle, task, data.parts, data.held_out, 8, 200)
 
 
 def mnist_fleet(seed: int, data: Path, folder: Path) -> Fleet:
@@ -134,8 +132,9 @@ def mnist_fleet(seed: int, data: Path, folder: Path) -> Fleet:
         owners[rows] = generator.choice(100, len(rows), p=share)
     rows, held_out = order[MNIST_HELD_OUT:], order[:MNIST_HELD_OUT]
     owned = [rows[owners[rows] == device] for device in range(100)]
-    parts = [Samples(inputs[own], digits.labels[own], 0) for own in owned if len(own) > 0]
-    return Fleet(folder / "bundle", task, parts, Samples(inputs[held_out], digits.labels[held_out], 0), 10, 1000)
+    samples = Samples(inputs, digits.labels)
+    parts = [samples.take(own) for own in owned if len(own) > 0]
+    return Fleet(folder / "bundle", task, parts, samples.take(held_out), 10, 1000)
 
 
 def learn(fleet: Fleet, how: str, seed: int) -> tuple[list[FloatVector], Publisher]:
@@ -179,10 +178,10 @@ def _train(engine: OnnxStepEngine, fleet: Fleet, weights: FloatVector, device: i
 
 def accuracy(fleet: Fleet, versions: Sequence[FloatVector]) -> float:
     """Mean over the last quarter of the versions, each measured by itself: one alone swings too much."""
-    session = onnxruntime.InferenceSession(fleet.bundle / EVALUATE_FILE)
+    runner = BundleRunner(fleet.task, bundle_paths(fleet.bundle, fleet.task))
     last = versions[-max(1, len(versions) // 4) :: max(1, len(versions) // 40)]
-    feeds = {"inputs": fleet.held_out.inputs, "labels": fleet.held_out.labels}
-    return float(np.mean([np.mean(session.run(["correct"], feeds | {"weights": weights})[0]) for weights in last]))
+    found = [runner.evaluate(weights, fleet.held_out).correct for weights in last]
+    return float(np.mean([np.mean(correct) for correct in found if correct is not None]))
 
 
 def difference_bytes(fleet: Fleet, versions: Sequence[FloatVector], grid: Grid | None) -> dict[str, float]:

@@ -17,14 +17,16 @@ import numpy as np
 
 from benchmarks.mnist import read_mnist
 from bundle_runtime.bundle_folder import Bundle, load_bundle
+from bundle_runtime.samples import Samples
 from edge_agent.configuration import GuardSettings
 from fleet_protocol import topics
 from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.bundle import DownlinkPlan, UpdatePlan
+from fleet_protocol.bundle import UpdatePlan
+from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.envelope import sign_envelope
 from fleet_protocol.keys import SigningKey
 from fleet_protocol.kinds import UPDATE, Update, encode_payload
-from workbench.data.samples import LabelledSamples, share_out
+from workbench.data.samples import share_out
 from workbench.export.bundle_writer import export_bundle
 from workbench.simulation.conditions import Conditions, FleetMember
 from workbench.simulation.ledger import Point
@@ -91,7 +93,7 @@ class Arena:
 
     def __init__(self, folder: Path, data: Path) -> None:
         digits = read_mnist(data)
-        self._samples = LabelledSamples(digits.images.reshape(len(digits.labels), -1), digits.labels)
+        self._samples = Samples(digits.images.reshape(len(digits.labels), -1), digits.labels)
         self._folder, self._bundle = folder, load_bundle(folder)
 
     @property
@@ -113,7 +115,7 @@ class Arena:
             concurrent=math.ceil(TRAINING_AT_A_TIME * contender.aggregation.over_selection),
             synchronous=contender.synchronous,
         )
-        workload = trained_workload(self._folder, *share_out(self._samples, CLIENTS, seed))
+        workload = trained_workload(self._folder, self._bundle.description, *share_out(self._samples, CLIENTS, seed))
         return Simulation(_fleet(seed), _changed(self._bundle, contender, rates), workload, options).run()
 
     def tune(self, contender: Contender, grid: Grid, updates: int) -> Rates:

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from broker_coordinator.aggregation.contribution import BufferedUpdate
 from broker_coordinator.aggregation.server_state import ServerState
 from broker_coordinator.aggregation.server_step import initial_state, next_state
+from bundle_runtime.graph import Graph
 from edge_agent.configuration import WorkerSettings
 from edge_agent.shell.sample_store import SampleStore
 from edge_agent.sources.unix_socket import Sample, check_sample
@@ -110,11 +110,7 @@ def training_job(
 
 def predict(bundle: Path, weights: FloatVector, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
     """What the model gives for each of the inputs f32[N, *shape]."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(bundle / PREDICT_FILE, options, providers=["CPUExecutionProvider"])
-    scores: NDArray[np.float32] = session.run(None, {"weights": weights, "inputs": inputs})[0]
-    return scores
+    return Graph(PREDICT_FILE, bundle / PREDICT_FILE).run({"weights": weights, "inputs": inputs})["scores"]
 
 
 def accuracy(bundle: Path, weights: FloatVector, inputs: NDArray[np.float32], labels: NDArray[np.int64]) -> float:

@@ -81,7 +81,7 @@ def measure(make: Callable[[], nn.Module], shape: tuple[int, ...], ort_python: P
     recipe.set_training(True)
     random = np.random.default_rng(0)
     inputs = random.normal(size=(SAMPLES, *shape)).astype(np.float32)
-    samples = Samples(inputs, random.integers(0, CLASSES, SAMPLES), 0)
+    samples = Samples(inputs, random.integers(0, CLASSES, SAMPLES))
     plan = plan_batches(SAMPLES, STEPS, BATCH, 0)
     weights = torch.cat([tensor.ravel() for tensor in recipe.tensors.values()]).numpy().copy()
     with tempfile.TemporaryDirectory() as name:

@@ -25,7 +25,7 @@ ORT_FILES = (ORT_TRAINING_FILE, ORT_OPTIMISER_FILE, ORT_CHECKPOINT_FILE)
 def make_round(folder: Path, engine: str) -> Callable[[], object]:
     """One round of `STEPS` steps on the data in `folder`."""
     data = np.load(folder / "data.npz")
-    samples, weights = Samples(data["inputs"], data["labels"], 0), data["weights"]
+    samples, weights = Samples(data["inputs"], data["labels"]), data["weights"]
     plan, rates = plan_batches(len(samples.labels), STEPS, BATCH, 0), Rates(LEARNING_RATE)
     if engine == "onnx-step":
         from edge_agent.training.onnx_step import OnnxStepEngine  # noqa: PLC0415

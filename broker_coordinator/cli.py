@@ -3,7 +3,6 @@
 import argparse
 import gc
 import logging
-import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from broker_coordinator.admission.authentication import AdmissionPolicy
 from broker_coordinator.commands import devices, tasks
-from broker_coordinator.configuration import load_configuration
+from broker_coordinator.configuration import PROGRAM, load_configuration
 from broker_coordinator.distribution.signed_messages import MessageSigner
 from broker_coordinator.mqtt.link import MqttLink
 from broker_coordinator.serving.coordinator import Coordinator
@@ -20,9 +19,10 @@ from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.storage.database import JournalUnavailableError
 from broker_coordinator.storage.journal import Journal
 from bundle_runtime.bundle_folder import load_bundle
-from fleet_host.log_lines import log_line
+from fleet_host.key_files import make_key_file
+from fleet_host.log_lines import configure_logging, log_line
 from fleet_protocol.errors import ConfigurationError, ProtocolError
-from fleet_protocol.keys import SigningKey, write_signing_key, write_verify_key
+from fleet_protocol.keys import write_verify_key
 
 GARBAGE_THRESHOLD = 50_000
 """New containers after which a running coordinator looks for cycles among them; Python's own is 700."""
@@ -33,11 +33,11 @@ logger = logging.getLogger(__name__)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit status: 0, 1 if a check failed, or 2 if the operator has something to mend."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    configure_logging()
     try:
         return _COMMANDS[options.command](options) or 0
     except (ConfigurationError, ProtocolError, JournalUnavailableError) as error:
-        sys.stderr.write(f"broker-coordinator: {error}\n")
+        sys.stderr.write(f"{PROGRAM}: {error}\n")
         return 2
 
 
@@ -75,22 +75,11 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _keygen(options: argparse.Namespace) -> None:
-    key = SigningKey.generate()
-    try:
-        descriptor = os.open(options.file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError as error:
-        raise ConfigurationError(
-            f"{options.file} exists; a key is never overwritten: remove it, or name another"
-        ) from error
-    except OSError as error:
-        raise ConfigurationError(f"{options.file}: {error.strerror}") from error
-    with open(descriptor, "w", encoding="ascii") as file:  # noqa: PTH123 - a descriptor, for its mode
-        file.write(write_signing_key(key))
-    sys.stdout.write(write_verify_key(key.verify_key) + "\n")
+    sys.stdout.write(write_verify_key(make_key_file(options.file)) + "\n")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="broker-coordinator", description="Coordinates a fleet over MQTT.")
+    parser = argparse.ArgumentParser(prog=PROGRAM, description="Coordinates a fleet over MQTT.")
     commands = parser.add_subparsers(dest="command", required=True)
     with_config = argparse.ArgumentParser(add_help=False)
     with_config.add_argument("--config", type=Path, required=True, metavar="FILE", help="coordinator.toml")

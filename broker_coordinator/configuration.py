@@ -8,9 +8,13 @@ import msgspec
 from broker_coordinator.admission.rate_limit import TokenBucket
 from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.storage.database import Database, read_database
-from fleet_protocol.configuration import BrokerSettings, Name, parse_document
-from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.keys import SigningKey, read_signing_key
+from fleet_host.broker_settings import BrokerSettings, read_password
+from fleet_host.configuration_file import read_configuration
+from fleet_host.key_files import read_key_file
+from fleet_protocol.configuration import Name
+from fleet_protocol.keys import SigningKey
+
+PROGRAM = "broker-coordinator"
 
 NotNegative = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -53,7 +57,7 @@ class MetricsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class EvaluationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Held-out samples with which every `every`-th version of a task is evaluated (`evaluation.read_held_out`)."""
+    """Held-out samples with which every `every`-th version of a task is evaluated (`bundle_runtime.sample_file`)."""
 
     task: Name
     file: Path
@@ -89,7 +93,7 @@ class CoordinatorConfiguration(msgspec.Struct, frozen=True, forbid_unknown_field
         Raises:
             ConfigurationError: `database` can't be read, or the file of its password.
         """
-        return read_database(self.database, _password(self.database_password_file))
+        return read_database(self.database, read_password(self.database_password_file, "database_password_file"))
 
     def signing_key(self) -> SigningKey:
         """The coordinator's key.
@@ -97,13 +101,7 @@ class CoordinatorConfiguration(msgspec.Struct, frozen=True, forbid_unknown_field
         Raises:
             ConfigurationError: `key_file` can't be read, others can read it, or it holds no key.
         """
-        path = self.key_file
-        try:
-            return read_signing_key(path.read_text(encoding="ascii"), path.stat().st_mode, str(path))
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(
-                f"key file {path}: {error}; make one with: broker-coordinator keygen {path}"
-            ) from error
+        return read_key_file(self.key_file, PROGRAM)
 
 
 def load_configuration(path: Path) -> CoordinatorConfiguration:
@@ -112,25 +110,7 @@ def load_configuration(path: Path) -> CoordinatorConfiguration:
     Raises:
         ConfigurationError: it can't be read, or names the key that is missing, unknown or wrong.
     """
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"configuration {path}: {error.strerror}; write one or pass --config FILE") from error
-    parsed = parse_document(text, CoordinatorConfiguration, str(path))
-    folder = path.resolve().parent
-    return msgspec.structs.replace(
-        parsed,
-        key_file=folder / parsed.key_file,
-        broker=parsed.broker.located(folder),
-        database=parsed.database if "://" in parsed.database else str(folder / parsed.database),
-        database_password_file=parsed.database_password_file and folder / parsed.database_password_file,
-        tasks=[TaskSettings(folder / task.bundle) for task in parsed.tasks],
-        evaluations=[msgspec.structs.replace(each, file=folder / each.file) for each in parsed.evaluations],
-    )
-
-
-def _password(file: Path | None) -> str | None:
-    try:
-        return file.read_text(encoding="utf-8").strip() if file else None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"database_password_file {file}: {error}; make it, or take the key out") from error
+    configuration = read_configuration(path, CoordinatorConfiguration)
+    if "://" in configuration.database:
+        return configuration
+    return msgspec.structs.replace(configuration, database=str(path.resolve().parent / configuration.database))

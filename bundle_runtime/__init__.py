@@ -1,1 +1,1 @@
-"""A task bundle on this machine: its folder, its samples, and its graphs run on raw inputs."""
+"""A task bundle on this machine: its folder, samples for it, and its graphs run on raw inputs."""

@@ -1,10 +1,10 @@
 """A frozen backbone: raw inputs in, features out."""
 
-from pathlib import Path
-
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
+
+from bundle_runtime.graph import Graph, GraphSource
+from fleet_protocol.bundle import BACKBONE_FILE, OnnxVersion
 
 ROWS_AT_ONCE = 16
 """A mini-batch. Memory grows with it; more rows are hardly faster on a processor."""
@@ -13,13 +13,13 @@ ROWS_AT_ONCE = 16
 class Backbone:
     """A bundle's `backbone.onnx`, ready to run."""
 
-    def __init__(self, file: Path, threads: int) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # Weights that travelled as int8 become float32 once, here, and not in every run.
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
-        self._session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    def __init__(self, source: GraphSource, threads: int, version: OnnxVersion | None = None) -> None:
+        """Load it.
+
+        Raises:
+            GraphError: this onnxruntime can't read it.
+        """
+        self._graph = Graph(BACKBONE_FILE, source, threads, version)
 
     def features(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """f32[N, *input.shape] to f32[N, *feature_shape], a mini-batch at a time; N is at least 1."""
@@ -27,6 +27,4 @@ class Backbone:
         return np.concatenate([self._run(inputs[start : start + ROWS_AT_ONCE]) for start in starts])
 
     def _run(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        features: NDArray[np.float32]
-        (features,) = self._session.run(["features"], {"inputs": inputs})
-        return features
+        return self._graph.run({"inputs": inputs})["features"]

@@ -1,69 +1,109 @@
 """A bundle run on raw inputs, whether or not it has a backbone: what devices would predict, and how well."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from bundle_runtime.backbone import Backbone
-from fleet_protocol.bundle import (
-    BACKBONE_FILE,
-    EVALUATE_FILE,
-    PREDICT_FILE,
-    TaskDescription,
-)
+from bundle_runtime.graph import Graph, GraphSource
+from bundle_runtime.samples import Samples
+from fleet_protocol.bundle import BACKBONE_FILE, EVALUATE_FILE, PREDICT_FILE, TaskDescription
 from fleet_protocol.codec.sparse import FloatVector
 
-Labels = NDArray[np.int64] | NDArray[np.float32]
+EVALUATED_AT_ONCE = 256
+"""Rows of one call, so that memory does not grow with the samples."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """`losses` f32[N]; `correct` f32[N], 1 where the answer is right, or None where labels aren't classes."""
+    """Sample by sample: `losses` f32[N]; `correct` f32[N], 1 where the answer is right, None without classes."""
 
     losses: NDArray[np.float32]
     correct: NDArray[np.float32] | None
 
+    @property
+    def loss(self) -> float:
+        """The mean."""
+        return float(self.losses.mean(dtype=np.float64))
+
+    @property
+    def accuracy(self) -> float | None:
+        """The share of right answers; None where labels aren't classes."""
+        return None if self.correct is None else float(self.correct.mean(dtype=np.float64))
+
+
+def bundle_paths(folder: Path, task: TaskDescription) -> dict[str, Path]:
+    """The files of a bundle folder, by their names."""
+    return {name: folder / name for name in task.files}
+
 
 class BundleRunner:
-    """The graphs of one bundle folder, each loaded when it is first used."""
+    """The graphs of one bundle, each loaded when it is first used."""
 
-    def __init__(self, bundle: Path, description: TaskDescription, threads: int = 1) -> None:
-        self._bundle = bundle
+    def __init__(self, task: TaskDescription, files: Mapping[str, GraphSource], threads: int = 1) -> None:
+        self._task = task
+        self._files = files
         self._threads = threads
-        self._backbone = Backbone(bundle / BACKBONE_FILE, threads) if description.backbone else None
-        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+        self._backbone: Backbone | None = None
+        self._graphs: dict[str, Graph] = {}
 
     def features(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """What the other graphs take, f32[N, *trained_input.shape]; without a backbone the inputs themselves.
 
         It doesn't depend on the weights: compute it once to measure many versions, and use `evaluate_features`.
+
+        Raises:
+            GraphError: the backbone can't be loaded, or does not take the inputs.
         """
-        return inputs if self._backbone is None else self._backbone.features(inputs)
+        if self._task.backbone is None:
+            return inputs
+        if self._backbone is None:
+            version = self._task.onnx_versions.get(BACKBONE_FILE)
+            self._backbone = Backbone(self._files[BACKBONE_FILE], self._threads, version)
+        return self._backbone.features(inputs)
+
+    def featured(self, samples: Samples) -> Samples:
+        """The same samples as training takes them: features in place of inputs, where the task has a backbone.
+
+        Raises:
+            GraphError: the backbone can't be loaded, or does not take the inputs.
+        """
+        return replace(samples, inputs=self.features(samples.inputs))
 
     def predict(self, weights: FloatVector, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scores f32[N, ...] of raw inputs."""
-        return self._run(PREDICT_FILE, {"weights": weights, "inputs": self.features(inputs)})["scores"]
+        """Scores f32[N, ...] of raw inputs.
 
-    def evaluate(self, weights: FloatVector, inputs: NDArray[np.float32], labels: Labels) -> Evaluation:
-        """Losses and right answers on raw inputs."""
-        return self.evaluate_features(weights, self.features(inputs), labels)
+        Raises:
+            GraphError: a graph can't be loaded, or does not take the inputs.
+        """
+        return self._graph(PREDICT_FILE).run({"weights": weights, "inputs": self.features(inputs)})["scores"]
 
-    def evaluate_features(self, weights: FloatVector, features: NDArray[np.float32], labels: Labels) -> Evaluation:
-        """The same for what `features` has made of the inputs."""
-        outputs = self._run(EVALUATE_FILE, {"weights": weights, "inputs": features, "labels": labels})
-        return Evaluation(outputs["losses"], outputs.get("correct"))
+    def evaluate(self, weights: FloatVector, samples: Samples) -> Evaluation:
+        """Losses and right answers on raw samples; there is at least one.
 
-    def _run(self, file: str, feeds: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.float32]]:
-        """A graph that learns its inputs takes no labels."""
-        if file not in self._sessions:
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = self._threads
-            self._sessions[file] = onnxruntime.InferenceSession(self._bundle / file, options)
-        session = self._sessions[file]
-        taken = {entry.name: feeds[entry.name] for entry in session.get_inputs()}
-        names = [entry.name for entry in session.get_outputs()]
-        return dict(zip(names, session.run(names, taken), strict=True))
+        Raises:
+            GraphError: a graph can't be loaded, or does not take the samples.
+        """
+        return self.evaluate_features(weights, self.featured(samples))
+
+    def evaluate_features(self, weights: FloatVector, samples: Samples) -> Evaluation:
+        """The same for what `featured` has made of the samples.
+
+        Raises:
+            GraphError: the graph can't be loaded, or does not take the samples.
+        """
+        graph, parts = self._graph(EVALUATE_FILE), []
+        for start in range(0, len(samples), EVALUATED_AT_ONCE):
+            part = samples.take(slice(start, start + EVALUATED_AT_ONCE))
+            parts.append(graph.run({"weights": weights, "inputs": part.inputs, "labels": part.labels}))
+        joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return Evaluation(joined["losses"], joined.get("correct"))
+
+    def _graph(self, file: str) -> Graph:
+        if file not in self._graphs:
+            version = self._task.onnx_versions.get(file)
+            self._graphs[file] = Graph(file, self._files[file], self._threads, version)
+        return self._graphs[file]

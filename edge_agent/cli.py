@@ -3,8 +3,6 @@
 import argparse
 import asyncio
 import contextlib
-import logging
-import os
 import signal
 import sys
 from importlib.metadata import version
@@ -12,26 +10,29 @@ from pathlib import Path
 
 from edge_agent.configuration import load_configuration
 from edge_agent.shell.agent import Agent
-from edge_agent.shell.identity import Identity, load_signing_key
+from edge_agent.shell.identity import Identity
 from edge_agent.worker.installed import check_installed
+from fleet_host.key_files import make_key_file, read_key_file
+from fleet_host.log_lines import configure_logging
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.keys import SigningKey, write_signing_key, write_verify_key
+from fleet_protocol.keys import write_verify_key
 
+PROGRAM = "edge-agent"
 EXIT_CONFIGURATION = 2
 
 
 def main() -> None:
     """Parse the arguments and run; a configuration error is one line and exit code 2."""
     arguments = _parser().parse_args()
-    logging.basicConfig(level=logging.INFO, format="level=%(levelname)s %(message)s", stream=sys.stderr)
+    configure_logging()
     try:
         if arguments.command == "keygen":
-            generate_key(arguments.file)
+            print(write_verify_key(make_key_file(arguments.file)))  # noqa: T201 - the command's output
         else:
             asyncio.run(run_agent(arguments.config))
     except* ConfigurationError as group:
         for error in group.exceptions:
-            print(f"edge-agent: {error}", file=sys.stderr)  # noqa: T201 - for the person at the terminal
+            print(f"{PROGRAM}: {error}", file=sys.stderr)  # noqa: T201 - for the person at the terminal
         sys.exit(EXIT_CONFIGURATION)
 
 
@@ -47,7 +48,7 @@ async def run_agent(path: Path) -> None:
         configuration.fleet,
         configuration.shard,
         configuration.device,
-        load_signing_key(configuration.key_file),
+        read_key_file(configuration.key_file, PROGRAM),
         configuration.coordinator_key,
         encrypt_updates=configuration.encrypt_updates,
     )
@@ -59,23 +60,8 @@ async def run_agent(path: Path) -> None:
         await running
 
 
-def generate_key(path: Path) -> None:
-    """Write a new key file with mode 0600 and print its public key.
-
-    Raises:
-        ConfigurationError: the file exists, or can't be written.
-    """
-    key = SigningKey.generate()
-    try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(write_signing_key(key))
-    except OSError as error:
-        raise ConfigurationError(f"key file {path}: {error.strerror}; nothing was written") from error
-    print(write_verify_key(key.verify_key))  # noqa: T201 - the command's output
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="edge-agent", description="Learns on this device, with its fleet.")
+    parser = argparse.ArgumentParser(prog=PROGRAM, description="Learns on this device, with its fleet.")
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run the agent in the foreground")
     run.add_argument("--config", type=Path, required=True, metavar="FILE", help="agent.toml")

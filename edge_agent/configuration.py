@@ -6,7 +6,9 @@ from typing import Annotated
 import msgspec
 
 from edge_agent.worker.contract import EngineName
-from fleet_protocol.configuration import BrokerSettings, Name, parse_document
+from fleet_host.broker_settings import BrokerSettings
+from fleet_host.configuration_file import read_configuration
+from fleet_protocol.configuration import Name
 from fleet_protocol.errors import ConfigurationError
 
 PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
@@ -90,19 +92,8 @@ def load_configuration(path: Path) -> AgentConfiguration:
     Raises:
         ConfigurationError: it can't be read, or names the key that is missing, unknown or wrong.
     """
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"configuration {path}: {error.strerror}; write one or pass --config FILE") from error
-    parsed = parse_document(text, AgentConfiguration, str(path))
-    names = [task.name for task in parsed.tasks]
+    configuration = read_configuration(path, AgentConfiguration)
+    names = [task.name for task in configuration.tasks]
     if len(set(names)) != len(names):
         raise ConfigurationError(f"{path}: a task is listed twice in {names}")
-    folder = path.resolve().parent
-    return msgspec.structs.replace(
-        parsed,
-        key_file=folder / parsed.key_file,
-        broker=parsed.broker.located(folder),
-        state_folder=folder / parsed.state_folder,
-        sample_socket=folder / parsed.sample_socket,
-    )
+    return configuration

@@ -1,1 +1,1 @@
-"""What every machine of a fleet does alike: key files, TLS settings, back-off, log lines."""
+"""What device and server do alike: configuration and key files, the broker's settings, back-off, log lines."""

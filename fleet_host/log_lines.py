@@ -1,14 +1,26 @@
-"""One line per event, as key=value: `version_made task=digits version=4 updates=5`."""
+"""Log lines, one grammar for every program: `level=INFO event=version_made task=digits version=4 updates=5`.
+
+A value is one plain word or a JSON string, so that a line is one line and splits into pairs again.
+"""
 
 import json
+import logging
+import sys
+
+FORMAT = "level=%(levelname)s %(message)s"
+
+
+def configure_logging() -> None:
+    """Log to standard error, from INFO up; journald and Docker add the time."""
+    logging.basicConfig(level=logging.INFO, format=FORMAT, stream=sys.stderr)
 
 
 def log_line(event: str, **fields: object) -> str:
-    """The text of one log line; a value that is not one plain word is quoted, so a line stays one line."""
-    return " ".join([event, *(f"{name}={_value(value)}" for name, value in fields.items())])
+    """The text of one log line; floats with four significant digits."""
+    return " ".join(f"{name}={_written(value)}" for name, value in {"event": event, **fields}.items())
 
 
-def _value(value: object) -> str:
+def _written(value: object) -> str:
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    plain = text and text.isprintable() and not set(text) & set(' "=')
-    return text if plain else json.dumps(text)
+    is_plain_word = text and text.isprintable() and not set(text) & set(' "=')
+    return text if is_plain_word else json.dumps(text)

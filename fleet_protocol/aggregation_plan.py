@@ -105,3 +105,12 @@ def check_aggregation(plan: AggregationPlan, name: str) -> None:
         )
     if not all(math.isfinite(value) for value in msgspec.structs.astuple(plan) if isinstance(value, float)):
         raise ConfigurationError(f"{name}: a setting of aggregation is infinite or not a number")
+
+
+def check_feedback(feedback: str, plan: AggregationPlan, name: str) -> None:
+    """Raise `ConfigurationError` if only one side of a task keeps EF21's estimates; `feedback` is the device's."""
+    if (feedback == "ef21") != (plan.strategy == "ef21"):
+        raise ConfigurationError(
+            f"{name}: update.feedback is {feedback!r} and aggregation.strategy {plan.strategy!r};"
+            " with 'ef21' device and coordinator keep the same estimate, so set both to it or neither"
+        )

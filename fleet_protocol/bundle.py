@@ -10,14 +10,11 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from fleet_protocol.aggregation_plan import AggregationPlan, check_aggregation
+from fleet_protocol.aggregation_plan import AggregationPlan, check_aggregation, check_feedback
 from fleet_protocol.configuration import parse_document
+from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.errors import ConfigurationError, ProtocolError, Reason
-from fleet_protocol.limits import (
-    MAX_BLOB_BYTES,
-    MAX_PARAMETERS,
-    MAX_TENSORS,
-)
+from fleet_protocol.limits import MAX_BLOB_BYTES, MAX_PARAMETERS, MAX_TENSORS
 from fleet_protocol.topics import check_name
 
 BUNDLE_FORMAT = 1
@@ -139,28 +136,18 @@ class UpdatePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     feedback_momentum: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.9
 
 
-Differences = Literal["lossy", "exact", "off"]
+class OnnxVersion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What an onnxruntime must support to load a graph: its IR version, and its opset of ONNX's own operators."""
 
-
-class DownlinkPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How versions travel to devices (docs/downlink.md).
-
-    `lossy`: weights are published rounded to a grid `precision_bits` finer than each tensor's magnitude in the bundle,
-    or coarser where that is negative, and a device gets the integers between the version it has and the one it lacks;
-    the coordinator goes on from the unrounded ones. `exact`: published as they are, as the difference of their bits.
-    `off`: as whole float32 files.
-    """
-
-    differences: Differences = "lossy"
-    precision_bits: Annotated[int, msgspec.Meta(ge=-4, le=16)] = 2
-
-    def packs(self, version: int) -> bool:
-        """Whether a version travels packed. Unless rounded, version 0 is the bundle's own file, with any header."""
-        return self.differences == "lossy" or (self.differences == "exact" and version > 0)
+    ir_version: PositiveInt
+    opset: PositiveInt
 
 
 class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The content of `task.json`. With a `backbone`, the other graphs take its features instead of inputs."""
+    """The content of `task.json`. With a `backbone`, the other graphs take its features instead of inputs.
+
+    `onnx_versions` are those of the graphs by their files' names; a bundle may lack them.
+    """
 
     format: int
     task: str
@@ -174,6 +161,7 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     files: dict[str, BlobHash]
     backbone: BackboneSchema | None = None
     downlink: DownlinkPlan = DownlinkPlan()
+    onnx_versions: dict[str, OnnxVersion] = {}
 
     @property
     def trained_input(self) -> InputSchema:
@@ -217,26 +205,11 @@ def parse_description(text: bytes, name: str = DESCRIPTION_FILE) -> TaskDescript
             + ("update edgeflock" if described.format > BUNDLE_FORMAT else "export the bundle anew")
         )
     description = parse_document(text, TaskDescription, name, "json")
-    try:
-        check_name("task", description.task)
-    except ProtocolError as error:
-        raise ConfigurationError(f"{name}: {error.detail}") from error
-    if missing := [file for file in REQUIRED_FILES if file not in description.files]:
-        raise ConfigurationError(f"{name}: `files` lacks {', '.join(missing)}")
-    if not 1 <= description.parameter_count <= MAX_PARAMETERS or len(description.parameters) > MAX_TENSORS:
-        raise ConfigurationError(
-            f"{name}: {description.parameter_count} parameters in {len(description.parameters)} tensors;"
-            f" allowed are 1 to {MAX_PARAMETERS} in at most {MAX_TENSORS}"
-        )
-    if len({parameter.name for parameter in description.parameters}) < len(description.parameters):
-        raise ConfigurationError(f"{name}: two entries of `parameters` have the same name")
+    _check_size(description, name)
+    _check_files(description, name)
     check_label(description.label, name)
     check_aggregation(description.aggregation, name)
-    check_feedback(description.update, description.aggregation, name)
-    if description.training.per_sample_gradients and TRAIN_PER_SAMPLE_FILE not in description.files:
-        raise ConfigurationError(f"{name}: training.per_sample_gradients, but `files` lacks {TRAIN_PER_SAMPLE_FILE}")
-    if (description.backbone is None) != (BACKBONE_FILE not in description.files):
-        raise ConfigurationError(f"{name}: `backbone` and {BACKBONE_FILE} in `files` belong together; one is missing")
+    check_feedback(description.update.feedback, description.aggregation, name)
     if description.input.minimum > description.input.maximum:
         raise ConfigurationError(
             f"{name}: input.minimum {description.input.minimum:g} exceeds input.maximum {description.input.maximum:g}"
@@ -289,13 +262,32 @@ def check_label(label: LabelSchema, name: str) -> None:
         )
 
 
-def check_feedback(update: UpdatePlan, aggregation: AggregationPlan, name: str) -> None:
-    """Raise `ConfigurationError` if only one side of a task keeps EF21's estimates."""
-    if (update.feedback == "ef21") != (aggregation.strategy == "ef21"):
+def _check_size(description: TaskDescription, name: str) -> None:
+    """Raise `ConfigurationError` if the name can't stand in a topic, or the parameters exceed a limit."""
+    try:
+        check_name("task", description.task)
+    except ProtocolError as error:
+        raise ConfigurationError(f"{name}: {error.detail}") from error
+    if not 1 <= description.parameter_count <= MAX_PARAMETERS or len(description.parameters) > MAX_TENSORS:
         raise ConfigurationError(
-            f"{name}: update.feedback is {update.feedback!r} and aggregation.strategy {aggregation.strategy!r};"
-            " with 'ef21' device and coordinator keep the same estimate, so set both to it or neither"
+            f"{name}: {description.parameter_count} parameters in {len(description.parameters)} tensors;"
+            f" allowed are 1 to {MAX_PARAMETERS} in at most {MAX_TENSORS}"
         )
+    if len({parameter.name for parameter in description.parameters}) < len(description.parameters):
+        raise ConfigurationError(f"{name}: two entries of `parameters` have the same name")
+
+
+def _check_files(description: TaskDescription, name: str) -> None:
+    """Raise `ConfigurationError` if `files` lacks what the rest of the description speaks of."""
+    files = description.files
+    if missing := [file for file in REQUIRED_FILES if file not in files]:
+        raise ConfigurationError(f"{name}: `files` lacks {', '.join(missing)}")
+    if description.training.per_sample_gradients and TRAIN_PER_SAMPLE_FILE not in files:
+        raise ConfigurationError(f"{name}: training.per_sample_gradients, but `files` lacks {TRAIN_PER_SAMPLE_FILE}")
+    if (description.backbone is None) != (BACKBONE_FILE not in files):
+        raise ConfigurationError(f"{name}: `backbone` and {BACKBONE_FILE} in `files` belong together; one is missing")
+    if unknown := sorted(description.onnx_versions.keys() - files.keys()):
+        raise ConfigurationError(f"{name}: onnx_versions names {', '.join(unknown)}, which `files` lacks")
 
 
 class _Format(msgspec.Struct):

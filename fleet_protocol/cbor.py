@@ -1,7 +1,6 @@
 """Strict CBOR: one value has exactly one encoding, and bytes from outside are read under limits."""
 
-import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 import cbor2
@@ -9,10 +8,12 @@ import cbor2
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.limits import KIB, MAX_CBOR_DEPTH, MAX_CBOR_ITEMS
 
-_SHORTEST_HEAD, _LONGEST_HEAD = 24, 27
-"""Lengths that stand in 1, 2, 4 or 8 bytes of their own, by the five bits that say so (RFC 8949, section 3)."""
-_STRINGS = (2, 3)
-"""Major types whose content follows their head."""
+_BYTE_STRING: Final = 2
+_STRINGS: Final = (_BYTE_STRING, 3)
+"""Major types whose content follows their head (RFC 8949, section 3.1)."""
+_SHORTEST_HEAD: Final = 24
+_LONGEST_HEAD: Final = 27
+"""Lengths that stand in 1, 2, 4 or 8 bytes of their own, by the five bits that say so."""
 
 
 def _refuse_tag(*_: object) -> Any:
@@ -24,17 +25,8 @@ _BUILT_IN_TAGS = (*range(6), 25, 28, 29, 30, 35, 36, 37, 52, 54, 100, 256, 258, 
 _NO_TAGS: Mapping[int, Any] = dict.fromkeys(_BUILT_IN_TAGS, _refuse_tag)
 
 
-UNSIGNED, BYTE_STRING, TEXT, ARRAY = 0x00, 0x40, 0x60, 0x80
-"""Major types, where they stand in an item's first byte."""
-
-
 def encode(value: object) -> bytes:
-    """Encode in the deterministic form of RFC 8949, section 4.2.1: shortest lengths, sorted keys.
-
-    What every message is made of is written here, in half of the time that cbor2 takes.
-    """
-    if (write := _WRITERS.get(type(value))) is not None:
-        return write(value)
+    """Encode in the deterministic form of RFC 8949, section 4.2.1: shortest lengths and floats, sorted keys."""
     return cbor2.dumps(value, canonical=True)
 
 
@@ -55,7 +47,7 @@ def decode(data: bytes, what: str) -> object:
 
 
 def parse(data: bytes, what: str) -> object:
-    """Decode one CBOR item, in whatever encoding: for callers that compare what they would write with `data`.
+    """Decode one CBOR item in any encoding; the caller checks that encoding it again gives `data`.
 
     Allocates at most twice `memory_bound`.
 
@@ -78,18 +70,19 @@ def parse(data: bytes, what: str) -> object:
 
 
 def memory_bound(size: int) -> int:
-    """Bytes in memory of an item of `size` bytes: strings as long as they came, and the objects of its values."""
+    """Upper bound for the memory that an item of `size` bytes takes once decoded, in bytes."""
     return 64 * KIB + size + 80 * min(size, MAX_CBOR_ITEMS)
 
 
 def _check_items(data: bytes, what: str) -> None:
-    """Count values as they stand one behind the other, before any is made. Where they end, cbor2 will say why."""
+    """Refuse too many values before any of them is built. What is malformed here is left to cbor2 to refuse."""
     at = items = 0
     while at < len(data):
         items += 1
         if items > MAX_CBOR_ITEMS:
             raise ProtocolError(Reason.MALFORMED, f"{what}: more than {MAX_CBOR_ITEMS} CBOR values")
-        major_type, length = data[at] >> 5, data[at] & 0x1F
+        major_type = data[at] >> 5
+        length = data[at] & 0x1F
         at += 1
         if length > _LONGEST_HEAD:
             return
@@ -101,25 +94,11 @@ def _check_items(data: bytes, what: str) -> None:
             at += length
 
 
-def encode_byte_string(data: bytes) -> bytes:
-    """`encode` for bytes."""
-    return head(BYTE_STRING, len(data)) + data
-
-
-def head(major_type: int, number: int) -> bytes:
-    """The start of an item: its type, and its length or value (below 2^64) in the shortest form."""
-    if number < 24:
-        return _BYTES[major_type | number]
-    if number < 1 << 8:
-        return _BYTES[major_type | 24] + _BYTES[number]
-    width = 1 if number < 1 << 16 else 2 if number < 1 << 32 else 3
-    return _BYTES[major_type | 24 + width] + number.to_bytes(1 << width, "big")
-
-
 def read_byte_string(data: bytes, at: int) -> tuple[bytes, int] | None:
-    """The byte string that begins at `at`, and where it ends; None where there is none in the shortest form."""
+    """The byte string that begins at `at`, and where it ends; None if none in the shortest form begins there."""
     first = data[at] if at < len(data) else 0
-    begin, length = at + 1, first & 0x1F
+    length = first & 0x1F
+    begin = at + 1
     if length >= 24:
         width = 1 << (length - 24)
         begin += width
@@ -127,45 +106,4 @@ def read_byte_string(data: bytes, at: int) -> tuple[bytes, int] | None:
         if width > 8 or length < (24 if width == 1 else 1 << (4 * width)):
             return None
     end = begin + length
-    return (data[begin:end], end) if first & 0xE0 == BYTE_STRING and end <= len(data) else None
-
-
-def _write_integer(number: int) -> bytes:
-    return head(UNSIGNED, number) if 0 <= number < 1 << 64 else cbor2.dumps(number, canonical=True)
-
-
-def _write_text(text: str) -> bytes:
-    data = text.encode()
-    return head(TEXT, len(data)) + data
-
-
-def _write_float(number: float) -> bytes:
-    """In as few bytes as hold it."""
-    for first_byte, form in _FLOATS:
-        try:
-            data = form.pack(number)
-        except OverflowError:
-            continue
-        if form.unpack(data)[0] == number:
-            return first_byte + data
-    return _NOT_A_NUMBER
-
-
-def _write_array(items: Sequence[object]) -> bytes:
-    parts = [head(ARRAY, len(items))]
-    for item in items:
-        write = _WRITERS.get(type(item))
-        parts.append(cbor2.dumps(item, canonical=True) if write is None else write(item))
-    return b"".join(parts)
-
-
-_BYTES: Final = [bytes([byte]) for byte in range(256)]
-_FLOATS: Final = [(b"\xf9", struct.Struct(">e")), (b"\xfa", struct.Struct(">f")), (b"\xfb", struct.Struct(">d"))]
-_NOT_A_NUMBER: Final = b"\xf9\x7e\x00"
-_WRITERS: Final[Mapping[type, Callable[[Any], bytes]]] = {
-    int: _write_integer,
-    bytes: encode_byte_string,
-    str: _write_text,
-    float: _write_float,
-    list: _write_array,
-}
+    return (data[begin:end], end) if first >> 5 == _BYTE_STRING and end <= len(data) else None

@@ -1,8 +1,8 @@
-"""Reading TOML and JSON that a person wrote: typed, no unknown keys, errors that say what to change."""
+"""Parsing TOML and JSON that a person wrote: typed, no unknown keys, errors that say what to change."""
 
 import difflib
 import re
-from pathlib import Path
+from collections.abc import Callable
 from typing import Annotated, Literal, TypeVar
 
 import msgspec
@@ -15,60 +15,31 @@ Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_-]{1,48}\Z")]
 """A fleet, shard, device or task: what may stand in a topic (`fleet_protocol.topics.check_name`)."""
 
 
-class TlsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Files for mutual TLS; `certificate` and `key` are left out where the broker asks for a password instead."""
-
-    authority: Path
-    certificate: Path | None = None
-    key: Path | None = None
-
-
-class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where the broker is and how to speak to it. Nothing relies on MQTT 5: both protocols serve."""
-
-    host: str
-    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 1883
-    protocol: Literal["5", "3.1.1"] = "5"
-    keepalive_seconds: Annotated[int, msgspec.Meta(ge=5, le=3600)] = 60
-    username: str | None = None
-    password_file: Path | None = None
-    tls: TlsSettings | None = None
-
-    def located(self, folder: Path) -> "BrokerSettings":
-        """The same settings with relative paths meant from `folder`."""
-        tls = self.tls and TlsSettings(
-            folder / self.tls.authority,
-            self.tls.certificate and folder / self.tls.certificate,
-            self.tls.key and folder / self.tls.key,
-        )
-        password_file = self.password_file and folder / self.password_file
-        return msgspec.structs.replace(self, tls=tls, password_file=password_file)
-
-
 _UNKNOWN_FIELD = re.compile(r"unknown field `([^`]*)`(?: - at `\$\.?([^`]*)`)?")
 
 
 def parse_document(
-    text: str | bytes, shape: type[Document], name: str, form: Literal["toml", "json"] = "toml"
+    text: str | bytes,
+    shape: type[Document],
+    name: str,
+    form: Literal["toml", "json"] = "toml",
+    *,
+    decode_field: Callable[[type, object], object] | None = None,
 ) -> Document:
     """Parse `text` into `shape`, a msgspec Struct that forbids unknown fields.
+
+    `decode_field` makes a value of a type that msgspec doesn't know; it raises TypeError where it can't.
 
     Raises:
         ConfigurationError: naming the file, the key, and what was expected there.
     """
     decode = msgspec.toml.decode if form == "toml" else msgspec.json.decode
     try:
-        return decode(text, type=shape, dec_hook=_decode_path)
+        return decode(text, type=shape, dec_hook=decode_field)
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"{name}: {_explain(str(error), shape)}") from error
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"{name}: not valid {form.upper()}: {error}") from error
-
-
-def _decode_path(kind: type, value: object) -> Path:
-    if kind is not Path or not isinstance(value, str):
-        raise TypeError(f"Expected `str`, got `{type(value).__name__}`")
-    return Path(value)
 
 
 def _explain(message: str, shape: object) -> str:

@@ -15,20 +15,18 @@ from fleet_protocol.keys import KEY_ID_BYTES, SIGNATURE_BYTES, SigningKey, Verif
 from fleet_protocol.kinds import KINDS, PayloadKind
 from fleet_protocol.limits import DIGEST_BYTES, MAX_NAME_CHARACTERS, MAX_SEQUENCE
 
-_COSE_SIGN1: Final = b"\xd2\x84"
-"""The tag, and an array of four: protected header, unprotected header, payload, signature."""
+_TAG: Final = b"\xd2"
+"""18: COSE_Sign1."""
+_UP_TO_PROTECTED: Final = _TAG + b"\x84"
+"""An array of four: protected header, unprotected header, payload, signature."""
 _NOTHING_UNPROTECTED: Final = b"\xa0"
-_SIGNATURE_CONTEXT: Final = b"\x84\x6aSignature1"
+_SIGNATURE_CONTEXT: Final = "Signature1"
 _ALGORITHM_LABEL: Final = 1
 _KEY_ID_LABEL: Final = 4
 _HEADER_LABEL: Final = -70001  # the private-use range of COSE header labels ends at -65537
 _ED25519: Final = -19
-_UP_TO_KEY_ID: Final = b"".join((
-    b"\xa3",
-    cbor.encode(_ALGORITHM_LABEL), cbor.encode(_ED25519),
-    cbor.encode(_KEY_ID_LABEL), cbor.head(cbor.BYTE_STRING, KEY_ID_BYTES),
-))  # fmt: skip
-_UP_TO_ENTRY: Final = cbor.encode(_HEADER_LABEL)
+_PROTECTED_FORM: Final = {_ALGORITHM_LABEL: _ED25519, _KEY_ID_LABEL: bytes(KEY_ID_BYTES), _HEADER_LABEL: 0}
+_UP_TO_KEY_ID, _UP_TO_ENTRY = cbor.encode(_PROTECTED_FORM)[:-1].split(bytes(KEY_ID_BYTES))
 _KEY_ID_AT: Final = len(_UP_TO_KEY_ID)
 _KEY_ID_END: Final = _KEY_ID_AT + KEY_ID_BYTES
 _ENTRY_AT: Final = _KEY_ID_END + len(_UP_TO_ENTRY)
@@ -36,7 +34,7 @@ _ENTRY_AT: Final = _KEY_ID_END + len(_UP_TO_ENTRY)
 
 
 class Header(msgspec.Struct, frozen=True, gc=False):
-    """What a reader may decide on before it looks at the payload."""
+    """The fields that a reader needs before it decodes the payload."""
 
     kind: PayloadKind
     sequence: int
@@ -50,7 +48,7 @@ _Entry = tuple[int, int, str, int, bytes]
 
 
 class Envelope(msgspec.Struct, frozen=True):
-    """A parsed envelope. Nothing in it is to be believed before `verify` has returned."""
+    """A parsed envelope; nothing in it is trusted until `verify` returns."""
 
     header: Header
     key_id: bytes
@@ -90,12 +88,11 @@ def sign_envelope(
     header = Header(kind, sequence, task, base_version, digest(payload))
     protected = _write_protected(header, key_id(key.verify_key))
     signature = sign(key, _to_be_signed(protected, topic, payload))
-    framed = cbor.encode_byte_string(protected) + _NOTHING_UNPROTECTED + cbor.encode_byte_string(payload)
-    return _COSE_SIGN1 + framed + cbor.encode_byte_string(signature)
+    return _TAG + cbor.encode([protected, {}, payload, signature])
 
 
 def read_envelope(data: bytes, limit: int) -> Envelope:
-    """Parse an envelope of at most `limit` bytes without believing it.
+    """Parse an envelope of at most `limit` bytes; its signature is not verified.
 
     Raises:
         ProtocolError: `TOO_LARGE`; `MALFORMED` for anything but the one form that `sign_envelope` writes.
@@ -110,10 +107,10 @@ def read_envelope(data: bytes, limit: int) -> Envelope:
 
 
 def _unframe(data: bytes) -> tuple[bytes, bytes, bytes]:
-    """Protected header, payload and signature, read by hand: there is one form, and it is every message's."""
-    if data[: len(_COSE_SIGN1)] != _COSE_SIGN1:
+    """Protected header, payload and signature, read by hand: there is one form, and this runs before any check."""
+    if data[: len(_UP_TO_PROTECTED)] != _UP_TO_PROTECTED:
         raise ProtocolError(Reason.MALFORMED, "message is not a tagged COSE_Sign1 of four parts")
-    if (first := cbor.read_byte_string(data, len(_COSE_SIGN1))) is not None:
+    if (first := cbor.read_byte_string(data, len(_UP_TO_PROTECTED))) is not None:
         protected, at = first
         if data[at : at + 1] == _NOTHING_UNPROTECTED and (second := cbor.read_byte_string(data, at + 1)) is not None:
             payload, at = second
@@ -161,7 +158,5 @@ def _read_protected(protected: bytes) -> tuple[Header, bytes]:
 
 
 def _to_be_signed(protected: bytes, topic: str, payload: bytes) -> bytes:
-    parts = [_SIGNATURE_CONTEXT]
-    for part in (protected, topic.encode(), payload):
-        parts += cbor.head(cbor.BYTE_STRING, len(part)), part
-    return b"".join(parts)
+    """The Sig_structure of RFC 9052, section 4.4."""
+    return cbor.encode([_SIGNATURE_CONTEXT, protected, topic.encode(), payload])

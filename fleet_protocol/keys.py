@@ -1,7 +1,6 @@
-"""Ed25519 keys: how they are written down, checked and named."""
+"""Ed25519 keys: how they are written down, named, and used."""
 
 import hashlib
-import stat
 
 from nacl.bindings import crypto_sign, crypto_sign_open
 from nacl.exceptions import BadSignatureError
@@ -12,7 +11,6 @@ from fleet_protocol.errors import ConfigurationError
 KEY_BYTES = 32
 KEY_ID_BYTES = 8
 SIGNATURE_BYTES = 64
-_OPEN_PERMISSIONS = stat.S_IRWXG | stat.S_IRWXO
 
 __all__ = ["KEY_BYTES", "KEY_ID_BYTES", "SIGNATURE_BYTES", "SigningKey", "VerifyKey"]
 
@@ -23,21 +21,17 @@ def key_id(key: VerifyKey) -> bytes:
 
 
 def write_signing_key(key: SigningKey) -> str:
-    """The text of a key file. Whoever stores it gives it mode 0600."""
+    """The text of a private key's file."""
     return bytes(key).hex() + "\n"
 
 
-def read_signing_key(text: str, mode: int, name: str) -> SigningKey:
-    """Read the text of a key file, given the file's permission bits.
+def read_signing_key(text: str, name: str) -> SigningKey:
+    """Read the text of a key file.
 
     Raises:
-        ConfigurationError: the file is open to others, or holds something else than 64 hex digits.
+        ConfigurationError: it is not 64 hex digits.
     """
-    if mode & _OPEN_PERMISSIONS:
-        raise ConfigurationError(
-            f"key file {name} has mode {stat.S_IMODE(mode):04o}: others can read it; run: chmod 600 {name}"
-        )
-    return SigningKey(_key_bytes(text, f"key file {name}"))
+    return SigningKey(_key_bytes(text, name))
 
 
 def write_verify_key(key: VerifyKey) -> str:
@@ -56,7 +50,7 @@ def read_verify_key(text: str, name: str) -> VerifyKey:
 
 def sign(key: SigningKey, message: bytes) -> bytes:
     """This key's signature (64 bytes) over `message`."""
-    # libsodium's secret key is the seed and behind it the public key. PyNaCl's own methods take some more microseconds.
+    # libsodium's secret key is the seed followed by the public key. PyNaCl's own methods are some microseconds slower.
     return crypto_sign(message, bytes(key) + bytes(key.verify_key))[:SIGNATURE_BYTES]
 
 
@@ -78,7 +72,6 @@ def _key_bytes(text: str, name: str) -> bytes:
         key = b""
     if len(key) != KEY_BYTES:
         raise ConfigurationError(
-            f"{name}: expected {2 * KEY_BYTES} hex digits (an Ed25519 key), found {len(text.strip())} characters;"
-            " make one with: edge-agent keygen FILE"
+            f"{name}: expected {2 * KEY_BYTES} hex digits (an Ed25519 key), found {len(text.strip())} characters"
         )
     return key

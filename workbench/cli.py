@@ -6,7 +6,8 @@ from typing import Annotated
 
 import msgspec
 
-from fleet_protocol.bundle import DESCRIPTION_FILE, Differences, parse_description
+from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
+from fleet_protocol.downlink_plan import Differences
 from fleet_protocol.errors import ConfigurationError, ProtocolError
 from workbench.recipe_folder import find_recipe
 
@@ -62,14 +63,14 @@ def inspect(
 ) -> None:
     """Say what a bundle is, what it needs of each kind of device, and whether all of it runs there."""
     try:
-        from workbench.inspection.inspection import inspect_bundle  # noqa: PLC0415 - onnx takes a second to import
+        from workbench.inspection.bundle_inspection import inspect_bundle  # noqa: PLC0415 - onnx takes a second to import
     except ModuleNotFoundError as error:
         if error.name not in EXPORT_NEEDS:
             raise
         raise ConfigurationError(f"inspect needs {error.name}: pip install 'edgeflock[workbench]'") from error
     from rich.console import Console  # noqa: PLC0415 - only tables need it
 
-    from workbench.inspection.report import print_inspection  # noqa: PLC0415
+    from workbench.inspection.bundle_tables import print_inspection  # noqa: PLC0415
 
     inspection = inspect_bundle(bundle)
     if as_json:

@@ -112,11 +112,12 @@ def _export(journal: JournalReader, options: argparse.Namespace, _: CoordinatorC
 
 
 def _evaluate(journal: Journal, options: argparse.Namespace, configuration: CoordinatorConfiguration) -> None:
-    from broker_coordinator.serving.evaluation import evaluate, read_held_out  # noqa: PLC0415 - onnxruntime is for this alone
+    from broker_coordinator.serving.evaluation import evaluate  # noqa: PLC0415 - onnxruntime is for this alone
+    from bundle_runtime.sample_file import read_samples  # noqa: PLC0415
 
     registry, file = TaskRegistry(journal.engine), options.data or _held_out_file(configuration, options.task)
     bundle = registry.bundle(options.task)
-    held_out = read_held_out(file, bundle.description)
+    held_out = read_samples(file, bundle.description)
     if options.version is None:
         version = journal.newest_version(options.task)
     else:

@@ -6,7 +6,7 @@ import msgspec
 
 from broker_coordinator.distribution.chunk_queue import Wanted
 from fleet_protocol import topics
-from fleet_protocol.chunks import chunk_of
+from fleet_protocol.chunks import chunk_bytes
 from fleet_protocol.envelope import sign_envelope
 from fleet_protocol.errors import Reason
 from fleet_protocol.keys import SigningKey
@@ -56,5 +56,5 @@ class MessageSigner:
     def chunk(self, wanted: Wanted, content: bytes, number: int) -> Publication:
         """One chunk of the content that is `wanted`."""
         topic = topics.chunk(self.fleet, wanted, number)
-        payload = encode_payload(BlobChunk(len(content), chunk_of(content, number)))
+        payload = encode_payload(BlobChunk(len(content), chunk_bytes(content, number)))
         return Publication(topic, sign_envelope(self.key, topic, BLOB_CHUNK, payload, sequence=number))

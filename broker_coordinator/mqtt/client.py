@@ -1,7 +1,6 @@
 """A paho-mqtt client set up for a coordinator: durable session, and a socket that takes the load off it."""
 
 import socket
-import ssl
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
@@ -9,8 +8,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from broker_coordinator.mqtt.divided_socket import DividedSocket
-from fleet_protocol.configuration import BrokerSettings
-from fleet_protocol.errors import ConfigurationError
+from fleet_host.broker_settings import BrokerSettings
 
 MAX_UNACKNOWLEDGED = 1_000
 """Messages that the broker may send ahead of our acknowledgements: one batch, committed in one transaction. An MQTT 5
@@ -33,7 +31,10 @@ def make_client(settings: BrokerSettings, client_id: str) -> paho.Client:
         protocol=MQTTProtocolVersion.MQTTv5 if mqtt5 else MQTTProtocolVersion.MQTTv311,
         reconnect_on_failure=False,
     )
-    _set_credentials(client, settings)
+    if settings.username is not None:
+        client.username_pw_set(settings.username, settings.password())
+    if (context := settings.tls_context()) is not None:
+        client.tls_set_context(context)
     client.connect_async(
         settings.host,
         settings.port,
@@ -49,22 +50,6 @@ def _session() -> Properties:
     properties.SessionExpiryInterval = SESSION_NEVER_EXPIRES
     properties.ReceiveMaximum = MAX_UNACKNOWLEDGED
     return properties
-
-
-def _set_credentials(client: paho.Client, settings: BrokerSettings) -> None:
-    try:
-        if settings.username is not None:
-            file = settings.password_file
-            client.username_pw_set(settings.username, file.read_text(encoding="utf-8").strip() if file else None)
-        if settings.tls is not None:
-            context = ssl.create_default_context(cafile=str(settings.tls.authority))
-            if settings.tls.certificate is not None:
-                context.load_cert_chain(settings.tls.certificate, settings.tls.key)
-            client.tls_set_context(context)
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(
-            f"[broker]: password_file or a file of tls can't be used: {error}; check that it exists and is PEM"
-        ) from error
 
 
 class _Client(paho.Client):

@@ -24,8 +24,9 @@ from broker_coordinator.mqtt.outgoing import Outgoing
 from broker_coordinator.mqtt.traffic import acknowledgements
 from broker_coordinator.serving.coordinator import Coordinator
 from broker_coordinator.storage.database import JournalUnavailableError
+from fleet_host.backoff import delay_seconds
+from fleet_host.broker_settings import BrokerSettings
 from fleet_host.log_lines import log_line
-from fleet_protocol.configuration import BrokerSettings
 from fleet_protocol.limits import MIB
 from fleet_protocol.topics import device_filters
 
@@ -44,8 +45,9 @@ CONNECTION_TIMEOUT_SECONDS = 10.0
 LEAVING_SECONDS = 2.0
 """How long a stopping coordinator goes on publishing what it has queued."""
 
-FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS = 0.25, 15.0
-"""Full jitter (Brooker 2015) between attempts to reach the broker, or the database: doubled at each, up to the cap."""
+FIRST_CEILING_SECONDS = 0.25
+LAST_CEILING_SECONDS = 15.0
+"""Longest waits before the first and any later attempt to reach the broker, or the database."""
 
 logger = logging.getLogger(__name__)
 
@@ -58,9 +60,10 @@ class _Backoff:
     retry_at: float = 0.0
 
     def failed(self) -> None:
-        longest = min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2 ** min(self.failures, 16))
+        uniform = random.random()  # noqa: S311 - jitter, no secret
+        delay = delay_seconds(self.failures, uniform, first=FIRST_CEILING_SECONDS, last=LAST_CEILING_SECONDS)
         self.failures += 1
-        self.retry_at = time.monotonic() + random.uniform(0, longest)  # noqa: S311 - jitter, no secret
+        self.retry_at = time.monotonic() + delay
 
 
 class MqttLink:

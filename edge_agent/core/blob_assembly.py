@@ -1,9 +1,9 @@
 """Putting a blob together from chunks that come in any order, repeated, or from somebody who lies. Pure."""
 
-from fleet_protocol.chunks import chunk_count
+from fleet_protocol.chunks import chunk_count, chunk_length
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.kinds import BlobChunk
-from fleet_protocol.limits import MAX_BLOB_BYTES, MAX_CHUNK_BYTES
+from fleet_protocol.limits import MAX_BLOB_BYTES
 
 
 class BlobAssembly:
@@ -37,7 +37,7 @@ class BlobAssembly:
             raise ProtocolError(Reason.TOO_LARGE, f"blob of {chunk.total_bytes} bytes exceeds {MAX_BLOB_BYTES}")
         if self._total_bytes not in {None, chunk.total_bytes}:
             raise ProtocolError(Reason.MALFORMED, f"blob of {self._total_bytes} bytes, chunk of {chunk.total_bytes}")
-        expected = min(MAX_CHUNK_BYTES, chunk.total_bytes - number * MAX_CHUNK_BYTES)
+        expected = chunk_length(chunk.total_bytes, number)
         if not 0 <= number < chunk_count(chunk.total_bytes) or len(chunk.data) != expected:
             raise ProtocolError(Reason.MALFORMED, f"chunk {number} has {len(chunk.data)} bytes, not {expected}")
         self._total_bytes = chunk.total_bytes

@@ -1,15 +1,14 @@
 """Who this device is, and whom it believes: signs what goes out, verifies what comes in."""
 
 from itertools import count
-from pathlib import Path
 
 import msgspec
 
 from fleet_protocol import topics
 from fleet_protocol.encryption import check_recipient, encrypt_payload
 from fleet_protocol.envelope import digest, read_envelope, sign_envelope
-from fleet_protocol.errors import ConfigurationError, ProtocolError, Reason
-from fleet_protocol.keys import SigningKey, key_id, read_signing_key, read_verify_key
+from fleet_protocol.errors import ProtocolError, Reason
+from fleet_protocol.keys import SigningKey, key_id, read_verify_key
 from fleet_protocol.kinds import (
     BOOT_SHIFT,
     ENCRYPTED_UPDATE,
@@ -19,18 +18,6 @@ from fleet_protocol.kinds import (
     PayloadKind,
     decode_payload,
 )
-
-
-def load_signing_key(path: Path) -> SigningKey:
-    """Read the device's key file.
-
-    Raises:
-        ConfigurationError: missing, open to others, or not a key.
-    """
-    try:
-        return read_signing_key(path.read_text(errors="replace"), path.stat().st_mode, str(path))
-    except OSError as error:
-        raise ConfigurationError(f"key file {path}: {error.strerror}; make one: edge-agent keygen {path}") from error
 
 
 class Identity:

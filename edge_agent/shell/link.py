@@ -5,14 +5,12 @@ import contextlib
 import logging
 import math
 import random
-import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 
 import aiomqtt
 
 from fleet_host.backoff import delay_seconds
-from fleet_protocol.configuration import BrokerSettings
-from fleet_protocol.errors import ConfigurationError
+from fleet_host.broker_settings import BrokerSettings
 
 log = logging.getLogger(__name__)
 
@@ -149,32 +147,13 @@ class Link:
             clean_session=None if version_5 else True,
             clean_start=True if version_5 else 3,
             username=self._broker.username,
-            password=self._password(),
-            tls_context=self._tls_context(),
+            password=self._broker.password(),
+            tls_context=self._broker.tls_context(),
             keepalive=self._broker.keepalive_seconds,
             timeout=BROKER_TIMEOUT_SECONDS,
             max_queued_incoming_messages=MAX_WAITING_MESSAGES,
             will=aiomqtt.Will(topic, payload, qos=1, retain=True),
         )
-
-    def _password(self) -> str | None:
-        path = self._broker.password_file
-        try:
-            return path.read_text().strip() if path else None
-        except OSError as error:
-            raise ConfigurationError(f"broker.password_file {path}: {error.strerror}") from error
-
-    def _tls_context(self) -> ssl.SSLContext | None:
-        tls = self._broker.tls
-        if tls is None:
-            return None
-        try:
-            context = ssl.create_default_context(cafile=tls.authority)
-            if tls.certificate:
-                context.load_cert_chain(tls.certificate, tls.key)
-        except OSError as error:
-            raise ConfigurationError(f"broker.tls {tls.authority}: {error}; check the three files") from error
-        return context
 
 
 def _innermost(error: BaseException) -> str:

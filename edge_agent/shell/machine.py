@@ -2,18 +2,24 @@
 
 import psutil
 
-MIB = 1024 * 1024
+from fleet_protocol.limits import MIB
 
 
 def temperature_celsius() -> float | None:
     """The hottest sensor, or None without one."""
-    sensors = psutil.sensors_temperatures() if hasattr(psutil, "sensors_temperatures") else {}
+    try:
+        sensors = psutil.sensors_temperatures()
+    except (AttributeError, OSError):  # not on this platform; sysfs lacks what psutil expects
+        return None
     return max((sensor.current for group in sensors.values() for sensor in group), default=None)
 
 
 def battery_percent() -> float | None:
     """Charge of the battery, or None without one."""
-    battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
+    try:
+        battery = psutil.sensors_battery()
+    except (AttributeError, OSError):  # as where sysfs has no power_supply
+        return None
     return None if battery is None else float(battery.percent)
 
 

@@ -1,4 +1,4 @@
-"""The engines by the names that `agent.toml` gives them. Only the one that is asked for gets imported."""
+"""The training engines by their names in `agent.toml`; only the one that is used is imported."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ def make_engine(name: EngineName, files: Mapping[str, Path], task: TaskDescripti
     Raises:
         ConfigurationError: its package isn't installed.
         ProtocolError: `WRONG_HASH`, naming the file.
-        EngineError: a file can't be loaded.
+        EngineError, GraphError: a file can't be loaded.
     """
     check_installed(name)
     for file in engine_files(name, task):
@@ -26,4 +26,4 @@ def make_engine(name: EngineName, files: Mapping[str, Path], task: TaskDescripti
         return OrtTrainingEngine(files, task.label.classes if task.label.kind == "class" else 0, threads)
     from edge_agent.training.onnx_step import OnnxStepEngine, is_divisible  # noqa: PLC0415
 
-    return OnnxStepEngine(files[task.training.graph_file], threads, divisible=is_divisible(task.training))
+    return OnnxStepEngine.of_task(task, files, threads, divisible=is_divisible(task.training))

@@ -1,7 +1,7 @@
-"""Features: what the frozen backbone makes of a sample, computed once, and kept in the sample store.
+"""Features: what the frozen backbone makes of a sample, computed once and kept in the sample store.
 
-The worker writes them itself, in one short transaction per mini-batch. A worker that is killed loses the mini-batch
-it was at; the next one goes on behind it. So a slow device with many samples gets there, whatever its time limit is.
+The worker writes them itself, in one short transaction per mini-batch. A worker that is killed loses that mini-batch
+only, and the next one continues there: a slow device with many samples finishes, whatever its time limit is.
 """
 
 import sqlite3
@@ -12,7 +12,7 @@ import numpy as np
 from bundle_runtime.backbone import ROWS_AT_ONCE, Backbone
 from edge_agent.training.sample_checks import check_inputs
 from edge_agent.worker.usable_samples import fitting
-from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.bundle import BACKBONE_FILE, TaskDescription
 
 BUSY_SECONDS = 30.0
 """How long to wait for the agent to finish storing a sample."""
@@ -26,15 +26,17 @@ def compute_features(store: Path, task: TaskDescription, file: Path, threads: in
     """Compute and keep the features of every sample of the task that has none by this backbone; returns how many.
 
     Raises:
+        GraphError: this onnxruntime can't read the backbone.
         UnfitSamplesError: some samples are not what the task takes; those before them are kept.
         FeaturesError: a sample's features aren't finite, or they can't be stored.
     """
     connection = sqlite3.connect(store, timeout=BUSY_SECONDS, isolation_level=None)
     try:
         connection.execute("PRAGMA synchronous=NORMAL")
-        computed, backbone = 0, None
+        computed = 0
+        backbone: Backbone | None = None
         while rows := _without_features(connection, task):
-            backbone = backbone or Backbone(file, threads)
+            backbone = backbone or Backbone(file, threads, task.onnx_versions.get(BACKBONE_FILE))
             _keep(connection, task, rows, backbone)
             computed += len(rows)
     except sqlite3.Error as error:

@@ -1,20 +1,20 @@
 """The default engine: the bundle's plain ONNX training graph on the stock onnxruntime."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
+from bundle_runtime.graph import Graph
 from bundle_runtime.samples import Samples
-from edge_agent.training.engine import BatchPlan, EngineError, Rates, Watch, unwatched
-from edge_agent.training.graph_checks import why_not_loaded, why_not_taken
-from fleet_protocol.bundle import TRAIN_FILE, TrainingPlan
+from edge_agent.training.engine import BatchPlan, Rates, Watch, unwatched
+from fleet_protocol.bundle import TRAIN_FILE, OnnxVersion, TaskDescription, TrainingPlan
 from fleet_protocol.codec.sparse import FloatVector
 
 FIRST_STEPS = 8
-"""So few show the pace, and cost a round no more than one call: some ten microseconds."""
+"""Enough to measure the pace; the extra call costs some ten microseconds."""
 REPORT_SECONDS = 0.5
 
 
@@ -33,22 +33,34 @@ class OnnxStepEngine:
     With `divisible` a long round takes several calls, so that somebody can watch; without, one, however long.
     """
 
-    def __init__(self, train_graph: Path, threads: int, *, divisible: bool = False) -> None:
+    def __init__(
+        self,
+        train_graph: Path,
+        threads: int,
+        *,
+        divisible: bool = False,
+        name: str = TRAIN_FILE,
+        version: OnnxVersion | None = None,
+    ) -> None:
         """Load the graph.
 
         Raises:
-            EngineError: this onnxruntime can't read it.
+            GraphError: this onnxruntime can't read it.
         """
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        try:
-            self._session = onnxruntime.InferenceSession(train_graph, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's exceptions have no base of their own
-            raise EngineError(
-                why_not_loaded(TRAIN_FILE, train_graph.read_bytes(), onnxruntime.__version__, error)
-            ) from error
+        self._graph = Graph(name, train_graph, threads, version)
         self._divisible = divisible
+
+    @classmethod
+    def of_task(
+        cls, task: TaskDescription, files: Mapping[str, Path], threads: int = 1, *, divisible: bool = False
+    ) -> "OnnxStepEngine":
+        """The engine on the graph that a task's devices train with.
+
+        Raises:
+            GraphError: this onnxruntime can't read it.
+        """
+        name = task.training.graph_file
+        return cls(files[name], threads, divisible=divisible, name=name, version=task.onnx_versions.get(name))
 
     def train(
         self, weights: FloatVector, samples: Samples, plan: BatchPlan, rates: Rates, watch: Watch = unwatched
@@ -56,7 +68,8 @@ class OnnxStepEngine:
         """See `TrainingEngine.train`."""
         steps = len(plan.rows)
         losses = np.empty(steps, np.float32)
-        done, count = 0, min(FIRST_STEPS, steps) if self._divisible else steps
+        done = 0
+        count = min(FIRST_STEPS, steps) if self._divisible else steps
         while done < steps:
             chunk = slice(done, done + count)
             part = BatchPlan(plan.rows[chunk], plan.mask[chunk], plan.seed + done)
@@ -71,7 +84,7 @@ class OnnxStepEngine:
     def _run(
         self, weights: FloatVector, samples: Samples, plan: BatchPlan, rates: Rates
     ) -> tuple[FloatVector, FloatVector]:
-        """One call. A graph takes only what its task has use for."""
+        """One call of the graph, which takes those of the feeds that its task uses."""
         feeds: dict[str, NDArray[np.generic]] = {
             "weights": weights,
             "inputs": samples.inputs,
@@ -84,10 +97,5 @@ class OnnxStepEngine:
             "proximal": np.array(rates.proximal, np.float32),
             "seed": np.array(plan.seed, np.int64),
         }
-        entries = self._session.get_inputs()
-        if reason := why_not_taken(TRAIN_FILE, entries, feeds):
-            raise EngineError(reason)
-        trained, losses = self._session.run(
-            ["trained_weights", "losses"], {entry.name: feeds[entry.name] for entry in entries}
-        )
-        return trained, losses
+        outputs = self._graph.run(feeds)
+        return outputs["trained_weights"], outputs["losses"]

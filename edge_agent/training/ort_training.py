@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
-from onnxruntime.capi import _pybind_state as runtime
 
+from bundle_runtime.graph import ONNXRUNTIME_VERSION, native, session_options
 from bundle_runtime.samples import Samples
 from edge_agent.training.engine import BatchPlan, EngineError, Rates, Watch, unwatched
 from fleet_protocol.bundle import ORT_CHECKPOINT_FILE, ORT_OPTIMISER_FILE, ORT_TRAINING_FILE
@@ -28,12 +27,11 @@ class OrtTrainingEngine:
 
     def __init__(self, files: Mapping[str, Path], classes: int, threads: int) -> None:
         """`files` are the bundle's three artifacts by name; `classes` is 0 where labels are no class indices."""
-        self._files, self._classes = files, classes
-        self._options = onnxruntime.SessionOptions()
-        self._options.intra_op_num_threads = threads
-        self._options.inter_op_num_threads = 1
+        self._files = files
+        self._classes = classes
+        self._options = session_options(threads)
         self._options.log_severity_level = ERROR_SEVERITY
-        self._device = runtime.OrtDevice(runtime.OrtDevice.cpu(), runtime.OrtDevice.default_memory(), 0)
+        self._device = native.OrtDevice(native.OrtDevice.cpu(), native.OrtDevice.default_memory(), 0)
 
     def train(
         self, weights: FloatVector, samples: Samples, plan: BatchPlan, rates: Rates, watch: Watch = unwatched
@@ -42,14 +40,14 @@ class OrtTrainingEngine:
         module, optimiser = self.open_sessions(weights)
         optimiser.set_learning_rate(rates.learning_rate)
         losses = self.run_steps(module, optimiser, self._constants(weights, samples, rates), samples, plan, watch=watch)
-        trained = runtime.OrtValue.ortvalue_from_shape_and_type([weights.size], np.float32, self._device)
+        trained = native.OrtValue.ortvalue_from_shape_and_type([weights.size], np.float32, self._device)
         module.copy_parameters_to_buffer(trained, True)
         return trained.numpy(), losses
 
     def run_steps(
         self,
-        module: runtime.Module,
-        optimiser: runtime.Optimizer,
+        module: native.Module,
+        optimiser: native.Optimizer,
         constants: Mapping[str, NDArray[np.generic]],
         samples: Samples,
         plan: BatchPlan,
@@ -69,7 +67,7 @@ class OrtTrainingEngine:
                 "row_weights": row_weights[step],
                 "seed": np.array(plan.seed + step, np.int64),
             }
-            fetched = runtime.OrtValueVector()
+            fetched = native.OrtValueVector()
             module.train_step([feeds[name] for name in names], fetched)
             optimiser.optimizer_step()
             module.lazy_reset_grad()
@@ -80,22 +78,21 @@ class OrtTrainingEngine:
         watch(len(losses), losses)
         return losses
 
-    def open_sessions(self, weights: FloatVector) -> tuple[runtime.Module, runtime.Optimizer]:
+    def open_sessions(self, weights: FloatVector) -> tuple[native.Module, native.Optimizer]:
         """Module and optimiser at these weights, their state as new."""
         paths = {name: str(path) for name, path in self._files.items()}
         try:
-            # Module and optimiser point into the state without holding it: it must outlive them.
-            state = self._state = runtime.load_checkpoint(paths[ORT_CHECKPOINT_FILE])
-            module = runtime.Module(paths[ORT_TRAINING_FILE], state, None, self._device, self._options)
+            # Module and optimiser keep pointers into the state but no reference to it.
+            state = self._state = native.load_checkpoint(paths[ORT_CHECKPOINT_FILE])
+            module = native.Module(paths[ORT_TRAINING_FILE], state, None, self._device, self._options)
             size = module.get_parameters_size(True)
             if size == weights.size:
-                values = runtime.OrtValue.ortvalue_from_numpy(weights, self._device)
+                values = native.OrtValue.ortvalue_from_numpy(weights, self._device)
                 module.copy_buffer_to_parameters(values, False)  # all of them, which the nominal checkpoint waits for
-            optimiser = runtime.Optimizer(paths[ORT_OPTIMISER_FILE], state, self._device, self._options)
+            optimiser = native.Optimizer(paths[ORT_OPTIMISER_FILE], state, self._device, self._options)
         except RuntimeError as error:
             raise EngineError(
-                f"onnxruntime-training {onnxruntime.__version__} can't load the artifacts: {error};"
-                " export the bundle anew"
+                f"onnxruntime-training {ONNXRUNTIME_VERSION} can't load the artifacts: {error}; export the bundle anew"
             ) from error
         if size != weights.size:
             raise EngineError(

@@ -1,4 +1,4 @@
-"""Stored samples against their task's schema, value by value; what the sample gate could not know yet is found here."""
+"""Checks the values of stored samples against their task's schema, which the sample gate may not have had yet."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -6,7 +6,7 @@ import contextlib
 import aiomqtt
 
 from edge_agent.shell.link import Link
-from fleet_protocol.configuration import BrokerSettings
+from fleet_host.broker_settings import BrokerSettings
 from tests.support.broker import Broker
 from tests.support.waiting import until
 

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from bundle_runtime.backbone import ROWS_AT_ONCE, Backbone
-from bundle_runtime.runner import BundleRunner
+from bundle_runtime.runner import BundleRunner, bundle_paths
 from bundle_runtime.samples import Samples
 from edge_agent.training.engine import Rates, plan_batches
 from edge_agent.training.onnx_step import OnnxStepEngine
@@ -86,12 +86,12 @@ def test_description_has_the_feature_shape_and_the_head_alone(bundle: Path):
 
 def test_whole_model_and_bundle_on_raw_inputs_agree(folder: Path, bundle: Path):
     inputs, labels = samples()
-    runner, weights = BundleRunner(bundle, describe(bundle)), initial_weights(bundle)
+    runner, weights = BundleRunner(describe(bundle), bundle_paths(bundle, describe(bundle))), initial_weights(bundle)
     module = read_recipe(folder / "recipe").module.eval()
     with torch.no_grad():
         expected = module(torch.from_numpy(inputs))
         losses = functional.cross_entropy(expected, torch.from_numpy(labels), reduction="none")
-    evaluated = runner.evaluate(weights, inputs, labels)
+    evaluated = runner.evaluate(weights, Samples(inputs, labels))
     np.testing.assert_allclose(runner.predict(weights, inputs), expected.numpy(), rtol=0, atol=TOLERANCE)
     np.testing.assert_allclose(evaluated.losses, losses.numpy(), rtol=0, atol=TOLERANCE)
     np.testing.assert_array_equal(evaluated.correct, expected.numpy().argmax(axis=1) == labels)
@@ -101,7 +101,7 @@ def test_training_on_features_ends_where_torch_with_a_frozen_backbone_ends(folde
     (inputs, labels), plan = samples(), plan_batches(ROWS, 20, 8, seed=2)
     features = Backbone(bundle / BACKBONE_FILE, 1).features(inputs)
     engine = OnnxStepEngine(bundle / TRAIN_FILE, 1)
-    trained, _ = engine.train(initial_weights(bundle), Samples(features, labels, 0), plan, Rates(0.1))
+    trained, _ = engine.train(initial_weights(bundle), Samples(features, labels), plan, Rates(0.1))
 
     module = read_recipe(folder / "recipe").module.train()
     module.features.eval().requires_grad_(False)

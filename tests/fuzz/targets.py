@@ -20,6 +20,8 @@ from broker_coordinator.mqtt.traffic import (
     acknowledgements,
     publication_packet,
 )
+from fleet_host.broker_settings import BrokerSettings
+from fleet_host.configuration_file import parse_with_paths
 from fleet_protocol import cbor, topics
 from fleet_protocol.bundle import DESCRIPTION_FILE, WEIGHTS_FILE, TaskDescription, UpdatePlan, parse_description
 from fleet_protocol.codec import (
@@ -35,7 +37,7 @@ from fleet_protocol.codec import (
 from fleet_protocol.codec.difference import memory_bound as difference_bound
 from fleet_protocol.codec.together import MAX_PACKED_BYTES, WORKING_BYTES
 from fleet_protocol.codec.update_codec import memory_bound
-from fleet_protocol.configuration import BrokerSettings, parse_document
+from fleet_protocol.configuration import parse_document
 from fleet_protocol.encryption import encrypt_payload, opened_payload
 from fleet_protocol.envelope import Envelope, Header, digest, read_envelope
 from fleet_protocol.errors import ConfigurationError, ProtocolError
@@ -255,8 +257,8 @@ def check_description(data: bytes) -> None:
 
 def check_document(data: bytes) -> None:
     """Files that a person writes, in both forms."""
+    accepted(lambda: parse_with_paths(data, BrokerSettings, "broker"))
     for form in ("toml", "json"):
-        accepted(lambda form=form: parse_document(data, BrokerSettings, "broker", form))
         accepted(lambda form=form: parse_document(data, TaskDescription, "task", form))
 
 
@@ -277,7 +279,7 @@ def check_topic(data: bytes) -> None:
 def check_key(data: bytes) -> None:
     """Key files and configured public keys."""
     text = data.decode("latin-1")
-    accepted(lambda: read_signing_key(text, 0o600, "device.key"))
+    accepted(lambda: read_signing_key(text, "device.key"))
     accepted(lambda: read_verify_key(text, "coordinator_key"))
 
 

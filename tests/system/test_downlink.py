@@ -8,10 +8,10 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
+from fleet_host.key_files import read_key_file
 from fleet_protocol.codec import inspect_update
 from fleet_protocol.encryption import read_update
 from fleet_protocol.envelope import read_envelope
-from fleet_protocol.keys import read_signing_key
 from fleet_protocol.kinds import ENCRYPTED_UPDATE, UPDATE
 from fleet_protocol.limits import MAX_UPDATE_BYTES
 from tests.support.agent import AgentProcess, copy_digits_bundle
@@ -160,7 +160,7 @@ def test_nothing_of_an_encrypted_update_is_readable_on_the_wire_and_the_flock_le
     }
     assert UPDATE not in kinds
     key_file = tmp_path / "coordinator" / "coordinator.key"
-    key = read_signing_key(key_file.read_text(), 0o600, "coordinator.key")
+    key = read_key_file(key_file, "broker-coordinator")
     description = copy_digits_bundle(tmp_path / "again", buffer_size=1).description
     for data in signed:
         update = read_update(read_envelope(data, MAX_UPDATE_BYTES), key)

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from fleet_protocol.bundle import DESCRIPTION_FILE, TRAIN_FILE
 from workbench import cli
-from workbench.inspection import inspection
+from workbench.inspection import bundle_inspection
 from workbench.profiles import read_profile, shipped_profiles
 from workbench.recipe_folder import find_recipe
 
@@ -52,20 +52,20 @@ def test_tables_are_for_people(monkeypatch, capsys):
 
 def test_every_profile_has_a_speed():
     cores = {read_profile(name).device.cpu for name in shipped_profiles()}
-    assert cores == set(inspection.SPEED)
+    assert cores == set(bundle_inspection.SPEED)
 
 
 def test_oldest_onnxruntime_is_the_one_that_is_asked_for():
     project = msgspec.toml.decode((Path(__file__).parents[2] / "pyproject.toml").read_bytes())["project"]
-    assert f"onnxruntime>={inspection.OLDEST_ONNXRUNTIME}" in project["dependencies"]
+    assert f"onnxruntime>={bundle_inspection.OLDEST_ONNXRUNTIME}" in project["dependencies"]
 
 
 @pytest.mark.parametrize(
     ("operator", "domain", "opset", "ir", "expected"),
     [
         ("Relu", "", 18, 8, []),
-        ("Relu", "", inspection.MAXIMUM_OPSET + 1, 8, ["opset 22"]),
-        ("Relu", "", 18, inspection.MAXIMUM_IR_VERSION + 1, ["IR version 11"]),
+        ("Relu", "", bundle_inspection.MAXIMUM_OPSET + 1, 8, ["opset 22"]),
+        ("Relu", "", 18, bundle_inspection.MAXIMUM_IR_VERSION + 1, ["IR version 11"]),
         ("FusedGemm", "com.microsoft", 18, 8, ["domain com.microsoft"]),
         ("Gelu", "", 18, 8, ["operator Gelu is not one of opset 18"]),
     ],
@@ -74,7 +74,7 @@ def test_what_the_oldest_cannot_run_is_named(operator: str, domain: str, opset: 
     value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
     graph = helper.make_graph([helper.make_node(operator, ["x"], ["y"], domain=domain)], "g", value[:1], value[1:])
     imports = [helper.make_opsetid("", opset)] + [helper.make_opsetid(domain, 1)] * bool(domain)
-    found = inspection.obstacles(helper.make_model(graph, ir_version=ir, opset_imports=imports))
+    found = bundle_inspection.obstacles(helper.make_model(graph, ir_version=ir, opset_imports=imports))
     assert len(found) == len(expected)
     assert all(words in line for words, line in zip(expected, found, strict=True))
 
@@ -99,7 +99,7 @@ def damage_no_bundle(bundle: Path) -> None:
 def damage_no_model(bundle: Path) -> None:
     described = json.loads((bundle / DESCRIPTION_FILE).read_text())
     (bundle / TRAIN_FILE).write_bytes(b"\xff not a model")
-    described["files"][TRAIN_FILE] = inspection.blob_hash(b"\xff not a model")
+    described["files"][TRAIN_FILE] = bundle_inspection.blob_hash(b"\xff not a model")
     (bundle / DESCRIPTION_FILE).write_text(json.dumps(described))
 
 
@@ -123,4 +123,4 @@ def test_bad_bundle_is_said_in_one_line(damage, words: str, tmp_path: Path, monk
 
 
 def test_onnx_is_installed_as_new_as_the_table() -> None:
-    assert onnx.defs.onnx_opset_version() >= inspection.MAXIMUM_OPSET
+    assert onnx.defs.onnx_opset_version() >= bundle_inspection.MAXIMUM_OPSET

@@ -4,11 +4,13 @@ import json
 import math
 from pathlib import Path
 
+import onnx
 import pytest
 
 from fleet_protocol.bundle import (
     DESCRIPTION_FILE,
     REQUIRED_FILES,
+    TRAIN_FILE,
     blob_hash,
     parse_description,
     verify_blob,
@@ -147,3 +149,31 @@ def test_task_without_a_downlink_plan_has_the_default():
     described_without = json.loads((FOLDER / DESCRIPTION_FILE).read_text())
     described_without.pop("downlink", None)
     assert parse_description(json.dumps(described_without).encode()).downlink.differences == "lossy"
+
+
+@pytest.mark.parametrize(
+    ("versions", "expected"),
+    [
+        ({"other.onnx": {"ir_version": 8, "opset": 18}}, "onnx_versions names other.onnx, which `files` lacks"),
+        ({TRAIN_FILE: {"ir_version": 8, "opset": 0}}, "opset"),
+        ({TRAIN_FILE: {"ir_version": 8}}, "opset"),
+        ({TRAIN_FILE: {"ir_version": 8, "opset": 18, "domain": ""}}, "unknown key 'domain'"),
+    ],
+)
+def test_version_of_a_graph_that_makes_no_sense_is_named(versions, expected):
+    assert expected in refusal_of(described(onnx_versions=versions))
+
+
+def test_bundle_from_before_graphs_had_versions_still_loads():
+    task = json.loads((FOLDER / DESCRIPTION_FILE).read_text())
+    del task["onnx_versions"]
+    assert parse_description(json.dumps(task).encode()).onnx_versions == {}
+
+
+@pytest.mark.parametrize("folder", sorted(FOLDER.parents[1].glob("*/bundle")), ids=lambda folder: folder.parent.name)
+def test_shipped_bundles_name_the_versions_that_onnx_reads_in_their_graphs(folder):
+    described = parse_description((folder / DESCRIPTION_FILE).read_bytes()).onnx_versions
+    assert described.keys() == {path.name for path in folder.glob("*.onnx")}
+    for name, version in described.items():
+        model = onnx.load(folder / name)
+        assert (version.ir_version, version.opset) == (model.ir_version, model.opset_import[0].version)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from broker_coordinator.configuration import load_configuration as load_coordinator
 from edge_agent.configuration import load_configuration
 from fleet_protocol.errors import ConfigurationError
 
@@ -118,3 +119,40 @@ def test_file_that_is_no_text_is_refused(tmp_path, content):
 def test_missing_file_says_what_to_do(tmp_path):
     with pytest.raises(ConfigurationError, match=r"agent\.toml: No such file.*--config"):
         load_configuration(tmp_path / "agent.toml")
+
+
+COORDINATOR = """
+fleet = "greenhouse"
+key_file = "coordinator.key"
+database = "coordinator.db"
+database_password_file = "/etc/edgeflock/password"
+
+[broker]
+host = "broker.local"
+password_file = "password"
+
+[[tasks]]
+bundle = "bundles/digits"
+
+[[evaluations]]
+task = "digits"
+file = "held-out.npz"
+"""
+
+
+def test_relative_paths_in_lists_are_meant_from_the_folder_of_the_file(tmp_path):
+    path = tmp_path / "coordinator.toml"
+    path.write_text(COORDINATOR)
+    configuration = load_coordinator(path)
+    assert configuration.key_file == tmp_path / "coordinator.key"
+    assert configuration.database == str(tmp_path / "coordinator.db")
+    assert configuration.database_password_file == Path("/etc/edgeflock/password")
+    assert configuration.broker.password_file == tmp_path / "password"
+    assert [task.bundle for task in configuration.tasks] == [tmp_path / "bundles" / "digits"]
+    assert [each.file for each in configuration.evaluations] == [tmp_path / "held-out.npz"]
+
+
+def test_address_of_a_database_is_no_path(tmp_path):
+    path = tmp_path / "coordinator.toml"
+    path.write_text(COORDINATOR.replace("coordinator.db", "postgresql+psycopg://user@host/name"))
+    assert load_coordinator(path).database == "postgresql+psycopg://user@host/name"

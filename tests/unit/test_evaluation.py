@@ -9,12 +9,14 @@ import pytest
 from safetensors.numpy import save_file
 
 from broker_coordinator import cli
-from broker_coordinator.serving.evaluation import SAMPLES_AT_ONCE, evaluate, read_held_out
+from broker_coordinator.serving.evaluation import evaluate
 from broker_coordinator.serving.evaluator import Evaluator
 from broker_coordinator.serving.served_task import version_zero
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.task_registry import TaskRegistry
 from bundle_runtime.bundle_folder import Bundle, load_bundle
+from bundle_runtime.runner import EVALUATED_AT_ONCE
+from bundle_runtime.sample_file import read_samples
 from fleet_protocol.bundle import EVALUATE_FILE
 from fleet_protocol.codec import read_weights
 from fleet_protocol.errors import ConfigurationError
@@ -23,7 +25,7 @@ from tests.support.waiting import until
 DIGITS = Path(__file__).parents[2] / "models/digits/bundle"
 CHILD_SECONDS = 120.0
 """A child that steps back for others starts slowly on a busy machine."""
-SAMPLES = SAMPLES_AT_ONCE + 44
+SAMPLES = EVALUATED_AT_ONCE + 44
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ def test_evaluation_is_the_mean_over_all_samples(tmp_path, digits, arrays) -> No
     weights = read_weights(version_zero(digits).weights, digits.description.parameters)
     losses, correct = session.run(["losses", "correct"], arrays | {"weights": weights})
     for name in ("held-out.npz", "held-out.safetensors"):
-        found = evaluate(digits, version_zero(digits), read_held_out(tmp_path / name, digits.description))
+        found = evaluate(digits, version_zero(digits), read_samples(tmp_path / name, digits.description))
         assert (found.version, found.samples) == (0, SAMPLES)
         assert found.loss == pytest.approx(losses.mean(), rel=1e-5)
         assert found.accuracy == pytest.approx(correct.mean())
@@ -56,7 +58,7 @@ def test_file_that_does_not_fit_is_refused(tmp_path, digits, arrays) -> None:
     def refusal(name: str, **wrong: np.ndarray) -> str:
         np.savez(tmp_path / name, **wrong)
         with pytest.raises(ConfigurationError) as caught:
-            read_held_out(tmp_path / name, digits.description)
+            read_samples(tmp_path / name, digits.description)
         return str(caught.value)
 
     assert "lacks the array 'labels'; it holds inputs" in refusal("one.npz", inputs=arrays["inputs"])
@@ -66,9 +68,9 @@ def test_file_that_does_not_fit_is_refused(tmp_path, digits, arrays) -> None:
     pickled = np.array([object()], dtype=object)
     assert "allow_pickle=False" in refusal("five.npz", inputs=pickled, labels=arrays["labels"])
     with pytest.raises(ConfigurationError, match=r"\.npz or \.safetensors"):
-        read_held_out(tmp_path / "six.pkl", digits.description)
+        read_samples(tmp_path / "six.pkl", digits.description)
     with pytest.raises(ConfigurationError, match="No such file"):
-        read_held_out(tmp_path / "missing.npz", digits.description)
+        read_samples(tmp_path / "missing.npz", digits.description)
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
-"""A sleeping agent is small: what a fresh `edge-agent` has loaded."""
+"""What importing a program loads: a sleeping agent is small, and onnxruntime comes with its telemetry off."""
 
+import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,13 +23,17 @@ FORBIDDEN = {
     "edge_agent.training.onnx_step",
 }
 
+TREE = Path(__file__).parents[2]
+PACKAGES = ("fleet_protocol", "fleet_host", "bundle_runtime", "edge_agent", "broker_coordinator", "workbench")
+IMPORTS_ONNXRUNTIME = {"bundle_runtime/graph.py", "workbench/export/ort_artifacts.py"}
+"""The second is a program of its own, which another Python runs on onnxruntime-training 1.19.2."""
+
 
 def loaded_by(module: str) -> set[str]:
     """Every module that a fresh interpreter holds after importing `module`."""
     program = f"import sys, {module}; print(*sys.modules, sep='\\n')"
-    tree = Path(__file__).parents[2]
     command = [sys.executable, "-c", program]
-    return set(subprocess.run(command, cwd=tree, check=True, capture_output=True, text=True).stdout.split())
+    return set(subprocess.run(command, cwd=TREE, check=True, capture_output=True, text=True).stdout.split())
 
 
 @pytest.mark.parametrize("module", ["edge_agent.cli", "edge_agent.shell.agent", "fleet_protocol.kinds"])
@@ -41,3 +47,35 @@ def test_training_worker_loads_no_network():
     loaded = loaded_by("edge_agent.training.worker, edge_agent.training.onnx_step")
     assert {"numpy", "onnxruntime"} <= loaded
     assert loaded & {"aiomqtt", "paho", "edge_agent.shell.link", "edge_agent.shell.identity"} == set()
+
+
+def imported_by(file: Path) -> set[str]:
+    """The packages that a file imports anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+def test_one_module_imports_onnxruntime():
+    files = [file for package in PACKAGES for file in (TREE / package).rglob("*.py")]
+    importing = {str(file.relative_to(TREE)) for file in files if "onnxruntime" in imported_by(file)}
+    assert importing == IMPORTS_ONNXRUNTIME
+
+
+def test_onnxruntime_writes_nothing_into_the_home_folder_and_telemetry_is_off(tmp_path):
+    program = """
+import os
+from pathlib import Path
+from bundle_runtime.graph import Graph
+assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
+Graph("predict.onnx", Path("models/digits/bundle/predict.onnx"))
+"""
+    environment = os.environ | {"HOME": str(tmp_path)}
+    for name in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"):
+        environment.pop(name, None)
+    subprocess.run([sys.executable, "-c", program], cwd=TREE, check=True, env=environment)
+    assert list(tmp_path.rglob("*")) == []

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edge_agent.shell.identity import load_signing_key
+from fleet_host.key_files import make_key_file, read_key_file
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import (
     SigningKey,
@@ -20,54 +20,74 @@ PRIVATE = 0o100600
 MALFORMED = ["", "zz" * 32, "00" * 31, "00" * 33, "-----BEGIN PRIVATE KEY-----", "0x" + "00" * 31, "é" * 64]
 
 
+@pytest.fixture
+def key_file(tmp_path):
+    path = tmp_path / "device.key"
+    make_key_file(path)
+    return path
+
+
+def refusal_of(path, program="edge-agent"):
+    with pytest.raises(ConfigurationError) as caught:
+        read_key_file(path, program)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
 def test_key_is_read_back_as_it_was_written():
-    assert read_signing_key(write_signing_key(KEY), PRIVATE, "device.key") == KEY
+    assert read_signing_key(write_signing_key(KEY), "device.key") == KEY
     assert read_verify_key(write_verify_key(KEY.verify_key), "coordinator_key") == KEY.verify_key
 
 
-@pytest.mark.parametrize("mode", [0o100640, 0o100604, 0o100620, 0o100610, 0o100602, 0o100644, 0o100777])
-def test_key_file_open_to_others_is_refused_with_the_remedy(mode):
-    with pytest.raises(ConfigurationError, match=rf"mode {mode & 0o777:04o}.*chmod 600 device\.key"):
-        read_signing_key(write_signing_key(KEY), mode, "device.key")
+def test_key_file_that_was_made_is_its_owners_alone_and_is_never_overwritten(tmp_path):
+    path = tmp_path / "device.key"
+    made = make_key_file(path)
+    assert path.stat().st_mode == PRIVATE
+    assert read_key_file(path, "edge-agent").verify_key == made
+    with pytest.raises(ConfigurationError, match="never overwritten"):
+        make_key_file(path)
+    assert read_key_file(path, "edge-agent").verify_key == made
+
+
+def test_key_file_that_can_not_be_made_is_named(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"nowhere/device\.key: No such file"):
+        make_key_file(tmp_path / "nowhere" / "device.key")
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o610, 0o602, 0o644, 0o777])
+def test_key_file_open_to_others_is_refused_with_the_remedy(key_file, mode):
+    key_file.chmod(mode)
+    said = refusal_of(key_file)
+    assert f"mode {mode:04o}" in said
+    assert f"run: chmod 600 {key_file}" in said
+    key_file.chmod(0o600)
+    assert read_key_file(key_file, "edge-agent")
+
+
+@pytest.mark.parametrize("program", ["edge-agent", "broker-coordinator"])
+@pytest.mark.parametrize("content", [*(text.encode() for text in MALFORMED), bytes(range(200, 232)), b"\xff\xfe" * 32])
+def test_file_that_holds_no_key_is_refused_with_the_command_that_makes_one(key_file, content, program):
+    key_file.write_bytes(content)
+    said = refusal_of(key_file, program)
+    assert "expected 64 hex digits" in said
+    assert f"{program} keygen" in said
 
 
 @pytest.mark.parametrize("text", MALFORMED)
-def test_malformed_key_is_refused_with_the_remedy(text):
-    with pytest.raises(ConfigurationError, match=r"device\.key: expected 64 hex digits.*edge-agent keygen"):
-        read_signing_key(text, PRIVATE, "device.key")
+def test_malformed_public_key_is_refused(text):
     with pytest.raises(ConfigurationError, match="coordinator_key: expected 64 hex digits"):
         read_verify_key(text, "coordinator_key")
 
 
-def test_error_never_shows_what_the_key_file_holds():
-    secret = "5ec2e7" * 10
-    with pytest.raises(ConfigurationError) as caught:
-        read_signing_key(secret, PRIVATE, "device.key")
-    assert "5ec2e7" not in str(caught.value)
-
-
-@pytest.mark.parametrize("content", [bytes(range(200, 232)), b"\xff\xfe" * 32], ids=["raw key", "UTF-16"])
-def test_key_file_that_is_no_text_is_refused(tmp_path, content):
-    path = tmp_path / "device.key"
-    path.write_bytes(content)
-    path.chmod(0o600)
-    with pytest.raises(ConfigurationError, match="expected 64 hex digits"):
-        load_signing_key(path)
-
-
-def test_permissions_are_those_of_the_file_itself(tmp_path):
-    path = tmp_path / "device.key"
-    path.write_text(write_signing_key(KEY))
-    path.chmod(0o644)
-    with pytest.raises(ConfigurationError, match="0644"):
-        load_signing_key(path)
-    path.chmod(0o600)
-    assert load_signing_key(path) == KEY
+def test_error_never_shows_what_the_key_file_holds(key_file):
+    key_file.write_text("5ec2e7" * 10)
+    assert "5ec2e7" not in refusal_of(key_file)
 
 
 def test_missing_key_file_says_how_to_make_one(tmp_path):
-    with pytest.raises(ConfigurationError, match="edge-agent keygen"):
-        load_signing_key(tmp_path / "device.key")
+    said = refusal_of(tmp_path / "device.key", "broker-coordinator")
+    assert "No such file" in said
+    assert "broker-coordinator keygen" in said
 
 
 def test_key_of_small_order_verifies_nothing():

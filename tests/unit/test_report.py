@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from workbench.report.history import AccuracyPoint, DeviceRow, RunHistory, Summary
 from workbench.report.html import render_report
+from workbench.report.labels import bytes_label, duration_label, percent_label
 from workbench.report.svg_plots import (
     HEIGHT,
     WIDTH,
@@ -21,13 +22,10 @@ from workbench.report.svg_plots import (
     Point,
     Series,
     bar_plot,
-    bytes_label,
-    duration_label,
     heat_strip,
     line_plot,
     log_ticks,
     nice_ticks,
-    percent_label,
 )
 
 VOID_TAGS = {"meta", "link"}

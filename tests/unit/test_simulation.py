@@ -9,8 +9,8 @@ import pytest
 from broker_coordinator.distribution.signed_messages import MessageSigner
 from bundle_runtime.bundle_folder import Bundle, load_bundle
 from edge_agent.configuration import GuardSettings
-from fleet_protocol.bundle import DownlinkPlan
 from fleet_protocol.codec import apply_difference, encode_difference, read_weights
+from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import SigningKey
 from fleet_protocol.topics import PackedWeights

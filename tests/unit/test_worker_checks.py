@@ -7,17 +7,18 @@ import numpy as np
 import onnx
 import pytest
 
+from bundle_runtime.graph import GraphError
+from bundle_runtime.graph_checks import why_not_loaded
 from bundle_runtime.samples import Samples
 from edge_agent.shell.sample_store import SampleStore
 from edge_agent.training.divergence import divergence
-from edge_agent.training.engine import BatchPlan, EngineError, Rates, plan_batches
-from edge_agent.training.graph_checks import read_versions, why_not_loaded
+from edge_agent.training.engine import BatchPlan, Rates, plan_batches
 from edge_agent.training.onnx_step import OnnxStepEngine
 from edge_agent.training.sample_checks import UnfitSamplesError
 from edge_agent.training.worker import RoundError, read_samples, run_round
 from edge_agent.worker.contract import TrainingJob
 from edge_agent.worker.installed import check_installed
-from fleet_protocol.bundle import TRAIN_FILE, LabelSchema, TaskDescription, blob_hash
+from fleet_protocol.bundle import TRAIN_FILE, LabelSchema, OnnxVersion, TaskDescription, blob_hash
 from fleet_protocol.codec import read_weights, write_weights
 from fleet_protocol.errors import ConfigurationError, ProtocolError
 from tests.support.worker import make_job, store_samples
@@ -33,11 +34,12 @@ def job(tmp_path: Path) -> TrainingJob:
     return make_job(BUNDLE, store_samples(tmp_path / "samples.db", "digits", INPUTS, LABELS))
 
 
-def with_graph(job: TrainingJob, content: bytes, folder: Path) -> TrainingJob:
-    """The job of a bundle that has this `train.onnx`."""
+def with_graph(job: TrainingJob, content: bytes, folder: Path, version: OnnxVersion | None = None) -> TrainingJob:
+    """The job of a bundle that has this `train.onnx`, and says `version` of it."""
     (folder / TRAIN_FILE).write_bytes(content)
     files = job.description.files | {TRAIN_FILE: blob_hash(content)}
-    description = msgspec.structs.replace(job.description, files=files)
+    versions = {} if version is None else {TRAIN_FILE: version}
+    description = msgspec.structs.replace(job.description, files=files, onnx_versions=versions)
     return msgspec.structs.replace(job, description=description, files={TRAIN_FILE: str(folder / TRAIN_FILE)})
 
 
@@ -95,28 +97,31 @@ def test_class_out_of_range_and_inputs_of_another_shape_are_never_trained_on(job
 def test_graph_that_is_too_new_for_this_onnxruntime_is_named_with_the_remedy(job, tmp_path, opset, ir_version):
     model = onnx.load(BUNDLE / TRAIN_FILE)
     model.opset_import[0].version, model.ir_version = opset, ir_version
-    with pytest.raises(EngineError) as caught:
-        run_round(with_graph(job, model.SerializeToString(), tmp_path), lambda _: None)
+    with pytest.raises(GraphError) as caught:
+        version = OnnxVersion(ir_version, opset)
+        run_round(with_graph(job, model.SerializeToString(), tmp_path, version), lambda _: None)
     assert f"train.onnx has opset {opset} and IR version {ir_version}" in str(caught.value)
     assert "installed is 1." in str(caught.value)
     assert "pip install --upgrade onnxruntime" in str(caught.value)
 
 
 def test_needed_version_is_named_where_it_is_known():
-    model = onnx.ModelProto(ir_version=12, opset_import=[onnx.helper.make_opsetid("", 25)]).SerializeToString()
-    said = why_not_loaded("train.onnx", model, "1.23.2", RuntimeError("no"))
+    said = why_not_loaded("train.onnx", OnnxVersion(ir_version=12, opset=25), "1.23.2", "no")
     assert "opset 25 and IR version 12, which need onnxruntime 1.31 or newer; installed is 1.23.2" in said
 
 
 @pytest.mark.parametrize("content", [b"", b"no model", b"\x08"], ids=["empty", "text", "cut short"])
 def test_graph_that_is_none_is_named(job, tmp_path, content):
-    with pytest.raises(EngineError, match=r"train\.onnx is no ONNX model"):
-        run_round(with_graph(job, content, tmp_path), lambda _: None)
+    for version in (None, OnnxVersion(ir_version=8, opset=18)):
+        with pytest.raises(GraphError, match=r"train\.onnx is no ONNX model"):
+            run_round(with_graph(job, content, tmp_path, version), lambda _: None)
 
 
-def test_versions_are_read_as_onnx_reads_them():
+def test_graph_of_a_bundle_from_before_versions_were_described_is_named_with_both_remedies(job, tmp_path):
     model = onnx.load(BUNDLE / TRAIN_FILE)
-    assert read_versions((BUNDLE / TRAIN_FILE).read_bytes()) == (model.ir_version, model.opset_import[0].version)
+    model.opset_import[0].version = 99
+    with pytest.raises(GraphError, match=r"train\.onnx can't be loaded .*pip install --upgrade onnxruntime.*anew"):
+        run_round(with_graph(job, model.SerializeToString(), tmp_path), lambda _: None)
 
 
 def test_graph_of_another_shape_than_its_task_is_named(job, tmp_path):
@@ -125,7 +130,7 @@ def test_graph_of_another_shape_than_its_task_is_named(job, tmp_path):
     schema = msgspec.structs.replace(job.description.input, shape=[32])
     task = msgspec.structs.replace(job.description, input=schema)
     other = msgspec.structs.replace(job, description=task, sample_store=str(store))
-    with pytest.raises(EngineError, match=r"takes inputs as float32 \[N, 64\], the task gives float32 \[8, 32\]"):
+    with pytest.raises(GraphError, match=r"takes inputs as float32 \[N, 64\], the task gives float32 \[8, 32\]"):
         run_round(other, lambda _: None)
 
 

@@ -24,7 +24,6 @@ class Child:
 
     def __init__(self, name: str, command: list[str] | None, log_file: Path, announce: Callable[[str], None]) -> None:
         self.name = name
-        self.restarts = 0
         self._command = command
         self._log_file = log_file
         self._announce = announce
@@ -84,7 +83,6 @@ class Child:
             if code >= 0:
                 tail = self._log_file.read_text(errors="replace")[-LOG_TAIL_CHARACTERS:]
                 raise ChildFailedError(f"{self.name} ended with code {code}; the end of {self._log_file}:\n{tail}")
-            self.restarts += 1
             self._announce(f"{self.name} was killed (signal {signal.Signals(-code).name}) and is started again")
             await asyncio.sleep(RESTART_PAUSE_SECONDS)
             await self._spawn(command)

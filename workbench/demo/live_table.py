@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from workbench.report.history import AccuracyPoint, DeviceRow
-from workbench.report.svg_plots import bytes_label, duration_label, percent_label
+from workbench.report.labels import bytes_label, duration_label, percent_label
 
 CHART_ROWS = 5
 EVENT_ROWS = 4

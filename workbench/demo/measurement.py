@@ -1,16 +1,14 @@
 """Accuracy of versions on the held-out digits, and what the same model reaches on the pooled data."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from broker_coordinator.aggregation.averaging import averaged_weights
-from bundle_runtime.runner import BundleRunner
-from bundle_runtime.samples import Samples
+from bundle_runtime.runner import BundleRunner, bundle_paths
 from edge_agent.training.engine import Rates, plan_batches
 from edge_agent.training.onnx_step import OnnxStepEngine
-from fleet_protocol.bundle import TRAIN_FILE, WEIGHTS_FILE, TaskDescription
+from fleet_protocol.bundle import WEIGHTS_FILE, TaskDescription
 from fleet_protocol.codec import read_weights
 from fleet_protocol.codec.sparse import FloatVector
 from workbench.data.digits import FleetData
@@ -23,8 +21,8 @@ class Measurement:
         self._bundle = bundle
         self._description = description
         self._data = data
-        self._runner = BundleRunner(bundle, description)
-        self._held_out = self._runner.features(data.held_out.inputs)
+        self._runner = BundleRunner(description, bundle_paths(bundle, description))
+        self._held_out = self._runner.featured(data.held_out)
 
     @property
     def parameters(self) -> int:
@@ -39,7 +37,7 @@ class Measurement:
     @property
     def held_out_samples(self) -> int:
         """Digits that no device has."""
-        return len(self._data.held_out.labels)
+        return len(self._data.held_out)
 
     @property
     def averaged_versions(self) -> int:
@@ -58,16 +56,16 @@ class Measurement:
 
     def central_accuracy(self, updates: int) -> float:
         """The same for the same model trained on the pooled samples: as many steps as `updates` of the fleet took."""
-        plan, pooled = self._description.training, self._data.pooled
+        plan = self._description.training
+        pooled = self._data.pooled
         steps = updates * plan.steps
         weights = read_weights(self.initial_weights, self._description.parameters)
-        samples = Samples(self._runner.features(pooled.inputs), pooled.labels, newest=0)
         if steps > 0:
-            engine = OnnxStepEngine(self._bundle / TRAIN_FILE, threads=1)
-            batches = plan_batches(len(pooled.labels), steps, plan.batch_size, seed=0)
-            weights, _ = engine.train(weights, samples, batches, Rates.planned(plan))
+            engine = OnnxStepEngine.of_task(self._description, bundle_paths(self._bundle, self._description))
+            batches = plan_batches(len(pooled), steps, plan.batch_size, seed=0)
+            weights, _ = engine.train(weights, self._runner.featured(pooled), batches, Rates.planned(plan))
         return self._accuracy(weights)
 
     def _accuracy(self, weights: FloatVector) -> float:
-        correct = self._runner.evaluate_features(weights, self._held_out, self._data.held_out.labels).correct
-        return float("nan") if correct is None else float(np.mean(correct))
+        found = self._runner.evaluate_features(weights, self._held_out).accuracy
+        return math.nan if found is None else found

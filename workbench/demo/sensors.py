@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 
+from bundle_runtime.samples import Samples
 from edge_agent.sources.unix_socket import Answer, Status
-from workbench.data.digits import Labelled
 
 RETRY_SECONDS = 0.2
 TICK_SECONDS = 0.25
@@ -21,7 +21,7 @@ class Sensor:
 
     socket: Path
     task: str
-    samples: Labelled
+    samples: Samples
     seconds: float
     delivered: int = 0
 

@@ -17,6 +17,7 @@ from fleet_protocol.bundle import (
     TRAIN_PER_SAMPLE_FILE,
     WEIGHTS_FILE,
     BackboneSchema,
+    OnnxVersion,
     TaskDescription,
     blob_hash,
     parse_description,
@@ -78,10 +79,17 @@ def bundle_files(recipe: Recipe, ort_training: Path | None = None) -> dict[str, 
         downlink=recipe.task.downlink,
         files={name: blob_hash(content) for name, content in files.items()},
         backbone=BackboneSchema(halves.feature_shape) if halves else None,
+        onnx_versions={name: _version(model) for name, model in models.items()},
     )
     text = msgspec.json.format(msgspec.json.encode(description), indent=2) + b"\n"
     parse_description(text, str(recipe.folder / TASK_FILE))  # so that a broken limit is reported where it can be mended
     return {**files, DESCRIPTION_FILE: text}
+
+
+def _version(model: ModelProto) -> OnnxVersion:
+    """A checked model has one entry for ONNX's own operators."""
+    (opset,) = (entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    return OnnxVersion(model.ir_version, opset)
 
 
 def _models(recipe: Recipe) -> dict[str, ModelProto]:

@@ -10,19 +10,18 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
-from fleet_protocol.aggregation_plan import AggregationPlan, check_aggregation
+from fleet_protocol.aggregation_plan import AggregationPlan, check_aggregation, check_feedback
 from fleet_protocol.bundle import (
-    DownlinkPlan,
     InputSchema,
     LabelKind,
     LabelSchema,
     Parameter,
     TrainingPlan,
     UpdatePlan,
-    check_feedback,
     check_label,
 )
 from fleet_protocol.configuration import parse_document
+from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.errors import ConfigurationError
 from workbench.export.exportable_layers import changing_buffers
 from workbench.export.losses import LOSSES, Loss, LossSettings
@@ -146,7 +145,7 @@ def read_recipe(folder: Path) -> Recipe:
 def _check_loss(task: TaskFile, path: Path) -> None:
     check_label(task.label, str(path))
     check_aggregation(task.aggregation, str(path))
-    check_feedback(task.update, task.aggregation, str(path))
+    check_feedback(task.update.feedback, task.aggregation, str(path))
     if task.loss not in LOSSES:
         raise ConfigurationError(f"{path}: loss {task.loss!r} is unknown; choose one of {', '.join(sorted(LOSSES))}")
     kinds = LOSSES[task.loss].label_kinds

@@ -7,10 +7,13 @@ from broker_coordinator.configuration import load_configuration
 from broker_coordinator.storage.database import Database, open_database
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.task_registry import TaskRegistry
+from fleet_host.key_files import read_key_file
 from fleet_protocol.bundle import DESCRIPTION_FILE, TaskDescription, parse_description
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.keys import SigningKey, read_signing_key
+from fleet_protocol.keys import SigningKey
 from workbench.inspection.decode import Known
+
+PROGRAM = "broker-coordinator"
 
 
 def known_to_coordinator(configuration: Path) -> Known:
@@ -40,10 +43,7 @@ def private_key(path: Path) -> SigningKey:
     Raises:
         ConfigurationError: the file is missing, open to others, or no key.
     """
-    try:
-        return read_signing_key(path.read_text(encoding="ascii", errors="replace"), path.stat().st_mode, str(path))
-    except OSError as error:
-        raise ConfigurationError(f"{path}: can't be read: {error.strerror}") from error
+    return read_key_file(path, PROGRAM)
 
 
 def registered_devices(database: Database) -> list[Device]:

@@ -1,4 +1,4 @@
-"""What a captured message says, in words. Nothing in it is believed: what was not verified is said to be unverified."""
+"""What a captured message says, in words; whatever was not verified is shown as unverified."""
 
 import binascii
 from collections.abc import Callable, Sequence
@@ -61,7 +61,8 @@ def describe(data: bytes, known: Known) -> Described:
         ProtocolError: it is no envelope of this protocol.
     """
     envelope = read_envelope(data, MAX_UPDATE_BYTES)
-    header, overhead = envelope.header, len(data) - len(envelope.payload)
+    header = envelope.header
+    overhead = len(data) - len(envelope.payload)
     sizes = f"{len(data)} bytes: payload {len(envelope.payload)}, envelope and header {overhead}"
     sequence = "boot" if header.kind is PRESENCE else "sequence"
     lines = [

@@ -1,1 +1,1 @@
-"""What a run was, as one HTML page."""
+"""What people read of a run, demonstrated or simulated: numbers, plots, one HTML page."""

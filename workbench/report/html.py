@@ -9,15 +9,13 @@ from itertools import zip_longest
 
 from workbench.report import svg_plots
 from workbench.report.history import AccuracyPoint, DeviceRow, RunHistory, Summary
+from workbench.report.labels import bytes_label, duration_label, percent_label
 from workbench.report.svg_plots import (
     Axis,
     Bar,
     Point,
     Reference,
     Series,
-    bytes_label,
-    duration_label,
-    percent_label,
 )
 
 MAX_TICKS = 8

@@ -12,12 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from bundle_runtime.bundle_folder import Bundle, load_bundle
-from fleet_protocol.bundle import DESCRIPTION_FILE, Differences
+from fleet_protocol.bundle import DESCRIPTION_FILE
 from fleet_protocol.codec import read_weights
+from fleet_protocol.downlink_plan import Differences
 from fleet_protocol.errors import ConfigurationError
 from workbench.data.samples import read_samples, share_out
 from workbench.profiles import read_profile
 from workbench.recipe_folder import find_recipe
+from workbench.report.labels import bytes_label
 from workbench.simulation.fleet_files import draw_fleet, read_trace
 from workbench.simulation.ledger import Point, Summary
 from workbench.simulation.simulation import Options, Result, Simulation
@@ -103,7 +105,7 @@ def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
         hours = reached.virtual_seconds / 3600
         yield (
             "wanted score reached",
-            f"{hours:.2f} h, {reached.updates:,} updates, {_megabytes(reached.uplink_bytes)} of them",
+            f"{hours:.2f} h, {reached.updates:,} updates, {bytes_label(reached.uplink_bytes)} of them",
         )
     yield "sent up", _by_kind(summary.bytes_up)
     yield "sent down", _by_kind(summary.bytes_down)
@@ -116,12 +118,8 @@ def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
 
 
 def _by_kind(sizes: Mapping[str, int]) -> str:
-    parts = ", ".join(f"{kind} {_megabytes(size)}" for kind, size in sorted(sizes.items(), key=lambda item: -item[1]))
-    return f"{_megabytes(sum(sizes.values()))} ({parts})" if parts else "nothing"
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.2f} MB"
+    parts = ", ".join(f"{kind} {bytes_label(size)}" for kind, size in sorted(sizes.items(), key=lambda item: -item[1]))
+    return f"{bytes_label(sum(sizes.values()))} ({parts})" if parts else "nothing"
 
 
 def _staleness(counts: Mapping[int, int]) -> str:
@@ -161,7 +159,7 @@ def _workload(folder: Path, bundle: Bundle, devices: int, data: str | None, seed
     task = bundle.description
     if data is None:
         return synthetic_workload(read_weights(bundle.weights, task.parameters), seed)
-    return trained_workload(folder, *share_out(read_samples(data, task), devices, seed))
+    return trained_workload(folder, task, *share_out(read_samples(data, task), devices, seed))
 
 
 class _Progress:

@@ -1,16 +1,17 @@
 """What a simulated fleet learns: real training on real samples, or a stand-in that costs microseconds."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 
+from bundle_runtime.runner import BundleRunner, bundle_paths
 from bundle_runtime.samples import Samples
 from edge_agent.training.engine import BatchPlan, Rates, TrainingEngine, Watch, unwatched
 from edge_agent.training.onnx_step import OnnxStepEngine
-from fleet_protocol.bundle import EVALUATE_FILE, TRAIN_FILE
+from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec.sparse import FloatVector
 
 SYNTHETIC_SAMPLES = 64
@@ -59,24 +60,29 @@ def synthetic_workload(initial: FloatVector, seed: int) -> Workload:
     def samples(device: int) -> Samples:
         own = np.random.default_rng((seed, 1, device)).standard_normal(size, dtype=np.float32)
         inputs = optimum + np.float32(DISAGREEMENT) * magnitude * own
-        return Samples(inputs[np.newaxis], np.zeros(SYNTHETIC_SAMPLES, np.int64), 0)
+        return Samples(inputs[np.newaxis], np.zeros(SYNTHETIC_SAMPLES, np.int64))
 
     return Workload(
         QuadraticEngine(), samples, lambda weights: float(1 - np.linalg.norm(optimum - weights) / np.linalg.norm(way))
     )
 
 
-def trained_workload(bundle: Path, parts: Sequence[Samples], held_out: Samples) -> Workload:
+def trained_workload(bundle: Path, task: TaskDescription, parts: Sequence[Samples], held_out: Samples) -> Workload:
     """The bundle's own graphs in this process, one thread each; a device's samples are the part of its number.
 
-    The score is the accuracy on `held_out`. Labels are classes.
+    The backbone, where there is one, sees every sample once. The score is the accuracy on `held_out`; labels are
+    classes.
+
+    Raises:
+        ConfigurationError: this onnxruntime can't run the graphs, or they don't take the samples.
     """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    evaluation = onnxruntime.InferenceSession(bundle / EVALUATE_FILE, options, providers=["CPUExecutionProvider"])
+    files = bundle_paths(bundle, task)
+    runner = BundleRunner(task, files)
+    trained_on = [runner.featured(part) for part in parts]
+    measured_on = runner.featured(held_out)
 
     def accuracy(weights: FloatVector) -> float:
-        feeds = {"weights": weights, "inputs": held_out.inputs, "labels": held_out.labels}
-        return float(evaluation.run(["correct"], feeds)[0].mean())
+        found = runner.evaluate_features(weights, measured_on).accuracy
+        return math.nan if found is None else found
 
-    return Workload(OnnxStepEngine(bundle / TRAIN_FILE, threads=1), parts.__getitem__, accuracy)
+    return Workload(OnnxStepEngine.of_task(task, files), trained_on.__getitem__, accuracy)

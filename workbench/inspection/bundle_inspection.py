@@ -26,6 +26,7 @@ from fleet_protocol.bundle import (
     verify_bundle,
 )
 from fleet_protocol.errors import ConfigurationError
+from workbench.inspection.measured_round import Measurement
 from workbench.profiles import read_profile, shipped_profiles
 
 OLDEST_ONNXRUNTIME = "1.23"
@@ -37,10 +38,11 @@ run more; whatever is above this line is reported, not promised."""
 
 SPEED = {"generic": 0.04, "cortex-a53": 0.04, "cortex-a72": 0.15, "cortex-a76": 0.4}
 """Kind of core to its speed, one of this machine's being 1. Guesses from clocks and vector units (A53 at 1.0 to 1.2
-GHz, A72 at 1.5, A76 at 2.4, against a server core): nobody has timed a step on these boards."""
+GHz, A72 at 1.5, A76 at 2.4, against a server core); no step has been timed on these boards."""
 MEMORY_ESTIMATE = "peak resident memory of a worker on this machine, whatever its profile"
 TIME_ESTIMATE = (
-    "processor time measured on this machine with one thread, divided by a guessed speed of the profile's core"
+    "processor time measured on this machine with one thread, divided by a guessed speed of the profile's core;"
+    " a backbone's features come on top, once for each new sample"
 )
 MEASUREMENT_SECONDS = 300
 
@@ -64,11 +66,15 @@ class Graph(msgspec.Struct, frozen=True):
 
 
 class Need(msgspec.Struct, frozen=True):
-    """What a round is estimated to take on one kind of device."""
+    """What a round is estimated to take on one kind of device.
+
+    `feature_ms` is what the backbone takes for each new sample, which is not in `round_seconds`; 0 without one.
+    """
 
     profile: str
     step_ms: float
     round_seconds: float
+    feature_ms: float
     peak_memory_mib: float
     memory_limit_mib: int
     fits: bool
@@ -96,13 +102,6 @@ class Inspection(msgspec.Struct, frozen=True):
     needs: list[Need]
     time_estimate: str = TIME_ESTIMATE
     memory_estimate: str = MEMORY_ESTIMATE
-
-
-class Measurement(msgspec.Struct, frozen=True):
-    """What the measuring process prints: one step in milliseconds, peak resident memory in MiB."""
-
-    step_ms: float
-    peak_memory_mib: float
 
 
 def inspect_bundle(folder: Path) -> Inspection:
@@ -215,11 +214,13 @@ def measure(task: TaskDescription, files: dict[str, bytes]) -> Measurement:
 
 def _need(name: str, task: TaskDescription, measured: Measurement) -> Need:
     profile = read_profile(name)
-    step_ms = measured.step_ms / SPEED[profile.device.cpu]
+    speed = SPEED[profile.device.cpu]
+    step_ms = measured.step_ms / speed
     return Need(
         profile=name,
         step_ms=round(step_ms, 3),
         round_seconds=round(step_ms * task.training.steps / 1000 / profile.worker.cpu_share, 2),
+        feature_ms=round(measured.feature_ms / speed, 3),
         peak_memory_mib=round(measured.peak_memory_mib, 1),
         memory_limit_mib=profile.worker.memory_limit_mib,
         fits=measured.peak_memory_mib <= profile.worker.memory_limit_mib,

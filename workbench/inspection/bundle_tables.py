@@ -3,12 +3,14 @@
 from rich.console import Console
 from rich.table import Table
 
-from workbench.inspection.inspection import Inspection
+from workbench.inspection.bundle_inspection import Inspection
 
 
 def print_inspection(inspection: Inspection, console: Console) -> None:
     """Everything but the hashes' tails."""
-    plan, update, schema = inspection.training, inspection.update, inspection.input
+    plan = inspection.training
+    update = inspection.update
+    schema = inspection.input
     console.print(f"[bold]{inspection.task}[/]: {inspection.title}", highlight=False)
     facts = Table.grid(padding=(0, 2))
     frozen = inspection.parameters - inspection.trainable_parameters
@@ -49,12 +51,15 @@ def _graphs(inspection: Inspection) -> Table:
 
 
 def _needs(inspection: Inspection) -> Table:
-    table = Table("profile", "ms a step", "s a round", "peak MiB", "limit MiB", "fits", box=None)
+    has_backbone = any(need.feature_ms for need in inspection.needs)
+    columns = ("profile", "ms a step", "s a round", *(("ms a new sample",) if has_backbone else ()))
+    table = Table(*columns, "peak MiB", "limit MiB", "fits", box=None)
     for need in inspection.needs:
         table.add_row(
             need.profile,
             f"~{need.step_ms:.2g}",
             f"~{need.round_seconds:.2g}",
+            *((f"~{need.feature_ms:.2g}",) if has_backbone else ()),
             f"{need.peak_memory_mib:.0f}",
             str(need.memory_limit_mib),
             "yes" if need.fits else "[red]no[/]",

@@ -1,0 +1,69 @@
+"""One ONNX graph on onnxruntime. Nothing else of edgeflock imports that: options and errors are the same everywhere."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bundle_runtime.graph_checks import why_not_loaded, why_not_taken
+from fleet_protocol.bundle import OnnxVersion
+from fleet_protocol.errors import ConfigurationError
+
+# Read on import: without it onnxruntime 1.32 writes a device id into the home folder and looks up a collector.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+import onnxruntime
+from onnxruntime.capi import _pybind_state as native
+
+__all__ = ["Graph", "GraphError", "GraphSource", "ONNXRUNTIME_VERSION", "native", "session_options"]
+
+ONNXRUNTIME_VERSION: str = onnxruntime.__version__
+
+GraphSource = Path | bytes
+"""A file, or what it holds."""
+
+
+class GraphError(ConfigurationError):
+    """A graph can't be loaded here, or contradicts its task; says what to do."""
+
+
+def session_options(threads: int) -> native.SessionOptions:
+    """The options of every session."""
+    options = native.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Weights that travelled as int8 become float32 once, when the graph is loaded, and not in every run.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    return options
+
+
+class Graph:
+    """A loaded graph."""
+
+    def __init__(self, name: str, source: GraphSource, threads: int = 1, version: OnnxVersion | None = None) -> None:
+        """`name` and `version` are what the bundle calls the file, and says of it.
+
+        Raises:
+            GraphError: this onnxruntime can't read it.
+        """
+        self._name = name
+        try:
+            self._session = onnxruntime.InferenceSession(
+                source, session_options(threads), providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime's exceptions have no base of their own
+            raise GraphError(why_not_loaded(name, version, ONNXRUNTIME_VERSION, str(error))) from error
+        self._inputs = self._session.get_inputs()
+        self._outputs = [entry.name for entry in self._session.get_outputs()]
+
+    def run(self, feeds: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.float32]]:
+        """The outputs by their names. `feeds` may hold more than this graph takes.
+
+        Raises:
+            GraphError: it takes something that is not in `feeds`, or in another shape or dtype.
+        """
+        if reason := why_not_taken(self._name, self._inputs, feeds):
+            raise GraphError(reason)
+        taken = {entry.name: feeds[entry.name] for entry in self._inputs}
+        return dict(zip(self._outputs, self._session.run(self._outputs, taken), strict=True))

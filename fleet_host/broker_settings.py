@@ -1,0 +1,66 @@
+"""The broker's address, and the password and TLS files of the connection: the table `[broker]`."""
+
+import ssl
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from fleet_protocol.errors import ConfigurationError
+
+
+class TlsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Files for mutual TLS; `certificate` and `key` are left out where the broker asks for a password instead."""
+
+    authority: Path
+    certificate: Path | None = None
+    key: Path | None = None
+
+
+class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the broker is and how to speak to it. Nothing relies on MQTT 5: both protocols serve."""
+
+    host: str
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 1883
+    protocol: Literal["5", "3.1.1"] = "5"
+    keepalive_seconds: Annotated[int, msgspec.Meta(ge=5, le=3600)] = 60
+    username: str | None = None
+    password_file: Path | None = None
+    tls: TlsSettings | None = None
+
+    def password(self) -> str | None:
+        """The content of `password_file`; None without one.
+
+        Raises:
+            ConfigurationError: it can't be read.
+        """
+        return read_password(self.password_file, "broker.password_file")
+
+    def tls_context(self) -> ssl.SSLContext | None:
+        """Checks the broker's certificate, and presents ours if there is one; None for a connection without TLS.
+
+        Raises:
+            ConfigurationError: a file can't be used.
+        """
+        if self.tls is None:
+            return None
+        try:
+            context = ssl.create_default_context(cafile=self.tls.authority)
+            if self.tls.certificate is not None:
+                context.load_cert_chain(self.tls.certificate, self.tls.key)
+        except (OSError, ValueError) as error:
+            files = ", ".join(str(file) for file in msgspec.structs.astuple(self.tls) if file is not None)
+            raise ConfigurationError(f"broker.tls: {error}; check that each is there and is PEM: {files}") from error
+        return context
+
+
+def read_password(file: Path | None, key: str) -> str | None:
+    """The password in a file that the configuration names under `key`; None without a file.
+
+    Raises:
+        ConfigurationError: the file can't be read.
+    """
+    try:
+        return None if file is None else file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{key} {file}: {error}; make it, or take the key out") from error

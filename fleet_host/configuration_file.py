@@ -1,0 +1,53 @@
+"""A configuration file: read, typed, and its relative paths meant from the folder that it is in."""
+
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from fleet_protocol.configuration import parse_document
+from fleet_protocol.errors import ConfigurationError
+
+Configuration = TypeVar("Configuration", bound=msgspec.Struct)
+Value = TypeVar("Value")
+
+
+def read_configuration(path: Path, shape: type[Configuration]) -> Configuration:
+    """Read a TOML file into `shape`; every relative path in it is meant from the file's folder.
+
+    Raises:
+        ConfigurationError: it can't be read, or names the key that is missing, unknown or wrong.
+    """
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"configuration {path}: {error.strerror}; write one or pass --config FILE") from error
+    return _located(parse_with_paths(text, shape, str(path)), path.resolve().parent)
+
+
+def parse_with_paths(text: bytes, shape: type[Configuration], name: str) -> Configuration:
+    """`parse_document` for a TOML document in which some fields are paths.
+
+    Raises:
+        ConfigurationError: naming the file, the key, and what was expected there.
+    """
+    return parse_document(text, shape, name, decode_field=_decode_path)
+
+
+def _decode_path(kind: type, value: object) -> Path:
+    if kind is not Path or not isinstance(value, str):
+        raise TypeError(f"Expected `str`, got `{type(value).__name__}`")
+    return Path(value)
+
+
+def _located(value: Value, folder: Path) -> Value:
+    """The same value with `folder` in front of every relative path in it."""
+    located: object = value
+    if isinstance(value, Path):
+        located = folder / value
+    elif isinstance(value, list):
+        located = [_located(item, folder) for item in value]
+    elif isinstance(value, msgspec.Struct):
+        fields = {name: _located(getattr(value, name), folder) for name in value.__struct_fields__}
+        located = msgspec.structs.replace(value, **fields)
+    return located  # type: ignore[return-value]  # of the type of `value` in every branch

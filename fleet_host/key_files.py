@@ -1,0 +1,53 @@
+"""Private keys as files: made once, and read only where nobody but their owner can."""
+
+import os
+import stat
+from pathlib import Path
+
+from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.keys import SigningKey, VerifyKey, read_signing_key, write_signing_key
+
+_OWNER_ALONE = 0o600
+_OPEN_PERMISSIONS = stat.S_IRWXG | stat.S_IRWXO
+
+
+def make_key_file(path: Path) -> VerifyKey:
+    """Write a new private key, which its owner alone can read; returns its public half.
+
+    Raises:
+        ConfigurationError: the file exists, or can't be written.
+    """
+    key = SigningKey.generate()
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ALONE), "w") as file:
+            file.write(write_signing_key(key))
+    except FileExistsError as error:
+        raise ConfigurationError(
+            f"key file {path} exists; a key is never overwritten: remove it, or name another"
+        ) from error
+    except OSError as error:
+        raise ConfigurationError(f"key file {path}: {error.strerror}; nothing was written") from error
+    return key.verify_key
+
+
+def read_key_file(path: Path, program: str) -> SigningKey:
+    """Read a private key. `program` is the command whose `keygen` makes such a file.
+
+    Raises:
+        ConfigurationError: missing, open to others, or not a key; says what to run.
+    """
+    remedy = f"make one with: {program} keygen FILE"
+    try:
+        with path.open(encoding="ascii", errors="replace") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            text = file.read()
+    except OSError as error:
+        raise ConfigurationError(f"key file {path}: {error.strerror}; {remedy}") from error
+    if mode & _OPEN_PERMISSIONS:
+        raise ConfigurationError(
+            f"key file {path} has mode {stat.S_IMODE(mode):04o}: others can read it; run: chmod 600 {path}"
+        )
+    try:
+        return read_signing_key(text, f"key file {path}")
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{error}; {remedy}") from error

@@ -1,0 +1,24 @@
+"""How versions travel to devices: the table `[downlink]` of a task."""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+Differences = Literal["lossy", "exact", "off"]
+
+
+class DownlinkPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How versions travel to devices (docs/downlink.md).
+
+    `lossy`: weights are published rounded to a grid `precision_bits` finer than each tensor's magnitude in the bundle,
+    or coarser where that is negative, and a device gets the integers between the version it has and the one it lacks;
+    the coordinator goes on from the unrounded ones. `exact`: published as they are, as the difference of their bits.
+    `off`: as whole float32 files.
+    """
+
+    differences: Differences = "lossy"
+    precision_bits: Annotated[int, msgspec.Meta(ge=-4, le=16)] = 2
+
+    def packs(self, version: int) -> bool:
+        """Whether a version travels packed. Unless rounded, version 0 is the bundle's own file, with any header."""
+        return self.differences == "lossy" or (self.differences == "exact" and version > 0)

@@ -1,0 +1,77 @@
+"""The broker's password and TLS files: read where the configuration names them, and named where they can't be used."""
+
+import ssl
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.x509.oid import NameOID
+
+from fleet_host.broker_settings import BrokerSettings, TlsSettings, read_password
+from fleet_protocol.errors import ConfigurationError
+
+VALIDITY = (datetime(2020, 1, 1, tzinfo=UTC), datetime(2120, 1, 1, tzinfo=UTC))
+
+
+def with_tls(*files: Path) -> BrokerSettings:
+    return BrokerSettings("broker.local", tls=TlsSettings(*files))
+
+
+def test_password_is_the_files_text_without_its_line_end(tmp_path):
+    file = tmp_path / "password"
+    file.write_text("pässword \n", encoding="utf-8")
+    assert BrokerSettings("broker.local", password_file=file).password() == "pässword"
+
+
+def test_broker_without_password_and_tls_needs_no_file():
+    assert BrokerSettings("broker.local").password() is None
+    assert BrokerSettings("broker.local").tls_context() is None
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe"], ids=["missing", "not UTF-8"])
+def test_password_that_can_not_be_read_is_named_by_key_and_file(tmp_path, content):
+    file = tmp_path / "password"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ConfigurationError, match=f"database_password_file {file}: "):
+        read_password(file, "database_password_file")
+
+
+def certificate() -> tuple[bytes, bytes]:
+    """A certificate that signed itself, and its key, as PEM."""
+    key, name = Ed25519PrivateKey.generate(), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "broker.local")])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), *VALIDITY)
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return builder.sign(key, None).public_bytes(pem), private
+
+
+def test_broker_is_checked_against_the_authority_and_shown_our_certificate(tmp_path):
+    authority, own, key = (tmp_path / name for name in ("ca.pem", "device.pem", "device.key"))
+    authority.write_bytes(certificate()[0])
+    for file, content in zip((own, key), certificate(), strict=True):
+        file.write_bytes(content)
+    for context in (with_tls(authority).tls_context(), with_tls(authority, own, key).tls_context()):
+        assert context is not None
+        assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
+        assert context.cert_store_stats()["x509"] == 1
+
+
+def test_certificate_of_another_key_is_refused(tmp_path):
+    files = [tmp_path / name for name in ("ca.pem", "device.pem", "device.key")]
+    for file, content in zip(files, (certificate()[0], certificate()[0], certificate()[1]), strict=True):
+        file.write_bytes(content)
+    with pytest.raises(ConfigurationError, match=r"broker\.tls: .*MISMATCH"):
+        with_tls(*files).tls_context()
+
+
+def test_files_that_are_no_certificates_are_named(tmp_path):
+    authority = tmp_path / "ca.pem"
+    with pytest.raises(ConfigurationError, match=rf"broker\.tls: .*No such file.* is PEM: {authority}"):
+        with_tls(authority).tls_context()
+    authority.write_text("no certificate")
+    with pytest.raises(ConfigurationError, match=f"is PEM: {authority}"):
+        with_tls(authority).tls_context()

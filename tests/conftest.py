@@ -10,8 +10,8 @@ from broker_coordinator.storage.database import Database
 from bundle_runtime.bundle_folder import Bundle
 from tests.support.broker import Broker
 from tests.support.bundles import write_bundle
+from tests.support.connected_device import ConnectedDevice
 from tests.support.coordinator import CoordinatorProcess
-from tests.support.device import ConnectedDevice
 from tests.support.postgresql import PostgresqlServer
 
 

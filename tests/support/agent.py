@@ -13,7 +13,7 @@ from bundle_runtime.bundle_folder import Bundle, load_bundle
 from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
 from fleet_protocol.keys import SigningKey, VerifyKey, write_signing_key, write_verify_key
 from tests.support.broker import Broker
-from tests.support.coordinator import FLEET
+from tests.support.fleet import FLEET
 from tests.support.process import RestartableProcess
 from tests.support.waiting import until
 from workbench.demo.audit import DeviceLedger, read_ledger

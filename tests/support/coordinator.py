@@ -13,9 +13,9 @@ from broker_coordinator.storage.database import Database
 from broker_coordinator.storage.journal_reader import JournalReader
 from fleet_protocol.keys import SigningKey, VerifyKey, write_signing_key
 from tests.support.broker import Broker
+from tests.support.fleet import FLEET, SHARD
 from tests.support.process import RestartableProcess, environment
 
-FLEET, SHARD = "testfleet", "0"
 PROGRAM = "broker_coordinator.cli"
 LOG_ROOM_BYTES = 4096
 

@@ -41,8 +41,8 @@ from fleet_protocol.kinds import (
 )
 from fleet_protocol.limits import MAX_CONTROL_BYTES, MAX_SAMPLES_PER_UPDATE, MAX_UPDATE_BYTES
 from tests.support.bundles import TASK, write_bundle
-from tests.support.coordinator import FLEET, SHARD
 from tests.support.device import SigningDevice
+from tests.support.fleet import FLEET, SHARD
 
 POLICY = AdmissionPolicy(FLEET, SHARD, open_enrolment=False, maximum_devices=4)
 KITCHEN, GARDEN = SigningDevice("kitchen-pi"), SigningDevice("garden-pi")

@@ -12,8 +12,8 @@ from fleet_protocol.errors import ConfigurationError
 from tests.support.bench import Bench
 from tests.support.broker import free_port
 from tests.support.bundles import TASK
-from tests.support.coordinator import FLEET, SHARD
 from tests.support.device import SigningDevice
+from tests.support.fleet import FLEET, SHARD
 
 LIMITED = AdmissionPolicy(FLEET, SHARD, True, 100, allowance=TokenBucket(60.0, 4))
 

@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from broker_coordinator.admission.decisions import Message
@@ -29,7 +29,6 @@ def ends():
 
 
 @given(st.lists(st.booleans(), max_size=30), st.integers(1, 3))
-@settings(deadline=None)
 def test_link_and_paho_each_get_their_packets_in_order(kinds, size) -> None:
     ours, theirs = socket.socketpair()
     reader = DividedSocket(ours, mqtt5=False)

@@ -22,7 +22,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_agent_fetches_the_backbone_and_shows_each_sample_to_it_once(tmp_path, broker, bundle) -> None:
     coordinator = CoordinatorProcess(tmp_path / "coordinator", broker, [bundle])
-    coordinator.start()
+    coordinator.start_serving()
     agent = AgentProcess(tmp_path / "kitchen", "kitchen", broker, coordinator.public_key)
     agent.start()
     try:

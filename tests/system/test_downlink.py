@@ -25,7 +25,7 @@ def coordinator(tmp_path: Path, broker: Broker) -> Iterator[CoordinatorProcess]:
     """Makes a version of every update."""
     copy_digits_bundle(tmp_path / "digits", buffer_size=1)
     coordinator = CoordinatorProcess(tmp_path / "coordinator", broker, [tmp_path / "digits"])
-    coordinator.start()
+    coordinator.start_serving()
     yield coordinator
     coordinator.kill()
 

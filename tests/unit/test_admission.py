@@ -150,7 +150,7 @@ def test_bad_update_is_refused_with_its_reason_and_its_number_is_burned(known, c
     assert again.outcome.reason is reason
 
 
-HOSTILE = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+HOSTILE = settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @HOSTILE

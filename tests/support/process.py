@@ -10,10 +10,9 @@ from typing import Protocol
 
 import psutil
 
-from tests.support.waiting import until
+from tests.support.waiting import DEADLINE_SECONDS, until
 
 TREE = Path(__file__).parents[2]
-FAREWELL_SECONDS = 30.0
 
 
 def environment() -> dict[str, str]:
@@ -78,4 +77,4 @@ class RestartableProcess:
             return 0
         if self._process.poll() is None:
             os.kill(self._process.pid, number)
-        return int(self._process.wait(timeout=FAREWELL_SECONDS))
+        return int(self._process.wait(timeout=DEADLINE_SECONDS))

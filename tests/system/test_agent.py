@@ -150,7 +150,7 @@ def test_device_waits_for_approval_and_its_update_is_not_lost(tmp_path, broker) 
         until(lambda: "event=enrolment_refused" in agent.log(), "the agent says that it is not approved")
         assert agent.status()["waiting_updates"] == 0
         coordinator.devices("approve", "kitchen", agent.public_key)
-        until(lambda: agent.status()["accepted_updates"] == 1, "the update was accepted", seconds=60)
+        until(lambda: agent.status()["accepted_updates"] == 1, "the update was accepted")
     finally:
         agent.kill()
         coordinator.kill()

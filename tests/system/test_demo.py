@@ -1,7 +1,6 @@
 """`edgeflock demo` as a user runs it, with things going wrong in the middle of it."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.support.process import environment
 from tests.support.waiting import DEADLINE_SECONDS, until
 
 RUN_SECONDS = 120.0
@@ -23,10 +23,9 @@ class DemoProcess:
     def __init__(self, folder: Path, *options: str) -> None:
         self.folder = folder
         self._output = folder.with_suffix(".out")
-        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
         command = [sys.executable, "-P", "-m", "workbench.cli", "demo", "--out", str(folder), *options]
         with self._output.open("wb") as output:
-            self._process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
+            self._process = subprocess.Popen(command, stdout=output, stderr=output, env=environment())
 
     def child(self, *words: str) -> psutil.Process:
         """The child whose command line holds all these words."""

@@ -20,16 +20,17 @@ SERVICES = {"broker", "connect", "coordinator", "database", "postgresql"}
 
 
 def names_in(path: Path) -> set[str]:
-    """Every module that a file imports, with the packages around it, and every fixture that it asks for."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    """Every module that a file imports, with the package around it, and the shared fixtures that its tests ask for."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    functions = [node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    tests = [function for function in functions if function.name.startswith("test_")]
+    found = {argument.arg for test in tests for argument in test.args.args} - {function.name for function in functions}
+    for node in nodes:
         match node:
             case ast.Import(names):
                 found.update(alias.name.split(".")[0] for alias in names)
             case ast.ImportFrom(module=str(module)):
                 found |= {module, module.split(".")[0]}
-            case ast.FunctionDef(name=name, args=arguments) if name.startswith("test_"):
-                found.update(argument.arg for argument in arguments.args)
     return found
 
 

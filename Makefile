@@ -14,15 +14,27 @@ APT_PACKAGES := mosquitto mosquitto-clients openssl postgresql systemd
 DEMO ?=
 SECONDS ?= 60
 
-.PHONY: demo test test-arm64 bundles check fuzz soak clean
+PYTEST := $(BIN)/python -m pytest
+# Each worker takes one half, in order, so that what a module shares is made once; then it takes from the other's half.
+TOGETHER := --numprocesses 2 --dist worksteal
+
+.DELETE_ON_ERROR: # what was made halfway must not pass for made
+
+.PHONY: demo test test-fast test-system test-arm64 bundles check fuzz soak clean
 
 demo: $(VENV)/.demo ## watch a fleet learn, in under a minute
 	$(BIN)/edgeflock demo $(DEMO)
 
 test: $(VENV)/.test $(ORT_VENV)/.ready $(COSE_VENV)/.ready system-packages check ## everything that CI runs
 	$(COSE_VENV)/bin/python tests/vectors/second_opinion.py
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m 'not quiet'
-	$(BIN)/python -m pytest -m quiet
+	$(PYTEST) $(TOGETHER) -m 'not quiet'
+	$(PYTEST) -m quiet
+
+test-fast: $(VENV)/.test ## what needs no other process, in under a minute
+	$(PYTEST) $(TOGETHER) tests/unit
+
+test-system: $(VENV)/.test system-packages ## what starts other processes, but for the minutes that need both cores
+	$(PYTEST) $(TOGETHER) -m 'not quiet' tests/integration tests/broker tests/system
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -48,7 +60,9 @@ test-arm64: $(VENV)/.test ## the worker on emulated arm64, against this machine;
 bundles: $(VENV)/.test ## export every recipe anew
 	@set -e; for recipe in models/*/; do $(BIN)/edgeflock export "$$recipe" --out "$${recipe}bundle"; done
 
+# Debian's Python has `venv` but not what it needs: it would make half an environment.
 $(VENV)/bin/python:
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || sh tests/support/system_packages.sh python3-venv
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python

@@ -1,18 +1,29 @@
-"""Fixtures for every folder of tests."""
+"""Fixtures and the one hypothesis profile for every folder of tests."""
 
+import os
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from broker_coordinator.storage.database import Database
 from bundle_runtime.bundle_folder import Bundle
 from tests.support.broker import Broker
 from tests.support.bundles import write_bundle
+from tests.support.connected_device import ConnectedDevice
 from tests.support.coordinator import CoordinatorProcess
-from tests.support.device import ConnectedDevice
 from tests.support.postgresql import PostgresqlServer
+
+# No test asserts a time. A CI machine may be slow without anything being wrong, and draws new examples on every run.
+settings.register_profile(
+    "edgeflock",
+    deadline=None,
+    derandomize=False,
+    suppress_health_check=[HealthCheck.too_slow] if "CI" in os.environ else [],
+)
+settings.load_profile("edgeflock")
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,9 @@ from fleet_protocol.kinds import ENCRYPTED_UPDATE, Outcome, PresenceState, encod
 from fleet_protocol.limits import MAX_CHUNK_BYTES
 from fleet_protocol.topics import PackedWeights
 from tests.support.bundles import TASK, write_bundle
+from tests.support.connected_device import ConnectedDevice
 from tests.support.coordinator import CoordinatorProcess
-from tests.support.device import ConnectedDevice, SigningDevice
+from tests.support.device import SigningDevice
 from tests.support.waiting import until
 
 Sent = tuple[ConnectedDevice, int, bytes]
@@ -88,18 +90,29 @@ def test_bundle_files_come_in_chunks_and_shared_by_who_asks_together(coordinator
     devices = [connect(name) for name in ("kitchen-pi", "garden-pi", "attic-pi")]
     blob = bundle.description.files[TRAIN_FILE]
     assert fetch(devices[0], bundle.hash, sequence=1) == bundle.files[DESCRIPTION_FILE]
-    for device in devices:
-        device.listen_for(blob)
-    for device in devices:
-        device.publish(device.blob_request(blob, [], sequence=2))
     count = chunk_count(len(bundle.files[TRAIN_FILE]))
     assert count == 3
+    ask_together(coordinator, devices, blob, lambda device: device.blob_request(blob, [], sequence=2))
     for device in devices:
         until(lambda heard=device.heard: len([b for b, _ in heard.chunks if b == blob]) == count, "all chunks")
     # Whatever else was on its way to the first device comes before the receipt of a later message.
     devices[0].tell(devices[0].update(1))
     copies = [len(heard) for (name, _), heard in devices[0].heard.chunks.items() if name == blob]
-    assert sum(copies) < 3 * count, "asking together costs less than asking alone"
+    assert copies == [1] * count, "asking together costs no more than asking alone"
+
+
+def ask_together(
+    coordinator: CoordinatorProcess,
+    devices: list[ConnectedDevice],
+    wanted: str | PackedWeights,
+    request: Callable[[ConnectedDevice], bytes],
+) -> None:
+    """All ask while the coordinator is paused: it hears of all requests at the same moment."""
+    for device in devices:
+        device.listen_for(wanted)
+    with coordinator.paused():
+        for device in devices:
+            device.hand_over(request(device))
 
 
 def test_device_goes_from_any_version_to_any_other_by_one_difference(coordinator, connect, bundle) -> None:
@@ -136,14 +149,11 @@ def test_who_asks_for_the_same_difference_together_shares_it(coordinator, connec
         devices[0].tell(devices[0].update(sequence))
     until(lambda: newest_version(coordinator) == 1, "version 1")
     wanted = PackedWeights(TASK, 1, 0)
-    for device in devices:
-        device.listen_for(wanted)
-    for device in devices:
-        device.publish(device.weights_request(1, 0, sequence=1))
+    ask_together(coordinator, devices, wanted, lambda device: device.weights_request(1, 0, sequence=1))
     for device in devices:
         until(lambda heard=device.heard: (wanted, 0) in heard.chunks, "the difference")
     devices[0].tell(devices[0].update(4))
-    assert len(devices[0].heard.chunks[wanted, 0]) < 3
+    assert len(devices[0].heard.chunks[wanted, 0]) == 1
 
 
 def test_encrypted_updates_make_the_versions_that_open_ones_make(coordinator, connect) -> None:

@@ -1,8 +1,8 @@
 """The shipped coordinator with its journal on a PostgreSQL server that comes and goes."""
 
 from fleet_protocol.kinds import Outcome
+from tests.support.connected_device import ConnectedDevice
 from tests.support.coordinator import CoordinatorProcess
-from tests.support.device import ConnectedDevice
 from tests.support.waiting import until
 
 

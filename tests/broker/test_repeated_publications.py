@@ -9,10 +9,10 @@ import pytest
 from bundle_runtime.bundle_folder import Bundle
 from tests.support.bundles import write_bundle
 from tests.support.coordinator import CoordinatorProcess
+from tests.support.waiting import DEADLINE_SECONDS
 
 CONNECT, PUBLISH, SUBSCRIBE = 0x10, 0x30, 0x80
 DUPLICATE = 0x08
-PATIENCE_SECONDS = 20.0
 
 
 class ForgetfulBroker:
@@ -21,13 +21,13 @@ class ForgetfulBroker:
     def __init__(self, protocol: str) -> None:
         self._mqtt5 = protocol == "5"
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self._listener.settimeout(PATIENCE_SECONDS)
+        self._listener.settimeout(DEADLINE_SECONDS)
         self.host, self.port = self._listener.getsockname()
 
     def accept(self) -> None:
         """Take a connection and its subscriptions."""
         self._connection, _ = self._listener.accept()
-        self._connection.settimeout(PATIENCE_SECONDS)
+        self._connection.settimeout(DEADLINE_SECONDS)
         assert self._packet()[0] & 0xF0 == CONNECT
         self._connection.sendall(b"\x20\x03\x01\x00\x00" if self._mqtt5 else b"\x20\x02\x01\x00")
         for _ in range(2):

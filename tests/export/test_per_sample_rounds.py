@@ -1,6 +1,7 @@
 """A task that asks for per-sample gradients gets them: the device fetches that graph, and its worker runs it."""
 
 import array
+import asyncio
 from pathlib import Path
 
 import msgspec
@@ -8,6 +9,7 @@ import numpy as np
 
 from edge_agent.configuration import WorkerSettings
 from edge_agent.shell.sample_store import SampleStore
+from edge_agent.shell.version_follower import ReadyVersion
 from edge_agent.training.engine import Rates, plan_batches
 from edge_agent.training.onnx_step import OnnxStepEngine
 from edge_agent.training.worker import read_samples
@@ -17,6 +19,7 @@ from fleet_protocol.bundle import DESCRIPTION_FILE, TRAIN_FILE, TRAIN_PER_SAMPLE
 from fleet_protocol.codec import decode_update, read_weights
 from fleet_protocol.kinds import Manifest
 from tests.export.test_export import DIGITS, write_recipe
+from tests.support.jumping_clock import run
 from tests.unit.test_version_follower import Device
 from workbench.export.bundle_writer import export_bundle
 
@@ -24,22 +27,33 @@ SAMPLES, SEED, CLIP = 40, 3, 0.02
 EDIT = ("keep_fraction = 0.13", 'keep_fraction = 1.0\nselection = "dense"\nquantisation = "float32"')
 
 
-async def test_device_fetches_and_trains_the_per_sample_graph(tmp_path: Path):
+def fetched_version(folder: Path, bundle: Path, weights: str) -> tuple[ReadyVersion, set[str]]:
+    """What a device has once it has heard of a version, and the blobs that it asked for."""
+    device = Device(folder)
+    device.blobs = {blob_hash(path.read_bytes()): path.read_bytes() for path in bundle.iterdir()}
+    description = blob_hash((bundle / DESCRIPTION_FILE).read_bytes())
+    assert device.versions.hear_manifest("digits", Manifest(1, description, weights))
+    found: list[ReadyVersion] = []
+
+    async def fetch() -> None:
+        found.append(await device.versions.ready_version("digits"))
+
+    run(fetch())  # it first waits in vain for packed weights, which nobody offers
+    device.database.close()
+    return found[0], {request.blob.hex() for request in device.requests}
+
+
+def test_device_fetches_and_trains_the_per_sample_graph(tmp_path: Path):
     recipe = write_recipe(tmp_path / "recipe", (DIGITS / "model.py").read_text(), EDIT)
     plan = f"learning_rate = 0.3\ngradient_clip = {CLIP}\nper_sample_gradients = true"
     text = (recipe / "task.toml").read_text()
     (recipe / "task.toml").write_text(text.replace("\nlearning_rate = 0.3", "\n" + plan))
     bundle = tmp_path / "bundle"
     task = export_bundle(recipe, bundle)
-    device = Device(tmp_path)
-    device.blobs = {blob_hash(path.read_bytes()): path.read_bytes() for path in bundle.iterdir()}
-    description = blob_hash((bundle / DESCRIPTION_FILE).read_bytes())
-    assert device.versions.hear_manifest("digits", Manifest(1, description, task.files[WEIGHTS_FILE]))
-    ready = await device.versions.ready_version("digits")
-    device.database.close()
+    ready, asked_for = fetched_version(tmp_path, bundle, task.files[WEIGHTS_FILE])
     assert ready.files.keys() == {TRAIN_PER_SAMPLE_FILE}
     assert ready.files[TRAIN_PER_SAMPLE_FILE].read_bytes() == (bundle / TRAIN_PER_SAMPLE_FILE).read_bytes()
-    assert blob_hash((bundle / TRAIN_FILE).read_bytes()) not in {entry.blob.hex() for entry in device.requests}
+    assert blob_hash((bundle / TRAIN_FILE).read_bytes()) not in asked_for
 
     store = SampleStore(tmp_path / "samples.db", SAMPLES)
     for number in range(SAMPLES):
@@ -58,7 +72,7 @@ async def test_device_fetches_and_trains_the_per_sample_graph(tmp_path: Path):
         nice=0,
         memory_limit_mib=512,
     )
-    result = await train_in_child(job, WorkerSettings(nice=0))
+    result = asyncio.run(train_in_child(job, WorkerSettings(nice=0)))
     assert isinstance(result, TrainingResult), result
     sent = decode_update(result.packed, task.shapes)
     delta = np.zeros(task.parameter_count, np.float32)

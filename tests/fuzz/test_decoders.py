@@ -34,7 +34,7 @@ def test_whatever_the_bytes_the_end_is_a_value_or_a_refusal(name):
     target = TARGETS[name]
 
     @given(damaged(target.seeds))
-    @settings(max_examples=EXAMPLES, deadline=None, database=None)
+    @settings(max_examples=EXAMPLES, database=None)
     def holds(data):
         target.check(data)
 

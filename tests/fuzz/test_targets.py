@@ -1,4 +1,4 @@
-"""Every fuzz target: seeds damaged by a fixed generator, and a minute of coverage-guided fuzzing in all."""
+"""Every fuzz target: seeds damaged by a fixed generator, and coverage-guided fuzzing, a minute over all of them."""
 
 import random
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 from tests.fuzz.targets import TARGETS
 
 INPUTS = 1500
-FUZZ_SECONDS = 60
+FUZZ_SECONDS = 3  # for each target: a minute over all of them
 EXTREMES = [b"\xff" * 8, bytes(8), b"\x80" * 6, b"\x7f\x80", b"\x1b" + b"\xff" * 8, b"[", b"{", b"\x28\xb5\x2f\xfd"]
 
 
@@ -34,10 +34,11 @@ def test_damaged_input_ends_in_a_value_or_a_refusal(name):
         target.check(damaged(generator.choice(target.seeds), generator))
 
 
-def test_a_minute_of_coverage_guided_fuzzing_finds_nothing():
-    command = [sys.executable, "-m", "tests.fuzz.run", "--seconds", str(FUZZ_SECONDS)]
+@pytest.mark.parametrize("name", TARGETS)
+def test_coverage_guided_fuzzing_finds_nothing(name):
+    command = [sys.executable, "-m", "tests.fuzz.run", "--targets", name, "--seconds", str(FUZZ_SECONDS)]
     run = subprocess.run(command, cwd=Path(__file__).parents[2], check=False, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
     inputs = {line.split()[0]: int(line.split()[1].replace(",", "")) for line in run.stdout.splitlines()}
-    assert set(inputs) == {*TARGETS, "all"}
-    assert min(inputs.values()) > 0
+    assert set(inputs) == {name, "all"}
+    assert inputs[name] > 0

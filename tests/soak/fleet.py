@@ -80,17 +80,13 @@ class SoakCoordinator(CoordinatorProcess):
 
     def __init__(self, folder: Path, broker: Broker, bundle: Path, database: Database | None) -> None:
         super().__init__(folder, broker, [bundle], database=database, more=KEEP_ALL)
-        self.name, self.trap, self._said_before = "coordinator", Trap(folder / "trap"), 0
+        self.name, self.trap = "coordinator", Trap(folder / "trap")
 
     def revive(self) -> None:
         """Start it; it connects a little later."""
-        self._said_before = len(self.log()) if self.log_file.exists() else 0
+        self._skip_log()
         arguments = ["broker-coordinator", "run", "--config", str(self.configuration)]
         self._process = ForkedProcess(coordinator_program.main, arguments, self.trap.environment, self.log_file)
-
-    def is_serving(self) -> bool:
-        """Whether the process that was started last has reached its broker."""
-        return self.exit_status() is None and "broker_connected" in self.log()[self._said_before :]
 
 
 class Look(Enum):

@@ -13,13 +13,11 @@ from bundle_runtime.bundle_folder import Bundle, load_bundle
 from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
 from fleet_protocol.keys import SigningKey, VerifyKey, write_signing_key, write_verify_key
 from tests.support.broker import Broker
-from tests.support.coordinator import FLEET
+from tests.support.fleet import FLEET
 from tests.support.process import RestartableProcess
-from tests.support.waiting import until
+from tests.support.waiting import DEADLINE_SECONDS, until
 from workbench.demo.audit import DeviceLedger, read_ledger
 from workbench.recipe_folder import find_recipe
-
-ANSWER_SECONDS = 10.0
 
 CONFIGURATION = """\
 fleet = "{fleet}"
@@ -132,7 +130,7 @@ class AgentProcess(RestartableProcess):
     def ask(self, question: dict[str, Any]) -> dict[str, Any]:
         """One line to its socket, and the answer."""
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(ANSWER_SECONDS)
+            connection.settimeout(DEADLINE_SECONDS)
             connection.connect(str(self.socket))
             connection.sendall(json.dumps(question).encode() + b"\n")
             answer = connection.makefile("rb").readline()

@@ -7,12 +7,12 @@ from broker_coordinator.serving.coordinator import Coordinator
 from broker_coordinator.storage.database import Database
 from broker_coordinator.storage.journal import Journal
 from bundle_runtime.bundle_folder import Bundle
-from fleet_protocol.envelope import read_envelope
+from fleet_protocol.envelope import Envelope, read_envelope
 from fleet_protocol.keys import SigningKey
 from fleet_protocol.kinds import MANIFEST, RECEIPT, Manifest, PayloadKind, Receipt, decode_payload
 from fleet_protocol.limits import MAX_SIGNED_CHUNK_BYTES
-from tests.support.coordinator import FLEET, SHARD
 from tests.support.device import SigningDevice
+from tests.support.fleet import FLEET, SHARD
 
 KEY = SigningKey.generate()
 OPEN = AdmissionPolicy(FLEET, SHARD, open_enrolment=True, maximum_devices=100)
@@ -27,9 +27,9 @@ class Bench:
 
     def restart(self) -> None:
         self.journal = Journal.open(self.database)
-        speaker = MessageSigner(KEY, FLEET, SHARD)
+        signer = MessageSigner(KEY, FLEET, SHARD)
         self.coordinator = Coordinator(
-            self.journal, [self._bundle] if self._bundle else [], speaker, self._policy, **self._options
+            self.journal, [self._bundle] if self._bundle else [], signer, self._policy, **self._options
         )
 
     def handle(self, device: SigningDevice, *messages: bytes) -> None:
@@ -46,16 +46,19 @@ class Bench:
         return self.coordinator.publications(1000, self.now)
 
     def receipts(self) -> list[Receipt]:
-        return [decode_payload(payload, Receipt) for payload in self._payloads(RECEIPT)]
+        return [decode_payload(envelope.payload, Receipt) for envelope in self._envelopes(RECEIPT)]
 
     def manifests(self) -> list[Manifest]:
-        return [decode_payload(payload, Manifest) for payload in self._payloads(MANIFEST)]
+        envelopes = self._envelopes(MANIFEST)
+        manifests = [decode_payload(envelope.payload, Manifest) for envelope in envelopes]
+        assert [manifest.version for manifest in manifests] == [envelope.header.sequence for envelope in envelopes]
+        return manifests
 
-    def _payloads(self, kind: PayloadKind) -> list[bytes]:
+    def _envelopes(self, kind: PayloadKind) -> list[Envelope]:
         read = [(said.topic, read_envelope(said.data, MAX_SIGNED_CHUNK_BYTES)) for said in self.said()]
         for topic, envelope in read:
             envelope.verify(KEY.verify_key, topic)
-        return [envelope.payload for _, envelope in read if envelope.header.kind is kind]
+        return [envelope for _, envelope in read if envelope.header.kind is kind]
 
     def fill_disk(self) -> None:
         self._limit_pages(1)  # SQLite raises it to the pages in use: not one page more

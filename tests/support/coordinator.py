@@ -13,9 +13,10 @@ from broker_coordinator.storage.database import Database
 from broker_coordinator.storage.journal_reader import JournalReader
 from fleet_protocol.keys import SigningKey, VerifyKey, write_signing_key
 from tests.support.broker import Broker
+from tests.support.fleet import FLEET, SHARD
 from tests.support.process import RestartableProcess, environment
+from tests.support.waiting import until
 
-FLEET, SHARD = "testfleet", "0"
 PROGRAM = "broker_coordinator.cli"
 LOG_ROOM_BYTES = 4096
 
@@ -38,6 +39,7 @@ class CoordinatorProcess(RestartableProcess):
         folder.mkdir(parents=True, exist_ok=True)
         super().__init__(folder / "coordinator.log")
         self.configuration, self.database = folder / "coordinator.toml", database or folder / "coordinator.db"
+        self._said_before = 0
         key = SigningKey.generate()
         self.public_key: VerifyKey = key.verify_key
         (folder / "coordinator.key").touch(mode=0o600)
@@ -51,7 +53,21 @@ class CoordinatorProcess(RestartableProcess):
 
     def start(self) -> None:
         """Start it; it connects by itself."""
+        self._skip_log()
         self._spawn([sys.executable, "-P", "-m", PROGRAM, "run", "--config", str(self.configuration)])
+
+    def is_serving(self) -> bool:
+        """Whether the process that was started last has reached its broker."""
+        return self.exit_status() is None and "broker_connected" in self.log()[self._said_before :]
+
+    def start_serving(self) -> None:
+        """Start it, and return when it has reached its broker: an agent that is there first asks again much later."""
+        self.start()
+        until(self.is_serving, "the coordinator has reached its broker")
+
+    def _skip_log(self) -> None:
+        """What it has said so far is another process's."""
+        self._said_before = len(self.log()) if self.log_file.exists() else 0
 
     def fill_disk(self) -> None:
         """Let none of its files grow any more, but for some lines in its log, as on a full disk.

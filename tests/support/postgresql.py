@@ -12,7 +12,7 @@ from sqlalchemy import URL, create_engine
 from sqlalchemy.exc import DBAPIError
 
 from tests.support.broker import free_port
-from tests.support.waiting import until
+from tests.support.waiting import DEADLINE_SECONDS, until
 
 UNPRIVILEGED = "nobody"
 """Whose the server is where the tests are root's: PostgreSQL refuses to be."""
@@ -52,7 +52,7 @@ class PostgresqlServer:
         """Stop it at once; sessions end, what is committed stays."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
-            self._process.wait(timeout=60)
+            self._process.wait(timeout=DEADLINE_SECONDS)
 
     def remove(self) -> None:
         """Stop it and delete its folder."""

@@ -3,12 +3,16 @@
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+import psutil
+
+from tests.support.waiting import DEADLINE_SECONDS, until
+
 TREE = Path(__file__).parents[2]
-FAREWELL_SECONDS = 30.0
 
 
 def environment() -> dict[str, str]:
@@ -51,6 +55,15 @@ class RestartableProcess:
         """SIGTERM; returns the exit status."""
         return self._end(signal.SIGTERM)
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """It does nothing meanwhile; what is sent to it waits in its sockets, and is there at once when it goes on."""
+        process = psutil.Process(self.pid)
+        process.suspend()
+        until(lambda: process.status() == psutil.STATUS_STOPPED, "it has stopped")
+        yield
+        process.resume()
+
     def log(self) -> str:
         """Everything it has said."""
         return self.log_file.read_text()
@@ -64,4 +77,4 @@ class RestartableProcess:
             return 0
         if self._process.poll() is None:
             os.kill(self._process.pid, number)
-        return int(self._process.wait(timeout=FAREWELL_SECONDS))
+        return int(self._process.wait(timeout=DEADLINE_SECONDS))

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Install what the tests start for real, where apt may; else say the one command.
+# Install Debian's packages, where apt may; else say the one command.
 set -eu
 missing=""
 for package in "$@"; do
@@ -7,7 +7,7 @@ for package in "$@"; do
 done
 [ -z "$missing" ] && exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-    echo "the tests need$missing; run: sudo apt-get install$missing" >&2
+    echo "missing:$missing; run: sudo apt-get install$missing" >&2
     exit 1
 fi
 echo "installing:$missing"

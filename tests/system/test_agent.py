@@ -20,7 +20,7 @@ BUFFER_SIZE = 2
 def coordinator(tmp_path: Path, broker: Broker) -> Iterator[CoordinatorProcess]:
     copy_digits_bundle(tmp_path / "digits", buffer_size=BUFFER_SIZE)
     coordinator = CoordinatorProcess(tmp_path / "coordinator", broker, [tmp_path / "digits"])
-    coordinator.start()
+    coordinator.start_serving()
     yield coordinator
     coordinator.kill()
 
@@ -85,6 +85,19 @@ def test_main_process_maps_neither_numpy_nor_onnxruntime_after_a_round(coordinat
     assert "onnxruntime" not in maps
 
 
+def test_agent_that_is_up_before_its_coordinator_takes_part_once_it_comes(coordinator, agents, broker) -> None:
+    coordinator.kill()
+    broker.kill()
+    broker.wipe()  # and with it the coordinator's session: nothing waits for it
+    broker.start()
+    agent = agents("kitchen")
+    until(lambda: "event=connected" in agent.log(), "the agent has reached the broker")
+    agent.feed(4)
+    coordinator.start()
+    delivered(agent, 1)
+    assert audited(coordinator, agent).lost == 0
+
+
 def test_without_a_broker_samples_are_kept_and_trained_on_later(coordinator, agents, broker) -> None:
     broker.stop()
     agent = agents("kitchen")
@@ -129,7 +142,7 @@ def test_device_whose_memory_was_wiped_continues_behind_its_earlier_numbers(coor
 def test_device_waits_for_approval_and_its_update_is_not_lost(tmp_path, broker) -> None:
     copy_digits_bundle(tmp_path / "digits", buffer_size=1)
     coordinator = CoordinatorProcess(tmp_path / "strict", broker, [tmp_path / "digits"], enrolment="closed")
-    coordinator.start()
+    coordinator.start_serving()
     agent = AgentProcess(tmp_path / "kitchen", "kitchen", broker, coordinator.public_key)
     agent.start()
     try:
@@ -137,7 +150,7 @@ def test_device_waits_for_approval_and_its_update_is_not_lost(tmp_path, broker) 
         until(lambda: "event=enrolment_refused" in agent.log(), "the agent says that it is not approved")
         assert agent.status()["waiting_updates"] == 0
         coordinator.devices("approve", "kitchen", agent.public_key)
-        until(lambda: agent.status()["accepted_updates"] == 1, "the update was accepted", seconds=60)
+        until(lambda: agent.status()["accepted_updates"] == 1, "the update was accepted")
     finally:
         agent.kill()
         coordinator.kill()

@@ -22,13 +22,13 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_agent_fetches_the_backbone_and_shows_each_sample_to_it_once(tmp_path, broker, bundle) -> None:
     coordinator = CoordinatorProcess(tmp_path / "coordinator", broker, [bundle])
-    coordinator.start()
+    coordinator.start_serving()
     agent = AgentProcess(tmp_path / "kitchen", "kitchen", broker, coordinator.public_key)
     agent.start()
     try:
         for updates in (1, 2):
             agent.feed(4, first=4 * updates)
-            until(lambda: agent.status().get("accepted_updates", 0) >= updates, "the update was accepted", seconds=60)  # noqa: B023
+            until(lambda count=updates: agent.status().get("accepted_updates", 0) >= count, "the update was accepted")
         assert [int(count) for count in re.findall(r"features_computed=(\d+)", agent.log())] == [4, 4]
         maps = Path(f"/proc/{agent.pid}/maps").read_text()
         assert "numpy" not in maps

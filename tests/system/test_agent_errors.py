@@ -9,6 +9,7 @@ import pytest
 from fleet_protocol.keys import SigningKey
 from tests.support.agent import AgentProcess
 from tests.support.broker import Broker
+from tests.support.waiting import DEADLINE_SECONDS
 
 NOWHERE = type("Nowhere", (Broker,), {"__init__": lambda self: None, "host": "127.0.0.1", "port": 1})()
 
@@ -20,7 +21,7 @@ def agent(tmp_path: Path) -> AgentProcess:
 
 def complaint(configuration: Path) -> str:
     command = [sys.executable, "-m", "edge_agent.cli", "run", "--config", str(configuration)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False)
     assert done.returncode == 2, done.stderr
     lines = [line for line in done.stderr.splitlines() if not line.startswith("level=")]
     assert len(lines) == 1, done.stderr

@@ -1,7 +1,6 @@
 """`edgeflock demo` as a user runs it, with things going wrong in the middle of it."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,7 +11,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.support.waiting import until
+from tests.support.process import environment
+from tests.support.waiting import DEADLINE_SECONDS, until
 
 RUN_SECONDS = 120.0
 
@@ -23,10 +23,9 @@ class DemoProcess:
     def __init__(self, folder: Path, *options: str) -> None:
         self.folder = folder
         self._output = folder.with_suffix(".out")
-        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
         command = [sys.executable, "-P", "-m", "workbench.cli", "demo", "--out", str(folder), *options]
         with self._output.open("wb") as output:
-            self._process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
+            self._process = subprocess.Popen(command, stdout=output, stderr=output, env=environment())
 
     def child(self, *words: str) -> psutil.Process:
         """The child whose command line holds all these words."""
@@ -64,7 +63,7 @@ class DemoProcess:
         """Leave nothing behind, whatever happened."""
         if self._process.poll() is None:
             self._process.terminate()
-            self._process.wait(timeout=30)
+            self._process.wait(timeout=DEADLINE_SECONDS)
 
 
 @pytest.fixture
@@ -134,7 +133,7 @@ def test_ctrl_c_ends_in_order_and_still_writes_both_files(demo) -> None:
 )
 def test_what_can_not_work_is_said_in_one_line(demo, options, named) -> None:
     run = demo(*options)
-    assert run._process.wait(timeout=60) == 2
+    assert run._process.wait(timeout=DEADLINE_SECONDS) == 2
     assert named in run.output()
     assert "Traceback" not in run.output()
 
@@ -143,6 +142,6 @@ def test_folder_with_other_files_is_left_alone(demo, tmp_path) -> None:
     (tmp_path / "demo0").mkdir()
     (tmp_path / "demo0" / "thesis.txt").write_text("precious")
     run = demo()
-    assert run._process.wait(timeout=60) == 2
+    assert run._process.wait(timeout=DEADLINE_SECONDS) == 2
     assert "holds files that no demo made" in run.output()
     assert (tmp_path / "demo0" / "thesis.txt").read_text() == "precious"

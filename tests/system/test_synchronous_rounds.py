@@ -17,7 +17,7 @@ def test_agent_waits_for_the_next_round(tmp_path: Path, broker: Broker) -> None:
     coordinator = CoordinatorProcess(tmp_path / "coordinator", broker, [tmp_path / "digits"])
     agent = AgentProcess(tmp_path / "kitchen", "kitchen", broker, coordinator.public_key)
     try:
-        coordinator.start()
+        coordinator.start_serving()
         agent.start()
         agent.feed(4)
         until(lambda: agent.status()["accepted_updates"] == 1, "its part in the first round")

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from fleet_protocol.limits import MAX_NAME_CHARACTERS, MAX_UPDATE_BYTES
+from tests.support.waiting import DEADLINE_SECONDS
 
 SYSTEMD = Path(__file__).parents[2] / "systemd"
 UNITS = ("edge-agent.service", "broker-coordinator.service")
 EXPOSURE_TIMES_TEN = {"edge-agent.service": 12, "broker-coordinator.service": 11}
 FIRST_WITH_RESTART_STEPS = 254
 KEYS_SINCE_254 = {"RestartSteps", "RestartMaxDelaySec"}
-TIMEOUT_SECONDS = 20
 
 COORDINATOR, DEVICE, INTRUDER = "broker-coordinator", "kitchen-pi", "attic-pi"
 MARKER = "marker"
@@ -26,7 +26,7 @@ MARKER = "marker"
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False)
 
 
 def topic(device: str, leaf: str) -> str:
@@ -142,7 +142,7 @@ def broker(certificates: Path, tmp_path: Path) -> Iterator[Broker]:
         yield running
     finally:
         process.terminate()
-        process.wait(TIMEOUT_SECONDS)
+        process.wait(DEADLINE_SECONDS)
 
 
 @pytest.mark.parametrize(

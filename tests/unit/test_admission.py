@@ -41,8 +41,8 @@ from fleet_protocol.kinds import (
 )
 from fleet_protocol.limits import MAX_CONTROL_BYTES, MAX_SAMPLES_PER_UPDATE, MAX_UPDATE_BYTES
 from tests.support.bundles import TASK, write_bundle
-from tests.support.coordinator import FLEET, SHARD
 from tests.support.device import SigningDevice
+from tests.support.fleet import FLEET, SHARD
 
 POLICY = AdmissionPolicy(FLEET, SHARD, open_enrolment=False, maximum_devices=4)
 KITCHEN, GARDEN = SigningDevice("kitchen-pi"), SigningDevice("garden-pi")
@@ -150,7 +150,7 @@ def test_bad_update_is_refused_with_its_reason_and_its_number_is_burned(known, c
     assert again.outcome.reason is reason
 
 
-HOSTILE = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+HOSTILE = settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @HOSTILE

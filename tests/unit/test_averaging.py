@@ -1,41 +1,25 @@
-"""The model to use is the mean of the last versions, taken out of the journal of a coordinator that may be running."""
-
-from pathlib import Path
+"""The model to use is the mean of the last versions."""
 
 import numpy as np
 import pytest
 
-from broker_coordinator import cli
-from broker_coordinator.admission.authentication import AdmissionPolicy
-from broker_coordinator.admission.decisions import Message
 from broker_coordinator.aggregation.averaging import averaged_weights
-from broker_coordinator.distribution.signed_messages import MessageSigner
-from broker_coordinator.serving.coordinator import Coordinator
-from broker_coordinator.storage.journal import Journal
-from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import Parameter
 from fleet_protocol.codec import read_weights, write_weights
 from fleet_protocol.errors import ProtocolError, Reason
-from fleet_protocol.keys import SigningKey
-from tests.support.bundles import PARAMETERS, TASK, write_bundle
-from tests.support.coordinator import FLEET, SHARD
-from tests.support.device import SigningDevice
-
-PLAN = AggregationPlan(buffer_size=1, averaged_versions=3)
-VERSIONS = 5
+from tests.support.bundles import PARAMETERS
 
 
 def vector(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=36).astype(np.float32)
 
 
-def test_mean_of_versions_is_the_mean_and_always_the_same_bytes():
+def test_average_is_the_mean_of_the_versions():
     vectors = [vector(seed) for seed in range(4)]
     files = [write_weights(one, PARAMETERS) for one in vectors]
     averaged = averaged_weights(files, PARAMETERS)
     expected = np.mean(np.stack(vectors).astype(np.float64), axis=0).astype(np.float32)
     np.testing.assert_array_equal(read_weights(averaged, PARAMETERS), expected)
-    assert averaged_weights(files, PARAMETERS) == averaged
 
 
 def test_one_version_is_given_back_byte_for_byte():
@@ -48,66 +32,3 @@ def test_version_of_another_model_is_refused():
     with pytest.raises(ProtocolError) as caught:
         averaged_weights(files, PARAMETERS)
     assert caught.value.reason is Reason.WRONG_SHAPE
-
-
-@pytest.fixture
-def configuration(tmp_path: Path) -> Path:
-    """Of a coordinator whose journal holds versions 0 to 5; it is still open, as if the coordinator ran."""
-    bundle = write_bundle(tmp_path / "bundle", aggregation=PLAN)
-    journal, device = Journal.open(tmp_path / "coordinator.db"), SigningDevice("kitchen-pi")
-    policy = AdmissionPolicy(FLEET, SHARD, open_enrolment=True, maximum_devices=1)
-    coordinator = Coordinator(journal, [bundle], MessageSigner(SigningKey.generate(), FLEET, SHARD), policy)
-    messages = [device.enrolment(), *(device.update(sequence) for sequence in range(1, VERSIONS + 1))]
-    coordinator.handle([Message(device.up, data) for data in messages], now=0.0)
-    coordinator.make_versions(now=0.0)
-    path = tmp_path / "coordinator.toml"
-    path.write_text(
-        f'fleet = "{FLEET}"\nkey_file = "key"\ndatabase = "coordinator.db"\n'
-        '[broker]\nhost = "localhost"\n[[tasks]]\nbundle = "bundle"\n'
-    )
-    return path
-
-
-def stored(configuration: Path) -> list[bytes]:
-    with Journal.open(configuration.parent / "coordinator.db") as journal:
-        return [version.weights for version in journal.versions(TASK)]
-
-
-@pytest.mark.parametrize(
-    ("options", "averaged"),
-    [
-        ([], slice(3, 6)),
-        (["--version", "4"], slice(2, 5)),
-        (["--version", "1"], slice(0, 2)),
-        (["--single"], slice(5, 6)),
-        (["--single", "--version", "0"], slice(0, 1)),
-    ],
-)
-def test_export_writes_the_mean_of_the_last_versions(configuration: Path, capsys, options, averaged):
-    out, versions = configuration.parent / "model.safetensors", stored(configuration)
-    assert len(set(versions)) == VERSIONS + 1
-    assert cli.main(["tasks", "--config", str(configuration), "export", TASK, str(out), *options]) == 0
-    assert out.read_bytes() == averaged_weights(versions[averaged], PARAMETERS)
-    assert str(out) in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("task", "options", "complaint"),
-    [
-        ("roses", [], f"serves no task 'roses'; it serves {TASK}"),
-        (TASK, ["--version", "9"], f"does not hold version 9 of task '{TASK}'; the newest is 5"),
-    ],
-)
-def test_export_names_what_is_not_there(configuration: Path, capsys, task, options, complaint):
-    out = configuration.parent / "model.safetensors"
-    assert cli.main(["tasks", "--config", str(configuration), "export", task, str(out), *options]) == 2
-    assert complaint in capsys.readouterr().err
-    assert not out.exists()
-
-
-def test_export_overwrites_nothing(configuration: Path, capsys):
-    out = configuration.parent / "model.safetensors"
-    out.write_text("mine")
-    assert cli.main(["tasks", "--config", str(configuration), "export", TASK, str(out)]) == 2
-    assert "name a new file" in capsys.readouterr().err
-    assert out.read_text() == "mine"

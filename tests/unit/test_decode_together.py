@@ -68,7 +68,7 @@ def batches(draw):
 
 
 @given(batches(), st.data())
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_together_is_as_alone_also_for_damaged_updates(batch, data) -> None:
     packed, shapes = batch
     damaged = []
@@ -82,13 +82,12 @@ def test_together_is_as_alone_also_for_damaged_updates(batch, data) -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from(USUAL_FORMS), st.binary(max_size=120)), max_size=40))
-@settings(deadline=None, max_examples=1000)
+@settings(max_examples=1000)
 def test_together_is_as_alone_for_any_bytes(bodies) -> None:
     check([bytes([first]) + body for first, body in bodies], SHAPES)
 
 
 @given(st.lists(st.binary(max_size=60), max_size=10), st.integers(1, 2**31))
-@settings(deadline=None)
 def test_together_is_as_alone_for_any_size_of_the_model(bodies, size) -> None:
     packed = [bytes([TERNARY]) + body for body in bodies]
     together = decode_together(packed, [[size]])

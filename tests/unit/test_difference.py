@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import zstandard
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -26,14 +26,12 @@ def drawn(seed: int, scale: float = 0.1) -> np.ndarray:
     return np.random.default_rng(seed).normal(0, scale, SIZE).astype(np.float32)
 
 
-@settings(deadline=None)
 @given(st.none() | vectors, vectors, st.none() | grids)
 def test_receiver_has_the_same_bits_whatever_the_weights(base, target, grid):
     packed = encode_difference(base, target, SHAPES, grid)
     assert apply_difference(base, packed, SHAPES).tobytes() == target.tobytes()
 
 
-@settings(deadline=None)
 @given(st.none() | vectors, vectors, grids)
 def test_what_is_published_on_a_grid_comes_back_and_stays_there(base, true_weights, grid):
     published = grid.rounded(true_weights, SHAPES)

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import paho.mqtt.client as paho
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
@@ -70,7 +70,6 @@ def streams(draw):
 
 
 @given(streams(), st.lists(st.integers(0, 100_000), max_size=12))
-@settings(deadline=None)
 def test_the_load_is_divided_from_the_rest_wherever_the_stream_is_cut(case, cuts) -> None:
     mqtt5, stream, wanted, others = case
     assert divided(stream, cuts, mqtt5=mqtt5) == (wanted, others)
@@ -123,7 +122,6 @@ class Listening(paho.Client):
 
 
 @given(st.text("abc/", min_size=1, max_size=20), st.binary(max_size=300), st.integers(1, 0xFFFF), st.integers(0, 7))
-@settings(deadline=None)
 def test_packets_are_those_that_paho_writes(topic, data, identifier, flags) -> None:
     mqtt5, retained, duplicate = bool(flags & 4), bool(flags & 2), bool(flags & 1)
     client = Listening(

@@ -61,7 +61,7 @@ class AnyOrder(RuleBasedStateMachine):
 
 
 TestAnyOrder = AnyOrder.TestCase
-TestAnyOrder.settings = settings(deadline=None, max_examples=200)
+TestAnyOrder.settings = settings(max_examples=200)
 
 
 def test_identifiers_begin_again_behind_the_last_and_skip_those_under_way() -> None:

@@ -16,7 +16,7 @@ from fleet_protocol.errors import Reason
 from fleet_protocol.keys import SigningKey, write_verify_key
 from fleet_protocol.kinds import Outcome, Receipt
 from fleet_protocol.limits import MAX_SEQUENCE, MAX_UPDATE_BYTES
-from tests.unit.jumping_clock import NothingScheduledError, run
+from tests.support.jumping_clock import NothingScheduledError, run
 
 BUNDLE = "0f" * 32
 HOUR = 3600.0

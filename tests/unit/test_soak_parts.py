@@ -1,15 +1,12 @@
-"""The parts of the soak that could hide a failure: the plan, the traps, and the cutting of the wire."""
+"""The parts of the soak that could hide a failure: the plan, and the cutting of the wire."""
 
-import os
-import signal
 from itertools import islice
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.soak.places import PLACES, Kind, Place
+from tests.soak.places import PLACES, Kind
 from tests.soak.plan import DECK, strikes
-from tests.soak.trap import Trap, passing
 from tests.soak.wire import PUBACK, PUBLISH, OutgoingPackets
 
 packets = st.lists(
@@ -56,26 +53,3 @@ def test_plan_is_the_same_for_a_seed_and_deals_every_place_alike() -> None:
     for kind in Kind:
         for place in PLACES[kind]:
             assert sum(each.place is place for each in dealt) == 5
-
-
-def test_trap_kills_at_its_place_and_passage_only(tmp_path) -> None:
-    trap = Trap(tmp_path / "trap")
-    trap.arm(Place.TRAINING, 2)
-    written = tmp_path / "written"
-
-    def program(passages: int) -> int:
-        if not (child := os.fork()):
-            os.environ.update(trap.environment)
-            passing(Place.BEFORE_COMMIT)
-            for _ in range(passages):
-                passing(Place.TRAINING, lambda: written.write_text("last act"))
-            os._exit(7)
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-    assert (program(1), trap.has_sprung()) == (7, False)
-    assert (program(1), trap.has_sprung()) == (-signal.SIGKILL, True), "the first passage was another process's"
-    assert written.read_text() == "last act"
-    assert program(9) == 7, "it has killed once"
-    trap.arm(Place.TRAINING, 1)
-    trap.disarm()
-    assert (program(9), trap.has_sprung()) == (7, False)

@@ -57,7 +57,7 @@ plans = st.builds(
 
 
 @given(deltas(), plans)
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 def test_receiver_decodes_exactly_what_the_sender_subtracts(delta_and_shapes, plan):
     delta, shapes = delta_and_shapes
     untouched = delta.copy()
@@ -73,7 +73,6 @@ def test_receiver_decodes_exactly_what_the_sender_subtracts(delta_and_shapes, pl
 
 
 @given(deltas(), st.floats(1e-6, 1.0))
-@settings(deadline=None)
 def test_the_largest_entries_travel(delta_and_shapes, keep_fraction):
     delta, shapes = delta_and_shapes
     kept = encode(delta, shapes, keep_fraction).sent.indices
@@ -115,7 +114,6 @@ def position_entropy(size: int, count: int) -> float:
 
 
 @given(deltas(), st.floats(1e-6, 1.0), st.sampled_from(QUANTISATIONS))
-@settings(deadline=None, max_examples=100)
 def test_whatever_is_sent_never_exceeds_the_dense_weights_by_more_than_the_heads(delta_and_shapes, keep, quantisation):
     delta, shapes = delta_and_shapes
     packed = encode(delta, shapes, keep, quantisation).packed

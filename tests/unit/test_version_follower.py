@@ -18,7 +18,7 @@ from fleet_protocol.codec import Grid, encode_difference, read_weights, write_we
 from fleet_protocol.kinds import BlobChunk, BlobRequest, Manifest, WeightsRequest
 from fleet_protocol.limits import MAX_CHUNK_BYTES
 from fleet_protocol.topics import PackedWeights
-from tests.unit.jumping_clock import run
+from tests.support.jumping_clock import run
 
 FOLDER = Path(__file__).parents[2] / "models" / "digits" / "bundle"
 FILES = {blob_hash(path.read_bytes()): path.read_bytes() for path in FOLDER.iterdir()}

@@ -12,14 +12,15 @@ from fleet_protocol.errors import ConfigurationError
 from tests.support.bench import Bench
 from tests.support.broker import free_port
 from tests.support.bundles import TASK
-from tests.support.coordinator import FLEET, SHARD
 from tests.support.device import SigningDevice
+from tests.support.fleet import FLEET, SHARD
+from tests.support.waiting import DEADLINE_SECONDS
 
 LIMITED = AdmissionPolicy(FLEET, SHARD, True, 100, allowance=TokenBucket(60.0, 4))
 
 
 def scrape(port: int) -> dict[tuple[str, tuple[str, ...]], float]:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=DEADLINE_SECONDS) as answer:
         families = list(text_string_to_metric_families(answer.read().decode()))
     samples = [sample for family in families for sample in family.samples]
     return {(sample.name, tuple(dict(sorted(sample.labels.items())).values())): sample.value for sample in samples}

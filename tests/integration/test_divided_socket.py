@@ -7,12 +7,13 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from broker_coordinator.admission.decisions import Message
 from broker_coordinator.mqtt.divided_socket import DividedSocket
 from broker_coordinator.mqtt.traffic import publication_packet
+from tests.support.waiting import DEADLINE_SECONDS
 
 PING_ANSWER = b"\xd0\x00"
 MEGABYTE = bytes(range(256)) * 4096
@@ -29,7 +30,6 @@ def ends():
 
 
 @given(st.lists(st.booleans(), max_size=30), st.integers(1, 3))
-@settings(deadline=None)
 def test_link_and_paho_each_get_their_packets_in_order(kinds, size) -> None:
     ours, theirs = socket.socketpair()
     reader = DividedSocket(ours, mqtt5=False)
@@ -128,7 +128,7 @@ def test_tls_carries_more_than_its_buffers_hold_in_both_directions(certificate) 
             connection.sendall((load + PING_ANSWER) * 20)
             while len(heard) < 4 * len(MEGABYTE):
                 heard.extend(connection.recv(1 << 16))
-            all_taken.wait(timeout=60)  # hanging up is another test's subject
+            all_taken.wait(timeout=DEADLINE_SECONDS)  # hanging up is another test's subject
 
     broker = threading.Thread(target=be_the_broker)
     broker.start()

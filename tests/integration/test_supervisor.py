@@ -16,6 +16,7 @@ from edge_agent.worker.contract import Progress, TrainingFailure, TrainingJob, T
 from edge_agent.worker.supervisor import train_in_child
 from fleet_protocol.bundle import DESCRIPTION_FILE, TRAIN_FILE, WEIGHTS_FILE, parse_description
 from fleet_protocol.codec import decode_update
+from tests.support.waiting import DEADLINE_SECONDS
 from workbench.recipe_folder import find_recipe
 
 SETTINGS = WorkerSettings(nice=0)
@@ -140,7 +141,7 @@ def test_worker_dies_with_its_agent_even_when_it_is_stopped(job, tmp_path) -> No
     agent.kill()
     agent.wait()
     agent.stdout.close()
-    psutil.wait_procs([worker], timeout=20)
+    psutil.wait_procs([worker], timeout=DEADLINE_SECONDS)
     assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
 
 

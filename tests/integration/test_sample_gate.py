@@ -17,6 +17,7 @@ from edge_agent.sources.unix_socket import MAX_LINE_BYTES, SampleGate, Status
 from edge_agent.worker.contract import Progress
 from fleet_protocol.bundle import InputSchema, LabelSchema, TaskDescription, parse_description
 from fleet_protocol.errors import ConfigurationError
+from tests.support.waiting import DEADLINE_SECONDS
 
 DIGITS = parse_description((Path(__file__).parents[2] / "models/digits/bundle/task.json").read_bytes())
 SMALL: TaskDescription = msgspec.structs.replace(DIGITS, input=InputSchema([2], -1.0, 1.0), label=LabelSchema(3))
@@ -24,7 +25,6 @@ UNBOUNDED = msgspec.structs.replace(SMALL, input=InputSchema([2], -1e300, 1e300)
 GOOD = b'{"task": "digits", "inputs": [0, 0.5], "label": 2}'
 BEFORE_THE_FIRST_STEP = Progress("reading", 0, 40, None)
 STATUS = Status("pi", "training", True, 3, {"digits": 7}, {"digits": 1}, {"digits": 1}, 0, 5, 1, BEFORE_THE_FIRST_STEP)
-DEADLINE_SECONDS = 20
 
 
 class Gate:

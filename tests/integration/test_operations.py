@@ -1,10 +1,8 @@
 """What operators do to tasks: a running coordinator hears of it, nothing is lost, and replays still fit."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from broker_coordinator.aggregation.retention import Retention, forgettable
+from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.storage.records import Evaluation
 from broker_coordinator.storage.task_registry import TaskRegistry
 from fleet_protocol.aggregation_plan import AggregationPlan
@@ -185,16 +183,3 @@ def test_versions_tell_their_updates_losses_and_evaluations(bench) -> None:
     assert (zero.updates, zero.mean_loss, zero.evaluation) == (0, None, None)
     assert (one.updates, one.mean_loss, one.mean_staleness) == (3, 0.5, 0.0)
     assert one.evaluation == Evaluation(1, 40, 1.5, 0.75), "a second evaluation takes the first one's place"
-
-
-@given(st.integers(1, 50), st.integers(0, 50), st.integers(0, 50), st.integers(1, 50))
-def test_what_devices_and_the_average_need_is_never_forgotten(versions, newest, staleness, averaged) -> None:
-    plan = AggregationPlan(buffer_size=1, max_staleness=staleness, averaged_versions=averaged)
-    allowed = forgettable(Retention(versions), plan, newest)
-    needed = {newest - staleness, newest - averaged + 1, newest - versions + 1}
-    assert all(number > allowed.weights_through for number in needed if number >= 0)
-
-
-def test_strategy_that_remembers_devices_keeps_their_envelopes() -> None:
-    assert forgettable(Retention(envelopes=1), PLANS[1], 90).envelopes_through == -1
-    assert forgettable(Retention(envelopes=1), PLANS[0], 90).envelopes_through == 89

@@ -12,7 +12,7 @@ from fleet_protocol.kinds import Manifest, PresenceState
 from tests.support.bench import Bench
 from tests.support.bundles import TASK, write_bundle
 from tests.support.device import SigningDevice
-from tests.unit.jumping_clock import run
+from tests.support.jumping_clock import run
 from tests.unit.test_version_follower import TASK as DIGITS
 from tests.unit.test_version_follower import WEIGHTS, Device
 

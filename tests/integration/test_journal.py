@@ -18,8 +18,8 @@ from fleet_protocol.errors import ConfigurationError, Reason
 from fleet_protocol.kinds import Manifest, Outcome
 from tests.support.bench import KEY, OPEN, Bench
 from tests.support.bundles import TASK, write_bundle
-from tests.support.coordinator import FLEET, SHARD
 from tests.support.device import SigningDevice
+from tests.support.fleet import FLEET, SHARD
 from tests.support.replay import versions_replayed
 
 FEEDBACK_OF = {"ca2fl": "residual", "ef21": "ef21"}

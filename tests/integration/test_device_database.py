@@ -104,7 +104,7 @@ def test_killed_right_after_spooling_keeps_residual_and_row_together(path):
     program = (
         "import os, signal\n"
         "from pathlib import Path\n"
-        "from tests.unit.test_device_database import ROUND, DeviceDatabase, sign\n"
+        "from tests.integration.test_device_database import ROUND, DeviceDatabase, sign\n"
         f"database = DeviceDatabase(Path({str(path)!r}))\n"
         "database.spool(ROUND, sign)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -119,7 +119,7 @@ def test_killed_inside_the_transaction_leaves_nothing_of_the_round(path):
     program = (
         "import os, signal\n"
         "from pathlib import Path\n"
-        "from tests.unit.test_device_database import ROUND, DeviceDatabase, sign\n"
+        "from tests.integration.test_device_database import ROUND, DeviceDatabase, sign\n"
         f"database = DeviceDatabase(Path({str(path)!r}))\n"
         "database.spool(ROUND, lambda *_: os.kill(os.getpid(), signal.SIGKILL))\n"
     )

@@ -1,0 +1,84 @@
+"""`broker-coordinator tasks export` takes the model to use out of the journal of a coordinator that may be running."""
+
+from pathlib import Path
+
+import pytest
+
+from broker_coordinator import cli
+from broker_coordinator.admission.authentication import AdmissionPolicy
+from broker_coordinator.admission.decisions import Message
+from broker_coordinator.aggregation.averaging import averaged_weights
+from broker_coordinator.distribution.signed_messages import MessageSigner
+from broker_coordinator.serving.coordinator import Coordinator
+from broker_coordinator.storage.journal import Journal
+from fleet_protocol.aggregation_plan import AggregationPlan
+from fleet_protocol.keys import SigningKey
+from tests.support.bundles import PARAMETERS, TASK, write_bundle
+from tests.support.device import SigningDevice
+from tests.support.fleet import FLEET, SHARD
+
+PLAN = AggregationPlan(buffer_size=1, averaged_versions=3)
+VERSIONS = 5
+
+
+@pytest.fixture
+def configuration(tmp_path: Path) -> Path:
+    """Of a coordinator whose journal holds versions 0 to 5; it is still open, as if the coordinator ran."""
+    bundle = write_bundle(tmp_path / "bundle", aggregation=PLAN)
+    journal, device = Journal.open(tmp_path / "coordinator.db"), SigningDevice("kitchen-pi")
+    policy = AdmissionPolicy(FLEET, SHARD, open_enrolment=True, maximum_devices=1)
+    coordinator = Coordinator(journal, [bundle], MessageSigner(SigningKey.generate(), FLEET, SHARD), policy)
+    messages = [device.enrolment(), *(device.update(sequence) for sequence in range(1, VERSIONS + 1))]
+    coordinator.handle([Message(device.up, data) for data in messages], now=0.0)
+    coordinator.make_versions(now=0.0)
+    path = tmp_path / "coordinator.toml"
+    path.write_text(
+        f'fleet = "{FLEET}"\nkey_file = "key"\ndatabase = "coordinator.db"\n'
+        '[broker]\nhost = "localhost"\n[[tasks]]\nbundle = "bundle"\n'
+    )
+    return path
+
+
+def stored(configuration: Path) -> list[bytes]:
+    with Journal.open(configuration.parent / "coordinator.db") as journal:
+        return [version.weights for version in journal.versions(TASK)]
+
+
+@pytest.mark.parametrize(
+    ("options", "averaged"),
+    [
+        ([], slice(3, 6)),
+        (["--version", "4"], slice(2, 5)),
+        (["--version", "1"], slice(0, 2)),
+        (["--single"], slice(5, 6)),
+        (["--single", "--version", "0"], slice(0, 1)),
+    ],
+)
+def test_export_writes_the_mean_of_the_last_versions(configuration: Path, capsys, options, averaged):
+    out, versions = configuration.parent / "model.safetensors", stored(configuration)
+    assert len(set(versions)) == VERSIONS + 1
+    assert cli.main(["tasks", "--config", str(configuration), "export", TASK, str(out), *options]) == 0
+    assert out.read_bytes() == averaged_weights(versions[averaged], PARAMETERS)
+    assert str(out) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "complaint"),
+    [
+        ("roses", [], f"serves no task 'roses'; it serves {TASK}"),
+        (TASK, ["--version", "9"], f"does not hold version 9 of task '{TASK}'; the newest is 5"),
+    ],
+)
+def test_export_names_what_is_not_there(configuration: Path, capsys, task, options, complaint):
+    out = configuration.parent / "model.safetensors"
+    assert cli.main(["tasks", "--config", str(configuration), "export", task, str(out), *options]) == 2
+    assert complaint in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_export_overwrites_nothing(configuration: Path, capsys):
+    out = configuration.parent / "model.safetensors"
+    out.write_text("mine")
+    assert cli.main(["tasks", "--config", str(configuration), "export", TASK, str(out)]) == 2
+    assert "name a new file" in capsys.readouterr().err
+    assert out.read_text() == "mine"

@@ -1,4 +1,4 @@
-"""The agent: wires samples, rounds, postbox and link together, and decides which messages count."""
+"""The agent: wires samples, rounds, postbox and link together, and gives each message to whom it concerns."""
 
 import asyncio
 import logging
@@ -18,6 +18,7 @@ from edge_agent.shell.rounds import Rounds
 from edge_agent.shell.sample_store import SampleStore
 from edge_agent.shell.version_follower import VersionFollower
 from edge_agent.sources.unix_socket import SampleGate, Status
+from fleet_host.log_lines import log_line
 from fleet_protocol import topics
 from fleet_protocol.errors import ConfigurationError, ProtocolError, Reason
 from fleet_protocol.kinds import (
@@ -68,13 +69,14 @@ class Agent:
         self._versions = VersionFollower(
             self._database, cache, self._fetcher, configuration.device, engine=configuration.worker.engine
         )
-        self._postbox = Postbox(self._database, identity.sign_update, self._publish_up)
+        self._postbox = Postbox(self._database, identity.sign_row, self._publish_up)
         self._rounds = Rounds(
             configuration,
             self._database,
             self._samples,
             self._versions,
-            sign=identity.sign_update,
+            address=identity.address,
+            sign=identity.sign_row,
             spooled=self._postbox.notify,
         )
         self._enrolment = EnrolmentKeeper(
@@ -82,8 +84,8 @@ class Agent:
         )
         self._gate = SampleGate(
             configuration.sample_socket,
-            self._samples,
             frozenset(self._tasks),
+            store=self._samples.add,
             describe=self._versions.description,
             arrived=self._rounds.sample_arrived,
             status=self._status,
@@ -143,11 +145,11 @@ class Agent:
                 case BlobChunk():
                     self._fetcher.hear_chunk(*topics.chunk_of(topic), payload)
                 case _:
-                    log.warning("event=message_refused topic=%s kind=%s", topic, type(payload).__name__)
+                    log.warning(log_line("message_refused", topic=topic, kind=type(payload).__name__))
         except ProtocolError as error:
-            log.warning("event=message_refused topic=%s error=%r", topic, str(error))
+            log.warning(log_line("message_refused", topic=topic, error=error))
         except (sqlite3.Error, OSError) as error:
-            log.error("event=message_not_handled topic=%s error=%r", topic, str(error))
+            log.error(log_line("message_not_handled", topic=topic, error=error))
 
     def _handle_manifest(self, task: str, manifest: Manifest) -> None:
         if self._versions.hear_manifest(task, manifest):
@@ -159,7 +161,7 @@ class Agent:
         if receipt.reason == Reason.UNKNOWN_KEY:
             self._enrolment.forgotten()
         if receipt.newest_boot > self._identity.boot:
-            log.warning("event=earlier_life boot=%d newest_boot=%d", self._identity.boot, receipt.newest_boot)
+            log.warning(log_line("earlier_life", boot=self._identity.boot, newest_boot=receipt.newest_boot))
             self._identity.boot = self._database.continue_boots(receipt.newest_boot)
         self._rounds.retry_deferred_trigger()
 

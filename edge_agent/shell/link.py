@@ -1,4 +1,4 @@
-"""The MQTT link: stays connected, says who we are, carries messages both ways. Knows nothing of learning."""
+"""The MQTT link: one connection to the broker, made again whenever it breaks. Knows nothing of learning."""
 
 import asyncio
 import contextlib
@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 import aiomqtt
 
 from fleet_host.backoff import delay_seconds
+from fleet_host.log_lines import log_line
 from fleet_protocol.configuration import BrokerSettings
 from fleet_protocol.errors import ConfigurationError
 
@@ -63,13 +64,15 @@ class Link:
     async def run(self) -> None:
         """Connect, and connect again, with full jitter, until cancelled."""
         loop = asyncio.get_running_loop()
-        attempt, connected_at = 0, math.inf
+        where = f"{self._broker.host}:{self._broker.port}"
+        attempt = 0
+        connected_at = math.inf
         while True:
             try:
                 async with self._new_client() as client:
                     for topic_filter in (*self._filters, *self._listening):
                         await self._subscribe(client, topic_filter)
-                    log.info("event=connected broker=%s:%d", self._broker.host, self._broker.port)
+                    log.info(log_line("connected", broker=where))
                     connected_at = loop.time()
                     self._client = client
                     await self._converse(client)
@@ -77,12 +80,12 @@ class Link:
                 if loop.time() - connected_at > STABLE_SECONDS:
                     attempt = 0
                 pause = delay_seconds(attempt, random.random())  # noqa: S311 - jitter, not a secret
-                where = f"{self._broker.host}:{self._broker.port}"
-                log.warning("event=no_broker broker=%s error=%r retry_in_s=%.1f", where, _innermost(group), pause)
+                log.warning(log_line("no_broker", broker=where, error=_innermost(group), retry_in_s=f"{pause:.1f}"))
                 attempt += 1
                 await asyncio.sleep(pause)
             finally:
-                self._client, connected_at = None, math.inf
+                self._client = None
+                connected_at = math.inf
 
     async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Publish at QoS 1 and wait for the broker's acknowledgement (which proves nothing to us).

@@ -13,9 +13,12 @@ ENCODING_STREAM = 1
 """Keeps the random numbers of the encoder apart from those that pick the batches."""
 
 
-def remember(task: TaskDescription, residual: bytes, returned: Iterable[bytes]) -> ErrorFeedback:
-    """The memory of earlier rounds, with rejected updates, packed as they were sent, given back to it."""
-    memory = recall(task.update, residual, task.parameter_count)
+def remember(task: TaskDescription, residual: bytes, returned: Iterable[bytes], life: int) -> ErrorFeedback:
+    """The memory of earlier rounds, with rejected updates, packed as they were sent, given back to it.
+
+    Where there is none, it begins the life `life`.
+    """
+    memory = recall(task.update, residual, task.parameter_count, life)
     for packed in returned:
         memory.give_back(decode_update(packed, task.shapes))
     return memory

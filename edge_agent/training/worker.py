@@ -85,7 +85,7 @@ def run_round(job: TrainingJob, tell: Tell) -> TrainingResult:
     if diverged := divergence(losses, trained, samples, plan, task.training.learning_rate):
         raise DivergedError(str(diverged))
     tell(Progress("compressing", steps, steps, float(losses.mean())))
-    memory = remember(task, job.residual, job.returned)
+    memory = remember(task, job.residual, job.returned, job.life)
     total = memory.offer(trained - weights)
     if not np.isfinite(total).all():
         raise DivergedError("the update and what earlier ones left behind add up to more than float32 holds")

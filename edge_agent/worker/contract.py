@@ -45,7 +45,7 @@ class TrainingJob(msgspec.Struct, frozen=True):
     """One round, and what the process that runs it may use.
 
     Paths are given as text; `files` has those of `files_for`, by their names in the bundle; `residual` is the state of
-    the error feedback, empty at first; `seed` picks the batches.
+    the error feedback, empty at first, which then begins the life `life`; `seed` picks the batches.
     """
 
     description: TaskDescription
@@ -56,6 +56,7 @@ class TrainingJob(msgspec.Struct, frozen=True):
     residual: bytes
     returned: list[bytes]
     seed: int
+    life: int
     threads: int
     nice: int
     memory_limit_mib: int

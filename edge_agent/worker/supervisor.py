@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable
 
 import msgspec
 
-from edge_agent.configuration import WorkerSettings
 from edge_agent.worker.contract import (
     LENGTH_BYTES,
     Message,
@@ -20,6 +19,7 @@ from edge_agent.worker.contract import (
     read_message,
     write_job,
 )
+from edge_agent.worker.settings import WorkerSettings
 
 WORKER_COMMAND = (sys.executable, "-P", "-m", "edge_agent.training.worker")
 WORKER_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}

@@ -104,7 +104,7 @@ class SigningDevice:
             packed = encode_update(delta, shapes, UpdatePlan(keep_fraction=0.5), generator).packed
         payload = encode_payload(Update(samples, 1, loss, packed, life))
         kind = ENCRYPTED_UPDATE if recipient else UPDATE
-        payload = encrypt_payload(recipient, payload) if recipient else payload
+        payload = encrypt_payload(self.key, recipient, sequence, payload) if recipient else payload
         return self.sign(kind, payload, sequence=sequence, task=task, base_version=base_version)
 
 

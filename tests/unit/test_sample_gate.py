@@ -37,8 +37,8 @@ class Gate:
         self.arrived: list[str] = []
         self._gate = SampleGate(
             self.socket,
-            self.store,
             frozenset({"digits"}),
+            store=self.store.add,
             describe=lambda task: self.description if task == "digits" else None,
             arrived=self.arrived.append,
             status=lambda: STATUS,

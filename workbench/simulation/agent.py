@@ -263,10 +263,10 @@ class SimulatedAgent:
     def _put_off(self) -> None:
         """Look again after a while, or when a receipt or a version comes."""
         self._recheck += 1
-        self.later(self._member.guards.recheck_seconds, partial(self._look_again, self._recheck))
+        self.later(self._member.guards.recheck_seconds, partial(self._retry_deferred_trigger, self._recheck))
         self._world.deferred[self.number] = self._hear_of_version
 
-    def _look_again(self, recheck: int) -> None:
+    def _retry_deferred_trigger(self, recheck: int) -> None:
         """Retry the trigger that was put off; not where it was retried meanwhile."""
         if self._decisions.deferred and self._recheck == recheck:
             self._world.deferred.pop(self.number, None)
@@ -276,12 +276,14 @@ class SimulatedAgent:
     def _hear_of_version(self, size: int) -> None:
         """A manifest of `size` bytes is on its way to every device that is connected."""
         if self._postbox.connected:
-            self.later(self._member.conditions.download_seconds(size), partial(self._look_again, self._recheck))
+            self.later(
+                self._member.conditions.download_seconds(size), partial(self._retry_deferred_trigger, self._recheck)
+            )
 
     def _receipted(self) -> None:
         if not self._memory.outbox:
             self._wakes.settled(self)
-        self._look_again(self._recheck)
+        self._retry_deferred_trigger(self._recheck)
         if not self._memory.outbox and self.available and not self._world.always_connected:
             self._postbox.disconnect()
 

@@ -3,12 +3,14 @@
 Times are seconds on any clock that only grows. A payload leaves the outbox only on a signed receipt.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 
+from edge_agent.core.outbox import Outbox, OutboxRow, SignRow
+from fleet_protocol.envelope import digest
 from fleet_protocol.errors import Reason
-from fleet_protocol.kinds import Outcome, Receipt
+from fleet_protocol.kinds import KINDS, Outcome, PayloadKind, Receipt
 
 FIRST_RECEIPT_SECONDS = 10.0
 LAST_RECEIPT_SECONDS = 600.0
@@ -49,6 +51,10 @@ def remedy(receipt: Receipt) -> Remedy:
         return Remedy.SETTLE
     reason = _REASONS.get(receipt.reason)
     return Remedy.TAKE_BACK if reason is None else REMEDIES.get(reason, Remedy.TAKE_BACK)
+
+
+class NotSendableError(Exception):
+    """The envelope of a waiting payload can't be made again; says why, and what to do."""
 
 
 @dataclass(slots=True)
@@ -98,3 +104,55 @@ class DeliverySchedule:
         for sending in self._sendings.values():
             sending.patience = patience
             sending.due = min(sending.due, now + patience)
+
+
+class Delivery:
+    """An outbox, emptied by receipts. Whoever drives it carries bytes and keeps the timer for `schedule.next_due`.
+
+    `returns_to_residual` says of a kind whether the next round takes a rejected payload back.
+    """
+
+    __slots__ = ("_outbox", "_returns_to_residual", "_sign", "schedule")
+
+    def __init__(self, outbox: Outbox, sign: SignRow, returns_to_residual: Callable[[PayloadKind], bool]) -> None:
+        self._outbox = outbox
+        self._sign = sign
+        self._returns_to_residual = returns_to_residual
+        self.schedule = DeliverySchedule()
+
+    def due(self, now: float) -> list[int]:
+        """The numbers of what is to be sent now."""
+        return self.schedule.due(self._outbox.waiting_numbers(), now)
+
+    def envelope(self, number: int) -> bytes:
+        """What to send under a number: the very bytes that its receipt will name; empty where it has its receipt.
+
+        Raises:
+            NotSendableError: this device has another key or topic than the one that the payload was signed with, or
+                does not know its kind. Other bytes under the same number might be applied a second time.
+        """
+        row = self._outbox.read(number)
+        if row is None:
+            return b""
+        if row.kind not in KINDS:
+            raise NotSendableError(f"kind {row.kind} is not installed; install what produced it")
+        envelope = row.envelope or self._sign(row)
+        if digest(envelope) != row.digest:
+            raise NotSendableError("it was signed with another key, shard or device name; put that back")
+        return envelope
+
+    def receive(self, receipt: Receipt) -> tuple[OutboxRow, Remedy] | None:
+        """Act on a verified receipt: what it was for, and what was done. None where it is for nothing that waits."""
+        row = self._outbox.find(receipt.digest)
+        if row is None:
+            return None
+        meant = remedy(receipt)
+        if meant is Remedy.SETTLE:
+            self._outbox.settle(row, receipt.outcome, "")
+        elif meant is Remedy.RENUMBER:
+            self._outbox.renumber(row, receipt.highest_sequence, self._sign)
+        elif meant is Remedy.TAKE_BACK:
+            returned = self._returns_to_residual(KINDS[row.kind].opened)
+            self._outbox.settle(row, receipt.outcome, receipt.reason, returned=returned)
+        self.schedule.answered(meant)
+        return row, meant

@@ -1,7 +1,10 @@
-"""What waits in the outbox: payloads of any journalled kind, as values. Pure."""
+"""What waits in the outbox: payloads of any journalled kind, as values, and what an outbox can do with them. Pure."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
+
+from fleet_protocol.kinds import Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +39,27 @@ class SpooledPayload:
     kind: int
     recipient: bytes
     payload: bytes
+
+
+class Outbox(Protocol):
+    """Where payloads wait. Each change is whole or not at all, and durable before the method returns."""
+
+    def waiting_numbers(self) -> list[int]:
+        """The sequence numbers of everything that waits for a receipt, oldest first."""
+        ...
+
+    def read(self, sequence: int) -> OutboxRow | None:
+        """What waits under a number; None where it has its receipt."""
+        ...
+
+    def find(self, name: bytes) -> OutboxRow | None:
+        """What waits and whose envelope has this digest."""
+        ...
+
+    def settle(self, row: OutboxRow, outcome: Outcome, reason: str, *, returned: bool = False) -> None:
+        """Take a payload out; `returned` keeps it for the next round's residual."""
+        ...
+
+    def renumber(self, row: OutboxRow, highest_sequence: int, sign: SignRow) -> OutboxRow:
+        """Give a waiting payload a number above `highest_sequence` and every one that this device has used."""
+        ...

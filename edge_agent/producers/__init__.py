@@ -29,4 +29,9 @@ def produce(description: TaskDescription, result: TrainingResult) -> list[tuple[
     return [(kind, payload) for kind, payload in made if payload is not None]
 
 
-__all__ = ["PRODUCERS", "Producer", "packed_update", "produce", "register"]
+def returns_to_residual(kind: PayloadKind) -> bool:
+    """Whether the next round takes a rejected payload of this kind back into the error feedback."""
+    return PRODUCERS[kind.number].returns_to_residual
+
+
+__all__ = ["PRODUCERS", "Producer", "packed_update", "produce", "register", "returns_to_residual"]

@@ -94,7 +94,7 @@ def path(tmp_path) -> Path:
 
 def sent(database: DeviceDatabase) -> list[bytes]:
     postbox = Postbox(database, IDENTITY.sign_row, publish=None)
-    return [postbox._envelope(number) for number in database.waiting_numbers()]
+    return [postbox._delivery.envelope(number) for number in database.waiting_numbers()]
 
 
 def check_everything_is_there(database: DeviceDatabase) -> None:

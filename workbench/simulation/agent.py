@@ -6,7 +6,6 @@ survives a crash (`DeviceMemory`).
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -19,12 +18,11 @@ from edge_agent.core.round_decisions import RoundDecisions, StartingPoint
 from edge_agent.core.round_participation import why_not_asked
 from edge_agent.core.triggers import SampleTrigger, TriggerSettings
 from edge_agent.core.version_choice import KnownVersion, ManifestNews, choose_weights, judge_manifest, known_from
-from edge_agent.producers import produce
+from edge_agent.producers import packed_update, produce
 from edge_agent.shell.identity import Identity
 from edge_agent.training.compression import pack, remember
 from edge_agent.training.engine import Rates, plan_batches
 from edge_agent.worker.contract import TrainingResult
-from fleet_protocol.envelope import digest
 from fleet_protocol.kinds import BLOB_REQUEST, WEIGHTS_REQUEST, BlobRequest, WeightsRequest, encode_payload
 from fleet_protocol.topics import PackedWeights
 from workbench.simulation.conditions import DAY_SECONDS, FleetMember
@@ -229,7 +227,8 @@ class SimulatedAgent:
         samples = workload.samples(self.number)
         plan = plan_batches(len(samples.labels), task.training.steps, task.training.batch_size, memory.rounds)
         trained, losses = workload.engine.train(version.weights, samples, plan, Rates.planned(task.training))
-        feedback = remember(task, self._world.residuals.get(self.number), memory.returned, self._life)
+        returned = [packed_update(row.payload) for row in memory.returned]
+        feedback = remember(task, self._world.residuals.get(self.number), returned, self._life)
         total = feedback.offer(trained - version.weights)
         if not (np.isfinite(losses).all() and np.isfinite(total).all()):
             self._world.ledger.rounds_lost += 1
@@ -249,11 +248,9 @@ class SimulatedAgent:
     def _spool(self, result: TrainingResult, known: KnownVersion, start: StartingPoint) -> None:
         task, memory = self._world.task, self._memory
         for kind, payload in produce(task, result):
-            memory.sequence += 1
             number, recipient = self._identity.address(kind)
-            row = OutboxRow(memory.sequence, number, task.task, known.bundle, known.version, recipient, payload)
-            envelope = self._identity.sign_row(row)
-            memory.outbox[row.sequence] = replace(row, digest=digest(envelope), envelope=envelope)
+            row = OutboxRow(0, number, task.task, known.bundle, known.version, recipient, payload)
+            memory.spool(row, self._identity.sign_row)
         memory.returned.clear()
         memory.held = known
         memory.rounds += 1

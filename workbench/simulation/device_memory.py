@@ -1,16 +1,19 @@
 """What survives a crash of a simulated device: what a real one has in its databases."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from edge_agent.core.outbox import OutboxRow
+from edge_agent.core.outbox import OutboxRow, SignRow
 from edge_agent.core.version_choice import KnownVersion
+from fleet_protocol.envelope import digest
+from fleet_protocol.kinds import Outcome
 
 
 @dataclass(slots=True)
 class DeviceMemory:
     """One device. `fetched` is the newest version whose files are here, `held` the one that it trained on last.
 
-    Samples are numbered from 1. The error feedback's state is in `Residuals`; `returned` are rejected updates, packed.
+    Samples are numbered from 1. The error feedback's state is in `Residuals`. It is the device's `Outbox`: what waits
+    is in `outbox`, with its envelope, and what was rejected and waits for the next round's residual in `returned`.
     """
 
     enrolled: bool = False
@@ -22,7 +25,7 @@ class DeviceMemory:
     rounds: int = 0
     sequence: int = 0
     outbox: dict[int, OutboxRow] = field(default_factory=dict)
-    returned: list[bytes] = field(default_factory=list)
+    returned: list[OutboxRow] = field(default_factory=list)
 
     @property
     def new_samples(self) -> int:
@@ -32,3 +35,35 @@ class DeviceMemory:
     def is_here(self, blob: str) -> bool:
         """Whether the weights with this SHA-256 are on the device."""
         return any(version and version.weights == blob for version in (self.fetched, self.held))
+
+    def spool(self, row: OutboxRow, sign: SignRow) -> None:
+        """Let a payload wait, under the next number."""
+        self.sequence += 1
+        unsigned = replace(row, sequence=self.sequence, digest=b"", envelope=b"")
+        envelope = sign(unsigned)
+        self.outbox[self.sequence] = replace(unsigned, digest=digest(envelope), envelope=envelope)
+
+    def waiting_numbers(self) -> list[int]:
+        """See `Outbox`."""
+        return list(self.outbox)
+
+    def read(self, sequence: int) -> OutboxRow | None:
+        """See `Outbox`."""
+        return self.outbox.get(sequence)
+
+    def find(self, name: bytes) -> OutboxRow | None:
+        """See `Outbox`."""
+        return next((row for row in self.outbox.values() if row.digest == name), None)
+
+    def settle(self, row: OutboxRow, _outcome: Outcome, _reason: str, *, returned: bool = False) -> None:
+        """See `Outbox`. Of what has its receipt nothing is kept."""
+        del self.outbox[row.sequence]
+        if returned:
+            self.returned.append(row)
+
+    def renumber(self, row: OutboxRow, highest_sequence: int, sign: SignRow) -> OutboxRow:
+        """See `Outbox`."""
+        del self.outbox[row.sequence]
+        self.sequence = max(self.sequence, highest_sequence)
+        self.spool(row, sign)
+        return self.outbox[self.sequence]

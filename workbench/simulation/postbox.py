@@ -3,10 +3,9 @@
 from collections.abc import Callable
 
 from broker_coordinator.admission.decisions import Message
-from edge_agent.core.delivery import DeliverySchedule, Remedy, remedy
+from edge_agent.core.delivery import Delivery
 from edge_agent.core.introduction import Answer, Introduction
-from edge_agent.core.outbox import OutboxRow
-from edge_agent.producers import PRODUCERS, packed_update
+from edge_agent.producers import returns_to_residual
 from edge_agent.shell.identity import Identity
 from fleet_protocol.envelope import digest
 from fleet_protocol.kinds import (
@@ -30,11 +29,11 @@ class SimulatedPostbox:
     __slots__ = (
         "_conditions",
         "_connection",
+        "_delivery",
         "_identity",
         "_introduction",
         "_memory",
         "_planned",
-        "_schedule",
         "_settled",
         "_world",
         "connected",
@@ -55,7 +54,7 @@ class SimulatedPostbox:
         self._conditions = conditions
         self._settled = settled
         self._introduction = Introduction()
-        self._schedule = DeliverySchedule()
+        self._delivery = Delivery(memory, identity.sign_row, returns_to_residual)
         self._connection = 0
         self._planned: float | None = None
 
@@ -73,7 +72,7 @@ class SimulatedPostbox:
         world.ledger.up["presence"] += 2 * len(presence)
         self._introduction.start()
         self._introduce()
-        self._schedule.connected()
+        self._delivery.schedule.connected()
         self._deliver()
 
     def disconnect(self) -> None:
@@ -85,7 +84,7 @@ class SimulatedPostbox:
 
     def notify(self) -> None:
         """The outbox has changed."""
-        self._schedule.changed(self._world.queue.now)
+        self._delivery.schedule.changed(self._world.queue.now)
         self._deliver()
 
     def receive(self, signed: bytes) -> None:
@@ -94,22 +93,11 @@ class SimulatedPostbox:
             return
         receipt, _ = self._identity.open_from_coordinator(self._identity.down_topic, signed, MAX_CONTROL_BYTES)
         assert isinstance(receipt, Receipt)  # noqa: S101 - nothing else is sent there
-        row = next((row for row in self._memory.outbox.values() if row.digest == receipt.digest), None)
-        if row is not None:
-            meant = remedy(receipt)
-            self._schedule.answered(meant)
-            self._apply(meant, row)
+        if self._delivery.receive(receipt):
             self.notify()
             self._settled()
         elif self._introduction.receive(receipt) is Answer.ACCEPTED:
             self._memory.enrolled = True
-
-    def _apply(self, meant: Remedy, row: OutboxRow) -> None:
-        """Nothing is renumbered: no simulated device loses its memory."""
-        if meant in {Remedy.SETTLE, Remedy.TAKE_BACK}:
-            del self._memory.outbox[row.sequence]
-        if meant is Remedy.TAKE_BACK and PRODUCERS[row.kind].returns_to_residual:
-            self._memory.returned.append(packed_update(row.payload))
 
     def _introduce(self) -> None:
         if self._memory.enrolled:
@@ -125,11 +113,11 @@ class SimulatedPostbox:
         """Send what is due, and plan to look again when the next one is."""
         if not self.connected:
             return
-        now, outbox = self._world.queue.now, self._memory.outbox
-        for number in self._schedule.due(outbox, now):
-            self._send(KINDS[outbox[number].kind].name, outbox[number].envelope)
-            self._schedule.sent(number, now)
-        due = self._schedule.next_due
+        now = self._world.queue.now
+        for number in self._delivery.due(now):
+            self._send(KINDS[self._memory.outbox[number].kind].name, self._delivery.envelope(number))
+            self._delivery.schedule.sent(number, now)
+        due = self._delivery.schedule.next_due
         if due is not None and (self._planned is None or due < self._planned):
             self._planned = due
             self._later(due - now, self._deliver_as_planned)

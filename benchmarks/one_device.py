@@ -1,6 +1,6 @@
 """A fleet of one: samples arrive one by one, the trigger fires, the real worker trains, a version comes of its update.
 
-What runs is what ships: the sample store, the check of the sample gate, the worker process, error feedback, the
+What runs is what ships: the sample store, the intake, the worker process, error feedback, the
 update's codec and the coordinator's step. Between device and coordinator there is no broker.
 """
 

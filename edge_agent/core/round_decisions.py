@@ -47,9 +47,13 @@ class RoundDecisions:
         """Samples of a task that no round has seen."""
         return self._triggers[task].new_samples
 
+    def missing_samples(self, task: str) -> int:
+        """How many samples have to come until the task's trigger fires."""
+        return self._triggers[task].missing_samples
+
     def is_due(self, task: str) -> bool:
         """Whether the task's trigger has fired."""
-        return self._triggers[task].fires
+        return self.missing_samples(task) == 0
 
     def samples_arrived(self, task: str, count: int = 1) -> bool:
         """Count new samples; whether the agent wakes up for them. It doesn't while a trigger is put off."""

@@ -21,6 +21,6 @@ class SampleTrigger:
     new_samples: int
 
     @property
-    def fires(self) -> bool:
-        """Whether there are enough of them."""
-        return self.new_samples >= self.settings.new_samples
+    def missing_samples(self) -> int:
+        """How many have to come until it fires; 0 where it does."""
+        return max(0, self.settings.new_samples - self.new_samples)

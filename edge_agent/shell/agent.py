@@ -1,4 +1,4 @@
-"""The agent: wires samples, rounds, postbox and link together, and gives each message to whom it concerns."""
+"""The agent: wires samples, rounds, postbox and link together, and passes each message on."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ from edge_agent.shell.postbox import Postbox
 from edge_agent.shell.rounds import Rounds
 from edge_agent.shell.sample_store import SampleStore
 from edge_agent.shell.version_follower import VersionFollower
-from edge_agent.sources.unix_socket import SampleGate, Status
+from edge_agent.sources.unix_socket import SampleSocket, Status
 from fleet_host.log_lines import log_line
 from fleet_protocol import topics
 from fleet_protocol.errors import ConfigurationError, ProtocolError, Reason
@@ -82,7 +82,7 @@ class Agent:
         self._enrolment = EnrolmentKeeper(
             self._database, sign=self._sign_enrolment, publish=self._publish_up, welcome=self._welcome
         )
-        self._gate = SampleGate(
+        self._sample_socket = SampleSocket(
             configuration.sample_socket,
             frozenset(self._tasks),
             store=self._samples.add,
@@ -95,7 +95,7 @@ class Agent:
         """Serve samples, keep the link, train when woken; until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._gate.serve())
+                group.create_task(self._sample_socket.serve())
                 group.create_task(self._link.run())
                 group.create_task(self._rounds.run())
         finally:
@@ -103,7 +103,7 @@ class Agent:
             self._database.close()
 
     async def _greet(self) -> None:
-        """What a new connection begins with; then enrolment and postbox have it for as long as it lasts."""
+        """Enrol and deliver for as long as a connection lasts."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._enrolment.keep())
             group.create_task(self._postbox.deliver())
@@ -112,7 +112,7 @@ class Agent:
         await self._link.publish(self._identity.up_topic, signed)
 
     async def _welcome(self) -> None:
-        """The coordinator knows this device: from now on its presence counts, and its requests are answered."""
+        """The coordinator has accepted this device: it counts its presence and answers its requests."""
         await self._link.publish(self._identity.state_topic, self._presence(PresenceState.ONLINE), retain=True)
         self._rounds.retry_deferred_trigger()
 
@@ -133,7 +133,7 @@ class Agent:
         return self._identity.sign_control(ENROLMENT, encode_payload(enrolment))
 
     def _handle(self, topic: str, data: bytes) -> None:
-        """Whatever comes from the broker: only what the coordinator's pinned key signed for this topic counts."""
+        """Handle a message, if the coordinator's pinned key signed it for this topic."""
         limit = MAX_SIGNED_CHUNK_BYTES if "/blob/" in topic or "/weights/" in topic else MAX_CONTROL_BYTES
         try:
             payload, task = self._identity.open_from_coordinator(topic, data, limit)

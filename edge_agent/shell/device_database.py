@@ -1,4 +1,4 @@
-"""What an agent must never forget: sequence numbers, residuals, the outbox and what became of each payload.
+"""The agent's durable memory: sequence numbers, residuals, the outbox and what became of each payload.
 
 Every commit is forced to the disk (`synchronous=FULL`). A round is one transaction: residual, its payloads and the
 samples it used. So is a receipt. Whatever kills the process or the power in between, the sum of what was sent and

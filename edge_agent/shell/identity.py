@@ -1,4 +1,4 @@
-"""Who this device is, and whom it believes: signs what goes out, verifies what comes in."""
+"""The device's identity: signs what goes out, and verifies what comes in against the coordinator's pinned key."""
 
 from itertools import count
 from pathlib import Path

@@ -19,13 +19,13 @@ log = logging.getLogger(__name__)
 
 PROTOCOLS = {"5": aiomqtt.ProtocolVersion.V5, "3.1.1": aiomqtt.ProtocolVersion.V311}
 BROKER_TIMEOUT_SECONDS = 15.0
-"""How long the broker may take to answer a connect, subscribe or QoS 1 publish before the link counts as dead."""
+"""Longest wait for CONNACK, SUBACK and PUBACK."""
 MAX_WAITING_MESSAGES = 512
-"""Messages from the broker not handled yet; more are dropped, and asked for again by whoever misses them."""
+"""Messages from the broker not handled yet; more are dropped: chunks are asked for again, receipts are repeated."""
 
 STABLE_SECONDS = 30.0
-"""A link that lasted this long was a good one: the next attempt starts without delay. Two devices that share a name
-throw each other out at once, and back off."""
+"""A link that lasted this long resets the back-off. Two devices that share a name disconnect each other at once, and
+back off."""
 
 Handler = Callable[[str, bytes], None]
 
@@ -88,7 +88,7 @@ class Link:
                 connected_at = math.inf
 
     async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        """Publish at QoS 1 and wait for the broker's acknowledgement (which proves nothing to us).
+        """Publish at QoS 1 and wait for the broker's PUBACK, which is no receipt.
 
         Raises:
             LinkDownError: there is no connection, or it broke before the acknowledgement.
@@ -101,7 +101,7 @@ class Link:
 
     @contextlib.asynccontextmanager
     async def listening_to(self, topic_filter: str) -> AsyncIterator[None]:
-        """Be subscribed to `topic_filter` for the length of a block, on this connection and on those that follow it.
+        """Stay subscribed to `topic_filter` for the length of a block, over reconnects too.
 
         Raises:
             LinkDownError: there is no connection, or it broke before the broker had agreed.

@@ -1,4 +1,4 @@
-"""Where samples come in: a Unix socket that speaks one JSON document per line, from any language.
+"""The sample socket: a Unix socket that takes samples, one JSON document per line, from any language.
 
     {"task": "digits", "inputs": [0.0, 0.5, ...], "label": 3}   ->   {"ok": true}
     {"command": "status"}                                       ->   {"state": "sleeping", ...}
@@ -35,20 +35,20 @@ log = logging.getLogger(__name__)
 
 
 class Command(msgspec.Struct, forbid_unknown_fields=True):
-    """A question to the agent."""
+    """A command to the agent."""
 
     command: Literal["status"]
 
 
 class Answer(msgspec.Struct, omit_defaults=True):
-    """What a sample is answered with."""
+    """The answer to a sample."""
 
     ok: bool
     error: str = ""
 
 
 class Status(msgspec.Struct):
-    """What the agent does and has, for people and programs on the device; `progress` is that of a round under way."""
+    """The state of the agent, for people and programs on the device; `progress` is that of the running round."""
 
     device: str
     state: str
@@ -67,7 +67,7 @@ StoreSample = Callable[[str, bytes, int | bytes], object]
 """(task, inputs, label), in the form that `check_sample` gives; raises `sqlite3.Error` where it can't."""
 
 
-class SampleGate:
+class SampleSocket:
     """Serves the socket for as long as the agent runs, with or without a broker."""
 
     def __init__(

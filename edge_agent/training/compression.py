@@ -1,4 +1,4 @@
-"""A round's end: what was learned joins what earlier updates left behind, and what fits is packed. Pure."""
+"""Compression: the delta of a round joins the error feedback, and an update is packed. Pure."""
 
 from collections.abc import Iterable
 
@@ -25,7 +25,7 @@ def remember(task: TaskDescription, residual: bytes, returned: Iterable[bytes], 
 
 
 def pack(total: FloatVector, memory: ErrorFeedback, task: TaskDescription, seed: int) -> bytes:
-    """The update that travels of `total`, which `memory` has offered and of which it keeps the rest. `seed`: the job's.
+    """Encode the update of `total`, f32[P] as `memory` offered it; `memory` keeps the rest. `seed`: the job's.
 
     Raises:
         ProtocolError: as `encode_update`.

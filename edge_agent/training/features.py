@@ -32,7 +32,8 @@ def compute_features(store: Path, task: TaskDescription, file: Path, threads: in
     connection = sqlite3.connect(store, timeout=BUSY_SECONDS, isolation_level=None)
     try:
         connection.execute("PRAGMA synchronous=NORMAL")
-        computed, backbone = 0, None
+        computed = 0
+        backbone = None
         while rows := _without_features(connection, task):
             backbone = backbone or Backbone(file, threads)
             _keep(connection, task, rows, backbone)

@@ -28,7 +28,8 @@ class OrtTrainingEngine:
 
     def __init__(self, files: Mapping[str, Path], classes: int, threads: int) -> None:
         """`files` are the bundle's three artifacts by name; `classes` is 0 where labels are no class indices."""
-        self._files, self._classes = files, classes
+        self._files = files
+        self._classes = classes
         self._options = onnxruntime.SessionOptions()
         self._options.intra_op_num_threads = threads
         self._options.inter_op_num_threads = 1

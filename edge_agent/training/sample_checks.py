@@ -1,4 +1,4 @@
-"""Stored samples against their task's schema, value by value; what the sample gate could not know yet is found here."""
+"""Stored samples against their task's schema, value by value; what intake could not know yet is found here."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""What the agent tells its training worker, and what it hears back. Neither side imports more than msgspec here.
+"""The messages between the agent and its training worker. Neither side imports more than msgspec here.
 
 The job goes to the worker's standard input. What comes back on its standard output is a sequence of frames, each a
 length of four bytes (big-endian) and one message: any number of `Progress`, then one verdict.
@@ -103,7 +103,7 @@ class TrainingFailure(msgspec.Struct, frozen=True, tag="failure"):
 
 
 class RebuildFailure(msgspec.Struct, frozen=True, tag="rebuild_failure"):
-    """Nothing was trained, as the packed weights could not be unpacked, in words: the whole weights will do."""
+    """Nothing was trained, as the packed weights could not be unpacked; says why. Fetch the whole weights."""
 
     error: str
 

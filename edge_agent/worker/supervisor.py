@@ -31,7 +31,7 @@ Watch = Callable[[Progress], None]
 
 
 def unwatched(_progress: Progress) -> None:
-    """Nobody wants to know."""
+    """Ignore progress."""
 
 
 async def train_in_child(job: TrainingJob, settings: WorkerSettings, watch: Watch = unwatched) -> Verdict:
@@ -65,7 +65,7 @@ async def train_in_child(job: TrainingJob, settings: WorkerSettings, watch: Watc
 
 
 async def _converse(process: asyncio.subprocess.Process, job: TrainingJob, watch: Watch) -> Verdict | None:
-    """Tell the worker its job, and hear it out; None where it died before its verdict."""
+    """Send the job and read messages up to the verdict; None where the worker died before it."""
     if process.stdin is None or process.stdout is None:
         raise RuntimeError("the worker was started without pipes")
     with contextlib.suppress(ConnectionError):
@@ -89,7 +89,7 @@ async def _next_message(stream: asyncio.StreamReader) -> Message | None:
 
 
 async def _read_errors(process: asyncio.subprocess.Process) -> str:
-    """The last that it wrote to standard error."""
+    """The last `LAST_WORDS_BYTES` of its standard error."""
     words = b""
     while process.stderr and (more := await process.stderr.read(LAST_WORDS_BYTES)):
         words = (words + more)[-LAST_WORDS_BYTES:]

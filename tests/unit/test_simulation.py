@@ -1,5 +1,6 @@
 """A fleet in virtual time: what happens when, what it costs, and that nothing is lost or counted twice."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -156,6 +157,32 @@ def test_a_few_very_slow_devices_cost_next_to_no_time(seed):
         return reached.virtual_seconds
 
     assert seconds_to_score(slow=5) < 1.1 * seconds_to_score(slow=0)
+
+
+class DivergingEngine:
+    """Counts how often it is asked to train."""
+
+    def __init__(self) -> None:
+        self.rounds = 0
+
+    def train(self, weights, samples, plan, rates, watch=None):
+        self.rounds += 1
+        return weights, np.full(len(plan.rows), np.nan, np.float32)
+
+
+def test_what_diverged_is_not_tried_again_before_a_sample_or_a_version_comes():
+    engine = DivergingEngine()
+    learned = replace(workload(), engine=engine)
+    run = Simulation(fleet(1, samples_per_hour=4.0), bundle(), learned, Options(seed=1, seconds=24 * HOUR))
+    summary = run.run().summary
+    samples_after_the_first_round = 24 * 4 - 32
+    assert samples_after_the_first_round / 2 < engine.rounds < 2 * samples_after_the_first_round
+    assert (summary.updates, summary.rounds_lost) == (0, engine.rounds)
+
+
+def test_samples_that_come_while_a_device_trains_count_for_the_next_round():
+    slow = simulation(fleet(1, start_seconds=600.0), Options(seed=1, seconds=24 * HOUR)).run().summary
+    assert 24 * HOUR / 600 * 0.9 < slow.updates < 24 * HOUR / 600, "every round has its 32 samples before the last ends"
 
 
 def test_the_same_seed_gives_the_same_history_and_another_one_another():

@@ -15,26 +15,21 @@ from edge_agent.core.guards import Readings
 from edge_agent.core.lifecycle import State
 from edge_agent.core.outbox import OutboxRow
 from edge_agent.core.round_decisions import RoundDecisions, StartingPoint
-from edge_agent.core.round_participation import why_not_asked
 from edge_agent.core.triggers import SampleTrigger, TriggerSettings
-from edge_agent.core.version_choice import KnownVersion, ManifestNews, choose_weights, judge_manifest, known_from
+from edge_agent.core.version_choice import KnownVersion
 from edge_agent.producers import packed_update, produce
 from edge_agent.shell.identity import Identity
 from edge_agent.training.compression import pack, remember
 from edge_agent.training.engine import Rates, plan_batches
 from edge_agent.worker.contract import TrainingResult
-from fleet_protocol.kinds import BLOB_REQUEST, WEIGHTS_REQUEST, BlobRequest, WeightsRequest, encode_payload
-from fleet_protocol.topics import PackedWeights
 from workbench.simulation.conditions import DAY_SECONDS, FleetMember
 from workbench.simulation.device_memory import DeviceMemory
 from workbench.simulation.postbox import SimulatedPostbox
+from workbench.simulation.version_follower import SimulatedVersionFollower
 from workbench.simulation.world import PublishedVersion, SimulatedWorld
 
 FLOPS_PER_WEIGHT_AND_SAMPLE = 6
 """Of a dense layer: a multiplication and an addition, once forward and twice backward."""
-
-ANY_BLOB = encode_payload(BlobRequest(bytes(32), []))
-"""A request for all chunks of a blob, as long as any other."""
 
 
 class Wakes(Protocol):
@@ -66,8 +61,8 @@ class SimulatedAgent:
         "_postbox",
         "_power_cycle",
         "_recheck",
-        "_selection_threshold",
         "_trigger",
+        "_versions",
         "_wakes",
         "_world",
         "number",
@@ -96,7 +91,7 @@ class SimulatedAgent:
         self._memory = DeviceMemory()
         self._postbox = SimulatedPostbox(world, identity, self._memory, member.conditions, self._receipted)
         self._decisions = self._new_decisions()
-        self._selection_threshold: int | None = None
+        self._versions = SimulatedVersionFollower(world, identity, self._memory)
         self._on = False
         self._power_cycle = 0
         self._recheck = 0
@@ -108,8 +103,8 @@ class SimulatedAgent:
 
     @property
     def missing_samples(self) -> int:
-        """How many have to come until the trigger fires; 0 or less where it has."""
-        return self._trigger.new_samples - self._memory.new_samples
+        """How many have to come until the trigger fires; 0 where it has."""
+        return self._decisions.missing_samples(self._world.task.task)
 
     @property
     def updates_made(self) -> int:
@@ -133,16 +128,19 @@ class SimulatedAgent:
 
     def power_on(self) -> None:
         """The device starts, or starts again: of its process nothing is left."""
-        conditions, queue = self._member.conditions, self._world.queue
+        conditions = self._member.conditions
+        queue = self._world.queue
         if (wait := conditions.seconds_until_open(queue.now)) > 0:
             queue.after(wait, self.power_on)
             return
         self._on = True
         self._identity.boot += 1
         self._decisions = self._new_decisions()
-        self._selection_threshold = None
+        self._versions.restart()
+        self._postbox.restart()
         self.samples_counted_at = queue.now
-        closing, crash = conditions.seconds_until_closed(queue.now), math.inf
+        closing = conditions.seconds_until_closed(queue.now)
+        crash = math.inf
         if conditions.crashes_per_day > 0:
             crash = self._world.generator.exponential(DAY_SECONDS / conditions.crashes_per_day)
         if min(closing, crash) < math.inf:
@@ -164,12 +162,15 @@ class SimulatedAgent:
             return
         self._postbox.connect()
         version = self._world.newest
-        known = self._hear_manifest(version)
-        if self._world.always_connected and self._why_not_asked(version):
+        known = self._versions.hear_manifest(version)
+        if self._world.always_connected and self._versions.why_not_asked(version):
             self._decisions.version_unavailable()
             self._put_off()
             return
-        self.later(self._member.conditions.download_seconds(self._fetch(known)), partial(self._fetched, version, known))
+        self.later(
+            self._member.conditions.download_seconds(self._versions.fetch(known)),
+            partial(self._fetched, version, known),
+        )
 
     def later(self, seconds: float, action: Callable[[], None]) -> None:
         """Plan what only happens if the device is not switched off before."""
@@ -180,36 +181,6 @@ class SimulatedAgent:
         trigger = SampleTrigger(self._trigger, self._memory.new_samples)
         return RoundDecisions(self._member.guards, {self._world.task.task: trigger})
 
-    def _hear_manifest(self, version: PublishedVersion) -> KnownVersion:
-        """The newest manifest is the only one that counts, whichever a device has heard between."""
-        memory, manifest = self._memory, version.manifest
-        news = judge_manifest(memory.known, self._selection_threshold, manifest)
-        if memory.known is None or news is ManifestNews.NEW_VERSION:
-            memory.known = known_from(manifest)
-        self._selection_threshold = manifest.selection_threshold
-        return memory.known
-
-    def _why_not_asked(self, version: PublishedVersion) -> str | None:
-        held = self._memory.held
-        threshold = version.manifest.selection_threshold
-        trained_on = held.version if held else None
-        return why_not_asked(self._world.task, version.number, self._identity.device, threshold, trained_on)
-
-    def _fetch(self, known: KnownVersion) -> int:
-        """Ask for what lacks, the bundle's files and the version; the bytes that come down."""
-        identity, task, memory = self._identity, self._world.task, self._memory
-        weights = choose_weights(task, known, memory.held, memory.is_here, refused=())
-        blobs = self._world.downlink.bundle_files if memory.fetched is None else 0
-        requests = []
-        if isinstance(weights, PackedWeights):
-            wanted = encode_payload(WeightsRequest(weights.version, weights.base, []))
-            requests.append(identity.sign_control(WEIGHTS_REQUEST, wanted, task.task))
-        elif weights is not None:
-            blobs += 1
-        requests += [identity.sign_control(BLOB_REQUEST, ANY_BLOB) for _ in range(blobs)]
-        self._world.ledger.up["request"] += sum(map(len, requests))
-        return self._world.fetch(weights, is_first=memory.fetched is None)
-
     def _fetched(self, version: PublishedVersion, known: KnownVersion) -> None:
         self._memory.fetched = known
         self._wakes.count(self)
@@ -217,13 +188,16 @@ class SimulatedAgent:
         if self._decisions.version_ready(self._world.task.task, start):
             self._put_off()
             return
-        plan, conditions = self._world.task.training, self._member.conditions
+        plan = self._world.task.training
+        conditions = self._member.conditions
         work = FLOPS_PER_WEIGHT_AND_SAMPLE * self._world.task.parameter_count * plan.batch_size * plan.steps
         seconds = conditions.start_seconds + work / (1e6 * conditions.training_mflops)
         self.later(seconds, partial(self._train, version, known, start))
 
     def _train(self, version: PublishedVersion, known: KnownVersion, start: StartingPoint) -> None:
-        task, workload, memory = self._world.task, self._world.workload, self._memory
+        task = self._world.task
+        workload = self._world.workload
+        memory = self._memory
         samples = workload.samples(self.number)
         plan = plan_batches(len(samples.labels), task.training.steps, task.training.batch_size, memory.rounds)
         trained, losses = workload.engine.train(version.weights, samples, plan, Rates.planned(task.training))
@@ -246,7 +220,8 @@ class SimulatedAgent:
         self._wakes.idle(self)
 
     def _spool(self, result: TrainingResult, known: KnownVersion, start: StartingPoint) -> None:
-        task, memory = self._world.task, self._memory
+        task = self._world.task
+        memory = self._memory
         for kind, payload in produce(task, result):
             number, recipient = self._identity.address(kind)
             row = OutboxRow(0, number, task.task, known.bundle, known.version, recipient, payload)

@@ -53,10 +53,14 @@ class SimulatedPostbox:
         self._memory = memory
         self._conditions = conditions
         self._settled = settled
-        self._introduction = Introduction()
-        self._delivery = Delivery(memory, identity.sign_row, returns_to_residual)
         self._connection = 0
         self._planned: float | None = None
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what no real device stores."""
+        self._introduction = Introduction()
+        self._delivery = Delivery(self._memory, self._identity.sign_row, returns_to_residual)
 
     def connect(self) -> None:
         """Join the broker: who this is, what is current, and whatever still waits for its receipt."""
@@ -64,7 +68,8 @@ class SimulatedPostbox:
             return
         self.connected = True
         self._planned = None
-        world, identity = self._world, self._identity
+        world = self._world
+        identity = self._identity
         world.connected += 1
         world.hear_manifest()
         # The last will travels with the connection, and has the size of the presence that it takes back.

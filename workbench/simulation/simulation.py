@@ -66,7 +66,8 @@ class Simulation:
         self._options = options
         self._history: list[Point] = []
         self._reached: Point | None = None
-        task, generator = bundle.description, np.random.default_rng((options.seed, EVENT_STREAM))
+        task = bundle.description
+        generator = np.random.default_rng((options.seed, EVENT_STREAM))
         key = _key(options.seed, "coordinator")
         feedback = recall(task.update, b"", task.parameter_count, life=1)
         self._world = SimulatedWorld(
@@ -123,7 +124,8 @@ class Simulation:
             self._concurrent.version_made()
 
     def _score_now_and_then(self) -> None:
-        updates, options = self._world.ledger.updates, self._options
+        updates = self._world.ledger.updates
+        options = self._options
         if updates % options.score_every == 0:
             self._score()
         if updates == options.updates or (options.stop_at_target and self._reached):

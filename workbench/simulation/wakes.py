@@ -26,7 +26,7 @@ class SampleWakes:
             return
         self.count(agent)
         missing = agent.missing_samples
-        if missing <= 0:
+        if not missing:
             agent.trigger()
             return
         self._planned[agent.number] = missing

@@ -1,4 +1,4 @@
-"""What any error feedback does in a round: give back, offer, take, and be written down."""
+"""Error feedback as rounds use it: give back, offer, take, and state."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol

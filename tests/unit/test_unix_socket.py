@@ -1,4 +1,4 @@
-"""The sample gate on a real Unix socket: a bad line costs its sender one error, and nobody anything else."""
+"""The sample socket for real: a bad line costs its sender one error, and nobody anything else."""
 
 import array
 import asyncio
@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from edge_agent.shell.sample_store import SampleStore
-from edge_agent.sources.unix_socket import MAX_LINE_BYTES, SampleGate, Status
+from edge_agent.sources.unix_socket import MAX_LINE_BYTES, SampleSocket, Status
 from edge_agent.worker.contract import Progress
 from fleet_protocol.bundle import InputSchema, LabelSchema, TaskDescription, parse_description
 from fleet_protocol.errors import ConfigurationError
@@ -35,7 +35,7 @@ class Gate:
         self.store = SampleStore(folder / "samples.db", 100)
         self.description: TaskDescription | None = SMALL
         self.arrived: list[str] = []
-        self._gate = SampleGate(
+        self._gate = SampleSocket(
             self.socket,
             frozenset({"digits"}),
             store=self.store.add,

@@ -2,6 +2,8 @@
 
 import signal
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -25,7 +27,6 @@ from fleet_protocol.kinds import (
     decode_payload,
     encode_payload,
 )
-from tests.unit.test_device_database import run_python
 
 VERSION_1 = """
 CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
@@ -144,7 +145,8 @@ def test_killed_while_it_is_brought_up_to_date_it_begins_again(path):
         "device_schema._move_returned = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
         f"DeviceDatabase(Path({str(path)!r}))\n"
     )
-    assert run_python(program).returncode == -signal.SIGKILL
+    ended = subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[2], check=False)
+    assert ended.returncode == -signal.SIGKILL
     database = DeviceDatabase(path)
     check_everything_is_there(database)
     database.close()

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edge_agent.core.outbox import OutboxRow, SpooledPayload
@@ -256,3 +257,16 @@ def test_manifest_and_enrolment_survive_a_restart(database, path):
     database = DeviceDatabase(path)
     assert database.known_version("digits") == KnownVersion(2, BUNDLE, OTHER_BUNDLE)
     assert database.is_enrolled()
+
+
+def test_payload_is_in_the_file_once_while_it_waits_and_when_it_is_returned(database, path):
+    payload = np.random.default_rng(1).bytes(40_000)
+    row = spool(database, replace(ROUND, payloads=carrying(payload)))
+
+    def copies() -> int:
+        database._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return path.read_bytes().count(payload[20_000:20_100])
+
+    assert copies() == 1
+    reject(database, row)
+    assert copies() == 1

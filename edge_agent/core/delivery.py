@@ -152,7 +152,8 @@ class Delivery:
         elif meant is Remedy.RENUMBER:
             self._outbox.renumber(row, receipt.highest_sequence, self._sign)
         elif meant is Remedy.TAKE_BACK:
-            returned = self._returns_to_residual(KINDS[row.kind].opened)
+            kind = KINDS.get(row.kind)
+            returned = kind is not None and self._returns_to_residual(kind.opened)
             self._outbox.settle(row, receipt.outcome, receipt.reason, returned=returned)
         self.schedule.answered(meant)
         return row, meant

@@ -30,8 +30,11 @@ def produce(description: TaskDescription, result: TrainingResult) -> list[tuple[
 
 
 def returns_to_residual(kind: PayloadKind) -> bool:
-    """Whether the next round takes a rejected payload of this kind back into the error feedback."""
-    return PRODUCERS[kind.number].returns_to_residual
+    """Whether the next round takes a rejected payload of this kind back into the error feedback. Nothing does where its
+    producer is not installed any more.
+    """
+    producer = PRODUCERS.get(kind.number)
+    return producer is not None and producer.returns_to_residual
 
 
 __all__ = ["PRODUCERS", "Producer", "packed_update", "produce", "register", "returns_to_residual"]

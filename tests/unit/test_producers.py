@@ -134,12 +134,22 @@ def test_kind_that_is_not_installed_any_more_waits_and_holds_up_nothing(register
     del kinds.KINDS[STEP_COUNT.number]
     device.deliver(2 * FIRST_RECEIPT_SECONDS)
     assert {read_envelope(envelope, MAX_CONTROL_BYTES).header.sequence for envelope in device.published} == {1}
-    kinds.register(STEP_COUNT)
-    device.published.clear()
     device.database.close()
     device.start()
+    kinds.register(STEP_COUNT)
+    device.published.clear()
     device.deliver()
     assert [read_envelope(envelope, MAX_CONTROL_BYTES).header.sequence for envelope in device.published] == [1, 2]
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_receipt_that_comes_when_its_kind_is_not_installed_any_more_settles_it(registered, device, outcome):
+    _, steps = device.finish_round()
+    device.deliver()
+    del kinds.KINDS[STEP_COUNT.number]
+    assert device.postbox.receive(Receipt(steps.digest, outcome, "" if outcome is Outcome.ACCEPTED else "x", "", 0, 1))
+    assert device.database.waiting_numbers() == [1]
+    kinds.register(STEP_COUNT)
 
 
 def test_device_that_encrypts_refuses_to_start_with_a_kind_that_has_no_encrypted_form(registered, tmp_path):

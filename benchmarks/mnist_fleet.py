@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.mnist import read_mnist
 from bundle_runtime.bundle_folder import Bundle, load_bundle
 from bundle_runtime.samples import Samples
-from edge_agent.configuration import GuardSettings
+from edge_agent.core.guards import GuardSettings
 from fleet_protocol import topics
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import UpdatePlan

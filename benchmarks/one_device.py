@@ -1,6 +1,6 @@
 """A fleet of one: samples arrive one by one, the trigger fires, the real worker trains, a version comes of its update.
 
-What runs is what ships: the sample store, the check of the sample gate, the worker process, error feedback, the
+What runs is what ships: the sample store, the intake, the worker process, error feedback, the
 update's codec and the coordinator's step. Between device and coordinator there is no broker.
 """
 
@@ -17,10 +17,10 @@ from broker_coordinator.aggregation.contribution import BufferedUpdate
 from broker_coordinator.aggregation.server_state import ServerState
 from broker_coordinator.aggregation.server_step import initial_state, next_state
 from bundle_runtime.graph import Graph
-from edge_agent.configuration import WorkerSettings
 from edge_agent.shell.sample_store import SampleStore
-from edge_agent.sources.unix_socket import Sample, check_sample
+from edge_agent.sources.intake import Sample, check_sample
 from edge_agent.worker.contract import TrainingJob, TrainingResult, files_for
+from edge_agent.worker.settings import WorkerSettings
 from edge_agent.worker.supervisor import train_in_child
 from fleet_protocol.bundle import (
     DESCRIPTION_FILE,
@@ -102,6 +102,7 @@ def training_job(
         residual=residual,
         returned=[],
         seed=seed,
+        life=1,
         threads=WORKER.threads,
         nice=WORKER.nice,
         memory_limit_mib=WORKER.memory_limit_mib,

@@ -5,49 +5,14 @@ from typing import Annotated
 
 import msgspec
 
-from edge_agent.worker.contract import EngineName
+from edge_agent.core.guards import GuardSettings
+from edge_agent.core.triggers import TriggerSettings
+from edge_agent.worker.settings import WorkerSettings
 from fleet_host.broker_settings import BrokerSettings
 from fleet_host.configuration_file import read_configuration
+from fleet_protocol.bundle import PositiveInt
 from fleet_protocol.configuration import Name
 from fleet_protocol.errors import ConfigurationError
-
-PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
-PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
-
-
-class TriggerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Why the agent wakes: this many samples arrived since the last round of a task."""
-
-    new_samples: PositiveInt = 32
-
-
-class GuardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Why it may not train, though woken. A limit that is left out is not checked.
-
-    `minimum_samples` are samples in the store; the rest are readings of the machine (Celsius, percent, MiB).
-    No update is made that would be more than the `maximum_waiting_updates`-th in the outbox.
-    """
-
-    minimum_samples: PositiveInt = 16
-    maximum_waiting_updates: PositiveInt = 8
-    maximum_temperature_celsius: PositiveFloat | None = None
-    minimum_battery_percent: PositiveFloat | None = None
-    minimum_free_memory_mib: PositiveFloat | None = 64.0
-    recheck_seconds: PositiveFloat = 60.0
-
-
-class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the training child process may use, and the engine that it trains with (docs/training-engines.md).
-
-    With a `cpu_share` below 1 it runs for that share of the time only: for devices that get hot, or run on batteries.
-    """
-
-    threads: PositiveInt = 1
-    cpu_share: Annotated[float, msgspec.Meta(ge=0.01, le=1)] = 1.0
-    nice: Annotated[int, msgspec.Meta(ge=0, le=19)] = 10
-    memory_limit_mib: PositiveInt = 512
-    time_limit_seconds: PositiveFloat = 300.0
-    engine: EngineName = "onnx-step"
 
 
 class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

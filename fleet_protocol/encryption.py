@@ -1,14 +1,17 @@
 """A payload that only its coordinator can read: a libsodium sealed box around it, for brokers run by others.
 
 The box is for the X25519 form of the coordinator's Ed25519 key, which devices pin anyway. It says nothing of who made
-it: that is what the envelope's signature is for, which covers the box.
+it: that is what the envelope's signature is for, which covers the box. libsodium draws a new ephemeral key for every
+box; here it follows from the device's secret, so that the same payload under the same number is the same message
+whenever it is made (docs/decisions/boxes-made-again.md).
 """
 
+import hashlib
 from typing import Final
 
 from nacl.exceptions import CryptoError
 from nacl.exceptions import RuntimeError as NaClRuntimeError
-from nacl.public import SealedBox
+from nacl.public import Box, PrivateKey, SealedBox
 
 from fleet_protocol.envelope import Envelope
 from fleet_protocol.errors import ConfigurationError, ProtocolError, Reason
@@ -17,12 +20,34 @@ from fleet_protocol.kinds import EncryptedPayload, decode_payload, encode_payloa
 
 BOX_OVERHEAD_BYTES: Final = 48
 """An ephemeral public key and an authenticator around as many bytes as the payload has."""
+_EPHEMERAL_KEY_USE: Final = b"edgeflock/box/1\x00"
+"""Sets this use of a device's seed apart from every other; 16 bytes."""
+_SEQUENCE_BYTES: Final = 8
 
 
-def encrypt_payload(recipient: VerifyKey, payload: bytes) -> bytes:
-    """The payload of an encrypted kind, from that of its content; each call gives other bytes."""
-    box = SealedBox(recipient.to_curve25519_public_key()).encrypt(payload)
-    return encode_payload(EncryptedPayload(key_id(recipient), box))
+def encrypt_payload(sender: SigningKey, recipient: VerifyKey, sequence: int, payload: bytes) -> bytes:
+    """The payload of an encrypted kind, from that of its content. The same arguments give the same bytes.
+
+    Two payloads, or one under two numbers, share no ephemeral key: that is a keyed hash of all the arguments.
+    """
+    ephemeral = _ephemeral_key(sender, recipient, sequence, payload)
+    return encode_payload(EncryptedPayload(key_id(recipient), _sealed_box(ephemeral, recipient, payload)))
+
+
+def _ephemeral_key(sender: SigningKey, recipient: VerifyKey, sequence: int, payload: bytes) -> PrivateKey:
+    """Keyed BLAKE2b (RFC 7693) as a pseudorandom function under the device's seed, of inputs of fixed length and one
+    last of any.
+    """
+    secret = hashlib.blake2b(key=bytes(sender), person=_EPHEMERAL_KEY_USE, digest_size=PrivateKey.SIZE)
+    secret.update(bytes(recipient) + sequence.to_bytes(_SEQUENCE_BYTES, "big") + payload)
+    return PrivateKey(secret.digest())
+
+
+def _sealed_box(ephemeral: PrivateKey, recipient: VerifyKey, payload: bytes) -> bytes:
+    """What libsodium's `crypto_box_seal` writes where it draws this ephemeral key."""
+    public, curve = bytes(ephemeral.public_key), recipient.to_curve25519_public_key()
+    nonce = hashlib.blake2b(public + bytes(curve), digest_size=Box.NONCE_SIZE).digest()
+    return public + Box(ephemeral, curve).encrypt(payload, nonce).ciphertext
 
 
 def check_recipient(recipient: VerifyKey) -> None:

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import msgspec
 
-from edge_agent.configuration import GuardSettings, PositiveInt, StoreSettings, WorkerSettings
-from fleet_protocol.bundle import PositiveFloat
+from edge_agent.configuration import StoreSettings
+from edge_agent.core.guards import GuardSettings
+from edge_agent.worker.settings import WorkerSettings
+from fleet_protocol.bundle import PositiveFloat, PositiveInt
 from fleet_protocol.configuration import parse_document
 from fleet_protocol.errors import ConfigurationError
 

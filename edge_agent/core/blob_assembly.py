@@ -1,4 +1,4 @@
-"""Putting a blob together from chunks that come in any order, repeated, or from somebody who lies. Pure."""
+"""Assembles a blob from chunks that come in any order, repeated or false. Pure."""
 
 from fleet_protocol.chunks import chunk_count, chunk_length
 from fleet_protocol.errors import ProtocolError, Reason

@@ -1,8 +1,30 @@
-"""Guards: why an agent that was woken may still not train. Pure; `machine.py` takes the readings."""
+"""Guards: why an agent that was woken may still not train. A new guard is a row of `GUARDS`, a setting and a reading.
 
+Pure; `shell/machine.py` takes the readings.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from edge_agent.configuration import GuardSettings
+import msgspec
+
+from fleet_protocol.bundle import PositiveFloat, PositiveInt
+
+
+class GuardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[guards]` of agent.toml. A limit that is left out is not checked.
+
+    `minimum_samples` are samples in the store; the rest are readings of the machine (Celsius, percent, MiB).
+    No update is made that would be more than the `maximum_waiting_updates`-th in the outbox. A refused trigger is
+    looked at again after `recheck_seconds`.
+    """
+
+    minimum_samples: PositiveInt = 16
+    maximum_waiting_updates: PositiveInt = 8
+    maximum_temperature_celsius: PositiveFloat | None = None
+    minimum_battery_percent: PositiveFloat | None = None
+    minimum_free_memory_mib: PositiveFloat | None = 64.0
+    recheck_seconds: PositiveFloat = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,28 +33,52 @@ class Readings:
 
     stored_samples: int
     waiting_updates: int
-    temperature_celsius: float | None
-    battery_percent: float | None
-    free_memory_mib: float | None
+    temperature_celsius: float | None = None
+    battery_percent: float | None = None
+    free_memory_mib: float | None = None
+
+
+Guard = Callable[[GuardSettings, Readings], str | None]
+"""Why training is refused, in words with value and limit; None where the guard agrees."""
 
 
 def refusal(settings: GuardSettings, now: Readings) -> str | None:
-    """The first guard that refuses, in words with value and limit; None where all agree."""
-    checks = (
-        (now.stored_samples, settings.minimum_samples, False, "stored samples"),
-        (
-            now.waiting_updates + 1,
-            settings.maximum_waiting_updates,
-            True,
-            "updates waiting for a receipt, this one included",
-        ),
-        (now.temperature_celsius, settings.maximum_temperature_celsius, True, "degrees Celsius"),
-        (now.battery_percent, settings.minimum_battery_percent, False, "percent of battery"),
-        (now.free_memory_mib, settings.minimum_free_memory_mib, False, "MiB of free memory"),
-    )
-    for value, limit, is_maximum, what in checks:
-        if value is None or limit is None:
-            continue
-        if value > limit if is_maximum else value < limit:
-            return f"{value:g} {what}, the limit is {'at most' if is_maximum else 'at least'} {limit:g}"
-    return None
+    """What the first guard that refuses says; None where all agree."""
+    return next((refused for guard in GUARDS if (refused := guard(settings, now))), None)
+
+
+def _enough_samples(settings: GuardSettings, now: Readings) -> str | None:
+    return _at_least(settings.minimum_samples, now.stored_samples, "stored samples")
+
+
+def _room_in_outbox(settings: GuardSettings, now: Readings) -> str | None:
+    waiting = now.waiting_updates + 1
+    return _at_most(settings.maximum_waiting_updates, waiting, "updates waiting for a receipt, this one included")
+
+
+def _cool(settings: GuardSettings, now: Readings) -> str | None:
+    return _at_most(settings.maximum_temperature_celsius, now.temperature_celsius, "degrees Celsius")
+
+
+def _charged(settings: GuardSettings, now: Readings) -> str | None:
+    return _at_least(settings.minimum_battery_percent, now.battery_percent, "percent of battery")
+
+
+def _free_memory(settings: GuardSettings, now: Readings) -> str | None:
+    return _at_least(settings.minimum_free_memory_mib, now.free_memory_mib, "MiB of free memory")
+
+
+def _at_least(limit: float | None, value: float | None, what: str) -> str | None:
+    if value is None or limit is None or value >= limit:
+        return None
+    return f"{value:g} {what}, the limit is at least {limit:g}"
+
+
+def _at_most(limit: float | None, value: float | None, what: str) -> str | None:
+    if value is None or limit is None or value <= limit:
+        return None
+    return f"{value:g} {what}, the limit is at most {limit:g}"
+
+
+GUARDS: tuple[Guard, ...] = (_enough_samples, _room_in_outbox, _cool, _charged, _free_memory)
+"""In the order in which they are asked."""

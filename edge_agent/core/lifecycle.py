@@ -1,4 +1,7 @@
-"""What an agent is doing, as one table. Sending is no state: the outbox empties whenever there is a link."""
+"""The life cycle of the training side of an agent, as one table. Pure.
+
+Sending is no state: the outbox empties whenever there is a link.
+"""
 
 from enum import StrEnum
 
@@ -13,7 +16,7 @@ class State(StrEnum):
 
 
 class Event(StrEnum):
-    """What moves it on."""
+    """What changes the state."""
 
     TRIGGER_FIRED = "trigger fired"
     GUARDS_AGREED = "guards agreed"
@@ -36,7 +39,7 @@ TRANSITIONS = {
 
 
 class LifecycleError(Exception):
-    """An event came in a state that has no place for it: a bug of ours."""
+    """An event that the state has no transition for: a bug here, not in what came from outside."""
 
 
 class Lifecycle:
@@ -46,7 +49,7 @@ class Lifecycle:
         self.state = State.SLEEPING
 
     def advance(self, event: Event) -> None:
-        """Move on.
+        """Make the transition of `event`.
 
         Raises:
             LifecycleError: the table has no such transition.

@@ -1,4 +1,4 @@
-"""The agent: wires samples, rounds, postbox and link together, and decides which messages count."""
+"""The agent: wires samples, rounds, postbox and link together, and passes each message on."""
 
 import asyncio
 import logging
@@ -17,7 +17,8 @@ from edge_agent.shell.postbox import Postbox
 from edge_agent.shell.rounds import Rounds
 from edge_agent.shell.sample_store import SampleStore
 from edge_agent.shell.version_follower import VersionFollower
-from edge_agent.sources.unix_socket import SampleGate, Status
+from edge_agent.sources.unix_socket import SampleSocket, Status
+from fleet_host.log_lines import log_line
 from fleet_protocol import topics
 from fleet_protocol.errors import ConfigurationError, ProtocolError, Reason
 from fleet_protocol.kinds import (
@@ -68,22 +69,23 @@ class Agent:
         self._versions = VersionFollower(
             self._database, cache, self._fetcher, configuration.device, engine=configuration.worker.engine
         )
-        self._postbox = Postbox(self._database, identity.sign_update, self._publish_up)
+        self._postbox = Postbox(self._database, identity.sign_row, self._publish_up)
         self._rounds = Rounds(
             configuration,
             self._database,
             self._samples,
             self._versions,
-            sign=identity.sign_update,
+            address=identity.address,
+            sign=identity.sign_row,
             spooled=self._postbox.notify,
         )
         self._enrolment = EnrolmentKeeper(
             self._database, sign=self._sign_enrolment, publish=self._publish_up, welcome=self._welcome
         )
-        self._gate = SampleGate(
+        self._sample_socket = SampleSocket(
             configuration.sample_socket,
-            self._samples,
             frozenset(self._tasks),
+            store=self._samples.add,
             describe=self._versions.description,
             arrived=self._rounds.sample_arrived,
             status=self._status,
@@ -93,7 +95,7 @@ class Agent:
         """Serve samples, keep the link, train when woken; until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._gate.serve())
+                group.create_task(self._sample_socket.serve())
                 group.create_task(self._link.run())
                 group.create_task(self._rounds.run())
         finally:
@@ -101,7 +103,7 @@ class Agent:
             self._database.close()
 
     async def _greet(self) -> None:
-        """What a new connection begins with; then enrolment and postbox have it for as long as it lasts."""
+        """Enrol and deliver for as long as a connection lasts."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._enrolment.keep())
             group.create_task(self._postbox.deliver())
@@ -110,7 +112,7 @@ class Agent:
         await self._link.publish(self._identity.up_topic, signed)
 
     async def _welcome(self) -> None:
-        """The coordinator knows this device: from now on its presence counts, and its requests are answered."""
+        """The coordinator has accepted this device: it counts its presence and answers its requests."""
         await self._link.publish(self._identity.state_topic, self._presence(PresenceState.ONLINE), retain=True)
         self._rounds.retry_deferred_trigger()
 
@@ -131,7 +133,7 @@ class Agent:
         return self._identity.sign_control(ENROLMENT, encode_payload(enrolment))
 
     def _handle(self, topic: str, data: bytes) -> None:
-        """Whatever comes from the broker: only what the coordinator's pinned key signed for this topic counts."""
+        """Handle a message, if the coordinator's pinned key signed it for this topic."""
         limit = MAX_SIGNED_CHUNK_BYTES if "/blob/" in topic or "/weights/" in topic else MAX_CONTROL_BYTES
         try:
             payload, task = self._identity.open_from_coordinator(topic, data, limit)
@@ -143,11 +145,11 @@ class Agent:
                 case BlobChunk():
                     self._fetcher.hear_chunk(*topics.chunk_of(topic), payload)
                 case _:
-                    log.warning("event=message_refused topic=%s kind=%s", topic, type(payload).__name__)
+                    log.warning(log_line("message_refused", topic=topic, kind=type(payload).__name__))
         except ProtocolError as error:
-            log.warning("event=message_refused topic=%s error=%r", topic, str(error))
+            log.warning(log_line("message_refused", topic=topic, error=error))
         except (sqlite3.Error, OSError) as error:
-            log.error("event=message_not_handled topic=%s error=%r", topic, str(error))
+            log.error(log_line("message_not_handled", topic=topic, error=error))
 
     def _handle_manifest(self, task: str, manifest: Manifest) -> None:
         if self._versions.hear_manifest(task, manifest):
@@ -159,7 +161,7 @@ class Agent:
         if receipt.reason == Reason.UNKNOWN_KEY:
             self._enrolment.forgotten()
         if receipt.newest_boot > self._identity.boot:
-            log.warning("event=earlier_life boot=%d newest_boot=%d", self._identity.boot, receipt.newest_boot)
+            log.warning(log_line("earlier_life", boot=self._identity.boot, newest_boot=receipt.newest_boot))
             self._identity.boot = self._database.continue_boots(receipt.newest_boot)
         self._rounds.retry_deferred_trigger()
 

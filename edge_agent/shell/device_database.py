@@ -1,52 +1,33 @@
-"""What an agent must never forget: sequence numbers, residuals, the outbox and what became of each update.
+"""The agent's durable memory: sequence numbers, residuals, the outbox and what became of each payload.
 
-Every commit is forced to the disk (`synchronous=FULL`). A round is one transaction: residual, outbox row and the
+Every commit is forced to the disk (`synchronous=FULL`). A round is one transaction: residual, its payloads and the
 samples it used. So is a receipt. Whatever kills the process or the power in between, the sum of what was sent and
-what is kept stays the sum of what was learned.
+what is kept stays the sum of what was learned. A payload is written once: not again inside its envelope, nor when it
+is returned.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edge_agent.core.outbox import OutboxRow, SignRow, SpooledPayload
+from edge_agent.core.version_choice import KnownVersion
+from edge_agent.shell.device_schema import prepare
+from fleet_protocol.envelope import digest
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import Outcome
 
 SETTLED_ROWS_KEPT = 10_000
 """Old verdicts are forgotten beyond this: about 1 MB."""
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS tasks (
-    task TEXT PRIMARY KEY, bundle TEXT NOT NULL, rounds INTEGER NOT NULL, trained_through INTEGER NOT NULL,
-    residual BLOB NOT NULL
-);
-CREATE TABLE IF NOT EXISTS manifests (
-    task TEXT PRIMARY KEY, version INTEGER NOT NULL, bundle TEXT NOT NULL, weights TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS held_versions (
-    task TEXT PRIMARY KEY, version INTEGER NOT NULL, bundle TEXT NOT NULL, weights TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS outbox (
-    sequence INTEGER PRIMARY KEY, task TEXT NOT NULL, bundle TEXT NOT NULL, base_version INTEGER NOT NULL,
-    packed BLOB NOT NULL, payload BLOB NOT NULL, envelope BLOB NOT NULL, digest BLOB NOT NULL
-);
-CREATE TABLE IF NOT EXISTS returned (
-    sequence INTEGER PRIMARY KEY, task TEXT NOT NULL, bundle TEXT NOT NULL, packed BLOB NOT NULL
-);
-CREATE TABLE IF NOT EXISTS settled (
-    sequence INTEGER PRIMARY KEY, digest BLOB NOT NULL, outcome TEXT NOT NULL, reason TEXT NOT NULL
-);
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class TaskMemory:
     """What a device remembers of a task between rounds. `residual` is the error feedback's state, empty at first.
 
-    `returned` are packed updates that were rejected: the next round adds them back to the residual.
+    `returned` are payloads that were rejected, by their numbers: the next round adds them back to the residual.
     """
 
     bundle: str
@@ -57,44 +38,21 @@ class TaskMemory:
 
 
 @dataclass(frozen=True, slots=True)
-class KnownVersion:
-    """The newest manifest that was believed."""
-
-    version: int
-    bundle: str
-    weights: str
-
-
-@dataclass(frozen=True, slots=True)
 class SpooledRound:
-    """The result of a round, as it is committed."""
+    """The result of a round, as it is committed. `returned` are the numbers of those that its residual took back."""
 
     task: str
     bundle: str
     base_version: int
     trained_through: int
-    packed: bytes
-    payload: bytes
+    payloads: tuple[SpooledPayload, ...]
     residual: bytes
-    returned: tuple[int, ...]
+    returned: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class OutboxRow:
-    """An update that waits for its receipt. `digest` names `envelope` in receipts."""
-
-    sequence: int
-    task: str
-    base_version: int
-    payload: bytes
-    envelope: bytes
-    digest: bytes
-
-
-SignUpdate = Callable[[int, str, int, bytes], tuple[bytes, bytes]]
-"""(sequence, task, base version, payload) -> (envelope, digest)."""
-
-_OUTBOX_COLUMNS = "sequence, task, base_version, payload, envelope, digest"
+_ROW = "sequence, kind, task, bundle, base_version, recipient, payload, digest, envelope"
+_DELETE_ROW = "DELETE FROM outbox WHERE sequence = ?"
+_NEW_ROW = "INSERT INTO outbox VALUES (?, 0, ?, ?, ?, ?, ?, ?, ?, x'')"
 
 
 class DeviceDatabase:
@@ -110,8 +68,10 @@ class DeviceDatabase:
             self._connection.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=FULL")
-            self._connection.executescript(SCHEMA)
+            # Debian's SQLite overwrites what is deleted with zeros, which an SD card would pay for with each receipt.
+            self._connection.execute("PRAGMA secure_delete=FAST")
             with self._transaction():
+                prepare(self._connection)
                 self._set_counter("boot", max(self._counter("boot") + 1, first_boot))
         except sqlite3.DatabaseError as error:
             raise ConfigurationError(
@@ -128,7 +88,7 @@ class DeviceDatabase:
             return TaskMemory(bundle, 0, 0, b"", ())
         _, rounds, trained_through, residual = row
         returned = self._connection.execute(
-            "SELECT sequence, packed FROM returned WHERE task = ? AND bundle = ? ORDER BY sequence",
+            "SELECT sequence, payload FROM outbox WHERE returned AND task = ? AND bundle = ? ORDER BY sequence",
             (task, bundle),
         )
         return TaskMemory(bundle, rounds, trained_through, residual, tuple(returned.fetchall()))
@@ -165,12 +125,10 @@ class DeviceDatabase:
                 (task, held.version, held.bundle, held.weights),
             )
 
-    def spool(self, finished: SpooledRound, sign: SignUpdate) -> OutboxRow:
-        """Commit a round: residual, outbox row and sequence number together."""
+    def spool(self, finished: SpooledRound, sign: SignRow) -> list[OutboxRow]:
+        """Commit a round: residual, payloads and their sequence numbers together."""
         with self._transaction():
-            sequence = self._increment("update_sequence")
-            self._increment("updates_made")
-            envelope, digest = sign(sequence, finished.task, finished.base_version, finished.payload)
+            rows = [self._insert(finished, payload, sign) for payload in finished.payloads]
             self._connection.execute(
                 "INSERT INTO tasks VALUES (:task, :bundle, 1, :trained_through, :residual) ON CONFLICT (task) DO UPDATE"
                 " SET rounds = rounds * (bundle = :bundle) + 1, bundle = :bundle, trained_through = :trained_through,"
@@ -182,72 +140,79 @@ class DeviceDatabase:
                     "residual": finished.residual,
                 },
             )
-            self._connection.execute(
-                "INSERT INTO outbox VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    sequence,
-                    finished.task,
-                    finished.bundle,
-                    finished.base_version,
-                    finished.packed,
-                    finished.payload,
-                    envelope,
-                    digest,
-                ),
-            )
             self._connection.executemany(
-                "DELETE FROM returned WHERE sequence = ?", [(number,) for number in finished.returned]
+                "DELETE FROM outbox WHERE returned AND sequence = ?", [(number,) for number in finished.returned]
             )
             self._connection.execute(
-                "DELETE FROM returned WHERE task = ? AND bundle != ?", (finished.task, finished.bundle)
+                "DELETE FROM outbox WHERE returned AND task = ? AND bundle != ?", (finished.task, finished.bundle)
             )
-        return OutboxRow(sequence, finished.task, finished.base_version, finished.payload, envelope, digest)
+        return rows
 
-    def outbox(self) -> list[OutboxRow]:
-        """Everything that waits for a receipt, oldest first."""
-        rows = self._connection.execute(f"SELECT {_OUTBOX_COLUMNS} FROM outbox ORDER BY sequence")  # noqa: S608
-        return [OutboxRow(*row) for row in rows]
+    def _insert(self, finished: SpooledRound, spooled: SpooledPayload, sign: SignRow) -> OutboxRow:
+        sequence = self._increment("update_sequence")
+        self._increment("updates_made")
+        unsigned = OutboxRow(
+            sequence,
+            spooled.kind,
+            finished.task,
+            finished.bundle,
+            finished.base_version,
+            spooled.recipient,
+            spooled.payload,
+        )
+        row = replace(unsigned, digest=digest(sign(unsigned)))
+        fields = (row.kind, row.task, row.bundle, row.base_version, row.recipient, row.digest, row.payload)
+        self._connection.execute(_NEW_ROW, (row.sequence, *fields))
+        return row
+
+    def waiting_numbers(self) -> list[int]:
+        """The sequence numbers of everything that waits for a receipt, oldest first."""
+        rows = self._connection.execute("SELECT sequence FROM outbox WHERE NOT returned ORDER BY sequence")
+        return [number for (number,) in rows]
 
     def waiting(self, task: str | None = None) -> int:
-        """How many updates wait for a receipt."""
-        query = "SELECT COUNT(*) FROM outbox WHERE ? IS NULL OR task = ?"
+        """How many payloads wait for a receipt."""
+        query = "SELECT COUNT(*) FROM outbox WHERE NOT returned AND (? IS NULL OR task = ?)"
         return int(self._connection.execute(query, (task, task)).fetchone()[0])
 
-    def find(self, digest: bytes) -> OutboxRow | None:
-        """The waiting update whose signed bytes have this digest."""
-        query = f"SELECT {_OUTBOX_COLUMNS} FROM outbox WHERE digest = ?"  # noqa: S608 - a constant
-        row = self._connection.execute(query, (digest,)).fetchone()
+    def read(self, sequence: int) -> OutboxRow | None:
+        """What waits under a number; None where it has its receipt."""
+        return self._one("sequence", sequence)
+
+    def find(self, name: bytes) -> OutboxRow | None:
+        """What waits and whose envelope has this digest."""
+        return self._one("digest", name)
+
+    def _one(self, column: str, value: int | bytes) -> OutboxRow | None:
+        query = f"SELECT {_ROW} FROM outbox WHERE {column} = ? AND NOT returned"  # noqa: S608 - constants
+        row = self._connection.execute(query, (value,)).fetchone()
         return None if row is None else OutboxRow(*row)
 
-    def settle(self, row: OutboxRow, outcome: Outcome, reason: str) -> None:
-        """Take an update out of the outbox. A rejected one is kept for the next round's residual."""
+    def settle(self, row: OutboxRow, outcome: Outcome, reason: str, *, returned: bool = False) -> None:
+        """Take a payload out of the outbox; `returned` keeps it for the next round's residual."""
         with self._transaction():
-            if outcome is Outcome.REJECTED:
-                self._connection.execute(
-                    "INSERT INTO returned SELECT sequence, task, bundle, packed FROM outbox WHERE sequence = ?",
-                    (row.sequence,),
-                )
+            done = "UPDATE outbox SET returned = 1 WHERE sequence = ?" if returned else _DELETE_ROW
+            self._connection.execute(done, (row.sequence,))
             self._connection.execute(
                 "INSERT OR REPLACE INTO settled VALUES (?, ?, ?, ?)",
                 (row.sequence, row.digest, outcome.value, reason),
             )
-            self._connection.execute("DELETE FROM outbox WHERE sequence = ?", (row.sequence,))
             self._connection.execute(
                 "DELETE FROM settled WHERE sequence <= (SELECT MAX(sequence) FROM settled) - ?",
                 (SETTLED_ROWS_KEPT,),
             )
 
-    def renumber(self, row: OutboxRow, highest_sequence: int, sign: SignUpdate) -> OutboxRow:
-        """Give a waiting update a number that the coordinator has not seen from this device's earlier life."""
+    def renumber(self, row: OutboxRow, highest_sequence: int, sign: SignRow) -> OutboxRow:
+        """Give a waiting payload a number that the coordinator has not seen from this device's earlier life."""
         with self._transaction():
             self._set_counter("update_sequence", max(highest_sequence, self._counter("update_sequence")))
-            sequence = self._increment("update_sequence")
-            envelope, digest = sign(sequence, row.task, row.base_version, row.payload)
+            unsigned = replace(row, sequence=self._increment("update_sequence"), digest=b"", envelope=b"")
+            renumbered = replace(unsigned, digest=digest(sign(unsigned)))
             self._connection.execute(
-                "UPDATE outbox SET sequence = ?, envelope = ?, digest = ? WHERE sequence = ?",
-                (sequence, envelope, digest, row.sequence),
+                "UPDATE outbox SET sequence = ?, digest = ?, envelope = x'' WHERE sequence = ?",
+                (renumbered.sequence, renumbered.digest, row.sequence),
             )
-        return OutboxRow(sequence, row.task, row.base_version, row.payload, envelope, digest)
+        return renumbered
 
     def is_enrolled(self) -> bool:
         """Whether the coordinator has accepted this device, as far as it has said."""
@@ -289,4 +254,6 @@ class DeviceDatabase:
         return self._counter(name)
 
     def _set_counter(self, name: str, value: int) -> None:
-        self._connection.execute("INSERT OR REPLACE INTO counters VALUES (?, ?)", (name, value))
+        self._connection.execute(
+            "INSERT INTO counters VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", (name, value)
+        )

@@ -1,20 +1,20 @@
-"""Who this device is, and whom it believes: signs what goes out, verifies what comes in."""
+"""The device's identity: signs what goes out, and verifies what comes in against the coordinator's pinned key."""
 
 from itertools import count
 
 import msgspec
 
+from edge_agent.core.outbox import OutboxRow
 from fleet_protocol import topics
 from fleet_protocol.encryption import check_recipient, encrypt_payload
-from fleet_protocol.envelope import digest, read_envelope, sign_envelope
-from fleet_protocol.errors import ProtocolError, Reason
-from fleet_protocol.keys import SigningKey, key_id, read_verify_key
+from fleet_protocol.envelope import read_envelope, sign_envelope
+from fleet_protocol.errors import ConfigurationError, ProtocolError, Reason
+from fleet_protocol.keys import SigningKey, VerifyKey, key_id, read_verify_key
 from fleet_protocol.kinds import (
     BOOT_SHIFT,
-    ENCRYPTED_UPDATE,
     FROM_COORDINATOR,
+    KINDS,
     PRESENCE,
-    UPDATE,
     PayloadKind,
     decode_payload,
 )
@@ -23,8 +23,9 @@ from fleet_protocol.kinds import (
 class Identity:
     """The device's key and topics, and the coordinator's pinned key.
 
-    Updates are numbered by the database. Everything else is numbered `boot << 32 | counter`: it grows over the
-    device's whole life without a commit per message. With `encrypt_updates` only the coordinator can read an update.
+    What waits in the outbox is numbered by the database. Everything else is numbered `boot << 32 | counter`: it grows
+    over the device's whole life without a commit per message. With `encrypt_updates` only the coordinator can read
+    what leaves the outbox.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Identity:
         self._coordinator = read_verify_key(coordinator_key, "coordinator_key")
         self._coordinator_id = key_id(self._coordinator)
         self._counter = count(1)
-        self._encrypt_updates = encrypt_updates
+        self._encrypts = encrypt_updates
         if encrypt_updates:
             check_recipient(self._coordinator)
 
@@ -55,18 +56,36 @@ class Identity:
         """32 bytes."""
         return bytes(self._key.verify_key)
 
-    def sign_update(self, sequence: int, task: str, base_version: int, payload: bytes) -> tuple[bytes, bytes]:
-        """An update's envelope, and the digest that its receipt will name."""
-        signed = sign_envelope(
+    def address(self, kind: PayloadKind) -> tuple[int, bytes]:
+        """The number of the kind as which a payload of `kind` travels, and whom it is encrypted for: `OutboxRow` says.
+
+        Raises:
+            ConfigurationError: this device encrypts, and the kind has no encrypted form.
+        """
+        if not self._encrypts:
+            return kind.number, b""
+        for encrypted in KINDS.values():
+            if encrypted.content is kind:
+                return encrypted.number, bytes(self._coordinator)
+        raise ConfigurationError(
+            f"encrypt_updates: payloads of kind {kind.name} can't be encrypted; turn one of them off"
+        )
+
+    def sign_row(self, row: OutboxRow) -> bytes:
+        """The envelope of a payload in the outbox: the same row gives the same bytes."""
+        kind, payload = KINDS[row.kind], row.payload
+        if kind.content is not None:
+            recipient = VerifyKey(row.recipient) if row.recipient else self._coordinator
+            payload = encrypt_payload(self._key, recipient, row.sequence, payload)
+        return sign_envelope(
             self._key,
             self.up_topic,
-            ENCRYPTED_UPDATE if self._encrypt_updates else UPDATE,
-            encrypt_payload(self._coordinator, payload) if self._encrypt_updates else payload,
-            sequence=sequence,
-            task=task,
-            base_version=base_version,
+            kind,
+            payload,
+            sequence=row.sequence,
+            task=row.task,
+            base_version=row.base_version,
         )
-        return signed, digest(signed)
 
     def sign_control(self, kind: PayloadKind, payload: bytes, task: str = "") -> bytes:
         """Any other message to the coordinator."""

@@ -1,4 +1,4 @@
-"""The MQTT link: stays connected, says who we are, carries messages both ways. Knows nothing of learning."""
+"""The MQTT link: one connection to the broker, made again whenever it breaks. Knows nothing of learning."""
 
 import asyncio
 import contextlib
@@ -11,18 +11,19 @@ import aiomqtt
 
 from fleet_host.backoff import delay_seconds
 from fleet_host.broker_settings import BrokerSettings
+from fleet_host.log_lines import log_line
 
 log = logging.getLogger(__name__)
 
 PROTOCOLS = {"5": aiomqtt.ProtocolVersion.V5, "3.1.1": aiomqtt.ProtocolVersion.V311}
 BROKER_TIMEOUT_SECONDS = 15.0
-"""How long the broker may take to answer a connect, subscribe or QoS 1 publish before the link counts as dead."""
+"""Longest wait for CONNACK, SUBACK and PUBACK."""
 MAX_WAITING_MESSAGES = 512
-"""Messages from the broker not handled yet; more are dropped, and asked for again by whoever misses them."""
+"""Messages from the broker not handled yet; more are dropped: chunks are asked for again, receipts are repeated."""
 
 STABLE_SECONDS = 30.0
-"""A link that lasted this long was a good one: the next attempt starts without delay. Two devices that share a name
-throw each other out at once, and back off."""
+"""A link that lasted this long resets the back-off. Two devices that share a name disconnect each other at once, and
+back off."""
 
 Handler = Callable[[str, bytes], None]
 
@@ -61,13 +62,15 @@ class Link:
     async def run(self) -> None:
         """Connect, and connect again, with full jitter, until cancelled."""
         loop = asyncio.get_running_loop()
-        attempt, connected_at = 0, math.inf
+        where = f"{self._broker.host}:{self._broker.port}"
+        attempt = 0
+        connected_at = math.inf
         while True:
             try:
                 async with self._new_client() as client:
                     for topic_filter in (*self._filters, *self._listening):
                         await self._subscribe(client, topic_filter)
-                    log.info("event=connected broker=%s:%d", self._broker.host, self._broker.port)
+                    log.info(log_line("connected", broker=where))
                     connected_at = loop.time()
                     self._client = client
                     await self._converse(client)
@@ -75,15 +78,15 @@ class Link:
                 if loop.time() - connected_at > STABLE_SECONDS:
                     attempt = 0
                 pause = delay_seconds(attempt, random.random())  # noqa: S311 - jitter, not a secret
-                where = f"{self._broker.host}:{self._broker.port}"
-                log.warning("event=no_broker broker=%s error=%r retry_in_s=%.1f", where, _innermost(group), pause)
+                log.warning(log_line("no_broker", broker=where, error=_innermost(group), retry_in_s=f"{pause:.1f}"))
                 attempt += 1
                 await asyncio.sleep(pause)
             finally:
-                self._client, connected_at = None, math.inf
+                self._client = None
+                connected_at = math.inf
 
     async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        """Publish at QoS 1 and wait for the broker's acknowledgement (which proves nothing to us).
+        """Publish at QoS 1 and wait for the broker's PUBACK, which is no receipt.
 
         Raises:
             LinkDownError: there is no connection, or it broke before the acknowledgement.
@@ -96,7 +99,7 @@ class Link:
 
     @contextlib.asynccontextmanager
     async def listening_to(self, topic_filter: str) -> AsyncIterator[None]:
-        """Be subscribed to `topic_filter` for the length of a block, on this connection and on those that follow it.
+        """Stay subscribed to `topic_filter` for the length of a block, over reconnects too.
 
         Raises:
             LinkDownError: there is no connection, or it broke before the broker had agreed.

@@ -1,24 +1,37 @@
-"""Rounds: a trigger fires, the guards agree, a version is fetched, the worker trains, the result is spooled."""
+"""Rounds: a trigger fires, the guards agree, a version is fetched, the worker trains, its payloads are spooled.
+
+`core.round_decisions` decides; here are the timer, the files and the worker.
+"""
 
 import asyncio
 import logging
+import secrets
 import sqlite3
 from collections.abc import Callable
 from functools import partial
 
-from edge_agent.configuration import AgentConfiguration, TaskSettings
-from edge_agent.core.guards import Readings, refusal
-from edge_agent.core.lifecycle import Event, Lifecycle, State
+from edge_agent.configuration import AgentConfiguration
+from edge_agent.core.guards import Readings
+from edge_agent.core.lifecycle import State
+from edge_agent.core.outbox import SignRow, SpooledPayload
+from edge_agent.core.round_decisions import RoundDecisions, StartingPoint
+from edge_agent.core.triggers import SampleTrigger
+from edge_agent.core.version_choice import NotAskedError, VersionUnavailableError
+from edge_agent.producers import PRODUCERS, packed_update, produce
 from edge_agent.shell import machine
-from edge_agent.shell.device_database import DeviceDatabase, SignUpdate, SpooledRound, TaskMemory
+from edge_agent.shell.device_database import DeviceDatabase, SpooledRound, TaskMemory
 from edge_agent.shell.link import LinkDownError
 from edge_agent.shell.sample_store import SampleStore
-from edge_agent.shell.version_follower import NotAskedError, ReadyVersion, VersionFollower, VersionUnavailableError
+from edge_agent.shell.version_follower import ReadyVersion, VersionFollower
 from edge_agent.worker.contract import Progress, RebuildFailure, TrainingFailure, TrainingJob, TrainingResult, Verdict
 from edge_agent.worker.supervisor import train_in_child
-from fleet_protocol.kinds import Update, encode_payload
+from fleet_host.log_lines import log_line
+from fleet_protocol.kinds import PayloadKind
 
 log = logging.getLogger(__name__)
+
+LIFE_BITS = 32
+"""Of the number that tells an error feedback's memory from that of an earlier life of the device."""
 
 
 class RoundFailedError(Exception):
@@ -35,26 +48,35 @@ class Rounds:
         samples: SampleStore,
         versions: VersionFollower,
         *,
-        sign: SignUpdate,
+        address: Callable[[PayloadKind], tuple[int, bytes]],
+        sign: SignRow,
         spooled: Callable[[], None],
     ) -> None:
+        """`address` says as which kind, and encrypted for whom, a payload travels.
+
+        Raises:
+            ConfigurationError: from `address`, for a kind that this device would produce.
+        """
         self._configuration = configuration
+        self._tasks = [task.name for task in configuration.tasks]
         self._database = database
         self._samples = samples
         self._versions = versions
+        self._address = address
         self._sign = sign
         self._spooled = spooled
-        self._lifecycle = Lifecycle()
         self._wake = asyncio.Event()
         self._recheck: asyncio.TimerHandle | None = None
         self._progress: Progress | None = None
-        self._diverged: dict[str, tuple[int, str, int]] = {}
-        self._new_samples = {task.name: self._count_new(task.name) for task in configuration.tasks}
+        triggers = {task.name: SampleTrigger(task.trigger, self._count_new(task.name)) for task in configuration.tasks}
+        self._decisions = RoundDecisions(configuration.guards, triggers)
+        for producer in PRODUCERS.values():
+            address(producer.kind)
 
     @property
     def state(self) -> State:
         """What the training side does right now."""
-        return self._lifecycle.state
+        return self._decisions.state
 
     @property
     def progress(self) -> Progress | None:
@@ -64,13 +86,11 @@ class Rounds:
     @property
     def new_samples(self) -> dict[str, int]:
         """Per task, samples that no round has seen."""
-        return dict(self._new_samples)
+        return {task: self._decisions.new_samples(task) for task in self._tasks}
 
     def sample_arrived(self, task: str) -> None:
-        """Count a sample, and wake up where it fires a trigger; not while a fired one waits for a better moment."""
-        self._new_samples[task] += 1
-        due = any(self._is_due(settings) for settings in self._configuration.tasks if settings.name == task)
-        if due and self._recheck is None:
+        """Count a sample, and wake up where it fires a trigger."""
+        if self._decisions.samples_arrived(task):
             self._wake.set()
 
     def retry_deferred_trigger(self) -> None:
@@ -78,6 +98,7 @@ class Rounds:
         if self._recheck is not None:
             self._recheck.cancel()
             self._recheck = None
+        self._decisions.retry_deferred_trigger()
         self._wake.set()
 
     async def run(self) -> None:
@@ -86,47 +107,37 @@ class Rounds:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            for task in self._configuration.tasks:
-                while self._is_due(task) and await self._run_round(task.name):
+            for task in self._tasks:
+                while self._decisions.is_due(task) and await self._run_round(task):
                     pass
 
-    def _is_due(self, task: TaskSettings) -> bool:
-        return self._new_samples[task.name] >= task.trigger.new_samples
-
     async def _run_round(self, task: str) -> bool:
-        """One pass through the life cycle; whether an update was spooled."""
-        self._lifecycle.advance(Event.TRIGGER_FIRED)
-        if refused := refusal(self._configuration.guards, self._readings(task)):
-            return self._put_off(Event.GUARD_REFUSED, "guard_refused", task, refused)
-        self._lifecycle.advance(Event.GUARDS_AGREED)
+        """One pass through the life cycle; whether it was spooled."""
+        if refused := self._decisions.begin(self._readings(task)):
+            return self._put_off("guard_refused", task, refused)
         try:
             version = await self._versions.ready_version(task)
         except NotAskedError as error:
-            return self._put_off(Event.VERSION_UNAVAILABLE, "not_asked", task, str(error), logging.INFO)
+            self._decisions.version_unavailable()
+            return self._put_off("not_asked", task, str(error), logging.INFO)
         except (VersionUnavailableError, LinkDownError) as error:
-            return self._put_off(Event.VERSION_UNAVAILABLE, "no_version", task, str(error))
-        if self._diverged.get(task) == self._starting_point(task, version):
-            return self._put_off(
-                Event.VERSION_UNAVAILABLE,
-                "would_diverge",
-                task,
-                f"training from version {version.number} on these samples diverged; waits for a version or a sample",
-            )
-        self._lifecycle.advance(Event.VERSION_READY)
+            self._decisions.version_unavailable()
+            return self._put_off("no_version", task, str(error))
+        if refused := self._decisions.version_ready(task, self._starting_point(task, version)):
+            return self._put_off("would_diverge", task, refused)
         try:
             await self._train(task, version)
         except (RoundFailedError, VersionUnavailableError, LinkDownError, sqlite3.Error, OSError) as error:
-            return self._put_off(Event.ROUND_FAILED, "round_dropped", task, str(error))
-        self._lifecycle.advance(Event.ROUND_SPOOLED)
-        self._new_samples[task] = self._count_new(task)
+            self._decisions.failed()
+            return self._put_off("round_dropped", task, str(error))
+        self._decisions.spooled(task, self._count_new(task))
         self._spooled()
-        self._versions.forget_unused([settings.name for settings in self._configuration.tasks])
+        self._versions.forget_unused(self._tasks)
         return True
 
-    def _put_off(self, event: Event, name: str, task: str, reason: str, level: int = logging.WARNING) -> bool:
+    def _put_off(self, event: str, task: str, reason: str, level: int = logging.WARNING) -> bool:
         """Go back to sleep with a trigger that has fired; it is looked at again when something changes, or later."""
-        self._lifecycle.advance(event)
-        log.log(level, "event=%s task=%s reason=%r", name, task, reason)
+        log.log(level, log_line(event, task=task, reason=reason))
         if self._recheck is None:
             loop = asyncio.get_running_loop()
             self._recheck = loop.call_later(self._configuration.guards.recheck_seconds, self.retry_deferred_trigger)
@@ -134,9 +145,9 @@ class Rounds:
 
     async def _train(self, task: str, version: ReadyVersion) -> None:
         if dropped := self._samples.drop_misfits(version.description):
-            log.warning("event=samples_dropped task=%s count=%d reason='do not fit the schema'", task, dropped)
+            log.warning(log_line("samples_dropped", task=task, count=dropped, reason="do not fit the schema"))
         if dropped := self._samples.drop_other_features(version.description):
-            log.info("event=features_dropped task=%s count=%d reason='made by another backbone'", task, dropped)
+            log.info(log_line("features_dropped", task=task, count=dropped, reason="made by another backbone"))
         memory = self._database.memory(task, version.bundle)
         verdict = await self._run_worker(task, version, memory)
         if isinstance(verdict, RebuildFailure):
@@ -149,27 +160,32 @@ class Rounds:
         if not isinstance(verdict, TrainingResult):
             raise RoundFailedError(verdict.error)
         self._versions.hold(version)
-        row = self._database.spool(
+        self._spool(task, version, memory, verdict)
+
+    def _spool(self, task: str, version: ReadyVersion, memory: TaskMemory, result: TrainingResult) -> None:
+        payloads = produce(version.description, result)
+        rows = self._database.spool(
             SpooledRound(
                 task=task,
                 bundle=version.bundle,
                 base_version=version.number,
-                trained_through=verdict.trained_through,
-                packed=verdict.packed,
-                payload=update_payload(verdict),
-                residual=verdict.residual,
+                trained_through=result.trained_through,
+                payloads=tuple(SpooledPayload(*self._address(kind), payload) for kind, payload in payloads),
+                residual=result.residual,
                 returned=tuple(sequence for sequence, _ in memory.returned),
             ),
             self._sign,
         )
         log.info(
-            "event=update_spooled task=%s version=%d sequence=%d bytes=%d loss=%.4f features_computed=%d",
-            task,
-            version.number,
-            row.sequence,
-            len(row.envelope),
-            verdict.loss,
-            verdict.features_computed,
+            log_line(
+                "round_spooled",
+                task=task,
+                version=version.number,
+                sequences=",".join(str(row.sequence) for row in rows),
+                payload_bytes=sum(len(payload) for _, payload in payloads),
+                loss=result.loss,
+                features_computed=result.features_computed,
+            )
         )
 
     async def _run_worker(self, task: str, version: ReadyVersion, memory: TaskMemory) -> Verdict:
@@ -181,8 +197,9 @@ class Rounds:
             weights=str(version.weights),
             sample_store=str(self._samples.path),
             residual=memory.residual,
-            returned=[packed for _, packed in memory.returned],
+            returned=[packed_update(payload) for _, payload in memory.returned],
             seed=memory.rounds,
+            life=1 + secrets.randbits(LIFE_BITS),
             threads=settings.threads,
             nice=settings.nice,
             memory_limit_mib=settings.memory_limit_mib,
@@ -196,25 +213,26 @@ class Rounds:
     def _hear_progress(self, task: str, progress: Progress) -> None:
         self._progress = progress
         log.debug(
-            "event=training task=%s phase=%s step=%d steps=%d loss=%s",
-            task,
-            progress.phase,
-            progress.steps_done,
-            progress.steps,
-            progress.loss,
+            log_line(
+                "training",
+                task=task,
+                phase=progress.phase,
+                step=progress.steps_done,
+                steps=progress.steps,
+                loss=progress.loss,
+            )
         )
 
     def _learn_from(self, task: str, version: ReadyVersion, failure: TrainingFailure) -> None:
         """What would only fail again is not tried again."""
         if failure.unfit:
             self._samples.drop(task, failure.unfit)
-            log.warning("event=samples_dropped task=%s count=%d reason=%r", task, len(failure.unfit), failure.error)
+            log.warning(log_line("samples_dropped", task=task, count=len(failure.unfit), reason=failure.error))
         if failure.diverged:
-            self._diverged[task] = self._starting_point(task, version)
+            self._decisions.diverged(task, self._starting_point(task, version))
 
-    def _starting_point(self, task: str, version: ReadyVersion) -> tuple[int, str, int]:
-        """What a round depends on, besides the residual: it draws its batches from a seed that counts rounds."""
-        return version.number, version.bundle, self._samples.newest(task)
+    def _starting_point(self, task: str, version: ReadyVersion) -> StartingPoint:
+        return StartingPoint(version.number, version.bundle, self._samples.newest(task))
 
     def _readings(self, task: str) -> Readings:
         return Readings(
@@ -227,8 +245,3 @@ class Rounds:
 
     def _count_new(self, task: str) -> int:
         return self._samples.count_after(task, self._database.trained_through(task))
-
-
-def update_payload(result: TrainingResult) -> bytes:
-    """The payload of an update. A loss of three digits is enough to watch training by, and travels in few bytes."""
-    return encode_payload(Update(result.samples, result.steps, round(result.loss, 3), result.packed, result.life))

@@ -1,6 +1,6 @@
 """Samples on the device, in SQLite, and what a backbone made of them. Neither ever leaves it.
 
-Features belong to their sample: they go when it goes, whoever deletes it. Commits are not forced to the disk one by
+Features are deleted with their sample. Commits are not forced to the disk one by
 one: after a power cut the last moments of samples may be missing, which spares an SD card a write per sample. What
 went into an update is never at stake here.
 """

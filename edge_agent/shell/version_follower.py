@@ -1,14 +1,30 @@
-"""Follows the versions of the tasks: believes signed manifests, fetches what a round needs, and no more."""
+"""Follows the versions of the tasks: believes signed manifests, fetches what a round needs, and no more.
+
+`core.version_choice` decides what is news and what is fetched.
+"""
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.core.round_participation import why_not_asked
+from edge_agent.core.version_choice import (
+    KnownVersion,
+    ManifestNews,
+    NotAskedError,
+    VersionUnavailableError,
+    bundle_files,
+    choose_weights,
+    files_to_keep,
+    judge_manifest,
+    known_from,
+)
 from edge_agent.shell.blob_cache import BlobCache
-from edge_agent.shell.device_database import DeviceDatabase, KnownVersion
+from edge_agent.shell.device_database import DeviceDatabase
 from edge_agent.shell.fetcher import Fetcher, NotFetchedError
 from edge_agent.worker.contract import EngineName, PackedFile, files_for
+from fleet_host.log_lines import log_line
 from fleet_protocol.bundle import TaskDescription, parse_description
 from fleet_protocol.cohort import EVERYONE
 from fleet_protocol.errors import ConfigurationError, ProtocolError
@@ -16,14 +32,6 @@ from fleet_protocol.kinds import Manifest
 from fleet_protocol.topics import PackedWeights
 
 log = logging.getLogger(__name__)
-
-
-class VersionUnavailableError(Exception):
-    """No version can be trained on right now; says why."""
-
-
-class NotAskedError(VersionUnavailableError):
-    """The task works in rounds, and this device has no part in the one that runs, or has had it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +44,7 @@ class ReadyVersion:
     number: int
     bundle: str
     description: TaskDescription
-    files: dict[str, Path]
+    files: Mapping[str, Path]
     weights: Path
     packed: PackedFile | None = None
 
@@ -55,7 +63,7 @@ class VersionFollower:
     ) -> None:
         """`engine` is the one that trains on this device: it decides which files of a bundle are fetched."""
         self._device = device
-        self._asked_below: dict[str, int] = {}
+        self._selection_thresholds: dict[str, int] = {}
         self._database = database
         self._cache = cache
         self._fetcher = fetcher
@@ -72,29 +80,29 @@ class VersionFollower:
             try:
                 self._descriptions[known.bundle] = parse_description(self._cache.read(known.bundle))
             except (ProtocolError, ConfigurationError, OSError) as error:
-                log.error("event=bundle_not_readable task=%s error=%r", task, str(error))
+                log.error(log_line("bundle_not_readable", task=task, error=error))
         return self._descriptions.get(known.bundle)
 
     def hear_manifest(self, task: str, manifest: Manifest) -> bool:
-        """Take in a verified manifest; False where it is no news."""
+        """Take in a verified manifest; False where it changes nothing for this device."""
         known = self._database.known_version(task)
-        heard = KnownVersion(manifest.version, manifest.bundle, manifest.weights)
-        if known == heard:
-            asked_before = self._asked_below.get(task)
-            self._asked_below[task] = manifest.selection_threshold
-            return asked_before not in (None, manifest.selection_threshold)
-        if known is not None and heard.version <= known.version:
+        news = judge_manifest(known, self._selection_thresholds.get(task), manifest)
+        if news is ManifestNews.OLD:
             log.warning(
-                "event=old_manifest_ignored task=%s version=%d known_version=%d remedy=%r",
-                task,
-                heard.version,
-                known.version,
-                "none if the broker has just come back; if the coordinator was set up anew, empty this state_folder",
+                log_line(
+                    "old_manifest_ignored",
+                    task=task,
+                    version=manifest.version,
+                    known_version=known.version if known else None,
+                    remedy="none if the broker has just come back; if the coordinator was set up anew, empty this"
+                    " state_folder",
+                )
             )
             return False
-        self._database.know_version(task, heard)
-        self._asked_below[task] = manifest.selection_threshold
-        return True
+        self._selection_thresholds[task] = manifest.selection_threshold
+        if news is ManifestNews.NEW_VERSION:
+            self._database.know_version(task, known_from(manifest))
+        return news is not ManifestNews.REPETITION
 
     async def ready_version(self, task: str) -> ReadyVersion:
         """The newest known version, fetched where this device lacks it.
@@ -108,18 +116,9 @@ class VersionFollower:
         if known is None:
             raise VersionUnavailableError(f"no manifest of {task} has come yet")
         try:
-            await self._ensure(known.bundle)
-            description = self.description(task) or parse_description(self._cache.read(known.bundle))
-            if description.task != task:
-                raise VersionUnavailableError(f"the manifest of {task} names a bundle of {description.task}")
+            description = await self._fetch_description(task, known)
             self._require_asked(description, known)
-            needed = files_for(self._engine, description)
-            if missing := [name for name in needed if name not in description.files]:
-                raise VersionUnavailableError(
-                    f"the bundle of {task} lacks {', '.join(missing)}: export it with --ort-training, or choose"
-                    " [worker] engine = 'onnx-step'"
-                )
-            files = {name: description.files[name] for name in needed}
+            files = bundle_files(description, files_for(self._engine, description))
             for blob in files.values():
                 await self._ensure(blob)
                 self._cache.verify(blob)
@@ -137,12 +136,6 @@ class VersionFollower:
             packed,
         )
 
-    def _require_asked(self, description: TaskDescription, known: KnownVersion) -> None:
-        held = self._database.held_version(description.task)
-        below, trained_on = self._asked_below.get(description.task, EVERYONE), held.version if held else None
-        if reason := why_not_asked(description, known.version, self._device, below, trained_on):
-            raise NotAskedError(reason)
-
     def hold(self, version: ReadyVersion) -> None:
         """Its weights are complete: the next version is fetched as its difference from this one."""
         held = KnownVersion(version.number, version.bundle, version.weights.name)
@@ -152,23 +145,40 @@ class VersionFollower:
         """The packed weights were not what they should be: from now on this version is fetched whole."""
         self._refused.add(version.weights.name)
         log.error(
-            "event=difference_refused task=%s version=%d error=%r remedy='fetching the whole weights'",
-            version.description.task,
-            version.number,
-            error,
+            log_line(
+                "difference_refused",
+                task=version.description.task,
+                version=version.number,
+                error=error,
+                remedy="fetching the whole weights",
+            )
         )
 
-    def forget_unused(self, tasks: list[str]) -> None:
+    def forget_unused(self, tasks: Sequence[str]) -> None:
         """Delete blobs that no known version of these tasks needs."""
-        wanted: set[str] = set()
-        for task in tasks:
-            if known := self._database.known_version(task):
-                wanted |= {known.bundle, known.weights}
-            if held := self._database.held_version(task):
-                wanted.add(held.weights)  # the next version is fetched as its difference from this one
-            if description := self.description(task):
-                wanted |= set(description.files.values())
-        self._cache.keep_only(wanted)
+        database = self._database
+        self._cache.keep_only(
+            set().union(
+                *(
+                    files_to_keep(database.known_version(task), database.held_version(task), self.description(task))
+                    for task in tasks
+                )
+            )
+        )
+
+    async def _fetch_description(self, task: str, known: KnownVersion) -> TaskDescription:
+        await self._ensure(known.bundle)
+        description = self.description(task) or parse_description(self._cache.read(known.bundle))
+        if description.task != task:
+            raise VersionUnavailableError(f"the manifest of {task} names a bundle of {description.task}")
+        return description
+
+    def _require_asked(self, description: TaskDescription, known: KnownVersion) -> None:
+        held = self._database.held_version(description.task)
+        threshold = self._selection_thresholds.get(description.task, EVERYONE)
+        trained_on = held.version if held else None
+        if reason := why_not_asked(description, known.version, self._device, threshold, trained_on):
+            raise NotAskedError(reason)
 
     async def _ensure(self, blob: str) -> None:
         if not self._cache.has(blob):
@@ -176,29 +186,29 @@ class VersionFollower:
 
     async def _ensure_weights(self, known: KnownVersion, description: TaskDescription) -> PackedFile | None:
         """The weights on the disk, or as they came, packed."""
-        if (
-            description.downlink.packs(known.version)
-            and known.weights not in self._refused
-            and not self._cache.has(known.weights)
-        ):
+        held = self._database.held_version(description.task)
+        wanted = choose_weights(description, known, held, self._cache.has, self._refused)
+        if isinstance(wanted, PackedWeights):
             try:
-                return await self._fetch_packed(known, description)
+                difference = await self._fetcher.fetch(wanted)
             except NotFetchedError as error:
-                log.warning("event=difference_did_not_come error=%r remedy='fetching the whole weights'", str(error))
+                log.warning(log_line("difference_did_not_come", error=error, remedy="fetching the whole weights"))
+            else:
+                return self._packed_file(wanted, held, difference, known)
         await self._ensure(known.weights)
         return None
 
-    async def _fetch_packed(self, known: KnownVersion, description: TaskDescription) -> PackedFile:
-        held = self._database.held_version(description.task)
-        if held is not None and (held.bundle != known.bundle or not self._cache.has(held.weights)):
-            held = None
-        wanted = PackedWeights(description.task, known.version, held.version if held else None)
-        difference = await self._fetcher.fetch(wanted)
+    def _packed_file(
+        self, wanted: PackedWeights, held: KnownVersion | None, difference: bytes, known: KnownVersion
+    ) -> PackedFile:
         log.info(
-            "event=difference_fetched task=%s version=%d from_version=%s bytes=%d",
-            description.task,
-            known.version,
-            wanted.base,
-            len(difference),
+            log_line(
+                "difference_fetched",
+                task=wanted.task,
+                version=wanted.version,
+                from_version=wanted.base,
+                bytes=len(difference),
+            )
         )
-        return PackedFile(str(self._cache.path(held.weights)) if held else "", difference, known.weights)
+        base = str(self._cache.path(held.weights)) if held is not None and wanted.base is not None else ""
+        return PackedFile(base, difference, known.weights)

@@ -1,4 +1,4 @@
-"""Where samples come in: a Unix socket that speaks one JSON document per line, from any language.
+"""The sample socket: a Unix socket that takes samples, one JSON document per line, from any language.
 
     {"task": "digits", "inputs": [0.0, 0.5, ...], "label": 3}   ->   {"ok": true}
     {"command": "status"}                                       ->   {"state": "sleeping", ...}
@@ -8,11 +8,9 @@ several, one number where it learns one, and left out where the inputs are what 
 refused is answered with {"ok": false, "error": "..."}; the connection stays open.
 """
 
-import array
 import asyncio
 import contextlib
 import logging
-import math
 import re
 import sqlite3
 from collections.abc import Callable
@@ -21,44 +19,36 @@ from typing import Literal
 
 import msgspec
 
-from edge_agent.shell.sample_store import SampleStore
+from edge_agent.sources.intake import Sample, check_sample
 from edge_agent.worker.contract import Progress
-from fleet_protocol.bundle import LabelSchema, TaskDescription
+from fleet_host.log_lines import log_line
+from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MIB
 
 MAX_LINE_BYTES = 4 * MIB
 SOCKET_MODE = 0o660
-LARGEST_FLOAT32 = 3.4028234663852886e38
 
 _COMMAND = re.compile(rb'\s*{\s*"command"\s*:')
 
 log = logging.getLogger(__name__)
 
 
-class Sample(msgspec.Struct, forbid_unknown_fields=True):
-    """One sample of one task, with its label."""
-
-    task: str
-    inputs: list[float]
-    label: int | float | list[float] | None = None
-
-
 class Command(msgspec.Struct, forbid_unknown_fields=True):
-    """A question to the agent."""
+    """A command to the agent."""
 
     command: Literal["status"]
 
 
 class Answer(msgspec.Struct, omit_defaults=True):
-    """What a sample is answered with."""
+    """The answer to a sample."""
 
     ok: bool
     error: str = ""
 
 
 class Status(msgspec.Struct):
-    """What the agent does and has, for people and programs on the device; `progress` is that of a round under way."""
+    """The state of the agent, for people and programs on the device; `progress` is that of the running round."""
 
     device: str
     state: str
@@ -73,62 +63,19 @@ class Status(msgspec.Struct):
     progress: Progress | None = None
 
 
-def check_sample(
-    sample: Sample, tasks: frozenset[str], description: TaskDescription | None
-) -> tuple[bytes, int | bytes]:
-    """Inputs as float32 in bytes, and the label, if they fit the task's schema as far as it is known yet.
-
-    Raises:
-        ValueError: saying what does not fit, and what would.
-    """
-    if sample.task not in tasks:
-        raise ValueError(f"unknown task {sample.task!r}; agent.toml lists {sorted(tasks)}")
-    lowest, highest = -LARGEST_FLOAT32, LARGEST_FLOAT32
-    if description is not None:
-        expected = description.input
-        if len(sample.inputs) != expected.size:
-            raise ValueError(f"{len(sample.inputs)} inputs; {sample.task} takes {expected.size} {expected.shape}")
-        lowest, highest = max(lowest, expected.minimum), min(highest, expected.maximum)
-    for position, value in enumerate(sample.inputs):
-        if not (lowest <= value <= highest) or math.isnan(value):
-            raise ValueError(f"input {position} is {value:g}; {sample.task} takes {lowest:g} to {highest:g}")
-    return array.array("f", sample.inputs).tobytes(), check_label(
-        sample, None if description is None else description.label
-    )
+StoreSample = Callable[[str, bytes, int | bytes], object]
+"""(task, inputs, label), in the form that `check_sample` gives; raises `sqlite3.Error` where it can't."""
 
 
-def check_label(sample: Sample, schema: LabelSchema | None) -> int | bytes:
-    """A class index as it is, any other label as float32 in bytes.
-
-    Raises:
-        ValueError: saying what does not fit, and what would.
-    """
-    label = sample.label
-    if isinstance(label, int) if schema is None else schema.kind == "class":
-        classes = 2**63 if schema is None else schema.classes
-        if not isinstance(label, int) or not 0 <= label < classes:
-            raise ValueError(f"label {label} is out of range; {sample.task} takes 0 to {classes - 1}")
-        return label
-    values = [] if label is None else label if isinstance(label, list) else [label]
-    if schema is not None and len(values) != schema.outputs:
-        raise ValueError(f"label has {len(values)} values; {sample.task} takes {schema.outputs}")
-    for position, value in enumerate(values):
-        if not abs(value) <= LARGEST_FLOAT32:
-            raise ValueError(f"label {position} is {value:g}, which float32 can't hold")
-        if schema is not None and schema.kind == "multi_label" and value not in (0, 1):
-            raise ValueError(f"label {position} is {value:g}; {sample.task} takes 0 or 1 for each class")
-    return array.array("f", values).tobytes()
-
-
-class SampleGate:
+class SampleSocket:
     """Serves the socket for as long as the agent runs, with or without a broker."""
 
     def __init__(
         self,
         path: Path,
-        store: SampleStore,
         tasks: frozenset[str],
         *,
+        store: StoreSample,
         describe: Callable[[str], TaskDescription | None],
         arrived: Callable[[str], None],
         status: Callable[[], Status],
@@ -185,11 +132,11 @@ class SampleGate:
         try:
             sample = msgspec.json.decode(line, type=Sample)
             inputs, label = check_sample(sample, self._tasks, self._describe(sample.task))
-            self._store.add(sample.task, inputs, label)
+            self._store(sample.task, inputs, label)
         except (msgspec.DecodeError, ValueError) as error:
             return msgspec.json.encode(Answer(ok=False, error=str(error)))
         except sqlite3.Error as error:
-            log.error("event=sample_not_stored task=%s error=%r", sample.task, str(error))
+            log.error(log_line("sample_not_stored", task=sample.task, error=error))
             return msgspec.json.encode(Answer(ok=False, error=f"not stored: {error}; is the disk full?"))
         self._arrived(sample.task)
         return msgspec.json.encode(Answer(ok=True))

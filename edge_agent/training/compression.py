@@ -1,4 +1,4 @@
-"""A round's end: what was learned joins what earlier updates left behind, and what fits is packed. Pure."""
+"""Compression: the delta of a round joins the error feedback, and an update is packed. Pure."""
 
 from collections.abc import Iterable
 
@@ -13,16 +13,19 @@ ENCODING_STREAM = 1
 """Keeps the random numbers of the encoder apart from those that pick the batches."""
 
 
-def remember(task: TaskDescription, residual: bytes, returned: Iterable[bytes]) -> ErrorFeedback:
-    """The memory of earlier rounds, with rejected updates, packed as they were sent, given back to it."""
-    memory = recall(task.update, residual, task.parameter_count)
+def remember(task: TaskDescription, residual: bytes, returned: Iterable[bytes], life: int) -> ErrorFeedback:
+    """The memory of earlier rounds, with rejected updates, packed as they were sent, given back to it.
+
+    Where there is none, it begins the life `life`.
+    """
+    memory = recall(task.update, residual, task.parameter_count, life)
     for packed in returned:
         memory.give_back(decode_update(packed, task.shapes))
     return memory
 
 
 def pack(total: FloatVector, memory: ErrorFeedback, task: TaskDescription, seed: int) -> bytes:
-    """The update that travels of `total`, which `memory` has offered and of which it keeps the rest. `seed`: the job's.
+    """Encode the update of `total`, f32[P] as `memory` offered it; `memory` keeps the rest. `seed`: the job's.
 
     Raises:
         ProtocolError: as `encode_update`.

@@ -44,7 +44,7 @@ Watch = Callable[[int, FloatVector], None]
 
 
 def unwatched(_steps_done: int, _losses: FloatVector) -> None:
-    """Nobody wants to know."""
+    """Ignore progress."""
 
 
 class EngineError(Exception):

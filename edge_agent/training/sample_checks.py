@@ -1,4 +1,4 @@
-"""Checks the values of stored samples against their task's schema, which the sample gate may not have had yet."""
+"""Checks the values of stored samples against their task's schema, which intake may not have known yet."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,6 +1,6 @@
 """The training worker: a job on standard input, progress and a verdict on standard output, then it exits.
 
-Its memory goes with it. So does its life with the agent's: a worker whose parent has died is killed by the kernel.
+The exit gives its memory back. The kernel kills it when the agent ends.
 """
 
 import ctypes
@@ -66,7 +66,9 @@ def run_round(job: TrainingJob, tell: Tell) -> TrainingResult:
         EngineError, ConfigurationError: the engine can't run here, or not on this bundle.
         ProtocolError: a file is not what the task says.
     """
-    task, steps, store = job.description, job.description.training.steps, Path(job.sample_store)
+    task = job.description
+    steps = task.training.steps
+    store = Path(job.sample_store)
     files = {name: Path(path) for name, path in job.files.items()}
     tell(Progress("reading", 0, steps, None))
     if job.packed is not None:
@@ -85,7 +87,7 @@ def run_round(job: TrainingJob, tell: Tell) -> TrainingResult:
     if diverged := divergence(losses, trained, samples, plan, task.training.learning_rate):
         raise DivergedError(str(diverged))
     tell(Progress("compressing", steps, steps, float(losses.mean())))
-    memory = remember(task, job.residual, job.returned)
+    memory = remember(task, job.residual, job.returned, job.life)
     total = memory.offer(trained - weights)
     if not np.isfinite(total).all():
         raise DivergedError("the update and what earlier ones left behind add up to more than float32 holds")
@@ -125,14 +127,14 @@ def read_samples(path: Path, task: TaskDescription) -> Samples:
 
 
 def confine(job: TrainingJob) -> None:
-    """Take on the job's nice level and memory limit; what is over the limit fails as MemoryError."""
+    """Set the job's nice level and memory limit; an allocation beyond it raises MemoryError."""
     os.nice(job.nice)
     limit = job.memory_limit_mib * MIB
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 def die_with_parent() -> None:
-    """Ask the kernel to kill this process when the agent ends, however it ends: it may be stopped at that moment."""
+    """Have the kernel kill this process when the agent ends, even one that is stopped then."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

@@ -1,1 +1,1 @@
-"""The training child as its parent sees it: the contract, and who holds it to its limits."""
+"""The training child, seen from the agent: the messages between them, and the supervisor that enforces limits."""

@@ -1,4 +1,4 @@
-"""What the agent tells its training worker, and what it hears back. Neither side imports more than msgspec here.
+"""The messages between the agent and its training worker. Neither side imports more than msgspec here.
 
 The job goes to the worker's standard input. What comes back on its standard output is a sequence of frames, each a
 length of four bytes (big-endian) and one message: any number of `Progress`, then one verdict.
@@ -45,7 +45,7 @@ class TrainingJob(msgspec.Struct, frozen=True):
     """One round, and what the process that runs it may use.
 
     Paths are given as text; `files` has those of `files_for`, by their names in the bundle; `residual` is the state of
-    the error feedback, empty at first; `seed` picks the batches.
+    the error feedback, empty at first, which then begins the life `life`; `seed` picks the batches.
     """
 
     description: TaskDescription
@@ -56,6 +56,7 @@ class TrainingJob(msgspec.Struct, frozen=True):
     residual: bytes
     returned: list[bytes]
     seed: int
+    life: int
     threads: int
     nice: int
     memory_limit_mib: int
@@ -102,7 +103,7 @@ class TrainingFailure(msgspec.Struct, frozen=True, tag="failure"):
 
 
 class RebuildFailure(msgspec.Struct, frozen=True, tag="rebuild_failure"):
-    """Nothing was trained, as the packed weights could not be unpacked, in words: the whole weights will do."""
+    """Nothing was trained, as the packed weights could not be unpacked; says why. Fetch the whole weights."""
 
     error: str
 

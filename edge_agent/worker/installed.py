@@ -35,7 +35,8 @@ def _wanted(engine: EngineName) -> str:
 
 def _installed(package: str) -> str:
     """Its version; empty if it is not there. `importlib.metadata` knows too, and takes a tenth of a round to import."""
-    spec, prefix = find_spec("onnxruntime"), package.replace("-", "_") + "-"
+    spec = find_spec("onnxruntime")
+    prefix = package.replace("-", "_") + "-"
     if spec is None or spec.origin is None:
         return ""
     found = sorted(path.name for path in Path(spec.origin).parents[1].glob(f"{prefix}[0-9]*.dist-info"))

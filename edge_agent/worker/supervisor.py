@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable
 
 import msgspec
 
-from edge_agent.configuration import WorkerSettings
 from edge_agent.worker.contract import (
     LENGTH_BYTES,
     Message,
@@ -20,6 +19,7 @@ from edge_agent.worker.contract import (
     read_message,
     write_job,
 )
+from edge_agent.worker.settings import WorkerSettings
 
 WORKER_COMMAND = (sys.executable, "-P", "-m", "edge_agent.training.worker")
 WORKER_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
@@ -31,7 +31,7 @@ Watch = Callable[[Progress], None]
 
 
 def unwatched(_progress: Progress) -> None:
-    """Nobody wants to know."""
+    """Ignore progress."""
 
 
 async def train_in_child(job: TrainingJob, settings: WorkerSettings, watch: Watch = unwatched) -> Verdict:
@@ -65,7 +65,7 @@ async def train_in_child(job: TrainingJob, settings: WorkerSettings, watch: Watc
 
 
 async def _converse(process: asyncio.subprocess.Process, job: TrainingJob, watch: Watch) -> Verdict | None:
-    """Tell the worker its job, and hear it out; None where it died before its verdict."""
+    """Send the job and read messages up to the verdict; None where the worker died before it."""
     if process.stdin is None or process.stdout is None:
         raise RuntimeError("the worker was started without pipes")
     with contextlib.suppress(ConnectionError):
@@ -89,7 +89,7 @@ async def _next_message(stream: asyncio.StreamReader) -> Message | None:
 
 
 async def _read_errors(process: asyncio.subprocess.Process) -> str:
-    """The last that it wrote to standard error."""
+    """The last `LAST_WORDS_BYTES` of its standard error."""
     words = b""
     while process.stderr and (more := await process.stderr.read(LAST_WORDS_BYTES)):
         words = (words + more)[-LAST_WORDS_BYTES:]

@@ -23,7 +23,8 @@ def fitting(description: TaskDescription) -> tuple[str, tuple[int, int]]:
 
     A class index is stored as a number. Any other label is float32 in bytes; without a label there are none.
     """
-    label, inputs = description.label, 4 * description.input.size
+    label = description.label
+    inputs = 4 * description.input.size
     if label.kind == "class":
         return "length(inputs) = ? AND typeof(label) = 'integer' AND label >= 0 AND label < ?", (inputs, label.classes)
     return "length(inputs) = ? AND typeof(label) = 'blob' AND length(label) = ?", (inputs, 4 * label.outputs)

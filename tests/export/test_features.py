@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from bundle_runtime.backbone import ROWS_AT_ONCE, Backbone
-from edge_agent.configuration import WorkerSettings
 from edge_agent.shell.sample_store import SampleStore
 from edge_agent.training.features import FeaturesError, compute_features
 from edge_agent.training.worker import read_samples
 from edge_agent.worker.contract import TrainingFailure, TrainingJob, TrainingResult
+from edge_agent.worker.settings import WorkerSettings
 from edge_agent.worker.supervisor import train_in_child
 from fleet_protocol.bundle import BACKBONE_FILE, DESCRIPTION_FILE, parse_description
 from tests.support.backbone import export_backbone_bundle

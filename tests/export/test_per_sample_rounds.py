@@ -7,13 +7,13 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from edge_agent.configuration import WorkerSettings
 from edge_agent.shell.sample_store import SampleStore
 from edge_agent.shell.version_follower import ReadyVersion
 from edge_agent.training.engine import Rates, plan_batches
 from edge_agent.training.onnx_step import OnnxStepEngine
 from edge_agent.training.worker import read_samples
 from edge_agent.worker.contract import TrainingJob, TrainingResult
+from edge_agent.worker.settings import WorkerSettings
 from edge_agent.worker.supervisor import train_in_child
 from fleet_protocol.bundle import DESCRIPTION_FILE, TRAIN_FILE, TRAIN_PER_SAMPLE_FILE, WEIGHTS_FILE, blob_hash
 from fleet_protocol.codec import decode_update, read_weights
@@ -68,6 +68,7 @@ def test_device_fetches_and_trains_the_per_sample_graph(tmp_path: Path):
         residual=b"",
         returned=[],
         seed=SEED,
+        life=1,
         threads=1,
         nice=0,
         memory_limit_mib=512,

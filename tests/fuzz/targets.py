@@ -59,7 +59,8 @@ BROKER_TOML = b'host = "broker.local"\nport = 8883\n[tls]\nauthority = "ca.pem"\
 MESSAGES = [bytes.fromhex(vector["hex"]) for vector in json.loads((VECTORS / "messages.json").read_text())]
 PAYLOADS = [read_envelope(message, 1000).payload for message in MESSAGES]
 PAYLOAD_TYPES = tuple(kind.payload for kind in KINDS.values())
-VERIFY_KEY = SigningKey(bytes(32)).verify_key
+SIGNING_KEY = SigningKey(bytes(32))
+VERIFY_KEY = SIGNING_KEY.verify_key
 TOPICS = [
     topics.up("f", "0", "pi"),
     topics.manifest("f", "digits"),
@@ -151,9 +152,9 @@ def check_payload_memory(data: bytes) -> None:
 
 def check_encrypted_update(data: bytes) -> None:
     """The whole payload as it came, and then as what an honest device would have encrypted."""
-    for payload in (data, encrypt_payload(VERIFY_KEY, data)):
+    for payload in (data, encrypt_payload(SIGNING_KEY, VERIFY_KEY, 1, data)):
         envelope = Envelope(Header(ENCRYPTED_UPDATE, 1, "digits", 3, bytes(16)), bytes(8), payload, b"", bytes(64))
-        accepted(lambda envelope=envelope: opened_payload(envelope, SigningKey(bytes(32))))
+        accepted(lambda envelope=envelope: opened_payload(envelope, SIGNING_KEY))
 
 
 def check_update(data: bytes) -> None:
@@ -329,7 +330,9 @@ TARGETS: Mapping[str, Target] = {
     "payload_memory": Target(
         check_payload_memory, [*PAYLOADS, b"\x80", b"\xa0", b"\x81\x00", b"\x62ab", b"\xa1\x00\x00"]
     ),
-    "encrypted_update": Target(check_encrypted_update, [*PAYLOADS, encrypt_payload(VERIFY_KEY, PAYLOADS[5])]),
+    "encrypted_update": Target(
+        check_encrypted_update, [*PAYLOADS, encrypt_payload(SIGNING_KEY, VERIFY_KEY, 1, PAYLOADS[5])]
+    ),
     "cbor": Target(check_cbor, [*PAYLOADS, *(message[1:] for message in MESSAGES)]),
     "update": Target(check_update, PACKED),
     "update_inside": Target(check_update_inside, PACKED),

@@ -203,7 +203,12 @@ def test_encrypted_update_is_shown_as_such_and_opened_with_the_coordinator_key(d
     coordinator, other = SigningKey(bytes([7]) * 32), SigningKey(bytes([8]) * 32)
     payload = encode_payload(Update(16, 40, 0.75, bytes.fromhex("69012aa0803f")))
     signed = sign_envelope(
-        KEY, TOPIC, ENCRYPTED_UPDATE, encrypt_payload(coordinator.verify_key, payload), sequence=5, task="digits"
+        KEY,
+        TOPIC,
+        ENCRYPTED_UPDATE,
+        encrypt_payload(KEY, coordinator.verify_key, 5, payload),
+        sequence=5,
+        task="digits",
     )
     code, said = decode(signed, "--topic", TOPIC, "--key", PUBLIC)
     assert code == 0

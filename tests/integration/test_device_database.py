@@ -7,11 +7,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from edge_agent.shell.device_database import DeviceDatabase, KnownVersion, OutboxRow, SpooledRound, TaskMemory
+from edge_agent.core.outbox import OutboxRow, SpooledPayload
+from edge_agent.core.version_choice import KnownVersion
+from edge_agent.shell.device_database import DeviceDatabase, SpooledRound, TaskMemory
+from fleet_protocol.envelope import digest
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.kinds import Outcome
+from fleet_protocol.kinds import UPDATE, Outcome
 
 BUNDLE = "0f" * 32
 OTHER_BUNDLE = "f0" * 32
@@ -20,10 +24,8 @@ ROUND = SpooledRound(
     bundle=BUNDLE,
     base_version=7,
     trained_through=40,
-    packed=b"packed",
-    payload=b"payload",
+    payloads=(SpooledPayload(UPDATE.number, b"", b"payload"),),
     residual=b"residual",
-    returned=(),
 )
 
 
@@ -31,13 +33,16 @@ class PowerCutError(Exception):
     """The end of the world in the middle of a transaction."""
 
 
-def sign(sequence: int, task: str, base_version: int, payload: bytes) -> tuple[bytes, bytes]:
-    envelope = f"{sequence} {task} {base_version} ".encode() + payload
-    return envelope, b"digest of " + envelope
+def sign(row: OutboxRow) -> bytes:
+    return f"{row.sequence} {row.kind} {row.task} {row.base_version} ".encode() + row.payload
 
 
-def break_down(*_: object) -> tuple[bytes, bytes]:
+def break_down(_: OutboxRow) -> bytes:
     raise PowerCutError
+
+
+def carrying(payload: bytes) -> tuple[SpooledPayload, ...]:
+    return (SpooledPayload(UPDATE.number, b"", payload),)
 
 
 @pytest.fixture
@@ -59,16 +64,25 @@ def run_python(program: str) -> subprocess.CompletedProcess[str]:
 
 
 def everything(database: DeviceDatabase) -> tuple[TaskMemory, list[OutboxRow]]:
-    return database.memory("digits", BUNDLE), database.outbox()
+    return database.memory("digits", BUNDLE), waiting(database)
+
+
+def waiting(database: DeviceDatabase) -> list[OutboxRow]:
+    return [database.read(number) for number in database.waiting_numbers()]
+
+
+def spool(database: DeviceDatabase, finished: SpooledRound = ROUND) -> OutboxRow:
+    (row,) = database.spool(finished, sign)
+    return row
 
 
 def reject(database: DeviceDatabase, row: OutboxRow) -> None:
-    database.settle(row, Outcome.REJECTED, "too_stale")
+    database.settle(row, Outcome.REJECTED, "too_stale", returned=True)
 
 
 def test_round_is_remembered_whole_after_a_restart(database, path):
-    row = database.spool(ROUND, sign)
-    assert row == OutboxRow(1, "digits", 7, b"payload", b"1 digits 7 payload", b"digest of 1 digits 7 payload")
+    row = spool(database)
+    assert row == OutboxRow(1, 6, "digits", BUNDLE, 7, b"", b"payload", digest(b"1 6 digits 7 payload"))
     before = everything(database)
     database.close()
     database = DeviceDatabase(path)
@@ -77,26 +91,26 @@ def test_round_is_remembered_whole_after_a_restart(database, path):
 
 
 def test_when_signing_fails_residual_outbox_and_number_stay_as_they_were(database):
-    reject(database, database.spool(ROUND, sign))
+    reject(database, spool(database))
     before = everything(database)
     failed = replace(ROUND, residual=b"newer", trained_through=80, returned=(1,))
     with pytest.raises(PowerCutError):
         database.spool(failed, break_down)
     assert everything(database) == before
-    assert database.spool(failed, sign).sequence == 2
+    assert spool(database, failed).sequence == 2
 
 
 def test_full_disk_loses_neither_the_old_residual_nor_the_old_rows(database):
-    row = database.spool(ROUND, sign)
+    row = spool(database)
     before = everything(database)
     (pages,) = database._connection.execute("PRAGMA page_count").fetchone()
     database._connection.execute(f"PRAGMA max_page_count={pages}")
     with pytest.raises(sqlite3.OperationalError, match="full"):
-        database.spool(replace(ROUND, residual=bytes(1_000_000), packed=bytes(1_000_000)), sign)
+        database.spool(replace(ROUND, residual=bytes(1_000_000), payloads=carrying(bytes(1_000_000))), sign)
     assert everything(database) == before
 
     database._connection.execute("PRAGMA max_page_count=100000")
-    assert database.spool(replace(ROUND, residual=bytes(1_000_000)), sign).sequence == row.sequence + 1
+    assert spool(database, replace(ROUND, residual=bytes(1_000_000))).sequence == row.sequence + 1
     assert database.memory("digits", BUNDLE).residual == bytes(1_000_000)
 
 
@@ -112,7 +126,7 @@ def test_killed_right_after_spooling_keeps_residual_and_row_together(path):
     assert run_python(program).returncode == -signal.SIGKILL
     database = DeviceDatabase(path)
     assert database.memory("digits", BUNDLE).residual == b"residual"
-    assert [row.sequence for row in database.outbox()] == [1]
+    assert database.waiting_numbers() == [1]
 
 
 def test_killed_inside_the_transaction_leaves_nothing_of_the_round(path):
@@ -121,7 +135,7 @@ def test_killed_inside_the_transaction_leaves_nothing_of_the_round(path):
         "from pathlib import Path\n"
         "from tests.integration.test_device_database import ROUND, DeviceDatabase, sign\n"
         f"database = DeviceDatabase(Path({str(path)!r}))\n"
-        "database.spool(ROUND, lambda *_: os.kill(os.getpid(), signal.SIGKILL))\n"
+        "database.spool(ROUND, lambda _: os.kill(os.getpid(), signal.SIGKILL))\n"
     )
     assert run_python(program).returncode == -signal.SIGKILL
     assert everything(DeviceDatabase(path)) == (TaskMemory(BUNDLE, 0, 0, b"", ()), [])
@@ -138,7 +152,7 @@ def test_second_process_is_refused_and_the_first_goes_on(database, path):
     answer = run_python(program).stdout
     assert str(path) in answer
     assert "locked" in answer
-    assert database.spool(ROUND, sign).sequence == 1
+    assert spool(database).sequence == 1
 
 
 def test_file_that_is_no_database_is_a_configuration_error(path, tmp_path):
@@ -159,78 +173,78 @@ def test_every_start_has_a_higher_boot_number(path):
 
 
 def test_accepted_update_leaves_and_nothing_comes_back(database):
-    row = database.spool(ROUND, sign)
+    row = spool(database)
     database.settle(row, Outcome.ACCEPTED, "")
     assert everything(database) == (TaskMemory(BUNDLE, 1, 40, b"residual", ()), [])
     assert database.find(row.digest) is None
 
 
 def test_rejected_update_comes_back_exactly_once(database):
-    row = database.spool(ROUND, sign)
+    row = spool(database)
     reject(database, row)
     memory = database.memory("digits", BUNDLE)
-    assert memory.returned == ((1, b"packed"),)
+    assert memory.returned == ((1, b"payload"),)
 
-    late = database.spool(replace(ROUND, packed=b"late"), sign)
+    late = spool(database, replace(ROUND, payloads=carrying(b"late")))
     reject(database, late)  # arrives while the round that holds the first one is training
-    database.spool(replace(ROUND, returned=tuple(sequence for sequence, _ in memory.returned)), sign)
+    spool(database, replace(ROUND, returned=tuple(sequence for sequence, _ in memory.returned)))
     assert database.memory("digits", BUNDLE).returned == ((late.sequence, b"late"),)
 
 
 def test_receipt_that_fails_halfway_changes_nothing(database):
-    row = database.spool(ROUND, sign)
+    row = spool(database)
     before = everything(database)
     database._connection.execute(
-        "CREATE TEMP TRIGGER cut BEFORE DELETE ON outbox BEGIN SELECT RAISE(ABORT, 'cut'); END"
+        "CREATE TEMP TRIGGER cut BEFORE INSERT ON settled BEGIN SELECT RAISE(ABORT, 'cut'); END"
     )
     with pytest.raises(sqlite3.IntegrityError, match="cut"):
         reject(database, row)
     assert everything(database) == before
     database._connection.execute("DROP TRIGGER cut")
     reject(database, row)
-    assert database.memory("digits", BUNDLE).returned == ((1, b"packed"),)
+    assert database.memory("digits", BUNDLE).returned == ((1, b"payload"),)
 
 
 def test_new_bundle_starts_without_the_old_ones_residual_and_returns(database):
-    reject(database, database.spool(ROUND, sign))
+    reject(database, spool(database))
     assert database.memory("digits", OTHER_BUNDLE) == TaskMemory(OTHER_BUNDLE, 0, 0, b"", ())
-    database.spool(replace(ROUND, bundle=OTHER_BUNDLE, residual=b"new"), sign)
+    spool(database, replace(ROUND, bundle=OTHER_BUNDLE, residual=b"new"))
     assert database.memory("digits", OTHER_BUNDLE) == TaskMemory(OTHER_BUNDLE, 1, 40, b"new", ())
     assert database.memory("digits", BUNDLE).residual == b""
 
 
 def test_tasks_keep_their_residuals_and_returns_apart(database):
-    reject(database, database.spool(ROUND, sign))
-    database.spool(replace(ROUND, task="gestures", residual=b"other"), sign)
-    assert database.memory("digits", BUNDLE) == TaskMemory(BUNDLE, 1, 40, b"residual", ((1, b"packed"),))
+    reject(database, spool(database))
+    spool(database, replace(ROUND, task="gestures", residual=b"other"))
+    assert database.memory("digits", BUNDLE) == TaskMemory(BUNDLE, 1, 40, b"residual", ((1, b"payload"),))
     assert database.memory("gestures", BUNDLE) == TaskMemory(BUNDLE, 1, 40, b"other", ())
     assert (database.waiting(), database.waiting("digits"), database.waiting("gestures")) == (1, 0, 1)
 
 
 @pytest.mark.parametrize(("highest_seen", "expected"), [(100, 101), (2, 3), (0, 3)])
 def test_new_number_is_above_what_either_side_has_seen(database, highest_seen, expected):
-    first, second = database.spool(ROUND, sign), database.spool(ROUND, sign)
+    first, second = spool(database), spool(database)
     renumbered = database.renumber(first, highest_seen, sign)
     assert renumbered.sequence == expected
     assert (renumbered.payload, renumbered.base_version) == (first.payload, first.base_version)
-    assert renumbered.envelope == sign(expected, "digits", 7, b"payload")[0]
-    assert database.outbox() == [second, renumbered]
+    assert renumbered.digest == digest(sign(renumbered))
+    assert waiting(database) == [second, renumbered]
     assert database.find(first.digest) is None
-    assert database.spool(ROUND, sign).sequence == expected + 1
+    assert spool(database).sequence == expected + 1
 
 
 def test_renumbering_that_fails_halfway_changes_nothing(database):
-    row = database.spool(ROUND, sign)
+    row = spool(database)
     with pytest.raises(PowerCutError):
         database.renumber(row, 100, break_down)
-    assert database.outbox() == [row]
-    assert database.spool(ROUND, sign).sequence == 2
+    assert waiting(database) == [row]
+    assert spool(database).sequence == 2
 
 
 def test_renumbered_update_is_returned_under_its_new_number(database):
-    row = database.renumber(database.spool(ROUND, sign), 100, sign)
+    row = database.renumber(spool(database), 100, sign)
     reject(database, row)
-    assert database.memory("digits", BUNDLE).returned == ((101, b"packed"),)
+    assert database.memory("digits", BUNDLE).returned == ((101, b"payload"),)
 
 
 def test_manifest_and_enrolment_survive_a_restart(database, path):
@@ -243,3 +257,16 @@ def test_manifest_and_enrolment_survive_a_restart(database, path):
     database = DeviceDatabase(path)
     assert database.known_version("digits") == KnownVersion(2, BUNDLE, OTHER_BUNDLE)
     assert database.is_enrolled()
+
+
+def test_payload_is_in_the_file_once_while_it_waits_and_when_it_is_returned(database, path):
+    payload = np.random.default_rng(1).bytes(40_000)
+    row = spool(database, replace(ROUND, payloads=carrying(payload)))
+
+    def copies() -> int:
+        database._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return path.read_bytes().count(payload[20_000:20_100])
+
+    assert copies() == 1
+    reject(database, row)
+    assert copies() == 1

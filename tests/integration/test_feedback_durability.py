@@ -10,7 +10,9 @@ import numpy as np
 
 from broker_coordinator.aggregation.contribution import BufferedUpdate
 from broker_coordinator.aggregation.server_step import initial_state, next_state
-from edge_agent.shell.device_database import DeviceDatabase, OutboxRow, SpooledRound, TaskMemory
+from edge_agent.core.outbox import OutboxRow, SpooledPayload
+from edge_agent.producers import packed_update
+from edge_agent.shell.device_database import DeviceDatabase, SpooledRound, TaskMemory
 from edge_agent.shell.identity import Identity
 from edge_agent.shell.postbox import Postbox
 from edge_agent.training.feedback import ErrorFeedback, recall
@@ -19,7 +21,7 @@ from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import decode_update, encode_update
 from fleet_protocol.errors import Reason
 from fleet_protocol.keys import SigningKey, write_verify_key
-from fleet_protocol.kinds import Outcome, Receipt, Update, decode_payload, encode_payload
+from fleet_protocol.kinds import UPDATE, Outcome, Receipt, Update, decode_payload, encode_payload
 
 ROUNDS = 1000
 LONGEST_LIFE_STATEMENTS = 1000
@@ -67,21 +69,22 @@ def play_round(
     feedback.take(encoded.sent)
     returned = tuple(sequence for sequence, _ in memory.returned)
     payload = encode_payload(Update(1, 1, 0.5, encoded.packed, feedback.life))
-    finished = SpooledRound("digits", BUNDLE, 7, 40, encoded.packed, payload, feedback.state(), returned)
-    database.spool(finished, identity.sign_update)
+    spooled = SpooledPayload(*identity.address(UPDATE), payload)
+    database.spool(SpooledRound("digits", BUNDLE, 7, 40, (spooled,), feedback.state(), returned), identity.sign_row)
     deliver(database, postbox, coordinator)
 
 
 def remembered(plan: UpdatePlan, memory: TaskMemory) -> ErrorFeedback:
     """The error feedback, once rejected updates are given back to it."""
-    feedback = recall(plan, memory.residual, COUNT)
-    for _, packed in memory.returned:
-        feedback.give_back(decode_update(packed, SHAPES))
+    feedback = recall(plan, memory.residual, COUNT, life=1)
+    for _, payload in memory.returned:
+        feedback.give_back(decode_update(packed_update(payload), SHAPES))
     return feedback
 
 
 def deliver(database: DeviceDatabase, postbox: Postbox, coordinator: Coordinator) -> None:
-    for row in database.outbox():
+    for number in database.waiting_numbers():
+        row = database.read(number)
         if receipt := coordinator.receipt_for(row):
             postbox.receive(receipt)
             assert not postbox.receive(receipt)
@@ -102,7 +105,7 @@ def live(plan: UpdatePlan, folder: Path, seed: int) -> None:
     identity = Identity("greenhouse", "0", "pi", key, write_verify_key(key.verify_key))
     database = DeviceDatabase(folder / "agent.db")
     database._connection.set_trace_callback(count_down)
-    postbox = Postbox(database, identity.sign_update, publish=None)
+    postbox = Postbox(database, identity.sign_row, publish=None)
     while database.memory("digits", BUNDLE).rounds < ROUNDS:
         play_round(plan, database, postbox, identity, Coordinator(folder / "journal"))
     database.close()
@@ -129,7 +132,7 @@ def live_through_all(plan: UpdatePlan, folder: Path) -> tuple[TaskMemory, list[B
     assert len(ends) > 10
     database, coordinator = DeviceDatabase(folder / "agent.db"), Coordinator(folder / "journal")
     while database.waiting():
-        deliver(database, Postbox(database, lambda *_: (b"", b""), publish=None), coordinator)
+        deliver(database, Postbox(database, lambda _: b"", publish=None), coordinator)
     memory = database.memory("digits", BUNDLE)
     assert memory.rounds == ROUNDS
     return memory, coordinator.applied()

@@ -10,9 +10,9 @@ import numpy as np
 import psutil
 import pytest
 
-from edge_agent.configuration import WorkerSettings
 from edge_agent.shell.sample_store import SampleStore
 from edge_agent.worker.contract import Progress, TrainingFailure, TrainingJob, TrainingResult, write_job
+from edge_agent.worker.settings import WorkerSettings
 from edge_agent.worker.supervisor import train_in_child
 from fleet_protocol.bundle import DESCRIPTION_FILE, TRAIN_FILE, WEIGHTS_FILE, parse_description
 from fleet_protocol.codec import decode_update
@@ -22,7 +22,7 @@ from workbench.recipe_folder import find_recipe
 SETTINGS = WorkerSettings(nice=0)
 AGENT = """
 import asyncio, pathlib, sys
-from edge_agent.configuration import WorkerSettings
+from edge_agent.worker.settings import WorkerSettings
 from edge_agent.worker.contract import read_job
 from edge_agent.worker.supervisor import train_in_child
 job = read_job(pathlib.Path(sys.argv[1]).read_bytes())
@@ -47,6 +47,7 @@ def job(tmp_path: Path) -> TrainingJob:
         residual=b"",
         returned=[],
         seed=0,
+        life=1,
         threads=1,
         nice=0,
         memory_limit_mib=512,

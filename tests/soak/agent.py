@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from functools import wraps
 
 from edge_agent import cli
-from edge_agent.shell.device_database import DeviceDatabase, OutboxRow, SignUpdate, SpooledRound
+from edge_agent.core.outbox import OutboxRow, SignRow
+from edge_agent.shell.device_database import DeviceDatabase, SpooledRound
 from edge_agent.shell.postbox import Postbox
 from edge_agent.worker import supervisor
 from fleet_protocol.kinds import Outcome, Receipt
@@ -70,16 +71,18 @@ def _watch_commits() -> None:
         database._connection.set_trace_callback(watch)
 
     @wraps(spool)
-    def spool_watched(database: DeviceDatabase, finished: SpooledRound, sign: SignUpdate) -> OutboxRow:
+    def spool_watched(database: DeviceDatabase, finished: SpooledRound, sign: SignRow) -> list[OutboxRow]:
         with within(Place.BEFORE_OUTBOX_COMMIT):
-            row = spool(database, finished, sign)
+            rows = spool(database, finished, sign)
         passing(Place.AFTER_OUTBOX_COMMIT)
-        return row
+        return rows
 
     @wraps(settle)
-    def settle_watched(database: DeviceDatabase, row: OutboxRow, outcome: Outcome, reason: str) -> None:
+    def settle_watched(
+        database: DeviceDatabase, row: OutboxRow, outcome: Outcome, reason: str, *, returned: bool = False
+    ) -> None:
         with within(Place.BEFORE_RECEIPT_COMMIT):
-            settle(database, row, outcome, reason)
+            settle(database, row, outcome, reason, returned=returned)
 
     DeviceDatabase.__init__ = begin_watched  # type: ignore[method-assign]
     DeviceDatabase.spool, DeviceDatabase.settle = spool_watched, settle_watched  # type: ignore[method-assign]

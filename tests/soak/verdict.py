@@ -9,6 +9,7 @@ import numpy as np
 
 from broker_coordinator.aggregation.server_step import initial_state, next_state
 from broker_coordinator.storage.journal_reader import JournalReader
+from edge_agent.producers import packed_update
 from edge_agent.training.compression import remember
 from edge_agent.training.feedback import ErrorFeedback
 from fleet_protocol.bundle import TaskDescription
@@ -85,5 +86,5 @@ def _device_memory(agent: SoakAgent, description: TaskDescription) -> ErrorFeedb
     """What it believes was applied: rejected updates that no round has taken back yet do not count."""
     with closing(sqlite3.connect(agent.folder / "state" / "agent.db")) as connection:
         (state,) = connection.execute("SELECT residual FROM tasks WHERE task = ?", (TASK,)).fetchone()
-        returned = connection.execute("SELECT packed FROM returned WHERE task = ?", (TASK,)).fetchall()
-    return remember(description, state, [packed for (packed,) in returned])
+        returned = connection.execute("SELECT payload FROM outbox WHERE returned AND task = ?", (TASK,)).fetchall()
+    return remember(description, state, [packed_update(payload) for (payload,) in returned], life=0)

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from edge_agent.core.outbox import OutboxRow
 from edge_agent.shell.identity import Identity
 from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import encode_update
@@ -12,6 +13,7 @@ from fleet_protocol.keys import SigningKey, VerifyKey, write_verify_key
 from fleet_protocol.kinds import (
     BLOB_REQUEST,
     ENROLMENT,
+    UPDATE,
     WEIGHTS_REQUEST,
     BlobRequest,
     Enrolment,
@@ -93,7 +95,6 @@ class SigningDevice:
             delta = generator.normal(0, 0.1, sum(map(math.prod, shapes))).astype(np.float32)
             packed = encode_update(delta, shapes, UpdatePlan(keep_fraction=0.5), generator).packed
         signer = self._identity(recipient, encrypt_updates=True) if recipient else self.identity
-        signed, _ = signer.sign_update(
-            sequence, task, base_version, encode_payload(Update(samples, 1, loss, packed, life))
-        )
-        return signed
+        kind, encrypted_for = signer.address(UPDATE)
+        payload = encode_payload(Update(samples, 1, loss, packed, life))
+        return signer.sign_row(OutboxRow(sequence, kind, task, "", base_version, encrypted_for, payload))

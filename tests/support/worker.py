@@ -39,6 +39,7 @@ def make_job(
         residual=b"",
         returned=[],
         seed=0,
+        life=1,
         threads=1,
         nice=0,
         memory_limit_mib=memory_limit_mib,

@@ -1,15 +1,19 @@
 """Updates that only their coordinator can read."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from nacl.public import SealedBox
 
+from edge_agent.core.outbox import OutboxRow
 from edge_agent.shell.identity import Identity
-from fleet_protocol.encryption import BOX_OVERHEAD_BYTES, opened_payload
+from fleet_protocol.encryption import BOX_OVERHEAD_BYTES, encrypt_payload, opened_payload
 from fleet_protocol.envelope import read_envelope
 from fleet_protocol.errors import ConfigurationError, ProtocolError, Reason
 from fleet_protocol.keys import SigningKey, write_verify_key
 from fleet_protocol.kinds import ENCRYPTED_UPDATE, EncryptedPayload, Update, decode_payload, encode_payload
-from fleet_protocol.limits import MAX_UPDATE_BYTES
+from fleet_protocol.kinds import UPDATE as UPDATE_KIND
+from fleet_protocol.limits import MAX_SEQUENCE, MAX_UPDATE_BYTES
 
 DEVICE, COORDINATOR, OTHER = (SigningKey(bytes([number]) * 32) for number in (1, 2, 3))
 UPDATE = Update(16, 40, 0.75, b"packed" * 20)
@@ -17,7 +21,8 @@ UPDATE = Update(16, 40, 0.75, b"packed" * 20)
 
 def encrypted_by(identity_key: SigningKey, coordinator: SigningKey, payload: bytes = encode_payload(UPDATE)) -> bytes:
     identity = Identity("home", "0", "pi", identity_key, write_verify_key(coordinator.verify_key), encrypt_updates=True)
-    return identity.sign_update(1, "digits", 3, payload)[0]
+    number, recipient = identity.address(UPDATE_KIND)
+    return identity.sign_row(OutboxRow(1, number, "digits", "0f" * 32, 3, recipient, payload))
 
 
 def refusal(data: bytes, key: SigningKey | None) -> ProtocolError:
@@ -36,13 +41,35 @@ def test_coordinator_reads_what_the_device_encrypted_and_the_signature_covers_th
     assert encode_payload(UPDATE)[:8] not in data
 
 
-def test_size_is_known_before_the_box_is_opened_and_every_box_differs():
-    first, again = (
-        decode_payload(read_envelope(encrypted_by(DEVICE, COORDINATOR), MAX_UPDATE_BYTES).payload, EncryptedPayload)
-        for _ in range(2)
-    )
-    assert len(first.box) == len(encode_payload(UPDATE)) + BOX_OVERHEAD_BYTES
-    assert first.box != again.box
+def box_of(encrypted: bytes) -> bytes:
+    return decode_payload(encrypted, EncryptedPayload).box
+
+
+def test_size_is_known_before_the_box_is_opened():
+    assert len(box_of(encrypt_payload(DEVICE, COORDINATOR.verify_key, 1, b"payload"))) == 7 + BOX_OVERHEAD_BYTES
+
+
+def test_same_payload_under_the_same_number_is_the_same_message_whenever_it_is_made():
+    assert encrypted_by(DEVICE, COORDINATOR) == encrypted_by(SigningKey(bytes(DEVICE)), COORDINATOR)
+
+
+def test_no_two_messages_share_an_ephemeral_key():
+    payload = encode_payload(UPDATE)
+    messages = [
+        (sender, recipient.verify_key, sequence, content)
+        for sender in (DEVICE, OTHER)
+        for recipient in (COORDINATOR, OTHER)
+        for sequence in (1, 2)
+        for content in (payload, payload[:-1], payload + b"\x00", b"")
+    ]
+    ephemeral_keys = {box_of(encrypt_payload(*message))[:32] for message in messages}
+    assert len(ephemeral_keys) == len(messages)
+
+
+@given(payload=st.binary(max_size=200), sequence=st.integers(0, MAX_SEQUENCE))
+def test_libsodium_opens_every_box(payload, sequence):
+    box = box_of(encrypt_payload(DEVICE, COORDINATOR.verify_key, sequence, payload))
+    assert SealedBox(COORDINATOR.to_curve25519_private_key()).decrypt(box) == payload
 
 
 def test_other_coordinator_says_whose_it_is_and_a_reader_without_key_too():

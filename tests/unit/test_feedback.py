@@ -27,7 +27,7 @@ def task(**plan) -> TaskDescription:
 
 
 def what_is_left(description: TaskDescription, state: bytes, returned: list[bytes]) -> np.ndarray:
-    memory = remember(description, state, returned)
+    memory = remember(description, state, returned, life=1)
     memory.offer(np.zeros(DIGITS.parameter_count, np.float32))
     return np.frombuffer(memory.state(), np.float32)[: DIGITS.parameter_count].astype(np.float64)
 
@@ -41,7 +41,7 @@ def test_applied_updates_and_residual_add_up_to_what_was_learned(quantisation, s
     state, returned = b"", []
     for _ in range(ROUNDS):
         delta = (generator.standard_normal(count) * generator.lognormal(-4.0, 2.0)).astype(np.float32)
-        memory = remember(description, state, returned)
+        memory = remember(description, state, returned, life=1)
         encoded = encode_update(memory.offer(delta), description.shapes, description.update, generator)
         memory.take(encoded.sent)
         if generator.random() < DIED:
@@ -64,7 +64,7 @@ def test_with_momentum_they_add_up_to_the_velocities():
     state, returned = b"", []
     for _ in range(ROUNDS):
         delta = generator.standard_normal(count).astype(np.float32)
-        memory = remember(description, state, returned)
+        memory = remember(description, state, returned, life=1)
         encoded = encode_update(memory.offer(delta), description.shapes, description.update, generator)
         memory.take(encoded.sent)
         if generator.random() < DIED:
@@ -93,7 +93,7 @@ def test_with_ef21_both_sides_hold_the_same_estimate_bit_for_bit(quantisation):
     server = initial_state(np.zeros(count, np.float32), plan)
     for _ in range(300):
         delta = (generator.standard_normal(count) * generator.lognormal(-4.0, 2.0)).astype(np.float32)
-        memory = remember(description, state, returned)
+        memory = remember(description, state, returned, life=1)
         encoded = encode_update(memory.offer(delta), description.shapes, description.update, generator)
         memory.take(encoded.sent)
         if generator.random() < DIED:
@@ -107,14 +107,14 @@ def test_with_ef21_both_sides_hold_the_same_estimate_bit_for_bit(quantisation):
             else:
                 update = BufferedUpdate("pi", decode_update(packed, description.shapes), 8, 0, 0, life)
                 server = next_state(server, [update], plan)
-    settled = remember(description, state, returned + in_flight).state()
+    settled = remember(description, state, returned + in_flight, life=1).state()
     assert server.remembered["pi"].delta.tobytes() == settled[8:]
 
 
 def test_ef21_estimate_approaches_a_delta_that_stays_the_same():
     description = task(feedback="ef21", keep_fraction=0.1)
     delta = np.random.default_rng(7).standard_normal(DIGITS.parameter_count).astype(np.float32)
-    memory, misses = recall(description.update, b"", delta.size), []
+    memory, misses = recall(description.update, b"", delta.size, life=1), []
     for _ in range(100):
         offered = memory.offer(delta)
         misses.append(float(np.linalg.norm(offered)))
@@ -124,8 +124,8 @@ def test_ef21_estimate_approaches_a_delta_that_stays_the_same():
 
 def test_wiped_device_begins_another_life_and_late_updates_of_the_old_one_do_not_count():
     plan = AggregationPlan(buffer_size=1, strategy="ef21")
-    first, second = (recall(UpdatePlan(0.5, feedback="ef21"), b"", 2).life for _ in range(2))
-    assert first != second
+    first, second = (recall(UpdatePlan(0.5, feedback="ef21"), b"", 2, life).life for life in (7, 8))
+    assert (first, second) == (7, 8)
     sent = SparseUpdate(np.array([1]), np.array([2.0], np.float32))
     updates = [BufferedUpdate("pi", sent, 8, 0, 0, life) for life in (first, first, second, first, second)]
     server = next_state(initial_state(np.zeros(2, np.float32), plan), updates, plan)
@@ -134,8 +134,8 @@ def test_wiped_device_begins_another_life_and_late_updates_of_the_old_one_do_not
 
 def test_momentum_without_memory_is_plain_feedback():
     delta = np.arange(6, dtype=np.float32)
-    plain = recall(UpdatePlan(0.5), b"", 6)
-    forgetful = recall(UpdatePlan(0.5, feedback="momentum", feedback_momentum=0.0), b"", 6)
+    plain = recall(UpdatePlan(0.5), b"", 6, life=1)
+    forgetful = recall(UpdatePlan(0.5, feedback="momentum", feedback_momentum=0.0), b"", 6, life=1)
     for memory in (plain, forgetful):
         memory.offer(delta)
         memory.take(SparseUpdate(np.array([5]), np.array([4.0], np.float32)))
@@ -143,10 +143,10 @@ def test_momentum_without_memory_is_plain_feedback():
 
 
 def test_a_sent_entry_loses_its_velocity_and_the_others_keep_theirs():
-    memory = recall(UpdatePlan(0.5, feedback="momentum", feedback_momentum=0.5), b"", 2)
+    memory = recall(UpdatePlan(0.5, feedback="momentum", feedback_momentum=0.5), b"", 2, life=1)
     memory.offer(np.array([8, 8], np.float32))
     memory.take(SparseUpdate(np.array([1]), np.array([8.0], np.float32)))
-    memory = recall(UpdatePlan(0.5, feedback="momentum", feedback_momentum=0.5), memory.state(), 2)
+    memory = recall(UpdatePlan(0.5, feedback="momentum", feedback_momentum=0.5), memory.state(), 2, life=1)
     assert memory.offer(np.zeros(2, np.float32)).tolist() == [12, 0]
 
 

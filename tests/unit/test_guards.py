@@ -5,8 +5,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from edge_agent.configuration import GuardSettings
-from edge_agent.core.guards import Readings, refusal
+from edge_agent.core.guards import GuardSettings, Readings, refusal
 
 SETTINGS = GuardSettings(
     minimum_samples=16,

@@ -7,14 +7,16 @@ from itertools import pairwise
 
 import pytest
 
-from edge_agent.shell.device_database import DeviceDatabase, OutboxRow, SpooledRound
+from edge_agent.core.delivery import FIRST_RECEIPT_SECONDS, LAST_RECEIPT_SECONDS, PUT_OFF_SECONDS
+from edge_agent.core.outbox import OutboxRow, SpooledPayload
+from edge_agent.shell.device_database import DeviceDatabase, SpooledRound
 from edge_agent.shell.identity import Identity
 from edge_agent.shell.link import LinkDownError
-from edge_agent.shell.postbox import FIRST_RECEIPT_SECONDS, LAST_RECEIPT_SECONDS, PUT_OFF_SECONDS, Postbox
+from edge_agent.shell.postbox import Postbox
 from fleet_protocol.envelope import digest, read_envelope
 from fleet_protocol.errors import Reason
 from fleet_protocol.keys import SigningKey, write_verify_key
-from fleet_protocol.kinds import Outcome, Receipt
+from fleet_protocol.kinds import UPDATE, Outcome, PayloadKind, Receipt
 from fleet_protocol.limits import MAX_SEQUENCE, MAX_UPDATE_BYTES
 from tests.support.jumping_clock import NothingScheduledError, run
 
@@ -31,18 +33,22 @@ class Device:
         self.identity = Identity("greenhouse", "0", "pi", self.key, write_verify_key(self.key.verify_key))
         self.link_is_up = True
         self.published: list[tuple[float, bytes]] = []
-        self.postbox = Postbox(self.database, self.identity.sign_update, self._publish)
+        self.postbox = Postbox(self.database, self.identity.sign_row, self._publish)
 
     async def _publish(self, envelope: bytes) -> None:
         if not self.link_is_up:
             raise LinkDownError("no connection to 127.0.0.1:1883")
         self.published.append((asyncio.get_running_loop().time(), envelope))
 
-    def spool(self, packed: bytes = b"packed") -> OutboxRow:
-        finished = SpooledRound("digits", BUNDLE, 7, 40, packed, b"payload of " + packed, b"residual", ())
-        row = self.database.spool(finished, self.identity.sign_update)
+    def spool(self, payload: bytes = b"payload", kind: PayloadKind = UPDATE) -> OutboxRow:
+        spooled = SpooledPayload(*self.identity.address(kind), payload)
+        finished = SpooledRound("digits", BUNDLE, 7, 40, (spooled,), b"residual")
+        (row,) = self.database.spool(finished, self.identity.sign_row)
         self.postbox.notify()
         return row
+
+    def waiting(self) -> list[OutboxRow]:
+        return [self.database.read(number) for number in self.database.waiting_numbers()]
 
     @contextlib.asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
@@ -55,7 +61,7 @@ class Device:
             assert ended == {delivery}
 
     def times_of(self, row: OutboxRow) -> list[float]:
-        return [moment for moment, envelope in self.published if envelope == row.envelope]
+        return [moment for moment, envelope in self.published if digest(envelope) == row.digest]
 
 
 @pytest.fixture
@@ -85,7 +91,7 @@ def test_accepted_update_leaves_the_outbox_and_is_never_sent_again(device):
             assert device.postbox.receive(accept(row))
             await let_pass(HOUR)
         assert device.times_of(row) == [0.0]
-        assert device.database.outbox() == []
+        assert device.waiting() == []
         assert device.database.memory("digits", BUNDLE).returned == ()
         assert (device.postbox.accepted, device.postbox.rejected) == (1, 0)
         assert not device.postbox.receive(accept(row))
@@ -104,8 +110,8 @@ def test_rejected_update_goes_back_to_the_residual_and_is_never_sent_again(devic
             assert device.postbox.receive(reject(row, reason))
             await let_pass(HOUR)
         assert device.times_of(row) == [0.0]
-        assert device.database.outbox() == []
-        assert device.database.memory("digits", BUNDLE).returned == ((row.sequence, b"packed"),)
+        assert device.waiting() == []
+        assert device.database.memory("digits", BUNDLE).returned == ((row.sequence, b"payload"),)
         assert (device.postbox.accepted, device.postbox.rejected) == (0, 1)
 
     run(scenario())
@@ -118,14 +124,14 @@ def test_wiped_device_takes_a_new_number_and_sends_the_same_change_again(device)
             await let_pass(1)
             assert device.postbox.receive(reject(row, Reason.SEQUENCE_REUSED, highest_sequence=900))
             await let_pass(1)
-            (renumbered,) = device.database.outbox()
-            assert device.published[-1] == (1.0, renumbered.envelope)
+            (renumbered,) = device.waiting()
+            assert device.times_of(renumbered) == [1.0]
             assert device.postbox.receive(accept(renumbered))
         assert renumbered.payload == row.payload
-        envelope = read_envelope(renumbered.envelope, MAX_UPDATE_BYTES)
+        envelope = read_envelope(device.published[-1][1], MAX_UPDATE_BYTES)
         envelope.verify(device.key.verify_key, device.identity.up_topic)
         assert envelope.header.sequence == 901
-        assert renumbered.digest == digest(renumbered.envelope)
+        assert renumbered.digest == digest(device.published[-1][1])
         assert device.database.memory("digits", BUNDLE).returned == ()
         assert device.postbox.rejected == 0
 
@@ -154,7 +160,7 @@ def test_device_that_is_put_off_keeps_its_update_and_asks_once_a_minute(device, 
 def test_revoked_device_keeps_its_update(device):
     row = device.spool()
     assert device.postbox.receive(reject(row, Reason.REVOKED_KEY))
-    assert device.database.outbox() == [row]
+    assert device.waiting() == [row]
 
 
 def test_receipt_for_somebodys_forgery_says_nothing_about_ours(device):
@@ -168,7 +174,7 @@ def test_receipt_for_somebodys_forgery_says_nothing_about_ours(device):
             assert not device.postbox.receive(
                 Receipt(forged, Outcome.REJECTED, Reason.SEQUENCE_REUSED, "", MAX_SEQUENCE, 1)
             )
-        assert device.database.outbox() == [row]
+        assert device.waiting() == [row]
         assert device.spool().sequence == row.sequence + 1
 
     run(scenario())
@@ -184,7 +190,7 @@ def test_without_a_receipt_nothing_is_sent_again_before_its_patience_ends(device
         doubling = [FIRST_RECEIPT_SECONDS * 2**number for number in range(len(pauses))]
         assert pauses == [min(pause, LAST_RECEIPT_SECONDS) for pause in doubling]
         assert len(pauses) > 8
-        assert device.database.outbox() == [row]
+        assert device.waiting() == [row]
 
     run(scenario())
 
@@ -211,14 +217,14 @@ def test_rows_survive_a_broken_link_and_go_out_with_the_next_connection(device):
         with pytest.raises(LinkDownError):
             await device.postbox.deliver()
         assert device.published == []
-        assert device.database.outbox() == rows
+        assert device.waiting() == rows
 
         device.link_is_up = True
         async with device.connected():
             await let_pass(1)
         async with device.connected():
             await let_pass(1)
-        assert [envelope for _, envelope in device.published] == 2 * [row.envelope for row in rows]
+        assert [digest(envelope) for _, envelope in device.published] == 2 * [row.digest for row in rows]
 
     run(scenario())
 
@@ -231,8 +237,8 @@ def test_link_that_breaks_between_two_updates_loses_neither(device):
 
         rows = [device.spool(), device.spool(b"second")]
         with pytest.raises(LinkDownError):
-            await Postbox(device.database, device.identity.sign_update, break_after_one).deliver()
-        assert device.database.outbox() == rows
+            await Postbox(device.database, device.identity.sign_row, break_after_one).deliver()
+        assert device.waiting() == rows
 
     run(scenario())
 

@@ -1,5 +1,6 @@
 """A fleet in virtual time: what happens when, what it costs, and that nothing is lost or counted twice."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -8,8 +9,10 @@ import pytest
 
 from broker_coordinator.distribution.signed_messages import MessageSigner
 from bundle_runtime.bundle_folder import Bundle, load_bundle
-from edge_agent.configuration import GuardSettings
-from fleet_protocol.codec import apply_difference, encode_difference, read_weights
+from edge_agent.core.guards import GuardSettings
+from edge_agent.training.feedback import StateLayout, recall
+from fleet_protocol.bundle import UpdatePlan
+from fleet_protocol.codec import SparseUpdate, apply_difference, encode_difference, read_weights
 from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import SigningKey
@@ -135,12 +138,12 @@ def test_a_synchronous_round_with_more_devices_than_it_needs_does_not_wait_for_t
 
 def test_a_fleet_that_wakes_on_its_own_samples_takes_turns_in_rounds():
     plan = {"strategy": "fedavg", "buffer_size": 4, "max_staleness": 0, "round_seconds": 900.0}
-    summary = simulation(fleet(40), Options(seed=1, seconds=4 * HOUR), **plan).run().summary
+    summary = simulation(fleet(60), Options(seed=1, seconds=4 * HOUR), **plan).run().summary
     assert summary.versions >= 4 * 4 - 2, "no round takes much longer than its deadline"
     assert summary.updates < 4 * (summary.versions + 1)
     assert set(summary.staleness) == {0}
-    free = simulation(fleet(40), Options(seed=1, seconds=4 * HOUR)).run().summary
-    assert summary.updates + sum(summary.refused.values()) < free.updates / 4, "a round asks four of forty"
+    free = simulation(fleet(60), Options(seed=1, seconds=4 * HOUR)).run().summary
+    assert summary.updates + sum(summary.refused.values()) < free.updates / 4, "a round asks four of sixty"
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -155,6 +158,32 @@ def test_a_few_very_slow_devices_cost_next_to_no_time(seed):
         return reached.virtual_seconds
 
     assert seconds_to_score(slow=5) < 1.1 * seconds_to_score(slow=0)
+
+
+class DivergingEngine:
+    """Counts how often it is asked to train."""
+
+    def __init__(self) -> None:
+        self.rounds = 0
+
+    def train(self, weights, samples, plan, rates, watch=None):
+        self.rounds += 1
+        return weights, np.full(len(plan.rows), np.nan, np.float32)
+
+
+def test_what_diverged_is_not_tried_again_before_a_sample_or_a_version_comes():
+    engine = DivergingEngine()
+    learned = replace(workload(), engine=engine)
+    run = Simulation(fleet(1, samples_per_hour=4.0), bundle(), learned, Options(seed=1, seconds=24 * HOUR))
+    summary = run.run().summary
+    samples_after_the_first_round = 24 * 4 - 32
+    assert samples_after_the_first_round / 2 < engine.rounds < 2 * samples_after_the_first_round
+    assert (summary.updates, summary.rounds_lost) == (0, engine.rounds)
+
+
+def test_samples_that_come_while_a_device_trains_count_for_the_next_round():
+    slow = simulation(fleet(1, start_seconds=600.0), Options(seed=1, seconds=24 * HOUR)).run().summary
+    assert 24 * HOUR / 600 * 0.9 < slow.updates < 24 * HOUR / 600, "every round has its 32 samples before the last ends"
 
 
 def test_the_same_seed_gives_the_same_history_and_another_one_another():
@@ -187,13 +216,39 @@ def test_a_trace_gives_a_device_per_line(tmp_path):
 
 def test_residuals_are_rounded_where_they_would_not_fit_and_refused_beyond():
     state = np.array([1.0, 1 / 3], np.float32)
-    whole, rounded = Residuals(1000, 1048, 1), Residuals(2000, 1048, 1)
+    layout = StateLayout(0, state.dtype)
+    whole, rounded = Residuals(1000, 1048, 1, layout), Residuals(2000, 1048, 1, layout)
     for residuals in (whole, rounded):
+        assert residuals.get(7) == b""
         residuals.put(7, state.tobytes())
     assert np.array_equal(np.frombuffer(whole.get(7), np.float32), state)
     assert np.array_equal(np.frombuffer(rounded.get(7), np.float32), state.astype(np.float16))
     with pytest.raises(ConfigurationError, match="--memory-mib"):
-        Residuals(20_000, 1048, 1)
+        Residuals(20_000, 1048, 1, layout)
+
+
+def test_life_of_a_rounded_ef21_memory_stays_what_it_was():
+    plan = UpdatePlan(0.5, feedback="ef21")
+    memory = recall(plan, b"", 130, life=1333308800)
+    memory.take(SparseUpdate(np.array([3]), np.array([1 / 3], np.float32)))
+    residuals = Residuals(2000, len(memory.state()), 1, memory.layout)
+    assert residuals.rounded
+    residuals.put(7, memory.state())
+    again = recall(plan, residuals.get(7), 130, life=1)
+    assert again.life == 1333308800
+    assert np.array_equal(again.offer(np.zeros(130, np.float32)), memory.offer(np.zeros(130, np.float32)))
+
+
+def test_a_simulation_with_ef21_is_reproducible():
+    task = bundle(strategy="ef21").description
+    served = Bundle(
+        msgspec.structs.replace(task, update=msgspec.structs.replace(task.update, feedback="ef21")), BUNDLE.files
+    )
+
+    def sent(seed: int) -> dict[str, int]:
+        return Simulation(fleet(5), served, workload(), Options(seed=seed, seconds=2 * HOUR)).run().summary.bytes_up
+
+    assert sent(1) == sent(1)
 
 
 def with_downlink(differences: str, precision_bits: int = 2) -> Bundle:
@@ -208,11 +263,11 @@ def test_devices_fetch_the_very_chunks_that_the_coordinator_would_publish(differ
     members, options = fleet(4), Options(seed=1, seconds=2 * HOUR)
     run = Simulation(members, served, workload(), options)
     run.run()
-    around = run._world
-    version, coordinator = around.coordinator.version, around.coordinator
+    world = run._world
+    version, coordinator = world.coordinator.version, world.coordinator
     assert version > 3
     for held in (version - 2, None):
-        counted = around.downlink.version_bytes(version, held)
+        counted = world.downlink.version_bytes(version, held)
         if differences == "off":
             content, wanted = coordinator.published("digits", version), "0" * 64
         else:
@@ -240,7 +295,7 @@ def test_only_a_rounded_version_zero_travels_packed_and_nothing_where_a_device_h
         whole = len(SPEAKER.chunk("0" * 64, BUNDLE.weights, 0).data)
         assert (zero == whole) == (differences != "lossy")
         assert zero < whole / 4 or differences != "lossy"
-        assert run._world.fetch(0) == 0
+        assert run._world.fetch(None, is_first=False) == 0
 
 
 def version_weights(coordinator: SimulatedCoordinator, version: int) -> np.ndarray:

@@ -44,7 +44,7 @@ def read_ledger(database: Path) -> DeviceLedger:
             wanted: {sequence: digest for sequence, digest, found in settled if found == wanted}
             for wanted in ("accepted", "rejected")
         }
-        waiting = dict(connection.execute("SELECT sequence, digest FROM outbox").fetchall())
+        waiting = dict(connection.execute("SELECT sequence, digest FROM outbox WHERE NOT returned").fetchall())
         made = connection.execute("SELECT value FROM counters WHERE name = 'updates_made'").fetchone()
     finally:
         connection.close()

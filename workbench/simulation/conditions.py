@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from edge_agent.configuration import GuardSettings
+from edge_agent.core.guards import GuardSettings
 from fleet_protocol.bundle import PositiveFloat
 from workbench.profiles import Profile
 

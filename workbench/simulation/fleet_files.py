@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from edge_agent.configuration import GuardSettings
+from edge_agent.core.guards import GuardSettings
 from fleet_protocol.errors import ConfigurationError
 from workbench.profiles import Profile
 from workbench.simulation.conditions import Conditions, FleetMember, draw_member

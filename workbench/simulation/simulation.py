@@ -8,7 +8,7 @@ import numpy as np
 
 from broker_coordinator.distribution.signed_messages import MessageSigner
 from bundle_runtime.bundle_folder import Bundle
-from edge_agent.configuration import TriggerSettings
+from edge_agent.core.triggers import TriggerSettings
 from edge_agent.shell.identity import Identity
 from edge_agent.training.feedback import recall
 from fleet_protocol.keys import SigningKey, write_verify_key
@@ -23,6 +23,8 @@ from workbench.simulation.world import SimulatedWorld
 FLEET, SHARD = "simulated", "0"
 EVENT_STREAM = 2
 """Keeps the random numbers of events apart from those that fleets and workloads are drawn with."""
+LIFE_STREAM = 3
+"""Tells the memory of one device from that of another in the same place, as a real one draws it at random."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,28 +66,37 @@ class Simulation:
         self._options = options
         self._history: list[Point] = []
         self._reached: Point | None = None
-        task, generator = bundle.description, np.random.default_rng((options.seed, EVENT_STREAM))
+        task = bundle.description
+        generator = np.random.default_rng((options.seed, EVENT_STREAM))
         key = _key(options.seed, "coordinator")
-        state = recall(task.update, b"", task.parameter_count).state()
+        feedback = recall(task.update, b"", task.parameter_count, life=1)
         self._world = SimulatedWorld(
             bundle,
             MessageSigner(key, FLEET, SHARD),
             workload=workload,
-            residuals=Residuals(len(fleet), len(state), options.memory_mib),
+            residuals=Residuals(len(fleet), len(feedback.state()), options.memory_mib, feedback.layout),
             generator=generator,
             devices=len(fleet),
             always_connected=options.concurrent is None,
             accepted=self._score_now_and_then,
             versioned=self._begin_round,
         )
-        wakes: Wakes = SampleWakes(TriggerSettings(), generator)
+        wakes: Wakes = SampleWakes(generator)
         self._concurrent: ConcurrentWakes | None = None
         if options.concurrent is not None:
             kind = RoundWakes if options.synchronous else ConcurrentWakes
             wakes = self._concurrent = kind(options.concurrent, generator)
         pinned = write_verify_key(key.verify_key)
         self._agents = [
-            SimulatedAgent(number, member, _identity(options.seed, number, pinned), self._world, wakes)
+            SimulatedAgent(
+                number,
+                member,
+                _identity(options.seed, number, pinned),
+                self._world,
+                wakes,
+                trigger=TriggerSettings(),
+                life=1 + int(np.random.default_rng((options.seed, LIFE_STREAM, number)).integers(2**32)),
+            )
             for number, member in enumerate(fleet)
         ]
 
@@ -113,16 +124,17 @@ class Simulation:
             self._concurrent.version_made()
 
     def _score_now_and_then(self) -> None:
-        updates, options = self._world.ledger.updates, self._options
+        updates = self._world.ledger.updates
+        options = self._options
         if updates % options.score_every == 0:
             self._score()
         if updates == options.updates or (options.stop_at_target and self._reached):
             self._world.queue.stop()
 
     def _score(self) -> Point:
-        around = self._world
-        score = around.workload.score(around.coordinator.model)
-        point = around.ledger.point(around.queue.now, around.coordinator.version, score)
+        world = self._world
+        score = world.workload.score(world.coordinator.model)
+        point = world.ledger.point(world.queue.now, world.coordinator.version, score)
         self._history.append(point)
         if self._reached is None and self._options.target is not None and score >= self._options.target:
             self._reached = point

@@ -4,34 +4,50 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edge_agent.configuration import TriggerSettings
 from workbench.simulation.agent import SimulatedAgent
 from workbench.simulation.conditions import HOUR_SECONDS
 
 
 class SampleWakes:
-    """As shipped: a device trains when so many new samples have arrived, each on its own."""
+    """As shipped: a device trains when so many new samples have arrived, each on its own.
 
-    def __init__(self, trigger: TriggerSettings, generator: np.random.Generator) -> None:
-        self._trigger = trigger
+    Samples come at random times, at the device's rate. Only the moment at which a trigger fires is planned; how many
+    have come at any other is drawn when it matters.
+    """
+
+    def __init__(self, generator: np.random.Generator) -> None:
         self._generator = generator
+        self._planned: dict[int, int] = {}
+        """Samples that the devices wait for, by their number."""
 
     def idle(self, agent: SimulatedAgent) -> None:
         """See `Wakes`. Samples that no round has seen fire at once, others as they come."""
         if not agent.available:
             return
-        if agent.new_samples >= self._trigger.new_samples:
+        self.count(agent)
+        missing = agent.missing_samples
+        if not missing:
             agent.trigger()
             return
-        hours = self._generator.gamma(self._trigger.new_samples) / agent.member.conditions.samples_per_hour
+        self._planned[agent.number] = missing
+        hours = self._generator.gamma(missing) / agent.member.conditions.samples_per_hour
         agent.later(hours * HOUR_SECONDS, lambda: self._arrive(agent))
+
+    def count(self, agent: SimulatedAgent) -> None:
+        """See `Wakes`. Of those that a device still waits for, the last one has not come."""
+        hours = (agent.now - agent.samples_counted_at) / HOUR_SECONDS
+        arrived = int(self._generator.poisson(hours * agent.member.conditions.samples_per_hour))
+        if waited_for := self._planned.pop(agent.number, 0):
+            arrived = min(arrived, waited_for - 1)
+        agent.samples_counted_at = agent.now
+        agent.take_samples(arrived)
 
     def settled(self, agent: SimulatedAgent) -> None:
         """See `Wakes`: a receipt wakes nobody."""
 
     def _arrive(self, agent: SimulatedAgent) -> None:
-        agent.new_samples += self._trigger.new_samples
-        agent.stored_samples += self._trigger.new_samples
+        agent.samples_counted_at = agent.now
+        agent.take_samples(self._planned.pop(agent.number))
         agent.trigger()
 
 
@@ -51,13 +67,16 @@ class ConcurrentWakes:
         """All agents have been started."""
         self._agents = agents
         for agent in agents:
-            agent.stored_samples = agent.member.guards.minimum_samples
+            agent.take_samples(agent.member.guards.minimum_samples)
         self._fill()
 
     def idle(self, agent: SimulatedAgent) -> None:
         """See `Wakes`."""
         self._training.discard(agent.number)
         self._fill()
+
+    def count(self, agent: SimulatedAgent) -> None:
+        """See `Wakes`: nobody waits for samples."""
 
     def settled(self, agent: SimulatedAgent) -> None:
         """See `Wakes`: nobody waits for a receipt."""

@@ -38,7 +38,8 @@ class QuadraticEngine:
         self, weights: FloatVector, samples: Samples, plan: BatchPlan, rates: Rates, watch: Watch = unwatched
     ) -> tuple[FloatVector, FloatVector]:
         """See `TrainingEngine.train`; the loss is per weight, and `watch` is told once."""
-        steps, optimum = len(plan.rows), samples.inputs[0]
+        steps = len(plan.rows)
+        optimum = samples.inputs[0]
         shrinking = np.float32(1 - rates.learning_rate) ** np.arange(steps + 1, dtype=np.float32)
         distance = weights - optimum
         losses: FloatVector = np.float32(0.5) * np.mean(np.square(distance)) * np.square(shrinking[:-1])

@@ -11,6 +11,8 @@ from broker_coordinator.distribution.signed_messages import MessageSigner
 from bundle_runtime.bundle_folder import Bundle
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec.sparse import FloatVector
+from fleet_protocol.kinds import Manifest
+from fleet_protocol.topics import PackedWeights
 from workbench.simulation.conditions import Conditions
 from workbench.simulation.coordinator import SimulatedCoordinator
 from workbench.simulation.downlink import Downlink
@@ -22,18 +24,19 @@ from workbench.simulation.workload import Workload
 
 @dataclass(frozen=True, slots=True)
 class PublishedVersion:
-    """A version as devices get it: `weights` float32 [P], and the manifest's `selection_threshold`."""
+    """A version as devices get it: `weights` float32 [P]."""
 
     number: int
     weights: FloatVector
-    selection_threshold: int
+    manifest: Manifest
 
 
 class SimulatedWorld:
     """Agents reach the coordinator through it, and it counts what they send and fetch.
 
     With `always_connected`, a device that is on hears of every version; else it joins for a round and its receipt.
-    `accepted` is called after each accepted update, `versioned` after each new version.
+    `accepted` is called after each accepted update, `versioned` after each new version. `deferred` are devices, by
+    number, with a trigger that was put off: each is told of a new manifest and its size.
     """
 
     def __init__(
@@ -52,11 +55,15 @@ class SimulatedWorld:
         self.queue = EventQueue()
         self.ledger = Ledger()
         self.task: TaskDescription = bundle.description
-        self.workload, self.residuals, self.generator = workload, residuals, generator
+        self.workload = workload
+        self.residuals = residuals
+        self.generator = generator
         self.always_connected = always_connected
+        self.deferred: dict[int, Callable[[int], None]] = {}
         self.connected = 0
         self.coordinator = SimulatedCoordinator(bundle, speaker, devices, self.ledger, self._announce)
-        self._accepted, self._versioned = accepted, versioned
+        self._accepted = accepted
+        self._versioned = versioned
         self.downlink = Downlink(bundle, speaker, self.coordinator.published)
         self._manifest_bytes = self.coordinator.manifest_bytes()
         self.coordinator.make_versions(0.0)  # starts its clock
@@ -66,7 +73,7 @@ class SimulatedWorld:
     def newest(self) -> PublishedVersion:
         """What a device fetches now."""
         coordinator = self.coordinator
-        return PublishedVersion(coordinator.version, coordinator.weights, coordinator.manifest().selection_threshold)
+        return PublishedVersion(coordinator.version, coordinator.weights, coordinator.manifest())
 
     def send(self, kind: str, message: Message, conditions: Conditions, receive: Callable[[bytes], None]) -> None:
         """Carry a message up, and its receipt down to `receive`. It arrives whatever becomes of the device."""
@@ -78,17 +85,20 @@ class SimulatedWorld:
         """A device that joins is told the newest version, which is retained."""
         self.ledger.down["manifest"] += self._manifest_bytes
 
-    def fetch(self, held: int | None) -> int:
-        """Count what brings a device from version `held`, or from nothing, to the newest; the bytes that come down."""
-        bundle = 0
-        if held is None:
-            bundle = self.downlink.bundle_bytes
-            self.ledger.down["bundle"] += bundle
-        if held == self.coordinator.version:
-            return 0
-        weights = self.downlink.version_bytes(self.coordinator.version, held)
-        self.ledger.down["first weights" if held is None else "weights"] += weights
-        return bundle + weights
+    def fetch(self, weights: str | PackedWeights | None, *, is_first: bool) -> int:
+        """Count what a device fetches of the newest version: its weights, whole or packed, or nothing where it has
+        them; and first of all the bundle. Returns the bytes that come down.
+        """
+        size = 0
+        if is_first:
+            size = self.downlink.bundle_bytes
+            self.ledger.down["bundle"] += size
+        if weights is None:
+            return size
+        base = weights.base if isinstance(weights, PackedWeights) else None
+        fetched = self.downlink.version_bytes(self.coordinator.version, base)
+        self.ledger.down["first weights" if is_first else "weights"] += fetched
+        return size + fetched
 
     def _arrive(self, message: Message, conditions: Conditions, receive: Callable[[bytes], None]) -> None:
         before = self.ledger.updates
@@ -117,3 +127,5 @@ class SimulatedWorld:
     def _announce_manifest(self) -> None:
         self._manifest_bytes = self.coordinator.manifest_bytes()
         self.ledger.down["manifest"] += self.connected * self._manifest_bytes
+        for hear_of_version in list(self.deferred.values()):
+            hear_of_version(self._manifest_bytes)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from edge_agent.training.feedback.ef21 import Ef21Feedback
-from edge_agent.training.feedback.interface import ErrorFeedback
+from edge_agent.training.feedback.interface import ErrorFeedback, StateLayout
 from edge_agent.training.feedback.momentum import MomentumFeedback
 from edge_agent.training.feedback.residual import ResidualFeedback
 from fleet_protocol.bundle import UpdatePlan
@@ -20,9 +20,12 @@ FEEDBACKS: Final[Mapping[str, type[ResidualFeedback] | type[MomentumFeedback] | 
 }
 
 
-def recall(plan: UpdatePlan, state: bytes, parameters: int) -> ErrorFeedback:
-    """The task's error feedback as the last round left it; an empty `state` is a device's first round."""
-    return FEEDBACKS[plan.feedback](plan, state, parameters)
+def recall(plan: UpdatePlan, state: bytes, parameters: int, life: int) -> ErrorFeedback:
+    """The task's error feedback as the last round left it; an empty `state` is a device's first round of a new `life`.
+
+    `life` is at least 1, and another one whenever a device has lost its memory.
+    """
+    return FEEDBACKS[plan.feedback](plan, state, parameters, life)
 
 
-__all__ = ["FEEDBACKS", "ErrorFeedback", "recall"]
+__all__ = ["FEEDBACKS", "ErrorFeedback", "StateLayout", "recall"]

@@ -8,15 +8,15 @@ applied; a rejected one is taken out again. Sums run in float64, where adding fl
 leaves no trace, so both sides hold the same numbers once nothing is on its way.
 """
 
-import secrets
+from typing import ClassVar
 
 import numpy as np
 
+from edge_agent.training.feedback.interface import StateLayout
 from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import SparseUpdate
 from fleet_protocol.codec.sparse import FloatVector
 
-LIFE_BITS = 32
 _LIFE_BYTES = 8
 
 
@@ -26,8 +26,10 @@ class Ef21Feedback:
     A device whose memory was wiped begins another life, and the coordinator another estimate with it.
     """
 
-    def __init__(self, _: UpdatePlan, state: bytes, parameters: int) -> None:
-        self.life = int.from_bytes(state[:_LIFE_BYTES], "big") if state else 1 + secrets.randbits(LIFE_BITS)
+    layout: ClassVar[StateLayout] = StateLayout(_LIFE_BYTES, np.dtype(np.float64))
+
+    def __init__(self, _: UpdatePlan, state: bytes, parameters: int, life: int) -> None:
+        self.life = int.from_bytes(state[:_LIFE_BYTES], "big") if state else life
         stored = np.frombuffer(state, np.float64, offset=_LIFE_BYTES) if state else np.zeros(parameters)
         self._estimate = stored.copy()
 

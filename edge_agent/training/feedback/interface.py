@@ -1,13 +1,26 @@
-"""What any error feedback does in a round: give back, offer, take, and be written down."""
+"""Error feedback as rounds use it: give back, offer, take, and state."""
 
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
 
 from fleet_protocol.codec import SparseUpdate
 from fleet_protocol.codec.sparse import FloatVector
 
 
+@dataclass(frozen=True, slots=True)
+class StateLayout:
+    """How `ErrorFeedback.state` is written: `header_bytes` that are no numbers, then values of one dtype."""
+
+    header_bytes: int
+    dtype: np.dtype[Any]
+
+
 class ErrorFeedback(Protocol):
     """The memory of one task on one device. All vectors are float32 of the task's parameter count."""
+
+    layout: ClassVar[StateLayout]
 
     @property
     def life(self) -> int:

@@ -6,8 +6,11 @@
 An entry that is sent loses its velocity, so that what was learned long ago does not push it further.
 """
 
+from typing import ClassVar
+
 import numpy as np
 
+from edge_agent.training.feedback.interface import StateLayout
 from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import SparseUpdate
 from fleet_protocol.codec.sparse import FloatVector
@@ -17,8 +20,9 @@ class MomentumFeedback:
     """All velocities add up to all updates that were applied, plus the residual."""
 
     life = 0
+    layout: ClassVar[StateLayout] = StateLayout(0, np.dtype(np.float32))
 
-    def __init__(self, plan: UpdatePlan, state: bytes, parameters: int) -> None:
+    def __init__(self, plan: UpdatePlan, state: bytes, parameters: int, _life: int) -> None:
         memory = np.frombuffer(state, np.float32).copy() if state else np.zeros(2 * parameters, np.float32)
         self._momentum = np.float32(plan.feedback_momentum)
         self._residual, self._velocity = memory[:parameters], memory[parameters:]

@@ -1,7 +1,10 @@
 """Plain error feedback (Seide et al. 2014; Karimireddy et al. 2019, algorithm 2): the residual joins the next delta."""
 
+from typing import ClassVar
+
 import numpy as np
 
+from edge_agent.training.feedback.interface import StateLayout
 from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import SparseUpdate
 from fleet_protocol.codec.sparse import FloatVector
@@ -11,8 +14,9 @@ class ResidualFeedback:
     """All deltas add up to all updates that were applied, plus the residual."""
 
     life = 0
+    layout: ClassVar[StateLayout] = StateLayout(0, np.dtype(np.float32))
 
-    def __init__(self, _: UpdatePlan, state: bytes, parameters: int) -> None:
+    def __init__(self, _: UpdatePlan, state: bytes, parameters: int, _life: int) -> None:
         self._residual = np.frombuffer(state, np.float32).copy() if state else np.zeros(parameters, np.float32)
 
     def give_back(self, rejected: SparseUpdate) -> None:

@@ -1,4 +1,4 @@
-"""The sample gate on a real Unix socket: a bad line costs its sender one error, and nobody anything else."""
+"""The sample socket for real: a bad line costs its sender one error, and nobody anything else."""
 
 import array
 import asyncio
@@ -13,11 +13,10 @@ import msgspec
 import pytest
 
 from edge_agent.shell.sample_store import SampleStore
-from edge_agent.sources.unix_socket import MAX_LINE_BYTES, SampleGate, Status
+from edge_agent.sources.unix_socket import MAX_LINE_BYTES, SampleSocket, Status
 from edge_agent.worker.contract import Progress
 from fleet_protocol.bundle import InputSchema, LabelSchema, TaskDescription, parse_description
 from fleet_protocol.errors import ConfigurationError
-from tests.support.waiting import DEADLINE_SECONDS
 
 DIGITS = parse_description((Path(__file__).parents[2] / "models/digits/bundle/task.json").read_bytes())
 SMALL: TaskDescription = msgspec.structs.replace(DIGITS, input=InputSchema([2], -1.0, 1.0), label=LabelSchema(3))
@@ -25,6 +24,7 @@ UNBOUNDED = msgspec.structs.replace(SMALL, input=InputSchema([2], -1e300, 1e300)
 GOOD = b'{"task": "digits", "inputs": [0, 0.5], "label": 2}'
 BEFORE_THE_FIRST_STEP = Progress("reading", 0, 40, None)
 STATUS = Status("pi", "training", True, 3, {"digits": 7}, {"digits": 1}, {"digits": 1}, 0, 5, 1, BEFORE_THE_FIRST_STEP)
+DEADLINE_SECONDS = 20
 
 
 class Gate:
@@ -35,10 +35,10 @@ class Gate:
         self.store = SampleStore(folder / "samples.db", 100)
         self.description: TaskDescription | None = SMALL
         self.arrived: list[str] = []
-        self._gate = SampleGate(
+        self._gate = SampleSocket(
             self.socket,
-            self.store,
             frozenset({"digits"}),
+            store=self.store.add,
             describe=lambda task: self.description if task == "digits" else None,
             arrived=self.arrived.append,
             status=lambda: STATUS,

@@ -1,0 +1,159 @@
+"""Delivery: when a waiting payload is sent, how patience grows, and what a receipt means. Pure.
+
+Times are seconds on any clock that only grows. A payload leaves the outbox only on a signed receipt.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+from edge_agent.core.outbox import Outbox, OutboxRow, SignRow
+from fleet_protocol.envelope import digest
+from fleet_protocol.errors import Reason
+from fleet_protocol.kinds import KINDS, Outcome, PayloadKind, Receipt
+
+FIRST_RECEIPT_SECONDS = 10.0
+LAST_RECEIPT_SECONDS = 600.0
+"""How long to wait for a receipt before a payload is sent again; doubles from first to last while none comes."""
+PUT_OFF_SECONDS = 60.0
+"""How often a device asks again that was told to wait: not approved yet, its task paused, or too many updates."""
+
+
+class Remedy(Enum):
+    """What a receipt means for the payload that it names."""
+
+    SETTLE = "settle"
+    """The journal has it: it leaves the outbox."""
+    KEEP = "keep and ask later"
+    RENUMBER = "renumber"
+    """The coordinator has seen the number, from an earlier life of this device: send it under a new one."""
+    TAKE_BACK = "take back"
+    """It will never be applied: it leaves the outbox, and its producer says what becomes of it."""
+
+
+REMEDIES = {
+    Reason.UNKNOWN_KEY: Remedy.KEEP,  # until an operator has approved this device
+    Reason.REVOKED_KEY: Remedy.KEEP,
+    Reason.BAD_SIGNATURE: Remedy.KEEP,  # these two are not journalled either: taken back, a replay could count twice
+    Reason.WRONG_TOPIC: Remedy.KEEP,
+    Reason.TASK_PAUSED: Remedy.KEEP,  # until the operator resumes it
+    Reason.RATE_LIMITED: Remedy.KEEP,
+    Reason.SEQUENCE_REUSED: Remedy.RENUMBER,  # this device's memory is younger than its name
+}
+"""For a rejection. Every other reason, one of a later release too, means that the payload is taken back."""
+
+_REASONS = {reason.value: reason for reason in Reason}
+
+
+def remedy(receipt: Receipt) -> Remedy:
+    """What to do with the payload that a verified receipt names."""
+    if receipt.outcome is Outcome.ACCEPTED:
+        return Remedy.SETTLE
+    reason = _REASONS.get(receipt.reason)
+    return Remedy.TAKE_BACK if reason is None else REMEDIES.get(reason, Remedy.TAKE_BACK)
+
+
+class NotSendableError(Exception):
+    """The envelope of a waiting payload can't be made again; says why, and what to do."""
+
+
+@dataclass(slots=True)
+class _Sending:
+    """When a payload is sent next, and how long to wait for its receipt after that."""
+
+    due: float
+    patience: float = FIRST_RECEIPT_SECONDS
+
+
+class DeliverySchedule:
+    """When each waiting payload, named by its sequence number, is sent."""
+
+    __slots__ = ("_put_off", "_sendings")
+
+    def __init__(self) -> None:
+        self._sendings: dict[int, _Sending] = {}
+        self._put_off = False
+
+    @property
+    def next_due(self) -> float | None:
+        """When `due` has something next; None while nothing waits."""
+        return min((sending.due for sending in self._sendings.values()), default=None)
+
+    def connected(self) -> None:
+        """A new connection: everything that waits is sent at once."""
+        self._sendings.clear()
+
+    def due(self, waiting: Iterable[int], now: float) -> list[int]:
+        """Which of the numbers in the outbox are to be sent now. One that is not there any more is forgotten."""
+        self._sendings = {number: self._sendings.get(number) or _Sending(now) for number in waiting}
+        return [number for number, sending in self._sendings.items() if sending.due <= now]
+
+    def sent(self, number: int, now: float) -> None:
+        """It went out: wait for its receipt, longer each time."""
+        sending = self._sendings[number]
+        sending.due = now + sending.patience
+        sending.patience = min(2 * sending.patience, LAST_RECEIPT_SECONDS)
+
+    def answered(self, meant: Remedy) -> None:
+        """A receipt has come: whether the coordinator takes this device's payloads, or told it to wait."""
+        self._put_off = meant is Remedy.KEEP
+
+    def changed(self, now: float) -> None:
+        """Retry after any receipt, or new payload. It never puts off what is due before."""
+        patience = PUT_OFF_SECONDS if self._put_off else FIRST_RECEIPT_SECONDS
+        for sending in self._sendings.values():
+            sending.patience = patience
+            sending.due = min(sending.due, now + patience)
+
+
+class Delivery:
+    """An outbox, emptied by receipts. Whoever drives it carries bytes and keeps the timer for `schedule.next_due`.
+
+    `returns_to_residual` says of a kind whether the next round takes a rejected payload back.
+    """
+
+    __slots__ = ("_outbox", "_returns_to_residual", "_sign", "schedule")
+
+    def __init__(self, outbox: Outbox, sign: SignRow, returns_to_residual: Callable[[PayloadKind], bool]) -> None:
+        self._outbox = outbox
+        self._sign = sign
+        self._returns_to_residual = returns_to_residual
+        self.schedule = DeliverySchedule()
+
+    def due(self, now: float) -> list[int]:
+        """The numbers of what is to be sent now."""
+        return self.schedule.due(self._outbox.waiting_numbers(), now)
+
+    def envelope(self, number: int) -> bytes:
+        """What to send under a number: the very bytes that its receipt will name; empty where it has its receipt.
+
+        Raises:
+            NotSendableError: this device has another key or topic than the one that the payload was signed with, or
+                does not know its kind. Other bytes under the same number might be applied a second time.
+        """
+        row = self._outbox.read(number)
+        if row is None:
+            return b""
+        if row.kind not in KINDS:
+            raise NotSendableError(f"kind {row.kind} is not installed; install what produced it")
+        envelope = row.envelope or self._sign(row)
+        if digest(envelope) != row.digest:
+            raise NotSendableError("it was signed with another key, shard or device name; put that back")
+        return envelope
+
+    def receive(self, receipt: Receipt) -> tuple[OutboxRow, Remedy] | None:
+        """Act on a verified receipt: what it was for, and what was done. None where it is for nothing that waits."""
+        row = self._outbox.find(receipt.digest)
+        if row is None:
+            return None
+        meant = remedy(receipt)
+        if meant is Remedy.SETTLE:
+            self._outbox.settle(row, receipt.outcome, "")
+        elif meant is Remedy.RENUMBER:
+            self._outbox.renumber(row, receipt.highest_sequence, self._sign)
+        elif meant is Remedy.TAKE_BACK:
+            kind = KINDS.get(row.kind)
+            returned = kind is not None and self._returns_to_residual(kind.opened)
+            self._outbox.settle(row, receipt.outcome, receipt.reason, returned=returned)
+        self.schedule.answered(meant)
+        return row, meant

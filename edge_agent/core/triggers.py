@@ -1,0 +1,26 @@
+"""Triggers: why an agent wakes. Pure."""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from fleet_protocol.bundle import PositiveInt
+
+
+class TriggerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`trigger` of a task in agent.toml: so many samples arrived since the last round of the task."""
+
+    new_samples: PositiveInt = 32
+
+
+@dataclass(slots=True)
+class SampleTrigger:
+    """Counts the samples of one task that no round has seen."""
+
+    settings: TriggerSettings
+    new_samples: int
+
+    @property
+    def missing_samples(self) -> int:
+        """How many have to come until it fires; 0 where it does."""
+        return max(0, self.settings.new_samples - self.new_samples)

@@ -1,0 +1,102 @@
+"""Version choice: whether a manifest is news, and what a device fetches to follow it. Pure.
+
+What is on the device comes in as `is_here`, a question about the SHA-256 (hex) of a file.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.kinds import Manifest
+from fleet_protocol.topics import PackedWeights
+
+IsHere = Callable[[str], bool]
+
+
+class VersionUnavailableError(Exception):
+    """No version can be trained on right now; says why."""
+
+
+class NotAskedError(VersionUnavailableError):
+    """The task works in rounds, and this device has no part in the one that runs, or has had it."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownVersion:
+    """A version as its manifest named it: `bundle` and `weights` are SHA-256 in hex."""
+
+    version: int
+    bundle: str
+    weights: str
+
+
+class ManifestNews(Enum):
+    """What a verified manifest tells a device."""
+
+    NEW_VERSION = "a newer version"
+    OTHERS_ASKED = "the version that it knew, and the round asks other devices now"
+    REPETITION = "what it knew"
+    OLD = "an older version, or the same number with other files"
+
+
+def judge_manifest(known: KnownVersion | None, selection_threshold: int | None, manifest: Manifest) -> ManifestNews:
+    """Compare with the newest version that the device knows, and the threshold that came with it, if it remembers."""
+    if known == known_from(manifest):
+        if selection_threshold in {None, manifest.selection_threshold}:
+            return ManifestNews.REPETITION
+        return ManifestNews.OTHERS_ASKED
+    if known is not None and manifest.version <= known.version:
+        return ManifestNews.OLD
+    return ManifestNews.NEW_VERSION
+
+
+def known_from(manifest: Manifest) -> KnownVersion:
+    """The version that a manifest names."""
+    return KnownVersion(manifest.version, manifest.bundle, manifest.weights)
+
+
+def bundle_files(description: TaskDescription, names: Sequence[str]) -> dict[str, str]:
+    """The files of a bundle with these names, by name: their SHA-256.
+
+    Raises:
+        VersionUnavailableError: the bundle was exported without one of them.
+    """
+    if missing := [name for name in names if name not in description.files]:
+        raise VersionUnavailableError(
+            f"the bundle of {description.task} lacks {', '.join(missing)}: export it with --ort-training, or choose"
+            " [worker] engine = 'onnx-step'"
+        )
+    return {name: description.files[name] for name in names}
+
+
+def choose_weights(
+    description: TaskDescription,
+    known: KnownVersion,
+    held: KnownVersion | None,
+    is_here: IsHere,
+    refused: Collection[str],
+) -> str | PackedWeights | None:
+    """What to fetch for the weights of `known`: the whole file, or a difference from `held`; None where they are here.
+
+    `held` is the version whose weights were last complete here. `refused` are weights whose difference did not lead to
+    them: they are fetched whole.
+    """
+    if is_here(known.weights):
+        return None
+    if not description.downlink.packs(known.version) or known.weights in refused:
+        return known.weights
+    usable = held is not None and held.bundle == known.bundle and is_here(held.weights)
+    return PackedWeights(description.task, known.version, held.version if held is not None and usable else None)
+
+
+def files_to_keep(
+    known: KnownVersion | None, held: KnownVersion | None, description: TaskDescription | None
+) -> set[str]:
+    """What a device keeps on its disk of a task. The next version is fetched as its difference from the held one."""
+    kept = set(description.files.values()) if description else set()
+    if known:
+        kept |= {known.bundle, known.weights}
+    if held:
+        kept.add(held.weights)
+    return kept

@@ -1,0 +1,23 @@
+"""The update: what a round changed of the weights."""
+
+from edge_agent.producers.producer import Producer
+from edge_agent.worker.contract import TrainingResult
+from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.kinds import UPDATE, Update, decode_payload, encode_payload
+
+
+def produce_update(_: TaskDescription, result: TrainingResult) -> bytes:
+    """A round's update. A loss of three digits is enough to watch training by, and travels in few bytes."""
+    return encode_payload(Update(result.samples, result.steps, round(result.loss, 3), result.packed, result.life))
+
+
+def packed_update(payload: bytes) -> bytes:
+    """What an update's payload holds for the codec.
+
+    Raises:
+        ProtocolError: it is no update.
+    """
+    return decode_payload(payload, Update).packed
+
+
+UPDATE_PRODUCER = Producer(UPDATE, produce_update, returns_to_residual=True)

@@ -1,0 +1,89 @@
+"""Version choice, pure: what is news, and what a device fetches to follow it."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_agent.core.version_choice import (
+    KnownVersion,
+    ManifestNews,
+    VersionUnavailableError,
+    bundle_files,
+    choose_weights,
+    files_to_keep,
+    judge_manifest,
+    known_from,
+)
+from fleet_protocol.bundle import TRAIN_FILE, DownlinkPlan, parse_description
+from fleet_protocol.cohort import EVERYONE
+from fleet_protocol.kinds import Manifest
+from fleet_protocol.topics import PackedWeights
+
+DIGITS = parse_description((Path(__file__).parents[2] / "models/digits/bundle/task.json").read_bytes())
+BUNDLE, OTHER_BUNDLE = "0b" * 32, "0c" * 32
+KNOWN, HELD = KnownVersion(7, BUNDLE, "77" * 32), KnownVersion(5, BUNDLE, "55" * 32)
+manifests = st.builds(
+    Manifest,
+    st.integers(0, 5),
+    st.sampled_from([BUNDLE, OTHER_BUNDLE]),
+    st.sampled_from(["11" * 32, "22" * 32]),
+    st.sampled_from([1, EVERYONE]),
+)
+
+
+def choose(*here: str, held: KnownVersion | None = HELD, refused: tuple[str, ...] = ()) -> str | PackedWeights | None:
+    return choose_weights(DIGITS, KNOWN, held, set(here).__contains__, refused)
+
+
+@given(st.lists(manifests, max_size=12))
+def test_no_order_or_repetition_of_manifests_moves_a_device_back(heard):
+    known, threshold = None, None
+    for manifest in heard:
+        news, before = judge_manifest(known, threshold, manifest), known
+        if news is ManifestNews.NEW_VERSION:
+            known = known_from(manifest)
+        if news is not ManifestNews.OLD:
+            threshold = manifest.selection_threshold
+        assert before is None or known == before or known.version > before.version
+        assert (news is ManifestNews.OLD) == (known != known_from(manifest))
+        assert judge_manifest(known, threshold, manifest) in {ManifestNews.REPETITION, ManifestNews.OLD}
+    assert (known is None) == (not heard)
+    assert known is None or known.version == max(manifest.version for manifest in heard)
+
+
+def test_round_that_asks_other_devices_now_is_news_unless_the_device_has_just_started():
+    manifest = Manifest(7, BUNDLE, KNOWN.weights, 100)
+    assert judge_manifest(KNOWN, None, manifest) is ManifestNews.REPETITION
+    assert judge_manifest(KNOWN, 50, manifest) is ManifestNews.OTHERS_ASKED
+    assert judge_manifest(KNOWN, 100, manifest) is ManifestNews.REPETITION
+
+
+def test_weights_that_are_here_are_not_fetched():
+    assert choose(KNOWN.weights) is None
+
+
+def test_difference_is_from_the_held_version_where_its_weights_are_here_and_of_the_same_bundle():
+    assert choose(HELD.weights) == PackedWeights("digits", 7, 5)
+    assert choose() == PackedWeights("digits", 7, None)
+    assert choose(held=None) == PackedWeights("digits", 7, None)
+    assert choose(HELD.weights, held=KnownVersion(5, OTHER_BUNDLE, HELD.weights)) == PackedWeights("digits", 7, None)
+
+
+def test_whole_weights_where_the_difference_was_refused_or_the_task_packs_none():
+    assert choose(HELD.weights, refused=(KNOWN.weights,)) == KNOWN.weights
+    whole = msgspec.structs.replace(DIGITS, downlink=DownlinkPlan("off"))
+    assert choose_weights(whole, KNOWN, HELD, lambda _: False, ()) == KNOWN.weights
+
+
+def test_bundle_that_lacks_a_file_of_the_engine_says_which():
+    assert bundle_files(DIGITS, [TRAIN_FILE]) == {TRAIN_FILE: DIGITS.files[TRAIN_FILE]}
+    with pytest.raises(VersionUnavailableError, match=r"lacks ort_training\.onnx"):
+        bundle_files(DIGITS, [TRAIN_FILE, "ort_training.onnx"])
+
+
+def test_what_is_kept_is_the_newest_version_the_base_of_the_next_difference_and_the_bundle():
+    assert files_to_keep(KNOWN, HELD, DIGITS) == {BUNDLE, KNOWN.weights, HELD.weights, *DIGITS.files.values()}
+    assert files_to_keep(None, None, None) == set()

@@ -1,0 +1,69 @@
+"""What survives a crash of a simulated device: what a real one has in its databases."""
+
+from dataclasses import dataclass, field, replace
+
+from edge_agent.core.outbox import OutboxRow, SignRow
+from edge_agent.core.version_choice import KnownVersion
+from fleet_protocol.envelope import digest
+from fleet_protocol.kinds import Outcome
+
+
+@dataclass(slots=True)
+class DeviceMemory:
+    """One device. `fetched` is the newest version whose files are here, `held` the one that it trained on last.
+
+    Samples are numbered from 1. The error feedback's state is in `Residuals`. It is the device's `Outbox`: what waits
+    is in `outbox`, with its envelope, and what was rejected and waits for the next round's residual in `returned`.
+    """
+
+    enrolled: bool = False
+    known: KnownVersion | None = None
+    fetched: KnownVersion | None = None
+    held: KnownVersion | None = None
+    newest_sample: int = 0
+    trained_through: int = 0
+    rounds: int = 0
+    sequence: int = 0
+    outbox: dict[int, OutboxRow] = field(default_factory=dict)
+    returned: list[OutboxRow] = field(default_factory=list)
+
+    @property
+    def new_samples(self) -> int:
+        """Samples that no round has seen."""
+        return self.newest_sample - self.trained_through
+
+    def is_here(self, blob: str) -> bool:
+        """Whether the weights with this SHA-256 are on the device."""
+        return any(version and version.weights == blob for version in (self.fetched, self.held))
+
+    def spool(self, row: OutboxRow, sign: SignRow) -> None:
+        """Let a payload wait, under the next number."""
+        self.sequence += 1
+        unsigned = replace(row, sequence=self.sequence, digest=b"", envelope=b"")
+        envelope = sign(unsigned)
+        self.outbox[self.sequence] = replace(unsigned, digest=digest(envelope), envelope=envelope)
+
+    def waiting_numbers(self) -> list[int]:
+        """See `Outbox`."""
+        return list(self.outbox)
+
+    def read(self, sequence: int) -> OutboxRow | None:
+        """See `Outbox`."""
+        return self.outbox.get(sequence)
+
+    def find(self, name: bytes) -> OutboxRow | None:
+        """See `Outbox`."""
+        return next((row for row in self.outbox.values() if row.digest == name), None)
+
+    def settle(self, row: OutboxRow, _outcome: Outcome, _reason: str, *, returned: bool = False) -> None:
+        """See `Outbox`. Of what has its receipt nothing is kept."""
+        del self.outbox[row.sequence]
+        if returned:
+            self.returned.append(row)
+
+    def renumber(self, row: OutboxRow, highest_sequence: int, sign: SignRow) -> OutboxRow:
+        """See `Outbox`."""
+        del self.outbox[row.sequence]
+        self.sequence = max(self.sequence, highest_sequence)
+        self.spool(row, sign)
+        return self.outbox[self.sequence]

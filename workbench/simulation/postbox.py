@@ -1,0 +1,141 @@
+"""A simulated device's connection: it enrols, sends what waits and hears receipts, as the shipped cores decide."""
+
+from collections.abc import Callable
+
+from broker_coordinator.admission.decisions import Message
+from edge_agent.core.delivery import Delivery
+from edge_agent.core.introduction import Answer, Introduction
+from edge_agent.producers import returns_to_residual
+from edge_agent.shell.identity import Identity
+from fleet_protocol.envelope import digest
+from fleet_protocol.kinds import (
+    ENROLMENT,
+    KINDS,
+    Enrolment,
+    Presence,
+    PresenceState,
+    Receipt,
+    encode_payload,
+)
+from fleet_protocol.limits import MAX_CONTROL_BYTES
+from workbench.simulation.conditions import Conditions
+from workbench.simulation.device_memory import DeviceMemory
+from workbench.simulation.world import SimulatedWorld
+
+
+class SimulatedPostbox:
+    """The sending side of one device. `settled` is called after each receipt for a payload that waited."""
+
+    __slots__ = (
+        "_conditions",
+        "_connection",
+        "_delivery",
+        "_identity",
+        "_introduction",
+        "_memory",
+        "_planned",
+        "_settled",
+        "_world",
+        "connected",
+    )
+
+    def __init__(
+        self,
+        world: SimulatedWorld,
+        identity: Identity,
+        memory: DeviceMemory,
+        conditions: Conditions,
+        settled: Callable[[], None],
+    ) -> None:
+        self.connected = False
+        self._world = world
+        self._identity = identity
+        self._memory = memory
+        self._conditions = conditions
+        self._settled = settled
+        self._connection = 0
+        self._planned: float | None = None
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what no real device stores."""
+        self._introduction = Introduction()
+        self._delivery = Delivery(self._memory, self._identity.sign_row, returns_to_residual)
+
+    def connect(self) -> None:
+        """Join the broker: who this is, what is current, and whatever still waits for its receipt."""
+        if self.connected:
+            return
+        self.connected = True
+        self._planned = None
+        world = self._world
+        identity = self._identity
+        world.connected += 1
+        world.hear_manifest()
+        # The last will travels with the connection, and has the size of the presence that it takes back.
+        presence = identity.sign_presence(encode_payload(Presence(PresenceState.ONLINE, identity.boot)))
+        world.ledger.up["presence"] += 2 * len(presence)
+        self._introduction.start()
+        self._introduce()
+        self._delivery.schedule.connected()
+        self._deliver()
+
+    def disconnect(self) -> None:
+        """Leave the broker."""
+        if self.connected:
+            self.connected = False
+            self._connection += 1
+            self._world.connected -= 1
+
+    def notify(self) -> None:
+        """The outbox has changed."""
+        self._delivery.schedule.changed(self._world.queue.now)
+        self._deliver()
+
+    def receive(self, signed: bytes) -> None:
+        """Act on what came down on the device's own topic; a device that is off hears nothing."""
+        if not self.connected:
+            return
+        receipt, _ = self._identity.open_from_coordinator(self._identity.down_topic, signed, MAX_CONTROL_BYTES)
+        assert isinstance(receipt, Receipt)  # noqa: S101 - nothing else is sent there
+        if self._delivery.receive(receipt):
+            self.notify()
+            self._settled()
+        elif self._introduction.receive(receipt) is Answer.ACCEPTED:
+            self._memory.enrolled = True
+
+    def _introduce(self) -> None:
+        if self._memory.enrolled:
+            return
+        identity = self._identity
+        enrolment = Enrolment(identity.public_key, "simulated", "simulated", [self._world.task.task])
+        signed = identity.sign_control(ENROLMENT, encode_payload(enrolment))
+        patience = self._introduction.asked(digest(signed))
+        self._send("enrolment", signed)
+        self._later(patience, self._introduce)
+
+    def _deliver(self) -> None:
+        """Send what is due, and plan to look again when the next one is."""
+        if not self.connected:
+            return
+        now = self._world.queue.now
+        for number in self._delivery.due(now):
+            self._send(KINDS[self._memory.outbox[number].kind].name, self._delivery.envelope(number))
+            self._delivery.schedule.sent(number, now)
+        due = self._delivery.schedule.next_due
+        if due is not None and (self._planned is None or due < self._planned):
+            self._planned = due
+            self._later(due - now, self._deliver_as_planned)
+
+    def _deliver_as_planned(self) -> None:
+        self._planned = None
+        self._deliver()
+
+    def _send(self, kind: str, signed: bytes) -> None:
+        message = Message(self._identity.up_topic, signed)
+        self._world.send(kind, message, self._conditions, self.receive)
+
+    def _later(self, seconds: float, action: Callable[[], None]) -> None:
+        """Plan what only happens if this connection still is there then."""
+        connection = self._connection
+        self._world.queue.after(seconds, lambda: action() if self._connection == connection else None)

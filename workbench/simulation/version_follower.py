@@ -1,0 +1,61 @@
+"""How a simulated device follows versions: it hears manifests and fetches what lacks, as the shipped core decides."""
+
+from edge_agent.core.round_participation import why_not_asked
+from edge_agent.core.version_choice import KnownVersion, ManifestNews, choose_weights, judge_manifest, known_from
+from edge_agent.shell.identity import Identity
+from fleet_protocol.kinds import BLOB_REQUEST, WEIGHTS_REQUEST, BlobRequest, WeightsRequest, encode_payload
+from fleet_protocol.topics import PackedWeights
+from workbench.simulation.device_memory import DeviceMemory
+from workbench.simulation.world import PublishedVersion, SimulatedWorld
+
+ANY_BLOB = encode_payload(BlobRequest(bytes(32), []))
+"""A request for all chunks of a blob, as long as any other."""
+
+
+class SimulatedVersionFollower:
+    """One device's view of its task's versions."""
+
+    __slots__ = ("_identity", "_memory", "_selection_threshold", "_world")
+
+    def __init__(self, world: SimulatedWorld, identity: Identity, memory: DeviceMemory) -> None:
+        self._world = world
+        self._identity = identity
+        self._memory = memory
+        self._selection_threshold: int | None = None
+
+    def restart(self) -> None:
+        """Forget what no real device stores."""
+        self._selection_threshold = None
+
+    def hear_manifest(self, version: PublishedVersion) -> KnownVersion:
+        """The newest manifest is the only one that counts, whichever a device has heard between."""
+        memory = self._memory
+        manifest = version.manifest
+        news = judge_manifest(memory.known, self._selection_threshold, manifest)
+        if memory.known is None or news is ManifestNews.NEW_VERSION:
+            memory.known = known_from(manifest)
+        self._selection_threshold = manifest.selection_threshold
+        return memory.known
+
+    def why_not_asked(self, version: PublishedVersion) -> str | None:
+        """See `core.round_participation`."""
+        held = self._memory.held
+        threshold = version.manifest.selection_threshold
+        trained_on = held.version if held else None
+        return why_not_asked(self._world.task, version.number, self._identity.device, threshold, trained_on)
+
+    def fetch(self, known: KnownVersion) -> int:
+        """Ask for what lacks, the bundle's files and the version; the bytes that come down."""
+        task = self._world.task
+        memory = self._memory
+        weights = choose_weights(task, known, memory.held, memory.is_here, refused=())
+        blobs = self._world.downlink.bundle_files if memory.fetched is None else 0
+        requests = []
+        if isinstance(weights, PackedWeights):
+            wanted = encode_payload(WeightsRequest(weights.version, weights.base, []))
+            requests.append(self._identity.sign_control(WEIGHTS_REQUEST, wanted, task.task))
+        elif weights is not None:
+            blobs += 1
+        requests += [self._identity.sign_control(BLOB_REQUEST, ANY_BLOB) for _ in range(blobs)]
+        self._world.ledger.up["request"] += sum(map(len, requests))
+        return self._world.fetch(weights, is_first=memory.fetched is None)

@@ -1,3 +1,1 @@
 """The contract between device and coordinator: topics, messages, envelope, update codec. Pure: no I/O, no clock."""
-
-PROTOCOL_VERSION = 1

@@ -57,7 +57,7 @@ def _show(journal: Journal, options: argparse.Namespace) -> None:
     if not found:
         raise ConfigurationError(f"no device {options.name!r}; see: broker-coordinator devices list")
     row = _described(found[-1]) | {
-        "accepted": journal.updates_of(options.name),
+        "accepted": journal.accepted_counts(options.name),
         "refused": {reason.value: count for reason, count in journal.rejections_of(options.name).items()},
         "keys": [{"public_key": write_verify_key(each.public_key), "state": each.state.value} for each in found],
     }

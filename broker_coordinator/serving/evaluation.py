@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from broker_coordinator.storage.records import Evaluation, Version
+from broker_coordinator.aggregation.version import Version
+from broker_coordinator.storage.records import Evaluation
 from bundle_runtime.bundle_folder import Bundle
 from fleet_protocol.bundle import EVALUATE_FILE, TaskDescription
 from fleet_protocol.codec import read_weights

@@ -8,13 +8,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 
 from broker_coordinator.admission.decisions import (
     Accepted,
-    BlobRequested,
     Decision,
     Enrolled,
+    FileRequested,
     PresenceSeen,
     Refused,
     Repeated,
-    WeightsRequested,
 )
 from broker_coordinator.admission.fleet_view import Device, DeviceState
 from broker_coordinator.serving.served_task import ServedTask
@@ -69,7 +68,7 @@ class Metrics:
         for decision in decisions:
             tally[_outcome(decision)] += 1
             if isinstance(decision, Accepted):
-                staleness.setdefault(decision.header.task, []).append(decision.update.staleness)
+                staleness.setdefault(decision.header.task, []).append(decision.staleness)
         for (outcome, reason), number in tally.items():
             self._messages.labels(outcome, reason).inc(number)
         for task, found in staleness.items():
@@ -117,7 +116,7 @@ def _outcome(decision: Decision) -> tuple[str, str]:
             return "refused", decision.reason.value
         case Enrolled():
             return "enrolled", ""
-        case BlobRequested() | WeightsRequested():
+        case FileRequested():
             return "blob_requested", ""
         case PresenceSeen():
             return "presence", ""

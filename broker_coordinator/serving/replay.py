@@ -6,8 +6,8 @@ from dataclasses import replace
 from broker_coordinator.aggregation.server_state import Remembered, ServerState
 from broker_coordinator.aggregation.server_step import next_state
 from broker_coordinator.aggregation.strategies import STRATEGIES, Recall
+from broker_coordinator.aggregation.version import Version
 from broker_coordinator.storage.journal_reader import JournalReader
-from broker_coordinator.storage.records import Version
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import SigningKey
@@ -35,7 +35,7 @@ def replayed(
             remembered = STRATEGIES[plan.strategy].remember(state, (), plan)
             state = replace(restored, version=number, remembered=remembered)
         else:
-            buffer = [update.buffered(description.shapes, key) for update in journal.held_updates(task, number)]
+            buffer = [update.item(description, key) for update in journal.held_updates(task, number)]
             state = next_state(state, buffer, plan)
         if number in rollbacks.values():
             restorable[number] = state
@@ -64,7 +64,7 @@ def _remembered(
             rows = journal.newest_updates_through(task, number)
         case Recall.ALL_UPDATES:
             rows = journal.updates_through(task, number)
-    updates = (row.buffered(description.shapes, key) for row in rows)
+    updates = (row.item(description, key) for row in rows)
     return strategy.remember(version.state(description.parameters, {}), updates, plan)
 
 

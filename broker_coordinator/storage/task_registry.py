@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, Engine, func, insert, select, update
 
-from broker_coordinator.serving.served_task import version_zero
+from broker_coordinator.aggregation.version import Version, version_zero
 from broker_coordinator.storage.change_counters import TASKS, count_up
 from broker_coordinator.storage.database import reading, writing
 from broker_coordinator.storage.journal import insert_version
-from broker_coordinator.storage.records import Evaluation, Version
+from broker_coordinator.storage.records import Evaluation
 from broker_coordinator.storage.schema import bundle_files, evaluations, tasks, versions
 from bundle_runtime.bundle_folder import Bundle
 from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
@@ -36,6 +36,8 @@ class TaskRegistry:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._bundles: dict[str, Bundle] = {}
+        """Those that were read before: what is published does not change."""
 
     def tasks(self) -> list[StoredTask]:
         """All tasks by name."""
@@ -57,11 +59,13 @@ class TaskRegistry:
         Raises:
             ConfigurationError: there is no such task.
         """
-        with reading(self._engine) as connection:
-            _task(connection, name)
-            rows = connection.execute(select(bundle_files).where(bundle_files.c.task == name))
-            files = {row.name: row.data for row in rows}
-        return Bundle(parse_description(files[DESCRIPTION_FILE], f"task {name}"), files)
+        if name not in self._bundles:
+            with reading(self._engine) as connection:
+                _task(connection, name)
+                rows = connection.execute(select(bundle_files).where(bundle_files.c.task == name))
+                files = {row.name: row.data for row in rows}
+            self._bundles[name] = Bundle(parse_description(files[DESCRIPTION_FILE], f"task {name}"), files)
+        return self._bundles[name]
 
     def publish(self, bundle: Bundle) -> StoredTask:
         """Serve a bundle from version 0 on; one that is served already stays as it is.

@@ -1,7 +1,7 @@
 """A whole coordinator without its network: messages in, what it says out."""
 
-from broker_coordinator.admission.authentication import AdmissionPolicy
 from broker_coordinator.admission.decisions import Message
+from broker_coordinator.admission.policy import AdmissionPolicy
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from broker_coordinator.serving.coordinator import Coordinator
 from broker_coordinator.storage.database import Database
@@ -27,9 +27,9 @@ class Bench:
 
     def restart(self) -> None:
         self.journal = Journal.open(self.database)
-        speaker = MessageSigner(KEY, FLEET, SHARD)
+        signer = MessageSigner(KEY, FLEET, SHARD)
         self.coordinator = Coordinator(
-            self.journal, [self._bundle] if self._bundle else [], speaker, self._policy, **self._options
+            self.journal, [self._bundle] if self._bundle else [], signer, self._policy, **self._options
         )
 
     def handle(self, device: SigningDevice, *messages: bytes) -> None:

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from broker_coordinator.aggregation.version import version_of
 from broker_coordinator.serving.replay import replayed
-from broker_coordinator.serving.served_task import version_of
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.task_registry import TaskRegistry
 

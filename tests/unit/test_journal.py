@@ -3,17 +3,16 @@
 import numpy as np
 import pytest
 
-from broker_coordinator.admission.authentication import AdmissionPolicy
 from broker_coordinator.admission.fleet_view import DeviceState
+from broker_coordinator.admission.policy import AdmissionPolicy
 from broker_coordinator.aggregation.server_step import replay
+from broker_coordinator.aggregation.version import Version, version_of
 from broker_coordinator.distribution.signed_messages import MessageSigner
 from broker_coordinator.serving.coordinator import Coordinator
-from broker_coordinator.serving.served_task import version_of
 from broker_coordinator.storage.database import Database, JournalUnavailableError
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.journal_reader import JournalReader
-from broker_coordinator.storage.records import Version
 from bundle_runtime.bundle_folder import Bundle
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import Parameter, UpdatePlan
@@ -47,7 +46,7 @@ def test_restart_keeps_the_buffer(bench, kitchen) -> None:
     assert [row.sequence for row in bench.journal.waiting_updates(TASK)] == [1, 2]
     bench.handle(kitchen, kitchen.update(3))
     bench.make_versions()
-    assert [(row.sequence, row.version) for row in bench.journal.updates(TASK)] == [(1, 1), (2, 1), (3, 1)]
+    assert [(row.sequence, row.aggregate) for row in bench.journal.updates(TASK)] == [(1, 1), (2, 1), (3, 1)]
     assert [version.number for version in bench.journal.versions(TASK)] == [0, 1]
 
 
@@ -55,7 +54,7 @@ def test_restart_between_commit_and_version_makes_the_version(bench, kitchen) ->
     bench.handle(kitchen, *(kitchen.update(sequence) for sequence in range(1, 8)))
     bench.restart()
     bench.make_versions()
-    assert [row.version for row in bench.journal.updates(TASK)] == [1, 1, 1, 2, 2, 2, None]
+    assert [row.aggregate for row in bench.journal.updates(TASK)] == [1, 1, 1, 2, 2, 2, None]
     assert [row.staleness for row in bench.journal.updates(TASK)] == [0, 0, 0, 1, 1, 1, 2]
     assert bench.manifests()[-1].version == 2
 
@@ -63,7 +62,7 @@ def test_restart_between_commit_and_version_makes_the_version(bench, kitchen) ->
 def replayed(bench: Bench, bundle: Bundle) -> list[Version]:
     """Every version after the first, made again from the journalled updates alone."""
     description, first = bundle.description, next(bench.journal.versions(TASK))
-    updates = [row.buffered(description.shapes, None) for row in bench.journal.updates(TASK)]
+    updates = [row.item(description, None) for row in bench.journal.updates(TASK)]
     states = replay(first.state(description.parameters, {}), updates, description.aggregation)
     return [version_of(description, state, bundle.grid()) for state in states]
 
@@ -179,11 +178,11 @@ def test_version_is_one_transaction(tmp_path) -> None:
     bench.fill_disk()
     with pytest.raises(JournalUnavailableError):
         bench.make_versions()
-    assert [row.version for row in bench.journal.updates()] == [None, None, None]
+    assert [row.aggregate for row in bench.journal.updates()] == [None, None, None]
     assert [version.number for version in bench.journal.versions(TASK)] == [0]
     bench.free_disk()
     bench.make_versions()
-    assert [row.version for row in bench.journal.updates()] == [1, 1, 1]
+    assert [row.aggregate for row in bench.journal.updates()] == [1, 1, 1]
     newest = bench.journal.newest_version(TASK)
     assert bench.manifests() == [Manifest(1, bundle.hash, newest.weights_hash)]
     assert np.abs(newest.state(parameters, {}).moments).sum() > 0
@@ -194,8 +193,15 @@ def test_reader_sees_a_running_coordinators_database(bench, kitchen) -> None:
     assert list(reader.updates()) == []
     bench.handle(kitchen, kitchen.update(1), kitchen.update(2, base_version=9), b"garbage")
     (row,) = reader.updates()
-    assert (row.device, row.sequence, row.version, row.staleness, row.samples) == ("kitchen-pi", 1, None, 0, 8)
-    assert reader.rejection_counts() == {(Reason.UNKNOWN_VERSION, "kitchen-pi"): 1, (Reason.MALFORMED, ""): 1}
+    assert (row.device, row.sequence, row.aggregate, row.staleness, row.read_facts().samples) == (
+        "kitchen-pi",
+        1,
+        None,
+        0,
+        8,
+    )
+    assert reader.rejections_of("kitchen-pi") == {Reason.UNKNOWN_VERSION: 1}
+    assert reader.rejections_of("") == {Reason.MALFORMED: 1}
 
 
 def test_reader_of_nothing_says_so(tmp_path) -> None:
@@ -227,7 +233,7 @@ def test_forger_gets_few_receipts(bench, kitchen) -> None:
     forger = SigningDevice("kitchen-pi")
     bench.handle(kitchen, *(forger.update(sequence) for sequence in range(1, 50)))
     assert len(bench.receipts()) == 1
-    assert bench.journal.rejection_counts() == {(Reason.UNKNOWN_KEY, ""): 49}
+    assert bench.journal.rejections_of("") == {Reason.UNKNOWN_KEY: 49}
 
 
 def test_other_bundle_of_the_same_task_is_refused(tmp_path, bench) -> None:

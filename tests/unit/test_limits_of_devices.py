@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker_coordinator.admission.authentication import AdmissionPolicy
-from broker_coordinator.admission.norm_bound import WARM_UP_UPDATES, NormQuantile
+from broker_coordinator.admission.policy import AdmissionPolicy
 from broker_coordinator.admission.rate_limit import UNLIMITED, TokenBucket
+from broker_coordinator.consumers.norm_quantile import WARM_UP_UPDATES, NormQuantile
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import encode_update
@@ -93,7 +93,7 @@ def test_declared_samples_count_up_to_the_cap(database, tmp_path) -> None:
     bundle = write_bundle(tmp_path / "capped", aggregation=AggregationPlan(buffer_size=9, max_samples=50))
     bench, device = Bench(database, bundle), SigningDevice("kitchen-pi")
     bench.handle(device, device.enrolment(), device.update(1, samples=20), device.update(2, samples=900_000))
-    assert [row.samples for row in bench.journal.updates()] == [20, 50]
+    assert [row.read_facts().samples for row in bench.journal.updates()] == [20, 50]
 
 
 @pytest.mark.parametrize("quantile", [0.5, 0.9])

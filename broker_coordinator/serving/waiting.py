@@ -26,10 +26,9 @@ class DecodedPayloads:
 
     def keep(self, waiting: WaitingPayload) -> None:
         """Keep one, in place of the one that was kept longest where there are too many."""
-        if len(self._found) >= self._maximum:
-            self._found.pop(next(iter(self._found)), None)
-        if self._maximum:
-            self._found[waiting.position] = waiting
+        self._found[waiting.position] = waiting
+        if len(self._found) > self._maximum:
+            del self._found[next(iter(self._found))]
 
     def take(self, position: int) -> WaitingPayload | None:
         """Hand one over, and keep it no longer."""

@@ -82,13 +82,13 @@ class Admission:
                 progress = view.tasks[header.task]
                 if consumer.makes_versions:
                     view.tasks[header.task] = progress.after_one(consumer.buffer_size(progress.description))
-                self._remember(header, decision.facts, view)
+                _remember(consumer, header.task, decision.facts, view)
             case Refused(device=str(device), header=Header() as header):
                 decided = Decided(decision.envelope_digest, decision.reason, decision.detail)
                 view.set_decided(device, header.sequence, decided)
                 view.use_allowance(device)
                 if decision.facts is not None:
-                    self._remember(header, decision.facts, view)
+                    _remember(self._journalled(header), header.task, decision.facts, view)
             case Enrolled(device) | FileRequested(device) | PresenceSeen(device):
                 view.set_device(device)
 
@@ -163,15 +163,6 @@ class Admission:
         consumer = self.consumers[header.kind.opened]
         assert isinstance(consumer, JournalledConsumer)  # noqa: S101 - only these are accepted
         return consumer
-
-    def _remember(self, header: Header, facts: Any, view: FleetView) -> None:
-        consumer = self._journalled(header)
-        if consumer.remember is None:
-            return
-        place, task = (header.task, consumer.kind), view.tasks[header.task].description
-        memory = consumer.remember(view.memories.get(place), facts, task)
-        if memory is not None:
-            view.memories[place] = memory
 
 
 def _largest_bytes() -> Mapping[Leaf, int]:
@@ -258,3 +249,12 @@ def _staleness(header: Header, view: FleetView) -> int:
             f" {staleness} exceeds max_staleness ({progress.description.aggregation.max_staleness})",
         )
     return staleness
+
+
+def _remember(consumer: JournalledConsumer[Any, Any, Any, Any, Any], task: str, facts: Any, view: FleetView) -> None:
+    if consumer.remember is None:
+        return
+    place = task, consumer.kind
+    memory = consumer.remember(view.memories.get(place), facts, view.tasks[task].description)
+    if memory is not None:
+        view.memories[place] = memory

@@ -9,6 +9,9 @@ DEVICES, TASKS = "devices", "tasks"
 """The subjects that are counted."""
 
 
+_ALL = select(change_counters)
+
+
 def read_change_counters(engine: Engine) -> dict[str, int]:
     """How often operators have changed something, by subject; a subject that was never changed is missing."""
     with reading(engine) as connection:
@@ -17,7 +20,7 @@ def read_change_counters(engine: Engine) -> dict[str, int]:
 
 def change_counters_in(connection: Connection) -> dict[str, int]:
     """The same, as a transaction sees it."""
-    return {row.subject: row.number for row in connection.execute(select(change_counters))}
+    return {row.subject: row.number for row in connection.execute(_ALL)}
 
 
 def count_up(connection: Connection, subject: str) -> None:

@@ -3,11 +3,12 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from itertools import count
 from typing import Any, Final, Self
 
 import msgspec
-from sqlalchemy import Connection, and_, func, insert, select, update
+from sqlalchemy import Connection, Dialect, and_, func, insert, select, update
 
 from broker_coordinator.admission.decisions import Accepted, Decision, Refused
 from broker_coordinator.admission.fleet_view import Device
@@ -78,7 +79,7 @@ class Journal(JournalReader):
         if entry.is_empty():
             return 0
         with writing(self.engine) as connection:
-            first_position = 1 + (connection.scalar(select(func.max(payloads.c.position))) or 0)
+            first_position = 1 + (connection.scalar(_LAST_POSITION) or 0)
             _insert_payloads(connection, list(map(_payload_row, entry.accepted, count(first_position))))
             if entry.refused:
                 connection.execute(insert(refused_payloads), list(map(_refused_row, entry.refused)))
@@ -163,16 +164,21 @@ def _hold(connection: Connection, aggregate: Aggregate, *, payload_count: int, l
         )
 
 
+_LAST_POSITION: Final = select(func.max(payloads.c.position))
 _PAYLOAD_COLUMNS: Final = tuple(column.name for column in payloads.columns if column is not payloads.c.aggregate)
 
 
 def _insert_payloads(connection: Connection, rows: list[tuple[Any, ...]]) -> None:
     # By the driver: SQLAlchemy would look at each value of each row, which takes longer than to store it.
     if rows:
-        compiled = insert(payloads).compile(dialect=connection.dialect, column_keys=_PAYLOAD_COLUMNS)
         positional = connection.dialect.positional
         values = rows if positional else [dict(zip(_PAYLOAD_COLUMNS, row, strict=True)) for row in rows]
-        connection.exec_driver_sql(str(compiled), values)
+        connection.exec_driver_sql(_insertion(connection.dialect), values)
+
+
+@cache
+def _insertion(dialect: Dialect) -> str:
+    return str(insert(payloads).compile(dialect=dialect, column_keys=_PAYLOAD_COLUMNS))
 
 
 def _payload_row(accepted: Accepted, position: int) -> tuple[Any, ...]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, bindparam, func, select
 
 from broker_coordinator.storage.change_counters import change_counters_in
 from broker_coordinator.storage.database import reading
@@ -17,6 +17,12 @@ _WAITING = (
     .scalar_subquery()
 )
 _STANDING = select(tasks.c.name, _NEWEST, _WAITING)
+_NEWLY_WAITING = (
+    select(payloads.c.position, payloads.c.task, payloads.c.kind)
+    .where(payloads.c.position > bindparam("after"), payloads.c.aggregate.is_(None))
+    .order_by(payloads.c.position)
+)
+# Built once: to build a statement takes longer than to execute it.
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +58,6 @@ def read_waiting(engine: Engine, after: int) -> NewlyWaiting:
     Raises:
         JournalUnavailableError: the database failed.
     """
-    query = select(payloads.c.position, payloads.c.task, payloads.c.kind)
-    query = query.where(payloads.c.position > after, payloads.c.aggregate.is_(None)).order_by(payloads.c.position)
     with reading(engine) as connection:
-        rows = [(position, task, kind) for position, task, kind in connection.execute(query)]
+        rows = [(position, task, kind) for position, task, kind in connection.execute(_NEWLY_WAITING, {"after": after})]
         return NewlyWaiting(change_counters_in(connection), rows)

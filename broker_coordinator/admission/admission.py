@@ -1,4 +1,4 @@
-"""Bytes and what is known in, a typed decision out: the checks in their order. Pure: no clock, socket or database.
+"""A message and a view of the fleet in, a typed decision out: every check, in order. Pure.
 
 Each check is cheaper and trusts less than the next:
 

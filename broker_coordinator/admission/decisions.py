@@ -1,6 +1,6 @@
-"""What admission can say about one message: a closed set of values.
+"""What admission can decide about one message: a closed set of values.
 
-Of those that come by the thousand, msgspec makes several in the time of one dataclass, here and elsewhere.
+Those that are made by the thousand are msgspec structs: several are made in the time of one dataclass.
 """
 
 from dataclasses import dataclass

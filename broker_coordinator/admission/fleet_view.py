@@ -1,4 +1,4 @@
-"""What admission decides by: devices, tasks and what is journalled, as values that a batch can try changes on."""
+"""What admission looks at: devices, tasks and journalled outcomes, as values that a batch can change and discard."""
 
 from collections import ChainMap
 from collections.abc import Callable, Iterable
@@ -19,7 +19,7 @@ Value = TypeVar("Value")
 
 
 class DeviceState(StrEnum):
-    """Whether a device's key is believed."""
+    """Whether a device's key is accepted."""
 
     PENDING = "pending"
     APPROVED = "approved"

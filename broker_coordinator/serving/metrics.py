@@ -62,7 +62,7 @@ class Metrics:
             raise ConfigurationError(f"[metrics] {address}:{port}: {error.strerror}; choose another port") from error
 
     def count_batch(self, decisions: Iterable[Decision], received_bytes: int, commit_seconds: float) -> None:
-        """Take in a batch that is committed."""
+        """Count a committed batch."""
         tally = Tally[tuple[str, str]]()
         staleness: dict[str, list[int]] = {}
         for decision in decisions:
@@ -79,11 +79,11 @@ class Metrics:
         self._commit_seconds.observe(commit_seconds)
 
     def count_published(self, number_of_bytes: int) -> None:
-        """Take in what is about to be published."""
+        """Count bytes that are about to be published."""
         self._published.inc(number_of_bytes)
 
     def count_version(self, task: str) -> None:
-        """Take in a version that is made."""
+        """Count a committed version."""
         self._versions.labels(task).inc()
 
     def show_task(self, task: ServedTask) -> None:

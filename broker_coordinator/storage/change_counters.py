@@ -1,4 +1,4 @@
-"""Counters of what operators changed: a running coordinator sees in one small read when to look again."""
+"""Counters of operators' changes: with one small read, a running coordinator sees when to read the rest again."""
 
 from sqlalchemy import Connection, Engine, insert, select, update
 

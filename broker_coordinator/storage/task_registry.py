@@ -29,7 +29,7 @@ class StoredTask:
 
 
 class TaskRegistry:
-    """Publishes, pauses and rolls back tasks. A running coordinator hears of it (`change_counters`).
+    """Publishes, pauses and rolls back tasks. A running coordinator notices (`change_counters`).
 
     Every method raises JournalUnavailableError where the database fails.
     """
@@ -75,22 +75,22 @@ class TaskRegistry:
         """
         name = bundle.description.task
         with writing(self._engine) as connection:
-            known = connection.scalar(select(tasks.c.bundle).where(tasks.c.name == name))
-            if known is None:
+            served = connection.scalar(select(tasks.c.bundle).where(tasks.c.name == name))
+            if served is None:
                 connection.execute(insert(tasks).values(name=name, bundle=bundle.hash, paused=False))
                 rows = [{"task": name, "name": file, "data": data} for file, data in bundle.files.items()]
                 connection.execute(insert(bundle_files), rows)
                 insert_version(connection, version_zero(bundle))
                 count_up(connection, TASKS)
-            elif known != bundle.hash:
+            elif served != bundle.hash:
                 raise ConfigurationError(
-                    f"task {name}: the bundle is {bundle.hash[:16]}…, but the database has versions of {known[:16]}…;"
+                    f"task {name}: the bundle is {bundle.hash[:16]}…, but the database has versions of {served[:16]}…;"
                     " give a changed task a new name"
                 )
             return _task(connection, name)
 
     def set_paused(self, name: str, *, paused: bool) -> StoredTask:
-        """Take no updates of a task for now, or take them again.
+        """Refuse the payloads of a task for now, or accept them again.
 
         Raises:
             ConfigurationError: there is no such task.

@@ -22,7 +22,7 @@ from broker_coordinator.storage.journal import Journal
 from bundle_runtime.bundle_folder import load_bundle
 from fleet_host.log_lines import log_line
 from fleet_protocol.errors import ConfigurationError, ProtocolError
-from fleet_protocol.keys import SigningKey, read_signing_key, write_signing_key, write_verify_key
+from fleet_protocol.keys import SigningKey, write_signing_key, write_verify_key
 
 GARBAGE_THRESHOLD = 50_000
 """New containers after which a running coordinator looks for cycles among them; Python's own is 700."""
@@ -31,22 +31,21 @@ logger = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit status: 0, or 2 where the operator has something to mend."""
+    """Run one command. Returns the exit status: 0, 1 if a check failed, or 2 if the operator has something to mend."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     try:
-        _COMMANDS[options.command](options)
+        return _COMMANDS[options.command](options) or 0
     except (ConfigurationError, ProtocolError, JournalUnavailableError) as error:
         sys.stderr.write(f"broker-coordinator: {error}\n")
         return 2
-    return 0
 
 
 def _run(options: argparse.Namespace) -> None:
     configuration = load_configuration(options.config)
     fleet, shard, metrics = configuration.fleet, configuration.shard, Metrics()
     is_open, allowance = configuration.enrolment == "open", configuration.rate_limit.allowance()
-    key = _read_key(configuration.key_file)
+    key = configuration.signing_key()
     signer = MessageSigner(key, fleet, shard)
     bundles = [load_bundle(task.bundle) for task in configuration.tasks]
     journal = Journal.open(configuration.journal())
@@ -73,15 +72,6 @@ def _run(options: argparse.Namespace) -> None:
     link.run()
     evaluator.stop()
     journal.close()
-
-
-def _read_key(path: Path) -> SigningKey:
-    try:
-        return read_signing_key(path.read_text(encoding="ascii"), path.stat().st_mode, str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(
-            f"key file {path}: {error}; make one with: broker-coordinator keygen {path}"
-        ) from error
 
 
 def _keygen(options: argparse.Namespace) -> None:
@@ -112,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-_COMMANDS: Mapping[str, Callable[[argparse.Namespace], None]] = {
+_COMMANDS: Mapping[str, Callable[[argparse.Namespace], int | None]] = {
     "run": _run,
     "keygen": _keygen,
     "devices": devices.run,

@@ -10,6 +10,7 @@ from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.storage.database import Database, read_database
 from fleet_protocol.configuration import BrokerSettings, Name, parse_document
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.keys import SigningKey, read_signing_key
 
 NotNegative = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -89,6 +90,20 @@ class CoordinatorConfiguration(msgspec.Struct, frozen=True, forbid_unknown_field
             ConfigurationError: `database` can't be read, or the file of its password.
         """
         return read_database(self.database, _password(self.database_password_file))
+
+    def signing_key(self) -> SigningKey:
+        """The coordinator's key.
+
+        Raises:
+            ConfigurationError: `key_file` can't be read, others can read it, or it holds no key.
+        """
+        path = self.key_file
+        try:
+            return read_signing_key(path.read_text(encoding="ascii"), path.stat().st_mode, str(path))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(
+                f"key file {path}: {error}; make one with: broker-coordinator keygen {path}"
+            ) from error
 
 
 def load_configuration(path: Path) -> CoordinatorConfiguration:

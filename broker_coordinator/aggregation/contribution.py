@@ -1,4 +1,4 @@
-"""Partial aggregates: what a coordinator makes of accepted updates is a value that adds, so that shards merge. Pure.
+"""Sums of updates: what a coordinator makes of a part of them is a value that adds, so that shards merge. Pure.
 
 weight = samples * staleness_weight
 contribution = (sum(weight * delta), sum(weight))
@@ -48,7 +48,7 @@ class BufferedUpdate(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
-    """A partial aggregate. Contributions add, in any order and grouping: so shards and regions merge.
+    """A weighted sum of deltas. Contributions add, in any order and grouping, up to rounding.
 
     `total_delta` is the sum of weight times delta, float64, as long as the flat weight vector.
     """
@@ -65,9 +65,15 @@ class Contribution:
 
 
 def contribution_of(weighted: Iterable[tuple[float, SparseUpdate]], size: int) -> Contribution:
-    """The partial aggregate of some deltas with their weights, for a flat weight vector of `size` values."""
+    """The sum of some deltas with their weights, in order, for a flat weight vector of `size` values."""
     total_delta, total_weight = np.zeros(size), 0.0
     for weight, delta in weighted:
-        total_delta[delta.indices] += weight * delta.values.astype(np.float64)
+        # Indices are distinct, so this is `total_delta[indices] += ...`, which takes half as long again.
+        np.add.at(total_delta, delta.indices, weight * delta.values.astype(np.float64))
         total_weight += weight
     return Contribution(total_delta, total_weight)
+
+
+def sum_by_samples(updates: Iterable[BufferedUpdate], size: int) -> Contribution:
+    """That of updates that weigh as many samples as they were trained on, whatever their staleness."""
+    return contribution_of([(float(update.samples), update.delta) for update in updates], size)

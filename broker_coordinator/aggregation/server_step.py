@@ -1,21 +1,21 @@
 """The step from one version to the next. Pure.
 
-    step = strategy(state, buffer)
+    partial = strategy.partial(state, updates)      of each part of the buffer; partials add
+    step = strategy.finish(state, partial)
     weights = weights + learning_rate * step.rate * optimiser(step.direction)
 
 A version is a function of the version before it and of the journalled updates in journal order, bit for bit: sums run
 in float64 in that order, and what is kept between versions is float32, exactly as it is stored.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 
 import numpy as np
 
 from broker_coordinator.aggregation.contribution import BufferedUpdate
 from broker_coordinator.aggregation.server_optimisers import OPTIMISERS
 from broker_coordinator.aggregation.server_state import ServerState
-from broker_coordinator.aggregation.strategies import STRATEGIES
+from broker_coordinator.aggregation.strategies import STRATEGIES, Partial
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.codec.sparse import FloatVector
 
@@ -27,16 +27,32 @@ def initial_state(weights: FloatVector, plan: AggregationPlan) -> ServerState:
 
 def next_state(state: ServerState, buffer: Sequence[BufferedUpdate], plan: AggregationPlan) -> ServerState:
     """The version that follows when `buffer` is aggregated."""
-    strategy = STRATEGIES[plan.strategy]
-    step = strategy.step(state, buffer, plan)
+    return finish(state, partial_of(state, buffer, plan), plan)
+
+
+def partial_of(state: ServerState, updates: Sequence[BufferedUpdate], plan: AggregationPlan) -> Partial:
+    """What a part of the buffer adds to the version after `state`; no updates add nothing.
+
+    Added up one update at a time, in order, a buffer's partials are that of the whole to the last bit. In other
+    groupings the float64 sums may differ in rounding: by at most n * 2**-50 times the largest value, for n updates.
+    """
+    partial: Partial = STRATEGIES[plan.strategy].partial(state, updates, plan)
+    return partial
+
+
+def finish(state: ServerState, partial: Partial, plan: AggregationPlan) -> ServerState:
+    """The version after `state`, from the sum of its buffer's partials."""
+    step = STRATEGIES[plan.strategy].finish(state, partial, plan)
+    del partial  # as large as the weights, and the optimiser needs that room a few times over
     moments, movement = OPTIMISERS[plan.server_optimiser].move(state.moments, step.direction, plan)
     weights = (state.weights + plan.server_learning_rate * step.rate * movement).astype(np.float32)
-    return ServerState(state.version + 1, weights, moments, strategy.remember(state, buffer, plan))
+    return ServerState(state.version + 1, weights, moments, step.remembered)
 
 
-def replay(state: ServerState, updates: Iterable[BufferedUpdate], plan: AggregationPlan) -> Iterator[ServerState]:
-    """The versions that follow `state` when `updates` arrive in this order; a last partial buffer makes none."""
-    arriving = iter(updates)
-    while len(buffer := list(islice(arriving, plan.buffer_size))) == plan.buffer_size:
-        state = next_state(state, buffer, plan)
-        yield state
+def rolled_back(state: ServerState, restored: ServerState, plan: AggregationPlan) -> ServerState:
+    """The version after `state` with the weights and moments of `restored`, an older one.
+
+    What is remembered mirrors the devices, which do not go back.
+    """
+    remembered = STRATEGIES[plan.strategy].remember(state, (), plan)
+    return ServerState(state.version + 1, restored.weights, restored.moments, remembered)

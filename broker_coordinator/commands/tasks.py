@@ -1,4 +1,4 @@
-"""`broker-coordinator tasks publish | list | show | pause | resume | rollback | export | evaluate`."""
+"""`broker-coordinator tasks publish | list | show | pause | resume | rollback | export | evaluate | verify`."""
 
 import argparse
 from collections.abc import Callable, Mapping
@@ -8,8 +8,10 @@ from typing import TypeAlias
 
 from broker_coordinator.commands.export import model_of, write_model
 from broker_coordinator.commands.output import write_fields, write_rows
+from broker_coordinator.commands.verify import verify_versions
 from broker_coordinator.configuration import CoordinatorConfiguration, load_configuration
 from broker_coordinator.storage.journal import Journal
+from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.records import VersionSummary
 from broker_coordinator.storage.task_registry import StoredTask, TaskRegistry
 from bundle_runtime.bundle_folder import load_bundle
@@ -20,12 +22,14 @@ Nouns: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 LISTED = ("task", "paused", "version", "waiting", "accepted", "bundle")
 
 Verb = Callable[[Journal, argparse.Namespace, CoordinatorConfiguration], None]
+ReadingVerb = Callable[[JournalReader, argparse.Namespace, CoordinatorConfiguration], int]
+"""Writes nothing to the database; returns the exit status."""
 
 
 def add_parser(nouns: Nouns, parents: list[argparse.ArgumentParser]) -> None:
     """The noun and its verbs."""
     tasks = nouns.add_parser(
-        "tasks", parents=parents, help="publish, list, show, pause, resume, roll back or export tasks"
+        "tasks", parents=parents, help="publish, list, show, pause, resume, roll back, export or verify tasks"
     )
     verbs = tasks.add_subparsers(dest="action", required=True)
 
@@ -56,13 +60,22 @@ def add_parser(nouns: Nouns, parents: list[argparse.ArgumentParser]) -> None:
     evaluate = verb_of_task("evaluate", "evaluate a version on held-out samples, and store the result")
     evaluate.add_argument("--version", type=int, metavar="N", help="this version, not the newest")
     evaluate.add_argument("--data", type=Path, metavar="FILE", help="not the file that coordinator.toml names")
+    verify = verb_of_task("verify", "make the versions anew from the journal, and compare every bit")
+    verify.add_argument("--from", type=int, default=0, dest="start", metavar="N", help="those after this version (0)")
 
 
-def run(options: argparse.Namespace) -> None:
-    """Do what the command line says; a running coordinator hears of it at its next batch, within a second."""
+def run(options: argparse.Namespace) -> int:
+    """Do what the command line says; a running coordinator hears of it at its next batch, within a second.
+
+    Returns the exit status.
+    """
     configuration = load_configuration(options.config)
+    if reading := _READING_VERBS.get(options.action):
+        with JournalReader.open(configuration.journal()) as reader:
+            return reading(reader, options, configuration)
     with Journal.open(configuration.journal()) as journal:
         _VERBS[options.action](journal, options, configuration)
+        return 0
 
 
 def _publish(journal: Journal, options: argparse.Namespace, _: CoordinatorConfiguration) -> None:
@@ -90,11 +103,12 @@ def _roll_back(journal: Journal, options: argparse.Namespace, _: CoordinatorConf
     write_fields(row, as_json=options.json)
 
 
-def _export(journal: Journal, options: argparse.Namespace, _: CoordinatorConfiguration) -> None:
+def _export(journal: JournalReader, options: argparse.Namespace, _: CoordinatorConfiguration) -> int:
     weights = model_of(journal, options.task, options.version, single=options.single)
     write_model(options.out, weights)
     row = {"file": str(options.out), "bytes": len(weights), "sha256": blob_hash(weights)}
     write_fields(row, as_json=options.json)
+    return 0
 
 
 def _evaluate(journal: Journal, options: argparse.Namespace, configuration: CoordinatorConfiguration) -> None:
@@ -114,6 +128,12 @@ def _evaluate(journal: Journal, options: argparse.Namespace, configuration: Coor
     found = evaluate(bundle, version, held_out)
     registry.add_evaluation(options.task, found)
     write_fields({"task": options.task} | asdict(found), as_json=options.json)
+
+
+def _verify(journal: JournalReader, options: argparse.Namespace, configuration: CoordinatorConfiguration) -> int:
+    found = verify_versions(journal, options.task, options.start, configuration.signing_key())
+    write_fields(asdict(found) | {"equal": found.difference is None}, as_json=options.json)
+    return 0 if found.difference is None else 1
 
 
 def _held_out_file(configuration: CoordinatorConfiguration, task: str) -> Path:
@@ -160,6 +180,9 @@ _VERBS: Mapping[str, Verb] = {
     "pause": _pause,
     "resume": _pause,
     "rollback": _roll_back,
-    "export": _export,
     "evaluate": _evaluate,
+}
+_READING_VERBS: Mapping[str, ReadingVerb] = {
+    "export": _export,
+    "verify": _verify,
 }

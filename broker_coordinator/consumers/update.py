@@ -8,7 +8,8 @@ import msgspec
 from broker_coordinator.admission.consumer import Admitted, JournalledConsumer, Offered, RememberedError
 from broker_coordinator.aggregation.contribution import BufferedUpdate
 from broker_coordinator.aggregation.server_state import ServerState
-from broker_coordinator.aggregation.server_step import next_state
+from broker_coordinator.aggregation.server_step import finish, partial_of
+from broker_coordinator.aggregation.strategies import Partial
 from broker_coordinator.consumers.norm_quantile import NormQuantile
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec import SparseUpdate, decode_together, decode_update
@@ -75,12 +76,12 @@ def _buffer_size(task: TaskDescription) -> int:
     return task.aggregation.buffer_size
 
 
-def _partial(_: ServerState, buffer: Sequence[BufferedUpdate], _task: TaskDescription) -> tuple[BufferedUpdate, ...]:
-    return tuple(buffer)
+def _partial(state: ServerState, buffer: Sequence[BufferedUpdate], task: TaskDescription) -> Partial:
+    return partial_of(state, buffer, task.aggregation)
 
 
-def _finish(state: ServerState, partial: tuple[BufferedUpdate, ...], task: TaskDescription) -> ServerState:
-    return next_state(state, partial, task.aggregation)
+def _finish(state: ServerState, partial: Partial, task: TaskDescription) -> ServerState:
+    return finish(state, partial, task.aggregation)
 
 
 UPDATE_CONSUMER = JournalledConsumer(

@@ -1,10 +1,9 @@
 """Making the versions anew from what the journal holds: whoever doubts a version compares it with this."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from broker_coordinator.aggregation.server_state import Remembered, ServerState
-from broker_coordinator.aggregation.server_step import next_state
+from broker_coordinator.aggregation.server_step import finish, partial_of, rolled_back
 from broker_coordinator.aggregation.strategies import STRATEGIES, Recall
 from broker_coordinator.aggregation.version import Version
 from broker_coordinator.storage.journal_reader import JournalReader
@@ -19,24 +18,27 @@ def replayed(
     """Every version after `start` with the state that its updates, or its rollback, give it: bit for bit the same.
 
     `start` is a version of which the weights are kept, and the updates behind it still have their envelopes. `key`, the
-    coordinator's, opens encrypted updates. A rollback restores weights and moments; what is remembered mirrors
-    the devices, which did not go back.
+    coordinator's, opens encrypted updates. Partials of single updates are added up here, where the coordinator takes
+    buffers whole: so a comparison shows too that merging changes no bit.
 
     Raises:
-        ConfigurationError: `start` or an envelope is dropped.
+        ConfigurationError: `start`, what its strategy remembers, or an envelope is dropped.
+        ProtocolError: an update is encrypted for another key.
     """
     task, plan = description.task, description.aggregation
-    rollbacks = journal.rollbacks(task)
+    newest = journal.newest_number(task)
+    rollbacks = journal.rollbacks(task)  # read after `newest`: of a running coordinator too, it has all up to there
     state = _stored(journal, description, start, key)
     restorable = {start: state}
-    for number in range(start + 1, journal.newest_number(task) + 1):
+    for number in range(start + 1, newest + 1):
         if (source := rollbacks.get(number)) is not None:
-            restored = restorable[source] if source in restorable else _stored(journal, description, source, key)
-            remembered = STRATEGIES[plan.strategy].remember(state, (), plan)
-            state = replace(restored, version=number, remembered=remembered)
+            if source not in restorable:
+                restorable[source] = _kept(journal, task, source).state(description.parameters, {})
+            state = rolled_back(state, restorable[source], plan)
         else:
-            buffer = [update.item(description, key) for update in journal.held_updates(task, number)]
-            state = next_state(state, buffer, plan)
+            buffer = (update.item(description, key) for update in journal.held_updates(task, number))
+            parts = (partial_of(state, [update], plan) for update in buffer)
+            state = finish(state, sum(parts, partial_of(state, [], plan)), plan)
         if number in rollbacks.values():
             restorable[number] = state
         yield number, state
@@ -69,10 +71,21 @@ def _remembered(
 
 
 def _stored(journal: JournalReader, description: TaskDescription, number: int, key: SigningKey | None) -> ServerState:
-    version = journal.version(description.task, number)
+    task, plan = description.task, description.aggregation
+    state = state_of(journal, description, _kept(journal, task, number), key)
+    if STRATEGIES[plan.strategy].recall is Recall.WEIGHTS and len(state.remembered) < min(plan.max_staleness, number):
+        raise ConfigurationError(
+            f"a replay of task {task!r} from version {number} needs the weights of the {plan.max_staleness} versions"
+            " before it, some of which are dropped; begin at a later version, or raise [retention] versions"
+        )
+    return state
+
+
+def _kept(journal: JournalReader, task: str, number: int) -> Version:
+    version = journal.version(task, number)
     if version is None:
         raise ConfigurationError(
-            f"version {number} of task {description.task!r} is not in the journal, or its weights are dropped;"
-            " see which are kept with: broker-coordinator tasks show"
+            f"version {number} of task {task!r} is not in the journal, or its weights are dropped; see which are kept"
+            " with: broker-coordinator tasks show"
         )
-    return state_of(journal, description, version, key)
+    return version

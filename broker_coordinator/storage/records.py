@@ -49,12 +49,14 @@ class JournalledPayload:
         Raises:
             ConfigurationError: its envelope is dropped, or the kind has no consumer here.
         """
+        consumer = self._consumer()
         if self.envelope is None:
+            kind, holder = consumer.kind, "version" if consumer.makes_versions else "aggregate"
             raise ConfigurationError(
-                f"the envelope of {self._consumer().kind.name} {self.sequence} of {self.device} is dropped; raise"
-                " [retention] envelopes to keep more of them"
+                f"the envelope of {kind.name} {self.sequence} of {self.device}, in {holder} {self.aggregate}, is"
+                " dropped; begin at a later version, or raise [retention] envelopes to keep more of them"
             )
-        consumer, envelope = self._consumer(), read_envelope(self.envelope, len(self.envelope))
+        envelope = read_envelope(self.envelope, len(self.envelope))
         payload = decode_payload(opened_payload(envelope, key), consumer.kind.payload)
         offered = Offered(self.device, envelope.header, payload, task, self.staleness)
         return consumer.item(offered, self.read_facts())

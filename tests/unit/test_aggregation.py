@@ -1,4 +1,4 @@
-"""Aggregation: sums that add in any order, weights as in the paper, versions that replay bit for bit."""
+"""Aggregation: sums that add in any order, weights as in the paper."""
 
 from itertools import pairwise
 
@@ -13,7 +13,6 @@ from broker_coordinator.aggregation.contribution import (
     contribution_of,
     staleness_weight,
 )
-from broker_coordinator.aggregation.server_step import initial_state, replay
 from fleet_protocol.aggregation_plan import AggregationPlan
 from tests.support.updates import SIZE, buffered_updates, dense
 
@@ -81,18 +80,6 @@ def test_staleness_only_ever_takes_weight_away(staleness, weighting, exponent, h
 )
 def test_staleness_weights_of_the_papers(weighting, staleness, weight) -> None:
     assert staleness_weight(staleness, AggregationPlan(buffer_size=1, staleness_weighting=weighting)) == weight
-
-
-@pytest.mark.parametrize("strategy", ["fedbuff", "fedavg", "ca2fl", "aced", "fadas", "ef21"])
-@given(updates=st.lists(buffered_updates(), min_size=7, max_size=7))
-def test_replay_gives_the_same_bits(strategy, updates) -> None:
-    plan = AggregationPlan(buffer_size=3, strategy=strategy, server_momentum=0.6, server_learning_rate=0.7)
-    start = initial_state(np.linspace(-1, 1, SIZE, dtype=np.float32), plan)
-    first, second = list(replay(start, updates, plan)), list(replay(start, list(updates), plan))
-    assert len(first) == 2
-    for one, other in zip(first, second, strict=True):
-        assert one.weights.tobytes() == other.weights.tobytes()
-        assert one.moments.tobytes() == other.moments.tobytes()
 
 
 def test_buffer_that_weighs_nothing_changes_nothing() -> None:

@@ -5,8 +5,6 @@ import pytest
 
 from broker_coordinator.admission.fleet_view import DeviceState
 from broker_coordinator.admission.policy import AdmissionPolicy
-from broker_coordinator.aggregation.server_step import replay
-from broker_coordinator.aggregation.version import Version, version_of
 from broker_coordinator.distribution.signed_messages import MessageSigner
 from broker_coordinator.serving.coordinator import Coordinator
 from broker_coordinator.storage.database import Database, JournalUnavailableError
@@ -22,6 +20,7 @@ from tests.support.bench import KEY, OPEN, Bench
 from tests.support.bundles import TASK, write_bundle
 from tests.support.coordinator import FLEET, SHARD
 from tests.support.device import SigningDevice
+from tests.support.replay import versions_replayed
 
 FEEDBACK_OF = {"ca2fl": "residual", "ef21": "ef21"}
 
@@ -59,14 +58,6 @@ def test_restart_between_commit_and_version_makes_the_version(bench, kitchen) ->
     assert bench.manifests()[-1].version == 2
 
 
-def replayed(bench: Bench, bundle: Bundle) -> list[Version]:
-    """Every version after the first, made again from the journalled updates alone."""
-    description, first = bundle.description, next(bench.journal.versions(TASK))
-    updates = [row.item(description, None) for row in bench.journal.updates(TASK)]
-    states = replay(first.state(description.parameters, {}), updates, description.aggregation)
-    return [version_of(description, state, bundle.grid()) for state in states]
-
-
 def test_replay_of_the_journal_gives_every_version_bit_for_bit(tmp_path, database) -> None:
     plan = AggregationPlan(buffer_size=3, server_momentum=0.6, server_learning_rate=0.9)
     bundle = write_bundle(tmp_path / "momentum", aggregation=plan)
@@ -77,8 +68,7 @@ def test_replay_of_the_journal_gives_every_version_bit_for_bit(tmp_path, databas
         if sequence % 4 == 0:
             bench.restart()
         bench.make_versions()
-    assert len(list(bench.journal.versions(TASK))) == 1 + 5
-    assert replayed(bench, bundle) == list(bench.journal.versions(TASK))[1:]
+    assert versions_replayed(bench.journal, TASK) == bench.journal.newest_number(TASK) == 5
 
 
 @pytest.mark.parametrize("strategy", ["ca2fl", "ef21"])
@@ -99,8 +89,7 @@ def test_replay_and_restarts_agree_where_a_version_needs_what_devices_sent_befor
         if sequence % 4 == 0:
             bench.restart()
         bench.make_versions()
-    assert len(list(bench.journal.versions(TASK))) == 1 + 8
-    assert replayed(bench, bundle) == list(bench.journal.versions(TASK))[1:]
+    assert versions_replayed(bench.journal, TASK) == bench.journal.newest_number(TASK) == 8
 
 
 def test_update_is_journalled_once_however_often_it_comes(bench, kitchen) -> None:

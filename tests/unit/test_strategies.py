@@ -1,6 +1,8 @@
 """Every strategy is its paper's equation, and means the same after a restart."""
 
 from dataclasses import replace
+from functools import reduce
+from operator import add
 
 import numpy as np
 import pytest
@@ -8,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker_coordinator.aggregation.contribution import BufferedUpdate
-from broker_coordinator.aggregation.server_state import ServerState
-from broker_coordinator.aggregation.server_step import initial_state, next_state
-from broker_coordinator.aggregation.strategies import STRATEGIES
+from broker_coordinator.aggregation.server_state import Remembered, ServerState
+from broker_coordinator.aggregation.server_step import finish, initial_state, next_state, partial_of
+from broker_coordinator.aggregation.strategies import STRATEGIES, Partial, Recall, Step
+from broker_coordinator.aggregation.strategies.ef21 import Estimate
 from broker_coordinator.serving.replay import replayed
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import UpdatePlan
@@ -30,7 +33,15 @@ def state_after(updates: list[BufferedUpdate], plan: AggregationPlan) -> ServerS
 
 
 def direction(state: ServerState, buffer: list[BufferedUpdate], plan: AggregationPlan) -> np.ndarray:
-    return STRATEGIES[plan.strategy].step(state, buffer, plan).direction
+    return step_of(state, [buffer], plan).direction
+
+
+def step_of(state: ServerState, parts: list[list[BufferedUpdate]], plan: AggregationPlan) -> Step:
+    return STRATEGIES[plan.strategy].finish(state, merged(state, parts, plan), plan)
+
+
+def merged(state: ServerState, parts: list[list[BufferedUpdate]], plan: AggregationPlan) -> Partial:
+    return reduce(add, [partial_of(state, part, plan) for part in parts])
 
 
 def weighted_mean(pairs: list[tuple[float, np.ndarray]]) -> np.ndarray:
@@ -91,7 +102,7 @@ def test_fadas_slows_down_with_the_largest_staleness(threshold, learning_rate, l
         buffer_size=2, strategy="fadas", delay_threshold=threshold, server_learning_rate=learning_rate
     )
     buffer = [update_of(1.0, samples=1), update_of(4.0, samples=2, staleness=largest)]
-    step = STRATEGIES["fadas"].step(initial_state(np.zeros(1, np.float32), plan), buffer, plan)
+    step = step_of(initial_state(np.zeros(1, np.float32), plan), [buffer], plan)
     assert (step.direction.tolist(), step.rate) == ([3.0], rate)
 
 
@@ -126,6 +137,85 @@ def test_order_within_a_buffer_does_not_matter(strategy, updates, data) -> None:
     one = next_state(state, buffer, plan)
     other = next_state(state, data.draw(st.permutations(buffer)), plan)
     np.testing.assert_allclose(one.weights, other.weights, rtol=1e-5, atol=1e-5)
+
+
+@st.composite
+def split_buffers(draw) -> tuple[list[BufferedUpdate], list[list[BufferedUpdate]]]:
+    """What has been aggregated before, and a buffer in three consecutive parts, some of which may be empty."""
+    updates = draw(st.lists(buffered_updates(), min_size=1, max_size=12))
+    begin, first, second = sorted(draw(st.integers(0, len(updates) - 1)) for _ in range(3))
+    return updates[:begin], [updates[begin:first], updates[first:second], updates[second:]]
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+@given(split_buffers())
+def test_partials_of_any_split_of_a_buffer_add_up_to_the_same_step(strategy, split) -> None:
+    """To the last bit update by update, or where updates are kept whole; else within the rounding of another order."""
+    earlier, parts = split if strategy != "fedasync" else (split[0], [[], [], split[1][2][:1]])
+    buffer = [update for part in parts for update in part]
+    plan = AggregationPlan(buffer_size=len(buffer), strategy=strategy)
+    state = state_after(earlier, plan)
+    whole = next_state(state, buffer, plan)
+    assert_same_bits(finish(state, merged(state, [[update] for update in buffer], plan), plan), whole)
+    first, second, third = (partial_of(state, part, plan) for part in parts)
+    for partial in (first + second + third, first + (second + third)):
+        step, expected = STRATEGIES[strategy].finish(state, partial, plan), step_of(state, [buffer], plan)
+        assert step.rate == expected.rate
+        assert_remembers_the_same(step.remembered, expected.remembered)
+        if strategy in KEEPS_UPDATES_WHOLE:
+            assert step.direction.tobytes() == expected.direction.tobytes()
+        else:
+            bound = len(buffer) * 2.0**-50 * largest_value([*earlier, *buffer])
+            np.testing.assert_allclose(step.direction, expected.direction, rtol=0, atol=bound)
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+@given(split_buffers())
+def test_partial_of_no_updates_adds_nothing(strategy, split) -> None:
+    earlier, (*_, buffer) = split
+    buffer = buffer[:1] if strategy == "fedasync" else buffer
+    plan = AggregationPlan(buffer_size=len(buffer), strategy=strategy)
+    state = state_after(earlier, plan)
+    for parts in ([[], buffer], [buffer, []]):
+        assert_same_bits(finish(state, merged(state, parts, plan), plan), next_state(state, buffer, plan))
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+@given(split_buffers())
+def test_step_remembers_what_a_restart_recalls(strategy, split) -> None:
+    earlier, (*_, buffer) = split
+    buffer = buffer[:1] if strategy == "fedasync" else buffer
+    plan = AggregationPlan(buffer_size=len(buffer), strategy=strategy)
+    remembered = next_state(state_after(earlier, plan), buffer, plan).remembered
+    if STRATEGIES[strategy].recall is Recall.WEIGHTS:
+        assert sorted(remembered) == [20]
+    else:
+        assert_remembers_the_same(remembered, state_after([*earlier, *buffer], plan).remembered)
+
+
+KEEPS_UPDATES_WHOLE = {"aced", "ef21", "fedasync"}
+
+
+def largest_value(updates: list[BufferedUpdate]) -> float:
+    return max(float(np.abs(update.delta.values).max()) for update in updates)
+
+
+def assert_same_bits(one: ServerState, other: ServerState) -> None:
+    assert one.version == other.version
+    assert one.weights.tobytes() == other.weights.tobytes()
+    assert one.moments.tobytes() == other.moments.tobytes()
+    assert_remembers_the_same(one.remembered, other.remembered)
+
+
+def assert_remembers_the_same(one: Remembered, other: Remembered) -> None:
+    """To the last bit, and in the same order, in which sums over it run."""
+    assert list(one) == list(other)
+    for key, value in one.items():
+        if isinstance(value, Estimate):
+            assert (value.samples, value.lives) == (other[key].samples, other[key].lives)
+            assert value.delta.tobytes() == other[key].delta.tobytes()
+        else:
+            assert value is other[key]
 
 
 @pytest.mark.parametrize("optimiser", ["momentum", "yogi", "amsgrad", "sgd"])

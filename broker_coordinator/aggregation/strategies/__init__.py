@@ -1,5 +1,7 @@
 """How a full buffer becomes one step of the server: one short file a strategy. Pure."""
 
+from typing import Any
+
 from broker_coordinator.aggregation.strategies.aced import ACED
 from broker_coordinator.aggregation.strategies.ca2fl import CA2FL
 from broker_coordinator.aggregation.strategies.ef21 import EF21
@@ -7,10 +9,10 @@ from broker_coordinator.aggregation.strategies.fadas import FADAS
 from broker_coordinator.aggregation.strategies.fedasync import FEDASYNC
 from broker_coordinator.aggregation.strategies.fedavg import FEDAVG
 from broker_coordinator.aggregation.strategies.fedbuff import FEDBUFF
-from broker_coordinator.aggregation.strategies.strategy import Recall, Step, Strategy
+from broker_coordinator.aggregation.strategies.strategy import Partial, Recall, Step, Strategy
 from fleet_protocol.aggregation_plan import StrategyName
 
-STRATEGIES: dict[StrategyName, Strategy] = {
+STRATEGIES: dict[StrategyName, Strategy[Any]] = {
     "fedbuff": FEDBUFF,
     "fedasync": FEDASYNC,
     "fedavg": FEDAVG,
@@ -20,4 +22,4 @@ STRATEGIES: dict[StrategyName, Strategy] = {
     "ef21": EF21,
 }
 
-__all__ = ["STRATEGIES", "Recall", "Step", "Strategy"]
+__all__ = ["STRATEGIES", "Partial", "Recall", "Step", "Strategy"]

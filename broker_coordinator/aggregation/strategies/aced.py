@@ -5,21 +5,19 @@ version of at least t - `cached_staleness`. Slow devices then weigh as much as f
 not pull for ever. With a `buffer_size` of 1 a version follows every update, as published.
 """
 
-from collections.abc import Sequence
-
-from broker_coordinator.aggregation.contribution import BufferedUpdate, contribution_of
+from broker_coordinator.aggregation.contribution import sum_by_samples
 from broker_coordinator.aggregation.server_state import ServerState
 from broker_coordinator.aggregation.strategies.last_updates import remember_last
-from broker_coordinator.aggregation.strategies.strategy import Recall, Step, Strategy
+from broker_coordinator.aggregation.strategies.strategy import Recall, Step, Strategy, Updates, in_order
 from fleet_protocol.aggregation_plan import AggregationPlan
 
 
-def step(state: ServerState, buffer: Sequence[BufferedUpdate], plan: AggregationPlan) -> Step:
+def finish(state: ServerState, updates: Updates, plan: AggregationPlan) -> Step:
     """The mean by samples; zero where every update is too old."""
     oldest = state.version - plan.cached_staleness
-    cached = remember_last(state, buffer, plan).values()
-    engaged = [(float(update.samples), update.delta) for update in cached if update.base_version >= oldest]
-    return Step(contribution_of(engaged, state.weights.size).mean_delta())
+    cached = remember_last(state, updates, plan)
+    engaged = [update for update in cached.values() if update.base_version >= oldest]
+    return Step(sum_by_samples(engaged, state.weights.size).mean_delta(), remembered=cached)
 
 
-ACED = Strategy(step, remember_last, Recall.LAST_UPDATES)
+ACED = Strategy(in_order, finish, remember_last, Recall.LAST_UPDATES)

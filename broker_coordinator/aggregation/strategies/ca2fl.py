@@ -7,25 +7,42 @@ version, not only at those whose buffer they happen to be in.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from broker_coordinator.aggregation.contribution import BufferedUpdate, contribution_of
+from broker_coordinator.aggregation.contribution import BufferedUpdate, Contribution, contribution_of, sum_by_samples
 from broker_coordinator.aggregation.server_state import ServerState
 from broker_coordinator.aggregation.strategies.last_updates import LastUpdates, remember_last
-from broker_coordinator.aggregation.strategies.strategy import Recall, Step, Strategy
+from broker_coordinator.aggregation.strategies.strategy import Recall, Step, Strategy, Updates
 from fleet_protocol.aggregation_plan import AggregationPlan
 
 
-def step(state: ServerState, buffer: Sequence[BufferedUpdate], plan: AggregationPlan) -> Step:
-    """See above; the first mean is weighted by samples."""
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """The weighted sums of the delta_i and, with the same weights, of the h_i; `updates` are the next h_i."""
+
+    fresh: Contribution
+    replaced: Contribution
+    updates: Updates
+
+    def __add__(self, later: "Calibrated") -> "Calibrated":
+        return Calibrated(self.fresh + later.fresh, self.replaced + later.replaced, self.updates + later.updates)
+
+
+def partial(state: ServerState, updates: Sequence[BufferedUpdate], plan: AggregationPlan) -> Calibrated:
+    """The sums, weighted by samples and staleness."""
     last: LastUpdates = state.remembered
+    weighted = [(update.weight(plan), update) for update in updates]
+    fresh = [(weight, update.delta) for weight, update in weighted]
+    replaced = [(weight, last[update.device].delta) for weight, update in weighted if update.device in last]
     size = state.weights.size
-    weighted = [(update.weight(plan), update) for update in buffer]
-    fresh = contribution_of([(weight, update.delta) for weight, update in weighted], size)
-    replaced = contribution_of(
-        [(weight, last[update.device].delta) for weight, update in weighted if update.device in last], size
-    )
-    everyone = contribution_of([(float(update.samples), update.delta) for update in last.values()], size)
-    return Step(everyone.mean_delta() + (fresh.total_delta - replaced.total_delta) / fresh.weight)
+    return Calibrated(contribution_of(fresh, size), contribution_of(replaced, size), tuple(updates))
 
 
-CA2FL = Strategy(step, remember_last, Recall.LAST_UPDATES)
+def finish(state: ServerState, buffer: Calibrated, plan: AggregationPlan) -> Step:
+    """See above; the first mean is weighted by samples."""
+    everyone = sum_by_samples(state.remembered.values(), state.weights.size)
+    correction = (buffer.fresh.total_delta - buffer.replaced.total_delta) / buffer.fresh.weight
+    return Step(everyone.mean_delta() + correction, remembered=remember_last(state, buffer.updates, plan))
+
+
+CA2FL = Strategy(partial, finish, remember_last, Recall.LAST_UPDATES)

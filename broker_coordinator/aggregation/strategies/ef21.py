@@ -6,7 +6,7 @@
 A device weighs as many samples as it last had. Staleness does not weaken an update: both sides must add the same.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from broker_coordinator.aggregation.contribution import BufferedUpdate
 from broker_coordinator.aggregation.server_state import ServerState
-from broker_coordinator.aggregation.strategies.strategy import Recall, Step, Strategy
+from broker_coordinator.aggregation.strategies.strategy import Recall, Step, Strategy, Updates, in_order
 from fleet_protocol.aggregation_plan import AggregationPlan
 
 
@@ -30,13 +30,14 @@ class Estimate:
     lives: tuple[int, ...]
 
 
-def step(state: ServerState, buffer: Sequence[BufferedUpdate], plan: AggregationPlan) -> Step:
+def finish(state: ServerState, updates: Updates, plan: AggregationPlan) -> Step:
     """See above."""
+    estimates = remember(state, updates, plan)
     total, weight = np.zeros(state.weights.size), 0
-    for estimate in remember(state, buffer, plan).values():
+    for estimate in estimates.values():
         total += estimate.samples * estimate.delta
         weight += estimate.samples
-    return Step(total / weight if weight else total)
+    return Step(total / weight if weight else total, remembered=estimates)
 
 
 def remember(state: ServerState, buffer: Iterable[BufferedUpdate], _: AggregationPlan) -> Mapping[str, Estimate]:
@@ -59,4 +60,4 @@ def _estimate(before: Estimate | None, update: BufferedUpdate, size: int) -> Est
     return Estimate(delta, update.samples, lives)
 
 
-EF21 = Strategy(step, remember, Recall.ALL_UPDATES)
+EF21 = Strategy(in_order, finish, remember, Recall.ALL_UPDATES)

@@ -7,19 +7,36 @@ c is `delay_threshold`. The paper's optimiser is "amsgrad"; any other adaptive o
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from broker_coordinator.aggregation.contribution import BufferedUpdate, contribution_of
+from broker_coordinator.aggregation.contribution import BufferedUpdate, Contribution, sum_by_samples
 from broker_coordinator.aggregation.server_state import ServerState
 from broker_coordinator.aggregation.strategies.strategy import Step, Strategy
 from fleet_protocol.aggregation_plan import AggregationPlan
 
 
-def step(state: ServerState, buffer: Sequence[BufferedUpdate], plan: AggregationPlan) -> Step:
-    """The mean of the buffer by samples, whatever its staleness, with the delay-adaptive rate."""
-    mean = contribution_of([(float(update.samples), update.delta) for update in buffer], state.weights.size)
-    largest = max(update.staleness for update in buffer)
+@dataclass(frozen=True, slots=True)
+class Delayed:
+    """The sum, weighted by samples whatever the staleness, and the largest staleness in it."""
+
+    total: Contribution
+    largest: int
+
+    def __add__(self, later: "Delayed") -> "Delayed":
+        return Delayed(self.total + later.total, max(self.largest, later.largest))
+
+
+def partial(state: ServerState, updates: Sequence[BufferedUpdate], _: AggregationPlan) -> Delayed:
+    """See above."""
+    largest = max((update.staleness for update in updates), default=0)
+    return Delayed(sum_by_samples(updates, state.weights.size), largest)
+
+
+def finish(_: ServerState, delayed: Delayed, plan: AggregationPlan) -> Step:
+    """The mean, with the delay-adaptive rate."""
+    largest = delayed.largest
     rate = 1.0 if largest <= plan.delay_threshold else min(1.0, 1 / (plan.server_learning_rate * largest))
-    return Step(mean.mean_delta(), rate)
+    return Step(delayed.total.mean_delta(), rate)
 
 
-FADAS = Strategy(step)
+FADAS = Strategy(partial, finish)

@@ -7,16 +7,15 @@ update is refused as stale, for `max_staleness` is 0.
 
 from collections.abc import Sequence
 
-from broker_coordinator.aggregation.contribution import BufferedUpdate, contribution_of
+from broker_coordinator.aggregation.contribution import BufferedUpdate, Contribution, sum_by_samples
 from broker_coordinator.aggregation.server_state import ServerState
-from broker_coordinator.aggregation.strategies.strategy import Step, Strategy
+from broker_coordinator.aggregation.strategies.strategy import Strategy, mean
 from fleet_protocol.aggregation_plan import AggregationPlan
 
 
-def step(state: ServerState, buffer: Sequence[BufferedUpdate], _: AggregationPlan) -> Step:
-    """The mean of the round, by samples."""
-    weighted = [(float(update.samples), update.delta) for update in buffer]
-    return Step(contribution_of(weighted, state.weights.size).mean_delta())
+def partial(state: ServerState, updates: Sequence[BufferedUpdate], _: AggregationPlan) -> Contribution:
+    """The sum, weighted by samples."""
+    return sum_by_samples(updates, state.weights.size)
 
 
-FEDAVG = Strategy(step)
+FEDAVG = Strategy(partial, mean)

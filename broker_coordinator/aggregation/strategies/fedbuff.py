@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 
-from broker_coordinator.aggregation.contribution import BufferedUpdate, contribution_of
+from broker_coordinator.aggregation.contribution import BufferedUpdate, Contribution, contribution_of
 from broker_coordinator.aggregation.server_state import ServerState
-from broker_coordinator.aggregation.strategies.strategy import Step, Strategy
+from broker_coordinator.aggregation.strategies.strategy import Strategy, mean
 from fleet_protocol.aggregation_plan import AggregationPlan
 
 
-def step(state: ServerState, buffer: Sequence[BufferedUpdate], plan: AggregationPlan) -> Step:
-    """The weighted mean of the buffer."""
-    weighted = [(update.weight(plan), update.delta) for update in buffer]
-    return Step(contribution_of(weighted, state.weights.size).mean_delta())
+def partial(state: ServerState, updates: Sequence[BufferedUpdate], plan: AggregationPlan) -> Contribution:
+    """The sum, weighted by samples and staleness."""
+    return contribution_of([(update.weight(plan), update.delta) for update in updates], state.weights.size)
 
 
-FEDBUFF = Strategy(step)
+FEDBUFF = Strategy(partial, mean)

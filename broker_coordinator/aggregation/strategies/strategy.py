@@ -1,25 +1,33 @@
 """What a strategy is: how a full buffer becomes one step of the server. Pure."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from broker_coordinator.aggregation.contribution import BufferedUpdate
+from broker_coordinator.aggregation.contribution import BufferedUpdate, Contribution
 from broker_coordinator.aggregation.server_state import Remembered, ServerState
 from fleet_protocol.aggregation_plan import AggregationPlan
+
+
+class Partial(Protocol):
+    """What a strategy makes of a part of a buffer. The partials of consecutive parts add up to that of the whole."""
+
+    def __add__(self, later: Self, /) -> Self: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """`direction`, float64, as long as the flat weights, takes the place of a negative gradient in the server's
-    optimiser; `rate` multiplies the server's learning rate.
+    optimiser; `rate` multiplies the server's learning rate; `remembered` is kept for the next version.
     """
 
     direction: NDArray[np.float64]
     rate: float = 1.0
+    remembered: Remembered = field(default_factory=dict)
 
 
 class Recall(Enum):
@@ -34,15 +42,33 @@ class Recall(Enum):
     """The weights of the last `max_staleness` versions, by number."""
 
 
+P = TypeVar("P", bound=Partial)
+Updates = tuple[BufferedUpdate, ...]
+
+
 def nothing(_state: ServerState, _updates: Iterable[BufferedUpdate], _plan: AggregationPlan) -> Remembered:
     """What a strategy without memory remembers."""
     return {}
 
 
-@dataclass(frozen=True, slots=True)
-class Strategy:
-    """Both functions take the state before the step and the buffer, in journal order."""
+def in_order(_state: ServerState, updates: Iterable[BufferedUpdate], _plan: AggregationPlan) -> Updates:
+    """The partial of a strategy that needs each update whole: the updates themselves, in journal order."""
+    return tuple(updates)
 
-    step: Callable[[ServerState, Sequence[BufferedUpdate], AggregationPlan], Step]
+
+def mean(_state: ServerState, total: Contribution, _plan: AggregationPlan) -> Step:
+    """A step along the weighted mean."""
+    return Step(total.mean_delta())
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy(Generic[P]):
+    """`finish(state, partial(state, buffer))` is the step; updates come in journal order, `state` is that before it.
+
+    `remember` gives `Step.remembered` alone, from the state and the updates: for restarts and rollbacks.
+    """
+
+    partial: Callable[[ServerState, Sequence[BufferedUpdate], AggregationPlan], P]
+    finish: Callable[[ServerState, P, AggregationPlan], Step]
     remember: Callable[[ServerState, Iterable[BufferedUpdate], AggregationPlan], Remembered] = nothing
     recall: Recall = Recall.NOTHING

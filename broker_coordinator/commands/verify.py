@@ -1,0 +1,99 @@
+"""Makes the versions of a task anew from what the journal holds, and compares them with the stored ones."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from broker_coordinator.aggregation.version import Version, version_of, version_zero
+from broker_coordinator.serving.replay import replayed
+from broker_coordinator.storage.journal_reader import JournalReader
+from broker_coordinator.storage.task_registry import TaskRegistry
+from bundle_runtime.bundle_folder import Bundle
+from fleet_protocol.bundle import Parameter, blob_hash
+from fleet_protocol.codec import read_weights
+from fleet_protocol.errors import ProtocolError
+from fleet_protocol.keys import SigningKey
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The first one: which part of which version, and where it holds numbers, in which entry of which tensor."""
+
+    version: int
+    part: str
+    tensor: str = ""
+    entry: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """`compared` versions after `start` were the same to the last bit; the weights of `dropped` others are not kept."""
+
+    task: str
+    start: int
+    compared: int
+    dropped: int
+    difference: Difference | None = None
+
+
+def verify_versions(journal: JournalReader, task: str, start: int = 0, key: SigningKey | None = None) -> Verification:
+    """Compare every kept version after `start`, up to the first that differs. The coordinator may be running.
+
+    Version 0 is compared with the task's bundle; any other `start` is taken as it is stored. `key`, the coordinator's,
+    opens encrypted updates.
+
+    Raises:
+        ConfigurationError: there is no such task, or what its versions are made from is dropped.
+        ProtocolError: an update is encrypted for another key.
+    """
+    bundle = TaskRegistry(journal.engine).bundle(task)
+    compared = 0
+    dropped = 0
+    for made in _made_anew(journal, bundle, start, key):
+        stored = journal.version(task, made.number)
+        if stored is None:
+            dropped += 1
+        elif difference := _difference(stored, made, bundle.description.parameters):
+            return Verification(task, start, compared, dropped, difference)
+        elif made.number > start:
+            compared += 1
+    return Verification(task, start, compared, dropped)
+
+
+def _made_anew(journal: JournalReader, bundle: Bundle, start: int, key: SigningKey | None) -> Iterator[Version]:
+    if start == 0:
+        yield version_zero(bundle)
+    for _, state in replayed(journal, bundle.description, start, key):
+        yield version_of(bundle.description, state, bundle.grid())
+
+
+def _difference(stored: Version, made: Version, parameters: Sequence[Parameter]) -> Difference | None:
+    try:
+        published = read_weights(stored.weights, parameters).tobytes()
+    except ProtocolError:
+        return Difference(stored.number, "weights")
+    parts = {
+        "weights": (published, read_weights(made.weights, parameters).tobytes()),
+        "unrounded": (stored.unrounded, made.unrounded),
+        "moments": (stored.moments, made.moments),
+    }
+    for part, (found, expected) in parts.items():
+        if found != expected:
+            return Difference(stored.number, part, *_first_entry(found, expected, parameters))
+    if stored.weights_hash != blob_hash(stored.weights):
+        return Difference(stored.number, "weights_hash")
+    # A rollback to version 0 stores the bundle's own file, which another program may have written.
+    if stored.restored is None and stored.weights != made.weights:
+        return Difference(stored.number, "header of the weights")
+    return None
+
+
+def _first_entry(found: bytes, expected: bytes, parameters: Sequence[Parameter]) -> tuple[str, int | None]:
+    """The tensor and the entry in it where rows of float32 vectors first differ; nothing if their lengths do."""
+    if len(found) != len(expected):
+        return "", None
+    ends = np.cumsum([parameter.size for parameter in parameters])
+    place = np.flatnonzero(np.frombuffer(found, "<u4") != np.frombuffer(expected, "<u4"))[0] % ends[-1]
+    index = int(np.searchsorted(ends, place, side="right"))
+    return parameters[index].name, int(place - ends[index]) + parameters[index].size

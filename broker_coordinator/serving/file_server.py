@@ -45,6 +45,8 @@ class FileServer:
                 self._journal.count_rejections(missing)
         except JournalUnavailableError as error:
             logger.warning(log_line("file_requests_dropped", error=error, requests=len(requests)))
+        except Exception:  # a mistake of ours must not hold up whoever takes in updates
+            logger.exception(log_line("file_requests_failed", requests=len(requests)))
 
     def publications(self, limit: int, now: float) -> list[Publication]:
         """Take at most `limit` chunks that are due."""
@@ -80,6 +82,6 @@ class FileServer:
             return self._store.blob(wanted) if isinstance(wanted, str) else self._packed.find(wanted)
         except JournalUnavailableError:
             return None
-        except Exception:  # a mistake of ours must not hold up whoever takes in updates
+        except Exception:  # a version that can't be packed must not hold up other files
             logger.exception(log_line("file_failed", wanted=wanted))
             return None

@@ -65,12 +65,8 @@ class JournalReader:
         of_task = [] if task is None else [payloads.c.task == task]
         yield from self._read_payloads(payloads.c.kind == UPDATE.number, *of_task)
 
-    def waiting_updates(self, task: str) -> Iterator[JournalledPayload]:
-        """Those of `task` that no version holds yet."""
-        yield from self._read_payloads(*_updates_of(task), payloads.c.aggregate.is_(None))
-
     def held_updates(self, task: str, version: int) -> Iterator[JournalledPayload]:
-        """Those that one version holds."""
+        """Those of `task` that one version holds."""
         yield from self._read_payloads(*_updates_of(task), payloads.c.aggregate == version)
 
     def updates_through(self, task: str, version: int) -> Iterator[JournalledPayload]:

@@ -42,7 +42,7 @@ def test_restart_keeps_the_buffer(bench, kitchen) -> None:
     bench.handle(kitchen, kitchen.update(1), kitchen.update(2))
     bench.make_versions()
     bench.restart()
-    assert [row.sequence for row in bench.journal.waiting_updates(TASK)] == [1, 2]
+    assert [(row.sequence, row.aggregate) for row in bench.journal.updates(TASK)] == [(1, None), (2, None)]
     bench.handle(kitchen, kitchen.update(3))
     bench.make_versions()
     assert [(row.sequence, row.aggregate) for row in bench.journal.updates(TASK)] == [(1, 1), (2, 1), (3, 1)]
@@ -198,7 +198,7 @@ def test_reader_of_nothing_says_so(tmp_path) -> None:
         JournalReader.open(tmp_path / "none.db")
 
 
-def test_operators_word_is_heard_by_a_running_coordinator(database, bundle) -> None:
+def test_running_coordinator_notices_what_operators_do_to_devices(database, bundle) -> None:
     closed = AdmissionPolicy(FLEET, SHARD, open_enrolment=False, maximum_devices=100)
     bench, device = Bench(database, bundle, closed), SigningDevice("kitchen-pi")
     bench.handle(device, device.enrolment())
@@ -231,12 +231,12 @@ def test_other_bundle_of_the_same_task_is_refused(tmp_path, bench) -> None:
         Coordinator(bench.journal, [other], MessageSigner(KEY, FLEET, SHARD), OPEN)
 
 
-def test_message_that_trips_us_up_does_not_hold_up_the_others(database, bundle, caplog) -> None:
+def test_message_that_the_journal_rejects_does_not_hold_up_the_others(database, bundle, caplog) -> None:
     bench, kitchen, garden = Bench(database, bundle), SigningDevice("kitchen-pi"), SigningDevice("garden-pi")
     for device in (kitchen, garden):
         bench.handle(device, device.enrolment())
     bench.said()
-    # Another process writes into the journal what only the coordinator may: the coordinator's view is wrong by one.
+    # Another process journals an update that this coordinator's view does not know of.
     stolen = garden.update(1)
     other = Bench(database, bundle)
     other.handle(garden, stolen)

@@ -88,9 +88,9 @@ class RememberedError(ProtocolError):
 class JournalledConsumer(Generic[Payload, Facts, Item, State, Partial]):
     """Of a journalled kind. Every function is pure.
 
-    `admit` checks what is in the payload, and raises ProtocolError where it can't be aggregated. `item` makes of a
-    journalled payload and its facts what `admit` made of it then. An aggregate takes `buffer_size` items, in journal
-    order.
+    `admit` checks what is in the payload, and raises ProtocolError where it can't be aggregated. Its facts are
+    journalled as JSON: their numbers are finite. `item` makes of a journalled payload and its facts what `admit` made
+    of it then. An aggregate takes `buffer_size` items, in journal order.
 
     With `makes_versions`, an aggregate is the task's next version and a state is a ServerState. Any other kind's state
     is bytes, b"" before the first aggregate.

@@ -73,7 +73,7 @@ class Intake:
         self._receipts = Receipts(signer)
         self._logged_refusals = RateLimit(REFUSAL_LOG_INTERVAL_SECONDS, len(Reason))
         self._outbox: deque[Publication] = deque()
-        self._change_counters: Mapping[str, int] = {}
+        self._change_counters: Mapping[str, int] | None = None
         self._load(read_standing(journal.engine))
 
     def handle(self, messages: Sequence[Message], now: float) -> list[FileRequested]:
@@ -144,15 +144,16 @@ class Intake:
 
     def _catch_up(self, standing: Standing) -> None:
         """Let the view reflect how far every task is now, and what operators have changed."""
-        found = standing.change_counters
-        if found.get(TASKS) != self._change_counters.get(TASKS):
+        seen, found = self._change_counters, standing.change_counters
+        if seen is None or found.get(TASKS) != seen.get(TASKS):
             self._load(standing)
-        elif found.get(DEVICES) != self._change_counters.get(DEVICES):
+        elif found.get(DEVICES) != seen.get(DEVICES):
             self._load_devices()
             self._change_counters = found
         self._view.tasks.update(self._progress(standing))
 
     def _load(self, standing: Standing) -> None:
+        self._change_counters = None  # where the database fails meanwhile, all is read again
         self._tasks = {
             task.name: _Task(self._registry.bundle(task.name).description, task.paused)
             for task in self._registry.tasks()
@@ -168,9 +169,10 @@ class Intake:
         self._change_counters = standing.change_counters
 
     def _load_devices(self) -> None:
+        devices = self._devices.devices()
         self._view.devices.clear()
         self._view.key_of.clear()
-        for device in self._devices.devices():
+        for device in devices:
             self._view.set_device(device)
         self._metrics.show_devices(self._view.devices.values())
 

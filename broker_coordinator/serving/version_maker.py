@@ -125,12 +125,13 @@ class VersionMaker:
 
     def _load(self) -> None:
         # Read first: what changes while the rest is read is then found out the next time.
-        self._tasks_counter = read_change_counters(self._journal.engine).get(TASKS, 0)
+        tasks_counter = read_change_counters(self._journal.engine).get(TASKS, 0)
         self._tasks = {each.name: self._load_task(each) for each in self._registry.tasks()}
+        self._tasks_counter = tasks_counter
         self._aggregates: dict[tuple[str, int], ServedAggregate] = {}
         self._cursor = 0
-        self._take(read_waiting(self._journal.engine, self._cursor))
         self.announce_versions()
+        self._take(read_waiting(self._journal.engine, self._cursor))
 
     def _load_task(self, stored: StoredTask) -> ServedTask:
         bundle, newest = self._registry.bundle(stored.name), self._journal.newest_version(stored.name)

@@ -9,10 +9,10 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from fleet_protocol.codec import inspect_update
-from fleet_protocol.encryption import read_update
+from fleet_protocol.encryption import opened_payload
 from fleet_protocol.envelope import read_envelope
 from fleet_protocol.keys import read_signing_key
-from fleet_protocol.kinds import ENCRYPTED_UPDATE, UPDATE
+from fleet_protocol.kinds import ENCRYPTED_UPDATE, UPDATE, Update, decode_payload
 from fleet_protocol.limits import MAX_UPDATE_BYTES
 from tests.support.agent import AgentProcess, copy_digits_bundle
 from tests.support.broker import Broker
@@ -163,7 +163,7 @@ def test_nothing_of_an_encrypted_update_is_readable_on_the_wire_and_the_flock_le
     key = read_signing_key(key_file.read_text(), 0o600, "coordinator.key")
     description = copy_digits_bundle(tmp_path / "again", buffer_size=1).description
     for data in signed:
-        update = read_update(read_envelope(data, MAX_UPDATE_BYTES), key)
+        update = decode_payload(opened_payload(read_envelope(data, MAX_UPDATE_BYTES), key), Update)
         inspect_update(update.packed, description.shapes)
         assert all(update.packed[at : at + 8] not in data for at in range(0, len(update.packed) - 8))
     with coordinator.journal() as journal:

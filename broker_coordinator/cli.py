@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from broker_coordinator.admission.authentication import AdmissionPolicy
+from broker_coordinator.admission.policy import AdmissionPolicy
 from broker_coordinator.commands import devices, tasks
 from broker_coordinator.configuration import PROGRAM, load_configuration
 from broker_coordinator.distribution.signed_messages import MessageSigner
@@ -46,7 +46,7 @@ def _run(options: argparse.Namespace) -> None:
     fleet, shard, metrics = configuration.fleet, configuration.shard, Metrics()
     is_open, allowance = configuration.enrolment == "open", configuration.rate_limit.allowance()
     key = configuration.signing_key()
-    speaker = MessageSigner(key, fleet, shard)
+    signer = MessageSigner(key, fleet, shard)
     bundles = [load_bundle(task.bundle) for task in configuration.tasks]
     journal = Journal.open(configuration.journal())
     if configuration.metrics.port is not None:
@@ -55,7 +55,7 @@ def _run(options: argparse.Namespace) -> None:
     coordinator = Coordinator(
         journal,
         bundles,
-        speaker,
+        signer,
         AdmissionPolicy(fleet, shard, is_open, configuration.maximum_devices, key, allowance),
         retention=configuration.retention.rule(),
         metrics=metrics,

@@ -1,1 +1,1 @@
-"""Bytes and what is known in, a typed decision out. Pure."""
+"""Messages and a view of the fleet in, a typed decision out. Pure."""

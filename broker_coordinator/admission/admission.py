@@ -1,126 +1,260 @@
-"""Bytes and what is known in, a typed decision out. Pure: it reads no clock, socket or database, and changes nothing.
+"""A message and a view of the fleet in, a typed decision out: every check, in order. Pure.
 
-The checks stand in the order of the design: size cap -> signature -> sequence number -> header -> capped decompress ->
-schema and bounds. Each is cheaper and trusts less than the next.
+Each check is cheaper and trusts less than the next:
+
+    every message        topic -> size -> envelope -> kind belongs on that topic, and its size (`_parse`)
+                         -> known key of that device, not revoked (`_sender`) -> signature (`_check_signature`)
+    a journalled kind    -> approved -> sequence number -> task not paused, rate (`_admit_journalled`)
+                         -> task, version, staleness (`_staleness`) -> payload opened -> the consumer's own checks
+    any other kind       -> the consumer's own checks
+
+Nothing here knows a kind: what differs between them is in `fleet_protocol.kinds` and in the consumers.
 """
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from broker_coordinator.admission.authentication import AdmissionPolicy, Authentic, authenticate, open_message
-from broker_coordinator.admission.control import (
-    admit_blob_request,
-    admit_enrolment,
-    admit_presence,
-    admit_weights_request,
+from broker_coordinator.admission.ahead import UNPREPARED, Prepared, prepare, read_payload
+from broker_coordinator.admission.consumer import (
+    Authentic,
+    Consumer,
+    ControlConsumer,
+    JournalledConsumer,
+    Offered,
+    RememberedError,
 )
 from broker_coordinator.admission.decisions import (
     Accepted,
-    BlobRequested,
     Decision,
     Enrolled,
+    FileRequested,
     Message,
     PresenceSeen,
     Refused,
-    WeightsRequested,
+    Repeated,
     refusal,
 )
-from broker_coordinator.admission.fleet_view import Decided, DeviceState, FleetView
+from broker_coordinator.admission.fleet_view import Decided, Device, DeviceState, FleetView
 from broker_coordinator.admission.parsed_message import ParsedMessage
-from broker_coordinator.admission.updates import admit_update
-from fleet_protocol.codec import decode_together
-from fleet_protocol.errors import ProtocolError
-from fleet_protocol.kinds import (
-    BLOB_REQUEST,
-    ENCRYPTED_UPDATE,
-    ENROLMENT,
-    PRESENCE,
-    UPDATE,
-    WEIGHTS_REQUEST,
-    PayloadKind,
-)
+from broker_coordinator.admission.policy import AdmissionPolicy
+from fleet_protocol import topics
+from fleet_protocol.envelope import Header, digest, read_envelope
+from fleet_protocol.errors import ProtocolError, Reason
+from fleet_protocol.kinds import KINDS, Leaf, PayloadKind, decode_payload
+
+_TOPICS: Mapping[Leaf, Callable[[str, str, str], str]] = {Leaf.UP: topics.up, Leaf.STATE: topics.state}
 
 
-def admit(message: Message, known: FleetView, policy: AdmissionPolicy) -> Decision:
-    """Decide on one message. Never raises for anything that the message holds."""
-    opened = open_message(message, policy)
-    return opened if isinstance(opened, Refused) else _decide(opened, known, policy)
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Decides on messages by `policy`; `consumers` are those of all kinds that devices send."""
+
+    policy: AdmissionPolicy
+    consumers: Mapping[PayloadKind, Consumer]
+
+    def admit(self, message: Message, view: FleetView) -> Decision:
+        """Decide on one message. Never raises for anything that the message holds."""
+        parsed = self._parse(message, _largest_bytes())
+        return parsed if isinstance(parsed, Refused) else self._decide(parsed, UNPREPARED, view)
+
+    def admit_all(self, messages: Sequence[Message], view: FleetView) -> Iterator[Decision]:
+        """Decide on messages in order, each as `admit` would after those before it, which `view` then reflects.
+
+        Payloads that are likely to be accepted are decoded together, ahead of their turn: that is several times faster.
+        """
+        largest = _largest_bytes()
+        parsed = [self._parse(message, largest) for message in messages]
+        prepared = prepare(parsed, view, self.consumers, self.policy.key)
+        for number, each in enumerate(parsed):
+            ahead = prepared.get(number, UNPREPARED)
+            decision = each if isinstance(each, Refused) else self._decide(each, ahead, view)
+            self.apply(decision, view)
+            yield decision
+
+    def apply(self, decision: Decision, view: FleetView) -> None:
+        """Let `view` reflect a decision, so that the next message of the same batch is decided in its light."""
+        match decision:
+            case Accepted(device, header):
+                view.set_decided(device, header.sequence, Decided(decision.envelope_digest))
+                view.use_allowance(device)
+                consumer = self._journalled(header)
+                progress = view.tasks[header.task]
+                if consumer.makes_versions:
+                    view.tasks[header.task] = progress.after_one(consumer.buffer_size(progress.description))
+                _remember(consumer, header.task, decision.facts, view)
+            case Refused(device=str(device), header=Header() as header):
+                decided = Decided(decision.envelope_digest, decision.reason, decision.detail)
+                view.set_decided(device, header.sequence, decided)
+                view.use_allowance(device)
+                if decision.facts is not None:
+                    _remember(self._journalled(header), header.task, decision.facts, view)
+            case Enrolled(device) | FileRequested(device) | PresenceSeen(device):
+                view.set_device(device)
+
+    def _parse(self, message: Message, largest: Mapping[Leaf, int]) -> ParsedMessage | Refused:
+        """What can be said without knowing anyone."""
+        envelope_digest = digest(message.data)
+        device, answered = None, False
+        try:
+            device, leaf = _device_and_leaf(message.topic, self.policy)
+            answered = leaf is Leaf.UP
+            envelope = read_envelope(message.data, largest[leaf])
+            self._check_kind(envelope.header.kind, leaf, len(message.data))
+        except ProtocolError as error:
+            return refusal(error, device, envelope_digest, answered=answered)
+        return ParsedMessage(message, envelope_digest, device, envelope)
+
+    def _check_kind(self, kind: PayloadKind, leaf: Leaf, size: int) -> None:
+        if kind.leaf is not leaf or kind.opened not in self.consumers:
+            raise ProtocolError(Reason.MALFORMED, f"{kind.name} does not belong on the topic {leaf.value!r}")
+        if size > kind.max_bytes:
+            raise ProtocolError(Reason.TOO_LARGE, f"{kind.name} of {size} bytes exceeds {kind.max_bytes}")
+
+    def _decide(self, parsed: ParsedMessage, ahead: Prepared, view: FleetView) -> Decision:
+        consumer, verified = self.consumers[parsed.envelope.header.kind.opened], False
+        try:
+            device = _sender(parsed, consumer, view)
+            _check_signature(parsed, device, ahead)
+            verified = True
+            if isinstance(consumer, JournalledConsumer):
+                return self._admit_journalled(parsed, device, ahead, view)
+            payload = decode_payload(parsed.envelope.payload, consumer.kind.payload)
+            return consumer.admit(payload, Authentic(device, parsed), view, self.policy)
+        except ProtocolError as error:
+            answered = isinstance(consumer, JournalledConsumer) or consumer.answered
+            return refusal(error, parsed.device, parsed.digest, answered=answered, verified=verified)
+
+    def _admit_journalled(self, parsed: ParsedMessage, device: Device, ahead: Prepared, view: FleetView) -> Decision:
+        """Raises ProtocolError where the sequence number stays free: the device may send the very bytes again."""
+        header = parsed.envelope.header
+        require_approved(device)
+        if before := view.decided_before(device.name, header.sequence):
+            if before.digest == parsed.digest:
+                return Repeated(device.name, header.sequence, before)
+            raise ProtocolError(
+                Reason.SEQUENCE_REUSED,
+                f"{device.name} has used the number {header.sequence} for another {header.kind.name}; continue after"
+                f" {view.highest_sequence(device.name)}",
+            )
+        _require_room(header, device.name, view)
+        try:
+            return self._offer(parsed, device.name, ahead, view)
+        except ProtocolError as error:
+            facts = error.facts if isinstance(error, RememberedError) else None
+            return refusal(error, device.name, parsed.digest, answered=True, verified=True, header=header, facts=facts)
+
+    def _offer(self, parsed: ParsedMessage, device: str, ahead: Prepared, view: FleetView) -> Accepted:
+        header = parsed.envelope.header
+        consumer, staleness = self._journalled(header), _staleness(header, view)
+        offered = Offered(
+            device,
+            header,
+            ahead.payload if ahead.payload is not None else read_payload(parsed, self.policy.key),
+            view.tasks[header.task].description,
+            staleness,
+            ahead.decoded,
+            view.memories.get((header.task, consumer.kind)),
+        )
+        admitted = consumer.admit(offered)
+        return Accepted(device, header, parsed.message.data, parsed.digest, staleness, admitted.facts, admitted.item)
+
+    def _journalled(self, header: Header) -> JournalledConsumer[Any, Any, Any, Any, Any]:
+        consumer = self.consumers[header.kind.opened]
+        assert isinstance(consumer, JournalledConsumer)  # noqa: S101 - only these are accepted
+        return consumer
 
 
-def admit_all(messages: Sequence[Message], known: FleetView, policy: AdmissionPolicy) -> Iterator[Decision]:
-    """Decide on messages in order, each as `admit` would in the light of those before it, which `known` then reflects.
-
-    Updates that are likely to be accepted are decoded together, ahead of the decisions: that is several times faster.
-    """
-    opened = [open_message(message, policy) for message in messages]
-    _decode_ahead([each for each in opened if isinstance(each, ParsedMessage)], known, policy)
-    for each in opened:
-        decision = each if isinstance(each, Refused) else _decide(each, known, policy)
-        apply(decision, known)
-        yield decision
+def _largest_bytes() -> Mapping[Leaf, int]:
+    """Of any message on that leaf of a device's topics."""
+    return {leaf: max(kind.max_bytes for kind in KINDS.values() if kind.leaf is leaf) for leaf in _TOPICS}
 
 
-def _decode_ahead(batch: Iterable[ParsedMessage], known: FleetView, policy: AdmissionPolicy) -> None:
-    candidates: dict[str, list[tuple[ParsedMessage, bytes]]] = {}
-    for opened in batch:
-        if _is_promising(opened, known):
-            with contextlib.suppress(ProtocolError):  # the decision will say so
-                opened.verify(known.devices[opened.envelope.key_id].public_key)
-                packed = opened.update(policy.key).packed
-                candidates.setdefault(opened.envelope.header.task, []).append((opened, packed))
-    for task, updates in candidates.items():
-        deltas = decode_together([packed for _, packed in updates], known.tasks[task].description.shapes)
-        for (opened, _), delta in zip(updates, deltas, strict=True):
-            opened.decoded(delta)
+def _device_and_leaf(topic: str, policy: AdmissionPolicy) -> tuple[str, Leaf]:
+    device, last = topics.device_of(topic)
+    leaf = Leaf(last)
+    build = _TOPICS.get(leaf)
+    if build is None or topic != build(policy.fleet, policy.shard, device):
+        raise ProtocolError(Reason.WRONG_TOPIC, f"{topic!r} is not a topic on which this coordinator is spoken to")
+    return device, leaf
 
 
-def _is_promising(opened: ParsedMessage, known: FleetView) -> bool:
-    """Whether, as far as is known now, an update gets as far as to be decoded if its signature verifies."""
-    header, sender = opened.envelope.header, known.devices.get(opened.envelope.key_id)
-    return (
-        header.kind.journalled
-        and sender is not None
-        and sender.state is DeviceState.APPROVED
-        and sender.name == opened.device
-        and header.sequence > known.highest_sequence(opened.device)
-        and header.task in known.tasks
-    )
+def _sender(parsed: ParsedMessage, consumer: Consumer, view: FleetView) -> Device:
+    envelope, device = parsed.envelope, parsed.device
+    sender = view.devices.get(envelope.key_id)
+    if sender is None and isinstance(consumer, ControlConsumer) and consumer.named_key is not None:
+        payload = decode_payload(envelope.payload, consumer.kind.payload)
+        sender = Device(device, consumer.named_key(payload), DeviceState.PENDING)
+        if sender.key_id != envelope.key_id:
+            raise ProtocolError(
+                Reason.MALFORMED, f"the {consumer.kind.name} names another public key than the one that signed it"
+            )
+    if sender is None:
+        raise ProtocolError(
+            Reason.UNKNOWN_KEY, f"key {envelope.key_id.hex()} is not enrolled here; send an enrolment first"
+        )
+    if sender.name != device:
+        raise ProtocolError(
+            Reason.WRONG_TOPIC, f"key {envelope.key_id.hex()} belongs to {sender.name}, the topic to {device}"
+        )
+    if sender.state is DeviceState.REVOKED:
+        raise ProtocolError(Reason.REVOKED_KEY, f"the key of {device} is revoked; ask the operator of the fleet")
+    return sender
 
 
-def _decide(opened: ParsedMessage, known: FleetView, policy: AdmissionPolicy) -> Decision:
-    kind, verified = opened.envelope.header.kind, False
-    try:
-        authentic = Authentic(authenticate(opened, known), opened)
-        verified = True
-        return _CONSUMERS[kind](authentic, known, policy)
-    except ProtocolError as error:
-        return refusal(
-            error, opened.device, opened.digest, answered=kind.journalled or kind is ENROLMENT, verified=verified
+def _check_signature(parsed: ParsedMessage, sender: Device, ahead: Prepared) -> None:
+    if ahead.bad_signature is not None:
+        raise ahead.bad_signature
+    if not ahead.is_checked:
+        parsed.envelope.verify(sender.public_key, parsed.message.topic)
+
+
+def require_approved(device: Device) -> None:
+    """Raise `UNKNOWN_KEY` unless an operator, or open enrolment, has let the device in."""
+    if device.state is not DeviceState.APPROVED:
+        raise ProtocolError(
+            Reason.UNKNOWN_KEY,
+            f"{device.name} awaits approval; on the coordinator run: broker-coordinator devices approve {device.name}",
         )
 
 
-def apply(decision: Decision, known: FleetView) -> None:
-    """Let `known` reflect a decision, so that the next message of the same batch is decided in its light."""
-    match decision:
-        case Accepted(device, header, _, envelope_digest):
-            known.set_decided(device, header.sequence, Decided(envelope_digest))
-            known.tasks[header.task] = known.tasks[header.task].after_one_update(decision.norm)
-            known.use_allowance(device)
-        case Refused(device=str(device), burned_sequence=int(sequence)):
-            known.set_decided(device, sequence, Decided(decision.envelope_digest, decision.reason, decision.detail))
-            known.use_allowance(device)
-            if decision.excessive:
-                task, norm = decision.excessive
-                known.tasks[task] = known.tasks[task].after_excess(norm)
-        case Enrolled(device) | BlobRequested(device) | WeightsRequested(device) | PresenceSeen(device):
-            known.set_device(device)
+def _require_room(header: Header, device: str, view: FleetView) -> None:
+    """Refuse what may be sent again later: nothing is journalled, the device keeps its payload."""
+    progress = view.tasks.get(header.task)
+    if progress is not None and progress.paused:
+        raise ProtocolError(
+            Reason.TASK_PAUSED, f"task {header.task} is paused by its operator; keep the {header.kind.name}"
+        )
+    if view.full_after_one(device) is None:
+        raise ProtocolError(
+            Reason.RATE_LIMITED,
+            f"{device} sends more than {3600 / view.allowance.interval_seconds:g} updates an hour; keep the"
+            f" {header.kind.name} and send it later",
+        )
 
 
-_CONSUMERS: Mapping[PayloadKind, Callable[[Authentic, FleetView, AdmissionPolicy], Decision]] = {
-    UPDATE: admit_update,
-    ENCRYPTED_UPDATE: admit_update,
-    ENROLMENT: admit_enrolment,
-    BLOB_REQUEST: admit_blob_request,
-    WEIGHTS_REQUEST: admit_weights_request,
-    PRESENCE: admit_presence,
-}
+def _staleness(header: Header, view: FleetView) -> int:
+    progress = view.tasks.get(header.task)
+    if progress is None:
+        raise ProtocolError(Reason.UNKNOWN_TASK, f"task {header.task!r} is not served here")
+    staleness = progress.version - header.base_version
+    if staleness < 0:
+        raise ProtocolError(
+            Reason.UNKNOWN_VERSION, f"version {header.base_version} of {header.task}; the newest is {progress.version}"
+        )
+    if staleness > progress.description.aggregation.max_staleness:
+        raise ProtocolError(
+            Reason.TOO_STALE,
+            f"made from version {header.base_version} of {header.task}, now at {progress.version}: staleness"
+            f" {staleness} exceeds max_staleness ({progress.description.aggregation.max_staleness})",
+        )
+    return staleness
+
+
+def _remember(consumer: JournalledConsumer[Any, Any, Any, Any, Any], task: str, facts: Any, view: FleetView) -> None:
+    if consumer.remember is None:
+        return
+    place = task, consumer.kind
+    memory = consumer.remember(view.memories.get(place), facts, view.tasks[task].description)
+    if memory is not None:
+        view.memories[place] = memory

@@ -1,18 +1,18 @@
-"""What admission can say about one message: a closed set of values.
+"""What admission can decide about one message: a closed set of values.
 
-Of those that come by the thousand, msgspec makes several in the time of one dataclass, here and elsewhere.
+Those that are made by the thousand are msgspec structs: several are made in the time of one dataclass.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
 from broker_coordinator.admission.fleet_view import Decided, Device
-from broker_coordinator.aggregation.contribution import BufferedUpdate
+from broker_coordinator.distribution.chunk_queue import Wanted
 from fleet_protocol.envelope import Header
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.limits import MAX_CONTROL_BYTES
-from fleet_protocol.topics import PackedWeights
 
 MAX_DETAIL_CHARACTERS = 300
 """Of a refusal's sentence: it travels in a receipt, which must stay well below MAX_CONTROL_BYTES."""
@@ -28,23 +28,24 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 
 
 class Accepted(msgspec.Struct, frozen=True, gc=False):
-    """A new update, to be journalled with its whole `envelope`, which `envelope_digest` names.
+    """A new payload, to be journalled with its whole `envelope`, which `envelope_digest` names.
 
-    `loss` is the device's mean in training, `norm` the delta's Euclidean norm.
+    `staleness` is how many versions of its task were made since the one that it started from. `facts` and `item` are
+    the consumer's (`consumer.Admitted`).
     """
 
     device: str
     header: Header
     envelope: bytes
     envelope_digest: bytes
-    update: BufferedUpdate
-    loss: float
-    norm: float
+    staleness: int
+    facts: msgspec.Struct
+    item: Any
 
 
 @dataclass(frozen=True, slots=True)
 class Repeated:
-    """An update of which the outcome is journalled; it gets that outcome's receipt again and changes nothing."""
+    """A payload of which the outcome is journalled; it gets that outcome's receipt again and changes nothing."""
 
     device: str
     sequence: int
@@ -55,10 +56,10 @@ class Repeated:
 class Refused:
     """A message that changes nothing. `device` comes from the topic and is None where the topic is no device's.
 
-    `verified`: the signature is the device's own. `answered`: a receipt may tell. `burned_sequence` is set where an
-    update that would have been journalled is refused: the refusal is journalled in its place, so that a replay
-    in better circumstances cannot turn it into an acceptance after the device has taken it back. `excessive` is the
-    task and norm of an update that was longer than is usual: what is usual follows.
+    `verified`: the signature is the device's own. `answered`: a receipt may tell. `header` is set where a payload that
+    would have been journalled is refused: the refusal is journalled in its place, under its sequence number, so that a
+    replay in better circumstances cannot turn it into an acceptance after the device has taken it back. `facts` are
+    what the consumer remembers of it, if anything.
     """
 
     device: str | None
@@ -67,8 +68,13 @@ class Refused:
     envelope_digest: bytes
     verified: bool = False
     answered: bool = True
-    burned_sequence: int | None = None
-    excessive: tuple[str, float] | None = None
+    header: Header | None = None
+    facts: msgspec.Struct | None = None
+
+    @property
+    def burned_sequence(self) -> int | None:
+        """The sequence number that the device can't use again."""
+        return self.header.sequence if self.header else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,20 +86,14 @@ class Enrolled:
 
 
 @dataclass(frozen=True, slots=True)
-class BlobRequested:
-    """A device asks for chunks of a blob (SHA-256 in hex); no chunk numbers mean all. `device` has the new sequence."""
+class FileRequested:
+    """A device asks for chunks of a file or of packed weights; no chunk numbers mean all.
+
+    `device` has the request's sequence number.
+    """
 
     device: Device
-    blob: str
-    chunks: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class WeightsRequested:
-    """A device asks for chunks of packed weights; no chunk numbers mean all. `device` has the new sequence."""
-
-    device: Device
-    packed: PackedWeights
+    wanted: Wanted
     chunks: tuple[int, ...]
 
 
@@ -104,7 +104,7 @@ class PresenceSeen:
     device: Device
 
 
-Decision = Accepted | Repeated | Refused | Enrolled | BlobRequested | WeightsRequested | PresenceSeen
+Decision = Accepted | Repeated | Refused | Enrolled | FileRequested | PresenceSeen
 
 
 def refusal(
@@ -114,10 +114,11 @@ def refusal(
     *,
     answered: bool,
     verified: bool = False,
-    burned_sequence: int | None = None,
+    header: Header | None = None,
+    facts: msgspec.Struct | None = None,
 ) -> Refused:
     """The decision that an error leads to."""
     detail = "".join(character if character.isprintable() else "?" for character in error.detail)
     return Refused(
-        device, error.reason, detail[:MAX_DETAIL_CHARACTERS], envelope_digest, verified, answered, burned_sequence
+        device, error.reason, detail[:MAX_DETAIL_CHARACTERS], envelope_digest, verified, answered, header, facts
     )

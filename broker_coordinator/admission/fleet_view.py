@@ -1,27 +1,25 @@
-"""What admission decides by: devices, tasks and what is journalled, as values that a batch can try changes on."""
+"""What admission looks at: devices, tasks and journalled outcomes, as values that a batch can change and discard."""
 
-import math
 from collections import ChainMap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar, cast
 
 import msgspec
 
-from broker_coordinator.admission.norm_bound import NormQuantile
 from broker_coordinator.admission.rate_limit import UNLIMITED, TokenBucket
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import Reason
 from fleet_protocol.keys import VerifyKey, key_id
-from fleet_protocol.kinds import BOOT_SHIFT, PresenceState
+from fleet_protocol.kinds import BOOT_SHIFT, PayloadKind, PresenceState
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 
 class DeviceState(StrEnum):
-    """Whether a device's key is believed."""
+    """Whether a device's key is accepted."""
 
     PENDING = "pending"
     APPROVED = "approved"
@@ -56,39 +54,21 @@ class Device:
 
 
 class TaskProgress(msgspec.Struct, frozen=True, gc=False):
-    """Where a task stands: its version, how many journalled updates wait for the next one, and what norms are usual."""
+    """Where a task stands once all full buffers are made into versions: its version, and how many updates wait then."""
 
     description: TaskDescription
     version: int
     buffered: int = 0
     paused: bool = False
-    norms: NormQuantile | None = None
 
-    @property
-    def max_norm(self) -> float:
-        """How long a delta may be right now."""
-        plan = self.description.aggregation
-        running = self.norms.bound(plan.norm_quantile_factor) if self.norms else math.inf
-        return min(plan.max_delta_norm, running)
-
-    def after_one_update(self, norm: float | None = None) -> "TaskProgress":
-        """The progress once one more update is journalled: a full buffer is as good as a version."""
-        full = self.buffered + 1 >= self.description.aggregation.buffer_size
-        norms = self._norms_after(norm) if norm is not None else self.norms
-        buffered = 0 if full else self.buffered + 1
-        return TaskProgress(self.description, self.version + full, buffered, self.paused, norms)
-
-    def after_excess(self, norm: float) -> "TaskProgress":
-        """The progress once an update was refused for its norm."""
-        return TaskProgress(self.description, self.version, self.buffered, self.paused, self._norms_after(norm))
-
-    def _norms_after(self, norm: float) -> NormQuantile | None:
-        plan = self.description.aggregation
-        return (self.norms or NormQuantile(plan.norm_quantile)).after(norm) if plan.norm_quantile_factor else None
+    def after_one(self, buffer_size: int) -> "TaskProgress":
+        """The progress once one more payload is journalled: a full buffer is as good as a version."""
+        full = self.buffered + 1 >= buffer_size
+        return TaskProgress(self.description, self.version + full, 0 if full else self.buffered + 1, self.paused)
 
 
 class Decided(msgspec.Struct, frozen=True, gc=False):
-    """The journalled outcome of an update: accepted where `reason` is None."""
+    """The journalled outcome of a payload: accepted where `reason` is None."""
 
     digest: bytes
     reason: Reason | None = None
@@ -119,18 +99,19 @@ OutcomeLookup = Callable[[str, int], Decided | None]
 
 @dataclass(frozen=True, slots=True)
 class FleetView:
-    """Everything that `admission.admit` may look at. `branch`, change the branch, then `absorb` it or let it go.
+    """Everything that admission may look at. `branch`, change the branch, then `absorb` it or let it go.
 
     `devices` is by key id and holds revoked keys too; `key_of` names the one live key of a device. `look_up` is asked
     only for sequence numbers that are not above the device's highest: for a fresh update nothing is read.
-    `allowance` is every device's; `full_at` says when a device will have all of it again, if it has not. `now` is in
-    seconds on any one clock.
+    `memories` are what consumers remember of the payloads of a task. `allowance` is every device's; `full_at` says when
+    a device will have all of it again, if it has not. `now` is in seconds on any one clock.
     """
 
     look_up: OutcomeLookup
     devices: ChainMap[bytes, Device] = field(default_factory=OverlayMap)
     key_of: ChainMap[str, bytes] = field(default_factory=OverlayMap)
     tasks: ChainMap[str, TaskProgress] = field(default_factory=OverlayMap)
+    memories: ChainMap[tuple[str, PayloadKind], Any] = field(default_factory=OverlayMap)
     highest_sequences: ChainMap[str, int] = field(default_factory=OverlayMap)
     decided: dict[tuple[str, int], Decided] = field(default_factory=dict)
     allowance: TokenBucket = UNLIMITED
@@ -142,18 +123,12 @@ class FleetView:
         key = self.key_of.get(device)
         return max(0, self.devices[key].newest_boot) if key is not None else 0
 
-    def devices_taking_part(self) -> list[str]:
-        """The names of the devices that are approved and connected; if none is, of those that are approved."""
-        approved = [device for device in self.devices.values() if device.state is DeviceState.APPROVED]
-        online = [device for device in approved if device.presence is PresenceState.ONLINE]
-        return [device.name for device in online or approved]
-
     def highest_sequence(self, device: str) -> int:
-        """The highest update number of which the outcome is journalled; 0 where there is none."""
+        """The highest sequence number of which the outcome is journalled; 0 where there is none."""
         return self.highest_sequences.get(device, 0)
 
     def decided_before(self, device: str, sequence: int) -> Decided | None:
-        """What became of an update with this number."""
+        """What became of a payload with this number."""
         if sequence > self.highest_sequence(device):
             return None
         return self.decided.get((device, sequence)) or self.look_up(device, sequence)
@@ -165,7 +140,7 @@ class FleetView:
             self.key_of[device.name] = device.key_id
 
     def set_decided(self, device: str, sequence: int, decided: Decided) -> None:
-        """Note the outcome of an update."""
+        """Note the outcome of a payload."""
         self.decided[device, sequence] = decided
         self.highest_sequences[device] = max(sequence, self.highest_sequence(device))
 
@@ -174,7 +149,7 @@ class FleetView:
         return self.allowance.after_one(self.full_at.get(device, self.now), self.now)
 
     def use_allowance(self, device: str) -> None:
-        """Note that the device has sent an update."""
+        """Note that the device has sent a journalled payload."""
         if self.allowance.interval_seconds and (full_at := self.full_after_one(device)) is not None:
             self.full_at[device] = full_at
 
@@ -185,6 +160,7 @@ class FleetView:
             self.devices.new_child(),
             self.key_of.new_child(),
             self.tasks.new_child(),
+            self.memories.new_child(),
             self.highest_sequences.new_child(),
             {},
             self.allowance,
@@ -201,5 +177,13 @@ class FleetView:
         self.devices.update(branch.devices.maps[0])
         self.key_of.update(branch.key_of.maps[0])
         self.tasks.update(branch.tasks.maps[0])
+        self.memories.update(branch.memories.maps[0])
         self.highest_sequences.update(branch.highest_sequences.maps[0])
         self.full_at.update(branch.full_at.maps[0])
+
+
+def devices_taking_part(devices: Iterable[Device]) -> list[str]:
+    """The names of those that are approved and connected; if none is, of those that are approved."""
+    approved = [device for device in devices if device.state is DeviceState.APPROVED]
+    online = [device for device in approved if device.presence is PresenceState.ONLINE]
+    return [device.name for device in online or approved]

@@ -28,13 +28,15 @@ def add_parser(nouns: Nouns, parents: list[argparse.ArgumentParser]) -> None:
     show.add_argument("name", metavar="NAME")
     approve = verbs.add_parser("approve", parents=[as_json], help="let a device take part")
     approve.add_argument("name", metavar="NAME")
-    approve.add_argument("public_key", metavar="PUBLIC_KEY", nargs="?", help="for a device that was not heard yet")
-    revoke = verbs.add_parser("revoke", parents=[as_json], help="believe a device's key no more")
+    approve.add_argument(
+        "public_key", metavar="PUBLIC_KEY", nargs="?", help="for a device that has not introduced itself"
+    )
+    revoke = verbs.add_parser("revoke", parents=[as_json], help="stop accepting a device's key")
     revoke.add_argument("name", metavar="NAME")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Do what the command line says; a running coordinator hears of it at its next batch, within a second."""
+    """Run the verb; a running coordinator notices at its next batch, or within a second."""
     with Journal.open(load_configuration(options.config).journal()) as journal:
         _VERBS[options.action](journal, options)
 
@@ -57,7 +59,7 @@ def _show(journal: Journal, options: argparse.Namespace) -> None:
     if not found:
         raise ConfigurationError(f"no device {options.name!r}; see: broker-coordinator devices list")
     row = _described(found[-1]) | {
-        "accepted": journal.updates_of(options.name),
+        "accepted": journal.accepted_counts(options.name),
         "refused": {reason.value: count for reason, count in journal.rejections_of(options.name).items()},
         "keys": [{"public_key": write_verify_key(each.public_key), "state": each.state.value} for each in found],
     }

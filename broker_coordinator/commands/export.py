@@ -1,4 +1,4 @@
-"""Taking a model out of the coordinator, to use it elsewhere."""
+"""Exporting a task's model as a safetensors file."""
 
 from pathlib import Path
 

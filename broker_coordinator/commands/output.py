@@ -1,4 +1,4 @@
-"""How commands answer: aligned words for people, one JSON value with `--json`."""
+"""How commands print their results: aligned words for people, one JSON value with `--json`."""
 
 import json
 import sys
@@ -8,7 +8,7 @@ Row = Mapping[str, object]
 
 
 def write_rows(rows: Sequence[Row], columns: Sequence[str], *, as_json: bool, when_empty: str) -> None:
-    """Some things: as JSON with all that is known of them, else one line each with `columns`."""
+    """A list: as JSON with all fields, else one line each with `columns`."""
     if as_json:
         _write_json(rows)
         return
@@ -19,7 +19,7 @@ def write_rows(rows: Sequence[Row], columns: Sequence[str], *, as_json: bool, wh
 
 
 def write_fields(row: Row, *, as_json: bool) -> None:
-    """One thing: a line per field; a list of things below its name."""
+    """One thing: a line per field; the entries of a list below its name."""
     if as_json:
         _write_json(row)
         return

@@ -150,7 +150,7 @@ def _write(tasks: list[StoredTask], journal: Journal, options: argparse.Namespac
 
 
 def _described(task: StoredTask, journal: Journal) -> dict[str, object]:
-    accepted, waiting = journal.accepted_counts(task.name)
+    accepted, waiting = journal.update_counts(task.name)
     return {
         "task": task.name,
         "bundle": task.bundle,

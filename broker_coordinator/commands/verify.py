@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from broker_coordinator.aggregation.version import Version, version_of, version_zero
 from broker_coordinator.serving.replay import replayed
-from broker_coordinator.serving.served_task import version_of, version_zero
 from broker_coordinator.storage.journal_reader import JournalReader
-from broker_coordinator.storage.records import Version
 from broker_coordinator.storage.task_registry import TaskRegistry
 from bundle_runtime.bundle_folder import Bundle
 from fleet_protocol.bundle import Parameter, blob_hash

@@ -1,1 +1,1 @@
-"""What devices fetch and hear: files, packed versions, signed messages. Pure."""
+"""What devices receive: files, packed versions, signed messages. Pure."""

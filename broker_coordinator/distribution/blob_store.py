@@ -7,7 +7,7 @@ from bundle_runtime.bundle_folder import Bundle
 from fleet_protocol.bundle import blob_hash
 
 MAX_REMEMBERED_VERSIONS = 4
-"""Weights kept in memory after somebody asked for them; devices ask for the newest, stragglers for one before."""
+"""Weights kept in memory after a request: most devices ask for the newest version, some for the one before."""
 
 
 class BlobStore:

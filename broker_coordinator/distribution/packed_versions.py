@@ -1,4 +1,4 @@
-"""Versions as devices fetch them: packed as the difference from what the device has, made when somebody asks."""
+"""Versions as devices fetch them: packed as the difference from the version that the device has, made on request."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.topics import PackedWeights
 
 MAX_REMEMBERED = 8
-"""Packed versions kept in memory: a fleet lags behind by a few numbers of versions only."""
+"""Packed versions kept in memory: the devices of a fleet hold only a few different versions at a time."""
 
 
 class PackedVersions:

@@ -1,4 +1,4 @@
-"""What the coordinator says, signed: receipts, manifests and blob chunks. Pure."""
+"""Signing the coordinator's messages: receipts, manifests and chunks. Pure."""
 
 from dataclasses import dataclass
 
@@ -39,7 +39,7 @@ class MessageSigner:
         highest_sequence: int,
         newest_boot: int,
     ) -> Publication:
-        """The word on one message that came up from `device`: accepted where there is no `reason` against it."""
+        """The receipt for one message from `device`: accepted where there is no `reason` against it."""
         outcome = Outcome.ACCEPTED if reason is None else Outcome.REJECTED
         receipt = Receipt(digest, outcome, reason.value if reason else "", detail, highest_sequence, newest_boot)
         topic = topics.down(self.fleet, self.shard, device)
@@ -47,14 +47,14 @@ class MessageSigner:
         return Publication(topic, sign_envelope(self.key, topic, RECEIPT, payload, sequence=highest_sequence))
 
     def manifest(self, task: str, manifest: Manifest) -> Publication:
-        """The retained word on which version of a task is current."""
+        """The retained message that names the current version of a task."""
         topic = topics.manifest(self.fleet, task)
         payload = encode_payload(manifest)
         signed = sign_envelope(self.key, topic, MANIFEST, payload, sequence=manifest.version, task=task)
         return Publication(topic, signed, retained=True)
 
     def chunk(self, wanted: Wanted, content: bytes, number: int) -> Publication:
-        """One chunk of the content that is `wanted`."""
+        """Chunk `number` of `content`, which is what is `wanted`."""
         topic = topics.chunk(self.fleet, wanted, number)
         payload = encode_payload(BlobChunk(len(content), chunk_bytes(content, number)))
         return Publication(topic, sign_envelope(self.key, topic, BLOB_CHUNK, payload, sequence=number))

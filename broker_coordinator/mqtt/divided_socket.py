@@ -1,6 +1,6 @@
-"""The socket between the broker and two readers: the link takes the load, paho all other packets (`mqtt_traffic`).
+"""A socket with two readers: PUBLISH and PUBACK packets go to the link, all others to paho (`traffic`).
 
-It reads ahead and writes together: a system call for each packet would cost more than what it carries.
+It reads many packets and writes many packets in one system call: one call a packet would cost more than the packet.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ _NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class DividedSocket:
-    """Wraps a connected socket, of which paho uses no more than these methods. `flush` whenever it is time to send."""
+    """Wraps a connected socket; it has the methods that paho uses. `flush` sends what was written."""
 
     def __init__(self, connection: socket.socket, *, mqtt5: bool) -> None:
         self._connection = connection
@@ -33,7 +33,7 @@ class DividedSocket:
         self._connection.setblocking(flag)
 
     def close(self) -> None:
-        """Close, after a last attempt to send what waits."""
+        """Close, after one attempt to send what waits."""
         with contextlib.suppress(OSError):
             self.flush()
         self._connection.close()
@@ -45,11 +45,11 @@ class DividedSocket:
 
     @property
     def has_news_for_paho(self) -> bool:
-        """Whether `recv` has something to give, or a lost connection to tell of."""
+        """Whether `recv` would return bytes or raise for a lost connection."""
         return bool(self._for_paho) or self._end is not None
 
     def receive(self) -> bool:
-        """Read what is there, at most `READ_AHEAD_BYTES`, and divide it; whether there may be more."""
+        """Read at most `READ_AHEAD_BYTES` and divide them between the readers; whether there may be more."""
         if self._end is not None:
             return False
         try:
@@ -65,7 +65,7 @@ class DividedSocket:
         return True
 
     def take(self) -> Arrived:
-        """What has come for the link."""
+        """The PUBLISH and PUBACK packets since the last call."""
         return self._divider.take()
 
     def recv(self, size: int) -> bytes:

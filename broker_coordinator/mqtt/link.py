@@ -1,7 +1,8 @@
-"""The coordinator's connection to the broker: reads what arrived, hands it over as one batch, acknowledges, answers.
+"""The coordinator's connection to the broker: reads what arrived, hands it over as one batch, acknowledges, publishes.
 
-One thread, one loop. A message is acknowledged after the journal has it, in order of arrival; what is not acknowledged
-comes again, from the broker's durable session, after whatever ended. What we publish is sent again likewise.
+One thread, one loop. Messages are acknowledged in order of arrival, after the journal has them. The broker's durable
+session delivers again what is not acknowledged when the connection or the process ends; our publications are sent again
+until the broker acknowledges them.
 """
 
 import contextlib
@@ -31,7 +32,7 @@ from fleet_protocol.limits import MIB
 from fleet_protocol.topics import device_filters
 
 MAX_BATCH_BYTES = 32 * MIB
-"""What is read before it is handed over; the rest waits in the socket."""
+"""Of messages in one batch; the rest waits in the socket."""
 
 MAX_IN_FLIGHT = 500
 """Our own publications that the broker has not acknowledged; fewer where an MQTT 5 broker says so."""
@@ -40,7 +41,7 @@ MAX_IDLE_SECONDS = 1.0
 """How long the loop sleeps at most: paho checks its keepalive when called."""
 
 CONNECTION_TIMEOUT_SECONDS = 10.0
-"""From an open socket to the broker's consent."""
+"""Longest wait for CONNACK."""
 
 LEAVING_SECONDS = 2.0
 """How long a stopping coordinator goes on publishing what it has queued."""
@@ -156,7 +157,7 @@ class MqttLink:
 
     def _flush(self) -> None:
         if connection := self._connection():
-            with contextlib.suppress(OSError):  # whoever reads next finds out
+            with contextlib.suppress(OSError):  # the next read reports the lost connection
                 connection.flush()
 
     def _has_room_to_read(self) -> bool:
@@ -248,7 +249,7 @@ class MqttLink:
         properties: Properties | None,
     ) -> None:
         if reason.is_failure:
-            self._note_broker_failure(f"the broker refuses us: {reason}")
+            self._note_broker_failure(f"the broker refuses the connection: {reason}")
             return
         self._broker = _Backoff()
         self._outgoing.window = min(MAX_IN_FLIGHT, getattr(properties, "ReceiveMaximum", MAX_IN_FLIGHT))

@@ -1,4 +1,4 @@
-"""Publications on their way to the broker, each until it is acknowledged, and again after a lost connection. Pure."""
+"""Publications that the broker has not acknowledged; they are sent again after a lost connection. Pure."""
 
 from collections import deque
 
@@ -10,47 +10,47 @@ LARGEST_IDENTIFIER = 0xFFFF
 
 
 class Outgoing:
-    """At most `window` publications are under way, in packets of MQTT 5 if `mqtt5`, else 3.1.1."""
+    """At most `window` publications are unacknowledged, in packets of MQTT 5 if `mqtt5`, else 3.1.1."""
 
     def __init__(self, window: int, *, mqtt5: bool) -> None:
         self.window = window
         self._mqtt5 = mqtt5
         self._last_identifier = 0
-        self._under_way: dict[int, Publication] = {}
+        self._unacknowledged: dict[int, Publication] = {}
         self._to_repeat: deque[int] = deque()
 
     def __len__(self) -> int:
-        return len(self._under_way)
+        return len(self._unacknowledged)
 
     def room(self) -> int:
-        """How many may be sent now, those that are to be repeated among them."""
-        return self.window - len(self._under_way) + len(self._to_repeat)
+        """How many may be sent now, repetitions included."""
+        return self.window - len(self._unacknowledged) + len(self._to_repeat)
 
     def connection_lost(self) -> None:
-        """All that is under way is to be repeated on the next connection (MQTT 5, section 4.4)."""
-        self._to_repeat = deque(self._under_way)
+        """Repeat every unacknowledged publication on the next connection (MQTT 5, section 4.4)."""
+        self._to_repeat = deque(self._unacknowledged)
 
     def acknowledge(self, identifier: int) -> None:
-        """Note what the broker has taken; it may name what is not under way."""
-        if self._under_way.pop(identifier, None) and identifier in self._to_repeat:
+        """Note that the broker has acknowledged one; an identifier that is not in use is ignored."""
+        if self._unacknowledged.pop(identifier, None) and identifier in self._to_repeat:
             self._to_repeat.remove(identifier)
 
     def repeat(self) -> list[bytes]:
-        """The packets that are to be sent again, as many as there is room for."""
+        """Packets to send again, as many as there is room for."""
         identifiers = [self._to_repeat.popleft() for _ in range(min(self.room(), len(self._to_repeat)))]
         return [self._packet(identifier, duplicate=True) for identifier in identifiers]
 
     def send(self, publication: Publication) -> bytes:
-        """The packet of one more."""
+        """The packet of a new publication."""
         while True:
             self._last_identifier = self._last_identifier % LARGEST_IDENTIFIER + 1
-            if self._last_identifier not in self._under_way:
+            if self._last_identifier not in self._unacknowledged:
                 break
-        self._under_way[self._last_identifier] = publication
+        self._unacknowledged[self._last_identifier] = publication
         return self._packet(self._last_identifier, duplicate=False)
 
     def _packet(self, identifier: int, *, duplicate: bool) -> bytes:
-        publication = self._under_way[identifier]
+        publication = self._unacknowledged[identifier]
         return publication_packet(
             publication.topic,
             publication.data,

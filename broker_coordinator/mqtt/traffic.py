@@ -1,7 +1,6 @@
-"""The packets that carry the load, PUBLISH and PUBACK (MQTT 3.1.1 and 5, sections 3.3 and 3.4), in few steps each.
+"""Reading and writing PUBLISH and PUBACK packets (MQTT 3.1.1 and 5, sections 3.3 and 3.4). Pure.
 
-Pure. All other packets, and so connecting, subscribing and keeping alive, are paho's, which takes several times as long
-for a message in and its receipt out.
+All other packets are left to paho, which takes several times as long for a message in and its receipt out.
 """
 
 from collections.abc import Iterable
@@ -10,21 +9,28 @@ from typing import Final
 
 from broker_coordinator.admission.decisions import Message
 
-_KIND, _PUBLISH, _PUBACK = 0xF0, 0x30, 0x40
-_DUPLICATE, _QUALITY, _AT_LEAST_ONCE, _RETAINED = 0x08, 0x06, 0x02, 0x01
-_LONGEST_LENGTH: Final = 4
+# The first byte of a packet: its type in the upper half; in the lower half of a PUBLISH, flags.
+_TYPE: Final = 0xF0
+_PUBLISH: Final = 0x30
+_PUBACK: Final = 0x40
+_DUPLICATE: Final = 0x08
+_QUALITY: Final = 0x06
+_AT_LEAST_ONCE: Final = 0x02
+_RETAINED: Final = 0x01
+_MAX_LENGTH_BYTES: Final = 4
 _FIRST_FAILURE: Final = 0x80
 
 
 class MalformedPacketError(ConnectionError):
-    """The broker sent what can't be told apart: the connection is of no more use."""
+    """The broker sent bytes that are no MQTT: the connection can't be used any longer."""
 
 
 @dataclass(slots=True)
 class Arrived:
-    """Messages, with the `identifiers` under which they are to be acknowledged; what is sent at QoS 0 has none.
+    """Messages, and the `identifiers` of those at QoS 1, which are to be acknowledged.
 
-    `acknowledged` are those of our own publications, `refused` the reason codes of those that the broker did not take.
+    `acknowledged` are the identifiers of our own publications, `refused` the reason codes of those that the broker did
+    not take.
     """
 
     messages: list[Message] = field(default_factory=list)
@@ -34,7 +40,7 @@ class Arrived:
 
 
 class TrafficDivider:
-    """Takes the load out of what a broker sends. `mqtt5` is MQTT 5."""
+    """Takes PUBLISH and PUBACK out of what a broker sends, in MQTT 5 if `mqtt5`."""
 
     def __init__(self, *, mqtt5: bool) -> None:
         self._mqtt5 = mqtt5
@@ -43,15 +49,15 @@ class TrafficDivider:
         self._arrived = Arrived()
 
     def take(self) -> Arrived:
-        """What has come since the last time."""
+        """What has arrived since the last call."""
         taken, self._arrived = self._arrived, Arrived()
         return taken
 
     def divide(self, data: bytes) -> bytes:
-        """Take in what was received; returns the packets of all other kinds, as they are.
+        """Take in received bytes; returns the packets of all other types, unchanged.
 
         Raises:
-            MalformedPacketError: a packet ends before what it must hold.
+            MalformedPacketError: a packet is shorter than its required fields.
         """
         self._incomplete += data
         if len(self._incomplete) < self._wanted_bytes:
@@ -59,10 +65,10 @@ class TrafficDivider:
         received, at, others = bytes(self._incomplete), 0, bytearray()
         while (found := _read_length(received, at + 1)) is not None and found[0] + found[1] <= len(received):
             begin, end = found[0], found[0] + found[1]
-            kind = received[at] & _KIND
-            if kind == _PUBLISH:
+            packet_type = received[at] & _TYPE
+            if packet_type == _PUBLISH:
                 self._take_message(received[at], received[begin:end])
-            elif kind == _PUBACK:
+            elif packet_type == _PUBACK:
                 self._take_acknowledgement(received[begin:end])
             else:
                 others += received[at:end]
@@ -120,14 +126,14 @@ def _read_length(data: bytes, at: int) -> tuple[int, int] | None:
     if (length := data[at]) < 0x80:
         return at + 1, length
     length &= 0x7F
-    for more in range(1, _LONGEST_LENGTH):
+    for more in range(1, _MAX_LENGTH_BYTES):
         if at + more >= len(data):
             return None
         byte = data[at + more]
         length |= (byte & 0x7F) << 7 * more
         if byte < 0x80:
             return at + more + 1, length
-    raise MalformedPacketError(f"the broker sent a length of more than {_LONGEST_LENGTH} bytes")
+    raise MalformedPacketError(f"the broker sent a length of more than {_MAX_LENGTH_BYTES} bytes")
 
 
 def _write_length(length: int) -> bytes:

@@ -1,1 +1,1 @@
-"""A running coordinator: takes in, makes versions, serves files."""
+"""A running coordinator: intake, version maker and file server; metrics, evaluation and replay."""

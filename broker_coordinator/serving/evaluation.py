@@ -1,6 +1,7 @@
 """How good a version is on samples that no device trains on."""
 
-from broker_coordinator.storage.records import Evaluation, Version
+from broker_coordinator.aggregation.version import Version
+from broker_coordinator.storage.records import Evaluation
 from bundle_runtime.bundle_folder import Bundle
 from bundle_runtime.runner import BundleRunner
 from bundle_runtime.samples import Samples

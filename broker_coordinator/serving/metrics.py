@@ -8,13 +8,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 
 from broker_coordinator.admission.decisions import (
     Accepted,
-    BlobRequested,
     Decision,
     Enrolled,
+    FileRequested,
     PresenceSeen,
     Refused,
     Repeated,
-    WeightsRequested,
 )
 from broker_coordinator.admission.fleet_view import Device, DeviceState
 from broker_coordinator.serving.served_task import ServedTask
@@ -63,13 +62,13 @@ class Metrics:
             raise ConfigurationError(f"[metrics] {address}:{port}: {error.strerror}; choose another port") from error
 
     def count_batch(self, decisions: Iterable[Decision], received_bytes: int, commit_seconds: float) -> None:
-        """Take in a batch that is committed."""
+        """Count a committed batch."""
         tally = Tally[tuple[str, str]]()
         staleness: dict[str, list[int]] = {}
         for decision in decisions:
             tally[_outcome(decision)] += 1
             if isinstance(decision, Accepted):
-                staleness.setdefault(decision.header.task, []).append(decision.update.staleness)
+                staleness.setdefault(decision.header.task, []).append(decision.staleness)
         for (outcome, reason), number in tally.items():
             self._messages.labels(outcome, reason).inc(number)
         for task, found in staleness.items():
@@ -80,11 +79,11 @@ class Metrics:
         self._commit_seconds.observe(commit_seconds)
 
     def count_published(self, number_of_bytes: int) -> None:
-        """Take in what is about to be published."""
+        """Count bytes that are about to be published."""
         self._published.inc(number_of_bytes)
 
     def count_version(self, task: str) -> None:
-        """Take in a version that is made."""
+        """Count a committed version."""
         self._versions.labels(task).inc()
 
     def show_task(self, task: ServedTask) -> None:
@@ -117,7 +116,7 @@ def _outcome(decision: Decision) -> tuple[str, str]:
             return "refused", decision.reason.value
         case Enrolled():
             return "enrolled", ""
-        case BlobRequested() | WeightsRequested():
+        case FileRequested():
             return "blob_requested", ""
         case PresenceSeen():
             return "presence", ""

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from broker_coordinator.aggregation.server_state import Remembered, ServerState
 from broker_coordinator.aggregation.server_step import finish, partial_of, rolled_back
 from broker_coordinator.aggregation.strategies import STRATEGIES, Recall
+from broker_coordinator.aggregation.version import Version
 from broker_coordinator.storage.journal_reader import JournalReader
-from broker_coordinator.storage.records import Version
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import SigningKey
@@ -36,7 +36,7 @@ def replayed(
                 restorable[source] = _kept(journal, task, source).state(description.parameters, {})
             state = rolled_back(state, restorable[source], plan)
         else:
-            buffer = (update.buffered(description.shapes, key) for update in journal.held_updates(task, number))
+            buffer = (update.item(description, key) for update in journal.held_updates(task, number))
             parts = (partial_of(state, [update], plan) for update in buffer)
             state = finish(state, sum(parts, partial_of(state, [], plan)), plan)
         if number in rollbacks.values():
@@ -66,7 +66,7 @@ def _remembered(
             rows = journal.newest_updates_through(task, number)
         case Recall.ALL_UPDATES:
             rows = journal.updates_through(task, number)
-    updates = (row.buffered(description.shapes, key) for row in rows)
+    updates = (row.item(description, key) for row in rows)
     return strategy.remember(version.state(description.parameters, {}), updates, plan)
 
 

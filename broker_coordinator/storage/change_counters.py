@@ -1,4 +1,4 @@
-"""Counters of what operators changed: a running coordinator sees in one small read when to look again."""
+"""Counters of operators' changes: with one small read, a running coordinator sees when to read the rest again."""
 
 from sqlalchemy import Connection, Engine, insert, select, update
 
@@ -9,6 +9,9 @@ DEVICES, TASKS = "devices", "tasks"
 """The subjects that are counted."""
 
 
+_ALL = select(change_counters)
+
+
 def read_change_counters(engine: Engine) -> dict[str, int]:
     """How often operators have changed something, by subject; a subject that was never changed is missing."""
     with reading(engine) as connection:
@@ -17,7 +20,7 @@ def read_change_counters(engine: Engine) -> dict[str, int]:
 
 def change_counters_in(connection: Connection) -> dict[str, int]:
     """The same, as a transaction sees it."""
-    return {row.subject: row.number for row in connection.execute(select(change_counters))}
+    return {row.subject: row.number for row in connection.execute(_ALL)}
 
 
 def count_up(connection: Connection, subject: str) -> None:

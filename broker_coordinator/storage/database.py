@@ -99,8 +99,8 @@ def reading(engine: Engine) -> Iterator[Connection]:
     Raises:
         JournalUnavailableError: the database failed.
     """
-    with _translated(), engine.execution_options(reads_only=True).connect() as connection:
-        yield connection
+    with _translated(), engine.connect() as connection:
+        yield connection.execution_options(reads_only=True)
 
 
 @contextmanager

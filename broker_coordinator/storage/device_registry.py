@@ -15,7 +15,7 @@ from fleet_protocol.kinds import PresenceState
 
 
 class DeviceRegistry:
-    """Lists, approves and revokes devices. A running coordinator hears of it (`change_counters`)."""
+    """Lists, approves and revokes devices. A running coordinator notices (`change_counters`)."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -44,7 +44,7 @@ class DeviceRegistry:
             return _change_state(connection, device, DeviceState.APPROVED)
 
     def revoke(self, name: str) -> Device:
-        """Believe a device's key no more.
+        """Stop accepting a device's key.
 
         Raises:
             ConfigurationError: there is no such device.

@@ -1,32 +1,51 @@
 """The journal's writing side: what arrived together is committed together, and a version is one transaction."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from itertools import count
-from typing import Any, Final
+from typing import Any, Final, Self
 
-from sqlalchemy import Connection, and_, insert, update
+import msgspec
+from sqlalchemy import Connection, Dialect, and_, func, insert, select, update
 
-from broker_coordinator.admission.decisions import Accepted, Refused
+from broker_coordinator.admission.decisions import Accepted, Decision, Refused
 from broker_coordinator.admission.fleet_view import Device
 from broker_coordinator.aggregation.retention import Forgettable
+from broker_coordinator.aggregation.version import Version
 from broker_coordinator.storage.change_counters import TASKS, change_counters_in
 from broker_coordinator.storage.database import Database, open_database, writing
 from broker_coordinator.storage.device_registry import store_device
 from broker_coordinator.storage.journal_reader import JournalReader
-from broker_coordinator.storage.records import Version
-from broker_coordinator.storage.schema import refused_updates, rejections, updates, versions
+from broker_coordinator.storage.records import Aggregate
+from broker_coordinator.storage.schema import aggregates, payloads, refused_payloads, rejections, versions
 from fleet_protocol.errors import Reason
+from fleet_protocol.kinds import UPDATE
+
+Rejections = Mapping[tuple[Reason, str], int]
+"""How many messages were refused, by reason and device; no device where the signature did not prove one."""
 
 
 @dataclass(frozen=True, slots=True)
 class JournalEntry:
     """What one batch of messages adds to the journal."""
 
-    accepted: list[Accepted] = field(default_factory=list)
-    refused: list[Refused] = field(default_factory=list)
-    devices: list[Device] = field(default_factory=list)
-    rejections: Counter[tuple[Reason, str]] = field(default_factory=Counter)
+    accepted: Sequence[Accepted] = ()
+    refused: Sequence[Refused] = ()
+    devices: Sequence[Device] = ()
+    rejections: Rejections = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, decisions: Sequence[Decision], devices: Sequence[Device]) -> Self:
+        """The entry of a batch that has changed what is known of `devices`."""
+        refused = [decision for decision in decisions if isinstance(decision, Refused)]
+        return cls(
+            [decision for decision in decisions if isinstance(decision, Accepted)],
+            [each for each in refused if each.burned_sequence is not None],
+            devices,
+            Counter((each.reason, (each.verified and each.device) or "") for each in refused),
+        )
 
     def is_empty(self) -> bool:
         """Whether there is nothing to commit."""
@@ -49,27 +68,39 @@ class Journal(JournalReader):
         """
         return cls(open_database(database))
 
-    def write(self, entry: JournalEntry, first_position: int) -> None:
-        """Commit one batch in one transaction; its accepted updates are numbered from `first_position`.
+    def write(self, entry: JournalEntry) -> int:
+        """Commit one batch in one transaction; returns the position of its first accepted payload.
+
+        The others follow it. Positions are given under the write lock: whoever sees one sees all that are lower.
 
         Raises:
             JournalUnavailableError: nothing of it was committed.
         """
         if entry.is_empty():
-            return
+            return 0
         with writing(self.engine) as connection:
-            _insert_updates(connection, list(map(_update_row, entry.accepted, count(first_position))))
+            first_position = 1 + (connection.scalar(_LAST_POSITION) or 0)
+            _insert_payloads(connection, list(map(_payload_row, entry.accepted, count(first_position))))
             if entry.refused:
-                connection.execute(insert(refused_updates), list(map(_refused_row, entry.refused)))
+                connection.execute(insert(refused_payloads), list(map(_refused_row, entry.refused)))
             for device in entry.devices:
                 store_device(connection, device)
-            for (reason, device_name), times in entry.rejections.items():
-                _count_rejections(connection, reason, device_name, times)
+            _count_rejections(connection, entry.rejections)
+            return first_position
 
-    def add_version(self, version: Version, *, holds: int, last_position: int, revision: int) -> None:
-        """Commit a version together with which updates it holds: the `holds` waiting ones up to `last_position`.
+    def count_rejections(self, counted: Rejections) -> None:
+        """Count messages that turned out to be of no use after their batch was committed.
 
-        `revision` is that of the tasks (`change_counters`) when they were last read.
+        Raises:
+            JournalUnavailableError: nothing of it was committed.
+        """
+        with writing(self.engine) as connection:
+            _count_rejections(connection, counted)
+
+    def add_version(self, version: Version, *, update_count: int, last_position: int, tasks_counter: int) -> None:
+        """Commit a version with the waiting updates that it holds: `update_count` of them, up to `last_position`.
+
+        `tasks_counter` is that of the tasks (`change_counters`) when they were last read.
 
         Raises:
             TasksChangedError: they were changed since; nothing was committed.
@@ -77,23 +108,17 @@ class Journal(JournalReader):
             RuntimeError: the journal has another number of them; another coordinator must be using this database.
         """
         with writing(self.engine) as connection:
-            if change_counters_in(connection).get(TASKS, 0) != revision:
+            if change_counters_in(connection).get(TASKS, 0) != tasks_counter:
                 raise TasksChangedError
             insert_version(connection, version)
-            held = connection.execute(
-                update(updates)
-                .where(
-                    updates.c.task == version.task,
-                    updates.c.version.is_(None),
-                    updates.c.position <= last_position,
-                )
-                .values(version=version.number)
-            )
-            if held.rowcount != holds:
-                raise RuntimeError(
-                    f"version {version.number} of {version.task} should hold {holds} updates, the journal has"
-                    f" {held.rowcount}: is another coordinator using this database?"
-                )
+            held = Aggregate(version.task, UPDATE.number, version.number, b"")
+            _hold(connection, held, payload_count=update_count, last_position=last_position)
+
+    def add_aggregate(self, aggregate: Aggregate, *, payload_count: int, last_position: int) -> None:
+        """Commit the aggregate of a kind that makes no versions; else as `add_version`."""
+        with writing(self.engine) as connection:
+            connection.execute(insert(aggregates).values(asdict(aggregate)))
+            _hold(connection, aggregate, payload_count=payload_count, last_position=last_position)
 
     def forget(self, task: str, allowed: Forgettable, after: Forgettable) -> None:
         """Drop the weights and envelopes that `allowed` says, as far as `after`, the last time's, had not said it.
@@ -109,10 +134,14 @@ class Journal(JournalReader):
             versions.c.restored.is_(None),
             *([number % allowed.every != 0] if allowed.every else []),
         ]
-        old_envelopes = updates.c.version.between(after.envelopes_through + 1, allowed.envelopes_through)
+        old_envelopes = [
+            payloads.c.task == task,
+            payloads.c.kind == UPDATE.number,
+            payloads.c.aggregate.between(after.envelopes_through + 1, allowed.envelopes_through),
+        ]
         with writing(self.engine) as connection:
             connection.execute(update(versions).where(*old_weights).values(weights=None, moments=None, unrounded=b""))
-            connection.execute(update(updates).where(updates.c.task == task, old_envelopes).values(envelope=None))
+            connection.execute(update(payloads).where(*old_envelopes).values(envelope=None))
 
 
 def insert_version(connection: Connection, version: Version) -> None:
@@ -120,32 +149,51 @@ def insert_version(connection: Connection, version: Version) -> None:
     connection.execute(insert(versions).values(asdict(version)))
 
 
-_UPDATE_COLUMNS: Final = tuple(column.name for column in updates.columns if column is not updates.c.version)
+def _hold(connection: Connection, aggregate: Aggregate, *, payload_count: int, last_position: int) -> None:
+    waiting = (
+        payloads.c.task == aggregate.task,
+        payloads.c.kind == aggregate.kind,
+        payloads.c.aggregate.is_(None),
+        payloads.c.position <= last_position,
+    )
+    held = connection.execute(update(payloads).where(*waiting).values(aggregate=aggregate.number))
+    if held.rowcount != payload_count:
+        raise RuntimeError(
+            f"aggregate {aggregate.number} of {aggregate.task} should hold {payload_count} payloads, the journal has"
+            f" {held.rowcount}: is another coordinator using this database?"
+        )
 
 
-def _insert_updates(connection: Connection, rows: list[tuple[Any, ...]]) -> None:
+_LAST_POSITION: Final = select(func.max(payloads.c.position))
+_PAYLOAD_COLUMNS: Final = tuple(column.name for column in payloads.columns if column is not payloads.c.aggregate)
+
+
+def _insert_payloads(connection: Connection, rows: list[tuple[Any, ...]]) -> None:
     # By the driver: SQLAlchemy would look at each value of each row, which takes longer than to store it.
     if rows:
-        compiled = insert(updates).compile(dialect=connection.dialect, column_keys=_UPDATE_COLUMNS)
         positional = connection.dialect.positional
-        values = rows if positional else [dict(zip(_UPDATE_COLUMNS, row, strict=True)) for row in rows]
-        connection.exec_driver_sql(str(compiled), values)
+        values = rows if positional else [dict(zip(_PAYLOAD_COLUMNS, row, strict=True)) for row in rows]
+        connection.exec_driver_sql(_insertion(connection.dialect), values)
 
 
-def _update_row(accepted: Accepted, position: int) -> tuple[Any, ...]:
-    """Its values in the order of `_UPDATE_COLUMNS`."""
-    header, update = accepted.header, accepted.update
+@cache
+def _insertion(dialect: Dialect) -> str:
+    return str(insert(payloads).compile(dialect=dialect, column_keys=_PAYLOAD_COLUMNS))
+
+
+def _payload_row(accepted: Accepted, position: int) -> tuple[Any, ...]:
+    """Its values in the order of `_PAYLOAD_COLUMNS`."""
+    header = accepted.header
     return (
         position,
         accepted.device,
         header.sequence,
         accepted.envelope_digest,
+        header.kind.opened.number,
         header.task,
         header.base_version,
-        update.staleness,
-        update.samples,
-        accepted.loss,
-        accepted.norm,
+        accepted.staleness,
+        msgspec.json.encode(accepted.facts).decode(),
         accepted.envelope,
     )
 
@@ -160,8 +208,9 @@ def _refused_row(refused: Refused) -> dict[str, Any]:
     }
 
 
-def _count_rejections(connection: Connection, reason: Reason, device: str, count: int) -> None:
-    same = and_(rejections.c.reason == reason.value, rejections.c.device == device)
-    counted = connection.execute(update(rejections).where(same).values(count=rejections.c.count + count))
-    if not counted.rowcount:
-        connection.execute(insert(rejections).values(reason=reason.value, device=device, count=count))
+def _count_rejections(connection: Connection, counted: Rejections) -> None:
+    for (reason, device), times in counted.items():
+        same = and_(rejections.c.reason == reason.value, rejections.c.device == device)
+        changed = connection.execute(update(rejections).where(same).values(count=rejections.c.count + times))
+        if not changed.rowcount:
+            connection.execute(insert(rejections).values(reason=reason.value, device=device, count=times))

@@ -1,16 +1,29 @@
 """What the journal holds, read only: for restarts, and for whoever compares databases while the coordinator runs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
-from sqlalchemy import Engine, Row, func, select, union_all
+from sqlalchemy import ColumnElement, Engine, Row, Text, cast, func, select, union_all
 
 from broker_coordinator.admission.fleet_view import Decided
+from broker_coordinator.aggregation.version import Version
 from broker_coordinator.storage.database import Database, open_database, reading
-from broker_coordinator.storage.records import Evaluation, JournalledUpdate, Version, VersionSummary
-from broker_coordinator.storage.schema import evaluations, refused_updates, rejections, tasks, updates, versions
+from broker_coordinator.storage.records import Aggregate, Evaluation, JournalledPayload, VersionSummary
+from broker_coordinator.storage.schema import (
+    aggregates,
+    evaluations,
+    payloads,
+    refused_payloads,
+    rejections,
+    tasks,
+    versions,
+)
 from fleet_protocol.errors import Reason
+from fleet_protocol.kinds import UPDATE
 from fleet_protocol.limits import MAX_SEQUENCE
+
+POSITIONS_PER_QUERY = 500
+"""Well below the number of parameters that any database takes."""
 
 
 class JournalReader:
@@ -43,35 +56,44 @@ class JournalReader:
         with reading(self.engine) as connection:
             return {row.name: row.bundle for row in connection.execute(select(tasks))}
 
-    def updates(self, task: str | None = None) -> Iterator[JournalledUpdate]:
-        """Accepted updates, in the order in which they were received."""
-        query = select(updates).order_by(updates.c.position)
-        yield from self._read_updates(query if task is None else query.where(updates.c.task == task))
+    def payloads(self, task: str | None = None) -> Iterator[JournalledPayload]:
+        """Accepted payloads of all kinds, in the order in which they were received."""
+        yield from self._read_payloads(*([] if task is None else [payloads.c.task == task]))
 
-    def waiting_updates(self, task: str) -> Iterator[JournalledUpdate]:
-        """Those of `task` that no version holds yet."""
-        query = select(updates).where(updates.c.task == task, updates.c.version.is_(None))
-        yield from self._read_updates(query.order_by(updates.c.position))
+    def updates(self, task: str | None = None) -> Iterator[JournalledPayload]:
+        """Accepted updates, likewise."""
+        of_task = [] if task is None else [payloads.c.task == task]
+        yield from self._read_payloads(payloads.c.kind == UPDATE.number, *of_task)
 
-    def held_updates(self, task: str, version: int) -> Iterator[JournalledUpdate]:
-        """Those that one version holds."""
-        query = select(updates).where(updates.c.task == task, updates.c.version == version)
-        yield from self._read_updates(query.order_by(updates.c.position))
+    def held_updates(self, task: str, version: int) -> Iterator[JournalledPayload]:
+        """Those of `task` that one version holds."""
+        yield from self._read_payloads(*_updates_of(task), payloads.c.aggregate == version)
 
-    def updates_through(self, task: str, version: int) -> Iterator[JournalledUpdate]:
+    def updates_through(self, task: str, version: int) -> Iterator[JournalledPayload]:
         """Those that `version` or an older one holds."""
-        query = select(updates).where(updates.c.task == task, updates.c.version <= version)
-        yield from self._read_updates(query.order_by(updates.c.position))
+        yield from self._read_payloads(*_updates_of(task), payloads.c.aggregate <= version)
 
-    def newest_updates_through(self, task: str, version: int) -> Iterator[JournalledUpdate]:
+    def newest_updates_through(self, task: str, version: int) -> Iterator[JournalledPayload]:
         """Per device, the newest of its updates that `version` or an older one holds."""
         newest_positions = (
-            select(func.max(updates.c.position))
-            .where(updates.c.task == task, updates.c.version <= version)
-            .group_by(updates.c.device)
+            select(func.max(payloads.c.position))
+            .where(*_updates_of(task), payloads.c.aggregate <= version)
+            .group_by(payloads.c.device)
         )
-        query = select(updates).where(updates.c.position.in_(newest_positions))
-        yield from self._read_updates(query.order_by(updates.c.position))
+        yield from self._read_payloads(payloads.c.position.in_(newest_positions))
+
+    def at_positions(self, positions: Sequence[int]) -> Iterator[JournalledPayload]:
+        """Accepted payloads by their place in the journal, oldest first."""
+        for begin in range(0, len(positions), POSITIONS_PER_QUERY):
+            some = positions[begin : begin + POSITIONS_PER_QUERY]
+            yield from self._read_payloads(payloads.c.position.in_(some))
+
+    def newest_aggregate(self, task: str, kind: int) -> Aggregate:
+        """The last one of a kind that makes no versions; number 0 where there is none."""
+        query = select(aggregates).where(aggregates.c.task == task, aggregates.c.kind == kind)
+        with reading(self.engine) as connection:
+            row = connection.execute(query.order_by(aggregates.c.number.desc()).limit(1)).first()
+            return Aggregate(**row._mapping) if row else Aggregate(task, kind, 0, b"")
 
     def rollbacks(self, task: str) -> dict[int, int]:
         """The versions that rollbacks made, each with the one that it restored."""
@@ -106,12 +128,12 @@ class JournalReader:
         with reading(self.engine) as connection:
             rows = list(reversed(connection.execute(query).all()))
             held = select(
-                updates.c.version,
+                payloads.c.aggregate,
                 func.count().label("updates"),
-                func.avg(updates.c.loss).label("mean_loss"),
-                func.avg(updates.c.staleness).label("mean_staleness"),
-            ).where(updates.c.task == task, updates.c.version >= (rows[0].number if rows else 0))
-            means = {row.version: row for row in connection.execute(held.group_by(updates.c.version))}
+                func.avg(payloads.c.facts["loss"].as_float()).label("mean_loss"),
+                func.avg(payloads.c.staleness).label("mean_staleness"),
+            ).where(*_updates_of(task), payloads.c.aggregate >= (rows[0].number if rows else 0))
+            means = {row.aggregate: row for row in connection.execute(held.group_by(payloads.c.aggregate))}
         return [_summary(row, means.get(row.number), found.get(row.number)) for row in rows]
 
     def evaluations(self, task: str) -> dict[int, Evaluation]:
@@ -153,16 +175,11 @@ class JournalReader:
         with reading(self.engine) as connection:
             return connection.scalar(query)
 
-    def rejection_counts(self) -> dict[tuple[Reason, str], int]:
-        """How many messages were refused, by reason and device; no device where the signature did not prove one."""
-        with reading(self.engine) as connection:
-            return {(Reason(reason), device): count for reason, device, count in connection.execute(select(rejections))}
-
     def decided(self, device: str, sequence: int) -> Decided | None:
-        """The journalled outcome of an update."""
-        accepted = select(updates.c.digest).where(updates.c.device == device, updates.c.sequence == sequence)
-        refused = select(refused_updates).where(
-            refused_updates.c.device == device, refused_updates.c.sequence == sequence
+        """The journalled outcome of a payload."""
+        accepted = select(payloads.c.digest).where(payloads.c.device == device, payloads.c.sequence == sequence)
+        refused = select(refused_payloads).where(
+            refused_payloads.c.device == device, refused_payloads.c.sequence == sequence
         )
         with reading(self.engine) as connection:
             if (digest := connection.scalar(accepted)) is not None:
@@ -172,54 +189,57 @@ class JournalReader:
             return None
 
     def highest_sequences(self) -> dict[str, int]:
-        """Per device, the highest update number of which the outcome is journalled."""
+        """Per device, the highest sequence number of which the outcome is journalled."""
         both = union_all(
             *(
                 select(table.c.device, func.max(table.c.sequence).label("sequence")).group_by(table.c.device)
-                for table in (updates, refused_updates)
+                for table in (payloads, refused_payloads)
             )
         ).subquery()
         query = select(both.c.device, func.max(both.c.sequence).label("highest")).group_by(both.c.device)
         with reading(self.engine) as connection:
             return {row.device: row.highest for row in connection.execute(query)}
 
-    def last_position(self) -> int:
-        """The position of the update that was received last; 0 where there is none."""
-        with reading(self.engine) as connection:
-            return connection.scalar(select(func.max(updates.c.position))) or 0
-
     def rejections_of(self, device: str) -> dict[Reason, int]:
-        """How many of a device's own messages were refused, by reason."""
+        """How many of a device's own messages were refused, by reason; of "", those that prove no device."""
         query = select(rejections.c.reason, rejections.c.count).where(rejections.c.device == device)
         with reading(self.engine) as connection:
             return {Reason(reason): count for reason, count in connection.execute(query)}
 
-    def accepted_counts(self, task: str) -> tuple[int, int]:
+    def update_counts(self, task: str) -> tuple[int, int]:
         """How many updates of a task were accepted, and how many of them wait for the next version."""
-        query = select(func.count(), func.count(updates.c.version)).where(updates.c.task == task)
+        query = select(func.count(), func.count(payloads.c.aggregate)).where(*_updates_of(task))
         with reading(self.engine) as connection:
             accepted, held = connection.execute(query).one()
             return accepted, accepted - held
 
-    def updates_of(self, device: str) -> dict[str, int]:
-        """How many updates of a device were accepted, by task."""
-        query = select(updates.c.task, func.count().label("number")).where(updates.c.device == device)
+    def accepted_counts(self, device: str) -> dict[str, int]:
+        """How many payloads of a device were accepted, by task."""
+        query = select(payloads.c.task, func.count().label("number")).where(payloads.c.device == device)
         with reading(self.engine) as connection:
-            return {row.task: row.number for row in connection.execute(query.group_by(updates.c.task))}
+            return {row.task: row.number for row in connection.execute(query.group_by(payloads.c.task))}
 
-    def last_norms(self, task: str, count: int) -> list[float]:
-        """The norms of the last accepted updates of a task, oldest first."""
-        query = select(updates.c.norm).where(updates.c.task == task).order_by(updates.c.position.desc()).limit(count)
+    def last_facts(self, task: str, kind: int, count: int) -> list[str]:
+        """The facts of the last accepted payloads of a kind, oldest first: JSON of its consumer's struct."""
+        query = select(_FACTS).where(payloads.c.task == task, payloads.c.kind == kind)
         with reading(self.engine) as connection:
-            return list(reversed(connection.scalars(query).all()))
+            newest_first = connection.scalars(query.order_by(payloads.c.position.desc()).limit(count)).all()
+            return list(reversed(newest_first))
 
-    def _read_updates(self, query: object) -> Iterator[JournalledUpdate]:
+    def _read_payloads(self, *conditions: ColumnElement[bool]) -> Iterator[JournalledPayload]:
+        query = _PAYLOADS.where(*conditions).order_by(payloads.c.position)
         with reading(self.engine) as connection:
-            for row in connection.execution_options(yield_per=100).execute(query):  # type: ignore[call-overload]
-                yield JournalledUpdate(**row._mapping)
+            for row in connection.execution_options(yield_per=100).execute(query):
+                yield JournalledPayload(**row._mapping)
+
+
+def _updates_of(task: str) -> tuple[ColumnElement[bool], ...]:
+    return payloads.c.task == task, payloads.c.kind == UPDATE.number
 
 
 _KEPT = select(versions).where(versions.c.weights.is_not(None))
+_FACTS = cast(payloads.c.facts, Text).label("facts")
+_PAYLOADS = select(_FACTS, *(column for column in payloads.columns if column is not payloads.c.facts))
 
 
 def _version(row: Row[Any]) -> Version:

@@ -1,82 +1,83 @@
-"""What the journal keeps, as values: accepted updates and versions. Pure."""
+"""What the journal keeps, as values: accepted payloads, aggregates, and what is known of versions. Pure."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
+import msgspec
 
-from broker_coordinator.aggregation.contribution import BufferedUpdate
-from broker_coordinator.aggregation.server_state import Remembered, ServerState
-from fleet_protocol.bundle import Parameter
-from fleet_protocol.codec import decode_update, read_weights
+from broker_coordinator.admission.consumer import JournalledConsumer, Offered
+from broker_coordinator.consumers import journalled_consumer
+from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.encryption import opened_payload
 from fleet_protocol.envelope import read_envelope
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import SigningKey
-from fleet_protocol.kinds import Update, decode_payload
-from fleet_protocol.limits import MAX_UPDATE_BYTES
+from fleet_protocol.kinds import decode_payload
 
 
 @dataclass(frozen=True, slots=True)
-class JournalledUpdate:
-    """One accepted update. `version` is the one that holds it, None while it is buffered.
+class JournalledPayload:
+    """One accepted payload. `kind` is the number of what is in the box, where it is encrypted.
 
-    `samples` are those that count, `loss` is the device's mean in training, `norm` the delta's. `envelope` is None once
-    the retention rule has dropped it.
+    `facts` is JSON of the struct that the kind's consumer names. `envelope` is None once the retention rule has dropped
+    it. `aggregate` is the number of the one that holds it, of an update its version; None while it waits.
     """
 
     position: int
     device: str
     sequence: int
     digest: bytes
+    kind: int
     task: str
     base_version: int
     staleness: int
-    samples: int
-    loss: float
-    norm: float
+    facts: str
     envelope: bytes | None
-    version: int | None
+    aggregate: int | None
 
-    def buffered(self, shapes: Sequence[Sequence[int]], key: SigningKey | None) -> BufferedUpdate:
-        """The update as aggregation takes it; encrypted ones are journalled as they came, and opened with `key`.
+    def read_facts(self) -> Any:
+        """The facts as the kind's consumer made them.
 
         Raises:
-            ConfigurationError: its envelope is dropped.
+            ConfigurationError: the kind has no consumer here.
         """
+        return msgspec.json.decode(self.facts, type=self._consumer().facts)
+
+    def item(self, task: TaskDescription, key: SigningKey | None) -> Any:
+        """What the kind's consumer aggregates; encrypted payloads are journalled as they came, and opened with `key`.
+
+        Raises:
+            ConfigurationError: its envelope is dropped, or the kind has no consumer here.
+        """
+        consumer = self._consumer()
         if self.envelope is None:
+            kind, holder = consumer.kind, "version" if consumer.makes_versions else "aggregate"
             raise ConfigurationError(
-                f"the envelope of update {self.sequence} of {self.device}, in version {self.version}, is dropped; begin"
-                " at a later version, or raise [retention] envelopes to keep more of them"
+                f"the envelope of {kind.name} {self.sequence} of {self.device}, in {holder} {self.aggregate}, is"
+                " dropped; begin at a later version, or raise [retention] envelopes to keep more of them"
             )
-        update = decode_payload(opened_payload(read_envelope(self.envelope, MAX_UPDATE_BYTES), key), Update)
-        delta = decode_update(update.packed, shapes)
-        return BufferedUpdate(self.device, delta, self.samples, self.base_version, self.staleness, update.life)
+        envelope = read_envelope(self.envelope, len(self.envelope))
+        payload = decode_payload(opened_payload(envelope, key), consumer.kind.payload)
+        offered = Offered(self.device, envelope.header, payload, task, self.staleness)
+        return consumer.item(offered, self.read_facts())
+
+    def _consumer(self) -> JournalledConsumer[Any, Any, Any, Any, Any]:
+        if (consumer := journalled_consumer(self.kind)) is None:
+            raise ConfigurationError(
+                f"payload {self.sequence} of {self.device} is of kind {self.kind}, which nothing here consumes; use the"
+                " edgeflock that journalled it"
+            )
+        return consumer
 
 
 @dataclass(frozen=True, slots=True)
-class Version:
-    """One version of a task's weights, as a safetensors file, with the moments of the server's optimiser,
-    float32, one after the other.
-
-    `unrounded` are the weights that the next version is made from, float32; empty where they are `weights` themselves.
-    `restored` is the version that a rollback took all of it from.
-    """
+class Aggregate:
+    """What a kind that makes no versions has made of some payloads; `state` is its consumer's, b"" at number 0."""
 
     task: str
+    kind: int
     number: int
-    weights: bytes
-    weights_hash: str
-    moments: bytes
-    unrounded: bytes = b""
-    restored: int | None = None
-
-    def state(self, parameters: Sequence[Parameter], remembered: Remembered) -> ServerState:
-        """The version as the next one is made from it; `remembered` as in `ServerState`."""
-        published = read_weights(self.weights, parameters)
-        weights = np.frombuffer(self.unrounded, "<f4") if self.unrounded else published
-        moments = np.frombuffer(self.moments, "<f4").reshape(-1, weights.size)
-        return ServerState(self.number, weights, moments, remembered)
+    state: bytes
 
 
 @dataclass(frozen=True, slots=True)

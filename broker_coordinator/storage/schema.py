@@ -1,6 +1,7 @@
 """The tables of the coordinator's database. Nothing in them is peculiar to SQLite."""
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     Boolean,
     Column,
@@ -23,7 +24,7 @@ from sqlalchemy import (
 
 from fleet_protocol.errors import ConfigurationError
 
-SCHEMA = 3
+SCHEMA = 4
 """Counts up whenever a table changes."""
 
 metadata = MetaData()
@@ -98,28 +99,44 @@ evaluations = Table(
     ForeignKeyConstraint(["task", "version"], ["versions.task", "versions.number"]),
 )
 
-updates = Table(
-    "updates",
+payloads = Table(
+    "payloads",
     metadata,
     Column("position", BigInteger, primary_key=True, autoincrement=False, comment="order of receipt"),
     Column("device", String(48), nullable=False),
     Column("sequence", BigInteger, nullable=False),
     Column("digest", LargeBinary(16), nullable=False, comment="of the envelope"),
+    Column("kind", Integer, nullable=False, comment="number of what is in the box, where the payload is encrypted"),
     Column("task", ForeignKey("tasks.name"), nullable=False),
     Column("base_version", BigInteger, nullable=False),
     Column("staleness", BigInteger, nullable=False),
-    Column("samples", Integer, nullable=False, comment="as they count: the declared ones, capped"),
-    Column("loss", Double, nullable=False, comment="the device's mean training loss"),
-    Column("norm", Double, nullable=False, comment="Euclidean, of the delta"),
+    Column("facts", JSON, nullable=False, comment="what the kind's consumer found out about it"),
     Column("envelope", LargeBinary, comment="null once the retention rule has dropped it"),
-    Column("version", BigInteger, comment="the version that holds it; null while it is buffered"),
+    Column("aggregate", BigInteger, comment="number of the one that holds it, of an update its version; else null"),
     UniqueConstraint("device", "sequence"),
-    ForeignKeyConstraint(["task", "version"], ["versions.task", "versions.number"]),
-    Index("updates_by_version", "task", "version", "position"),
+    Index("payloads_by_aggregate", "task", "kind", "aggregate", "position"),
 )
 
-refused_updates = Table(
-    "refused_updates",
+# What waits is a small part of what there is.
+Index(
+    "waiting_payloads",
+    payloads.c.position,
+    sqlite_where=payloads.c.aggregate.is_(None),
+    postgresql_where=payloads.c.aggregate.is_(None),
+)
+
+aggregates = Table(
+    "aggregates",
+    metadata,
+    Column("task", ForeignKey("tasks.name"), primary_key=True),
+    Column("kind", Integer, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("state", LargeBinary, nullable=False, comment="as the kind's consumer writes it"),
+    comment="of the kinds that make no versions",
+)
+
+refused_payloads = Table(
+    "refused_payloads",
     metadata,
     Column("device", String(48), primary_key=True),
     Column("sequence", BigInteger, primary_key=True, autoincrement=False),

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, Engine, func, insert, select, update
 
-from broker_coordinator.serving.served_task import version_zero
+from broker_coordinator.aggregation.version import Version, version_zero
 from broker_coordinator.storage.change_counters import TASKS, count_up
 from broker_coordinator.storage.database import reading, writing
 from broker_coordinator.storage.journal import insert_version
-from broker_coordinator.storage.records import Evaluation, Version
+from broker_coordinator.storage.records import Evaluation
 from broker_coordinator.storage.schema import bundle_files, evaluations, tasks, versions
 from bundle_runtime.bundle_folder import Bundle
 from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
@@ -29,13 +29,15 @@ class StoredTask:
 
 
 class TaskRegistry:
-    """Publishes, pauses and rolls back tasks. A running coordinator hears of it (`change_counters`).
+    """Publishes, pauses and rolls back tasks. A running coordinator notices (`change_counters`).
 
     Every method raises JournalUnavailableError where the database fails.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._bundles: dict[str, Bundle] = {}
+        """Those that were read before: what is published does not change."""
 
     def tasks(self) -> list[StoredTask]:
         """All tasks by name."""
@@ -57,11 +59,13 @@ class TaskRegistry:
         Raises:
             ConfigurationError: there is no such task.
         """
-        with reading(self._engine) as connection:
-            _task(connection, name)
-            rows = connection.execute(select(bundle_files).where(bundle_files.c.task == name))
-            files = {row.name: row.data for row in rows}
-        return Bundle(parse_description(files[DESCRIPTION_FILE], f"task {name}"), files)
+        if name not in self._bundles:
+            with reading(self._engine) as connection:
+                _task(connection, name)
+                rows = connection.execute(select(bundle_files).where(bundle_files.c.task == name))
+                files = {row.name: row.data for row in rows}
+            self._bundles[name] = Bundle(parse_description(files[DESCRIPTION_FILE], f"task {name}"), files)
+        return self._bundles[name]
 
     def publish(self, bundle: Bundle) -> StoredTask:
         """Serve a bundle from version 0 on; one that is served already stays as it is.
@@ -71,22 +75,22 @@ class TaskRegistry:
         """
         name = bundle.description.task
         with writing(self._engine) as connection:
-            known = connection.scalar(select(tasks.c.bundle).where(tasks.c.name == name))
-            if known is None:
+            served = connection.scalar(select(tasks.c.bundle).where(tasks.c.name == name))
+            if served is None:
                 connection.execute(insert(tasks).values(name=name, bundle=bundle.hash, paused=False))
                 rows = [{"task": name, "name": file, "data": data} for file, data in bundle.files.items()]
                 connection.execute(insert(bundle_files), rows)
                 insert_version(connection, version_zero(bundle))
                 count_up(connection, TASKS)
-            elif known != bundle.hash:
+            elif served != bundle.hash:
                 raise ConfigurationError(
-                    f"task {name}: the bundle is {bundle.hash[:16]}…, but the database has versions of {known[:16]}…;"
+                    f"task {name}: the bundle is {bundle.hash[:16]}…, but the database has versions of {served[:16]}…;"
                     " give a changed task a new name"
                 )
             return _task(connection, name)
 
     def set_paused(self, name: str, *, paused: bool) -> StoredTask:
-        """Take no updates of a task for now, or take them again.
+        """Refuse the payloads of a task for now, or accept them again.
 
         Raises:
             ConfigurationError: there is no such task.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from broker_coordinator.serving.served_task import version_zero
+from broker_coordinator.aggregation.version import version_zero
 from bundle_runtime.bundle_folder import Bundle, load_bundle
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import DESCRIPTION_FILE, TRAIN_FILE, blob_hash
@@ -133,8 +133,8 @@ def test_device_goes_from_any_version_to_any_other_by_one_difference(coordinator
     device.publish(device.weights_request(4, 3, sequence=90))
     device.tell(device.update(13, base_version=4))
     with coordinator.journal() as journal:
-        counts = journal.rejection_counts()
-    assert counts == {(Reason.SEQUENCE_REUSED, "kitchen-pi"): 1, (Reason.WRONG_HASH, "kitchen-pi"): 1}
+        counts = journal.rejections_of("kitchen-pi")
+    assert counts == {Reason.SEQUENCE_REUSED: 1, Reason.WRONG_HASH: 1}
 
 
 def fetch_packed(device: ConnectedDevice, wanted: PackedWeights, sequence: int) -> bytes:
@@ -193,8 +193,8 @@ def test_unknown_blob_and_replayed_request_are_counted_and_not_answered(coordina
     device.publish(device.blob_request("ab" * 32, [], sequence=8))
     device.tell(device.update(1))
     with coordinator.journal() as journal:
-        counts = journal.rejection_counts()
-    assert counts == {(Reason.SEQUENCE_REUSED, "kitchen-pi"): 1, (Reason.WRONG_HASH, "kitchen-pi"): 1}
+        counts = journal.rejections_of("kitchen-pi")
+    assert counts == {Reason.SEQUENCE_REUSED: 1, Reason.WRONG_HASH: 1}
     assert len(device.heard.chunks[bundle.hash, 0]) == 1
 
 
@@ -220,7 +220,7 @@ def test_bad_messages_are_refused_one_by_one_while_good_ones_pass(coordinator, c
     assert {device.receipt(data).outcome for data in bad} == {Outcome.REJECTED}
     assert device.tell(device.update(91, samples=3)).reason == Reason.SEQUENCE_REUSED
     with coordinator.journal() as journal:
-        unproven = {reason: count for (reason, name), count in journal.rejection_counts().items() if not name}
+        unproven = journal.rejections_of("")
     assert unproven[Reason.BAD_SIGNATURE] == unproven[Reason.UNKNOWN_KEY] == unproven[Reason.WRONG_TOPIC] == 1
     assert journalled(coordinator) == [("kitchen-pi", 91), ("garden-pi", 1)]
 
@@ -278,7 +278,7 @@ def check_nothing_lost_or_twice(coordinator: CoordinatorProcess, sent: list[Sent
     assert Counter(journalled(coordinator)) == Counter(accepted)
     until(lambda: newest_version(coordinator) == len(accepted) // 3, "every full buffer is a version")
     with coordinator.journal() as journal:
-        held = Counter(row.version for row in journal.updates() if row.version is not None)
+        held = Counter(row.aggregate for row in journal.updates() if row.aggregate is not None)
     assert held == dict.fromkeys(range(1, len(accepted) // 3 + 1), 3)
 
 

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 
 from broker_coordinator import cli
-from broker_coordinator.serving.served_task import version_zero
+from broker_coordinator.aggregation.version import version_zero
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.task_registry import TaskRegistry
 from bundle_runtime.bundle_folder import Bundle, load_bundle

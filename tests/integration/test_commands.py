@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from broker_coordinator import cli
+from broker_coordinator.aggregation.version import version_zero
 from broker_coordinator.configuration import load_configuration
-from broker_coordinator.serving.served_task import version_zero
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.errors import ConfigurationError
 from tests.support.bench import Bench

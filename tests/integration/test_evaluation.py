@@ -9,9 +9,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from broker_coordinator import cli
+from broker_coordinator.aggregation.version import version_zero
 from broker_coordinator.serving.evaluation import evaluate
 from broker_coordinator.serving.evaluator import Evaluator
-from broker_coordinator.serving.served_task import version_zero
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.task_registry import TaskRegistry
 from bundle_runtime.bundle_folder import Bundle, load_bundle

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from broker_coordinator import cli
-from broker_coordinator.admission.authentication import AdmissionPolicy
 from broker_coordinator.admission.decisions import Message
+from broker_coordinator.admission.policy import AdmissionPolicy
 from broker_coordinator.aggregation.averaging import averaged_weights
 from broker_coordinator.distribution.signed_messages import MessageSigner
 from broker_coordinator.serving.coordinator import Coordinator

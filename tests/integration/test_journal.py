@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from broker_coordinator.admission.authentication import AdmissionPolicy
 from broker_coordinator.admission.fleet_view import DeviceState
+from broker_coordinator.admission.policy import AdmissionPolicy
 from broker_coordinator.distribution.signed_messages import MessageSigner
 from broker_coordinator.serving.coordinator import Coordinator
 from broker_coordinator.storage.database import Database, JournalUnavailableError
@@ -42,10 +42,10 @@ def test_restart_keeps_the_buffer(bench, kitchen) -> None:
     bench.handle(kitchen, kitchen.update(1), kitchen.update(2))
     bench.make_versions()
     bench.restart()
-    assert [row.sequence for row in bench.journal.waiting_updates(TASK)] == [1, 2]
+    assert [(row.sequence, row.aggregate) for row in bench.journal.updates(TASK)] == [(1, None), (2, None)]
     bench.handle(kitchen, kitchen.update(3))
     bench.make_versions()
-    assert [(row.sequence, row.version) for row in bench.journal.updates(TASK)] == [(1, 1), (2, 1), (3, 1)]
+    assert [(row.sequence, row.aggregate) for row in bench.journal.updates(TASK)] == [(1, 1), (2, 1), (3, 1)]
     assert [version.number for version in bench.journal.versions(TASK)] == [0, 1]
 
 
@@ -53,7 +53,7 @@ def test_restart_between_commit_and_version_makes_the_version(bench, kitchen) ->
     bench.handle(kitchen, *(kitchen.update(sequence) for sequence in range(1, 8)))
     bench.restart()
     bench.make_versions()
-    assert [row.version for row in bench.journal.updates(TASK)] == [1, 1, 1, 2, 2, 2, None]
+    assert [row.aggregate for row in bench.journal.updates(TASK)] == [1, 1, 1, 2, 2, 2, None]
     assert [row.staleness for row in bench.journal.updates(TASK)] == [0, 0, 0, 1, 1, 1, 2]
     assert bench.manifests()[-1].version == 2
 
@@ -167,11 +167,11 @@ def test_version_is_one_transaction(tmp_path) -> None:
     bench.fill_disk()
     with pytest.raises(JournalUnavailableError):
         bench.make_versions()
-    assert [row.version for row in bench.journal.updates()] == [None, None, None]
+    assert [row.aggregate for row in bench.journal.updates()] == [None, None, None]
     assert [version.number for version in bench.journal.versions(TASK)] == [0]
     bench.free_disk()
     bench.make_versions()
-    assert [row.version for row in bench.journal.updates()] == [1, 1, 1]
+    assert [row.aggregate for row in bench.journal.updates()] == [1, 1, 1]
     newest = bench.journal.newest_version(TASK)
     assert bench.manifests() == [Manifest(1, bundle.hash, newest.weights_hash)]
     assert np.abs(newest.state(parameters, {}).moments).sum() > 0
@@ -182,8 +182,15 @@ def test_reader_sees_a_running_coordinators_database(bench, kitchen) -> None:
     assert list(reader.updates()) == []
     bench.handle(kitchen, kitchen.update(1), kitchen.update(2, base_version=9), b"garbage")
     (row,) = reader.updates()
-    assert (row.device, row.sequence, row.version, row.staleness, row.samples) == ("kitchen-pi", 1, None, 0, 8)
-    assert reader.rejection_counts() == {(Reason.UNKNOWN_VERSION, "kitchen-pi"): 1, (Reason.MALFORMED, ""): 1}
+    assert (row.device, row.sequence, row.aggregate, row.staleness, row.read_facts().samples) == (
+        "kitchen-pi",
+        1,
+        None,
+        0,
+        8,
+    )
+    assert reader.rejections_of("kitchen-pi") == {Reason.UNKNOWN_VERSION: 1}
+    assert reader.rejections_of("") == {Reason.MALFORMED: 1}
 
 
 def test_reader_of_nothing_says_so(tmp_path) -> None:
@@ -191,7 +198,7 @@ def test_reader_of_nothing_says_so(tmp_path) -> None:
         JournalReader.open(tmp_path / "none.db")
 
 
-def test_operators_word_is_heard_by_a_running_coordinator(database, bundle) -> None:
+def test_running_coordinator_notices_what_operators_do_to_devices(database, bundle) -> None:
     closed = AdmissionPolicy(FLEET, SHARD, open_enrolment=False, maximum_devices=100)
     bench, device = Bench(database, bundle, closed), SigningDevice("kitchen-pi")
     bench.handle(device, device.enrolment())
@@ -215,7 +222,7 @@ def test_forger_gets_few_receipts(bench, kitchen) -> None:
     forger = SigningDevice("kitchen-pi")
     bench.handle(kitchen, *(forger.update(sequence) for sequence in range(1, 50)))
     assert len(bench.receipts()) == 1
-    assert bench.journal.rejection_counts() == {(Reason.UNKNOWN_KEY, ""): 49}
+    assert bench.journal.rejections_of("") == {Reason.UNKNOWN_KEY: 49}
 
 
 def test_other_bundle_of_the_same_task_is_refused(tmp_path, bench) -> None:
@@ -224,12 +231,12 @@ def test_other_bundle_of_the_same_task_is_refused(tmp_path, bench) -> None:
         Coordinator(bench.journal, [other], MessageSigner(KEY, FLEET, SHARD), OPEN)
 
 
-def test_message_that_trips_us_up_does_not_hold_up_the_others(database, bundle, caplog) -> None:
+def test_message_that_the_journal_rejects_does_not_hold_up_the_others(database, bundle, caplog) -> None:
     bench, kitchen, garden = Bench(database, bundle), SigningDevice("kitchen-pi"), SigningDevice("garden-pi")
     for device in (kitchen, garden):
         bench.handle(device, device.enrolment())
     bench.said()
-    # Another process writes into the journal what only the coordinator may: the coordinator's view is wrong by one.
+    # Another process journals an update that this coordinator's view does not know of.
     stolen = garden.update(1)
     other = Bench(database, bundle)
     other.handle(garden, stolen)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from broker_coordinator.admission.authentication import AdmissionPolicy
+from broker_coordinator.admission.policy import AdmissionPolicy
 from broker_coordinator.admission.rate_limit import TokenBucket
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import UpdatePlan
@@ -65,7 +65,7 @@ def test_declared_samples_count_up_to_the_cap(database, tmp_path) -> None:
     bundle = write_bundle(tmp_path / "capped", aggregation=AggregationPlan(buffer_size=9, max_samples=50))
     bench, device = Bench(database, bundle), SigningDevice("kitchen-pi")
     bench.handle(device, device.enrolment(), device.update(1, samples=20), device.update(2, samples=900_000))
-    assert [row.samples for row in bench.journal.updates()] == [20, 50]
+    assert [row.read_facts().samples for row in bench.journal.updates()] == [20, 50]
 
 
 def test_unusually_long_delta_is_refused_until_long_ones_are_usual(database, tmp_path) -> None:

@@ -5,7 +5,7 @@ import urllib.request
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from broker_coordinator.admission.authentication import AdmissionPolicy
+from broker_coordinator.admission.policy import AdmissionPolicy
 from broker_coordinator.admission.rate_limit import TokenBucket
 from broker_coordinator.serving.metrics import Metrics
 from fleet_protocol.errors import ConfigurationError

@@ -127,7 +127,7 @@ def test_rollback_that_comes_between_wins_and_waiting_updates_go_into_the_versio
     registry.roll_back(TASK, 0)
     bench.make_versions()
     bench.make_versions()
-    assert [row.version for row in bench.journal.updates()] == [1, 1, 1, 3, 3, 3]
+    assert [row.aggregate for row in bench.journal.updates()] == [1, 1, 1, 3, 3, 3]
     assert versions_replayed(bench.journal, TASK) == 3
 
 
@@ -152,7 +152,7 @@ def test_old_versions_and_envelopes_are_forgotten_as_the_rule_says(database, tmp
     fleet.make_versions(4)
     # 0 begins, 4 is a rollback's, 5 and 10 are fifths, 9 to 12 may still be built on: max_staleness is 3.
     assert [version.number for version in bench.journal.versions(TASK)] == [0, 4, 5, 9, 10, 11, 12]
-    kept = {row.version for row in bench.journal.updates(TASK) if row.envelope is not None}
+    kept = {row.aggregate for row in bench.journal.updates(TASK) if row.envelope is not None}
     assert kept == {10, 11, 12}
     assert len(list(bench.journal.updates(TASK))) == 11 * BUFFER, "the rows stay: no update is taken twice"
     assert versions_replayed(bench.journal, TASK, start=9) == 3

@@ -6,8 +6,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine, event
 
 from broker_coordinator import cli
+from broker_coordinator.aggregation.version import Version
 from broker_coordinator.storage.journal import Journal, JournalEntry
-from broker_coordinator.storage.records import Version
 from tests.soak.places import Place
 from tests.soak.trap import passing
 from tests.soak.wire import PUBACK, PUBLISH, Packet, watch_wire
@@ -29,10 +29,11 @@ def _watch_commits() -> None:
     write, add_version = Journal.write, Journal.add_version
 
     @wraps(write)
-    def write_watched(journal: Journal, entry: JournalEntry, first_position: int) -> None:
-        _within(Place.BEFORE_COMMIT if entry.accepted else None, write, journal, entry, first_position)
+    def write_watched(journal: Journal, entry: JournalEntry) -> int:
+        first_position = _within(Place.BEFORE_COMMIT if entry.accepted else None, write, journal, entry)
         if entry.accepted:
             passing(Place.AFTER_COMMIT)
+        return first_position
 
     @wraps(add_version)
     def add_version_watched(journal: Journal, version: Version, **details: int) -> None:
@@ -47,11 +48,11 @@ def _watch_commits() -> None:
             passing(_committing)
 
 
-def _within(place: Place | None, call: Any, *arguments: Any, **named: Any) -> None:
+def _within(place: Place | None, call: Any, *arguments: Any, **named: Any) -> Any:
     global _committing  # noqa: PLW0603 - a process of its own, with one thread that commits
     _committing = place
     try:
-        call(*arguments, **named)
+        return call(*arguments, **named)
     finally:
         _committing = None
 

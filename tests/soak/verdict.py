@@ -47,7 +47,7 @@ def judge(fleet: Fleet) -> Verdict:
         except AssertionError as error:
             problems.append(f"replay: {error}")
         replay_equal = not problems
-        held = Counter(row.version for row in rows if row.version is not None)
+        held = Counter(row.aggregate for row in rows if row.aggregate is not None)
         if held != dict.fromkeys(range(1, len(rows) // BUFFER_SIZE + 1), BUFFER_SIZE):
             problems.append(f"{len(rows)} updates should make {len(rows) // BUFFER_SIZE} versions, there are {newest}")
         estimates_equal = _compare_estimates(fleet, journal, problems) if fleet.plan.strategy == "ef21" else None
@@ -69,7 +69,7 @@ def judge(fleet: Fleet) -> Verdict:
 def _compare_estimates(fleet: Fleet, journal: JournalReader, problems: list[str]) -> bool:
     """With EF21 both sides keep a sum of what was applied: equal, bit for bit, once nothing is on its way."""
     description = fleet.bundle.description
-    updates = (row.buffered(description.shapes, None) for row in journal.updates(TASK))
+    updates = (row.item(description, None) for row in journal.updates(TASK))
     plan, nothing = description.aggregation, np.zeros(description.parameter_count, np.float32)
     estimates = next_state(initial_state(nothing, plan), list(updates), plan).remembered
     unequal = []

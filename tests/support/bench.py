@@ -1,7 +1,7 @@
 """A whole coordinator without its network: messages in, what it says out."""
 
-from broker_coordinator.admission.authentication import AdmissionPolicy
 from broker_coordinator.admission.decisions import Message
+from broker_coordinator.admission.policy import AdmissionPolicy
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from broker_coordinator.serving.coordinator import Coordinator
 from broker_coordinator.storage.database import Database

@@ -27,7 +27,7 @@ def test_agent_waits_for_the_next_round(tmp_path: Path, broker: Broker) -> None:
         with coordinator.journal() as journal:
             rows = list(journal.updates("digits"))
         assert [(row.base_version, row.staleness) for row in rows] == [(0, 0), (1, 0)]
-        assert rows[0].version == 1
+        assert rows[0].aggregate == 1
     finally:
         agent.kill()
         coordinator.kill()

@@ -9,20 +9,21 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from broker_coordinator.admission.admission import admit, admit_all, apply
-from broker_coordinator.admission.authentication import AdmissionPolicy
+from broker_coordinator.admission.admission import Admission
 from broker_coordinator.admission.decisions import (
     MAX_DETAIL_CHARACTERS,
     Accepted,
-    BlobRequested,
     Decision,
     Enrolled,
+    FileRequested,
     Message,
     PresenceSeen,
     Refused,
     Repeated,
 )
 from broker_coordinator.admission.fleet_view import Device, DeviceState, FleetView, TaskProgress
+from broker_coordinator.admission.policy import AdmissionPolicy
+from broker_coordinator.consumers import CONSUMERS
 from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import encode_update
 from fleet_protocol.envelope import digest
@@ -45,6 +46,7 @@ from tests.support.device import SigningDevice
 from tests.support.fleet import FLEET, SHARD
 
 POLICY = AdmissionPolicy(FLEET, SHARD, open_enrolment=False, maximum_devices=4)
+ADMISSION = Admission(POLICY, CONSUMERS)
 KITCHEN, GARDEN = SigningDevice("kitchen-pi"), SigningDevice("garden-pi")
 VERSION = 5
 SHAPES = ((4, 8), (4,))
@@ -60,19 +62,19 @@ def progress(tmp_path_factory) -> TaskProgress:
 
 
 @pytest.fixture
-def known(progress) -> FleetView:
-    known = FleetView(lambda _device, _sequence: None, tasks=ChainMap({TASK: progress}))
-    known.set_device(approved(KITCHEN))
-    known.set_device(approved(GARDEN))
-    return known
+def view(progress) -> FleetView:
+    view = FleetView(lambda _device, _sequence: None, tasks=ChainMap({TASK: progress}))
+    view.set_device(approved(KITCHEN))
+    view.set_device(approved(GARDEN))
+    return view
 
 
-def decide(known: FleetView, data: bytes, topic: str = KITCHEN.up, policy: AdmissionPolicy = POLICY) -> Decision:
-    return admit(Message(topic, data), known, policy)
+def decide(view: FleetView, data: bytes, topic: str = KITCHEN.up, policy: AdmissionPolicy = POLICY) -> Decision:
+    return Admission(policy, CONSUMERS).admit(Message(topic, data), view)
 
 
-def refusal(known: FleetView, data: bytes, topic: str = KITCHEN.up) -> Refused:
-    decision = decide(known, data, topic)
+def refusal(view: FleetView, data: bytes, topic: str = KITCHEN.up) -> Refused:
+    decision = decide(view, data, topic)
     assert isinstance(decision, Refused), decision
     assert len(decision.detail) <= MAX_DETAIL_CHARACTERS
     return decision
@@ -126,26 +128,26 @@ BAD_UPDATES = {
 }
 
 
-def test_good_update_is_accepted_with_what_aggregation_needs(known) -> None:
+def test_good_update_is_accepted_with_what_aggregation_needs(view) -> None:
     data = KITCHEN.update(1, base_version=VERSION - 2, samples=7)
-    decision = decide(known, data)
+    decision = decide(view, data)
     assert isinstance(decision, Accepted)
     assert (decision.device, decision.header.sequence) == ("kitchen-pi", 1)
-    assert (decision.update.staleness, decision.update.samples) == (2, 7)
+    assert (decision.staleness, decision.facts.samples) == (2, 7)
     assert (decision.envelope, decision.envelope_digest) == (data, digest(data))
-    assert decision.update.delta.indices.size == 18
+    assert decision.item.delta.indices.size == 18
 
 
 @pytest.mark.parametrize("case", BAD_UPDATES)
-def test_bad_update_is_refused_with_its_reason_and_its_number_is_burned(known, case) -> None:
+def test_bad_update_is_refused_with_its_reason_and_its_number_is_burned(view, case) -> None:
     fields, reason = BAD_UPDATES[case]
     data = KITCHEN.update(1, **({"base_version": VERSION} | fields))
-    refused = refusal(known, data)
+    refused = refusal(view, data)
     assert refused.reason is reason, refused
     assert refused.verified
     assert refused.burned_sequence == 1
-    apply(refused, known)
-    again = decide(known, data)
+    ADMISSION.apply(refused, view)
+    again = decide(view, data)
     assert isinstance(again, Repeated)
     assert again.outcome.reason is reason
 
@@ -155,61 +157,61 @@ HOSTILE = settings(max_examples=300, suppress_health_check=[HealthCheck.function
 
 @HOSTILE
 @given(body=st.binary(max_size=60), container=st.integers(0x60, 0x7F))
-def test_whatever_a_device_signs_is_decided(known, body, container) -> None:
+def test_whatever_a_device_signs_is_decided(view, body, container) -> None:
     data = KITCHEN.update(1, base_version=VERSION, packed=bytes([container]) + body)
-    assert isinstance(decide(known, data), Accepted | Refused)
+    assert isinstance(decide(view, data), Accepted | Refused)
 
 
 @HOSTILE
 @given(
     kind=st.sampled_from(list(KINDS.values())), payload=st.binary(max_size=60), leaf=st.sampled_from(["up", "state"])
 )
-def test_whatever_payload_a_device_signs_is_decided(known, kind, payload, leaf) -> None:
+def test_whatever_payload_a_device_signs_is_decided(view, kind, payload, leaf) -> None:
     topic = getattr(KITCHEN, leaf)
-    assert isinstance(decide(known, KITCHEN.sign(kind, payload, topic=topic), topic), Refused)
+    assert isinstance(decide(view, KITCHEN.sign(kind, payload, topic=topic), topic), Refused)
 
 
 @HOSTILE
 @given(position=st.integers(0, 400), flipped=st.integers(1, 255))
-def test_no_altered_byte_is_accepted(known, position, flipped) -> None:
+def test_no_altered_byte_is_accepted(view, position, flipped) -> None:
     data = bytearray(KITCHEN.update(1, base_version=VERSION))
     data[position % len(data)] ^= flipped
-    assert not refusal(known, bytes(data)).verified
+    assert not refusal(view, bytes(data)).verified
 
 
-def test_unknown_key(known) -> None:
-    refused = refusal(known, SigningDevice("kitchen-pi").update(1, base_version=VERSION))
+def test_unknown_key(view) -> None:
+    refused = refusal(view, SigningDevice("kitchen-pi").update(1, base_version=VERSION))
     assert refused.reason is Reason.UNKNOWN_KEY
     assert not refused.verified
     assert refused.burned_sequence is None
 
 
-def test_pending_and_revoked_keys(known) -> None:
-    known.set_device(approved(KITCHEN, state=DeviceState.PENDING))
-    assert refusal(known, KITCHEN.update(1)).reason is Reason.UNKNOWN_KEY
-    known.set_device(approved(KITCHEN, state=DeviceState.REVOKED))
-    assert refusal(known, KITCHEN.update(1)).reason is Reason.REVOKED_KEY
-    assert refusal(known, KITCHEN.enrolment()).reason is Reason.REVOKED_KEY
+def test_pending_and_revoked_keys(view) -> None:
+    view.set_device(approved(KITCHEN, state=DeviceState.PENDING))
+    assert refusal(view, KITCHEN.update(1)).reason is Reason.UNKNOWN_KEY
+    view.set_device(approved(KITCHEN, state=DeviceState.REVOKED))
+    assert refusal(view, KITCHEN.update(1)).reason is Reason.REVOKED_KEY
+    assert refusal(view, KITCHEN.enrolment()).reason is Reason.REVOKED_KEY
 
 
-def test_broken_signature(known) -> None:
+def test_broken_signature(view) -> None:
     data = bytearray(KITCHEN.update(1, base_version=VERSION))
     data[-1] ^= 1
-    refused = refusal(known, bytes(data))
+    refused = refusal(view, bytes(data))
     assert refused.reason is Reason.BAD_SIGNATURE
     assert not refused.verified
 
 
-def test_message_moved_to_another_devices_topic(known) -> None:
-    refused = refusal(known, KITCHEN.update(1, base_version=VERSION), topic=GARDEN.up)
+def test_message_moved_to_another_devices_topic(view) -> None:
+    refused = refusal(view, KITCHEN.update(1, base_version=VERSION), topic=GARDEN.up)
     assert (refused.reason, refused.verified) == (Reason.WRONG_TOPIC, False)
 
 
-def test_message_moved_to_another_topic_of_the_same_device(known) -> None:
+def test_message_moved_to_another_topic_of_the_same_device(view) -> None:
     data = KITCHEN.presence(PresenceState.ONLINE, 1)
-    assert refusal(known, data, topic=KITCHEN.up).reason is Reason.MALFORMED
+    assert refusal(view, data, topic=KITCHEN.up).reason is Reason.MALFORMED
     forged = KITCHEN.sign(BLOB_REQUEST, b"", topic=KITCHEN.state)
-    assert refusal(known, forged).reason is Reason.BAD_SIGNATURE
+    assert refusal(view, forged).reason is Reason.BAD_SIGNATURE
 
 
 @pytest.mark.parametrize(
@@ -223,131 +225,131 @@ def test_message_moved_to_another_topic_of_the_same_device(known) -> None:
         f"edgeflock/v1/another/{SHARD}/kitchen-pi/up",
     ],
 )
-def test_topic_that_is_not_ours_is_never_answered(known, topic) -> None:
-    refused = refusal(known, KITCHEN.update(1), topic=topic)
+def test_topic_that_is_not_ours_is_never_answered(view, topic) -> None:
+    refused = refusal(view, KITCHEN.update(1), topic=topic)
     assert refused.reason in {Reason.MALFORMED, Reason.WRONG_TOPIC}
     assert refused.device is None or not refused.answered
 
 
-def test_same_message_again_is_a_repetition(known) -> None:
+def test_same_message_again_is_a_repetition(view) -> None:
     data = KITCHEN.update(4, base_version=VERSION)
-    apply(decide(known, data), known)
-    decision = decide(known, data)
+    ADMISSION.apply(decide(view, data), view)
+    decision = decide(view, data)
     assert isinstance(decision, Repeated)
     assert decision.outcome.reason is None
 
 
-def test_number_used_for_another_update(known) -> None:
-    apply(decide(known, KITCHEN.update(4, base_version=VERSION)), known)
-    refused = refusal(known, KITCHEN.update(4, base_version=VERSION, samples=9))
+def test_number_used_for_another_update(view) -> None:
+    ADMISSION.apply(decide(view, KITCHEN.update(4, base_version=VERSION)), view)
+    refused = refusal(view, KITCHEN.update(4, base_version=VERSION, samples=9))
     assert refused.reason is Reason.SEQUENCE_REUSED
     assert refused.burned_sequence is None
-    assert known.highest_sequence("kitchen-pi") == 4
+    assert view.highest_sequence("kitchen-pi") == 4
 
 
-def test_numbers_of_different_devices_do_not_meet(known) -> None:
-    apply(decide(known, KITCHEN.update(4, base_version=VERSION)), known)
-    assert isinstance(decide(known, GARDEN.update(4, base_version=VERSION), topic=GARDEN.up), Accepted)
+def test_numbers_of_different_devices_do_not_meet(view) -> None:
+    ADMISSION.apply(decide(view, KITCHEN.update(4, base_version=VERSION)), view)
+    assert isinstance(decide(view, GARDEN.update(4, base_version=VERSION), topic=GARDEN.up), Accepted)
 
 
-def test_staleness_counts_versions_that_the_batch_itself_fills(known) -> None:
+def test_staleness_counts_versions_that_the_batch_itself_fills(view) -> None:
     for sequence in range(1, 4):
-        apply(decide(known, KITCHEN.update(sequence, base_version=VERSION)), known)
-    decision = decide(known, KITCHEN.update(4, base_version=VERSION))
+        ADMISSION.apply(decide(view, KITCHEN.update(sequence, base_version=VERSION)), view)
+    decision = decide(view, KITCHEN.update(4, base_version=VERSION))
     assert isinstance(decision, Accepted)
-    assert decision.update.staleness == 1
+    assert decision.staleness == 1
 
 
-def test_too_large(known) -> None:
-    assert refusal(known, bytes(MAX_UPDATE_BYTES + 1)).reason is Reason.TOO_LARGE
+def test_too_large(view) -> None:
+    assert refusal(view, bytes(MAX_UPDATE_BYTES + 1)).reason is Reason.TOO_LARGE
     long_request = KITCHEN.sign(BLOB_REQUEST, bytes(MAX_CONTROL_BYTES))
-    assert refusal(known, long_request).reason is Reason.TOO_LARGE
-    assert refusal(known, bytes(MAX_CONTROL_BYTES + 1), topic=KITCHEN.state).reason is Reason.TOO_LARGE
+    assert refusal(view, long_request).reason is Reason.TOO_LARGE
+    assert refusal(view, bytes(MAX_CONTROL_BYTES + 1), topic=KITCHEN.state).reason is Reason.TOO_LARGE
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00", b"\xd2", b"\xd2\x80", b"hello", bytes(1000)])
-def test_bytes_that_are_no_envelope(known, data) -> None:
-    assert refusal(known, data).reason is Reason.MALFORMED
+def test_bytes_that_are_no_envelope(view, data) -> None:
+    assert refusal(view, data).reason is Reason.MALFORMED
 
 
-def test_kinds_that_no_device_sends(known) -> None:
+def test_kinds_that_no_device_sends(view) -> None:
     for kind in (MANIFEST, BLOB_CHUNK, RECEIPT):
-        assert refusal(known, KITCHEN.sign(kind, b"")).reason is Reason.MALFORMED
+        assert refusal(view, KITCHEN.sign(kind, b"")).reason is Reason.MALFORMED
 
 
 @pytest.mark.parametrize(("is_open", "state"), [(False, DeviceState.PENDING), (True, DeviceState.APPROVED)])
-def test_enrolment_follows_the_policy(known, is_open, state) -> None:
+def test_enrolment_follows_the_policy(view, is_open, state) -> None:
     newcomer = SigningDevice("attic-pi")
     policy = AdmissionPolicy(FLEET, SHARD, is_open, maximum_devices=4)
-    decision = decide(known, newcomer.enrolment(), newcomer.up, policy)
+    decision = decide(view, newcomer.enrolment(), newcomer.up, policy)
     assert isinstance(decision, Enrolled)
     assert decision.device.state is state
     assert (decision.device.profile, decision.device.software) == ("generic", "test 1.0")
 
 
-def test_enrolment_keeps_an_approval(known) -> None:
-    decision = decide(known, KITCHEN.enrolment())
+def test_enrolment_keeps_an_approval(view) -> None:
+    decision = decide(view, KITCHEN.enrolment())
     assert isinstance(decision, Enrolled)
     assert decision.device.state is DeviceState.APPROVED
 
 
-def test_name_that_is_bound_to_another_key(known) -> None:
-    refused = refusal(known, SigningDevice("kitchen-pi").enrolment())
+def test_name_that_is_bound_to_another_key(view) -> None:
+    refused = refusal(view, SigningDevice("kitchen-pi").enrolment())
     assert refused.reason is Reason.UNKNOWN_KEY
     assert "devices revoke kitchen-pi" in refused.detail
 
 
-def test_enrolment_with_somebody_elses_key(known) -> None:
+def test_enrolment_with_somebody_elses_key(view) -> None:
     thief = SigningDevice("attic-pi")
     stolen = Enrolment(bytes(SigningDevice("cellar-pi").key.verify_key), "generic", "test", [TASK])
-    assert refusal(known, thief.sign(ENROLMENT, encode_payload(stolen)), thief.up).reason is Reason.MALFORMED
+    assert refusal(view, thief.sign(ENROLMENT, encode_payload(stolen)), thief.up).reason is Reason.MALFORMED
 
 
-def test_enrolment_into_a_full_fleet(known) -> None:
+def test_enrolment_into_a_full_fleet(view) -> None:
     for name in ("a", "b"):
         newcomer = SigningDevice(name)
-        apply(decide(known, newcomer.enrolment(), newcomer.up), known)
+        ADMISSION.apply(decide(view, newcomer.enrolment(), newcomer.up), view)
     late = SigningDevice("c")
-    assert "maximum_devices" in refusal(known, late.enrolment(), late.up).detail
+    assert "maximum_devices" in refusal(view, late.enrolment(), late.up).detail
 
 
-def test_enrolment_that_would_not_print(known) -> None:
+def test_enrolment_that_would_not_print(view) -> None:
     for software in ("x" * 101, "two\nlines"):
         described = Enrolment(bytes(KITCHEN.key.verify_key), "generic", software, [])
-        assert refusal(known, KITCHEN.sign(ENROLMENT, encode_payload(described))).reason is Reason.OUT_OF_BOUNDS
+        assert refusal(view, KITCHEN.sign(ENROLMENT, encode_payload(described))).reason is Reason.OUT_OF_BOUNDS
 
 
-def test_blob_request_is_heard_once(known) -> None:
+def test_blob_request_is_heard_once(view) -> None:
     data = KITCHEN.blob_request("ab" * 32, [0, 2], sequence=(3 << 32) + 1)
-    decision = decide(known, data)
-    assert isinstance(decision, BlobRequested)
-    assert (decision.blob, decision.chunks) == ("ab" * 32, (0, 2))
-    apply(decision, known)
-    replayed = refusal(known, data)
+    decision = decide(view, data)
+    assert isinstance(decision, FileRequested)
+    assert (decision.wanted, decision.chunks) == ("ab" * 32, (0, 2))
+    ADMISSION.apply(decision, view)
+    replayed = refusal(view, data)
     assert (replayed.reason, replayed.answered) == (Reason.SEQUENCE_REUSED, False)
-    assert isinstance(decide(known, KITCHEN.blob_request("ab" * 32, [], sequence=4 << 32)), BlobRequested)
+    assert isinstance(decide(view, KITCHEN.blob_request("ab" * 32, [], sequence=4 << 32)), FileRequested)
 
 
-def test_blob_request_for_something_else_than_a_hash(known) -> None:
-    assert refusal(known, KITCHEN.blob_request("ab", [], sequence=1)).reason is Reason.MALFORMED
+def test_blob_request_for_something_else_than_a_hash(view) -> None:
+    assert refusal(view, KITCHEN.blob_request("ab", [], sequence=1)).reason is Reason.MALFORMED
 
 
-def test_late_will_does_not_hide_a_newer_boot(known) -> None:
-    apply(decide(known, KITCHEN.presence(PresenceState.ONLINE, 8), KITCHEN.state), known)
-    decision = decide(known, KITCHEN.presence(PresenceState.OFFLINE, 7), KITCHEN.state)
+def test_late_will_does_not_hide_a_newer_boot(view) -> None:
+    ADMISSION.apply(decide(view, KITCHEN.presence(PresenceState.ONLINE, 8), KITCHEN.state), view)
+    decision = decide(view, KITCHEN.presence(PresenceState.OFFLINE, 7), KITCHEN.state)
     assert isinstance(decision, PresenceSeen)
     assert (decision.device.presence, decision.device.boot) == (PresenceState.ONLINE, 8)
 
 
-def test_branch_does_not_show_before_it_is_absorbed(known) -> None:
-    branch = known.branch()
-    apply(decide(branch, KITCHEN.update(4, base_version=VERSION)), branch)
+def test_branch_does_not_show_before_it_is_absorbed(view) -> None:
+    branch = view.branch()
+    ADMISSION.apply(decide(branch, KITCHEN.update(4, base_version=VERSION)), branch)
     assert branch.highest_sequence("kitchen-pi") == 4
-    assert known.highest_sequence("kitchen-pi") == 0
-    assert known.tasks[TASK].buffered == 0
-    known.absorb(branch)
-    assert known.highest_sequence("kitchen-pi") == 4
-    assert known.tasks[TASK].buffered == 1
+    assert view.highest_sequence("kitchen-pi") == 0
+    assert view.tasks[TASK].buffered == 0
+    view.absorb(branch)
+    assert view.highest_sequence("kitchen-pi") == 4
+    assert view.tasks[TASK].buffered == 1
 
 
 NEWCOMER = SigningDevice("attic-pi")
@@ -374,9 +376,9 @@ def told(decision: Decision) -> object:
     """Something that compares."""
     if not isinstance(decision, Accepted):
         return decision
-    update = decision.update
+    update = decision.item
     delta = update.delta.indices.tolist(), update.delta.values.tolist()
-    accepted = decision.device, decision.header, decision.envelope_digest, decision.loss, decision.norm
+    accepted = decision.device, decision.header, decision.envelope_digest, decision.staleness, decision.facts
     return *accepted, delta, update.samples, update.base_version, update.staleness
 
 
@@ -385,13 +387,13 @@ def told(decision: Decision) -> object:
     batch=st.lists(st.tuples(st.sampled_from(sorted(BATCH)), st.integers(1, 6)), max_size=25),
     open_enrolment=st.booleans(),
 )
-def test_a_batch_is_decided_as_its_messages_are_one_after_the_other(known, batch, open_enrolment) -> None:
-    policy = AdmissionPolicy(FLEET, SHARD, open_enrolment=open_enrolment, maximum_devices=4)
+def test_a_batch_is_decided_as_its_messages_are_one_after_the_other(view, batch, open_enrolment) -> None:
+    admission = Admission(AdmissionPolicy(FLEET, SHARD, open_enrolment=open_enrolment, maximum_devices=4), CONSUMERS)
     messages = [Message(BATCH[name][0], BATCH[name][1](number)) for name, number in batch]
-    one_by_one, together = known.branch(), known.branch()
+    one_by_one, together = view.branch(), view.branch()
     decisions = []
     for message in messages:
-        decisions.append(admit(message, one_by_one, policy))
-        apply(decisions[-1], one_by_one)
-    assert list(map(told, admit_all(messages, together, policy))) == list(map(told, decisions))
+        decisions.append(admission.admit(message, one_by_one))
+        admission.apply(decisions[-1], one_by_one)
+    assert list(map(told, admission.admit_all(messages, together))) == list(map(told, decisions))
     assert together == one_by_one

@@ -2,14 +2,15 @@
 
 import pytest
 
-from broker_coordinator.storage.records import JournalledUpdate
+from broker_coordinator.storage.records import JournalledPayload
+from fleet_protocol.kinds import UPDATE
 from workbench.demo.audit import Audit, DeviceLedger, audit
 
 GOOD, OTHER = b"good", b"other"
 
 
-def row(digest: bytes, sequence: int = 1, device: str = "pi") -> JournalledUpdate:
-    return JournalledUpdate(sequence, device, sequence, digest, "digits", 0, 0, 1, 0.5, 1.0, b"", None)
+def row(digest: bytes, sequence: int = 1, device: str = "pi") -> JournalledPayload:
+    return JournalledPayload(sequence, device, sequence, digest, UPDATE.number, "digits", 0, 0, "{}", b"", None)
 
 
 def ledger(

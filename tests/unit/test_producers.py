@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import msgspec
 import pytest
-from tests.support.jumping_clock import run
 
 from edge_agent import producers
 from edge_agent.core.delivery import FIRST_RECEIPT_SECONDS
@@ -23,6 +22,7 @@ from fleet_protocol.errors import ConfigurationError, Reason
 from fleet_protocol.keys import SigningKey, write_verify_key
 from fleet_protocol.kinds import Leaf, Outcome, PayloadKind, Receipt, Update, decode_payload, encode_payload
 from fleet_protocol.limits import MAX_CONTROL_BYTES
+from tests.support.jumping_clock import run
 from tests.unit.test_feedback import DIGITS
 
 BUNDLE = "0f" * 32

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker_coordinator.storage.records import JournalledUpdate
+from broker_coordinator.storage.records import JournalledPayload
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def read_ledger(database: Path) -> DeviceLedger:
     return DeviceLedger(made[0] if made else 0, outcome["accepted"], outcome["rejected"], waiting)
 
 
-def audit(ledgers: Mapping[str, DeviceLedger], journal: Sequence[JournalledUpdate]) -> Audit:
+def audit(ledgers: Mapping[str, DeviceLedger], journal: Sequence[JournalledPayload]) -> Audit:
     """Compare what each device says with what the journal holds."""
     held = Counter((row.device, row.digest) for row in journal)
     lost = duplicated = 0

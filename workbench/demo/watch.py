@@ -11,7 +11,7 @@ import numpy as np
 
 from broker_coordinator.storage.database import JournalUnavailableError
 from broker_coordinator.storage.journal_reader import JournalReader
-from broker_coordinator.storage.records import JournalledUpdate
+from broker_coordinator.storage.records import JournalledPayload
 from edge_agent.sources.unix_socket import Status
 from fleet_protocol.errors import ConfigurationError
 from workbench.data.digits import CLASSES
@@ -47,7 +47,7 @@ class FleetWatch:
     events: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
     _statuses: list[Status | None] = field(default_factory=list)
-    _journal: list[JournalledUpdate] = field(default_factory=list)
+    _journal: list[JournalledPayload] = field(default_factory=list)
     _accuracy: list[AccuracyPoint] = field(default_factory=list)
     _recent: list[bytes] = field(default_factory=list)
     """The last versions, as many as the model to use is the mean of."""
@@ -86,7 +86,7 @@ class FleetWatch:
             newest = self._accuracy[-1].version if self._accuracy else -1
             for version in journal.versions(TASK, after=newest):
                 self._recent = [*self._recent, version.weights][-self.measurement.averaged_versions :]
-                held = sum(row.version is not None and row.version <= version.number for row in self._journal)
+                held = sum(row.aggregate is not None and row.aggregate <= version.number for row in self._journal)
                 self._accuracy.append(
                     AccuracyPoint(
                         seconds=self.elapsed_seconds,
@@ -114,7 +114,7 @@ class FleetWatch:
         }
         found = audit(ledgers, self._journal)
         recent = self._recent or [self.measurement.initial_weights]
-        applied = [row for row in self._journal if row.version is not None]
+        applied = [row for row in self._journal if row.aggregate is not None]
         summary = Summary(
             accuracy=self.measurement.accuracy(recent),
             central_accuracy=self.measurement.central_accuracy(len(applied)),

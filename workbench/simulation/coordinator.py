@@ -1,21 +1,24 @@
-"""The coordinator's cores in virtual time: admission, waiting updates, versions and receipts, without a journal."""
+"""The coordinator's cores in virtual time: admission, answers and version making, without a journal."""
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from itertools import count
 
-from broker_coordinator.admission.admission import admit, apply
-from broker_coordinator.admission.authentication import AdmissionPolicy
-from broker_coordinator.admission.decisions import Accepted, Enrolled, Message, Refused, Repeated
-from broker_coordinator.admission.fleet_view import Decided, FleetView
+from broker_coordinator.admission.admission import Admission
+from broker_coordinator.admission.decisions import Accepted, Message, Refused
+from broker_coordinator.admission.fleet_view import Decided, FleetView, TaskProgress, devices_taking_part
+from broker_coordinator.admission.policy import AdmissionPolicy
 from broker_coordinator.aggregation.averaging import averaged_weights
 from broker_coordinator.aggregation.retention import Retention
+from broker_coordinator.aggregation.version import Version, version_zero
+from broker_coordinator.consumers import CONSUMERS
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
-from broker_coordinator.serving.served_task import ServedTask, WaitingUpdate, version_zero
-from broker_coordinator.storage.records import Version
+from broker_coordinator.serving.answers import Receipts
+from broker_coordinator.serving.served_task import ServedTask
+from broker_coordinator.serving.waiting import WaitingPayload
 from bundle_runtime.bundle_folder import Bundle
 from fleet_protocol.codec import read_weights
 from fleet_protocol.codec.sparse import FloatVector
-from fleet_protocol.errors import Reason
 from fleet_protocol.kinds import Manifest
 from workbench.simulation.ledger import Ledger
 
@@ -27,19 +30,21 @@ class SimulatedCoordinator:
     """Serves one task, and keeps as many versions as a journal does. `made` is called after each new one."""
 
     def __init__(
-        self, bundle: Bundle, speaker: MessageSigner, devices: int, ledger: Ledger, made: Callable[[], None]
+        self, bundle: Bundle, signer: MessageSigner, devices: int, ledger: Ledger, made: Callable[[], None]
     ) -> None:
-        zero = version_zero(bundle)
+        zero, policy = version_zero(bundle), AdmissionPolicy(signer.fleet, signer.shard, True, devices)
         self._parameters = bundle.description.parameters
         self._served = ServedTask(bundle, zero, zero.state(self._parameters, {}), bundle.grid())
         self._files = OrderedDict([(0, zero.weights)])
         self._weights = read_weights(zero.weights, self._parameters)
-        self._policy = AdmissionPolicy(speaker.fleet, speaker.shard, open_enrolment=True, maximum_devices=devices)
-        self._speaker = speaker
-        self._outcomes: dict[str, deque[tuple[int, Decided]]] = {}
-        self._known = FleetView(self._look_up)
-        self._known.tasks[bundle.description.task] = self._served.progress()
         self._recent = deque([zero.weights], maxlen=bundle.description.aggregation.averaged_versions)
+        self._admission = Admission(policy, CONSUMERS)
+        self._signer = signer
+        self._receipts = Receipts(signer)
+        self._outcomes: dict[str, deque[tuple[int, Decided]]] = {}
+        self._view = FleetView(self._look_up)
+        self._view.tasks[bundle.description.task] = TaskProgress(bundle.description, 0)
+        self._positions = count(1)
         self._ledger = ledger
         self._made = made
 
@@ -63,12 +68,12 @@ class SimulatedCoordinator:
         return read_weights(averaged_weights(list(self._recent), self._parameters), self._parameters)
 
     def manifest(self) -> Manifest:
-        """The word on the newest version."""
-        return self._served.manifest(self._known.devices_taking_part)
+        """What devices are told of the newest version."""
+        return self._served.manifest(lambda: devices_taking_part(self._view.devices.values()))
 
     def manifest_bytes(self) -> int:
-        """The size of that word as it is retained."""
-        return len(self._speaker.manifest(self._served.description.task, self.manifest()).data)
+        """The size of the manifest as it is retained."""
+        return len(self._signer.manifest(self._served.description.task, self.manifest()).data)
 
     def deadline(self) -> float | None:
         """When `make_versions` is due although no update comes."""
@@ -76,24 +81,18 @@ class SimulatedCoordinator:
 
     def handle(self, message: Message, now: float) -> Publication | None:
         """Decide on a message, make the versions that it completes, and answer with a receipt where one is due."""
-        decision = admit(message, self._known, self._policy)
-        apply(decision, self._known)
+        decision = self._admission.admit(message, self._view)
+        self._admission.apply(decision, self._view)
         self._keep_outcomes()
         match decision:
-            case Accepted(device=device, envelope_digest=digest, update=update, loss=loss):
+            case Accepted(staleness=staleness, facts=facts, item=item):
                 self._ledger.updates += 1
-                self._ledger.staleness[update.staleness] += 1
-                self._served.waiting.append(WaitingUpdate(self._ledger.updates, update, loss))
+                self._ledger.staleness[staleness] += 1
+                self._served.waiting.append(WaitingPayload(next(self._positions), staleness, facts, item))
                 self.make_versions(now)
-                return self._receipt(device, digest)
-            case Repeated(device, _, outcome):
-                return self._receipt(device, outcome.digest, outcome.reason, outcome.detail)
-            case Enrolled(device, digest):
-                return self._receipt(device.name, digest)
-            case Refused(str(device), reason, detail, digest, answered=True):
+            case Refused(reason=reason):
                 self._ledger.refused[reason.value] += 1
-                return self._receipt(device, digest, reason, detail)
-        return None
+        return self._receipts.receipt(decision, self._view, now)
 
     def make_versions(self, now: float) -> None:
         """Make every version that is due; at a deadline without a report, ask every device."""
@@ -110,20 +109,10 @@ class SimulatedCoordinator:
         if len(self._files) > Retention().versions:
             self._files.popitem(last=False)
 
-    def _receipt(self, device: str, digest: bytes, reason: Reason | None = None, detail: str = "") -> Publication:
-        return self._speaker.receipt(
-            device,
-            digest,
-            reason=reason,
-            detail=detail,
-            highest_sequence=self._known.highest_sequence(device),
-            newest_boot=self._known.newest_boot(device),
-        )
-
     def _keep_outcomes(self) -> None:
-        for (device, sequence), decided in self._known.decided.items():
+        for (device, sequence), decided in self._view.decided.items():
             self._outcomes.setdefault(device, deque(maxlen=OUTCOMES_KEPT)).append((sequence, decided))
-        self._known.decided.clear()
+        self._view.decided.clear()
 
     def _look_up(self, device: str, sequence: int) -> Decided | None:
         return next((decided for number, decided in self._outcomes.get(device, ()) if number == sequence), None)

@@ -15,12 +15,10 @@ from fleet_protocol.topics import PackedWeights
 class Downlink:
     """Counts what the shipped coordinator would publish for one device; `find_weights` gives a version's file."""
 
-    def __init__(
-        self, bundle: Bundle, speaker: MessageSigner, find_weights: Callable[[str, int], bytes | None]
-    ) -> None:
+    def __init__(self, bundle: Bundle, signer: MessageSigner, find_weights: Callable[[str, int], bytes | None]) -> None:
         self._task = bundle.description.task
         self._plan = bundle.description.downlink
-        self._speaker = speaker
+        self._signer = signer
         self._find_weights = find_weights
         self._packed = PackedVersions([bundle], find_weights)
         self._sizes: dict[PackedWeights, int] = {}
@@ -46,6 +44,4 @@ class Downlink:
         return self._signed(wanted if packs else blob_hash(found), found)
 
     def _signed(self, wanted: Wanted, content: bytes) -> int:
-        return sum(
-            len(self._speaker.chunk(wanted, content, number).data) for number in range(chunk_count(len(content)))
-        )
+        return sum(len(self._signer.chunk(wanted, content, number).data) for number in range(chunk_count(len(content))))

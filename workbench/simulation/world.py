@@ -42,7 +42,7 @@ class SimulatedWorld:
     def __init__(
         self,
         bundle: Bundle,
-        speaker: MessageSigner,
+        signer: MessageSigner,
         *,
         workload: Workload,
         residuals: Residuals,
@@ -61,10 +61,10 @@ class SimulatedWorld:
         self.always_connected = always_connected
         self.deferred: dict[int, Callable[[int], None]] = {}
         self.connected = 0
-        self.coordinator = SimulatedCoordinator(bundle, speaker, devices, self.ledger, self._announce)
+        self.coordinator = SimulatedCoordinator(bundle, signer, devices, self.ledger, self._announce)
         self._accepted = accepted
         self._versioned = versioned
-        self.downlink = Downlink(bundle, speaker, self.coordinator.published)
+        self.downlink = Downlink(bundle, signer, self.coordinator.published)
         self._manifest_bytes = self.coordinator.manifest_bytes()
         self.coordinator.make_versions(0.0)  # starts its clock
         self._keep_deadline()

@@ -1,0 +1,94 @@
+"""What can be found out about a whole batch ahead of its decisions: decoding together is several times faster. Pure."""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from broker_coordinator.admission.consumer import Consumer, JournalledConsumer
+from broker_coordinator.admission.decisions import Refused
+from broker_coordinator.admission.fleet_view import DeviceState, FleetView
+from broker_coordinator.admission.parsed_message import ParsedMessage
+from fleet_protocol.encryption import opened_payload
+from fleet_protocol.errors import ProtocolError
+from fleet_protocol.keys import SigningKey
+from fleet_protocol.kinds import PayloadKind, decode_payload
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """What is known of a message before its turn.
+
+    `is_checked`: its signature is checked with the sender's key, and `bad_signature` is what is wrong with it.
+    `payload` and `decoded` (what the consumer's `decode_together` gives) are None where they are still to be found out.
+    """
+
+    is_checked: bool = False
+    bad_signature: ProtocolError | None = None
+    payload: msgspec.Struct | None = None
+    decoded: Any = None
+
+
+UNPREPARED = Prepared()
+_SIGNED = Prepared(is_checked=True)
+
+
+def prepare(
+    batch: Sequence[ParsedMessage | Refused],
+    view: FleetView,
+    consumers: Mapping[PayloadKind, Consumer],
+    key: SigningKey | None,
+) -> dict[int, Prepared]:
+    """By its place in the batch, what is found out about each message that is likely to be accepted.
+
+    `key` opens encrypted payloads. The signature stands before the payload here too.
+    """
+    prepared: dict[int, Prepared] = {}
+    together: dict[tuple[str, PayloadKind], list[tuple[int, Any]]] = {}
+    for number, parsed in enumerate(batch):
+        if isinstance(parsed, Refused) or not _is_promising(parsed, view):
+            continue
+        envelope = parsed.envelope
+        try:
+            envelope.verify(view.devices[envelope.key_id].public_key, parsed.message.topic)
+        except ProtocolError as error:
+            prepared[number] = Prepared(is_checked=True, bad_signature=error)
+            continue
+        prepared[number] = _SIGNED
+        with contextlib.suppress(ProtocolError):  # its decision will say so
+            payload = read_payload(parsed, key)
+            together.setdefault((envelope.header.task, envelope.header.kind.opened), []).append((number, payload))
+    for (task, kind), numbered in together.items():
+        decoded = _decoded(consumers[kind], [payload for _, payload in numbered], view, task)
+        for (number, payload), each in zip(numbered, decoded, strict=True):
+            prepared[number] = Prepared(is_checked=True, payload=payload, decoded=each)
+    return prepared
+
+
+def read_payload(parsed: ParsedMessage, key: SigningKey | None) -> Any:
+    """The payload of any kind; `key` opens encrypted ones.
+
+    Raises:
+        ProtocolError: `WRONG_RECIPIENT` or `MALFORMED`.
+    """
+    kind = parsed.envelope.header.kind.opened
+    return decode_payload(opened_payload(parsed.envelope, key), kind.payload)
+
+
+def _is_promising(parsed: ParsedMessage, view: FleetView) -> bool:
+    """Whether, as far as is known now, a payload gets as far as to be decoded if its signature verifies."""
+    header, sender = parsed.envelope.header, view.devices.get(parsed.envelope.key_id)
+    return (
+        header.kind.journalled
+        and sender is not None
+        and sender.state is DeviceState.APPROVED
+        and sender.name == parsed.device
+        and header.sequence > view.highest_sequence(parsed.device)
+        and header.task in view.tasks
+    )
+
+
+def _decoded(consumer: Consumer, payloads: Sequence[Any], view: FleetView, task: str) -> Sequence[Any]:
+    if not isinstance(consumer, JournalledConsumer) or consumer.decode_together is None:
+        return [None] * len(payloads)
+    return consumer.decode_together(payloads, view.tasks[task].description)

@@ -1,0 +1,20 @@
+"""Whom a coordinator lets in, and where it stands in the topics."""
+
+from dataclasses import dataclass
+
+from broker_coordinator.admission.rate_limit import UNLIMITED, TokenBucket
+from fleet_protocol.keys import SigningKey
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionPolicy:
+    """As in `configuration.CoordinatorConfiguration`. `key` opens encrypted payloads; `allowance` is how many
+    journalled payloads each device may send.
+    """
+
+    fleet: str
+    shard: str
+    open_enrolment: bool
+    maximum_devices: int
+    key: SigningKey | None = None
+    allowance: TokenBucket = UNLIMITED

@@ -1,0 +1,56 @@
+"""A version of a task's weights as it is stored and published, and how it is made from a server's state. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from broker_coordinator.aggregation.server_state import Remembered, ServerState
+from broker_coordinator.aggregation.server_step import initial_state
+from bundle_runtime.bundle_folder import Bundle
+from fleet_protocol.bundle import Parameter, TaskDescription, blob_hash
+from fleet_protocol.codec import Grid, read_weights, write_weights
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of a task's weights, as a safetensors file, with the moments of the server's optimiser,
+    float32, one after the other.
+
+    `unrounded` are the weights that the next version is made from, float32; empty where they are `weights` themselves.
+    `restored` is the version that a rollback took all of it from.
+    """
+
+    task: str
+    number: int
+    weights: bytes
+    weights_hash: str
+    moments: bytes
+    unrounded: bytes = b""
+    restored: int | None = None
+
+    def state(self, parameters: Sequence[Parameter], remembered: Remembered) -> ServerState:
+        """The version as the next one is made from it; `remembered` as in `ServerState`."""
+        published = read_weights(self.weights, parameters)
+        weights = np.frombuffer(self.unrounded, "<f4") if self.unrounded else published
+        moments = np.frombuffer(self.moments, "<f4").reshape(-1, weights.size)
+        return ServerState(self.number, weights, moments, remembered)
+
+
+def version_of(description: TaskDescription, state: ServerState, grid: Grid | None) -> Version:
+    """A version as it is stored: with a `grid`, devices get the rounded weights and the next version the true ones."""
+    published = state.weights if grid is None else grid.rounded(state.weights, description.shapes)
+    weights = write_weights(published, description.parameters)
+    unrounded = b"" if grid is None else state.weights.astype("<f4").tobytes()
+    moments = state.moments.astype("<f4").tobytes()
+    return Version(description.task, state.version, weights, blob_hash(weights), moments, unrounded)
+
+
+def version_zero(bundle: Bundle) -> Version:
+    """The version that a bundle starts with: on the grid like any other, or without one its own file, byte for byte."""
+    description, grid = bundle.description, bundle.grid()
+    state = initial_state(read_weights(bundle.weights, description.parameters), description.aggregation)
+    if grid is not None:
+        return version_of(description, state, grid)
+    moments = state.moments.astype("<f4").tobytes()
+    return Version(description.task, 0, bundle.weights, blob_hash(bundle.weights), moments)

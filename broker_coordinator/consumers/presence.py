@@ -1,0 +1,24 @@
+"""Whether a device is connected. Pure."""
+
+from dataclasses import replace
+
+from broker_coordinator.admission.consumer import Authentic, ControlConsumer
+from broker_coordinator.admission.decisions import Decision, PresenceSeen
+from broker_coordinator.admission.fleet_view import FleetView
+from broker_coordinator.admission.policy import AdmissionPolicy
+from fleet_protocol.errors import ProtocolError, Reason
+from fleet_protocol.kinds import PRESENCE, Presence
+from fleet_protocol.limits import MAX_SEQUENCE
+
+
+def admit(presence: Presence, authentic: Authentic, _view: FleetView, _policy: AdmissionPolicy) -> Decision:
+    """The device as it is now; a will that was published late changes nothing."""
+    device = authentic.device
+    if not 0 <= presence.boot <= MAX_SEQUENCE:
+        raise ProtocolError(Reason.OUT_OF_BOUNDS, f"boot number {presence.boot}")
+    if presence.boot < device.boot:
+        return PresenceSeen(device)
+    return PresenceSeen(replace(device, presence=presence.state, boot=presence.boot))
+
+
+PRESENCE_CONSUMER = ControlConsumer(PRESENCE, admit)

@@ -1,0 +1,200 @@
+"""Takes messages in: verifies and admits a batch, journals it in one transaction, and only then writes its receipts.
+
+What it measures staleness against comes from the journal at each batch; within the batch it is predicted.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import msgspec
+
+from broker_coordinator.admission.admission import Admission
+from broker_coordinator.admission.consumer import JournalledConsumer
+from broker_coordinator.admission.decisions import Decision, FileRequested, Message, Refused
+from broker_coordinator.admission.fleet_view import FleetView, OverlayMap, TaskProgress
+from broker_coordinator.admission.rate_limit import RateLimit
+from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
+from broker_coordinator.serving.answers import Receipts
+from broker_coordinator.serving.metrics import Metrics
+from broker_coordinator.serving.waiting import DecodedPayloads, WaitingPayload
+from broker_coordinator.storage.change_counters import DEVICES, TASKS
+from broker_coordinator.storage.database import JournalUnavailableError
+from broker_coordinator.storage.device_registry import DeviceRegistry
+from broker_coordinator.storage.journal import Journal, JournalEntry
+from broker_coordinator.storage.standing import Standing, read_standing
+from broker_coordinator.storage.task_registry import TaskRegistry
+from fleet_host.log_lines import log_line
+from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.errors import Reason
+
+REFUSAL_LOG_INTERVAL_SECONDS = 10.0
+"""Per reason. The database counts every refusal; the log says that there are some."""
+
+FACTS_READ_AT_START = 500
+"""Of each task and kind: from these, consumers remember again what they did before a restart."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    description: TaskDescription
+    paused: bool
+
+
+class Intake:
+    """Decides on messages; `decoded` is handed what whoever aggregates would otherwise decode again.
+
+    Raises:
+        JournalUnavailableError: the database can't be read.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        registry: TaskRegistry,
+        signer: MessageSigner,
+        admission: Admission,
+        *,
+        metrics: Metrics,
+        decoded: DecodedPayloads,
+    ) -> None:
+        self._journal = journal
+        self._registry = registry
+        self._devices = DeviceRegistry(journal.engine)
+        self._admission = admission
+        self._metrics = metrics
+        self._decoded = decoded
+        self._receipts = Receipts(signer)
+        self._logged_refusals = RateLimit(REFUSAL_LOG_INTERVAL_SECONDS, len(Reason))
+        self._outbox: deque[Publication] = deque()
+        self._change_counters: Mapping[str, int] | None = None
+        self._load(read_standing(journal.engine))
+
+    def handle(self, messages: Sequence[Message], now: float) -> list[FileRequested]:
+        """Decide on a batch, commit it, and queue its receipts; returns what devices ask to be sent.
+
+        `now` is in seconds on any one clock.
+
+        Raises:
+            JournalUnavailableError: nothing happened; offer the same messages again later.
+        """
+        try:
+            return self._handle_together(messages, now)
+        except JournalUnavailableError:
+            raise
+        except Exception:  # a mistake of ours that one message brings out must not hold up the others
+            logger.exception(log_line("batch_failed", messages=len(messages), first_topic=messages[0].topic))
+            self._load(read_standing(self._journal.engine))
+            return [requested for message in messages for requested in self._handle_alone(message, now)]
+
+    def reload_if_changed(self) -> None:
+        """Take in what operators' commands have changed in the database. `handle` does so by itself.
+
+        Raises:
+            JournalUnavailableError: call again later.
+        """
+        self._catch_up(read_standing(self._journal.engine))
+
+    def publications(self, limit: int) -> list[Publication]:
+        """Take at most `limit` receipts."""
+        return [self._outbox.popleft() for _ in range(min(limit, len(self._outbox)))]
+
+    def _handle_alone(self, message: Message, now: float) -> list[FileRequested]:
+        try:
+            return self._handle_together([message], now)
+        except JournalUnavailableError:
+            raise
+        except Exception:
+            logger.exception(log_line("message_failed", topic=message.topic))
+            self._load(read_standing(self._journal.engine))
+            return []
+
+    def _handle_together(self, messages: Sequence[Message], now: float) -> list[FileRequested]:
+        self._catch_up(read_standing(self._journal.engine))
+        branch = self._view.branch(now)
+        decisions = list(self._admission.admit_all(messages, branch))
+        entry = JournalEntry.of(decisions, self._view.devices_changed_in(branch))
+        begun = time.perf_counter()
+        first_position = self._journal.write(entry)
+        self._metrics.count_batch(
+            decisions, sum(len(message.data) for message in messages), time.perf_counter() - begun
+        )
+        self._view.absorb(branch)
+        for position, accepted in zip(count(first_position), entry.accepted, strict=False):
+            self._decoded.keep(WaitingPayload(position, accepted.staleness, accepted.facts, accepted.item))
+        for decision in decisions:
+            self._answer(decision, now)
+        if entry.devices:
+            self._metrics.show_devices(self._view.devices.values())
+        return [decision for decision in decisions if isinstance(decision, FileRequested)]
+
+    def _answer(self, decision: Decision, now: float) -> None:
+        if isinstance(decision, Refused) and self._logged_refusals.allows(decision.reason, now):
+            logger.warning(
+                log_line("refused", reason=decision.reason.value, device=decision.device, detail=decision.detail)
+            )
+        if receipt := self._receipts.receipt(decision, self._view, now):
+            self._outbox.append(receipt)
+
+    def _catch_up(self, standing: Standing) -> None:
+        """Let the view reflect how far every task is now, and what operators have changed."""
+        seen, found = self._change_counters, standing.change_counters
+        if seen is None or found.get(TASKS) != seen.get(TASKS):
+            self._load(standing)
+        elif found.get(DEVICES) != seen.get(DEVICES):
+            self._load_devices()
+            self._change_counters = found
+        self._view.tasks.update(self._progress(standing))
+
+    def _load(self, standing: Standing) -> None:
+        self._change_counters = None  # where the database fails meanwhile, all is read again
+        self._tasks = {
+            task.name: _Task(self._registry.bundle(task.name).description, task.paused)
+            for task in self._registry.tasks()
+        }
+        self._view = FleetView(
+            self._journal.decided,
+            tasks=OverlayMap(self._progress(standing)),
+            memories=OverlayMap(self._memories()),
+            highest_sequences=OverlayMap(self._journal.highest_sequences()),
+            allowance=self._admission.policy.allowance,
+        )
+        self._load_devices()
+        self._change_counters = standing.change_counters
+
+    def _load_devices(self) -> None:
+        devices = self._devices.devices()
+        self._view.devices.clear()
+        self._view.key_of.clear()
+        for device in devices:
+            self._view.set_device(device)
+        self._metrics.show_devices(self._view.devices.values())
+
+    def _progress(self, standing: Standing) -> dict[str, TaskProgress]:
+        """Where each task stands once every full buffer that waits is made into a version."""
+        progress = {}
+        for name, task in self._tasks.items():
+            newest, waiting = standing.tasks.get(name, (0, 0))
+            full, buffered = divmod(waiting, task.description.aggregation.buffer_size)
+            progress[name] = TaskProgress(task.description, newest + full, buffered, task.paused)
+        return progress
+
+    def _memories(self) -> dict[tuple[str, Any], Any]:
+        memories: dict[tuple[str, Any], Any] = {}
+        for consumer in self._admission.consumers.values():
+            if not isinstance(consumer, JournalledConsumer) or consumer.remember is None:
+                continue
+            for name, task in self._tasks.items():
+                memory = None
+                for facts in self._journal.last_facts(name, consumer.kind.number, FACTS_READ_AT_START):
+                    read = msgspec.json.decode(facts, type=consumer.facts)
+                    memory = consumer.remember(memory, read, task.description)
+                if memory is not None:
+                    memories[name, consumer.kind] = memory
+        return memories

@@ -1,0 +1,46 @@
+"""One kind of payload of one task that makes no versions: its newest aggregate, and what waits for the next. Pure."""
+
+from collections import deque
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any
+
+from broker_coordinator.admission.consumer import JournalledConsumer
+from broker_coordinator.serving.waiting import WaitingPayload
+from broker_coordinator.storage.records import Aggregate
+from fleet_protocol.bundle import TaskDescription
+
+
+@dataclass(frozen=True, slots=True)
+class NextAggregate:
+    """Made but not committed: of the `payload_count` oldest waiting payloads, the last of them at `last_position`."""
+
+    aggregate: Aggregate
+    payload_count: int
+    last_position: int
+
+
+@dataclass(slots=True)
+class ServedAggregate:
+    """The newest aggregate, and what waits for the next, in journal order."""
+
+    consumer: JournalledConsumer[Any, Any, Any, bytes, Any]
+    description: TaskDescription
+    newest: Aggregate
+    waiting: deque[WaitingPayload] = field(default_factory=deque)
+
+    def next_aggregate(self) -> NextAggregate | None:
+        """The aggregate that follows, or None while too few payloads wait."""
+        size = self.consumer.buffer_size(self.description)
+        if len(self.waiting) < size:
+            return None
+        buffer = list(islice(self.waiting, size))
+        state = self.consumer.next_state(self.newest.state, [waiting.item for waiting in buffer], self.description)
+        made = replace(self.newest, number=self.newest.number + 1, state=state)
+        return NextAggregate(made, payload_count=size, last_position=buffer[-1].position)
+
+    def advance(self, made: NextAggregate) -> None:
+        """Take over an aggregate that is committed."""
+        self.newest = made.aggregate
+        for _ in range(made.payload_count):
+            self.waiting.popleft()

@@ -1,0 +1,216 @@
+"""Makes versions, and the aggregates of other kinds, of what waits in the journal; applies the retention rule.
+
+Between calls it keeps what it has read, up to a position. A payload that is in the cache `decoded` is not read again.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+
+from broker_coordinator.admission.fleet_view import devices_taking_part
+from broker_coordinator.aggregation.retention import NOTHING_FORGOTTEN, Forgettable, Retention, forgettable
+from broker_coordinator.consumers import journalled_consumer
+from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
+from broker_coordinator.serving.metrics import Metrics
+from broker_coordinator.serving.replay import state_of
+from broker_coordinator.serving.served_aggregate import NextAggregate, ServedAggregate
+from broker_coordinator.serving.served_task import NextVersion, ServedTask
+from broker_coordinator.serving.waiting import DecodedPayloads, WaitingPayload
+from broker_coordinator.storage.change_counters import TASKS, read_change_counters
+from broker_coordinator.storage.database import JournalUnavailableError
+from broker_coordinator.storage.device_registry import DeviceRegistry
+from broker_coordinator.storage.journal import Journal, TasksChangedError
+from broker_coordinator.storage.standing import NewlyWaiting, read_waiting
+from broker_coordinator.storage.task_registry import StoredTask, TaskRegistry
+from fleet_host.log_lines import log_line
+from fleet_protocol.keys import SigningKey
+
+OnVersion = Callable[[str, int], None]
+"""Hears of each version that is made: the task, and its number."""
+
+logger = logging.getLogger(__name__)
+
+
+class VersionMaker:
+    """Serves every task in `registry`. `key` opens encrypted payloads, `signer` signs manifests.
+
+    Raises:
+        JournalUnavailableError: the database can't be read.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        registry: TaskRegistry,
+        signer: MessageSigner,
+        key: SigningKey | None,
+        *,
+        retention: Retention,
+        metrics: Metrics,
+        on_version: OnVersion,
+        decoded: DecodedPayloads,
+    ) -> None:
+        self._journal = journal
+        self._registry = registry
+        self._devices = DeviceRegistry(journal.engine)
+        self._signer = signer
+        self._key = key
+        self._retention = retention
+        self._metrics = metrics
+        self._on_version = on_version
+        self._decoded = decoded
+        self._forgotten: dict[str, Forgettable] = {}
+        self._unannounced: dict[str, None] = {}
+        self._load()
+
+    def tasks(self) -> list[str]:
+        """The names of the tasks that are served."""
+        return list(self._tasks)
+
+    def make_versions(self, now: float) -> None:
+        """Make and commit every version for which enough updates wait, or of which the round is over; and every other
+        aggregate for which enough payloads wait. `now` is in seconds on any one clock.
+
+        Raises:
+            JournalUnavailableError: call again later; what was committed before stands.
+        """
+        self.reload_if_changed()
+        try:
+            for task in self._tasks.values():
+                while made := task.next_version(now):
+                    self._commit(task, made, now)
+                if task.ask_everyone(now):
+                    self._unannounced[task.description.task] = None
+        except TasksChangedError:
+            self._load()
+        for served in self._aggregates.values():
+            while aggregate := served.next_aggregate():
+                self._commit_aggregate(served, aggregate)
+
+    def reload_if_changed(self) -> None:
+        """Take in what is new in the journal, and what operators have changed. `make_versions` does so by itself.
+
+        Raises:
+            JournalUnavailableError: call again later.
+        """
+        found = read_waiting(self._journal.engine, self._cursor)
+        if found.change_counters.get(TASKS, 0) != self._tasks_counter:
+            self._load()
+        else:
+            self._take(found)
+
+    def announce_versions(self) -> None:
+        """Queue the manifest of every task: the broker may have lost the retained one."""
+        self._unannounced.update(dict.fromkeys(self._tasks))
+
+    def publications(self, limit: int) -> list[Publication]:
+        """Take at most `limit` manifests; where the database fails, the others stay queued."""
+        taken: list[Publication] = []
+        while self._unannounced and len(taken) < limit:
+            name = next(reversed(self._unannounced))
+            try:
+                taken.append(self._signer.manifest(name, self._tasks[name].manifest(self._devices_taking_part)))
+            except JournalUnavailableError:
+                break
+            del self._unannounced[name]
+        return taken
+
+    def next_due(self) -> float | None:
+        """When `make_versions` will next have something to do that it has not now, or None."""
+        deadlines = [task.deadline() for task in self._tasks.values()]
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+
+    def _devices_taking_part(self) -> Iterable[str]:
+        return devices_taking_part(self._devices.devices())
+
+    def _load(self) -> None:
+        # Read first: what changes while the rest is read is then found out the next time.
+        tasks_counter = read_change_counters(self._journal.engine).get(TASKS, 0)
+        self._tasks = {each.name: self._load_task(each) for each in self._registry.tasks()}
+        self._tasks_counter = tasks_counter
+        self._aggregates: dict[tuple[str, int], ServedAggregate] = {}
+        self._cursor = 0
+        self.announce_versions()
+        self._take(read_waiting(self._journal.engine, self._cursor))
+
+    def _load_task(self, stored: StoredTask) -> ServedTask:
+        bundle, newest = self._registry.bundle(stored.name), self._journal.newest_version(stored.name)
+        assert newest is not None  # noqa: S101 - a task is published with its version 0
+        state = state_of(self._journal, bundle.description, newest, self._key)
+        return ServedTask(bundle, newest, state, bundle.grid(), paused=stored.paused)
+
+    def _take(self, found: NewlyWaiting) -> None:
+        """Let what is new in the journal wait for its aggregate."""
+        queues = {place: self._queue(*place) for place in {(task, kind) for _, task, kind in found.rows}}
+        positions = [position for position, task, kind in found.rows if queues[task, kind] is not None]
+        decoded = {position: waiting for position in positions if (waiting := self._decoded.take(position))}
+        decoded |= self._read([position for position in positions if position not in decoded])
+        for position, task, kind in found.rows:
+            if (queue := queues[task, kind]) is not None:
+                queue.append(decoded[position])
+        if found.rows:
+            self._cursor = found.rows[-1][0]
+        for name in {task for task, _ in queues if task in self._tasks}:
+            self._metrics.show_task(self._tasks[name])
+
+    def _queue(self, task: str, kind: int) -> deque[WaitingPayload] | None:
+        """Where payloads of a kind wait; None where nothing here makes anything of them."""
+        consumer, served = journalled_consumer(kind), self._tasks.get(task)
+        if consumer is None or served is None:
+            logger.error(log_line("payloads_left_waiting", task=task, kind=kind, remedy="start with what consumes it"))
+            return None
+        if consumer.makes_versions:
+            return served.waiting
+        if (task, kind) not in self._aggregates:
+            newest = self._journal.newest_aggregate(task, kind)
+            self._aggregates[task, kind] = ServedAggregate(consumer, served.description, newest)
+        return self._aggregates[task, kind].waiting
+
+    def _read(self, positions: Sequence[int]) -> dict[int, WaitingPayload]:
+        found = {}
+        for row in self._journal.at_positions(positions):
+            item = row.item(self._tasks[row.task].description, self._key)
+            found[row.position] = WaitingPayload(row.position, row.staleness, row.read_facts(), item)
+        return found
+
+    def _commit(self, task: ServedTask, made: NextVersion, now: float) -> None:
+        name, number = task.description.task, made.version.number
+        self._journal.add_version(
+            made.version,
+            update_count=made.update_count,
+            last_position=made.last_position,
+            tasks_counter=self._tasks_counter,
+        )
+        task.advance(made, now)
+        self._unannounced[name] = None
+        self._metrics.count_version(name)
+        self._metrics.show_task(task)
+        logger.info(
+            log_line(
+                "version_made",
+                task=name,
+                version=number,
+                updates=made.update_count,
+                median_staleness=made.median_staleness,
+                mean_loss=made.mean_loss,
+                weights=made.version.weights_hash[:16],
+            )
+        )
+        self._on_version(name, number)
+        allowed = forgettable(self._retention, task.description.aggregation, number)
+        if allowed != (before := self._forgotten.get(name, NOTHING_FORGOTTEN)):
+            self._journal.forget(name, allowed, before)
+            self._forgotten[name] = allowed
+
+    def _commit_aggregate(self, served: ServedAggregate, made: NextAggregate) -> None:
+        self._journal.add_aggregate(made.aggregate, payload_count=made.payload_count, last_position=made.last_position)
+        served.advance(made)
+        logger.info(
+            log_line(
+                "aggregate_made",
+                task=made.aggregate.task,
+                kind=served.consumer.kind.name,
+                number=made.aggregate.number,
+                payloads=made.payload_count,
+            )
+        )

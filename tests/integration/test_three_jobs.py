@@ -1,0 +1,195 @@
+"""Taking in, making versions and serving files share only a database: apart they do what they do together."""
+
+import pytest
+
+from broker_coordinator.admission.admission import Admission
+from broker_coordinator.admission.decisions import (
+    Accepted,
+    Enrolled,
+    FileRequested,
+    Message,
+    PresenceSeen,
+    Refused,
+    Repeated,
+)
+from broker_coordinator.admission.fleet_view import Decided, Device, DeviceState, FleetView
+from broker_coordinator.aggregation.retention import Retention
+from broker_coordinator.consumers import CONSUMERS, UpdateFacts
+from broker_coordinator.distribution.signed_messages import MessageSigner
+from broker_coordinator.serving.answers import Answer, Receipts, answer_to
+from broker_coordinator.serving.file_server import FileServer
+from broker_coordinator.serving.intake import Intake
+from broker_coordinator.serving.metrics import Metrics
+from broker_coordinator.serving.version_maker import VersionMaker
+from broker_coordinator.serving.waiting import DecodedPayloads, WaitingPayload
+from broker_coordinator.storage.database import Database
+from broker_coordinator.storage.journal import Journal
+from broker_coordinator.storage.schema import versions
+from broker_coordinator.storage.task_registry import TaskRegistry
+from fleet_protocol.aggregation_plan import AggregationPlan
+from fleet_protocol.envelope import Header, read_envelope
+from fleet_protocol.errors import Reason
+from fleet_protocol.kinds import RECEIPT, UPDATE, Outcome, Receipt, decode_payload
+from fleet_protocol.limits import MAX_CONTROL_BYTES
+from tests.support.bench import KEY, OPEN, Bench
+from tests.support.bundles import TASK, write_bundle
+from tests.support.coordinator import FLEET, SHARD
+from tests.support.device import SigningDevice
+from tests.support.replay import versions_replayed
+
+SIGNER = MessageSigner(KEY, FLEET, SHARD)
+
+
+class Apart:
+    """Each job with a connection and a memory of its own, as in processes of their own; `intakes` take turns."""
+
+    def __init__(self, database: Database, bundle, intakes: int = 1) -> None:
+        self.journal = Journal.open(database)
+        TaskRegistry(self.journal.engine).publish(bundle)
+        admission = Admission(OPEN, CONSUMERS)
+        self.intakes = [
+            Intake(
+                journal, TaskRegistry(journal.engine), SIGNER, admission, metrics=Metrics(), decoded=DecodedPayloads(0)
+            )
+            for journal in (Journal.open(database) for _ in range(intakes))
+        ]
+        maker = Journal.open(database)
+        self.maker = VersionMaker(
+            maker,
+            TaskRegistry(maker.engine),
+            SIGNER,
+            None,
+            retention=Retention(),
+            metrics=Metrics(),
+            on_version=lambda _task, _number: None,
+            decoded=DecodedPayloads(0),
+        )
+        server = Journal.open(database)
+        self.server = FileServer(server, TaskRegistry(server.engine), SIGNER)
+
+    def handle(self, device: SigningDevice, *messages: bytes, intake: int = 0) -> list[FileRequested]:
+        return self.intakes[intake].handle([Message(device.up, data) for data in messages], 0.0)
+
+    def receipts(self, intake: int = 0) -> list[Receipt]:
+        said = [read_envelope(each.data, MAX_CONTROL_BYTES) for each in self.intakes[intake].publications(1000)]
+        return [decode_payload(envelope.payload, Receipt) for envelope in said if envelope.header.kind is RECEIPT]
+
+
+def test_version_maker_makes_of_the_journal_alone_what_it_makes_with_the_cache(tmp_path, database, bundle) -> None:
+    apart, together, device = Apart(database, bundle), Bench(tmp_path / "other.db", bundle), SigningDevice("kitchen-pi")
+    for each in (apart, together):
+        each.handle(device, device.enrolment())
+    for sequence in range(1, 11):
+        data = device.update(sequence, base_version=(sequence - 1) // 3, samples=sequence)
+        apart.handle(device, data)
+        apart.maker.make_versions(0.0)
+        together.handle(device, data)
+        together.make_versions()
+    assert list(apart.journal.versions(TASK)) == list(together.journal.versions(TASK))
+    assert [row.staleness for row in apart.journal.updates()] == [row.staleness for row in together.journal.updates()]
+    assert versions_replayed(apart.journal, TASK) == 3
+
+
+def test_positions_are_the_journals_whoever_takes_in(database, tmp_path) -> None:
+    bundle = write_bundle(tmp_path / "bundle", aggregation=AggregationPlan(buffer_size=3))
+    apart, devices = Apart(database, bundle, intakes=2), [SigningDevice("kitchen-pi"), SigningDevice("garden-pi")]
+    for intake, device in enumerate(devices):
+        apart.handle(device, device.enrolment(), intake=intake)
+    for sequence in range(1, 7):
+        for intake, device in enumerate(devices):
+            apart.handle(device, device.update(sequence), device.update(100 + sequence, samples=0), intake=intake)
+    rows = list(apart.journal.updates())
+    assert [row.position for row in rows] == list(range(1, 13))
+    assert [row.device for row in rows] == ["kitchen-pi", "garden-pi"] * 6
+    apart.maker.make_versions(0.0)
+    assert [row.aggregate for row in apart.journal.updates()] == [number for number in (1, 2, 3, 4) for _ in range(3)]
+
+
+def test_staleness_is_measured_against_versions_and_full_buffers_of_others(database, bundle) -> None:
+    apart, devices = Apart(database, bundle, intakes=2), [SigningDevice("kitchen-pi"), SigningDevice("garden-pi")]
+    for intake, device in enumerate(devices):
+        apart.handle(device, device.enrolment(), intake=intake)
+    apart.handle(devices[0], *(devices[0].update(sequence) for sequence in (1, 2, 3)), intake=0)
+    apart.handle(devices[1], devices[1].update(1), intake=1)
+    apart.maker.make_versions(0.0)
+    apart.handle(devices[1], devices[1].update(2), devices[1].update(3, base_version=1), intake=1)
+    apart.handle(devices[0], devices[0].update(4), devices[0].update(5, base_version=3), intake=0)
+    assert [row.staleness for row in apart.journal.updates()] == [0, 0, 0, 1, 1, 0, 2]
+    assert apart.receipts(intake=0)[-1].reason == Reason.UNKNOWN_VERSION.value
+
+
+def test_cache_of_decoded_payloads_is_bounded_and_gives_each_once() -> None:
+    cache, waiting = DecodedPayloads(3), [WaitingPayload(position, 0, None, position) for position in range(5)]
+    for each in waiting:
+        cache.keep(each)
+    assert [cache.take(position) for position in range(5)] == [None, None, *waiting[2:]]
+    assert [cache.take(position) for position in range(5)] == [None] * 5
+
+
+def test_file_that_cannot_be_made_holds_up_no_receipt(database, bundle, caplog) -> None:
+    bench, device = Bench(database, bundle), SigningDevice("kitchen-pi")
+    bench.handle(device, device.enrolment())
+    bench.said()
+    with bench.journal.engine.begin() as connection:
+        connection.execute(versions.update().values(weights=b"what a failing disk leaves"))
+    bench.handle(device, device.weights_request(0, None, 1), device.update(1))
+    assert [receipt.outcome for receipt in bench.receipts()] == [Outcome.ACCEPTED]
+    assert "file_failed" in caplog.text
+    assert bench.journal.rejections_of("kitchen-pi") == {Reason.WRONG_HASH: 1}
+
+
+def test_file_server_hears_of_a_published_task_by_itself(database, bundle, tmp_path) -> None:
+    apart, device = Apart(database, bundle), SigningDevice("kitchen-pi")
+    roses = write_bundle(tmp_path / "roses", task="roses")
+    TaskRegistry(apart.journal.engine).publish(roses)
+    apart.handle(device, device.enrolment())
+    requests = apart.handle(device, device.blob_request(roses.hash, [], 1))
+    apart.server.request(requests, 0.0)
+    assert [roses.hash in said.topic for said in apart.server.publications(10, 1.0)] == [True]
+
+
+HEADER = Header(UPDATE, 4, TASK, 0, b"")
+KITCHEN = Device("kitchen-pi", KEY.verify_key, DeviceState.APPROVED)
+PENDING = Device("kitchen-pi", KEY.verify_key, DeviceState.PENDING)
+ANSWERS = {
+    "accepted": (
+        Accepted("kitchen-pi", HEADER, b"", b"d", 0, UpdateFacts(1, 0.0, 0.0), None),
+        Answer("kitchen-pi", b"d"),
+    ),
+    "repeated": (
+        Repeated("kitchen-pi", 4, Decided(b"d", Reason.TOO_STALE, "late")),
+        Answer("kitchen-pi", b"d", Reason.TOO_STALE, "late"),
+    ),
+    "enrolled": (Enrolled(KITCHEN, b"d"), Answer("kitchen-pi", b"d")),
+    "awaiting approval": (
+        Enrolled(PENDING, b"d"),
+        Answer("kitchen-pi", b"d", Reason.UNKNOWN_KEY, "kitchen-pi is recorded and awaits approval"),
+    ),
+    "refused": (
+        Refused("kitchen-pi", Reason.MALFORMED, "why", b"d", verified=True),
+        Answer("kitchen-pi", b"d", Reason.MALFORMED, "why"),
+    ),
+    "refused from nobody": (Refused(None, Reason.MALFORMED, "why", b"d"), None),
+    "refused in silence": (Refused("kitchen-pi", Reason.MALFORMED, "why", b"d", answered=False), None),
+    "file": (FileRequested(KITCHEN, "ab" * 32, ()), None),
+    "presence": (PresenceSeen(KITCHEN), None),
+}
+
+
+@pytest.mark.parametrize("case", ANSWERS)
+def test_every_decision_has_its_answer(case) -> None:
+    decision, answer = ANSWERS[case]
+    assert answer_to(decision) == answer
+
+
+def test_receipt_says_how_far_the_device_is_and_a_stranger_gets_few() -> None:
+    view, receipts = FleetView(lambda _device, _sequence: None), Receipts(SIGNER)
+    view.set_decided("kitchen-pi", 9, Decided(b""))
+    digest = bytes(16)
+    genuine = Refused("kitchen-pi", Reason.MALFORMED, "why", digest, verified=True)
+    forged = Refused("kitchen-pi", Reason.BAD_SIGNATURE, "why", digest)
+    for _ in range(3):
+        said = receipts.receipt(genuine, view, 0.0)
+        receipt = decode_payload(read_envelope(said.data, MAX_CONTROL_BYTES).payload, Receipt)
+        assert (receipt.reason, receipt.highest_sequence) == ("malformed", 9)
+    assert [receipts.receipt(forged, view, now) is not None for now in (0.0, 0.1, 6.0)] == [True, False, True]

@@ -121,7 +121,7 @@ def test_rejected_payload_of_a_kind_without_residual_is_dropped(registered, devi
     for envelope in device.published:
         assert device.postbox.receive(Receipt(digest(envelope), Outcome.REJECTED, Reason.TOO_STALE.value, "", 0, 1))
     assert device.database.waiting() == 0
-    assert [number for number, _ in device.database.memory("digits", BUNDLE).returned] == [1]
+    assert [row.sequence for row in device.database.memory("digits", BUNDLE).returned] == [1]
     assert device.postbox.rejected == 2
 
 

@@ -112,7 +112,7 @@ class Delivery:
     `goes_back` says of a kind whether a rejected payload waits for the next round, which takes it back.
     """
 
-    __slots__ = ("_outbox", "_goes_back", "_sign", "schedule")
+    __slots__ = ("_goes_back", "_outbox", "_sign", "schedule")
 
     def __init__(self, outbox: Outbox, sign: SignRow, goes_back: Callable[[PayloadKind], bool]) -> None:
         self._outbox = outbox

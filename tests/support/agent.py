@@ -68,7 +68,7 @@ def sample(number: int) -> dict[str, Any]:
 
 
 class AgentProcess(RestartableProcess):
-    """An agent's folder (`agent.toml`, key, state) and the process that runs in it, the module `program`."""
+    """An agent's folder (`agent.toml`, key, state) and the process in it, which runs `program`."""
 
     program = "edge_agent.cli"
 

@@ -21,7 +21,7 @@ LOG_ROOM_BYTES = 4096
 
 
 class CoordinatorProcess(RestartableProcess):
-    """A coordinator's folder (`coordinator.toml`, key, database) and the process that runs in it: the module `program`."""
+    """A coordinator's folder (`coordinator.toml`, key, database) and the process in it, which runs `program`."""
 
     program = "broker_coordinator.cli"
 

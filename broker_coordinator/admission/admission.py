@@ -42,6 +42,7 @@ from broker_coordinator.admission.fleet_view import Decided, Device, DeviceState
 from broker_coordinator.admission.parsed_message import ParsedMessage
 from broker_coordinator.admission.policy import AdmissionPolicy
 from fleet_protocol import topics
+from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.envelope import Header, digest, read_envelope
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.kinds import KINDS, Leaf, PayloadKind, decode_payload
@@ -150,13 +151,14 @@ class Admission:
     def _offer(self, parsed: ParsedMessage, device: str, ahead: Prepared, view: FleetView) -> Accepted:
         header = parsed.envelope.header
         consumer, staleness = self._journalled(header), _staleness(header, view)
+        task = view.tasks[header.task].description
         if isinstance(consumer, VersionConsumer):
-            _require_version_kind(header, view)
+            _require_version_kind(consumer.kind, task)
         offered = Offered(
             device,
             header,
             ahead.payload if ahead.payload is not None else read_payload(parsed, self.policy.key),
-            view.tasks[header.task].description,
+            task,
             staleness,
             ahead.decoded,
             view.memories.get((header.task, consumer.kind)),
@@ -256,11 +258,12 @@ def _staleness(header: Header, view: FleetView) -> int:
     return staleness
 
 
-def _require_version_kind(header: Header, view: FleetView) -> None:
+def _require_version_kind(kind: PayloadKind, task: TaskDescription) -> None:
     """Refuse what would wait for a version for ever."""
-    wanted, kind = view.tasks[header.task].description.versions_from, header.kind.opened
-    if kind.name != wanted:
-        raise ProtocolError(Reason.MALFORMED, f"versions of {header.task} are made from {wanted}, not {kind.name}")
+    if kind.name != task.versions_from:
+        raise ProtocolError(
+            Reason.MALFORMED, f"versions of {task.task} are made from {task.versions_from}, not from {kind.name}"
+        )
 
 
 def _remember(consumer: AnyJournalledConsumer, task: str, facts: Any, view: FleetView) -> None:

@@ -16,7 +16,8 @@ import msgspec
 import numpy as np
 
 from benchmarks.mnist import read_mnist
-from bundle_runtime.bundle_folder import Bundle, load_bundle
+from bundle_runtime.bundle import Bundle
+from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.samples import Samples
 from edge_agent.core.guards import GuardSettings
 from fleet_protocol import topics

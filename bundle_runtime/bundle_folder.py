@@ -1,46 +1,18 @@
 """A task bundle as a folder, read whole and verified."""
 
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 
+from bundle_runtime.bundle import Bundle
 from fleet_protocol.bundle import (
     DESCRIPTION_FILE,
     WEIGHTS_FILE,
-    TaskDescription,
-    blob_hash,
     parse_description,
     verify_bundle,
 )
-from fleet_protocol.codec import Grid, read_weights
+from fleet_protocol.codec import read_weights
 from fleet_protocol.errors import ConfigurationError, ProtocolError
 from fleet_protocol.limits import MAX_BLOB_BYTES
-
-
-@dataclass(frozen=True, slots=True)
-class Bundle:
-    """A verified bundle folder. `hash` is that of its `task.json`."""
-
-    description: TaskDescription
-    files: dict[str, bytes]
-
-    @property
-    def hash(self) -> str:
-        """What names the bundle."""
-        return blob_hash(self.files[DESCRIPTION_FILE])
-
-    @property
-    def weights(self) -> bytes:
-        """The safetensors file of version 0."""
-        return self.files[WEIGHTS_FILE]
-
-    def grid(self) -> Grid | None:
-        """The grid that published versions lie on, if the task rounds them."""
-        plan = self.description.downlink
-        if plan.differences != "lossy":
-            return None
-        first = read_weights(self.weights, self.description.parameters)
-        return Grid.below(first, self.description.shapes, plan.precision_bits)
 
 
 def load_bundle(folder: Path) -> Bundle:

@@ -9,7 +9,7 @@ from broker_coordinator.aggregation.version import Version, version_of, version_
 from broker_coordinator.serving.replay import replayed
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.task_registry import TaskRegistry
-from bundle_runtime.bundle_folder import Bundle
+from bundle_runtime.bundle import Bundle
 from fleet_protocol.bundle import Parameter, blob_hash
 from fleet_protocol.codec import read_weights
 from fleet_protocol.errors import ProtocolError

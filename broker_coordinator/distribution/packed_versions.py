@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
-from bundle_runtime.bundle_folder import Bundle
+from bundle_runtime.bundle import Bundle
 from fleet_protocol.codec import encode_difference, read_weights
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.topics import PackedWeights

@@ -18,7 +18,7 @@ from broker_coordinator.serving.version_maker import OnVersion, VersionMaker
 from broker_coordinator.serving.waiting import DecodedPayloads
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.task_registry import TaskRegistry
-from bundle_runtime.bundle_folder import Bundle
+from bundle_runtime.bundle import Bundle
 
 
 class Coordinator:

@@ -11,7 +11,7 @@ from broker_coordinator.aggregation.server_state import ServerState
 from broker_coordinator.aggregation.version import Version, version_of
 from broker_coordinator.consumers import UPDATE_CONSUMER
 from broker_coordinator.serving.waiting import WaitingPayload
-from bundle_runtime.bundle_folder import Bundle
+from bundle_runtime.bundle import Bundle
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec import Grid
 from fleet_protocol.cohort import EVERYONE, asking

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from broker_coordinator.aggregation.version import version_zero
-from bundle_runtime.bundle_folder import Bundle, load_bundle
+from bundle_runtime.bundle import Bundle
+from bundle_runtime.bundle_folder import load_bundle
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import DESCRIPTION_FILE, TRAIN_FILE, blob_hash
 from fleet_protocol.chunks import chunk_count

@@ -14,7 +14,8 @@ from broker_coordinator.serving.evaluation import evaluate
 from broker_coordinator.serving.evaluator import Evaluator
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.task_registry import TaskRegistry
-from bundle_runtime.bundle_folder import Bundle, load_bundle
+from bundle_runtime.bundle import Bundle
+from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.runner import EVALUATED_AT_ONCE
 from bundle_runtime.sample_file import read_samples
 from fleet_protocol.bundle import EVALUATE_FILE

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from broker_coordinator.distribution.signed_messages import MessageSigner
-from bundle_runtime.bundle_folder import Bundle, load_bundle
+from bundle_runtime.bundle import Bundle
+from bundle_runtime.bundle_folder import load_bundle
 from edge_agent.core.guards import GuardSettings
 from edge_agent.training.feedback import StateLayout, recall
 from fleet_protocol.bundle import UpdatePlan

@@ -16,7 +16,7 @@ from broker_coordinator.distribution.signed_messages import MessageSigner, Publi
 from broker_coordinator.serving.answers import Receipts
 from broker_coordinator.serving.served_task import ServedTask
 from broker_coordinator.serving.waiting import WaitingPayload
-from bundle_runtime.bundle_folder import Bundle
+from bundle_runtime.bundle import Bundle
 from fleet_protocol.codec import read_weights
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.kinds import Manifest

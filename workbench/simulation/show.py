@@ -11,7 +11,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from bundle_runtime.bundle_folder import Bundle, load_bundle
+from bundle_runtime.bundle import Bundle
+from bundle_runtime.bundle_folder import load_bundle
 from fleet_protocol.bundle import DESCRIPTION_FILE
 from fleet_protocol.codec import read_weights
 from fleet_protocol.downlink_plan import Differences

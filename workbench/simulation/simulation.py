@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from broker_coordinator.distribution.signed_messages import MessageSigner
-from bundle_runtime.bundle_folder import Bundle
+from bundle_runtime.bundle import Bundle
 from edge_agent.core.triggers import TriggerSettings
 from edge_agent.shell.identity import Identity
 from edge_agent.training.feedback import recall

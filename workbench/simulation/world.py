@@ -8,7 +8,7 @@ import numpy as np
 
 from broker_coordinator.admission.decisions import Message
 from broker_coordinator.distribution.signed_messages import MessageSigner
-from bundle_runtime.bundle_folder import Bundle
+from bundle_runtime.bundle import Bundle
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.kinds import Manifest

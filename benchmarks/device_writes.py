@@ -57,7 +57,7 @@ def measure(folder: Path, parameters: int, name: str) -> Written:
         packed = encode_update(delta, [[parameters]], PLANS[name], generator).packed
         payload = encode_payload(Update(64, 40, 0.5, packed))
         size += len(payload)
-        returned = tuple(sequence for sequence, _ in database.memory("digits", BUNDLE).returned)
+        returned = tuple(row.sequence for row in database.memory("digits", BUNDLE).returned)
         spooled = SpooledPayload(*identity.address(UPDATE), payload)
         before = written()
         (row,) = database.spool(

@@ -146,7 +146,8 @@ class OnnxVersion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The content of `task.json`. With a `backbone`, the other graphs take its features instead of inputs.
 
-    `onnx_versions` are those of the graphs by their files' names; a bundle may lack them.
+    `onnx_versions` are those of the graphs by their files' names; a bundle may lack them. `versions_from` names the one
+    kind of payload that versions are made from (`fleet_protocol.kinds`): a task's devices send no other that could be.
     """
 
     format: int
@@ -162,6 +163,7 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     backbone: BackboneSchema | None = None
     downlink: DownlinkPlan = DownlinkPlan()
     onnx_versions: dict[str, OnnxVersion] = {}
+    versions_from: str = "update"
 
     @property
     def trained_input(self) -> InputSchema:

@@ -5,7 +5,8 @@ Each check is cheaper and trusts less than the next:
     every message        topic -> size -> envelope -> kind belongs on that topic, and its size (`_parse`)
                          -> known key of that device, not revoked (`_sender`) -> signature (`_check_signature`)
     a journalled kind    -> approved -> sequence number -> task not paused, rate (`_admit_journalled`)
-                         -> task, version, staleness (`_staleness`) -> payload opened -> the consumer's own checks
+                         -> task, version, staleness (`_staleness`) -> the task's kind (`_require_version_kind`)
+                         -> payload opened -> the consumer's own checks
     any other kind       -> the consumer's own checks
 
 Nothing here knows a kind: what differs between them is in `fleet_protocol.kinds` and in the consumers.
@@ -17,12 +18,14 @@ from typing import Any
 
 from broker_coordinator.admission.ahead import UNPREPARED, Prepared, prepare, read_payload
 from broker_coordinator.admission.consumer import (
+    AnyJournalledConsumer,
     Authentic,
     Consumer,
     ControlConsumer,
     JournalledConsumer,
     Offered,
     RememberedError,
+    VersionConsumer,
 )
 from broker_coordinator.admission.decisions import (
     Accepted,
@@ -80,7 +83,7 @@ class Admission:
                 view.use_allowance(device)
                 consumer = self._journalled(header)
                 progress = view.tasks[header.task]
-                if consumer.makes_versions:
+                if isinstance(consumer, VersionConsumer):
                     view.tasks[header.task] = progress.after_one(consumer.buffer_size(progress.description))
                 _remember(consumer, header.task, decision.facts, view)
             case Refused(device=str(device), header=Header() as header):
@@ -147,6 +150,8 @@ class Admission:
     def _offer(self, parsed: ParsedMessage, device: str, ahead: Prepared, view: FleetView) -> Accepted:
         header = parsed.envelope.header
         consumer, staleness = self._journalled(header), _staleness(header, view)
+        if isinstance(consumer, VersionConsumer):
+            _require_version_kind(header, view)
         offered = Offered(
             device,
             header,
@@ -159,7 +164,7 @@ class Admission:
         admitted = consumer.admit(offered)
         return Accepted(device, header, parsed.message.data, parsed.digest, staleness, admitted.facts, admitted.item)
 
-    def _journalled(self, header: Header) -> JournalledConsumer[Any, Any, Any, Any, Any]:
+    def _journalled(self, header: Header) -> AnyJournalledConsumer:
         consumer = self.consumers[header.kind.opened]
         assert isinstance(consumer, JournalledConsumer)  # noqa: S101 - only these are accepted
         return consumer
@@ -251,7 +256,14 @@ def _staleness(header: Header, view: FleetView) -> int:
     return staleness
 
 
-def _remember(consumer: JournalledConsumer[Any, Any, Any, Any, Any], task: str, facts: Any, view: FleetView) -> None:
+def _require_version_kind(header: Header, view: FleetView) -> None:
+    """Refuse what would wait for a version for ever."""
+    wanted, kind = view.tasks[header.task].description.versions_from, header.kind.opened
+    if kind.name != wanted:
+        raise ProtocolError(Reason.MALFORMED, f"versions of {header.task} are made from {wanted}, not {kind.name}")
+
+
+def _remember(consumer: AnyJournalledConsumer, task: str, facts: Any, view: FleetView) -> None:
     if consumer.remember is None:
         return
     place = task, consumer.kind

@@ -1,14 +1,18 @@
 """What a consumer is: all that the coordinator knows of one kind of payload. `broker_coordinator.consumers` has them.
 
-A payload of a kind that is not journalled is decided on, and that is all. Those of a journalled kind wait in the
-journal until there are enough of them for an aggregate:
+A payload of a kind that is not journalled is decided on, and that is all (`ControlConsumer`). One of a journalled kind
+takes this way (`JournalledConsumer`):
 
-    state = finish(state, partial(state, items))
+    payload -> admit -> facts, journalled beside the message -> item -> partial, which adds -> finish -> the next state
 
-Partials add, so the items of one aggregate may be split in any way.
+Each task has exactly one kind whose states are the versions of its weights (`VersionConsumer`), the one that its
+description names with `versions_from`. Any other such kind is refused for that task; kinds whose states are bytes are
+taken beside it. So which payloads made a version follows from the task, and `tasks verify` works for every kind.
+
+docs/payload-kinds.md walks through an example.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -18,6 +22,8 @@ from broker_coordinator.admission.decisions import Decision
 from broker_coordinator.admission.fleet_view import Device, FleetView
 from broker_coordinator.admission.parsed_message import ParsedMessage
 from broker_coordinator.admission.policy import AdmissionPolicy
+from broker_coordinator.aggregation.server_state import Remembered, ServerState
+from broker_coordinator.aggregation.strategies import Recall
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.envelope import Header
 from fleet_protocol.errors import ProtocolError, Reason
@@ -86,14 +92,14 @@ class RememberedError(ProtocolError):
 
 @dataclass(frozen=True, slots=True)
 class JournalledConsumer(Generic[Payload, Facts, Item, State, Partial]):
-    """Of a journalled kind. Every function is pure.
+    """Of a journalled kind. Every function is pure. A state is bytes, b"" before the first aggregate.
 
-    `admit` checks what is in the payload, and raises ProtocolError where it can't be aggregated. Its facts are
-    journalled as JSON: their numbers are finite. `item` makes of a journalled payload and its facts what `admit` made
-    of it then. An aggregate takes `buffer_size` items, in journal order.
+    `admit` checks what is in the payload, and raises ProtocolError where it can't be aggregated: whatever it lets
+    through, the other functions can apply. Its facts are journalled as JSON: their numbers are finite. `item` makes of
+    a journalled payload and its facts what `admit` made of it then.
 
-    With `makes_versions`, an aggregate is the task's next version and a state is a ServerState. Any other kind's state
-    is bytes, b"" before the first aggregate.
+    An aggregate takes `buffer_size` items, in journal order: state = finish(state, partial(state, items)). Partials
+    add, and that of no items adds nothing.
 
     `decode_together` decodes several payloads at once where that is faster; None for those that `admit` shall decode.
     `remember` folds the facts of admitted payloads, in their order, into the `memory` that `admit` is given.
@@ -106,7 +112,6 @@ class JournalledConsumer(Generic[Payload, Facts, Item, State, Partial]):
     buffer_size: Callable[[TaskDescription], int]
     partial: Callable[[State, Sequence[Item], TaskDescription], Partial]
     finish: Callable[[State, Partial, TaskDescription], State]
-    makes_versions: bool = False
     decode_together: Callable[[Sequence[Payload], TaskDescription], Sequence[Any]] | None = None
     remember: Callable[[Any, Facts, TaskDescription], Any] | None = None
 
@@ -115,4 +120,31 @@ class JournalledConsumer(Generic[Payload, Facts, Item, State, Partial]):
         return self.finish(state, self.partial(state, items, task), task)
 
 
-Consumer = ControlConsumer[Any] | JournalledConsumer[Any, Any, Any, Any, Any]
+def _recall_nothing(_: TaskDescription) -> Recall:
+    return Recall.NOTHING
+
+
+def _remember_nothing(_state: ServerState, _items: Iterable[Any], _task: TaskDescription) -> Remembered:
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class VersionConsumer(JournalledConsumer[Payload, Facts, Item, ServerState, Partial]):
+    """Of a journalled kind of which an aggregate is a version: `finish` gives the state that is the next one.
+
+    Partials of single items, added in order, are that of all of them to the last bit: `tasks verify` adds them so.
+
+    The journal has a state's weights and moments, but not what it remembers of earlier versions. At a start,
+    `remembered` makes that anew from the items that `recall` names, bit for bit as `finish` had left it; from no items,
+    it gives what remains after a rollback. `loss` reads a device's loss in training out of the facts, for people to
+    watch.
+    """
+
+    recall: Callable[[TaskDescription], Recall] = _recall_nothing
+    remembered: Callable[[ServerState, Iterable[Item], TaskDescription], Remembered] = _remember_nothing
+    loss: Callable[[Facts], float] | None = None
+
+
+AnyVersionConsumer = VersionConsumer[Any, Any, Any, Any]
+AnyJournalledConsumer = JournalledConsumer[Any, Any, Any, Any, Any]
+Consumer = ControlConsumer[Any] | AnyJournalledConsumer

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from broker_coordinator.aggregation.strategies import STRATEGIES, Recall
+from broker_coordinator.aggregation.strategies import Recall
 from fleet_protocol.aggregation_plan import AggregationPlan
 
 
@@ -32,14 +32,14 @@ class Forgettable:
 NOTHING_FORGOTTEN = Forgettable()
 
 
-def forgettable(rule: Retention, plan: AggregationPlan, newest: int) -> Forgettable:
-    """What the rule allows once version `newest` is made.
+def forgettable(rule: Retention, plan: AggregationPlan, recall: Recall, newest: int) -> Forgettable:
+    """What the rule allows once version `newest` is made; `recall` is what a start reads of the versions before it.
 
     Never forgotten are the weights that a device within `max_staleness` may still build on and those that the model to
-    use is the mean of. A strategy that remembers devices' last updates needs the envelopes after a restart.
+    use is the mean of. What remembers devices' last updates needs the envelopes after a restart.
     """
     versions = max(rule.versions, plan.max_staleness + 1, plan.averaged_versions)
     envelopes = -1
-    if rule.envelopes is not None and STRATEGIES[plan.strategy].recall not in (Recall.LAST_UPDATES, Recall.ALL_UPDATES):
+    if rule.envelopes is not None and recall not in (Recall.LAST_UPDATES, Recall.ALL_UPDATES):
         envelopes = newest - rule.envelopes
     return Forgettable(max(-1, newest - versions), rule.every, max(-1, envelopes))

@@ -47,12 +47,3 @@ def finish(state: ServerState, partial: Partial, plan: AggregationPlan) -> Serve
     moments, movement = OPTIMISERS[plan.server_optimiser].move(state.moments, step.direction, plan)
     weights = (state.weights + plan.server_learning_rate * step.rate * movement).astype(np.float32)
     return ServerState(state.version + 1, weights, moments, step.remembered)
-
-
-def rolled_back(state: ServerState, restored: ServerState, plan: AggregationPlan) -> ServerState:
-    """The version after `state` with the weights and moments of `restored`, an older one.
-
-    What is remembered mirrors the devices, which do not go back.
-    """
-    remembered = STRATEGIES[plan.strategy].remember(state, (), plan)
-    return ServerState(state.version + 1, restored.weights, restored.moments, remembered)

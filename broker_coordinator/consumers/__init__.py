@@ -1,12 +1,18 @@
 """What the coordinator does with each kind of payload that devices send: one file each, in one table. Pure."""
 
-from typing import Any
-
-from broker_coordinator.admission.consumer import Consumer, JournalledConsumer
+from broker_coordinator.admission.consumer import (
+    AnyJournalledConsumer,
+    AnyVersionConsumer,
+    Consumer,
+    JournalledConsumer,
+    VersionConsumer,
+)
 from broker_coordinator.consumers.enrolment import ENROLMENT_CONSUMER
 from broker_coordinator.consumers.file_requests import BLOB_REQUEST_CONSUMER, WEIGHTS_REQUEST_CONSUMER
 from broker_coordinator.consumers.presence import PRESENCE_CONSUMER
 from broker_coordinator.consumers.update import UPDATE_CONSUMER, UpdateFacts
+from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import KINDS, PayloadKind
 
 CONSUMERS: dict[PayloadKind, Consumer] = {
@@ -29,11 +35,33 @@ def register_consumer(consumer: Consumer) -> None:
         raise ValueError(f"{consumer.kind.name} has a consumer already")
 
 
-def journalled_consumer(number: int) -> JournalledConsumer[Any, Any, Any, Any, Any] | None:
+def journalled_consumer(number: int) -> AnyJournalledConsumer | None:
     """That of the journalled kind with this number; None where there is none."""
     kind = KINDS.get(number)
     found = CONSUMERS.get(kind) if kind else None
     return found if isinstance(found, JournalledConsumer) else None
 
 
-__all__ = ["CONSUMERS", "UPDATE_CONSUMER", "UpdateFacts", "journalled_consumer", "register_consumer"]
+def version_consumer(task: TaskDescription) -> AnyVersionConsumer:
+    """That of the kind which the task's versions are made from.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    for consumer in CONSUMERS.values():
+        if isinstance(consumer, VersionConsumer) and consumer.kind.name == task.versions_from:
+            return consumer
+    raise ConfigurationError(
+        f"versions of task {task.task!r} are made from payloads of kind {task.versions_from!r}, of which nothing here"
+        " makes versions; use the edgeflock that the bundle is for"
+    )
+
+
+__all__ = [
+    "CONSUMERS",
+    "UPDATE_CONSUMER",
+    "UpdateFacts",
+    "journalled_consumer",
+    "register_consumer",
+    "version_consumer",
+]

@@ -1,15 +1,15 @@
 """Updates: what is in one is checked, and a full buffer of them makes the task's next version. Pure."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from broker_coordinator.admission.consumer import Admitted, JournalledConsumer, Offered, RememberedError
+from broker_coordinator.admission.consumer import Admitted, Offered, RememberedError, VersionConsumer
 from broker_coordinator.aggregation.contribution import BufferedUpdate
-from broker_coordinator.aggregation.server_state import ServerState
+from broker_coordinator.aggregation.server_state import Remembered, ServerState
 from broker_coordinator.aggregation.server_step import finish, partial_of
-from broker_coordinator.aggregation.strategies import Partial
+from broker_coordinator.aggregation.strategies import STRATEGIES, Partial, Recall
 from broker_coordinator.consumers.norm_quantile import NormQuantile
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec import SparseUpdate, decode_together, decode_update
@@ -84,7 +84,19 @@ def _finish(state: ServerState, partial: Partial, task: TaskDescription) -> Serv
     return finish(state, partial, task.aggregation)
 
 
-UPDATE_CONSUMER = JournalledConsumer(
+def _recall(task: TaskDescription) -> Recall:
+    return STRATEGIES[task.aggregation.strategy].recall
+
+
+def _remembered(state: ServerState, updates: Iterable[BufferedUpdate], task: TaskDescription) -> Remembered:
+    return STRATEGIES[task.aggregation.strategy].remember(state, updates, task.aggregation)
+
+
+def _loss(facts: UpdateFacts) -> float:
+    return facts.loss
+
+
+UPDATE_CONSUMER = VersionConsumer(
     UPDATE,
     UpdateFacts,
     admit,
@@ -92,7 +104,9 @@ UPDATE_CONSUMER = JournalledConsumer(
     _buffer_size,
     _partial,
     _finish,
-    makes_versions=True,
     decode_together=_decode_together,
     remember=_remember,
+    recall=_recall,
+    remembered=_remembered,
+    loss=_loss,
 )

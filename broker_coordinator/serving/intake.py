@@ -18,6 +18,7 @@ from broker_coordinator.admission.consumer import JournalledConsumer
 from broker_coordinator.admission.decisions import Decision, FileRequested, Message, Refused
 from broker_coordinator.admission.fleet_view import FleetView, OverlayMap, TaskProgress
 from broker_coordinator.admission.rate_limit import RateLimit
+from broker_coordinator.consumers import version_consumer
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from broker_coordinator.serving.answers import Receipts
 from broker_coordinator.serving.metrics import Metrics
@@ -27,7 +28,7 @@ from broker_coordinator.storage.database import JournalUnavailableError
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal, JournalEntry
 from broker_coordinator.storage.standing import Standing, read_standing
-from broker_coordinator.storage.task_registry import TaskRegistry
+from broker_coordinator.storage.task_registry import StoredTask, TaskRegistry
 from fleet_host.log_lines import log_line
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import Reason
@@ -44,6 +45,7 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class _Task:
     description: TaskDescription
+    buffer_size: int
     paused: bool
 
 
@@ -154,10 +156,7 @@ class Intake:
 
     def _load(self, standing: Standing) -> None:
         self._change_counters = None  # where the database fails meanwhile, all is read again
-        self._tasks = {
-            task.name: _Task(self._registry.bundle(task.name).description, task.paused)
-            for task in self._registry.tasks()
-        }
+        self._tasks = {stored.name: self._load_task(stored) for stored in self._registry.tasks()}
         self._view = FleetView(
             self._journal.decided,
             tasks=OverlayMap(self._progress(standing)),
@@ -167,6 +166,10 @@ class Intake:
         )
         self._load_devices()
         self._change_counters = standing.change_counters
+
+    def _load_task(self, stored: StoredTask) -> _Task:
+        description = self._registry.bundle(stored.name).description
+        return _Task(description, version_consumer(description).buffer_size(description), stored.paused)
 
     def _load_devices(self) -> None:
         devices = self._devices.devices()
@@ -181,7 +184,7 @@ class Intake:
         progress = {}
         for name, task in self._tasks.items():
             newest, waiting = standing.tasks.get(name, (0, 0))
-            full, buffered = divmod(waiting, task.description.aggregation.buffer_size)
+            full, buffered = divmod(waiting, task.buffer_size)
             progress[name] = TaskProgress(task.description, newest + full, buffered, task.paused)
         return progress
 

@@ -31,7 +31,7 @@ class Metrics:
         self._messages = self._counter("edgeflock_messages", "Messages from devices", "outcome", "reason")
         self._staleness = Histogram(
             "edgeflock_update_staleness",
-            "Versions made since the one that an accepted update started from",
+            "Versions made since the one that an accepted payload started from",
             ["task"],
             buckets=STALENESS_BUCKETS,
             registry=self.registry,

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from broker_coordinator.aggregation.server_state import Remembered, ServerState
-from broker_coordinator.aggregation.server_step import finish, partial_of, rolled_back
-from broker_coordinator.aggregation.strategies import STRATEGIES, Recall
+from broker_coordinator.aggregation.strategies import Recall
 from broker_coordinator.aggregation.version import Version
+from broker_coordinator.consumers import version_consumer
 from broker_coordinator.storage.journal_reader import JournalReader
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import ConfigurationError
@@ -22,10 +22,10 @@ def replayed(
     buffers whole: so a comparison shows too that merging changes no bit.
 
     Raises:
-        ConfigurationError: `start`, what its strategy remembers, or an envelope is dropped.
+        ConfigurationError: `start`, what it remembers, or an envelope is dropped.
         ProtocolError: an update is encrypted for another key.
     """
-    task, plan = description.task, description.aggregation
+    task, consumer = description.task, version_consumer(description)
     newest = journal.newest_number(task)
     rollbacks = journal.rollbacks(task)  # read after `newest`: of a running coordinator too, it has all up to there
     state = _stored(journal, description, start, key)
@@ -34,11 +34,14 @@ def replayed(
         if (source := rollbacks.get(number)) is not None:
             if source not in restorable:
                 restorable[source] = _kept(journal, task, source).state(description.parameters, {})
-            state = rolled_back(state, restorable[source], plan)
+            restored = restorable[source]
+            # What is remembered mirrors the devices, which do not go back.
+            remembered = consumer.remembered(state, (), description)
+            state = ServerState(number, restored.weights, restored.moments, remembered)
         else:
             buffer = (update.item(description, key) for update in journal.held_updates(task, number))
-            parts = (partial_of(state, [update], plan) for update in buffer)
-            state = finish(state, sum(parts, partial_of(state, [], plan)), plan)
+            parts = (consumer.partial(state, [item], description) for item in buffer)
+            state = consumer.finish(state, sum(parts, consumer.partial(state, [], description)), description)
         if number in rollbacks.values():
             restorable[number] = state
         yield number, state
@@ -47,33 +50,34 @@ def replayed(
 def state_of(
     journal: JournalReader, description: TaskDescription, version: Version, key: SigningKey | None
 ) -> ServerState:
-    """A stored version as the next one is made from it, with what its strategy remembers."""
+    """A stored version as the next one is made from it, with what it remembers of those before it."""
     return version.state(description.parameters, _remembered(journal, description, version, key))
 
 
 def _remembered(
     journal: JournalReader, description: TaskDescription, version: Version, key: SigningKey | None
 ) -> Remembered:
-    task, number, plan = description.task, version.number, description.aggregation
-    strategy = STRATEGIES[plan.strategy]
-    match strategy.recall:
+    task, number = description.task, version.number
+    consumer = version_consumer(description)
+    match consumer.recall(description):
         case Recall.NOTHING:
             return {}
         case Recall.WEIGHTS:
-            kept = journal.versions(task, after=number - plan.max_staleness - 1, before=number)
+            kept = journal.versions(task, after=number - description.aggregation.max_staleness - 1, before=number)
             return {each.number: each.state(description.parameters, {}).weights for each in kept}
         case Recall.LAST_UPDATES:
             rows = journal.newest_updates_through(task, number)
         case Recall.ALL_UPDATES:
             rows = journal.updates_through(task, number)
-    updates = (row.item(description, key) for row in rows)
-    return strategy.remember(version.state(description.parameters, {}), updates, plan)
+    items = (row.item(description, key) for row in rows)
+    return consumer.remembered(version.state(description.parameters, {}), items, description)
 
 
 def _stored(journal: JournalReader, description: TaskDescription, number: int, key: SigningKey | None) -> ServerState:
     task, plan = description.task, description.aggregation
     state = state_of(journal, description, _kept(journal, task, number), key)
-    if STRATEGIES[plan.strategy].recall is Recall.WEIGHTS and len(state.remembered) < min(plan.max_staleness, number):
+    recall = version_consumer(description).recall(description)
+    if recall is Recall.WEIGHTS and len(state.remembered) < min(plan.max_staleness, number):
         raise ConfigurationError(
             f"a replay of task {task!r} from version {number} needs the weights of the {plan.max_staleness} versions"
             " before it, some of which are dropped; begin at a later version, or raise [retention] versions"

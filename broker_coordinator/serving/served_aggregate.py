@@ -3,9 +3,8 @@
 from collections import deque
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any
 
-from broker_coordinator.admission.consumer import JournalledConsumer
+from broker_coordinator.admission.consumer import AnyJournalledConsumer
 from broker_coordinator.serving.waiting import WaitingPayload
 from broker_coordinator.storage.records import Aggregate
 from fleet_protocol.bundle import TaskDescription
@@ -24,7 +23,7 @@ class NextAggregate:
 class ServedAggregate:
     """The newest aggregate, and what waits for the next, in journal order."""
 
-    consumer: JournalledConsumer[Any, Any, Any, bytes, Any]
+    consumer: AnyJournalledConsumer
     description: TaskDescription
     newest: Aggregate
     waiting: deque[WaitingPayload] = field(default_factory=deque)

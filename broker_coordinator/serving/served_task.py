@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from statistics import fmean, median
 
+from broker_coordinator.admission.consumer import AnyVersionConsumer
 from broker_coordinator.aggregation.server_state import ServerState
 from broker_coordinator.aggregation.version import Version, version_of
-from broker_coordinator.consumers import UPDATE_CONSUMER
 from broker_coordinator.serving.waiting import WaitingPayload
 from bundle_runtime.bundle import Bundle
 from fleet_protocol.bundle import TaskDescription
@@ -21,7 +21,7 @@ from fleet_protocol.kinds import Manifest
 @dataclass(frozen=True, slots=True)
 class NextVersion:
     """A version that is made but not committed: of the `update_count` oldest waiting updates, the last of them at
-    `last_position`.
+    `last_position`. `mean_loss` is None where the kind tells no loss.
     """
 
     version: Version
@@ -29,18 +29,21 @@ class NextVersion:
     update_count: int
     last_position: int
     median_staleness: float
-    mean_loss: float
+    mean_loss: float | None
 
 
 @dataclass(slots=True)
 class ServedTask:
     """The newest version, its optimiser state, and what waits for the next, in journal order.
 
+    An update is a payload of the kind that the task's versions are made from, and `consumer` is that kind's.
+
     `grid` is what versions are rounded to before they are published, if the task asks for it. `began` is when the
     newest version was made, or first looked at, in seconds on the clock of whoever calls.
     """
 
     bundle: Bundle
+    consumer: AnyVersionConsumer
     newest: Version
     state: ServerState
     grid: Grid | None = None
@@ -58,7 +61,7 @@ class ServedTask:
         """What devices are told; where a task works in rounds, `devices` gives those that could take part."""
         plan, below = self.description.aggregation, EVERYONE
         if plan.strategy == "fedavg" and not self.asks_everyone:
-            wanted = math.ceil(plan.over_selection * plan.buffer_size)
+            wanted = math.ceil(plan.over_selection * self.consumer.buffer_size(self.description))
             below = asking(wanted, self.description.task, self.newest.number, devices())
         return Manifest(self.newest.number, self.bundle.hash, self.newest.weights_hash, below)
 
@@ -81,20 +84,21 @@ class ServedTask:
 
     def next_version(self, now: float) -> NextVersion | None:
         """The version that follows, or None while the buffer is not full and has time left."""
-        size = UPDATE_CONSUMER.buffer_size(self.description)
+        size = self.consumer.buffer_size(self.description)
         self.began = now if self.began is None else self.began
         is_late = (deadline := self.deadline()) is not None and now >= deadline
         if len(self.waiting) < (1 if is_late else size):
             return None
         buffer = list(islice(self.waiting, size))
-        state = UPDATE_CONSUMER.next_state(self.state, [waiting.item for waiting in buffer], self.description)
+        loss = self.consumer.loss
+        state = self.consumer.next_state(self.state, [waiting.item for waiting in buffer], self.description)
         return NextVersion(
             version_of(self.description, state, self.grid),
             state,
             update_count=len(buffer),
             last_position=buffer[-1].position,
             median_staleness=median(waiting.staleness for waiting in buffer),
-            mean_loss=fmean(waiting.facts.loss for waiting in buffer),
+            mean_loss=fmean(loss(waiting.facts) for waiting in buffer) if loss else None,
         )
 
     def advance(self, made: NextVersion, now: float) -> None:

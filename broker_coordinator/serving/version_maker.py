@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from broker_coordinator.admission.fleet_view import devices_taking_part
 from broker_coordinator.aggregation.retention import NOTHING_FORGOTTEN, Forgettable, Retention, forgettable
-from broker_coordinator.consumers import journalled_consumer
+from broker_coordinator.consumers import journalled_consumer, version_consumer
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.serving.replay import state_of
@@ -136,8 +136,9 @@ class VersionMaker:
     def _load_task(self, stored: StoredTask) -> ServedTask:
         bundle, newest = self._registry.bundle(stored.name), self._journal.newest_version(stored.name)
         assert newest is not None  # noqa: S101 - a task is published with its version 0
+        consumer = version_consumer(bundle.description)
         state = state_of(self._journal, bundle.description, newest, self._key)
-        return ServedTask(bundle, newest, state, bundle.grid(), paused=stored.paused)
+        return ServedTask(bundle, consumer, newest, state, bundle.grid(), paused=stored.paused)
 
     def _take(self, found: NewlyWaiting) -> None:
         """Let what is new in the journal wait for its aggregate."""
@@ -159,7 +160,7 @@ class VersionMaker:
         if consumer is None or served is None:
             logger.error(log_line("payloads_left_waiting", task=task, kind=kind, remedy="start with what consumes it"))
             return None
-        if consumer.makes_versions:
+        if consumer is served.consumer:
             return served.waiting
         if (task, kind) not in self._aggregates:
             newest = self._journal.newest_aggregate(task, kind)
@@ -177,6 +178,7 @@ class VersionMaker:
         name, number = task.description.task, made.version.number
         self._journal.add_version(
             made.version,
+            kind=task.consumer.kind.number,
             update_count=made.update_count,
             last_position=made.last_position,
             tasks_counter=self._tasks_counter,
@@ -197,7 +199,8 @@ class VersionMaker:
             )
         )
         self._on_version(name, number)
-        allowed = forgettable(self._retention, task.description.aggregation, number)
+        recall = task.consumer.recall(task.description)
+        allowed = forgettable(self._retention, task.description.aggregation, recall, number)
         if allowed != (before := self._forgotten.get(name, NOTHING_FORGOTTEN)):
             self._journal.forget(name, allowed, before)
             self._forgotten[name] = allowed

@@ -17,11 +17,10 @@ from broker_coordinator.aggregation.version import Version
 from broker_coordinator.storage.change_counters import TASKS, change_counters_in
 from broker_coordinator.storage.database import Database, open_database, writing
 from broker_coordinator.storage.device_registry import store_device
-from broker_coordinator.storage.journal_reader import JournalReader
+from broker_coordinator.storage.journal_reader import JournalReader, version_kind
 from broker_coordinator.storage.records import Aggregate
 from broker_coordinator.storage.schema import aggregates, payloads, refused_payloads, rejections, versions
 from fleet_protocol.errors import Reason
-from fleet_protocol.kinds import UPDATE
 
 Rejections = Mapping[tuple[Reason, str], int]
 """How many messages were refused, by reason and device; no device where the signature did not prove one."""
@@ -97,8 +96,10 @@ class Journal(JournalReader):
         with writing(self.engine) as connection:
             _count_rejections(connection, counted)
 
-    def add_version(self, version: Version, *, update_count: int, last_position: int, tasks_counter: int) -> None:
-        """Commit a version with the waiting updates that it holds: `update_count` of them, up to `last_position`.
+    def add_version(
+        self, version: Version, *, kind: int, update_count: int, last_position: int, tasks_counter: int
+    ) -> None:
+        """Commit a version with the waiting payloads of `kind` that it holds: `update_count`, up to `last_position`.
 
         `tasks_counter` is that of the tasks (`change_counters`) when they were last read.
 
@@ -111,7 +112,7 @@ class Journal(JournalReader):
             if change_counters_in(connection).get(TASKS, 0) != tasks_counter:
                 raise TasksChangedError
             insert_version(connection, version)
-            held = Aggregate(version.task, UPDATE.number, version.number, b"")
+            held = Aggregate(version.task, kind, version.number, b"")
             _hold(connection, held, payload_count=update_count, last_position=last_position)
 
     def add_aggregate(self, aggregate: Aggregate, *, payload_count: int, last_position: int) -> None:
@@ -136,7 +137,7 @@ class Journal(JournalReader):
         ]
         old_envelopes = [
             payloads.c.task == task,
-            payloads.c.kind == UPDATE.number,
+            payloads.c.kind == version_kind(task),
             payloads.c.aggregate.between(after.envelopes_through + 1, allowed.envelopes_through),
         ]
         with writing(self.engine) as connection:

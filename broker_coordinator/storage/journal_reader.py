@@ -1,14 +1,15 @@
 """What the journal holds, read only: for restarts, and for whoever compares databases while the coordinator runs."""
 
 from collections.abc import Iterator, Sequence
+from statistics import fmean
 from typing import Any, Self
 
-from sqlalchemy import ColumnElement, Engine, Row, Text, cast, func, select, union_all
+from sqlalchemy import ColumnElement, Engine, Row, ScalarSelect, Text, cast, func, select, tuple_, union_all
 
 from broker_coordinator.admission.fleet_view import Decided
 from broker_coordinator.aggregation.version import Version
 from broker_coordinator.storage.database import Database, open_database, reading
-from broker_coordinator.storage.records import Aggregate, Evaluation, JournalledPayload, VersionSummary
+from broker_coordinator.storage.records import Aggregate, Evaluation, JournalledPayload, VersionSummary, declared_loss
 from broker_coordinator.storage.schema import (
     aggregates,
     evaluations,
@@ -19,7 +20,6 @@ from broker_coordinator.storage.schema import (
     versions,
 )
 from fleet_protocol.errors import Reason
-from fleet_protocol.kinds import UPDATE
 from fleet_protocol.limits import MAX_SEQUENCE
 
 POSITIONS_PER_QUERY = 500
@@ -27,7 +27,10 @@ POSITIONS_PER_QUERY = 500
 
 
 class JournalReader:
-    """Reads a coordinator's database. Every method raises JournalUnavailableError where the database fails."""
+    """Reads a coordinator's database. Every method raises JournalUnavailableError where the database fails.
+
+    An update is here a payload of the kind that its task's versions are made from.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -62,8 +65,8 @@ class JournalReader:
 
     def updates(self, task: str | None = None) -> Iterator[JournalledPayload]:
         """Accepted updates, likewise."""
-        of_task = [] if task is None else [payloads.c.task == task]
-        yield from self._read_payloads(payloads.c.kind == UPDATE.number, *of_task)
+        of_all_tasks = tuple_(payloads.c.task, payloads.c.kind).in_(select(tasks.c.name, tasks.c.version_kind))
+        yield from self._read_payloads(*([of_all_tasks] if task is None else _updates_of(task)))
 
     def held_updates(self, task: str, version: int) -> Iterator[JournalledPayload]:
         """Those of `task` that one version holds."""
@@ -127,14 +130,12 @@ class JournalReader:
         found = self.evaluations(task)
         with reading(self.engine) as connection:
             rows = list(reversed(connection.execute(query).all()))
-            held = select(
-                payloads.c.aggregate,
-                func.count().label("updates"),
-                func.avg(payloads.c.facts["loss"].as_float()).label("mean_loss"),
-                func.avg(payloads.c.staleness).label("mean_staleness"),
-            ).where(*_updates_of(task), payloads.c.aggregate >= (rows[0].number if rows else 0))
-            means = {row.aggregate: row for row in connection.execute(held.group_by(payloads.c.aggregate))}
-        return [_summary(row, means.get(row.number), found.get(row.number)) for row in rows]
+            held = select(payloads.c.kind, payloads.c.aggregate, payloads.c.staleness, _FACTS)
+            held = held.where(*_updates_of(task), payloads.c.aggregate >= (rows[0].number if rows else 0))
+            updates: dict[int, list[Row[Any]]] = {}
+            for row in connection.execute(held):
+                updates.setdefault(row.aggregate, []).append(row)
+        return [_summary(row, updates.get(row.number, []), found.get(row.number)) for row in rows]
 
     def evaluations(self, task: str) -> dict[int, Evaluation]:
         """What is known of versions on held-out samples, by version."""
@@ -233,8 +234,13 @@ class JournalReader:
                 yield JournalledPayload(**row._mapping)
 
 
+def version_kind(task: str) -> ScalarSelect[int]:
+    """The number of the kind of payload that the versions of `task` are made from."""
+    return select(tasks.c.version_kind).where(tasks.c.name == task).scalar_subquery()
+
+
 def _updates_of(task: str) -> tuple[ColumnElement[bool], ...]:
-    return payloads.c.task == task, payloads.c.kind == UPDATE.number
+    return payloads.c.task == task, payloads.c.kind == version_kind(task)
 
 
 _KEPT = select(versions).where(versions.c.weights.is_not(None))
@@ -246,14 +252,15 @@ def _version(row: Row[Any]) -> Version:
     return Version(**row._mapping)
 
 
-def _summary(row: Row[Any], means: Row[Any] | None, evaluation: Evaluation | None) -> VersionSummary:
+def _summary(row: Row[Any], updates: Sequence[Row[Any]], evaluation: Evaluation | None) -> VersionSummary:
+    losses = [loss for update in updates if (loss := declared_loss(update.kind, update.facts)) is not None]
     return VersionSummary(
         row.number,
         row.weights_hash,
         row.restored,
         bool(row.kept),
-        means.updates if means else 0,
-        means and float(means.mean_loss),
-        means and float(means.mean_staleness),
+        len(updates),
+        fmean(losses) if losses else None,
+        fmean(update.staleness for update in updates) if updates else None,
         evaluation,
     )

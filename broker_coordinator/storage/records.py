@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from broker_coordinator.admission.consumer import JournalledConsumer, Offered
+from broker_coordinator.admission.consumer import AnyJournalledConsumer, Offered, VersionConsumer
 from broker_coordinator.consumers import journalled_consumer
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.encryption import opened_payload
@@ -20,7 +20,7 @@ class JournalledPayload:
     """One accepted payload. `kind` is the number of what is in the box, where it is encrypted.
 
     `facts` is JSON of the struct that the kind's consumer names. `envelope` is None once the retention rule has dropped
-    it. `aggregate` is the number of the one that holds it, of an update its version; None while it waits.
+    it. `aggregate` is the number of the one that holds it, a version where the kind makes those; None while it waits.
     """
 
     position: int
@@ -51,7 +51,7 @@ class JournalledPayload:
         """
         consumer = self._consumer()
         if self.envelope is None:
-            kind, holder = consumer.kind, "version" if consumer.makes_versions else "aggregate"
+            kind, holder = consumer.kind, "version" if isinstance(consumer, VersionConsumer) else "aggregate"
             raise ConfigurationError(
                 f"the envelope of {kind.name} {self.sequence} of {self.device}, in {holder} {self.aggregate}, is"
                 " dropped; begin at a later version, or raise [retention] envelopes to keep more of them"
@@ -61,13 +61,21 @@ class JournalledPayload:
         offered = Offered(self.device, envelope.header, payload, task, self.staleness)
         return consumer.item(offered, self.read_facts())
 
-    def _consumer(self) -> JournalledConsumer[Any, Any, Any, Any, Any]:
+    def _consumer(self) -> AnyJournalledConsumer:
         if (consumer := journalled_consumer(self.kind)) is None:
             raise ConfigurationError(
                 f"payload {self.sequence} of {self.device} is of kind {self.kind}, which nothing here consumes; use the"
                 " edgeflock that journalled it"
             )
         return consumer
+
+
+def declared_loss(kind: int, facts: str) -> float | None:
+    """A device's loss in training, out of journalled facts; None where the kind tells none or has no consumer here."""
+    consumer = journalled_consumer(kind)
+    if not isinstance(consumer, VersionConsumer) or consumer.loss is None:
+        return None
+    return consumer.loss(msgspec.json.decode(facts, type=consumer.facts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +100,9 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class VersionSummary:
-    """A version without its weights. `updates`, `mean_loss` and `mean_staleness` are of the updates that it holds."""
+    """A version without its weights. `updates`, `mean_loss` and `mean_staleness` are of the updates that it holds;
+    None where there is none, or none that tells its loss.
+    """
 
     number: int
     weights_hash: str

@@ -24,7 +24,7 @@ from sqlalchemy import (
 
 from fleet_protocol.errors import ConfigurationError
 
-SCHEMA = 4
+SCHEMA = 5
 """Counts up whenever a table changes."""
 
 metadata = MetaData()
@@ -66,6 +66,7 @@ tasks = Table(
     Column("name", String(48), primary_key=True),
     Column("bundle", String(64), nullable=False, comment="SHA-256 of task.json"),
     Column("paused", Boolean, nullable=False),
+    Column("version_kind", Integer, nullable=False, comment="of the payloads that versions are made from"),
 )
 
 bundle_files = Table(
@@ -112,7 +113,7 @@ payloads = Table(
     Column("staleness", BigInteger, nullable=False),
     Column("facts", JSON, nullable=False, comment="what the kind's consumer found out about it"),
     Column("envelope", LargeBinary, comment="null once the retention rule has dropped it"),
-    Column("aggregate", BigInteger, comment="number of the one that holds it, of an update its version; else null"),
+    Column("aggregate", BigInteger, comment="number of the one, or of the version, that holds it; else null"),
     UniqueConstraint("device", "sequence"),
     Index("payloads_by_aggregate", "task", "kind", "aggregate", "position"),
 )

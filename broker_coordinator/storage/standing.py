@@ -8,12 +8,11 @@ from sqlalchemy import Engine, bindparam, func, select
 from broker_coordinator.storage.change_counters import change_counters_in
 from broker_coordinator.storage.database import reading
 from broker_coordinator.storage.schema import payloads, tasks, versions
-from fleet_protocol.kinds import UPDATE
 
 _NEWEST = select(func.max(versions.c.number)).where(versions.c.task == tasks.c.name).scalar_subquery()
 _WAITING = (
     select(func.count())
-    .where(payloads.c.task == tasks.c.name, payloads.c.kind == UPDATE.number, payloads.c.aggregate.is_(None))
+    .where(payloads.c.task == tasks.c.name, payloads.c.kind == tasks.c.version_kind, payloads.c.aggregate.is_(None))
     .scalar_subquery()
 )
 _STANDING = select(tasks.c.name, _NEWEST, _WAITING)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, Engine, func, insert, select, update
 
 from broker_coordinator.aggregation.version import Version, version_zero
+from broker_coordinator.consumers import version_consumer
 from broker_coordinator.storage.change_counters import TASKS, count_up
 from broker_coordinator.storage.database import reading, writing
 from broker_coordinator.storage.journal import insert_version
@@ -42,7 +43,7 @@ class TaskRegistry:
     def tasks(self) -> list[StoredTask]:
         """All tasks by name."""
         with reading(self._engine) as connection:
-            return [StoredTask(**row._mapping) for row in connection.execute(select(tasks).order_by(tasks.c.name))]
+            return [StoredTask(**row._mapping) for row in connection.execute(_TASKS.order_by(tasks.c.name))]
 
     def task(self, name: str) -> StoredTask:
         """One of them.
@@ -71,13 +72,15 @@ class TaskRegistry:
         """Serve a bundle from version 0 on; one that is served already stays as it is.
 
         Raises:
-            ConfigurationError: its task is served with another bundle.
+            ConfigurationError: its task is served with another bundle, or nothing here makes versions of it.
         """
-        name = bundle.description.task
+        name, kind = bundle.description.task, version_consumer(bundle.description).kind
         with writing(self._engine) as connection:
             served = connection.scalar(select(tasks.c.bundle).where(tasks.c.name == name))
             if served is None:
-                connection.execute(insert(tasks).values(name=name, bundle=bundle.hash, paused=False))
+                connection.execute(
+                    insert(tasks).values(name=name, bundle=bundle.hash, paused=False, version_kind=kind.number)
+                )
                 rows = [{"task": name, "name": file, "data": data} for file, data in bundle.files.items()]
                 connection.execute(insert(bundle_files), rows)
                 insert_version(connection, version_zero(bundle))
@@ -135,8 +138,11 @@ class TaskRegistry:
                 connection.execute(insert(evaluations).values(task=name, version=found.version, **row))
 
 
+_TASKS = select(tasks.c.name, tasks.c.bundle, tasks.c.paused)
+
+
 def _task(connection: Connection, name: str) -> StoredTask:
-    row = connection.execute(select(tasks).where(tasks.c.name == name)).first()
+    row = connection.execute(_TASKS.where(tasks.c.name == name)).first()
     if row is None:
         served = ", ".join(connection.scalars(select(tasks.c.name).order_by(tasks.c.name))) or "none"
         raise ConfigurationError(f"this coordinator serves no task {name!r}; it serves {served}")

@@ -109,15 +109,15 @@ class DeliverySchedule:
 class Delivery:
     """An outbox, emptied by receipts. Whoever drives it carries bytes and keeps the timer for `schedule.next_due`.
 
-    `returns_to_residual` says of a kind whether the next round takes a rejected payload back.
+    `goes_back` says of a kind whether a rejected payload waits for the next round, which takes it back.
     """
 
-    __slots__ = ("_outbox", "_returns_to_residual", "_sign", "schedule")
+    __slots__ = ("_goes_back", "_outbox", "_sign", "schedule")
 
-    def __init__(self, outbox: Outbox, sign: SignRow, returns_to_residual: Callable[[PayloadKind], bool]) -> None:
+    def __init__(self, outbox: Outbox, sign: SignRow, goes_back: Callable[[PayloadKind], bool]) -> None:
         self._outbox = outbox
         self._sign = sign
-        self._returns_to_residual = returns_to_residual
+        self._goes_back = goes_back
         self.schedule = DeliverySchedule()
 
     def due(self, now: float) -> list[int]:
@@ -153,7 +153,7 @@ class Delivery:
             self._outbox.renumber(row, receipt.highest_sequence, self._sign)
         elif meant is Remedy.TAKE_BACK:
             kind = KINDS.get(row.kind)
-            returned = kind is not None and self._returns_to_residual(kind.opened)
+            returned = kind is not None and self._goes_back(kind.opened)
             self._outbox.settle(row, receipt.outcome, receipt.reason, returned=returned)
         self.schedule.answered(meant)
         return row, meant

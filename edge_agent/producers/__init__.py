@@ -1,10 +1,13 @@
 """What a finished round sends: a producer for each journalled kind of payload, one file each, in one table."""
 
+from collections.abc import Iterable
+
+from edge_agent.core.outbox import OutboxRow
 from edge_agent.producers.producer import Producer
-from edge_agent.producers.update import UPDATE_PRODUCER, packed_update
+from edge_agent.producers.update import UPDATE_PRODUCER
 from edge_agent.worker.contract import TrainingResult
 from fleet_protocol.bundle import TaskDescription
-from fleet_protocol.kinds import PayloadKind
+from fleet_protocol.kinds import KINDS, PayloadKind
 
 PRODUCERS: dict[int, Producer] = {producer.kind.number: producer for producer in (UPDATE_PRODUCER,)}
 """By the number of the kind, in the order in which their payloads are numbered."""
@@ -29,12 +32,31 @@ def produce(description: TaskDescription, result: TrainingResult) -> list[tuple[
     return [(kind, payload) for kind, payload in made if payload is not None]
 
 
-def returns_to_residual(kind: PayloadKind) -> bool:
-    """Whether the next round takes a rejected payload of this kind back into the error feedback. Nothing does where its
+def makes_versions_of(description: TaskDescription) -> bool:
+    """Whether something here produces the kind that the task's versions are made from."""
+    return any(producer.kind.name == description.versions_from for producer in PRODUCERS.values())
+
+
+def goes_back(kind: PayloadKind) -> bool:
+    """Whether a rejected payload of this kind waits for the next round, which takes it back. None does where its
     producer is not installed any more.
     """
     producer = PRODUCERS.get(kind.number)
-    return producer is not None and producer.returns_to_residual
+    return producer is not None and producer.give_back is not None
 
 
-__all__ = ["PRODUCERS", "Producer", "packed_update", "produce", "register", "returns_to_residual"]
+def given_back(rejected: Iterable[OutboxRow]) -> dict[int, bytes]:
+    """By its number, the packed update in each rejected payload that the next round takes back.
+
+    One whose producer is not installed now is not among them, and waits on.
+    """
+    packed: dict[int, bytes] = {}
+    for row in rejected:
+        kind = KINDS.get(row.kind)
+        producer = PRODUCERS.get(kind.opened.number) if kind else None
+        if producer is not None and producer.give_back is not None:
+            packed[row.sequence] = producer.give_back(row.payload)
+    return packed
+
+
+__all__ = ["PRODUCERS", "Producer", "given_back", "goes_back", "makes_versions_of", "produce", "register"]

@@ -7,16 +7,15 @@ from edge_agent.worker.contract import TrainingResult
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.kinds import PayloadKind
 
-Produce = Callable[[TaskDescription, TrainingResult], bytes | None]
-"""The payload that a finished round gives; None where it gives none."""
-
 
 @dataclass(frozen=True, slots=True)
 class Producer:
-    """One kind of payload. `returns_to_residual`: a rejected one is kept for the next round, which takes it back into
-    the error feedback; any other is dropped.
+    """One kind of payload. `produce` gives the payload of a finished round, or None where the round gives none.
+
+    `give_back` reads out of a rejected payload the packed update (`fleet_protocol.codec`) that the next round takes
+    back into the error feedback. Without it, a rejected payload is dropped.
     """
 
     kind: PayloadKind
-    produce: Produce
-    returns_to_residual: bool = False
+    produce: Callable[[TaskDescription, TrainingResult], bytes | None]
+    give_back: Callable[[bytes], bytes] | None = None

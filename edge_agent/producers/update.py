@@ -6,8 +6,10 @@ from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.kinds import UPDATE, Update, decode_payload, encode_payload
 
 
-def produce_update(_: TaskDescription, result: TrainingResult) -> bytes:
+def produce_update(task: TaskDescription, result: TrainingResult) -> bytes | None:
     """A round's update. A loss of three digits is enough to watch training by, and travels in few bytes."""
+    if task.versions_from != UPDATE.name:
+        return None
     return encode_payload(Update(result.samples, result.steps, round(result.loss, 3), result.packed, result.life))
 
 
@@ -20,4 +22,4 @@ def packed_update(payload: bytes) -> bytes:
     return decode_payload(payload, Update).packed
 
 
-UPDATE_PRODUCER = Producer(UPDATE, produce_update, returns_to_residual=True)
+UPDATE_PRODUCER = Producer(UPDATE, produce_update, give_back=packed_update)

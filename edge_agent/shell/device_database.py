@@ -27,14 +27,14 @@ SETTLED_ROWS_KEPT = 10_000
 class TaskMemory:
     """What a device remembers of a task between rounds. `residual` is the error feedback's state, empty at first.
 
-    `returned` are payloads that were rejected, by their numbers: the next round adds them back to the residual.
+    `returned` are payloads that were rejected: the next round adds them back to the residual.
     """
 
     bundle: str
     rounds: int
     trained_through: int
     residual: bytes
-    returned: tuple[tuple[int, bytes], ...]
+    returned: tuple[OutboxRow, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +88,10 @@ class DeviceDatabase:
             return TaskMemory(bundle, 0, 0, b"", ())
         _, rounds, trained_through, residual = row
         returned = self._connection.execute(
-            "SELECT sequence, payload FROM outbox WHERE returned AND task = ? AND bundle = ? ORDER BY sequence",
+            f"SELECT {_ROW} FROM outbox WHERE returned AND task = ? AND bundle = ? ORDER BY sequence",  # noqa: S608
             (task, bundle),
         )
-        return TaskMemory(bundle, rounds, trained_through, residual, tuple(returned.fetchall()))
+        return TaskMemory(bundle, rounds, trained_through, residual, tuple(OutboxRow(*each) for each in returned))
 
     def trained_through(self, task: str) -> int:
         """The newest sample id that a round of this task has seen."""

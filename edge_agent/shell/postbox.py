@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from edge_agent.core.delivery import Delivery, NotSendableError, Remedy
 from edge_agent.core.outbox import SignRow
-from edge_agent.producers import returns_to_residual
+from edge_agent.producers import goes_back
 from edge_agent.shell.device_database import DeviceDatabase
 from fleet_host.log_lines import log_line
 from fleet_protocol.kinds import Receipt
@@ -19,7 +19,7 @@ class Postbox:
     """The sending side. `notify` wakes it when there is something new to send."""
 
     def __init__(self, database: DeviceDatabase, sign: SignRow, publish: Callable[[bytes], Awaitable[None]]) -> None:
-        self._delivery = Delivery(database, sign, returns_to_residual)
+        self._delivery = Delivery(database, sign, goes_back)
         self._publish = publish
         self._changed = asyncio.Event()
         self.accepted = 0

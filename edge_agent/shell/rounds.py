@@ -17,7 +17,7 @@ from edge_agent.core.outbox import SignRow, SpooledPayload
 from edge_agent.core.round_decisions import RoundDecisions, StartingPoint
 from edge_agent.core.triggers import SampleTrigger
 from edge_agent.core.version_choice import NotAskedError, VersionUnavailableError
-from edge_agent.producers import PRODUCERS, packed_update, produce
+from edge_agent.producers import PRODUCERS, given_back, produce
 from edge_agent.shell import machine
 from edge_agent.shell.device_database import DeviceDatabase, SpooledRound, TaskMemory
 from edge_agent.shell.link import LinkDownError
@@ -172,7 +172,7 @@ class Rounds:
                 trained_through=result.trained_through,
                 payloads=tuple(SpooledPayload(*self._address(kind), payload) for kind, payload in payloads),
                 residual=result.residual,
-                returned=tuple(sequence for sequence, _ in memory.returned),
+                returned=tuple(given_back(memory.returned)),
             ),
             self._sign,
         )
@@ -197,7 +197,7 @@ class Rounds:
             weights=str(version.weights),
             sample_store=str(self._samples.path),
             residual=memory.residual,
-            returned=[packed_update(payload) for _, payload in memory.returned],
+            returned=list(given_back(memory.returned).values()),
             seed=memory.rounds,
             life=1 + secrets.randbits(LIFE_BITS),
             threads=settings.threads,

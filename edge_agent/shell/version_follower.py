@@ -20,6 +20,7 @@ from edge_agent.core.version_choice import (
     judge_manifest,
     known_from,
 )
+from edge_agent.producers import makes_versions_of
 from edge_agent.shell.blob_cache import BlobCache
 from edge_agent.shell.device_database import DeviceDatabase
 from edge_agent.shell.fetcher import Fetcher, NotFetchedError
@@ -171,6 +172,11 @@ class VersionFollower:
         description = self.description(task) or parse_description(self._cache.read(known.bundle))
         if description.task != task:
             raise VersionUnavailableError(f"the manifest of {task} names a bundle of {description.task}")
+        if not makes_versions_of(description):
+            raise VersionUnavailableError(
+                f"versions of {task} are made from payloads of kind {description.versions_from!r}, which nothing here"
+                " produces; install what does"
+            )
         return description
 
     def _require_asked(self, description: TaskDescription, known: KnownVersion) -> None:

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 
 import msgspec
 
@@ -42,9 +43,14 @@ class PayloadKind:
         """For people, such as "weights request"."""
         if self.content:
             return f"encrypted {self.content.name}"
-        return re.sub("(?<=.)(?=[A-Z])", " ", self.payload.__name__).lower()
+        return _in_words(self.payload.__name__)
 
     @property
     def opened(self) -> "PayloadKind":
         """The kind that counts once an encrypted payload is opened; any other is that itself."""
         return self.content or self
+
+
+@cache
+def _in_words(class_name: str) -> str:
+    return re.sub("(?<=.)(?=[A-Z])", " ", class_name).lower()

@@ -1,69 +1,49 @@
-"""A kind that does not ship with edgeflock: known to two tables alone, it travels to an aggregate like any other."""
+"""Kinds that do not ship with edgeflock (tests/kinds): known to a few tables alone, they travel like any other."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
-import msgspec
+import numpy as np
 import pytest
 
-from broker_coordinator.admission.consumer import Admitted, JournalledConsumer, Offered
+from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.consumers import CONSUMERS, UPDATE_CONSUMER, register_consumer
 from broker_coordinator.storage.task_registry import TaskRegistry
-from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.aggregation_plan import AggregationPlan
+from fleet_protocol.bundle import UpdatePlan
+from fleet_protocol.codec import encode_update
 from fleet_protocol.encryption import encrypt_payload
-from fleet_protocol.errors import ProtocolError, Reason
-from fleet_protocol.kinds import KINDS, Leaf, Outcome, PayloadKind, encode_payload, register
-from fleet_protocol.kinds.encrypted_update import EncryptedPayload
+from fleet_protocol.errors import ConfigurationError, Reason
+from fleet_protocol.kinds import UPDATE, Outcome, encode_payload
+from fleet_protocol.limits import MAX_SEQUENCE
+from tests.kinds.delta.kind import DELTA, Delta
+from tests.kinds.installed import installed
+from tests.kinds.round_report.consumer import MAX_STEPS, ROUND_REPORT_CONSUMER, RoundFacts, read_state
+from tests.kinds.round_report.kind import ENCRYPTED_ROUND_REPORT, ROUND_REPORT, RoundReport
 from tests.support.bench import KEY, OPEN, Bench
-from tests.support.bundles import TASK
+from tests.support.bundles import PARAMETERS, TASK, write_bundle
 from tests.support.device import SigningDevice
+from tests.support.replay import versions_replayed
 
-
-class Reading(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """How many of something a device has counted."""
-
-    count: int
-
-
-class ReadingFacts(msgspec.Struct, frozen=True):
-    """What is journalled beside it."""
-
-    count: int
-
-
-READING = PayloadKind(201, Reading, Leaf.UP, 1024, journalled=True)
-ENCRYPTED_READING = PayloadKind(202, EncryptedPayload, Leaf.UP, 1024, journalled=True, content=READING)
-
-
-def admit(offered: Offered[Reading]) -> Admitted[ReadingFacts, int]:
-    count = offered.payload.count
-    if count < 0:
-        raise ProtocolError(Reason.OUT_OF_BOUNDS, f"{count} things")
-    return Admitted(ReadingFacts(count), count)
-
-
-def total(_: bytes, counts: Sequence[int], _task: TaskDescription) -> int:
-    return sum(counts)
-
-
-def add(state: bytes, more: int, _: TaskDescription) -> bytes:
-    return str(int(state or b"0") + more).encode()
-
-
-READING_CONSUMER = JournalledConsumer(
-    READING, ReadingFacts, admit, lambda offered, _: offered.payload.count, lambda _: 2, total, add
-)
+BUFFER = 2
+SHAPES = [parameter.shape for parameter in PARAMETERS]
+PLAN = AggregationPlan(buffer_size=BUFFER, max_staleness=2, max_delta_norm=100.0)
 
 
 @pytest.fixture(autouse=True)
 def kinds() -> Iterator[None]:
-    for kind in (READING, ENCRYPTED_READING):
-        register(kind)
-    register_consumer(READING_CONSUMER)
-    yield
-    CONSUMERS.pop(READING, None)
-    for kind in (READING, ENCRYPTED_READING):
-        del KINDS[kind.number]
+    with installed():
+        yield
+
+
+@pytest.fixture
+def versions_from() -> str:
+    return UPDATE.name
+
+
+@pytest.fixture
+def bundle(tmp_path, versions_from):
+    return write_bundle(tmp_path / "bundle", aggregation=PLAN, versions_from=versions_from)
 
 
 @pytest.fixture
@@ -79,26 +59,29 @@ def kitchen(bench) -> SigningDevice:
     return device
 
 
-def reading(device: SigningDevice, sequence: int, count: int, **header) -> bytes:
-    return device.sign(READING, encode_payload(Reading(count)), sequence=sequence, **({"task": TASK} | header))
+def report(device: SigningDevice, sequence: int, trained_through: int = 0, *, steps: int = 1, **header) -> bytes:
+    payload = encode_payload(RoundReport(steps, trained_through))
+    return device.sign(ROUND_REPORT, payload, sequence=sequence, **({"task": TASK} | header))
 
 
-def newest(bench: Bench) -> tuple[int, bytes]:
-    aggregate = bench.journal.newest_aggregate(TASK, READING.number)
-    return aggregate.number, aggregate.state
+def delta(device: SigningDevice, sequence: int, *, samples: int = 8, **header) -> bytes:
+    values = np.random.default_rng(sequence).standard_normal(36).astype(np.float32)
+    packed = encode_update(values, SHAPES, UpdatePlan(0.5), np.random.default_rng(1)).packed
+    return device.sign(DELTA, encode_payload(Delta(samples, packed)), sequence=sequence, **({"task": TASK} | header))
+
+
+def newest(bench: Bench) -> tuple[int, dict[str, list[int]]]:
+    aggregate = bench.journal.newest_aggregate(TASK, ROUND_REPORT.number)
+    return aggregate.number, read_state(aggregate.state)
 
 
 def test_payloads_of_a_new_kind_become_aggregates_and_make_no_version(bench, kitchen) -> None:
-    bench.handle(kitchen, *(reading(kitchen, sequence, 10 * sequence) for sequence in (1, 2, 3)))
+    bench.handle(kitchen, *(report(kitchen, sequence, 10 * sequence, steps=sequence) for sequence in (1, 2, 3)))
     assert [receipt.outcome for receipt in bench.receipts()] == [Outcome.ACCEPTED] * 3
     bench.make_versions()
-    assert newest(bench) == (1, b"30")
+    assert newest(bench) == (1, {"kitchen-pi": [10, 20]})
     assert [row.aggregate for row in bench.journal.payloads()] == [1, 1, None]
-    assert [row.read_facts() for row in bench.journal.payloads()] == [
-        ReadingFacts(10),
-        ReadingFacts(20),
-        ReadingFacts(30),
-    ]
+    assert [row.read_facts() for row in bench.journal.payloads()] == [RoundFacts(1), RoundFacts(2), RoundFacts(3)]
     assert bench.journal.newest_number(TASK) == 0
     assert bench.journal.update_counts(TASK) == (0, 0)
     assert bench.journal.accepted_counts("kitchen-pi") == {TASK: 3}
@@ -106,7 +89,7 @@ def test_payloads_of_a_new_kind_become_aggregates_and_make_no_version(bench, kit
 
 @pytest.mark.parametrize("restarted_after", range(5))
 def test_restart_at_any_point_loses_no_payload_and_aggregates_none_twice(bench, kitchen, restarted_after) -> None:
-    signed = [reading(kitchen, sequence, sequence) for sequence in range(1, 5)]
+    signed = [report(kitchen, sequence, sequence) for sequence in range(1, 5)]
     for sent, data in enumerate(signed):
         bench.handle(kitchen, data)
         if sent == restarted_after:
@@ -114,21 +97,22 @@ def test_restart_at_any_point_loses_no_payload_and_aggregates_none_twice(bench, 
         bench.make_versions()
     bench.handle(kitchen, *signed)
     bench.make_versions()
-    assert newest(bench) == (2, b"10")
+    assert newest(bench) == (2, {"kitchen-pi": [1, 2, 3, 4]})
 
 
 def test_updates_and_other_kinds_share_sequence_numbers_and_nothing_else(bench, kitchen) -> None:
-    bench.handle(kitchen, kitchen.update(1), reading(kitchen, 2, 7), kitchen.update(3), reading(kitchen, 3, 1))
+    bench.handle(kitchen, kitchen.update(1), report(kitchen, 2, 7), kitchen.update(3), report(kitchen, 3, 1))
     assert [receipt.reason for receipt in bench.receipts()] == ["", "", "", Reason.SEQUENCE_REUSED.value]
-    bench.handle(kitchen, kitchen.update(4), reading(kitchen, 5, 8))
+    bench.handle(kitchen, kitchen.update(4), report(kitchen, 5, 8))
     bench.make_versions()
-    assert newest(bench) == (1, b"15")
-    assert [(row.kind, row.aggregate) for row in bench.journal.payloads()] == [
-        (6, 1),
-        (201, 1),
-        (6, 1),
-        (6, 1),
-        (201, 1),
+    assert newest(bench) == (1, {"kitchen-pi": [7, 8]})
+    held = [(row.kind, row.aggregate) for row in bench.journal.payloads()]
+    assert held == [
+        (UPDATE.number, 1),
+        (ROUND_REPORT.number, 1),
+        (UPDATE.number, 1),
+        (UPDATE.number, None),
+        (ROUND_REPORT.number, 1),
     ]
     assert [row.sequence for row in bench.journal.updates()] == [1, 3, 4]
 
@@ -137,53 +121,134 @@ def test_checks_that_are_common_to_all_kinds_hold_for_a_new_one(bench, kitchen) 
     stranger = SigningDevice("kitchen-pi")
     bench.handle(
         kitchen,
-        reading(stranger, 1, 1),
-        reading(kitchen, 1, 1, task="another"),
-        reading(kitchen, 2, 1, base_version=9),
-        reading(kitchen, 3, -1),
-        kitchen.sign(READING, b"\x80", sequence=4, task=TASK),
+        report(stranger, 1),
+        report(kitchen, 1, task="another"),
+        report(kitchen, 2, base_version=9),
+        report(kitchen, 3, steps=MAX_STEPS + 1),
+        kitchen.sign(ROUND_REPORT, b"\x80", sequence=4, task=TASK),
+        report(kitchen, 5, MAX_SEQUENCE + 1),
     )
     reasons = [receipt.reason for receipt in bench.receipts()]
-    assert reasons == ["unknown_key", "unknown_task", "unknown_version", "out_of_bounds", "malformed"]
+    assert reasons == ["unknown_key", "unknown_task", "unknown_version", "out_of_bounds", "malformed", "malformed"]
     TaskRegistry(bench.journal.engine).set_paused(TASK, paused=True)
-    bench.handle(kitchen, reading(kitchen, 5, 1), reading(kitchen, 3, -1))
+    bench.handle(kitchen, report(kitchen, 6), report(kitchen, 3, steps=MAX_STEPS + 1))
     paused, repeated = bench.receipts()
     assert (paused.reason, repeated.reason) == (Reason.TASK_PAUSED.value, Reason.OUT_OF_BOUNDS.value)
-    assert "keep the reading" in paused.detail
+    assert "keep the round report" in paused.detail
     assert list(bench.journal.payloads()) == []
 
 
 def test_encrypted_kind_is_consumed_as_what_is_in_its_box(bench, kitchen) -> None:
-    box = encrypt_payload(kitchen.key, KEY.verify_key, 2, encode_payload(Reading(5)))
-    bench.handle(kitchen, reading(kitchen, 1, 4), kitchen.sign(ENCRYPTED_READING, box, sequence=2, task=TASK))
+    box = encrypt_payload(kitchen.key, KEY.verify_key, 2, encode_payload(RoundReport(1, 5)))
+    encrypted = kitchen.sign(ENCRYPTED_ROUND_REPORT, box, sequence=2, task=TASK)
+    bench.handle(kitchen, report(kitchen, 1, 4), encrypted)
     bench.restart()
     bench.make_versions()
-    assert newest(bench) == (1, b"9")
-    assert [row.kind for row in bench.journal.payloads()] == [READING.number] * 2
+    assert newest(bench) == (1, {"kitchen-pi": [4, 5]})
+    assert [row.kind for row in bench.journal.payloads()] == [ROUND_REPORT.number] * 2
 
 
 def test_payloads_without_a_consumer_stay_in_the_journal_until_there_is_one(bench, kitchen, caplog) -> None:
-    bench.handle(kitchen, reading(kitchen, 1, 1), reading(kitchen, 2, 2))
-    del CONSUMERS[READING]
+    bench.handle(kitchen, report(kitchen, 1, 1), report(kitchen, 2, 2))
+    del CONSUMERS[ROUND_REPORT]
     bench.restart()
-    bench.handle(kitchen, *(kitchen.update(sequence) for sequence in (3, 4, 5)))
+    bench.handle(kitchen, *(kitchen.update(sequence) for sequence in (3, 4)))
     bench.make_versions()
     assert bench.journal.newest_number(TASK) == 1, "others are served"
     assert "payloads_left_waiting" in caplog.text
-    register_consumer(READING_CONSUMER)
+    register_consumer(ROUND_REPORT_CONSUMER)
     bench.restart()
     bench.make_versions()
-    assert newest(bench) == (1, b"3")
+    assert newest(bench) == (1, {"kitchen-pi": [1, 2]})
 
 
 def test_kind_without_a_consumer_is_refused(bench, kitchen) -> None:
-    del CONSUMERS[READING]
-    bench.handle(kitchen, reading(kitchen, 1, 1))
+    del CONSUMERS[ROUND_REPORT]
+    bench.handle(kitchen, report(kitchen, 1))
     assert [receipt.reason for receipt in bench.receipts()] == [Reason.MALFORMED.value]
 
 
 def test_kind_has_one_consumer() -> None:
-    register_consumer(READING_CONSUMER)
+    register_consumer(ROUND_REPORT_CONSUMER)
     with pytest.raises(ValueError, match="has a consumer already"):
-        register_consumer(JournalledConsumer(READING, ReadingFacts, admit, lambda _o, _f: 0, lambda _: 1, total, add))
+        register_consumer(replace(ROUND_REPORT_CONSUMER))
     assert CONSUMERS[UPDATE_CONSUMER.kind] is UPDATE_CONSUMER
+
+
+from_deltas = pytest.mark.parametrize("versions_from", [DELTA.name])
+
+
+@from_deltas
+@pytest.mark.parametrize("restarted_after", range(7))
+def test_another_kind_makes_versions_bit_for_bit_the_same_after_a_restart(bench, kitchen, restarted_after) -> None:
+    for sequence in range(1, 8):
+        base = max(0, (sequence - 1) // BUFFER - sequence % 2)
+        bench.handle(kitchen, delta(kitchen, sequence, samples=3 * sequence, base_version=base))
+        if sequence - 1 == restarted_after:
+            bench.restart()
+        bench.make_versions()
+    assert [row.aggregate for row in bench.journal.updates(TASK)] == [1, 1, 2, 2, 3, 3, None]
+    assert [row.staleness for row in bench.journal.updates(TASK)] == [0, 0, 1, 0, 1, 0, 1]
+    assert versions_replayed(bench.journal, TASK) == 3
+    assert bench.journal.update_counts(TASK) == (7, 1)
+    summary = bench.journal.version_summaries(TASK, 1)[0]
+    assert (summary.updates, summary.mean_loss, summary.mean_staleness) == (2, None, 0.5)
+
+
+@from_deltas
+def test_weights_are_what_the_kinds_own_rule_makes_of_its_deltas(bench, bundle, kitchen) -> None:
+    bench.handle(kitchen, *(delta(kitchen, sequence, samples=sequence) for sequence in (1, 2, 3, 4)))
+    bench.make_versions()
+    zero, one, two = (each.state(PARAMETERS, {}).weights for each in bench.journal.versions(TASK))
+    deltas = np.zeros((4, one.size), np.float32)
+    for row, whole in zip(bench.journal.updates(TASK), deltas, strict=True):
+        _, sparse = row.item(bundle.description, None)
+        sparse.add_to(whole)
+    np.testing.assert_allclose(one, zero + (deltas[0] + 2 * deltas[1]) / 3, rtol=1e-6)
+    np.testing.assert_allclose(two, one + (3 * deltas[2] + 4 * deltas[3]) / 10, rtol=1e-6)
+
+
+@from_deltas
+def test_staleness_within_one_batch_counts_what_will_become_versions(bench, kitchen) -> None:
+    bench.handle(
+        kitchen, *(delta(kitchen, sequence) for sequence in range(1, 6)), report(kitchen, 6), delta(kitchen, 7)
+    )
+    assert [row.staleness for row in bench.journal.updates(TASK)] == [0, 0, 1, 1, 2, 2]
+    bench.handle(kitchen, delta(kitchen, 8))
+    assert [receipt.reason for receipt in bench.receipts()] == [""] * 7 + [Reason.TOO_STALE.value]
+
+
+@from_deltas
+@pytest.mark.parametrize("restarts", [False, True])
+def test_what_a_kind_remembers_outlives_rollback_and_retention(database, bundle, kitchen, restarts) -> None:
+    bench = Bench(database, bundle, replace(OPEN, key=KEY), retention=Retention(versions=1, every=0, envelopes=1))
+    for sequence in range(1, 13):
+        bench.handle(kitchen, delta(kitchen, sequence, base_version=bench.journal.newest_number(TASK)))
+        bench.make_versions()
+        if sequence == 6:
+            TaskRegistry(bench.journal.engine).roll_back(TASK, 2)
+        if restarts:
+            bench.restart()
+    assert bench.journal.rollbacks(TASK) == {4: 2}
+    assert all(row.envelope is not None for row in bench.journal.updates(TASK)), "each is recalled at a start"
+    assert versions_replayed(bench.journal, TASK) > 0
+
+
+@pytest.mark.parametrize("versions_from", [UPDATE.name, DELTA.name])
+def test_only_the_kind_that_a_task_names_makes_its_versions(bench, kitchen, versions_from) -> None:
+    updates, deltas = [kitchen.update(1), kitchen.update(2)], [delta(kitchen, 3), delta(kitchen, 4)]
+    bench.handle(kitchen, *updates, *deltas)
+    bench.make_versions()
+    right, wrong = ["", ""], [Reason.MALFORMED.value] * 2
+    assert [receipt.reason for receipt in bench.receipts()] == (
+        right + wrong if versions_from == UPDATE.name else wrong + right
+    )
+    assert bench.journal.update_counts(TASK) == (2, 0)
+    assert len(list(bench.journal.payloads())) == 2, "nothing waits for a version that never comes"
+
+
+def test_task_whose_kind_makes_no_versions_here_is_not_published(bench, tmp_path) -> None:
+    for versions_from in (ROUND_REPORT.name, "masked update"):
+        bundle = write_bundle(tmp_path / versions_from, task="another", versions_from=versions_from)
+        with pytest.raises(ConfigurationError, match=f"kind '{versions_from}', of which nothing here makes versions"):
+            TaskRegistry(bench.journal.engine).publish(bundle)

@@ -183,12 +183,12 @@ def test_rejected_update_comes_back_exactly_once(database):
     row = spool(database)
     reject(database, row)
     memory = database.memory("digits", BUNDLE)
-    assert memory.returned == ((1, b"payload"),)
+    assert memory.returned == (row,)
 
     late = spool(database, replace(ROUND, payloads=carrying(b"late")))
     reject(database, late)  # arrives while the round that holds the first one is training
-    spool(database, replace(ROUND, returned=tuple(sequence for sequence, _ in memory.returned)))
-    assert database.memory("digits", BUNDLE).returned == ((late.sequence, b"late"),)
+    spool(database, replace(ROUND, returned=tuple(each.sequence for each in memory.returned)))
+    assert database.memory("digits", BUNDLE).returned == (late,)
 
 
 def test_receipt_that_fails_halfway_changes_nothing(database):
@@ -202,7 +202,7 @@ def test_receipt_that_fails_halfway_changes_nothing(database):
     assert everything(database) == before
     database._connection.execute("DROP TRIGGER cut")
     reject(database, row)
-    assert database.memory("digits", BUNDLE).returned == ((1, b"payload"),)
+    assert database.memory("digits", BUNDLE).returned == (row,)
 
 
 def test_new_bundle_starts_without_the_old_ones_residual_and_returns(database):
@@ -214,9 +214,10 @@ def test_new_bundle_starts_without_the_old_ones_residual_and_returns(database):
 
 
 def test_tasks_keep_their_residuals_and_returns_apart(database):
-    reject(database, spool(database))
+    row = spool(database)
+    reject(database, row)
     spool(database, replace(ROUND, task="gestures", residual=b"other"))
-    assert database.memory("digits", BUNDLE) == TaskMemory(BUNDLE, 1, 40, b"residual", ((1, b"payload"),))
+    assert database.memory("digits", BUNDLE) == TaskMemory(BUNDLE, 1, 40, b"residual", (row,))
     assert database.memory("gestures", BUNDLE) == TaskMemory(BUNDLE, 1, 40, b"other", ())
     assert (database.waiting(), database.waiting("digits"), database.waiting("gestures")) == (1, 0, 1)
 
@@ -244,7 +245,7 @@ def test_renumbering_that_fails_halfway_changes_nothing(database):
 def test_renumbered_update_is_returned_under_its_new_number(database):
     row = database.renumber(spool(database), 100, sign)
     reject(database, row)
-    assert database.memory("digits", BUNDLE).returned == ((101, b"payload"),)
+    assert database.memory("digits", BUNDLE).returned == (row,)
 
 
 def test_manifest_and_enrolment_survive_a_restart(database, path):

@@ -102,8 +102,8 @@ def check_everything_is_there(database: DeviceDatabase) -> None:
     assert sent(database) == list(ENVELOPES.values())
     memory = database.memory("digits", BUNDLE)
     assert (memory.rounds, memory.trained_through, memory.residual) == (4, 40, bytes([1, 2, 3, 4]))
-    ((number, payload),) = memory.returned
-    assert (number, decode_payload(payload, Update).packed) == (2, b"a")
+    (returned,) = memory.returned
+    assert (returned.sequence, decode_payload(returned.payload, Update).packed) == (2, b"a")
     assert database.known_version("digits").version == 7
     assert database.is_enrolled()
 
@@ -121,7 +121,7 @@ def test_rejected_update_of_version_1_comes_back_to_the_residual(path, sequence)
     database = DeviceDatabase(path)
     postbox = Postbox(database, IDENTITY.sign_row, publish=None)
     assert postbox.receive(Receipt(digest(ENVELOPES[sequence]), Outcome.REJECTED, "too_stale", "", 4, 5))
-    returned = dict(database.memory("digits", BUNDLE).returned)
+    returned = {row.sequence: row.payload for row in database.memory("digits", BUNDLE).returned}
     assert decode_payload(returned[sequence], Update).packed == {3: b"plain", 4: b"secret"}[sequence]
     database.close()
 

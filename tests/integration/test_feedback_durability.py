@@ -11,7 +11,7 @@ import numpy as np
 from broker_coordinator.aggregation.contribution import BufferedUpdate
 from broker_coordinator.aggregation.server_step import initial_state, next_state
 from edge_agent.core.outbox import OutboxRow, SpooledPayload
-from edge_agent.producers import packed_update
+from edge_agent.producers.update import packed_update
 from edge_agent.shell.device_database import DeviceDatabase, SpooledRound, TaskMemory
 from edge_agent.shell.identity import Identity
 from edge_agent.shell.postbox import Postbox
@@ -67,7 +67,7 @@ def play_round(
     offered = feedback.offer(learned_in(memory.rounds))
     encoded = encode_update(offered, SHAPES, plan, np.random.default_rng(memory.rounds))
     feedback.take(encoded.sent)
-    returned = tuple(sequence for sequence, _ in memory.returned)
+    returned = tuple(row.sequence for row in memory.returned)
     payload = encode_payload(Update(1, 1, 0.5, encoded.packed, feedback.life))
     spooled = SpooledPayload(*identity.address(UPDATE), payload)
     database.spool(SpooledRound("digits", BUNDLE, 7, 40, (spooled,), feedback.state(), returned), identity.sign_row)
@@ -77,8 +77,8 @@ def play_round(
 def remembered(plan: UpdatePlan, memory: TaskMemory) -> ErrorFeedback:
     """The error feedback, once rejected updates are given back to it."""
     feedback = recall(plan, memory.residual, COUNT, life=1)
-    for _, payload in memory.returned:
-        feedback.give_back(decode_update(packed_update(payload), SHAPES))
+    for row in memory.returned:
+        feedback.give_back(decode_update(packed_update(row.payload), SHAPES))
     return feedback
 
 

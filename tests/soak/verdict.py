@@ -9,7 +9,7 @@ import numpy as np
 
 from broker_coordinator.aggregation.server_step import initial_state, next_state
 from broker_coordinator.storage.journal_reader import JournalReader
-from edge_agent.producers import packed_update
+from edge_agent.producers.update import packed_update
 from edge_agent.training.compression import remember
 from edge_agent.training.feedback import ErrorFeedback
 from fleet_protocol.bundle import TaskDescription

@@ -48,13 +48,15 @@ maximum_samples = {maximum_samples}
 """
 
 
-def copy_digits_bundle(folder: Path, *, feedback: str = "residual", **aggregation: object) -> Bundle:
-    """The shipped digits bundle with another aggregation plan, and error feedback."""
+def copy_digits_bundle(
+    folder: Path, *, feedback: str = "residual", versions_from: str = "update", **aggregation: object
+) -> Bundle:
+    """The shipped digits bundle with another aggregation plan, error feedback, and kind that makes versions."""
     shutil.copytree(find_recipe("digits") / "bundle", folder)
     description = parse_description((folder / DESCRIPTION_FILE).read_bytes())
     plan = msgspec.structs.replace(description.aggregation, **aggregation)
     update = msgspec.structs.replace(description.update, feedback=feedback)
-    changed = msgspec.structs.replace(description, aggregation=plan, update=update)
+    changed = msgspec.structs.replace(description, aggregation=plan, update=update, versions_from=versions_from)
     (folder / DESCRIPTION_FILE).write_bytes(msgspec.json.encode(changed))
     return load_bundle(folder)
 
@@ -67,7 +69,9 @@ def sample(number: int) -> dict[str, Any]:
 
 
 class AgentProcess(RestartableProcess):
-    """An agent's folder (`agent.toml`, key, state) and the process that runs in it."""
+    """An agent's folder (`agent.toml`, key, state) and the process in it, which runs `program`."""
+
+    program = "edge_agent.cli"
 
     def __init__(
         self,
@@ -105,7 +109,7 @@ class AgentProcess(RestartableProcess):
 
     def start(self) -> None:
         """Start it, and return when it takes samples."""
-        self._spawn([sys.executable, "-P", "-m", "edge_agent.cli", "run", "--config", str(self.configuration)])
+        self._spawn([sys.executable, "-P", "-m", self.program, "run", "--config", str(self.configuration)])
         until(self.status, "the agent answers")
 
     def wipe(self) -> None:

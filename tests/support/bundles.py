@@ -24,6 +24,7 @@ from fleet_protocol.bundle import (
     blob_hash,
 )
 from fleet_protocol.codec import write_weights
+from fleet_protocol.kinds import UPDATE
 
 TASK = "tiny"
 PARAMETERS = [Parameter("head.weight", [4, 8]), Parameter("head.bias", [4])]
@@ -37,6 +38,7 @@ def write_bundle(
     aggregation: AggregationPlan | None = None,
     update: UpdatePlan | None = None,
     graph_bytes: int = 200,
+    versions_from: str = UPDATE.name,
 ) -> Bundle:
     """Write a bundle for `task` into `folder` and load it again."""
     parameters = parameters or PARAMETERS
@@ -55,6 +57,7 @@ def write_bundle(
         update=update or UpdatePlan(keep_fraction=0.5),
         aggregation=aggregation or AggregationPlan(buffer_size=3, max_staleness=2, max_delta_norm=10.0),
         files={name: blob_hash(data) for name, data in files.items()},
+        versions_from=versions_from,
     )
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in (files | {DESCRIPTION_FILE: msgspec.json.encode(description)}).items():

@@ -17,12 +17,13 @@ from tests.support.fleet import FLEET, SHARD
 from tests.support.process import RestartableProcess, environment
 from tests.support.waiting import until
 
-PROGRAM = "broker_coordinator.cli"
 LOG_ROOM_BYTES = 4096
 
 
 class CoordinatorProcess(RestartableProcess):
-    """A coordinator's folder (`coordinator.toml`, key, database) and the process that runs in it."""
+    """A coordinator's folder (`coordinator.toml`, key, database) and the process in it, which runs `program`."""
+
+    program = "broker_coordinator.cli"
 
     def __init__(
         self,
@@ -54,7 +55,7 @@ class CoordinatorProcess(RestartableProcess):
     def start(self) -> None:
         """Start it; it connects by itself."""
         self._skip_log()
-        self._spawn([sys.executable, "-P", "-m", PROGRAM, "run", "--config", str(self.configuration)])
+        self._spawn([sys.executable, "-P", "-m", self.program, "run", "--config", str(self.configuration)])
 
     def is_serving(self) -> bool:
         """Whether the process that was started last has reached its broker."""
@@ -102,6 +103,16 @@ class CoordinatorProcess(RestartableProcess):
         return self._ask("tasks", *arguments)
 
     def _ask(self, noun: str, *arguments: str) -> Any:
-        command = [sys.executable, "-P", "-m", PROGRAM, noun, "--config", str(self.configuration), *arguments, "--json"]
-        done = subprocess.run(command, capture_output=True, check=True, env=environment())
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            self.program,
+            noun,
+            "--config",
+            str(self.configuration),
+            *arguments,
+            "--json",
+        ]
+        done = subprocess.run(command, capture_output=True, check=True, env=environment() | self.variables)
         return json.loads(done.stdout)

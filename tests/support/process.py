@@ -3,7 +3,7 @@
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -30,10 +30,13 @@ class Process(Protocol):
 
 
 class RestartableProcess:
-    """At most one process at a time; everything it says goes to the end of one file."""
+    """At most one process at a time; everything it says goes to the end of one file. `variables` of its environment are
+    given in addition to ours.
+    """
 
     def __init__(self, log_file: Path) -> None:
         self.log_file = log_file
+        self.variables: Mapping[str, str] = {}
         self._process: Process | None = None
 
     @property
@@ -70,7 +73,7 @@ class RestartableProcess:
 
     def _spawn(self, command: Sequence[str]) -> None:
         with self.log_file.open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environment())
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environment() | self.variables)
 
     def _end(self, number: int) -> int:
         if self._process is None:

@@ -111,7 +111,7 @@ def test_rejected_update_goes_back_to_the_residual_and_is_never_sent_again(devic
             await let_pass(HOUR)
         assert device.times_of(row) == [0.0]
         assert device.waiting() == []
-        assert device.database.memory("digits", BUNDLE).returned == ((row.sequence, b"payload"),)
+        assert device.database.memory("digits", BUNDLE).returned == (row,)
         assert (device.postbox.accepted, device.postbox.rejected) == (0, 1)
 
     run(scenario())

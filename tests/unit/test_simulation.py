@@ -18,6 +18,7 @@ from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import SigningKey
 from fleet_protocol.topics import PackedWeights
+from tests.kinds.installed import installed
 from workbench.profiles import read_profile
 from workbench.simulation.conditions import Conditions, FleetMember
 from workbench.simulation.coordinator import SimulatedCoordinator
@@ -45,7 +46,7 @@ def fleet(devices: int, **changes: float) -> list[FleetMember]:
     return [FleetMember(msgspec.structs.replace(STEADY, **changes), GuardSettings())] * devices
 
 
-def bundle(*, keep_fraction: float = 0.02, **aggregation: object) -> Bundle:
+def bundle(*, keep_fraction: float = 0.02, versions_from: str = "update", **aggregation: object) -> Bundle:
     """The digits task with other plans."""
     task = BUNDLE.description
     plan = {"strategy": "fedbuff", "buffer_size": 4, "max_staleness": 1000, "averaged_versions": 1} | aggregation
@@ -54,6 +55,7 @@ def bundle(*, keep_fraction: float = 0.02, **aggregation: object) -> Bundle:
             task,
             update=msgspec.structs.replace(task.update, keep_fraction=keep_fraction),
             aggregation=msgspec.structs.replace(task.aggregation, **plan),
+            versions_from=versions_from,
         ),
         BUNDLE.files,
     )
@@ -88,6 +90,16 @@ def test_a_fleet_learns_the_synthetic_task():
     assert result.summary.reached.score >= 0.5 > result.history[0].score == pytest.approx(0.0, abs=0.01)
     assert [point.virtual_seconds for point in result.history] == sorted(p.virtual_seconds for p in result.history)
     assert result.summary.refused == {}
+
+
+@pytest.mark.parametrize("versions_from", ["update", "delta"])
+def test_kinds_that_do_not_ship_with_edgeflock_are_simulated_too(versions_from):
+    with installed():
+        run = simulation(fleet(6), Options(seed=3, seconds=HOUR), versions_from=versions_from)
+        summary = run.run().summary
+    assert summary.refused == {}
+    assert summary.versions == summary.updates // 4 > 0, "reports make none"
+    assert [agent._memory.sequence for agent in run.agents] == [2 * agent.updates_made for agent in run.agents]
 
 
 def test_crashes_and_closing_hours_lose_rounds_but_no_update():

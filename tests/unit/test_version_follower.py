@@ -5,6 +5,7 @@ import contextlib
 import os
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -193,6 +194,19 @@ def test_bundle_of_another_task_is_refused(device):
         device.versions.hear_manifest("gestures", manifest(1))
         with pytest.raises(VersionUnavailableError, match="the manifest of gestures names a bundle of digits"):
             await device.versions.ready_version("gestures")
+
+    run(scenario())
+
+
+def test_bundle_whose_versions_nothing_here_can_contribute_to_is_refused(device):
+    async def scenario():
+        other = msgspec.structs.replace(TASK, versions_from="masked update")
+        text = msgspec.json.encode(other)
+        device.blobs[blob_hash(text)] = text
+        device.versions.hear_manifest("digits", Manifest(1, blob_hash(text), WEIGHTS))
+        with pytest.raises(VersionUnavailableError, match="'masked update', which nothing here produces"):
+            await device.versions.ready_version("digits")
+        assert [request.blob.hex() for request in device.requests] == [blob_hash(text)], "nothing else is fetched"
 
     run(scenario())
 

@@ -80,6 +80,7 @@ def bundle_files(recipe: Recipe, ort_training: Path | None = None) -> dict[str, 
         files={name: blob_hash(content) for name, content in files.items()},
         backbone=BackboneSchema(halves.feature_shape) if halves else None,
         onnx_versions={name: _version(model) for name, model in models.items()},
+        versions_from=recipe.task.versions_from,
     )
     text = msgspec.json.format(msgspec.json.encode(description), indent=2) + b"\n"
     parse_description(text, str(recipe.folder / TASK_FILE))  # so that a broken limit is reported where it can be mended

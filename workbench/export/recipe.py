@@ -68,6 +68,7 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     trainable: tuple[str, ...] = (EVERYTHING,)
     backbone: BackboneSettings | None = None
     seed: Annotated[int, msgspec.Meta(ge=0)] = 0
+    versions_from: str = "update"
 
 
 @dataclass(frozen=True, slots=True)

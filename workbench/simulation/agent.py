@@ -17,7 +17,7 @@ from edge_agent.core.outbox import OutboxRow
 from edge_agent.core.round_decisions import RoundDecisions, StartingPoint
 from edge_agent.core.triggers import SampleTrigger, TriggerSettings
 from edge_agent.core.version_choice import KnownVersion
-from edge_agent.producers import packed_update, produce
+from edge_agent.producers import given_back, produce
 from edge_agent.shell.identity import Identity
 from edge_agent.training.compression import pack, remember
 from edge_agent.training.engine import Rates, plan_batches
@@ -201,8 +201,8 @@ class SimulatedAgent:
         samples = workload.samples(self.number)
         plan = plan_batches(len(samples.labels), task.training.steps, task.training.batch_size, memory.rounds)
         trained, losses = workload.engine.train(version.weights, samples, plan, Rates.planned(task.training))
-        returned = [packed_update(row.payload) for row in memory.returned]
-        feedback = remember(task, self._world.residuals.get(self.number), returned, self._life)
+        returned = given_back(memory.returned)
+        feedback = remember(task, self._world.residuals.get(self.number), returned.values(), self._life)
         total = feedback.offer(trained - version.weights)
         if not (np.isfinite(losses).all() and np.isfinite(total).all()):
             self._world.ledger.rounds_lost += 1

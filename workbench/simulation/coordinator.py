@@ -11,7 +11,7 @@ from broker_coordinator.admission.policy import AdmissionPolicy
 from broker_coordinator.aggregation.averaging import averaged_weights
 from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.aggregation.version import Version, version_zero
-from broker_coordinator.consumers import CONSUMERS
+from broker_coordinator.consumers import CONSUMERS, version_consumer
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from broker_coordinator.serving.answers import Receipts
 from broker_coordinator.serving.served_task import ServedTask
@@ -19,7 +19,7 @@ from broker_coordinator.serving.waiting import WaitingPayload
 from bundle_runtime.bundle import Bundle
 from fleet_protocol.codec import read_weights
 from fleet_protocol.codec.sparse import FloatVector
-from fleet_protocol.kinds import Manifest
+from fleet_protocol.kinds import Manifest, PayloadKind
 from workbench.simulation.ledger import Ledger
 
 OUTCOMES_KEPT = 64
@@ -34,7 +34,9 @@ class SimulatedCoordinator:
     ) -> None:
         zero, policy = version_zero(bundle), AdmissionPolicy(signer.fleet, signer.shard, True, devices)
         self._parameters = bundle.description.parameters
-        self._served = ServedTask(bundle, zero, zero.state(self._parameters, {}), bundle.grid())
+        self._served = ServedTask(
+            bundle, version_consumer(bundle.description), zero, zero.state(self._parameters, {}), bundle.grid()
+        )
         self._files = OrderedDict([(0, zero.weights)])
         self._weights = read_weights(zero.weights, self._parameters)
         self._recent = deque([zero.weights], maxlen=bundle.description.aggregation.averaged_versions)
@@ -85,7 +87,7 @@ class SimulatedCoordinator:
         self._admission.apply(decision, self._view)
         self._keep_outcomes()
         match decision:
-            case Accepted(staleness=staleness, facts=facts, item=item):
+            case Accepted(header=header, staleness=staleness, facts=facts, item=item) if self._is_update(header.kind):
                 self._ledger.updates += 1
                 self._ledger.staleness[staleness] += 1
                 self._served.waiting.append(WaitingPayload(next(self._positions), staleness, facts, item))
@@ -102,6 +104,9 @@ class SimulatedCoordinator:
             self._keep(made.version)
             self._made()
         self._served.ask_everyone(now)
+
+    def _is_update(self, kind: PayloadKind) -> bool:
+        return kind.opened is self._served.consumer.kind
 
     def _keep(self, version: Version) -> None:
         self._weights = read_weights(version.weights, self._parameters)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from broker_coordinator.admission.decisions import Message
 from edge_agent.core.delivery import Delivery
 from edge_agent.core.introduction import Answer, Introduction
-from edge_agent.producers import returns_to_residual
+from edge_agent.producers import goes_back
 from edge_agent.shell.identity import Identity
 from fleet_protocol.envelope import digest
 from fleet_protocol.kinds import (
@@ -60,7 +60,7 @@ class SimulatedPostbox:
     def restart(self) -> None:
         """Forget what no real device stores."""
         self._introduction = Introduction()
-        self._delivery = Delivery(self._memory, self._identity.sign_row, returns_to_residual)
+        self._delivery = Delivery(self._memory, self._identity.sign_row, goes_back)
 
     def connect(self) -> None:
         """Join the broker: who this is, what is current, and whatever still waits for its receipt."""

@@ -1,0 +1,23 @@
+"""The device's side: what a round learned, where the task's versions are made from deltas.
+
+Error feedback counts what is packed as sent, so a rejected delta goes back.
+"""
+
+from edge_agent.producers import Producer
+from edge_agent.worker.contract import TrainingResult
+from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.kinds import decode_payload, encode_payload
+from tests.kinds.delta.kind import DELTA, Delta
+
+
+def produce(task: TaskDescription, result: TrainingResult) -> bytes | None:
+    """None for a task whose versions are made from another kind."""
+    return encode_payload(Delta(result.samples, result.packed)) if task.versions_from == DELTA.name else None
+
+
+def give_back(payload: bytes) -> bytes:
+    """What the next round takes back of a rejected delta."""
+    return decode_payload(payload, Delta).packed
+
+
+DELTA_PRODUCER = Producer(DELTA, produce, give_back)

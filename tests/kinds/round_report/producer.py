@@ -1,0 +1,15 @@
+"""The device's side: a finished round gives one report. A rejected one is dropped."""
+
+from edge_agent.producers import Producer
+from edge_agent.worker.contract import TrainingResult
+from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.kinds import encode_payload
+from tests.kinds.round_report.kind import ROUND_REPORT, RoundReport
+
+
+def produce(_: TaskDescription, result: TrainingResult) -> bytes | None:
+    """None for a round without a step."""
+    return encode_payload(RoundReport(result.steps, result.trained_through)) if result.steps else None
+
+
+ROUND_REPORT_PRODUCER = Producer(ROUND_REPORT, produce)

@@ -39,7 +39,8 @@ RECIPE = Path(__file__).parent / "mnist_mlp"
 BALANCED_RECIPE = Path(__file__).parent / "mnist_mlp_balanced"
 """The same network with a loss for devices that see few of the classes."""
 
-CLIENTS, TRAINING_AT_A_TIME = 100, 10
+CLIENTS = 100
+TRAINING_AT_A_TIME = 10
 SPEED_SPREAD = 1.2
 TARGET_ACCURACY = 0.93
 SCORE_EVERY = 10
@@ -94,7 +95,8 @@ class Arena:
     def __init__(self, folder: Path, data: Path) -> None:
         digits = read_mnist(data)
         self._samples = Samples(digits.images.reshape(len(digits.labels), -1), digits.labels)
-        self._folder, self._bundle = folder, load_bundle(folder)
+        self._folder = folder
+        self._bundle = load_bundle(folder)
 
     @property
     def plain_update_bytes(self) -> int:

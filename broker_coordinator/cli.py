@@ -43,8 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> None:
     configuration = load_configuration(options.config)
-    fleet, shard, metrics = configuration.fleet, configuration.shard, Metrics()
-    is_open, allowance = configuration.enrolment == "open", configuration.rate_limit.allowance()
+    fleet = configuration.fleet
+    shard = configuration.shard
+    metrics = Metrics()
+    is_open = configuration.enrolment == "open"
+    allowance = configuration.rate_limit.allowance()
     key = configuration.signing_key()
     signer = MessageSigner(key, fleet, shard)
     bundles = [load_bundle(task.bundle) for task in configuration.tasks]

@@ -45,7 +45,8 @@ def _ephemeral_key(sender: SigningKey, recipient: VerifyKey, sequence: int, payl
 
 def _sealed_box(ephemeral: PrivateKey, recipient: VerifyKey, payload: bytes) -> bytes:
     """What libsodium's `crypto_box_seal` writes where it draws this ephemeral key."""
-    public, curve = bytes(ephemeral.public_key), recipient.to_curve25519_public_key()
+    public = bytes(ephemeral.public_key)
+    curve = recipient.to_curve25519_public_key()
     nonce = hashlib.blake2b(public + bytes(curve), digest_size=Box.NONCE_SIZE).digest()
     return public + Box(ephemeral, curve).encrypt(payload, nonce).ciphertext
 

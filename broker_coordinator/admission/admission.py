@@ -95,7 +95,8 @@ class Admission:
     def _parse(self, message: Message, largest: Mapping[Leaf, int]) -> ParsedMessage | Refused:
         """What can be said without knowing anyone."""
         envelope_digest = digest(message.data)
-        device, answered = None, False
+        device = None
+        answered = False
         try:
             device, leaf = _device_and_leaf(message.topic, self.policy)
             answered = leaf is Leaf.UP
@@ -112,7 +113,8 @@ class Admission:
             raise ProtocolError(Reason.TOO_LARGE, f"{kind.name} of {size} bytes exceeds {kind.max_bytes}")
 
     def _decide(self, parsed: ParsedMessage, ahead: Prepared, view: FleetView) -> Decision:
-        consumer, verified = self.consumers[parsed.envelope.header.kind.opened], False
+        consumer = self.consumers[parsed.envelope.header.kind.opened]
+        verified = False
         try:
             device = _sender(parsed, consumer, view)
             _check_signature(parsed, device, ahead)
@@ -146,7 +148,8 @@ class Admission:
 
     def _offer(self, parsed: ParsedMessage, device: str, ahead: Prepared, view: FleetView) -> Accepted:
         header = parsed.envelope.header
-        consumer, staleness = self._journalled(header), _staleness(header, view)
+        consumer = self._journalled(header)
+        staleness = _staleness(header, view)
         offered = Offered(
             device,
             header,
@@ -180,7 +183,8 @@ def _device_and_leaf(topic: str, policy: AdmissionPolicy) -> tuple[str, Leaf]:
 
 
 def _sender(parsed: ParsedMessage, consumer: Consumer, view: FleetView) -> Device:
-    envelope, device = parsed.envelope, parsed.device
+    envelope = parsed.envelope
+    device = parsed.device
     sender = view.devices.get(envelope.key_id)
     if sender is None and isinstance(consumer, ControlConsumer) and consumer.named_key is not None:
         payload = decode_payload(envelope.payload, consumer.kind.payload)

@@ -77,7 +77,8 @@ def read_payload(parsed: ParsedMessage, key: SigningKey | None) -> Any:
 
 def _is_promising(parsed: ParsedMessage, view: FleetView) -> bool:
     """Whether, as far as is known now, a payload gets as far as to be decoded if its signature verifies."""
-    header, sender = parsed.envelope.header, view.devices.get(parsed.envelope.key_id)
+    header = parsed.envelope.header
+    sender = view.devices.get(parsed.envelope.key_id)
     return (
         header.kind.journalled
         and sender is not None

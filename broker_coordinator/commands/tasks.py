@@ -115,7 +115,8 @@ def _evaluate(journal: Journal, options: argparse.Namespace, configuration: Coor
     from broker_coordinator.serving.evaluation import evaluate  # noqa: PLC0415 - onnxruntime is for this alone
     from bundle_runtime.sample_file import read_samples  # noqa: PLC0415
 
-    registry, file = TaskRegistry(journal.engine), options.data or _held_out_file(configuration, options.task)
+    registry = TaskRegistry(journal.engine)
+    file = options.data or _held_out_file(configuration, options.task)
     bundle = registry.bundle(options.task)
     held_out = read_samples(file, bundle.description)
     if options.version is None:

@@ -127,7 +127,8 @@ class MqttLink:
             self._client.disconnect()
 
     def _idle_seconds(self) -> float:
-        now, moments = time.monotonic(), [time.monotonic() + MAX_IDLE_SECONDS]
+        now = time.monotonic()
+        moments = [now + MAX_IDLE_SECONDS]
         if self._client.socket() is None:
             moments.append(self._broker.retry_at)
         if self._journal.failures:
@@ -211,7 +212,9 @@ class MqttLink:
         self._forget_received()
 
     def _forget_received(self) -> None:
-        self._received, self._identifiers, self._received_bytes = [], [], 0
+        self._received = []
+        self._identifiers = []
+        self._received_bytes = 0
 
     def _room(self) -> int:
         # An identifier may not be a SUBSCRIBE's, which paho chooses, and ours at the same time.

@@ -73,7 +73,8 @@ class Identity:
 
     def sign_row(self, row: OutboxRow) -> bytes:
         """The envelope of a payload in the outbox: the same row gives the same bytes."""
-        kind, payload = KINDS[row.kind], row.payload
+        kind = KINDS[row.kind]
+        payload = row.payload
         if kind.content is not None:
             recipient = VerifyKey(row.recipient) if row.recipient else self._coordinator
             payload = encrypt_payload(self._key, recipient, row.sequence, payload)

@@ -30,7 +30,9 @@ def read_numbers(data: memoryview, count: int) -> tuple[IndexVector, int]:
     Raises:
         ProtocolError: `MALFORMED`, where they end early, or one is too long or not in its shortest form.
     """
-    numbers, found, position = np.empty(count, np.int64), 0, 0
+    numbers = np.empty(count, np.int64)
+    found = 0
+    position = 0
     while found < count:
         window = np.frombuffer(data[position : position + _WINDOW_BYTES], np.uint8)
         ends = np.flatnonzero(window < 0x80)[: count - found]

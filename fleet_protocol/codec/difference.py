@@ -20,7 +20,10 @@ from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.limits import KIB
 
 FORMAT = 1
-_FORMAT_SHIFT, _WHOLE, _ON_GRID, _PLANES = 5, 0x10, 0x08, 0x07
+_FORMAT_SHIFT = 5
+_WHOLE = 0x10
+_ON_GRID = 0x08
+_PLANES = 0x07
 _MAX_PLANES = 4
 _THOROUGH_LEVEL, _QUICK_LEVEL = 15, 3
 _THOROUGH_UP_TO = 64 * KIB
@@ -56,7 +59,8 @@ def apply_difference(base: FloatVector | None, packed: bytes, shapes: Shapes) ->
         ProtocolError: `MALFORMED`, `INFLATES`, `TOO_LARGE`, `OUT_OF_BOUNDS`, `NOT_FINITE`, or `UNKNOWN_VERSION` where a
             base is needed.
     """
-    layout, head = TensorLayout.of(shapes), read_head(packed)
+    layout = TensorLayout.of(shapes)
+    head = read_head(packed)
     if base is None and not head.whole:
         raise ProtocolError(Reason.UNKNOWN_VERSION, "the difference is from another version, and there is none here")
     start = np.zeros(layout.size, np.float32) if base is None or head.whole else base
@@ -106,7 +110,8 @@ def _write_plane(plane: bytes) -> bytes:
 
 
 def _read_planes(data: memoryview, count: int, size: int) -> NDArray[np.uint32]:
-    codes, position = np.zeros((size, 4), np.uint8), 0
+    codes = np.zeros((size, 4), np.uint8)
+    position = 0
     for plane in range(count):
         stored, position = _take(data, position)
         content = stored if len(stored) == size else decompress(stored, size)

@@ -32,7 +32,8 @@ FEWEST_FOR_BYTES: Final = 256
 
 RICE, EXP_GOLOMB = range(2)
 
-_SHARE_BITS, _ORDER_BITS = 4, 4
+_SHARE_BITS = 4
+_ORDER_BITS = 4
 _MAX_ORDER = 15
 _MOST_STEP_BITS = 2 * MAX_WIDTH + 1
 _SAMPLED_GAPS = 512
@@ -208,7 +209,8 @@ def _count_code(count: int, size: int) -> tuple[int, int]:
 
 def _code(gaps: IndexVector, code: GapCode, size: int, *, by_column: bool) -> Bits:
     if code.kind == RICE:
-        prefixes, lower = gaps >> code.parameter, equal_width(gaps, code.parameter)
+        prefixes = gaps >> code.parameter
+        lower = equal_width(gaps, code.parameter)
         step = _zigzag(code.parameter - expected_parameter(gaps.size, size))
         head = number_bits(1, step + 1)
     else:

@@ -83,7 +83,8 @@ def quantise(
     """Quantise `values` (float32, tensor after tensor). Given a generator, integers are rounded stochastically."""
     if quantisation in _FLOATS:
         fitting = np.clip(values, -_LARGEST_HALF, _LARGEST_HALF) if quantisation is Quantisation.FLOAT16 else values
-        coded, scales = fitting.astype(_FLOATS[quantisation]).view(np.uint8), b""
+        coded = fitting.astype(_FLOATS[quantisation]).view(np.uint8)
+        scales = b""
     else:
         runs = _runs(quantisation, kept_per_tensor)
         exact = _scales(values, runs, quantisation)

@@ -90,10 +90,12 @@ def inspect_update(packed: bytes, shapes: Shapes) -> tuple[SparseUpdate, Stages]
     """`decode_update`, with how the update was packed."""
     layout = TensorLayout.of(shapes)
     first, contained = open_container(packed, limit=_largest_body(layout))
-    quantisation, body = first.quantisation, memoryview(contained)
+    quantisation = first.quantisation
+    body = memoryview(contained)
     read = _read_bits if first.positions_in_bits else _read_bytes
     front = read(body, layout, quantisation)
-    indices, used = front.indices, front.used_bytes
+    indices = front.indices
+    used = front.used_bytes
     kept = layout.kept_per_tensor(indices)
     scale_bytes = SCALE_BYTES * scale_count(quantisation, kept)
     coded_bytes = code_bytes(quantisation, indices.size) if front.signs is None else 0
@@ -102,7 +104,8 @@ def inspect_update(packed: bytes, shapes: Shapes) -> tuple[SparseUpdate, Stages]
             Reason.MALFORMED,
             f"{len(body) - used} bytes of values where {indices.size} entries take {scale_bytes + coded_bytes}",
         )
-    scales, codes = body[used : used + scale_bytes], np.frombuffer(body[used + scale_bytes :], np.uint8)
+    scales = body[used : used + scale_bytes]
+    codes = np.frombuffer(body[used + scale_bytes :], np.uint8)
     if front.signs is not None:
         codes = front.signs
     elif is_one_bit(quantisation):

@@ -2,7 +2,9 @@
 
 from torch import nn
 
-LEVELS, WIDE, NARROW = 96, 32, 8
+LEVELS = 96
+WIDE = 32
+NARROW = 8
 
 
 def build() -> nn.Module:

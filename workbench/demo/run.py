@@ -32,7 +32,8 @@ LONGEST_RUN_SECONDS = 56.0
 """After this the fleet is ended, whatever still waits: it stays in the outboxes."""
 NEW_SAMPLES = 6
 """How many new samples wake an agent."""
-SLOWEST_SENSOR, SLOWEST_CPU_SHARE = 0.9, 0.6
+SLOWEST_SENSOR = 0.9
+SLOWEST_CPU_SHARE = 0.6
 WATCH_SECONDS = 0.5
 START_SECONDS = 15.0
 MARKER = ".edgeflock-demo"

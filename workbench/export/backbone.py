@@ -124,7 +124,8 @@ def _only_tensor(recipe: Recipe, outputs: list[Tensor]) -> Tensor:
 
 
 def _head(recipe: Recipe, feature_shape: list[int]) -> Recipe:
-    module, given = copy.deepcopy(recipe.module), _Given()
+    module = copy.deepcopy(recipe.module)
+    given = _Given()
     parent, _, child = recipe.backbone.rpartition(".")
     setattr(module.get_submodule(parent), child, given)
     module.__dict__["forward"] = partial(_run_head, module.forward, given, tuple(recipe.task.input.shape))

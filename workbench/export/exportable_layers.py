@@ -18,8 +18,12 @@ from torch.nn.modules.dropout import _DropoutNd as DropoutLayer
 
 from workbench.export.recurrent_layers import gru, lstm
 
-SPREAD, FOLD, MODULUS = 0x45D9F3B, 1 << 16, 1 << 32
-"""Of the counter-based generator: an odd multiplier, half of the word, and the word's size."""
+SPREAD = 0x45D9F3B
+"""The counter-based generator's multiplier, odd."""
+FOLD = 1 << 16
+"""2 to the power of half a word."""
+MODULUS = 1 << 32
+"""2 to the power of a word."""
 MIXING_ROUNDS = 2
 _MATRIX_LINEAR = functional.linear
 
@@ -191,7 +195,8 @@ def _update_running(
     """Move the running statistics by `momentum` towards the batch's, the variance as the unbiased one."""
     if part.running_mean is None or part.running_var is None or part.momentum is None or context.row_weights is None:
         return
-    (mean, variance), weights = statistics, context.row_weights
+    mean, variance = statistics
+    weights = context.row_weights
     places = inputs[0, 0].numel() if inputs.dim() > 2 else 1
     count = places / weights.max().clamp(min=torch.finfo(weights.dtype).tiny)
     unbiased = variance * (count / (count - 1).clamp(min=1))

@@ -34,7 +34,8 @@ class Measurement(msgspec.Struct, frozen=True):
 
 def drawn_samples(task: TaskDescription) -> Samples:
     """Samples spread evenly over what the schema allows."""
-    random, label = np.random.default_rng(0), task.label
+    random = np.random.default_rng(0)
+    label = task.label
     inputs = random.uniform(task.input.minimum, task.input.maximum, (STORED_SAMPLES, *task.input.shape))
     if label.kind == "class":
         return Samples(inputs.astype(np.float32), random.integers(0, label.classes, STORED_SAMPLES))

@@ -32,7 +32,8 @@ class SimulatedCoordinator:
     def __init__(
         self, bundle: Bundle, signer: MessageSigner, devices: int, ledger: Ledger, made: Callable[[], None]
     ) -> None:
-        zero, policy = version_zero(bundle), AdmissionPolicy(signer.fleet, signer.shard, True, devices)
+        zero = version_zero(bundle)
+        policy = AdmissionPolicy(signer.fleet, signer.shard, True, devices)
         self._parameters = bundle.description.parameters
         self._served = ServedTask(bundle, zero, zero.state(self._parameters, {}), bundle.grid())
         self._files = OrderedDict([(0, zero.weights)])

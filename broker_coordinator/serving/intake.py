@@ -137,7 +137,9 @@ class Intake:
     def _answer(self, decision: Decision, now: float) -> None:
         if isinstance(decision, Refused) and self._logged_refusals.allows(decision.reason, now):
             logger.warning(
-                log_line("refused", reason=decision.reason.value, device=decision.device, detail=decision.detail)
+                log_line(
+                    "message_refused", reason=decision.reason.value, device=decision.device, detail=decision.detail
+                )
             )
         if receipt := self._receipts.receipt(decision, self._view, now):
             self._outbox.append(receipt)

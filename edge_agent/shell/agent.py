@@ -37,7 +37,7 @@ from fleet_protocol.kinds import (
 )
 from fleet_protocol.limits import MAX_CONTROL_BYTES, MAX_SIGNED_CHUNK_BYTES
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 LARGEST_FIRST_BOOT = 2**20
 """Leaves room for 2**42 more boots in the numbers of control messages."""
@@ -145,11 +145,11 @@ class Agent:
                 case BlobChunk():
                     self._fetcher.hear_chunk(*topics.chunk_of(topic), payload)
                 case _:
-                    log.warning(log_line("message_refused", topic=topic, kind=type(payload).__name__))
+                    logger.warning(log_line("message_refused", topic=topic, kind=type(payload).__name__))
         except ProtocolError as error:
-            log.warning(log_line("message_refused", topic=topic, error=error))
+            logger.warning(log_line("message_refused", topic=topic, error=error))
         except (sqlite3.Error, OSError) as error:
-            log.error(log_line("message_not_handled", topic=topic, error=error))
+            logger.error(log_line("message_failed", topic=topic, error=error))
 
     def _handle_manifest(self, task: str, manifest: Manifest) -> None:
         if self._versions.hear_manifest(task, manifest):
@@ -161,7 +161,7 @@ class Agent:
         if receipt.reason == Reason.UNKNOWN_KEY:
             self._enrolment.forgotten()
         if receipt.newest_boot > self._identity.boot:
-            log.warning(log_line("earlier_life", boot=self._identity.boot, newest_boot=receipt.newest_boot))
+            logger.warning(log_line("state_lost", boot=self._identity.boot, newest_boot=receipt.newest_boot))
             self._identity.boot = self._database.continue_boots(receipt.newest_boot)
         self._rounds.retry_deferred_trigger()
 

@@ -11,7 +11,7 @@ from fleet_host.log_lines import log_line
 from fleet_protocol.envelope import digest
 from fleet_protocol.kinds import Receipt
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class EnrolmentKeeper:
@@ -57,11 +57,11 @@ class EnrolmentKeeper:
         """Act on a verified receipt; False where it is for none of this device's enrolments."""
         answer = self._introduction.receive(receipt)
         if answer is Answer.ACCEPTED:
-            log.info(log_line("enrolled"))
+            logger.info(log_line("enrolled"))
             self._database.set_enrolled(True)
             self._changed.set()
         elif answer is Answer.REFUSED:
-            log.warning(log_line("enrolment_refused", reason=receipt.reason, detail=receipt.detail))
+            logger.warning(log_line("enrolment_refused", reason=receipt.reason, detail=receipt.detail))
         return answer is not Answer.NOT_OURS
 
     def forgotten(self) -> None:

@@ -13,7 +13,7 @@ from fleet_host.backoff import delay_seconds
 from fleet_host.broker_settings import BrokerSettings
 from fleet_host.log_lines import log_line
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 PROTOCOLS = {"5": aiomqtt.ProtocolVersion.V5, "3.1.1": aiomqtt.ProtocolVersion.V311}
 BROKER_TIMEOUT_SECONDS = 15.0
@@ -70,7 +70,7 @@ class Link:
                 async with self._new_client() as client:
                     for topic_filter in (*self._filters, *self._listening):
                         await self._subscribe(client, topic_filter)
-                    log.info(log_line("connected", broker=where))
+                    logger.info(log_line("broker_connected", address=where))
                     connected_at = loop.time()
                     self._client = client
                     await self._converse(client)
@@ -78,7 +78,9 @@ class Link:
                 if loop.time() - connected_at > STABLE_SECONDS:
                     attempt = 0
                 pause = delay_seconds(attempt, random.random())  # noqa: S311 - jitter, not a secret
-                log.warning(log_line("no_broker", broker=where, error=_innermost(group), retry_in_s=f"{pause:.1f}"))
+                logger.warning(
+                    log_line("broker_unreachable", address=where, error=_innermost(group), retry_in_s=f"{pause:.1f}")
+                )
                 attempt += 1
                 await asyncio.sleep(pause)
             finally:

@@ -12,7 +12,7 @@ from edge_agent.shell.device_database import DeviceDatabase
 from fleet_host.log_lines import log_line
 from fleet_protocol.kinds import Receipt
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Postbox:
@@ -53,7 +53,7 @@ class Postbox:
         try:
             envelope = self._delivery.envelope(number)
         except NotSendableError as error:
-            log.error(log_line("update_not_sent", sequence=number, error=error))
+            logger.error(log_line("payload_not_sent", sequence=number, error=error))
             return
         if envelope:
             await self._publish(envelope)
@@ -69,8 +69,8 @@ class Postbox:
         else:
             self.rejected += meant is Remedy.TAKE_BACK
             reason, detail = receipt.reason, receipt.detail
-            log.warning(
-                log_line("update_rejected", sequence=row.sequence, reason=reason, remedy=meant.value, detail=detail)
+            logger.warning(
+                log_line("payload_rejected", sequence=row.sequence, reason=reason, remedy=meant.value, detail=detail)
             )
         self.notify()
         return True

@@ -28,7 +28,7 @@ from edge_agent.worker.supervisor import train_in_child
 from fleet_host.log_lines import log_line
 from fleet_protocol.kinds import PayloadKind
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 LIFE_BITS = 32
 """Of the number that tells an error feedback's memory from that of an earlier life of the device."""
@@ -114,30 +114,34 @@ class Rounds:
     async def _run_round(self, task: str) -> bool:
         """One pass through the life cycle; whether it was spooled."""
         if refused := self._decisions.begin(self._readings(task)):
-            return self._put_off("guard_refused", task, refused)
+            logger.warning(log_line("guard_refused", task=task, reason=refused))
+            return self._put_off()
         try:
             version = await self._versions.ready_version(task)
         except NotAskedError as error:
             self._decisions.version_unavailable()
-            return self._put_off("not_asked", task, str(error), logging.INFO)
+            logger.info(log_line("not_selected", task=task, reason=error))
+            return self._put_off()
         except (VersionUnavailableError, LinkDownError) as error:
             self._decisions.version_unavailable()
-            return self._put_off("no_version", task, str(error))
+            logger.warning(log_line("version_unavailable", task=task, reason=error))
+            return self._put_off()
         if refused := self._decisions.version_ready(task, self._starting_point(task, version)):
-            return self._put_off("would_diverge", task, refused)
+            logger.warning(log_line("divergence_expected", task=task, reason=refused))
+            return self._put_off()
         try:
             await self._train(task, version)
         except (RoundFailedError, VersionUnavailableError, LinkDownError, sqlite3.Error, OSError) as error:
             self._decisions.failed()
-            return self._put_off("round_dropped", task, str(error))
+            logger.warning(log_line("round_failed", task=task, reason=error))
+            return self._put_off()
         self._decisions.spooled(task, self._count_new(task))
         self._spooled()
         self._versions.forget_unused(self._tasks)
         return True
 
-    def _put_off(self, event: str, task: str, reason: str, level: int = logging.WARNING) -> bool:
-        """Go back to sleep with a trigger that has fired; it is looked at again when something changes, or later."""
-        log.log(level, log_line(event, task=task, reason=reason))
+    def _put_off(self) -> bool:
+        """Sleep with a trigger that has fired. It is retried when something changes, or after `recheck_seconds`."""
         if self._recheck is None:
             loop = asyncio.get_running_loop()
             self._recheck = loop.call_later(self._configuration.guards.recheck_seconds, self.retry_deferred_trigger)
@@ -145,9 +149,9 @@ class Rounds:
 
     async def _train(self, task: str, version: ReadyVersion) -> None:
         if dropped := self._samples.drop_misfits(version.description):
-            log.warning(log_line("samples_dropped", task=task, count=dropped, reason="do not fit the schema"))
+            logger.warning(log_line("samples_dropped", task=task, count=dropped, reason="do not fit the schema"))
         if dropped := self._samples.drop_other_features(version.description):
-            log.info(log_line("features_dropped", task=task, count=dropped, reason="made by another backbone"))
+            logger.info(log_line("features_dropped", task=task, count=dropped, reason="made by another backbone"))
         memory = self._database.memory(task, version.bundle)
         verdict = await self._run_worker(task, version, memory)
         if isinstance(verdict, RebuildFailure):
@@ -176,7 +180,7 @@ class Rounds:
             ),
             self._sign,
         )
-        log.info(
+        logger.info(
             log_line(
                 "round_spooled",
                 task=task,
@@ -212,9 +216,9 @@ class Rounds:
 
     def _hear_progress(self, task: str, progress: Progress) -> None:
         self._progress = progress
-        log.debug(
+        logger.debug(
             log_line(
-                "training",
+                "training_progress",
                 task=task,
                 phase=progress.phase,
                 step=progress.steps_done,
@@ -227,7 +231,7 @@ class Rounds:
         """What would only fail again is not tried again."""
         if failure.unfit:
             self._samples.drop(task, failure.unfit)
-            log.warning(log_line("samples_dropped", task=task, count=len(failure.unfit), reason=failure.error))
+            logger.warning(log_line("samples_dropped", task=task, count=len(failure.unfit), reason=failure.error))
         if failure.diverged:
             self._decisions.diverged(task, self._starting_point(task, version))
 

@@ -31,7 +31,7 @@ from fleet_protocol.errors import ConfigurationError, ProtocolError
 from fleet_protocol.kinds import Manifest
 from fleet_protocol.topics import PackedWeights
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class VersionFollower:
             try:
                 self._descriptions[known.bundle] = parse_description(self._cache.read(known.bundle))
             except (ProtocolError, ConfigurationError, OSError) as error:
-                log.error(log_line("bundle_not_readable", task=task, error=error))
+                logger.error(log_line("bundle_not_readable", task=task, error=error))
         return self._descriptions.get(known.bundle)
 
     def hear_manifest(self, task: str, manifest: Manifest) -> bool:
@@ -88,7 +88,7 @@ class VersionFollower:
         known = self._database.known_version(task)
         news = judge_manifest(known, self._selection_thresholds.get(task), manifest)
         if news is ManifestNews.OLD:
-            log.warning(
+            logger.warning(
                 log_line(
                     "old_manifest_ignored",
                     task=task,
@@ -144,7 +144,7 @@ class VersionFollower:
     def refuse_packed(self, version: ReadyVersion, error: str) -> None:
         """The packed weights were not what they should be: from now on this version is fetched whole."""
         self._refused.add(version.weights.name)
-        log.error(
+        logger.error(
             log_line(
                 "difference_refused",
                 task=version.description.task,
@@ -192,7 +192,7 @@ class VersionFollower:
             try:
                 difference = await self._fetcher.fetch(wanted)
             except NotFetchedError as error:
-                log.warning(log_line("difference_did_not_come", error=error, remedy="fetching the whole weights"))
+                logger.warning(log_line("difference_not_received", error=error, remedy="fetching the whole weights"))
             else:
                 return self._packed_file(wanted, held, difference, known)
         await self._ensure(known.weights)
@@ -201,7 +201,7 @@ class VersionFollower:
     def _packed_file(
         self, wanted: PackedWeights, held: KnownVersion | None, difference: bytes, known: KnownVersion
     ) -> PackedFile:
-        log.info(
+        logger.info(
             log_line(
                 "difference_fetched",
                 task=wanted.task,

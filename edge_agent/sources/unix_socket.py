@@ -31,7 +31,7 @@ SOCKET_MODE = 0o660
 
 _COMMAND = re.compile(rb'\s*{\s*"command"\s*:')
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Command(msgspec.Struct, forbid_unknown_fields=True):
@@ -136,7 +136,7 @@ class SampleSocket:
         except (msgspec.DecodeError, ValueError) as error:
             return msgspec.json.encode(Answer(ok=False, error=str(error)))
         except sqlite3.Error as error:
-            log.error(log_line("sample_not_stored", task=sample.task, error=error))
+            logger.error(log_line("sample_not_stored", task=sample.task, error=error))
             return msgspec.json.encode(Answer(ok=False, error=f"not stored: {error}; is the disk full?"))
         self._arrived(sample.task)
         return msgspec.json.encode(Answer(ok=True))

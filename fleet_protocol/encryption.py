@@ -66,7 +66,7 @@ def check_recipient(recipient: VerifyKey) -> None:
         ) from error
 
 
-def opened_payload(envelope: Envelope, key: SigningKey | None) -> bytes:
+def decrypt_payload(envelope: Envelope, key: SigningKey | None) -> bytes:
     """An envelope's payload, out of its box if it is encrypted; `key` is the coordinator's, None where there is none.
 
     Raises:
@@ -74,10 +74,10 @@ def opened_payload(envelope: Envelope, key: SigningKey | None) -> bytes:
     """
     if envelope.header.kind.content is None:
         return envelope.payload
-    return _open(decode_payload(envelope.payload, EncryptedPayload), key)
+    return _decrypt(decode_payload(envelope.payload, EncryptedPayload), key)
 
 
-def _open(encrypted: EncryptedPayload, key: SigningKey | None) -> bytes:
+def _decrypt(encrypted: EncryptedPayload, key: SigningKey | None) -> bytes:
     if key is None or encrypted.recipient != key_id(key.verify_key):
         here = "there is none here" if key is None else f"this one's is {key_id(key.verify_key).hex()}"
         raise ProtocolError(

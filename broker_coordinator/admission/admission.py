@@ -107,13 +107,13 @@ class Admission:
         return ParsedMessage(message, envelope_digest, device, envelope)
 
     def _check_kind(self, kind: PayloadKind, leaf: Leaf, size: int) -> None:
-        if kind.leaf is not leaf or kind.opened not in self.consumers:
+        if kind.leaf is not leaf or kind.decrypted not in self.consumers:
             raise ProtocolError(Reason.MALFORMED, f"{kind.name} does not belong on the topic {leaf.value!r}")
         if size > kind.max_bytes:
             raise ProtocolError(Reason.TOO_LARGE, f"{kind.name} of {size} bytes exceeds {kind.max_bytes}")
 
     def _decide(self, parsed: ParsedMessage, ahead: Prepared, view: FleetView) -> Decision:
-        consumer = self.consumers[parsed.envelope.header.kind.opened]
+        consumer = self.consumers[parsed.envelope.header.kind.decrypted]
         verified = False
         try:
             device = _sender(parsed, consumer, view)
@@ -163,7 +163,7 @@ class Admission:
         return Accepted(device, header, parsed.message.data, parsed.digest, staleness, admitted.facts, admitted.item)
 
     def _journalled(self, header: Header) -> JournalledConsumer[Any, Any, Any, Any, Any]:
-        consumer = self.consumers[header.kind.opened]
+        consumer = self.consumers[header.kind.decrypted]
         assert isinstance(consumer, JournalledConsumer)  # noqa: S101 - only these are accepted
         return consumer
 

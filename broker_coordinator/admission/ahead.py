@@ -10,7 +10,7 @@ from broker_coordinator.admission.consumer import Consumer, JournalledConsumer
 from broker_coordinator.admission.decisions import Refused
 from broker_coordinator.admission.fleet_view import DeviceState, FleetView
 from broker_coordinator.admission.parsed_message import ParsedMessage
-from fleet_protocol.encryption import opened_payload
+from fleet_protocol.encryption import decrypt_payload
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.keys import SigningKey
 from fleet_protocol.kinds import PayloadKind, decode_payload
@@ -57,7 +57,7 @@ def prepare(
         prepared[number] = _SIGNED
         with contextlib.suppress(ProtocolError):  # its decision will say so
             payload = read_payload(parsed, key)
-            together.setdefault((envelope.header.task, envelope.header.kind.opened), []).append((number, payload))
+            together.setdefault((envelope.header.task, envelope.header.kind.decrypted), []).append((number, payload))
     for (task, kind), numbered in together.items():
         decoded = _decoded(consumers[kind], [payload for _, payload in numbered], view, task)
         for (number, payload), each in zip(numbered, decoded, strict=True):
@@ -71,8 +71,8 @@ def read_payload(parsed: ParsedMessage, key: SigningKey | None) -> Any:
     Raises:
         ProtocolError: `WRONG_RECIPIENT` or `MALFORMED`.
     """
-    kind = parsed.envelope.header.kind.opened
-    return decode_payload(opened_payload(parsed.envelope, key), kind.payload)
+    kind = parsed.envelope.header.kind.decrypted
+    return decode_payload(decrypt_payload(parsed.envelope, key), kind.payload)
 
 
 def _is_promising(parsed: ParsedMessage, view: FleetView) -> bool:

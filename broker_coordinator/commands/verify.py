@@ -50,7 +50,7 @@ def verify_versions(journal: JournalReader, task: str, start: int = 0, key: Sign
     bundle = TaskRegistry(journal.engine).bundle(task)
     compared = 0
     dropped = 0
-    for made in _made_anew(journal, bundle, start, key):
+    for made in _recomputed(journal, bundle, start, key):
         stored = journal.version(task, made.number)
         if stored is None:
             dropped += 1
@@ -61,7 +61,7 @@ def verify_versions(journal: JournalReader, task: str, start: int = 0, key: Sign
     return Verification(task, start, compared, dropped)
 
 
-def _made_anew(journal: JournalReader, bundle: Bundle, start: int, key: SigningKey | None) -> Iterator[Version]:
+def _recomputed(journal: JournalReader, bundle: Bundle, start: int, key: SigningKey | None) -> Iterator[Version]:
     if start == 0:
         yield version_zero(bundle)
     for _, state in replayed(journal, bundle.description, start, key):

@@ -189,7 +189,7 @@ def _payload_row(accepted: Accepted, position: int) -> tuple[Any, ...]:
         accepted.device,
         header.sequence,
         accepted.envelope_digest,
-        header.kind.opened.number,
+        header.kind.decrypted.number,
         header.task,
         header.base_version,
         accepted.staleness,

@@ -8,7 +8,7 @@ import msgspec
 from broker_coordinator.admission.consumer import JournalledConsumer, Offered
 from broker_coordinator.consumers import journalled_consumer
 from fleet_protocol.bundle import TaskDescription
-from fleet_protocol.encryption import opened_payload
+from fleet_protocol.encryption import decrypt_payload
 from fleet_protocol.envelope import read_envelope
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import SigningKey
@@ -57,7 +57,7 @@ class JournalledPayload:
                 " dropped; begin at a later version, or raise [retention] envelopes to keep more of them"
             )
         envelope = read_envelope(self.envelope, len(self.envelope))
-        payload = decode_payload(opened_payload(envelope, key), consumer.kind.payload)
+        payload = decode_payload(decrypt_payload(envelope, key), consumer.kind.payload)
         offered = Offered(self.device, envelope.header, payload, task, self.staleness)
         return consumer.item(offered, self.read_facts())
 

@@ -61,7 +61,7 @@ class Agent:
             configuration.broker,
             f"{configuration.fleet}-{configuration.device}",
             last_will=(identity.state_topic, self._presence(PresenceState.OFFLINE)),
-            greet=self._greet,
+            on_connected=self._on_connected,
             handle=self._handle,
             filters=[identity.down_topic, *(topics.manifest(configuration.fleet, task) for task in self._tasks)],
         )
@@ -80,7 +80,7 @@ class Agent:
             spooled=self._postbox.notify,
         )
         self._enrolment = EnrolmentKeeper(
-            self._database, sign=self._sign_enrolment, publish=self._publish_up, welcome=self._welcome
+            self._database, sign=self._sign_enrolment, publish=self._publish_up, on_enrolled=self._on_enrolled
         )
         self._sample_socket = SampleSocket(
             configuration.sample_socket,
@@ -102,7 +102,7 @@ class Agent:
             self._samples.close()
             self._database.close()
 
-    async def _greet(self) -> None:
+    async def _on_connected(self) -> None:
         """Enrol and deliver for as long as a connection lasts."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._enrolment.keep())
@@ -111,7 +111,7 @@ class Agent:
     async def _publish_up(self, signed: bytes) -> None:
         await self._link.publish(self._identity.up_topic, signed)
 
-    async def _welcome(self) -> None:
+    async def _on_enrolled(self) -> None:
         """The coordinator has accepted this device: it counts its presence and answers its requests."""
         await self._link.publish(self._identity.state_topic, self._presence(PresenceState.ONLINE), retain=True)
         self._rounds.retry_deferred_trigger()
@@ -136,14 +136,14 @@ class Agent:
         """Handle a message, if the coordinator's pinned key signed it for this topic."""
         limit = MAX_SIGNED_CHUNK_BYTES if "/blob/" in topic or "/weights/" in topic else MAX_CONTROL_BYTES
         try:
-            payload, task = self._identity.open_from_coordinator(topic, data, limit)
+            payload, task = self._identity.verify_from_coordinator(topic, data, limit)
             match payload:
                 case Receipt():
                     self._handle_receipt(payload)
                 case Manifest() if topic == topics.manifest(self._configuration.fleet, task):
                     self._handle_manifest(task, payload)
                 case BlobChunk():
-                    self._fetcher.hear_chunk(*topics.chunk_of(topic), payload)
+                    self._fetcher.receive_chunk(*topics.chunk_of(topic), payload)
                 case _:
                     logger.warning(log_line("message_refused", topic=topic, kind=type(payload).__name__))
         except ProtocolError as error:
@@ -152,7 +152,7 @@ class Agent:
             logger.error(log_line("message_failed", topic=topic, error=error))
 
     def _handle_manifest(self, task: str, manifest: Manifest) -> None:
-        if self._versions.hear_manifest(task, manifest):
+        if self._versions.receive_manifest(task, manifest):
             self._rounds.retry_deferred_trigger()
 
     def _handle_receipt(self, receipt: Receipt) -> None:

@@ -104,7 +104,7 @@ class DeviceDatabase:
         row = self._connection.execute(query, (task,)).fetchone()
         return None if row is None else KnownVersion(*row)
 
-    def know_version(self, task: str, known: KnownVersion) -> None:
+    def set_known_version(self, task: str, known: KnownVersion) -> None:
         """Remember a manifest that was believed."""
         self._connection.execute(
             "INSERT OR REPLACE INTO manifests VALUES (?, ?, ?, ?)",
@@ -117,7 +117,7 @@ class DeviceDatabase:
         row = self._connection.execute(query, (task,)).fetchone()
         return None if row is None else KnownVersion(*row)
 
-    def hold_version(self, task: str, held: KnownVersion) -> None:
+    def set_held_version(self, task: str, held: KnownVersion) -> None:
         """Remember which version's weights are complete; nothing is written where it is known already."""
         if self.held_version(task) != held:
             self._connection.execute(

@@ -5,7 +5,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
-from edge_agent.core.introduction import Answer, Introduction
+from edge_agent.core.enrolment import Answer, EnrolmentAttempts
 from edge_agent.shell.device_database import DeviceDatabase
 from fleet_host.log_lines import log_line
 from fleet_protocol.envelope import digest
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class EnrolmentKeeper:
-    """`sign` makes a new signed enrolment, `publish` sends it; `welcome` follows when the device is known."""
+    """`sign` makes a new signed enrolment, `publish` sends it; `on_enrolled` follows when the device is known."""
 
     def __init__(
         self,
@@ -23,13 +23,13 @@ class EnrolmentKeeper:
         *,
         sign: Callable[[], bytes],
         publish: Callable[[bytes], Awaitable[None]],
-        welcome: Callable[[], Awaitable[None]],
+        on_enrolled: Callable[[], Awaitable[None]],
     ) -> None:
         self._database = database
         self._sign = sign
         self._publish = publish
-        self._welcome = welcome
-        self._introduction = Introduction()
+        self._on_enrolled = on_enrolled
+        self._attempts = EnrolmentAttempts()
         self._changed = asyncio.Event()
 
     async def keep(self) -> None:
@@ -38,24 +38,24 @@ class EnrolmentKeeper:
         Raises:
             LinkDownError: from `publish`.
         """
-        self._introduction.start()
+        self._attempts.start()
         while True:
             self._changed.clear()
             if self._database.is_enrolled():
-                self._introduction.start()
-                await self._welcome()
+                self._attempts.start()
+                await self._on_enrolled()
                 await self._changed.wait()
                 continue
             signed = self._sign()
-            patience = self._introduction.asked(digest(signed))
+            wait_seconds = self._attempts.sent(digest(signed))
             await self._publish(signed)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(patience):
+                async with asyncio.timeout(wait_seconds):
                     await self._changed.wait()
 
     def receive(self, receipt: Receipt) -> bool:
         """Act on a verified receipt; False where it is for none of this device's enrolments."""
-        answer = self._introduction.receive(receipt)
+        answer = self._attempts.receive(receipt)
         if answer is Answer.ACCEPTED:
             logger.info(log_line("enrolled"))
             self._database.set_enrolled(True)

@@ -36,7 +36,7 @@ class Fetcher:
         self._assemblies: dict[Wanted, BlobAssembly] = {}
         self._progress = asyncio.Event()
 
-    def hear_chunk(self, wanted: Wanted, number: int, chunk: BlobChunk) -> None:
+    def receive_chunk(self, wanted: Wanted, number: int, chunk: BlobChunk) -> None:
         """Take in a verified chunk; one that nobody waits for is ignored.
 
         Raises:

@@ -96,7 +96,7 @@ class Identity:
         """A presence, for the state topic."""
         return sign_envelope(self._key, self.state_topic, PRESENCE, payload, sequence=self._next())
 
-    def open_from_coordinator(self, topic: str, data: bytes, limit: int) -> tuple[msgspec.Struct, str]:
+    def verify_from_coordinator(self, topic: str, data: bytes, limit: int) -> tuple[msgspec.Struct, str]:
         """The payload of a message that the pinned key signed for `topic`, and the task in its header.
 
         Raises:

@@ -41,14 +41,14 @@ class Link:
         identifier: str,
         *,
         last_will: tuple[str, bytes],
-        greet: Callable[[], Coroutine[None, None, None]],
+        on_connected: Callable[[], Coroutine[None, None, None]],
         handle: Handler,
         filters: Sequence[str],
     ) -> None:
         self._broker = broker
         self._identifier = identifier
         self._last_will = last_will
-        self._greet = greet
+        self._on_connected = on_connected
         self._handle = handle
         self._filters = list(filters)
         self._listening: list[str] = []
@@ -73,7 +73,7 @@ class Link:
                     logger.info(log_line("broker_connected", address=where))
                     connected_at = loop.time()
                     self._client = client
-                    await self._converse(client)
+                    await self._serve_connection(client)
             except* (aiomqtt.MqttError, LinkDownError) as group:
                 if loop.time() - connected_at > STABLE_SECONDS:
                     attempt = 0
@@ -128,10 +128,10 @@ class Link:
             raise LinkDownError(f"no connection to {self._broker.host}:{self._broker.port}")
         return self._client
 
-    async def _converse(self, client: aiomqtt.Client) -> None:
+    async def _serve_connection(self, client: aiomqtt.Client) -> None:
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._greet())
+                group.create_task(self._on_connected())
                 async for message in client.messages:
                     if isinstance(message.payload, bytes):
                         self._handle(message.topic.value, message.payload)

@@ -160,7 +160,7 @@ class Rounds:
             memory = self._database.memory(task, version.bundle)
             verdict = await self._run_worker(task, version, memory)
         if isinstance(verdict, TrainingFailure):
-            self._learn_from(task, version, verdict)
+            self._note_failure(task, version, verdict)
         if not isinstance(verdict, TrainingResult):
             raise RoundFailedError(verdict.error)
         self._versions.hold(version)
@@ -210,11 +210,11 @@ class Rounds:
             packed=version.packed,
         )
         try:
-            return await train_in_child(job, settings, partial(self._hear_progress, task))
+            return await train_in_child(job, settings, partial(self._receive_progress, task))
         finally:
             self._progress = None
 
-    def _hear_progress(self, task: str, progress: Progress) -> None:
+    def _receive_progress(self, task: str, progress: Progress) -> None:
         self._progress = progress
         logger.debug(
             log_line(
@@ -227,7 +227,7 @@ class Rounds:
             )
         )
 
-    def _learn_from(self, task: str, version: ReadyVersion, failure: TrainingFailure) -> None:
+    def _note_failure(self, task: str, version: ReadyVersion, failure: TrainingFailure) -> None:
         """What would only fail again is not tried again."""
         if failure.unfit:
             self._samples.drop(task, failure.unfit)

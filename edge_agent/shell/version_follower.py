@@ -83,7 +83,7 @@ class VersionFollower:
                 logger.error(log_line("bundle_not_readable", task=task, error=error))
         return self._descriptions.get(known.bundle)
 
-    def hear_manifest(self, task: str, manifest: Manifest) -> bool:
+    def receive_manifest(self, task: str, manifest: Manifest) -> bool:
         """Take in a verified manifest; False where it changes nothing for this device."""
         known = self._database.known_version(task)
         news = judge_manifest(known, self._selection_thresholds.get(task), manifest)
@@ -101,7 +101,7 @@ class VersionFollower:
             return False
         self._selection_thresholds[task] = manifest.selection_threshold
         if news is ManifestNews.NEW_VERSION:
-            self._database.know_version(task, known_from(manifest))
+            self._database.set_known_version(task, known_from(manifest))
         return news is not ManifestNews.REPETITION
 
     async def ready_version(self, task: str) -> ReadyVersion:
@@ -139,7 +139,7 @@ class VersionFollower:
     def hold(self, version: ReadyVersion) -> None:
         """Its weights are complete: the next version is fetched as its difference from this one."""
         held = KnownVersion(version.number, version.bundle, version.weights.name)
-        self._database.hold_version(version.description.task, held)
+        self._database.set_held_version(version.description.task, held)
 
     def refuse_packed(self, version: ReadyVersion, error: str) -> None:
         """The packed weights were not what they should be: from now on this version is fetched whole."""

@@ -96,7 +96,7 @@ class SampleSocket:
         """
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            server = await asyncio.start_unix_server(self._converse, self._path, limit=MAX_LINE_BYTES)
+            server = await asyncio.start_unix_server(self._serve_client, self._path, limit=MAX_LINE_BYTES)
             self._path.chmod(SOCKET_MODE)
         except OSError as error:
             raise ConfigurationError(f"sample_socket {self._path}: {error}; choose another path") from error
@@ -108,7 +108,7 @@ class SampleSocket:
                 connection.close()
             self._path.unlink(missing_ok=True)
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._connections.add(writer)
         try:
             with contextlib.suppress(ConnectionError):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bundle_runtime.graph import ONNXRUNTIME_VERSION, native, session_options
 from bundle_runtime.samples import Samples
-from edge_agent.training.engine import BatchPlan, EngineError, Rates, Watch, unwatched
+from edge_agent.training.engine import BatchPlan, EngineError, OnProgress, Rates, ignore_progress
 from fleet_protocol.bundle import ORT_CHECKPOINT_FILE, ORT_OPTIMISER_FILE, ORT_TRAINING_FILE
 from fleet_protocol.codec.sparse import FloatVector
 
@@ -34,12 +34,19 @@ class OrtTrainingEngine:
         self._device = native.OrtDevice(native.OrtDevice.cpu(), native.OrtDevice.default_memory(), 0)
 
     def train(
-        self, weights: FloatVector, samples: Samples, plan: BatchPlan, rates: Rates, watch: Watch = unwatched
+        self,
+        weights: FloatVector,
+        samples: Samples,
+        plan: BatchPlan,
+        rates: Rates,
+        on_progress: OnProgress = ignore_progress,
     ) -> tuple[FloatVector, FloatVector]:
         """See `TrainingEngine.train`. Weight decay and gradient clip are part of the artifacts, not of `rates`."""
         module, optimiser = self.open_sessions(weights)
         optimiser.set_learning_rate(rates.learning_rate)
-        losses = self.run_steps(module, optimiser, self._constants(weights, samples, rates), samples, plan, watch=watch)
+        losses = self.run_steps(
+            module, optimiser, self._constants(weights, samples, rates), samples, plan, on_progress=on_progress
+        )
         trained = native.OrtValue.ortvalue_from_shape_and_type([weights.size], np.float32, self._device)
         module.copy_parameters_to_buffer(trained, True)
         return trained.numpy(), losses
@@ -52,7 +59,7 @@ class OrtTrainingEngine:
         samples: Samples,
         plan: BatchPlan,
         *,
-        watch: Watch = unwatched,
+        on_progress: OnProgress = ignore_progress,
     ) -> FloatVector:
         """Train the module's own parameters; returns the losses. `constants` are inputs that all steps share."""
         names, place = list(module.input_names(True)), list(module.output_names(True)).index(LOSS)
@@ -73,9 +80,9 @@ class OrtTrainingEngine:
             module.lazy_reset_grad()
             losses[step] = fetched[place].numpy()
             if time.monotonic() - reported >= REPORT_SECONDS:
-                watch(step + 1, losses[: step + 1])
+                on_progress(step + 1, losses[: step + 1])
                 reported = time.monotonic()
-        watch(len(losses), losses)
+        on_progress(len(losses), losses)
         return losses
 
     def open_sessions(self, weights: FloatVector) -> tuple[native.Module, native.Optimizer]:

@@ -44,7 +44,7 @@ from fleet_protocol.limits import MIB
 PR_SET_PDEATHSIG = 1
 """From linux/prctl.h."""
 
-Tell = Callable[[Message], None]
+Send = Callable[[Message], None]
 
 
 class RoundError(Exception):
@@ -55,7 +55,7 @@ class DivergedError(RoundError):
     """Loss or weights are no longer finite."""
 
 
-def run_round(job: TrainingJob, tell: Tell) -> TrainingResult:
+def run_round(job: TrainingJob, send: Send) -> TrainingResult:
     """Train, then compress what was learned together with what earlier updates left behind.
 
     Raises:
@@ -70,7 +70,7 @@ def run_round(job: TrainingJob, tell: Tell) -> TrainingResult:
     steps = task.training.steps
     store = Path(job.sample_store)
     files = {name: Path(path) for name, path in job.files.items()}
-    tell(Progress("reading", 0, steps, None))
+    send(Progress("reading", 0, steps, None))
     if job.packed is not None:
         rebuild(job.packed, Path(job.weights), task.parameters)
     computed = compute_features(store, task, files[BACKBONE_FILE], job.threads) if task.backbone else 0
@@ -79,14 +79,14 @@ def run_round(job: TrainingJob, tell: Tell) -> TrainingResult:
     engine = make_engine(job.engine, files, task, job.threads)
     plan = plan_batches(len(samples.labels), steps, task.training.batch_size, job.seed)
 
-    def watch(done: int, losses: FloatVector) -> None:
+    def on_progress(done: int, losses: FloatVector) -> None:
         mean = float(losses.mean())
-        tell(Progress("training", done, steps, mean if math.isfinite(mean) else None))
+        send(Progress("training", done, steps, mean if math.isfinite(mean) else None))
 
-    trained, losses = engine.train(weights, samples, plan, Rates.planned(task.training), watch)
+    trained, losses = engine.train(weights, samples, plan, Rates.planned(task.training), on_progress)
     if diverged := divergence(losses, trained, samples, plan, task.training.learning_rate):
         raise DivergedError(str(diverged))
-    tell(Progress("compressing", steps, steps, float(losses.mean())))
+    send(Progress("compressing", steps, steps, float(losses.mean())))
     memory = remember(task, job.residual, job.returned, job.life)
     total = memory.offer(trained - weights)
     if not np.isfinite(total).all():
@@ -138,11 +138,11 @@ def die_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def verdict_of(job: TrainingJob, tell: Tell) -> Verdict:
+def verdict_of(job: TrainingJob, send: Send) -> Verdict:
     """The round's result, or what became of it."""
     try:
         confine(job)
-        return run_round(job, tell)
+        return run_round(job, send)
     except UnfitSamplesError as error:
         return TrainingFailure(str(error), unfit=error.unfit)
     except RebuildError as error:
@@ -165,10 +165,10 @@ def main() -> None:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
         job = read_job(sys.stdin.buffer.read())
 
-        def tell(message: Message) -> None:
+        def send(message: Message) -> None:
             channel.write(write_frame(message))
 
-        tell(verdict_of(job, tell))
+        send(verdict_of(job, send))
 
 
 if __name__ == "__main__":

@@ -45,6 +45,6 @@ class PayloadKind:
         return re.sub("(?<=.)(?=[A-Z])", " ", self.payload.__name__).lower()
 
     @property
-    def opened(self) -> "PayloadKind":
+    def decrypted(self) -> "PayloadKind":
         """The kind that counts once an encrypted payload is opened; any other is that itself."""
         return self.content or self

@@ -23,7 +23,7 @@ async def test_who_listens_goes_on_listening_after_a_broker_was_killed(broker: B
         BrokerSettings(broker.host, broker.port),
         "kitchen",
         last_will=("edgeflock/v1/home/0/kitchen/state", b""),
-        greet=nothing,
+        on_connected=nothing,
         handle=lambda _, payload: heard.append(payload),
         filters=["edgeflock/v1/home/0/kitchen/down"],
     )

@@ -32,7 +32,7 @@ def fetched_version(folder: Path, bundle: Path, weights: str) -> tuple[ReadyVers
     device = Device(folder)
     device.blobs = {blob_hash(path.read_bytes()): path.read_bytes() for path in bundle.iterdir()}
     description = blob_hash((bundle / DESCRIPTION_FILE).read_bytes())
-    assert device.versions.hear_manifest("digits", Manifest(1, description, weights))
+    assert device.versions.receive_manifest("digits", Manifest(1, description, weights))
     found: list[ReadyVersion] = []
 
     async def fetch() -> None:

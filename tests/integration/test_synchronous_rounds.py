@@ -134,7 +134,7 @@ def test_device_trains_once_in_a_round_and_only_where_it_is_asked(tmp_path) -> N
     skipped = next(version for version in range(asked, 100) if not is_asked("digits", version, "attic-pi", 2**31))
 
     def hear(version: int, below: int) -> None:
-        device.versions.hear_manifest("digits", Manifest(version, blob_hash(bundle), WEIGHTS, below))
+        device.versions.receive_manifest("digits", Manifest(version, blob_hash(bundle), WEIGHTS, below))
 
     async def scenario():
         hear(asked, 2**31)
@@ -144,8 +144,10 @@ def test_device_trains_once_in_a_round_and_only_where_it_is_asked(tmp_path) -> N
         hear(skipped, 2**31)
         with pytest.raises(NotAskedError, match=f"round of version {skipped} asks other devices"):
             await device.versions.ready_version("digits")
-        assert not device.versions.hear_manifest("digits", Manifest(skipped, blob_hash(bundle), WEIGHTS, 2**31))
-        assert device.versions.hear_manifest("digits", Manifest(skipped, blob_hash(bundle), WEIGHTS)), "a wider round"
+        assert not device.versions.receive_manifest("digits", Manifest(skipped, blob_hash(bundle), WEIGHTS, 2**31))
+        assert device.versions.receive_manifest("digits", Manifest(skipped, blob_hash(bundle), WEIGHTS)), (
+            "a wider round"
+        )
         assert (await device.versions.ready_version("digits")).number == skipped
 
     try:

@@ -78,12 +78,12 @@ class Device:
             lost = self.lose_first_answer_to_each and not again and number == 1
             if not lost:
                 data = content[number * MAX_CHUNK_BYTES : (number + 1) * MAX_CHUNK_BYTES]
-                self.fetcher.hear_chunk(wanted, number, BlobChunk(len(content), data))
+                self.fetcher.receive_chunk(wanted, number, BlobChunk(len(content), data))
 
     def hear_version(self, number: int) -> None:
         """Its manifest, and its whole weights where somebody asks."""
         self.blobs[blob_hash(file_of(number))] = file_of(number)
-        assert self.versions.hear_manifest("digits", manifest(number, blob_hash(file_of(number))))
+        assert self.versions.receive_manifest("digits", manifest(number, blob_hash(file_of(number))))
 
     def offer(self, number: int, base: int | None) -> bytes:
         """A difference to ask for."""
@@ -110,14 +110,14 @@ def manifest(version: int, weights: str = WEIGHTS) -> Manifest:
 
 def test_only_what_lacks_is_fetched(device):
     async def scenario():
-        assert device.versions.hear_manifest("digits", manifest(0))
+        assert device.versions.receive_manifest("digits", manifest(0))
         ready = await device.versions.ready_version("digits")
         assert (ready.number, ready.bundle, ready.description.task) == (0, BUNDLE, "digits")
         assert ready.files[TRAIN_FILE].read_bytes() == FILES[TRAIN]
         assert ready.weights.read_bytes() == FILES[WEIGHTS]
         assert [request.blob.hex() for request in device.requests] == [BUNDLE, TRAIN, WEIGHTS]
 
-        assert device.versions.hear_manifest("digits", manifest(2, blob_hash(LARGE)))
+        assert device.versions.receive_manifest("digits", manifest(2, blob_hash(LARGE)))
         assert (await device.versions.ready_version("digits")).number == 2
         assert [request.blob.hex() for request in device.requests[3:]] == [blob_hash(LARGE)]
 
@@ -126,9 +126,9 @@ def test_only_what_lacks_is_fetched(device):
 
 @pytest.mark.parametrize("version", [0, 4, 5])
 def test_repeated_or_older_manifest_moves_nobody_back(device, version):
-    device.versions.hear_manifest("digits", manifest(5))
-    assert not device.versions.hear_manifest("digits", manifest(version))
-    assert not device.versions.hear_manifest("digits", manifest(version, "00" * 32))
+    device.versions.receive_manifest("digits", manifest(5))
+    assert not device.versions.receive_manifest("digits", manifest(version))
+    assert not device.versions.receive_manifest("digits", manifest(version, "00" * 32))
     assert device.database.known_version("digits").version == 5
     assert device.database.known_version("digits").weights == WEIGHTS
 
@@ -136,7 +136,7 @@ def test_repeated_or_older_manifest_moves_nobody_back(device, version):
 def test_lost_chunk_is_asked_for_alone(device):
     async def scenario():
         device.lose_first_answer_to_each = True
-        device.versions.hear_manifest("digits", manifest(1, blob_hash(LARGE)))
+        device.versions.receive_manifest("digits", manifest(1, blob_hash(LARGE)))
         assert (await device.versions.ready_version("digits")).weights.read_bytes() == LARGE
         assert [request.chunks for request in device.requests[-2:]] == [[], [1]]
 
@@ -146,7 +146,7 @@ def test_lost_chunk_is_asked_for_alone(device):
 def test_silence_ends_in_a_refusal_that_names_the_blob(device):
     async def scenario():
         device.blobs = {}
-        device.versions.hear_manifest("digits", manifest(1))
+        device.versions.receive_manifest("digits", manifest(1))
         with pytest.raises(VersionUnavailableError, match=BUNDLE[:16]):
             await device.versions.ready_version("digits")
         assert len(device.requests) == FETCH_ATTEMPTS
@@ -161,7 +161,7 @@ def test_silence_ends_in_a_refusal_that_names_the_blob(device):
 def test_blob_of_the_wrong_hash_is_never_trained_on(device, blob, content):
     async def scenario():
         device.blobs = FILES | {blob: content}
-        device.versions.hear_manifest("digits", manifest(0))
+        device.versions.receive_manifest("digits", manifest(0))
         with pytest.raises(VersionUnavailableError, match=r"SHA-256|did not come"):
             await device.versions.ready_version("digits")
         assert not device.cache.has(blob)
@@ -174,7 +174,7 @@ def test_blob_of_the_wrong_hash_is_never_trained_on(device, blob, content):
 @pytest.mark.parametrize("blob", [BUNDLE, TRAIN, WEIGHTS], ids=["description", "graph", "weights"])
 def test_file_that_the_card_has_damaged_is_fetched_anew_within_two_rounds(device, blob):
     async def scenario():
-        device.versions.hear_manifest("digits", manifest(1))
+        device.versions.receive_manifest("digits", manifest(1))
         for file in (BUNDLE, TRAIN, WEIGHTS):
             device.cache.write(file, FILES[file])
         device.cache.path(blob).write_bytes(FILES[blob][:-1])
@@ -190,7 +190,7 @@ def test_file_that_the_card_has_damaged_is_fetched_anew_within_two_rounds(device
 
 def test_bundle_of_another_task_is_refused(device):
     async def scenario():
-        device.versions.hear_manifest("gestures", manifest(1))
+        device.versions.receive_manifest("gestures", manifest(1))
         with pytest.raises(VersionUnavailableError, match="the manifest of gestures names a bundle of digits"):
             await device.versions.ready_version("gestures")
 
@@ -202,7 +202,7 @@ def test_weights_of_old_versions_are_forgotten_and_what_the_newest_needs_is_kept
         newest = blob_hash(b"weights of version 2")
         device.blobs[newest] = b"weights of version 2"
         for version, weights in enumerate([blob_hash(LARGE), newest], start=1):
-            device.versions.hear_manifest("digits", manifest(version, weights))
+            device.versions.receive_manifest("digits", manifest(version, weights))
             device.versions.hold(await device.versions.ready_version("digits"))
         device.versions.forget_unused(["digits"])
         assert all(device.cache.has(blob) for blob in (BUNDLE, TRAIN, newest))

@@ -20,9 +20,9 @@ from workbench.demo.brokers import BrokerPlan, plan_broker
 from workbench.demo.children import Child
 from workbench.demo.fleet_files import TASK, plan_files, program, write_fleet
 from workbench.demo.measurement import Measurement
+from workbench.demo.monitor import FleetMonitor, Snapshot
 from workbench.demo.observer import Observer
 from workbench.demo.sensors import Sensor
-from workbench.demo.watch import FleetWatch, Snapshot
 from workbench.recipe_folder import find_recipe
 from workbench.report.history import RunHistory
 
@@ -86,42 +86,42 @@ class Demo:
                 Sensor(device.socket, TASK, part, seconds=SENSING_SECONDS * pace)
                 for device, part, pace in zip(files.devices, data.parts, paces, strict=True)
             ]
-            watch = FleetWatch(files, sensors, Observer(broker), measurement, broker.label, NEW_SAMPLES)
-            watch.started = started
-            return await self._run_fleet(watch, broker)
+            monitor = FleetMonitor(files, sensors, Observer(broker), measurement, broker.label, NEW_SAMPLES)
+            monitor.started = started
+            return await self._run_fleet(monitor, broker)
 
-    async def _run_fleet(self, watch: FleetWatch, broker: BrokerPlan) -> RunHistory:
-        broker_child, coordinator, *agents = children = _plan_children(watch, broker)
-        observing = asyncio.create_task(watch.observer.run())
+    async def _run_fleet(self, monitor: FleetMonitor, broker: BrokerPlan) -> RunHistory:
+        broker_child, coordinator, *agents = children = _plan_children(monitor, broker)
+        observing = asyncio.create_task(monitor.observer.run())
         try:
             await broker_child.start()
-            await _until(watch.observer.subscribed, f"no broker answers on {broker.host}:{broker.port}")
+            await _until(monitor.observer.subscribed, f"no broker answers on {broker.host}:{broker.port}")
             await coordinator.start()
-            await _until(watch.observer.manifest_heard, "the coordinator announces no task; see coordinator.log")
+            await _until(monitor.observer.manifest_received, "the coordinator announces no task; see coordinator.log")
             for agent in agents:
                 await agent.start()
-            await self._feed(watch, children)
-            await watch.refresh()
-            devices = watch.rows()
+            await self._feed(monitor, children)
+            await monitor.refresh()
+            devices = monitor.rows()
         finally:
             for group in (agents, [coordinator]):
                 await asyncio.gather(*(child.stop() for child in group))
             await asyncio.sleep(WATCH_SECONDS)  # what the last ones said reaches the observer
             observing.cancel()
             await broker_child.stop()
-        watch.read_journal()
-        return watch.conclude(devices, seed=self._options.seed, stopped_early=self._stopped.is_set())
+        monitor.read_journal()
+        return monitor.conclude(devices, seed=self._options.seed, stopped_early=self._stopped.is_set())
 
-    async def _feed(self, watch: FleetWatch, children: list[Child]) -> None:
+    async def _feed(self, monitor: FleetMonitor, children: list[Child]) -> None:
         """Drip samples until all are delivered and trained on, or time is up, or somebody wants to leave."""
-        feeding = [asyncio.create_task(sensor.drip()) for sensor in watch.sensors]
+        feeding = [asyncio.create_task(sensor.drip()) for sensor in monitor.sensors]
         try:
-            while not self._stopped.is_set() and watch.elapsed_seconds < LONGEST_RUN_SECONDS:
+            while not self._stopped.is_set() and monitor.elapsed_seconds < LONGEST_RUN_SECONDS:
                 for child in children:
                     child.check()
-                await watch.refresh()
-                self._show(watch.snapshot())
-                if all(task.done() for task in feeding) and watch.is_quiet():
+                await monitor.refresh()
+                self._show(monitor.snapshot())
+                if all(task.done() for task in feeding) and monitor.is_quiet():
                     break
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stopped.wait(), WATCH_SECONDS)
@@ -159,22 +159,22 @@ def prepare_folder(folder: Path) -> None:
         raise ConfigurationError(f"--out {folder}: {error.strerror}; name a folder that can be written") from error
 
 
-def _plan_children(watch: FleetWatch, broker: BrokerPlan) -> list[Child]:
+def _plan_children(monitor: FleetMonitor, broker: BrokerPlan) -> list[Child]:
     """The broker, the coordinator, then the agents."""
-    files = watch.files
+    files = monitor.files
     coordinator = program("broker_coordinator.cli", "run", "--config", str(files.coordinator_configuration))
     agents = [
         Child(
             device.name,
             program("edge_agent.cli", "run", "--config", str(device.configuration)),
             device.folder / "agent.log",
-            watch.announce,
+            monitor.announce,
         )
         for device in files.devices
     ]
     return [
-        Child("broker", broker.command, files.folder / "broker.log", watch.announce),
-        Child("coordinator", coordinator, files.folder / "coordinator.log", watch.announce),
+        Child("broker", broker.command, files.folder / "broker.log", monitor.announce),
+        Child("coordinator", coordinator, files.folder / "coordinator.log", monitor.announce),
         *agents,
     ]
 

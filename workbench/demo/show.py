@@ -16,8 +16,8 @@ from fleet_protocol.errors import ConfigurationError
 from workbench.demo.children import ChildFailedError
 from workbench.demo.fleet_files import CommandFailedError
 from workbench.demo.live_table import progress_line, render_live
+from workbench.demo.monitor import Snapshot
 from workbench.demo.run import DemoOptions, run_demo
-from workbench.demo.watch import Snapshot
 from workbench.report.history import RunHistory, Summary
 from workbench.report.html import render_report
 

@@ -11,12 +11,12 @@ from fleet_host.key_files import read_key_file
 from fleet_protocol.bundle import DESCRIPTION_FILE, TaskDescription, parse_description
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import SigningKey
-from workbench.inspection.decode import Known
+from workbench.inspection.decode import DecodingContext
 
 PROGRAM = "broker-coordinator"
 
 
-def known_to_coordinator(configuration: Path) -> Known:
+def context_of_coordinator(configuration: Path) -> DecodingContext:
     """What `coordinator.toml` and the files that it names say. The coordinator may be running.
 
     Raises:
@@ -29,10 +29,10 @@ def known_to_coordinator(configuration: Path) -> Known:
     except OSError as error:
         raise ConfigurationError(f"{error.filename}: can't be read: {error.strerror}") from error
     database = parsed.journal()
-    return Known(
+    return DecodingContext(
         devices=registered_devices(database),
         coordinator=key.verify_key,
-        opener=key,
+        decryption_key=key,
         tasks=[*published_tasks(database), *named],
     )
 

@@ -32,7 +32,7 @@ FLOPS_PER_WEIGHT_AND_SAMPLE = 6
 """Of a dense layer: a multiplication and an addition, once forward and twice backward."""
 
 
-class Wakes(Protocol):
+class WakePolicy(Protocol):
     """Why agents wake: whoever implements it calls `trigger` on those that are `available`."""
 
     def idle(self, agent: "SimulatedAgent") -> None:
@@ -49,7 +49,7 @@ class Wakes(Protocol):
 
 
 class SimulatedAgent:
-    """Device `number` of the fleet; `wakes` decides when it starts a round. `life` is its error feedback's."""
+    """Device `number` of the fleet; `wake_policy` decides when it starts a round. `life` is its error feedback's."""
 
     __slots__ = (
         "_decisions",
@@ -63,7 +63,7 @@ class SimulatedAgent:
         "_recheck",
         "_trigger",
         "_versions",
-        "_wakes",
+        "_wake_policy",
         "_world",
         "number",
         "samples_counted_at",
@@ -75,7 +75,7 @@ class SimulatedAgent:
         member: FleetMember,
         identity: Identity,
         world: SimulatedWorld,
-        wakes: Wakes,
+        wake_policy: WakePolicy,
         *,
         trigger: TriggerSettings,
         life: int,
@@ -85,7 +85,7 @@ class SimulatedAgent:
         self._member = member
         self._identity = identity
         self._world = world
-        self._wakes = wakes
+        self._wake_policy = wake_policy
         self._trigger = trigger
         self._life = life
         self._memory = DeviceMemory()
@@ -147,7 +147,7 @@ class SimulatedAgent:
             self.later(min(closing, crash), partial(self._power_off, crashed=crash < closing))
         if self._memory.outbox or self._world.always_connected:
             self._postbox.connect()
-        self._wakes.idle(self)
+        self._wake_policy.idle(self)
 
     def take_samples(self, count: int) -> None:
         """So many have come."""
@@ -162,7 +162,7 @@ class SimulatedAgent:
             return
         self._postbox.connect()
         version = self._world.newest
-        known = self._versions.hear_manifest(version)
+        known = self._versions.receive_manifest(version)
         if self._world.always_connected and self._versions.why_not_asked(version):
             self._decisions.version_unavailable()
             self._put_off()
@@ -183,7 +183,7 @@ class SimulatedAgent:
 
     def _fetched(self, version: PublishedVersion, known: KnownVersion) -> None:
         self._memory.fetched = known
-        self._wakes.count(self)
+        self._wake_policy.count(self)
         start = StartingPoint(known.version, known.bundle, self._memory.newest_sample)
         if self._decisions.version_ready(self._world.task.task, start):
             self._put_off()
@@ -217,7 +217,7 @@ class SimulatedAgent:
         self._world.residuals.put(self.number, feedback.state())
         self._spool(result, known, start)
         self._postbox.notify()
-        self._wakes.idle(self)
+        self._wake_policy.idle(self)
 
     def _spool(self, result: TrainingResult, known: KnownVersion, start: StartingPoint) -> None:
         task = self._world.task
@@ -243,7 +243,7 @@ class SimulatedAgent:
         if self._decisions.deferred and self._recheck == recheck:
             self._world.deferred.pop(self.number, None)
             self._decisions.retry_deferred_trigger()
-            self._wakes.idle(self)
+            self._wake_policy.idle(self)
 
     def _hear_of_version(self, size: int) -> None:
         """A manifest of `size` bytes is on its way to every device that is connected."""
@@ -254,13 +254,13 @@ class SimulatedAgent:
 
     def _receipted(self) -> None:
         if not self._memory.outbox:
-            self._wakes.settled(self)
+            self._wake_policy.settled(self)
         self._retry_deferred_trigger(self._recheck)
         if not self._memory.outbox and self.available and not self._world.always_connected:
             self._postbox.disconnect()
 
     def _power_off(self, *, crashed: bool) -> None:
-        self._wakes.count(self)
+        self._wake_policy.count(self)
         self._power_cycle += 1
         self._on = False
         self._postbox.disconnect()

@@ -27,7 +27,7 @@ class SimulatedVersionFollower:
         """Forget what no real device stores."""
         self._selection_threshold = None
 
-    def hear_manifest(self, version: PublishedVersion) -> KnownVersion:
+    def receive_manifest(self, version: PublishedVersion) -> KnownVersion:
         """The newest manifest is the only one that counts, whichever a device has heard between."""
         memory = self._memory
         manifest = version.manifest

@@ -81,7 +81,7 @@ class SimulatedWorld:
         seconds = conditions.upload_seconds(len(message.data))
         self.queue.after(seconds, partial(self._arrive, message, conditions, receive))
 
-    def hear_manifest(self) -> None:
+    def receive_manifest(self) -> None:
         """A device that joins is told the newest version, which is retained."""
         self.ledger.down["manifest"] += self._manifest_bytes
 

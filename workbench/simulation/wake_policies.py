@@ -8,7 +8,7 @@ from workbench.simulation.agent import SimulatedAgent
 from workbench.simulation.conditions import HOUR_SECONDS
 
 
-class SampleWakes:
+class WakeOnSamples:
     """As shipped: a device trains when so many new samples have arrived, each on its own.
 
     Samples come at random times, at the device's rate. Only the moment at which a trigger fires is planned; how many
@@ -21,7 +21,7 @@ class SampleWakes:
         """Samples that the devices wait for, by their number."""
 
     def idle(self, agent: SimulatedAgent) -> None:
-        """See `Wakes`. Samples that no round has seen fire at once, others as they come."""
+        """See `WakePolicy`. Samples that no round has seen fire at once, others as they come."""
         if not agent.available:
             return
         self.count(agent)
@@ -34,7 +34,7 @@ class SampleWakes:
         agent.later(hours * HOUR_SECONDS, lambda: self._arrive(agent))
 
     def count(self, agent: SimulatedAgent) -> None:
-        """See `Wakes`. Of those that a device still waits for, the last one has not come."""
+        """See `WakePolicy`. Of those that a device still waits for, the last one has not come."""
         hours = (agent.now - agent.samples_counted_at) / HOUR_SECONDS
         arrived = int(self._generator.poisson(hours * agent.member.conditions.samples_per_hour))
         if waited_for := self._planned.pop(agent.number, 0):
@@ -43,7 +43,7 @@ class SampleWakes:
         agent.take_samples(arrived)
 
     def settled(self, agent: SimulatedAgent) -> None:
-        """See `Wakes`: a receipt wakes nobody."""
+        """See `WakePolicy`: a receipt wakes nobody."""
 
     def _arrive(self, agent: SimulatedAgent) -> None:
         agent.samples_counted_at = agent.now
@@ -51,7 +51,7 @@ class SampleWakes:
         agent.trigger()
 
 
-class ConcurrentWakes:
+class WakeConcurrently:
     """As in the evaluation of FedBuff: `count` devices train at any time, drawn evenly from those that do not.
 
     A device that crashes in its round keeps its place until it is back.
@@ -71,15 +71,15 @@ class ConcurrentWakes:
         self._fill()
 
     def idle(self, agent: SimulatedAgent) -> None:
-        """See `Wakes`."""
+        """See `WakePolicy`."""
         self._training.discard(agent.number)
         self._fill()
 
     def count(self, agent: SimulatedAgent) -> None:
-        """See `Wakes`: nobody waits for samples."""
+        """See `WakePolicy`: nobody waits for samples."""
 
     def settled(self, agent: SimulatedAgent) -> None:
-        """See `Wakes`: nobody waits for a receipt."""
+        """See `WakePolicy`: nobody waits for a receipt."""
 
     def version_made(self) -> None:
         """The coordinator has a new version: nobody waits for one."""
@@ -103,7 +103,7 @@ class ConcurrentWakes:
         return agent.available and agent.number not in self._training
 
 
-class RoundWakes(ConcurrentWakes):
+class WakeInRounds(WakeConcurrently):
     """As in synchronous federated averaging (McMahan et al. 2017): `count` devices start together, drawn evenly, and
     the next ones with the next version, whoever is still at work then.
     """
@@ -112,19 +112,19 @@ class RoundWakes(ConcurrentWakes):
     """In this round."""
 
     def idle(self, agent: SimulatedAgent) -> None:
-        """See `Wakes`. Whoever comes back without an update has lost its part."""
+        """See `WakePolicy`. Whoever comes back without an update has lost its part."""
         if not agent.updates_waiting:
             self.settled(agent)
 
     def settled(self, agent: SimulatedAgent) -> None:
-        """See `Wakes`. Where nothing of a round was accepted, another one is tried."""
+        """See `WakePolicy`. Where nothing of a round was accepted, another one is tried."""
         self._training.discard(agent.number)
         if not self._training and not self._places_left():
             self._begun = 0
         self._fill()
 
     def version_made(self) -> None:
-        """See `ConcurrentWakes`."""
+        """See `WakeConcurrently`."""
         self._training.clear()
         self._begun = 0
         self._fill()

@@ -35,7 +35,7 @@ class Snapshot:
 
 
 @dataclass(slots=True)
-class FleetWatch:
+class FleetMonitor:
     """What is known of a run so far. `sensors` are in the order of the devices in `files`."""
 
     files: FleetFiles

@@ -167,7 +167,7 @@ def decode(
     ] = None,
     bundle: Annotated[Path | None, typer.Option(help="The task's bundle, for the shapes of its tensors.")] = None,
 ) -> None:
-    """Show what a message says: who, what, from which version, how packed, and whether its signature holds.
+    """Show what a message says: sender, kind, base version, packing, and whether its signature is valid.
 
     Ends with code 1 where a check that could be made has failed.
     """
@@ -201,7 +201,7 @@ def _read(path: Path) -> bytes:
 
 
 def main() -> None:
-    """Run `edgeflock`. What the operator can mend ends in one line on stderr and exit code 2."""
+    """Run `edgeflock`. An error that the operator can correct is one line on stderr and exit code 2."""
     try:
         app()
     except (ConfigurationError, ProtocolError) as error:

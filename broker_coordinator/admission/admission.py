@@ -5,7 +5,7 @@ Each check is cheaper and trusts less than the next:
     every message        topic -> size -> envelope -> kind belongs on that topic, and its size (`_parse`)
                          -> known key of that device, not revoked (`_sender`) -> signature (`_check_signature`)
     a journalled kind    -> approved -> sequence number -> task not paused, rate (`_admit_journalled`)
-                         -> task, version, staleness (`_staleness`) -> payload opened -> the consumer's own checks
+                         -> task, version, staleness (`_staleness`) -> payload decrypted -> the consumer's own checks
     any other kind       -> the consumer's own checks
 
 Nothing here knows a kind: what differs between them is in `fleet_protocol.kinds` and in the consumers.
@@ -54,14 +54,14 @@ class Admission:
     consumers: Mapping[PayloadKind, Consumer]
 
     def admit(self, message: Message, view: FleetView) -> Decision:
-        """Decide on one message. Never raises for anything that the message holds."""
+        """Decide on one message. Never raises for anything in the message."""
         parsed = self._parse(message, _largest_bytes())
         return parsed if isinstance(parsed, Refused) else self._decide(parsed, UNPREPARED, view)
 
     def admit_all(self, messages: Sequence[Message], view: FleetView) -> Iterator[Decision]:
         """Decide on messages in order, each as `admit` would after those before it, which `view` then reflects.
 
-        Payloads that are likely to be accepted are decoded together, ahead of their turn: that is several times faster.
+        Payloads that are likely to be accepted are decoded together before: that is several times faster.
         """
         largest = _largest_bytes()
         parsed = [self._parse(message, largest) for message in messages]
@@ -73,7 +73,7 @@ class Admission:
             yield decision
 
     def apply(self, decision: Decision, view: FleetView) -> None:
-        """Let `view` reflect a decision, so that the next message of the same batch is decided in its light."""
+        """Apply a decision to `view`, so that the next message of the batch is decided after it."""
         match decision:
             case Accepted(device, header):
                 view.set_decided(device, header.sequence, Decided(decision.envelope_digest))
@@ -93,7 +93,7 @@ class Admission:
                 view.set_device(device)
 
     def _parse(self, message: Message, largest: Mapping[Leaf, int]) -> ParsedMessage | Refused:
-        """What can be said without knowing anyone."""
+        """The checks that need no fleet view."""
         envelope_digest = digest(message.data)
         device = None
         answered = False
@@ -128,7 +128,7 @@ class Admission:
             return refusal(error, parsed.device, parsed.digest, answered=answered, verified=verified)
 
     def _admit_journalled(self, parsed: ParsedMessage, device: Device, ahead: Prepared, view: FleetView) -> Decision:
-        """Raises ProtocolError where the sequence number stays free: the device may send the very bytes again."""
+        """Raises ProtocolError where the sequence number stays unused: the device may send the same bytes again."""
         header = parsed.envelope.header
         require_approved(device)
         if before := view.decided_before(device.name, header.sequence):
@@ -178,7 +178,7 @@ def _device_and_leaf(topic: str, policy: AdmissionPolicy) -> tuple[str, Leaf]:
     leaf = Leaf(last)
     build = _TOPICS.get(leaf)
     if build is None or topic != build(policy.fleet, policy.shard, device):
-        raise ProtocolError(Reason.WRONG_TOPIC, f"{topic!r} is not a topic on which this coordinator is spoken to")
+        raise ProtocolError(Reason.WRONG_TOPIC, f"{topic!r} is not a topic of this coordinator")
     return device, leaf
 
 
@@ -223,7 +223,7 @@ def require_approved(device: Device) -> None:
 
 
 def _require_room(header: Header, device: str, view: FleetView) -> None:
-    """Refuse what may be sent again later: nothing is journalled, the device keeps its payload."""
+    """Refuse for now: nothing is journalled, and the device keeps its payload."""
     progress = view.tasks.get(header.task)
     if progress is not None and progress.paused:
         raise ProtocolError(

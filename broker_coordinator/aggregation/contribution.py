@@ -1,4 +1,4 @@
-"""Sums of updates: what a coordinator makes of a part of them is a value that adds, so that shards merge. Pure.
+"""Sums of updates that add, so that parts of a buffer, or shards, can be merged. Pure.
 
 weight = samples * staleness_weight
 contribution = (sum(weight * delta), sum(weight))

@@ -1,6 +1,6 @@
 """Reading and writing PUBLISH and PUBACK packets (MQTT 3.1.1 and 5, sections 3.3 and 3.4). Pure.
 
-All other packets are left to paho, which takes several times as long for a message in and its receipt out.
+All other packets are left to paho, which would take several times as long for a message and its receipt.
 """
 
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ _FIRST_FAILURE: Final = 0x80
 
 
 class MalformedPacketError(ConnectionError):
-    """The broker sent bytes that are no MQTT: the connection can't be used any longer."""
+    """The broker sent bytes that are not MQTT: the connection can't be used any longer."""
 
 
 @dataclass(slots=True)

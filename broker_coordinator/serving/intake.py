@@ -48,7 +48,7 @@ class _Task:
 
 
 class Intake:
-    """Decides on messages; `decoded` is handed what whoever aggregates would otherwise decode again.
+    """Decides on messages; `decoded` caches what aggregation would otherwise decode again.
 
     Raises:
         JournalUnavailableError: the database can't be read.
@@ -88,7 +88,7 @@ class Intake:
             return self._handle_together(messages, now)
         except JournalUnavailableError:
             raise
-        except Exception:  # a mistake of ours that one message brings out must not hold up the others
+        except Exception:  # a defect that one message triggers must not stop the others
             logger.exception(log_line("batch_failed", messages=len(messages), first_topic=messages[0].topic))
             self._load(read_standing(self._journal.engine))
             return [requested for message in messages for requested in self._handle_alone(message, now)]

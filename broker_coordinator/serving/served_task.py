@@ -37,7 +37,7 @@ class ServedTask:
     """The newest version, its optimiser state, and what waits for the next, in journal order.
 
     `grid` is what versions are rounded to before they are published, if the task asks for it. `began` is when the
-    newest version was made, or first looked at, in seconds on the clock of whoever calls.
+    newest version was made, or first read, in seconds on the caller's clock.
     """
 
     bundle: Bundle

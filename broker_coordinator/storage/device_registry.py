@@ -27,7 +27,7 @@ class DeviceRegistry:
             return [_device(row) for row in connection.execute(query)]
 
     def approve(self, name: str, public_key: VerifyKey | None = None) -> Device:
-        """Let a device take part. Without a key, it is the one with which the device has introduced itself.
+        """Let a device take part. Without a key, it is the key with which the device has enrolled.
 
         Raises:
             ConfigurationError: there is no such device, or its name or key is bound otherwise.
@@ -38,7 +38,7 @@ class DeviceRegistry:
                 device = _device_with_key(connection, name, device, public_key)
             if device is None:
                 raise ConfigurationError(
-                    f"no device {name!r} has introduced itself (or its key is revoked); list them with:"
+                    f"no device {name!r} has enrolled (or its key is revoked); list them with:"
                     f" broker-coordinator devices list; or give the key: devices approve {name} PUBLIC_KEY"
                 )
             return _change_state(connection, device, DeviceState.APPROVED)

@@ -1,4 +1,4 @@
-"""Delivery: when a waiting payload is sent, how wait_seconds grows, and what a receipt means. Pure.
+"""Delivery: when a waiting payload is sent, how the wait grows, and what a receipt means. Pure.
 
 Times are seconds on any clock that only grows. A payload leaves the outbox only on a signed receipt.
 """
@@ -16,7 +16,7 @@ FIRST_RECEIPT_SECONDS = 10.0
 LAST_RECEIPT_SECONDS = 600.0
 """How long to wait for a receipt before a payload is sent again; doubles from first to last while none comes."""
 PUT_OFF_SECONDS = 60.0
-"""How often a device asks again that was told to wait: not approved yet, its task paused, or too many updates."""
+"""Interval of repeats after a receipt that says to wait: not approved yet, task paused, or too many updates."""
 
 
 class Remedy(Enum):
@@ -38,7 +38,7 @@ REMEDIES = {
     Reason.WRONG_TOPIC: Remedy.KEEP,
     Reason.TASK_PAUSED: Remedy.KEEP,  # until the operator resumes it
     Reason.RATE_LIMITED: Remedy.KEEP,
-    Reason.SEQUENCE_REUSED: Remedy.RENUMBER,  # this device's memory is younger than its name
+    Reason.SEQUENCE_REUSED: Remedy.RENUMBER,  # this device's database was emptied or restored
 }
 """For a rejection. Every other reason, one of a later release too, means that the payload is taken back."""
 
@@ -54,7 +54,7 @@ def remedy(receipt: Receipt) -> Remedy:
 
 
 class NotSendableError(Exception):
-    """The envelope of a waiting payload can't be made again; says why, and what to do."""
+    """A waiting payload can't be signed as before; says why, and what to do."""
 
 
 @dataclass(slots=True)
@@ -89,7 +89,7 @@ class DeliverySchedule:
         return [number for number, retry in self._retries.items() if retry.due <= now]
 
     def sent(self, number: int, now: float) -> None:
-        """It went out: wait for its receipt, longer each time."""
+        """It was sent: wait for its receipt, longer each time."""
         retry = self._retries[number]
         retry.due = now + retry.wait_seconds
         retry.wait_seconds = min(2 * retry.wait_seconds, LAST_RECEIPT_SECONDS)
@@ -99,7 +99,7 @@ class DeliverySchedule:
         self._put_off = meant is Remedy.KEEP
 
     def changed(self, now: float) -> None:
-        """Retry after any receipt, or new payload. It never puts off what is due before."""
+        """Retry after any receipt, or new payload. What is due earlier stays due then."""
         wait_seconds = PUT_OFF_SECONDS if self._put_off else FIRST_RECEIPT_SECONDS
         for retry in self._retries.values():
             retry.wait_seconds = wait_seconds
@@ -107,7 +107,7 @@ class DeliverySchedule:
 
 
 class Delivery:
-    """An outbox, emptied by receipts. Whoever drives it carries bytes and keeps the timer for `schedule.next_due`.
+    """An outbox, emptied by receipts. The caller carries the bytes and keeps the timer for `schedule.next_due`.
 
     `returns_to_residual` says of a kind whether the next round takes a rejected payload back.
     """

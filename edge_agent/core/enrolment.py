@@ -10,7 +10,7 @@ LAST_ANSWER_SECONDS = 60.0
 
 
 class Answer(Enum):
-    """What a receipt says of this device's enrolment."""
+    """What a receipt says about this device's enrolment."""
 
     NOT_OURS = "not ours"
     ACCEPTED = "accepted"
@@ -31,7 +31,7 @@ class EnrolmentAttempts:
         self._wait_seconds = FIRST_ANSWER_SECONDS
 
     def sent(self, digest: bytes) -> float:
-        """An enrolment whose envelope has this digest goes out; seconds to wait for its receipt before the next one."""
+        """Note the digest of an enrolment's envelope; returns the seconds to wait for its receipt."""
         self._sent.add(digest)
         wait_seconds = self._wait_seconds
         self._wait_seconds = min(2 * wait_seconds, LAST_ANSWER_SECONDS)

@@ -44,7 +44,7 @@ LARGEST_FIRST_BOOT = 2**20
 
 
 class Agent:
-    """One device of one fleet. `run` returns when it is cancelled; nothing is lost then, nor when it is killed.
+    """One device of one fleet. `run` lasts until cancelled; nothing is lost then, nor when the process is killed.
 
     Raises:
         ConfigurationError: the state folder or a database in it can't be used.
@@ -103,7 +103,7 @@ class Agent:
             self._database.close()
 
     async def _on_connected(self) -> None:
-        """Enrol and deliver for as long as a connection lasts."""
+        """Enrol and deliver, for as long as the connection lasts."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._enrolment.keep())
             group.create_task(self._postbox.deliver())
@@ -112,7 +112,7 @@ class Agent:
         await self._link.publish(self._identity.up_topic, signed)
 
     async def _on_enrolled(self) -> None:
-        """The coordinator has accepted this device: it counts its presence and answers its requests."""
+        """Publish the presence, which the coordinator takes from enrolled devices only."""
         await self._link.publish(self._identity.state_topic, self._presence(PresenceState.ONLINE), retain=True)
         self._rounds.retry_deferred_trigger()
 
@@ -133,7 +133,7 @@ class Agent:
         return self._identity.sign_control(ENROLMENT, encode_payload(enrolment))
 
     def _handle(self, topic: str, data: bytes) -> None:
-        """Handle a message, if the coordinator's pinned key signed it for this topic."""
+        """Handle a message if the pinned coordinator key signed it for this topic."""
         limit = MAX_SIGNED_CHUNK_BYTES if "/blob/" in topic or "/weights/" in topic else MAX_CONTROL_BYTES
         try:
             payload, task = self._identity.verify_from_coordinator(topic, data, limit)

@@ -1,4 +1,4 @@
-"""Introduces the device to its coordinator; `core.introduction` decides when, and what receipts mean."""
+"""Enrols the device with its coordinator; `core.enrolment` decides when, and what receipts mean."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class EnrolmentKeeper:
-    """`sign` makes a new signed enrolment, `publish` sends it; `on_enrolled` follows when the device is known."""
+    """`sign` makes a new signed enrolment, `publish` sends it; `on_enrolled` is called once the device is accepted."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class EnrolmentKeeper:
         self._changed = asyncio.Event()
 
     async def keep(self) -> None:
-        """Repeat enrolment until accepted, and again when it was forgotten; runs for one connection.
+        """Repeat enrolment until accepted, and after the coordinator has lost it; runs for one connection.
 
         Raises:
             LinkDownError: from `publish`.
@@ -65,7 +65,7 @@ class EnrolmentKeeper:
         return answer is not Answer.NOT_OURS
 
     def forgotten(self) -> None:
-        """The coordinator does not know this device's key: introduce it again."""
+        """The coordinator does not know this device's key: enrol again."""
         if self._database.is_enrolled():
             self._database.set_enrolled(False)
             self._changed.set()

@@ -1,4 +1,4 @@
-"""The MQTT link: one connection to the broker, made again whenever it breaks. Knows nothing of learning."""
+"""The MQTT link: one connection to the broker, made again whenever it breaks."""
 
 import asyncio
 import contextlib
@@ -60,7 +60,7 @@ class Link:
         return self._client is not None
 
     async def run(self) -> None:
-        """Connect, and connect again, with full jitter, until cancelled."""
+        """Connect, and reconnect with back-off and full jitter, until cancelled."""
         loop = asyncio.get_running_loop()
         where = f"{self._broker.host}:{self._broker.port}"
         attempt = 0
@@ -88,7 +88,7 @@ class Link:
                 connected_at = math.inf
 
     async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        """Publish at QoS 1 and wait for the broker's PUBACK, which is no receipt.
+        """Publish at QoS 1 and wait for the broker's PUBACK, which is not the coordinator's receipt.
 
         Raises:
             LinkDownError: there is no connection, or it broke before the acknowledgement.
@@ -104,7 +104,7 @@ class Link:
         """Stay subscribed to `topic_filter` for the length of a block, over reconnects too.
 
         Raises:
-            LinkDownError: there is no connection, or it broke before the broker had agreed.
+            LinkDownError: there is no connection, or it broke before SUBACK.
         """
         client = self._require_client()
         self._listening.append(topic_filter)
@@ -136,7 +136,7 @@ class Link:
                     if isinstance(message.payload, bytes):
                         self._handle(message.topic.value, message.payload)
         except asyncio.CancelledError:
-            topic, payload = self._last_will  # a broker keeps the will to itself when a client leaves in order
+            topic, payload = self._last_will  # after a regular DISCONNECT the broker does not publish the will
             with contextlib.suppress(aiomqtt.MqttError):
                 await client.publish(topic, payload, qos=1, retain=True)
             raise

@@ -1,4 +1,4 @@
-"""Carries the outbox to the coordinator; `core.delivery` decides when, and what receipts mean."""
+"""Sends the outbox to the coordinator; `core.delivery` decides when, and what receipts mean."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ class Postbox:
         self._changed.set()
 
     async def deliver(self) -> None:
-        """Send everything that waits, and again whatever gets no receipt; runs for one connection.
+        """Send everything that waits, and repeat what gets no receipt; runs for one connection.
 
         Raises:
             LinkDownError: from `publish`; the rows stay.

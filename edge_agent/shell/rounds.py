@@ -1,6 +1,6 @@
 """Rounds: a trigger fires, the guards agree, a version is fetched, the worker trains, its payloads are spooled.
 
-`core.round_decisions` decides; here are the timer, the files and the worker.
+`core.round_decisions` decides; this module has the timer, the files and the worker.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from fleet_protocol.kinds import PayloadKind
 logger = logging.getLogger(__name__)
 
 LIFE_BITS = 32
-"""Of the number that tells an error feedback's memory from that of an earlier life of the device."""
+"""Of an error feedback's `life`, which tells its state from one that the device had before its database was emptied."""
 
 
 class RoundFailedError(Exception):
@@ -52,7 +52,7 @@ class Rounds:
         sign: SignRow,
         spooled: Callable[[], None],
     ) -> None:
-        """`address` says as which kind, and encrypted for whom, a payload travels.
+        """`address` says which kind a payload is sent as, and which key it is encrypted for.
 
         Raises:
             ConfigurationError: from `address`, for a kind that this device would produce.
@@ -75,12 +75,12 @@ class Rounds:
 
     @property
     def state(self) -> State:
-        """What the training side does right now."""
+        """What the training side is doing."""
         return self._decisions.state
 
     @property
     def progress(self) -> Progress | None:
-        """How far the round has come that the worker is in."""
+        """Progress of the worker's round; None between rounds."""
         return self._progress
 
     @property
@@ -89,12 +89,12 @@ class Rounds:
         return {task: self._decisions.new_samples(task) for task in self._tasks}
 
     def sample_arrived(self, task: str) -> None:
-        """Count a sample, and wake up where it fires a trigger."""
+        """Count a sample, and wake up if it fires a trigger."""
         if self._decisions.samples_arrived(task):
             self._wake.set()
 
     def retry_deferred_trigger(self) -> None:
-        """Something changed that may let a fired trigger through: a link, a version, a receipt."""
+        """Something changed that may allow a deferred round: a connection, a version, a receipt."""
         if self._recheck is not None:
             self._recheck.cancel()
             self._recheck = None
@@ -112,7 +112,7 @@ class Rounds:
                     pass
 
     async def _run_round(self, task: str) -> bool:
-        """One pass through the life cycle; whether it was spooled."""
+        """Run one round; returns whether its payloads were spooled."""
         if refused := self._decisions.begin(self._readings(task)):
             logger.warning(log_line("guard_refused", task=task, reason=refused))
             return self._put_off()
@@ -228,7 +228,7 @@ class Rounds:
         )
 
     def _note_failure(self, task: str, version: ReadyVersion, failure: TrainingFailure) -> None:
-        """What would only fail again is not tried again."""
+        """Delete samples that can't be used, and note a divergence, so that the next round does not fail alike."""
         if failure.unfit:
             self._samples.drop(task, failure.unfit)
             logger.warning(log_line("samples_dropped", task=task, count=len(failure.unfit), reason=failure.error))

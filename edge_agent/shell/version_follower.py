@@ -1,6 +1,6 @@
-"""Follows the versions of the tasks: believes signed manifests, fetches what a round needs, and no more.
+"""Follows the versions of the tasks: takes verified manifests, and fetches only what a round needs.
 
-`core.version_choice` decides what is news and what is fetched.
+`core.version_choice` decides what is new and what is fetched.
 """
 
 import logging
@@ -72,7 +72,7 @@ class VersionFollower:
         self._refused: set[str] = set()
 
     def description(self, task: str) -> TaskDescription | None:
-        """The task's schema, as far as its bundle has been fetched."""
+        """The task's description; None until its bundle is fetched."""
         known = self._database.known_version(task)
         if known is None:
             return None
@@ -84,7 +84,7 @@ class VersionFollower:
         return self._descriptions.get(known.bundle)
 
     def receive_manifest(self, task: str, manifest: Manifest) -> bool:
-        """Take in a verified manifest; False where it changes nothing for this device."""
+        """Take a verified manifest; False where it changes nothing for this device."""
         known = self._database.known_version(task)
         news = judge_manifest(known, self._selection_thresholds.get(task), manifest)
         if news is ManifestNews.OLD:
@@ -94,7 +94,7 @@ class VersionFollower:
                     task=task,
                     version=manifest.version,
                     known_version=known.version if known else None,
-                    remedy="none if the broker has just come back; if the coordinator was set up anew, empty this"
+                    remedy="none if the broker has just come back; if the coordinator was set up again, empty this"
                     " state_folder",
                 )
             )
@@ -105,12 +105,12 @@ class VersionFollower:
         return news is not ManifestNews.REPETITION
 
     async def ready_version(self, task: str) -> ReadyVersion:
-        """The newest known version, fetched where this device lacks it.
+        """The newest known version; its missing files are fetched.
 
         Raises:
             NotAskedError: the device has to wait for another round.
-            VersionUnavailableError: no manifest yet, nobody answers, or what came is not what the manifest says.
-            LinkDownError: something lacks, and there is no connection to ask for it.
+            VersionUnavailableError: no manifest yet, files did not arrive, or are not those that the manifest names.
+            LinkDownError: files are missing, and there is no connection.
         """
         known = self._database.known_version(task)
         if known is None:
@@ -142,7 +142,7 @@ class VersionFollower:
         self._database.set_held_version(version.description.task, held)
 
     def refuse_packed(self, version: ReadyVersion, error: str) -> None:
-        """The packed weights were not what they should be: from now on this version is fetched whole."""
+        """The packed weights were invalid: from now on this version is fetched whole."""
         self._refused.add(version.weights.name)
         logger.error(
             log_line(
@@ -185,7 +185,7 @@ class VersionFollower:
             self._cache.write(blob, await self._fetcher.fetch(blob))
 
     async def _ensure_weights(self, known: KnownVersion, description: TaskDescription) -> PackedFile | None:
-        """The weights on the disk, or as they came, packed."""
+        """Fetch the weights if missing; returns them packed if they came as a difference."""
         held = self._database.held_version(description.task)
         wanted = choose_weights(description, known, held, self._cache.has, self._refused)
         if isinstance(wanted, PackedWeights):

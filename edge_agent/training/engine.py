@@ -35,12 +35,12 @@ class Rates:
 
     @classmethod
     def planned(cls, plan: TrainingPlan) -> "Rates":
-        """Those that a task asks for."""
+        """Those that a task's plan names."""
         return cls(plan.learning_rate, plan.weight_decay, plan.gradient_clip, plan.proximal)
 
 
 OnProgress = Callable[[int, FloatVector], None]
-"""Told how many steps are done, and the loss of each of them."""
+"""Called with the number of steps done, and the loss of each of them."""
 
 
 def ignore_progress(_steps_done: int, _losses: FloatVector) -> None:

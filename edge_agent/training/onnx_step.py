@@ -28,9 +28,9 @@ def is_divisible(plan: TrainingPlan) -> bool:
 
 
 class OnnxStepEngine:
-    """Steps ride in one call: the graph loops over the mini-batches in a `Scan`.
+    """Many steps in one call: the graph loops over the mini-batches in a `Scan`.
 
-    With `divisible` a long round takes several calls, so that somebody can watch; without, one, however long.
+    With `divisible` a long round takes several calls, to report progress; without, always one.
     """
 
     def __init__(

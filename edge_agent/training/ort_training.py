@@ -1,7 +1,7 @@
 """The second engine: onnxruntime's own training sessions, for x86-64 gateways.
 
-It speaks to the compiled classes that the package's Python API wraps, because `import onnxruntime.training` imports
-torch: 300 MB for nothing that is used here. 1.19.2 is the last release, so what lies under that API won't move.
+It uses the compiled classes that the package's Python API wraps, because `import onnxruntime.training` imports
+torch: 300 MB for nothing that is used here. 1.19.2 is the last release, so these classes won't change.
 """
 
 import time
@@ -86,7 +86,7 @@ class OrtTrainingEngine:
         return losses
 
     def open_sessions(self, weights: FloatVector) -> tuple[native.Module, native.Optimizer]:
-        """Module and optimiser at these weights, their state as new."""
+        """Module and optimiser at these weights, with fresh state."""
         paths = {name: str(path) for name, path in self._files.items()}
         try:
             # Module and optimiser keep pointers into the state but no reference to it.
@@ -99,11 +99,11 @@ class OrtTrainingEngine:
             optimiser = native.Optimizer(paths[ORT_OPTIMISER_FILE], state, self._device, self._options)
         except RuntimeError as error:
             raise EngineError(
-                f"onnxruntime-training {ONNXRUNTIME_VERSION} can't load the artifacts: {error}; export the bundle anew"
+                f"onnxruntime-training {ONNXRUNTIME_VERSION} can't load the artifacts: {error}; export the bundle again"
             ) from error
         if size != weights.size:
             raise EngineError(
-                f"{ORT_TRAINING_FILE} trains {size} parameters, the task has {weights.size}; export the bundle anew"
+                f"{ORT_TRAINING_FILE} trains {size} parameters, the task has {weights.size}; export the bundle again"
             )
         return module, optimiser
 

@@ -1,4 +1,4 @@
-"""The training worker: a job on standard input, progress and a verdict on standard output, then it exits.
+"""The training worker: reads a job from standard input, writes progress and a verdict to standard output, and exits.
 
 The exit gives its memory back. The kernel kills it when the agent ends.
 """
@@ -56,7 +56,7 @@ class DivergedError(RoundError):
 
 
 def run_round(job: TrainingJob, send: Send) -> TrainingResult:
-    """Train, then compress what was learned together with what earlier updates left behind.
+    """Train, then compress the delta together with the error feedback of earlier rounds.
 
     Raises:
         RebuildError: the weights came packed and can't be unpacked.
@@ -90,7 +90,7 @@ def run_round(job: TrainingJob, send: Send) -> TrainingResult:
     memory = remember(task, job.residual, job.returned, job.life)
     total = memory.offer(trained - weights)
     if not np.isfinite(total).all():
-        raise DivergedError("the update and what earlier ones left behind add up to more than float32 holds")
+        raise DivergedError("the update and what earlier ones left behind exceed float32 in sum")
     packed = pack(total, memory, task, job.seed)
     return TrainingResult(
         packed=packed,
@@ -134,7 +134,7 @@ def confine(job: TrainingJob) -> None:
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill this process when the agent ends, even one that is stopped then."""
+    """Have the kernel kill this process when the agent ends, even while it is stopped."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

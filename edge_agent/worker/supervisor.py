@@ -1,4 +1,4 @@
-"""Starts the worker as a child process, holds it to its limits, and reports what became of it."""
+"""Starts the worker as a child process, enforces its limits, and reports its verdict."""
 
 import asyncio
 import contextlib
@@ -37,9 +37,9 @@ def ignore_progress(_progress: Progress) -> None:
 async def train_in_child(
     job: TrainingJob, settings: WorkerSettings, on_progress: OnProgress = ignore_progress
 ) -> Verdict:
-    """Run one round in a process of its own. It always ends: well, with a failure, or killed at its time limit.
+    """Run one round in a child process. It always ends: with a result, with a failure, or killed at its time limit.
 
-    `on_progress` hears of its progress as it goes.
+    `on_progress` is called with each message of progress.
     """
     process = await asyncio.create_subprocess_exec(
         *WORKER_COMMAND,

@@ -25,7 +25,7 @@ def write_numbers(numbers: IndexVector) -> bytes:
 
 
 def read_numbers(data: memoryview, count: int) -> tuple[IndexVector, int]:
-    """`count` numbers from the front of `data`, and the bytes that held them; window by window, so that little is held.
+    """`count` numbers from the front of `data`, and the bytes that they took; read window by window, to save memory.
 
     Raises:
         ProtocolError: `MALFORMED`, where they end early, or one is too long or not in its shortest form.

@@ -53,7 +53,7 @@ def encode_difference(base: FloatVector | None, target: FloatVector, shapes: Sha
 
 
 def apply_difference(base: FloatVector | None, packed: bytes, shapes: Shapes) -> FloatVector:
-    """The weights that `encode_difference` packed for a receiver that has `base`; believes nothing of `packed`.
+    """The weights that `encode_difference` packed for a receiver that has `base`; every part of `packed` is checked.
 
     Raises:
         ProtocolError: `MALFORMED`, `INFLATES`, `TOO_LARGE`, `OUT_OF_BOUNDS`, `NOT_FINITE`, or `UNKNOWN_VERSION` where a
@@ -72,7 +72,7 @@ def apply_difference(base: FloatVector | None, packed: bytes, shapes: Shapes) ->
     apart = (codes >> np.uint32(1)).view(np.int32) ^ -(codes & np.uint32(1)).view(np.int32)
     target = _on_grid(start, apart, grid, layout) if head.on_grid else (_bits(start) + apart).view(np.float32)
     if not np.isfinite(target).all():
-        raise ProtocolError(Reason.NOT_FINITE, "the difference leads to NaN or infinity")
+        raise ProtocolError(Reason.NOT_FINITE, "the difference gives NaN or infinity")
     return target
 
 

@@ -1,4 +1,4 @@
-"""Stage 2, quantise: how the values of kept entries travel.
+"""Stage 2, quantise: how the values of kept entries are encoded.
 
 A scale is the upper half of a float32 (bfloat16), so it costs two bytes and has float32's range. What that
 and the rounding leave out is not lost: the sender subtracts exactly what its receiver will decode.

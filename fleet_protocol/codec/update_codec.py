@@ -78,7 +78,7 @@ def encode_update(
 
 
 def decode_update(packed: bytes, shapes: Shapes) -> SparseUpdate:
-    """Read what `encode_update` wrote, believing nothing; allocates at most twice `memory_bound`.
+    """Read and check what `encode_update` wrote; allocates at most twice `memory_bound`.
 
     Raises:
         ProtocolError: `MALFORMED`, `TOO_LARGE`, `INFLATES`, `INDEX_OUT_OF_RANGE`, `NOT_FINITE` or `WRONG_SHAPE`.
@@ -112,7 +112,7 @@ def inspect_update(packed: bytes, shapes: Shapes) -> tuple[SparseUpdate, Stages]
         codes = unpack_signs(codes, indices.size)
     values = dequantise(scales, codes, kept, quantisation)
     if not np.isfinite(values).all():
-        raise ProtocolError(Reason.NOT_FINITE, "an update holds NaN or infinity")
+        raise ProtocolError(Reason.NOT_FINITE, "an update contains NaN or infinity")
     stages = Stages(
         quantisation,
         front.by_column,
@@ -127,7 +127,7 @@ def inspect_update(packed: bytes, shapes: Shapes) -> tuple[SparseUpdate, Stages]
 
 @dataclass(frozen=True, slots=True)
 class _Front:
-    """What stands before the scales: positions, and `signs` where they share its last byte."""
+    """The part before the scales: positions, and `signs` where they share its last byte."""
 
     indices: IndexVector
     by_column: bool

@@ -60,5 +60,5 @@ def read_weights(data: bytes, parameters: Sequence[Parameter]) -> FloatVector:
             )
     vector = np.concatenate([tensors[parameter.name].ravel() for parameter in parameters])
     if not np.isfinite(vector).all():
-        raise ProtocolError(Reason.NOT_FINITE, "weights hold NaN or infinity")
+        raise ProtocolError(Reason.NOT_FINITE, "weights contain NaN or infinity")
     return vector

@@ -417,7 +417,7 @@ def test_what_the_operator_must_mend_is_one_line_and_exit_2(tmp_path, broker, bu
     (tmp_path / "bundle" / TRAIN_FILE).write_bytes(b"altered")
     assert TRAIN_FILE in complaint()
     (tmp_path / "bundle" / TRAIN_FILE).unlink()
-    assert "export the bundle anew" in complaint()
+    assert "export the bundle again" in complaint()
     key_file.unlink()
     assert "keygen" in complaint()
     coordinator.configuration.unlink()

@@ -46,7 +46,7 @@ def read_files(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Exports a recipe anew, once."""
+    """Exports a recipe again, once."""
     made: dict[str, Path] = {}
 
     def export(name: str) -> Path:

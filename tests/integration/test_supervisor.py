@@ -173,4 +173,4 @@ async def test_altered_graph_fails_the_round_and_nothing_else(job, altered_graph
     failure = await train_in_child(msgspec.structs.replace(job, files={TRAIN_FILE: altered_graph}), SETTINGS)
     assert isinstance(failure, TrainingFailure)
     assert failure.error.startswith("wrong_hash: train.onnx")
-    assert "the file is truncated or altered: fetch or export it anew" in failure.error
+    assert "the file is truncated or altered: fetch or export it again" in failure.error

@@ -1,4 +1,4 @@
-"""Listens to the whole fleet at the broker, as anybody there could, and counts what really went over the wire."""
+"""Subscribes to the whole fleet's topics, and counts the bytes that were published."""
 
 import asyncio
 import contextlib
@@ -31,7 +31,7 @@ class Observer:
         return self.uplink.total()
 
     async def run(self) -> None:
-        """Listen until cancelled, across restarts of the broker."""
+        """Count until cancelled, across restarts of the broker."""
         while True:
             with contextlib.suppress(aiomqtt.MqttError):
                 async with aiomqtt.Client(

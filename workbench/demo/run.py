@@ -1,4 +1,4 @@
-"""One demo run: starts the fleet, feeds it, ends it, and tells what happened."""
+"""One demo run: starts the fleet, delivers samples to it, stops it, and returns the history."""
 
 import asyncio
 import contextlib
@@ -27,9 +27,9 @@ from workbench.recipe_folder import find_recipe
 from workbench.report.history import RunHistory
 
 SENSING_SECONDS = 47.0
-"""How long samples drip in. What follows, until everything is delivered, takes a few seconds."""
+"""How long samples are delivered. What follows, until every update is delivered, takes a few seconds."""
 LONGEST_RUN_SECONDS = 56.0
-"""After this the fleet is ended, whatever still waits: it stays in the outboxes."""
+"""After this the fleet is stopped, even if updates wait: they stay in the outboxes."""
 NEW_SAMPLES = 6
 """How many new samples wake an agent."""
 SLOWEST_SENSOR = 0.9
@@ -37,7 +37,7 @@ SLOWEST_CPU_SHARE = 0.6
 WATCH_SECONDS = 0.5
 START_SECONDS = 15.0
 MARKER = ".edgeflock-demo"
-"""Marks a folder as the remains of a demo, which the next one may clear away."""
+"""Marks a folder as a demo's, which the next demo may empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +106,14 @@ class Demo:
         finally:
             for group in (agents, [coordinator]):
                 await asyncio.gather(*(child.stop() for child in group))
-            await asyncio.sleep(WATCH_SECONDS)  # what the last ones said reaches the observer
+            await asyncio.sleep(WATCH_SECONDS)  # so that the last messages reach the observer
             observing.cancel()
             await broker_child.stop()
         monitor.read_journal()
         return monitor.conclude(devices, seed=self._options.seed, stopped_early=self._stopped.is_set())
 
     async def _feed(self, monitor: FleetMonitor, children: list[Child]) -> None:
-        """Drip samples until all are delivered and trained on, or time is up, or somebody wants to leave."""
+        """Deliver samples until all are delivered and trained on, time is up, or the run is stopped."""
         feeding = [asyncio.create_task(sensor.drip()) for sensor in monitor.sensors]
         try:
             while not self._stopped.is_set() and monitor.elapsed_seconds < LONGEST_RUN_SECONDS:
@@ -143,17 +143,17 @@ async def run_demo(options: DemoOptions, show: Callable[[Snapshot], None]) -> Ru
 
 
 def prepare_folder(folder: Path) -> None:
-    """Make an empty folder; what an earlier demo left there is cleared away, anything else is left alone.
+    """Make an empty folder; an earlier demo's files in it are deleted, any others are not.
 
     Raises:
-        ConfigurationError: it holds something else, or can't be made.
+        ConfigurationError: it contains something else, or can't be made.
     """
     try:
         if (folder / MARKER).exists():
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
-            raise ConfigurationError(f"--out {folder}: it holds files that no demo made; name a new folder")
+            raise ConfigurationError(f"--out {folder}: it contains files that no demo made; name a new folder")
         (folder / MARKER).touch()
     except OSError as error:
         raise ConfigurationError(f"--out {folder}: {error.strerror}; name a folder that can be written") from error

@@ -28,7 +28,7 @@ def show_demo(agents: int, seed: int, out: Path, broker: str) -> None:
     """Run a demo, show it, and write `summary.json` and `report.html` into `out`.
 
     Raises:
-        ConfigurationError: with what the user can change, or which program failed and its last words.
+        ConfigurationError: with what the user can change, or which program failed, and its last output.
     """
     console = Console()
     console.print(f"edgeflock demo: {agents} agents, seed {seed}, everything in {out}/", highlight=False)

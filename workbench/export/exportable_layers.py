@@ -1,7 +1,8 @@
 """Layers whose own `forward` can't become a graph, in a form that can: they keep their parameters and their results.
 
 Batch normalisation changes its buffers in place, dropout draws from torch's generator, recurrent layers and attention
-end in fused kernels without an ONNX counterpart. For as long as `exportable_layers` lasts, they run what stands here.
+end in fused kernels without an ONNX counterpart. Inside a block of `exportable_layers` they run the functions of this
+module.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,7 +31,7 @@ _MATRIX_LINEAR = functional.linear
 
 @dataclass(slots=True)
 class LayerContext:
-    """What a layer may need to know of the step that it runs in, and where it leaves what it changes.
+    """What a layer may read of the step that it runs in, and what it changes.
 
     `row_weights` f32[B] is 0 on padding and adds up to 1 otherwise; `seed` i64[], modulo 2**32, is another one in every
     step; `row`
@@ -46,7 +47,7 @@ class LayerContext:
 
 @contextmanager
 def exportable_layers(module: nn.Module, context: LayerContext) -> Iterator[None]:
-    """Let `module` run on the layers of this file. It is as before when the block ends."""
+    """Let `module` run on the layers of this file. When the block ends it is as before."""
     replaced = []
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)

@@ -1,4 +1,4 @@
-"""What a coordinator's configuration leads to: its devices' keys, its own, and the tasks that it serves."""
+"""Reads what decoding a message needs from a coordinator's files: keys, devices and tasks."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ PROGRAM = "broker-coordinator"
 
 
 def context_of_coordinator(configuration: Path) -> DecodingContext:
-    """What `coordinator.toml` and the files that it names say. The coordinator may be running.
+    """The context from `coordinator.toml` and the files that it names. The coordinator may be running.
 
     Raises:
         ConfigurationError: one of them is missing or wrong.

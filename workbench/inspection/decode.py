@@ -23,14 +23,14 @@ MAX_SHOWN_BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class DecodingContext:
-    """What the reader knows beside the message; all of it is optional."""
+    """What decoding can use besides the message; every field is optional."""
 
     topic: str | None = None
     key: VerifyKey | None = None
     devices: Sequence[Device] = ()
     coordinator: VerifyKey | None = None
     decryption_key: SigningKey | None = None
-    """The coordinator's private key: it opens encrypted updates."""
+    """The coordinator's private key: it decrypts updates."""
     tasks: Sequence[TaskDescription] = ()
 
     def task(self, name: str) -> TaskDescription | None:
@@ -47,7 +47,7 @@ class Described:
 
 
 def message_bytes(captured: bytes) -> bytes:
-    """The message, whether it was captured as it is or as hex digits (`mosquitto_sub -F %x`)."""
+    """The message, whether it was captured raw or as hex digits (`mosquitto_sub -F %x`)."""
     try:
         return binascii.unhexlify(b"".join(captured.split()))
     except binascii.Error:
@@ -55,7 +55,7 @@ def message_bytes(captured: bytes) -> bytes:
 
 
 def describe(data: bytes, context: DecodingContext) -> Described:
-    """Read a message as far as it goes.
+    """Describe a message as far as it can be read.
 
     Raises:
         ProtocolError: it is no envelope of this protocol.
@@ -88,8 +88,8 @@ def describe(data: bytes, context: DecodingContext) -> Described:
     except ProtocolError as error:
         lines.append(("payload", f"refused, {error}"))
         readable = False
-    verdict, holds = _verdict(envelope, context)
-    return Described([*lines, ("verified", verdict)], refuted=not (holds and readable))
+    verdict, is_valid = _verdict(envelope, context)
+    return Described([*lines, ("verified", verdict)], refuted=not (is_valid and readable))
 
 
 def _sender(envelope: Envelope, context: DecodingContext) -> str:
@@ -111,9 +111,9 @@ def _fields(payload: msgspec.Struct) -> list[tuple[str, str]]:
 
 
 def _encryption(encrypted: EncryptedPayload, coordinator: SigningKey | None) -> str:
-    opened = "opened" if coordinator else "give --coordinator-key-file to open it"
+    decrypted = "decrypted" if coordinator else "give --coordinator-key-file to decrypt it"
     size = f"{len(encrypted.box)} bytes, of which {BOX_OVERHEAD_BYTES} are the box itself"
-    return f"{size}, for the coordinator key {_shown(encrypted.recipient)}; {opened}"
+    return f"{size}, for the coordinator key {_shown(encrypted.recipient)}; {decrypted}"
 
 
 def _shown(value: object) -> str:

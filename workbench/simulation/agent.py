@@ -1,7 +1,7 @@
 """One agent in virtual time: the shipped cores of rounds and version choice, error feedback, codec and envelopes.
 
-What is modelled here is what the shipped shells get from asyncio, SQLite and MQTT: when things happen, and what
-survives a crash (`DeviceMemory`).
+Modelled is what the shipped shells get from asyncio, SQLite and MQTT: when things happen, and what survives a crash
+(`DeviceMemory`).
 """
 
 import math
@@ -33,14 +33,14 @@ FLOPS_PER_WEIGHT_AND_SAMPLE = 6
 
 
 class WakePolicy(Protocol):
-    """Why agents wake: whoever implements it calls `trigger` on those that are `available`."""
+    """Decides when agents wake: it calls `trigger` on those that are `available`."""
 
     def idle(self, agent: "SimulatedAgent") -> None:
-        """`agent` has started, has come to the end of a round, or looks again at a trigger that was put off."""
+        """`agent` has started, has ended a round, or retries a deferred trigger."""
         ...
 
     def count(self, agent: "SimulatedAgent") -> None:
-        """Bring the samples that `agent` has up to now: it begins to train, or is about to be switched off."""
+        """Count the samples that `agent` has by now: it begins to train, or is about to be switched off."""
         ...
 
     def settled(self, agent: "SimulatedAgent") -> None:
@@ -127,7 +127,7 @@ class SimulatedAgent:
         return self._world.queue.now
 
     def power_on(self) -> None:
-        """The device starts, or starts again: of its process nothing is left."""
+        """The device starts, or restarts with a new process."""
         conditions = self._member.conditions
         queue = self._world.queue
         if (wait := conditions.seconds_until_open(queue.now)) > 0:
@@ -173,7 +173,7 @@ class SimulatedAgent:
         )
 
     def later(self, seconds: float, action: Callable[[], None]) -> None:
-        """Plan what only happens if the device is not switched off before."""
+        """Plan an action that is dropped if the device is switched off before."""
         power_cycle = self._power_cycle
         self._world.queue.after(seconds, lambda: action() if self._power_cycle == power_cycle else None)
 
@@ -233,13 +233,13 @@ class SimulatedAgent:
         self._decisions.spooled(task.task, memory.new_samples)
 
     def _put_off(self) -> None:
-        """Look again after a while, or when a receipt or a version comes."""
+        """Retry after `recheck_seconds`, or when a receipt or a version comes."""
         self._recheck += 1
         self.later(self._member.guards.recheck_seconds, partial(self._retry_deferred_trigger, self._recheck))
         self._world.deferred[self.number] = self._hear_of_version
 
     def _retry_deferred_trigger(self, recheck: int) -> None:
-        """Retry the trigger that was put off; not where it was retried meanwhile."""
+        """Retry the deferred trigger, unless it was retried meanwhile."""
         if self._decisions.deferred and self._recheck == recheck:
             self._world.deferred.pop(self.number, None)
             self._decisions.retry_deferred_trigger()

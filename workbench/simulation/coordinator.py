@@ -23,7 +23,7 @@ from fleet_protocol.kinds import Manifest
 from workbench.simulation.ledger import Ledger
 
 OUTCOMES_KEPT = 64
-"""Per device: more than its outbox may hold, so that whatever is sent again is known."""
+"""Outcomes kept per device: more than its outbox may contain, so that every repetition is recognised."""
 
 
 class SimulatedCoordinator:

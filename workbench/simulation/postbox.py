@@ -1,4 +1,4 @@
-"""A simulated device's connection: it enrols, sends what waits and hears receipts, as the shipped cores decide."""
+"""A simulated device's connection: it enrols, sends what waits and receives receipts, as the shipped cores decide."""
 
 from collections.abc import Callable
 
@@ -58,12 +58,12 @@ class SimulatedPostbox:
         self.restart()
 
     def restart(self) -> None:
-        """Forget what no real device stores."""
+        """Forget what a device does not store."""
         self._attempts = EnrolmentAttempts()
         self._delivery = Delivery(self._memory, self._identity.sign_row, returns_to_residual)
 
     def connect(self) -> None:
-        """Join the broker: who this is, what is current, and whatever still waits for its receipt."""
+        """Connect to the broker: enrol, receive the manifest, and send what waits for its receipt."""
         if self.connected:
             return
         self.connected = True
@@ -93,7 +93,7 @@ class SimulatedPostbox:
         self._deliver()
 
     def receive(self, signed: bytes) -> None:
-        """Act on what came down on the device's own topic; a device that is off hears nothing."""
+        """Act on a message on the device's own topic; a device that is off receives none."""
         if not self.connected:
             return
         receipt, _ = self._identity.verify_from_coordinator(self._identity.down_topic, signed, MAX_CONTROL_BYTES)
@@ -115,7 +115,7 @@ class SimulatedPostbox:
         self._later(wait_seconds, self._introduce)
 
     def _deliver(self) -> None:
-        """Send what is due, and plan to look again when the next one is."""
+        """Send what is due, and plan the next one."""
         if not self.connected:
             return
         now = self._world.queue.now
@@ -136,6 +136,6 @@ class SimulatedPostbox:
         self._world.send(kind, message, self._conditions, self.receive)
 
     def _later(self, seconds: float, action: Callable[[], None]) -> None:
-        """Plan what only happens if this connection still is there then."""
+        """Plan an action that is dropped if this connection ends before."""
         connection = self._connection
         self._world.queue.after(seconds, lambda: action() if self._connection == connection else None)

@@ -24,7 +24,7 @@ FLEET, SHARD = "simulated", "0"
 EVENT_STREAM = 2
 """Keeps the random numbers of events apart from those that fleets and workloads are drawn with."""
 LIFE_STREAM = 3
-"""Tells the memory of one device from that of another in the same place, as a real one draws it at random."""
+"""Of an error feedback's `life`, which a real device draws at random."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class Simulation:
         return self._agents
 
     def run(self, progress: Callable[[Point], None] = lambda _: None) -> Result:
-        """Run to the end; `progress` hears of every point of the history."""
+        """Run to the end; `progress` is called with every point of the history."""
         self._progress = progress
         self._score()
         for agent in self._agents:
@@ -169,5 +169,5 @@ def _identity(seed: int, number: int, coordinator_key: str) -> Identity:
 
 
 def _key(seed: int, name: str) -> SigningKey:
-    """A key that anyone could make: for a fleet that does not exist."""
+    """A key that follows from the seed: for simulation only."""
     return SigningKey(hashlib.sha256(f"{seed}/{name}".encode()).digest())

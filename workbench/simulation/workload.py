@@ -1,4 +1,4 @@
-"""What a simulated fleet learns: real training on real samples, or a stand-in that costs microseconds."""
+"""What a simulated fleet learns: real training on real samples, or a substitute that costs microseconds."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -42,7 +42,7 @@ class QuadraticEngine:
         rates: Rates,
         on_progress: OnProgress = ignore_progress,
     ) -> tuple[FloatVector, FloatVector]:
-        """See `TrainingEngine.train`; the loss is per weight, and `on_progress` is told once."""
+        """See `TrainingEngine.train`; the loss is per weight, and `on_progress` is called once."""
         steps = len(plan.rows)
         optimum = samples.inputs[0]
         shrinking = np.float32(1 - rates.learning_rate) ** np.arange(steps + 1, dtype=np.float32)
@@ -53,7 +53,8 @@ class QuadraticEngine:
 
 
 def synthetic_workload(initial: FloatVector, seed: int) -> Workload:
-    """Devices pull towards optima of their own around a common one; the score is the share of the way gone to it.
+    """Each device has its own optimum near a common one; the score is the fraction of the distance covered towards
+    that.
 
     The way is about as long as the initial weights, as training's is. A score can be negative: further off than
     version 0 was. Nothing is kept per device.

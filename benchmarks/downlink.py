@@ -75,7 +75,7 @@ server_momentum = 0.6
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """A task, who has which samples, and what nobody has."""
+    """A task, its devices' samples, and the held-out samples."""
 
     bundle: Path
     task: TaskDescription
@@ -186,7 +186,7 @@ def _train(engine: OnnxStepEngine, fleet: Fleet, weights: FloatVector, device: i
 
 
 def accuracy(fleet: Fleet, versions: Sequence[FloatVector]) -> float:
-    """Mean over the last quarter of the versions, each measured by itself: one alone swings too much."""
+    """Mean over the last quarter of the versions, each measured by itself: single ones vary too much."""
     runner = BundleRunner(fleet.task, bundle_paths(fleet.bundle, fleet.task))
     last = versions[-max(1, len(versions) // 4) :: max(1, len(versions) // 40)]
     found = [runner.evaluate(weights, fleet.held_out).correct for weights in last]

@@ -280,7 +280,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, object]:
 
 
 def connect(port: int) -> MqttLoad:
-    """Connect, and hear a manifest: from then on the coordinator listens."""
+    """Connect, and receive a manifest: then the coordinator is subscribed."""
     deadline = time.monotonic() + STRAGGLER_SECONDS
     while True:
         try:

@@ -90,7 +90,7 @@ DENSE = UpdatePlan(1.0, quantisation="float32", selection="dense")
 
 
 class Arena:
-    """Runs contenders on fleets drawn from seeds; `folder` holds the bundle that all of them train."""
+    """Runs contenders on fleets drawn from seeds; all of them train the bundle in `folder`."""
 
     def __init__(self, folder: Path, data: Path) -> None:
         digits = read_mnist(data)
@@ -144,7 +144,7 @@ def prepared_arena(data: Path, recipe: Path = RECIPE) -> Iterator[Arena]:
 
 
 def smoothed(history: Sequence[Point], updates: int) -> float:
-    """The mean of the last scores up to `updates`: single versions swing."""
+    """The mean of the last scores up to `updates`: single versions vary."""
     return float(np.mean([point.score for point in history if point.updates <= updates][-SMOOTHED_POINTS:]))
 
 

@@ -12,7 +12,7 @@ PATIENCE_SECONDS = 30.0
 
 
 class MqttLoad:
-    """Publishes and hears at QoS 1. `unacknowledged` counts publications that the broker has not confirmed."""
+    """Publishes and receives at QoS 1. `unacknowledged` counts publications that the broker has not confirmed."""
 
     def __init__(self, host: str, port: int, client_id: str) -> None:
         self._socket = socket.create_connection((host, port), timeout=PATIENCE_SECONDS)

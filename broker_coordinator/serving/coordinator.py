@@ -22,7 +22,8 @@ from bundle_runtime.bundle_folder import Bundle
 
 
 class Coordinator:
-    """Serves the tasks in `journal`, to which `bundles` are added. `on_version` hears of each version that is made.
+    """Serves the tasks in `journal`, to which `bundles` are added. `on_version` is called with each version that is
+    made.
 
     Raises:
         ConfigurationError: a bundle is another than the one that its task is served with.

@@ -26,7 +26,7 @@ from fleet_host.log_lines import log_line
 from fleet_protocol.keys import SigningKey
 
 OnVersion = Callable[[str, int], None]
-"""Hears of each version that is made: the task, and its number."""
+"""Called with each version that is made: the task, and its number."""
 
 logger = logging.getLogger(__name__)
 

@@ -94,10 +94,10 @@ def test_bundle_files_come_in_chunks_and_shared_by_who_asks_together(coordinator
     assert count == 3
     ask_together(coordinator, devices, blob, lambda device: device.blob_request(blob, [], sequence=2))
     for device in devices:
-        until(lambda heard=device.received: len([b for b, _ in heard.chunks if b == blob]) == count, "all chunks")
+        until(lambda received=device.received: len([b for b, _ in received.chunks if b == blob]) == count, "all chunks")
     # Whatever else was on its way to the first device comes before the receipt of a later message.
     devices[0].tell(devices[0].update(1))
-    copies = [len(heard) for (name, _), heard in devices[0].received.chunks.items() if name == blob]
+    copies = [len(chunks) for (name, _), chunks in devices[0].received.chunks.items() if name == blob]
     assert copies == [1] * count, "asking together costs no more than asking alone"
 
 
@@ -107,7 +107,7 @@ def ask_together(
     wanted: str | PackedWeights,
     request: Callable[[ConnectedDevice], bytes],
 ) -> None:
-    """All ask while the coordinator is paused: it hears of all requests at the same moment."""
+    """All ask while the coordinator is paused: it receives all requests at the same moment."""
     for device in devices:
         device.listen_for(wanted)
     with coordinator.paused():
@@ -151,7 +151,7 @@ def test_who_asks_for_the_same_difference_together_shares_it(coordinator, connec
     wanted = PackedWeights(TASK, 1, 0)
     ask_together(coordinator, devices, wanted, lambda device: device.weights_request(1, 0, sequence=1))
     for device in devices:
-        until(lambda heard=device.received: (wanted, 0) in heard.chunks, "the difference")
+        until(lambda received=device.received: (wanted, 0) in received.chunks, "the difference")
     devices[0].tell(devices[0].update(4))
     assert len(devices[0].received.chunks[wanted, 0]) == 1
 
@@ -258,7 +258,7 @@ def test_killed_and_wiped_broker_loses_nothing_and_applies_nothing_twice(broker,
     for device, _, data in sent:
         device.publish_until_receipt(data)
     check_nothing_lost_or_twice(coordinator, sent)
-    # The broker has lost its retained messages too; a newcomer still hears where the task stands.
+    # The broker has lost its retained messages too; a new device still receives the current manifest.
     assert connect("late-pi").received.manifests[TASK].version == newest_version(coordinator)
 
 
@@ -338,7 +338,7 @@ def test_tasks_are_published_paused_and_rolled_back_without_a_restart(tmp_path, 
     assert (manifest.version, manifest.bundle) == (0, roses.hash)
     coordinator.tasks("pause", TASK)
     late = device.update(1)
-    until(lambda: device.tell(late).reason == Reason.TASK_PAUSED, "updates are put off")
+    until(lambda: device.tell(late).reason == Reason.TASK_PAUSED, "updates wait")
     coordinator.tasks("resume", TASK)
     assert until(lambda: device.tell(late).outcome is Outcome.ACCEPTED, "the same update is taken")
     for sequence in (2, 3):

@@ -158,7 +158,7 @@ def test_level_of_a_sine_is_its_amplitude_in_its_band() -> None:
     assert inputs_from_acceleration(sine)[:32].argmax() == 5  # 1000 to 1200 Hz
 
 
-def test_a_window_holds_nothing_of_the_future_and_starts_anew_after_a_gap() -> None:
+def test_a_window_holds_nothing_of_the_future_and_starts_again_after_a_gap() -> None:
     window = SlidingWindow()
     reading = (22.5, 50.0, 500.0, 1200.0)
     made = [window.push(60.0 * minute, reading) for minute in range(1, MINUTES + 1)]

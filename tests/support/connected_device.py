@@ -1,4 +1,4 @@
-"""A device reduced to its protocol, on a broker: it signs, publishes and hears, and does nothing by itself."""
+"""A device reduced to its protocol, on a broker: it signs, publishes and receives when a test says so."""
 
 import math
 import threading
@@ -22,7 +22,7 @@ from tests.support.waiting import until
 
 
 class ConnectedDevice(SigningDevice):
-    """A device on a broker. Whatever it hears from the coordinator is verified before it is kept."""
+    """A device on a broker. Every message of the coordinator is verified before it is kept."""
 
     def __init__(self, name: str, broker: Broker, coordinator_key: VerifyKey) -> None:
         super().__init__(name, coordinator_key=coordinator_key)
@@ -55,8 +55,8 @@ class ConnectedDevice(SigningDevice):
         until(self._client.publish(self.up, data, qos=1).is_published, f"the broker acknowledges {self.name}'s message")
 
     def enrol(self) -> Receipt:
-        """Introduce itself. A manifest says that the coordinator has subscribed: before, nobody keeps a message."""
-        until(lambda: TASK in self.received.manifests, f"{self.name} hears a manifest")
+        """Enrol. A manifest says that the coordinator has subscribed: a message sent before would be lost."""
+        until(lambda: TASK in self.received.manifests, f"{self.name} receives a manifest")
         return self.tell(self.enrolment())
 
     def tell(self, data: bytes) -> Receipt:
@@ -75,12 +75,12 @@ class ConnectedDevice(SigningDevice):
                 last_told = time.monotonic()
             return digest(data) in self.received.receipts
 
-        until(told, f"{self.name} hears a receipt")
+        until(told, f"{self.name} receives a receipt")
         return self.receipt(data)
 
     def receipt(self, data: bytes) -> Receipt:
         """Wait for the receipt for these very bytes."""
-        return until(lambda: self.received.receipts.get(digest(data)), f"{self.name} hears a receipt")[-1]
+        return until(lambda: self.received.receipts.get(digest(data)), f"{self.name} receives a receipt")[-1]
 
     def listen_for(self, wanted: str | PackedWeights) -> None:
         """Subscribe to the chunks of a blob or of packed weights, and return when the broker has agreed."""
@@ -90,7 +90,7 @@ class ConnectedDevice(SigningDevice):
 
 
 class ReceivedMessages:
-    """What a device heard from its coordinator, by what it is about."""
+    """What a device has received from its coordinator, verified."""
 
     def __init__(self, identity: Identity) -> None:
         self._identity = identity

@@ -179,7 +179,7 @@ def test_messages_of_a_false_coordinator_are_refused(tmp_path, coordinator, brok
         agent.kill()
 
 
-def test_altered_file_in_the_cache_is_fetched_anew(coordinator, agents) -> None:
+def test_altered_file_in_the_cache_is_fetched_again(coordinator, agents) -> None:
     agent = agents("kitchen")
     agent.feed(4)
     delivered(agent, 1)

@@ -80,7 +80,7 @@ class Device:
                 data = content[number * MAX_CHUNK_BYTES : (number + 1) * MAX_CHUNK_BYTES]
                 self.fetcher.receive_chunk(wanted, number, BlobChunk(len(content), data))
 
-    def hear_version(self, number: int) -> None:
+    def receive_version(self, number: int) -> None:
         """Its manifest, and its whole weights where somebody asks."""
         self.blobs[blob_hash(file_of(number))] = file_of(number)
         assert self.versions.receive_manifest("digits", manifest(number, blob_hash(file_of(number))))
@@ -172,7 +172,7 @@ def test_blob_of_the_wrong_hash_is_never_trained_on(device, blob, content):
 
 
 @pytest.mark.parametrize("blob", [BUNDLE, TRAIN, WEIGHTS], ids=["description", "graph", "weights"])
-def test_file_that_the_card_has_damaged_is_fetched_anew_within_two_rounds(device, blob):
+def test_file_that_the_card_has_damaged_is_fetched_again_within_two_rounds(device, blob):
     async def scenario():
         device.versions.receive_manifest("digits", manifest(1))
         for file in (BUNDLE, TRAIN, WEIGHTS):
@@ -223,7 +223,7 @@ async def train(device: Device) -> ReadyVersion:
 def test_device_follows_by_differences_from_version_zero_on(device):
     async def scenario():
         for number, base in ((0, None), (1, 0), (2, 1), (7, 2)):
-            device.hear_version(number)
+            device.receive_version(number)
             device.offer(number, base)
             ready = await train(device)
             device.versions.forget_unused(["digits"])
@@ -246,7 +246,7 @@ def test_device_follows_by_differences_from_version_zero_on(device):
 
 def test_newcomer_gets_the_newest_version_packed_from_nothing(device):
     async def scenario():
-        device.hear_version(5)
+        device.receive_version(5)
         assert len(device.offer(5, None)) < len(file_of(5)) / 3
         assert (await train(device)).weights.read_bytes() == file_of(5)
         assert device.whole_weights_fetched == []
@@ -256,11 +256,11 @@ def test_newcomer_gets_the_newest_version_packed_from_nothing(device):
 
 def test_base_stays_while_newer_versions_are_announced_and_after_a_restart(device, tmp_path):
     async def scenario():
-        device.hear_version(1)
+        device.receive_version(1)
         device.offer(1, None)
         await train(device)
-        device.hear_version(2)
-        device.hear_version(3)
+        device.receive_version(2)
+        device.receive_version(3)
         device.versions.forget_unused(["digits"])
         again = VersionFollower(device.database, BlobCache(tmp_path / "blobs"), device.fetcher, "attic-pi")
         device.offer(3, 1)
@@ -274,10 +274,10 @@ def test_base_stays_while_newer_versions_are_announced_and_after_a_restart(devic
 @pytest.mark.parametrize("damage", ["difference", "base", "another version", "not a difference"])
 def test_difference_that_does_not_lead_there_is_refused_and_the_whole_weights_are_fetched(device, damage):
     async def scenario():
-        device.hear_version(1)
+        device.receive_version(1)
         device.offer(1, None)
         base = await train(device)
-        device.hear_version(2)
+        device.receive_version(2)
         wanted, packed = PackedWeights("digits", 2, 1), device.offer(2, 1)
         if damage == "base":
             base.weights.write_bytes(base.weights.read_bytes()[:-1] + b"\x00")
@@ -301,7 +301,7 @@ def test_difference_that_does_not_lead_there_is_refused_and_the_whole_weights_ar
 
 def test_coordinator_that_knows_no_differences_costs_a_wait_and_not_the_version(device):
     async def scenario():
-        device.hear_version(4)
+        device.receive_version(4)
         assert (await train(device)).weights.read_bytes() == file_of(4)
         assert device.packed_requests == [PackedWeights("digits", 4, None)] * FETCH_ATTEMPTS
 
@@ -310,7 +310,7 @@ def test_coordinator_that_knows_no_differences_costs_a_wait_and_not_the_version(
 
 def test_large_difference_comes_in_chunks_and_a_lost_one_is_asked_for_alone(device):
     async def scenario():
-        device.hear_version(4)
+        device.receive_version(4)
         device.packed[PackedWeights("digits", 4, None)] = LARGE
         device.lose_first_answer_to_each = True
         ready = await device.versions.ready_version("digits")

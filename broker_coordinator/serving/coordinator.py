@@ -41,7 +41,8 @@ class Coordinator:
         metrics: Metrics | None = None,
         on_version: OnVersion = lambda _task, _number: None,
     ) -> None:
-        registry, decoded = TaskRegistry(journal.engine), DecodedPayloads()
+        registry = TaskRegistry(journal.engine)
+        decoded = DecodedPayloads()
         self._metrics = metrics or Metrics()
         for bundle in bundles:
             registry.publish(bundle)

@@ -146,7 +146,8 @@ class Intake:
 
     def _catch_up(self, standing: Standing) -> None:
         """Let the view reflect how far every task is now, and what operators have changed."""
-        seen, found = self._change_counters, standing.change_counters
+        seen = self._change_counters
+        found = standing.change_counters
         if seen is None or found.get(TASKS) != seen.get(TASKS):
             self._load(standing)
         elif found.get(DEVICES) != seen.get(DEVICES):

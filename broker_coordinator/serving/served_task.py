@@ -56,7 +56,8 @@ class ServedTask:
 
     def manifest(self, devices: Callable[[], Iterable[str]]) -> Manifest:
         """What devices are told; where a task works in rounds, `devices` gives those that could take part."""
-        plan, below = self.description.aggregation, EVERYONE
+        plan = self.description.aggregation
+        below = EVERYONE
         if plan.strategy == "fedavg" and not self.asks_everyone:
             wanted = math.ceil(plan.over_selection * plan.buffer_size)
             below = asking(wanted, self.description.task, self.newest.number, devices())
@@ -99,7 +100,9 @@ class ServedTask:
 
     def advance(self, made: NextVersion, now: float) -> None:
         """Take over a version that is committed."""
-        self.newest, self.state = made.version, made.state
-        self.began, self.asks_everyone = now, False
+        self.newest = made.version
+        self.state = made.state
+        self.began = now
+        self.asks_everyone = False
         for _ in range(made.update_count):
             self.waiting.popleft()

@@ -134,7 +134,8 @@ class VersionMaker:
         self._take(read_waiting(self._journal.engine, self._cursor))
 
     def _load_task(self, stored: StoredTask) -> ServedTask:
-        bundle, newest = self._registry.bundle(stored.name), self._journal.newest_version(stored.name)
+        bundle = self._registry.bundle(stored.name)
+        newest = self._journal.newest_version(stored.name)
         assert newest is not None  # noqa: S101 - a task is published with its version 0
         state = state_of(self._journal, bundle.description, newest, self._key)
         return ServedTask(bundle, newest, state, bundle.grid(), paused=stored.paused)
@@ -155,7 +156,8 @@ class VersionMaker:
 
     def _queue(self, task: str, kind: int) -> deque[WaitingPayload] | None:
         """Where payloads of a kind wait; None where nothing here makes anything of them."""
-        consumer, served = journalled_consumer(kind), self._tasks.get(task)
+        consumer = journalled_consumer(kind)
+        served = self._tasks.get(task)
         if consumer is None or served is None:
             logger.error(log_line("payloads_left_waiting", task=task, kind=kind, remedy="start with what consumes it"))
             return None

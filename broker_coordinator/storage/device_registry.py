@@ -62,7 +62,8 @@ def store_device(connection: Connection, device: Device) -> None:
     """Insert a device, or replace what it says about itself. Its state is the operator's: of a known device it only
     changes from pending to approved, which open enrolment does; so a commit can't undo a revocation made meanwhile.
     """
-    key, told = bytes(device.public_key), _told_by_itself(device)
+    key = bytes(device.public_key)
+    told = _told_by_itself(device)
     let_in = DeviceState.PENDING if device.state is DeviceState.APPROVED else None
     state = case((devices.c.state == let_in, DeviceState.APPROVED.value), else_=devices.c.state)
     changed = connection.execute(update(devices).where(devices.c.public_key == key).values(state=state, **told))

@@ -51,7 +51,8 @@ class JournalledPayload:
         """
         consumer = self._consumer()
         if self.envelope is None:
-            kind, holder = consumer.kind, "version" if consumer.makes_versions else "aggregate"
+            kind = consumer.kind
+            holder = "version" if consumer.makes_versions else "aggregate"
             raise ConfigurationError(
                 f"the envelope of {kind.name} {self.sequence} of {self.device}, in {holder} {self.aggregate}, is"
                 " dropped; begin at a later version, or raise [retention] envelopes to keep more of them"

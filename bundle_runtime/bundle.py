@@ -15,7 +15,7 @@ class Bundle:
 
     @property
     def hash(self) -> str:
-        """What names the bundle."""
+        """SHA-256 of `task.json`, which identifies the bundle."""
         return blob_hash(self.files[DESCRIPTION_FILE])
 
     @property

@@ -25,7 +25,7 @@ def load_bundle(folder: Path) -> Bundle:
     description = parse_description(text, str(folder / DESCRIPTION_FILE))
     for name in description.files:
         if Path(name).name != name:
-            raise ConfigurationError(f"{folder / DESCRIPTION_FILE}: file name {name!r} holds a folder")
+            raise ConfigurationError(f"{folder / DESCRIPTION_FILE}: file name {name!r} contains a folder")
     files = {DESCRIPTION_FILE: text} | {name: _read_file(folder / name) for name in description.files}
     try:
         verify_bundle(files)
@@ -40,8 +40,8 @@ def _read_file(path: Path) -> bytes:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BLOB_BYTES:
             raise ConfigurationError(
-                f"{path}: {status.st_size} bytes; a bundle holds regular files of at most {MAX_BLOB_BYTES}"
+                f"{path}: {status.st_size} bytes; a bundle contains regular files of at most {MAX_BLOB_BYTES}"
             )
         return path.read_bytes()
     except OSError as error:
-        raise ConfigurationError(f"{path}: {error.strerror}; export the bundle anew") from error
+        raise ConfigurationError(f"{path}: {error.strerror}; export the bundle again") from error

@@ -179,7 +179,7 @@ class DivergingEngine:
     def __init__(self) -> None:
         self.rounds = 0
 
-    def train(self, weights, samples, plan, rates, watch=None):
+    def train(self, weights, samples, plan, rates, on_progress=None):
         self.rounds += 1
         return weights, np.full(len(plan.rows), np.nan, np.float32)
 

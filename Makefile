@@ -57,7 +57,7 @@ test-arm64: $(VENV)/.test ## the worker on emulated arm64, against this machine;
 	@sh tests/arm64/prepare.sh build/arm64 $(BIN)/python
 	$(BIN)/python -m tests.arm64.compare build/arm64
 
-bundles: $(VENV)/.test ## export every recipe anew
+bundles: $(VENV)/.test ## export every recipe again
 	@set -e; for recipe in models/*/; do $(BIN)/edgeflock export "$$recipe" --out "$${recipe}bundle"; done
 
 # Debian's Python has `venv` but not what it needs: it would make half an environment.

@@ -36,7 +36,13 @@ from fleet_protocol.codec import read_weights
 from workbench.export.bundle_writer import bundle_files
 from workbench.export.recipe import BackboneSettings, Recipe, TaskFile
 
-SHAPE, CLASSES, SAMPLES, NEW_SAMPLES, STEPS, BATCH, ROUNDS = [3, 64, 64], 4, 400, 32, 40, 16, 3
+SHAPE = [3, 64, 64]
+CLASSES = 4
+SAMPLES = 400
+NEW_SAMPLES = 32
+STEPS = 40
+BATCH = 16
+ROUNDS = 3
 
 
 class SmallNetwork(nn.Module):
@@ -161,7 +167,8 @@ def measure_backbone(folder: Path, name: str) -> dict[str, float]:
     """Size, time per sample, and how far its features are from those of float32 weights, relative to their norm."""
     inputs = np.random.default_rng(1).random((64, *SHAPE), np.float32)
     exact = Backbone(folder / "float32" / BACKBONE_FILE, 1).features(inputs)
-    backbone, times = Backbone(folder / name / BACKBONE_FILE, 1), []
+    backbone = Backbone(folder / name / BACKBONE_FILE, 1)
+    times = []
     for _ in range(5):
         start = time.perf_counter()
         features = backbone.features(inputs)

@@ -42,7 +42,8 @@ from workbench.simulation.simulation import Result
 
 SEEDS: tuple[int, ...] = (0, 1, 2)
 GRID = Grid(client_learning_rate=(0.2, 0.4), server_learning_rate=(1.0, 2.0), server_momentum=(0.0, 0.3))
-TUNING_UPDATES, UPDATES = 450, 1000
+TUNING_UPDATES = 450
+UPDATES = 1000
 MAX_STALENESS = 1000
 
 DENSE_FEDBUFF = Contender(DENSE, AggregationPlan(buffer_size=10, max_staleness=MAX_STALENESS))

@@ -17,9 +17,12 @@ from workbench.data.digits import split_digits
 from workbench.recipe_folder import find_recipe
 
 SEED = 1
-LEARNING_RATE, BATCH_SIZE = 0.05, 16
-WARM_UP_STEPS, STEPS = 100, 40
-DEVICE_SAMPLES, DEVICE_CLASSES = 300, 4
+LEARNING_RATE = 0.05
+BATCH_SIZE = 16
+WARM_UP_STEPS = 100
+STEPS = 40
+DEVICE_SAMPLES = 300
+DEVICE_CLASSES = 4
 CNN_WIDTHS = {10_000: (4, 24), 100_000: (12, 82), 1_000_000: (32, 312)}
 """Channels and hidden units that make an MNIST network of about so many parameters."""
 

@@ -75,7 +75,7 @@ server_momentum = 0.6
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """A task, who has which samples, and what nobody has."""
+    """A task, its devices' samples, and the held-out samples."""
 
     bundle: Path
     task: TaskDescription
@@ -123,14 +123,17 @@ def mnist_fleet(seed: int, data: Path, folder: Path) -> Fleet:
     (folder / "model.py").write_text(MNIST_MODEL)
     (folder / "task.toml").write_text(MNIST_TASK)
     task = export_bundle(folder, folder / "bundle")
-    digits, generator = read_mnist(data), np.random.default_rng(seed)
-    inputs, order = digits.images.reshape(-1, 784), generator.permutation(len(digits.labels))
+    digits = read_mnist(data)
+    generator = np.random.default_rng(seed)
+    inputs = digits.images.reshape(-1, 784)
+    order = generator.permutation(len(digits.labels))
     shares = generator.dirichlet([DIRICHLET] * 100, size=10)
     owners = np.empty(len(order), np.int64)
     for digit, share in enumerate(shares):
         rows = np.flatnonzero(digits.labels == digit)
         owners[rows] = generator.choice(100, len(rows), p=share)
-    rows, held_out = order[MNIST_HELD_OUT:], order[:MNIST_HELD_OUT]
+    rows = order[MNIST_HELD_OUT:]
+    held_out = order[:MNIST_HELD_OUT]
     owned = [rows[owners[rows] == device] for device in range(100)]
     samples = Samples(inputs, digits.labels)
     parts = [samples.take(own) for own in owned if len(own) > 0]
@@ -139,13 +142,17 @@ def mnist_fleet(seed: int, data: Path, folder: Path) -> Fleet:
 
 def learn(fleet: Fleet, how: str, seed: int) -> tuple[list[FloatVector], Publisher]:
     """All versions that devices would have trained from."""
-    task, generator = fleet.task, np.random.default_rng((seed, 7))
+    task = fleet.task
+    generator = np.random.default_rng((seed, 7))
     first = read_weights((fleet.bundle / WEIGHTS_FILE).read_bytes(), task.parameters)
     grid = Grid.below(first, task.shapes, int(how.split()[1])) if how.startswith("rounded") else None
-    publisher, state = Publisher(how, fleet, first, grid), initial_state(first, task.aggregation)
-    engine, versions = OnnxStepEngine(fleet.bundle / TRAIN_FILE, threads=1), [first]
+    publisher = Publisher(how, fleet, first, grid)
+    state = initial_state(first, task.aggregation)
+    engine = OnnxStepEngine(fleet.bundle / TRAIN_FILE, threads=1)
+    versions = [first]
     residuals: dict[int, FloatVector] = {}
-    at_work, buffer = [(_pick(fleet, generator), 0) for _ in range(fleet.training_at_once)], list[BufferedUpdate]()
+    at_work = [(_pick(fleet, generator), 0) for _ in range(fleet.training_at_once)]
+    buffer = list[BufferedUpdate]()
     for number in range(fleet.updates):
         device, base = at_work.pop(int(generator.integers(len(at_work))))
         trained = _train(engine, fleet, versions[base], device, number)
@@ -153,7 +160,8 @@ def learn(fleet: Fleet, how: str, seed: int) -> tuple[list[FloatVector], Publish
         update = encode_update(total, task.shapes, task.update, np.random.default_rng(number)).sent
         update.add_to(total, -1.0)
         residuals[device] = total
-        samples, staleness = len(fleet.parts[device].labels), len(versions) - 1 - base
+        samples = len(fleet.parts[device].labels)
+        staleness = len(versions) - 1 - base
         buffer.append(BufferedUpdate(str(device), update, samples, base, staleness))
         if len(buffer) == task.aggregation.buffer_size:
             state, buffer = _step(state, buffer, fleet), []
@@ -171,13 +179,14 @@ def _pick(fleet: Fleet, generator: np.random.Generator) -> int:
 
 
 def _train(engine: OnnxStepEngine, fleet: Fleet, weights: FloatVector, device: int, seed: int) -> FloatVector:
-    plan, samples = fleet.task.training, fleet.parts[device]
+    plan = fleet.task.training
+    samples = fleet.parts[device]
     batches = plan_batches(len(samples.labels), plan.steps, plan.batch_size, seed)
     return engine.train(weights, samples, batches, Rates.planned(plan))[0]
 
 
 def accuracy(fleet: Fleet, versions: Sequence[FloatVector]) -> float:
-    """Mean over the last quarter of the versions, each measured by itself: one alone swings too much."""
+    """Mean over the last quarter of the versions, each measured by itself: single ones vary too much."""
     runner = BundleRunner(fleet.task, bundle_paths(fleet.bundle, fleet.task))
     last = versions[-max(1, len(versions) // 4) :: max(1, len(versions) // 40)]
     found = [runner.evaluate(weights, fleet.held_out).correct for weights in last]

@@ -50,7 +50,9 @@ from fleet_protocol.keys import SigningKey, write_signing_key
 from fleet_protocol.kinds import UPDATE, Update, encode_payload
 from workbench.demo.brokers import MOSQUITTO_PLACES, free_port
 
-FLEET, SHARD, TASK = "bench", "0", "mlp"
+FLEET = "bench"
+SHARD = "0"
+TASK = "mlp"
 PARAMETERS = [
     Parameter("hidden.weight", [64, 784]),
     Parameter("hidden.bias", [64]),
@@ -92,7 +94,8 @@ class Fleet:
     def __init__(self, count: int) -> None:
         self.devices = [(f"device-{number}", SigningKey.generate()) for number in range(count)]
         generator = np.random.default_rng(1)
-        shapes, size = [parameter.shape for parameter in PARAMETERS], sum(parameter.size for parameter in PARAMETERS)
+        shapes = [parameter.shape for parameter in PARAMETERS]
+        size = sum(parameter.size for parameter in PARAMETERS)
         deltas = generator.normal(0, 0.01, (DISTINCT_DELTAS, size)).astype(np.float32)
         packed = [encode_update(delta, shapes, UpdatePlan(KEEP_FRACTION), generator).packed for delta in deltas]
         self._payloads = [encode_payload(Update(32, 10, 0.5, each)) for each in packed]
@@ -176,7 +179,9 @@ class Bench:
     """A fleet's traffic on a running coordinator."""
 
     def __init__(self, load: MqttLoad, updates: Iterator[tuple[str, bytes]], coordinator: psutil.Process) -> None:
-        self._load, self._updates, self._coordinator = load, updates, coordinator
+        self._load = load
+        self._updates = updates
+        self._coordinator = coordinator
         self._sent_at: dict[bytes, float] = {}
 
     def saturate(self, count: int) -> Load:
@@ -192,7 +197,9 @@ class Bench:
     def _run(self, updates: list[tuple[str, bytes]], room: Callable[[int, float], int]) -> Load:
         named = [digest(data) for _, data in updates]
         latencies: list[float] = []
-        sent, begun, cpu_before = 0, time.perf_counter(), self._cpu_seconds()
+        sent = 0
+        begun = time.perf_counter()
+        cpu_before = self._cpu_seconds()
         last_heard = begun
         while len(latencies) < len(updates):
             for _ in range(min(room(sent, time.perf_counter() - begun), len(updates) - sent)):
@@ -225,7 +232,8 @@ def verify_only(fleet: Fleet, core: int) -> float:
     os.sched_setaffinity(0, {core})
     message = bytes(900)
     signed = [(key.verify_key, key.sign(message).signature) for _, key in fleet.devices[:200]]
-    begun, verified = time.process_time(), 0
+    begun = time.process_time()
+    verified = 0
     while time.process_time() - begun < VERIFY_SECONDS:
         for key, signature in signed:
             key.verify(message, signature)
@@ -242,7 +250,9 @@ def resident_mb(process: psutil.Process, field: str) -> float:
 
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, object]:
     """Run all phases."""
-    core, fleet, port = max(os.sched_getaffinity(0)), Fleet(options.devices), free_port()
+    core = max(os.sched_getaffinity(0))
+    fleet = Fleet(options.devices)
+    port = free_port()
     write_bundle(folder / "bundle")
     configuration = write_configuration(folder, port, options.devices)
     register(fleet, folder / "coordinator.db")
@@ -270,7 +280,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, object]:
 
 
 def connect(port: int) -> MqttLoad:
-    """Connect, and hear a manifest: from then on the coordinator listens."""
+    """Connect, and receive a manifest: then the coordinator is subscribed."""
     deadline = time.monotonic() + STRAGGLER_SECONDS
     while True:
         try:

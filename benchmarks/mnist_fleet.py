@@ -16,7 +16,8 @@ import msgspec
 import numpy as np
 
 from benchmarks.mnist import read_mnist
-from bundle_runtime.bundle_folder import Bundle, load_bundle
+from bundle_runtime.bundle import Bundle
+from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.samples import Samples
 from edge_agent.core.guards import GuardSettings
 from fleet_protocol import topics
@@ -39,7 +40,8 @@ RECIPE = Path(__file__).parent / "mnist_mlp"
 BALANCED_RECIPE = Path(__file__).parent / "mnist_mlp_balanced"
 """The same network with a loss for devices that see few of the classes."""
 
-CLIENTS, TRAINING_AT_A_TIME = 100, 10
+CLIENTS = 100
+TRAINING_AT_A_TIME = 10
 SPEED_SPREAD = 1.2
 TARGET_ACCURACY = 0.93
 SCORE_EVERY = 10
@@ -89,12 +91,13 @@ DENSE = UpdatePlan(1.0, quantisation="float32", selection="dense")
 
 
 class Arena:
-    """Runs contenders on fleets drawn from seeds; `folder` holds the bundle that all of them train."""
+    """Runs contenders on fleets drawn from seeds; all of them train the bundle in `folder`."""
 
     def __init__(self, folder: Path, data: Path) -> None:
         digits = read_mnist(data)
         self._samples = Samples(digits.images.reshape(len(digits.labels), -1), digits.labels)
-        self._folder, self._bundle = folder, load_bundle(folder)
+        self._folder = folder
+        self._bundle = load_bundle(folder)
 
     @property
     def plain_update_bytes(self) -> int:
@@ -142,7 +145,7 @@ def prepared_arena(data: Path, recipe: Path = RECIPE) -> Iterator[Arena]:
 
 
 def smoothed(history: Sequence[Point], updates: int) -> float:
-    """The mean of the last scores up to `updates`: single versions swing."""
+    """The mean of the last scores up to `updates`: single versions vary."""
     return float(np.mean([point.score for point in history if point.updates <= updates][-SMOOTHED_POINTS:]))
 
 

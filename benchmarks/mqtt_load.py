@@ -12,7 +12,7 @@ PATIENCE_SECONDS = 30.0
 
 
 class MqttLoad:
-    """Publishes and hears at QoS 1. `unacknowledged` counts publications that the broker has not confirmed."""
+    """Publishes and receives at QoS 1. `unacknowledged` counts publications that the broker has not confirmed."""
 
     def __init__(self, host: str, port: int, client_id: str) -> None:
         self._socket = socket.create_connection((host, port), timeout=PATIENCE_SECONDS)
@@ -74,7 +74,8 @@ class MqttLoad:
         position, buffer = 0, self._buffer
         try:
             while (found := _length_at(buffer, position + 1)) and sum(found) <= len(buffer):
-                kind, (at, length) = buffer[position], found
+                kind = buffer[position]
+                at, length = found
                 position = at + length
                 yield kind, bytes(buffer[at:position])
         finally:
@@ -115,7 +116,8 @@ def _length_at(buffer: bytearray, at: int) -> tuple[int, int] | None:
 
 
 def _packet(kind: int, body: bytes) -> bytes:
-    length, head = len(body), bytearray([kind])
+    length = len(body)
+    head = bytearray([kind])
     while True:
         length, low = length >> 7, length & 0x7F
         head.append(low | (0x80 if length else 0))

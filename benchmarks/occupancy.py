@@ -43,7 +43,9 @@ def read_windows(path: Path) -> Windows:
         OSError: it can't be read.
         KeyError: a column is missing.
     """
-    window, inputs, labels = SlidingWindow(), [], []
+    window = SlidingWindow()
+    inputs = []
+    labels = []
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
             reading = [float(row[quantity]) for quantity in QUANTITIES]

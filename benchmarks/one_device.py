@@ -92,7 +92,7 @@ class Device:
 def training_job(
     bundle: Path, description: TaskDescription, weights: Path, samples: Path, *, residual: bytes = b"", seed: int = 0
 ) -> TrainingJob:
-    """What the agent would tell its worker."""
+    """The job that the agent would give its worker."""
     return TrainingJob(
         description=description,
         engine=WORKER.engine,

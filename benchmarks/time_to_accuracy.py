@@ -134,7 +134,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=STRATEGIES, help="besides the default")
     arguments = parser.parse_args()
     names = [DEFAULT_NAME, *(arguments.only if arguments.only is not None else STRATEGIES)]
-    started, outcomes = time.monotonic(), dict[str, Outcome]()
+    started = time.monotonic()
+    outcomes = dict[str, Outcome]()
     for name, outcome in outcomes_of(arguments.data_dir, list(dict.fromkeys(names))):
         outcomes[name] = outcome
         print(name, msgspec.json.encode(outcome).decode(), flush=True)

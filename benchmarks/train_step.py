@@ -33,8 +33,13 @@ from workbench.export.ort_training import ort_training_files
 from workbench.export.recipe import Recipe, TaskFile
 from workbench.export.training_graph import training_graph
 
-STEPS, BATCH, SAMPLES, CLASSES, LEARNING_RATE = 50, 16, 200, 10, 0.05
-ROUNDS, WARM_UP_ROUNDS = 25, 2
+STEPS = 50
+BATCH = 16
+SAMPLES = 200
+CLASSES = 10
+LEARNING_RATE = 0.05
+ROUNDS = 25
+WARM_UP_ROUNDS = 2
 TREE = Path(__file__).parents[1]
 ORT_PYTHON = TREE / ".venv-ort" / "bin" / "python"
 

@@ -18,15 +18,20 @@ from bundle_runtime.samples import Samples
 from edge_agent.training.engine import Rates, plan_batches
 from fleet_protocol.bundle import ORT_CHECKPOINT_FILE, ORT_OPTIMISER_FILE, ORT_TRAINING_FILE, TRAIN_FILE
 
-STEPS, BATCH, LEARNING_RATE, CLASSES = 50, 16, 0.05, 10
+STEPS = 50
+BATCH = 16
+LEARNING_RATE = 0.05
+CLASSES = 10
 ORT_FILES = (ORT_TRAINING_FILE, ORT_OPTIMISER_FILE, ORT_CHECKPOINT_FILE)
 
 
 def make_round(folder: Path, engine: str) -> Callable[[], object]:
     """One round of `STEPS` steps on the data in `folder`."""
     data = np.load(folder / "data.npz")
-    samples, weights = Samples(data["inputs"], data["labels"]), data["weights"]
-    plan, rates = plan_batches(len(samples.labels), STEPS, BATCH, 0), Rates(LEARNING_RATE)
+    samples = Samples(data["inputs"], data["labels"])
+    weights = data["weights"]
+    plan = plan_batches(len(samples.labels), STEPS, BATCH, 0)
+    rates = Rates(LEARNING_RATE)
     if engine == "onnx-step":
         from edge_agent.training.onnx_step import OnnxStepEngine  # noqa: PLC0415
 

@@ -47,10 +47,12 @@ def position_entropy(size: int, count: int) -> float:
 
 def measure(delta: Delta, keep_fraction: float) -> Case:
     """Pack and unpack one delta."""
-    plan, generator = UpdatePlan(keep_fraction), np.random.default_rng(0)
+    plan = UpdatePlan(keep_fraction)
+    generator = np.random.default_rng(0)
     packed = encode_update(delta.vector, delta.shapes, plan, generator).packed
     update, stages = inspect_update(packed, delta.shapes)
-    kept, dense_bytes = update.indices.size, 4 * delta.vector.size
+    kept = update.indices.size
+    dense_bytes = 4 * delta.vector.size
     entropy = position_entropy(delta.vector.size, kept) + stages.scale_bits + kept
     encode_seconds = best_seconds(lambda: encode_update(delta.vector, delta.shapes, plan, generator))
     decode_seconds = best_seconds(lambda: decode_update(packed, delta.shapes))

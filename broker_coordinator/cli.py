@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit status: 0, 1 if a check failed, or 2 if the operator has something to mend."""
+    """Run one command. Returns 0, 1 if a check failed, or 2 for an error that the operator can correct."""
     options = _parser().parse_args(arguments)
     configure_logging()
     try:
@@ -43,8 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> None:
     configuration = load_configuration(options.config)
-    fleet, shard, metrics = configuration.fleet, configuration.shard, Metrics()
-    is_open, allowance = configuration.enrolment == "open", configuration.rate_limit.allowance()
+    fleet = configuration.fleet
+    shard = configuration.shard
+    metrics = Metrics()
+    is_open = configuration.enrolment == "open"
+    allowance = configuration.rate_limit.allowance()
     key = configuration.signing_key()
     signer = MessageSigner(key, fleet, shard)
     bundles = [load_bundle(task.bundle) for task in configuration.tasks]
@@ -65,7 +68,7 @@ def _run(options: argparse.Namespace) -> None:
     signal.set_wakeup_fd(link.wakeup.fileno())
     for stopping in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stopping, lambda *_: link.stop())
-    # What is there now stays, and what comes holds no cycles: looking for them would take a share of every update.
+    # What exists now stays, and later objects have no cycles: garbage collection would only cost time per update.
     gc.freeze()
     gc.set_threshold(GARBAGE_THRESHOLD)
     logger.info(log_line("started", fleet=fleet, shard=shard, tasks=",".join(coordinator.tasks())))

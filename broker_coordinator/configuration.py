@@ -65,11 +65,11 @@ class EvaluationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
 
 class CoordinatorConfiguration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The whole file. Relative paths are meant from the folder that the file is in.
+    """The whole file. Relative paths start at the folder that the file is in.
 
     `database` is a SQLite file or `postgresql+psycopg://user@host/name`; a password for the latter is in the file
     `database_password_file` or in the environment variable PGPASSWORD. `enrolment` says what happens to a device that
-    introduces itself: `closed` records it and waits for `broker-coordinator devices approve`, `open` lets the first
+    enrols: `closed` records it and waits for `broker-coordinator devices approve`, `open` lets the first
     `maximum_devices` in (for a lab).
     """
 
@@ -88,7 +88,7 @@ class CoordinatorConfiguration(msgspec.Struct, frozen=True, forbid_unknown_field
     evaluations: list[EvaluationSettings] = []
 
     def journal(self) -> Database:
-        """Where the journal is.
+        """The journal's database.
 
         Raises:
             ConfigurationError: `database` can't be read, or the file of its password.
@@ -99,7 +99,7 @@ class CoordinatorConfiguration(msgspec.Struct, frozen=True, forbid_unknown_field
         """The coordinator's key.
 
         Raises:
-            ConfigurationError: `key_file` can't be read, others can read it, or it holds no key.
+            ConfigurationError: `key_file` can't be read, others can read it, or it contains no key.
         """
         return read_key_file(self.key_file, PROGRAM)
 

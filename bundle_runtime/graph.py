@@ -21,7 +21,7 @@ __all__ = ["Graph", "GraphError", "GraphSource", "ONNXRUNTIME_VERSION", "native"
 ONNXRUNTIME_VERSION: str = onnxruntime.__version__
 
 GraphSource = Path | bytes
-"""A file, or what it holds."""
+"""A file, or its content."""
 
 
 class GraphError(ConfigurationError):
@@ -58,7 +58,7 @@ class Graph:
         self._outputs = [entry.name for entry in self._session.get_outputs()]
 
     def run(self, feeds: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.float32]]:
-        """The outputs by their names. `feeds` may hold more than this graph takes.
+        """The outputs by their names. `feeds` may contain more than this graph takes.
 
         Raises:
             GraphError: it takes something that is not in `feeds`, or in another shape or dtype.

@@ -30,15 +30,15 @@ class GraphInput(Protocol):
 def why_not_loaded(name: str, written_for: OnnxVersion | None, installed: str, error: str) -> str:
     """`error` is what the onnxruntime of version `installed` said; `written_for` is None in older bundles."""
     if UNPARSED in error.lower():
-        return f"{name} is no ONNX model; fetch or export the bundle anew ({error.strip()})"
+        return f"{name} is no ONNX model; fetch or export the bundle again ({error.strip()})"
     if written_for is None:
         return (
             f"{name} can't be loaded by onnxruntime {installed}; update it (pip install --upgrade onnxruntime),"
-            f" or export the bundle anew ({error.strip()})"
+            f" or export the bundle again ({error.strip()})"
         )
     readers = [release for release, newest in READABLE if _reads(newest, written_for)]
     if readers and _release(readers[0]) <= _release(installed):
-        return f"{name} can't be loaded by onnxruntime {installed}; export the bundle anew ({error.strip()})"
+        return f"{name} can't be loaded by onnxruntime {installed}; export the bundle again ({error.strip()})"
     needed = f"onnxruntime {readers[0]} or newer" if readers else f"an onnxruntime newer than {READABLE[-1][0]}"
     return (
         f"{name} has opset {written_for.opset} and IR version {written_for.ir_version}, which need {needed}; installed"
@@ -60,7 +60,7 @@ def why_not_taken(name: str, entries: Sequence[GraphInput], feeds: Mapping[str, 
         if not fits or fed.dtype.name != dtype:
             return (
                 f"{name} takes {entry.name} as {dtype} {_axes(entry.shape)}, the task gives {fed.dtype.name}"
-                f" {_axes(fed.shape)}; the graph and task.json contradict each other: export the bundle anew"
+                f" {_axes(fed.shape)}; the graph and task.json contradict each other: export the bundle again"
             )
     return ""
 

@@ -95,7 +95,8 @@ class BundleRunner:
         Raises:
             GraphError: the graph can't be loaded, or does not take the samples.
         """
-        graph, parts = self._graph(EVALUATE_FILE), []
+        graph = self._graph(EVALUATE_FILE)
+        parts = []
         for start in range(0, len(samples), EVALUATED_AT_ONCE):
             part = samples.take(slice(start, start + EVALUATED_AT_ONCE))
             parts.append(graph.run({"weights": weights, "inputs": part.inputs, "labels": part.labels}))

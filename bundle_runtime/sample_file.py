@@ -1,4 +1,4 @@
-"""Samples that somebody wrote into a file: arrays `inputs` and `labels`, checked against the task that they are for."""
+"""Reads samples from a file: arrays `inputs` and `labels`, checked against their task."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ def read_samples(path: Path, task: TaskDescription) -> Samples:
     A task that learns to give back its inputs needs no labels.
 
     Raises:
-        ConfigurationError: it can't be read, or does not hold samples of this task.
+        ConfigurationError: it can't be read, or does not contain samples of this task.
     """
     arrays = _read_arrays(path)
     shapes = {"inputs": tuple(task.input.shape)}
@@ -33,7 +33,7 @@ def read_samples(path: Path, task: TaskDescription) -> Samples:
 
 def _check_shape(path: Path, arrays: dict[str, NDArray[Any]], name: str, shape: tuple[int, ...], task: str) -> None:
     if name not in arrays:
-        raise ConfigurationError(f"{path} lacks the array {name!r}; it holds {', '.join(sorted(arrays)) or 'none'}")
+        raise ConfigurationError(f"{path} lacks the array {name!r}; it contains {', '.join(sorted(arrays)) or 'none'}")
     count = len(arrays["inputs"])
     if arrays[name].shape[1:] != shape or len(arrays[name]) != count or not count:
         raise ConfigurationError(

@@ -17,7 +17,7 @@ RUN python3 -m venv /opt/edgeflock \
  && /opt/edgeflock/bin/pip uninstall --yes pip setuptools
 
 FROM ${BASE}
-# Numbers of our own, so that volumes keep their owner when the image is built anew.
+# Numbers of our own, so that volumes keep their owner when the image is built again.
 RUN groupadd --system --gid 990 edge-samples \
  && useradd --system --uid 990 --gid edge-samples --no-create-home --home-dir /var/lib/edge-agent edge-agent \
  && install -d -o edge-agent -g edge-samples -m 0700 /var/lib/edge-agent \

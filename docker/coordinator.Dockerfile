@@ -18,7 +18,7 @@ RUN python3 -m venv /opt/edgeflock \
  && /opt/edgeflock/bin/pip uninstall --yes pip setuptools
 
 FROM ${BASE}
-# Numbers of our own, so that volumes keep their owner when the image is built anew.
+# Numbers of our own, so that volumes keep their owner when the image is built again.
 RUN groupadd --system --gid 991 broker-coordinator \
  && useradd --system --uid 991 --gid broker-coordinator --no-create-home \
     --home-dir /var/lib/broker-coordinator broker-coordinator \

@@ -1,1 +1,1 @@
-"""The agent on the device: wakes when something happens, trains in a child process, sends signed sparse updates."""
+"""The agent on the device: waits for samples, trains in a child process, sends signed sparse updates."""

@@ -16,7 +16,7 @@ from fleet_protocol.errors import ConfigurationError
 
 
 class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How many samples are kept per task; the oldest make room."""
+    """How many samples are kept per task; the oldest are deleted first."""
 
     maximum_samples: PositiveInt = 5000
 
@@ -29,10 +29,10 @@ class TaskSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AgentConfiguration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The whole file. Relative paths are meant from the folder that the file is in.
+    """The whole file. Relative paths start at the folder that the file is in.
 
-    `coordinator_key` pins the public key (64 hex digits) whose manifests, chunks and receipts are believed. With
-    `encrypt_updates` updates are encrypted for that key: whoever runs the broker learns their size and base version.
+    `coordinator_key` pins the public key (64 hex digits) whose manifests, chunks and receipts are trusted. With
+    `encrypt_updates` updates are encrypted for that key: the broker's operator sees only their size and base version.
     """
 
     fleet: Name

@@ -1,1 +1,1 @@
-"""What device and server do alike: configuration and key files, the broker's settings, back-off, log lines."""
+"""What device and server share: configuration and key files, broker settings, back-off, log lines."""

@@ -18,7 +18,7 @@ class TlsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where the broker is and how to speak to it. Nothing relies on MQTT 5: both protocols serve."""
+    """The broker's address and protocol. Nothing relies on MQTT 5: both protocols work."""
 
     host: str
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 1883
@@ -37,7 +37,7 @@ class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return read_password(self.password_file, "broker.password_file")
 
     def tls_context(self) -> ssl.SSLContext | None:
-        """Checks the broker's certificate, and presents ours if there is one; None for a connection without TLS.
+        """A context that verifies the broker's certificate, and presents a client's if given; None without TLS.
 
         Raises:
             ConfigurationError: a file can't be used.

@@ -1,4 +1,4 @@
-"""A configuration file: read, typed, and its relative paths meant from the folder that it is in."""
+"""Reads a typed configuration file. Its relative paths start at the folder that it is in."""
 
 from pathlib import Path
 from typing import TypeVar
@@ -13,7 +13,7 @@ Value = TypeVar("Value")
 
 
 def read_configuration(path: Path, shape: type[Configuration]) -> Configuration:
-    """Read a TOML file into `shape`; every relative path in it is meant from the file's folder.
+    """Read a TOML file into `shape`; relative paths in it start at the file's folder.
 
     Raises:
         ConfigurationError: it can't be read, or names the key that is missing, unknown or wrong.

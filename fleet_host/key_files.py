@@ -1,4 +1,4 @@
-"""Private keys as files: made once, and read only where nobody but their owner can."""
+"""Private key files: written once, and refused where others can read them."""
 
 import os
 import stat
@@ -12,7 +12,7 @@ _OPEN_PERMISSIONS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def make_key_file(path: Path) -> VerifyKey:
-    """Write a new private key, which its owner alone can read; returns its public half.
+    """Write a new private key with mode 0600; returns its public key.
 
     Raises:
         ConfigurationError: the file exists, or can't be written.

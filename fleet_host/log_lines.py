@@ -7,12 +7,22 @@ import json
 import logging
 import sys
 
-FORMAT = "level=%(levelname)s %(message)s"
+
+class LineFormatter(logging.Formatter):
+    """Writes one line per record; what a library logs becomes the event `library_message`. A traceback follows it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """The line of a record, without its traceback."""
+        is_ours = record.message.startswith("event=")
+        line = record.message if is_ours else log_line("library_message", logger=record.name, text=record.message)
+        return f"level={record.levelname} {line}"
 
 
 def configure_logging() -> None:
     """Log to standard error, from INFO up; journald and Docker add the time."""
-    logging.basicConfig(level=logging.INFO, format=FORMAT, stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 def log_line(event: str, **fields: object) -> str:

@@ -1,4 +1,4 @@
-"""How a coordinator makes versions out of updates: the part `aggregation` of a task, and what may not go together."""
+"""How versions are made from updates: the table `aggregation` of a task, and which settings exclude others."""
 
 import math
 from typing import Annotated, Literal

@@ -190,7 +190,7 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
 
 
 def blob_hash(data: bytes) -> str:
-    """The content address of a file: its SHA-256 in lower-case hex."""
+    """A file's content address: its SHA-256 in lower-case hex."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -204,7 +204,7 @@ def parse_description(text: bytes, name: str = DESCRIPTION_FILE) -> TaskDescript
     if described.format != BUNDLE_FORMAT:
         raise ConfigurationError(
             f"{name}: bundle format {described.format}, this edgeflock reads {BUNDLE_FORMAT}; "
-            + ("update edgeflock" if described.format > BUNDLE_FORMAT else "export the bundle anew")
+            + ("update edgeflock" if described.format > BUNDLE_FORMAT else "export the bundle again")
         )
     description = parse_document(text, TaskDescription, name, "json")
     _check_size(description, name)
@@ -227,7 +227,7 @@ def verify_bundle(files: Mapping[str, bytes], expected_hash: str | None = None) 
         ProtocolError: `WRONG_HASH` or `TOO_LARGE`, naming the file.
     """
     if DESCRIPTION_FILE not in files:
-        raise ConfigurationError(f"bundle lacks {DESCRIPTION_FILE}; it holds {sorted(files)}")
+        raise ConfigurationError(f"bundle lacks {DESCRIPTION_FILE}; it contains {sorted(files)}")
     text = files[DESCRIPTION_FILE]
     if expected_hash is not None:
         verify_blob(DESCRIPTION_FILE, text, expected_hash)
@@ -249,7 +249,7 @@ def verify_blob(name: str, data: bytes, expected_hash: str) -> None:
         raise ProtocolError(
             Reason.WRONG_HASH,
             f"{name}: SHA-256 of its {len(data)} bytes is {blob_hash(data)[:16]}…, expected {expected_hash[:16]}…;"
-            " the file is truncated or altered: fetch or export it anew",
+            " the file is truncated or altered: fetch or export it again",
         )
 
 

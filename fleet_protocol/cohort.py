@@ -1,7 +1,8 @@
 """Who takes part in a round of a synchronous task: every device finds out by itself, from the manifest.
 
 A device draws the first four bytes of SHA-256("TASK/VERSION/DEVICE"), as a big-endian number, and is asked if they are
-below the manifest's `selection_threshold`. So every round draws its devices anew, evenly, and nobody has to list them.
+below the manifest's `selection_threshold`. So every round draws its own devices, evenly, and the manifest need not list
+them.
 """
 
 import hashlib

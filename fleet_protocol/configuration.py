@@ -46,7 +46,8 @@ def _explain(message: str, shape: object) -> str:
     unknown = _UNKNOWN_FIELD.search(message)
     if not unknown:
         return message.replace(" - at `$.", " - at `")
-    key, table = unknown.group(1), unknown.group(2) or ""
+    key = unknown.group(1)
+    table = unknown.group(2) or ""
     place = f" in [{table}]" if table else ""
     close = difflib.get_close_matches(key, _all_fields(shape), n=1)
     return f"unknown key {key!r}{place}" + (f"; did you mean {close[0]!r}?" if close else "")
@@ -54,7 +55,8 @@ def _explain(message: str, shape: object) -> str:
 
 def _all_fields(shape: object) -> set[str]:
     names: set[str] = set()
-    pending, seen = [msgspec.inspect.type_info(shape)], set()
+    pending = [msgspec.inspect.type_info(shape)]
+    seen = set()
     while pending:
         found = pending.pop()
         if isinstance(found, msgspec.inspect.StructType) and found.cls not in seen:

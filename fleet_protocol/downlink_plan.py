@@ -12,7 +12,7 @@ class DownlinkPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `lossy`: weights are published rounded to a grid `precision_bits` finer than each tensor's magnitude in the bundle,
     or coarser where that is negative, and a device gets the integers between the version it has and the one it lacks;
-    the coordinator goes on from the unrounded ones. `exact`: published as they are, as the difference of their bits.
+    the coordinator goes on from the unrounded ones. `exact`: published unrounded, as the difference of their bits.
     `off`: as whole float32 files.
     """
 

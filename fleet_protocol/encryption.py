@@ -1,9 +1,9 @@
-"""A payload that only its coordinator can read: a libsodium sealed box around it, for brokers run by others.
+"""Encrypts payloads for the coordinator, as libsodium sealed boxes, for brokers run by others.
 
-The box is for the X25519 form of the coordinator's Ed25519 key, which devices pin anyway. It says nothing of who made
-it: that is what the envelope's signature is for, which covers the box. libsodium draws a new ephemeral key for every
-box; here it follows from the device's secret, so that the same payload under the same number is the same message
-whenever it is made (docs/decisions/boxes-made-again.md).
+The box is for the X25519 form of the coordinator's Ed25519 key, which devices pin anyway. It does not authenticate its
+sender: the envelope's signature does, which covers the box. libsodium draws a new ephemeral key for every box; here it
+follows from the device's secret, so that the same payload under the same number is the same message whenever it is made
+(docs/decisions/boxes-made-again.md).
 """
 
 import hashlib
@@ -45,16 +45,17 @@ def _ephemeral_key(sender: SigningKey, recipient: VerifyKey, sequence: int, payl
 
 def _sealed_box(ephemeral: PrivateKey, recipient: VerifyKey, payload: bytes) -> bytes:
     """What libsodium's `crypto_box_seal` writes where it draws this ephemeral key."""
-    public, curve = bytes(ephemeral.public_key), recipient.to_curve25519_public_key()
+    public = bytes(ephemeral.public_key)
+    curve = recipient.to_curve25519_public_key()
     nonce = hashlib.blake2b(public + bytes(curve), digest_size=Box.NONCE_SIZE).digest()
     return public + Box(ephemeral, curve).encrypt(payload, nonce).ciphertext
 
 
 def check_recipient(recipient: VerifyKey) -> None:
-    """See that something can be encrypted for a key.
+    """Check that a payload can be encrypted for a key.
 
     Raises:
-        ConfigurationError: 32 bytes are a key in form only if they are a point of the curve.
+        ConfigurationError: the 32 bytes are not a point of the curve.
     """
     try:
         recipient.to_curve25519_public_key()
@@ -65,18 +66,19 @@ def check_recipient(recipient: VerifyKey) -> None:
         ) from error
 
 
-def opened_payload(envelope: Envelope, key: SigningKey | None) -> bytes:
-    """An envelope's payload, out of its box if it is encrypted; `key` is the coordinator's, None where there is none.
+def decrypt_payload(envelope: Envelope, key: SigningKey | None) -> bytes:
+    """An envelope's payload, decrypted if it is encrypted; `key` is the coordinator's, None where there is none.
 
     Raises:
-        ProtocolError: `WRONG_RECIPIENT`: encrypted for another key. `MALFORMED`: no box, or one that doesn't open.
+        ProtocolError: `WRONG_RECIPIENT`: encrypted for another key. `MALFORMED`: no box, or one that can't be
+        decrypted.
     """
     if envelope.header.kind.content is None:
         return envelope.payload
-    return _open(decode_payload(envelope.payload, EncryptedPayload), key)
+    return _decrypt(decode_payload(envelope.payload, EncryptedPayload), key)
 
 
-def _open(encrypted: EncryptedPayload, key: SigningKey | None) -> bytes:
+def _decrypt(encrypted: EncryptedPayload, key: SigningKey | None) -> bytes:
     if key is None or encrypted.recipient != key_id(key.verify_key):
         here = "there is none here" if key is None else f"this one's is {key_id(key.verify_key).hex()}"
         raise ProtocolError(
@@ -87,4 +89,4 @@ def _open(encrypted: EncryptedPayload, key: SigningKey | None) -> bytes:
     try:
         return SealedBox(key.to_curve25519_private_key()).decrypt(encrypted.box)
     except (CryptoError, ValueError, TypeError) as error:
-        raise ProtocolError(Reason.MALFORMED, "the box does not open: it was altered or cut") from error
+        raise ProtocolError(Reason.MALFORMED, "the box can't be decrypted: it was altered or cut") from error

@@ -1,6 +1,6 @@
 """The signed envelope: COSE_Sign1 (RFC 9052) with Ed25519 (algorithm -19, RFC 9864), bound to its topic.
 
-The protected header holds the algorithm, the key id and one private entry: kind, sequence number, task, base
+The protected header contains the algorithm, the key id and one private entry: kind, sequence number, task, base
 version and payload digest. The topic is `external_aad`: a message moved to another topic does not verify.
 """
 
@@ -151,9 +151,9 @@ def _read_protected(protected: bytes) -> tuple[Header, bytes]:
         or not 0 <= header.sequence <= MAX_SEQUENCE
         or not 0 <= header.base_version <= MAX_SEQUENCE
     ):
-        raise ProtocolError(Reason.MALFORMED, "header holds a value out of its range")
+        raise ProtocolError(Reason.MALFORMED, "header has a value out of its range")
     if _write_entry(header) != entry:
-        raise ProtocolError(Reason.MALFORMED, "header holds more than this protocol writes")
+        raise ProtocolError(Reason.MALFORMED, "header has more fields than this protocol writes")
     return header, protected[_KEY_ID_AT:_KEY_ID_END]
 
 

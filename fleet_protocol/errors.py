@@ -1,4 +1,4 @@
-"""The two families of errors: what others sent us, and what we were configured to do."""
+"""The two families of errors: invalid bytes from outside, and an invalid configuration."""
 
 from enum import StrEnum
 
@@ -37,4 +37,4 @@ class ProtocolError(Exception):
 
 
 class ConfigurationError(Exception):
-    """A file or option that the operator can mend. The message names the place, the value and the remedy."""
+    """A file or option that the operator can correct. The message names the place, the value and the remedy."""

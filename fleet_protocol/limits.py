@@ -1,4 +1,4 @@
-"""Every limit of the protocol, with its unit. A size is compared with its limit before a byte is believed."""
+"""Every limit of the protocol, with its unit. A size is compared with its limit before the content is parsed."""
 
 KIB = 1024
 MIB = 1024 * KIB

@@ -30,12 +30,12 @@ def check_name(what: str, name: str) -> str:
 
 
 def up(fleet: str, shard: str, device: str) -> str:
-    """Where a device speaks to the coordinator."""
+    """The topic on which a device sends to the coordinator."""
     return f"{ROOT}/{fleet}/{shard}/{device}/up"
 
 
 def down(fleet: str, shard: str, device: str) -> str:
-    """Where the coordinator answers one device."""
+    """The topic on which the coordinator sends to one device."""
     return f"{ROOT}/{fleet}/{shard}/{device}/down"
 
 
@@ -55,7 +55,7 @@ def blob_chunk(fleet: str, blob: str, number: int) -> str:
 
 
 def blob_chunks(fleet: str, blob: str) -> str:
-    """The filter that hears every chunk of a blob."""
+    """The filter for every chunk of a blob."""
     return f"{ROOT}/{fleet}/blob/{blob}/+"
 
 
@@ -74,12 +74,12 @@ def packed_chunk(fleet: str, packed: PackedWeights, number: int) -> str:
 
 
 def packed_chunks(fleet: str, packed: PackedWeights) -> str:
-    """The filter that hears every chunk of them."""
+    """The filter for every chunk of them."""
     return f"{_packed(fleet, packed)}/+"
 
 
 def device_filters(fleet: str, shard: str) -> tuple[str, str]:
-    """The two filters with which a coordinator hears its devices: everything up, and presence."""
+    """A coordinator's two filters for its devices: everything they send up, and presence."""
     return f"{ROOT}/{fleet}/{shard}/+/up", f"{ROOT}/{fleet}/{shard}/+/state"
 
 
@@ -133,7 +133,7 @@ def chunk(fleet: str, wanted: str | PackedWeights, number: int) -> str:
 
 
 def chunks(fleet: str, wanted: str | PackedWeights) -> str:
-    """The filter that hears every chunk of either."""
+    """The filter for every chunk of either."""
     return blob_chunks(fleet, wanted) if isinstance(wanted, str) else packed_chunks(fleet, wanted)
 
 

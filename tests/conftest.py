@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from broker_coordinator.storage.database import Database
-from bundle_runtime.bundle_folder import Bundle
+from bundle_runtime.bundle import Bundle
 from tests.support.broker import Broker
 from tests.support.bundles import write_bundle
 from tests.support.connected_device import ConnectedDevice

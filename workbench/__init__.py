@@ -1,1 +1,1 @@
-"""The operator's workstation: export models to task bundles, run fleets on one machine, look at results."""
+"""The operator's workstation: export models to task bundles, run fleets on one machine, inspect results."""

@@ -167,27 +167,27 @@ def decode(
     ] = None,
     bundle: Annotated[Path | None, typer.Option(help="The task's bundle, for the shapes of its tensors.")] = None,
 ) -> None:
-    """Show what a message says: who, what, from which version, how packed, and whether its signature holds.
+    """Show what a message says: sender, kind, base version, packing, and whether its signature is valid.
 
     Ends with code 1 where a check that could be made has failed.
     """
     from workbench.inspection.coordinator_files import (  # noqa: PLC0415 - needs SQLAlchemy
-        known_to_coordinator,
+        context_of_coordinator,
         private_key,
         registered_devices,
     )
-    from workbench.inspection.decode import Known, describe, message_bytes, parse_key  # noqa: PLC0415 - export does without numpy
+    from workbench.inspection.decode import DecodingContext, describe, message_bytes, parse_key  # noqa: PLC0415 - export does without numpy
 
-    known = known_to_coordinator(config) if config else Known()
-    known = Known(
+    context = context_of_coordinator(config) if config else DecodingContext()
+    context = DecodingContext(
         topic=topic,
         key=parse_key(key) if key else None,
-        devices=registered_devices(database) if database else known.devices,
-        coordinator=known.coordinator,
-        tasks=[parse_description(_read(bundle / DESCRIPTION_FILE))] if bundle else known.tasks,
-        opener=private_key(coordinator_key_file) if coordinator_key_file else known.opener,
+        devices=registered_devices(database) if database else context.devices,
+        coordinator=context.coordinator,
+        tasks=[parse_description(_read(bundle / DESCRIPTION_FILE))] if bundle else context.tasks,
+        decryption_key=private_key(coordinator_key_file) if coordinator_key_file else context.decryption_key,
     )
-    described = describe(message_bytes(sys.stdin.buffer.read() if file == "-" else _read(Path(file))), known)
+    described = describe(message_bytes(sys.stdin.buffer.read() if file == "-" else _read(Path(file))), context)
     for label, words in described.lines:
         print(f"{label:18}{words}")
     raise typer.Exit(code=int(described.refuted))
@@ -201,7 +201,7 @@ def _read(path: Path) -> bytes:
 
 
 def main() -> None:
-    """Run `edgeflock`. What the operator can mend ends in one line on stderr and exit code 2."""
+    """Run `edgeflock`. An error that the operator can correct is one line on stderr and exit code 2."""
     try:
         app()
     except (ConfigurationError, ProtocolError) as error:

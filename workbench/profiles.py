@@ -1,4 +1,4 @@
-"""The profiles that ship: what kinds of devices there are, and how to read the file of one."""
+"""The shipped device profiles, and how to read one."""
 
 from pathlib import Path
 

@@ -6,7 +6,7 @@ Each check is cheaper and trusts less than the next:
                          -> known key of that device, not revoked (`_sender`) -> signature (`_check_signature`)
     a journalled kind    -> approved -> sequence number -> task not paused, rate (`_admit_journalled`)
                          -> task, version, staleness (`_staleness`) -> the task's kind (`_require_version_kind`)
-                         -> payload opened -> the consumer's own checks
+                         -> payload decrypted -> the consumer's own checks
     any other kind       -> the consumer's own checks
 
 Nothing here knows a kind: what differs between them is in `fleet_protocol.kinds` and in the consumers.
@@ -58,14 +58,14 @@ class Admission:
     consumers: Mapping[PayloadKind, Consumer]
 
     def admit(self, message: Message, view: FleetView) -> Decision:
-        """Decide on one message. Never raises for anything that the message holds."""
+        """Decide on one message. Never raises for anything in the message."""
         parsed = self._parse(message, _largest_bytes())
         return parsed if isinstance(parsed, Refused) else self._decide(parsed, UNPREPARED, view)
 
     def admit_all(self, messages: Sequence[Message], view: FleetView) -> Iterator[Decision]:
         """Decide on messages in order, each as `admit` would after those before it, which `view` then reflects.
 
-        Payloads that are likely to be accepted are decoded together, ahead of their turn: that is several times faster.
+        Payloads that are likely to be accepted are decoded together before: that is several times faster.
         """
         largest = _largest_bytes()
         parsed = [self._parse(message, largest) for message in messages]
@@ -77,7 +77,7 @@ class Admission:
             yield decision
 
     def apply(self, decision: Decision, view: FleetView) -> None:
-        """Let `view` reflect a decision, so that the next message of the same batch is decided in its light."""
+        """Apply a decision to `view`, so that the next message of the batch is decided after it."""
         match decision:
             case Accepted(device, header):
                 view.set_decided(device, header.sequence, Decided(decision.envelope_digest))
@@ -97,9 +97,10 @@ class Admission:
                 view.set_device(device)
 
     def _parse(self, message: Message, largest: Mapping[Leaf, int]) -> ParsedMessage | Refused:
-        """What can be said without knowing anyone."""
+        """The checks that need no fleet view."""
         envelope_digest = digest(message.data)
-        device, answered = None, False
+        device = None
+        answered = False
         try:
             device, leaf = _device_and_leaf(message.topic, self.policy)
             answered = leaf is Leaf.UP
@@ -110,13 +111,14 @@ class Admission:
         return ParsedMessage(message, envelope_digest, device, envelope)
 
     def _check_kind(self, kind: PayloadKind, leaf: Leaf, size: int) -> None:
-        if kind.leaf is not leaf or kind.opened not in self.consumers:
+        if kind.leaf is not leaf or kind.decrypted not in self.consumers:
             raise ProtocolError(Reason.MALFORMED, f"{kind.name} does not belong on the topic {leaf.value!r}")
         if size > kind.max_bytes:
             raise ProtocolError(Reason.TOO_LARGE, f"{kind.name} of {size} bytes exceeds {kind.max_bytes}")
 
     def _decide(self, parsed: ParsedMessage, ahead: Prepared, view: FleetView) -> Decision:
-        consumer, verified = self.consumers[parsed.envelope.header.kind.opened], False
+        consumer = self.consumers[parsed.envelope.header.kind.decrypted]
+        verified = False
         try:
             device = _sender(parsed, consumer, view)
             _check_signature(parsed, device, ahead)
@@ -130,7 +132,7 @@ class Admission:
             return refusal(error, parsed.device, parsed.digest, answered=answered, verified=verified)
 
     def _admit_journalled(self, parsed: ParsedMessage, device: Device, ahead: Prepared, view: FleetView) -> Decision:
-        """Raises ProtocolError where the sequence number stays free: the device may send the very bytes again."""
+        """Raises ProtocolError where the sequence number stays unused: the device may send the same bytes again."""
         header = parsed.envelope.header
         require_approved(device)
         if before := view.decided_before(device.name, header.sequence):
@@ -150,7 +152,8 @@ class Admission:
 
     def _offer(self, parsed: ParsedMessage, device: str, ahead: Prepared, view: FleetView) -> Accepted:
         header = parsed.envelope.header
-        consumer, staleness = self._journalled(header), _staleness(header, view)
+        consumer = self._journalled(header)
+        staleness = _staleness(header, view)
         task = view.tasks[header.task].description
         if isinstance(consumer, VersionConsumer):
             _require_version_kind(consumer.kind, task)
@@ -167,7 +170,7 @@ class Admission:
         return Accepted(device, header, parsed.message.data, parsed.digest, staleness, admitted.facts, admitted.item)
 
     def _journalled(self, header: Header) -> AnyJournalledConsumer:
-        consumer = self.consumers[header.kind.opened]
+        consumer = self.consumers[header.kind.decrypted]
         assert isinstance(consumer, JournalledConsumer)  # noqa: S101 - only these are accepted
         return consumer
 
@@ -182,12 +185,13 @@ def _device_and_leaf(topic: str, policy: AdmissionPolicy) -> tuple[str, Leaf]:
     leaf = Leaf(last)
     build = _TOPICS.get(leaf)
     if build is None or topic != build(policy.fleet, policy.shard, device):
-        raise ProtocolError(Reason.WRONG_TOPIC, f"{topic!r} is not a topic on which this coordinator is spoken to")
+        raise ProtocolError(Reason.WRONG_TOPIC, f"{topic!r} is not a topic of this coordinator")
     return device, leaf
 
 
 def _sender(parsed: ParsedMessage, consumer: Consumer, view: FleetView) -> Device:
-    envelope, device = parsed.envelope, parsed.device
+    envelope = parsed.envelope
+    device = parsed.device
     sender = view.devices.get(envelope.key_id)
     if sender is None and isinstance(consumer, ControlConsumer) and consumer.named_key is not None:
         payload = decode_payload(envelope.payload, consumer.kind.payload)
@@ -226,7 +230,7 @@ def require_approved(device: Device) -> None:
 
 
 def _require_room(header: Header, device: str, view: FleetView) -> None:
-    """Refuse what may be sent again later: nothing is journalled, the device keeps its payload."""
+    """Refuse for now: nothing is journalled, and the device keeps its payload."""
     progress = view.tasks.get(header.task)
     if progress is not None and progress.paused:
         raise ProtocolError(

@@ -1,4 +1,4 @@
-"""What can be found out about a whole batch ahead of its decisions: decoding together is several times faster. Pure."""
+"""Verifies and decodes a batch before its messages are decided on: together that is several times faster. Pure."""
 
 import contextlib
 from collections.abc import Mapping, Sequence
@@ -10,17 +10,17 @@ from broker_coordinator.admission.consumer import Consumer, JournalledConsumer
 from broker_coordinator.admission.decisions import Refused
 from broker_coordinator.admission.fleet_view import DeviceState, FleetView
 from broker_coordinator.admission.parsed_message import ParsedMessage
-from fleet_protocol.encryption import opened_payload
+from fleet_protocol.encryption import decrypt_payload
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.keys import SigningKey
 from fleet_protocol.kinds import PayloadKind, decode_payload
 
 
 class Prepared(msgspec.Struct, frozen=True):
-    """What is known of a message before its turn.
+    """What is computed for a message before it is decided on.
 
     `is_checked`: its signature is checked with the sender's key, and `bad_signature` is what is wrong with it.
-    `payload` and `decoded` (what the consumer's `decode_together` gives) are None where they are still to be found out.
+    `payload` and `decoded` (what the consumer's `decode_together` gives) are None where they are not computed yet.
     """
 
     is_checked: bool = False
@@ -39,9 +39,9 @@ def prepare(
     consumers: Mapping[PayloadKind, Consumer],
     key: SigningKey | None,
 ) -> dict[int, Prepared]:
-    """By its place in the batch, what is found out about each message that is likely to be accepted.
+    """What is computed for each message that is likely to be accepted, by its place in the batch.
 
-    `key` opens encrypted payloads. The signature stands before the payload here too.
+    `key` decrypts payloads. Here too the signature is verified before the payload is decoded.
     """
     prepared: dict[int, Prepared] = {}
     together: dict[tuple[str, PayloadKind], list[tuple[int, Any]]] = {}
@@ -57,7 +57,7 @@ def prepare(
         prepared[number] = _SIGNED
         with contextlib.suppress(ProtocolError):  # its decision will say so
             payload = read_payload(parsed, key)
-            together.setdefault((envelope.header.task, envelope.header.kind.opened), []).append((number, payload))
+            together.setdefault((envelope.header.task, envelope.header.kind.decrypted), []).append((number, payload))
     for (task, kind), numbered in together.items():
         decoded = _decoded(consumers[kind], [payload for _, payload in numbered], view, task)
         for (number, payload), each in zip(numbered, decoded, strict=True):
@@ -66,18 +66,19 @@ def prepare(
 
 
 def read_payload(parsed: ParsedMessage, key: SigningKey | None) -> Any:
-    """The payload of any kind; `key` opens encrypted ones.
+    """The payload of any kind; `key` decrypts encrypted ones.
 
     Raises:
         ProtocolError: `WRONG_RECIPIENT` or `MALFORMED`.
     """
-    kind = parsed.envelope.header.kind.opened
-    return decode_payload(opened_payload(parsed.envelope, key), kind.payload)
+    kind = parsed.envelope.header.kind.decrypted
+    return decode_payload(decrypt_payload(parsed.envelope, key), kind.payload)
 
 
 def _is_promising(parsed: ParsedMessage, view: FleetView) -> bool:
-    """Whether, as far as is known now, a payload gets as far as to be decoded if its signature verifies."""
-    header, sender = parsed.envelope.header, view.devices.get(parsed.envelope.key_id)
+    """Whether a payload would be decoded if its signature verifies, judged by the view before the batch."""
+    header = parsed.envelope.header
+    sender = view.devices.get(parsed.envelope.key_id)
     return (
         header.kind.journalled
         and sender is not None

@@ -50,7 +50,7 @@ class ControlConsumer(Generic[Payload]):
     """Of a kind that is not journalled.
 
     `admit` raises ProtocolError where the message is refused; a refusal is told to the sender if `answered`.
-    `named_key` reads the sender's key out of a kind that introduces it.
+    `named_key` reads the sender's key from an enrolment.
     """
 
     kind: PayloadKind

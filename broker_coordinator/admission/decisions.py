@@ -1,6 +1,6 @@
 """What admission can decide about one message: a closed set of values.
 
-Those that are made by the thousand are msgspec structs: several are made in the time of one dataclass.
+Decisions made thousands of times a second are msgspec structs, which are made several times faster than dataclasses.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.limits import MAX_CONTROL_BYTES
 
 MAX_DETAIL_CHARACTERS = 300
-"""Of a refusal's sentence: it travels in a receipt, which must stay well below MAX_CONTROL_BYTES."""
+"""Longest detail of a refusal; it is sent in a receipt, which must stay well below MAX_CONTROL_BYTES."""
 
 assert MAX_DETAIL_CHARACTERS * 4 < MAX_CONTROL_BYTES  # noqa: S101 - two constants, checked once at import
 
@@ -45,7 +45,7 @@ class Accepted(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Repeated:
-    """A payload of which the outcome is journalled; it gets that outcome's receipt again and changes nothing."""
+    """A payload whose outcome is journalled already: the receipt is repeated, and nothing changes."""
 
     device: str
     sequence: int
@@ -56,10 +56,10 @@ class Repeated:
 class Refused:
     """A message that changes nothing. `device` comes from the topic and is None where the topic is no device's.
 
-    `verified`: the signature is the device's own. `answered`: a receipt may tell. `header` is set where a payload that
-    would have been journalled is refused: the refusal is journalled in its place, under its sequence number, so that a
-    replay in better circumstances cannot turn it into an acceptance after the device has taken it back. `facts` are
-    what the consumer remembers of it, if anything.
+    `verified`: the signature is the device's own. `answered`: it gets a receipt. `header` is set where a payload that
+    would have been journalled is refused: the refusal is journalled in its place, under its sequence number, so that
+    the same message, sent again later, can't be accepted after the device has taken the payload back. `facts` are what
+    the consumer remembers of it, if anything.
     """
 
     device: str | None
@@ -79,7 +79,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Enrolled:
-    """A device introduced itself; `device` is what is to be known of it from now on."""
+    """A device enrolled; `device` is its record from now on."""
 
     device: Device
     envelope_digest: bytes
@@ -99,7 +99,7 @@ class FileRequested:
 
 @dataclass(frozen=True, slots=True)
 class PresenceSeen:
-    """A device's presence; `device` is what is to be known of it from now on."""
+    """A device's presence; `device` is its record from now on."""
 
     device: Device
 
@@ -117,7 +117,7 @@ def refusal(
     header: Header | None = None,
     facts: msgspec.Struct | None = None,
 ) -> Refused:
-    """The decision that an error leads to."""
+    """The refusal for an error."""
     detail = "".join(character if character.isprintable() else "?" for character in error.detail)
     return Refused(
         device, error.reason, detail[:MAX_DETAIL_CHARACTERS], envelope_digest, verified, answered, header, facts

@@ -1,4 +1,4 @@
-"""What admission looks at: devices, tasks and journalled outcomes, as values that a batch can change and discard."""
+"""The fleet view: devices, tasks and outcomes as admission reads them, in layers that a batch can discard."""
 
 from collections import ChainMap
 from collections.abc import Callable, Iterable
@@ -49,7 +49,7 @@ class Device:
 
     @property
     def key_id(self) -> bytes:
-        """The name of the key in an envelope's header."""
+        """The key id in an envelope's header."""
         return key_id(self.public_key)
 
 
@@ -76,7 +76,7 @@ class Decided(msgspec.Struct, frozen=True, gc=False):
 
 
 class OverlayMap(ChainMap[Key, Value]):
-    """A ChainMap without None that asks each layer once: it is looked into many times per message."""
+    """A ChainMap without None that asks each layer once: it is read many times per message."""
 
     def get(self, key: Key, default: Any = None) -> Any:
         """The value in the newest layer that has one."""
@@ -99,12 +99,12 @@ OutcomeLookup = Callable[[str, int], Decided | None]
 
 @dataclass(frozen=True, slots=True)
 class FleetView:
-    """Everything that admission may look at. `branch`, change the branch, then `absorb` it or let it go.
+    """Everything that admission may look at. `branch`, change the branch, then `absorb` or discard it.
 
-    `devices` is by key id and holds revoked keys too; `key_of` names the one live key of a device. `look_up` is asked
-    only for sequence numbers that are not above the device's highest: for a fresh update nothing is read.
-    `memories` are what consumers remember of the payloads of a task. `allowance` is every device's; `full_at` says when
-    a device will have all of it again, if it has not. `now` is in seconds on any one clock.
+    `devices` is by key id, revoked keys included; `key_of` names the one live key of a device. `look_up` is called only
+    for sequence numbers that are not above the device's highest: for a fresh update nothing is read. `memories` are
+    what consumers remember of the payloads of a task. `allowance` is every device's; `full_at` says when a device will
+    have all of it again, if it has not. `now` is in seconds on any one clock.
     """
 
     look_up: OutcomeLookup
@@ -134,7 +134,7 @@ class FleetView:
         return self.decided.get((device, sequence)) or self.look_up(device, sequence)
 
     def set_device(self, device: Device) -> None:
-        """Add a device, or replace what is known about its key."""
+        """Add a device, or replace the record of its key."""
         self.devices[device.key_id] = device
         if device.state is not DeviceState.REVOKED:
             self.key_of[device.name] = device.key_id
@@ -154,7 +154,7 @@ class FleetView:
             self.full_at[device] = full_at
 
     def branch(self, now: float = 0.0) -> "FleetView":
-        """A copy, at a later time, whose changes do not show here."""
+        """A copy at the time `now`, whose changes do not affect this one."""
         return FleetView(
             self.look_up,
             self.devices.new_child(),
@@ -169,7 +169,7 @@ class FleetView:
         )
 
     def devices_changed_in(self, branch: "FleetView") -> list[Device]:
-        """The devices of which `branch` knows something else than this."""
+        """The devices that differ in `branch`."""
         return [device for key, device in branch.devices.maps[0].items() if device != self.devices.get(key)]
 
     def absorb(self, branch: "FleetView") -> None:

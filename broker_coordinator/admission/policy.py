@@ -1,4 +1,4 @@
-"""Whom a coordinator lets in, and where it stands in the topics."""
+"""A coordinator's admission policy: enrolment, limits, and its place in the topics."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from fleet_protocol.keys import SigningKey
 
 @dataclass(frozen=True, slots=True)
 class AdmissionPolicy:
-    """As in `configuration.CoordinatorConfiguration`. `key` opens encrypted payloads; `allowance` is how many
+    """As in `configuration.CoordinatorConfiguration`. `key` decrypts payloads; `allowance` is how many
     journalled payloads each device may send.
     """
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 class TokenBucket:
     """`burst` events at once, and then one every `interval_seconds`.
 
-    A bucket is one number, when it will be full again (the generic cell rate algorithm, ITU-T I.371): whoever keeps
-    buckets for a million devices keeps a million floats, and none for those that are full.
+    A bucket is one number, when it will be full again (the generic cell rate algorithm, ITU-T I.371): buckets of a
+    million devices are at most a million floats, as full ones need none.
     """
 
     interval_seconds: float
@@ -47,7 +47,7 @@ class RateLimit:
         return True
 
     def _forget_expired(self, now: float) -> None:
-        # Insertion order is expiry order, so the walk ends at the first key that is still held.
+        # Insertion order is expiry order, so the loop ends at the first key that has not expired.
         while self._free_at:
             key, free_at = next(iter(self._free_at.items()))
             if free_at > now:

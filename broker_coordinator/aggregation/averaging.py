@@ -1,6 +1,6 @@
 """The model to use: the mean of the last versions. Pure.
 
-A version holds the few devices of its buffer, so single ones swing; their mean does not (Polyak & Juditsky 1992).
+A version depends on the few devices in its buffer, so versions vary; their mean varies less (Polyak & Juditsky 1992).
 Devices still train from the newest version: the mean lags behind it.
 """
 
@@ -15,7 +15,7 @@ from fleet_protocol.codec import read_weights, write_weights
 def averaged_weights(versions: Sequence[bytes], parameters: Sequence[Parameter]) -> bytes:
     """The mean of some versions, oldest first, as a safetensors file like theirs.
 
-    The same versions give the same bytes: sums run in float64, in the given order. One alone is given back as it is.
+    The same versions give the same bytes: sums run in float64, in the given order. A single one is returned unchanged.
 
     Raises:
         ProtocolError: one of them doesn't fit `parameters`.

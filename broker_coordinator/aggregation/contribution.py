@@ -1,4 +1,4 @@
-"""Sums of updates: what a coordinator makes of a part of them is a value that adds, so that shards merge. Pure.
+"""Sums of updates that add, so that parts of a buffer, or shards, can be merged. Pure.
 
 weight = samples * staleness_weight
 contribution = (sum(weight * delta), sum(weight))
@@ -66,7 +66,8 @@ class Contribution:
 
 def contribution_of(weighted: Iterable[tuple[float, SparseUpdate]], size: int) -> Contribution:
     """The sum of some deltas with their weights, in order, for a flat weight vector of `size` values."""
-    total_delta, total_weight = np.zeros(size), 0.0
+    total_delta = np.zeros(size)
+    total_weight = 0.0
     for weight, delta in weighted:
         # Indices are distinct, so this is `total_delta[indices] += ...`, which takes half as long again.
         np.add.at(total_delta, delta.indices, weight * delta.values.astype(np.float64))

@@ -1,4 +1,4 @@
-"""Which old versions and envelopes the journal may forget. Pure."""
+"""Which old weights and envelopes the journal may drop. Pure."""
 
 from dataclasses import dataclass
 
@@ -9,8 +9,8 @@ from fleet_protocol.aggregation_plan import AggregationPlan
 @dataclass(frozen=True, slots=True)
 class Retention:
     """The operator's rule. Kept are the weights of the newest `versions`, of every `every`-th older one (0: of none),
-    of version 0, and of what rollbacks made; and the envelopes of updates that the newest `envelopes` versions hold
-    (None: all of them). A row without weights or envelope stays, with its hash or digest.
+    of version 0, and of what rollbacks made; and the envelopes of updates in the newest `envelopes` versions (None: all
+    of them). A row without weights or envelope stays, with its hash or digest.
     """
 
     versions: int = 1000
@@ -35,7 +35,7 @@ NOTHING_FORGOTTEN = Forgettable()
 def forgettable(rule: Retention, plan: AggregationPlan, recall: Recall, newest: int) -> Forgettable:
     """What the rule allows once version `newest` is made; `recall` is what a start reads of the versions before it.
 
-    Never forgotten are the weights that a device within `max_staleness` may still build on and those that the model to
+    Always kept are the weights that a device within `max_staleness` may still train from, and those that the model to
     use is the mean of. What remembers devices' last updates needs the envelopes after a restart.
     """
     versions = max(rule.versions, plan.max_staleness + 1, plan.averaged_versions)

@@ -27,8 +27,8 @@ Rule = Callable[[Sequence[Vector], Vector, AggregationPlan], Sequence[Vector]]
 
 @dataclass(frozen=True, slots=True)
 class Optimiser:
-    """Keeps `moments` vectors between versions; `rule` makes them anew. An `adaptive` one divides the first of them by
-    the root of the last, another moves along the first, or along the direction itself if it keeps none.
+    """Keeps `moments` vectors between versions; `rule` computes the next ones. An `adaptive` one divides the first of
+    them by the root of the last, another moves along the first, or along the direction itself if it keeps none.
     """
 
     moments: int

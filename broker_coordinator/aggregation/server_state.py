@@ -1,4 +1,4 @@
-"""What one version hands to the next. Pure."""
+"""The server's state: what the next version is made from. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -7,7 +7,7 @@ import numpy as np
 
 from broker_coordinator.aggregation.server_state import Remembered, ServerState
 from broker_coordinator.aggregation.server_step import initial_state
-from bundle_runtime.bundle_folder import Bundle
+from bundle_runtime.bundle import Bundle
 from fleet_protocol.bundle import Parameter, TaskDescription, blob_hash
 from fleet_protocol.codec import Grid, read_weights, write_weights
 
@@ -47,8 +47,9 @@ def version_of(description: TaskDescription, state: ServerState, grid: Grid | No
 
 
 def version_zero(bundle: Bundle) -> Version:
-    """The version that a bundle starts with: on the grid like any other, or without one its own file, byte for byte."""
-    description, grid = bundle.description, bundle.grid()
+    """Version 0 of a bundle: rounded to the grid if there is one, else the bundle's own file, byte for byte."""
+    description = bundle.description
+    grid = bundle.grid()
     state = initial_state(read_weights(bundle.weights, description.parameters), description.aggregation)
     if grid is not None:
         return version_of(description, state, grid)

@@ -1,1 +1,1 @@
-"""What an operator asks of a coordinator on the command line."""
+"""The operator's commands."""

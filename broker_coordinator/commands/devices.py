@@ -23,14 +23,12 @@ def add_parser(nouns: Nouns, parents: list[argparse.ArgumentParser]) -> None:
     verbs = devices.add_subparsers(dest="action", required=True)
     as_json = argparse.ArgumentParser(add_help=False)
     as_json.add_argument("--json", action="store_true")
-    verbs.add_parser("list", parents=[as_json], help="all devices that introduced themselves")
+    verbs.add_parser("list", parents=[as_json], help="all devices that have enrolled")
     show = verbs.add_parser("show", parents=[as_json], help="a device, and what became of its messages")
     show.add_argument("name", metavar="NAME")
     approve = verbs.add_parser("approve", parents=[as_json], help="let a device take part")
     approve.add_argument("name", metavar="NAME")
-    approve.add_argument(
-        "public_key", metavar="PUBLIC_KEY", nargs="?", help="for a device that has not introduced itself"
-    )
+    approve.add_argument("public_key", metavar="PUBLIC_KEY", nargs="?", help="for a device that has not enrolled")
     revoke = verbs.add_parser("revoke", parents=[as_json], help="stop accepting a device's key")
     revoke.add_argument("name", metavar="NAME")
 
@@ -68,7 +66,7 @@ def _show(journal: Journal, options: argparse.Namespace) -> None:
 
 def _write(devices: list[Device], options: argparse.Namespace) -> None:
     rows = [_described(device) for device in devices]
-    write_rows(rows, LISTED, as_json=options.json, when_empty="no device has introduced itself yet")
+    write_rows(rows, LISTED, as_json=options.json, when_empty="no device has enrolled yet")
 
 
 def _described(device: Device) -> dict[str, object]:

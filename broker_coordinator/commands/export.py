@@ -22,12 +22,12 @@ def model_of(journal: JournalReader, task: str, version: int | None, *, single: 
     if not found or (version is not None and found[-1].number != version):
         newest = f"; the newest is {found[-1].number}" if found else ""
         wanted = "any version" if version is None else f"version {version}"
-        raise ConfigurationError(f"the journal does not hold {wanted} of task {task!r}{newest}")
+        raise ConfigurationError(f"the journal does not contain {wanted} of task {task!r}{newest}")
     return averaged_weights([each.weights for each in found], description.parameters)
 
 
 def write_model(path: Path, weights: bytes) -> None:
-    """Write a file that was not there before.
+    """Write a new file.
 
     Raises:
         ConfigurationError: it exists, or can't be written.

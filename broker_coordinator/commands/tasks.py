@@ -60,12 +60,12 @@ def add_parser(nouns: Nouns, parents: list[argparse.ArgumentParser]) -> None:
     evaluate = verb_of_task("evaluate", "evaluate a version on held-out samples, and store the result")
     evaluate.add_argument("--version", type=int, metavar="N", help="this version, not the newest")
     evaluate.add_argument("--data", type=Path, metavar="FILE", help="not the file that coordinator.toml names")
-    verify = verb_of_task("verify", "make the versions anew from the journal, and compare every bit")
+    verify = verb_of_task("verify", "compute the versions again from the journal, and compare every bit")
     verify.add_argument("--from", type=int, default=0, dest="start", metavar="N", help="those after this version (0)")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Do what the command line says; a running coordinator hears of it at its next batch, within a second.
+    """Do what the command line says; a running coordinator notices at its next batch, or within a second.
 
     Returns the exit status.
     """
@@ -115,7 +115,8 @@ def _evaluate(journal: Journal, options: argparse.Namespace, configuration: Coor
     from broker_coordinator.serving.evaluation import evaluate  # noqa: PLC0415 - onnxruntime is for this alone
     from bundle_runtime.sample_file import read_samples  # noqa: PLC0415
 
-    registry, file = TaskRegistry(journal.engine), options.data or _held_out_file(configuration, options.task)
+    registry = TaskRegistry(journal.engine)
+    file = options.data or _held_out_file(configuration, options.task)
     bundle = registry.bundle(options.task)
     held_out = read_samples(file, bundle.description)
     if options.version is None:

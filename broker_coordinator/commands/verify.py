@@ -1,4 +1,4 @@
-"""Makes the versions of a task anew from what the journal holds, and compares them with the stored ones."""
+"""Computes a task's versions again from the journal, and compares them with the stored ones."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from broker_coordinator.aggregation.version import Version, version_of, version_
 from broker_coordinator.serving.replay import replayed
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.task_registry import TaskRegistry
-from bundle_runtime.bundle_folder import Bundle
+from bundle_runtime.bundle import Bundle
 from fleet_protocol.bundle import Parameter, blob_hash
 from fleet_protocol.codec import read_weights
 from fleet_protocol.errors import ProtocolError
@@ -18,7 +18,7 @@ from fleet_protocol.keys import SigningKey
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The first one: which part of which version, and where it holds numbers, in which entry of which tensor."""
+    """The first difference: in which part of which version, and in which tensor and entry if the part has numbers."""
 
     version: int
     part: str
@@ -40,8 +40,8 @@ class Verification:
 def verify_versions(journal: JournalReader, task: str, start: int = 0, key: SigningKey | None = None) -> Verification:
     """Compare every kept version after `start`, up to the first that differs. The coordinator may be running.
 
-    Version 0 is compared with the task's bundle; any other `start` is taken as it is stored. `key`, the coordinator's,
-    opens encrypted updates.
+    Version 0 is compared with the task's bundle; any other `start` is taken as stored. `key`, the coordinator's,
+    decrypts updates.
 
     Raises:
         ConfigurationError: there is no such task, or what its versions are made from is dropped.
@@ -50,7 +50,7 @@ def verify_versions(journal: JournalReader, task: str, start: int = 0, key: Sign
     bundle = TaskRegistry(journal.engine).bundle(task)
     compared = 0
     dropped = 0
-    for made in _made_anew(journal, bundle, start, key):
+    for made in _recomputed(journal, bundle, start, key):
         stored = journal.version(task, made.number)
         if stored is None:
             dropped += 1
@@ -61,7 +61,7 @@ def verify_versions(journal: JournalReader, task: str, start: int = 0, key: Sign
     return Verification(task, start, compared, dropped)
 
 
-def _made_anew(journal: JournalReader, bundle: Bundle, start: int, key: SigningKey | None) -> Iterator[Version]:
+def _recomputed(journal: JournalReader, bundle: Bundle, start: int, key: SigningKey | None) -> Iterator[Version]:
     if start == 0:
         yield version_zero(bundle)
     for _, state in replayed(journal, bundle.description, start, key):

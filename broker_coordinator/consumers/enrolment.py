@@ -1,4 +1,4 @@
-"""A device introduces itself: recorded, and let in where enrolment is open. Pure."""
+"""A device enrols: it is recorded, and approved where enrolment is open. Pure."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ MAX_SELF_DESCRIPTION_CHARACTERS = 100
 
 
 def admit(enrolment: Enrolment, authentic: Authentic, view: FleetView, policy: AdmissionPolicy) -> Decision:
-    """What is to be known of the device from now on."""
+    """The device's record from now on."""
     device = authentic.device
     if view.key_of.get(device.name, device.key_id) != device.key_id:
         raise ProtocolError(

@@ -17,7 +17,8 @@ def admit_blob_request(
     request: BlobRequest, authentic: Authentic, _view: FleetView, _policy: AdmissionPolicy
 ) -> Decision:
     """Chunks of a blob."""
-    device, blob = _requesting(authentic), request.blob.hex()
+    device = _requesting(authentic)
+    blob = request.blob.hex()
     if not topics.is_blob_hash(blob):
         raise ProtocolError(Reason.MALFORMED, f"a blob is named by 32 bytes, not {len(request.blob)}")
     return FileRequested(device, blob, tuple(request.chunks))
@@ -27,7 +28,8 @@ def admit_weights_request(
     request: WeightsRequest, authentic: Authentic, view: FleetView, _policy: AdmissionPolicy
 ) -> Decision:
     """Chunks of packed weights."""
-    device, task = _requesting(authentic), authentic.parsed.envelope.header.task
+    device = _requesting(authentic)
+    task = authentic.parsed.envelope.header.task
     if task not in view.tasks:
         raise ProtocolError(Reason.UNKNOWN_TASK, f"task {task!r} is not served here")
     return FileRequested(device, PackedWeights(task, request.version, request.base), tuple(request.chunks))
@@ -35,7 +37,8 @@ def admit_weights_request(
 
 def _requesting(authentic: Authentic) -> Device:
     """The device, with the sequence number of its request, which must be a new one."""
-    device, sequence = authentic.device, authentic.parsed.envelope.header.sequence
+    device = authentic.device
+    sequence = authentic.parsed.envelope.header.sequence
     require_approved(device)
     if sequence <= device.request_sequence:
         raise ProtocolError(

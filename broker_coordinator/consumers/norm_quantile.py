@@ -1,14 +1,14 @@
-"""What norm is usual among a task's updates: a quantile that follows them, one number instead of a window. Pure."""
+"""A running quantile of the norms of a task's updates: one number instead of a window. Pure."""
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 STEP = 0.05
-"""How far one update moves the estimate, as a share of it."""
+"""How far one update moves the estimate, as a fraction of it."""
 
 WARM_UP_UPDATES = 20
-"""Fewer than this say little about what is usual."""
+"""From fewer norms than this no bound is derived."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,8 @@ def admit(offered: Offered[Update]) -> Admitted[UpdateFacts, BufferedUpdate]:
     Raises:
         ProtocolError: the reason for which it can't be aggregated.
     """
-    update, plan = offered.payload, offered.task.aggregation
+    update = offered.payload
+    plan = offered.task.aggregation
     if not 1 <= update.samples <= MAX_SAMPLES_PER_UPDATE:
         raise ProtocolError(
             Reason.OUT_OF_BOUNDS, f"{update.samples} samples; allowed are 1 to {MAX_SAMPLES_PER_UPDATE}"

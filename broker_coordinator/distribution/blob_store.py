@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable
 
-from bundle_runtime.bundle_folder import Bundle
+from bundle_runtime.bundle import Bundle
 from fleet_protocol.bundle import blob_hash
 
 MAX_REMEMBERED_VERSIONS = 4

@@ -1,12 +1,12 @@
-"""Which chunks of files to publish, and when: requests at about the same time share one publication. Pure."""
+"""Which chunks of files to publish, and when: concurrent requests share one publication. Pure."""
 
 from collections.abc import Iterable
 
 from fleet_protocol.topics import PackedWeights
 
 SHARING_WINDOW_SECONDS = 0.02
-"""A chunk waits this long after the first request for it. Devices subscribe before they ask, so one publication serves
-all that ask meanwhile; a whole fleet that hears of a new version asks within a few windows."""
+"""A chunk waits this long after the first request for it. Devices subscribe before they request, so one publication
+serves every request in that time; after a new version a whole fleet requests within a few such windows."""
 
 Wanted = str | PackedWeights
 """A file by its SHA-256 in hex, or packed weights."""

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
-from bundle_runtime.bundle_folder import Bundle
+from bundle_runtime.bundle import Bundle
 from fleet_protocol.codec import encode_difference, read_weights
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.topics import PackedWeights
@@ -36,7 +36,8 @@ class PackedVersions:
         target = self._weights(wanted.task, wanted.version)
         if target is None:
             return None
-        shapes, grid = self._descriptions[wanted.task].shapes, self._grids[wanted.task]
+        shapes = self._descriptions[wanted.task].shapes
+        grid = self._grids[wanted.task]
         base = None if wanted.base is None else self._weights(wanted.task, wanted.base)
         if base is None:
             return encode_difference(None, target, shapes, grid)

@@ -23,7 +23,7 @@ class Publication(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class MessageSigner:
-    """The coordinator's key and its place in the topics."""
+    """Signs with the coordinator's key, for the topics of one fleet and shard."""
 
     key: SigningKey
     fleet: str

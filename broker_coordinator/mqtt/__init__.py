@@ -1,1 +1,1 @@
-"""The connection to the broker, fast enough for thousands of updates a second."""
+"""The connection to the broker, for thousands of updates a second."""

@@ -1,4 +1,4 @@
-"""A paho-mqtt client set up for a coordinator: durable session, and a socket that takes the load off it."""
+"""A paho-mqtt client for a coordinator: durable session, and a socket that handles PUBLISH and PUBACK itself."""
 
 import socket
 

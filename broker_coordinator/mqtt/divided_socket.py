@@ -40,7 +40,7 @@ class DividedSocket:
 
     @property
     def unsent(self) -> bool:
-        """Whether something waits to be sent."""
+        """Whether bytes wait to be sent."""
         return bool(self._unsent)
 
     @property

@@ -38,7 +38,7 @@ MAX_IN_FLIGHT = 500
 """Our own publications that the broker has not acknowledged; fewer where an MQTT 5 broker says so."""
 
 MAX_IDLE_SECONDS = 1.0
-"""How long the loop sleeps at most: paho checks its keepalive when called."""
+"""Longest sleep of the loop: paho checks its keepalive when called."""
 
 CONNECTION_TIMEOUT_SECONDS = 10.0
 """Longest wait for CONNACK."""
@@ -48,14 +48,14 @@ LEAVING_SECONDS = 2.0
 
 FIRST_CEILING_SECONDS = 0.25
 LAST_CEILING_SECONDS = 15.0
-"""Longest waits before the first and any later attempt to reach the broker, or the database."""
+"""Longest waits before the first and the last attempt to reach the broker, or the database."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class _Backoff:
-    """When to try again. `failures` is 0 while all is well."""
+    """When to try again. `failures` counts attempts since the last success."""
 
     failures: int = 0
     retry_at: float = 0.0
@@ -93,11 +93,11 @@ class MqttLink:
         self.wakeup.setblocking(False)
 
     def stop(self) -> None:
-        """Finish the batch at hand and leave; safe to call in a signal handler."""
+        """Finish the current batch and disconnect; safe to call in a signal handler."""
         self._stopping = True
 
     def run(self) -> None:
-        """Connect, and serve until `stop`; a lost broker or database is waited for."""
+        """Connect, and serve until `stop`; waits for a broker or database that is unavailable."""
         while not self._stopping:
             if self._client.socket() is None:
                 self._connect()
@@ -127,7 +127,8 @@ class MqttLink:
             self._client.disconnect()
 
     def _idle_seconds(self) -> float:
-        now, moments = time.monotonic(), [time.monotonic() + MAX_IDLE_SECONDS]
+        now = time.monotonic()
+        moments = [now + MAX_IDLE_SECONDS]
         if self._client.socket() is None:
             moments.append(self._broker.retry_at)
         if self._journal.failures:
@@ -181,7 +182,8 @@ class MqttLink:
         for identifier in arrived.acknowledged:
             self._outgoing.acknowledge(identifier)
         for reason in arrived.refused:
-            logger.error(log_line("publication_refused", reason=f"{reason:#x}", remedy="let the broker's ACL allow it"))
+            remedy = "allow it in the broker's access control list"
+            logger.error(log_line("publication_refused", reason=f"{reason:#x}", remedy=remedy))
 
     def _hand_over(self) -> None:
         now = time.monotonic()
@@ -211,7 +213,9 @@ class MqttLink:
         self._forget_received()
 
     def _forget_received(self) -> None:
-        self._received, self._identifiers, self._received_bytes = [], [], 0
+        self._received = []
+        self._identifiers = []
+        self._received_bytes = 0
 
     def _room(self) -> int:
         # An identifier may not be a SUBSCRIBE's, which paho chooses, and ours at the same time.
@@ -278,6 +282,5 @@ class MqttLink:
     ) -> None:
         self._unsubscribed -= 1
         if any(reason.is_failure for reason in reasons):
-            logger.error(
-                log_line("subscription_refused", filters=self._filters, remedy="let the broker's ACL allow them")
-            )
+            remedy = "allow them in the broker's access control list"
+            logger.error(log_line("subscription_refused", filters=self._filters, remedy=remedy))

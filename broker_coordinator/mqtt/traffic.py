@@ -1,6 +1,6 @@
 """Reading and writing PUBLISH and PUBACK packets (MQTT 3.1.1 and 5, sections 3.3 and 3.4). Pure.
 
-All other packets are left to paho, which takes several times as long for a message in and its receipt out.
+All other packets are left to paho, which would take several times as long for a message and its receipt.
 """
 
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ _FIRST_FAILURE: Final = 0x80
 
 
 class MalformedPacketError(ConnectionError):
-    """The broker sent bytes that are no MQTT: the connection can't be used any longer."""
+    """The broker sent bytes that are not MQTT: the connection can't be used any longer."""
 
 
 @dataclass(slots=True)
@@ -62,7 +62,9 @@ class TrafficDivider:
         self._incomplete += data
         if len(self._incomplete) < self._wanted_bytes:
             return b""
-        received, at, others = bytes(self._incomplete), 0, bytearray()
+        received = bytes(self._incomplete)
+        at = 0
+        others = bytearray()
         while (found := _read_length(received, at + 1)) is not None and found[0] + found[1] <= len(received):
             begin, end = found[0], found[0] + found[1]
             packet_type = received[at] & _TYPE
@@ -113,7 +115,8 @@ def publication_packet(
 ) -> bytes:
     """A PUBLISH at QoS 1; `duplicate` where it may have been sent before."""
     first = _PUBLISH | _AT_LEAST_ONCE | (_RETAINED if retained else 0) | (_DUPLICATE if duplicate else 0)
-    name, properties = topic.encode(), b"\x00" if mqtt5 else b""
+    name = topic.encode()
+    properties = b"\x00" if mqtt5 else b""
     length = 4 + len(name) + len(properties) + len(data)
     head = bytes([first]) + _write_length(length) + len(name).to_bytes(2, "big")
     return b"".join((head, name, identifier.to_bytes(2, "big"), properties, data))

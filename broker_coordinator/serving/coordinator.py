@@ -18,11 +18,12 @@ from broker_coordinator.serving.version_maker import OnVersion, VersionMaker
 from broker_coordinator.serving.waiting import DecodedPayloads
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.task_registry import TaskRegistry
-from bundle_runtime.bundle_folder import Bundle
+from bundle_runtime.bundle import Bundle
 
 
 class Coordinator:
-    """Serves the tasks in `journal`, to which `bundles` are added. `on_version` hears of each version that is made.
+    """Serves the tasks in `journal`, to which `bundles` are added. `on_version` is called with each version that is
+    made.
 
     Raises:
         ConfigurationError: a bundle is another than the one that its task is served with.
@@ -40,7 +41,8 @@ class Coordinator:
         metrics: Metrics | None = None,
         on_version: OnVersion = lambda _task, _number: None,
     ) -> None:
-        registry, decoded = TaskRegistry(journal.engine), DecodedPayloads()
+        registry = TaskRegistry(journal.engine)
+        decoded = DecodedPayloads()
         self._metrics = metrics or Metrics()
         for bundle in bundles:
             registry.publish(bundle)

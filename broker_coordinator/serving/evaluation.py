@@ -2,7 +2,7 @@
 
 from broker_coordinator.aggregation.version import Version
 from broker_coordinator.storage.records import Evaluation
-from bundle_runtime.bundle_folder import Bundle
+from bundle_runtime.bundle import Bundle
 from bundle_runtime.runner import BundleRunner
 from bundle_runtime.samples import Samples
 from fleet_protocol.codec import read_weights

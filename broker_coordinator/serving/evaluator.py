@@ -1,4 +1,4 @@
-"""Has every n-th version evaluated by a child process, one at a time: whoever takes in updates never waits for it."""
+"""Evaluates every n-th version in a child process, one at a time; intake never waits for it."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ MAX_ERROR_CHARACTERS = 300
 class Evaluator:
     """Runs `tasks evaluate` for versions that are due; `every` says how often, by task.
 
-    Of a task whose versions come faster than they are evaluated, the newest one waits, the others are passed over.
+    Of a task whose versions come faster than they are evaluated, the newest one waits, the others are skipped.
     """
 
     def __init__(self, configuration: Path, every: Mapping[str, int]) -> None:

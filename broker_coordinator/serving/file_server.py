@@ -45,7 +45,7 @@ class FileServer:
                 self._journal.count_rejections(missing)
         except JournalUnavailableError as error:
             logger.warning(log_line("file_requests_dropped", error=error, requests=len(requests)))
-        except Exception:  # a mistake of ours must not hold up whoever takes in updates
+        except Exception:  # a defect here must not stop intake
             logger.exception(log_line("file_requests_failed", requests=len(requests)))
 
     def publications(self, limit: int, now: float) -> list[Publication]:

@@ -50,7 +50,7 @@ class _Task:
 
 
 class Intake:
-    """Decides on messages; `decoded` is handed what whoever aggregates would otherwise decode again.
+    """Decides on messages; `decoded` caches what aggregation would otherwise decode again.
 
     Raises:
         JournalUnavailableError: the database can't be read.
@@ -90,7 +90,7 @@ class Intake:
             return self._handle_together(messages, now)
         except JournalUnavailableError:
             raise
-        except Exception:  # a mistake of ours that one message brings out must not hold up the others
+        except Exception:  # a defect that one message triggers must not stop the others
             logger.exception(log_line("batch_failed", messages=len(messages), first_topic=messages[0].topic))
             self._load(read_standing(self._journal.engine))
             return [requested for message in messages for requested in self._handle_alone(message, now)]
@@ -139,14 +139,17 @@ class Intake:
     def _answer(self, decision: Decision, now: float) -> None:
         if isinstance(decision, Refused) and self._logged_refusals.allows(decision.reason, now):
             logger.warning(
-                log_line("refused", reason=decision.reason.value, device=decision.device, detail=decision.detail)
+                log_line(
+                    "message_refused", reason=decision.reason.value, device=decision.device, detail=decision.detail
+                )
             )
         if receipt := self._receipts.receipt(decision, self._view, now):
             self._outbox.append(receipt)
 
     def _catch_up(self, standing: Standing) -> None:
         """Let the view reflect how far every task is now, and what operators have changed."""
-        seen, found = self._change_counters, standing.change_counters
+        seen = self._change_counters
+        found = standing.change_counters
         if seen is None or found.get(TASKS) != seen.get(TASKS):
             self._load(standing)
         elif found.get(DEVICES) != seen.get(DEVICES):

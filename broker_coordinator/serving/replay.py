@@ -1,4 +1,4 @@
-"""Making the versions anew from what the journal holds: whoever doubts a version compares it with this."""
+"""Computes versions again from the journal, to compare them with the stored ones."""
 
 from collections.abc import Iterator
 

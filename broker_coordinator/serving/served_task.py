@@ -11,7 +11,7 @@ from broker_coordinator.admission.consumer import AnyVersionConsumer
 from broker_coordinator.aggregation.server_state import ServerState
 from broker_coordinator.aggregation.version import Version, version_of
 from broker_coordinator.serving.waiting import WaitingPayload
-from bundle_runtime.bundle_folder import Bundle
+from bundle_runtime.bundle import Bundle
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec import Grid
 from fleet_protocol.cohort import EVERYONE, asking
@@ -39,7 +39,7 @@ class ServedTask:
     An update is a payload of the kind that the task's versions are made from, and `consumer` is that kind's.
 
     `grid` is what versions are rounded to before they are published, if the task asks for it. `began` is when the
-    newest version was made, or first looked at, in seconds on the clock of whoever calls.
+    newest version was made, or first read, in seconds on the caller's clock.
     """
 
     bundle: Bundle
@@ -59,7 +59,8 @@ class ServedTask:
 
     def manifest(self, devices: Callable[[], Iterable[str]]) -> Manifest:
         """What devices are told; where a task works in rounds, `devices` gives those that could take part."""
-        plan, below = self.description.aggregation, EVERYONE
+        plan = self.description.aggregation
+        below = EVERYONE
         if plan.strategy == "fedavg" and not self.asks_everyone:
             wanted = math.ceil(plan.over_selection * self.consumer.buffer_size(self.description))
             below = asking(wanted, self.description.task, self.newest.number, devices())
@@ -103,7 +104,9 @@ class ServedTask:
 
     def advance(self, made: NextVersion, now: float) -> None:
         """Take over a version that is committed."""
-        self.newest, self.state = made.version, made.state
-        self.began, self.asks_everyone = now, False
+        self.newest = made.version
+        self.state = made.state
+        self.began = now
+        self.asks_everyone = False
         for _ in range(made.update_count):
             self.waiting.popleft()

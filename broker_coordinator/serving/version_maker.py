@@ -26,7 +26,7 @@ from fleet_host.log_lines import log_line
 from fleet_protocol.keys import SigningKey
 
 OnVersion = Callable[[str, int], None]
-"""Hears of each version that is made: the task, and its number."""
+"""Called with each version that is made: the task, and its number."""
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +134,8 @@ class VersionMaker:
         self._take(read_waiting(self._journal.engine, self._cursor))
 
     def _load_task(self, stored: StoredTask) -> ServedTask:
-        bundle, newest = self._registry.bundle(stored.name), self._journal.newest_version(stored.name)
+        bundle = self._registry.bundle(stored.name)
+        newest = self._journal.newest_version(stored.name)
         assert newest is not None  # noqa: S101 - a task is published with its version 0
         consumer = version_consumer(bundle.description)
         state = state_of(self._journal, bundle.description, newest, self._key)
@@ -156,7 +157,8 @@ class VersionMaker:
 
     def _queue(self, task: str, kind: int) -> deque[WaitingPayload] | None:
         """Where payloads of a kind wait; None where nothing here makes anything of them."""
-        consumer, served = journalled_consumer(kind), self._tasks.get(task)
+        consumer = journalled_consumer(kind)
+        served = self._tasks.get(task)
         if consumer is None or served is None:
             logger.error(log_line("payloads_left_waiting", task=task, kind=kind, remedy="start with what consumes it"))
             return None

@@ -22,7 +22,7 @@ SILENCE_TIMEOUT_MILLISECONDS = 10_000
 """For PostgreSQL: how long sent data may stay unacknowledged before the connection counts as lost."""
 
 WRITER_LOCK = 0x65_64_67_65_66_6C_6B
-"""PostgreSQL's advisory lock of whoever writes. It makes of writers what SQLite's write lock makes of them: a queue."""
+"""Key of the PostgreSQL advisory lock that every writer takes. Writers queue for it, as for SQLite's write lock."""
 
 Database = Path | URL
 """Where a coordinator's journal is: a SQLite file, or a PostgreSQL database."""

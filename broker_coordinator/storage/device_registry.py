@@ -27,7 +27,7 @@ class DeviceRegistry:
             return [_device(row) for row in connection.execute(query)]
 
     def approve(self, name: str, public_key: VerifyKey | None = None) -> Device:
-        """Let a device take part. Without a key, it is the one with which the device has introduced itself.
+        """Let a device take part. Without a key, it is the key with which the device has enrolled.
 
         Raises:
             ConfigurationError: there is no such device, or its name or key is bound otherwise.
@@ -38,7 +38,7 @@ class DeviceRegistry:
                 device = _device_with_key(connection, name, device, public_key)
             if device is None:
                 raise ConfigurationError(
-                    f"no device {name!r} has introduced itself (or its key is revoked); list them with:"
+                    f"no device {name!r} has enrolled (or its key is revoked); list them with:"
                     f" broker-coordinator devices list; or give the key: devices approve {name} PUBLIC_KEY"
                 )
             return _change_state(connection, device, DeviceState.APPROVED)
@@ -62,7 +62,8 @@ def store_device(connection: Connection, device: Device) -> None:
     """Insert a device, or replace what it says about itself. Its state is the operator's: of a known device it only
     changes from pending to approved, which open enrolment does; so a commit can't undo a revocation made meanwhile.
     """
-    key, told = bytes(device.public_key), _told_by_itself(device)
+    key = bytes(device.public_key)
+    told = _told_by_itself(device)
     let_in = DeviceState.PENDING if device.state is DeviceState.APPROVED else None
     state = case((devices.c.state == let_in, DeviceState.APPROVED.value), else_=devices.c.state)
     changed = connection.execute(update(devices).where(devices.c.public_key == key).values(state=state, **told))

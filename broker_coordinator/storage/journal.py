@@ -70,7 +70,7 @@ class Journal(JournalReader):
     def write(self, entry: JournalEntry) -> int:
         """Commit one batch in one transaction; returns the position of its first accepted payload.
 
-        The others follow it. Positions are given under the write lock: whoever sees one sees all that are lower.
+        The others follow it. Positions are assigned under the write lock: a reader that sees one sees all lower ones.
 
         Raises:
             JournalUnavailableError: nothing of it was committed.
@@ -190,7 +190,7 @@ def _payload_row(accepted: Accepted, position: int) -> tuple[Any, ...]:
         accepted.device,
         header.sequence,
         accepted.envelope_digest,
-        header.kind.opened.number,
+        header.kind.decrypted.number,
         header.task,
         header.base_version,
         accepted.staleness,

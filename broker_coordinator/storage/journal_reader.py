@@ -1,4 +1,4 @@
-"""What the journal holds, read only: for restarts, and for whoever compares databases while the coordinator runs."""
+"""Reads the journal: for restarts, and for programs that read it while the coordinator runs."""
 
 from collections.abc import Iterator, Sequence
 from statistics import fmean

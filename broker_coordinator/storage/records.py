@@ -8,7 +8,7 @@ import msgspec
 from broker_coordinator.admission.consumer import AnyJournalledConsumer, Offered, VersionConsumer
 from broker_coordinator.consumers import journalled_consumer
 from fleet_protocol.bundle import TaskDescription
-from fleet_protocol.encryption import opened_payload
+from fleet_protocol.encryption import decrypt_payload
 from fleet_protocol.envelope import read_envelope
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import SigningKey
@@ -51,13 +51,14 @@ class JournalledPayload:
         """
         consumer = self._consumer()
         if self.envelope is None:
-            kind, holder = consumer.kind, "version" if isinstance(consumer, VersionConsumer) else "aggregate"
+            kind = consumer.kind
+            holder = "version" if isinstance(consumer, VersionConsumer) else "aggregate"
             raise ConfigurationError(
                 f"the envelope of {kind.name} {self.sequence} of {self.device}, in {holder} {self.aggregate}, is"
                 " dropped; begin at a later version, or raise [retention] envelopes to keep more of them"
             )
         envelope = read_envelope(self.envelope, len(self.envelope))
-        payload = decode_payload(opened_payload(envelope, key), consumer.kind.payload)
+        payload = decode_payload(decrypt_payload(envelope, key), consumer.kind.payload)
         offered = Offered(self.device, envelope.header, payload, task, self.staleness)
         return consumer.item(offered, self.read_facts())
 

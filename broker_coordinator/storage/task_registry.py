@@ -15,7 +15,7 @@ from broker_coordinator.storage.database import reading, writing
 from broker_coordinator.storage.journal import insert_version
 from broker_coordinator.storage.records import Evaluation
 from broker_coordinator.storage.schema import bundle_files, evaluations, tasks, versions
-from bundle_runtime.bundle_folder import Bundle
+from bundle_runtime.bundle import Bundle
 from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
 from fleet_protocol.errors import ConfigurationError
 

@@ -1,4 +1,4 @@
-"""Assembles a blob from chunks that come in any order, repeated or false. Pure."""
+"""Assembles a blob from chunks that arrive in any order, repeated or invalid. Pure."""
 
 from fleet_protocol.chunks import chunk_count, chunk_length
 from fleet_protocol.errors import ProtocolError, Reason
@@ -7,7 +7,7 @@ from fleet_protocol.limits import MAX_BLOB_BYTES
 
 
 class BlobAssembly:
-    """Chunks of one blob; `missing` is empty as long as its size is unknown, then the numbers that lack."""
+    """Chunks of one blob; `missing` is empty as long as the size is unknown."""
 
     def __init__(self) -> None:
         self._chunks: dict[int, bytes] = {}

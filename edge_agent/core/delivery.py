@@ -1,4 +1,4 @@
-"""Delivery: when a waiting payload is sent, how patience grows, and what a receipt means. Pure.
+"""Delivery: when a waiting payload is sent, how the wait grows, and what a receipt means. Pure.
 
 Times are seconds on any clock that only grows. A payload leaves the outbox only on a signed receipt.
 """
@@ -16,7 +16,7 @@ FIRST_RECEIPT_SECONDS = 10.0
 LAST_RECEIPT_SECONDS = 600.0
 """How long to wait for a receipt before a payload is sent again; doubles from first to last while none comes."""
 PUT_OFF_SECONDS = 60.0
-"""How often a device asks again that was told to wait: not approved yet, its task paused, or too many updates."""
+"""Interval of repeats after a receipt that says to wait: not approved yet, task paused, or too many updates."""
 
 
 class Remedy(Enum):
@@ -38,7 +38,7 @@ REMEDIES = {
     Reason.WRONG_TOPIC: Remedy.KEEP,
     Reason.TASK_PAUSED: Remedy.KEEP,  # until the operator resumes it
     Reason.RATE_LIMITED: Remedy.KEEP,
-    Reason.SEQUENCE_REUSED: Remedy.RENUMBER,  # this device's memory is younger than its name
+    Reason.SEQUENCE_REUSED: Remedy.RENUMBER,  # this device's database was emptied or restored
 }
 """For a rejection. Every other reason, one of a later release too, means that the payload is taken back."""
 
@@ -54,60 +54,60 @@ def remedy(receipt: Receipt) -> Remedy:
 
 
 class NotSendableError(Exception):
-    """The envelope of a waiting payload can't be made again; says why, and what to do."""
+    """A waiting payload can't be signed as before; says why, and what to do."""
 
 
 @dataclass(slots=True)
-class _Sending:
+class _Retry:
     """When a payload is sent next, and how long to wait for its receipt after that."""
 
     due: float
-    patience: float = FIRST_RECEIPT_SECONDS
+    wait_seconds: float = FIRST_RECEIPT_SECONDS
 
 
 class DeliverySchedule:
     """When each waiting payload, named by its sequence number, is sent."""
 
-    __slots__ = ("_put_off", "_sendings")
+    __slots__ = ("_put_off", "_retries")
 
     def __init__(self) -> None:
-        self._sendings: dict[int, _Sending] = {}
+        self._retries: dict[int, _Retry] = {}
         self._put_off = False
 
     @property
     def next_due(self) -> float | None:
         """When `due` has something next; None while nothing waits."""
-        return min((sending.due for sending in self._sendings.values()), default=None)
+        return min((retry.due for retry in self._retries.values()), default=None)
 
     def connected(self) -> None:
         """A new connection: everything that waits is sent at once."""
-        self._sendings.clear()
+        self._retries.clear()
 
     def due(self, waiting: Iterable[int], now: float) -> list[int]:
         """Which of the numbers in the outbox are to be sent now. One that is not there any more is forgotten."""
-        self._sendings = {number: self._sendings.get(number) or _Sending(now) for number in waiting}
-        return [number for number, sending in self._sendings.items() if sending.due <= now]
+        self._retries = {number: self._retries.get(number) or _Retry(now) for number in waiting}
+        return [number for number, retry in self._retries.items() if retry.due <= now]
 
     def sent(self, number: int, now: float) -> None:
-        """It went out: wait for its receipt, longer each time."""
-        sending = self._sendings[number]
-        sending.due = now + sending.patience
-        sending.patience = min(2 * sending.patience, LAST_RECEIPT_SECONDS)
+        """It was sent: wait for its receipt, longer each time."""
+        retry = self._retries[number]
+        retry.due = now + retry.wait_seconds
+        retry.wait_seconds = min(2 * retry.wait_seconds, LAST_RECEIPT_SECONDS)
 
     def answered(self, meant: Remedy) -> None:
         """A receipt has come: whether the coordinator takes this device's payloads, or told it to wait."""
         self._put_off = meant is Remedy.KEEP
 
     def changed(self, now: float) -> None:
-        """Retry after any receipt, or new payload. It never puts off what is due before."""
-        patience = PUT_OFF_SECONDS if self._put_off else FIRST_RECEIPT_SECONDS
-        for sending in self._sendings.values():
-            sending.patience = patience
-            sending.due = min(sending.due, now + patience)
+        """Retry after any receipt, or new payload. What is due earlier stays due then."""
+        wait_seconds = PUT_OFF_SECONDS if self._put_off else FIRST_RECEIPT_SECONDS
+        for retry in self._retries.values():
+            retry.wait_seconds = wait_seconds
+            retry.due = min(retry.due, now + wait_seconds)
 
 
 class Delivery:
-    """An outbox, emptied by receipts. Whoever drives it carries bytes and keeps the timer for `schedule.next_due`.
+    """An outbox, emptied by receipts. The caller carries the bytes and keeps the timer for `schedule.next_due`.
 
     `goes_back` says of a kind whether a rejected payload waits for the next round, which takes it back.
     """
@@ -153,7 +153,7 @@ class Delivery:
             self._outbox.renumber(row, receipt.highest_sequence, self._sign)
         elif meant is Remedy.TAKE_BACK:
             kind = KINDS.get(row.kind)
-            returned = kind is not None and self._goes_back(kind.opened)
+            returned = kind is not None and self._goes_back(kind.decrypted)
             self._outbox.settle(row, receipt.outcome, receipt.reason, returned=returned)
         self.schedule.answered(meant)
         return row, meant

@@ -29,7 +29,7 @@ class GuardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """The device right now. None where it has no such sensor; then that guard agrees."""
+    """The device's readings now. None where it has no such sensor; then that guard agrees."""
 
     stored_samples: int
     waiting_updates: int

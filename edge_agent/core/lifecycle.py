@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class State(StrEnum):
-    """What the training side of an agent does right now."""
+    """What the training side of an agent is doing."""
 
     SLEEPING = "sleeping"
     DECIDING = "deciding"
@@ -39,7 +39,7 @@ TRANSITIONS = {
 
 
 class LifecycleError(Exception):
-    """An event that the state has no transition for: a bug here, not in what came from outside."""
+    """An event that the state has no transition for: a defect of the agent, not of its input."""
 
 
 class Lifecycle:

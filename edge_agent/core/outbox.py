@@ -1,4 +1,4 @@
-"""What waits in the outbox: payloads of any journalled kind, as values, and what an outbox can do with them. Pure."""
+"""The outbox: waiting payloads of any journalled kind as values, and the operations on them. Pure."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from fleet_protocol.kinds import Outcome
 
 @dataclass(frozen=True, slots=True)
 class OutboxRow:
-    """A payload that waits for its receipt, and everything that its envelope is made of.
+    """A payload that waits for its receipt, with every field of its envelope.
 
     `kind` is the number that stands in the header. Where that kind is an encrypted one, `payload` is its content and
     `recipient` the Ed25519 public key (32 bytes) that it is encrypted for, empty for the pinned one. `digest` names

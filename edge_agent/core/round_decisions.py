@@ -1,7 +1,7 @@
-"""When a round begins, what puts it off, and what ends it: the training side of one agent. Pure.
+"""When a round begins, is deferred, and ends: the training side of one agent. Pure.
 
-A trigger that fired and was put off waits: it is looked at again when something changes that may let it through (a
-version, a receipt, a connection), or after `recheck_seconds`. Whoever drives this keeps that timer.
+A trigger that fired and was deferred is retried when something changes that may allow the round (a version, a receipt,
+a connection), or after `recheck_seconds`. The caller keeps that timer.
 """
 
 from collections.abc import Mapping
@@ -35,12 +35,12 @@ class RoundDecisions:
 
     @property
     def state(self) -> State:
-        """What the training side does right now."""
+        """What the training side is doing."""
         return self._lifecycle.state
 
     @property
     def deferred(self) -> bool:
-        """Whether a trigger has fired and was put off."""
+        """Whether a trigger has fired and was deferred."""
         return self._deferred
 
     def new_samples(self, task: str) -> int:
@@ -56,16 +56,16 @@ class RoundDecisions:
         return self.missing_samples(task) == 0
 
     def samples_arrived(self, task: str, count: int = 1) -> bool:
-        """Count new samples; whether the agent wakes up for them. It doesn't while a trigger is put off."""
+        """Count new samples; returns whether the agent wakes up for them. It doesn't while a trigger is deferred."""
         self._triggers[task].new_samples += count
         return self.is_due(task) and not self._deferred
 
     def retry_deferred_trigger(self) -> None:
-        """Something changed that may let a trigger through, or the time for another look has come."""
+        """Something changed that may allow a round, or `recheck_seconds` have passed."""
         self._deferred = False
 
     def begin(self, readings: Readings) -> str | None:
-        """Wake up for a round. None: fetch the version; else why it is put off."""
+        """Wake up for a round. None: fetch the version; else why the round is deferred."""
         self._lifecycle.advance(Event.TRIGGER_FIRED)
         if refused := refusal(self._guards, readings):
             self._put_off(Event.GUARD_REFUSED)
@@ -74,11 +74,11 @@ class RoundDecisions:
         return None
 
     def version_unavailable(self) -> None:
-        """There is no version to train on right now: the round is put off."""
+        """There is no version to train on now: defer the round."""
         self._put_off(Event.VERSION_UNAVAILABLE)
 
     def version_ready(self, task: str, start: StartingPoint) -> str | None:
-        """The version is here. None: train; else why it is put off."""
+        """The version is fetched. None: train; else why the round is deferred."""
         if self._diverged.get(task) == start:
             self._put_off(Event.VERSION_UNAVAILABLE)
             return f"training from version {start.version} on these samples diverged; waits for a version or a sample"
@@ -86,11 +86,11 @@ class RoundDecisions:
         return None
 
     def failed(self) -> None:
-        """The round is lost; its trigger waits."""
+        """The round failed; its trigger is deferred."""
         self._put_off(Event.ROUND_FAILED)
 
     def diverged(self, task: str, start: StartingPoint) -> None:
-        """Training from `start` diverged, and would again: not to be tried a second time."""
+        """Training from `start` diverged, and would again: don't repeat it."""
         self._diverged[task] = start
 
     def spooled(self, task: str, new_samples: int) -> None:

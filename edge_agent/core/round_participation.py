@@ -1,4 +1,4 @@
-"""Whether a task that works in rounds has a part for this device in the one that runs. Pure."""
+"""Whether a device is selected for the current round of a task that works in rounds. Pure."""
 
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.cohort import is_asked
@@ -7,7 +7,7 @@ from fleet_protocol.cohort import is_asked
 def why_not_asked(
     description: TaskDescription, version: int, device: str, selection_threshold: int, trained_on: int | None
 ) -> str | None:
-    """In words; None where the device may train on `version`, as it always may where a task has no rounds.
+    """The reason in words; None where the device may train on `version`, as always in a task without rounds.
 
     `selection_threshold` is the manifest's, `trained_on` the version that the device trained on last.
     """

@@ -8,7 +8,7 @@ from fleet_protocol.bundle import PositiveInt
 
 
 class TriggerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`trigger` of a task in agent.toml: so many samples arrived since the last round of the task."""
+    """`trigger` of a task in agent.toml: how many samples must have arrived since the task's last round."""
 
     new_samples: PositiveInt = 32
 

@@ -1,6 +1,6 @@
-"""Version choice: whether a manifest is news, and what a device fetches to follow it. Pure.
+"""Version choice: whether a manifest is new, and what a device fetches for it. Pure.
 
-What is on the device comes in as `is_here`, a question about the SHA-256 (hex) of a file.
+`is_here` tells whether the file with a SHA-256 (hex) is on the device.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -19,7 +19,7 @@ class VersionUnavailableError(Exception):
 
 
 class NotAskedError(VersionUnavailableError):
-    """The task works in rounds, and this device has no part in the one that runs, or has had it."""
+    """The task works in rounds, and this device is not selected for the current one, or has finished it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +79,8 @@ def choose_weights(
 ) -> str | PackedWeights | None:
     """What to fetch for the weights of `known`: the whole file, or a difference from `held`; None where they are here.
 
-    `held` is the version whose weights were last complete here. `refused` are weights whose difference did not lead to
-    them: they are fetched whole.
+    `held` is the version whose weights were last complete here. `refused` are weights that their difference did not
+    give: they are fetched whole.
     """
     if is_here(known.weights):
         return None

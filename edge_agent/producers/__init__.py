@@ -53,7 +53,7 @@ def given_back(rejected: Iterable[OutboxRow]) -> dict[int, bytes]:
     packed: dict[int, bytes] = {}
     for row in rejected:
         kind = KINDS.get(row.kind)
-        producer = PRODUCERS.get(kind.opened.number) if kind else None
+        producer = PRODUCERS.get(kind.decrypted.number) if kind else None
         if producer is not None and producer.give_back is not None:
             packed[row.sequence] = producer.give_back(row.payload)
     return packed

@@ -7,7 +7,7 @@ from fleet_protocol.kinds import UPDATE, Update, decode_payload, encode_payload
 
 
 def produce_update(task: TaskDescription, result: TrainingResult) -> bytes | None:
-    """A round's update. A loss of three digits is enough to watch training by, and travels in few bytes."""
+    """A round's update. Three digits of the loss are enough to follow training, and take few bytes."""
     if task.versions_from != UPDATE.name:
         return None
     return encode_payload(Update(result.samples, result.steps, round(result.loss, 3), result.packed, result.life))

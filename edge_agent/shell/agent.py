@@ -37,14 +37,14 @@ from fleet_protocol.kinds import (
 )
 from fleet_protocol.limits import MAX_CONTROL_BYTES, MAX_SIGNED_CHUNK_BYTES
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 LARGEST_FIRST_BOOT = 2**20
 """Leaves room for 2**42 more boots in the numbers of control messages."""
 
 
 class Agent:
-    """One device of one fleet. `run` returns when it is cancelled; nothing is lost then, nor when it is killed.
+    """One device of one fleet. `run` lasts until cancelled; nothing is lost then, nor when the process is killed.
 
     Raises:
         ConfigurationError: the state folder or a database in it can't be used.
@@ -61,7 +61,7 @@ class Agent:
             configuration.broker,
             f"{configuration.fleet}-{configuration.device}",
             last_will=(identity.state_topic, self._presence(PresenceState.OFFLINE)),
-            greet=self._greet,
+            on_connected=self._on_connected,
             handle=self._handle,
             filters=[identity.down_topic, *(topics.manifest(configuration.fleet, task) for task in self._tasks)],
         )
@@ -80,7 +80,7 @@ class Agent:
             spooled=self._postbox.notify,
         )
         self._enrolment = EnrolmentKeeper(
-            self._database, sign=self._sign_enrolment, publish=self._publish_up, welcome=self._welcome
+            self._database, sign=self._sign_enrolment, publish=self._publish_up, on_enrolled=self._on_enrolled
         )
         self._sample_socket = SampleSocket(
             configuration.sample_socket,
@@ -102,8 +102,8 @@ class Agent:
             self._samples.close()
             self._database.close()
 
-    async def _greet(self) -> None:
-        """Enrol and deliver for as long as a connection lasts."""
+    async def _on_connected(self) -> None:
+        """Enrol and deliver, for as long as the connection lasts."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._enrolment.keep())
             group.create_task(self._postbox.deliver())
@@ -111,8 +111,8 @@ class Agent:
     async def _publish_up(self, signed: bytes) -> None:
         await self._link.publish(self._identity.up_topic, signed)
 
-    async def _welcome(self) -> None:
-        """The coordinator has accepted this device: it counts its presence and answers its requests."""
+    async def _on_enrolled(self) -> None:
+        """Publish the presence, which the coordinator takes from enrolled devices only."""
         await self._link.publish(self._identity.state_topic, self._presence(PresenceState.ONLINE), retain=True)
         self._rounds.retry_deferred_trigger()
 
@@ -133,26 +133,26 @@ class Agent:
         return self._identity.sign_control(ENROLMENT, encode_payload(enrolment))
 
     def _handle(self, topic: str, data: bytes) -> None:
-        """Handle a message, if the coordinator's pinned key signed it for this topic."""
+        """Handle a message if the pinned coordinator key signed it for this topic."""
         limit = MAX_SIGNED_CHUNK_BYTES if "/blob/" in topic or "/weights/" in topic else MAX_CONTROL_BYTES
         try:
-            payload, task = self._identity.open_from_coordinator(topic, data, limit)
+            payload, task = self._identity.verify_from_coordinator(topic, data, limit)
             match payload:
                 case Receipt():
                     self._handle_receipt(payload)
                 case Manifest() if topic == topics.manifest(self._configuration.fleet, task):
                     self._handle_manifest(task, payload)
                 case BlobChunk():
-                    self._fetcher.hear_chunk(*topics.chunk_of(topic), payload)
+                    self._fetcher.receive_chunk(*topics.chunk_of(topic), payload)
                 case _:
-                    log.warning(log_line("message_refused", topic=topic, kind=type(payload).__name__))
+                    logger.warning(log_line("message_refused", topic=topic, kind=type(payload).__name__))
         except ProtocolError as error:
-            log.warning(log_line("message_refused", topic=topic, error=error))
+            logger.warning(log_line("message_refused", topic=topic, error=error))
         except (sqlite3.Error, OSError) as error:
-            log.error(log_line("message_not_handled", topic=topic, error=error))
+            logger.error(log_line("message_failed", topic=topic, error=error))
 
     def _handle_manifest(self, task: str, manifest: Manifest) -> None:
-        if self._versions.hear_manifest(task, manifest):
+        if self._versions.receive_manifest(task, manifest):
             self._rounds.retry_deferred_trigger()
 
     def _handle_receipt(self, receipt: Receipt) -> None:
@@ -161,7 +161,7 @@ class Agent:
         if receipt.reason == Reason.UNKNOWN_KEY:
             self._enrolment.forgotten()
         if receipt.newest_boot > self._identity.boot:
-            log.warning(log_line("earlier_life", boot=self._identity.boot, newest_boot=receipt.newest_boot))
+            logger.warning(log_line("state_lost", boot=self._identity.boot, newest_boot=receipt.newest_boot))
             self._identity.boot = self._database.continue_boots(receipt.newest_boot)
         self._rounds.retry_deferred_trigger()
 

@@ -25,10 +25,10 @@ class BlobCache:
         return self.path(blob).exists()
 
     def read(self, blob: str) -> bytes:
-        """Its content, verified again: an SD card may have changed it.
+        """Its content, verified again: an SD card may have damaged it.
 
         Raises:
-            ProtocolError: `WRONG_HASH`; the file is gone then, so the next round fetches it anew.
+            ProtocolError: `WRONG_HASH`; the file is deleted, and the next round fetches it again.
         """
         data = self.path(blob).read_bytes()
         try:
@@ -39,10 +39,10 @@ class BlobCache:
         return data
 
     def verify(self, blob: str) -> None:
-        """Check its content again, as `read` does, without holding it in memory.
+        """Check its content again, as `read` does, without loading it into memory.
 
         Raises:
-            ProtocolError: `WRONG_HASH`; the file is gone then.
+            ProtocolError: `WRONG_HASH`; the file is deleted.
         """
         if (found := _hash_of(self.path(blob))) != blob:
             self.path(blob).unlink()

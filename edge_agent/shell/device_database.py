@@ -1,4 +1,4 @@
-"""The agent's durable memory: sequence numbers, residuals, the outbox and what became of each payload.
+"""The agent's database: sequence numbers, residuals, the outbox and the outcome of each payload.
 
 Every commit is forced to the disk (`synchronous=FULL`). A round is one transaction: residual, its payloads and the
 samples it used. So is a receipt. Whatever kills the process or the power in between, the sum of what was sent and
@@ -20,7 +20,7 @@ from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import Outcome
 
 SETTLED_ROWS_KEPT = 10_000
-"""Old verdicts are forgotten beyond this: about 1 MB."""
+"""Outcomes kept, about 1 MB; older ones are deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +56,10 @@ _NEW_ROW = "INSERT INTO outbox VALUES (?, 0, ?, ?, ?, ?, ?, ?, ?, x'')"
 
 
 class DeviceDatabase:
-    """The agent's durable memory; one process at a time.
+    """The agent's database; one process at a time.
 
-    A new one starts at `first_boot`. Drawn at random, it tells a device whose memory was wiped that it had an earlier
-    life: the coordinator has then heard another boot number from it.
+    A new one starts at `first_boot`. As that is random, a device whose database was emptied finds out: receipts name a
+    higher boot number that the coordinator has received from it.
     """
 
     def __init__(self, path: Path, first_boot: int = 1) -> None:
@@ -99,13 +99,13 @@ class DeviceDatabase:
         return 0 if row is None else int(row[0])
 
     def known_version(self, task: str) -> KnownVersion | None:
-        """The newest version of a task that this device has heard of."""
+        """The newest version of a task that a manifest has named."""
         query = "SELECT version, bundle, weights FROM manifests WHERE task = ?"
         row = self._connection.execute(query, (task,)).fetchone()
         return None if row is None else KnownVersion(*row)
 
-    def know_version(self, task: str, known: KnownVersion) -> None:
-        """Remember a manifest that was believed."""
+    def set_known_version(self, task: str, known: KnownVersion) -> None:
+        """Store the version that a verified manifest names."""
         self._connection.execute(
             "INSERT OR REPLACE INTO manifests VALUES (?, ?, ?, ?)",
             (task, known.version, known.bundle, known.weights),
@@ -117,8 +117,8 @@ class DeviceDatabase:
         row = self._connection.execute(query, (task,)).fetchone()
         return None if row is None else KnownVersion(*row)
 
-    def hold_version(self, task: str, held: KnownVersion) -> None:
-        """Remember which version's weights are complete; nothing is written where it is known already."""
+    def set_held_version(self, task: str, held: KnownVersion) -> None:
+        """Store which version's weights are complete; nothing is written where it is stored already."""
         if self.held_version(task) != held:
             self._connection.execute(
                 "INSERT OR REPLACE INTO held_versions VALUES (?, ?, ?, ?)",
@@ -203,7 +203,7 @@ class DeviceDatabase:
             )
 
     def renumber(self, row: OutboxRow, highest_sequence: int, sign: SignRow) -> OutboxRow:
-        """Give a waiting payload a number that the coordinator has not seen from this device's earlier life."""
+        """Give a waiting payload a new number above `highest_sequence`, and sign it again."""
         with self._transaction():
             self._set_counter("update_sequence", max(highest_sequence, self._counter("update_sequence")))
             unsigned = replace(row, sequence=self._increment("update_sequence"), digest=b"", envelope=b"")
@@ -215,16 +215,16 @@ class DeviceDatabase:
         return renumbered
 
     def is_enrolled(self) -> bool:
-        """Whether the coordinator has accepted this device, as far as it has said."""
+        """Whether a receipt has said that the coordinator accepts this device."""
         return self._counter("enrolled") > 0
 
     def set_enrolled(self, enrolled: bool) -> None:
-        """Remember whether the coordinator knows this device."""
+        """Store whether the coordinator knows this device."""
         with self._transaction():
             self._set_counter("enrolled", int(enrolled))
 
     def continue_boots(self, newest: int) -> int:
-        """Start a new boot number behind `newest`, which this device has forgotten; returns it."""
+        """Start a new boot number after `newest`; returns it."""
         with self._transaction():
             self._set_counter("boot", newest + 1)
         self.boot = newest + 1

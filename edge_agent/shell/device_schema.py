@@ -23,7 +23,7 @@ TABLES = (
         task TEXT PRIMARY KEY, version INTEGER NOT NULL, bundle TEXT NOT NULL, weights TEXT NOT NULL
     )""",
     # `returned` is 1 where a payload was rejected and waits for the next round's residual instead of for its receipt.
-    # Large columns stand last: SQLite reads what is before them without them.
+    # Large columns come last: SQLite then reads the others without them.
     """CREATE TABLE IF NOT EXISTS outbox (
         sequence INTEGER PRIMARY KEY, returned INTEGER NOT NULL, kind INTEGER NOT NULL, task TEXT NOT NULL,
         bundle TEXT NOT NULL, base_version INTEGER NOT NULL, recipient BLOB NOT NULL, digest BLOB NOT NULL,
@@ -62,7 +62,7 @@ def prepare(connection: sqlite3.Connection) -> None:
 
 
 def _move_waiting(connection: sqlite3.Connection) -> None:
-    """Version 1 kept the envelope of a payload too. The box in an encrypted one can't be made again: it stays."""
+    """Version 1 kept envelopes too. An encrypted payload's box can't be made again: that envelope stays."""
     old = connection.execute(
         "SELECT sequence, task, bundle, base_version, digest, payload, envelope FROM outbox_of_version_1"
     )

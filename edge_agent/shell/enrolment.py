@@ -1,21 +1,21 @@
-"""Introduces the device to its coordinator; `core.introduction` decides when, and what receipts mean."""
+"""Enrols the device with its coordinator; `core.enrolment` decides when, and what receipts mean."""
 
 import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
-from edge_agent.core.introduction import Answer, Introduction
+from edge_agent.core.enrolment import Answer, EnrolmentAttempts
 from edge_agent.shell.device_database import DeviceDatabase
 from fleet_host.log_lines import log_line
 from fleet_protocol.envelope import digest
 from fleet_protocol.kinds import Receipt
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class EnrolmentKeeper:
-    """`sign` makes a new signed enrolment, `publish` sends it; `welcome` follows when the device is known."""
+    """`sign` makes a new signed enrolment, `publish` sends it; `on_enrolled` is called once the device is accepted."""
 
     def __init__(
         self,
@@ -23,49 +23,49 @@ class EnrolmentKeeper:
         *,
         sign: Callable[[], bytes],
         publish: Callable[[bytes], Awaitable[None]],
-        welcome: Callable[[], Awaitable[None]],
+        on_enrolled: Callable[[], Awaitable[None]],
     ) -> None:
         self._database = database
         self._sign = sign
         self._publish = publish
-        self._welcome = welcome
-        self._introduction = Introduction()
+        self._on_enrolled = on_enrolled
+        self._attempts = EnrolmentAttempts()
         self._changed = asyncio.Event()
 
     async def keep(self) -> None:
-        """Repeat enrolment until accepted, and again when it was forgotten; runs for one connection.
+        """Repeat enrolment until accepted, and after the coordinator has lost it; runs for one connection.
 
         Raises:
             LinkDownError: from `publish`.
         """
-        self._introduction.start()
+        self._attempts.start()
         while True:
             self._changed.clear()
             if self._database.is_enrolled():
-                self._introduction.start()
-                await self._welcome()
+                self._attempts.start()
+                await self._on_enrolled()
                 await self._changed.wait()
                 continue
             signed = self._sign()
-            patience = self._introduction.asked(digest(signed))
+            wait_seconds = self._attempts.sent(digest(signed))
             await self._publish(signed)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(patience):
+                async with asyncio.timeout(wait_seconds):
                     await self._changed.wait()
 
     def receive(self, receipt: Receipt) -> bool:
         """Act on a verified receipt; False where it is for none of this device's enrolments."""
-        answer = self._introduction.receive(receipt)
+        answer = self._attempts.receive(receipt)
         if answer is Answer.ACCEPTED:
-            log.info(log_line("enrolled"))
+            logger.info(log_line("enrolled"))
             self._database.set_enrolled(True)
             self._changed.set()
         elif answer is Answer.REFUSED:
-            log.warning(log_line("enrolment_refused", reason=receipt.reason, detail=receipt.detail))
+            logger.warning(log_line("enrolment_refused", reason=receipt.reason, detail=receipt.detail))
         return answer is not Answer.NOT_OURS
 
     def forgotten(self) -> None:
-        """The coordinator does not know this device's key: introduce it again."""
+        """The coordinator does not know this device's key: enrol again."""
         if self._database.is_enrolled():
             self._database.set_enrolled(False)
             self._changed.set()

@@ -1,4 +1,4 @@
-"""Fetches blobs and packed weights: asks, gathers chunks, and asks again for what lacks."""
+"""Fetches blobs and packed weights: requests chunks, collects them, and requests missing ones again."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,7 +10,7 @@ from fleet_protocol.kinds import BlobChunk, BlobRequest, WeightsRequest
 from fleet_protocol.topics import PackedWeights
 
 CHUNK_SECONDS = 5.0
-"""Without a new chunk for this long, what lacks is asked for again."""
+"""Without a new chunk for this long, missing chunks are requested again."""
 FETCH_ATTEMPTS = 4
 
 Wanted = str | PackedWeights
@@ -21,11 +21,11 @@ SendRequest = Callable[[BlobRequest | WeightsRequest, str], Awaitable[None]]
 
 
 class NotFetchedError(Exception):
-    """Nobody answered; says what was asked for."""
+    """Chunks did not arrive; says which file."""
 
 
 class Fetcher:
-    """Chunks of what is being fetched; whatever else is heard is ignored."""
+    """Collects the chunks of what is being fetched; other chunks are ignored."""
 
     def __init__(
         self, fleet: str, listening_to: Callable[[str], AbstractAsyncContextManager[None]], request: SendRequest
@@ -36,8 +36,8 @@ class Fetcher:
         self._assemblies: dict[Wanted, BlobAssembly] = {}
         self._progress = asyncio.Event()
 
-    def hear_chunk(self, wanted: Wanted, number: int, chunk: BlobChunk) -> None:
-        """Take in a verified chunk; one that nobody waits for is ignored.
+    def receive_chunk(self, wanted: Wanted, number: int, chunk: BlobChunk) -> None:
+        """Take a verified chunk; one of a file that is not being fetched is ignored.
 
         Raises:
             ProtocolError: it contradicts its size or the chunks before it.
@@ -47,11 +47,11 @@ class Fetcher:
             self._progress.set()
 
     async def fetch(self, wanted: Wanted) -> bytes:
-        """Everything of it. It is signed by the coordinator, but not yet compared with any hash.
+        """The whole content. The coordinator has signed it; the caller compares it with its hash.
 
         Raises:
             NotFetchedError: it did not come.
-            LinkDownError: there is no connection to ask.
+            LinkDownError: there is no connection.
         """
         assembly = self._assemblies[wanted] = BlobAssembly()
         try:

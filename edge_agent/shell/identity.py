@@ -1,4 +1,4 @@
-"""The device's identity: signs what goes out, and verifies what comes in against the coordinator's pinned key."""
+"""The device's identity: signs outgoing messages, and verifies incoming ones with the coordinator's pinned key."""
 
 from itertools import count
 
@@ -24,8 +24,8 @@ class Identity:
     """The device's key and topics, and the coordinator's pinned key.
 
     What waits in the outbox is numbered by the database. Everything else is numbered `boot << 32 | counter`: it grows
-    over the device's whole life without a commit per message. With `encrypt_updates` only the coordinator can read
-    what leaves the outbox.
+    over the device's whole life without a commit per message. With `encrypt_updates` what leaves the outbox is
+    encrypted for the coordinator.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Identity:
         return bytes(self._key.verify_key)
 
     def address(self, kind: PayloadKind) -> tuple[int, bytes]:
-        """The number of the kind as which a payload of `kind` travels, and whom it is encrypted for: `OutboxRow` says.
+        """The number of the kind that `kind` is sent as, and the key it is encrypted for, as in `OutboxRow`.
 
         Raises:
             ConfigurationError: this device encrypts, and the kind has no encrypted form.
@@ -73,7 +73,8 @@ class Identity:
 
     def sign_row(self, row: OutboxRow) -> bytes:
         """The envelope of a payload in the outbox: the same row gives the same bytes."""
-        kind, payload = KINDS[row.kind], row.payload
+        kind = KINDS[row.kind]
+        payload = row.payload
         if kind.content is not None:
             recipient = VerifyKey(row.recipient) if row.recipient else self._coordinator
             payload = encrypt_payload(self._key, recipient, row.sequence, payload)
@@ -88,19 +89,19 @@ class Identity:
         )
 
     def sign_control(self, kind: PayloadKind, payload: bytes, task: str = "") -> bytes:
-        """Any other message to the coordinator."""
+        """Sign a message that is not journalled."""
         return sign_envelope(self._key, self.up_topic, kind, payload, sequence=self._next(), task=task)
 
     def sign_presence(self, payload: bytes) -> bytes:
-        """A presence, for the state topic."""
+        """Sign a presence, for the state topic."""
         return sign_envelope(self._key, self.state_topic, PRESENCE, payload, sequence=self._next())
 
-    def open_from_coordinator(self, topic: str, data: bytes, limit: int) -> tuple[msgspec.Struct, str]:
+    def verify_from_coordinator(self, topic: str, data: bytes, limit: int) -> tuple[msgspec.Struct, str]:
         """The payload of a message that the pinned key signed for `topic`, and the task in its header.
 
         Raises:
-            ProtocolError: too large, malformed, another key, a signature that does not hold, or a kind that a
-                coordinator does not send.
+            ProtocolError: too large, malformed, another key, an invalid signature, or a kind that a coordinator does
+                not send.
         """
         envelope = read_envelope(data, limit)
         if envelope.key_id != self._coordinator_id:

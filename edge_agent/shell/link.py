@@ -1,4 +1,4 @@
-"""The MQTT link: one connection to the broker, made again whenever it breaks. Knows nothing of learning."""
+"""The MQTT link: one connection to the broker, made again whenever it breaks."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ from fleet_host.backoff import delay_seconds
 from fleet_host.broker_settings import BrokerSettings
 from fleet_host.log_lines import log_line
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 PROTOCOLS = {"5": aiomqtt.ProtocolVersion.V5, "3.1.1": aiomqtt.ProtocolVersion.V311}
 BROKER_TIMEOUT_SECONDS = 15.0
@@ -41,14 +41,14 @@ class Link:
         identifier: str,
         *,
         last_will: tuple[str, bytes],
-        greet: Callable[[], Coroutine[None, None, None]],
+        on_connected: Callable[[], Coroutine[None, None, None]],
         handle: Handler,
         filters: Sequence[str],
     ) -> None:
         self._broker = broker
         self._identifier = identifier
         self._last_will = last_will
-        self._greet = greet
+        self._on_connected = on_connected
         self._handle = handle
         self._filters = list(filters)
         self._listening: list[str] = []
@@ -60,7 +60,7 @@ class Link:
         return self._client is not None
 
     async def run(self) -> None:
-        """Connect, and connect again, with full jitter, until cancelled."""
+        """Connect, and reconnect with back-off and full jitter, until cancelled."""
         loop = asyncio.get_running_loop()
         where = f"{self._broker.host}:{self._broker.port}"
         attempt = 0
@@ -70,15 +70,17 @@ class Link:
                 async with self._new_client() as client:
                     for topic_filter in (*self._filters, *self._listening):
                         await self._subscribe(client, topic_filter)
-                    log.info(log_line("connected", broker=where))
+                    logger.info(log_line("broker_connected", address=where))
                     connected_at = loop.time()
                     self._client = client
-                    await self._converse(client)
+                    await self._serve_connection(client)
             except* (aiomqtt.MqttError, LinkDownError) as group:
                 if loop.time() - connected_at > STABLE_SECONDS:
                     attempt = 0
                 pause = delay_seconds(attempt, random.random())  # noqa: S311 - jitter, not a secret
-                log.warning(log_line("no_broker", broker=where, error=_innermost(group), retry_in_s=f"{pause:.1f}"))
+                logger.warning(
+                    log_line("broker_unreachable", address=where, error=_innermost(group), retry_in_s=f"{pause:.1f}")
+                )
                 attempt += 1
                 await asyncio.sleep(pause)
             finally:
@@ -86,7 +88,7 @@ class Link:
                 connected_at = math.inf
 
     async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        """Publish at QoS 1 and wait for the broker's PUBACK, which is no receipt.
+        """Publish at QoS 1 and wait for the broker's PUBACK, which is not the coordinator's receipt.
 
         Raises:
             LinkDownError: there is no connection, or it broke before the acknowledgement.
@@ -102,7 +104,7 @@ class Link:
         """Stay subscribed to `topic_filter` for the length of a block, over reconnects too.
 
         Raises:
-            LinkDownError: there is no connection, or it broke before the broker had agreed.
+            LinkDownError: there is no connection, or it broke before SUBACK.
         """
         client = self._require_client()
         self._listening.append(topic_filter)
@@ -126,15 +128,15 @@ class Link:
             raise LinkDownError(f"no connection to {self._broker.host}:{self._broker.port}")
         return self._client
 
-    async def _converse(self, client: aiomqtt.Client) -> None:
+    async def _serve_connection(self, client: aiomqtt.Client) -> None:
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._greet())
+                group.create_task(self._on_connected())
                 async for message in client.messages:
                     if isinstance(message.payload, bytes):
                         self._handle(message.topic.value, message.payload)
         except asyncio.CancelledError:
-            topic, payload = self._last_will  # a broker keeps the will to itself when a client leaves in order
+            topic, payload = self._last_will  # after a regular DISCONNECT the broker does not publish the will
             with contextlib.suppress(aiomqtt.MqttError):
                 await client.publish(topic, payload, qos=1, retain=True)
             raise

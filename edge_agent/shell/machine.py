@@ -1,4 +1,4 @@
-"""Readings of the machine that guards look at."""
+"""The machine's readings that guards check."""
 
 import psutil
 

@@ -1,4 +1,4 @@
-"""Carries the outbox to the coordinator; `core.delivery` decides when, and what receipts mean."""
+"""Sends the outbox to the coordinator; `core.delivery` decides when, and what receipts mean."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ from edge_agent.shell.device_database import DeviceDatabase
 from fleet_host.log_lines import log_line
 from fleet_protocol.kinds import Receipt
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Postbox:
@@ -30,7 +30,7 @@ class Postbox:
         self._changed.set()
 
     async def deliver(self) -> None:
-        """Send everything that waits, and again whatever gets no receipt; runs for one connection.
+        """Send everything that waits, and repeat what gets no receipt; runs for one connection.
 
         Raises:
             LinkDownError: from `publish`; the rows stay.
@@ -53,7 +53,7 @@ class Postbox:
         try:
             envelope = self._delivery.envelope(number)
         except NotSendableError as error:
-            log.error(log_line("update_not_sent", sequence=number, error=error))
+            logger.error(log_line("payload_not_sent", sequence=number, error=error))
             return
         if envelope:
             await self._publish(envelope)
@@ -69,8 +69,8 @@ class Postbox:
         else:
             self.rejected += meant is Remedy.TAKE_BACK
             reason, detail = receipt.reason, receipt.detail
-            log.warning(
-                log_line("update_rejected", sequence=row.sequence, reason=reason, remedy=meant.value, detail=detail)
+            logger.warning(
+                log_line("payload_rejected", sequence=row.sequence, reason=reason, remedy=meant.value, detail=detail)
             )
         self.notify()
         return True

@@ -1,6 +1,6 @@
 """Rounds: a trigger fires, the guards agree, a version is fetched, the worker trains, its payloads are spooled.
 
-`core.round_decisions` decides; here are the timer, the files and the worker.
+`core.round_decisions` decides; this module has the timer, the files and the worker.
 """
 
 import asyncio
@@ -28,10 +28,10 @@ from edge_agent.worker.supervisor import train_in_child
 from fleet_host.log_lines import log_line
 from fleet_protocol.kinds import PayloadKind
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 LIFE_BITS = 32
-"""Of the number that tells an error feedback's memory from that of an earlier life of the device."""
+"""Of an error feedback's `life`, which tells its state from one that the device had before its database was emptied."""
 
 
 class RoundFailedError(Exception):
@@ -52,7 +52,7 @@ class Rounds:
         sign: SignRow,
         spooled: Callable[[], None],
     ) -> None:
-        """`address` says as which kind, and encrypted for whom, a payload travels.
+        """`address` says which kind a payload is sent as, and which key it is encrypted for.
 
         Raises:
             ConfigurationError: from `address`, for a kind that this device would produce.
@@ -75,12 +75,12 @@ class Rounds:
 
     @property
     def state(self) -> State:
-        """What the training side does right now."""
+        """What the training side is doing."""
         return self._decisions.state
 
     @property
     def progress(self) -> Progress | None:
-        """How far the round has come that the worker is in."""
+        """Progress of the worker's round; None between rounds."""
         return self._progress
 
     @property
@@ -89,12 +89,12 @@ class Rounds:
         return {task: self._decisions.new_samples(task) for task in self._tasks}
 
     def sample_arrived(self, task: str) -> None:
-        """Count a sample, and wake up where it fires a trigger."""
+        """Count a sample, and wake up if it fires a trigger."""
         if self._decisions.samples_arrived(task):
             self._wake.set()
 
     def retry_deferred_trigger(self) -> None:
-        """Something changed that may let a fired trigger through: a link, a version, a receipt."""
+        """Something changed that may allow a deferred round: a connection, a version, a receipt."""
         if self._recheck is not None:
             self._recheck.cancel()
             self._recheck = None
@@ -112,32 +112,36 @@ class Rounds:
                     pass
 
     async def _run_round(self, task: str) -> bool:
-        """One pass through the life cycle; whether it was spooled."""
+        """Run one round; returns whether its payloads were spooled."""
         if refused := self._decisions.begin(self._readings(task)):
-            return self._put_off("guard_refused", task, refused)
+            logger.warning(log_line("guard_refused", task=task, reason=refused))
+            return self._put_off()
         try:
             version = await self._versions.ready_version(task)
         except NotAskedError as error:
             self._decisions.version_unavailable()
-            return self._put_off("not_asked", task, str(error), logging.INFO)
+            logger.info(log_line("not_selected", task=task, reason=error))
+            return self._put_off()
         except (VersionUnavailableError, LinkDownError) as error:
             self._decisions.version_unavailable()
-            return self._put_off("no_version", task, str(error))
+            logger.warning(log_line("version_unavailable", task=task, reason=error))
+            return self._put_off()
         if refused := self._decisions.version_ready(task, self._starting_point(task, version)):
-            return self._put_off("would_diverge", task, refused)
+            logger.warning(log_line("divergence_expected", task=task, reason=refused))
+            return self._put_off()
         try:
             await self._train(task, version)
         except (RoundFailedError, VersionUnavailableError, LinkDownError, sqlite3.Error, OSError) as error:
             self._decisions.failed()
-            return self._put_off("round_dropped", task, str(error))
+            logger.warning(log_line("round_failed", task=task, reason=error))
+            return self._put_off()
         self._decisions.spooled(task, self._count_new(task))
         self._spooled()
         self._versions.forget_unused(self._tasks)
         return True
 
-    def _put_off(self, event: str, task: str, reason: str, level: int = logging.WARNING) -> bool:
-        """Go back to sleep with a trigger that has fired; it is looked at again when something changes, or later."""
-        log.log(level, log_line(event, task=task, reason=reason))
+    def _put_off(self) -> bool:
+        """Sleep with a trigger that has fired. It is retried when something changes, or after `recheck_seconds`."""
         if self._recheck is None:
             loop = asyncio.get_running_loop()
             self._recheck = loop.call_later(self._configuration.guards.recheck_seconds, self.retry_deferred_trigger)
@@ -145,9 +149,9 @@ class Rounds:
 
     async def _train(self, task: str, version: ReadyVersion) -> None:
         if dropped := self._samples.drop_misfits(version.description):
-            log.warning(log_line("samples_dropped", task=task, count=dropped, reason="do not fit the schema"))
+            logger.warning(log_line("samples_dropped", task=task, count=dropped, reason="do not fit the schema"))
         if dropped := self._samples.drop_other_features(version.description):
-            log.info(log_line("features_dropped", task=task, count=dropped, reason="made by another backbone"))
+            logger.info(log_line("features_dropped", task=task, count=dropped, reason="made by another backbone"))
         memory = self._database.memory(task, version.bundle)
         verdict = await self._run_worker(task, version, memory)
         if isinstance(verdict, RebuildFailure):
@@ -156,7 +160,7 @@ class Rounds:
             memory = self._database.memory(task, version.bundle)
             verdict = await self._run_worker(task, version, memory)
         if isinstance(verdict, TrainingFailure):
-            self._learn_from(task, version, verdict)
+            self._note_failure(task, version, verdict)
         if not isinstance(verdict, TrainingResult):
             raise RoundFailedError(verdict.error)
         self._versions.hold(version)
@@ -176,7 +180,7 @@ class Rounds:
             ),
             self._sign,
         )
-        log.info(
+        logger.info(
             log_line(
                 "round_spooled",
                 task=task,
@@ -206,15 +210,15 @@ class Rounds:
             packed=version.packed,
         )
         try:
-            return await train_in_child(job, settings, partial(self._hear_progress, task))
+            return await train_in_child(job, settings, partial(self._receive_progress, task))
         finally:
             self._progress = None
 
-    def _hear_progress(self, task: str, progress: Progress) -> None:
+    def _receive_progress(self, task: str, progress: Progress) -> None:
         self._progress = progress
-        log.debug(
+        logger.debug(
             log_line(
-                "training",
+                "training_progress",
                 task=task,
                 phase=progress.phase,
                 step=progress.steps_done,
@@ -223,11 +227,11 @@ class Rounds:
             )
         )
 
-    def _learn_from(self, task: str, version: ReadyVersion, failure: TrainingFailure) -> None:
-        """What would only fail again is not tried again."""
+    def _note_failure(self, task: str, version: ReadyVersion, failure: TrainingFailure) -> None:
+        """Delete samples that can't be used, and note a divergence, so that the next round does not fail alike."""
         if failure.unfit:
             self._samples.drop(task, failure.unfit)
-            log.warning(log_line("samples_dropped", task=task, count=len(failure.unfit), reason=failure.error))
+            logger.warning(log_line("samples_dropped", task=task, count=len(failure.unfit), reason=failure.error))
         if failure.diverged:
             self._decisions.diverged(task, self._starting_point(task, version))
 

@@ -1,8 +1,7 @@
-"""Samples on the device, in SQLite, and what a backbone made of them. Neither ever leaves it.
+"""Samples on the device, and their features, in SQLite. Neither ever leaves it.
 
-Features are deleted with their sample. Commits are not forced to the disk one by
-one: after a power cut the last moments of samples may be missing, which spares an SD card a write per sample. What
-went into an update is never at stake here.
+Features are deleted with their sample. Commits are not forced to the disk one by one: after a power cut the newest
+samples may be missing, but an SD card is spared a write per sample. Updates are not in this database.
 """
 
 import sqlite3
@@ -71,7 +70,7 @@ class SampleStore:
         return int(self._connection.execute(query, (task, identifier)).fetchone()[0])
 
     def drop_misfits(self, description: TaskDescription) -> int:
-        """Delete samples taken in before the task's schema was known that do not fit it; returns how many."""
+        """Delete samples that do not fit the task's schema, which were stored before it was known; returns how many."""
         condition, sizes = fitting(description)
         query = f"DELETE FROM samples WHERE task = ? AND NOT ({condition})"  # noqa: S608 - a constant
         dropped = self._connection.execute(query, (description.task, *sizes)).rowcount
@@ -81,7 +80,7 @@ class SampleStore:
         return dropped
 
     def drop_other_features(self, description: TaskDescription) -> int:
-        """Delete features of a task that another backbone made than the one it has now; returns how many."""
+        """Delete a task's features that another backbone computed; returns how many."""
         query = "DELETE FROM features WHERE backbone != ? AND (SELECT task FROM samples WHERE id = features.sample) = ?"
         return self._connection.execute(query, (description.backbone_hash, description.task)).rowcount
 

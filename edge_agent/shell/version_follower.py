@@ -1,6 +1,6 @@
-"""Follows the versions of the tasks: believes signed manifests, fetches what a round needs, and no more.
+"""Follows the versions of the tasks: takes verified manifests, and fetches only what a round needs.
 
-`core.version_choice` decides what is news and what is fetched.
+`core.version_choice` decides what is new and what is fetched.
 """
 
 import logging
@@ -32,7 +32,7 @@ from fleet_protocol.errors import ConfigurationError, ProtocolError
 from fleet_protocol.kinds import Manifest
 from fleet_protocol.topics import PackedWeights
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class VersionFollower:
         self._refused: set[str] = set()
 
     def description(self, task: str) -> TaskDescription | None:
-        """The task's schema, as far as its bundle has been fetched."""
+        """The task's description; None until its bundle is fetched."""
         known = self._database.known_version(task)
         if known is None:
             return None
@@ -81,37 +81,37 @@ class VersionFollower:
             try:
                 self._descriptions[known.bundle] = parse_description(self._cache.read(known.bundle))
             except (ProtocolError, ConfigurationError, OSError) as error:
-                log.error(log_line("bundle_not_readable", task=task, error=error))
+                logger.error(log_line("bundle_not_readable", task=task, error=error))
         return self._descriptions.get(known.bundle)
 
-    def hear_manifest(self, task: str, manifest: Manifest) -> bool:
-        """Take in a verified manifest; False where it changes nothing for this device."""
+    def receive_manifest(self, task: str, manifest: Manifest) -> bool:
+        """Take a verified manifest; False where it changes nothing for this device."""
         known = self._database.known_version(task)
         news = judge_manifest(known, self._selection_thresholds.get(task), manifest)
         if news is ManifestNews.OLD:
-            log.warning(
+            logger.warning(
                 log_line(
                     "old_manifest_ignored",
                     task=task,
                     version=manifest.version,
                     known_version=known.version if known else None,
-                    remedy="none if the broker has just come back; if the coordinator was set up anew, empty this"
+                    remedy="none if the broker has just come back; if the coordinator was set up again, empty this"
                     " state_folder",
                 )
             )
             return False
         self._selection_thresholds[task] = manifest.selection_threshold
         if news is ManifestNews.NEW_VERSION:
-            self._database.know_version(task, known_from(manifest))
+            self._database.set_known_version(task, known_from(manifest))
         return news is not ManifestNews.REPETITION
 
     async def ready_version(self, task: str) -> ReadyVersion:
-        """The newest known version, fetched where this device lacks it.
+        """The newest known version; its missing files are fetched.
 
         Raises:
             NotAskedError: the device has to wait for another round.
-            VersionUnavailableError: no manifest yet, nobody answers, or what came is not what the manifest says.
-            LinkDownError: something lacks, and there is no connection to ask for it.
+            VersionUnavailableError: no manifest yet, files did not arrive, or are not those that the manifest names.
+            LinkDownError: files are missing, and there is no connection.
         """
         known = self._database.known_version(task)
         if known is None:
@@ -140,12 +140,12 @@ class VersionFollower:
     def hold(self, version: ReadyVersion) -> None:
         """Its weights are complete: the next version is fetched as its difference from this one."""
         held = KnownVersion(version.number, version.bundle, version.weights.name)
-        self._database.hold_version(version.description.task, held)
+        self._database.set_held_version(version.description.task, held)
 
     def refuse_packed(self, version: ReadyVersion, error: str) -> None:
-        """The packed weights were not what they should be: from now on this version is fetched whole."""
+        """The packed weights were invalid: from now on this version is fetched whole."""
         self._refused.add(version.weights.name)
-        log.error(
+        logger.error(
             log_line(
                 "difference_refused",
                 task=version.description.task,
@@ -191,14 +191,14 @@ class VersionFollower:
             self._cache.write(blob, await self._fetcher.fetch(blob))
 
     async def _ensure_weights(self, known: KnownVersion, description: TaskDescription) -> PackedFile | None:
-        """The weights on the disk, or as they came, packed."""
+        """Fetch the weights if missing; returns them packed if they came as a difference."""
         held = self._database.held_version(description.task)
         wanted = choose_weights(description, known, held, self._cache.has, self._refused)
         if isinstance(wanted, PackedWeights):
             try:
                 difference = await self._fetcher.fetch(wanted)
             except NotFetchedError as error:
-                log.warning(log_line("difference_did_not_come", error=error, remedy="fetching the whole weights"))
+                logger.warning(log_line("difference_not_received", error=error, remedy="fetching the whole weights"))
             else:
                 return self._packed_file(wanted, held, difference, known)
         await self._ensure(known.weights)
@@ -207,7 +207,7 @@ class VersionFollower:
     def _packed_file(
         self, wanted: PackedWeights, held: KnownVersion | None, difference: bytes, known: KnownVersion
     ) -> PackedFile:
-        log.info(
+        logger.info(
             log_line(
                 "difference_fetched",
                 task=wanted.task,

@@ -21,7 +21,7 @@ class Sample(msgspec.Struct, forbid_unknown_fields=True):
 def check_sample(
     sample: Sample, tasks: frozenset[str], description: TaskDescription | None
 ) -> tuple[bytes, int | bytes]:
-    """Inputs as float32 in bytes, and the label, if they fit the task's schema as far as it is known yet.
+    """Inputs as float32 in bytes, and the label, checked against the task's schema if that is known.
 
     Raises:
         ValueError: saying what does not fit, and what would.
@@ -43,7 +43,7 @@ def check_sample(
 
 
 def check_label(sample: Sample, schema: LabelSchema | None) -> int | bytes:
-    """A class index as it is, any other label as float32 in bytes.
+    """A class index unchanged, any other label as float32 in bytes.
 
     Raises:
         ValueError: saying what does not fit, and what would.

@@ -31,7 +31,7 @@ SOCKET_MODE = 0o660
 
 _COMMAND = re.compile(rb'\s*{\s*"command"\s*:')
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Command(msgspec.Struct, forbid_unknown_fields=True):
@@ -96,7 +96,7 @@ class SampleSocket:
         """
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            server = await asyncio.start_unix_server(self._converse, self._path, limit=MAX_LINE_BYTES)
+            server = await asyncio.start_unix_server(self._serve_client, self._path, limit=MAX_LINE_BYTES)
             self._path.chmod(SOCKET_MODE)
         except OSError as error:
             raise ConfigurationError(f"sample_socket {self._path}: {error}; choose another path") from error
@@ -108,7 +108,7 @@ class SampleSocket:
                 connection.close()
             self._path.unlink(missing_ok=True)
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._connections.add(writer)
         try:
             with contextlib.suppress(ConnectionError):
@@ -136,7 +136,7 @@ class SampleSocket:
         except (msgspec.DecodeError, ValueError) as error:
             return msgspec.json.encode(Answer(ok=False, error=str(error)))
         except sqlite3.Error as error:
-            log.error(log_line("sample_not_stored", task=sample.task, error=error))
+            logger.error(log_line("sample_not_stored", task=sample.task, error=error))
             return msgspec.json.encode(Answer(ok=False, error=f"not stored: {error}; is the disk full?"))
         self._arrived(sample.task)
         return msgspec.json.encode(Answer(ok=True))

@@ -10,13 +10,13 @@ from fleet_protocol.codec import decode_update, encode_update
 from fleet_protocol.codec.sparse import FloatVector
 
 ENCODING_STREAM = 1
-"""Keeps the random numbers of the encoder apart from those that pick the batches."""
+"""Separates the encoder's random numbers from those that choose the batches."""
 
 
 def remember(task: TaskDescription, residual: bytes, returned: Iterable[bytes], life: int) -> ErrorFeedback:
-    """The memory of earlier rounds, with rejected updates, packed as they were sent, given back to it.
+    """The error feedback of earlier rounds, with rejected updates, packed as they were sent, added back to it.
 
-    Where there is none, it begins the life `life`.
+    Without an earlier round, it begins the life `life`.
     """
     memory = recall(task.update, residual, task.parameter_count, life)
     for packed in returned:

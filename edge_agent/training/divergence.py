@@ -13,7 +13,8 @@ from fleet_protocol.codec.sparse import FloatVector
 class Divergence:
     """The first bad step, counted from 0, and its mini-batch. `labels` is a count per class, or least and greatest.
 
-    `loss_before` is the last finite loss, NaN if there was none. It stays on the device: it tells of its data.
+    `loss_before` is the last finite loss, NaN if there was none. It stays on the device, as it reveals something of its
+    data.
     """
 
     step: int
@@ -29,7 +30,7 @@ class Divergence:
     labels: str
 
     def __str__(self) -> str:
-        """All of it in one sentence."""
+        """Every field, in one sentence."""
         return (
             f"training diverged at step {self.step} of {self.steps}: loss {self.loss:g} after {self.loss_before:g}"
             f" (learning rate {self.learning_rate:g}); its batch: {self.rows} samples, inputs"

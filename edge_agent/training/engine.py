@@ -35,15 +35,15 @@ class Rates:
 
     @classmethod
     def planned(cls, plan: TrainingPlan) -> "Rates":
-        """Those that a task asks for."""
+        """Those that a task's plan names."""
         return cls(plan.learning_rate, plan.weight_decay, plan.gradient_clip, plan.proximal)
 
 
-Watch = Callable[[int, FloatVector], None]
-"""Told how many steps are done, and the loss of each of them."""
+OnProgress = Callable[[int, FloatVector], None]
+"""Called with the number of steps done, and the loss of each of them."""
 
 
-def unwatched(_steps_done: int, _losses: FloatVector) -> None:
+def ignore_progress(_steps_done: int, _losses: FloatVector) -> None:
     """Ignore progress."""
 
 
@@ -55,11 +55,16 @@ class TrainingEngine(Protocol):
     """Runs the steps of one round."""
 
     def train(
-        self, weights: FloatVector, samples: Samples, plan: BatchPlan, rates: Rates, watch: Watch = unwatched
+        self,
+        weights: FloatVector,
+        samples: Samples,
+        plan: BatchPlan,
+        rates: Rates,
+        on_progress: OnProgress = ignore_progress,
     ) -> tuple[FloatVector, FloatVector]:
         """Trained weights float32 [P], and the mean loss of each of the K mini-batches.
 
-        `watch` is called a few times a second at most, and never changes what is computed.
+        `on_progress` is called a few times a second at most, and never changes what is computed.
 
         Raises:
             EngineError: bundle and samples contradict each other.

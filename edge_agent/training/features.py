@@ -19,7 +19,7 @@ BUSY_SECONDS = 30.0
 
 
 class FeaturesError(Exception):
-    """Features can't be computed or kept; says why. Those that were kept before stay."""
+    """Features can't be computed or stored; says why. Those stored before stay."""
 
 
 def compute_features(store: Path, task: TaskDescription, file: Path, threads: int) -> int:
@@ -62,8 +62,8 @@ def _keep(
     features = backbone.features(inputs)
     for (identifier, _), values in zip(rows, features, strict=True):
         if not np.isfinite(values).all():
-            raise FeaturesError(f"sample {identifier} of {task.task}: its features hold NaN or infinity")
-    # A sample may have been deleted meanwhile to make room; its features would stay behind for ever.
+            raise FeaturesError(f"sample {identifier} of {task.task}: its features contain NaN or infinity")
+    # A sample may have been deleted meanwhile to make room; its features would never be deleted.
     insert = "INSERT OR REPLACE INTO features SELECT id, ?, ? FROM samples WHERE id = ?"
     kept = [
         (task.backbone_hash, values.tobytes(), identifier)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bundle_runtime.graph import Graph
 from bundle_runtime.samples import Samples
-from edge_agent.training.engine import BatchPlan, Rates, Watch, unwatched
+from edge_agent.training.engine import BatchPlan, OnProgress, Rates, ignore_progress
 from fleet_protocol.bundle import TRAIN_FILE, OnnxVersion, TaskDescription, TrainingPlan
 from fleet_protocol.codec.sparse import FloatVector
 
@@ -28,9 +28,9 @@ def is_divisible(plan: TrainingPlan) -> bool:
 
 
 class OnnxStepEngine:
-    """Steps ride in one call: the graph loops over the mini-batches in a `Scan`.
+    """Many steps in one call: the graph loops over the mini-batches in a `Scan`.
 
-    With `divisible` a long round takes several calls, so that somebody can watch; without, one, however long.
+    With `divisible` a long round takes several calls, to report progress; without, always one.
     """
 
     def __init__(
@@ -63,7 +63,12 @@ class OnnxStepEngine:
         return cls(files[name], threads, divisible=divisible, name=name, version=task.onnx_versions.get(name))
 
     def train(
-        self, weights: FloatVector, samples: Samples, plan: BatchPlan, rates: Rates, watch: Watch = unwatched
+        self,
+        weights: FloatVector,
+        samples: Samples,
+        plan: BatchPlan,
+        rates: Rates,
+        on_progress: OnProgress = ignore_progress,
     ) -> tuple[FloatVector, FloatVector]:
         """See `TrainingEngine.train`."""
         steps = len(plan.rows)
@@ -76,7 +81,7 @@ class OnnxStepEngine:
             started = time.monotonic()
             weights, losses[chunk] = self._run(weights, samples, part, rates)
             done += count
-            watch(done, losses[:done])
+            on_progress(done, losses[:done])
             pace = (time.monotonic() - started) / count
             count = min(max(int(REPORT_SECONDS / max(pace, 1e-9)), 1), steps - done)
         return weights, losses

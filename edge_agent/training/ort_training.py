@@ -1,7 +1,7 @@
 """The second engine: onnxruntime's own training sessions, for x86-64 gateways.
 
-It speaks to the compiled classes that the package's Python API wraps, because `import onnxruntime.training` imports
-torch: 300 MB for nothing that is used here. 1.19.2 is the last release, so what lies under that API won't move.
+It uses the compiled classes that the package's Python API wraps, because `import onnxruntime.training` imports
+torch: 300 MB for nothing that is used here. 1.19.2 is the last release, so these classes won't change.
 """
 
 import time
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bundle_runtime.graph import ONNXRUNTIME_VERSION, native, session_options
 from bundle_runtime.samples import Samples
-from edge_agent.training.engine import BatchPlan, EngineError, Rates, Watch, unwatched
+from edge_agent.training.engine import BatchPlan, EngineError, OnProgress, Rates, ignore_progress
 from fleet_protocol.bundle import ORT_CHECKPOINT_FILE, ORT_OPTIMISER_FILE, ORT_TRAINING_FILE
 from fleet_protocol.codec.sparse import FloatVector
 
@@ -34,12 +34,19 @@ class OrtTrainingEngine:
         self._device = native.OrtDevice(native.OrtDevice.cpu(), native.OrtDevice.default_memory(), 0)
 
     def train(
-        self, weights: FloatVector, samples: Samples, plan: BatchPlan, rates: Rates, watch: Watch = unwatched
+        self,
+        weights: FloatVector,
+        samples: Samples,
+        plan: BatchPlan,
+        rates: Rates,
+        on_progress: OnProgress = ignore_progress,
     ) -> tuple[FloatVector, FloatVector]:
         """See `TrainingEngine.train`. Weight decay and gradient clip are part of the artifacts, not of `rates`."""
         module, optimiser = self.open_sessions(weights)
         optimiser.set_learning_rate(rates.learning_rate)
-        losses = self.run_steps(module, optimiser, self._constants(weights, samples, rates), samples, plan, watch=watch)
+        losses = self.run_steps(
+            module, optimiser, self._constants(weights, samples, rates), samples, plan, on_progress=on_progress
+        )
         trained = native.OrtValue.ortvalue_from_shape_and_type([weights.size], np.float32, self._device)
         module.copy_parameters_to_buffer(trained, True)
         return trained.numpy(), losses
@@ -52,7 +59,7 @@ class OrtTrainingEngine:
         samples: Samples,
         plan: BatchPlan,
         *,
-        watch: Watch = unwatched,
+        on_progress: OnProgress = ignore_progress,
     ) -> FloatVector:
         """Train the module's own parameters; returns the losses. `constants` are inputs that all steps share."""
         names, place = list(module.input_names(True)), list(module.output_names(True)).index(LOSS)
@@ -73,13 +80,13 @@ class OrtTrainingEngine:
             module.lazy_reset_grad()
             losses[step] = fetched[place].numpy()
             if time.monotonic() - reported >= REPORT_SECONDS:
-                watch(step + 1, losses[: step + 1])
+                on_progress(step + 1, losses[: step + 1])
                 reported = time.monotonic()
-        watch(len(losses), losses)
+        on_progress(len(losses), losses)
         return losses
 
     def open_sessions(self, weights: FloatVector) -> tuple[native.Module, native.Optimizer]:
-        """Module and optimiser at these weights, their state as new."""
+        """Module and optimiser at these weights, with fresh state."""
         paths = {name: str(path) for name, path in self._files.items()}
         try:
             # Module and optimiser keep pointers into the state but no reference to it.
@@ -92,11 +99,11 @@ class OrtTrainingEngine:
             optimiser = native.Optimizer(paths[ORT_OPTIMISER_FILE], state, self._device, self._options)
         except RuntimeError as error:
             raise EngineError(
-                f"onnxruntime-training {ONNXRUNTIME_VERSION} can't load the artifacts: {error}; export the bundle anew"
+                f"onnxruntime-training {ONNXRUNTIME_VERSION} can't load the artifacts: {error}; export the bundle again"
             ) from error
         if size != weights.size:
             raise EngineError(
-                f"{ORT_TRAINING_FILE} trains {size} parameters, the task has {weights.size}; export the bundle anew"
+                f"{ORT_TRAINING_FILE} trains {size} parameters, the task has {weights.size}; export the bundle again"
             )
         return module, optimiser
 

@@ -10,7 +10,7 @@ from fleet_protocol.errors import ProtocolError
 
 
 class RebuildError(Exception):
-    """Packed weights do not lead to the file that the manifest names; says why."""
+    """Packed weights do not give the file that the manifest names; says why."""
 
 
 def rebuild(packed: PackedFile, weights: Path, parameters: list[Parameter]) -> None:

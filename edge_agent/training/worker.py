@@ -1,4 +1,4 @@
-"""The training worker: a job on standard input, progress and a verdict on standard output, then it exits.
+"""The training worker: reads a job from standard input, writes progress and a verdict to standard output, and exits.
 
 The exit gives its memory back. The kernel kills it when the agent ends.
 """
@@ -44,7 +44,7 @@ from fleet_protocol.limits import MIB
 PR_SET_PDEATHSIG = 1
 """From linux/prctl.h."""
 
-Tell = Callable[[Message], None]
+Send = Callable[[Message], None]
 
 
 class RoundError(Exception):
@@ -55,8 +55,8 @@ class DivergedError(RoundError):
     """Loss or weights are no longer finite."""
 
 
-def run_round(job: TrainingJob, tell: Tell) -> TrainingResult:
-    """Train, then compress what was learned together with what earlier updates left behind.
+def run_round(job: TrainingJob, send: Send) -> TrainingResult:
+    """Train, then compress the delta together with the error feedback of earlier rounds.
 
     Raises:
         RebuildError: the weights came packed and can't be unpacked.
@@ -70,7 +70,7 @@ def run_round(job: TrainingJob, tell: Tell) -> TrainingResult:
     steps = task.training.steps
     store = Path(job.sample_store)
     files = {name: Path(path) for name, path in job.files.items()}
-    tell(Progress("reading", 0, steps, None))
+    send(Progress("reading", 0, steps, None))
     if job.packed is not None:
         rebuild(job.packed, Path(job.weights), task.parameters)
     computed = compute_features(store, task, files[BACKBONE_FILE], job.threads) if task.backbone else 0
@@ -79,18 +79,18 @@ def run_round(job: TrainingJob, tell: Tell) -> TrainingResult:
     engine = make_engine(job.engine, files, task, job.threads)
     plan = plan_batches(len(samples.labels), steps, task.training.batch_size, job.seed)
 
-    def watch(done: int, losses: FloatVector) -> None:
+    def on_progress(done: int, losses: FloatVector) -> None:
         mean = float(losses.mean())
-        tell(Progress("training", done, steps, mean if math.isfinite(mean) else None))
+        send(Progress("training", done, steps, mean if math.isfinite(mean) else None))
 
-    trained, losses = engine.train(weights, samples, plan, Rates.planned(task.training), watch)
+    trained, losses = engine.train(weights, samples, plan, Rates.planned(task.training), on_progress)
     if diverged := divergence(losses, trained, samples, plan, task.training.learning_rate):
         raise DivergedError(str(diverged))
-    tell(Progress("compressing", steps, steps, float(losses.mean())))
+    send(Progress("compressing", steps, steps, float(losses.mean())))
     memory = remember(task, job.residual, job.returned, job.life)
     total = memory.offer(trained - weights)
     if not np.isfinite(total).all():
-        raise DivergedError("the update and what earlier ones left behind add up to more than float32 holds")
+        raise DivergedError("the update and what earlier ones left behind exceed float32 in sum")
     packed = pack(total, memory, task, job.seed)
     return TrainingResult(
         packed=packed,
@@ -134,15 +134,15 @@ def confine(job: TrainingJob) -> None:
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill this process when the agent ends, even one that is stopped then."""
+    """Have the kernel kill this process when the agent ends, even while it is stopped."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def verdict_of(job: TrainingJob, tell: Tell) -> Verdict:
+def verdict_of(job: TrainingJob, send: Send) -> Verdict:
     """The round's result, or what became of it."""
     try:
         confine(job)
-        return run_round(job, tell)
+        return run_round(job, send)
     except UnfitSamplesError as error:
         return TrainingFailure(str(error), unfit=error.unfit)
     except RebuildError as error:
@@ -165,10 +165,10 @@ def main() -> None:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
         job = read_job(sys.stdin.buffer.read())
 
-        def tell(message: Message) -> None:
+        def send(message: Message) -> None:
             channel.write(write_frame(message))
 
-        tell(verdict_of(job, tell))
+        send(verdict_of(job, send))
 
 
 if __name__ == "__main__":

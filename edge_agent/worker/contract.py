@@ -34,7 +34,7 @@ def files_for(engine: EngineName, task: TaskDescription) -> tuple[str, ...]:
 
 
 class PackedFile(msgspec.Struct, frozen=True):
-    """Weights as they came: a difference from the file `base` (empty for none) to the one with this hash, in hex."""
+    """Weights as fetched: the difference from the file `base` (empty for none) to the one with this hash, in hex."""
 
     base: str
     difference: bytes
@@ -65,7 +65,7 @@ class TrainingJob(msgspec.Struct, frozen=True):
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress"):
-    """How far a round has come; `loss` is the mean over the `steps_done` so far, None where there is none."""
+    """Progress of a round; `loss` is the mean over the `steps_done` so far, None where there is none."""
 
     phase: Literal["reading", "training", "compressing"]
     steps_done: int
@@ -91,10 +91,10 @@ class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
 
 
 class TrainingFailure(msgspec.Struct, frozen=True, tag="failure"):
-    """The round was dropped, in words; the weights and the residual stay as they were.
+    """Why the round failed; the weights and the residual are unchanged.
 
     `unfit` are the ids of stored samples that no round of this task can use. `diverged` is a round whose loss or
-    weights were no longer finite: the same samples and weights would end there again.
+    weights were no longer finite: the same samples and weights would diverge again.
     """
 
     error: str
@@ -130,7 +130,7 @@ def write_frame(message: Message) -> bytes:
 
 
 def read_message(body: bytes) -> Message:
-    """What stands behind the length in a frame.
+    """The message in a frame, after its length.
 
     Raises:
         msgspec.DecodeError: it is no message.

@@ -6,7 +6,9 @@ from pathlib import Path
 from edge_agent.worker.contract import EngineName
 from fleet_protocol.errors import ConfigurationError
 
-STOCK, TRAINING, TRAINING_VERSION = "onnxruntime", "onnxruntime-training-cpu", "1.19.2"
+STOCK = "onnxruntime"
+TRAINING = "onnxruntime-training-cpu"
+TRAINING_VERSION = "1.19.2"
 
 
 def check_installed(engine: EngineName) -> None:

@@ -1,4 +1,4 @@
-"""Starts the worker as a child process, holds it to its limits, and reports what became of it."""
+"""Starts the worker as a child process, enforces its limits, and reports its verdict."""
 
 import asyncio
 import contextlib
@@ -25,19 +25,21 @@ WORKER_COMMAND = (sys.executable, "-P", "-m", "edge_agent.training.worker")
 WORKER_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 """numpy would keep 32 MB ready per core for threads that never run."""
 SHARE_PERIOD_SECONDS = 0.2
-LAST_WORDS_BYTES = 500
+MAX_ERROR_BYTES = 500
 
-Watch = Callable[[Progress], None]
+OnProgress = Callable[[Progress], None]
 
 
-def unwatched(_progress: Progress) -> None:
+def ignore_progress(_progress: Progress) -> None:
     """Ignore progress."""
 
 
-async def train_in_child(job: TrainingJob, settings: WorkerSettings, watch: Watch = unwatched) -> Verdict:
-    """Run one round in a process of its own. It always ends: well, with a failure, or killed at its time limit.
+async def train_in_child(
+    job: TrainingJob, settings: WorkerSettings, on_progress: OnProgress = ignore_progress
+) -> Verdict:
+    """Run one round in a child process. It always ends: with a result, with a failure, or killed at its time limit.
 
-    `watch` hears of its progress as it goes.
+    `on_progress` is called with each message of progress.
     """
     process = await asyncio.create_subprocess_exec(
         *WORKER_COMMAND,
@@ -47,8 +49,8 @@ async def train_in_child(job: TrainingJob, settings: WorkerSettings, watch: Watc
         env=os.environ | WORKER_ENVIRONMENT,
     )
     try:
-        async with asyncio.timeout(settings.time_limit_seconds), _held_to_share(process, settings.cpu_share):
-            verdict, errors = await asyncio.gather(_converse(process, job, watch), _read_errors(process))
+        async with asyncio.timeout(settings.time_limit_seconds), _limit_cpu_share(process, settings.cpu_share):
+            verdict, errors = await asyncio.gather(_exchange(process, job, on_progress), _read_errors(process))
             await process.wait()
     except TimeoutError:
         return TrainingFailure(f"worker passed its time limit of {settings.time_limit_seconds:g} s and was killed")
@@ -64,7 +66,7 @@ async def train_in_child(job: TrainingJob, settings: WorkerSettings, watch: Watc
     )
 
 
-async def _converse(process: asyncio.subprocess.Process, job: TrainingJob, watch: Watch) -> Verdict | None:
+async def _exchange(process: asyncio.subprocess.Process, job: TrainingJob, on_progress: OnProgress) -> Verdict | None:
     """Send the job and read messages up to the verdict; None where the worker died before it."""
     if process.stdin is None or process.stdout is None:
         raise RuntimeError("the worker was started without pipes")
@@ -75,7 +77,7 @@ async def _converse(process: asyncio.subprocess.Process, job: TrainingJob, watch
     while message := await _next_message(process.stdout):
         if not isinstance(message, Progress):
             return message
-        watch(message)
+        on_progress(message)
     return None
 
 
@@ -89,15 +91,15 @@ async def _next_message(stream: asyncio.StreamReader) -> Message | None:
 
 
 async def _read_errors(process: asyncio.subprocess.Process) -> str:
-    """The last `LAST_WORDS_BYTES` of its standard error."""
+    """The last `MAX_ERROR_BYTES` of its standard error."""
     words = b""
-    while process.stderr and (more := await process.stderr.read(LAST_WORDS_BYTES)):
-        words = (words + more)[-LAST_WORDS_BYTES:]
+    while process.stderr and (more := await process.stderr.read(MAX_ERROR_BYTES)):
+        words = (words + more)[-MAX_ERROR_BYTES:]
     return words.decode(errors="replace").strip()
 
 
 @contextlib.asynccontextmanager
-async def _held_to_share(process: asyncio.subprocess.Process, share: float) -> AsyncIterator[None]:
+async def _limit_cpu_share(process: asyncio.subprocess.Process, share: float) -> AsyncIterator[None]:
     """Stop and continue the process so that it runs for `share` of each period. Its time limit runs on meanwhile."""
 
     async def alternate() -> None:

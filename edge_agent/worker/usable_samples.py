@@ -1,4 +1,4 @@
-"""Which rows of the sample store a round may use. Agent and child ask the same question of the same file."""
+"""Which rows of the sample store a round may use. Agent and child use the same query."""
 
 from fleet_protocol.bundle import TaskDescription
 

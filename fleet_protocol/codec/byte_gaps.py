@@ -25,12 +25,14 @@ def write_numbers(numbers: IndexVector) -> bytes:
 
 
 def read_numbers(data: memoryview, count: int) -> tuple[IndexVector, int]:
-    """`count` numbers from the front of `data`, and the bytes that held them; window by window, so that little is held.
+    """`count` numbers from the front of `data`, and the bytes that they took; read window by window, to save memory.
 
     Raises:
         ProtocolError: `MALFORMED`, where they end early, or one is too long or not in its shortest form.
     """
-    numbers, found, position = np.empty(count, np.int64), 0, 0
+    numbers = np.empty(count, np.int64)
+    found = 0
+    position = 0
     while found < count:
         window = np.frombuffer(data[position : position + _WINDOW_BYTES], np.uint8)
         ends = np.flatnonzero(window < 0x80)[: count - found]

@@ -9,7 +9,10 @@ from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.limits import KIB
 
 FORMAT = 3
-_FORMAT_SHIFT, _ZSTD, _BITS, _QUANTISATION = 5, 0x10, 0x08, 0x07
+_FORMAT_SHIFT = 5
+_ZSTD = 0x10
+_BITS = 0x08
+_QUANTISATION = 0x07
 _MAGIC = zstandard.MAGIC_NUMBER.to_bytes(4, "little")
 
 _THOROUGH_LEVEL, _QUICK_LEVEL = 19, 3

@@ -20,7 +20,10 @@ from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.limits import KIB
 
 FORMAT = 1
-_FORMAT_SHIFT, _WHOLE, _ON_GRID, _PLANES = 5, 0x10, 0x08, 0x07
+_FORMAT_SHIFT = 5
+_WHOLE = 0x10
+_ON_GRID = 0x08
+_PLANES = 0x07
 _MAX_PLANES = 4
 _THOROUGH_LEVEL, _QUICK_LEVEL = 15, 3
 _THOROUGH_UP_TO = 64 * KIB
@@ -50,13 +53,14 @@ def encode_difference(base: FloatVector | None, target: FloatVector, shapes: Sha
 
 
 def apply_difference(base: FloatVector | None, packed: bytes, shapes: Shapes) -> FloatVector:
-    """The weights that `encode_difference` packed for a receiver that has `base`; believes nothing of `packed`.
+    """The weights that `encode_difference` packed for a receiver that has `base`; every part of `packed` is checked.
 
     Raises:
         ProtocolError: `MALFORMED`, `INFLATES`, `TOO_LARGE`, `OUT_OF_BOUNDS`, `NOT_FINITE`, or `UNKNOWN_VERSION` where a
             base is needed.
     """
-    layout, head = TensorLayout.of(shapes), read_head(packed)
+    layout = TensorLayout.of(shapes)
+    head = read_head(packed)
     if base is None and not head.whole:
         raise ProtocolError(Reason.UNKNOWN_VERSION, "the difference is from another version, and there is none here")
     start = np.zeros(layout.size, np.float32) if base is None or head.whole else base
@@ -68,7 +72,7 @@ def apply_difference(base: FloatVector | None, packed: bytes, shapes: Shapes) ->
     apart = (codes >> np.uint32(1)).view(np.int32) ^ -(codes & np.uint32(1)).view(np.int32)
     target = _on_grid(start, apart, grid, layout) if head.on_grid else (_bits(start) + apart).view(np.float32)
     if not np.isfinite(target).all():
-        raise ProtocolError(Reason.NOT_FINITE, "the difference leads to NaN or infinity")
+        raise ProtocolError(Reason.NOT_FINITE, "the difference gives NaN or infinity")
     return target
 
 
@@ -106,7 +110,8 @@ def _write_plane(plane: bytes) -> bytes:
 
 
 def _read_planes(data: memoryview, count: int, size: int) -> NDArray[np.uint32]:
-    codes, position = np.zeros((size, 4), np.uint8), 0
+    codes = np.zeros((size, 4), np.uint8)
+    position = 0
     for plane in range(count):
         stored, position = _take(data, position)
         content = stored if len(stored) == size else decompress(stored, size)

@@ -1,4 +1,4 @@
-"""Stage 3, pack indices: sorted indices travel as gaps, the entries skipped between them, in one of three codes.
+"""Stage 3, pack indices: sorted indices are encoded as gaps, the entries skipped between them, in one of three codes.
 
 Golomb-Rice (Golomb 1966, Rice and Plaunt 1971) is for positions that lie anywhere: `gap >> r` in unary and the lowest r
 bits. Exp-Golomb (Teuhola 1978) is for what training really changes, some rows and columns far more than others: the
@@ -32,7 +32,8 @@ FEWEST_FOR_BYTES: Final = 256
 
 RICE, EXP_GOLOMB = range(2)
 
-_SHARE_BITS, _ORDER_BITS = 4, 4
+_SHARE_BITS = 4
+_ORDER_BITS = 4
 _MAX_ORDER = 15
 _MOST_STEP_BITS = 2 * MAX_WIDTH + 1
 _SAMPLED_GAPS = 512
@@ -50,7 +51,7 @@ class GapCode:
 
 @dataclass(frozen=True, slots=True)
 class GapHead:
-    """What stands before gaps in bits: how many there are, in which code and order. It takes `bits` bits itself."""
+    """The head of gaps in bits: how many there are, in which code and order. It takes `bits` bits itself."""
 
     by_column: bool
     count: int
@@ -136,7 +137,7 @@ def unpack_bits(reader: BitReader, layout: TensorLayout) -> tuple[IndexVector, b
 
 
 def read_head(reader: BitReader, size: int) -> GapHead:
-    """What stands before the gaps in bits, for a vector of `size` entries.
+    """The head of gaps in bits, for a vector of `size` entries.
 
     Raises:
         ProtocolError: `MALFORMED` or `WRONG_SHAPE`.
@@ -208,7 +209,8 @@ def _count_code(count: int, size: int) -> tuple[int, int]:
 
 def _code(gaps: IndexVector, code: GapCode, size: int, *, by_column: bool) -> Bits:
     if code.kind == RICE:
-        prefixes, lower = gaps >> code.parameter, equal_width(gaps, code.parameter)
+        prefixes = gaps >> code.parameter
+        lower = equal_width(gaps, code.parameter)
         step = _zigzag(code.parameter - expected_parameter(gaps.size, size))
         head = number_bits(1, step + 1)
     else:
@@ -271,7 +273,7 @@ def _scan_by_row(turned: IndexVector, layout: TensorLayout) -> None:
 
 
 def _turn(indices: IndexVector, layout: TensorLayout, *, from_width: IndexVector, to_width: IndexVector) -> None:
-    """Transpose the ascending `indices` within their tensors, in place and in chunks, so that little is held."""
+    """Transpose the ascending `indices` within their tensors, in place and in chunks, to save memory."""
     for begin in range(0, indices.size, _CHUNK_ENTRIES):
         chunk = indices[begin : begin + _CHUNK_ENTRIES]
         tensor = np.repeat(np.arange(layout.rows.size), layout.kept_per_tensor(chunk))

@@ -1,4 +1,4 @@
-"""Stage 2, quantise: how the values of kept entries travel.
+"""Stage 2, quantise: how the values of kept entries are encoded.
 
 A scale is the upper half of a float32 (bfloat16), so it costs two bytes and has float32's range. What that
 and the rounding leave out is not lost: the sender subtracts exactly what its receiver will decode.
@@ -83,7 +83,8 @@ def quantise(
     """Quantise `values` (float32, tensor after tensor). Given a generator, integers are rounded stochastically."""
     if quantisation in _FLOATS:
         fitting = np.clip(values, -_LARGEST_HALF, _LARGEST_HALF) if quantisation is Quantisation.FLOAT16 else values
-        coded, scales = fitting.astype(_FLOATS[quantisation]).view(np.uint8), b""
+        coded = fitting.astype(_FLOATS[quantisation]).view(np.uint8)
+        scales = b""
     else:
         runs = _runs(quantisation, kept_per_tensor)
         exact = _scales(values, runs, quantisation)

@@ -13,8 +13,10 @@ from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec.sparse import FloatVector, IndexVector, TensorLayout
 
 _BATCH = 1 << 16
-_SAMPLE_KEPT, _LARGEST_STRIDE = 16, 63
-"""A sample holds at least about so many of the kept entries, and is at most so thin."""
+_SAMPLE_KEPT = 16
+"""A sample contains about this many of the kept entries, or more."""
+_LARGEST_STRIDE = 63
+"""A sample takes at least every 63rd entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,8 @@ def random_indices(seed: int, count: int, size: int) -> IndexVector:
     Above half of all, the indices that are left out are drawn. `size` is below 2^32.
     """
     drawn = np.zeros(size, np.bool_)
-    missing, position = min(count, size - count), 0
+    missing = min(count, size - count)
+    position = 0
     while missing:
         batch = min(_BATCH, missing + 8)
         scaled = ((_split_mix(seed, position, batch) >> np.uint64(32)) * np.uint64(size)) >> np.uint64(32)

@@ -31,7 +31,7 @@ _HEAD_BYTES: Final = (2, 6)
 """Most heads end within two bytes, which few updates tell apart; the others within six."""
 
 WORKING_BYTES: Final = 8 * MIB
-"""What decoding holds at most besides its result, however many updates there are."""
+"""Most memory that decoding takes besides its result, however many updates there are."""
 
 Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -40,7 +40,7 @@ Flags = NDArray[np.bool_]
 def decode_together(packed: Sequence[bytes], shapes: Shapes) -> list[SparseUpdate | None]:
     """What `decode_update` gives for each of `packed`; None for those that must be given to it one by one.
 
-    Besides the result, `WORKING_BYTES` are held at most.
+    Besides the result, it takes at most `WORKING_BYTES`.
     """
     layout = TensorLayout.of(shapes)
     alike: dict[tuple[Quantisation, GapHead], list[int]] = defaultdict(list)
@@ -62,7 +62,7 @@ def _usual_form(update: bytes, size: int) -> tuple[Quantisation, GapHead] | None
         return None
     for length in _HEAD_BYTES:
         if (head := _head_within(update[1 : 1 + length], size)) is not None:
-            # A count is not believed before there are bits for it: one of each gap's code, and a sign.
+            # A count is accepted only where there are bits for it: one of each gap's code, and a sign.
             return (quantisation, head) if 0 < 2 * head.count <= 8 * (len(update) - 1) else None
     return None
 

@@ -78,7 +78,7 @@ def encode_update(
 
 
 def decode_update(packed: bytes, shapes: Shapes) -> SparseUpdate:
-    """Read what `encode_update` wrote, believing nothing; allocates at most twice `memory_bound`.
+    """Read and check what `encode_update` wrote; allocates at most twice `memory_bound`.
 
     Raises:
         ProtocolError: `MALFORMED`, `TOO_LARGE`, `INFLATES`, `INDEX_OUT_OF_RANGE`, `NOT_FINITE` or `WRONG_SHAPE`.
@@ -90,10 +90,12 @@ def inspect_update(packed: bytes, shapes: Shapes) -> tuple[SparseUpdate, Stages]
     """`decode_update`, with how the update was packed."""
     layout = TensorLayout.of(shapes)
     first, contained = open_container(packed, limit=_largest_body(layout))
-    quantisation, body = first.quantisation, memoryview(contained)
+    quantisation = first.quantisation
+    body = memoryview(contained)
     read = _read_bits if first.positions_in_bits else _read_bytes
     front = read(body, layout, quantisation)
-    indices, used = front.indices, front.used_bytes
+    indices = front.indices
+    used = front.used_bytes
     kept = layout.kept_per_tensor(indices)
     scale_bytes = SCALE_BYTES * scale_count(quantisation, kept)
     coded_bytes = code_bytes(quantisation, indices.size) if front.signs is None else 0
@@ -102,14 +104,15 @@ def inspect_update(packed: bytes, shapes: Shapes) -> tuple[SparseUpdate, Stages]
             Reason.MALFORMED,
             f"{len(body) - used} bytes of values where {indices.size} entries take {scale_bytes + coded_bytes}",
         )
-    scales, codes = body[used : used + scale_bytes], np.frombuffer(body[used + scale_bytes :], np.uint8)
+    scales = body[used : used + scale_bytes]
+    codes = np.frombuffer(body[used + scale_bytes :], np.uint8)
     if front.signs is not None:
         codes = front.signs
     elif is_one_bit(quantisation):
         codes = unpack_signs(codes, indices.size)
     values = dequantise(scales, codes, kept, quantisation)
     if not np.isfinite(values).all():
-        raise ProtocolError(Reason.NOT_FINITE, "an update holds NaN or infinity")
+        raise ProtocolError(Reason.NOT_FINITE, "an update contains NaN or infinity")
     stages = Stages(
         quantisation,
         front.by_column,
@@ -124,7 +127,7 @@ def inspect_update(packed: bytes, shapes: Shapes) -> tuple[SparseUpdate, Stages]
 
 @dataclass(frozen=True, slots=True)
 class _Front:
-    """What stands before the scales: positions, and `signs` where they share its last byte."""
+    """The part before the scales: positions, and `signs` where they share its last byte."""
 
     indices: IndexVector
     by_column: bool

@@ -22,7 +22,8 @@ def write_weights(vector: FloatVector, parameters: Sequence[Parameter]) -> bytes
     Devices rebuild the file that the coordinator named by its hash, so nothing is left to a library's release: the
     tensors are in the parameters' order, the header is JSON without spaces, padded with spaces to 8 bytes.
     """
-    header, start = {}, 0
+    header = {}
+    start = 0
     for parameter in parameters:
         end = start + 4 * parameter.size
         header[parameter.name] = {"dtype": "F32", "shape": parameter.shape, "data_offsets": [start, end]}
@@ -59,5 +60,5 @@ def read_weights(data: bytes, parameters: Sequence[Parameter]) -> FloatVector:
             )
     vector = np.concatenate([tensors[parameter.name].ravel() for parameter in parameters])
     if not np.isfinite(vector).all():
-        raise ProtocolError(Reason.NOT_FINITE, "weights hold NaN or infinity")
+        raise ProtocolError(Reason.NOT_FINITE, "weights contain NaN or infinity")
     return vector

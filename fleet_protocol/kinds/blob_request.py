@@ -1,4 +1,4 @@
-"""A device asks for a file."""
+"""A device requests a file."""
 
 import msgspec
 

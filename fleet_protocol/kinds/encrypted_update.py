@@ -8,7 +8,7 @@ from fleet_protocol.limits import MAX_UPDATE_BYTES
 
 
 class EncryptedPayload(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """`recipient` is the key id of the coordinator that can open `box`, which holds a payload of another kind."""
+    """`recipient` is the key id of the coordinator that can decrypt `box`, a payload of another kind."""
 
     recipient: bytes
     box: bytes

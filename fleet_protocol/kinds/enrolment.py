@@ -1,4 +1,4 @@
-"""A device introduces itself."""
+"""A device enrols: it names its key."""
 
 import msgspec
 
@@ -7,7 +7,7 @@ from fleet_protocol.limits import MAX_CONTROL_BYTES
 
 
 class Enrolment(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """A device introduces itself; signed with the very key that it names, which proves possession."""
+    """A device's public key and what it runs, signed with that key, which proves possession."""
 
     public_key: bytes
     profile: str

@@ -28,7 +28,7 @@ class PayloadKind:
 
     `number` stands in the envelope's header. `max_bytes` bounds the whole signed message. A `journalled` kind waits in
     the device's outbox for its receipt and is written to the coordinator's journal. `content` is the kind whose payload
-    is in the box, where the payload is encrypted.
+    is encrypted in this one, where it is.
     """
 
     number: int
@@ -46,8 +46,8 @@ class PayloadKind:
         return _in_words(self.payload.__name__)
 
     @property
-    def opened(self) -> "PayloadKind":
-        """The kind that counts once an encrypted payload is opened; any other is that itself."""
+    def decrypted(self) -> "PayloadKind":
+        """The kind of the payload once decrypted; of a kind that is not encrypted, the kind itself."""
         return self.content or self
 
 

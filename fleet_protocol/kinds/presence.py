@@ -1,4 +1,4 @@
-"""Whether a device is connected: retained, and left behind as the last will."""
+"""Whether a device is connected: a retained message, and the device's last will."""
 
 from enum import StrEnum
 

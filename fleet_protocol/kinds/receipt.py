@@ -1,4 +1,4 @@
-"""The coordinator's word on one message."""
+"""The coordinator's signed answer to one message."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -18,11 +18,11 @@ class Outcome(StrEnum):
 
 
 class Receipt(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """The coordinator's word on one signed message.
+    """What became of one signed message.
 
-    `digest` names the exact envelope bytes, so a receipt for somebody's forgery says nothing about the real
-    message. `highest_sequence` is the highest update number journalled for the device, `newest_boot` the highest boot
-    number seen from it: a device whose memory was wiped continues behind them.
+    `digest` names the exact envelope bytes, so a receipt for a forged message says nothing about the real one.
+    `highest_sequence` is the highest update number journalled for the device, `newest_boot` the highest boot number
+    seen from it: a device whose memory was wiped continues behind them.
     """
 
     digest: Annotated[bytes, msgspec.Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]

@@ -1,4 +1,4 @@
-"""A device asks for a version of the weights, packed."""
+"""A device requests a version of the weights, packed."""
 
 import msgspec
 

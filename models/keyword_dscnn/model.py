@@ -2,7 +2,10 @@
 
 from torch import nn
 
-CHANNELS, BLOCKS, GROUPS, WORDS = 32, 3, 4, 10
+CHANNELS = 32
+BLOCKS = 3
+GROUPS = 4
+WORDS = 10
 
 
 def separable() -> list[nn.Module]:

@@ -1,6 +1,6 @@
-"""From a second of sound to a sample. Runs on the device, in the program that holds the microphone.
+"""From a second of sound to a sample. Runs on the device, in the program that reads the microphone.
 
-It needs numpy, which the agent's wheel brings along; the agent itself still sleeps without it.
+It needs numpy, which is installed with the agent; the agent itself still sleeps without it.
 """
 
 import numpy as np
@@ -23,7 +23,7 @@ def inputs_from_sound(clip: NDArray[np.float64]) -> NDArray[np.float32]:
     cepstral coefficients instead: the same numbers after a cosine transform, which the first layer can learn.
 
     Raises:
-        ValueError: a clip of another length, or one that holds NaN or infinity.
+        ValueError: a clip of another length, or one with NaN or infinity.
     """
     if clip.shape != (CLIP_SAMPLES,) or not np.isfinite(clip).all():
         raise ValueError(f"a clip is {CLIP_SAMPLES} finite values, not {clip.shape}; resample the recording to 8 kHz")

@@ -1,4 +1,4 @@
-"""From a camera's grey picture to a sample. Runs in the program that holds the camera, without numpy."""
+"""From a camera's grey picture to a sample. Runs in the program that reads the camera, without numpy."""
 
 from collections.abc import Sequence
 

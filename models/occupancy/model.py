@@ -2,7 +2,9 @@
 
 from torch import nn
 
-MINUTES, QUANTITIES, HIDDEN = 10, 4, 16
+MINUTES = 10
+QUANTITIES = 4
+HIDDEN = 16
 
 
 def build() -> nn.Module:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 MINUTES = 10
 LONGEST_GAP_SECONDS = 150.0
-"""A reading a minute is expected; after a longer gap the window begins anew."""
+"""A reading a minute is expected; after a longer gap the window starts again."""
 RANGES = {
     "temperature": (10.0, 35.0),  # degrees Celsius: what people let an indoor room become
     "humidity": (0.0, 100.0),  # per cent, relative

@@ -1,4 +1,4 @@
-"""A simulated rolling bearing, healthy or with one local fault, as an accelerometer on its housing would hear it.
+"""A simulated rolling bearing, healthy or with one local fault, as an accelerometer on its housing measures it.
 
 What is modelled, and after whom:
 

@@ -1,12 +1,14 @@
-"""A network that learns what a healthy machine sounds like, by squeezing its spectra through a narrow place."""
+"""A network that learns what a healthy machine sounds like, by compressing its spectra to a few values."""
 
 from torch import nn
 
-LEVELS, WIDE, NARROW = 96, 32, 8
+LEVELS = 96
+WIDE = 32
+NARROW = 8
 
 
 def build() -> nn.Module:
-    """Levels f32[N, 96] to the same levels as far as the network can tell f32[N, 96]; 6,824 parameters."""
+    """Levels f32[N, 96] to their reconstruction f32[N, 96]; 6,824 parameters."""
     return nn.Sequential(
         nn.Linear(LEVELS, WIDE),
         nn.Tanh(),

@@ -1,6 +1,6 @@
 """From a block of acceleration to a sample. Runs on the device, in the program that reads the accelerometer.
 
-It needs numpy, which the agent's wheel brings along; the agent itself still sleeps without it. Scaling is by fixed
+It needs numpy, which is installed with the agent; the agent itself still sleeps without it. Scaling is by fixed
 levels, so a device needs no statistics of its own past.
 """
 
@@ -24,7 +24,7 @@ def inputs_from_acceleration(block: NDArray[np.float64]) -> NDArray[np.float32]:
     the Hilbert transform (Randall and Antoni 2011, section 4), in which impacts show at the rate that they have.
 
     Raises:
-        ValueError: a block of another length, or one that holds NaN or infinity.
+        ValueError: a block of another length, or one with NaN or infinity.
     """
     if block.shape != (BLOCK_SAMPLES,) or not np.isfinite(block).all():
         raise ValueError(f"a block is {BLOCK_SAMPLES} finite values, not {block.shape}; check sensor and sample rate")

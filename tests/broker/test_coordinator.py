@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from broker_coordinator.aggregation.version import version_zero
-from bundle_runtime.bundle_folder import Bundle, load_bundle
+from bundle_runtime.bundle import Bundle
+from bundle_runtime.bundle_folder import load_bundle
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import DESCRIPTION_FILE, TRAIN_FILE, blob_hash
 from fleet_protocol.chunks import chunk_count
@@ -54,8 +55,8 @@ def test_update_that_comes_twice_is_receipted_twice_and_applied_once(coordinator
     data = device.update(1)
     named = device.publish(data)
     device.publish(data)
-    until(lambda: len(device.heard.receipts.get(named, [])) == 2, "two receipts")
-    assert {receipt.outcome for receipt in device.heard.receipts[named]} == {Outcome.ACCEPTED}
+    until(lambda: len(device.received.receipts.get(named, [])) == 2, "two receipts")
+    assert {receipt.outcome for receipt in device.received.receipts[named]} == {Outcome.ACCEPTED}
     assert journalled(coordinator) == [("kitchen-pi", 1)]
 
 
@@ -63,10 +64,10 @@ def test_full_buffer_makes_a_version_that_a_device_can_fetch(coordinator, connec
     device = connect("kitchen-pi")
     for sequence in (1, 2, 3):
         device.tell(device.update(sequence))
-    manifest = until(lambda: (m := device.heard.manifests[TASK]).version == 1 and m, "version 1 is announced")
+    manifest = until(lambda: (m := device.received.manifests[TASK]).version == 1 and m, "version 1 is announced")
     assert manifest.bundle == bundle.hash
     assert fetch(device, manifest.weights, sequence=1) == newest_weights(coordinator)
-    assert connect("late-pi").heard.manifests[TASK] == manifest
+    assert connect("late-pi").received.manifests[TASK] == manifest
 
 
 def newest_weights(coordinator: CoordinatorProcess) -> bytes:
@@ -78,10 +79,10 @@ def fetch(device: ConnectedDevice, blob: str, sequence: int, chunks: list[int] |
     """Subscribe, ask, gather, and check the hash."""
     device.listen_for(blob)
     device.publish(device.blob_request(blob, chunks or [], sequence))
-    first = until(lambda: device.heard.chunks.get((blob, 0)), "the first chunk")[0]
+    first = until(lambda: device.received.chunks.get((blob, 0)), "the first chunk")[0]
     count = -(-first.total_bytes // MAX_CHUNK_BYTES)
-    until(lambda: all((blob, number) in device.heard.chunks for number in range(count)), f"all {count} chunks")
-    data = b"".join(device.heard.chunks[blob, number][0].data for number in range(count))
+    until(lambda: all((blob, number) in device.received.chunks for number in range(count)), f"all {count} chunks")
+    data = b"".join(device.received.chunks[blob, number][0].data for number in range(count))
     assert blob_hash(data) == blob
     return data
 
@@ -94,10 +95,10 @@ def test_bundle_files_come_in_chunks_and_shared_by_who_asks_together(coordinator
     assert count == 3
     ask_together(coordinator, devices, blob, lambda device: device.blob_request(blob, [], sequence=2))
     for device in devices:
-        until(lambda heard=device.heard: len([b for b, _ in heard.chunks if b == blob]) == count, "all chunks")
+        until(lambda received=device.received: len([b for b, _ in received.chunks if b == blob]) == count, "all chunks")
     # Whatever else was on its way to the first device comes before the receipt of a later message.
     devices[0].tell(devices[0].update(1))
-    copies = [len(heard) for (name, _), heard in devices[0].heard.chunks.items() if name == blob]
+    copies = [len(chunks) for (name, _), chunks in devices[0].received.chunks.items() if name == blob]
     assert copies == [1] * count, "asking together costs no more than asking alone"
 
 
@@ -107,7 +108,7 @@ def ask_together(
     wanted: str | PackedWeights,
     request: Callable[[ConnectedDevice], bytes],
 ) -> None:
-    """All ask while the coordinator is paused: it hears of all requests at the same moment."""
+    """All ask while the coordinator is paused: it receives all requests at the same moment."""
     for device in devices:
         device.listen_for(wanted)
     with coordinator.paused():
@@ -140,7 +141,7 @@ def test_device_goes_from_any_version_to_any_other_by_one_difference(coordinator
 def fetch_packed(device: ConnectedDevice, wanted: PackedWeights, sequence: int) -> bytes:
     device.listen_for(wanted)
     device.publish(device.weights_request(wanted.version, wanted.base, sequence))
-    return until(lambda: device.heard.chunks.get((wanted, 0)), f"{wanted}")[0].data
+    return until(lambda: device.received.chunks.get((wanted, 0)), f"{wanted}")[0].data
 
 
 def test_who_asks_for_the_same_difference_together_shares_it(coordinator, connect) -> None:
@@ -151,9 +152,9 @@ def test_who_asks_for_the_same_difference_together_shares_it(coordinator, connec
     wanted = PackedWeights(TASK, 1, 0)
     ask_together(coordinator, devices, wanted, lambda device: device.weights_request(1, 0, sequence=1))
     for device in devices:
-        until(lambda heard=device.heard: (wanted, 0) in heard.chunks, "the difference")
+        until(lambda received=device.received: (wanted, 0) in received.chunks, "the difference")
     devices[0].tell(devices[0].update(4))
-    assert len(devices[0].heard.chunks[wanted, 0]) == 1
+    assert len(devices[0].received.chunks[wanted, 0]) == 1
 
 
 def test_encrypted_updates_make_the_versions_that_open_ones_make(coordinator, connect) -> None:
@@ -163,7 +164,7 @@ def test_encrypted_updates_make_the_versions_that_open_ones_make(coordinator, co
         assert device.tell(data).outcome is Outcome.ACCEPTED
     coordinator.kill()
     coordinator.start()
-    assert device.tell_until_heard(signed[2]).outcome is Outcome.ACCEPTED
+    assert device.publish_until_receipt(signed[2]).outcome is Outcome.ACCEPTED
     until(lambda: newest_version(coordinator) == 1, "version 1, from updates opened before and after a restart")
     for sequence in (4, 5, 6):
         device.tell(device.update(sequence, base_version=1))
@@ -188,14 +189,14 @@ def test_unknown_blob_and_replayed_request_are_counted_and_not_answered(coordina
     request = device.blob_request(bundle.hash, [], sequence=7)
     device.listen_for(bundle.hash)
     device.publish(request)
-    until(lambda: device.heard.chunks.get((bundle.hash, 0)), "the chunk")
+    until(lambda: device.received.chunks.get((bundle.hash, 0)), "the chunk")
     device.publish(request)
     device.publish(device.blob_request("ab" * 32, [], sequence=8))
     device.tell(device.update(1))
     with coordinator.journal() as journal:
         counts = journal.rejections_of("kitchen-pi")
     assert counts == {Reason.SEQUENCE_REUSED: 1, Reason.WRONG_HASH: 1}
-    assert len(device.heard.chunks[bundle.hash, 0]) == 1
+    assert len(device.received.chunks[bundle.hash, 0]) == 1
 
 
 def test_bad_messages_are_refused_one_by_one_while_good_ones_pass(coordinator, connect) -> None:
@@ -236,9 +237,9 @@ def test_killed_coordinator_loses_nothing_and_applies_nothing_twice(coordinator,
         if sequence % 6 == 0:
             coordinator.kill()
             coordinator.start()
-            device.tell_until_heard(data)
+            device.publish_until_receipt(data)
     for device, _, data in sent:
-        device.tell_until_heard(data)
+        device.publish_until_receipt(data)
     check_nothing_lost_or_twice(coordinator, sent)
 
 
@@ -254,16 +255,16 @@ def test_killed_and_wiped_broker_loses_nothing_and_applies_nothing_twice(broker,
             broker.kill()
             broker.wipe()
             broker.start()
-            device.tell_until_heard(data)
+            device.publish_until_receipt(data)
     for device, _, data in sent:
-        device.tell_until_heard(data)
+        device.publish_until_receipt(data)
     check_nothing_lost_or_twice(coordinator, sent)
-    # The broker has lost its retained messages too; a newcomer still hears where the task stands.
-    assert connect("late-pi").heard.manifests[TASK].version == newest_version(coordinator)
+    # The broker has lost its retained messages too; a new device still receives the current manifest.
+    assert connect("late-pi").received.manifests[TASK].version == newest_version(coordinator)
 
 
 def coordinator_version(device: ConnectedDevice) -> int:
-    return device.heard.manifests[TASK].version
+    return device.received.manifests[TASK].version
 
 
 def newest_version(coordinator: CoordinatorProcess) -> int:
@@ -292,7 +293,7 @@ def test_full_disk_acknowledges_nothing_and_recovers(broker, coordinator, connec
         device.publish(data)
     until(lambda: "journal_unavailable" in coordinator.log(), "it says that the disk is full")
     assert journalled(coordinator) == [("kitchen-pi", 1)]
-    assert not any(digest(data) in device.heard.receipts for data in sent)
+    assert not any(digest(data) in device.received.receipts for data in sent)
     coordinator.free_disk()
     assert device.receipt(sent[-1])
     until(lambda: "journal_recovered" in coordinator.log(), "it says that all is well again")
@@ -334,18 +335,18 @@ def test_tasks_are_published_paused_and_rolled_back_without_a_restart(tmp_path, 
     device = connect("kitchen-pi")
     roses = write_bundle(tmp_path / "roses", task="roses")
     coordinator.tasks("publish", str(tmp_path / "roses"))
-    manifest = until(lambda: device.heard.manifests.get("roses"), "the new task is announced")
+    manifest = until(lambda: device.received.manifests.get("roses"), "the new task is announced")
     assert (manifest.version, manifest.bundle) == (0, roses.hash)
     coordinator.tasks("pause", TASK)
     late = device.update(1)
-    until(lambda: device.tell(late).reason == Reason.TASK_PAUSED, "updates are put off")
+    until(lambda: device.tell(late).reason == Reason.TASK_PAUSED, "updates wait")
     coordinator.tasks("resume", TASK)
     assert until(lambda: device.tell(late).outcome is Outcome.ACCEPTED, "the same update is taken")
     for sequence in (2, 3):
         device.tell(device.update(sequence))
-    until(lambda: device.heard.manifests[TASK].version == 1, "version 1 is announced")
+    until(lambda: device.received.manifests[TASK].version == 1, "version 1 is announced")
     assert coordinator.tasks("rollback", TASK, "0")["version"] == 2
-    until(lambda: device.heard.manifests[TASK].version == 2, "the rollback is announced")
+    until(lambda: device.received.manifests[TASK].version == 2, "the rollback is announced")
     assert newest_weights(coordinator) == version_zero(load_bundle(tmp_path / "bundle")).weights
 
 
@@ -417,7 +418,7 @@ def test_what_the_operator_must_mend_is_one_line_and_exit_2(tmp_path, broker, bu
     (tmp_path / "bundle" / TRAIN_FILE).write_bytes(b"altered")
     assert TRAIN_FILE in complaint()
     (tmp_path / "bundle" / TRAIN_FILE).unlink()
-    assert "export the bundle anew" in complaint()
+    assert "export the bundle again" in complaint()
     key_file.unlink()
     assert "keygen" in complaint()
     coordinator.configuration.unlink()

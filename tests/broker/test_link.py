@@ -18,13 +18,13 @@ async def nothing() -> None:
 
 
 async def test_who_listens_goes_on_listening_after_a_broker_was_killed(broker: Broker) -> None:
-    heard: list[bytes] = []
+    received: list[bytes] = []
     link = Link(
         BrokerSettings(broker.host, broker.port),
         "kitchen",
         last_will=("edgeflock/v1/home/0/kitchen/state", b""),
-        greet=nothing,
-        handle=lambda _, payload: heard.append(payload),
+        on_connected=nothing,
+        handle=lambda _, payload: received.append(payload),
         filters=["edgeflock/v1/home/0/kitchen/down"],
     )
 
@@ -37,15 +37,15 @@ async def test_who_listens_goes_on_listening_after_a_broker_was_killed(broker: B
     await asyncio.to_thread(until, lambda: link.connected, "it connects")
     async with link.listening_to("edgeflock/v1/home/blob/ab/+"):
         await say(b"one")
-        await asyncio.to_thread(until, lambda: heard == [b"one", b"end of one"], "the first is heard")
+        await asyncio.to_thread(until, lambda: received == [b"one", b"end of one"], "the first is received")
         broker.kill()
         await asyncio.to_thread(until, lambda: not link.connected, "it notices")
         broker.start()
         await asyncio.to_thread(until, lambda: link.connected, "it connects")
         await say(b"two")
-        await asyncio.to_thread(until, lambda: heard[2:] == [b"two", b"end of two"], "the second is heard")
+        await asyncio.to_thread(until, lambda: received[2:] == [b"two", b"end of two"], "the second is received")
     await say(b"three")
-    await asyncio.to_thread(until, lambda: heard[4:] == [b"end of three"], "the end is heard")
+    await asyncio.to_thread(until, lambda: received[4:] == [b"end of three"], "the end is received")
     running.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await running

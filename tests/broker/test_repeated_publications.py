@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from bundle_runtime.bundle_folder import Bundle
+from bundle_runtime.bundle import Bundle
 from tests.support.bundles import write_bundle
 from tests.support.coordinator import CoordinatorProcess
 from tests.support.waiting import DEADLINE_SECONDS

@@ -11,7 +11,8 @@ from broker_coordinator import cli
 from broker_coordinator.aggregation.version import version_zero
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.task_registry import TaskRegistry
-from bundle_runtime.bundle_folder import Bundle, load_bundle
+from bundle_runtime.bundle import Bundle
+from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.runner import EVALUATED_AT_ONCE
 from bundle_runtime.samples import Samples
 from edge_agent.training.engine import Rates, plan_batches

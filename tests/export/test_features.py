@@ -1,4 +1,4 @@
-"""Features on a device: each sample sees the backbone once, whoever is killed, and they go when their sample goes."""
+"""Features on a device: computed once per sample, whatever is killed, and deleted with their sample."""
 
 import array
 import asyncio
@@ -110,7 +110,7 @@ async def test_rounds_on_kept_features_open_no_backbone(bundles, store, tmp_path
     assert (await round_on(tmp_path / "bundle", store)).samples == SAMPLES
 
 
-async def test_another_backbone_computes_anew_and_drops_the_old(bundles, store) -> None:
+async def test_another_backbone_computes_again_and_drops_the_old(bundles, store) -> None:
     old, new = (parse_description((bundle / DESCRIPTION_FILE).read_bytes()) for bundle in bundles)
     assert old.backbone_hash != new.backbone_hash
     store.add("other", bytes(4), 0)

@@ -28,17 +28,17 @@ EDIT = ("keep_fraction = 0.13", 'keep_fraction = 1.0\nselection = "dense"\nquant
 
 
 def fetched_version(folder: Path, bundle: Path, weights: str) -> tuple[ReadyVersion, set[str]]:
-    """What a device has once it has heard of a version, and the blobs that it asked for."""
+    """A device that has received a version's manifest, and the blobs that it has requested."""
     device = Device(folder)
     device.blobs = {blob_hash(path.read_bytes()): path.read_bytes() for path in bundle.iterdir()}
     description = blob_hash((bundle / DESCRIPTION_FILE).read_bytes())
-    assert device.versions.hear_manifest("digits", Manifest(1, description, weights))
+    assert device.versions.receive_manifest("digits", Manifest(1, description, weights))
     found: list[ReadyVersion] = []
 
     async def fetch() -> None:
         found.append(await device.versions.ready_version("digits"))
 
-    run(fetch())  # it first waits in vain for packed weights, which nobody offers
+    run(fetch())  # it first waits in vain for packed weights, which are not offered
     device.database.close()
     return found[0], {request.blob.hex() for request in device.requests}
 

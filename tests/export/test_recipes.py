@@ -46,7 +46,7 @@ def read_files(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Exports a recipe anew, once."""
+    """Exports a recipe again, once."""
     made: dict[str, Path] = {}
 
     def export(name: str) -> Path:
@@ -158,7 +158,7 @@ def test_level_of_a_sine_is_its_amplitude_in_its_band() -> None:
     assert inputs_from_acceleration(sine)[:32].argmax() == 5  # 1000 to 1200 Hz
 
 
-def test_a_window_holds_nothing_of_the_future_and_starts_anew_after_a_gap() -> None:
+def test_a_window_holds_nothing_of_the_future_and_starts_again_after_a_gap() -> None:
     window = SlidingWindow()
     reading = (22.5, 50.0, 500.0, 1200.0)
     made = [window.push(60.0 * minute, reading) for minute in range(1, MINUTES + 1)]

@@ -38,7 +38,7 @@ from fleet_protocol.codec.difference import memory_bound as difference_bound
 from fleet_protocol.codec.together import MAX_PACKED_BYTES, WORKING_BYTES
 from fleet_protocol.codec.update_codec import memory_bound
 from fleet_protocol.configuration import parse_document
-from fleet_protocol.encryption import encrypt_payload, opened_payload
+from fleet_protocol.encryption import decrypt_payload, encrypt_payload
 from fleet_protocol.envelope import Envelope, Header, digest, read_envelope
 from fleet_protocol.errors import ConfigurationError, ProtocolError
 from fleet_protocol.keys import SigningKey, read_signing_key, read_verify_key
@@ -154,7 +154,7 @@ def check_encrypted_update(data: bytes) -> None:
     """The whole payload as it came, and then as what an honest device would have encrypted."""
     for payload in (data, encrypt_payload(SIGNING_KEY, VERIFY_KEY, 1, data)):
         envelope = Envelope(Header(ENCRYPTED_UPDATE, 1, "digits", 3, bytes(16)), bytes(8), payload, b"", bytes(64))
-        accepted(lambda envelope=envelope: opened_payload(envelope, SIGNING_KEY))
+        accepted(lambda envelope=envelope: decrypt_payload(envelope, SIGNING_KEY))
 
 
 def check_update(data: bytes) -> None:

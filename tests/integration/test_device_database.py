@@ -251,8 +251,8 @@ def test_renumbered_update_is_returned_under_its_new_number(database):
 def test_manifest_and_enrolment_survive_a_restart(database, path):
     assert database.known_version("digits") is None
     assert not database.is_enrolled()
-    database.know_version("digits", KnownVersion(1, BUNDLE, BUNDLE))
-    database.know_version("digits", KnownVersion(2, BUNDLE, OTHER_BUNDLE))
+    database.set_known_version("digits", KnownVersion(1, BUNDLE, BUNDLE))
+    database.set_known_version("digits", KnownVersion(2, BUNDLE, OTHER_BUNDLE))
     database.set_enrolled(True)
     database.close()
     database = DeviceDatabase(path)

@@ -126,7 +126,7 @@ def test_rejected_update_of_version_1_comes_back_to_the_residual(path, sequence)
     database.close()
 
 
-def test_renumbered_update_of_version_1_is_encrypted_anew(path):
+def test_renumbered_update_of_version_1_is_encrypted_again(path):
     database = DeviceDatabase(path)
     postbox = Postbox(database, IDENTITY.sign_row, publish=None)
     assert postbox.receive(Receipt(digest(ENVELOPES[4]), Outcome.REJECTED, "sequence_reused", "", 90, 5))

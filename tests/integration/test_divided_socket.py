@@ -42,10 +42,10 @@ def test_link_and_paho_each_get_their_packets_in_order(kinds, size) -> None:
             pass
         wanted = [Message("t", bytes([number])) for number, is_message in enumerate(kinds) if is_message]
         assert reader.take().messages == wanted
-        heard = b""
+        received = b""
         while reader.has_news_for_paho:
-            heard += reader.recv(size)
-        assert heard == PING_ANSWER * kinds.count(False)
+            received += reader.recv(size)
+        assert received == PING_ANSWER * kinds.count(False)
         with pytest.raises(BlockingIOError):
             reader.recv(1)
     reader.close()
@@ -121,13 +121,13 @@ def test_tls_carries_more_than_its_buffers_hold_in_both_directions(certificate) 
     serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     serving.load_cert_chain(*certificate)
     load = publication_packet("t", bytes(100_000), 1, retained=False, duplicate=False, mqtt5=False)
-    heard, all_taken = bytearray(), threading.Event()
+    received, all_taken = bytearray(), threading.Event()
 
     def be_the_broker() -> None:
         with serving.wrap_socket(theirs, server_side=True) as connection:
             connection.sendall((load + PING_ANSWER) * 20)
-            while len(heard) < 4 * len(MEGABYTE):
-                heard.extend(connection.recv(1 << 16))
+            while len(received) < 4 * len(MEGABYTE):
+                received.extend(connection.recv(1 << 16))
             all_taken.wait(timeout=DEADLINE_SECONDS)  # hanging up is another test's subject
 
     broker = threading.Thread(target=be_the_broker)
@@ -150,4 +150,4 @@ def test_tls_carries_more_than_its_buffers_hold_in_both_directions(certificate) 
     divided.close()
     assert messages == [Message("t", bytes(100_000))] * 20
     assert pings == PING_ANSWER * 20
-    assert heard == MEGABYTE * 4
+    assert received == MEGABYTE * 4

@@ -14,7 +14,8 @@ from broker_coordinator.serving.evaluation import evaluate
 from broker_coordinator.serving.evaluator import Evaluator
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.task_registry import TaskRegistry
-from bundle_runtime.bundle_folder import Bundle, load_bundle
+from bundle_runtime.bundle import Bundle
+from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.runner import EVALUATED_AT_ONCE
 from bundle_runtime.sample_file import read_samples
 from fleet_protocol.bundle import EVALUATE_FILE
@@ -61,7 +62,7 @@ def test_file_that_does_not_fit_is_refused(tmp_path, digits, arrays) -> None:
             read_samples(tmp_path / name, digits.description)
         return str(caught.value)
 
-    assert "lacks the array 'labels'; it holds inputs" in refusal("one.npz", inputs=arrays["inputs"])
+    assert "lacks the array 'labels'; it contains inputs" in refusal("one.npz", inputs=arrays["inputs"])
     assert "'inputs' has shape" in refusal("two.npz", inputs=arrays["inputs"][:, :5], labels=arrays["labels"])
     assert "'labels' has shape" in refusal("three.npz", inputs=arrays["inputs"], labels=arrays["labels"][:7])
     assert "'inputs' has shape (0," in refusal("four.npz", inputs=arrays["inputs"][:0], labels=arrays["labels"][:0])

@@ -66,7 +66,7 @@ def test_export_writes_the_mean_of_the_last_versions(configuration: Path, capsys
     ("task", "options", "complaint"),
     [
         ("roses", [], f"serves no task 'roses'; it serves {TASK}"),
-        (TASK, ["--version", "9"], f"does not hold version 9 of task '{TASK}'; the newest is 5"),
+        (TASK, ["--version", "9"], f"does not contain version 9 of task '{TASK}'; the newest is 5"),
     ],
 )
 def test_export_names_what_is_not_there(configuration: Path, capsys, task, options, complaint):

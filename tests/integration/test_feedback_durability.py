@@ -37,7 +37,7 @@ def learned_in(number: int) -> np.ndarray:
 
 
 class Coordinator:
-    """Decides once on each envelope; its journal is a folder, written before anybody hears of the decision."""
+    """Decides once on each envelope; its journal is a folder, written before the decision is returned."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -37,6 +37,11 @@ def copy(tmp_path_factory) -> Path:
     [
         ("edge_agent/core/guards.py", "import time", "edge_agent.core is not allowed to import time"),
         ("fleet_protocol/cohort.py", "import random", "edge_agent.core is not allowed to import random"),
+        (
+            "broker_coordinator/aggregation/contribution.py",
+            "import time",
+            "broker_coordinator.aggregation is not allowed to import time",
+        ),
         ("edge_agent/producers/update.py", "import secrets", "edge_agent.producers is not allowed to import secrets"),
         (
             "edge_agent/core/triggers.py",
@@ -49,7 +54,14 @@ def copy(tmp_path_factory) -> Path:
             "edge_agent.shell is not allowed to import edge_agent.training",
         ),
     ],
-    ids=["clock in a core", "randomness below a core", "secrets in a producer", "upward", "training in the agent"],
+    ids=[
+        "clock in a core",
+        "randomness below a core",
+        "clock in the coordinator",
+        "secrets in a producer",
+        "upward",
+        "training in the agent",
+    ],
 )
 def test_planted_import_breaks_its_contract(copy, file, planted, words):
     path = copy / file

@@ -11,7 +11,7 @@ from broker_coordinator.storage.database import Database, JournalUnavailableErro
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.journal_reader import JournalReader
-from bundle_runtime.bundle_folder import Bundle
+from bundle_runtime.bundle import Bundle
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import Parameter, UpdatePlan
 from fleet_protocol.errors import ConfigurationError, Reason

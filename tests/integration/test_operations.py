@@ -1,4 +1,4 @@
-"""What operators do to tasks: a running coordinator hears of it, nothing is lost, and replays still fit."""
+"""Operators' commands on tasks: a running coordinator notices, nothing is lost, and replays still fit."""
 
 import pytest
 

@@ -30,7 +30,7 @@ def _traffic(strategy: str):
 @pytest.mark.parametrize("optimiser", ["momentum", "yogi", "amsgrad", "sgd"])
 @pytest.mark.parametrize("strategy", sorted(STRATEGIES))
 def test_restart_and_replay_give_the_same_versions(tmp_path, strategy, optimiser) -> None:
-    """One coordinator runs through, one is started anew before every update: bit for bit the same versions."""
+    """One coordinator runs through, one is restarted before every update: bit for bit the same versions."""
     plan = AggregationPlan(
         buffer_size=1 if strategy == "fedasync" else 2,
         strategy=strategy,

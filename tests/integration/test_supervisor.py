@@ -28,7 +28,7 @@ from edge_agent.worker.supervisor import train_in_child
 job = read_job(pathlib.Path(sys.argv[1]).read_bytes())
 asyncio.run(train_in_child(job, WorkerSettings(nice=0), lambda progress: print(progress.phase, flush=True)))
 """
-"""An agent reduced to its worker; says each phase that it hears of."""
+"""An agent reduced to its worker; prints each phase of its progress."""
 
 
 @pytest.fixture
@@ -122,14 +122,14 @@ async def test_worker_that_can_not_even_start_within_its_memory_limit_is_reporte
 
 
 async def test_progress_is_heard_in_order_up_to_the_last_step(job) -> None:
-    heard: list[Progress] = []
-    result = await train_in_child(job, SETTINGS, heard.append)
+    received: list[Progress] = []
+    result = await train_in_child(job, SETTINGS, received.append)
     assert isinstance(result, TrainingResult)
-    assert [heard[0].phase, heard[-1].phase] == ["reading", "compressing"]
-    done = [progress.steps_done for progress in heard]
+    assert [received[0].phase, received[-1].phase] == ["reading", "compressing"]
+    done = [progress.steps_done for progress in received]
     assert done == sorted(done)
-    assert 0 < min(progress.steps_done for progress in heard if progress.phase == "training") < result.steps
-    assert (heard[-1].steps_done, heard[-1].loss) == (result.steps, result.loss)
+    assert 0 < min(progress.steps_done for progress in received if progress.phase == "training") < result.steps
+    assert (received[-1].steps_done, received[-1].loss) == (result.steps, result.loss)
 
 
 def test_worker_dies_with_its_agent_even_when_it_is_stopped(job, tmp_path) -> None:
@@ -173,4 +173,4 @@ async def test_altered_graph_fails_the_round_and_nothing_else(job, altered_graph
     failure = await train_in_child(msgspec.structs.replace(job, files={TRAIN_FILE: altered_graph}), SETTINGS)
     assert isinstance(failure, TrainingFailure)
     assert failure.error.startswith("wrong_hash: train.onnx")
-    assert "the file is truncated or altered: fetch or export it anew" in failure.error
+    assert "the file is truncated or altered: fetch or export it again" in failure.error

@@ -85,7 +85,7 @@ def test_round_in_which_nobody_reports_asks_everyone_and_ends_with_the_first_rep
     assert bench.manifests()[-1].selection_threshold < EVERYONE, "the next round draws its devices again"
 
 
-def test_deadline_starts_anew_with_the_coordinator(bench) -> None:
+def test_deadline_starts_again_with_the_coordinator(bench) -> None:
     device, _ = enrolled(bench, 2)
     bench.handle(device, device.update(1))
     bench.now += 10 * ROUND_SECONDS
@@ -133,19 +133,21 @@ def test_device_trains_once_in_a_round_and_only_where_it_is_asked(tmp_path) -> N
     asked = next(version for version in range(100) if is_asked("digits", version, "attic-pi", 2**31))
     skipped = next(version for version in range(asked, 100) if not is_asked("digits", version, "attic-pi", 2**31))
 
-    def hear(version: int, below: int) -> None:
-        device.versions.hear_manifest("digits", Manifest(version, blob_hash(bundle), WEIGHTS, below))
+    def receive_manifest(version: int, below: int) -> None:
+        device.versions.receive_manifest("digits", Manifest(version, blob_hash(bundle), WEIGHTS, below))
 
     async def scenario():
-        hear(asked, 2**31)
+        receive_manifest(asked, 2**31)
         device.versions.hold(await device.versions.ready_version("digits"))
         with pytest.raises(NotAskedError, match=f"has had its part in the round of version {asked}"):
             await device.versions.ready_version("digits")
-        hear(skipped, 2**31)
+        receive_manifest(skipped, 2**31)
         with pytest.raises(NotAskedError, match=f"round of version {skipped} asks other devices"):
             await device.versions.ready_version("digits")
-        assert not device.versions.hear_manifest("digits", Manifest(skipped, blob_hash(bundle), WEIGHTS, 2**31))
-        assert device.versions.hear_manifest("digits", Manifest(skipped, blob_hash(bundle), WEIGHTS)), "a wider round"
+        assert not device.versions.receive_manifest("digits", Manifest(skipped, blob_hash(bundle), WEIGHTS, 2**31))
+        assert device.versions.receive_manifest("digits", Manifest(skipped, blob_hash(bundle), WEIGHTS)), (
+            "a wider round"
+        )
         assert (await device.versions.ready_version("digits")).number == skipped
 
     try:

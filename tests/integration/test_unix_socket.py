@@ -1,4 +1,4 @@
-"""The sample socket for real: a bad line costs its sender one error, and nobody anything else."""
+"""The sample socket: a bad line is answered with one error, and disturbs no other client."""
 
 import array
 import asyncio

@@ -19,7 +19,7 @@ PATIENCE_SECONDS = 60.0
 """How long a trap waits for its victim to come by; then the strike is put off."""
 
 MOST_TRIES = 5
-"""A place where nobody comes by so often is a defect of the soak."""
+"""A place that is not reached that often is a defect of the soak."""
 
 MOST_WAITING = 6
 """Strikes that are drawn ahead: where the next one's victim is taken, another one's may be free."""
@@ -60,7 +60,7 @@ class _Aim:
 
 @dataclass(slots=True)
 class Tally:
-    """What was done so far. `put_off` counts traps that nobody walked into in time."""
+    """What was done so far. `put_off` counts traps that no process reached in time."""
 
     kills: Counter[tuple[Kind, str]] = field(default_factory=Counter)
     full_disks: int = 0
@@ -69,7 +69,8 @@ class Tally:
 
 
 class Driver:
-    """One soak: every strike of `plan`, though not in its order. `note` hears of everything that is done to the fleet.
+    """One soak: every strike of `plan`, though not in its order. `note` is called with everything that is done to the
+    fleet.
 
     With `full_disk_every`, the coordinator's disk is full once after every so many kills.
     """

@@ -12,7 +12,7 @@ from typing import Protocol
 import psutil
 
 from broker_coordinator.storage.database import Database
-from bundle_runtime.bundle_folder import Bundle
+from bundle_runtime.bundle import Bundle
 from tests.soak import agent as agent_program
 from tests.soak import coordinator as coordinator_program
 from tests.soak.forked import ForkedProcess

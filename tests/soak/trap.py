@@ -1,4 +1,4 @@
-"""A process that kills itself at one place: armed from outside, through a file; the product knows nothing of it."""
+"""A process that kills itself at one place: armed from outside, through a file; the product has no code for it."""
 
 import os
 import signal

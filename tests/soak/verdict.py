@@ -1,4 +1,4 @@
-"""What a soak has to show at its end: the devices' databases, the journal and the versions tell the same story."""
+"""What a soak has to show at its end: the devices' databases, the journal and the versions agree."""
 
 import sqlite3
 from collections import Counter
@@ -83,7 +83,7 @@ def _compare_estimates(fleet: Fleet, journal: JournalReader, problems: list[str]
 
 
 def _device_memory(agent: SoakAgent, description: TaskDescription) -> ErrorFeedback:
-    """What it believes was applied: rejected updates that no round has taken back yet do not count."""
+    """What it counts as applied, without rejected updates that no round has taken back yet."""
     with closing(sqlite3.connect(agent.folder / "state" / "agent.db")) as connection:
         (state,) = connection.execute("SELECT residual FROM tasks WHERE task = ?", (TASK,)).fetchone()
         returned = connection.execute("SELECT payload FROM outbox WHERE returned AND task = ?", (TASK,)).fetchall()

@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 
-from bundle_runtime.bundle_folder import Bundle, load_bundle
+from bundle_runtime.bundle import Bundle
+from bundle_runtime.bundle_folder import load_bundle
 from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
 from fleet_protocol.keys import SigningKey, VerifyKey, write_signing_key, write_verify_key
 from tests.support.broker import Broker

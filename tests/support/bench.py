@@ -6,7 +6,7 @@ from broker_coordinator.distribution.signed_messages import MessageSigner, Publi
 from broker_coordinator.serving.coordinator import Coordinator
 from broker_coordinator.storage.database import Database
 from broker_coordinator.storage.journal import Journal
-from bundle_runtime.bundle_folder import Bundle
+from bundle_runtime.bundle import Bundle
 from fleet_protocol.envelope import Envelope, read_envelope
 from fleet_protocol.keys import SigningKey
 from fleet_protocol.kinds import MANIFEST, RECEIPT, Manifest, PayloadKind, Receipt, decode_payload

@@ -13,11 +13,11 @@ MOSQUITTO = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
 
 
 SERVER_PORTS = range(20_000, 32_000)
-"""Below those from which Linux takes ports for outgoing connections: while a server is away, nobody gets its port."""
+"""Below those from which Linux takes ports for outgoing connections: a stopped server's port stays free."""
 
 
 def free_port() -> int:
-    """A loopback port that nobody listened on a moment ago."""
+    """A loopback port that was free a moment ago."""
     while True:
         with socket.socket() as probe, contextlib.suppress(OSError):
             port = random.choice(SERVER_PORTS)

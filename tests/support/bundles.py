@@ -5,7 +5,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from bundle_runtime.bundle_folder import Bundle, load_bundle
+from bundle_runtime.bundle import Bundle
+from bundle_runtime.bundle_folder import load_bundle
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import (
     BUNDLE_FORMAT,

@@ -1,4 +1,4 @@
-"""A device reduced to its protocol, on a broker: it signs, publishes and hears, and does nothing by itself."""
+"""A device reduced to its protocol, on a broker: it signs, publishes and receives when a test says so."""
 
 import math
 import threading
@@ -22,19 +22,19 @@ from tests.support.waiting import until
 
 
 class ConnectedDevice(SigningDevice):
-    """A device on a broker. Whatever it hears from the coordinator is verified before it is kept."""
+    """A device on a broker. Every message of the coordinator is verified before it is kept."""
 
     def __init__(self, name: str, broker: Broker, coordinator_key: VerifyKey) -> None:
         super().__init__(name, coordinator_key=coordinator_key)
-        self.heard = Heard(self.identity)
+        self.received = ReceivedMessages(self.identity)
         self._client = paho.Client(CallbackAPIVersion.VERSION2, f"device-{name}", protocol=MQTTProtocolVersion.MQTTv5)
         self._client.on_connect = self._subscribe
-        self._client.on_subscribe = lambda *_: self.heard.subscribed.set()
-        self._client.on_message = lambda _client, _, message: self.heard.take(message.topic, message.payload)
+        self._client.on_subscribe = lambda *_: self.received.subscribed.set()
+        self._client.on_message = lambda _client, _, message: self.received.take(message.topic, message.payload)
         self._client.reconnect_delay_set(1, 1)
         self._client.connect(broker.host, broker.port)
         self._client.loop_start()
-        until(self.heard.subscribed.is_set, f"{name} has subscribed")
+        until(self.received.subscribed.is_set, f"{name} has subscribed")
 
     def _subscribe(self, *_: object) -> None:
         for topic in (self.identity.down_topic, topics.manifest(FLEET, "+")):
@@ -55,8 +55,8 @@ class ConnectedDevice(SigningDevice):
         until(self._client.publish(self.up, data, qos=1).is_published, f"the broker acknowledges {self.name}'s message")
 
     def enrol(self) -> Receipt:
-        """Introduce itself. A manifest says that the coordinator has subscribed: before, nobody keeps a message."""
-        until(lambda: TASK in self.heard.manifests, f"{self.name} hears a manifest")
+        """Enrol. A manifest says that the coordinator has subscribed: a message sent before would be lost."""
+        until(lambda: TASK in self.received.manifests, f"{self.name} receives a manifest")
         return self.tell(self.enrolment())
 
     def tell(self, data: bytes) -> Receipt:
@@ -64,7 +64,7 @@ class ConnectedDevice(SigningDevice):
         self.publish(data)
         return self.receipt(data)
 
-    def tell_until_heard(self, data: bytes) -> Receipt:
+    def publish_until_receipt(self, data: bytes) -> Receipt:
         """Publish again and again until there is a receipt: what an agent does while brokers come and go."""
         last_told = -math.inf
 
@@ -73,24 +73,24 @@ class ConnectedDevice(SigningDevice):
             if time.monotonic() - last_told > 0.5:
                 self.publish(data)
                 last_told = time.monotonic()
-            return digest(data) in self.heard.receipts
+            return digest(data) in self.received.receipts
 
-        until(told, f"{self.name} hears a receipt")
+        until(told, f"{self.name} receives a receipt")
         return self.receipt(data)
 
     def receipt(self, data: bytes) -> Receipt:
         """Wait for the receipt for these very bytes."""
-        return until(lambda: self.heard.receipts.get(digest(data)), f"{self.name} hears a receipt")[-1]
+        return until(lambda: self.received.receipts.get(digest(data)), f"{self.name} receives a receipt")[-1]
 
     def listen_for(self, wanted: str | PackedWeights) -> None:
         """Subscribe to the chunks of a blob or of packed weights, and return when the broker has agreed."""
-        self.heard.subscribed.clear()
+        self.received.subscribed.clear()
         self._client.subscribe(topics.chunks(FLEET, wanted), qos=1)
-        until(self.heard.subscribed.is_set, f"{self.name} has subscribed")
+        until(self.received.subscribed.is_set, f"{self.name} has subscribed")
 
 
-class Heard:
-    """What a device heard from its coordinator, by what it is about."""
+class ReceivedMessages:
+    """What a device has received from its coordinator, verified."""
 
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
@@ -101,7 +101,7 @@ class Heard:
 
     def take(self, topic: str, data: bytes) -> None:
         """Verify and keep one message."""
-        payload, task = self._identity.open_from_coordinator(topic, data, MAX_SIGNED_CHUNK_BYTES)
+        payload, task = self._identity.verify_from_coordinator(topic, data, MAX_SIGNED_CHUNK_BYTES)
         match payload:
             case Receipt():
                 self.receipts.setdefault(payload.digest, []).append(payload)

@@ -32,7 +32,8 @@ class SigningDevice:
     """A name and a key: makes the bytes that such a device would publish."""
 
     def __init__(self, name: str, key: SigningKey | None = None, *, coordinator_key: VerifyKey | None = None) -> None:
-        """`coordinator_key` is needed by a device that hears its coordinator; one that only signs pins its own key."""
+        """`coordinator_key` is needed by a device that verifies its coordinator's messages; one that only signs pins
+        its own key."""
         self.name, self.key = name, key or SigningKey.generate()
         self.identity = self._identity(coordinator_key or self.key.verify_key)
 
@@ -57,7 +58,7 @@ class SigningDevice:
         return sign_envelope(self.key, topic or self.up, kind, payload, sequence=sequence, **header)
 
     def enrolment(self) -> bytes:
-        """The signed introduction."""
+        """The signed enrolment."""
         enrolment = Enrolment(self.identity.public_key, "generic", "test 1.0", [TASK])
         return self.identity.sign_control(ENROLMENT, encode_payload(enrolment))
 

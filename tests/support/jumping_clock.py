@@ -6,7 +6,7 @@ from collections.abc import Coroutine
 
 
 class NothingScheduledError(Exception):
-    """No timer runs and nobody is there to wake the loop."""
+    """No timer runs and nothing can wake the loop."""
 
 
 class JumpingClock(selectors.DefaultSelector):

@@ -1,4 +1,4 @@
-"""Compares the versions that a journal holds with those that its updates give when they are applied anew."""
+"""Compares the versions that a journal holds with those that its updates give when they are applied again."""
 
 from broker_coordinator.commands.verify import verify_versions
 from broker_coordinator.storage.journal_reader import JournalReader

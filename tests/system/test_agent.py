@@ -91,7 +91,7 @@ def test_agent_that_is_up_before_its_coordinator_takes_part_once_it_comes(coordi
     broker.wipe()  # and with it the coordinator's session: nothing waits for it
     broker.start()
     agent = agents("kitchen")
-    until(lambda: "event=connected" in agent.log(), "the agent has reached the broker")
+    until(lambda: "event=broker_connected" in agent.log(), "the agent has reached the broker")
     agent.feed(4)
     coordinator.start()
     delivered(agent, 1)
@@ -102,7 +102,7 @@ def test_without_a_broker_samples_are_kept_and_trained_on_later(coordinator, age
     broker.stop()
     agent = agents("kitchen")
     agent.feed(6)
-    until(lambda: "event=no_broker" in agent.log(), "the agent says that no broker answers")
+    until(lambda: "event=broker_unreachable" in agent.log(), "the agent says that no broker answers")
     assert agent.status()["samples"] == {"digits": 6}
     broker.start()
     delivered(agent, 1)
@@ -179,7 +179,7 @@ def test_messages_of_a_false_coordinator_are_refused(tmp_path, coordinator, brok
         agent.kill()
 
 
-def test_altered_file_in_the_cache_is_fetched_anew(coordinator, agents) -> None:
+def test_altered_file_in_the_cache_is_fetched_again(coordinator, agents) -> None:
     agent = agents("kitchen")
     agent.feed(4)
     delivered(agent, 1)
@@ -187,7 +187,7 @@ def test_altered_file_in_the_cache_is_fetched_anew(coordinator, agents) -> None:
         file.write_bytes(file.read_bytes()[:-1] + b"?")
     agent.feed(4, first=4)
     delivered(agent, 2)
-    assert "event=round_dropped" not in agent.log()
+    assert "event=round_failed" not in agent.log()
 
 
 def test_stopped_agent_says_that_it_is_offline(coordinator, agents) -> None:

@@ -143,5 +143,5 @@ def test_folder_with_other_files_is_left_alone(demo, tmp_path) -> None:
     (tmp_path / "demo0" / "thesis.txt").write_text("precious")
     run = demo()
     assert run._process.wait(timeout=DEADLINE_SECONDS) == 2
-    assert "holds files that no demo made" in run.output()
+    assert "contains files that no demo made" in run.output()
     assert (tmp_path / "demo0" / "thesis.txt").read_text() == "precious"

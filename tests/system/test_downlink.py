@@ -10,7 +10,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from fleet_host.key_files import read_key_file
 from fleet_protocol.codec import inspect_update
-from fleet_protocol.encryption import opened_payload
+from fleet_protocol.encryption import decrypt_payload
 from fleet_protocol.envelope import read_envelope
 from fleet_protocol.kinds import ENCRYPTED_UPDATE, UPDATE, Update, decode_payload
 from fleet_protocol.limits import MAX_UPDATE_BYTES
@@ -49,19 +49,19 @@ class Wiretap:
     """Everything that goes over the broker, in order of arrival."""
 
     def __init__(self, broker: Broker) -> None:
-        self.heard: list[tuple[str, bytes]] = []
+        self.received: list[tuple[str, bytes]] = []
         subscribed = threading.Event()
         self._client = paho.Client(CallbackAPIVersion.VERSION2, "wiretap")
         self._client.on_connect = lambda client, *_: client.subscribe("#", qos=1)
         self._client.on_subscribe = lambda *_: subscribed.set()
-        self._client.on_message = lambda _client, _, message: self.heard.append((message.topic, message.payload))
+        self._client.on_message = lambda _client, _, message: self.received.append((message.topic, message.payload))
         self._client.connect(broker.host, broker.port)
         self._client.loop_start()
         until(subscribed.is_set, "the wiretap listens")
 
     def under(self, part: str) -> list[str]:
         """Topics that hold `part`."""
-        return [topic for topic, _ in self.heard if part in topic]
+        return [topic for topic, _ in self.received if part in topic]
 
     def close(self) -> None:
         """Hang up."""
@@ -151,19 +151,19 @@ def test_nothing_of_an_encrypted_update_is_readable_on_the_wire_and_the_flock_le
     train(agent, 3)
     signed = [
         data
-        for topic, data in wiretap.heard
+        for topic, data in wiretap.received
         if topic.endswith("/up") and read_envelope(data, MAX_UPDATE_BYTES).header.kind is ENCRYPTED_UPDATE
     ]
     assert len(signed) == 3
     kinds = {
-        read_envelope(data, MAX_UPDATE_BYTES).header.kind for topic, data in wiretap.heard if topic.endswith("/up")
+        read_envelope(data, MAX_UPDATE_BYTES).header.kind for topic, data in wiretap.received if topic.endswith("/up")
     }
     assert UPDATE not in kinds
     key_file = tmp_path / "coordinator" / "coordinator.key"
     key = read_key_file(key_file, "broker-coordinator")
     description = copy_digits_bundle(tmp_path / "again", buffer_size=1).description
     for data in signed:
-        update = decode_payload(opened_payload(read_envelope(data, MAX_UPDATE_BYTES), key), Update)
+        update = decode_payload(decrypt_payload(read_envelope(data, MAX_UPDATE_BYTES), key), Update)
         inspect_update(update.packed, description.shapes)
         assert all(update.packed[at : at + 8] not in data for at in range(0, len(update.packed) - 8))
     with coordinator.journal() as journal:

@@ -109,7 +109,7 @@ def damage_no_model(bundle: Path) -> None:
         (damage_truncated, "train.onnx: SHA-256"),
         (damage_missing, "train.onnx: SHA-256 of its 0 bytes"),
         (damage_newer, "bundle format 99"),
-        (damage_no_bundle, "holds no task.json"),
+        (damage_no_bundle, "contains no task.json"),
         (damage_no_model, "train.onnx: not an ONNX model"),
     ],
 )

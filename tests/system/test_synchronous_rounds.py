@@ -22,7 +22,7 @@ def test_agent_waits_for_the_next_round(tmp_path: Path, broker: Broker) -> None:
         agent.feed(4)
         until(lambda: agent.status()["accepted_updates"] == 1, "its part in the first round")
         agent.feed(4, first=4)
-        until(lambda: "event=not_asked" in agent.log(), "a second trigger in the same round waits")
+        until(lambda: "event=not_selected" in agent.log(), "a second trigger in the same round waits")
         until(lambda: agent.status()["accepted_updates"] == 2, "its part in the second round")
         with coordinator.journal() as journal:
             rows = list(journal.updates("digits"))

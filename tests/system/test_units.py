@@ -223,7 +223,7 @@ def test_no_certificate_is_made_for_a_name_that_cannot_stand_in_a_topic(certific
     assert "1 to 48 characters" in refused.stderr
 
 
-def test_the_authority_is_never_made_anew_by_mistake(certificates: Path) -> None:
+def test_the_authority_is_never_made_again_by_mistake(certificates: Path) -> None:
     refused = run(SYSTEMD / "mosquitto" / "certificates.sh", "authority", certificates)
     assert refused.returncode == 1
     assert "not replaced" in refused.stderr

@@ -1,4 +1,4 @@
-"""The cache holds what its file names say, or nothing."""
+"""A file in the cache has the hash that is its name, or is deleted."""
 
 import pytest
 
@@ -31,7 +31,7 @@ def test_wrong_content_is_never_stored(cache, tmp_path):
 
 @pytest.mark.parametrize("check", [BlobCache.read, BlobCache.verify])
 @pytest.mark.parametrize("damage", [b"", DATA[:-1], b"W" + DATA[1:]], ids=["emptied", "truncated", "altered"])
-def test_blob_that_the_card_has_damaged_is_refused_once_and_can_be_fetched_anew(cache, damage, check):
+def test_blob_that_the_card_has_damaged_is_refused_once_and_can_be_fetched_again(cache, damage, check):
     cache.write(NAME, DATA)
     cache.path(NAME).write_bytes(damage)
     with pytest.raises(ProtocolError) as caught:

@@ -93,7 +93,7 @@ def test_blob_above_the_limit_is_refused():
     ("text", "expected"),
     [
         (described(format=2, novelty=True), "bundle format 2, this edgeflock reads 1; update edgeflock"),
-        (described(format=0), "export the bundle anew"),
+        (described(format=0), "export the bundle again"),
         (described(format="1"), "format"),
         (described(novelty=True), "unknown key 'novelty'"),
         (described(update={"keep_part": 0.1}), "unknown key 'keep_part' in [update]; did you mean 'keep_fraction'?"),

@@ -1,4 +1,4 @@
-"""Delivery, pure: whatever happens, what waits is sent, and no sooner again than its patience allows."""
+"""Delivery, pure: whatever happens, what waits is sent, and repeated no sooner than its wait allows."""
 
 import pytest
 from hypothesis import strategies as st
@@ -90,7 +90,7 @@ class Deliveries(RuleBasedStateMachine):
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data(), meant=st.sampled_from(Remedy))
-    def hear_receipt(self, data, meant) -> None:
+    def receive_receipt(self, data, meant) -> None:
         number = data.draw(st.sampled_from(self.waiting))
         if meant is not Remedy.KEEP:
             self.waiting.remove(number)

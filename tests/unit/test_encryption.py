@@ -7,7 +7,7 @@ from nacl.public import SealedBox
 
 from edge_agent.core.outbox import OutboxRow
 from edge_agent.shell.identity import Identity
-from fleet_protocol.encryption import BOX_OVERHEAD_BYTES, encrypt_payload, opened_payload
+from fleet_protocol.encryption import BOX_OVERHEAD_BYTES, decrypt_payload, encrypt_payload
 from fleet_protocol.envelope import read_envelope
 from fleet_protocol.errors import ConfigurationError, ProtocolError, Reason
 from fleet_protocol.keys import SigningKey, write_verify_key
@@ -27,7 +27,7 @@ def encrypted_by(identity_key: SigningKey, coordinator: SigningKey, payload: byt
 
 def refusal(data: bytes, key: SigningKey | None) -> ProtocolError:
     with pytest.raises(ProtocolError) as caught:
-        decode_payload(opened_payload(read_envelope(data, MAX_UPDATE_BYTES), key), Update)
+        decode_payload(decrypt_payload(read_envelope(data, MAX_UPDATE_BYTES), key), Update)
     return caught.value
 
 
@@ -36,7 +36,7 @@ def test_coordinator_reads_what_the_device_encrypted_and_the_signature_covers_th
     envelope = read_envelope(data, MAX_UPDATE_BYTES)
     envelope.verify(DEVICE.verify_key, "edgeflock/v1/home/0/pi/up")
     assert envelope.header.kind is ENCRYPTED_UPDATE
-    assert decode_payload(opened_payload(envelope, COORDINATOR), Update) == UPDATE
+    assert decode_payload(decrypt_payload(envelope, COORDINATOR), Update) == UPDATE
     assert UPDATE.packed not in data
     assert encode_payload(UPDATE)[:8] not in data
 
@@ -88,7 +88,7 @@ def test_box_that_does_not_open_is_malformed(length):
     for altered in (box[:length], bytes(length), box[:-1] + bytes([box[-1] ^ 1])):
         payload = encode_payload(EncryptedPayload(encrypted.recipient, altered))
         with pytest.raises(ProtocolError) as caught:
-            opened_payload(type(data)(data.header, data.key_id, payload, b"", b""), COORDINATOR)
+            decrypt_payload(type(data)(data.header, data.key_id, payload, b"", b""), COORDINATOR)
         assert caught.value.reason is Reason.MALFORMED
 
 

@@ -45,7 +45,7 @@ def test_applied_updates_and_residual_add_up_to_what_was_learned(quantisation, s
         encoded = encode_update(memory.offer(delta), description.shapes, description.update, generator)
         memory.take(encoded.sent)
         if generator.random() < DIED:
-            continue  # nothing of the round was committed: it starts anew from the old state
+            continue  # nothing of the round was committed: it starts again from the old state
         learned += delta
         state, returned = memory.state(), []
         if generator.random() < REJECTED:

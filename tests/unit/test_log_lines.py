@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet_host.log_lines import FORMAT, log_line
+from fleet_host.log_lines import LineFormatter, log_line
 
 PAIR = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|[^ "=]+)(?: |$)')
 names = st.from_regex(r"[a-z_]{1,10}", fullmatch=True).filter(lambda name: name not in {"event", "level"})
@@ -54,4 +54,10 @@ def test_value_that_is_not_one_plain_word_is_quoted(value, written):
 
 def test_level_and_event_come_first():
     record = logging.LogRecord("any", logging.INFO, "", 0, log_line("version_made", task="digits"), None, None)
-    assert logging.Formatter(FORMAT).format(record) == "level=INFO event=version_made task=digits"
+    assert LineFormatter().format(record) == "level=INFO event=version_made task=digits"
+
+
+def test_line_of_a_library_splits_into_pairs_too():
+    record = logging.LogRecord("paho", logging.WARNING, "", 0, "%s gone\n=", ("socket",), None)
+    line = LineFormatter().format(record)
+    assert pairs(line) == {"level": "WARNING", "event": "library_message", "logger": "paho", "text": "socket gone\n="}

@@ -1,7 +1,7 @@
 """When a round begins, what puts it off, and that what diverged is not tried again from the same starting point."""
 
+from edge_agent.core.enrolment import FIRST_ANSWER_SECONDS, LAST_ANSWER_SECONDS, Answer, EnrolmentAttempts
 from edge_agent.core.guards import GuardSettings, Readings
-from edge_agent.core.introduction import FIRST_ANSWER_SECONDS, LAST_ANSWER_SECONDS, Answer, Introduction
 from edge_agent.core.lifecycle import State
 from edge_agent.core.round_decisions import RoundDecisions, StartingPoint
 from edge_agent.core.triggers import SampleTrigger, TriggerSettings
@@ -73,20 +73,20 @@ def test_what_diverged_is_tried_again_with_another_version_bundle_or_sample_only
 
 
 def test_enrolment_is_repeated_until_accepted_with_growing_patience():
-    introduction = Introduction()
-    waits = [introduction.asked(bytes([number]) * 16) for number in range(8)]
+    attempts = EnrolmentAttempts()
+    waits = [attempts.sent(bytes([number]) * 16) for number in range(8)]
     assert waits == [min(FIRST_ANSWER_SECONDS * 2**number, LAST_ANSWER_SECONDS) for number in range(8)]
-    introduction.start()
-    assert introduction.asked(bytes(16)) == FIRST_ANSWER_SECONDS
+    attempts.start()
+    assert attempts.sent(bytes(16)) == FIRST_ANSWER_SECONDS
 
 
 def test_any_enrolment_that_was_sent_may_be_answered_and_nobody_elses():
-    introduction = Introduction()
+    attempts = EnrolmentAttempts()
     for number in range(3):
-        introduction.asked(bytes([number]) * 16)
+        attempts.sent(bytes([number]) * 16)
 
     def answer(number: int, outcome: Outcome) -> Answer:
-        return introduction.receive(Receipt(bytes([number]) * 16, outcome, "", "", 0, 1))
+        return attempts.receive(Receipt(bytes([number]) * 16, outcome, "", "", 0, 1))
 
     assert answer(9, Outcome.ACCEPTED) is Answer.NOT_OURS
     assert answer(0, Outcome.REJECTED) is Answer.REFUSED

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from broker_coordinator.distribution.signed_messages import MessageSigner
-from bundle_runtime.bundle_folder import Bundle, load_bundle
+from bundle_runtime.bundle import Bundle
+from bundle_runtime.bundle_folder import load_bundle
 from edge_agent.core.guards import GuardSettings
 from edge_agent.training.feedback import StateLayout, recall
 from fleet_protocol.bundle import UpdatePlan
@@ -178,7 +179,7 @@ class DivergingEngine:
     def __init__(self) -> None:
         self.rounds = 0
 
-    def train(self, weights, samples, plan, rates, watch=None):
+    def train(self, weights, samples, plan, rates, on_progress=None):
         self.rounds += 1
         return weights, np.full(len(plan.rows), np.nan, np.float32)
 

@@ -35,7 +35,7 @@ def test_packets_are_found_at_their_offsets_however_they_are_written(wanted, cut
     stream, cutter, found, written = b"".join(data for *_, data in wanted), OutgoingPackets(), {}, 0
     for cut in [*sorted(cuts), len(stream)]:
         part = stream[written : max(written, cut)]
-        for packet in cutter.beginning_in(stream[written:]):  # whoever could not write it all offers the rest again
+        for packet in cutter.beginning_in(stream[written:]):  # the rest is offered again after a partial write
             found[written + packet.begin] = (packet.kind, packet.topic, written + packet.end)
         cutter.wrote(part)
         written += len(part)

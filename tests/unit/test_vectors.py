@@ -15,7 +15,7 @@ from fleet_protocol.codec.difference import read_head
 from fleet_protocol.codec.positions import ALL, BYTES, BYTES_BY_COLUMN, EXP_GOLOMB, RICE, SEEDED
 from fleet_protocol.codec.selection import random_indices
 from fleet_protocol.codec.update_codec import Stages
-from fleet_protocol.encryption import opened_payload
+from fleet_protocol.encryption import decrypt_payload
 from fleet_protocol.envelope import read_envelope, sign_envelope
 from fleet_protocol.keys import SigningKey
 from fleet_protocol.kinds import KINDS, Update, decode_payload, encode_payload
@@ -84,7 +84,7 @@ def test_encrypted_update_is_opened_with_its_coordinator_key():
     (encrypted,) = (vector for vector in MESSAGES if vector["name"] == "encrypted_update")
     envelope = read_envelope(bytes.fromhex(encrypted["hex"]), MAX_CONTROL_BYTES)
     coordinator = SigningKey(bytes(range(32, 64)))
-    assert decode_payload(opened_payload(envelope, coordinator), Update) == Update(
+    assert decode_payload(decrypt_payload(envelope, coordinator), Update) == Update(
         16, 40, 0.75, bytes.fromhex("41010254803f40")
     )
 

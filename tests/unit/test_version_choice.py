@@ -39,9 +39,9 @@ def choose(*here: str, held: KnownVersion | None = HELD, refused: tuple[str, ...
 
 
 @given(st.lists(manifests, max_size=12))
-def test_no_order_or_repetition_of_manifests_moves_a_device_back(heard):
+def test_no_order_or_repetition_of_manifests_moves_a_device_back(received):
     known, threshold = None, None
-    for manifest in heard:
+    for manifest in received:
         news, before = judge_manifest(known, threshold, manifest), known
         if news is ManifestNews.NEW_VERSION:
             known = known_from(manifest)
@@ -50,8 +50,8 @@ def test_no_order_or_repetition_of_manifests_moves_a_device_back(heard):
         assert before is None or known == before or known.version > before.version
         assert (news is ManifestNews.OLD) == (known != known_from(manifest))
         assert judge_manifest(known, threshold, manifest) in {ManifestNews.REPETITION, ManifestNews.OLD}
-    assert (known is None) == (not heard)
-    assert known is None or known.version == max(manifest.version for manifest in heard)
+    assert (known is None) == (not received)
+    assert known is None or known.version == max(manifest.version for manifest in received)
 
 
 def test_round_that_asks_other_devices_now_is_news_unless_the_device_has_just_started():

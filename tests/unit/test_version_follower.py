@@ -79,12 +79,12 @@ class Device:
             lost = self.lose_first_answer_to_each and not again and number == 1
             if not lost:
                 data = content[number * MAX_CHUNK_BYTES : (number + 1) * MAX_CHUNK_BYTES]
-                self.fetcher.hear_chunk(wanted, number, BlobChunk(len(content), data))
+                self.fetcher.receive_chunk(wanted, number, BlobChunk(len(content), data))
 
-    def hear_version(self, number: int) -> None:
+    def receive_version(self, number: int) -> None:
         """Its manifest, and its whole weights where somebody asks."""
         self.blobs[blob_hash(file_of(number))] = file_of(number)
-        assert self.versions.hear_manifest("digits", manifest(number, blob_hash(file_of(number))))
+        assert self.versions.receive_manifest("digits", manifest(number, blob_hash(file_of(number))))
 
     def offer(self, number: int, base: int | None) -> bytes:
         """A difference to ask for."""
@@ -111,14 +111,14 @@ def manifest(version: int, weights: str = WEIGHTS) -> Manifest:
 
 def test_only_what_lacks_is_fetched(device):
     async def scenario():
-        assert device.versions.hear_manifest("digits", manifest(0))
+        assert device.versions.receive_manifest("digits", manifest(0))
         ready = await device.versions.ready_version("digits")
         assert (ready.number, ready.bundle, ready.description.task) == (0, BUNDLE, "digits")
         assert ready.files[TRAIN_FILE].read_bytes() == FILES[TRAIN]
         assert ready.weights.read_bytes() == FILES[WEIGHTS]
         assert [request.blob.hex() for request in device.requests] == [BUNDLE, TRAIN, WEIGHTS]
 
-        assert device.versions.hear_manifest("digits", manifest(2, blob_hash(LARGE)))
+        assert device.versions.receive_manifest("digits", manifest(2, blob_hash(LARGE)))
         assert (await device.versions.ready_version("digits")).number == 2
         assert [request.blob.hex() for request in device.requests[3:]] == [blob_hash(LARGE)]
 
@@ -127,9 +127,9 @@ def test_only_what_lacks_is_fetched(device):
 
 @pytest.mark.parametrize("version", [0, 4, 5])
 def test_repeated_or_older_manifest_moves_nobody_back(device, version):
-    device.versions.hear_manifest("digits", manifest(5))
-    assert not device.versions.hear_manifest("digits", manifest(version))
-    assert not device.versions.hear_manifest("digits", manifest(version, "00" * 32))
+    device.versions.receive_manifest("digits", manifest(5))
+    assert not device.versions.receive_manifest("digits", manifest(version))
+    assert not device.versions.receive_manifest("digits", manifest(version, "00" * 32))
     assert device.database.known_version("digits").version == 5
     assert device.database.known_version("digits").weights == WEIGHTS
 
@@ -137,7 +137,7 @@ def test_repeated_or_older_manifest_moves_nobody_back(device, version):
 def test_lost_chunk_is_asked_for_alone(device):
     async def scenario():
         device.lose_first_answer_to_each = True
-        device.versions.hear_manifest("digits", manifest(1, blob_hash(LARGE)))
+        device.versions.receive_manifest("digits", manifest(1, blob_hash(LARGE)))
         assert (await device.versions.ready_version("digits")).weights.read_bytes() == LARGE
         assert [request.chunks for request in device.requests[-2:]] == [[], [1]]
 
@@ -147,7 +147,7 @@ def test_lost_chunk_is_asked_for_alone(device):
 def test_silence_ends_in_a_refusal_that_names_the_blob(device):
     async def scenario():
         device.blobs = {}
-        device.versions.hear_manifest("digits", manifest(1))
+        device.versions.receive_manifest("digits", manifest(1))
         with pytest.raises(VersionUnavailableError, match=BUNDLE[:16]):
             await device.versions.ready_version("digits")
         assert len(device.requests) == FETCH_ATTEMPTS
@@ -162,7 +162,7 @@ def test_silence_ends_in_a_refusal_that_names_the_blob(device):
 def test_blob_of_the_wrong_hash_is_never_trained_on(device, blob, content):
     async def scenario():
         device.blobs = FILES | {blob: content}
-        device.versions.hear_manifest("digits", manifest(0))
+        device.versions.receive_manifest("digits", manifest(0))
         with pytest.raises(VersionUnavailableError, match=r"SHA-256|did not come"):
             await device.versions.ready_version("digits")
         assert not device.cache.has(blob)
@@ -173,9 +173,9 @@ def test_blob_of_the_wrong_hash_is_never_trained_on(device, blob, content):
 
 
 @pytest.mark.parametrize("blob", [BUNDLE, TRAIN, WEIGHTS], ids=["description", "graph", "weights"])
-def test_file_that_the_card_has_damaged_is_fetched_anew_within_two_rounds(device, blob):
+def test_file_that_the_card_has_damaged_is_fetched_again_within_two_rounds(device, blob):
     async def scenario():
-        device.versions.hear_manifest("digits", manifest(1))
+        device.versions.receive_manifest("digits", manifest(1))
         for file in (BUNDLE, TRAIN, WEIGHTS):
             device.cache.write(file, FILES[file])
         device.cache.path(blob).write_bytes(FILES[blob][:-1])
@@ -191,7 +191,7 @@ def test_file_that_the_card_has_damaged_is_fetched_anew_within_two_rounds(device
 
 def test_bundle_of_another_task_is_refused(device):
     async def scenario():
-        device.versions.hear_manifest("gestures", manifest(1))
+        device.versions.receive_manifest("gestures", manifest(1))
         with pytest.raises(VersionUnavailableError, match="the manifest of gestures names a bundle of digits"):
             await device.versions.ready_version("gestures")
 
@@ -203,7 +203,7 @@ def test_bundle_whose_versions_nothing_here_can_contribute_to_is_refused(device)
         other = msgspec.structs.replace(TASK, versions_from="masked update")
         text = msgspec.json.encode(other)
         device.blobs[blob_hash(text)] = text
-        device.versions.hear_manifest("digits", Manifest(1, blob_hash(text), WEIGHTS))
+        device.versions.receive_manifest("digits", Manifest(1, blob_hash(text), WEIGHTS))
         with pytest.raises(VersionUnavailableError, match="'masked update', which nothing here produces"):
             await device.versions.ready_version("digits")
         assert [request.blob.hex() for request in device.requests] == [blob_hash(text)], "nothing else is fetched"
@@ -216,7 +216,7 @@ def test_weights_of_old_versions_are_forgotten_and_what_the_newest_needs_is_kept
         newest = blob_hash(b"weights of version 2")
         device.blobs[newest] = b"weights of version 2"
         for version, weights in enumerate([blob_hash(LARGE), newest], start=1):
-            device.versions.hear_manifest("digits", manifest(version, weights))
+            device.versions.receive_manifest("digits", manifest(version, weights))
             device.versions.hold(await device.versions.ready_version("digits"))
         device.versions.forget_unused(["digits"])
         assert all(device.cache.has(blob) for blob in (BUNDLE, TRAIN, newest))
@@ -237,7 +237,7 @@ async def train(device: Device) -> ReadyVersion:
 def test_device_follows_by_differences_from_version_zero_on(device):
     async def scenario():
         for number, base in ((0, None), (1, 0), (2, 1), (7, 2)):
-            device.hear_version(number)
+            device.receive_version(number)
             device.offer(number, base)
             ready = await train(device)
             device.versions.forget_unused(["digits"])
@@ -260,7 +260,7 @@ def test_device_follows_by_differences_from_version_zero_on(device):
 
 def test_newcomer_gets_the_newest_version_packed_from_nothing(device):
     async def scenario():
-        device.hear_version(5)
+        device.receive_version(5)
         assert len(device.offer(5, None)) < len(file_of(5)) / 3
         assert (await train(device)).weights.read_bytes() == file_of(5)
         assert device.whole_weights_fetched == []
@@ -270,11 +270,11 @@ def test_newcomer_gets_the_newest_version_packed_from_nothing(device):
 
 def test_base_stays_while_newer_versions_are_announced_and_after_a_restart(device, tmp_path):
     async def scenario():
-        device.hear_version(1)
+        device.receive_version(1)
         device.offer(1, None)
         await train(device)
-        device.hear_version(2)
-        device.hear_version(3)
+        device.receive_version(2)
+        device.receive_version(3)
         device.versions.forget_unused(["digits"])
         again = VersionFollower(device.database, BlobCache(tmp_path / "blobs"), device.fetcher, "attic-pi")
         device.offer(3, 1)
@@ -288,10 +288,10 @@ def test_base_stays_while_newer_versions_are_announced_and_after_a_restart(devic
 @pytest.mark.parametrize("damage", ["difference", "base", "another version", "not a difference"])
 def test_difference_that_does_not_lead_there_is_refused_and_the_whole_weights_are_fetched(device, damage):
     async def scenario():
-        device.hear_version(1)
+        device.receive_version(1)
         device.offer(1, None)
         base = await train(device)
-        device.hear_version(2)
+        device.receive_version(2)
         wanted, packed = PackedWeights("digits", 2, 1), device.offer(2, 1)
         if damage == "base":
             base.weights.write_bytes(base.weights.read_bytes()[:-1] + b"\x00")
@@ -315,7 +315,7 @@ def test_difference_that_does_not_lead_there_is_refused_and_the_whole_weights_ar
 
 def test_coordinator_that_knows_no_differences_costs_a_wait_and_not_the_version(device):
     async def scenario():
-        device.hear_version(4)
+        device.receive_version(4)
         assert (await train(device)).weights.read_bytes() == file_of(4)
         assert device.packed_requests == [PackedWeights("digits", 4, None)] * FETCH_ATTEMPTS
 
@@ -324,7 +324,7 @@ def test_coordinator_that_knows_no_differences_costs_a_wait_and_not_the_version(
 
 def test_large_difference_comes_in_chunks_and_a_lost_one_is_asked_for_alone(device):
     async def scenario():
-        device.hear_version(4)
+        device.receive_version(4)
         device.packed[PackedWeights("digits", 4, None)] = LARGE
         device.lose_first_answer_to_each = True
         ready = await device.versions.ready_version("digits")

@@ -120,7 +120,7 @@ def test_graph_that_is_none_is_named(job, tmp_path, content):
 def test_graph_of_a_bundle_from_before_versions_were_described_is_named_with_both_remedies(job, tmp_path):
     model = onnx.load(BUNDLE / TRAIN_FILE)
     model.opset_import[0].version = 99
-    with pytest.raises(GraphError, match=r"train\.onnx can't be loaded .*pip install --upgrade onnxruntime.*anew"):
+    with pytest.raises(GraphError, match=r"train\.onnx can't be loaded .*pip install --upgrade onnxruntime.*again"):
         run_round(with_graph(job, model.SerializeToString(), tmp_path), lambda _: None)
 
 
@@ -145,15 +145,15 @@ def test_calls_of_a_few_steps_give_the_same_bits_as_one_call(job):
     task = job.description
     weights = read_weights(Path(job.weights).read_bytes(), task.parameters)
     samples, plan = Samples(INPUTS, LABELS, 40), plan_batches(40, 50, 16, 0)
-    heard: list[int] = []
+    received: list[int] = []
     results = [
         OnnxStepEngine(BUNDLE / TRAIN_FILE, 1, divisible=divisible).train(
-            weights, samples, plan, Rates.planned(task.training), lambda done, _: heard.append(done)
+            weights, samples, plan, Rates.planned(task.training), lambda done, _: received.append(done)
         )
         for divisible in (False, True)
     ]
-    assert heard[0] == heard[-1] == 50
-    assert len(heard) > 2
+    assert received[0] == received[-1] == 50
+    assert len(received) > 2
     for whole, parts in zip(*results, strict=True):
         np.testing.assert_array_equal(whole, parts)
 

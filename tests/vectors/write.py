@@ -1,4 +1,4 @@
-"""Writes the vectors anew after the format has changed: `python -m tests.vectors.write`."""
+"""Writes the vectors again after the format has changed: `python -m tests.vectors.write`."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits, a fifth held out, the rest split over devices that each see the world differently.
+"""scikit-learn's handwritten digits, a fifth held out, the rest split over devices with different class proportions.
 
 Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI, CC BY 4.0; ships with scikit-learn.
 """

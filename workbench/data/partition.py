@@ -1,4 +1,4 @@
-"""Who gets which samples: a split in which every device sees the classes in proportions of its own."""
+"""Splits samples over devices, each with its own class proportions."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""Did anything get lost or counted twice? Found by comparing the devices' own databases with the journal."""
+"""Whether any update was lost or counted twice, by comparing the devices' databases with the journal."""
 
 import sqlite3
 from collections import Counter
@@ -11,7 +11,7 @@ from broker_coordinator.storage.records import JournalledPayload
 
 @dataclass(frozen=True, slots=True)
 class DeviceLedger:
-    """What a device remembers of its updates: number to digest, by what became of them."""
+    """A device's own record of its updates: number to digest, by outcome."""
 
     updates_made: int
     accepted: Mapping[int, bytes]
@@ -21,9 +21,9 @@ class DeviceLedger:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """Updates of a whole fleet. `lost`: a device believes that it arrived, or has forgotten it, and the journal has
-    it not. `duplicated`: the journal holds it more than once, or holds what the device took back or sent under another
-    name instead."""
+    """Updates of a whole fleet. `lost`: not in the journal, although the device counts it as accepted, or has no record
+    of it. `duplicated`: in the journal more than once, or although the device took it back or sent it under another
+    number."""
 
     lost: int
     duplicated: int
@@ -52,7 +52,7 @@ def read_ledger(database: Path) -> DeviceLedger:
 
 
 def audit(ledgers: Mapping[str, DeviceLedger], journal: Sequence[JournalledPayload]) -> Audit:
-    """Compare what each device says with what the journal holds."""
+    """Compare each device's record with the journal."""
     held = Counter((row.device, row.digest) for row in journal)
     lost = duplicated = 0
     for device, ledger in ledgers.items():

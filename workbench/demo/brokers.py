@@ -9,7 +9,7 @@ from pathlib import Path
 from fleet_protocol.errors import ConfigurationError
 
 MOSQUITTO_PLACES = "/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin"
-"""Debian puts Mosquitto where an ordinary user's PATH does not look."""
+"""Debian installs Mosquitto in a folder that is not in an ordinary user's PATH."""
 
 MOSQUITTO_CONFIGURATION = """\
 listener {port} 127.0.0.1
@@ -58,7 +58,7 @@ def plan_broker(choice: str, folder: Path) -> BrokerPlan:
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nobody listens on right now."""
+    """A TCP port on loopback that is not in use now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""The demo's child processes: started as shipped, restarted when something kills them, ended cleanly."""
+"""The demo's child processes: started, restarted when a signal kills them, stopped cleanly."""
 
 import asyncio
 import contextlib
@@ -13,13 +13,13 @@ LOG_TAIL_CHARACTERS = 800
 
 
 class ChildFailedError(Exception):
-    """A child ended by itself, and would again: what it said last."""
+    """A child ended by itself, and would again; has the end of its log."""
 
 
 class Child:
     """One program that is kept running, as systemd would keep it: started again when a signal killed it.
 
-    Without a command it stands for a program that somebody else runs.
+    Without a command it stands for a program that the user runs.
     """
 
     def __init__(self, name: str, command: list[str] | None, log_file: Path, announce: Callable[[str], None]) -> None:
@@ -61,7 +61,7 @@ class Child:
             await self._keeper
 
     def check(self) -> None:
-        """Raise what the keeper found.
+        """Raise the error of the thread that keeps it running.
 
         Raises:
             ChildFailedError: the child could not be kept running.

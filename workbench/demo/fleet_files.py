@@ -15,7 +15,7 @@ COORDINATOR = """\
 fleet = "{fleet}"
 key_file = "coordinator.key"
 database = "coordinator.db"
-enrolment = "open" # a lab: whoever introduces itself is let in
+enrolment = "open" # a lab: every device that enrols is approved
 
 [broker]
 host = "{host}"
@@ -57,12 +57,12 @@ trigger = {{ new_samples = {new_samples} }}
 
 
 class CommandFailedError(Exception):
-    """One of our own commands did not do what it was asked to."""
+    """One of edgeflock's commands failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceFiles:
-    """One device's folder. Its socket stands elsewhere: the path of a Unix socket has room for 107 characters."""
+    """One device's folder. Its socket is elsewhere: the path of a Unix socket may have 107 characters at most."""
 
     name: str
     folder: Path
@@ -75,7 +75,7 @@ class DeviceFiles:
 
     @property
     def database(self) -> Path:
-        """The agent's own memory."""
+        """Its agent.db."""
         return self.folder / "state" / "agent.db"
 
 

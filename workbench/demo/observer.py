@@ -1,4 +1,4 @@
-"""Listens to the whole fleet at the broker, as anybody there could, and counts what really went over the wire."""
+"""Subscribes to the whole fleet's topics, and counts the bytes that were published."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ class Observer:
         self.uplink: Counter[str] = Counter()
         self.downlink_bytes = 0
         self.subscribed = asyncio.Event()
-        self.manifest_heard = asyncio.Event()
+        self.manifest_received = asyncio.Event()
 
     @property
     def uplink_bytes(self) -> int:
@@ -31,7 +31,7 @@ class Observer:
         return self.uplink.total()
 
     async def run(self) -> None:
-        """Listen until cancelled, across restarts of the broker."""
+        """Count until cancelled, across restarts of the broker."""
         while True:
             with contextlib.suppress(aiomqtt.MqttError):
                 async with aiomqtt.Client(
@@ -49,7 +49,7 @@ class Observer:
     def _count(self, message: aiomqtt.Message) -> None:
         parts = message.topic.value.split("/")
         if parts[-2] == "task":
-            self.manifest_heard.set()
+            self.manifest_received.set()
         if message.retain or not isinstance(message.payload, bytes):
             return  # what the broker repeats to a new subscriber was counted when it was published
         if parts[-1] in UPLINK_LEAVES:

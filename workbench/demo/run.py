@@ -1,4 +1,4 @@
-"""One demo run: starts the fleet, feeds it, ends it, and tells what happened."""
+"""One demo run: starts the fleet, delivers samples to it, stops it, and returns the history."""
 
 import asyncio
 import contextlib
@@ -20,23 +20,24 @@ from workbench.demo.brokers import BrokerPlan, plan_broker
 from workbench.demo.children import Child
 from workbench.demo.fleet_files import TASK, plan_files, program, write_fleet
 from workbench.demo.measurement import Measurement
+from workbench.demo.monitor import FleetMonitor, Snapshot
 from workbench.demo.observer import Observer
 from workbench.demo.sensors import Sensor
-from workbench.demo.watch import FleetWatch, Snapshot
 from workbench.recipe_folder import find_recipe
 from workbench.report.history import RunHistory
 
 SENSING_SECONDS = 47.0
-"""How long samples drip in. What follows, until everything is delivered, takes a few seconds."""
+"""How long samples are delivered. What follows, until every update is delivered, takes a few seconds."""
 LONGEST_RUN_SECONDS = 56.0
-"""After this the fleet is ended, whatever still waits: it stays in the outboxes."""
+"""After this the fleet is stopped, even if updates wait: they stay in the outboxes."""
 NEW_SAMPLES = 6
 """How many new samples wake an agent."""
-SLOWEST_SENSOR, SLOWEST_CPU_SHARE = 0.9, 0.6
+SLOWEST_SENSOR = 0.9
+SLOWEST_CPU_SHARE = 0.6
 WATCH_SECONDS = 0.5
 START_SECONDS = 15.0
 MARKER = ".edgeflock-demo"
-"""Marks a folder as the remains of a demo, which the next one may clear away."""
+"""Marks a folder as a demo's, which the next demo may empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,42 +86,42 @@ class Demo:
                 Sensor(device.socket, TASK, part, seconds=SENSING_SECONDS * pace)
                 for device, part, pace in zip(files.devices, data.parts, paces, strict=True)
             ]
-            watch = FleetWatch(files, sensors, Observer(broker), measurement, broker.label, NEW_SAMPLES)
-            watch.started = started
-            return await self._run_fleet(watch, broker)
+            monitor = FleetMonitor(files, sensors, Observer(broker), measurement, broker.label, NEW_SAMPLES)
+            monitor.started = started
+            return await self._run_fleet(monitor, broker)
 
-    async def _run_fleet(self, watch: FleetWatch, broker: BrokerPlan) -> RunHistory:
-        broker_child, coordinator, *agents = children = _plan_children(watch, broker)
-        observing = asyncio.create_task(watch.observer.run())
+    async def _run_fleet(self, monitor: FleetMonitor, broker: BrokerPlan) -> RunHistory:
+        broker_child, coordinator, *agents = children = _plan_children(monitor, broker)
+        observing = asyncio.create_task(monitor.observer.run())
         try:
             await broker_child.start()
-            await _until(watch.observer.subscribed, f"no broker answers on {broker.host}:{broker.port}")
+            await _until(monitor.observer.subscribed, f"no broker answers on {broker.host}:{broker.port}")
             await coordinator.start()
-            await _until(watch.observer.manifest_heard, "the coordinator announces no task; see coordinator.log")
+            await _until(monitor.observer.manifest_received, "the coordinator announces no task; see coordinator.log")
             for agent in agents:
                 await agent.start()
-            await self._feed(watch, children)
-            await watch.refresh()
-            devices = watch.rows()
+            await self._feed(monitor, children)
+            await monitor.refresh()
+            devices = monitor.rows()
         finally:
             for group in (agents, [coordinator]):
                 await asyncio.gather(*(child.stop() for child in group))
-            await asyncio.sleep(WATCH_SECONDS)  # what the last ones said reaches the observer
+            await asyncio.sleep(WATCH_SECONDS)  # so that the last messages reach the observer
             observing.cancel()
             await broker_child.stop()
-        watch.read_journal()
-        return watch.conclude(devices, seed=self._options.seed, stopped_early=self._stopped.is_set())
+        monitor.read_journal()
+        return monitor.conclude(devices, seed=self._options.seed, stopped_early=self._stopped.is_set())
 
-    async def _feed(self, watch: FleetWatch, children: list[Child]) -> None:
-        """Drip samples until all are delivered and trained on, or time is up, or somebody wants to leave."""
-        feeding = [asyncio.create_task(sensor.drip()) for sensor in watch.sensors]
+    async def _feed(self, monitor: FleetMonitor, children: list[Child]) -> None:
+        """Deliver samples until all are delivered and trained on, time is up, or the run is stopped."""
+        feeding = [asyncio.create_task(sensor.drip()) for sensor in monitor.sensors]
         try:
-            while not self._stopped.is_set() and watch.elapsed_seconds < LONGEST_RUN_SECONDS:
+            while not self._stopped.is_set() and monitor.elapsed_seconds < LONGEST_RUN_SECONDS:
                 for child in children:
                     child.check()
-                await watch.refresh()
-                self._show(watch.snapshot())
-                if all(task.done() for task in feeding) and watch.is_quiet():
+                await monitor.refresh()
+                self._show(monitor.snapshot())
+                if all(task.done() for task in feeding) and monitor.is_quiet():
                     break
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stopped.wait(), WATCH_SECONDS)
@@ -142,38 +143,38 @@ async def run_demo(options: DemoOptions, show: Callable[[Snapshot], None]) -> Ru
 
 
 def prepare_folder(folder: Path) -> None:
-    """Make an empty folder; what an earlier demo left there is cleared away, anything else is left alone.
+    """Make an empty folder; an earlier demo's files in it are deleted, any others are not.
 
     Raises:
-        ConfigurationError: it holds something else, or can't be made.
+        ConfigurationError: it contains something else, or can't be made.
     """
     try:
         if (folder / MARKER).exists():
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
-            raise ConfigurationError(f"--out {folder}: it holds files that no demo made; name a new folder")
+            raise ConfigurationError(f"--out {folder}: it contains files that no demo made; name a new folder")
         (folder / MARKER).touch()
     except OSError as error:
         raise ConfigurationError(f"--out {folder}: {error.strerror}; name a folder that can be written") from error
 
 
-def _plan_children(watch: FleetWatch, broker: BrokerPlan) -> list[Child]:
+def _plan_children(monitor: FleetMonitor, broker: BrokerPlan) -> list[Child]:
     """The broker, the coordinator, then the agents."""
-    files = watch.files
+    files = monitor.files
     coordinator = program("broker_coordinator.cli", "run", "--config", str(files.coordinator_configuration))
     agents = [
         Child(
             device.name,
             program("edge_agent.cli", "run", "--config", str(device.configuration)),
             device.folder / "agent.log",
-            watch.announce,
+            monitor.announce,
         )
         for device in files.devices
     ]
     return [
-        Child("broker", broker.command, files.folder / "broker.log", watch.announce),
-        Child("coordinator", coordinator, files.folder / "coordinator.log", watch.announce),
+        Child("broker", broker.command, files.folder / "broker.log", monitor.announce),
+        Child("coordinator", coordinator, files.folder / "coordinator.log", monitor.announce),
         *agents,
     ]
 

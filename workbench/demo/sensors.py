@@ -1,4 +1,4 @@
-"""Stand-ins for the sensors of the fleet: they drip samples into the agents' sockets, at each device's own pace."""
+"""Simulated sensors: they deliver samples to the agents' sockets, at each device's own rate."""
 
 import asyncio
 import json
@@ -61,11 +61,11 @@ class Sensor:
 
 
 class SampleRefusedError(Exception):
-    """An agent refused a good sample: a defect of ours, not of the demo's user."""
+    """An agent refused a valid sample, which is a defect."""
 
 
 async def ask_status(socket: Path) -> Status | None:
-    """What an agent says of itself; None where it can't be reached."""
+    """An agent's status; None where it can't be reached."""
     try:
         reader, writer = await asyncio.open_unix_connection(socket)
         writer.write(b'{"command": "status"}\n')
@@ -80,5 +80,5 @@ async def ask_status(socket: Path) -> Status | None:
 async def _answer(reader: asyncio.StreamReader) -> bytes:
     line = await reader.readline()
     if not line:
-        raise ConnectionResetError("the agent hung up")
+        raise ConnectionResetError("the agent closed the connection")
     return line

@@ -16,8 +16,8 @@ from fleet_protocol.errors import ConfigurationError
 from workbench.demo.children import ChildFailedError
 from workbench.demo.fleet_files import CommandFailedError
 from workbench.demo.live_table import progress_line, render_live
+from workbench.demo.monitor import Snapshot
 from workbench.demo.run import DemoOptions, run_demo
-from workbench.demo.watch import Snapshot
 from workbench.report.history import RunHistory, Summary
 from workbench.report.html import render_report
 
@@ -28,7 +28,7 @@ def show_demo(agents: int, seed: int, out: Path, broker: str) -> None:
     """Run a demo, show it, and write `summary.json` and `report.html` into `out`.
 
     Raises:
-        ConfigurationError: with what the user can change, or which program failed and its last words.
+        ConfigurationError: with what the user can change, or which program failed, and its last output.
     """
     console = Console()
     console.print(f"edgeflock demo: {agents} agents, seed {seed}, everything in {out}/", highlight=False)

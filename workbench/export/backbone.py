@@ -29,7 +29,7 @@ from workbench.recipe_folder import TASK_FILE
 PROBE_ROWS = 4
 PROBE_SEED = 0
 PROBE_BOUND = 1000.0
-"""Keeps inputs that the schema hardly bounds from overflowing in the model."""
+"""Keeps inputs with hardly any bounds from overflowing in the model."""
 TOLERANCE = 1e-4
 """Largest difference between module and composition, in units of the largest output."""
 
@@ -54,7 +54,7 @@ class Split:
 
 
 class _Given(nn.Module):
-    """Stands where the backbone was. `features` are only there while the head runs."""
+    """Takes the backbone's place. `features` are set only while the head runs."""
 
     features: Tensor | None = None
 
@@ -124,7 +124,8 @@ def _only_tensor(recipe: Recipe, outputs: list[Tensor]) -> Tensor:
 
 
 def _head(recipe: Recipe, feature_shape: list[int]) -> Recipe:
-    module, given = copy.deepcopy(recipe.module), _Given()
+    module = copy.deepcopy(recipe.module)
+    given = _Given()
     parent, _, child = recipe.backbone.rpartition(".")
     setattr(module.get_submodule(parent), child, given)
     module.__dict__["forward"] = partial(_run_head, module.forward, given, tuple(recipe.task.input.shape))

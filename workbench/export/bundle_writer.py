@@ -40,7 +40,7 @@ def export_bundle(recipe_folder: Path, out: Path, ort_training: Path | None = No
     The same recipe gives the same bytes. `ort_training` is a Python that makes the artifacts of that engine.
 
     Raises:
-        ConfigurationError: the recipe is wrong, holds what ONNX can't express, or `out` can't be written.
+        ConfigurationError: the recipe is wrong, contains what ONNX can't express, or `out` can't be written.
     """
     recipe = read_recipe(recipe_folder)
     files = bundle_files(recipe, ort_training)
@@ -58,7 +58,7 @@ def bundle_files(recipe: Recipe, ort_training: Path | None = None) -> dict[str, 
     """Name to content of every file of the bundle, `task.json` last: without it a folder is no bundle.
 
     Raises:
-        ConfigurationError: the model holds what ONNX can't express, or exceeds a limit.
+        ConfigurationError: the model contains what ONNX can't express, or exceeds a limit.
     """
     halves = split(recipe) if recipe.task.backbone else None
     models = _backbone_model(halves) | _models(halves.head) if halves else _models(recipe)
@@ -83,7 +83,7 @@ def bundle_files(recipe: Recipe, ort_training: Path | None = None) -> dict[str, 
         versions_from=recipe.task.versions_from,
     )
     text = msgspec.json.format(msgspec.json.encode(description), indent=2) + b"\n"
-    parse_description(text, str(recipe.folder / TASK_FILE))  # so that a broken limit is reported where it can be mended
+    parse_description(text, str(recipe.folder / TASK_FILE))  # reports an exceeded limit where it can be corrected
     return {**files, DESCRIPTION_FILE: text}
 
 

@@ -67,7 +67,9 @@ def weight_gradient(gradient: Tensor, inputs: Tensor, kernel: Sequence[int], geo
 
     The batch takes the place of the channels, the gradient that of the kernel, and stride and dilation change roles.
     """
-    groups, channels, spatial = geometry.groups, inputs.shape[1] // geometry.groups, list(inputs.shape[2:])
+    groups = geometry.groups
+    channels = inputs.shape[1] // geometry.groups
+    spatial = list(inputs.shape[2:])
     rows, swapped = inputs.shape[0], inputs.transpose(0, 1)
     if groups > 1:
         swapped = swapped.reshape(groups, channels, rows, *spatial).transpose(0, 1)

@@ -1,4 +1,4 @@
-"""How operators are taken apart before conversion: torch's core table, and what we know better for ONNX.
+"""How operators are decomposed before conversion: torch's core table, and our own entries for ONNX.
 
 A backward operator without a counterpart in ONNX becomes exportable by one entry in `OURS`.
 """

@@ -1,7 +1,8 @@
 """Layers whose own `forward` can't become a graph, in a form that can: they keep their parameters and their results.
 
 Batch normalisation changes its buffers in place, dropout draws from torch's generator, recurrent layers and attention
-end in fused kernels without an ONNX counterpart. For as long as `exportable_layers` lasts, they run what stands here.
+end in fused kernels without an ONNX counterpart. Inside a block of `exportable_layers` they run the functions of this
+module.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,15 +19,19 @@ from torch.nn.modules.dropout import _DropoutNd as DropoutLayer
 
 from workbench.export.recurrent_layers import gru, lstm
 
-SPREAD, FOLD, MODULUS = 0x45D9F3B, 1 << 16, 1 << 32
-"""Of the counter-based generator: an odd multiplier, half of the word, and the word's size."""
+SPREAD = 0x45D9F3B
+"""The counter-based generator's multiplier, odd."""
+FOLD = 1 << 16
+"""2 to the power of half a word."""
+MODULUS = 1 << 32
+"""2 to the power of a word."""
 MIXING_ROUNDS = 2
 _MATRIX_LINEAR = functional.linear
 
 
 @dataclass(slots=True)
 class LayerContext:
-    """What a layer may need to know of the step that it runs in, and where it leaves what it changes.
+    """What a layer may read of the step that it runs in, and what it changes.
 
     `row_weights` f32[B] is 0 on padding and adds up to 1 otherwise; `seed` i64[], modulo 2**32, is another one in every
     step; `row`
@@ -42,7 +47,7 @@ class LayerContext:
 
 @contextmanager
 def exportable_layers(module: nn.Module, context: LayerContext) -> Iterator[None]:
-    """Let `module` run on the layers of this file. It is as before when the block ends."""
+    """Let `module` run on the layers of this file. When the block ends it is as before."""
     replaced = []
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -191,7 +196,8 @@ def _update_running(
     """Move the running statistics by `momentum` towards the batch's, the variance as the unbiased one."""
     if part.running_mean is None or part.running_var is None or part.momentum is None or context.row_weights is None:
         return
-    (mean, variance), weights = statistics, context.row_weights
+    mean, variance = statistics
+    weights = context.row_weights
     places = inputs[0, 0].numel() if inputs.dim() > 2 else 1
     count = places / weights.max().clamp(min=torch.finfo(weights.dtype).tiny)
     unbiased = variance * (count / (count - 1).clamp(min=1))

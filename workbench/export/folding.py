@@ -59,7 +59,8 @@ def broadcast_instead_of_expand(node: Node) -> bool:
     """An element-wise operator whose other operand has the full shape already broadcasts by itself."""
     changed = False
     for index in (0, 1):
-        expand, other = _producer(node.inputs[index], "Expand"), node.inputs[1 - index]
+        expand = _producer(node.inputs[index], "Expand")
+        other = node.inputs[1 - index]
         if expand is not None and other is not None and _same_shape(other.shape, node.outputs[0].shape):
             node.replace_input_with(index, expand.inputs[0])
             changed = True
@@ -71,7 +72,9 @@ def sum_without_kept_axis(node: Node) -> bool:
     total = _producer(node.inputs[0], "ReduceSum")
     if total is None or len(total.outputs[0].uses()) != 1 or node.outputs[0].is_graph_output():
         return False
-    kept, summed, axes = total.outputs[0], _shape(total.inputs[0]), _constant(total.inputs[1:])
+    kept = total.outputs[0]
+    summed = _shape(total.inputs[0])
+    axes = _constant(total.inputs[1:])
     if summed is None or not axes or total.attributes.get_int("keepdims", 1) != 1:
         return False
     dropped = {axis % len(summed) for axis in axes}

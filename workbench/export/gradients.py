@@ -34,7 +34,8 @@ def training_step(recipe: Recipe, names: Sequence[str], *, per_sample: bool) -> 
     `per_sample` clips the gradient of each row by itself before they are added up (Abadi et al. 2016, algorithm 1,
     without the noise); otherwise their sum is clipped.
     """
-    update, momentum = OPTIMISERS[recipe.task.training.optimiser].update, recipe.task.training.momentum
+    update = OPTIMISERS[recipe.task.training.optimiser].update
+    momentum = recipe.task.training.momentum
 
     def step(*tensors: Tensor) -> tuple[Tensor, ...]:
         named = dict(zip(names, tensors, strict=True))
@@ -81,7 +82,8 @@ def prediction(recipe: Recipe) -> GraphFunction:
 
 def _gradient(recipe: Recipe, named: Tensors) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Gradient f32[T] of the weighted sum of the row losses, those losses f32[B], and the updated buffers."""
-    tensors, buffers = _trainable(recipe, named), _buffers(recipe, named)
+    tensors = _trainable(recipe, named)
+    buffers = _buffers(recipe, named)
     context = LayerContext(named["row_weights"], named.get("seed"))
 
     def losses_of(*values: Tensor) -> tuple[Tensor, Tensors]:
@@ -99,7 +101,8 @@ def _gradient(recipe: Recipe, named: Tensors) -> tuple[Tensor, Tensor, list[Tens
 
 def _per_sample_gradient(recipe: Recipe, named: Tensors) -> tuple[Tensor, Tensor, list[Tensor]]:
     """As `_gradient`, each row's gradient scaled to a norm of at most `gradient_clip` before they are added up."""
-    tensors, buffers = _trainable(recipe, named), _buffers(recipe, named)
+    tensors = _trainable(recipe, named)
+    buffers = _buffers(recipe, named)
     labels = named.get("labels", named["inputs"])
 
     def loss_of(values: Tensors, inputs: Tensor, label: Tensor, row: Tensor) -> Tensor:

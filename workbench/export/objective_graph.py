@@ -48,7 +48,8 @@ def objective_graph(recipe: Recipe) -> GraphProto:
 
 
 def _objective(recipe: Recipe, names: Sequence[str]) -> GraphFunction:
-    training, count = recipe.task.training, len(recipe.parameters)
+    training = recipe.task.training
+    count = len(recipe.parameters)
 
     def objective(*tensors: Tensor) -> tuple[Tensor, ...]:
         weights = {entry.name: tensor for entry, tensor in zip(recipe.parameters, tensors[:count], strict=True)}
@@ -61,7 +62,8 @@ def _objective(recipe: Recipe, names: Sequence[str]) -> GraphFunction:
         loss = (rows * named["row_weights"]).sum()
         if not _penalised(recipe):
             return (loss,)
-        flat, penalty = join(list(weights.values())), torch.zeros(())
+        flat = join(list(weights.values()))
+        penalty = torch.zeros(())
         if "proximal" in named:
             penalty = penalty + named["proximal"] / 2 * ((flat - named["anchor"]) ** 2).sum()
         if training.optimiser == "sgd" and training.weight_decay:
@@ -95,7 +97,8 @@ def _penalised(recipe: Recipe) -> bool:
 
 
 def _check_supported(recipe: Recipe) -> None:
-    training, path = recipe.task.training, recipe.folder
+    training = recipe.task.training
+    path = recipe.folder
     if training.optimiser not in SUPPORTED_OPTIMISERS:
         raise ConfigurationError(
             f"{path}: engine ort-training has no optimiser {training.optimiser!r}; choose one of"

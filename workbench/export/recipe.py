@@ -165,7 +165,7 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(
-            f"{path}: can't be read ({error}); a recipe holds {MODEL_FILE} and {TASK_FILE}"
+            f"{path}: can't be read ({error}); a recipe contains {MODEL_FILE} and {TASK_FILE}"
         ) from error
 
 

@@ -29,7 +29,7 @@ class TracedProgram(ExportedProgram):
 def program_of(traced: fx.GraphModule, examples: tuple[Tensor, ...]) -> ExportedProgram:
     """The program of a graph that takes tensors like `examples` and gives a flat tuple of tensors.
 
-    Tensors that the graph holds become inputs of their own, as an `ExportedProgram` wants it.
+    Tensors in the graph become inputs of their own, as an `ExportedProgram` wants it.
     """
     constants = _lift_constants(traced)
     *placeholders, output = (node for node in traced.graph.nodes if node.op in {"placeholder", "output"})

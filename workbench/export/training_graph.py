@@ -86,7 +86,8 @@ def step_inputs(recipe: Recipe, *, per_sample: bool = False) -> list[GraphInput]
     """
     trainable, buffers = _sizes(recipe)
     rows = recipe.task.training.batch_size if per_sample else BATCH
-    optimiser, label = OPTIMISERS[recipe.task.training.optimiser], recipe.task.label
+    optimiser = OPTIMISERS[recipe.task.training.optimiser]
+    label = recipe.task.label
     inputs = [GraphInput("weights", (trainable,))]
     inputs += [GraphInput(f"{STATE}{number}", (trainable,)) for number in range(optimiser.vectors)]
     inputs += [GraphInput(f"{STATE}scalar_{number}", ()) for number in range(optimiser.scalars)]

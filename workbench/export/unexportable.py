@@ -1,4 +1,4 @@
-"""Saying which operator of which module stands in the way of an export."""
+"""Explains which operator of which module prevents an export."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence

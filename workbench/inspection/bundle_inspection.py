@@ -105,7 +105,7 @@ class Inspection(msgspec.Struct, frozen=True):
 
 
 def inspect_bundle(folder: Path) -> Inspection:
-    """Verify the bundle in `folder` and say all that is known of it.
+    """Verify the bundle in `folder` and describe it.
 
     Raises:
         ConfigurationError: no bundle, one of another format, or a graph that is none.
@@ -139,13 +139,13 @@ def inspect_bundle(folder: Path) -> Inspection:
 
 
 def _read(folder: Path) -> dict[str, bytes]:
-    """Content of every file that `folder` holds.
+    """Content of every file in `folder`.
 
     Raises:
         ConfigurationError: it is no bundle, or can't be read.
     """
     if not (folder / DESCRIPTION_FILE).is_file():
-        raise ConfigurationError(f"{folder}: no bundle: it holds no {DESCRIPTION_FILE}; give the folder of one")
+        raise ConfigurationError(f"{folder}: no bundle: it contains no {DESCRIPTION_FILE}; give the folder of one")
     try:
         return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     except OSError as error:
@@ -156,7 +156,7 @@ def _graph(name: str, data: bytes) -> Graph:
     try:
         model = onnx.load_model_from_string(data)
     except Exception as error:  # protobuf has no public base for its decoding errors
-        raise ConfigurationError(f"{name}: not an ONNX model: {error}; export the bundle anew") from error
+        raise ConfigurationError(f"{name}: not an ONNX model: {error}; export the bundle again") from error
     operators: dict[str, int] = {}
     for operator in _operators(model.graph):
         operators[operator] = operators.get(operator, 0) + 1

@@ -1,4 +1,4 @@
-"""What a coordinator's configuration leads to: its devices' keys, its own, and the tasks that it serves."""
+"""Reads what decoding a message needs from a coordinator's files: keys, devices and tasks."""
 
 from pathlib import Path
 
@@ -11,13 +11,13 @@ from fleet_host.key_files import read_key_file
 from fleet_protocol.bundle import DESCRIPTION_FILE, TaskDescription, parse_description
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import SigningKey
-from workbench.inspection.decode import Known
+from workbench.inspection.decode import DecodingContext
 
 PROGRAM = "broker-coordinator"
 
 
-def known_to_coordinator(configuration: Path) -> Known:
-    """What `coordinator.toml` and the files that it names say. The coordinator may be running.
+def context_of_coordinator(configuration: Path) -> DecodingContext:
+    """The context from `coordinator.toml` and the files that it names. The coordinator may be running.
 
     Raises:
         ConfigurationError: one of them is missing or wrong.
@@ -29,10 +29,10 @@ def known_to_coordinator(configuration: Path) -> Known:
     except OSError as error:
         raise ConfigurationError(f"{error.filename}: can't be read: {error.strerror}") from error
     database = parsed.journal()
-    return Known(
+    return DecodingContext(
         devices=registered_devices(database),
         coordinator=key.verify_key,
-        opener=key,
+        decryption_key=key,
         tasks=[*published_tasks(database), *named],
     )
 

@@ -11,7 +11,7 @@ from broker_coordinator.admission.fleet_view import Device
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec import inspect_update
 from fleet_protocol.codec.container import FORMAT, read_first_byte
-from fleet_protocol.encryption import BOX_OVERHEAD_BYTES, opened_payload
+from fleet_protocol.encryption import BOX_OVERHEAD_BYTES, decrypt_payload
 from fleet_protocol.envelope import Envelope, read_envelope
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.keys import SigningKey, VerifyKey, key_id, read_verify_key
@@ -22,15 +22,15 @@ MAX_SHOWN_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """What the reader knows beside the message; all of it is optional."""
+class DecodingContext:
+    """What decoding can use besides the message; every field is optional."""
 
     topic: str | None = None
     key: VerifyKey | None = None
     devices: Sequence[Device] = ()
     coordinator: VerifyKey | None = None
-    opener: SigningKey | None = None
-    """The coordinator's private key: it opens encrypted updates."""
+    decryption_key: SigningKey | None = None
+    """The coordinator's private key: it decrypts updates."""
     tasks: Sequence[TaskDescription] = ()
 
     def task(self, name: str) -> TaskDescription | None:
@@ -47,15 +47,15 @@ class Described:
 
 
 def message_bytes(captured: bytes) -> bytes:
-    """The message, whether it was captured as it is or as hex digits (`mosquitto_sub -F %x`)."""
+    """The message, whether it was captured raw or as hex digits (`mosquitto_sub -F %x`)."""
     try:
         return binascii.unhexlify(b"".join(captured.split()))
     except binascii.Error:
         return captured
 
 
-def describe(data: bytes, known: Known) -> Described:
-    """Read a message as far as it goes.
+def describe(data: bytes, context: DecodingContext) -> Described:
+    """Describe a message as far as it can be read.
 
     Raises:
         ProtocolError: it is no envelope of this protocol.
@@ -67,7 +67,7 @@ def describe(data: bytes, known: Known) -> Described:
     sequence = "boot" if header.kind is PRESENCE else "sequence"
     lines = [
         ("message", f"{header.kind.name}, {sizes}"),
-        ("from", _sender(envelope, known)),
+        ("from", _sender(envelope, context)),
         (sequence, str(header.sequence)),
     ]
     if header.task:
@@ -76,29 +76,31 @@ def describe(data: bytes, known: Known) -> Described:
     try:
         payload = decode_payload(envelope.payload, header.kind.payload)
         if isinstance(payload, EncryptedPayload):
-            lines.append(("encrypted", _encryption(payload, known.opener)))
-            if known.opener is not None:
-                payload = decode_payload(opened_payload(envelope, known.opener), header.kind.opened.payload)
+            lines.append(("encrypted", _encryption(payload, context.decryption_key)))
+            if context.decryption_key is not None:
+                payload = decode_payload(
+                    decrypt_payload(envelope, context.decryption_key), header.kind.decrypted.payload
+                )
         if not isinstance(payload, EncryptedPayload):
             lines += _fields(payload)
         if isinstance(payload, Update):
-            lines += _packing(payload.packed, known.task(header.task))
+            lines += _packing(payload.packed, context.task(header.task))
     except ProtocolError as error:
         lines.append(("payload", f"refused, {error}"))
         readable = False
-    verdict, holds = _verdict(envelope, known)
-    return Described([*lines, ("verified", verdict)], refuted=not (holds and readable))
+    verdict, is_valid = _verdict(envelope, context)
+    return Described([*lines, ("verified", verdict)], refuted=not (is_valid and readable))
 
 
-def _sender(envelope: Envelope, known: Known) -> str:
-    device = _device(envelope, known)
-    if known.coordinator is not None and key_id(known.coordinator) == envelope.key_id:
+def _sender(envelope: Envelope, context: DecodingContext) -> str:
+    device = _device(envelope, context)
+    if context.coordinator is not None and key_id(context.coordinator) == envelope.key_id:
         return f"key {envelope.key_id.hex()}, the coordinator"
     return f"key {envelope.key_id.hex()}" + (f", {device.name} ({device.state.value})" if device else "")
 
 
-def _device(envelope: Envelope, known: Known) -> Device | None:
-    return next((device for device in known.devices if key_id(device.public_key) == envelope.key_id), None)
+def _device(envelope: Envelope, context: DecodingContext) -> Device | None:
+    return next((device for device in context.devices if key_id(device.public_key) == envelope.key_id), None)
 
 
 def _fields(payload: msgspec.Struct) -> list[tuple[str, str]]:
@@ -109,9 +111,9 @@ def _fields(payload: msgspec.Struct) -> list[tuple[str, str]]:
 
 
 def _encryption(encrypted: EncryptedPayload, coordinator: SigningKey | None) -> str:
-    opened = "opened" if coordinator else "give --coordinator-key-file to open it"
+    decrypted = "decrypted" if coordinator else "give --coordinator-key-file to decrypt it"
     size = f"{len(encrypted.box)} bytes, of which {BOX_OVERHEAD_BYTES} are the box itself"
-    return f"{size}, for the coordinator key {_shown(encrypted.recipient)}; {opened}"
+    return f"{size}, for the coordinator key {_shown(encrypted.recipient)}; {decrypted}"
 
 
 def _shown(value: object) -> str:
@@ -147,39 +149,39 @@ def _packing(packed: bytes, task: TaskDescription | None) -> list[tuple[str, str
     ]
 
 
-def _verdict(envelope: Envelope, known: Known) -> tuple[str, bool]:
+def _verdict(envelope: Envelope, context: DecodingContext) -> tuple[str, bool]:
     """In words, and False where a check has failed."""
     for find in _KEY_SOURCES:
-        if (key := find(envelope, known)) is not None:
+        if (key := find(envelope, context)) is not None:
             break
     else:
         return "not checked: the key is unknown; give --key, --database or --config", True
     if key_id(key) != envelope.key_id:
         return f"no: signed with key {envelope.key_id.hex()}, the given one is {key_id(key).hex()}", False
-    if known.topic is None:
+    if context.topic is None:
         return "not checked: the signature covers the topic; give --topic", True
     try:
-        envelope.verify(key, known.topic)
+        envelope.verify(key, context.topic)
     except ProtocolError as error:
         return f"no, {error}", False
-    return f"yes, for topic {known.topic}", True
+    return f"yes, for topic {context.topic}", True
 
 
-def _given_key(_: Envelope, known: Known) -> VerifyKey | None:
-    return known.key
+def _given_key(_: Envelope, context: DecodingContext) -> VerifyKey | None:
+    return context.key
 
 
-def _registered_key(envelope: Envelope, known: Known) -> VerifyKey | None:
-    device = _device(envelope, known)
+def _registered_key(envelope: Envelope, context: DecodingContext) -> VerifyKey | None:
+    device = _device(envelope, context)
     return device.public_key if device else None
 
 
-def _coordinator_key(envelope: Envelope, known: Known) -> VerifyKey | None:
-    own = known.coordinator
+def _coordinator_key(envelope: Envelope, context: DecodingContext) -> VerifyKey | None:
+    own = context.coordinator
     return own if own is not None and key_id(own) == envelope.key_id else None
 
 
-def _introduced_key(envelope: Envelope, _: Known) -> VerifyKey | None:
+def _enrolled_key(envelope: Envelope, _: DecodingContext) -> VerifyKey | None:
     """An enrolment proves possession of the very key that it names."""
     if envelope.header.kind is not ENROLMENT:
         return None
@@ -189,11 +191,11 @@ def _introduced_key(envelope: Envelope, _: Known) -> VerifyKey | None:
         return None
 
 
-_KEY_SOURCES: Final[Sequence[Callable[[Envelope, Known], VerifyKey | None]]] = (
+_KEY_SOURCES: Final[Sequence[Callable[[Envelope, DecodingContext], VerifyKey | None]]] = (
     _given_key,
     _registered_key,
     _coordinator_key,
-    _introduced_key,
+    _enrolled_key,
 )
 
 

@@ -1,4 +1,5 @@
-"""A worker's round, timed and weighed: `python -m workbench.inspection.measured_round BUNDLE` prints it as JSON.
+"""A worker's round, its time and memory measured: `python -m workbench.inspection.measured_round BUNDLE` prints it as
+JSON.
 
 A process of its own, so that its peak memory is a worker's and not the workbench's.
 """
@@ -34,7 +35,8 @@ class Measurement(msgspec.Struct, frozen=True):
 
 def drawn_samples(task: TaskDescription) -> Samples:
     """Samples spread evenly over what the schema allows."""
-    random, label = np.random.default_rng(0), task.label
+    random = np.random.default_rng(0)
+    label = task.label
     inputs = random.uniform(task.input.minimum, task.input.maximum, (STORED_SAMPLES, *task.input.shape))
     if label.kind == "class":
         return Samples(inputs.astype(np.float32), random.integers(0, label.classes, STORED_SAMPLES))
@@ -45,7 +47,7 @@ def drawn_samples(task: TaskDescription) -> Samples:
 def featured(task: TaskDescription, files: Mapping[str, Path], samples: Samples) -> tuple[Samples, float]:
     """The samples as training takes them, and the processor time that the backbone took for each, in milliseconds.
 
-    Like a worker it has let go of the backbone when it returns.
+    Like in a worker, the backbone is freed when it returns.
     """
     if task.backbone is None:
         return samples, 0.0
@@ -71,7 +73,7 @@ def main() -> None:
         engine.train(weights, samples, plan, Rates.planned(task.training))
         seconds.append(time.process_time() - start)
     peak_kib = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text(encoding="utf-8"))
-    if peak_kib is None:  # getrusage is no way out: it remembers the process from before exec
+    if peak_kib is None:  # getrusage does not help: it includes the process before exec
         raise RuntimeError("/proc/self/status has no VmHWM")
     step_ms = min(seconds) / task.training.steps * 1000
     sys.stdout.buffer.write(msgspec.json.encode(Measurement(step_ms, feature_ms, int(peak_kib[1]) / KIB_IN_MIB)))

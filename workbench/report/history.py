@@ -60,7 +60,7 @@ class DeviceRow(msgspec.Struct, frozen=True):
     samples_expected: int
     samples_per_second: float
     label_counts: list[int]
-    """Samples per class that this device holds: shows how differently the devices see the world."""
+    """Samples per class on this device: shows how the devices' class proportions differ."""
 
 
 class RunHistory(msgspec.Struct, frozen=True):

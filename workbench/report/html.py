@@ -1,4 +1,4 @@
-"""`report.html`: a demo run as one page, without scripts or network, for people who never read a paper."""
+"""`report.html`: a demo run as one page, without scripts or network, in plain words."""
 
 import math
 from collections import Counter
@@ -163,7 +163,7 @@ def _card(figure: KeyFigure) -> str:
 
 
 def _section(title: str, content: str, hint: str) -> str:
-    """`hint` is HTML of ours; what comes from a run is escaped by whoever puts it into `content`."""
+    """`hint` and `content` are HTML: the caller escapes what comes from a run."""
     if not content:
         return f"<section><h2>{title}</h2><p>Nothing to show: the run ended before this.</p></section>\n"
     return (
@@ -189,7 +189,7 @@ def _accuracy_over_time(history: RunHistory) -> str:
 
 
 def _accuracy_over_bytes(accuracy: Sequence[AccuracyPoint]) -> str:
-    # The untrained version has cost nothing yet, and a logarithmic axis has no place for nothing.
+    # The untrained version has cost 0 bytes, which a logarithmic axis can't show.
     paid = [point for point in accuracy if point.uplink_bytes > 0 and point.dense_uplink_bytes > 0]
     if not paid:
         return ""

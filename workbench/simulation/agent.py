@@ -1,7 +1,7 @@
 """One agent in virtual time: the shipped cores of rounds and version choice, error feedback, codec and envelopes.
 
-What is modelled here is what the shipped shells get from asyncio, SQLite and MQTT: when things happen, and what
-survives a crash (`DeviceMemory`).
+Modelled is what the shipped shells get from asyncio, SQLite and MQTT: when things happen, and what survives a crash
+(`DeviceMemory`).
 """
 
 import math
@@ -32,15 +32,15 @@ FLOPS_PER_WEIGHT_AND_SAMPLE = 6
 """Of a dense layer: a multiplication and an addition, once forward and twice backward."""
 
 
-class Wakes(Protocol):
-    """Why agents wake: whoever implements it calls `trigger` on those that are `available`."""
+class WakePolicy(Protocol):
+    """Decides when agents wake: it calls `trigger` on those that are `available`."""
 
     def idle(self, agent: "SimulatedAgent") -> None:
-        """`agent` has started, has come to the end of a round, or looks again at a trigger that was put off."""
+        """`agent` has started, has ended a round, or retries a deferred trigger."""
         ...
 
     def count(self, agent: "SimulatedAgent") -> None:
-        """Bring the samples that `agent` has up to now: it begins to train, or is about to be switched off."""
+        """Count the samples that `agent` has by now: it begins to train, or is about to be switched off."""
         ...
 
     def settled(self, agent: "SimulatedAgent") -> None:
@@ -49,7 +49,7 @@ class Wakes(Protocol):
 
 
 class SimulatedAgent:
-    """Device `number` of the fleet; `wakes` decides when it starts a round. `life` is its error feedback's."""
+    """Device `number` of the fleet; `wake_policy` decides when it starts a round. `life` is its error feedback's."""
 
     __slots__ = (
         "_decisions",
@@ -63,7 +63,7 @@ class SimulatedAgent:
         "_recheck",
         "_trigger",
         "_versions",
-        "_wakes",
+        "_wake_policy",
         "_world",
         "number",
         "samples_counted_at",
@@ -75,7 +75,7 @@ class SimulatedAgent:
         member: FleetMember,
         identity: Identity,
         world: SimulatedWorld,
-        wakes: Wakes,
+        wake_policy: WakePolicy,
         *,
         trigger: TriggerSettings,
         life: int,
@@ -85,7 +85,7 @@ class SimulatedAgent:
         self._member = member
         self._identity = identity
         self._world = world
-        self._wakes = wakes
+        self._wake_policy = wake_policy
         self._trigger = trigger
         self._life = life
         self._memory = DeviceMemory()
@@ -127,7 +127,7 @@ class SimulatedAgent:
         return self._world.queue.now
 
     def power_on(self) -> None:
-        """The device starts, or starts again: of its process nothing is left."""
+        """The device starts, or restarts with a new process."""
         conditions = self._member.conditions
         queue = self._world.queue
         if (wait := conditions.seconds_until_open(queue.now)) > 0:
@@ -147,7 +147,7 @@ class SimulatedAgent:
             self.later(min(closing, crash), partial(self._power_off, crashed=crash < closing))
         if self._memory.outbox or self._world.always_connected:
             self._postbox.connect()
-        self._wakes.idle(self)
+        self._wake_policy.idle(self)
 
     def take_samples(self, count: int) -> None:
         """So many have come."""
@@ -162,7 +162,7 @@ class SimulatedAgent:
             return
         self._postbox.connect()
         version = self._world.newest
-        known = self._versions.hear_manifest(version)
+        known = self._versions.receive_manifest(version)
         if self._world.always_connected and self._versions.why_not_asked(version):
             self._decisions.version_unavailable()
             self._put_off()
@@ -173,7 +173,7 @@ class SimulatedAgent:
         )
 
     def later(self, seconds: float, action: Callable[[], None]) -> None:
-        """Plan what only happens if the device is not switched off before."""
+        """Plan an action that is dropped if the device is switched off before."""
         power_cycle = self._power_cycle
         self._world.queue.after(seconds, lambda: action() if self._power_cycle == power_cycle else None)
 
@@ -183,7 +183,7 @@ class SimulatedAgent:
 
     def _fetched(self, version: PublishedVersion, known: KnownVersion) -> None:
         self._memory.fetched = known
-        self._wakes.count(self)
+        self._wake_policy.count(self)
         start = StartingPoint(known.version, known.bundle, self._memory.newest_sample)
         if self._decisions.version_ready(self._world.task.task, start):
             self._put_off()
@@ -217,7 +217,7 @@ class SimulatedAgent:
         self._world.residuals.put(self.number, feedback.state())
         self._spool(result, known, start)
         self._postbox.notify()
-        self._wakes.idle(self)
+        self._wake_policy.idle(self)
 
     def _spool(self, result: TrainingResult, known: KnownVersion, start: StartingPoint) -> None:
         task = self._world.task
@@ -233,17 +233,17 @@ class SimulatedAgent:
         self._decisions.spooled(task.task, memory.new_samples)
 
     def _put_off(self) -> None:
-        """Look again after a while, or when a receipt or a version comes."""
+        """Retry after `recheck_seconds`, or when a receipt or a version comes."""
         self._recheck += 1
         self.later(self._member.guards.recheck_seconds, partial(self._retry_deferred_trigger, self._recheck))
         self._world.deferred[self.number] = self._hear_of_version
 
     def _retry_deferred_trigger(self, recheck: int) -> None:
-        """Retry the trigger that was put off; not where it was retried meanwhile."""
+        """Retry the deferred trigger, unless it was retried meanwhile."""
         if self._decisions.deferred and self._recheck == recheck:
             self._world.deferred.pop(self.number, None)
             self._decisions.retry_deferred_trigger()
-            self._wakes.idle(self)
+            self._wake_policy.idle(self)
 
     def _hear_of_version(self, size: int) -> None:
         """A manifest of `size` bytes is on its way to every device that is connected."""
@@ -254,13 +254,13 @@ class SimulatedAgent:
 
     def _receipted(self) -> None:
         if not self._memory.outbox:
-            self._wakes.settled(self)
+            self._wake_policy.settled(self)
         self._retry_deferred_trigger(self._recheck)
         if not self._memory.outbox and self.available and not self._world.always_connected:
             self._postbox.disconnect()
 
     def _power_off(self, *, crashed: bool) -> None:
-        self._wakes.count(self)
+        self._wake_policy.count(self)
         self._power_cycle += 1
         self._on = False
         self._postbox.disconnect()

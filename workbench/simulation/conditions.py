@@ -1,4 +1,4 @@
-"""What a device can do and bear: drawn from a profile, or read from a trace."""
+"""A device's speed, link and hours: drawn from a profile, or read from a trace."""
 
 import math
 from dataclasses import dataclass

@@ -16,14 +16,14 @@ from broker_coordinator.distribution.signed_messages import MessageSigner, Publi
 from broker_coordinator.serving.answers import Receipts
 from broker_coordinator.serving.served_task import ServedTask
 from broker_coordinator.serving.waiting import WaitingPayload
-from bundle_runtime.bundle_folder import Bundle
+from bundle_runtime.bundle import Bundle
 from fleet_protocol.codec import read_weights
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.kinds import Manifest, PayloadKind
 from workbench.simulation.ledger import Ledger
 
 OUTCOMES_KEPT = 64
-"""Per device: more than its outbox may hold, so that whatever is sent again is known."""
+"""Outcomes kept per device: more than its outbox may contain, so that every repetition is recognised."""
 
 
 class SimulatedCoordinator:
@@ -32,7 +32,8 @@ class SimulatedCoordinator:
     def __init__(
         self, bundle: Bundle, signer: MessageSigner, devices: int, ledger: Ledger, made: Callable[[], None]
     ) -> None:
-        zero, policy = version_zero(bundle), AdmissionPolicy(signer.fleet, signer.shard, True, devices)
+        zero = version_zero(bundle)
+        policy = AdmissionPolicy(signer.fleet, signer.shard, True, devices)
         self._parameters = bundle.description.parameters
         self._served = ServedTask(
             bundle, version_consumer(bundle.description), zero, zero.state(self._parameters, {}), bundle.grid()
@@ -106,7 +107,7 @@ class SimulatedCoordinator:
         self._served.ask_everyone(now)
 
     def _is_update(self, kind: PayloadKind) -> bool:
-        return kind.opened is self._served.consumer.kind
+        return kind.decrypted is self._served.consumer.kind
 
     def _keep(self, version: Version) -> None:
         self._weights = read_weights(version.weights, self._parameters)

@@ -1,4 +1,4 @@
-"""What survives a crash of a simulated device: what a real one has in its databases."""
+"""A simulated device's databases: what survives its crash."""
 
 from dataclasses import dataclass, field, replace
 
@@ -37,7 +37,7 @@ class DeviceMemory:
         return any(version and version.weights == blob for version in (self.fetched, self.held))
 
     def spool(self, row: OutboxRow, sign: SignRow) -> None:
-        """Let a payload wait, under the next number."""
+        """Add a payload, under the next number."""
         self.sequence += 1
         unsigned = replace(row, sequence=self.sequence, digest=b"", envelope=b"")
         envelope = sign(unsigned)
@@ -56,7 +56,7 @@ class DeviceMemory:
         return next((row for row in self.outbox.values() if row.digest == name), None)
 
     def settle(self, row: OutboxRow, _outcome: Outcome, _reason: str, *, returned: bool = False) -> None:
-        """See `Outbox`. Of what has its receipt nothing is kept."""
+        """See `Outbox`. Settled payloads are not kept."""
         del self.outbox[row.sequence]
         if returned:
             self.returned.append(row)

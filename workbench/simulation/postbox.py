@@ -1,10 +1,10 @@
-"""A simulated device's connection: it enrols, sends what waits and hears receipts, as the shipped cores decide."""
+"""A simulated device's connection: it enrols, sends what waits and receives receipts, as the shipped cores decide."""
 
 from collections.abc import Callable
 
 from broker_coordinator.admission.decisions import Message
 from edge_agent.core.delivery import Delivery
-from edge_agent.core.introduction import Answer, Introduction
+from edge_agent.core.enrolment import Answer, EnrolmentAttempts
 from edge_agent.producers import goes_back
 from edge_agent.shell.identity import Identity
 from fleet_protocol.envelope import digest
@@ -27,11 +27,11 @@ class SimulatedPostbox:
     """The sending side of one device. `settled` is called after each receipt for a payload that waited."""
 
     __slots__ = (
+        "_attempts",
         "_conditions",
         "_connection",
         "_delivery",
         "_identity",
-        "_introduction",
         "_memory",
         "_planned",
         "_settled",
@@ -58,12 +58,12 @@ class SimulatedPostbox:
         self.restart()
 
     def restart(self) -> None:
-        """Forget what no real device stores."""
-        self._introduction = Introduction()
+        """Forget what a device does not store."""
+        self._attempts = EnrolmentAttempts()
         self._delivery = Delivery(self._memory, self._identity.sign_row, goes_back)
 
     def connect(self) -> None:
-        """Join the broker: who this is, what is current, and whatever still waits for its receipt."""
+        """Connect to the broker: enrol, receive the manifest, and send what waits for its receipt."""
         if self.connected:
             return
         self.connected = True
@@ -71,11 +71,11 @@ class SimulatedPostbox:
         world = self._world
         identity = self._identity
         world.connected += 1
-        world.hear_manifest()
+        world.receive_manifest()
         # The last will travels with the connection, and has the size of the presence that it takes back.
         presence = identity.sign_presence(encode_payload(Presence(PresenceState.ONLINE, identity.boot)))
         world.ledger.up["presence"] += 2 * len(presence)
-        self._introduction.start()
+        self._attempts.start()
         self._introduce()
         self._delivery.schedule.connected()
         self._deliver()
@@ -93,15 +93,15 @@ class SimulatedPostbox:
         self._deliver()
 
     def receive(self, signed: bytes) -> None:
-        """Act on what came down on the device's own topic; a device that is off hears nothing."""
+        """Act on a message on the device's own topic; a device that is off receives none."""
         if not self.connected:
             return
-        receipt, _ = self._identity.open_from_coordinator(self._identity.down_topic, signed, MAX_CONTROL_BYTES)
+        receipt, _ = self._identity.verify_from_coordinator(self._identity.down_topic, signed, MAX_CONTROL_BYTES)
         assert isinstance(receipt, Receipt)  # noqa: S101 - nothing else is sent there
         if self._delivery.receive(receipt):
             self.notify()
             self._settled()
-        elif self._introduction.receive(receipt) is Answer.ACCEPTED:
+        elif self._attempts.receive(receipt) is Answer.ACCEPTED:
             self._memory.enrolled = True
 
     def _introduce(self) -> None:
@@ -110,12 +110,12 @@ class SimulatedPostbox:
         identity = self._identity
         enrolment = Enrolment(identity.public_key, "simulated", "simulated", [self._world.task.task])
         signed = identity.sign_control(ENROLMENT, encode_payload(enrolment))
-        patience = self._introduction.asked(digest(signed))
+        wait_seconds = self._attempts.sent(digest(signed))
         self._send("enrolment", signed)
-        self._later(patience, self._introduce)
+        self._later(wait_seconds, self._introduce)
 
     def _deliver(self) -> None:
-        """Send what is due, and plan to look again when the next one is."""
+        """Send what is due, and plan the next one."""
         if not self.connected:
             return
         now = self._world.queue.now
@@ -136,6 +136,6 @@ class SimulatedPostbox:
         self._world.send(kind, message, self._conditions, self.receive)
 
     def _later(self, seconds: float, action: Callable[[], None]) -> None:
-        """Plan what only happens if this connection still is there then."""
+        """Plan an action that is dropped if this connection ends before."""
         connection = self._connection
         self._world.queue.after(seconds, lambda: action() if self._connection == connection else None)

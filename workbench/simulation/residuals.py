@@ -1,4 +1,4 @@
-"""The error feedback of a whole fleet in one process: made when a device first has some, bounded in all."""
+"""The error feedback of a whole fleet in one process: allocated when a device first has some, bounded in total."""
 
 import numpy as np
 
@@ -37,7 +37,7 @@ class Residuals:
         return self._converted(state, self._half, self._whole) if self.rounded and state else state
 
     def put(self, device: int, state: bytes) -> None:
-        """Keep what a round has left."""
+        """Store the state after a round."""
         self._states[device] = self._converted(state, self._whole, self._half) if self.rounded else state
 
     def _converted(self, state: bytes, kept: np.dtype[np.floating], wanted: np.dtype[np.floating]) -> bytes:

@@ -1,4 +1,4 @@
-"""`edgeflock simulate`: what a person gives, made into a simulation, and what a person sees of it."""
+"""`edgeflock simulate`: from the user's options to a simulation, and from its result to output."""
 
 import sys
 import time
@@ -11,7 +11,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from bundle_runtime.bundle_folder import Bundle, load_bundle
+from bundle_runtime.bundle import Bundle
+from bundle_runtime.bundle_folder import load_bundle
 from fleet_protocol.bundle import DESCRIPTION_FILE
 from fleet_protocol.codec import read_weights
 from fleet_protocol.downlink_plan import Differences
@@ -163,7 +164,7 @@ def _workload(folder: Path, bundle: Bundle, devices: int, data: str | None, seed
 
 
 class _Progress:
-    """A line on stderr every few seconds, where a person watches."""
+    """A line on stderr every few seconds, on a terminal."""
 
     def __init__(self, console: Console, started: float) -> None:
         self._console = console

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from broker_coordinator.distribution.signed_messages import MessageSigner
-from bundle_runtime.bundle_folder import Bundle
+from bundle_runtime.bundle import Bundle
 from edge_agent.core.triggers import TriggerSettings
 from edge_agent.shell.identity import Identity
 from edge_agent.training.feedback import recall
 from fleet_protocol.keys import SigningKey, write_verify_key
-from workbench.simulation.agent import SimulatedAgent, Wakes
+from workbench.simulation.agent import SimulatedAgent, WakePolicy
 from workbench.simulation.conditions import FleetMember
 from workbench.simulation.ledger import Point, Summary
 from workbench.simulation.residuals import Residuals
-from workbench.simulation.wakes import ConcurrentWakes, RoundWakes, SampleWakes
+from workbench.simulation.wake_policies import WakeConcurrently, WakeInRounds, WakeOnSamples
 from workbench.simulation.workload import Workload
 from workbench.simulation.world import SimulatedWorld
 
@@ -24,7 +24,7 @@ FLEET, SHARD = "simulated", "0"
 EVENT_STREAM = 2
 """Keeps the random numbers of events apart from those that fleets and workloads are drawn with."""
 LIFE_STREAM = 3
-"""Tells the memory of one device from that of another in the same place, as a real one draws it at random."""
+"""Of an error feedback's `life`, which a real device draws at random."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +81,11 @@ class Simulation:
             accepted=self._score_now_and_then,
             versioned=self._begin_round,
         )
-        wakes: Wakes = SampleWakes(generator)
-        self._concurrent: ConcurrentWakes | None = None
+        wake_policy: WakePolicy = WakeOnSamples(generator)
+        self._concurrent: WakeConcurrently | None = None
         if options.concurrent is not None:
-            kind = RoundWakes if options.synchronous else ConcurrentWakes
-            wakes = self._concurrent = kind(options.concurrent, generator)
+            kind = WakeInRounds if options.synchronous else WakeConcurrently
+            wake_policy = self._concurrent = kind(options.concurrent, generator)
         pinned = write_verify_key(key.verify_key)
         self._agents = [
             SimulatedAgent(
@@ -93,7 +93,7 @@ class Simulation:
                 member,
                 _identity(options.seed, number, pinned),
                 self._world,
-                wakes,
+                wake_policy,
                 trigger=TriggerSettings(),
                 life=1 + int(np.random.default_rng((options.seed, LIFE_STREAM, number)).integers(2**32)),
             )
@@ -106,7 +106,7 @@ class Simulation:
         return self._agents
 
     def run(self, progress: Callable[[Point], None] = lambda _: None) -> Result:
-        """Run to the end; `progress` hears of every point of the history."""
+        """Run to the end; `progress` is called with every point of the history."""
         self._progress = progress
         self._score()
         for agent in self._agents:
@@ -169,5 +169,5 @@ def _identity(seed: int, number: int, coordinator_key: str) -> Identity:
 
 
 def _key(seed: int, name: str) -> SigningKey:
-    """A key that anyone could make: for a fleet that does not exist."""
+    """A key that follows from the seed: for simulation only."""
     return SigningKey(hashlib.sha256(f"{seed}/{name}".encode()).digest())

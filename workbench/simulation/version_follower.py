@@ -1,4 +1,5 @@
-"""How a simulated device follows versions: it hears manifests and fetches what lacks, as the shipped core decides."""
+"""How a simulated device follows versions: it receives manifests and fetches missing files, as the shipped core
+decides."""
 
 from edge_agent.core.round_participation import why_not_asked
 from edge_agent.core.version_choice import KnownVersion, ManifestNews, choose_weights, judge_manifest, known_from
@@ -24,11 +25,11 @@ class SimulatedVersionFollower:
         self._selection_threshold: int | None = None
 
     def restart(self) -> None:
-        """Forget what no real device stores."""
+        """Forget what a device does not store."""
         self._selection_threshold = None
 
-    def hear_manifest(self, version: PublishedVersion) -> KnownVersion:
-        """The newest manifest is the only one that counts, whichever a device has heard between."""
+    def receive_manifest(self, version: PublishedVersion) -> KnownVersion:
+        """Take the newest manifest; those published before it are skipped."""
         memory = self._memory
         manifest = version.manifest
         news = judge_manifest(memory.known, self._selection_threshold, manifest)
@@ -45,7 +46,7 @@ class SimulatedVersionFollower:
         return why_not_asked(self._world.task, version.number, self._identity.device, threshold, trained_on)
 
     def fetch(self, known: KnownVersion) -> int:
-        """Ask for what lacks, the bundle's files and the version; the bytes that come down."""
+        """Request the missing bundle files and weights; returns the bytes sent to the device."""
         task = self._world.task
         memory = self._memory
         weights = choose_weights(task, known, memory.held, memory.is_here, refused=())

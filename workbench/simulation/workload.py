@@ -1,4 +1,4 @@
-"""What a simulated fleet learns: real training on real samples, or a stand-in that costs microseconds."""
+"""What a simulated fleet learns: real training on real samples, or a substitute that costs microseconds."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ import numpy as np
 
 from bundle_runtime.runner import BundleRunner, bundle_paths
 from bundle_runtime.samples import Samples
-from edge_agent.training.engine import BatchPlan, Rates, TrainingEngine, Watch, unwatched
+from edge_agent.training.engine import BatchPlan, OnProgress, Rates, TrainingEngine, ignore_progress
 from edge_agent.training.onnx_step import OnnxStepEngine
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec.sparse import FloatVector
@@ -35,20 +35,26 @@ class QuadraticEngine:
     """
 
     def train(
-        self, weights: FloatVector, samples: Samples, plan: BatchPlan, rates: Rates, watch: Watch = unwatched
+        self,
+        weights: FloatVector,
+        samples: Samples,
+        plan: BatchPlan,
+        rates: Rates,
+        on_progress: OnProgress = ignore_progress,
     ) -> tuple[FloatVector, FloatVector]:
-        """See `TrainingEngine.train`; the loss is per weight, and `watch` is told once."""
+        """See `TrainingEngine.train`; the loss is per weight, and `on_progress` is called once."""
         steps = len(plan.rows)
         optimum = samples.inputs[0]
         shrinking = np.float32(1 - rates.learning_rate) ** np.arange(steps + 1, dtype=np.float32)
         distance = weights - optimum
         losses: FloatVector = np.float32(0.5) * np.mean(np.square(distance)) * np.square(shrinking[:-1])
-        watch(steps, losses)
+        on_progress(steps, losses)
         return optimum + shrinking[-1] * distance, losses
 
 
 def synthetic_workload(initial: FloatVector, seed: int) -> Workload:
-    """Devices pull towards optima of their own around a common one; the score is the share of the way gone to it.
+    """Each device has its own optimum near a common one; the score is the fraction of the distance covered towards
+    that.
 
     The way is about as long as the initial weights, as training's is. A score can be negative: further off than
     version 0 was. Nothing is kept per device.

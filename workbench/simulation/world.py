@@ -1,4 +1,4 @@
-"""What every simulated agent shares: the clock, the coordinator beyond the network, the counts, and what is learned."""
+"""What all simulated agents share: clock, network, coordinator, counts, and workload."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 
 from broker_coordinator.admission.decisions import Message
 from broker_coordinator.distribution.signed_messages import MessageSigner
-from bundle_runtime.bundle_folder import Bundle
+from bundle_runtime.bundle import Bundle
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.kinds import Manifest
@@ -34,9 +34,9 @@ class PublishedVersion:
 class SimulatedWorld:
     """Agents reach the coordinator through it, and it counts what they send and fetch.
 
-    With `always_connected`, a device that is on hears of every version; else it joins for a round and its receipt.
+    With `always_connected`, a device that is on receives every manifest; else it connects for a round and its receipt.
     `accepted` is called after each accepted update, `versioned` after each new version. `deferred` are devices, by
-    number, with a trigger that was put off: each is told of a new manifest and its size.
+    number, with a deferred trigger: each is called with the size of a new manifest.
     """
 
     def __init__(
@@ -81,8 +81,8 @@ class SimulatedWorld:
         seconds = conditions.upload_seconds(len(message.data))
         self.queue.after(seconds, partial(self._arrive, message, conditions, receive))
 
-    def hear_manifest(self) -> None:
-        """A device that joins is told the newest version, which is retained."""
+    def receive_manifest(self) -> None:
+        """A device that connects receives the newest manifest, which is retained."""
         self.ledger.down["manifest"] += self._manifest_bytes
 
     def fetch(self, weights: str | PackedWeights | None, *, is_first: bool) -> int:

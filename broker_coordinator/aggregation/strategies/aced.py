@@ -1,8 +1,8 @@
 """ACED: at every version the mean over the last update of every device, unless it is too old.
 
-All-client engagement with a delay-aware cache: device i takes part in version t if its last update began with a
-version of at least t - `cached_staleness`. Slow devices then weigh as much as fast ones, and a device that left does
-not pull for ever. With a `buffer_size` of 1 a version follows every update, as published.
+All-client engagement with a delay-aware cache: device i takes part in version t if its last update began with a version
+of at least t - `cached_staleness`. Slow devices then weigh as much as fast ones, and a device that left stops counting.
+With a `buffer_size` of 1 a version follows every update, as published.
 """
 
 from broker_coordinator.aggregation.contribution import sum_by_samples

@@ -2,8 +2,8 @@
 
     direction = mean over all h_i + weighted mean over the buffer (delta_i - h_i)
 
-h_i is what device i sent last, 0 before its first update. Devices that see different classes then pull at every
-version, not only at those whose buffer they happen to be in.
+h_i is what device i sent last, 0 before its first update. Devices that see different classes then count in every
+version, not only in those whose buffer contains their update.
 """
 
 from collections.abc import Sequence

@@ -33,7 +33,8 @@ class Estimate:
 def finish(state: ServerState, updates: Updates, plan: AggregationPlan) -> Step:
     """See above."""
     estimates = remember(state, updates, plan)
-    total, weight = np.zeros(state.weights.size), 0
+    total = np.zeros(state.weights.size)
+    weight = 0
     for estimate in estimates.values():
         total += estimate.samples * estimate.delta
         weight += estimate.samples
@@ -55,7 +56,8 @@ def _estimate(before: Estimate | None, update: BufferedUpdate, size: int) -> Est
             return before
         delta = before.delta.copy()
     else:
-        delta, lives = np.zeros(size), (*lives, update.life)
+        delta = np.zeros(size)
+        lives = (*lives, update.life)
     delta[update.delta.indices] += update.delta.values
     return Estimate(delta, update.samples, lives)
 

@@ -1,8 +1,8 @@
 """Synchronous federated averaging (McMahan et al. 2017, algorithm 1), as a baseline.
 
 A version is a round: it ends when `buffer_size` of the devices asked have reported, or at its deadline with those that
-have (over-selection and deadline: Bonawitz et al. 2019, section 2.2). Whoever comes later has trained for nothing: its
-update is refused as stale, for `max_staleness` is 0.
+have (over-selection and deadline: Bonawitz et al. 2019, section 2.2). An update that comes later is refused as stale,
+as `max_staleness` is 0.
 """
 
 from collections.abc import Sequence

@@ -31,7 +31,7 @@ class Step:
 
 
 class Recall(Enum):
-    """What of the journal a coordinator that starts makes `ServerState.remembered` from."""
+    """What a starting coordinator reads from the journal to restore `ServerState.remembered`."""
 
     NOTHING = auto()
     LAST_UPDATES = auto()

@@ -1,4 +1,4 @@
-"""Introduction: when a device enrols again, and what a receipt for its enrolment means. Pure."""
+"""Enrolment: when a device enrols again, and what a receipt for its enrolment means. Pure."""
 
 from enum import Enum
 
@@ -10,38 +10,38 @@ LAST_ANSWER_SECONDS = 60.0
 
 
 class Answer(Enum):
-    """What a receipt says of this device's enrolment."""
+    """What a receipt says about this device's enrolment."""
 
     NOT_OURS = "not ours"
     ACCEPTED = "accepted"
     REFUSED = "refused"
 
 
-class Introduction:
+class EnrolmentAttempts:
     """Repeats enrolment until accepted."""
 
-    __slots__ = ("_asked", "_patience")
+    __slots__ = ("_sent", "_wait_seconds")
 
     def __init__(self) -> None:
-        self._asked: set[bytes] = set()
-        self._patience = FIRST_ANSWER_SECONDS
+        self._sent: set[bytes] = set()
+        self._wait_seconds = FIRST_ANSWER_SECONDS
 
     def start(self) -> None:
         """A new connection, or the device was accepted: the next wait is a short one."""
-        self._patience = FIRST_ANSWER_SECONDS
+        self._wait_seconds = FIRST_ANSWER_SECONDS
 
-    def asked(self, digest: bytes) -> float:
-        """An enrolment whose envelope has this digest goes out; seconds to wait for its receipt before the next one."""
-        self._asked.add(digest)
-        patience = self._patience
-        self._patience = min(2 * patience, LAST_ANSWER_SECONDS)
-        return patience
+    def sent(self, digest: bytes) -> float:
+        """Note the digest of an enrolment's envelope; returns the seconds to wait for its receipt."""
+        self._sent.add(digest)
+        wait_seconds = self._wait_seconds
+        self._wait_seconds = min(2 * wait_seconds, LAST_ANSWER_SECONDS)
+        return wait_seconds
 
     def receive(self, receipt: Receipt) -> Answer:
         """What a verified receipt means."""
-        if receipt.digest not in self._asked:
+        if receipt.digest not in self._sent:
             return Answer.NOT_OURS
         if receipt.outcome is not Outcome.ACCEPTED:
             return Answer.REFUSED
-        self._asked.clear()
+        self._sent.clear()
         return Answer.ACCEPTED

@@ -1,4 +1,4 @@
-"""Watches a demo fleet from outside: its agents' answers, the coordinator's journal, the bytes at the broker."""
+"""Monitors a demo fleet: the agents' status, the coordinator's journal, the bytes at the broker."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ from workbench.report.history import AccuracyPoint, DeviceRow, RunHistory, Summa
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A run as it is right now."""
+    """The current state of a run."""
 
     devices: list[DeviceRow]
     accuracy: list[AccuracyPoint]
@@ -35,8 +35,8 @@ class Snapshot:
 
 
 @dataclass(slots=True)
-class FleetWatch:
-    """What is known of a run so far. `sensors` are in the order of the devices in `files`."""
+class FleetMonitor:
+    """A run so far. `sensors` are in the order of the devices in `files`."""
 
     files: FleetFiles
     sensors: Sequence[Sensor]
@@ -68,7 +68,7 @@ class FleetWatch:
         )
 
     def announce(self, event: str) -> None:
-        """Note something that a person should see."""
+        """Add an event to those displayed."""
         self.events.append(f"{self.elapsed_seconds:.0f} s: {event}")
 
     async def refresh(self) -> None:
@@ -77,7 +77,7 @@ class FleetWatch:
         self.read_journal()
 
     def read_journal(self) -> None:
-        """Take in new updates and versions; a journal that is not there yet, or busy, is read the next time."""
+        """Read new updates and versions; a journal that does not exist yet, or is busy, is read the next time."""
         with (
             contextlib.suppress(ConfigurationError, JournalUnavailableError),
             JournalReader.open(self.files.coordinator_database) as journal,
@@ -98,7 +98,7 @@ class FleetWatch:
                 )
 
     def snapshot(self) -> Snapshot:
-        """For whoever shows the run."""
+        """The current state, for display."""
         return Snapshot(self.rows(), self._accuracy, self.elapsed_seconds, self.broker, self.events)
 
     def rows(self) -> list[DeviceRow]:

@@ -1,0 +1,32 @@
+"""A task bundle in memory. Pure."""
+
+from dataclasses import dataclass
+
+from fleet_protocol.bundle import DESCRIPTION_FILE, WEIGHTS_FILE, TaskDescription, blob_hash
+from fleet_protocol.codec import Grid, read_weights
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """The content of every file of a verified bundle, by name. `hash` is that of its `task.json`."""
+
+    description: TaskDescription
+    files: dict[str, bytes]
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of `task.json`, which identifies the bundle."""
+        return blob_hash(self.files[DESCRIPTION_FILE])
+
+    @property
+    def weights(self) -> bytes:
+        """The safetensors file of version 0."""
+        return self.files[WEIGHTS_FILE]
+
+    def grid(self) -> Grid | None:
+        """The grid that published versions lie on, if the task rounds them."""
+        plan = self.description.downlink
+        if plan.differences != "lossy":
+            return None
+        first = read_weights(self.weights, self.description.parameters)
+        return Grid.below(first, self.description.shapes, plan.precision_bits)

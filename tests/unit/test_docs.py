@@ -1,0 +1,39 @@
+"""Files and modules that the documents name exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted(
+    path
+    for pattern in ("*.md", "docs/**/*.md", "models/*/README.md", "systemd/**/*", "docker/**/*")
+    for path in ROOT.glob(pattern)
+    if path.is_file()
+)
+FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")}
+PATH = re.compile(r"(?<![\w/.~-])([a-z_]+/[\w./-]*\w/?)")
+MODULE = re.compile(r"(?<![\w/.-])([a-z_]+(?:\.[a-z_]\w*)+)")
+LINK = re.compile(r"\]\(([^)#:]+)[^)]*\)")
+
+
+def is_module(name: str) -> bool:
+    """Whether it is a module, or an attribute of one."""
+    path = ROOT.joinpath(*name.split("."))
+    if path.is_dir() or path.with_suffix(".py").is_file():
+        return True
+    module = path.parent / "__init__.py" if path.parent.is_dir() else path.parent.with_suffix(".py")
+    return module.is_file() and re.search(rf"\b{path.name}\b", module.read_text()) is not None
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_a_document_names_exists(document):
+    text = document.read_text()
+    paths = {name for name in PATH.findall(text) if name.split("/")[0] in FOLDERS}
+    modules = {name for name in MODULE.findall(text) if name.split(".")[0] in FOLDERS and "/" not in name}
+    links = {name for name in LINK.findall(text) if document.suffix == ".md"}
+    lacking = [name for name in paths if not (ROOT / name).exists()]
+    lacking += [name for name in modules if not is_module(name)]
+    lacking += [name for name in links if not (document.parent / name).exists()]
+    assert lacking == []

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from broker_coordinator.admission.policy import AdmissionPolicy
+from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.commands import devices, tasks
 from broker_coordinator.configuration import PROGRAM, load_configuration
 from broker_coordinator.distribution.signed_messages import MessageSigner
@@ -59,7 +59,7 @@ def _run(options: argparse.Namespace) -> None:
         journal,
         bundles,
         signer,
-        AdmissionPolicy(fleet, shard, is_open, configuration.maximum_devices, key, allowance),
+        AdmissionSettings(fleet, shard, is_open, configuration.maximum_devices, key, allowance),
         retention=configuration.retention.rule(),
         metrics=metrics,
         on_version=evaluator.note_version,

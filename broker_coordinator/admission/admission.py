@@ -5,7 +5,7 @@ Each check is cheaper and trusts less than the next:
     every message        topic -> size -> envelope -> kind belongs on that topic, and its size (`_parse`)
                          -> known key of that device, not revoked (`_sender`) -> signature (`_check_signature`)
     a journalled kind    -> approved -> sequence number -> task not paused, rate (`_admit_journalled`)
-                         -> task, version, staleness (`_staleness`) -> the task's kind (`_require_version_kind`)
+                         -> task, version, staleness (`_checked_staleness`) -> the task's kind (`_require_version_kind`)
                          -> payload decrypted -> the consumer's own checks
     any other kind       -> the consumer's own checks
 
@@ -40,7 +40,7 @@ from broker_coordinator.admission.decisions import (
 )
 from broker_coordinator.admission.fleet_view import Decided, Device, DeviceState, FleetView
 from broker_coordinator.admission.parsed_message import ParsedMessage
-from broker_coordinator.admission.policy import AdmissionPolicy
+from broker_coordinator.admission.settings import AdmissionSettings
 from fleet_protocol import topics
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.envelope import Header, digest, read_envelope
@@ -52,9 +52,9 @@ _TOPICS: Mapping[Leaf, Callable[[str, str, str], str]] = {Leaf.UP: topics.up, Le
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Decides on messages by `policy`; `consumers` are those of all kinds that devices send."""
+    """Decides on messages by `settings`; `consumers` are those of all kinds that devices send."""
 
-    policy: AdmissionPolicy
+    settings: AdmissionSettings
     consumers: Mapping[PayloadKind, Consumer]
 
     def admit(self, message: Message, view: FleetView) -> Decision:
@@ -69,7 +69,7 @@ class Admission:
         """
         largest = _largest_bytes()
         parsed = [self._parse(message, largest) for message in messages]
-        prepared = prepare(parsed, view, self.consumers, self.policy.key)
+        prepared = prepare(parsed, view, self.consumers, self.settings.key)
         for number, each in enumerate(parsed):
             ahead = prepared.get(number, UNPREPARED)
             decision = each if isinstance(each, Refused) else self._decide(each, ahead, view)
@@ -102,7 +102,7 @@ class Admission:
         device = None
         answered = False
         try:
-            device, leaf = _device_and_leaf(message.topic, self.policy)
+            device, leaf = _device_and_leaf(message.topic, self.settings)
             answered = leaf is Leaf.UP
             envelope = read_envelope(message.data, largest[leaf])
             self._check_kind(envelope.header.kind, leaf, len(message.data))
@@ -126,7 +126,7 @@ class Admission:
             if isinstance(consumer, JournalledConsumer):
                 return self._admit_journalled(parsed, device, ahead, view)
             payload = decode_payload(parsed.envelope.payload, consumer.kind.payload)
-            return consumer.admit(payload, Authentic(device, parsed), view, self.policy)
+            return consumer.admit(payload, Authentic(device, parsed), view, self.settings)
         except ProtocolError as error:
             answered = isinstance(consumer, JournalledConsumer) or consumer.answered
             return refusal(error, parsed.device, parsed.digest, answered=answered, verified=verified)
@@ -153,14 +153,14 @@ class Admission:
     def _offer(self, parsed: ParsedMessage, device: str, ahead: Prepared, view: FleetView) -> Accepted:
         header = parsed.envelope.header
         consumer = self._journalled(header)
-        staleness = _staleness(header, view)
+        staleness = _checked_staleness(header, view)
         task = view.tasks[header.task].description
         if isinstance(consumer, VersionConsumer):
             _require_version_kind(consumer.kind, task)
         offered = Offered(
             device,
             header,
-            ahead.payload if ahead.payload is not None else read_payload(parsed, self.policy.key),
+            ahead.payload if ahead.payload is not None else read_payload(parsed, self.settings.key),
             task,
             staleness,
             ahead.decoded,
@@ -180,11 +180,11 @@ def _largest_bytes() -> Mapping[Leaf, int]:
     return {leaf: max(kind.max_bytes for kind in KINDS.values() if kind.leaf is leaf) for leaf in _TOPICS}
 
 
-def _device_and_leaf(topic: str, policy: AdmissionPolicy) -> tuple[str, Leaf]:
+def _device_and_leaf(topic: str, settings: AdmissionSettings) -> tuple[str, Leaf]:
     device, last = topics.device_of(topic)
     leaf = Leaf(last)
     build = _TOPICS.get(leaf)
-    if build is None or topic != build(policy.fleet, policy.shard, device):
+    if build is None or topic != build(settings.fleet, settings.shard, device):
         raise ProtocolError(Reason.WRONG_TOPIC, f"{topic!r} is not a topic of this coordinator")
     return device, leaf
 
@@ -244,7 +244,7 @@ def _require_room(header: Header, device: str, view: FleetView) -> None:
         )
 
 
-def _staleness(header: Header, view: FleetView) -> int:
+def _checked_staleness(header: Header, view: FleetView) -> int:
     progress = view.tasks.get(header.task)
     if progress is None:
         raise ProtocolError(Reason.UNKNOWN_TASK, f"task {header.task!r} is not served here")

@@ -21,7 +21,7 @@ import msgspec
 from broker_coordinator.admission.decisions import Decision
 from broker_coordinator.admission.fleet_view import Device, FleetView
 from broker_coordinator.admission.parsed_message import ParsedMessage
-from broker_coordinator.admission.policy import AdmissionPolicy
+from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.aggregation.server_state import Remembered, ServerState
 from broker_coordinator.aggregation.strategies import Recall
 from fleet_protocol.bundle import TaskDescription
@@ -54,7 +54,7 @@ class ControlConsumer(Generic[Payload]):
     """
 
     kind: PayloadKind
-    admit: Callable[[Payload, Authentic, FleetView, AdmissionPolicy], Decision]
+    admit: Callable[[Payload, Authentic, FleetView, AdmissionSettings], Decision]
     answered: bool = False
     named_key: Callable[[Payload], VerifyKey] | None = None
 

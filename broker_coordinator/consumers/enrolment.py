@@ -5,7 +5,7 @@ from dataclasses import replace
 from broker_coordinator.admission.consumer import Authentic, ControlConsumer
 from broker_coordinator.admission.decisions import Decision, Enrolled
 from broker_coordinator.admission.fleet_view import DeviceState, FleetView
-from broker_coordinator.admission.policy import AdmissionPolicy
+from broker_coordinator.admission.settings import AdmissionSettings
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.keys import KEY_BYTES, VerifyKey
 from fleet_protocol.kinds import ENROLMENT, Enrolment
@@ -14,7 +14,7 @@ MAX_SELF_DESCRIPTION_CHARACTERS = 100
 """Of the profile and the software version in an enrolment."""
 
 
-def admit(enrolment: Enrolment, authentic: Authentic, view: FleetView, policy: AdmissionPolicy) -> Decision:
+def admit(enrolment: Enrolment, authentic: Authentic, view: FleetView, settings: AdmissionSettings) -> Decision:
     """The device's record from now on."""
     device = authentic.device
     if view.key_of.get(device.name, device.key_id) != device.key_id:
@@ -23,15 +23,15 @@ def admit(enrolment: Enrolment, authentic: Authentic, view: FleetView, policy: A
             f"the name {device.name} is bound to another key; an operator must revoke that key first, with:"
             f" broker-coordinator devices revoke {device.name}",
         )
-    if device.key_id not in view.devices and len(view.devices) >= policy.maximum_devices:
-        raise ProtocolError(Reason.UNKNOWN_KEY, f"the fleet is full: maximum_devices is {policy.maximum_devices}")
+    if device.key_id not in view.devices and len(view.devices) >= settings.maximum_devices:
+        raise ProtocolError(Reason.UNKNOWN_KEY, f"the fleet is full: maximum_devices is {settings.maximum_devices}")
     described = (enrolment.profile, enrolment.software)
     if any(len(text) > MAX_SELF_DESCRIPTION_CHARACTERS or not text.isprintable() for text in described):
         raise ProtocolError(
             Reason.OUT_OF_BOUNDS,
             f"profile and software must be printable, at most {MAX_SELF_DESCRIPTION_CHARACTERS} characters each",
         )
-    state = DeviceState.APPROVED if policy.open_enrolment else device.state
+    state = DeviceState.APPROVED if settings.open_enrolment else device.state
     enrolled = replace(device, state=state, profile=enrolment.profile, software=enrolment.software)
     return Enrolled(enrolled, authentic.parsed.digest)
 

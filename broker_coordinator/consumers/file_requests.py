@@ -6,7 +6,7 @@ from broker_coordinator.admission.admission import require_approved
 from broker_coordinator.admission.consumer import Authentic, ControlConsumer
 from broker_coordinator.admission.decisions import Decision, FileRequested
 from broker_coordinator.admission.fleet_view import Device, FleetView
-from broker_coordinator.admission.policy import AdmissionPolicy
+from broker_coordinator.admission.settings import AdmissionSettings
 from fleet_protocol import topics
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.kinds import BLOB_REQUEST, WEIGHTS_REQUEST, BlobRequest, WeightsRequest
@@ -14,7 +14,7 @@ from fleet_protocol.topics import PackedWeights
 
 
 def admit_blob_request(
-    request: BlobRequest, authentic: Authentic, _view: FleetView, _policy: AdmissionPolicy
+    request: BlobRequest, authentic: Authentic, _view: FleetView, _settings: AdmissionSettings
 ) -> Decision:
     """Chunks of a blob."""
     device = _requesting(authentic)
@@ -25,7 +25,7 @@ def admit_blob_request(
 
 
 def admit_weights_request(
-    request: WeightsRequest, authentic: Authentic, view: FleetView, _policy: AdmissionPolicy
+    request: WeightsRequest, authentic: Authentic, view: FleetView, _settings: AdmissionSettings
 ) -> Decision:
     """Chunks of packed weights."""
     device = _requesting(authentic)

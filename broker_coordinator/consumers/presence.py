@@ -5,13 +5,13 @@ from dataclasses import replace
 from broker_coordinator.admission.consumer import Authentic, ControlConsumer
 from broker_coordinator.admission.decisions import Decision, PresenceSeen
 from broker_coordinator.admission.fleet_view import FleetView
-from broker_coordinator.admission.policy import AdmissionPolicy
+from broker_coordinator.admission.settings import AdmissionSettings
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.kinds import PRESENCE, Presence
 from fleet_protocol.limits import MAX_SEQUENCE
 
 
-def admit(presence: Presence, authentic: Authentic, _view: FleetView, _policy: AdmissionPolicy) -> Decision:
+def admit(presence: Presence, authentic: Authentic, _view: FleetView, _settings: AdmissionSettings) -> Decision:
     """The device as it is now; a will that was published late changes nothing."""
     device = authentic.device
     if not 0 <= presence.boot <= MAX_SEQUENCE:

@@ -1,4 +1,4 @@
-"""Updates: what is in one is checked, and a full buffer of them makes the task's next version. Pure."""
+"""Updates: checks what is in one; a full buffer makes the next version. Admission has checked staleness. Pure."""
 
 import math
 from collections.abc import Iterable, Sequence

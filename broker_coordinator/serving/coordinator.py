@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from broker_coordinator.admission.admission import Admission
 from broker_coordinator.admission.decisions import Message
-from broker_coordinator.admission.policy import AdmissionPolicy
+from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.consumers import CONSUMERS
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
@@ -35,7 +35,7 @@ class Coordinator:
         journal: Journal,
         bundles: Sequence[Bundle],
         signer: MessageSigner,
-        policy: AdmissionPolicy,
+        settings: AdmissionSettings,
         *,
         retention: Retention = Retention(),  # noqa: B008 - a constant: it is frozen
         metrics: Metrics | None = None,
@@ -46,13 +46,13 @@ class Coordinator:
         self._metrics = metrics or Metrics()
         for bundle in bundles:
             registry.publish(bundle)
-        admission = Admission(policy, CONSUMERS)
+        admission = Admission(settings, CONSUMERS)
         self._intake = Intake(journal, registry, signer, admission, metrics=self._metrics, decoded=decoded)
         self._version_maker = VersionMaker(
             journal,
             registry,
             signer,
-            policy.key,
+            settings.key,
             retention=retention,
             metrics=self._metrics,
             on_version=on_version,

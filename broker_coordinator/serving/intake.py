@@ -165,7 +165,7 @@ class Intake:
             tasks=OverlayMap(self._progress(standing)),
             memories=OverlayMap(self._memories()),
             highest_sequences=OverlayMap(self._journal.highest_sequences()),
-            allowance=self._admission.policy.allowance,
+            allowance=self._admission.settings.allowance,
         )
         self._load_devices()
         self._change_counters = standing.change_counters

@@ -32,7 +32,7 @@ class Remedy(Enum):
 
 
 REMEDIES = {
-    Reason.UNKNOWN_KEY: Remedy.KEEP,  # until an operator has approved this device
+    Reason.UNKNOWN_KEY: Remedy.KEEP,  # until an operator has approved this device, which enrols (core.enrolment)
     Reason.REVOKED_KEY: Remedy.KEEP,
     Reason.BAD_SIGNATURE: Remedy.KEEP,  # these two are not journalled either: taken back, a replay could count twice
     Reason.WRONG_TOPIC: Remedy.KEEP,

@@ -1,7 +1,8 @@
-"""Enrolment: when a device enrols again, and what a receipt for its enrolment means. Pure."""
+"""Enrolment: when a device enrols, and what receipts mean for its enrolment. Pure."""
 
 from enum import Enum
 
+from fleet_protocol.errors import Reason
 from fleet_protocol.kinds import Outcome, Receipt
 
 FIRST_ANSWER_SECONDS = 2.0
@@ -15,6 +16,11 @@ class Answer(Enum):
     NOT_OURS = "not ours"
     ACCEPTED = "accepted"
     REFUSED = "refused"
+
+
+def must_enrol_again(receipt: Receipt) -> bool:
+    """Whether a verified receipt, for any message, says that the coordinator does not know this device's key."""
+    return receipt.outcome is Outcome.REJECTED and receipt.reason == Reason.UNKNOWN_KEY
 
 
 class EnrolmentAttempts:

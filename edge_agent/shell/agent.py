@@ -7,6 +7,7 @@ import sqlite3
 from pathlib import Path
 
 from edge_agent.configuration import AgentConfiguration
+from edge_agent.core.enrolment import must_enrol_again
 from edge_agent.shell.blob_cache import BlobCache
 from edge_agent.shell.device_database import DeviceDatabase
 from edge_agent.shell.enrolment import EnrolmentKeeper
@@ -20,7 +21,7 @@ from edge_agent.shell.version_follower import VersionFollower
 from edge_agent.sources.unix_socket import SampleSocket, Status
 from fleet_host.log_lines import log_line
 from fleet_protocol import topics
-from fleet_protocol.errors import ConfigurationError, ProtocolError, Reason
+from fleet_protocol.errors import ConfigurationError, ProtocolError
 from fleet_protocol.kinds import (
     BLOB_REQUEST,
     ENROLMENT,
@@ -158,8 +159,8 @@ class Agent:
     def _handle_receipt(self, receipt: Receipt) -> None:
         if not (self._postbox.receive(receipt) or self._enrolment.receive(receipt)):
             return
-        if receipt.reason == Reason.UNKNOWN_KEY:
-            self._enrolment.forgotten()
+        if must_enrol_again(receipt):
+            self._enrolment.enrol_again()
         if receipt.newest_boot > self._identity.boot:
             logger.warning(log_line("state_lost", boot=self._identity.boot, newest_boot=receipt.newest_boot))
             self._identity.boot = self._database.continue_boots(receipt.newest_boot)

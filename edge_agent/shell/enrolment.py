@@ -64,8 +64,8 @@ class EnrolmentKeeper:
             logger.warning(log_line("enrolment_refused", reason=receipt.reason, detail=receipt.detail))
         return answer is not Answer.NOT_OURS
 
-    def forgotten(self) -> None:
-        """The coordinator does not know this device's key: enrol again."""
+    def enrol_again(self) -> None:
+        """The coordinator does not know this device's key."""
         if self._database.is_enrolled():
             self._database.set_enrolled(False)
             self._changed.set()

@@ -19,7 +19,7 @@ from typing import Literal
 
 import msgspec
 
-from edge_agent.sources.intake import Sample, check_sample
+from edge_agent.sources.schema_check import Sample, check_sample
 from edge_agent.worker.contract import Progress
 from fleet_host.log_lines import log_line
 from fleet_protocol.bundle import TaskDescription

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bundle_runtime.backbone import ROWS_AT_ONCE, Backbone
-from edge_agent.training.sample_checks import check_inputs
+from edge_agent.training.stored_sample_checks import check_inputs
 from edge_agent.worker.usable_samples import fitting
 from fleet_protocol.bundle import BACKBONE_FILE, TaskDescription
 

@@ -22,7 +22,7 @@ from edge_agent.training.engine import EngineError, Rates, plan_batches
 from edge_agent.training.engines import make_engine
 from edge_agent.training.features import FeaturesError, compute_features
 from edge_agent.training.rebuild import RebuildError, rebuild
-from edge_agent.training.sample_checks import UnfitSamplesError, check_samples
+from edge_agent.training.stored_sample_checks import UnfitSamplesError, check_samples
 from edge_agent.worker.contract import (
     Message,
     Progress,

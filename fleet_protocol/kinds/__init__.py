@@ -26,7 +26,7 @@ KINDS: dict[int, PayloadKind] = {
         ENCRYPTED_UPDATE,
     )
 }
-"""By the number that stands in an envelope"s header."""
+"""By the number that stands in an envelope's header."""
 
 
 def register(kind: PayloadKind) -> PayloadKind:

@@ -13,4 +13,4 @@ class BlobChunk(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     data: bytes
 
 
-BLOB_CHUNK = PayloadKind(5, BlobChunk, Leaf.CHUNK, MAX_SIGNED_CHUNK_BYTES)
+BLOB_CHUNK = PayloadKind(5, BlobChunk, Leaf.CHUNK, max_bytes=MAX_SIGNED_CHUNK_BYTES)

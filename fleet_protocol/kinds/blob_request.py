@@ -13,4 +13,4 @@ class BlobRequest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     chunks: list[int]
 
 
-BLOB_REQUEST = PayloadKind(4, BlobRequest, Leaf.UP, MAX_CONTROL_BYTES)
+BLOB_REQUEST = PayloadKind(4, BlobRequest, Leaf.UP, max_bytes=MAX_CONTROL_BYTES)

@@ -14,4 +14,6 @@ class EncryptedPayload(msgspec.Struct, frozen=True, array_like=True, forbid_unkn
     box: bytes
 
 
-ENCRYPTED_UPDATE = PayloadKind(9, EncryptedPayload, Leaf.UP, MAX_UPDATE_BYTES, journalled=True, content=UPDATE)
+ENCRYPTED_UPDATE = PayloadKind(
+    9, EncryptedPayload, Leaf.UP, max_bytes=MAX_UPDATE_BYTES, journalled=True, content=UPDATE
+)

@@ -15,4 +15,4 @@ class Enrolment(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     tasks: list[str]
 
 
-ENROLMENT = PayloadKind(1, Enrolment, Leaf.UP, MAX_CONTROL_BYTES)
+ENROLMENT = PayloadKind(1, Enrolment, Leaf.UP, max_bytes=MAX_CONTROL_BYTES)

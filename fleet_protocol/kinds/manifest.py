@@ -23,4 +23,4 @@ class Manifest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     selection_threshold: Annotated[int, msgspec.Meta(ge=1, le=EVERYONE)] = EVERYONE
 
 
-MANIFEST = PayloadKind(3, Manifest, Leaf.TASK, MAX_CONTROL_BYTES)
+MANIFEST = PayloadKind(3, Manifest, Leaf.TASK, max_bytes=MAX_CONTROL_BYTES)

@@ -22,4 +22,4 @@ class Presence(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     boot: int
 
 
-PRESENCE = PayloadKind(2, Presence, Leaf.STATE, MAX_CONTROL_BYTES)
+PRESENCE = PayloadKind(2, Presence, Leaf.STATE, max_bytes=MAX_CONTROL_BYTES)

@@ -33,4 +33,4 @@ class Receipt(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     newest_boot: Count
 
 
-RECEIPT = PayloadKind(7, Receipt, Leaf.DOWN, MAX_CONTROL_BYTES)
+RECEIPT = PayloadKind(7, Receipt, Leaf.DOWN, max_bytes=MAX_CONTROL_BYTES)

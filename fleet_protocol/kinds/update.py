@@ -20,4 +20,4 @@ class Update(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     life: Count = 0
 
 
-UPDATE = PayloadKind(6, Update, Leaf.UP, MAX_UPDATE_BYTES, journalled=True)
+UPDATE = PayloadKind(6, Update, Leaf.UP, max_bytes=MAX_UPDATE_BYTES, journalled=True)

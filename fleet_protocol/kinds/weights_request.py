@@ -18,4 +18,4 @@ class WeightsRequest(msgspec.Struct, frozen=True, array_like=True, forbid_unknow
     chunks: list[int]
 
 
-WEIGHTS_REQUEST = PayloadKind(8, WeightsRequest, Leaf.UP, MAX_CONTROL_BYTES)
+WEIGHTS_REQUEST = PayloadKind(8, WeightsRequest, Leaf.UP, max_bytes=MAX_CONTROL_BYTES)

@@ -6,7 +6,7 @@ import pytest
 
 from broker_coordinator import cli
 from broker_coordinator.admission.decisions import Message
-from broker_coordinator.admission.policy import AdmissionPolicy
+from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.aggregation.averaging import averaged_weights
 from broker_coordinator.distribution.signed_messages import MessageSigner
 from broker_coordinator.serving.coordinator import Coordinator
@@ -26,8 +26,8 @@ def configuration(tmp_path: Path) -> Path:
     """Of a coordinator whose journal holds versions 0 to 5; it is still open, as if the coordinator ran."""
     bundle = write_bundle(tmp_path / "bundle", aggregation=PLAN)
     journal, device = Journal.open(tmp_path / "coordinator.db"), SigningDevice("kitchen-pi")
-    policy = AdmissionPolicy(FLEET, SHARD, open_enrolment=True, maximum_devices=1)
-    coordinator = Coordinator(journal, [bundle], MessageSigner(SigningKey.generate(), FLEET, SHARD), policy)
+    settings = AdmissionSettings(FLEET, SHARD, open_enrolment=True, maximum_devices=1)
+    coordinator = Coordinator(journal, [bundle], MessageSigner(SigningKey.generate(), FLEET, SHARD), settings)
     messages = [device.enrolment(), *(device.update(sequence) for sequence in range(1, VERSIONS + 1))]
     coordinator.handle([Message(device.up, data) for data in messages], now=0.0)
     coordinator.make_versions(now=0.0)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from broker_coordinator.admission.fleet_view import DeviceState
-from broker_coordinator.admission.policy import AdmissionPolicy
+from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.distribution.signed_messages import MessageSigner
 from broker_coordinator.serving.coordinator import Coordinator
 from broker_coordinator.storage.database import Database, JournalUnavailableError
@@ -199,7 +199,7 @@ def test_reader_of_nothing_says_so(tmp_path) -> None:
 
 
 def test_running_coordinator_notices_what_operators_do_to_devices(database, bundle) -> None:
-    closed = AdmissionPolicy(FLEET, SHARD, open_enrolment=False, maximum_devices=100)
+    closed = AdmissionSettings(FLEET, SHARD, open_enrolment=False, maximum_devices=100)
     bench, device = Bench(database, bundle, closed), SigningDevice("kitchen-pi")
     bench.handle(device, device.enrolment())
     assert [receipt.reason for receipt in bench.receipts()] == [Reason.UNKNOWN_KEY.value]

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from broker_coordinator.admission.policy import AdmissionPolicy
 from broker_coordinator.admission.rate_limit import TokenBucket
+from broker_coordinator.admission.settings import AdmissionSettings
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import encode_update
@@ -24,8 +24,8 @@ def packed(norm: float) -> bytes:
 
 
 def test_device_over_its_rate_keeps_its_update_and_others_are_served(database, bundle) -> None:
-    policy = AdmissionPolicy(FLEET, SHARD, True, 100, allowance=TokenBucket(60.0, 2))
-    bench, hasty, patient = Bench(database, bundle, policy), SigningDevice("hasty-pi"), SigningDevice("patient-pi")
+    settings = AdmissionSettings(FLEET, SHARD, True, 100, allowance=TokenBucket(60.0, 2))
+    bench, hasty, patient = Bench(database, bundle, settings), SigningDevice("hasty-pi"), SigningDevice("patient-pi")
     for device in (hasty, patient):
         bench.handle(device, device.enrolment())
     bench.said()
@@ -52,8 +52,8 @@ def test_device_over_its_rate_keeps_its_update_and_others_are_served(database, b
 
 
 def test_forged_updates_use_up_nobodys_rate(database, bundle) -> None:
-    policy = AdmissionPolicy(FLEET, SHARD, True, 100, allowance=TokenBucket(60.0, 1))
-    bench, device = Bench(database, bundle, policy), SigningDevice("kitchen-pi")
+    settings = AdmissionSettings(FLEET, SHARD, True, 100, allowance=TokenBucket(60.0, 1))
+    bench, device = Bench(database, bundle, settings), SigningDevice("kitchen-pi")
     bench.handle(device, device.enrolment())
     forged = bytearray(device.update(1))
     forged[-1] ^= 1

@@ -5,8 +5,8 @@ import urllib.request
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from broker_coordinator.admission.policy import AdmissionPolicy
 from broker_coordinator.admission.rate_limit import TokenBucket
+from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.serving.metrics import Metrics
 from fleet_protocol.errors import ConfigurationError
 from tests.support.bench import Bench
@@ -16,7 +16,7 @@ from tests.support.device import SigningDevice
 from tests.support.fleet import FLEET, SHARD
 from tests.support.waiting import DEADLINE_SECONDS
 
-LIMITED = AdmissionPolicy(FLEET, SHARD, True, 100, allowance=TokenBucket(60.0, 4))
+LIMITED = AdmissionSettings(FLEET, SHARD, True, 100, allowance=TokenBucket(60.0, 4))
 
 
 def scrape(port: int) -> dict[tuple[str, tuple[str, ...]], float]:

@@ -1,7 +1,7 @@
 """A whole coordinator without its network: messages in, what it says out."""
 
 from broker_coordinator.admission.decisions import Message
-from broker_coordinator.admission.policy import AdmissionPolicy
+from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from broker_coordinator.serving.coordinator import Coordinator
 from broker_coordinator.storage.database import Database
@@ -15,21 +15,23 @@ from tests.support.device import SigningDevice
 from tests.support.fleet import FLEET, SHARD
 
 KEY = SigningKey.generate()
-OPEN = AdmissionPolicy(FLEET, SHARD, open_enrolment=True, maximum_devices=100)
+OPEN = AdmissionSettings(FLEET, SHARD, open_enrolment=True, maximum_devices=100)
 
 
 class Bench:
     """A coordinator on a database, without a network; `restart` is a kill -9 and a start."""
 
-    def __init__(self, database: Database, bundle: Bundle | None, policy: AdmissionPolicy = OPEN, **options) -> None:
-        self.database, self._bundle, self._policy, self._options, self.now = database, bundle, policy, options, 0.0
+    def __init__(
+        self, database: Database, bundle: Bundle | None, settings: AdmissionSettings = OPEN, **options
+    ) -> None:
+        self.database, self._bundle, self._settings, self._options, self.now = database, bundle, settings, options, 0.0
         self.restart()
 
     def restart(self) -> None:
         self.journal = Journal.open(self.database)
         signer = MessageSigner(KEY, FLEET, SHARD)
         self.coordinator = Coordinator(
-            self.journal, [self._bundle] if self._bundle else [], signer, self._policy, **self._options
+            self.journal, [self._bundle] if self._bundle else [], signer, self._settings, **self._options
         )
 
     def handle(self, device: SigningDevice, *messages: bytes) -> None:

@@ -22,7 +22,7 @@ from broker_coordinator.admission.decisions import (
     Repeated,
 )
 from broker_coordinator.admission.fleet_view import Device, DeviceState, FleetView, TaskProgress
-from broker_coordinator.admission.policy import AdmissionPolicy
+from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.consumers import CONSUMERS
 from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import encode_update
@@ -45,7 +45,7 @@ from tests.support.bundles import TASK, write_bundle
 from tests.support.device import SigningDevice
 from tests.support.fleet import FLEET, SHARD
 
-POLICY = AdmissionPolicy(FLEET, SHARD, open_enrolment=False, maximum_devices=4)
+POLICY = AdmissionSettings(FLEET, SHARD, open_enrolment=False, maximum_devices=4)
 ADMISSION = Admission(POLICY, CONSUMERS)
 KITCHEN, GARDEN = SigningDevice("kitchen-pi"), SigningDevice("garden-pi")
 VERSION = 5
@@ -69,8 +69,8 @@ def view(progress) -> FleetView:
     return view
 
 
-def decide(view: FleetView, data: bytes, topic: str = KITCHEN.up, policy: AdmissionPolicy = POLICY) -> Decision:
-    return Admission(policy, CONSUMERS).admit(Message(topic, data), view)
+def decide(view: FleetView, data: bytes, topic: str = KITCHEN.up, settings: AdmissionSettings = POLICY) -> Decision:
+    return Admission(settings, CONSUMERS).admit(Message(topic, data), view)
 
 
 def refusal(view: FleetView, data: bytes, topic: str = KITCHEN.up) -> Refused:
@@ -280,8 +280,8 @@ def test_kinds_that_no_device_sends(view) -> None:
 @pytest.mark.parametrize(("is_open", "state"), [(False, DeviceState.PENDING), (True, DeviceState.APPROVED)])
 def test_enrolment_follows_the_policy(view, is_open, state) -> None:
     newcomer = SigningDevice("attic-pi")
-    policy = AdmissionPolicy(FLEET, SHARD, is_open, maximum_devices=4)
-    decision = decide(view, newcomer.enrolment(), newcomer.up, policy)
+    settings = AdmissionSettings(FLEET, SHARD, is_open, maximum_devices=4)
+    decision = decide(view, newcomer.enrolment(), newcomer.up, settings)
     assert isinstance(decision, Enrolled)
     assert decision.device.state is state
     assert (decision.device.profile, decision.device.software) == ("generic", "test 1.0")
@@ -388,7 +388,7 @@ def told(decision: Decision) -> object:
     open_enrolment=st.booleans(),
 )
 def test_a_batch_is_decided_as_its_messages_are_one_after_the_other(view, batch, open_enrolment) -> None:
-    admission = Admission(AdmissionPolicy(FLEET, SHARD, open_enrolment=open_enrolment, maximum_devices=4), CONSUMERS)
+    admission = Admission(AdmissionSettings(FLEET, SHARD, open_enrolment=open_enrolment, maximum_devices=4), CONSUMERS)
     messages = [Message(BATCH[name][0], BATCH[name][1](number)) for name, number in batch]
     one_by_one, together = view.branch(), view.branch()
     decisions = []

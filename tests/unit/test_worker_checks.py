@@ -14,7 +14,7 @@ from edge_agent.shell.sample_store import SampleStore
 from edge_agent.training.divergence import divergence
 from edge_agent.training.engine import BatchPlan, Rates, plan_batches
 from edge_agent.training.onnx_step import OnnxStepEngine
-from edge_agent.training.sample_checks import UnfitSamplesError
+from edge_agent.training.stored_sample_checks import UnfitSamplesError
 from edge_agent.training.worker import RoundError, read_samples, run_round
 from edge_agent.worker.contract import TrainingJob
 from edge_agent.worker.installed import check_installed

@@ -7,7 +7,7 @@ from itertools import count
 from broker_coordinator.admission.admission import Admission
 from broker_coordinator.admission.decisions import Accepted, Message, Refused
 from broker_coordinator.admission.fleet_view import Decided, FleetView, TaskProgress, devices_taking_part
-from broker_coordinator.admission.policy import AdmissionPolicy
+from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.aggregation.averaging import averaged_weights
 from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.aggregation.version import Version, version_zero
@@ -33,7 +33,7 @@ class SimulatedCoordinator:
         self, bundle: Bundle, signer: MessageSigner, devices: int, ledger: Ledger, made: Callable[[], None]
     ) -> None:
         zero = version_zero(bundle)
-        policy = AdmissionPolicy(signer.fleet, signer.shard, True, devices)
+        settings = AdmissionSettings(signer.fleet, signer.shard, True, devices)
         self._parameters = bundle.description.parameters
         self._served = ServedTask(
             bundle, version_consumer(bundle.description), zero, zero.state(self._parameters, {}), bundle.grid()
@@ -41,7 +41,7 @@ class SimulatedCoordinator:
         self._files = OrderedDict([(0, zero.weights)])
         self._weights = read_weights(zero.weights, self._parameters)
         self._recent = deque([zero.weights], maxlen=bundle.description.aggregation.averaged_versions)
-        self._admission = Admission(policy, CONSUMERS)
+        self._admission = Admission(settings, CONSUMERS)
         self._signer = signer
         self._receipts = Receipts(signer)
         self._outcomes: dict[str, deque[tuple[int, Decided]]] = {}

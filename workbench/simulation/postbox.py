@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from broker_coordinator.admission.decisions import Message
 from edge_agent.core.delivery import Delivery
-from edge_agent.core.enrolment import Answer, EnrolmentAttempts
+from edge_agent.core.enrolment import Answer, EnrolmentAttempts, must_enrol_again
 from edge_agent.producers import goes_back
 from edge_agent.shell.identity import Identity
 from fleet_protocol.envelope import digest
@@ -76,7 +76,7 @@ class SimulatedPostbox:
         presence = identity.sign_presence(encode_payload(Presence(PresenceState.ONLINE, identity.boot)))
         world.ledger.up["presence"] += 2 * len(presence)
         self._attempts.start()
-        self._introduce()
+        self._enrol()
         self._delivery.schedule.connected()
         self._deliver()
 
@@ -98,13 +98,15 @@ class SimulatedPostbox:
             return
         receipt, _ = self._identity.verify_from_coordinator(self._identity.down_topic, signed, MAX_CONTROL_BYTES)
         assert isinstance(receipt, Receipt)  # noqa: S101 - nothing else is sent there
+        if must_enrol_again(receipt):
+            self._memory.enrolled = False
         if self._delivery.receive(receipt):
             self.notify()
             self._settled()
         elif self._attempts.receive(receipt) is Answer.ACCEPTED:
             self._memory.enrolled = True
 
-    def _introduce(self) -> None:
+    def _enrol(self) -> None:
         if self._memory.enrolled:
             return
         identity = self._identity
@@ -112,7 +114,7 @@ class SimulatedPostbox:
         signed = identity.sign_control(ENROLMENT, encode_payload(enrolment))
         wait_seconds = self._attempts.sent(digest(signed))
         self._send("enrolment", signed)
-        self._later(wait_seconds, self._introduce)
+        self._later(wait_seconds, self._enrol)
 
     def _deliver(self) -> None:
         """Send what is due, and plan the next one."""

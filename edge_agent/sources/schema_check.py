@@ -1,4 +1,7 @@
-"""Intake: judges a sample against its task's schema before it is stored. Pure."""
+"""Checks a sample against its task's schema before it is stored. Pure.
+
+While the schema is not known yet, what it could not check is checked by `training/stored_sample_checks.py`.
+"""
 
 import array
 import math

@@ -1,4 +1,4 @@
-"""A coordinator's admission policy: enrolment, limits, and its place in the topics."""
+"""What admission is told: who may enrol, how much each device may send, and the place in the topics."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from fleet_protocol.keys import SigningKey
 
 
 @dataclass(frozen=True, slots=True)
-class AdmissionPolicy:
+class AdmissionSettings:
     """As in `configuration.CoordinatorConfiguration`. `key` decrypts payloads; `allowance` is how many
     journalled payloads each device may send.
     """

@@ -7,6 +7,8 @@ FROM ${BASE} AS build
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
 COPY fleet_protocol fleet_protocol
+COPY fleet_host fleet_host
+COPY bundle_runtime bundle_runtime
 COPY edge_agent edge_agent
 COPY broker_coordinator broker_coordinator
 COPY workbench workbench

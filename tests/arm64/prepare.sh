@@ -45,4 +45,4 @@ fi
 
 rm -rf "$root/opt/edgeflock"
 mkdir -p "$root/opt/edgeflock"
-cp -r fleet_protocol edge_agent "$root/opt/edgeflock"
+cp -r fleet_protocol fleet_host bundle_runtime edge_agent "$root/opt/edgeflock"

@@ -1,0 +1,27 @@
+"""Every package that the wheel has is wherever else packages are listed by hand."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+PACKAGES = PROJECT["hatch"]["build"]["targets"]["wheel"]["packages"]
+
+
+def test_wheel_has_every_package_of_the_tree():
+    # Recipes and tests are no part of it; what is measured is measured in a checkout.
+    found = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"benchmarks", "tests"}
+    assert sorted(PACKAGES) == sorted(found)
+
+
+@pytest.mark.parametrize("image", ["agent", "coordinator"])
+def test_image_is_built_from_every_package(image):
+    copied = (ROOT / "docker" / f"{image}.Dockerfile").read_text().splitlines()
+    assert [package for package in PACKAGES if f"COPY {package} {package}" not in copied] == []
+
+
+def test_contracts_and_types_are_checked_in_every_package():
+    assert PROJECT["importlinter"]["root_packages"] == PACKAGES
+    assert [package for package in PACKAGES if package not in PROJECT["mypy"]["packages"]] == []

@@ -30,8 +30,8 @@ test: $(VENV)/.test $(ORT_VENV)/.ready $(COSE_VENV)/.ready system-packages check
 	$(PYTEST) $(TOGETHER) -m 'not quiet'
 	$(PYTEST) -m quiet
 
-test-fast: $(VENV)/.test ## what needs no other process, in under a minute
-	$(PYTEST) $(TOGETHER) tests/unit
+test-fast: $(VENV)/.test ## what needs no other process, in about a minute
+	$(PYTEST) $(TOGETHER) tests/unit tests/pair
 
 test-system: $(VENV)/.test system-packages ## what starts other processes, but for the minutes that need both cores
 	$(PYTEST) $(TOGETHER) -m 'not quiet' tests/integration tests/broker tests/system

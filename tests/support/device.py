@@ -27,6 +27,17 @@ from fleet_protocol.kinds import (
 from tests.support.bundles import TASK
 from tests.support.fleet import FLEET, SHARD
 
+Shapes = tuple[tuple[int, ...], ...]
+TINY_SHAPES: Shapes = ((4, 8), (4,))
+"""Those of the tiny task's parameters."""
+
+
+def packed_delta(seed: int, shapes: Shapes = TINY_SHAPES) -> bytes:
+    """A small random change of the weights, as an update carries it."""
+    generator = np.random.default_rng(seed)
+    delta = generator.normal(0, 0.1, sum(map(math.prod, shapes))).astype(np.float32)
+    return encode_update(delta, shapes, UpdatePlan(keep_fraction=0.5), generator).packed
+
 
 class SigningDevice:
     """A name and a key: makes the bytes that such a device would publish."""
@@ -87,14 +98,11 @@ class SigningDevice:
         packed: bytes | None = None,
         life: int = 0,
         recipient: VerifyKey | None = None,
-        shapes: tuple[tuple[int, ...], ...] = ((4, 8), (4,)),
+        shapes: Shapes = TINY_SHAPES,
     ) -> bytes:
         """An update, encrypted for `recipient` if any; its delta differs from one device and sequence to the next."""
         if packed is None:
-            seed = int.from_bytes(digest(f"{self.name} {sequence}".encode()), "big")
-            generator = np.random.default_rng(seed)
-            delta = generator.normal(0, 0.1, sum(map(math.prod, shapes))).astype(np.float32)
-            packed = encode_update(delta, shapes, UpdatePlan(keep_fraction=0.5), generator).packed
+            packed = packed_delta(int.from_bytes(digest(f"{self.name} {sequence}".encode()), "big"), shapes)
         signer = self._identity(recipient, encrypt_updates=True) if recipient else self.identity
         kind, encrypted_for = signer.address(UPDATE)
         payload = encode_payload(Update(samples, 1, loss, packed, life))

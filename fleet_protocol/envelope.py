@@ -95,7 +95,8 @@ def read_envelope(data: bytes, limit: int) -> Envelope:
     """Parse an envelope of at most `limit` bytes; its signature is not verified.
 
     Raises:
-        ProtocolError: `TOO_LARGE`; `MALFORMED` for anything but the one form that `sign_envelope` writes.
+        ProtocolError: `TOO_LARGE`; `UNKNOWN_KIND`; `MALFORMED` for anything but the one form that `sign_envelope`
+            writes.
     """
     if len(data) > limit:
         raise ProtocolError(Reason.TOO_LARGE, f"message of {len(data)} bytes exceeds the limit of {limit}")
@@ -145,7 +146,9 @@ def _read_protected(protected: bytes) -> tuple[Header, bytes]:
     except msgspec.ValidationError as error:
         raise ProtocolError(Reason.MALFORMED, f"header: {error}") from error
     except KeyError as error:
-        raise ProtocolError(Reason.MALFORMED, f"header: {error} is no kind of payload; update edgeflock") from error
+        raise ProtocolError(
+            Reason.UNKNOWN_KIND, f"no kind of payload has the number {error} here; update edgeflock"
+        ) from error
     if (
         len(header.task) > MAX_NAME_CHARACTERS
         or not 0 <= header.sequence <= MAX_SEQUENCE

@@ -13,6 +13,7 @@ class Reason(StrEnum):
     WRONG_TOPIC = "wrong_topic"
     BAD_SIGNATURE = "bad_signature"
     SEQUENCE_REUSED = "sequence_reused"
+    UNKNOWN_KIND = "unknown_kind"
     UNKNOWN_TASK = "unknown_task"
     UNKNOWN_VERSION = "unknown_version"
     TOO_STALE = "too_stale"

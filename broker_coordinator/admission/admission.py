@@ -111,8 +111,10 @@ class Admission:
         return ParsedMessage(message, envelope_digest, device, envelope)
 
     def _check_kind(self, kind: PayloadKind, leaf: Leaf, size: int) -> None:
-        if kind.leaf is not leaf or kind.decrypted not in self.consumers:
+        if kind.leaf is not leaf:
             raise ProtocolError(Reason.MALFORMED, f"{kind.name} does not belong on the topic {leaf.value!r}")
+        if kind.decrypted not in self.consumers:
+            raise ProtocolError(Reason.UNKNOWN_KIND, f"no consumer of {kind.name} is installed; update the coordinator")
         if size > kind.max_bytes:
             raise ProtocolError(Reason.TOO_LARGE, f"{kind.name} of {size} bytes exceeds {kind.max_bytes}")
 

@@ -36,6 +36,7 @@ REMEDIES = {
     Reason.REVOKED_KEY: Remedy.KEEP,
     Reason.BAD_SIGNATURE: Remedy.KEEP,  # these two are not journalled either: taken back, a replay could count twice
     Reason.WRONG_TOPIC: Remedy.KEEP,
+    Reason.UNKNOWN_KIND: Remedy.KEEP,  # until the coordinator is updated; not journalled either
     Reason.TASK_PAUSED: Remedy.KEEP,  # until the operator resumes it
     Reason.RATE_LIMITED: Remedy.KEEP,
     Reason.SEQUENCE_REUSED: Remedy.RENUMBER,  # this device's database was emptied or restored

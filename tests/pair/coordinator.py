@@ -11,8 +11,8 @@ from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
 from broker_coordinator.admission.decisions import Message
-from broker_coordinator.admission.policy import AdmissionPolicy
 from broker_coordinator.admission.rate_limit import TokenBucket
+from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.distribution.signed_messages import MessageSigner
 from broker_coordinator.serving.coordinator import Coordinator
 from broker_coordinator.storage.database import JournalUnavailableError, open_database
@@ -29,7 +29,7 @@ from tests.support.fleet import FLEET, SHARD
 
 KEY = SigningKey(bytes(range(100, 132)))
 ALLOWANCE = TokenBucket(interval_seconds=5.0, burst=3)
-POLICY = AdmissionPolicy(FLEET, SHARD, open_enrolment=True, maximum_devices=10, key=KEY, allowance=ALLOWANCE)
+POLICY = AdmissionSettings(FLEET, SHARD, open_enrolment=True, maximum_devices=10, key=KEY, allowance=ALLOWANCE)
 MOST_PUBLICATIONS = 1000
 IN_MEMORY = Path(":memory:")
 """SQLite's name for a database without a file: one transaction is as whole as on a disk, and no disk is waited for."""

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from edge_agent.core.delivery import Delivery, Remedy
-from edge_agent.core.introduction import Answer, Introduction
+from edge_agent.core.enrolment import Answer, EnrolmentAttempts, must_enrol_again
 from edge_agent.core.outbox import OutboxRow, SpooledPayload
-from edge_agent.producers import returns_to_residual
+from edge_agent.producers import goes_back
 from edge_agent.shell.device_database import DeviceDatabase, SpooledRound
 from edge_agent.shell.identity import Identity
 from fleet_protocol.envelope import digest
-from fleet_protocol.errors import Reason
 from fleet_protocol.keys import SigningKey, write_verify_key
 from fleet_protocol.kinds import ENROLMENT, UPDATE, Enrolment, Receipt, Update, encode_payload
 from fleet_protocol.limits import MAX_CONTROL_BYTES
@@ -69,13 +68,13 @@ class PairedDevice:
         pinned = write_verify_key(KEY.verify_key)
         self._identity = Identity(FLEET, SHARD, self.name, self.key, pinned, encrypt_updates=self._encrypts)
         self._identity.boot = boot
-        self._delivery = Delivery(self._database, self._sign, returns_to_residual)
-        self._introduction = Introduction()
-        self._introduction_due = 0.0
+        self._delivery = Delivery(self._database, self._sign, goes_back)
+        self._attempts = EnrolmentAttempts()
+        self._enrolment_due = 0.0
 
     @property
     def down_topic(self) -> str:
-        """Where it hears its coordinator."""
+        """The topic of its receipts."""
         return self._identity.down_topic
 
     @contextmanager
@@ -88,8 +87,8 @@ class PairedDevice:
     def connect(self) -> None:
         """A new connection."""
         self._delivery.schedule.connected()
-        self._introduction.start()
-        self._introduction_due = 0.0
+        self._attempts.start()
+        self._enrolment_due = 0.0
 
     def learn(self, piece: int, base_version: int, now: float, *, keeps_newest: bool) -> None:
         """A round: residual, what came back and a new piece go into a payload, but for what compression leaves out."""
@@ -100,7 +99,7 @@ class PairedDevice:
         self.ledger.contents[payload] = tuple(pieces)
         kind, recipient = self._identity.address(UPDATE)
         spooled = SpooledPayload(kind, recipient, payload)
-        returned = tuple(number for number, _ in memory.returned)
+        returned = tuple(row.sequence for row in memory.returned)
         finished = SpooledRound(TASK, BUNDLE, base_version, piece, (spooled,), json.dumps(residual).encode(), returned)
         try:
             self._database.spool(finished, self._sign)
@@ -112,10 +111,10 @@ class PairedDevice:
 
     def send(self, now: float) -> None:
         """Send what is due."""
-        if not self._database.is_enrolled() and self._introduction_due <= now:
+        if not self._database.is_enrolled() and self._enrolment_due <= now:
             enrolment = Enrolment(self._identity.public_key, "generic", "test 1.0", [TASK])
             signed = self._identity.sign_control(ENROLMENT, encode_payload(enrolment))
-            self._introduction_due = now + self._introduction.asked(digest(signed))
+            self._enrolment_due = now + self._attempts.sent(digest(signed))
             self._lane.send(OnWire(self._identity.up_topic, signed))
         for number in self._delivery.due(now):
             self._lane.send(OnWire(self._identity.up_topic, self._delivery.envelope(number)))
@@ -123,7 +122,7 @@ class PairedDevice:
 
     def receive(self, message: OnWire, now: float) -> None:
         """Act on a receipt; where the disk is full, it is as if none had come."""
-        receipt, _ = self._identity.open_from_coordinator(message.topic, message.data, MAX_CONTROL_BYTES)
+        receipt, _ = self._identity.verify_from_coordinator(message.topic, message.data, MAX_CONTROL_BYTES)
         assert isinstance(receipt, Receipt)
         try:
             self._act_on(receipt, now)
@@ -136,11 +135,11 @@ class PairedDevice:
         if received is not None:
             self._note(*received)
             self._delivery.schedule.changed(now)
-        elif (answer := self._introduction.receive(receipt)) is Answer.ACCEPTED:
+        elif (answer := self._attempts.receive(receipt)) is Answer.ACCEPTED:
             self._database.set_enrolled(True)
         elif answer is Answer.NOT_OURS:
             return
-        if receipt.reason == Reason.UNKNOWN_KEY:
+        if must_enrol_again(receipt):
             self._database.set_enrolled(False)
         if receipt.newest_boot > self._identity.boot:
             self._identity.boot = self._database.continue_boots(receipt.newest_boot)
@@ -168,4 +167,4 @@ class PairedDevice:
     def _kept(self) -> list[int]:
         memory = self._database.memory(TASK, BUNDLE)
         residual = json.loads(memory.residual or b"[]")
-        return residual + [piece for _, payload in memory.returned for piece in self.ledger.contents[payload]]
+        return residual + [piece for row in memory.returned for piece in self.ledger.contents[row.payload]]

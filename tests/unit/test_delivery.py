@@ -42,6 +42,7 @@ def test_nothing_that_is_not_journalled_is_taken_back():
         Reason.BAD_SIGNATURE,
         Reason.WRONG_TOPIC,
         Reason.TASK_PAUSED,
+        Reason.UNKNOWN_KIND,
         Reason.RATE_LIMITED,
     }
 

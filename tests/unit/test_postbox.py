@@ -138,7 +138,7 @@ def test_wiped_device_takes_a_new_number_and_sends_the_same_change_again(device)
     run(scenario())
 
 
-@pytest.mark.parametrize("reason", [Reason.UNKNOWN_KEY, Reason.TASK_PAUSED, Reason.RATE_LIMITED])
+@pytest.mark.parametrize("reason", [Reason.UNKNOWN_KEY, Reason.UNKNOWN_KIND, Reason.TASK_PAUSED, Reason.RATE_LIMITED])
 def test_device_that_is_put_off_keeps_its_update_and_asks_once_a_minute(device, reason):
     async def scenario():
         row = device.spool()

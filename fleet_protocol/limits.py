@@ -33,7 +33,18 @@ MAX_AVERAGED_VERSIONS = 1000
 """Versions that the model to use may be the mean of."""
 
 MAX_SEQUENCE = 2**63 - 1
-"""Sequence numbers, versions and boot numbers: what a signed 64-bit database column holds."""
+"""Sequence numbers, versions and lives: what a signed 64-bit database column holds."""
+
+BOOT_SHIFT = 32
+"""What is not journalled is numbered `boot << BOOT_SHIFT | counter`, which grows over a device's life."""
+
+MAX_BOOT = MAX_SEQUENCE >> BOOT_SHIFT
+"""Boot numbers: 2^31 - 1, so that `boot << BOOT_SHIFT | counter` is at most MAX_SEQUENCE. A device that gets there
+stays there, and its requests need not grow any more."""
+
+MAX_CONTINUED_SEQUENCE = 2**62
+"""A device does not continue behind a receipt's sequence number above this: few would be left. Any unused number below
+it is taken too, and from here a device can count for ever."""
 
 MAX_CBOR_DEPTH = 8
 """Nesting of any CBOR item in the protocol; the deepest message we write has depth 4."""
@@ -41,6 +52,13 @@ MAX_CBOR_DEPTH = 8
 MAX_CBOR_ITEMS = MAX_CONTROL_BYTES
 """Values in any CBOR item in the protocol: as many as a control message has bytes. Larger messages hold one long byte
 string; made of empty arrays instead, they would take seventy times their size in memory."""
+
+MAX_LOSS = 1e12
+"""Magnitude of a declared mean loss, in the task's own unit: the mean squared error of values around a million. Sums of
+as many as a journal can hold stay far below the largest float64."""
+
+MAX_STEPS_PER_UPDATE = 1_000_000_000
+"""Declared training steps of one round: years on a small device."""
 
 MAX_SAMPLES_PER_UPDATE = 1_000_000
 """A declared sample count above this is refused: it would outweigh the rest of the fleet."""

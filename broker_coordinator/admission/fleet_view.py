@@ -12,7 +12,8 @@ from broker_coordinator.admission.rate_limit import UNLIMITED, TokenBucket
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import Reason
 from fleet_protocol.keys import VerifyKey, key_id
-from fleet_protocol.kinds import BOOT_SHIFT, PayloadKind, PresenceState
+from fleet_protocol.kinds import PayloadKind, PresenceState
+from fleet_protocol.limits import BOOT_SHIFT
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")

@@ -12,11 +12,12 @@ from broker_coordinator.commands.verify import verify_versions
 from broker_coordinator.configuration import CoordinatorConfiguration, load_configuration
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.journal_reader import JournalReader
-from broker_coordinator.storage.records import VersionSummary
+from broker_coordinator.storage.records import PayloadSetAside, VersionSummary
 from broker_coordinator.storage.task_registry import StoredTask, TaskRegistry
 from bundle_runtime.bundle_folder import load_bundle
 from fleet_protocol.bundle import blob_hash
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.kinds import KINDS
 
 Nouns: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 LISTED = ("task", "paused", "version", "waiting", "accepted", "bundle")
@@ -45,8 +46,8 @@ def add_parser(nouns: Nouns, parents: list[argparse.ArgumentParser]) -> None:
 
     verb("publish", "serve a bundle from now on").add_argument("bundle", type=Path, metavar="FOLDER")
     verb("list", "all tasks that are served")
-    show = verb_of_task("show", "a task and its last versions")
-    show.add_argument("--last", type=int, default=20, metavar="N", help="so many versions (20)")
+    show = verb_of_task("show", "a task, what was set aside, and its last versions")
+    show.add_argument("--last", type=int, default=20, metavar="N", help="so many versions and payloads (20)")
     verb_of_task("pause", "take no updates for now; devices keep theirs")
     verb_of_task("resume", "take updates again")
     rollback = verb_of_task("rollback", "make a new version with the weights and optimiser's state of an old one")
@@ -94,7 +95,8 @@ def _pause(journal: Journal, options: argparse.Namespace, _: CoordinatorConfigur
 def _show(journal: Journal, options: argparse.Namespace, _: CoordinatorConfiguration) -> None:
     row = _described(TaskRegistry(journal.engine).task(options.task), journal)
     versions = [_version(each) for each in journal.version_summaries(options.task, max(0, options.last))]
-    write_fields(row | {"versions": versions}, as_json=options.json)
+    last = [_set_aside(each) for each in journal.payloads_set_aside(options.task, max(0, options.last))]
+    write_fields(row | {"last_set_aside": last, "versions": versions}, as_json=options.json)
 
 
 def _roll_back(journal: Journal, options: argparse.Namespace, _: CoordinatorConfiguration) -> None:
@@ -159,7 +161,13 @@ def _described(task: StoredTask, journal: Journal) -> dict[str, object]:
         "version": journal.newest_number(task.name),
         "accepted": accepted,
         "waiting": waiting,
+        "set_aside": journal.set_aside_count(task.name),
     }
+
+
+def _set_aside(payload: PayloadSetAside) -> dict[str, object]:
+    kind = KINDS.get(payload.kind)
+    return asdict(payload) | {"kind": kind.name if kind else payload.kind}
 
 
 def _version(summary: VersionSummary) -> dict[str, object]:

@@ -10,6 +10,7 @@ from broker_coordinator.admission.settings import AdmissionSettings
 from fleet_protocol import topics
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.kinds import BLOB_REQUEST, WEIGHTS_REQUEST, BlobRequest, WeightsRequest
+from fleet_protocol.limits import BOOT_SHIFT, MAX_BOOT
 from fleet_protocol.topics import PackedWeights
 
 
@@ -36,11 +37,14 @@ def admit_weights_request(
 
 
 def _requesting(authentic: Authentic) -> Device:
-    """The device, with the sequence number of its request, which must be a new one."""
+    """The device, with the sequence number of its request, which must be a new one.
+
+    A device at its last boot number starts its counter again at every start: there a repeated request is taken again.
+    """
     device = authentic.device
     sequence = authentic.parsed.envelope.header.sequence
     require_approved(device)
-    if sequence <= device.request_sequence:
+    if sequence <= device.request_sequence and sequence >> BOOT_SHIFT < MAX_BOOT:
         raise ProtocolError(
             Reason.SEQUENCE_REUSED, f"request {sequence} of {device.name} is not after {device.request_sequence}"
         )

@@ -8,14 +8,14 @@ from broker_coordinator.admission.fleet_view import FleetView
 from broker_coordinator.admission.settings import AdmissionSettings
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.kinds import PRESENCE, Presence
-from fleet_protocol.limits import MAX_SEQUENCE
+from fleet_protocol.limits import MAX_BOOT
 
 
 def admit(presence: Presence, authentic: Authentic, _view: FleetView, _settings: AdmissionSettings) -> Decision:
     """The device as it is now; a will that was published late changes nothing."""
     device = authentic.device
-    if not 0 <= presence.boot <= MAX_SEQUENCE:
-        raise ProtocolError(Reason.OUT_OF_BOUNDS, f"boot number {presence.boot}")
+    if not 0 <= presence.boot <= MAX_BOOT:
+        raise ProtocolError(Reason.OUT_OF_BOUNDS, f"boot number {presence.boot}; allowed are 0 to {MAX_BOOT}")
     if presence.boot < device.boot:
         return PresenceSeen(device)
     return PresenceSeen(replace(device, presence=presence.state, boot=presence.boot))

@@ -15,7 +15,7 @@ from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec import SparseUpdate, decode_together, decode_update
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.kinds import UPDATE, Update
-from fleet_protocol.limits import MAX_SAMPLES_PER_UPDATE
+from fleet_protocol.limits import MAX_LOSS, MAX_SAMPLES_PER_UPDATE, MAX_STEPS_PER_UPDATE
 
 
 class UpdateFacts(msgspec.Struct, frozen=True, gc=False):
@@ -38,8 +38,14 @@ def admit(offered: Offered[Update]) -> Admitted[UpdateFacts, BufferedUpdate]:
         raise ProtocolError(
             Reason.OUT_OF_BOUNDS, f"{update.samples} samples; allowed are 1 to {MAX_SAMPLES_PER_UPDATE}"
         )
+    if not 0 <= update.steps <= MAX_STEPS_PER_UPDATE:
+        raise ProtocolError(Reason.OUT_OF_BOUNDS, f"{update.steps} steps; allowed are 0 to {MAX_STEPS_PER_UPDATE}")
     if not math.isfinite(update.loss):
         raise ProtocolError(Reason.NOT_FINITE, f"the loss is {update.loss}")
+    if abs(update.loss) > MAX_LOSS:
+        raise ProtocolError(
+            Reason.OUT_OF_BOUNDS, f"the loss is {update.loss:g}; allowed are {-MAX_LOSS:g} to {MAX_LOSS:g}"
+        )
     delta = decode_update(update.packed, offered.task.shapes) if offered.decoded is None else offered.decoded
     facts = UpdateFacts(min(update.samples, plan.max_samples), update.loss, delta.norm())
     bound = plan.max_delta_norm

@@ -7,6 +7,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -199,8 +200,9 @@ class Intake:
             for name, task in self._tasks.items():
                 memory = None
                 for facts in self._journal.last_facts(name, consumer.kind.number, FACTS_READ_AT_START):
-                    read = msgspec.json.decode(facts, type=consumer.facts)
-                    memory = consumer.remember(memory, read, task.description)
+                    with suppress(msgspec.MsgspecError):  # the version maker sets it aside, and says so
+                        read = msgspec.json.decode(facts, type=consumer.facts)
+                        memory = consumer.remember(memory, read, task.description)
                 if memory is not None:
                     memories[name, consumer.kind] = memory
         return memories

@@ -47,6 +47,10 @@ class Metrics:
         self._buffered = self._gauge("edgeflock_buffered_updates", "Updates that wait for the next version", "task")
         self._version = self._gauge("edgeflock_version", "Number of the newest version", "task")
         self._versions = self._counter("edgeflock_versions_made", "Versions made since the start", "task")
+        self._set_aside = self._counter(
+            "edgeflock_payloads_set_aside", "Accepted payloads that can't be applied, since the start", "task"
+        )
+        self._stopped = self._gauge("edgeflock_versions_stopped", "1 while an error stops them from being made", "task")
         self._paused = self._gauge("edgeflock_task_paused", "1 while the operator has paused the task", "task")
         self._devices = self._gauge("edgeflock_devices", "Keys of devices", "state")
 
@@ -85,6 +89,14 @@ class Metrics:
     def count_version(self, task: str) -> None:
         """Count a committed version."""
         self._versions.labels(task).inc()
+
+    def count_set_aside(self, task: str, number: int) -> None:
+        """Count payloads that are set aside."""
+        self._set_aside.labels(task).inc(number)
+
+    def show_stopped(self, task: str, *, stopped: bool) -> None:
+        """Whether an error keeps a task's versions from being made."""
+        self._stopped.labels(task).set(stopped)
 
     def show_task(self, task: ServedTask) -> None:
         """How a task stands now."""

@@ -2,18 +2,21 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
-from statistics import fmean, median
+from statistics import median
+
+import numpy as np
 
 from broker_coordinator.admission.consumer import AnyVersionConsumer
+from broker_coordinator.aggregation.means import mean_of
 from broker_coordinator.aggregation.server_state import ServerState
 from broker_coordinator.aggregation.version import Version, version_of
 from broker_coordinator.serving.waiting import WaitingPayload
 from bundle_runtime.bundle import Bundle
 from fleet_protocol.bundle import TaskDescription
-from fleet_protocol.codec import Grid
+from fleet_protocol.codec import Grid, read_weights
 from fleet_protocol.cohort import EVERYONE, asking
 from fleet_protocol.kinds import Manifest
 
@@ -84,23 +87,50 @@ class ServedTask:
         return True
 
     def next_version(self, now: float) -> NextVersion | None:
-        """The version that follows, or None while the buffer is not full and has time left."""
+        """The version that follows, or None while the buffer is not full and has time left.
+
+        Raises:
+            Exception: it can't be made of the `buffer`.
+        """
         size = self.consumer.buffer_size(self.description)
         self.began = now if self.began is None else self.began
         is_late = (deadline := self.deadline()) is not None and now >= deadline
         if len(self.waiting) < (1 if is_late else size):
             return None
-        buffer = list(islice(self.waiting, size))
+        buffer = self.buffer()
         loss = self.consumer.loss
-        state = self.consumer.next_state(self.state, [waiting.item for waiting in buffer], self.description)
+        with np.errstate(all="ignore"):  # `check` says what matters of it
+            state = self.consumer.next_state(self.state, [waiting.item for waiting in buffer], self.description)
         return NextVersion(
-            version_of(self.description, state, self.grid),
+            self.check(state),
             state,
             update_count=len(buffer),
             last_position=buffer[-1].position,
             median_staleness=median(waiting.staleness for waiting in buffer),
-            mean_loss=fmean(loss(waiting.facts) for waiting in buffer) if loss else None,
+            mean_loss=mean_of(loss(waiting.facts) for waiting in buffer) if loss else None,
         )
+
+    def buffer(self) -> list[WaitingPayload]:
+        """What the next version is made of: the oldest that wait."""
+        return list(islice(self.waiting, self.consumer.buffer_size(self.description)))
+
+    def check(self, state: ServerState) -> Version:
+        """The version with a state that was computed.
+
+        Raises:
+            ArithmeticError: a weight or a moment is infinite or not a number: no version could follow.
+            ProtocolError: likewise, of the weights as they are rounded.
+        """
+        if not (np.isfinite(state.weights).all() and np.isfinite(state.moments).all()):
+            raise ArithmeticError("weights or the server optimiser's moments would no longer be finite")
+        version = version_of(self.description, state, self.grid)
+        if self.grid is not None:
+            read_weights(version.weights, self.description.parameters)
+        return version
+
+    def drop(self, positions: Container[int]) -> None:
+        """Let these wait no longer."""
+        self.waiting = deque(each for each in self.waiting if each.position not in positions)
 
     def advance(self, made: NextVersion, now: float) -> None:
         """Take over a version that is committed."""

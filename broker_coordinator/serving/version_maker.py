@@ -1,11 +1,15 @@
 """Makes versions, and the aggregates of other kinds, of what waits in the journal; applies the retention rule.
 
+What can't be applied is set aside (`set_aside`), and the rest goes on.
+
 Between calls it keeps what it has read, up to a position. A payload that is in the cache `decoded` is not read again.
 """
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import TypeVar
 
 from broker_coordinator.admission.fleet_view import devices_taking_part
 from broker_coordinator.aggregation.retention import NOTHING_FORGOTTEN, Forgettable, Retention, forgettable
@@ -15,6 +19,7 @@ from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.serving.replay import state_of
 from broker_coordinator.serving.served_aggregate import NextAggregate, ServedAggregate
 from broker_coordinator.serving.served_task import NextVersion, ServedTask
+from broker_coordinator.serving.set_aside import Failure, Place, SetAside, place_of
 from broker_coordinator.serving.waiting import DecodedPayloads, WaitingPayload
 from broker_coordinator.storage.change_counters import TASKS, read_change_counters
 from broker_coordinator.storage.database import JournalUnavailableError
@@ -27,6 +32,8 @@ from fleet_protocol.keys import SigningKey
 
 OnVersion = Callable[[str, int], None]
 """Called with each version that is made: the task, and its number."""
+
+Made = TypeVar("Made", NextVersion, NextAggregate)
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +66,7 @@ class VersionMaker:
         self._metrics = metrics
         self._on_version = on_version
         self._decoded = decoded
+        self._set_aside = SetAside(journal, key, metrics)
         self._forgotten: dict[str, Forgettable] = {}
         self._unannounced: dict[str, None] = {}
         self._load()
@@ -76,15 +84,15 @@ class VersionMaker:
         """
         self.reload_if_changed()
         try:
-            for task in self._tasks.values():
-                while made := task.next_version(now):
+            for task in self._served_tasks():
+                while made := self._made(task, partial(task.next_version, now)):
                     self._commit(task, made, now)
                 if task.ask_everyone(now):
                     self._unannounced[task.description.task] = None
         except TasksChangedError:
             self._load()
         for served in self._aggregates.values():
-            while aggregate := served.next_aggregate():
+            while aggregate := self._made(served, served.next_aggregate):
                 self._commit_aggregate(served, aggregate)
 
     def reload_if_changed(self) -> None:
@@ -117,15 +125,29 @@ class VersionMaker:
 
     def next_due(self) -> float | None:
         """When `make_versions` will next have something to do that it has not now, or None."""
-        deadlines = [task.deadline() for task in self._tasks.values()]
+        deadlines = [task.deadline() for task in self._served_tasks()]
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def _devices_taking_part(self) -> Iterable[str]:
         return devices_taking_part(self._devices.devices())
 
+    def _served_tasks(self) -> list[ServedTask]:
+        """Those of which versions are made."""
+        return [task for task in self._tasks.values() if not self._set_aside.is_stopped(place_of(task))]
+
+    def _made(self, served: ServedTask | ServedAggregate, make: Callable[[], Made | None]) -> Made | None:
+        """What `make` makes of what waits, without payloads that can't be applied."""
+        while not self._set_aside.is_stopped(place_of(served)):
+            try:
+                return make()
+            except Exception as error:  # nothing that is admitted may hold up the rest
+                self._set_aside.unmade(served, error)
+        return None
+
     def _load(self) -> None:
         # Read first: what changes while the rest is read is then found out the next time.
         tasks_counter = read_change_counters(self._journal.engine).get(TASKS, 0)
+        self._set_aside.try_all_again()
         self._tasks = {each.name: self._load_task(each) for each in self._registry.tasks()}
         self._tasks_counter = tasks_counter
         self._aggregates: dict[tuple[str, int], ServedAggregate] = {}
@@ -138,7 +160,13 @@ class VersionMaker:
         newest = self._journal.newest_version(stored.name)
         assert newest is not None  # noqa: S101 - a task is published with its version 0
         consumer = version_consumer(bundle.description)
-        state = state_of(self._journal, bundle.description, newest, self._key)
+        try:
+            state = state_of(self._journal, bundle.description, newest, self._key)
+        except JournalUnavailableError:
+            raise
+        except Exception as error:  # an update that it remembers is damaged: its versions go on being served
+            self._set_aside.stop((stored.name, consumer.kind.number), error)
+            state = newest.state(bundle.description.parameters, {})
         return ServedTask(bundle, consumer, newest, state, bundle.grid(), paused=stored.paused)
 
     def _take(self, found: NewlyWaiting) -> None:
@@ -148,7 +176,7 @@ class VersionMaker:
         decoded = {position: waiting for position in positions if (waiting := self._decoded.take(position))}
         decoded |= self._read([position for position in positions if position not in decoded])
         for position, task, kind in found.rows:
-            if (queue := queues[task, kind]) is not None:
+            if (queue := queues[task, kind]) is not None and position in decoded:
                 queue.append(decoded[position])
         if found.rows:
             self._cursor = found.rows[-1][0]
@@ -156,7 +184,9 @@ class VersionMaker:
             self._metrics.show_task(self._tasks[name])
 
     def _queue(self, task: str, kind: int) -> deque[WaitingPayload] | None:
-        """Where payloads of a kind wait; None where nothing here makes anything of them."""
+        """Where payloads of a kind wait; None where nothing here makes anything of them now."""
+        if self._set_aside.is_stopped((task, kind)):
+            return None
         consumer = journalled_consumer(kind)
         served = self._tasks.get(task)
         if consumer is None or served is None:
@@ -170,10 +200,19 @@ class VersionMaker:
         return self._aggregates[task, kind].waiting
 
     def _read(self, positions: Sequence[int]) -> dict[int, WaitingPayload]:
-        found = {}
+        """What waits at these positions, without payloads of which no item can be made."""
+        found: dict[int, WaitingPayload] = {}
+        failures: dict[Place, list[Failure]] = {}
+        passed = Counter[Place]()
         for row in self._journal.at_positions(positions):
-            item = row.item(self._tasks[row.task].description, self._key)
-            found[row.position] = WaitingPayload(row.position, row.staleness, row.read_facts(), item)
+            try:
+                item = row.item(self._tasks[row.task].description, self._key)
+                found[row.position] = WaitingPayload(row.position, row.staleness, row.read_facts(), item)
+                passed[row.task, row.kind] += 1
+            except Exception as error:
+                failures.setdefault((row.task, row.kind), []).append(Failure.of(row, error))
+        for place, failed in failures.items():
+            self._set_aside.unread(place, failed, passed[place], self._tasks[place[0]].description)
         return found
 
     def _commit(self, task: ServedTask, made: NextVersion, now: float) -> None:

@@ -19,7 +19,7 @@ from broker_coordinator.storage.database import Database, open_database, writing
 from broker_coordinator.storage.device_registry import store_device
 from broker_coordinator.storage.journal_reader import JournalReader, version_kind
 from broker_coordinator.storage.records import Aggregate
-from broker_coordinator.storage.schema import aggregates, payloads, refused_payloads, rejections, versions
+from broker_coordinator.storage.schema import WAITING, aggregates, payloads, refused_payloads, rejections, versions
 from fleet_protocol.errors import Reason
 
 Rejections = Mapping[tuple[Reason, str], int]
@@ -121,6 +121,17 @@ class Journal(JournalReader):
             connection.execute(insert(aggregates).values(asdict(aggregate)))
             _hold(connection, aggregate, payload_count=payload_count, last_position=last_position)
 
+    def set_aside(self, reasons: Mapping[int, str]) -> None:
+        """Let no aggregate hold the waiting payloads at these positions; the reasons are for people to read.
+
+        Raises:
+            JournalUnavailableError: nothing of it was committed.
+        """
+        with writing(self.engine) as connection:
+            for position, reason in reasons.items():
+                this = (payloads.c.position == position, WAITING)
+                connection.execute(update(payloads).where(*this).values(set_aside=reason))
+
     def forget(self, task: str, allowed: Forgettable, after: Forgettable) -> None:
         """Drop the weights and envelopes that `allowed` says, as far as `after`, the last time's, had not said it.
 
@@ -154,7 +165,7 @@ def _hold(connection: Connection, aggregate: Aggregate, *, payload_count: int, l
     waiting = (
         payloads.c.task == aggregate.task,
         payloads.c.kind == aggregate.kind,
-        payloads.c.aggregate.is_(None),
+        WAITING,
         payloads.c.position <= last_position,
     )
     held = connection.execute(update(payloads).where(*waiting).values(aggregate=aggregate.number))
@@ -166,7 +177,8 @@ def _hold(connection: Connection, aggregate: Aggregate, *, payload_count: int, l
 
 
 _LAST_POSITION: Final = select(func.max(payloads.c.position))
-_PAYLOAD_COLUMNS: Final = tuple(column.name for column in payloads.columns if column is not payloads.c.aggregate)
+_SET_LATER: Final = {payloads.c.aggregate.name, payloads.c.set_aside.name}
+_PAYLOAD_COLUMNS: Final = tuple(column.name for column in payloads.columns if column.name not in _SET_LATER)
 
 
 def _insert_payloads(connection: Connection, rows: list[tuple[Any, ...]]) -> None:

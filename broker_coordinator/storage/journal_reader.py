@@ -1,16 +1,24 @@
 """Reads the journal: for restarts, and for programs that read it while the coordinator runs."""
 
 from collections.abc import Iterator, Sequence
-from statistics import fmean
 from typing import Any, Self
 
 from sqlalchemy import ColumnElement, Engine, Row, ScalarSelect, Text, cast, func, select, tuple_, union_all
 
 from broker_coordinator.admission.fleet_view import Decided
+from broker_coordinator.aggregation.means import mean_of
 from broker_coordinator.aggregation.version import Version
 from broker_coordinator.storage.database import Database, open_database, reading
-from broker_coordinator.storage.records import Aggregate, Evaluation, JournalledPayload, VersionSummary, declared_loss
+from broker_coordinator.storage.records import (
+    Aggregate,
+    Evaluation,
+    JournalledPayload,
+    PayloadSetAside,
+    VersionSummary,
+    declared_loss,
+)
 from broker_coordinator.storage.schema import (
+    WAITING,
     aggregates,
     evaluations,
     payloads,
@@ -209,10 +217,29 @@ class JournalReader:
 
     def update_counts(self, task: str) -> tuple[int, int]:
         """How many updates of a task were accepted, and how many of them wait for the next version."""
-        query = select(func.count(), func.count(payloads.c.aggregate)).where(*_updates_of(task))
+        query = select(func.count(), func.count().filter(WAITING)).where(*_updates_of(task))
         with reading(self.engine) as connection:
-            accepted, held = connection.execute(query).one()
-            return accepted, accepted - held
+            accepted, waiting = connection.execute(query).one()
+            return accepted, waiting
+
+    def set_aside_count(self, task: str) -> int:
+        """How many payloads of a task, of any kind, are set aside."""
+        with reading(self.engine) as connection:
+            return connection.scalar(select(func.count()).where(*_set_aside_of(task))) or 0
+
+    def payloads_set_aside(self, task: str, count: int) -> list[PayloadSetAside]:
+        """The last `count` payloads of a task that are set aside, oldest first."""
+        columns = (payloads.c.device, payloads.c.sequence, payloads.c.kind, payloads.c.set_aside.label("reason"))
+        query = select(*columns).where(*_set_aside_of(task)).order_by(payloads.c.position.desc()).limit(count)
+        with reading(self.engine) as connection:
+            return [PayloadSetAside(**row._mapping) for row in reversed(connection.execute(query).all())]
+
+    def newest_applied(self, task: str, kind: int) -> JournalledPayload | None:
+        """The last payload of a kind that an aggregate holds and whose envelope is kept."""
+        of_kind = (payloads.c.task == task, payloads.c.kind == kind)
+        applied = (payloads.c.aggregate.is_not(None), payloads.c.envelope.is_not(None))
+        newest = select(func.max(payloads.c.position)).where(*of_kind, *applied).scalar_subquery()
+        return next(self._read_payloads(payloads.c.position == newest), None)
 
     def accepted_counts(self, device: str) -> dict[str, int]:
         """How many payloads of a device were accepted, by task."""
@@ -243,6 +270,10 @@ def _updates_of(task: str) -> tuple[ColumnElement[bool], ...]:
     return payloads.c.task == task, payloads.c.kind == version_kind(task)
 
 
+def _set_aside_of(task: str) -> tuple[ColumnElement[bool], ...]:
+    return payloads.c.task == task, payloads.c.set_aside.is_not(None)
+
+
 _KEPT = select(versions).where(versions.c.weights.is_not(None))
 _FACTS = cast(payloads.c.facts, Text).label("facts")
 _PAYLOADS = select(_FACTS, *(column for column in payloads.columns if column is not payloads.c.facts))
@@ -260,7 +291,7 @@ def _summary(row: Row[Any], updates: Sequence[Row[Any]], evaluation: Evaluation 
         row.restored,
         bool(row.kept),
         len(updates),
-        fmean(losses) if losses else None,
-        fmean(update.staleness for update in updates) if updates else None,
+        mean_of(losses) if losses else None,
+        mean_of(update.staleness for update in updates) if updates else None,
         evaluation,
     )

@@ -9,7 +9,7 @@ from broker_coordinator.admission.consumer import AnyJournalledConsumer, Offered
 from broker_coordinator.consumers import journalled_consumer
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.encryption import decrypt_payload
-from fleet_protocol.envelope import read_envelope
+from fleet_protocol.envelope import digest, read_envelope
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import SigningKey
 from fleet_protocol.kinds import decode_payload
@@ -21,6 +21,7 @@ class JournalledPayload:
 
     `facts` is JSON of the struct that the kind's consumer names. `envelope` is None once the retention rule has dropped
     it. `aggregate` is the number of the one that holds it, a version where the kind makes those; None while it waits.
+    `set_aside` says why none will.
     """
 
     position: int
@@ -34,6 +35,11 @@ class JournalledPayload:
     facts: str
     envelope: bytes | None
     aggregate: int | None
+    set_aside: str | None = None
+
+    def is_as_admitted(self) -> bool:
+        """Whether the envelope has the bytes that were admitted."""
+        return self.envelope is not None and digest(self.envelope) == self.digest
 
     def read_facts(self) -> Any:
         """The facts as the kind's consumer made them.
@@ -72,11 +78,26 @@ class JournalledPayload:
 
 
 def declared_loss(kind: int, facts: str) -> float | None:
-    """A device's loss in training, out of journalled facts; None where the kind tells none or has no consumer here."""
+    """A device's loss in training, out of journalled facts; None where the kind tells none or has no consumer
+    here, or the facts can't be read.
+    """
     consumer = journalled_consumer(kind)
     if not isinstance(consumer, VersionConsumer) or consumer.loss is None:
         return None
-    return consumer.loss(msgspec.json.decode(facts, type=consumer.facts))
+    try:
+        return consumer.loss(msgspec.json.decode(facts, type=consumer.facts))
+    except msgspec.MsgspecError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadSetAside:
+    """An accepted payload that can't be applied, and why."""
+
+    device: str
+    sequence: int
+    kind: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)

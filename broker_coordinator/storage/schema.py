@@ -17,6 +17,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    and_,
     insert,
     inspect,
     select,
@@ -24,7 +25,7 @@ from sqlalchemy import (
 
 from fleet_protocol.errors import ConfigurationError
 
-SCHEMA = 5
+SCHEMA = 6
 """Counts up whenever a table changes."""
 
 metadata = MetaData()
@@ -114,16 +115,22 @@ payloads = Table(
     Column("facts", JSON, nullable=False, comment="what the kind's consumer found out about it"),
     Column("envelope", LargeBinary, comment="null once the retention rule has dropped it"),
     Column("aggregate", BigInteger, comment="number of the one, or of the version, that holds it; else null"),
+    Column("set_aside", Text, comment="why it can't be applied, and so no aggregate will hold it; else null"),
     UniqueConstraint("device", "sequence"),
     Index("payloads_by_aggregate", "task", "kind", "aggregate", "position"),
 )
 
-# What waits is a small part of what there is.
+WAITING = and_(payloads.c.aggregate.is_(None), payloads.c.set_aside.is_(None))
+"""A payload that waits for its aggregate."""
+
+# What waits, or is set aside, is a small part of what there is.
+Index("waiting_payloads", payloads.c.position, sqlite_where=WAITING, postgresql_where=WAITING)
 Index(
-    "waiting_payloads",
+    "payloads_set_aside",
+    payloads.c.task,
     payloads.c.position,
-    sqlite_where=payloads.c.aggregate.is_(None),
-    postgresql_where=payloads.c.aggregate.is_(None),
+    sqlite_where=payloads.c.set_aside.is_not(None),
+    postgresql_where=payloads.c.set_aside.is_not(None),
 )
 
 aggregates = Table(

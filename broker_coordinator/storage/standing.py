@@ -7,18 +7,18 @@ from sqlalchemy import Engine, bindparam, func, select
 
 from broker_coordinator.storage.change_counters import change_counters_in
 from broker_coordinator.storage.database import reading
-from broker_coordinator.storage.schema import payloads, tasks, versions
+from broker_coordinator.storage.schema import WAITING, payloads, tasks, versions
 
 _NEWEST = select(func.max(versions.c.number)).where(versions.c.task == tasks.c.name).scalar_subquery()
 _WAITING = (
     select(func.count())
-    .where(payloads.c.task == tasks.c.name, payloads.c.kind == tasks.c.version_kind, payloads.c.aggregate.is_(None))
+    .where(payloads.c.task == tasks.c.name, payloads.c.kind == tasks.c.version_kind, WAITING)
     .scalar_subquery()
 )
 _STANDING = select(tasks.c.name, _NEWEST, _WAITING)
 _NEWLY_WAITING = (
     select(payloads.c.position, payloads.c.task, payloads.c.kind)
-    .where(payloads.c.position > bindparam("after"), payloads.c.aggregate.is_(None))
+    .where(payloads.c.position > bindparam("after"), WAITING)
     .order_by(payloads.c.position)
 )
 # Built once: to build a statement takes longer than to execute it.
@@ -34,7 +34,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class NewlyWaiting:
-    """Position, task and kind of payloads that no aggregate holds, oldest first."""
+    """Position, task and kind of payloads that wait for an aggregate, oldest first."""
 
     change_counters: Mapping[str, int]
     rows: Sequence[tuple[int, str, int]]

@@ -11,6 +11,7 @@ from edge_agent.core.outbox import Outbox, OutboxRow, SignRow
 from fleet_protocol.envelope import digest
 from fleet_protocol.errors import Reason
 from fleet_protocol.kinds import KINDS, Outcome, PayloadKind, Receipt
+from fleet_protocol.limits import MAX_CONTINUED_SEQUENCE
 
 FIRST_RECEIPT_SECONDS = 10.0
 LAST_RECEIPT_SECONDS = 600.0
@@ -52,6 +53,11 @@ def remedy(receipt: Receipt) -> Remedy:
         return Remedy.SETTLE
     reason = _REASONS.get(receipt.reason)
     return Remedy.TAKE_BACK if reason is None else REMEDIES.get(reason, Remedy.TAKE_BACK)
+
+
+def continued_after(receipt: Receipt) -> int:
+    """The number behind which a renumbered payload goes; 0, so behind this device's own, where few would be left."""
+    return receipt.highest_sequence if receipt.highest_sequence <= MAX_CONTINUED_SEQUENCE else 0
 
 
 class NotSendableError(Exception):
@@ -151,7 +157,7 @@ class Delivery:
         if meant is Remedy.SETTLE:
             self._outbox.settle(row, receipt.outcome, "")
         elif meant is Remedy.RENUMBER:
-            self._outbox.renumber(row, receipt.highest_sequence, self._sign)
+            self._outbox.renumber(row, continued_after(receipt), self._sign)
         elif meant is Remedy.TAKE_BACK:
             kind = KINDS.get(row.kind)
             returned = kind is not None and self._goes_back(kind.decrypted)

@@ -36,7 +36,7 @@ from fleet_protocol.kinds import (
     WeightsRequest,
     encode_payload,
 )
-from fleet_protocol.limits import MAX_CONTROL_BYTES, MAX_SIGNED_CHUNK_BYTES
+from fleet_protocol.limits import MAX_BOOT, MAX_CONTROL_BYTES, MAX_SIGNED_CHUNK_BYTES
 
 logger = logging.getLogger(__name__)
 
@@ -161,7 +161,9 @@ class Agent:
             return
         if must_enrol_again(receipt):
             self._enrolment.enrol_again()
-        if receipt.newest_boot > self._identity.boot:
+        if receipt.newest_boot > MAX_BOOT:
+            logger.warning(log_line("receipt_number_ignored", newest_boot=receipt.newest_boot))
+        elif receipt.newest_boot > self._identity.boot:
             logger.warning(log_line("state_lost", boot=self._identity.boot, newest_boot=receipt.newest_boot))
             self._identity.boot = self._database.continue_boots(receipt.newest_boot)
         self._rounds.retry_deferred_trigger()

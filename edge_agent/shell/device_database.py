@@ -18,6 +18,7 @@ from edge_agent.shell.device_schema import prepare
 from fleet_protocol.envelope import digest
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import Outcome
+from fleet_protocol.limits import MAX_BOOT
 
 SETTLED_ROWS_KEPT = 10_000
 """Outcomes kept, about 1 MB; older ones are deleted."""
@@ -72,7 +73,7 @@ class DeviceDatabase:
             self._connection.execute("PRAGMA secure_delete=FAST")
             with self._transaction():
                 prepare(self._connection)
-                self._set_counter("boot", max(self._counter("boot") + 1, first_boot))
+                self._set_counter("boot", min(max(self._counter("boot") + 1, first_boot), MAX_BOOT))
         except sqlite3.DatabaseError as error:
             raise ConfigurationError(
                 f"database {path}: {error}; give each agent a state_folder of its own that it may write,"
@@ -224,10 +225,11 @@ class DeviceDatabase:
             self._set_counter("enrolled", int(enrolled))
 
     def continue_boots(self, newest: int) -> int:
-        """Start a new boot number after `newest`; returns it."""
+        """Start a new boot number after `newest`, which is at most MAX_BOOT; returns it. The last one is kept."""
+        boot = min(newest + 1, MAX_BOOT)
         with self._transaction():
-            self._set_counter("boot", newest + 1)
-        self.boot = newest + 1
+            self._set_counter("boot", boot)
+        self.boot = boot
         return self.boot
 
     def close(self) -> None:

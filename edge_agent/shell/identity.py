@@ -11,13 +11,13 @@ from fleet_protocol.envelope import read_envelope, sign_envelope
 from fleet_protocol.errors import ConfigurationError, ProtocolError, Reason
 from fleet_protocol.keys import SigningKey, VerifyKey, key_id, read_verify_key
 from fleet_protocol.kinds import (
-    BOOT_SHIFT,
     FROM_COORDINATOR,
     KINDS,
     PRESENCE,
     PayloadKind,
     decode_payload,
 )
+from fleet_protocol.limits import BOOT_SHIFT
 
 
 class Identity:

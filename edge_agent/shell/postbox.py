@@ -5,7 +5,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
-from edge_agent.core.delivery import Delivery, NotSendableError, Remedy
+from edge_agent.core.delivery import Delivery, NotSendableError, Remedy, continued_after
 from edge_agent.core.outbox import SignRow
 from edge_agent.producers import goes_back
 from edge_agent.shell.device_database import DeviceDatabase
@@ -72,5 +72,7 @@ class Postbox:
             logger.warning(
                 log_line("payload_rejected", sequence=row.sequence, reason=reason, remedy=meant.value, detail=detail)
             )
+            if meant is Remedy.RENUMBER and continued_after(receipt) < receipt.highest_sequence:
+                logger.warning(log_line("receipt_number_ignored", highest_sequence=receipt.highest_sequence))
         self.notify()
         return True

@@ -6,7 +6,7 @@ from fleet_protocol.kinds.encrypted_update import ENCRYPTED_UPDATE, EncryptedPay
 from fleet_protocol.kinds.enrolment import ENROLMENT, Enrolment
 from fleet_protocol.kinds.kind import FROM_COORDINATOR, Leaf, PayloadKind
 from fleet_protocol.kinds.manifest import MANIFEST, Manifest
-from fleet_protocol.kinds.payload import BOOT_SHIFT, Count, decode_payload, encode_payload
+from fleet_protocol.kinds.payload import Count, decode_payload, encode_payload
 from fleet_protocol.kinds.presence import PRESENCE, Presence, PresenceState
 from fleet_protocol.kinds.receipt import RECEIPT, Outcome, Receipt
 from fleet_protocol.kinds.update import UPDATE, Update
@@ -43,7 +43,6 @@ def register(kind: PayloadKind) -> PayloadKind:
 __all__ = [
     "BLOB_CHUNK",
     "BLOB_REQUEST",
-    "BOOT_SHIFT",
     "BlobChunk",
     "BlobRequest",
     "Count",

@@ -10,9 +10,6 @@ from fleet_protocol.limits import MAX_SEQUENCE
 
 Payload = TypeVar("Payload", bound=msgspec.Struct)
 
-BOOT_SHIFT = 32
-"""What is not journalled is numbered `boot << BOOT_SHIFT | counter`, which grows over a device's life."""
-
 Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQUENCE)]
 """What the device's database can hold."""
 

@@ -16,6 +16,7 @@ from edge_agent.shell.device_database import DeviceDatabase, SpooledRound, TaskM
 from fleet_protocol.envelope import digest
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import UPDATE, Outcome
+from fleet_protocol.limits import MAX_BOOT, MAX_SEQUENCE
 
 BUNDLE = "0f" * 32
 OTHER_BUNDLE = "f0" * 32
@@ -170,6 +171,28 @@ def test_every_start_has_a_higher_boot_number(path):
         boots.append(database.boot)
         database.close()
     assert boots == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("stored", [MAX_BOOT - 1, MAX_BOOT, MAX_SEQUENCE])
+def test_last_boot_number_is_kept(path, database, stored):
+    """Also one that an earlier release took from a receipt."""
+    database.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE counters SET value = ? WHERE name = 'boot'", (stored,))
+    connection.close()
+    for _ in range(2):
+        started = DeviceDatabase(path)
+        assert started.boot == MAX_BOOT
+        assert started.continue_boots(MAX_BOOT) == MAX_BOOT
+        started.close()
+
+
+def test_boots_continue_behind_what_a_receipt_names(path, database):
+    assert database.continue_boots(MAX_BOOT - 2) == MAX_BOOT - 1
+    database.close()
+    started = DeviceDatabase(path)
+    assert started.boot == MAX_BOOT
+    started.close()
 
 
 def test_accepted_update_leaves_and_nothing_comes_back(database):

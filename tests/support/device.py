@@ -94,6 +94,7 @@ class SigningDevice:
         task: str = TASK,
         base_version: int = 0,
         samples: int = 8,
+        steps: int = 1,
         loss: float = 0.5,
         packed: bytes | None = None,
         life: int = 0,
@@ -105,5 +106,5 @@ class SigningDevice:
             packed = packed_delta(int.from_bytes(digest(f"{self.name} {sequence}".encode()), "big"), shapes)
         signer = self._identity(recipient, encrypt_updates=True) if recipient else self.identity
         kind, encrypted_for = signer.address(UPDATE)
-        payload = encode_payload(Update(samples, 1, loss, packed, life))
+        payload = encode_payload(Update(samples, steps, loss, packed, life))
         return signer.sign_row(OutboxRow(sequence, kind, task, "", base_version, encrypted_for, payload))

@@ -34,13 +34,24 @@ from fleet_protocol.kinds import (
     ENROLMENT,
     KINDS,
     MANIFEST,
+    PRESENCE,
     RECEIPT,
     UPDATE,
     Enrolment,
+    Presence,
     PresenceState,
     encode_payload,
 )
-from fleet_protocol.limits import MAX_CONTROL_BYTES, MAX_SAMPLES_PER_UPDATE, MAX_UPDATE_BYTES
+from fleet_protocol.limits import (
+    BOOT_SHIFT,
+    MAX_BOOT,
+    MAX_CONTROL_BYTES,
+    MAX_LOSS,
+    MAX_SAMPLES_PER_UPDATE,
+    MAX_SEQUENCE,
+    MAX_STEPS_PER_UPDATE,
+    MAX_UPDATE_BYTES,
+)
 from tests.support.bundles import TASK, write_bundle
 from tests.support.device import SigningDevice
 from tests.support.fleet import FLEET, SHARD
@@ -99,6 +110,13 @@ BAD_UPDATES = {
     "no samples": ({"samples": 0}, Reason.OUT_OF_BOUNDS),
     "negative samples": ({"samples": -1}, Reason.OUT_OF_BOUNDS),
     "more samples than believed": ({"samples": MAX_SAMPLES_PER_UPDATE + 1}, Reason.OUT_OF_BOUNDS),
+    "negative steps": ({"steps": -1}, Reason.OUT_OF_BOUNDS),
+    "more steps than believed": ({"steps": MAX_STEPS_PER_UPDATE + 1}, Reason.OUT_OF_BOUNDS),
+    "loss of which two make no mean": ({"loss": 1.7e308}, Reason.OUT_OF_BOUNDS),
+    "loss above the bound": ({"loss": math.nextafter(MAX_LOSS, math.inf)}, Reason.OUT_OF_BOUNDS),
+    "loss below the bound": ({"loss": math.nextafter(-MAX_LOSS, -math.inf)}, Reason.OUT_OF_BOUNDS),
+    "life beyond the database": ({"life": MAX_SEQUENCE + 1}, Reason.MALFORMED),
+    "negative life": ({"life": -1}, Reason.MALFORMED),
     "loss not a number": ({"loss": math.nan}, Reason.NOT_FINITE),
     "loss infinite": ({"loss": math.inf}, Reason.NOT_FINITE),
     "value not a number": ({"packed": packed([math.nan])}, Reason.NOT_FINITE),
@@ -150,6 +168,57 @@ def test_bad_update_is_refused_with_its_reason_and_its_number_is_burned(view, ca
     again = decide(view, data)
     assert isinstance(again, Repeated)
     assert again.outcome.reason is reason
+
+
+LARGEST = {
+    "samples": {"samples": MAX_SAMPLES_PER_UPDATE},
+    "fewest samples": {"samples": 1},
+    "steps": {"steps": MAX_STEPS_PER_UPDATE},
+    "no steps": {"steps": 0},
+    "loss": {"loss": MAX_LOSS},
+    "smallest loss": {"loss": -MAX_LOSS},
+    "life": {"life": MAX_SEQUENCE},
+    "norm": {"packed": packed([10.0])},
+    "staleness": {"base_version": VERSION - 2},
+}
+
+
+@pytest.mark.parametrize("case", LARGEST)
+def test_update_at_a_limit_is_accepted(view, case) -> None:
+    assert isinstance(
+        decide(view, KITCHEN.update(MAX_SEQUENCE, **({"base_version": VERSION} | LARGEST[case]))), Accepted
+    )
+
+
+def test_refusal_for_a_number_names_it_and_its_limit(view) -> None:
+    assert refusal(view, KITCHEN.update(1, base_version=VERSION, loss=1.7e308)).detail == (
+        "the loss is 1.7e+308; allowed are -1e+12 to 1e+12"
+    )
+    presence = KITCHEN.sign(PRESENCE, encode_payload(Presence(PresenceState.ONLINE, 2**63 - 1)), topic=KITCHEN.state)
+    assert refusal(view, presence, KITCHEN.state).detail == f"boot number {2**63 - 1}; allowed are 0 to {2**31 - 1}"
+
+
+@pytest.mark.parametrize("boot", [-1, MAX_BOOT + 1, MAX_SEQUENCE, MAX_SEQUENCE + 1])
+def test_boot_number_beyond_its_range_is_refused_and_not_remembered(view, boot) -> None:
+    presence = KITCHEN.sign(PRESENCE, encode_payload(Presence(PresenceState.ONLINE, boot)), topic=KITCHEN.state)
+    assert refusal(view, presence, KITCHEN.state).reason is Reason.OUT_OF_BOUNDS
+    assert view.newest_boot("kitchen-pi") == 0
+
+
+def test_device_at_its_last_boot_number_is_heard_for_ever(view) -> None:
+    """The number can't grow: neither presence nor requests may depend on that."""
+    for state in (PresenceState.ONLINE, PresenceState.OFFLINE, PresenceState.ONLINE):
+        decision = decide(view, KITCHEN.presence(state, MAX_BOOT), KITCHEN.state)
+        assert isinstance(decision, PresenceSeen)
+        assert decision.device.presence is state
+        ADMISSION.apply(decision, view)
+    for sequence in (MAX_SEQUENCE, MAX_BOOT << BOOT_SHIFT | 1, MAX_BOOT << BOOT_SHIFT | 1):
+        decision = decide(view, KITCHEN.blob_request("ab" * 32, [], sequence=sequence))
+        assert isinstance(decision, FileRequested)
+        ADMISSION.apply(decision, view)
+        assert view.newest_boot("kitchen-pi") == MAX_BOOT
+    earlier = refusal(view, KITCHEN.blob_request("ab" * 32, [], sequence=(MAX_BOOT << BOOT_SHIFT) - 1))
+    assert earlier.reason is Reason.SEQUENCE_REUSED
 
 
 HOSTILE = settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -17,7 +17,7 @@ from fleet_protocol.envelope import digest, read_envelope
 from fleet_protocol.errors import Reason
 from fleet_protocol.keys import SigningKey, write_verify_key
 from fleet_protocol.kinds import UPDATE, Outcome, PayloadKind, Receipt
-from fleet_protocol.limits import MAX_SEQUENCE, MAX_UPDATE_BYTES
+from fleet_protocol.limits import MAX_CONTINUED_SEQUENCE, MAX_SEQUENCE, MAX_UPDATE_BYTES
 from tests.support.jumping_clock import NothingScheduledError, run
 
 BUNDLE = "0f" * 32
@@ -95,6 +95,27 @@ def test_accepted_update_leaves_the_outbox_and_is_never_sent_again(device):
         assert device.database.memory("digits", BUNDLE).returned == ()
         assert (device.postbox.accepted, device.postbox.rejected) == (1, 0)
         assert not device.postbox.receive(accept(row))
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("highest", "number"),
+    [(MAX_CONTINUED_SEQUENCE, MAX_CONTINUED_SEQUENCE + 1), (MAX_CONTINUED_SEQUENCE + 1, 2), (MAX_SEQUENCE, 2)],
+)
+def test_number_with_little_room_behind_it_is_ignored_and_the_device_counts_on(device, caplog, highest, number):
+    async def scenario():
+        row = device.spool()
+        async with device.connected():
+            await let_pass(1)
+            assert device.postbox.receive(reject(row, Reason.SEQUENCE_REUSED, highest_sequence=highest))
+            await let_pass(1)
+            (renumbered,) = device.waiting()
+            assert renumbered.sequence == number
+            assert device.times_of(renumbered) == [1.0]
+            assert device.postbox.receive(accept(renumbered))
+        assert device.spool().sequence == number + 1
+        assert caplog.text.count("event=receipt_number_ignored") == (highest > MAX_CONTINUED_SEQUENCE)
 
     run(scenario())
 

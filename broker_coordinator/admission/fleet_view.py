@@ -1,7 +1,7 @@
 """The fleet view: devices, tasks and outcomes as admission reads them, in layers that a batch can discard."""
 
 from collections import ChainMap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar, cast
@@ -144,6 +144,11 @@ class FleetView:
         """Note the outcome of a payload."""
         self.decided[device, sequence] = decided
         self.highest_sequences[device] = max(sequence, self.highest_sequence(device))
+
+    def add_highest_sequences(self, found: Mapping[str, int]) -> None:
+        """Take in what others have journalled."""
+        for device, sequence in found.items():
+            self.highest_sequences[device] = max(sequence, self.highest_sequence(device))
 
     def full_after_one(self, device: str) -> float | None:
         """When the device's allowance will be full again if it uses some now; None where it has used it up."""

@@ -27,8 +27,8 @@ from broker_coordinator.serving.waiting import DecodedPayloads, WaitingPayload
 from broker_coordinator.storage.change_counters import DEVICES, TASKS
 from broker_coordinator.storage.database import JournalUnavailableError
 from broker_coordinator.storage.device_registry import DeviceRegistry
-from broker_coordinator.storage.journal import Journal, JournalEntry
-from broker_coordinator.storage.standing import Standing, read_standing
+from broker_coordinator.storage.journal import Journal, JournalAheadError, JournalEntry
+from broker_coordinator.storage.standing import Standing, read_decided, read_standing
 from broker_coordinator.storage.task_registry import StoredTask, TaskRegistry
 from fleet_host.log_lines import log_line
 from fleet_protocol.bundle import TaskDescription
@@ -77,6 +77,7 @@ class Intake:
         self._logged_refusals = RateLimit(REFUSAL_LOG_INTERVAL_SECONDS, len(Reason))
         self._outbox: deque[Publication] = deque()
         self._change_counters: Mapping[str, int] | None = None
+        self._position = 0
         self._load(read_standing(journal.engine))
 
     def handle(self, messages: Sequence[Message], now: float) -> list[FileRequested]:
@@ -122,9 +123,14 @@ class Intake:
         self._catch_up(read_standing(self._journal.engine))
         branch = self._view.branch(now)
         decisions = list(self._admission.admit_all(messages, branch))
-        entry = JournalEntry.of(decisions, self._view.devices_changed_in(branch))
+        entry = JournalEntry.of(decisions, self._view.devices_changed_in(branch), self._position)
         begun = time.perf_counter()
-        first_position = self._journal.write(entry)
+        try:
+            first_position = self._journal.write(entry)
+        except JournalAheadError:  # of another intake, on the same devices
+            return self._handle_together(messages, now)
+        if first_position == self._position + 1:
+            self._position += len(entry.accepted) + len(entry.refused)
         self._metrics.count_batch(
             decisions, sum(len(message.data) for message in messages), time.perf_counter() - begun
         )
@@ -157,6 +163,9 @@ class Intake:
             self._load_devices()
             self._change_counters = found
         self._view.tasks.update(self._progress(standing))
+        if standing.last_position > self._position:  # another intake's, or our own whose commit was not answered
+            self._view.add_highest_sequences(read_decided(self._journal.engine, self._position))
+            self._position = standing.last_position
 
     def _load(self, standing: Standing) -> None:
         self._change_counters = None  # where the database fails meanwhile, all is read again
@@ -165,10 +174,11 @@ class Intake:
             self._journal.decided,
             tasks=OverlayMap(self._progress(standing)),
             memories=OverlayMap(self._memories()),
-            highest_sequences=OverlayMap(self._journal.highest_sequences()),
+            highest_sequences=OverlayMap(read_decided(self._journal.engine, 0)),
             allowance=self._admission.settings.allowance,
         )
         self._load_devices()
+        self._position = standing.last_position
         self._change_counters = standing.change_counters
 
     def _load_task(self, stored: StoredTask) -> _Task:

@@ -8,7 +8,7 @@ from itertools import count
 from typing import Any, Final, Self
 
 import msgspec
-from sqlalchemy import Connection, Dialect, and_, func, insert, select, update
+from sqlalchemy import Connection, Dialect, and_, insert, update
 
 from broker_coordinator.admission.decisions import Accepted, Decision, Refused
 from broker_coordinator.admission.fleet_view import Device
@@ -20,7 +20,9 @@ from broker_coordinator.storage.device_registry import store_device
 from broker_coordinator.storage.journal_reader import JournalReader, version_kind
 from broker_coordinator.storage.records import Aggregate
 from broker_coordinator.storage.schema import WAITING, aggregates, payloads, refused_payloads, rejections, versions
+from broker_coordinator.storage.standing import decided_after, last_position_in
 from fleet_protocol.errors import Reason
+from fleet_protocol.limits import MAX_SEQUENCE
 
 Rejections = Mapping[tuple[Reason, str], int]
 """How many messages were refused, by reason and device; no device where the signature did not prove one."""
@@ -28,15 +30,16 @@ Rejections = Mapping[tuple[Reason, str], int]
 
 @dataclass(frozen=True, slots=True)
 class JournalEntry:
-    """What one batch of messages adds to the journal."""
+    """What one batch of messages adds to the journal. `after` is the last position that it was decided by."""
 
     accepted: Sequence[Accepted] = ()
     refused: Sequence[Refused] = ()
     devices: Sequence[Device] = ()
     rejections: Rejections = field(default_factory=dict)
+    after: int = MAX_SEQUENCE
 
     @classmethod
-    def of(cls, decisions: Sequence[Decision], devices: Sequence[Device]) -> Self:
+    def of(cls, decisions: Sequence[Decision], devices: Sequence[Device], after: int) -> Self:
         """The entry of a batch that has changed what is known of `devices`."""
         refused = [decision for decision in decisions if isinstance(decision, Refused)]
         return cls(
@@ -44,7 +47,12 @@ class JournalEntry:
             [each for each in refused if each.burned_sequence is not None],
             devices,
             Counter((each.reason, (each.verified and each.device) or "") for each in refused),
+            after,
         )
+
+    def senders(self) -> set[str | None]:
+        """The devices whose sequence numbers it uses."""
+        return {each.device for each in self.accepted} | {each.device for each in self.refused}
 
     def is_empty(self) -> bool:
         """Whether there is nothing to commit."""
@@ -53,6 +61,10 @@ class JournalEntry:
 
 class TasksChangedError(Exception):
     """An operator changed a task since it was read: read it again."""
+
+
+class JournalAheadError(Exception):
+    """The journal has outcomes of a batch's devices that the batch was not decided by: read them, and decide again."""
 
 
 class Journal(JournalReader):
@@ -70,22 +82,27 @@ class Journal(JournalReader):
     def write(self, entry: JournalEntry) -> int:
         """Commit one batch in one transaction; returns the position of its first accepted payload.
 
-        The others follow it. Positions are assigned under the write lock: a reader that sees one sees all lower ones.
+        The other accepted ones follow it, and then the refused. Positions are assigned under the write lock: a reader
+        that sees one sees all lower ones.
 
         Raises:
-            JournalUnavailableError: nothing of it was committed.
+            JournalAheadError: nothing of it was committed.
+            JournalUnavailableError: nothing of it was committed, or the answer to the commit was lost.
         """
         if entry.is_empty():
             return 0
         with writing(self.engine) as connection:
-            first_position = 1 + (connection.scalar(_LAST_POSITION) or 0)
-            _insert_payloads(connection, list(map(_payload_row, entry.accepted, count(first_position))))
+            last_position = last_position_in(connection)
+            if last_position > entry.after and entry.senders() & set(decided_after(connection, entry.after)):
+                raise JournalAheadError
+            positions = count(last_position + 1)
+            _insert_payloads(connection, list(map(_payload_row, entry.accepted, positions)))
             if entry.refused:
-                connection.execute(insert(refused_payloads), list(map(_refused_row, entry.refused)))
+                connection.execute(insert(refused_payloads), list(map(_refused_row, entry.refused, positions)))
             for device in entry.devices:
                 store_device(connection, device)
             _count_rejections(connection, entry.rejections)
-            return first_position
+            return last_position + 1
 
     def count_rejections(self, counted: Rejections) -> None:
         """Count messages that turned out to be of no use after their batch was committed.
@@ -176,7 +193,6 @@ def _hold(connection: Connection, aggregate: Aggregate, *, payload_count: int, l
         )
 
 
-_LAST_POSITION: Final = select(func.max(payloads.c.position))
 _SET_LATER: Final = {payloads.c.aggregate.name, payloads.c.set_aside.name}
 _PAYLOAD_COLUMNS: Final = tuple(column.name for column in payloads.columns if column.name not in _SET_LATER)
 
@@ -211,8 +227,9 @@ def _payload_row(accepted: Accepted, position: int) -> tuple[Any, ...]:
     )
 
 
-def _refused_row(refused: Refused) -> dict[str, Any]:
+def _refused_row(refused: Refused, position: int) -> dict[str, Any]:
     return {
+        "position": position,
         "device": refused.device,
         "sequence": refused.burned_sequence,
         "digest": refused.envelope_digest,

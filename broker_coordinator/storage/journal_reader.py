@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
-from sqlalchemy import ColumnElement, Engine, Row, ScalarSelect, Text, cast, func, select, tuple_, union_all
+from sqlalchemy import ColumnElement, Engine, Row, ScalarSelect, Text, cast, func, select, tuple_
 
 from broker_coordinator.admission.fleet_view import Decided
 from broker_coordinator.aggregation.means import mean_of
@@ -196,18 +196,6 @@ class JournalReader:
             if row := connection.execute(refused).first():
                 return Decided(row.digest, Reason(row.reason), row.detail)
             return None
-
-    def highest_sequences(self) -> dict[str, int]:
-        """Per device, the highest sequence number of which the outcome is journalled."""
-        both = union_all(
-            *(
-                select(table.c.device, func.max(table.c.sequence).label("sequence")).group_by(table.c.device)
-                for table in (payloads, refused_payloads)
-            )
-        ).subquery()
-        query = select(both.c.device, func.max(both.c.sequence).label("highest")).group_by(both.c.device)
-        with reading(self.engine) as connection:
-            return {row.device: row.highest for row in connection.execute(query)}
 
     def rejections_of(self, device: str) -> dict[Reason, int]:
         """How many of a device's own messages were refused, by reason; of "", those that prove no device."""

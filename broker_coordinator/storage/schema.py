@@ -146,6 +146,7 @@ aggregates = Table(
 refused_payloads = Table(
     "refused_payloads",
     metadata,
+    Column("position", BigInteger, nullable=False, unique=True, comment="order of receipt, in one count with payloads"),
     Column("device", String(48), primary_key=True),
     Column("sequence", BigInteger, primary_key=True, autoincrement=False),
     Column("digest", LargeBinary(16), nullable=False),

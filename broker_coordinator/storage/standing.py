@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Engine, bindparam, func, select
+from sqlalchemy import Connection, Engine, bindparam, func, select, union_all
 
 from broker_coordinator.storage.change_counters import change_counters_in
 from broker_coordinator.storage.database import reading
-from broker_coordinator.storage.schema import WAITING, payloads, tasks, versions
+from broker_coordinator.storage.schema import WAITING, payloads, refused_payloads, tasks, versions
 
 _NEWEST = select(func.max(versions.c.number)).where(versions.c.task == tasks.c.name).scalar_subquery()
 _WAITING = (
@@ -21,15 +21,27 @@ _NEWLY_WAITING = (
     .where(payloads.c.position > bindparam("after"), WAITING)
     .order_by(payloads.c.position)
 )
+_LAST_POSITIONS = union_all(select(func.max(payloads.c.position)), select(func.max(refused_payloads.c.position)))
+_DECIDED = union_all(
+    *(
+        select(table.c.device, table.c.sequence).where(table.c.position > bindparam("after"))
+        for table in (payloads, refused_payloads)
+    )
+).subquery()
+_DECIDED_AFTER = select(_DECIDED.c.device, func.max(_DECIDED.c.sequence).label("highest")).group_by(_DECIDED.c.device)
 # Built once: to build a statement takes longer than to execute it.
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """By task, the number of its newest version and how many updates wait for the next ones."""
+    """By task, the number of its newest version and how many updates wait for the next ones.
+
+    `last_position` is that of the last payload whose outcome is journalled, accepted or refused.
+    """
 
     change_counters: Mapping[str, int]
     tasks: Mapping[str, tuple[int, int]]
+    last_position: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +60,27 @@ def read_standing(engine: Engine) -> Standing:
     """
     with reading(engine) as connection:
         found = {name: (newest, waiting) for name, newest, waiting in connection.execute(_STANDING)}
-        return Standing(change_counters_in(connection), found)
+        return Standing(change_counters_in(connection), found, last_position_in(connection))
+
+
+def last_position_in(connection: Connection) -> int:
+    """The position of the last payload whose outcome is journalled; 0 where there is none."""
+    return max(connection.execute(_LAST_POSITIONS).scalars(), key=lambda position: position or 0) or 0
+
+
+def read_decided(engine: Engine, after: int) -> dict[str, int]:
+    """Per device, the highest sequence number of which an outcome is journalled behind the position `after`.
+
+    Raises:
+        JournalUnavailableError: the database failed.
+    """
+    with reading(engine) as connection:
+        return decided_after(connection, after)
+
+
+def decided_after(connection: Connection, after: int) -> dict[str, int]:
+    """The same, as a transaction sees it."""
+    return {row.device: row.highest for row in connection.execute(_DECIDED_AFTER, {"after": after})}
 
 
 def read_waiting(engine: Engine, after: int) -> NewlyWaiting:

@@ -9,8 +9,9 @@ from broker_coordinator.distribution.signed_messages import MessageSigner
 from broker_coordinator.serving.coordinator import Coordinator
 from broker_coordinator.storage.database import Database, JournalUnavailableError
 from broker_coordinator.storage.device_registry import DeviceRegistry
-from broker_coordinator.storage.journal import Journal
+from broker_coordinator.storage.journal import Journal, JournalEntry
 from broker_coordinator.storage.journal_reader import JournalReader
+from broker_coordinator.storage.schema import payloads
 from bundle_runtime.bundle import Bundle
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import Parameter, UpdatePlan
@@ -156,6 +157,29 @@ def test_server_that_goes_away_answers_nothing_and_is_used_again_when_it_returns
     assert [row.sequence for row in bench.journal.updates()] == [1]
 
 
+def test_commit_whose_answer_is_lost_is_answered_as_what_it_was(database, tmp_path, monkeypatch) -> None:
+    """The server may die between its commit and its answer; the batch is then offered again, and was never refused."""
+    plan = AggregationPlan(buffer_size=2, max_staleness=1)
+    bench, device = Bench(database, write_bundle(tmp_path / "hasty", aggregation=plan)), SigningDevice("kitchen-pi")
+    bench.handle(device, device.enrolment())
+    bench.said()
+    write = Journal.write
+
+    def write_unanswered(journal: Journal, entry: JournalEntry) -> int:
+        monkeypatch.setattr(Journal, "write", write)
+        write(journal, entry)
+        raise JournalUnavailableError("the connection is lost")
+
+    monkeypatch.setattr(Journal, "write", write_unanswered)
+    batch = [device.update(sequence) for sequence in range(1, 9)] + [device.update(9, samples=0)]
+    with pytest.raises(JournalUnavailableError):
+        bench.handle(device, *batch)
+    bench.make_versions()
+    bench.handle(device, *batch)
+    assert [receipt.reason for receipt in bench.receipts()] == ["", "", "", "", *["too_stale"] * 5]
+    assert [row.sequence for row in bench.journal.updates()] == [1, 2, 3, 4]
+
+
 def test_version_is_one_transaction(tmp_path) -> None:
     parameters = [Parameter("wide", [80, 80])]
     bundle = write_bundle(tmp_path / "wide", parameters=parameters)
@@ -236,10 +260,12 @@ def test_message_that_the_journal_rejects_does_not_hold_up_the_others(database, 
     for device in (kitchen, garden):
         bench.handle(device, device.enrolment())
     bench.said()
-    # Another process journals an update that this coordinator's view does not know of.
+    # The journal has an update where no coordinator would look for it.
     stolen = garden.update(1)
     other = Bench(database, bundle)
     other.handle(garden, stolen)
+    with bench.journal.engine.begin() as connection:
+        connection.execute(payloads.update().values(position=-1))
     bench.handle(kitchen, kitchen.update(1), kitchen.update(2))
     bench.handle(garden, stolen)
     assert "batch_failed" in caplog.text

@@ -23,7 +23,7 @@ from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.serving.version_maker import VersionMaker
 from broker_coordinator.serving.waiting import DecodedPayloads, WaitingPayload
 from broker_coordinator.storage.database import Database
-from broker_coordinator.storage.journal import Journal
+from broker_coordinator.storage.journal import Journal, JournalEntry
 from broker_coordinator.storage.schema import versions
 from broker_coordinator.storage.task_registry import TaskRegistry
 from fleet_protocol.aggregation_plan import AggregationPlan
@@ -44,15 +44,10 @@ class Apart:
     """Each job with a connection and a memory of its own, as in processes of their own; `intakes` take turns."""
 
     def __init__(self, database: Database, bundle, intakes: int = 1) -> None:
+        self.database = database
         self.journal = Journal.open(database)
         TaskRegistry(self.journal.engine).publish(bundle)
-        admission = Admission(OPEN, CONSUMERS)
-        self.intakes = [
-            Intake(
-                journal, TaskRegistry(journal.engine), SIGNER, admission, metrics=Metrics(), decoded=DecodedPayloads(0)
-            )
-            for journal in (Journal.open(database) for _ in range(intakes))
-        ]
+        self.intakes = [self.restarted_intake() for _ in range(intakes)]
         maker = Journal.open(database)
         self.maker = VersionMaker(
             maker,
@@ -66,6 +61,13 @@ class Apart:
         )
         server = Journal.open(database)
         self.server = FileServer(server, TaskRegistry(server.engine), SIGNER)
+
+    def restarted_intake(self) -> Intake:
+        journal = Journal.open(self.database)
+        registry = TaskRegistry(journal.engine)
+        return Intake(
+            journal, registry, SIGNER, Admission(OPEN, CONSUMERS), metrics=Metrics(), decoded=DecodedPayloads(0)
+        )
 
     def handle(self, device: SigningDevice, *messages: bytes, intake: int = 0) -> list[FileRequested]:
         return self.intakes[intake].handle([Message(device.up, data) for data in messages], 0.0)
@@ -99,7 +101,8 @@ def test_positions_are_the_journals_whoever_takes_in(database, tmp_path) -> None
         for intake, device in enumerate(devices):
             apart.handle(device, device.update(sequence), device.update(100 + sequence, samples=0), intake=intake)
     rows = list(apart.journal.updates())
-    assert [row.position for row in rows] == list(range(1, 13))
+    positions = [row.position for row in rows]
+    assert positions == sorted(set(positions)), "each its own, in the order of receipt"
     assert [row.device for row in rows] == ["kitchen-pi", "garden-pi"] * 6
     apart.maker.make_versions(0.0)
     assert [row.aggregate for row in apart.journal.updates()] == [number for number in (1, 2, 3, 4) for _ in range(3)]
@@ -116,6 +119,43 @@ def test_staleness_is_measured_against_versions_and_full_buffers_of_others(datab
     apart.handle(devices[0], devices[0].update(4), devices[0].update(5, base_version=3), intake=0)
     assert [row.staleness for row in apart.journal.updates()] == [0, 0, 0, 1, 1, 0, 2]
     assert apart.receipts(intake=0)[-1].reason == Reason.UNKNOWN_VERSION.value
+
+
+def test_repeat_that_comes_to_another_intake_gets_the_outcome_that_is_journalled(database, tmp_path) -> None:
+    plan = AggregationPlan(buffer_size=1, max_staleness=0)
+    apart, device = Apart(database, write_bundle(tmp_path / "bundle", aggregation=plan), intakes=2), SigningDevice("pi")
+    apart.handle(device, device.enrolment(), intake=0)
+    apart.intakes[1] = apart.restarted_intake()
+    update, refused = device.update(1), device.update(2, base_version=7)
+    apart.handle(device, update, refused, intake=0)
+    apart.maker.make_versions(0.0)
+    apart.handle(device, update, refused, intake=1)
+    assert [receipt.reason for receipt in apart.receipts(intake=1)] == ["", Reason.UNKNOWN_VERSION.value]
+    assert len(list(apart.journal.updates())) == 1
+
+
+@pytest.mark.parametrize("samples", [8, 0], ids=["accepted", "refused"])
+def test_update_that_two_intakes_decide_on_at_once_has_one_outcome(database, bundle, samples, monkeypatch) -> None:
+    """The other one commits after this one has decided, and before it commits."""
+    apart, device = Apart(database, bundle, intakes=2), SigningDevice("pi")
+    apart.handle(device, device.enrolment(), intake=0)
+    apart.receipts(intake=0)
+    apart.intakes[1] = apart.restarted_intake()
+    update = device.update(1, samples=samples)
+    write = Journal.write
+
+    def write_late(journal: Journal, entry: JournalEntry) -> int:
+        monkeypatch.setattr(Journal, "write", write)
+        apart.handle(device, update, intake=0)
+        apart.maker.make_versions(0.0)
+        return write(journal, entry)
+
+    monkeypatch.setattr(Journal, "write", write_late)
+    apart.handle(device, update, device.update(2), intake=1)
+    first, second = (apart.receipts(intake=intake) for intake in (0, 1))
+    assert first[0].reason == second[0].reason == ("" if samples else Reason.OUT_OF_BOUNDS.value)
+    assert second[1].outcome is Outcome.ACCEPTED
+    assert [row.sequence for row in apart.journal.updates()] == ([1, 2] if samples else [2])
 
 
 def test_cache_of_decoded_payloads_is_bounded_and_gives_each_once() -> None:

@@ -9,6 +9,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from broker_coordinator.storage.journal import JournalEntry
 from edge_agent.core.outbox import OutboxRow, SignRow
 from fleet_protocol.kinds import Outcome
+from fleet_protocol.limits import MAX_SEQUENCE
 from tests.pair.coordinator import KillableJournal
 from tests.pair.device import PairedDatabase
 from tests.pair.machine import Pair
@@ -22,7 +23,7 @@ class AnswersBeforeItCommits(KillableJournal):
         self._uncommitted = JournalEntry()
 
     def write(self, entry: JournalEntry) -> int:
-        super().write(self._uncommitted)
+        super().write(replace(self._uncommitted, after=MAX_SEQUENCE))
         self._uncommitted = entry
         return 1 + max((row.position for row in self.payloads()), default=0)
 

@@ -95,9 +95,9 @@ class JournalledConsumer(Generic[Payload, Facts, Item, State, Partial]):
     """Of a journalled kind. Every function is pure. A state is bytes, b"" before the first aggregate.
 
     `admit` checks what is in the payload, and raises ProtocolError where it can't be aggregated: whatever it lets
-    through, the other functions can apply; what raises there nevertheless is set aside (`serving.set_aside`). Its facts
-    are journalled as JSON: their numbers are finite. `item` makes of a journalled payload and its facts what `admit`
-    made of it then.
+    through, the other functions can apply; for what they raise, it is set aside (`serving.set_aside`). Its facts are
+    journalled as JSON: their numbers are finite. `item` makes of a journalled payload and its facts what `admit` made
+    of it then.
 
     An aggregate takes `buffer_size` items, in journal order: state = finish(state, partial(state, items)). Partials
     add, and that of no items adds nothing.

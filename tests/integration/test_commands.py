@@ -13,6 +13,7 @@ from fleet_protocol.errors import ConfigurationError
 from tests.support.bench import Bench
 from tests.support.bundles import TASK, write_bundle
 from tests.support.device import SigningDevice
+from tests.support.replay import versions_replayed
 
 CONFIGURATION = 'fleet = "testfleet"\nkey_file = "key"\ndatabase = "{}"\n[broker]\nhost = "localhost"\n'
 
@@ -46,6 +47,17 @@ def operator(tmp_path, database, capsys) -> Operator:
     where = database if isinstance(database, Path) else database.render_as_string()
     configuration.write_text(CONFIGURATION.format(where))
     return Operator(configuration, bench, capsys)
+
+
+def test_what_is_set_aside_is_shown_and_does_not_wait(operator) -> None:
+    assert operator.json("tasks", "show", TASK)["last_set_aside"] == []
+    operator.bench.journal.set_aside({1: "held, so it stays", 5: "planted"})
+    shown = operator.json("tasks", "show", TASK)
+    assert (shown["accepted"], shown["waiting"], shown["set_aside"]) == (5, 0, 1)
+    assert shown["last_set_aside"] == [{"device": "kitchen-pi", "sequence": 5, "kind": "update", "reason": "planted"}]
+    assert "device kitchen-pi  sequence 5  kind update  reason planted" in operator.told("tasks", "show", TASK)
+    assert operator.json("tasks", "show", TASK, "--last", 0)["last_set_aside"] == []
+    assert versions_replayed(operator.bench.journal, TASK) == 2
 
 
 def test_tasks_are_listed_and_shown(operator) -> None:

@@ -48,12 +48,13 @@ def metrics() -> Metrics:
 
 
 @pytest.fixture
-def bench(database, tmp_path, plan, metrics) -> Bench:
+def bench(database, tmp_path, plan, metrics) -> Iterator[Bench]:
     bundle = write_bundle(tmp_path / "bundle", aggregation=plan)
     bench = Bench(database, bundle, replace(OPEN, key=KEY), metrics=metrics)
     for device in (KITCHEN, GARDEN):
         bench.handle(device, device.enrolment())
-    return bench
+    yield bench
+    bench.journal.close()
 
 
 @pytest.fixture
@@ -279,6 +280,7 @@ def test_wrong_key_sets_no_encrypted_update_aside(bench, tmp_path, caplog) -> No
         started = Bench(bench.database, None, settings)
         started.make_versions()
         assert started.journal.newest_number(TASK) == 0
+        started.journal.close()
     assert "encrypted for the coordinator key" in caplog.text
     bench.restart()
     bench.make_versions()

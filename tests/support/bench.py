@@ -25,9 +25,13 @@ class Bench:
         self, database: Database, bundle: Bundle | None, settings: AdmissionSettings = OPEN, **options
     ) -> None:
         self.database, self._bundle, self._settings, self._options, self.now = database, bundle, settings, options, 0.0
-        self.restart()
+        self._start()
 
     def restart(self) -> None:
+        self.journal.close()
+        self._start()
+
+    def _start(self) -> None:
         self.journal = Journal.open(self.database)
         signer = MessageSigner(KEY, FLEET, SHARD)
         self.coordinator = Coordinator(

@@ -1,0 +1,77 @@
+"""An agent that a receipt tells a number at the end of its range starts, signs and counts on."""
+
+import pytest
+
+from broker_coordinator.distribution.signed_messages import MessageSigner
+from edge_agent.configuration import AgentConfiguration, load_configuration
+from edge_agent.shell.agent import Agent
+from edge_agent.shell.identity import Identity
+from fleet_protocol.envelope import digest, read_envelope
+from fleet_protocol.errors import Reason
+from fleet_protocol.keys import SigningKey, write_signing_key, write_verify_key
+from fleet_protocol.kinds import BLOB_REQUEST
+from fleet_protocol.limits import BOOT_SHIFT, MAX_BOOT, MAX_CONTROL_BYTES, MAX_SEQUENCE
+from tests.support.fleet import FLEET, SHARD
+
+COORDINATOR, DEVICE = SigningKey.generate(), SigningKey.generate()
+PINNED = write_verify_key(COORDINATOR.verify_key)
+
+
+@pytest.fixture
+def configuration(tmp_path) -> AgentConfiguration:
+    (tmp_path / "device.key").touch(mode=0o600)
+    (tmp_path / "device.key").write_text(write_signing_key(DEVICE))
+    (tmp_path / "agent.toml").write_text(
+        f'fleet = "{FLEET}"\ndevice = "kitchen-pi"\nkey_file = "device.key"\ncoordinator_key = "{PINNED}"\n'
+        'state_folder = "state"\nsample_socket = "samples.sock"\n[broker]\nhost = "localhost"\n'
+        '[[tasks]]\nname = "digits"\ntrigger = { new_samples = 4 }\n'
+    )
+    return load_configuration(tmp_path / "agent.toml")
+
+
+class StartedAgent(Agent):
+    """An agent without a connection, to which a coordinator's answer to its enrolment can be given."""
+
+    def __init__(self, configuration: AgentConfiguration) -> None:
+        self.identity = Identity(FLEET, SHARD, "kitchen-pi", DEVICE, PINNED)
+        super().__init__(configuration, self.identity, "test 1.0")
+
+    def answer(self, newest_boot: int) -> None:
+        """The receipt of an enrolment that was sent."""
+        sent = digest(self._sign_enrolment())
+        self._enrolment._attempts.sent(sent)
+        receipt = MessageSigner(COORDINATOR, FLEET, SHARD).receipt(
+            "kitchen-pi", sent, reason=Reason.UNKNOWN_KEY, detail="", highest_sequence=0, newest_boot=newest_boot
+        )
+        self._handle(receipt.topic, receipt.data)
+
+    def close(self) -> None:
+        self._samples.close()
+        self._database.close()
+
+
+@pytest.mark.parametrize(
+    ("newest_boot", "boot", "after_start"),
+    [
+        (MAX_BOOT - 2, MAX_BOOT - 1, MAX_BOOT),
+        (MAX_BOOT - 1, MAX_BOOT, MAX_BOOT),
+        (MAX_BOOT, MAX_BOOT, MAX_BOOT),
+        (MAX_BOOT + 1, None, None),
+        (MAX_SEQUENCE, None, None),
+    ],
+)
+async def test_boot_number_of_a_receipt_never_mutes_the_agent(
+    configuration, caplog, newest_boot, boot, after_start
+) -> None:
+    agent = StartedAgent(configuration)
+    first = agent.identity.boot
+    agent.answer(newest_boot)
+    assert agent.identity.boot == (boot or first)
+    assert caplog.text.count("event=receipt_number_ignored") == (boot is None)
+    agent.close()
+    for number in (1, 2):
+        agent = StartedAgent(configuration)
+        assert agent.identity.boot == (after_start or first + number)
+        request = read_envelope(agent.identity.sign_control(BLOB_REQUEST, b""), MAX_CONTROL_BYTES)
+        assert request.header.sequence >> BOOT_SHIFT == agent.identity.boot
+        agent.close()

@@ -1,5 +1,7 @@
 """Taking in, making versions and serving files share only a database: apart they do what they do together."""
 
+from collections.abc import Callable, Iterator
+
 import pytest
 
 from broker_coordinator.admission.admission import Admission
@@ -44,11 +46,12 @@ class Apart:
     """Each job with a connection and a memory of its own, as in processes of their own; `intakes` take turns."""
 
     def __init__(self, database: Database, bundle, intakes: int = 1) -> None:
-        self.database = database
-        self.journal = Journal.open(database)
+        self._database = database
+        self._journals: list[Journal] = []
+        self.journal = self._open()
         TaskRegistry(self.journal.engine).publish(bundle)
         self.intakes = [self.restarted_intake() for _ in range(intakes)]
-        maker = Journal.open(database)
+        maker = self._open()
         self.maker = VersionMaker(
             maker,
             TaskRegistry(maker.engine),
@@ -59,11 +62,19 @@ class Apart:
             on_version=lambda _task, _number: None,
             decoded=DecodedPayloads(0),
         )
-        server = Journal.open(database)
+        server = self._open()
         self.server = FileServer(server, TaskRegistry(server.engine), SIGNER)
 
+    def _open(self) -> Journal:
+        self._journals.append(Journal.open(self._database))
+        return self._journals[-1]
+
+    def close(self) -> None:
+        for journal in self._journals:
+            journal.close()
+
     def restarted_intake(self) -> Intake:
-        journal = Journal.open(self.database)
+        journal = self._open()
         registry = TaskRegistry(journal.engine)
         return Intake(
             journal, registry, SIGNER, Admission(OPEN, CONSUMERS), metrics=Metrics(), decoded=DecodedPayloads(0)
@@ -77,8 +88,21 @@ class Apart:
         return [decode_payload(envelope.payload, Receipt) for envelope in said if envelope.header.kind is RECEIPT]
 
 
-def test_version_maker_makes_of_the_journal_alone_what_it_makes_with_the_cache(tmp_path, database, bundle) -> None:
-    apart, together, device = Apart(database, bundle), Bench(tmp_path / "other.db", bundle), SigningDevice("kitchen-pi")
+@pytest.fixture
+def start_apart(database) -> Iterator[Callable[..., Apart]]:
+    started: list[Apart] = []
+
+    def start(*arguments, **options) -> Apart:
+        started.append(Apart(database, *arguments, **options))
+        return started[-1]
+
+    yield start
+    for apart in started:
+        apart.close()
+
+
+def test_version_maker_makes_of_the_journal_alone_what_it_makes_with_the_cache(tmp_path, start_apart, bundle) -> None:
+    apart, together, device = start_apart(bundle), Bench(tmp_path / "other.db", bundle), SigningDevice("kitchen-pi")
     for each in (apart, together):
         each.handle(device, device.enrolment())
     for sequence in range(1, 11):
@@ -92,9 +116,9 @@ def test_version_maker_makes_of_the_journal_alone_what_it_makes_with_the_cache(t
     assert versions_replayed(apart.journal, TASK) == 3
 
 
-def test_positions_are_the_journals_whoever_takes_in(database, tmp_path) -> None:
+def test_positions_are_the_journals_whoever_takes_in(start_apart, tmp_path) -> None:
     bundle = write_bundle(tmp_path / "bundle", aggregation=AggregationPlan(buffer_size=3))
-    apart, devices = Apart(database, bundle, intakes=2), [SigningDevice("kitchen-pi"), SigningDevice("garden-pi")]
+    apart, devices = start_apart(bundle, intakes=2), [SigningDevice("kitchen-pi"), SigningDevice("garden-pi")]
     for intake, device in enumerate(devices):
         apart.handle(device, device.enrolment(), intake=intake)
     for sequence in range(1, 7):
@@ -108,8 +132,8 @@ def test_positions_are_the_journals_whoever_takes_in(database, tmp_path) -> None
     assert [row.aggregate for row in apart.journal.updates()] == [number for number in (1, 2, 3, 4) for _ in range(3)]
 
 
-def test_staleness_is_measured_against_versions_and_full_buffers_of_others(database, bundle) -> None:
-    apart, devices = Apart(database, bundle, intakes=2), [SigningDevice("kitchen-pi"), SigningDevice("garden-pi")]
+def test_staleness_is_measured_against_versions_and_full_buffers_of_others(start_apart, bundle) -> None:
+    apart, devices = start_apart(bundle, intakes=2), [SigningDevice("kitchen-pi"), SigningDevice("garden-pi")]
     for intake, device in enumerate(devices):
         apart.handle(device, device.enrolment(), intake=intake)
     apart.handle(devices[0], *(devices[0].update(sequence) for sequence in (1, 2, 3)), intake=0)
@@ -121,9 +145,9 @@ def test_staleness_is_measured_against_versions_and_full_buffers_of_others(datab
     assert apart.receipts(intake=0)[-1].reason == Reason.UNKNOWN_VERSION.value
 
 
-def test_repeat_that_comes_to_another_intake_gets_the_outcome_that_is_journalled(database, tmp_path) -> None:
+def test_repeat_that_comes_to_another_intake_gets_the_outcome_that_is_journalled(start_apart, tmp_path) -> None:
     plan = AggregationPlan(buffer_size=1, max_staleness=0)
-    apart, device = Apart(database, write_bundle(tmp_path / "bundle", aggregation=plan), intakes=2), SigningDevice("pi")
+    apart, device = start_apart(write_bundle(tmp_path / "bundle", aggregation=plan), intakes=2), SigningDevice("pi")
     apart.handle(device, device.enrolment(), intake=0)
     apart.intakes[1] = apart.restarted_intake()
     update, refused = device.update(1), device.update(2, base_version=7)
@@ -135,9 +159,9 @@ def test_repeat_that_comes_to_another_intake_gets_the_outcome_that_is_journalled
 
 
 @pytest.mark.parametrize("samples", [8, 0], ids=["accepted", "refused"])
-def test_update_that_two_intakes_decide_on_at_once_has_one_outcome(database, bundle, samples, monkeypatch) -> None:
+def test_update_that_two_intakes_decide_on_at_once_has_one_outcome(start_apart, bundle, samples, monkeypatch) -> None:
     """The other one commits after this one has decided, and before it commits."""
-    apart, device = Apart(database, bundle, intakes=2), SigningDevice("pi")
+    apart, device = start_apart(bundle, intakes=2), SigningDevice("pi")
     apart.handle(device, device.enrolment(), intake=0)
     apart.receipts(intake=0)
     apart.intakes[1] = apart.restarted_intake()
@@ -178,8 +202,8 @@ def test_file_that_cannot_be_made_holds_up_no_receipt(database, bundle, caplog) 
     assert bench.journal.rejections_of("kitchen-pi") == {Reason.WRONG_HASH: 1}
 
 
-def test_file_server_hears_of_a_published_task_by_itself(database, bundle, tmp_path) -> None:
-    apart, device = Apart(database, bundle), SigningDevice("kitchen-pi")
+def test_file_server_hears_of_a_published_task_by_itself(start_apart, bundle, tmp_path) -> None:
+    apart, device = start_apart(bundle), SigningDevice("kitchen-pi")
     roses = write_bundle(tmp_path / "roses", task="roses")
     TaskRegistry(apart.journal.engine).publish(roses)
     apart.handle(device, device.enrolment())

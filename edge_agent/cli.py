@@ -25,14 +25,17 @@ def main() -> None:
     """Parse the arguments and run; a configuration error is one line and exit code 2."""
     arguments = _parser().parse_args()
     configure_logging()
+    refused: list[Exception] = []
     try:
         if arguments.command == "keygen":
             print(write_verify_key(make_key_file(arguments.file)))  # noqa: T201 - the command's output
         else:
             asyncio.run(run_agent(arguments.config))
     except* ConfigurationError as group:
-        for error in group.exceptions:
-            print(f"{PROGRAM}: {error}", file=sys.stderr)  # noqa: T201 - for the person at the terminal
+        refused += group.exceptions
+    for error in refused:  # not in the handler: what is raised there comes out in a group
+        print(f"{PROGRAM}: {error}", file=sys.stderr)  # noqa: T201 - for the person at the terminal
+    if refused:
         sys.exit(EXIT_CONFIGURATION)
 
 

@@ -189,7 +189,7 @@ def decode(
     )
     described = describe(message_bytes(sys.stdin.buffer.read() if file == "-" else _read(Path(file))), context)
     for label, words in described.lines:
-        print(f"{label:18}{words}")
+        print(f"{label:20}{words}")
     raise typer.Exit(code=int(described.refuted))
 
 

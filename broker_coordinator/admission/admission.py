@@ -12,9 +12,12 @@ Each check is cheaper and trusts less than the next:
 Nothing here knows a kind: what differs between them is in `fleet_protocol.kinds` and in the consumers.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from broker_coordinator.admission.ahead import UNPREPARED, Prepared, prepare, read_payload
 from broker_coordinator.admission.consumer import (
@@ -130,7 +133,10 @@ class Admission:
             payload = decode_payload(parsed.envelope.payload, consumer.kind.payload)
             return consumer.admit(payload, Authentic(device, parsed), view, self.settings)
         except ProtocolError as error:
-            answered = isinstance(consumer, JournalledConsumer) or consumer.answered
+            # A device that is not enrolled any more is told so, whatever it sends: it enrols again.
+            answered = (
+                isinstance(consumer, JournalledConsumer) or consumer.answered or error.reason is Reason.UNKNOWN_KEY
+            )
             return refusal(error, parsed.device, parsed.digest, answered=answered, verified=verified)
 
     def _admit_journalled(self, parsed: ParsedMessage, device: Device, ahead: Prepared, view: FleetView) -> Decision:
@@ -169,6 +175,7 @@ class Admission:
             view.memories.get((header.task, consumer.kind)),
         )
         admitted = consumer.admit(offered)
+        _require_finite(admitted.facts)
         return Accepted(device, header, parsed.message.data, parsed.digest, staleness, admitted.facts, admitted.item)
 
     def _journalled(self, header: Header) -> AnyJournalledConsumer:
@@ -262,6 +269,14 @@ def _checked_staleness(header: Header, view: FleetView) -> int:
             f" {staleness} exceeds max_staleness ({progress.description.aggregation.max_staleness})",
         )
     return staleness
+
+
+def _require_finite(facts: msgspec.Struct) -> None:
+    """Refuse what JSON, and so the journal, has no form for."""
+    for name in facts.__struct_fields__:
+        value = getattr(facts, name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ProtocolError(Reason.NOT_FINITE, f"{name} is {value}")
 
 
 def _require_version_kind(kind: PayloadKind, task: TaskDescription) -> None:

@@ -29,8 +29,10 @@ def register_consumer(consumer: Consumer) -> None:
     """Add the consumer of a kind that does not ship with edgeflock.
 
     Raises:
-        ValueError: the kind has another.
+        ValueError: the kind has another, or is not registered.
     """
+    if KINDS.get(consumer.kind.number) is not consumer.kind:
+        raise ValueError(f"register the kind {consumer.kind.name} before its consumer")
     if CONSUMERS.setdefault(consumer.kind, consumer) is not consumer:
         raise ValueError(f"{consumer.kind.name} has a consumer already")
 

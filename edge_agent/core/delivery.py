@@ -143,7 +143,10 @@ class Delivery:
             return b""
         if row.kind not in KINDS:
             raise NotSendableError(f"kind {row.kind} is not installed; install what produced it")
-        envelope = row.envelope or self._sign(row)
+        try:
+            envelope = row.envelope or self._sign(row)
+        except Exception as error:  # whatever a damaged row brings out must not hold up the others
+            raise NotSendableError(f"its row in agent.db is damaged: {type(error).__name__}: {error}") from error
         if digest(envelope) != row.digest:
             raise NotSendableError("it was signed with another key, shard or device name; put that back")
         return envelope
@@ -156,7 +159,7 @@ class Delivery:
         meant = remedy(receipt)
         if meant is Remedy.SETTLE:
             self._outbox.settle(row, receipt.outcome, "")
-        elif meant is Remedy.RENUMBER:
+        elif meant is Remedy.RENUMBER and row.kind in KINDS:
             self._outbox.renumber(row, continued_after(receipt), self._sign)
         elif meant is Remedy.TAKE_BACK:
             kind = KINDS.get(row.kind)

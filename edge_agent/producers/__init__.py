@@ -1,5 +1,6 @@
 """What a finished round sends: a producer for each journalled kind of payload, one file each, in one table."""
 
+import contextlib
 from collections.abc import Iterable
 
 from edge_agent.core.outbox import OutboxRow
@@ -7,6 +8,7 @@ from edge_agent.producers.producer import Producer
 from edge_agent.producers.update import UPDATE_PRODUCER
 from edge_agent.worker.contract import TrainingResult
 from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.errors import ProtocolError
 from fleet_protocol.kinds import KINDS, PayloadKind
 
 PRODUCERS: dict[int, Producer] = {producer.kind.number: producer for producer in (UPDATE_PRODUCER,)}
@@ -48,14 +50,15 @@ def goes_back(kind: PayloadKind) -> bool:
 def given_back(rejected: Iterable[OutboxRow]) -> dict[int, bytes]:
     """By its number, the packed update in each rejected payload that the next round takes back.
 
-    One whose producer is not installed now is not among them, and waits on.
+    One that is damaged, or whose producer is not installed now, is not among them, and waits on.
     """
     packed: dict[int, bytes] = {}
     for row in rejected:
         kind = KINDS.get(row.kind)
         producer = PRODUCERS.get(kind.decrypted.number) if kind else None
         if producer is not None and producer.give_back is not None:
-            packed[row.sequence] = producer.give_back(row.payload)
+            with contextlib.suppress(ProtocolError):  # damaged on the disk: it must not hold up the rounds
+                packed[row.sequence] = producer.give_back(row.payload)
     return packed
 
 

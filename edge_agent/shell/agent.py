@@ -4,6 +4,7 @@ import asyncio
 import logging
 import secrets
 import sqlite3
+from collections import deque
 from pathlib import Path
 
 from edge_agent.configuration import AgentConfiguration
@@ -21,6 +22,7 @@ from edge_agent.shell.version_follower import VersionFollower
 from edge_agent.sources.unix_socket import SampleSocket, Status
 from fleet_host.log_lines import log_line
 from fleet_protocol import topics
+from fleet_protocol.envelope import digest
 from fleet_protocol.errors import ConfigurationError, ProtocolError
 from fleet_protocol.kinds import (
     BLOB_REQUEST,
@@ -42,6 +44,9 @@ logger = logging.getLogger(__name__)
 
 LARGEST_FIRST_BOOT = 2**20
 """Leaves room for 2**42 more boots in the numbers of control messages."""
+
+REQUESTS_REMEMBERED = 64
+"""Requests whose refusal this device recognises as one: the coordinator does not know its key."""
 
 
 class Agent:
@@ -66,6 +71,7 @@ class Agent:
             handle=self._handle,
             filters=[identity.down_topic, *(topics.manifest(configuration.fleet, task) for task in self._tasks)],
         )
+        self._requests: deque[bytes] = deque(maxlen=REQUESTS_REMEMBERED)
         self._fetcher = Fetcher(configuration.fleet, self._link.listening_to, self._request)
         self._versions = VersionFollower(
             self._database, cache, self._fetcher, configuration.device, engine=configuration.worker.engine
@@ -119,7 +125,9 @@ class Agent:
 
     async def _request(self, request: BlobRequest | WeightsRequest, task: str) -> None:
         kind = BLOB_REQUEST if isinstance(request, BlobRequest) else WEIGHTS_REQUEST
-        await self._publish_up(self._identity.sign_control(kind, encode_payload(request), task))
+        signed = self._identity.sign_control(kind, encode_payload(request), task)
+        self._requests.append(digest(signed))
+        await self._publish_up(signed)
 
     def _presence(self, state: PresenceState) -> bytes:
         return self._identity.sign_presence(encode_payload(Presence(state, self._identity.boot)))
@@ -157,7 +165,8 @@ class Agent:
             self._rounds.retry_deferred_trigger()
 
     def _handle_receipt(self, receipt: Receipt) -> None:
-        if not (self._postbox.receive(receipt) or self._enrolment.receive(receipt)):
+        is_ours = self._postbox.receive(receipt) or self._enrolment.receive(receipt)
+        if not (is_ours or receipt.digest in self._requests):
             return
         if must_enrol_again(receipt):
             self._enrolment.enrol_again()

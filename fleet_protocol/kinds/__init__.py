@@ -33,10 +33,14 @@ def register(kind: PayloadKind) -> PayloadKind:
     """Add a kind that does not ship with edgeflock; returns it.
 
     Raises:
-        ValueError: its number is taken.
+        ValueError: its number or its name is taken, or the kind in its box is not registered.
     """
-    if KINDS.setdefault(kind.number, kind) is not kind:
-        raise ValueError(f"kind {kind.number} is {KINDS[kind.number].name} already")
+    for other in KINDS.values():
+        if other is not kind and (other.number == kind.number or other.name == kind.name):
+            raise ValueError(f"kind {kind.number}, {kind.name}: there is kind {other.number}, {other.name} already")
+    if KINDS.get(kind.decrypted.number, kind) is not kind.decrypted:
+        raise ValueError(f"kind {kind.number}, {kind.name}: register {kind.decrypted.name}, which is in its box, first")
+    KINDS[kind.number] = kind
     return kind
 
 

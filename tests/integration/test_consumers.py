@@ -1,11 +1,14 @@
 """Kinds that do not ship with edgeflock (tests/kinds): known to a few tables alone, they travel like any other."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 
+from broker_coordinator.admission.consumer import Admitted
 from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.consumers import CONSUMERS, UPDATE_CONSUMER, register_consumer
 from broker_coordinator.serving.answers import UNVERIFIED_RECEIPT_INTERVAL_SECONDS
@@ -16,7 +19,7 @@ from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import encode_update
 from fleet_protocol.encryption import encrypt_payload
 from fleet_protocol.errors import ConfigurationError, Reason
-from fleet_protocol.kinds import KINDS, UPDATE, Outcome, encode_payload
+from fleet_protocol.kinds import KINDS, UPDATE, EncryptedPayload, Leaf, Outcome, PayloadKind, encode_payload, register
 from fleet_protocol.limits import MAX_SEQUENCE
 from tests.kinds.delta.kind import DELTA, Delta
 from tests.kinds.installed import installed
@@ -181,6 +184,35 @@ def test_payloads_without_a_consumer_stay_in_the_journal_until_there_is_one(benc
     bench.restart()
     bench.make_versions()
     assert newest(bench) == (1, {"kitchen-pi": [1, 2]})
+
+
+def test_kind_has_a_number_and_a_name_of_its_own() -> None:
+    same_name = type("RoundReport", (msgspec.Struct,), {}, frozen=True, array_like=True)
+    for payload, number in ((RoundReport, ROUND_REPORT.number), (same_name, 250)):
+        with pytest.raises(ValueError, match="already"):
+            register(PayloadKind(number, payload, Leaf.UP, 1024))
+    box_alone = PayloadKind(251, EncryptedPayload, Leaf.UP, 1024, content=PayloadKind(252, Stray, Leaf.UP, 1024))
+    with pytest.raises(ValueError, match="first"):
+        register(box_alone)
+    with pytest.raises(ValueError, match="before its consumer"):
+        register_consumer(replace(ROUND_REPORT_CONSUMER, kind=box_alone))
+
+
+def test_facts_that_the_journal_cannot_hold_are_refused(bench, kitchen) -> None:
+    admitted = replace(
+        ROUND_REPORT_CONSUMER, facts=Reading, admit=lambda offered: Admitted(Reading(math.nan), offered.payload)
+    )
+    CONSUMERS[ROUND_REPORT] = admitted
+    bench.handle(kitchen, report(kitchen, 1))
+    assert [receipt.reason for receipt in bench.receipts()] == [Reason.NOT_FINITE.value]
+
+
+class Stray(msgspec.Struct):
+    pass
+
+
+class Reading(msgspec.Struct):
+    value: float
 
 
 def test_kind_has_one_consumer() -> None:

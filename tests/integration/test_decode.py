@@ -58,7 +58,7 @@ def decode(monkeypatch, capsys, tmp_path):
         with pytest.raises(SystemExit) as ended:
             cli.main()
         output = capsys.readouterr()
-        lines = {line[:18].strip(): line[18:] for line in output.out.splitlines()}
+        lines = {line[:20].strip(): line[20:] for line in output.out.splitlines()}
         return int(ended.value.code or 0), lines | ({"error": output.err} if output.err else {})
 
     return run

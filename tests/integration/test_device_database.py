@@ -10,15 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_agent.core.delivery import Delivery, NotSendableError
 from edge_agent.core.outbox import OutboxRow, SpooledPayload
 from edge_agent.core.version_choice import KnownVersion
 from edge_agent.shell.device_database import DeviceDatabase, SpooledRound, TaskMemory
+from edge_agent.shell.identity import Identity
 from fleet_protocol.envelope import digest
-from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.kinds import UPDATE, Outcome
+from fleet_protocol.errors import ConfigurationError, Reason
+from fleet_protocol.keys import SigningKey, write_verify_key
+from fleet_protocol.kinds import UPDATE, Outcome, Receipt
 from fleet_protocol.limits import MAX_BOOT, MAX_SEQUENCE
 
 BUNDLE = "0f" * 32
+KEY = SigningKey(bytes(range(32)))
 OTHER_BUNDLE = "f0" * 32
 ROUND = SpooledRound(
     task="digits",
@@ -294,3 +298,24 @@ def test_payload_is_in_the_file_once_while_it_waits_and_when_it_is_returned(data
     assert copies() == 1
     reject(database, row)
     assert copies() == 1
+
+
+@pytest.mark.parametrize("damage", ["recipient = x'07'", "payload = 'text'", "kind = 77"])
+def test_damaged_row_stays_and_holds_up_no_other(database, damage):
+    identity = Identity("home", "0", "pi", KEY, write_verify_key(KEY.verify_key), encrypt_updates=True)
+    kind, recipient = identity.address(UPDATE)
+    rows = [
+        SpooledRound("digits", BUNDLE, 0, number, (SpooledPayload(kind, recipient, b"payload"),), b"")
+        for number in (1, 2)
+    ]
+    damaged, sound = (database.spool(row, identity.sign_row)[0] for row in rows)
+    database._connection.execute(f"UPDATE outbox SET {damage} WHERE sequence = ?", (damaged.sequence,))
+    delivery = Delivery(database, identity.sign_row, lambda _: True)
+    assert delivery.due(0.0) == [damaged.sequence, sound.sequence]
+    with pytest.raises(NotSendableError):
+        delivery.envelope(damaged.sequence)
+    assert digest(delivery.envelope(sound.sequence)) == sound.digest
+    reused = Receipt(damaged.digest, Outcome.REJECTED, Reason.SEQUENCE_REUSED.value, "", 9, 0)
+    if damage == "kind = 77":
+        delivery.receive(reused)
+    assert database.waiting() == 2

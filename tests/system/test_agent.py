@@ -1,5 +1,6 @@
 """The shipped agent against the shipped coordinator over a real Mosquitto: from a sample to a new version."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -96,6 +97,22 @@ def test_agent_that_is_up_before_its_coordinator_takes_part_once_it_comes(coordi
     coordinator.start()
     delivered(agent, 1)
     assert audited(coordinator, agent).lost == 0
+
+
+def test_device_that_a_new_database_does_not_know_enrols_again_although_it_only_asks_for_files(
+    coordinator, agents
+) -> None:
+    agent = agents("kitchen")
+    until(lambda: "event=enrolled" in agent.log(), "the agent is enrolled")
+    agent.kill()
+    coordinator.kill()
+    shutil.rmtree(agent.folder / "state" / "blobs")
+    for file in coordinator.database.parent.glob("coordinator.db*"):
+        file.unlink()
+    coordinator.start()
+    agent.start()
+    agent.feed(4)
+    delivered(agent, 1)
 
 
 def test_without_a_broker_samples_are_kept_and_trained_on_later(coordinator, agents, broker) -> None:

@@ -4,6 +4,7 @@ import ast
 from pathlib import Path
 
 FORBIDDEN = {
+    "concurrent",
     "multiprocessing",
     "sqlalchemy",
     "subprocess",
@@ -28,9 +29,9 @@ def names_in(path: Path) -> set[str]:
     for node in nodes:
         match node:
             case ast.Import(names):
-                found.update(alias.name.split(".")[0] for alias in names)
-            case ast.ImportFrom(module=str(module)):
-                found |= {module, module.split(".")[0]}
+                found |= {name for alias in names for name in (alias.name, alias.name.split(".")[0])}
+            case ast.ImportFrom(module=str(module), names=names):
+                found |= {module, module.split(".")[0], *(f"{module}.{alias.name}" for alias in names)}
     return found
 
 

@@ -15,7 +15,7 @@ from fleet_protocol.encryption import BOX_OVERHEAD_BYTES, decrypt_payload
 from fleet_protocol.envelope import Envelope, read_envelope
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.keys import SigningKey, VerifyKey, key_id, read_verify_key
-from fleet_protocol.kinds import ENROLMENT, PRESENCE, EncryptedPayload, Enrolment, Update, decode_payload
+from fleet_protocol.kinds import ENROLMENT, EncryptedPayload, Enrolment, Update, decode_payload
 from fleet_protocol.limits import MAX_UPDATE_BYTES
 
 MAX_SHOWN_BYTES = 16
@@ -64,11 +64,10 @@ def describe(data: bytes, context: DecodingContext) -> Described:
     header = envelope.header
     overhead = len(data) - len(envelope.payload)
     sizes = f"{len(data)} bytes: payload {len(envelope.payload)}, envelope and header {overhead}"
-    sequence = "boot" if header.kind is PRESENCE else "sequence"
     lines = [
         ("message", f"{header.kind.name}, {sizes}"),
         ("from", _sender(envelope, context)),
-        (sequence, str(header.sequence)),
+        ("sequence", str(header.sequence)),
     ]
     if header.task:
         lines.append(("task", f"{header.task}, made from version {header.base_version}"))

@@ -141,8 +141,8 @@ def _read_protected(protected: bytes) -> tuple[Header, bytes]:
         )
     entry = protected[_ENTRY_AT:]
     try:
-        number, *fields = msgspec.convert(cbor.parse(entry, "header"), _Entry, builtin_types=(bytes,))
-        header = Header(KINDS[number], *fields)
+        fields = msgspec.convert(cbor.parse(entry, "header"), _Entry, builtin_types=(bytes,))
+        header = Header(KINDS[fields[0]], fields[1], fields[2], fields[3], fields[4])
     except msgspec.ValidationError as error:
         raise ProtocolError(Reason.MALFORMED, f"header: {error}") from error
     except KeyError as error:

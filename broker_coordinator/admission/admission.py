@@ -41,7 +41,7 @@ from broker_coordinator.admission.decisions import (
     Repeated,
     refusal,
 )
-from broker_coordinator.admission.fleet_view import Decided, Device, DeviceState, FleetView
+from broker_coordinator.admission.fleet_view import Decided, Device, DeviceState, FleetView, TaskProgress
 from broker_coordinator.admission.parsed_message import ParsedMessage
 from broker_coordinator.admission.settings import AdmissionSettings
 from fleet_protocol import topics
@@ -89,13 +89,14 @@ class Admission:
                 progress = view.tasks[header.task]
                 if isinstance(consumer, VersionConsumer):
                     view.tasks[header.task] = progress.after_one(consumer.buffer_size(progress.description))
-                _remember(consumer, header.task, decision.facts, view)
+                _remember(consumer, progress.description, decision.facts, view)
             case Refused(device=str(device), header=Header() as header):
                 decided = Decided(decision.envelope_digest, decision.reason, decision.detail)
                 view.set_decided(device, header.sequence, decided)
                 view.use_allowance(device)
                 if decision.facts is not None:
-                    _remember(self._journalled(header), header.task, decision.facts, view)
+                    task = view.tasks[header.task].description
+                    _remember(self._journalled(header), task, decision.facts, view)
             case Enrolled(device) | FileRequested(device) | PresenceSeen(device):
                 view.set_device(device)
 
@@ -151,18 +152,23 @@ class Admission:
                 f"{device.name} has used the number {header.sequence} for another {header.kind.name}; continue after"
                 f" {view.highest_sequence(device.name)}",
             )
-        _require_room(header, device.name, view)
+        progress = view.tasks.get(header.task)
+        _require_room(header, device.name, progress, view)
         try:
-            return self._offer(parsed, device.name, ahead, view)
+            return self._offer(parsed, device.name, ahead, progress, view)
         except ProtocolError as error:
             facts = error.facts if isinstance(error, RememberedError) else None
             return refusal(error, device.name, parsed.digest, answered=True, verified=True, header=header, facts=facts)
 
-    def _offer(self, parsed: ParsedMessage, device: str, ahead: Prepared, view: FleetView) -> Accepted:
+    def _offer(
+        self, parsed: ParsedMessage, device: str, ahead: Prepared, progress: TaskProgress | None, view: FleetView
+    ) -> Accepted:
         header = parsed.envelope.header
+        if progress is None:
+            raise ProtocolError(Reason.UNKNOWN_TASK, f"task {header.task!r} is not served here")
         consumer = self._journalled(header)
-        staleness = _checked_staleness(header, view)
-        task = view.tasks[header.task].description
+        staleness = _checked_staleness(header, progress)
+        task = progress.description
         if isinstance(consumer, VersionConsumer):
             _require_version_kind(consumer.kind, task)
         offered = Offered(
@@ -238,9 +244,8 @@ def require_approved(device: Device) -> None:
         )
 
 
-def _require_room(header: Header, device: str, view: FleetView) -> None:
+def _require_room(header: Header, device: str, progress: TaskProgress | None, view: FleetView) -> None:
     """Refuse for now: nothing is journalled, and the device keeps its payload."""
-    progress = view.tasks.get(header.task)
     if progress is not None and progress.paused:
         raise ProtocolError(
             Reason.TASK_PAUSED, f"task {header.task} is paused by its operator; keep the {header.kind.name}"
@@ -253,10 +258,7 @@ def _require_room(header: Header, device: str, view: FleetView) -> None:
         )
 
 
-def _checked_staleness(header: Header, view: FleetView) -> int:
-    progress = view.tasks.get(header.task)
-    if progress is None:
-        raise ProtocolError(Reason.UNKNOWN_TASK, f"task {header.task!r} is not served here")
+def _checked_staleness(header: Header, progress: TaskProgress) -> int:
     staleness = progress.version - header.base_version
     if staleness < 0:
         raise ProtocolError(
@@ -287,10 +289,10 @@ def _require_version_kind(kind: PayloadKind, task: TaskDescription) -> None:
         )
 
 
-def _remember(consumer: AnyJournalledConsumer, task: str, facts: Any, view: FleetView) -> None:
+def _remember(consumer: AnyJournalledConsumer, task: TaskDescription, facts: Any, view: FleetView) -> None:
     if consumer.remember is None:
         return
-    place = task, consumer.kind
-    memory = consumer.remember(view.memories.get(place), facts, view.tasks[task].description)
+    place = task.task, consumer.kind
+    memory = consumer.remember(view.memories.get(place), facts, task)
     if memory is not None:
         view.memories[place] = memory

@@ -1,9 +1,8 @@
 """What the rest of the protocol knows of a payload: one row of the table in `fleet_protocol.kinds`."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cache
 
 import msgspec
 
@@ -37,20 +36,12 @@ class PayloadKind:
     max_bytes: int
     journalled: bool = False
     content: "PayloadKind | None" = None
+    name: str = field(init=False)
+    """For people, such as "weights request"."""
+    decrypted: "PayloadKind" = field(init=False)
+    """The kind that counts once an encrypted payload is decrypted; any other is that itself."""
 
-    @property
-    def name(self) -> str:
-        """For people, such as "weights request"."""
-        if self.content:
-            return f"encrypted {self.content.name}"
-        return _in_words(self.payload.__name__)
-
-    @property
-    def decrypted(self) -> "PayloadKind":
-        """The kind of the payload once decrypted; of a kind that is not encrypted, the kind itself."""
-        return self.content or self
-
-
-@cache
-def _in_words(class_name: str) -> str:
-    return re.sub("(?<=.)(?=[A-Z])", " ", class_name).lower()
+    def __post_init__(self) -> None:
+        words = re.sub("(?<=.)(?=[A-Z])", " ", self.payload.__name__).lower()
+        object.__setattr__(self, "name", f"encrypted {self.content.name}" if self.content else words)
+        object.__setattr__(self, "decrypted", self.content or self)

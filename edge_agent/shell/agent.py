@@ -27,6 +27,8 @@ from fleet_protocol.errors import ConfigurationError, ProtocolError
 from fleet_protocol.kinds import (
     BLOB_REQUEST,
     ENROLMENT,
+    FROM_COORDINATOR,
+    KINDS,
     WEIGHTS_REQUEST,
     BlobChunk,
     BlobRequest,
@@ -70,6 +72,7 @@ class Agent:
             on_connected=self._on_connected,
             handle=self._handle,
             filters=[identity.down_topic, *(topics.manifest(configuration.fleet, task) for task in self._tasks)],
+            maximum_message_bytes=max(kind.max_bytes for kind in KINDS.values() if kind.leaf in FROM_COORDINATOR),
         )
         self._requests: deque[bytes] = deque(maxlen=REQUESTS_REMEMBERED)
         self._fetcher = Fetcher(configuration.fleet, self._link.listening_to, self._request)

@@ -51,9 +51,7 @@ async def train_in_child(
         env=os.environ | WORKER_ENVIRONMENT,
     )
     try:
-        async with asyncio.timeout(settings.time_limit_seconds), _limit_cpu_share(
-            process, settings.cpu_share, started
-        ):
+        async with asyncio.timeout(settings.time_limit_seconds), _limit_cpu_share(process, settings.cpu_share, started):
             exchanged = _exchange(process, job, on_progress, started)
             verdict, errors = await asyncio.gather(exchanged, _read_errors(process))
             await process.wait()

@@ -118,6 +118,7 @@ class Agent:
             configuration.sample_socket,
             frozenset(self._tasks),
             store=self._samples.add,
+            store_unjudged=self._samples.add_unjudged,
             describe=self._versions.description,
             arrived=self._rounds.sample_arrived,
             status=self._status,

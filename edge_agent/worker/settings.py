@@ -1,5 +1,6 @@
 """What the training child may use."""
 
+import math
 from typing import Annotated
 
 import msgspec
@@ -21,3 +22,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory_limit_mib: PositiveInt = 512
     time_limit_seconds: PositiveFloat = 300.0
     engine: EngineName = "onnx-step"
+
+    @property
+    def cpu_limit_seconds(self) -> int:
+        """Processor time that no round within the time limit uses: for a worker that nobody kills any more."""
+        return 1 + math.ceil(self.threads * self.time_limit_seconds)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.errors import ConfigurationError, why_unreadable
 
 
 class TlsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,5 +62,7 @@ def read_password(file: Path | None, key: str) -> str | None:
     """
     try:
         return None if file is None else file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{key} {file}: {error}; make it, or take the key out") from error
+    except OSError as error:
+        raise ConfigurationError(f"{key} {file}: {why_unreadable(error, 'make it, or take the key out')}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{key} {file}: not a text in UTF-8: {error}; write the password into it") from error

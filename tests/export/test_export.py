@@ -1,8 +1,6 @@
 """The exporter: what it writes must train as torch does, be plain ONNX, and be the same bytes every time."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import msgspec
@@ -332,29 +330,6 @@ def test_recipes_are_found_in_a_wheel_too(tmp_path: Path, monkeypatch):
     assert find_recipe(str(installed)) == installed
     with pytest.raises(ConfigurationError, match="edgeflock ships shipped"):
         find_recipe("missing")
-
-
-@pytest.mark.parametrize("module", ["torch", "onnx"])
-def test_missing_extra_is_said_in_one_line(tmp_path: Path, module: str):
-    command = (
-        f"import sys; sys.modules['{module}'] = None; sys.argv[0] = 'edgeflock'; from workbench.cli import main; main()"
-    )
-    run_export = subprocess.run(
-        [sys.executable, "-c", command, "export", "digits", "--out", str(tmp_path)],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert run_export.returncode == 2
-    assert run_export.stderr == f"edgeflock: export needs {module}: pip install 'edgeflock[workbench]'\n"
-
-
-def test_missing_typer_is_said_in_one_line():
-    command = "import sys; sys.modules['typer'] = None; from workbench.cli import main; main()"
-    started = subprocess.run([sys.executable, "-c", command], check=False, capture_output=True, text=True)
-    assert started.returncode == 2
-    assert "install edgeflock with the extra `demo` or `workbench`" in started.stderr
-    assert started.stderr.count("\n") == 1
 
 
 def test_command_reports_in_one_line(tmp_path: Path, monkeypatch, capsys):

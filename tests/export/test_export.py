@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import numpy as np
@@ -24,8 +25,9 @@ from fleet_protocol.bundle import (
 from fleet_protocol.errors import ConfigurationError
 from workbench import cli, recipe_folder
 from workbench.export.bundle_writer import export_bundle
-from workbench.export.losses import BALANCE
+from workbench.export.losses import BALANCE, LOSSES
 from workbench.export.recipe import read_recipe
+from workbench.export.task_file import LossName
 from workbench.recipe_folder import find_recipe
 
 DIGITS = find_recipe("digits")
@@ -303,7 +305,7 @@ def test_module_that_cannot_be_traced_is_named(tmp_path: Path):
         (("batch_size = 16", "batch_size = 0"), r"training\.batch_size"),
         (
             ('loss = "balanced_cross_entropy"', 'loss = "hinge"'),
-            r"loss 'hinge' is unknown; choose one of balanced_cross_entropy, binary_cross_entropy, cross_entropy",
+            r"Invalid enum value 'hinge' - at `loss`; choose one of balanced_cross_entropy, binary_cross_entropy",
         ),
         (
             ("classes = 10", 'classes = 10\nkind = "multi_label"'),
@@ -314,6 +316,10 @@ def test_module_that_cannot_be_traced_is_named(tmp_path: Path):
 def test_wrong_task_file_names_the_key(tmp_path: Path, edit: tuple[str, str], message: str):
     with pytest.raises(ConfigurationError, match=message):
         read_recipe(write_recipe(tmp_path / "recipe", edit=edit))
+
+
+def test_every_loss_that_may_be_named_is_there():
+    assert set(get_args(LossName)) == set(LOSSES)
 
 
 def test_model_file_that_fails_is_named(tmp_path: Path):

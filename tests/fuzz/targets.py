@@ -282,7 +282,7 @@ def check_key(data: bytes) -> None:
     """Key files and configured public keys."""
     text = data.decode("latin-1")
     accepted(lambda: read_signing_key(text, "device.key"))
-    accepted(lambda: read_verify_key(text, "coordinator_key"))
+    accepted(lambda: read_verify_key(text, "coordinator_key", "`broker-coordinator key`"))
 
 
 def packed_updates(shapes: list[list[int]]) -> list[bytes]:

@@ -10,7 +10,9 @@ from safetensors.numpy import load_file
 
 from bundle_runtime.samples import Samples
 from fleet_protocol.bundle import TaskDescription
-from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.errors import ConfigurationError, why_unreadable
+
+NO_SAMPLES = "write them with numpy.savez"
 
 
 def read_samples(path: Path, task: TaskDescription) -> Samples:
@@ -63,6 +65,8 @@ def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
                 return {name: file[name] for name in file.files}
         if path.suffix == ".safetensors":
             return dict(load_file(path))
-    except (OSError, ValueError, EOFError, SafetensorError) as error:
+    except OSError as error:
+        raise ConfigurationError(f"samples {path}: {why_unreadable(error, NO_SAMPLES)}") from error
+    except (ValueError, EOFError, SafetensorError) as error:
         raise ConfigurationError(f"samples {path}: {error}; write them with numpy.savez") from error
     raise ConfigurationError(f"samples {path}: the name must end in .npz or .safetensors")

@@ -11,6 +11,7 @@ from pathlib import Path
 from edge_agent.configuration import AgentConfiguration
 from edge_agent.core.answers_awaited import AnswersAwaited
 from edge_agent.core.enrolment import must_enrol_again
+from edge_agent.shell import machine
 from edge_agent.shell.blob_cache import BlobCache
 from edge_agent.shell.device_database import DeviceDatabase
 from edge_agent.shell.enrolment import EnrolmentKeeper
@@ -126,6 +127,10 @@ class Agent:
 
     async def run(self) -> None:
         """Serve samples, keep the link, train when woken; until cancelled."""
+        for words in machine.missing(self._configuration.guards):
+            logger.warning(
+                log_line("sensor_missing", guard=words, remedy="name one in [guards], or leave that limit out")
+            )
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._sample_socket.serve())

@@ -104,7 +104,7 @@ def simulate(
     trace: Annotated[Path | None, typer.Option(help="CSV file with a line per device, instead.")] = None,
     task: Annotated[str, typer.Option(help="Name of a shipped recipe, or folder of a bundle.")] = "digits",
     data: Annotated[
-        str | None, typer.Option(help="Train for real: digits, or an .npz file. Without: a synthetic task.")
+        str | None, typer.Option(help="Train for real: digits, or a file of samples. Without: a synthetic task.")
     ] = None,
     concurrent: Annotated[
         int | None, typer.Option(min=1, help="So many devices train at any time, instead of when samples arrive.")
@@ -129,7 +129,7 @@ def simulate(
 
     if keep_fraction is not None and not 0 < keep_fraction <= 1:
         raise ConfigurationError(f"--keep-fraction {keep_fraction}: must be above 0 and at most 1")
-    simulate(
+    status = simulate(
         Request(
             devices,
             profile or ["pi-4"],
@@ -152,6 +152,7 @@ def simulate(
             memory_mib=memory_mib,
         ),
     )
+    raise typer.Exit(code=status)
 
 
 @app.command()

@@ -47,6 +47,7 @@ def export(
     folder = find_recipe(recipe)
     try:
         from workbench.export.bundle_writer import export_bundle  # noqa: PLC0415 - torch takes seconds to import
+        from workbench.inspection.trial_round import try_round  # noqa: PLC0415
     except ModuleNotFoundError as error:
         if error.name not in EXPORT_NEEDS:
             raise
@@ -54,11 +55,14 @@ def export(
     description = export_bundle(folder, out, ort_training)
     total = sum(path.stat().st_size for path in out.iterdir() if path.name in {*description.files, "task.json"})
     print(f"{out}: task {description.task}, {description.parameter_count} parameters, {total / 1000:.1f} kB")
+    if (unsteady := try_round(out, description, None).unsteady) is not None:
+        print(f"edgeflock: a round on inputs spread over [input] of task.toml: {unsteady}", file=sys.stderr)
 
 
 @app.command()
 def inspect(
     bundle: Annotated[Path, typer.Argument(help="Folder of a task bundle.")],
+    data: Annotated[Path | None, typer.Option(help="File of samples to try a round on, instead of drawn ones.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
 ) -> None:
     """Say what a bundle is, what it needs of each kind of device, and whether all of it runs there."""
@@ -72,7 +76,7 @@ def inspect(
 
     from workbench.inspection.bundle_tables import print_inspection  # noqa: PLC0415
 
-    inspection = inspect_bundle(bundle)
+    inspection = inspect_bundle(bundle, data)
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(inspection), indent=2).decode())
     else:

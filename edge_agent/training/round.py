@@ -15,6 +15,7 @@ from edge_agent.training.engine import OnProgress, Rates, TrainingEngine, ignore
 from edge_agent.worker.contract import TrainingResult
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec.sparse import FloatVector
+from fleet_protocol.remedies import STEADIER_TRAINING
 
 
 class DivergedError(Exception):
@@ -59,7 +60,7 @@ def train_round(
     memory = remember(task, earlier.residual, earlier.returned, earlier.life)
     total = memory.offer(trained - weights)
     if not np.isfinite(total).all():
-        raise DivergedError("the update and what earlier ones left behind exceed float32 in sum")
+        raise DivergedError(f"the update and what earlier ones left behind exceed float32 in sum; {STEADIER_TRAINING}")
     packed = pack(total, memory, task, earlier.seed)
     return TrainingResult(
         packed=packed,

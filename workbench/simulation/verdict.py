@@ -5,12 +5,12 @@ from typing import Final
 
 from edge_agent.core.triggers import TriggerSettings
 from fleet_protocol.errors import Reason
+from fleet_protocol.remedies import STEADIER_TRAINING
 from workbench.simulation.ledger import Summary
 
-STEADIER: Final = "scale the inputs to about -1 to 1, or lower [training] learning_rate, or set its gradient_clip"
 REMEDIES: Final[Mapping[str, str]] = {
-    Reason.OUT_OF_BOUNDS: f"what devices learn is too large: {STEADIER}",
-    Reason.NOT_FINITE: STEADIER,
+    Reason.OUT_OF_BOUNDS: f"what devices learn is too large: {STEADIER_TRAINING}",
+    Reason.NOT_FINITE: STEADIER_TRAINING,
     Reason.TOO_STALE: "versions come faster than these devices train: raise [aggregation] buffer_size or max_staleness",
     Reason.UNKNOWN_VERSION: "the version trained on is no longer kept: raise [aggregation] buffer_size",
     Reason.TOO_LARGE: "lower [update] keep_fraction",

@@ -15,7 +15,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     threads: PositiveInt = 1
     """Threads of the training."""
     cpu_share: Annotated[float, msgspec.Meta(ge=0.01, le=1)] = 1.0
-    """It runs for this share of the time only, once started: for devices that get hot, or run on batteries."""
+    """Once its libraries are loaded, it runs for this share of the time only: devices get hot, or run on batteries."""
     nice: Annotated[int, msgspec.Meta(ge=0, le=19)] = 10
     """Its nice level."""
     memory_limit_mib: PositiveInt = 512

@@ -136,7 +136,7 @@ def test_samples_that_wait_for_a_schema_survive_a_restart_and_are_judged_once(pa
     store.close()
     store = SampleStore(path, maximum_samples=10)
     assert (store.count("digits"), store.count_after("digits", 0), store.count("other")) == (5, 5, 1)
-    assert store.judge(SMALL) == Judgement(2, 3, "1 inputs; digits takes 2 [2]")
+    assert store.judge(SMALL) == Judgement(2, 3, "input has 1 values; digits takes 2")
     assert [label for _, label in stored(path, "digits")] == [1, 2]
     assert (store.count("digits"), store.count_after("digits", 0), store.count("other")) == (2, 2, 1)
     assert store.judge(SMALL) == Judgement(0, 0, "")

@@ -34,6 +34,9 @@ MAX_CONNECTIONS = 32
 VALUES_NOT_COUNTED = 10_000
 """So few are never too many for memory: the check of the sample itself says what is wrong."""
 
+MAX_ERROR_CHARACTERS = 500
+"""Of an answer: a line may name a task of four million."""
+
 SOCKET_MODE = 0o660
 
 _COMMAND = re.compile(rb'\s*{\s*"command"\s*:')
@@ -159,7 +162,7 @@ class SampleSocket:
             check_task(sample, self._tasks)
             self._take(sample)
         except ValueError as error:
-            return msgspec.json.encode(Answer(ok=False, error=str(error)))
+            return msgspec.json.encode(Answer(ok=False, error=_shortened(str(error))))
         except sqlite3.Error as error:
             logger.error(log_line("sample_not_stored", task=sample.task, error=error))
             return msgspec.json.encode(Answer(ok=False, error=f"not stored: {error}; is the disk full?"))
@@ -191,3 +194,7 @@ class SampleSocket:
         except msgspec.DecodeError as error:
             return Answer(ok=False, error=str(error))
         return self._status()
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_ERROR_CHARACTERS else text[: MAX_ERROR_CHARACTERS - 1] + "…"

@@ -176,6 +176,22 @@ async def test_refused_subscription_is_said_once_with_what_to_check(tmp_path, st
     assert "access control list" in caplog.text
 
 
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+async def test_broker_that_lets_nobody_in_is_said_once_with_what_to_check(
+    tmp_path, start_broker, caplog, protocol
+) -> None:
+    broker = start_broker(anonymous=False)
+    link = link_to(broker, [], protocol=protocol)
+    trying = asyncio.create_task(link.run())
+    await waited(lambda: caplog.text.count("event=broker_unreachable") > 1, "it has tried more than once")
+    trying.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await trying
+    assert caplog.text.count("event=connection_refused client=kitchen") == 1
+    for word in ("ot authori", "certificate", "password_file"):
+        assert word in caplog.text
+
+
 async def test_second_device_of_the_same_name_is_said(broker: Broker, caplog) -> None:
     async with running(link_to(broker, [])), running(link_to(broker, [])):
         await waited(lambda: "event=connections_end_at_once" in caplog.text, "one of them says it")

@@ -15,7 +15,7 @@ import pytest
 from edge_agent.shell.sample_store import SampleStore
 from edge_agent.sources.bounded_lines import MAX_HELD_BYTES, MAX_LINE_BYTES
 from edge_agent.sources.schema_check import MAX_VALUES_WITHOUT_SCHEMA
-from edge_agent.sources.unix_socket import MAX_CONNECTIONS, SampleSocket, Status
+from edge_agent.sources.unix_socket import MAX_CONNECTIONS, MAX_ERROR_CHARACTERS, SampleSocket, Status
 from edge_agent.worker.contract import Progress
 from fleet_protocol.bundle import InputSchema, LabelSchema, TaskDescription, parse_description
 from fleet_protocol.errors import ConfigurationError
@@ -237,6 +237,13 @@ async def test_one_connection_more_than_there_may_be_closes_the_one_that_was_sil
         assert await newest.ask(GOOD) == {"ok": True}
         assert await clients[1].is_ended()
         assert await clients[0].ask(GOOD) == {"ok": True}
+
+
+@pytest.mark.parametrize("line", [b'{"task": "%s", "inputs": [0, 0]}', b'{"task": "digits", "%s": 0}'])
+async def test_answer_to_a_long_name_is_short(gate, line):
+    async with gate.served(), client_of(gate) as client:
+        answer = await client.ask(line % (b"x" * 1_000_000))
+        assert len(answer["error"]) == MAX_ERROR_CHARACTERS
 
 
 async def test_line_without_an_end_is_cut_off_and_others_are_served(gate):

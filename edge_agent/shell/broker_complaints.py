@@ -7,8 +7,8 @@ import aiomqtt
 from aiomqtt.exceptions import MqttConnectError
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edge_agent.core.publication_limit import HELD_BACK_SECONDS
 from fleet_host.log_lines import log_line
+from fleet_host.publication_limit import HELD_BACK_SECONDS
 from fleet_host.rate_limit import RateLimit
 
 logger = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ MAX_COMPLAINTS = 64
 SHORT_SECONDS = 30.0
 SHORT_ONES_THAT_SHOW = 4
 """So many connections in a row that the broker has agreed to, and that were shorter, are no accident. One more than
-show that a publication ends them (`core.publication_limit`), which is said first."""
+show that a publication ends them (`fleet_host.publication_limit`), which is said first."""
 
 SESSION_TAKEN_OVER = 142
 """MQTT 5's reason code of a DISCONNECT."""

@@ -33,8 +33,10 @@ class PublicationLimit:
         return self._suspected - 1 if now < self._held_back_until else None
 
     def connection_ended(self, longest_unacknowledged: int, longest_acknowledged: int, now: float) -> int | None:
-        """The connection broke. Given the bytes of the longest packet that was on its way, and of the longest one that the
-        broker has taken on this connection, 0 for none: returns the bytes of one that has shown that it can't pass.
+        """The connection broke; returns the bytes of a packet that has shown that it can't pass.
+
+        Given are those of the longest one that was on its way, and of the longest one that the broker has taken on this
+        connection; 0 for none.
         """
         if longest_acknowledged >= self._suspected:
             self._ends = 0

@@ -50,6 +50,9 @@ from fleet_protocol.envelope import Header, digest, read_envelope
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.kinds import KINDS, Leaf, PayloadKind, decode_payload
 
+MAX_TOPIC_CHARACTERS = 160
+"""Of a topic in a refusal; a device's topic has less."""
+
 _TOPICS: Mapping[Leaf, Callable[[str, str, str], str]] = {Leaf.UP: topics.up, Leaf.STATE: topics.state}
 
 
@@ -102,6 +105,8 @@ class Admission:
 
     def _parse(self, message: Message, largest: Mapping[Leaf, int]) -> ParsedMessage | Refused:
         """The checks that need no fleet view."""
+        if message.unread:
+            return _refuse_unread(message)
         envelope_digest = digest(message.data)
         device = None
         answered = False
@@ -193,6 +198,12 @@ class Admission:
 def _largest_bytes() -> Mapping[Leaf, int]:
     """Of any message on that leaf of a device's topics."""
     return {leaf: max(kind.max_bytes for kind in KINDS.values() if kind.leaf is leaf) for leaf in _TOPICS}
+
+
+def _refuse_unread(message: Message) -> Refused:
+    """Nothing can be answered: a receipt names the bytes that it is for."""
+    error = ProtocolError(Reason.TOO_LARGE, f"on topic {message.topic[:MAX_TOPIC_CHARACTERS]!r} {message.unread}")
+    return refusal(error, None, b"", answered=False)
 
 
 def _device_and_leaf(topic: str, settings: AdmissionSettings) -> tuple[str, Leaf]:

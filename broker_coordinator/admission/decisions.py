@@ -21,10 +21,11 @@ assert MAX_DETAIL_CHARACTERS * 4 < MAX_CONTROL_BYTES  # noqa: S101 - two constan
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
-    """What the broker delivered."""
+    """What the broker delivered. `unread` says why its data were not read, where they were not."""
 
     topic: str
     data: bytes
+    unread: str = ""
 
 
 class Accepted(msgspec.Struct, frozen=True, gc=False):

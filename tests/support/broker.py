@@ -28,7 +28,7 @@ def free_port() -> int:
 class Broker(RestartableProcess):
     """One Mosquitto process with its folder. Asked to leave, it writes its persistence file first."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, max_packet_size: int = 5_000_000) -> None:
         super().__init__(folder / "mosquitto.log")
         self.host, self.port = "127.0.0.1", free_port()
         self._folder = folder
@@ -36,7 +36,7 @@ class Broker(RestartableProcess):
         (folder / "mosquitto.conf").write_text(
             f"listener {self.port} {self.host}\nallow_anonymous true\nuser root\n"
             f"persistence true\npersistence_location {folder}/\nautosave_interval 1\n"
-            "max_inflight_messages 1000\nmax_queued_messages 100000\nmax_packet_size 5000000\n"
+            f"max_inflight_messages 1000\nmax_queued_messages 100000\nmax_packet_size {max_packet_size}\n"
         )
 
     def start(self) -> None:

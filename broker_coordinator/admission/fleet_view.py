@@ -152,7 +152,7 @@ class FleetView:
 
     def full_after_one(self, device: str) -> float | None:
         """When the device's allowance will be full again if it uses some now; None where it has used it up."""
-        return self.allowance.after_one(self.full_at.get(device, self.now), self.now)
+        return self.allowance.after(self.full_at.get(device, self.now), self.now)
 
     def use_allowance(self, device: str) -> None:
         """Note that the device has sent a journalled payload."""

@@ -19,7 +19,6 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from broker_coordinator.admission.decisions import Message
-from broker_coordinator.admission.rate_limit import RateLimit
 from broker_coordinator.mqtt.client import MAX_UNACKNOWLEDGED, make_client
 from broker_coordinator.mqtt.divided_socket import READ_AHEAD_BYTES, DividedSocket
 from broker_coordinator.mqtt.outgoing import LARGEST_PACKET_BYTES, Outgoing, PacketTooLargeError
@@ -29,6 +28,7 @@ from broker_coordinator.storage.database import JournalUnavailableError
 from fleet_host.backoff import delay_seconds
 from fleet_host.broker_settings import BrokerSettings
 from fleet_host.log_lines import log_line
+from fleet_host.rate_limit import RateLimit
 from fleet_protocol.limits import MIB
 from fleet_protocol.topics import device_filters
 

@@ -47,7 +47,7 @@ def _run(options: argparse.Namespace) -> None:
     shard = configuration.shard
     metrics = Metrics()
     is_open = configuration.enrolment == "open"
-    allowance = configuration.rate_limit.allowance()
+    rates = configuration.rate_limit
     key = configuration.signing_key()
     signer = MessageSigner(key, fleet, shard)
     bundles = [load_bundle(task.bundle) for task in configuration.tasks]
@@ -59,7 +59,9 @@ def _run(options: argparse.Namespace) -> None:
         journal,
         bundles,
         signer,
-        AdmissionSettings(fleet, shard, is_open, configuration.maximum_devices, key, allowance),
+        AdmissionSettings(
+            fleet, shard, is_open, configuration.maximum_devices, key, rates.allowance(), rates.chunk_allowance()
+        ),
         retention=configuration.retention.rule(),
         metrics=metrics,
         on_version=evaluator.note_version,

@@ -39,14 +39,22 @@ class RetentionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
 
 class RateSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How many updates each device may send: `burst` at once, `updates_per_hour` on average."""
+    """How many updates each device may send: `burst` at once, `updates_per_hour` on average. Likewise how many chunks
+    of files it may ask for: 4096 are 256 MiB.
+    """
 
     updates_per_hour: Annotated[float, msgspec.Meta(gt=0)] = 3600.0
     burst: Positive = 1000
+    chunks_per_hour: Annotated[float, msgspec.Meta(gt=0)] = 7200.0
+    chunk_burst: Positive = 4096
 
     def allowance(self) -> TokenBucket:
         """The same for the core."""
         return TokenBucket(3600 / self.updates_per_hour, self.burst)
+
+    def chunk_allowance(self) -> TokenBucket:
+        """The same for chunks."""
+        return TokenBucket(3600 / self.chunks_per_hour, self.chunk_burst)
 
 
 class MetricsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

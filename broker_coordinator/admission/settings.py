@@ -9,7 +9,7 @@ from fleet_protocol.keys import SigningKey
 @dataclass(frozen=True, slots=True)
 class AdmissionSettings:
     """As in `configuration.CoordinatorConfiguration`. `key` decrypts payloads; `allowance` is how many
-    journalled payloads each device may send.
+    journalled payloads each device may send, `chunk_allowance` how many chunks of files it may ask for.
     """
 
     fleet: str
@@ -18,3 +18,4 @@ class AdmissionSettings:
     maximum_devices: int
     key: SigningKey | None = None
     allowance: TokenBucket = UNLIMITED
+    chunk_allowance: TokenBucket = UNLIMITED

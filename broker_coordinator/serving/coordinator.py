@@ -58,7 +58,9 @@ class Coordinator:
             on_version=on_version,
             decoded=decoded,
         )
-        self._file_server = FileServer(journal, registry, signer)
+        self._file_server = FileServer(
+            journal, registry, signer, metrics=self._metrics, allowance=settings.chunk_allowance
+        )
 
     def tasks(self) -> list[str]:
         """The names of the tasks that are served."""

@@ -22,6 +22,10 @@ from fleet_protocol.errors import ConfigurationError
 STALENESS_BUCKETS = (0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89)
 COMMIT_SECONDS_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
+FILE_REQUEST, RECEIPT = "file_request", "receipt"
+DROPPED = (FILE_REQUEST, RECEIPT)
+"""What a limit may keep from being answered: see docs/operating.md."""
+
 
 class Metrics:
     """Counts and gauges of one coordinator, in a registry of its own. Names follow Prometheus' conventions."""
@@ -53,6 +57,9 @@ class Metrics:
         self._stopped = self._gauge("edgeflock_versions_stopped", "1 while an error stops them from being made", "task")
         self._paused = self._gauge("edgeflock_task_paused", "1 while the operator has paused the task", "task")
         self._devices = self._gauge("edgeflock_devices", "Keys of devices", "state")
+        self._dropped = self._counter("edgeflock_dropped", "What a limit has kept from being answered", "what")
+        for what in DROPPED:
+            self._dropped.labels(what)
 
     def serve(self, address: str, port: int) -> None:
         """Answer Prometheus on a thread of its own.
@@ -85,6 +92,10 @@ class Metrics:
     def count_published(self, number_of_bytes: int) -> None:
         """Count bytes that are about to be published."""
         self._published.inc(number_of_bytes)
+
+    def count_dropped(self, what: str) -> None:
+        """Count something that a limit keeps from being answered: one of `DROPPED`."""
+        self._dropped.labels(what).inc()
 
     def count_version(self, task: str) -> None:
         """Count a committed version."""

@@ -16,8 +16,8 @@ import msgspec
 
 from broker_coordinator.admission.admission import Admission
 from broker_coordinator.admission.consumer import JournalledConsumer
-from broker_coordinator.admission.decisions import Decision, FileRequested, Message, Refused
-from broker_coordinator.admission.fleet_view import FleetView, OverlayMap, TaskProgress
+from broker_coordinator.admission.decisions import Decision, Enrolled, FileRequested, Message, PresenceSeen, Refused
+from broker_coordinator.admission.fleet_view import DeviceState, FleetView, OverlayMap, TaskProgress
 from broker_coordinator.consumers import version_consumer
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from broker_coordinator.serving.answers import Receipts
@@ -33,6 +33,7 @@ from fleet_host.log_lines import log_line
 from fleet_host.rate_limit import RateLimit
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import Reason
+from fleet_protocol.kinds import PresenceState
 
 REFUSAL_LOG_INTERVAL_SECONDS = 10.0
 """Per reason. The database counts every refusal; the log says that there are some."""
@@ -41,6 +42,9 @@ FACTS_READ_AT_START = 500
 """Of each task and kind: from these, consumers remember again what they did before a restart."""
 
 logger = logging.getLogger(__name__)
+
+Asked = FileRequested | PresenceSeen | Enrolled
+"""What makes the coordinator send more than a receipt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +84,9 @@ class Intake:
         self._position = 0
         self._load(read_standing(journal.engine))
 
-    def handle(self, messages: Sequence[Message], now: float) -> list[FileRequested]:
-        """Decide on a batch, commit it, and queue its receipts; returns what devices ask to be sent.
+    def handle(self, messages: Sequence[Message], now: float) -> list[Asked]:
+        """Decide on a batch, commit it, and queue its receipts; returns what devices ask to be sent: files, or whoever
+        has just come, how things stand.
 
         `now` is in seconds on any one clock.
 
@@ -109,7 +114,7 @@ class Intake:
         """Take at most `limit` receipts."""
         return [self._outbox.popleft() for _ in range(min(limit, len(self._outbox)))]
 
-    def _handle_alone(self, message: Message, now: float) -> list[FileRequested]:
+    def _handle_alone(self, message: Message, now: float) -> list[Asked]:
         try:
             return self._handle_together([message], now)
         except JournalUnavailableError:
@@ -119,7 +124,7 @@ class Intake:
             self._load(read_standing(self._journal.engine))
             return []
 
-    def _handle_together(self, messages: Sequence[Message], now: float) -> list[FileRequested]:
+    def _handle_together(self, messages: Sequence[Message], now: float) -> list[Asked]:
         self._catch_up(read_standing(self._journal.engine))
         branch = self._view.branch(now)
         decisions = list(self._admission.admit_all(messages, branch))
@@ -141,7 +146,7 @@ class Intake:
             self._answer(decision, now)
         if entry.devices:
             self._metrics.show_devices(self._view.devices.values())
-        return [decision for decision in decisions if isinstance(decision, FileRequested)]
+        return [each for each in decisions if isinstance(each, Asked) and _asks(each)]
 
     def _answer(self, decision: Decision, now: float) -> None:
         if isinstance(decision, Refused) and self._logged_refusals.allows(decision.reason, now):
@@ -216,3 +221,12 @@ class Intake:
                 if memory is not None:
                     memories[name, consumer.kind] = memory
         return memories
+
+
+def _asks(decision: Asked) -> bool:
+    """Whether it is a request, or somebody who takes part has come."""
+    if isinstance(decision, FileRequested):
+        return True
+    device = decision.device
+    has_come = isinstance(decision, Enrolled) or device.presence is PresenceState.ONLINE
+    return has_come and device.state is DeviceState.APPROVED

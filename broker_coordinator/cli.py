@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.commands import devices, tasks
 from broker_coordinator.configuration import PROGRAM, load_configuration
 from broker_coordinator.distribution.signed_messages import MessageSigner
@@ -46,8 +45,6 @@ def _run(options: argparse.Namespace) -> None:
     fleet = configuration.fleet
     shard = configuration.shard
     metrics = Metrics()
-    is_open = configuration.enrolment == "open"
-    rates = configuration.rate_limit
     key = configuration.signing_key()
     signer = MessageSigner(key, fleet, shard)
     bundles = [load_bundle(task.bundle) for task in configuration.tasks]
@@ -59,9 +56,7 @@ def _run(options: argparse.Namespace) -> None:
         journal,
         bundles,
         signer,
-        AdmissionSettings(
-            fleet, shard, is_open, configuration.maximum_devices, key, rates.allowance(), rates.chunk_allowance()
-        ),
+        configuration.admission_settings(key),
         retention=configuration.retention.rule(),
         metrics=metrics,
         on_version=evaluator.note_version,

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from broker_coordinator.admission.settings import REPEATS_OF_DEVICE, AdmissionSettings
 from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.storage.database import Database, read_database
 from fleet_host.broker_settings import BrokerSettings, read_password
@@ -40,13 +41,15 @@ class RetentionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
 class RateSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How many updates each device may send: `burst` at once, `updates_per_hour` on average. Likewise how many chunks
-    of files it may ask for: 4096 are 256 MiB.
+    of files it may ask for: 4096 are 256 MiB; and how many devices that are not approved may enrol, all together.
     """
 
     updates_per_hour: Annotated[float, msgspec.Meta(gt=0)] = 3600.0
     burst: Positive = 1000
     chunks_per_hour: Annotated[float, msgspec.Meta(gt=0)] = 7200.0
     chunk_burst: Positive = 4096
+    enrolments_per_hour: Annotated[float, msgspec.Meta(gt=0)] = 36_000.0
+    enrolment_burst: Positive = 1000
 
     def allowance(self) -> TokenBucket:
         """The same for the core."""
@@ -55,6 +58,10 @@ class RateSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def chunk_allowance(self) -> TokenBucket:
         """The same for chunks."""
         return TokenBucket(3600 / self.chunks_per_hour, self.chunk_burst)
+
+    def enrolment_allowance(self) -> TokenBucket:
+        """The same for enrolments, of all strangers together."""
+        return TokenBucket(3600 / self.enrolments_per_hour, self.enrolment_burst)
 
 
 class MetricsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -78,7 +85,7 @@ class CoordinatorConfiguration(msgspec.Struct, frozen=True, forbid_unknown_field
     `database` is a SQLite file or `postgresql+psycopg://user@host/name`; a password for the latter is in the file
     `database_password_file` or in the environment variable PGPASSWORD. `enrolment` says what happens to a device that
     enrols: `closed` records it and waits for `broker-coordinator devices approve`, `open` lets the first
-    `maximum_devices` in (for a lab).
+    `maximum_devices` in (for a lab). At most `maximum_pending_devices` wait: whoever enrolled longest ago makes room.
     """
 
     fleet: Name
@@ -90,10 +97,26 @@ class CoordinatorConfiguration(msgspec.Struct, frozen=True, forbid_unknown_field
     database_password_file: Path | None = None
     enrolment: Literal["closed", "open"] = "closed"
     maximum_devices: Positive = 10_000
+    maximum_pending_devices: Positive = 1_000
     rate_limit: RateSettings = RateSettings()
     retention: RetentionSettings = RetentionSettings()
     metrics: MetricsSettings = MetricsSettings()
     evaluations: list[EvaluationSettings] = []
+
+    def admission_settings(self, key: SigningKey) -> AdmissionSettings:
+        """What admission is told; `key` decrypts payloads."""
+        return AdmissionSettings(
+            self.fleet,
+            self.shard,
+            self.enrolment == "open",
+            self.maximum_devices,
+            key,
+            allowance=self.rate_limit.allowance(),
+            chunk_allowance=self.rate_limit.chunk_allowance(),
+            enrolment_allowance=self.rate_limit.enrolment_allowance(),
+            repeat_allowance=REPEATS_OF_DEVICE,
+            maximum_pending_devices=self.maximum_pending_devices,
+        )
 
     def journal(self) -> Database:
         """The journal's database.

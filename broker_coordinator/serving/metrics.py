@@ -1,13 +1,14 @@
 """What the coordinator counts, as Prometheus reads it on a port that the operator opens."""
 
 from collections import Counter as Tally
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import assert_never
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from broker_coordinator.admission.decisions import (
     Accepted,
+    AnsweredBefore,
     Decision,
     Enrolled,
     FileRequested,
@@ -15,7 +16,7 @@ from broker_coordinator.admission.decisions import (
     Refused,
     Repeated,
 )
-from broker_coordinator.admission.fleet_view import Device, DeviceState
+from broker_coordinator.admission.fleet_view import DeviceState
 from broker_coordinator.serving.served_task import ServedTask
 from fleet_protocol.errors import ConfigurationError
 
@@ -116,11 +117,10 @@ class Metrics:
         self._version.labels(name).set(task.newest.number)
         self._paused.labels(name).set(task.paused)
 
-    def show_devices(self, devices: Iterable[Device]) -> None:
+    def show_devices(self, numbers: Mapping[DeviceState, int]) -> None:
         """How many devices there are now, by state."""
-        states = Tally(device.state for device in devices)
         for state in DeviceState:
-            self._devices.labels(state.value).set(states[state])
+            self._devices.labels(state.value).set(numbers.get(state, 0))
 
     def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
         return Counter(name, help_text, labels, registry=self.registry)
@@ -133,7 +133,7 @@ def _outcome(decision: Decision) -> tuple[str, str]:
     match decision:
         case Accepted():
             return "accepted", ""
-        case Repeated():
+        case Repeated() | AnsweredBefore():
             return "repeated", ""
         case Refused():
             return "refused", decision.reason.value

@@ -8,23 +8,22 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from broker_coordinator.admission.decisions import Message
+from fleet_host.mqtt_packets import (
+    AT_LEAST_ONCE,
+    PUBLISH,
+    QUALITY,
+    TYPE,
+    MalformedPacketError,
+    read_length,
+    write_length,
+)
 
-# The first byte of a packet: its type in the upper half; in the lower half of a PUBLISH, flags.
-_TYPE: Final = 0xF0
-_PUBLISH: Final = 0x30
-_PUBACK: Final = 0x40
+# In the first byte of a PUBLISH, beside its quality of service.
 _DUPLICATE: Final = 0x08
-_QUALITY: Final = 0x06
-_AT_LEAST_ONCE: Final = 0x02
 _RETAINED: Final = 0x01
-_MAX_LENGTH_BYTES: Final = 4
+
+_PUBACK: Final = 0x40
 _FIRST_FAILURE: Final = 0x80
-
-
-class MalformedPacketError(ConnectionError):
-    """The broker sent bytes that are not MQTT, or more than was allowed to it: the connection can't be used any
-    longer.
-    """
 
 
 @dataclass(slots=True)
@@ -79,17 +78,17 @@ class TrafficDivider:
         received = bytes(self._incomplete)
         at = 0
         others = bytearray()
-        while (found := _read_length(received, at + 1)) is not None:
+        while (found := read_length(received, at + 1)) is not None:
             begin, length = found
             is_too_large = length > self._max_packet_bytes
             needed = self._head_bytes(received, at, found) if is_too_large else length
             if begin + needed > len(received):
                 break
-            packet_type = received[at] & _TYPE
+            packet_type = received[at] & TYPE
             body = received[begin : begin + needed]
             if is_too_large:
                 self._take_head(received[at], body, length)
-            elif packet_type == _PUBLISH:
+            elif packet_type == PUBLISH:
                 self._take_message(received[at], body)
             elif packet_type == _PUBACK:
                 self._take_acknowledgement(body)
@@ -104,14 +103,14 @@ class TrafficDivider:
     def _head_bytes(self, received: bytes, at: int, found: tuple[int, int]) -> int:
         """How much of a PUBLISH that is too large is read: its topic and identifier."""
         begin, length = found
-        if received[at] & _TYPE != _PUBLISH:
+        if received[at] & TYPE != PUBLISH:
             raise MalformedPacketError(
                 f"the broker sent a packet of type {received[at] >> 4} and {length} bytes; at most"
                 f" {self._max_packet_bytes} are read"
             )
         if begin + 2 > len(received):
             return 2
-        identifier_bytes = 2 if received[at] & _QUALITY else 0
+        identifier_bytes = 2 if received[at] & QUALITY else 0
         head_bytes = 2 + (received[begin] << 8 | received[begin + 1]) + identifier_bytes
         if head_bytes > length:
             raise MalformedPacketError(f"the broker sent a PUBLISH that ends after {length} bytes")
@@ -119,7 +118,7 @@ class TrafficDivider:
 
     def _take_head(self, first: int, head: bytes, length: int) -> None:
         end = len(head)
-        if first & _QUALITY:
+        if first & QUALITY:
             end -= 2
             self._arrived.identifiers.append(head[end] << 8 | head[end + 1])
         why = f"a packet of {length} bytes; at most {self._max_packet_bytes} are read"
@@ -128,11 +127,11 @@ class TrafficDivider:
     def _take_message(self, first: int, body: bytes) -> None:
         try:
             at = end = 2 + (body[0] << 8 | body[1])
-            if first & _QUALITY:
+            if first & QUALITY:
                 self._arrived.identifiers.append(body[end] << 8 | body[end + 1])
                 at += 2
             if self._mqtt5:
-                at = sum(_read_length(body, at) or (len(body), 1))
+                at = sum(read_length(body, at) or (len(body), 1))
         except IndexError:
             at = len(body) + 1
         if at > len(body):
@@ -156,11 +155,11 @@ def publication_packet(
     topic: str, data: bytes, identifier: int, *, retained: bool, duplicate: bool, mqtt5: bool
 ) -> bytes:
     """A PUBLISH at QoS 1; `duplicate` where it may have been sent before."""
-    first = _PUBLISH | _AT_LEAST_ONCE | (_RETAINED if retained else 0) | (_DUPLICATE if duplicate else 0)
+    first = PUBLISH | AT_LEAST_ONCE | (_RETAINED if retained else 0) | (_DUPLICATE if duplicate else 0)
     name = topic.encode()
     properties = b"\x00" if mqtt5 else b""
     length = 4 + len(name) + len(properties) + len(data)
-    head = bytes([first]) + _write_length(length) + len(name).to_bytes(2, "big")
+    head = bytes([first]) + write_length(length) + len(name).to_bytes(2, "big")
     return b"".join((head, name, identifier.to_bytes(2, "big"), properties, data))
 
 
@@ -170,29 +169,3 @@ def _topic(name: bytes) -> str:
         return name.decode()
     except UnicodeDecodeError:
         return ""
-
-
-def _read_length(data: bytes, at: int) -> tuple[int, int] | None:
-    """Where the bytes begin whose number stands at `at`, and that number; None where it is not all there."""
-    if at >= len(data):
-        return None
-    if (length := data[at]) < 0x80:
-        return at + 1, length
-    length &= 0x7F
-    for more in range(1, _MAX_LENGTH_BYTES):
-        if at + more >= len(data):
-            return None
-        byte = data[at + more]
-        length |= (byte & 0x7F) << 7 * more
-        if byte < 0x80:
-            return at + more + 1, length
-    raise MalformedPacketError(f"the broker sent a length of more than {_MAX_LENGTH_BYTES} bytes")
-
-
-def _write_length(length: int) -> bytes:
-    coded = bytearray()
-    while length >= 0x80:
-        coded.append(length & 0x7F | 0x80)
-        length >>= 7
-    coded.append(length)
-    return bytes(coded)

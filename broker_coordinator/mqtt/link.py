@@ -25,6 +25,7 @@ from broker_coordinator.mqtt.outgoing import Outgoing
 from broker_coordinator.mqtt.traffic import acknowledgements
 from broker_coordinator.serving.coordinator import Coordinator
 from broker_coordinator.storage.database import JournalUnavailableError
+from broker_coordinator.storage.lease import LeaseLostError
 from fleet_host.backoff import delay_seconds
 from fleet_host.broker_settings import BrokerSettings
 from fleet_host.log_lines import log_line
@@ -97,7 +98,11 @@ class MqttLink:
         self._stopping = True
 
     def run(self) -> None:
-        """Connect, and serve until `stop`; waits for a broker or database that is unavailable."""
+        """Connect, and serve until `stop`; waits for a broker or database that is unavailable.
+
+        Raises:
+            LeaseLostError: another process has taken over.
+        """
         while not self._stopping:
             if self._client.socket() is None:
                 self._connect()
@@ -198,6 +203,8 @@ class MqttLink:
             else:
                 self._coordinator.reload_if_changed()
             self._coordinator.make_versions(now)
+        except LeaseLostError:
+            raise
         except JournalUnavailableError as error:
             if not self._journal.failures:
                 logger.error(log_line("journal_unavailable", error=error, waiting_messages=len(self._received)))

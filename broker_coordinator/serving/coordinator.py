@@ -3,7 +3,7 @@
 They share a database, and but for a cache of decoded payloads no memory: each could run in a process of its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from broker_coordinator.admission.admission import Admission
 from broker_coordinator.admission.decisions import Message
@@ -23,7 +23,7 @@ from bundle_runtime.bundle import Bundle
 
 class Coordinator:
     """Serves the tasks in `journal`, to which `bundles` are added. `on_version` is called with each version that is
-    made.
+    made, `keep_lease` before any is.
 
     Raises:
         ConfigurationError: a bundle is another than the one that its task is served with.
@@ -40,9 +40,11 @@ class Coordinator:
         retention: Retention = Retention(),  # noqa: B008 - a constant: it is frozen
         metrics: Metrics | None = None,
         on_version: OnVersion = lambda _task, _number: None,
+        keep_lease: Callable[[float], None] = lambda _now: None,
     ) -> None:
         registry = TaskRegistry(journal.engine)
         decoded = DecodedPayloads()
+        self._keep_lease = keep_lease
         self._metrics = metrics or Metrics()
         for bundle in bundles:
             registry.publish(bundle)
@@ -79,8 +81,10 @@ class Coordinator:
         """Make and commit every version that is due.
 
         Raises:
+            LeaseLostError: another process has taken over; this one must stop.
             JournalUnavailableError: call again later; what was committed before stands.
         """
+        self._keep_lease(now)
         self._version_maker.make_versions(now)
 
     def reload_if_changed(self) -> None:

@@ -79,7 +79,15 @@ class TaskRegistry:
             served = connection.scalar(select(tasks.c.bundle).where(tasks.c.name == name))
             if served is None:
                 connection.execute(
-                    insert(tasks).values(name=name, bundle=bundle.hash, paused=False, version_kind=kind.number)
+                    insert(tasks).values(
+                        name=name,
+                        bundle=bundle.hash,
+                        paused=False,
+                        version_kind=kind.number,
+                        generation=0,
+                        first_version=0,
+                        removed=False,
+                    )
                 )
                 rows = [{"task": name, "name": file, "data": data} for file, data in bundle.files.items()]
                 connection.execute(insert(bundle_files), rows)

@@ -125,7 +125,9 @@ class Agent:
 
     async def _request(self, request: BlobRequest | WeightsRequest, task: str) -> None:
         kind = BLOB_REQUEST if isinstance(request, BlobRequest) else WEIGHTS_REQUEST
-        signed = self._identity.sign_control(kind, encode_payload(request), task)
+        known = self._database.known_version(task)
+        generation = known.generation if known else 0
+        signed = self._identity.sign_control(kind, encode_payload(request), task, generation)
         self._requests.append(digest(signed))
         await self._publish_up(signed)
 
@@ -162,7 +164,7 @@ class Agent:
 
     def _handle_manifest(self, task: str, manifest: Manifest) -> None:
         if self._versions.receive_manifest(task, manifest):
-            self._rounds.retry_deferred_trigger()
+            self._rounds.manifest_changed(task)
 
     def _handle_receipt(self, receipt: Receipt) -> None:
         is_ours = self._postbox.receive(receipt) or self._enrolment.receive(receipt)

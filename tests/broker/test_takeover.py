@@ -82,7 +82,7 @@ def test_coordinator_that_has_lost_its_lock_commits_nothing_more(pair, broker, d
             device.hand_over(data)
             lose_locks(database)
             until(second.is_serving, "the second one takes over")
-        assert until(lambda: first.exit_status(), "the first one ends") == 1
+        assert until(first.exit_status, "the first one ends") == 1
         assert first.log().count("database_taken_over") == 1
         assert f"process {second.pid} on" in first.log()
         assert device.publish_until_receipt(data).outcome is Outcome.ACCEPTED

@@ -14,7 +14,7 @@ from fleet_protocol import cbor
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.keys import KEY_ID_BYTES, SIGNATURE_BYTES, SigningKey, VerifyKey, key_id, sign, verifies
 from fleet_protocol.kinds import KINDS, PayloadKind
-from fleet_protocol.limits import DIGEST_BYTES, MAX_NAME_CHARACTERS, MAX_SEQUENCE
+from fleet_protocol.limits import DIGEST_BYTES, MAX_GENERATION, MAX_NAME_CHARACTERS, MAX_SEQUENCE
 
 _TAG: Final = b"\xd2"
 """18: COSE_Sign1."""
@@ -171,7 +171,7 @@ def _read_protected(protected: bytes) -> tuple[Header, bytes]:
         len(header.task) > MAX_NAME_CHARACTERS
         or not 0 <= header.sequence <= MAX_SEQUENCE
         or not 0 <= header.base_version <= MAX_SEQUENCE
-        or not 0 <= header.generation <= MAX_SEQUENCE
+        or not 0 <= header.generation <= MAX_GENERATION
     ):
         raise ProtocolError(Reason.MALFORMED, "header has a value out of its range")
     if _write_entry(header) != entry:

@@ -30,7 +30,7 @@ from fleet_host.backoff import delay_seconds
 from fleet_host.broker_settings import BrokerSettings
 from fleet_host.log_lines import log_line
 from fleet_protocol.limits import MIB
-from fleet_protocol.topics import device_filters
+from fleet_protocol.topics import device_filters, manifest
 
 MAX_BATCH_BYTES = 32 * MIB
 """Of messages in one batch; the rest waits in the socket."""
@@ -73,8 +73,10 @@ class MqttLink:
 
     def __init__(self, settings: BrokerSettings, fleet: str, shard: str, coordinator: Coordinator) -> None:
         self._address = f"{settings.host}:{settings.port}"
-        self._filters = device_filters(fleet, shard)
+        self._filters = (*device_filters(fleet, shard), manifest(fleet, "+"))
+        self._manifests = manifest(fleet, "")
         self._coordinator = coordinator
+        self._coordinator.check_manifests()
         self._client = make_client(settings, f"coordinator-{fleet}-{shard}")
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = self._on_disconnect
@@ -167,7 +169,10 @@ class MqttLink:
                 connection.flush()
 
     def _has_room_to_read(self) -> bool:
-        return len(self._received) < MAX_UNACKNOWLEDGED and self._received_bytes < MAX_BATCH_BYTES
+        if self._received_bytes >= MAX_BATCH_BYTES:
+            return False
+        # Manifests that are waited for come behind what has waited at the broker.
+        return len(self._received) < MAX_UNACKNOWLEDGED or self._coordinator.is_checking_manifests(time.monotonic())
 
     def _read(self) -> None:
         if (connection := self._connection()) is None:
@@ -181,8 +186,12 @@ class MqttLink:
 
     def _take(self, connection: DividedSocket) -> None:
         arrived = connection.take()
-        self._received += arrived.messages
-        self._received_bytes += sum(len(message.data) for message in arrived.messages)
+        for message in arrived.messages:
+            if message.topic.startswith(self._manifests):
+                self._coordinator.receive_manifest(message, time.monotonic())
+            else:
+                self._received.append(message)
+                self._received_bytes += len(message.data)
         self._identifiers += arrived.identifiers
         for identifier in arrived.acknowledged:
             self._outgoing.acknowledge(identifier)
@@ -195,7 +204,7 @@ class MqttLink:
         if now < self._journal.retry_at:
             return
         try:
-            if self._received:
+            if self._received and not self._coordinator.is_checking_manifests(now):
                 self._coordinator.handle(self._received, now)
                 self._acknowledge()
                 self._publish()
@@ -267,7 +276,7 @@ class MqttLink:
         logger.info(log_line("broker_connected", address=self._address, session_kept=flags.session_present))
         self._unsubscribed = len(self._filters)
         for topic_filter in self._filters:
-            self._client.subscribe(topic_filter, qos=1)
+            self._client.subscribe(topic_filter, qos=0 if topic_filter.startswith(self._manifests) else 1)
         self._coordinator.announce_versions()
 
     def _on_disconnect(
@@ -288,6 +297,8 @@ class MqttLink:
         self, _client: paho.Client, _: object, _mid: int, reasons: list[ReasonCode], _p: Properties | None
     ) -> None:
         self._unsubscribed -= 1
+        if not self._unsubscribed:
+            self._coordinator.subscribed_to_manifests(time.monotonic())
         if any(reason.is_failure for reason in reasons):
             remedy = "allow them in the broker's access control list"
             logger.error(log_line("subscription_refused", filters=self._filters, remedy=remedy))

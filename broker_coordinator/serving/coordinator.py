@@ -3,6 +3,7 @@
 They share a database, and but for a cache of decoded payloads no memory: each could run in a process of its own.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 
 from broker_coordinator.admission.admission import Admission
@@ -13,12 +14,16 @@ from broker_coordinator.consumers import CONSUMERS
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from broker_coordinator.serving.file_server import FileServer
 from broker_coordinator.serving.intake import Intake
+from broker_coordinator.serving.manifest_watch import ManifestWatch
 from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.serving.version_maker import OnVersion, VersionMaker
 from broker_coordinator.serving.waiting import DecodedPayloads
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.task_registry import TaskRegistry
 from bundle_runtime.bundle import Bundle
+from fleet_host.log_lines import log_line
+
+logger = logging.getLogger(__name__)
 
 
 class Coordinator:
@@ -26,7 +31,6 @@ class Coordinator:
     made, `keep_lease` before any is.
 
     Raises:
-        ConfigurationError: a bundle is another than the one that its task is served with.
         JournalUnavailableError: the database can't be read.
     """
 
@@ -47,7 +51,7 @@ class Coordinator:
         self._keep_lease = keep_lease
         self._metrics = metrics or Metrics()
         for bundle in bundles:
-            registry.publish(bundle)
+            _publish_if_missing(registry, bundle)
         admission = Admission(settings, CONSUMERS)
         self._intake = Intake(journal, registry, signer, admission, metrics=self._metrics, decoded=decoded)
         self._version_maker = VersionMaker(
@@ -61,6 +65,7 @@ class Coordinator:
             decoded=decoded,
         )
         self._file_server = FileServer(journal, registry, signer)
+        self._watch = ManifestWatch(registry, signer.key.verify_key, signer.fleet)
 
     def tasks(self) -> list[str]:
         """The names of the tasks that are served."""
@@ -74,6 +79,7 @@ class Coordinator:
         Raises:
             JournalUnavailableError: nothing happened; offer the same messages again later.
         """
+        self._settle_manifests(now)
         if requests := self._intake.handle(messages, now):
             self._file_server.request(requests, now)
 
@@ -85,6 +91,7 @@ class Coordinator:
             JournalUnavailableError: call again later; what was committed before stands.
         """
         self._keep_lease(now)
+        self._settle_manifests(now)
         self._version_maker.make_versions(now)
 
     def reload_if_changed(self) -> None:
@@ -96,19 +103,53 @@ class Coordinator:
         self._intake.reload_if_changed()
         self._version_maker.reload_if_changed()
 
+    def check_manifests(self) -> None:
+        """Hold everything back until the broker has told which manifests it retains: `subscribed`, then `receive`."""
+        self._watch.begin()
+
+    def subscribed_to_manifests(self, now: float) -> None:
+        """The broker has confirmed it; what it retains follows."""
+        self._watch.subscribed(now)
+
+    def receive_manifest(self, message: Message, now: float) -> None:
+        """Take a message from a topic of manifests."""
+        self._watch.receive(message.topic, message.data, now)
+
+    def is_checking_manifests(self, now: float) -> bool:
+        """Whether one may still be on its way: nothing may be handed over, and nothing is announced."""
+        return self._watch.is_waiting(now)
+
     def announce_versions(self) -> None:
         """Queue the manifest of every task: the broker may have lost the retained one."""
         self._version_maker.announce_versions()
 
+    def _settle_manifests(self, now: float) -> None:
+        self._watch.settle(self._version_maker.names(), self._version_maker.manifests, now)
+
     def publications(self, limit: int, now: float) -> list[Publication]:
         """Take at most `limit` messages that are to be published now: receipts, then manifests, then chunks."""
         taken = self._intake.publications(limit)
-        taken += self._version_maker.publications(limit - len(taken))
+        if not self._watch.is_waiting(now):
+            taken += self._version_maker.publications(limit - len(taken))
         taken += self._file_server.publications(limit - len(taken), now)
         self._metrics.count_published(sum(len(publication.data) for publication in taken))
         return taken
 
     def next_due(self) -> float | None:
         """When `publications` or `make_versions` will next have something that they have not now, or None."""
-        moments = [self._file_server.next_due(), self._version_maker.next_due()]
+        moments = [self._file_server.next_due(), self._version_maker.next_due(), self._watch.ends()]
         return min((moment for moment in moments if moment is not None), default=None)
+
+
+def _publish_if_missing(registry: TaskRegistry, bundle: Bundle) -> None:
+    served = registry.publish_if_missing(bundle)
+    if served.removed or served.bundle != bundle.hash:
+        logger.warning(
+            log_line(
+                "bundle_not_published",
+                task=served.name,
+                bundle=bundle.hash[:16],
+                served="nothing: it was removed" if served.removed else served.bundle[:16],
+                remedy="if devices are to begin anew with it, run: broker-coordinator tasks publish FOLDER",
+            )
+        )

@@ -22,6 +22,7 @@ from broker_coordinator.admission.rate_limit import RateLimit
 from broker_coordinator.consumers import version_consumer
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from broker_coordinator.serving.answers import Receipts
+from broker_coordinator.serving.lost_versions import LostVersions
 from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.serving.waiting import DecodedPayloads, WaitingPayload
 from broker_coordinator.storage.change_counters import DEVICES, TASKS
@@ -47,7 +48,7 @@ logger = logging.getLogger(__name__)
 class _Task:
     description: TaskDescription
     buffer_size: int
-    paused: bool
+    stored: StoredTask
 
 
 class Intake:
@@ -74,6 +75,7 @@ class Intake:
         self._metrics = metrics
         self._decoded = decoded
         self._receipts = Receipts(signer)
+        self._lost_versions = LostVersions()
         self._logged_refusals = RateLimit(REFUSAL_LOG_INTERVAL_SECONDS, len(Reason))
         self._outbox: deque[Publication] = deque()
         self._change_counters: Mapping[str, int] | None = None
@@ -139,6 +141,7 @@ class Intake:
             self._decoded.keep(WaitingPayload(position, accepted.staleness, accepted.facts, accepted.item))
         for decision in decisions:
             self._answer(decision, now)
+        self._lost_versions.look_at(decisions, self._view.tasks)
         if entry.devices:
             self._metrics.show_devices(self._view.devices.values())
         return [decision for decision in decisions if isinstance(decision, FileRequested)]
@@ -183,7 +186,7 @@ class Intake:
 
     def _load_task(self, stored: StoredTask) -> _Task:
         description = self._registry.bundle(stored.name).description
-        return _Task(description, version_consumer(description).buffer_size(description), stored.paused)
+        return _Task(description, version_consumer(description).buffer_size(description), stored)
 
     def _load_devices(self) -> None:
         devices = self._devices.devices()
@@ -199,7 +202,10 @@ class Intake:
         for name, task in self._tasks.items():
             newest, waiting = standing.tasks.get(name, (0, 0))
             full, buffered = divmod(waiting, task.buffer_size)
-            progress[name] = TaskProgress(task.description, newest + full, buffered, task.paused)
+            stored = task.stored
+            progress[name] = TaskProgress(
+                task.description, newest + full, buffered, stored.paused, stored.generation, stored.first_version
+            )
         return progress
 
     def _memories(self) -> dict[tuple[str, Any], Any]:

@@ -17,7 +17,7 @@ from broker_coordinator.aggregation.version import Version
 from broker_coordinator.storage.change_counters import TASKS, change_counters_in
 from broker_coordinator.storage.database import Database, open_database, writing
 from broker_coordinator.storage.device_registry import store_device
-from broker_coordinator.storage.journal_reader import JournalReader, version_kind
+from broker_coordinator.storage.journal_reader import JournalReader, first_version, version_kind
 from broker_coordinator.storage.records import Aggregate
 from broker_coordinator.storage.schema import WAITING, aggregates, payloads, refused_payloads, rejections, versions
 from broker_coordinator.storage.standing import decided_after, last_position_in
@@ -159,7 +159,7 @@ class Journal(JournalReader):
         old_weights = [
             versions.c.task == task,
             number.between(after.weights_through + 1, allowed.weights_through),
-            number > 0,
+            number != first_version(task),
             versions.c.restored.is_(None),
             *([number % allowed.every != 0] if allowed.every else []),
         ]

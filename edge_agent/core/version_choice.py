@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.bundle import WEIGHTS_FILE, TaskDescription
 from fleet_protocol.kinds import Manifest
 from fleet_protocol.topics import PackedWeights
 
@@ -95,7 +95,8 @@ def choose_weights(
     """
     if is_here(known.weights):
         return None
-    if not description.downlink.packs(known.version) or known.weights in refused:
+    is_own_file = known.weights == description.files[WEIGHTS_FILE]  # in which another program wrote the header
+    if is_own_file or not description.downlink.packs(known.version) or known.weights in refused:
         return known.weights
     usable = held is not None and is_same_line(held, known) and is_here(held.weights)
     return PackedWeights(description.task, known.version, held.version if held is not None and usable else None)

@@ -8,7 +8,7 @@ from fleet_protocol.bundle import BlobHash
 from fleet_protocol.cohort import EVERYONE
 from fleet_protocol.kinds.kind import Leaf, PayloadKind
 from fleet_protocol.kinds.payload import Count
-from fleet_protocol.limits import MAX_CONTROL_BYTES
+from fleet_protocol.limits import MAX_CONTROL_BYTES, MAX_GENERATION
 
 
 class Manifest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -22,7 +22,7 @@ class Manifest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     bundle: BlobHash
     weights: BlobHash
     selection_threshold: Annotated[int, msgspec.Meta(ge=1, le=EVERYONE)] = EVERYONE
-    generation: Count = 0
+    generation: Annotated[int, msgspec.Meta(ge=0, le=MAX_GENERATION)] = 0
     removed: bool = False
 
 

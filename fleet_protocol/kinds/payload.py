@@ -1,4 +1,4 @@
-"""A payload's bytes: a CBOR array of its fields, in their order. Last fields are not written that have their defaults."""
+"""A payload's bytes: a CBOR array of its fields, in their order, without last ones that have their defaults."""
 
 from typing import Annotated, TypeVar
 

@@ -1,11 +1,11 @@
-"""The command line: `broker-coordinator run | keygen | devices | tasks`."""
+"""The command line: `broker-coordinator run | keygen | devices | tasks | database`."""
 
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from broker_coordinator.commands import devices, run, tasks
+from broker_coordinator.commands import database, devices, run, tasks
 from broker_coordinator.configuration import PROGRAM
 from broker_coordinator.storage.database import JournalUnavailableError
 from fleet_host.key_files import make_key_file
@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     keygen.add_argument("file", type=Path, metavar="FILE")
     devices.add_parser(commands, [with_config])
     tasks.add_parser(commands, [with_config])
+    database.add_parser(commands)
     return parser
 
 
@@ -47,6 +48,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int | None]] = {
     "keygen": _keygen,
     "devices": devices.run,
     "tasks": tasks.run,
+    "database": database.run,
 }
 
 if __name__ == "__main__":

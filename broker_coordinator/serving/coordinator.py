@@ -1,6 +1,6 @@
 """The coordinator without its network: intake, version maker and file server, wired together in one process.
 
-They share a database, and but for a cache of decoded payloads no memory: each could run in a process of its own.
+They share a database, and but for a hand-over of decoded payloads no memory: each could run in a process of its own.
 """
 
 import logging
@@ -17,7 +17,7 @@ from broker_coordinator.serving.intake import Intake
 from broker_coordinator.serving.manifest_watch import ManifestWatch
 from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.serving.version_maker import OnVersion, VersionMaker
-from broker_coordinator.serving.waiting import DecodedPayloads
+from broker_coordinator.serving.waiting import DecodedBatches
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.task_registry import TaskRegistry
 from bundle_runtime.bundle import Bundle
@@ -47,7 +47,7 @@ class Coordinator:
         keep_lease: Callable[[float], None] = lambda _now: None,
     ) -> None:
         registry = TaskRegistry(journal.engine)
-        decoded = DecodedPayloads()
+        decoded = DecodedBatches()
         self._keep_lease = keep_lease
         self._metrics = metrics or Metrics()
         for bundle in bundles:

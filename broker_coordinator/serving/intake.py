@@ -124,11 +124,12 @@ class Intake:
         self._catch_up(read_standing(self._journal.engine))
         branch = self._view.branch(now)
         decisions = list(self._admission.admit_all(messages, branch))
-        entry = JournalEntry.of(decisions, self._view.devices_changed_in(branch), self._position)
+        tasks_counter = (self._change_counters or {}).get(TASKS, 0)
+        entry = JournalEntry.of(decisions, self._view.devices_changed_in(branch), self._position, tasks_counter)
         begun = time.perf_counter()
         try:
             first_position = self._journal.write(entry)
-        except JournalAheadError:  # of another intake, on the same devices
+        except JournalAheadError:  # by another intake, on the same devices, or by an operator
             return self._handle_together(messages, now)
         if first_position == self._position + 1:
             self._hand_over(entry)

@@ -7,6 +7,7 @@ from broker_coordinator.commands.export import model_of
 from broker_coordinator.commands.verify import verify_versions
 from broker_coordinator.distribution.signed_messages import MessageSigner
 from broker_coordinator.serving.manifest_watch import QUIET_SECONDS, is_ahead
+from broker_coordinator.storage.journal import Journal, JournalEntry
 from broker_coordinator.storage.task_registry import TaskRegistry
 from broker_coordinator.storage.task_rows import PAYLOADS_PER_STEP
 from fleet_protocol.aggregation_plan import AggregationPlan
@@ -112,6 +113,26 @@ def test_updates_that_wait_for_a_former_bundle_are_set_aside_and_shown(database,
     bench.said()
     bench.handle(device, device.update(1))
     assert [receipt.outcome for receipt in bench.receipts()] == [Outcome.ACCEPTED], "what was receipted stays so"
+
+
+def test_update_that_is_decided_while_the_operator_changes_its_task_is_decided_again(
+    database, tmp_path, monkeypatch
+) -> None:
+    bench = Bench(database, bundle_with(tmp_path / "first", PLANS[0]))
+    device = SigningDevice("kitchen-pi")
+    bench.handle(device, device.enrolment())
+    bench.said()
+    operator, write = TaskRegistry(Journal.open(database).engine), Journal.write
+
+    def renew_first(journal: Journal, entry: JournalEntry) -> int:
+        monkeypatch.setattr(Journal, "write", write)
+        operator.renew(TASK)
+        return write(journal, entry)
+
+    monkeypatch.setattr(Journal, "write", renew_first)
+    bench.handle(device, device.update(1))
+    assert [receipt.reason for receipt in bench.receipts()] == [Reason.OLD_GENERATION]
+    assert list(bench.journal.updates()) == []
 
 
 def test_renewed_task_refuses_what_was_trained_before_and_counts_nothing_twice(database, tmp_path) -> None:

@@ -121,6 +121,7 @@ class Agent:
     async def _on_enrolled(self) -> None:
         """Publish the presence, which the coordinator takes from enrolled devices only."""
         await self._link.publish(self._identity.state_topic, self._presence(PresenceState.ONLINE), retain=True)
+        self._postbox.send_all()
         self._rounds.retry_deferred_trigger()
 
     async def _request(self, request: BlobRequest | WeightsRequest, task: str) -> None:

@@ -115,9 +115,12 @@ class VersionFollower:
         )
 
     def _say_new_generation(self, task: str, manifest: Manifest, known: KnownVersion) -> None:
+        if manifest.removed:
+            logger.info(log_line("task_removed", task=task, generation=manifest.generation))
+            return
         logger.info(
             log_line(
-                "task_removed" if manifest.removed else "generation_followed",
+                "generation_followed",
                 task=task,
                 generation=manifest.generation,
                 version=manifest.version,

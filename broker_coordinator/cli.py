@@ -1,51 +1,68 @@
-"""The command line: `broker-coordinator run | keygen | devices | tasks | database`."""
+"""The command `broker-coordinator`."""
 
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from broker_coordinator.commands import database, devices, run, tasks
-from broker_coordinator.configuration import PROGRAM
-from broker_coordinator.storage.database import JournalUnavailableError
-from fleet_host.key_files import make_key_file
+from fleet_host.command_line import (
+    add_key_verbs,
+    configuration_option,
+    print_key,
+    print_new_key,
+    program_parser,
+)
+from fleet_host.extras import missing_extra_named
 from fleet_host.log_lines import configure_logging
 from fleet_protocol.errors import ConfigurationError, ProtocolError
-from fleet_protocol.keys import write_verify_key
+
+PROGRAM = "broker-coordinator"
+CONFIGURATION = Path("/etc/broker-coordinator/coordinator.toml")
+"""Read where `--config` doesn't name another; the same as in systemd/broker-coordinator.service."""
+
+with missing_extra_named(PROGRAM):
+    from broker_coordinator.commands import database, devices, run, tasks
+    from broker_coordinator.configuration import load_configuration
+    from broker_coordinator.storage.database import JournalUnavailableError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0, 1 if a check failed, or 2 for an error that the operator can correct."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     configure_logging()
     try:
-        return _COMMANDS[options.command](options) or 0
+        with missing_extra_named(PROGRAM):
+            return _COMMANDS[options.command](options) or 0
     except (ConfigurationError, ProtocolError, JournalUnavailableError) as error:
         sys.stderr.write(f"{PROGRAM}: {error}\n")
         return 2
 
 
-def _keygen(options: argparse.Namespace) -> None:
-    sys.stdout.write(write_verify_key(make_key_file(options.file)) + "\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=PROGRAM, description="Coordinates a fleet over MQTT.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    with_config = argparse.ArgumentParser(add_help=False)
-    with_config.add_argument("--config", type=Path, required=True, metavar="FILE", help="coordinator.toml")
-    commands.add_parser("run", parents=[with_config], help="serve until SIGTERM or Ctrl-C")
-    keygen = commands.add_parser("keygen", help="make the coordinator's key; prints the public key that devices pin")
-    keygen.add_argument("file", type=Path, metavar="FILE")
-    devices.add_parser(commands, [with_config])
-    tasks.add_parser(commands, [with_config])
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    program = program_parser(PROGRAM, "Coordinates a fleet of devices over an MQTT broker.", CONFIGURATION)
+    commands = program.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    with_configuration = configuration_option()
+    run.add_parser(commands, with_configuration)
+    add_key_verbs(commands, "the coordinator's signing key", with_configuration)
+    devices.add_parser(commands, with_configuration)
+    tasks.add_parser(commands, with_configuration)
     database.add_parser(commands)
-    return parser
+    return program
+
+
+def _keygen(options: argparse.Namespace) -> None:
+    print_new_key(options.file, PROGRAM)
+
+
+def _key(options: argparse.Namespace) -> None:
+    print_key(options.file or load_configuration(options.config).key_file, PROGRAM)
 
 
 _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int | None]] = {
     "run": run.run,
     "keygen": _keygen,
+    "key": _key,
     "devices": devices.run,
     "tasks": tasks.run,
     "database": database.run,

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, overload
 
 import msgspec
 
-from broker_coordinator.admission.rate_limit import UNLIMITED, TokenBucket
+from fleet_host.rate_limit import UNLIMITED, TokenBucket
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import Reason
 from fleet_protocol.keys import VerifyKey, key_id

@@ -1,28 +1,23 @@
 """`broker-coordinator database copy`."""
 
 import argparse
-from typing import TypeAlias
 
-from broker_coordinator.commands.output import write_fields
+from broker_coordinator.commands.output import add_noun, write_fields
 from broker_coordinator.storage.copying import copy_database
 from broker_coordinator.storage.database import read_database
+from fleet_host.command_line import Verbs
 
-Nouns: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
-
-def add_parser(nouns: Nouns) -> None:
+def add_parser(nouns: Verbs) -> None:
     """The noun and its verb."""
-    database = nouns.add_parser("database", help="copy a coordinator's database into another one")
-    verbs = database.add_subparsers(dest="action", required=True)
-    copy = verbs.add_parser(
-        "copy",
-        help="copy everything, from SQLite to PostgreSQL, say; no coordinator may run on either",
-        description="FROM and TO are a SQLite file or postgresql+psycopg://user@host/name, as `database` in"
-        " coordinator.toml. A password is read from the environment variable PGPASSWORD or from ~/.pgpass.",
+    verb = add_noun(nouns, "database", "Copy a coordinator's database into another one.")
+    copy = verb("copy", "Copy everything, from SQLite to PostgreSQL, say; no coordinator may run on either.")
+    copy.add_argument(
+        "source",
+        metavar="FROM",
+        help="a SQLite file or postgresql+psycopg://user@host/name; its password in PGPASSWORD or ~/.pgpass",
     )
-    copy.add_argument("source", metavar="FROM")
-    copy.add_argument("target", metavar="TO", help="an empty database, or a file that does not exist")
-    copy.add_argument("--json", action="store_true")
+    copy.add_argument("target", metavar="TO", help="likewise: an empty database, or a file that does not exist")
 
 
 def run(options: argparse.Namespace) -> None:

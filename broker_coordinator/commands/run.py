@@ -18,12 +18,18 @@ from broker_coordinator.serving.takeover import take_over
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.lease import VERSIONS, Lease, LeaseLostError, intake_of
 from bundle_runtime.bundle_folder import load_bundle
+from fleet_host.command_line import Verbs, add_verb
 from fleet_host.log_lines import log_line
 
 GARBAGE_THRESHOLD = 50_000
 """New containers after which a running coordinator looks for cycles among them; Python's own is 700."""
 
 logger = logging.getLogger(__name__)
+
+
+def add_parser(verbs: Verbs, *parents: argparse.ArgumentParser) -> None:
+    """The verb."""
+    add_verb(verbs, "run", "Serve the fleet in the foreground until SIGTERM or Ctrl-C.", *parents)
 
 
 def run(options: argparse.Namespace) -> int:

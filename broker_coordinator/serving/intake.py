@@ -17,7 +17,6 @@ from broker_coordinator.admission.admission import Admission
 from broker_coordinator.admission.consumer import JournalledConsumer
 from broker_coordinator.admission.decisions import Decision, FileRequested, Message, Refused
 from broker_coordinator.admission.fleet_view import FleetView, TaskProgress
-from broker_coordinator.admission.rate_limit import RateLimit
 from broker_coordinator.consumers import version_consumer
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from broker_coordinator.serving.answers import Receipts
@@ -31,6 +30,7 @@ from broker_coordinator.storage.journal import Journal, JournalAheadError, Journ
 from broker_coordinator.storage.standing import Standing, read_decided, read_standing
 from broker_coordinator.storage.task_registry import StoredTask, TaskRegistry
 from fleet_host.log_lines import log_line
+from fleet_host.rate_limit import RateLimit
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import Reason
 

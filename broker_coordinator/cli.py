@@ -21,7 +21,7 @@ CONFIGURATION = Path("/etc/broker-coordinator/coordinator.toml")
 """Read where `--config` doesn't name another; the same as in systemd/broker-coordinator.service."""
 
 with missing_extra_named(PROGRAM):
-    from broker_coordinator.commands import devices, run, tasks
+    from broker_coordinator.commands import database, devices, run, tasks
     from broker_coordinator.configuration import load_configuration
     from broker_coordinator.storage.database import JournalUnavailableError
 
@@ -47,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     add_key_verbs(commands, "the coordinator's signing key", with_configuration)
     devices.add_parser(commands, with_configuration)
     tasks.add_parser(commands, with_configuration)
+    database.add_parser(commands)
     return program
 
 
@@ -64,6 +65,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int | None]] = {
     "key": _key,
     "devices": devices.run,
     "tasks": tasks.run,
+    "database": database.run,
 }
 
 if __name__ == "__main__":

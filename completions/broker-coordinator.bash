@@ -6,8 +6,9 @@
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
 _shtab_broker_coordinator_devices_subparsers=(list show approve revoke)
-_shtab_broker_coordinator_tasks_subparsers=(publish list show pause resume rollback export evaluate verify)
-_shtab_broker_coordinator_subparsers=(run keygen key devices tasks)
+_shtab_broker_coordinator_tasks_subparsers=(publish list show pause resume rollback renew remove export evaluate verify)
+_shtab_broker_coordinator_database_subparsers=(copy)
+_shtab_broker_coordinator_subparsers=(run keygen key devices tasks database)
 
 _shtab_broker_coordinator_run_option_strings=(-h --help --config)
 _shtab_broker_coordinator_keygen_option_strings=(-h --help)
@@ -23,10 +24,14 @@ _shtab_broker_coordinator_tasks_show_option_strings=(-h --help --config --json -
 _shtab_broker_coordinator_tasks_pause_option_strings=(-h --help --config --json)
 _shtab_broker_coordinator_tasks_resume_option_strings=(-h --help --config --json)
 _shtab_broker_coordinator_tasks_rollback_option_strings=(-h --help --config --json)
+_shtab_broker_coordinator_tasks_renew_option_strings=(-h --help --config --json --after-generation)
+_shtab_broker_coordinator_tasks_remove_option_strings=(-h --help --config --json)
 _shtab_broker_coordinator_tasks_export_option_strings=(-h --help --config --json --version --single)
 _shtab_broker_coordinator_tasks_evaluate_option_strings=(-h --help --config --json --version --data)
 _shtab_broker_coordinator_tasks_verify_option_strings=(-h --help --config --json --from)
 _shtab_broker_coordinator_tasks_option_strings=(-h --help --config --json)
+_shtab_broker_coordinator_database_copy_option_strings=(-h --help --json)
+_shtab_broker_coordinator_database_option_strings=(-h --help --json)
 _shtab_broker_coordinator_option_strings=(-h --help --version --config)
 
 _shtab_broker_coordinator_run___config_COMPGEN=_shtab_compgen_files
@@ -45,6 +50,8 @@ _shtab_broker_coordinator_tasks_show___config_COMPGEN=_shtab_compgen_files
 _shtab_broker_coordinator_tasks_pause___config_COMPGEN=_shtab_compgen_files
 _shtab_broker_coordinator_tasks_resume___config_COMPGEN=_shtab_compgen_files
 _shtab_broker_coordinator_tasks_rollback___config_COMPGEN=_shtab_compgen_files
+_shtab_broker_coordinator_tasks_renew___config_COMPGEN=_shtab_compgen_files
+_shtab_broker_coordinator_tasks_remove___config_COMPGEN=_shtab_compgen_files
 _shtab_broker_coordinator_tasks_export_pos_1_COMPGEN=_shtab_compgen_files
 _shtab_broker_coordinator_tasks_export___config_COMPGEN=_shtab_compgen_files
 _shtab_broker_coordinator_tasks_evaluate___config_COMPGEN=_shtab_compgen_files
@@ -54,8 +61,9 @@ _shtab_broker_coordinator_tasks___config_COMPGEN=_shtab_compgen_files
 _shtab_broker_coordinator___config_COMPGEN=_shtab_compgen_files
 
 _shtab_broker_coordinator_devices_pos_0_choices=(list show approve revoke)
-_shtab_broker_coordinator_tasks_pos_0_choices=(publish list show pause resume rollback export evaluate verify)
-_shtab_broker_coordinator_pos_0_choices=(run keygen key devices tasks)
+_shtab_broker_coordinator_tasks_pos_0_choices=(publish list show pause resume rollback renew remove export evaluate verify)
+_shtab_broker_coordinator_database_pos_0_choices=(copy)
+_shtab_broker_coordinator_pos_0_choices=(run keygen key devices tasks database)
 
 _shtab_broker_coordinator_run__h_nargs=0
 _shtab_broker_coordinator_run___help_nargs=0
@@ -97,6 +105,12 @@ _shtab_broker_coordinator_tasks_resume___json_nargs=0
 _shtab_broker_coordinator_tasks_rollback__h_nargs=0
 _shtab_broker_coordinator_tasks_rollback___help_nargs=0
 _shtab_broker_coordinator_tasks_rollback___json_nargs=0
+_shtab_broker_coordinator_tasks_renew__h_nargs=0
+_shtab_broker_coordinator_tasks_renew___help_nargs=0
+_shtab_broker_coordinator_tasks_renew___json_nargs=0
+_shtab_broker_coordinator_tasks_remove__h_nargs=0
+_shtab_broker_coordinator_tasks_remove___help_nargs=0
+_shtab_broker_coordinator_tasks_remove___json_nargs=0
 _shtab_broker_coordinator_tasks_export__h_nargs=0
 _shtab_broker_coordinator_tasks_export___help_nargs=0
 _shtab_broker_coordinator_tasks_export___json_nargs=0
@@ -111,6 +125,13 @@ _shtab_broker_coordinator_tasks_pos_0_nargs=A...
 _shtab_broker_coordinator_tasks__h_nargs=0
 _shtab_broker_coordinator_tasks___help_nargs=0
 _shtab_broker_coordinator_tasks___json_nargs=0
+_shtab_broker_coordinator_database_copy__h_nargs=0
+_shtab_broker_coordinator_database_copy___help_nargs=0
+_shtab_broker_coordinator_database_copy___json_nargs=0
+_shtab_broker_coordinator_database_pos_0_nargs=A...
+_shtab_broker_coordinator_database__h_nargs=0
+_shtab_broker_coordinator_database___help_nargs=0
+_shtab_broker_coordinator_database___json_nargs=0
 _shtab_broker_coordinator_pos_0_nargs=A...
 _shtab_broker_coordinator__h_nargs=0
 _shtab_broker_coordinator___help_nargs=0

@@ -6,7 +6,8 @@ Each check is cheaper and trusts less than the next:
                          size (`_parse`) -> known key of that device, approved unless it enrols (`sender_of`)
                          -> does not ask too often -> signature (`_check_signature`)
     a journalled kind    -> sequence number -> task not paused, rate (`_admit_journalled`)
-                         -> task, version, staleness (`_checked_staleness`) -> the task's kind (`_require_version_kind`)
+                         -> task, generation (`_require_generation`), version, staleness (`_checked_staleness`)
+                         -> the task's kind (`_require_version_kind`)
                          -> payload decrypted -> the consumer's own checks
     any other kind       -> the consumer's own checks
 
@@ -183,6 +184,7 @@ class Admission:
         if progress is None:
             raise ProtocolError(Reason.UNKNOWN_TASK, f"task {header.task!r} is not served here")
         consumer = self._journalled(header)
+        _require_generation(header, progress)
         staleness = _checked_staleness(header, progress)
         task = progress.description
         if isinstance(consumer, VersionConsumer):
@@ -266,11 +268,22 @@ def _require_room(header: Header, device: str, progress: TaskProgress | None, vi
         )
 
 
+def _require_generation(header: Header, progress: TaskProgress) -> None:
+    """Refuse what was trained before the task's present generation: it may have counted, or its version be lost."""
+    if header.generation != progress.generation:
+        raise ProtocolError(
+            Reason.OLD_GENERATION,
+            f"trained in generation {header.generation} of {header.task}, which is in generation {progress.generation};"
+            " take it back, and follow the manifest",
+        )
+
+
 def _checked_staleness(header: Header, progress: TaskProgress) -> int:
     staleness = progress.version - header.base_version
-    if staleness < 0:
+    if not progress.first_version <= header.base_version <= progress.version:
         raise ProtocolError(
-            Reason.UNKNOWN_VERSION, f"version {header.base_version} of {header.task}; the newest is {progress.version}"
+            Reason.UNKNOWN_VERSION,
+            f"version {header.base_version} of {header.task}; there are {progress.first_version} to {progress.version}",
         )
     if staleness > progress.description.aggregation.max_staleness:
         raise ProtocolError(

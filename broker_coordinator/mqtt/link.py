@@ -25,12 +25,13 @@ from broker_coordinator.mqtt.outgoing import LARGEST_PACKET_BYTES, Outgoing, Pac
 from broker_coordinator.mqtt.traffic import acknowledgements
 from broker_coordinator.serving.coordinator import Coordinator
 from broker_coordinator.storage.database import JournalUnavailableError
+from broker_coordinator.storage.lease import LeaseLostError
 from fleet_host.backoff import delay_seconds
 from fleet_host.broker_settings import BrokerSettings
 from fleet_host.log_lines import log_line
 from fleet_host.rate_limit import RateLimit
 from fleet_protocol.limits import MIB
-from fleet_protocol.topics import device_filters
+from fleet_protocol.topics import device_filters, manifest
 
 MAX_BATCH_BYTES = 32 * MIB
 """Of messages in one batch; the rest waits in the socket."""
@@ -82,8 +83,10 @@ class MqttLink:
 
     def __init__(self, settings: BrokerSettings, fleet: str, shard: str, coordinator: Coordinator) -> None:
         self._address = f"{settings.host}:{settings.port}"
-        self._filters = device_filters(fleet, shard)
+        self._filters = (*device_filters(fleet, shard), manifest(fleet, "+"))
+        self._manifests = manifest(fleet, "")
         self._coordinator = coordinator
+        self._coordinator.check_manifests()
         self._client = make_client(settings, f"coordinator-{fleet}-{shard}")
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = self._on_disconnect
@@ -108,7 +111,11 @@ class MqttLink:
         self._stopping = True
 
     def run(self) -> None:
-        """Connect, and serve until `stop`; waits for a broker or database that is unavailable."""
+        """Connect, and serve until `stop`; waits for a broker or database that is unavailable.
+
+        Raises:
+            LeaseLostError: another process has taken over.
+        """
         while not self._stopping:
             if self._client.socket() is None:
                 self._connect()
@@ -173,8 +180,10 @@ class MqttLink:
                 connection.flush()
 
     def _may_read(self, connection: DividedSocket) -> bool:
-        has_room = len(self._received) < MAX_UNACKNOWLEDGED and self._received_bytes < MAX_BATCH_BYTES
-        return has_room and connection.unsent_bytes < MAX_UNSENT_BYTES
+        if self._received_bytes >= MAX_BATCH_BYTES or connection.unsent_bytes >= MAX_UNSENT_BYTES:
+            return False
+        # Manifests that are waited for come behind what has waited at the broker.
+        return len(self._received) < MAX_UNACKNOWLEDGED or self._coordinator.is_checking_manifests(time.monotonic())
 
     def _read(self) -> None:
         if (connection := self._connection()) is None:
@@ -190,8 +199,12 @@ class MqttLink:
 
     def _take(self, connection: DividedSocket) -> None:
         arrived = connection.take()
-        self._received += arrived.messages
-        self._received_bytes += sum(len(message.data) for message in arrived.messages)
+        for message in arrived.messages:
+            if message.topic.startswith(self._manifests):
+                self._coordinator.receive_manifest(message, time.monotonic())
+            else:
+                self._received.append(message)
+                self._received_bytes += len(message.data)
         self._identifiers += arrived.identifiers
         for identifier in arrived.acknowledged:
             self._outgoing.acknowledge(identifier)
@@ -204,7 +217,7 @@ class MqttLink:
         if now < self._journal.retry_at:
             return
         try:
-            if self._received:
+            if self._received and not self._coordinator.is_checking_manifests(now):
                 self._coordinator.handle(self._received, now)
                 self._acknowledge()
                 self._publish()
@@ -212,6 +225,8 @@ class MqttLink:
             else:
                 self._coordinator.reload_if_changed()
             self._coordinator.make_versions(now)
+        except LeaseLostError:
+            raise
         except JournalUnavailableError as error:
             if not self._journal.failures:
                 logger.error(log_line("journal_unavailable", error=error, waiting_messages=len(self._received)))
@@ -291,7 +306,7 @@ class MqttLink:
         logger.info(log_line("broker_connected", address=self._address, session_kept=flags.session_present))
         self._unsubscribed = len(self._filters)
         for topic_filter in self._filters:
-            self._client.subscribe(topic_filter, qos=1)
+            self._client.subscribe(topic_filter, qos=0 if topic_filter.startswith(self._manifests) else 1)
         self._coordinator.announce_versions()
 
     def _on_disconnect(
@@ -312,6 +327,8 @@ class MqttLink:
         self, _client: paho.Client, _: object, _mid: int, reasons: list[ReasonCode], _p: Properties | None
     ) -> None:
         self._unsubscribed -= 1
+        if not self._unsubscribed:
+            self._coordinator.subscribed_to_manifests(time.monotonic())
         if any(reason.is_failure for reason in reasons):
             remedy = "allow them in the broker's access control list"
             logger.error(log_line("subscription_refused", filters=self._filters, remedy=remedy))

@@ -88,7 +88,7 @@ def writing(engine: Engine) -> Iterator[Connection]:
     Raises:
         JournalUnavailableError: the database failed; the transaction is rolled back.
     """
-    with _translated(), engine.begin() as connection:
+    with translated(), engine.begin() as connection:
         yield connection
 
 
@@ -99,12 +99,13 @@ def reading(engine: Engine) -> Iterator[Connection]:
     Raises:
         JournalUnavailableError: the database failed.
     """
-    with _translated(), engine.connect() as connection:
+    with translated(), engine.connect() as connection:
         yield connection.execution_options(reads_only=True)
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
+    """A block in which what the database can't do now is a JournalUnavailableError."""
     try:
         yield
     except (IntegrityError, DataError, ProgrammingError):
@@ -165,14 +166,14 @@ def _execute(connection: object, *statements: str) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN" if _reads_only(connection) else "BEGIN IMMEDIATE")
+    connection.exec_driver_sql("BEGIN" if reads_only(connection) else "BEGIN IMMEDIATE")
 
 
 def _begin_postgresql(connection: Connection) -> None:
     # By the driver, which sends BEGIN ahead of it: SQLAlchemy would open a server-side cursor where rows are streamed.
     statement = (
         "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
-        if _reads_only(connection)
+        if reads_only(connection)
         else f"SELECT pg_advisory_xact_lock({WRITER_LOCK})"
     )
     try:
@@ -182,5 +183,6 @@ def _begin_postgresql(connection: Connection) -> None:
         raise OperationalError(statement, None, error) from error
 
 
-def _reads_only(connection: Connection) -> bool:
+def reads_only(connection: Connection) -> bool:
+    """Whether it is one of `reading`."""
     return bool(connection.get_execution_options().get("reads_only"))

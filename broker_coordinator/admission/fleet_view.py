@@ -137,7 +137,8 @@ class FleetView:
     `devices` is by key id, revoked keys included; `key_of` names the one live key of a device. `look_up` is called only
     for sequence numbers that are not above the device's highest: for a fresh update nothing is read. `memories` are
     what consumers remember of the payloads of a task. `allowance` is every device's; `full_at` says when a device will
-    have all of it again, if it has not. `now` is in seconds on any one clock.
+    have all of it again, if it has not, and so for other allowances of `AdmissionSettings`. `now` is in seconds on any
+    one clock.
 
     `pending` are the keys that await approval, whoever enrolled longest ago first; in a branch, those that enrolled in
     it. `numbers` counts keys by their state. Messages in `answered`, by their digest, were answered a short time ago.
@@ -208,7 +209,7 @@ class FleetView:
         self.numbers[device.state] -= 1
         if self.key_of.get(device.name) == key:
             del self.key_of[device.name]
-            self.full_at.pop(device.name, None)
+            self.full_at.pop(enrolments_of(device), None)
 
     def set_decided(self, device: str, sequence: int, decided: Decided) -> None:
         """Note the outcome of a payload."""
@@ -274,6 +275,16 @@ class FleetView:
         self.memories.update(_changes(branch.memories))
         self.highest_sequences.update(_changes(branch.highest_sequences))
         self.full_at.update(_changes(branch.full_at))
+
+
+def enrolments_of(device: Device) -> str:
+    """Whose allowance of enrolments that is, in `FleetView.full_at`. No name has a slash."""
+    return f"{device.name}/enrolments"
+
+
+def repeats_of(device: Device) -> str:
+    """Likewise of repeats."""
+    return f"{device.name}/repeats"
 
 
 def devices_taking_part(devices: Iterable[Device]) -> list[str]:

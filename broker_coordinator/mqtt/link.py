@@ -7,11 +7,9 @@ until the broker acknowledges them.
 
 import contextlib
 import logging
-import random
 import select
 import socket
 import time
-from dataclasses import dataclass
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import MQTTErrorCode
@@ -19,6 +17,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from broker_coordinator.admission.decisions import Message
+from broker_coordinator.mqtt.backoff import Backoff
 from broker_coordinator.mqtt.client import MAX_UNACKNOWLEDGED, make_client
 from broker_coordinator.mqtt.divided_socket import READ_AHEAD_BYTES, DividedSocket
 from broker_coordinator.mqtt.outgoing import LARGEST_PACKET_BYTES, Outgoing, PacketTooLargeError
@@ -26,7 +25,6 @@ from broker_coordinator.mqtt.traffic import acknowledgements
 from broker_coordinator.serving.coordinator import Coordinator
 from broker_coordinator.storage.database import JournalUnavailableError
 from broker_coordinator.storage.lease import LeaseLostError
-from fleet_host.backoff import delay_seconds
 from fleet_host.broker_settings import BrokerSettings
 from fleet_host.log_lines import log_line
 from fleet_host.rate_limit import RateLimit
@@ -54,28 +52,12 @@ CONNECTION_TIMEOUT_SECONDS = 10.0
 LEAVING_SECONDS = 2.0
 """How long a stopping coordinator goes on publishing what it has queued."""
 
+RAISE_LIMIT = "raise max_packet_size in the broker's configuration"
+
 LOG_INTERVAL_SECONDS = 10.0
 """Between two log lines on publications that are too large for the broker."""
 
-FIRST_CEILING_SECONDS = 0.25
-LAST_CEILING_SECONDS = 15.0
-"""Longest waits before the first and the last attempt to reach the broker, or the database."""
-
 logger = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class _Backoff:
-    """When to try again. `failures` counts attempts since the last success."""
-
-    failures: int = 0
-    retry_at: float = 0.0
-
-    def failed(self) -> None:
-        uniform = random.random()  # noqa: S311 - jitter, no secret
-        delay = delay_seconds(self.failures, uniform, first=FIRST_CEILING_SECONDS, last=LAST_CEILING_SECONDS)
-        self.failures += 1
-        self.retry_at = time.monotonic() + delay
 
 
 class MqttLink:
@@ -98,7 +80,7 @@ class MqttLink:
         self._received_bytes = 0
         self._has_read_all = True
         self._logged_sizes = RateLimit(LOG_INTERVAL_SECONDS, 1)
-        self._broker, self._journal = _Backoff(), _Backoff()
+        self._broker, self._journal = Backoff(), Backoff()
         self._connected_by = 0.0
         self._stopping = False
         self._alarm, self.wakeup = socket.socketpair()
@@ -234,7 +216,7 @@ class MqttLink:
         else:
             if self._journal.failures:
                 logger.info(log_line("journal_recovered"))
-            self._journal = _Backoff()
+            self._journal = Backoff()
 
     def _acknowledge(self) -> None:
         if connection := self._connection():
@@ -267,14 +249,9 @@ class MqttLink:
 
     def _note_too_large(self, error: PacketTooLargeError, now: float) -> None:
         if self._logged_sizes.allows(None, now):
+            size, limit = error.packet_bytes, error.max_packet_bytes
             logger.error(
-                log_line(
-                    "publication_too_large",
-                    topic=error.topic,
-                    bytes=error.packet_bytes,
-                    limit=error.max_packet_bytes,
-                    remedy="raise max_packet_size in the broker's configuration",
-                )
+                log_line("publication_too_large", topic=error.topic, bytes=size, limit=limit, remedy=RAISE_LIMIT)
             )
 
     def _leave(self) -> None:
@@ -300,7 +277,7 @@ class MqttLink:
         if reason.is_failure:
             self._note_broker_failure(f"the broker refuses the connection: {reason}")
             return
-        self._broker = _Backoff()
+        self._broker = Backoff()
         self._outgoing.window = min(MAX_IN_FLIGHT, getattr(properties, "ReceiveMaximum", MAX_IN_FLIGHT))
         self._outgoing.max_packet_bytes = getattr(properties, "MaximumPacketSize", LARGEST_PACKET_BYTES)
         logger.info(log_line("broker_connected", address=self._address, session_kept=flags.session_present))
@@ -314,7 +291,9 @@ class MqttLink:
     ) -> None:
         # Their identifiers belong to the connection that ended; the broker delivers them again on the next.
         self._forget_received()
-        self._outgoing.connection_lost()
+        if given_up := self._outgoing.connection_lost():
+            size = len(given_up.data)
+            logger.error(log_line("publication_given_up", topic=given_up.topic, bytes=size, remedy=RAISE_LIMIT))
         if not self._stopping:
             self._note_broker_failure(str(reason))
 

@@ -158,8 +158,9 @@ class OnnxVersion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The content of `task.json`. With a `backbone`, the other graphs take its features instead of inputs.
 
-    `onnx_versions` are those of the graphs by their files' names; a bundle may lack them. `versions_from` names the one
-    kind of payload that versions are made from (`fleet_protocol.kinds`): a task's devices send no other that could be.
+    `onnx_versions` are those of the graphs by their files' names, for whoever reads this before the graphs; a bundle
+    may lack them, and what is loaded is judged by its own bytes. `versions_from` names the one kind of payload that
+    versions are made from (`fleet_protocol.kinds`): a task's devices send no other that could be.
     """
 
     format: int

@@ -60,15 +60,19 @@ def export(
     """Turn a torch model into a task bundle that devices can train without torch."""
     folder = find_recipe(recipe)
     from workbench.export.bundle_writer import export_bundle  # noqa: PLC0415 - torch takes seconds to import
+    from workbench.inspection.trial_round import try_round  # noqa: PLC0415
 
     description = export_bundle(folder, out, ort_training)
     total = sum(path.stat().st_size for path in out.iterdir() if path.name in {*description.files, "task.json"})
     print(f"{out}: task {description.task}, {description.parameter_count} parameters, {total / 1000:.1f} kB")
+    if (unsteady := try_round(out, description, None).unsteady) is not None:
+        print(f"edgeflock: a round on inputs spread over [input] of task.toml: {unsteady}", file=sys.stderr)
 
 
 @app.command()
 def inspect(
     bundle: Annotated[Path, _argument("FOLDER", "Folder of a task bundle.")],
+    data: Annotated[Path | None, _option("FILE", "Samples to try a round on, instead of drawn ones.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
 ) -> None:
     """Say what a bundle is, what it needs of each kind of device, and whether all of it runs there."""
@@ -77,7 +81,7 @@ def inspect(
     from workbench.inspection.bundle_inspection import inspect_bundle  # noqa: PLC0415 - onnx takes a second to import
     from workbench.inspection.bundle_tables import print_inspection  # noqa: PLC0415
 
-    inspection = inspect_bundle(bundle)
+    inspection = inspect_bundle(bundle, data)
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(inspection), indent=2).decode())
     else:
@@ -109,8 +113,7 @@ def simulate(
     trace: Annotated[Path | None, _option("FILE", "CSV file with a line per device, instead.")] = None,
     task: Annotated[str, _option("TASK", "Name of a shipped recipe, or folder of a bundle.")] = "digits",
     data: Annotated[
-        str | None,
-        _option("DATA", "Train for real: digits, or an .npz file. Without: a synthetic task."),
+        str | None, _option("DATA", "Train for real: digits, or a file of samples. Without: a synthetic task.")
     ] = None,
     concurrent: Annotated[
         int | None,
@@ -136,7 +139,7 @@ def simulate(
 
     if keep_fraction is not None and not 0 < keep_fraction <= 1:
         raise ConfigurationError(f"--keep-fraction {keep_fraction}: must be above 0 and at most 1")
-    simulate(
+    status = simulate(
         Request(
             devices,
             profile or ["pi-4"],
@@ -159,6 +162,7 @@ def simulate(
             memory_mib=memory_mib,
         ),
     )
+    raise typer.Exit(code=status)
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """What the training child may use."""
 
+import math
 from typing import Annotated
 
 import msgspec
@@ -14,7 +15,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     threads: PositiveInt = 1
     """Threads of the training."""
     cpu_share: Annotated[float, msgspec.Meta(ge=0.01, le=1)] = 1.0
-    """It runs for this share of the time only: for devices that get hot, or run on batteries."""
+    """Once its libraries are loaded, it runs for this share of the time only: devices get hot, or run on batteries."""
     nice: Annotated[int, msgspec.Meta(ge=0, le=19)] = 10
     """Its nice level."""
     memory_limit_mib: PositiveInt = 512
@@ -23,3 +24,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """It is ended after so many seconds."""
     engine: EngineName = "onnx-step"
     """What it trains with (docs/training-engines.md)."""
+
+    @property
+    def cpu_limit_seconds(self) -> int:
+        """Processor time that no round within the time limit uses: for a worker that nobody kills any more."""
+        return 1 + math.ceil(self.threads * self.time_limit_seconds)

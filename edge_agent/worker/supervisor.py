@@ -12,9 +12,11 @@ import msgspec
 from edge_agent.worker.contract import (
     LENGTH_BYTES,
     Message,
+    News,
     Progress,
     TrainingFailure,
     TrainingJob,
+    Unconfined,
     Verdict,
     read_message,
     write_job,
@@ -27,30 +29,31 @@ WORKER_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 SHARE_PERIOD_SECONDS = 0.2
 MAX_ERROR_BYTES = 500
 
-OnProgress = Callable[[Progress], None]
+OnNews = Callable[[News], None]
 
 
-def ignore_progress(_progress: Progress) -> None:
-    """Ignore progress."""
+def ignore_news(_news: News) -> None:
+    """Ignore what comes before the verdict."""
 
 
-async def train_in_child(
-    job: TrainingJob, settings: WorkerSettings, on_progress: OnProgress = ignore_progress
-) -> Verdict:
+async def train_in_child(job: TrainingJob, settings: WorkerSettings, on_news: OnNews = ignore_news) -> Verdict:
     """Run one round in a child process. It always ends: with a result, with a failure, or killed at its time limit.
 
-    `on_progress` is called with each message of progress.
+    `on_news` is called with each message before the verdict.
     """
+    started = asyncio.Event()
     process = await asyncio.create_subprocess_exec(
         *WORKER_COMMAND,
+        str(os.getpid()),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env=os.environ | WORKER_ENVIRONMENT,
     )
     try:
-        async with asyncio.timeout(settings.time_limit_seconds), _limit_cpu_share(process, settings.cpu_share):
-            verdict, errors = await asyncio.gather(_exchange(process, job, on_progress), _read_errors(process))
+        async with asyncio.timeout(settings.time_limit_seconds), _limit_cpu_share(process, settings.cpu_share, started):
+            exchanged = _exchange(process, job, on_news, started)
+            verdict, errors = await asyncio.gather(exchanged, _read_errors(process))
             await process.wait()
     except TimeoutError:
         return TrainingFailure(f"worker passed its time limit of {settings.time_limit_seconds:g} s and was killed")
@@ -66,8 +69,13 @@ async def train_in_child(
     )
 
 
-async def _exchange(process: asyncio.subprocess.Process, job: TrainingJob, on_progress: OnProgress) -> Verdict | None:
-    """Send the job and read messages up to the verdict; None where the worker died before it."""
+async def _exchange(
+    process: asyncio.subprocess.Process, job: TrainingJob, on_news: OnNews, started: asyncio.Event
+) -> Verdict | None:
+    """Send the job and read messages up to the verdict; None where the worker died before it.
+
+    `started` is set with the first message.
+    """
     if process.stdin is None or process.stdout is None:
         raise RuntimeError("the worker was started without pipes")
     with contextlib.suppress(ConnectionError):
@@ -75,9 +83,10 @@ async def _exchange(process: asyncio.subprocess.Process, job: TrainingJob, on_pr
         await process.stdin.drain()
     process.stdin.close()
     while message := await _next_message(process.stdout):
-        if not isinstance(message, Progress):
+        started.set()
+        if not isinstance(message, Progress | Unconfined):
             return message
-        on_progress(message)
+        on_news(message)
     return None
 
 
@@ -99,10 +108,17 @@ async def _read_errors(process: asyncio.subprocess.Process) -> str:
 
 
 @contextlib.asynccontextmanager
-async def _limit_cpu_share(process: asyncio.subprocess.Process, share: float) -> AsyncIterator[None]:
-    """Stop and continue the process so that it runs for `share` of each period. Its time limit runs on meanwhile."""
+async def _limit_cpu_share(
+    process: asyncio.subprocess.Process, share: float, started: asyncio.Event
+) -> AsyncIterator[None]:
+    """Stop and continue the process so that it runs for `share` of each period. Its time limit runs on meanwhile.
+
+    Not before it has `started`, and with that asked the kernel to end it with its agent: a stopped process that has not
+    would stay for ever when the agent is killed.
+    """
 
     async def alternate() -> None:
+        await started.wait()
         while process.returncode is None:
             await asyncio.sleep(share * SHARE_PERIOD_SECONDS)
             process.send_signal(signal.SIGSTOP)

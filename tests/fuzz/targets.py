@@ -1,5 +1,5 @@
-"""What is fuzzed: every decoder of `fleet_protocol`, and what the coordinator reads of MQTT; each with its invariant,
-and valid inputs to start from.
+"""What is fuzzed: every decoder of `fleet_protocol`, what the coordinator reads of MQTT, and the check of graphs; each
+with its invariant, and valid inputs to start from.
 
 For any input a decoder returns a value or raises `ProtocolError` (`ConfigurationError` for files that a person writes).
 Targets that end in `_inside` repair what a mutation nearly always breaks first, a checksum or a magic byte, so that the
@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from broker_coordinator.mqtt.traffic import (
-    MalformedPacketError,
     TrafficDivider,
     acknowledgements,
     publication_packet,
 )
 from fleet_host.broker_settings import BrokerSettings
 from fleet_host.configuration_file import parse_with_paths
+from fleet_host.mqtt_packets import MalformedPacketError
 from fleet_protocol import cbor, topics
 from fleet_protocol.bundle import DESCRIPTION_FILE, WEIGHTS_FILE, TaskDescription, UpdatePlan, parse_description
 from fleet_protocol.codec import (
@@ -50,6 +50,7 @@ from fleet_protocol.kinds import (
     encode_payload,
 )
 from fleet_protocol.limits import KIB, MAX_CBOR_ITEMS
+from tests.fuzz.graph_target import GRAPHS, check_any_graph
 
 ROOT = Path(__file__).parents[2]
 BUNDLE, VECTORS = ROOT / "models" / "digits" / "bundle", ROOT / "tests" / "vectors"
@@ -351,6 +352,7 @@ TARGETS: Mapping[str, Target] = {
     ),
     "description": Target(check_description, [TASK_JSON]),
     "document": Target(check_document, [TASK_JSON, BROKER_TOML]),
+    "graph": Target(check_any_graph, GRAPHS),
     "topic": Target(check_topic, [topic.encode() for topic in TOPICS]),
     "key": Target(check_key, [b"0f" * 32, b"0f" * 32 + b"\n"]),
 }

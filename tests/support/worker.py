@@ -13,6 +13,7 @@ from edge_agent.worker.contract import (
     Message,
     Progress,
     TrainingJob,
+    Unconfined,
     Verdict,
     files_for,
     read_message,
@@ -43,6 +44,7 @@ def make_job(
         threads=1,
         nice=0,
         memory_limit_mib=memory_limit_mib,
+        cpu_limit_seconds=600,
     )
 
 
@@ -57,13 +59,13 @@ def store_samples(path: Path, task: str, inputs: np.ndarray, labels: np.ndarray)
 
 def run_worker(python: Path, job: TrainingJob) -> tuple[list[Progress], Verdict]:
     """What the worker says, as a process of this Python's."""
-    command = [str(python), "-P", "-m", "edge_agent.training.worker"]
+    command = [str(python), "-P", "-m", "edge_agent.training.worker", str(os.getpid())]
     environment = os.environ | {"PYTHONPATH": str(TREE)}
     ended = subprocess.run(command, input=write_job(job), capture_output=True, check=False, env=environment)
     messages = _messages(ended.stdout)
     assert messages, ended.stderr.decode()
     *progress, verdict = messages
-    assert not isinstance(verdict, Progress), ended.stderr.decode()
+    assert not isinstance(verdict, Progress | Unconfined), ended.stderr.decode()
     assert all(isinstance(message, Progress) for message in progress)
     return progress, verdict
 

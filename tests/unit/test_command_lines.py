@@ -14,7 +14,7 @@ from fleet_protocol.keys import key_id, read_signing_key, write_verify_key
 from tests.support.completions import FOLDER, PARSERS, walk
 
 ROOT = Path(__file__).parents[2]
-PACKAGE_OF = {"paho": "paho-mqtt", "prometheus_client": "prometheus-client", "sklearn": "scikit-learn"}
+PACKAGE_OF = {"prometheus_client": "prometheus-client", "sklearn": "scikit-learn"}
 """Where a module's name is not that of its distribution."""
 BROUGHT_BY = {"onnx_ir": "onnxscript"}
 

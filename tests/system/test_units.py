@@ -338,22 +338,3 @@ def test_one_command_makes_what_a_new_fleets_server_needs(tmp_path: Path) -> Non
     assert made.returncode == 0, made.stderr
     names = {path.name for path in (tmp_path / "fleet").iterdir()}
     assert {"ca.crt", "broker.crt", "broker.key", f"{COORDINATOR}.crt", f"{COORDINATOR}.key"} <= names
-
-
-def test_agent_of_the_lab_keeps_its_name_when_its_container_is_made_again(tmp_path: Path) -> None:
-    state, lab, tools = tmp_path / "state", tmp_path / "lab", tmp_path / "tools"
-    for folder in (state, lab, tools):
-        folder.mkdir()
-    shutil.copy(SYSTEMD.parent / "docker" / "lab" / "agent.toml", lab)
-    script = (SYSTEMD.parent / "docker" / "lab" / "start-agent.sh").read_text()
-    script = script.replace("/var/lib/edge-agent", str(state)).replace("/lab/agent.toml", str(lab / "agent.toml"))
-    (tools / "edge-agent").write_text('#!/bin/sh\n[ "$1" = run ] || echo a-key > "$2"\n')
-    names = []
-    for host in ("first", "second"):
-        (tools / "hostname").write_text(f"#!/bin/sh\necho {host}\n")
-        for tool in tools.iterdir():
-            tool.chmod(0o755)
-        environment = {"PATH": f"{tools}:/usr/bin:/bin", "COORDINATOR_KEY": "0" * 64}
-        subprocess.run(["sh", "-c", script], env=environment, check=True, timeout=DEADLINE_SECONDS)
-        names += re.findall(r'^device = "(.*)"', (state / "agent.toml").read_text(), re.MULTILINE)
-    assert names == ["first", "first"]

@@ -78,7 +78,8 @@ def make_program_folder(
         _write(configuration, text.encode())
         _give_to(program, folder, [key, configuration, *(folder / name for name in contents)])
     except OSError as error:
-        raise ConfigurationError(f"{error.filename or folder}: {error.strerror}; run it as root, with sudo") from error
+        remedy = "run it with sudo" if isinstance(error, PermissionError) else "name another folder with --config"
+        raise ConfigurationError(f"{error.filename or folder}: {error.strerror}; {remedy}") from error
     return public
 
 

@@ -103,6 +103,13 @@ def test_wrong_answer_is_one_line_and_nothing_is_written(device, tmp_path, capsy
     assert not (tmp_path / "etc").exists()
 
 
+def test_folder_that_can_not_be_made_is_named_with_what_helps(device, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit):
+        device(config=tmp_path / "file" / "agent.toml")
+    assert "file: File exists; name another folder with --config" in capsys.readouterr().err
+
+
 def test_configuration_that_is_there_stays_and_so_does_a_key(device, capsys):
     file = device()
     key = (file.parent / "agent.key").read_text()

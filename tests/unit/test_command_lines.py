@@ -67,6 +67,14 @@ def test_every_verb_is_a_sentence_and_every_argument_has_words(program):
         assert action.nargs == 0 or action.metavar == action.metavar.upper(), (parser.prog, action.dest)
 
 
+def test_every_verb_of_the_coordinator_is_in_the_operators_guide():
+    text = (ROOT / "docs" / "operating.md").read_text()
+    for parser, action in walk(PARSERS["broker-coordinator"]):
+        noun = parser.prog.removeprefix("broker-coordinator").strip()
+        if noun and isinstance(action, argparse._SubParsersAction):
+            assert [verb for verb in action.choices if f"`{noun} {verb}" not in text] == []
+
+
 @pytest.mark.parametrize("program", PARSERS)
 def test_completion_knows_every_verb_and_option_and_no_other(program):
     """Made by: python -m tests.support.completions."""

@@ -91,6 +91,7 @@ def test_broker_without_tls_needs_no_certificates(device):
         ({"profile": "pi-9"}, "edgeflock ships generic, pi-3b, pi-4, pi-5, pi-zero-2w"),
         ({"port": 99999}, "at `broker.port`; it is 99999"),
         ({"broker": 'a"b'}, "not valid TOML"),
+        ({"broker": "broker..example"}, "at `broker.host`; it is 'broker..example'"),
         ({"task": "my task"}, "at `tasks[0].name`; it is 'my task'"),
     ],
 )

@@ -35,7 +35,13 @@ def link_to(
     password_file: Path | None = None,
 ) -> Link:
     return Link(
-        BrokerSettings(broker.host, broker.port, protocol=protocol, username="pi", password_file=password_file),
+        BrokerSettings(
+            broker.host,
+            broker.port,
+            protocol=protocol,
+            username="pi" if password_file else None,
+            password_file=password_file,
+        ),
         "kitchen",
         last_will=(STATE, b"gone"),
         on_connected=on_connected,

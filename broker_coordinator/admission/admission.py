@@ -242,7 +242,8 @@ def require_approved(device: Device) -> None:
     if device.state is not DeviceState.APPROVED:
         raise ProtocolError(
             Reason.UNKNOWN_KEY,
-            f"{device.name} awaits approval; on the coordinator run: broker-coordinator devices approve {device.name}",
+            f"{device.name} awaits approval; on the coordinator run: broker-coordinator devices approve {device.name}"
+            f" {device.key_id.hex()}",
         )
 
 

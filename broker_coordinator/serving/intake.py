@@ -22,6 +22,7 @@ from broker_coordinator.distribution.signed_messages import MessageSigner, Publi
 from broker_coordinator.serving.answers import Receipts
 from broker_coordinator.serving.lost_versions import LostVersions
 from broker_coordinator.serving.metrics import Metrics
+from broker_coordinator.serving.newcomers import Newcomers
 from broker_coordinator.serving.waiting import DecodedBatch, DecodedBatches, WaitingPayload
 from broker_coordinator.storage.change_counters import DEVICES, TASKS
 from broker_coordinator.storage.database import JournalUnavailableError
@@ -29,6 +30,7 @@ from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal, JournalAheadError, JournalEntry
 from broker_coordinator.storage.standing import Standing, read_decided, read_standing
 from broker_coordinator.storage.task_registry import StoredTask, TaskRegistry
+from bundle_runtime.bundle import Bundle
 from fleet_host.log_lines import log_line
 from fleet_host.rate_limit import RateLimit
 from fleet_protocol.bundle import TaskDescription
@@ -75,6 +77,7 @@ class Intake:
         self._decoded = decoded
         self._receipts = Receipts(signer)
         self._lost_versions = LostVersions()
+        self._newcomers = Newcomers()
         self._logged_refusals = RateLimit(REFUSAL_LOG_INTERVAL_SECONDS, len(Reason))
         self._outbox: deque[Publication] = deque()
         self._change_counters: Mapping[str, int] | None = None
@@ -136,6 +139,7 @@ class Intake:
         self._metrics.count_batch(
             decisions, sum(len(message.data) for message in messages), time.perf_counter() - begun
         )
+        self._newcomers.look_at(entry.devices, self._view, now)
         self._view.absorb(branch)
         for decision in decisions:
             self._answer(decision, now)
@@ -184,7 +188,7 @@ class Intake:
 
     def _load(self, standing: Standing) -> None:
         self._change_counters = None  # where the database fails meanwhile, all is read again
-        self._tasks = {stored.name: self._load_task(stored) for stored in self._registry.tasks()}
+        self._tasks = {stored.name: _loaded(stored, bundle) for stored, bundle in self._registry.served()}
         self._view = FleetView(
             self._journal.decided,
             tasks=self._progress(standing),
@@ -195,10 +199,6 @@ class Intake:
         self._load_devices()
         self._position = standing.last_position
         self._change_counters = standing.change_counters
-
-    def _load_task(self, stored: StoredTask) -> _Task:
-        description = self._registry.bundle(stored.name).description
-        return _Task(description, version_consumer(description).buffer_size(description), stored)
 
     def _load_devices(self) -> None:
         devices = self._devices.devices()
@@ -234,3 +234,8 @@ class Intake:
                 if memory is not None:
                     memories[name, consumer.kind] = memory
         return memories
+
+
+def _loaded(stored: StoredTask, bundle: Bundle) -> _Task:
+    description = bundle.description
+    return _Task(description, version_consumer(description).buffer_size(description), stored)

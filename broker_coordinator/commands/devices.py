@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 
 from broker_coordinator.admission.fleet_view import Device, DeviceState
 from broker_coordinator.commands.output import add_noun, write_fields, write_rows
@@ -15,7 +15,7 @@ from fleet_protocol.keys import KEY_ID_BYTES, read_verify_key, write_verify_key
 from fleet_protocol.topics import check_name
 
 KEY_ID = re.compile(f"[0-9a-f]{{{2 * KEY_ID_BYTES}}}")
-LISTED = ("name", "state", "presence", "key_id", "profile", "software")
+LISTED = ("name", "state", "presence", "key_id", "profile", "software", "note")
 
 
 def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
@@ -40,7 +40,8 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _list(journal: Journal, options: argparse.Namespace) -> None:
-    _write(DeviceRegistry(journal.engine).devices(), options)
+    registry = DeviceRegistry(journal.engine)
+    _write(registry.devices(), options, registry.used_twice())
 
 
 def _approve(journal: Journal, options: argparse.Namespace) -> None:
@@ -63,7 +64,7 @@ def _show(journal: Journal, options: argparse.Namespace) -> None:
     found = [device for device in DeviceRegistry(journal.engine).devices() if device.name == options.name]
     if not found:
         raise ConfigurationError(f"no device {options.name!r}; see: broker-coordinator devices list")
-    row = _described(found[-1]) | {
+    row = _described(found[-1], DeviceRegistry(journal.engine).used_twice()) | {
         "accepted": journal.accepted_counts(options.name),
         "refused": {reason.value: count for reason, count in journal.rejections_of(options.name).items()},
         "keys": [{"public_key": write_verify_key(each.public_key), "state": each.state.value} for each in found],
@@ -71,12 +72,12 @@ def _show(journal: Journal, options: argparse.Namespace) -> None:
     write_fields(row, as_json=options.json)
 
 
-def _write(devices: list[Device], options: argparse.Namespace) -> None:
-    rows = [_described(device) for device in devices]
+def _write(devices: list[Device], options: argparse.Namespace, used_twice: Set[str] = frozenset()) -> None:
+    rows = [_described(device, used_twice) for device in devices]
     write_rows(rows, LISTED, as_json=options.json, when_empty="no device has enrolled yet")
 
 
-def _described(device: Device) -> dict[str, object]:
+def _described(device: Device, used_twice: Set[str]) -> dict[str, object]:
     return {
         "name": device.name,
         "state": device.state.value,
@@ -86,6 +87,7 @@ def _described(device: Device) -> dict[str, object]:
         "software": device.software,
         "key_id": device.key_id.hex(),
         "public_key": write_verify_key(device.public_key),
+        "note": "two devices use this key" if device.name in used_twice else "",
     }
 
 

@@ -23,6 +23,7 @@ from broker_coordinator.serving.answers import Receipts
 from broker_coordinator.serving.lost_versions import LostVersions
 from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.serving.newcomers import Newcomers
+from broker_coordinator.serving.twins import Twins
 from broker_coordinator.serving.waiting import DecodedBatch, DecodedBatches, WaitingPayload
 from broker_coordinator.storage.change_counters import DEVICES, TASKS
 from broker_coordinator.storage.database import JournalUnavailableError
@@ -78,6 +79,7 @@ class Intake:
         self._receipts = Receipts(signer)
         self._lost_versions = LostVersions()
         self._newcomers = Newcomers()
+        self._twins = Twins()
         self._logged_refusals = RateLimit(REFUSAL_LOG_INTERVAL_SECONDS, len(Reason))
         self._outbox: deque[Publication] = deque()
         self._change_counters: Mapping[str, int] | None = None
@@ -144,6 +146,8 @@ class Intake:
         for decision in decisions:
             self._answer(decision, now)
         self._lost_versions.look_at(decisions, self._view.tasks)
+        for name in self._twins.found(decisions, self._view):
+            self._say_used_twice(name)
         if entry.devices:
             self._metrics.show_devices(self._view.devices.values())
         return [decision for decision in decisions if isinstance(decision, FileRequested)]
@@ -171,6 +175,12 @@ class Intake:
             )
         if receipt := self._receipts.receipt(decision, self._view, now):
             self._outbox.append(receipt)
+
+    def _say_used_twice(self, name: str) -> None:
+        remedy = "give the copy a key and a name of its own (edge-agent keygen), and empty its state_folder"
+        logger.warning(log_line("key_used_twice", device=name, remedy=remedy))
+        with suppress(JournalUnavailableError):  # it is only shown
+            self._devices.note_used_twice(name)
 
     def _catch_up(self, standing: Standing) -> None:
         """Let the view reflect how far every task is now, and what operators have changed."""

@@ -26,6 +26,17 @@ class DeviceRegistry:
             query = select(devices).order_by(devices.c.name, devices.c.state.desc())
             return [_device(row) for row in connection.execute(query)]
 
+    def note_used_twice(self, name: str) -> None:
+        """Two devices use the key of this name at once: shown until an operator approves or revokes it."""
+        with writing(self._engine) as connection:
+            live = devices.c.name == name, devices.c.state == DeviceState.APPROVED.value
+            connection.execute(update(devices).where(*live).values(is_used_twice=True))
+
+    def used_twice(self) -> set[str]:
+        """The names whose key two devices use."""
+        with reading(self._engine) as connection:
+            return set(connection.scalars(select(devices.c.name).where(devices.c.is_used_twice)))
+
     def approve(self, name: str, public_key: VerifyKey) -> Device:
         """Let a device take part, whether it has enrolled or not. Another key that awaits approval under its name is
         revoked: whoever came first may be anybody.
@@ -110,7 +121,7 @@ def _told_by_itself(device: Device) -> dict[str, Any]:
 def _change_state(connection: Connection, device: Device, state: DeviceState) -> Device:
     store_device(connection, device)
     this = devices.c.public_key == bytes(device.public_key)
-    connection.execute(update(devices).where(this).values(state=state.value))
+    connection.execute(update(devices).where(this).values(state=state.value, is_used_twice=False))
     count_up(connection, DEVICES)
     return replace(device, state=state)
 

@@ -43,6 +43,7 @@ devices = Table(
     Column("presence", String(16), nullable=False),
     Column("boot", BigInteger, nullable=False),
     Column("request_sequence", BigInteger, nullable=False),
+    Column("is_used_twice", Boolean, nullable=False, default=False, comment="two devices have this key"),
 )
 # A revoked key stays known; a name has one key that is not.
 Index(

@@ -14,13 +14,14 @@ DEVICE = {
     "profile": "raspberry-pi-zero-2w",
     "software": "edgeflock 0.1.0",
     "public_key": "0f" * 32,
+    "note": "",
 }
 
 
 def test_list_has_a_header_and_a_pending_device_no_presence():
     header, line = table([DEVICE], LISTED, None)
-    assert header == "NAME        STATE    PRESENCE  KEY ID            PROFILE               SOFTWARE"
-    assert line == "kitchen-pi  pending  -         0f0f0f0f0f0f0f0f  raspberry-pi-zero-2w  edgeflock 0.1.0"
+    assert header == "NAME        STATE    PRESENCE  KEY ID            PROFILE               SOFTWARE         NOTE"
+    assert line == "kitchen-pi  pending  -         0f0f0f0f0f0f0f0f  raspberry-pi-zero-2w  edgeflock 0.1.0  -"
     assert len(header) <= 100
 
 

@@ -27,7 +27,6 @@ from broker_coordinator.admission.consumer import (
     ControlConsumer,
     JournalledConsumer,
     Offered,
-    RememberedError,
     VersionConsumer,
 )
 from broker_coordinator.admission.decisions import (
@@ -89,14 +88,11 @@ class Admission:
                 progress = view.tasks[header.task]
                 if isinstance(consumer, VersionConsumer):
                     view.tasks[header.task] = progress.after_one(consumer.buffer_size(progress.description))
-                _remember(consumer, progress.description, decision.facts, view)
+                _remember(consumer, progress.description, device, decision.facts, view)
             case Refused(device=str(device), header=Header() as header):
                 decided = Decided(decision.envelope_digest, decision.reason, decision.detail)
                 view.set_decided(device, header.sequence, decided)
                 view.use_allowance(device)
-                if decision.facts is not None:
-                    task = view.tasks[header.task].description
-                    _remember(self._journalled(header), task, decision.facts, view)
             case Enrolled(device) | FileRequested(device) | PresenceSeen(device):
                 view.set_device(device)
 
@@ -157,8 +153,7 @@ class Admission:
         try:
             return self._offer(parsed, device.name, ahead, progress, view)
         except ProtocolError as error:
-            facts = error.facts if isinstance(error, RememberedError) else None
-            return refusal(error, device.name, parsed.digest, answered=True, verified=True, header=header, facts=facts)
+            return refusal(error, device.name, parsed.digest, answered=True, verified=True, header=header)
 
     def _offer(
         self, parsed: ParsedMessage, device: str, ahead: Prepared, progress: TaskProgress | None, view: FleetView
@@ -289,10 +284,10 @@ def _require_version_kind(kind: PayloadKind, task: TaskDescription) -> None:
         )
 
 
-def _remember(consumer: AnyJournalledConsumer, task: TaskDescription, facts: Any, view: FleetView) -> None:
+def _remember(consumer: AnyJournalledConsumer, task: TaskDescription, device: str, facts: Any, view: FleetView) -> None:
     if consumer.remember is None:
         return
     place = task.task, consumer.kind
-    memory = consumer.remember(view.memories.get(place), facts, task)
+    memory = consumer.remember(view.memories.get(place), device, facts, task)
     if memory is not None:
         view.memories[place] = memory

@@ -58,8 +58,7 @@ class Refused:
 
     `verified`: the signature is the device's own. `answered`: it gets a receipt. `header` is set where a payload that
     would have been journalled is refused: the refusal is journalled in its place, under its sequence number, so that
-    the same message, sent again later, can't be accepted after the device has taken the payload back. `facts` are what
-    the consumer remembers of it, if anything.
+    the same message, sent again later, can't be accepted after the device has taken the payload back.
     """
 
     device: str | None
@@ -69,7 +68,6 @@ class Refused:
     verified: bool = False
     answered: bool = True
     header: Header | None = None
-    facts: msgspec.Struct | None = None
 
     @property
     def burned_sequence(self) -> int | None:
@@ -115,10 +113,7 @@ def refusal(
     answered: bool,
     verified: bool = False,
     header: Header | None = None,
-    facts: msgspec.Struct | None = None,
 ) -> Refused:
     """The refusal for an error."""
     detail = "".join(character if character.isprintable() else "?" for character in error.detail)
-    return Refused(
-        device, error.reason, detail[:MAX_DETAIL_CHARACTERS], envelope_digest, verified, answered, header, facts
-    )
+    return Refused(device, error.reason, detail[:MAX_DETAIL_CHARACTERS], envelope_digest, verified, answered, header)

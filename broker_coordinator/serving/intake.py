@@ -37,8 +37,8 @@ from fleet_protocol.errors import Reason
 REFUSAL_LOG_INTERVAL_SECONDS = 10.0
 """Per reason. The database counts every refusal; the log says that there are some."""
 
-FACTS_READ_AT_START = 500
-"""Of each task and kind: from these, consumers remember again what they did before a restart."""
+DEVICES_REMEMBERED_AT_START = 500
+"""Of each task and kind: from their last payloads, consumers remember again what they did before a restart."""
 
 logger = logging.getLogger(__name__)
 
@@ -209,10 +209,11 @@ class Intake:
                 continue
             for name, task in self._tasks.items():
                 memory = None
-                for facts in self._journal.last_facts(name, consumer.kind.number, FACTS_READ_AT_START):
+                last = self._journal.last_facts(name, consumer.kind.number, DEVICES_REMEMBERED_AT_START)
+                for device, facts in last:
                     with suppress(msgspec.MsgspecError):  # the version maker sets it aside, and says so
                         read = msgspec.json.decode(facts, type=consumer.facts)
-                        memory = consumer.remember(memory, read, task.description)
+                        memory = consumer.remember(memory, device, read, task.description)
                 if memory is not None:
                     memories[name, consumer.kind] = memory
         return memories

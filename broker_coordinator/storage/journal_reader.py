@@ -235,12 +235,16 @@ class JournalReader:
         with reading(self.engine) as connection:
             return {row.task: row.number for row in connection.execute(query.group_by(payloads.c.task))}
 
-    def last_facts(self, task: str, kind: int, count: int) -> list[str]:
-        """The facts of the last accepted payloads of a kind, oldest first: JSON of its consumer's struct."""
-        query = select(_FACTS).where(payloads.c.task == task, payloads.c.kind == kind)
+    def last_facts(self, task: str, kind: int, devices: int) -> list[tuple[str, str]]:
+        """Of the last `devices` that had a payload of a kind accepted: each with the facts of its last one, oldest
+        first. Facts are JSON of the consumer's struct.
+        """
+        of_kind = (payloads.c.task == task, payloads.c.kind == kind)
+        newest = select(func.max(payloads.c.position).label("position")).where(*of_kind).group_by(payloads.c.device)
+        last = newest.order_by(func.max(payloads.c.position).desc()).limit(devices).subquery()
+        query = select(payloads.c.device, _FACTS).join(last, payloads.c.position == last.c.position)
         with reading(self.engine) as connection:
-            newest_first = connection.scalars(query.order_by(payloads.c.position.desc()).limit(count)).all()
-            return list(reversed(newest_first))
+            return [(row.device, row.facts) for row in connection.execute(query.order_by(payloads.c.position))]
 
     def _read_payloads(self, *conditions: ColumnElement[bool]) -> Iterator[JournalledPayload]:
         query = _PAYLOADS.where(*conditions).order_by(payloads.c.position)

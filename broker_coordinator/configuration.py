@@ -5,12 +5,12 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from broker_coordinator.admission.rate_limit import TokenBucket
 from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.storage.database import Database, read_database
 from fleet_host.broker_settings import BrokerSettings, read_password
 from fleet_host.configuration_file import read_configuration
 from fleet_host.key_files import read_key_file
+from fleet_host.rate_limit import TokenBucket
 from fleet_protocol.configuration import Name
 from fleet_protocol.keys import SigningKey
 

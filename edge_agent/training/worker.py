@@ -133,9 +133,11 @@ def confine(job: TrainingJob) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
-def die_with_parent() -> None:
-    """Have the kernel kill this process when the agent ends, even while it is stopped."""
+def die_with(agent: int) -> None:
+    """Have the kernel kill this process when the agent ends, even while it is stopped; `agent` is its process id."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != agent:
+        sys.exit("the agent has ended meanwhile")
 
 
 def verdict_of(job: TrainingJob, send: Send) -> Verdict:
@@ -159,8 +161,11 @@ def verdict_of(job: TrainingJob, send: Send) -> Verdict:
 
 
 def main() -> None:
-    """Read one job; write frames, the verdict last. Whatever else prints goes to standard error."""
-    die_with_parent()
+    """Read one job; write frames, the verdict last. Whatever else prints goes to standard error.
+
+    The one argument is the agent's process id.
+    """
+    die_with(int(sys.argv[1]))
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0) as channel:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
         job = read_job(sys.stdin.buffer.read())

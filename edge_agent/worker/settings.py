@@ -11,7 +11,8 @@ from fleet_protocol.bundle import PositiveFloat, PositiveInt
 class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[worker]` of agent.toml: the child's limits, and the engine that it trains with (docs/training-engines.md).
 
-    With a `cpu_share` below 1 it runs for that share of the time only: for devices that get hot, or run on batteries.
+    With a `cpu_share` below 1 it runs for that share of the time only, once its libraries are loaded: for devices that
+    get hot, or run on batteries.
     """
 
     threads: PositiveInt = 1

@@ -7,9 +7,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker_coordinator.admission.rate_limit import UNLIMITED, TokenBucket
 from broker_coordinator.aggregation.bounds import Bounds
 from broker_coordinator.consumers.peers import FEWEST_FOR_NORMS, MAX_PEERS, Declared, Peers
+from fleet_host.rate_limit import UNLIMITED, TokenBucket
 
 
 @given(st.floats(0.1, 100), st.integers(1, 20), st.lists(st.floats(0, 500), max_size=80))

@@ -48,6 +48,7 @@ def _run(options: argparse.Namespace) -> None:
     metrics = Metrics()
     is_open = configuration.enrolment == "open"
     allowance = configuration.rate_limit.allowance()
+    byte_allowance = configuration.rate_limit.byte_allowance()
     key = configuration.signing_key()
     signer = MessageSigner(key, fleet, shard)
     bundles = [load_bundle(task.bundle) for task in configuration.tasks]
@@ -59,7 +60,7 @@ def _run(options: argparse.Namespace) -> None:
         journal,
         bundles,
         signer,
-        AdmissionSettings(fleet, shard, is_open, configuration.maximum_devices, key, allowance),
+        AdmissionSettings(fleet, shard, is_open, configuration.maximum_devices, key, allowance, byte_allowance),
         retention=configuration.retention.rule(),
         metrics=metrics,
         on_version=evaluator.note_version,

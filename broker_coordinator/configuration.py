@@ -13,6 +13,7 @@ from fleet_host.key_files import read_key_file
 from fleet_host.rate_limit import TokenBucket
 from fleet_protocol.configuration import Name
 from fleet_protocol.keys import SigningKey
+from fleet_protocol.limits import MAX_UPDATE_BYTES, MIB
 
 PROGRAM = "broker-coordinator"
 
@@ -39,14 +40,21 @@ class RetentionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
 
 class RateSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How many updates each device may send: `burst` at once, `updates_per_hour` on average."""
+    """How much each device may send: `burst` updates at once, `updates_per_hour` on average, and of them at most
+    `mebibytes_per_hour`, all of which may come at once.
+    """
 
     updates_per_hour: Annotated[float, msgspec.Meta(gt=0)] = 3600.0
     burst: Positive = 1000
+    mebibytes_per_hour: Annotated[int, msgspec.Meta(ge=MAX_UPDATE_BYTES // MIB)] = 64
 
     def allowance(self) -> TokenBucket:
         """The same for the core."""
         return TokenBucket(3600 / self.updates_per_hour, self.burst)
+
+    def byte_allowance(self) -> TokenBucket:
+        """Likewise."""
+        return TokenBucket(3600 / (self.mebibytes_per_hour * MIB), self.mebibytes_per_hour * MIB)
 
 
 class MetricsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

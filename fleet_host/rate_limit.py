@@ -17,10 +17,14 @@ class TokenBucket:
 
     def after_one(self, full_at: float, now: float) -> float | None:
         """When the bucket will be full again if one event happens at `now`; None where it may not."""
+        return self.after_some(full_at, now, 1)
+
+    def after_some(self, full_at: float, now: float, count: int) -> float | None:
+        """The same for `count` events together."""
         begins = max(full_at, now)
-        if begins - now > (self.burst - 1) * self.interval_seconds:
+        if begins - now > (self.burst - count) * self.interval_seconds:
             return None
-        return begins + self.interval_seconds
+        return begins + count * self.interval_seconds
 
 
 UNLIMITED = TokenBucket(0.0, 1)

@@ -4,7 +4,7 @@ Each check is cheaper and trusts less than the next:
 
     every message        topic -> size -> envelope -> kind belongs on that topic, and its size (`_parse`)
                          -> known key of that device, not revoked (`_sender`) -> signature (`_check_signature`)
-    a journalled kind    -> approved -> sequence number -> task not paused, rate (`_admit_journalled`)
+    a journalled kind    -> approved -> sequence number -> task not paused, rate, bytes, share (`room`)
                          -> task, version, staleness (`_checked_staleness`) -> the task's kind (`_require_version_kind`)
                          -> payload decrypted -> the consumer's own checks
     any other kind       -> the consumer's own checks
@@ -42,6 +42,7 @@ from broker_coordinator.admission.decisions import (
 )
 from broker_coordinator.admission.fleet_view import Decided, Device, DeviceState, FleetView, TaskProgress
 from broker_coordinator.admission.parsed_message import ParsedMessage
+from broker_coordinator.admission.room import require_room, use_rate, use_room
 from broker_coordinator.admission.settings import AdmissionSettings
 from fleet_protocol import topics
 from fleet_protocol.bundle import TaskDescription
@@ -83,16 +84,17 @@ class Admission:
         match decision:
             case Accepted(device, header):
                 view.set_decided(device, header.sequence, Decided(decision.envelope_digest))
-                view.use_allowance(device)
+                use_rate(device, view)
                 consumer = self._journalled(header)
                 progress = view.tasks[header.task]
+                use_room(header, device, len(decision.envelope), progress, view)
                 if isinstance(consumer, VersionConsumer):
                     view.tasks[header.task] = progress.after_one(consumer.buffer_size(progress.description))
                 _remember(consumer, progress.description, device, decision.facts, view)
             case Refused(device=str(device), header=Header() as header):
                 decided = Decided(decision.envelope_digest, decision.reason, decision.detail)
                 view.set_decided(device, header.sequence, decided)
-                view.use_allowance(device)
+                use_rate(device, view)
             case Enrolled(device) | FileRequested(device) | PresenceSeen(device):
                 view.set_device(device)
 
@@ -149,7 +151,7 @@ class Admission:
                 f" {view.highest_sequence(device.name)}",
             )
         progress = view.tasks.get(header.task)
-        _require_room(header, device.name, progress, view)
+        require_room(header, device.name, len(parsed.message.data), progress, view)
         try:
             return self._offer(parsed, device.name, ahead, progress, view)
         except ProtocolError as error:
@@ -236,20 +238,6 @@ def require_approved(device: Device) -> None:
         raise ProtocolError(
             Reason.UNKNOWN_KEY,
             f"{device.name} awaits approval; on the coordinator run: broker-coordinator devices approve {device.name}",
-        )
-
-
-def _require_room(header: Header, device: str, progress: TaskProgress | None, view: FleetView) -> None:
-    """Refuse for now: nothing is journalled, and the device keeps its payload."""
-    if progress is not None and progress.paused:
-        raise ProtocolError(
-            Reason.TASK_PAUSED, f"task {header.task} is paused by its operator; keep the {header.kind.name}"
-        )
-    if view.full_after_one(device) is None:
-        raise ProtocolError(
-            Reason.RATE_LIMITED,
-            f"{device} sends more than {3600 / view.allowance.interval_seconds:g} updates an hour; keep the"
-            f" {header.kind.name} and send it later",
         )
 
 

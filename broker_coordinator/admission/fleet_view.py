@@ -127,8 +127,9 @@ class FleetView:
 
     `devices` is by key id, revoked keys included; `key_of` names the one live key of a device. `look_up` is called only
     for sequence numbers that are not above the device's highest: for a fresh update nothing is read. `memories` are
-    what consumers remember of the payloads of a task. `allowance` is every device's; `full_at` says when a device will
-    have all of it again, if it has not. `now` is in seconds on any one clock.
+    what consumers remember of the payloads of a task, `recent` the devices that its last accepted updates are of,
+    oldest first. Allowances are every device's; the mapping beside each says when a device will have all of it again,
+    if it has not. `now` is in seconds on any one clock.
     """
 
     look_up: OutcomeLookup
@@ -141,6 +142,11 @@ class FleetView:
     allowance: TokenBucket = UNLIMITED
     full_at: MutableMapping[str, float] = field(default_factory=dict)
     now: float = 0.0
+    byte_allowance: TokenBucket = UNLIMITED
+    bytes_full_at: MutableMapping[str, float] = field(default_factory=dict)
+    recent: MutableMapping[str, tuple[str, ...]] = field(default_factory=dict)
+    excess_full_at: MutableMapping[tuple[str, str], float] = field(default_factory=dict)
+    """By task and device: of what it sends beyond its share (`shares`)."""
 
     def newest_boot(self, device: str) -> int:
         """The highest boot number seen from the live key of a device; 0 where there is none."""
@@ -173,14 +179,12 @@ class FleetView:
         for device, sequence in found.items():
             self.highest_sequences[device] = max(sequence, self.highest_sequence(device))
 
-    def full_after_one(self, device: str) -> float | None:
-        """When the device's allowance will be full again if it uses some now; None where it has used it up."""
-        return self.allowance.after_one(self.full_at.get(device, self.now), self.now)
-
-    def use_allowance(self, device: str) -> None:
-        """Note that the device has sent a journalled payload."""
-        if self.allowance.interval_seconds and (full_at := self.full_after_one(device)) is not None:
-            self.full_at[device] = full_at
+    def others_listen(self, device: str) -> bool:
+        """Whether any other device is approved and connected."""
+        return any(
+            other.presence is PresenceState.ONLINE and other.state is DeviceState.APPROVED and other.name != device
+            for other in self.devices.values()
+        )
 
     def branch(self, now: float = 0.0) -> "FleetView":
         """A copy at the time `now`, whose changes do not affect this one."""
@@ -195,6 +199,10 @@ class FleetView:
             self.allowance,
             Overlay(self.full_at),
             now,
+            self.byte_allowance,
+            Overlay(self.bytes_full_at),
+            Overlay(self.recent),
+            Overlay(self.excess_full_at),
         )
 
     def devices_changed_in(self, branch: "FleetView") -> list[Device]:
@@ -209,6 +217,9 @@ class FleetView:
         self.memories.update(_changes(branch.memories))
         self.highest_sequences.update(_changes(branch.highest_sequences))
         self.full_at.update(_changes(branch.full_at))
+        self.bytes_full_at.update(_changes(branch.bytes_full_at))
+        self.recent.update(_changes(branch.recent))
+        self.excess_full_at.update(_changes(branch.excess_full_at))
 
 
 def devices_taking_part(devices: Iterable[Device]) -> list[str]:

@@ -9,7 +9,7 @@ from fleet_protocol.keys import SigningKey
 @dataclass(frozen=True, slots=True)
 class AdmissionSettings:
     """As in `configuration.CoordinatorConfiguration`. `key` decrypts payloads; `allowance` is how many
-    journalled payloads each device may send.
+    journalled payloads each device may send, `byte_allowance` how many bytes of them.
     """
 
     fleet: str
@@ -18,3 +18,4 @@ class AdmissionSettings:
     maximum_devices: int
     key: SigningKey | None = None
     allowance: TokenBucket = UNLIMITED
+    byte_allowance: TokenBucket = UNLIMITED

@@ -17,6 +17,7 @@ from broker_coordinator.admission.admission import Admission
 from broker_coordinator.admission.consumer import JournalledConsumer
 from broker_coordinator.admission.decisions import Decision, FileRequested, Message, Refused
 from broker_coordinator.admission.fleet_view import FleetView, TaskProgress
+from broker_coordinator.admission.shares import LARGEST_WINDOW
 from broker_coordinator.consumers import version_consumer
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from broker_coordinator.serving.answers import Receipts
@@ -176,6 +177,7 @@ class Intake:
         self._view.tasks.update(self._progress(standing))
         if standing.last_position > self._position:  # another intake's, or our own whose commit was not answered
             self._view.add_highest_sequences(read_decided(self._journal.engine, self._position))
+            self._view.recent.update(self._recent())
             self._position = standing.last_position
 
     def _load(self, standing: Standing) -> None:
@@ -187,6 +189,8 @@ class Intake:
             memories=self._memories(),
             highest_sequences=read_decided(self._journal.engine, 0),
             allowance=self._admission.settings.allowance,
+            byte_allowance=self._admission.settings.byte_allowance,
+            recent=self._recent(),
         )
         self._load_devices()
         self._position = standing.last_position
@@ -212,6 +216,10 @@ class Intake:
             full, buffered = divmod(waiting, task.buffer_size)
             progress[name] = TaskProgress(task.description, newest + full, buffered, task.paused)
         return progress
+
+    def _recent(self) -> dict[str, tuple[str, ...]]:
+        """By task, the devices that its last updates are of, oldest first."""
+        return {name: self._journal.last_devices(name, LARGEST_WINDOW) for name in self._tasks}
 
     def _memories(self) -> dict[tuple[str, Any], Any]:
         memories: dict[tuple[str, Any], Any] = {}

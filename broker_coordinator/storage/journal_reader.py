@@ -246,6 +246,12 @@ class JournalReader:
         with reading(self.engine) as connection:
             return [(row.device, row.facts) for row in connection.execute(query.order_by(payloads.c.position))]
 
+    def last_devices(self, task: str, count: int) -> tuple[str, ...]:
+        """The devices that the last accepted updates of a task are of, oldest first."""
+        query = select(payloads.c.device).where(*_updates_of(task)).order_by(payloads.c.position.desc()).limit(count)
+        with reading(self.engine) as connection:
+            return tuple(reversed(connection.scalars(query).all()))
+
     def _read_payloads(self, *conditions: ColumnElement[bool]) -> Iterator[JournalledPayload]:
         query = _PAYLOADS.where(*conditions).order_by(payloads.c.position)
         with reading(self.engine) as connection:

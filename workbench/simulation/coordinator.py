@@ -84,9 +84,11 @@ class SimulatedCoordinator:
 
     def handle(self, message: Message, now: float) -> Publication | None:
         """Decide on a message, make the versions that it completes, and answer with a receipt where one is due."""
-        decision = self._admission.admit(message, self._view)
-        self._admission.apply(decision, self._view)
-        self._keep_outcomes()
+        branch = self._view.branch(now)
+        decision = self._admission.admit(message, branch)
+        self._admission.apply(decision, branch)
+        self._view.absorb(branch)
+        self._keep_outcomes(branch)
         match decision:
             case Accepted(header=header, staleness=staleness, facts=facts, item=item) if self._is_update(header.kind):
                 self._ledger.updates += 1
@@ -115,10 +117,9 @@ class SimulatedCoordinator:
         if len(self._files) > Retention().versions:
             self._files.popitem(last=False)
 
-    def _keep_outcomes(self) -> None:
-        for (device, sequence), decided in self._view.decided.items():
+    def _keep_outcomes(self, branch: FleetView) -> None:
+        for (device, sequence), decided in branch.decided.items():
             self._outcomes.setdefault(device, deque(maxlen=OUTCOMES_KEPT)).append((sequence, decided))
-        self._view.decided.clear()
 
     def _look_up(self, device: str, sequence: int) -> Decided | None:
         return next((decided for number, decided in self._outcomes.get(device, ()) if number == sequence), None)

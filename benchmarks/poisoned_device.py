@@ -81,7 +81,8 @@ class Fleet:
         return 100 * self._workload.score(weights)
 
     def _trained(self, number: int) -> Update:
-        task, samples = self._task, self._workload.samples(number)
+        task = self._task
+        samples = self._workload.samples(number, np.arange(self._workload.count(number)))
         seed = int(self._generator.integers(2**31))
         plan = plan_batches(len(samples.labels), task.training.steps, task.training.batch_size, seed)
         trained, losses = self._workload.engine.train(self._state.weights, samples, plan, Rates.planned(task.training))
@@ -121,7 +122,7 @@ def measure(recipe: Path, data: str, devices: int, norm: float, seed: int) -> li
     """Accuracy before the attack, at its end, and 40 versions after the device has left."""
     bundle = load_bundle(recipe)
     task = bundle.description
-    parts, held_out = share_out(_samples(data, task), devices, seed)
+    parts, held_out = share_out(_samples(data, task), task, devices, seed)
     first = read_weights(bundle.weights, task.parameters)
     fleet = Fleet(task, first, trained_workload(recipe, task, parts, held_out), devices, seed)
     fleet.run(20 * devices)

@@ -2,17 +2,20 @@
 
 import argparse
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 
 from broker_coordinator.admission.fleet_view import Device
 from broker_coordinator.commands.output import add_noun, write_fields, write_rows
 from broker_coordinator.configuration import load_configuration
+from broker_coordinator.serving.forgetting import forget_device
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal
 from fleet_host.command_line import Verbs
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.keys import read_verify_key, write_verify_key
+from fleet_protocol.keys import SigningKey, read_verify_key, write_verify_key
 from fleet_protocol.topics import check_name
 
+FORGOTTEN = ("task", "version", "replayed_from", "remains")
 LISTED = ("name", "state", "presence", "profile", "software", "public_key")
 
 
@@ -27,14 +30,23 @@ def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
     approve.add_argument(
         "public_key", metavar="PUBLIC_KEY", nargs="?", help="the key that `edge-agent key` prints on the device"
     )
-    revoke = verb("revoke", "Refuse a device's key from now on.")
+    revoke = verb("revoke", "Refuse a device's key from now on; later versions remember nothing of what it sent.")
     revoke.add_argument("name", metavar="NAME", help="the device's name")
+    revoke.add_argument(
+        "--forget",
+        action="store_true",
+        help="compute the versions since its first update anew without it, and publish the result",
+    )
 
 
 def run(options: argparse.Namespace) -> None:
     """Run the verb; a running coordinator notices at its next batch, or within a second."""
-    with Journal.open(load_configuration(options.config).journal()) as journal:
-        _VERBS[options.action](journal, options)
+    configuration = load_configuration(options.config)
+    with Journal.open(configuration.journal()) as journal:
+        if options.action == "revoke" and options.forget:
+            _forget(journal, options, configuration.signing_key())
+        else:
+            _VERBS[options.action](journal, options)
 
 
 def _list(journal: Journal, options: argparse.Namespace) -> None:
@@ -48,6 +60,12 @@ def _approve(journal: Journal, options: argparse.Namespace) -> None:
 
 def _revoke(journal: Journal, options: argparse.Namespace) -> None:
     _write([DeviceRegistry(journal.engine).revoke(options.name)], options)
+
+
+def _forget(journal: Journal, options: argparse.Namespace, key: SigningKey) -> None:
+    DeviceRegistry(journal.engine).revoke(options.name)
+    rows = [asdict(each) for each in forget_device(journal, options.name, key)]
+    write_rows(rows, FORGOTTEN, as_json=options.json, when_empty=f"nothing of {options.name} is in any version")
 
 
 def _show(journal: Journal, options: argparse.Namespace) -> None:

@@ -25,7 +25,7 @@ from sqlalchemy import (
 
 from fleet_protocol.errors import ConfigurationError
 
-SCHEMA = 6
+SCHEMA = 7
 """Counts up whenever a table changes."""
 
 metadata = MetaData()
@@ -141,6 +141,16 @@ aggregates = Table(
     Column("number", BigInteger, primary_key=True, autoincrement=False),
     Column("state", LargeBinary, nullable=False, comment="as the kind's consumer writes it"),
     comment="of the kinds that make no versions",
+)
+
+departures = Table(
+    "departures",
+    metadata,
+    Column("task", ForeignKey("tasks.name"), primary_key=True),
+    Column("device", String(48), primary_key=True),
+    Column("version", BigInteger, primary_key=True, autoincrement=False, comment="the newest when it left"),
+    Column("replayed_from", BigInteger, comment="where the version after it was replayed from without it; else null"),
+    comment="of devices: later versions remember nothing of what they had sent by then",
 )
 
 refused_payloads = Table(

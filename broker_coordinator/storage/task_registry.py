@@ -12,7 +12,8 @@ from broker_coordinator.aggregation.version import Version, version_zero
 from broker_coordinator.consumers import version_consumer
 from broker_coordinator.storage.change_counters import TASKS, count_up
 from broker_coordinator.storage.database import reading, writing
-from broker_coordinator.storage.journal import insert_version
+from broker_coordinator.storage.departures import insert_departure
+from broker_coordinator.storage.journal import TasksChangedError, insert_version
 from broker_coordinator.storage.records import Evaluation
 from broker_coordinator.storage.schema import bundle_files, evaluations, tasks, versions
 from bundle_runtime.bundle import Bundle
@@ -128,6 +129,20 @@ class TaskRegistry:
             insert_version(connection, restored)
             count_up(connection, TASKS)
             return restored
+
+    def add_version_without(self, version: Version, device: str, replayed_from: int) -> None:
+        """Add a version that is a replay without a device's updates, as the next one of its task.
+
+        Raises:
+            TasksChangedError: another version was made meanwhile; nothing was committed.
+        """
+        newest = select(func.max(versions.c.number)).where(versions.c.task == version.task)
+        with writing(self._engine) as connection:
+            if connection.scalar(newest) != version.number - 1:
+                raise TasksChangedError
+            insert_version(connection, version)
+            insert_departure(connection, version.task, device, version.number - 1, replayed_from)
+            count_up(connection, TASKS)
 
     def add_evaluation(self, name: str, found: Evaluation) -> None:
         """Store how good a version is, in place of what was stored before."""

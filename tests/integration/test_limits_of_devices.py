@@ -86,6 +86,7 @@ def fleet(database, tmp_path) -> tuple[Bench, list[SigningDevice]]:
 def test_poisoned_update_is_taken_and_weighs_little_more_than_others(fleet, norm, restarts) -> None:
     bench, (*honest, evil) = fleet
     for sequence in range(2, 60):
+        bench.now += 1.0
         bench.handle(evil, evil.update(sequence, packed=packed(norm), samples=1_000_000))
     if restarts:
         bench.restart()

@@ -247,7 +247,7 @@ def _checked_staleness(header: Header, progress: TaskProgress) -> int:
         raise ProtocolError(
             Reason.UNKNOWN_VERSION, f"version {header.base_version} of {header.task}; the newest is {progress.version}"
         )
-    if staleness > progress.description.aggregation.max_staleness:
+    if staleness - progress.unmade > progress.description.aggregation.max_staleness:
         raise ProtocolError(
             Reason.TOO_STALE,
             f"made from version {header.base_version} of {header.task}, now at {progress.version}: staleness"

@@ -55,17 +55,23 @@ class Device:
 
 
 class TaskProgress(msgspec.Struct, frozen=True, gc=False):
-    """Where a task stands once all full buffers are made into versions: its version, and how many updates wait then."""
+    """Where a task stands once all full buffers are made into versions: its version, and how many updates wait then.
+
+    `unmade` are those of the versions that wait to be made since before this batch. They may be stopped, and no device
+    can train from them: nothing is too stale because of them.
+    """
 
     description: TaskDescription
     version: int
     buffered: int = 0
     paused: bool = False
+    unmade: int = 0
 
     def after_one(self, buffer_size: int) -> "TaskProgress":
         """The progress once one more payload is journalled: a full buffer is as good as a version."""
         full = self.buffered + 1 >= buffer_size
-        return TaskProgress(self.description, self.version + full, 0 if full else self.buffered + 1, self.paused)
+        buffered = 0 if full else self.buffered + 1
+        return TaskProgress(self.description, self.version + full, buffered, self.paused, self.unmade)
 
 
 class Decided(msgspec.Struct, frozen=True, gc=False):

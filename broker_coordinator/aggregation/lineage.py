@@ -30,6 +30,10 @@ class Lineage:
     spans: Sequence[tuple[int, int]]
     left: Mapping[str, int]
 
+    def through(self, version: int) -> "Lineage":
+        """The part of it that is not newer than a version."""
+        return Lineage([(first, min(last, version)) for first, last in self.spans if first <= version], self.left)
+
 
 @dataclass(frozen=True, slots=True)
 class History:

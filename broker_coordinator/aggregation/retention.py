@@ -42,8 +42,8 @@ def forgettable(rule: Retention, plan: AggregationPlan, recall: Recall, newest: 
 
     Always kept are the weights that a device within `max_staleness` may still train from, and those that the model to
     use is the mean of. What remembers devices' last updates needs their envelopes after a restart; what remembers all
-    of them, all. Which ones the last updates are takes a look at the whole journal, so there `STRIDE` versions lose their
-    envelopes at once.
+    of them, all. Which ones the last updates are takes a look at the whole journal, so there `STRIDE` versions lose
+    their envelopes at once.
     """
     versions = max(rule.versions, plan.max_staleness + 1, plan.averaged_versions)
     weights_through = max(-1, newest - versions)
@@ -51,5 +51,5 @@ def forgettable(rule: Retention, plan: AggregationPlan, recall: Recall, newest: 
         return Forgettable(weights_through, rule.every)
     through = max(-1, newest - rule.envelopes)
     if recall is Recall.LAST_UPDATES:
-        return Forgettable(weights_through, rule.every, through // STRIDE * STRIDE or -1, last_updates_stay=True)
+        return Forgettable(weights_through, rule.every, max(-1, through // STRIDE * STRIDE), last_updates_stay=True)
     return Forgettable(weights_through, rule.every, through)

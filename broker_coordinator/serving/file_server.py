@@ -63,7 +63,7 @@ class FileServer:
             self._load(found)
 
     def _load(self, tasks_counter: int) -> None:
-        bundles = [self._registry.bundle(task.name) for task in self._registry.tasks()]
+        bundles = self._registry.readable_bundles()
         self._store = BlobStore(bundles, self._journal.weights_named)
         self._packed = PackedVersions(bundles, self._journal.weights_of)
         self._tasks_counter = tasks_counter

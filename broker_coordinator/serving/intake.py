@@ -22,6 +22,7 @@ from broker_coordinator.consumers import version_consumer
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from broker_coordinator.serving.answers import Receipts
 from broker_coordinator.serving.metrics import Metrics
+from broker_coordinator.serving.unserved_tasks import UnservedTasks
 from broker_coordinator.serving.waiting import DecodedBatch, DecodedBatches, WaitingPayload
 from broker_coordinator.storage.change_counters import DEVICES, TASKS
 from broker_coordinator.storage.database import JournalUnavailableError
@@ -74,6 +75,7 @@ class Intake:
         self._metrics = metrics
         self._decoded = decoded
         self._receipts = Receipts(signer)
+        self._unserved = UnservedTasks()
         self._logged_refusals = RateLimit(REFUSAL_LOG_INTERVAL_SECONDS, len(Reason))
         self._outbox: deque[Publication] = deque()
         self._change_counters: Mapping[str, int] | None = None
@@ -182,7 +184,9 @@ class Intake:
 
     def _load(self, standing: Standing) -> None:
         self._change_counters = None  # where the database fails meanwhile, all is read again
-        self._tasks = {stored.name: self._load_task(stored) for stored in self._registry.tasks()}
+        self._tasks = {
+            stored.name: task for stored in self._registry.tasks() if (task := self._load_task(stored)) is not None
+        }
         self._view = FleetView(
             self._journal.decided,
             tasks=self._progress(standing),
@@ -196,9 +200,16 @@ class Intake:
         self._position = standing.last_position
         self._change_counters = standing.change_counters
 
-    def _load_task(self, stored: StoredTask) -> _Task:
-        description = self._registry.bundle(stored.name).description
-        return _Task(description, version_consumer(description).buffer_size(description), stored.paused)
+    def _load_task(self, stored: StoredTask) -> _Task | None:
+        """None where it can't be served here: the others are."""
+        try:
+            description = self._registry.bundle(stored.name).description
+            return _Task(description, version_consumer(description).buffer_size(description), stored.paused)
+        except JournalUnavailableError:
+            raise
+        except Exception as error:
+            self._unserved.say(stored.name, error)
+            return None
 
     def _load_devices(self) -> None:
         devices = self._devices.devices()
@@ -214,7 +225,7 @@ class Intake:
         for name, task in self._tasks.items():
             newest, waiting = standing.tasks.get(name, (0, 0))
             full, buffered = divmod(waiting, task.buffer_size)
-            progress[name] = TaskProgress(task.description, newest + full, buffered, task.paused)
+            progress[name] = TaskProgress(task.description, newest + full, buffered, task.paused, unmade=full)
         return progress
 
     def _recent(self) -> dict[str, tuple[str, ...]]:

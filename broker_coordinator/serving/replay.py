@@ -1,6 +1,6 @@
 """Computes versions again from the journal: to compare them with the stored ones, or without a device's updates."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from broker_coordinator.admission.consumer import AnyVersionConsumer
@@ -139,6 +139,26 @@ def state_of(
     """A stored version as the next one is made from it, with what it remembers of those before it."""
     state = version.state(description.parameters, {})
     return replace(state, remembered=source_of(journal, description, key).recalled(state))
+
+
+def require_memory(
+    journal: JournalReader, description: TaskDescription, version: int, read_key: Callable[[], SigningKey]
+) -> None:
+    """Check that a rollback to a version restores what the version remembered of devices.
+
+    Raises:
+        ConfigurationError: an envelope is dropped.
+        ProtocolError: an update is encrypted for another key.
+    """
+    stored = journal.version(description.task, version)
+    if stored is None or version_consumer(description).recall(description) is not Recall.LAST_UPDATES:
+        return
+    try:
+        state_of(journal, description, stored, read_key())
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"version {version} of task {description.task!r} can't be restored: {error}; roll back to a later version"
+        ) from error
 
 
 def _next(source: Source, state: ServerState, without: Mapping[str, int]) -> ServerState:

@@ -150,13 +150,25 @@ class VersionMaker:
         # Read first: what changes while the rest is read is then found out the next time.
         tasks_counter = read_change_counters(self._journal.engine).get(TASKS, 0)
         self._set_aside.try_all_again()
-        self._tasks = {each.name: self._load_task(each) for each in self._registry.tasks()}
+        self._tasks = {
+            each.name: task for each in self._registry.tasks() if (task := self._load_task(each)) is not None
+        }
         self._tasks_counter = tasks_counter
         self._aggregates: dict[tuple[str, int], ServedAggregate] = {}
         self.announce_versions()
         self._take([], read_waiting(self._journal.engine, after=0))
 
-    def _load_task(self, stored: StoredTask) -> ServedTask:
+    def _load_task(self, stored: StoredTask) -> ServedTask | None:
+        """None where it can't be served here: the others are."""
+        try:
+            return self._read_task(stored)
+        except JournalUnavailableError:
+            raise
+        except Exception:  # the intake, which reads it too, says so
+            self._metrics.show_stopped(stored.name, stopped=True)
+            return None
+
+    def _read_task(self, stored: StoredTask) -> ServedTask:
         bundle = self._registry.bundle(stored.name)
         newest = self._journal.newest_version(stored.name)
         assert newest is not None  # noqa: S101 - a task is published with its version 0

@@ -172,8 +172,11 @@ class Journal(JournalReader):
             # An update that stayed the last time may not be its device's newest any more.
             old_envelopes[-1] = payloads.c.aggregate <= allowed.envelopes_through
             old_envelopes.append(payloads.c.envelope.is_not(None))
-            lineage = self.history(task).lineage(allowed.envelopes_through)
-            old_envelopes.append(payloads.c.position.not_in(newest_positions(task, lineage)))
+            history = self.history(task)
+            # What the newest version remembers, and what a replay that begins behind the dropped ones does.
+            for version in (self.newest_number(task), allowed.envelopes_through):
+                lineage = history.lineage(version).through(allowed.envelopes_through)
+                old_envelopes.append(payloads.c.position.not_in(newest_positions(task, lineage)))
         drops_envelopes = allowed.envelopes_through > after.envelopes_through
         with writing(self.engine) as connection:
             connection.execute(update(versions).where(*old_weights).values(weights=None, moments=None, unrounded=b""))

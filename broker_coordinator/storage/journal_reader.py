@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
-from sqlalchemy import ColumnElement, Engine, Row, ScalarSelect, Select, Text, cast, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Engine, Row, ScalarSelect, Select, Text, cast, false, func, or_, select, tuple_
 
 from broker_coordinator.admission.fleet_view import Decided
 from broker_coordinator.aggregation.lineage import Departure, History, Lineage
@@ -96,7 +96,7 @@ class JournalReader:
 
     def first_holder(self, task: str, device: str, spans: Sequence[tuple[int, int]]) -> int | None:
         """The first version in `spans`, of first and last ones, that holds an update of a device."""
-        held = or_(*(payloads.c.aggregate.between(first, last) for first, last in spans))
+        held = or_(false(), *(payloads.c.aggregate.between(first, last) for first, last in spans))
         query = select(func.min(payloads.c.aggregate)).where(*_updates_of(task), payloads.c.device == device, held)
         with reading(self.engine) as connection:
             first: int | None = connection.scalar(query)
@@ -287,7 +287,7 @@ def version_kind(task: str) -> ScalarSelect[int]:
 
 def newest_positions(task: str, lineage: Lineage) -> Select[Any]:
     """Those of the newest update per device in a lineage."""
-    held = or_(*(payloads.c.aggregate.between(first, last) for first, last in lineage.spans))
+    held = or_(false(), *(payloads.c.aggregate.between(first, last) for first, last in lineage.spans))
     query = select(func.max(payloads.c.position)).where(*_updates_of(task), held, *_still_there(lineage.left))
     return query.group_by(payloads.c.device)
 

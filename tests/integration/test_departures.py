@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from broker_coordinator import cli
+from broker_coordinator.aggregation import retention
 from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.aggregation.strategies import STRATEGIES
 from broker_coordinator.serving.replay import replayed, state_of
@@ -139,10 +140,15 @@ class Operator:
         (folder / "key").write_text(write_signing_key(KEY))
 
     def run(self, noun: str, *arguments: str) -> object:
+        status, said = self.said(noun, *arguments)
+        assert status == 0, said
+        return json.loads(said)
+
+    def said(self, noun: str, *arguments: str) -> tuple[int, str]:
+        """The exit status, and what was printed."""
         status = cli.main([noun, "--config", str(self._configuration), *arguments, "--json"])
         said = self._capsys.readouterr()
-        assert status == 0, said.err
-        return json.loads(said.out)
+        return status, said.out or said.err
 
 
 @pytest.mark.parametrize("strategy", sorted(STRATEGIES.keys() - {"fedavg"}))
@@ -190,3 +196,41 @@ def test_what_retention_has_dropped_cant_be_forgotten_and_it_says_so(tmp_path, c
     states = dict(replayed(fleet.bench.journal, fleet.bundle.description, row["version"] - 1))
     made = fleet.bench.journal.newest_version(TASK).state(fleet.bundle.description.parameters, {})
     np.testing.assert_array_equal(states[row["version"]].weights, made.weights)
+
+
+def envelopes_kept(bench: Bench) -> set[tuple[str, int]]:
+    return {(row.device, row.sequence) for row in bench.journal.updates() if row.envelope is not None}
+
+
+@pytest.mark.parametrize("strategy", ["ca2fl", "aced"])
+def test_memory_of_last_updates_keeps_few_envelopes_and_survives_restarts_and_rollbacks(
+    tmp_path, monkeypatch, strategy
+) -> None:
+    monkeypatch.setattr(retention, "STRIDE", 2)
+    fleet = Fleet(tmp_path, strategy, retention=Retention(envelopes=2))
+    fleet.turn(*HONEST)
+    for _ in range(20):
+        fleet.turn(HONEST[0], EVIL)
+    remembered = fleet.remembered()
+    assert remembered == sorted(device.name for device in (*HONEST, EVIL))
+    assert len(envelopes_kept(fleet.bench)) <= 4 + 2 * (2 + 2)
+    assert {("barn-pi", 1), ("cellar-pi", 1)} <= envelopes_kept(fleet.bench), "absent devices are remembered"
+    fleet.bench.restart()
+    fleet.turn(HONEST[0], EVIL)
+    newest = fleet.bench.journal.newest_number(TASK)
+    assert versions_replayed(fleet.bench.journal, TASK, newest - 2) == 2
+    TaskRegistry(fleet.bench.journal.engine).roll_back(TASK, newest - 1)
+    fleet.turn(*[HONEST[0], EVIL] * 6)
+    assert fleet.remembered() == remembered
+    assert versions_replayed(fleet.bench.journal, TASK, newest + 5) == 2
+
+
+def test_rollback_to_what_is_remembered_no_more_is_refused_with_a_reason(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(retention, "STRIDE", 2)
+    fleet = Fleet(tmp_path, "ca2fl", retention=Retention(envelopes=2))
+    fleet.turn(*HONEST, *[HONEST[0]] * 13)
+    operator = Operator(tmp_path, fleet, capsys)
+    status, said = operator.said("tasks", "rollback", TASK, "1")
+    assert status == 2
+    assert "version 1 of task 'tiny' can't be restored: the envelope of update 1 of attic-pi" in said
+    assert operator.run("tasks", "rollback", TASK, "7")["version"] == 9

@@ -40,7 +40,7 @@ class SimulatedCoordinator:
         )
         self._files = OrderedDict([(0, zero.weights)])
         self._weights = read_weights(zero.weights, self._parameters)
-        self._recent = deque([zero.weights], maxlen=bundle.description.aggregation.averaged_versions)
+        self._recent = deque[bytes](maxlen=bundle.description.aggregation.averaged_versions)
         self._admission = Admission(settings, CONSUMERS)
         self._signer = signer
         self._receipts = Receipts(signer)
@@ -67,7 +67,9 @@ class SimulatedCoordinator:
 
     @property
     def model(self) -> FloatVector:
-        """The weights to use: the mean of as many of the last versions as the task says."""
+        """The weights to use: the mean of as many of the last versions as the task says, once there are so many."""
+        if len(self._recent) < self._served.description.aggregation.averaged_versions:
+            return self._weights
         return read_weights(averaged_weights(list(self._recent), self._parameters), self._parameters)
 
     def manifest(self) -> Manifest:

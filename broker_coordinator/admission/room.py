@@ -10,8 +10,8 @@ from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.limits import MIB
 
 
-def require_room(header: Header, device: str, size: int, progress: TaskProgress | None, view: FleetView) -> None:
-    """Refuse for now what there is no room for; `size` is in bytes, as it travels.
+def require_room(header: Header, device: str, progress: TaskProgress | None, view: FleetView) -> None:
+    """Refuse for now what there is no room for.
 
     Raises:
         ProtocolError: `TASK_PAUSED` or `RATE_LIMITED`.
@@ -20,47 +20,37 @@ def require_room(header: Header, device: str, size: int, progress: TaskProgress 
         raise ProtocolError(
             Reason.TASK_PAUSED, f"task {header.task} is paused by its operator; keep the {header.kind.name}"
         )
-    if view.allowance.after_one(view.full_at.get(device, view.now), view.now) is None:
+    if view.full_after_one(device) is None:
         raise _limited(header, f"{device} sends more than {3600 / view.allowance.interval_seconds:g} updates an hour")
-    if view.byte_allowance.after_some(view.bytes_full_at.get(device, view.now), view.now, size) is None:
+    if not view.has_room(view.byte_allowance, _bytes_of(device)):
         mebibytes = 3600 / view.byte_allowance.interval_seconds / MIB
         raise _limited(header, f"{device} sends more than {mebibytes:g} MiB an hour")
-    if progress is not None and _is_of_versions(header, progress) and _excess(device, progress, view):
-        bucket = shares.trickle(progress.description.aggregation.buffer_size)
-        if bucket.after_one(view.excess_full_at.get((header.task, device), view.now), view.now) is None:
-            raise _limited(
-                header, f"{device} has sent its share of the last updates of {header.task}; others come first"
-            )
-
-
-def use_rate(device: str, view: FleetView) -> None:
-    """Note that a journalled payload of a device was decided on."""
-    if view.allowance.interval_seconds:
-        full_at = view.allowance.after_one(view.full_at.get(device, view.now), view.now)
-        if full_at is not None:
-            view.full_at[device] = full_at
+    if progress is None or not _is_beyond_share(header, device, progress, view):
+        return
+    if not view.has_room(shares.trickle(progress.description.aggregation.buffer_size), _excess_of(device, header.task)):
+        raise _limited(header, f"{device} has sent its share of the last updates; others come first")
 
 
 def use_room(header: Header, device: str, size: int, progress: TaskProgress, view: FleetView) -> None:
-    """Note that a payload of `size` bytes was accepted."""
-    if view.byte_allowance.interval_seconds:
-        full_at = view.byte_allowance.after_some(view.bytes_full_at.get(device, view.now), view.now, size)
-        if full_at is not None:
-            view.bytes_full_at[device] = full_at
+    """Note that a payload was accepted whose message is of `size` bytes."""
+    view.spend(view.byte_allowance, _bytes_of(device), size)
     if not _is_of_versions(header, progress):
         return
-    if _excess(device, progress, view):
-        place = header.task, device
-        bucket = shares.trickle(progress.description.aggregation.buffer_size)
-        full_at = bucket.after_one(view.excess_full_at.get(place, view.now), view.now)
-        if full_at is not None:
-            view.excess_full_at[place] = full_at
-    size_of_window = _window(progress)
-    view.recent[header.task] = (*view.recent.get(header.task, ())[1 - size_of_window :], device)
+    if _is_beyond_share(header, device, progress, view):
+        view.spend(shares.trickle(progress.description.aggregation.buffer_size), _excess_of(device, header.task))
+    view.recent[header.task] = (*view.recent.get(header.task, ())[1 - _window(progress) :], device)
 
 
 def _limited(header: Header, why: str) -> ProtocolError:
     return ProtocolError(Reason.RATE_LIMITED, f"{why}; keep the {header.kind.name} and send it later")
+
+
+def _bytes_of(device: str) -> str:
+    return f"bytes of {device}"
+
+
+def _excess_of(device: str, task: str) -> str:
+    return f"excess of {device} in {task}"
 
 
 def _is_of_versions(header: Header, progress: TaskProgress) -> bool:
@@ -72,10 +62,12 @@ def _window(progress: TaskProgress) -> int:
     return shares.window(plan.buffer_size, plan.max_staleness)
 
 
-def _excess(device: str, progress: TaskProgress, view: FleetView) -> bool:
+def _is_beyond_share(header: Header, device: str, progress: TaskProgress, view: FleetView) -> bool:
+    if not _is_of_versions(header, progress):
+        return False
     size = _window(progress)
-    recent = view.recent.get(progress.description.task, ())[-size:]
-    # Asked only where it matters: it looks at all devices.
+    recent = view.recent.get(header.task, ())[-size:]
+    # Who listens is asked only where it matters: that looks at all devices.
     return shares.is_beyond_share(recent, device, size, others_listen=True) and (
         shares.is_beyond_share(recent, device, size, others_listen=False) or view.others_listen(device)
     )

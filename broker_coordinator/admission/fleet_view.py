@@ -58,21 +58,32 @@ class Device:
 class TaskProgress(msgspec.Struct, frozen=True, gc=False):
     """Where a task stands once all full buffers are made into versions: its version, and how many updates wait then.
 
-    `unmade` are those of the versions that wait to be made since before this batch. They may be stopped, and no device
-    can train from them: nothing is too stale because of them.
+    `first_version` is its bundle's own, and so the oldest that an update may start from. `unmade` are those of the
+    versions that wait to be made since before this batch. They may be stopped, and no device can train from them:
+    nothing is too stale because of them.
     """
 
     description: TaskDescription
     version: int
     buffered: int = 0
     paused: bool = False
+    generation: int = 0
+    first_version: int = 0
     unmade: int = 0
 
     def after_one(self, buffer_size: int) -> "TaskProgress":
         """The progress once one more payload is journalled: a full buffer is as good as a version."""
         full = self.buffered + 1 >= buffer_size
         buffered = 0 if full else self.buffered + 1
-        return TaskProgress(self.description, self.version + full, buffered, self.paused, self.unmade)
+        return TaskProgress(
+            self.description,
+            self.version + full,
+            buffered,
+            self.paused,
+            self.generation,
+            self.first_version,
+            self.unmade,
+        )
 
 
 class Decided(msgspec.Struct, frozen=True, gc=False):
@@ -135,8 +146,8 @@ class FleetView:
     `devices` is by key id, revoked keys included; `key_of` names the one live key of a device. `look_up` is called only
     for sequence numbers that are not above the device's highest: for a fresh update nothing is read. `memories` are
     what consumers remember of the payloads of a task, `recent` the devices that its last accepted updates are of,
-    oldest first. Allowances are every device's; `full_at` says when a bucket will be full again, if it is not: that of
-    a device's updates under its name. `now` is in seconds on any one clock.
+    oldest first. `allowance` is every device's; `full_at` says when a device will have all of it again, if it has not,
+    and so for other allowances of `AdmissionSettings`. `now` is in seconds on any one clock.
 
     `pending` are the keys that await approval, whoever enrolled longest ago first; in a branch, those that enrolled in
     it. `numbers` counts keys by their state. Messages in `answered`, by their digest, were answered a short time ago.
@@ -209,7 +220,7 @@ class FleetView:
         self.numbers[device.state] -= 1
         if self.key_of.get(device.name) == key:
             del self.key_of[device.name]
-            self.full_at.pop(device.name, None)
+            self.full_at.pop(enrolments_of(device), None)
 
     def set_decided(self, device: str, sequence: int, decided: Decided) -> None:
         """Note the outcome of a payload."""
@@ -284,6 +295,16 @@ class FleetView:
         self.highest_sequences.update(_changes(branch.highest_sequences))
         self.full_at.update(_changes(branch.full_at))
         self.recent.update(_changes(branch.recent))
+
+
+def enrolments_of(device: Device) -> str:
+    """Whose allowance of enrolments that is, in `FleetView.full_at`. No name has a slash."""
+    return f"{device.name}/enrolments"
+
+
+def repeats_of(device: Device) -> str:
+    """Likewise of repeats."""
+    return f"{device.name}/repeats"
 
 
 def devices_taking_part(devices: Iterable[Device]) -> list[str]:

@@ -37,10 +37,14 @@ class Lineage:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What operators did to a task. `rollbacks`: the versions that they made, each with the one that it restored."""
+    """What operators did to a task. `rollbacks`: the versions that they made, each with the one that it restored.
+
+    `first` is the version that is the bundle's own.
+    """
 
     rollbacks: Mapping[int, int]
     departures: Sequence[Departure] = ()
+    first: int = 0
 
     def lineage(self, version: int, without: Mapping[str, int] = NOBODY) -> Lineage:
         """That of a version as the next one is made from it, where those of `without` had left too."""
@@ -55,10 +59,10 @@ class History:
         found = []
         last = version
         for made in sorted(self.rollbacks, reverse=True):
-            if made <= last:
+            if self.first < made <= last:
                 found.append((made, last))
                 last = self.rollbacks[made]
-        return [*found, (0, last)]
+        return [*found, (self.first, last)]
 
     def departed_at(self, version: int) -> bool:
         """Whether a device left when this version was the newest."""
@@ -78,10 +82,12 @@ class History:
     def numbers_to_average(self, version: int) -> list[int]:
         """The versions that the mean for use may be of, the newest first.
 
-        Not those that were rolled back from, nor those before a device was forgotten, nor version 0, which is
+        Not those that were rolled back from, nor those before a device was forgotten, nor the bundle's own, which is
         untrained.
         """
-        oldest = max([1, *(each.version + 1 for each in self.departures if self._was_replayed(each, version))])
+        oldest = max(
+            [self.first + 1, *(each.version + 1 for each in self.departures if self._was_replayed(each, version))]
+        )
         restored = set(self.rollbacks.values())
         numbers: list[int] = []
         for position, (first, last) in enumerate(self.spans(version)):

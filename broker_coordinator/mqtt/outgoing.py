@@ -11,6 +11,9 @@ LARGEST_IDENTIFIER = 0xFFFF
 LARGEST_PACKET_BYTES = 5 + 0xFFF_FFFF
 """Of any MQTT packet: the broker's limit where it names none."""
 
+MAX_LOSSES = 3
+"""A broker of MQTT 3.1.1 does not say what it takes, it ends the connection. It may do so for other reasons too."""
+
 
 class PacketTooLargeError(Exception):
     """A publication makes a packet of `packet_bytes`, and the broker takes `max_packet_bytes`."""
@@ -35,6 +38,8 @@ class Outgoing:
         self._last_identifier = 0
         self._unacknowledged: dict[int, Publication] = {}
         self._to_repeat: deque[int] = deque()
+        self._longest_lost: int | None = None
+        self._losses = 0
 
     def __len__(self) -> int:
         return len(self._unacknowledged)
@@ -43,9 +48,18 @@ class Outgoing:
         """How many may be sent now, repetitions included."""
         return self.window - len(self._unacknowledged) + len(self._to_repeat)
 
-    def connection_lost(self) -> None:
-        """Repeat every unacknowledged publication on the next connection (MQTT 5, section 4.4)."""
+    def connection_lost(self) -> Publication | None:
+        """Repeat every unacknowledged publication on the next connection (MQTT 5, section 4.4).
+
+        Returns the longest one, which is given up, where `MAX_LOSSES` connections in a row have ended with it.
+        """
+        longest = max(self._unacknowledged, key=lambda each: len(self._unacknowledged[each].data), default=None)
+        self._losses = self._losses + 1 if longest == self._longest_lost else 1
+        self._longest_lost = longest
+        is_blamed = longest is not None and self._losses >= MAX_LOSSES
+        given_up = self._unacknowledged.pop(longest) if longest is not None and is_blamed else None
         self._to_repeat = deque(self._unacknowledged)
+        return given_up
 
     def acknowledge(self, identifier: int) -> None:
         """Note that the broker has acknowledged one; an identifier that is not in use is ignored."""

@@ -78,7 +78,7 @@ def _first_holder(source: Source, device: str, newest: int) -> int | None:
 
 
 def _with(history: History, departure: Departure) -> History:
-    return History(history.rollbacks, [*history.departures, departure])
+    return replace(history, departures=[*history.departures, departure])
 
 
 def _starts(source: Source, first: int) -> Iterator[int]:

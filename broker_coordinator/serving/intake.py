@@ -21,6 +21,7 @@ from broker_coordinator.admission.shares import LARGEST_WINDOW
 from broker_coordinator.consumers import version_consumer
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from broker_coordinator.serving.answers import Receipts
+from broker_coordinator.serving.lost_versions import LostVersions
 from broker_coordinator.serving.metrics import RECEIPT, Metrics
 from broker_coordinator.serving.unserved_tasks import UnservedTasks
 from broker_coordinator.serving.waiting import DecodedBatch, DecodedBatches, WaitingPayload
@@ -55,7 +56,7 @@ Asked = FileRequested | PresenceSeen | Enrolled
 class _Task:
     description: TaskDescription
     buffer_size: int
-    paused: bool
+    stored: StoredTask
 
 
 class Intake:
@@ -83,6 +84,7 @@ class Intake:
         self._decoded = decoded
         self._receipts = Receipts(signer)
         self._unserved = UnservedTasks()
+        self._lost_versions = LostVersions()
         self._logged_refusals = RateLimit(REFUSAL_LOG_INTERVAL_SECONDS, len(Reason))
         self._logged_drops = RateLimit(REFUSAL_LOG_INTERVAL_SECONDS, 1)
         self._outbox: deque[Publication] = deque()
@@ -135,11 +137,17 @@ class Intake:
         branch = self._view.branch(now)
         decisions = list(self._admission.admit_all(messages, branch))
         forgotten = self._view.surplus_pending(branch, self._admission.settings.maximum_pending_devices)
-        entry = JournalEntry.of(decisions, self._view.devices_changed_in(branch), forgotten, self._position)
+        entry = JournalEntry.of(
+            decisions,
+            self._view.devices_changed_in(branch),
+            forgotten,
+            self._position,
+            (self._change_counters or {}).get(TASKS, 0),
+        )
         begun = time.perf_counter()
         try:
             first_position = self._journal.write(entry)
-        except JournalAheadError:  # of another intake, on the same devices
+        except JournalAheadError:  # by another intake, on the same devices, or by an operator
             return self._handle_together(messages, now)
         if first_position == self._position + 1:
             self._hand_over(entry)
@@ -151,6 +159,7 @@ class Intake:
             self._view.forget(device)
         for decision in decisions:
             self._answer(decision, now)
+        self._lost_versions.look_at(decisions, self._view.tasks)
         if entry.devices:
             self._metrics.show_devices(self._view.numbers)
         return [each for each in decisions if isinstance(each, Asked) and _asks(each)]
@@ -225,7 +234,7 @@ class Intake:
         """None where it can't be served here: the others are."""
         try:
             description = self._registry.bundle(stored.name).description
-            return _Task(description, version_consumer(description).buffer_size(description), stored.paused)
+            return _Task(description, version_consumer(description).buffer_size(description), stored)
         except JournalUnavailableError:
             raise
         except Exception as error:
@@ -242,7 +251,16 @@ class Intake:
         for name, task in self._tasks.items():
             newest, waiting = standing.tasks.get(name, (0, 0))
             full, buffered = divmod(waiting, task.buffer_size)
-            progress[name] = TaskProgress(task.description, newest + full, buffered, task.paused, unmade=full)
+            stored = task.stored
+            progress[name] = TaskProgress(
+                task.description,
+                newest + full,
+                buffered,
+                stored.paused,
+                stored.generation,
+                stored.first_version,
+                unmade=full,
+            )
         return progress
 
     def _recent(self) -> dict[str, tuple[str, ...]]:

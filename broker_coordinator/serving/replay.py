@@ -81,7 +81,7 @@ def source_of(journal: JournalReader, description: TaskDescription, key: Signing
 def replayed(
     journal: JournalReader,
     description: TaskDescription,
-    start: int = 0,
+    start: int | None = None,
     key: SigningKey | None = None,
     *,
     through: int | None = None,
@@ -90,9 +90,9 @@ def replayed(
     """Every version after `start`, up to `through` or the newest, with the state that its updates, or its rollback,
     give it: bit for bit the same. Of devices in `without`, no update is taken that a version up to theirs holds.
 
-    `start` is a version of which the weights are kept, and the updates behind it still have their envelopes. Partials
-    of single updates are added up here, where the coordinator takes buffers whole: so a comparison shows too that
-    merging changes no bit.
+    `start` is a version of the task's bundle (its first where there is none) of which the weights are kept, and the
+    updates behind it still have their envelopes. Partials of single updates are added up here, where the coordinator
+    takes buffers whole: so a comparison shows too that merging changes no bit.
 
     Raises:
         ConfigurationError: `start`, what it remembers, or an envelope is dropped.
@@ -101,6 +101,7 @@ def replayed(
     newest = journal.newest_number(description.task) if through is None else through
     # Read after `newest`: of a running coordinator too, it has all up to there.
     source = source_of(journal, description, key)
+    start = source.history.first if start is None else start
     state = _stored(source, start, without)
     restored = set(source.history.rollbacks.values())
     restorable = {start: state}
@@ -198,7 +199,7 @@ def _stored(source: Source, number: int, without: Mapping[str, int]) -> ServerSt
     state = source.kept(number).state(source.description.parameters, {})
     state = replace(state, remembered=source.recalled(state, without))
     recall = source.consumer.recall(source.description)
-    if recall is Recall.WEIGHTS and len(state.remembered) < min(plan.max_staleness, number):
+    if recall is Recall.WEIGHTS and len(state.remembered) < min(plan.max_staleness, number - source.history.first):
         raise ConfigurationError(
             f"a replay of task {task!r} from version {number} needs the weights of the {plan.max_staleness} versions"
             " before it, some of which are dropped; begin at a later version, or raise [retention] versions"

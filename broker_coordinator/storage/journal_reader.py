@@ -3,7 +3,21 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
-from sqlalchemy import ColumnElement, Engine, Row, ScalarSelect, Select, Text, cast, false, func, or_, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Row,
+    ScalarSelect,
+    Select,
+    Text,
+    cast,
+    false,
+    func,
+    or_,
+    select,
+    tuple_,
+)
 
 from broker_coordinator.admission.fleet_view import Decided
 from broker_coordinator.aggregation.lineage import Departure, History, Lineage
@@ -65,7 +79,7 @@ class JournalReader:
         self.engine.dispose()
 
     def bundles(self) -> dict[str, str]:
-        """Every task that was ever served, with the SHA-256 of its `task.json`."""
+        """Every task that was ever served, with the SHA-256 of its last `task.json`."""
         with reading(self.engine) as connection:
             return {row.name: row.bundle for row in connection.execute(select(tasks))}
 
@@ -84,7 +98,8 @@ class JournalReader:
 
     def updates_through(self, task: str, version: int, left: Mapping[str, int]) -> Iterator[JournalledPayload]:
         """Those that `version` or an older one holds, without those of devices that have `left` (`Lineage`)."""
-        yield from self._read_payloads(*_updates_of(task), payloads.c.aggregate <= version, *_still_there(left))
+        of_bundle = (*_updates_of(task), _held_from_first(task))
+        yield from self._read_payloads(*of_bundle, payloads.c.aggregate <= version, *_still_there(left))
 
     def newest_updates_through(self, task: str, lineage: Lineage) -> Iterator[JournalledPayload]:
         """Per device, the newest of its updates in a lineage."""
@@ -92,7 +107,7 @@ class JournalReader:
 
     def holds_updates_of(self, task: str, device: str) -> bool:
         """Whether any version holds an update of a device."""
-        return self.first_holder(task, device, [(0, MAX_SEQUENCE)]) is not None
+        return self.first_holder(task, device, self.history(task).spans(MAX_SEQUENCE)) is not None
 
     def first_holder(self, task: str, device: str, spans: Sequence[tuple[int, int]]) -> int | None:
         """The first version in `spans`, of first and last ones, that holds an update of a device."""
@@ -108,7 +123,8 @@ class JournalReader:
         query = select(departures.c.device, departures.c.version, departures.c.replayed_from)
         with reading(self.engine) as connection:
             rows = connection.execute(query.where(departures.c.task == task).order_by(departures.c.version))
-            return History(rollbacks, [Departure(**row._mapping) for row in rows])
+            left = [Departure(**row._mapping) for row in rows]
+            return History(rollbacks, left, connection.scalar(select(first_version(task))) or 0)
 
     def at_positions(self, positions: Sequence[int]) -> Iterator[JournalledPayload]:
         """Accepted payloads by their place in the journal, oldest first."""
@@ -124,23 +140,23 @@ class JournalReader:
             return Aggregate(**row._mapping) if row else Aggregate(task, kind, 0, b"")
 
     def rollbacks(self, task: str) -> dict[int, int]:
-        """The versions that rollbacks made, each with the one that it restored."""
+        """The versions of the task's bundle that rollbacks made, each with the one that it restored."""
         query = select(versions.c.number, versions.c.restored)
         with reading(self.engine) as connection:
-            rows = connection.execute(query.where(versions.c.task == task, versions.c.restored.is_not(None)))
+            rows = connection.execute(query.where(*_of_bundle(task), versions.c.restored.is_not(None)))
             return {row.number: row.restored for row in rows}
 
     def versions(self, task: str, *, after: int = -1, before: int = MAX_SEQUENCE) -> Iterator[Version]:
-        """The versions of a task that are kept, with numbers between `after` and `before`, oldest first."""
+        """The versions of a task's bundle that are kept, with numbers between `after` and `before`, oldest first."""
         with reading(self.engine) as connection:
-            query = _KEPT.where(versions.c.task == task, versions.c.number > after, versions.c.number < before)
+            query = _kept(task).where(versions.c.number > after, versions.c.number < before)
             for row in connection.execution_options(yield_per=1).execute(query.order_by(versions.c.number)):
                 yield _version(row)
 
     def version(self, task: str, number: int) -> Version | None:
-        """One version, if its weights are kept."""
+        """One version, if it is of the task's bundle and its weights are kept."""
         with reading(self.engine) as connection:
-            row = connection.execute(_KEPT.where(versions.c.task == task, versions.c.number == number)).first()
+            row = connection.execute(_kept(task).where(versions.c.number == number)).first()
             return _version(row) if row else None
 
     def version_summaries(self, task: str, count: int) -> list[VersionSummary]:
@@ -170,21 +186,26 @@ class JournalReader:
             return {row.version: Evaluation(**row._mapping) for row in rows}
 
     def last_versions(self, task: str, count: int) -> list[Version]:
-        """At most `count` kept versions of a task, the newest ones, oldest first."""
+        """At most `count` kept versions of a task's bundle, the newest ones, oldest first."""
         with reading(self.engine) as connection:
-            query = _KEPT.where(versions.c.task == task).order_by(versions.c.number.desc())
+            query = _kept(task).order_by(versions.c.number.desc())
             return [_version(row) for row in reversed(connection.execute(query.limit(count)).all())]
 
     def kept_numbers(self, task: str) -> list[int]:
-        """The versions of a task of which the weights are kept, oldest first."""
-        query = select(versions.c.number).where(versions.c.task == task, versions.c.weights.is_not(None))
+        """The versions of a task's bundle of which the weights are kept, oldest first."""
+        query = select(versions.c.number).where(*_of_bundle(task), versions.c.weights.is_not(None))
         with reading(self.engine) as connection:
             return list(connection.scalars(query.order_by(versions.c.number)))
 
     def newest_number(self, task: str) -> int:
         """The number of the newest version; 0 for a task without versions."""
         with reading(self.engine) as connection:
-            return connection.scalar(select(func.max(versions.c.number)).where(versions.c.task == task)) or 0
+            return newest_number_in(connection, task)
+
+    def first_number(self, task: str) -> int:
+        """The number of the version that is the own one of the task's bundle."""
+        with reading(self.engine) as connection:
+            return connection.scalar(select(tasks.c.first_version).where(tasks.c.name == task)) or 0
 
     def newest_version(self, task: str) -> Version | None:
         """The version with the highest number."""
@@ -200,8 +221,8 @@ class JournalReader:
             return connection.scalar(kept.limit(1))
 
     def weights_of(self, task: str, number: int) -> bytes | None:
-        """The safetensors file of a version."""
-        query = select(versions.c.weights).where(versions.c.task == task, versions.c.number == number)
+        """The safetensors file of a version of the task's bundle."""
+        query = select(versions.c.weights).where(*_of_bundle(task), versions.c.number == number)
         with reading(self.engine) as connection:
             return connection.scalar(query)
 
@@ -244,8 +265,8 @@ class JournalReader:
             return [PayloadSetAside(**row._mapping) for row in reversed(connection.execute(query).all())]
 
     def newest_applied(self, task: str, kind: int) -> JournalledPayload | None:
-        """The last payload of a kind that an aggregate holds and whose envelope is kept."""
-        of_kind = (payloads.c.task == task, payloads.c.kind == kind)
+        """The last payload of a kind, for the task's bundle, that an aggregate holds and whose envelope is kept."""
+        of_kind = (payloads.c.task == task, payloads.c.kind == kind, _trained_from_first(task))
         applied = (payloads.c.aggregate.is_not(None), payloads.c.envelope.is_not(None))
         newest = select(func.max(payloads.c.position)).where(*of_kind, *applied).scalar_subquery()
         return next(self._read_payloads(payloads.c.position == newest), None)
@@ -257,10 +278,10 @@ class JournalReader:
             return {row.task: row.number for row in connection.execute(query.group_by(payloads.c.task))}
 
     def last_facts(self, task: str, kind: int, devices: int) -> list[tuple[str, str]]:
-        """Of the last `devices` that had a payload of a kind accepted: each with the facts of its last one, oldest
-        first. Facts are JSON of the consumer's struct.
+        """Of the last `devices` that had a payload of a kind accepted for the task's bundle: each with the facts of its
+        last one, oldest first. Facts are JSON of the consumer's struct.
         """
-        of_kind = (payloads.c.task == task, payloads.c.kind == kind)
+        of_kind = (payloads.c.task == task, payloads.c.kind == kind, _trained_from_first(task))
         newest = select(func.max(payloads.c.position).label("position")).where(*of_kind).group_by(payloads.c.device)
         last = newest.order_by(func.max(payloads.c.position).desc()).limit(devices).subquery()
         query = select(payloads.c.device, _FACTS).join(last, payloads.c.position == last.c.position)
@@ -298,6 +319,34 @@ def _still_there(left: Mapping[str, int]) -> list[ColumnElement[bool]]:
     ]
 
 
+def first_version(task: str) -> ScalarSelect[int]:
+    """The number of the version that is the own one of the bundle of `task`."""
+    return select(tasks.c.first_version).where(tasks.c.name == task).scalar_subquery()
+
+
+def newest_number_in(connection: Connection, task: str) -> int:
+    """The number of a task's newest version, as a transaction sees it; 0 where there is none."""
+    return connection.scalar(select(func.max(versions.c.number)).where(versions.c.task == task)) or 0
+
+
+def _of_bundle(task: str) -> tuple[ColumnElement[bool], ...]:
+    return versions.c.task == task, versions.c.number >= first_version(task)
+
+
+def _kept(task: str) -> Select[Any]:
+    return select(versions).where(*_of_bundle(task), versions.c.weights.is_not(None))
+
+
+def _held_from_first(task: str) -> ColumnElement[bool]:
+    """Of a payload that a version holds: it is one of the task's bundle."""
+    return payloads.c.aggregate >= first_version(task)
+
+
+def _trained_from_first(task: str) -> ColumnElement[bool]:
+    """Of any payload, the same."""
+    return payloads.c.base_version >= first_version(task)
+
+
 def _updates_of(task: str) -> tuple[ColumnElement[bool], ...]:
     return payloads.c.task == task, payloads.c.kind == version_kind(task)
 
@@ -306,7 +355,6 @@ def _set_aside_of(task: str) -> tuple[ColumnElement[bool], ...]:
     return payloads.c.task == task, payloads.c.set_aside.is_not(None)
 
 
-_KEPT = select(versions).where(versions.c.weights.is_not(None))
 _FACTS = cast(payloads.c.facts, Text).label("facts")
 _PAYLOADS = select(_FACTS, *(column for column in payloads.columns if column is not payloads.c.facts))
 

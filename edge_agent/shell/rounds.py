@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 
 from edge_agent.configuration import AgentConfiguration
+from edge_agent.core.generations import carried_over
 from edge_agent.core.guards import Readings
 from edge_agent.core.lifecycle import State
 from edge_agent.core.outbox import SignRow, SpooledPayload
@@ -102,6 +103,11 @@ class Rounds:
         if self._decisions.samples_arrived(task):
             self._wake.set()
 
+    def manifest_changed(self, task: str) -> None:
+        """A manifest has brought something new."""
+        self._decisions.manifest_changed(task, self._count_new(task))
+        self.retry_deferred_trigger()
+
     def retry_deferred_trigger(self) -> None:
         """Something changed that may allow a deferred round: a connection, a version, a receipt."""
         if self._recheck is not None:
@@ -189,6 +195,7 @@ class Rounds:
                 payloads=tuple(SpooledPayload(*self._address(kind), payload) for kind, payload in payloads),
                 residual=result.residual,
                 returned=tuple(given_back(memory.returned)),
+                generation=version.generation,
             ),
             self._sign,
         )
@@ -206,14 +213,21 @@ class Rounds:
 
     async def _run_worker(self, task: str, version: ReadyVersion, memory: TaskMemory) -> Verdict:
         settings = self._configuration.worker
+        residual, returned = carried_over(
+            version.description.update.feedback,
+            version.generation,
+            memory.residual,
+            memory.generation,
+            memory.returned,
+        )
         job = TrainingJob(
             description=version.description,
             engine=settings.engine,
             files={name: str(path) for name, path in version.files.items()},
             weights=str(version.weights),
             sample_store=str(self._samples.path),
-            residual=memory.residual,
-            returned=list(given_back(memory.returned).values()),
+            residual=residual,
+            returned=list(given_back(returned).values()),
             seed=memory.rounds,
             life=1 + secrets.randbits(LIFE_BITS),
             threads=settings.threads,
@@ -262,7 +276,7 @@ class Rounds:
             self._decisions.diverged(task, self._starting_point(task, version))
 
     def _starting_point(self, task: str, version: ReadyVersion) -> StartingPoint:
-        return StartingPoint(version.number, version.bundle, self._samples.newest(task))
+        return StartingPoint(version.number, version.bundle, self._samples.newest(task), version.generation)
 
     def _readings(self, task: str) -> Readings:
         guards = self._configuration.guards

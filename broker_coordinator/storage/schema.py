@@ -163,6 +163,16 @@ aggregates = Table(
     comment="of the kinds that make no versions",
 )
 
+departures = Table(
+    "departures",
+    metadata,
+    Column("task", ForeignKey("tasks.name"), primary_key=True),
+    Column("device", String(48), primary_key=True),
+    Column("version", BigInteger, primary_key=True, autoincrement=False, comment="the newest when it left"),
+    Column("replayed_from", BigInteger, comment="where the version after it was replayed from without it; else null"),
+    comment="of devices: later versions remember nothing of what they had sent by then",
+)
+
 refused_payloads = Table(
     "refused_payloads",
     metadata,

@@ -22,6 +22,8 @@ from broker_coordinator.distribution.signed_messages import MessageSigner, Publi
 from broker_coordinator.serving.answers import Receipts
 from broker_coordinator.serving.lost_versions import LostVersions
 from broker_coordinator.serving.metrics import RECEIPT, Metrics
+from broker_coordinator.serving.newcomers import Newcomers
+from broker_coordinator.serving.twins import Twins
 from broker_coordinator.serving.waiting import DecodedBatch, DecodedBatches, WaitingPayload
 from broker_coordinator.storage.change_counters import DEVICES, TASKS
 from broker_coordinator.storage.database import JournalUnavailableError
@@ -29,6 +31,7 @@ from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal, JournalAheadError, JournalEntry
 from broker_coordinator.storage.standing import Standing, read_decided, read_standing
 from broker_coordinator.storage.task_registry import StoredTask, TaskRegistry
+from bundle_runtime.bundle import Bundle
 from fleet_host.log_lines import log_line
 from fleet_host.rate_limit import RateLimit
 from fleet_protocol.bundle import TaskDescription
@@ -82,6 +85,8 @@ class Intake:
         self._decoded = decoded
         self._receipts = Receipts(signer)
         self._lost_versions = LostVersions()
+        self._newcomers = Newcomers()
+        self._twins = Twins()
         self._logged_refusals = RateLimit(REFUSAL_LOG_INTERVAL_SECONDS, len(Reason))
         self._logged_drops = RateLimit(REFUSAL_LOG_INTERVAL_SECONDS, 1)
         self._outbox: deque[Publication] = deque()
@@ -151,12 +156,15 @@ class Intake:
         self._metrics.count_batch(
             decisions, sum(len(message.data) for message in messages), time.perf_counter() - begun
         )
+        self._newcomers.look_at(entry.devices, self._view, now)
         self._view.absorb(branch)
         for device in forgotten:
             self._view.forget(device)
         for decision in decisions:
             self._answer(decision, now)
         self._lost_versions.look_at(decisions, self._view.tasks)
+        for name in self._twins.found(decisions, self._view):
+            self._say_used_twice(name)
         if entry.devices:
             self._metrics.show_devices(self._view.numbers)
         return [each for each in decisions if isinstance(each, Asked) and _asks(each)]
@@ -193,6 +201,12 @@ class Intake:
         if self._logged_drops.allows(None, now):
             logger.warning(log_line("receipts_dropped", waiting=len(self._outbox), remedy="see why the broker is slow"))
 
+    def _say_used_twice(self, name: str) -> None:
+        remedy = "give the copy a key and a name of its own (edge-agent keygen), and empty its state_folder"
+        logger.warning(log_line("key_used_twice", device=name, remedy=remedy))
+        with suppress(JournalUnavailableError):  # it is only shown
+            self._devices.note_used_twice(name)
+
     def _catch_up(self, standing: Standing) -> None:
         """Let the view reflect how far every task is now, and what operators have changed."""
         seen = self._change_counters
@@ -209,7 +223,7 @@ class Intake:
 
     def _load(self, standing: Standing) -> None:
         self._change_counters = None  # where the database fails meanwhile, all is read again
-        self._tasks = {stored.name: self._load_task(stored) for stored in self._registry.tasks()}
+        self._tasks = {stored.name: _loaded(stored, bundle) for stored, bundle in self._registry.served()}
         self._view = FleetView(
             self._journal.decided,
             tasks=self._progress(standing),
@@ -221,10 +235,6 @@ class Intake:
         self._load_devices()
         self._position = standing.last_position
         self._change_counters = standing.change_counters
-
-    def _load_task(self, stored: StoredTask) -> _Task:
-        description = self._registry.bundle(stored.name).description
-        return _Task(description, version_consumer(description).buffer_size(description), stored)
 
     def _load_devices(self) -> None:
         self._view.set_devices(self._devices.longest_unchanged_first())
@@ -265,3 +275,8 @@ def _asks(decision: Asked) -> bool:
     device = decision.device
     has_come = isinstance(decision, Enrolled) or device.presence is PresenceState.ONLINE
     return has_come and device.state is DeviceState.APPROVED
+
+
+def _loaded(stored: StoredTask, bundle: Bundle) -> _Task:
+    description = bundle.description
+    return _Task(description, version_consumer(description).buffer_size(description), stored)

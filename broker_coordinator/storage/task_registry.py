@@ -74,12 +74,24 @@ class TaskRegistry:
             ConfigurationError: there is no such task.
         """
         with reading(self._engine) as connection:
-            hash_of_it = _served(connection, name).bundle
-            if hash_of_it not in self._bundles:
-                rows = connection.execute(select(bundle_files).where(bundle_files.c.task == name))
-                files = {row.name: row.data for row in rows}
-                self._bundles[hash_of_it] = Bundle(parse_description(files[DESCRIPTION_FILE], f"task {name}"), files)
-        return self._bundles[hash_of_it]
+            return self._read_bundle(connection, _served(connection, name))
+
+    def served(self) -> list[tuple[StoredTask, Bundle]]:
+        """All tasks that are served, by name, each with its bundle, as they are at one moment."""
+        with reading(self._engine) as connection:
+            rows = connection.execute(_TASKS.where(tasks.c.removed.is_(False)).order_by(tasks.c.name)).all()
+            stored = [StoredTask(**row._mapping) for row in rows]
+            found = [(task, self._read_bundle(connection, task)) for task in stored]
+        self._bundles = {task.bundle: bundle for task, bundle in found}
+        return found
+
+    def _read_bundle(self, connection: Connection, task: StoredTask) -> Bundle:
+        if task.bundle not in self._bundles:
+            rows = connection.execute(select(bundle_files).where(bundle_files.c.task == task.name))
+            files = {row.name: row.data for row in rows}
+            description = parse_description(files[DESCRIPTION_FILE], f"task {task.name}")
+            self._bundles[task.bundle] = Bundle(description, files)
+        return self._bundles[task.bundle]
 
     def publish(self, bundle: Bundle) -> StoredTask:
         """Serve a bundle; one that is served already stays as it is.

@@ -44,7 +44,7 @@ def sender_of(parsed: ParsedMessage, consumer: Consumer, view: FleetView, settin
             raise ProtocolError(
                 Reason.UNKNOWN_KEY,
                 f"{sender.name} awaits approval; on the coordinator run: broker-coordinator devices approve"
-                f" {sender.name}",
+                f" {sender.name} {sender.key_id.hex()}",
             )
         if not view.spend(PENDING_ALLOWANCE, enrolments_of(sender)):
             raise ProtocolError(Reason.RATE_LIMITED, f"{sender.name} has just enrolled; it awaits approval")

@@ -20,7 +20,7 @@ from fleet_protocol.bundle import blob_hash
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import KINDS
 
-LISTED = ("task", "paused", "version", "waiting", "accepted", "bundle")
+LISTED = ("task", "version", "generation", "waiting", "accepted", "paused", "bundle")
 
 Verb = Callable[[Journal, argparse.Namespace, CoordinatorConfiguration], None]
 ReadingVerb = Callable[[JournalReader, argparse.Namespace, CoordinatorConfiguration], int]

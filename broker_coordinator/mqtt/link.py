@@ -17,17 +17,16 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from broker_coordinator.admission.decisions import Message
-from broker_coordinator.mqtt.backoff import Backoff
 from broker_coordinator.mqtt.client import MAX_UNACKNOWLEDGED, make_client
 from broker_coordinator.mqtt.divided_socket import READ_AHEAD_BYTES, DividedSocket
-from broker_coordinator.mqtt.outgoing import LARGEST_PACKET_BYTES, Outgoing, PacketTooLargeError
+from broker_coordinator.mqtt.outgoing import Outgoing, PacketTooLargeError
+from broker_coordinator.mqtt.patience import Backoff, BrokerPatience
 from broker_coordinator.mqtt.traffic import acknowledgements
 from broker_coordinator.serving.coordinator import Coordinator
 from broker_coordinator.storage.database import JournalUnavailableError
 from broker_coordinator.storage.lease import LeaseLostError
 from fleet_host.broker_settings import BrokerSettings
 from fleet_host.log_lines import log_line
-from fleet_host.rate_limit import RateLimit
 from fleet_protocol.limits import MIB
 from fleet_protocol.topics import device_filters, manifest
 
@@ -52,11 +51,6 @@ CONNECTION_TIMEOUT_SECONDS = 10.0
 LEAVING_SECONDS = 2.0
 """How long a stopping coordinator goes on publishing what it has queued."""
 
-RAISE_LIMIT = "raise max_packet_size in the broker's configuration"
-
-LOG_INTERVAL_SECONDS = 10.0
-"""Between two log lines on publications that are too large for the broker."""
-
 logger = logging.getLogger(__name__)
 
 
@@ -79,8 +73,7 @@ class MqttLink:
         self._identifiers: list[int] = []
         self._received_bytes = 0
         self._has_read_all = True
-        self._logged_sizes = RateLimit(LOG_INTERVAL_SECONDS, 1)
-        self._broker, self._journal = Backoff(), Backoff()
+        self._broker, self._journal = BrokerPatience(self._address), Backoff()
         self._connected_by = 0.0
         self._stopping = False
         self._alarm, self.wakeup = socket.socketpair()
@@ -115,7 +108,7 @@ class MqttLink:
         try:
             self._client.reconnect()
         except (OSError, ValueError) as error:
-            self._note_broker_failure(str(error))
+            self._broker.failed(str(error))
         else:
             self._connected_by = now + CONNECTION_TIMEOUT_SECONDS
 
@@ -123,7 +116,7 @@ class MqttLink:
         self._client.loop_misc()
         waiting = self._client.socket() is not None and not self._client.is_connected()
         if waiting and time.monotonic() > self._connected_by:
-            self._note_broker_failure(f"no answer within {CONNECTION_TIMEOUT_SECONDS:g} s")
+            self._broker.failed(f"no answer within {CONNECTION_TIMEOUT_SECONDS:g} s")
             self._client.disconnect()
 
     def _idle_seconds(self) -> float:
@@ -240,19 +233,12 @@ class MqttLink:
             return
         for packet in self._outgoing.repeat():
             connection.send(packet)
-        now = time.monotonic()
-        for publication in self._coordinator.publications(self._room(), now):
+        self._broker.limit(self._outgoing)
+        for publication in self._coordinator.publications(self._room(), time.monotonic()):
             try:
                 connection.send(self._outgoing.send(publication))
             except PacketTooLargeError as error:
-                self._note_too_large(error, now)
-
-    def _note_too_large(self, error: PacketTooLargeError, now: float) -> None:
-        if self._logged_sizes.allows(None, now):
-            size, limit = error.packet_bytes, error.max_packet_bytes
-            logger.error(
-                log_line("publication_too_large", topic=error.topic, bytes=size, limit=limit, remedy=RAISE_LIMIT)
-            )
+                self._broker.note_too_large(error)
 
     def _leave(self) -> None:
         deadline = time.monotonic() + LEAVING_SECONDS
@@ -275,11 +261,10 @@ class MqttLink:
         properties: Properties | None,
     ) -> None:
         if reason.is_failure:
-            self._note_broker_failure(f"the broker refuses the connection: {reason}")
+            self._broker.failed(f"the broker refuses the connection: {reason}")
             return
-        self._broker = Backoff()
         self._outgoing.window = min(MAX_IN_FLIGHT, getattr(properties, "ReceiveMaximum", MAX_IN_FLIGHT))
-        self._outgoing.max_packet_bytes = getattr(properties, "MaximumPacketSize", LARGEST_PACKET_BYTES)
+        self._broker.connected(getattr(properties, "MaximumPacketSize", None), self._outgoing)
         logger.info(log_line("broker_connected", address=self._address, session_kept=flags.session_present))
         self._unsubscribed = len(self._filters)
         for topic_filter in self._filters:
@@ -291,16 +276,10 @@ class MqttLink:
     ) -> None:
         # Their identifiers belong to the connection that ended; the broker delivers them again on the next.
         self._forget_received()
-        if given_up := self._outgoing.connection_lost():
-            size = len(given_up.data)
-            logger.error(log_line("publication_given_up", topic=given_up.topic, bytes=size, remedy=RAISE_LIMIT))
+        self._broker.ended(self._outgoing)
+        self._outgoing.connection_lost()
         if not self._stopping:
-            self._note_broker_failure(str(reason))
-
-    def _note_broker_failure(self, why: str) -> None:
-        if not self._broker.failures:
-            logger.warning(log_line("broker_unreachable", address=self._address, error=why, remedy="retrying"))
-        self._broker.failed()
+            self._broker.failed(str(reason))
 
     def _on_subscribe(
         self, _client: paho.Client, _: object, _mid: int, reasons: list[ReasonCode], _p: Properties | None

@@ -4,15 +4,13 @@ from collections import deque
 
 from broker_coordinator.distribution.signed_messages import Publication
 from broker_coordinator.mqtt.traffic import publication_packet
+from fleet_host.mqtt_packets import publication_bytes
 
 LARGEST_IDENTIFIER = 0xFFFF
 """Of an MQTT packet; 0 is none."""
 
 LARGEST_PACKET_BYTES = 5 + 0xFFF_FFFF
 """Of any MQTT packet: the broker's limit where it names none."""
-
-MAX_LOSSES = 3
-"""A broker of MQTT 3.1.1 does not say what it takes, it ends the connection. It may do so for other reasons too."""
 
 
 class PacketTooLargeError(Exception):
@@ -38,8 +36,7 @@ class Outgoing:
         self._last_identifier = 0
         self._unacknowledged: dict[int, Publication] = {}
         self._to_repeat: deque[int] = deque()
-        self._longest_lost: int | None = None
-        self._losses = 0
+        self._longest_taken: Publication | None = None
 
     def __len__(self) -> int:
         return len(self._unacknowledged)
@@ -48,22 +45,35 @@ class Outgoing:
         """How many may be sent now, repetitions included."""
         return self.window - len(self._unacknowledged) + len(self._to_repeat)
 
-    def connection_lost(self) -> Publication | None:
-        """Repeat every unacknowledged publication on the next connection (MQTT 5, section 4.4).
-
-        Returns the longest one, which is given up, where `MAX_LOSSES` connections in a row have ended with it.
-        """
-        longest = max(self._unacknowledged, key=lambda each: len(self._unacknowledged[each].data), default=None)
-        self._losses = self._losses + 1 if longest == self._longest_lost else 1
-        self._longest_lost = longest
-        is_blamed = longest is not None and self._losses >= MAX_LOSSES
-        given_up = self._unacknowledged.pop(longest) if longest is not None and is_blamed else None
+    def connection_lost(self) -> None:
+        """Repeat every unacknowledged publication on the next connection (MQTT 5, section 4.4)."""
         self._to_repeat = deque(self._unacknowledged)
-        return given_up
+        self._longest_taken = None
+
+    def longest_packets(self) -> tuple[int, int]:
+        """The bytes of the longest packet that is unacknowledged, and of the longest that the broker has taken on this
+        connection; 0 for none.
+        """
+        waiting = (self._packet_bytes(publication) for publication in self._unacknowledged.values())
+        return max(waiting, default=0), self._packet_bytes(self._longest_taken) if self._longest_taken else 0
+
+    def forget_too_large(self) -> list[PacketTooLargeError]:
+        """Repeat nothing that exceeds `max_packet_bytes`; returns what that was."""
+        forgotten = []
+        for identifier, publication in list(self._unacknowledged.items()):
+            if (size := self._packet_bytes(publication)) > self.max_packet_bytes:
+                del self._unacknowledged[identifier]
+                forgotten.append(PacketTooLargeError(publication.topic, size, self.max_packet_bytes))
+        self._to_repeat = deque(identifier for identifier in self._to_repeat if identifier in self._unacknowledged)
+        return forgotten
 
     def acknowledge(self, identifier: int) -> None:
         """Note that the broker has acknowledged one; an identifier that is not in use is ignored."""
-        if self._unacknowledged.pop(identifier, None) and identifier in self._to_repeat:
+        if (publication := self._unacknowledged.pop(identifier, None)) is None:
+            return
+        if self._longest_taken is None or len(publication.data) > len(self._longest_taken.data):
+            self._longest_taken = publication
+        if identifier in self._to_repeat:
             self._to_repeat.remove(identifier)
 
     def repeat(self) -> list[bytes]:
@@ -98,3 +108,6 @@ class Outgoing:
             duplicate=duplicate,
             mqtt5=self._mqtt5,
         )
+
+    def _packet_bytes(self, publication: Publication) -> int:
+        return publication_bytes(publication.topic, len(publication.data), mqtt5=self._mqtt5)

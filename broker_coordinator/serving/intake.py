@@ -23,6 +23,8 @@ from broker_coordinator.distribution.signed_messages import MessageSigner, Publi
 from broker_coordinator.serving.answers import Receipts
 from broker_coordinator.serving.lost_versions import LostVersions
 from broker_coordinator.serving.metrics import RECEIPT, Metrics
+from broker_coordinator.serving.newcomers import Newcomers
+from broker_coordinator.serving.twins import Twins
 from broker_coordinator.serving.unserved_tasks import UnservedTasks
 from broker_coordinator.serving.waiting import DecodedBatch, DecodedBatches, WaitingPayload
 from broker_coordinator.storage.change_counters import DEVICES, TASKS
@@ -31,10 +33,11 @@ from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal, JournalAheadError, JournalEntry
 from broker_coordinator.storage.standing import Standing, read_decided, read_standing
 from broker_coordinator.storage.task_registry import StoredTask, TaskRegistry
+from bundle_runtime.bundle import Bundle
 from fleet_host.log_lines import log_line
 from fleet_host.rate_limit import RateLimit
 from fleet_protocol.bundle import TaskDescription
-from fleet_protocol.errors import Reason
+from fleet_protocol.errors import ConfigurationError, Reason
 from fleet_protocol.kinds import PresenceState
 
 REFUSAL_LOG_INTERVAL_SECONDS = 10.0
@@ -85,6 +88,8 @@ class Intake:
         self._receipts = Receipts(signer)
         self._unserved = UnservedTasks()
         self._lost_versions = LostVersions()
+        self._newcomers = Newcomers()
+        self._twins = Twins()
         self._logged_refusals = RateLimit(REFUSAL_LOG_INTERVAL_SECONDS, len(Reason))
         self._logged_drops = RateLimit(REFUSAL_LOG_INTERVAL_SECONDS, 1)
         self._outbox: deque[Publication] = deque()
@@ -154,12 +159,15 @@ class Intake:
         self._metrics.count_batch(
             decisions, sum(len(message.data) for message in messages), time.perf_counter() - begun
         )
+        self._newcomers.look_at(entry.devices, self._view, now)
         self._view.absorb(branch)
         for device in forgotten:
             self._view.forget(device)
         for decision in decisions:
             self._answer(decision, now)
         self._lost_versions.look_at(decisions, self._view.tasks)
+        for name in self._twins.found(decisions, self._view):
+            self._say_used_twice(name)
         if entry.devices:
             self._metrics.show_devices(self._view.numbers)
         return [each for each in decisions if isinstance(each, Asked) and _asks(each)]
@@ -196,6 +204,12 @@ class Intake:
         if self._logged_drops.allows(None, now):
             logger.warning(log_line("receipts_dropped", waiting=len(self._outbox), remedy="see why the broker is slow"))
 
+    def _say_used_twice(self, name: str) -> None:
+        remedy = "give the copy a key and a name of its own (edge-agent keygen), and empty its state_folder"
+        logger.warning(log_line("key_used_twice", device=name, remedy=remedy))
+        with suppress(JournalUnavailableError):  # it is only shown
+            self._devices.note_used_twice(name)
+
     def _catch_up(self, standing: Standing) -> None:
         """Let the view reflect how far every task is now, and what operators have changed."""
         seen = self._change_counters
@@ -213,9 +227,7 @@ class Intake:
 
     def _load(self, standing: Standing) -> None:
         self._change_counters = None  # where the database fails meanwhile, all is read again
-        self._tasks = {
-            stored.name: task for stored in self._registry.tasks() if (task := self._load_task(stored)) is not None
-        }
+        self._tasks = self._load_tasks()
         self._view = FleetView(
             self._journal.decided,
             tasks=self._progress(standing),
@@ -230,16 +242,18 @@ class Intake:
         self._position = standing.last_position
         self._change_counters = standing.change_counters
 
-    def _load_task(self, stored: StoredTask) -> _Task | None:
-        """None where it can't be served here: the others are."""
-        try:
-            description = self._registry.bundle(stored.name).description
-            return _Task(description, version_consumer(description).buffer_size(description), stored)
-        except JournalUnavailableError:
-            raise
-        except Exception as error:
-            self._unserved.say(stored.name, error)
-            return None
+    def _load_tasks(self) -> dict[str, _Task]:
+        """Those that can be served here; of the others it is said why not."""
+        served = self._registry.served()
+        unserved: dict[str, Exception] = dict(served.unreadable)
+        found = {}
+        for stored, bundle in served.readable:
+            try:
+                found[stored.name] = _loaded(stored, bundle)
+            except ConfigurationError as error:
+                unserved[stored.name] = error
+        self._unserved.say(unserved)
+        return found
 
     def _load_devices(self) -> None:
         self._view.set_devices(self._devices.longest_unchanged_first())
@@ -291,3 +305,8 @@ def _asks(decision: Asked) -> bool:
     device = decision.device
     has_come = isinstance(decision, Enrolled) or device.presence is PresenceState.ONLINE
     return has_come and device.state is DeviceState.APPROVED
+
+
+def _loaded(stored: StoredTask, bundle: Bundle) -> _Task:
+    description = bundle.description
+    return _Task(description, version_consumer(description).buffer_size(description), stored)

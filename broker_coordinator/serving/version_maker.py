@@ -22,15 +22,18 @@ from broker_coordinator.serving.replay import state_of
 from broker_coordinator.serving.served_aggregate import NextAggregate, ServedAggregate
 from broker_coordinator.serving.served_task import NextVersion, ServedTask
 from broker_coordinator.serving.set_aside import Failure, Place, SetAside, place_of
+from broker_coordinator.serving.task_changes import say_changes
 from broker_coordinator.serving.waiting import DecodedBatches, Placed, WaitingPayload
 from broker_coordinator.storage.change_counters import TASKS, read_change_counters
 from broker_coordinator.storage.database import JournalUnavailableError
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal, TasksChangedError
 from broker_coordinator.storage.standing import NewlyWaiting, read_waiting
-from broker_coordinator.storage.task_registry import StoredTask, TaskRegistry
+from broker_coordinator.storage.task_registry import Served, StoredTask, TaskRegistry
+from bundle_runtime.bundle import Bundle
 from fleet_host.log_lines import log_line
 from fleet_protocol.cohort import EVERYONE
+from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import SigningKey
 from fleet_protocol.kinds import Manifest
 
@@ -73,6 +76,7 @@ class VersionMaker:
         self._set_aside = SetAside(journal, key, metrics)
         self._forgotten: dict[str, Forgettable] = {}
         self._announcements = Announcements()
+        self._stored: dict[str, StoredTask] | None = None
         self._load()
 
     def tasks(self) -> list[str]:
@@ -169,29 +173,37 @@ class VersionMaker:
         # Read first: what changes while the rest is read is then found out the next time.
         tasks_counter = read_change_counters(self._journal.engine).get(TASKS, 0)
         self._set_aside.try_all_again()
-        self._tasks = {
-            each.name: task for each in self._registry.tasks() if (task := self._load_task(each)) is not None
-        }
-        self._removed = {each.name: _farewell(each) for each in self._registry.removed_tasks()}
+        served, removed = self._registry.served(), self._registry.removed_tasks()
+        self._tasks = self._load_tasks(served)
+        self._removed = {each.name: _farewell(each) for each in removed}
+        stored_now = {task.name: task for task in [*removed, *(stored for stored, _ in served.readable)]}
+        if self._stored is not None:
+            say_changes(self._stored, stored_now)
+        self._stored = stored_now
         self._tasks_counter = tasks_counter
         self._aggregates: dict[tuple[str, int], ServedAggregate] = {}
         self.announce_versions()
         self._take([], read_waiting(self._journal.engine, after=0))
 
-    def _load_task(self, stored: StoredTask) -> ServedTask | None:
-        """None where it can't be served here: the others are."""
-        try:
-            return self._read_task(stored)
-        except JournalUnavailableError:
-            raise
-        except Exception:  # the intake, which reads it too, says so
-            self._metrics.show_stopped(stored.name, stopped=True)
-            return None
+    def _load_tasks(self, served: Served) -> dict[str, ServedTask]:
+        """Those that can be served here; the intake, which reads them too, says why others can't."""
+        unserved = set(served.unreadable)
+        found = {}
+        for stored, bundle in served.readable:
+            self._metrics.show_stopped(stored.name, stopped=False)
+            try:
+                if (task := self._load_task(stored, bundle)) is not None:
+                    found[stored.name] = task
+            except ConfigurationError:
+                unserved.add(stored.name)
+        for name in unserved:
+            self._metrics.show_stopped(name, stopped=True)
+        return found
 
-    def _read_task(self, stored: StoredTask) -> ServedTask:
-        bundle = self._registry.bundle(stored.name)
+    def _load_task(self, stored: StoredTask, bundle: Bundle) -> ServedTask | None:
         newest = self._journal.newest_version(stored.name)
-        assert newest is not None  # noqa: S101 - a task is published with its version 0
+        if newest is None:  # removed this moment, which the counter of tasks will say
+            return None
         consumer = version_consumer(bundle.description)
         try:
             state = state_of(self._journal, bundle.description, newest, self._key)

@@ -38,22 +38,58 @@ class DeviceRegistry:
         with reading(self._engine) as connection:
             return [_device(row) for row in connection.execute(select(devices).order_by(devices.c.changed))]
 
-    def approve(self, name: str, public_key: VerifyKey | None = None) -> Device:
-        """Let a device take part. Without a key, it is the key with which the device has enrolled.
+    def note_used_twice(self, name: str) -> None:
+        """Two devices use the key of this name at once: shown until an operator approves or revokes it."""
+        with writing(self._engine) as connection:
+            live = devices.c.name == name, devices.c.state == DeviceState.APPROVED.value
+            connection.execute(update(devices).where(*live).values(is_used_twice=True))
+
+    def used_twice(self) -> set[str]:
+        """The names whose key two devices use."""
+        with reading(self._engine) as connection:
+            return set(connection.scalars(select(devices.c.name).where(devices.c.is_used_twice)))
+
+    def approve(self, name: str, public_key: VerifyKey) -> Device:
+        """Let a device take part, whether it has enrolled or not. Another key that awaits approval under its name is
+        revoked: whoever came first may be anybody.
 
         Raises:
-            ConfigurationError: there is no such device, or its name or key is bound otherwise.
+            ConfigurationError: its name or key is bound otherwise.
         """
         with writing(self._engine) as connection:
-            device = _live_device(connection, name)
-            if public_key is not None:
-                device = _device_with_key(connection, name, device, public_key)
-            if device is None:
-                raise ConfigurationError(
-                    f"no device {name!r} has enrolled (or its key is revoked); list them with:"
-                    f" broker-coordinator devices list; or give the key: devices approve {name} PUBLIC_KEY"
-                )
+            live = _live_device(connection, name)
+            if live is not None and live.public_key != public_key and live.state is DeviceState.PENDING:
+                _change_state(connection, live, DeviceState.REVOKED)
+                live = None
+            device = _device_with_key(connection, name, live, public_key)
             return _change_state(connection, device, DeviceState.APPROVED)
+
+    def approve_named(self, name: str, key_id: bytes) -> Device:
+        """Let a device take part that has enrolled with the key that has this id.
+
+        Raises:
+            ConfigurationError: it has not.
+        """
+        with reading(self._engine) as connection:
+            rows = connection.execute(select(devices).where(devices.c.name == name)).all()
+        for device in map(_device, rows):
+            if device.key_id == key_id:
+                return self.approve(name, device.public_key)
+        raise ConfigurationError(
+            f"no device {name!r} has enrolled with key {key_id.hex()}; {self.what_to_compare(name)}"
+        )
+
+    def what_to_compare(self, name: str) -> str:
+        """What an operator who would approve a device by its name alone is told: a name can be anybody's."""
+        with reading(self._engine) as connection:
+            live = _live_device(connection, name)
+        approve = f"run: broker-coordinator devices approve {name}"
+        if live is None:
+            return f"it has not enrolled, or its key is revoked; to let it in anyway, {approve} PUBLIC_KEY"
+        return (
+            f"{name} is {live.state.value} with key {live.key_id.hex()}; if `edge-agent key` on the device prints that"
+            f" id, {approve} {live.key_id.hex()}; else give the public key that it prints"
+        )
 
     def revoke(self, name: str) -> Device:
         """Stop accepting a device's key; versions from now on are made without what the device had sent.
@@ -117,7 +153,8 @@ def _told_by_itself(device: Device) -> dict[str, Any]:
 def _change_state(connection: Connection, device: Device, state: DeviceState) -> Device:
     store_device(connection, device)
     this = devices.c.public_key == bytes(device.public_key)
-    connection.execute(update(devices).where(this).values(state=state.value, changed=_NEXT_CHANGE))
+    changed = {"state": state.value, "is_used_twice": False, "changed": _NEXT_CHANGE}
+    connection.execute(update(devices).where(this).values(changed))
     count_up(connection, DEVICES)
     return replace(device, state=state)
 

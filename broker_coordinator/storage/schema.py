@@ -50,6 +50,7 @@ devices = Table(
         index=True,
         comment="highest for the key that enrolled last, or whose state changed last: the order of forgetting",
     ),
+    Column("is_used_twice", Boolean, nullable=False, default=False, comment="two devices have this key"),
 )
 # A revoked key stays known; a name has one key that is not.
 Index(

@@ -5,8 +5,7 @@ part of the one thing that needs a backup. docs/decisions/task-generations.md sa
 """
 
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, Engine, delete, insert, select, update
 
@@ -39,6 +38,14 @@ class StoredTask:
     generation: int
     first_version: int
     removed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The tasks with their bundles, and by name those whose bundle can't be read."""
+
+    readable: list[tuple[StoredTask, Bundle]] = field(default_factory=list)
+    unreadable: dict[str, Exception] = field(default_factory=dict)
 
 
 class TaskRegistry:
@@ -76,20 +83,37 @@ class TaskRegistry:
             ConfigurationError: there is no such task.
         """
         with reading(self._engine) as connection:
-            hash_of_it = _served(connection, name).bundle
-            if hash_of_it not in self._bundles:
-                rows = connection.execute(select(bundle_files).where(bundle_files.c.task == name))
-                files = {row.name: row.data for row in rows}
-                self._bundles[hash_of_it] = Bundle(parse_description(files[DESCRIPTION_FILE], f"task {name}"), files)
-        return self._bundles[hash_of_it]
+            task = _served(connection, name)
+            files = self._read_files(connection, task)
+        return self._bundle(task, files)
 
-    def readable_bundles(self) -> list[Bundle]:
-        """Those of all tasks, without what can't be read here: whoever makes versions says so."""
-        found = []
-        for task in self.tasks():
-            with suppress(ConfigurationError, KeyError):
-                found.append(self.bundle(task.name))
+    def served(self) -> Served:
+        """All tasks that are served, by name, each with its bundle, as they are at one moment."""
+        with reading(self._engine) as connection:
+            rows = connection.execute(_TASKS.where(tasks.c.removed.is_(False)).order_by(tasks.c.name)).all()
+            stored = [StoredTask(**row._mapping) for row in rows]
+            files = [self._read_files(connection, task) for task in stored]
+        found = Served()
+        for task, content in zip(stored, files, strict=True):
+            try:
+                found.readable.append((task, self._bundle(task, content)))
+            except (ConfigurationError, KeyError) as error:
+                found.unreadable[task.name] = error
+        self._bundles = {task.bundle: bundle for task, bundle in found.readable}
         return found
+
+    def _read_files(self, connection: Connection, task: StoredTask) -> dict[str, bytes]:
+        """Those of its bundle; none where it was read before."""
+        if task.bundle in self._bundles:
+            return {}
+        rows = connection.execute(select(bundle_files).where(bundle_files.c.task == task.name))
+        return {row.name: row.data for row in rows}
+
+    def _bundle(self, task: StoredTask, files: dict[str, bytes]) -> Bundle:
+        if task.bundle not in self._bundles:
+            description = parse_description(files[DESCRIPTION_FILE], f"task {task.name}")
+            self._bundles[task.bundle] = Bundle(description, files)
+        return self._bundles[task.bundle]
 
     def publish(self, bundle: Bundle) -> StoredTask:
         """Serve a bundle; one that is served already stays as it is.

@@ -325,7 +325,10 @@ def test_approval_needs_no_restart(tmp_path, broker, bundle, protocol) -> None:
     device = ConnectedDevice("kitchen-pi", broker, coordinator.public_key)
     try:
         assert device.enrol().reason == Reason.UNKNOWN_KEY
-        assert coordinator.devices("approve", "kitchen-pi")[0]["state"] == "approved"
+        key = key_id(device.key.verify_key).hex()
+        (pending,) = coordinator.devices("list")
+        assert (pending["state"], pending["presence"], pending["key_id"]) == ("pending", None, key)
+        assert coordinator.devices("approve", "kitchen-pi", key)[0]["state"] == "approved"
         assert device.tell(device.update(1)).outcome is Outcome.ACCEPTED
         coordinator.devices("revoke", "kitchen-pi")
         assert device.tell(device.update(2)).reason == Reason.REVOKED_KEY

@@ -70,7 +70,9 @@ def test_tasks_are_listed_and_shown(operator) -> None:
         (1, 2, 0.5),
         (2, 2, 0.5),
     ]
-    assert operator.told("tasks", "list").split()[:3] == [TASK, "no", "2"]
+    header, line = operator.told("tasks", "list").splitlines()
+    assert header.split() == ["TASK", "VERSION", "GENERATION", "WAITING", "ACCEPTED", "PAUSED", "BUNDLE"]
+    assert line.split()[:6] == [TASK, "2", "0", "1", "5", "no"]
     assert "number 2" in operator.told("tasks", "show", TASK)
 
 

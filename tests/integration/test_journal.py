@@ -17,6 +17,7 @@ from bundle_runtime.bundle import Bundle
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import Parameter, UpdatePlan
 from fleet_protocol.errors import ConfigurationError, Reason
+from fleet_protocol.keys import key_id
 from fleet_protocol.kinds import Manifest, Outcome
 from tests.support.bench import KEY, OPEN, Bench
 from tests.support.bundles import TASK, write_bundle
@@ -223,13 +224,32 @@ def test_reader_of_nothing_says_so(tmp_path) -> None:
         JournalReader.open(tmp_path / "none.db")
 
 
+def test_whoever_came_first_under_a_name_is_not_let_in_by_the_name(database, bundle, caplog) -> None:
+    closed = AdmissionSettings(FLEET, SHARD, open_enrolment=False, maximum_devices=100)
+    bench, squatter, device = Bench(database, bundle, closed), SigningDevice("kitchen-pi"), SigningDevice("kitchen-pi")
+    bench.handle(squatter, squatter.enrolment(), squatter.enrolment())
+    bench.handle(device, device.enrolment())
+    assert caplog.text.count("event=device_awaits_approval") == 1
+    assert f"devices approve kitchen-pi {key_id(squatter.key.verify_key).hex()}" in caplog.text
+    operator = DeviceRegistry(bench.journal.engine)
+    theirs = key_id(device.key.verify_key)
+    with pytest.raises(ConfigurationError, match=f"pending with key {key_id(squatter.key.verify_key).hex()}"):
+        operator.approve_named("kitchen-pi", theirs)
+    operator.approve("kitchen-pi", device.key.verify_key)
+    bench.said()
+    bench.handle(squatter, squatter.enrolment(), squatter.update(1))
+    bench.handle(device, device.enrolment(), device.update(1))
+    reasons = [receipt.reason for receipt in bench.receipts()]
+    assert reasons == [Reason.REVOKED_KEY, "", ""], "what a revoked key sends is answered at a rate"
+
+
 def test_running_coordinator_notices_what_operators_do_to_devices(database, bundle) -> None:
     closed = AdmissionSettings(FLEET, SHARD, open_enrolment=False, maximum_devices=100)
     bench, device = Bench(database, bundle, closed), SigningDevice("kitchen-pi")
     bench.handle(device, device.enrolment())
     assert [receipt.reason for receipt in bench.receipts()] == [Reason.UNKNOWN_KEY.value]
     operator = DeviceRegistry(Journal.open(bench.database).engine)
-    assert operator.approve("kitchen-pi").state is DeviceState.APPROVED
+    assert operator.approve_named("kitchen-pi", key_id(device.key.verify_key)).state is DeviceState.APPROVED
     bench.handle(device, device.enrolment(), device.update(1))
     assert [receipt.outcome for receipt in bench.receipts()] == [Outcome.ACCEPTED] * 2
     operator.revoke("kitchen-pi")

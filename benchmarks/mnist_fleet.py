@@ -118,7 +118,8 @@ class Arena:
             concurrent=math.ceil(TRAINING_AT_A_TIME * contender.aggregation.over_selection),
             synchronous=contender.synchronous,
         )
-        workload = trained_workload(self._folder, self._bundle.description, *share_out(self._samples, CLIENTS, seed))
+        task = self._bundle.description
+        workload = trained_workload(self._folder, task, *share_out(self._samples, task, CLIENTS, seed))
         return Simulation(_fleet(seed), _changed(self._bundle, contender, rates), workload, options).run()
 
     def tune(self, contender: Contender, grid: Grid, updates: int) -> Rates:

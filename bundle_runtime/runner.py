@@ -78,7 +78,18 @@ class BundleRunner:
         Raises:
             GraphError: a graph can't be loaded, or does not take the inputs.
         """
-        return self._graph(PREDICT_FILE).run({"weights": weights, "inputs": self.features(inputs)})["scores"]
+        return self.predict_features(weights, self.features(inputs))
+
+    def predict_features(self, weights: FloatVector, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The same for what `features` has made of the inputs; there is at least one.
+
+        Raises:
+            GraphError: the graph can't be loaded, or does not take the features.
+        """
+        graph = self._graph(PREDICT_FILE)
+        starts = range(0, len(features), EVALUATED_AT_ONCE)
+        parts = (features[start : start + EVALUATED_AT_ONCE] for start in starts)
+        return np.concatenate([graph.run({"weights": weights, "inputs": part})["scores"] for part in parts])
 
     def evaluate(self, weights: FloatVector, samples: Samples) -> Evaluation:
         """Losses and right answers on raw samples; there is at least one.

@@ -1,1 +1,1 @@
-"""What device and server share: configuration and key files, broker settings, back-off, log lines."""
+"""What device and server share: configuration and key files, broker settings, back-off, rate limits, log lines."""

@@ -7,6 +7,8 @@ import json
 import logging
 import sys
 
+from fleet_host.log_limit import RepetitionFilter
+
 
 class LineFormatter(logging.Formatter):
     """Writes one line per record; what a library logs becomes the event `library_message`. A traceback follows it."""
@@ -19,8 +21,9 @@ class LineFormatter(logging.Formatter):
 
 
 def configure_logging() -> None:
-    """Log to standard error, from INFO up; journald and Docker add the time."""
+    """Log to standard error, from INFO up, and the same thing not too often; journald and Docker add the time."""
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(RepetitionFilter())
     handler.setFormatter(LineFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 

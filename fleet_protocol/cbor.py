@@ -30,6 +30,11 @@ def encode(value: object) -> bytes:
     return cbor2.dumps(value, canonical=True)
 
 
+def encode_plain(value: object) -> bytes:
+    """The same, for a value without floats, and without maps of more than one entry: they have one form anyway."""
+    return cbor2.dumps(value)
+
+
 def decode(data: bytes, what: str) -> object:
     """Decode one CBOR item that must fill `data` and be in the form that `encode` writes.
 

@@ -88,7 +88,7 @@ def sign_envelope(
     header = Header(kind, sequence, task, base_version, digest(payload))
     protected = _write_protected(header, key_id(key.verify_key))
     signature = sign(key, _to_be_signed(protected, topic, payload))
-    return _TAG + cbor.encode([protected, {}, payload, signature])
+    return _TAG + cbor.encode_plain([protected, {}, payload, signature])
 
 
 def read_envelope(data: bytes, limit: int) -> Envelope:
@@ -129,7 +129,9 @@ def _write_protected(header: Header, identifier: bytes) -> bytes:
 
 
 def _write_entry(header: Header) -> bytes:
-    return cbor.encode([header.kind.number, header.sequence, header.task, header.base_version, header.payload_digest])
+    return cbor.encode_plain(
+        [header.kind.number, header.sequence, header.task, header.base_version, header.payload_digest]
+    )
 
 
 def _read_protected(protected: bytes) -> tuple[Header, bytes]:
@@ -162,4 +164,4 @@ def _read_protected(protected: bytes) -> tuple[Header, bytes]:
 
 def _to_be_signed(protected: bytes, topic: str, payload: bytes) -> bytes:
     """The Sig_structure of RFC 9052, section 4.4."""
-    return cbor.encode([_SIGNATURE_CONTEXT, protected, topic.encode(), payload])
+    return cbor.encode_plain([_SIGNATURE_CONTEXT, protected, topic.encode(), payload])

@@ -17,6 +17,9 @@ MAX_CHUNK_BYTES = 64 * KIB
 
 MAX_SIGNED_CHUNK_BYTES = MAX_CHUNK_BYTES + 1 * KIB
 
+MAX_PACKET_OVERHEAD_BYTES = 1 * KIB
+"""Of an MQTT packet around a message: headers, topic, and properties that a broker may add. Ours take 250 at most."""
+
 DIGEST_BYTES = 16
 """What names a payload in its header, and an envelope in its receipt."""
 

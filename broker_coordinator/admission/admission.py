@@ -178,7 +178,7 @@ class Admission:
             task,
             staleness,
             ahead.decoded,
-            view.memories.get((header.task, consumer.kind)),
+            view.memories.get((header.task, consumer.kind)) if consumer.remember else None,
         )
         admitted = consumer.admit(offered)
         _require_finite(admitted.facts)
@@ -275,10 +275,9 @@ def _checked_staleness(header: Header, progress: TaskProgress) -> int:
 
 def _require_finite(facts: msgspec.Struct) -> None:
     """Refuse what JSON, and so the journal, has no form for."""
-    for name in facts.__struct_fields__:
-        value = getattr(facts, name)
+    for number, value in enumerate(msgspec.structs.astuple(facts)):
         if isinstance(value, float) and not math.isfinite(value):
-            raise ProtocolError(Reason.NOT_FINITE, f"{name} is {value}")
+            raise ProtocolError(Reason.NOT_FINITE, f"{facts.__struct_fields__[number]} is {value}")
 
 
 def _require_version_kind(kind: PayloadKind, task: TaskDescription) -> None:

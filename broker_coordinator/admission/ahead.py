@@ -1,6 +1,5 @@
 """Verifies and decodes a batch before its messages are decided on: together that is several times faster. Pure."""
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,7 +7,7 @@ import msgspec
 
 from broker_coordinator.admission.consumer import Consumer, JournalledConsumer
 from broker_coordinator.admission.decisions import Refused
-from broker_coordinator.admission.fleet_view import DeviceState, FleetView
+from broker_coordinator.admission.fleet_view import Device, DeviceState, FleetView
 from broker_coordinator.admission.parsed_message import ParsedMessage
 from fleet_protocol.encryption import decrypt_payload
 from fleet_protocol.errors import ProtocolError
@@ -46,18 +45,20 @@ def prepare(
     prepared: dict[int, Prepared] = {}
     together: dict[tuple[str, PayloadKind], list[tuple[int, Any]]] = {}
     for number, parsed in enumerate(batch):
-        if isinstance(parsed, Refused) or not _is_promising(parsed, view):
+        if isinstance(parsed, Refused) or (sender := _promising_sender(parsed, view)) is None:
             continue
         envelope = parsed.envelope
         try:
-            envelope.verify(view.devices[envelope.key_id].public_key, parsed.message.topic)
+            envelope.verify(sender.public_key, parsed.message.topic)
         except ProtocolError as error:
             prepared[number] = Prepared(is_checked=True, bad_signature=error)
             continue
         prepared[number] = _SIGNED
-        with contextlib.suppress(ProtocolError):  # its decision will say so
+        try:
             payload = read_payload(parsed, key)
-            together.setdefault((envelope.header.task, envelope.header.kind.decrypted), []).append((number, payload))
+        except ProtocolError:  # its decision will say so
+            continue
+        together.setdefault((envelope.header.task, envelope.header.kind.decrypted), []).append((number, payload))
     for (task, kind), numbered in together.items():
         decoded = _decoded(consumers[kind], [payload for _, payload in numbered], view, task)
         for (number, payload), each in zip(numbered, decoded, strict=True):
@@ -75,18 +76,19 @@ def read_payload(parsed: ParsedMessage, key: SigningKey | None) -> Any:
     return decode_payload(decrypt_payload(parsed.envelope, key), kind.payload)
 
 
-def _is_promising(parsed: ParsedMessage, view: FleetView) -> bool:
-    """Whether a payload would be decoded if its signature verifies, judged by the view before the batch."""
+def _promising_sender(parsed: ParsedMessage, view: FleetView) -> Device | None:
+    """Who has sent a payload that would be decoded if its signature verifies, judged by the view before the batch."""
     header = parsed.envelope.header
     sender = view.devices.get(parsed.envelope.key_id)
-    return (
+    is_promising = (
         header.kind.journalled
         and sender is not None
         and sender.state is DeviceState.APPROVED
         and sender.name == parsed.device
         and header.sequence > view.highest_sequence(parsed.device)
-        and header.task in view.tasks
+        and view.tasks.get(header.task) is not None
     )
+    return sender if is_promising else None
 
 
 def _decoded(consumer: Consumer, payloads: Sequence[Any], view: FleetView, task: str) -> Sequence[Any]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from broker_coordinator.admission.rate_limit import UNLIMITED, TokenBucket
+from fleet_host.rate_limit import UNLIMITED, TokenBucket
 from fleet_protocol.keys import SigningKey
 
 

@@ -8,21 +8,22 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from broker_coordinator.admission.decisions import Message
+from fleet_host.mqtt_packets import (
+    AT_LEAST_ONCE,
+    PUBLISH,
+    QUALITY,
+    TYPE,
+    MalformedPacketError,
+    read_length,
+    write_length,
+)
 
-# The first byte of a packet: its type in the upper half; in the lower half of a PUBLISH, flags.
-_TYPE: Final = 0xF0
-_PUBLISH: Final = 0x30
-_PUBACK: Final = 0x40
+# In the first byte of a PUBLISH, beside its quality of service.
 _DUPLICATE: Final = 0x08
-_QUALITY: Final = 0x06
-_AT_LEAST_ONCE: Final = 0x02
 _RETAINED: Final = 0x01
-_MAX_LENGTH_BYTES: Final = 4
+
+_PUBACK: Final = 0x40
 _FIRST_FAILURE: Final = 0x80
-
-
-class MalformedPacketError(ConnectionError):
-    """The broker sent bytes that are not MQTT: the connection can't be used any longer."""
 
 
 @dataclass(slots=True)
@@ -65,10 +66,10 @@ class TrafficDivider:
         received = bytes(self._incomplete)
         at = 0
         others = bytearray()
-        while (found := _read_length(received, at + 1)) is not None and found[0] + found[1] <= len(received):
+        while (found := read_length(received, at + 1)) is not None and found[0] + found[1] <= len(received):
             begin, end = found[0], found[0] + found[1]
-            packet_type = received[at] & _TYPE
-            if packet_type == _PUBLISH:
+            packet_type = received[at] & TYPE
+            if packet_type == PUBLISH:
                 self._take_message(received[at], received[begin:end])
             elif packet_type == _PUBACK:
                 self._take_acknowledgement(received[begin:end])
@@ -82,11 +83,11 @@ class TrafficDivider:
     def _take_message(self, first: int, body: bytes) -> None:
         try:
             at = end = 2 + (body[0] << 8 | body[1])
-            if first & _QUALITY:
+            if first & QUALITY:
                 self._arrived.identifiers.append(body[end] << 8 | body[end + 1])
                 at += 2
             if self._mqtt5:
-                at = sum(_read_length(body, at) or (len(body), 1))
+                at = sum(read_length(body, at) or (len(body), 1))
         except IndexError:
             at = len(body) + 1
         if at > len(body):
@@ -114,35 +115,9 @@ def publication_packet(
     topic: str, data: bytes, identifier: int, *, retained: bool, duplicate: bool, mqtt5: bool
 ) -> bytes:
     """A PUBLISH at QoS 1; `duplicate` where it may have been sent before."""
-    first = _PUBLISH | _AT_LEAST_ONCE | (_RETAINED if retained else 0) | (_DUPLICATE if duplicate else 0)
+    first = PUBLISH | AT_LEAST_ONCE | (_RETAINED if retained else 0) | (_DUPLICATE if duplicate else 0)
     name = topic.encode()
     properties = b"\x00" if mqtt5 else b""
     length = 4 + len(name) + len(properties) + len(data)
-    head = bytes([first]) + _write_length(length) + len(name).to_bytes(2, "big")
+    head = bytes([first]) + write_length(length) + len(name).to_bytes(2, "big")
     return b"".join((head, name, identifier.to_bytes(2, "big"), properties, data))
-
-
-def _read_length(data: bytes, at: int) -> tuple[int, int] | None:
-    """Where the bytes begin whose number stands at `at`, and that number; None where it is not all there."""
-    if at >= len(data):
-        return None
-    if (length := data[at]) < 0x80:
-        return at + 1, length
-    length &= 0x7F
-    for more in range(1, _MAX_LENGTH_BYTES):
-        if at + more >= len(data):
-            return None
-        byte = data[at + more]
-        length |= (byte & 0x7F) << 7 * more
-        if byte < 0x80:
-            return at + more + 1, length
-    raise MalformedPacketError(f"the broker sent a length of more than {_MAX_LENGTH_BYTES} bytes")
-
-
-def _write_length(length: int) -> bytes:
-    coded = bytearray()
-    while length >= 0x80:
-        coded.append(length & 0x7F | 0x80)
-        length >>= 7
-    coded.append(length)
-    return bytes(coded)

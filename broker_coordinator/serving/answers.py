@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from broker_coordinator.admission.decisions import Accepted, Decision, Enrolled, Refused, Repeated
 from broker_coordinator.admission.fleet_view import DeviceState, FleetView
-from broker_coordinator.admission.rate_limit import RateLimit
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
+from fleet_host.rate_limit import RateLimit
 from fleet_protocol.errors import Reason
 
 UNVERIFIED_RECEIPT_INTERVAL_SECONDS = 5.0

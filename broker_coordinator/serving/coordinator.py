@@ -1,6 +1,6 @@
 """The coordinator without its network: intake, version maker and file server, wired together in one process.
 
-They share a database, and but for a cache of decoded payloads no memory: each could run in a process of its own.
+They share a database, and but for a hand-over of decoded payloads no memory: each could run in a process of its own.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from broker_coordinator.serving.file_server import FileServer
 from broker_coordinator.serving.intake import Intake
 from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.serving.version_maker import OnVersion, VersionMaker
-from broker_coordinator.serving.waiting import DecodedPayloads
+from broker_coordinator.serving.waiting import DecodedBatches
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.task_registry import TaskRegistry
 from bundle_runtime.bundle import Bundle
@@ -42,7 +42,7 @@ class Coordinator:
         on_version: OnVersion = lambda _task, _number: None,
     ) -> None:
         registry = TaskRegistry(journal.engine)
-        decoded = DecodedPayloads()
+        decoded = DecodedBatches()
         self._metrics = metrics or Metrics()
         for bundle in bundles:
             registry.publish(bundle)

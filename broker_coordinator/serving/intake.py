@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import count
 from typing import Any
 
 import msgspec
@@ -17,13 +16,12 @@ import msgspec
 from broker_coordinator.admission.admission import Admission
 from broker_coordinator.admission.consumer import JournalledConsumer
 from broker_coordinator.admission.decisions import Decision, FileRequested, Message, Refused
-from broker_coordinator.admission.fleet_view import FleetView, OverlayMap, TaskProgress
-from broker_coordinator.admission.rate_limit import RateLimit
+from broker_coordinator.admission.fleet_view import FleetView, TaskProgress
 from broker_coordinator.consumers import version_consumer
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from broker_coordinator.serving.answers import Receipts
 from broker_coordinator.serving.metrics import Metrics
-from broker_coordinator.serving.waiting import DecodedPayloads, WaitingPayload
+from broker_coordinator.serving.waiting import DecodedBatch, DecodedBatches, WaitingPayload
 from broker_coordinator.storage.change_counters import DEVICES, TASKS
 from broker_coordinator.storage.database import JournalUnavailableError
 from broker_coordinator.storage.device_registry import DeviceRegistry
@@ -31,6 +29,7 @@ from broker_coordinator.storage.journal import Journal, JournalAheadError, Journ
 from broker_coordinator.storage.standing import Standing, read_decided, read_standing
 from broker_coordinator.storage.task_registry import StoredTask, TaskRegistry
 from fleet_host.log_lines import log_line
+from fleet_host.rate_limit import RateLimit
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import Reason
 
@@ -51,7 +50,7 @@ class _Task:
 
 
 class Intake:
-    """Decides on messages; `decoded` caches what aggregation would otherwise decode again.
+    """Decides on messages; hands over as `decoded` what aggregation would otherwise read and decode again.
 
     Raises:
         JournalUnavailableError: the database can't be read.
@@ -65,7 +64,7 @@ class Intake:
         admission: Admission,
         *,
         metrics: Metrics,
-        decoded: DecodedPayloads,
+        decoded: DecodedBatches,
     ) -> None:
         self._journal = journal
         self._registry = registry
@@ -130,18 +129,30 @@ class Intake:
         except JournalAheadError:  # of another intake, on the same devices
             return self._handle_together(messages, now)
         if first_position == self._position + 1:
-            self._position += len(entry.accepted) + len(entry.refused)
+            self._hand_over(entry)
         self._metrics.count_batch(
             decisions, sum(len(message.data) for message in messages), time.perf_counter() - begun
         )
         self._view.absorb(branch)
-        for position, accepted in zip(count(first_position), entry.accepted, strict=False):
-            self._decoded.keep(WaitingPayload(position, accepted.staleness, accepted.facts, accepted.item))
         for decision in decisions:
             self._answer(decision, now)
         if entry.devices:
             self._metrics.show_devices(self._view.devices.values())
         return [decision for decision in decisions if isinstance(decision, FileRequested)]
+
+    def _hand_over(self, entry: JournalEntry) -> None:
+        """Note that an entry is journalled behind all that was known, and let the version maker have its payloads."""
+        after = self._position
+        self._position += len(entry.accepted) + len(entry.refused)
+        payloads = [
+            (
+                accepted.header.task,
+                accepted.header.kind.decrypted.number,
+                WaitingPayload(position, accepted.staleness, accepted.facts, accepted.item),
+            )
+            for position, accepted in enumerate(entry.accepted, after + 1)
+        ]
+        self._decoded.keep(DecodedBatch(after, self._position, payloads))
 
     def _answer(self, decision: Decision, now: float) -> None:
         if isinstance(decision, Refused) and self._logged_refusals.allows(decision.reason, now):
@@ -172,9 +183,9 @@ class Intake:
         self._tasks = {stored.name: self._load_task(stored) for stored in self._registry.tasks()}
         self._view = FleetView(
             self._journal.decided,
-            tasks=OverlayMap(self._progress(standing)),
-            memories=OverlayMap(self._memories()),
-            highest_sequences=OverlayMap(read_decided(self._journal.engine, 0)),
+            tasks=self._progress(standing),
+            memories=self._memories(),
+            highest_sequences=read_decided(self._journal.engine, 0),
             allowance=self._admission.settings.allowance,
         )
         self._load_devices()

@@ -2,13 +2,14 @@
 
 What can't be applied is set aside (`set_aside`), and the rest goes on.
 
-Between calls it keeps what it has read, up to a position. A payload that is in the cache `decoded` is not read again.
+Between calls it keeps what it has read, up to a position. What the intake hands over as `decoded` is not read at all.
 """
 
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import chain
 from typing import TypeVar
 
 from broker_coordinator.admission.fleet_view import devices_taking_part
@@ -20,7 +21,7 @@ from broker_coordinator.serving.replay import state_of
 from broker_coordinator.serving.served_aggregate import NextAggregate, ServedAggregate
 from broker_coordinator.serving.served_task import NextVersion, ServedTask
 from broker_coordinator.serving.set_aside import Failure, Place, SetAside, place_of
-from broker_coordinator.serving.waiting import DecodedPayloads, WaitingPayload
+from broker_coordinator.serving.waiting import DecodedBatches, Placed, WaitingPayload
 from broker_coordinator.storage.change_counters import TASKS, read_change_counters
 from broker_coordinator.storage.database import JournalUnavailableError
 from broker_coordinator.storage.device_registry import DeviceRegistry
@@ -55,7 +56,7 @@ class VersionMaker:
         retention: Retention,
         metrics: Metrics,
         on_version: OnVersion,
-        decoded: DecodedPayloads,
+        decoded: DecodedBatches,
     ) -> None:
         self._journal = journal
         self._registry = registry
@@ -101,11 +102,12 @@ class VersionMaker:
         Raises:
             JournalUnavailableError: call again later.
         """
-        found = read_waiting(self._journal.engine, self._cursor)
+        handed_over = self._decoded.take(self._cursor)
+        found = read_waiting(self._journal.engine, handed_over.through)
         if found.change_counters.get(TASKS, 0) != self._tasks_counter:
             self._load()
         else:
-            self._take(found)
+            self._take(handed_over.payloads, found)
 
     def announce_versions(self) -> None:
         """Queue the manifest of every task: the broker may have lost the retained one."""
@@ -151,9 +153,8 @@ class VersionMaker:
         self._tasks = {each.name: self._load_task(each) for each in self._registry.tasks()}
         self._tasks_counter = tasks_counter
         self._aggregates: dict[tuple[str, int], ServedAggregate] = {}
-        self._cursor = 0
         self.announce_versions()
-        self._take(read_waiting(self._journal.engine, self._cursor))
+        self._take([], read_waiting(self._journal.engine, after=0))
 
     def _load_task(self, stored: StoredTask) -> ServedTask:
         bundle = self._registry.bundle(stored.name)
@@ -169,18 +170,16 @@ class VersionMaker:
             state = newest.state(bundle.description.parameters, {})
         return ServedTask(bundle, consumer, newest, state, bundle.grid(), paused=stored.paused)
 
-    def _take(self, found: NewlyWaiting) -> None:
+    def _take(self, handed_over: Sequence[Placed], found: NewlyWaiting) -> None:
         """Let what is new in the journal wait for its aggregate."""
-        queues = {place: self._queue(*place) for place in {(task, kind) for _, task, kind in found.rows}}
-        positions = [position for position, task, kind in found.rows if queues[task, kind] is not None]
-        decoded = {position: waiting for position in positions if (waiting := self._decoded.take(position))}
-        decoded |= self._read([position for position in positions if position not in decoded])
-        for position, task, kind in found.rows:
-            if (queue := queues[task, kind]) is not None and position in decoded:
-                queue.append(decoded[position])
-        if found.rows:
-            self._cursor = found.rows[-1][0]
-        for name in {task for task, _ in queues if task in self._tasks}:
+        new_places = {(task, kind) for _, task, kind in found.rows} | {(task, kind) for task, kind, _ in handed_over}
+        queues = {place: queue for place in new_places if (queue := self._queue(*place)) is not None}
+        read = self._read([position for position, task, kind in found.rows if (task, kind) in queues])
+        for task, kind, waiting in chain(handed_over, read):
+            if (queue := queues.get((task, kind))) is not None:
+                queue.append(waiting)
+        self._cursor = found.last_position
+        for name in {task for task, _ in queues}:
             self._metrics.show_task(self._tasks[name])
 
     def _queue(self, task: str, kind: int) -> deque[WaitingPayload] | None:
@@ -199,15 +198,16 @@ class VersionMaker:
             self._aggregates[task, kind] = ServedAggregate(consumer, served.description, newest)
         return self._aggregates[task, kind].waiting
 
-    def _read(self, positions: Sequence[int]) -> dict[int, WaitingPayload]:
+    def _read(self, positions: Sequence[int]) -> list[Placed]:
         """What waits at these positions, without payloads of which no item can be made."""
-        found: dict[int, WaitingPayload] = {}
+        found: list[Placed] = []
         failures: dict[Place, list[Failure]] = {}
         passed = Counter[Place]()
         for row in self._journal.at_positions(positions):
             try:
                 item = row.item(self._tasks[row.task].description, self._key)
-                found[row.position] = WaitingPayload(row.position, row.staleness, row.read_facts(), item)
+                waiting = WaitingPayload(row.position, row.staleness, row.read_facts(), item)
+                found.append((row.task, row.kind, waiting))
                 passed[row.task, row.kind] += 1
             except Exception as error:
                 failures.setdefault((row.task, row.kind), []).append(Failure.of(row, error))

@@ -1,10 +1,12 @@
-"""Journalled payloads on their way into an aggregate, and a cache of decoded ones that spares reading them twice."""
+"""Journalled payloads on their way into an aggregate, and the hand-over of decoded ones that spares reading them."""
 
+from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-MAX_CACHED = 2_000
+MAX_HANDED_OVER = 2_000
 """Two batches: what is committed is aggregated, or waits decoded, before the next batch but one."""
 
 
@@ -17,19 +19,50 @@ class WaitingPayload(msgspec.Struct, frozen=True, gc=False):
     item: Any
 
 
-class DecodedPayloads:
-    """By position, what was decoded to be admitted, so as not to decode it again. It may forget any of it."""
+Placed = tuple[str, int, WaitingPayload]
+"""A payload with its task and the number of its kind."""
 
-    def __init__(self, maximum: int = MAX_CACHED) -> None:
+
+class DecodedBatch(msgspec.Struct, frozen=True):
+    """All payloads that were accepted behind the position `after` and up to the position `through`."""
+
+    after: int
+    through: int
+    payloads: Sequence[Placed]
+
+
+class DecodedBatches:
+    """What was decoded to be admitted, so as not to read and decode it again. It may forget any of it.
+
+    `maximum` is of payloads.
+    """
+
+    def __init__(self, maximum: int = MAX_HANDED_OVER) -> None:
         self._maximum = maximum
-        self._found: dict[int, WaitingPayload] = {}
+        self._size = 0
+        self._batches: deque[DecodedBatch] = deque()
 
-    def keep(self, waiting: WaitingPayload) -> None:
-        """Keep one, in place of the one that was kept longest where there are too many."""
-        self._found[waiting.position] = waiting
-        if len(self._found) > self._maximum:
-            del self._found[next(iter(self._found))]
+    def keep(self, batch: DecodedBatch) -> None:
+        """Keep a batch, in place of those that were kept longest where there are too many payloads."""
+        self._batches.append(batch)
+        self._size += len(batch.payloads)
+        while self._size > self._maximum:
+            self._pop()
 
-    def take(self, position: int) -> WaitingPayload | None:
-        """Hand one over, and keep it no longer."""
-        return self._found.pop(position, None)
+    def take(self, after: int) -> DecodedBatch:
+        """Hand over all that is known to follow the position `after` without a gap. Nothing is kept of it, nor of what
+        came before.
+        """
+        through = after
+        payloads: list[Placed] = []
+        while self._batches and self._batches[0].after <= through:
+            batch = self._pop()
+            if batch.after == through:
+                through = batch.through
+                payloads += batch.payloads
+        return DecodedBatch(after, through, payloads)
+
+    def _pop(self) -> DecodedBatch:
+        batch = self._batches.popleft()
+        self._size -= len(batch.payloads)
+        return batch

@@ -46,10 +46,11 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class NewlyWaiting:
-    """Position, task and kind of payloads that wait for an aggregate, oldest first."""
+    """`rows`: position, task and kind of payloads that wait, oldest first. `last_position` as in `Standing`."""
 
     change_counters: Mapping[str, int]
     rows: Sequence[tuple[int, str, int]]
+    last_position: int
 
 
 def read_standing(engine: Engine) -> Standing:
@@ -90,5 +91,5 @@ def read_waiting(engine: Engine, after: int) -> NewlyWaiting:
         JournalUnavailableError: the database failed.
     """
     with reading(engine) as connection:
-        rows = [(position, task, kind) for position, task, kind in connection.execute(_NEWLY_WAITING, {"after": after})]
-        return NewlyWaiting(change_counters_in(connection), rows)
+        rows = connection.execute(_NEWLY_WAITING, {"after": after}).all()
+        return NewlyWaiting(change_counters_in(connection), rows, last_position_in(connection))

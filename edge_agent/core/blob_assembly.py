@@ -27,8 +27,8 @@ class BlobAssembly:
             return None
         return b"".join(self._chunks[number] for number in range(chunk_count(self._total_bytes)))
 
-    def add(self, number: int, chunk: BlobChunk) -> None:
-        """Take one chunk.
+    def add(self, number: int, chunk: BlobChunk) -> bool:
+        """Take one chunk; False where it was here already.
 
         Raises:
             ProtocolError: `TOO_LARGE`, or `MALFORMED` where it contradicts its size or the chunks before it.
@@ -41,4 +41,6 @@ class BlobAssembly:
         if not 0 <= number < chunk_count(chunk.total_bytes) or len(chunk.data) != expected:
             raise ProtocolError(Reason.MALFORMED, f"chunk {number} has {len(chunk.data)} bytes, not {expected}")
         self._total_bytes = chunk.total_bytes
-        self._chunks[number] = chunk.data
+        is_new = number not in self._chunks
+        self._chunks.setdefault(number, chunk.data)
+        return is_new

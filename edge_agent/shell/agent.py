@@ -4,29 +4,36 @@ import asyncio
 import logging
 import secrets
 import sqlite3
+import time
 from collections import deque
 from pathlib import Path
 
 from edge_agent.configuration import AgentConfiguration
+from edge_agent.core.answers_awaited import AnswersAwaited
 from edge_agent.core.enrolment import must_enrol_again
 from edge_agent.shell.blob_cache import BlobCache
 from edge_agent.shell.device_database import DeviceDatabase
 from edge_agent.shell.enrolment import EnrolmentKeeper
 from edge_agent.shell.fetcher import Fetcher
 from edge_agent.shell.identity import Identity
+from edge_agent.shell.inbox import Inbox
 from edge_agent.shell.link import Link
 from edge_agent.shell.postbox import Postbox
+from edge_agent.shell.presence import PresenceKeeper
 from edge_agent.shell.rounds import Rounds
 from edge_agent.shell.sample_store import SampleStore
 from edge_agent.shell.version_follower import VersionFollower
 from edge_agent.sources.unix_socket import SampleSocket, Status
 from fleet_host.log_lines import log_line
+from fleet_host.rate_limit import RateLimit
 from fleet_protocol import topics
 from fleet_protocol.envelope import digest
-from fleet_protocol.errors import ConfigurationError, ProtocolError
+from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import (
     BLOB_REQUEST,
     ENROLMENT,
+    FROM_COORDINATOR,
+    KINDS,
     WEIGHTS_REQUEST,
     BlobChunk,
     BlobRequest,
@@ -38,15 +45,19 @@ from fleet_protocol.kinds import (
     WeightsRequest,
     encode_payload,
 )
-from fleet_protocol.limits import MAX_BOOT, MAX_CONTROL_BYTES, MAX_SIGNED_CHUNK_BYTES
+from fleet_protocol.limits import MAX_BOOT
+from fleet_protocol.topics import PackedWeights
 
 logger = logging.getLogger(__name__)
 
 LARGEST_FIRST_BOOT = 2**20
 """Leaves room for 2**42 more boots in the numbers of control messages."""
 
-REQUESTS_REMEMBERED = 64
-"""Requests whose refusal this device recognises as one: the coordinator does not know its key."""
+CONTROL_MESSAGES_REMEMBERED = 64
+"""Enrolments and requests whose receipts this device recognises as its own."""
+
+REPEAT_COMPLAINT_SECONDS = 3600.0
+"""What stays wrong is said once in this time."""
 
 
 class Agent:
@@ -63,20 +74,31 @@ class Agent:
         self._tasks = [task.name for task in configuration.tasks]
         self._database, self._samples, cache = _open_state(configuration)
         identity.boot = self._database.boot
+        self._presence = PresenceKeeper(self._tasks, self._publish_presence)
+        self._sent: deque[bytes] = deque(maxlen=CONTROL_MESSAGES_REMEMBERED)
+        self._answers = AnswersAwaited()
+        self._said = RateLimit(REPEAT_COMPLAINT_SECONDS, 2)
+        inbox = Inbox(
+            configuration.fleet,
+            identity,
+            receipt=self._handle_receipt,
+            manifest=self._handle_manifest,
+            chunk=self._handle_chunk,
+        )
         self._link = Link(
             configuration.broker,
             f"{configuration.fleet}-{configuration.device}",
-            last_will=(identity.state_topic, self._presence(PresenceState.OFFLINE)),
+            last_will=(identity.state_topic, self._signed_presence(PresenceState.OFFLINE)),
             on_connected=self._on_connected,
-            handle=self._handle,
+            handle=inbox.handle,
             filters=[identity.down_topic, *(topics.manifest(configuration.fleet, task) for task in self._tasks)],
+            maximum_message_bytes=max(kind.max_bytes for kind in KINDS.values() if kind.leaf in FROM_COORDINATOR),
         )
-        self._requests: deque[bytes] = deque(maxlen=REQUESTS_REMEMBERED)
         self._fetcher = Fetcher(configuration.fleet, self._link.listening_to, self._request)
         self._versions = VersionFollower(
             self._database, cache, self._fetcher, configuration.device, engine=configuration.worker.engine
         )
-        self._postbox = Postbox(self._database, identity.sign_row, self._publish_up)
+        self._postbox = Postbox(self._database, identity.sign_row, self._publish_answered)
         self._rounds = Rounds(
             configuration,
             self._database,
@@ -87,7 +109,10 @@ class Agent:
             spooled=self._postbox.notify,
         )
         self._enrolment = EnrolmentKeeper(
-            self._database, sign=self._sign_enrolment, publish=self._publish_up, on_enrolled=self._on_enrolled
+            self._database,
+            sign=self._sign_enrolment,
+            publish=self._publish_answered,
+            while_enrolled=self._while_enrolled,
         )
         self._sample_socket = SampleSocket(
             configuration.sample_socket,
@@ -111,25 +136,44 @@ class Agent:
 
     async def _on_connected(self) -> None:
         """Enrol and deliver, for as long as the connection lasts."""
+        self._presence.connected()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._enrolment.keep())
             group.create_task(self._postbox.deliver())
 
+    async def _while_enrolled(self) -> None:
+        """Publish the presence, which the coordinator takes from enrolled devices only."""
+        self._rounds.retry_deferred_trigger()
+        await self._presence.keep()
+
     async def _publish_up(self, signed: bytes) -> None:
         await self._link.publish(self._identity.up_topic, signed)
 
-    async def _on_enrolled(self) -> None:
-        """Publish the presence, which the coordinator takes from enrolled devices only."""
-        await self._link.publish(self._identity.state_topic, self._presence(PresenceState.ONLINE), retain=True)
-        self._rounds.retry_deferred_trigger()
+    async def _publish_answered(self, signed: bytes) -> None:
+        """Publish what the coordinator answers with a receipt."""
+        await self._publish_up(signed)
+        if self._answers.sent() and self._said.allows("no_receipts", time.monotonic()):
+            logger.warning(
+                log_line(
+                    "no_receipts",
+                    fleet=self._configuration.fleet,
+                    shard=self._configuration.shard,
+                    device=self._configuration.device,
+                    remedy="no coordinator answers: compare fleet and shard with coordinator.toml, and device with the"
+                    " name in the certificate and the broker's access control list; see whether the coordinator runs",
+                )
+            )
+
+    async def _publish_presence(self) -> None:
+        await self._link.publish(self._identity.state_topic, self._signed_presence(PresenceState.ONLINE), retain=True)
 
     async def _request(self, request: BlobRequest | WeightsRequest, task: str) -> None:
         kind = BLOB_REQUEST if isinstance(request, BlobRequest) else WEIGHTS_REQUEST
         signed = self._identity.sign_control(kind, encode_payload(request), task)
-        self._requests.append(digest(signed))
+        self._sent.append(digest(signed))
         await self._publish_up(signed)
 
-    def _presence(self, state: PresenceState) -> bytes:
+    def _signed_presence(self, state: PresenceState) -> bytes:
         return self._identity.sign_presence(encode_payload(Presence(state, self._identity.boot)))
 
     def _sign_enrolment(self) -> bytes:
@@ -139,35 +183,26 @@ class Agent:
             software=self._software,
             tasks=self._tasks,
         )
-        return self._identity.sign_control(ENROLMENT, encode_payload(enrolment))
-
-    def _handle(self, topic: str, data: bytes) -> None:
-        """Handle a message if the pinned coordinator key signed it for this topic."""
-        limit = MAX_SIGNED_CHUNK_BYTES if "/blob/" in topic or "/weights/" in topic else MAX_CONTROL_BYTES
-        try:
-            payload, task = self._identity.verify_from_coordinator(topic, data, limit)
-            match payload:
-                case Receipt():
-                    self._handle_receipt(payload)
-                case Manifest() if topic == topics.manifest(self._configuration.fleet, task):
-                    self._handle_manifest(task, payload)
-                case BlobChunk():
-                    self._fetcher.receive_chunk(*topics.chunk_of(topic), payload)
-                case _:
-                    logger.warning(log_line("message_refused", topic=topic, kind=type(payload).__name__))
-        except ProtocolError as error:
-            logger.warning(log_line("message_refused", topic=topic, error=error))
-        except (sqlite3.Error, OSError) as error:
-            logger.error(log_line("message_failed", topic=topic, error=error))
+        signed = self._identity.sign_control(ENROLMENT, encode_payload(enrolment))
+        self._sent.append(digest(signed))
+        return signed
 
     def _handle_manifest(self, task: str, manifest: Manifest) -> None:
         if self._versions.receive_manifest(task, manifest):
             self._rounds.retry_deferred_trigger()
+        known = self._database.known_version(task)
+        if known is not None and known.version == manifest.version:
+            self._presence.heard_of(task)
+
+    def _handle_chunk(self, wanted: str | PackedWeights, number: int, chunk: BlobChunk) -> None:
+        self._fetcher.receive_chunk(wanted, number, chunk)
 
     def _handle_receipt(self, receipt: Receipt) -> None:
         is_ours = self._postbox.receive(receipt) or self._enrolment.receive(receipt)
-        if not (is_ours or receipt.digest in self._requests):
+        if not (is_ours or receipt.digest in self._sent or self._database.has_settled(receipt.digest)):
+            self._note_foreign(receipt)
             return
+        self._answers.answered()
         if must_enrol_again(receipt):
             self._enrolment.enrol_again()
         if receipt.newest_boot > MAX_BOOT:
@@ -176,6 +211,17 @@ class Agent:
             logger.warning(log_line("state_lost", boot=self._identity.boot, newest_boot=receipt.newest_boot))
             self._identity.boot = self._database.continue_boots(receipt.newest_boot)
         self._rounds.retry_deferred_trigger()
+
+    def _note_foreign(self, receipt: Receipt) -> None:
+        if self._answers.foreign(receipt.digest) and self._said.allows("foreign_receipts", time.monotonic()):
+            logger.error(
+                log_line(
+                    "foreign_receipts",
+                    device=self._configuration.device,
+                    remedy="the coordinator answers what this device has not sent: a second device has its name and"
+                    " key, perhaps on a copied card: give that one its own; or somebody publishes in its name",
+                )
+            )
 
     def _status(self) -> Status:
         known = {task: self._database.known_version(task) for task in self._tasks}

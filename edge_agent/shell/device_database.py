@@ -203,6 +203,10 @@ class DeviceDatabase:
                 (SETTLED_ROWS_KEPT,),
             )
 
+    def has_settled(self, name: bytes) -> bool:
+        """Whether an envelope with this digest has had its receipt, as far back as is remembered."""
+        return self._connection.execute("SELECT 1 FROM settled WHERE digest = ?", (name,)).fetchone() is not None
+
     def renumber(self, row: OutboxRow, highest_sequence: int, sign: SignRow) -> OutboxRow:
         """Give a waiting payload a new number above `highest_sequence`, and sign it again."""
         with self._transaction():

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 
 from edge_agent.core.enrolment import Answer, EnrolmentAttempts
 from edge_agent.shell.device_database import DeviceDatabase
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class EnrolmentKeeper:
-    """`sign` makes a new signed enrolment, `publish` sends it; `on_enrolled` is called once the device is accepted."""
+    """`sign` makes a new signed enrolment, `publish` sends it; `while_enrolled` runs while the device is accepted."""
 
     def __init__(
         self,
@@ -23,12 +23,12 @@ class EnrolmentKeeper:
         *,
         sign: Callable[[], bytes],
         publish: Callable[[bytes], Awaitable[None]],
-        on_enrolled: Callable[[], Awaitable[None]],
+        while_enrolled: Callable[[], Coroutine[None, None, None]],
     ) -> None:
         self._database = database
         self._sign = sign
         self._publish = publish
-        self._on_enrolled = on_enrolled
+        self._while_enrolled = while_enrolled
         self._attempts = EnrolmentAttempts()
         self._changed = asyncio.Event()
 
@@ -43,8 +43,7 @@ class EnrolmentKeeper:
             self._changed.clear()
             if self._database.is_enrolled():
                 self._attempts.start()
-                await self._on_enrolled()
-                await self._changed.wait()
+                await self._stay_enrolled()
                 continue
             signed = self._sign()
             wait_seconds = self._attempts.sent(digest(signed))
@@ -52,6 +51,12 @@ class EnrolmentKeeper:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_seconds):
                     await self._changed.wait()
+
+    async def _stay_enrolled(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(self._while_enrolled())
+            await self._changed.wait()
+            running.cancel()
 
     def receive(self, receipt: Receipt) -> bool:
         """Act on a verified receipt; False where it is for none of this device's enrolments."""

@@ -10,7 +10,7 @@ from fleet_protocol.kinds import BlobChunk, BlobRequest, WeightsRequest
 from fleet_protocol.topics import PackedWeights
 
 CHUNK_SECONDS = 5.0
-"""Without a new chunk for this long, missing chunks are requested again."""
+"""Without a new chunk for this long, missing chunks are requested again. One that was here already is no progress."""
 FETCH_ATTEMPTS = 4
 
 Wanted = str | PackedWeights
@@ -42,8 +42,7 @@ class Fetcher:
         Raises:
             ProtocolError: it contradicts its size or the chunks before it.
         """
-        if wanted in self._assemblies:
-            self._assemblies[wanted].add(number, chunk)
+        if wanted in self._assemblies and self._assemblies[wanted].add(number, chunk):
             self._progress.set()
 
     async def fetch(self, wanted: Wanted) -> bytes:

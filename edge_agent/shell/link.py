@@ -5,21 +5,22 @@ import contextlib
 import logging
 import math
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 
 import aiomqtt
+from paho.mqtt.reasoncodes import ReasonCode
 
+from edge_agent.core.publication_limit import PublicationLimit
+from edge_agent.shell.broker_client import BrokerClient
+from edge_agent.shell.broker_complaints import BrokerComplaints
 from fleet_host.backoff import delay_seconds
 from fleet_host.broker_settings import BrokerSettings
 from fleet_host.log_lines import log_line
+from fleet_host.mqtt_packets import publication_bytes
+from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.limits import MAX_PACKET_OVERHEAD_BYTES
 
 logger = logging.getLogger(__name__)
-
-PROTOCOLS = {"5": aiomqtt.ProtocolVersion.V5, "3.1.1": aiomqtt.ProtocolVersion.V311}
-BROKER_TIMEOUT_SECONDS = 15.0
-"""Longest wait for CONNACK, SUBACK and PUBACK."""
-MAX_WAITING_MESSAGES = 512
-"""Messages from the broker not handled yet; more are dropped: chunks are asked for again, receipts are repeated."""
 
 STABLE_SECONDS = 30.0
 """A link that lasted this long resets the back-off. Two devices that share a name disconnect each other at once, and
@@ -33,7 +34,13 @@ class LinkDownError(Exception):
 
 
 class Link:
-    """One connection at a time, for as long as the agent runs. `publish` and `subscribe` need it to be up."""
+    """One connection at a time, for as long as the agent runs. `publish` and `subscribe` need it to be up.
+
+    Of a message longer than `maximum_message_bytes` nothing is kept, and `handle` never sees it.
+
+    Raises:
+        ConfigurationError: a file for TLS or the password can't be used. One that can't be used later is waited for.
+    """
 
     def __init__(
         self,
@@ -44,6 +51,7 @@ class Link:
         on_connected: Callable[[], Coroutine[None, None, None]],
         handle: Handler,
         filters: Sequence[str],
+        maximum_message_bytes: int,
     ) -> None:
         self._broker = broker
         self._identifier = identifier
@@ -51,8 +59,13 @@ class Link:
         self._on_connected = on_connected
         self._handle = handle
         self._filters = list(filters)
+        self._maximum_packet_bytes = maximum_message_bytes + MAX_PACKET_OVERHEAD_BYTES
+        self._limit = PublicationLimit()
+        self._complaints = BrokerComplaints(identifier, self._maximum_packet_bytes)
         self._listening: list[str] = []
-        self._client: aiomqtt.Client | None = None
+        self._client: BrokerClient | None = None
+        broker.tls_context()
+        broker.password()
 
     @property
     def connected(self) -> bool:
@@ -64,40 +77,55 @@ class Link:
         loop = asyncio.get_running_loop()
         where = f"{self._broker.host}:{self._broker.port}"
         attempt = 0
-        connected_at = math.inf
         while True:
+            connected_at, words = math.inf, ""
             try:
-                async with self._new_client() as client:
-                    for topic_filter in (*self._filters, *self._listening):
-                        await self._subscribe(client, topic_filter)
-                    logger.info(log_line("broker_connected", address=where))
-                    connected_at = loop.time()
-                    self._client = client
-                    await self._serve_connection(client)
-            except* (aiomqtt.MqttError, LinkDownError) as group:
-                if loop.time() - connected_at > STABLE_SECONDS:
-                    attempt = 0
+                client = self._new_client()
+                try:
+                    async with client:
+                        connected_at = loop.time()
+                        await self._begin(client)
+                        logger.info(log_line("broker_connected", address=where))
+                        self._client = client
+                        await self._serve_connection(client)
+                finally:
+                    self._client = None
+                    words = client.lost
+            except* (aiomqtt.MqttError, LinkDownError, ConfigurationError) as group:
+                attempt = 0 if loop.time() - connected_at > STABLE_SECONDS else attempt
                 pause = delay_seconds(attempt, random.random())  # noqa: S311 - jitter, not a secret
+                error = _cause(group)
                 logger.warning(
-                    log_line("broker_unreachable", address=where, error=_innermost(group), retry_in_s=f"{pause:.1f}")
+                    log_line("broker_unreachable", address=where, error=words or error, retry_in_s=f"{pause:.1f}")
+                )
+                self._complaints.connection_ended(
+                    error, self._limit.connection_ended(loop.time()), lasted_seconds=loop.time() - connected_at
                 )
                 attempt += 1
                 await asyncio.sleep(pause)
-            finally:
-                self._client = None
-                connected_at = math.inf
 
     async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Publish at QoS 1 and wait for the broker's PUBACK, which is not the coordinator's receipt.
+
+        What the broker can't take is not sent, and what it does not want is lost: both are said in the log.
 
         Raises:
             LinkDownError: there is no connection, or it broke before the acknowledgement.
         """
         client = self._require_client()
+        size = publication_bytes(topic, len(payload), mqtt5=client.mqtt5)
+        limit = self._limit.maximum_bytes(asyncio.get_running_loop().time())
+        if limit is not None and size > limit:
+            self._complaints.publication_too_large(topic, size, limit)
+            return
+        self._limit.sent(size)
         try:
-            await client.publish(topic, payload, qos=1, retain=retain)
+            reason = await client.hand_over(topic, payload, retain=retain)
         except aiomqtt.MqttError as error:
             raise LinkDownError(str(error)) from error
+        self._limit.acknowledged(size)
+        if reason.is_failure:
+            self._complaints.publication_refused(topic, reason)
 
     @contextlib.asynccontextmanager
     async def listening_to(self, topic_filter: str) -> AsyncIterator[None]:
@@ -117,51 +145,59 @@ class Link:
                 with contextlib.suppress(aiomqtt.MqttError):
                     await self._client.unsubscribe(topic_filter)
 
-    async def _subscribe(self, client: aiomqtt.Client, topic_filter: str) -> None:
+    async def _begin(self, client: BrokerClient) -> None:
+        self._limit.connected(client.broker_maximum_bytes)
+        for topic_filter in (*self._filters, *self._listening):
+            await self._subscribe(client, topic_filter)
+
+    async def _subscribe(self, client: BrokerClient, topic_filter: str) -> None:
         try:
-            await client.subscribe(topic_filter, qos=1)
+            granted = await client.subscribe(topic_filter, qos=1)
         except aiomqtt.MqttError as error:
             raise LinkDownError(str(error)) from error
+        for reason in granted:
+            if isinstance(reason, ReasonCode) and reason.is_failure:
+                self._complaints.subscription_refused(topic_filter, reason)
 
-    def _require_client(self) -> aiomqtt.Client:
+    def _require_client(self) -> BrokerClient:
         if self._client is None:
             raise LinkDownError(f"no connection to {self._broker.host}:{self._broker.port}")
         return self._client
 
-    async def _serve_connection(self, client: aiomqtt.Client) -> None:
+    async def _serve_connection(self, client: BrokerClient) -> None:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._on_connected())
                 async for message in client.messages:
-                    if isinstance(message.payload, bytes):
+                    if isinstance(message.payload, bytes) and message.payload:  # empty: taken back, or too long
                         self._handle(message.topic.value, message.payload)
         except asyncio.CancelledError:
             topic, payload = self._last_will  # after a regular DISCONNECT the broker does not publish the will
             with contextlib.suppress(aiomqtt.MqttError):
-                await client.publish(topic, payload, qos=1, retain=True)
+                await client.hand_over(topic, payload, retain=True)
             raise
 
-    def _new_client(self) -> aiomqtt.Client:
-        topic, payload = self._last_will
-        version_5 = self._broker.protocol == "5"
-        return aiomqtt.Client(
-            self._broker.host,
-            self._broker.port,
-            identifier=self._identifier,
-            protocol=PROTOCOLS[self._broker.protocol],
-            clean_session=None if version_5 else True,
-            clean_start=True if version_5 else 3,
-            username=self._broker.username,
-            password=self._broker.password(),
-            tls_context=self._broker.tls_context(),
-            keepalive=self._broker.keepalive_seconds,
-            timeout=BROKER_TIMEOUT_SECONDS,
-            max_queued_incoming_messages=MAX_WAITING_MESSAGES,
-            will=aiomqtt.Will(topic, payload, qos=1, retain=True),
+    def _new_client(self) -> BrokerClient:
+        return BrokerClient(
+            self._broker,
+            self._identifier,
+            last_will=self._last_will,
+            maximum_packet_bytes=self._maximum_packet_bytes,
+            on_too_long=self._complaints.message_too_large,
         )
 
 
-def _innermost(error: BaseException) -> str:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return str(error)
+def _cause(group: BaseException) -> BaseException:
+    """The error in a group that says most: what the broker gave as its reason, if it did."""
+    errors = list(_leaves(group))
+    return next((error for error in errors if isinstance(error, aiomqtt.MqttCodeError)), errors[0])
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _leaves(each)
+        return
+    yield error
+    if error.__cause__ is not None:
+        yield from _leaves(error.__cause__)

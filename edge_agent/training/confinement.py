@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import sqlite3
+import sys
 import sysconfig
 from collections.abc import Iterable
 from importlib.util import find_spec
@@ -34,9 +35,11 @@ SYSTEM_FILES = ("/etc/ld.so.cache", "/proc/cpuinfo", "/proc/meminfo", "/sys/devi
 """What numpy and onnxruntime read of the machine."""
 
 
-def die_with_parent() -> None:
-    """Have the kernel kill this process when the agent ends, even while it is stopped."""
+def die_with(agent: int) -> None:
+    """Have the kernel kill this process when the agent ends, even while it is stopped; `agent` is its process id."""
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != agent:
+        sys.exit("the agent has ended meanwhile")
 
 
 def limit(job: TrainingJob) -> None:

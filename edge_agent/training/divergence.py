@@ -7,6 +7,7 @@ import numpy as np
 from bundle_runtime.samples import Samples
 from edge_agent.training.engine import BatchPlan
 from fleet_protocol.codec.sparse import FloatVector
+from fleet_protocol.remedies import STEADIER_TRAINING
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Divergence:
             f"training diverged at step {self.step} of {self.steps}: loss {self.loss:g} after {self.loss_before:g}"
             f" (learning rate {self.learning_rate:g}); its batch: {self.rows} samples, inputs"
             f" {self.input_minimum:g} to {self.input_maximum:g}, mean {self.input_mean:g},"
-            f" {self.finite_share:.0%} finite, labels {self.labels}; lower the learning rate or set a gradient clip"
+            f" {self.finite_share:.0%} finite, labels {self.labels}; {STEADIER_TRAINING}"
         )
 
 

@@ -11,16 +11,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from bundle_runtime.samples import Samples
-from edge_agent.training.compression import pack, remember
-from edge_agent.training.confinement import die_with_parent, hold_open, limit, shut_in
-from edge_agent.training.divergence import divergence
-from edge_agent.training.engine import EngineError, Rates, plan_batches
+from edge_agent.training.confinement import die_with, hold_open, limit, shut_in
+from edge_agent.training.engine import EngineError
 from edge_agent.training.engines import make_engine
 from edge_agent.training.features import FeaturesError, compute_features
 from edge_agent.training.rebuild import RebuildError, rebuild
+from edge_agent.training.round import DivergedError, Earlier, train_round
 from edge_agent.training.stored_sample_checks import UnfitSamplesError, check_samples
 from edge_agent.worker.contract import (
     Message,
@@ -47,10 +47,6 @@ class RoundError(Exception):
     """The round can't be finished; says why."""
 
 
-class DivergedError(RoundError):
-    """Loss or weights are no longer finite."""
-
-
 ShutIn = Callable[[list[Path], Path | None], None]
 """Called once before a graph is loaded, with the files that are opened after that, and the sample store if it is."""
 
@@ -60,7 +56,8 @@ def run_round(job: TrainingJob, send: Send, shut_in: ShutIn) -> TrainingResult:
 
     Raises:
         RebuildError: the weights came packed and can't be unpacked.
-        RoundError: no usable samples, or the training diverged.
+        RoundError: no usable samples.
+        DivergedError: loss or weights are no longer finite.
         UnfitSamplesError: some stored samples are not what the task takes.
         FeaturesError: the backbone's features can't be computed or kept.
         EngineError, ConfigurationError: the engine can't run here, or not on this bundle.
@@ -83,31 +80,17 @@ def run_round(job: TrainingJob, send: Send, shut_in: ShutIn) -> TrainingResult:
             computed = compute_features(store, task, files[BACKBONE_FILE], job.threads)
             samples = read_samples(store, task)
     engine = make_engine(job.engine, files, task, job.threads)
-    plan = plan_batches(len(samples.labels), steps, task.training.batch_size, job.seed)
 
     def on_progress(done: int, losses: FloatVector) -> None:
         mean = float(losses.mean())
-        send(Progress("training", done, steps, mean if math.isfinite(mean) else None))
+        loss = mean if math.isfinite(mean) else None
+        send(Progress("training", done, steps, loss))
+        if done == steps:
+            send(Progress("compressing", steps, steps, loss))
 
-    trained, losses = engine.train(weights, samples, plan, Rates.planned(task.training), on_progress)
-    if diverged := divergence(losses, trained, samples, plan, task.training.learning_rate):
-        raise DivergedError(str(diverged))
-    send(Progress("compressing", steps, steps, float(losses.mean())))
-    memory = remember(task, job.residual, job.returned, job.life)
-    total = memory.offer(trained - weights)
-    if not np.isfinite(total).all():
-        raise DivergedError("the update and what earlier ones left behind exceed float32 in sum")
-    packed = pack(total, memory, task, job.seed)
-    return TrainingResult(
-        packed=packed,
-        residual=memory.state(),
-        samples=len(samples.labels),
-        steps=steps,
-        trained_through=samples.newest,
-        loss=float(losses.mean()),
-        life=memory.life,
-        features_computed=computed,
-    )
+    earlier = Earlier(job.residual, job.returned, job.seed, job.life)
+    result = train_round(engine, weights, samples, task, earlier, on_progress=on_progress)
+    return msgspec.structs.replace(result, features_computed=computed)
 
 
 def read_samples(path: Path, task: TaskDescription) -> Samples:
@@ -158,8 +141,11 @@ def verdict_of(job: TrainingJob, send: Send) -> Verdict:
 
 
 def main() -> None:
-    """Read one job; write frames, the verdict last. Whatever else prints goes to standard error."""
-    die_with_parent()
+    """Read one job; write frames, the verdict last. Whatever else prints goes to standard error.
+
+    The one argument is the agent's process id.
+    """
+    die_with(int(sys.argv[1]))
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0) as channel:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
         job = read_job(sys.stdin.buffer.read())

@@ -41,16 +41,19 @@ async def train_in_child(job: TrainingJob, settings: WorkerSettings, on_news: On
 
     `on_news` is called with each message before the verdict.
     """
+    started = asyncio.Event()
     process = await asyncio.create_subprocess_exec(
         *WORKER_COMMAND,
+        str(os.getpid()),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env=os.environ | WORKER_ENVIRONMENT,
     )
     try:
-        async with asyncio.timeout(settings.time_limit_seconds), _limit_cpu_share(process, settings.cpu_share):
-            verdict, errors = await asyncio.gather(_exchange(process, job, on_news), _read_errors(process))
+        async with asyncio.timeout(settings.time_limit_seconds), _limit_cpu_share(process, settings.cpu_share, started):
+            exchanged = _exchange(process, job, on_news, started)
+            verdict, errors = await asyncio.gather(exchanged, _read_errors(process))
             await process.wait()
     except TimeoutError:
         return TrainingFailure(f"worker passed its time limit of {settings.time_limit_seconds:g} s and was killed")
@@ -66,8 +69,13 @@ async def train_in_child(job: TrainingJob, settings: WorkerSettings, on_news: On
     )
 
 
-async def _exchange(process: asyncio.subprocess.Process, job: TrainingJob, on_news: OnNews) -> Verdict | None:
-    """Send the job and read messages up to the verdict; None where the worker died before it."""
+async def _exchange(
+    process: asyncio.subprocess.Process, job: TrainingJob, on_news: OnNews, started: asyncio.Event
+) -> Verdict | None:
+    """Send the job and read messages up to the verdict; None where the worker died before it.
+
+    `started` is set with the first message.
+    """
     if process.stdin is None or process.stdout is None:
         raise RuntimeError("the worker was started without pipes")
     with contextlib.suppress(ConnectionError):
@@ -75,6 +83,7 @@ async def _exchange(process: asyncio.subprocess.Process, job: TrainingJob, on_ne
         await process.stdin.drain()
     process.stdin.close()
     while message := await _next_message(process.stdout):
+        started.set()
         if not isinstance(message, Progress | Unconfined):
             return message
         on_news(message)
@@ -99,10 +108,17 @@ async def _read_errors(process: asyncio.subprocess.Process) -> str:
 
 
 @contextlib.asynccontextmanager
-async def _limit_cpu_share(process: asyncio.subprocess.Process, share: float) -> AsyncIterator[None]:
-    """Stop and continue the process so that it runs for `share` of each period. Its time limit runs on meanwhile."""
+async def _limit_cpu_share(
+    process: asyncio.subprocess.Process, share: float, started: asyncio.Event
+) -> AsyncIterator[None]:
+    """Stop and continue the process so that it runs for `share` of each period. Its time limit runs on meanwhile.
+
+    Not before it has `started`, and with that asked the kernel to end it with its agent: a stopped process that has not
+    would stay for ever when the agent is killed.
+    """
 
     async def alternate() -> None:
+        await started.wait()
         while process.returncode is None:
             await asyncio.sleep(share * SHARE_PERIOD_SECONDS)
             process.send_signal(signal.SIGSTOP)

@@ -19,7 +19,7 @@ from edge_agent.training.engine import Rates, plan_batches
 from fleet_protocol.bundle import BACKBONE_FILE, EVALUATE_FILE, TRAIN_FILE
 from fleet_protocol.codec import read_weights
 from fleet_protocol.codec.sparse import FloatVector
-from tests.support.backbone import export_backbone_bundle
+from tests.support.backbone import INT8, NAMED, export_backbone_bundle
 from workbench.inspection.bundle_inspection import inspect_bundle
 from workbench.simulation.show import Request, prepare
 from workbench.simulation.simulation import Options
@@ -32,10 +32,10 @@ RANDOM = np.random.default_rng(3)
 SAMPLES = Samples(RANDOM.random((ROWS, 64), np.float32), RANDOM.integers(0, 10, ROWS))
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=[NAMED, INT8], ids=["float32", "int8"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("backbone")
-    export_backbone_bundle(place)
+    export_backbone_bundle(place, backbone=request.param)
     return place / "bundle"
 
 
@@ -96,7 +96,7 @@ def test_simulated_devices_train_on_features_and_are_scored_on_raw_held_out_samp
     held_out = SAMPLES.take(slice(100, None))
     workload = trained_workload(folder, bundle.description, parts, held_out)
     assert workload.score(weights) == pytest.approx(expected(folder, weights, held_out)[1])
-    given = workload.samples(1)
+    given = workload.samples(1, np.arange(60))
     np.testing.assert_allclose(given.inputs, features_of(folder, parts[1].inputs), rtol=0, atol=1e-5)
 
     plan = plan_batches(len(given), 20, 8, 0)

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from broker_coordinator.mqtt.traffic import (
-    MalformedPacketError,
     TrafficDivider,
     acknowledgements,
     publication_packet,
 )
 from fleet_host.broker_settings import BrokerSettings
 from fleet_host.configuration_file import parse_with_paths
+from fleet_host.mqtt_packets import MalformedPacketError
 from fleet_protocol import cbor, topics
 from fleet_protocol.bundle import DESCRIPTION_FILE, WEIGHTS_FILE, TaskDescription, UpdatePlan, parse_description
 from fleet_protocol.codec import (
@@ -282,7 +282,7 @@ def check_key(data: bytes) -> None:
     """Key files and configured public keys."""
     text = data.decode("latin-1")
     accepted(lambda: read_signing_key(text, "device.key"))
-    accepted(lambda: read_verify_key(text, "coordinator_key"))
+    accepted(lambda: read_verify_key(text, "coordinator_key", "`broker-coordinator key`"))
 
 
 def packed_updates(shapes: list[list[int]]) -> list[bytes]:

@@ -20,7 +20,6 @@ from bundle_runtime.runner import EVALUATED_AT_ONCE
 from bundle_runtime.sample_file import read_samples
 from fleet_protocol.bundle import EVALUATE_FILE
 from fleet_protocol.codec import read_weights
-from fleet_protocol.errors import ConfigurationError
 from tests.support.waiting import until
 
 DIGITS = Path(__file__).parents[2] / "models/digits/bundle"
@@ -55,25 +54,6 @@ def test_evaluation_is_the_mean_over_all_samples(tmp_path, digits, arrays) -> No
         assert found.accuracy == pytest.approx(correct.mean())
 
 
-def test_file_that_does_not_fit_is_refused(tmp_path, digits, arrays) -> None:
-    def refusal(name: str, **wrong: np.ndarray) -> str:
-        np.savez(tmp_path / name, **wrong)
-        with pytest.raises(ConfigurationError) as caught:
-            read_samples(tmp_path / name, digits.description)
-        return str(caught.value)
-
-    assert "lacks the array 'labels'; it contains inputs" in refusal("one.npz", inputs=arrays["inputs"])
-    assert "'inputs' has shape" in refusal("two.npz", inputs=arrays["inputs"][:, :5], labels=arrays["labels"])
-    assert "'labels' has shape" in refusal("three.npz", inputs=arrays["inputs"], labels=arrays["labels"][:7])
-    assert "'inputs' has shape (0," in refusal("four.npz", inputs=arrays["inputs"][:0], labels=arrays["labels"][:0])
-    pickled = np.array([object()], dtype=object)
-    assert "allow_pickle=False" in refusal("five.npz", inputs=pickled, labels=arrays["labels"])
-    with pytest.raises(ConfigurationError, match=r"\.npz or \.safetensors"):
-        read_samples(tmp_path / "six.pkl", digits.description)
-    with pytest.raises(ConfigurationError, match="No such file"):
-        read_samples(tmp_path / "missing.npz", digits.description)
-
-
 @pytest.fixture
 def configuration(tmp_path: Path, digits: Bundle, arrays: dict[str, np.ndarray]) -> Path:
     """Of a coordinator that serves the digits and holds samples out."""
@@ -97,6 +77,31 @@ def test_command_stores_what_show_tells(configuration: Path, capsys) -> None:
     assert version["evaluation"] == {name: told[name] for name in ("version", "samples", "loss", "accuracy")}
     assert cli.main(["tasks", "--config", str(configuration), "evaluate", "digits", "--version", "8"]) == 2
     assert "version 8 of digits is not in the journal" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "value", "words"),
+    [
+        ("labels", 4, 10, "row 4 (the first is 0): label is 10; digits takes a whole number from 0 to 9"),
+        ("labels", 0, -1, "row 0 (the first is 0): label is -1; digits takes a whole number from 0 to 9"),
+        ("labels", 9, 0.7, "row 9 (the first is 0): label is 0.7; digits takes a whole number from 0 to 9"),
+        ("labels", 7, np.nan, "row 7 (the first is 0): label is nan; digits takes a whole number from 0 to 9"),
+        ("inputs", 2, np.nan, "row 2 (the first is 0): input 0 is nan; digits takes 0 to 1"),
+        ("inputs", 3, 16.0, "row 3 (the first is 0): input 0 is 16; digits takes 0 to 1"),
+    ],
+)
+def test_command_refuses_held_out_samples_that_no_device_would_take(
+    *, configuration: Path, arrays: dict[str, np.ndarray], capsys, name: str, row: int, value: float, words: str
+) -> None:
+    wrong = arrays[name].astype(np.float64)
+    wrong[row, ...] = value
+    np.savez(configuration.parent / "held-out.npz", **(arrays | {name: wrong}))
+    assert cli.main(["tasks", "--config", str(configuration), "evaluate", "digits"]) == 2
+    told = capsys.readouterr().err
+    assert words in told
+    assert f"1 of {SAMPLES} samples don't fit" in told
+    with Journal.open(configuration.parent / "coordinator.db") as journal:
+        assert journal.evaluations("digits") == {}
 
 
 def test_evaluator_has_its_child_evaluate_what_is_due(configuration: Path, caplog) -> None:

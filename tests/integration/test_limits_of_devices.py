@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from broker_coordinator.admission.rate_limit import TokenBucket
 from broker_coordinator.admission.settings import AdmissionSettings
+from fleet_host.rate_limit import TokenBucket
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import encode_update

@@ -5,9 +5,9 @@ import urllib.request
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from broker_coordinator.admission.rate_limit import TokenBucket
 from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.serving.metrics import Metrics
+from fleet_host.rate_limit import TokenBucket
 from fleet_protocol.errors import ConfigurationError
 from tests.support.bench import Bench
 from tests.support.broker import free_port

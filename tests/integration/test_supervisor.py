@@ -16,7 +16,7 @@ from edge_agent.worker.settings import WorkerSettings
 from edge_agent.worker.supervisor import train_in_child
 from fleet_protocol.bundle import DESCRIPTION_FILE, TRAIN_FILE, WEIGHTS_FILE, parse_description
 from fleet_protocol.codec import decode_update
-from tests.support.waiting import DEADLINE_SECONDS
+from tests.support.waiting import DEADLINE_SECONDS, until
 from workbench.recipe_folder import find_recipe
 
 SETTINGS = WorkerSettings(nice=0)
@@ -26,9 +26,10 @@ from edge_agent.worker.settings import WorkerSettings
 from edge_agent.worker.contract import read_job
 from edge_agent.worker.supervisor import train_in_child
 job = read_job(pathlib.Path(sys.argv[1]).read_bytes())
-asyncio.run(train_in_child(job, WorkerSettings(nice=0), lambda progress: print(progress.phase, flush=True)))
+settings = WorkerSettings(nice=0, cpu_share=float(sys.argv[2]))
+asyncio.run(train_in_child(job, settings, lambda progress: print(progress.phase, flush=True)))
 """
-"""An agent reduced to its worker; prints each phase of its progress."""
+"""An agent reduced to its worker, and its share of the processor; prints each phase of its progress."""
 
 
 @pytest.fixture
@@ -135,7 +136,8 @@ async def test_progress_is_heard_in_order_up_to_the_last_step(job) -> None:
 
 def test_worker_dies_with_its_agent_even_when_it_is_stopped(job, tmp_path) -> None:
     (tmp_path / "job").write_bytes(write_job(endless(job)))
-    agent = subprocess.Popen([sys.executable, "-c", AGENT, str(tmp_path / "job")], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", AGENT, str(tmp_path / "job"), "1"]
+    agent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert agent.stdout is not None
     assert agent.stdout.readline() == "reading\n"
     (worker,) = psutil.Process(agent.pid).children()
@@ -143,6 +145,17 @@ def test_worker_dies_with_its_agent_even_when_it_is_stopped(job, tmp_path) -> No
     agent.kill()
     agent.wait()
     agent.stdout.close()
+    psutil.wait_procs([worker], timeout=DEADLINE_SECONDS)
+    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
+
+
+def test_worker_that_its_share_of_the_processor_has_stopped_dies_with_its_agent(job, tmp_path) -> None:
+    (tmp_path / "job").write_bytes(write_job(endless(job)))
+    agent = subprocess.Popen([sys.executable, "-c", AGENT, str(tmp_path / "job"), "0.01"], stdout=subprocess.DEVNULL)
+    (worker,) = until(psutil.Process(agent.pid).children, "the worker is there")
+    until(lambda: worker.status() == psutil.STATUS_STOPPED, "it is stopped for the first time")
+    agent.kill()
+    agent.wait()
     psutil.wait_procs([worker], timeout=DEADLINE_SECONDS)
     assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
 

@@ -23,7 +23,7 @@ from broker_coordinator.serving.file_server import FileServer
 from broker_coordinator.serving.intake import Intake
 from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.serving.version_maker import VersionMaker
-from broker_coordinator.serving.waiting import DecodedPayloads, WaitingPayload
+from broker_coordinator.serving.waiting import DecodedBatch, DecodedBatches, WaitingPayload
 from broker_coordinator.storage.database import Database
 from broker_coordinator.storage.journal import Journal, JournalEntry
 from broker_coordinator.storage.schema import versions
@@ -60,7 +60,7 @@ class Apart:
             retention=Retention(),
             metrics=Metrics(),
             on_version=lambda _task, _number: None,
-            decoded=DecodedPayloads(0),
+            decoded=DecodedBatches(0),
         )
         server = self._open()
         self.server = FileServer(server, TaskRegistry(server.engine), SIGNER)
@@ -77,7 +77,7 @@ class Apart:
         journal = self._open()
         registry = TaskRegistry(journal.engine)
         return Intake(
-            journal, registry, SIGNER, Admission(OPEN, CONSUMERS), metrics=Metrics(), decoded=DecodedPayloads(0)
+            journal, registry, SIGNER, Admission(OPEN, CONSUMERS), metrics=Metrics(), decoded=DecodedBatches(0)
         )
 
     def handle(self, device: SigningDevice, *messages: bytes, intake: int = 0) -> list[FileRequested]:
@@ -182,12 +182,33 @@ def test_update_that_two_intakes_decide_on_at_once_has_one_outcome(start_apart, 
     assert [row.sequence for row in apart.journal.updates()] == ([1, 2] if samples else [2])
 
 
-def test_cache_of_decoded_payloads_is_bounded_and_gives_each_once() -> None:
-    cache, waiting = DecodedPayloads(3), [WaitingPayload(position, 0, None, position) for position in range(5)]
-    for each in waiting:
-        cache.keep(each)
-    assert [cache.take(position) for position in range(5)] == [None, None, *waiting[2:]]
-    assert [cache.take(position) for position in range(5)] == [None] * 5
+def batch(after: int, size: int, refused: int = 0) -> DecodedBatch:
+    """`size` payloads behind the position `after`, and then as many refused ones."""
+    payloads = [(TASK, 6, WaitingPayload(after + 1 + number, 0, None, None)) for number in range(size)]
+    return DecodedBatch(after, after + size + refused, payloads)
+
+
+def test_batches_are_handed_over_once_and_only_where_they_follow_without_a_gap() -> None:
+    decoded = DecodedBatches(100)
+    for each in (batch(0, 2), batch(2, 1, refused=3), batch(6, 2), batch(9, 2)):
+        decoded.keep(each)
+    taken = decoded.take(2)
+    assert (taken.through, [waiting.position for _, _, waiting in taken.payloads]) == (8, [3, 7, 8])
+    assert decoded.take(8) == DecodedBatch(8, 8, [])
+    assert decoded.take(9) == batch(9, 2)
+    assert decoded.take(9) == DecodedBatch(9, 9, [])
+
+
+def test_batches_to_hand_over_are_bounded_and_the_oldest_is_forgotten() -> None:
+    decoded = DecodedBatches(4)
+    for after in (0, 2, 4):
+        decoded.keep(batch(after, 2))
+    assert decoded.take(0) == DecodedBatch(0, 0, [])
+    for after in (0, 2, 4):
+        decoded.keep(batch(after, 2))
+    assert decoded.take(2).through == 6
+    decoded.keep(batch(6, 5))
+    assert decoded.take(6) == DecodedBatch(6, 6, [])
 
 
 def test_file_that_cannot_be_made_holds_up_no_receipt(database, bundle, caplog) -> None:

@@ -11,7 +11,6 @@ from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
 from broker_coordinator.admission.decisions import Message
-from broker_coordinator.admission.rate_limit import TokenBucket
 from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.distribution.signed_messages import MessageSigner
 from broker_coordinator.serving.coordinator import Coordinator
@@ -21,6 +20,7 @@ from broker_coordinator.storage.journal import Journal, JournalEntry
 from broker_coordinator.storage.records import JournalledPayload
 from broker_coordinator.storage.task_registry import TaskRegistry
 from bundle_runtime.bundle_folder import Bundle
+from fleet_host.rate_limit import TokenBucket
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.keys import SigningKey, VerifyKey
 from tests.pair.wire import Lane, OnWire

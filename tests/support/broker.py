@@ -25,10 +25,25 @@ def free_port() -> int:
             return port
 
 
+def security_plugin() -> Path:
+    """Mosquitto's dynamic security."""
+    return next(Path("/usr/lib").glob("*/mosquitto_dynamic_security.so"))
+
+
 class Broker(RestartableProcess):
     """One Mosquitto process with its folder. Asked to leave, it writes its persistence file first."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        maximum_packet_bytes: int = 5_000_000,
+        access_list: str = "",
+        security: Path | None = None,
+    ) -> None:
+        """0 is no limit. `access_list` is the content of an `acl_file`, `security` the rules of Mosquitto's own plugin
+        for access control; without either everybody may do everything.
+        """
         super().__init__(folder / "mosquitto.log")
         self.host, self.port = "127.0.0.1", free_port()
         self._folder = folder
@@ -36,8 +51,13 @@ class Broker(RestartableProcess):
         (folder / "mosquitto.conf").write_text(
             f"listener {self.port} {self.host}\nallow_anonymous true\nuser root\n"
             f"persistence true\npersistence_location {folder}/\nautosave_interval 1\n"
-            "max_inflight_messages 1000\nmax_queued_messages 100000\nmax_packet_size 5000000\n"
+            "max_inflight_messages 1000\nmax_queued_messages 100000\n"
+            + (f"max_packet_size {maximum_packet_bytes}\n" if maximum_packet_bytes else "")
+            + (f"acl_file {folder}/access_list\n" if access_list else "")
+            + (f"plugin {security_plugin()}\nplugin_opt_config_file {security}\n" if security else "")
         )
+        (folder / "access_list").write_text(access_list)
+        (folder / "access_list").chmod(0o600)
 
     def start(self) -> None:
         """Start the broker, and return when it listens."""

@@ -59,7 +59,7 @@ def store_samples(path: Path, task: str, inputs: np.ndarray, labels: np.ndarray)
 
 def run_worker(python: Path, job: TrainingJob) -> tuple[list[Progress], Verdict]:
     """What the worker says, as a process of this Python's."""
-    command = [str(python), "-P", "-m", "edge_agent.training.worker"]
+    command = [str(python), "-P", "-m", "edge_agent.training.worker", str(os.getpid())]
     environment = os.environ | {"PYTHONPATH": str(TREE)}
     ended = subprocess.run(command, input=write_job(job), capture_output=True, check=False, env=environment)
     messages = _messages(ended.stdout)

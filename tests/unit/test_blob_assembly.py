@@ -32,7 +32,7 @@ def test_any_order_with_repetitions_makes_the_blob(blob, data):
     repeated = data.draw(st.lists(st.sampled_from(chunks)))
     assembly, still_missing = BlobAssembly(), {number for number, _ in chunks}
     for number, chunk in data.draw(st.permutations(chunks + repeated)):
-        assembly.add(number, chunk)
+        assert assembly.add(number, chunk) == (number in still_missing)
         still_missing.discard(number)
         assert assembly.missing == sorted(still_missing)
         assert assembly.complete == (None if still_missing else blob)

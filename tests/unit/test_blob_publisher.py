@@ -1,7 +1,7 @@
 """Chunks that are asked for together are published once, and the limit on answers to strangers holds."""
 
-from broker_coordinator.admission.rate_limit import RateLimit
 from broker_coordinator.distribution.chunk_queue import SHARING_WINDOW_SECONDS, ChunkQueue
+from fleet_host.rate_limit import RateLimit
 
 BLOB, OTHER = "aa" * 32, "bb" * 32
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker_coordinator.admission.rate_limit import UNLIMITED, TokenBucket
 from broker_coordinator.consumers.norm_quantile import WARM_UP_UPDATES, NormQuantile
+from fleet_host.rate_limit import UNLIMITED, TokenBucket
 
 
 @given(st.floats(0.1, 100), st.integers(1, 20), st.lists(st.floats(0, 500), max_size=80))

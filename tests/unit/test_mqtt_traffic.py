@@ -11,11 +11,11 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from broker_coordinator.admission.decisions import Message
 from broker_coordinator.mqtt.traffic import (
     Arrived,
-    MalformedPacketError,
     TrafficDivider,
     acknowledgements,
     publication_packet,
 )
+from fleet_host.mqtt_packets import MalformedPacketError
 
 CONNACK, SUBACK, PINGRESP = b"\x20\x03\x00\x00\x00", b"\x90\x03\x00\x01\x01", b"\xd0\x00"
 NO_PROPERTIES, ALIAS_AND_USER_PROPERTY = b"\x00", b"\x0a\x23\x00\x05\x26\x00\x01k\x00\x01v"

@@ -191,7 +191,23 @@ def test_what_diverged_is_not_tried_again_before_a_sample_or_a_version_comes():
     summary = run.run().summary
     samples_after_the_first_round = 24 * 4 - 32
     assert samples_after_the_first_round / 2 < engine.rounds < 2 * samples_after_the_first_round
-    assert (summary.updates, summary.rounds_lost) == (0, engine.rounds)
+    assert (summary.updates, summary.rounds_diverged.times) == (0, engine.rounds)
+
+
+def test_no_score_is_reached_before_an_update_was_accepted():
+    summary = simulation(fleet(4), Options(seed=1, seconds=60.0, target=-1.0)).run().summary
+    assert (summary.updates, summary.reached) == (0, None)
+    later = simulation(fleet(4), Options(seed=1, seconds=HOUR, target=-1.0)).run().summary
+    assert later.reached is not None
+    assert later.reached.updates > 0
+
+
+def test_refusals_are_counted_by_reason_with_the_words_of_the_first():
+    summary = simulation(fleet(4), Options(seed=1, seconds=2 * HOUR), max_delta_norm=1e-6).run().summary
+    (reason,) = summary.refused
+    assert reason == "out_of_bounds"
+    assert "the delta's norm is" in summary.refused[reason].words
+    assert (summary.updates, summary.versions) == (0, 0)
 
 
 def test_samples_that_come_while_a_device_trains_count_for_the_next_round():

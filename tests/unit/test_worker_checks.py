@@ -49,9 +49,9 @@ def with_graph(job: TrainingJob, content: bytes, folder: Path) -> TrainingJob:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (np.nan, "input 5 is nan, digits takes 0 to 1"),
+        (np.nan, "input 5 is nan; digits takes 0 to 1"),
         (np.inf, "input 5 is inf"),
-        (1.5, "input 5 is 1.5, digits takes 0 to 1"),
+        (1.5, "input 5 is 1.5; digits takes 0 to 1"),
     ],
 )
 def test_sample_with_a_value_that_the_task_does_not_take_is_named(job, tmp_path, value, message):
@@ -81,7 +81,7 @@ def test_label_with_a_value_that_the_task_does_not_take_is_named(job, tmp_path, 
     labels = np.ones((40, 2), np.float32)
     labels[3, 1] = label
     store = store_samples(tmp_path / "bad.db", "digits", INPUTS, labels)
-    with pytest.raises(UnfitSamplesError, match="the first is sample 4: its label is"):
+    with pytest.raises(UnfitSamplesError, match="the first is sample 4: label 1 is"):
         read_samples(store, task)
 
 

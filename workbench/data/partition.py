@@ -1,4 +1,4 @@
-"""Splits samples over devices, each with its own class proportions."""
+"""Splits samples over devices: each with its own class proportions, or evenly."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,7 +7,7 @@ from fleet_protocol.errors import ConfigurationError
 
 DIRICHLET_CONCENTRATION = 0.3
 """How unequal the devices' classes are; 0.3 is the usual hard setting of the literature (Hsu et al. 2019)."""
-SPLIT_ATTEMPTS = 10_000
+SPLIT_ATTEMPTS = 1_000
 
 
 def dirichlet_parts(
@@ -15,18 +15,49 @@ def dirichlet_parts(
 ) -> list[NDArray[np.int64]]:
     """Rows per device, shuffled; splits that leave a device with less than `fewest` are drawn again.
 
+    Where none of many draws would do, devices with the most samples give some to those with too few.
+
     `option` is what the user set the number of devices with.
 
     Raises:
         ConfigurationError: so many devices that no split gives each enough samples.
     """
-    for _ in range(SPLIT_ATTEMPTS if devices * fewest <= len(labels) else 0):
+    if devices * fewest > len(labels):
+        raise _too_many(len(labels), devices, fewest, option)
+    for _ in range(SPLIT_ATTEMPTS):
         parts = _draw(labels, devices, generator)
         if min(map(len, parts)) >= fewest:
             return parts
-    raise ConfigurationError(
-        f"{option} {devices}: too many; {len(labels)} samples can't be split so that each gets {fewest}"
+    return _evened_out(parts, fewest)
+
+
+def even_parts(samples: int, devices: int, *, fewest: int, option: str = "--devices") -> list[NDArray[np.int64]]:
+    """Rows per device, in their order, of each about as many.
+
+    Raises:
+        ConfigurationError: so many devices that they get less than `fewest`.
+    """
+    if devices * fewest > samples:
+        raise _too_many(samples, devices, fewest, option)
+    return np.array_split(np.arange(samples), devices)
+
+
+def _too_many(samples: int, devices: int, fewest: int, option: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{option} {devices}: too many; {samples} samples can't be split so that each gets {fewest}"
     )
+
+
+def _evened_out(parts: list[NDArray[np.int64]], fewest: int) -> list[NDArray[np.int64]]:
+    """The same rows, of each device at least `fewest`."""
+    parts = list(parts)
+    for device in range(len(parts)):
+        while (missing := fewest - len(parts[device])) > 0:
+            donor = max(range(len(parts)), key=lambda other: len(parts[other]))
+            given = min(missing, len(parts[donor]) - fewest)
+            parts[device] = np.concatenate([parts[device], parts[donor][:given]])
+            parts[donor] = parts[donor][given:]
+    return parts
 
 
 def _draw(labels: NDArray[np.int64], devices: int, generator: np.random.Generator) -> list[NDArray[np.int64]]:

@@ -1,37 +1,40 @@
 """Samples for a simulated fleet that really trains."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bundle_runtime import sample_file
+from bundle_runtime.sample_checks import find_misfits
 from bundle_runtime.samples import Samples
-from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.bundle import LabelKind, TaskDescription
 from fleet_protocol.errors import ConfigurationError
-from workbench.data.partition import dirichlet_parts
+from workbench.data.partition import dirichlet_parts, even_parts
 
 HELD_OUT_FRACTION = 0.2
 FEWEST_SAMPLES = 8
 """Per device."""
+REGRESSION_STRATA = 10
+"""Devices differ in how large their numbers are: as classes, by tenths of the samples."""
 
 
 def read_samples(data: str, task: TaskDescription) -> Samples:
-    """`digits` of scikit-learn, or a file with `inputs` [N, *shape] and `labels` [N], classes.
+    """`digits` of scikit-learn, or a file (`bundle_runtime.sample_file`).
 
     Raises:
-        ConfigurationError: it can't be read, or doesn't fit the task.
+        ConfigurationError: it can't be read, or holds what no device of the task would take.
     """
-    if task.label.kind != "class":
-        raise ConfigurationError(
-            f"--data {data}: a simulation trains on classes alone; the labels of {task.task} are of kind"
-            f" {task.label.kind!r}"
-        )
     return _digits(task) if data == "digits" else sample_file.read_samples(Path(data), task)
 
 
-def share_out(samples: Samples, devices: int, seed: int) -> tuple[Sequence[Samples], Samples]:
-    """A part for each device, by a Dirichlet distribution per class, and what is held out.
+def share_out(samples: Samples, task: TaskDescription, devices: int, seed: int) -> tuple[Sequence[Samples], Samples]:
+    """A part for each device, and what is held out.
+
+    Devices differ in their labels, by a Dirichlet distribution for each of them: the class, the combination of labels,
+    or the tenth in which the first number lies. Samples without a label are split evenly.
 
     Raises:
         ConfigurationError: too many devices.
@@ -39,18 +42,52 @@ def share_out(samples: Samples, devices: int, seed: int) -> tuple[Sequence[Sampl
     generator = np.random.default_rng((seed, 1))
     order = generator.permutation(len(samples))
     held_out, pooled = np.split(order, [round(HELD_OUT_FRACTION * len(order))])
-    classes = samples.labels[pooled].astype(np.int64)
-    parts = dirichlet_parts(classes, devices, generator, fewest=FEWEST_SAMPLES)
+    if not held_out.size:
+        raise ConfigurationError(f"{len(samples)} samples are too few to hold some out; give at least 3")
+    strata = _STRATA[task.label.kind](samples.labels[pooled])
+    if np.unique(strata).size > 1:
+        parts = dirichlet_parts(strata, devices, generator, fewest=FEWEST_SAMPLES)
+    else:
+        parts = even_parts(len(pooled), devices, fewest=FEWEST_SAMPLES)
     return [samples.take(pooled[part]) for part in parts], samples.take(held_out)
+
+
+def _classes(labels: NDArray[np.generic]) -> NDArray[np.int64]:
+    return labels.astype(np.int64)
+
+
+def _combinations(labels: NDArray[np.generic]) -> NDArray[np.int64]:
+    numbers: NDArray[np.int64] = np.unique(labels, axis=0, return_inverse=True)[1]
+    return numbers.reshape(-1).astype(np.int64)
+
+
+def _tenths(labels: NDArray[np.generic]) -> NDArray[np.int64]:
+    ranks: NDArray[np.int64] = np.argsort(np.argsort(labels[:, 0], kind="stable"), kind="stable")
+    return ranks * REGRESSION_STRATA // len(labels)
+
+
+def _one_stratum(labels: NDArray[np.generic]) -> NDArray[np.int64]:
+    return np.zeros(len(labels), np.int64)
+
+
+_STRATA: Final[Mapping[LabelKind, Callable[[NDArray[np.generic]], NDArray[np.int64]]]] = {
+    "class": _classes,
+    "multi_label": _combinations,
+    "regression": _tenths,
+    "reconstruction": _one_stratum,
+}
 
 
 def _digits(task: TaskDescription) -> Samples:
     from workbench.data.digits import CLASSES, read_digits  # noqa: PLC0415 - scikit-learn takes a second to import
 
     digits = read_digits()
-    if (found := list(digits.inputs.shape[1:])) != task.input.shape or task.label.classes < CLASSES:
+    found = list(digits.inputs.shape[1:])
+    if found != task.input.shape or task.label.kind != "class" or task.label.classes < CLASSES:
         raise ConfigurationError(
-            f"--data digits: samples of shape {found} in {CLASSES} classes; {task.task} takes {task.input.shape} in"
-            f" {task.label.classes}"
+            f"--data digits: samples of shape {found} in {CLASSES} classes; {task.task} takes {task.input.shape} with"
+            f" a label of kind {task.label.kind!r}; give a file of its own samples"
         )
+    if misfits := find_misfits(digits.inputs, digits.labels, task.input, task):
+        raise ConfigurationError(f"--data digits: {misfits.reason}")
     return digits

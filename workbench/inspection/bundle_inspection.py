@@ -1,13 +1,12 @@
 """What a bundle is, what it asks of a device, and whether the oldest supported onnxruntime runs it.
 
 Nothing of the bundle is trusted before its hash is checked, and nothing in it is executed but its training graph, for
-the two figures that can only be measured: time and memory, both taken in a process of their own on this machine.
+what only running it shows: time, memory and whether training stays steady, all in processes of their own.
 """
 
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -26,7 +25,9 @@ from fleet_protocol.bundle import (
     verify_bundle,
 )
 from fleet_protocol.errors import ConfigurationError
+from workbench.inspection.child import run_child
 from workbench.inspection.measured_round import Measurement
+from workbench.inspection.trial_round import Trial, try_round
 from workbench.profiles import read_profile, shipped_profiles
 
 OLDEST_ONNXRUNTIME = "1.24.4"
@@ -44,7 +45,6 @@ TIME_ESTIMATE = (
     "processor time measured on this machine with one thread, divided by a guessed speed of the profile's core;"
     " a backbone's features come on top, once for each new sample"
 )
-MEASUREMENT_SECONDS = 300
 
 
 class File(msgspec.Struct, frozen=True):
@@ -100,21 +100,24 @@ class Inspection(msgspec.Struct, frozen=True):
     oldest_onnxruntime: str
     runs_on_oldest: bool
     needs: list[Need]
+    trial: Trial
     time_estimate: str = TIME_ESTIMATE
     memory_estimate: str = MEMORY_ESTIMATE
 
 
-def inspect_bundle(folder: Path) -> Inspection:
-    """Verify the bundle in `folder` and describe it.
+def inspect_bundle(folder: Path, samples: Path | None = None) -> Inspection:
+    """Verify the bundle in `folder` and describe it; a round is tried on a file of `samples`, or on drawn ones.
 
     Raises:
-        ConfigurationError: no bundle, one of another format, or a graph that is none.
+        ConfigurationError: no bundle, one of another format, a graph that is none, or `samples` of another task.
         ProtocolError: a file is missing, truncated or altered.
     """
     files = _read(folder)
     task = verify_bundle(files)
     graphs = [_graph(name, files[name]) for name in task.files if name.endswith(".onnx")]
-    measured = measure(task, files)
+    with _written(task, files) as verified:
+        measured = run_child("workbench.inspection.measured_round", [verified], Measurement, task.task)
+        trial = try_round(verified, task, samples)
     return Inspection(
         task=task.task,
         title=task.title,
@@ -134,6 +137,7 @@ def inspect_bundle(folder: Path) -> Inspection:
         graphs=graphs,
         oldest_onnxruntime=OLDEST_ONNXRUNTIME,
         runs_on_oldest=not any(graph.obstacles for graph in graphs),
+        trial=trial,
         needs=[_need(name, task, measured) for name in shipped_profiles()],
     )
 
@@ -150,6 +154,15 @@ def _read(folder: Path) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     except OSError as error:
         raise ConfigurationError(f"{folder}: can't be read: {error.strerror}") from error
+
+
+@contextmanager
+def _written(task: TaskDescription, files: dict[str, bytes]) -> Iterator[Path]:
+    """The verified files in a folder of their own."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in (DESCRIPTION_FILE, *task.files):
+            (Path(folder) / name).write_bytes(files[name])
+        yield Path(folder)
 
 
 def _graph(name: str, data: bytes) -> Graph:
@@ -190,26 +203,6 @@ def _operators(graph: GraphProto) -> Iterator[str]:
         for attribute in node.attribute:
             if attribute.HasField("g"):
                 yield from _operators(attribute.g)
-
-
-def measure(task: TaskDescription, files: dict[str, bytes]) -> Measurement:
-    """One round of the bundle's plan in a process of its own, on samples within its schema.
-
-    Raises:
-        ConfigurationError: the graph does not train.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        for name in (DESCRIPTION_FILE, *task.files):
-            (Path(folder) / name).write_bytes(files[name])
-        command = [sys.executable, "-P", "-m", "workbench.inspection.measured_round", folder]
-        try:
-            run = subprocess.run(command, check=True, capture_output=True, text=True, timeout=MEASUREMENT_SECONDS)
-        except subprocess.TimeoutExpired as error:
-            raise ConfigurationError(f"{task.task}: a round takes over {MEASUREMENT_SECONDS} s here") from error
-        except subprocess.CalledProcessError as error:
-            reason = (error.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise ConfigurationError(f"{task.task}: the training graph does not run: {reason}") from error
-    return msgspec.json.decode(run.stdout, type=Measurement)
 
 
 def _need(name: str, task: TaskDescription, measured: Measurement) -> Need:

@@ -1,6 +1,7 @@
 """An inspection as people read it."""
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from workbench.inspection.bundle_inspection import Inspection
@@ -23,6 +24,8 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
         "round",
         f"{plan.steps} steps of {plan.batch_size} samples, {plan.optimiser}, learning rate {plan.learning_rate:g}",
     )
+    trial = inspection.trial
+    facts.add_row("trial round", f"{_judged(trial.unsteady)}, on {trial.samples}")
     facts.add_row("update", f"{update.selection} {update.keep_fraction:.3g}, {update.quantisation}, {update.feedback}")
     facts.add_row("version", f"{inspection.aggregation.strategy}, {inspection.aggregation.buffer_size} updates each")
     verdict = "every operator" if inspection.runs_on_oldest else "[red]not every operator[/]"
@@ -31,6 +34,10 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
     for table in (_files(inspection), _graphs(inspection), _needs(inspection)):
         console.print(table, highlight=False)
     console.print(f"time: {inspection.time_estimate}", f"memory: {inspection.memory_estimate}", sep="\n", style="dim")
+
+
+def _judged(unsteady: str | None) -> str:
+    return "steady" if unsteady is None else f"[red]unsteady[/]: {escape(unsteady)}"
 
 
 def _files(inspection: Inspection) -> Table:

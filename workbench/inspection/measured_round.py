@@ -19,6 +19,7 @@ from edge_agent.training.engine import Rates, plan_batches
 from edge_agent.training.onnx_step import OnnxStepEngine
 from fleet_protocol.bundle import DESCRIPTION_FILE, WEIGHTS_FILE, TaskDescription, parse_description
 from fleet_protocol.codec import read_weights
+from fleet_protocol.sample_rules import input_rule
 
 STORED_SAMPLES = 256
 ROUNDS = 3
@@ -37,7 +38,8 @@ def drawn_samples(task: TaskDescription) -> Samples:
     """Samples spread evenly over what the schema allows."""
     random = np.random.default_rng(0)
     label = task.label
-    inputs = random.uniform(task.input.minimum, task.input.maximum, (STORED_SAMPLES, *task.input.shape))
+    bounds = input_rule(task.input)
+    inputs = random.uniform(bounds.lowest, bounds.highest, (STORED_SAMPLES, *task.input.shape))
     if label.kind == "class":
         return Samples(inputs.astype(np.float32), random.integers(0, label.classes, STORED_SAMPLES))
     values = random.integers(0, 2, (STORED_SAMPLES, label.outputs)).astype(np.float32)

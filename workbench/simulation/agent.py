@@ -10,6 +10,7 @@ from functools import partial
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_agent.core.guards import Readings
 from edge_agent.core.lifecycle import State
@@ -19,11 +20,10 @@ from edge_agent.core.triggers import SampleTrigger, TriggerSettings
 from edge_agent.core.version_choice import KnownVersion
 from edge_agent.producers import given_back, produce
 from edge_agent.shell.identity import Identity
-from edge_agent.training.compression import pack, remember
-from edge_agent.training.engine import Rates, plan_batches
+from edge_agent.training.round import DivergedError, Earlier, train_round
 from edge_agent.worker.contract import TrainingResult
 from workbench.simulation.conditions import DAY_SECONDS, FleetMember
-from workbench.simulation.device_memory import DeviceMemory
+from workbench.simulation.device_memory import DeviceMemory, stored_rows
 from workbench.simulation.postbox import SimulatedPostbox
 from workbench.simulation.version_follower import SimulatedVersionFollower
 from workbench.simulation.world import PublishedVersion, SimulatedWorld
@@ -107,6 +107,12 @@ class SimulatedAgent:
         return self._decisions.missing_samples(self._world.task.task)
 
     @property
+    def holds_enough(self) -> bool:
+        """Whether its store can ever hold as many samples as its guards want."""
+        most = min(self._world.workload.count(self.number), self._member.maximum_samples)
+        return most >= self._member.guards.minimum_samples
+
+    @property
     def updates_made(self) -> int:
         """Rounds that ended in an update."""
         return self._memory.rounds
@@ -154,10 +160,15 @@ class SimulatedAgent:
         self._memory.newest_sample += count
         self._decisions.samples_arrived(self._world.task.task, count)
 
+    def take_all_samples(self) -> None:
+        """Every different one has come."""
+        self.take_samples(self._world.workload.count(self.number))
+
     def trigger(self) -> None:
         """Enough samples have come: decide, fetch, train."""
-        if self._decisions.begin(Readings(self._memory.newest_sample, len(self._memory.outbox))):
-            self._world.ledger.guard_refusals += 1
+        stored = self._stored_rows(self._memory.newest_sample).size
+        if refused := self._decisions.begin(Readings(stored, len(self._memory.outbox))):
+            self._world.ledger.guard_refusals[refused] += 1
             self._put_off()
             return
         self._postbox.connect()
@@ -194,27 +205,26 @@ class SimulatedAgent:
         seconds = conditions.start_seconds + work / (1e6 * conditions.training_mflops)
         self.later(seconds, partial(self._train, version, known, start))
 
+    def _stored_rows(self, newest_sample: int) -> NDArray[np.int64]:
+        return stored_rows(newest_sample, self._world.workload.count(self.number), self._member.maximum_samples)
+
     def _train(self, version: PublishedVersion, known: KnownVersion, start: StartingPoint) -> None:
         task = self._world.task
         workload = self._world.workload
         memory = self._memory
-        samples = workload.samples(self.number)
-        plan = plan_batches(len(samples.labels), task.training.steps, task.training.batch_size, memory.rounds)
-        trained, losses = workload.engine.train(version.weights, samples, plan, Rates.planned(task.training))
-        returned = given_back(memory.returned)
-        feedback = remember(task, self._world.residuals.get(self.number), returned.values(), self._life)
-        total = feedback.offer(trained - version.weights)
-        if not (np.isfinite(losses).all() and np.isfinite(total).all()):
-            self._world.ledger.rounds_lost += 1
+        samples = workload.samples(self.number, self._stored_rows(start.newest_sample))
+        returned = list(given_back(memory.returned).values())
+        earlier = Earlier(self._world.residuals.get(self.number), returned, memory.rounds, self._life)
+        try:
+            result = train_round(workload.engine, version.weights, samples, task, earlier)
+        except DivergedError as error:
+            ledger = self._world.ledger
+            ledger.rounds_diverged = ledger.rounds_diverged.again(str(error))
             self._decisions.diverged(task.task, start)
             self._decisions.failed()
             self._put_off()
             return
-        packed = pack(total, feedback, task, memory.rounds)
-        result = TrainingResult(
-            packed, b"", len(samples.labels), task.training.steps, 0, float(losses.mean()), life=feedback.life
-        )
-        self._world.residuals.put(self.number, feedback.state())
+        self._world.residuals.put(self.number, result.residual)
         self._spool(result, known, start)
         self._postbox.notify()
         self._wake_policy.idle(self)

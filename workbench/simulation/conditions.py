@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
+from edge_agent.configuration import StoreSettings
 from edge_agent.core.guards import GuardSettings
 from fleet_protocol.bundle import PositiveFloat
 from workbench.profiles import Profile
@@ -55,10 +56,11 @@ class Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class FleetMember:
-    """One device of a simulated fleet, and the guards that it obeys."""
+    """One device of a simulated fleet, the guards that it obeys, and how many samples it keeps."""
 
     conditions: Conditions
     guards: GuardSettings
+    maximum_samples: int = StoreSettings().maximum_samples
 
 
 def draw_member(profile: Profile, generator: np.random.Generator) -> FleetMember:
@@ -78,4 +80,4 @@ def draw_member(profile: Profile, generator: np.random.Generator) -> FleetMember
         crashes_per_day=kind.crashes_per_day,
         restart_seconds=kind.restart_seconds,
     )
-    return FleetMember(conditions, profile.guards)
+    return FleetMember(conditions, profile.guards, profile.store.maximum_samples)

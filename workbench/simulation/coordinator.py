@@ -93,8 +93,8 @@ class SimulatedCoordinator:
                 self._ledger.staleness[staleness] += 1
                 self._served.waiting.append(WaitingPayload(next(self._positions), staleness, facts, item))
                 self.make_versions(now)
-            case Refused(reason=reason):
-                self._ledger.refused[reason.value] += 1
+            case Refused(reason=reason, detail=detail):
+                self._ledger.refuse(reason.value, detail)
         return self._receipts.receipt(decision, self._view, now)
 
     def make_versions(self, now: float) -> None:

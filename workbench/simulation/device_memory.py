@@ -2,10 +2,23 @@
 
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edge_agent.core.outbox import OutboxRow, SignRow
 from edge_agent.core.version_choice import KnownVersion
 from fleet_protocol.envelope import digest
 from fleet_protocol.kinds import Outcome
+
+
+def stored_rows(newest_sample: int, different: int, maximum: int) -> NDArray[np.int64]:
+    """Which of a device's `different` samples are in its store once `newest_sample` have come, int64, oldest first.
+
+    They come again and again in the same order; one that comes again takes its own place. The newest `maximum` are
+    kept.
+    """
+    stored = min(newest_sample, different, maximum)
+    return np.arange(newest_sample - stored, newest_sample) % different
 
 
 @dataclass(slots=True)

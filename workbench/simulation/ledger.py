@@ -9,8 +9,8 @@ import msgspec
 class Point(msgspec.Struct, frozen=True):
     """The fleet at one moment.
 
-    `first_bytes`: what devices are sent once, bundles and first weights. `score` is of the model to use: accuracy, or
-    what the engine of the workload has.
+    `first_bytes`: what devices are sent once, bundles and first weights. `score` is of the model to use; the summary's
+    `measure` says what it is.
     """
 
     virtual_seconds: float
@@ -22,11 +22,29 @@ class Point(msgspec.Struct, frozen=True):
     score: float
 
 
+class Count(msgspec.Struct, frozen=True):
+    """How often something happened, and the words that were given the first time."""
+
+    times: int = 0
+    words: str = ""
+
+    def __bool__(self) -> bool:
+        """Whether it has happened."""
+        return self.times > 0
+
+    def again(self, words: str) -> "Count":
+        """It has happened once more."""
+        return Count(self.times + 1, self.words or words)
+
+
 class Summary(msgspec.Struct, frozen=True):
     """A whole simulation. Bytes are of signed messages, by kind; MQTT, TCP and TLS come on top.
 
     `uplink_bytes` are the updates alone, as they were sent, repetitions included; `total_bytes` is everything.
-    `reached` is the first point at the wanted score. `staleness` counts accepted updates by it.
+    `measure` says what a score is; `first_score` is version 0's. `reached` is the first point at the score `target`,
+    after an update. `staleness` counts accepted updates by it, `refused` messages by the coordinator's reason,
+    `guard_refusals` deferred rounds by what the guard said. `rounds_lost` ended with a crash or a closing hour.
+    `devices_short_of_samples` can never store what their guards want.
     """
 
     devices: int
@@ -34,17 +52,22 @@ class Summary(msgspec.Struct, frozen=True):
     virtual_seconds: float
     versions: int
     updates: int
+    measure: str
+    first_score: float
     score: float
+    target: float | None
     reached: Point | None
     uplink_bytes: int
     total_bytes: int
     bytes_up: dict[str, int]
     bytes_down: dict[str, int]
     staleness: dict[int, int]
-    refused: dict[str, int]
+    refused: dict[str, Count]
     crashes: int
     rounds_lost: int
-    guard_refusals: int
+    rounds_diverged: Count
+    guard_refusals: dict[str, int]
+    devices_short_of_samples: int
 
 
 @dataclass(slots=True)
@@ -54,11 +77,12 @@ class Ledger:
     up: Counter[str] = field(default_factory=Counter)
     down: Counter[str] = field(default_factory=Counter)
     staleness: Counter[int] = field(default_factory=Counter)
-    refused: Counter[str] = field(default_factory=Counter)
+    refused: dict[str, Count] = field(default_factory=dict)
+    guard_refusals: Counter[str] = field(default_factory=Counter)
+    rounds_diverged: Count = field(default_factory=Count)
     updates: int = 0
     crashes: int = 0
     rounds_lost: int = 0
-    guard_refusals: int = 0
 
     @property
     def first_bytes(self) -> int:
@@ -69,6 +93,10 @@ class Ledger:
     def total_bytes(self) -> int:
         """Everything, both ways."""
         return self.up.total() + self.down.total()
+
+    def refuse(self, reason: str, words: str) -> None:
+        """The coordinator has refused a message."""
+        self.refused[reason] = self.refused.get(reason, Count()).again(words)
 
     def point(self, now: float, version: int, score: float) -> Point:
         """Where the fleet is."""

@@ -24,9 +24,11 @@ from workbench.report.labels import bytes_label
 from workbench.simulation.fleet_files import draw_fleet, read_trace
 from workbench.simulation.ledger import Point, Summary
 from workbench.simulation.simulation import Options, Result, Simulation
+from workbench.simulation.verdict import failure, remarks
 from workbench.simulation.workload import Workload, synthetic_workload, trained_workload
 
 SECONDS_BETWEEN_LINES = 5.0
+MAX_GUARD_ROWS = 4
 SUMMARY_FILE, HISTORY_FILE = "summary.json", "history.jsonl"
 
 
@@ -50,8 +52,10 @@ class Request:
     as_json: bool
 
 
-def simulate(request: Request, options: Options) -> None:
+def simulate(request: Request, options: Options) -> int:
     """Simulate, show the result, and write it into `request.out`.
+
+    Returns the exit status: 1 where nothing was learned or most was refused, which is then said on standard error.
 
     Raises:
         ConfigurationError: with what the user can change.
@@ -65,6 +69,7 @@ def simulate(request: Request, options: Options) -> None:
         print(msgspec.json.encode(result.summary).decode())
     else:
         print_summary(result.summary, Console(), time.monotonic() - started)
+    return report_failure(result.summary)
 
 
 def prepare(request: Request, options: Options) -> Simulation:
@@ -89,33 +94,49 @@ def write_result(result: Result, out: Path) -> None:
         raise ConfigurationError(f"{out}: can't be written: {error.strerror}; choose another --out") from error
 
 
+def report_failure(summary: Summary) -> int:
+    """Say on standard error why the result is worth nothing, if so; returns the exit status."""
+    words = failure(summary)
+    if words is not None:
+        print(f"edgeflock: {words}", file=sys.stderr)
+    return int(words is not None)
+
+
 def print_summary(summary: Summary, console: Console, wall_seconds: float) -> None:
-    """A table of what matters."""
+    """A table of what matters, and what the user may want to change."""
     table = Table(title=f"{summary.devices} devices, seed {summary.seed}", show_header=False)
     for row in _rows(summary):
         table.add_row(*row)
     table.add_row("simulated in", f"{wall_seconds:.1f} s")
     console.print(table)
+    for remark in remarks(summary):
+        console.print(f"- {remark}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
     yield "virtual time", f"{summary.virtual_seconds / 3600:.2f} h"
     yield "versions, of updates", f"{summary.versions:,}, {summary.updates:,}"
-    yield "score", f"{summary.score:.4f}"
-    if reached := summary.reached:
-        hours = reached.virtual_seconds / 3600
-        yield (
-            "wanted score reached",
-            f"{hours:.2f} h, {reached.updates:,} updates, {bytes_label(reached.uplink_bytes)} of them",
-        )
+    yield summary.measure, f"{summary.score:.4f}, of version 0 {summary.first_score:.4f}"
+    if summary.target is not None:
+        yield f"{summary.target:g} reached", _reached(summary.reached)
     yield "sent up", _by_kind(summary.bytes_up)
     yield "sent down", _by_kind(summary.bytes_down)
     yield "staleness", _staleness(summary.staleness)
+    refused = sum(count.times for count in summary.refused.values())
     yield (
         "mishaps",
-        f"{summary.crashes} crashes, {summary.rounds_lost} rounds lost, {summary.guard_refusals} refused by guards,"
-        f" {sum(summary.refused.values())} messages refused",
+        f"{summary.crashes:,} crashes, {summary.rounds_lost:,} rounds lost to them,"
+        f" {summary.rounds_diverged.times:,} diverged; {refused:,} messages refused",
     )
+    for words, times in sorted(summary.guard_refusals.items(), key=lambda item: -item[1])[:MAX_GUARD_ROWS]:
+        yield "deferred by a guard", f"{times:,} times: {words}"
+
+
+def _reached(point: Point | None) -> str:
+    if point is None:
+        return "not in this time"
+    hours = point.virtual_seconds / 3600
+    return f"after {hours:.2f} h and {point.updates:,} updates, {bytes_label(point.uplink_bytes)} of them"
 
 
 def _by_kind(sizes: Mapping[str, int]) -> str:
@@ -160,7 +181,7 @@ def _workload(folder: Path, bundle: Bundle, devices: int, data: str | None, seed
     task = bundle.description
     if data is None:
         return synthetic_workload(read_weights(bundle.weights, task.parameters), seed)
-    return trained_workload(folder, task, *share_out(read_samples(data, task), devices, seed))
+    return trained_workload(folder, task, *share_out(read_samples(data, task), task, devices, seed))
 
 
 class _Progress:

@@ -136,7 +136,8 @@ class Simulation:
         score = world.workload.score(world.coordinator.model)
         point = world.ledger.point(world.queue.now, world.coordinator.version, score)
         self._history.append(point)
-        if self._reached is None and self._options.target is not None and score >= self._options.target:
+        target = self._options.target
+        if self._reached is None and target is not None and point.updates and score >= target:
             self._reached = point
         self._progress(point)
         return point
@@ -149,7 +150,10 @@ class Simulation:
             virtual_seconds=self._world.queue.now,
             versions=self._world.coordinator.version,
             updates=ledger.updates,
+            measure=self._world.workload.measure,
+            first_score=self._history[0].score,
             score=last.score,
+            target=self._options.target,
             reached=self._reached,
             uplink_bytes=ledger.up["update"],
             total_bytes=ledger.total_bytes,
@@ -159,7 +163,9 @@ class Simulation:
             refused=dict(sorted(ledger.refused.items())),
             crashes=ledger.crashes,
             rounds_lost=ledger.rounds_lost,
-            guard_refusals=ledger.guard_refusals,
+            rounds_diverged=ledger.rounds_diverged,
+            guard_refusals=dict(sorted(ledger.guard_refusals.items())),
+            devices_short_of_samples=sum(not agent.holds_enough for agent in self._agents),
         )
 
 

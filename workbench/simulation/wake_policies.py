@@ -54,7 +54,8 @@ class WakeOnSamples:
 class WakeConcurrently:
     """As in the evaluation of FedBuff: `count` devices train at any time, drawn evenly from those that do not.
 
-    A device that crashes in its round keeps its place until it is back.
+    Each has all its samples from the start; one whose guards want more never trains. A device that crashes in its round
+    keeps its place until it is back.
     """
 
     def __init__(self, count: int, generator: np.random.Generator) -> None:
@@ -67,7 +68,7 @@ class WakeConcurrently:
         """Start: all agents are powered on."""
         self._agents = agents
         for agent in agents:
-            agent.take_samples(agent.member.guards.minimum_samples)
+            agent.take_all_samples()
         self._fill()
 
     def idle(self, agent: SimulatedAgent) -> None:
@@ -100,7 +101,7 @@ class WakeConcurrently:
         return self._count - len(self._training)
 
     def _is_ready(self, agent: SimulatedAgent) -> bool:
-        return agent.available and agent.number not in self._training
+        return agent.available and agent.holds_enough and agent.number not in self._training
 
 
 class WakeInRounds(WakeConcurrently):

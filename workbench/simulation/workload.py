@@ -1,11 +1,11 @@
 """What a simulated fleet learns: real training on real samples, or a substitute that costs microseconds."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bundle_runtime.runner import BundleRunner, bundle_paths
 from bundle_runtime.samples import Samples
@@ -13,6 +13,7 @@ from edge_agent.training.engine import BatchPlan, OnProgress, Rates, TrainingEng
 from edge_agent.training.onnx_step import OnnxStepEngine
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec.sparse import FloatVector
+from workbench.simulation.scores import scorer
 
 SYNTHETIC_SAMPLES = 64
 DISAGREEMENT = 0.5
@@ -21,15 +22,21 @@ DISAGREEMENT = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """`samples` gives those of a device by its number, `score` how good some weights are (1 is best)."""
+    """`count` says how many different samples a device sees, by its number; `samples` gives rows of them, int64 [N].
+
+    `score` is how good some weights are, 1 is best; `measure` is what it is called.
+    """
 
     engine: TrainingEngine
-    samples: Callable[[int], Samples]
+    count: Callable[[int], int]
+    samples: Callable[[int, NDArray[np.int64]], Samples]
     score: Callable[[FloatVector], float]
+    measure: str
 
 
 class QuadraticEngine:
-    """Gradient descent on half the squared distance from the mean of a device's inputs, float32 [1, P].
+    """Gradient descent on half the squared distance from a device's own optimum, which is every row of its inputs,
+    float32 [N, P].
 
     All steps at once: each brings the weights nearer by the factor 1 - learning_rate.
     """
@@ -45,9 +52,10 @@ class QuadraticEngine:
         """See `TrainingEngine.train`; the loss is per weight, and `on_progress` is called once."""
         steps = len(plan.rows)
         optimum = samples.inputs[0]
-        shrinking = np.float32(1 - rates.learning_rate) ** np.arange(steps + 1, dtype=np.float32)
-        distance = weights - optimum
-        losses: FloatVector = np.float32(0.5) * np.mean(np.square(distance)) * np.square(shrinking[:-1])
+        with np.errstate(over="ignore"):  # a learning rate that diverges does so here too
+            shrinking = np.float32(1 - rates.learning_rate) ** np.arange(steps + 1, dtype=np.float32)
+            distance = weights - optimum
+            losses: FloatVector = np.float32(0.5) * np.mean(np.square(distance)) * np.square(shrinking[:-1])
         on_progress(steps, losses)
         return optimum + shrinking[-1] * distance, losses
 
@@ -64,32 +72,37 @@ def synthetic_workload(initial: FloatVector, seed: int) -> Workload:
     way = magnitude * np.random.default_rng((seed, 0)).standard_normal(size, dtype=np.float32)
     optimum = initial + way
 
-    def samples(device: int) -> Samples:
+    def samples(device: int, rows: NDArray[np.int64]) -> Samples:
         own = np.random.default_rng((seed, 1, device)).standard_normal(size, dtype=np.float32)
         inputs = optimum + np.float32(DISAGREEMENT) * magnitude * own
-        return Samples(inputs[np.newaxis], np.zeros(SYNTHETIC_SAMPLES, np.int64))
+        return Samples(np.broadcast_to(inputs, (rows.size, size)), np.zeros(rows.size, np.int64))
 
     return Workload(
-        QuadraticEngine(), samples, lambda weights: float(1 - np.linalg.norm(optimum - weights) / np.linalg.norm(way))
+        QuadraticEngine(),
+        count=lambda _: SYNTHETIC_SAMPLES,
+        samples=samples,
+        score=lambda weights: float(1 - np.linalg.norm(optimum - weights) / np.linalg.norm(way)),
+        measure="share of the way to the optimum",
     )
 
 
 def trained_workload(bundle: Path, task: TaskDescription, parts: Sequence[Samples], held_out: Samples) -> Workload:
     """The bundle's own graphs in this process, one thread each; a device's samples are the part of its number.
 
-    The backbone, where there is one, sees every sample once. The score is the accuracy on `held_out`; labels are
-    classes.
+    The backbone, where there is one, sees every sample once. The score is taken on `held_out`.
 
     Raises:
-        ConfigurationError: this onnxruntime can't run the graphs, or they don't take the samples.
+        ConfigurationError: this onnxruntime can't run the graphs, they don't take the samples, or those held out are
+            all alike.
     """
     files = bundle_paths(bundle, task)
     runner = BundleRunner(task, files)
     trained_on = [runner.featured(part) for part in parts]
-    measured_on = runner.featured(held_out)
-
-    def accuracy(weights: FloatVector) -> float:
-        found = runner.evaluate_features(weights, measured_on).accuracy
-        return math.nan if found is None else found
-
-    return Workload(OnnxStepEngine.of_task(task, files), trained_on.__getitem__, accuracy)
+    score, measure = scorer(runner, task, runner.featured(held_out))
+    return Workload(
+        OnnxStepEngine.of_task(task, files),
+        count=lambda device: len(trained_on[device]),
+        samples=lambda device, rows: trained_on[device].take(rows),
+        score=score,
+        measure=measure,
+    )

@@ -1,0 +1,141 @@
+"""aiomqtt's client, and what it lacks: a bound on what is read, the broker's own bound, and its answer to a message."""
+
+import asyncio
+import logging
+import socket
+from typing import Any
+
+import aiomqtt
+from paho.mqtt import client as paho
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from edge_agent.shell.bounded_socket import BoundedSocket
+from fleet_host.broker_settings import BrokerSettings
+from fleet_host.mqtt_packets import OnTooLong, PacketGate
+
+BROKER_TIMEOUT_SECONDS = 15.0
+"""Longest wait for CONNACK, SUBACK and PUBACK."""
+
+MAX_WAITING_MESSAGES = 512
+"""Messages from the broker not handled yet; more are dropped: chunks are asked for again, receipts are repeated."""
+
+PROTOCOLS = {"5": aiomqtt.ProtocolVersion.V5, "3.1.1": aiomqtt.ProtocolVersion.V311}
+
+
+_SILENT = logging.getLogger("mqtt.silent")
+_SILENT.setLevel(logging.CRITICAL + 1)
+"""The link says what happens; the libraries would say it again, in other words."""
+
+
+class _WaitingMessages(asyncio.Queue[aiomqtt.Message]):
+    """Drops what does not fit. aiomqtt itself would write a log line for each."""
+
+    def put_nowait(self, item: aiomqtt.Message) -> None:
+        """Add, if there is room."""
+        if not self.full():
+            super().put_nowait(item)
+
+
+class BrokerClient(aiomqtt.Client):
+    """One connection to a broker. Packets longer than `maximum_packet_bytes` pass without their payload.
+
+    It overrides methods that aiomqtt 2.5 keeps to itself, and one of paho's: pyproject.toml allows no other.
+
+    Raises:
+        ConfigurationError: a file for TLS or the password can't be used.
+    """
+
+    def __init__(
+        self,
+        broker: BrokerSettings,
+        identifier: str,
+        *,
+        last_will: tuple[str, bytes],
+        maximum_packet_bytes: int,
+        on_too_long: OnTooLong,
+    ) -> None:
+        self.mqtt5 = broker.protocol == "5"
+        topic, payload = last_will
+        super().__init__(
+            broker.host,
+            broker.port,
+            identifier=identifier,
+            protocol=PROTOCOLS[broker.protocol],
+            clean_session=None if self.mqtt5 else True,
+            clean_start=True if self.mqtt5 else paho.MQTT_CLEAN_START_FIRST_ONLY,
+            username=broker.username,
+            password=broker.password(),
+            tls_context=broker.tls_context(),
+            keepalive=broker.keepalive_seconds,
+            timeout=BROKER_TIMEOUT_SECONDS,
+            logger=_SILENT,
+            queue_type=_WaitingMessages,
+            max_queued_incoming_messages=MAX_WAITING_MESSAGES,
+            will=aiomqtt.Will(topic, payload, qos=1, retain=True),
+            properties=_announcing(maximum_packet_bytes) if self.mqtt5 else None,
+        )
+        self.broker_maximum_bytes: int | None = None
+        """The longest packet that the broker takes, if it has said so."""
+        self._bounded: BoundedSocket | None = None
+        self._answers: dict[int, asyncio.Future[ReasonCode]] = {}
+        create_socket = self._client._create_socket
+
+        def create_bounded_socket() -> BoundedSocket:
+            connection = create_socket()
+            assert isinstance(connection, socket.socket)  # noqa: S101 - no websockets
+            gate = PacketGate(maximum_packet_bytes, mqtt5=self.mqtt5, on_too_long=on_too_long)
+            self._bounded = BoundedSocket(connection, gate)
+            return self._bounded
+
+        self._client._create_socket = create_bounded_socket  # type: ignore[method-assign]
+
+    @property
+    def lost(self) -> str:
+        """Why the connection ended, where the socket knows: paho calls all of that unspecified."""
+        return self._bounded.lost if self._bounded else ""
+
+    async def hand_over(self, topic: str, payload: bytes, *, retain: bool = False) -> ReasonCode:
+        """Publish at QoS 1; returns the reason code of the broker's PUBACK, which MQTT 3.1.1 always has as success.
+
+        Raises:
+            MqttError: the connection broke before the acknowledgement, or none came in time.
+        """
+        sent = self._client.publish(topic, payload, 1, retain)
+        if sent.rc != paho.MQTT_ERR_SUCCESS:
+            raise aiomqtt.MqttCodeError(sent.rc, "Could not publish message")
+        answer: asyncio.Future[ReasonCode] = self._loop.create_future()
+        self._answers[sent.mid] = answer
+        try:
+            async with asyncio.timeout(self.timeout):
+                return await answer
+        except TimeoutError as error:
+            raise aiomqtt.MqttError(f"no acknowledgement within {self.timeout:g} s") from error
+        finally:
+            self._answers.pop(sent.mid, None)
+
+    def _on_connect(
+        self,
+        client: paho.Client,
+        userdata: Any,
+        flags: paho.ConnectFlags,
+        reason_code: ReasonCode,
+        properties: Properties | None = None,
+    ) -> None:
+        self.broker_maximum_bytes = getattr(properties, "MaximumPacketSize", None)
+        super()._on_connect(client, userdata, flags, reason_code, properties)
+
+    def _on_publish(
+        self, client: paho.Client, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
+    ) -> None:
+        answer = self._answers.get(mid)
+        if answer is not None and not answer.done():
+            answer.set_result(reason_code)
+        super()._on_publish(client, userdata, mid, reason_code, properties)
+
+
+def _announcing(maximum_packet_bytes: int) -> Properties:
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho leaves it untyped
+    properties.MaximumPacketSize = maximum_packet_bytes
+    return properties

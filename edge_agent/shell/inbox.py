@@ -1,0 +1,58 @@
+"""What comes from the broker: verified, and passed to those whom it is for."""
+
+import logging
+import sqlite3
+from collections.abc import Callable
+
+from edge_agent.shell.identity import Identity
+from fleet_host.log_lines import log_line
+from fleet_protocol import topics
+from fleet_protocol.errors import ProtocolError, Reason
+from fleet_protocol.kinds import BlobChunk, Manifest, Receipt
+from fleet_protocol.limits import MAX_CONTROL_BYTES, MAX_SIGNED_CHUNK_BYTES
+from fleet_protocol.topics import PackedWeights
+
+logger = logging.getLogger(__name__)
+
+
+class Inbox:
+    """Handles a message if the pinned coordinator key signed it for its topic. Never raises for anything in it."""
+
+    def __init__(
+        self,
+        fleet: str,
+        identity: Identity,
+        *,
+        receipt: Callable[[Receipt], None],
+        manifest: Callable[[str, Manifest], None],
+        chunk: Callable[[str | PackedWeights, int, BlobChunk], None],
+    ) -> None:
+        """`manifest` takes the task too; `chunk` takes of which file, and which chunk of it."""
+        self._fleet = fleet
+        self._identity = identity
+        self._receipt = receipt
+        self._manifest = manifest
+        self._chunk = chunk
+
+    def handle(self, topic: str, data: bytes) -> None:
+        """Verify and pass on one message."""
+        try:
+            self._pass_on(topic, data)
+        except ProtocolError as error:
+            reason, detail = error.reason.value, error.detail
+            logger.warning(log_line("message_refused", reason=reason, topic=topic, detail=detail))
+        except (sqlite3.Error, OSError) as error:
+            logger.error(log_line("message_failed", topic=topic, error=error))
+
+    def _pass_on(self, topic: str, data: bytes) -> None:
+        limit = MAX_SIGNED_CHUNK_BYTES if "/blob/" in topic or "/weights/" in topic else MAX_CONTROL_BYTES
+        payload, task = self._identity.verify_from_coordinator(topic, data, limit)
+        match payload:
+            case Receipt():
+                self._receipt(payload)
+            case Manifest() if topic == topics.manifest(self._fleet, task):
+                self._manifest(task, payload)
+            case BlobChunk():
+                self._chunk(*topics.chunk_of(topic), payload)
+            case _:
+                raise ProtocolError(Reason.WRONG_TOPIC, f"a {type(payload).__name__} does not belong there")

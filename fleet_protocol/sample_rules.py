@@ -1,0 +1,106 @@
+"""What one sample of a task may hold: how many values, within which bounds, and the words of a refusal. Pure.
+
+The sample socket, the check of stored samples and that of sample files all ask here, so they refuse the same.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from fleet_protocol.bundle import InputSchema, LabelSchema
+
+LARGEST_FLOAT32: Final = 3.4028234663852886e38
+
+
+@dataclass(frozen=True, slots=True)
+class ValueRule:
+    """`count` values, each from `lowest` to `highest` (both float32), and a whole number where `whole`.
+
+    `name` is what one is called, `wanted` says which are taken, and `remedy` what to do about others.
+    """
+
+    name: str
+    count: int
+    lowest: float
+    highest: float
+    whole: bool
+    wanted: str
+    remedy: str
+
+    def fits(self, value: float) -> bool:
+        """Whether one value is taken; NaN never is."""
+        return self.lowest <= value <= self.highest and (not self.whole or value % 1 == 0)
+
+    def refusal(self, values: Sequence[float], task: str) -> str | None:
+        """What does not fit the task, and what would; None where all of one sample's values do."""
+        if len(values) != self.count:
+            return self.wrong_count(len(values), task)
+        misfits = (self.misfit(place, value, task) for place, value in enumerate(values) if not self.fits(value))
+        return next(misfits, None)
+
+    def misfit(self, place: int, value: float, task: str) -> str:
+        """What to say of the value at `place`, which doesn't fit."""
+        where = self.name if self.count == 1 else f"{self.name} {place}"
+        return f"{where} is {_shown(value)}; {task} takes {self.wanted}; {self.remedy}"
+
+    def wrong_count(self, found: int, task: str) -> str:
+        """What to say of a sample with another number of values."""
+        if self.count and not found:
+            return f"{self.name} is missing; {task} takes {self.wanted}"
+        return f"{self.name} has {found} values; {task} takes {self.count}"
+
+
+ANY_NUMBER: Final = ValueRule(
+    "value",
+    1,
+    -LARGEST_FLOAT32,
+    LARGEST_FLOAT32,
+    whole=False,
+    wanted=f"{-LARGEST_FLOAT32:g} to {LARGEST_FLOAT32:g}, which is what float32 can hold",
+    remedy="send finite numbers",
+)
+
+
+def input_rule(schema: InputSchema) -> ValueRule:
+    """For the inputs of one sample, or the features that a backbone made of them."""
+    lowest, highest = max(schema.minimum, -LARGEST_FLOAT32), min(schema.maximum, LARGEST_FLOAT32)
+    wanted = f"{lowest:g} to {highest:g}"
+    remedy = "scale the inputs to these bounds, or correct [input] in task.toml"
+    return ValueRule("input", schema.size, lowest, highest, whole=False, wanted=wanted, remedy=remedy)
+
+
+def label_rule(schema: LabelSchema) -> ValueRule:
+    """For the values of one label; an index of a class is one value."""
+    return _LABEL_RULES[schema.kind](schema)
+
+
+def _class_rule(schema: LabelSchema) -> ValueRule:
+    last = schema.classes - 1
+    wanted = f"a whole number from 0 to {last}"
+    return ValueRule("label", 1, 0, last, whole=True, wanted=wanted, remedy="number the classes from 0 on")
+
+
+def _multi_label_rule(schema: LabelSchema) -> ValueRule:
+    wanted = "0 or 1 for each class"
+    return ValueRule("label", schema.classes, 0, 1, whole=True, wanted=wanted, remedy="give 1 where it applies, else 0")
+
+
+def _regression_rule(schema: LabelSchema) -> ValueRule:
+    return replace(ANY_NUMBER, name="label", count=schema.values)
+
+
+def _reconstruction_rule(_: LabelSchema) -> ValueRule:
+    return replace(ANY_NUMBER, name="label", count=0)
+
+
+_LABEL_RULES: Final = {
+    "class": _class_rule,
+    "multi_label": _multi_label_rule,
+    "regression": _regression_rule,
+    "reconstruction": _reconstruction_rule,
+}
+
+
+def _shown(value: float) -> str:
+    """Nine digits tell any two float32 numbers apart. JSON may hold an integer that float64 can't."""
+    return f"{value:.9g}" if abs(value) <= LARGEST_FLOAT32 or isinstance(value, float) else "beyond float32"

@@ -1,0 +1,67 @@
+"""A connected device asks until it has heard of each of its tasks, less and less often."""
+
+import asyncio
+import contextlib
+
+from edge_agent.shell.presence import FIRST_MANIFEST_SECONDS, LAST_MANIFEST_SECONDS, PresenceKeeper
+from tests.support.jumping_clock import run
+
+
+class Published:
+    """A keeper, and when it has published."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+        self.keeper = PresenceKeeper(["digits", "gestures"], self._publish)
+
+    async def _publish(self) -> None:
+        self.times.append(asyncio.get_running_loop().time())
+
+    @contextlib.asynccontextmanager
+    async def connected(self):
+        self.keeper.connected()
+        self.times.clear()
+        began = asyncio.get_running_loop().time()
+        keeping = asyncio.create_task(self.keeper.keep())
+        yield lambda: [moment - began for moment in self.times]
+        keeping.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await keeping
+
+
+def test_device_that_hears_of_all_its_tasks_publishes_once():
+    async def scenario():
+        published = Published()
+        async with published.connected() as times:
+            published.keeper.heard_of("digits")
+            published.keeper.heard_of("gestures")
+            await asyncio.sleep(10 * LAST_MANIFEST_SECONDS)
+            assert times() == [0]
+
+    run(scenario())
+
+
+def test_device_that_lacks_a_manifest_asks_again_until_it_comes_and_on_each_connection_anew():
+    async def scenario():
+        published = Published()
+        first = FIRST_MANIFEST_SECONDS
+        for _ in range(2):
+            async with published.connected() as times:
+                published.keeper.heard_of("digits")
+                await asyncio.sleep(8 * first)
+                assert times() == [0, first, 3 * first, 7 * first]
+                published.keeper.heard_of("gestures")
+                await asyncio.sleep(10 * LAST_MANIFEST_SECONDS)
+                assert times() == [0, first, 3 * first, 7 * first]
+
+    run(scenario())
+
+
+def test_device_whose_task_nobody_serves_asks_seldom():
+    async def scenario():
+        published = Published()
+        async with published.connected() as times:
+            await asyncio.sleep(100 * LAST_MANIFEST_SECONDS)
+            assert len(times()) < 110
+
+    run(scenario())

@@ -1,0 +1,96 @@
+"""What a simulation says beside its figures: refusals by reason with the remedy, and whether anything was learned."""
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from fleet_protocol.errors import Reason
+from workbench.simulation.ledger import Count, Point, Summary
+from workbench.simulation.show import print_summary, report_failure
+from workbench.simulation.verdict import failure, remarks
+
+GOOD = Summary(
+    devices=4,
+    seed=1,
+    virtual_seconds=3600.0,
+    versions=5,
+    updates=20,
+    measure="accuracy",
+    first_score=0.1,
+    score=0.9,
+    target=None,
+    reached=None,
+    uplink_bytes=1000,
+    total_bytes=2000,
+    bytes_up={"update": 1000},
+    bytes_down={"weights": 1000},
+    staleness={0: 20},
+    refused={},
+    crashes=0,
+    rounds_lost=0,
+    rounds_diverged=Count(),
+    guard_refusals={},
+    devices_short_of_samples=0,
+)
+
+
+def changed(**fields: object) -> Summary:
+    return msgspec.structs.replace(GOOD, **fields)
+
+
+def test_a_good_run_says_nothing_more_and_ends_well(capsys):
+    assert list(remarks(GOOD)) == []
+    assert report_failure(GOOD) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"updates": 0, "versions": 0}, "no update was accepted; a round takes 32 new samples: run longer (--hours)"),
+        ({"updates": 3, "versions": 0}, "3 updates make no version; run longer, or lower --buffer-size"),
+        ({"score": 0.1}, "nothing was learned: accuracy is 0.1000, that of version 0 was 0.1000"),
+        ({"score": float("nan")}, "nothing was learned: accuracy is nan"),
+        ({"refused": {"out_of_bounds": Count(21, "x")}}, "21 messages were refused, more than the 20 updates"),
+    ],
+)
+def test_a_run_that_is_worth_nothing_ends_with_status_1_and_words(capsys, fields, words):
+    assert report_failure(changed(**fields)) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("edgeflock: ")
+    assert words in told
+    assert told.count("\n") == 1
+
+
+def test_fewer_refusals_than_updates_are_told_and_do_not_fail():
+    summary = changed(refused={"too_stale": Count(20, "based on version 1, 9 versions old")})
+    assert failure(summary) is None
+    (remark,) = remarks(summary)
+    assert remark.startswith("20 refused as too_stale, the first: based on version 1, 9 versions old; ")
+    assert "max_staleness" in remark
+
+
+@pytest.mark.parametrize("reason", [Reason.OUT_OF_BOUNDS, Reason.NOT_FINITE])
+def test_what_is_too_large_names_scale_and_learning_rate(reason):
+    (remark,) = remarks(changed(refused={reason.value: Count(2, "the delta's norm is 386")}))
+    assert "scale the inputs" in remark
+    assert "lower [training] learning_rate" in remark
+
+
+def test_divergence_and_devices_that_never_train_are_told():
+    summary = changed(rounds_diverged=Count(7, "training diverged at step 3 of 20"), devices_short_of_samples=2)
+    diverged, short = remarks(summary)
+    assert diverged == "7 rounds diverged, the first: training diverged at step 3 of 20"
+    assert short.startswith("2 of 4 devices never train")
+
+
+@pytest.mark.parametrize(
+    ("reached", "words"),
+    [(None, "not in this time"), (Point(7200.0, 2, 12, 600, 900, 100, 0.5), "after 2.00 h and 12 updates, 600 B")],
+)
+def test_a_wanted_score_is_told_reached_or_not(reached, words):
+    console = Console(width=120, record=True)
+    print_summary(changed(target=0.5, reached=reached), console, 1.0)
+    told = console.export_text()
+    assert "0.5 reached" in told
+    assert words in told

@@ -1,0 +1,109 @@
+"""One round of a bundle, tried as a device runs it and judged as a coordinator does: does training stay steady?
+
+`python -m workbench.inspection.trial_round BUNDLE [SAMPLES]` prints a `Trial` as JSON: a graph that hangs or crashes
+ends that process only.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from broker_coordinator.admission.consumer import JournalledConsumer, Offered
+from broker_coordinator.consumers import CONSUMERS
+from bundle_runtime.runner import BundleRunner, bundle_paths
+from bundle_runtime.sample_file import read_samples
+from bundle_runtime.samples import Samples
+from edge_agent.producers import produce
+from edge_agent.training.engine import TrainingEngine
+from edge_agent.training.onnx_step import OnnxStepEngine
+from edge_agent.training.round import DivergedError, Earlier, train_round
+from edge_agent.worker.contract import TrainingResult
+from fleet_protocol.bundle import DESCRIPTION_FILE, WEIGHTS_FILE, TaskDescription, parse_description
+from fleet_protocol.codec import read_weights
+from fleet_protocol.codec.sparse import FloatVector
+from fleet_protocol.envelope import Header
+from fleet_protocol.errors import ProtocolError
+from fleet_protocol.kinds import decode_payload
+from fleet_protocol.remedies import STEADIER_TRAINING
+from workbench.inspection.child import run_child
+from workbench.inspection.measured_round import drawn_samples
+
+LOSS_GROWTH = 2.0
+"""Training that only fails to learn leaves the loss about where it was; one that more than doubles it overshoots."""
+PART_OF_A_ROUND = 4
+"""The mean loss of the last quarter of the steps is compared with that of the first."""
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """`samples` says what was trained on, `unsteady` what went wrong, with the remedy: None where nothing did."""
+
+    samples: str
+    unsteady: str | None
+
+
+def try_round(bundle: Path, task: TaskDescription, samples: Path | None) -> Trial:
+    """Run the trial in a process of its own, on a file of samples or on inputs spread over what the schema allows.
+
+    Raises:
+        ConfigurationError: the file does not hold samples of the task, or the graph does not train.
+    """
+    if samples is not None:
+        read_samples(samples, task)  # what is wrong with it is said here, in its own words
+    return run_child("workbench.inspection.trial_round", [bundle, *filter(None, [samples])], Trial, task.task)
+
+
+def why_unsteady(engine: TrainingEngine, weights: FloatVector, samples: Samples, task: TaskDescription) -> str | None:
+    """What goes wrong in a round from `weights` f32[P], with the remedy; None where nothing does.
+
+    Raises:
+        EngineError, GraphError: bundle and samples contradict each other.
+    """
+    losses: list[FloatVector] = []
+    try:
+        result = train_round(
+            engine, weights, samples, task, Earlier(b"", (), 0, 1), on_progress=lambda _, seen: losses.append(seen)
+        )
+    except DivergedError as error:
+        return str(error)
+    reason = next(_refusals(task, result), None) or _growth(losses[-1], task.training.learning_rate)
+    return reason and f"{reason}; {STEADIER_TRAINING}"
+
+
+def _refusals(task: TaskDescription, result: TrainingResult) -> Iterator[str]:
+    for kind, payload in produce(task, result):
+        consumer = CONSUMERS.get(kind)
+        if isinstance(consumer, JournalledConsumer):
+            header = Header(kind, 1, task.task, 0, b"")
+            try:
+                consumer.admit(Offered("trial", header, decode_payload(payload, kind.payload), task, 0))
+            except ProtocolError as error:
+                yield f"the coordinator would refuse what a device sends as {error}"
+
+
+def _growth(losses: FloatVector, learning_rate: float) -> str | None:
+    part = max(1, len(losses) // PART_OF_A_ROUND)
+    first, last = float(np.mean(losses[:part])), float(np.mean(losses[-part:]))
+    if not last > LOSS_GROWTH * first > 0:
+        return None
+    return f"in {len(losses)} steps with learning rate {learning_rate:g} the loss rises from {first:.3g} to {last:.3g}"
+
+
+def main() -> None:
+    """Try the bundle on what the command line names."""
+    folder, *file = map(Path, sys.argv[1:])
+    task = parse_description((folder / DESCRIPTION_FILE).read_bytes())
+    files = bundle_paths(folder, task)
+    raw = read_samples(file[0], task) if file else drawn_samples(task)
+    span = f"inputs from {raw.inputs.min():.4g} to {raw.inputs.max():.4g}"
+    told = f"the {len(raw)} samples of {file[0]}, {span}" if file else f"{span}, spread evenly over the schema's bounds"
+    weights = read_weights((folder / WEIGHTS_FILE).read_bytes(), task.parameters)
+    samples = BundleRunner(task, files).featured(raw)
+    found = Trial(told, why_unsteady(OnnxStepEngine.of_task(task, files), weights, samples, task))
+    sys.stdout.buffer.write(msgspec.json.encode(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""What a simulation's figures mean: what was refused and why, what diverged, whether anything was learned. Pure."""
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from edge_agent.core.triggers import TriggerSettings
+from fleet_protocol.errors import Reason
+from fleet_protocol.remedies import STEADIER_TRAINING
+from workbench.simulation.ledger import Summary
+
+REMEDIES: Final[Mapping[str, str]] = {
+    Reason.OUT_OF_BOUNDS: f"what devices learn is too large: {STEADIER_TRAINING}",
+    Reason.NOT_FINITE: STEADIER_TRAINING,
+    Reason.TOO_STALE: "versions come faster than these devices train: raise [aggregation] buffer_size or max_staleness",
+    Reason.UNKNOWN_VERSION: "the version trained on is no longer kept: raise [aggregation] buffer_size",
+    Reason.TOO_LARGE: "lower [update] keep_fraction",
+}
+"""What to change so that the coordinator refuses less; of other reasons its own words say all there is to say."""
+
+NO_ROUND: Final = f"; a round takes {TriggerSettings().new_samples} new samples: run longer (--hours)"
+
+
+def remarks(summary: Summary) -> Iterator[str]:
+    """What was refused, diverged, or left out, each with its remedy."""
+    for reason, refused in sorted(summary.refused.items(), key=lambda item: -item[1].times):
+        remedy = REMEDIES.get(reason)
+        yield f"{refused.times:,} refused as {reason}, the first: {refused.words}" + (f"; {remedy}" if remedy else "")
+    if diverged := summary.rounds_diverged:
+        yield f"{diverged.times:,} rounds diverged, the first: {diverged.words}"
+    if short := summary.devices_short_of_samples:
+        yield (
+            f"{short} of {summary.devices} devices never train: they get fewer samples than `minimum_samples` of their"
+            " guards; give more samples, fewer --devices, or a --profile with a lower minimum"
+        )
+
+
+def failure(summary: Summary) -> str | None:
+    """Why the result is worth nothing; None where the fleet has learned."""
+    refused = sum(count.times for count in summary.refused.values())
+    if not summary.updates:
+        return "nothing was learned: no update was accepted" + ("" if refused else NO_ROUND)
+    if refused > summary.updates:
+        return f"{refused:,} messages were refused, more than the {summary.updates:,} updates that were accepted"
+    if not summary.versions:
+        return f"nothing was learned: {summary.updates:,} updates make no version; run longer, or lower --buffer-size"
+    if not summary.score > summary.first_score:
+        return (
+            f"nothing was learned: {summary.measure} is {summary.score:.4f}, that of version 0 was"
+            f" {summary.first_score:.4f}"
+        )
+    return None

@@ -1,8 +1,8 @@
 """When a round begins, is deferred, and ends: the training side of one agent. Pure.
 
 A trigger that fired and was deferred is retried when something changes that may allow the round (a version, a receipt,
-a connection), or after `recheck_seconds`. The caller keeps that timer, for each task its own. A version whose rounds fail,
-or whose updates are refused, is trained from after growing waits, or not at all until a newer one comes.
+a connection), or after `recheck_seconds`. The caller keeps that timer, for each task its own. A version whose rounds
+fail, or whose updates are refused, is trained from after growing waits, or not at all until a newer one comes.
 """
 
 from collections.abc import Mapping

@@ -8,6 +8,7 @@ fail, or whose updates are refused, is trained from after growing waits, or not 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from edge_agent.core.delivery import TOO_LARGE
 from edge_agent.core.growing_waits import GrowingWaits
 from edge_agent.core.guards import GuardSettings, Readings, refusal
 from edge_agent.core.lifecycle import Event, Lifecycle, State
@@ -17,8 +18,6 @@ from fleet_protocol.errors import Reason
 
 OUTDATED_REASONS = frozenset({Reason.TOO_STALE, Reason.UNKNOWN_VERSION, Reason.UNKNOWN_TASK})
 """Every update from the same version would be refused alike."""
-TOO_LARGE_REASONS = frozenset({Reason.OUT_OF_BOUNDS, Reason.NOT_FINITE})
-"""What training from this version gives is no update: it diverges."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +133,7 @@ class RoundDecisions:
 
     def wait_after_refusal(self, task: str, version: KnownVersion, reason: str, now: float) -> float | None:
         """An update from `version` was refused: seconds to wait where what it holds was too large, longer each time."""
-        return self._refusals.fail(task, version, now) if reason in TOO_LARGE_REASONS else None
+        return self._refusals.fail(task, version, now) if reason in TOO_LARGE else None
 
     def _put_off(self, task: str, event: Event) -> None:
         self._lifecycle.advance(event)

@@ -23,6 +23,7 @@ from edge_agent.worker.settings import WorkerSettings
 from edge_agent.worker.supervisor import train_in_child
 from fleet_host.log_lines import log_line
 from fleet_protocol.kinds import PayloadKind
+from fleet_protocol.remedies import STEADIER_TRAINING
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +118,15 @@ class RoundTraining:
             ),
             self._sign,
         )
+        if result.forgotten:
+            logger.warning(
+                log_line(
+                    "residual_shrunk",
+                    task=task,
+                    forgotten_norm=result.forgotten,
+                    remedy=f"none if the device was offline for long; else {STEADIER_TRAINING}",
+                )
+            )
         logger.info(
             log_line(
                 "round_spooled",

@@ -206,11 +206,17 @@ def test_no_score_is_reached_before_an_update_was_accepted():
 
 
 def test_refusals_are_counted_by_reason_with_the_words_of_the_first():
-    summary = simulation(fleet(4), Options(seed=1, seconds=2 * HOUR), max_delta_norm=1e-6).run().summary
+    slow = fleet(4, start_seconds=600.0)
+    summary = simulation(slow, Options(seed=1, seconds=2 * HOUR), max_staleness=0, buffer_size=1).run().summary
     (reason,) = summary.refused
-    assert reason == "out_of_bounds"
-    assert "the delta's norm is" in summary.refused[reason].words
-    assert (summary.updates, summary.versions) == (0, 0)
+    assert reason == "too_stale"
+    assert "exceeds max_staleness (0)" in summary.refused[reason].words
+
+
+def test_updates_larger_than_the_task_takes_are_divergence_and_never_sent():
+    summary = simulation(fleet(4), Options(seed=1, seconds=2 * HOUR), max_delta_norm=1e-6).run().summary
+    assert (summary.updates, summary.versions, summary.refused) == (0, 0, {})
+    assert "at most 1e-06 (max_delta_norm) is taken" in summary.rounds_diverged.words
 
 
 def test_samples_that_come_while_a_device_trains_count_for_the_next_round():

@@ -177,10 +177,8 @@ async def test_worker_that_finds_the_store_damaged_says_so_and_a_new_one_is_begu
     harm(path, "hole")
     failure = await train_in_child(make_job(find_recipe("digits") / "bundle", path), WorkerSettings(nice=0))
     assert isinstance(failure, TrainingFailure)
-    assert (failure.store_damaged, failure.error) == (
-        True,
-        "the sample store can't be read: database disk image is malformed",
-    )
+    assert failure.store_damaged
+    assert failure.error == "the sample store can't be read: database disk image is malformed"
     store.start_anew(failure.error)
     assert store.count("digits") == 0
     assert store.add("digits", bytes(256), 3) == 401

@@ -6,7 +6,8 @@ Each check is cheaper and trusts less than the next:
                          size (`_parse`) -> known key of that device, approved unless it enrols (`sender_of`)
                          -> does not ask too often -> signature (`_check_signature`)
     a journalled kind    -> sequence number -> task not paused, rate (`_admit_journalled`)
-                         -> task, version, staleness (`_checked_staleness`) -> the task's kind (`_require_version_kind`)
+                         -> task, generation (`_require_generation`), version, staleness (`_checked_staleness`)
+                         -> the task's kind (`_require_version_kind`)
                          -> payload decrypted -> the consumer's own checks
     any other kind       -> the consumer's own checks
 
@@ -42,8 +43,16 @@ from broker_coordinator.admission.decisions import (
     Refused,
     Repeated,
     refusal,
+    refuse_unread,
 )
-from broker_coordinator.admission.fleet_view import Decided, Device, DeviceState, FleetView, TaskProgress
+from broker_coordinator.admission.fleet_view import (
+    Decided,
+    Device,
+    DeviceState,
+    FleetView,
+    TaskProgress,
+    repeats_of,
+)
 from broker_coordinator.admission.parsed_message import ParsedMessage
 from broker_coordinator.admission.senders import sender_of
 from broker_coordinator.admission.settings import AdmissionSettings
@@ -52,9 +61,6 @@ from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.envelope import Header, digest, read_envelope
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.kinds import KINDS, Leaf, PayloadKind, decode_payload
-
-MAX_TOPIC_CHARACTERS = 160
-"""Of a topic in a refusal; a device's topic has less."""
 
 _TOPICS: Mapping[Leaf, Callable[[str, str, str], str]] = {Leaf.UP: topics.up, Leaf.STATE: topics.state}
 
@@ -111,7 +117,7 @@ class Admission:
     ) -> ParsedMessage | AnsweredBefore | Refused:
         """The checks that need no fleet view."""
         if message.unread:
-            return _refuse_unread(message)
+            return refuse_unread(message)
         envelope_digest = digest(message.data)
         if envelope_digest in answered_before:
             return AnsweredBefore(envelope_digest)
@@ -140,12 +146,12 @@ class Admission:
         try:
             device = sender_of(parsed, consumer, view, self.settings)
             asks_again = not ahead.is_checked and _asks_again(parsed, consumer, view)
-            if asks_again and not view.has_room(self.settings.repeat_allowance, _repeats_of(device)):
+            if asks_again and not view.has_room(self.settings.repeat_allowance, repeats_of(device)):
                 return _refuse_in_silence(parsed)
             _check_signature(parsed, device, ahead)
             verified = device.state is DeviceState.APPROVED
             if asks_again:
-                view.spend(self.settings.repeat_allowance, _repeats_of(device))
+                view.spend(self.settings.repeat_allowance, repeats_of(device))
             if isinstance(consumer, JournalledConsumer):
                 return self._admit_journalled(parsed, device, ahead, view)
             payload = decode_payload(parsed.envelope.payload, consumer.kind.payload)
@@ -183,6 +189,7 @@ class Admission:
         if progress is None:
             raise ProtocolError(Reason.UNKNOWN_TASK, f"task {header.task!r} is not served here")
         consumer = self._journalled(header)
+        _require_generation(header, progress)
         staleness = _checked_staleness(header, progress)
         task = progress.description
         if isinstance(consumer, VersionConsumer):
@@ -211,12 +218,6 @@ def _largest_bytes() -> Mapping[Leaf, int]:
     return {leaf: max(kind.max_bytes for kind in KINDS.values() if kind.leaf is leaf) for leaf in _TOPICS}
 
 
-def _refuse_unread(message: Message) -> Refused:
-    """Nothing can be answered: a receipt names the bytes that it is for."""
-    error = ProtocolError(Reason.TOO_LARGE, f"on topic {message.topic[:MAX_TOPIC_CHARACTERS]!r} {message.unread}")
-    return refusal(error, None, b"", answered=False)
-
-
 def _device_and_leaf(topic: str, settings: AdmissionSettings) -> tuple[str, Leaf]:
     device, last = topics.device_of(topic)
     leaf = Leaf(last)
@@ -232,11 +233,6 @@ def _asks_again(parsed: ParsedMessage, consumer: Consumer, view: FleetView) -> b
         return consumer.answered
     is_unused = parsed.envelope.header.sequence > view.highest_sequence(parsed.device)
     return not is_unused or view.full_after_one(parsed.device) is None
-
-
-def _repeats_of(device: Device) -> str:
-    """Whose allowance that is; no name has a slash."""
-    return f"{device.name}/repeats"
 
 
 def _refuse_in_silence(parsed: ParsedMessage) -> Refused:
@@ -266,11 +262,22 @@ def _require_room(header: Header, device: str, progress: TaskProgress | None, vi
         )
 
 
+def _require_generation(header: Header, progress: TaskProgress) -> None:
+    """Refuse what was trained before the task's present generation: it may have counted, or its version be lost."""
+    if header.generation != progress.generation:
+        raise ProtocolError(
+            Reason.OLD_GENERATION,
+            f"trained in generation {header.generation} of {header.task}, which is in generation {progress.generation};"
+            " take it back, and follow the manifest",
+        )
+
+
 def _checked_staleness(header: Header, progress: TaskProgress) -> int:
     staleness = progress.version - header.base_version
-    if staleness < 0:
+    if not progress.first_version <= header.base_version <= progress.version:
         raise ProtocolError(
-            Reason.UNKNOWN_VERSION, f"version {header.base_version} of {header.task}; the newest is {progress.version}"
+            Reason.UNKNOWN_VERSION,
+            f"version {header.base_version} of {header.task}; there are {progress.first_version} to {progress.version}",
         )
     if staleness > progress.description.aggregation.max_staleness:
         raise ProtocolError(

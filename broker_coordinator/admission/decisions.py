@@ -17,6 +17,9 @@ from fleet_protocol.limits import MAX_CONTROL_BYTES
 MAX_DETAIL_CHARACTERS = 300
 """Longest detail of a refusal; it is sent in a receipt, which must stay well below MAX_CONTROL_BYTES."""
 
+MAX_TOPIC_CHARACTERS = 160
+"""Of a topic in a refusal; a device's topic has less."""
+
 assert MAX_DETAIL_CHARACTERS * 4 < MAX_CONTROL_BYTES  # noqa: S101 - two constants, checked once at import
 
 
@@ -126,7 +129,15 @@ def refusal(
     facts: msgspec.Struct | None = None,
 ) -> Refused:
     """The refusal for an error."""
-    detail = "".join(character if character.isprintable() else "?" for character in error.detail)
+    detail = error.detail
+    if not detail.isprintable():
+        detail = "".join(character if character.isprintable() else "?" for character in detail)
     return Refused(
         device, error.reason, detail[:MAX_DETAIL_CHARACTERS], envelope_digest, verified, answered, header, facts
     )
+
+
+def refuse_unread(message: Message) -> Refused:
+    """The refusal of what was not read. It can't be answered: a receipt names the bytes that it is for."""
+    detail = f"on topic {message.topic[:MAX_TOPIC_CHARACTERS]!r} {message.unread}"
+    return refusal(ProtocolError(Reason.TOO_LARGE, detail), None, b"", answered=False)

@@ -56,17 +56,25 @@ class Device:
 
 
 class TaskProgress(msgspec.Struct, frozen=True, gc=False):
-    """Where a task stands once all full buffers are made into versions: its version, and how many updates wait then."""
+    """Where a task stands once all full buffers are made into versions: its version, and how many updates wait then.
+
+    `first_version` is its bundle's own, and so the oldest that an update may start from.
+    """
 
     description: TaskDescription
     version: int
     buffered: int = 0
     paused: bool = False
+    generation: int = 0
+    first_version: int = 0
 
     def after_one(self, buffer_size: int) -> "TaskProgress":
         """The progress once one more payload is journalled: a full buffer is as good as a version."""
         full = self.buffered + 1 >= buffer_size
-        return TaskProgress(self.description, self.version + full, 0 if full else self.buffered + 1, self.paused)
+        buffered = 0 if full else self.buffered + 1
+        return TaskProgress(
+            self.description, self.version + full, buffered, self.paused, self.generation, self.first_version
+        )
 
 
 class Decided(msgspec.Struct, frozen=True, gc=False):
@@ -129,7 +137,8 @@ class FleetView:
     `devices` is by key id, revoked keys included; `key_of` names the one live key of a device. `look_up` is called only
     for sequence numbers that are not above the device's highest: for a fresh update nothing is read. `memories` are
     what consumers remember of the payloads of a task. `allowance` is every device's; `full_at` says when a device will
-    have all of it again, if it has not. `now` is in seconds on any one clock.
+    have all of it again, if it has not, and so for other allowances of `AdmissionSettings`. `now` is in seconds on any
+    one clock.
 
     `pending` are the keys that await approval, whoever enrolled longest ago first; in a branch, those that enrolled in
     it. `numbers` counts keys by their state. Messages in `answered`, by their digest, were answered a short time ago.
@@ -200,7 +209,7 @@ class FleetView:
         self.numbers[device.state] -= 1
         if self.key_of.get(device.name) == key:
             del self.key_of[device.name]
-            self.full_at.pop(device.name, None)
+            self.full_at.pop(enrolments_of(device), None)
 
     def set_decided(self, device: str, sequence: int, decided: Decided) -> None:
         """Note the outcome of a payload."""
@@ -266,6 +275,16 @@ class FleetView:
         self.memories.update(_changes(branch.memories))
         self.highest_sequences.update(_changes(branch.highest_sequences))
         self.full_at.update(_changes(branch.full_at))
+
+
+def enrolments_of(device: Device) -> str:
+    """Whose allowance of enrolments that is, in `FleetView.full_at`. No name has a slash."""
+    return f"{device.name}/enrolments"
+
+
+def repeats_of(device: Device) -> str:
+    """Likewise of repeats."""
+    return f"{device.name}/repeats"
 
 
 def devices_taking_part(devices: Iterable[Device]) -> list[str]:

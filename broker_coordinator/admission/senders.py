@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from broker_coordinator.admission.consumer import Consumer, ControlConsumer
-from broker_coordinator.admission.fleet_view import Device, DeviceState, FleetView
+from broker_coordinator.admission.fleet_view import Device, DeviceState, FleetView, enrolments_of
 from broker_coordinator.admission.parsed_message import ParsedMessage
 from broker_coordinator.admission.settings import AdmissionSettings
 from fleet_host.rate_limit import TokenBucket
@@ -46,7 +46,7 @@ def sender_of(parsed: ParsedMessage, consumer: Consumer, view: FleetView, settin
                 f"{sender.name} awaits approval; on the coordinator run: broker-coordinator devices approve"
                 f" {sender.name}",
             )
-        if not view.spend(PENDING_ALLOWANCE, sender.name):
+        if not view.spend(PENDING_ALLOWANCE, enrolments_of(sender)):
             raise ProtocolError(Reason.RATE_LIMITED, f"{sender.name} has just enrolled; it awaits approval")
     return sender
 

@@ -11,16 +11,13 @@ from broker_coordinator.mqtt.divided_socket import DividedSocket
 from broker_coordinator.mqtt.traffic import TrafficDivider
 from fleet_host.broker_settings import BrokerSettings
 from fleet_protocol.kinds import FROM_COORDINATOR, KINDS
-from fleet_protocol.limits import KIB
+from fleet_protocol.limits import MAX_PACKET_OVERHEAD_BYTES
 
 MAX_UNACKNOWLEDGED = 1_000
 """Messages that the broker may send ahead of our acknowledgements: one batch, committed in one transaction. An MQTT 5
 broker is told so; Mosquitto's own `max_inflight_messages` (20 unless set) must allow it too."""
 
 SESSION_NEVER_EXPIRES = 0xFFFFFFFF
-
-MAX_PACKET_HEAD_BYTES = 1 * KIB
-"""Of a PUBLISH in front of its payload: topic and identifier take a fifth of it, and our devices send no properties."""
 
 
 def make_client(settings: BrokerSettings, client_id: str) -> paho.Client:
@@ -56,7 +53,9 @@ def max_packet_bytes() -> int:
 
     An MQTT 5 broker is told so, and keeps back what exceeds it.
     """
-    return MAX_PACKET_HEAD_BYTES + max(kind.max_bytes for kind in KINDS.values() if kind.leaf not in FROM_COORDINATOR)
+    return MAX_PACKET_OVERHEAD_BYTES + max(
+        kind.max_bytes for kind in KINDS.values() if kind.leaf not in FROM_COORDINATOR
+    )
 
 
 def _session() -> Properties:

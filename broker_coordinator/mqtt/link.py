@@ -7,11 +7,9 @@ until the broker acknowledges them.
 
 import contextlib
 import logging
-import random
 import select
 import socket
 import time
-from dataclasses import dataclass
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import MQTTErrorCode
@@ -21,16 +19,16 @@ from paho.mqtt.reasoncodes import ReasonCode
 from broker_coordinator.admission.decisions import Message
 from broker_coordinator.mqtt.client import MAX_UNACKNOWLEDGED, make_client
 from broker_coordinator.mqtt.divided_socket import READ_AHEAD_BYTES, DividedSocket
-from broker_coordinator.mqtt.outgoing import LARGEST_PACKET_BYTES, Outgoing, PacketTooLargeError
+from broker_coordinator.mqtt.outgoing import Outgoing, PacketTooLargeError
+from broker_coordinator.mqtt.patience import Backoff, BrokerPatience
 from broker_coordinator.mqtt.traffic import acknowledgements
 from broker_coordinator.serving.coordinator import Coordinator
 from broker_coordinator.storage.database import JournalUnavailableError
-from fleet_host.backoff import delay_seconds
+from broker_coordinator.storage.lease import LeaseLostError
 from fleet_host.broker_settings import BrokerSettings
 from fleet_host.log_lines import log_line
-from fleet_host.rate_limit import RateLimit
 from fleet_protocol.limits import MIB
-from fleet_protocol.topics import device_filters
+from fleet_protocol.topics import device_filters, manifest
 
 MAX_BATCH_BYTES = 32 * MIB
 """Of messages in one batch; the rest waits in the socket."""
@@ -53,28 +51,7 @@ CONNECTION_TIMEOUT_SECONDS = 10.0
 LEAVING_SECONDS = 2.0
 """How long a stopping coordinator goes on publishing what it has queued."""
 
-LOG_INTERVAL_SECONDS = 10.0
-"""Between two log lines on publications that are too large for the broker."""
-
-FIRST_CEILING_SECONDS = 0.25
-LAST_CEILING_SECONDS = 15.0
-"""Longest waits before the first and the last attempt to reach the broker, or the database."""
-
 logger = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class _Backoff:
-    """When to try again. `failures` counts attempts since the last success."""
-
-    failures: int = 0
-    retry_at: float = 0.0
-
-    def failed(self) -> None:
-        uniform = random.random()  # noqa: S311 - jitter, no secret
-        delay = delay_seconds(self.failures, uniform, first=FIRST_CEILING_SECONDS, last=LAST_CEILING_SECONDS)
-        self.failures += 1
-        self.retry_at = time.monotonic() + delay
 
 
 class MqttLink:
@@ -82,8 +59,10 @@ class MqttLink:
 
     def __init__(self, settings: BrokerSettings, fleet: str, shard: str, coordinator: Coordinator) -> None:
         self._address = f"{settings.host}:{settings.port}"
-        self._filters = device_filters(fleet, shard)
+        self._filters = (*device_filters(fleet, shard), manifest(fleet, "+"))
+        self._manifests = manifest(fleet, "")
         self._coordinator = coordinator
+        self._coordinator.check_manifests()
         self._client = make_client(settings, f"coordinator-{fleet}-{shard}")
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = self._on_disconnect
@@ -94,8 +73,7 @@ class MqttLink:
         self._identifiers: list[int] = []
         self._received_bytes = 0
         self._has_read_all = True
-        self._logged_sizes = RateLimit(LOG_INTERVAL_SECONDS, 1)
-        self._broker, self._journal = _Backoff(), _Backoff()
+        self._broker, self._journal = BrokerPatience(self._address), Backoff()
         self._connected_by = 0.0
         self._stopping = False
         self._alarm, self.wakeup = socket.socketpair()
@@ -108,7 +86,11 @@ class MqttLink:
         self._stopping = True
 
     def run(self) -> None:
-        """Connect, and serve until `stop`; waits for a broker or database that is unavailable."""
+        """Connect, and serve until `stop`; waits for a broker or database that is unavailable.
+
+        Raises:
+            LeaseLostError: another process has taken over.
+        """
         while not self._stopping:
             if self._client.socket() is None:
                 self._connect()
@@ -126,7 +108,7 @@ class MqttLink:
         try:
             self._client.reconnect()
         except (OSError, ValueError) as error:
-            self._note_broker_failure(str(error))
+            self._broker.failed(str(error))
         else:
             self._connected_by = now + CONNECTION_TIMEOUT_SECONDS
 
@@ -134,7 +116,7 @@ class MqttLink:
         self._client.loop_misc()
         waiting = self._client.socket() is not None and not self._client.is_connected()
         if waiting and time.monotonic() > self._connected_by:
-            self._note_broker_failure(f"no answer within {CONNECTION_TIMEOUT_SECONDS:g} s")
+            self._broker.failed(f"no answer within {CONNECTION_TIMEOUT_SECONDS:g} s")
             self._client.disconnect()
 
     def _idle_seconds(self) -> float:
@@ -173,8 +155,10 @@ class MqttLink:
                 connection.flush()
 
     def _may_read(self, connection: DividedSocket) -> bool:
-        has_room = len(self._received) < MAX_UNACKNOWLEDGED and self._received_bytes < MAX_BATCH_BYTES
-        return has_room and connection.unsent_bytes < MAX_UNSENT_BYTES
+        if self._received_bytes >= MAX_BATCH_BYTES or connection.unsent_bytes >= MAX_UNSENT_BYTES:
+            return False
+        # Manifests that are waited for come behind what has waited at the broker.
+        return len(self._received) < MAX_UNACKNOWLEDGED or self._coordinator.is_checking_manifests(time.monotonic())
 
     def _read(self) -> None:
         if (connection := self._connection()) is None:
@@ -190,8 +174,12 @@ class MqttLink:
 
     def _take(self, connection: DividedSocket) -> None:
         arrived = connection.take()
-        self._received += arrived.messages
-        self._received_bytes += sum(len(message.data) for message in arrived.messages)
+        for message in arrived.messages:
+            if message.topic.startswith(self._manifests):
+                self._coordinator.receive_manifest(message, time.monotonic())
+            else:
+                self._received.append(message)
+                self._received_bytes += len(message.data)
         self._identifiers += arrived.identifiers
         for identifier in arrived.acknowledged:
             self._outgoing.acknowledge(identifier)
@@ -204,7 +192,7 @@ class MqttLink:
         if now < self._journal.retry_at:
             return
         try:
-            if self._received:
+            if self._received and not self._coordinator.is_checking_manifests(now):
                 self._coordinator.handle(self._received, now)
                 self._acknowledge()
                 self._publish()
@@ -212,6 +200,8 @@ class MqttLink:
             else:
                 self._coordinator.reload_if_changed()
             self._coordinator.make_versions(now)
+        except LeaseLostError:
+            raise
         except JournalUnavailableError as error:
             if not self._journal.failures:
                 logger.error(log_line("journal_unavailable", error=error, waiting_messages=len(self._received)))
@@ -219,7 +209,7 @@ class MqttLink:
         else:
             if self._journal.failures:
                 logger.info(log_line("journal_recovered"))
-            self._journal = _Backoff()
+            self._journal = Backoff()
 
     def _acknowledge(self) -> None:
         if connection := self._connection():
@@ -243,24 +233,12 @@ class MqttLink:
             return
         for packet in self._outgoing.repeat():
             connection.send(packet)
-        now = time.monotonic()
-        for publication in self._coordinator.publications(self._room(), now):
+        self._broker.limit(self._outgoing)
+        for publication in self._coordinator.publications(self._room(), time.monotonic()):
             try:
                 connection.send(self._outgoing.send(publication))
             except PacketTooLargeError as error:
-                self._note_too_large(error, now)
-
-    def _note_too_large(self, error: PacketTooLargeError, now: float) -> None:
-        if self._logged_sizes.allows(None, now):
-            logger.error(
-                log_line(
-                    "publication_too_large",
-                    topic=error.topic,
-                    bytes=error.packet_bytes,
-                    limit=error.max_packet_bytes,
-                    remedy="raise max_packet_size in the broker's configuration",
-                )
-            )
+                self._broker.note_too_large(error)
 
     def _leave(self) -> None:
         deadline = time.monotonic() + LEAVING_SECONDS
@@ -283,15 +261,14 @@ class MqttLink:
         properties: Properties | None,
     ) -> None:
         if reason.is_failure:
-            self._note_broker_failure(f"the broker refuses the connection: {reason}")
+            self._broker.failed(f"the broker refuses the connection: {reason}")
             return
-        self._broker = _Backoff()
         self._outgoing.window = min(MAX_IN_FLIGHT, getattr(properties, "ReceiveMaximum", MAX_IN_FLIGHT))
-        self._outgoing.max_packet_bytes = getattr(properties, "MaximumPacketSize", LARGEST_PACKET_BYTES)
+        self._broker.connected(getattr(properties, "MaximumPacketSize", None), self._outgoing)
         logger.info(log_line("broker_connected", address=self._address, session_kept=flags.session_present))
         self._unsubscribed = len(self._filters)
         for topic_filter in self._filters:
-            self._client.subscribe(topic_filter, qos=1)
+            self._client.subscribe(topic_filter, qos=0 if topic_filter.startswith(self._manifests) else 1)
         self._coordinator.announce_versions()
 
     def _on_disconnect(
@@ -299,19 +276,17 @@ class MqttLink:
     ) -> None:
         # Their identifiers belong to the connection that ended; the broker delivers them again on the next.
         self._forget_received()
+        self._broker.ended(self._outgoing)
         self._outgoing.connection_lost()
         if not self._stopping:
-            self._note_broker_failure(str(reason))
-
-    def _note_broker_failure(self, why: str) -> None:
-        if not self._broker.failures:
-            logger.warning(log_line("broker_unreachable", address=self._address, error=why, remedy="retrying"))
-        self._broker.failed()
+            self._broker.failed(str(reason))
 
     def _on_subscribe(
         self, _client: paho.Client, _: object, _mid: int, reasons: list[ReasonCode], _p: Properties | None
     ) -> None:
         self._unsubscribed -= 1
+        if not self._unsubscribed:
+            self._coordinator.subscribed_to_manifests(time.monotonic())
         if any(reason.is_failure for reason in reasons):
             remedy = "allow them in the broker's access control list"
             logger.error(log_line("subscription_refused", filters=self._filters, remedy=remedy))

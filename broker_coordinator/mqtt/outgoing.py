@@ -4,6 +4,7 @@ from collections import deque
 
 from broker_coordinator.distribution.signed_messages import Publication
 from broker_coordinator.mqtt.traffic import publication_packet
+from fleet_host.mqtt_packets import publication_bytes
 
 LARGEST_IDENTIFIER = 0xFFFF
 """Of an MQTT packet; 0 is none."""
@@ -35,6 +36,7 @@ class Outgoing:
         self._last_identifier = 0
         self._unacknowledged: dict[int, Publication] = {}
         self._to_repeat: deque[int] = deque()
+        self._longest_taken: Publication | None = None
 
     def __len__(self) -> int:
         return len(self._unacknowledged)
@@ -46,10 +48,32 @@ class Outgoing:
     def connection_lost(self) -> None:
         """Repeat every unacknowledged publication on the next connection (MQTT 5, section 4.4)."""
         self._to_repeat = deque(self._unacknowledged)
+        self._longest_taken = None
+
+    def longest_packets(self) -> tuple[int, int]:
+        """The bytes of the longest packet that is unacknowledged, and of the longest that the broker has taken on this
+        connection; 0 for none.
+        """
+        waiting = (self._packet_bytes(publication) for publication in self._unacknowledged.values())
+        return max(waiting, default=0), self._packet_bytes(self._longest_taken) if self._longest_taken else 0
+
+    def forget_too_large(self) -> list[PacketTooLargeError]:
+        """Repeat nothing that exceeds `max_packet_bytes`; returns what that was."""
+        forgotten = []
+        for identifier, publication in list(self._unacknowledged.items()):
+            if (size := self._packet_bytes(publication)) > self.max_packet_bytes:
+                del self._unacknowledged[identifier]
+                forgotten.append(PacketTooLargeError(publication.topic, size, self.max_packet_bytes))
+        self._to_repeat = deque(identifier for identifier in self._to_repeat if identifier in self._unacknowledged)
+        return forgotten
 
     def acknowledge(self, identifier: int) -> None:
         """Note that the broker has acknowledged one; an identifier that is not in use is ignored."""
-        if self._unacknowledged.pop(identifier, None) and identifier in self._to_repeat:
+        if (publication := self._unacknowledged.pop(identifier, None)) is None:
+            return
+        if self._longest_taken is None or len(publication.data) > len(self._longest_taken.data):
+            self._longest_taken = publication
+        if identifier in self._to_repeat:
             self._to_repeat.remove(identifier)
 
     def repeat(self) -> list[bytes]:
@@ -84,3 +108,6 @@ class Outgoing:
             duplicate=duplicate,
             mqtt5=self._mqtt5,
         )
+
+    def _packet_bytes(self, publication: Publication) -> int:
+        return publication_bytes(publication.topic, len(publication.data), mqtt5=self._mqtt5)

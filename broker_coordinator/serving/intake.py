@@ -20,6 +20,7 @@ from broker_coordinator.admission.fleet_view import DeviceState, FleetView, Task
 from broker_coordinator.consumers import version_consumer
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from broker_coordinator.serving.answers import Receipts
+from broker_coordinator.serving.lost_versions import LostVersions
 from broker_coordinator.serving.metrics import RECEIPT, Metrics
 from broker_coordinator.serving.waiting import DecodedBatch, DecodedBatches, WaitingPayload
 from broker_coordinator.storage.change_counters import DEVICES, TASKS
@@ -53,7 +54,7 @@ Asked = FileRequested | PresenceSeen | Enrolled
 class _Task:
     description: TaskDescription
     buffer_size: int
-    paused: bool
+    stored: StoredTask
 
 
 class Intake:
@@ -80,6 +81,7 @@ class Intake:
         self._metrics = metrics
         self._decoded = decoded
         self._receipts = Receipts(signer)
+        self._lost_versions = LostVersions()
         self._logged_refusals = RateLimit(REFUSAL_LOG_INTERVAL_SECONDS, len(Reason))
         self._logged_drops = RateLimit(REFUSAL_LOG_INTERVAL_SECONDS, 1)
         self._outbox: deque[Publication] = deque()
@@ -132,11 +134,17 @@ class Intake:
         branch = self._view.branch(now)
         decisions = list(self._admission.admit_all(messages, branch))
         forgotten = self._view.surplus_pending(branch, self._admission.settings.maximum_pending_devices)
-        entry = JournalEntry.of(decisions, self._view.devices_changed_in(branch), forgotten, self._position)
+        entry = JournalEntry.of(
+            decisions,
+            self._view.devices_changed_in(branch),
+            forgotten,
+            self._position,
+            (self._change_counters or {}).get(TASKS, 0),
+        )
         begun = time.perf_counter()
         try:
             first_position = self._journal.write(entry)
-        except JournalAheadError:  # of another intake, on the same devices
+        except JournalAheadError:  # by another intake, on the same devices, or by an operator
             return self._handle_together(messages, now)
         if first_position == self._position + 1:
             self._hand_over(entry)
@@ -148,6 +156,7 @@ class Intake:
             self._view.forget(device)
         for decision in decisions:
             self._answer(decision, now)
+        self._lost_versions.look_at(decisions, self._view.tasks)
         if entry.devices:
             self._metrics.show_devices(self._view.numbers)
         return [each for each in decisions if isinstance(each, Asked) and _asks(each)]
@@ -215,7 +224,7 @@ class Intake:
 
     def _load_task(self, stored: StoredTask) -> _Task:
         description = self._registry.bundle(stored.name).description
-        return _Task(description, version_consumer(description).buffer_size(description), stored.paused)
+        return _Task(description, version_consumer(description).buffer_size(description), stored)
 
     def _load_devices(self) -> None:
         self._view.set_devices(self._devices.longest_unchanged_first())
@@ -227,7 +236,10 @@ class Intake:
         for name, task in self._tasks.items():
             newest, waiting = standing.tasks.get(name, (0, 0))
             full, buffered = divmod(waiting, task.buffer_size)
-            progress[name] = TaskProgress(task.description, newest + full, buffered, task.paused)
+            stored = task.stored
+            progress[name] = TaskProgress(
+                task.description, newest + full, buffered, stored.paused, stored.generation, stored.first_version
+            )
         return progress
 
     def _memories(self) -> dict[tuple[str, Any], Any]:

@@ -13,11 +13,12 @@ from fleet_protocol.keys import SigningKey
 
 
 def replayed(
-    journal: JournalReader, description: TaskDescription, start: int = 0, key: SigningKey | None = None
+    journal: JournalReader, description: TaskDescription, start: int | None = None, key: SigningKey | None = None
 ) -> Iterator[tuple[int, ServerState]]:
     """Every version after `start` with the state that its updates, or its rollback, give it: bit for bit the same.
 
-    `start` is a version of which the weights are kept, and the updates behind it still have their envelopes. `key`, the
+    `start` is a version of the task's bundle (its first where there is none) of which the weights are kept, and the
+    updates behind it still have their envelopes. `key`, the
     coordinator's, opens encrypted updates. Partials of single updates are added up here, where the coordinator takes
     buffers whole: so a comparison shows too that merging changes no bit.
 
@@ -26,6 +27,7 @@ def replayed(
         ProtocolError: an update is encrypted for another key.
     """
     task, consumer = description.task, version_consumer(description)
+    start = journal.first_number(task) if start is None else start
     newest = journal.newest_number(task)
     rollbacks = journal.rollbacks(task)  # read after `newest`: of a running coordinator too, it has all up to there
     state = _stored(journal, description, start, key)
@@ -77,7 +79,8 @@ def _stored(journal: JournalReader, description: TaskDescription, number: int, k
     task, plan = description.task, description.aggregation
     state = state_of(journal, description, _kept(journal, task, number), key)
     recall = version_consumer(description).recall(description)
-    if recall is Recall.WEIGHTS and len(state.remembered) < min(plan.max_staleness, number):
+    before = number - journal.first_number(task)
+    if recall is Recall.WEIGHTS and len(state.remembered) < min(plan.max_staleness, before):
         raise ConfigurationError(
             f"a replay of task {task!r} from version {number} needs the weights of the {plan.max_staleness} versions"
             " before it, some of which are dropped; begin at a later version, or raise [retention] versions"

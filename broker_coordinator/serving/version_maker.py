@@ -30,7 +30,9 @@ from broker_coordinator.storage.journal import Journal, TasksChangedError
 from broker_coordinator.storage.standing import NewlyWaiting, read_waiting
 from broker_coordinator.storage.task_registry import StoredTask, TaskRegistry
 from fleet_host.log_lines import log_line
+from fleet_protocol.cohort import EVERYONE
 from fleet_protocol.keys import SigningKey
+from fleet_protocol.kinds import Manifest
 
 OnVersion = Callable[[str, int], None]
 """Called with each version that is made: the task, and its number."""
@@ -112,7 +114,7 @@ class VersionMaker:
 
     def announce_versions(self) -> None:
         """Queue the manifest of every task: the broker may have lost the retained one."""
-        for name in self._tasks:
+        for name in (*self._removed, *self._tasks):
             self._announcements.announce(name)
 
     def repeat_versions(self, now: float) -> None:
@@ -124,11 +126,23 @@ class VersionMaker:
         taken: list[Publication] = []
         while len(taken) < limit and (name := self._announcements.next_task(now)) is not None:
             try:
-                taken.append(self._signer.manifest(name, self._tasks[name].manifest(self._devices_taking_part)))
+                taken.append(self._signer.manifest(name, self._manifest(name)))
             except JournalUnavailableError:
                 break
             self._announcements.done(name, now)
         return taken
+
+    def names(self) -> set[str]:
+        """Of all tasks, the removed ones too."""
+        return self._tasks.keys() | self._removed.keys()
+
+    def manifests(self) -> dict[str, Manifest]:
+        """How each task is, the removed ones too."""
+        return self._removed | {name: task.manifest(list) for name, task in self._tasks.items()}
+
+    def _manifest(self, name: str) -> Manifest:
+        task = self._tasks.get(name)
+        return task.manifest(self._devices_taking_part) if task else self._removed[name]
 
     def next_due(self) -> float | None:
         """When `make_versions` or `publications` will next have something that they have not now, or None."""
@@ -156,6 +170,7 @@ class VersionMaker:
         tasks_counter = read_change_counters(self._journal.engine).get(TASKS, 0)
         self._set_aside.try_all_again()
         self._tasks = {each.name: self._load_task(each) for each in self._registry.tasks()}
+        self._removed = {each.name: _farewell(each) for each in self._registry.removed_tasks()}
         self._tasks_counter = tasks_counter
         self._aggregates: dict[tuple[str, int], ServedAggregate] = {}
         self.announce_versions()
@@ -173,7 +188,9 @@ class VersionMaker:
         except Exception as error:  # an update that it remembers is damaged: its versions go on being served
             self._set_aside.stop((stored.name, consumer.kind.number), error)
             state = newest.state(bundle.description.parameters, {})
-        return ServedTask(bundle, consumer, newest, state, bundle.grid(), paused=stored.paused)
+        return ServedTask(
+            bundle, consumer, newest, state, bundle.grid(), paused=stored.paused, generation=stored.generation
+        )
 
     def _take(self, handed_over: Sequence[Placed], found: NewlyWaiting) -> None:
         """Let what is new in the journal wait for its aggregate."""
@@ -263,3 +280,8 @@ class VersionMaker:
                 payloads=made.payload_count,
             )
         )
+
+
+def _farewell(removed: StoredTask) -> Manifest:
+    """What devices are told of a removed task. There are no weights to name."""
+    return Manifest(removed.first_version, removed.bundle, removed.bundle, EVERYONE, removed.generation, removed=True)

@@ -17,10 +17,10 @@ from broker_coordinator.aggregation.version import Version
 from broker_coordinator.storage.change_counters import TASKS, change_counters_in
 from broker_coordinator.storage.database import Database, open_database, writing
 from broker_coordinator.storage.device_registry import forget_pending, store_device
-from broker_coordinator.storage.journal_reader import JournalReader, version_kind
+from broker_coordinator.storage.journal_reader import JournalReader, first_version, version_kind
 from broker_coordinator.storage.records import Aggregate
 from broker_coordinator.storage.schema import WAITING, aggregates, payloads, refused_payloads, rejections, versions
-from broker_coordinator.storage.standing import decided_after, last_position_in
+from broker_coordinator.storage.standing import decided_after, decided_by
 from fleet_protocol.errors import Reason
 from fleet_protocol.limits import MAX_SEQUENCE
 
@@ -30,9 +30,9 @@ Rejections = Mapping[tuple[Reason, str], int]
 
 @dataclass(frozen=True, slots=True)
 class JournalEntry:
-    """What one batch of messages adds to the journal. `after` is the last position that it was decided by.
-
-    `forgotten` are devices that make room for others.
+    """What one batch of messages adds to the journal. `after` is the last position that it was decided by,
+    `tasks_counter` that of the tasks (`change_counters`), where it matters. `forgotten` are devices that make room for
+    others.
     """
 
     accepted: Sequence[Accepted] = ()
@@ -41,10 +41,16 @@ class JournalEntry:
     forgotten: Sequence[Device] = ()
     rejections: Rejections = field(default_factory=dict)
     after: int = MAX_SEQUENCE
+    tasks_counter: int | None = None
 
     @classmethod
     def of(
-        cls, decisions: Sequence[Decision], devices: Sequence[Device], forgotten: Sequence[Device], after: int
+        cls,
+        decisions: Sequence[Decision],
+        devices: Sequence[Device],
+        forgotten: Sequence[Device],
+        after: int,
+        tasks_counter: int | None = None,
     ) -> Self:
         """The entry of a batch that has changed what is known of `devices`, the `forgotten` ones included."""
         refused = [decision for decision in decisions if isinstance(decision, Refused)]
@@ -55,6 +61,7 @@ class JournalEntry:
             forgotten,
             Counter((each.reason, (each.verified and each.device) or "") for each in refused),
             after,
+            tasks_counter,
         )
 
     def senders(self) -> set[str | None]:
@@ -71,7 +78,9 @@ class TasksChangedError(Exception):
 
 
 class JournalAheadError(Exception):
-    """The journal has outcomes of a batch's devices that the batch was not decided by: read them, and decide again."""
+    """The journal has outcomes of a batch's devices that the batch was not decided by, or an operator changed a task:
+    read them, and decide again.
+    """
 
 
 class Journal(JournalReader):
@@ -99,7 +108,9 @@ class Journal(JournalReader):
         if entry.is_empty():
             return 0
         with writing(self.engine) as connection:
-            last_position = last_position_in(connection)
+            last_position, tasks_counter = decided_by(connection)
+            if entry.accepted and entry.tasks_counter not in {None, tasks_counter}:
+                raise JournalAheadError
             if last_position > entry.after and entry.senders() & set(decided_after(connection, entry.after)):
                 raise JournalAheadError
             positions = count(last_position + 1)
@@ -167,7 +178,7 @@ class Journal(JournalReader):
         old_weights = [
             versions.c.task == task,
             number.between(after.weights_through + 1, allowed.weights_through),
-            number > 0,
+            number != first_version(task),
             versions.c.restored.is_(None),
             *([number % allowed.every != 0] if allowed.every else []),
         ]

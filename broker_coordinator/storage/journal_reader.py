@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
-from sqlalchemy import ColumnElement, Engine, Row, ScalarSelect, Text, cast, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Engine, Row, ScalarSelect, Select, Text, cast, func, select, tuple_
 
 from broker_coordinator.admission.fleet_view import Decided
 from broker_coordinator.aggregation.means import mean_of
@@ -63,7 +63,7 @@ class JournalReader:
         self.engine.dispose()
 
     def bundles(self) -> dict[str, str]:
-        """Every task that was ever served, with the SHA-256 of its `task.json`."""
+        """Every task that was ever served, with the SHA-256 of its last `task.json`."""
         with reading(self.engine) as connection:
             return {row.name: row.bundle for row in connection.execute(select(tasks))}
 
@@ -82,13 +82,13 @@ class JournalReader:
 
     def updates_through(self, task: str, version: int) -> Iterator[JournalledPayload]:
         """Those that `version` or an older one holds."""
-        yield from self._read_payloads(*_updates_of(task), payloads.c.aggregate <= version)
+        yield from self._read_payloads(*_updates_of(task), _held_from_first(task), payloads.c.aggregate <= version)
 
     def newest_updates_through(self, task: str, version: int) -> Iterator[JournalledPayload]:
         """Per device, the newest of its updates that `version` or an older one holds."""
         newest_positions = (
             select(func.max(payloads.c.position))
-            .where(*_updates_of(task), payloads.c.aggregate <= version)
+            .where(*_updates_of(task), _held_from_first(task), payloads.c.aggregate <= version)
             .group_by(payloads.c.device)
         )
         yield from self._read_payloads(payloads.c.position.in_(newest_positions))
@@ -107,23 +107,23 @@ class JournalReader:
             return Aggregate(**row._mapping) if row else Aggregate(task, kind, 0, b"")
 
     def rollbacks(self, task: str) -> dict[int, int]:
-        """The versions that rollbacks made, each with the one that it restored."""
+        """The versions of the task's bundle that rollbacks made, each with the one that it restored."""
         query = select(versions.c.number, versions.c.restored)
         with reading(self.engine) as connection:
-            rows = connection.execute(query.where(versions.c.task == task, versions.c.restored.is_not(None)))
+            rows = connection.execute(query.where(*_of_bundle(task), versions.c.restored.is_not(None)))
             return {row.number: row.restored for row in rows}
 
     def versions(self, task: str, *, after: int = -1, before: int = MAX_SEQUENCE) -> Iterator[Version]:
-        """The versions of a task that are kept, with numbers between `after` and `before`, oldest first."""
+        """The versions of a task's bundle that are kept, with numbers between `after` and `before`, oldest first."""
         with reading(self.engine) as connection:
-            query = _KEPT.where(versions.c.task == task, versions.c.number > after, versions.c.number < before)
+            query = _kept(task).where(versions.c.number > after, versions.c.number < before)
             for row in connection.execution_options(yield_per=1).execute(query.order_by(versions.c.number)):
                 yield _version(row)
 
     def version(self, task: str, number: int) -> Version | None:
-        """One version, if its weights are kept."""
+        """One version, if it is of the task's bundle and its weights are kept."""
         with reading(self.engine) as connection:
-            row = connection.execute(_KEPT.where(versions.c.task == task, versions.c.number == number)).first()
+            row = connection.execute(_kept(task).where(versions.c.number == number)).first()
             return _version(row) if row else None
 
     def version_summaries(self, task: str, count: int) -> list[VersionSummary]:
@@ -153,8 +153,8 @@ class JournalReader:
             return {row.version: Evaluation(**row._mapping) for row in rows}
 
     def last_versions(self, task: str, count: int, *, through: int | None = None) -> list[Version]:
-        """At most `count` kept versions of a task, oldest first, the last of them number `through` or the newest."""
-        query = _KEPT.where(versions.c.task == task)
+        """At most `count` kept versions of a task's bundle, oldest first, up to number `through` or the newest."""
+        query = _kept(task)
         query = query if through is None else query.where(versions.c.number <= through)
         with reading(self.engine) as connection:
             rows = connection.execute(query.order_by(versions.c.number.desc()).limit(count)).all()
@@ -163,7 +163,12 @@ class JournalReader:
     def newest_number(self, task: str) -> int:
         """The number of the newest version; 0 for a task without versions."""
         with reading(self.engine) as connection:
-            return connection.scalar(select(func.max(versions.c.number)).where(versions.c.task == task)) or 0
+            return newest_number_in(connection, task)
+
+    def first_number(self, task: str) -> int:
+        """The number of the version that is the own one of the task's bundle."""
+        with reading(self.engine) as connection:
+            return connection.scalar(select(tasks.c.first_version).where(tasks.c.name == task)) or 0
 
     def newest_version(self, task: str) -> Version | None:
         """The version with the highest number."""
@@ -179,8 +184,8 @@ class JournalReader:
             return connection.scalar(kept.limit(1))
 
     def weights_of(self, task: str, number: int) -> bytes | None:
-        """The safetensors file of a version."""
-        query = select(versions.c.weights).where(versions.c.task == task, versions.c.number == number)
+        """The safetensors file of a version of the task's bundle."""
+        query = select(versions.c.weights).where(*_of_bundle(task), versions.c.number == number)
         with reading(self.engine) as connection:
             return connection.scalar(query)
 
@@ -223,8 +228,8 @@ class JournalReader:
             return [PayloadSetAside(**row._mapping) for row in reversed(connection.execute(query).all())]
 
     def newest_applied(self, task: str, kind: int) -> JournalledPayload | None:
-        """The last payload of a kind that an aggregate holds and whose envelope is kept."""
-        of_kind = (payloads.c.task == task, payloads.c.kind == kind)
+        """The last payload of a kind, for the task's bundle, that an aggregate holds and whose envelope is kept."""
+        of_kind = (payloads.c.task == task, payloads.c.kind == kind, _trained_from_first(task))
         applied = (payloads.c.aggregate.is_not(None), payloads.c.envelope.is_not(None))
         newest = select(func.max(payloads.c.position)).where(*of_kind, *applied).scalar_subquery()
         return next(self._read_payloads(payloads.c.position == newest), None)
@@ -236,8 +241,11 @@ class JournalReader:
             return {row.task: row.number for row in connection.execute(query.group_by(payloads.c.task))}
 
     def last_facts(self, task: str, kind: int, count: int) -> list[str]:
-        """The facts of the last accepted payloads of a kind, oldest first: JSON of its consumer's struct."""
-        query = select(_FACTS).where(payloads.c.task == task, payloads.c.kind == kind)
+        """The facts of the last accepted payloads of a kind for the task's bundle, oldest first: JSON of its
+        consumer's struct.
+        """
+        of_kind = (payloads.c.task == task, payloads.c.kind == kind, _trained_from_first(task))
+        query = select(_FACTS).where(*of_kind)
         with reading(self.engine) as connection:
             newest_first = connection.scalars(query.order_by(payloads.c.position.desc()).limit(count)).all()
             return list(reversed(newest_first))
@@ -254,6 +262,34 @@ def version_kind(task: str) -> ScalarSelect[int]:
     return select(tasks.c.version_kind).where(tasks.c.name == task).scalar_subquery()
 
 
+def first_version(task: str) -> ScalarSelect[int]:
+    """The number of the version that is the own one of the bundle of `task`."""
+    return select(tasks.c.first_version).where(tasks.c.name == task).scalar_subquery()
+
+
+def newest_number_in(connection: Connection, task: str) -> int:
+    """The number of a task's newest version, as a transaction sees it; 0 where there is none."""
+    return connection.scalar(select(func.max(versions.c.number)).where(versions.c.task == task)) or 0
+
+
+def _of_bundle(task: str) -> tuple[ColumnElement[bool], ...]:
+    return versions.c.task == task, versions.c.number >= first_version(task)
+
+
+def _kept(task: str) -> Select[Any]:
+    return select(versions).where(*_of_bundle(task), versions.c.weights.is_not(None))
+
+
+def _held_from_first(task: str) -> ColumnElement[bool]:
+    """Of a payload that a version holds: it is one of the task's bundle."""
+    return payloads.c.aggregate >= first_version(task)
+
+
+def _trained_from_first(task: str) -> ColumnElement[bool]:
+    """Of any payload, the same."""
+    return payloads.c.base_version >= first_version(task)
+
+
 def _updates_of(task: str) -> tuple[ColumnElement[bool], ...]:
     return payloads.c.task == task, payloads.c.kind == version_kind(task)
 
@@ -262,7 +298,6 @@ def _set_aside_of(task: str) -> tuple[ColumnElement[bool], ...]:
     return payloads.c.task == task, payloads.c.set_aside.is_not(None)
 
 
-_KEPT = select(versions).where(versions.c.weights.is_not(None))
 _FACTS = cast(payloads.c.facts, Text).label("facts")
 _PAYLOADS = select(_FACTS, *(column for column in payloads.columns if column is not payloads.c.facts))
 

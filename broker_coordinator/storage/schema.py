@@ -68,6 +68,15 @@ change_counters = Table(
     comment="counts what operators changed, so that a running coordinator sees when to read it again",
 )
 
+leases = Table(
+    "leases",
+    metadata,
+    Column("job", String(64), primary_key=True),
+    Column("number", BigInteger, nullable=False, comment="counts holders: every transaction of one compares it"),
+    Column("holder", Text, nullable=False, comment="the last one, in words"),
+    comment="who alone may do a job on this database (storage.lease)",
+)
+
 tasks = Table(
     "tasks",
     metadata,
@@ -75,6 +84,9 @@ tasks = Table(
     Column("bundle", String(64), nullable=False, comment="SHA-256 of task.json"),
     Column("paused", Boolean, nullable=False),
     Column("version_kind", Integer, nullable=False, comment="of the payloads that versions are made from"),
+    Column("generation", BigInteger, nullable=False, comment="counts up where devices must follow older versions"),
+    Column("first_version", BigInteger, nullable=False, comment="the one that is the bundle's own"),
+    Column("removed", Boolean, nullable=False, comment="its rows are deleted; the name keeps its generation"),
 )
 
 bundle_files = Table(

@@ -27,6 +27,7 @@ class StartingPoint:
     version: int
     bundle: str
     newest_sample: int
+    generation: int = 0
 
 
 class RoundDecisions:
@@ -75,6 +76,10 @@ class RoundDecisions:
         """Count new samples; returns whether the agent wakes up for them. It doesn't while the trigger is deferred."""
         self._triggers[task].new_samples += count
         return self.has_fired(task)
+
+    def manifest_changed(self, task: str, new_samples: int) -> None:
+        """The task may have another bundle, to which all stored samples are new: `new_samples` are now."""
+        self._triggers[task].new_samples = new_samples
 
     def retry_deferred_trigger(self, task: str) -> None:
         """Something changed that may allow a round of the task, or its wait is over."""

@@ -12,6 +12,7 @@ from edge_agent.configuration import AgentConfiguration
 from edge_agent.core.answers_awaited import AnswersAwaited
 from edge_agent.core.enrolment import must_enrol_again
 from edge_agent.core.outbox import OutboxRow
+from edge_agent.core.version_choice import known_from
 from edge_agent.shell import machine
 from edge_agent.shell.blob_cache import BlobCache
 from edge_agent.shell.device_database import DeviceDatabase
@@ -162,6 +163,7 @@ class Agent:
 
     async def _while_enrolled(self) -> None:
         """Publish the presence, which the coordinator takes from enrolled devices only."""
+        self._postbox.send_all()
         self._rounds.retry_deferred_trigger()
         await self._presence.keep()
 
@@ -188,7 +190,8 @@ class Agent:
 
     async def _request(self, request: BlobRequest | WeightsRequest, task: str) -> None:
         kind = BLOB_REQUEST if isinstance(request, BlobRequest) else WEIGHTS_REQUEST
-        signed = self._identity.sign_control(kind, encode_payload(request), task)
+        known = self._database.known_version(task)
+        signed = self._identity.sign_control(kind, encode_payload(request), task, known.generation if known else 0)
         self._sent.append(digest(signed))
         await self._publish_up(signed)
 
@@ -208,9 +211,9 @@ class Agent:
 
     def _handle_manifest(self, task: str, manifest: Manifest) -> None:
         if self._versions.receive_manifest(task, manifest):
-            self._rounds.retry_deferred_trigger()
+            self._rounds.manifest_changed(task)
         known = self._database.known_version(task)
-        if known is not None and known.version == manifest.version:
+        if known is not None and known == known_from(manifest):
             self._presence.heard_of(task)
 
     def _handle_chunk(self, wanted: str | PackedWeights, number: int, chunk: BlobChunk) -> None:

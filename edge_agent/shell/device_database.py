@@ -30,7 +30,8 @@ SETTLED_ROWS_KEPT = 10_000
 class TaskMemory:
     """What a device remembers of a task between rounds. `residual` is the error feedback's state, empty at first.
 
-    `returned` are payloads that were rejected: the next round adds them back to the residual.
+    `returned` are payloads that were rejected: the next round adds them back to the residual. `generation` is that of
+    the last round.
     """
 
     bundle: str
@@ -38,6 +39,7 @@ class TaskMemory:
     trained_through: int
     residual: bytes
     returned: tuple[OutboxRow, ...]
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +53,13 @@ class SpooledRound:
     payloads: tuple[SpooledPayload, ...]
     residual: bytes
     returned: tuple[int, ...] = ()
+    generation: int = 0
 
 
-_ROW = "sequence, kind, task, bundle, base_version, recipient, payload, digest, envelope"
+_ROW = "sequence, kind, task, bundle, base_version, recipient, payload, digest, envelope, generation"
 _DELETE_ROW = "DELETE FROM outbox WHERE sequence = ?"
-_NEW_ROW = "INSERT INTO outbox VALUES (?, 0, ?, ?, ?, ?, ?, ?, ?, x'')"
+_NEW_ROW = "INSERT INTO outbox VALUES (?, 0, ?, ?, ?, ?, ?, ?, ?, x'', ?)"
+_VERSION = "version, bundle, weights, generation"
 
 
 class DeviceDatabase:
@@ -86,11 +90,11 @@ class DeviceDatabase:
 
     def memory(self, task: str, bundle: str) -> TaskMemory:
         """What is remembered of a task; a new bundle starts with an empty residual and sees all samples as new."""
-        query = "SELECT rowid, rounds, trained_through, residual FROM tasks WHERE task = ? AND bundle = ?"
+        query = "SELECT rowid, rounds, trained_through, residual, generation FROM tasks WHERE task = ? AND bundle = ?"
         row = self._connection.execute(query, (task, bundle)).fetchone()
         if row is None or not self._seals.is_sound("tasks", row[0]):
-            row = (0, 0, 0, b"")
-        _, rounds, trained_through, residual = row
+            row = (0, 0, 0, b"", 0)
+        _, rounds, trained_through, residual, generation = row
         columns = ", ".join(f"outbox.{column}" for column in _ROW.split(", "))
         returned = self._connection.execute(
             f"SELECT {columns}, COALESCE(settled.reason, '') FROM outbox LEFT JOIN settled USING (sequence)"  # noqa: S608
@@ -99,29 +103,36 @@ class DeviceDatabase:
         )
         rows = (replace(OutboxRow(*fields), reason=reason) for *fields, reason in returned.fetchall())
         sound = tuple(row for row in rows if self._seals.is_sound("outbox", row.sequence))
-        return TaskMemory(bundle, rounds, trained_through, residual, sound)
+        return TaskMemory(bundle, rounds, trained_through, residual, sound, generation)
 
     def trained_through(self, task: str) -> int:
-        """The newest sample id that a round of this task has seen."""
-        row = self._connection.execute("SELECT trained_through FROM tasks WHERE task = ?", (task,)).fetchone()
+        """The newest sample id that a round of this task has seen; to a new bundle, all samples are new."""
+        query = (
+            "SELECT trained_through FROM tasks WHERE task = ?1"
+            " AND bundle = IFNULL((SELECT bundle FROM manifests WHERE task = ?1), bundle)"
+        )
+        row = self._connection.execute(query, (task,)).fetchone()
         return 0 if row is None else int(row[0])
 
     def known_version(self, task: str) -> KnownVersion | None:
         """The newest version of a task that a manifest has named."""
-        query = "SELECT version, bundle, weights FROM manifests WHERE task = ?"
+        query = f"SELECT {_VERSION}, removed FROM manifests WHERE task = ?"  # noqa: S608 - a constant
         row = self._connection.execute(query, (task,)).fetchone()
-        return None if row is None else KnownVersion(*row)
+        if row is None:
+            return None
+        version, bundle, weights, generation, removed = row
+        return KnownVersion(version, bundle, weights, generation, bool(removed))
 
     def set_known_version(self, task: str, known: KnownVersion) -> None:
         """Store the version that a verified manifest names."""
         self._connection.execute(
-            "INSERT OR REPLACE INTO manifests VALUES (?, ?, ?, ?)",
-            (task, known.version, known.bundle, known.weights),
+            "INSERT OR REPLACE INTO manifests VALUES (?, ?, ?, ?, ?, ?)",
+            (task, known.version, known.bundle, known.weights, known.generation, known.removed),
         )
 
     def held_version(self, task: str) -> KnownVersion | None:
         """The version of a task whose weights were last complete on this device."""
-        query = "SELECT version, bundle, weights FROM held_versions WHERE task = ?"
+        query = f"SELECT {_VERSION} FROM held_versions WHERE task = ?"  # noqa: S608 - a constant
         row = self._connection.execute(query, (task,)).fetchone()
         return None if row is None else KnownVersion(*row)
 
@@ -129,8 +140,8 @@ class DeviceDatabase:
         """Store which version's weights are complete; nothing is written where it is stored already."""
         if self.held_version(task) != held:
             self._connection.execute(
-                "INSERT OR REPLACE INTO held_versions VALUES (?, ?, ?, ?)",
-                (task, held.version, held.bundle, held.weights),
+                "INSERT OR REPLACE INTO held_versions VALUES (?, ?, ?, ?, ?)",
+                (task, held.version, held.bundle, held.weights, held.generation),
             )
 
     def spool(self, finished: SpooledRound, sign: SignRow) -> list[OutboxRow]:
@@ -138,14 +149,15 @@ class DeviceDatabase:
         with self._transaction():
             rows = [self._insert(finished, payload, sign) for payload in finished.payloads]
             self._connection.execute(
-                "INSERT INTO tasks VALUES (:task, :bundle, 1, :trained_through, :residual) ON CONFLICT (task) DO UPDATE"
-                " SET rounds = rounds * (bundle = :bundle) + 1, bundle = :bundle, trained_through = :trained_through,"
-                " residual = :residual",
+                "INSERT INTO tasks VALUES (:task, :bundle, 1, :trained_through, :residual, :generation)"
+                " ON CONFLICT (task) DO UPDATE SET rounds = rounds * (bundle = :bundle) + 1, bundle = :bundle,"
+                " trained_through = :trained_through, residual = :residual, generation = :generation",
                 {
                     "task": finished.task,
                     "bundle": finished.bundle,
                     "trained_through": finished.trained_through,
                     "residual": finished.residual,
+                    "generation": finished.generation,
                 },
             )
             self._connection.executemany(
@@ -167,10 +179,11 @@ class DeviceDatabase:
             finished.base_version,
             spooled.recipient,
             spooled.payload,
+            generation=finished.generation,
         )
         row = replace(unsigned, digest=digest(sign(unsigned)))
         fields = (row.kind, row.task, row.bundle, row.base_version, row.recipient, row.digest, row.payload)
-        self._connection.execute(_NEW_ROW, (row.sequence, *fields))
+        self._connection.execute(_NEW_ROW, (row.sequence, *fields, row.generation))
         return row
 
     def waiting_numbers(self) -> list[int]:

@@ -36,6 +36,15 @@ TABLES = (
     row_seals.TABLE,
 )
 
+COLUMNS_OF_VERSION_3 = (
+    ("tasks", "generation"),
+    ("manifests", "generation"),
+    ("manifests", "removed"),
+    ("held_versions", "generation"),
+    ("outbox", "generation"),
+)
+"""Added to the tables above: what is there without them is of generation 0."""
+
 
 def prepare(connection: sqlite3.Connection) -> None:
     """Make the tables, or bring those of an earlier release up to date, inside the transaction that is open.
@@ -60,6 +69,8 @@ def prepare(connection: sqlite3.Connection) -> None:
         _move_returned(connection)
         connection.execute("DROP TABLE outbox_of_version_1")
         connection.execute("DROP TABLE returned")
+    for table_name, column in COLUMNS_OF_VERSION_3:
+        connection.execute(f"ALTER TABLE {table_name} ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0")
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 

@@ -42,6 +42,11 @@ class Postbox:
         """The outbox has changed."""
         self._changed.set()
 
+    def send_all(self) -> None:
+        """The coordinator takes this device's payloads from now on: send what waits, whenever it was due."""
+        self._delivery.schedule.connected()
+        self._changed.set()
+
     async def deliver(self) -> None:
         """Send everything that waits, and repeat what gets no receipt; runs for one connection.
 

@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Callable
 from functools import partial
 
+from edge_agent.core.generations import carried_over
 from edge_agent.core.outbox import SignRow, SpooledPayload
 from edge_agent.producers import PRODUCERS, given_back, produce
 from edge_agent.shell.device_database import DeviceDatabase, SpooledRound, TaskMemory
@@ -123,6 +124,7 @@ class RoundTraining:
                 payloads=tuple(SpooledPayload(*self._address(kind), payload) for kind, payload in payloads),
                 residual=result.residual,
                 returned=tuple(given_back(memory.returned)),
+                generation=version.generation,
             ),
             self._sign,
         )
@@ -149,14 +151,21 @@ class RoundTraining:
 
     async def _run_worker(self, task: str, version: ReadyVersion, memory: TaskMemory) -> Verdict:
         settings = self._settings
+        residual, returned = carried_over(
+            version.description.update.feedback,
+            version.generation,
+            memory.residual,
+            memory.generation,
+            memory.returned,
+        )
         job = TrainingJob(
             description=version.description,
             engine=settings.engine,
             files={name: str(path) for name, path in version.files.items()},
             weights=str(version.weights),
             sample_store=str(self._samples.path),
-            residual=memory.residual,
-            returned=list(given_back(memory.returned).values()),
+            residual=residual,
+            returned=list(given_back(returned).values()),
             seed=memory.rounds,
             life=1 + secrets.randbits(LIFE_BITS),
             threads=settings.threads,

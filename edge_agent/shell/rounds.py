@@ -75,6 +75,11 @@ class Rounds:
         if self._decisions.samples_arrived(task):
             self._wake.set()
 
+    def manifest_changed(self, task: str) -> None:
+        """A manifest has brought something new."""
+        self._decisions.manifest_changed(task, self._count_new(task))
+        self.retry_deferred_trigger()
+
     def retry_deferred_trigger(self) -> None:
         """Something changed that may allow deferred rounds: a connection, a version, a receipt."""
         for task in self._tasks:
@@ -87,7 +92,11 @@ class Rounds:
             self._decisions.update_accepted(row.task)
             return
         newest = self._database.known_version(row.task)
-        if newest is None or (newest.version, newest.bundle) != (row.base_version, row.bundle):
+        if newest is None or (newest.version, newest.bundle, newest.generation) != (
+            row.base_version,
+            row.bundle,
+            row.generation,
+        ):
             return
         if self._decisions.is_outdated(row.task, newest, receipt.reason):
             logger.warning(
@@ -184,7 +193,7 @@ class Rounds:
         return asyncio.get_running_loop().time()
 
     def _starting_point(self, task: str, version: ReadyVersion) -> StartingPoint:
-        return StartingPoint(version.number, version.bundle, self._samples.newest(task))
+        return StartingPoint(version.number, version.bundle, self._samples.newest(task), version.generation)
 
     def _readings(self, task: str) -> Readings:
         guards = self._configuration.guards

@@ -192,7 +192,7 @@ class SampleSocket:
         try:
             msgspec.json.decode(line, type=Command)
         except msgspec.DecodeError as error:
-            return Answer(ok=False, error=str(error))
+            return Answer(ok=False, error=_shortened(str(error)))
         return self._status()
 
 

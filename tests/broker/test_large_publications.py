@@ -8,6 +8,7 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
+from fleet_host.publication_limit import ENDS_THAT_SHOW
 from fleet_protocol import topics
 from fleet_protocol.bundle import TRAIN_FILE
 from fleet_protocol.errors import Reason
@@ -27,7 +28,7 @@ ROOM_BYTES = 8 * MIB
 @pytest.fixture
 def generous_broker(tmp_path: Path) -> Iterator[Broker]:
     """As Mosquitto is without `max_packet_size`, but for this test's needs."""
-    broker = Broker(tmp_path / "generous", maximum_packet_bytes=2 * LARGE_BYTES)
+    broker = Broker(tmp_path / "generous", max_packet_size=2 * LARGE_BYTES)
     broker.start()
     yield broker
     broker.kill()
@@ -88,11 +89,12 @@ def check_counted_once(coordinator: CoordinatorProcess, protocol: str) -> None:
     assert f"a packet of {LARGE_BYTES + len(topics.up(FLEET, SHARD, 'stranger')) + 4} bytes; at most 4195328" in line
 
 
-def test_chunk_that_the_broker_does_not_take_is_named_and_holds_nothing_up(tmp_path) -> None:
+@pytest.mark.parametrize(("protocol", "connections"), [("5", 1), ("3.1.1", 1 + ENDS_THAT_SHOW)])
+def test_chunk_that_the_broker_does_not_take_is_named_and_holds_nothing_up(tmp_path, protocol, connections) -> None:
     bundle = write_bundle(tmp_path / "bundle", graph_bytes=MAX_CHUNK_BYTES)
-    broker = Broker(tmp_path / "narrow", maximum_packet_bytes=MAX_CHUNK_BYTES // 2)
+    broker = Broker(tmp_path / "narrow", max_packet_size=MAX_CHUNK_BYTES // 2)
     broker.start()
-    coordinator = CoordinatorProcess(tmp_path / "coordinator", broker, [tmp_path / "bundle"])
+    coordinator = CoordinatorProcess(tmp_path / "coordinator", broker, [tmp_path / "bundle"], protocol=protocol)
     coordinator.start()
     device = ConnectedDevice("kitchen-pi", broker, coordinator.public_key)
     try:
@@ -100,7 +102,8 @@ def test_chunk_that_the_broker_does_not_take_is_named_and_holds_nothing_up(tmp_p
         device.publish(device.blob_request(bundle.description.files[TRAIN_FILE], [], sequence=1))
         until(lambda: "publication_too_large" in coordinator.log(), "it names what does not pass")
         assert device.tell(device.update(1)).outcome is Outcome.ACCEPTED
-        assert coordinator.log().count("broker_connected") == 1
+        assert coordinator.log().count("broker_connected") == connections
+        assert coordinator.log().count("event=publication_ends_connections") == (connections > 1)
     finally:
         device.close()
         coordinator.kill()

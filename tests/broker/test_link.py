@@ -35,7 +35,13 @@ def link_to(
     password_file: Path | None = None,
 ) -> Link:
     return Link(
-        BrokerSettings(broker.host, broker.port, protocol=protocol, username="pi", password_file=password_file),
+        BrokerSettings(
+            broker.host,
+            broker.port,
+            protocol=protocol,
+            username="pi" if password_file else None,
+            password_file=password_file,
+        ),
         "kitchen",
         last_will=(STATE, b"gone"),
         on_connected=on_connected,
@@ -122,7 +128,7 @@ async def test_file_that_is_missing_later_is_waited_for(tmp_path, broker: Broker
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
 async def test_messages_that_are_too_long_are_acknowledged_without_being_kept(start_broker, caplog, protocol) -> None:
-    broker, received = start_broker(max_packet_size=0), []
+    broker, received = start_broker(maximum_packet_bytes=0), []
     async with running(link_to(broker, received, protocol=protocol)):
         for number in range(30):  # more than a broker sends ahead of acknowledgements
             await say(broker, DOWN, bytes(200_000), b"short %d" % number)
@@ -133,7 +139,7 @@ async def test_messages_that_are_too_long_are_acknowledged_without_being_kept(st
 
 
 async def test_what_the_broker_says_that_it_can_not_take_is_never_sent(start_broker, caplog) -> None:
-    broker, received = start_broker(max_packet_size=2000), []
+    broker, received = start_broker(maximum_packet_bytes=2000), []
     link = link_to(broker, received)
     async with running(link):
         for _ in range(3):
@@ -145,7 +151,7 @@ async def test_what_the_broker_says_that_it_can_not_take_is_never_sent(start_bro
 
 
 async def test_publication_that_ends_connections_is_held_back_and_others_pass(start_broker, caplog) -> None:
-    broker, received = start_broker(max_packet_size=2000), []
+    broker, received = start_broker(maximum_packet_bytes=2000), []
 
     async def begin() -> None:
         await link.publish(UP, bytes(5000))

@@ -11,6 +11,7 @@ import pytest
 
 from edge_agent.core.version_choice import KnownVersion
 from edge_agent.shell.device_database import DeviceDatabase
+from edge_agent.shell.device_schema import COLUMNS_OF_VERSION_3
 from edge_agent.shell.row_seals import LOST
 from edge_agent.shell.sample_store import SampleStore
 from edge_agent.worker.contract import TrainingFailure
@@ -110,6 +111,8 @@ def test_rejected_updates_outlive_a_damaged_residual(path):
 def test_file_from_before_there_were_seals_is_sealed_as_it_is(path):
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("DROP TABLE seals")
+        for table, column in COLUMNS_OF_VERSION_3:
+            connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
         connection.execute("PRAGMA user_version = 2")
     for _ in range(2):
         database = DeviceDatabase(path)

@@ -12,6 +12,7 @@ from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal, JournalEntry
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.schema import payloads
+from broker_coordinator.storage.task_registry import TaskRegistry
 from bundle_runtime.bundle import Bundle
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import Parameter, UpdatePlan
@@ -249,10 +250,12 @@ def test_forger_gets_few_receipts(bench, kitchen) -> None:
     assert bench.journal.rejections_of("") == {Reason.UNKNOWN_KEY: 49}
 
 
-def test_other_bundle_of_the_same_task_is_refused(tmp_path, bench) -> None:
+def test_other_bundle_in_the_configuration_is_not_published_and_the_log_says_how(tmp_path, bench, caplog) -> None:
     other = write_bundle(tmp_path / "other", aggregation=AggregationPlan(buffer_size=4))
-    with pytest.raises(ConfigurationError, match="give a changed task a new name"):
-        Coordinator(bench.journal, [other], MessageSigner(KEY, FLEET, SHARD), OPEN)
+    Coordinator(bench.journal, [other], MessageSigner(KEY, FLEET, SHARD), OPEN)
+    assert caplog.text.count("event=bundle_not_published") == 1
+    assert "tasks publish FOLDER" in caplog.text
+    assert TaskRegistry(bench.journal.engine).task(TASK).bundle != other.hash
 
 
 def test_message_that_the_journal_rejects_does_not_hold_up_the_others(database, bundle, caplog) -> None:

@@ -239,7 +239,9 @@ async def test_one_connection_more_than_there_may_be_closes_the_one_that_was_sil
         assert await clients[0].ask(GOOD) == {"ok": True}
 
 
-@pytest.mark.parametrize("line", [b'{"task": "%s", "inputs": [0, 0]}', b'{"task": "digits", "%s": 0}'])
+@pytest.mark.parametrize(
+    "line", [b'{"task": "%s", "inputs": [0, 0]}', b'{"task": "digits", "%s": 0}', b'{"command": "%s"}']
+)
 async def test_answer_to_a_long_name_is_short(gate, line):
     async with gate.served(), client_of(gate) as client:
         answer = await client.ask(line % (b"x" * 1_000_000))

@@ -37,7 +37,7 @@ class Broker(RestartableProcess):
         self,
         folder: Path,
         *,
-        max_packet_size: int = 5_000_000,
+        maximum_packet_bytes: int = 5_000_000,
         access_list: str = "",
         security: Path | None = None,
         anonymous: bool = True,
@@ -53,7 +53,7 @@ class Broker(RestartableProcess):
             f"listener {self.port} {self.host}\nallow_anonymous {str(anonymous).lower()}\nuser root\n"
             f"persistence true\npersistence_location {folder}/\nautosave_interval 1\n"
             "max_inflight_messages 1000\nmax_queued_messages 100000\n"
-            + (f"max_packet_size {max_packet_size}\n" if max_packet_size else "")
+            + (f"max_packet_size {maximum_packet_bytes}\n" if maximum_packet_bytes else "")
             + (f"acl_file {folder}/access_list\n" if access_list else "")
             + (f"plugin {security_plugin()}\nplugin_opt_config_file {security}\n" if security else "")
         )

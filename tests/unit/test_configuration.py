@@ -6,8 +6,8 @@ import pytest
 
 from broker_coordinator.configuration import load_configuration as load_coordinator
 from edge_agent.configuration import load_configuration
+from edge_agent.profiles import shipped_profiles
 from fleet_protocol.errors import ConfigurationError
-from workbench.profiles import shipped_profiles
 
 COMPLETE = """
 fleet = "greenhouse"

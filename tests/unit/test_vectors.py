@@ -75,7 +75,7 @@ def stages_of(vector: dict) -> Stages:
 def test_message(vector):
     given, data = vector["input"], bytes.fromhex(vector["hex"])
     key, payload = SigningKey(bytes.fromhex(given["signing_seed"])), bytes.fromhex(given["payload_hex"])
-    header = {name: given[name] for name in ("sequence", "task", "base_version")}
+    header = {name: given[name] for name in ("sequence", "task", "base_version", "generation") if name in given}
     assert sign_envelope(key, given["topic"], KINDS[given["kind"]], payload, **header) == data
 
     envelope = read_envelope(data, MAX_CONTROL_BYTES)

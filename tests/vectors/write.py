@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from nacl.encoding import RawEncoder
@@ -75,6 +76,12 @@ MESSAGES = [
     (ENCRYPTED_UPDATE, EncryptedPayload(key_id(RECIPIENT.verify_key), BOX), UP),
     (BLOB_CHUNK, BlobChunk(9, b"content"), topics.packed_chunk("home", topics.PackedWeights("digits", 15, 12), 0)),
 ]
+OF_GENERATION_3 = [
+    (MANIFEST, Manifest(0, "0f" * 32, "1e" * 32, generation=3), TASK_TOPIC),
+    (MANIFEST, Manifest(8, "0f" * 32, "0f" * 32, generation=4, removed=True), TASK_TOPIC),
+    (UPDATE, Update(16, 40, 0.75, bytes.fromhex("69012aa0803f")), UP),
+]
+"""Messages of a task whose database was restored, say. In the header, only an update or a request names it."""
 
 
 def delta(shapes: list[list[int]]) -> np.ndarray:
@@ -138,8 +145,16 @@ def sequence_of(kind: PayloadKind) -> int:
 def message_vectors() -> list[dict[str, object]]:
     """One signed message of every kind."""
     vectors = []
-    for kind, message, topic in MESSAGES:
-        fields = {"sequence": sequence_of(kind), "task": "digits" if kind in NAMING_A_TASK else "", "base_version": 2}
+    cases = [*((0, *case) for case in MESSAGES), *((3, *case) for case in OF_GENERATION_3)]
+    for generation, kind, message, topic in cases:
+        names_a_task = kind in NAMING_A_TASK
+        fields: dict[str, Any] = {
+            "sequence": sequence_of(kind),
+            "task": "digits" if names_a_task else "",
+            "base_version": 2,
+        }
+        if generation and names_a_task:
+            fields["generation"] = generation
         payload = encode_payload(message)
         signed = sign_envelope(SigningKey(SEED), topic, kind, payload, **fields)
         header = {"signing_seed": SEED.hex(), "topic": topic, "kind": kind.number, **fields}

@@ -34,7 +34,8 @@ from fleet_protocol.bundle import (
 )
 from fleet_protocol.codec import read_weights
 from workbench.export.bundle_writer import bundle_files
-from workbench.export.recipe import BackboneSettings, Recipe, TaskFile
+from workbench.export.recipe import Recipe
+from workbench.export.task_file import BackboneSettings, TaskFile
 
 SHAPE = [3, 64, 64]
 CLASSES = 4

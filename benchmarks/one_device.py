@@ -106,6 +106,7 @@ def training_job(
         threads=WORKER.threads,
         nice=WORKER.nice,
         memory_limit_mib=WORKER.memory_limit_mib,
+        cpu_limit_seconds=600,
     )
 
 

@@ -30,7 +30,8 @@ from fleet_protocol.bundle import InputSchema, LabelSchema, TrainingPlan, Update
 from fleet_protocol.errors import ConfigurationError
 from workbench.export.onnx_conversion import checked_model
 from workbench.export.ort_training import ort_training_files
-from workbench.export.recipe import Recipe, TaskFile
+from workbench.export.recipe import Recipe
+from workbench.export.task_file import TaskFile
 from workbench.export.training_graph import training_graph
 
 STEPS = 50

@@ -1,102 +1,67 @@
-"""The command line: `broker-coordinator run | keygen | devices | tasks`."""
+"""The command `broker-coordinator`."""
 
 import argparse
-import gc
-import logging
-import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from broker_coordinator.admission.settings import AdmissionSettings
-from broker_coordinator.commands import devices, tasks
-from broker_coordinator.configuration import PROGRAM, load_configuration
-from broker_coordinator.distribution.signed_messages import MessageSigner
-from broker_coordinator.mqtt.link import MqttLink
-from broker_coordinator.serving.coordinator import Coordinator
-from broker_coordinator.serving.evaluator import Evaluator
-from broker_coordinator.serving.metrics import Metrics
-from broker_coordinator.storage.database import JournalUnavailableError
-from broker_coordinator.storage.journal import Journal
-from bundle_runtime.bundle_folder import load_bundle
-from fleet_host.key_files import make_key_file
-from fleet_host.log_lines import configure_logging, log_line
+from fleet_host.command_line import (
+    add_key_verbs,
+    configuration_option,
+    print_key,
+    print_new_key,
+    program_parser,
+)
+from fleet_host.extras import missing_extra_named
+from fleet_host.log_lines import configure_logging
 from fleet_protocol.errors import ConfigurationError, ProtocolError
-from fleet_protocol.keys import write_verify_key
 
-GARBAGE_THRESHOLD = 50_000
-"""New containers after which a running coordinator looks for cycles among them; Python's own is 700."""
+PROGRAM = "broker-coordinator"
+CONFIGURATION = Path("/etc/broker-coordinator/coordinator.toml")
+"""Read where `--config` doesn't name another; the same as in systemd/broker-coordinator.service."""
 
-logger = logging.getLogger(__name__)
+with missing_extra_named(PROGRAM):
+    from broker_coordinator.commands import devices, run, tasks
+    from broker_coordinator.configuration import load_configuration
+    from broker_coordinator.storage.database import JournalUnavailableError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0, 1 if a check failed, or 2 for an error that the operator can correct."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     configure_logging()
     try:
-        return _COMMANDS[options.command](options) or 0
+        with missing_extra_named(PROGRAM):
+            return _COMMANDS[options.command](options) or 0
     except (ConfigurationError, ProtocolError, JournalUnavailableError) as error:
         sys.stderr.write(f"{PROGRAM}: {error}\n")
         return 2
 
 
-def _run(options: argparse.Namespace) -> None:
-    configuration = load_configuration(options.config)
-    fleet = configuration.fleet
-    shard = configuration.shard
-    metrics = Metrics()
-    is_open = configuration.enrolment == "open"
-    allowance = configuration.rate_limit.allowance()
-    key = configuration.signing_key()
-    signer = MessageSigner(key, fleet, shard)
-    bundles = [load_bundle(task.bundle) for task in configuration.tasks]
-    journal = Journal.open(configuration.journal())
-    if configuration.metrics.port is not None:
-        metrics.serve(configuration.metrics.address, configuration.metrics.port)
-    evaluator = Evaluator(options.config, {each.task: each.every for each in configuration.evaluations})
-    coordinator = Coordinator(
-        journal,
-        bundles,
-        signer,
-        AdmissionSettings(fleet, shard, is_open, configuration.maximum_devices, key, allowance),
-        retention=configuration.retention.rule(),
-        metrics=metrics,
-        on_version=evaluator.note_version,
-    )
-    link = MqttLink(configuration.broker, fleet, shard, coordinator)
-    signal.set_wakeup_fd(link.wakeup.fileno())
-    for stopping in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(stopping, lambda *_: link.stop())
-    # What exists now stays, and later objects have no cycles: garbage collection would only cost time per update.
-    gc.freeze()
-    gc.set_threshold(GARBAGE_THRESHOLD)
-    logger.info(log_line("started", fleet=fleet, shard=shard, tasks=",".join(coordinator.tasks())))
-    link.run()
-    evaluator.stop()
-    journal.close()
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    program = program_parser(PROGRAM, "Coordinates a fleet of devices over an MQTT broker.", CONFIGURATION)
+    commands = program.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    with_configuration = configuration_option()
+    run.add_parser(commands, with_configuration)
+    add_key_verbs(commands, "the coordinator's signing key", with_configuration)
+    devices.add_parser(commands, with_configuration)
+    tasks.add_parser(commands, with_configuration)
+    return program
 
 
 def _keygen(options: argparse.Namespace) -> None:
-    sys.stdout.write(write_verify_key(make_key_file(options.file)) + "\n")
+    print_new_key(options.file, PROGRAM)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=PROGRAM, description="Coordinates a fleet over MQTT.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    with_config = argparse.ArgumentParser(add_help=False)
-    with_config.add_argument("--config", type=Path, required=True, metavar="FILE", help="coordinator.toml")
-    commands.add_parser("run", parents=[with_config], help="serve until SIGTERM or Ctrl-C")
-    keygen = commands.add_parser("keygen", help="make the coordinator's key; prints the public key that devices pin")
-    keygen.add_argument("file", type=Path, metavar="FILE")
-    devices.add_parser(commands, [with_config])
-    tasks.add_parser(commands, [with_config])
-    return parser
+def _key(options: argparse.Namespace) -> None:
+    print_key(options.file or load_configuration(options.config).key_file, PROGRAM)
 
 
 _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int | None]] = {
-    "run": _run,
+    "run": run.run,
     "keygen": _keygen,
+    "key": _key,
     "devices": devices.run,
     "tasks": tasks.run,
 }

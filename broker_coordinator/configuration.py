@@ -21,17 +21,21 @@ Positive = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class TaskSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The folder of a bundle that is published at the start, unless it is served already."""
+    """A task that is published at the start, unless it is served already."""
 
     bundle: Path
+    """The folder of its bundle."""
 
 
 class RetentionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the journal keeps (`retention.Retention`). Without `envelopes`, those of all updates."""
+    """What the journal keeps (docs/operating.md)."""
 
     versions: Positive = 1000
+    """The weights of so many newest versions."""
     every: NotNegative = 100
+    """The weights of each so-many-th older version; 0: of none."""
     envelopes: NotNegative | None = None
+    """The signed bytes of updates in so many newest versions; left out: of all."""
 
     def rule(self) -> Retention:
         """The same for the core."""
@@ -39,10 +43,12 @@ class RetentionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
 
 class RateSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How many updates each device may send: `burst` at once, `updates_per_hour` on average."""
+    """How many updates each device may send."""
 
     updates_per_hour: Annotated[float, msgspec.Meta(gt=0)] = 3600.0
+    """On average."""
     burst: Positive = 1000
+    """At once."""
 
     def allowance(self) -> TokenBucket:
         """The same for the core."""
@@ -50,38 +56,45 @@ class RateSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class MetricsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where Prometheus finds the metrics; without a port there are none."""
+    """Where Prometheus finds the metrics."""
 
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] | None = None
+    """TCP port; left out: there are no metrics."""
     address: str = "127.0.0.1"
+    """Address that the port is opened on."""
 
 
 class EvaluationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Held-out samples with which every `every`-th version of a task is evaluated (`bundle_runtime.sample_file`)."""
+    """Held-out samples with which versions of a task are evaluated."""
 
     task: Name
+    """The task's name."""
     file: Path
+    """.npz or .safetensors with the arrays `inputs` and `labels`."""
     every: Positive = 10
+    """Each so-many-th version is evaluated."""
 
 
 class CoordinatorConfiguration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The whole file. Relative paths start at the folder that the file is in.
-
-    `database` is a SQLite file or `postgresql+psycopg://user@host/name`; a password for the latter is in the file
-    `database_password_file` or in the environment variable PGPASSWORD. `enrolment` says what happens to a device that
-    enrols: `closed` records it and waits for `broker-coordinator devices approve`, `open` lets the first
-    `maximum_devices` in (for a lab).
-    """
+    """One fleet's coordinator. Relative paths start at the folder that the file is in."""
 
     fleet: Name
+    """The fleet's name, the same as in every agent.toml."""
     key_file: Path
+    """The coordinator's private signing key, made by `broker-coordinator keygen`."""
     database: str
+    """A SQLite file, or `postgresql+psycopg://user@host/name`."""
     broker: BrokerSettings
     tasks: list[TaskSettings] = []
     shard: Name = "0"
+    """The slice of the fleet that this coordinator serves."""
     database_password_file: Path | None = None
+    """A file that holds PostgreSQL's password; left out: the environment variable PGPASSWORD."""
     enrolment: Literal["closed", "open"] = "closed"
+    """What happens to a device that enrols. `closed`: it waits for `broker-coordinator devices approve`. `open`: the
+    first `maximum_devices` are approved, for a lab."""
     maximum_devices: Positive = 10_000
+    """Most devices of the fleet."""
     rate_limit: RateSettings = RateSettings()
     retention: RetentionSettings = RetentionSettings()
     metrics: MetricsSettings = MetricsSettings()

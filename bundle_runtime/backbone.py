@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle_runtime.graph import Graph, GraphSource
-from fleet_protocol.bundle import BACKBONE_FILE, OnnxVersion
+from fleet_protocol.bundle import BACKBONE_FILE
 
 ROWS_AT_ONCE = 16
 """A mini-batch. Memory grows with it; more rows are hardly faster on a processor."""
@@ -13,13 +13,13 @@ ROWS_AT_ONCE = 16
 class Backbone:
     """A bundle's `backbone.onnx`, ready to run."""
 
-    def __init__(self, source: GraphSource, threads: int, version: OnnxVersion | None = None) -> None:
+    def __init__(self, source: GraphSource, threads: int) -> None:
         """Load it.
 
         Raises:
-            GraphError: this onnxruntime can't read it.
+            GraphError: see `Graph`.
         """
-        self._graph = Graph(BACKBONE_FILE, source, threads, version)
+        self._graph = Graph(BACKBONE_FILE, source, threads)
 
     def features(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """f32[N, *input.shape] to f32[N, *feature_shape], a mini-batch at a time; N is at least 1."""

@@ -11,8 +11,10 @@ from fleet_protocol.bundle import (
     verify_bundle,
 )
 from fleet_protocol.codec import read_weights
-from fleet_protocol.errors import ConfigurationError, ProtocolError
+from fleet_protocol.errors import ConfigurationError, ProtocolError, why_unreadable
 from fleet_protocol.limits import MAX_BLOB_BYTES
+
+NO_BUNDLE = "name a folder that `edgeflock export` wrote, or export the bundle again"
 
 
 def load_bundle(folder: Path) -> Bundle:
@@ -44,4 +46,4 @@ def _read_file(path: Path) -> bytes:
             )
         return path.read_bytes()
     except OSError as error:
-        raise ConfigurationError(f"{path}: {error.strerror}; export the bundle again") from error
+        raise ConfigurationError(f"{path}: {why_unreadable(error, NO_BUNDLE)}") from error

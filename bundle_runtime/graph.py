@@ -1,4 +1,6 @@
-"""One ONNX graph on onnxruntime. Nothing else of edgeflock imports that: options and errors are the same everywhere."""
+"""One ONNX graph on onnxruntime. Nothing else of edgeflock imports that: checks, options and errors are the same
+everywhere.
+"""
 
 import os
 from collections.abc import Mapping
@@ -7,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle_runtime.graph_checks import why_not_loaded, why_not_taken
+from bundle_runtime.graph_admission import GraphRefusedError, check_graph
+from bundle_runtime.graph_checks import why_not_loaded, why_not_taken, why_too_new
 from fleet_protocol.bundle import OnnxVersion
 from fleet_protocol.errors import ConfigurationError
 
@@ -16,7 +19,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime
 from onnxruntime.capi import _pybind_state as native
 
-__all__ = ["Graph", "GraphError", "GraphSource", "ONNXRUNTIME_VERSION", "native", "session_options"]
+__all__ = ["Graph", "GraphError", "GraphSource", "ONNXRUNTIME_VERSION", "admit_graph", "native", "session_options"]
 
 ONNXRUNTIME_VERSION: str = onnxruntime.__version__
 
@@ -35,22 +38,42 @@ def session_options(threads: int) -> native.SessionOptions:
     options.inter_op_num_threads = 1
     # Weights that travelled as int8 become float32 once, when the graph is loaded, and not in every run.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
+    # What was checked is ONNX's own format; onnxruntime would read its own too.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     return options
+
+
+def admit_graph(name: str, source: GraphSource) -> tuple[bytes, OnnxVersion]:
+    """The content of a graph's file, checked, and which ONNX it is written for; `name` is the file's in the bundle.
+
+    Raises:
+        GraphError: it has what no graph of a bundle needs.
+    """
+    data = source if isinstance(source, bytes) else source.read_bytes()
+    try:
+        version = check_graph(name, data)
+    except GraphRefusedError as error:
+        raise GraphError(f"{name} {error}; it is not loaded: fetch or export the bundle again") from error
+    if reason := why_too_new(name, version):
+        raise GraphError(reason)
+    return data, version
 
 
 class Graph:
     """A loaded graph."""
 
-    def __init__(self, name: str, source: GraphSource, threads: int = 1, version: OnnxVersion | None = None) -> None:
-        """`name` and `version` are what the bundle calls the file, and says of it.
+    def __init__(self, name: str, source: GraphSource, threads: int = 1) -> None:
+        """`name` is what the bundle calls the file.
 
         Raises:
-            GraphError: this onnxruntime can't read it.
+            GraphError: it has what no graph of a bundle needs, or this onnxruntime can't read it.
         """
         self._name = name
+        data, version = admit_graph(name, source)
         try:
+            # Bytes, so that what is loaded is what was checked.
             self._session = onnxruntime.InferenceSession(
-                source, session_options(threads), providers=["CPUExecutionProvider"]
+                data, session_options(threads), providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime's exceptions have no base of their own
             raise GraphError(why_not_loaded(name, version, ONNXRUNTIME_VERSION, str(error))) from error

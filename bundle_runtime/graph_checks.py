@@ -10,12 +10,13 @@ from fleet_protocol.bundle import OnnxVersion
 
 READABLE: Final = (
     ("1.19", OnnxVersion(ir_version=10, opset=21)),
-    ("1.23", OnnxVersion(ir_version=11, opset=23)),
-    ("1.31", OnnxVersion(ir_version=13, opset=26)),
+    ("1.24", OnnxVersion(ir_version=13, opset=25)),
+    ("1.25", OnnxVersion(ir_version=13, opset=26)),
+    ("1.32", OnnxVersion(ir_version=14, opset=28)),
 )
-"""An onnxruntime, and the newest ONNX that it was seen to load."""
-UNPARSED: Final = "protobuf"
-"""Stands in what every onnxruntime says of bytes that are no serialised model."""
+"""An onnxruntime, and the newest ONNX that it was seen to load; 1.19 is the second training engine's. The last row is
+the newest ONNX whose messages `onnx_fields` knows.
+"""
 DTYPES: Final = {"tensor(float)": "float32", "tensor(int64)": "int64"}
 
 
@@ -27,23 +28,27 @@ class GraphInput(Protocol):
     shape: list[int | str | None]
 
 
-def why_not_loaded(name: str, written_for: OnnxVersion | None, installed: str, error: str) -> str:
-    """`error` is what the onnxruntime of version `installed` said; `written_for` is None in older bundles."""
-    if UNPARSED in error.lower():
-        return f"{name} is no ONNX model; fetch or export the bundle again ({error.strip()})"
-    if written_for is None:
-        return (
-            f"{name} can't be loaded by onnxruntime {installed}; update it (pip install --upgrade onnxruntime),"
-            f" or export the bundle again ({error.strip()})"
-        )
-    readers = [release for release, newest in READABLE if _reads(newest, written_for)]
-    if readers and _release(readers[0]) <= _release(installed):
-        return f"{name} can't be loaded by onnxruntime {installed}; export the bundle again ({error.strip()})"
-    needed = f"onnxruntime {readers[0]} or newer" if readers else f"an onnxruntime newer than {READABLE[-1][0]}"
+def why_too_new(name: str, written_for: OnnxVersion) -> str:
+    """Nothing where this edgeflock knows the ONNX that a graph says it is written for: its checks know no later one."""
+    newest = READABLE[-1][1]
+    if _reads(newest, written_for):
+        return ""
     return (
-        f"{name} has opset {written_for.opset} and IR version {written_for.ir_version}, which need {needed}; installed"
-        f" is {installed}: update it (pip install --upgrade onnxruntime), or export the bundle for an older opset"
-        f" ({error.strip()})"
+        f"{name} has opset {written_for.opset} and IR version {written_for.ir_version}, this edgeflock knows ONNX up to"
+        f" opset {newest.opset} and IR version {newest.ir_version}: update edgeflock, or export the bundle for an older"
+        " opset"
+    )
+
+
+def why_not_loaded(name: str, written_for: OnnxVersion, installed: str, error: str) -> str:
+    """`error` is what the onnxruntime of version `installed` said of a graph that isn't too new."""
+    needed = next(release for release, newest in READABLE if _reads(newest, written_for))
+    if _release(needed) <= _release(installed):
+        return f"{name} can't be loaded by onnxruntime {installed}; export the bundle again ({error.strip()})"
+    return (
+        f"{name} has opset {written_for.opset} and IR version {written_for.ir_version}, which need onnxruntime {needed}"
+        f" or newer; installed is {installed}: update it (pip install --upgrade onnxruntime), or export the bundle for"
+        f" an older opset ({error.strip()})"
     )
 
 

@@ -61,8 +61,7 @@ class BundleRunner:
         if self._task.backbone is None:
             return inputs
         if self._backbone is None:
-            version = self._task.onnx_versions.get(BACKBONE_FILE)
-            self._backbone = Backbone(self._files[BACKBONE_FILE], self._threads, version)
+            self._backbone = Backbone(self._files[BACKBONE_FILE], self._threads)
         return self._backbone.features(inputs)
 
     def featured(self, samples: Samples) -> Samples:
@@ -116,6 +115,5 @@ class BundleRunner:
 
     def _graph(self, file: str) -> Graph:
         if file not in self._graphs:
-            version = self._task.onnx_versions.get(file)
-            self._graphs[file] = Graph(file, self._files[file], self._threads, version)
+            self._graphs[file] = Graph(file, self._files[file], self._threads)
         return self._graphs[file]

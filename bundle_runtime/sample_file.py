@@ -12,7 +12,9 @@ from bundle_runtime.sample_checks import find_misfits
 from bundle_runtime.sample_table import Arrays, read_csv, read_json_lines
 from bundle_runtime.samples import Samples
 from fleet_protocol.bundle import TaskDescription
-from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.errors import ConfigurationError, why_unreadable
+
+NO_SAMPLES = "write them with numpy.savez"
 
 NUMBERS: Final = "biuf"
 """The kinds of dtype whose values are numbers: truth values, integers, and floats."""
@@ -75,7 +77,7 @@ def _read(path: Path, task: TaskDescription) -> Arrays:
     except ConfigurationError:
         raise
     except OSError as error:
-        raise ConfigurationError(f"samples {path}: {error.strerror or error}; give another file") from error
+        raise ConfigurationError(f"samples {path}: {why_unreadable(error, NO_SAMPLES)}") from error
     except Exception as error:  # zipfile, zlib, numpy and safetensors have no base in common
         raise ConfigurationError(f"samples {path}: it can't be read: {error}; write it again") from error
 

@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import signal
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,29 +13,36 @@ from edge_agent.configuration import load_configuration
 from edge_agent.shell.agent import Agent
 from edge_agent.shell.identity import Identity
 from edge_agent.worker.installed import check_installed
-from fleet_host.key_files import make_key_file, read_key_file
+from fleet_host.command_line import (
+    DISTRIBUTION,
+    add_key_verbs,
+    add_verb,
+    configuration_option,
+    print_key,
+    print_new_key,
+    program_parser,
+)
+from fleet_host.key_files import read_key_file
 from fleet_host.log_lines import configure_logging
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.keys import write_verify_key
 
 PROGRAM = "edge-agent"
+CONFIGURATION = Path("/etc/edge-agent/agent.toml")
+"""Read where `--config` doesn't name another; the same as in systemd/edge-agent.service."""
 EXIT_CONFIGURATION = 2
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the arguments and run; a configuration error is one line and exit code 2."""
-    arguments = _parser().parse_args()
+    options = parser().parse_args(arguments)
     configure_logging()
     refused: list[Exception] = []
     try:
-        if arguments.command == "keygen":
-            print(write_verify_key(make_key_file(arguments.file)))  # noqa: T201 - the command's output
-        else:
-            asyncio.run(run_agent(arguments.config))
+        _VERBS[options.verb](options)
     except* ConfigurationError as group:
         refused += group.exceptions
     for error in refused:  # not in the handler: what is raised there comes out in a group
-        print(f"{PROGRAM}: {error}", file=sys.stderr)  # noqa: T201 - for the person at the terminal
+        sys.stderr.write(f"{PROGRAM}: {error}\n")
     if refused:
         sys.exit(EXIT_CONFIGURATION)
 
@@ -55,7 +63,7 @@ async def run_agent(path: Path) -> None:
         configuration.coordinator_key,
         encrypt_updates=configuration.encrypt_updates,
     )
-    running = asyncio.ensure_future(Agent(configuration, identity, version("edgeflock")).run())
+    running = asyncio.ensure_future(Agent(configuration, identity, version(DISTRIBUTION)).run())
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, running.cancel)
@@ -63,15 +71,33 @@ async def run_agent(path: Path) -> None:
         await running
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=PROGRAM, description="Learns on this device, with its fleet.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="run the agent in the foreground")
-    run.add_argument("--config", type=Path, required=True, metavar="FILE", help="agent.toml")
-    keygen = commands.add_parser("keygen", help="make this device's key and print its public half")
-    keygen.add_argument("file", type=Path, metavar="FILE")
-    return parser
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    program = program_parser(PROGRAM, "Learns on this device, together with its fleet.", CONFIGURATION)
+    verbs = program.add_subparsers(dest="verb", required=True, metavar="VERB")
+    with_configuration = configuration_option()
+    add_verb(verbs, "run", "Run the agent in the foreground until SIGTERM or Ctrl-C.", with_configuration)
+    add_key_verbs(verbs, "this device's signing key", with_configuration)
+    return program
 
+
+def _run(options: argparse.Namespace) -> None:
+    asyncio.run(run_agent(options.config))
+
+
+def _keygen(options: argparse.Namespace) -> None:
+    print_new_key(options.file, PROGRAM)
+
+
+def _key(options: argparse.Namespace) -> None:
+    print_key(options.file or load_configuration(options.config).key_file, PROGRAM)
+
+
+_VERBS: Mapping[str, Callable[[argparse.Namespace], None]] = {
+    "run": _run,
+    "keygen": _keygen,
+    "key": _key,
+}
 
 if __name__ == "__main__":
     main()

@@ -16,36 +16,43 @@ from fleet_protocol.errors import ConfigurationError
 
 
 class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How many samples are kept per task; the oldest are deleted first."""
+    """Samples on the device."""
 
     maximum_samples: PositiveInt = 5000
+    """Kept per task; the oldest are deleted first."""
 
 
 class TaskSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One task in which this device takes part."""
 
     name: Name
+    """The task's name."""
     trigger: TriggerSettings = TriggerSettings()
 
 
 class AgentConfiguration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The whole file. Relative paths start at the folder that the file is in.
-
-    `coordinator_key` pins the public key (64 hex digits) whose manifests, chunks and receipts are trusted. With
-    `encrypt_updates` updates are encrypted for that key: the broker's operator sees only their size and base version.
-    """
+    """One device. Relative paths start at the folder that the file is in."""
 
     fleet: Name
+    """The fleet's name, the same as in coordinator.toml."""
     device: Name
+    """This device's name. No two devices of one broker have the same; with TLS it is the certificate's common name."""
     key_file: Path
+    """The device's private signing key, made by `edge-agent keygen`."""
     coordinator_key: str
+    """The public key (64 hex digits) that `broker-coordinator key` prints. Only messages signed with it are trusted."""
     state_folder: Path
+    """Where samples, updates and versions are kept."""
     sample_socket: Path
+    """The Unix socket that takes samples."""
     broker: BrokerSettings
     tasks: Annotated[list[TaskSettings], msgspec.Meta(min_length=1)]
     shard: Name = "0"
+    """The slice of the fleet that this device belongs to, the same as in coordinator.toml."""
     profile: str = "generic"
+    """The kind of device, told to the coordinator: the name of a file in `firmware_profiles/`."""
     encrypt_updates: bool = False
+    """Encrypt updates for the coordinator's key: the broker's operator then sees only their size and base version."""
     guards: GuardSettings = GuardSettings()
     worker: WorkerSettings = WorkerSettings()
     store: StoreSettings = StoreSettings()

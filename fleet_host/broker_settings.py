@@ -6,26 +6,35 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.errors import ConfigurationError, why_unreadable
 
 
 class TlsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Files for mutual TLS; `certificate` and `key` are left out where the broker asks for a password instead."""
+    """Files for TLS. `certificate` and `key` are left out where the broker asks for a password instead."""
 
     authority: Path
+    """Certificate of the authority that signed the broker's."""
     certificate: Path | None = None
+    """The client's own certificate."""
     key: Path | None = None
+    """The private key of `certificate`."""
 
 
 class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The broker's address and protocol. Nothing relies on MQTT 5: both protocols work."""
+    """The MQTT broker."""
 
     host: str
+    """Name or address; with TLS, one that is in the broker's certificate."""
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 1883
+    """TCP port; with TLS usually 8883."""
     protocol: Literal["5", "3.1.1"] = "5"
+    """Version of MQTT. Nothing relies on 5."""
     keepalive_seconds: Annotated[int, msgspec.Meta(ge=5, le=3600)] = 60
+    """In seconds: an idle connection sends a ping this often."""
     username: str | None = None
+    """For brokers that ask for a password."""
     password_file: Path | None = None
+    """A file that holds the password and nothing else."""
     tls: TlsSettings | None = None
 
     def password(self) -> str | None:
@@ -62,5 +71,7 @@ def read_password(file: Path | None, key: str) -> str | None:
     """
     try:
         return None if file is None else file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{key} {file}: {error}; make it, or take the key out") from error
+    except OSError as error:
+        raise ConfigurationError(f"{key} {file}: {why_unreadable(error, 'make it, or take the key out')}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{key} {file}: not a text in UTF-8: {error}; write the password into it") from error

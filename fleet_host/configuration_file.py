@@ -6,7 +6,7 @@ from typing import TypeVar
 import msgspec
 
 from fleet_protocol.configuration import parse_document
-from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.errors import ConfigurationError, why_unreadable
 
 Configuration = TypeVar("Configuration", bound=msgspec.Struct)
 Value = TypeVar("Value")
@@ -21,7 +21,9 @@ def read_configuration(path: Path, shape: type[Configuration]) -> Configuration:
     try:
         text = path.read_bytes()
     except OSError as error:
-        raise ConfigurationError(f"configuration {path}: {error.strerror}; write one or pass --config FILE") from error
+        raise ConfigurationError(
+            f"configuration {path}: {why_unreadable(error, 'write one or pass --config FILE')}"
+        ) from error
     return _located(parse_with_paths(text, shape, str(path)), path.resolve().parent)
 
 

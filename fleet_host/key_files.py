@@ -4,26 +4,28 @@ import os
 import stat
 from pathlib import Path
 
-from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.keys import SigningKey, VerifyKey, read_signing_key, write_signing_key
+from fleet_protocol.errors import ConfigurationError, why_unreadable
+from fleet_protocol.keys import SigningKey, VerifyKey, read_signing_key, write_signing_key, write_verify_key
 
 _OWNER_ALONE = 0o600
 _OPEN_PERMISSIONS = stat.S_IRWXG | stat.S_IRWXO
 
 
-def make_key_file(path: Path) -> VerifyKey:
-    """Write a new private key with mode 0600; returns its public key.
+def make_key_file(path: Path, program: str) -> VerifyKey:
+    """Write a new private key with mode 0600; returns its public key. `program` is the command that makes such files.
 
     Raises:
-        ConfigurationError: the file exists, or can't be written.
+        ConfigurationError: the file exists (the message has its public key), or can't be written.
     """
     key = SigningKey.generate()
     try:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ALONE), "w") as file:
             file.write(write_signing_key(key))
     except FileExistsError as error:
+        existing = write_verify_key(read_key_file(path, program).verify_key)
         raise ConfigurationError(
-            f"key file {path} exists; a key is never overwritten: remove it, or name another"
+            f"key file {path} exists; a key is never overwritten: use it, its public key is {existing};"
+            " or remove it, or name another"
         ) from error
     except OSError as error:
         raise ConfigurationError(f"key file {path}: {error.strerror}; nothing was written") from error
@@ -36,13 +38,13 @@ def read_key_file(path: Path, program: str) -> SigningKey:
     Raises:
         ConfigurationError: missing, open to others, or not a key; says what to run.
     """
-    remedy = f"make one with: {program} keygen FILE"
+    make_one = f"{program} keygen {path}"
     try:
         with path.open(encoding="ascii", errors="replace") as file:
             mode = os.fstat(file.fileno()).st_mode
             text = file.read()
     except OSError as error:
-        raise ConfigurationError(f"key file {path}: {error.strerror}; {remedy}") from error
+        raise ConfigurationError(f"key file {path}: {why_unreadable(error, f'make one with: {make_one}')}") from error
     if mode & _OPEN_PERMISSIONS:
         raise ConfigurationError(
             f"key file {path} has mode {stat.S_IMODE(mode):04o}: others can read it; run: chmod 600 {path}"
@@ -50,4 +52,6 @@ def read_key_file(path: Path, program: str) -> SigningKey:
     try:
         return read_signing_key(text, f"key file {path}")
     except ConfigurationError as error:
-        raise ConfigurationError(f"{error}; {remedy}") from error
+        raise ConfigurationError(
+            f"{error}; restore it from a copy, or remove it and make a new one with: {make_one}"
+        ) from error

@@ -18,49 +18,57 @@ Decay = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 
 
 class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the coordinator makes a version out of `buffer_size` updates.
-
-    `strategy`: `fedbuff` (Nguyen et al. 2022); `ca2fl` (Wang et al. 2024) for devices that see very different classes;
-    `aced` (Chang et al. 2025), the mean of every device's last update if it is based on one of the last
-    `cached_staleness` versions; `fadas` (Wang et al. 2024), with a server learning rate that falls with the largest
-    staleness in the buffer, above `delay_threshold`; `fedasync` (Xie et al. 2019); `ef21` (Richtarik et al. 2021), the
-    other half of the error feedback of that name; and, as a baseline, `fedavg` (McMahan et al. 2017), where a version
-    is a round: `over_selection` times `buffer_size` devices are asked, and after `round_seconds` it ends with those
-    that have reported.
-
-    An update with staleness s weighs `samples` times, by `staleness_weighting`: 1; (1 + s) ** -staleness_exponent; or 1
-    up to `staleness_hinge` and from there 1 / (1 + staleness_slope * (s - staleness_hinge)). Above `max_staleness` it
-    is refused.
-
-    `server_optimiser` applies the result: plain (`sgd`), with `server_momentum`, or adaptively (Reddi et al. 2021) with
-    the second moments decaying by `server_second_momentum` and `server_adaptivity` as the smallest divisor.
-
-    A declared sample count above `max_samples` counts as that many. `max_delta_norm` bounds the Euclidean norm of one
-    update; so does `norm_quantile_factor`, if not 0, times the running `norm_quantile` of the norms that come in.
-    Devices train from the newest version; the model to use is the mean of the last `averaged_versions`.
-    """
+    """How the coordinator makes a version out of updates (docs/aggregation.md)."""
 
     buffer_size: Annotated[int, msgspec.Meta(ge=1)]
+    """Updates per version; with `fedavg`, reports per round."""
     strategy: StrategyName = "fedbuff"
+    """`fedbuff` (Nguyen et al. 2022): the weighted mean of a buffer of updates. `ca2fl` (Wang et al. 2024): for devices
+    that see very different classes. `aced` (Chang et al. 2025): the mean of every device's last update, if recent.
+    `fadas` (Wang et al. 2024): the server's learning rate falls with the largest staleness in the buffer. `fedasync`
+    (Xie et al. 2019): each update is mixed in by itself. `ef21` (Richtarik et al. 2021): the other half of the error
+    feedback of that name. `fedavg` (McMahan et al. 2017), as a baseline: a version is a synchronous round."""
     staleness_weighting: Literal["constant", "polynomial", "hinge"] = "polynomial"
+    """What an update with staleness s weighs, times its samples. `constant`: 1. `polynomial`: (1 + s) **
+    -`staleness_exponent`. `hinge`: 1 up to `staleness_hinge`, from there 1 / (1 + `staleness_slope` * (s -
+    `staleness_hinge`))."""
     staleness_exponent: NotNegative = 0.5
+    """Exponent of `polynomial`."""
     staleness_hinge: Count = 4
+    """In versions: up to here `hinge` weighs 1."""
     staleness_slope: Positive = 10.0
+    """How fast `hinge` falls."""
     max_staleness: Count = 20
+    """In versions: an update that is staler is refused. 0 with `fedavg`."""
     cached_staleness: Count = 20
+    """In versions: how old the base of a device's last update may be for `aced` to count it."""
     delay_threshold: Count = 1
+    """In versions: above this staleness `fadas` lowers its learning rate."""
     over_selection: Annotated[float, msgspec.Meta(ge=1)] = 1.0
+    """So many times `buffer_size` devices are asked in a round."""
     round_seconds: NotNegative = 0.0
+    """In seconds: a round ends after this time with those that have reported. `fedavg` needs it above 0."""
     server_optimiser: ServerOptimiser = "momentum"
+    """What applies the aggregate: `sgd`, `momentum`, or adaptively (Reddi et al. 2021) `adagrad`, `adam`, `yogi`,
+    `amsgrad`."""
     server_learning_rate: Positive = 1.0
+    """Factor on the aggregate."""
     server_momentum: Decay = 0.0
+    """Decay of the first moment."""
     server_second_momentum: Decay = 0.99
+    """Decay of the second moments."""
     server_adaptivity: Positive = 1e-3
+    """The smallest divisor of the adaptive ones."""
     max_delta_norm: Positive = 100.0
+    """Largest Euclidean norm of one update; a larger one is refused."""
     norm_quantile: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.5
+    """Which running quantile of the incoming norms `norm_quantile_factor` multiplies."""
     norm_quantile_factor: NotNegative = 0.0
+    """An update is refused if its norm exceeds so many times that quantile; 0: none is."""
     max_samples: Annotated[int, msgspec.Meta(ge=1, le=MAX_SAMPLES_PER_UPDATE)] = MAX_SAMPLES_PER_UPDATE
+    """A larger declared sample count counts as this one."""
     averaged_versions: Annotated[int, msgspec.Meta(ge=1, le=MAX_AVERAGED_VERSIONS)] = 1
+    """`tasks export` writes the mean of so many last versions. Devices train from the newest one."""
 
 
 USED_BY: dict[str, tuple[str, tuple[str, ...]]] = {

@@ -40,11 +40,14 @@ BlobHash = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 class InputSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One sample: `shape` without the batch axis, float32, every value within [minimum, maximum]."""
+    """What one sample's inputs are: float32 values."""
 
     shape: list[PositiveInt]
+    """Without the batch axis: `[64]` for 64 numbers, `[1, 28, 28]` for a grey picture."""
     minimum: float
+    """The smallest value that a sample may hold."""
     maximum: float
+    """The largest value that a sample may hold."""
 
     @property
     def size(self) -> int:
@@ -56,15 +59,15 @@ LabelKind = Literal["class", "multi_label", "regression", "reconstruction"]
 
 
 class LabelSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What a sample is labelled with.
-
-    `class`: an index, int64, from 0 to `classes - 1`. `multi_label`: `classes` values, each 0 or 1. `regression`:
-    `values` finite float32 numbers. `reconstruction`: nothing, the model learns to give back its inputs.
-    """
+    """What a sample is labelled with."""
 
     classes: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Number of classes; for the kinds `class` and `multi_label` alone."""
     kind: LabelKind = "class"
+    """`class`: an index from 0 to `classes` - 1. `multi_label`: `classes` values, each 0 or 1. `regression`: `values`
+    finite numbers. `reconstruction`: no label, the model learns to give back its inputs."""
     values: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """How many numbers; for the kind `regression` alone."""
 
     @property
     def outputs(self) -> int:
@@ -96,21 +99,26 @@ class Parameter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
 
 
 class TrainingPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What a device does in one round: `steps` mini-batches of `batch_size` drawn from its stored samples.
-
-    The graph is made for `optimiser` and `momentum`. `gradient_clip` is the largest Euclidean norm of a step's
-    gradient, or of each sample's with `per_sample_gradients`; 0 for none. `proximal` is FedProx's coefficient.
-    """
+    """What a device does in one round of training."""
 
     steps: PositiveInt
+    """Mini-batches per round."""
     batch_size: PositiveInt
+    """Samples per mini-batch, drawn from those that are stored."""
     learning_rate: PositiveFloat
+    """Step size of `optimiser`."""
     optimiser: Literal["sgd", "momentum", "nesterov", "adam", "adamw"] = "sgd"
+    """The training graph is made for it. Its state begins anew in every round."""
     momentum: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.9
+    """For `momentum` and `nesterov`."""
     weight_decay: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """L2 penalty; decoupled with `adamw`."""
     gradient_clip: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """Largest Euclidean norm of a step's gradient, or of each sample's with `per_sample_gradients`; 0: no limit."""
     proximal: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """FedProx's coefficient (Li et al. 2020): pulls towards the version that the round began with."""
     per_sample_gradients: bool = False
+    """Clip each sample's gradient instead of their mean."""
 
     @property
     def graph_file(self) -> str:
@@ -119,21 +127,25 @@ class TrainingPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
 
 
 class UpdatePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a delta is compressed. At most `keep_fraction` of its entries travel, the rest stays in the residual.
-
-    `selection`: the largest of the whole vector or of each tensor, those of magnitude `threshold` or more, random ones,
-    or all. `stochastic_rounding` concerns int8 and int4. `fleet_protocol.codec` has the formulas. `feedback` is how the
-    device remembers what was left out (`edge_agent.training.feedback`); `feedback_momentum` is for "momentum".
-    "ef21" goes with the aggregation strategy of that name and with no other.
-    """
+    """How what was learned is compressed; what is left out stays on the device. Formulas: `fleet_protocol.codec`."""
 
     keep_fraction: Fraction
+    """At most this share of the entries travels."""
     quantisation: Literal["ternary", "float32", "float16", "int8", "int4", "sign"] = "ternary"
+    """How a kept entry is written: `ternary` as a sign with one magnitude for each tensor, `sign` as a sign with one
+    for all; the others as numbers of that size."""
     selection: Literal["top_k", "top_k_per_tensor", "threshold", "random_k", "dense"] = "top_k"
+    """Which entries are kept: the largest of the whole vector (`top_k`) or of each tensor, those of magnitude
+    `threshold` or more, random ones, or all (`dense`)."""
     threshold: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """For `threshold`: the smallest magnitude."""
     stochastic_rounding: bool = False
+    """For `int8` and `int4`: round at random, right on average."""
     feedback: Literal["residual", "momentum", "ef21"] = "residual"
+    """How the device remembers what was left out (docs/decisions/error-feedback.md): added to the next round
+    (`residual`), also with momentum, or as EF21's estimate, which goes with the strategy `ef21` and no other."""
     feedback_momentum: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.9
+    """Decay of the feedback `momentum`."""
 
 
 class OnnxVersion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -146,8 +158,9 @@ class OnnxVersion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The content of `task.json`. With a `backbone`, the other graphs take its features instead of inputs.
 
-    `onnx_versions` are those of the graphs by their files' names; a bundle may lack them. `versions_from` names the one
-    kind of payload that versions are made from (`fleet_protocol.kinds`): a task's devices send no other that could be.
+    `onnx_versions` are those of the graphs by their files' names, for whoever reads this before the graphs; a bundle
+    may lack them, and what is loaded is judged by its own bytes. `versions_from` names the one kind of payload that
+    versions are made from (`fleet_protocol.kinds`): a task's devices send no other that could be.
     """
 
     format: int

@@ -8,16 +8,15 @@ Differences = Literal["lossy", "exact", "off"]
 
 
 class DownlinkPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How versions travel to devices (docs/downlink.md).
-
-    `lossy`: weights are published rounded to a grid `precision_bits` finer than each tensor's magnitude in the bundle,
-    or coarser where that is negative, and a device gets the integers between the version it has and the one it lacks;
-    the coordinator goes on from the unrounded ones. `exact`: published unrounded, as the difference of their bits.
-    `off`: as whole float32 files.
-    """
+    """How versions travel to devices (docs/downlink.md)."""
 
     differences: Differences = "lossy"
+    """`lossy`: weights are published rounded to a grid, and a device gets the integers between the version it has and
+    the one it lacks; the coordinator goes on from the unrounded ones. `exact`: published unrounded, as the difference
+    of their bits. `off`: as whole float32 files."""
     precision_bits: Annotated[int, msgspec.Meta(ge=-4, le=16)] = 2
+    """For `lossy`: by so many bits the grid is finer than each tensor's magnitude in the bundle; coarser where it is
+    negative."""
 
     def packs(self, version: int) -> bool:
         """Whether a version travels packed. Unless rounded, version 0 is the bundle's own file, with any header."""

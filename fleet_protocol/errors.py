@@ -39,3 +39,19 @@ class ProtocolError(Exception):
 
 class ConfigurationError(Exception):
     """A file or option that the operator can correct. The message names the place, the value and the remedy."""
+
+
+def why_unreadable(error: OSError, if_missing: str) -> str:
+    """Why a file can't be read and what helps; `if_missing` is the remedy where there is none."""
+    match error:
+        case FileNotFoundError():
+            remedy = if_missing
+        case PermissionError():
+            remedy = "let the account that runs this read the file and enter its folders (chown, chmod)"
+        case IsADirectoryError():
+            remedy = "name a file"
+        case NotADirectoryError():
+            remedy = "a part of its path is a file; correct the path"
+        case _:
+            remedy = "check the disk"
+    return f"{error.strerror or error}; {remedy}"

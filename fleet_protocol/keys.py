@@ -39,13 +39,19 @@ def write_verify_key(key: VerifyKey) -> str:
     return bytes(key).hex()
 
 
-def read_verify_key(text: str, name: str) -> VerifyKey:
-    """Read a public key.
+def read_verify_key(text: str, name: str, source: str) -> VerifyKey:
+    """Read a public key; `source` says what prints it.
 
     Raises:
-        ConfigurationError: it is not 64 hex digits.
+        ConfigurationError: it is not 64 hex digits, or nothing but zeros, as in an example.
     """
-    return VerifyKey(_key_bytes(text, name))
+    try:
+        key = _key_bytes(text, name)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{error}; {source} prints it") from error
+    if not any(key):
+        raise ConfigurationError(f"{name} is all zeros, which only holds its place; {source} prints the key")
+    return VerifyKey(key)
 
 
 def sign(key: SigningKey, message: bytes) -> bytes:

@@ -1,57 +1,67 @@
 """The command `edgeflock`, on the operator's workstation."""
 
 import sys
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
+from fleet_host.command_line import DISTRIBUTION
+from fleet_host.extras import missing_extra_named
 from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
 from fleet_protocol.downlink_plan import Differences
-from fleet_protocol.errors import ConfigurationError, ProtocolError
+from fleet_protocol.errors import ConfigurationError, ProtocolError, why_unreadable
 from workbench.recipe_folder import find_recipe
 
-try:
-    import typer
-except ModuleNotFoundError as error:
-    if error.name != "typer":
-        raise
-    print(
-        "edgeflock: typer is missing; install edgeflock with the extra `demo` or `workbench`:"
-        " pip install 'edgeflock[demo]'",
-        file=sys.stderr,
-    )
-    raise SystemExit(2) from None
+PROGRAM = "edgeflock"
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-EXPORT_NEEDS = frozenset({"torch", "onnx", "onnx_ir", "onnxscript"})
+with missing_extra_named(PROGRAM):
+    import typer
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+def _option(metavar: str, words: str, **limits: float) -> Any:
+    return typer.Option(metavar=metavar, help=words, min=limits.get("min"), max=limits.get("max"))
+
+
+def _argument(metavar: str, words: str) -> Any:
+    return typer.Argument(metavar=metavar, help=words)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"{PROGRAM} {version(DISTRIBUTION)}")
+        raise typer.Exit
 
 
 @app.callback()
-def edgeflock() -> None:
+def edgeflock(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
     """Fleets of small devices learn one model together."""
 
 
 @app.command()
 def export(
-    recipe: Annotated[str, typer.Argument(help="Folder with model.py and task.toml, or the name of a shipped recipe.")],
-    out: Annotated[Path, typer.Option(help="Folder for the bundle; made if it doesn't exist.")],
+    recipe: Annotated[
+        str,
+        _argument("RECIPE", "Folder with model.py and task.toml, or the name of a shipped recipe."),
+    ],
+    out: Annotated[Path, _option("FOLDER", "Folder for the bundle; made if it doesn't exist.")],
     ort_training: Annotated[
         Path | None,
-        typer.Option(
-            metavar="PYTHON", help="Add what the engine ort-training needs, made by this Python, which has that engine."
-        ),
+        _option("PYTHON", "Add what the engine ort-training needs, made by this Python, which has that engine."),
     ] = None,
 ) -> None:
     """Turn a torch model into a task bundle that devices can train without torch."""
     folder = find_recipe(recipe)
-    try:
-        from workbench.export.bundle_writer import export_bundle  # noqa: PLC0415 - torch takes seconds to import
-        from workbench.inspection.trial_round import try_round  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        if error.name not in EXPORT_NEEDS:
-            raise
-        raise ConfigurationError(f"export needs {error.name}: pip install 'edgeflock[workbench]'") from error
+    from workbench.export.bundle_writer import export_bundle  # noqa: PLC0415 - torch takes seconds to import
+    from workbench.inspection.trial_round import try_round  # noqa: PLC0415
+
     description = export_bundle(folder, out, ort_training)
     total = sum(path.stat().st_size for path in out.iterdir() if path.name in {*description.files, "task.json"})
     print(f"{out}: task {description.task}, {description.parameter_count} parameters, {total / 1000:.1f} kB")
@@ -61,19 +71,14 @@ def export(
 
 @app.command()
 def inspect(
-    bundle: Annotated[Path, typer.Argument(help="Folder of a task bundle.")],
-    data: Annotated[Path | None, typer.Option(help="File of samples to try a round on, instead of drawn ones.")] = None,
+    bundle: Annotated[Path, _argument("FOLDER", "Folder of a task bundle.")],
+    data: Annotated[Path | None, _option("FILE", "Samples to try a round on, instead of drawn ones.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
 ) -> None:
     """Say what a bundle is, what it needs of each kind of device, and whether all of it runs there."""
-    try:
-        from workbench.inspection.bundle_inspection import inspect_bundle  # noqa: PLC0415 - onnx takes a second to import
-    except ModuleNotFoundError as error:
-        if error.name not in EXPORT_NEEDS:
-            raise
-        raise ConfigurationError(f"inspect needs {error.name}: pip install 'edgeflock[workbench]'") from error
     from rich.console import Console  # noqa: PLC0415 - only tables need it
 
+    from workbench.inspection.bundle_inspection import inspect_bundle  # noqa: PLC0415 - onnx takes a second to import
     from workbench.inspection.bundle_tables import print_inspection  # noqa: PLC0415
 
     inspection = inspect_bundle(bundle, data)
@@ -85,12 +90,12 @@ def inspect(
 
 @app.command()
 def demo(
-    agents: Annotated[int, typer.Option(min=1, max=64, help="How many agents, each a process of its own.")] = 8,
-    seed: Annotated[int, typer.Option(min=0, help="Fixes who gets which samples, and how fast.")] = 0,
-    out: Annotated[Path, typer.Option(help="Folder for everything that the fleet and the demo write.")] = Path(
+    agents: Annotated[int, _option("N", "How many agents, each a process of its own.", min=1, max=64)] = 8,
+    seed: Annotated[int, _option("N", "Fixes who gets which samples, and how fast.", min=0)] = 0,
+    out: Annotated[Path, _option("FOLDER", "Folder for everything that the fleet and the demo write.")] = Path(
         "demo-run"
     ),
-    broker: Annotated[str, typer.Option(help="auto, mosquitto, embedded, or HOST:PORT of one that runs.")] = "auto",
+    broker: Annotated[str, _option("BROKER", "auto, mosquitto, embedded, or HOST:PORT of one that runs.")] = "auto",
 ) -> None:
     """Watch a fleet learn handwritten digits on this machine, in under a minute."""
     from workbench.demo.show import show_demo  # noqa: PLC0415 - numpy and scikit-learn take a second to import
@@ -101,30 +106,31 @@ def demo(
 @app.command()
 def simulate(
     *,
-    devices: Annotated[int, typer.Option(min=1, max=100_000, help="How many devices.")] = 100,
-    seed: Annotated[int, typer.Option(min=0, help="Fixes everything that is drawn.")] = 0,
-    hours: Annotated[float, typer.Option(min=0.01, help="Virtual hours.")] = 24.0,
-    profile: Annotated[list[str] | None, typer.Option(help="Kind of device; several for a mixed fleet.")] = None,
-    trace: Annotated[Path | None, typer.Option(help="CSV file with a line per device, instead.")] = None,
-    task: Annotated[str, typer.Option(help="Name of a shipped recipe, or folder of a bundle.")] = "digits",
+    devices: Annotated[int, _option("N", "How many devices.", min=1, max=100_000)] = 100,
+    seed: Annotated[int, _option("N", "Fixes everything that is drawn.", min=0)] = 0,
+    hours: Annotated[float, _option("HOURS", "Virtual hours.", min=0.01)] = 24.0,
+    profile: Annotated[list[str] | None, _option("PROFILE", "Kind of device; several times for a mixed fleet.")] = None,
+    trace: Annotated[Path | None, _option("FILE", "CSV file with a line per device, instead.")] = None,
+    task: Annotated[str, _option("TASK", "Name of a shipped recipe, or folder of a bundle.")] = "digits",
     data: Annotated[
-        str | None, typer.Option(help="Train for real: digits, or a file of samples. Without: a synthetic task.")
+        str | None, _option("DATA", "Train for real: digits, or a file of samples. Without: a synthetic task.")
     ] = None,
     concurrent: Annotated[
-        int | None, typer.Option(min=1, help="So many devices train at any time, instead of when samples arrive.")
+        int | None,
+        _option("N", "So many devices train at any time, instead of when samples arrive.", min=1),
     ] = None,
-    buffer_size: Annotated[int | None, typer.Option(min=1, help="Updates per version, instead of the task's.")] = None,
-    keep_fraction: Annotated[float | None, typer.Option(help="Share of entries sent, instead of the task's.")] = None,
-    target: Annotated[float | None, typer.Option(help="Tell when this score is reached.")] = None,
+    buffer_size: Annotated[int | None, _option("N", "Updates per version, instead of the task's.", min=1)] = None,
+    keep_fraction: Annotated[float | None, _option("SHARE", "Share of entries sent, instead of the task's.")] = None,
+    target: Annotated[float | None, _option("SCORE", "Tell when this score is reached.")] = None,
     differences: Annotated[
         Differences | None, typer.Option(help="How versions travel down, instead of the task's way.")
     ] = None,
     precision_bits: Annotated[
-        int | None, typer.Option(min=-4, max=16, help="Of lossy differences, instead of the task's.")
+        int | None, _option("BITS", "Of lossy differences, instead of the task's.", min=-4, max=16)
     ] = None,
-    score_every: Annotated[int, typer.Option(min=1, help="Updates between two points of the history.")] = 100,
-    memory_mib: Annotated[int, typer.Option(min=1, help="For the devices' residuals.")] = 1024,
-    out: Annotated[Path | None, typer.Option(help="Folder for summary.json and history.jsonl.")] = None,
+    score_every: Annotated[int, _option("N", "Updates between two points of the history.", min=1)] = 100,
+    memory_mib: Annotated[int, _option("MIB", "For the devices' residuals.", min=1)] = 1024,
+    out: Annotated[Path | None, _option("FOLDER", "Folder for summary.json and history.jsonl.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Run a fleet in virtual time: the code that ships, without network, disk and waiting."""
@@ -161,16 +167,16 @@ def simulate(
 
 @app.command()
 def decode(
-    file: Annotated[str, typer.Argument(help="A captured message, as it is or in hex; - for standard input.")],
+    file: Annotated[str, _argument("FILE", "A captured message, as it is or in hex; - for standard input.")],
     *,
-    topic: Annotated[str | None, typer.Option(help="The topic on which it was captured.")] = None,
-    key: Annotated[str | None, typer.Option(help="The sender's public key, 64 hex digits.")] = None,
-    database: Annotated[Path | None, typer.Option(help="The coordinator's database, for its devices' keys.")] = None,
-    config: Annotated[Path | None, typer.Option(help="coordinator.toml: its database, key and bundles.")] = None,
+    topic: Annotated[str | None, _option("TOPIC", "The topic on which it was captured.")] = None,
+    key: Annotated[str | None, _option("KEY", "The sender's public key, 64 hex digits.")] = None,
+    database: Annotated[Path | None, _option("FILE", "The coordinator's database, for its devices' keys.")] = None,
+    config: Annotated[Path | None, _option("FILE", "coordinator.toml: its database, key and bundles.")] = None,
     coordinator_key_file: Annotated[
-        Path | None, typer.Option(help="The coordinator's private key file, to open encrypted updates.")
+        Path | None, _option("FILE", "The coordinator's private key file, to open encrypted updates.")
     ] = None,
-    bundle: Annotated[Path | None, typer.Option(help="The task's bundle, for the shapes of its tensors.")] = None,
+    bundle: Annotated[Path | None, _option("FOLDER", "The task's bundle, for the shapes of its tensors.")] = None,
 ) -> None:
     """Show what a message says: sender, kind, base version, packing, and whether its signature is valid.
 
@@ -202,15 +208,16 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ConfigurationError(f"{path}: can't be read: {error.strerror}") from error
+        raise ConfigurationError(f"{path}: {why_unreadable(error, 'name a file that exists')}") from error
 
 
 def main() -> None:
     """Run `edgeflock`. An error that the operator can correct is one line on stderr and exit code 2."""
     try:
-        app()
+        with missing_extra_named(PROGRAM):
+            app(prog_name=PROGRAM)
     except (ConfigurationError, ProtocolError) as error:
-        print(f"edgeflock: {error}", file=sys.stderr)
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
         raise SystemExit(2) from error
 
 

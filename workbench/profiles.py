@@ -17,30 +17,43 @@ FOLDERS = (_PACKAGE / "firmware_profiles", _PACKAGE.parent / "firmware_profiles"
 
 
 class SimulationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`[simulation]` of a profile: medians over devices of this kind. `speed_spread` is a lognormal's sigma."""
+    """What `edgeflock simulate` assumes of this kind of device: medians."""
 
     training_mflops: PositiveFloat
+    """Millions of floating point operations per second in training."""
     start_seconds: PositiveFloat
+    """In seconds: until the worker has loaded its libraries."""
     uplink_kbit_s: PositiveFloat
+    """In kbit/s."""
     downlink_kbit_s: PositiveFloat
+    """In kbit/s."""
     latency_ms: PositiveFloat
+    """In milliseconds, one way."""
     samples_per_hour: PositiveFloat
+    """How many samples arrive."""
     speed_spread: float = 0.2
+    """Sigma of the lognormal that each device's speed is drawn from."""
     online_hours: PositiveFloat = 24.0
+    """Hours of each day in which it is on."""
     crashes_per_day: float = 0.0
+    """How often the power fails."""
     restart_seconds: PositiveFloat = 60.0
+    """In seconds: how long a device is away then."""
 
 
 class Board(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`[device]` of a profile: what a board has."""
+    """What a board has."""
 
     cores: PositiveInt
+    """Processor cores."""
     memory_mib: PositiveInt
+    """In MiB."""
     cpu: str
+    """Name of the core, as compilers know it."""
 
 
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A file of `firmware_profiles/`: the board, what a simulation assumes of it, and three tables of agent.toml."""
+    """A kind of device: the board, what a simulation assumes of it, and three tables for agent.toml."""
 
     device: Board
     simulation: SimulationSettings

@@ -2,35 +2,33 @@
 
 import argparse
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
 
 from broker_coordinator.admission.fleet_view import Device
-from broker_coordinator.commands.output import write_fields, write_rows
+from broker_coordinator.commands.output import add_noun, write_fields, write_rows
 from broker_coordinator.configuration import load_configuration
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal
+from fleet_host.command_line import Verbs
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import read_verify_key, write_verify_key
 from fleet_protocol.topics import check_name
 
-Nouns: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 LISTED = ("name", "state", "presence", "profile", "software", "public_key")
 
 
-def add_parser(nouns: Nouns, parents: list[argparse.ArgumentParser]) -> None:
+def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
     """The noun and its verbs."""
-    devices = nouns.add_parser("devices", parents=parents, help="list, show, approve or revoke devices")
-    verbs = devices.add_subparsers(dest="action", required=True)
-    as_json = argparse.ArgumentParser(add_help=False)
-    as_json.add_argument("--json", action="store_true")
-    verbs.add_parser("list", parents=[as_json], help="all devices that have enrolled")
-    show = verbs.add_parser("show", parents=[as_json], help="a device, and what became of its messages")
-    show.add_argument("name", metavar="NAME")
-    approve = verbs.add_parser("approve", parents=[as_json], help="let a device take part")
-    approve.add_argument("name", metavar="NAME")
-    approve.add_argument("public_key", metavar="PUBLIC_KEY", nargs="?", help="for a device that has not enrolled")
-    revoke = verbs.add_parser("revoke", parents=[as_json], help="stop accepting a device's key")
-    revoke.add_argument("name", metavar="NAME")
+    verb = add_noun(nouns, "devices", "List, show, approve or revoke devices.", *parents)
+    verb("list", "List all devices that have enrolled.")
+    show = verb("show", "Show a device, its keys, and what became of its messages.")
+    show.add_argument("name", metavar="NAME", help="the device's name")
+    approve = verb("approve", "Let a device take part: its updates count from now on.")
+    approve.add_argument("name", metavar="NAME", help="the device's name")
+    approve.add_argument(
+        "public_key", metavar="PUBLIC_KEY", nargs="?", help="the key that `edge-agent key` prints on the device"
+    )
+    revoke = verb("revoke", "Refuse a device's key from now on.")
+    revoke.add_argument("name", metavar="NAME", help="the device's name")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -44,7 +42,7 @@ def _list(journal: Journal, options: argparse.Namespace) -> None:
 
 
 def _approve(journal: Journal, options: argparse.Namespace) -> None:
-    key = options.public_key and read_verify_key(options.public_key, "PUBLIC_KEY")
+    key = options.public_key and read_verify_key(options.public_key, "PUBLIC_KEY", "`edge-agent key` on the device")
     _write([DeviceRegistry(journal.engine).approve(check_name("device", options.name), key or None)], options)
 
 

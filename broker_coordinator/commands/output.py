@@ -1,10 +1,24 @@
-"""How commands print their results: aligned words for people, one JSON value with `--json`."""
+"""Commands that print results: aligned words for people, one JSON value with `--json`."""
 
+import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+
+from fleet_host.command_line import Verbs, add_verb
 
 Row = Mapping[str, object]
+AddVerb = Callable[[str, str], argparse.ArgumentParser]
+"""Adds a verb, of which are given the name and a sentence on what it does."""
+
+
+def add_noun(nouns: Verbs, noun: str, sentence: str, *parents: argparse.ArgumentParser) -> AddVerb:
+    """Add a noun whose verbs print results, with `--json` before or after the verb; returns what adds a verb to it."""
+    added = add_verb(nouns, noun, sentence, *parents, _json_option())
+    added.set_defaults(json=False)
+    verbs = added.add_subparsers(dest="action", required=True, metavar="VERB")
+    options = (*parents, _json_option())
+    return lambda name, sentence: add_verb(verbs, name, sentence, *options)
 
 
 def write_rows(rows: Sequence[Row], columns: Sequence[str], *, as_json: bool, when_empty: str) -> None:
@@ -30,6 +44,12 @@ def write_fields(row: Row, *, as_json: bool) -> None:
                 sys.stdout.write("  " + "  ".join(f"{key} {_word(found)}" for key, found in each.items()) + "\n")
         else:
             sys.stdout.write(f"{name:12} {_word(value)}\n")
+
+
+def _json_option() -> argparse.ArgumentParser:
+    parent = argparse.ArgumentParser(add_help=False)
+    parent.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON value")
+    return parent
 
 
 def _write_json(value: object) -> None:

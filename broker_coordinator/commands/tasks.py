@@ -4,10 +4,9 @@ import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypeAlias
 
 from broker_coordinator.commands.export import model_of, write_model
-from broker_coordinator.commands.output import write_fields, write_rows
+from broker_coordinator.commands.output import add_noun, write_fields, write_rows
 from broker_coordinator.commands.verify import verify_versions
 from broker_coordinator.configuration import CoordinatorConfiguration, load_configuration
 from broker_coordinator.storage.journal import Journal
@@ -15,11 +14,11 @@ from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.records import PayloadSetAside, VersionSummary
 from broker_coordinator.storage.task_registry import StoredTask, TaskRegistry
 from bundle_runtime.bundle_folder import load_bundle
+from fleet_host.command_line import Verbs
 from fleet_protocol.bundle import blob_hash
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import KINDS
 
-Nouns: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 LISTED = ("task", "paused", "version", "waiting", "accepted", "bundle")
 
 Verb = Callable[[Journal, argparse.Namespace, CoordinatorConfiguration], None]
@@ -27,41 +26,35 @@ ReadingVerb = Callable[[JournalReader, argparse.Namespace, CoordinatorConfigurat
 """Writes nothing to the database; returns the exit status."""
 
 
-def add_parser(nouns: Nouns, parents: list[argparse.ArgumentParser]) -> None:
+def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
     """The noun and its verbs."""
-    tasks = nouns.add_parser(
-        "tasks", parents=parents, help="publish, list, show, pause, resume, roll back, export or verify tasks"
-    )
-    verbs = tasks.add_subparsers(dest="action", required=True)
+    sentence = "Publish, list, show, pause, resume, roll back, evaluate, export or verify tasks."
+    verb = add_noun(nouns, "tasks", sentence, *parents)
 
-    def verb(name: str, help_text: str) -> argparse.ArgumentParser:
-        added = verbs.add_parser(name, help=help_text)
-        added.add_argument("--json", action="store_true")
+    def verb_of_task(name: str, sentence: str) -> argparse.ArgumentParser:
+        added = verb(name, sentence)
+        added.add_argument("task", metavar="TASK", help="the task's name")
         return added
 
-    def verb_of_task(name: str, help_text: str) -> argparse.ArgumentParser:
-        added = verb(name, help_text)
-        added.add_argument("task", metavar="TASK")
-        return added
-
-    verb("publish", "serve a bundle from now on").add_argument("bundle", type=Path, metavar="FOLDER")
-    verb("list", "all tasks that are served")
-    show = verb_of_task("show", "a task, what was set aside, and its last versions")
+    publish = verb("publish", "Serve a bundle from now on; its files are copied into the database.")
+    publish.add_argument("bundle", type=Path, metavar="FOLDER", help="what `edgeflock export` wrote")
+    verb("list", "List all tasks that are served.")
+    show = verb_of_task("show", "Show a task, what was set aside, and its last versions.")
     show.add_argument("--last", type=int, default=20, metavar="N", help="so many versions and payloads (20)")
-    verb_of_task("pause", "take no updates for now; devices keep theirs")
-    verb_of_task("resume", "take updates again")
-    rollback = verb_of_task("rollback", "make a new version with the weights and optimiser's state of an old one")
-    rollback.add_argument("version", type=int, metavar="VERSION")
+    verb_of_task("pause", "Take no updates of a task for now; devices keep theirs.")
+    verb_of_task("resume", "Take updates of a paused task again.")
+    rollback = verb_of_task("rollback", "Make a new version with the weights and optimiser's state of an old one.")
+    rollback.add_argument("version", type=int, metavar="VERSION", help="the number of the old version")
     export = verb_of_task(
-        "export", "write the model to use as safetensors: the mean of the last versions, as the task says"
+        "export", "Write the model to use as safetensors: the mean of the last versions, as the task says."
     )
-    export.add_argument("out", type=Path, metavar="OUT")
+    export.add_argument("out", type=Path, metavar="OUT", help="the file to write")
     export.add_argument("--version", type=int, metavar="N", help="up to this version, not the newest")
     export.add_argument("--single", action="store_true", help="that version by itself, as devices train from it")
-    evaluate = verb_of_task("evaluate", "evaluate a version on held-out samples, and store the result")
+    evaluate = verb_of_task("evaluate", "Evaluate a version on held-out samples, and store the result.")
     evaluate.add_argument("--version", type=int, metavar="N", help="this version, not the newest")
     evaluate.add_argument("--data", type=Path, metavar="FILE", help="not the file that coordinator.toml names")
-    verify = verb_of_task("verify", "compute the versions again from the journal, and compare every bit")
+    verify = verb_of_task("verify", "Compute the versions again from the journal, and compare every bit.")
     verify.add_argument("--from", type=int, default=0, dest="start", metavar="N", help="those after this version (0)")
 
 

@@ -12,19 +12,20 @@ from fleet_protocol.bundle import PositiveFloat, PositiveInt
 
 
 class GuardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`[guards]` of agent.toml. A limit that is left out is not checked.
-
-    `minimum_samples` are samples in the store; the rest are readings of the machine (Celsius, percent, MiB).
-    No update is made that would be more than the `maximum_waiting_updates`-th in the outbox. A refused trigger is
-    looked at again after `recheck_seconds`.
-    """
+    """When a device may not train, although there are samples. A limit that is left out is not checked."""
 
     minimum_samples: PositiveInt = 16
+    """So many have to be stored."""
     maximum_waiting_updates: PositiveInt = 8
+    """No update is made that would be more than this one in the outbox."""
     maximum_temperature_celsius: PositiveFloat | None = None
+    """Not while the board is hotter."""
     minimum_battery_percent: PositiveFloat | None = None
+    """Not while the battery holds less."""
     minimum_free_memory_mib: PositiveFloat | None = 64.0
+    """Not while less memory is free, in MiB."""
     recheck_seconds: PositiveFloat = 60.0
+    """A refused trigger is looked at again after so many seconds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,10 @@ from fleet_protocol.bundle import PositiveInt
 
 
 class TriggerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`trigger` of a task in agent.toml: how many samples must have arrived since the task's last round."""
+    """When a device trains for a task."""
 
     new_samples: PositiveInt = 32
+    """So many samples have arrived since the task's last round."""
 
 
 @dataclass(slots=True)

@@ -44,7 +44,9 @@ class Identity:
         self.state_topic = topics.state(fleet, shard, device)
         self.boot = 0
         self._key = key
-        self._coordinator = read_verify_key(coordinator_key, "coordinator_key")
+        self._coordinator = read_verify_key(
+            coordinator_key, "coordinator_key", "`broker-coordinator key` on the server"
+        )
         self._coordinator_id = key_id(self._coordinator)
         self._counter = count(1)
         self._encrypts = encrypt_updates

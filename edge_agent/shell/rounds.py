@@ -23,7 +23,15 @@ from edge_agent.shell.device_database import DeviceDatabase, SpooledRound, TaskM
 from edge_agent.shell.link import LinkDownError
 from edge_agent.shell.sample_store import SampleStore
 from edge_agent.shell.version_follower import ReadyVersion, VersionFollower
-from edge_agent.worker.contract import Progress, RebuildFailure, TrainingFailure, TrainingJob, TrainingResult, Verdict
+from edge_agent.worker.contract import (
+    News,
+    Progress,
+    RebuildFailure,
+    TrainingFailure,
+    TrainingJob,
+    TrainingResult,
+    Verdict,
+)
 from edge_agent.worker.supervisor import train_in_child
 from fleet_host.log_lines import log_line
 from fleet_protocol.kinds import PayloadKind
@@ -68,6 +76,7 @@ class Rounds:
         self._wake = asyncio.Event()
         self._recheck: asyncio.TimerHandle | None = None
         self._progress: Progress | None = None
+        self._said_unconfined = False
         triggers = {task.name: SampleTrigger(task.trigger, self._count_new(task.name)) for task in configuration.tasks}
         self._decisions = RoundDecisions(configuration.guards, triggers)
         for producer in PRODUCERS.values():
@@ -207,14 +216,28 @@ class Rounds:
             threads=settings.threads,
             nice=settings.nice,
             memory_limit_mib=settings.memory_limit_mib,
+            cpu_limit_seconds=settings.cpu_limit_seconds,
             packed=version.packed,
         )
         try:
-            return await train_in_child(job, settings, partial(self._receive_progress, task))
+            return await train_in_child(job, settings, partial(self._receive_news, task))
         finally:
             self._progress = None
 
-    def _receive_progress(self, task: str, progress: Progress) -> None:
+    def _receive_news(self, task: str, news: News) -> None:
+        if isinstance(news, Progress):
+            self._note_progress(task, news)
+        elif not self._said_unconfined:
+            self._said_unconfined = True
+            logger.warning(
+                log_line(
+                    "worker_not_confined",
+                    lacking=news.lacking,
+                    remedy="none needed; a kernel from 5.13 on, with Landlock and seccomp, keeps bundles from it",
+                )
+            )
+
+    def _note_progress(self, task: str, progress: Progress) -> None:
         self._progress = progress
         logger.debug(
             log_line(

@@ -12,7 +12,7 @@ import numpy as np
 from bundle_runtime.backbone import ROWS_AT_ONCE, Backbone
 from edge_agent.training.stored_sample_checks import check_inputs
 from edge_agent.worker.usable_samples import fitting
-from fleet_protocol.bundle import BACKBONE_FILE, TaskDescription
+from fleet_protocol.bundle import TaskDescription
 
 BUSY_SECONDS = 30.0
 """How long to wait for the agent to finish storing a sample."""
@@ -26,7 +26,7 @@ def compute_features(store: Path, task: TaskDescription, file: Path, threads: in
     """Compute and keep the features of every sample of the task that has none by this backbone; returns how many.
 
     Raises:
-        GraphError: this onnxruntime can't read the backbone.
+        GraphError: the backbone can't be loaded.
         UnfitSamplesError: some samples are not what the task takes; those before them are kept.
         FeaturesError: a sample's features aren't finite, or they can't be stored.
     """
@@ -36,7 +36,7 @@ def compute_features(store: Path, task: TaskDescription, file: Path, threads: in
         computed = 0
         backbone: Backbone | None = None
         while rows := _without_features(connection, task):
-            backbone = backbone or Backbone(file, threads, task.onnx_versions.get(BACKBONE_FILE))
+            backbone = backbone or Backbone(file, threads)
             _keep(connection, task, rows, backbone)
             computed += len(rows)
     except sqlite3.Error as error:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bundle_runtime.graph import Graph
 from bundle_runtime.samples import Samples
 from edge_agent.training.engine import BatchPlan, OnProgress, Rates, ignore_progress
-from fleet_protocol.bundle import TRAIN_FILE, OnnxVersion, TaskDescription, TrainingPlan
+from fleet_protocol.bundle import TRAIN_FILE, TaskDescription, TrainingPlan
 from fleet_protocol.codec.sparse import FloatVector
 
 FIRST_STEPS = 8
@@ -40,14 +40,13 @@ class OnnxStepEngine:
         *,
         divisible: bool = False,
         name: str = TRAIN_FILE,
-        version: OnnxVersion | None = None,
     ) -> None:
         """Load the graph.
 
         Raises:
-            GraphError: this onnxruntime can't read it.
+            GraphError: see `Graph`.
         """
-        self._graph = Graph(name, train_graph, threads, version)
+        self._graph = Graph(name, train_graph, threads)
         self._divisible = divisible
 
     @classmethod
@@ -57,10 +56,10 @@ class OnnxStepEngine:
         """The engine on the graph that a task's devices train with.
 
         Raises:
-            GraphError: this onnxruntime can't read it.
+            GraphError: see `Graph`.
         """
         name = task.training.graph_file
-        return cls(files[name], threads, divisible=divisible, name=name, version=task.onnx_versions.get(name))
+        return cls(files[name], threads, divisible=divisible, name=name)
 
     def train(
         self,

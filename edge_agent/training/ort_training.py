@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle_runtime.graph import ONNXRUNTIME_VERSION, native, session_options
+from bundle_runtime.graph import ONNXRUNTIME_VERSION, admit_graph, native, session_options
 from bundle_runtime.samples import Samples
 from edge_agent.training.engine import BatchPlan, EngineError, OnProgress, Rates, ignore_progress
 from fleet_protocol.bundle import ORT_CHECKPOINT_FILE, ORT_OPTIMISER_FILE, ORT_TRAINING_FILE
@@ -26,7 +26,13 @@ class OrtTrainingEngine:
     """One training step, one optimiser step and one reset of the gradients for each mini-batch."""
 
     def __init__(self, files: Mapping[str, Path], classes: int, threads: int) -> None:
-        """`files` are the bundle's three artifacts by name; `classes` is 0 where labels are no class indices."""
+        """`files` are the bundle's three artifacts by name; `classes` is 0 where labels are no class indices.
+
+        Raises:
+            GraphError: a graph has what none of a bundle needs.
+        """
+        for name in (ORT_TRAINING_FILE, ORT_OPTIMISER_FILE):
+            admit_graph(name, files[name])
         self._files = files
         self._classes = classes
         self._options = session_options(threads)

@@ -3,11 +3,9 @@
 The exit gives its memory back. The kernel kills it when the agent ends.
 """
 
-import ctypes
+import contextlib
 import math
 import os
-import resource
-import signal
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -17,6 +15,7 @@ import msgspec
 import numpy as np
 
 from bundle_runtime.samples import Samples
+from edge_agent.training.confinement import die_with, hold_open, limit, shut_in
 from edge_agent.training.engine import EngineError
 from edge_agent.training.engines import make_engine
 from edge_agent.training.features import FeaturesError, compute_features
@@ -30,6 +29,7 @@ from edge_agent.worker.contract import (
     TrainingFailure,
     TrainingJob,
     TrainingResult,
+    Unconfined,
     Verdict,
     read_job,
     write_frame,
@@ -39,10 +39,6 @@ from fleet_protocol.bundle import BACKBONE_FILE, TaskDescription
 from fleet_protocol.codec import read_weights
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ConfigurationError, ProtocolError
-from fleet_protocol.limits import MIB
-
-PR_SET_PDEATHSIG = 1
-"""From linux/prctl.h."""
 
 Send = Callable[[Message], None]
 
@@ -51,7 +47,11 @@ class RoundError(Exception):
     """The round can't be finished; says why."""
 
 
-def run_round(job: TrainingJob, send: Send) -> TrainingResult:
+ShutIn = Callable[[list[Path], Path | None], None]
+"""Called once before a graph is loaded, with the files that are opened after that, and the sample store if it is."""
+
+
+def run_round(job: TrainingJob, send: Send, shut_in: ShutIn) -> TrainingResult:
     """Train, then compress the delta together with the error feedback of earlier rounds.
 
     Raises:
@@ -70,9 +70,15 @@ def run_round(job: TrainingJob, send: Send) -> TrainingResult:
     send(Progress("reading", 0, steps, None))
     if job.packed is not None:
         rebuild(job.packed, Path(job.weights), task.parameters)
-    computed = compute_features(store, task, files[BACKBONE_FILE], job.threads) if task.backbone else 0
-    samples = read_samples(store, task)
     weights = read_weights(Path(job.weights).read_bytes(), task.parameters)
+    if task.backbone is None:
+        samples, computed = read_samples(store, task), 0
+        shut_in(list(files.values()), None)
+    else:
+        with contextlib.closing(hold_open(store)):
+            shut_in(list(files.values()), store)
+            computed = compute_features(store, task, files[BACKBONE_FILE], job.threads)
+            samples = read_samples(store, task)
     engine = make_engine(job.engine, files, task, job.threads)
 
     def on_progress(done: int, losses: FloatVector) -> None:
@@ -109,25 +115,16 @@ def read_samples(path: Path, task: TaskDescription) -> Samples:
     return samples
 
 
-def confine(job: TrainingJob) -> None:
-    """Set the job's nice level and memory limit; an allocation beyond it raises MemoryError."""
-    os.nice(job.nice)
-    limit = job.memory_limit_mib * MIB
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-
-
-def die_with(agent: int) -> None:
-    """Have the kernel kill this process when the agent ends, even while it is stopped; `agent` is its process id."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != agent:
-        sys.exit("the agent has ended meanwhile")
-
-
 def verdict_of(job: TrainingJob, send: Send) -> Verdict:
     """The round's result, or what became of it."""
+
+    def confine(readable: list[Path], store: Path | None) -> None:
+        if lacking := shut_in(readable, store):
+            send(Unconfined(lacking))
+
     try:
-        confine(job)
-        return run_round(job, send)
+        limit(job)
+        return run_round(job, send, confine)
     except UnfitSamplesError as error:
         return TrainingFailure(str(error), unfit=error.unfit)
     except RebuildError as error:

@@ -1,7 +1,7 @@
 """The messages between the agent and its training worker. Neither side imports more than msgspec here.
 
 The job goes to the worker's standard input. What comes back on its standard output is a sequence of frames, each a
-length of four bytes (big-endian) and one message: any number of `Progress`, then one verdict.
+length of four bytes (big-endian) and one message: any number of `Progress`, `Unconfined` where it is, then one verdict.
 """
 
 from typing import Literal
@@ -60,6 +60,7 @@ class TrainingJob(msgspec.Struct, frozen=True):
     threads: int
     nice: int
     memory_limit_mib: int
+    cpu_limit_seconds: int
     packed: PackedFile | None = None
     """What to unpack into the file `weights` first."""
 
@@ -71,6 +72,12 @@ class Progress(msgspec.Struct, frozen=True, tag="progress"):
     steps_done: int
     steps: int
     loss: float | None
+
+
+class Unconfined(msgspec.Struct, frozen=True, tag="unconfined"):
+    """This kernel can't keep the worker from `lacking`, in words; it trains all the same."""
+
+    lacking: str
 
 
 class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
@@ -109,7 +116,8 @@ class RebuildFailure(msgspec.Struct, frozen=True, tag="rebuild_failure"):
 
 
 Verdict = TrainingResult | TrainingFailure | RebuildFailure
-Message = Progress | Verdict
+News = Progress | Unconfined
+Message = News | Verdict
 _MESSAGES: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
 
 

@@ -1,5 +1,6 @@
 """What the training child may use."""
 
+import math
 from typing import Annotated
 
 import msgspec
@@ -9,15 +10,22 @@ from fleet_protocol.bundle import PositiveFloat, PositiveInt
 
 
 class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`[worker]` of agent.toml: the child's limits, and the engine that it trains with (docs/training-engines.md).
-
-    With a `cpu_share` below 1 it runs for that share of the time only, once its libraries are loaded: for devices that
-    get hot, or run on batteries.
-    """
+    """What the training child may use."""
 
     threads: PositiveInt = 1
+    """Threads of the training."""
     cpu_share: Annotated[float, msgspec.Meta(ge=0.01, le=1)] = 1.0
+    """Once its libraries are loaded, it runs for this share of the time only: devices get hot, or run on batteries."""
     nice: Annotated[int, msgspec.Meta(ge=0, le=19)] = 10
+    """Its nice level."""
     memory_limit_mib: PositiveInt = 512
+    """Most memory, in MiB."""
     time_limit_seconds: PositiveFloat = 300.0
+    """It is ended after so many seconds."""
     engine: EngineName = "onnx-step"
+    """What it trains with (docs/training-engines.md)."""
+
+    @property
+    def cpu_limit_seconds(self) -> int:
+        """Processor time that no round within the time limit uses: for a worker that nobody kills any more."""
+        return 1 + math.ceil(self.threads * self.time_limit_seconds)

@@ -12,9 +12,11 @@ import msgspec
 from edge_agent.worker.contract import (
     LENGTH_BYTES,
     Message,
+    News,
     Progress,
     TrainingFailure,
     TrainingJob,
+    Unconfined,
     Verdict,
     read_message,
     write_job,
@@ -27,19 +29,17 @@ WORKER_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 SHARE_PERIOD_SECONDS = 0.2
 MAX_ERROR_BYTES = 500
 
-OnProgress = Callable[[Progress], None]
+OnNews = Callable[[News], None]
 
 
-def ignore_progress(_progress: Progress) -> None:
-    """Ignore progress."""
+def ignore_news(_news: News) -> None:
+    """Ignore what comes before the verdict."""
 
 
-async def train_in_child(
-    job: TrainingJob, settings: WorkerSettings, on_progress: OnProgress = ignore_progress
-) -> Verdict:
+async def train_in_child(job: TrainingJob, settings: WorkerSettings, on_news: OnNews = ignore_news) -> Verdict:
     """Run one round in a child process. It always ends: with a result, with a failure, or killed at its time limit.
 
-    `on_progress` is called with each message of progress.
+    `on_news` is called with each message before the verdict.
     """
     started = asyncio.Event()
     process = await asyncio.create_subprocess_exec(
@@ -52,7 +52,7 @@ async def train_in_child(
     )
     try:
         async with asyncio.timeout(settings.time_limit_seconds), _limit_cpu_share(process, settings.cpu_share, started):
-            exchanged = _exchange(process, job, on_progress, started)
+            exchanged = _exchange(process, job, on_news, started)
             verdict, errors = await asyncio.gather(exchanged, _read_errors(process))
             await process.wait()
     except TimeoutError:
@@ -70,7 +70,7 @@ async def train_in_child(
 
 
 async def _exchange(
-    process: asyncio.subprocess.Process, job: TrainingJob, on_progress: OnProgress, started: asyncio.Event
+    process: asyncio.subprocess.Process, job: TrainingJob, on_news: OnNews, started: asyncio.Event
 ) -> Verdict | None:
     """Send the job and read messages up to the verdict; None where the worker died before it.
 
@@ -84,9 +84,9 @@ async def _exchange(
     process.stdin.close()
     while message := await _next_message(process.stdout):
         started.set()
-        if not isinstance(message, Progress):
+        if not isinstance(message, Progress | Unconfined):
             return message
-        on_progress(message)
+        on_news(message)
     return None
 
 

@@ -72,6 +72,7 @@ def test_device_fetches_and_trains_the_per_sample_graph(tmp_path: Path):
         threads=1,
         nice=0,
         memory_limit_mib=512,
+        cpu_limit_seconds=600,
     )
     result = asyncio.run(train_in_child(job, WorkerSettings(nice=0)))
     assert isinstance(result, TrainingResult), result

@@ -28,8 +28,9 @@ from tests.support.training import (
     train_with_torch,
     with_head,
 )
-from workbench.export.losses import BALANCE, LossSettings
+from workbench.export.losses import BALANCE
 from workbench.export.recipe import Recipe
+from workbench.export.task_file import LossSettings
 from workbench.export.unexportable import explained
 
 CLASSES, MULTI_LABEL = LabelSchema(4), LabelSchema(4, "multi_label")

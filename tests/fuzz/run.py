@@ -14,7 +14,7 @@ from pathlib import Path
 
 EXECUTED = re.compile(rb"stat::number_of_executed_units: (\d+)")
 MAX_INPUT_BYTES = 4096
-INSTRUMENTED = ["fleet_protocol", "broker_coordinator.mqtt.traffic", "cbor2", "safetensors"]
+INSTRUMENTED = ["fleet_protocol", "bundle_runtime", "broker_coordinator.mqtt.traffic", "cbor2", "safetensors"]
 LAST_WORDS = 4000
 
 

@@ -1,5 +1,5 @@
-"""What is fuzzed: every decoder of `fleet_protocol`, and what the coordinator reads of MQTT; each with its invariant,
-and valid inputs to start from.
+"""What is fuzzed: every decoder of `fleet_protocol`, what the coordinator reads of MQTT, and the check of graphs; each
+with its invariant, and valid inputs to start from.
 
 For any input a decoder returns a value or raises `ProtocolError` (`ConfigurationError` for files that a person writes).
 Targets that end in `_inside` repair what a mutation nearly always breaks first, a checksum or a magic byte, so that the
@@ -50,6 +50,7 @@ from fleet_protocol.kinds import (
     encode_payload,
 )
 from fleet_protocol.limits import KIB, MAX_CBOR_ITEMS
+from tests.fuzz.graph_target import GRAPHS, check_any_graph
 
 ROOT = Path(__file__).parents[2]
 BUNDLE, VECTORS = ROOT / "models" / "digits" / "bundle", ROOT / "tests" / "vectors"
@@ -281,7 +282,7 @@ def check_key(data: bytes) -> None:
     """Key files and configured public keys."""
     text = data.decode("latin-1")
     accepted(lambda: read_signing_key(text, "device.key"))
-    accepted(lambda: read_verify_key(text, "coordinator_key"))
+    accepted(lambda: read_verify_key(text, "coordinator_key", "`broker-coordinator key`"))
 
 
 def packed_updates(shapes: list[list[int]]) -> list[bytes]:
@@ -351,6 +352,7 @@ TARGETS: Mapping[str, Target] = {
     ),
     "description": Target(check_description, [TASK_JSON]),
     "document": Target(check_document, [TASK_JSON, BROKER_TOML]),
+    "graph": Target(check_any_graph, GRAPHS),
     "topic": Target(check_topic, [topic.encode() for topic in TOPICS]),
     "key": Target(check_key, [b"0f" * 32, b"0f" * 32 + b"\n"]),
 }

@@ -52,6 +52,7 @@ def job(tmp_path: Path) -> TrainingJob:
         threads=1,
         nice=0,
         memory_limit_mib=512,
+        cpu_limit_seconds=600,
     )
 
 

@@ -14,9 +14,9 @@ from torch.nn import functional
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import InputSchema, LabelSchema, TrainingPlan, UpdatePlan
 from workbench.export.exportable_layers import LayerContext, exportable_layers, has_dropout
-from workbench.export.losses import LossSettings
 from workbench.export.onnx_conversion import checked_model
-from workbench.export.recipe import USUAL_LOSSES, Recipe, TaskFile
+from workbench.export.recipe import Recipe
+from workbench.export.task_file import LossName, LossSettings, TaskFile
 from workbench.export.training_graph import training_graph
 
 SAMPLES, STEPS, BATCH, LAST_BATCH = 40, 20, 8, 5
@@ -42,7 +42,7 @@ def make_recipe(
     *,
     label: LabelSchema = CLASSES,
     optimiser: str = "sgd",
-    loss: str = "",
+    loss: LossName | None = None,
     settings: LossSettings | None = None,
     batch_norm: str = "train",
     rates: Rates = Rates(),
@@ -64,7 +64,7 @@ def make_recipe(
         msgspec.structs.replace(training, optimiser=optimiser),
         UpdatePlan(keep_fraction=0.5),
         AggregationPlan(buffer_size=1),
-        loss=loss or USUAL_LOSSES[label.kind],
+        loss=loss,
         loss_settings=settings or LossSettings(),
         batch_norm=batch_norm,
     )

@@ -13,6 +13,7 @@ from edge_agent.worker.contract import (
     Message,
     Progress,
     TrainingJob,
+    Unconfined,
     Verdict,
     files_for,
     read_message,
@@ -43,6 +44,7 @@ def make_job(
         threads=1,
         nice=0,
         memory_limit_mib=memory_limit_mib,
+        cpu_limit_seconds=600,
     )
 
 
@@ -63,7 +65,7 @@ def run_worker(python: Path, job: TrainingJob) -> tuple[list[Progress], Verdict]
     messages = _messages(ended.stdout)
     assert messages, ended.stderr.decode()
     *progress, verdict = messages
-    assert not isinstance(verdict, Progress), ended.stderr.decode()
+    assert not isinstance(verdict, Progress | Unconfined), ended.stderr.decode()
     assert all(isinstance(message, Progress) for message in progress)
     return progress, verdict
 

@@ -1,10 +1,13 @@
-"""systemd takes our units without complaint, and a real Mosquitto with our configuration keeps devices apart."""
+"""systemd takes our units without complaint; a real Mosquitto with our configuration keeps devices apart, and leaves
+one that is there already alone."""
 
+import contextlib
 import getpass
 import re
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +18,10 @@ from fleet_protocol.limits import MAX_NAME_CHARACTERS, MAX_UPDATE_BYTES
 from tests.support.waiting import DEADLINE_SECONDS
 
 SYSTEMD = Path(__file__).parents[2] / "systemd"
-UNITS = ("edge-agent.service", "broker-coordinator.service")
-EXPOSURE_TIMES_TEN = {"edge-agent.service": 12, "broker-coordinator.service": 11}
+UNITS = ("edge-agent.service", "broker-coordinator.service", "mosquitto-edgeflock.service")
+EXPOSURE_TIMES_TEN = dict(zip(UNITS, (12, 11, 11), strict=True))
+BROKER_ACCOUNT = "mosquitto"
+"""Made by Debian's package."""
 FIRST_WITH_RESTART_STEPS = 254
 KEYS_SINCE_254 = {"RestartSteps", "RestartMaxDelaySec"}
 
@@ -64,8 +69,8 @@ def test_the_accounts_that_the_units_name_are_made(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     made = run("systemd-sysusers", f"--root={tmp_path}", SYSTEMD / "edgeflock.sysusers.conf")
     assert made.returncode == 0, made.stderr
-    users = {line.split(":")[0] for line in (tmp_path / "etc/passwd").read_text().splitlines()}
-    groups = {line.split(":")[0] for line in (tmp_path / "etc/group").read_text().splitlines()}
+    users = {line.split(":")[0] for line in (tmp_path / "etc/passwd").read_text().splitlines()} | {BROKER_ACCOUNT}
+    groups = {line.split(":")[0] for line in (tmp_path / "etc/group").read_text().splitlines()} | {BROKER_ACCOUNT}
     for unit in UNITS:
         text = (SYSTEMD / unit).read_text()
         assert set(re.findall(r"^User=(.*)$", text, re.MULTILINE)) <= users
@@ -114,35 +119,110 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def broker(certificates: Path, tmp_path: Path) -> Iterator[Broker]:
-    shutil.copytree(certificates, tmp_path / "certs")
-    shutil.copy(SYSTEMD / "mosquitto" / "edgeflock.acl", tmp_path)
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    ours = (SYSTEMD / "mosquitto" / "edgeflock.conf").read_text()
-    (tmp_path / "conf.d").mkdir()
-    (tmp_path / "conf.d" / "edgeflock.conf").write_text(
-        ours.replace("/etc/mosquitto", str(tmp_path)).replace("listener 8883", f"listener {port} localhost")
-    )
-    # As Debian's /etc/mosquitto/mosquitto.conf, which includes ours.
-    (tmp_path / "mosquitto.conf").write_text(
-        f"pid_file {tmp_path}/mosquitto.pid\npersistence true\npersistence_location {tmp_path}/\n"
-        f"log_dest stderr\nuser {getpass.getuser()}\ninclude_dir {tmp_path}/conf.d\n"
-    )
-    log = tmp_path / "mosquitto.log"
-    with log.open("w") as writer:
-        process = subprocess.Popen(["mosquitto", "-c", tmp_path / "mosquitto.conf"], stderr=writer)
+        return free.getsockname()[1]
+
+
+@contextlib.contextmanager
+def mosquitto(configuration: Path, port: int) -> Iterator[None]:
+    """A Mosquitto that runs and listens; SIGTERM ends it."""
+    log = configuration.with_suffix(".log")
+    with log.open("a") as writer:
+        process = subprocess.Popen(["mosquitto", "-c", configuration], stderr=writer)
     try:
-        connected = ("-q", "1", "-t", topic(DEVICE, "up"), "-m", "hello")
-        running = Broker(port, tmp_path)
-        attempts = (run("mosquitto_pub", *running.login(DEVICE), *connected).returncode for _ in range(100))
-        assert any(code == 0 and process.poll() is None for code in attempts), log.read_text()
-        yield running
+        attempts = (is_open(port) for _ in range(1000))
+        assert any(found and process.poll() is None for found in attempts), log.read_text()
+        yield
     finally:
         process.terminate()
         process.wait(DEADLINE_SECONDS)
+
+
+def is_open(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        time.sleep(0.01)
+        return False
+    return True
+
+
+@pytest.fixture
+def broker(certificates: Path, tmp_path: Path) -> Iterator[Broker]:
+    """Ours, installed in a folder of its own."""
+    etc, var = tmp_path / "mosquitto-edgeflock", tmp_path / "var"
+    etc.mkdir()
+    var.mkdir()
+    for file in ("ca.crt", "broker.crt", "broker.key"):
+        shutil.copy(certificates / file, etc)
+    shutil.copy(SYSTEMD / "mosquitto" / "acl", etc)
+    shutil.copytree(certificates, tmp_path / "certs")
+    port = free_port()
+    ours = (SYSTEMD / "mosquitto" / "mosquitto.conf").read_text()
+    for here, there in (
+        ("/etc/mosquitto-edgeflock", str(etc)),
+        ("/var/lib/mosquitto-edgeflock", str(var)),
+        ("listener 8883", f"listener {port} localhost"),
+    ):
+        assert f"\n{here}" in ours or f" {here}" in ours
+        ours = ours.replace(here, there)
+    # systemd starts it as an account without privileges; what is started as root takes this one's.
+    (etc / "mosquitto.conf").write_text(f"{ours}user {getpass.getuser()}\n")
+    with mosquitto(etc / "mosquitto.conf", port):
+        yield Broker(port, tmp_path)
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A Mosquitto as somebody had it before: Debian's layout, a listener with passwords and an access list."""
+
+    folder: Path
+    port: int
+
+    def login(self, user: str) -> list[str]:
+        return ["-h", "127.0.0.1", "-p", str(self.port), "-u", user, "-P", f"{user}-password"]
+
+    def serves_its_clients_as_ever(self) -> bool:
+        """Whether a lamp still hears its own topic and no other's, and nobody comes in without a password."""
+        for where, what in (("home/door", "secret"), ("home/lamp", "on")):
+            message = ("-q", "1", "-r", "-t", where, "-m", what)
+            assert run("mosquitto_pub", *self.login("owner"), *message).returncode == 0
+        heard = run("mosquitto_sub", *self.login("lamp"), "-t", "home/#", "-C", "1", "-W", "5", "-F", "%t %p").stdout
+        without = ("-h", "127.0.0.1", "-p", str(self.port), "-t", "home/lamp", "-m", "off")
+        return heard == "home/lamp on\n" and run("mosquitto_pub", *without).returncode != 0
+
+
+@pytest.fixture
+def neighbour(tmp_path: Path) -> Neighbour:
+    folder, port = tmp_path / "mosquitto", free_port()
+    (folder / "conf.d").mkdir(parents=True)
+    (folder / "mosquitto.conf").write_text(
+        f"persistence true\npersistence_location {folder}/\nlog_dest stderr\nuser {getpass.getuser()}\n"
+        f"include_dir {folder}/conf.d\n"
+    )
+    (folder / "conf.d" / "house.conf").write_text(
+        f"listener {port} 127.0.0.1\nallow_anonymous false\npassword_file {folder}/passwords\nacl_file {folder}/acl\n"
+    )
+    (folder / "acl").write_text("user owner\ntopic home/#\nuser lamp\ntopic read home/lamp\n")
+    for first, user in enumerate(("owner", "lamp")):
+        new_file = ("-c",) if not first else ()
+        run("mosquitto_passwd", *new_file, "-b", folder / "passwords", user, f"{user}-password")
+    return Neighbour(folder, port)
+
+
+def test_mosquitto_that_is_there_already_serves_its_clients_before_and_after(neighbour, request) -> None:
+    with mosquitto(neighbour.folder / "mosquitto.conf", neighbour.port):
+        assert neighbour.serves_its_clients_as_ever()
+        ours = request.getfixturevalue("broker")
+        assert neighbour.serves_its_clients_as_ever()
+    with mosquitto(neighbour.folder / "mosquitto.conf", neighbour.port):
+        assert neighbour.serves_its_clients_as_ever()
+        ours.subscribe(COORDINATOR, topic(DEVICE, "up"))
+        ours.publish(DEVICE, topic(DEVICE, "up"))
+        assert ours.collect(COORDINATOR, topic(DEVICE, "up")) == f"{topic(DEVICE, 'up')} sent"
+    assert ours.publish(DEVICE, topic(DEVICE, "up")).returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from fleet_protocol.keys import (
 )
 
 KEY = SigningKey(bytes(range(32)))
+SOURCE = "`broker-coordinator key`"
 PRIVATE = 0o100600
 MALFORMED = ["", "zz" * 32, "00" * 31, "00" * 33, "-----BEGIN PRIVATE KEY-----", "0x" + "00" * 31, "é" * 64]
 
@@ -23,7 +24,7 @@ MALFORMED = ["", "zz" * 32, "00" * 31, "00" * 33, "-----BEGIN PRIVATE KEY-----",
 @pytest.fixture
 def key_file(tmp_path):
     path = tmp_path / "device.key"
-    make_key_file(path)
+    make_key_file(path, "edge-agent")
     return path
 
 
@@ -36,22 +37,22 @@ def refusal_of(path, program="edge-agent"):
 
 def test_key_is_read_back_as_it_was_written():
     assert read_signing_key(write_signing_key(KEY), "device.key") == KEY
-    assert read_verify_key(write_verify_key(KEY.verify_key), "coordinator_key") == KEY.verify_key
+    assert read_verify_key(write_verify_key(KEY.verify_key), "coordinator_key", SOURCE) == KEY.verify_key
 
 
 def test_key_file_that_was_made_is_its_owners_alone_and_is_never_overwritten(tmp_path):
     path = tmp_path / "device.key"
-    made = make_key_file(path)
+    made = make_key_file(path, "edge-agent")
     assert path.stat().st_mode == PRIVATE
     assert read_key_file(path, "edge-agent").verify_key == made
-    with pytest.raises(ConfigurationError, match="never overwritten"):
-        make_key_file(path)
+    with pytest.raises(ConfigurationError, match=f"never overwritten.*public key is {write_verify_key(made)}"):
+        make_key_file(path, "edge-agent")
     assert read_key_file(path, "edge-agent").verify_key == made
 
 
 def test_key_file_that_can_not_be_made_is_named(tmp_path):
     with pytest.raises(ConfigurationError, match=r"nowhere/device\.key: No such file"):
-        make_key_file(tmp_path / "nowhere" / "device.key")
+        make_key_file(tmp_path / "nowhere" / "device.key", "edge-agent")
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o610, 0o602, 0o644, 0o777])
@@ -75,13 +76,28 @@ def test_file_that_holds_no_key_is_refused_with_the_command_that_makes_one(key_f
 
 @pytest.mark.parametrize("text", MALFORMED)
 def test_malformed_public_key_is_refused(text):
-    with pytest.raises(ConfigurationError, match="coordinator_key: expected 64 hex digits"):
-        read_verify_key(text, "coordinator_key")
+    with pytest.raises(ConfigurationError, match=f"coordinator_key: expected 64 hex digits.*; {SOURCE} prints it"):
+        read_verify_key(text, "coordinator_key", SOURCE)
+
+
+def test_public_key_of_zeros_holds_a_place_and_is_refused():
+    with pytest.raises(ConfigurationError, match=f"coordinator_key is all zeros.*; {SOURCE} prints the key"):
+        read_verify_key("00" * 32, "coordinator_key", SOURCE)
 
 
 def test_error_never_shows_what_the_key_file_holds(key_file):
     key_file.write_text("5ec2e7" * 10)
     assert "5ec2e7" not in refusal_of(key_file)
+
+
+def test_key_file_that_may_not_be_read_is_not_made_again(key_file, monkeypatch):
+    def refuse(*_arguments, **_named):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(key_file), "open", refuse)
+    said = refusal_of(key_file)
+    assert "Permission denied; let the account that runs this read the file" in said
+    assert "keygen" not in said
 
 
 def test_missing_key_file_says_how_to_make_one(tmp_path):

@@ -5,25 +5,16 @@ A loss returns rows, not a mean: the mask, the mean and per-sample gradients are
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
 
-import msgspec
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fleet_protocol.bundle import LabelKind, PositiveFloat
+from fleet_protocol.bundle import LabelKind
+from workbench.export.task_file import LossName, LossSettings
 
 BALANCE = 0.5
 """0 is plain cross entropy, 1 makes up for the frequencies in full. Half did best on unevenly spread digits."""
-
-
-class LossSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a recipe may say about its loss. `class_weights` has one entry per class, or none."""
-
-    label_smoothing: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
-    class_weights: list[PositiveFloat] = []
-    huber_delta: PositiveFloat = 1.0
 
 
 RowLoss = Callable[[Tensor, Tensor, LossSettings], Tensor]
@@ -80,7 +71,7 @@ class Loss:
     balances_classes: bool = False
 
 
-LOSSES: dict[str, Loss] = {
+LOSSES: dict[LossName, Loss] = {
     "cross_entropy": Loss(cross_entropy, ("class",)),
     "balanced_cross_entropy": Loss(cross_entropy, ("class",), balances_classes=True),
     "binary_cross_entropy": Loss(binary_cross_entropy, ("multi_label",)),

@@ -3,72 +3,27 @@
 import importlib.util
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
 
 import msgspec
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
-from fleet_protocol.aggregation_plan import AggregationPlan, check_aggregation, check_feedback
+from fleet_protocol.aggregation_plan import check_aggregation, check_feedback
 from fleet_protocol.bundle import (
-    InputSchema,
-    LabelKind,
-    LabelSchema,
     Parameter,
-    TrainingPlan,
-    UpdatePlan,
     check_label,
 )
 from fleet_protocol.configuration import parse_document
-from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.errors import ConfigurationError
 from workbench.export.exportable_layers import changing_buffers
-from workbench.export.losses import LOSSES, Loss, LossSettings
+from workbench.export.losses import LOSSES, Loss
+from workbench.export.task_file import TaskFile
 from workbench.export.trainable import EVERYTHING, check_patterns, is_selected
 from workbench.recipe_folder import TASK_FILE
 
 MODEL_FILE = "model.py"
 PROBE_ROWS = 2
-USUAL_LOSSES: dict[LabelKind, str] = {
-    "class": "cross_entropy",
-    "multi_label": "binary_cross_entropy",
-    "regression": "mean_squared_error",
-    "reconstruction": "mean_squared_error",
-}
-
-
-class BackboneSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The submodule whose output is computed once per sample and kept; with `quantise`, its weights travel as int8."""
-
-    module: Annotated[str, msgspec.Meta(min_length=1)]
-    quantise: Literal["int8"] | None = None
-
-
-class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The content of `task.toml`: the task description without what the export finds out by itself.
-
-    `seed` fixes the initial weights. `loss` is a key of `LOSSES`; left out, it is the usual one for the kind of label.
-    `batch_norm` "frozen" normalises with the running statistics in training too, and leaves them as they are.
-    `trainable` are patterns of names, as shells match files, of the parameters that train and the running statistics
-    that move; whatever none of them fits is frozen into the graphs.
-    """
-
-    task: str
-    title: str
-    input: InputSchema
-    label: LabelSchema
-    training: TrainingPlan
-    update: UpdatePlan
-    aggregation: AggregationPlan
-    downlink: DownlinkPlan = DownlinkPlan()
-    loss: str = ""
-    loss_settings: LossSettings = LossSettings()
-    batch_norm: Literal["train", "frozen"] = "train"
-    trainable: tuple[str, ...] = (EVERYTHING,)
-    backbone: BackboneSettings | None = None
-    seed: Annotated[int, msgspec.Meta(ge=0)] = 0
-    versions_from: str = "update"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +37,7 @@ class Recipe:
     @property
     def loss(self) -> Loss:
         """The loss that the task names."""
-        return LOSSES[self.task.loss]
+        return LOSSES[self.task.loss_name]
 
     def row_loss(self, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """That loss with its settings: one number per row."""
@@ -133,7 +88,6 @@ def read_recipe(folder: Path) -> Recipe:
     """
     path = folder / TASK_FILE
     task = parse_document(_read(path), TaskFile, str(path))
-    task = msgspec.structs.replace(task, loss=task.loss or USUAL_LOSSES[task.label.kind])
     _check_loss(task, path)
     module = _build(folder / MODEL_FILE, task.seed)
     _check_parameters(module, folder / MODEL_FILE)
@@ -147,11 +101,9 @@ def _check_loss(task: TaskFile, path: Path) -> None:
     check_label(task.label, str(path))
     check_aggregation(task.aggregation, str(path))
     check_feedback(task.update.feedback, task.aggregation, str(path))
-    if task.loss not in LOSSES:
-        raise ConfigurationError(f"{path}: loss {task.loss!r} is unknown; choose one of {', '.join(sorted(LOSSES))}")
-    kinds = LOSSES[task.loss].label_kinds
+    kinds = LOSSES[task.loss_name].label_kinds
     if task.label.kind not in kinds:
-        raise ConfigurationError(f"{path}: loss {task.loss!r} is for label.kind {' or '.join(kinds)}")
+        raise ConfigurationError(f"{path}: loss {task.loss_name!r} is for label.kind {' or '.join(kinds)}")
     weights = len(task.loss_settings.class_weights)
     if weights not in (0, task.label.classes):
         raise ConfigurationError(

@@ -30,11 +30,11 @@ from workbench.inspection.measured_round import Measurement
 from workbench.inspection.trial_round import Trial, try_round
 from workbench.profiles import read_profile, shipped_profiles
 
-OLDEST_ONNXRUNTIME = "1.23"
+OLDEST_ONNXRUNTIME = "1.24.4"
 """The lower bound in pyproject.toml."""
 MAXIMUM_OPSET, MAXIMUM_IR_VERSION = 21, 10
 """What that one is sure to run of the default domain: opset and IR version of ONNX 1.16, which onnxruntime implements
-since 1.18, and newer ones run what older ones did (onnxruntime.ai/docs/reference/compatibility.html). 1.23 may
+since 1.18, and newer ones run what older ones did (onnxruntime.ai/docs/reference/compatibility.html). 1.24 may
 run more; whatever is above this line is reported, not promised."""
 
 SPEED = {"generic": 0.04, "cortex-a53": 0.04, "cortex-a72": 0.15, "cortex-a76": 0.4}

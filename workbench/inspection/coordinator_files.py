@@ -9,7 +9,7 @@ from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.task_registry import TaskRegistry
 from fleet_host.key_files import read_key_file
 from fleet_protocol.bundle import DESCRIPTION_FILE, TaskDescription, parse_description
-from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.errors import ConfigurationError, why_unreadable
 from fleet_protocol.keys import SigningKey
 from workbench.inspection.decode import DecodingContext
 
@@ -27,7 +27,7 @@ def context_of_coordinator(configuration: Path) -> DecodingContext:
     try:
         named = [parse_description((task.bundle / DESCRIPTION_FILE).read_bytes()) for task in parsed.tasks]
     except OSError as error:
-        raise ConfigurationError(f"{error.filename}: can't be read: {error.strerror}") from error
+        raise ConfigurationError(f"{error.filename}: {why_unreadable(error, 'name a file that exists')}") from error
     database = parsed.journal()
     return DecodingContext(
         devices=registered_devices(database),

@@ -204,4 +204,4 @@ def parse_key(text: str) -> VerifyKey:
     Raises:
         ConfigurationError: it isn't one.
     """
-    return read_verify_key(text, "--key")
+    return read_verify_key(text, "--key", "`edge-agent key`, or `broker-coordinator key` for the coordinator's,")

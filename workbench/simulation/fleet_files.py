@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 
 from edge_agent.core.guards import GuardSettings
+from fleet_protocol.document_errors import explain
 from fleet_protocol.errors import ConfigurationError
 from workbench.profiles import Profile
 from workbench.simulation.conditions import Conditions, FleetMember, draw_member
@@ -40,6 +41,7 @@ def read_trace(path: Path) -> list[FleetMember]:
             members.append(FleetMember(msgspec.convert(row, Conditions, strict=False), GuardSettings()))
         except msgspec.ValidationError as error:
             raise ConfigurationError(
-                f"trace {path}, line {number}: {error}; the columns are {', '.join(Conditions.__struct_fields__)}"
+                f"trace {path}, line {number}: {explain(error, Conditions, row)};"
+                f" the columns are {', '.join(Conditions.__struct_fields__)}"
             ) from error
     return members

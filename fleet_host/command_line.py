@@ -1,0 +1,65 @@
+"""What the commands `edge-agent` and `broker-coordinator` share: their options, and the verbs for keys."""
+
+import argparse
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import TypeAlias
+
+from fleet_host.key_files import make_key_file, read_key_file
+from fleet_protocol.keys import VerifyKey, key_id, write_verify_key
+
+Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+DISTRIBUTION = "edgeflock"
+
+
+def program_parser(program: str, description: str, configuration: Path) -> argparse.ArgumentParser:
+    """The parser of a whole program, with `--version` and `--config`, which is `configuration` where not given."""
+    parser = argparse.ArgumentParser(prog=program, description=description)
+    parser.add_argument("--version", action="version", version=f"{program} {version(DISTRIBUTION)}")
+    _add_configuration(parser, f"the configuration file ({configuration})", configuration)
+    return parser
+
+
+def configuration_option() -> argparse.ArgumentParser:
+    """A parent of verbs that read the configuration file: `--config` may stand before or after them."""
+    parent = argparse.ArgumentParser(add_help=False)
+    _add_configuration(parent, "the configuration file", argparse.SUPPRESS)
+    return parent
+
+
+def add_verb(verbs: Verbs, name: str, sentence: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Add a verb; `sentence` says what it does, in its own help and in the list of verbs."""
+    return verbs.add_parser(name, parents=parents, help=sentence, description=sentence)
+
+
+def add_key_verbs(verbs: Verbs, made_for: str, *parents: argparse.ArgumentParser) -> None:
+    """Add `keygen` and `key`; `made_for` says whose key it is."""
+    keygen = add_verb(verbs, "keygen", f"Make {made_for} and print its public half. An existing key is kept.")
+    keygen.add_argument("file", type=Path, metavar="FILE", help="the private key file to write, readable by you alone")
+    key = add_verb(verbs, "key", f"Print the public half of {made_for}, and the key's id.", *parents)
+    key.add_argument("file", type=Path, metavar="FILE", nargs="?", help="the private key file (the one configured)")
+
+
+def print_new_key(file: Path, program: str) -> None:
+    """Make a key file and print the public key.
+
+    Raises:
+        ConfigurationError: it exists, and stays as it is; or it can't be written.
+    """
+    sys.stdout.write(write_verify_key(make_key_file(file, program)) + "\n")
+
+
+def print_key(file: Path, program: str) -> None:
+    """Print what others may know of a private key.
+
+    Raises:
+        ConfigurationError: the file can't be used.
+    """
+    public: VerifyKey = read_key_file(file, program).verify_key
+    sys.stdout.write(f"public key  {write_verify_key(public)}\nkey id      {key_id(public).hex()}\n")
+
+
+def _add_configuration(parser: argparse.ArgumentParser, words: str, default: Path | str) -> None:
+    parser.add_argument("--config", type=Path, metavar="FILE", default=default, help=words)

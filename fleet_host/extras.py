@@ -1,0 +1,44 @@
+"""Which extra of edgeflock brings an optional package, for whoever runs a command without it."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+EXIT_MISSING = 2
+
+EXTRA_OF: Mapping[str, str] = {
+    "paho": "coordinator",
+    "prometheus_client": "coordinator",
+    "sqlalchemy": "coordinator",
+    "psycopg": "postgresql",
+    "amqtt": "demo",
+    "rich": "demo",
+    "sklearn": "demo",
+    "typer": "demo",
+    "onnx": "workbench",
+    "onnx_ir": "workbench",
+    "onnxscript": "workbench",
+    "torch": "workbench",
+}
+"""A package that may be imported, and the smallest extra that installs it."""
+
+
+@contextmanager
+def missing_extra_named(program: str) -> Iterator[None]:
+    """Ends the program, with one line, where the block imports a package that only an extra brings.
+
+    Raises:
+        SystemExit: with `EXIT_MISSING`; the line is on standard error.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in EXTRA_OF:
+            raise
+        extra = EXTRA_OF[missing]
+        sys.stderr.write(
+            f"{program}: {missing} is not installed, the extra {extra!r} brings it: pip install 'edgeflock[{extra}]'"
+            f" (in a checkout: pip install '.[{extra}]')\n"
+        )
+        raise SystemExit(EXIT_MISSING) from None

@@ -1,0 +1,196 @@
+"""The references of configuration files, made from the structs that read them: `python -m tests.support.reference`.
+
+A key's words are the docstring below its field, a table's are the docstring of its struct.
+"""
+
+import ast
+import inspect
+import json
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec.inspect import type_info
+
+from broker_coordinator.configuration import CoordinatorConfiguration
+from edge_agent.configuration import AgentConfiguration
+from fleet_protocol.aggregation_plan import USED_BY, AggregationPlan
+from workbench.export.task_file import TaskFile
+from workbench.profiles import Profile
+
+FOLDER = Path(__file__).parents[2] / "docs"
+MADE_BY = "<!-- made by: python -m tests.support.reference -->"
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A configuration file: its name, what to say first, and the struct that reads it."""
+
+    name: str
+    words: str
+    shape: type[msgspec.Struct]
+
+
+REFERENCES: Mapping[str, tuple[str, list[File]]] = {
+    "task-reference.md": (
+        "Reference of `task.toml`",
+        [
+            File(
+                "task.toml",
+                "Stands beside `model.py` in the folder of a recipe; `edgeflock export` makes a bundle of both."
+                " [models/digits](../models/digits/README.md) is one to copy.",
+                TaskFile,
+            )
+        ],
+    ),
+    "configuration-reference.md": (
+        "Reference of the configuration files",
+        [
+            File("agent.toml", "Read by `edge-agent`; systemd/agent.toml is one to copy.", AgentConfiguration),
+            File(
+                "coordinator.toml",
+                "Read by `broker-coordinator`; systemd/coordinator.toml is one to copy.",
+                CoordinatorConfiguration,
+            ),
+            File(
+                "A profile",
+                "The files in firmware_profiles/, read by `edgeflock simulate` and `edgeflock inspect`.",
+                Profile,
+            ),
+        ],
+    ),
+}
+
+
+def document(title: str, files: list[File]) -> str:
+    """A whole document; a table that two files share is written out once."""
+    several = len(files) > 1
+    level = "###" if several else "##"
+    parts = [f"# {title}\n\n{MADE_BY}\n\n{ABOUT}\n"]
+    described: dict[tuple[str, type], str] = {}
+    for file in files:
+        parts.append(f"## {file.name}\n\n{file.words}\n" if several else f"{file.words}\n")
+        for path, shape in tables(file.shape, ""):
+            before = described.setdefault((path, shape), file.name)
+            words = table(shape) if before == file.name else f"As in {before}.\n"
+            parts.append(f"{level} `{path}`\n\n{words}" if path else words)
+    return "\n".join(parts)
+
+
+ABOUT = (
+    "TOML; a key that isn't listed is refused. A key without a default has to be given, and so has its table unless the"
+    " whole table is left out. Names are 1 to 48 characters of `a-z`, `0-9`, `-` and `_`."
+)
+
+
+def tables(shape: type, path: str) -> Iterator[tuple[str, type]]:
+    """Every struct inside `shape`, itself first, with the heading that it has in TOML."""
+    yield path, shape
+    for field in type_info(shape).fields:
+        inner, is_list = _table_of(field.type)
+        if inner is not None:
+            name = f"{path.strip('[]')}.{field.encode_name}".lstrip(".")
+            yield from tables(inner, f"[[{name}]]" if is_list else f"[{name}]")
+
+
+def table(shape: type) -> str:
+    """A struct's words, and a row for each of its keys."""
+    words = words_of(shape)
+    lines = [_flat(shape.__doc__ or ""), "", "| key | value | default | meaning |", "|---|---|---|---|"]
+    for field in type_info(shape).fields:
+        if _table_of(field.type)[0] is None:
+            meaning = (words[field.name] + _only_for(shape, field.name)).replace("|", "\\|")
+            lines.append(f"| `{field.encode_name}` | {value_of(field.type)} | {default_of(field)} | {meaning} |")
+    return "\n".join(lines if len(lines) > 4 else lines[:1]) + "\n"
+
+
+def words_of(shape: type) -> Mapping[str, str]:
+    """The docstring below each field of a struct; empty where there is none."""
+    (body,) = ast.parse(textwrap.dedent(inspect.getsource(shape))).body
+    assert isinstance(body, ast.ClassDef)
+    found: dict[str, str] = {}
+    for node, following in zip(body.body, [*body.body[1:], None], strict=True):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            has_words = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+            found[node.target.id] = _flat(str(following.value.value)) if has_words else ""
+    return found
+
+
+PLAIN: Mapping[type, str] = {
+    msgspec.inspect.BoolType: "`true`, `false`",
+    msgspec.inspect.CustomType: "path",
+    msgspec.inspect.FloatType: "number",
+    msgspec.inspect.IntType: "integer",
+}
+
+
+def value_of(found: Any) -> str:
+    """What may stand behind a key."""
+    match found:
+        case msgspec.inspect.Metadata():
+            words = value_of(found.type)
+        case msgspec.inspect.UnionType():
+            words = " or ".join(value_of(each) for each in found.types if each != msgspec.inspect.NoneType())
+        case msgspec.inspect.LiteralType():
+            words = ", ".join(f'`"{value}"`' for value in found.values)
+        case msgspec.inspect.StrType():
+            words = "name" if found.pattern else "text"
+        case msgspec.inspect.ListType() | msgspec.inspect.VarTupleType():
+            words = f"list of: {value_of(found.item_type)}"
+        case _:
+            words = PLAIN[type(found)] + _limits(found)
+    return words
+
+
+def default_of(field: Any) -> str:
+    """A key's default, which JSON writes as TOML does; empty where there is none, a dash where the key is left out."""
+    value = field.default
+    if field.default_factory is not msgspec.NODEFAULT:
+        value = field.default_factory()
+    if value is msgspec.NODEFAULT:
+        return ""
+    return "-" if value is None else f"`{json.dumps(value)}`"
+
+
+def _limits(found: Any) -> str:
+    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    said = [f"{word} {limit}" for name, word in words.items() if (limit := getattr(found, name, None)) is not None]
+    return ", " + ", ".join(said) if said else ""
+
+
+def _only_for(shape: type, name: str) -> str:
+    if shape is not AggregationPlan or name not in USED_BY:
+        return ""
+    other, values = USED_BY[name]
+    return f" Only with `{other}` {', '.join(f'`{value}`' for value in values)}."
+
+
+def _table_of(found: Any) -> tuple[type | None, bool]:
+    match found:
+        case msgspec.inspect.Metadata():
+            return _table_of(found.type)
+        case msgspec.inspect.StructType():
+            return found.cls, False
+        case msgspec.inspect.ListType():
+            return _table_of(found.item_type)[0], True
+        case msgspec.inspect.UnionType():
+            return next((each for each in map(_table_of, found.types) if each[0]), (None, False))
+        case _:
+            return None, False
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def main() -> None:
+    """Write the documents."""
+    for name, (title, files) in REFERENCES.items():
+        (FOLDER / name).write_text(document(title, files), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""Every command says what it is and what its verbs do; options may stand before or after the verb."""
+
+import argparse
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from broker_coordinator import cli as coordinator_cli
+from edge_agent import cli as agent_cli
+from fleet_host.extras import EXIT_MISSING, EXTRA_OF, missing_extra_named
+from fleet_protocol.keys import key_id, read_signing_key, write_verify_key
+from tests.support.completions import FOLDER, PARSERS, walk
+
+ROOT = Path(__file__).parents[2]
+PACKAGE_OF = {"paho": "paho-mqtt", "prometheus_client": "prometheus-client", "sklearn": "scikit-learn"}
+"""Where a module's name is not that of its distribution."""
+BROUGHT_BY = {"onnx_ir": "onnxscript"}
+
+PLACES = [
+    ["--config", "c.toml", "devices", "--json", "show", "pi"],
+    ["devices", "--config", "c.toml", "--json", "show", "pi"],
+    ["--config", "c.toml", "devices", "show", "pi", "--json"],
+    ["devices", "show", "pi", "--json", "--config", "c.toml"],
+]
+
+
+@pytest.mark.parametrize("words", PLACES, ids=" ".join)
+def test_options_may_stand_before_or_after_the_verb(words):
+    options = coordinator_cli.parser().parse_args(words)
+    assert (options.config, options.json, options.name) == (Path("c.toml"), True, "pi")
+
+
+def test_option_that_stands_twice_counts_where_it_stands_last():
+    assert agent_cli.parser().parse_args(["--config", "a", "run", "--config", "b"]).config == Path("b")
+
+
+@pytest.mark.parametrize(
+    ("program", "unit"), [("edge-agent", "edge-agent.service"), ("broker-coordinator", "broker-coordinator.service")]
+)
+def test_configuration_that_is_not_named_is_the_one_of_the_unit(program, unit):
+    options = PARSERS[program].parse_args(["run"])
+    assert f"run --config {options.config}\n" in (ROOT / "systemd" / unit).read_text()
+
+
+def test_result_is_for_people_unless_json_is_asked_for():
+    assert not coordinator_cli.parser().parse_args(["tasks", "list"]).json
+
+
+@pytest.mark.parametrize("program", PARSERS)
+def test_version_is_told(program, capsys):
+    with pytest.raises(SystemExit) as ended:
+        PARSERS[program].parse_args(["--version"])
+    assert ended.value.code == 0
+    assert re.fullmatch(rf"{program} \d+\.\d+\.\d+\S*\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("program", PARSERS)
+def test_every_verb_is_a_sentence_and_every_argument_has_words(program):
+    for parser, action in walk(PARSERS[program]):
+        assert re.fullmatch(r"[A-Z].*\.", parser.description or ""), parser.prog
+        if isinstance(action, argparse._SubParsersAction):
+            assert {verb.dest for verb in action._choices_actions} == set(action.choices)
+            continue
+        assert action.help, (parser.prog, action.dest)
+        assert action.nargs == 0 or action.metavar == action.metavar.upper(), (parser.prog, action.dest)
+
+
+@pytest.mark.parametrize("program", PARSERS)
+def test_completion_knows_every_verb_and_option_and_no_other(program):
+    """Made by: python -m tests.support.completions."""
+    text = (FOLDER / f"{program}.bash").read_text()
+    found: dict[str, set[str]] = {}
+    for name, words in re.findall(r"^_shtab_(\w+?)_(?:subparsers|option_strings)=\(([^)]*)\)", text, re.MULTILINE):
+        found.setdefault(name, set()).update(words.split())
+    wanted: dict[str, set[str]] = {}
+    for parser, action in walk(PARSERS[program]):
+        words = action.choices if isinstance(action, argparse._SubParsersAction) else action.option_strings
+        wanted.setdefault(re.sub(r"\W", "_", parser.prog), set()).update(words)
+    assert found == wanted
+
+
+def test_key_is_told_with_its_id(tmp_path, capsys):
+    file = tmp_path / "agent.key"
+    agent_cli.main(["keygen", str(file)])
+    public = read_signing_key(file.read_text(), "agent.key").verify_key
+    assert capsys.readouterr().out == write_verify_key(public) + "\n"
+    said = f"public key  {write_verify_key(public)}\nkey id      {key_id(public).hex()}\n"
+    agent_cli.main(["key", str(file)])
+    assert capsys.readouterr().out == said
+    assert coordinator_cli.main(["key", str(file)]) == 0
+    assert capsys.readouterr().out == said
+
+
+def test_key_of_the_configuration_is_told_without_naming_its_file(tmp_path, capsys):
+    agent_cli.main(["keygen", str(tmp_path / "coordinator.key")])
+    public = capsys.readouterr().out
+    configuration = tmp_path / "coordinator.toml"
+    configuration.write_text('fleet = "home"\nkey_file = "coordinator.key"\ndatabase = "d"\n[broker]\nhost = "h"\n')
+    assert coordinator_cli.main(["key", "--config", str(configuration)]) == 0
+    assert public in capsys.readouterr().out
+
+
+def test_keygen_tells_the_public_key_that_is_there_already(tmp_path, capsys):
+    file = tmp_path / "agent.key"
+    agent_cli.main(["keygen", str(file)])
+    public = capsys.readouterr().out.strip()
+    with pytest.raises(SystemExit) as ended:
+        agent_cli.main(["keygen", str(file)])
+    assert ended.value.code == 2
+    assert f"never overwritten: use it, its public key is {public}" in capsys.readouterr().err
+
+
+def test_every_optional_package_has_the_extra_that_brings_it():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    brought = {
+        extra: {re.match(r"[\w.-]+", each)[0].lower() for each in packages if "edgeflock[" not in each}
+        for extra, packages in extras.items()
+    }
+    for module, extra in EXTRA_OF.items():
+        package = PACKAGE_OF.get(module, BROUGHT_BY.get(module, module))
+        assert package in brought[extra], module
+    optional = set().union(*(brought[extra] for extra in ("coordinator", "postgresql", "demo", "workbench")))
+    assert optional <= {PACKAGE_OF.get(module, module) for module in EXTRA_OF}
+
+
+def test_missing_optional_package_is_one_line_with_the_command(capsys):
+    with pytest.raises(SystemExit) as ended, missing_extra_named("broker-coordinator"):
+        raise ModuleNotFoundError("No module named 'sqlalchemy.orm'", name="sqlalchemy.orm")
+    assert ended.value.code == EXIT_MISSING
+    said = capsys.readouterr().err
+    assert said.startswith("broker-coordinator: sqlalchemy is not installed")
+    assert "pip install 'edgeflock[coordinator]'" in said
+    assert said.count("\n") == 1
+
+
+def test_missing_module_of_ours_stays_a_defect_with_its_traceback():
+    with pytest.raises(ModuleNotFoundError), missing_extra_named("edgeflock"):
+        raise ModuleNotFoundError("No module named 'fleet_protocol.nothing'", name="fleet_protocol.nothing")

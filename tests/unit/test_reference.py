@@ -1,0 +1,19 @@
+"""The references of configuration files are what the code reads, and every key and table in them has words."""
+
+import pytest
+
+from tests.support.reference import FOLDER, REFERENCES, document, tables, words_of
+
+STRUCTS = {shape for _, files in REFERENCES.values() for file in files for _, shape in tables(file.shape, "")}
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_reference_is_what_the_code_reads(name):
+    assert (FOLDER / name).read_text() == document(*REFERENCES[name]), "make it: python -m tests.support.reference"
+
+
+@pytest.mark.parametrize("shape", STRUCTS, ids=lambda shape: shape.__qualname__)
+def test_every_table_and_every_key_has_words(shape):
+    assert shape.__doc__
+    tables_in_it = {path.strip("[]") for path, each in tables(shape, "") if each is not shape}
+    assert [key for key, words in words_of(shape).items() if not words and key not in tables_in_it] == []

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 EXIT_MISSING = 2
 
 EXTRA_OF: Mapping[str, str] = {
-    "paho": "coordinator",
     "prometheus_client": "coordinator",
     "sqlalchemy": "coordinator",
     "psycopg": "postgresql",

@@ -4,7 +4,10 @@ import pytest
 
 from tests.support.reference import FOLDER, REFERENCES, document, tables, words_of
 
-STRUCTS = {shape for _, files in REFERENCES.values() for file in files for _, shape in tables(file.shape, "")}
+STRUCTS = dict.fromkeys(
+    shape for _, files in REFERENCES.values() for file in files for _, shape in tables(file.shape, "")
+)
+"""Each once, in one order in every process that collects tests."""
 
 
 @pytest.mark.parametrize("name", REFERENCES)

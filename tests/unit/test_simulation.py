@@ -26,6 +26,7 @@ from workbench.simulation.event_queue import EventQueue
 from workbench.simulation.fleet_files import draw_fleet, read_trace
 from workbench.simulation.residuals import Residuals
 from workbench.simulation.simulation import Options, Simulation
+from workbench.simulation.verdict import failure
 from workbench.simulation.workload import Workload, synthetic_workload
 
 BUNDLE = load_bundle(Path(__file__).parents[2] / "models" / "digits" / "bundle")
@@ -192,6 +193,24 @@ def test_what_diverged_is_not_tried_again_before_a_sample_or_a_version_comes():
     samples_after_the_first_round = 24 * 4 - 32
     assert samples_after_the_first_round / 2 < engine.rounds < 2 * samples_after_the_first_round
     assert (summary.updates, summary.rounds_diverged.times) == (0, engine.rounds)
+
+
+class ExplodingEngine:
+    """Moves every weight by a third of what float32 can hold, at no loss."""
+
+    def train(self, weights, samples, plan, rates, on_progress=None):
+        on_progress(len(plan.rows), np.zeros(len(plan.rows), np.float32))
+        return weights + np.float32(1e38), np.zeros(len(plan.rows), np.float32)
+
+
+def test_versions_that_would_not_be_finite_stop_and_the_simulation_ends_with_words():
+    learned = replace(workload(), engine=ExplodingEngine())
+    options = Options(seed=1, seconds=6 * HOUR)
+    exploding = bundle(max_delta_norm=1e300, keep_fraction=1.0, server_learning_rate=2.0)
+    summary = Simulation(fleet(8), exploding, learned, options).run().summary
+    assert "would no longer be finite" in summary.stopped
+    assert summary.versions == 1
+    assert failure(summary).startswith(f"versions stopped after {summary.versions:,}: weights or the server")
 
 
 def test_no_score_is_reached_before_an_update_was_accepted():

@@ -16,6 +16,7 @@ from fleet_protocol.codec import SparseUpdate, decode_together, decode_update
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.kinds import UPDATE, Update
 from fleet_protocol.limits import MAX_LOSS, MAX_SAMPLES_PER_UPDATE, MAX_STEPS_PER_UPDATE
+from fleet_protocol.remedies import STEADIER_TRAINING
 
 
 class UpdateFacts(msgspec.Struct, frozen=True, gc=False):
@@ -41,10 +42,11 @@ def admit(offered: Offered[Update]) -> Admitted[UpdateFacts, BufferedUpdate]:
     if not 0 <= update.steps <= MAX_STEPS_PER_UPDATE:
         raise ProtocolError(Reason.OUT_OF_BOUNDS, f"{update.steps} steps; allowed are 0 to {MAX_STEPS_PER_UPDATE}")
     if not math.isfinite(update.loss):
-        raise ProtocolError(Reason.NOT_FINITE, f"the loss is {update.loss}")
+        raise ProtocolError(Reason.NOT_FINITE, f"the loss is {update.loss}: {STEADIER_TRAINING}")
     if abs(update.loss) > MAX_LOSS:
         raise ProtocolError(
-            Reason.OUT_OF_BOUNDS, f"the loss is {update.loss:g}; allowed are {-MAX_LOSS:g} to {MAX_LOSS:g}"
+            Reason.OUT_OF_BOUNDS,
+            f"the loss is {update.loss:g}; allowed are {-MAX_LOSS:g} to {MAX_LOSS:g}: {STEADIER_TRAINING}",
         )
     delta = decode_update(update.packed, offered.task.shapes) if offered.decoded is None else offered.decoded
     facts = UpdateFacts(min(update.samples, plan.max_samples), update.loss, delta.norm())
@@ -53,7 +55,9 @@ def admit(offered: Offered[Update]) -> Admitted[UpdateFacts, BufferedUpdate]:
         bound = min(bound, offered.memory.bound(plan.norm_quantile_factor))
     if facts.norm > bound:
         raise RememberedError(
-            Reason.OUT_OF_BOUNDS, f"the delta's norm is {facts.norm:.4g}, at most {bound:.4g} is taken now", facts
+            Reason.OUT_OF_BOUNDS,
+            f"the delta's norm is {facts.norm:.4g}, at most {bound:.4g} is taken now: {STEADIER_TRAINING}",
+            facts,
         )
     return Admitted(facts, _buffered(offered, facts, delta))
 

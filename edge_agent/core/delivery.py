@@ -44,6 +44,9 @@ REMEDIES = {
 }
 """For a rejection. Every other reason, one of a later release too, means that the payload is taken back."""
 
+TOO_LARGE = frozenset({Reason.OUT_OF_BOUNDS, Reason.NOT_FINITE})
+"""An update that is rejected for one of these came of training that diverges: it is not learned again."""
+
 _REASONS = {reason.value: reason for reason in Reason}
 
 

@@ -26,6 +26,8 @@ class OutboxRow:
     payload: bytes
     digest: bytes = b""
     envelope: bytes = b""
+    reason: str = ""
+    """Why it was rejected, where it waits for the next round's residual."""
 
 
 SignRow = Callable[[OutboxRow], bytes]

@@ -1,15 +1,23 @@
 """When a round begins, is deferred, and ends: the training side of one agent. Pure.
 
 A trigger that fired and was deferred is retried when something changes that may allow the round (a version, a receipt,
-a connection), or after `recheck_seconds`. The caller keeps that timer.
+a connection), or after `recheck_seconds`. The caller keeps that timer, for each task its own. A version whose rounds
+fail, or whose updates are refused, is trained from after growing waits, or not at all until a newer one comes.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from edge_agent.core.delivery import TOO_LARGE
+from edge_agent.core.growing_waits import GrowingWaits
 from edge_agent.core.guards import GuardSettings, Readings, refusal
 from edge_agent.core.lifecycle import Event, Lifecycle, State
 from edge_agent.core.triggers import SampleTrigger
+from edge_agent.core.version_choice import KnownVersion
+from fleet_protocol.errors import Reason
+
+OUTDATED_REASONS = frozenset({Reason.TOO_STALE, Reason.UNKNOWN_VERSION, Reason.UNKNOWN_TASK})
+"""Every update from the same version would be refused alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,24 +32,26 @@ class StartingPoint:
 class RoundDecisions:
     """One round at a time, over all tasks of an agent. `triggers` has one for each task, by its name."""
 
-    __slots__ = ("_deferred", "_diverged", "_guards", "_lifecycle", "_triggers")
+    __slots__ = ("_deferred", "_diverged", "_failures", "_guards", "_lifecycle", "_outdated", "_refusals", "_triggers")
 
     def __init__(self, guards: GuardSettings, triggers: Mapping[str, SampleTrigger]) -> None:
         self._guards = guards
         self._triggers = triggers
         self._lifecycle = Lifecycle()
-        self._deferred = False
+        self._deferred: set[str] = set()
         self._diverged: dict[str, StartingPoint] = {}
+        self._outdated: dict[str, KnownVersion] = {}
+        self._failures = GrowingWaits()
+        self._refusals = GrowingWaits()
 
     @property
     def state(self) -> State:
         """What the training side is doing."""
         return self._lifecycle.state
 
-    @property
-    def deferred(self) -> bool:
-        """Whether a trigger has fired and was deferred."""
-        return self._deferred
+    def is_deferred(self, task: str) -> bool:
+        """Whether the task's trigger has fired and was deferred."""
+        return task in self._deferred
 
     def new_samples(self, task: str) -> int:
         """Samples of a task that no round has seen."""
@@ -51,43 +61,53 @@ class RoundDecisions:
         """How many samples have to come until the task's trigger fires."""
         return self._triggers[task].missing_samples
 
-    def is_due(self, task: str) -> bool:
-        """Whether the task's trigger has fired."""
-        return self.missing_samples(task) == 0
+    def has_fired(self, task: str) -> bool:
+        """Whether the task's trigger has fired and is not deferred."""
+        return self.missing_samples(task) == 0 and task not in self._deferred
+
+    def is_due(self, task: str, newest: KnownVersion | None, now: float) -> bool:
+        """Whether a round of the task begins now; `newest` is the newest version that a manifest has named."""
+        held = self._failures.holds(task, newest, now) or self._refusals.holds(task, newest, now)
+        outdated = newest is not None and self._outdated.get(task) == newest
+        return self.has_fired(task) and not held and not outdated
 
     def samples_arrived(self, task: str, count: int = 1) -> bool:
-        """Count new samples; returns whether the agent wakes up for them. It doesn't while a trigger is deferred."""
+        """Count new samples; returns whether the agent wakes up for them. It doesn't while the trigger is deferred."""
         self._triggers[task].new_samples += count
-        return self.is_due(task) and not self._deferred
+        return self.has_fired(task)
 
-    def retry_deferred_trigger(self) -> None:
-        """Something changed that may allow a round, or `recheck_seconds` have passed."""
-        self._deferred = False
+    def retry_deferred_trigger(self, task: str) -> None:
+        """Something changed that may allow a round of the task, or its wait is over."""
+        self._deferred.discard(task)
 
-    def begin(self, readings: Readings) -> str | None:
+    def begin(self, task: str, readings: Readings) -> str | None:
         """Wake up for a round. None: fetch the version; else why the round is deferred."""
         self._lifecycle.advance(Event.TRIGGER_FIRED)
         if refused := refusal(self._guards, readings):
-            self._put_off(Event.GUARD_REFUSED)
+            self._put_off(task, Event.GUARD_REFUSED)
             return refused
         self._lifecycle.advance(Event.GUARDS_AGREED)
         return None
 
-    def version_unavailable(self) -> None:
+    def version_unavailable(self, task: str) -> None:
         """There is no version to train on now: defer the round."""
-        self._put_off(Event.VERSION_UNAVAILABLE)
+        self._put_off(task, Event.VERSION_UNAVAILABLE)
 
     def version_ready(self, task: str, start: StartingPoint) -> str | None:
         """The version is fetched. None: train; else why the round is deferred."""
         if self._diverged.get(task) == start:
-            self._put_off(Event.VERSION_UNAVAILABLE)
+            self._put_off(task, Event.VERSION_UNAVAILABLE)
             return f"training from version {start.version} on these samples diverged; waits for a version or a sample"
         self._lifecycle.advance(Event.VERSION_READY)
         return None
 
-    def failed(self) -> None:
-        """The round failed; its trigger is deferred."""
-        self._put_off(Event.ROUND_FAILED)
+    def failed(self, task: str, version: KnownVersion | None, now: float) -> float:
+        """The round failed; its trigger is deferred. Returns the seconds to wait, longer each time.
+
+        `version` is None where the version is not to blame: then `recheck_seconds`.
+        """
+        self._put_off(task, Event.ROUND_FAILED)
+        return self._guards.recheck_seconds if version is None else self._failures.fail(task, version, now)
 
     def diverged(self, task: str, start: StartingPoint) -> None:
         """Training from `start` diverged, and would again: don't repeat it."""
@@ -97,7 +117,24 @@ class RoundDecisions:
         """The round is over. `new_samples` have arrived since it read its own."""
         self._lifecycle.advance(Event.ROUND_SPOOLED)
         self._triggers[task].new_samples = new_samples
+        self._failures.succeed(task)
 
-    def _put_off(self, event: Event) -> None:
+    def update_accepted(self, task: str) -> None:
+        """The coordinator has taken an update of the task."""
+        self._refusals.succeed(task)
+
+    def is_outdated(self, task: str, version: KnownVersion, reason: str) -> bool:
+        """An update from `version`, the newest that is known, was refused. Whether nothing is trained from it any more
+        until a newer one is known.
+        """
+        if reason in OUTDATED_REASONS:
+            self._outdated[task] = version
+        return reason in OUTDATED_REASONS
+
+    def wait_after_refusal(self, task: str, version: KnownVersion, reason: str, now: float) -> float | None:
+        """An update from `version` was refused: seconds to wait where what it holds was too large, longer each time."""
+        return self._refusals.fail(task, version, now) if reason in TOO_LARGE else None
+
+    def _put_off(self, task: str, event: Event) -> None:
         self._lifecycle.advance(event)
-        self._deferred = True
+        self._deferred.add(task)

@@ -11,6 +11,7 @@ from pathlib import Path
 from edge_agent.configuration import AgentConfiguration
 from edge_agent.core.answers_awaited import AnswersAwaited
 from edge_agent.core.enrolment import must_enrol_again
+from edge_agent.core.outbox import OutboxRow
 from edge_agent.shell.blob_cache import BlobCache
 from edge_agent.shell.device_database import DeviceDatabase
 from edge_agent.shell.enrolment import EnrolmentKeeper
@@ -20,6 +21,7 @@ from edge_agent.shell.inbox import Inbox
 from edge_agent.shell.link import Link
 from edge_agent.shell.postbox import Postbox
 from edge_agent.shell.presence import PresenceKeeper
+from edge_agent.shell.round_training import RoundTraining
 from edge_agent.shell.rounds import Rounds
 from edge_agent.shell.sample_store import SampleStore
 from edge_agent.shell.version_follower import VersionFollower
@@ -98,15 +100,22 @@ class Agent:
         self._versions = VersionFollower(
             self._database, cache, self._fetcher, configuration.device, engine=configuration.worker.engine
         )
-        self._postbox = Postbox(self._database, identity.sign_row, self._publish_answered)
-        self._rounds = Rounds(
-            configuration,
+        self._postbox = Postbox(
+            self._database,
+            identity.sign_row,
+            self._publish_answered,
+            answered=self._handle_answer,
+        )
+        training = RoundTraining(
+            configuration.worker,
             self._database,
             self._samples,
             self._versions,
             address=identity.address,
             sign=identity.sign_row,
-            spooled=self._postbox.notify,
+        )
+        self._rounds = Rounds(
+            configuration, self._database, self._samples, self._versions, training, spooled=self._postbox.notify
         )
         self._enrolment = EnrolmentKeeper(
             self._database,
@@ -211,6 +220,9 @@ class Agent:
             logger.warning(log_line("state_lost", boot=self._identity.boot, newest_boot=receipt.newest_boot))
             self._identity.boot = self._database.continue_boots(receipt.newest_boot)
         self._rounds.retry_deferred_trigger()
+
+    def _handle_answer(self, row: OutboxRow, receipt: Receipt) -> None:
+        self._rounds.answered(row, receipt)
 
     def _note_foreign(self, receipt: Receipt) -> None:
         if self._answers.foreign(receipt.digest) and self._said.allows("foreign_receipts", time.monotonic()):

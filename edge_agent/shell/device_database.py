@@ -88,8 +88,10 @@ class DeviceDatabase:
         if row is None or row[0] != bundle:
             return TaskMemory(bundle, 0, 0, b"", ())
         _, rounds, trained_through, residual = row
+        columns = ", ".join(f"outbox.{column}" for column in _ROW.split(", "))
         returned = self._connection.execute(
-            f"SELECT {_ROW} FROM outbox WHERE returned AND task = ? AND bundle = ? ORDER BY sequence",  # noqa: S608
+            f"SELECT {columns}, COALESCE(settled.reason, '') FROM outbox LEFT JOIN settled USING (sequence)"  # noqa: S608
+            " WHERE returned AND task = ? AND bundle = ? ORDER BY sequence",
             (task, bundle),
         )
         return TaskMemory(bundle, rounds, trained_through, residual, tuple(OutboxRow(*each) for each in returned))

@@ -100,7 +100,7 @@ def read_samples(path: Path, task: TaskDescription) -> Samples:
         RoundError: there is none.
         UnfitSamplesError: some have the right size and values that the task does not take.
     """
-    with sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True) as connection:
+    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
         rows = connection.execute(*rows_to_train_on(task)).fetchall()
         stored = connection.execute("SELECT COUNT(*) FROM samples WHERE task = ?", (task.task,)).fetchone()[0]
     if not rows:

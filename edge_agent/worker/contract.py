@@ -41,6 +41,17 @@ class PackedFile(msgspec.Struct, frozen=True):
     sha256: str
 
 
+class Returned(msgspec.Struct, frozen=True):
+    """An update that was rejected, `packed` as it was sent, by the error feedback of this `life`.
+
+    `too_large`: refused for what it holds. It was training that diverged, so it is not learned again.
+    """
+
+    packed: bytes
+    life: int = 0
+    too_large: bool = False
+
+
 class TrainingJob(msgspec.Struct, frozen=True):
     """One round, and what the process that runs it may use.
 
@@ -54,7 +65,7 @@ class TrainingJob(msgspec.Struct, frozen=True):
     weights: str
     sample_store: str
     residual: bytes
-    returned: list[bytes]
+    returned: list[Returned]
     seed: int
     life: int
     threads: int
@@ -83,8 +94,8 @@ class Unconfined(msgspec.Struct, frozen=True, tag="unconfined"):
 class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
     """A finished round. `packed` is the update, `residual` what it leaves behind; `loss` is the mean over the steps.
 
-    `life` is the error feedback's. `features_computed` counts the samples that the backbone saw in this round; the
-    others' features were there.
+    `life` is the error feedback's. `forgotten` is the norm of what it has not kept, because it was more than its limit.
+    `features_computed` counts the samples that the backbone saw in this round; the others' features were there.
     """
 
     packed: bytes
@@ -94,6 +105,7 @@ class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
     trained_through: int
     loss: float
     life: int = 0
+    forgotten: float = 0.0
     features_computed: int = 0
 
 

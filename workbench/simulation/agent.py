@@ -167,7 +167,7 @@ class SimulatedAgent:
     def trigger(self) -> None:
         """Enough samples have come: decide, fetch, train."""
         stored = self._stored_rows(self._memory.newest_sample).size
-        if refused := self._decisions.begin(Readings(stored, len(self._memory.outbox))):
+        if refused := self._decisions.begin(self._world.task.task, Readings(stored, len(self._memory.outbox))):
             self._world.ledger.guard_refusals[refused] += 1
             self._put_off()
             return
@@ -175,7 +175,7 @@ class SimulatedAgent:
         version = self._world.newest
         known = self._versions.receive_manifest(version)
         if self._world.always_connected and self._versions.why_not_asked(version):
-            self._decisions.version_unavailable()
+            self._decisions.version_unavailable(self._world.task.task)
             self._put_off()
             return
         self.later(
@@ -221,8 +221,7 @@ class SimulatedAgent:
             ledger = self._world.ledger
             ledger.rounds_diverged = ledger.rounds_diverged.again(str(error))
             self._decisions.diverged(task.task, start)
-            self._decisions.failed()
-            self._put_off()
+            self._put_off(self._decisions.failed(task.task, known, self.now))
             return
         self._world.residuals.put(self.number, result.residual)
         self._spool(result, known, start)
@@ -242,17 +241,17 @@ class SimulatedAgent:
         memory.trained_through = start.newest_sample
         self._decisions.spooled(task.task, memory.new_samples)
 
-    def _put_off(self) -> None:
-        """Retry after `recheck_seconds`, or when a receipt or a version comes."""
+    def _put_off(self, seconds: float | None = None) -> None:
+        """Retry after `seconds`, else `recheck_seconds`, or when a receipt or a version comes."""
         self._recheck += 1
-        self.later(self._member.guards.recheck_seconds, partial(self._retry_deferred_trigger, self._recheck))
+        self.later(seconds or self._member.guards.recheck_seconds, partial(self._retry_deferred_trigger, self._recheck))
         self._world.deferred[self.number] = self._hear_of_version
 
     def _retry_deferred_trigger(self, recheck: int) -> None:
         """Retry the deferred trigger, unless it was retried meanwhile."""
-        if self._decisions.deferred and self._recheck == recheck:
+        if self._decisions.is_deferred(self._world.task.task) and self._recheck == recheck:
             self._world.deferred.pop(self.number, None)
-            self._decisions.retry_deferred_trigger()
+            self._decisions.retry_deferred_trigger(self._world.task.task)
             self._wake_policy.idle(self)
 
     def _hear_of_version(self, size: int) -> None:

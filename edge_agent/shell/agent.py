@@ -260,11 +260,11 @@ def _open_state(configuration: AgentConfiguration) -> tuple[DeviceDatabase, Samp
     folder = configuration.state_folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return (
-            DeviceDatabase(folder / "agent.db", first_boot=_draw_first_boot(folder)),
-            SampleStore(folder / "samples.db", configuration.store.maximum_samples),
-            BlobCache(folder / "blobs"),
-        )
+        database = DeviceDatabase(folder / "agent.db", first_boot=_draw_first_boot(folder))
+        samples = SampleStore(folder / "samples.db", configuration.store.maximum_samples)
+        for task in configuration.tasks:
+            samples.continue_after(database.trained_through(task.name))
+        return database, samples, BlobCache(folder / "blobs")
     except (OSError, sqlite3.Error) as error:
         raise ConfigurationError(
             f"state_folder {folder}: {error}; the agent needs a folder of its own that it may write"

@@ -2,12 +2,13 @@
 
 import sqlite3
 
+from edge_agent.shell import row_seals
 from fleet_protocol.envelope import read_envelope
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import UPDATE, Update, encode_payload
 from fleet_protocol.limits import MAX_UPDATE_BYTES
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """In `PRAGMA user_version`. Files of version 1 say 0: that release did not number them."""
 
 TABLES = (
@@ -32,6 +33,7 @@ TABLES = (
     """CREATE TABLE IF NOT EXISTS settled (
         sequence INTEGER PRIMARY KEY, digest BLOB NOT NULL, outcome TEXT NOT NULL, reason TEXT NOT NULL
     )""",
+    row_seals.TABLE,
 )
 
 

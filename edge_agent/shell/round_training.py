@@ -92,14 +92,19 @@ class RoundTraining:
             memory = self._database.memory(task, version.bundle)
             verdict = await self._run_worker(task, version, memory)
         if not isinstance(verdict, TrainingResult):
-            raise RoundFailedError(verdict, mended=self._drop_unfit(task, verdict))
+            raise RoundFailedError(verdict, mended=self._mend_store(task, verdict))
         self._versions.hold(version)
         self._spool(task, version, memory, verdict)
 
-    def _drop_unfit(self, task: str, failure: TrainingFailure | RebuildFailure) -> bool:
-        """Delete samples that can't be used, so that the next round does not fail alike; False where there is none."""
-        if isinstance(failure, RebuildFailure) or not failure.unfit:
+    def _mend_store(self, task: str, failure: TrainingFailure | RebuildFailure) -> bool:
+        """Delete samples that can't be used, or all where their file is damaged, so that the next round does not fail
+        alike; False where there is nothing to mend.
+        """
+        if isinstance(failure, RebuildFailure) or not (failure.unfit or failure.store_damaged):
             return False
+        if failure.store_damaged:
+            self._samples.start_anew(failure.error)
+            return True
         self._samples.drop(task, failure.unfit)
         logger.warning(log_line("samples_dropped", task=task, count=len(failure.unfit), reason=failure.error))
         return True

@@ -126,6 +126,7 @@ class Rounds:
         if refused := self._decisions.begin(task, self._readings(task)):
             logger.warning(log_line("guard_refused", task=task, reason=refused))
             return self._retry_in(task, recheck_seconds)
+        newest = self._database.known_version(task)
         try:
             version = await self._versions.ready_version(task)
         except NotAskedError as error:
@@ -139,10 +140,9 @@ class Rounds:
         if refused := self._decisions.version_ready(task, self._starting_point(task, version)):
             logger.warning(log_line("divergence_expected", task=task, reason=refused))
             return self._retry_in(task, recheck_seconds)
-        return await self._train(task, version)
+        return await self._train(task, version, newest)
 
-    async def _train(self, task: str, version: ReadyVersion) -> bool:
-        trained_from = KnownVersion(version.number, version.bundle, version.weights.name)
+    async def _train(self, task: str, version: ReadyVersion, trained_from: KnownVersion | None) -> bool:
         try:
             await self._training.run(task, version)
         except RoundFailedError as error:

@@ -113,12 +113,14 @@ class TrainingFailure(msgspec.Struct, frozen=True, tag="failure"):
     """Why the round failed; the weights and the residual are unchanged.
 
     `unfit` are the ids of stored samples that no round of this task can use. `diverged` is a round whose loss or
-    weights were no longer finite: the same samples and weights would diverge again.
+    weights were no longer finite: the same samples and weights would diverge again. `store_damaged`: the file of the
+    sample store is not what was written.
     """
 
     error: str
     unfit: list[int] = []
     diverged: bool = False
+    store_damaged: bool = False
 
 
 class RebuildFailure(msgspec.Struct, frozen=True, tag="rebuild_failure"):

@@ -5,7 +5,7 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -40,11 +40,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         _VERBS[options.verb](options)
     except* ConfigurationError as group:
-        refused += group.exceptions
+        refused += _leaves(group)
     for error in refused:  # not in the handler: what is raised there comes out in a group
         sys.stderr.write(f"{PROGRAM}: {error}\n")
     if refused:
         sys.exit(EXIT_CONFIGURATION)
+
+
+def _leaves(error: Exception) -> Iterator[Exception]:
+    if isinstance(error, ExceptionGroup):
+        for each in error.exceptions:
+            yield from _leaves(each)
+    else:
+        yield error
 
 
 async def run_agent(path: Path) -> None:

@@ -21,10 +21,11 @@ assert MAX_DETAIL_CHARACTERS * 4 < MAX_CONTROL_BYTES  # noqa: S101 - two constan
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
-    """What the broker delivered."""
+    """What the broker delivered. `unread` says why its data were not read, where they were not."""
 
     topic: str
     data: bytes
+    unread: str = ""
 
 
 class Accepted(msgspec.Struct, frozen=True, gc=False):
@@ -53,13 +54,20 @@ class Repeated:
 
 
 @dataclass(frozen=True, slots=True)
+class AnsweredBefore:
+    """The very bytes of a message that was answered a short time ago, whoever sends them: nothing is checked again."""
+
+    envelope_digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """A message that changes nothing. `device` comes from the topic and is None where the topic is no device's.
 
-    `verified`: the signature is the device's own. `answered`: it gets a receipt. `header` is set where a payload that
-    would have been journalled is refused: the refusal is journalled in its place, under its sequence number, so that
-    the same message, sent again later, can't be accepted after the device has taken the payload back. `facts` are what
-    the consumer remembers of it, if anything.
+    `verified`: the signature is that of the device, which is approved. `answered`: it gets a receipt. `header` is set
+    where a payload that would have been journalled is refused: the refusal is journalled in its place, under its
+    sequence number, so that the same message, sent again later, can't be accepted after the device has taken the
+    payload back. `facts` are what the consumer remembers of it, if anything.
     """
 
     device: str | None
@@ -104,7 +112,7 @@ class PresenceSeen:
     device: Device
 
 
-Decision = Accepted | Repeated | Refused | Enrolled | FileRequested | PresenceSeen
+Decision = Accepted | Repeated | AnsweredBefore | Refused | Enrolled | FileRequested | PresenceSeen
 
 
 def refusal(

@@ -5,7 +5,6 @@ import gc
 import logging
 import signal
 
-from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.configuration import load_configuration
 from broker_coordinator.distribution.signed_messages import MessageSigner
 from broker_coordinator.mqtt.link import MqttLink
@@ -34,8 +33,6 @@ def run(options: argparse.Namespace) -> None:
     fleet = configuration.fleet
     shard = configuration.shard
     metrics = Metrics()
-    is_open = configuration.enrolment == "open"
-    allowance = configuration.rate_limit.allowance()
     key = configuration.signing_key()
     signer = MessageSigner(key, fleet, shard)
     bundles = [load_bundle(task.bundle) for task in configuration.tasks]
@@ -47,7 +44,7 @@ def run(options: argparse.Namespace) -> None:
         journal,
         bundles,
         signer,
-        AdmissionSettings(fleet, shard, is_open, configuration.maximum_devices, key, allowance),
+        configuration.admission_settings(key),
         retention=configuration.retention.rule(),
         metrics=metrics,
         on_version=evaluator.note_version,

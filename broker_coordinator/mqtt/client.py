@@ -8,13 +8,19 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from broker_coordinator.mqtt.divided_socket import DividedSocket
+from broker_coordinator.mqtt.traffic import TrafficDivider
 from fleet_host.broker_settings import BrokerSettings
+from fleet_protocol.kinds import FROM_COORDINATOR, KINDS
+from fleet_protocol.limits import KIB
 
 MAX_UNACKNOWLEDGED = 1_000
 """Messages that the broker may send ahead of our acknowledgements: one batch, committed in one transaction. An MQTT 5
 broker is told so; Mosquitto's own `max_inflight_messages` (20 unless set) must allow it too."""
 
 SESSION_NEVER_EXPIRES = 0xFFFFFFFF
+
+MAX_PACKET_HEAD_BYTES = 1 * KIB
+"""Of a PUBLISH in front of its payload: topic and identifier take a fifth of it, and our devices send no properties."""
 
 
 def make_client(settings: BrokerSettings, client_id: str) -> paho.Client:
@@ -45,10 +51,19 @@ def make_client(settings: BrokerSettings, client_id: str) -> paho.Client:
     return client
 
 
+def max_packet_bytes() -> int:
+    """The length of the longest packet that is read: no larger message of any kind is admitted.
+
+    An MQTT 5 broker is told so, and keeps back what exceeds it.
+    """
+    return MAX_PACKET_HEAD_BYTES + max(kind.max_bytes for kind in KINDS.values() if kind.leaf not in FROM_COORDINATOR)
+
+
 def _session() -> Properties:
     properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho leaves it untyped
     properties.SessionExpiryInterval = SESSION_NEVER_EXPIRES
     properties.ReceiveMaximum = MAX_UNACKNOWLEDGED
+    properties.MaximumPacketSize = max_packet_bytes()
     return properties
 
 
@@ -58,4 +73,5 @@ class _Client(paho.Client):
         assert isinstance(connection, socket.socket)  # noqa: S101 - no websockets
         # A PUBACK is 4 bytes: Nagle's algorithm would hold each back until the one before is acknowledged.
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return DividedSocket(connection, mqtt5=self.protocol == MQTTProtocolVersion.MQTTv5)
+        mqtt5 = self.protocol == MQTTProtocolVersion.MQTTv5
+        return DividedSocket(connection, TrafficDivider(mqtt5=mqtt5, max_packet_bytes=max_packet_bytes()))

@@ -20,19 +20,26 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from broker_coordinator.admission.decisions import Message
 from broker_coordinator.mqtt.client import MAX_UNACKNOWLEDGED, make_client
-from broker_coordinator.mqtt.divided_socket import DividedSocket
-from broker_coordinator.mqtt.outgoing import Outgoing
+from broker_coordinator.mqtt.divided_socket import READ_AHEAD_BYTES, DividedSocket
+from broker_coordinator.mqtt.outgoing import LARGEST_PACKET_BYTES, Outgoing, PacketTooLargeError
 from broker_coordinator.mqtt.traffic import acknowledgements
 from broker_coordinator.serving.coordinator import Coordinator
 from broker_coordinator.storage.database import JournalUnavailableError
 from fleet_host.backoff import delay_seconds
 from fleet_host.broker_settings import BrokerSettings
 from fleet_host.log_lines import log_line
+from fleet_host.rate_limit import RateLimit
 from fleet_protocol.limits import MIB
 from fleet_protocol.topics import device_filters
 
 MAX_BATCH_BYTES = 32 * MIB
 """Of messages in one batch; the rest waits in the socket."""
+
+MAX_READ_BYTES = MAX_BATCH_BYTES
+"""Between two batches, whatever it is: dropped bytes make no batch."""
+
+MAX_UNSENT_BYTES = 64 * MIB
+"""What waits for the broker to read it. Nothing is read meanwhile: acknowledgements would make it more."""
 
 MAX_IN_FLIGHT = 500
 """Our own publications that the broker has not acknowledged; fewer where an MQTT 5 broker says so."""
@@ -45,6 +52,9 @@ CONNECTION_TIMEOUT_SECONDS = 10.0
 
 LEAVING_SECONDS = 2.0
 """How long a stopping coordinator goes on publishing what it has queued."""
+
+LOG_INTERVAL_SECONDS = 10.0
+"""Between two log lines on publications that are too large for the broker."""
 
 FIRST_CEILING_SECONDS = 0.25
 LAST_CEILING_SECONDS = 15.0
@@ -84,6 +94,7 @@ class MqttLink:
         self._identifiers: list[int] = []
         self._received_bytes = 0
         self._has_read_all = True
+        self._logged_sizes = RateLimit(LOG_INTERVAL_SECONDS, 1)
         self._broker, self._journal = _Backoff(), _Backoff()
         self._connected_by = 0.0
         self._stopping = False
@@ -142,10 +153,10 @@ class MqttLink:
         poll = select.poll()
         poll.register(self._alarm, select.POLLIN)
         if connection := self._connection():
-            reads = select.POLLIN if self._has_room_to_read() else 0
-            writes = select.POLLOUT if connection.unsent or self._client.want_write() else 0
+            reads = select.POLLIN if self._may_read(connection) else 0
+            writes = select.POLLOUT if connection.unsent_bytes or self._client.want_write() else 0
             poll.register(connection.fileno(), reads | writes)
-        may_read = self._has_room_to_read() and not self._has_read_all
+        may_read = connection is not None and self._may_read(connection) and not self._has_read_all
         ready = dict(poll.poll(0 if may_read else max(1, round(seconds * 1000))))
         if self._alarm.fileno() in ready:
             self._alarm.recv(4096)
@@ -161,14 +172,17 @@ class MqttLink:
             with contextlib.suppress(OSError):  # the next read reports the lost connection
                 connection.flush()
 
-    def _has_room_to_read(self) -> bool:
-        return len(self._received) < MAX_UNACKNOWLEDGED and self._received_bytes < MAX_BATCH_BYTES
+    def _may_read(self, connection: DividedSocket) -> bool:
+        has_room = len(self._received) < MAX_UNACKNOWLEDGED and self._received_bytes < MAX_BATCH_BYTES
+        return has_room and connection.unsent_bytes < MAX_UNSENT_BYTES
 
     def _read(self) -> None:
         if (connection := self._connection()) is None:
             return
         self._has_read_all = False
-        while self._has_room_to_read() and not self._has_read_all:
+        for _ in range(MAX_READ_BYTES // READ_AHEAD_BYTES):
+            if self._has_read_all or not self._may_read(connection):
+                break
             self._has_read_all = not connection.receive()
             self._take(connection)
         while connection.has_news_for_paho and self._client.loop_read() is MQTTErrorCode.MQTT_ERR_SUCCESS:
@@ -229,8 +243,24 @@ class MqttLink:
             return
         for packet in self._outgoing.repeat():
             connection.send(packet)
-        for publication in self._coordinator.publications(self._room(), time.monotonic()):
-            connection.send(self._outgoing.send(publication))
+        now = time.monotonic()
+        for publication in self._coordinator.publications(self._room(), now):
+            try:
+                connection.send(self._outgoing.send(publication))
+            except PacketTooLargeError as error:
+                self._note_too_large(error, now)
+
+    def _note_too_large(self, error: PacketTooLargeError, now: float) -> None:
+        if self._logged_sizes.allows(None, now):
+            logger.error(
+                log_line(
+                    "publication_too_large",
+                    topic=error.topic,
+                    bytes=error.packet_bytes,
+                    limit=error.max_packet_bytes,
+                    remedy="raise max_packet_size in the broker's configuration",
+                )
+            )
 
     def _leave(self) -> None:
         deadline = time.monotonic() + LEAVING_SECONDS
@@ -257,6 +287,7 @@ class MqttLink:
             return
         self._broker = _Backoff()
         self._outgoing.window = min(MAX_IN_FLIGHT, getattr(properties, "ReceiveMaximum", MAX_IN_FLIGHT))
+        self._outgoing.max_packet_bytes = getattr(properties, "MaximumPacketSize", LARGEST_PACKET_BYTES)
         logger.info(log_line("broker_connected", address=self._address, session_kept=flags.session_present))
         self._unsubscribed = len(self._filters)
         for topic_filter in self._filters:

@@ -8,12 +8,29 @@ from broker_coordinator.mqtt.traffic import publication_packet
 LARGEST_IDENTIFIER = 0xFFFF
 """Of an MQTT packet; 0 is none."""
 
+LARGEST_PACKET_BYTES = 5 + 0xFFF_FFFF
+"""Of any MQTT packet: the broker's limit where it names none."""
+
+
+class PacketTooLargeError(Exception):
+    """A publication makes a packet of `packet_bytes`, and the broker takes `max_packet_bytes`."""
+
+    def __init__(self, topic: str, packet_bytes: int, max_packet_bytes: int) -> None:
+        super().__init__(f"{topic}: {packet_bytes} bytes exceed {max_packet_bytes}")
+        self.topic = topic
+        self.packet_bytes = packet_bytes
+        self.max_packet_bytes = max_packet_bytes
+
 
 class Outgoing:
-    """At most `window` publications are unacknowledged, in packets of MQTT 5 if `mqtt5`, else 3.1.1."""
+    """At most `window` publications are unacknowledged, in packets of MQTT 5 if `mqtt5`, else 3.1.1.
+
+    `max_packet_bytes` is what the broker takes: it ends the connection over a larger packet.
+    """
 
     def __init__(self, window: int, *, mqtt5: bool) -> None:
         self.window = window
+        self.max_packet_bytes = LARGEST_PACKET_BYTES
         self._mqtt5 = mqtt5
         self._last_identifier = 0
         self._unacknowledged: dict[int, Publication] = {}
@@ -41,13 +58,21 @@ class Outgoing:
         return [self._packet(identifier, duplicate=True) for identifier in identifiers]
 
     def send(self, publication: Publication) -> bytes:
-        """The packet of a new publication."""
+        """The packet of a new publication.
+
+        Raises:
+            PacketTooLargeError: the broker does not take it; nothing is to be sent.
+        """
         while True:
             self._last_identifier = self._last_identifier % LARGEST_IDENTIFIER + 1
             if self._last_identifier not in self._unacknowledged:
                 break
         self._unacknowledged[self._last_identifier] = publication
-        return self._packet(self._last_identifier, duplicate=False)
+        packet = self._packet(self._last_identifier, duplicate=False)
+        if len(packet) > self.max_packet_bytes:
+            del self._unacknowledged[self._last_identifier]
+            raise PacketTooLargeError(publication.topic, len(packet), self.max_packet_bytes)
+        return packet
 
     def _packet(self, identifier: int, *, duplicate: bool) -> bytes:
         publication = self._unacknowledged[identifier]

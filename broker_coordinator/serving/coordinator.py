@@ -6,7 +6,7 @@ They share a database, and but for a hand-over of decoded payloads no memory: ea
 from collections.abc import Sequence
 
 from broker_coordinator.admission.admission import Admission
-from broker_coordinator.admission.decisions import Message
+from broker_coordinator.admission.decisions import FileRequested, Message
 from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.consumers import CONSUMERS
@@ -58,7 +58,9 @@ class Coordinator:
             on_version=on_version,
             decoded=decoded,
         )
-        self._file_server = FileServer(journal, registry, signer)
+        self._file_server = FileServer(
+            journal, registry, signer, metrics=self._metrics, allowance=settings.chunk_allowance
+        )
 
     def tasks(self) -> list[str]:
         """The names of the tasks that are served."""
@@ -72,8 +74,11 @@ class Coordinator:
         Raises:
             JournalUnavailableError: nothing happened; offer the same messages again later.
         """
-        if requests := self._intake.handle(messages, now):
+        asked = self._intake.handle(messages, now)
+        if requests := [each for each in asked if isinstance(each, FileRequested)]:
             self._file_server.request(requests, now)
+        if len(requests) < len(asked):
+            self._version_maker.repeat_versions(now)
 
     def make_versions(self, now: float) -> None:
         """Make and commit every version that is due.
@@ -99,7 +104,7 @@ class Coordinator:
     def publications(self, limit: int, now: float) -> list[Publication]:
         """Take at most `limit` messages that are to be published now: receipts, then manifests, then chunks."""
         taken = self._intake.publications(limit)
-        taken += self._version_maker.publications(limit - len(taken))
+        taken += self._version_maker.publications(limit - len(taken), now)
         taken += self._file_server.publications(limit - len(taken), now)
         self._metrics.count_published(sum(len(publication.data) for publication in taken))
         return taken

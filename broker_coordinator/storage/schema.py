@@ -25,7 +25,7 @@ from sqlalchemy import (
 
 from fleet_protocol.errors import ConfigurationError
 
-SCHEMA = 6
+SCHEMA = 7
 """Counts up whenever a table changes."""
 
 metadata = MetaData()
@@ -43,6 +43,13 @@ devices = Table(
     Column("presence", String(16), nullable=False),
     Column("boot", BigInteger, nullable=False),
     Column("request_sequence", BigInteger, nullable=False),
+    Column(
+        "changed",
+        BigInteger,
+        nullable=False,
+        index=True,
+        comment="highest for the key that enrolled last, or whose state changed last: the order of forgetting",
+    ),
 )
 # A revoked key stays known; a name has one key that is not.
 Index(

@@ -80,6 +80,9 @@ class RoundTraining:
             VersionUnavailableError, LinkDownError: the weights came packed, did not unpack, and can't be fetched whole.
             sqlite3.Error, OSError: the disk.
         """
+        if (judged := self._samples.judge(version.description)).refused:
+            reason = f"do not fit the schema, which has come; the first: {judged.reason}"
+            logger.warning(log_line("samples_dropped", task=task, count=judged.refused, reason=reason))
         if dropped := self._samples.drop_misfits(version.description):
             logger.warning(log_line("samples_dropped", task=task, count=dropped, reason="do not fit the schema"))
         if dropped := self._samples.drop_other_features(version.description):

@@ -182,12 +182,13 @@ class Rounds:
         return StartingPoint(version.number, version.bundle, self._samples.newest(task))
 
     def _readings(self, task: str) -> Readings:
+        guards = self._configuration.guards
         return Readings(
             stored_samples=self._samples.count(task),
             waiting_updates=self._database.waiting(),
-            temperature_celsius=machine.temperature_celsius(),
-            battery_percent=machine.battery_percent(),
-            free_memory_mib=machine.free_memory_mib(),
+            temperature=machine.temperature(guards),
+            battery=machine.battery(guards),
+            free_memory_mib=machine.free_memory_mib(guards),
         )
 
     def _count_new(self, task: str) -> int:

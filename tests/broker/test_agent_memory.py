@@ -29,7 +29,7 @@ def peak_kib(agent: AgentProcess) -> int:
 
 @pytest.fixture
 def unlimited_broker(tmp_path: Path):
-    broker = Broker(tmp_path / "broker", maximum_packet_bytes=0)
+    broker = Broker(tmp_path / "broker", max_packet_size=0)
     broker.start()
     yield broker
     broker.kill()

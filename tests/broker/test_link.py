@@ -11,6 +11,7 @@ import pytest
 
 from edge_agent.shell.link import Link
 from fleet_host.broker_settings import BrokerSettings
+from fleet_protocol.errors import ConfigurationError
 from tests.support.broker import Broker
 from tests.support.waiting import until
 
@@ -31,10 +32,10 @@ def link_to(
     *,
     on_connected: Callable[[], Coroutine[None, None, None]] = nothing,
     protocol: str = "5",
-    username: str | None = None,
+    password_file: Path | None = None,
 ) -> Link:
     return Link(
-        BrokerSettings(broker.host, broker.port, protocol=protocol, username=username),
+        BrokerSettings(broker.host, broker.port, protocol=protocol, username="pi", password_file=password_file),
         "kitchen",
         last_will=(STATE, b"gone"),
         on_connected=on_connected,
@@ -104,9 +105,24 @@ async def test_who_listens_goes_on_listening_after_a_broker_was_killed(broker: B
         await waited(lambda: received[4:] == [b"end of three"], "the end is received")
 
 
+async def test_file_that_is_missing_later_is_waited_for(tmp_path, broker: Broker, caplog) -> None:
+    password = tmp_path / "password"
+    with pytest.raises(ConfigurationError, match="password_file"):
+        link_to(broker, [], password_file=password)
+    password.write_text("secret")
+    link = link_to(broker, [], password_file=password)
+    async with running(link):
+        password.unlink()
+        broker.kill()
+        await waited(lambda: "broker.password_file" in caplog.text, "it says what is missing")
+        password.write_text("secret")
+        broker.start()
+        await waited(lambda: link.connected, "it connects")
+
+
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
 async def test_messages_that_are_too_long_are_acknowledged_without_being_kept(start_broker, caplog, protocol) -> None:
-    broker, received = start_broker(maximum_packet_bytes=0), []
+    broker, received = start_broker(max_packet_size=0), []
     async with running(link_to(broker, received, protocol=protocol)):
         for number in range(30):  # more than a broker sends ahead of acknowledgements
             await say(broker, DOWN, bytes(200_000), b"short %d" % number)
@@ -117,7 +133,7 @@ async def test_messages_that_are_too_long_are_acknowledged_without_being_kept(st
 
 
 async def test_what_the_broker_says_that_it_can_not_take_is_never_sent(start_broker, caplog) -> None:
-    broker, received = start_broker(maximum_packet_bytes=2000), []
+    broker, received = start_broker(max_packet_size=2000), []
     link = link_to(broker, received)
     async with running(link):
         for _ in range(3):
@@ -129,7 +145,7 @@ async def test_what_the_broker_says_that_it_can_not_take_is_never_sent(start_bro
 
 
 async def test_publication_that_ends_connections_is_held_back_and_others_pass(start_broker, caplog) -> None:
-    broker, received = start_broker(maximum_packet_bytes=2000), []
+    broker, received = start_broker(max_packet_size=2000), []
 
     async def begin() -> None:
         await link.publish(UP, bytes(5000))
@@ -174,6 +190,22 @@ async def test_refused_subscription_is_said_once_with_what_to_check(tmp_path, st
     assert caplog.text.count(f"event=subscription_refused filter={DOWN}") == 1
     assert caplog.text.count("event=subscription_refused filter=edgeflock/v1/home/blob/ab/+") == 1
     assert "access control list" in caplog.text
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+async def test_broker_that_lets_nobody_in_is_said_once_with_what_to_check(
+    tmp_path, start_broker, caplog, protocol
+) -> None:
+    broker = start_broker(anonymous=False)
+    link = link_to(broker, [], protocol=protocol)
+    trying = asyncio.create_task(link.run())
+    await waited(lambda: caplog.text.count("event=broker_unreachable") > 1, "it has tried more than once")
+    trying.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await trying
+    assert caplog.text.count("event=connection_refused client=kitchen") == 1
+    for word in ("ot authori", "certificate", "password_file"):
+        assert word in caplog.text
 
 
 async def test_second_device_of_the_same_name_is_said(broker: Broker, caplog) -> None:

@@ -12,9 +12,11 @@ from edge_agent.core.delivery import TOO_LARGE
 from edge_agent.core.growing_waits import GrowingWaits
 from edge_agent.core.guards import GuardSettings, Readings, refusal
 from edge_agent.core.lifecycle import Event, Lifecycle, State
+from edge_agent.core.outbox import OutboxRow
 from edge_agent.core.triggers import SampleTrigger
 from edge_agent.core.version_choice import KnownVersion
 from fleet_protocol.errors import Reason
+from fleet_protocol.kinds import Outcome, Receipt
 
 OUTDATED_REASONS = frozenset({Reason.TOO_STALE, Reason.UNKNOWN_VERSION, Reason.UNKNOWN_TASK})
 """Every update from the same version would be refused alike."""
@@ -28,6 +30,17 @@ class StartingPoint:
     bundle: str
     newest_sample: int
     generation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AfterReceipt:
+    """When the newest version is trained from again after the receipt of an update from it.
+
+    `is_outdated`: never, until a newer one is known. `wait_seconds`: what the update held was too large; None for none.
+    """
+
+    is_outdated: bool = False
+    wait_seconds: float | None = None
 
 
 class RoundDecisions:
@@ -66,11 +79,16 @@ class RoundDecisions:
         """Whether the task's trigger has fired and is not deferred."""
         return self.missing_samples(task) == 0 and task not in self._deferred
 
+    def is_held(self, task: str, newest: KnownVersion | None, now: float) -> bool:
+        """Whether nothing is trained now from `newest`, the newest version that a manifest has named: rounds from it
+        failed, or updates from it were refused.
+        """
+        waits = self._failures.holds(task, newest, now) or self._refusals.holds(task, newest, now)
+        return waits or (newest is not None and self._outdated.get(task) == newest)
+
     def is_due(self, task: str, newest: KnownVersion | None, now: float) -> bool:
-        """Whether a round of the task begins now; `newest` is the newest version that a manifest has named."""
-        held = self._failures.holds(task, newest, now) or self._refusals.holds(task, newest, now)
-        outdated = newest is not None and self._outdated.get(task) == newest
-        return self.has_fired(task) and not held and not outdated
+        """Whether a round of the task begins now."""
+        return self.has_fired(task) and not self.is_held(task, newest, now)
 
     def samples_arrived(self, task: str, count: int = 1) -> bool:
         """Count new samples; returns whether the agent wakes up for them. It doesn't while the trigger is deferred."""
@@ -124,21 +142,20 @@ class RoundDecisions:
         self._triggers[task].new_samples = new_samples
         self._failures.succeed(task)
 
-    def update_accepted(self, task: str) -> None:
-        """The coordinator has taken an update of the task."""
-        self._refusals.succeed(task)
-
-    def is_outdated(self, task: str, version: KnownVersion, reason: str) -> bool:
-        """An update from `version`, the newest that is known, was refused. Whether nothing is trained from it any more
-        until a newer one is known.
-        """
-        if reason in OUTDATED_REASONS:
-            self._outdated[task] = version
-        return reason in OUTDATED_REASONS
-
-    def wait_after_refusal(self, task: str, version: KnownVersion, reason: str, now: float) -> float | None:
-        """An update from `version` was refused: seconds to wait where what it holds was too large, longer each time."""
-        return self._refusals.fail(task, version, now) if reason in TOO_LARGE else None
+    def answered(self, row: OutboxRow, receipt: Receipt, newest: KnownVersion | None, now: float) -> AfterReceipt:
+        """A payload has its receipt. What it says of the newest version decides when that is trained from again."""
+        if receipt.outcome is Outcome.ACCEPTED:
+            self._refusals.succeed(row.task)
+            return AfterReceipt()
+        trained_from = row.base_version, row.bundle, row.generation
+        if newest is None or (newest.version, newest.bundle, newest.generation) != trained_from:
+            return AfterReceipt()
+        if receipt.reason in OUTDATED_REASONS:
+            self._outdated[row.task] = newest
+            return AfterReceipt(is_outdated=True)
+        if receipt.reason in TOO_LARGE:
+            return AfterReceipt(wait_seconds=self._refusals.fail(row.task, newest, now))
+        return AfterReceipt()
 
     def _put_off(self, task: str, event: Event) -> None:
         self._lifecycle.advance(event)

@@ -23,7 +23,7 @@ from edge_agent.shell.sample_store import SampleStore
 from edge_agent.shell.version_follower import ReadyVersion, VersionFollower
 from edge_agent.worker.contract import Progress
 from fleet_host.log_lines import log_line
-from fleet_protocol.kinds import Outcome, Receipt
+from fleet_protocol.kinds import Receipt
 from fleet_protocol.remedies import STEADIER_TRAINING
 
 logger = logging.getLogger(__name__)
@@ -87,39 +87,30 @@ class Rounds:
         self._wake.set()
 
     def answered(self, row: OutboxRow, receipt: Receipt) -> None:
-        """A payload has its receipt. What it says of the newest version decides when that is trained from again."""
-        if receipt.outcome is Outcome.ACCEPTED:
-            self._decisions.update_accepted(row.task)
-            return
+        """A payload has its receipt, which may say something of the newest version."""
         newest = self._database.known_version(row.task)
-        if newest is None or (newest.version, newest.bundle, newest.generation) != (
-            row.base_version,
-            row.bundle,
-            row.generation,
-        ):
-            return
-        if self._decisions.is_outdated(row.task, newest, receipt.reason):
+        after = self._decisions.answered(row, receipt, newest, self._now())
+        if after.is_outdated:
             logger.warning(
                 log_line(
                     "version_outdated",
                     task=row.task,
-                    version=newest.version,
+                    version=row.base_version,
                     reason=receipt.reason,
                     remedy="waiting for a newer version",
                 )
             )
-        wait = self._decisions.wait_after_refusal(row.task, newest, receipt.reason, self._now())
-        if wait is not None:
+        if after.wait_seconds is not None:
             logger.warning(
                 log_line(
                     "update_too_large",
                     task=row.task,
-                    version=newest.version,
-                    retry_in_s=round(wait),
+                    version=row.base_version,
+                    retry_in_s=round(after.wait_seconds),
                     remedy=f"it is dropped; if it repeats: {STEADIER_TRAINING}",
                 )
             )
-            self._retry_in(row.task, wait)
+            self._retry_in(row.task, after.wait_seconds)
 
     async def run(self) -> None:
         """Sleep, wake, train; until cancelled."""

@@ -6,11 +6,12 @@ from edge_agent.core.enrolment import FIRST_ANSWER_SECONDS, LAST_ANSWER_SECONDS,
 from edge_agent.core.growing_waits import FIRST_WAIT_SECONDS, LAST_WAIT_SECONDS
 from edge_agent.core.guards import GuardSettings, Readings
 from edge_agent.core.lifecycle import State
-from edge_agent.core.round_decisions import RoundDecisions, StartingPoint
+from edge_agent.core.outbox import OutboxRow
+from edge_agent.core.round_decisions import AfterReceipt, RoundDecisions, StartingPoint
 from edge_agent.core.triggers import SampleTrigger, TriggerSettings
 from edge_agent.core.version_choice import KnownVersion
 from fleet_protocol.errors import Reason
-from fleet_protocol.kinds import Outcome, Receipt
+from fleet_protocol.kinds import UPDATE, Outcome, Receipt
 
 START = StartingPoint(3, "0f" * 32, 40)
 KNOWN, NEWER = KnownVersion(3, "0f" * 32, "aa" * 32), KnownVersion(4, "0f" * 32, "bb" * 32)
@@ -155,20 +156,35 @@ def test_failure_that_is_not_the_versions_is_retried_as_a_guard_is():
     assert agent.is_due("digits", KNOWN, 0.0)
 
 
+UPDATE_ROW = OutboxRow(9, UPDATE.number, "digits", KNOWN.bundle, KNOWN.version, b"", b"")
+
+
+def receipt(reason: str = "") -> Receipt:
+    outcome = Outcome.REJECTED if reason else Outcome.ACCEPTED
+    return Receipt(bytes(16), outcome, reason, "", 0, 0)
+
+
 @pytest.mark.parametrize("reason", [Reason.TOO_STALE, Reason.UNKNOWN_VERSION, Reason.UNKNOWN_TASK])
 def test_nothing_is_trained_from_a_version_that_was_refused_as_outdated(reason):
     agent = decisions(new_samples=4)
-    assert agent.is_outdated("digits", KNOWN, reason)
+    assert agent.answered(UPDATE_ROW, receipt(reason), KNOWN, 0.0) == AfterReceipt(is_outdated=True)
     assert not agent.is_due("digits", KNOWN, 1e9)
     assert agent.is_due("digits", NEWER, 0.0)
 
 
 def test_version_whose_updates_are_too_large_is_trained_from_less_and_less_often():
     agent = decisions(new_samples=4)
-    waits = [agent.wait_after_refusal("digits", KNOWN, Reason.OUT_OF_BOUNDS, 0.0) for _ in range(3)]
-    assert waits == [60, 120, 240]
+    waits = [agent.answered(UPDATE_ROW, receipt(Reason.OUT_OF_BOUNDS), KNOWN, 0.0) for _ in range(3)]
+    assert waits == [AfterReceipt(wait_seconds=seconds) for seconds in (60, 120, 240)]
     assert not agent.is_due("digits", KNOWN, 239)
     assert agent.is_due("digits", NEWER, 0)
-    agent.update_accepted("digits")
+    assert agent.answered(UPDATE_ROW, receipt(), KNOWN, 0.0) == AfterReceipt()
     assert agent.is_due("digits", KNOWN, 0)
-    assert agent.wait_after_refusal("digits", KNOWN, Reason.TASK_PAUSED, 0.0) is None
+
+
+@pytest.mark.parametrize(("newest", "reason"), [(KNOWN, Reason.TASK_PAUSED), (NEWER, Reason.OUT_OF_BOUNDS),
+                                                (NEWER, Reason.TOO_STALE), (None, Reason.TOO_STALE)])  # fmt: skip
+def test_receipt_that_says_nothing_of_the_newest_version_holds_up_nothing(newest, reason):
+    agent = decisions(new_samples=4)
+    assert agent.answered(UPDATE_ROW, receipt(reason), newest, 0.0) == AfterReceipt()
+    assert agent.is_due("digits", newest, 0.0)

@@ -28,6 +28,7 @@ from workbench.simulation.event_queue import EventQueue
 from workbench.simulation.fleet_files import draw_fleet, read_trace
 from workbench.simulation.residuals import Residuals
 from workbench.simulation.simulation import Options, Simulation
+from workbench.simulation.verdict import failure
 from workbench.simulation.workload import Workload, synthetic_workload
 
 BUNDLE = load_bundle(Path(__file__).parents[2] / "models" / "digits" / "bundle")
@@ -195,6 +196,24 @@ def test_what_diverged_is_tried_again_with_new_samples_after_growing_waits():
     doublings_to_that = math.log2(hours_after_the_first_round * HOUR / FIRST_WAIT_SECONDS)
     assert engine.rounds == pytest.approx(1 + doublings_to_that, abs=2)
     assert (summary.updates, summary.rounds_diverged.times) == (0, engine.rounds)
+
+
+class ExplodingEngine:
+    """Moves every weight by a third of what float32 can hold, at no loss."""
+
+    def train(self, weights, samples, plan, rates, on_progress=None):
+        on_progress(len(plan.rows), np.zeros(len(plan.rows), np.float32))
+        return weights + np.float32(1e38), np.zeros(len(plan.rows), np.float32)
+
+
+def test_versions_that_would_not_be_finite_stop_and_the_simulation_ends_with_words():
+    learned = replace(workload(), engine=ExplodingEngine())
+    options = Options(seed=1, seconds=6 * HOUR)
+    exploding = bundle(max_delta_norm=1e300, keep_fraction=1.0, server_learning_rate=2.0)
+    summary = Simulation(fleet(8), exploding, learned, options).run().summary
+    assert "would no longer be finite" in summary.stopped
+    assert summary.versions == 1
+    assert failure(summary).startswith(f"versions stopped after {summary.versions:,}: weights or the server")
 
 
 def test_no_score_is_reached_before_an_update_was_accepted():

@@ -20,7 +20,7 @@ from workbench.demo.fleet_files import TASK, FleetFiles
 from workbench.demo.measurement import Measurement
 from workbench.demo.observer import Observer
 from workbench.demo.sensors import Sensor, ask_status
-from workbench.report.history import AccuracyPoint, DeviceRow, RunHistory, Summary
+from workbench.report.history import AccuracyPoint, DeviceRow, RunHistory, Summary, Totals
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,24 +107,26 @@ class FleetMonitor:
         pairs = zip(self.files.devices, self.sensors, statuses, strict=True)
         return [self._row(device.name, sensor, status) for device, sensor, status in pairs]
 
-    def conclude(self, devices: list[DeviceRow], *, seed: int, stopped_early: bool) -> RunHistory:
-        """The whole run, once agents and coordinator have ended; `devices` as they were before that."""
+    def conclude(self, *, seed: int, stopped_early: bool) -> RunHistory:
+        """The whole run, once agents and coordinator have ended; what agents say is as it was before that."""
         ledgers = {
             device.name: read_ledger(device.database) for device in self.files.devices if device.database.exists()
         }
         found = audit(ledgers, self._journal)
         recent = self._recent or [self.measurement.initial_weights]
-        applied = [row for row in self._journal if row.aggregate is not None]
+        staleness = [row.staleness for row in self._journal if row.aggregate is not None]
+        devices = self.rows()
+        sums = Totals.of(devices)
         summary = Summary(
             accuracy=self.measurement.accuracy(recent),
-            central_accuracy=self.measurement.central_accuracy(len(applied)),
-            updates_applied=len(applied),
+            central_accuracy=self.measurement.central_accuracy(sums.applied),
+            updates_applied=sums.applied,
             updates_lost=found.lost,
             updates_duplicated=found.duplicated,
-            uplink_bytes=self.observer.uplink_bytes,
-            dense_uplink_bytes=len(self._journal) * self.measurement.dense_bytes,
+            uplink_bytes=sums.uplink_bytes,
+            dense_uplink_bytes=(sums.applied + sums.buffered) * self.measurement.dense_bytes,
             versions=self._accuracy[-1].version if self._accuracy else 0,
-            median_staleness=float(median(row.staleness for row in applied)) if applied else 0.0,
+            median_staleness=float(median(staleness)) if staleness else 0.0,
             wall_seconds=round(self.elapsed_seconds, 1),
             broker=self.broker,
             agents=len(self.sensors),
@@ -132,23 +134,25 @@ class FleetMonitor:
             stopped_early=stopped_early,
             downlink_bytes=self.observer.downlink_bytes,
             updates_rejected=found.rejected,
-            updates_pending=found.waiting,
-            updates_buffered=len(self._journal) - len(applied),
+            updates_pending=found.pending,
+            updates_buffered=sums.buffered,
             held_out_samples=self.measurement.held_out_samples,
             parameters=self.measurement.parameters,
             averaged_versions=self.measurement.averaged_versions,
             newest_version_accuracy=self.measurement.accuracy(recent[-1:]),
         )
-        return RunHistory(summary, self._accuracy, [row.staleness for row in applied], devices)
+        return RunHistory(summary, self._accuracy, staleness, devices)
 
     def _row(self, name: str, sensor: Sensor, status: Status | None) -> DeviceRow:
-        staleness = [row.staleness for row in self._journal if row.device == name]
+        own = [row for row in self._journal if row.device == name]
+        staleness = [row.staleness for row in own if row.aggregate is not None]
         return DeviceRow(
             name=name,
             state=_state_in_words(status),
             version=status.versions.get(TASK, 0) if status else 0,
             staleness=fmean(staleness) if staleness else None,
-            updates=len(staleness),
+            applied=len(staleness),
+            buffered=len(own) - len(staleness),
             uplink_bytes=self.observer.uplink[name],
             samples=sensor.delivered,
             samples_expected=sensor.total,

@@ -8,9 +8,10 @@
 _shtab_broker_coordinator_devices_subparsers=(list show approve revoke)
 _shtab_broker_coordinator_tasks_subparsers=(publish list show pause resume rollback renew remove export evaluate verify)
 _shtab_broker_coordinator_database_subparsers=(copy)
-_shtab_broker_coordinator_subparsers=(run keygen key devices tasks database)
+_shtab_broker_coordinator_subparsers=(run setup keygen key devices tasks database)
 
 _shtab_broker_coordinator_run_option_strings=(-h --help --config)
+_shtab_broker_coordinator_setup_option_strings=(-h --help --config --fleet --broker --port --certificates)
 _shtab_broker_coordinator_keygen_option_strings=(-h --help)
 _shtab_broker_coordinator_key_option_strings=(-h --help --config)
 _shtab_broker_coordinator_devices_list_option_strings=(-h --help --config --json)
@@ -35,6 +36,8 @@ _shtab_broker_coordinator_database_option_strings=(-h --help --json)
 _shtab_broker_coordinator_option_strings=(-h --help --version --config)
 
 _shtab_broker_coordinator_run___config_COMPGEN=_shtab_compgen_files
+_shtab_broker_coordinator_setup___config_COMPGEN=_shtab_compgen_files
+_shtab_broker_coordinator_setup___certificates_COMPGEN=_shtab_compgen_files
 _shtab_broker_coordinator_keygen_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_broker_coordinator_key_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_broker_coordinator_key___config_COMPGEN=_shtab_compgen_files
@@ -63,10 +66,12 @@ _shtab_broker_coordinator___config_COMPGEN=_shtab_compgen_files
 _shtab_broker_coordinator_devices_pos_0_choices=(list show approve revoke)
 _shtab_broker_coordinator_tasks_pos_0_choices=(publish list show pause resume rollback renew remove export evaluate verify)
 _shtab_broker_coordinator_database_pos_0_choices=(copy)
-_shtab_broker_coordinator_pos_0_choices=(run keygen key devices tasks database)
+_shtab_broker_coordinator_pos_0_choices=(run setup keygen key devices tasks database)
 
 _shtab_broker_coordinator_run__h_nargs=0
 _shtab_broker_coordinator_run___help_nargs=0
+_shtab_broker_coordinator_setup__h_nargs=0
+_shtab_broker_coordinator_setup___help_nargs=0
 _shtab_broker_coordinator_keygen__h_nargs=0
 _shtab_broker_coordinator_keygen___help_nargs=0
 _shtab_broker_coordinator_key__h_nargs=0

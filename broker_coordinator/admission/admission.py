@@ -2,9 +2,10 @@
 
 Each check is cheaper and trusts less than the next:
 
-    every message        topic -> size -> envelope -> kind belongs on that topic, and its size (`_parse`)
-                         -> known key of that device, not revoked (`_sender`) -> signature (`_check_signature`)
-    a journalled kind    -> approved -> sequence number -> task not paused, rate (`_admit_journalled`)
+    every message        not answered a moment ago -> topic -> size -> envelope -> kind belongs on that topic, and its
+                         size (`_parse`) -> known key of that device, approved unless it enrols (`sender_of`)
+                         -> does not ask too often -> signature (`_check_signature`)
+    a journalled kind    -> sequence number -> task not paused, rate (`_admit_journalled`)
                          -> task, generation (`_require_generation`), version, staleness (`_checked_staleness`)
                          -> the task's kind (`_require_version_kind`)
                          -> payload decrypted -> the consumer's own checks
@@ -14,7 +15,7 @@ Nothing here knows a kind: what differs between them is in `fleet_protocol.kinds
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,7 @@ from broker_coordinator.admission.consumer import (
 )
 from broker_coordinator.admission.decisions import (
     Accepted,
+    AnsweredBefore,
     Decision,
     Enrolled,
     FileRequested,
@@ -41,9 +43,18 @@ from broker_coordinator.admission.decisions import (
     Refused,
     Repeated,
     refusal,
+    refuse_unread,
 )
-from broker_coordinator.admission.fleet_view import Decided, Device, DeviceState, FleetView, TaskProgress
+from broker_coordinator.admission.fleet_view import (
+    Decided,
+    Device,
+    DeviceState,
+    FleetView,
+    TaskProgress,
+    repeats_of,
+)
 from broker_coordinator.admission.parsed_message import ParsedMessage
+from broker_coordinator.admission.senders import sender_of
 from broker_coordinator.admission.settings import AdmissionSettings
 from fleet_protocol import topics
 from fleet_protocol.bundle import TaskDescription
@@ -63,8 +74,8 @@ class Admission:
 
     def admit(self, message: Message, view: FleetView) -> Decision:
         """Decide on one message. Never raises for anything in the message."""
-        parsed = self._parse(message, _largest_bytes())
-        return parsed if isinstance(parsed, Refused) else self._decide(parsed, UNPREPARED, view)
+        parsed = self._parse(message, _largest_bytes(), view.answered)
+        return self._decide(parsed, UNPREPARED, view) if isinstance(parsed, ParsedMessage) else parsed
 
     def admit_all(self, messages: Sequence[Message], view: FleetView) -> Iterator[Decision]:
         """Decide on messages in order, each as `admit` would after those before it, which `view` then reflects.
@@ -72,11 +83,11 @@ class Admission:
         Payloads that are likely to be accepted are decoded together before: that is several times faster.
         """
         largest = _largest_bytes()
-        parsed = [self._parse(message, largest) for message in messages]
+        parsed = [self._parse(message, largest, view.answered) for message in messages]
         prepared = prepare(parsed, view, self.consumers, self.settings.key)
         for number, each in enumerate(parsed):
             ahead = prepared.get(number, UNPREPARED)
-            decision = each if isinstance(each, Refused) else self._decide(each, ahead, view)
+            decision = self._decide(each, ahead, view) if isinstance(each, ParsedMessage) else each
             self.apply(decision, view)
             yield decision
 
@@ -101,9 +112,15 @@ class Admission:
             case Enrolled(device) | FileRequested(device) | PresenceSeen(device):
                 view.set_device(device)
 
-    def _parse(self, message: Message, largest: Mapping[Leaf, int]) -> ParsedMessage | Refused:
+    def _parse(
+        self, message: Message, largest: Mapping[Leaf, int], answered_before: Container[bytes]
+    ) -> ParsedMessage | AnsweredBefore | Refused:
         """The checks that need no fleet view."""
+        if message.unread:
+            return refuse_unread(message)
         envelope_digest = digest(message.data)
+        if envelope_digest in answered_before:
+            return AnsweredBefore(envelope_digest)
         device = None
         answered = False
         try:
@@ -127,9 +144,14 @@ class Admission:
         consumer = self.consumers[parsed.envelope.header.kind.decrypted]
         verified = False
         try:
-            device = _sender(parsed, consumer, view)
+            device = sender_of(parsed, consumer, view, self.settings)
+            asks_again = not ahead.is_checked and _asks_again(parsed, consumer, view)
+            if asks_again and not view.has_room(self.settings.repeat_allowance, repeats_of(device)):
+                return _refuse_in_silence(parsed)
             _check_signature(parsed, device, ahead)
-            verified = True
+            verified = device.state is DeviceState.APPROVED
+            if asks_again:
+                view.spend(self.settings.repeat_allowance, repeats_of(device))
             if isinstance(consumer, JournalledConsumer):
                 return self._admit_journalled(parsed, device, ahead, view)
             payload = decode_payload(parsed.envelope.payload, consumer.kind.payload)
@@ -144,7 +166,6 @@ class Admission:
     def _admit_journalled(self, parsed: ParsedMessage, device: Device, ahead: Prepared, view: FleetView) -> Decision:
         """Raises ProtocolError where the sequence number stays unused: the device may send the same bytes again."""
         header = parsed.envelope.header
-        require_approved(device)
         if before := view.decided_before(device.name, header.sequence):
             if before.digest == parsed.digest:
                 return Repeated(device.name, header.sequence, before)
@@ -206,28 +227,18 @@ def _device_and_leaf(topic: str, settings: AdmissionSettings) -> tuple[str, Leaf
     return device, leaf
 
 
-def _sender(parsed: ParsedMessage, consumer: Consumer, view: FleetView) -> Device:
-    envelope = parsed.envelope
-    device = parsed.device
-    sender = view.devices.get(envelope.key_id)
-    if sender is None and isinstance(consumer, ControlConsumer) and consumer.named_key is not None:
-        payload = decode_payload(envelope.payload, consumer.kind.payload)
-        sender = Device(device, consumer.named_key(payload), DeviceState.PENDING)
-        if sender.key_id != envelope.key_id:
-            raise ProtocolError(
-                Reason.MALFORMED, f"the {consumer.kind.name} names another public key than the one that signed it"
-            )
-    if sender is None:
-        raise ProtocolError(
-            Reason.UNKNOWN_KEY, f"key {envelope.key_id.hex()} is not enrolled here; send an enrolment first"
-        )
-    if sender.name != device:
-        raise ProtocolError(
-            Reason.WRONG_TOPIC, f"key {envelope.key_id.hex()} belongs to {sender.name}, the topic to {device}"
-        )
-    if sender.state is DeviceState.REVOKED:
-        raise ProtocolError(Reason.REVOKED_KEY, f"the key of {device} is revoked; ask the operator of the fleet")
-    return sender
+def _asks_again(parsed: ParsedMessage, consumer: Consumer, view: FleetView) -> bool:
+    """Whether it gets an answer, but is no payload with a number of its own from a device that may send one."""
+    if isinstance(consumer, ControlConsumer):
+        return consumer.answered
+    is_unused = parsed.envelope.header.sequence > view.highest_sequence(parsed.device)
+    return not is_unused or view.full_after_one(parsed.device) is None
+
+
+def _refuse_in_silence(parsed: ParsedMessage) -> Refused:
+    """Nobody pays for the signature, nor for an answer, of what a device sends too often."""
+    error = ProtocolError(Reason.RATE_LIMITED, f"{parsed.device} asks too often for what it was told")
+    return refusal(error, parsed.device, parsed.digest, answered=False)
 
 
 def _check_signature(parsed: ParsedMessage, sender: Device, ahead: Prepared) -> None:
@@ -235,16 +246,6 @@ def _check_signature(parsed: ParsedMessage, sender: Device, ahead: Prepared) -> 
         raise ahead.bad_signature
     if not ahead.is_checked:
         parsed.envelope.verify(sender.public_key, parsed.message.topic)
-
-
-def require_approved(device: Device) -> None:
-    """Raise `UNKNOWN_KEY` unless an operator, or open enrolment, has let the device in."""
-    if device.state is not DeviceState.APPROVED:
-        raise ProtocolError(
-            Reason.UNKNOWN_KEY,
-            f"{device.name} awaits approval; on the coordinator run: broker-coordinator devices approve {device.name}"
-            f" {device.key_id.hex()}",
-        )
 
 
 def _require_room(header: Header, device: str, progress: TaskProgress | None, view: FleetView) -> None:

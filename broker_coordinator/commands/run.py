@@ -7,7 +7,6 @@ import signal
 import threading
 from collections.abc import Callable
 
-from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.configuration import CoordinatorConfiguration, load_configuration
 from broker_coordinator.distribution.signed_messages import MessageSigner
 from broker_coordinator.mqtt.link import MqttLink
@@ -79,19 +78,11 @@ def _coordinator(
     metrics = Metrics()
     if configuration.metrics.port is not None:
         metrics.serve(configuration.metrics.address, configuration.metrics.port)
-    settings = AdmissionSettings(
-        configuration.fleet,
-        configuration.shard,
-        configuration.enrolment == "open",
-        configuration.maximum_devices,
-        key,
-        configuration.rate_limit.allowance(),
-    )
     return Coordinator(
         journal,
         [load_bundle(task.bundle) for task in configuration.tasks],
         MessageSigner(key, configuration.fleet, configuration.shard),
-        settings,
+        configuration.admission_settings(key),
         retention=configuration.retention.rule(),
         metrics=metrics,
         on_version=evaluator.note_version,

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from broker_coordinator.admission.admission import Admission
-from broker_coordinator.admission.decisions import Message
+from broker_coordinator.admission.decisions import FileRequested, Message
 from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.consumers import CONSUMERS
@@ -64,7 +64,9 @@ class Coordinator:
             on_version=on_version,
             decoded=decoded,
         )
-        self._file_server = FileServer(journal, registry, signer)
+        self._file_server = FileServer(
+            journal, registry, signer, metrics=self._metrics, allowance=settings.chunk_allowance
+        )
         self._watch = ManifestWatch(registry, signer.key.verify_key, signer.fleet)
 
     def tasks(self) -> list[str]:
@@ -80,8 +82,11 @@ class Coordinator:
             JournalUnavailableError: nothing happened; offer the same messages again later.
         """
         self._settle_manifests(now)
-        if requests := self._intake.handle(messages, now):
+        asked = self._intake.handle(messages, now)
+        if requests := [each for each in asked if isinstance(each, FileRequested)]:
             self._file_server.request(requests, now)
+        if len(requests) < len(asked):
+            self._version_maker.repeat_versions(now)
 
     def make_versions(self, now: float) -> None:
         """Make and commit every version that is due.
@@ -130,7 +135,7 @@ class Coordinator:
         """Take at most `limit` messages that are to be published now: receipts, then manifests, then chunks."""
         taken = self._intake.publications(limit)
         if not self._watch.is_waiting(now):
-            taken += self._version_maker.publications(limit - len(taken))
+            taken += self._version_maker.publications(limit - len(taken), now)
         taken += self._file_server.publications(limit - len(taken), now)
         self._metrics.count_published(sum(len(publication.data) for publication in taken))
         return taken

@@ -16,6 +16,7 @@ from broker_coordinator.admission.fleet_view import devices_taking_part
 from broker_coordinator.aggregation.retention import NOTHING_FORGOTTEN, Forgettable, Retention, forgettable
 from broker_coordinator.consumers import journalled_consumer, version_consumer
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
+from broker_coordinator.serving.announcements import Announcements
 from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.serving.replay import state_of
 from broker_coordinator.serving.served_aggregate import NextAggregate, ServedAggregate
@@ -73,7 +74,7 @@ class VersionMaker:
         self._decoded = decoded
         self._set_aside = SetAside(journal, key, metrics)
         self._forgotten: dict[str, Forgettable] = {}
-        self._unannounced: dict[str, None] = {}
+        self._announcements = Announcements()
         self._stored: dict[str, StoredTask] | None = None
         self._load()
 
@@ -94,7 +95,7 @@ class VersionMaker:
                 while made := self._made(task, partial(task.next_version, now)):
                     self._commit(task, made, now)
                 if task.ask_everyone(now):
-                    self._unannounced[task.description.task] = None
+                    self._announcements.announce(task.description.task)
         except TasksChangedError:
             self._load()
         for served in self._aggregates.values():
@@ -116,18 +117,24 @@ class VersionMaker:
 
     def announce_versions(self) -> None:
         """Queue the manifest of every task: the broker may have lost the retained one."""
-        self._unannounced = dict.fromkeys([*self._removed, *self._tasks])
+        for name in (*self._removed, *self._tasks):
+            self._announcements.announce(name)
 
-    def publications(self, limit: int) -> list[Publication]:
+    def repeat_versions(self, now: float) -> None:
+        """Publish the manifest of every task again soon: a device has come."""
+        self._announcements.repeat((*self._removed, *self._tasks), now)
+
+    def publications(self, limit: int, now: float) -> list[Publication]:
         """Take at most `limit` manifests; where the database fails, the others stay queued."""
         taken: list[Publication] = []
-        while self._unannounced and len(taken) < limit:
-            name = next(reversed(self._unannounced))
+        while len(taken) < limit and (name := self._announcements.next_task(now)) is not None:
             try:
-                taken.append(self._signer.manifest(name, self._manifest(name)))
+                manifest = self._manifest(name)
             except JournalUnavailableError:
                 break
-            del self._unannounced[name]
+            if manifest is not None:
+                taken.append(self._signer.manifest(name, manifest))
+            self._announcements.done(name, now)
         return taken
 
     def names(self) -> set[str]:
@@ -138,13 +145,14 @@ class VersionMaker:
         """How each task is, the removed ones too."""
         return self._removed | {name: task.manifest(list) for name, task in self._tasks.items()}
 
-    def _manifest(self, name: str) -> Manifest:
+    def _manifest(self, name: str) -> Manifest | None:
+        """None where the task is being removed this moment: then it is announced once that is read."""
         task = self._tasks.get(name)
-        return task.manifest(self._devices_taking_part) if task else self._removed[name]
+        return task.manifest(self._devices_taking_part) if task else self._removed.get(name)
 
     def next_due(self) -> float | None:
-        """When `make_versions` will next have something to do that it has not now, or None."""
-        deadlines = [task.deadline() for task in self._served_tasks()]
+        """When `make_versions` or `publications` will next have something that they have not now, or None."""
+        deadlines = [self._announcements.next_due(), *(task.deadline() for task in self._served_tasks())]
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def _devices_taking_part(self) -> Iterable[str]:
@@ -251,7 +259,7 @@ class VersionMaker:
             tasks_counter=self._tasks_counter,
         )
         task.advance(made, now)
-        self._unannounced[name] = None
+        self._announcements.announce(name)
         self._metrics.count_version(name)
         self._metrics.show_task(task)
         logger.info(

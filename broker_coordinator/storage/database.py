@@ -10,6 +10,7 @@ from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError,
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from broker_coordinator.storage.schema import check_schema, create_schema
+from fleet_host.owned_files import make_owned_file
 from fleet_protocol.errors import ConfigurationError
 
 BUSY_TIMEOUT_MILLISECONDS = 5_000
@@ -119,6 +120,11 @@ def _sqlite(path: Path, *, read_only: bool) -> Engine:
         raise ConfigurationError(f"database {path} does not exist; has the coordinator run with this configuration?")
     if not path.parent.is_dir():
         raise ConfigurationError(f"database {path}: there is no folder {path.parent}; make it, or change `database`")
+    if not read_only:
+        try:
+            make_owned_file(path)
+        except OSError as error:
+            raise ConfigurationError(f"database {path}: {error.strerror}; name a file that can be written") from error
     name, query = (f"file:{quote(str(path))}", {"uri": "true", "mode": "ro"}) if read_only else (str(path), {})
     engine = create_engine(URL.create("sqlite", database=name, query=query))
     event.listen(engine, "connect", _read_only_connection if read_only else _prepare_connection)

@@ -1,9 +1,10 @@
 """The devices table: what an operator does to it, and what a running coordinator reads of it."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, case, insert, select, update
+from sqlalchemy import Connection, Engine, Row, case, delete, func, insert, select, update
 
 from broker_coordinator.admission.fleet_view import Device, DeviceState
 from broker_coordinator.storage.change_counters import DEVICES, count_up
@@ -12,6 +13,11 @@ from broker_coordinator.storage.schema import devices
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import VerifyKey
 from fleet_protocol.kinds import PresenceState
+
+MAX_REVOKED_KEYS = 10_000
+"""Keys that are refused by name. The one that was revoked first is forgotten, and may enrol as any unknown key may."""
+
+_NEXT_CHANGE = select(func.coalesce(func.max(devices.c.changed), 0) + 1).scalar_subquery()
 
 
 class DeviceRegistry:
@@ -25,6 +31,11 @@ class DeviceRegistry:
         with reading(self._engine) as connection:
             query = select(devices).order_by(devices.c.name, devices.c.state.desc())
             return [_device(row) for row in connection.execute(query)]
+
+    def longest_unchanged_first(self) -> list[Device]:
+        """All devices in the order in which they enrolled last, or their state changed."""
+        with reading(self._engine) as connection:
+            return [_device(row) for row in connection.execute(select(devices).order_by(devices.c.changed))]
 
     def note_used_twice(self, name: str) -> None:
         """Two devices use the key of this name at once: shown until an operator approves or revokes it."""
@@ -80,7 +91,7 @@ class DeviceRegistry:
         )
 
     def revoke(self, name: str) -> Device:
-        """Stop accepting a device's key.
+        """Stop accepting a device's key, which stays known as long as it is one of the last `MAX_REVOKED_KEYS`.
 
         Raises:
             ConfigurationError: there is no such device.
@@ -91,7 +102,9 @@ class DeviceRegistry:
                 raise ConfigurationError(
                     f"device {name!r} has no key that could be revoked; see: broker-coordinator devices list"
                 )
-            return _change_state(connection, device, DeviceState.REVOKED)
+            revoked = _change_state(connection, device, DeviceState.REVOKED)
+            _forget_oldest_revoked(connection)
+            return revoked
 
 
 def store_device(connection: Connection, device: Device) -> None:
@@ -100,12 +113,27 @@ def store_device(connection: Connection, device: Device) -> None:
     """
     key = bytes(device.public_key)
     told = _told_by_itself(device)
+    if device.state is DeviceState.PENDING:
+        told["changed"] = _NEXT_CHANGE
     let_in = DeviceState.PENDING if device.state is DeviceState.APPROVED else None
     state = case((devices.c.state == let_in, DeviceState.APPROVED.value), else_=devices.c.state)
     changed = connection.execute(update(devices).where(devices.c.public_key == key).values(state=state, **told))
     if not changed.rowcount:
-        row = {"public_key": key, "name": device.name, "state": device.state.value, **told}
+        row = {"public_key": key, "name": device.name, "state": device.state.value, "changed": _NEXT_CHANGE, **told}
         connection.execute(insert(devices).values(row))
+
+
+def forget_pending(connection: Connection, forgotten: Iterable[Device]) -> None:
+    """Delete devices, unless an operator has let them in meanwhile."""
+    for device in forgotten:
+        this = devices.c.public_key == bytes(device.public_key)
+        connection.execute(delete(devices).where(this, devices.c.state == DeviceState.PENDING.value))
+
+
+def _forget_oldest_revoked(connection: Connection) -> None:
+    revoked = devices.c.state == DeviceState.REVOKED.value
+    oldest = select(devices.c.public_key).where(revoked).order_by(devices.c.changed.desc()).offset(MAX_REVOKED_KEYS)
+    connection.execute(delete(devices).where(devices.c.public_key.in_(oldest)))
 
 
 def _told_by_itself(device: Device) -> dict[str, Any]:
@@ -121,7 +149,8 @@ def _told_by_itself(device: Device) -> dict[str, Any]:
 def _change_state(connection: Connection, device: Device, state: DeviceState) -> Device:
     store_device(connection, device)
     this = devices.c.public_key == bytes(device.public_key)
-    connection.execute(update(devices).where(this).values(state=state.value, is_used_twice=False))
+    changed = {"state": state.value, "changed": _NEXT_CHANGE, "is_used_twice": False}
+    connection.execute(update(devices).where(this).values(changed))
     count_up(connection, DEVICES)
     return replace(device, state=state)
 

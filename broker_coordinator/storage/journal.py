@@ -16,7 +16,7 @@ from broker_coordinator.aggregation.retention import Forgettable
 from broker_coordinator.aggregation.version import Version
 from broker_coordinator.storage.change_counters import TASKS, change_counters_in
 from broker_coordinator.storage.database import Database, open_database, writing
-from broker_coordinator.storage.device_registry import store_device
+from broker_coordinator.storage.device_registry import forget_pending, store_device
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.records import Aggregate
 from broker_coordinator.storage.schema import WAITING, aggregates, payloads, refused_payloads, rejections, versions
@@ -32,26 +32,34 @@ Rejections = Mapping[tuple[Reason, str], int]
 @dataclass(frozen=True, slots=True)
 class JournalEntry:
     """What one batch of messages adds to the journal. `after` is the last position that it was decided by,
-    `tasks_counter` that of the tasks (`change_counters`), where it matters.
+    `tasks_counter` that of the tasks (`change_counters`), where it matters. `forgotten` are devices that make room for
+    others.
     """
 
     accepted: Sequence[Accepted] = ()
     refused: Sequence[Refused] = ()
     devices: Sequence[Device] = ()
+    forgotten: Sequence[Device] = ()
     rejections: Rejections = field(default_factory=dict)
     after: int = MAX_SEQUENCE
     tasks_counter: int | None = None
 
     @classmethod
     def of(
-        cls, decisions: Sequence[Decision], devices: Sequence[Device], after: int, tasks_counter: int | None = None
+        cls,
+        decisions: Sequence[Decision],
+        devices: Sequence[Device],
+        forgotten: Sequence[Device],
+        after: int,
+        tasks_counter: int | None = None,
     ) -> Self:
-        """The entry of a batch that has changed what is known of `devices`."""
+        """The entry of a batch that has changed what is known of `devices`, the `forgotten` ones included."""
         refused = [decision for decision in decisions if isinstance(decision, Refused)]
         return cls(
             [decision for decision in decisions if isinstance(decision, Accepted)],
             [each for each in refused if each.burned_sequence is not None],
             devices,
+            forgotten,
             Counter((each.reason, (each.verified and each.device) or "") for each in refused),
             after,
             tasks_counter,
@@ -112,6 +120,7 @@ class Journal(JournalReader):
                 connection.execute(insert(refused_payloads), list(map(_refused_row, entry.refused, positions)))
             for device in entry.devices:
                 store_device(connection, device)
+            forget_pending(connection, entry.forgotten)
             _count_rejections(connection, entry.rejections)
             return last_position + 1
 

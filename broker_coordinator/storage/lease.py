@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Engine, event, insert, select, update
 
 from broker_coordinator.storage.database import JournalUnavailableError, reading, reads_only, translated, writing
 from broker_coordinator.storage.schema import leases
+from fleet_host.owned_files import make_owned_file
 from fleet_protocol.errors import ConfigurationError
 
 VERSIONS = "versions"
@@ -143,6 +144,7 @@ class _FileLock:
     def take(self) -> bool:
         self._close()
         try:
+            make_owned_file(self._path)  # root's command may be the first to take it
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -44,6 +44,13 @@ devices = Table(
     Column("boot", BigInteger, nullable=False),
     Column("request_sequence", BigInteger, nullable=False),
     Column("is_used_twice", Boolean, nullable=False, default=False, comment="two devices have this key"),
+    Column(
+        "changed",
+        BigInteger,
+        nullable=False,
+        index=True,
+        comment="highest for the key that enrolled last, or whose state changed last: the order of forgetting",
+    ),
 )
 # A revoked key stays known; a name has one key that is not.
 Index(

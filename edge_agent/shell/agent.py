@@ -12,8 +12,10 @@ from edge_agent.configuration import AgentConfiguration
 from edge_agent.core.answers_awaited import AnswersAwaited
 from edge_agent.core.enrolment import must_enrol_again
 from edge_agent.core.version_choice import known_from
+from edge_agent.shell import machine
 from edge_agent.shell.blob_cache import BlobCache
 from edge_agent.shell.device_database import DeviceDatabase
+from edge_agent.shell.enrolled_name import EnrolledName
 from edge_agent.shell.enrolment import EnrolmentKeeper
 from edge_agent.shell.fetcher import Fetcher
 from edge_agent.shell.identity import Identity
@@ -40,6 +42,7 @@ from fleet_protocol.kinds import (
     BlobRequest,
     Enrolment,
     Manifest,
+    Outcome,
     Presence,
     PresenceState,
     Receipt,
@@ -65,7 +68,7 @@ class Agent:
     """One device of one fleet. `run` lasts until cancelled; nothing is lost then, nor when the process is killed.
 
     Raises:
-        ConfigurationError: the state folder or a database in it can't be used.
+        ConfigurationError: the state folder or a database in it can't be used, or is another device's.
     """
 
     def __init__(self, configuration: AgentConfiguration, identity: Identity, software: str) -> None:
@@ -75,6 +78,8 @@ class Agent:
         self._tasks = [task.name for task in configuration.tasks]
         self._database, self._samples, cache = _open_state(configuration)
         identity.boot = self._database.boot
+        self._name = EnrolledName(configuration.state_folder, configuration.device, identity.public_key)
+        self._name.check()
         self._presence = PresenceKeeper(self._tasks, self._publish_presence)
         self._sent: deque[bytes] = deque(maxlen=CONTROL_MESSAGES_REMEMBERED)
         self._answers = AnswersAwaited()
@@ -119,6 +124,7 @@ class Agent:
             configuration.sample_socket,
             frozenset(self._tasks),
             store=self._samples.add,
+            store_unjudged=self._samples.add_unjudged,
             describe=self._versions.description,
             arrived=self._rounds.sample_arrived,
             status=self._status,
@@ -126,6 +132,10 @@ class Agent:
 
     async def run(self) -> None:
         """Serve samples, keep the link, train when woken; until cancelled."""
+        for words in machine.missing(self._configuration.guards):
+            logger.warning(
+                log_line("sensor_missing", guard=words, remedy="name one in [guards], or leave that limit out")
+            )
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._sample_socket.serve())
@@ -214,6 +224,8 @@ class Agent:
             logger.warning(log_line("state_lost", boot=self._identity.boot, newest_boot=receipt.newest_boot))
             self._identity.boot = self._database.continue_boots(receipt.newest_boot)
         self._rounds.retry_deferred_trigger()
+        if is_ours and receipt.outcome is Outcome.ACCEPTED:
+            self._name.note()
 
     def _note_foreign(self, receipt: Receipt) -> None:
         if self._answers.foreign(receipt.digest) and self._said.allows("foreign_receipts", time.monotonic()):

@@ -163,6 +163,9 @@ class Rounds:
         return False
 
     async def _train(self, task: str, version: ReadyVersion) -> None:
+        if (judged := self._samples.judge(version.description)).refused:
+            reason = f"do not fit the schema, which has come; the first: {judged.reason}"
+            logger.warning(log_line("samples_dropped", task=task, count=judged.refused, reason=reason))
         if dropped := self._samples.drop_misfits(version.description):
             logger.warning(log_line("samples_dropped", task=task, count=dropped, reason="do not fit the schema"))
         if dropped := self._samples.drop_other_features(version.description):
@@ -276,12 +279,13 @@ class Rounds:
         return StartingPoint(version.number, version.bundle, self._samples.newest(task), version.generation)
 
     def _readings(self, task: str) -> Readings:
+        guards = self._configuration.guards
         return Readings(
             stored_samples=self._samples.count(task),
             waiting_updates=self._database.waiting(),
-            temperature_celsius=machine.temperature_celsius(),
-            battery_percent=machine.battery_percent(),
-            free_memory_mib=machine.free_memory_mib(),
+            temperature=machine.temperature(guards),
+            battery=machine.battery(guards),
+            free_memory_mib=machine.free_memory_mib(guards),
         )
 
     def _count_new(self, task: str) -> int:

@@ -22,13 +22,17 @@ from fleet_protocol.keys import SigningKey, write_signing_key, write_verify_key
 from fleet_protocol.kinds import (
     ENCRYPTED_UPDATE,
     ENROLMENT,
+    PRESENCE,
     RECEIPT,
     UPDATE,
     Enrolment,
+    Presence,
+    PresenceState,
     Receipt,
     Update,
     encode_payload,
 )
+from fleet_protocol.limits import BOOT_SHIFT
 from workbench import cli
 
 ROOT = Path(__file__).parents[2]
@@ -168,6 +172,13 @@ def test_enrolment_is_verified_with_the_key_that_it_names(decode):
     payload = encode_payload(Enrolment(bytes(KEY.verify_key), "pi-4", "0.1", ["digits"]))
     data = sign_envelope(KEY, TOPIC, ENROLMENT, payload, sequence=1)
     assert decode(data, "--topic", TOPIC)[1]["verified"].startswith("yes")
+
+
+def test_presence_shows_boot_and_message_rather_than_one_large_number(decode):
+    state = topics.state("home", "0", "kitchen-pi")
+    payload = encode_payload(Presence(PresenceState.ONLINE, 3))
+    _, said = decode(sign_envelope(KEY, state, PRESENCE, payload, sequence=3 << BOOT_SHIFT | 9))
+    assert (said["state"], said["boot"], said["sequence"]) == ("online", "3", "12884901897: message 9 of boot 3")
 
 
 def test_text_from_strangers_cannot_drive_the_terminal(decode):

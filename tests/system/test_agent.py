@@ -5,12 +5,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from paho.mqtt import publish
 
+from fleet_protocol import topics
 from fleet_protocol.errors import Reason
 from fleet_protocol.keys import SigningKey
 from tests.support.agent import AgentProcess, copy_digits_bundle
 from tests.support.broker import Broker
 from tests.support.coordinator import CoordinatorProcess
+from tests.support.fleet import FLEET
 from tests.support.waiting import until
 from workbench.demo.audit import Audit, audit
 
@@ -111,6 +114,16 @@ def test_device_that_a_new_database_does_not_know_enrols_again_although_it_only_
         file.unlink()
     coordinator.start()
     agent.start()
+    agent.feed(4)
+    delivered(agent, 1)
+
+
+@pytest.mark.parametrize("retained", [b"", b"junk"], ids=["lost", "replaced"])
+def test_device_that_finds_no_manifest_is_sent_one(coordinator, agents, broker, retained) -> None:
+    publish.single(
+        topics.manifest(FLEET, "digits"), retained, qos=1, retain=True, hostname=broker.host, port=broker.port
+    )
+    agent = agents("kitchen")
     agent.feed(4)
     delivered(agent, 1)
 

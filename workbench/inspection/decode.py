@@ -12,11 +12,11 @@ from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec import inspect_update
 from fleet_protocol.codec.container import FORMAT, read_first_byte
 from fleet_protocol.encryption import BOX_OVERHEAD_BYTES, decrypt_payload
-from fleet_protocol.envelope import Envelope, read_envelope
+from fleet_protocol.envelope import Envelope, Header, read_envelope
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.keys import SigningKey, VerifyKey, key_id, read_verify_key
-from fleet_protocol.kinds import ENROLMENT, EncryptedPayload, Enrolment, Update, decode_payload
-from fleet_protocol.limits import MAX_UPDATE_BYTES
+from fleet_protocol.kinds import ENROLMENT, FROM_COORDINATOR, EncryptedPayload, Enrolment, Update, decode_payload
+from fleet_protocol.limits import BOOT_SHIFT, MAX_UPDATE_BYTES
 
 MAX_SHOWN_BYTES = 16
 
@@ -67,7 +67,7 @@ def describe(data: bytes, context: DecodingContext) -> Described:
     lines = [
         ("message", f"{header.kind.name}, {sizes}"),
         ("from", _sender(envelope, context)),
-        ("sequence", str(header.sequence)),
+        ("sequence", _sequence(header)),
     ]
     if header.task:
         lines.append(("task", f"{header.task}, made from version {header.base_version}"))
@@ -89,6 +89,14 @@ def describe(data: bytes, context: DecodingContext) -> Described:
         readable = False
     verdict, is_valid = _verdict(envelope, context)
     return Described([*lines, ("verified", verdict)], refuted=not (is_valid and readable))
+
+
+def _sequence(header: Header) -> str:
+    """What is not journalled is numbered by the device's boots."""
+    if header.kind.journalled or header.kind.leaf in FROM_COORDINATOR:
+        return str(header.sequence)
+    boot, message = divmod(header.sequence, 1 << BOOT_SHIFT)
+    return f"{header.sequence}: message {message} of boot {boot}"
 
 
 def _sender(envelope: Envelope, context: DecodingContext) -> str:

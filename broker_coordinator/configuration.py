@@ -14,6 +14,7 @@ from fleet_host.key_files import read_key_file
 from fleet_host.rate_limit import TokenBucket
 from fleet_protocol.configuration import Name
 from fleet_protocol.keys import SigningKey
+from fleet_protocol.limits import MAX_UPDATE_BYTES, MIB
 
 PROGRAM = "broker-coordinator"
 
@@ -50,6 +51,8 @@ class RateSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Updates of each device, on average."""
     burst: Positive = 1000
     """At once."""
+    mebibytes_per_hour: Annotated[int, msgspec.Meta(ge=MAX_UPDATE_BYTES // MIB)] = 64
+    """Of all its updates, on average; as much may come at once."""
     chunks_per_hour: Annotated[float, msgspec.Meta(gt=0)] = 7200.0
     """Chunks of files, of at most 64 KiB, that each device may ask for, on average."""
     chunk_burst: Positive = 4096
@@ -62,6 +65,10 @@ class RateSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def allowance(self) -> TokenBucket:
         """The same for the core."""
         return TokenBucket(3600 / self.updates_per_hour, self.burst)
+
+    def byte_allowance(self) -> TokenBucket:
+        """The same for the bytes of updates."""
+        return TokenBucket(3600 / (self.mebibytes_per_hour * MIB), self.mebibytes_per_hour * MIB)
 
     def chunk_allowance(self) -> TokenBucket:
         """The same for chunks."""
@@ -128,6 +135,7 @@ class CoordinatorConfiguration(msgspec.Struct, frozen=True, forbid_unknown_field
             self.maximum_devices,
             key,
             allowance=self.rate_limit.allowance(),
+            byte_allowance=self.rate_limit.byte_allowance(),
             chunk_allowance=self.rate_limit.chunk_allowance(),
             enrolment_allowance=self.rate_limit.enrolment_allowance(),
             repeat_allowance=REPEATS_OF_DEVICE,

@@ -5,7 +5,7 @@ Each check is cheaper and trusts less than the next:
     every message        not answered a moment ago -> topic -> size -> envelope -> kind belongs on that topic, and its
                          size (`_parse`) -> known key of that device, approved unless it enrols (`sender_of`)
                          -> does not ask too often -> signature (`_check_signature`)
-    a journalled kind    -> sequence number -> task not paused, rate (`_admit_journalled`)
+    a journalled kind    -> sequence number -> task not paused, rate, bytes, share (`room`)
                          -> task, generation (`_require_generation`), version, staleness (`_checked_staleness`)
                          -> the task's kind (`_require_version_kind`)
                          -> payload decrypted -> the consumer's own checks
@@ -29,7 +29,6 @@ from broker_coordinator.admission.consumer import (
     ControlConsumer,
     JournalledConsumer,
     Offered,
-    RememberedError,
     VersionConsumer,
 )
 from broker_coordinator.admission.decisions import (
@@ -54,6 +53,7 @@ from broker_coordinator.admission.fleet_view import (
     repeats_of,
 )
 from broker_coordinator.admission.parsed_message import ParsedMessage
+from broker_coordinator.admission.room import require_room, use_room
 from broker_coordinator.admission.senders import sender_of
 from broker_coordinator.admission.settings import AdmissionSettings
 from fleet_protocol import topics
@@ -99,16 +99,14 @@ class Admission:
                 view.use_allowance(device)
                 consumer = self._journalled(header)
                 progress = view.tasks[header.task]
+                use_room(header, device, len(decision.envelope), progress, view)
                 if isinstance(consumer, VersionConsumer):
                     view.tasks[header.task] = progress.after_one(consumer.buffer_size(progress.description))
-                _remember(consumer, progress.description, decision.facts, view)
+                _remember(consumer, progress.description, device, decision.facts, view)
             case Refused(device=str(device), header=Header() as header):
                 decided = Decided(decision.envelope_digest, decision.reason, decision.detail)
                 view.set_decided(device, header.sequence, decided)
                 view.use_allowance(device)
-                if decision.facts is not None:
-                    task = view.tasks[header.task].description
-                    _remember(self._journalled(header), task, decision.facts, view)
             case Enrolled(device) | FileRequested(device) | PresenceSeen(device):
                 view.set_device(device)
 
@@ -175,12 +173,11 @@ class Admission:
                 f" {view.highest_sequence(device.name)}",
             )
         progress = view.tasks.get(header.task)
-        _require_room(header, device.name, progress, view)
+        require_room(header, device.name, progress, view)
         try:
             return self._offer(parsed, device.name, ahead, progress, view)
         except ProtocolError as error:
-            facts = error.facts if isinstance(error, RememberedError) else None
-            return refusal(error, device.name, parsed.digest, answered=True, verified=True, header=header, facts=facts)
+            return refusal(error, device.name, parsed.digest, answered=True, verified=True, header=header)
 
     def _offer(
         self, parsed: ParsedMessage, device: str, ahead: Prepared, progress: TaskProgress | None, view: FleetView
@@ -248,20 +245,6 @@ def _check_signature(parsed: ParsedMessage, sender: Device, ahead: Prepared) -> 
         parsed.envelope.verify(sender.public_key, parsed.message.topic)
 
 
-def _require_room(header: Header, device: str, progress: TaskProgress | None, view: FleetView) -> None:
-    """Refuse for now: nothing is journalled, and the device keeps its payload."""
-    if progress is not None and progress.paused:
-        raise ProtocolError(
-            Reason.TASK_PAUSED, f"task {header.task} is paused by its operator; keep the {header.kind.name}"
-        )
-    if view.full_after_one(device) is None:
-        raise ProtocolError(
-            Reason.RATE_LIMITED,
-            f"{device} sends more than {3600 / view.allowance.interval_seconds:g} updates an hour; keep the"
-            f" {header.kind.name} and send it later",
-        )
-
-
 def _require_generation(header: Header, progress: TaskProgress) -> None:
     """Refuse what was trained before the task's present generation: it may have counted, or its version be lost."""
     if header.generation != progress.generation:
@@ -279,7 +262,7 @@ def _checked_staleness(header: Header, progress: TaskProgress) -> int:
             Reason.UNKNOWN_VERSION,
             f"version {header.base_version} of {header.task}; there are {progress.first_version} to {progress.version}",
         )
-    if staleness > progress.description.aggregation.max_staleness:
+    if staleness - progress.unmade > progress.description.aggregation.max_staleness:
         raise ProtocolError(
             Reason.TOO_STALE,
             f"made from version {header.base_version} of {header.task}, now at {progress.version}: staleness"
@@ -303,10 +286,10 @@ def _require_version_kind(kind: PayloadKind, task: TaskDescription) -> None:
         )
 
 
-def _remember(consumer: AnyJournalledConsumer, task: TaskDescription, facts: Any, view: FleetView) -> None:
+def _remember(consumer: AnyJournalledConsumer, task: TaskDescription, device: str, facts: Any, view: FleetView) -> None:
     if consumer.remember is None:
         return
     place = task.task, consumer.kind
-    memory = consumer.remember(view.memories.get(place), facts, task)
+    memory = consumer.remember(view.memories.get(place), device, facts, task)
     if memory is not None:
         view.memories[place] = memory

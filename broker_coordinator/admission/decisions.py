@@ -70,7 +70,7 @@ class Refused:
     `verified`: the signature is that of the device, which is approved. `answered`: it gets a receipt. `header` is set
     where a payload that would have been journalled is refused: the refusal is journalled in its place, under its
     sequence number, so that the same message, sent again later, can't be accepted after the device has taken the
-    payload back. `facts` are what the consumer remembers of it, if anything.
+    payload back.
     """
 
     device: str | None
@@ -80,7 +80,6 @@ class Refused:
     verified: bool = False
     answered: bool = True
     header: Header | None = None
-    facts: msgspec.Struct | None = None
 
     @property
     def burned_sequence(self) -> int | None:
@@ -126,15 +125,12 @@ def refusal(
     answered: bool,
     verified: bool = False,
     header: Header | None = None,
-    facts: msgspec.Struct | None = None,
 ) -> Refused:
     """The refusal for an error."""
     detail = error.detail
     if not detail.isprintable():
         detail = "".join(character if character.isprintable() else "?" for character in detail)
-    return Refused(
-        device, error.reason, detail[:MAX_DETAIL_CHARACTERS], envelope_digest, verified, answered, header, facts
-    )
+    return Refused(device, error.reason, detail[:MAX_DETAIL_CHARACTERS], envelope_digest, verified, answered, header)
 
 
 def refuse_unread(message: Message) -> Refused:

@@ -58,7 +58,9 @@ class Device:
 class TaskProgress(msgspec.Struct, frozen=True, gc=False):
     """Where a task stands once all full buffers are made into versions: its version, and how many updates wait then.
 
-    `first_version` is its bundle's own, and so the oldest that an update may start from.
+    `first_version` is its bundle's own, and so the oldest that an update may start from. `unmade` are those of the
+    versions that wait to be made since before this batch. They may be stopped, and no device can train from them:
+    nothing is too stale because of them.
     """
 
     description: TaskDescription
@@ -67,13 +69,20 @@ class TaskProgress(msgspec.Struct, frozen=True, gc=False):
     paused: bool = False
     generation: int = 0
     first_version: int = 0
+    unmade: int = 0
 
     def after_one(self, buffer_size: int) -> "TaskProgress":
         """The progress once one more payload is journalled: a full buffer is as good as a version."""
         full = self.buffered + 1 >= buffer_size
         buffered = 0 if full else self.buffered + 1
         return TaskProgress(
-            self.description, self.version + full, buffered, self.paused, self.generation, self.first_version
+            self.description,
+            self.version + full,
+            buffered,
+            self.paused,
+            self.generation,
+            self.first_version,
+            self.unmade,
         )
 
 
@@ -136,9 +145,9 @@ class FleetView:
 
     `devices` is by key id, revoked keys included; `key_of` names the one live key of a device. `look_up` is called only
     for sequence numbers that are not above the device's highest: for a fresh update nothing is read. `memories` are
-    what consumers remember of the payloads of a task. `allowance` is every device's; `full_at` says when a device will
-    have all of it again, if it has not, and so for other allowances of `AdmissionSettings`. `now` is in seconds on any
-    one clock.
+    what consumers remember of the payloads of a task, `recent` the devices that its last accepted updates are of,
+    oldest first. `allowance` is every device's; `full_at` says when a device will have all of it again, if it has not,
+    and so for other allowances of `AdmissionSettings`. `now` is in seconds on any one clock.
 
     `pending` are the keys that await approval, whoever enrolled longest ago first; in a branch, those that enrolled in
     it. `numbers` counts keys by their state. Messages in `answered`, by their digest, were answered a short time ago.
@@ -157,6 +166,8 @@ class FleetView:
     pending: dict[bytes, None] = field(default_factory=dict)
     numbers: Counter[DeviceState] = field(default_factory=Counter)
     answered: Container[bytes] = frozenset()
+    byte_allowance: TokenBucket = UNLIMITED
+    recent: MutableMapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def newest_boot(self, device: str) -> int:
         """The highest boot number seen from the live key of a device; 0 where there is none."""
@@ -221,22 +232,28 @@ class FleetView:
         for device, sequence in found.items():
             self.highest_sequences[device] = max(sequence, self.highest_sequence(device))
 
+    def others_listen(self, device: str) -> bool:
+        """Whether any other device is approved and connected."""
+        return any(
+            other.presence is PresenceState.ONLINE and other.state is DeviceState.APPROVED and other.name != device
+            for other in self.devices.values()
+        )
+
     def full_after_one(self, device: str) -> float | None:
         """When the device's allowance will be full again if it uses some now; None where it has used it up."""
         return self.allowance.after(self.full_at.get(device, self.now), self.now)
 
     def use_allowance(self, device: str) -> None:
         """Note that the device has sent a journalled payload."""
-        if self.allowance.interval_seconds and (full_at := self.full_after_one(device)) is not None:
-            self.full_at[device] = full_at
+        self.spend(self.allowance, device)
 
     def has_room(self, bucket: TokenBucket, key: str) -> bool:
         """Whether `spend` would take one."""
         return bucket.after(self.full_at.get(key, self.now), self.now) is not None
 
-    def spend(self, bucket: TokenBucket, key: str) -> bool:
-        """Take one from a bucket, which is `key`'s; False where it is empty."""
-        full_at = bucket.after(self.full_at.get(key, self.now), self.now)
+    def spend(self, bucket: TokenBucket, key: str, cost: float = 1.0) -> bool:
+        """Take so much from a bucket, which is `key`'s; False where it is empty."""
+        full_at = bucket.after(self.full_at.get(key, self.now), self.now, cost)
         if full_at is not None and bucket.interval_seconds:
             self.full_at[key] = full_at
         return full_at is not None
@@ -257,6 +274,8 @@ class FleetView:
             {},
             self.numbers.copy(),
             self.answered,
+            self.byte_allowance,
+            Overlay(self.recent),
         )
 
     def devices_changed_in(self, branch: "FleetView") -> list[Device]:
@@ -275,6 +294,7 @@ class FleetView:
         self.memories.update(_changes(branch.memories))
         self.highest_sequences.update(_changes(branch.highest_sequences))
         self.full_at.update(_changes(branch.full_at))
+        self.recent.update(_changes(branch.recent))
 
 
 def enrolments_of(device: Device) -> str:

@@ -15,9 +15,10 @@ them every ten seconds at most."""
 class AdmissionSettings:
     """As in `configuration.CoordinatorConfiguration`. `key` decrypts payloads.
 
-    Of each device: `allowance` is how many journalled payloads it may send, `chunk_allowance` how many chunks of files
-    it may ask for, `repeat_allowance` how often for a receipt again. `enrolment_allowance` is how often devices that
-    are not approved may enrol, all together; `maximum_pending_devices` of them are kept.
+    Of each device: `allowance` is how many journalled payloads it may send, `byte_allowance` how many bytes of them,
+    `chunk_allowance` how many chunks of files it may ask for, `repeat_allowance` how often for a receipt again.
+    `enrolment_allowance` is how often devices that are not approved may enrol, all together;
+    `maximum_pending_devices` of them are kept.
     """
 
     fleet: str
@@ -26,6 +27,7 @@ class AdmissionSettings:
     maximum_devices: int
     key: SigningKey | None = None
     allowance: TokenBucket = UNLIMITED
+    byte_allowance: TokenBucket = UNLIMITED
     chunk_allowance: TokenBucket = UNLIMITED
     enrolment_allowance: TokenBucket = UNLIMITED
     maximum_pending_devices: int = 1_000

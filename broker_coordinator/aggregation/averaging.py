@@ -12,6 +12,14 @@ from fleet_protocol.bundle import Parameter
 from fleet_protocol.codec import read_weights, write_weights
 
 
+def averaged_numbers(candidates: Sequence[int], newest: int, count: int) -> Sequence[int]:
+    """The versions that the model to use is the mean of: the first `count` of `candidates`, the newest first.
+
+    Where there are fewer, the newest alone: the first versions are far from the last ones, and their mean is worse.
+    """
+    return candidates[:count] if len(candidates) >= count and candidates[:1] == [newest] else [newest]
+
+
 def averaged_weights(versions: Sequence[bytes], parameters: Sequence[Parameter]) -> bytes:
     """The mean of some versions, oldest first, as a safetensors file like theirs.
 

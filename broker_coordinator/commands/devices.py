@@ -3,18 +3,21 @@
 import argparse
 import re
 from collections.abc import Callable, Mapping, Set
+from dataclasses import asdict
 
 from broker_coordinator.admission.fleet_view import Device, DeviceState
 from broker_coordinator.commands.output import add_noun, write_fields, write_rows
 from broker_coordinator.configuration import load_configuration
+from broker_coordinator.serving.forgetting import forget_device
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal
 from fleet_host.command_line import Verbs
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.keys import KEY_ID_BYTES, read_verify_key, write_verify_key
+from fleet_protocol.keys import KEY_ID_BYTES, SigningKey, read_verify_key, write_verify_key
 from fleet_protocol.topics import check_name
 
 KEY_ID = re.compile(f"[0-9a-f]{{{2 * KEY_ID_BYTES}}}")
+FORGOTTEN = ("task", "version", "replayed_from", "remains")
 LISTED = ("name", "state", "presence", "key_id", "profile", "software", "note")
 
 
@@ -29,14 +32,23 @@ def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
     approve.add_argument(
         "key", metavar="KEY", nargs="?", help="the public key, or its id, that `edge-agent key` prints on the device"
     )
-    revoke = verb("revoke", "Refuse a device's key from now on.")
+    revoke = verb("revoke", "Refuse a device's key from now on; later versions remember nothing of what it sent.")
     revoke.add_argument("name", metavar="NAME", help="the device's name")
+    revoke.add_argument(
+        "--forget",
+        action="store_true",
+        help="compute the versions since its first update anew without it, and publish the result",
+    )
 
 
 def run(options: argparse.Namespace) -> None:
     """Run the verb; a running coordinator notices at its next batch, or within a second."""
-    with Journal.open(load_configuration(options.config).journal()) as journal:
-        _VERBS[options.action](journal, options)
+    configuration = load_configuration(options.config)
+    with Journal.open(configuration.journal()) as journal:
+        if options.action == "revoke" and options.forget:
+            _forget(journal, options, configuration.signing_key())
+        else:
+            _VERBS[options.action](journal, options)
 
 
 def _list(journal: Journal, options: argparse.Namespace) -> None:
@@ -58,6 +70,12 @@ def _approve(journal: Journal, options: argparse.Namespace) -> None:
 
 def _revoke(journal: Journal, options: argparse.Namespace) -> None:
     _write([DeviceRegistry(journal.engine).revoke(options.name)], options)
+
+
+def _forget(journal: Journal, options: argparse.Namespace, key: SigningKey) -> None:
+    DeviceRegistry(journal.engine).revoke(options.name)
+    rows = [asdict(each) for each in forget_device(journal, options.name, key)]
+    write_rows(rows, FORGOTTEN, as_json=options.json, when_empty=f"nothing of {options.name} is in any version")
 
 
 def _show(journal: Journal, options: argparse.Namespace) -> None:

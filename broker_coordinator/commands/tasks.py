@@ -10,6 +10,7 @@ from broker_coordinator.commands.export import model_of, write_model
 from broker_coordinator.commands.output import add_noun, write_fields, write_rows
 from broker_coordinator.commands.verify import verify_versions
 from broker_coordinator.configuration import CoordinatorConfiguration, load_configuration
+from broker_coordinator.serving.replay import require_memory
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.records import PayloadSetAside, VersionSummary
@@ -105,8 +106,10 @@ def _show(journal: Journal, options: argparse.Namespace, _: CoordinatorConfigura
     write_fields(row | listed, as_json=options.json)
 
 
-def _roll_back(journal: Journal, options: argparse.Namespace, _: CoordinatorConfiguration) -> None:
-    made = TaskRegistry(journal.engine).roll_back(options.task, options.version)
+def _roll_back(journal: Journal, options: argparse.Namespace, configuration: CoordinatorConfiguration) -> None:
+    registry = TaskRegistry(journal.engine)
+    require_memory(journal, registry.bundle(options.task).description, options.version, configuration.signing_key)
+    made = registry.roll_back(options.task, options.version)
     row = {"task": made.task, "version": made.number, "restored": made.restored, "weights": made.weights_hash}
     write_fields(row, as_json=options.json)
 

@@ -93,7 +93,7 @@ class FileServer:
             self._load(found)
 
     def _load(self, tasks_counter: int) -> None:
-        bundles = [bundle for _, bundle in self._registry.served()]
+        bundles = [bundle for _, bundle in self._registry.served().readable]
         store = BlobStore(bundles, self._journal.weights_named)
         packed = PackedVersions(bundles, self._journal.weights_of)
         self._store = store

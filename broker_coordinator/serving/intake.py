@@ -17,6 +17,7 @@ from broker_coordinator.admission.admission import Admission
 from broker_coordinator.admission.consumer import JournalledConsumer
 from broker_coordinator.admission.decisions import Decision, Enrolled, FileRequested, Message, PresenceSeen, Refused
 from broker_coordinator.admission.fleet_view import DeviceState, FleetView, TaskProgress
+from broker_coordinator.admission.shares import LARGEST_WINDOW
 from broker_coordinator.consumers import version_consumer
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from broker_coordinator.serving.answers import Receipts
@@ -24,6 +25,7 @@ from broker_coordinator.serving.lost_versions import LostVersions
 from broker_coordinator.serving.metrics import RECEIPT, Metrics
 from broker_coordinator.serving.newcomers import Newcomers
 from broker_coordinator.serving.twins import Twins
+from broker_coordinator.serving.unserved_tasks import UnservedTasks
 from broker_coordinator.serving.waiting import DecodedBatch, DecodedBatches, WaitingPayload
 from broker_coordinator.storage.change_counters import DEVICES, TASKS
 from broker_coordinator.storage.database import JournalUnavailableError
@@ -35,7 +37,7 @@ from bundle_runtime.bundle import Bundle
 from fleet_host.log_lines import log_line
 from fleet_host.rate_limit import RateLimit
 from fleet_protocol.bundle import TaskDescription
-from fleet_protocol.errors import Reason
+from fleet_protocol.errors import ConfigurationError, Reason
 from fleet_protocol.kinds import PresenceState
 
 REFUSAL_LOG_INTERVAL_SECONDS = 10.0
@@ -44,8 +46,8 @@ REFUSAL_LOG_INTERVAL_SECONDS = 10.0
 MAX_WAITING_RECEIPTS = 10_000
 """For the broker to take them: some four megabytes."""
 
-FACTS_READ_AT_START = 500
-"""Of each task and kind: from these, consumers remember again what they did before a restart."""
+DEVICES_REMEMBERED_AT_START = 500
+"""Of each task and kind: from their last payloads, consumers remember again what they did before a restart."""
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +86,7 @@ class Intake:
         self._metrics = metrics
         self._decoded = decoded
         self._receipts = Receipts(signer)
+        self._unserved = UnservedTasks()
         self._lost_versions = LostVersions()
         self._newcomers = Newcomers()
         self._twins = Twins()
@@ -195,17 +198,17 @@ class Intake:
         elif receipt := self._receipts.receipt(decision, self._view, now):
             self._outbox.append(receipt)
 
-    def _say_used_twice(self, name: str) -> None:
-        remedy = "give the copy a key and a name of its own (edge-agent keygen), and empty its state_folder"
-        logger.warning(log_line("key_used_twice", device=name, remedy=remedy))
-        with suppress(JournalUnavailableError):  # it is only shown
-            self._devices.note_used_twice(name)
-
     def _drop_receipt(self, now: float) -> None:
         """The broker takes fewer receipts than it brings messages: the device sends its payload again."""
         self._metrics.count_dropped(RECEIPT)
         if self._logged_drops.allows(None, now):
             logger.warning(log_line("receipts_dropped", waiting=len(self._outbox), remedy="see why the broker is slow"))
+
+    def _say_used_twice(self, name: str) -> None:
+        remedy = "give the copy a key and a name of its own (edge-agent keygen), and empty its state_folder"
+        logger.warning(log_line("key_used_twice", device=name, remedy=remedy))
+        with suppress(JournalUnavailableError):  # it is only shown
+            self._devices.note_used_twice(name)
 
     def _catch_up(self, standing: Standing) -> None:
         """Let the view reflect how far every task is now, and what operators have changed."""
@@ -219,11 +222,12 @@ class Intake:
         self._view.tasks.update(self._progress(standing))
         if standing.last_position > self._position:  # another intake's, or our own whose commit was not answered
             self._view.add_highest_sequences(read_decided(self._journal.engine, self._position))
+            self._view.recent.update(self._recent())
             self._position = standing.last_position
 
     def _load(self, standing: Standing) -> None:
         self._change_counters = None  # where the database fails meanwhile, all is read again
-        self._tasks = {stored.name: _loaded(stored, bundle) for stored, bundle in self._registry.served()}
+        self._tasks = self._load_tasks()
         self._view = FleetView(
             self._journal.decided,
             tasks=self._progress(standing),
@@ -231,10 +235,25 @@ class Intake:
             highest_sequences=read_decided(self._journal.engine, 0),
             allowance=self._admission.settings.allowance,
             answered=self._receipts.recent,
+            byte_allowance=self._admission.settings.byte_allowance,
+            recent=self._recent(),
         )
         self._load_devices()
         self._position = standing.last_position
         self._change_counters = standing.change_counters
+
+    def _load_tasks(self) -> dict[str, _Task]:
+        """Those that can be served here; of the others it is said why not."""
+        served = self._registry.served()
+        unserved: dict[str, Exception] = dict(served.unreadable)
+        found = {}
+        for stored, bundle in served.readable:
+            try:
+                found[stored.name] = _loaded(stored, bundle)
+            except ConfigurationError as error:
+                unserved[stored.name] = error
+        self._unserved.say(unserved)
+        return found
 
     def _load_devices(self) -> None:
         self._view.set_devices(self._devices.longest_unchanged_first())
@@ -248,9 +267,19 @@ class Intake:
             full, buffered = divmod(waiting, task.buffer_size)
             stored = task.stored
             progress[name] = TaskProgress(
-                task.description, newest + full, buffered, stored.paused, stored.generation, stored.first_version
+                task.description,
+                newest + full,
+                buffered,
+                stored.paused,
+                stored.generation,
+                stored.first_version,
+                unmade=full,
             )
         return progress
+
+    def _recent(self) -> dict[str, tuple[str, ...]]:
+        """By task, the devices that its last updates are of, oldest first."""
+        return {name: self._journal.last_devices(name, LARGEST_WINDOW) for name in self._tasks}
 
     def _memories(self) -> dict[tuple[str, Any], Any]:
         memories: dict[tuple[str, Any], Any] = {}
@@ -259,18 +288,14 @@ class Intake:
                 continue
             for name, task in self._tasks.items():
                 memory = None
-                for facts in self._journal.last_facts(name, consumer.kind.number, FACTS_READ_AT_START):
+                last = self._journal.last_facts(name, consumer.kind.number, DEVICES_REMEMBERED_AT_START)
+                for device, facts in last:
                     with suppress(msgspec.MsgspecError):  # the version maker sets it aside, and says so
                         read = msgspec.json.decode(facts, type=consumer.facts)
-                        memory = consumer.remember(memory, read, task.description)
+                        memory = consumer.remember(memory, device, read, task.description)
                 if memory is not None:
                     memories[name, consumer.kind] = memory
         return memories
-
-
-def _loaded(stored: StoredTask, bundle: Bundle) -> _Task:
-    description = bundle.description
-    return _Task(description, version_consumer(description).buffer_size(description), stored)
 
 
 def _asks(decision: Asked) -> bool:
@@ -280,3 +305,8 @@ def _asks(decision: Asked) -> bool:
     device = decision.device
     has_come = isinstance(decision, Enrolled) or device.presence is PresenceState.ONLINE
     return has_come and device.state is DeviceState.APPROVED
+
+
+def _loaded(stored: StoredTask, bundle: Bundle) -> _Task:
+    description = bundle.description
+    return _Task(description, version_consumer(description).buffer_size(description), stored)

@@ -29,10 +29,11 @@ from broker_coordinator.storage.database import JournalUnavailableError
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal, TasksChangedError
 from broker_coordinator.storage.standing import NewlyWaiting, read_waiting
-from broker_coordinator.storage.task_registry import StoredTask, TaskRegistry
+from broker_coordinator.storage.task_registry import Served, StoredTask, TaskRegistry
 from bundle_runtime.bundle import Bundle
 from fleet_host.log_lines import log_line
 from fleet_protocol.cohort import EVERYONE
+from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import SigningKey
 from fleet_protocol.kinds import Manifest
 
@@ -176,10 +177,9 @@ class VersionMaker:
         tasks_counter = read_change_counters(self._journal.engine).get(TASKS, 0)
         self._set_aside.try_all_again()
         served, removed = self._registry.served(), self._registry.removed_tasks()
-        loaded = [self._load_task(stored, bundle) for stored, bundle in served]
-        self._tasks = {task.description.task: task for task in loaded if task is not None}
+        self._tasks = self._load_tasks(served)
         self._removed = {each.name: _farewell(each) for each in removed}
-        stored_now = {task.name: task for task in [*removed, *(stored for stored, _ in served)]}
+        stored_now = {task.name: task for task in [*removed, *(stored for stored, _ in served.readable)]}
         if self._stored is not None:
             say_changes(self._stored, stored_now)
         self._stored = stored_now
@@ -187,6 +187,21 @@ class VersionMaker:
         self._aggregates: dict[tuple[str, int], ServedAggregate] = {}
         self.announce_versions()
         self._take([], read_waiting(self._journal.engine, after=0))
+
+    def _load_tasks(self, served: Served) -> dict[str, ServedTask]:
+        """Those that can be served here; the intake, which reads them too, says why others can't."""
+        unserved = set(served.unreadable)
+        found = {}
+        for stored, bundle in served.readable:
+            self._metrics.show_stopped(stored.name, stopped=False)
+            try:
+                if (task := self._load_task(stored, bundle)) is not None:
+                    found[stored.name] = task
+            except ConfigurationError:
+                unserved.add(stored.name)
+        for name in unserved:
+            self._metrics.show_stopped(name, stopped=True)
+        return found
 
     def _load_task(self, stored: StoredTask, bundle: Bundle) -> ServedTask | None:
         newest = self._journal.newest_version(stored.name)

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Engine, Row, case, delete, func, insert, sele
 from broker_coordinator.admission.fleet_view import Device, DeviceState
 from broker_coordinator.storage.change_counters import DEVICES, count_up
 from broker_coordinator.storage.database import reading, writing
+from broker_coordinator.storage.departures import note_departure
 from broker_coordinator.storage.schema import devices
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import VerifyKey
@@ -91,17 +92,20 @@ class DeviceRegistry:
         )
 
     def revoke(self, name: str) -> Device:
-        """Stop accepting a device's key, which stays known as long as it is one of the last `MAX_REVOKED_KEYS`.
+        """Stop accepting a device's key; versions from now on are made without what the device had sent.
+
+        The key stays known as long as it is one of the last `MAX_REVOKED_KEYS`; one that is revoked already stays so.
 
         Raises:
             ConfigurationError: there is no such device.
         """
         with writing(self._engine) as connection:
-            device = _live_device(connection, name)
+            device = _live_device(connection, name) or _revoked_device(connection, name)
             if device is None:
-                raise ConfigurationError(
-                    f"device {name!r} has no key that could be revoked; see: broker-coordinator devices list"
-                )
+                raise ConfigurationError(f"there is no device {name!r}; see: broker-coordinator devices list")
+            if device.state is DeviceState.REVOKED:
+                return device
+            note_departure(connection, name)
             revoked = _change_state(connection, device, DeviceState.REVOKED)
             _forget_oldest_revoked(connection)
             return revoked
@@ -149,7 +153,7 @@ def _told_by_itself(device: Device) -> dict[str, Any]:
 def _change_state(connection: Connection, device: Device, state: DeviceState) -> Device:
     store_device(connection, device)
     this = devices.c.public_key == bytes(device.public_key)
-    changed = {"state": state.value, "changed": _NEXT_CHANGE, "is_used_twice": False}
+    changed = {"state": state.value, "is_used_twice": False, "changed": _NEXT_CHANGE}
     connection.execute(update(devices).where(this).values(changed))
     count_up(connection, DEVICES)
     return replace(device, state=state)
@@ -158,6 +162,11 @@ def _change_state(connection: Connection, device: Device, state: DeviceState) ->
 def _live_device(connection: Connection, name: str) -> Device | None:
     live = select(devices).where(devices.c.name == name, devices.c.state != DeviceState.REVOKED.value)
     row = connection.execute(live).first()
+    return _device(row) if row else None
+
+
+def _revoked_device(connection: Connection, name: str) -> Device | None:
+    row = connection.execute(select(devices).where(devices.c.name == name)).first()
     return _device(row) if row else None
 
 

@@ -21,7 +21,7 @@ from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.records import Aggregate
 from broker_coordinator.storage.schema import WAITING, aggregates, payloads, refused_payloads, rejections, versions
 from broker_coordinator.storage.standing import decided_after, decided_by
-from broker_coordinator.storage.task_conditions import first_version, version_kind
+from broker_coordinator.storage.task_conditions import first_version, newest_positions, version_kind
 from fleet_protocol.errors import Reason
 from fleet_protocol.limits import MAX_SEQUENCE
 
@@ -188,9 +188,20 @@ class Journal(JournalReader):
             payloads.c.kind == version_kind(task),
             payloads.c.aggregate.between(after.envelopes_through + 1, allowed.envelopes_through),
         ]
+        if allowed.last_updates_stay:
+            # An update that stayed the last time may not be its device's newest any more.
+            old_envelopes[-1] = payloads.c.aggregate <= allowed.envelopes_through
+            old_envelopes.append(payloads.c.envelope.is_not(None))
+            history = self.history(task)
+            # What the newest version remembers, and what a replay that begins behind the dropped ones does.
+            for version in (self.newest_number(task), allowed.envelopes_through):
+                lineage = history.lineage(version).through(allowed.envelopes_through)
+                old_envelopes.append(payloads.c.position.not_in(newest_positions(task, lineage)))
+        drops_envelopes = allowed.envelopes_through > after.envelopes_through
         with writing(self.engine) as connection:
             connection.execute(update(versions).where(*old_weights).values(weights=None, moments=None, unrounded=b""))
-            connection.execute(update(payloads).where(*old_envelopes).values(envelope=None))
+            if drops_envelopes:
+                connection.execute(update(payloads).where(*old_envelopes).values(envelope=None))
 
 
 def insert_version(connection: Connection, version: Version) -> None:

@@ -1,11 +1,23 @@
 """Reads the journal: for restarts, and for programs that read it while the coordinator runs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
-from sqlalchemy import ColumnElement, Engine, Row, Text, cast, func, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Engine,
+    Row,
+    Text,
+    cast,
+    false,
+    func,
+    or_,
+    select,
+    tuple_,
+)
 
 from broker_coordinator.admission.fleet_view import Decided
+from broker_coordinator.aggregation.lineage import Departure, History, Lineage
 from broker_coordinator.aggregation.means import mean_of
 from broker_coordinator.aggregation.version import Version
 from broker_coordinator.storage.database import Database, open_database, reading
@@ -20,6 +32,7 @@ from broker_coordinator.storage.records import (
 from broker_coordinator.storage.schema import (
     WAITING,
     aggregates,
+    departures,
     evaluations,
     payloads,
     refused_payloads,
@@ -29,11 +42,14 @@ from broker_coordinator.storage.schema import (
 )
 from broker_coordinator.storage.standing import last_position_in
 from broker_coordinator.storage.task_conditions import (
+    first_version,
     held_from_first,
     kept,
     newest_number_in,
+    newest_positions,
     of_bundle,
     set_aside_of,
+    still_there,
     trained_from_first,
     updates_of,
 )
@@ -90,18 +106,35 @@ class JournalReader:
         """Those of `task` that one version holds."""
         yield from self._read_payloads(*updates_of(task), payloads.c.aggregate == version)
 
-    def updates_through(self, task: str, version: int) -> Iterator[JournalledPayload]:
-        """Those that `version` or an older one holds."""
-        yield from self._read_payloads(*updates_of(task), held_from_first(task), payloads.c.aggregate <= version)
+    def updates_through(self, task: str, version: int, left: Mapping[str, int]) -> Iterator[JournalledPayload]:
+        """Those that `version` or an older one holds, without those of devices that have `left` (`Lineage`)."""
+        of_bundle = (*updates_of(task), held_from_first(task))
+        yield from self._read_payloads(*of_bundle, payloads.c.aggregate <= version, *still_there(left))
 
-    def newest_updates_through(self, task: str, version: int) -> Iterator[JournalledPayload]:
-        """Per device, the newest of its updates that `version` or an older one holds."""
-        newest_positions = (
-            select(func.max(payloads.c.position))
-            .where(*updates_of(task), held_from_first(task), payloads.c.aggregate <= version)
-            .group_by(payloads.c.device)
-        )
-        yield from self._read_payloads(payloads.c.position.in_(newest_positions))
+    def newest_updates_through(self, task: str, lineage: Lineage) -> Iterator[JournalledPayload]:
+        """Per device, the newest of its updates in a lineage."""
+        yield from self._read_payloads(payloads.c.position.in_(newest_positions(task, lineage)))
+
+    def holds_updates_of(self, task: str, device: str) -> bool:
+        """Whether any version holds an update of a device."""
+        return self.first_holder(task, device, self.history(task).spans(MAX_SEQUENCE)) is not None
+
+    def first_holder(self, task: str, device: str, spans: Sequence[tuple[int, int]]) -> int | None:
+        """The first version in `spans`, of first and last ones, that holds an update of a device."""
+        held = or_(false(), *(payloads.c.aggregate.between(first, last) for first, last in spans))
+        query = select(func.min(payloads.c.aggregate)).where(*updates_of(task), payloads.c.device == device, held)
+        with reading(self.engine) as connection:
+            first: int | None = connection.scalar(query)
+            return first
+
+    def history(self, task: str) -> History:
+        """What operators did to a task."""
+        rollbacks = self.rollbacks(task)
+        query = select(departures.c.device, departures.c.version, departures.c.replayed_from)
+        with reading(self.engine) as connection:
+            rows = connection.execute(query.where(departures.c.task == task).order_by(departures.c.version))
+            left = [Departure(**row._mapping) for row in rows]
+            return History(rollbacks, left, connection.scalar(select(first_version(task))) or 0)
 
     def at_positions(self, positions: Sequence[int]) -> Iterator[JournalledPayload]:
         """Accepted payloads by their place in the journal, oldest first."""
@@ -162,13 +195,17 @@ class JournalReader:
             rows = connection.execute(query.where(evaluations.c.task == task).order_by(evaluations.c.version))
             return {row.version: Evaluation(**row._mapping) for row in rows}
 
-    def last_versions(self, task: str, count: int, *, through: int | None = None) -> list[Version]:
-        """At most `count` kept versions of a task's bundle, oldest first, up to number `through` or the newest."""
-        query = kept(task)
-        query = query if through is None else query.where(versions.c.number <= through)
+    def last_versions(self, task: str, count: int) -> list[Version]:
+        """At most `count` kept versions of a task's bundle, the newest ones, oldest first."""
         with reading(self.engine) as connection:
-            rows = connection.execute(query.order_by(versions.c.number.desc()).limit(count)).all()
-            return [_version(row) for row in reversed(rows)]
+            query = kept(task).order_by(versions.c.number.desc())
+            return [_version(row) for row in reversed(connection.execute(query.limit(count)).all())]
+
+    def kept_numbers(self, task: str) -> list[int]:
+        """The versions of a task's bundle of which the weights are kept, oldest first."""
+        query = select(versions.c.number).where(*of_bundle(task), versions.c.weights.is_not(None))
+        with reading(self.engine) as connection:
+            return list(connection.scalars(query.order_by(versions.c.number)))
 
     def newest_number(self, task: str) -> int:
         """The number of the newest version; 0 for a task without versions."""
@@ -262,15 +299,22 @@ class JournalReader:
         with reading(self.engine) as connection:
             return {row.task: row.number for row in connection.execute(query.group_by(payloads.c.task))}
 
-    def last_facts(self, task: str, kind: int, count: int) -> list[str]:
-        """The facts of the last accepted payloads of a kind for the task's bundle, oldest first: JSON of its
-        consumer's struct.
+    def last_facts(self, task: str, kind: int, devices: int) -> list[tuple[str, str]]:
+        """Of the last `devices` that had a payload of a kind accepted for the task's bundle: each with the facts of its
+        last one, oldest first. Facts are JSON of the consumer's struct.
         """
         of_kind = (payloads.c.task == task, payloads.c.kind == kind, trained_from_first(task))
-        query = select(_FACTS).where(*of_kind)
+        newest = select(func.max(payloads.c.position).label("position")).where(*of_kind).group_by(payloads.c.device)
+        last = newest.order_by(func.max(payloads.c.position).desc()).limit(devices).subquery()
+        query = select(payloads.c.device, _FACTS).join(last, payloads.c.position == last.c.position)
         with reading(self.engine) as connection:
-            newest_first = connection.scalars(query.order_by(payloads.c.position.desc()).limit(count)).all()
-            return list(reversed(newest_first))
+            return [(row.device, row.facts) for row in connection.execute(query.order_by(payloads.c.position))]
+
+    def last_devices(self, task: str, count: int) -> tuple[str, ...]:
+        """The devices that the last accepted updates of a task are of, oldest first."""
+        query = select(payloads.c.device).where(*updates_of(task)).order_by(payloads.c.position.desc()).limit(count)
+        with reading(self.engine) as connection:
+            return tuple(reversed(connection.scalars(query).all()))
 
     def _read_payloads(self, *conditions: ColumnElement[bool]) -> Iterator[JournalledPayload]:
         query = _PAYLOADS.where(*conditions).order_by(payloads.c.position)

@@ -43,7 +43,6 @@ devices = Table(
     Column("presence", String(16), nullable=False),
     Column("boot", BigInteger, nullable=False),
     Column("request_sequence", BigInteger, nullable=False),
-    Column("is_used_twice", Boolean, nullable=False, default=False, comment="two devices have this key"),
     Column(
         "changed",
         BigInteger,
@@ -51,6 +50,7 @@ devices = Table(
         index=True,
         comment="highest for the key that enrolled last, or whose state changed last: the order of forgetting",
     ),
+    Column("is_used_twice", Boolean, nullable=False, default=False, comment="two devices have this key"),
 )
 # A revoked key stays known; a name has one key that is not.
 Index(
@@ -161,6 +161,16 @@ aggregates = Table(
     Column("number", BigInteger, primary_key=True, autoincrement=False),
     Column("state", LargeBinary, nullable=False, comment="as the kind's consumer writes it"),
     comment="of the kinds that make no versions",
+)
+
+departures = Table(
+    "departures",
+    metadata,
+    Column("task", ForeignKey("tasks.name"), primary_key=True),
+    Column("device", String(48), primary_key=True),
+    Column("version", BigInteger, primary_key=True, autoincrement=False, comment="the newest when it left"),
+    Column("replayed_from", BigInteger, comment="where the version after it was replayed from without it; else null"),
+    comment="of devices: later versions remember nothing of what they had sent by then",
 )
 
 refused_payloads = Table(

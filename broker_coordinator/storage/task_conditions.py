@@ -3,16 +3,31 @@
 A task may have had another bundle before: those rows stay, and nothing is computed of them.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, ScalarSelect, Select, func, select
+from sqlalchemy import ColumnElement, Connection, ScalarSelect, Select, false, func, or_, select
 
+from broker_coordinator.aggregation.lineage import Lineage
 from broker_coordinator.storage.schema import payloads, tasks, versions
 
 
 def version_kind(task: str) -> ScalarSelect[int]:
     """The number of the kind of payload that the versions of `task` are made from."""
     return select(tasks.c.version_kind).where(tasks.c.name == task).scalar_subquery()
+
+
+def newest_positions(task: str, lineage: Lineage) -> Select[Any]:
+    """Those of the newest update per device in a lineage."""
+    held = or_(false(), *(payloads.c.aggregate.between(first, last) for first, last in lineage.spans))
+    query = select(func.max(payloads.c.position)).where(*updates_of(task), held, *still_there(lineage.left))
+    return query.group_by(payloads.c.device)
+
+
+def still_there(left: Mapping[str, int]) -> list[ColumnElement[bool]]:
+    return [
+        or_(payloads.c.device != device, payloads.c.aggregate > version) for device, version in sorted(left.items())
+    ]
 
 
 def first_version(task: str) -> ScalarSelect[int]:

@@ -5,7 +5,7 @@ part of the one thing that needs a backup. docs/decisions/task-generations.md sa
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, Engine, delete, insert, select, update
 
@@ -13,7 +13,8 @@ from broker_coordinator.aggregation.version import Version, version_zero
 from broker_coordinator.consumers import version_consumer
 from broker_coordinator.storage.change_counters import TASKS, count_up
 from broker_coordinator.storage.database import reading, writing
-from broker_coordinator.storage.journal import insert_version
+from broker_coordinator.storage.departures import insert_departure
+from broker_coordinator.storage.journal import TasksChangedError, insert_version
 from broker_coordinator.storage.records import Evaluation
 from broker_coordinator.storage.schema import bundle_files, evaluations, tasks, versions
 from broker_coordinator.storage.task_conditions import newest_number_in
@@ -37,6 +38,14 @@ class StoredTask:
     generation: int
     first_version: int
     removed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The tasks with their bundles, and by name those whose bundle can't be read."""
+
+    readable: list[tuple[StoredTask, Bundle]] = field(default_factory=list)
+    unreadable: dict[str, Exception] = field(default_factory=dict)
 
 
 class TaskRegistry:
@@ -74,21 +83,34 @@ class TaskRegistry:
             ConfigurationError: there is no such task.
         """
         with reading(self._engine) as connection:
-            return self._read_bundle(connection, _served(connection, name))
+            task = _served(connection, name)
+            files = self._read_files(connection, task)
+        return self._bundle(task, files)
 
-    def served(self) -> list[tuple[StoredTask, Bundle]]:
+    def served(self) -> Served:
         """All tasks that are served, by name, each with its bundle, as they are at one moment."""
         with reading(self._engine) as connection:
             rows = connection.execute(_TASKS.where(tasks.c.removed.is_(False)).order_by(tasks.c.name)).all()
             stored = [StoredTask(**row._mapping) for row in rows]
-            found = [(task, self._read_bundle(connection, task)) for task in stored]
-        self._bundles = {task.bundle: bundle for task, bundle in found}
+            files = [self._read_files(connection, task) for task in stored]
+        found = Served()
+        for task, content in zip(stored, files, strict=True):
+            try:
+                found.readable.append((task, self._bundle(task, content)))
+            except (ConfigurationError, KeyError) as error:
+                found.unreadable[task.name] = error
+        self._bundles = {task.bundle: bundle for task, bundle in found.readable}
         return found
 
-    def _read_bundle(self, connection: Connection, task: StoredTask) -> Bundle:
+    def _read_files(self, connection: Connection, task: StoredTask) -> dict[str, bytes]:
+        """Those of its bundle; none where it was read before."""
+        if task.bundle in self._bundles:
+            return {}
+        rows = connection.execute(select(bundle_files).where(bundle_files.c.task == task.name))
+        return {row.name: row.data for row in rows}
+
+    def _bundle(self, task: StoredTask, files: dict[str, bytes]) -> Bundle:
         if task.bundle not in self._bundles:
-            rows = connection.execute(select(bundle_files).where(bundle_files.c.task == task.name))
-            files = {row.name: row.data for row in rows}
             description = parse_description(files[DESCRIPTION_FILE], f"task {task.name}")
             self._bundles[task.bundle] = Bundle(description, files)
         return self._bundles[task.bundle]
@@ -204,6 +226,19 @@ class TaskRegistry:
             insert_version(connection, restored)
             count_up(connection, TASKS)
             return restored
+
+    def add_version_without(self, version: Version, device: str, replayed_from: int) -> None:
+        """Add a version that is a replay without a device's updates, as the next one of its task.
+
+        Raises:
+            TasksChangedError: another version was made meanwhile; nothing was committed.
+        """
+        with writing(self._engine) as connection:
+            if newest_number_in(connection, version.task) != version.number - 1:
+                raise TasksChangedError
+            insert_version(connection, version)
+            insert_departure(connection, version.task, device, version.number - 1, replayed_from)
+            count_up(connection, TASKS)
 
     def add_evaluation(self, name: str, found: Evaluation) -> None:
         """Store how good a version is, in place of what was stored before."""

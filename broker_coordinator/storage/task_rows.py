@@ -7,6 +7,7 @@ from broker_coordinator.storage.schema import (
     WAITING,
     aggregates,
     bundle_files,
+    departures,
     evaluations,
     payloads,
     versions,
@@ -53,6 +54,7 @@ def _delete_some(engine: Engine, task: str) -> int:
             return deleted
         connection.execute(delete(evaluations).where(evaluations.c.task == task))
         connection.execute(delete(aggregates).where(aggregates.c.task == task))
+        connection.execute(delete(departures).where(departures.c.task == task))
         connection.execute(delete(bundle_files).where(bundle_files.c.task == task))
         numbers = select(versions.c.number).where(versions.c.task == task).limit(VERSIONS_PER_STEP)
         these = versions.c.task == task, versions.c.number.in_(numbers)

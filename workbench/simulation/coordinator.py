@@ -40,7 +40,7 @@ class SimulatedCoordinator:
         )
         self._files = OrderedDict([(0, zero.weights)])
         self._weights = read_weights(zero.weights, self._parameters)
-        self._recent = deque([zero.weights], maxlen=bundle.description.aggregation.averaged_versions)
+        self._recent = deque[bytes](maxlen=bundle.description.aggregation.averaged_versions)
         self._admission = Admission(settings, CONSUMERS)
         self._signer = signer
         self._receipts = Receipts(signer)
@@ -67,7 +67,9 @@ class SimulatedCoordinator:
 
     @property
     def model(self) -> FloatVector:
-        """The weights to use: the mean of as many of the last versions as the task says."""
+        """The weights to use: the mean of as many of the last versions as the task says, once there are so many."""
+        if len(self._recent) < self._served.description.aggregation.averaged_versions:
+            return self._weights
         return read_weights(averaged_weights(list(self._recent), self._parameters), self._parameters)
 
     def manifest(self) -> Manifest:
@@ -84,9 +86,11 @@ class SimulatedCoordinator:
 
     def handle(self, message: Message, now: float) -> Publication | None:
         """Decide on a message, make the versions that it completes, and answer with a receipt where one is due."""
-        decision = self._admission.admit(message, self._view)
-        self._admission.apply(decision, self._view)
-        self._keep_outcomes()
+        branch = self._view.branch(now)
+        decision = self._admission.admit(message, branch)
+        self._admission.apply(decision, branch)
+        self._view.absorb(branch)
+        self._keep_outcomes(branch)
         match decision:
             case Accepted(header=header, staleness=staleness, facts=facts, item=item) if self._is_update(header.kind):
                 self._ledger.updates += 1
@@ -115,10 +119,9 @@ class SimulatedCoordinator:
         if len(self._files) > Retention().versions:
             self._files.popitem(last=False)
 
-    def _keep_outcomes(self) -> None:
-        for (device, sequence), decided in self._view.decided.items():
+    def _keep_outcomes(self, branch: FleetView) -> None:
+        for (device, sequence), decided in branch.decided.items():
             self._outcomes.setdefault(device, deque(maxlen=OUTCOMES_KEPT)).append((sequence, decided))
-        self._view.decided.clear()
 
     def _look_up(self, device: str, sequence: int) -> Decided | None:
         return next((decided for number, decided in self._outcomes.get(device, ()) if number == sequence), None)

@@ -9,6 +9,7 @@ from statistics import fmean, median
 
 import numpy as np
 
+from broker_coordinator.aggregation.averaging import RecentVersions
 from broker_coordinator.storage.database import JournalUnavailableError
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.records import JournalledPayload
@@ -49,8 +50,13 @@ class FleetMonitor:
     _statuses: list[Status | None] = field(default_factory=list)
     _journal: list[JournalledPayload] = field(default_factory=list)
     _accuracy: list[AccuracyPoint] = field(default_factory=list)
-    _recent: list[bytes] = field(default_factory=list)
-    """The last versions, as many as the model to use is the mean of."""
+    _newest: bytes | None = None
+    """The weights of the last version, as a safetensors file."""
+    _recent: RecentVersions = field(init=False)
+
+    def __post_init__(self) -> None:
+        """No version has been seen."""
+        self._recent = RecentVersions(self.measurement.averaged_versions)
 
     @property
     def elapsed_seconds(self) -> float:
@@ -85,13 +91,14 @@ class FleetMonitor:
             self._journal = list(journal.updates(TASK))
             newest = self._accuracy[-1].version if self._accuracy else -1
             for version in journal.versions(TASK, after=newest):
-                self._recent = [*self._recent, version.weights][-self.measurement.averaged_versions :]
+                self._newest = version.weights
+                self._recent.add(version.number, version.weights)
                 held = sum(row.aggregate is not None and row.aggregate <= version.number for row in self._journal)
                 self._accuracy.append(
                     AccuracyPoint(
                         seconds=self.elapsed_seconds,
                         version=version.number,
-                        accuracy=self.measurement.accuracy(self._recent),
+                        accuracy=self.measurement.accuracy(self._recent.model(self.measurement.tensors)),
                         uplink_bytes=self.observer.uplink_bytes,
                         dense_uplink_bytes=held * self.measurement.dense_bytes,
                     )
@@ -113,12 +120,12 @@ class FleetMonitor:
             device.name: read_ledger(device.database) for device in self.files.devices if device.database.exists()
         }
         found = audit(ledgers, self._journal)
-        recent = self._recent or [self.measurement.initial_weights]
         staleness = [row.staleness for row in self._journal if row.aggregate is not None]
         devices = self.rows()
         sums = Totals.of(devices)
+        newest_accuracy = self.measurement.accuracy(self._newest or self.measurement.initial_weights)
         summary = Summary(
-            accuracy=self.measurement.accuracy(recent),
+            accuracy=self._accuracy[-1].accuracy if self._accuracy else newest_accuracy,
             central_accuracy=self.measurement.central_accuracy(sums.applied),
             updates_applied=sums.applied,
             updates_lost=found.lost,
@@ -139,7 +146,7 @@ class FleetMonitor:
             held_out_samples=self.measurement.held_out_samples,
             parameters=self.measurement.parameters,
             averaged_versions=self.measurement.averaged_versions,
-            newest_version_accuracy=self.measurement.accuracy(recent[-1:]),
+            newest_version_accuracy=newest_accuracy,
         )
         return RunHistory(summary, self._accuracy, staleness, devices)
 

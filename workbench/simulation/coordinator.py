@@ -8,7 +8,7 @@ from broker_coordinator.admission.admission import Admission
 from broker_coordinator.admission.decisions import Accepted, Message, Refused
 from broker_coordinator.admission.fleet_view import Decided, FleetView, TaskProgress, devices_taking_part
 from broker_coordinator.admission.settings import AdmissionSettings
-from broker_coordinator.aggregation.averaging import averaged_weights
+from broker_coordinator.aggregation.averaging import RecentVersions
 from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.aggregation.version import Version, version_zero
 from broker_coordinator.consumers import CONSUMERS, version_consumer
@@ -41,7 +41,8 @@ class SimulatedCoordinator:
         )
         self._files = OrderedDict([(0, zero.weights)])
         self._weights = read_weights(zero.weights, self._parameters)
-        self._recent = deque[bytes](maxlen=bundle.description.aggregation.averaged_versions)
+        self._recent = RecentVersions(bundle.description.aggregation.averaged_versions)
+        self._recent.add(0, zero.weights)
         self._admission = Admission(settings, CONSUMERS)
         self._signer = signer
         self._receipts = Receipts(signer)
@@ -69,9 +70,7 @@ class SimulatedCoordinator:
     @property
     def model(self) -> FloatVector:
         """The weights to use: the mean of as many of the last versions as the task says, once there are so many."""
-        if len(self._recent) < self._served.description.aggregation.averaged_versions:
-            return self._weights
-        return read_weights(averaged_weights(list(self._recent), self._parameters), self._parameters)
+        return read_weights(self._recent.model(self._parameters), self._parameters)
 
     def manifest(self) -> Manifest:
         """What devices are told of the newest version."""
@@ -106,7 +105,7 @@ class SimulatedCoordinator:
         """Make every version that is due; at a deadline without a report, ask every device."""
         while made := self._next_version(now):
             self._served.advance(made, now)
-            self._recent.append(made.version.weights)
+            self._recent.add(made.version.number, made.version.weights)
             self._keep(made.version)
             self._made()
         self._served.ask_everyone(now)

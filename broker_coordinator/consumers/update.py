@@ -109,9 +109,9 @@ def _decode_together(updates: Sequence[Update], task: TaskDescription) -> Sequen
     return decode_together([update.packed for update in updates], task.shapes)
 
 
-def _remember(peers: Peers | None, device: str, facts: UpdateFacts, task: TaskDescription) -> Peers:
+def _remember(peers: Peers, device: str, facts: UpdateFacts, task: TaskDescription) -> None:
     declared = min(facts.declared or facts.samples, task.aggregation.max_samples)
-    return (peers or NOBODY).after(device, Declared(declared, facts.norm))
+    peers.note(device, Declared(declared, facts.norm))
 
 
 def _buffer_size(task: TaskDescription) -> int:
@@ -147,6 +147,7 @@ UPDATE_CONSUMER = VersionConsumer(
     _partial,
     _finish,
     decode_together=_decode_together,
+    memory=Peers,
     remember=_remember,
     recall=_recall,
     remembered=_remembered,

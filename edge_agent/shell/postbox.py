@@ -44,7 +44,7 @@ class Postbox:
 
     def send_all(self) -> None:
         """The coordinator takes this device's payloads from now on: send what waits, whenever it was due."""
-        self._delivery.schedule.connected()
+        self._delivery.schedule.restart()
         self._changed.set()
 
     async def deliver(self) -> None:
@@ -55,7 +55,7 @@ class Postbox:
         """
         clock = asyncio.get_running_loop().time
         schedule = self._delivery.schedule
-        schedule.connected()
+        schedule.restart()
         while True:
             self._changed.clear()
             for number in self._delivery.due(clock()):

@@ -78,7 +78,7 @@ class SimulatedPostbox:
         world.ledger.up["presence"] += 2 * len(presence)
         self._attempts.start()
         self._enrol()
-        self._delivery.schedule.connected()
+        self._delivery.schedule.restart()
         self._deliver()
 
     def disconnect(self) -> None:

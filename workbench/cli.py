@@ -108,7 +108,7 @@ def simulate(
     *,
     devices: Annotated[int, _option("N", "How many devices.", min=1, max=100_000)] = 100,
     seed: Annotated[int, _option("N", "Fixes everything that is drawn.", min=0)] = 0,
-    hours: Annotated[float, _option("HOURS", "Virtual hours.", min=0.01)] = 24.0,
+    hours: Annotated[float, _option("HOURS", "Virtual hours.", min=0.01, max=87_600)] = 24.0,
     profile: Annotated[list[str] | None, _option("PROFILE", "Kind of device; several times for a mixed fleet.")] = None,
     trace: Annotated[Path | None, _option("FILE", "CSV file with a line per device, instead.")] = None,
     task: Annotated[str, _option("TASK", "Name of a shipped recipe, or folder of a bundle.")] = "digits",
@@ -137,6 +137,8 @@ def simulate(
     from workbench.simulation.show import Request, simulate  # noqa: PLC0415 - numpy and onnxruntime take a second
     from workbench.simulation.simulation import Options  # noqa: PLC0415
 
+    if target is not None and not target <= 1:
+        raise ConfigurationError(f"--target {target}: a score is at most 1")
     if keep_fraction is not None and not 0 < keep_fraction <= 1:
         raise ConfigurationError(f"--keep-fraction {keep_fraction}: must be above 0 and at most 1")
     status = simulate(

@@ -271,6 +271,19 @@ def test_a_trace_gives_a_device_per_line(tmp_path):
         read_trace(trace)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("samples_per_hour", "inf"), ("samples_per_hour", "1e300"), ("start_seconds", "nan"), ("latency_ms", "-20"),
+     ("opens_at_hour", "24"), ("open_hours", "0"), ("crashes_per_day", "nan"), ("restart_seconds", "-60")],
+)  # fmt: skip
+def test_a_number_that_no_clock_can_run_on_is_refused_with_its_line_and_field(tmp_path, field, value):
+    given = dict.fromkeys(Conditions.__struct_fields__, "12") | {field: value}
+    trace = tmp_path / "trace.csv"
+    trace.write_text(",".join(given) + "\n" + ",".join(given.values()) + "\n")
+    with pytest.raises(ConfigurationError, match=rf"line 2: Expected `float`.*{field}"):
+        read_trace(trace)
+
+
 def test_residuals_are_rounded_where_they_would_not_fit_and_refused_beyond():
     state = np.array([1.0, 1 / 3], np.float32)
     layout = StateLayout(0, state.dtype)

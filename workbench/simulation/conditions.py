@@ -2,14 +2,14 @@
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import msgspec
 import numpy as np
 
 from edge_agent.configuration import StoreSettings
 from edge_agent.core.guards import GuardSettings
-from fleet_protocol.bundle import PositiveFloat
-from workbench.profiles import Profile
+from workbench.profiles import CrashesPerDay, Duration, HoursOn, Profile, Rate, SamplesPerHour
 
 DAY_SECONDS, HOUR_SECONDS = 86_400.0, 3_600.0
 LINK_SPREAD = 0.5
@@ -23,16 +23,16 @@ class Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     device is back after `restart_seconds`. A kbit is 1,000 bits.
     """
 
-    training_mflops: PositiveFloat
-    start_seconds: float
-    uplink_kbit_s: PositiveFloat
-    downlink_kbit_s: PositiveFloat
-    latency_ms: float
-    samples_per_hour: PositiveFloat
-    opens_at_hour: float = 0.0
-    open_hours: float = 24.0
-    crashes_per_day: float = 0.0
-    restart_seconds: float = 60.0
+    training_mflops: Rate
+    start_seconds: Duration
+    uplink_kbit_s: Rate
+    downlink_kbit_s: Rate
+    latency_ms: Duration
+    samples_per_hour: SamplesPerHour
+    opens_at_hour: Annotated[float, msgspec.Meta(ge=0, lt=24)] = 0.0
+    open_hours: HoursOn = 24.0
+    crashes_per_day: CrashesPerDay = 0.0
+    restart_seconds: Duration = 60.0
 
     def seconds_until_open(self, now: float) -> float:
         """How long until the device is on; 0 while it is."""

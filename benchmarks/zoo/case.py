@@ -20,7 +20,7 @@ from workbench.simulation.workload import trained_workload
 
 PROFILE = "pi-4"
 USUAL_UPDATES = 1_000
-"""What the usual days aim at; and each device makes some in any case, as they are one at least."""
+"""What a fleet is given time for. Each device makes some in any case, as it is a day at least."""
 SCORES = 40
 """About so many in a case."""
 
@@ -69,14 +69,14 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class Length(msgspec.Struct, frozen=True):
-    """How long fleets live: at most `days` of virtual time, the usual ones if left out, and at most `updates`."""
+    """How long fleets live: at most `updates`, and `days` of virtual time; left out, as many as that takes."""
 
     days: float | None = None
     updates: int | None = None
 
     def days_of(self, devices: int) -> float:
         """Of a fleet of that size."""
-        return self.days or math.ceil(USUAL_UPDATES / (devices * _rounds_a_day()))
+        return self.days or math.ceil((self.updates or USUAL_UPDATES) / (devices * _rounds_a_day()))
 
     def updates_of(self, devices: int) -> int:
         """About so many are made."""

@@ -46,7 +46,7 @@ def diabetes(_: Path) -> Samples:
 
 
 def air_quality(data: Path) -> Samples:
-    """The hours whose carbon monoxide is known; a fifth of them lacks one of the inputs or more."""
+    """The hours whose carbon monoxide is known; a tenth of them lacks one of the inputs or more."""
     with (data / AIR_QUALITY_FILE).open(newline="", encoding="latin-1") as file:
         rows = [row for row in csv.DictReader(file, delimiter=";") if row["Time"]]
     inputs = np.array([[_number(row[name]) for name in AIR_QUALITY_INPUTS] for row in rows], np.float32)

@@ -1,15 +1,13 @@
-"""A small convolutional network for pictures of 28x28 pixels."""
+"""A network with one convolution for pictures of clothes."""
 
 from torch import nn
 
 
 def build() -> nn.Module:
-    """Brightness f32[N, 1, 28, 28] to one score per class f32[N, 10]; 9,098 parameters."""
+    """Brightness f32[N, 1, 28, 28] to one score per kind f32[N, 10]; 5,338 parameters."""
     return nn.Sequential(
-        nn.Conv2d(1, 8, 3, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(8, 16, 3, stride=2, padding=1),
+        nn.Conv2d(1, 8, 5, stride=3),
         nn.ReLU(),
         nn.Flatten(),
-        nn.Linear(16 * 7 * 7, 10),
+        nn.Linear(8 * 8 * 8, 10),
     )

@@ -64,7 +64,7 @@ class Outcome(msgspec.Struct, frozen=True):
     diverged: int
     words: list[str]
     uplink_bytes: int
-    wall_seconds: float
+    cpu_seconds: float
     scores: list[float]
 
 
@@ -85,8 +85,8 @@ class Length(msgspec.Struct, frozen=True):
 
 
 def run_case(case: Case, folder: Path, split: Split, length: Length) -> tuple[Result, float]:
-    """Simulate the fleet on the bundle in `folder`; also gives the seconds that it took."""
-    started = time.monotonic()
+    """Simulate the fleet on the bundle in `folder`; also gives the seconds that it took of one core."""
+    started = time.process_time()
     bundle = load_bundle(folder)
     task = bundle.description
     parts = shares(split.train, task.label.kind, case.partition, case.devices, case.seed)
@@ -99,11 +99,11 @@ def run_case(case: Case, folder: Path, split: Split, length: Length) -> tuple[Re
     fleet = draw_fleet([read_profile(PROFILE)], len(parts), case.seed)
     workload = trained_workload(folder, task, parts, split.test)
     result = Simulation(fleet, bundle, workload, options).run()
-    return result, time.monotonic() - started
+    return result, time.process_time() - started
 
 
 def outcome_of(
-    case: Case, result: Result, pooled: Pooled, *, fingerprint: str, origin: str, wall_seconds: float
+    case: Case, result: Result, pooled: Pooled, *, fingerprint: str, origin: str, cpu_seconds: float
 ) -> Outcome:
     """What a case came to."""
     summary = result.summary
@@ -129,7 +129,7 @@ def outcome_of(
         diverged=diverged.times,
         words=[count.words for count in (*refused, diverged) if count],
         uplink_bytes=summary.uplink_bytes,
-        wall_seconds=round(wall_seconds, 2),
+        cpu_seconds=round(cpu_seconds, 2),
         scores=scores,
     )
 

@@ -77,7 +77,7 @@ def run(job: Job) -> Outcome:
     case = job.case
     result, seconds = run_case(case, job.pool.folder, _split(case.task, case.seed, job.pool.data), job.length)
     return outcome_of(
-        case, result, pooled(job.pool), fingerprint=job.fingerprint, origin=job.origin, wall_seconds=seconds
+        case, result, pooled(job.pool), fingerprint=job.fingerprint, origin=job.origin, cpu_seconds=seconds
     )
 
 

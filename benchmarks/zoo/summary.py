@@ -22,7 +22,7 @@ class Summary(msgspec.Struct, frozen=True):
     collapsed: list[str]
     refused: dict[str, int]
     diverged: dict[str, int]
-    wall_seconds: float
+    cpu_seconds: float
 
 
 def summarise(outcomes: Sequence[Outcome]) -> Summary:
@@ -38,7 +38,7 @@ def summarise(outcomes: Sequence[Outcome]) -> Summary:
         collapsed=[outcome.case.name for outcome in outcomes if outcome.collapsed],
         refused={outcome.case.name: outcome.refused for outcome in outcomes if outcome.refused},
         diverged={outcome.case.name: outcome.diverged for outcome in outcomes if outcome.diverged},
-        wall_seconds=round(sum(outcome.wall_seconds for outcome in outcomes), 1),
+        cpu_seconds=round(sum(outcome.cpu_seconds for outcome in outcomes), 1),
     )
 
 

@@ -60,8 +60,7 @@ def _legend(outcomes: Sequence[Outcome]) -> str:
     origins = " and ".join(dict.fromkeys(outcome.origin for outcome in outcomes))
     return (
         f"Final score in per cent (points below pooled training), mean of {seeds} seed(s). {marks}."
-        f" {len(outcomes)} cases, {sum(outcome.wall_seconds for outcome in outcomes) / 60:.0f} minutes of one core;"
-        f" {origins}."
+        f" {len(outcomes)} cases, {origins}."
     )
 
 

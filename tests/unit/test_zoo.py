@@ -46,7 +46,7 @@ def outcome(task: str = "digits", partition: str = "iid", **changes: object) -> 
         diverged=0,
         words=[],
         uplink_bytes=1,
-        wall_seconds=6.0,
+        cpu_seconds=6.0,
         scores=[0.1, 0.96],
     )
     return msgspec.structs.replace(usual, **changes)

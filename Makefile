@@ -1,6 +1,7 @@
 # Everything installs into .venv; nothing outside this folder is touched, except that `make test` asks apt for Mosquitto.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 VENV := .venv
 BIN := $(VENV)/bin
 # A second environment: onnxruntime-training replaces onnxruntime. Its wheels are for x86-64 and Python below 3.13.
@@ -60,31 +61,32 @@ test-arm64: $(VENV)/.test ## the worker on emulated arm64, against this machine;
 bundles: $(VENV)/.test ## export every recipe again
 	@set -e; for recipe in models/*/; do $(BIN)/edgeflock export "$$recipe" --out "$${recipe}bundle"; done
 
-# Debian's Python has `venv` but not what it needs: it would make half an environment.
-$(VENV)/bin/python:
+# Debian's Python has `venv` but not what it needs: it would make half an environment, and half a one is made anew.
+$(VENV)/.made:
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || sh tests/support/system_packages.sh python3-venv
-	$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c 'import pip' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+	@touch $@
 
-$(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
+$(VENV)/.demo: pyproject.toml | $(VENV)/.made
 	$(BIN)/python -m pip install --quiet --editable '.[demo]'
 	@touch $@
 
-# torch first and by its version: an unpinned one brings gigabytes of CUDA.
-$(VENV)/.test: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet '$(TORCH)'
+# torch first, from where its wheels come without gigabytes of CUDA.
+$(VENV)/.test: pyproject.toml | $(VENV)/.made
+	$(BIN)/python -m pip install --quiet --no-deps --extra-index-url $(TORCH_INDEX) '$(TORCH)'
 	$(BIN)/python -m pip install --quiet --editable '.[dev,workbench]'
 	@touch $@ $(VENV)/.demo
 
 # The extra brings both packages, which overwrite each other's files: one leaves, the other is laid down again.
 $(ORT_VENV)/.ready: pyproject.toml
-	$(ORT_PYTHON) -m venv $(ORT_VENV)
+	$(ORT_PYTHON) -m venv --clear $(ORT_VENV)
 	$(ORT_VENV)/bin/python -m pip install --quiet --editable '.[ort-training]'
 	$(ORT_VENV)/bin/python -m pip uninstall --quiet --yes onnxruntime
 	$(ORT_VENV)/bin/python -m pip install --quiet --force-reinstall --no-deps $(ORT_TRAINING)
 	@touch $@
 
 $(COSE_VENV)/.ready: Makefile
-	$(PYTHON) -m venv $(COSE_VENV)
+	$(PYTHON) -m venv --clear $(COSE_VENV)
 	$(COSE_VENV)/bin/python -m pip install --quiet $(COSE)
 	@touch $@
 

@@ -18,7 +18,8 @@ from broker_coordinator.aggregation.server_state import ServerState
 from broker_coordinator.aggregation.server_step import initial_state, next_state
 from bundle_runtime.graph import Graph
 from edge_agent.shell.sample_store import SampleStore
-from edge_agent.sources.schema_check import Sample, check_sample
+from edge_agent.sources.sample import Sample
+from edge_agent.sources.schema_check import check_sample
 from edge_agent.worker.contract import TrainingJob, TrainingResult, files_for
 from edge_agent.worker.settings import WorkerSettings
 from edge_agent.worker.supervisor import train_in_child
@@ -68,7 +69,7 @@ class Device:
         try:
             for number, (values, label) in enumerate(zip(inputs, labels, strict=True), start=1):
                 sample = Sample(description.task, values.ravel().tolist(), label)
-                store.add(description.task, *check_sample(sample, frozenset({description.task}), description))
+                store.add(description.task, *check_sample(sample, description))
                 if number % self.new_samples == 0:
                     state, residual = self._round(description, state, residual, store, number // self.new_samples)
         finally:

@@ -21,7 +21,7 @@ CONFIGURATION = Path("/etc/broker-coordinator/coordinator.toml")
 """Read where `--config` doesn't name another; the same as in systemd/broker-coordinator.service."""
 
 with missing_extra_named(PROGRAM):
-    from broker_coordinator.commands import devices, run, tasks
+    from broker_coordinator.commands import database, devices, run, setup, tasks
     from broker_coordinator.configuration import load_configuration
     from broker_coordinator.storage.database import JournalUnavailableError
 
@@ -44,9 +44,11 @@ def parser() -> argparse.ArgumentParser:
     commands = program.add_subparsers(dest="command", required=True, metavar="COMMAND")
     with_configuration = configuration_option()
     run.add_parser(commands, with_configuration)
+    setup.add_parser(commands, with_configuration)
     add_key_verbs(commands, "the coordinator's signing key", with_configuration)
     devices.add_parser(commands, with_configuration)
     tasks.add_parser(commands, with_configuration)
+    database.add_parser(commands)
     return program
 
 
@@ -60,10 +62,12 @@ def _key(options: argparse.Namespace) -> None:
 
 _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int | None]] = {
     "run": run.run,
+    "setup": setup.run,
     "keygen": _keygen,
     "key": _key,
     "devices": devices.run,
     "tasks": tasks.run,
+    "database": database.run,
 }
 
 if __name__ == "__main__":

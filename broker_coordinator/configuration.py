@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from broker_coordinator.admission.settings import REPEATS_OF_DEVICE, AdmissionSettings
 from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.storage.database import Database, read_database
 from fleet_host.broker_settings import BrokerSettings, read_password
@@ -13,6 +14,7 @@ from fleet_host.key_files import read_key_file
 from fleet_host.rate_limit import TokenBucket
 from fleet_protocol.configuration import Name
 from fleet_protocol.keys import SigningKey
+from fleet_protocol.limits import MAX_UPDATE_BYTES, MIB
 
 PROGRAM = "broker-coordinator"
 
@@ -43,16 +45,38 @@ class RetentionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
 
 class RateSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How many updates each device may send."""
+    """What devices may send and ask for: so much at once, and so much an hour on average."""
 
     updates_per_hour: Annotated[float, msgspec.Meta(gt=0)] = 3600.0
-    """On average."""
+    """Updates of each device, on average."""
     burst: Positive = 1000
+    """At once."""
+    mebibytes_per_hour: Annotated[int, msgspec.Meta(ge=MAX_UPDATE_BYTES // MIB)] = 64
+    """Of all its updates, on average; as much may come at once."""
+    chunks_per_hour: Annotated[float, msgspec.Meta(gt=0)] = 7200.0
+    """Chunks of files, of at most 64 KiB, that each device may ask for, on average."""
+    chunk_burst: Positive = 4096
+    """At once: enough for a bundle of 256 MiB."""
+    enrolments_per_hour: Annotated[float, msgspec.Meta(gt=0)] = 36_000.0
+    """How often devices that are not approved may enrol, all of them together, on average."""
+    enrolment_burst: Positive = 1000
     """At once."""
 
     def allowance(self) -> TokenBucket:
         """The same for the core."""
         return TokenBucket(3600 / self.updates_per_hour, self.burst)
+
+    def byte_allowance(self) -> TokenBucket:
+        """The same for the bytes of updates."""
+        return TokenBucket(3600 / (self.mebibytes_per_hour * MIB), self.mebibytes_per_hour * MIB)
+
+    def chunk_allowance(self) -> TokenBucket:
+        """The same for chunks."""
+        return TokenBucket(3600 / self.chunks_per_hour, self.chunk_burst)
+
+    def enrolment_allowance(self) -> TokenBucket:
+        """The same for enrolments, of all strangers together."""
+        return TokenBucket(3600 / self.enrolments_per_hour, self.enrolment_burst)
 
 
 class MetricsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -94,11 +118,29 @@ class CoordinatorConfiguration(msgspec.Struct, frozen=True, forbid_unknown_field
     """What happens to a device that enrols. `closed`: it waits for `broker-coordinator devices approve`. `open`: the
     first `maximum_devices` are approved, for a lab."""
     maximum_devices: Positive = 10_000
-    """Most devices of the fleet."""
+    """Most devices that open enrolment lets in."""
+    maximum_pending_devices: Positive = 1_000
+    """Most devices that wait for approval; whoever enrolled longest ago makes room."""
     rate_limit: RateSettings = RateSettings()
     retention: RetentionSettings = RetentionSettings()
     metrics: MetricsSettings = MetricsSettings()
     evaluations: list[EvaluationSettings] = []
+
+    def admission_settings(self, key: SigningKey) -> AdmissionSettings:
+        """What admission is told; `key` decrypts payloads."""
+        return AdmissionSettings(
+            self.fleet,
+            self.shard,
+            self.enrolment == "open",
+            self.maximum_devices,
+            key,
+            allowance=self.rate_limit.allowance(),
+            byte_allowance=self.rate_limit.byte_allowance(),
+            chunk_allowance=self.rate_limit.chunk_allowance(),
+            enrolment_allowance=self.rate_limit.enrolment_allowance(),
+            repeat_allowance=REPEATS_OF_DEVICE,
+            maximum_pending_devices=self.maximum_pending_devices,
+        )
 
     def journal(self) -> Database:
         """The journal's database.

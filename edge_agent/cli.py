@@ -5,18 +5,22 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 from edge_agent.configuration import load_configuration
 from edge_agent.shell.agent import Agent
 from edge_agent.shell.identity import Identity
+from edge_agent.shell.setup import Answers, set_up_device
 from edge_agent.worker.installed import check_installed
 from fleet_host.command_line import (
     DISTRIBUTION,
+    Verbs,
+    add_broker_options,
     add_key_verbs,
     add_verb,
+    broker_answers,
     configuration_option,
     print_key,
     print_new_key,
@@ -25,6 +29,7 @@ from fleet_host.command_line import (
 from fleet_host.key_files import read_key_file
 from fleet_host.log_lines import configure_logging
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.keys import write_verify_key
 
 PROGRAM = "edge-agent"
 CONFIGURATION = Path("/etc/edge-agent/agent.toml")
@@ -40,11 +45,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         _VERBS[options.verb](options)
     except* ConfigurationError as group:
-        refused += group.exceptions
+        refused += _leaves(group)
     for error in refused:  # not in the handler: what is raised there comes out in a group
         sys.stderr.write(f"{PROGRAM}: {error}\n")
     if refused:
         sys.exit(EXIT_CONFIGURATION)
+
+
+def _leaves(error: Exception) -> Iterator[Exception]:
+    if isinstance(error, ExceptionGroup):
+        for each in error.exceptions:
+            yield from _leaves(each)
+    else:
+        yield error
 
 
 async def run_agent(path: Path) -> None:
@@ -77,12 +90,40 @@ def parser() -> argparse.ArgumentParser:
     verbs = program.add_subparsers(dest="verb", required=True, metavar="VERB")
     with_configuration = configuration_option()
     add_verb(verbs, "run", "Run the agent in the foreground until SIGTERM or Ctrl-C.", with_configuration)
+    _add_setup(verbs, with_configuration)
     add_key_verbs(verbs, "this device's signing key", with_configuration)
     return program
 
 
 def _run(options: argparse.Namespace) -> None:
     asyncio.run(run_agent(options.config))
+
+
+def _add_setup(verbs: Verbs, *parents: argparse.ArgumentParser) -> None:
+    setup = add_verb(
+        verbs, "setup", "Make this device's key, and write its configuration from a few answers.", *parents
+    )
+    add_broker_options(setup)
+    setup.add_argument("--device", required=True, metavar="NAME", help="this device's name")
+    setup.add_argument(
+        "--coordinator-key", required=True, metavar="KEY", help="what `broker-coordinator key` prints on the server"
+    )
+    setup.add_argument("--profile", default="generic", metavar="NAME", help="the kind of device (generic)")
+    setup.add_argument(
+        "--task", action="append", metavar="NAME", help="a task to take part in; several times for more (digits)"
+    )
+
+
+def _setup(options: argparse.Namespace) -> None:
+    tasks = options.task or ["digits"]
+    answers = Answers(
+        options.fleet, options.device, options.coordinator_key, broker_answers(options), options.profile, tasks
+    )
+    key = write_verify_key(set_up_device(options.config, answers, PROGRAM))
+    sys.stdout.write(
+        f"wrote {options.config}; start the agent: systemctl enable --now {PROGRAM}\n"
+        f"then approve it on the server: broker-coordinator devices approve {options.device} {key}\n"
+    )
 
 
 def _keygen(options: argparse.Namespace) -> None:
@@ -95,6 +136,7 @@ def _key(options: argparse.Namespace) -> None:
 
 _VERBS: Mapping[str, Callable[[argparse.Namespace], None]] = {
     "run": _run,
+    "setup": _setup,
     "keygen": _keygen,
     "key": _key,
 }

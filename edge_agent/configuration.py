@@ -1,7 +1,7 @@
 """The agent's configuration file, `agent.toml`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -30,6 +30,10 @@ class TaskSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     trigger: TriggerSettings = TriggerSettings()
 
 
+Profile = Literal["generic", "pi-3b", "pi-4", "pi-5", "pi-zero-2w"]
+"""Those that ship, in `firmware_profiles/`."""
+
+
 class AgentConfiguration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One device. Relative paths start at the folder that the file is in."""
 
@@ -49,7 +53,7 @@ class AgentConfiguration(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     tasks: Annotated[list[TaskSettings], msgspec.Meta(min_length=1)]
     shard: Name = "0"
     """The slice of the fleet that this device belongs to, the same as in coordinator.toml."""
-    profile: str = "generic"
+    profile: Profile = "generic"
     """The kind of device, told to the coordinator: the name of a file in `firmware_profiles/`."""
     encrypt_updates: bool = False
     """Encrypt updates for the coordinator's key: the broker's operator then sees only their size and base version."""

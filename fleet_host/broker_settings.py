@@ -8,6 +8,17 @@ import msgspec
 
 from fleet_protocol.errors import ConfigurationError, why_unreadable
 
+_LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+
+Host = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=rf"^(?=.{{1,253}}\Z)(({_LABEL})(\.{_LABEL})*\.?|[0-9A-Fa-f]*:[0-9A-Fa-f:.]+(%[A-Za-z0-9_.-]+)?)\Z",
+        description="a host name such as broker.example, or an IP address, without scheme, port or brackets",
+    ),
+]
+"""What the resolver takes: for others Python raises what no caller expects."""
+
 
 class TlsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Files for TLS. `certificate` and `key` are left out where the broker asks for a password instead."""
@@ -23,7 +34,7 @@ class TlsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The MQTT broker."""
 
-    host: str
+    host: Host
     """Name or address; with TLS, one that is in the broker's certificate."""
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 1883
     """TCP port; with TLS usually 8883."""
@@ -53,14 +64,21 @@ class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """
         if self.tls is None:
             return None
+        if self.tls.key is not None and self.tls.certificate is None:
+            raise ConfigurationError(f"broker.tls: key {self.tls.key} without certificate; name its certificate too")
         try:
             context = ssl.create_default_context(cafile=self.tls.authority)
             if self.tls.certificate is not None:
-                context.load_cert_chain(self.tls.certificate, self.tls.key)
+                context.load_cert_chain(self.tls.certificate, self.tls.key, password=_no_passphrase)
         except (OSError, ValueError) as error:
             files = ", ".join(str(file) for file in msgspec.structs.astuple(self.tls) if file is not None)
             raise ConfigurationError(f"broker.tls: {error}; check that each is there and is PEM: {files}") from error
         return context
+
+
+def _no_passphrase() -> str:
+    """OpenSSL would ask for it at the terminal."""
+    raise ConfigurationError("broker.tls: key is protected by a passphrase; take it off with: openssl pkey -in FILE")
 
 
 def read_password(file: Path | None, key: str) -> str | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from fleet_host.key_files import make_key_file, read_key_file
+from fleet_host.program_folder import BrokerAnswers
 from fleet_protocol.keys import VerifyKey, key_id, write_verify_key
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -40,6 +41,23 @@ def add_key_verbs(verbs: Verbs, made_for: str, *parents: argparse.ArgumentParser
     keygen.add_argument("file", type=Path, metavar="FILE", help="the private key file to write, readable by you alone")
     key = add_verb(verbs, "key", f"Print the public half of {made_for}, and the key's id.", *parents)
     key.add_argument("file", type=Path, metavar="FILE", nargs="?", help="the private key file (the one configured)")
+
+
+def add_broker_options(verb: argparse.ArgumentParser) -> None:
+    """The options that `broker_answers` reads."""
+    verb.add_argument("--fleet", default="home", metavar="NAME", help="the fleet's name (home)")
+    verb.add_argument(
+        "--broker", required=True, metavar="HOST", help="the broker's name or address, as its certificate has it"
+    )
+    verb.add_argument("--port", type=int, metavar="N", help="the broker's port (8883, or 1883 without certificates)")
+    verb.add_argument(
+        "--certificates", type=Path, metavar="FOLDER", help="what certificates.sh wrote (without: no TLS)"
+    )
+
+
+def broker_answers(options: argparse.Namespace) -> BrokerAnswers:
+    """What the command line says about the broker."""
+    return BrokerAnswers(options.broker, options.port, options.certificates)
 
 
 def print_new_key(file: Path, program: str) -> None:

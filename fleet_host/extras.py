@@ -21,6 +21,9 @@ EXTRA_OF: Mapping[str, str] = {
 }
 """A package that may be imported, and the smallest extra that installs it."""
 
+OPTIONS_OF: Mapping[str, str] = {"workbench": " --extra-index-url https://download.pytorch.org/whl/cpu"}
+"""PyTorch's wheels for the CPU: those of PyPI bring gigabytes of CUDA."""
+
 
 @contextmanager
 def missing_extra_named(program: str) -> Iterator[None]:
@@ -36,8 +39,9 @@ def missing_extra_named(program: str) -> Iterator[None]:
         if missing not in EXTRA_OF:
             raise
         extra = EXTRA_OF[missing]
+        options = OPTIONS_OF.get(extra, "")
         sys.stderr.write(
             f"{program}: {missing} is not installed, the extra {extra!r} brings it: pip install 'edgeflock[{extra}]'"
-            f" (in a checkout: pip install '.[{extra}]')\n"
+            f"{options} (in a checkout: pip install '.[{extra}]'{options})\n"
         )
         raise SystemExit(EXIT_MISSING) from None

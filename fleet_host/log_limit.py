@@ -33,7 +33,7 @@ class RepetitionFilter(logging.Filter):
         text = record.getMessage()
         now = self._clock()
         kind = self._counted(_kind(record, text), now)
-        full_at = self._limit.after_one(self._full_at.get(kind, now), now)
+        full_at = self._limit.after(self._full_at.get(kind, now), now)
         if full_at is None:
             self._left_out[kind] = self._left_out.get(kind, 0) + 1
             return False

@@ -1,4 +1,4 @@
-"""Limits of how often something may happen. Pure: the time comes in as an argument, seconds on any one clock."""
+"""Limits of how often something may happen, or of how much. Pure: the time comes in, seconds on any one clock."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -6,21 +6,25 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class TokenBucket:
-    """`burst` events at once, and then one every `interval_seconds`.
+    """`burst` units at once, then one every `interval_seconds`. A unit is what is counted: an event, a byte, a chunk.
 
     A bucket is one number, when it will be full again (the generic cell rate algorithm, ITU-T I.371): buckets of a
     million devices are at most a million floats, as full ones need none.
     """
 
     interval_seconds: float
-    burst: int
+    burst: float
 
-    def after_one(self, full_at: float, now: float) -> float | None:
-        """When the bucket will be full again if one event happens at `now`; None where it may not."""
+    def after(self, full_at: float, now: float, cost: float = 1.0) -> float | None:
+        """When the bucket will be full again if something of `cost` units happens at `now`; None where it may not.
+
+        It may while at least one unit is left, or all that the bucket holds; what it costs beyond that, later ones wait
+        for. So nothing is too dear for ever, and whatever is asked for is paid for.
+        """
         begins = max(full_at, now)
         if begins - now > (self.burst - 1) * self.interval_seconds:
             return None
-        return begins + self.interval_seconds
+        return begins + cost * self.interval_seconds
 
 
 UNLIMITED = TokenBucket(0.0, 1)
@@ -28,28 +32,33 @@ UNLIMITED = TokenBucket(0.0, 1)
 
 
 class RateLimit:
-    """Allows one event per key in `interval_seconds`, and remembers at most `maximum_keys` of them at a time."""
+    """A token bucket for each key, of at most `maximum_keys` at a time: a full one needs no memory."""
 
-    def __init__(self, interval_seconds: float, maximum_keys: int) -> None:
-        self._interval_seconds = interval_seconds
+    def __init__(self, interval_seconds: float, maximum_keys: int, *, burst: float = 1) -> None:
+        self._bucket = TokenBucket(interval_seconds, burst)
         self._maximum_keys = maximum_keys
-        self._free_at: dict[Hashable, float] = {}
+        self._full_at: dict[Hashable, float] = {}
 
-    def allows(self, key: Hashable, now: float) -> bool:
+    def has_room(self, key: Hashable, now: float) -> bool:
+        """Whether the bucket of `key` is not empty; nothing is taken from it."""
+        return self._bucket.after(self._full_at.get(key, now), now) is not None
+
+    def allows(self, key: Hashable, now: float, cost: float = 1.0) -> bool:
         """Whether `key` may go ahead at `now`; where too many keys are new at once, the rest must wait too."""
-        if self._free_at.get(key, now) > now:
+        full_at = self._bucket.after(self._full_at.get(key, now), now, cost)
+        if full_at is None:
             return False
-        self._free_at.pop(key, None)
-        self._forget_expired(now)
-        if len(self._free_at) >= self._maximum_keys:
+        self._full_at.pop(key, None)
+        self._forget_full(now)
+        if len(self._full_at) >= self._maximum_keys:
             return False
-        self._free_at[key] = now + self._interval_seconds
+        self._full_at[key] = full_at
         return True
 
-    def _forget_expired(self, now: float) -> None:
-        # Insertion order is expiry order, so the loop ends at the first key that has not expired.
-        while self._free_at:
-            key, free_at = next(iter(self._free_at.items()))
-            if free_at > now:
+    def _forget_full(self, now: float) -> None:
+        # The first was used longest ago. One that is full behind it stays until then: the number of all is bounded.
+        while self._full_at:
+            key, full_at = next(iter(self._full_at.items()))
+            if full_at > now:
                 return
-            del self._free_at[key]
+            del self._full_at[key]

@@ -62,11 +62,11 @@ class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_delta_norm: Positive = 100.0
     """Largest Euclidean norm of one update; a larger one is refused."""
     norm_quantile: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.5
-    """Which running quantile of the incoming norms `norm_quantile_factor` multiplies."""
+    """Which quantile of the norms of other devices' last updates `norm_quantile_factor` multiplies."""
     norm_quantile_factor: NotNegative = 0.0
-    """An update is refused if its norm exceeds so many times that quantile; 0: none is."""
+    """A longer delta than so many times that quantile is scaled down to it; 0: than twice."""
     max_samples: Annotated[int, msgspec.Meta(ge=1, le=MAX_SAMPLES_PER_UPDATE)] = MAX_SAMPLES_PER_UPDATE
-    """A larger declared sample count counts as this one."""
+    """A larger declared sample count counts as this one, and at most as 1.5 times the median of other devices."""
     averaged_versions: Annotated[int, msgspec.Meta(ge=1, le=MAX_AVERAGED_VERSIONS)] = 1
     """`tasks export` writes the mean of so many last versions. Devices train from the newest one."""
 

@@ -1,7 +1,8 @@
 """The signed envelope: COSE_Sign1 (RFC 9052) with Ed25519 (algorithm -19, RFC 9864), bound to its topic.
 
 The protected header contains the algorithm, the key id and one private entry: kind, sequence number, task, base
-version and payload digest. The topic is `external_aad`: a message moved to another topic does not verify.
+version, payload digest and, unless it is 0, the task's generation. The topic is `external_aad`: a message moved to
+another topic does not verify.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ from fleet_protocol import cbor
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.keys import KEY_ID_BYTES, SIGNATURE_BYTES, SigningKey, VerifyKey, key_id, sign, verifies
 from fleet_protocol.kinds import KINDS, PayloadKind
-from fleet_protocol.limits import DIGEST_BYTES, MAX_NAME_CHARACTERS, MAX_SEQUENCE
+from fleet_protocol.limits import DIGEST_BYTES, MAX_GENERATION, MAX_NAME_CHARACTERS, MAX_SEQUENCE
 
 _TAG: Final = b"\xd2"
 """18: COSE_Sign1."""
@@ -41,10 +42,18 @@ class Header(msgspec.Struct, frozen=True, gc=False):
     task: str
     base_version: int
     payload_digest: bytes
+    generation: int = 0
 
 
-_Entry = tuple[int, int, str, int, bytes]
-"""A header as it travels, the kind by its number."""
+class _Entry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+    """A header as it travels, the kind by its number. A generation of 0 is not written."""
+
+    kind: int
+    sequence: int
+    task: str
+    base_version: int
+    payload_digest: bytes
+    generation: int = 0
 
 
 class Envelope(msgspec.Struct, frozen=True):
@@ -83,9 +92,10 @@ def sign_envelope(
     sequence: int,
     task: str = "",
     base_version: int = 0,
+    generation: int = 0,
 ) -> bytes:
     """Sign `payload` for `topic`. The same arguments give the same bytes, as Ed25519 is deterministic."""
-    header = Header(kind, sequence, task, base_version, digest(payload))
+    header = Header(kind, sequence, task, base_version, digest(payload), generation)
     protected = _write_protected(header, key_id(key.verify_key))
     signature = sign(key, _to_be_signed(protected, topic, payload))
     return _TAG + cbor.encode_plain([protected, {}, payload, signature])
@@ -129,9 +139,10 @@ def _write_protected(header: Header, identifier: bytes) -> bytes:
 
 
 def _write_entry(header: Header) -> bytes:
-    return cbor.encode_plain(
-        [header.kind.number, header.sequence, header.task, header.base_version, header.payload_digest]
-    )
+    entry = [header.kind.number, header.sequence, header.task, header.base_version, header.payload_digest]
+    if header.generation:
+        entry.append(header.generation)
+    return cbor.encode_plain(entry)
 
 
 def _read_protected(protected: bytes) -> tuple[Header, bytes]:
@@ -144,7 +155,14 @@ def _read_protected(protected: bytes) -> tuple[Header, bytes]:
     entry = protected[_ENTRY_AT:]
     try:
         fields = msgspec.convert(cbor.parse(entry, "header"), _Entry, builtin_types=(bytes,))
-        header = Header(KINDS[fields[0]], fields[1], fields[2], fields[3], fields[4])
+        header = Header(
+            KINDS[fields.kind],
+            fields.sequence,
+            fields.task,
+            fields.base_version,
+            fields.payload_digest,
+            fields.generation,
+        )
     except msgspec.ValidationError as error:
         raise ProtocolError(Reason.MALFORMED, f"header: {error}") from error
     except KeyError as error:
@@ -155,6 +173,7 @@ def _read_protected(protected: bytes) -> tuple[Header, bytes]:
         len(header.task) > MAX_NAME_CHARACTERS
         or not 0 <= header.sequence <= MAX_SEQUENCE
         or not 0 <= header.base_version <= MAX_SEQUENCE
+        or not 0 <= header.generation <= MAX_GENERATION
     ):
         raise ProtocolError(Reason.MALFORMED, "header has a value out of its range")
     if _write_entry(header) != entry:

@@ -16,6 +16,7 @@ class Reason(StrEnum):
     UNKNOWN_KIND = "unknown_kind"
     UNKNOWN_TASK = "unknown_task"
     UNKNOWN_VERSION = "unknown_version"
+    OLD_GENERATION = "old_generation"
     TOO_STALE = "too_stale"
     INFLATES = "inflates"
     WRONG_SHAPE = "wrong_shape"

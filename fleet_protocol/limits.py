@@ -38,6 +38,9 @@ MAX_AVERAGED_VERSIONS = 1000
 MAX_SEQUENCE = 2**63 - 1
 """Sequence numbers, versions and lives: what a signed 64-bit database column holds."""
 
+MAX_GENERATION = 2**31 - 1
+"""Generations of a task: one for each restored backup or changed bundle."""
+
 BOOT_SHIFT = 32
 """What is not journalled is numbered `boot << BOOT_SHIFT | counter`, which grows over a device's life."""
 

@@ -3,6 +3,7 @@
 The sample socket, the check of stored samples and that of sample files all ask here, so they refuse the same.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -10,6 +11,8 @@ from typing import Final
 from fleet_protocol.bundle import InputSchema, LabelSchema
 
 LARGEST_FLOAT32: Final = 3.4028234663852886e38
+
+NOT_TRAINABLE: Final = "it is not a number that can be trained on: leave the sample out, or replace it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,8 @@ class ValueRule:
     def misfit(self, place: int, value: float, task: str) -> str:
         """What to say of the value at `place`, which doesn't fit."""
         where = self.name if self.count == 1 else f"{self.name} {place}"
-        return f"{where} is {_shown(value)}; {task} takes {self.wanted}; {self.remedy}"
+        remedy = self.remedy if isinstance(value, int) or math.isfinite(value) else NOT_TRAINABLE
+        return f"{where} is {_shown(value)}; {task} takes {self.wanted}; {remedy}"
 
     def wrong_count(self, found: int, task: str) -> str:
         """What to say of a sample with another number of values."""

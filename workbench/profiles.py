@@ -1,19 +1,13 @@
 """The shipped device profiles, and how to read one."""
 
-from pathlib import Path
-
 import msgspec
 
 from edge_agent.configuration import StoreSettings
 from edge_agent.core.guards import GuardSettings
+from edge_agent.profiles import profile_file
 from edge_agent.worker.settings import WorkerSettings
 from fleet_protocol.bundle import PositiveFloat, PositiveInt
 from fleet_protocol.configuration import parse_document
-from fleet_protocol.errors import ConfigurationError
-
-_PACKAGE = Path(__file__).resolve().parent
-FOLDERS = (_PACKAGE / "firmware_profiles", _PACKAGE.parent / "firmware_profiles")
-"""In an installed wheel, and in a checkout."""
 
 
 class SimulationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -68,12 +62,5 @@ def read_profile(name: str) -> Profile:
     Raises:
         ConfigurationError: there is none, or it is wrong; the message lists those that ship.
     """
-    for path in (Path(name), *(folder / f"{name}.toml" for folder in FOLDERS)):
-        if path.is_file():
-            return parse_document(path.read_bytes(), Profile, str(path))
-    raise ConfigurationError(f"profile {name}: no such file; edgeflock ships {', '.join(shipped_profiles())}")
-
-
-def shipped_profiles() -> list[str]:
-    """Their names."""
-    return sorted({path.stem for folder in FOLDERS for path in folder.glob("*.toml")})
+    path = profile_file(name)
+    return parse_document(path.read_bytes(), Profile, str(path))

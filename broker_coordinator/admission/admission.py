@@ -2,10 +2,12 @@
 
 Each check is cheaper and trusts less than the next:
 
-    every message        topic -> size -> envelope -> kind belongs on that topic, and its size (`_parse`)
-                         -> known key of that device, not revoked (`_sender`) -> signature (`_check_signature`)
-    a journalled kind    -> approved -> sequence number -> task not paused, rate (`_admit_journalled`)
-                         -> task, version, staleness (`_checked_staleness`) -> the task's kind (`_require_version_kind`)
+    every message        not answered a moment ago -> topic -> size -> envelope -> kind belongs on that topic, and its
+                         size (`_parse`) -> known key of that device, approved unless it enrols (`sender_of`)
+                         -> does not ask too often -> signature (`_check_signature`)
+    a journalled kind    -> sequence number -> task not paused, rate, bytes, share (`room`)
+                         -> task, generation (`_require_generation`), version, staleness (`_checked_staleness`)
+                         -> the task's kind (`_require_version_kind`)
                          -> payload decrypted -> the consumer's own checks
     any other kind       -> the consumer's own checks
 
@@ -13,7 +15,7 @@ Nothing here knows a kind: what differs between them is in `fleet_protocol.kinds
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,11 +29,11 @@ from broker_coordinator.admission.consumer import (
     ControlConsumer,
     JournalledConsumer,
     Offered,
-    RememberedError,
     VersionConsumer,
 )
 from broker_coordinator.admission.decisions import (
     Accepted,
+    AnsweredBefore,
     Decision,
     Enrolled,
     FileRequested,
@@ -40,9 +42,19 @@ from broker_coordinator.admission.decisions import (
     Refused,
     Repeated,
     refusal,
+    refuse_unread,
 )
-from broker_coordinator.admission.fleet_view import Decided, Device, DeviceState, FleetView, TaskProgress
+from broker_coordinator.admission.fleet_view import (
+    Decided,
+    Device,
+    DeviceState,
+    FleetView,
+    TaskProgress,
+    repeats_of,
+)
 from broker_coordinator.admission.parsed_message import ParsedMessage
+from broker_coordinator.admission.room import require_room, use_room
+from broker_coordinator.admission.senders import sender_of
 from broker_coordinator.admission.settings import AdmissionSettings
 from fleet_protocol import topics
 from fleet_protocol.bundle import TaskDescription
@@ -62,8 +74,8 @@ class Admission:
 
     def admit(self, message: Message, view: FleetView) -> Decision:
         """Decide on one message. Never raises for anything in the message."""
-        parsed = self._parse(message, _largest_bytes())
-        return parsed if isinstance(parsed, Refused) else self._decide(parsed, UNPREPARED, view)
+        parsed = self._parse(message, _largest_bytes(), view.answered)
+        return self._decide(parsed, UNPREPARED, view) if isinstance(parsed, ParsedMessage) else parsed
 
     def admit_all(self, messages: Sequence[Message], view: FleetView) -> Iterator[Decision]:
         """Decide on messages in order, each as `admit` would after those before it, which `view` then reflects.
@@ -71,11 +83,11 @@ class Admission:
         Payloads that are likely to be accepted are decoded together before: that is several times faster.
         """
         largest = _largest_bytes()
-        parsed = [self._parse(message, largest) for message in messages]
+        parsed = [self._parse(message, largest, view.answered) for message in messages]
         prepared = prepare(parsed, view, self.consumers, self.settings.key)
         for number, each in enumerate(parsed):
             ahead = prepared.get(number, UNPREPARED)
-            decision = each if isinstance(each, Refused) else self._decide(each, ahead, view)
+            decision = self._decide(each, ahead, view) if isinstance(each, ParsedMessage) else each
             self.apply(decision, view)
             yield decision
 
@@ -87,22 +99,26 @@ class Admission:
                 view.use_allowance(device)
                 consumer = self._journalled(header)
                 progress = view.tasks[header.task]
+                use_room(header, device, len(decision.envelope), progress, view)
                 if isinstance(consumer, VersionConsumer):
                     view.tasks[header.task] = progress.after_one(consumer.buffer_size(progress.description))
-                _remember(consumer, progress.description, decision.facts, view)
+                _remember(consumer, progress.description, device, decision.facts, view)
             case Refused(device=str(device), header=Header() as header):
                 decided = Decided(decision.envelope_digest, decision.reason, decision.detail)
                 view.set_decided(device, header.sequence, decided)
                 view.use_allowance(device)
-                if decision.facts is not None:
-                    task = view.tasks[header.task].description
-                    _remember(self._journalled(header), task, decision.facts, view)
             case Enrolled(device) | FileRequested(device) | PresenceSeen(device):
                 view.set_device(device)
 
-    def _parse(self, message: Message, largest: Mapping[Leaf, int]) -> ParsedMessage | Refused:
+    def _parse(
+        self, message: Message, largest: Mapping[Leaf, int], answered_before: Container[bytes]
+    ) -> ParsedMessage | AnsweredBefore | Refused:
         """The checks that need no fleet view."""
+        if message.unread:
+            return refuse_unread(message)
         envelope_digest = digest(message.data)
+        if envelope_digest in answered_before:
+            return AnsweredBefore(envelope_digest)
         device = None
         answered = False
         try:
@@ -126,9 +142,14 @@ class Admission:
         consumer = self.consumers[parsed.envelope.header.kind.decrypted]
         verified = False
         try:
-            device = _sender(parsed, consumer, view)
+            device = sender_of(parsed, consumer, view, self.settings)
+            asks_again = not ahead.is_checked and _asks_again(parsed, consumer, view)
+            if asks_again and not view.has_room(self.settings.repeat_allowance, repeats_of(device)):
+                return _refuse_in_silence(parsed)
             _check_signature(parsed, device, ahead)
-            verified = True
+            verified = device.state is DeviceState.APPROVED
+            if asks_again:
+                view.spend(self.settings.repeat_allowance, repeats_of(device))
             if isinstance(consumer, JournalledConsumer):
                 return self._admit_journalled(parsed, device, ahead, view)
             payload = decode_payload(parsed.envelope.payload, consumer.kind.payload)
@@ -143,7 +164,6 @@ class Admission:
     def _admit_journalled(self, parsed: ParsedMessage, device: Device, ahead: Prepared, view: FleetView) -> Decision:
         """Raises ProtocolError where the sequence number stays unused: the device may send the same bytes again."""
         header = parsed.envelope.header
-        require_approved(device)
         if before := view.decided_before(device.name, header.sequence):
             if before.digest == parsed.digest:
                 return Repeated(device.name, header.sequence, before)
@@ -153,12 +173,11 @@ class Admission:
                 f" {view.highest_sequence(device.name)}",
             )
         progress = view.tasks.get(header.task)
-        _require_room(header, device.name, progress, view)
+        require_room(header, device.name, progress, view)
         try:
             return self._offer(parsed, device.name, ahead, progress, view)
         except ProtocolError as error:
-            facts = error.facts if isinstance(error, RememberedError) else None
-            return refusal(error, device.name, parsed.digest, answered=True, verified=True, header=header, facts=facts)
+            return refusal(error, device.name, parsed.digest, answered=True, verified=True, header=header)
 
     def _offer(
         self, parsed: ParsedMessage, device: str, ahead: Prepared, progress: TaskProgress | None, view: FleetView
@@ -167,6 +186,7 @@ class Admission:
         if progress is None:
             raise ProtocolError(Reason.UNKNOWN_TASK, f"task {header.task!r} is not served here")
         consumer = self._journalled(header)
+        _require_generation(header, progress)
         staleness = _checked_staleness(header, progress)
         task = progress.description
         if isinstance(consumer, VersionConsumer):
@@ -204,28 +224,18 @@ def _device_and_leaf(topic: str, settings: AdmissionSettings) -> tuple[str, Leaf
     return device, leaf
 
 
-def _sender(parsed: ParsedMessage, consumer: Consumer, view: FleetView) -> Device:
-    envelope = parsed.envelope
-    device = parsed.device
-    sender = view.devices.get(envelope.key_id)
-    if sender is None and isinstance(consumer, ControlConsumer) and consumer.named_key is not None:
-        payload = decode_payload(envelope.payload, consumer.kind.payload)
-        sender = Device(device, consumer.named_key(payload), DeviceState.PENDING)
-        if sender.key_id != envelope.key_id:
-            raise ProtocolError(
-                Reason.MALFORMED, f"the {consumer.kind.name} names another public key than the one that signed it"
-            )
-    if sender is None:
-        raise ProtocolError(
-            Reason.UNKNOWN_KEY, f"key {envelope.key_id.hex()} is not enrolled here; send an enrolment first"
-        )
-    if sender.name != device:
-        raise ProtocolError(
-            Reason.WRONG_TOPIC, f"key {envelope.key_id.hex()} belongs to {sender.name}, the topic to {device}"
-        )
-    if sender.state is DeviceState.REVOKED:
-        raise ProtocolError(Reason.REVOKED_KEY, f"the key of {device} is revoked; ask the operator of the fleet")
-    return sender
+def _asks_again(parsed: ParsedMessage, consumer: Consumer, view: FleetView) -> bool:
+    """Whether it gets an answer, but is no payload with a number of its own from a device that may send one."""
+    if isinstance(consumer, ControlConsumer):
+        return consumer.answered
+    is_unused = parsed.envelope.header.sequence > view.highest_sequence(parsed.device)
+    return not is_unused or view.full_after_one(parsed.device) is None
+
+
+def _refuse_in_silence(parsed: ParsedMessage) -> Refused:
+    """Nobody pays for the signature, nor for an answer, of what a device sends too often."""
+    error = ProtocolError(Reason.RATE_LIMITED, f"{parsed.device} asks too often for what it was told")
+    return refusal(error, parsed.device, parsed.digest, answered=False)
 
 
 def _check_signature(parsed: ParsedMessage, sender: Device, ahead: Prepared) -> None:
@@ -235,36 +245,24 @@ def _check_signature(parsed: ParsedMessage, sender: Device, ahead: Prepared) -> 
         parsed.envelope.verify(sender.public_key, parsed.message.topic)
 
 
-def require_approved(device: Device) -> None:
-    """Raise `UNKNOWN_KEY` unless an operator, or open enrolment, has let the device in."""
-    if device.state is not DeviceState.APPROVED:
+def _require_generation(header: Header, progress: TaskProgress) -> None:
+    """Refuse what was trained before the task's present generation: it may have counted, or its version be lost."""
+    if header.generation != progress.generation:
         raise ProtocolError(
-            Reason.UNKNOWN_KEY,
-            f"{device.name} awaits approval; on the coordinator run: broker-coordinator devices approve {device.name}",
-        )
-
-
-def _require_room(header: Header, device: str, progress: TaskProgress | None, view: FleetView) -> None:
-    """Refuse for now: nothing is journalled, and the device keeps its payload."""
-    if progress is not None and progress.paused:
-        raise ProtocolError(
-            Reason.TASK_PAUSED, f"task {header.task} is paused by its operator; keep the {header.kind.name}"
-        )
-    if view.full_after_one(device) is None:
-        raise ProtocolError(
-            Reason.RATE_LIMITED,
-            f"{device} sends more than {3600 / view.allowance.interval_seconds:g} updates an hour; keep the"
-            f" {header.kind.name} and send it later",
+            Reason.OLD_GENERATION,
+            f"trained in generation {header.generation} of {header.task}, which is in generation {progress.generation};"
+            " take it back, and follow the manifest",
         )
 
 
 def _checked_staleness(header: Header, progress: TaskProgress) -> int:
     staleness = progress.version - header.base_version
-    if staleness < 0:
+    if not progress.first_version <= header.base_version <= progress.version:
         raise ProtocolError(
-            Reason.UNKNOWN_VERSION, f"version {header.base_version} of {header.task}; the newest is {progress.version}"
+            Reason.UNKNOWN_VERSION,
+            f"version {header.base_version} of {header.task}; there are {progress.first_version} to {progress.version}",
         )
-    if staleness > progress.description.aggregation.max_staleness:
+    if staleness - progress.unmade > progress.description.aggregation.max_staleness:
         raise ProtocolError(
             Reason.TOO_STALE,
             f"made from version {header.base_version} of {header.task}, now at {progress.version}: staleness"
@@ -288,10 +286,10 @@ def _require_version_kind(kind: PayloadKind, task: TaskDescription) -> None:
         )
 
 
-def _remember(consumer: AnyJournalledConsumer, task: TaskDescription, facts: Any, view: FleetView) -> None:
+def _remember(consumer: AnyJournalledConsumer, task: TaskDescription, device: str, facts: Any, view: FleetView) -> None:
     if consumer.remember is None:
         return
     place = task.task, consumer.kind
-    memory = consumer.remember(view.memories.get(place), facts, task)
+    memory = consumer.remember(view.memories.get(place), device, facts, task)
     if memory is not None:
         view.memories[place] = memory

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from broker_coordinator.admission.consumer import Consumer, JournalledConsumer
-from broker_coordinator.admission.decisions import Refused
+from broker_coordinator.admission.decisions import Decision
 from broker_coordinator.admission.fleet_view import Device, DeviceState, FleetView
 from broker_coordinator.admission.parsed_message import ParsedMessage
 from fleet_protocol.encryption import decrypt_payload
@@ -33,7 +33,7 @@ _SIGNED = Prepared(is_checked=True)
 
 
 def prepare(
-    batch: Sequence[ParsedMessage | Refused],
+    batch: Sequence[ParsedMessage | Decision],
     view: FleetView,
     consumers: Mapping[PayloadKind, Consumer],
     key: SigningKey | None,
@@ -45,7 +45,7 @@ def prepare(
     prepared: dict[int, Prepared] = {}
     together: dict[tuple[str, PayloadKind], list[tuple[int, Any]]] = {}
     for number, parsed in enumerate(batch):
-        if isinstance(parsed, Refused) or (sender := _promising_sender(parsed, view)) is None:
+        if not isinstance(parsed, ParsedMessage) or (sender := _promising_sender(parsed, view)) is None:
             continue
         envelope = parsed.envelope
         try:
@@ -87,6 +87,7 @@ def _promising_sender(parsed: ParsedMessage, view: FleetView) -> Device | None:
         and sender.name == parsed.device
         and header.sequence > view.highest_sequence(parsed.device)
         and view.tasks.get(header.task) is not None
+        and view.full_after_one(parsed.device) is not None
     )
     return sender if is_promising else None
 

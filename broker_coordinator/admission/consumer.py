@@ -26,7 +26,6 @@ from broker_coordinator.aggregation.server_state import Remembered, ServerState
 from broker_coordinator.aggregation.strategies import Recall
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.envelope import Header
-from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.keys import VerifyKey
 from fleet_protocol.kinds import PayloadKind
 
@@ -82,14 +81,6 @@ class Admitted(msgspec.Struct, Generic[Facts, Item], frozen=True, gc=False):
     item: Item
 
 
-class RememberedError(ProtocolError):
-    """A refusal whose `facts` the consumer remembers nevertheless."""
-
-    def __init__(self, reason: Reason, detail: str, facts: msgspec.Struct) -> None:
-        super().__init__(reason, detail)
-        self.facts = facts
-
-
 @dataclass(frozen=True, slots=True)
 class JournalledConsumer(Generic[Payload, Facts, Item, State, Partial]):
     """Of a journalled kind. Every function is pure. A state is bytes, b"" before the first aggregate.
@@ -103,7 +94,8 @@ class JournalledConsumer(Generic[Payload, Facts, Item, State, Partial]):
     add, and that of no items adds nothing.
 
     `decode_together` decodes several payloads at once where that is faster; None for those that `admit` shall decode.
-    `remember` folds the facts of admitted payloads, in their order, into the `memory` that `admit` is given.
+    `remember` folds the facts of admitted payloads, each with its device, in their order, into the `memory` that
+    `admit` is given. After a restart it is given the last facts of each of the last devices.
     """
 
     kind: PayloadKind
@@ -114,7 +106,7 @@ class JournalledConsumer(Generic[Payload, Facts, Item, State, Partial]):
     partial: Callable[[State, Sequence[Item], TaskDescription], Partial]
     finish: Callable[[State, Partial, TaskDescription], State]
     decode_together: Callable[[Sequence[Payload], TaskDescription], Sequence[Any]] | None = None
-    remember: Callable[[Any, Facts, TaskDescription], Any] | None = None
+    remember: Callable[[Any, str, Facts, TaskDescription], Any] | None = None
 
     def next_state(self, state: State, items: Sequence[Item], task: TaskDescription) -> State:
         """The state that follows when all `items` are aggregated at once."""

@@ -17,14 +17,18 @@ from fleet_protocol.limits import MAX_CONTROL_BYTES
 MAX_DETAIL_CHARACTERS = 300
 """Longest detail of a refusal; it is sent in a receipt, which must stay well below MAX_CONTROL_BYTES."""
 
+MAX_TOPIC_CHARACTERS = 160
+"""Of a topic in a refusal; a device's topic has less."""
+
 assert MAX_DETAIL_CHARACTERS * 4 < MAX_CONTROL_BYTES  # noqa: S101 - two constants, checked once at import
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
-    """What the broker delivered."""
+    """What the broker delivered. `unread` says why its data were not read, where they were not."""
 
     topic: str
     data: bytes
+    unread: str = ""
 
 
 class Accepted(msgspec.Struct, frozen=True, gc=False):
@@ -53,13 +57,20 @@ class Repeated:
 
 
 @dataclass(frozen=True, slots=True)
+class AnsweredBefore:
+    """The very bytes of a message that was answered a short time ago, whoever sends them: nothing is checked again."""
+
+    envelope_digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """A message that changes nothing. `device` comes from the topic and is None where the topic is no device's.
 
-    `verified`: the signature is the device's own. `answered`: it gets a receipt. `header` is set where a payload that
-    would have been journalled is refused: the refusal is journalled in its place, under its sequence number, so that
-    the same message, sent again later, can't be accepted after the device has taken the payload back. `facts` are what
-    the consumer remembers of it, if anything.
+    `verified`: the signature is that of the device, which is approved. `answered`: it gets a receipt. `header` is set
+    where a payload that would have been journalled is refused: the refusal is journalled in its place, under its
+    sequence number, so that the same message, sent again later, can't be accepted after the device has taken the
+    payload back.
     """
 
     device: str | None
@@ -69,7 +80,6 @@ class Refused:
     verified: bool = False
     answered: bool = True
     header: Header | None = None
-    facts: msgspec.Struct | None = None
 
     @property
     def burned_sequence(self) -> int | None:
@@ -104,7 +114,7 @@ class PresenceSeen:
     device: Device
 
 
-Decision = Accepted | Repeated | Refused | Enrolled | FileRequested | PresenceSeen
+Decision = Accepted | Repeated | AnsweredBefore | Refused | Enrolled | FileRequested | PresenceSeen
 
 
 def refusal(
@@ -115,10 +125,15 @@ def refusal(
     answered: bool,
     verified: bool = False,
     header: Header | None = None,
-    facts: msgspec.Struct | None = None,
 ) -> Refused:
     """The refusal for an error."""
-    detail = "".join(character if character.isprintable() else "?" for character in error.detail)
-    return Refused(
-        device, error.reason, detail[:MAX_DETAIL_CHARACTERS], envelope_digest, verified, answered, header, facts
-    )
+    detail = error.detail
+    if not detail.isprintable():
+        detail = "".join(character if character.isprintable() else "?" for character in detail)
+    return Refused(device, error.reason, detail[:MAX_DETAIL_CHARACTERS], envelope_digest, verified, answered, header)
+
+
+def refuse_unread(message: Message) -> Refused:
+    """The refusal of what was not read. It can't be answered: a receipt names the bytes that it is for."""
+    detail = f"on topic {message.topic[:MAX_TOPIC_CHARACTERS]!r} {message.unread}"
+    return refusal(ProtocolError(Reason.TOO_LARGE, detail), None, b"", answered=False)

@@ -1,6 +1,7 @@
 """The fleet view: devices, tasks and outcomes as admission reads them, in layers that a batch can discard."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar, overload
@@ -55,17 +56,34 @@ class Device:
 
 
 class TaskProgress(msgspec.Struct, frozen=True, gc=False):
-    """Where a task stands once all full buffers are made into versions: its version, and how many updates wait then."""
+    """Where a task stands once all full buffers are made into versions: its version, and how many updates wait then.
+
+    `first_version` is its bundle's own, and so the oldest that an update may start from. `unmade` are those of the
+    versions that wait to be made since before this batch. They may be stopped, and no device can train from them:
+    nothing is too stale because of them.
+    """
 
     description: TaskDescription
     version: int
     buffered: int = 0
     paused: bool = False
+    generation: int = 0
+    first_version: int = 0
+    unmade: int = 0
 
     def after_one(self, buffer_size: int) -> "TaskProgress":
         """The progress once one more payload is journalled: a full buffer is as good as a version."""
         full = self.buffered + 1 >= buffer_size
-        return TaskProgress(self.description, self.version + full, 0 if full else self.buffered + 1, self.paused)
+        buffered = 0 if full else self.buffered + 1
+        return TaskProgress(
+            self.description,
+            self.version + full,
+            buffered,
+            self.paused,
+            self.generation,
+            self.first_version,
+            self.unmade,
+        )
 
 
 class Decided(msgspec.Struct, frozen=True, gc=False):
@@ -127,8 +145,12 @@ class FleetView:
 
     `devices` is by key id, revoked keys included; `key_of` names the one live key of a device. `look_up` is called only
     for sequence numbers that are not above the device's highest: for a fresh update nothing is read. `memories` are
-    what consumers remember of the payloads of a task. `allowance` is every device's; `full_at` says when a device will
-    have all of it again, if it has not. `now` is in seconds on any one clock.
+    what consumers remember of the payloads of a task, `recent` the devices that its last accepted updates are of,
+    oldest first. `allowance` is every device's; `full_at` says when a device will have all of it again, if it has not,
+    and so for other allowances of `AdmissionSettings`. `now` is in seconds on any one clock.
+
+    `pending` are the keys that await approval, whoever enrolled longest ago first; in a branch, those that enrolled in
+    it. `numbers` counts keys by their state. Messages in `answered`, by their digest, were answered a short time ago.
     """
 
     look_up: OutcomeLookup
@@ -141,6 +163,11 @@ class FleetView:
     allowance: TokenBucket = UNLIMITED
     full_at: MutableMapping[str, float] = field(default_factory=dict)
     now: float = 0.0
+    pending: dict[bytes, None] = field(default_factory=dict)
+    numbers: Counter[DeviceState] = field(default_factory=Counter)
+    answered: Container[bytes] = frozenset()
+    byte_allowance: TokenBucket = UNLIMITED
+    recent: MutableMapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def newest_boot(self, device: str) -> int:
         """The highest boot number seen from the live key of a device; 0 where there is none."""
@@ -159,9 +186,41 @@ class FleetView:
 
     def set_device(self, device: Device) -> None:
         """Add a device, or replace the record of its key."""
-        self.devices[device.key_id] = device
+        key = device.key_id
+        if (before := self.devices.get(key)) is not None:
+            self.numbers[before.state] -= 1
+        self.numbers[device.state] += 1
+        self.devices[key] = device
         if device.state is not DeviceState.REVOKED:
-            self.key_of[device.name] = device.key_id
+            self.key_of[device.name] = key
+        self.pending.pop(key, None)
+        if device.state is DeviceState.PENDING:
+            self.pending[key] = None
+
+    def set_devices(self, devices: Iterable[Device]) -> None:
+        """Replace all records; of those that await approval, whoever enrolled longest ago comes first."""
+        for each in (self.devices, self.key_of, self.pending, self.numbers):
+            each.clear()
+        for device in devices:
+            self.set_device(device)
+
+    def surplus_pending(self, branch: "FleetView", maximum: int) -> list[Device]:
+        """Who makes room for those who enrolled in `branch`, so that at most `maximum` await approval."""
+        if not branch.pending:
+            return []
+        changed = _changes(branch.devices)
+        waiting = [*(key for key in self.pending if key not in changed), *branch.pending]
+        return [branch.devices[key] for key in waiting[: max(0, len(waiting) - maximum)]]
+
+    def forget(self, device: Device) -> None:
+        """Take a device out that awaits approval."""
+        key = device.key_id
+        del self.devices[key]
+        del self.pending[key]
+        self.numbers[device.state] -= 1
+        if self.key_of.get(device.name) == key:
+            del self.key_of[device.name]
+            self.full_at.pop(enrolments_of(device), None)
 
     def set_decided(self, device: str, sequence: int, decided: Decided) -> None:
         """Note the outcome of a payload."""
@@ -173,14 +232,31 @@ class FleetView:
         for device, sequence in found.items():
             self.highest_sequences[device] = max(sequence, self.highest_sequence(device))
 
+    def others_listen(self, device: str) -> bool:
+        """Whether any other device is approved and connected."""
+        return any(
+            other.presence is PresenceState.ONLINE and other.state is DeviceState.APPROVED and other.name != device
+            for other in self.devices.values()
+        )
+
     def full_after_one(self, device: str) -> float | None:
         """When the device's allowance will be full again if it uses some now; None where it has used it up."""
-        return self.allowance.after_one(self.full_at.get(device, self.now), self.now)
+        return self.allowance.after(self.full_at.get(device, self.now), self.now)
 
     def use_allowance(self, device: str) -> None:
         """Note that the device has sent a journalled payload."""
-        if self.allowance.interval_seconds and (full_at := self.full_after_one(device)) is not None:
-            self.full_at[device] = full_at
+        self.spend(self.allowance, device)
+
+    def has_room(self, bucket: TokenBucket, key: str) -> bool:
+        """Whether `spend` would take one."""
+        return bucket.after(self.full_at.get(key, self.now), self.now) is not None
+
+    def spend(self, bucket: TokenBucket, key: str, cost: float = 1.0) -> bool:
+        """Take so much from a bucket, which is `key`'s; False where it is empty."""
+        full_at = bucket.after(self.full_at.get(key, self.now), self.now, cost)
+        if full_at is not None and bucket.interval_seconds:
+            self.full_at[key] = full_at
+        return full_at is not None
 
     def branch(self, now: float = 0.0) -> "FleetView":
         """A copy at the time `now`, whose changes do not affect this one."""
@@ -195,20 +271,40 @@ class FleetView:
             self.allowance,
             Overlay(self.full_at),
             now,
+            {},
+            self.numbers.copy(),
+            self.answered,
+            self.byte_allowance,
+            Overlay(self.recent),
         )
 
     def devices_changed_in(self, branch: "FleetView") -> list[Device]:
-        """The devices that differ in `branch`."""
-        return [device for key, device in _changes(branch.devices).items() if device != self.devices.get(key)]
+        """The devices that differ in `branch`, or have enrolled in it and await approval."""
+        return [
+            device
+            for key, device in _changes(branch.devices).items()
+            if key in branch.pending or device != self.devices.get(key)
+        ]
 
     def absorb(self, branch: "FleetView") -> None:
         """Take over what changed in `branch`. Outcomes are left to the journal: they would fill the memory."""
-        self.devices.update(_changes(branch.devices))
-        self.key_of.update(_changes(branch.key_of))
+        for device in _changes(branch.devices).values():
+            self.set_device(device)
         self.tasks.update(_changes(branch.tasks))
         self.memories.update(_changes(branch.memories))
         self.highest_sequences.update(_changes(branch.highest_sequences))
         self.full_at.update(_changes(branch.full_at))
+        self.recent.update(_changes(branch.recent))
+
+
+def enrolments_of(device: Device) -> str:
+    """Whose allowance of enrolments that is, in `FleetView.full_at`. No name has a slash."""
+    return f"{device.name}/enrolments"
+
+
+def repeats_of(device: Device) -> str:
+    """Likewise of repeats."""
+    return f"{device.name}/repeats"
 
 
 def devices_taking_part(devices: Iterable[Device]) -> list[str]:

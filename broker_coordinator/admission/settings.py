@@ -5,11 +5,20 @@ from dataclasses import dataclass
 from fleet_host.rate_limit import UNLIMITED, TokenBucket
 from fleet_protocol.keys import SigningKey
 
+REPEATS_OF_DEVICE = TokenBucket(2.0, 50)
+"""Verified messages that ask for a receipt which the device has had or may not have yet: a payload decided before the
+last thousands or before a restart, one above its rate, an enrolment. An agent has eight payloads waiting, and sends
+them every ten seconds at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class AdmissionSettings:
-    """As in `configuration.CoordinatorConfiguration`. `key` decrypts payloads; `allowance` is how many
-    journalled payloads each device may send.
+    """As in `configuration.CoordinatorConfiguration`. `key` decrypts payloads.
+
+    Of each device: `allowance` is how many journalled payloads it may send, `byte_allowance` how many bytes of them,
+    `chunk_allowance` how many chunks of files it may ask for, `repeat_allowance` how often for a receipt again.
+    `enrolment_allowance` is how often devices that are not approved may enrol, all together;
+    `maximum_pending_devices` of them are kept.
     """
 
     fleet: str
@@ -18,3 +27,8 @@ class AdmissionSettings:
     maximum_devices: int
     key: SigningKey | None = None
     allowance: TokenBucket = UNLIMITED
+    byte_allowance: TokenBucket = UNLIMITED
+    chunk_allowance: TokenBucket = UNLIMITED
+    enrolment_allowance: TokenBucket = UNLIMITED
+    maximum_pending_devices: int = 1_000
+    repeat_allowance: TokenBucket = UNLIMITED

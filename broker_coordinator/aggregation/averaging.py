@@ -12,6 +12,14 @@ from fleet_protocol.bundle import Parameter
 from fleet_protocol.codec import read_weights, write_weights
 
 
+def averaged_numbers(candidates: Sequence[int], newest: int, count: int) -> Sequence[int]:
+    """The versions that the model to use is the mean of: the first `count` of `candidates`, the newest first.
+
+    Where there are fewer, the newest alone: the first versions are far from the last ones, and their mean is worse.
+    """
+    return candidates[:count] if len(candidates) >= count and candidates[:1] == [newest] else [newest]
+
+
 def averaged_weights(versions: Sequence[bytes], parameters: Sequence[Parameter]) -> bytes:
     """The mean of some versions, oldest first, as a safetensors file like theirs.
 
@@ -29,3 +37,31 @@ def averaged_weights(versions: Sequence[bytes], parameters: Sequence[Parameter])
     for weights in versions:
         total += read_weights(weights, parameters)
     return write_weights((total / len(versions)).astype(np.float32), parameters)
+
+
+class RecentVersions:
+    """The last versions of a task that nobody rolls back, in memory, and the model to use of them.
+
+    `count` is how many it is the mean of, where there are so many besides the bundle's own, which is untrained.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._weights: dict[int, bytes] = {}
+
+    def add(self, number: int, weights: bytes) -> None:
+        """The next version, as a safetensors file."""
+        self._weights[number] = weights
+        self._weights.pop(number - self._count, None)
+
+    def model(self, parameters: Sequence[Parameter]) -> bytes:
+        """The model to use, as a safetensors file.
+
+        Raises:
+            ValueError: no version was added.
+        """
+        newest_first = sorted(self._weights, reverse=True)
+        if not newest_first:
+            raise ValueError("there is no version to average")
+        numbers = averaged_numbers([number for number in newest_first if number], newest_first[0], self._count)
+        return averaged_weights([self._weights[number] for number in reversed(numbers)], parameters)

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from broker_coordinator.aggregation.strategies import Recall
 from fleet_protocol.aggregation_plan import AggregationPlan
 
+STRIDE = 100
+"""Versions."""
+
 
 @dataclass(frozen=True, slots=True)
 class Retention:
@@ -21,12 +24,14 @@ class Retention:
 @dataclass(frozen=True, slots=True)
 class Forgettable:
     """Versions up to `weights_through` may lose their weights, held updates up to `envelopes_through` their envelope;
-    -1 where nothing may be forgotten. Of every `every`-th version the weights stay.
+    -1 where nothing may be forgotten. Of every `every`-th version the weights stay; where `last_updates_stay`, of each
+    device the envelope of the newest update up to there.
     """
 
     weights_through: int = -1
     every: int = 0
     envelopes_through: int = -1
+    last_updates_stay: bool = False
 
 
 NOTHING_FORGOTTEN = Forgettable()
@@ -36,10 +41,15 @@ def forgettable(rule: Retention, plan: AggregationPlan, recall: Recall, newest: 
     """What the rule allows once version `newest` is made; `recall` is what a start reads of the versions before it.
 
     Always kept are the weights that a device within `max_staleness` may still train from, and those that the model to
-    use is the mean of. What remembers devices' last updates needs the envelopes after a restart.
+    use is the mean of. What remembers devices' last updates needs their envelopes after a restart; what remembers all
+    of them, all. Which ones the last updates are takes a look at the whole journal, so there `STRIDE` versions lose
+    their envelopes at once.
     """
     versions = max(rule.versions, plan.max_staleness + 1, plan.averaged_versions)
-    envelopes = -1
-    if rule.envelopes is not None and recall not in (Recall.LAST_UPDATES, Recall.ALL_UPDATES):
-        envelopes = newest - rule.envelopes
-    return Forgettable(max(-1, newest - versions), rule.every, max(-1, envelopes))
+    weights_through = max(-1, newest - versions)
+    if rule.envelopes is None or recall is Recall.ALL_UPDATES:
+        return Forgettable(weights_through, rule.every)
+    through = max(-1, newest - rule.envelopes)
+    if recall is Recall.LAST_UPDATES:
+        return Forgettable(weights_through, rule.every, max(-1, through // STRIDE * STRIDE), last_updates_stay=True)
+    return Forgettable(weights_through, rule.every, through)

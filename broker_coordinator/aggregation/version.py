@@ -1,7 +1,7 @@
 """A version of a task's weights as it is stored and published, and how it is made from a server's state. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -46,12 +46,15 @@ def version_of(description: TaskDescription, state: ServerState, grid: Grid | No
     return Version(description.task, state.version, weights, blob_hash(weights), moments, unrounded)
 
 
-def version_zero(bundle: Bundle) -> Version:
-    """Version 0 of a bundle: rounded to the grid if there is one, else the bundle's own file, byte for byte."""
+def version_zero(bundle: Bundle, number: int = 0) -> Version:
+    """A bundle's own version: rounded to the grid if there is one, else the bundle's own file, byte for byte.
+
+    Its `number` is 0 unless the task has had another bundle before.
+    """
     description = bundle.description
     grid = bundle.grid()
     state = initial_state(read_weights(bundle.weights, description.parameters), description.aggregation)
     if grid is not None:
-        return version_of(description, state, grid)
+        return replace(version_of(description, state, grid), number=number)
     moments = state.moments.astype("<f4").tobytes()
-    return Version(description.task, 0, bundle.weights, blob_hash(bundle.weights), moments)
+    return Version(description.task, number, bundle.weights, blob_hash(bundle.weights), moments)

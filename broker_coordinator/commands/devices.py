@@ -1,19 +1,24 @@
 """`broker-coordinator devices list | show | approve | revoke`."""
 
 import argparse
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Set
+from dataclasses import asdict
 
-from broker_coordinator.admission.fleet_view import Device
+from broker_coordinator.admission.fleet_view import Device, DeviceState
 from broker_coordinator.commands.output import add_noun, write_fields, write_rows
 from broker_coordinator.configuration import load_configuration
+from broker_coordinator.serving.forgetting import forget_device
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal
 from fleet_host.command_line import Verbs
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.keys import read_verify_key, write_verify_key
+from fleet_protocol.keys import KEY_ID_BYTES, SigningKey, read_verify_key, write_verify_key
 from fleet_protocol.topics import check_name
 
-LISTED = ("name", "state", "presence", "profile", "software", "public_key")
+KEY_ID = re.compile(f"[0-9a-f]{{{2 * KEY_ID_BYTES}}}")
+FORGOTTEN = ("task", "version", "replayed_from", "remains")
+LISTED = ("name", "state", "presence", "key_id", "profile", "software", "note")
 
 
 def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
@@ -25,36 +30,59 @@ def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
     approve = verb("approve", "Let a device take part: its updates count from now on.")
     approve.add_argument("name", metavar="NAME", help="the device's name")
     approve.add_argument(
-        "public_key", metavar="PUBLIC_KEY", nargs="?", help="the key that `edge-agent key` prints on the device"
+        "key", metavar="KEY", nargs="?", help="the public key, or its id, that `edge-agent key` prints on the device"
     )
-    revoke = verb("revoke", "Refuse a device's key from now on.")
+    revoke = verb("revoke", "Refuse a device's key from now on; later versions remember nothing of what it sent.")
     revoke.add_argument("name", metavar="NAME", help="the device's name")
+    revoke.add_argument(
+        "--forget",
+        action="store_true",
+        help="compute the versions since its first update anew without it, and publish the result",
+    )
 
 
 def run(options: argparse.Namespace) -> None:
     """Run the verb; a running coordinator notices at its next batch, or within a second."""
-    with Journal.open(load_configuration(options.config).journal()) as journal:
-        _VERBS[options.action](journal, options)
+    configuration = load_configuration(options.config)
+    with Journal.open(configuration.journal()) as journal:
+        if options.action == "revoke" and options.forget:
+            _forget(journal, options, configuration.signing_key())
+        else:
+            _VERBS[options.action](journal, options)
 
 
 def _list(journal: Journal, options: argparse.Namespace) -> None:
-    _write(DeviceRegistry(journal.engine).devices(), options)
+    registry = DeviceRegistry(journal.engine)
+    _write(registry.devices(), options, registry.used_twice())
 
 
 def _approve(journal: Journal, options: argparse.Namespace) -> None:
-    key = options.public_key and read_verify_key(options.public_key, "PUBLIC_KEY", "`edge-agent key` on the device")
-    _write([DeviceRegistry(journal.engine).approve(check_name("device", options.name), key or None)], options)
+    registry = DeviceRegistry(journal.engine)
+    name = check_name("device", options.name)
+    if options.key is None:
+        raise ConfigurationError(registry.what_to_compare(name))
+    if KEY_ID.fullmatch(options.key):
+        approved = registry.approve_named(name, bytes.fromhex(options.key))
+    else:
+        approved = registry.approve(name, read_verify_key(options.key, "KEY", "`edge-agent key` on the device"))
+    _write([approved], options)
 
 
 def _revoke(journal: Journal, options: argparse.Namespace) -> None:
     _write([DeviceRegistry(journal.engine).revoke(options.name)], options)
 
 
+def _forget(journal: Journal, options: argparse.Namespace, key: SigningKey) -> None:
+    DeviceRegistry(journal.engine).revoke(options.name)
+    rows = [asdict(each) for each in forget_device(journal, options.name, key)]
+    write_rows(rows, FORGOTTEN, as_json=options.json, when_empty=f"nothing of {options.name} is in any version")
+
+
 def _show(journal: Journal, options: argparse.Namespace) -> None:
     found = [device for device in DeviceRegistry(journal.engine).devices() if device.name == options.name]
     if not found:
         raise ConfigurationError(f"no device {options.name!r}; see: broker-coordinator devices list")
-    row = _described(found[-1]) | {
+    row = _described(found[-1], DeviceRegistry(journal.engine).used_twice()) | {
         "accepted": journal.accepted_counts(options.name),
         "refused": {reason.value: count for reason, count in journal.rejections_of(options.name).items()},
         "keys": [{"public_key": write_verify_key(each.public_key), "state": each.state.value} for each in found],
@@ -62,20 +90,22 @@ def _show(journal: Journal, options: argparse.Namespace) -> None:
     write_fields(row, as_json=options.json)
 
 
-def _write(devices: list[Device], options: argparse.Namespace) -> None:
-    rows = [_described(device) for device in devices]
+def _write(devices: list[Device], options: argparse.Namespace, used_twice: Set[str] = frozenset()) -> None:
+    rows = [_described(device, used_twice) for device in devices]
     write_rows(rows, LISTED, as_json=options.json, when_empty="no device has enrolled yet")
 
 
-def _described(device: Device) -> dict[str, object]:
+def _described(device: Device, used_twice: Set[str]) -> dict[str, object]:
     return {
         "name": device.name,
         "state": device.state.value,
-        "presence": device.presence.value,
+        "presence": device.presence.value if device.state is DeviceState.APPROVED else None,
         "boot": device.boot,
         "profile": device.profile,
         "software": device.software,
+        "key_id": device.key_id.hex(),
         "public_key": write_verify_key(device.public_key),
+        "note": "two devices use this key" if device.name in used_twice else "",
     }
 
 

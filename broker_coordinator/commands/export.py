@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
-from broker_coordinator.aggregation.averaging import averaged_weights
+from broker_coordinator.aggregation.averaging import averaged_numbers, averaged_weights
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.task_registry import TaskRegistry
 from fleet_protocol.errors import ConfigurationError
 
 
 def model_of(journal: JournalReader, task: str, version: int | None, *, single: bool) -> bytes:
-    """The weights of a task as a safetensors file: the mean of as many versions as its plan says, up to `version`.
+    """The weights of a task as a safetensors file: the mean of as many versions as its plan says, up to `version`, or
+    that version alone while there are fewer to average.
 
     `version` None is the newest; `single` takes that version by itself. The coordinator may be running.
 
@@ -17,12 +18,17 @@ def model_of(journal: JournalReader, task: str, version: int | None, *, single: 
         ConfigurationError: there is no such task or version.
     """
     description = TaskRegistry(journal.engine).bundle(task).description
+    newest = journal.newest_number(task) if version is None else version
     count = 1 if single else description.aggregation.averaged_versions
-    found = journal.last_versions(task, count, through=version)
-    if not found or (version is not None and found[-1].number != version):
-        newest = f"; the newest is {found[-1].number}" if found else ""
-        wanted = "any version" if version is None else f"version {version}"
-        raise ConfigurationError(f"the journal does not contain {wanted} of task {task!r}{newest}")
+    numbers = averaged_numbers(journal.history(task).numbers_to_average(newest), newest, count)
+    found = [kept for number in reversed(numbers) if (kept := journal.version(task, number))]
+    if len(found) < len(numbers):
+        found = found[-1:]
+    if not found or found[-1].number != newest:
+        raise ConfigurationError(
+            f"version {newest} of task {task!r} is not in the journal, or its weights are dropped; the newest is"
+            f" {journal.newest_number(task)}; see which are kept with: broker-coordinator tasks show"
+        )
     return averaged_weights([each.weights for each in found], description.parameters)
 
 

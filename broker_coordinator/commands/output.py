@@ -2,10 +2,18 @@
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from fleet_host.command_line import Verbs, add_verb
+from fleet_protocol.topics import is_blob_hash
+
+GAP = "  "
+ELLIPSIS = "…"
+CHARACTERS_OF_A_HASH = 12
+NARROWEST_COLUMN = 8
+"""A column of a table is not cut further."""
 
 Row = Mapping[str, object]
 AddVerb = Callable[[str, str], argparse.ArgumentParser]
@@ -22,14 +30,33 @@ def add_noun(nouns: Verbs, noun: str, sentence: str, *parents: argparse.Argument
 
 
 def write_rows(rows: Sequence[Row], columns: Sequence[str], *, as_json: bool, when_empty: str) -> None:
-    """A list: as JSON with all fields, else one line each with `columns`."""
+    """A list: as JSON with all fields, else a table of `columns` that is no wider than the terminal."""
     if as_json:
         _write_json(rows)
-        return
-    for row in rows:
-        sys.stdout.write("  ".join(_word(row[column]) for column in columns) + "\n")
-    if not rows:
+    elif rows:
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        sys.stdout.writelines(line + "\n" for line in table(rows, columns, width))
+    else:
         sys.stdout.write(when_empty + "\n")
+
+
+def table(rows: Sequence[Row], columns: Sequence[str], width: int | None) -> list[str]:
+    """Aligned lines under a header. Hashes are cut to what tells them apart; then the widest columns to fit `width`."""
+    cells = [[column.replace("_", " ").upper() for column in columns]]
+    cells += [[_cell(row[column]) for column in columns] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    while width is not None and sum(widths) + len(GAP) * (len(widths) - 1) > width and max(widths) > NARROWEST_COLUMN:
+        widths[widths.index(max(widths))] -= 1
+    return [GAP.join(map(_fitted, line, widths)).rstrip() for line in cells]
+
+
+def _cell(value: object) -> str:
+    word = _word(value)
+    return word[:CHARACTERS_OF_A_HASH] + ELLIPSIS if is_blob_hash(word) else word
+
+
+def _fitted(cell: str, width: int) -> str:
+    return cell.ljust(width) if len(cell) <= width else cell[: width - 1] + ELLIPSIS
 
 
 def write_fields(row: Row, *, as_json: bool) -> None:
@@ -41,7 +68,8 @@ def write_fields(row: Row, *, as_json: bool) -> None:
         if isinstance(value, list):
             sys.stdout.write(f"{name}\n")
             for each in value:
-                sys.stdout.write("  " + "  ".join(f"{key} {_word(found)}" for key, found in each.items()) + "\n")
+                words = [f"{key} {_word(found)}" for key, found in each.items()] if isinstance(each, dict) else [each]
+                sys.stdout.write("  " + "  ".join(words) + "\n")
         else:
             sys.stdout.write(f"{name:12} {_word(value)}\n")
 

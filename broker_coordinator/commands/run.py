@@ -1,18 +1,21 @@
-"""`broker-coordinator run`."""
+"""`broker-coordinator run`: waits for its database to be free, and serves until a signal."""
 
 import argparse
 import gc
 import logging
 import signal
+import threading
+from collections.abc import Callable
 
-from broker_coordinator.admission.settings import AdmissionSettings
-from broker_coordinator.configuration import load_configuration
+from broker_coordinator.configuration import CoordinatorConfiguration, load_configuration
 from broker_coordinator.distribution.signed_messages import MessageSigner
 from broker_coordinator.mqtt.link import MqttLink
 from broker_coordinator.serving.coordinator import Coordinator
 from broker_coordinator.serving.evaluator import Evaluator
 from broker_coordinator.serving.metrics import Metrics
+from broker_coordinator.serving.takeover import take_over
 from broker_coordinator.storage.journal import Journal
+from broker_coordinator.storage.lease import VERSIONS, Lease, LeaseLostError, intake_of
 from bundle_runtime.bundle_folder import load_bundle
 from fleet_host.command_line import Verbs, add_verb
 from fleet_host.log_lines import log_line
@@ -28,38 +31,65 @@ def add_parser(verbs: Verbs, *parents: argparse.ArgumentParser) -> None:
     add_verb(verbs, "run", "Serve the fleet in the foreground until SIGTERM or Ctrl-C.", *parents)
 
 
-def run(options: argparse.Namespace) -> None:
-    """Serve until told to stop."""
+def run(options: argparse.Namespace) -> int:
+    """Serve until SIGTERM or Ctrl-C. Returns 1 where another coordinator has taken over the database, else 0.
+
+    Raises:
+        ConfigurationError: what the operator can correct.
+        JournalUnavailableError: the database failed before anything was served.
+    """
     configuration = load_configuration(options.config)
-    fleet = configuration.fleet
-    shard = configuration.shard
-    metrics = Metrics()
-    is_open = configuration.enrolment == "open"
-    allowance = configuration.rate_limit.allowance()
-    key = configuration.signing_key()
-    signer = MessageSigner(key, fleet, shard)
-    bundles = [load_bundle(task.bundle) for task in configuration.tasks]
+    stopping = threading.Event()
+    _on_signals(stopping.set)
     journal = Journal.open(configuration.journal())
-    if configuration.metrics.port is not None:
-        metrics.serve(configuration.metrics.address, configuration.metrics.port)
+    lease = Lease(journal.engine, [intake_of(configuration.shard), VERSIONS])
+    if not take_over(lease, stopping):
+        return 0
     evaluator = Evaluator(options.config, {each.task: each.every for each in configuration.evaluations})
-    coordinator = Coordinator(
-        journal,
-        bundles,
-        signer,
-        AdmissionSettings(fleet, shard, is_open, configuration.maximum_devices, key, allowance),
-        retention=configuration.retention.rule(),
-        metrics=metrics,
-        on_version=evaluator.note_version,
-    )
-    link = MqttLink(configuration.broker, fleet, shard, coordinator)
+    coordinator = _coordinator(configuration, journal, lease, evaluator)
+    link = MqttLink(configuration.broker, configuration.fleet, configuration.shard, coordinator)
     signal.set_wakeup_fd(link.wakeup.fileno())
-    for stopping in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(stopping, lambda *_: link.stop())
+    _on_signals(link.stop)
+    if stopping.is_set():
+        link.stop()
     # What exists now stays, and later objects have no cycles: garbage collection would only cost time per update.
     gc.freeze()
     gc.set_threshold(GARBAGE_THRESHOLD)
-    logger.info(log_line("started", fleet=fleet, shard=shard, tasks=",".join(coordinator.tasks())))
-    link.run()
-    evaluator.stop()
+    tasks = ",".join(coordinator.tasks())
+    logger.info(log_line("started", fleet=configuration.fleet, shard=configuration.shard, tasks=tasks))
+    try:
+        link.run()
+    except LeaseLostError as error:
+        logger.error(
+            log_line("database_taken_over", error=error, remedy="none if that is meant; else stop one of them")
+        )
+        return 1
+    finally:
+        evaluator.stop()
+    lease.release()
     journal.close()
+    return 0
+
+
+def _coordinator(
+    configuration: CoordinatorConfiguration, journal: Journal, lease: Lease, evaluator: Evaluator
+) -> Coordinator:
+    key = configuration.signing_key()
+    metrics = Metrics()
+    if configuration.metrics.port is not None:
+        metrics.serve(configuration.metrics.address, configuration.metrics.port)
+    return Coordinator(
+        journal,
+        [load_bundle(task.bundle) for task in configuration.tasks],
+        MessageSigner(key, configuration.fleet, configuration.shard),
+        configuration.admission_settings(key),
+        retention=configuration.retention.rule(),
+        metrics=metrics,
+        on_version=evaluator.note_version,
+        keep_lease=lease.keep,
+    )
+
+
+def _on_signals(stop: Callable[[], None]) -> None:
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(ending, lambda *_: stop())

@@ -1,14 +1,16 @@
-"""`broker-coordinator tasks publish | list | show | pause | resume | rollback | export | evaluate | verify`."""
+"""`broker-coordinator tasks publish | list | show | pause | resume | rollback | renew | remove | export | ...`."""
 
 import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+from broker_coordinator.commands.advice import advice
 from broker_coordinator.commands.export import model_of, write_model
 from broker_coordinator.commands.output import add_noun, write_fields, write_rows
 from broker_coordinator.commands.verify import verify_versions
 from broker_coordinator.configuration import CoordinatorConfiguration, load_configuration
+from broker_coordinator.serving.replay import require_memory
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.records import PayloadSetAside, VersionSummary
@@ -19,7 +21,10 @@ from fleet_protocol.bundle import blob_hash
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import KINDS
 
-LISTED = ("task", "paused", "version", "waiting", "accepted", "bundle")
+OUTCOMES_LOOKED_AT = 100
+"""Of the last updates, for `advice`."""
+
+LISTED = ("task", "version", "generation", "waiting", "accepted", "paused", "bundle")
 
 Verb = Callable[[Journal, argparse.Namespace, CoordinatorConfiguration], None]
 ReadingVerb = Callable[[JournalReader, argparse.Namespace, CoordinatorConfiguration], int]
@@ -28,7 +33,7 @@ ReadingVerb = Callable[[JournalReader, argparse.Namespace, CoordinatorConfigurat
 
 def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
     """The noun and its verbs."""
-    sentence = "Publish, list, show, pause, resume, roll back, evaluate, export or verify tasks."
+    sentence = "Publish, list, show, pause, roll back, renew, remove, evaluate, export or verify tasks."
     verb = add_noun(nouns, "tasks", sentence, *parents)
 
     def verb_of_task(name: str, sentence: str) -> argparse.ArgumentParser:
@@ -36,7 +41,7 @@ def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
         added.add_argument("task", metavar="TASK", help="the task's name")
         return added
 
-    publish = verb("publish", "Serve a bundle from now on; its files are copied into the database.")
+    publish = verb("publish", "Serve a bundle from now on, in place of the one that its task has.")
     publish.add_argument("bundle", type=Path, metavar="FOLDER", help="what `edgeflock export` wrote")
     verb("list", "List all tasks that are served.")
     show = verb_of_task("show", "Show a task, what was set aside, and its last versions.")
@@ -45,6 +50,11 @@ def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
     verb_of_task("resume", "Take updates of a paused task again.")
     rollback = verb_of_task("rollback", "Make a new version with the weights and optimiser's state of an old one.")
     rollback.add_argument("version", type=int, metavar="VERSION", help="the number of the old version")
+    renew = verb_of_task("renew", "Let devices follow this database, whatever later version they know.")
+    renew.add_argument(
+        "--after-generation", type=int, default=0, metavar="N", help="the latest that devices or the log name"
+    )
+    verb_of_task("remove", "Serve a task no longer, tell its devices, and delete its versions and updates.")
     export = verb_of_task(
         "export", "Write the model to use as safetensors: the mean of the last versions, as the task says."
     )
@@ -55,7 +65,9 @@ def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
     evaluate.add_argument("--version", type=int, metavar="N", help="this version, not the newest")
     evaluate.add_argument("--data", type=Path, metavar="FILE", help="not the file that coordinator.toml names")
     verify = verb_of_task("verify", "Compute the versions again from the journal, and compare every bit.")
-    verify.add_argument("--from", type=int, default=0, dest="start", metavar="N", help="those after this version (0)")
+    verify.add_argument(
+        "--from", type=int, dest="start", metavar="N", help="those after this version, not the bundle's own"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -87,14 +99,30 @@ def _pause(journal: Journal, options: argparse.Namespace, _: CoordinatorConfigur
 
 def _show(journal: Journal, options: argparse.Namespace, _: CoordinatorConfiguration) -> None:
     row = _described(TaskRegistry(journal.engine).task(options.task), journal)
-    versions = [_version(each) for each in journal.version_summaries(options.task, max(0, options.last))]
+    summaries = journal.version_summaries(options.task, max(0, options.last))
+    words = advice(summaries, *journal.last_outcomes(options.task, OUTCOMES_LOOKED_AT))
     last = [_set_aside(each) for each in journal.payloads_set_aside(options.task, max(0, options.last))]
-    write_fields(row | {"last_set_aside": last, "versions": versions}, as_json=options.json)
+    listed = {"advice": words, "last_set_aside": last, "versions": [_version(each) for each in summaries]}
+    write_fields(row | listed, as_json=options.json)
 
 
-def _roll_back(journal: Journal, options: argparse.Namespace, _: CoordinatorConfiguration) -> None:
-    made = TaskRegistry(journal.engine).roll_back(options.task, options.version)
+def _roll_back(journal: Journal, options: argparse.Namespace, configuration: CoordinatorConfiguration) -> None:
+    registry = TaskRegistry(journal.engine)
+    require_memory(journal, registry.bundle(options.task).description, options.version, configuration.signing_key)
+    made = registry.roll_back(options.task, options.version)
     row = {"task": made.task, "version": made.number, "restored": made.restored, "weights": made.weights_hash}
+    write_fields(row, as_json=options.json)
+
+
+def _renew(journal: Journal, options: argparse.Namespace, _: CoordinatorConfiguration) -> None:
+    _write(
+        [TaskRegistry(journal.engine).renew(options.task, after_generation=options.after_generation)], journal, options
+    )
+
+
+def _remove(journal: Journal, options: argparse.Namespace, _: CoordinatorConfiguration) -> None:
+    removed = TaskRegistry(journal.engine).remove(options.task)
+    row = {"task": removed.name, "removed": removed.removed, "generation": removed.generation}
     write_fields(row, as_json=options.json)
 
 
@@ -151,6 +179,7 @@ def _described(task: StoredTask, journal: Journal) -> dict[str, object]:
         "task": task.name,
         "bundle": task.bundle,
         "paused": task.paused,
+        "generation": task.generation,
         "version": journal.newest_number(task.name),
         "accepted": accepted,
         "waiting": waiting,
@@ -183,6 +212,8 @@ _VERBS: Mapping[str, Verb] = {
     "pause": _pause,
     "resume": _pause,
     "rollback": _roll_back,
+    "renew": _renew,
+    "remove": _remove,
     "evaluate": _evaluate,
 }
 _READING_VERBS: Mapping[str, ReadingVerb] = {

@@ -37,20 +37,24 @@ class Verification:
     difference: Difference | None = None
 
 
-def verify_versions(journal: JournalReader, task: str, start: int = 0, key: SigningKey | None = None) -> Verification:
+def verify_versions(
+    journal: JournalReader, task: str, start: int | None = None, key: SigningKey | None = None
+) -> Verification:
     """Compare every kept version after `start`, up to the first that differs. The coordinator may be running.
 
-    Version 0 is compared with the task's bundle; any other `start` is taken as stored. `key`, the coordinator's,
-    decrypts updates.
+    The bundle's own version, from which it begins where there is no `start`, is compared with the bundle; any other
+    `start` is taken as stored. `key`, the coordinator's, decrypts updates.
 
     Raises:
         ConfigurationError: there is no such task, or what its versions are made from is dropped.
         ProtocolError: an update is encrypted for another key.
     """
     bundle = TaskRegistry(journal.engine).bundle(task)
+    first = journal.first_number(task)
+    start = first if start is None else start
     compared = 0
     dropped = 0
-    for made in _recomputed(journal, bundle, start, key):
+    for made in _recomputed(journal, bundle, first, start, key):
         stored = journal.version(task, made.number)
         if stored is None:
             dropped += 1
@@ -61,9 +65,11 @@ def verify_versions(journal: JournalReader, task: str, start: int = 0, key: Sign
     return Verification(task, start, compared, dropped)
 
 
-def _recomputed(journal: JournalReader, bundle: Bundle, start: int, key: SigningKey | None) -> Iterator[Version]:
-    if start == 0:
-        yield version_zero(bundle)
+def _recomputed(
+    journal: JournalReader, bundle: Bundle, first: int, start: int, key: SigningKey | None
+) -> Iterator[Version]:
+    if start == first:
+        yield version_zero(bundle, first)
     for _, state in replayed(journal, bundle.description, start, key):
         yield version_of(bundle.description, state, bundle.grid())
 

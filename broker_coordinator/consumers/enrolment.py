@@ -23,7 +23,8 @@ def admit(enrolment: Enrolment, authentic: Authentic, view: FleetView, settings:
             f"the name {device.name} is bound to another key; an operator must revoke that key first, with:"
             f" broker-coordinator devices revoke {device.name}",
         )
-    if device.key_id not in view.devices and len(view.devices) >= settings.maximum_devices:
+    is_let_in = settings.open_enrolment and device.state is DeviceState.PENDING
+    if is_let_in and view.numbers[DeviceState.APPROVED] >= settings.maximum_devices:
         raise ProtocolError(Reason.UNKNOWN_KEY, f"the fleet is full: maximum_devices is {settings.maximum_devices}")
     described = (enrolment.profile, enrolment.software)
     if any(len(text) > MAX_SELF_DESCRIPTION_CHARACTERS or not text.isprintable() for text in described):

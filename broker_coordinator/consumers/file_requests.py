@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-from broker_coordinator.admission.admission import require_approved
 from broker_coordinator.admission.consumer import Authentic, ControlConsumer
 from broker_coordinator.admission.decisions import Decision, FileRequested
 from broker_coordinator.admission.fleet_view import Device, FleetView
@@ -43,7 +42,6 @@ def _requesting(authentic: Authentic) -> Device:
     """
     device = authentic.device
     sequence = authentic.parsed.envelope.header.sequence
-    require_approved(device)
     if sequence <= device.request_sequence and sequence >> BOOT_SHIFT < MAX_BOOT:
         raise ProtocolError(
             Reason.SEQUENCE_REUSED, f"request {sequence} of {device.name} is not after {device.request_sequence}"

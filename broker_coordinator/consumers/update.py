@@ -5,35 +5,57 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from broker_coordinator.admission.consumer import Admitted, Offered, RememberedError, VersionConsumer
+from broker_coordinator.admission.consumer import Admitted, Offered, VersionConsumer
+from broker_coordinator.aggregation.bounds import NORM_FACTOR, SAMPLES_FACTOR, norm_bound, scaled
 from broker_coordinator.aggregation.contribution import BufferedUpdate
 from broker_coordinator.aggregation.server_state import Remembered, ServerState
 from broker_coordinator.aggregation.server_step import finish, partial_of
 from broker_coordinator.aggregation.strategies import STRATEGIES, Partial, Recall
-from broker_coordinator.consumers.norm_quantile import NormQuantile
+from broker_coordinator.consumers.peers import Declared, Peers
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec import SparseUpdate, decode_together, decode_update
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.kinds import UPDATE, Update
 from fleet_protocol.limits import MAX_LOSS, MAX_SAMPLES_PER_UPDATE, MAX_STEPS_PER_UPDATE
+from fleet_protocol.remedies import STEADIER_TRAINING
+
+NOBODY = Peers()
+"""Before the first update of a task."""
 
 
-class UpdateFacts(msgspec.Struct, frozen=True, gc=False):
-    """`samples` as they count, `loss` the device's mean in training, `norm` the delta's Euclidean norm."""
+class UpdateFacts(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """`samples` as they count, `loss` the device's mean in training, `norm` the delta's Euclidean norm as it came.
+
+    `declared` are the samples that the device declared, 0 where they all count. The delta counts `scale` times.
+    """
 
     samples: int
     loss: float
     norm: float
+    declared: int = 0
+    scale: float = 1.0
 
 
 def admit(offered: Offered[Update]) -> Admitted[UpdateFacts, BufferedUpdate]:
-    """Check the declared numbers, decode the delta, and bound its norm.
+    """Check the declared numbers, decode the delta, and bound what it weighs by what other devices send.
 
     Raises:
         ProtocolError: the reason for which it can't be aggregated.
     """
     update = offered.payload
-    plan = offered.task.aggregation
+    _check_numbers(update)
+    delta = decode_update(update.packed, offered.task.shapes) if offered.decoded is None else offered.decoded
+    norm = delta.norm()
+    most = offered.task.aggregation.max_delta_norm
+    if norm > most:
+        raise ProtocolError(
+            Reason.OUT_OF_BOUNDS, f"the delta's norm is {norm:.4g}; max_delta_norm is {most:.4g}: {STEADIER_TRAINING}"
+        )
+    facts = _facts(update, norm, offered.device, offered.task, offered.memory or NOBODY)
+    return Admitted(facts, _buffered(offered, facts, delta))
+
+
+def _check_numbers(update: Update) -> None:
     if not 1 <= update.samples <= MAX_SAMPLES_PER_UPDATE:
         raise ProtocolError(
             Reason.OUT_OF_BOUNDS, f"{update.samples} samples; allowed are 1 to {MAX_SAMPLES_PER_UPDATE}"
@@ -41,21 +63,30 @@ def admit(offered: Offered[Update]) -> Admitted[UpdateFacts, BufferedUpdate]:
     if not 0 <= update.steps <= MAX_STEPS_PER_UPDATE:
         raise ProtocolError(Reason.OUT_OF_BOUNDS, f"{update.steps} steps; allowed are 0 to {MAX_STEPS_PER_UPDATE}")
     if not math.isfinite(update.loss):
-        raise ProtocolError(Reason.NOT_FINITE, f"the loss is {update.loss}")
+        raise ProtocolError(Reason.NOT_FINITE, f"the loss is {update.loss}: {STEADIER_TRAINING}")
     if abs(update.loss) > MAX_LOSS:
         raise ProtocolError(
-            Reason.OUT_OF_BOUNDS, f"the loss is {update.loss:g}; allowed are {-MAX_LOSS:g} to {MAX_LOSS:g}"
+            Reason.OUT_OF_BOUNDS,
+            f"the loss is {update.loss:g}; allowed are {-MAX_LOSS:g} to {MAX_LOSS:g}: {STEADIER_TRAINING}",
         )
-    delta = decode_update(update.packed, offered.task.shapes) if offered.decoded is None else offered.decoded
-    facts = UpdateFacts(min(update.samples, plan.max_samples), update.loss, delta.norm())
-    bound = plan.max_delta_norm
-    if offered.memory is not None:
-        bound = min(bound, offered.memory.bound(plan.norm_quantile_factor))
-    if facts.norm > bound:
-        raise RememberedError(
-            Reason.OUT_OF_BOUNDS, f"the delta's norm is {facts.norm:.4g}, at most {bound:.4g} is taken now", facts
-        )
-    return Admitted(facts, _buffered(offered, facts, delta))
+
+
+def _facts(update: Update, norm: float, device: str, task: TaskDescription, peers: Peers) -> UpdateFacts:
+    """What counts of an update, by what `peers` sent.
+
+    While no other device is known, as many samples count as a round can have looked at. EF21's updates add up to an
+    estimate that device and coordinator share: there the estimate is bounded, and no update is scaled.
+    """
+    plan = task.aggregation
+    usual = peers.usual_samples(device)
+    most = math.floor(SAMPLES_FACTOR * usual) if usual else task.training.steps * task.training.batch_size
+    samples = min(update.samples, plan.max_samples, most)
+    scale = 1.0
+    if plan.strategy != "ef21":
+        bound = norm_bound(peers.usual_norm(device, plan.norm_quantile), plan.norm_quantile_factor or NORM_FACTOR)
+        scale = bound / norm if norm > bound else 1.0
+    declared = update.samples if update.samples != samples else 0
+    return UpdateFacts(samples, update.loss, norm, declared, scale)
 
 
 def item(offered: Offered[Update], facts: UpdateFacts) -> BufferedUpdate:
@@ -65,7 +96,12 @@ def item(offered: Offered[Update], facts: UpdateFacts) -> BufferedUpdate:
 
 def _buffered(offered: Offered[Update], facts: UpdateFacts, delta: SparseUpdate) -> BufferedUpdate:
     return BufferedUpdate(
-        offered.device, delta, facts.samples, offered.header.base_version, offered.staleness, offered.payload.life
+        offered.device,
+        scaled(delta, facts.scale),
+        facts.samples,
+        offered.header.base_version,
+        offered.staleness,
+        offered.payload.life,
     )
 
 
@@ -73,10 +109,9 @@ def _decode_together(updates: Sequence[Update], task: TaskDescription) -> Sequen
     return decode_together([update.packed for update in updates], task.shapes)
 
 
-def _remember(usual: NormQuantile | None, facts: UpdateFacts, task: TaskDescription) -> NormQuantile | None:
-    """Refused norms are taken in too: else a fleet whose norms grow at once would stay shut out."""
-    plan = task.aggregation
-    return (usual or NormQuantile(plan.norm_quantile)).after(facts.norm) if plan.norm_quantile_factor else None
+def _remember(peers: Peers | None, device: str, facts: UpdateFacts, task: TaskDescription) -> Peers:
+    declared = min(facts.declared or facts.samples, task.aggregation.max_samples)
+    return (peers or NOBODY).after(device, Declared(declared, facts.norm))
 
 
 def _buffer_size(task: TaskDescription) -> int:

@@ -8,8 +8,8 @@ from fleet_protocol.codec import encode_difference, read_weights
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.topics import PackedWeights
 
-MAX_REMEMBERED = 8
-"""Packed versions kept in memory: the devices of a fleet hold only a few different versions at a time."""
+MAX_REMEMBERED = 2
+"""Versions packed whole that are kept in memory: each difference is compared with its version's."""
 
 
 class PackedVersions:
@@ -19,31 +19,33 @@ class PackedVersions:
         self._descriptions = {bundle.description.task: bundle.description for bundle in bundles}
         self._grids = {bundle.description.task: bundle.grid() for bundle in bundles}
         self._find_weights = find_weights
-        self._remembered: OrderedDict[PackedWeights, bytes] = OrderedDict()
+        self._whole: OrderedDict[tuple[str, int], bytes] = OrderedDict()
 
     def find(self, wanted: PackedWeights) -> bytes | None:
-        """The difference, or the whole version where that is smaller or `base` is unknown; None for no such version."""
-        if wanted not in self._remembered:
-            if (packed := self._pack(wanted)) is None:
-                return None
-            self._remembered[wanted] = packed
-            if len(self._remembered) > MAX_REMEMBERED:
-                self._remembered.popitem(last=False)
-        self._remembered.move_to_end(wanted)
-        return self._remembered[wanted]
+        """The difference, or the whole version where that is smaller or `base` is unknown; None for no such version.
 
-    def _pack(self, wanted: PackedWeights) -> bytes | None:
-        target = self._weights(wanted.task, wanted.version)
-        if target is None:
-            return None
-        shapes = self._descriptions[wanted.task].shapes
-        grid = self._grids[wanted.task]
+        So a base that was never there costs a look, and no packing.
+        """
         base = None if wanted.base is None else self._weights(wanted.task, wanted.base)
-        if base is None:
-            return encode_difference(None, target, shapes, grid)
-        whole = self.find(PackedWeights(wanted.task, wanted.version, None))
-        packed = encode_difference(base, target, shapes, grid)
-        return packed if whole is None else min(packed, whole, key=len)
+        whole = self._find_whole(wanted.task, wanted.version)
+        target = None if base is None or whole is None else self._weights(wanted.task, wanted.version)
+        if base is None or whole is None or target is None:
+            return whole
+        return min(self._pack(wanted.task, base, target), whole, key=len)
+
+    def _find_whole(self, task: str, version: int) -> bytes | None:
+        name = task, version
+        if name not in self._whole:
+            if (target := self._weights(task, version)) is None:
+                return None
+            self._whole[name] = self._pack(task, None, target)
+            if len(self._whole) > MAX_REMEMBERED:
+                self._whole.popitem(last=False)
+        self._whole.move_to_end(name)
+        return self._whole[name]
+
+    def _pack(self, task: str, base: FloatVector | None, target: FloatVector) -> bytes:
+        return encode_difference(base, target, self._descriptions[task].shapes, self._grids[task])
 
     def _weights(self, task: str, number: int) -> FloatVector | None:
         found = self._find_weights(task, number)

@@ -8,7 +8,10 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from broker_coordinator.mqtt.divided_socket import DividedSocket
+from broker_coordinator.mqtt.traffic import TrafficDivider
 from fleet_host.broker_settings import BrokerSettings
+from fleet_protocol.kinds import FROM_COORDINATOR, KINDS
+from fleet_protocol.limits import MAX_PACKET_OVERHEAD_BYTES
 
 MAX_UNACKNOWLEDGED = 1_000
 """Messages that the broker may send ahead of our acknowledgements: one batch, committed in one transaction. An MQTT 5
@@ -45,10 +48,21 @@ def make_client(settings: BrokerSettings, client_id: str) -> paho.Client:
     return client
 
 
+def max_packet_bytes() -> int:
+    """The length of the longest packet that is read: no larger message of any kind is admitted.
+
+    An MQTT 5 broker is told so, and keeps back what exceeds it.
+    """
+    return MAX_PACKET_OVERHEAD_BYTES + max(
+        kind.max_bytes for kind in KINDS.values() if kind.leaf not in FROM_COORDINATOR
+    )
+
+
 def _session() -> Properties:
     properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho leaves it untyped
     properties.SessionExpiryInterval = SESSION_NEVER_EXPIRES
     properties.ReceiveMaximum = MAX_UNACKNOWLEDGED
+    properties.MaximumPacketSize = max_packet_bytes()
     return properties
 
 
@@ -58,4 +72,5 @@ class _Client(paho.Client):
         assert isinstance(connection, socket.socket)  # noqa: S101 - no websockets
         # A PUBACK is 4 bytes: Nagle's algorithm would hold each back until the one before is acknowledged.
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return DividedSocket(connection, mqtt5=self.protocol == MQTTProtocolVersion.MQTTv5)
+        mqtt5 = self.protocol == MQTTProtocolVersion.MQTTv5
+        return DividedSocket(connection, TrafficDivider(mqtt5=mqtt5, max_packet_bytes=max_packet_bytes()))

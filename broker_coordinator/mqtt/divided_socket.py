@@ -17,9 +17,9 @@ _NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 class DividedSocket:
     """Wraps a connected socket; it has the methods that paho uses. `flush` sends what was written."""
 
-    def __init__(self, connection: socket.socket, *, mqtt5: bool) -> None:
+    def __init__(self, connection: socket.socket, divider: TrafficDivider) -> None:
         self._connection = connection
-        self._divider = TrafficDivider(mqtt5=mqtt5)
+        self._divider = divider
         self._for_paho = b""
         self._end: OSError | None = None
         self._unsent = bytearray()
@@ -39,9 +39,9 @@ class DividedSocket:
         self._connection.close()
 
     @property
-    def unsent(self) -> bool:
-        """Whether bytes wait to be sent."""
-        return bool(self._unsent)
+    def unsent_bytes(self) -> int:
+        """How many bytes wait to be sent."""
+        return len(self._unsent)
 
     @property
     def has_news_for_paho(self) -> bool:

@@ -7,11 +7,9 @@ until the broker acknowledges them.
 
 import contextlib
 import logging
-import random
 import select
 import socket
 import time
-from dataclasses import dataclass
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import MQTTErrorCode
@@ -20,19 +18,26 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from broker_coordinator.admission.decisions import Message
 from broker_coordinator.mqtt.client import MAX_UNACKNOWLEDGED, make_client
-from broker_coordinator.mqtt.divided_socket import DividedSocket
-from broker_coordinator.mqtt.outgoing import Outgoing
+from broker_coordinator.mqtt.divided_socket import READ_AHEAD_BYTES, DividedSocket
+from broker_coordinator.mqtt.outgoing import Outgoing, PacketTooLargeError
+from broker_coordinator.mqtt.patience import Backoff, BrokerPatience
 from broker_coordinator.mqtt.traffic import acknowledgements
 from broker_coordinator.serving.coordinator import Coordinator
 from broker_coordinator.storage.database import JournalUnavailableError
-from fleet_host.backoff import delay_seconds
+from broker_coordinator.storage.lease import LeaseLostError
 from fleet_host.broker_settings import BrokerSettings
 from fleet_host.log_lines import log_line
 from fleet_protocol.limits import MIB
-from fleet_protocol.topics import device_filters
+from fleet_protocol.topics import device_filters, manifest
 
 MAX_BATCH_BYTES = 32 * MIB
 """Of messages in one batch; the rest waits in the socket."""
+
+MAX_READ_BYTES = MAX_BATCH_BYTES
+"""Between two batches, whatever it is: dropped bytes make no batch."""
+
+MAX_UNSENT_BYTES = 64 * MIB
+"""What waits for the broker to read it. Nothing is read meanwhile: acknowledgements would make it more."""
 
 MAX_IN_FLIGHT = 500
 """Our own publications that the broker has not acknowledged; fewer where an MQTT 5 broker says so."""
@@ -46,25 +51,7 @@ CONNECTION_TIMEOUT_SECONDS = 10.0
 LEAVING_SECONDS = 2.0
 """How long a stopping coordinator goes on publishing what it has queued."""
 
-FIRST_CEILING_SECONDS = 0.25
-LAST_CEILING_SECONDS = 15.0
-"""Longest waits before the first and the last attempt to reach the broker, or the database."""
-
 logger = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class _Backoff:
-    """When to try again. `failures` counts attempts since the last success."""
-
-    failures: int = 0
-    retry_at: float = 0.0
-
-    def failed(self) -> None:
-        uniform = random.random()  # noqa: S311 - jitter, no secret
-        delay = delay_seconds(self.failures, uniform, first=FIRST_CEILING_SECONDS, last=LAST_CEILING_SECONDS)
-        self.failures += 1
-        self.retry_at = time.monotonic() + delay
 
 
 class MqttLink:
@@ -72,8 +59,10 @@ class MqttLink:
 
     def __init__(self, settings: BrokerSettings, fleet: str, shard: str, coordinator: Coordinator) -> None:
         self._address = f"{settings.host}:{settings.port}"
-        self._filters = device_filters(fleet, shard)
+        self._filters = (*device_filters(fleet, shard), manifest(fleet, "+"))
+        self._manifests = manifest(fleet, "")
         self._coordinator = coordinator
+        self._coordinator.check_manifests()
         self._client = make_client(settings, f"coordinator-{fleet}-{shard}")
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = self._on_disconnect
@@ -84,7 +73,7 @@ class MqttLink:
         self._identifiers: list[int] = []
         self._received_bytes = 0
         self._has_read_all = True
-        self._broker, self._journal = _Backoff(), _Backoff()
+        self._broker, self._journal = BrokerPatience(self._address), Backoff()
         self._connected_by = 0.0
         self._stopping = False
         self._alarm, self.wakeup = socket.socketpair()
@@ -97,7 +86,11 @@ class MqttLink:
         self._stopping = True
 
     def run(self) -> None:
-        """Connect, and serve until `stop`; waits for a broker or database that is unavailable."""
+        """Connect, and serve until `stop`; waits for a broker or database that is unavailable.
+
+        Raises:
+            LeaseLostError: another process has taken over.
+        """
         while not self._stopping:
             if self._client.socket() is None:
                 self._connect()
@@ -115,7 +108,7 @@ class MqttLink:
         try:
             self._client.reconnect()
         except (OSError, ValueError) as error:
-            self._note_broker_failure(str(error))
+            self._broker.failed(str(error))
         else:
             self._connected_by = now + CONNECTION_TIMEOUT_SECONDS
 
@@ -123,7 +116,7 @@ class MqttLink:
         self._client.loop_misc()
         waiting = self._client.socket() is not None and not self._client.is_connected()
         if waiting and time.monotonic() > self._connected_by:
-            self._note_broker_failure(f"no answer within {CONNECTION_TIMEOUT_SECONDS:g} s")
+            self._broker.failed(f"no answer within {CONNECTION_TIMEOUT_SECONDS:g} s")
             self._client.disconnect()
 
     def _idle_seconds(self) -> float:
@@ -142,10 +135,10 @@ class MqttLink:
         poll = select.poll()
         poll.register(self._alarm, select.POLLIN)
         if connection := self._connection():
-            reads = select.POLLIN if self._has_room_to_read() else 0
-            writes = select.POLLOUT if connection.unsent or self._client.want_write() else 0
+            reads = select.POLLIN if self._may_read(connection) else 0
+            writes = select.POLLOUT if connection.unsent_bytes or self._client.want_write() else 0
             poll.register(connection.fileno(), reads | writes)
-        may_read = self._has_room_to_read() and not self._has_read_all
+        may_read = connection is not None and self._may_read(connection) and not self._has_read_all
         ready = dict(poll.poll(0 if may_read else max(1, round(seconds * 1000))))
         if self._alarm.fileno() in ready:
             self._alarm.recv(4096)
@@ -161,14 +154,19 @@ class MqttLink:
             with contextlib.suppress(OSError):  # the next read reports the lost connection
                 connection.flush()
 
-    def _has_room_to_read(self) -> bool:
-        return len(self._received) < MAX_UNACKNOWLEDGED and self._received_bytes < MAX_BATCH_BYTES
+    def _may_read(self, connection: DividedSocket) -> bool:
+        if self._received_bytes >= MAX_BATCH_BYTES or connection.unsent_bytes >= MAX_UNSENT_BYTES:
+            return False
+        # Manifests that are waited for come behind what has waited at the broker.
+        return len(self._received) < MAX_UNACKNOWLEDGED or self._coordinator.is_checking_manifests(time.monotonic())
 
     def _read(self) -> None:
         if (connection := self._connection()) is None:
             return
         self._has_read_all = False
-        while self._has_room_to_read() and not self._has_read_all:
+        for _ in range(MAX_READ_BYTES // READ_AHEAD_BYTES):
+            if self._has_read_all or not self._may_read(connection):
+                break
             self._has_read_all = not connection.receive()
             self._take(connection)
         while connection.has_news_for_paho and self._client.loop_read() is MQTTErrorCode.MQTT_ERR_SUCCESS:
@@ -176,8 +174,12 @@ class MqttLink:
 
     def _take(self, connection: DividedSocket) -> None:
         arrived = connection.take()
-        self._received += arrived.messages
-        self._received_bytes += sum(len(message.data) for message in arrived.messages)
+        for message in arrived.messages:
+            if message.topic.startswith(self._manifests):
+                self._coordinator.receive_manifest(message, time.monotonic())
+            else:
+                self._received.append(message)
+                self._received_bytes += len(message.data)
         self._identifiers += arrived.identifiers
         for identifier in arrived.acknowledged:
             self._outgoing.acknowledge(identifier)
@@ -190,7 +192,7 @@ class MqttLink:
         if now < self._journal.retry_at:
             return
         try:
-            if self._received:
+            if self._received and not self._coordinator.is_checking_manifests(now):
                 self._coordinator.handle(self._received, now)
                 self._acknowledge()
                 self._publish()
@@ -198,6 +200,8 @@ class MqttLink:
             else:
                 self._coordinator.reload_if_changed()
             self._coordinator.make_versions(now)
+        except LeaseLostError:
+            raise
         except JournalUnavailableError as error:
             if not self._journal.failures:
                 logger.error(log_line("journal_unavailable", error=error, waiting_messages=len(self._received)))
@@ -205,7 +209,7 @@ class MqttLink:
         else:
             if self._journal.failures:
                 logger.info(log_line("journal_recovered"))
-            self._journal = _Backoff()
+            self._journal = Backoff()
 
     def _acknowledge(self) -> None:
         if connection := self._connection():
@@ -229,8 +233,12 @@ class MqttLink:
             return
         for packet in self._outgoing.repeat():
             connection.send(packet)
+        self._broker.limit(self._outgoing)
         for publication in self._coordinator.publications(self._room(), time.monotonic()):
-            connection.send(self._outgoing.send(publication))
+            try:
+                connection.send(self._outgoing.send(publication))
+            except PacketTooLargeError as error:
+                self._broker.note_too_large(error)
 
     def _leave(self) -> None:
         deadline = time.monotonic() + LEAVING_SECONDS
@@ -253,14 +261,14 @@ class MqttLink:
         properties: Properties | None,
     ) -> None:
         if reason.is_failure:
-            self._note_broker_failure(f"the broker refuses the connection: {reason}")
+            self._broker.failed(f"the broker refuses the connection: {reason}")
             return
-        self._broker = _Backoff()
         self._outgoing.window = min(MAX_IN_FLIGHT, getattr(properties, "ReceiveMaximum", MAX_IN_FLIGHT))
+        self._broker.connected(getattr(properties, "MaximumPacketSize", None), self._outgoing)
         logger.info(log_line("broker_connected", address=self._address, session_kept=flags.session_present))
         self._unsubscribed = len(self._filters)
         for topic_filter in self._filters:
-            self._client.subscribe(topic_filter, qos=1)
+            self._client.subscribe(topic_filter, qos=0 if topic_filter.startswith(self._manifests) else 1)
         self._coordinator.announce_versions()
 
     def _on_disconnect(
@@ -268,19 +276,17 @@ class MqttLink:
     ) -> None:
         # Their identifiers belong to the connection that ended; the broker delivers them again on the next.
         self._forget_received()
+        self._broker.ended(self._outgoing)
         self._outgoing.connection_lost()
         if not self._stopping:
-            self._note_broker_failure(str(reason))
-
-    def _note_broker_failure(self, why: str) -> None:
-        if not self._broker.failures:
-            logger.warning(log_line("broker_unreachable", address=self._address, error=why, remedy="retrying"))
-        self._broker.failed()
+            self._broker.failed(str(reason))
 
     def _on_subscribe(
         self, _client: paho.Client, _: object, _mid: int, reasons: list[ReasonCode], _p: Properties | None
     ) -> None:
         self._unsubscribed -= 1
+        if not self._unsubscribed:
+            self._coordinator.subscribed_to_manifests(time.monotonic())
         if any(reason.is_failure for reason in reasons):
             remedy = "allow them in the broker's access control list"
             logger.error(log_line("subscription_refused", filters=self._filters, remedy=remedy))

@@ -41,12 +41,18 @@ class Arrived:
 
 
 class TrafficDivider:
-    """Takes PUBLISH and PUBACK out of what a broker sends, in MQTT 5 if `mqtt5`."""
+    """Takes PUBLISH and PUBACK out of what a broker sends, in MQTT 5 if `mqtt5`.
 
-    def __init__(self, *, mqtt5: bool) -> None:
+    Of a PUBLISH whose length exceeds `max_packet_bytes` only topic and identifier are read; the rest is dropped as it
+    comes. It is acknowledged like any other, at once: the broker would send it again after a lost connection.
+    """
+
+    def __init__(self, *, mqtt5: bool, max_packet_bytes: int) -> None:
         self._mqtt5 = mqtt5
+        self._max_packet_bytes = max_packet_bytes
         self._incomplete = bytearray()
         self._wanted_bytes = 0
+        self._bytes_to_drop = 0
         self._arrived = Arrived()
 
     def take(self) -> Arrived:
@@ -58,27 +64,65 @@ class TrafficDivider:
         """Take in received bytes; returns the packets of all other types, unchanged.
 
         Raises:
-            MalformedPacketError: a packet is shorter than its required fields.
+            MalformedPacketError: a packet is shorter than its required fields, or one of another type exceeds
+                `max_packet_bytes`.
         """
+        if self._bytes_to_drop:
+            dropped = min(self._bytes_to_drop, len(data))
+            self._bytes_to_drop -= dropped
+            if not (data := data[dropped:]):
+                return b""
         self._incomplete += data
         if len(self._incomplete) < self._wanted_bytes:
             return b""
         received = bytes(self._incomplete)
         at = 0
         others = bytearray()
-        while (found := read_length(received, at + 1)) is not None and found[0] + found[1] <= len(received):
-            begin, end = found[0], found[0] + found[1]
+        while (found := read_length(received, at + 1)) is not None:
+            begin, length = found
+            is_too_large = length > self._max_packet_bytes
+            needed = self._head_bytes(received, at, found) if is_too_large else length
+            if begin + needed > len(received):
+                break
             packet_type = received[at] & TYPE
-            if packet_type == PUBLISH:
-                self._take_message(received[at], received[begin:end])
+            body = received[begin : begin + needed]
+            if is_too_large:
+                self._take_head(received[at], body, length)
+            elif packet_type == PUBLISH:
+                self._take_message(received[at], body)
             elif packet_type == _PUBACK:
-                self._take_acknowledgement(received[begin:end])
+                self._take_acknowledgement(body)
             else:
-                others += received[at:end]
-            at = end
+                others += received[at : begin + length]
+            at = begin + length
+        self._bytes_to_drop = max(0, at - len(received))
         self._incomplete = bytearray(received[at:])
-        self._wanted_bytes = sum(found) - at if found else 0
+        self._wanted_bytes = begin + needed - at if found else 0
         return bytes(others)
+
+    def _head_bytes(self, received: bytes, at: int, found: tuple[int, int]) -> int:
+        """How much of a PUBLISH that is too large is read: its topic and identifier."""
+        begin, length = found
+        if received[at] & TYPE != PUBLISH:
+            raise MalformedPacketError(
+                f"the broker sent a packet of type {received[at] >> 4} and {length} bytes; at most"
+                f" {self._max_packet_bytes} are read"
+            )
+        if begin + 2 > len(received):
+            return 2
+        identifier_bytes = 2 if received[at] & QUALITY else 0
+        head_bytes = 2 + (received[begin] << 8 | received[begin + 1]) + identifier_bytes
+        if head_bytes > length:
+            raise MalformedPacketError(f"the broker sent a PUBLISH that ends after {length} bytes")
+        return head_bytes
+
+    def _take_head(self, first: int, head: bytes, length: int) -> None:
+        end = len(head)
+        if first & QUALITY:
+            end -= 2
+            self._arrived.identifiers.append(head[end] << 8 | head[end + 1])
+        why = f"a packet of {length} bytes; at most {self._max_packet_bytes} are read"
+        self._arrived.messages.append(Message(_topic(head[2:end]), b"", why))
 
     def _take_message(self, first: int, body: bytes) -> None:
         try:
@@ -92,11 +136,7 @@ class TrafficDivider:
             at = len(body) + 1
         if at > len(body):
             raise MalformedPacketError(f"the broker sent a PUBLISH that ends after {len(body)} bytes")
-        try:
-            topic = body[2:end].decode()
-        except UnicodeDecodeError:
-            topic = ""
-        self._arrived.messages.append(Message(topic, body[at:]))
+        self._arrived.messages.append(Message(_topic(body[2:end]), body[at:]))
 
     def _take_acknowledgement(self, body: bytes) -> None:
         if len(body) < 2:
@@ -121,3 +161,11 @@ def publication_packet(
     length = 4 + len(name) + len(properties) + len(data)
     head = bytes([first]) + write_length(length) + len(name).to_bytes(2, "big")
     return b"".join((head, name, identifier.to_bytes(2, "big"), properties, data))
+
+
+def _topic(name: bytes) -> str:
+    """As text; none is no device's."""
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        return ""

@@ -1,11 +1,12 @@
 """What the coordinator answers to a decision. Pure: `now` is in seconds on any one clock."""
 
+from collections import OrderedDict
 from dataclasses import dataclass
 
-from broker_coordinator.admission.decisions import Accepted, Decision, Enrolled, Refused, Repeated
+from broker_coordinator.admission.decisions import Accepted, AnsweredBefore, Decision, Enrolled, Refused, Repeated
 from broker_coordinator.admission.fleet_view import DeviceState, FleetView
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
-from fleet_host.rate_limit import RateLimit
+from fleet_host.rate_limit import RateLimit, TokenBucket
 from fleet_protocol.errors import Reason
 
 UNVERIFIED_RECEIPT_INTERVAL_SECONDS = 5.0
@@ -13,6 +14,13 @@ UNVERIFIED_RECEIPT_INTERVAL_SECONDS = 5.0
 
 MAX_UNVERIFIED_RECEIPTS_PER_INTERVAL = 500
 """Over all topics: inventing device names does not help the forger either."""
+
+RECEIPTS_REMEMBERED = 10_000
+"""Of the last payloads that were decided, for repeats: half a kilobyte each."""
+
+REPEATS = TokenBucket(5.0, 2)
+"""How often a remembered receipt is published again. An agent repeats a payload after ten seconds, or at once when it
+has connected again; whoever replays its messages makes no more of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +50,48 @@ def answer_to(decision: Decision) -> Answer | None:
     return None
 
 
+class RecentReceipts:
+    """The receipts of the last payloads that were decided, by the digest of their messages."""
+
+    def __init__(self, maximum: int = RECEIPTS_REMEMBERED) -> None:
+        self._maximum = maximum
+        self._found: OrderedDict[bytes, tuple[Publication, float]] = OrderedDict()
+
+    def __contains__(self, digest: object) -> bool:
+        return digest in self._found
+
+    def note(self, digest: bytes, receipt: Publication, now: float) -> None:
+        """Remember a receipt that is published now."""
+        self._found[digest] = receipt, now + REPEATS.interval_seconds
+        if len(self._found) > self._maximum:
+            self._found.popitem(last=False)
+
+    def again(self, digest: bytes, now: float) -> Publication | None:
+        """The same receipt, or None where it was published too often."""
+        receipt, full_at = self._found[digest]
+        after = REPEATS.after(full_at, now)
+        if after is None:
+            return None
+        self._found[digest] = receipt, after
+        return receipt
+
+
 class Receipts:
-    """Writes receipts, and few of them where a signature did not verify."""
+    """Writes receipts, and few of them where a signature did not verify or the same message comes again."""
 
     def __init__(self, signer: MessageSigner) -> None:
         self._signer = signer
         self._unverified = RateLimit(UNVERIFIED_RECEIPT_INTERVAL_SECONDS, MAX_UNVERIFIED_RECEIPTS_PER_INTERVAL)
+        self.recent = RecentReceipts()
 
     def receipt(self, decision: Decision, view: FleetView, now: float) -> Publication | None:
         """The signed answer to a decision that `view` reflects; None where there is none."""
+        if isinstance(decision, AnsweredBefore):
+            return self.recent.again(decision.envelope_digest, now)
         answer = answer_to(decision)
         if answer is None or not (answer.verified or self._unverified.allows(answer.device, now)):
             return None
-        return self._signer.receipt(
+        receipt = self._signer.receipt(
             answer.device,
             answer.digest,
             reason=answer.reason,
@@ -62,3 +99,13 @@ class Receipts:
             highest_sequence=view.highest_sequence(answer.device),
             newest_boot=view.newest_boot(answer.device),
         )
+        if _is_journalled(decision):
+            self.recent.note(answer.digest, receipt, now)
+        return receipt
+
+
+def _is_journalled(decision: Decision) -> bool:
+    """Whether the answer to the same message will always be the same."""
+    if isinstance(decision, Refused):
+        return decision.header is not None
+    return isinstance(decision, Accepted | Repeated)

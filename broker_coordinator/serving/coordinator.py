@@ -3,30 +3,34 @@
 They share a database, and but for a hand-over of decoded payloads no memory: each could run in a process of its own.
 """
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 
 from broker_coordinator.admission.admission import Admission
-from broker_coordinator.admission.decisions import Message
+from broker_coordinator.admission.decisions import FileRequested, Message
 from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.consumers import CONSUMERS
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from broker_coordinator.serving.file_server import FileServer
 from broker_coordinator.serving.intake import Intake
+from broker_coordinator.serving.manifest_watch import ManifestWatch
 from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.serving.version_maker import OnVersion, VersionMaker
 from broker_coordinator.serving.waiting import DecodedBatches
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.task_registry import TaskRegistry
 from bundle_runtime.bundle import Bundle
+from fleet_host.log_lines import log_line
+
+logger = logging.getLogger(__name__)
 
 
 class Coordinator:
     """Serves the tasks in `journal`, to which `bundles` are added. `on_version` is called with each version that is
-    made.
+    made, `keep_lease` before any is.
 
     Raises:
-        ConfigurationError: a bundle is another than the one that its task is served with.
         JournalUnavailableError: the database can't be read.
     """
 
@@ -40,12 +44,14 @@ class Coordinator:
         retention: Retention = Retention(),  # noqa: B008 - a constant: it is frozen
         metrics: Metrics | None = None,
         on_version: OnVersion = lambda _task, _number: None,
+        keep_lease: Callable[[float], None] = lambda _now: None,
     ) -> None:
         registry = TaskRegistry(journal.engine)
         decoded = DecodedBatches()
+        self._keep_lease = keep_lease
         self._metrics = metrics or Metrics()
         for bundle in bundles:
-            registry.publish(bundle)
+            _publish_if_missing(registry, bundle)
         admission = Admission(settings, CONSUMERS)
         self._intake = Intake(journal, registry, signer, admission, metrics=self._metrics, decoded=decoded)
         self._version_maker = VersionMaker(
@@ -58,7 +64,10 @@ class Coordinator:
             on_version=on_version,
             decoded=decoded,
         )
-        self._file_server = FileServer(journal, registry, signer)
+        self._file_server = FileServer(
+            journal, registry, signer, metrics=self._metrics, allowance=settings.chunk_allowance
+        )
+        self._watch = ManifestWatch(registry, signer.key.verify_key, signer.fleet)
 
     def tasks(self) -> list[str]:
         """The names of the tasks that are served."""
@@ -72,15 +81,22 @@ class Coordinator:
         Raises:
             JournalUnavailableError: nothing happened; offer the same messages again later.
         """
-        if requests := self._intake.handle(messages, now):
+        self._settle_manifests(now)
+        asked = self._intake.handle(messages, now)
+        if requests := [each for each in asked if isinstance(each, FileRequested)]:
             self._file_server.request(requests, now)
+        if len(requests) < len(asked):
+            self._version_maker.repeat_versions(now)
 
     def make_versions(self, now: float) -> None:
         """Make and commit every version that is due.
 
         Raises:
+            LeaseLostError: another process has taken over; this one must stop.
             JournalUnavailableError: call again later; what was committed before stands.
         """
+        self._keep_lease(now)
+        self._settle_manifests(now)
         self._version_maker.make_versions(now)
 
     def reload_if_changed(self) -> None:
@@ -92,19 +108,53 @@ class Coordinator:
         self._intake.reload_if_changed()
         self._version_maker.reload_if_changed()
 
+    def check_manifests(self) -> None:
+        """Hold everything back until the broker has told which manifests it retains: `subscribed`, then `receive`."""
+        self._watch.begin()
+
+    def subscribed_to_manifests(self, now: float) -> None:
+        """The broker has confirmed it; what it retains follows."""
+        self._watch.subscribed(now)
+
+    def receive_manifest(self, message: Message, now: float) -> None:
+        """Take a message from a topic of manifests."""
+        self._watch.receive(message.topic, message.data, now)
+
+    def is_checking_manifests(self, now: float) -> bool:
+        """Whether one may still be on its way: nothing may be handed over, and nothing is announced."""
+        return self._watch.is_waiting(now)
+
     def announce_versions(self) -> None:
         """Queue the manifest of every task: the broker may have lost the retained one."""
         self._version_maker.announce_versions()
 
+    def _settle_manifests(self, now: float) -> None:
+        self._watch.settle(self._version_maker.names(), self._version_maker.manifests, now)
+
     def publications(self, limit: int, now: float) -> list[Publication]:
         """Take at most `limit` messages that are to be published now: receipts, then manifests, then chunks."""
         taken = self._intake.publications(limit)
-        taken += self._version_maker.publications(limit - len(taken))
+        if not self._watch.is_waiting(now):
+            taken += self._version_maker.publications(limit - len(taken), now)
         taken += self._file_server.publications(limit - len(taken), now)
         self._metrics.count_published(sum(len(publication.data) for publication in taken))
         return taken
 
     def next_due(self) -> float | None:
         """When `publications` or `make_versions` will next have something that they have not now, or None."""
-        moments = [self._file_server.next_due(), self._version_maker.next_due()]
+        moments = [self._file_server.next_due(), self._version_maker.next_due(), self._watch.ends()]
         return min((moment for moment in moments if moment is not None), default=None)
+
+
+def _publish_if_missing(registry: TaskRegistry, bundle: Bundle) -> None:
+    served = registry.publish_if_missing(bundle)
+    if served.removed or served.bundle != bundle.hash:
+        logger.warning(
+            log_line(
+                "bundle_not_published",
+                task=served.name,
+                bundle=bundle.hash[:16],
+                served="nothing: it was removed" if served.removed else served.bundle[:16],
+                remedy="if devices are to begin anew with it, run: broker-coordinator tasks publish FOLDER",
+            )
+        )

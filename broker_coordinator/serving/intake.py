@@ -15,12 +15,17 @@ import msgspec
 
 from broker_coordinator.admission.admission import Admission
 from broker_coordinator.admission.consumer import JournalledConsumer
-from broker_coordinator.admission.decisions import Decision, FileRequested, Message, Refused
-from broker_coordinator.admission.fleet_view import FleetView, TaskProgress
+from broker_coordinator.admission.decisions import Decision, Enrolled, FileRequested, Message, PresenceSeen, Refused
+from broker_coordinator.admission.fleet_view import DeviceState, FleetView, TaskProgress
+from broker_coordinator.admission.shares import LARGEST_WINDOW
 from broker_coordinator.consumers import version_consumer
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from broker_coordinator.serving.answers import Receipts
-from broker_coordinator.serving.metrics import Metrics
+from broker_coordinator.serving.lost_versions import LostVersions
+from broker_coordinator.serving.metrics import RECEIPT, Metrics
+from broker_coordinator.serving.newcomers import Newcomers
+from broker_coordinator.serving.twins import Twins
+from broker_coordinator.serving.unserved_tasks import UnservedTasks
 from broker_coordinator.serving.waiting import DecodedBatch, DecodedBatches, WaitingPayload
 from broker_coordinator.storage.change_counters import DEVICES, TASKS
 from broker_coordinator.storage.database import JournalUnavailableError
@@ -28,25 +33,33 @@ from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal, JournalAheadError, JournalEntry
 from broker_coordinator.storage.standing import Standing, read_decided, read_standing
 from broker_coordinator.storage.task_registry import StoredTask, TaskRegistry
+from bundle_runtime.bundle import Bundle
 from fleet_host.log_lines import log_line
 from fleet_host.rate_limit import RateLimit
 from fleet_protocol.bundle import TaskDescription
-from fleet_protocol.errors import Reason
+from fleet_protocol.errors import ConfigurationError, Reason
+from fleet_protocol.kinds import PresenceState
 
 REFUSAL_LOG_INTERVAL_SECONDS = 10.0
 """Per reason. The database counts every refusal; the log says that there are some."""
 
-FACTS_READ_AT_START = 500
-"""Of each task and kind: from these, consumers remember again what they did before a restart."""
+MAX_WAITING_RECEIPTS = 10_000
+"""For the broker to take them: some four megabytes."""
+
+DEVICES_REMEMBERED_AT_START = 500
+"""Of each task and kind: from their last payloads, consumers remember again what they did before a restart."""
 
 logger = logging.getLogger(__name__)
+
+Asked = FileRequested | PresenceSeen | Enrolled
+"""What makes the coordinator send more than a receipt."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Task:
     description: TaskDescription
     buffer_size: int
-    paused: bool
+    stored: StoredTask
 
 
 class Intake:
@@ -73,14 +86,20 @@ class Intake:
         self._metrics = metrics
         self._decoded = decoded
         self._receipts = Receipts(signer)
+        self._unserved = UnservedTasks()
+        self._lost_versions = LostVersions()
+        self._newcomers = Newcomers()
+        self._twins = Twins()
         self._logged_refusals = RateLimit(REFUSAL_LOG_INTERVAL_SECONDS, len(Reason))
+        self._logged_drops = RateLimit(REFUSAL_LOG_INTERVAL_SECONDS, 1)
         self._outbox: deque[Publication] = deque()
         self._change_counters: Mapping[str, int] | None = None
         self._position = 0
         self._load(read_standing(journal.engine))
 
-    def handle(self, messages: Sequence[Message], now: float) -> list[FileRequested]:
-        """Decide on a batch, commit it, and queue its receipts; returns what devices ask to be sent.
+    def handle(self, messages: Sequence[Message], now: float) -> list[Asked]:
+        """Decide on a batch, commit it, and queue its receipts; returns what devices ask to be sent: files, or whoever
+        has just come, how things stand.
 
         `now` is in seconds on any one clock.
 
@@ -108,7 +127,7 @@ class Intake:
         """Take at most `limit` receipts."""
         return [self._outbox.popleft() for _ in range(min(limit, len(self._outbox)))]
 
-    def _handle_alone(self, message: Message, now: float) -> list[FileRequested]:
+    def _handle_alone(self, message: Message, now: float) -> list[Asked]:
         try:
             return self._handle_together([message], now)
         except JournalUnavailableError:
@@ -118,27 +137,40 @@ class Intake:
             self._load(read_standing(self._journal.engine))
             return []
 
-    def _handle_together(self, messages: Sequence[Message], now: float) -> list[FileRequested]:
+    def _handle_together(self, messages: Sequence[Message], now: float) -> list[Asked]:
         self._catch_up(read_standing(self._journal.engine))
         branch = self._view.branch(now)
         decisions = list(self._admission.admit_all(messages, branch))
-        entry = JournalEntry.of(decisions, self._view.devices_changed_in(branch), self._position)
+        forgotten = self._view.surplus_pending(branch, self._admission.settings.maximum_pending_devices)
+        entry = JournalEntry.of(
+            decisions,
+            self._view.devices_changed_in(branch),
+            forgotten,
+            self._position,
+            (self._change_counters or {}).get(TASKS, 0),
+        )
         begun = time.perf_counter()
         try:
             first_position = self._journal.write(entry)
-        except JournalAheadError:  # of another intake, on the same devices
+        except JournalAheadError:  # by another intake, on the same devices, or by an operator
             return self._handle_together(messages, now)
         if first_position == self._position + 1:
             self._hand_over(entry)
         self._metrics.count_batch(
             decisions, sum(len(message.data) for message in messages), time.perf_counter() - begun
         )
+        self._newcomers.look_at(entry.devices, self._view, now)
         self._view.absorb(branch)
+        for device in forgotten:
+            self._view.forget(device)
         for decision in decisions:
             self._answer(decision, now)
+        self._lost_versions.look_at(decisions, self._view.tasks)
+        for name in self._twins.found(decisions, self._view):
+            self._say_used_twice(name)
         if entry.devices:
-            self._metrics.show_devices(self._view.devices.values())
-        return [decision for decision in decisions if isinstance(decision, FileRequested)]
+            self._metrics.show_devices(self._view.numbers)
+        return [each for each in decisions if isinstance(each, Asked) and _asks(each)]
 
     def _hand_over(self, entry: JournalEntry) -> None:
         """Note that an entry is journalled behind all that was known, and let the version maker have its payloads."""
@@ -161,8 +193,22 @@ class Intake:
                     "message_refused", reason=decision.reason.value, device=decision.device, detail=decision.detail
                 )
             )
-        if receipt := self._receipts.receipt(decision, self._view, now):
+        if len(self._outbox) >= MAX_WAITING_RECEIPTS:
+            self._drop_receipt(now)
+        elif receipt := self._receipts.receipt(decision, self._view, now):
             self._outbox.append(receipt)
+
+    def _drop_receipt(self, now: float) -> None:
+        """The broker takes fewer receipts than it brings messages: the device sends its payload again."""
+        self._metrics.count_dropped(RECEIPT)
+        if self._logged_drops.allows(None, now):
+            logger.warning(log_line("receipts_dropped", waiting=len(self._outbox), remedy="see why the broker is slow"))
+
+    def _say_used_twice(self, name: str) -> None:
+        remedy = "give the copy a key and a name of its own (edge-agent keygen), and empty its state_folder"
+        logger.warning(log_line("key_used_twice", device=name, remedy=remedy))
+        with suppress(JournalUnavailableError):  # it is only shown
+            self._devices.note_used_twice(name)
 
     def _catch_up(self, standing: Standing) -> None:
         """Let the view reflect how far every task is now, and what operators have changed."""
@@ -176,33 +222,42 @@ class Intake:
         self._view.tasks.update(self._progress(standing))
         if standing.last_position > self._position:  # another intake's, or our own whose commit was not answered
             self._view.add_highest_sequences(read_decided(self._journal.engine, self._position))
+            self._view.recent.update(self._recent())
             self._position = standing.last_position
 
     def _load(self, standing: Standing) -> None:
         self._change_counters = None  # where the database fails meanwhile, all is read again
-        self._tasks = {stored.name: self._load_task(stored) for stored in self._registry.tasks()}
+        self._tasks = self._load_tasks()
         self._view = FleetView(
             self._journal.decided,
             tasks=self._progress(standing),
             memories=self._memories(),
             highest_sequences=read_decided(self._journal.engine, 0),
             allowance=self._admission.settings.allowance,
+            answered=self._receipts.recent,
+            byte_allowance=self._admission.settings.byte_allowance,
+            recent=self._recent(),
         )
         self._load_devices()
         self._position = standing.last_position
         self._change_counters = standing.change_counters
 
-    def _load_task(self, stored: StoredTask) -> _Task:
-        description = self._registry.bundle(stored.name).description
-        return _Task(description, version_consumer(description).buffer_size(description), stored.paused)
+    def _load_tasks(self) -> dict[str, _Task]:
+        """Those that can be served here; of the others it is said why not."""
+        served = self._registry.served()
+        unserved: dict[str, Exception] = dict(served.unreadable)
+        found = {}
+        for stored, bundle in served.readable:
+            try:
+                found[stored.name] = _loaded(stored, bundle)
+            except ConfigurationError as error:
+                unserved[stored.name] = error
+        self._unserved.say(unserved)
+        return found
 
     def _load_devices(self) -> None:
-        devices = self._devices.devices()
-        self._view.devices.clear()
-        self._view.key_of.clear()
-        for device in devices:
-            self._view.set_device(device)
-        self._metrics.show_devices(self._view.devices.values())
+        self._view.set_devices(self._devices.longest_unchanged_first())
+        self._metrics.show_devices(self._view.numbers)
 
     def _progress(self, standing: Standing) -> dict[str, TaskProgress]:
         """Where each task stands once every full buffer that waits is made into a version."""
@@ -210,8 +265,21 @@ class Intake:
         for name, task in self._tasks.items():
             newest, waiting = standing.tasks.get(name, (0, 0))
             full, buffered = divmod(waiting, task.buffer_size)
-            progress[name] = TaskProgress(task.description, newest + full, buffered, task.paused)
+            stored = task.stored
+            progress[name] = TaskProgress(
+                task.description,
+                newest + full,
+                buffered,
+                stored.paused,
+                stored.generation,
+                stored.first_version,
+                unmade=full,
+            )
         return progress
+
+    def _recent(self) -> dict[str, tuple[str, ...]]:
+        """By task, the devices that its last updates are of, oldest first."""
+        return {name: self._journal.last_devices(name, LARGEST_WINDOW) for name in self._tasks}
 
     def _memories(self) -> dict[tuple[str, Any], Any]:
         memories: dict[tuple[str, Any], Any] = {}
@@ -220,10 +288,25 @@ class Intake:
                 continue
             for name, task in self._tasks.items():
                 memory = None
-                for facts in self._journal.last_facts(name, consumer.kind.number, FACTS_READ_AT_START):
+                last = self._journal.last_facts(name, consumer.kind.number, DEVICES_REMEMBERED_AT_START)
+                for device, facts in last:
                     with suppress(msgspec.MsgspecError):  # the version maker sets it aside, and says so
                         read = msgspec.json.decode(facts, type=consumer.facts)
-                        memory = consumer.remember(memory, read, task.description)
+                        memory = consumer.remember(memory, device, read, task.description)
                 if memory is not None:
                     memories[name, consumer.kind] = memory
         return memories
+
+
+def _asks(decision: Asked) -> bool:
+    """Whether it is a request, or somebody who takes part has come."""
+    if isinstance(decision, FileRequested):
+        return True
+    device = decision.device
+    has_come = isinstance(decision, Enrolled) or device.presence is PresenceState.ONLINE
+    return has_come and device.state is DeviceState.APPROVED
+
+
+def _loaded(stored: StoredTask, bundle: Bundle) -> _Task:
+    description = bundle.description
+    return _Task(description, version_consumer(description).buffer_size(description), stored)

@@ -1,13 +1,14 @@
 """What the coordinator counts, as Prometheus reads it on a port that the operator opens."""
 
 from collections import Counter as Tally
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import assert_never
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from broker_coordinator.admission.decisions import (
     Accepted,
+    AnsweredBefore,
     Decision,
     Enrolled,
     FileRequested,
@@ -15,12 +16,16 @@ from broker_coordinator.admission.decisions import (
     Refused,
     Repeated,
 )
-from broker_coordinator.admission.fleet_view import Device, DeviceState
+from broker_coordinator.admission.fleet_view import DeviceState
 from broker_coordinator.serving.served_task import ServedTask
 from fleet_protocol.errors import ConfigurationError
 
 STALENESS_BUCKETS = (0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89)
 COMMIT_SECONDS_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+
+FILE_REQUEST, RECEIPT = "file_request", "receipt"
+DROPPED = (FILE_REQUEST, RECEIPT)
+"""What a limit may keep from being answered: see docs/operating.md."""
 
 
 class Metrics:
@@ -53,6 +58,9 @@ class Metrics:
         self._stopped = self._gauge("edgeflock_versions_stopped", "1 while an error stops them from being made", "task")
         self._paused = self._gauge("edgeflock_task_paused", "1 while the operator has paused the task", "task")
         self._devices = self._gauge("edgeflock_devices", "Keys of devices", "state")
+        self._dropped = self._counter("edgeflock_dropped", "What a limit has kept from being answered", "what")
+        for what in DROPPED:
+            self._dropped.labels(what)
 
     def serve(self, address: str, port: int) -> None:
         """Answer Prometheus on a thread of its own.
@@ -86,6 +94,10 @@ class Metrics:
         """Count bytes that are about to be published."""
         self._published.inc(number_of_bytes)
 
+    def count_dropped(self, what: str) -> None:
+        """Count something that a limit keeps from being answered: one of `DROPPED`."""
+        self._dropped.labels(what).inc()
+
     def count_version(self, task: str) -> None:
         """Count a committed version."""
         self._versions.labels(task).inc()
@@ -105,11 +117,10 @@ class Metrics:
         self._version.labels(name).set(task.newest.number)
         self._paused.labels(name).set(task.paused)
 
-    def show_devices(self, devices: Iterable[Device]) -> None:
+    def show_devices(self, numbers: Mapping[DeviceState, int]) -> None:
         """How many devices there are now, by state."""
-        states = Tally(device.state for device in devices)
         for state in DeviceState:
-            self._devices.labels(state.value).set(states[state])
+            self._devices.labels(state.value).set(numbers.get(state, 0))
 
     def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
         return Counter(name, help_text, labels, registry=self.registry)
@@ -122,7 +133,7 @@ def _outcome(decision: Decision) -> tuple[str, str]:
     match decision:
         case Accepted():
             return "accepted", ""
-        case Repeated():
+        case Repeated() | AnsweredBefore():
             return "repeated", ""
         case Refused():
             return "refused", decision.reason.value

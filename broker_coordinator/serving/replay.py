@@ -1,7 +1,10 @@
-"""Computes versions again from the journal, to compare them with the stored ones."""
+"""Computes versions again from the journal: to compare them with the stored ones, or without a device's updates."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
+from broker_coordinator.admission.consumer import AnyVersionConsumer
+from broker_coordinator.aggregation.lineage import NOBODY, History
 from broker_coordinator.aggregation.server_state import Remembered, ServerState
 from broker_coordinator.aggregation.strategies import Recall
 from broker_coordinator.aggregation.version import Version
@@ -11,85 +14,194 @@ from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import SigningKey
 
+OF_DEVICES = (Recall.LAST_UPDATES, Recall.ALL_UPDATES)
+"""What is remembered of what devices sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What versions of a task are computed from. `key`, the coordinator's, opens encrypted updates."""
+
+    journal: JournalReader
+    description: TaskDescription
+    key: SigningKey | None
+    history: History = field(default_factory=lambda: History({}))
+
+    @property
+    def task(self) -> str:
+        """The task's name."""
+        return self.description.task
+
+    @property
+    def consumer(self) -> AnyVersionConsumer:
+        """That of the updates."""
+        return version_consumer(self.description)
+
+    def kept(self, number: int) -> Version:
+        """A version.
+
+        Raises:
+            ConfigurationError: its weights are dropped, or there is none.
+        """
+        version = self.journal.version(self.task, number)
+        if version is None:
+            raise ConfigurationError(
+                f"version {number} of task {self.task!r} is not in the journal, or its weights are dropped; see which"
+                " are kept with: broker-coordinator tasks show"
+            )
+        return version
+
+    def recalled(self, state: ServerState, without: Mapping[str, int] = NOBODY) -> Remembered:
+        """What the version of `state`, as the next one is made from it, remembers by the journal.
+
+        Raises:
+            ConfigurationError: an envelope is dropped.
+        """
+        lineage = self.history.lineage(state.version, without)
+        match self.consumer.recall(self.description):
+            case Recall.NOTHING:
+                return {}
+            case Recall.WEIGHTS:
+                oldest = state.version - self.description.aggregation.max_staleness
+                kept = self.journal.versions(self.task, after=oldest - 1, before=state.version)
+                return {each.number: each.state(self.description.parameters, {}).weights for each in kept}
+            case Recall.LAST_UPDATES:
+                rows = self.journal.newest_updates_through(self.task, lineage)
+            case Recall.ALL_UPDATES:
+                rows = self.journal.updates_through(self.task, state.version, lineage.left)
+        items = (row.item(self.description, self.key) for row in rows)
+        return self.consumer.remembered(replace(state, remembered={}), items, self.description)
+
+
+def source_of(journal: JournalReader, description: TaskDescription, key: SigningKey | None) -> Source:
+    """What versions of a task are computed from, as it is now."""
+    return Source(journal, description, key, journal.history(description.task))
+
 
 def replayed(
-    journal: JournalReader, description: TaskDescription, start: int = 0, key: SigningKey | None = None
+    journal: JournalReader,
+    description: TaskDescription,
+    start: int | None = None,
+    key: SigningKey | None = None,
+    *,
+    through: int | None = None,
+    without: Mapping[str, int] = NOBODY,
 ) -> Iterator[tuple[int, ServerState]]:
-    """Every version after `start` with the state that its updates, or its rollback, give it: bit for bit the same.
+    """Every version after `start`, up to `through` or the newest, with the state that its updates, or its rollback,
+    give it: bit for bit the same. Of devices in `without`, no update is taken that a version up to theirs holds.
 
-    `start` is a version of which the weights are kept, and the updates behind it still have their envelopes. `key`, the
-    coordinator's, opens encrypted updates. Partials of single updates are added up here, where the coordinator takes
-    buffers whole: so a comparison shows too that merging changes no bit.
+    `start` is a version of the task's bundle (its first where there is none) of which the weights are kept, and the
+    updates behind it still have their envelopes. Partials of single updates are added up here, where the coordinator
+    takes buffers whole: so a comparison shows too that merging changes no bit.
 
     Raises:
         ConfigurationError: `start`, what it remembers, or an envelope is dropped.
         ProtocolError: an update is encrypted for another key.
     """
-    task, consumer = description.task, version_consumer(description)
-    newest = journal.newest_number(task)
-    rollbacks = journal.rollbacks(task)  # read after `newest`: of a running coordinator too, it has all up to there
-    state = _stored(journal, description, start, key)
+    newest = journal.newest_number(description.task) if through is None else through
+    # Read after `newest`: of a running coordinator too, it has all up to there.
+    source = source_of(journal, description, key)
+    start = source.history.first if start is None else start
+    state = _stored(source, start, without)
+    restored = set(source.history.rollbacks.values())
     restorable = {start: state}
     for number in range(start + 1, newest + 1):
-        if (source := rollbacks.get(number)) is not None:
-            if source not in restorable:
-                restorable[source] = _kept(journal, task, source).state(description.parameters, {})
-            restored = restorable[source]
-            # What is remembered mirrors the devices, which do not go back.
-            remembered = consumer.remembered(state, (), description)
-            state = ServerState(number, restored.weights, restored.moments, remembered)
+        if (old := source.history.rollbacks.get(number)) is not None:
+            weights = restorable[old] if old in restorable else source.kept(old).state(description.parameters, {})
+            state = _back_to(source, state, weights, without)
+        elif replay := source.history.replay_after(number - 1):
+            state = _passed(source, state) if without else without_devices(source, state, *replay)
         else:
-            buffer = (update.item(description, key) for update in journal.held_updates(task, number))
-            parts = (consumer.partial(state, [item], description) for item in buffer)
-            state = consumer.finish(state, sum(parts, consumer.partial(state, [], description)), description)
-        if number in rollbacks.values():
+            if source.history.departed_at(number - 1) and source.consumer.recall(description) in OF_DEVICES:
+                state = replace(state, remembered=source.recalled(state, without))
+            state = _next(source, state, without)
+        if number in restored:
             restorable[number] = state
         yield number, state
+
+
+def without_devices(source: Source, state: ServerState, start: int, devices: Mapping[str, int]) -> ServerState:
+    """The version after `state`, which is its replay from the version `start` on, without the updates of `devices`.
+
+    Raises:
+        ConfigurationError: as `replayed`.
+    """
+    made = [(start, _stored(source, start, devices))]
+    for made[0] in replayed(
+        source.journal, source.description, start, source.key, through=state.version, without=devices
+    ):
+        pass
+    return _back_to(source, state, made[0][1])
 
 
 def state_of(
     journal: JournalReader, description: TaskDescription, version: Version, key: SigningKey | None
 ) -> ServerState:
     """A stored version as the next one is made from it, with what it remembers of those before it."""
-    return version.state(description.parameters, _remembered(journal, description, version, key))
+    state = version.state(description.parameters, {})
+    return replace(state, remembered=source_of(journal, description, key).recalled(state))
 
 
-def _remembered(
-    journal: JournalReader, description: TaskDescription, version: Version, key: SigningKey | None
-) -> Remembered:
-    task, number = description.task, version.number
-    consumer = version_consumer(description)
-    match consumer.recall(description):
-        case Recall.NOTHING:
-            return {}
-        case Recall.WEIGHTS:
-            kept = journal.versions(task, after=number - description.aggregation.max_staleness - 1, before=number)
-            return {each.number: each.state(description.parameters, {}).weights for each in kept}
-        case Recall.LAST_UPDATES:
-            rows = journal.newest_updates_through(task, number)
-        case Recall.ALL_UPDATES:
-            rows = journal.updates_through(task, number)
-    items = (row.item(description, key) for row in rows)
-    return consumer.remembered(version.state(description.parameters, {}), items, description)
+def require_memory(
+    journal: JournalReader, description: TaskDescription, version: int, read_key: Callable[[], SigningKey]
+) -> None:
+    """Check that a rollback to a version restores what the version remembered of devices.
+
+    Raises:
+        ConfigurationError: an envelope is dropped.
+        ProtocolError: an update is encrypted for another key.
+    """
+    stored = journal.version(description.task, version)
+    if stored is None or version_consumer(description).recall(description) is not Recall.LAST_UPDATES:
+        return
+    try:
+        state_of(journal, description, stored, read_key())
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"version {version} of task {description.task!r} can't be restored: {error}; roll back to a later version"
+        ) from error
 
 
-def _stored(journal: JournalReader, description: TaskDescription, number: int, key: SigningKey | None) -> ServerState:
-    task, plan = description.task, description.aggregation
-    state = state_of(journal, description, _kept(journal, task, number), key)
-    recall = version_consumer(description).recall(description)
-    if recall is Recall.WEIGHTS and len(state.remembered) < min(plan.max_staleness, number):
+def _next(source: Source, state: ServerState, without: Mapping[str, int]) -> ServerState:
+    """The version that the held updates make; of none, an equal one."""
+    consumer, task = source.consumer, source.description
+    held = source.journal.held_updates(source.task, state.version + 1)
+    total = consumer.partial(state, [], task)
+    is_empty = True
+    for update in held:
+        if without.get(update.device, -1) <= state.version:
+            total += consumer.partial(state, [update.item(task, source.key)], task)
+            is_empty = False
+    return _passed(source, state) if is_empty else consumer.finish(state, total, task)
+
+
+def _passed(source: Source, state: ServerState) -> ServerState:
+    """The same once more, as the next version."""
+    remembered = source.consumer.remembered(state, (), source.description)
+    return ServerState(state.version + 1, state.weights, state.moments, remembered)
+
+
+def _back_to(source: Source, state: ServerState, old: ServerState, without: Mapping[str, int] = NOBODY) -> ServerState:
+    """The version after `state`, with weights and moments of `old`.
+
+    The last updates of devices are those on the way to `old`. Other memory mirrors the devices, which do not go back.
+    """
+    after = _passed(source, state)
+    remembered = after.remembered
+    recall = source.consumer.recall(source.description)
+    if recall is Recall.LAST_UPDATES or (recall is Recall.ALL_UPDATES and source.history.departed_at(state.version)):
+        remembered = source.recalled(after, without)
+    return replace(after, weights=old.weights, moments=old.moments, remembered=remembered)
+
+
+def _stored(source: Source, number: int, without: Mapping[str, int]) -> ServerState:
+    task, plan = source.task, source.description.aggregation
+    state = source.kept(number).state(source.description.parameters, {})
+    state = replace(state, remembered=source.recalled(state, without))
+    recall = source.consumer.recall(source.description)
+    if recall is Recall.WEIGHTS and len(state.remembered) < min(plan.max_staleness, number - source.history.first):
         raise ConfigurationError(
             f"a replay of task {task!r} from version {number} needs the weights of the {plan.max_staleness} versions"
             " before it, some of which are dropped; begin at a later version, or raise [retention] versions"
         )
     return state
-
-
-def _kept(journal: JournalReader, task: str, number: int) -> Version:
-    version = journal.version(task, number)
-    if version is None:
-        raise ConfigurationError(
-            f"version {number} of task {task!r} is not in the journal, or its weights are dropped; see which are kept"
-            " with: broker-coordinator tasks show"
-        )
-    return version

@@ -42,7 +42,7 @@ class ServedTask:
     An update is a payload of the kind that the task's versions are made from, and `consumer` is that kind's.
 
     `grid` is what versions are rounded to before they are published, if the task asks for it. `began` is when the
-    newest version was made, or first read, in seconds on the caller's clock.
+    newest version was made, or first read, in seconds on the caller's clock. `generation` is for the manifest.
     """
 
     bundle: Bundle
@@ -54,6 +54,7 @@ class ServedTask:
     paused: bool = False
     began: float | None = None
     asks_everyone: bool = False
+    generation: int = 0
 
     @property
     def description(self) -> TaskDescription:
@@ -67,7 +68,7 @@ class ServedTask:
         if plan.strategy == "fedavg" and not self.asks_everyone:
             wanted = math.ceil(plan.over_selection * self.consumer.buffer_size(self.description))
             below = asking(wanted, self.description.task, self.newest.number, devices())
-        return Manifest(self.newest.number, self.bundle.hash, self.newest.weights_hash, below)
+        return Manifest(self.newest.number, self.bundle.hash, self.newest.weights_hash, below, self.generation)
 
     def deadline(self) -> float | None:
         """When the next version is made although its buffer is not full, or, if nobody has reported until then, when

@@ -16,20 +16,26 @@ from broker_coordinator.admission.fleet_view import devices_taking_part
 from broker_coordinator.aggregation.retention import NOTHING_FORGOTTEN, Forgettable, Retention, forgettable
 from broker_coordinator.consumers import journalled_consumer, version_consumer
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
+from broker_coordinator.serving.announcements import Announcements
 from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.serving.replay import state_of
 from broker_coordinator.serving.served_aggregate import NextAggregate, ServedAggregate
 from broker_coordinator.serving.served_task import NextVersion, ServedTask
 from broker_coordinator.serving.set_aside import Failure, Place, SetAside, place_of
+from broker_coordinator.serving.task_changes import say_changes
 from broker_coordinator.serving.waiting import DecodedBatches, Placed, WaitingPayload
 from broker_coordinator.storage.change_counters import TASKS, read_change_counters
 from broker_coordinator.storage.database import JournalUnavailableError
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal, TasksChangedError
 from broker_coordinator.storage.standing import NewlyWaiting, read_waiting
-from broker_coordinator.storage.task_registry import StoredTask, TaskRegistry
+from broker_coordinator.storage.task_registry import Served, StoredTask, TaskRegistry
+from bundle_runtime.bundle import Bundle
 from fleet_host.log_lines import log_line
+from fleet_protocol.cohort import EVERYONE
+from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import SigningKey
+from fleet_protocol.kinds import Manifest
 
 OnVersion = Callable[[str, int], None]
 """Called with each version that is made: the task, and its number."""
@@ -69,7 +75,8 @@ class VersionMaker:
         self._decoded = decoded
         self._set_aside = SetAside(journal, key, metrics)
         self._forgotten: dict[str, Forgettable] = {}
-        self._unannounced: dict[str, None] = {}
+        self._announcements = Announcements()
+        self._stored: dict[str, StoredTask] | None = None
         self._load()
 
     def tasks(self) -> list[str]:
@@ -89,7 +96,7 @@ class VersionMaker:
                 while made := self._made(task, partial(task.next_version, now)):
                     self._commit(task, made, now)
                 if task.ask_everyone(now):
-                    self._unannounced[task.description.task] = None
+                    self._announcements.announce(task.description.task)
         except TasksChangedError:
             self._load()
         for served in self._aggregates.values():
@@ -111,23 +118,42 @@ class VersionMaker:
 
     def announce_versions(self) -> None:
         """Queue the manifest of every task: the broker may have lost the retained one."""
-        self._unannounced.update(dict.fromkeys(self._tasks))
+        for name in (*self._removed, *self._tasks):
+            self._announcements.announce(name)
 
-    def publications(self, limit: int) -> list[Publication]:
+    def repeat_versions(self, now: float) -> None:
+        """Publish the manifest of every task again soon: a device has come."""
+        self._announcements.repeat((*self._removed, *self._tasks), now)
+
+    def publications(self, limit: int, now: float) -> list[Publication]:
         """Take at most `limit` manifests; where the database fails, the others stay queued."""
         taken: list[Publication] = []
-        while self._unannounced and len(taken) < limit:
-            name = next(reversed(self._unannounced))
+        while len(taken) < limit and (name := self._announcements.next_task(now)) is not None:
             try:
-                taken.append(self._signer.manifest(name, self._tasks[name].manifest(self._devices_taking_part)))
+                manifest = self._manifest(name)
             except JournalUnavailableError:
                 break
-            del self._unannounced[name]
+            if manifest is not None:
+                taken.append(self._signer.manifest(name, manifest))
+            self._announcements.done(name, now)
         return taken
 
+    def names(self) -> set[str]:
+        """Of all tasks, the removed ones too."""
+        return self._tasks.keys() | self._removed.keys()
+
+    def manifests(self) -> dict[str, Manifest]:
+        """How each task is, the removed ones too."""
+        return self._removed | {name: task.manifest(list) for name, task in self._tasks.items()}
+
+    def _manifest(self, name: str) -> Manifest | None:
+        """None where the task is being removed this moment: then it is announced once that is read."""
+        task = self._tasks.get(name)
+        return task.manifest(self._devices_taking_part) if task else self._removed.get(name)
+
     def next_due(self) -> float | None:
-        """When `make_versions` will next have something to do that it has not now, or None."""
-        deadlines = [task.deadline() for task in self._served_tasks()]
+        """When `make_versions` or `publications` will next have something that they have not now, or None."""
+        deadlines = [self._announcements.next_due(), *(task.deadline() for task in self._served_tasks())]
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def _devices_taking_part(self) -> Iterable[str]:
@@ -150,16 +176,37 @@ class VersionMaker:
         # Read first: what changes while the rest is read is then found out the next time.
         tasks_counter = read_change_counters(self._journal.engine).get(TASKS, 0)
         self._set_aside.try_all_again()
-        self._tasks = {each.name: self._load_task(each) for each in self._registry.tasks()}
+        served, removed = self._registry.served(), self._registry.removed_tasks()
+        self._tasks = self._load_tasks(served)
+        self._removed = {each.name: _farewell(each) for each in removed}
+        stored_now = {task.name: task for task in [*removed, *(stored for stored, _ in served.readable)]}
+        if self._stored is not None:
+            say_changes(self._stored, stored_now)
+        self._stored = stored_now
         self._tasks_counter = tasks_counter
         self._aggregates: dict[tuple[str, int], ServedAggregate] = {}
         self.announce_versions()
         self._take([], read_waiting(self._journal.engine, after=0))
 
-    def _load_task(self, stored: StoredTask) -> ServedTask:
-        bundle = self._registry.bundle(stored.name)
+    def _load_tasks(self, served: Served) -> dict[str, ServedTask]:
+        """Those that can be served here; the intake, which reads them too, says why others can't."""
+        unserved = set(served.unreadable)
+        found = {}
+        for stored, bundle in served.readable:
+            self._metrics.show_stopped(stored.name, stopped=False)
+            try:
+                if (task := self._load_task(stored, bundle)) is not None:
+                    found[stored.name] = task
+            except ConfigurationError:
+                unserved.add(stored.name)
+        for name in unserved:
+            self._metrics.show_stopped(name, stopped=True)
+        return found
+
+    def _load_task(self, stored: StoredTask, bundle: Bundle) -> ServedTask | None:
         newest = self._journal.newest_version(stored.name)
-        assert newest is not None  # noqa: S101 - a task is published with its version 0
+        if newest is None:  # removed this moment, which the counter of tasks will say
+            return None
         consumer = version_consumer(bundle.description)
         try:
             state = state_of(self._journal, bundle.description, newest, self._key)
@@ -168,7 +215,9 @@ class VersionMaker:
         except Exception as error:  # an update that it remembers is damaged: its versions go on being served
             self._set_aside.stop((stored.name, consumer.kind.number), error)
             state = newest.state(bundle.description.parameters, {})
-        return ServedTask(bundle, consumer, newest, state, bundle.grid(), paused=stored.paused)
+        return ServedTask(
+            bundle, consumer, newest, state, bundle.grid(), paused=stored.paused, generation=stored.generation
+        )
 
     def _take(self, handed_over: Sequence[Placed], found: NewlyWaiting) -> None:
         """Let what is new in the journal wait for its aggregate."""
@@ -225,7 +274,7 @@ class VersionMaker:
             tasks_counter=self._tasks_counter,
         )
         task.advance(made, now)
-        self._unannounced[name] = None
+        self._announcements.announce(name)
         self._metrics.count_version(name)
         self._metrics.show_task(task)
         logger.info(
@@ -258,3 +307,8 @@ class VersionMaker:
                 payloads=made.payload_count,
             )
         )
+
+
+def _farewell(removed: StoredTask) -> Manifest:
+    """What devices are told of a removed task. There are no weights to name."""
+    return Manifest(removed.first_version, removed.bundle, removed.bundle, EVERYONE, removed.generation, removed=True)

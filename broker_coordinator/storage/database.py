@@ -10,6 +10,7 @@ from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError,
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from broker_coordinator.storage.schema import check_schema, create_schema
+from fleet_host.owned_files import make_owned_file
 from fleet_protocol.errors import ConfigurationError
 
 BUSY_TIMEOUT_MILLISECONDS = 5_000
@@ -88,7 +89,7 @@ def writing(engine: Engine) -> Iterator[Connection]:
     Raises:
         JournalUnavailableError: the database failed; the transaction is rolled back.
     """
-    with _translated(), engine.begin() as connection:
+    with translated(), engine.begin() as connection:
         yield connection
 
 
@@ -99,12 +100,13 @@ def reading(engine: Engine) -> Iterator[Connection]:
     Raises:
         JournalUnavailableError: the database failed.
     """
-    with _translated(), engine.connect() as connection:
+    with translated(), engine.connect() as connection:
         yield connection.execution_options(reads_only=True)
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
+    """A block in which what the database can't do now is a JournalUnavailableError."""
     try:
         yield
     except (IntegrityError, DataError, ProgrammingError):
@@ -118,6 +120,11 @@ def _sqlite(path: Path, *, read_only: bool) -> Engine:
         raise ConfigurationError(f"database {path} does not exist; has the coordinator run with this configuration?")
     if not path.parent.is_dir():
         raise ConfigurationError(f"database {path}: there is no folder {path.parent}; make it, or change `database`")
+    if not read_only:
+        try:
+            make_owned_file(path)
+        except OSError as error:
+            raise ConfigurationError(f"database {path}: {error.strerror}; name a file that can be written") from error
     name, query = (f"file:{quote(str(path))}", {"uri": "true", "mode": "ro"}) if read_only else (str(path), {})
     engine = create_engine(URL.create("sqlite", database=name, query=query))
     event.listen(engine, "connect", _read_only_connection if read_only else _prepare_connection)
@@ -165,14 +172,14 @@ def _execute(connection: object, *statements: str) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN" if _reads_only(connection) else "BEGIN IMMEDIATE")
+    connection.exec_driver_sql("BEGIN" if reads_only(connection) else "BEGIN IMMEDIATE")
 
 
 def _begin_postgresql(connection: Connection) -> None:
     # By the driver, which sends BEGIN ahead of it: SQLAlchemy would open a server-side cursor where rows are streamed.
     statement = (
         "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
-        if _reads_only(connection)
+        if reads_only(connection)
         else f"SELECT pg_advisory_xact_lock({WRITER_LOCK})"
     )
     try:
@@ -182,5 +189,6 @@ def _begin_postgresql(connection: Connection) -> None:
         raise OperationalError(statement, None, error) from error
 
 
-def _reads_only(connection: Connection) -> bool:
+def reads_only(connection: Connection) -> bool:
+    """Whether it is one of `reading`."""
     return bool(connection.get_execution_options().get("reads_only"))

@@ -1,17 +1,24 @@
 """The devices table: what an operator does to it, and what a running coordinator reads of it."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, case, insert, select, update
+from sqlalchemy import Connection, Engine, Row, case, delete, func, insert, select, update
 
 from broker_coordinator.admission.fleet_view import Device, DeviceState
 from broker_coordinator.storage.change_counters import DEVICES, count_up
 from broker_coordinator.storage.database import reading, writing
+from broker_coordinator.storage.departures import note_departure
 from broker_coordinator.storage.schema import devices
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import VerifyKey
 from fleet_protocol.kinds import PresenceState
+
+MAX_REVOKED_KEYS = 10_000
+"""Keys that are refused by name. The one that was revoked first is forgotten, and may enrol as any unknown key may."""
+
+_NEXT_CHANGE = select(func.coalesce(func.max(devices.c.changed), 0) + 1).scalar_subquery()
 
 
 class DeviceRegistry:
@@ -26,36 +33,82 @@ class DeviceRegistry:
             query = select(devices).order_by(devices.c.name, devices.c.state.desc())
             return [_device(row) for row in connection.execute(query)]
 
-    def approve(self, name: str, public_key: VerifyKey | None = None) -> Device:
-        """Let a device take part. Without a key, it is the key with which the device has enrolled.
+    def longest_unchanged_first(self) -> list[Device]:
+        """All devices in the order in which they enrolled last, or their state changed."""
+        with reading(self._engine) as connection:
+            return [_device(row) for row in connection.execute(select(devices).order_by(devices.c.changed))]
+
+    def note_used_twice(self, name: str) -> None:
+        """Two devices use the key of this name at once: shown until an operator approves or revokes it."""
+        with writing(self._engine) as connection:
+            live = devices.c.name == name, devices.c.state == DeviceState.APPROVED.value
+            connection.execute(update(devices).where(*live).values(is_used_twice=True))
+
+    def used_twice(self) -> set[str]:
+        """The names whose key two devices use."""
+        with reading(self._engine) as connection:
+            return set(connection.scalars(select(devices.c.name).where(devices.c.is_used_twice)))
+
+    def approve(self, name: str, public_key: VerifyKey) -> Device:
+        """Let a device take part, whether it has enrolled or not. Another key that awaits approval under its name is
+        revoked: whoever came first may be anybody.
 
         Raises:
-            ConfigurationError: there is no such device, or its name or key is bound otherwise.
+            ConfigurationError: its name or key is bound otherwise.
         """
         with writing(self._engine) as connection:
-            device = _live_device(connection, name)
-            if public_key is not None:
-                device = _device_with_key(connection, name, device, public_key)
-            if device is None:
-                raise ConfigurationError(
-                    f"no device {name!r} has enrolled (or its key is revoked); list them with:"
-                    f" broker-coordinator devices list; or give the key: devices approve {name} PUBLIC_KEY"
-                )
+            live = _live_device(connection, name)
+            if live is not None and live.public_key != public_key and live.state is DeviceState.PENDING:
+                _change_state(connection, live, DeviceState.REVOKED)
+                live = None
+            device = _device_with_key(connection, name, live, public_key)
             return _change_state(connection, device, DeviceState.APPROVED)
 
+    def approve_named(self, name: str, key_id: bytes) -> Device:
+        """Let a device take part that has enrolled with the key that has this id.
+
+        Raises:
+            ConfigurationError: it has not.
+        """
+        with reading(self._engine) as connection:
+            rows = connection.execute(select(devices).where(devices.c.name == name)).all()
+        for device in map(_device, rows):
+            if device.key_id == key_id:
+                return self.approve(name, device.public_key)
+        raise ConfigurationError(
+            f"no device {name!r} has enrolled with key {key_id.hex()}; {self.what_to_compare(name)}"
+        )
+
+    def what_to_compare(self, name: str) -> str:
+        """What an operator who would approve a device by its name alone is told: a name can be anybody's."""
+        with reading(self._engine) as connection:
+            live = _live_device(connection, name)
+        approve = f"run: broker-coordinator devices approve {name}"
+        if live is None:
+            return f"it has not enrolled, or its key is revoked; to let it in anyway, {approve} PUBLIC_KEY"
+        return (
+            f"{name} is {live.state.value} with key {live.key_id.hex()}; if `edge-agent key` on the device prints that"
+            f" id, {approve} {live.key_id.hex()}; else give the public key that it prints"
+        )
+
     def revoke(self, name: str) -> Device:
-        """Stop accepting a device's key.
+        """Stop accepting a device's key; versions from now on are made without what the device had sent.
+
+        The key stays known as long as it is one of the last `MAX_REVOKED_KEYS`; one that is revoked already stays so.
 
         Raises:
             ConfigurationError: there is no such device.
         """
         with writing(self._engine) as connection:
-            device = _live_device(connection, name)
+            device = _live_device(connection, name) or _revoked_device(connection, name)
             if device is None:
-                raise ConfigurationError(
-                    f"device {name!r} has no key that could be revoked; see: broker-coordinator devices list"
-                )
-            return _change_state(connection, device, DeviceState.REVOKED)
+                raise ConfigurationError(f"there is no device {name!r}; see: broker-coordinator devices list")
+            if device.state is DeviceState.REVOKED:
+                return device
+            note_departure(connection, name)
+            revoked = _change_state(connection, device, DeviceState.REVOKED)
+            _forget_oldest_revoked(connection)
+            return revoked
 
 
 def store_device(connection: Connection, device: Device) -> None:
@@ -64,12 +117,27 @@ def store_device(connection: Connection, device: Device) -> None:
     """
     key = bytes(device.public_key)
     told = _told_by_itself(device)
+    if device.state is DeviceState.PENDING:
+        told["changed"] = _NEXT_CHANGE
     let_in = DeviceState.PENDING if device.state is DeviceState.APPROVED else None
     state = case((devices.c.state == let_in, DeviceState.APPROVED.value), else_=devices.c.state)
     changed = connection.execute(update(devices).where(devices.c.public_key == key).values(state=state, **told))
     if not changed.rowcount:
-        row = {"public_key": key, "name": device.name, "state": device.state.value, **told}
+        row = {"public_key": key, "name": device.name, "state": device.state.value, "changed": _NEXT_CHANGE, **told}
         connection.execute(insert(devices).values(row))
+
+
+def forget_pending(connection: Connection, forgotten: Iterable[Device]) -> None:
+    """Delete devices, unless an operator has let them in meanwhile."""
+    for device in forgotten:
+        this = devices.c.public_key == bytes(device.public_key)
+        connection.execute(delete(devices).where(this, devices.c.state == DeviceState.PENDING.value))
+
+
+def _forget_oldest_revoked(connection: Connection) -> None:
+    revoked = devices.c.state == DeviceState.REVOKED.value
+    oldest = select(devices.c.public_key).where(revoked).order_by(devices.c.changed.desc()).offset(MAX_REVOKED_KEYS)
+    connection.execute(delete(devices).where(devices.c.public_key.in_(oldest)))
 
 
 def _told_by_itself(device: Device) -> dict[str, Any]:
@@ -85,7 +153,8 @@ def _told_by_itself(device: Device) -> dict[str, Any]:
 def _change_state(connection: Connection, device: Device, state: DeviceState) -> Device:
     store_device(connection, device)
     this = devices.c.public_key == bytes(device.public_key)
-    connection.execute(update(devices).where(this).values(state=state.value))
+    changed = {"state": state.value, "is_used_twice": False, "changed": _NEXT_CHANGE}
+    connection.execute(update(devices).where(this).values(changed))
     count_up(connection, DEVICES)
     return replace(device, state=state)
 
@@ -93,6 +162,11 @@ def _change_state(connection: Connection, device: Device, state: DeviceState) ->
 def _live_device(connection: Connection, name: str) -> Device | None:
     live = select(devices).where(devices.c.name == name, devices.c.state != DeviceState.REVOKED.value)
     row = connection.execute(live).first()
+    return _device(row) if row else None
+
+
+def _revoked_device(connection: Connection, name: str) -> Device | None:
+    row = connection.execute(select(devices).where(devices.c.name == name)).first()
     return _device(row) if row else None
 
 

@@ -16,11 +16,12 @@ from broker_coordinator.aggregation.retention import Forgettable
 from broker_coordinator.aggregation.version import Version
 from broker_coordinator.storage.change_counters import TASKS, change_counters_in
 from broker_coordinator.storage.database import Database, open_database, writing
-from broker_coordinator.storage.device_registry import store_device
-from broker_coordinator.storage.journal_reader import JournalReader, version_kind
+from broker_coordinator.storage.device_registry import forget_pending, store_device
+from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.records import Aggregate
 from broker_coordinator.storage.schema import WAITING, aggregates, payloads, refused_payloads, rejections, versions
-from broker_coordinator.storage.standing import decided_after, last_position_in
+from broker_coordinator.storage.standing import decided_after, decided_by
+from broker_coordinator.storage.task_conditions import first_version, newest_positions, version_kind
 from fleet_protocol.errors import Reason
 from fleet_protocol.limits import MAX_SEQUENCE
 
@@ -30,24 +31,38 @@ Rejections = Mapping[tuple[Reason, str], int]
 
 @dataclass(frozen=True, slots=True)
 class JournalEntry:
-    """What one batch of messages adds to the journal. `after` is the last position that it was decided by."""
+    """What one batch of messages adds to the journal. `after` is the last position that it was decided by,
+    `tasks_counter` that of the tasks (`change_counters`), where it matters. `forgotten` are devices that make room for
+    others.
+    """
 
     accepted: Sequence[Accepted] = ()
     refused: Sequence[Refused] = ()
     devices: Sequence[Device] = ()
+    forgotten: Sequence[Device] = ()
     rejections: Rejections = field(default_factory=dict)
     after: int = MAX_SEQUENCE
+    tasks_counter: int | None = None
 
     @classmethod
-    def of(cls, decisions: Sequence[Decision], devices: Sequence[Device], after: int) -> Self:
-        """The entry of a batch that has changed what is known of `devices`."""
+    def of(
+        cls,
+        decisions: Sequence[Decision],
+        devices: Sequence[Device],
+        forgotten: Sequence[Device],
+        after: int,
+        tasks_counter: int | None = None,
+    ) -> Self:
+        """The entry of a batch that has changed what is known of `devices`, the `forgotten` ones included."""
         refused = [decision for decision in decisions if isinstance(decision, Refused)]
         return cls(
             [decision for decision in decisions if isinstance(decision, Accepted)],
             [each for each in refused if each.burned_sequence is not None],
             devices,
+            forgotten,
             Counter((each.reason, (each.verified and each.device) or "") for each in refused),
             after,
+            tasks_counter,
         )
 
     def senders(self) -> set[str | None]:
@@ -64,7 +79,9 @@ class TasksChangedError(Exception):
 
 
 class JournalAheadError(Exception):
-    """The journal has outcomes of a batch's devices that the batch was not decided by: read them, and decide again."""
+    """The journal has outcomes of a batch's devices that the batch was not decided by, or an operator changed a task:
+    read them, and decide again.
+    """
 
 
 class Journal(JournalReader):
@@ -92,7 +109,9 @@ class Journal(JournalReader):
         if entry.is_empty():
             return 0
         with writing(self.engine) as connection:
-            last_position = last_position_in(connection)
+            last_position, tasks_counter = decided_by(connection)
+            if entry.accepted and entry.tasks_counter not in {None, tasks_counter}:
+                raise JournalAheadError
             if last_position > entry.after and entry.senders() & set(decided_after(connection, entry.after)):
                 raise JournalAheadError
             positions = count(last_position + 1)
@@ -101,6 +120,7 @@ class Journal(JournalReader):
                 connection.execute(insert(refused_payloads), list(map(_refused_row, entry.refused, positions)))
             for device in entry.devices:
                 store_device(connection, device)
+            forget_pending(connection, entry.forgotten)
             _count_rejections(connection, entry.rejections)
             return last_position + 1
 
@@ -159,7 +179,7 @@ class Journal(JournalReader):
         old_weights = [
             versions.c.task == task,
             number.between(after.weights_through + 1, allowed.weights_through),
-            number > 0,
+            number != first_version(task),
             versions.c.restored.is_(None),
             *([number % allowed.every != 0] if allowed.every else []),
         ]
@@ -168,9 +188,20 @@ class Journal(JournalReader):
             payloads.c.kind == version_kind(task),
             payloads.c.aggregate.between(after.envelopes_through + 1, allowed.envelopes_through),
         ]
+        if allowed.last_updates_stay:
+            # An update that stayed the last time may not be its device's newest any more.
+            old_envelopes[-1] = payloads.c.aggregate <= allowed.envelopes_through
+            old_envelopes.append(payloads.c.envelope.is_not(None))
+            history = self.history(task)
+            # What the newest version remembers, and what a replay that begins behind the dropped ones does.
+            for version in (self.newest_number(task), allowed.envelopes_through):
+                lineage = history.lineage(version).through(allowed.envelopes_through)
+                old_envelopes.append(payloads.c.position.not_in(newest_positions(task, lineage)))
+        drops_envelopes = allowed.envelopes_through > after.envelopes_through
         with writing(self.engine) as connection:
             connection.execute(update(versions).where(*old_weights).values(weights=None, moments=None, unrounded=b""))
-            connection.execute(update(payloads).where(*old_envelopes).values(envelope=None))
+            if drops_envelopes:
+                connection.execute(update(payloads).where(*old_envelopes).values(envelope=None))
 
 
 def insert_version(connection: Connection, version: Version) -> None:

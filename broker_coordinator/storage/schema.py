@@ -25,7 +25,7 @@ from sqlalchemy import (
 
 from fleet_protocol.errors import ConfigurationError
 
-SCHEMA = 6
+SCHEMA = 7
 """Counts up whenever a table changes."""
 
 metadata = MetaData()
@@ -43,6 +43,14 @@ devices = Table(
     Column("presence", String(16), nullable=False),
     Column("boot", BigInteger, nullable=False),
     Column("request_sequence", BigInteger, nullable=False),
+    Column(
+        "changed",
+        BigInteger,
+        nullable=False,
+        index=True,
+        comment="highest for the key that enrolled last, or whose state changed last: the order of forgetting",
+    ),
+    Column("is_used_twice", Boolean, nullable=False, default=False, comment="two devices have this key"),
 )
 # A revoked key stays known; a name has one key that is not.
 Index(
@@ -61,6 +69,15 @@ change_counters = Table(
     comment="counts what operators changed, so that a running coordinator sees when to read it again",
 )
 
+leases = Table(
+    "leases",
+    metadata,
+    Column("job", String(64), primary_key=True),
+    Column("number", BigInteger, nullable=False, comment="counts holders: every transaction of one compares it"),
+    Column("holder", Text, nullable=False, comment="the last one, in words"),
+    comment="who alone may do a job on this database (storage.lease)",
+)
+
 tasks = Table(
     "tasks",
     metadata,
@@ -68,6 +85,9 @@ tasks = Table(
     Column("bundle", String(64), nullable=False, comment="SHA-256 of task.json"),
     Column("paused", Boolean, nullable=False),
     Column("version_kind", Integer, nullable=False, comment="of the payloads that versions are made from"),
+    Column("generation", BigInteger, nullable=False, comment="counts up where devices must follow older versions"),
+    Column("first_version", BigInteger, nullable=False, comment="the one that is the bundle's own"),
+    Column("removed", Boolean, nullable=False, comment="its rows are deleted; the name keeps its generation"),
 )
 
 bundle_files = Table(
@@ -141,6 +161,16 @@ aggregates = Table(
     Column("number", BigInteger, primary_key=True, autoincrement=False),
     Column("state", LargeBinary, nullable=False, comment="as the kind's consumer writes it"),
     comment="of the kinds that make no versions",
+)
+
+departures = Table(
+    "departures",
+    metadata,
+    Column("task", ForeignKey("tasks.name"), primary_key=True),
+    Column("device", String(48), primary_key=True),
+    Column("version", BigInteger, primary_key=True, autoincrement=False, comment="the newest when it left"),
+    Column("replayed_from", BigInteger, comment="where the version after it was replayed from without it; else null"),
+    comment="of devices: later versions remember nothing of what they had sent by then",
 )
 
 refused_payloads = Table(

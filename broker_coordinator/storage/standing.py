@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, Engine, bindparam, func, select, union_all
 
-from broker_coordinator.storage.change_counters import change_counters_in
+from broker_coordinator.storage.change_counters import TASKS, change_counters_in
 from broker_coordinator.storage.database import reading
-from broker_coordinator.storage.schema import WAITING, payloads, refused_payloads, tasks, versions
+from broker_coordinator.storage.schema import WAITING, change_counters, payloads, refused_payloads, tasks, versions
 
 _NEWEST = select(func.max(versions.c.number)).where(versions.c.task == tasks.c.name).scalar_subquery()
 _WAITING = (
@@ -22,6 +22,11 @@ _NEWLY_WAITING = (
     .order_by(payloads.c.position)
 )
 _LAST_POSITIONS = union_all(select(func.max(payloads.c.position)), select(func.max(refused_payloads.c.position)))
+_DECIDED_BY = select(
+    select(func.max(payloads.c.position)).scalar_subquery(),
+    select(func.max(refused_payloads.c.position)).scalar_subquery(),
+    select(change_counters.c.number).where(change_counters.c.subject == TASKS).scalar_subquery(),
+)
 _DECIDED = union_all(
     *(
         select(table.c.device, table.c.sequence).where(table.c.position > bindparam("after"))
@@ -67,6 +72,12 @@ def read_standing(engine: Engine) -> Standing:
 def last_position_in(connection: Connection) -> int:
     """The position of the last payload whose outcome is journalled; 0 where there is none."""
     return max(connection.execute(_LAST_POSITIONS).scalars(), key=lambda position: position or 0) or 0
+
+
+def decided_by(connection: Connection) -> tuple[int, int]:
+    """What a batch must have been decided by to be committed now: the last position, and the counter of the tasks."""
+    accepted, refused, tasks_counter = connection.execute(_DECIDED_BY).one()
+    return max(accepted or 0, refused or 0), tasks_counter or 0
 
 
 def read_decided(engine: Engine, after: int) -> dict[str, int]:

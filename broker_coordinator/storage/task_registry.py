@@ -1,36 +1,55 @@
 """The tasks in the database: what an operator does to them, and what a running coordinator reads of them.
 
 Bundles are kept in the database, so that a published one is served at once, survives the folder it came from, and is
-part of the one thing that needs a backup.
+part of the one thing that needs a backup. docs/decisions/task-generations.md says what a generation is.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from sqlalchemy import Connection, Engine, func, insert, select, update
+from sqlalchemy import Connection, Engine, delete, insert, select, update
 
 from broker_coordinator.aggregation.version import Version, version_zero
 from broker_coordinator.consumers import version_consumer
 from broker_coordinator.storage.change_counters import TASKS, count_up
 from broker_coordinator.storage.database import reading, writing
-from broker_coordinator.storage.journal import insert_version
+from broker_coordinator.storage.departures import insert_departure
+from broker_coordinator.storage.journal import TasksChangedError, insert_version
 from broker_coordinator.storage.records import Evaluation
 from broker_coordinator.storage.schema import bundle_files, evaluations, tasks, versions
+from broker_coordinator.storage.task_conditions import newest_number_in
+from broker_coordinator.storage.task_rows import begin_aggregates_anew, delete_rows, set_aside_waiting
 from bundle_runtime.bundle import Bundle
 from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.limits import MAX_GENERATION
 
 
 @dataclass(frozen=True, slots=True)
 class StoredTask:
-    """A task by its name; `bundle` is the SHA-256 of its `task.json`."""
+    """A task by its name; `bundle` is the SHA-256 of its `task.json`, whose own version is `first_version`.
+
+    Devices follow a higher `generation` whatever version they know. Of one that is `removed`, nothing else is left.
+    """
 
     name: str
     bundle: str
     paused: bool
+    generation: int
+    first_version: int
+    removed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The tasks with their bundles, and by name those whose bundle can't be read."""
+
+    readable: list[tuple[StoredTask, Bundle]] = field(default_factory=list)
+    unreadable: dict[str, Exception] = field(default_factory=dict)
 
 
 class TaskRegistry:
-    """Publishes, pauses and rolls back tasks. A running coordinator notices (`change_counters`).
+    """Publishes, pauses, rolls back and removes tasks. A running coordinator notices (`change_counters`).
 
     Every method raises JournalUnavailableError where the database fails.
     """
@@ -38,59 +57,140 @@ class TaskRegistry:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._bundles: dict[str, Bundle] = {}
-        """Those that were read before: what is published does not change."""
+        """By the SHA-256 of `task.json`, those that were read before."""
 
     def tasks(self) -> list[StoredTask]:
-        """All tasks by name."""
-        with reading(self._engine) as connection:
-            return [StoredTask(**row._mapping) for row in connection.execute(_TASKS.order_by(tasks.c.name))]
+        """All tasks that are served, by name."""
+        return [task for task in self._all() if not task.removed]
+
+    def removed_tasks(self) -> list[StoredTask]:
+        """Those that an operator has removed, by name."""
+        return [task for task in self._all() if task.removed]
 
     def task(self, name: str) -> StoredTask:
-        """One of them.
+        """One that is served.
 
         Raises:
             ConfigurationError: there is no such task.
         """
         with reading(self._engine) as connection:
-            return _task(connection, name)
+            return _served(connection, name)
 
     def bundle(self, name: str) -> Bundle:
-        """A task's bundle.
+        """A served task's bundle.
 
         Raises:
             ConfigurationError: there is no such task.
         """
-        if name not in self._bundles:
-            with reading(self._engine) as connection:
-                _task(connection, name)
-                rows = connection.execute(select(bundle_files).where(bundle_files.c.task == name))
-                files = {row.name: row.data for row in rows}
-            self._bundles[name] = Bundle(parse_description(files[DESCRIPTION_FILE], f"task {name}"), files)
-        return self._bundles[name]
+        with reading(self._engine) as connection:
+            task = _served(connection, name)
+            files = self._read_files(connection, task)
+        return self._bundle(task, files)
+
+    def served(self) -> Served:
+        """All tasks that are served, by name, each with its bundle, as they are at one moment."""
+        with reading(self._engine) as connection:
+            rows = connection.execute(_TASKS.where(tasks.c.removed.is_(False)).order_by(tasks.c.name)).all()
+            stored = [StoredTask(**row._mapping) for row in rows]
+            files = [self._read_files(connection, task) for task in stored]
+        found = Served()
+        for task, content in zip(stored, files, strict=True):
+            try:
+                found.readable.append((task, self._bundle(task, content)))
+            except (ConfigurationError, KeyError) as error:
+                found.unreadable[task.name] = error
+        self._bundles = {task.bundle: bundle for task, bundle in found.readable}
+        return found
+
+    def _read_files(self, connection: Connection, task: StoredTask) -> dict[str, bytes]:
+        """Those of its bundle; none where it was read before."""
+        if task.bundle in self._bundles:
+            return {}
+        rows = connection.execute(select(bundle_files).where(bundle_files.c.task == task.name))
+        return {row.name: row.data for row in rows}
+
+    def _bundle(self, task: StoredTask, files: dict[str, bytes]) -> Bundle:
+        if task.bundle not in self._bundles:
+            description = parse_description(files[DESCRIPTION_FILE], f"task {task.name}")
+            self._bundles[task.bundle] = Bundle(description, files)
+        return self._bundles[task.bundle]
 
     def publish(self, bundle: Bundle) -> StoredTask:
-        """Serve a bundle from version 0 on; one that is served already stays as it is.
+        """Serve a bundle; one that is served already stays as it is.
+
+        A task that is served with another bundle gets a new generation: devices begin again with this one's weights.
+        Version numbers count on.
 
         Raises:
-            ConfigurationError: its task is served with another bundle, or nothing here makes versions of it.
+            ConfigurationError: nothing here makes versions of it.
         """
-        name, kind = bundle.description.task, version_consumer(bundle.description).kind
+        name = bundle.description.task
+        version_consumer(bundle.description)
+        with reading(self._engine) as connection:
+            known = _stored(connection, name)
+        if known is not None and known.removed:
+            delete_rows(self._engine, name)  # where that was interrupted
         with writing(self._engine) as connection:
-            served = connection.scalar(select(tasks.c.bundle).where(tasks.c.name == name))
-            if served is None:
-                connection.execute(
-                    insert(tasks).values(name=name, bundle=bundle.hash, paused=False, version_kind=kind.number)
-                )
-                rows = [{"task": name, "name": file, "data": data} for file, data in bundle.files.items()]
-                connection.execute(insert(bundle_files), rows)
-                insert_version(connection, version_zero(bundle))
-                count_up(connection, TASKS)
-            elif served != bundle.hash:
+            known = _stored(connection, name)
+            if known is None or known.removed or known.bundle != bundle.hash:
+                _serve(connection, bundle, known)
+            return _served(connection, name)
+
+    def publish_if_missing(self, bundle: Bundle) -> StoredTask:
+        """Serve a bundle if its task never was; returns the task, which may have another bundle, or be removed.
+
+        Raises:
+            ConfigurationError: nothing here makes versions of it.
+        """
+        version_consumer(bundle.description)
+        with writing(self._engine) as connection:
+            if known := _stored(connection, bundle.description.task):
+                return known
+            _serve(connection, bundle, None)
+            return _served(connection, bundle.description.task)
+
+    def renew(self, name: str, *, after_generation: int = 0) -> StoredTask:
+        """Begin a generation after `after_generation` and the task's own: devices follow it whatever they know.
+
+        Raises:
+            ConfigurationError: there is no such task, or no generation left.
+        """
+        with writing(self._engine) as connection:
+            known = _stored(connection, name) or _served(connection, name)
+            generation = max(known.generation, after_generation) + 1
+            if generation > MAX_GENERATION:
                 raise ConfigurationError(
-                    f"task {name}: the bundle is {bundle.hash[:16]}…, but the database has versions of {served[:16]}…;"
-                    " give a changed task a new name"
+                    f"task {name!r}: generation {generation} exceeds {MAX_GENERATION}; give the number that devices or"
+                    " the log name as the generation that they know"
                 )
-            return _task(connection, name)
+            _change(connection, name, {"generation": generation})
+            return _stored(connection, name) or _served(connection, name)
+
+    def remove(self, name: str) -> StoredTask:
+        """Serve a task no longer, and delete its rows, some at a time; its name keeps its generation.
+
+        Payloads that come for it are refused, and devices told, as long as it is not published again. What an
+        interrupted removal leaves is deleted by the next one.
+
+        Raises:
+            ConfigurationError: there is no such task.
+        """
+        with writing(self._engine) as connection:
+            known = _stored(connection, name) or _served(connection, name)
+            if not known.removed:
+                set_aside_waiting(connection, name, "the task was removed")
+                _change(
+                    connection,
+                    name,
+                    {
+                        "removed": True,
+                        "generation": known.generation + 1,
+                        "first_version": newest_number_in(connection, name) + 1,
+                    },
+                )
+        delete_rows(self._engine, name)
+        with reading(self._engine) as connection:
+            return _stored(connection, name) or known
 
     def set_paused(self, name: str, *, paused: bool) -> StoredTask:
         """Refuse the payloads of a task for now, or accept them again.
@@ -99,10 +199,9 @@ class TaskRegistry:
             ConfigurationError: there is no such task.
         """
         with writing(self._engine) as connection:
-            _task(connection, name)
-            connection.execute(update(tasks).where(tasks.c.name == name).values(paused=paused))
-            count_up(connection, TASKS)
-            return _task(connection, name)
+            _served(connection, name)
+            _change(connection, name, {"paused": paused})
+            return _served(connection, name)
 
     def roll_back(self, name: str, number: int) -> Version:
         """Make a new version with the weights and the optimiser's state of version `number`; versions only count up.
@@ -110,17 +209,16 @@ class TaskRegistry:
         Updates that wait go into the version after it: they are receipted, so they count.
 
         Raises:
-            ConfigurationError: there is no such task or version, its weights are dropped, or it is the newest.
+            ConfigurationError: there is no such task or version, its weights are dropped, it is of another bundle, or
+                it is the newest.
         """
         with writing(self._engine) as connection:
-            _task(connection, name)
-            newest = connection.scalar(select(func.max(versions.c.number)).where(versions.c.task == name))
+            first = _served(connection, name).first_version
+            newest = newest_number_in(connection, name)
             wanted = select(versions).where(versions.c.task == name, versions.c.number == number)
             row = connection.execute(wanted).first()
-            if row is None or row.weights is None or number == newest:
-                why = (
-                    "is the newest already" if number == newest else "is not in the journal, or its weights are dropped"
-                )
+            if row is None or row.weights is None or number == newest or number < first:
+                why = _why_not_back(number, newest, first)
                 raise ConfigurationError(
                     f"version {number} of task {name!r} {why}; see which are kept with: broker-coordinator tasks show"
                 )
@@ -128,6 +226,19 @@ class TaskRegistry:
             insert_version(connection, restored)
             count_up(connection, TASKS)
             return restored
+
+    def add_version_without(self, version: Version, device: str, replayed_from: int) -> None:
+        """Add a version that is a replay without a device's updates, as the next one of its task.
+
+        Raises:
+            TasksChangedError: another version was made meanwhile; nothing was committed.
+        """
+        with writing(self._engine) as connection:
+            if newest_number_in(connection, version.task) != version.number - 1:
+                raise TasksChangedError
+            insert_version(connection, version)
+            insert_departure(connection, version.task, device, version.number - 1, replayed_from)
+            count_up(connection, TASKS)
 
     def add_evaluation(self, name: str, found: Evaluation) -> None:
         """Store how good a version is, in place of what was stored before."""
@@ -137,13 +248,61 @@ class TaskRegistry:
             if not connection.execute(update(evaluations).where(*same).values(row)).rowcount:
                 connection.execute(insert(evaluations).values(task=name, version=found.version, **row))
 
+    def _all(self) -> list[StoredTask]:
+        with reading(self._engine) as connection:
+            return [StoredTask(**row._mapping) for row in connection.execute(_TASKS.order_by(tasks.c.name))]
 
-_TASKS = select(tasks.c.name, tasks.c.bundle, tasks.c.paused)
+
+_TASKS = select(
+    tasks.c.name, tasks.c.bundle, tasks.c.paused, tasks.c.generation, tasks.c.first_version, tasks.c.removed
+)
 
 
-def _task(connection: Connection, name: str) -> StoredTask:
+def _stored(connection: Connection, name: str) -> StoredTask | None:
     row = connection.execute(_TASKS.where(tasks.c.name == name)).first()
-    if row is None:
-        served = ", ".join(connection.scalars(select(tasks.c.name).order_by(tasks.c.name))) or "none"
+    return StoredTask(**row._mapping) if row else None
+
+
+def _served(connection: Connection, name: str) -> StoredTask:
+    found = _stored(connection, name)
+    if found is None or found.removed:
+        names = select(tasks.c.name).where(tasks.c.removed.is_(False)).order_by(tasks.c.name)
+        served = ", ".join(connection.scalars(names)) or "none"
         raise ConfigurationError(f"this coordinator serves no task {name!r}; it serves {served}")
-    return StoredTask(**row._mapping)
+    return found
+
+
+def _change(connection: Connection, name: str, values: Mapping[str, object]) -> None:
+    connection.execute(update(tasks).where(tasks.c.name == name).values(values))
+    count_up(connection, TASKS)
+
+
+def _serve(connection: Connection, bundle: Bundle, known: StoredTask | None) -> None:
+    """Serve a bundle in place of what is `known` of its task."""
+    name = bundle.description.task
+    first_version = 0
+    row = {"bundle": bundle.hash, "version_kind": version_consumer(bundle.description).kind.number, "removed": False}
+    if known is None:
+        row |= {"name": name, "paused": False, "generation": 0, "first_version": 0}
+        connection.execute(insert(tasks).values(row))
+    else:
+        first_version = known.first_version if known.removed else newest_number_in(connection, name) + 1
+        set_aside_waiting(connection, name, "the task was published with another bundle")
+        begin_aggregates_anew(connection, name)
+        connection.execute(delete(bundle_files).where(bundle_files.c.task == name))
+        row |= {"generation": known.generation + 1, "first_version": first_version}
+        connection.execute(update(tasks).where(tasks.c.name == name).values(row))
+    files = [{"task": name, "name": file, "data": data} for file, data in bundle.files.items()]
+    connection.execute(insert(bundle_files), files)
+    insert_version(connection, version_zero(bundle, first_version))
+    count_up(connection, TASKS)
+
+
+def _why_not_back(number: int, newest: int, first: int) -> str:
+    if number == newest:
+        return "is the newest already"
+    return (
+        f"is of another bundle, which version {first} ended"
+        if number < first
+        else ("is not in the journal, or its weights are dropped")
+    )

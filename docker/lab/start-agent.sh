@@ -1,9 +1,12 @@
 #!/bin/sh
-# Starts one agent of the lab: named after its container, with a key of its own, pinning the lab's coordinator.
+# Starts one agent of the lab: named after its first container, with a key of its own, pinning the lab's coordinator.
+# Key and name belong together at the coordinator, so both are kept in the volume: a container that is made again has
+# another host name.
 set -eu
 : "${COORDINATOR_KEY:?start with COORDINATOR_KEY=... (64 hex digits, printed by: broker-coordinator keygen)}"
-cd /var/lib/edge-agent
+cd "${STATE_FOLDER:-/var/lib/edge-agent}"
+[ -f device-name ] || hostname > device-name
 [ -f agent.key ] || edge-agent keygen agent.key
-sed -e "s/^device = .*/device = \"$(hostname)\"/" \
-    -e "s/^coordinator_key = .*/coordinator_key = \"$COORDINATOR_KEY\"/" /lab/agent.toml > agent.toml
+sed -e "s/^device = .*/device = \"$(cat device-name)\"/" \
+    -e "s/^coordinator_key = .*/coordinator_key = \"$COORDINATOR_KEY\"/" "${LAB:-/lab}/agent.toml" > agent.toml
 exec edge-agent run --config agent.toml

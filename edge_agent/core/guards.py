@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from edge_agent.core.sensors import Measured
 from fleet_protocol.bundle import PositiveFloat, PositiveInt
 
 
@@ -20,8 +21,12 @@ class GuardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """No update is made that would be more than this one in the outbox."""
     maximum_temperature_celsius: PositiveFloat | None = None
     """Not while the board is hotter."""
+    temperature_sensor: str | None = None
+    """The sensor that counts, as `/sys/class/hwmon/*/name` has it; left out: the board's own."""
     minimum_battery_percent: PositiveFloat | None = None
     """Not while the battery holds less."""
+    battery: str | None = None
+    """The battery that counts, as in `/sys/class/power_supply`; left out: the emptiest of the machine's own."""
     minimum_free_memory_mib: PositiveFloat | None = 64.0
     """Not while less memory is free, in MiB."""
     recheck_seconds: PositiveFloat = 60.0
@@ -30,12 +35,12 @@ class GuardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """The device's readings now. None where it has no such sensor; then that guard agrees."""
+    """The device's readings now. None where one can't be had; then that guard agrees."""
 
     stored_samples: int
     waiting_updates: int
-    temperature_celsius: float | None = None
-    battery_percent: float | None = None
+    temperature: Measured | None = None
+    battery: Measured | None = None
     free_memory_mib: float | None = None
 
 
@@ -58,11 +63,16 @@ def _room_in_outbox(settings: GuardSettings, now: Readings) -> str | None:
 
 
 def _cool(settings: GuardSettings, now: Readings) -> str | None:
-    return _at_most(settings.maximum_temperature_celsius, now.temperature_celsius, "degrees Celsius")
+    if now.temperature is None:
+        return None
+    of = f"degrees Celsius ({now.temperature.sensor})"
+    return _at_most(settings.maximum_temperature_celsius, now.temperature.value, of)
 
 
 def _charged(settings: GuardSettings, now: Readings) -> str | None:
-    return _at_least(settings.minimum_battery_percent, now.battery_percent, "percent of battery")
+    if now.battery is None:
+        return None
+    return _at_least(settings.minimum_battery_percent, now.battery.value, f"percent of battery ({now.battery.sensor})")
 
 
 def _free_memory(settings: GuardSettings, now: Readings) -> str | None:

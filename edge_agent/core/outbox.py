@@ -14,7 +14,7 @@ class OutboxRow:
     `kind` is the number that stands in the header. Where that kind is an encrypted one, `payload` is its content and
     `recipient` the Ed25519 public key (32 bytes) that it is encrypted for, empty for the pinned one. `digest` names
     the envelope in receipts. `envelope` is empty, as it is made again when it is sent; an envelope that an earlier
-    release signed and that can't be made again is kept in it.
+    release signed and that can't be made again is kept in it. `generation` is that of the version it was trained from.
     """
 
     sequence: int
@@ -26,6 +26,9 @@ class OutboxRow:
     payload: bytes
     digest: bytes = b""
     envelope: bytes = b""
+    generation: int = 0
+    reason: str = ""
+    """Why it was rejected, where it waits for the next round's residual."""
 
 
 SignRow = Callable[[OutboxRow], bytes]

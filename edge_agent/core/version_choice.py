@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.bundle import WEIGHTS_FILE, TaskDescription
 from fleet_protocol.kinds import Manifest
 from fleet_protocol.topics import PackedWeights
 
@@ -19,16 +19,27 @@ class VersionUnavailableError(Exception):
 
 
 class NotAskedError(VersionUnavailableError):
-    """The task works in rounds, and this device is not selected for the current one, or has finished it."""
+    """The task has no work for this device now: it has ended, or works in rounds and this one asks others, or has this
+    device's part.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class KnownVersion:
-    """A version as its manifest named it: `bundle` and `weights` are SHA-256 in hex."""
+    """A version as its manifest named it: `bundle` and `weights` are SHA-256 in hex.
+
+    `removed`: what the manifest said is that the task has ended.
+    """
 
     version: int
     bundle: str
     weights: str
+    generation: int = 0
+    removed: bool = False
+
+    def is_later_than(self, other: "KnownVersion") -> bool:
+        """Whether a device that knows the `other` one follows this one: by generation, and then by version."""
+        return (self.generation, self.version) > (other.generation, other.version)
 
 
 class ManifestNews(Enum):
@@ -46,14 +57,14 @@ def judge_manifest(known: KnownVersion | None, selection_threshold: int | None, 
         if selection_threshold in {None, manifest.selection_threshold}:
             return ManifestNews.REPETITION
         return ManifestNews.OTHERS_ASKED
-    if known is not None and manifest.version <= known.version:
+    if known is not None and not known_from(manifest).is_later_than(known):
         return ManifestNews.OLD
     return ManifestNews.NEW_VERSION
 
 
 def known_from(manifest: Manifest) -> KnownVersion:
     """The version that a manifest names."""
-    return KnownVersion(manifest.version, manifest.bundle, manifest.weights)
+    return KnownVersion(manifest.version, manifest.bundle, manifest.weights, manifest.generation, manifest.removed)
 
 
 def bundle_files(description: TaskDescription, names: Sequence[str]) -> dict[str, str]:
@@ -84,10 +95,16 @@ def choose_weights(
     """
     if is_here(known.weights):
         return None
-    if not description.downlink.packs(known.version) or known.weights in refused:
+    is_own_file = known.weights == description.files[WEIGHTS_FILE]  # in which another program wrote the header
+    if is_own_file or not description.downlink.packs(known.version) or known.weights in refused:
         return known.weights
-    usable = held is not None and held.bundle == known.bundle and is_here(held.weights)
+    usable = held is not None and is_same_line(held, known) and is_here(held.weights)
     return PackedWeights(description.task, known.version, held.version if held is not None and usable else None)
+
+
+def is_same_line(held: KnownVersion, known: KnownVersion) -> bool:
+    """Whether two versions count in one line: in another generation, a number may name other weights."""
+    return (held.generation, held.bundle) == (known.generation, known.bundle)
 
 
 def files_to_keep(

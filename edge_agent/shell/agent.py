@@ -11,8 +11,12 @@ from pathlib import Path
 from edge_agent.configuration import AgentConfiguration
 from edge_agent.core.answers_awaited import AnswersAwaited
 from edge_agent.core.enrolment import must_enrol_again
+from edge_agent.core.outbox import OutboxRow
+from edge_agent.core.version_choice import known_from
+from edge_agent.shell import machine
 from edge_agent.shell.blob_cache import BlobCache
 from edge_agent.shell.device_database import DeviceDatabase
+from edge_agent.shell.enrolled_name import EnrolledName
 from edge_agent.shell.enrolment import EnrolmentKeeper
 from edge_agent.shell.fetcher import Fetcher
 from edge_agent.shell.identity import Identity
@@ -20,6 +24,7 @@ from edge_agent.shell.inbox import Inbox
 from edge_agent.shell.link import Link
 from edge_agent.shell.postbox import Postbox
 from edge_agent.shell.presence import PresenceKeeper
+from edge_agent.shell.round_training import RoundTraining
 from edge_agent.shell.rounds import Rounds
 from edge_agent.shell.sample_store import SampleStore
 from edge_agent.shell.version_follower import VersionFollower
@@ -39,6 +44,7 @@ from fleet_protocol.kinds import (
     BlobRequest,
     Enrolment,
     Manifest,
+    Outcome,
     Presence,
     PresenceState,
     Receipt,
@@ -64,7 +70,7 @@ class Agent:
     """One device of one fleet. `run` lasts until cancelled; nothing is lost then, nor when the process is killed.
 
     Raises:
-        ConfigurationError: the state folder or a database in it can't be used.
+        ConfigurationError: the state folder or a database in it can't be used, or is another device's.
     """
 
     def __init__(self, configuration: AgentConfiguration, identity: Identity, software: str) -> None:
@@ -74,6 +80,8 @@ class Agent:
         self._tasks = [task.name for task in configuration.tasks]
         self._database, self._samples, cache = _open_state(configuration)
         identity.boot = self._database.boot
+        self._name = EnrolledName(configuration.state_folder, configuration.device, identity.public_key)
+        self._name.check()
         self._presence = PresenceKeeper(self._tasks, self._publish_presence)
         self._sent: deque[bytes] = deque(maxlen=CONTROL_MESSAGES_REMEMBERED)
         self._answers = AnswersAwaited()
@@ -98,15 +106,22 @@ class Agent:
         self._versions = VersionFollower(
             self._database, cache, self._fetcher, configuration.device, engine=configuration.worker.engine
         )
-        self._postbox = Postbox(self._database, identity.sign_row, self._publish_answered)
-        self._rounds = Rounds(
-            configuration,
+        self._postbox = Postbox(
+            self._database,
+            identity.sign_row,
+            self._publish_answered,
+            answered=self._handle_answer,
+        )
+        training = RoundTraining(
+            configuration.worker,
             self._database,
             self._samples,
             self._versions,
             address=identity.address,
             sign=identity.sign_row,
-            spooled=self._postbox.notify,
+        )
+        self._rounds = Rounds(
+            configuration, self._database, self._samples, self._versions, training, spooled=self._postbox.notify
         )
         self._enrolment = EnrolmentKeeper(
             self._database,
@@ -118,6 +133,7 @@ class Agent:
             configuration.sample_socket,
             frozenset(self._tasks),
             store=self._samples.add,
+            store_unjudged=self._samples.add_unjudged,
             describe=self._versions.description,
             arrived=self._rounds.sample_arrived,
             status=self._status,
@@ -125,6 +141,10 @@ class Agent:
 
     async def run(self) -> None:
         """Serve samples, keep the link, train when woken; until cancelled."""
+        for words in machine.missing(self._configuration.guards):
+            logger.warning(
+                log_line("sensor_missing", guard=words, remedy="name one in [guards], or leave that limit out")
+            )
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._sample_socket.serve())
@@ -143,6 +163,7 @@ class Agent:
 
     async def _while_enrolled(self) -> None:
         """Publish the presence, which the coordinator takes from enrolled devices only."""
+        self._postbox.send_all()
         self._rounds.retry_deferred_trigger()
         await self._presence.keep()
 
@@ -169,7 +190,8 @@ class Agent:
 
     async def _request(self, request: BlobRequest | WeightsRequest, task: str) -> None:
         kind = BLOB_REQUEST if isinstance(request, BlobRequest) else WEIGHTS_REQUEST
-        signed = self._identity.sign_control(kind, encode_payload(request), task)
+        known = self._database.known_version(task)
+        signed = self._identity.sign_control(kind, encode_payload(request), task, known.generation if known else 0)
         self._sent.append(digest(signed))
         await self._publish_up(signed)
 
@@ -189,9 +211,9 @@ class Agent:
 
     def _handle_manifest(self, task: str, manifest: Manifest) -> None:
         if self._versions.receive_manifest(task, manifest):
-            self._rounds.retry_deferred_trigger()
+            self._rounds.manifest_changed(task)
         known = self._database.known_version(task)
-        if known is not None and known.version == manifest.version:
+        if known is not None and known == known_from(manifest):
             self._presence.heard_of(task)
 
     def _handle_chunk(self, wanted: str | PackedWeights, number: int, chunk: BlobChunk) -> None:
@@ -211,6 +233,11 @@ class Agent:
             logger.warning(log_line("state_lost", boot=self._identity.boot, newest_boot=receipt.newest_boot))
             self._identity.boot = self._database.continue_boots(receipt.newest_boot)
         self._rounds.retry_deferred_trigger()
+        if is_ours and receipt.outcome is Outcome.ACCEPTED:
+            self._name.note()
+
+    def _handle_answer(self, row: OutboxRow, receipt: Receipt) -> None:
+        self._rounds.answered(row, receipt)
 
     def _note_foreign(self, receipt: Receipt) -> None:
         if self._answers.foreign(receipt.digest) and self._said.allows("foreign_receipts", time.monotonic()):
@@ -248,11 +275,11 @@ def _open_state(configuration: AgentConfiguration) -> tuple[DeviceDatabase, Samp
     folder = configuration.state_folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return (
-            DeviceDatabase(folder / "agent.db", first_boot=_draw_first_boot(folder)),
-            SampleStore(folder / "samples.db", configuration.store.maximum_samples),
-            BlobCache(folder / "blobs"),
-        )
+        database = DeviceDatabase(folder / "agent.db", first_boot=_draw_first_boot(folder))
+        samples = SampleStore(folder / "samples.db", configuration.store.maximum_samples)
+        for task in configuration.tasks:
+            samples.continue_after(database.trained_through(task.name))
+        return database, samples, BlobCache(folder / "blobs")
     except (OSError, sqlite3.Error) as error:
         raise ConfigurationError(
             f"state_folder {folder}: {error}; the agent needs a folder of its own that it may write"

@@ -4,10 +4,11 @@ import logging
 import time
 
 import aiomqtt
+from aiomqtt.exceptions import MqttConnectError
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edge_agent.core.publication_limit import HELD_BACK_SECONDS
 from fleet_host.log_lines import log_line
+from fleet_host.publication_limit import HELD_BACK_SECONDS
 from fleet_host.rate_limit import RateLimit
 
 logger = logging.getLogger(__name__)
@@ -21,7 +22,7 @@ MAX_COMPLAINTS = 64
 SHORT_SECONDS = 30.0
 SHORT_ONES_THAT_SHOW = 4
 """So many connections in a row that the broker has agreed to, and that were shorter, are no accident. One more than
-show that a publication ends them (`core.publication_limit`), which is said first."""
+show that a publication ends them (`fleet_host.publication_limit`), which is said first."""
 
 SESSION_TAKEN_OVER = 142
 """MQTT 5's reason code of a DISCONNECT."""
@@ -29,6 +30,11 @@ SESSION_TAKEN_OVER = 142
 CHECK_PERMISSIONS = (
     "compare device, fleet and shard in agent.toml with the name in the certificate or username, and with the broker's"
     " access control list"
+)
+
+CHECK_IDENTITY = (
+    "compare certificate and key, or username and password_file, in agent.toml with what the broker knows, and"
+    " protocol with the one that it speaks"
 )
 
 
@@ -103,6 +109,8 @@ class BrokerComplaints:
                     " in its access control list; everything shorter goes on",
                 )
             )
+        if isinstance(error, MqttConnectError) and self._is_new("connect"):
+            logger.error(log_line("connection_refused", client=self._identifier, reason=error, remedy=CHECK_IDENTITY))
         self._short_ones = self._short_ones + 1 if 0 <= lasted_seconds < SHORT_SECONDS else 0
         if self._short_ones >= SHORT_ONES_THAT_SHOW and not suspected_bytes and self._is_new("at once"):
             logger.error(

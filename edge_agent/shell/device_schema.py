@@ -2,12 +2,13 @@
 
 import sqlite3
 
+from edge_agent.shell import row_seals
 from fleet_protocol.envelope import read_envelope
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import UPDATE, Update, encode_payload
 from fleet_protocol.limits import MAX_UPDATE_BYTES
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """In `PRAGMA user_version`. Files of version 1 say 0: that release did not number them."""
 
 TABLES = (
@@ -32,7 +33,17 @@ TABLES = (
     """CREATE TABLE IF NOT EXISTS settled (
         sequence INTEGER PRIMARY KEY, digest BLOB NOT NULL, outcome TEXT NOT NULL, reason TEXT NOT NULL
     )""",
+    row_seals.TABLE,
 )
+
+COLUMNS_OF_VERSION_3 = (
+    ("tasks", "generation"),
+    ("manifests", "generation"),
+    ("manifests", "removed"),
+    ("held_versions", "generation"),
+    ("outbox", "generation"),
+)
+"""Added to the tables above: what is there without them is of generation 0."""
 
 
 def prepare(connection: sqlite3.Connection) -> None:
@@ -58,6 +69,8 @@ def prepare(connection: sqlite3.Connection) -> None:
         _move_returned(connection)
         connection.execute("DROP TABLE outbox_of_version_1")
         connection.execute("DROP TABLE returned")
+    for table_name, column in COLUMNS_OF_VERSION_3:
+        connection.execute(f"ALTER TABLE {table_name} ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0")
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 

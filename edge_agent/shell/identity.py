@@ -88,11 +88,14 @@ class Identity:
             sequence=row.sequence,
             task=row.task,
             base_version=row.base_version,
+            generation=row.generation,
         )
 
-    def sign_control(self, kind: PayloadKind, payload: bytes, task: str = "") -> bytes:
+    def sign_control(self, kind: PayloadKind, payload: bytes, task: str = "", generation: int = 0) -> bytes:
         """Sign a message that is not journalled."""
-        return sign_envelope(self._key, self.up_topic, kind, payload, sequence=self._next(), task=task)
+        return sign_envelope(
+            self._key, self.up_topic, kind, payload, sequence=self._next(), task=task, generation=generation
+        )
 
     def sign_presence(self, payload: bytes) -> bytes:
         """Sign a presence, for the state topic."""

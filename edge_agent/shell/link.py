@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequen
 import aiomqtt
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edge_agent.core.publication_limit import PublicationLimit
 from edge_agent.shell.broker_client import BrokerClient
 from edge_agent.shell.broker_complaints import BrokerComplaints
 from fleet_host.backoff import delay_seconds
 from fleet_host.broker_settings import BrokerSettings
 from fleet_host.log_lines import log_line
 from fleet_host.mqtt_packets import publication_bytes
+from fleet_host.publication_limit import PublicationLimit
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MAX_PACKET_OVERHEAD_BYTES
 
@@ -61,6 +61,8 @@ class Link:
         self._filters = list(filters)
         self._maximum_packet_bytes = maximum_message_bytes + MAX_PACKET_OVERHEAD_BYTES
         self._limit = PublicationLimit()
+        self._on_their_way: list[int] = []
+        self._longest_taken = 0
         self._complaints = BrokerComplaints(identifier, self._maximum_packet_bytes)
         self._listening: list[str] = []
         self._client: BrokerClient | None = None
@@ -98,9 +100,10 @@ class Link:
                 logger.warning(
                     log_line("broker_unreachable", address=where, error=words or error, retry_in_s=f"{pause:.1f}")
                 )
-                self._complaints.connection_ended(
-                    error, self._limit.connection_ended(loop.time()), lasted_seconds=loop.time() - connected_at
-                )
+                longest = max(self._on_their_way, default=0)
+                shown = self._limit.connection_ended(longest, self._longest_taken, loop.time())
+                self._forget_publications()
+                self._complaints.connection_ended(error, shown, lasted_seconds=loop.time() - connected_at)
                 attempt += 1
                 await asyncio.sleep(pause)
 
@@ -118,12 +121,14 @@ class Link:
         if limit is not None and size > limit:
             self._complaints.publication_too_large(topic, size, limit)
             return
-        self._limit.sent(size)
+        self._on_their_way.append(size)
         try:
             reason = await client.hand_over(topic, payload, retain=retain)
         except aiomqtt.MqttError as error:
             raise LinkDownError(str(error)) from error
-        self._limit.acknowledged(size)
+        with contextlib.suppress(ValueError):  # of a connection that has ended
+            self._on_their_way.remove(size)
+        self._longest_taken = max(self._longest_taken, size)
         if reason.is_failure:
             self._complaints.publication_refused(topic, reason)
 
@@ -158,6 +163,10 @@ class Link:
         for reason in granted:
             if isinstance(reason, ReasonCode) and reason.is_failure:
                 self._complaints.subscription_refused(topic_filter, reason)
+
+    def _forget_publications(self) -> None:
+        self._on_their_way.clear()
+        self._longest_taken = 0
 
     def _require_client(self) -> BrokerClient:
         if self._client is None:

@@ -5,11 +5,19 @@ samples may be missing, but an SD card is spared a write per sample. Updates are
 """
 
 import sqlite3
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
+from edge_agent.shell.damaged_files import make_room_if_damaged, set_aside
+from edge_agent.sources.sample import Sample, read_sample
+from edge_agent.sources.schema_check import check_sample
 from edge_agent.worker.usable_samples import fitting
 from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.limits import MIB
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS samples (
@@ -19,8 +27,33 @@ CREATE INDEX IF NOT EXISTS samples_of_task ON samples (task, id);
 CREATE TABLE IF NOT EXISTS features (sample INTEGER PRIMARY KEY, backbone TEXT NOT NULL, features BLOB NOT NULL);
 CREATE TRIGGER IF NOT EXISTS features_go_with_their_sample AFTER DELETE ON samples
 BEGIN DELETE FROM features WHERE sample = OLD.id; END;
+CREATE TABLE IF NOT EXISTS unjudged (id INTEGER PRIMARY KEY AUTOINCREMENT, task TEXT NOT NULL, sample BLOB NOT NULL);
 """
-"""`backbone` is the hash of the file that made the features. Stores made before there were features gain the table."""
+"""`backbone` is the hash of the file that made the features. `unjudged` are samples, as JSON, that came before
+their task's schema was known. Stores made before there were these gain the tables."""
+
+
+MAX_UNJUDGED_BYTES = 8 * MIB
+"""Of samples that wait for their schema, over all tasks; the oldest make room."""
+
+
+_TOO_MANY_UNJUDGED = (
+    "DELETE FROM unjudged WHERE task = ?"
+    " AND id <= (SELECT id FROM unjudged WHERE task = ? ORDER BY id DESC LIMIT 1 OFFSET ?)"
+)
+_TOO_LONG_UNJUDGED = (
+    "DELETE FROM unjudged WHERE id IN (SELECT id FROM"
+    " (SELECT id, SUM(length(sample)) OVER (ORDER BY id DESC) AS held FROM unjudged) WHERE held > ?)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What became of the samples that waited for their task's schema; `reason` is that of the first refused one."""
+
+    kept: int
+    refused: int
+    reason: str
 
 
 class SampleStore:
@@ -29,12 +62,34 @@ class SampleStore:
     def __init__(self, path: Path, maximum_samples: int) -> None:
         self.path = path
         self._maximum = maximum_samples
-        self._connection = sqlite3.connect(path, isolation_level=None)
+        make_room_if_damaged(path)
+        self._open()
+
+    def _open(self) -> None:
+        self._connection = sqlite3.connect(self.path, isolation_level=None)
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=NORMAL")
         self._connection.executescript(SCHEMA)
         rows = self._connection.execute("SELECT task, COUNT(*), MAX(id) FROM samples GROUP BY task")
         self._counts: dict[str, tuple[int, int]] = {task: (count, newest) for task, count, newest in rows}
+        self._unjudged = self._count_unjudged()
+
+    def continue_after(self, identifier: int) -> None:
+        """Number new samples above this one, which a round has seen: should the file be a new one."""
+        for change in (
+            "INSERT INTO sqlite_sequence SELECT 'samples', 0 WHERE NOT EXISTS"
+            " (SELECT 1 FROM sqlite_sequence WHERE name = 'samples')",
+            f"UPDATE sqlite_sequence SET seq = MAX(seq, {identifier:d}) WHERE name = 'samples'",  # noqa: S608
+        ):
+            self._connection.execute(change)
+
+    def start_anew(self, reason: str) -> None:
+        """The file is damaged: set it aside, and begin an empty one."""
+        newest = max((newest for _, newest in self._counts.values()), default=0)
+        self._connection.close()
+        set_aside(self.path, reason)
+        self._open()
+        self.continue_after(newest)
 
     def add(self, task: str, inputs: bytes, label: int | bytes) -> int:
         """Store one sample and return its id. Inputs are float32 in C order, in bytes, and so is a label of values.
@@ -42,35 +97,74 @@ class SampleStore:
         Raises:
             sqlite3.OperationalError: the disk is full; nothing was stored.
         """
-        count, _ = self._counts.get(task, (0, 0))
+        return self._add_all(task, [(inputs, label)])
+
+    def _add_all(self, task: str, samples: Sequence[tuple[bytes, int | bytes]], judged: Sequence[int] = ()) -> int:
+        """Store samples, and take those out of `unjudged` that they came from; returns the id of the last one."""
+        count, newest = self._counts.get(task, (0, 0))
         insert = "INSERT INTO samples (task, inputs, label) VALUES (?, ?, ?)"
         with self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
-            identifier = int(self._connection.execute(insert, (task, inputs, label)).lastrowid or 0)
-            if count >= self._maximum:
+            for inputs, label in samples:
+                newest = int(self._connection.execute(insert, (task, inputs, label)).lastrowid or 0)
+            if (count := count + len(samples)) > self._maximum:
                 oldest = "SELECT id FROM samples WHERE task = ? ORDER BY id LIMIT ?"
                 self._connection.execute(
                     f"DELETE FROM samples WHERE id IN ({oldest})",  # noqa: S608 - a constant
-                    (task, count + 1 - self._maximum),
+                    (task, count - self._maximum),
                 )
-        self._counts[task] = (min(count + 1, self._maximum), identifier)
-        return identifier
+            self._connection.executemany("DELETE FROM unjudged WHERE id = ?", [(each,) for each in judged])
+        self._counts[task] = (min(count, self._maximum), newest)
+        return newest
+
+    def add_unjudged(self, sample: Sample) -> None:
+        """Store one sample of a task whose schema is not known; the oldest of these make room.
+
+        Raises:
+            sqlite3.OperationalError: the disk is full; nothing was stored.
+        """
+        written = msgspec.json.encode(sample)
+        with self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.execute("INSERT INTO unjudged (task, sample) VALUES (?, ?)", (sample.task, written))
+            self._connection.execute(_TOO_MANY_UNJUDGED, (sample.task, sample.task, self._maximum))
+            self._connection.execute(_TOO_LONG_UNJUDGED, (MAX_UNJUDGED_BYTES,))
+        self._unjudged = self._count_unjudged()
+
+    def judge(self, description: TaskDescription) -> Judgement:
+        """Judge, once, the samples that waited for this schema: those that fit are stored as any other."""
+        rows = self._connection.execute(
+            "SELECT id, sample FROM unjudged WHERE task = ?", (description.task,)
+        ).fetchall()
+        fitting_samples, reason = [], ""
+        for _, written in rows:
+            try:
+                fitting_samples.append(check_sample(read_sample(written), description))
+            except ValueError as error:
+                reason = reason or str(error)
+        if rows:
+            self._add_all(description.task, fitting_samples, [identifier for identifier, _ in rows])
+            self._unjudged = self._count_unjudged()
+        return Judgement(len(fitting_samples), len(rows) - len(fitting_samples), reason)
+
+    def _count_unjudged(self) -> Counter[str]:
+        return Counter(dict(self._connection.execute("SELECT task, COUNT(*) FROM unjudged GROUP BY task")))
 
     def count(self, task: str) -> int:
-        """Samples stored for a task."""
-        return self._counts.get(task, (0, 0))[0]
+        """Samples stored for a task, those that wait for its schema included."""
+        return self._counts.get(task, (0, 0))[0] + self._unjudged[task]
 
     def newest(self, task: str) -> int:
         """The id of the newest sample of a task, 0 without one."""
         return self._counts.get(task, (0, 0))[1]
 
     def count_after(self, task: str, identifier: int) -> int:
-        """Samples of a task that are newer than `identifier`."""
+        """Samples of a task that are newer than `identifier`, as all are that wait for its schema."""
         query = "SELECT COUNT(*) FROM samples WHERE task = ? AND id > ?"
-        return int(self._connection.execute(query, (task, identifier)).fetchone()[0])
+        return int(self._connection.execute(query, (task, identifier)).fetchone()[0]) + self._unjudged[task]
 
     def drop_misfits(self, description: TaskDescription) -> int:
-        """Delete samples that do not fit the task's schema, which were stored before it was known; returns how many."""
+        """Delete samples that do not fit the task's schema, which was another once; returns how many."""
         condition, sizes = fitting(description)
         query = f"DELETE FROM samples WHERE task = ? AND NOT ({condition})"  # noqa: S608 - a constant
         dropped = self._connection.execute(query, (description.task, *sizes)).rowcount

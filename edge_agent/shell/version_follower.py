@@ -17,6 +17,7 @@ from edge_agent.core.version_choice import (
     bundle_files,
     choose_weights,
     files_to_keep,
+    is_same_line,
     judge_manifest,
     known_from,
 )
@@ -48,6 +49,7 @@ class ReadyVersion:
     files: Mapping[str, Path]
     weights: Path
     packed: PackedFile | None = None
+    generation: int = 0
 
 
 class VersionFollower:
@@ -88,34 +90,59 @@ class VersionFollower:
         """Take a verified manifest; False where it changes nothing for this device."""
         known = self._database.known_version(task)
         news = judge_manifest(known, self._selection_thresholds.get(task), manifest)
-        if news is ManifestNews.OLD:
-            logger.warning(
-                log_line(
-                    "old_manifest_ignored",
-                    task=task,
-                    version=manifest.version,
-                    known_version=known.version if known else None,
-                    remedy="none if the broker has just come back; if the coordinator was set up again, empty this"
-                    " state_folder",
-                )
-            )
+        if news is ManifestNews.OLD and known is not None:
+            self._say_old(task, manifest, known)
             return False
         self._selection_thresholds[task] = manifest.selection_threshold
         if news is ManifestNews.NEW_VERSION:
             self._database.set_known_version(task, known_from(manifest))
+            if known is not None and manifest.generation != known.generation:
+                self._say_new_generation(task, manifest, known)
         return news is not ManifestNews.REPETITION
+
+    def _say_old(self, task: str, manifest: Manifest, known: KnownVersion) -> None:
+        logger.warning(
+            log_line(
+                "old_manifest_ignored",
+                task=task,
+                version=manifest.version,
+                generation=manifest.generation,
+                known_version=known.version,
+                known_generation=known.generation,
+                remedy="none if the broker has just come back; if the coordinator's database was restored or made anew,"
+                f" run there: broker-coordinator tasks renew {task} --after-generation {known.generation}",
+            )
+        )
+
+    def _say_new_generation(self, task: str, manifest: Manifest, known: KnownVersion) -> None:
+        if manifest.removed:
+            logger.info(log_line("task_removed", task=task, generation=manifest.generation))
+            return
+        logger.info(
+            log_line(
+                "generation_followed",
+                task=task,
+                generation=manifest.generation,
+                version=manifest.version,
+                known_generation=known.generation,
+                known_version=known.version,
+                bundle="as before" if manifest.bundle == known.bundle else manifest.bundle[:16],
+            )
+        )
 
     async def ready_version(self, task: str) -> ReadyVersion:
         """The newest known version; its missing files are fetched.
 
         Raises:
-            NotAskedError: the device has to wait for another round.
+            NotAskedError: the task has ended, or the device has to wait for another round.
             VersionUnavailableError: no manifest yet, files did not arrive, or are not those that the manifest names.
             LinkDownError: files are missing, and there is no connection.
         """
         known = self._database.known_version(task)
         if known is None:
             raise VersionUnavailableError(f"no manifest of {task} has come yet")
+        if known.removed:
+            raise NotAskedError(f"the operator has removed {task}; its samples are kept")
         try:
             description = await self._fetch_description(task, known)
             self._require_asked(description, known)
@@ -135,11 +162,12 @@ class VersionFollower:
             {name: self._cache.path(blob) for name, blob in files.items()},
             self._cache.path(known.weights),
             packed,
+            known.generation,
         )
 
     def hold(self, version: ReadyVersion) -> None:
         """Its weights are complete: the next version is fetched as its difference from this one."""
-        held = KnownVersion(version.number, version.bundle, version.weights.name)
+        held = KnownVersion(version.number, version.bundle, version.weights.name, version.generation)
         self._database.set_held_version(version.description.task, held)
 
     def refuse_packed(self, version: ReadyVersion, error: str) -> None:
@@ -182,7 +210,7 @@ class VersionFollower:
     def _require_asked(self, description: TaskDescription, known: KnownVersion) -> None:
         held = self._database.held_version(description.task)
         threshold = self._selection_thresholds.get(description.task, EVERYONE)
-        trained_on = held.version if held else None
+        trained_on = held.version if held and is_same_line(held, known) else None
         if reason := why_not_asked(description, known.version, self._device, threshold, trained_on):
             raise NotAskedError(reason)
 

@@ -1,53 +1,60 @@
 """Checks a sample against its task's schema before it is stored. Pure.
 
-While the schema is not known yet, what it could not check is checked by `training/stored_sample_checks.py`.
+One that comes before the schema is known is bounded, and judged by the same checks once the schema is here.
 """
 
 import array
 from dataclasses import replace
 
-import msgspec
-
-from fleet_protocol.bundle import LabelSchema, TaskDescription
+from edge_agent.sources.sample import Sample
+from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.sample_rules import ANY_NUMBER, ValueRule, input_rule, label_rule
 
-ANY_CLASS = LabelSchema(classes=2**63)
-"""As many as a database can tell apart."""
+MAX_VALUES_WITHOUT_SCHEMA = 256 * 1024
+"""Inputs of one sample while its task's schema is not known: a picture of 295 x 295 in colour."""
 
 
-class Sample(msgspec.Struct, forbid_unknown_fields=True):
-    """One sample of one task, with its label, as a source hands it over."""
-
-    task: str
-    inputs: list[float]
-    label: int | float | list[float] | None = None
+def check_task(sample: Sample, tasks: frozenset[str]) -> None:
+    """Raise `ValueError` unless the device takes part in the sample's task."""
+    if sample.task not in tasks:
+        raise ValueError(f"unknown task {sample.task!r}; agent.toml lists {sorted(tasks)}")
 
 
-def check_sample(
-    sample: Sample, tasks: frozenset[str], description: TaskDescription | None
-) -> tuple[bytes, int | bytes]:
-    """Inputs as float32 in bytes, and the label, checked against the task's schema if that is known.
+def check_unjudged(sample: Sample) -> None:
+    """What can be said without a schema.
 
-    A class index is a number, any other label float32 in bytes.
+    Raises:
+        ValueError: too many values, or some that no schema would take.
+    """
+    for name, values in (("input", sample.inputs), ("label", _label_values(sample))):
+        if len(values) > MAX_VALUES_WITHOUT_SCHEMA:
+            raise ValueError(
+                f"{name} has {len(values)} values; until the schema of {sample.task} is known, at most"
+                f" {MAX_VALUES_WITHOUT_SCHEMA} are taken"
+            )
+        _require(replace(ANY_NUMBER, name=name, count=len(values)), values, sample.task)
+
+
+def check_sample(sample: Sample, description: TaskDescription) -> tuple[bytes, int | bytes]:
+    """Inputs as float32 in bytes, and the label: a class as a number, any other as float32 in bytes.
+
+    21 and 21.0 are the same number, wherever one is taken.
 
     Raises:
         ValueError: saying what does not fit, and what would.
     """
-    if sample.task not in tasks:
-        raise ValueError(f"unknown task {sample.task!r}; agent.toml lists {sorted(tasks)}")
-    label = sample.label if isinstance(sample.label, list) else [] if sample.label is None else [sample.label]
-    if description is None:
-        is_class = isinstance(sample.label, int)
-        rules = _any("input", sample.inputs), label_rule(ANY_CLASS) if is_class else _any("label", label)
-    else:
-        rules = input_rule(description.input), label_rule(description.label)
-        is_class = description.label.kind == "class"
-    for rule, values in zip(rules, (sample.inputs, label), strict=True):
-        if refused := rule.refusal(values, sample.task):
-            raise ValueError(refused)
+    label = _label_values(sample)
+    _require(input_rule(description.input), sample.inputs, sample.task)
+    _require(label_rule(description.label), label, sample.task)
     inputs = array.array("f", sample.inputs).tobytes()
-    return inputs, int(label[0]) if is_class else array.array("f", label).tobytes()
+    return inputs, int(label[0]) if description.label.kind == "class" else array.array("f", label).tobytes()
 
 
-def _any(name: str, values: list[float]) -> ValueRule:
-    return replace(ANY_NUMBER, name=name, count=len(values))
+def _label_values(sample: Sample) -> list[float]:
+    label = sample.label
+    return label if isinstance(label, list) else [] if label is None else [label]
+
+
+def _require(rule: ValueRule, values: list[float], task: str) -> None:
+    if refused := rule.refusal(values, task):
+        raise ValueError(refused)

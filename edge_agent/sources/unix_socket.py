@@ -5,7 +5,8 @@
 
 `inputs` are the values of one sample in C order. `label` is a class index, a list of values where the task learns
 several, one number where it learns one, and left out where the inputs are what is learned. A line that is
-refused is answered with {"ok": false, "error": "..."}; the connection stays open.
+refused is answered with {"ok": false, "error": "..."}; the connection stays open, unless the line was too long or took
+too long.
 """
 
 import asyncio
@@ -19,14 +20,23 @@ from typing import Literal
 
 import msgspec
 
-from edge_agent.sources.schema_check import Sample, check_sample
+from edge_agent.sources.bounded_lines import READ_BYTES, HeldBytes, LineRefusedError, lines_of
+from edge_agent.sources.sample import Sample, read_sample
+from edge_agent.sources.schema_check import MAX_VALUES_WITHOUT_SCHEMA, check_sample, check_task, check_unjudged
 from edge_agent.worker.contract import Progress
 from fleet_host.log_lines import log_line
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.limits import MIB
 
-MAX_LINE_BYTES = 4 * MIB
+MAX_CONNECTIONS = 32
+"""One more, and that which has been silent for longest is closed."""
+
+VALUES_NOT_COUNTED = 10_000
+"""So few are never too many for memory: the check of the sample itself says what is wrong."""
+
+MAX_ERROR_CHARACTERS = 500
+"""Of an answer: a line may name a task of four million."""
+
 SOCKET_MODE = 0o660
 
 _COMMAND = re.compile(rb'\s*{\s*"command"\s*:')
@@ -68,7 +78,10 @@ StoreSample = Callable[[str, bytes, int | bytes], object]
 
 
 class SampleSocket:
-    """Serves the socket for as long as the agent runs, with or without a broker."""
+    """Serves the socket for as long as the agent runs, with or without a broker.
+
+    `store_unjudged` takes samples of tasks that `describe` does not know yet.
+    """
 
     def __init__(
         self,
@@ -76,17 +89,21 @@ class SampleSocket:
         tasks: frozenset[str],
         *,
         store: StoreSample,
+        store_unjudged: Callable[[Sample], None],
         describe: Callable[[str], TaskDescription | None],
         arrived: Callable[[str], None],
         status: Callable[[], Status],
     ) -> None:
         self._path = path
         self._store = store
+        self._store_unjudged = store_unjudged
         self._tasks = tasks
         self._describe = describe
         self._arrived = arrived
         self._status = status
-        self._connections: set[asyncio.StreamWriter] = set()
+        self._held = HeldBytes()
+        self._connections: dict[asyncio.StreamWriter, None] = {}
+        """The one that has been silent for longest is the first."""
 
     async def serve(self) -> None:
         """Run until cancelled.
@@ -96,7 +113,7 @@ class SampleSocket:
         """
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            server = await asyncio.start_unix_server(self._serve_client, self._path, limit=MAX_LINE_BYTES)
+            server = await asyncio.start_unix_server(self._serve_client, self._path, limit=READ_BYTES)
             self._path.chmod(SOCKET_MODE)
         except OSError as error:
             raise ConfigurationError(f"sample_socket {self._path}: {error}; choose another path") from error
@@ -109,41 +126,75 @@ class SampleSocket:
             self._path.unlink(missing_ok=True)
 
     async def _serve_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._connections.add(writer)
+        if len(self._connections) >= MAX_CONNECTIONS:
+            self._close_longest_silent()
+        self._connections[writer] = None
         try:
             with contextlib.suppress(ConnectionError):
-                while line := await self._next_line(reader, writer):
-                    writer.write(self._answer(line) + b"\n")
-                    await writer.drain()
+                await self._answer_lines(reader, writer)
         finally:
-            self._connections.discard(writer)
+            self._connections.pop(writer, None)
             writer.close()
 
-    async def _next_line(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+    async def _answer_lines(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            return await reader.readline()
-        except ValueError:  # the stream's limit was passed: what follows has no beginning
-            writer.write(msgspec.json.encode(Answer(ok=False, error=f"line exceeds {MAX_LINE_BYTES} bytes")) + b"\n")
-            return b""
+            async with contextlib.aclosing(lines_of(reader, self._held)) as lines:
+                async for line in lines:
+                    if writer in self._connections:
+                        self._connections[writer] = self._connections.pop(writer)
+                    writer.write(self._answer(line) + b"\n")
+                    await writer.drain()
+        except LineRefusedError as error:
+            writer.write(msgspec.json.encode(Answer(ok=False, error=str(error))) + b"\n")
+
+    def _close_longest_silent(self) -> None:
+        silent = next(iter(self._connections))
+        del self._connections[silent]
+        silent.transport.abort()
+        logger.warning(log_line("sample_connection_closed", connections=MAX_CONNECTIONS))
 
     def _answer(self, line: bytes) -> bytes:
         if _COMMAND.match(line):
             return msgspec.json.encode(self._command(line))
         try:
-            sample = msgspec.json.decode(line, type=Sample)
-            inputs, label = check_sample(sample, self._tasks, self._describe(sample.task))
-            self._store(sample.task, inputs, label)
-        except (msgspec.DecodeError, ValueError) as error:
-            return msgspec.json.encode(Answer(ok=False, error=str(error)))
+            self._check_count(line)
+            sample = read_sample(line)
+            check_task(sample, self._tasks)
+            self._take(sample)
+        except ValueError as error:
+            return msgspec.json.encode(Answer(ok=False, error=_shortened(str(error))))
         except sqlite3.Error as error:
             logger.error(log_line("sample_not_stored", task=sample.task, error=error))
             return msgspec.json.encode(Answer(ok=False, error=f"not stored: {error}; is the disk full?"))
         self._arrived(sample.task)
         return msgspec.json.encode(Answer(ok=True))
 
+    def _take(self, sample: Sample) -> None:
+        description = self._describe(sample.task)
+        if description is None:
+            check_unjudged(sample)
+            self._store_unjudged(sample)
+        else:
+            self._store(sample.task, *check_sample(sample, description))
+
+    def _check_count(self, line: bytes) -> None:
+        """Refuse what has more values than any task takes, before they are numbers in memory."""
+        if (commas := line.count(b",")) <= VALUES_NOT_COUNTED:
+            return
+        known = [self._describe(task) for task in self._tasks]
+        largest = max(
+            MAX_VALUES_WITHOUT_SCHEMA if each is None else each.input.size + each.label.outputs for each in known
+        )
+        if commas > largest + VALUES_NOT_COUNTED:
+            raise ValueError(f"a line of about {commas} values; the largest sample that is taken has {largest}")
+
     def _command(self, line: bytes) -> Status | Answer:
         try:
             msgspec.json.decode(line, type=Command)
         except msgspec.DecodeError as error:
-            return Answer(ok=False, error=str(error))
+            return Answer(ok=False, error=_shortened(str(error)))
         return self._status()
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_ERROR_CHARACTERS else text[: MAX_ERROR_CHARACTERS - 1] + "…"

@@ -59,15 +59,16 @@ def open_container(packed: bytes, limit: int) -> tuple[FirstByte, bytes]:
         ProtocolError: `MALFORMED`, `TOO_LARGE` or `INFLATES`.
     """
     first = read_first_byte(packed)
-    if first.compressed:
-        return first, decompress(_MAGIC + packed[1:], limit)
-    if len(packed) - 1 > limit:
+    if len(packed) - 1 > limit:  # compressed or not: compressed bodies are shorter
         raise ProtocolError(Reason.TOO_LARGE, f"update body of {len(packed) - 1} bytes exceeds {limit}")
-    return first, packed[1:]
+    return first, decompress(packed[1:], limit, _MAGIC) if first.compressed else packed[1:]
 
 
-def decompress(data: bytes, limit: int) -> bytes:
-    """Decompress one zstd frame that declares at most `limit` bytes.
+def decompress(stored: bytes, limit: int, left_out: bytes = b"") -> bytes:
+    """Decompress one zstd frame that declares at most `limit` bytes, and more than it takes itself.
+
+    `left_out` is its beginning, where that is not stored. Whoever writes a frame stores the content itself where that
+    is shorter; so a frame can't be padded (with empty blocks) beyond its content.
 
     python-zstandard ignores `max_output_size` for frames that declare a size and allocates what they declare, so
     the declaration is read first. A frame that holds more than it declares fails inside libzstd.
@@ -75,10 +76,17 @@ def decompress(data: bytes, limit: int) -> bytes:
     Raises:
         ProtocolError: `INFLATES` or `MALFORMED`.
     """
+    frame = left_out + stored
+    if not frame.startswith(_MAGIC):  # libzstd passes over skippable frames
+        raise ProtocolError(Reason.MALFORMED, f"zstd: a frame starts with {_MAGIC.hex()}, not {frame[:4].hex()}")
     try:
-        declared = zstandard.get_frame_parameters(data).content_size
+        declared = zstandard.get_frame_parameters(frame).content_size
         if declared == zstandard.CONTENTSIZE_UNKNOWN or declared > limit:
             raise ProtocolError(Reason.INFLATES, f"zstd frame declares {declared} bytes; at most {limit} are allowed")
-        return zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False)
+        if len(stored) >= declared:
+            raise ProtocolError(
+                Reason.MALFORMED, f"a zstd frame of {len(stored)} bytes for {declared}: not compressed, it is shorter"
+            )
+        return zstandard.ZstdDecompressor().decompress(frame, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise ProtocolError(Reason.MALFORMED, f"zstd: {error}") from error

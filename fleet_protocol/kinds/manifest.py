@@ -8,19 +8,22 @@ from fleet_protocol.bundle import BlobHash
 from fleet_protocol.cohort import EVERYONE
 from fleet_protocol.kinds.kind import Leaf, PayloadKind
 from fleet_protocol.kinds.payload import Count
-from fleet_protocol.limits import MAX_CONTROL_BYTES
+from fleet_protocol.limits import MAX_CONTROL_BYTES, MAX_GENERATION
 
 
 class Manifest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """The current version of a task. `bundle` is the SHA-256 of `task.json`, `weights` that of the safetensors.
 
-    `selection_threshold` is for tasks that work in rounds (`fleet_protocol.cohort`).
+    `selection_threshold` is for tasks that work in rounds (`fleet_protocol.cohort`). A manifest of a higher
+    `generation` replaces whatever a device knew; within one, the higher version does. `removed`: the task has ended.
     """
 
     version: Count
     bundle: BlobHash
     weights: BlobHash
     selection_threshold: Annotated[int, msgspec.Meta(ge=1, le=EVERYONE)] = EVERYONE
+    generation: Annotated[int, msgspec.Meta(ge=0, le=MAX_GENERATION)] = 0
+    removed: bool = False
 
 
 MANIFEST = PayloadKind(3, Manifest, Leaf.TASK, max_bytes=MAX_CONTROL_BYTES)

@@ -1,4 +1,4 @@
-"""A payload's bytes: a CBOR array of its fields, in their order. A last field that has its default is not written."""
+"""A payload's bytes: a CBOR array of its fields, in their order, without last ones that have their defaults."""
 
 from typing import Annotated, TypeVar
 
@@ -17,9 +17,12 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQUENCE)]
 def encode_payload(payload: msgspec.Struct) -> bytes:
     """The bytes of a payload."""
     fields = msgspec.to_builtins(payload, builtin_types=(bytes,))
-    if payload.__struct_defaults__ and fields[-1] == payload.__struct_defaults__[-1]:
-        fields = fields[:-1]
-    return cbor.encode(fields)
+    end = len(fields)
+    for default in reversed(payload.__struct_defaults__):
+        if fields[end - 1] != default:
+            break
+        end -= 1
+    return cbor.encode(fields[:end])
 
 
 def decode_payload(data: bytes, kind: type[Payload]) -> Payload:
@@ -38,6 +41,7 @@ def decode_payload(data: bytes, kind: type[Payload]) -> Payload:
     if optional and encode_payload(payload) != data:
         raise ProtocolError(
             Reason.MALFORMED,
-            f"{kind.__name__}: a last field of {optional[-1]} is not written, nor anything but canonical CBOR",
+            f"{kind.__name__}: a last field of {' or '.join(map(str, optional))} is not written, nor anything but"
+            " canonical CBOR",
         )
     return payload

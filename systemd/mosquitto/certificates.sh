@@ -1,6 +1,7 @@
 #!/bin/sh
 # Certificates for a fleet's broker and for whoever connects to it. Needs OpenSSL 1.1.1 or newer.
 #
+#   certificates.sh server DIR HOST            what a new fleet's server needs: the first two below, and broker-coordinator's
 #   certificates.sh authority DIR              ca.crt, and ca.key, which stays where it is made
 #   certificates.sh broker DIR HOST            broker.crt and broker.key, for the name that devices connect to
 #   certificates.sh client DIR NAME            NAME.crt and NAME.key; NAME is a device's name, or broker-coordinator
@@ -24,6 +25,11 @@ issue() { # file, common name, extensions: Python 3.13 refuses certificates with
 }
 
 case "${1:-}:$#" in
+server:3)
+    "$0" authority "$2"
+    "$0" broker "$2" "$3"
+    "$0" client "$2" broker-coordinator
+    ;;
 authority:2)
     mkdir -p "$2"
     cd "$2"
@@ -60,7 +66,7 @@ client:3)
     issue "$3" "$3" extendedKeyUsage=clientAuth
     ;;
 *)
-    sed -n '2,6s/^# \{0,1\}//p' "$0" >&2
+    sed -n '4,7s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac

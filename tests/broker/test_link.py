@@ -11,6 +11,7 @@ import pytest
 
 from edge_agent.shell.link import Link
 from fleet_host.broker_settings import BrokerSettings
+from fleet_protocol.errors import ConfigurationError
 from tests.support.broker import Broker
 from tests.support.waiting import until
 
@@ -31,10 +32,16 @@ def link_to(
     *,
     on_connected: Callable[[], Coroutine[None, None, None]] = nothing,
     protocol: str = "5",
-    username: str | None = None,
+    password_file: Path | None = None,
 ) -> Link:
     return Link(
-        BrokerSettings(broker.host, broker.port, protocol=protocol, username=username),
+        BrokerSettings(
+            broker.host,
+            broker.port,
+            protocol=protocol,
+            username="pi" if password_file else None,
+            password_file=password_file,
+        ),
         "kitchen",
         last_will=(STATE, b"gone"),
         on_connected=on_connected,
@@ -102,6 +109,21 @@ async def test_who_listens_goes_on_listening_after_a_broker_was_killed(broker: B
             await waited(lambda: received[2:] == [b"two", b"end of two"], "the second is received")
         await say_both(b"three")
         await waited(lambda: received[4:] == [b"end of three"], "the end is received")
+
+
+async def test_file_that_is_missing_later_is_waited_for(tmp_path, broker: Broker, caplog) -> None:
+    password = tmp_path / "password"
+    with pytest.raises(ConfigurationError, match="password_file"):
+        link_to(broker, [], password_file=password)
+    password.write_text("secret")
+    link = link_to(broker, [], password_file=password)
+    async with running(link):
+        password.unlink()
+        broker.kill()
+        await waited(lambda: "broker.password_file" in caplog.text, "it says what is missing")
+        password.write_text("secret")
+        broker.start()
+        await waited(lambda: link.connected, "it connects")
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
@@ -174,6 +196,22 @@ async def test_refused_subscription_is_said_once_with_what_to_check(tmp_path, st
     assert caplog.text.count(f"event=subscription_refused filter={DOWN}") == 1
     assert caplog.text.count("event=subscription_refused filter=edgeflock/v1/home/blob/ab/+") == 1
     assert "access control list" in caplog.text
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+async def test_broker_that_lets_nobody_in_is_said_once_with_what_to_check(
+    tmp_path, start_broker, caplog, protocol
+) -> None:
+    broker = start_broker(anonymous=False)
+    link = link_to(broker, [], protocol=protocol)
+    trying = asyncio.create_task(link.run())
+    await waited(lambda: caplog.text.count("event=broker_unreachable") > 1, "it has tried more than once")
+    trying.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await trying
+    assert caplog.text.count("event=connection_refused client=kitchen") == 1
+    for word in ("ot authori", "certificate", "password_file"):
+        assert word in caplog.text
 
 
 async def test_second_device_of_the_same_name_is_said(broker: Broker, caplog) -> None:

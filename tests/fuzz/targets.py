@@ -50,6 +50,7 @@ from fleet_protocol.kinds import (
     encode_payload,
 )
 from fleet_protocol.limits import KIB, MAX_CBOR_ITEMS
+from tests.fuzz.agent_targets import SAMPLES, check_packet_gate, check_sample_line
 from tests.fuzz.graph_target import GRAPHS, check_any_graph
 
 ROOT = Path(__file__).parents[2]
@@ -214,7 +215,7 @@ def check_mqtt_traffic(data: bytes) -> None:
     cut = (data[0] >> 1) % (len(stream) + 1) if data else 0
     found = []
     for parts in ([stream], [stream[:cut], stream[cut:]]):
-        divider = TrafficDivider(mqtt5=bool(data[:1] > b"\x7f"))
+        divider = TrafficDivider(mqtt5=bool(data[:1] > b"\x7f"), max_packet_bytes=KIB)
         try:
             others = b"".join(divider.divide(part) for part in parts)
             found.append((divider.take(), others))
@@ -344,6 +345,8 @@ TARGETS: Mapping[str, Target] = {
         [update[1:] for update in packed_updates(LARGE_SHAPES) if update[0] in SIGNS_IN_BITS],
     ),
     "mqtt_traffic": Target(check_mqtt_traffic, broker_streams()),
+    "packet_gate": Target(check_packet_gate, broker_streams()),
+    "sample_line": Target(check_sample_line, SAMPLES),
     "difference": Target(check_difference, packed_differences(BASE, SHAPES)),
     "difference_inside": Target(check_difference_inside, packed_differences(BASE, SHAPES)),
     "difference_memory": Target(check_difference_memory, packed_differences(LARGE_BASE, LARGE_SHAPES)),

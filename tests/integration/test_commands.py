@@ -70,7 +70,9 @@ def test_tasks_are_listed_and_shown(operator) -> None:
         (1, 2, 0.5),
         (2, 2, 0.5),
     ]
-    assert operator.told("tasks", "list").split()[:3] == [TASK, "no", "2"]
+    header, line = operator.told("tasks", "list").splitlines()
+    assert header.split() == ["TASK", "VERSION", "GENERATION", "WAITING", "ACCEPTED", "PAUSED", "BUNDLE"]
+    assert line.split()[:6] == [TASK, "2", "0", "1", "5", "no"]
     assert "number 2" in operator.told("tasks", "show", TASK)
 
 
@@ -97,8 +99,9 @@ def test_bundle_is_published_and_exported(operator, tmp_path) -> None:
     zero = version_zero(other)
     assert (tmp_path / "roses.safetensors").read_bytes() == zero.weights
     assert told["bytes"] == len(zero.weights)
-    write_bundle(tmp_path / "other", task="roses", aggregation=AggregationPlan(buffer_size=7))
-    assert "give a changed task a new name" in operator.refused("tasks", "publish", tmp_path / "other")
+    changed = write_bundle(tmp_path / "other", task="roses", aggregation=AggregationPlan(buffer_size=7))
+    (published,) = operator.json("tasks", "publish", tmp_path / "other")
+    assert (published["bundle"], published["generation"], published["version"]) == (changed.hash, 1, 1)
     assert "serves no task 'tulips'; it serves roses, tiny" in operator.refused("tasks", "show", "tulips")
 
 

@@ -261,6 +261,7 @@ def test_staleness_within_one_batch_counts_what_will_become_versions(bench, kitc
         kitchen, *(delta(kitchen, sequence) for sequence in range(1, 6)), report(kitchen, 6), delta(kitchen, 7)
     )
     assert [row.staleness for row in bench.journal.updates(TASK)] == [0, 0, 1, 1, 2, 2]
+    bench.make_versions()
     bench.handle(kitchen, delta(kitchen, 8))
     assert [receipt.reason for receipt in bench.receipts()] == [""] * 7 + [Reason.TOO_STALE.value]
 

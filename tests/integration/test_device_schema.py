@@ -11,7 +11,7 @@ import pytest
 from nacl.public import SealedBox
 
 from edge_agent.shell.device_database import DeviceDatabase
-from edge_agent.shell.device_schema import SCHEMA_VERSION
+from edge_agent.shell.device_schema import COLUMNS_OF_VERSION_3, SCHEMA_VERSION
 from edge_agent.shell.identity import Identity
 from edge_agent.shell.postbox import Postbox
 from fleet_protocol.envelope import digest, sign_envelope
@@ -149,6 +149,20 @@ def test_killed_while_it_is_brought_up_to_date_it_begins_again(path):
     assert ended.returncode == -signal.SIGKILL
     database = DeviceDatabase(path)
     check_everything_is_there(database)
+    database.close()
+
+
+def test_file_of_version_2_is_of_generation_0_and_nothing_is_lost(path):
+    DeviceDatabase(path).close()
+    with closing(sqlite3.connect(path)) as connection:
+        for table, column in COLUMNS_OF_VERSION_3:
+            connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+        connection.execute("PRAGMA user_version = 2")
+        connection.commit()
+    database = DeviceDatabase(path)
+    check_everything_is_there(database)
+    assert database.known_version("digits").generation == 0
+    assert [database.read(number).generation for number in database.waiting_numbers()] == [0, 0]
     database.close()
 
 

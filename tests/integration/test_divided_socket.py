@@ -12,17 +12,21 @@ from hypothesis import strategies as st
 
 from broker_coordinator.admission.decisions import Message
 from broker_coordinator.mqtt.divided_socket import DividedSocket
-from broker_coordinator.mqtt.traffic import publication_packet
+from broker_coordinator.mqtt.traffic import TrafficDivider, publication_packet
 from tests.support.waiting import DEADLINE_SECONDS
 
 PING_ANSWER = b"\xd0\x00"
 MEGABYTE = bytes(range(256)) * 4096
 
 
+def divider() -> TrafficDivider:
+    return TrafficDivider(mqtt5=False, max_packet_bytes=len(MEGABYTE))
+
+
 @pytest.fixture
 def ends():
     ours, theirs = socket.socketpair()
-    divided = DividedSocket(ours, mqtt5=False)
+    divided = DividedSocket(ours, divider())
     divided.setblocking(False)
     with theirs:
         yield divided, theirs
@@ -32,7 +36,7 @@ def ends():
 @given(st.lists(st.booleans(), max_size=30), st.integers(1, 3))
 def test_link_and_paho_each_get_their_packets_in_order(kinds, size) -> None:
     ours, theirs = socket.socketpair()
-    reader = DividedSocket(ours, mqtt5=False)
+    reader = DividedSocket(ours, divider())
     reader.setblocking(False)
     with theirs:
         for number, is_message in enumerate(kinds):
@@ -56,13 +60,13 @@ def test_what_does_not_fit_waits_and_is_sent_later(ends) -> None:
     for _ in range(4):
         assert writer.send(MEGABYTE) == len(MEGABYTE)
     assert not writer.flush()
-    assert writer.unsent
+    assert writer.unsent_bytes
     received = b""
     while len(received) < 4 * len(MEGABYTE):
         received += theirs.recv(1 << 20)
         writer.flush()
     assert received == MEGABYTE * 4
-    assert not writer.unsent
+    assert not writer.unsent_bytes
 
 
 def test_nothing_is_sent_before_it_is_flushed(ends) -> None:
@@ -103,7 +107,7 @@ def test_lost_connection_is_an_error_and_nothing_waits_any_more(ends) -> None:
     writer.send(b"data")
     with pytest.raises(OSError, match="Broken pipe"):
         writer.flush()
-    assert not writer.unsent
+    assert not writer.unsent_bytes
 
 
 @pytest.fixture(scope="module")
@@ -133,12 +137,12 @@ def test_tls_carries_more_than_its_buffers_hold_in_both_directions(certificate) 
     broker = threading.Thread(target=be_the_broker)
     broker.start()
     context = ssl.create_default_context(cafile=str(certificate[0]))
-    divided = DividedSocket(context.wrap_socket(ours, server_hostname="localhost"), mqtt5=False)
+    divided = DividedSocket(context.wrap_socket(ours, server_hostname="localhost"), divider())
     divided.setblocking(False)
     for _ in range(4):
         divided.send(MEGABYTE)
     messages, pings = [], b""
-    while len(messages) < 20 or len(pings) < 20 * len(PING_ANSWER) or divided.unsent:
+    while len(messages) < 20 or len(pings) < 20 * len(PING_ANSWER) or divided.unsent_bytes:
         divided.flush()
         while divided.receive():
             pass

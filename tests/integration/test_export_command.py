@@ -11,6 +11,7 @@ from broker_coordinator.aggregation.averaging import averaged_weights
 from broker_coordinator.distribution.signed_messages import MessageSigner
 from broker_coordinator.serving.coordinator import Coordinator
 from broker_coordinator.storage.journal import Journal
+from broker_coordinator.storage.task_registry import TaskRegistry
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.keys import SigningKey
 from tests.support.bundles import PARAMETERS, TASK, write_bundle
@@ -49,7 +50,9 @@ def stored(configuration: Path) -> list[bytes]:
     [
         ([], slice(3, 6)),
         (["--version", "4"], slice(2, 5)),
-        (["--version", "1"], slice(0, 2)),
+        (["--version", "3"], slice(1, 4)),
+        (["--version", "2"], slice(2, 3)),
+        (["--version", "0"], slice(0, 1)),
         (["--single"], slice(5, 6)),
         (["--single", "--version", "0"], slice(0, 1)),
     ],
@@ -62,11 +65,25 @@ def test_export_writes_the_mean_of_the_last_versions(configuration: Path, capsys
     assert str(out) in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("back_to", "averaged"), [(4, (2, 3, 6)), (3, (1, 2, 6)), (2, (6,)), (0, (6,))])
+def test_export_averages_what_the_newest_version_goes_back_to(configuration: Path, back_to, averaged):
+    """Not what was rolled back from, nor the untrained version 0; of too few versions, the newest alone."""
+    with Journal.open(configuration.parent / "coordinator.db") as journal:
+        TaskRegistry(journal.engine).roll_back(TASK, back_to)
+    out, versions = configuration.parent / "model.safetensors", stored(configuration)
+    assert cli.main(["tasks", "--config", str(configuration), "export", TASK, str(out)]) == 0
+    assert out.read_bytes() == averaged_weights([versions[number] for number in averaged], PARAMETERS)
+
+
 @pytest.mark.parametrize(
     ("task", "options", "complaint"),
     [
         ("roses", [], f"serves no task 'roses'; it serves {TASK}"),
-        (TASK, ["--version", "9"], f"does not contain version 9 of task '{TASK}'; the newest is 5"),
+        (
+            TASK,
+            ["--version", "9"],
+            "not in the journal, or its weights are dropped; the newest is 5",
+        ),
     ],
 )
 def test_export_names_what_is_not_there(configuration: Path, capsys, task, options, complaint):

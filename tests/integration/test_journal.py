@@ -12,10 +12,12 @@ from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal, JournalEntry
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.schema import payloads
+from broker_coordinator.storage.task_registry import TaskRegistry
 from bundle_runtime.bundle import Bundle
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import Parameter, UpdatePlan
 from fleet_protocol.errors import ConfigurationError, Reason
+from fleet_protocol.keys import key_id
 from fleet_protocol.kinds import Manifest, Outcome
 from tests.support.bench import KEY, OPEN, Bench
 from tests.support.bundles import TASK, write_bundle
@@ -222,13 +224,32 @@ def test_reader_of_nothing_says_so(tmp_path) -> None:
         JournalReader.open(tmp_path / "none.db")
 
 
+def test_whoever_came_first_under_a_name_is_not_let_in_by_the_name(database, bundle, caplog) -> None:
+    closed = AdmissionSettings(FLEET, SHARD, open_enrolment=False, maximum_devices=100)
+    bench, squatter, device = Bench(database, bundle, closed), SigningDevice("kitchen-pi"), SigningDevice("kitchen-pi")
+    bench.handle(squatter, squatter.enrolment(), squatter.enrolment())
+    bench.handle(device, device.enrolment())
+    assert caplog.text.count("event=device_awaits_approval") == 1
+    assert f"devices approve kitchen-pi {key_id(squatter.key.verify_key).hex()}" in caplog.text
+    operator = DeviceRegistry(bench.journal.engine)
+    theirs = key_id(device.key.verify_key)
+    with pytest.raises(ConfigurationError, match=f"pending with key {key_id(squatter.key.verify_key).hex()}"):
+        operator.approve_named("kitchen-pi", theirs)
+    operator.approve("kitchen-pi", device.key.verify_key)
+    bench.said()
+    bench.handle(squatter, squatter.enrolment(), squatter.update(1))
+    bench.handle(device, device.enrolment(), device.update(1))
+    assert [receipt.outcome for receipt in bench.receipts()][-2:] == [Outcome.ACCEPTED] * 2
+    assert bench.journal.rejections_of("") == {Reason.UNKNOWN_KEY: 1, Reason.REVOKED_KEY: 2}
+
+
 def test_running_coordinator_notices_what_operators_do_to_devices(database, bundle) -> None:
     closed = AdmissionSettings(FLEET, SHARD, open_enrolment=False, maximum_devices=100)
     bench, device = Bench(database, bundle, closed), SigningDevice("kitchen-pi")
     bench.handle(device, device.enrolment())
     assert [receipt.reason for receipt in bench.receipts()] == [Reason.UNKNOWN_KEY.value]
     operator = DeviceRegistry(Journal.open(bench.database).engine)
-    assert operator.approve("kitchen-pi").state is DeviceState.APPROVED
+    assert operator.approve_named("kitchen-pi", key_id(device.key.verify_key)).state is DeviceState.APPROVED
     bench.handle(device, device.enrolment(), device.update(1))
     assert [receipt.outcome for receipt in bench.receipts()] == [Outcome.ACCEPTED] * 2
     operator.revoke("kitchen-pi")
@@ -249,10 +270,12 @@ def test_forger_gets_few_receipts(bench, kitchen) -> None:
     assert bench.journal.rejections_of("") == {Reason.UNKNOWN_KEY: 49}
 
 
-def test_other_bundle_of_the_same_task_is_refused(tmp_path, bench) -> None:
+def test_other_bundle_in_the_configuration_is_not_published_and_the_log_says_how(tmp_path, bench, caplog) -> None:
     other = write_bundle(tmp_path / "other", aggregation=AggregationPlan(buffer_size=4))
-    with pytest.raises(ConfigurationError, match="give a changed task a new name"):
-        Coordinator(bench.journal, [other], MessageSigner(KEY, FLEET, SHARD), OPEN)
+    Coordinator(bench.journal, [other], MessageSigner(KEY, FLEET, SHARD), OPEN)
+    assert caplog.text.count("event=bundle_not_published") == 1
+    assert "tasks publish FOLDER" in caplog.text
+    assert TaskRegistry(bench.journal.engine).task(TASK).bundle != other.hash
 
 
 def test_message_that_the_journal_rejects_does_not_hold_up_the_others(database, bundle, caplog) -> None:

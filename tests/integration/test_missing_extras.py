@@ -35,8 +35,7 @@ def told(module: str, missing: str, *arguments: str) -> subprocess.CompletedProc
     ("missing", "extra", "command"),
     [
         ("sqlalchemy", "coordinator", ["broker_coordinator.cli", "--help"]),
-        ("paho", "coordinator", ["broker_coordinator.cli", "--version"]),
-        ("prometheus_client", "coordinator", ["broker_coordinator.cli", "tasks", "list"]),
+        ("prometheus_client", "coordinator", ["broker_coordinator.cli", "--version"]),
         ("psycopg", "postgresql", ["broker_coordinator.cli", "tasks", "list", "--config"]),
         ("typer", "demo", ["workbench.cli", "--help"]),
         ("rich", "demo", ["workbench.cli", "inspect", "models/digits/bundle"]),

@@ -70,12 +70,6 @@ def test_served_bundle_outlives_its_folder(database, bundle) -> None:
     assert TaskRegistry(again.journal.engine).bundle(TASK) == bundle
 
 
-def test_changed_bundle_under_the_same_name_is_refused(bench, tmp_path) -> None:
-    changed = write_bundle(tmp_path / "changed", aggregation=AggregationPlan(buffer_size=9))
-    with pytest.raises(ConfigurationError, match="give a changed task a new name"):
-        TaskRegistry(bench.journal.engine).publish(changed)
-
-
 def test_paused_task_takes_nothing_and_takes_the_same_bytes_once_resumed(bench) -> None:
     device, registry = SigningDevice("kitchen-pi"), TaskRegistry(bench.journal.engine)
     bench.handle(device, device.enrolment(), device.update(1))

@@ -28,6 +28,7 @@ from broker_coordinator.storage.database import Database
 from broker_coordinator.storage.journal import Journal, JournalEntry
 from broker_coordinator.storage.schema import versions
 from broker_coordinator.storage.task_registry import TaskRegistry
+from fleet_host.rate_limit import UNLIMITED
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.envelope import Header, read_envelope
 from fleet_protocol.errors import Reason
@@ -38,6 +39,7 @@ from tests.support.bundles import TASK, write_bundle
 from tests.support.coordinator import FLEET, SHARD
 from tests.support.device import SigningDevice
 from tests.support.replay import versions_replayed
+from tests.support.waiting import until
 
 SIGNER = MessageSigner(KEY, FLEET, SHARD)
 
@@ -63,7 +65,7 @@ class Apart:
             decoded=DecodedBatches(0),
         )
         server = self._open()
-        self.server = FileServer(server, TaskRegistry(server.engine), SIGNER)
+        self.server = FileServer(server, TaskRegistry(server.engine), SIGNER, metrics=Metrics(), allowance=UNLIMITED)
 
     def _open(self) -> Journal:
         self._journals.append(Journal.open(self._database))
@@ -219,8 +221,9 @@ def test_file_that_cannot_be_made_holds_up_no_receipt(database, bundle, caplog) 
         connection.execute(versions.update().values(weights=b"what a failing disk leaves"))
     bench.handle(device, device.weights_request(0, None, 1), device.update(1))
     assert [receipt.outcome for receipt in bench.receipts()] == [Outcome.ACCEPTED]
-    assert "file_failed" in caplog.text
+    until(lambda: bench.said() or bench.journal.rejections_of("kitchen-pi"), "the request is counted")
     assert bench.journal.rejections_of("kitchen-pi") == {Reason.WRONG_HASH: 1}
+    assert "file_failed" in caplog.text
 
 
 def test_file_server_hears_of_a_published_task_by_itself(start_apart, bundle, tmp_path) -> None:

@@ -13,7 +13,9 @@ import msgspec
 import pytest
 
 from edge_agent.shell.sample_store import SampleStore
-from edge_agent.sources.unix_socket import MAX_LINE_BYTES, SampleSocket, Status
+from edge_agent.sources.bounded_lines import MAX_HELD_BYTES, MAX_LINE_BYTES
+from edge_agent.sources.schema_check import MAX_VALUES_WITHOUT_SCHEMA
+from edge_agent.sources.unix_socket import MAX_CONNECTIONS, MAX_ERROR_CHARACTERS, SampleSocket, Status
 from edge_agent.worker.contract import Progress
 from fleet_protocol.bundle import InputSchema, LabelSchema, TaskDescription, parse_description
 from fleet_protocol.errors import ConfigurationError
@@ -39,6 +41,7 @@ class Gate:
             self.socket,
             frozenset({"digits"}),
             store=self.store.add,
+            store_unjudged=self.store.add_unjudged,
             describe=lambda task: self.description if task == "digits" else None,
             arrived=self.arrived.append,
             status=lambda: STATUS,
@@ -72,6 +75,11 @@ class Client:
 
     async def ask(self, line: bytes) -> dict[str, object]:
         self._writer.write(line + b"\n")
+        return json.loads(await self._reader.readline())
+
+    async def ask_part(self, line: bytes) -> dict[str, object]:
+        """What is said to a line that has no end."""
+        self._writer.write(line)
         return json.loads(await self._reader.readline())
 
     async def is_ended(self) -> bool:
@@ -110,31 +118,40 @@ async def test_good_sample_is_stored_as_float32_and_announced(gate):
         (b'{"task": "gestures", "inputs": [0, 0], "label": 0}', "unknown task 'gestures'; agent.toml lists ['digits']"),
         (b'{"task": "digits", "inputs": [0], "label": 0}', "input has 1 values; digits takes 2"),
         (b'{"task": "digits", "inputs": [0, 0, 0], "label": 0}', "input has 3 values; digits takes 2"),
-        (b'{"task": "digits", "inputs": [], "label": 0}', "input is missing"),
-        (b'{"task": "digits", "inputs": [[0, 0]], "label": 0}', "`$.inputs[0]`"),
+        (b'{"task": "digits", "inputs": [], "label": 0}', "input is missing; digits takes -1 to 1"),
+        (b'{"task": "digits", "inputs": [[0, 0]], "label": 0}', "inputs[0] is a list, and should be a number"),
         (b'{"task": "digits", "inputs": [0, 0], "label": 3}', "label is 3; digits takes a whole number from 0 to 2"),
-        (b'{"task": "digits", "inputs": [0, 0], "label": -1}', "label is -1"),
-        (b'{"task": "digits", "inputs": [0, 0], "label": 1.5}', "label"),
-        (b'{"task": "digits", "inputs": [0, 0], "label": true}', "label"),
-        (b'{"task": "digits", "inputs": [0, 0], "label": 99999999999999999999}', "label"),
+        (b'{"task": "digits", "inputs": [0, 0], "label": -1}', "label is -1; digits takes a whole number"),
+        (b'{"task": "digits", "inputs": [0, 0], "label": 1.5}', "label is 1.5; digits takes a whole number"),
+        (b'{"task": "digits", "inputs": [0, 0], "label": [1, 2]}', "label has 2 values; digits takes 1"),
+        (b'{"task": "digits", "inputs": [0, 0], "label": true}', "label is true or false, and should be a number"),
+        (b'{"task": "digits", "inputs": [0, 0], "label": 99999999999999999999}', "label is 1e+20; digits takes"),
+        (b'{"task": "digits", "inputs": [0, 0], "label": 1' + b"0" * 400 + b"}", "can be trained on"),
+        (b'{"task": "digits", "inputs": [0, 0], "label": NaN}', "it is not a number that can be trained on"),
         (b'{"task": "digits", "inputs": [0, 1.5], "label": 0}', "input 1 is 1.5; digits takes -1 to 1"),
-        (b'{"task": "digits", "inputs": [0, NaN], "label": 0}', "malformed"),
-        (b'{"task": "digits", "inputs": [0, Infinity], "label": 0}', "malformed"),
-        (b'{"task": "digits", "inputs": [0, 1e999], "label": 0}', "out of range"),
-        (b'{"task": "digits", "inputs": [0, null], "label": 0}', "inputs"),
-        (b'{"task": "digits", "inputs": [0, "0"], "label": 0}', "inputs"),
-        (b'{"task": "digits", "inputs": [0, 0]}', "label"),
-        (b'{"task": "digits", "inputs": [0, 0], "label": 0, "weight": 2}', "weight"),
-        (b'{"task": 7, "inputs": [0, 0], "label": 0}', "task"),
-        (b'{"task": "digits", "inputs": [0, 0], "label": 0', "truncated"),
+        (b'{"task": "digits", "inputs": [0, NaN], "label": 0}', "input 1 is nan; digits takes -1 to 1; it is not"),
+        (b'{"task": "digits", "inputs": [0, -Infinity], "label": 0}', "can be trained on"),
+        (b'{"task": "digits", "inputs": [0, 1e999], "label": 0}', "can be trained on"),
+        (b'{"task": "digits", "inputs": [0, NaN], "label": 0, "weight": 2}', "a sample has no 'weight'"),
+        (b'{"task": "digits", "inputs": [0, null], "label": 0}', "inputs[1] is null, and should be a number"),
+        (b'{"task": "digits", "inputs": [0, "0"], "label": 0}', "inputs[1] is a text, and should be a number"),
+        (b'{"task": "digits", "inputs": [0, 0]}', "label is missing; digits takes a whole number from 0 to 2"),
+        (b'{"task": "digits", "inputs": [0, 0], "label": null}', "label is missing"),
+        (b'{"task": "digits", "label": 0}', "a sample needs 'inputs'"),
+        (b'{"task": "digits", "inputs": 0, "label": 0}', "inputs is a number, and should be a list"),
+        (b'{"task": "digits", "inputs": [0, 0], "label": 0, "weight": 2}', "a sample has no 'weight'"),
+        (b'{"task": 7, "inputs": [0, 0], "label": 0}', "task is a number, and should be a text"),
+        (b'{"task": "digits", "inputs": [0, 0], "label": 0', "not valid JSON: Input data was truncated"),
         (b'{"command": "reboot"}', "reboot"),
         (b'{"command": "status", "now": true}', "now"),
-        (b"", "truncated"),
-        (b"hello", "malformed"),
-        (b"\x00\xff\xfe", "malformed"),
+        (b"", "not valid JSON"),
+        (b"[]", "a sample is a list, and should be an object"),
+        (b"hello", "not valid JSON"),
+        (b"\x00\xff\xfe", "not valid JSON"),
         (b'{"task": "\xff", "inputs": [0, 0], "label": 0}', "utf-8"),
-        (b"[" * 100_000, "array"),
-        (b'{"inputs":' * 50_000, "array"),
+        (b"[" * 100_000, "a list"),
+        (b"[NaN, " * 9_000, "not valid JSON"),
+        (b'{"inputs":' * 50_000, "an object"),
     ],
 )  # fmt: skip
 async def test_bad_line_gets_one_error_and_the_next_good_one_passes(gate, line, words):
@@ -158,13 +175,77 @@ async def test_value_that_would_overflow_float32_is_never_stored(gate, value, de
         assert await client.ask(b'{"task": "digits", "inputs": [0, 3.4e38], "label": 0}') == {"ok": True}
 
 
-async def test_before_the_schema_is_known_samples_of_any_size_are_kept(gate):
+async def test_before_the_schema_is_known_samples_wait_and_are_judged_once_it_is(gate):
     gate.description = None
     async with gate.served(), client_of(gate) as client:
-        assert await client.ask(b'{"task": "digits", "inputs": [9, 9, 9], "label": 7}') == {"ok": True}
+        for line in (
+            b'{"task": "digits", "inputs": [9, 9, 9], "label": 2}',
+            b'{"task": "digits", "inputs": [0, 0.5], "label": 2.0}',
+            b'{"task": "digits", "inputs": [0, 0.5], "label": [2, 2]}',
+        ):
+            assert await client.ask(line) == {"ok": True}
         assert (
-            "label" in (await client.ask(b'{"task": "digits", "inputs": [0], "label": 9223372036854775808}'))["error"]
+            "not a number that can be trained on"
+            in (await client.ask(b'{"task": "digits", "inputs": [NaN], "label": 0}'))["error"]
         )
+    assert (gate.stored(), gate.store.count("digits"), gate.store.count_after("digits", 0)) == ([], 3, 3)
+    judged = gate.store.judge(SMALL)
+    assert (judged.kept, judged.refused) == (1, 2)
+    assert judged.reason.startswith("input has 3 values; digits takes 2")
+    assert gate.stored() == [(array.array("f", [0, 0.5]).tobytes(), 2)]
+    assert gate.store.count("digits") == 1
+    assert gate.store.judge(SMALL).kept == 0
+
+
+@pytest.mark.parametrize("values", [MAX_VALUES_WITHOUT_SCHEMA + 1, 2_000_001])
+async def test_before_the_schema_is_known_the_values_of_a_sample_are_bounded(gate, values):
+    gate.description = None
+    async with gate.served(), client_of(gate) as client:
+        answer = await client.ask(b'{"task": "digits", "inputs": [' + b"1," * (values - 1) + b'1], "label": 0}')
+        assert answer["ok"] is False
+        assert str(MAX_VALUES_WITHOUT_SCHEMA) in answer["error"]
+        assert await client.ask(GOOD) == {"ok": True}
+
+
+@pytest.mark.parametrize("written", [b"2", b"2.0", b"2e0"])
+async def test_one_number_is_one_class_however_it_is_written(gate, written):
+    async with gate.served(), client_of(gate) as client:
+        assert await client.ask(b'{"task": "digits", "inputs": [0, 0.5], "label": ' + written + b"}") == {"ok": True}
+    assert gate.stored() == [(array.array("f", [0, 0.5]).tobytes(), 2)]
+
+
+async def test_unfinished_lines_take_bounded_memory_and_others_are_served(gate):
+    part = b"[" + b"0," * (MAX_LINE_BYTES // 2 - 8)
+    async with gate.served(), contextlib.AsyncExitStack() as stack:
+        slow = [await stack.enter_async_context(client_of(gate)) for _ in range(3)]
+        told = [asyncio.create_task(client.ask_part(part)) for client in slow]
+        done, _ = await asyncio.wait(told, return_when=asyncio.FIRST_COMPLETED)
+        assert str(MAX_HELD_BYTES) in done.pop().result()["error"]
+        async with client_of(gate) as other:
+            assert await other.ask(GOOD) == {"ok": True}
+        for waiting in told:
+            waiting.cancel()
+
+
+async def test_one_connection_more_than_there_may_be_closes_the_one_that_was_silent_longest(gate):
+    async with gate.served(), contextlib.AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(client_of(gate)) for _ in range(MAX_CONNECTIONS)]
+        for client in clients:
+            assert await client.ask(GOOD) == {"ok": True}
+        assert await clients[0].ask(GOOD) == {"ok": True}
+        newest = await stack.enter_async_context(client_of(gate))
+        assert await newest.ask(GOOD) == {"ok": True}
+        assert await clients[1].is_ended()
+        assert await clients[0].ask(GOOD) == {"ok": True}
+
+
+@pytest.mark.parametrize(
+    "line", [b'{"task": "%s", "inputs": [0, 0]}', b'{"task": "digits", "%s": 0}', b'{"command": "%s"}']
+)
+async def test_answer_to_a_long_name_is_short(gate, line):
+    async with gate.served(), client_of(gate) as client:
+        answer = await client.ask(line % (b"x" * 1_000_000))
+        assert len(answer["error"]) == MAX_ERROR_CHARACTERS
 
 
 async def test_line_without_an_end_is_cut_off_and_others_are_served(gate):
@@ -247,6 +328,7 @@ RECONSTRUCTION = LabelSchema(kind="reconstruction")
 @pytest.mark.parametrize(
     ("schema", "label", "stored"),
     [(MULTI_LABEL, b"[0, 1]", [0, 1]), (REGRESSION, b"-21.5", [-21.5]), (REGRESSION, b"[7]", [7]),
+     (REGRESSION, b"21", [21]), (REGRESSION, b"21.0", [21]),
      (RECONSTRUCTION, b"null", [])],
 )  # fmt: skip
 async def test_label_of_another_kind_is_stored_as_float32(gate, schema, label, stored):
@@ -262,9 +344,11 @@ async def test_label_of_another_kind_is_stored_as_float32(gate, schema, label, s
         (MULTI_LABEL, b"[0, 1, 1]", "label has 3 values; digits takes 2"),
         (MULTI_LABEL, b"[0, 0.5]", "label 1 is 0.5; digits takes 0 or 1"),
         (MULTI_LABEL, b"1", "label has 1 values"),
-        (REGRESSION, b"1e39", "label is 1e+39"),
-        (REGRESSION, b"null", "label is missing; digits takes"),
-        (REGRESSION, b'"warm"', "label"),
+        (MULTI_LABEL, b"null", "label is missing; digits takes 0 or 1 for each class"),
+        (REGRESSION, b"1e39", "label is 1e+39; digits takes -3.40282e+38 to 3.40282e+38"),
+        (REGRESSION, b"NaN", "it is not a number that can be trained on"),
+        (REGRESSION, b"null", "label is missing; digits takes -3.4"),
+        (REGRESSION, b'"warm"', "label is a text, and should be a number"),
         (RECONSTRUCTION, b"3", "label has 1 values; digits takes 0"),
     ],
 )

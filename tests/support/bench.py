@@ -7,6 +7,7 @@ from broker_coordinator.serving.coordinator import Coordinator
 from broker_coordinator.storage.database import Database
 from broker_coordinator.storage.journal import Journal
 from bundle_runtime.bundle import Bundle
+from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.envelope import Envelope, read_envelope
 from fleet_protocol.keys import SigningKey
 from fleet_protocol.kinds import MANIFEST, RECEIPT, Manifest, PayloadKind, Receipt, decode_payload
@@ -26,6 +27,12 @@ class Bench:
     ) -> None:
         self.database, self._bundle, self._settings, self._options, self.now = database, bundle, settings, options, 0.0
         self._start()
+
+    @property
+    def description(self) -> TaskDescription:
+        """The task that it serves."""
+        assert self._bundle is not None
+        return self._bundle.description
 
     def restart(self) -> None:
         self.journal.close()

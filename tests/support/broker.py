@@ -40,16 +40,17 @@ class Broker(RestartableProcess):
         maximum_packet_bytes: int = 5_000_000,
         access_list: str = "",
         security: Path | None = None,
+        anonymous: bool = True,
     ) -> None:
         """0 is no limit. `access_list` is the content of an `acl_file`, `security` the rules of Mosquitto's own plugin
-        for access control; without either everybody may do everything.
+        for access control; without either everybody may do everything, unless not `anonymous`: then nobody may connect.
         """
         super().__init__(folder / "mosquitto.log")
         self.host, self.port = "127.0.0.1", free_port()
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "mosquitto.conf").write_text(
-            f"listener {self.port} {self.host}\nallow_anonymous true\nuser root\n"
+            f"listener {self.port} {self.host}\nallow_anonymous {str(anonymous).lower()}\nuser root\n"
             f"persistence true\npersistence_location {folder}/\nautosave_interval 1\n"
             "max_inflight_messages 1000\nmax_queued_messages 100000\n"
             + (f"max_packet_size {maximum_packet_bytes}\n" if maximum_packet_bytes else "")

@@ -53,7 +53,7 @@ def write_bundle(
         input=InputSchema([8], -1.0, 1.0),
         label=LabelSchema(4),
         parameters=parameters,
-        training=TrainingPlan(steps=1, batch_size=4, learning_rate=0.1),
+        training=TrainingPlan(steps=25, batch_size=4, learning_rate=0.1),
         update=update or UpdatePlan(keep_fraction=0.5),
         aggregation=aggregation or AggregationPlan(buffer_size=3, max_staleness=2, max_delta_norm=10.0),
         files={name: blob_hash(data) for name, data in files.items()},

@@ -10,7 +10,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from edge_agent.shell.identity import Identity
 from fleet_protocol import topics
 from fleet_protocol.envelope import digest
-from fleet_protocol.keys import VerifyKey
+from fleet_protocol.keys import SigningKey, VerifyKey
 from fleet_protocol.kinds import BlobChunk, Manifest, Receipt
 from fleet_protocol.limits import MAX_SIGNED_CHUNK_BYTES
 from fleet_protocol.topics import PackedWeights
@@ -24,8 +24,8 @@ from tests.support.waiting import until
 class ConnectedDevice(SigningDevice):
     """A device on a broker. Every message of the coordinator is verified before it is kept."""
 
-    def __init__(self, name: str, broker: Broker, coordinator_key: VerifyKey) -> None:
-        super().__init__(name, coordinator_key=coordinator_key)
+    def __init__(self, name: str, broker: Broker, coordinator_key: VerifyKey, key: SigningKey | None = None) -> None:
+        super().__init__(name, key, coordinator_key=coordinator_key)
         self.received = ReceivedMessages(self.identity)
         self._client = paho.Client(CallbackAPIVersion.VERSION2, f"device-{name}", protocol=MQTTProtocolVersion.MQTTv5)
         self._client.on_connect = self._subscribe

@@ -100,6 +100,7 @@ class SigningDevice:
         life: int = 0,
         recipient: VerifyKey | None = None,
         shapes: Shapes = TINY_SHAPES,
+        generation: int = 0,
     ) -> bytes:
         """An update, encrypted for `recipient` if any; its delta differs from one device and sequence to the next."""
         if packed is None:
@@ -107,4 +108,5 @@ class SigningDevice:
         signer = self._identity(recipient, encrypt_updates=True) if recipient else self.identity
         kind, encrypted_for = signer.address(UPDATE)
         payload = encode_payload(Update(samples, steps, loss, packed, life))
-        return signer.sign_row(OutboxRow(sequence, kind, task, "", base_version, encrypted_for, payload))
+        row = OutboxRow(sequence, kind, task, "", base_version, encrypted_for, payload, generation=generation)
+        return signer.sign_row(row)

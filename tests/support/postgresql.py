@@ -61,23 +61,24 @@ class PostgresqlServer:
 
     def database(self, name: str) -> URL:
         """Make an empty database."""
-        engine = create_engine(self._url("postgres"), isolation_level="AUTOCOMMIT")
+        engine = create_engine(self.url("postgres"), isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
             connection.exec_driver_sql(f'CREATE DATABASE "{name}"')
         engine.dispose()
-        return self._url(name)
+        return self.url(name)
 
     @property
     def _data(self) -> Path:
         return self._folder / "data"
 
-    def _url(self, name: str) -> URL:
+    def url(self, name: str) -> URL:
+        """Where a database is, made or not."""
         return URL.create("postgresql+psycopg", "edgeflock", host="127.0.0.1", port=self._port, database=name)
 
     def _answers(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, (self._folder / "log").read_text()
-        engine = create_engine(self._url("postgres"))
+        engine = create_engine(self.url("postgres"))
         try:
             engine.connect().close()
         except DBAPIError:

@@ -6,7 +6,11 @@ for package in "$@"; do
     dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q '^install ok installed' || missing="$missing $package"
 done
 [ -z "$missing" ] && exit 0
-if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+if ! command -v apt-get >/dev/null; then
+    echo "missing (Debian's names):$missing; install what your system calls them" >&2
+    exit 1
+fi
+if [ "$(id -u)" != 0 ]; then
     echo "missing:$missing; run: sudo apt-get install$missing" >&2
     exit 1
 fi

@@ -1,16 +1,21 @@
 """The shipped agent against the shipped coordinator over a real Mosquitto: from a sample to a new version."""
 
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from paho.mqtt import publish
 
+from fleet_protocol import topics
 from fleet_protocol.errors import Reason
 from fleet_protocol.keys import SigningKey
 from tests.support.agent import AgentProcess, copy_digits_bundle
 from tests.support.broker import Broker
 from tests.support.coordinator import CoordinatorProcess
+from tests.support.fleet import FLEET
 from tests.support.waiting import until
 from workbench.demo.audit import Audit, audit
 
@@ -111,6 +116,16 @@ def test_device_that_a_new_database_does_not_know_enrols_again_although_it_only_
         file.unlink()
     coordinator.start()
     agent.start()
+    agent.feed(4)
+    delivered(agent, 1)
+
+
+@pytest.mark.parametrize("retained", [b"", b"junk"], ids=["lost", "replaced"])
+def test_device_that_finds_no_manifest_is_sent_one(coordinator, agents, broker, retained) -> None:
+    publish.single(
+        topics.manifest(FLEET, "digits"), retained, qos=1, retain=True, hostname=broker.host, port=broker.port
+    )
+    agent = agents("kitchen")
     agent.feed(4)
     delivered(agent, 1)
 
@@ -216,3 +231,35 @@ def test_stopped_agent_says_that_it_is_offline(coordinator, agents) -> None:
 
 def _presence(coordinator: CoordinatorProcess) -> str:
     return next((device["presence"] for device in coordinator.devices("list")), "")
+
+
+def test_nothing_is_trained_from_a_version_that_the_coordinator_does_not_know(coordinator, agents) -> None:
+    agent = agents("kitchen")
+    agent.feed(4)
+    delivered(agent, 1)
+    until(lambda: agent.status()["versions"] == {"digits": 0}, "the manifest came")
+    agent.kill()
+    with closing(sqlite3.connect(agent.folder / "state" / "agent.db")) as memory, memory:
+        memory.execute("UPDATE manifests SET version = 7")
+        memory.execute("DELETE FROM seals")  # as if a manifest had said so
+    agent.start()
+    agent.feed(4, first=4)
+    until(lambda: "event=version_outdated" in agent.log(), "an update from version 7 was refused")
+    agent.feed(8, first=8)
+    until(lambda: agent.status()["new_samples"]["digits"] == 8, "the samples are there")
+    assert agent.log().count("event=round_spooled") == 2
+    assert agent.status()["waiting_updates"] == 0
+
+
+def test_damaged_sample_store_costs_its_samples_and_nothing_else(coordinator, agents) -> None:
+    agent = agents("kitchen")
+    agent.feed(4)
+    delivered(agent, 1)
+    agent.stop()  # what its write-ahead log still held would mend the file
+    store = agent.folder / "state" / "samples.db"
+    store.write_bytes(bytes(store.stat().st_size))
+    agent.start()
+    agent.feed(4, first=4)
+    until(lambda: agent.log().count("event=round_spooled") == 2, "a round on new samples alone")
+    assert "event=file_set_aside" in agent.log()
+    assert audited(coordinator, agent).lost == 0

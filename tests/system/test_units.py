@@ -331,3 +331,10 @@ def test_the_largest_update_passes_and_a_larger_packet_does_not(broker: Broker, 
     broker.publish(DEVICE, where, "-f", str(larger))
     broker.publish(DEVICE, where, "-f", str(largest))
     assert broker.collect(COORDINATOR, where) == f"{where} {'u' * MAX_UPDATE_BYTES}"
+
+
+def test_one_command_makes_what_a_new_fleets_server_needs(tmp_path: Path) -> None:
+    made = run(SYSTEMD / "mosquitto" / "certificates.sh", "server", tmp_path / "fleet", "broker.example")
+    assert made.returncode == 0, made.stderr
+    names = {path.name for path in (tmp_path / "fleet").iterdir()}
+    assert {"ca.crt", "broker.crt", "broker.key", f"{COORDINATOR}.crt", f"{COORDINATOR}.key"} <= names

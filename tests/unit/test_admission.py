@@ -2,6 +2,7 @@
 
 import math
 from collections import ChainMap
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from broker_coordinator.admission.admission import Admission
 from broker_coordinator.admission.decisions import (
     MAX_DETAIL_CHARACTERS,
     Accepted,
+    AnsweredBefore,
     Decision,
     Enrolled,
     FileRequested,
@@ -22,8 +24,10 @@ from broker_coordinator.admission.decisions import (
     Repeated,
 )
 from broker_coordinator.admission.fleet_view import Device, DeviceState, FleetView, TaskProgress
+from broker_coordinator.admission.senders import PENDING_ALLOWANCE
 from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.consumers import CONSUMERS
+from fleet_host.rate_limit import TokenBucket
 from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import encode_update
 from fleet_protocol.envelope import digest
@@ -52,6 +56,7 @@ from fleet_protocol.limits import (
     MAX_STEPS_PER_UPDATE,
     MAX_UPDATE_BYTES,
 )
+from fleet_protocol.remedies import STEADIER_TRAINING
 from tests.support.bundles import TASK, write_bundle
 from tests.support.device import SigningDevice
 from tests.support.fleet import FLEET, SHARD
@@ -192,7 +197,7 @@ def test_update_at_a_limit_is_accepted(view, case) -> None:
 
 def test_refusal_for_a_number_names_it_and_its_limit(view) -> None:
     assert refusal(view, KITCHEN.update(1, base_version=VERSION, loss=1.7e308)).detail == (
-        "the loss is 1.7e+308; allowed are -1e+12 to 1e+12"
+        f"the loss is 1.7e+308; allowed are -1e+12 to 1e+12: {STEADIER_TRAINING}"
     )
     presence = KITCHEN.sign(PRESENCE, encode_payload(Presence(PresenceState.ONLINE, 2**63 - 1)), topic=KITCHEN.state)
     assert refusal(view, presence, KITCHEN.state).detail == f"boot number {2**63 - 1}; allowed are 0 to {2**31 - 1}"
@@ -374,12 +379,88 @@ def test_enrolment_with_somebody_elses_key(view) -> None:
     assert refusal(view, thief.sign(ENROLMENT, encode_payload(stolen)), thief.up).reason is Reason.MALFORMED
 
 
-def test_enrolment_into_a_full_fleet(view) -> None:
-    for name in ("a", "b"):
-        newcomer = SigningDevice(name)
-        ADMISSION.apply(decide(view, newcomer.enrolment(), newcomer.up), view)
-    late = SigningDevice("c")
-    assert "maximum_devices" in refusal(view, late.enrolment(), late.up).detail
+def test_open_enrolment_lets_in_as_many_as_are_allowed_whoever_else_waits_or_is_revoked(view) -> None:
+    for number, state in enumerate([DeviceState.PENDING, DeviceState.REVOKED] * 3):
+        view.set_device(approved(SigningDevice(f"other-{number}"), state=state))
+    is_open = replace(POLICY, open_enrolment=True)
+    newcomers = [SigningDevice(name) for name in "abc"]
+    decisions = []
+    for device in newcomers:
+        decisions.append(decide(view, device.enrolment(), device.up, is_open))
+        ADMISSION.apply(decisions[-1], view)
+    assert [type(decision) for decision in decisions] == [Enrolled, Enrolled, Refused]
+    assert "maximum_devices is 4" in decisions[-1].detail
+    assert isinstance(decide(view, newcomers[0].enrolment(), newcomers[0].up, is_open), Enrolled), "it is one of them"
+
+
+def test_who_waits_for_approval_takes_no_place(view) -> None:
+    for number in range(20):
+        device = SigningDevice(f"pending-{number}")
+        decision = decide(view, device.enrolment(), device.up)
+        assert isinstance(decision, Enrolled)
+        ADMISSION.apply(decision, view)
+    assert (view.numbers[DeviceState.APPROVED], view.numbers[DeviceState.PENDING]) == (2, 20)
+
+
+def broken(data: bytes) -> bytes:
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+def test_unknown_devices_enrol_so_often_together_whatever_they_are_called_and_updates_go_on(view) -> None:
+    limited = replace(POLICY, enrolment_allowance=TokenBucket(60.0, 3))
+    forged, genuine = SigningDevice("forged"), SigningDevice("genuine")
+    decisions = [decide(view, broken(forged.enrolment()), forged.up, limited) for _ in range(2)]
+    assert [decision.reason for decision in decisions] == [Reason.BAD_SIGNATURE] * 2, "its cost counts"
+    assert isinstance(decide(view, genuine.enrolment(), genuine.up, limited), Enrolled)
+    late = decide(view, broken(genuine.enrolment()), genuine.up, limited)
+    assert (late.reason, late.verified) == (Reason.RATE_LIMITED, False), "before the signature is looked at"
+    assert "60 unknown devices enrol in an hour" in late.detail
+    assert "devices approve genuine" in late.detail
+    assert isinstance(decide(view, KITCHEN.enrolment(), KITCHEN.up, limited), Enrolled), (
+        "an approved one is not unknown"
+    )
+    assert isinstance(decide(view, KITCHEN.update(1, base_version=VERSION)), Accepted)
+
+
+def test_device_that_waits_for_approval_enrols_now_and_then_and_says_nothing_else(view) -> None:
+    device = SigningDevice("attic-pi")
+    view.set_device(approved(device, state=DeviceState.PENDING))
+    for data, topic in (
+        (broken(device.update(1)), device.up),
+        (broken(device.blob_request("ab" * 32, [], 1)), device.up),
+        (device.presence(PresenceState.ONLINE, 1), device.state),
+    ):
+        refused = refusal(view, data, topic)
+        assert (refused.reason, refused.verified) == (Reason.UNKNOWN_KEY, False), "its signature costs nothing"
+        assert "approve attic-pi" in refused.detail
+    assert isinstance(decide(view, device.enrolment(), device.up), Enrolled)
+    assert refusal(view, device.enrolment(), device.up).reason is Reason.RATE_LIMITED
+    later = replace(view, now=PENDING_ALLOWANCE.interval_seconds)
+    assert isinstance(decide(later, device.enrolment(), device.up), Enrolled)
+
+
+def test_message_that_was_answered_a_moment_ago_is_known_by_its_bytes(view) -> None:
+    data = broken(KITCHEN.update(1))
+    known = replace(view, answered=frozenset([digest(data)]))
+    assert decide(known, data) == AnsweredBefore(digest(data))
+    assert isinstance(decide(known, KITCHEN.update(2, base_version=VERSION)), Accepted)
+
+
+def test_device_that_asks_too_often_is_not_looked_at_but_for_what_is_new(view) -> None:
+    ADMISSION.apply(decide(view, KITCHEN.update(1, base_version=VERSION)), view)
+    limited = replace(POLICY, repeat_allowance=TokenBucket(60.0, 2))
+    again = KITCHEN.update(1, base_version=VERSION)
+    forged = [decide(view, broken(again), settings=limited) for _ in range(5)]
+    assert [each.reason for each in forged] == [Reason.BAD_SIGNATURE] * 5
+    decisions = [
+        decide(view, data, settings=limited) for data in (again, KITCHEN.enrolment(), again, KITCHEN.enrolment())
+    ]
+    assert [type(each) for each in decisions] == [Repeated, Enrolled, Refused, Refused], "a forger uses nothing up"
+    assert not any(each.answered or each.verified for each in decisions[2:])
+    assert isinstance(decide(view, KITCHEN.update(2, base_version=VERSION), settings=limited), Accepted)
+    assert isinstance(decide(view, GARDEN.enrolment(), GARDEN.up, limited), Enrolled)
+    above_its_rate = replace(view, allowance=TokenBucket(60.0, 1), full_at=dict(view.full_at) | {KITCHEN.name: 60.0})
+    assert not decide(above_its_rate, KITCHEN.update(2, base_version=VERSION), settings=limited).answered
 
 
 def test_enrolment_that_would_not_print(view) -> None:

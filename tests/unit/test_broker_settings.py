@@ -11,13 +11,33 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
 
 from fleet_host.broker_settings import BrokerSettings, TlsSettings, read_password
+from fleet_protocol.configuration import parse_document
 from fleet_protocol.errors import ConfigurationError
 
 VALIDITY = (datetime(2020, 1, 1, tzinfo=UTC), datetime(2120, 1, 1, tzinfo=UTC))
 
 
-def with_tls(*files: Path) -> BrokerSettings:
+def with_tls(*files: Path | None) -> BrokerSettings:
     return BrokerSettings("broker.local", tls=TlsSettings(*files))
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["broker.example", "localhost", "my_broker", "10.0.0.7", "broker.example.", "::1", "fe80::1%eth0", "a" * 63 + ".b"],
+)
+def test_names_and_addresses_are_hosts(host):
+    assert parse_document(f'host = "{host}"', BrokerSettings, "agent.toml").host == host
+    host.encode("idna")
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["", "broker..example", ".broker", "a" * 64, ".".join(["a" * 63] * 5), "mqtt://broker.example",
+     "broker.example:1883", "[::1]", "bröker.example", "broker example", " broker", "-broker", "broker\\n"],
+)  # fmt: skip
+def test_what_no_resolver_takes_is_refused_in_words(host):
+    with pytest.raises(ConfigurationError, match=r"agent\.toml: Expected a host name such as .* at `host`"):
+        parse_document(f'host = "{host}"', BrokerSettings, "agent.toml")
 
 
 def test_password_is_the_files_text_without_its_line_end(tmp_path):
@@ -75,3 +95,19 @@ def test_files_that_are_no_certificates_are_named(tmp_path):
     authority.write_text("no certificate")
     with pytest.raises(ConfigurationError, match=f"is PEM: {authority}"):
         with_tls(authority).tls_context()
+
+
+def test_key_without_its_certificate_is_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match="name its certificate too"):
+        with_tls(tmp_path / "ca.pem", None, tmp_path / "device.key").tls_context()
+
+
+def test_key_with_a_passphrase_is_refused_and_nobody_is_asked(tmp_path):
+    authority, own, key = (tmp_path / name for name in ("ca.pem", "device.pem", "device.key"))
+    authority.write_bytes(certificate()[0])
+    own.write_bytes(certificate()[0])
+    locked = serialization.BestAvailableEncryption(b"secret")
+    pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    key.write_bytes(Ed25519PrivateKey.generate().private_bytes(pem, form, locked))
+    with pytest.raises(ConfigurationError, match="protected by a passphrase"):
+        with_tls(authority, own, key).tls_context()

@@ -14,7 +14,7 @@ from fleet_protocol.keys import key_id, read_signing_key, write_verify_key
 from tests.support.completions import FOLDER, PARSERS, walk
 
 ROOT = Path(__file__).parents[2]
-PACKAGE_OF = {"paho": "paho-mqtt", "prometheus_client": "prometheus-client", "sklearn": "scikit-learn"}
+PACKAGE_OF = {"prometheus_client": "prometheus-client", "sklearn": "scikit-learn"}
 """Where a module's name is not that of its distribution."""
 BROUGHT_BY = {"onnx_ir": "onnxscript"}
 
@@ -65,6 +65,14 @@ def test_every_verb_is_a_sentence_and_every_argument_has_words(program):
             continue
         assert action.help, (parser.prog, action.dest)
         assert action.nargs == 0 or action.metavar == action.metavar.upper(), (parser.prog, action.dest)
+
+
+def test_every_verb_of_the_coordinator_is_in_the_operators_guide():
+    text = (ROOT / "docs" / "operating.md").read_text()
+    for parser, action in walk(PARSERS["broker-coordinator"]):
+        noun = parser.prog.removeprefix("broker-coordinator").strip()
+        if noun and isinstance(action, argparse._SubParsersAction):
+            assert [verb for verb in action.choices if f"`{noun} {verb}" not in text] == []
 
 
 @pytest.mark.parametrize("program", PARSERS)

@@ -6,6 +6,7 @@ import pytest
 
 from broker_coordinator.configuration import load_configuration as load_coordinator
 from edge_agent.configuration import load_configuration
+from edge_agent.profiles import shipped_profiles
 from fleet_protocol.errors import ConfigurationError
 
 COMPLETE = """
@@ -156,3 +157,11 @@ def test_address_of_a_database_is_no_path(tmp_path):
     path = tmp_path / "coordinator.toml"
     path.write_text(COORDINATOR.replace("coordinator.db", "postgresql+psycopg://user@host/name"))
     assert load_coordinator(path).database == "postgresql+psycopg://user@host/name"
+
+
+def test_unknown_profile_is_refused_with_those_there_are(tmp_path):
+    said = refusal_of(tmp_path, 'profile = "pi-zero"\n' + COMPLETE)
+    assert "pi-zero" in said
+    for name in shipped_profiles():
+        assert load_configuration(write(tmp_path, f'profile = "{name}"\n' + COMPLETE)).profile == name
+        assert name in said

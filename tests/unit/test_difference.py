@@ -103,6 +103,10 @@ def test_hostile_bytes_are_refused_with_their_reason():
     assert refusal(b"\x35" + plane(bytes(SIZE)) * 5) is Reason.MALFORMED
     assert refusal(b"\x31" + plane(zstandard.compress(bytes(SIZE + 1)))) is Reason.INFLATES
     assert refusal(b"\x31" + plane(zstandard.compress(bytes(SIZE - 1)))) is Reason.MALFORMED
+    skippable = b"\x50\x2a\x4d\x18\x04\x00\x00\x00more"
+    assert refusal(b"\x31" + plane(skippable + zstandard.compress(bytes(SIZE)))) is Reason.MALFORMED
+    empty_blocks = zstandard.compress(bytes(SIZE)) + bytes(3 * SIZE)
+    assert refusal(b"\x31" + plane(empty_blocks)) is Reason.MALFORMED
     infinity = plane(bytes(SIZE)) * 2 + plane(bytes(SIZE)) + plane(b"\xff" * SIZE)
     assert refusal(b"\x34" + infinity) is Reason.NOT_FINITE
     assert refusal(b"\x39" + bytes([0, 0, 0, MAX_EXPONENT + 1]) + plane(bytes(SIZE))) is Reason.OUT_OF_BOUNDS

@@ -37,3 +37,21 @@ def test_what_a_document_names_exists(document):
     lacking += [name for name in modules if not is_module(name)]
     lacking += [name for name in links if not (document.parent / name).exists()]
     assert lacking == []
+
+
+TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
+CONSTANT = re.compile(r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)`")
+PACKAGES = ("fleet_protocol", "fleet_host", "bundle_runtime", "edge_agent", "broker_coordinator")
+
+
+def test_tests_and_limits_that_the_threat_model_names_exist():
+    text = (ROOT / "docs" / "threat-model.md").read_text()
+    lacking = [
+        f"{file}::{test}"
+        for file, test in TEST.findall(text)
+        if not re.search(rf"^(async )?def {test}\(", (ROOT / file).read_text(), re.MULTILINE)
+    ]
+    code = "\n".join(path.read_text() for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+    lacking += [name for name in set(CONSTANT.findall(text)) if not re.search(rf"^{name}\b.* = ", code, re.MULTILINE)]
+    assert lacking == []
+    assert len(TEST.findall(text)) > 20

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from edge_agent.core.guards import GuardSettings, Readings, refusal
+from edge_agent.core.sensors import Measured
 
 SETTINGS = GuardSettings(
     minimum_samples=16,
@@ -15,7 +16,11 @@ SETTINGS = GuardSettings(
     minimum_free_memory_mib=64.0,
 )
 AT_THE_LIMIT = Readings(
-    stored_samples=16, waiting_updates=7, temperature_celsius=75.0, battery_percent=30.0, free_memory_mib=64.0
+    stored_samples=16,
+    waiting_updates=7,
+    temperature=Measured(75.0, "cpu_thermal"),
+    battery=Measured(30.0, "BAT0"),
+    free_memory_mib=64.0,
 )
 
 
@@ -28,8 +33,8 @@ def test_every_guard_agrees_at_its_limit():
     [
         ("stored_samples", 15, ("15 stored samples", "at least 16")),
         ("waiting_updates", 8, ("9 updates waiting", "at most 8")),
-        ("temperature_celsius", 75.5, ("75.5 degrees", "at most 75")),
-        ("battery_percent", 29.5, ("29.5 percent", "at least 30")),
+        ("temperature", Measured(75.5, "cpu_thermal"), ("75.5 degrees Celsius (cpu_thermal)", "at most 75")),
+        ("battery", Measured(29.5, "BAT0"), ("29.5 percent of battery (BAT0)", "at least 30")),
         ("free_memory_mib", 63.5, ("63.5 MiB", "at least 64")),
     ],
 )
@@ -40,7 +45,7 @@ def test_guard_refuses_beyond_its_limit_with_value_and_limit(reading, value, wor
 
 
 def test_sensor_that_a_device_lacks_refuses_nothing():
-    blind = replace(AT_THE_LIMIT, temperature_celsius=None, battery_percent=None, free_memory_mib=None)
+    blind = replace(AT_THE_LIMIT, temperature=None, battery=None, free_memory_mib=None)
     assert refusal(SETTINGS, blind) is None
 
 
@@ -48,5 +53,7 @@ def test_limit_that_is_left_out_is_not_checked():
     unlimited = msgspec.structs.replace(
         SETTINGS, maximum_temperature_celsius=None, minimum_battery_percent=None, minimum_free_memory_mib=None
     )
-    burning = replace(AT_THE_LIMIT, temperature_celsius=900.0, battery_percent=0.0, free_memory_mib=0.0)
+    burning = replace(
+        AT_THE_LIMIT, temperature=Measured(900.0, "cpu"), battery=Measured(0.0, "BAT0"), free_memory_mib=0.0
+    )
     assert refusal(unlimited, burning) is None

@@ -1,14 +1,15 @@
 """What one device may weigh: how often it sends, and how long its deltas are."""
 
 import math
+from functools import reduce
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker_coordinator.consumers.norm_quantile import WARM_UP_UPDATES, NormQuantile
-from fleet_host.rate_limit import UNLIMITED, TokenBucket
+from broker_coordinator.aggregation.bounds import Bounds
+from broker_coordinator.consumers.peers import FEWEST_FOR_NORMS, MAX_PEERS, Declared, Peers
+from fleet_host.rate_limit import UNLIMITED, RateLimit, TokenBucket
 
 
 @given(st.floats(0.1, 100), st.integers(1, 20), st.lists(st.floats(0, 500), max_size=80))
@@ -16,7 +17,7 @@ def test_token_bucket_allows_no_more_than_its_burst_and_rate(interval, burst, ga
     bucket, now, full_at, allowed = TokenBucket(interval, burst), 0.0, 0.0, []
     for gap in gaps:
         now += gap
-        if (after := bucket.after_one(full_at, now)) is not None:
+        if (after := bucket.after(full_at, now)) is not None:
             full_at = after
             allowed.append(now)
     for first in range(len(allowed)):
@@ -27,23 +28,85 @@ def test_token_bucket_allows_no_more_than_its_burst_and_rate(interval, burst, ga
 def test_full_bucket_gives_its_whole_burst_at_once() -> None:
     bucket, full_at = TokenBucket(10.0, 3), 0.0
     for _ in range(3):
-        full_at = bucket.after_one(full_at, 100.0)
-    assert bucket.after_one(full_at, 100.0) is None
-    assert bucket.after_one(full_at, 110.0) is not None
-    assert UNLIMITED.after_one(0.0, 5.0) == 5.0
+        full_at = bucket.after(full_at, 100.0)
+    assert bucket.after(full_at, 100.0) is None
+    assert bucket.after(full_at, 110.0) is not None
+    assert UNLIMITED.after(0.0, 5.0) == 5.0
 
 
-@pytest.mark.parametrize("quantile", [0.5, 0.9])
-def test_running_quantile_finds_the_quantile_and_follows_it(quantile) -> None:
-    generator, found = np.random.default_rng(3), NormQuantile(quantile)
-    for scale in (1.0, 20.0):
-        norms = scale * generator.lognormal(0, 0.5, 2000)
-        found = found.after_all(map(float, norms))
-        assert found.estimate == pytest.approx(np.quantile(norms, quantile), rel=0.35)
+@given(st.floats(0.1, 100), st.integers(1, 20), st.lists(st.tuples(st.floats(0, 500), st.floats(1, 40)), max_size=80))
+def test_what_costs_more_than_is_left_is_paid_for_later(interval, burst, events) -> None:
+    limit, now, spent, since = RateLimit(interval, 1, burst=burst), 0.0, 0.0, 0.0
+    for gap, cost in events:
+        now += gap
+        if limit.allows("pi", now, cost):
+            assert spent <= burst - 1 + (now - since) / interval + 1e-6, "at least one unit was left"
+            spent += cost
+    assert limit.allows("pi", now + (spent + 1) * interval), "nobody waits longer than for what was spent"
 
 
-def test_nothing_is_bounded_before_enough_is_seen_or_without_a_factor() -> None:
-    few = NormQuantile(0.5).after_all([1.0] * (WARM_UP_UPDATES - 1))
-    assert few.bound(2.0) == math.inf
-    assert few.after(1.0).bound(0.0) == math.inf
-    assert few.after(1.0).bound(2.0) == pytest.approx(2.0, rel=0.6)
+def test_buckets_that_are_not_full_are_bounded() -> None:
+    limit = RateLimit(10.0, 3, burst=2)
+    assert [limit.allows(key, 0.0) for key in "abcd"] == [True, True, True, False]
+    assert [limit.has_room(key, 0.0) for key in "aad"] == [True, True, True]
+    assert [limit.allows("a", 0.0), limit.has_room("a", 0.0), limit.allows("a", 0.0)] == [True, False, False]
+    assert limit.allows("d", 10.0), "those of b and c are full again"
+
+
+declared = st.builds(Declared, st.integers(1, 1_000_000), st.floats(0, 100))
+names = st.sampled_from("abcdefgh")
+
+
+@given(st.lists(st.tuples(names, declared), max_size=40), names, st.sampled_from([0.1, 0.5, 0.9]))
+def test_what_is_usual_is_a_quantile_of_what_the_others_sent_last(sent, device, quantile) -> None:
+    peers = reduce(lambda found, each: found.after(*each), sent, Peers())
+    others = [each for name, each in dict(sent).items() if name != device]
+    if others:
+        samples = sorted(each.samples for each in others)
+        assert peers.usual_samples(device) == samples[len(samples) // 2]
+    else:
+        assert peers.usual_samples(device) is None
+    if len(others) < FEWEST_FOR_NORMS:
+        assert peers.usual_norm(device, quantile) is None
+    else:
+        norms = [each.norm for each in others]
+        assert peers.usual_norm(device, quantile) == np.quantile(norms, quantile, method="higher")
+
+
+def test_one_device_moves_nobodys_measure_however_much_it_sends() -> None:
+    peers = Peers()
+    for number in range(10):
+        peers = peers.after(f"honest-{number}", Declared(60, 1.0))
+    for _ in range(1000):
+        peers = peers.after("evil", Declared(1_000_000, 99.0))
+    assert (peers.usual_samples("honest-3"), peers.usual_norm("honest-3", 0.5)) == (60, 1.0)
+    assert (peers.usual_samples("evil"), peers.usual_norm("evil", 0.5)) == (60, 1.0)
+
+
+def test_only_the_devices_that_sent_last_are_remembered() -> None:
+    peers = Peers()
+    for number in range(3 * MAX_PEERS):
+        peers = peers.after(f"device-{number}", Declared(number + 1, float(number)))
+    assert len(peers.last) == len(peers.samples) == len(peers.norms) == MAX_PEERS
+    assert peers.usual_samples("somebody") == 2 * MAX_PEERS + MAX_PEERS // 2 + 1
+
+
+NORMS = st.just(0.0) | st.floats(1e-6, 100)
+
+
+@given(st.lists(st.tuples(st.integers(1, 10**6), NORMS), min_size=3, max_size=9), st.data())
+def test_no_device_weighs_more_than_half_as_much_again_as_most(sent, data) -> None:
+    samples, norms = zip(*sent, strict=True)
+    bounds = Bounds.among(samples, norms)
+    number = data.draw(st.integers(0, len(sent) - 1))
+    assert bounds.weight(samples[number]) <= 1.5 * sorted(samples)[(len(samples) - 1) // 2]
+    assert bounds.scale(norms[number]) * norms[number] <= 2 * sorted(norms)[(len(norms) - 1) // 2] * (1 + 1e-12) or (
+        sorted(norms)[(len(norms) - 1) // 2] == 0
+    )
+
+
+def test_few_devices_are_bounded_by_what_can_be_known() -> None:
+    assert Bounds.among([], []) == Bounds(math.inf, math.inf)
+    assert Bounds.among([60, 1_000_000], [1.0, 99.0]) == Bounds(90.0, math.inf)
+    assert Bounds.among([60, 60, 1_000_000], [1.0, 1.0, 99.0]) == Bounds(90.0, 2.0)
+    assert Bounds.among([60] * 3, [0.0] * 3).norm == math.inf, "zeros say nothing of what is long"

@@ -1,13 +1,18 @@
-"""Readings of the machine: what a board has not got is None, never an error."""
+"""Readings of the machine: what a board has not got is unknown, what is not the board's own does not count."""
 
 from types import SimpleNamespace
 
 import psutil
 import pytest
 
+from edge_agent.core.guards import GuardSettings
+from edge_agent.core.sensors import Battery, Measured, board_temperature, own_battery
 from edge_agent.shell import machine
 
-READINGS = {"sensors_temperatures": machine.temperature_celsius, "sensors_battery": machine.battery_percent}
+EVERY_GUARD = GuardSettings(
+    maximum_temperature_celsius=75.0, minimum_battery_percent=20.0, minimum_free_memory_mib=64.0
+)
+NO_GUARD = GuardSettings(minimum_free_memory_mib=None)
 
 
 def raising(error: Exception):
@@ -17,30 +22,88 @@ def raising(error: Exception):
     return read
 
 
-@pytest.mark.parametrize("sensor", READINGS)
-@pytest.mark.parametrize("error", [FileNotFoundError("/sys/class/power_supply"), PermissionError(), AttributeError()])
-def test_board_without_a_sensor_reads_none(monkeypatch, sensor, error):
-    monkeypatch.setattr(psutil, sensor, raising(error))
-    assert READINGS[sensor]() is None
+def temperatures(monkeypatch, **sensors: float) -> None:
+    groups = {name: [SimpleNamespace(current=value)] for name, value in sensors.items()}
+    monkeypatch.setattr(psutil, "sensors_temperatures", lambda: groups)
 
 
-@pytest.mark.parametrize("sensor", READINGS)
-def test_platform_without_such_sensors_reads_none(monkeypatch, sensor):
-    monkeypatch.delattr(psutil, sensor)
-    assert READINGS[sensor]() is None
+def supply(folder, name: str, **files: str):
+    (folder / name).mkdir()
+    for file, text in files.items():
+        (folder / name / file).write_text(text + "\n")
 
 
-def test_hottest_sensor_and_charge_are_read(monkeypatch):
-    sensors = {"cpu": [SimpleNamespace(current=40.5), SimpleNamespace(current=61.0)], "disk": []}
-    monkeypatch.setattr(psutil, "sensors_temperatures", lambda: sensors)
-    monkeypatch.setattr(psutil, "sensors_battery", lambda: SimpleNamespace(percent=37))
-    assert (machine.temperature_celsius(), machine.battery_percent()) == (61.0, 37.0)
-    monkeypatch.setattr(psutil, "sensors_temperatures", dict)
-    monkeypatch.setattr(psutil, "sensors_battery", lambda: None)
-    assert (machine.temperature_celsius(), machine.battery_percent()) == (None, None)
+@pytest.mark.parametrize(
+    "error",
+    [FileNotFoundError("hwmon"), PermissionError(), RuntimeError(), ValueError(), KeyError("Cached")],
+)
+def test_what_can_not_be_read_is_unknown(monkeypatch, tmp_path, error):
+    monkeypatch.setattr(psutil, "sensors_temperatures", raising(error))
+    monkeypatch.setattr(psutil, "virtual_memory", raising(error))
+    assert machine.temperature(EVERY_GUARD) is None
+    assert machine.battery(EVERY_GUARD, tmp_path / "missing") is None
+    assert machine.free_memory_mib(EVERY_GUARD) is None
+
+
+def test_platform_without_such_sensors_reads_none(monkeypatch):
+    monkeypatch.delattr(psutil, "sensors_temperatures")
+    assert machine.temperature(EVERY_GUARD) is None
+
+
+def test_what_no_guard_needs_is_not_read(monkeypatch):
+    for reading in ("sensors_temperatures", "virtual_memory"):
+        monkeypatch.setattr(psutil, reading, lambda: pytest.fail("it was read"))
+    monkeypatch.setattr(machine, "_batteries", lambda _: pytest.fail("it was read"))
+    assert machine.temperature(NO_GUARD) is None
+    assert machine.battery(NO_GUARD) is None
+    assert machine.free_memory_mib(NO_GUARD) is None
 
 
 def test_this_machine_can_be_read():
-    machine.temperature_celsius()
-    machine.battery_percent()
-    assert machine.free_memory_mib() > 1
+    machine.temperature(EVERY_GUARD)
+    machine.battery(EVERY_GUARD)
+    assert machine.free_memory_mib(EVERY_GUARD) > 1
+
+
+@pytest.mark.parametrize("own", ["cpu_thermal", "soc_thermal", "coretemp", "k10temp", "acpitz", "cpuss0-thermal"])
+def test_boards_own_sensor_counts_and_a_hotter_one_of_something_else_does_not(own):
+    sensors = {"nvme": [81.85], own: [40.5, 61.0], "iwlwifi_1": [90.0], "amdgpu": [95.0]}
+    assert board_temperature(sensors) == Measured(61.0, own)
+    assert board_temperature({"nvme": [81.85], "iwlwifi_1": [90.0]}) is None
+
+
+def test_sensor_can_be_selected():
+    sensors = {"nvme": [81.85], "cpu_thermal": [61.0]}
+    assert board_temperature(sensors, "nvme") == Measured(81.85, "nvme")
+    assert board_temperature(sensors, "ds18b20") is None
+
+
+@pytest.mark.parametrize("fault", [-273.15, -40.0, 125.0, 255.0, 65_535.0, float("nan"), float("inf")])
+def test_implausible_value_does_not_count(fault):
+    assert board_temperature({"cpu_thermal": [fault]}) is None
+    assert board_temperature({"cpu_thermal": [fault, 50.0]}) == Measured(50.0, "cpu_thermal")
+    assert own_battery([Battery("BAT0", fault if fault != 125.0 else 101.0, is_own=True)]) is None
+
+
+def test_emptiest_own_battery_counts_and_a_mouses_does_not(tmp_path):
+    supply(tmp_path, "AC", type="Mains", online="1")
+    supply(tmp_path, "hidpp_battery_0", type="Battery", scope="Device", capacity="5")
+    assert machine.battery(EVERY_GUARD, tmp_path) is None
+    supply(tmp_path, "BAT0", type="Battery", capacity="80")
+    supply(tmp_path, "BAT1", type="Battery", scope="System", capacity="60")
+    supply(tmp_path, "BAT2", type="Battery", status="Unknown")
+    assert machine.battery(EVERY_GUARD, tmp_path) == Measured(60.0, "BAT1")
+    selected = GuardSettings(minimum_battery_percent=20.0, battery="hidpp_battery_0")
+    assert machine.battery(selected, tmp_path) == Measured(5.0, "hidpp_battery_0")
+
+
+def test_limit_without_its_sensor_is_said_with_what_is_there(monkeypatch, tmp_path):
+    temperatures(monkeypatch, nvme=81.85)
+    supply(tmp_path, "hidpp_battery_0", type="Battery", scope="Device", capacity="5")
+    about_temperature, about_battery = machine.missing(EVERY_GUARD, tmp_path)
+    assert about_temperature == "maximum_temperature_celsius: no sensor of the board; there is nvme"
+    assert about_battery == "minimum_battery_percent: no battery of the machine; there is hidpp_battery_0"
+    temperatures(monkeypatch, nvme=81.85, cpu_thermal=50.0)
+    supply(tmp_path, "BAT0", type="Battery", capacity="80")
+    assert machine.missing(EVERY_GUARD, tmp_path) == []
+    assert machine.missing(NO_GUARD, tmp_path) == []

@@ -5,6 +5,7 @@ import tracemalloc
 import pytest
 
 from fleet_protocol import cbor
+from fleet_protocol.cohort import EVERYONE
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.kinds import (
     BlobChunk,
@@ -19,6 +20,7 @@ from fleet_protocol.kinds import (
     decode_payload,
     encode_payload,
 )
+from fleet_protocol.limits import MAX_GENERATION
 
 HASH = "0f" * 32
 DIGEST = bytes(16)
@@ -114,6 +116,22 @@ def test_life_of_an_update_travels_only_where_there_is_one():
     assert len(encode_payload(within)) == len(encode_payload(without)) + 1
     with pytest.raises(ProtocolError, match="Update: a last field of 0 is not written"):
         decode_payload(cbor.encode([1, 1, 0.5, b"packed", 0]), Update)
+
+
+def test_generation_and_end_of_a_task_travel_only_where_there_are_any():
+    plain = Manifest(1, HASH, HASH)
+    for manifest, more_bytes in (
+        (Manifest(1, HASH, HASH, generation=3), 9 + 1),  # behind the threshold's usual value
+        (Manifest(1, HASH, HASH, generation=3, removed=True), 9 + 2),
+        (Manifest(1, HASH, HASH, 7, generation=3), 1 + 1),
+        (Manifest(1, HASH, HASH, removed=True), 9 + 2),
+    ):
+        assert decode_payload(encode_payload(manifest), Manifest) == manifest
+        assert len(encode_payload(manifest)) == len(encode_payload(plain)) + more_bytes
+    with pytest.raises(ProtocolError, match="Manifest: a last field of 4294967296 or 0 or False is not written"):
+        decode_payload(cbor.encode([1, HASH, HASH, EVERYONE, 0]), Manifest)
+    with pytest.raises(ProtocolError):
+        decode_payload(cbor.encode([1, HASH, HASH, EVERYONE, MAX_GENERATION + 1]), Manifest)
 
 
 def test_threshold_of_a_manifest_travels_only_where_not_every_device_is_asked():

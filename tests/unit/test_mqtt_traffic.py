@@ -1,5 +1,6 @@
 """PUBLISH and PUBACK are told from all other packets, wherever the stream is cut, and written as paho writes them."""
 
+import tracemalloc
 from itertools import pairwise
 
 import paho.mqtt.client as paho
@@ -22,6 +23,10 @@ NO_PROPERTIES, ALIAS_AND_USER_PROPERTY = b"\x00", b"\x0a\x23\x00\x05\x26\x00\x01
 A_LONG_PROPERTY = b"\x88\x01\x26\x00\x01k\x00\x82" + b"v" * 0x82
 
 
+LIMIT = 10_000
+"""Below the largest packets that are drawn."""
+
+
 def packet(kind: int, body: bytes) -> bytes:
     """Its length in the bytes that MQTT gives it."""
     length, coded = len(body), bytearray()
@@ -33,7 +38,7 @@ def packet(kind: int, body: bytes) -> bytes:
 
 
 def divided(stream: bytes, cuts: list[int], *, mqtt5: bool) -> tuple[Arrived, bytes]:
-    divider, others = TrafficDivider(mqtt5=mqtt5), b""
+    divider, others = TrafficDivider(mqtt5=mqtt5, max_packet_bytes=LIMIT), b""
     borders = sorted({0, len(stream), *(cut % (len(stream) + 1) for cut in cuts)})
     for begin, end in pairwise(borders):
         others += divider.divide(stream[begin:end])
@@ -64,7 +69,9 @@ def streams(draw):
             body += identifier.to_bytes(2, "big") if asked else b""
             body += properties if mqtt5 else b""
             stream += packet(0x30 | (0x02 if asked else 0) | draw(st.sampled_from([0, 0x01, 0x08])), body + data)
-            wanted.messages.append(Message(topic, data))
+            size = len(body + data)
+            unread = f"a packet of {size} bytes; at most {LIMIT} are read"
+            wanted.messages.append(Message(topic, data) if size <= LIMIT else Message(topic, b"", unread))
             wanted.identifiers += [identifier] if asked else []
     return mqtt5, stream, wanted, others
 
@@ -92,12 +99,39 @@ def test_any_bytes_are_divided_or_refused(stream, mqtt5) -> None:
         packet(0x32, b"\x00\x05abc"),
         packet(0x32, b"\x00\x01a\x00"),
         packet(0x40, b"\x00"),
+        packet(0x32, b"\xff\xff" + bytes(LIMIT)),
         b"\x30\xff\xff\xff\xff\x01",
     ],
 )
 def test_a_packet_that_ends_too_early_ends_the_connection(stream) -> None:
     with pytest.raises(MalformedPacketError):
         divided(stream, [], mqtt5=False)
+
+
+@pytest.mark.parametrize("mqtt5", [True, False])
+def test_publication_above_the_limit_is_dropped_as_it_comes_and_acknowledged_at_once(mqtt5) -> None:
+    divider = TrafficDivider(mqtt5=mqtt5, max_packet_bytes=LIMIT)
+    megabytes = 200
+    length = 2 + len("a/b") + 2 + megabytes * 2**20
+    coded = bytes([length & 0x7F | 0x80, length >> 7 & 0x7F | 0x80, length >> 14 & 0x7F | 0x80, length >> 21])
+    assert divider.divide(b"\x32" + coded + b"\x00\x03a/b\x12\x34") == b""
+    assert divider.take() == Arrived(
+        [Message("a/b", b"", f"a packet of {length} bytes; at most 10000 are read")], [0x1234]
+    )
+    block = bytes(2**20)
+    tracemalloc.start()
+    for _ in range(megabytes):
+        assert divider.divide(block) == b""
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 2**20
+    assert divider.divide(PINGRESP) == PINGRESP
+    assert divider.take() == Arrived()
+
+
+def test_control_packet_above_the_limit_ends_the_connection() -> None:
+    with pytest.raises(MalformedPacketError, match="type 9 and 10001 bytes; at most 10000"):
+        divided(packet(0x90, bytes(LIMIT + 1)), [], mqtt5=True)
 
 
 @pytest.mark.parametrize("properties", [b"", b"\x01", b"\x80", b"\x80\x80\x80\x80\x01"])

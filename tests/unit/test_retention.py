@@ -19,5 +19,15 @@ def test_what_devices_and_the_average_need_is_never_forgotten(versions, newest, 
 
 @pytest.mark.parametrize("recall", list(Recall))
 def test_envelopes_that_a_start_reads_again_are_kept(recall) -> None:
-    allowed = forgettable(Retention(envelopes=1), AggregationPlan(buffer_size=2), recall, 90)
-    assert allowed.envelopes_through == (-1 if recall in (Recall.LAST_UPDATES, Recall.ALL_UPDATES) else 89)
+    allowed = forgettable(Retention(envelopes=1), AggregationPlan(buffer_size=2), recall, 190)
+    through = {Recall.ALL_UPDATES: -1, Recall.LAST_UPDATES: 100}
+    assert allowed.envelopes_through == through.get(recall, 189)
+    assert allowed.last_updates_stay == (recall is Recall.LAST_UPDATES)
+
+
+def test_envelopes_beside_the_last_ones_are_dropped_some_versions_at_a_time() -> None:
+    allowed = [
+        forgettable(Retention(envelopes=5), AggregationPlan(buffer_size=2), Recall.LAST_UPDATES, newest)
+        for newest in (1, 5, 104, 105, 204, 205)
+    ]
+    assert [each.envelopes_through for each in allowed] == [-1, 0, 0, 100, 100, 200]

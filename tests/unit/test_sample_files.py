@@ -14,7 +14,8 @@ from safetensors.numpy import save_file
 from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.sample_checks import find_misfits
 from bundle_runtime.sample_file import read_samples
-from edge_agent.sources.schema_check import Sample, check_sample
+from edge_agent.sources.sample import Sample
+from edge_agent.sources.schema_check import check_sample
 from fleet_protocol.bundle import InputSchema, LabelSchema, TaskDescription
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.sample_rules import label_rule
@@ -99,7 +100,7 @@ def test_wrong_label_is_named_with_its_place_bound_and_remedy(*, tmp_path, suffi
 @pytest.mark.parametrize(
     ("suffix", "value", "words"),
     [
-        (".npz", np.nan, "input 2 is nan; pump takes 0 to 1; scale the inputs to these bounds, or correct [input]"),
+        (".npz", np.nan, "input 2 is nan; pump takes 0 to 1; it is not a number that can be trained on: leave"),
         (".csv", np.nan, "line 4: input 2 is nan"),
         (".csv", np.inf, "line 4: input 2 is inf"),
         (".jsonl", np.nan, "line 3: JSON is malformed"),
@@ -175,7 +176,7 @@ def test_missing_file_and_folder_are_refused(tmp_path):
 def test_a_file_and_a_sample_socket_take_the_same_samples(inputs, label):
     description = task(CLASSES, minimum=-0.1, maximum=0.3)
     try:
-        check_sample(Sample("pump", inputs, label), frozenset({"pump"}), description)
+        check_sample(Sample("pump", inputs, label), description)
         taken = True
     except ValueError:
         taken = False
@@ -186,7 +187,7 @@ def test_a_file_and_a_sample_socket_take_the_same_samples(inputs, label):
 @pytest.mark.parametrize("maximum", [0.1, 0.3, 1 / 3, 16.1])
 def test_value_at_the_bound_fits_before_and_after_it_is_stored_as_float32(maximum):
     description = task(CLASSES, maximum=maximum)
-    stored, _ = check_sample(Sample("pump", [maximum] * 3, 0), frozenset({"pump"}), description)
+    stored, _ = check_sample(Sample("pump", [maximum] * 3, 0), description)
     inputs = np.frombuffer(stored, np.float32).reshape(1, 3)
     assert find_misfits(inputs, np.array([0]), description.input, description) is None
     assert array("f", [maximum]).tobytes() * 3 == stored
@@ -194,4 +195,4 @@ def test_value_at_the_bound_fits_before_and_after_it_is_stored_as_float32(maximu
 
 def test_class_given_as_a_whole_float_is_that_class():
     assert label_rule(CLASSES).refusal([2.0], "pump") is None
-    assert check_sample(Sample("pump", [0, 0, 0], 2.0), frozenset({"pump"}), task(CLASSES))[1] == 2
+    assert check_sample(Sample("pump", [0, 0, 0], 2.0), task(CLASSES))[1] == 2

@@ -7,7 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edge_agent.shell.sample_store import SampleStore
+from edge_agent.shell.sample_store import MAX_UNJUDGED_BYTES, Judgement, SampleStore
+from edge_agent.sources.sample import Sample
 from edge_agent.training.worker import read_samples
 from fleet_protocol.bundle import InputSchema, LabelSchema, TaskDescription, parse_description
 
@@ -125,3 +126,40 @@ def test_worker_reads_labels_of_any_kind_and_leaves_misfits(path, label, values)
     assert (samples.labels.tolist(), samples.newest) == ([values], newest)
     assert store.drop_misfits(task) == 2
     assert store.count("digits") == 1
+
+
+def test_samples_that_wait_for_a_schema_survive_a_restart_and_are_judged_once(path):
+    store = SampleStore(path, maximum_samples=10)
+    for values, label in (([0.5, 0.5], 1), ([0.5], 1), ([0.5, 0.5], 2.0), ([2.0, 0.5], 0), ([0.5, 0.5], None)):
+        store.add_unjudged(Sample("digits", values, label))
+    store.add_unjudged(Sample("other", [1.0], 0))
+    store.close()
+    store = SampleStore(path, maximum_samples=10)
+    assert (store.count("digits"), store.count_after("digits", 0), store.count("other")) == (5, 5, 1)
+    assert store.judge(SMALL) == Judgement(2, 3, "input has 1 values; digits takes 2")
+    assert [label for _, label in stored(path, "digits")] == [1, 2]
+    assert (store.count("digits"), store.count_after("digits", 0), store.count("other")) == (2, 2, 1)
+    assert store.judge(SMALL) == Judgement(0, 0, "")
+
+
+def test_judged_samples_are_new_to_the_next_round_and_the_newest_are_kept(path):
+    store = SampleStore(path, maximum_samples=3)
+    trained_through = [store.add("digits", VALUES, 0) for _ in range(3)][-1]
+    for label in range(5):
+        store.add_unjudged(Sample("digits", [0.0, label / 10], label % 3))
+    assert store.count("digits") == 6  # three of each
+    assert store.judge(SMALL).kept == 3
+    assert store.count("digits") == store.count_after("digits", trained_through) == 3
+    assert [label for _, label in stored(path, "digits")] == [2, 0, 1]
+
+
+def test_samples_that_wait_for_a_schema_take_bounded_room(path):
+    store = SampleStore(path, maximum_samples=1000)
+    large = [0.123456789] * 200_000
+    for number in range(12):
+        store.add_unjudged(Sample("digits", large, number))
+    connection = sqlite3.connect(path)
+    count, held = connection.execute("SELECT COUNT(*), SUM(length(sample)) FROM unjudged").fetchone()
+    connection.close()
+    assert store.count("digits") == count < 12
+    assert MAX_UNJUDGED_BYTES // 2 < held <= MAX_UNJUDGED_BYTES

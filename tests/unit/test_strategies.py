@@ -39,6 +39,27 @@ def merged(state: ServerState, parts: list[list[BufferedUpdate]], plan: Aggregat
     return reduce(add, [partial_of(state, part, plan) for part in parts])
 
 
+def usual(values) -> float:
+    return sorted(values)[(len(values) - 1) // 2]
+
+
+def bounded(last: dict[str, tuple[int, np.ndarray]]) -> dict[str, tuple[float, np.ndarray]]:
+    """By device, the samples that count and the vector, as docs/decisions/weight-of-one-device.md has it."""
+    if not last:
+        return {}
+    most = 1.5 * usual([samples for samples, _ in last.values()])
+    norms = {device: float(np.linalg.norm(vector)) for device, (_, vector) in last.items()}
+    longest = (2 * usual(norms.values()) if len(last) >= 3 else 0) or np.inf
+    return {
+        device: (min(samples, most), vector * min(1, longest / (norms[device] or 1)))
+        for device, (samples, vector) in last.items()
+    }
+
+
+def last_of(updates: list[BufferedUpdate]) -> dict[str, tuple[int, np.ndarray]]:
+    return {update.device: (update.samples, dense(update)) for update in updates}
+
+
 def weighted_mean(pairs: list[tuple[float, np.ndarray]]) -> np.ndarray:
     return sum((weight * vector for weight, vector in pairs), np.zeros(SIZE)) / (
         sum(weight for weight, _ in pairs) or 1
@@ -57,13 +78,14 @@ def test_ca2fl_is_the_equation(updates) -> None:
     earlier, buffer = updates[:-3], updates[-3:]
     last = {update.device: update for update in earlier}
     plan = AggregationPlan(buffer_size=3, strategy="ca2fl")
-    everyone = weighted_mean([(update.samples, dense(update)) for update in last.values()])
+    counted = bounded(last_of(earlier))
     corrected = weighted_mean(
         [
-            (update.weight(plan), dense(update) - (dense(last[update.device]) if update.device in last else 0))
+            (update.weight(plan), dense(update) - (counted[update.device][1] if update.device in last else 0))
             for update in buffer
         ]
     )
+    everyone = weighted_mean(list(counted.values()))
     state = state_after(earlier, plan)
     np.testing.assert_allclose(direction(state, buffer, plan), everyone + corrected, rtol=1e-5, atol=1e-5)
     assert next_state(state, buffer, plan).remembered == last | {update.device: update for update in buffer}
@@ -74,8 +96,10 @@ def test_aced_is_the_mean_of_the_last_updates_that_are_not_too_old(updates, olde
     earlier, buffer = updates[:-1], updates[-1:]
     plan = AggregationPlan(buffer_size=1, strategy="aced", cached_staleness=oldest)
     last = {update.device: update for update in updates}.values()
-    engaged = [(update.samples, dense(update)) for update in last if 20 - update.base_version <= oldest]
-    np.testing.assert_allclose(direction(state_after(earlier, plan), buffer, plan), weighted_mean(engaged), atol=1e-9)
+    counted = bounded(last_of(updates))
+    engaged = [counted[update.device] for update in last if 20 - update.base_version <= oldest]
+    found = direction(state_after(earlier, plan), buffer, plan)
+    np.testing.assert_allclose(found, weighted_mean(engaged), rtol=1e-5, atol=1e-5)
 
 
 @given(some_updates)
@@ -83,7 +107,8 @@ def test_ef21_is_the_mean_of_every_devices_sum(updates) -> None:
     plan = AggregationPlan(buffer_size=1, strategy="ef21")
     last = {update.device: update for update in updates}
     sums = {device: sum(dense(update) for update in updates if update.device == device) for device in last}
-    expected = weighted_mean([(last[device].samples, sums[device]) for device in last])
+    counted = bounded({device: (update.samples, sums[device]) for device, update in last.items()})
+    expected = weighted_mean(list(counted.values()))
     found = direction(state_after(updates[:-1], plan), updates[-1:], plan)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 

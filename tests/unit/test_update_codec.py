@@ -240,10 +240,13 @@ def test_nothing_kept_decodes_to_nothing():
         assert decode_update(quantisation + bits("0 0000 00000 0 1"), [[8], [8]]).indices.size == 0
 
 
+MAGIC = zstandard.MAGIC_NUMBER.to_bytes(4, "little")
+
+
 def frame(body: bytes, *, declares_size: bool = True) -> bytes:
     """A zstd frame as it travels: without the magic number that all have."""
     whole = zstandard.ZstdCompressor(level=3, write_content_size=declares_size).compress(body)
-    return whole.removeprefix(zstandard.MAGIC_NUMBER.to_bytes(4, "little"))
+    return whole.removeprefix(MAGIC)
 
 
 def peak_of_decoding(packed: bytes, shapes: list) -> tuple[int, Reason | None]:
@@ -261,9 +264,9 @@ def peak_of_decoding(packed: bytes, shapes: list) -> tuple[int, Reason | None]:
 def test_inflating_frame_is_refused_before_it_inflates():
     bomb = ZSTD + frame(bytes(200_000_000))
     assert len(bomb) < 20_000
-    peak, reason = peak_of_decoding(bomb, [[1000]])
+    peak, reason = peak_of_decoding(bomb, [[5000]])
     assert reason is Reason.INFLATES
-    assert peak < 2 * memory_bound([[1000]])
+    assert peak < 2 * memory_bound([[5000]])
 
 
 @pytest.mark.parametrize("shapes", [[[400_000]], [[400, 1000]]])
@@ -308,8 +311,44 @@ def test_frame_that_holds_more_than_it_declares_is_refused():
     assert refusal_of(ZSTD + honest[:1] + bytes([100]) + honest[2:], [[1000]]) is Reason.MALFORMED
 
 
-@pytest.mark.parametrize("extra", [b"\x00", frame(b"more"), b"\x50\x2a\x4d\x18\x00\x00\x00\x00"])
+DENSE_BODY = b"\x00" + UNIT_SCALE + bytes(125)
+"""A thousand entries."""
+
+
+@pytest.mark.parametrize("extra", [b"\x00", frame(bytes(20)), b"\x50\x2a\x4d\x18\x00\x00\x00\x00"])
 def test_frame_followed_by_anything_is_refused(extra):
-    valid = frame(b"\x02\x00")
-    assert decode_update(ZSTD + valid, [[8]]).indices.size == 0
-    assert refusal_of(ZSTD + valid + extra, [[8]]) is Reason.MALFORMED
+    valid = frame(DENSE_BODY)
+    assert decode_update(ZSTD + valid, [[1000]]).indices.size == 1000
+    assert refusal_of(ZSTD + valid + extra, [[1000]]) is Reason.MALFORMED
+
+
+EMPTY_BLOCK = b"\x00\x00\x00"
+"""Not the last one, raw, of no bytes (RFC 8878, section 3.1.1.2)."""
+
+
+def padded(body: bytes, blocks: int) -> bytes:
+    """A frame of `body` with so many empty blocks before the others."""
+    honest = frame(body)
+    header = 2 if len(body) < 256 else 3
+    assert zstandard.get_frame_parameters(MAGIC + honest).content_size == len(body)
+    made = honest[:header] + blocks * EMPTY_BLOCK + honest[header:]
+    assert zstandard.ZstdDecompressor().decompress(MAGIC + made) == body
+    return made
+
+
+@pytest.mark.parametrize("blocks", [40, 100, 1_000, 1_000_000])
+def test_padded_update_is_refused_for_its_size_before_it_is_decompressed(blocks):
+    """Four megabytes of empty blocks were an update of a thousand parameters, and were journalled whole."""
+    reason = refusal_of(ZSTD + padded(DENSE_BODY, blocks), [[1000]])
+    assert reason is (Reason.MALFORMED if 3 * blocks < 5_000 else Reason.TOO_LARGE)
+
+
+def test_frame_that_is_not_shorter_than_its_content_is_refused():
+    """Whoever writes an update stores the content then."""
+    assert refusal_of(ZSTD + frame(b"\x02\x00"), [[8]]) is Reason.MALFORMED
+
+
+def test_nothing_that_decodes_is_longer_than_its_tasks_parameters_allow():
+    largest = 64 + 2 * 2 + 5 * 4_810
+    assert refusal_of(b"\x61" + bytes(largest + 1), [[4_800], [10]]) is Reason.TOO_LARGE
+    assert refusal_of(ZSTD + bytes(largest + 1), [[4_800], [10]]) is Reason.TOO_LARGE

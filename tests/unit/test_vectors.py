@@ -20,6 +20,7 @@ from fleet_protocol.envelope import read_envelope, sign_envelope
 from fleet_protocol.keys import SigningKey
 from fleet_protocol.kinds import KINDS, Update, decode_payload, encode_payload
 from fleet_protocol.limits import MAX_CONTROL_BYTES
+from tests.vectors.write import message_vectors
 
 FOLDER = Path(__file__).parents[1] / "vectors"
 
@@ -29,6 +30,10 @@ def read(name: str) -> list[dict]:
 
 
 UPDATES, MESSAGES = read("updates"), read("messages")
+
+
+def test_messages_are_those_that_the_writer_writes():
+    assert json.loads(json.dumps(message_vectors())) == MESSAGES
 
 
 @pytest.mark.parametrize("vector", UPDATES, ids=lambda vector: vector["name"])
@@ -70,7 +75,7 @@ def stages_of(vector: dict) -> Stages:
 def test_message(vector):
     given, data = vector["input"], bytes.fromhex(vector["hex"])
     key, payload = SigningKey(bytes.fromhex(given["signing_seed"])), bytes.fromhex(given["payload_hex"])
-    header = {name: given[name] for name in ("sequence", "task", "base_version")}
+    header = {name: given[name] for name in ("sequence", "task", "base_version", "generation") if name in given}
     assert sign_envelope(key, given["topic"], KINDS[given["kind"]], payload, **header) == data
 
     envelope = read_envelope(data, MAX_CONTROL_BYTES)

@@ -31,6 +31,8 @@ manifests = st.builds(
     st.sampled_from([BUNDLE, OTHER_BUNDLE]),
     st.sampled_from(["11" * 32, "22" * 32]),
     st.sampled_from([1, EVERYONE]),
+    st.integers(0, 2),
+    st.booleans(),
 )
 
 
@@ -47,11 +49,34 @@ def test_no_order_or_repetition_of_manifests_moves_a_device_back(received):
             known = known_from(manifest)
         if news is not ManifestNews.OLD:
             threshold = manifest.selection_threshold
-        assert before is None or known == before or known.version > before.version
+        assert before is None or known == before or known.is_later_than(before)
         assert (news is ManifestNews.OLD) == (known != known_from(manifest))
         assert judge_manifest(known, threshold, manifest) in {ManifestNews.REPETITION, ManifestNews.OLD}
     assert (known is None) == (not received)
-    assert known is None or known.version == max(manifest.version for manifest in received)
+    assert known is None or order_of(known) == max(map(order_of, received))
+
+
+def order_of(named: KnownVersion | Manifest) -> tuple[int, int]:
+    return named.generation, named.version
+
+
+@pytest.mark.parametrize(
+    "manifest", [Manifest(0, OTHER_BUNDLE, "11" * 32, generation=1), Manifest(99, BUNDLE, "11" * 32)]
+)
+def test_later_generation_replaces_any_version_and_an_earlier_one_none(manifest):
+    assert judge_manifest(KNOWN, None, manifest) is ManifestNews.NEW_VERSION
+    of_generation_2 = KnownVersion(0, BUNDLE, "22" * 32, 2)
+    assert judge_manifest(of_generation_2, None, manifest) is ManifestNews.OLD
+
+
+def test_removed_task_is_news_and_so_is_its_return():
+    farewell = Manifest(8, BUNDLE, BUNDLE, generation=1, removed=True)
+    assert judge_manifest(KNOWN, None, farewell) is ManifestNews.NEW_VERSION
+    assert judge_manifest(known_from(farewell), None, farewell) is ManifestNews.REPETITION
+    assert judge_manifest(known_from(farewell), None, Manifest(90, BUNDLE, "33" * 32)) is ManifestNews.OLD
+    assert judge_manifest(known_from(farewell), None, Manifest(8, BUNDLE, "33" * 32, generation=2)) is (
+        ManifestNews.NEW_VERSION
+    )
 
 
 def test_round_that_asks_other_devices_now_is_news_unless_the_device_has_just_started():
@@ -67,6 +92,8 @@ def test_weights_that_are_here_are_not_fetched():
 
 def test_difference_is_from_the_held_version_where_its_weights_are_here_and_of_the_same_bundle():
     assert choose(HELD.weights) == PackedWeights("digits", 7, 5)
+    of_another_generation = KnownVersion(5, BUNDLE, HELD.weights, 1)
+    assert choose(HELD.weights, held=of_another_generation) == PackedWeights("digits", 7, None)
     assert choose() == PackedWeights("digits", 7, None)
     assert choose(held=None) == PackedWeights("digits", 7, None)
     assert choose(HELD.weights, held=KnownVersion(5, OTHER_BUNDLE, HELD.weights)) == PackedWeights("digits", 7, None)

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from nacl.encoding import RawEncoder
@@ -21,6 +22,7 @@ from fleet_protocol.kinds import (
     BLOB_REQUEST,
     ENCRYPTED_UPDATE,
     ENROLMENT,
+    FROM_COORDINATOR,
     MANIFEST,
     PRESENCE,
     RECEIPT,
@@ -32,6 +34,7 @@ from fleet_protocol.kinds import (
     Enrolment,
     Manifest,
     Outcome,
+    PayloadKind,
     Presence,
     PresenceState,
     Receipt,
@@ -39,6 +42,7 @@ from fleet_protocol.kinds import (
     WeightsRequest,
     encode_payload,
 )
+from fleet_protocol.limits import BOOT_SHIFT
 
 FOLDER = Path(__file__).parent
 SHAPES = [[6, 8], [6], [2, 6], [2]]
@@ -62,7 +66,7 @@ BOX = sealed_box(encode_payload(Update(16, 40, 0.75, bytes.fromhex("41010254803f
 MESSAGES = [
     (ENROLMENT, Enrolment(bytes(range(32)), "pi-4", "0.1.0", ["digits"]), UP),
     (PRESENCE, Presence(PresenceState.ONLINE, 3), STATE),
-    (MANIFEST, Manifest(7, "0f" * 32, "1e" * 32), MANIFEST),
+    (MANIFEST, Manifest(7, "0f" * 32, "1e" * 32), TASK_TOPIC),
     (BLOB_REQUEST, BlobRequest(bytes(range(32)), [0, 300]), UP),
     (BLOB_CHUNK, BlobChunk(70_000, b"content"), topics.blob_chunk("home", "0f" * 32, 1)),
     (UPDATE, Update(16, 40, 0.75, bytes.fromhex("69012aa0803f")), UP),
@@ -72,6 +76,12 @@ MESSAGES = [
     (ENCRYPTED_UPDATE, EncryptedPayload(key_id(RECIPIENT.verify_key), BOX), UP),
     (BLOB_CHUNK, BlobChunk(9, b"content"), topics.packed_chunk("home", topics.PackedWeights("digits", 15, 12), 0)),
 ]
+OF_GENERATION_3 = [
+    (MANIFEST, Manifest(0, "0f" * 32, "1e" * 32, generation=3), TASK_TOPIC),
+    (MANIFEST, Manifest(8, "0f" * 32, "0f" * 32, generation=4, removed=True), TASK_TOPIC),
+    (UPDATE, Update(16, 40, 0.75, bytes.fromhex("69012aa0803f")), UP),
+]
+"""Messages of a task whose database was restored, say. In the header, only an update or a request names it."""
 
 
 def delta(shapes: list[list[int]]) -> np.ndarray:
@@ -126,11 +136,25 @@ def update_vectors() -> list[dict[str, object]]:
     return vectors
 
 
+def sequence_of(kind: PayloadKind) -> int:
+    """The fifth of its kind; what a device sends without keeping it, as the fifth message of its third boot."""
+    is_numbered_by_boot = not (kind.journalled or kind.leaf in FROM_COORDINATOR)
+    return 3 << BOOT_SHIFT | 5 if is_numbered_by_boot else 5
+
+
 def message_vectors() -> list[dict[str, object]]:
     """One signed message of every kind."""
     vectors = []
-    for kind, message, topic in MESSAGES:
-        fields = {"sequence": 5, "task": "digits" if kind in NAMING_A_TASK else "", "base_version": 2}
+    cases = [*((0, *case) for case in MESSAGES), *((3, *case) for case in OF_GENERATION_3)]
+    for generation, kind, message, topic in cases:
+        names_a_task = kind in NAMING_A_TASK
+        fields: dict[str, Any] = {
+            "sequence": sequence_of(kind),
+            "task": "digits" if names_a_task else "",
+            "base_version": 2,
+        }
+        if generation and names_a_task:
+            fields["generation"] = generation
         payload = encode_payload(message)
         signed = sign_envelope(SigningKey(SEED), topic, kind, payload, **fields)
         header = {"signing_seed": SEED.hex(), "topic": topic, "kind": kind.number, **fields}

@@ -36,8 +36,6 @@ SLOWEST_SENSOR = 0.9
 SLOWEST_CPU_SHARE = 0.6
 WATCH_SECONDS = 0.5
 START_SECONDS = 15.0
-MARKER = ".edgeflock-demo"
-"""Marks a folder as a demo's, which the next demo may empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +45,7 @@ class DemoOptions:
     agents: int
     seed: int
     folder: Path
+    """Empty, and this demo's alone (`run_folder.claimed`)."""
     broker: str
 
 
@@ -66,7 +65,7 @@ class Demo:
         """Run to the end and return what happened.
 
         Raises:
-            ConfigurationError: the folder, the broker or the number of agents is not usable.
+            ConfigurationError: the broker or the number of agents is not usable.
             ChildFailedError: one of the programs ended by itself.
             CommandFailedError: a key could not be made.
         """
@@ -77,7 +76,6 @@ class Demo:
         cpu_shares = generator.uniform(SLOWEST_CPU_SHARE, 1.0, self._options.agents).tolist()
         bundle = find_recipe(TASK) / "bundle"
         measurement = Measurement(bundle, parse_description((bundle / DESCRIPTION_FILE).read_bytes()), data)
-        prepare_folder(self._options.folder)
         with _short_folder() as sockets:
             files = plan_files(self._options.folder, sockets, self._options.agents)
             broker = plan_broker(self._options.broker, files.folder)
@@ -102,7 +100,6 @@ class Demo:
                 await agent.start()
             await self._feed(monitor, children)
             await monitor.refresh()
-            devices = monitor.rows()
         finally:
             for group in (agents, [coordinator]):
                 await asyncio.gather(*(child.stop() for child in group))
@@ -110,7 +107,7 @@ class Demo:
             observing.cancel()
             await broker_child.stop()
         monitor.read_journal()
-        return monitor.conclude(devices, seed=self._options.seed, stopped_early=self._stopped.is_set())
+        return monitor.conclude(seed=self._options.seed, stopped_early=self._stopped.is_set())
 
     async def _feed(self, monitor: FleetMonitor, children: list[Child]) -> None:
         """Deliver samples until all are delivered and trained on, time is up, or the run is stopped."""
@@ -140,23 +137,6 @@ async def run_demo(options: DemoOptions, show: Callable[[Snapshot], None]) -> Ru
     for name in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(name, demo.stop)
     return await demo.run()
-
-
-def prepare_folder(folder: Path) -> None:
-    """Make an empty folder; an earlier demo's files in it are deleted, any others are not.
-
-    Raises:
-        ConfigurationError: it contains something else, or can't be made.
-    """
-    try:
-        if (folder / MARKER).exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise ConfigurationError(f"--out {folder}: it contains files that no demo made; name a new folder")
-        (folder / MARKER).touch()
-    except OSError as error:
-        raise ConfigurationError(f"--out {folder}: {error.strerror}; name a folder that can be written") from error
 
 
 def _plan_children(monitor: FleetMonitor, broker: BrokerPlan) -> list[Child]:

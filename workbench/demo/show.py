@@ -18,6 +18,7 @@ from workbench.demo.fleet_files import CommandFailedError
 from workbench.demo.live_table import progress_line, render_live
 from workbench.demo.monitor import Snapshot
 from workbench.demo.run import DemoOptions, run_demo
+from workbench.demo.run_folder import claimed
 from workbench.report.history import RunHistory, Summary
 from workbench.report.html import render_report
 
@@ -31,15 +32,16 @@ def show_demo(agents: int, seed: int, out: Path, broker: str) -> None:
         ConfigurationError: with what the user can change, or which program failed, and its last output.
     """
     console = Console()
-    console.print(f"edgeflock demo: {agents} agents, seed {seed}, everything in {out}/", highlight=False)
     options = DemoOptions(agents, seed, out.resolve(), broker)
-    try:
-        with _live_view(console) as view:
-            history = asyncio.run(run_demo(options, view.show))
-    except (ChildFailedError, CommandFailedError) as error:
-        raise ConfigurationError(str(error)) from error
-    (out / "summary.json").write_bytes(msgspec.json.format(msgspec.json.encode(history.summary), indent=2) + b"\n")
-    (out / "report.html").write_text(render_report(history), encoding="utf-8")
+    with claimed(options.folder):
+        console.print(f"edgeflock demo: {agents} agents, seed {seed}, everything in {out}/", highlight=False)
+        try:
+            with _live_view(console) as view:
+                history = asyncio.run(run_demo(options, view.show))
+        except (ChildFailedError, CommandFailedError) as error:
+            raise ConfigurationError(str(error)) from error
+        (out / "summary.json").write_bytes(msgspec.json.format(msgspec.json.encode(history.summary), indent=2) + b"\n")
+        (out / "report.html").write_text(render_report(history), encoding="utf-8")
     _print_result(console, history, out)
 
 

@@ -13,6 +13,7 @@ import msgspec
 import onnx
 from onnx import GraphProto, ModelProto
 
+from edge_agent.profiles import shipped_profiles
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import (
     DESCRIPTION_FILE,
@@ -28,7 +29,7 @@ from fleet_protocol.errors import ConfigurationError
 from workbench.inspection.child import run_child
 from workbench.inspection.measured_round import Measurement
 from workbench.inspection.trial_round import Trial, try_round
-from workbench.profiles import read_profile, shipped_profiles
+from workbench.profiles import read_profile
 
 OLDEST_ONNXRUNTIME = "1.24.4"
 """The lower bound in pyproject.toml."""

@@ -8,13 +8,14 @@ from broker_coordinator.admission.admission import Admission
 from broker_coordinator.admission.decisions import Accepted, Message, Refused
 from broker_coordinator.admission.fleet_view import Decided, FleetView, TaskProgress, devices_taking_part
 from broker_coordinator.admission.settings import AdmissionSettings
-from broker_coordinator.aggregation.averaging import averaged_weights
+from broker_coordinator.aggregation.averaging import RecentVersions
 from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.aggregation.version import Version, version_zero
 from broker_coordinator.consumers import CONSUMERS, version_consumer
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from broker_coordinator.serving.answers import Receipts
-from broker_coordinator.serving.served_task import ServedTask
+from broker_coordinator.serving.culprits import culprits
+from broker_coordinator.serving.served_task import NextVersion, ServedTask
 from broker_coordinator.serving.waiting import WaitingPayload
 from bundle_runtime.bundle import Bundle
 from fleet_protocol.codec import read_weights
@@ -40,7 +41,8 @@ class SimulatedCoordinator:
         )
         self._files = OrderedDict([(0, zero.weights)])
         self._weights = read_weights(zero.weights, self._parameters)
-        self._recent = deque([zero.weights], maxlen=bundle.description.aggregation.averaged_versions)
+        self._recent = RecentVersions(bundle.description.aggregation.averaged_versions)
+        self._recent.add(0, zero.weights)
         self._admission = Admission(settings, CONSUMERS)
         self._signer = signer
         self._receipts = Receipts(signer)
@@ -67,8 +69,8 @@ class SimulatedCoordinator:
 
     @property
     def model(self) -> FloatVector:
-        """The weights to use: the mean of as many of the last versions as the task says."""
-        return read_weights(averaged_weights(list(self._recent), self._parameters), self._parameters)
+        """The weights to use: the mean of as many of the last versions as the task says, once there are so many."""
+        return read_weights(self._recent.model(self._parameters), self._parameters)
 
     def manifest(self) -> Manifest:
         """What devices are told of the newest version."""
@@ -84,9 +86,11 @@ class SimulatedCoordinator:
 
     def handle(self, message: Message, now: float) -> Publication | None:
         """Decide on a message, make the versions that it completes, and answer with a receipt where one is due."""
-        decision = self._admission.admit(message, self._view)
-        self._admission.apply(decision, self._view)
-        self._keep_outcomes()
+        branch = self._view.branch(now)
+        decision = self._admission.admit(message, branch)
+        self._admission.apply(decision, branch)
+        self._view.absorb(branch)
+        self._keep_outcomes(branch)
         match decision:
             case Accepted(header=header, staleness=staleness, facts=facts, item=item) if self._is_update(header.kind):
                 self._ledger.updates += 1
@@ -99,12 +103,29 @@ class SimulatedCoordinator:
 
     def make_versions(self, now: float) -> None:
         """Make every version that is due; at a deadline without a report, ask every device."""
-        while made := self._served.next_version(now):
+        while made := self._next_version(now):
             self._served.advance(made, now)
-            self._recent.append(made.version.weights)
+            self._recent.add(made.version.number, made.version.weights)
             self._keep(made.version)
             self._made()
         self._served.ask_everyone(now)
+
+    def _next_version(self, now: float) -> NextVersion | None:
+        """None for good once nothing that waits makes a version: a real coordinator stops the task then."""
+        served = self._served
+        while not self._ledger.stopped:
+            try:
+                return served.next_version(now)
+            except ArithmeticError as error:
+                buffer = served.buffer()
+                items = [waiting.item for waiting in buffer]
+                found = culprits(served.consumer, served.state, items, served.description, served.check)
+                if len(found) == len(buffer):
+                    self._ledger.stopped = str(error)
+                else:
+                    served.drop({buffer[index].position for index in found})
+                    self._ledger.set_aside += len(found)
+        return None
 
     def _is_update(self, kind: PayloadKind) -> bool:
         return kind.decrypted is self._served.consumer.kind
@@ -115,10 +136,9 @@ class SimulatedCoordinator:
         if len(self._files) > Retention().versions:
             self._files.popitem(last=False)
 
-    def _keep_outcomes(self) -> None:
-        for (device, sequence), decided in self._view.decided.items():
+    def _keep_outcomes(self, branch: FleetView) -> None:
+        for (device, sequence), decided in branch.decided.items():
             self._outcomes.setdefault(device, deque(maxlen=OUTCOMES_KEPT)).append((sequence, decided))
-        self._view.decided.clear()
 
     def _look_up(self, device: str, sequence: int) -> Decided | None:
         return next((decided for number, decided in self._outcomes.get(device, ()) if number == sequence), None)

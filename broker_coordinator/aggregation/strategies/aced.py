@@ -5,19 +5,21 @@ of at least t - `cached_staleness`. Slow devices then weigh as much as fast ones
 With a `buffer_size` of 1 a version follows every update, as published.
 """
 
-from broker_coordinator.aggregation.contribution import sum_by_samples
+from broker_coordinator.aggregation.bounds import bounded
+from broker_coordinator.aggregation.contribution import contribution_of
 from broker_coordinator.aggregation.server_state import ServerState
-from broker_coordinator.aggregation.strategies.last_updates import remember_last
+from broker_coordinator.aggregation.strategies.last_updates import bounds_of, remember_last
 from broker_coordinator.aggregation.strategies.strategy import Recall, Step, Strategy, Updates, in_order
 from fleet_protocol.aggregation_plan import AggregationPlan
 
 
 def finish(state: ServerState, updates: Updates, plan: AggregationPlan) -> Step:
-    """The mean by samples; zero where every update is too old."""
+    """The mean by samples, within the bounds of what all devices sent last; zero where every update is too old."""
     oldest = state.version - plan.cached_staleness
     cached = remember_last(state, updates, plan)
     engaged = [update for update in cached.values() if update.base_version >= oldest]
-    return Step(sum_by_samples(engaged, state.weights.size).mean_delta(), remembered=cached)
+    total = contribution_of(bounded(engaged, bounds_of(cached)), state.weights.size)
+    return Step(total.mean_delta(), remembered=cached)
 
 
 ACED = Strategy(in_order, finish, remember_last, Recall.LAST_UPDATES)

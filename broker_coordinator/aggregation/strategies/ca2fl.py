@@ -2,16 +2,18 @@
 
     direction = mean over all h_i + weighted mean over the buffer (delta_i - h_i)
 
-h_i is what device i sent last, 0 before its first update. Devices that see different classes then count in every
-version, not only in those whose buffer contains their update.
+h_i is what device i sent last, 0 before its first update, within the bounds of what all devices sent last
+(`aggregation.bounds`). Devices that see different classes then count in every version, not only in those whose buffer
+contains their update.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from broker_coordinator.aggregation.contribution import BufferedUpdate, Contribution, contribution_of, sum_by_samples
+from broker_coordinator.aggregation.bounds import bounded, scaled
+from broker_coordinator.aggregation.contribution import BufferedUpdate, Contribution, contribution_of
 from broker_coordinator.aggregation.server_state import ServerState
-from broker_coordinator.aggregation.strategies.last_updates import LastUpdates, remember_last
+from broker_coordinator.aggregation.strategies.last_updates import LastUpdates, bounds_of, remember_last
 from broker_coordinator.aggregation.strategies.strategy import Recall, Step, Strategy, Updates
 from fleet_protocol.aggregation_plan import AggregationPlan
 
@@ -31,16 +33,22 @@ class Calibrated:
 def partial(state: ServerState, updates: Sequence[BufferedUpdate], plan: AggregationPlan) -> Calibrated:
     """The sums, weighted by samples and staleness."""
     last: LastUpdates = state.remembered
+    bounds = bounds_of(last)
     weighted = [(update.weight(plan), update) for update in updates]
     fresh = [(weight, update.delta) for weight, update in weighted]
-    replaced = [(weight, last[update.device].delta) for weight, update in weighted if update.device in last]
+    replaced = [
+        (weight, scaled(before.delta, bounds.scale(before.delta.norm())))
+        for weight, update in weighted
+        if (before := last.get(update.device)) is not None
+    ]
     size = state.weights.size
     return Calibrated(contribution_of(fresh, size), contribution_of(replaced, size), tuple(updates))
 
 
 def finish(state: ServerState, buffer: Calibrated, plan: AggregationPlan) -> Step:
     """See above; the first mean is weighted by samples."""
-    everyone = sum_by_samples(state.remembered.values(), state.weights.size)
+    last: LastUpdates = state.remembered
+    everyone = contribution_of(bounded(last.values(), bounds_of(last)), state.weights.size)
     correction = (buffer.fresh.total_delta - buffer.replaced.total_delta) / buffer.fresh.weight
     return Step(everyone.mean_delta() + correction, remembered=remember_last(state, buffer.updates, plan))
 

@@ -3,7 +3,8 @@
     estimate_i = estimate_i + update_i        for the devices in the buffer
     direction = weighted mean over all estimate_i
 
-A device weighs as many samples as it last had. Staleness does not weaken an update: both sides must add the same.
+A device weighs as many samples as it last had. Staleness does not weaken an update: both sides must add the same. For
+that reason no update is scaled either; the mean takes estimates within the bounds of all of them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,15 +13,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from broker_coordinator.aggregation.contribution import BufferedUpdate
+from broker_coordinator.aggregation.bounds import Bounds
+from broker_coordinator.aggregation.contribution import BufferedUpdate, Contribution
 from broker_coordinator.aggregation.server_state import ServerState
 from broker_coordinator.aggregation.strategies.strategy import Recall, Step, Strategy, Updates, in_order
 from fleet_protocol.aggregation_plan import AggregationPlan
 
+MAX_LIVES = 16
+"""A device begins a life where its database was emptied. Updates of one that ended so many lives ago are not on their
+way any more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Of one device's delta, float64, with the samples that it last had, and its `lives` so far.
+    """Of one device's delta, float64, with the samples that it last had, and the last `MAX_LIVES` of its `lives`.
 
     The last of the lives is the one that goes on; an update of an earlier one comes too late to count.
     """
@@ -33,12 +39,15 @@ class Estimate:
 def finish(state: ServerState, updates: Updates, plan: AggregationPlan) -> Step:
     """See above."""
     estimates = remember(state, updates, plan)
+    norms = {device: float(np.linalg.norm(estimate.delta)) for device, estimate in estimates.items()}
+    bounds = Bounds.among([estimate.samples for estimate in estimates.values()], norms.values())
     total = np.zeros(state.weights.size)
-    weight = 0
-    for estimate in estimates.values():
-        total += estimate.samples * estimate.delta
-        weight += estimate.samples
-    return Step(total / weight if weight else total, remembered=estimates)
+    weight = 0.0
+    for device, estimate in estimates.items():
+        counts = bounds.weight(estimate.samples)
+        total += counts * bounds.scale(norms[device]) * estimate.delta
+        weight += counts
+    return Step(Contribution(total, weight).mean_delta(), remembered=estimates)
 
 
 def remember(state: ServerState, buffer: Iterable[BufferedUpdate], _: AggregationPlan) -> Mapping[str, Estimate]:
@@ -57,7 +66,7 @@ def _estimate(before: Estimate | None, update: BufferedUpdate, size: int) -> Est
         delta = before.delta.copy()
     else:
         delta = np.zeros(size)
-        lives = (*lives, update.life)
+        lives = (*lives, update.life)[-MAX_LIVES:]
     delta[update.delta.indices] += update.delta.values
     return Estimate(delta, update.samples, lives)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
+from broker_coordinator.aggregation.bounds import Bounds
 from broker_coordinator.aggregation.contribution import BufferedUpdate
 from broker_coordinator.aggregation.server_state import ServerState
 from fleet_protocol.aggregation_plan import AggregationPlan
@@ -13,3 +14,8 @@ def remember_last(state: ServerState, buffer: Iterable[BufferedUpdate], _: Aggre
     """By device, sorted by name, so that sums over them are the same after a restart."""
     last = dict(state.remembered) | {update.device: update for update in buffer}
     return dict(sorted(last.items()))
+
+
+def bounds_of(last: LastUpdates) -> Bounds:
+    """What one of these devices may weigh among all of them."""
+    return Bounds.among([update.samples for update in last.values()], [update.delta.norm() for update in last.values()])

@@ -1,0 +1,61 @@
+"""How much one device may weigh among others, whatever it declares. Pure. docs/decisions/weight-of-one-device.md"""
+
+import math
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from broker_coordinator.aggregation.contribution import BufferedUpdate
+from fleet_protocol.codec import SparseUpdate
+
+SAMPLES_FACTOR = 1.5
+"""A device weighs at most as many samples as this many times the median of others."""
+
+NORM_FACTOR = 2.0
+"""A longer delta than this many times the usual norm of others is scaled down to it."""
+
+FEWEST_FOR_NORMS = 3
+"""Of two devices, nobody can say which one's norm is the unusual one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The largest weight in samples, and the largest norm, of one device among those that are averaged together."""
+
+    samples: float
+    norm: float
+
+    @classmethod
+    def among(cls, samples: Collection[int], norms: Collection[float]) -> "Bounds":
+        """Those by the medians of what all devices sent last, the smaller one of two in the middle."""
+        if not samples:
+            return cls(math.inf, math.inf)
+        middle = (len(samples) - 1) // 2
+        usual_norm = sorted(norms)[middle] if len(norms) >= FEWEST_FOR_NORMS else None
+        return cls(SAMPLES_FACTOR * sorted(samples)[middle], norm_bound(usual_norm, NORM_FACTOR))
+
+    def weight(self, samples: int) -> float:
+        """What a device with so many samples weighs."""
+        return float(min(samples, self.samples))
+
+    def scale(self, norm: float) -> float:
+        """What a delta of this norm is multiplied by."""
+        return self.norm / norm if norm > self.norm else 1.0
+
+
+def norm_bound(usual: float | None, factor: float) -> float:
+    """The largest norm where `usual` is that of others; infinite where they are too few, or send nothing but zeros."""
+    return factor * usual if usual else math.inf
+
+
+def bounded(updates: Iterable[BufferedUpdate], bounds: Bounds) -> list[tuple[float, SparseUpdate]]:
+    """Weights in samples, and deltas, within the bounds."""
+    return [
+        (bounds.weight(update.samples), scaled(update.delta, bounds.scale(update.delta.norm()))) for update in updates
+    ]
+
+
+def scaled(delta: SparseUpdate, factor: float) -> SparseUpdate:
+    """`factor` times the delta; itself where that is 1."""
+    return delta if factor == 1.0 else SparseUpdate(delta.indices, delta.values * np.float32(factor))

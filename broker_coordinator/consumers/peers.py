@@ -1,0 +1,70 @@
+"""What each device of a task declared last: the measure of what another one may. Pure."""
+
+import math
+from bisect import bisect_left, insort
+from collections.abc import Sequence
+from typing import TypeVar
+
+import msgspec
+
+MAX_PEERS = 128
+"""Devices that are remembered, those that sent last: enough for a median, and few enough to copy at each update."""
+
+FEWEST_FOR_NORMS = 2
+"""Of two devices, nobody can say which one's norm is the unusual one."""
+
+Number = TypeVar("Number", int, float)
+
+
+class Declared(msgspec.Struct, frozen=True, gc=False):
+    """The last update of a device: the samples that it declared, and its delta's Euclidean norm."""
+
+    samples: int
+    norm: float
+
+
+class Peers(msgspec.Struct, frozen=True, gc=False):
+    """The last update of each of the last `MAX_PEERS` devices, the newest one last; `samples` and `norms` are sorted.
+
+    A device counts once however much it sends, and never in its own measure: so one device can't move what it is
+    measured by.
+    """
+
+    last: dict[str, Declared] = {}
+    samples: list[int] = []
+    norms: list[float] = []
+
+    def after(self, device: str, declared: Declared) -> "Peers":
+        """The peers once `device` has sent one more update."""
+        last, samples, norms = self.last.copy(), self.samples.copy(), self.norms.copy()
+        gone = last.pop(device, None)
+        if gone is None and len(last) == MAX_PEERS:
+            gone = last.pop(next(iter(last)))
+        if gone is not None:
+            del samples[bisect_left(samples, gone.samples)]
+            del norms[bisect_left(norms, gone.norm)]
+        last[device] = declared
+        insort(samples, declared.samples)
+        insort(norms, declared.norm)
+        return Peers(last, samples, norms)
+
+    def usual_samples(self, device: str) -> int | None:
+        """The median of what the others declared; None where there are none."""
+        own = self.last.get(device)
+        return _quantile_of_others(self.samples, None if own is None else own.samples, 0.5)
+
+    def usual_norm(self, device: str, quantile: float) -> float | None:
+        """A quantile of the others' norms; None where they are too few."""
+        own = self.last.get(device)
+        if len(self.last) - (own is not None) < FEWEST_FOR_NORMS:
+            return None
+        return _quantile_of_others(self.norms, None if own is None else own.norm, quantile)
+
+
+def _quantile_of_others(ascending: Sequence[Number], own: Number | None, quantile: float) -> Number | None:
+    """Of two in the middle the larger one: among the others of an honest device, one may be too small on purpose."""
+    others = len(ascending) - (own is not None)
+    if not others:
+        return None
+    rank = math.ceil(quantile * (others - 1))
+    return ascending[rank + (own is not None and bisect_left(ascending, own) <= rank)]

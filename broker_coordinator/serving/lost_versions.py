@@ -1,0 +1,67 @@
+"""Says when devices know a later version or generation than the database, which must then be older than they are.
+
+At the start the broker tells it, and a new generation begins by itself (`manifest_watch`). Where the broker has lost
+its messages too, an operator has to say so. A device may lie: this is only shown.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+
+from broker_coordinator.admission.decisions import Decision, FileRequested, Refused
+from broker_coordinator.admission.fleet_view import TaskProgress
+from fleet_host.log_lines import log_line
+from fleet_protocol.errors import Reason
+from fleet_protocol.topics import PackedWeights
+
+logger = logging.getLogger(__name__)
+
+Known = tuple[str, str | None, int | None, int]
+"""A task, the device that says so, the generation that it names, if it names one, and the version."""
+
+
+class LostVersions:
+    """One line for each task."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def look_at(self, decisions: Iterable[Decision], tasks: Mapping[str, TaskProgress]) -> None:
+        """Take note of decided messages; `tasks` is how the tasks are."""
+        for decision in decisions:
+            if isinstance(decision, Refused | FileRequested) and (known := _known(decision)) is not None:
+                task, device, generation, version = known
+                if task not in self._said and (own := tasks.get(task)) is not None and _is_later(known, own):
+                    self._said.add(task)
+                    _say(task, device, generation, version, own)
+
+
+def _known(decision: Refused | FileRequested) -> Known | None:
+    if isinstance(decision, Refused):
+        if decision.header is None or decision.reason not in (Reason.UNKNOWN_VERSION, Reason.OLD_GENERATION):
+            return None
+        header = decision.header
+        return header.task, decision.device, header.generation, header.base_version
+    wanted = decision.wanted
+    return (wanted.task, decision.device.name, None, wanted.version) if isinstance(wanted, PackedWeights) else None
+
+
+def _is_later(known: Known, own: TaskProgress) -> bool:
+    _, _, generation, version = known
+    return (own.generation if generation is None else generation, version) > (own.generation, own.version)
+
+
+def _say(task: str, device: str | None, generation: int | None, version: int, own: TaskProgress) -> None:
+    after = "" if generation is None or generation <= own.generation else f" --after-generation {generation}"
+    logger.warning(
+        log_line(
+            "database_behind_devices",
+            task=task,
+            device=device,
+            device_knows_generation=generation,
+            device_knows_version=version,
+            generation=own.generation,
+            version=own.version,
+            remedy="if the database was restored or made anew, run:"
+            f" broker-coordinator tasks renew {task}{after}; else look at that device",
+        )
+    )

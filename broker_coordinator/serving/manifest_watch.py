@@ -1,0 +1,110 @@
+"""Finds out from the broker whether this database is older than what devices know, and then begins a new generation.
+
+A backup that was restored, or a database made anew, lacks versions of which devices have heard: they would take no
+older one, and updates made from those would be refused for ever. The manifest that the broker retains tells: it is
+signed by this coordinator's own key. Until it has come, or does not come, nothing is taken in and nothing announced.
+
+Only the first manifest of each task counts. Later ones are this coordinator's own.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Set
+
+from broker_coordinator.storage.task_registry import TaskRegistry
+from fleet_host.log_lines import log_line
+from fleet_protocol import topics
+from fleet_protocol.envelope import read_envelope
+from fleet_protocol.errors import ProtocolError
+from fleet_protocol.keys import VerifyKey
+from fleet_protocol.kinds import MANIFEST, Manifest, decode_payload
+
+QUIET_SECONDS = 0.25
+"""After the broker has confirmed the subscription, and after each manifest: so long may the next one take. Brokers send
+what they retain at once; one that comes later still counts."""
+
+logger = logging.getLogger(__name__)
+
+
+class ManifestWatch:
+    """Compares the manifests that come from the broker of `fleet` with the tasks in `registry`.
+
+    `key` is this coordinator's own. Times are seconds on any one clock.
+    """
+
+    def __init__(self, registry: TaskRegistry, key: VerifyKey, fleet: str) -> None:
+        self._registry = registry
+        self._key = key
+        self._fleet = fleet
+        self._seen: dict[str, Manifest] = {}
+        self._checked: set[str] = set()
+        self._ends = -math.inf
+
+    def begin(self) -> None:
+        """Wait for manifests from now on."""
+        self._ends = math.inf
+
+    def subscribed(self, now: float) -> None:
+        """The broker has confirmed the subscription to manifests."""
+        if self._ends == math.inf:
+            self._ends = now + QUIET_SECONDS
+
+    def is_waiting(self, now: float) -> bool:
+        """Whether a manifest may still be on its way."""
+        return now < self._ends
+
+    def ends(self) -> float | None:
+        """When it stops waiting; None where it does not wait, or not for a time."""
+        return self._ends if math.isfinite(self._ends) else None
+
+    def receive(self, topic: str, data: bytes, now: float) -> None:
+        """Take a message from a topic of manifests. What is not this coordinator's own is ignored."""
+        task = topic.rsplit("/", 1)[-1]
+        if task in self._checked or topic != topics.manifest(self._fleet, task):
+            return
+        try:
+            envelope = read_envelope(data, MANIFEST.max_bytes)
+            envelope.verify(self._key, topic)
+            self._seen.setdefault(task, decode_payload(envelope.payload, Manifest))
+        except ProtocolError as error:
+            logger.warning(log_line("manifest_ignored", task=task, error=error, remedy="see who may publish there"))
+        if math.isfinite(self._ends):
+            self._ends = max(self._ends, now + QUIET_SECONDS)
+
+    def settle(self, tasks: Set[str], own: Callable[[], Mapping[str, Manifest]], now: float) -> None:
+        """Begin a new generation of each of the `tasks` that is behind what has come; `own` says how they are.
+
+        Raises:
+            JournalUnavailableError: call again.
+        """
+        if news := self._seen.keys() & tasks:
+            manifests = own()
+            for task in news:
+                if is_ahead(self._seen[task], manifests[task]):
+                    self._renew(task, self._seen[task], manifests[task])
+                self._checked.add(task)
+                del self._seen[task]
+        if now >= self._ends or (tasks and self._checked >= tasks):
+            self._ends = -math.inf
+
+    def _renew(self, task: str, found: Manifest, own: Manifest) -> None:
+        stored = self._registry.renew(task, after_generation=found.generation)
+        logger.warning(
+            log_line(
+                "generation_begun",
+                task=task,
+                generation=stored.generation,
+                version=own.version,
+                devices_know_generation=found.generation,
+                devices_know_version=found.version,
+                reason="the database was restored or made anew: it lacks what devices have heard of",
+                remedy="none: devices follow this database and keep their samples; versions it lacks are lost",
+            )
+        )
+
+
+def is_ahead(found: Manifest, own: Manifest) -> bool:
+    """Whether devices that know `found` would not follow `own`, though it is not the same."""
+    if (found.generation, found.version) != (own.generation, own.version):
+        return (found.generation, found.version) > (own.generation, own.version)
+    return (found.bundle, found.weights, found.removed) != (own.bundle, own.weights, own.removed)

@@ -1,0 +1,79 @@
+"""Copies a coordinator's whole database into another one, of the same kind or not: SQLite to PostgreSQL, say."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import JSON, Connection, Engine, Table, Text, cast, func, insert, select
+
+from broker_coordinator.storage.database import Database, name_of, open_database, reading, writing
+from broker_coordinator.storage.lease import VERSIONS, Lease
+from broker_coordinator.storage.schema import bundle_files, leases, metadata, payloads, schema_number, versions
+from fleet_protocol.errors import ConfigurationError
+
+ROWS_AT_A_TIME = {versions: 1, bundle_files: 1, payloads: 20}
+"""As many as fit well into memory: a version may have three times 64 MiB, a payload 4 MiB. Of other tables, 500."""
+
+_OF_EACH_DATABASE = (schema_number, leases)
+"""Not copied."""
+
+
+def copy_database(source: Database, target: Database) -> dict[str, int]:
+    """Copy everything in one transaction, and compare the numbers of rows, which are returned by table.
+
+    Raises:
+        ConfigurationError: there is no source, a coordinator works on one of them, or the target is not empty.
+        JournalUnavailableError: a database failed; nothing was copied.
+    """
+    if source == target:
+        raise ConfigurationError(f"{name_of(source)} is both FROM and TO; name an empty database as TO")
+    open_database(source, read_only=True).dispose()  # what is not there is not made
+    tables = [table for table in metadata.sorted_tables if table not in _OF_EACH_DATABASE]
+    with (
+        _alone(source) as source_engine,
+        _alone(target) as target_engine,
+        reading(source_engine) as reader,
+        writing(target_engine) as writer,
+    ):
+        if full := [table.name for table in tables if _count(writer, table)]:
+            raise ConfigurationError(
+                f"database {name_of(target)} has rows in {', '.join(full)} already; name an empty one as TO"
+            )
+        return {table.name: _copy(reader, writer, table) for table in tables}
+
+
+@contextmanager
+def _alone(database: Database) -> Iterator[Engine]:
+    engine = open_database(database)
+    try:
+        lease = Lease(engine, [VERSIONS])
+        if holder := lease.take():
+            raise ConfigurationError(f"database {name_of(database)} is in use ({holder}); stop that coordinator first")
+        try:
+            yield engine
+        finally:
+            lease.release()
+    finally:
+        engine.dispose()
+
+
+def _copy(reader: Connection, writer: Connection, table: Table) -> int:
+    # JSON is copied as its text, to the last digit; and rows go through the driver, which takes that text as it is.
+    columns = [
+        cast(column, Text).label(column.name) if isinstance(column.type, JSON) else column for column in table.columns
+    ]
+    names = [column.name for column in table.columns]
+    statement = str(insert(table).compile(dialect=writer.dialect, column_keys=names))
+    streamed = reader.execution_options(yield_per=ROWS_AT_A_TIME.get(table, 500))
+    copied = 0
+    for rows in streamed.execute(select(*columns)).partitions():
+        positional = [tuple(row) for row in rows]
+        values = positional if writer.dialect.positional else [dict(zip(names, row, strict=True)) for row in positional]
+        writer.exec_driver_sql(statement, values)
+        copied += len(positional)
+    if (found := _count(writer, table)) != copied:
+        raise ConfigurationError(f"table {table.name}: {copied} rows were copied, {found} are there; nothing was kept")
+    return copied
+
+
+def _count(connection: Connection, table: Table) -> int:
+    return connection.scalar(select(func.count()).select_from(table)) or 0

@@ -1,0 +1,32 @@
+"""Devices that leave: in the transaction that revokes one, what later versions are made without is noted."""
+
+from sqlalchemy import Connection, func, insert, select, update
+
+from broker_coordinator.storage.change_counters import TASKS, count_up
+from broker_coordinator.storage.schema import WAITING, departures, payloads, versions
+
+REVOKED = "its device was revoked"
+
+
+def note_departure(connection: Connection, device: str) -> None:
+    """Let a device leave every task that it has sent something to: its payloads that wait are set aside, and versions
+    from now on remember nothing of it.
+    """
+    sent_to = select(payloads.c.task).where(payloads.c.device == device).distinct()
+    for task in connection.scalars(sent_to).all():
+        newest = select(func.max(versions.c.number)).where(versions.c.task == task)
+        insert_departure(connection, task, device, connection.scalar(newest) or 0)
+    waiting = (payloads.c.device == device, WAITING)
+    connection.execute(update(payloads).where(*waiting).values(set_aside=REVOKED))
+    count_up(connection, TASKS)
+
+
+def insert_departure(
+    connection: Connection, task: str, device: str, version: int, replayed_from: int | None = None
+) -> None:
+    """Note that a device left a task after a version; again, with where the next one is replayed from."""
+    this = (departures.c.task == task, departures.c.device == device, departures.c.version == version)
+    changed = connection.execute(update(departures).where(*this).values(replayed_from=replayed_from))
+    if not changed.rowcount:
+        row = {"task": task, "device": device, "version": version, "replayed_from": replayed_from}
+        connection.execute(insert(departures).values(row))

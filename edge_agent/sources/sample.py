@@ -1,0 +1,61 @@
+"""A sample as a program on the device hands it over, and what is wrong with one that is none. Pure."""
+
+import json
+import re
+
+import msgspec
+
+_FORM = '{"task": "...", "inputs": [...], "label": ...}'
+_NO_JSON_NUMBER = re.compile(rb"[:,\[]\s*-?(?:NaN|Infinity)\b")
+_OUT_OF_RANGE = "out of range"
+_WRONG_TYPE = re.compile(r"Expected `([^`]*)`, got `([^`]*)`(?: - at `\$\.?([^`]*)`)?")
+_FIELD = re.compile(r"Object (missing required|contains unknown) field `([^`]*)`")
+_TYPE_WORDS = {
+    "array": "a list",
+    "object": "an object",
+    "str": "a text",
+    "null": "null",
+    "bool": "true or false",
+    "int": "a number",
+    "float": "a number",
+}
+
+
+class Sample(msgspec.Struct, forbid_unknown_fields=True):
+    """One sample of one task, with its label, as a source hands it over."""
+
+    task: str
+    inputs: list[float]
+    label: float | list[float] | None = None
+
+
+def read_sample(line: bytes) -> Sample:
+    """A sample from its JSON.
+
+    Raises:
+        ValueError: it is none; says where and why.
+    """
+    try:
+        try:
+            return msgspec.json.decode(line, type=Sample)
+        except msgspec.DecodeError as error:
+            if not (_NO_JSON_NUMBER.search(line) or _OUT_OF_RANGE in str(error)):
+                raise
+            # Many programs write NaN and Infinity, which are no JSON; read them, so that the check can name the place.
+            return msgspec.convert(json.loads(line, parse_int=float), Sample)
+    except msgspec.ValidationError as error:
+        raise ValueError(_in_words(str(error))) from error
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise ValueError(f"not valid JSON: {error}; a sample is one line {_FORM}") from error
+
+
+def _in_words(error: str) -> str:
+    """What msgspec says of a sample of another shape."""
+    if field := _FIELD.search(error):
+        what = "a sample needs" if field[1].startswith("missing") else "a sample has no"
+        return f"{what} {field[2]!r}; it is one line {_FORM}"
+    if wrong := _WRONG_TYPE.search(error):
+        found, place = _TYPE_WORDS.get(wrong[2], wrong[2]), wrong[3] or "a sample"
+        kinds = dict.fromkeys(_TYPE_WORDS.get(kind, kind) for kind in wrong[1].split(" | "))
+        return f"{place} is {found}, and should be {' or '.join(kinds)}; a sample is one line {_FORM}"
+    return f"{error}; a sample is one line {_FORM}"

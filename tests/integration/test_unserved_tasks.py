@@ -1,0 +1,49 @@
+"""A task that can't be served here holds up no other one."""
+
+import logging
+
+import pytest
+from sqlalchemy import update
+
+from broker_coordinator.storage.database import writing
+from broker_coordinator.storage.schema import bundle_files, tasks
+from broker_coordinator.storage.task_registry import TaskRegistry
+from fleet_protocol.kinds import Outcome
+from tests.kinds.delta.kind import DELTA
+from tests.kinds.installed import installed
+from tests.support.bench import Bench
+from tests.support.bundles import TASK, write_bundle
+from tests.support.device import SigningDevice
+
+DEVICE = SigningDevice("kitchen-pi")
+
+
+def publish_other_kind(bench: Bench, folder) -> None:
+    with installed():
+        TaskRegistry(bench.journal.engine).publish(write_bundle(folder, task="other", versions_from=DELTA.name))
+
+
+def publish_damaged(bench: Bench, folder) -> None:
+    TaskRegistry(bench.journal.engine).publish(write_bundle(folder, task="other"))
+    with writing(bench.journal.engine) as connection:
+        connection.execute(update(bundle_files).where(bundle_files.c.task == "other").values(data=b"{"))
+        connection.execute(update(tasks).where(tasks.c.name == "other").values(bundle="0" * 64))
+
+
+@pytest.mark.parametrize("publish", [publish_other_kind, publish_damaged])
+def test_intake_and_version_maker_go_on_without_a_task_that_they_cant_read(tmp_path, caplog, publish) -> None:
+    bench = Bench(tmp_path / "fleet.db", write_bundle(tmp_path / "bundle"))
+    bench.handle(DEVICE, DEVICE.enrolment())
+    publish(bench, tmp_path / "other")
+    bench.receipts()
+    with caplog.at_level(logging.ERROR):
+        bench.restart()
+        for begin in (1, 4):
+            bench.handle(
+                DEVICE, *(DEVICE.update(number, base_version=begin // 4) for number in range(begin, begin + 3))
+            )
+            bench.make_versions()
+            TaskRegistry(bench.journal.engine).set_paused(TASK, paused=False)
+    assert {receipt.outcome for receipt in bench.receipts()} == {Outcome.ACCEPTED}
+    assert bench.journal.newest_number(TASK) == 2
+    assert caplog.text.count("event=task_not_served task=other") == 1, "said once"

@@ -1,0 +1,41 @@
+"""Lists as people read them: aligned under a header, no wider than the terminal."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker_coordinator.commands.devices import LISTED
+from broker_coordinator.commands.output import table
+
+DEVICE = {
+    "name": "kitchen-pi",
+    "state": "pending",
+    "presence": None,
+    "key_id": "0f" * 8,
+    "profile": "raspberry-pi-zero-2w",
+    "software": "edgeflock 0.1.0",
+    "public_key": "0f" * 32,
+    "note": "",
+}
+
+
+def test_list_has_a_header_and_a_pending_device_no_presence():
+    header, line = table([DEVICE], LISTED, None)
+    assert header == "NAME        STATE    PRESENCE  KEY ID            PROFILE               SOFTWARE         NOTE"
+    assert line == "kitchen-pi  pending  -         0f0f0f0f0f0f0f0f  raspberry-pi-zero-2w  edgeflock 0.1.0  -"
+    assert len(header) <= 100
+
+
+def test_hash_is_cut_to_what_tells_it_apart():
+    assert table([{"bundle": "ab" * 32}], ["bundle"], None)[1] == "abababababab…"
+
+
+@given(
+    st.lists(st.fixed_dictionaries({"name": st.text("ab", max_size=60), "profile": st.text("cd", max_size=60)})),
+    st.integers(20, 200),
+)
+def test_no_line_is_wider_than_the_terminal_and_columns_stay_aligned(rows, width):
+    lines = table(rows, ["name", "profile"], width)
+    assert len(lines) == len(rows) + 1
+    assert all(len(line) <= width for line in lines)
+    starts = lines[0].index("PROFILE")
+    assert all(line[starts - 2 : starts].strip() == "" for line in lines)

@@ -1,0 +1,68 @@
+"""What a version goes back to, after rollbacks and departures."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker_coordinator.aggregation.averaging import averaged_numbers
+from broker_coordinator.aggregation.lineage import Departure, History
+
+
+@pytest.mark.parametrize(
+    ("rollbacks", "version", "spans"),
+    [
+        ({}, 5, [(0, 5)]),
+        ({4: 1}, 3, [(0, 3)]),
+        ({4: 1}, 6, [(4, 6), (0, 1)]),
+        ({4: 1, 8: 3}, 9, [(8, 9), (0, 3)]),
+        ({4: 1, 8: 5}, 9, [(8, 9), (4, 5), (0, 1)]),
+        ({4: 1, 8: 4}, 8, [(8, 8), (4, 4), (0, 1)]),
+        ({4: 0}, 4, [(4, 4), (0, 0)]),
+    ],
+)
+def test_version_goes_back_over_rollbacks(rollbacks, version, spans) -> None:
+    assert History(rollbacks).spans(version) == spans
+
+
+@pytest.mark.parametrize(
+    ("rollbacks", "departures", "numbers"),
+    [
+        ({}, [], [6, 5, 4, 3, 2, 1]),
+        ({4: 1}, [], [6, 5, 4]),
+        ({5: 3}, [], [6, 5, 2, 1]),
+        ({4: 0}, [], [6, 5, 4]),
+        ({}, [Departure("evil", 3)], [6, 5, 4, 3, 2, 1]),
+        ({}, [Departure("evil", 3, replayed_from=1)], [6, 5, 4]),
+        ({}, [Departure("evil", 6, replayed_from=1)], [6, 5, 4, 3, 2, 1]),
+    ],
+)
+def test_only_the_line_of_the_newest_version_is_averaged_and_never_version_0(rollbacks, departures, numbers) -> None:
+    assert History(rollbacks, departures).numbers_to_average(6) == numbers
+
+
+@given(st.lists(st.integers(0, 30), max_size=8), st.integers(0, 40))
+def test_spans_never_overlap_and_begin_at_version_0(restored, version) -> None:
+    rollbacks = {made: source for made, source in zip(range(3, 40, 5), restored, strict=False) if source < made}
+    spans = History(rollbacks).spans(version)
+    assert spans[0][1] == version
+    assert spans[-1][0] == 0
+    flat = [bound for span in spans for bound in reversed(span)]
+    assert all(first <= last for first, last in spans)
+    assert flat == sorted(flat, reverse=True)
+
+
+def test_departure_counts_from_its_version_on() -> None:
+    history = History({}, [Departure("evil", 3), Departure("evil", 7), Departure("other", 5)])
+    assert history.lineage(2).left == {}
+    assert history.lineage(3).left == {"evil": 3}
+    assert history.lineage(9).left == {"evil": 7, "other": 5}
+    assert history.lineage(2, {"evil": 9}).left == {"evil": 9}
+    assert history.lineage(9).through(4).spans == [(0, 4)]
+
+
+@pytest.mark.parametrize(
+    ("candidates", "count", "averaged"),
+    [([5, 4, 3, 2, 1], 3, [5, 4, 3]), ([5, 4, 3], 3, [5, 4, 3]), ([5, 4], 3, [5]), ([], 3, [5]), ([5, 4], 1, [5])],
+)
+def test_too_few_versions_are_not_averaged(candidates, count, averaged) -> None:
+    assert averaged_numbers(candidates, 5, count) == averaged

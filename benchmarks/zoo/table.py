@@ -7,6 +7,7 @@ from statistics import mean, median
 
 from benchmarks.zoo.case import Outcome
 from benchmarks.zoo.results import read_results
+from fleet_protocol.errors import ConfigurationError
 
 MARKS = (
     ("collapsed", "c", lambda outcome: outcome.collapsed),
@@ -68,7 +69,10 @@ def main() -> None:
     """Print the tables of a file."""
     if len(sys.argv) != 2:
         raise SystemExit("usage: python -m benchmarks.zoo.table FILE")
-    print("\n".join(tables(read_results(Path(sys.argv[1])))))
+    try:
+        print("\n".join(tables(read_results(Path(sys.argv[1])))))
+    except (ConfigurationError, OSError) as error:
+        raise SystemExit(f"{error}") from error
 
 
 if __name__ == "__main__":

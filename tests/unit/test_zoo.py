@@ -19,6 +19,7 @@ from benchmarks.zoo.summary import summarise
 from benchmarks.zoo.table import tables as tables_of
 from benchmarks.zoo.tasks import DATA, TASKS, Split, read_split
 from bundle_runtime.samples import Samples
+from fleet_protocol.errors import ConfigurationError
 
 
 def numbered(labels: np.ndarray) -> Samples:
@@ -153,7 +154,16 @@ def test_results_are_found_again_but_not_those_of_other_code(tmp_path):
     again = Results(path)
     assert again.find(outcome().case, "f") == outcome()
     assert again.find(outcome().case, "other") is None
-    assert read_results(path) == [outcome()]
+    again.add(outcome("wine"))
+    assert read_results(path) == [outcome(), outcome("wine")]
+
+
+def test_a_file_that_holds_something_else_is_named(tmp_path):
+    path = tmp_path / "other.jsonl"
+    path.write_text('{"bad": 1}\n')
+    with pytest.raises(ConfigurationError, match=r"other\.jsonl, line 1: not a result of this zoo"):
+        Results(path)
+    assert path.read_text() == '{"bad": 1}\n'
 
 
 @pytest.mark.parametrize("name", ["digits", "wine"])

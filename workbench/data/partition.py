@@ -11,21 +11,28 @@ SPLIT_ATTEMPTS = 1_000
 
 
 def dirichlet_parts(
-    labels: NDArray[np.int64], devices: int, generator: np.random.Generator, *, fewest: int, option: str = "--devices"
+    labels: NDArray[np.int64],
+    devices: int,
+    generator: np.random.Generator,
+    *,
+    fewest: int,
+    option: str = "--devices",
+    concentration: float = DIRICHLET_CONCENTRATION,
+    attempts: int = SPLIT_ATTEMPTS,
 ) -> list[NDArray[np.int64]]:
     """Rows per device, shuffled; splits that leave a device with less than `fewest` are drawn again.
 
-    Where none of many draws would do, devices with the most samples give some to those with too few.
+    Where none of `attempts` draws would do, devices with the most samples give some to those with too few.
 
-    `option` is what the user set the number of devices with.
+    `option` is what the user set the number of devices with. The smaller `concentration`, the more unequal they are.
 
     Raises:
         ConfigurationError: so many devices that no split gives each enough samples.
     """
     if devices * fewest > len(labels):
         raise _too_many(len(labels), devices, fewest, option)
-    for _ in range(SPLIT_ATTEMPTS):
-        parts = _draw(labels, devices, generator)
+    for _ in range(attempts):
+        parts = _draw(labels, devices, concentration, generator)
         if min(map(len, parts)) >= fewest:
             return parts
     return _evened_out(parts, fewest)
@@ -60,11 +67,13 @@ def _evened_out(parts: list[NDArray[np.int64]], fewest: int) -> list[NDArray[np.
     return parts
 
 
-def _draw(labels: NDArray[np.int64], devices: int, generator: np.random.Generator) -> list[NDArray[np.int64]]:
+def _draw(
+    labels: NDArray[np.int64], devices: int, concentration: float, generator: np.random.Generator
+) -> list[NDArray[np.int64]]:
     parts: list[list[NDArray[np.int64]]] = [[] for _ in range(devices)]
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
-        shares = generator.dirichlet(np.full(devices, DIRICHLET_CONCENTRATION))
+        shares = generator.dirichlet(np.full(devices, concentration))
         cuts = np.round(np.cumsum(shares)[:-1] * rows.size).astype(int)
         for device, chunk in enumerate(np.split(rows, cuts)):
             parts[device].append(chunk)

@@ -17,7 +17,7 @@ from workbench.data.partition import dirichlet_parts, even_parts
 HELD_OUT_FRACTION = 0.2
 FEWEST_SAMPLES = 8
 """Per device."""
-REGRESSION_STRATA = 10
+REGRESSIONSTRATA = 10
 """Devices differ in how large their numbers are: as classes, by tenths of the samples."""
 
 
@@ -44,7 +44,7 @@ def share_out(samples: Samples, task: TaskDescription, devices: int, seed: int) 
     held_out, pooled = np.split(order, [round(HELD_OUT_FRACTION * len(order))])
     if not held_out.size:
         raise ConfigurationError(f"{len(samples)} samples are too few to hold some out; give at least 3")
-    strata = _STRATA[task.label.kind](samples.labels[pooled])
+    strata = STRATA[task.label.kind](samples.labels[pooled])
     if np.unique(strata).size > 1:
         parts = dirichlet_parts(strata, devices, generator, fewest=FEWEST_SAMPLES)
     else:
@@ -63,19 +63,20 @@ def _combinations(labels: NDArray[np.generic]) -> NDArray[np.int64]:
 
 def _tenths(labels: NDArray[np.generic]) -> NDArray[np.int64]:
     ranks: NDArray[np.int64] = np.argsort(np.argsort(labels[:, 0], kind="stable"), kind="stable")
-    return ranks * REGRESSION_STRATA // len(labels)
+    return ranks * REGRESSIONSTRATA // len(labels)
 
 
 def _one_stratum(labels: NDArray[np.generic]) -> NDArray[np.int64]:
     return np.zeros(len(labels), np.int64)
 
 
-_STRATA: Final[Mapping[LabelKind, Callable[[NDArray[np.generic]], NDArray[np.int64]]]] = {
+STRATA: Final[Mapping[LabelKind, Callable[[NDArray[np.generic]], NDArray[np.int64]]]] = {
     "class": _classes,
     "multi_label": _combinations,
     "regression": _tenths,
     "reconstruction": _one_stratum,
 }
+"""What devices differ in, as a number for each label."""
 
 
 def _digits(task: TaskDescription) -> Samples:

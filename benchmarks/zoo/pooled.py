@@ -1,0 +1,142 @@
+"""Pooled training, which fleets are measured against: the same model and graph, all data together, trained with care.
+
+A tenth of the data decides on the learning rate and on when to stop; the model then trains so on all of it. What is
+tested on decides nothing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.zoo.scoring import bounded
+from benchmarks.zoo.tasks import TASKS, Split
+from bundle_runtime.bundle_folder import load_bundle
+from bundle_runtime.runner import BundleRunner, bundle_paths
+from bundle_runtime.samples import Samples
+from edge_agent.training.engine import Rates, plan_batches
+from edge_agent.training.onnx_step import OnnxStepEngine
+from fleet_protocol.codec import read_weights
+from fleet_protocol.codec.sparse import FloatVector
+from workbench.simulation.scores import scorer
+
+LEARNING_RATES: Final = (0.1, 0.03, 0.01)
+FIRST_STEPS, GROWTH = 30, 1.25
+"""Each look at the validation loss comes after so many more steps; momentum begins anew, as with a device's round."""
+PATIENCE = 4
+"""Training ends where the best validation loss was at a quarter of the steps."""
+VALIDATED_SHARE = 0.1
+VALIDATION_STREAM = 6
+
+
+class Pooled(msgspec.Struct, frozen=True):
+    """What pooled training gives: the test `score` after `steps` with `learning_rate`."""
+
+    score: float
+    learning_rate: float
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """At a model in training."""
+
+    loss: float
+    learning_rate: float
+    steps: int
+    """So many before."""
+
+
+def train_pooled(name: str, folder: Path, split: Split, steps: int) -> Pooled:
+    """Train for at most `steps`. Tables are standardised, as whoever holds all of one would do it."""
+    split = _prepared(name, split)
+    order = np.random.default_rng(VALIDATION_STREAM).permutation(len(split.train))
+    validated, rest = np.split(order, [round(VALIDATED_SHARE * len(order))])
+    model = _Model(folder)
+    validation = split.train.take(validated)
+    looks = [
+        look
+        for rate in LEARNING_RATES
+        for look in model.validated_looks(split.train.take(rest), validation, rate, steps)
+    ]
+    best = min(looks, key=lambda look: look.loss)
+    *_, (_, weights) = model.training(split.train, best.learning_rate, best.steps)
+    return Pooled(model.score(weights, split.test), best.learning_rate, best.steps)
+
+
+class _Model:
+    """A bundle's model, and its training in pieces."""
+
+    def __init__(self, folder: Path) -> None:
+        bundle = load_bundle(folder)
+        self._task = bundle.description
+        files = bundle_paths(folder, self._task)
+        self._engine = OnnxStepEngine.of_task(self._task, files)
+        self._runner = BundleRunner(self._task, files)
+        self._weights: FloatVector = read_weights(bundle.weights, self._task.parameters)
+
+    def training(self, samples: Samples, rate: float, steps: int) -> Iterator[tuple[int, FloatVector]]:
+        """The weights now and then, with the steps that led to them; the last ones after `steps`."""
+        weights = self._weights
+        done = 0
+        while done < steps:
+            count = min(max(FIRST_STEPS, round(done * (GROWTH - 1))), steps - done)
+            plan = plan_batches(len(samples), count, self._task.training.batch_size, seed=done)
+            weights, _ = self._engine.train(weights, samples, plan, Rates(rate))
+            done += count
+            yield done, weights
+
+    def validated_looks(self, samples: Samples, validation: Samples, rate: float, steps: int) -> Iterator[Look]:
+        """Until the validation loss gets no better."""
+        best = Look(np.inf, rate, 0)
+        for done, weights in self.training(samples, rate, steps):
+            loss = self._runner.evaluate(weights, validation).loss
+            if not np.isfinite(loss) or done > PATIENCE * max(best.steps, FIRST_STEPS):
+                return
+            look = Look(loss, rate, done)
+            best = min(best, look, key=lambda look: look.loss)
+            yield look
+
+    def score(self, weights: FloatVector, test: Samples) -> float:
+        """In the measure of the task's kind of label."""
+        return bounded(scorer(self._runner, self._task, test)[0](weights))
+
+
+def _prepared(name: str, split: Split) -> Split:
+    task = TASKS[name]
+    if not task.table:
+        return split
+    inputs = _Scale.of(_without(task.missing, split.train.inputs))
+    targets = _Scale.of(split.train.labels) if split.train.labels.dtype == np.float32 else None
+    return Split(*(_scaled(part, inputs, targets, task.missing) for part in (split.train, split.test)))
+
+
+def _scaled(samples: Samples, inputs: "_Scale", targets: "_Scale | None", missing: float | None) -> Samples:
+    """What is missing becomes the mean."""
+    scaled = np.nan_to_num(inputs.apply(_without(missing, samples.inputs)))
+    return Samples(scaled, targets.apply(samples.labels) if targets else samples.labels)
+
+
+def _without(missing: float | None, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    return values if missing is None else np.where(values == missing, np.float32("nan"), values)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    """Means and deviations of columns."""
+
+    mean: NDArray[np.float32]
+    deviation: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, values: NDArray[Any]) -> "_Scale":
+        deviation = np.nanstd(values, axis=0)
+        return cls(np.nanmean(values, axis=0), np.where(deviation > 0, deviation, 1))
+
+    def apply(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        scaled: NDArray[np.float32] = ((values - self.mean) / self.deviation).astype(np.float32)
+        return scaled

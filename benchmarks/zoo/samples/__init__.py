@@ -1,0 +1,1 @@
+"""The zoo's data sets, as a user has them."""

@@ -112,7 +112,7 @@ class Fleet:
             self.refused += 1
             return
         facts = admitted.facts
-        self._peers = self._peers.after(device, Declared(facts.declared or facts.samples, facts.norm))
+        self._peers.note(device, Declared(facts.declared or facts.samples, facts.norm))
         self._buffer.append(admitted.item)
         if len(self._buffer) == self._task.aggregation.buffer_size:
             self._state = next_state(self._state, self._buffer, self._task.aggregation)

@@ -198,7 +198,8 @@ def decode(
         tasks=[parse_description(_read(bundle / DESCRIPTION_FILE))] if bundle else context.tasks,
         decryption_key=private_key(coordinator_key_file) if coordinator_key_file else context.decryption_key,
     )
-    described = describe(message_bytes(sys.stdin.buffer.read() if file == "-" else _read(Path(file))), context)
+    captured = sys.stdin.buffer.read() if file == "-" else _read(Path(file))
+    described = describe(message_bytes(captured, file), context, file)
     for label, words in described.lines:
         print(f"{label:20}{words}")
     raise typer.Exit(code=int(described.refuted))

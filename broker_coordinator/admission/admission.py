@@ -198,7 +198,7 @@ class Admission:
             task,
             staleness,
             ahead.decoded,
-            view.memories.get((header.task, consumer.kind)) if consumer.remember else None,
+            view.memories.get((header.task, consumer.kind)) if consumer.memory else None,
         )
         admitted = consumer.admit(offered)
         _require_finite(admitted.facts)
@@ -287,9 +287,5 @@ def _require_version_kind(kind: PayloadKind, task: TaskDescription) -> None:
 
 
 def _remember(consumer: AnyJournalledConsumer, task: TaskDescription, device: str, facts: Any, view: FleetView) -> None:
-    if consumer.remember is None:
-        return
-    place = task.task, consumer.kind
-    memory = consumer.remember(view.memories.get(place), device, facts, task)
-    if memory is not None:
-        view.memories[place] = memory
+    if consumer.memory is not None:
+        consumer.remember(view.memory(task.task, consumer.kind, consumer.memory), device, facts, task)

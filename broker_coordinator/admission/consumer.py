@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from broker_coordinator.admission.decisions import Decision
-from broker_coordinator.admission.fleet_view import Device, FleetView
+from broker_coordinator.admission.fleet_view import Copyable, Device, FleetView
 from broker_coordinator.admission.parsed_message import ParsedMessage
 from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.aggregation.server_state import Remembered, ServerState
@@ -62,7 +62,7 @@ class Offered(msgspec.Struct, Generic[Payload], frozen=True, gc=False):
     """A payload of a journalled kind that passed every check that is the same for all kinds, or that is journalled.
 
     `staleness` is how many versions of the task were made since the header's `base_version`. `decoded` is what
-    `decode_together` has made of the payload, `memory` what `remember` has made of earlier ones; None where nothing is.
+    `decode_together` has made of the payload, `memory` what `remember` has noted of earlier ones; or they are None.
     """
 
     device: str
@@ -81,6 +81,10 @@ class Admitted(msgspec.Struct, Generic[Facts, Item], frozen=True, gc=False):
     item: Item
 
 
+def _remember_nothing_of_it(_memory: Any, _device: str, _facts: Any, _task: TaskDescription) -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class JournalledConsumer(Generic[Payload, Facts, Item, State, Partial]):
     """Of a journalled kind. Every function is pure. A state is bytes, b"" before the first aggregate.
@@ -94,8 +98,8 @@ class JournalledConsumer(Generic[Payload, Facts, Item, State, Partial]):
     add, and that of no items adds nothing.
 
     `decode_together` decodes several payloads at once where that is faster; None for those that `admit` shall decode.
-    `remember` folds the facts of admitted payloads, each with its device, in their order, into the `memory` that
-    `admit` is given. After a restart it is given the last facts of each of the last devices.
+    `memory` makes an empty memory of a task, and `remember` notes in it the facts of an admitted payload with its
+    device; `admit` is given what is noted so far. After a restart these are the last facts of each of the last devices.
     """
 
     kind: PayloadKind
@@ -106,7 +110,8 @@ class JournalledConsumer(Generic[Payload, Facts, Item, State, Partial]):
     partial: Callable[[State, Sequence[Item], TaskDescription], Partial]
     finish: Callable[[State, Partial, TaskDescription], State]
     decode_together: Callable[[Sequence[Payload], TaskDescription], Sequence[Any]] | None = None
-    remember: Callable[[Any, str, Facts, TaskDescription], Any] | None = None
+    memory: Callable[[], Copyable] | None = None
+    remember: Callable[[Any, str, Facts, TaskDescription], None] = _remember_nothing_of_it
 
     def next_state(self, state: State, items: Sequence[Item], task: TaskDescription) -> State:
         """The state that follows when all `items` are aggregated at once."""

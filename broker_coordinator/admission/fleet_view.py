@@ -4,10 +4,12 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, TypeVar, overload
+from functools import partial
+from typing import Any, Protocol, Self, TypeVar, overload
 
 import msgspec
 
+from broker_coordinator.admission.shares import RecentDevices
 from fleet_host.rate_limit import UNLIMITED, TokenBucket
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import Reason
@@ -132,6 +134,29 @@ class Overlay(MutableMapping[Key, Value]):
         return len(self._base) + sum(key not in self._base for key in self.changes)
 
 
+class Copyable(Protocol):
+    """A value of a view that changes in place."""
+
+    def copy(self) -> Self:
+        """One that may be changed by itself."""
+        ...
+
+
+Changing = TypeVar("Changing", bound=Copyable)
+
+
+def _own(mapping: MutableMapping[Key, Changing], key: Key, new: Callable[[], Changing]) -> Changing:
+    """The value that may be changed in place; in a branch, it is copied when it is asked for first."""
+    if not isinstance(mapping, Overlay):
+        if (kept := mapping.get(key)) is None:
+            kept = mapping[key] = new()
+        return kept
+    if (found := mapping.changes.get(key)) is None:
+        below = mapping.get(key)
+        found = mapping.changes[key] = new() if below is None else below.copy()
+    return found
+
+
 def _changes(overlay: Mapping[Key, Value]) -> Mapping[Key, Value]:
     return overlay.changes if isinstance(overlay, Overlay) else overlay
 
@@ -145,8 +170,8 @@ class FleetView:
 
     `devices` is by key id, revoked keys included; `key_of` names the one live key of a device. `look_up` is called only
     for sequence numbers that are not above the device's highest: for a fresh update nothing is read. `memories` are
-    what consumers remember of the payloads of a task, `recent` the devices that its last accepted updates are of,
-    oldest first. `allowance` is every device's; `full_at` says when a device will have all of it again, if it has not,
+    what consumers remember of the payloads of a task, `recent` the devices that its last accepted updates are of.
+    `allowance` is every device's; `full_at` says when a device will have all of it again, if it has not,
     and so for other allowances of `AdmissionSettings`. `now` is in seconds on any one clock.
 
     `pending` are the keys that await approval, whoever enrolled longest ago first; in a branch, those that enrolled in
@@ -157,7 +182,7 @@ class FleetView:
     devices: MutableMapping[bytes, Device] = field(default_factory=dict)
     key_of: MutableMapping[str, bytes] = field(default_factory=dict)
     tasks: MutableMapping[str, TaskProgress] = field(default_factory=dict)
-    memories: MutableMapping[tuple[str, PayloadKind], Any] = field(default_factory=dict)
+    memories: MutableMapping[tuple[str, PayloadKind], Copyable] = field(default_factory=dict)
     highest_sequences: MutableMapping[str, int] = field(default_factory=dict)
     decided: dict[tuple[str, int], Decided] = field(default_factory=dict)
     allowance: TokenBucket = UNLIMITED
@@ -167,7 +192,7 @@ class FleetView:
     numbers: Counter[DeviceState] = field(default_factory=Counter)
     answered: Container[bytes] = frozenset()
     byte_allowance: TokenBucket = UNLIMITED
-    recent: MutableMapping[str, tuple[str, ...]] = field(default_factory=dict)
+    recent: MutableMapping[str, RecentDevices] = field(default_factory=dict)
 
     def newest_boot(self, device: str) -> int:
         """The highest boot number seen from the live key of a device; 0 where there is none."""
@@ -238,6 +263,14 @@ class FleetView:
             other.presence is PresenceState.ONLINE and other.state is DeviceState.APPROVED and other.name != device
             for other in self.devices.values()
         )
+
+    def recent_devices(self, task: str, size: int) -> RecentDevices:
+        """Those of a task with a window of this size, to be changed."""
+        return _own(self.recent, task, partial(RecentDevices, size))
+
+    def memory(self, task: str, kind: PayloadKind, new: Callable[[], Copyable]) -> Copyable:
+        """What a consumer remembers of a task's payloads, to be changed."""
+        return _own(self.memories, (task, kind), new)
 
     def full_after_one(self, device: str) -> float | None:
         """When the device's allowance will be full again if it uses some now; None where it has used it up."""

@@ -38,7 +38,7 @@ def use_room(header: Header, device: str, size: int, progress: TaskProgress, vie
         return
     if _is_beyond_share(header, device, progress, view):
         view.spend(shares.trickle(progress.description.aggregation.buffer_size), _excess_of(device, header.task))
-    view.recent[header.task] = (*view.recent.get(header.task, ())[1 - _window(progress) :], device)
+    view.recent_devices(header.task, _window(progress)).add(device)
 
 
 def _limited(header: Header, why: str) -> ProtocolError:
@@ -65,9 +65,10 @@ def _window(progress: TaskProgress) -> int:
 def _is_beyond_share(header: Header, device: str, progress: TaskProgress, view: FleetView) -> bool:
     if not _is_of_versions(header, progress):
         return False
-    size = _window(progress)
-    recent = view.recent.get(header.task, ())[-size:]
+    recent = view.recent.get(header.task)
+    if recent is None:
+        return False
     # Who listens is asked only where it matters: that looks at all devices.
-    return shares.is_beyond_share(recent, device, size, others_listen=True) and (
-        shares.is_beyond_share(recent, device, size, others_listen=False) or view.others_listen(device)
+    return recent.is_beyond_share(device, others_listen=True) and (
+        recent.is_beyond_share(device, others_listen=False) or view.others_listen(device)
     )

@@ -9,7 +9,8 @@ for another device. docs/decisions/share-of-one-device.md
 """
 
 import math
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Iterable
 
 from fleet_host.rate_limit import TokenBucket
 
@@ -35,12 +36,43 @@ def window(buffer_size: int, max_staleness: int) -> int:
     return min(LARGEST_WINDOW, max(SMALLEST_WINDOW, buffer_size * max_staleness // 2))
 
 
-def is_beyond_share(recent: Sequence[str], device: str, size: int, *, others_listen: bool) -> bool:
-    """Whether one more update would be too many, after those of the devices `recent`, of at most `size` updates."""
-    devices = len({*recent, device})
-    if devices == 1 and not others_listen:
-        return False
-    return recent.count(device) >= math.ceil(min(MOST, FAIR_FACTOR / devices) * size)
+class RecentDevices:
+    """The devices that the last accepted updates of a task are of: at most `size` updates, the window."""
+
+    __slots__ = ("_order", "_updates_of", "size")
+
+    def __init__(self, size: int, devices: Iterable[str] = ()) -> None:
+        """`devices` come oldest first, one for each update."""
+        self.size = size
+        self._order: deque[str] = deque(devices, maxlen=size)
+        self._updates_of = Counter(self._order)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RecentDevices) and (self.size, self._order) == (other.size, other._order)
+
+    __hash__ = None  # type: ignore[assignment]  # it changes
+
+    def copy(self) -> "RecentDevices":
+        """One that may be changed by itself."""
+        return RecentDevices(self.size, self._order)
+
+    def add(self, device: str) -> None:
+        """Note one more accepted update; the oldest leaves a full window."""
+        if len(self._order) == self.size:
+            oldest = self._order[0]
+            self._updates_of[oldest] -= 1
+            if not self._updates_of[oldest]:
+                del self._updates_of[oldest]
+        self._order.append(device)
+        self._updates_of[device] += 1
+
+    def is_beyond_share(self, device: str, *, others_listen: bool) -> bool:
+        """Whether one more update of this device would be too many."""
+        updates = self._updates_of.get(device, 0)
+        devices = len(self._updates_of) + (not updates)
+        if devices == 1 and not others_listen:
+            return False
+        return updates >= math.ceil(min(MOST, FAIR_FACTOR / devices) * self.size)
 
 
 def trickle(buffer_size: int) -> TokenBucket:

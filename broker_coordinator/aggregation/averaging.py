@@ -37,3 +37,31 @@ def averaged_weights(versions: Sequence[bytes], parameters: Sequence[Parameter])
     for weights in versions:
         total += read_weights(weights, parameters)
     return write_weights((total / len(versions)).astype(np.float32), parameters)
+
+
+class RecentVersions:
+    """The last versions of a task that nobody rolls back, in memory, and the model to use of them.
+
+    `count` is how many it is the mean of, where there are so many besides the bundle's own, which is untrained.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._weights: dict[int, bytes] = {}
+
+    def add(self, number: int, weights: bytes) -> None:
+        """The next version, as a safetensors file."""
+        self._weights[number] = weights
+        self._weights.pop(number - self._count, None)
+
+    def model(self, parameters: Sequence[Parameter]) -> bytes:
+        """The model to use, as a safetensors file.
+
+        Raises:
+            ValueError: no version was added.
+        """
+        newest_first = sorted(self._weights, reverse=True)
+        if not newest_first:
+            raise ValueError("there is no version to average")
+        numbers = averaged_numbers([number for number in newest_first if number], newest_first[0], self._count)
+        return averaged_weights([self._weights[number] for number in reversed(numbers)], parameters)

@@ -68,7 +68,8 @@ def write_fields(row: Row, *, as_json: bool) -> None:
         if isinstance(value, list):
             sys.stdout.write(f"{name}\n")
             for each in value:
-                sys.stdout.write("  " + "  ".join(f"{key} {_word(found)}" for key, found in each.items()) + "\n")
+                words = [f"{key} {_word(found)}" for key, found in each.items()] if isinstance(each, dict) else [each]
+                sys.stdout.write("  " + "  ".join(words) + "\n")
         else:
             sys.stdout.write(f"{name:12} {_word(value)}\n")
 

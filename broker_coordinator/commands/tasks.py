@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+from broker_coordinator.commands.advice import advice
 from broker_coordinator.commands.export import model_of, write_model
 from broker_coordinator.commands.output import add_noun, write_fields, write_rows
 from broker_coordinator.commands.verify import verify_versions
@@ -19,6 +20,9 @@ from fleet_host.command_line import Verbs
 from fleet_protocol.bundle import blob_hash
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import KINDS
+
+OUTCOMES_LOOKED_AT = 100
+"""Of the last updates, for `advice`."""
 
 LISTED = ("task", "version", "generation", "waiting", "accepted", "paused", "bundle")
 
@@ -95,9 +99,11 @@ def _pause(journal: Journal, options: argparse.Namespace, _: CoordinatorConfigur
 
 def _show(journal: Journal, options: argparse.Namespace, _: CoordinatorConfiguration) -> None:
     row = _described(TaskRegistry(journal.engine).task(options.task), journal)
-    versions = [_version(each) for each in journal.version_summaries(options.task, max(0, options.last))]
+    summaries = journal.version_summaries(options.task, max(0, options.last))
+    words = advice(summaries, *journal.last_outcomes(options.task, OUTCOMES_LOOKED_AT))
     last = [_set_aside(each) for each in journal.payloads_set_aside(options.task, max(0, options.last))]
-    write_fields(row | {"last_set_aside": last, "versions": versions}, as_json=options.json)
+    listed = {"advice": words, "last_set_aside": last, "versions": [_version(each) for each in summaries]}
+    write_fields(row | listed, as_json=options.json)
 
 
 def _roll_back(journal: Journal, options: argparse.Namespace, configuration: CoordinatorConfiguration) -> None:

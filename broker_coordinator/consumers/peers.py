@@ -3,12 +3,13 @@
 import math
 from bisect import bisect_left, insort
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import msgspec
 
 MAX_PEERS = 128
-"""Devices that are remembered, those that sent last: enough for a median, and few enough to copy at each update."""
+"""Devices that are remembered, those that sent last: enough for a median, and few enough to copy at each batch."""
 
 FEWEST_FOR_NORMS = 2
 """Of two devices, nobody can say which one's norm is the unusual one."""
@@ -23,30 +24,33 @@ class Declared(msgspec.Struct, frozen=True, gc=False):
     norm: float
 
 
-class Peers(msgspec.Struct, frozen=True, gc=False):
+@dataclass(slots=True)
+class Peers:
     """The last update of each of the last `MAX_PEERS` devices, the newest one last; `samples` and `norms` are sorted.
 
     A device counts once however much it sends, and never in its own measure: so one device can't move what it is
     measured by.
     """
 
-    last: dict[str, Declared] = {}
-    samples: list[int] = []
-    norms: list[float] = []
+    last: dict[str, Declared] = field(default_factory=dict)
+    samples: list[int] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)
 
-    def after(self, device: str, declared: Declared) -> "Peers":
-        """The peers once `device` has sent one more update."""
-        last, samples, norms = self.last.copy(), self.samples.copy(), self.norms.copy()
-        gone = last.pop(device, None)
-        if gone is None and len(last) == MAX_PEERS:
-            gone = last.pop(next(iter(last)))
+    def copy(self) -> "Peers":
+        """One that may be changed by itself."""
+        return Peers(self.last.copy(), self.samples.copy(), self.norms.copy())
+
+    def note(self, device: str, declared: Declared) -> None:
+        """Note one more update."""
+        gone = self.last.pop(device, None)
+        if gone is None and len(self.last) == MAX_PEERS:
+            gone = self.last.pop(next(iter(self.last)))
         if gone is not None:
-            del samples[bisect_left(samples, gone.samples)]
-            del norms[bisect_left(norms, gone.norm)]
-        last[device] = declared
-        insort(samples, declared.samples)
-        insort(norms, declared.norm)
-        return Peers(last, samples, norms)
+            del self.samples[bisect_left(self.samples, gone.samples)]
+            del self.norms[bisect_left(self.norms, gone.norm)]
+        self.last[device] = declared
+        insort(self.samples, declared.samples)
+        insort(self.norms, declared.norm)
 
     def usual_samples(self, device: str) -> int | None:
         """The median of what the others declared; None where there are none."""

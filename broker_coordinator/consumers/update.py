@@ -17,6 +17,7 @@ from fleet_protocol.codec import SparseUpdate, decode_together, decode_update
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.kinds import UPDATE, Update
 from fleet_protocol.limits import MAX_LOSS, MAX_SAMPLES_PER_UPDATE, MAX_STEPS_PER_UPDATE
+from fleet_protocol.remedies import STEADIER_TRAINING
 
 NOBODY = Peers()
 """Before the first update of a task."""
@@ -45,10 +46,10 @@ def admit(offered: Offered[Update]) -> Admitted[UpdateFacts, BufferedUpdate]:
     _check_numbers(update)
     delta = decode_update(update.packed, offered.task.shapes) if offered.decoded is None else offered.decoded
     norm = delta.norm()
-    if norm > offered.task.aggregation.max_delta_norm:
+    most = offered.task.aggregation.max_delta_norm
+    if norm > most:
         raise ProtocolError(
-            Reason.OUT_OF_BOUNDS,
-            f"the delta's norm is {norm:.4g}; max_delta_norm is {offered.task.aggregation.max_delta_norm:.4g}",
+            Reason.OUT_OF_BOUNDS, f"the delta's norm is {norm:.4g}; max_delta_norm is {most:.4g}: {STEADIER_TRAINING}"
         )
     facts = _facts(update, norm, offered.device, offered.task, offered.memory or NOBODY)
     return Admitted(facts, _buffered(offered, facts, delta))
@@ -62,10 +63,11 @@ def _check_numbers(update: Update) -> None:
     if not 0 <= update.steps <= MAX_STEPS_PER_UPDATE:
         raise ProtocolError(Reason.OUT_OF_BOUNDS, f"{update.steps} steps; allowed are 0 to {MAX_STEPS_PER_UPDATE}")
     if not math.isfinite(update.loss):
-        raise ProtocolError(Reason.NOT_FINITE, f"the loss is {update.loss}")
+        raise ProtocolError(Reason.NOT_FINITE, f"the loss is {update.loss}: {STEADIER_TRAINING}")
     if abs(update.loss) > MAX_LOSS:
         raise ProtocolError(
-            Reason.OUT_OF_BOUNDS, f"the loss is {update.loss:g}; allowed are {-MAX_LOSS:g} to {MAX_LOSS:g}"
+            Reason.OUT_OF_BOUNDS,
+            f"the loss is {update.loss:g}; allowed are {-MAX_LOSS:g} to {MAX_LOSS:g}: {STEADIER_TRAINING}",
         )
 
 
@@ -107,9 +109,9 @@ def _decode_together(updates: Sequence[Update], task: TaskDescription) -> Sequen
     return decode_together([update.packed for update in updates], task.shapes)
 
 
-def _remember(peers: Peers | None, device: str, facts: UpdateFacts, task: TaskDescription) -> Peers:
+def _remember(peers: Peers, device: str, facts: UpdateFacts, task: TaskDescription) -> None:
     declared = min(facts.declared or facts.samples, task.aggregation.max_samples)
-    return (peers or NOBODY).after(device, Declared(declared, facts.norm))
+    peers.note(device, Declared(declared, facts.norm))
 
 
 def _buffer_size(task: TaskDescription) -> int:
@@ -145,6 +147,7 @@ UPDATE_CONSUMER = VersionConsumer(
     _partial,
     _finish,
     decode_together=_decode_together,
+    memory=Peers,
     remember=_remember,
     recall=_recall,
     remembered=_remembered,

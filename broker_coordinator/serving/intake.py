@@ -17,7 +17,7 @@ from broker_coordinator.admission.admission import Admission
 from broker_coordinator.admission.consumer import JournalledConsumer
 from broker_coordinator.admission.decisions import Decision, Enrolled, FileRequested, Message, PresenceSeen, Refused
 from broker_coordinator.admission.fleet_view import DeviceState, FleetView, TaskProgress
-from broker_coordinator.admission.shares import LARGEST_WINDOW
+from broker_coordinator.admission.shares import RecentDevices, window
 from broker_coordinator.consumers import version_consumer
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from broker_coordinator.serving.answers import Receipts
@@ -277,24 +277,27 @@ class Intake:
             )
         return progress
 
-    def _recent(self) -> dict[str, tuple[str, ...]]:
-        """By task, the devices that its last updates are of, oldest first."""
-        return {name: self._journal.last_devices(name, LARGEST_WINDOW) for name in self._tasks}
+    def _recent(self) -> dict[str, RecentDevices]:
+        """By task, the devices that its last updates are of."""
+        recent = {}
+        for name, task in self._tasks.items():
+            plan = task.description.aggregation
+            size = window(plan.buffer_size, plan.max_staleness)
+            recent[name] = RecentDevices(size, self._journal.last_devices(name, size))
+        return recent
 
     def _memories(self) -> dict[tuple[str, Any], Any]:
         memories: dict[tuple[str, Any], Any] = {}
         for consumer in self._admission.consumers.values():
-            if not isinstance(consumer, JournalledConsumer) or consumer.remember is None:
+            if not isinstance(consumer, JournalledConsumer) or consumer.memory is None:
                 continue
             for name, task in self._tasks.items():
-                memory = None
+                memory = memories[name, consumer.kind] = consumer.memory()
                 last = self._journal.last_facts(name, consumer.kind.number, DEVICES_REMEMBERED_AT_START)
                 for device, facts in last:
                     with suppress(msgspec.MsgspecError):  # the version maker sets it aside, and says so
                         read = msgspec.json.decode(facts, type=consumer.facts)
-                        memory = consumer.remember(memory, device, read, task.description)
-                if memory is not None:
-                    memories[name, consumer.kind] = memory
+                        consumer.remember(memory, device, read, task.description)
         return memories
 
 

@@ -123,16 +123,18 @@ class VersionMaker:
 
     def repeat_versions(self, now: float) -> None:
         """Publish the manifest of every task again soon: a device has come."""
-        self._announcements.repeat(self._tasks, now)
+        self._announcements.repeat((*self._removed, *self._tasks), now)
 
     def publications(self, limit: int, now: float) -> list[Publication]:
         """Take at most `limit` manifests; where the database fails, the others stay queued."""
         taken: list[Publication] = []
         while len(taken) < limit and (name := self._announcements.next_task(now)) is not None:
             try:
-                taken.append(self._signer.manifest(name, self._manifest(name)))
+                manifest = self._manifest(name)
             except JournalUnavailableError:
                 break
+            if manifest is not None:
+                taken.append(self._signer.manifest(name, manifest))
             self._announcements.done(name, now)
         return taken
 
@@ -144,9 +146,10 @@ class VersionMaker:
         """How each task is, the removed ones too."""
         return self._removed | {name: task.manifest(list) for name, task in self._tasks.items()}
 
-    def _manifest(self, name: str) -> Manifest:
+    def _manifest(self, name: str) -> Manifest | None:
+        """None where the task is being removed this moment: then it is announced once that is read."""
         task = self._tasks.get(name)
-        return task.manifest(self._devices_taking_part) if task else self._removed[name]
+        return task.manifest(self._devices_taking_part) if task else self._removed.get(name)
 
     def next_due(self) -> float | None:
         """When `make_versions` or `publications` will next have something that they have not now, or None."""

@@ -17,10 +17,11 @@ from broker_coordinator.aggregation.version import Version
 from broker_coordinator.storage.change_counters import TASKS, change_counters_in
 from broker_coordinator.storage.database import Database, open_database, writing
 from broker_coordinator.storage.device_registry import forget_pending, store_device
-from broker_coordinator.storage.journal_reader import JournalReader, first_version, newest_positions, version_kind
+from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.records import Aggregate
 from broker_coordinator.storage.schema import WAITING, aggregates, payloads, refused_payloads, rejections, versions
 from broker_coordinator.storage.standing import decided_after, decided_by
+from broker_coordinator.storage.task_conditions import first_version, newest_positions, version_kind
 from fleet_protocol.errors import Reason
 from fleet_protocol.limits import MAX_SEQUENCE
 

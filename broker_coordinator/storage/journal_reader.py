@@ -5,11 +5,8 @@ from typing import Any, Self
 
 from sqlalchemy import (
     ColumnElement,
-    Connection,
     Engine,
     Row,
-    ScalarSelect,
-    Select,
     Text,
     cast,
     false,
@@ -42,6 +39,19 @@ from broker_coordinator.storage.schema import (
     rejections,
     tasks,
     versions,
+)
+from broker_coordinator.storage.standing import last_position_in
+from broker_coordinator.storage.task_conditions import (
+    first_version,
+    held_from_first,
+    kept,
+    newest_number_in,
+    newest_positions,
+    of_bundle,
+    set_aside_of,
+    still_there,
+    trained_from_first,
+    updates_of,
 )
 from fleet_protocol.errors import Reason
 from fleet_protocol.limits import MAX_SEQUENCE
@@ -90,16 +100,16 @@ class JournalReader:
     def updates(self, task: str | None = None) -> Iterator[JournalledPayload]:
         """Accepted updates, likewise."""
         of_all_tasks = tuple_(payloads.c.task, payloads.c.kind).in_(select(tasks.c.name, tasks.c.version_kind))
-        yield from self._read_payloads(*([of_all_tasks] if task is None else _updates_of(task)))
+        yield from self._read_payloads(*([of_all_tasks] if task is None else updates_of(task)))
 
     def held_updates(self, task: str, version: int) -> Iterator[JournalledPayload]:
         """Those of `task` that one version holds."""
-        yield from self._read_payloads(*_updates_of(task), payloads.c.aggregate == version)
+        yield from self._read_payloads(*updates_of(task), payloads.c.aggregate == version)
 
     def updates_through(self, task: str, version: int, left: Mapping[str, int]) -> Iterator[JournalledPayload]:
         """Those that `version` or an older one holds, without those of devices that have `left` (`Lineage`)."""
-        of_bundle = (*_updates_of(task), _held_from_first(task))
-        yield from self._read_payloads(*of_bundle, payloads.c.aggregate <= version, *_still_there(left))
+        of_bundle = (*updates_of(task), held_from_first(task))
+        yield from self._read_payloads(*of_bundle, payloads.c.aggregate <= version, *still_there(left))
 
     def newest_updates_through(self, task: str, lineage: Lineage) -> Iterator[JournalledPayload]:
         """Per device, the newest of its updates in a lineage."""
@@ -112,7 +122,7 @@ class JournalReader:
     def first_holder(self, task: str, device: str, spans: Sequence[tuple[int, int]]) -> int | None:
         """The first version in `spans`, of first and last ones, that holds an update of a device."""
         held = or_(false(), *(payloads.c.aggregate.between(first, last) for first, last in spans))
-        query = select(func.min(payloads.c.aggregate)).where(*_updates_of(task), payloads.c.device == device, held)
+        query = select(func.min(payloads.c.aggregate)).where(*updates_of(task), payloads.c.device == device, held)
         with reading(self.engine) as connection:
             first: int | None = connection.scalar(query)
             return first
@@ -143,20 +153,20 @@ class JournalReader:
         """The versions of the task's bundle that rollbacks made, each with the one that it restored."""
         query = select(versions.c.number, versions.c.restored)
         with reading(self.engine) as connection:
-            rows = connection.execute(query.where(*_of_bundle(task), versions.c.restored.is_not(None)))
+            rows = connection.execute(query.where(*of_bundle(task), versions.c.restored.is_not(None)))
             return {row.number: row.restored for row in rows}
 
     def versions(self, task: str, *, after: int = -1, before: int = MAX_SEQUENCE) -> Iterator[Version]:
         """The versions of a task's bundle that are kept, with numbers between `after` and `before`, oldest first."""
         with reading(self.engine) as connection:
-            query = _kept(task).where(versions.c.number > after, versions.c.number < before)
+            query = kept(task).where(versions.c.number > after, versions.c.number < before)
             for row in connection.execution_options(yield_per=1).execute(query.order_by(versions.c.number)):
                 yield _version(row)
 
     def version(self, task: str, number: int) -> Version | None:
         """One version, if it is of the task's bundle and its weights are kept."""
         with reading(self.engine) as connection:
-            row = connection.execute(_kept(task).where(versions.c.number == number)).first()
+            row = connection.execute(kept(task).where(versions.c.number == number)).first()
             return _version(row) if row else None
 
     def version_summaries(self, task: str, count: int) -> list[VersionSummary]:
@@ -172,7 +182,7 @@ class JournalReader:
         with reading(self.engine) as connection:
             rows = list(reversed(connection.execute(query).all()))
             held = select(payloads.c.kind, payloads.c.aggregate, payloads.c.staleness, _FACTS)
-            held = held.where(*_updates_of(task), payloads.c.aggregate >= (rows[0].number if rows else 0))
+            held = held.where(*updates_of(task), payloads.c.aggregate >= (rows[0].number if rows else 0))
             updates: dict[int, list[Row[Any]]] = {}
             for row in connection.execute(held):
                 updates.setdefault(row.aggregate, []).append(row)
@@ -188,12 +198,12 @@ class JournalReader:
     def last_versions(self, task: str, count: int) -> list[Version]:
         """At most `count` kept versions of a task's bundle, the newest ones, oldest first."""
         with reading(self.engine) as connection:
-            query = _kept(task).order_by(versions.c.number.desc())
+            query = kept(task).order_by(versions.c.number.desc())
             return [_version(row) for row in reversed(connection.execute(query.limit(count)).all())]
 
     def kept_numbers(self, task: str) -> list[int]:
         """The versions of a task's bundle of which the weights are kept, oldest first."""
-        query = select(versions.c.number).where(*_of_bundle(task), versions.c.weights.is_not(None))
+        query = select(versions.c.number).where(*of_bundle(task), versions.c.weights.is_not(None))
         with reading(self.engine) as connection:
             return list(connection.scalars(query.order_by(versions.c.number)))
 
@@ -222,7 +232,7 @@ class JournalReader:
 
     def weights_of(self, task: str, number: int) -> bytes | None:
         """The safetensors file of a version of the task's bundle."""
-        query = select(versions.c.weights).where(*_of_bundle(task), versions.c.number == number)
+        query = select(versions.c.weights).where(*of_bundle(task), versions.c.number == number)
         with reading(self.engine) as connection:
             return connection.scalar(query)
 
@@ -247,26 +257,38 @@ class JournalReader:
 
     def update_counts(self, task: str) -> tuple[int, int]:
         """How many updates of a task were accepted, and how many of them wait for the next version."""
-        query = select(func.count(), func.count().filter(WAITING)).where(*_updates_of(task))
+        query = select(func.count(), func.count().filter(WAITING)).where(*updates_of(task))
         with reading(self.engine) as connection:
             accepted, waiting = connection.execute(query).one()
             return accepted, waiting
 
+    def last_outcomes(self, task: str, count: int) -> tuple[int, dict[Reason, int]]:
+        """Of the last `count` outcomes in the journal: how many payloads of a task were accepted, and how many of any
+        task were refused, by reason.
+        """
+        with reading(self.engine) as connection:
+            after = last_position_in(connection) - count
+            accepted = select(func.count()).where(payloads.c.task == task, payloads.c.position > after)
+            refused = select(refused_payloads.c.reason, func.count().label("number"))
+            refused = refused.where(refused_payloads.c.position > after).group_by(refused_payloads.c.reason)
+            counts = {Reason(row.reason): row.number for row in connection.execute(refused)}
+            return connection.scalar(accepted) or 0, counts
+
     def set_aside_count(self, task: str) -> int:
         """How many payloads of a task, of any kind, are set aside."""
         with reading(self.engine) as connection:
-            return connection.scalar(select(func.count()).where(*_set_aside_of(task))) or 0
+            return connection.scalar(select(func.count()).where(*set_aside_of(task))) or 0
 
     def payloads_set_aside(self, task: str, count: int) -> list[PayloadSetAside]:
         """The last `count` payloads of a task that are set aside, oldest first."""
         columns = (payloads.c.device, payloads.c.sequence, payloads.c.kind, payloads.c.set_aside.label("reason"))
-        query = select(*columns).where(*_set_aside_of(task)).order_by(payloads.c.position.desc()).limit(count)
+        query = select(*columns).where(*set_aside_of(task)).order_by(payloads.c.position.desc()).limit(count)
         with reading(self.engine) as connection:
             return [PayloadSetAside(**row._mapping) for row in reversed(connection.execute(query).all())]
 
     def newest_applied(self, task: str, kind: int) -> JournalledPayload | None:
         """The last payload of a kind, for the task's bundle, that an aggregate holds and whose envelope is kept."""
-        of_kind = (payloads.c.task == task, payloads.c.kind == kind, _trained_from_first(task))
+        of_kind = (payloads.c.task == task, payloads.c.kind == kind, trained_from_first(task))
         applied = (payloads.c.aggregate.is_not(None), payloads.c.envelope.is_not(None))
         newest = select(func.max(payloads.c.position)).where(*of_kind, *applied).scalar_subquery()
         return next(self._read_payloads(payloads.c.position == newest), None)
@@ -281,7 +303,7 @@ class JournalReader:
         """Of the last `devices` that had a payload of a kind accepted for the task's bundle: each with the facts of its
         last one, oldest first. Facts are JSON of the consumer's struct.
         """
-        of_kind = (payloads.c.task == task, payloads.c.kind == kind, _trained_from_first(task))
+        of_kind = (payloads.c.task == task, payloads.c.kind == kind, trained_from_first(task))
         newest = select(func.max(payloads.c.position).label("position")).where(*of_kind).group_by(payloads.c.device)
         last = newest.order_by(func.max(payloads.c.position).desc()).limit(devices).subquery()
         query = select(payloads.c.device, _FACTS).join(last, payloads.c.position == last.c.position)
@@ -290,7 +312,7 @@ class JournalReader:
 
     def last_devices(self, task: str, count: int) -> tuple[str, ...]:
         """The devices that the last accepted updates of a task are of, oldest first."""
-        query = select(payloads.c.device).where(*_updates_of(task)).order_by(payloads.c.position.desc()).limit(count)
+        query = select(payloads.c.device).where(*updates_of(task)).order_by(payloads.c.position.desc()).limit(count)
         with reading(self.engine) as connection:
             return tuple(reversed(connection.scalars(query).all()))
 
@@ -299,60 +321,6 @@ class JournalReader:
         with reading(self.engine) as connection:
             for row in connection.execution_options(yield_per=100).execute(query):
                 yield JournalledPayload(**row._mapping)
-
-
-def version_kind(task: str) -> ScalarSelect[int]:
-    """The number of the kind of payload that the versions of `task` are made from."""
-    return select(tasks.c.version_kind).where(tasks.c.name == task).scalar_subquery()
-
-
-def newest_positions(task: str, lineage: Lineage) -> Select[Any]:
-    """Those of the newest update per device in a lineage."""
-    held = or_(false(), *(payloads.c.aggregate.between(first, last) for first, last in lineage.spans))
-    query = select(func.max(payloads.c.position)).where(*_updates_of(task), held, *_still_there(lineage.left))
-    return query.group_by(payloads.c.device)
-
-
-def _still_there(left: Mapping[str, int]) -> list[ColumnElement[bool]]:
-    return [
-        or_(payloads.c.device != device, payloads.c.aggregate > version) for device, version in sorted(left.items())
-    ]
-
-
-def first_version(task: str) -> ScalarSelect[int]:
-    """The number of the version that is the own one of the bundle of `task`."""
-    return select(tasks.c.first_version).where(tasks.c.name == task).scalar_subquery()
-
-
-def newest_number_in(connection: Connection, task: str) -> int:
-    """The number of a task's newest version, as a transaction sees it; 0 where there is none."""
-    return connection.scalar(select(func.max(versions.c.number)).where(versions.c.task == task)) or 0
-
-
-def _of_bundle(task: str) -> tuple[ColumnElement[bool], ...]:
-    return versions.c.task == task, versions.c.number >= first_version(task)
-
-
-def _kept(task: str) -> Select[Any]:
-    return select(versions).where(*_of_bundle(task), versions.c.weights.is_not(None))
-
-
-def _held_from_first(task: str) -> ColumnElement[bool]:
-    """Of a payload that a version holds: it is one of the task's bundle."""
-    return payloads.c.aggregate >= first_version(task)
-
-
-def _trained_from_first(task: str) -> ColumnElement[bool]:
-    """Of any payload, the same."""
-    return payloads.c.base_version >= first_version(task)
-
-
-def _updates_of(task: str) -> tuple[ColumnElement[bool], ...]:
-    return payloads.c.task == task, payloads.c.kind == version_kind(task)
-
-
-def _set_aside_of(task: str) -> tuple[ColumnElement[bool], ...]:
-    return payloads.c.task == task, payloads.c.set_aside.is_not(None)
 
 
 _FACTS = cast(payloads.c.facts, Text).label("facts")

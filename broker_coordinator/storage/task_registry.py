@@ -15,9 +15,9 @@ from broker_coordinator.storage.change_counters import TASKS, count_up
 from broker_coordinator.storage.database import reading, writing
 from broker_coordinator.storage.departures import insert_departure
 from broker_coordinator.storage.journal import TasksChangedError, insert_version
-from broker_coordinator.storage.journal_reader import newest_number_in
 from broker_coordinator.storage.records import Evaluation
 from broker_coordinator.storage.schema import bundle_files, evaluations, tasks, versions
+from broker_coordinator.storage.task_conditions import newest_number_in
 from broker_coordinator.storage.task_rows import begin_aggregates_anew, delete_rows, set_aside_waiting
 from bundle_runtime.bundle import Bundle
 from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description

@@ -44,6 +44,9 @@ REMEDIES = {
 }
 """For a rejection. Every other reason, one of a later release too, means that the payload is taken back."""
 
+TOO_LARGE = frozenset({Reason.OUT_OF_BOUNDS, Reason.NOT_FINITE})
+"""An update that is rejected for one of these came of training that diverges: it is not learned again."""
+
 _REASONS = {reason.value: reason for reason in Reason}
 
 
@@ -86,8 +89,8 @@ class DeliverySchedule:
         """When `due` has something next; None while nothing waits."""
         return min((retry.due for retry in self._retries.values()), default=None)
 
-    def connected(self) -> None:
-        """A new connection: everything that waits is sent at once."""
+    def restart(self) -> None:
+        """Send everything that waits at once: there is a new connection, or the device was let in."""
         self._retries.clear()
 
     def due(self, waiting: Iterable[int], now: float) -> list[int]:
@@ -96,8 +99,10 @@ class DeliverySchedule:
         return [number for number, retry in self._retries.items() if retry.due <= now]
 
     def sent(self, number: int, now: float) -> None:
-        """It was sent: wait for its receipt, longer each time."""
-        retry = self._retries[number]
+        """It was sent: wait for its receipt, longer each time. After a `restart` meanwhile it is sent once more."""
+        retry = self._retries.get(number)
+        if retry is None:
+            return
         retry.due = now + retry.wait_seconds
         retry.wait_seconds = min(2 * retry.wait_seconds, LAST_RECEIPT_SECONDS)
 

@@ -27,6 +27,8 @@ class OutboxRow:
     digest: bytes = b""
     envelope: bytes = b""
     generation: int = 0
+    reason: str = ""
+    """Why it was rejected, where it waits for the next round's residual."""
 
 
 SignRow = Callable[[OutboxRow], bytes]

@@ -3,10 +3,13 @@
 import contextlib
 from collections.abc import Iterable
 
+import msgspec
+
+from edge_agent.core.delivery import TOO_LARGE
 from edge_agent.core.outbox import OutboxRow
 from edge_agent.producers.producer import Producer
 from edge_agent.producers.update import UPDATE_PRODUCER
-from edge_agent.worker.contract import TrainingResult
+from edge_agent.worker.contract import Returned, TrainingResult
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.kinds import KINDS, PayloadKind
@@ -47,19 +50,20 @@ def goes_back(kind: PayloadKind) -> bool:
     return producer is not None and producer.give_back is not None
 
 
-def given_back(rejected: Iterable[OutboxRow]) -> dict[int, bytes]:
-    """By its number, the packed update in each rejected payload that the next round takes back.
+def given_back(rejected: Iterable[OutboxRow]) -> dict[int, Returned]:
+    """By its number, the update in each rejected payload that the next round takes back.
 
     One that is damaged, or whose producer is not installed now, is not among them, and waits on.
     """
-    packed: dict[int, bytes] = {}
+    returned: dict[int, Returned] = {}
     for row in rejected:
         kind = KINDS.get(row.kind)
         producer = PRODUCERS.get(kind.decrypted.number) if kind else None
         if producer is not None and producer.give_back is not None:
             with contextlib.suppress(ProtocolError):  # damaged on the disk: it must not hold up the rounds
-                packed[row.sequence] = producer.give_back(row.payload)
-    return packed
+                update = producer.give_back(row.payload)
+                returned[row.sequence] = msgspec.structs.replace(update, too_large=row.reason in TOO_LARGE)
+    return returned
 
 
 __all__ = ["PRODUCERS", "Producer", "given_back", "goes_back", "makes_versions_of", "produce", "register"]

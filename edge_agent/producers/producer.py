@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edge_agent.worker.contract import TrainingResult
+from edge_agent.worker.contract import Returned, TrainingResult
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.kinds import PayloadKind
 
@@ -12,10 +12,10 @@ from fleet_protocol.kinds import PayloadKind
 class Producer:
     """One kind of payload. `produce` gives the payload of a finished round, or None where the round gives none.
 
-    `give_back` reads out of a rejected payload the packed update (`fleet_protocol.codec`) that the next round takes
-    back into the error feedback. Without it, a rejected payload is dropped.
+    `give_back` reads out of a rejected payload the update that the next round takes back into the error feedback.
+    Without it, a rejected payload is dropped.
     """
 
     kind: PayloadKind
     produce: Callable[[TaskDescription, TrainingResult], bytes | None]
-    give_back: Callable[[bytes], bytes] | None = None
+    give_back: Callable[[bytes], Returned] | None = None

@@ -1,7 +1,7 @@
 """The update: what a round changed of the weights."""
 
 from edge_agent.producers.producer import Producer
-from edge_agent.worker.contract import TrainingResult
+from edge_agent.worker.contract import Returned, TrainingResult
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.kinds import UPDATE, Update, decode_payload, encode_payload
 
@@ -13,13 +13,14 @@ def produce_update(task: TaskDescription, result: TrainingResult) -> bytes | Non
     return encode_payload(Update(result.samples, result.steps, round(result.loss, 3), result.packed, result.life))
 
 
-def packed_update(payload: bytes) -> bytes:
-    """What an update's payload holds for the codec.
+def returned_update(payload: bytes) -> Returned:
+    """What the next round takes back of an update.
 
     Raises:
         ProtocolError: it is no update.
     """
-    return decode_payload(payload, Update).packed
+    update = decode_payload(payload, Update)
+    return Returned(update.packed, update.life)
 
 
-UPDATE_PRODUCER = Producer(UPDATE, produce_update, give_back=packed_update)
+UPDATE_PRODUCER = Producer(UPDATE, produce_update, give_back=returned_update)

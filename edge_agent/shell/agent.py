@@ -11,6 +11,7 @@ from pathlib import Path
 from edge_agent.configuration import AgentConfiguration
 from edge_agent.core.answers_awaited import AnswersAwaited
 from edge_agent.core.enrolment import must_enrol_again
+from edge_agent.core.outbox import OutboxRow
 from edge_agent.core.version_choice import known_from
 from edge_agent.shell import machine
 from edge_agent.shell.blob_cache import BlobCache
@@ -23,6 +24,7 @@ from edge_agent.shell.inbox import Inbox
 from edge_agent.shell.link import Link
 from edge_agent.shell.postbox import Postbox
 from edge_agent.shell.presence import PresenceKeeper
+from edge_agent.shell.round_training import RoundTraining
 from edge_agent.shell.rounds import Rounds
 from edge_agent.shell.sample_store import SampleStore
 from edge_agent.shell.version_follower import VersionFollower
@@ -104,15 +106,22 @@ class Agent:
         self._versions = VersionFollower(
             self._database, cache, self._fetcher, configuration.device, engine=configuration.worker.engine
         )
-        self._postbox = Postbox(self._database, identity.sign_row, self._publish_answered)
-        self._rounds = Rounds(
-            configuration,
+        self._postbox = Postbox(
+            self._database,
+            identity.sign_row,
+            self._publish_answered,
+            answered=self._handle_answer,
+        )
+        training = RoundTraining(
+            configuration.worker,
             self._database,
             self._samples,
             self._versions,
             address=identity.address,
             sign=identity.sign_row,
-            spooled=self._postbox.notify,
+        )
+        self._rounds = Rounds(
+            configuration, self._database, self._samples, self._versions, training, spooled=self._postbox.notify
         )
         self._enrolment = EnrolmentKeeper(
             self._database,
@@ -227,6 +236,9 @@ class Agent:
         if is_ours and receipt.outcome is Outcome.ACCEPTED:
             self._name.note()
 
+    def _handle_answer(self, row: OutboxRow, receipt: Receipt) -> None:
+        self._rounds.answered(row, receipt)
+
     def _note_foreign(self, receipt: Receipt) -> None:
         if self._answers.foreign(receipt.digest) and self._said.allows("foreign_receipts", time.monotonic()):
             logger.error(
@@ -263,11 +275,11 @@ def _open_state(configuration: AgentConfiguration) -> tuple[DeviceDatabase, Samp
     folder = configuration.state_folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return (
-            DeviceDatabase(folder / "agent.db", first_boot=_draw_first_boot(folder)),
-            SampleStore(folder / "samples.db", configuration.store.maximum_samples),
-            BlobCache(folder / "blobs"),
-        )
+        database = DeviceDatabase(folder / "agent.db", first_boot=_draw_first_boot(folder))
+        samples = SampleStore(folder / "samples.db", configuration.store.maximum_samples)
+        for task in configuration.tasks:
+            samples.continue_after(database.trained_through(task.name))
+        return database, samples, BlobCache(folder / "blobs")
     except (OSError, sqlite3.Error) as error:
         raise ConfigurationError(
             f"state_folder {folder}: {error}; the agent needs a folder of its own that it may write"

@@ -14,7 +14,9 @@ from pathlib import Path
 
 from edge_agent.core.outbox import OutboxRow, SignRow, SpooledPayload
 from edge_agent.core.version_choice import KnownVersion
+from edge_agent.shell.damaged_files import remedy_for, require_whole
 from edge_agent.shell.device_schema import prepare
+from edge_agent.shell.row_seals import RowSeals
 from fleet_protocol.envelope import digest
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import Outcome
@@ -71,33 +73,37 @@ class DeviceDatabase:
         try:
             self._connection = sqlite3.connect(path, isolation_level=None, timeout=1.0)
             self._connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+            require_whole(self._connection)
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=FULL")
             # Debian's SQLite overwrites what is deleted with zeros, which an SD card would pay for with each receipt.
             self._connection.execute("PRAGMA secure_delete=FAST")
             with self._transaction():
                 prepare(self._connection)
+                self._seals = RowSeals(self._connection)
+                self._seals.set_damaged_aside()
+                self._set_counter("update_sequence", max(self._counter("update_sequence"), self._last_number()))
                 self._set_counter("boot", min(max(self._counter("boot") + 1, first_boot), MAX_BOOT))
         except sqlite3.DatabaseError as error:
-            raise ConfigurationError(
-                f"database {path}: {error}; give each agent a state_folder of its own that it may write,"
-                " and move a damaged file away"
-            ) from error
+            raise ConfigurationError(f"database {path}: {error}; {remedy_for(error, path)}") from error
         self.boot = self._counter("boot")
 
     def memory(self, task: str, bundle: str) -> TaskMemory:
         """What is remembered of a task; a new bundle starts with an empty residual and sees all samples as new."""
-        query = "SELECT bundle, rounds, trained_through, residual, generation FROM tasks WHERE task = ?"
-        row = self._connection.execute(query, (task,)).fetchone()
-        if row is None or row[0] != bundle:
-            return TaskMemory(bundle, 0, 0, b"", ())
+        query = "SELECT rowid, rounds, trained_through, residual, generation FROM tasks WHERE task = ? AND bundle = ?"
+        row = self._connection.execute(query, (task, bundle)).fetchone()
+        if row is None or not self._seals.is_sound("tasks", row[0]):
+            row = (0, 0, 0, b"", 0)
         _, rounds, trained_through, residual, generation = row
+        columns = ", ".join(f"outbox.{column}" for column in _ROW.split(", "))
         returned = self._connection.execute(
-            f"SELECT {_ROW} FROM outbox WHERE returned AND task = ? AND bundle = ? ORDER BY sequence",  # noqa: S608
+            f"SELECT {columns}, COALESCE(settled.reason, '') FROM outbox LEFT JOIN settled USING (sequence)"  # noqa: S608
+            " WHERE returned AND task = ? AND bundle = ? ORDER BY sequence",
             (task, bundle),
         )
-        rows = tuple(OutboxRow(*each) for each in returned)
-        return TaskMemory(bundle, rounds, trained_through, residual, rows, generation)
+        rows = (replace(OutboxRow(*fields), reason=reason) for *fields, reason in returned.fetchall())
+        sound = tuple(row for row in rows if self._seals.is_sound("outbox", row.sequence))
+        return TaskMemory(bundle, rounds, trained_through, residual, sound, generation)
 
     def trained_through(self, task: str) -> int:
         """The newest sample id that a round of this task has seen; to a new bundle, all samples are new."""
@@ -200,8 +206,9 @@ class DeviceDatabase:
 
     def _one(self, column: str, value: int | bytes) -> OutboxRow | None:
         query = f"SELECT {_ROW} FROM outbox WHERE {column} = ? AND NOT returned"  # noqa: S608 - constants
-        row = self._connection.execute(query, (value,)).fetchone()
-        return None if row is None else OutboxRow(*row)
+        fields = self._connection.execute(query, (value,)).fetchone()
+        row = None if fields is None else OutboxRow(*fields)
+        return row if row is not None and self._seals.is_sound("outbox", row.sequence) else None
 
     def settle(self, row: OutboxRow, outcome: Outcome, reason: str, *, returned: bool = False) -> None:
         """Take a payload out of the outbox; `returned` keeps it for the next round's residual."""
@@ -268,6 +275,11 @@ class DeviceDatabase:
     def _counter(self, name: str) -> int:
         row = self._connection.execute("SELECT value FROM counters WHERE name = ?", (name,)).fetchone()
         return 0 if row is None else int(row[0])
+
+    def _last_number(self) -> int:
+        """The highest sequence number that is in the tables, should the counter be lost."""
+        query = "SELECT MAX(sequence) FROM (SELECT sequence FROM outbox UNION ALL SELECT sequence FROM settled)"
+        return int(self._connection.execute(query).fetchone()[0] or 0)
 
     def _increment(self, name: str) -> int:
         self._set_counter(name, self._counter(name) + 1)

@@ -2,6 +2,7 @@
 
 import sqlite3
 
+from edge_agent.shell import row_seals
 from fleet_protocol.envelope import read_envelope
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import UPDATE, Update, encode_payload
@@ -32,6 +33,7 @@ TABLES = (
     """CREATE TABLE IF NOT EXISTS settled (
         sequence INTEGER PRIMARY KEY, digest BLOB NOT NULL, outcome TEXT NOT NULL, reason TEXT NOT NULL
     )""",
+    row_seals.TABLE,
 )
 
 COLUMNS_OF_VERSION_3 = (

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from edge_agent.core.delivery import Delivery, NotSendableError, Remedy, continued_after
-from edge_agent.core.outbox import SignRow
+from edge_agent.core.outbox import OutboxRow, SignRow
 from edge_agent.producers import goes_back
 from edge_agent.shell.device_database import DeviceDatabase
 from fleet_host.log_lines import log_line
@@ -15,12 +15,25 @@ from fleet_protocol.kinds import Receipt
 logger = logging.getLogger(__name__)
 
 
+def ignore_answer(_row: OutboxRow, _receipt: Receipt) -> None:
+    """Ignore it."""
+
+
 class Postbox:
     """The sending side. `notify` wakes it when there is something new to send."""
 
-    def __init__(self, database: DeviceDatabase, sign: SignRow, publish: Callable[[bytes], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        database: DeviceDatabase,
+        sign: SignRow,
+        publish: Callable[[bytes], Awaitable[None]],
+        *,
+        answered: Callable[[OutboxRow, Receipt], None] = ignore_answer,
+    ) -> None:
+        """`answered` hears of every receipt for something that waits."""
         self._delivery = Delivery(database, sign, goes_back)
         self._publish = publish
+        self._answered = answered
         self._changed = asyncio.Event()
         self.accepted = 0
         self.rejected = 0
@@ -31,7 +44,7 @@ class Postbox:
 
     def send_all(self) -> None:
         """The coordinator takes this device's payloads from now on: send what waits, whenever it was due."""
-        self._delivery.schedule.connected()
+        self._delivery.schedule.restart()
         self._changed.set()
 
     async def deliver(self) -> None:
@@ -42,7 +55,7 @@ class Postbox:
         """
         clock = asyncio.get_running_loop().time
         schedule = self._delivery.schedule
-        schedule.connected()
+        schedule.restart()
         while True:
             self._changed.clear()
             for number in self._delivery.due(clock()):
@@ -79,5 +92,6 @@ class Postbox:
             )
             if meant is Remedy.RENUMBER and continued_after(receipt) < receipt.highest_sequence:
                 logger.warning(log_line("receipt_number_ignored", highest_sequence=receipt.highest_sequence))
+        self._answered(row, receipt)
         self.notify()
         return True

@@ -1,50 +1,32 @@
-"""Rounds: a trigger fires, the guards agree, a version is fetched, the worker trains, its payloads are spooled.
+"""Rounds: a trigger fires, the guards agree, a version is fetched, a round is trained; or why not, and when again.
 
-`core.round_decisions` decides; this module has the timer, the files and the worker.
+`core.round_decisions` decides; this module has the timers and the log, `shell.round_training` the worker.
 """
 
 import asyncio
 import logging
-import secrets
 import sqlite3
 from collections.abc import Callable
-from functools import partial
 
 from edge_agent.configuration import AgentConfiguration
-from edge_agent.core.generations import carried_over
 from edge_agent.core.guards import Readings
 from edge_agent.core.lifecycle import State
-from edge_agent.core.outbox import SignRow, SpooledPayload
+from edge_agent.core.outbox import OutboxRow
 from edge_agent.core.round_decisions import RoundDecisions, StartingPoint
 from edge_agent.core.triggers import SampleTrigger
-from edge_agent.core.version_choice import NotAskedError, VersionUnavailableError
-from edge_agent.producers import PRODUCERS, given_back, produce
+from edge_agent.core.version_choice import KnownVersion, NotAskedError, VersionUnavailableError
 from edge_agent.shell import machine
-from edge_agent.shell.device_database import DeviceDatabase, SpooledRound, TaskMemory
+from edge_agent.shell.device_database import DeviceDatabase
 from edge_agent.shell.link import LinkDownError
+from edge_agent.shell.round_training import RoundFailedError, RoundTraining
 from edge_agent.shell.sample_store import SampleStore
 from edge_agent.shell.version_follower import ReadyVersion, VersionFollower
-from edge_agent.worker.contract import (
-    News,
-    Progress,
-    RebuildFailure,
-    TrainingFailure,
-    TrainingJob,
-    TrainingResult,
-    Verdict,
-)
-from edge_agent.worker.supervisor import train_in_child
+from edge_agent.worker.contract import Progress
 from fleet_host.log_lines import log_line
-from fleet_protocol.kinds import PayloadKind
+from fleet_protocol.kinds import Receipt
+from fleet_protocol.remedies import STEADIER_TRAINING
 
 logger = logging.getLogger(__name__)
-
-LIFE_BITS = 32
-"""Of an error feedback's `life`, which tells its state from one that the device had before its database was emptied."""
-
-
-class RoundFailedError(Exception):
-    """The worker reported a failure; nothing has changed."""
 
 
 class Rounds:
@@ -56,32 +38,22 @@ class Rounds:
         database: DeviceDatabase,
         samples: SampleStore,
         versions: VersionFollower,
+        training: RoundTraining,
         *,
-        address: Callable[[PayloadKind], tuple[int, bytes]],
-        sign: SignRow,
         spooled: Callable[[], None],
     ) -> None:
-        """`address` says which kind a payload is sent as, and which key it is encrypted for.
-
-        Raises:
-            ConfigurationError: from `address`, for a kind that this device would produce.
-        """
+        """`spooled` is called after a round whose payloads wait in the outbox."""
         self._configuration = configuration
         self._tasks = [task.name for task in configuration.tasks]
         self._database = database
         self._samples = samples
         self._versions = versions
-        self._address = address
-        self._sign = sign
+        self._training = training
         self._spooled = spooled
         self._wake = asyncio.Event()
-        self._recheck: asyncio.TimerHandle | None = None
-        self._progress: Progress | None = None
-        self._said_unconfined = False
+        self._rechecks: dict[str, asyncio.TimerHandle] = {}
         triggers = {task.name: SampleTrigger(task.trigger, self._count_new(task.name)) for task in configuration.tasks}
         self._decisions = RoundDecisions(configuration.guards, triggers)
-        for producer in PRODUCERS.values():
-            address(producer.kind)
 
     @property
     def state(self) -> State:
@@ -91,7 +63,7 @@ class Rounds:
     @property
     def progress(self) -> Progress | None:
         """Progress of the worker's round; None between rounds."""
-        return self._progress
+        return self._training.progress
 
     @property
     def new_samples(self) -> dict[str, int]:
@@ -109,12 +81,36 @@ class Rounds:
         self.retry_deferred_trigger()
 
     def retry_deferred_trigger(self) -> None:
-        """Something changed that may allow a deferred round: a connection, a version, a receipt."""
-        if self._recheck is not None:
-            self._recheck.cancel()
-            self._recheck = None
-        self._decisions.retry_deferred_trigger()
+        """Something changed that may allow deferred rounds: a connection, a version, a receipt."""
+        for task in self._tasks:
+            self._decisions.retry_deferred_trigger(task)
         self._wake.set()
+
+    def answered(self, row: OutboxRow, receipt: Receipt) -> None:
+        """A payload has its receipt, which may say something of the newest version."""
+        newest = self._database.known_version(row.task)
+        after = self._decisions.answered(row, receipt, newest, self._now())
+        if after.is_outdated:
+            logger.warning(
+                log_line(
+                    "version_outdated",
+                    task=row.task,
+                    version=row.base_version,
+                    reason=receipt.reason,
+                    remedy="waiting for a newer version",
+                )
+            )
+        if after.wait_seconds is not None:
+            logger.warning(
+                log_line(
+                    "update_too_large",
+                    task=row.task,
+                    version=row.base_version,
+                    retry_in_s=round(after.wait_seconds),
+                    remedy=f"it is dropped; if it repeats: {STEADIER_TRAINING}",
+                )
+            )
+            self._retry_in(row.task, after.wait_seconds)
 
     async def run(self) -> None:
         """Sleep, wake, train; until cancelled."""
@@ -123,157 +119,69 @@ class Rounds:
             await self._wake.wait()
             self._wake.clear()
             for task in self._tasks:
-                while self._decisions.is_due(task) and await self._run_round(task):
+                while self._is_due(task) and await self._run_round(task):
                     pass
+
+    def _is_due(self, task: str) -> bool:
+        return self._decisions.is_due(task, self._database.known_version(task), self._now())
 
     async def _run_round(self, task: str) -> bool:
         """Run one round; returns whether its payloads were spooled."""
-        if refused := self._decisions.begin(self._readings(task)):
+        recheck_seconds = self._configuration.guards.recheck_seconds
+        if refused := self._decisions.begin(task, self._readings(task)):
             logger.warning(log_line("guard_refused", task=task, reason=refused))
-            return self._put_off()
+            return self._retry_in(task, recheck_seconds)
+        newest = self._database.known_version(task)
         try:
             version = await self._versions.ready_version(task)
         except NotAskedError as error:
-            self._decisions.version_unavailable()
+            self._decisions.version_unavailable(task)
             logger.info(log_line("not_selected", task=task, reason=error))
-            return self._put_off()
+            return self._retry_in(task, recheck_seconds)
         except (VersionUnavailableError, LinkDownError) as error:
-            self._decisions.version_unavailable()
+            self._decisions.version_unavailable(task)
             logger.warning(log_line("version_unavailable", task=task, reason=error))
-            return self._put_off()
+            return self._retry_in(task, recheck_seconds)
         if refused := self._decisions.version_ready(task, self._starting_point(task, version)):
             logger.warning(log_line("divergence_expected", task=task, reason=refused))
-            return self._put_off()
+            return self._retry_in(task, recheck_seconds)
+        return await self._train(task, version, newest)
+
+    async def _train(self, task: str, version: ReadyVersion, trained_from: KnownVersion | None) -> bool:
         try:
-            await self._train(task, version)
-        except (RoundFailedError, VersionUnavailableError, LinkDownError, sqlite3.Error, OSError) as error:
-            self._decisions.failed()
-            logger.warning(log_line("round_failed", task=task, reason=error))
-            return self._put_off()
+            await self._training.run(task, version)
+        except RoundFailedError as error:
+            if error.diverged:
+                self._decisions.diverged(task, self._starting_point(task, version))
+            return self._note_failure(task, None if error.mended else trained_from, error)
+        except (sqlite3.Error, OSError) as error:
+            return self._note_failure(task, trained_from, error)
+        except (VersionUnavailableError, LinkDownError) as error:
+            return self._note_failure(task, None, error)
         self._decisions.spooled(task, self._count_new(task))
         self._spooled()
         self._versions.forget_unused(self._tasks)
         return True
 
-    def _put_off(self) -> bool:
-        """Sleep with a trigger that has fired. It is retried when something changes, or after `recheck_seconds`."""
-        if self._recheck is None:
-            loop = asyncio.get_running_loop()
-            self._recheck = loop.call_later(self._configuration.guards.recheck_seconds, self.retry_deferred_trigger)
+    def _note_failure(self, task: str, version: KnownVersion | None, error: Exception) -> bool:
+        """`version` is to blame, unless it is None."""
+        wait = self._decisions.failed(task, version, self._now())
+        logger.warning(log_line("round_failed", task=task, reason=error, retry_in_s=round(wait)))
+        return self._retry_in(task, wait)
+
+    def _retry_in(self, task: str, seconds: float) -> bool:
+        """Try the task again then, or earlier if something changes that allows it. False: no round was spooled."""
+        if last := self._rechecks.pop(task, None):
+            last.cancel()
+        self._rechecks[task] = asyncio.get_running_loop().call_later(seconds, self._retry, task)
         return False
 
-    async def _train(self, task: str, version: ReadyVersion) -> None:
-        if (judged := self._samples.judge(version.description)).refused:
-            reason = f"do not fit the schema, which has come; the first: {judged.reason}"
-            logger.warning(log_line("samples_dropped", task=task, count=judged.refused, reason=reason))
-        if dropped := self._samples.drop_misfits(version.description):
-            logger.warning(log_line("samples_dropped", task=task, count=dropped, reason="do not fit the schema"))
-        if dropped := self._samples.drop_other_features(version.description):
-            logger.info(log_line("features_dropped", task=task, count=dropped, reason="made by another backbone"))
-        memory = self._database.memory(task, version.bundle)
-        verdict = await self._run_worker(task, version, memory)
-        if isinstance(verdict, RebuildFailure):
-            self._versions.refuse_packed(version, verdict.error)
-            version = await self._versions.ready_version(task)
-            memory = self._database.memory(task, version.bundle)
-            verdict = await self._run_worker(task, version, memory)
-        if isinstance(verdict, TrainingFailure):
-            self._note_failure(task, version, verdict)
-        if not isinstance(verdict, TrainingResult):
-            raise RoundFailedError(verdict.error)
-        self._versions.hold(version)
-        self._spool(task, version, memory, verdict)
+    def _retry(self, task: str) -> None:
+        self._decisions.retry_deferred_trigger(task)
+        self._wake.set()
 
-    def _spool(self, task: str, version: ReadyVersion, memory: TaskMemory, result: TrainingResult) -> None:
-        payloads = produce(version.description, result)
-        rows = self._database.spool(
-            SpooledRound(
-                task=task,
-                bundle=version.bundle,
-                base_version=version.number,
-                trained_through=result.trained_through,
-                payloads=tuple(SpooledPayload(*self._address(kind), payload) for kind, payload in payloads),
-                residual=result.residual,
-                returned=tuple(given_back(memory.returned)),
-                generation=version.generation,
-            ),
-            self._sign,
-        )
-        logger.info(
-            log_line(
-                "round_spooled",
-                task=task,
-                version=version.number,
-                sequences=",".join(str(row.sequence) for row in rows),
-                payload_bytes=sum(len(payload) for _, payload in payloads),
-                loss=result.loss,
-                features_computed=result.features_computed,
-            )
-        )
-
-    async def _run_worker(self, task: str, version: ReadyVersion, memory: TaskMemory) -> Verdict:
-        settings = self._configuration.worker
-        residual, returned = carried_over(
-            version.description.update.feedback,
-            version.generation,
-            memory.residual,
-            memory.generation,
-            memory.returned,
-        )
-        job = TrainingJob(
-            description=version.description,
-            engine=settings.engine,
-            files={name: str(path) for name, path in version.files.items()},
-            weights=str(version.weights),
-            sample_store=str(self._samples.path),
-            residual=residual,
-            returned=list(given_back(returned).values()),
-            seed=memory.rounds,
-            life=1 + secrets.randbits(LIFE_BITS),
-            threads=settings.threads,
-            nice=settings.nice,
-            memory_limit_mib=settings.memory_limit_mib,
-            cpu_limit_seconds=settings.cpu_limit_seconds,
-            packed=version.packed,
-        )
-        try:
-            return await train_in_child(job, settings, partial(self._receive_news, task))
-        finally:
-            self._progress = None
-
-    def _receive_news(self, task: str, news: News) -> None:
-        if isinstance(news, Progress):
-            self._note_progress(task, news)
-        elif not self._said_unconfined:
-            self._said_unconfined = True
-            logger.warning(
-                log_line(
-                    "worker_not_confined",
-                    lacking=news.lacking,
-                    remedy="none needed; a kernel from 5.13 on, with Landlock and seccomp, keeps bundles from it",
-                )
-            )
-
-    def _note_progress(self, task: str, progress: Progress) -> None:
-        self._progress = progress
-        logger.debug(
-            log_line(
-                "training_progress",
-                task=task,
-                phase=progress.phase,
-                step=progress.steps_done,
-                steps=progress.steps,
-                loss=progress.loss,
-            )
-        )
-
-    def _note_failure(self, task: str, version: ReadyVersion, failure: TrainingFailure) -> None:
-        """Delete samples that can't be used, and note a divergence, so that the next round does not fail alike."""
-        if failure.unfit:
-            self._samples.drop(task, failure.unfit)
-            logger.warning(log_line("samples_dropped", task=task, count=len(failure.unfit), reason=failure.error))
-        if failure.diverged:
-            self._decisions.diverged(task, self._starting_point(task, version))
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
 
     def _starting_point(self, task: str, version: ReadyVersion) -> StartingPoint:
         return StartingPoint(version.number, version.bundle, self._samples.newest(task), version.generation)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from edge_agent.shell.damaged_files import make_room_if_damaged, set_aside
 from edge_agent.sources.sample import Sample, read_sample
 from edge_agent.sources.schema_check import check_sample
 from edge_agent.worker.usable_samples import fitting
@@ -61,13 +62,34 @@ class SampleStore:
     def __init__(self, path: Path, maximum_samples: int) -> None:
         self.path = path
         self._maximum = maximum_samples
-        self._connection = sqlite3.connect(path, isolation_level=None)
+        make_room_if_damaged(path)
+        self._open()
+
+    def _open(self) -> None:
+        self._connection = sqlite3.connect(self.path, isolation_level=None)
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=NORMAL")
         self._connection.executescript(SCHEMA)
         rows = self._connection.execute("SELECT task, COUNT(*), MAX(id) FROM samples GROUP BY task")
         self._counts: dict[str, tuple[int, int]] = {task: (count, newest) for task, count, newest in rows}
         self._unjudged = self._count_unjudged()
+
+    def continue_after(self, identifier: int) -> None:
+        """Number new samples above this one, which a round has seen: should the file be a new one."""
+        for change in (
+            "INSERT INTO sqlite_sequence SELECT 'samples', 0 WHERE NOT EXISTS"
+            " (SELECT 1 FROM sqlite_sequence WHERE name = 'samples')",
+            f"UPDATE sqlite_sequence SET seq = MAX(seq, {identifier:d}) WHERE name = 'samples'",  # noqa: S608
+        ):
+            self._connection.execute(change)
+
+    def start_anew(self, reason: str) -> None:
+        """The file is damaged: set it aside, and begin an empty one."""
+        newest = max((newest for _, newest in self._counts.values()), default=0)
+        self._connection.close()
+        set_aside(self.path, reason)
+        self._open()
+        self.continue_after(newest)
 
     def add(self, task: str, inputs: bytes, label: int | bytes) -> int:
         """Store one sample and return its id. Inputs are float32 in C order, in bytes, and so is a label of values.

@@ -1,35 +1,75 @@
-"""Compression: the delta of a round joins the error feedback, and an update is packed. Pure."""
+"""Compression: the delta of a round joins the error feedback, and an update that the task takes is packed. Pure."""
 
+import contextlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
 from edge_agent.training.feedback import ErrorFeedback, recall
+from edge_agent.worker.contract import Returned
 from fleet_protocol.bundle import TaskDescription
-from fleet_protocol.codec import decode_update, encode_update
+from fleet_protocol.codec import EncodedUpdate, decode_update, encode_update
 from fleet_protocol.codec.sparse import FloatVector
+from fleet_protocol.errors import ProtocolError
 
 ENCODING_STREAM = 1
 """Separates the encoder's random numbers from those that choose the batches."""
+MAX_REMEMBERED_UPDATES = 10
+"""The residual's norm in updates of the largest norm that the task takes: more than wait in an outbox at once."""
+SCALING_MARGIN = 1 - 2**-5
+"""Of an update that is scaled down to fit: quantisation may round its norm up by less than that."""
 
 
-def remember(task: TaskDescription, residual: bytes, returned: Iterable[bytes], life: int) -> ErrorFeedback:
-    """The error feedback of earlier rounds, with rejected updates, packed as they were sent, added back to it.
+class UpdateTooLargeError(Exception):
+    """A round's own update, without anything that earlier ones left behind, is larger than the task takes."""
 
-    Without an earlier round, it begins the life `life`.
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """An update. `forgotten` is the norm of what the error feedback has not kept."""
+
+    data: bytes
+    forgotten: float
+
+
+def remember(task: TaskDescription, residual: bytes, returned: Iterable[Returned], life: int) -> ErrorFeedback:
+    """The error feedback of earlier rounds, with rejected updates of its life added back to it.
+
+    Without an earlier round, or where that left nothing usable, it begins the life `life`. One that was too large is
+    not learned again, and a damaged one is lost: neither may hold up the rounds.
     """
     memory = recall(task.update, residual, task.parameter_count, life)
-    for packed in returned:
-        memory.give_back(decode_update(packed, task.shapes))
+    for each in returned:
+        if each.life == memory.life:
+            with contextlib.suppress(ProtocolError):
+                update = decode_update(each.packed, task.shapes)
+                memory.give_up(update) if each.too_large else memory.give_back(update)
     return memory
 
 
-def pack(total: FloatVector, memory: ErrorFeedback, task: TaskDescription, seed: int) -> bytes:
-    """Encode the update of `total`, f32[P] as `memory` offered it; `memory` keeps the rest. `seed`: the job's.
+def pack(delta: FloatVector, memory: ErrorFeedback, task: TaskDescription, seed: int) -> Packed:
+    """Encode the update of a round that changed the weights by `delta` f32[P]; `memory` keeps the rest.
+
+    It is never larger than the task takes: where what earlier rounds left behind makes it so, a part of it is sent, and
+    the rest kept for later (docs/decisions/residual-is-bounded.md). `seed`: the job's.
 
     Raises:
+        UpdateTooLargeError: `delta` alone is too large.
         ProtocolError: as `encode_update`.
     """
-    encoded = encode_update(total, task.shapes, task.update, np.random.default_rng((seed, ENCODING_STREAM)))
+    largest = task.aggregation.max_delta_norm
+    total = memory.offer(delta)
+    encoded = _encode(total, task, seed)
+    norm = encoded.sent.norm()
+    if not norm <= largest:  # NaN too
+        own = _encode(delta, task, seed).sent.norm()
+        if own > largest:
+            raise UpdateTooLargeError(f"its update has norm {own:.4g}, at most {largest:.4g} (max_delta_norm) is taken")
+        encoded = _encode(total * np.float32(SCALING_MARGIN * largest / norm), task, seed)
     memory.take(encoded.sent)
-    return encoded.packed
+    return Packed(encoded.packed, memory.shrink(MAX_REMEMBERED_UPDATES * largest))
+
+
+def _encode(vector: FloatVector, task: TaskDescription, seed: int) -> EncodedUpdate:
+    return encode_update(vector, task.shapes, task.update, np.random.default_rng((seed, ENCODING_STREAM)))

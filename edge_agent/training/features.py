@@ -11,6 +11,7 @@ import numpy as np
 
 from bundle_runtime.backbone import ROWS_AT_ONCE, Backbone
 from edge_agent.training.stored_sample_checks import check_inputs
+from edge_agent.worker.damage import is_damage
 from edge_agent.worker.usable_samples import fitting
 from fleet_protocol.bundle import TaskDescription
 
@@ -28,6 +29,7 @@ def compute_features(store: Path, task: TaskDescription, file: Path, threads: in
     Raises:
         GraphError: the backbone can't be loaded.
         UnfitSamplesError: some samples are not what the task takes; those before them are kept.
+        sqlite3.DatabaseError: the store is damaged.
         FeaturesError: a sample's features aren't finite, or they can't be stored.
     """
     connection = sqlite3.connect(store, timeout=BUSY_SECONDS, isolation_level=None)
@@ -40,6 +42,8 @@ def compute_features(store: Path, task: TaskDescription, file: Path, threads: in
             _keep(connection, task, rows, backbone)
             computed += len(rows)
     except sqlite3.Error as error:
+        if is_damage(error):
+            raise
         raise FeaturesError(f"features of {task.task} can't be kept in {store}: {error}; is the disk full?") from error
     finally:
         connection.close()

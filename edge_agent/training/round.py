@@ -9,17 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from bundle_runtime.samples import Samples
-from edge_agent.training.compression import pack, remember
+from edge_agent.training.compression import UpdateTooLargeError, pack, remember
 from edge_agent.training.divergence import divergence
 from edge_agent.training.engine import OnProgress, Rates, TrainingEngine, ignore_progress, plan_batches
-from edge_agent.worker.contract import TrainingResult
+from edge_agent.worker.contract import Returned, TrainingResult
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec.sparse import FloatVector
+from fleet_protocol.limits import MAX_LOSS
 from fleet_protocol.remedies import STEADIER_TRAINING
 
 
 class DivergedError(Exception):
-    """Loss or weights are no longer finite; says what was seen, and what to do."""
+    """Loss or weights are no longer finite, or changed by more than the task takes; says what was seen, what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +28,11 @@ class Earlier:
     """What earlier rounds of a device left to this one.
 
     `residual` is the state of the error feedback, empty at first, which then begins the life `life`; `returned` are
-    rejected updates as they were packed; `seed` counts the rounds and picks the batches.
+    rejected updates; `seed` counts the rounds and picks the batches.
     """
 
     residual: bytes
-    returned: Sequence[bytes]
+    returned: Sequence[Returned]
     seed: int
     life: int
 
@@ -48,26 +49,43 @@ def train_round(
     """Train from `weights` f32[P] on all of `samples`, and pack what was learned.
 
     Raises:
-        DivergedError: loss or weights are no longer finite.
+        DivergedError: loss or weights are no longer finite, or changed by more than the task takes.
         EngineError: bundle and samples contradict each other.
-        ProtocolError: a returned update is damaged.
     """
     steps = task.training.steps
     plan = plan_batches(len(samples), steps, task.training.batch_size, earlier.seed)
     trained, losses = engine.train(weights, samples, plan, Rates.planned(task.training), on_progress)
     if diverged := divergence(losses, trained, samples, plan, task.training.learning_rate):
         raise DivergedError(str(diverged))
+    if too_large := _too_large_loss(losses):
+        raise DivergedError(_explained(too_large, losses, samples, task))
     memory = remember(task, earlier.residual, earlier.returned, earlier.life)
-    total = memory.offer(trained - weights)
-    if not np.isfinite(total).all():
-        raise DivergedError(f"the update and what earlier ones left behind exceed float32 in sum; {STEADIER_TRAINING}")
-    packed = pack(total, memory, task, earlier.seed)
+    try:
+        packed = pack(trained - weights, memory, task, earlier.seed)
+    except UpdateTooLargeError as error:
+        raise DivergedError(_explained(str(error), losses, samples, task)) from error
     return TrainingResult(
-        packed=packed,
+        packed=packed.data,
         residual=memory.state(),
         samples=len(samples),
         steps=steps,
         trained_through=samples.newest,
         loss=float(losses.mean()),
         life=memory.life,
+        forgotten=packed.forgotten,
+    )
+
+
+def _too_large_loss(losses: FloatVector) -> str:
+    """Why no coordinator would take a loss like that; empty where it would."""
+    loss = float(losses.mean(dtype=np.float64))
+    return f"the mean loss is {loss:g}, at most {MAX_LOSS:g} is taken" if abs(loss) > MAX_LOSS else ""
+
+
+def _explained(what: str, losses: FloatVector, samples: Samples, task: TaskDescription) -> str:
+    """What was too large, beside what makes it so. It stays on the device, as it reveals something of its data."""
+    return (
+        f"training diverged: {what}; loss {losses[0]:g} in the first step, {losses[-1]:g} in the last, inputs"
+        f" {samples.inputs.min():g} to {samples.inputs.max():g}, learning rate {task.training.learning_rate:g};"
+        f" {STEADIER_TRAINING}"
     )

@@ -34,6 +34,7 @@ from edge_agent.worker.contract import (
     read_job,
     write_frame,
 )
+from edge_agent.worker.damage import is_damage
 from edge_agent.worker.usable_samples import rows_to_train_on
 from fleet_protocol.bundle import BACKBONE_FILE, TaskDescription
 from fleet_protocol.codec import read_weights
@@ -46,6 +47,20 @@ Send = Callable[[Message], None]
 class RoundError(Exception):
     """The round can't be finished; says why."""
 
+
+EXPECTED_ERRORS = (
+    RebuildError,
+    UnfitSamplesError,
+    DivergedError,
+    RoundError,
+    FeaturesError,
+    EngineError,
+    ConfigurationError,
+    ProtocolError,
+    sqlite3.DatabaseError,
+    MemoryError,
+)
+"""What may end a round. Anything else is a defect, whose traceback the agent reports."""
 
 ShutIn = Callable[[list[Path], Path | None], None]
 """Called once before a graph is loaded, with the files that are opened after that, and the sample store if it is."""
@@ -100,7 +115,7 @@ def read_samples(path: Path, task: TaskDescription) -> Samples:
         RoundError: there is none.
         UnfitSamplesError: some have the right size and values that the task does not take.
     """
-    with sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True) as connection:
+    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
         rows = connection.execute(*rows_to_train_on(task)).fetchall()
         stored = connection.execute("SELECT COUNT(*) FROM samples WHERE task = ?", (task.task,)).fetchone()[0]
     if not rows:
@@ -125,19 +140,28 @@ def verdict_of(job: TrainingJob, send: Send) -> Verdict:
     try:
         limit(job)
         return run_round(job, send, confine)
-    except UnfitSamplesError as error:
-        return TrainingFailure(str(error), unfit=error.unfit)
-    except RebuildError as error:
+    except EXPECTED_ERRORS as error:
+        return _failure_of(error, job)
+
+
+def _failure_of(error: Exception, job: TrainingJob) -> Verdict:
+    """What is reported of one of the expected errors."""
+    if isinstance(error, RebuildError):
         return RebuildFailure(str(error))
-    except DivergedError as error:
-        return TrainingFailure(str(error), diverged=True)
-    except (RoundError, FeaturesError, EngineError, ConfigurationError, ProtocolError) as error:
-        return TrainingFailure(str(error))
-    except MemoryError as error:
-        return TrainingFailure(
-            f"worker passed its memory limit of {job.memory_limit_mib} MiB ({str(error) or 'allocation failed'});"
+    said = str(error)
+    if isinstance(error, sqlite3.DatabaseError):
+        said = f"the sample store can't be read: {error}"
+    if isinstance(error, MemoryError):
+        said = (
+            f"worker passed its memory limit of {job.memory_limit_mib} MiB ({said or 'allocation failed'});"
             " raise [worker] memory_limit_mib, or lower [store] maximum_samples"
         )
+    return TrainingFailure(
+        said,
+        unfit=error.unfit if isinstance(error, UnfitSamplesError) else [],
+        diverged=isinstance(error, DivergedError),
+        store_damaged=isinstance(error, sqlite3.DatabaseError) and is_damage(error),
+    )
 
 
 def main() -> None:

@@ -41,6 +41,17 @@ class PackedFile(msgspec.Struct, frozen=True):
     sha256: str
 
 
+class Returned(msgspec.Struct, frozen=True):
+    """An update that was rejected, `packed` as it was sent, by the error feedback of this `life`.
+
+    `too_large`: refused for what it holds. It was training that diverged, so it is not learned again.
+    """
+
+    packed: bytes
+    life: int = 0
+    too_large: bool = False
+
+
 class TrainingJob(msgspec.Struct, frozen=True):
     """One round, and what the process that runs it may use.
 
@@ -54,7 +65,7 @@ class TrainingJob(msgspec.Struct, frozen=True):
     weights: str
     sample_store: str
     residual: bytes
-    returned: list[bytes]
+    returned: list[Returned]
     seed: int
     life: int
     threads: int
@@ -83,8 +94,8 @@ class Unconfined(msgspec.Struct, frozen=True, tag="unconfined"):
 class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
     """A finished round. `packed` is the update, `residual` what it leaves behind; `loss` is the mean over the steps.
 
-    `life` is the error feedback's. `features_computed` counts the samples that the backbone saw in this round; the
-    others' features were there.
+    `life` is the error feedback's. `forgotten` is the norm of what it has not kept, because it was more than its limit.
+    `features_computed` counts the samples that the backbone saw in this round; the others' features were there.
     """
 
     packed: bytes
@@ -94,6 +105,7 @@ class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
     trained_through: int
     loss: float
     life: int = 0
+    forgotten: float = 0.0
     features_computed: int = 0
 
 
@@ -101,12 +113,14 @@ class TrainingFailure(msgspec.Struct, frozen=True, tag="failure"):
     """Why the round failed; the weights and the residual are unchanged.
 
     `unfit` are the ids of stored samples that no round of this task can use. `diverged` is a round whose loss or
-    weights were no longer finite: the same samples and weights would diverge again.
+    weights were no longer finite: the same samples and weights would diverge again. `store_damaged`: the file of the
+    sample store is not what was written.
     """
 
     error: str
     unfit: list[int] = []
     diverged: bool = False
+    store_damaged: bool = False
 
 
 class RebuildFailure(msgspec.Struct, frozen=True, tag="rebuild_failure"):

@@ -215,7 +215,7 @@ def check_mqtt_traffic(data: bytes) -> None:
     cut = (data[0] >> 1) % (len(stream) + 1) if data else 0
     found = []
     for parts in ([stream], [stream[:cut], stream[cut:]]):
-        divider = TrafficDivider(mqtt5=bool(data[:1] > b"\x7f"))
+        divider = TrafficDivider(mqtt5=bool(data[:1] > b"\x7f"), max_packet_bytes=KIB)
         try:
             others = b"".join(divider.divide(part) for part in parts)
             found.append((divider.take(), others))

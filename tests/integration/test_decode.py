@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from fleet_protocol.keys import SigningKey, write_signing_key, write_verify_key
 from fleet_protocol.kinds import (
     ENCRYPTED_UPDATE,
     ENROLMENT,
+    KINDS,
     PRESENCE,
     RECEIPT,
     UPDATE,
@@ -195,11 +197,45 @@ def test_payload_that_would_be_refused_says_why(decode):
     assert said["payload"].startswith("refused, malformed: ")
 
 
-@pytest.mark.parametrize("data", [b"", b"hello", b"\xd2\x84", bytes(100)])
-def test_what_is_no_message_ends_in_one_line(decode, data):
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b" \n", "message: it is empty; capture one whole message: mosquitto_sub -C 1 -F %x -t TOPIC"),
+        (b"hello", "message: no message of edgeflock's protocol: message is not a tagged COSE_Sign1"),
+        (b"\xd2\x84", "message: no message of edgeflock's protocol: "),
+        (bytes(100), "message: no message of edgeflock's protocol: "),
+        (b"d2845", "message: 5 hex digits are an odd number, it is cut off; capture one whole message"),
+        (update()[:-9], "message: no message of edgeflock's protocol: "),
+        (update()[:-9].hex().encode(), "message: no message of edgeflock's protocol: "),
+        (bytes(5_000_000), "exceeds the limit of 4194304"),
+    ],
+    ids=["empty", "text", "two bytes", "zeroes", "half a digit pair", "cut off", "cut off in hex", "too large"],
+)
+def test_what_is_no_message_ends_in_one_line_that_names_file_and_remedy(decode, data, words):
     code, said = decode(data)
     assert code == 2
     assert said["error"].startswith("edgeflock: ")
+    assert words in said["error"]
+    assert said["error"].count("\n") == 1
+
+
+def damaged() -> Iterator[bytes]:
+    """Messages of every kind with a byte of their payload changed, or their last ones missing, signed as they are."""
+    for vector in json.loads((ROOT / "tests/vectors/messages.json").read_text()):
+        given = vector["input"]
+        signer = SigningKey(bytes.fromhex(given["signing_seed"]))
+        whole = bytes.fromhex(given["payload_hex"])
+        for payload in (whole[: len(whole) // 2], bytes([whole[0] ^ 0x1F]) + whole[1:], b"", whole + b"\0"):
+            kind = KINDS[given["kind"]]
+            header = {name: given[name] for name in ("sequence", "task", "base_version")}
+            yield sign_envelope(signer, given["topic"], kind, payload, **header)
+
+
+def test_a_damaged_payload_of_any_kind_is_shown_as_refused_with_its_reason(decode):
+    for data in damaged():
+        code, said = decode(data, "--bundle", BUNDLE)
+        assert code == 1
+        assert said["payload"].startswith("refused, ")
 
 
 def test_every_vector_can_be_shown(decode):

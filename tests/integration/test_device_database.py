@@ -81,6 +81,10 @@ def spool(database: DeviceDatabase, finished: SpooledRound = ROUND) -> OutboxRow
     return row
 
 
+def returned(row: OutboxRow) -> OutboxRow:
+    return replace(row, reason="too_stale")
+
+
 def reject(database: DeviceDatabase, row: OutboxRow) -> None:
     database.settle(row, Outcome.REJECTED, "too_stale", returned=True)
 
@@ -162,7 +166,9 @@ def test_second_process_is_refused_and_the_first_goes_on(database, path):
 
 def test_file_that_is_no_database_is_a_configuration_error(path, tmp_path):
     path.write_bytes(b"not a database" * 1000)
-    with pytest.raises(ConfigurationError, match=r"agent\.db: file is not a database"):
+    with pytest.raises(
+        ConfigurationError, match=r"agent\.db: file is not a database; it is damaged\. Move it away.*key"
+    ):
         DeviceDatabase(path)
     with pytest.raises(ConfigurationError, match="unable to open"):
         DeviceDatabase(tmp_path / "missing" / "agent.db")
@@ -183,6 +189,7 @@ def test_last_boot_number_is_kept(path, database, stored):
     database.close()
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE counters SET value = ? WHERE name = 'boot'", (stored,))
+        connection.execute("DELETE FROM seals")
     connection.close()
     for _ in range(2):
         started = DeviceDatabase(path)
@@ -210,12 +217,12 @@ def test_rejected_update_comes_back_exactly_once(database):
     row = spool(database)
     reject(database, row)
     memory = database.memory("digits", BUNDLE)
-    assert memory.returned == (row,)
+    assert memory.returned == (returned(row),)
 
     late = spool(database, replace(ROUND, payloads=carrying(b"late")))
     reject(database, late)  # arrives while the round that holds the first one is training
     spool(database, replace(ROUND, returned=tuple(each.sequence for each in memory.returned)))
-    assert database.memory("digits", BUNDLE).returned == (late,)
+    assert database.memory("digits", BUNDLE).returned == (returned(late),)
 
 
 def test_receipt_that_fails_halfway_changes_nothing(database):
@@ -229,7 +236,7 @@ def test_receipt_that_fails_halfway_changes_nothing(database):
     assert everything(database) == before
     database._connection.execute("DROP TRIGGER cut")
     reject(database, row)
-    assert database.memory("digits", BUNDLE).returned == (row,)
+    assert database.memory("digits", BUNDLE).returned == (returned(row),)
 
 
 def test_new_bundle_starts_without_the_old_ones_residual_and_returns(database):
@@ -244,7 +251,7 @@ def test_tasks_keep_their_residuals_and_returns_apart(database):
     row = spool(database)
     reject(database, row)
     spool(database, replace(ROUND, task="gestures", residual=b"other"))
-    assert database.memory("digits", BUNDLE) == TaskMemory(BUNDLE, 1, 40, b"residual", (row,))
+    assert database.memory("digits", BUNDLE) == TaskMemory(BUNDLE, 1, 40, b"residual", (returned(row),))
     assert database.memory("gestures", BUNDLE) == TaskMemory(BUNDLE, 1, 40, b"other", ())
     assert (database.waiting(), database.waiting("digits"), database.waiting("gestures")) == (1, 0, 1)
 
@@ -272,7 +279,7 @@ def test_renumbering_that_fails_halfway_changes_nothing(database):
 def test_renumbered_update_is_returned_under_its_new_number(database):
     row = database.renumber(spool(database), 100, sign)
     reject(database, row)
-    assert database.memory("digits", BUNDLE).returned == (row,)
+    assert database.memory("digits", BUNDLE).returned == (returned(row),)
 
 
 def test_manifest_and_enrolment_survive_a_restart(database, path):

@@ -11,7 +11,7 @@ import numpy as np
 from broker_coordinator.aggregation.contribution import BufferedUpdate
 from broker_coordinator.aggregation.server_step import initial_state, next_state
 from edge_agent.core.outbox import OutboxRow, SpooledPayload
-from edge_agent.producers.update import packed_update
+from edge_agent.producers.update import returned_update
 from edge_agent.shell.device_database import DeviceDatabase, SpooledRound, TaskMemory
 from edge_agent.shell.identity import Identity
 from edge_agent.shell.postbox import Postbox
@@ -78,7 +78,7 @@ def remembered(plan: UpdatePlan, memory: TaskMemory) -> ErrorFeedback:
     """The error feedback, once rejected updates are given back to it."""
     feedback = recall(plan, memory.residual, COUNT, life=1)
     for row in memory.returned:
-        feedback.give_back(decode_update(packed_update(row.payload), SHAPES))
+        feedback.give_back(decode_update(returned_update(row.payload).packed, SHAPES))
     return feedback
 
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from edge_agent.shell.sample_store import SampleStore
-from edge_agent.worker.contract import Progress, TrainingFailure, TrainingJob, TrainingResult, write_job
+from edge_agent.worker.contract import Progress, Returned, TrainingFailure, TrainingJob, TrainingResult, write_job
 from edge_agent.worker.settings import WorkerSettings
 from edge_agent.worker.supervisor import train_in_child
 from fleet_protocol.bundle import DESCRIPTION_FILE, TRAIN_FILE, WEIGHTS_FILE, parse_description
@@ -80,7 +80,7 @@ async def test_share_of_the_processor_changes_only_the_time(job) -> None:
 async def test_returned_update_goes_back_into_the_residual(job) -> None:
     first = await train_in_child(job, SETTINGS)
     assert isinstance(first, TrainingResult)
-    carried = msgspec.structs.replace(job, residual=first.residual, returned=[first.packed])
+    carried = msgspec.structs.replace(job, residual=first.residual, returned=[Returned(first.packed)])
     second = await train_in_child(carried, SETTINGS)
     assert isinstance(second, TrainingResult)
     shapes = job.description.shapes

@@ -86,7 +86,7 @@ class PairedDevice:
 
     def connect(self) -> None:
         """A new connection."""
-        self._delivery.schedule.connected()
+        self._delivery.schedule.restart()
         self._attempts.start()
         self._enrolment_due = 0.0
 

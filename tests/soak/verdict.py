@@ -9,7 +9,7 @@ import numpy as np
 
 from broker_coordinator.aggregation.server_step import initial_state, next_state
 from broker_coordinator.storage.journal_reader import JournalReader
-from edge_agent.producers.update import packed_update
+from edge_agent.producers.update import returned_update
 from edge_agent.training.compression import remember
 from edge_agent.training.feedback import ErrorFeedback
 from fleet_protocol.bundle import TaskDescription
@@ -87,4 +87,4 @@ def _device_memory(agent: SoakAgent, description: TaskDescription) -> ErrorFeedb
     with closing(sqlite3.connect(agent.folder / "state" / "agent.db")) as connection:
         (state,) = connection.execute("SELECT residual FROM tasks WHERE task = ?", (TASK,)).fetchone()
         returned = connection.execute("SELECT payload FROM outbox WHERE returned AND task = ?", (TASK,)).fetchall()
-    return remember(description, state, [packed_update(payload) for (payload,) in returned], life=0)
+    return remember(description, state, [returned_update(payload) for (payload,) in returned], life=0)

@@ -1,7 +1,9 @@
 """The shipped agent against the shipped coordinator over a real Mosquitto: from a sample to a new version."""
 
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -229,3 +231,35 @@ def test_stopped_agent_says_that_it_is_offline(coordinator, agents) -> None:
 
 def _presence(coordinator: CoordinatorProcess) -> str:
     return next((device["presence"] for device in coordinator.devices("list")), "")
+
+
+def test_nothing_is_trained_from_a_version_that_the_coordinator_does_not_know(coordinator, agents) -> None:
+    agent = agents("kitchen")
+    agent.feed(4)
+    delivered(agent, 1)
+    until(lambda: agent.status()["versions"] == {"digits": 0}, "the manifest came")
+    agent.kill()
+    with closing(sqlite3.connect(agent.folder / "state" / "agent.db")) as memory, memory:
+        memory.execute("UPDATE manifests SET version = 7")
+        memory.execute("DELETE FROM seals")  # as if a manifest had said so
+    agent.start()
+    agent.feed(4, first=4)
+    until(lambda: "event=version_outdated" in agent.log(), "an update from version 7 was refused")
+    agent.feed(8, first=8)
+    until(lambda: agent.status()["new_samples"]["digits"] == 8, "the samples are there")
+    assert agent.log().count("event=round_spooled") == 2
+    assert agent.status()["waiting_updates"] == 0
+
+
+def test_damaged_sample_store_costs_its_samples_and_nothing_else(coordinator, agents) -> None:
+    agent = agents("kitchen")
+    agent.feed(4)
+    delivered(agent, 1)
+    agent.stop()  # what its write-ahead log still held would mend the file
+    store = agent.folder / "state" / "samples.db"
+    store.write_bytes(bytes(store.stat().st_size))
+    agent.start()
+    agent.feed(4, first=4)
+    until(lambda: agent.log().count("event=round_spooled") == 2, "a round on new samples alone")
+    assert "event=file_set_aside" in agent.log()
+    assert audited(coordinator, agent).lost == 0

@@ -56,6 +56,7 @@ from fleet_protocol.limits import (
     MAX_STEPS_PER_UPDATE,
     MAX_UPDATE_BYTES,
 )
+from fleet_protocol.remedies import STEADIER_TRAINING
 from tests.support.bundles import TASK, write_bundle
 from tests.support.device import SigningDevice
 from tests.support.fleet import FLEET, SHARD
@@ -196,7 +197,7 @@ def test_update_at_a_limit_is_accepted(view, case) -> None:
 
 def test_refusal_for_a_number_names_it_and_its_limit(view) -> None:
     assert refusal(view, KITCHEN.update(1, base_version=VERSION, loss=1.7e308)).detail == (
-        "the loss is 1.7e+308; allowed are -1e+12 to 1e+12"
+        f"the loss is 1.7e+308; allowed are -1e+12 to 1e+12: {STEADIER_TRAINING}"
     )
     presence = KITCHEN.sign(PRESENCE, encode_payload(Presence(PresenceState.ONLINE, 2**63 - 1)), topic=KITCHEN.state)
     assert refusal(view, presence, KITCHEN.state).detail == f"boot number {2**63 - 1}; allowed are 0 to {2**31 - 1}"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from broker_coordinator.aggregation.averaging import averaged_weights
+from broker_coordinator.aggregation.averaging import RecentVersions, averaged_weights
 from fleet_protocol.bundle import Parameter
 from fleet_protocol.codec import read_weights, write_weights
 from fleet_protocol.errors import ProtocolError, Reason
@@ -32,3 +32,11 @@ def test_version_of_another_model_is_refused():
     with pytest.raises(ProtocolError) as caught:
         averaged_weights(files, PARAMETERS)
     assert caught.value.reason is Reason.WRONG_SHAPE
+
+
+@pytest.mark.parametrize(("made", "expected"), [(0, 0.0), (1, 1.0), (2, 2.0), (3, 2.0), (7, 6.0)])
+def test_versions_in_memory_are_averaged_as_an_export_averages_them(made: int, expected: float) -> None:
+    recent = RecentVersions(3)
+    for number in range(made + 1):
+        recent.add(number, write_weights(np.full(36, number, np.float32), PARAMETERS))
+    assert read_weights(recent.model(PARAMETERS), PARAMETERS)[0] == expected

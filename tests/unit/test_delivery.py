@@ -107,7 +107,7 @@ class Deliveries(RuleBasedStateMachine):
 
     @rule()
     def connect(self) -> None:
-        self.schedule.connected()
+        self.schedule.restart()
         self.last_sent.clear()
 
     @rule()
@@ -128,3 +128,11 @@ class Deliveries(RuleBasedStateMachine):
 
 
 TestDeliveries = Deliveries.TestCase
+
+
+def test_restart_while_a_payload_is_being_sent_sends_it_once_more() -> None:
+    schedule = DeliverySchedule()
+    assert schedule.due([1], 0.0) == [1]
+    schedule.restart()
+    schedule.sent(1, 0.5)
+    assert schedule.due([1], 0.5) == [1]

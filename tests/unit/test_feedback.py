@@ -10,6 +10,7 @@ from broker_coordinator.aggregation.contribution import BufferedUpdate
 from broker_coordinator.aggregation.server_step import initial_state, next_state
 from edge_agent.training.compression import remember
 from edge_agent.training.feedback import FEEDBACKS, recall
+from edge_agent.worker.contract import Returned
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import TaskDescription, UpdatePlan, parse_description
 from fleet_protocol.codec import Quantisation, SparseUpdate, decode_update, encode_update
@@ -26,7 +27,7 @@ def task(**plan) -> TaskDescription:
     return msgspec.structs.replace(DIGITS, update=plan)
 
 
-def what_is_left(description: TaskDescription, state: bytes, returned: list[bytes]) -> np.ndarray:
+def what_is_left(description: TaskDescription, state: bytes, returned: list[Returned]) -> np.ndarray:
     memory = remember(description, state, returned, life=1)
     memory.offer(np.zeros(DIGITS.parameter_count, np.float32))
     return np.frombuffer(memory.state(), np.float32)[: DIGITS.parameter_count].astype(np.float64)
@@ -49,7 +50,7 @@ def test_applied_updates_and_residual_add_up_to_what_was_learned(quantisation, s
         learned += delta
         state, returned = memory.state(), []
         if generator.random() < REJECTED:
-            returned = [encoded.packed]
+            returned = [Returned(encoded.packed)]
         else:
             update = decode_update(encoded.packed, description.shapes)
             applied[update.indices] += update.values
@@ -74,12 +75,12 @@ def test_with_momentum_they_add_up_to_the_velocities():
         velocity[encoded.sent.indices] = 0
         state, returned = memory.state(), []
         if generator.random() < REJECTED:
-            returned = [encoded.packed]
+            returned = [Returned(encoded.packed)]
         else:
             applied[encoded.sent.indices] += encoded.sent.values
     rejected = np.zeros(count)
-    for packed in returned:
-        decode_update(packed, description.shapes).add_to(rejected)
+    for each in returned:
+        decode_update(each.packed, description.shapes).add_to(rejected)
     residual = np.frombuffer(state, np.float32)[:count]
     assert np.linalg.norm(applied + residual + rejected - velocities) <= 1e-6 * np.linalg.norm(velocities)
 
@@ -99,13 +100,13 @@ def test_with_ef21_both_sides_hold_the_same_estimate_bit_for_bit(quantisation):
         if generator.random() < DIED:
             continue
         state, returned, life = memory.state(), [], memory.life
-        in_flight.append(encoded.packed)
+        in_flight.append(Returned(encoded.packed, life))
         while in_flight and generator.random() < 0.6:  # some receipts come rounds later
-            packed = in_flight.pop(0)
-            if generator.random() < REJECTED:
-                returned.append(packed)
+            sent = in_flight.pop(0)
+            if generator.random() < REJECTED:  # whatever the reason: the coordinator has not applied it
+                returned.append(msgspec.structs.replace(sent, too_large=generator.random() < 0.5))
             else:
-                update = BufferedUpdate("pi", decode_update(packed, description.shapes), 8, 0, 0, life)
+                update = BufferedUpdate("pi", decode_update(sent.packed, description.shapes), 8, 0, 0, life)
                 server = next_state(server, [update], plan)
     settled = remember(description, state, returned + in_flight, life=1).state()
     assert server.remembered["pi"].delta.tobytes() == settled[8:]
@@ -153,3 +154,39 @@ def test_a_sent_entry_loses_its_velocity_and_the_others_keep_theirs():
 def test_every_feedback_of_the_task_file_exists():
     choices = {field.name: field.type for field in msgspec.inspect.type_info(UpdatePlan).fields}
     assert set(FEEDBACKS) == set(choices["feedback"].values)
+
+
+def test_rejected_update_of_an_earlier_life_is_not_taken_out_of_this_ones_estimate():
+    description = task(feedback="ef21")
+    delta = np.random.default_rng(7).standard_normal(DIGITS.parameter_count).astype(np.float32)
+    packed = encode_update(delta, description.shapes, description.update, np.random.default_rng(1)).packed
+    fresh = remember(description, b"", [], life=2).state()
+    assert remember(description, b"", [Returned(packed, life=1)], life=2).state() == fresh
+    assert remember(description, b"", [Returned(packed, life=2)], life=2).state() != fresh
+
+
+@pytest.mark.parametrize("feedback", FEEDBACKS)
+@pytest.mark.parametrize("damage", ["nan", "infinity", "cut", "longer"])
+def test_damaged_state_is_as_none_and_begins_a_new_life(feedback, damage):
+    description = task(feedback=feedback)
+    whole = remember(description, b"", [], life=1)
+    whole.offer(np.ones(DIGITS.parameter_count, np.float32))
+    state = whole.state()
+    kind = whole.layout.dtype.type
+    broken = {
+        "nan": state[: -kind(0).nbytes] + kind(np.nan).tobytes(),
+        "infinity": state[: -kind(0).nbytes] + kind(np.inf).tobytes(),
+        "cut": state[:-1],
+        "longer": state + bytes(1),
+    }[damage]
+    assert remember(description, broken, [], life=9).state() == remember(description, b"", [], life=9).state()
+
+
+@pytest.mark.parametrize("feedback", ["residual", "momentum"])
+def test_what_was_too_large_is_not_learned_again_and_a_damaged_update_holds_nothing_up(feedback):
+    description = task(feedback=feedback)
+    delta = np.random.default_rng(7).standard_normal(DIGITS.parameter_count).astype(np.float32)
+    packed = encode_update(delta, description.shapes, description.update, np.random.default_rng(1)).packed
+    for lost in (Returned(packed, too_large=True), Returned(packed[:-1])):
+        left = what_is_left(description, b"", [lost])
+        assert not left.any()

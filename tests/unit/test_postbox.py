@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -132,7 +133,7 @@ def test_rejected_update_goes_back_to_the_residual_and_is_never_sent_again(devic
             await let_pass(HOUR)
         assert device.times_of(row) == [0.0]
         assert device.waiting() == []
-        assert device.database.memory("digits", BUNDLE).returned == (row,)
+        assert device.database.memory("digits", BUNDLE).returned == (replace(row, reason=reason),)
         assert (device.postbox.accepted, device.postbox.rejected) == (0, 1)
 
     run(scenario())

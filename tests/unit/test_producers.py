@@ -15,7 +15,7 @@ from edge_agent.producers import given_back, makes_versions_of, produce
 from edge_agent.shell.device_database import DeviceDatabase, SpooledRound
 from edge_agent.shell.identity import Identity
 from edge_agent.shell.postbox import Postbox
-from edge_agent.worker.contract import TrainingResult
+from edge_agent.worker.contract import Returned, TrainingResult
 from fleet_protocol import kinds
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.envelope import digest, read_envelope
@@ -206,7 +206,7 @@ def test_next_round_takes_back_what_the_producer_reads_out_of_a_rejected_payload
         device.postbox.receive(Receipt(row.digest, Outcome.REJECTED, Reason.TOO_STALE.value, "", 0, 1))
     rejected = device.database.memory("digits", BUNDLE).returned
     assert [decode_payload(row.payload, Delta) for row in rejected] == [Delta(32, b"packed")]
-    assert given_back(rejected) == {2: b"packed"}
+    assert given_back(rejected) == {2: Returned(b"packed")}
     del producers.PRODUCERS[DELTA.number]
     assert given_back(rejected) == {}, "it waits until its producer is back"
     device.database.close()

@@ -1,13 +1,20 @@
-"""When a round begins, what puts it off, and that what diverged is not tried again from the same starting point."""
+"""When a round begins, what puts it off and for how long, and that what diverged is not tried again alike."""
+
+import pytest
 
 from edge_agent.core.enrolment import FIRST_ANSWER_SECONDS, LAST_ANSWER_SECONDS, Answer, EnrolmentAttempts
+from edge_agent.core.growing_waits import FIRST_WAIT_SECONDS, LAST_WAIT_SECONDS
 from edge_agent.core.guards import GuardSettings, Readings
 from edge_agent.core.lifecycle import State
-from edge_agent.core.round_decisions import RoundDecisions, StartingPoint
+from edge_agent.core.outbox import OutboxRow
+from edge_agent.core.round_decisions import AfterReceipt, RoundDecisions, StartingPoint
 from edge_agent.core.triggers import SampleTrigger, TriggerSettings
-from fleet_protocol.kinds import Outcome, Receipt
+from edge_agent.core.version_choice import KnownVersion
+from fleet_protocol.errors import Reason
+from fleet_protocol.kinds import UPDATE, Outcome, Receipt
 
 START = StartingPoint(3, "0f" * 32, 40)
+KNOWN, NEWER = KnownVersion(3, "0f" * 32, "aa" * 32), KnownVersion(4, "0f" * 32, "bb" * 32)
 READY = Readings(stored_samples=16, waiting_updates=0, free_memory_mib=1000.0)
 
 
@@ -21,44 +28,50 @@ def test_agent_wakes_up_with_the_sample_that_fires_the_trigger():
 
 
 def test_samples_that_came_before_a_restart_count():
-    assert decisions(new_samples=4).is_due("digits")
+    assert decisions(new_samples=4).is_due("digits", KNOWN, 0.0)
 
 
 def test_round_ends_with_the_samples_that_came_while_it_ran():
     agent = decisions(new_samples=4)
-    assert agent.begin(READY) is None
+    assert agent.begin("digits", READY) is None
     assert agent.state is State.FETCHING
     assert agent.version_ready("digits", START) is None
     agent.samples_arrived("digits", 3)
     agent.spooled("digits", 3)
-    assert (agent.state, agent.new_samples("digits"), agent.is_due("digits")) == (State.SLEEPING, 3, False)
-    assert not agent.deferred
+    assert (agent.state, agent.new_samples("digits"), agent.is_due("digits", KNOWN, 0.0)) == (State.SLEEPING, 3, False)
+    assert not agent.is_deferred("digits")
 
 
 def test_trigger_that_was_put_off_waits_and_samples_do_not_wake_it():
     for put_off in (
-        lambda agent: agent.begin(Readings(stored_samples=1, waiting_updates=0)),
-        lambda agent: (agent.begin(READY), agent.version_unavailable()),
-        lambda agent: (agent.begin(READY), agent.version_ready("digits", START), agent.failed()),
+        lambda agent: agent.begin("digits", Readings(stored_samples=1, waiting_updates=0)),
+        lambda agent: (agent.begin("digits", READY), agent.version_unavailable("digits")),
+        lambda agent: (
+            agent.begin("digits", READY),
+            agent.version_ready("digits", START),
+            agent.failed("digits", None, 0.0),
+        ),
     ):
         agent = decisions(new_samples=4)
         put_off(agent)
-        assert (agent.state, agent.deferred, agent.is_due("digits")) == (State.SLEEPING, True, True)
+        assert (agent.state, agent.is_deferred("digits"), agent.missing_samples("digits")) == (State.SLEEPING, True, 0)
         assert not agent.samples_arrived("digits")
-        agent.retry_deferred_trigger()
+        agent.retry_deferred_trigger("digits")
         assert agent.samples_arrived("digits")
 
 
 def test_refusal_of_a_guard_is_said():
-    assert "15 stored samples" in decisions(new_samples=4).begin(Readings(stored_samples=15, waiting_updates=0))
+    assert "15 stored samples" in decisions(new_samples=4).begin(
+        "digits", Readings(stored_samples=15, waiting_updates=0)
+    )
 
 
 def test_what_diverged_is_tried_again_with_another_version_bundle_or_sample_only():
     agent = decisions(new_samples=4)
-    agent.begin(READY)
+    agent.begin("digits", READY)
     agent.version_ready("digits", START)
     agent.diverged("digits", START)
-    agent.failed()
+    agent.failed("digits", None, 0.0)
     for start, refused in (
         (START, True),
         (StartingPoint(4, START.bundle, 40), False),
@@ -66,10 +79,10 @@ def test_what_diverged_is_tried_again_with_another_version_bundle_or_sample_only
         (StartingPoint(3, START.bundle, 41), False),
         (START, True),
     ):
-        agent.begin(READY)
+        agent.begin("digits", READY)
         assert (agent.version_ready("digits", start) is not None) == refused
         if not refused:
-            agent.failed()
+            agent.failed("digits", None, 0.0)
 
 
 def test_enrolment_is_repeated_until_accepted_with_growing_patience():
@@ -92,3 +105,86 @@ def test_any_enrolment_that_was_sent_may_be_answered_and_nobody_elses():
     assert answer(0, Outcome.REJECTED) is Answer.REFUSED
     assert answer(1, Outcome.ACCEPTED) is Answer.ACCEPTED
     assert answer(1, Outcome.ACCEPTED) is Answer.NOT_OURS
+
+
+def test_refused_guard_of_one_task_puts_no_other_off():
+    triggers = {task: SampleTrigger(TriggerSettings(4), 4) for task in ("digits", "tones")}
+    agent = RoundDecisions(GuardSettings(), triggers)
+    assert agent.begin("digits", Readings(stored_samples=1, waiting_updates=0))
+    assert not agent.is_due("digits", KNOWN, 0.0)
+    assert agent.is_due("tones", KNOWN, 0.0)
+    assert agent.samples_arrived("tones")
+
+
+def fail(agent: RoundDecisions, now: float) -> float:
+    """A round that begins and fails; the trigger is retried at once, as by a receipt. Returns the wait."""
+    agent.begin("digits", READY)
+    agent.version_ready("digits", START)
+    wait = agent.failed("digits", KNOWN, now)
+    agent.retry_deferred_trigger("digits")
+    return wait
+
+
+def test_rounds_that_fail_wait_longer_each_time_whatever_wakes_the_agent_until_another_version():
+    agent, now = decisions(new_samples=4), 0.0
+    for attempt in range(12):
+        assert agent.is_due("digits", KNOWN, now)
+        wait = fail(agent, now)
+        assert wait == min(FIRST_WAIT_SECONDS * 2**attempt, LAST_WAIT_SECONDS)
+        agent.samples_arrived("digits", 100)
+        assert not agent.is_due("digits", KNOWN, now + wait - 1)
+        now += wait
+    assert agent.is_due("digits", NEWER, now - 1)
+    assert fail(agent, now) == LAST_WAIT_SECONDS
+
+
+def test_round_that_ends_makes_the_next_wait_short():
+    agent = decisions(new_samples=4)
+    assert [fail(agent, 0.0), fail(agent, 0.0)] == [FIRST_WAIT_SECONDS, 2 * FIRST_WAIT_SECONDS]
+    agent.begin("digits", READY)
+    agent.version_ready("digits", START)
+    agent.spooled("digits", 4)
+    assert fail(agent, 0.0) == FIRST_WAIT_SECONDS
+
+
+def test_failure_that_is_not_the_versions_is_retried_as_a_guard_is():
+    agent = decisions(new_samples=4)
+    agent.begin("digits", READY)
+    agent.version_ready("digits", START)
+    assert agent.failed("digits", None, 0.0) == GuardSettings().recheck_seconds
+    agent.retry_deferred_trigger("digits")
+    assert agent.is_due("digits", KNOWN, 0.0)
+
+
+UPDATE_ROW = OutboxRow(9, UPDATE.number, "digits", KNOWN.bundle, KNOWN.version, b"", b"")
+
+
+def receipt(reason: str = "") -> Receipt:
+    outcome = Outcome.REJECTED if reason else Outcome.ACCEPTED
+    return Receipt(bytes(16), outcome, reason, "", 0, 0)
+
+
+@pytest.mark.parametrize("reason", [Reason.TOO_STALE, Reason.UNKNOWN_VERSION, Reason.UNKNOWN_TASK])
+def test_nothing_is_trained_from_a_version_that_was_refused_as_outdated(reason):
+    agent = decisions(new_samples=4)
+    assert agent.answered(UPDATE_ROW, receipt(reason), KNOWN, 0.0) == AfterReceipt(is_outdated=True)
+    assert not agent.is_due("digits", KNOWN, 1e9)
+    assert agent.is_due("digits", NEWER, 0.0)
+
+
+def test_version_whose_updates_are_too_large_is_trained_from_less_and_less_often():
+    agent = decisions(new_samples=4)
+    waits = [agent.answered(UPDATE_ROW, receipt(Reason.OUT_OF_BOUNDS), KNOWN, 0.0) for _ in range(3)]
+    assert waits == [AfterReceipt(wait_seconds=seconds) for seconds in (60, 120, 240)]
+    assert not agent.is_due("digits", KNOWN, 239)
+    assert agent.is_due("digits", NEWER, 0)
+    assert agent.answered(UPDATE_ROW, receipt(), KNOWN, 0.0) == AfterReceipt()
+    assert agent.is_due("digits", KNOWN, 0)
+
+
+@pytest.mark.parametrize(("newest", "reason"), [(KNOWN, Reason.TASK_PAUSED), (NEWER, Reason.OUT_OF_BOUNDS),
+                                                (NEWER, Reason.TOO_STALE), (None, Reason.TOO_STALE)])  # fmt: skip
+def test_receipt_that_says_nothing_of_the_newest_version_holds_up_nothing(newest, reason):
+    agent = decisions(new_samples=4)
+    assert agent.answered(UPDATE_ROW, receipt(reason), newest, 0.0) == AfterReceipt()
+    assert agent.is_due("digits", newest, 0.0)

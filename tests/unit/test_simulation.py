@@ -1,5 +1,6 @@
 """A fleet in virtual time: what happens when, what it costs, and that nothing is lost or counted twice."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from broker_coordinator.distribution.signed_messages import MessageSigner
 from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
+from edge_agent.core.growing_waits import FIRST_WAIT_SECONDS
 from edge_agent.core.guards import GuardSettings
 from edge_agent.training.feedback import StateLayout, recall
 from fleet_protocol.bundle import UpdatePlan
@@ -26,6 +28,7 @@ from workbench.simulation.event_queue import EventQueue
 from workbench.simulation.fleet_files import draw_fleet, read_trace
 from workbench.simulation.residuals import Residuals
 from workbench.simulation.simulation import Options, Simulation
+from workbench.simulation.verdict import failure
 from workbench.simulation.workload import Workload, synthetic_workload
 
 BUNDLE = load_bundle(Path(__file__).parents[2] / "models" / "digits" / "bundle")
@@ -184,14 +187,33 @@ class DivergingEngine:
         return weights, np.full(len(plan.rows), np.nan, np.float32)
 
 
-def test_what_diverged_is_not_tried_again_before_a_sample_or_a_version_comes():
+def test_what_diverged_is_tried_again_with_new_samples_after_growing_waits():
     engine = DivergingEngine()
     learned = replace(workload(), engine=engine)
     run = Simulation(fleet(1, samples_per_hour=4.0), bundle(), learned, Options(seed=1, seconds=24 * HOUR))
     summary = run.run().summary
-    samples_after_the_first_round = 24 * 4 - 32
-    assert samples_after_the_first_round / 2 < engine.rounds < 2 * samples_after_the_first_round
+    hours_after_the_first_round = 24 - 32 / 4
+    doublings_to_that = math.log2(hours_after_the_first_round * HOUR / FIRST_WAIT_SECONDS)
+    assert engine.rounds == pytest.approx(1 + doublings_to_that, abs=2)
     assert (summary.updates, summary.rounds_diverged.times) == (0, engine.rounds)
+
+
+class ExplodingEngine:
+    """Moves every weight by a third of what float32 can hold, at no loss."""
+
+    def train(self, weights, samples, plan, rates, on_progress=None):
+        on_progress(len(plan.rows), np.zeros(len(plan.rows), np.float32))
+        return weights + np.float32(1e38), np.zeros(len(plan.rows), np.float32)
+
+
+def test_versions_that_would_not_be_finite_stop_and_the_simulation_ends_with_words():
+    learned = replace(workload(), engine=ExplodingEngine())
+    options = Options(seed=1, seconds=6 * HOUR)
+    exploding = bundle(max_delta_norm=1e300, keep_fraction=1.0, server_learning_rate=2.0)
+    summary = Simulation(fleet(8), exploding, learned, options).run().summary
+    assert "would no longer be finite" in summary.stopped
+    assert summary.versions == 1
+    assert failure(summary).startswith(f"versions stopped after {summary.versions:,}: weights or the server")
 
 
 def test_no_score_is_reached_before_an_update_was_accepted():
@@ -203,11 +225,17 @@ def test_no_score_is_reached_before_an_update_was_accepted():
 
 
 def test_refusals_are_counted_by_reason_with_the_words_of_the_first():
-    summary = simulation(fleet(4), Options(seed=1, seconds=2 * HOUR), max_delta_norm=1e-6).run().summary
+    slow = fleet(4, start_seconds=600.0)
+    summary = simulation(slow, Options(seed=1, seconds=2 * HOUR), max_staleness=0, buffer_size=1).run().summary
     (reason,) = summary.refused
-    assert reason == "out_of_bounds"
-    assert "the delta's norm is" in summary.refused[reason].words
-    assert (summary.updates, summary.versions) == (0, 0)
+    assert reason == "too_stale"
+    assert "exceeds max_staleness (0)" in summary.refused[reason].words
+
+
+def test_updates_larger_than_the_task_takes_are_divergence_and_never_sent():
+    summary = simulation(fleet(4), Options(seed=1, seconds=2 * HOUR), max_delta_norm=1e-6).run().summary
+    assert (summary.updates, summary.versions, summary.refused) == (0, 0, {})
+    assert "at most 1e-06 (max_delta_norm) is taken" in summary.rounds_diverged.words
 
 
 def test_samples_that_come_while_a_device_trains_count_for_the_next_round():

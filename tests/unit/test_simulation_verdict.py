@@ -4,9 +4,12 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from fleet_protocol.errors import Reason
+from bundle_runtime.bundle import Bundle
+from bundle_runtime.bundle_folder import load_bundle
+from fleet_protocol.errors import ConfigurationError, Reason
+from workbench.recipe_folder import find_recipe
 from workbench.simulation.ledger import Count, Point, Summary
-from workbench.simulation.show import print_summary, report_failure
+from workbench.simulation.show import Request, as_wanted, print_summary, report_failure
 from workbench.simulation.verdict import failure, remarks
 
 GOOD = Summary(
@@ -26,6 +29,8 @@ GOOD = Summary(
     bytes_down={"weights": 1000},
     staleness={0: 20},
     refused={},
+    set_aside=0,
+    stopped="",
     crashes=0,
     rounds_lost=0,
     rounds_diverged=Count(),
@@ -49,6 +54,7 @@ def test_a_good_run_says_nothing_more_and_ends_well(capsys):
     [
         ({"updates": 0, "versions": 0}, "no update was accepted; a round takes 32 new samples: run longer (--hours)"),
         ({"updates": 3, "versions": 0}, "3 updates make no version; run longer, or lower --buffer-size"),
+        ({"stopped": "no longer finite"}, "versions stopped after 5: no longer finite; scale the inputs"),
         ({"score": 0.1}, "nothing was learned: accuracy is 0.1000, that of version 0 was 0.1000"),
         ({"score": float("nan")}, "nothing was learned: accuracy is nan"),
         ({"refused": {"out_of_bounds": Count(21, "x")}}, "21 messages were refused, more than the 20 updates"),
@@ -94,3 +100,12 @@ def test_a_wanted_score_is_told_reached_or_not(reached, words):
     told = console.export_text()
     assert "0.5 reached" in told
     assert words in told
+
+
+def test_options_that_contradict_the_task_are_refused_before_the_simulation():
+    request = Request(4, ["pi-4"], None, "digits", None, 4, None, None, None, None, as_json=True)
+    bundle = load_bundle(find_recipe("digits") / "bundle")
+    plan = msgspec.structs.replace(bundle.description.aggregation, strategy="fedasync", buffer_size=1)
+    changed = Bundle(msgspec.structs.replace(bundle.description, aggregation=plan), bundle.files)
+    with pytest.raises(ConfigurationError, match=r"digits as simulated: .*buffer_size"):
+        as_wanted(changed, request)

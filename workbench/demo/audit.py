@@ -23,12 +23,13 @@ class DeviceLedger:
 class Audit:
     """Updates of a whole fleet. `lost`: not in the journal, although the device counts it as accepted, or has no record
     of it. `duplicated`: in the journal more than once, or although the device took it back or sent it under another
-    number."""
+    number. `waiting`: in an outbox, of which `pending` are not in the journal."""
 
     lost: int
     duplicated: int
     waiting: int
     rejected: int
+    pending: int
 
 
 def read_ledger(database: Path) -> DeviceLedger:
@@ -54,10 +55,11 @@ def read_ledger(database: Path) -> DeviceLedger:
 def audit(ledgers: Mapping[str, DeviceLedger], journal: Sequence[JournalledPayload]) -> Audit:
     """Compare each device's record with the journal."""
     held = Counter((row.device, row.digest) for row in journal)
-    lost = duplicated = 0
+    lost = duplicated = pending = 0
     for device, ledger in ledgers.items():
         lost += ledger.updates_made - len(ledger.accepted) - len(ledger.rejected) - len(ledger.waiting)
         lost += sum(not held[device, digest] for digest in ledger.accepted.values())
+        pending += sum(not held[device, digest] for digest in ledger.waiting.values())
         duplicated += sum(held[device, digest] > 0 for digest in ledger.rejected.values())
         known = {*ledger.accepted.values(), *ledger.rejected.values(), *ledger.waiting.values()}
         duplicated += sum(owner == device and digest not in known for owner, digest in held)
@@ -67,4 +69,5 @@ def audit(ledgers: Mapping[str, DeviceLedger], journal: Sequence[JournalledPaylo
         duplicated,
         waiting=sum(len(ledger.waiting) for ledger in ledgers.values()),
         rejected=sum(len(ledger.rejected) for ledger in ledgers.values()),
+        pending=pending,
     )

@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from workbench.report.history import AccuracyPoint, DeviceRow
+from workbench.report.history import AccuracyPoint, DeviceRow, Totals
 from workbench.report.labels import bytes_label, duration_label, percent_label
 
 CHART_ROWS = 5
@@ -59,10 +59,16 @@ def progress_line(
     central_accuracy: float | None,
 ) -> str:
     """The same facts as one line of ASCII, for logs."""
-    samples = sum(device.samples for device in devices)
-    expected = sum(device.samples_expected for device in devices)
+    sums = Totals.of(devices)
     facts = _facts(devices, accuracy, central_accuracy)
-    return "  ".join((duration_label(elapsed_seconds), *facts, f"{samples:,}/{expected:,} samples", _states(devices)))
+    return "  ".join(
+        (
+            duration_label(elapsed_seconds),
+            *facts,
+            f"{sums.samples:,}/{sums.samples_expected:,} samples",
+            _states(devices),
+        )
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +137,7 @@ def _device_table(devices: Sequence[DeviceRow], *, wide: bool) -> Table:
             Text(device.state, style=STATE_STYLES.get(device.state, "")),
             f"{device.version}",
             "-" if device.staleness is None else f"{device.staleness:.1f}",
-            f"{device.updates}",
+            f"{device.applied + device.buffered}",
             bytes_label(device.uplink_bytes),
             f"{device.samples}/{device.samples_expected}",
         )
@@ -151,14 +157,14 @@ def _facts(
 ) -> tuple[str, str, str, str]:
     """Accuracy first, then version, updates and traffic."""
     newest = accuracy[-1] if accuracy else None
+    sums = Totals.of(devices)
     pooled = "" if central_accuracy is None else f", pooled {percent_label(central_accuracy)}"
     ratio = newest.dense_uplink_bytes / newest.uplink_bytes if newest and newest.uplink_bytes else None
     return (
         (f"{percent_label(newest.accuracy)} right" if newest else "nothing learned yet") + pooled,
         f"version {newest.version if newest else '-'}",
-        f"{sum(device.updates for device in devices)} updates",
-        f"{bytes_label(sum(device.uplink_bytes for device in devices))} sent"
-        + (f", {ratio:.0f}x less" if ratio else ""),
+        f"{sums.applied + sums.buffered} updates",
+        f"{bytes_label(sums.uplink_bytes)} sent" + (f", {ratio:.0f}x less" if ratio else ""),
     )
 
 

@@ -4,11 +4,10 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from broker_coordinator.aggregation.averaging import averaged_weights
 from bundle_runtime.runner import BundleRunner, bundle_paths
 from edge_agent.training.engine import Rates, plan_batches
 from edge_agent.training.onnx_step import OnnxStepEngine
-from fleet_protocol.bundle import WEIGHTS_FILE, TaskDescription
+from fleet_protocol.bundle import WEIGHTS_FILE, Parameter, TaskDescription
 from fleet_protocol.codec import read_weights
 from fleet_protocol.codec.sparse import FloatVector
 from workbench.data.digits import FleetData
@@ -30,6 +29,11 @@ class Measurement:
         return self._description.parameter_count
 
     @property
+    def tensors(self) -> Sequence[Parameter]:
+        """What the flat weight vector holds."""
+        return self._description.parameters
+
+    @property
     def dense_bytes(self) -> int:
         """What one update would cost as float32 weights."""
         return 4 * self.parameters
@@ -49,10 +53,9 @@ class Measurement:
         """Version 0, as a safetensors file."""
         return (self._bundle / WEIGHTS_FILE).read_bytes()
 
-    def accuracy(self, versions: Sequence[bytes]) -> float:
-        """The fraction of held-out digits that the mean of some versions (safetensors, oldest first) reads right."""
-        parameters = self._description.parameters
-        return self._accuracy(read_weights(averaged_weights(versions, parameters), parameters))
+    def accuracy(self, model: bytes) -> float:
+        """The fraction of held-out digits that a model (safetensors) reads right."""
+        return self._accuracy(read_weights(model, self._description.parameters))
 
     def central_accuracy(self, updates: int) -> float:
         """The same for the same model trained on the pooled samples: as many steps as `updates` of the fleet took."""

@@ -9,6 +9,7 @@ from statistics import fmean, median
 
 import numpy as np
 
+from broker_coordinator.aggregation.averaging import RecentVersions
 from broker_coordinator.storage.database import JournalUnavailableError
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.records import JournalledPayload
@@ -20,7 +21,7 @@ from workbench.demo.fleet_files import TASK, FleetFiles
 from workbench.demo.measurement import Measurement
 from workbench.demo.observer import Observer
 from workbench.demo.sensors import Sensor, ask_status
-from workbench.report.history import AccuracyPoint, DeviceRow, RunHistory, Summary
+from workbench.report.history import AccuracyPoint, DeviceRow, RunHistory, Summary, Totals
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,13 @@ class FleetMonitor:
     _statuses: list[Status | None] = field(default_factory=list)
     _journal: list[JournalledPayload] = field(default_factory=list)
     _accuracy: list[AccuracyPoint] = field(default_factory=list)
-    _recent: list[bytes] = field(default_factory=list)
-    """The last versions, as many as the model to use is the mean of."""
+    _newest: bytes | None = None
+    """The weights of the last version, as a safetensors file."""
+    _recent: RecentVersions = field(init=False)
+
+    def __post_init__(self) -> None:
+        """No version has been seen."""
+        self._recent = RecentVersions(self.measurement.averaged_versions)
 
     @property
     def elapsed_seconds(self) -> float:
@@ -85,13 +91,14 @@ class FleetMonitor:
             self._journal = list(journal.updates(TASK))
             newest = self._accuracy[-1].version if self._accuracy else -1
             for version in journal.versions(TASK, after=newest):
-                self._recent = [*self._recent, version.weights][-self.measurement.averaged_versions :]
+                self._newest = version.weights
+                self._recent.add(version.number, version.weights)
                 held = sum(row.aggregate is not None and row.aggregate <= version.number for row in self._journal)
                 self._accuracy.append(
                     AccuracyPoint(
                         seconds=self.elapsed_seconds,
                         version=version.number,
-                        accuracy=self.measurement.accuracy(self._recent),
+                        accuracy=self.measurement.accuracy(self._recent.model(self.measurement.tensors)),
                         uplink_bytes=self.observer.uplink_bytes,
                         dense_uplink_bytes=held * self.measurement.dense_bytes,
                     )
@@ -107,24 +114,26 @@ class FleetMonitor:
         pairs = zip(self.files.devices, self.sensors, statuses, strict=True)
         return [self._row(device.name, sensor, status) for device, sensor, status in pairs]
 
-    def conclude(self, devices: list[DeviceRow], *, seed: int, stopped_early: bool) -> RunHistory:
-        """The whole run, once agents and coordinator have ended; `devices` as they were before that."""
+    def conclude(self, *, seed: int, stopped_early: bool) -> RunHistory:
+        """The whole run, once agents and coordinator have ended; what agents say is as it was before that."""
         ledgers = {
             device.name: read_ledger(device.database) for device in self.files.devices if device.database.exists()
         }
         found = audit(ledgers, self._journal)
-        recent = self._recent or [self.measurement.initial_weights]
-        applied = [row for row in self._journal if row.aggregate is not None]
+        staleness = [row.staleness for row in self._journal if row.aggregate is not None]
+        devices = self.rows()
+        sums = Totals.of(devices)
+        newest_accuracy = self.measurement.accuracy(self._newest or self.measurement.initial_weights)
         summary = Summary(
-            accuracy=self.measurement.accuracy(recent),
-            central_accuracy=self.measurement.central_accuracy(len(applied)),
-            updates_applied=len(applied),
+            accuracy=self._accuracy[-1].accuracy if self._accuracy else newest_accuracy,
+            central_accuracy=self.measurement.central_accuracy(sums.applied),
+            updates_applied=sums.applied,
             updates_lost=found.lost,
             updates_duplicated=found.duplicated,
-            uplink_bytes=self.observer.uplink_bytes,
-            dense_uplink_bytes=len(self._journal) * self.measurement.dense_bytes,
+            uplink_bytes=sums.uplink_bytes,
+            dense_uplink_bytes=(sums.applied + sums.buffered) * self.measurement.dense_bytes,
             versions=self._accuracy[-1].version if self._accuracy else 0,
-            median_staleness=float(median(row.staleness for row in applied)) if applied else 0.0,
+            median_staleness=float(median(staleness)) if staleness else 0.0,
             wall_seconds=round(self.elapsed_seconds, 1),
             broker=self.broker,
             agents=len(self.sensors),
@@ -132,23 +141,25 @@ class FleetMonitor:
             stopped_early=stopped_early,
             downlink_bytes=self.observer.downlink_bytes,
             updates_rejected=found.rejected,
-            updates_pending=found.waiting,
-            updates_buffered=len(self._journal) - len(applied),
+            updates_pending=found.pending,
+            updates_buffered=sums.buffered,
             held_out_samples=self.measurement.held_out_samples,
             parameters=self.measurement.parameters,
             averaged_versions=self.measurement.averaged_versions,
-            newest_version_accuracy=self.measurement.accuracy(recent[-1:]),
+            newest_version_accuracy=newest_accuracy,
         )
-        return RunHistory(summary, self._accuracy, [row.staleness for row in applied], devices)
+        return RunHistory(summary, self._accuracy, staleness, devices)
 
     def _row(self, name: str, sensor: Sensor, status: Status | None) -> DeviceRow:
-        staleness = [row.staleness for row in self._journal if row.device == name]
+        own = [row for row in self._journal if row.device == name]
+        staleness = [row.staleness for row in own if row.aggregate is not None]
         return DeviceRow(
             name=name,
             state=_state_in_words(status),
             version=status.versions.get(TASK, 0) if status else 0,
             staleness=fmean(staleness) if staleness else None,
-            updates=len(staleness),
+            applied=len(staleness),
+            buffered=len(own) - len(staleness),
             uplink_bytes=self.observer.uplink[name],
             samples=sensor.delivered,
             samples_expected=sensor.total,

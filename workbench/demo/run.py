@@ -100,7 +100,6 @@ class Demo:
                 await agent.start()
             await self._feed(monitor, children)
             await monitor.refresh()
-            devices = monitor.rows()
         finally:
             for group in (agents, [coordinator]):
                 await asyncio.gather(*(child.stop() for child in group))
@@ -108,7 +107,7 @@ class Demo:
             observing.cancel()
             await broker_child.stop()
         monitor.read_journal()
-        return monitor.conclude(devices, seed=self._options.seed, stopped_early=self._stopped.is_set())
+        return monitor.conclude(seed=self._options.seed, stopped_early=self._stopped.is_set())
 
     async def _feed(self, monitor: FleetMonitor, children: list[Child]) -> None:
         """Deliver samples until all are delivered and trained on, time is up, or the run is stopped."""

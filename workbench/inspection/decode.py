@@ -1,6 +1,7 @@
 """What a captured message says, in words; whatever was not verified is shown as unverified."""
 
 import binascii
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -13,12 +14,14 @@ from fleet_protocol.codec import inspect_update
 from fleet_protocol.codec.container import FORMAT, read_first_byte
 from fleet_protocol.encryption import BOX_OVERHEAD_BYTES, decrypt_payload
 from fleet_protocol.envelope import Envelope, Header, read_envelope
-from fleet_protocol.errors import ProtocolError
+from fleet_protocol.errors import ConfigurationError, ProtocolError
 from fleet_protocol.keys import SigningKey, VerifyKey, key_id, read_verify_key
 from fleet_protocol.kinds import ENROLMENT, FROM_COORDINATOR, EncryptedPayload, Enrolment, Update, decode_payload
 from fleet_protocol.limits import BOOT_SHIFT, MAX_UPDATE_BYTES
 
 MAX_SHOWN_BYTES = 16
+CAPTURE = "capture one whole message: mosquitto_sub -C 1 -F %x -t TOPIC"
+_HEX = re.compile(rb"[0-9A-Fa-f]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +49,32 @@ class Described:
     refuted: bool
 
 
-def message_bytes(captured: bytes) -> bytes:
-    """The message, whether it was captured raw or as hex digits (`mosquitto_sub -F %x`)."""
-    try:
-        return binascii.unhexlify(b"".join(captured.split()))
-    except binascii.Error:
-        return captured
-
-
-def describe(data: bytes, context: DecodingContext) -> Described:
-    """Describe a message as far as it can be read.
+def message_bytes(captured: bytes, name: str) -> bytes:
+    """The message, whether it was captured raw or as hex digits; `name` says where it is from.
 
     Raises:
-        ProtocolError: it is no envelope of this protocol.
+        ConfigurationError: there is none, or half of a digit pair is missing.
     """
-    envelope = read_envelope(data, MAX_UPDATE_BYTES)
+    text = b"".join(captured.split())
+    if not text:
+        raise ConfigurationError(f"{name}: it is empty; {CAPTURE}")
+    if not _HEX.fullmatch(text):
+        return captured
+    if len(text) % 2:
+        raise ConfigurationError(f"{name}: {len(text)} hex digits are an odd number, it is cut off; {CAPTURE}")
+    return binascii.unhexlify(text)
+
+
+def describe(data: bytes, context: DecodingContext, name: str = "message") -> Described:
+    """Describe a message as far as it can be read; `name` says where it is from.
+
+    Raises:
+        ConfigurationError: it is no envelope of this protocol.
+    """
+    try:
+        envelope = read_envelope(data, MAX_UPDATE_BYTES)
+    except ProtocolError as error:
+        raise ConfigurationError(f"{name}: no message of edgeflock's protocol: {error.detail}; {CAPTURE}") from error
     header = envelope.header
     overhead = len(data) - len(envelope.payload)
     sizes = f"{len(data)} bytes: payload {len(envelope.payload)}, envelope and header {overhead}"

@@ -1,32 +1,24 @@
-"""One round of a bundle, tried as a device runs it and judged as a coordinator does: does training stay steady?
+"""One round of a bundle, tried as a device runs it: does training stay steady?
 
 `python -m workbench.inspection.trial_round BUNDLE [SAMPLES]` prints a `Trial` as JSON: a graph that hangs or crashes
 ends that process only.
 """
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
-from broker_coordinator.admission.consumer import JournalledConsumer, Offered
-from broker_coordinator.consumers import CONSUMERS
 from bundle_runtime.runner import BundleRunner, bundle_paths
 from bundle_runtime.sample_file import read_samples
 from bundle_runtime.samples import Samples
-from edge_agent.producers import produce
 from edge_agent.training.engine import TrainingEngine
 from edge_agent.training.onnx_step import OnnxStepEngine
 from edge_agent.training.round import DivergedError, Earlier, train_round
-from edge_agent.worker.contract import TrainingResult
 from fleet_protocol.bundle import DESCRIPTION_FILE, WEIGHTS_FILE, TaskDescription, parse_description
 from fleet_protocol.codec import read_weights
 from fleet_protocol.codec.sparse import FloatVector
-from fleet_protocol.envelope import Header
-from fleet_protocol.errors import ProtocolError
-from fleet_protocol.kinds import decode_payload
 from fleet_protocol.remedies import STEADIER_TRAINING
 from workbench.inspection.child import run_child
 from workbench.inspection.measured_round import drawn_samples
@@ -63,24 +55,13 @@ def why_unsteady(engine: TrainingEngine, weights: FloatVector, samples: Samples,
     """
     losses: list[FloatVector] = []
     try:
-        result = train_round(
+        train_round(
             engine, weights, samples, task, Earlier(b"", (), 0, 1), on_progress=lambda _, seen: losses.append(seen)
         )
     except DivergedError as error:
         return str(error)
-    reason = next(_refusals(task, result), None) or _growth(losses[-1], task.training.learning_rate)
-    return reason and f"{reason}; {STEADIER_TRAINING}"
-
-
-def _refusals(task: TaskDescription, result: TrainingResult) -> Iterator[str]:
-    for kind, payload in produce(task, result):
-        consumer = CONSUMERS.get(kind)
-        if isinstance(consumer, JournalledConsumer):
-            header = Header(kind, 1, task.task, 0, b"")
-            try:
-                consumer.admit(Offered("trial", header, decode_payload(payload, kind.payload), task, 0))
-            except ProtocolError as error:
-                yield f"the coordinator would refuse what a device sends as {error}"
+    growth = _growth(losses[-1], task.training.learning_rate)
+    return growth and f"{growth}; {STEADIER_TRAINING}"
 
 
 def _growth(losses: FloatVector, learning_rate: float) -> str | None:

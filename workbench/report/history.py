@@ -1,5 +1,7 @@
 """What a demo run was, as values: filled by the run, read by the live table, `summary.json` and `report.html`."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 
@@ -24,7 +26,7 @@ class Summary(msgspec.Struct, frozen=True):
     downlink_bytes: int
     updates_rejected: int
     updates_pending: int
-    """Made by a device but not yet receipted when the run ended: still safe in that device's outbox."""
+    """Made by a device and not journalled when the run ended: still safe in that device's outbox."""
     updates_buffered: int
     """Journalled, and waiting for enough others to make a version."""
     held_out_samples: int
@@ -54,13 +56,31 @@ class DeviceRow(msgspec.Struct, frozen=True):
     version: int
     staleness: float | None
     """Mean over its applied updates; None before the first."""
-    updates: int
+    applied: int
+    """Its updates that a version contains."""
+    buffered: int
+    """Its updates that wait for enough others to make a version."""
     uplink_bytes: int
     samples: int
     samples_expected: int
     samples_per_second: float
     label_counts: list[int]
     """Samples per class on this device: shows how the devices' class proportions differ."""
+
+
+class Totals(msgspec.Struct, frozen=True):
+    """The sums of the columns of all devices: whatever says a figure of the whole fleet takes it from here."""
+
+    applied: int
+    buffered: int
+    uplink_bytes: int
+    samples: int
+    samples_expected: int
+
+    @classmethod
+    def of(cls, devices: Sequence[DeviceRow]) -> "Totals":
+        """Those of a fleet."""
+        return cls(**{name: sum(getattr(device, name) for device in devices) for name in cls.__struct_fields__})
 
 
 class RunHistory(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ from html import escape
 from itertools import zip_longest
 
 from workbench.report import svg_plots
-from workbench.report.history import AccuracyPoint, DeviceRow, RunHistory, Summary
+from workbench.report.history import AccuracyPoint, DeviceRow, RunHistory, Summary, Totals
 from workbench.report.labels import bytes_label, duration_label, percent_label
 from workbench.report.svg_plots import (
     Axis,
@@ -33,7 +33,7 @@ STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink);
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-main { max-width: 960px; margin: 0 auto; padding: 32px 20px 24px; }
+main { max-width: 1020px; margin: 0 auto; padding: 32px 20px 24px; }
 .kicker, footer { color: var(--soft); font-size: 14px; margin: 0; }
 h1 { font-size: 28px; line-height: 1.25; margin: 4px 0 20px; text-wrap: balance; }
 h1 strong { color: var(--sent); white-space: nowrap; }
@@ -133,8 +133,8 @@ def _key_figures(summary: Summary) -> tuple[KeyFigure, ...]:
         KeyFigure(
             f"{summary.updates_lost} / {summary.updates_duplicated}",
             "updates lost / counted twice",
-            f"{summary.updates_applied:,} applied, {summary.updates_rejected:,} rejected,"
-            f" {summary.updates_pending:,} still safe on a device",
+            f"{summary.updates_applied:,} applied, {summary.updates_buffered:,} waiting for a version,"
+            f" {summary.updates_rejected:,} rejected, {summary.updates_pending:,} still safe on a device",
             "good" if summary.updates_lost == summary.updates_duplicated == 0 else "bad",
         ),
         KeyFigure(
@@ -244,13 +244,14 @@ def _device_table(devices: Sequence[DeviceRow]) -> str:
         return ""
     columns = zip_longest(*(device.label_counts for device in devices), fillvalue=0)
     together = [sum(column) for column in columns]
-    names = ("device", "state", "version", "updates", "staleness", "sent", "samples", "per second")
+    names = ("device", "state", "version", "applied", "waiting", "staleness", "sent", "samples", "per second")
     header = svg_plots.heat_header([f"{label}" for label in range(len(together))], about="digits")
     titles = "".join(f"<th>{name}</th>" for name in names)
+    sums = Totals.of(devices)
     totals = _cells(
-        *("all together", "", "", f"{sum(device.updates for device in devices):,}", ""),
-        bytes_label(sum(device.uplink_bytes for device in devices)),
-        f"{sum(d.samples for d in devices):,} of {sum(d.samples_expected for d in devices):,}",
+        *("all together", "", "", f"{sums.applied:,}", f"{sums.buffered:,}", ""),
+        bytes_label(sums.uplink_bytes),
+        f"{sums.samples:,} of {sums.samples_expected:,}",
         "",
     )
     return (
@@ -265,7 +266,8 @@ def _device_row(device: DeviceRow) -> str:
         device.name,
         device.state,
         f"{device.version}",
-        f"{device.updates:,}",
+        f"{device.applied:,}",
+        f"{device.buffered:,}",
         "-" if device.staleness is None else f"{device.staleness:.1f}",
         bytes_label(device.uplink_bytes),
         f"{device.samples:,} of {device.samples_expected:,}",

@@ -22,6 +22,7 @@ from edge_agent.producers import given_back, produce
 from edge_agent.shell.identity import Identity
 from edge_agent.training.round import DivergedError, Earlier, train_round
 from edge_agent.worker.contract import TrainingResult
+from fleet_protocol.kinds import Receipt
 from workbench.simulation.conditions import DAY_SECONDS, FleetMember
 from workbench.simulation.device_memory import DeviceMemory, stored_rows
 from workbench.simulation.postbox import SimulatedPostbox
@@ -89,7 +90,7 @@ class SimulatedAgent:
         self._trigger = trigger
         self._life = life
         self._memory = DeviceMemory()
-        self._postbox = SimulatedPostbox(world, identity, self._memory, member.conditions, self._receipted)
+        self._postbox = SimulatedPostbox(world, identity, self._memory, member.conditions, self._answered)
         self._decisions = self._new_decisions()
         self._versions = SimulatedVersionFollower(world, identity, self._memory)
         self._on = False
@@ -99,7 +100,7 @@ class SimulatedAgent:
     @property
     def available(self) -> bool:
         """Whether a trigger would start a round."""
-        return self._on and self._decisions.state is State.SLEEPING
+        return self._on and self._decisions.state is State.SLEEPING and not self._held
 
     @property
     def missing_samples(self) -> int:
@@ -153,7 +154,7 @@ class SimulatedAgent:
             self.later(min(closing, crash), partial(self._power_off, crashed=crash < closing))
         if self._memory.outbox or self._world.always_connected:
             self._postbox.connect()
-        self._wake_policy.idle(self)
+        self._idle()
 
     def take_samples(self, count: int) -> None:
         """So many have come."""
@@ -167,7 +168,7 @@ class SimulatedAgent:
     def trigger(self) -> None:
         """Enough samples have come: decide, fetch, train."""
         stored = self._stored_rows(self._memory.newest_sample).size
-        if refused := self._decisions.begin(Readings(stored, len(self._memory.outbox))):
+        if refused := self._decisions.begin(self._world.task.task, Readings(stored, len(self._memory.outbox))):
             self._world.ledger.guard_refusals[refused] += 1
             self._put_off()
             return
@@ -175,7 +176,7 @@ class SimulatedAgent:
         version = self._world.newest
         known = self._versions.receive_manifest(version)
         if self._world.always_connected and self._versions.why_not_asked(version):
-            self._decisions.version_unavailable()
+            self._decisions.version_unavailable(self._world.task.task)
             self._put_off()
             return
         self.later(
@@ -187,6 +188,16 @@ class SimulatedAgent:
         """Plan an action that is dropped if the device is switched off before."""
         power_cycle = self._power_cycle
         self._world.queue.after(seconds, lambda: action() if self._power_cycle == power_cycle else None)
+
+    @property
+    def _held(self) -> bool:
+        """Whether it waits for another version, or for a wait to end; it hears of every version while it is on."""
+        return self._decisions.is_held(self._world.task.task, self._world.known, self.now)
+
+    def _idle(self) -> None:
+        if self._held:
+            self._world.deferred[self.number] = self._hear_of_version
+        self._wake_policy.idle(self)
 
     def _new_decisions(self) -> RoundDecisions:
         trigger = SampleTrigger(self._trigger, self._memory.new_samples)
@@ -221,13 +232,14 @@ class SimulatedAgent:
             ledger = self._world.ledger
             ledger.rounds_diverged = ledger.rounds_diverged.again(str(error))
             self._decisions.diverged(task.task, start)
-            self._decisions.failed()
-            self._put_off()
+            self._put_off(self._decisions.failed(task.task, known, self.now))
+            if self._held:
+                self._wake_policy.idle(self)
             return
         self._world.residuals.put(self.number, result.residual)
         self._spool(result, known, start)
         self._postbox.notify()
-        self._wake_policy.idle(self)
+        self._idle()
 
     def _spool(self, result: TrainingResult, known: KnownVersion, start: StartingPoint) -> None:
         task = self._world.task
@@ -242,18 +254,17 @@ class SimulatedAgent:
         memory.trained_through = start.newest_sample
         self._decisions.spooled(task.task, memory.new_samples)
 
-    def _put_off(self) -> None:
-        """Retry after `recheck_seconds`, or when a receipt or a version comes."""
+    def _put_off(self, seconds: float | None = None) -> None:
+        """Retry after `seconds`, else `recheck_seconds`, or when a receipt or a version comes."""
         self._recheck += 1
-        self.later(self._member.guards.recheck_seconds, partial(self._retry_deferred_trigger, self._recheck))
+        self.later(seconds or self._member.guards.recheck_seconds, partial(self._retry_deferred_trigger, self._recheck))
         self._world.deferred[self.number] = self._hear_of_version
 
     def _retry_deferred_trigger(self, recheck: int) -> None:
         """Retry the deferred trigger, unless it was retried meanwhile."""
-        if self._decisions.deferred and self._recheck == recheck:
-            self._world.deferred.pop(self.number, None)
-            self._decisions.retry_deferred_trigger()
-            self._wake_policy.idle(self)
+        if self._recheck == recheck and self._world.deferred.pop(self.number, None) is not None:
+            self._decisions.retry_deferred_trigger(self._world.task.task)
+            self._idle()
 
     def _hear_of_version(self, size: int) -> None:
         """A manifest of `size` bytes is on its way to every device that is connected."""
@@ -262,7 +273,10 @@ class SimulatedAgent:
                 self._member.conditions.download_seconds(size), partial(self._retry_deferred_trigger, self._recheck)
             )
 
-    def _receipted(self) -> None:
+    def _answered(self, row: OutboxRow, receipt: Receipt) -> None:
+        after = self._decisions.answered(row, receipt, self._world.known, self.now)
+        if after.wait_seconds is not None:
+            self._put_off(after.wait_seconds)
         if not self._memory.outbox:
             self._wake_policy.settled(self)
         self._retry_deferred_trigger(self._recheck)

@@ -8,13 +8,14 @@ from broker_coordinator.admission.admission import Admission
 from broker_coordinator.admission.decisions import Accepted, Message, Refused
 from broker_coordinator.admission.fleet_view import Decided, FleetView, TaskProgress, devices_taking_part
 from broker_coordinator.admission.settings import AdmissionSettings
-from broker_coordinator.aggregation.averaging import averaged_weights
+from broker_coordinator.aggregation.averaging import RecentVersions
 from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.aggregation.version import Version, version_zero
 from broker_coordinator.consumers import CONSUMERS, version_consumer
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from broker_coordinator.serving.answers import Receipts
-from broker_coordinator.serving.served_task import ServedTask
+from broker_coordinator.serving.culprits import culprits
+from broker_coordinator.serving.served_task import NextVersion, ServedTask
 from broker_coordinator.serving.waiting import WaitingPayload
 from bundle_runtime.bundle import Bundle
 from fleet_protocol.codec import read_weights
@@ -40,7 +41,8 @@ class SimulatedCoordinator:
         )
         self._files = OrderedDict([(0, zero.weights)])
         self._weights = read_weights(zero.weights, self._parameters)
-        self._recent = deque[bytes](maxlen=bundle.description.aggregation.averaged_versions)
+        self._recent = RecentVersions(bundle.description.aggregation.averaged_versions)
+        self._recent.add(0, zero.weights)
         self._admission = Admission(settings, CONSUMERS)
         self._signer = signer
         self._receipts = Receipts(signer)
@@ -68,9 +70,7 @@ class SimulatedCoordinator:
     @property
     def model(self) -> FloatVector:
         """The weights to use: the mean of as many of the last versions as the task says, once there are so many."""
-        if len(self._recent) < self._served.description.aggregation.averaged_versions:
-            return self._weights
-        return read_weights(averaged_weights(list(self._recent), self._parameters), self._parameters)
+        return read_weights(self._recent.model(self._parameters), self._parameters)
 
     def manifest(self) -> Manifest:
         """What devices are told of the newest version."""
@@ -103,12 +103,29 @@ class SimulatedCoordinator:
 
     def make_versions(self, now: float) -> None:
         """Make every version that is due; at a deadline without a report, ask every device."""
-        while made := self._served.next_version(now):
+        while made := self._next_version(now):
             self._served.advance(made, now)
-            self._recent.append(made.version.weights)
+            self._recent.add(made.version.number, made.version.weights)
             self._keep(made.version)
             self._made()
         self._served.ask_everyone(now)
+
+    def _next_version(self, now: float) -> NextVersion | None:
+        """None for good once nothing that waits makes a version: a real coordinator stops the task then."""
+        served = self._served
+        while not self._ledger.stopped:
+            try:
+                return served.next_version(now)
+            except ArithmeticError as error:
+                buffer = served.buffer()
+                items = [waiting.item for waiting in buffer]
+                found = culprits(served.consumer, served.state, items, served.description, served.check)
+                if len(found) == len(buffer):
+                    self._ledger.stopped = str(error)
+                else:
+                    served.drop({buffer[index].position for index in found})
+                    self._ledger.set_aside += len(found)
+        return None
 
     def _is_update(self, kind: PayloadKind) -> bool:
         return kind.decrypted is self._served.consumer.kind

@@ -68,11 +68,11 @@ class DeviceMemory:
         """See `Outbox`."""
         return next((row for row in self.outbox.values() if row.digest == name), None)
 
-    def settle(self, row: OutboxRow, _outcome: Outcome, _reason: str, *, returned: bool = False) -> None:
+    def settle(self, row: OutboxRow, _outcome: Outcome, reason: str, *, returned: bool = False) -> None:
         """See `Outbox`. Settled payloads are not kept."""
         del self.outbox[row.sequence]
         if returned:
-            self.returned.append(row)
+            self.returned.append(replace(row, reason=reason))
 
     def renumber(self, row: OutboxRow, highest_sequence: int, sign: SignRow) -> OutboxRow:
         """See `Outbox`."""

@@ -42,7 +42,8 @@ class Summary(msgspec.Struct, frozen=True):
 
     `uplink_bytes` are the updates alone, as they were sent, repetitions included; `total_bytes` is everything.
     `measure` says what a score is; `first_score` is version 0's. `reached` is the first point at the score `target`,
-    after an update. `staleness` counts accepted updates by it, `refused` messages by the coordinator's reason,
+    after an update. `set_aside` accepted updates could not be applied; `stopped` says why no version could be made any
+    more, if so. `staleness` counts accepted updates by it, `refused` messages by the coordinator's reason,
     `guard_refusals` deferred rounds by what the guard said. `rounds_lost` ended with a crash or a closing hour.
     `devices_short_of_samples` can never store what their guards want.
     """
@@ -63,6 +64,8 @@ class Summary(msgspec.Struct, frozen=True):
     bytes_down: dict[str, int]
     staleness: dict[int, int]
     refused: dict[str, Count]
+    set_aside: int
+    stopped: str
     crashes: int
     rounds_lost: int
     rounds_diverged: Count
@@ -81,6 +84,8 @@ class Ledger:
     guard_refusals: Counter[str] = field(default_factory=Counter)
     rounds_diverged: Count = field(default_factory=Count)
     updates: int = 0
+    set_aside: int = 0
+    stopped: str = ""
     crashes: int = 0
     rounds_lost: int = 0
 

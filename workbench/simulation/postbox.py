@@ -5,6 +5,7 @@ from collections.abc import Callable
 from broker_coordinator.admission.decisions import Message
 from edge_agent.core.delivery import Delivery
 from edge_agent.core.enrolment import Answer, EnrolmentAttempts, must_enrol_again
+from edge_agent.core.outbox import OutboxRow
 from edge_agent.producers import goes_back
 from edge_agent.shell.identity import Identity
 from fleet_protocol.envelope import digest
@@ -24,9 +25,10 @@ from workbench.simulation.world import SimulatedWorld
 
 
 class SimulatedPostbox:
-    """The sending side of one device. `settled` is called after each receipt for a payload that waited."""
+    """The sending side of one device. `answered` is called with each receipt for a payload that waited."""
 
     __slots__ = (
+        "_answered",
         "_attempts",
         "_conditions",
         "_connection",
@@ -34,7 +36,6 @@ class SimulatedPostbox:
         "_identity",
         "_memory",
         "_planned",
-        "_settled",
         "_world",
         "connected",
     )
@@ -45,14 +46,14 @@ class SimulatedPostbox:
         identity: Identity,
         memory: DeviceMemory,
         conditions: Conditions,
-        settled: Callable[[], None],
+        answered: Callable[[OutboxRow, Receipt], None],
     ) -> None:
         self.connected = False
         self._world = world
         self._identity = identity
         self._memory = memory
         self._conditions = conditions
-        self._settled = settled
+        self._answered = answered
         self._connection = 0
         self._planned: float | None = None
         self.restart()
@@ -77,7 +78,7 @@ class SimulatedPostbox:
         world.ledger.up["presence"] += 2 * len(presence)
         self._attempts.start()
         self._enrol()
-        self._delivery.schedule.connected()
+        self._delivery.schedule.restart()
         self._deliver()
 
     def disconnect(self) -> None:
@@ -100,9 +101,10 @@ class SimulatedPostbox:
         assert isinstance(receipt, Receipt)  # noqa: S101 - nothing else is sent there
         if must_enrol_again(receipt):
             self._memory.enrolled = False
-        if self._delivery.receive(receipt):
+        if received := self._delivery.receive(receipt):
             self.notify()
-            self._settled()
+            row, _ = received
+            self._answered(row, receipt)
         elif self._attempts.receive(receipt) is Answer.ACCEPTED:
             self._memory.enrolled = True
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
-from fleet_protocol.bundle import DESCRIPTION_FILE
+from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
 from fleet_protocol.codec import read_weights
 from fleet_protocol.downlink_plan import Differences
 from fleet_protocol.errors import ConfigurationError
@@ -75,7 +75,7 @@ def simulate(request: Request, options: Options) -> int:
 def prepare(request: Request, options: Options) -> Simulation:
     """The fleet, the bundle and the workload that were asked for."""
     folder = _bundle_folder(request.task)
-    bundle = _changed(load_bundle(folder), request)
+    bundle = as_wanted(load_bundle(folder), request)
     fleet = (
         read_trace(request.trace)
         if request.trace
@@ -161,8 +161,12 @@ def _bundle_folder(task: str) -> Path:
     return folder
 
 
-def _changed(bundle: Bundle, request: Request) -> Bundle:
-    """The bundle with the plans that the user wants; its files stay as they are, and so does its hash."""
+def as_wanted(bundle: Bundle, request: Request) -> Bundle:
+    """The bundle with the plans that the user wants; its files stay as they are, and so does its hash.
+
+    Raises:
+        ConfigurationError: they contradict each other.
+    """
     task = bundle.description
     aggregation = msgspec.structs.replace(
         task.aggregation, buffer_size=request.buffer_size or task.aggregation.buffer_size
@@ -174,7 +178,7 @@ def _changed(bundle: Bundle, request: Request) -> Bundle:
         precision_bits=task.downlink.precision_bits if request.precision_bits is None else request.precision_bits,
     )
     changed = msgspec.structs.replace(task, aggregation=aggregation, update=update, downlink=downlink)
-    return Bundle(changed, bundle.files)
+    return Bundle(parse_description(msgspec.json.encode(changed), f"{task.task} as simulated"), bundle.files)
 
 
 def _workload(folder: Path, bundle: Bundle, devices: int, data: str | None, seed: int) -> Workload:

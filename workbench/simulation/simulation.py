@@ -161,6 +161,8 @@ class Simulation:
             bytes_down=dict(sorted(ledger.down.items())),
             staleness=dict(sorted(ledger.staleness.items())),
             refused=dict(sorted(ledger.refused.items())),
+            set_aside=ledger.set_aside,
+            stopped=ledger.stopped,
             crashes=ledger.crashes,
             rounds_lost=ledger.rounds_lost,
             rounds_diverged=ledger.rounds_diverged,

@@ -25,6 +25,8 @@ def remarks(summary: Summary) -> Iterator[str]:
     for reason, refused in sorted(summary.refused.items(), key=lambda item: -item[1].times):
         remedy = REMEDIES.get(reason)
         yield f"{refused.times:,} refused as {reason}, the first: {refused.words}" + (f"; {remedy}" if remedy else "")
+    if summary.set_aside:
+        yield f"{summary.set_aside:,} accepted updates were set aside: with them, weights would no longer be finite"
     if diverged := summary.rounds_diverged:
         yield f"{diverged.times:,} rounds diverged, the first: {diverged.words}"
     if short := summary.devices_short_of_samples:
@@ -37,6 +39,8 @@ def remarks(summary: Summary) -> Iterator[str]:
 def failure(summary: Summary) -> str | None:
     """Why the result is worth nothing; None where the fleet has learned."""
     refused = sum(count.times for count in summary.refused.values())
+    if summary.stopped:
+        return f"versions stopped after {summary.versions:,}: {summary.stopped}; {STEADIER_TRAINING}"
     if not summary.updates:
         return "nothing was learned: no update was accepted" + ("" if refused else NO_ROUND)
     if refused > summary.updates:

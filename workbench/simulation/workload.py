@@ -81,7 +81,7 @@ def synthetic_workload(initial: FloatVector, seed: int) -> Workload:
         QuadraticEngine(),
         count=lambda _: SYNTHETIC_SAMPLES,
         samples=samples,
-        score=lambda weights: float(1 - np.linalg.norm(optimum - weights) / np.linalg.norm(way)),
+        score=lambda weights: float(1 - np.linalg.norm(optimum.astype(np.float64) - weights) / np.linalg.norm(way)),
         measure="share of the way to the optimum",
     )
 

@@ -9,6 +9,7 @@ import numpy as np
 from broker_coordinator.admission.decisions import Message
 from broker_coordinator.distribution.signed_messages import MessageSigner
 from bundle_runtime.bundle import Bundle
+from edge_agent.core.version_choice import known_from
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.kinds import Manifest
@@ -36,7 +37,8 @@ class SimulatedWorld:
 
     With `always_connected`, a device that is on receives every manifest; else it connects for a round and its receipt.
     `accepted` is called after each accepted update, `versioned` after each new version. `deferred` are devices, by
-    number, with a deferred trigger: each is called with the size of a new manifest.
+    number, with a deferred trigger: each is called with the size of a new manifest. `known` is the version that the
+    newest one names.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class SimulatedWorld:
         self._accepted = accepted
         self._versioned = versioned
         self.downlink = Downlink(bundle, signer, self.coordinator.published)
+        self.known = known_from(self.coordinator.manifest())
         self._manifest_bytes = self.coordinator.manifest_bytes()
         self.coordinator.make_versions(0.0)  # starts its clock
         self._keep_deadline()
@@ -125,6 +128,7 @@ class SimulatedWorld:
         self._versioned()
 
     def _announce_manifest(self) -> None:
+        self.known = known_from(self.coordinator.manifest())
         self._manifest_bytes = self.coordinator.manifest_bytes()
         self.ledger.down["manifest"] += self.connected * self._manifest_bytes
         for hear_of_version in list(self.deferred.values()):

@@ -7,6 +7,8 @@ with top-k selection and ternary values, which is the default.
 from collections.abc import Mapping
 from typing import Final
 
+import numpy as np
+
 from edge_agent.training.feedback.ef21 import Ef21Feedback
 from edge_agent.training.feedback.interface import ErrorFeedback, StateLayout
 from edge_agent.training.feedback.momentum import MomentumFeedback
@@ -23,9 +25,18 @@ FEEDBACKS: Final[Mapping[str, type[ResidualFeedback] | type[MomentumFeedback] | 
 def recall(plan: UpdatePlan, state: bytes, parameters: int, life: int) -> ErrorFeedback:
     """The task's error feedback as the last round left it; an empty `state` is a device's first round of a new `life`.
 
-    `life` is at least 1, and another one whenever a device has lost its memory.
+    `life` is at least 1, and another one whenever a device has lost its memory. A state that can't be one, as it holds
+    NaN, infinity or another number of values, is lost too.
     """
-    return FEEDBACKS[plan.feedback](plan, state, parameters, life)
+    feedback = FEEDBACKS[plan.feedback]
+    return feedback(plan, state if _is_usable(state, feedback.layout, parameters) else b"", parameters, life)
+
+
+def _is_usable(state: bytes, layout: StateLayout, parameters: int) -> bool:
+    size = len(state) - layout.header_bytes
+    if size <= 0 or size % (layout.dtype.itemsize * parameters):
+        return False
+    return bool(np.isfinite(np.frombuffer(state, layout.dtype, offset=layout.header_bytes)).all())
 
 
 __all__ = ["FEEDBACKS", "ErrorFeedback", "StateLayout", "recall"]

@@ -37,6 +37,10 @@ class Ef21Feedback:
         """See `ErrorFeedback`."""
         self._estimate[rejected.indices] -= rejected.values
 
+    def give_up(self, rejected: SparseUpdate) -> None:
+        """See `ErrorFeedback`. The estimate holds what the coordinator has applied, whatever the reason."""
+        self.give_back(rejected)
+
     def offer(self, delta: FloatVector) -> FloatVector:
         """See `ErrorFeedback`."""
         return (delta - self._estimate).astype(np.float32)
@@ -44,6 +48,10 @@ class Ef21Feedback:
     def take(self, sent: SparseUpdate) -> None:
         """See `ErrorFeedback`."""
         self._estimate[sent.indices] += sent.values
+
+    def shrink(self, _limit: float) -> float:
+        """See `ErrorFeedback`. Nothing is left over: the estimate is what the coordinator has too."""
+        return 0.0
 
     def state(self) -> bytes:
         """The life in 8 bytes, then the estimate as float64."""

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from edge_agent.training.feedback.interface import StateLayout
+from edge_agent.training.feedback.interface import StateLayout, scale_to
 from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import SparseUpdate
 from fleet_protocol.codec.sparse import FloatVector
@@ -31,6 +31,9 @@ class MomentumFeedback:
         """See `ErrorFeedback`. The velocity stays masked: a rejection says nothing about it."""
         rejected.add_to(self._residual)
 
+    def give_up(self, rejected: SparseUpdate) -> None:
+        """See `ErrorFeedback`: it has left the residual already."""
+
     def offer(self, delta: FloatVector) -> FloatVector:
         """See `ErrorFeedback`."""
         self._velocity *= self._momentum
@@ -42,6 +45,11 @@ class MomentumFeedback:
         """See `ErrorFeedback`."""
         sent.add_to(self._residual, scale=-1.0)
         self._velocity[sent.indices] = 0.0
+
+    def shrink(self, limit: float) -> float:
+        """See `ErrorFeedback`. Velocities are what is added next: they shrink likewise, and unsaid."""
+        scale_to(self._velocity, limit)
+        return scale_to(self._residual, limit)
 
     def state(self) -> bytes:
         """The residual, then the velocity, as float32."""

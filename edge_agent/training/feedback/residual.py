@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from edge_agent.training.feedback.interface import StateLayout
+from edge_agent.training.feedback.interface import StateLayout, scale_to
 from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import SparseUpdate
 from fleet_protocol.codec.sparse import FloatVector
@@ -23,6 +23,9 @@ class ResidualFeedback:
         """See `ErrorFeedback`."""
         rejected.add_to(self._residual)
 
+    def give_up(self, rejected: SparseUpdate) -> None:
+        """See `ErrorFeedback`: it has left the residual already."""
+
     def offer(self, delta: FloatVector) -> FloatVector:
         """See `ErrorFeedback`."""
         self._residual += delta
@@ -31,6 +34,10 @@ class ResidualFeedback:
     def take(self, sent: SparseUpdate) -> None:
         """See `ErrorFeedback`."""
         sent.add_to(self._residual, scale=-1.0)
+
+    def shrink(self, limit: float) -> float:
+        """See `ErrorFeedback`."""
+        return scale_to(self._residual, limit)
 
     def state(self) -> bytes:
         """The residual, as float32."""

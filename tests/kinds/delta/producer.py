@@ -4,7 +4,7 @@ Error feedback counts what is packed as sent, so a rejected delta goes back.
 """
 
 from edge_agent.producers import Producer
-from edge_agent.worker.contract import TrainingResult
+from edge_agent.worker.contract import Returned, TrainingResult
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.kinds import decode_payload, encode_payload
 from tests.kinds.delta.kind import DELTA, Delta
@@ -15,9 +15,9 @@ def produce(task: TaskDescription, result: TrainingResult) -> bytes | None:
     return encode_payload(Delta(result.samples, result.packed)) if task.versions_from == DELTA.name else None
 
 
-def give_back(payload: bytes) -> bytes:
+def give_back(payload: bytes) -> Returned:
     """What the next round takes back of a rejected delta."""
-    return decode_payload(payload, Delta).packed
+    return Returned(decode_payload(payload, Delta).packed)
 
 
 DELTA_PRODUCER = Producer(DELTA, produce, give_back)

@@ -1,0 +1,44 @@
+"""What the numbers of a task mean, in words: that it diverges, or that most of its updates are refused. Pure."""
+
+from collections.abc import Mapping, Sequence
+
+from broker_coordinator.storage.records import VersionSummary
+from fleet_protocol.errors import Reason
+
+OF_SCALE = (Reason.OUT_OF_BOUNDS, Reason.NOT_FINITE)
+"""Refusals for numbers that are too large."""
+
+FEWEST_OUTCOMES = 10
+"""Updates of which most must be refused before anything is said."""
+
+DIVERGED = 10.0
+"""The last version's mean loss over the smallest one: noise and new devices stay far below."""
+
+REMEDY = (
+    "look at the scale of the inputs (the task's range, sensors in raw units) and at `learning_rate`, and publish the"
+    " corrected bundle under the same name"
+)
+
+
+def advice(versions: Sequence[VersionSummary], accepted: int, refused: Mapping[Reason, int]) -> list[str]:
+    """Sentences; none where all looks well.
+
+    `versions` are the last ones, oldest first; of the last updates, so many were `accepted` and `refused`.
+    """
+    return [*_of_losses(versions), *_of_refusals(accepted, refused)]
+
+
+def _of_losses(versions: Sequence[VersionSummary]) -> list[str]:
+    losses = [version.mean_loss for version in versions if version.mean_loss is not None]
+    if not losses or min(losses) <= 0 or losses[-1] <= DIVERGED * min(losses):
+        return []
+    return [f"training diverges: the mean loss has grown from {min(losses):.4g} to {losses[-1]:.4g}; {REMEDY}"]
+
+
+def _of_refusals(accepted: int, refused: Mapping[Reason, int]) -> list[str]:
+    total = accepted + sum(refused.values())
+    if total < FEWEST_OUTCOMES or not refused or 2 * sum(refused.values()) <= total:
+        return []
+    reason = max(refused, key=lambda each: refused[each])
+    said = f"{sum(refused.values())} of the last {total} updates were refused, most as {reason.value}"
+    return [f"{said}; {REMEDY}" if reason in OF_SCALE else f"{said}; `devices show NAME` counts them by device"]

@@ -1,0 +1,206 @@
+"""One round on a version that is ready: the worker trains, and what it gives is spooled in one transaction."""
+
+import logging
+import secrets
+from collections.abc import Callable
+from functools import partial
+
+from edge_agent.core.generations import carried_over
+from edge_agent.core.outbox import SignRow, SpooledPayload
+from edge_agent.producers import PRODUCERS, given_back, produce
+from edge_agent.shell.device_database import DeviceDatabase, SpooledRound, TaskMemory
+from edge_agent.shell.sample_store import SampleStore
+from edge_agent.shell.version_follower import ReadyVersion, VersionFollower
+from edge_agent.worker.contract import (
+    News,
+    Progress,
+    RebuildFailure,
+    TrainingFailure,
+    TrainingJob,
+    TrainingResult,
+    Verdict,
+)
+from edge_agent.worker.settings import WorkerSettings
+from edge_agent.worker.supervisor import train_in_child
+from fleet_host.log_lines import log_line
+from fleet_protocol.kinds import PayloadKind
+from fleet_protocol.remedies import STEADIER_TRAINING
+
+logger = logging.getLogger(__name__)
+
+LIFE_BITS = 32
+"""Of an error feedback's `life`, which tells its state from one that the device had before its database was emptied."""
+
+
+class RoundFailedError(Exception):
+    """The worker reported a failure; nothing has changed but samples that were unfit, which are deleted.
+
+    `diverged`: another try from the same version and samples would fail alike. `mended`: another try would not.
+    """
+
+    def __init__(self, failure: TrainingFailure | RebuildFailure, *, mended: bool = False) -> None:
+        super().__init__(failure.error)
+        self.diverged = isinstance(failure, TrainingFailure) and failure.diverged
+        self.mended = mended
+
+
+class RoundTraining:
+    """Runs the worker, one round at a time."""
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        database: DeviceDatabase,
+        samples: SampleStore,
+        versions: VersionFollower,
+        *,
+        address: Callable[[PayloadKind], tuple[int, bytes]],
+        sign: SignRow,
+    ) -> None:
+        """`address` says which kind a payload is sent as, and which key it is encrypted for.
+
+        Raises:
+            ConfigurationError: from `address`, for a kind that this device would produce.
+        """
+        self._settings = settings
+        self._database = database
+        self._samples = samples
+        self._versions = versions
+        self._address = address
+        self._sign = sign
+        self._said_unconfined = False
+        self.progress: Progress | None = None
+        for producer in PRODUCERS.values():
+            address(producer.kind)
+
+    async def run(self, task: str, version: ReadyVersion) -> None:
+        """Train from `version`, and spool what comes of it.
+
+        Raises:
+            RoundFailedError: the worker gave no result.
+            VersionUnavailableError, LinkDownError: the weights came packed, did not unpack, and can't be fetched whole.
+            sqlite3.Error, OSError: the disk.
+        """
+        if (judged := self._samples.judge(version.description)).refused:
+            reason = f"do not fit the schema, which has come; the first: {judged.reason}"
+            logger.warning(log_line("samples_dropped", task=task, count=judged.refused, reason=reason))
+        if dropped := self._samples.drop_misfits(version.description):
+            logger.warning(log_line("samples_dropped", task=task, count=dropped, reason="do not fit the schema"))
+        if dropped := self._samples.drop_other_features(version.description):
+            logger.info(log_line("features_dropped", task=task, count=dropped, reason="made by another backbone"))
+        memory = self._database.memory(task, version.bundle)
+        verdict = await self._run_worker(task, version, memory)
+        if isinstance(verdict, RebuildFailure):
+            self._versions.refuse_packed(version, verdict.error)
+            version = await self._versions.ready_version(task)
+            memory = self._database.memory(task, version.bundle)
+            verdict = await self._run_worker(task, version, memory)
+        if not isinstance(verdict, TrainingResult):
+            raise RoundFailedError(verdict, mended=self._mend_store(task, verdict))
+        self._versions.hold(version)
+        self._spool(task, version, memory, verdict)
+
+    def _mend_store(self, task: str, failure: TrainingFailure | RebuildFailure) -> bool:
+        """Delete samples that can't be used, or all where their file is damaged, so that the next round does not fail
+        alike; False where there is nothing to mend.
+        """
+        if isinstance(failure, RebuildFailure) or not (failure.unfit or failure.store_damaged):
+            return False
+        if failure.store_damaged:
+            self._samples.start_anew(failure.error)
+            return True
+        self._samples.drop(task, failure.unfit)
+        logger.warning(log_line("samples_dropped", task=task, count=len(failure.unfit), reason=failure.error))
+        return True
+
+    def _spool(self, task: str, version: ReadyVersion, memory: TaskMemory, result: TrainingResult) -> None:
+        payloads = produce(version.description, result)
+        rows = self._database.spool(
+            SpooledRound(
+                task=task,
+                bundle=version.bundle,
+                base_version=version.number,
+                trained_through=result.trained_through,
+                payloads=tuple(SpooledPayload(*self._address(kind), payload) for kind, payload in payloads),
+                residual=result.residual,
+                returned=tuple(given_back(memory.returned)),
+                generation=version.generation,
+            ),
+            self._sign,
+        )
+        if result.forgotten:
+            logger.warning(
+                log_line(
+                    "residual_shrunk",
+                    task=task,
+                    forgotten_norm=result.forgotten,
+                    remedy=f"none if the device was offline for long; else {STEADIER_TRAINING}",
+                )
+            )
+        logger.info(
+            log_line(
+                "round_spooled",
+                task=task,
+                version=version.number,
+                sequences=",".join(str(row.sequence) for row in rows),
+                payload_bytes=sum(len(payload) for _, payload in payloads),
+                loss=result.loss,
+                features_computed=result.features_computed,
+            )
+        )
+
+    async def _run_worker(self, task: str, version: ReadyVersion, memory: TaskMemory) -> Verdict:
+        settings = self._settings
+        residual, returned = carried_over(
+            version.description.update.feedback,
+            version.generation,
+            memory.residual,
+            memory.generation,
+            memory.returned,
+        )
+        job = TrainingJob(
+            description=version.description,
+            engine=settings.engine,
+            files={name: str(path) for name, path in version.files.items()},
+            weights=str(version.weights),
+            sample_store=str(self._samples.path),
+            residual=residual,
+            returned=list(given_back(returned).values()),
+            seed=memory.rounds,
+            life=1 + secrets.randbits(LIFE_BITS),
+            threads=settings.threads,
+            nice=settings.nice,
+            memory_limit_mib=settings.memory_limit_mib,
+            cpu_limit_seconds=settings.cpu_limit_seconds,
+            packed=version.packed,
+        )
+        try:
+            return await train_in_child(job, settings, partial(self._receive_news, task))
+        finally:
+            self.progress = None
+
+    def _receive_news(self, task: str, news: News) -> None:
+        if isinstance(news, Progress):
+            self._note_progress(task, news)
+        elif not self._said_unconfined:
+            self._said_unconfined = True
+            logger.warning(
+                log_line(
+                    "worker_not_confined",
+                    lacking=news.lacking,
+                    remedy="none needed; a kernel from 5.13 on, with Landlock and seccomp, keeps bundles from it",
+                )
+            )
+
+    def _note_progress(self, task: str, progress: Progress) -> None:
+        self.progress = progress
+        logger.debug(
+            log_line(
+                "training_progress",
+                task=task,
+                phase=progress.phase,
+                step=progress.steps_done,
+                steps=progress.steps,
+                loss=progress.loss,
+            )
+        )

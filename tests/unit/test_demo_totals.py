@@ -1,0 +1,68 @@
+"""The totals of a demo's report are the sums of its table: applied, buffered and pending updates are told apart."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from broker_coordinator.storage.records import JournalledPayload
+from bundle_runtime.bundle_folder import load_bundle
+from fleet_protocol.kinds import UPDATE
+from workbench.data.digits import split_digits
+from workbench.demo.brokers import BrokerPlan
+from workbench.demo.fleet_files import TASK, plan_files
+from workbench.demo.measurement import Measurement
+from workbench.demo.monitor import FleetMonitor
+from workbench.demo.observer import Observer
+from workbench.demo.sensors import Sensor
+from workbench.report.history import Totals
+from workbench.report.html import render_report
+
+BUNDLE = Path(__file__).parents[2] / "models/digits/bundle"
+DEVICES = 3
+
+
+def row(position: int, device: str, staleness: int, aggregate: int | None) -> JournalledPayload:
+    digest = position.to_bytes(16, "big")
+    return JournalledPayload(
+        position, device, position, digest, UPDATE.number, TASK, 0, staleness, "{}", b"", aggregate
+    )
+
+
+@pytest.fixture
+def monitor(tmp_path: Path) -> FleetMonitor:
+    """A run that has ended: six updates in the journal, of which one waits for a version."""
+    data = split_digits(DEVICES, np.random.default_rng(0))
+    files = plan_files(tmp_path, tmp_path, DEVICES)
+    sensors = [
+        Sensor(device.socket, TASK, part, seconds=10.0, delivered=5)
+        for device, part in zip(files.devices, data.parts, strict=True)
+    ]
+    measurement = Measurement(BUNDLE, load_bundle(BUNDLE).description, data)
+    observer = Observer(BrokerPlan("mosquitto", "127.0.0.1", 1, "5", None))
+    found = FleetMonitor(files, sensors, observer, measurement, "mosquitto", new_samples=6)
+    first, second, third = (device.name for device in files.devices)
+    observer.uplink.update({first: 700, second: 200, third: 100})
+    found._journal = [
+        *(row(position, first, position % 3, position // 2) for position in range(1, 5)),
+        row(5, second, 4, 2),
+        row(6, third, 9, None),
+    ]
+    return found
+
+
+def test_summary_table_and_histogram_count_the_same_updates(monitor):
+    history = monitor.conclude(seed=0, stopped_early=False)
+    summary, sums = history.summary, Totals.of(history.devices)
+    assert [(device.applied, device.buffered) for device in history.devices] == [(4, 0), (1, 0), (0, 1)]
+    assert (summary.updates_applied, summary.updates_buffered) == (sums.applied, sums.buffered) == (5, 1)
+    assert summary.uplink_bytes == sums.uplink_bytes == 1000
+    assert len(history.staleness) == summary.updates_applied
+    assert history.devices[2].staleness is None, "its only update waits"
+    assert summary.dense_uplink_bytes == 6 * 4 * summary.parameters
+
+
+def test_the_page_says_the_totals_of_its_table(monitor):
+    page = render_report(monitor.conclude(seed=0, stopped_early=False))
+    assert "5 applied, 1 waiting for a version, 0 rejected, 0 still safe on a device" in page
+    assert "<td>all together</td><td></td><td></td><td>5</td><td>1</td><td></td><td>1 kB</td>" in page

@@ -19,7 +19,8 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from broker_coordinator.admission.decisions import Decision
-from broker_coordinator.admission.fleet_view import Copyable, Device, FleetView
+from broker_coordinator.admission.fleet_view import Device, FleetView
+from broker_coordinator.admission.overlay import Copyable
 from broker_coordinator.admission.parsed_message import ParsedMessage
 from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.aggregation.server_state import Remembered, ServerState

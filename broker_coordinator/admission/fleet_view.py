@@ -1,14 +1,14 @@
 """The fleet view: devices, tasks and outcomes as admission reads them, in layers that a batch can discard."""
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Container, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
-from typing import Any, Protocol, Self, TypeVar, overload
 
 import msgspec
 
+from broker_coordinator.admission.overlay import Copyable, Overlay, changes_in, own
 from broker_coordinator.admission.shares import RecentDevices
 from fleet_host.rate_limit import UNLIMITED, TokenBucket
 from fleet_protocol.bundle import TaskDescription
@@ -16,10 +16,6 @@ from fleet_protocol.errors import Reason
 from fleet_protocol.keys import VerifyKey, key_id
 from fleet_protocol.kinds import PayloadKind, PresenceState
 from fleet_protocol.limits import BOOT_SHIFT
-
-Key = TypeVar("Key")
-Value = TypeVar("Value")
-Other = TypeVar("Other")
 
 
 class DeviceState(StrEnum):
@@ -96,71 +92,6 @@ class Decided(msgspec.Struct, frozen=True, gc=False):
     detail: str = ""
 
 
-class Overlay(MutableMapping[Key, Value]):
-    """Changes over a mapping that they do not affect; nothing is deleted, and no value is None.
-
-    It is read many times per message: `collections.ChainMap` takes several times as long.
-    """
-
-    __slots__ = ("_base", "changes")
-
-    def __init__(self, base: Mapping[Key, Value]) -> None:
-        self._base = base
-        self.changes: dict[Key, Value] = {}
-
-    @overload
-    def get(self, key: Key) -> Value | None: ...
-    @overload
-    def get(self, key: Key, default: Value | Other) -> Value | Other: ...
-    def get(self, key: Key, default: Any = None) -> Any:
-        """The changed value, or else the one below, or else `default`."""
-        found = self.changes.get(key)
-        return self._base.get(key, default) if found is None else found
-
-    def __getitem__(self, key: Key) -> Value:
-        found = self.changes.get(key)
-        return self._base[key] if found is None else found
-
-    def __setitem__(self, key: Key, value: Value) -> None:
-        self.changes[key] = value
-
-    def __delitem__(self, key: Key) -> None:
-        raise TypeError(f"{key!r} can't be deleted from an overlay")
-
-    def __iter__(self) -> Iterator[Key]:
-        return iter({**self._base, **self.changes})
-
-    def __len__(self) -> int:
-        return len(self._base) + sum(key not in self._base for key in self.changes)
-
-
-class Copyable(Protocol):
-    """A value of a view that changes in place."""
-
-    def copy(self) -> Self:
-        """One that may be changed by itself."""
-        ...
-
-
-Changing = TypeVar("Changing", bound=Copyable)
-
-
-def _own(mapping: MutableMapping[Key, Changing], key: Key, new: Callable[[], Changing]) -> Changing:
-    """The value that may be changed in place; in a branch, it is copied when it is asked for first."""
-    if not isinstance(mapping, Overlay):
-        if (kept := mapping.get(key)) is None:
-            kept = mapping[key] = new()
-        return kept
-    if (found := mapping.changes.get(key)) is None:
-        below = mapping.get(key)
-        found = mapping.changes[key] = new() if below is None else below.copy()
-    return found
-
-
-def _changes(overlay: Mapping[Key, Value]) -> Mapping[Key, Value]:
-    return overlay.changes if isinstance(overlay, Overlay) else overlay
-
-
 OutcomeLookup = Callable[[str, int], Decided | None]
 
 
@@ -233,7 +164,7 @@ class FleetView:
         """Who makes room for those who enrolled in `branch`, so that at most `maximum` await approval."""
         if not branch.pending:
             return []
-        changed = _changes(branch.devices)
+        changed = changes_in(branch.devices)
         waiting = [*(key for key in self.pending if key not in changed), *branch.pending]
         return [branch.devices[key] for key in waiting[: max(0, len(waiting) - maximum)]]
 
@@ -266,11 +197,11 @@ class FleetView:
 
     def recent_devices(self, task: str, size: int) -> RecentDevices:
         """Those of a task with a window of this size, to be changed."""
-        return _own(self.recent, task, partial(RecentDevices, size))
+        return own(self.recent, task, partial(RecentDevices, size))
 
     def memory(self, task: str, kind: PayloadKind, new: Callable[[], Copyable]) -> Copyable:
         """What a consumer remembers of a task's payloads, to be changed."""
-        return _own(self.memories, (task, kind), new)
+        return own(self.memories, (task, kind), new)
 
     def full_after_one(self, device: str) -> float | None:
         """When the device's allowance will be full again if it uses some now; None where it has used it up."""
@@ -315,19 +246,19 @@ class FleetView:
         """The devices that differ in `branch`, or have enrolled in it and await approval."""
         return [
             device
-            for key, device in _changes(branch.devices).items()
+            for key, device in changes_in(branch.devices).items()
             if key in branch.pending or device != self.devices.get(key)
         ]
 
     def absorb(self, branch: "FleetView") -> None:
         """Take over what changed in `branch`. Outcomes are left to the journal: they would fill the memory."""
-        for device in _changes(branch.devices).values():
+        for device in changes_in(branch.devices).values():
             self.set_device(device)
-        self.tasks.update(_changes(branch.tasks))
-        self.memories.update(_changes(branch.memories))
-        self.highest_sequences.update(_changes(branch.highest_sequences))
-        self.full_at.update(_changes(branch.full_at))
-        self.recent.update(_changes(branch.recent))
+        self.tasks.update(changes_in(branch.tasks))
+        self.memories.update(changes_in(branch.memories))
+        self.highest_sequences.update(changes_in(branch.highest_sequences))
+        self.full_at.update(changes_in(branch.full_at))
+        self.recent.update(changes_in(branch.recent))
 
 
 def enrolments_of(device: Device) -> str:

@@ -1,4 +1,4 @@
-"""OverlayMap over sequences, recurrent ones and attention, train as torch's own do."""
+"""Layers over sequences, recurrent ones and attention, train as torch's own do."""
 
 import pytest
 import torch

@@ -58,7 +58,7 @@ def make_recipe(
     )
     task = TaskFile(
         "layers",
-        "OverlayMap",
+        "Layers",
         InputSchema(list(shape), -9.0, 9.0),
         label,
         msgspec.structs.replace(training, optimiser=optimiser),

@@ -34,7 +34,7 @@ key_file = "device.key"
 coordinator_key = "{coordinator_key}"
 state_folder = "state"
 sample_socket = "{socket}"
-profile = "demo"
+profile = "generic"
 
 [broker]
 host = "{host}"

@@ -52,23 +52,26 @@ def agent(tmp_path: Path, broker: Broker, coordinator: CoordinatorProcess) -> It
 def make_versions(
     broker: Broker, coordinator: CoordinatorProcess, bundle: Bundle
 ) -> Iterator[Callable[[int], ConnectedDevice]]:
-    """Has a second device make so many versions; returns the device."""
-    device = ConnectedDevice("garden", broker, coordinator.public_key)
+    """Has other devices make so many versions by turns, as one alone has only a share; returns the first of them."""
+    devices = [ConnectedDevice(name, broker, coordinator.public_key) for name in ("garden", "hall", "porch", "shed")]
     sent = 0
 
     def make(count: int) -> ConnectedDevice:
         nonlocal sent
-        device.tell(device.enrolment())
+        for device in devices:
+            device.tell(device.enrolment())
         for _ in range(count):
+            device = devices[sent % len(devices)]
             sent += 1
             before = held(coordinator)
             data = update(device, bundle, sent, base_version=newest(coordinator))
             assert device.tell(data).outcome is Outcome.ACCEPTED
             until(partial(lambda count: held(coordinator) > count, before), "the version is made")
-        return device
+        return devices[0]
 
     yield make
-    device.close()
+    for device in devices:
+        device.close()
 
 
 def update(device: ConnectedDevice, bundle: Bundle, sequence: int, **header: int) -> bytes:
@@ -76,9 +79,9 @@ def update(device: ConnectedDevice, bundle: Bundle, sequence: int, **header: int
 
 
 def held(coordinator: CoordinatorProcess) -> int:
-    """How many of the second device's updates versions hold."""
+    """How many of the other devices' updates versions hold."""
     with coordinator.journal() as journal:
-        return sum(row.device == "garden" and row.aggregate is not None for row in journal.updates("digits"))
+        return sum(row.device != "kitchen" and row.aggregate is not None for row in journal.updates("digits"))
 
 
 def newest(coordinator: CoordinatorProcess) -> int:

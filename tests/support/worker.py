@@ -64,10 +64,10 @@ def run_worker(python: Path, job: TrainingJob) -> tuple[list[Progress], Verdict]
     ended = subprocess.run(command, input=write_job(job), capture_output=True, check=False, env=environment)
     messages = _messages(ended.stdout)
     assert messages, ended.stderr.decode()
-    *progress, verdict = messages
+    *news, verdict = messages
     assert not isinstance(verdict, Progress | Unconfined), ended.stderr.decode()
-    assert all(isinstance(message, Progress) for message in progress)
-    return progress, verdict
+    assert all(isinstance(message, Progress | Unconfined) for message in news)
+    return [message for message in news if isinstance(message, Progress)], verdict
 
 
 def _messages(stream: bytes) -> list[Message]:

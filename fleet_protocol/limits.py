@@ -62,7 +62,7 @@ string; made of empty arrays instead, they would take seventy times their size i
 MAX_WAIT_SECONDS = 7 * 24 * 3600
 """A week: the longest time limit or interval of a program's settings. Timers take no infinity."""
 
-MAX_ROUND_SECONDS = 1_000_000_000
+MAX_ROUND_SECONDS = 1e9
 """Thirty years, in effect never: the longest deadline of a synchronous round."""
 
 MAX_LOSS = 1e12

@@ -1,12 +1,15 @@
-"""Child processes that end with their parent, however that ends: `python -m fleet_host.child_process PARENT COMMAND...`
-becomes the command.
+"""Processes that end when they have to: with their parent, however that ends, or after a time.
+
+`python -m fleet_host.child_process PARENT COMMAND...` becomes the command.
 """
 
 import ctypes
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from threading import Timer
 
 PR_SET_PDEATHSIG = 1
 """From linux/prctl.h. The kernel keeps it when the process executes another program."""
@@ -27,6 +30,26 @@ def die_with(parent: int) -> None:
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         sys.exit("the parent process has ended meanwhile")
+
+
+@contextmanager
+def ended_after(seconds: float, words: str) -> Iterator[None]:
+    """End this process with exit status 2 and `words` on standard error if the block takes longer, even while it is in
+    native code, which no signal handler of Python's interrupts.
+    """
+
+    def end() -> None:
+        sys.stderr.write(f"{words}\n")
+        sys.stderr.flush()
+        os._exit(2)
+
+    timer = Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def prctl(option: int, value: int) -> None:

@@ -60,6 +60,35 @@ def _started(parent: int, word: str) -> list[psutil.Process]:
     return [child for child, line in found if word in line and "fleet_host.child_process" not in line]
 
 
+SLOW = """
+import sys
+import numpy as np
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+from fleet_host.child_process import ended_after
+from tests.support.graphs import loop, model_of
+product = helper.make_node("MatMul", ["square", "square"], ["product"])
+keep = helper.make_node("Identity", ["going"], ["still"])
+going = helper.make_tensor_value_info("going", TensorProto.BOOL, [])
+turn = helper.make_tensor_value_info("turn", TensorProto.INT64, [])
+still = helper.make_tensor_value_info("still", TensorProto.BOOL, [])
+out = helper.make_tensor_value_info("product", TensorProto.FLOAT, [400, 400])
+body = helper.make_graph([product, keep], "body", [turn, going], [still, out])
+square = numpy_helper.from_array(np.ones((400, 400), np.float32), "square")
+session = onnxruntime.InferenceSession(model_of(loop(1_000_000, body), [square]).SerializeToString())
+with ended_after(float(sys.argv[1]), "it takes too long"):
+    session.run(None, {})
+"""
+"""A graph that the check takes, and that onnxruntime runs for minutes."""
+
+
+def test_native_code_that_takes_too_long_is_ended_with_words() -> None:
+    command = [sys.executable, "-c", SLOW, "0.1"]
+    environment = os.environ | {"PYTHONPATH": str(TREE)}
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    assert (ended.returncode, ended.stderr) == (2, "it takes too long\n")
+
+
 def test_command_that_can_not_be_executed_is_named() -> None:
     ended = subprocess.run(bound(["/nowhere/python"]), check=False, capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (NOT_STARTED, "/nowhere/python: No such file or directory\n")

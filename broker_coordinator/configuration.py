@@ -20,6 +20,10 @@ PROGRAM = "broker-coordinator"
 
 NotNegative = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
+MAX_RATE = 1_000_000_000
+"""An hour, and at once: far more than a coordinator takes in, and nothing that arithmetic of times overflows with."""
+PerHour = Annotated[float, msgspec.Meta(ge=0.001, le=MAX_RATE)]
+Burst = Annotated[int, msgspec.Meta(ge=1, le=MAX_RATE)]
 
 
 class TaskSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,19 +51,19 @@ class RetentionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 class RateSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What devices may send and ask for: so much at once, and so much an hour on average."""
 
-    updates_per_hour: Annotated[float, msgspec.Meta(gt=0)] = 3600.0
+    updates_per_hour: PerHour = 3600.0
     """Updates of each device, on average."""
-    burst: Positive = 1000
+    burst: Burst = 1000
     """At once."""
-    mebibytes_per_hour: Annotated[int, msgspec.Meta(ge=MAX_UPDATE_BYTES // MIB)] = 64
+    mebibytes_per_hour: Annotated[int, msgspec.Meta(ge=MAX_UPDATE_BYTES // MIB, le=MAX_RATE)] = 64
     """Of all its updates, on average; as much may come at once."""
-    chunks_per_hour: Annotated[float, msgspec.Meta(gt=0)] = 7200.0
+    chunks_per_hour: PerHour = 7200.0
     """Chunks of files, of at most 64 KiB, that each device may ask for, on average."""
-    chunk_burst: Positive = 4096
+    chunk_burst: Burst = 4096
     """At once: enough for a bundle of 256 MiB."""
-    enrolments_per_hour: Annotated[float, msgspec.Meta(gt=0)] = 36_000.0
+    enrolments_per_hour: PerHour = 36_000.0
     """How often devices that are not approved may enrol, all of them together, on average."""
-    enrolment_burst: Positive = 1000
+    enrolment_burst: Burst = 1000
     """At once."""
 
     def allowance(self) -> TokenBucket:

@@ -4,8 +4,8 @@ docs/decisions/graphs-are-checked.md says what each rule keeps out.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from bundle_runtime.onnx_fields import FIELDS, REFUSED
@@ -20,15 +20,26 @@ REFUSED_OPERATORS: Final = frozenset({b"EPContext", b"ATen", b"PythonOp", b"Pyth
 SUBGRAPH_OPERATORS: Final = frozenset({b"If", b"Loop", b"Scan"})
 
 MAX_GRAPH_DEPTH: Final = 4
-"""Graphs inside the graph. Training loops over mini-batches; a recurrent layer loops inside that."""
+"""Graphs inside the graph. Those that ship have one: the step that training scans mini-batches with."""
 MAX_GRAPH_FIELDS: Final = 2**18
 """Fields of all messages in a file; the largest graph that ships has about 6,000."""
 MAX_LOOP_ITERATIONS: Final = 1_000_000
-"""Of all `Loop`s around a node, multiplied. A `Scan` ends with the axis that it scans, which has to be in memory."""
+"""Of all `Loop`s around a node, multiplied."""
+CONSTANT_FIELDS: Final = {
+    b"value": "t",
+    b"value_int": "i",
+    b"value_ints": "ints",
+    b"value_float": "f",
+    b"value_floats": "floats",
+    b"value_string": "s",
+    b"value_strings": "strings",
+}
+"""The attributes of a `Constant`, of which it has one, and the field that holds the value."""
 OLDEST_OPSET: Final = 13
 INT64: Final = 7
 INT64_BYTES: Final = 8
 
+_ATTRIBUTE_VALUES: Final = ("f", "i", "s", "t", "g", "floats", "ints", "strings")
 _DATA: Final = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
 _VALUES_PER_BYTE: Final = 2
 """Of the narrowest types, which have four bits."""
@@ -51,9 +62,25 @@ class _Message:
     def text(self, name: str) -> bytes:
         return bytes(self.parts[name][0]) if name in self.parts else b""
 
+    def present(self, names: Iterable[str]) -> list[str]:
+        return [name for name in names if name in self.numbers or name in self.parts]
 
+
+Attributes = Mapping[bytes, _Message]
 Constants = Mapping[bytes, int | None]
 """Tensors that a graph and those around it hold, by name: the value where it is one int64, else None."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a graph stands: `iterations` is how often the `Loop`s around it run it, `given` are the inputs of the
+    whole model that its caller always gives; empty in a graph inside it.
+    """
+
+    depth: int
+    iterations: int
+    in_scan: bool
+    given: frozenset[bytes]
 
 
 def check_graph(file: str, data: bytes) -> OnnxVersion:
@@ -81,7 +108,7 @@ class _Walk:
         if "graph" not in model.parts:
             raise GraphRefusedError("is no ONNX model: it has no graph")
         version = OnnxVersion(ir_version=model.number("ir_version"), opset=self._check_opsets(model))
-        self._check_graph(model.parts["graph"][0], 0, 1, {})
+        self._check_graph(model.parts["graph"][0], _Place(0, 1, in_scan=False, given=frozenset()), {})
         return version
 
     def _check_opsets(self, model: _Message) -> int:
@@ -91,21 +118,23 @@ class _Walk:
             raise GraphRefusedError(f"imports opset {opsets or 'none'}; one is taken, from {OLDEST_OPSET} on")
         return opsets[0]
 
-    def _check_graph(self, data: memoryview, depth: int, iterations: int, outer: Constants) -> None:
-        """`iterations` is how often the `Loop`s around it run it."""
-        if depth > MAX_GRAPH_DEPTH:
+    def _check_graph(self, data: memoryview, place: _Place, outer: Constants) -> None:
+        if place.depth > MAX_GRAPH_DEPTH:
             raise GraphRefusedError(f"has graphs nested deeper than {MAX_GRAPH_DEPTH}")
         graph = self._read("GraphProto", data)
-        constants = dict(outer)
-        for part in graph.parts.get("initializer", []):
-            name, value = self._check_tensor(part)
-            constants[name] = value
-        for part in graph.parts.get("input", []):  # a caller's value replaces the constant
-            constants.pop(self._read("ValueInfoProto", part).text("name"), None)
+        tensors = [self._check_tensor(part) for part in graph.parts.get("initializer", [])]
+        own = dict(tensors)
+        if len(own) < len(tensors):
+            raise GraphRefusedError("has two tensors of one name")
+        inputs = {self._read("ValueInfoProto", part).text("name") for part in graph.parts.get("input", [])}
+        if not place.depth:
+            place = replace(place, given=frozenset(inputs - own.keys()))
+        # A caller's value replaces the constant.
+        constants = {name: value for name, value in {**outer, **own}.items() if name not in inputs}
         for part in graph.parts.get("node", []):
-            self._check_node(self._read("NodeProto", part), depth, iterations, constants)
+            self._check_node(self._read("NodeProto", part), place, constants)
 
-    def _check_node(self, node: _Message, depth: int, iterations: int, constants: dict[bytes, int | None]) -> None:
+    def _check_node(self, node: _Message, place: _Place, constants: dict[bytes, int | None]) -> None:
         operator = node.text("op_type")
         if (domain := node.text("domain")) not in self._domains:
             raise GraphRefusedError(
@@ -113,26 +142,50 @@ class _Walk:
             )
         if operator in REFUSED_OPERATORS:
             raise GraphRefusedError(f"has the operator {_shown(operator)}, which loads what is outside the graph")
-        attributes = [self._read("AttributeProto", part) for part in node.parts.get("attribute", [])]
-        for part in (part for attribute in attributes for part in attribute.parts.get("t", [])):
-            _, value = self._check_tensor(part)
-            if operator == b"Constant" and "output" in node.parts:
-                constants[node.text("output")] = value
-        subgraphs = [part for attribute in attributes for part in attribute.parts.get("g", [])]
+        attributes = self._check_attributes(node)
+        for output in node.parts.get("output", []):
+            constants.pop(bytes(output), None)
+        if operator == b"Constant":
+            constants[node.text("output")] = self._constant(attributes)
+        subgraphs = [part for attribute in attributes.values() for part in attribute.parts.get("g", [])]
         if subgraphs and operator not in SUBGRAPH_OPERATORS:
             raise GraphRefusedError(f"has the operator {_shown(operator)} with a graph of its own")
-        if operator == b"Loop":
-            iterations *= _trip_count(node, constants)
-            if iterations > MAX_LOOP_ITERATIONS:
-                raise GraphRefusedError(f"loops {iterations} times; at most {MAX_LOOP_ITERATIONS} are taken")
+        inside = _inside(node, attributes, place, constants)
         for part in subgraphs:
-            self._check_graph(part, depth + 1, iterations, constants)
+            self._check_graph(part, inside, constants)
+
+    def _check_attributes(self, node: _Message) -> Attributes:
+        """Those of a node, by name; each stands once and has one value, or two readers could take two of them."""
+        attributes: dict[bytes, _Message] = {}
+        for part in node.parts.get("attribute", []):
+            attribute = self._read("AttributeProto", part)
+            name = attribute.text("name")
+            if name in attributes or len(attribute.present(_ATTRIBUTE_VALUES)) > 1:
+                operator = _shown(node.text("op_type"))
+                raise GraphRefusedError(f"has the operator {operator} with more than one value of {_shown(name)}")
+            attributes[name] = attribute
+            for tensor in attribute.parts.get("t", []):
+                self._check_tensor(tensor)
+        return attributes
+
+    def _constant(self, attributes: Attributes) -> int | None:
+        """What a `Constant` holds, if it is one int64."""
+        names = list(attributes)
+        if len(names) != 1 or attributes[names[0]].present(_ATTRIBUTE_VALUES) != [CONSTANT_FIELDS.get(names[0])]:
+            shown = ", ".join(map(_shown, names)) or "none"
+            raise GraphRefusedError(f"has a Constant with the attributes {shown}; it has one, which holds its value")
+        held = attributes[names[0]]
+        if "t" in held.parts:
+            return self._check_tensor(held.parts["t"][0])[1]
+        return _signed(held.number("i")) if "i" in held.numbers else None
 
     def _check_tensor(self, data: memoryview) -> tuple[bytes, int | None]:
         """Its name, and its value if it is one int64."""
         tensor = self._read("TensorProto", data)
         if tensor.number("data_location"):
             raise GraphRefusedError("has a tensor outside the file (data_location)")
+        if len(fields := tensor.present(_DATA)) > 1:
+            raise GraphRefusedError(f"has a tensor with data in {' and '.join(fields)}")
         held = sum(len(part) + (name == "string_data") for name in _DATA for part in tensor.parts.get(name, []))
         values = math.prod(tensor.numbers.get("dims", []))
         if values > _VALUES_PER_BYTE * held:
@@ -161,6 +214,37 @@ class _Walk:
         return message
 
 
+def _inside(node: _Message, attributes: Attributes, place: _Place, constants: Constants) -> _Place:
+    """Where the graphs of a node stand.
+
+    Raises:
+        GraphRefusedError: it repeats them without an end that can be seen, or too often.
+    """
+    inside = replace(place, depth=place.depth + 1, given=frozenset())
+    operator = node.text("op_type")
+    if operator == b"Loop":
+        if place.in_scan:
+            raise GraphRefusedError("has a Loop inside a Scan")
+        iterations = place.iterations * _trip_count(node, constants)
+        if iterations > MAX_LOOP_ITERATIONS:
+            raise GraphRefusedError(f"loops {iterations} times; at most {MAX_LOOP_ITERATIONS} are taken")
+        return replace(inside, iterations=iterations)
+    if operator == b"Scan":
+        if place.depth:
+            raise GraphRefusedError("has a Scan inside another graph")
+        if not _scanned(node, attributes) & place.given:
+            raise GraphRefusedError("has a Scan over no input of the model, whose length nothing bounds")
+        return replace(inside, in_scan=True)
+    return inside
+
+
+def _scanned(scan: _Message, attributes: Attributes) -> frozenset[bytes]:
+    """The names of what a `Scan` scans, which has one length."""
+    inputs = scan.parts.get("input", [])
+    count = attributes[b"num_scan_inputs"].number("i") if b"num_scan_inputs" in attributes else 0
+    return frozenset(map(bytes, inputs[max(len(inputs) - count, 0) :]))
+
+
 def _trip_count(loop: _Message, constants: Constants) -> int:
     """How often a `Loop` runs at most."""
     inputs = loop.parts.get("input", [])
@@ -168,6 +252,11 @@ def _trip_count(loop: _Message, constants: Constants) -> int:
     if count is None:
         raise GraphRefusedError("has a Loop whose number of iterations is no constant")
     return max(count, 1)
+
+
+def _signed(number: int) -> int:
+    """A varint as int64."""
+    return number - 2**64 if number >= 2**63 else number
 
 
 def _shown(name: bytes) -> str:

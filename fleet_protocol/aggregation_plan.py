@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.limits import MAX_AVERAGED_VERSIONS, MAX_SAMPLES_PER_UPDATE
+from fleet_protocol.limits import MAX_AVERAGED_VERSIONS, MAX_ROUND_SECONDS, MAX_SAMPLES_PER_UPDATE
 
 StrategyName = Literal["fedbuff", "fedasync", "fedavg", "ca2fl", "aced", "fadas", "ef21"]
 ServerOptimiser = Literal["sgd", "momentum", "adagrad", "adam", "yogi", "amsgrad"]
@@ -46,7 +46,7 @@ class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """In versions: above this staleness `fadas` lowers its learning rate."""
     over_selection: Annotated[float, msgspec.Meta(ge=1)] = 1.0
     """So many times `buffer_size` devices are asked in a round."""
-    round_seconds: NotNegative = 0.0
+    round_seconds: Annotated[float, msgspec.Meta(ge=0, le=MAX_ROUND_SECONDS)] = 0.0
     """In seconds: a round ends after this time with those that have reported. `fedavg` needs it above 0."""
     server_optimiser: ServerOptimiser = "momentum"
     """What applies the aggregate: `sgd`, `momentum`, or adaptively (Reddi et al. 2021) `adagrad`, `adam`, `yogi`,

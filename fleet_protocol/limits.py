@@ -59,6 +59,12 @@ MAX_CBOR_ITEMS = MAX_CONTROL_BYTES
 """Values in any CBOR item in the protocol: as many as a control message has bytes. Larger messages hold one long byte
 string; made of empty arrays instead, they would take seventy times their size in memory."""
 
+MAX_WAIT_SECONDS = 7 * 24 * 3600
+"""A week: the longest time limit or interval of a program's settings. Timers take no infinity."""
+
+MAX_ROUND_SECONDS = 1e9
+"""Thirty years, in effect never: the longest deadline of a synchronous round."""
+
 MAX_LOSS = 1e12
 """Magnitude of a declared mean loss, in the task's own unit: the mean squared error of values around a million. Sums of
 as many as a journal can hold stay far below the largest float64."""

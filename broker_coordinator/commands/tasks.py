@@ -9,13 +9,15 @@ from broker_coordinator.commands.advice import advice
 from broker_coordinator.commands.export import model_of, write_model
 from broker_coordinator.commands.output import add_noun, write_fields, write_rows
 from broker_coordinator.commands.verify import verify_versions
-from broker_coordinator.configuration import CoordinatorConfiguration, load_configuration
+from broker_coordinator.configuration import PROGRAM, CoordinatorConfiguration, load_configuration
+from broker_coordinator.serving.evaluator import LONGEST_SECONDS
 from broker_coordinator.serving.replay import require_memory
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.records import PayloadSetAside, VersionSummary
 from broker_coordinator.storage.task_registry import StoredTask, TaskRegistry
 from bundle_runtime.bundle_folder import load_bundle
+from fleet_host.child_process import ended_after
 from fleet_host.command_line import Verbs
 from fleet_protocol.bundle import blob_hash
 from fleet_protocol.errors import ConfigurationError
@@ -150,7 +152,9 @@ def _evaluate(journal: Journal, options: argparse.Namespace, configuration: Coor
         raise ConfigurationError(
             f"version {options.version} of {options.task} is not in the journal, or its weights are dropped"
         )
-    found = evaluate(bundle, version, held_out)
+    late = f"{options.task}: evaluating takes over {LONGEST_SECONDS:g} s; hold fewer samples out than in {file}"
+    with ended_after(LONGEST_SECONDS, f"{PROGRAM}: {late}"):
+        found = evaluate(bundle, version, held_out)
     registry.add_evaluation(options.task, found)
     write_fields({"task": options.task} | asdict(found), as_json=options.json)
 

@@ -5,11 +5,18 @@ Pure; `shell/machine.py` takes the readings.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import msgspec
 
 from edge_agent.core.sensors import Measured
-from fleet_protocol.bundle import PositiveFloat, PositiveInt
+from fleet_protocol.bundle import PositiveInt
+from fleet_protocol.configuration import Seconds
+
+MAX_TEMPERATURE_CELSIUS = 200.0
+"""No board works at more."""
+MAX_FREE_MEMORY_MIB = 1024.0 * 1024
+"""One TiB."""
 
 
 class GuardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -19,17 +26,17 @@ class GuardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """So many have to be stored."""
     maximum_waiting_updates: PositiveInt = 8
     """No update is made that would be more than this one in the outbox."""
-    maximum_temperature_celsius: PositiveFloat | None = None
+    maximum_temperature_celsius: Annotated[float, msgspec.Meta(gt=0, le=MAX_TEMPERATURE_CELSIUS)] | None = None
     """Not while the board is hotter."""
     temperature_sensor: str | None = None
     """The sensor that counts, as `/sys/class/hwmon/*/name` has it; left out: the board's own."""
-    minimum_battery_percent: PositiveFloat | None = None
+    minimum_battery_percent: Annotated[float, msgspec.Meta(gt=0, le=100)] | None = None
     """Not while the battery holds less."""
     battery: str | None = None
     """The battery that counts, as in `/sys/class/power_supply`; left out: the emptiest of the machine's own."""
-    minimum_free_memory_mib: PositiveFloat | None = 64.0
+    minimum_free_memory_mib: Annotated[float, msgspec.Meta(gt=0, le=MAX_FREE_MEMORY_MIB)] | None = 64.0
     """Not while less memory is free, in MiB."""
-    recheck_seconds: PositiveFloat = 60.0
+    recheck_seconds: Seconds = 60.0
     """A refused trigger is looked at again after so many seconds."""
 
 

@@ -5,12 +5,9 @@ one find a defect of onnxruntime all the same, the process that it is in can ope
 libraries and its own bundle, has no network, and starts nothing.
 """
 
-import ctypes
 import os
 import resource
-import signal
 import sqlite3
-import sys
 import sysconfig
 from collections.abc import Iterable
 from importlib.util import find_spec
@@ -19,9 +16,10 @@ from pathlib import Path
 from edge_agent.training.landlock import LandlockError, allow_only
 from edge_agent.training.syscall_filter import SyscallFilterError, refuse_calls
 from edge_agent.worker.contract import TrainingJob
+from fleet_host.child_process import prctl
 from fleet_protocol.limits import MIB
 
-PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
+PR_SET_NO_NEW_PRIVS = 38
 """From linux/prctl.h."""
 OPEN_FILES = 64
 """At most so many at once: a round has about ten open."""
@@ -33,13 +31,6 @@ HEAVY_PACKAGES = ("numpy", "onnxruntime")
 LIBRARY_FOLDERS = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")
 SYSTEM_FILES = ("/etc/ld.so.cache", "/proc/cpuinfo", "/proc/meminfo", "/sys/devices/system/cpu", "/dev/null")
 """What numpy and onnxruntime read of the machine."""
-
-
-def die_with(agent: int) -> None:
-    """Have the kernel kill this process when the agent ends, even while it is stopped; `agent` is its process id."""
-    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != agent:
-        sys.exit("the agent has ended meanwhile")
 
 
 def limit(job: TrainingJob) -> None:
@@ -64,7 +55,7 @@ def shut_in(readable: Iterable[Path], store: Path | None) -> str:
 
     The store's files must be open already, as no new ones can be made.
     """
-    _prctl(PR_SET_NO_NEW_PRIVS, 1)
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
     writable = [store.with_name(store.name + suffix) for suffix in ("", "-wal", "-shm")] if store else []
     largest = store.stat().st_size + STORE_GROWTH_BYTES if store else 0
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
@@ -94,9 +85,3 @@ def library_paths() -> list[Path]:
     installed |= {str(Path(spec.origin).parents[1]) for spec in found if spec and spec.origin}
     own = Path(__file__).parents[1]
     return [Path(each) for each in (*sorted(installed), *LIBRARY_FOLDERS, *SYSTEM_FILES)] + [own]
-
-
-def _prctl(option: int, value: int) -> None:
-    words = [ctypes.c_ulong(each) for each in (value, 0, 0, 0)]
-    if ctypes.CDLL(None, use_errno=True).prctl(option, *words):
-        raise OSError(ctypes.get_errno(), f"prctl {option}")

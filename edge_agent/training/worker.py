@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from bundle_runtime.samples import Samples
-from edge_agent.training.confinement import die_with, hold_open, limit, shut_in
+from edge_agent.training.confinement import hold_open, limit, shut_in
 from edge_agent.training.engine import EngineError
 from edge_agent.training.engines import make_engine
 from edge_agent.training.features import FeaturesError, compute_features
@@ -36,6 +36,7 @@ from edge_agent.worker.contract import (
 )
 from edge_agent.worker.damage import is_damage
 from edge_agent.worker.usable_samples import rows_to_train_on
+from fleet_host.child_process import die_with
 from fleet_protocol.bundle import BACKBONE_FILE, TaskDescription
 from fleet_protocol.codec import read_weights
 from fleet_protocol.codec.sparse import FloatVector

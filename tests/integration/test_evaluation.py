@@ -1,6 +1,7 @@
 """Versions are evaluated on held-out samples with the bundle's own graph, beside the coordinator, never in its way."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -118,3 +119,19 @@ def test_evaluator_has_its_child_evaluate_what_is_due(configuration: Path, caplo
             assert list(journal.evaluations("digits")) == [0]
     finally:
         evaluator.stop()
+
+
+def test_evaluation_without_an_end_is_killed_and_the_next_has_its_turn(tmp_path: Path, caplog) -> None:
+    os.mkfifo(tmp_path / "coordinator.toml")  # whoever reads it waits for ever
+    evaluator = Evaluator(tmp_path / "coordinator.toml", {"digits": 1, "roses": 1}, longest_seconds=0.5)
+    try:
+        for task in ("digits", "roses"):
+            evaluator.note_version(task, 1)
+        until(lambda: "task=roses" in caplog.text, "the second had its turn", CHILD_SECONDS)
+    finally:
+        evaluator.stop()
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [
+        f'event=evaluation_failed task={task} version=1 error="it passed its time limit of 0.5 s and was killed"'
+        for task in ("digits", "roses")
+    ]

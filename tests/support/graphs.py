@@ -48,6 +48,12 @@ def loop(count: int | None, body: GraphProto | None = None) -> list[NodeProto]:
     return [constant, helper.make_node("Loop", ["" if count is None else "count", ""], ["o"], body=inner)]
 
 
+def scan(*scanned: str, body: Sequence[NodeProto] = ()) -> list[NodeProto]:
+    """A `Scan` over the values of these names."""
+    inner = helper.make_graph(list(body), "body", [], [])
+    return [helper.make_node("Scan", list(scanned), ["o"], body=inner, num_scan_inputs=len(scanned))]
+
+
 def nested(depth: int) -> list[NodeProto]:
     """`If`s, one in the other."""
     output = [helper.make_tensor_value_info("o", TensorProto.FLOAT, None)]

@@ -1,11 +1,15 @@
 """agent.toml: whatever is wrong with it is one sentence that names the file, the key and what to write instead."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
+import msgspec.inspect
 import pytest
 
+from broker_coordinator.configuration import CoordinatorConfiguration
 from broker_coordinator.configuration import load_configuration as load_coordinator
-from edge_agent.configuration import load_configuration
+from edge_agent.configuration import AgentConfiguration, load_configuration
 from edge_agent.profiles import shipped_profiles
 from fleet_protocol.errors import ConfigurationError
 
@@ -104,6 +108,65 @@ def test_mistake_is_named_with_its_place_and_remedy(tmp_path, old, new, expected
     assert expected in refusal_of(tmp_path, COMPLETE.replace(old, new))
 
 
+ENDLESS = ("inf", "1e300", "nan", "-inf", "9" * 400)
+AGENT_FLOATS = (
+    ("worker", "time_limit_seconds"),
+    ("guards", "recheck_seconds"),
+    ("guards", "maximum_temperature_celsius"),
+    ("guards", "minimum_battery_percent"),
+    ("guards", "minimum_free_memory_mib"),
+)
+
+
+@pytest.mark.parametrize("value", ENDLESS)
+@pytest.mark.parametrize(("table", "key"), AGENT_FLOATS)
+def test_number_without_an_end_is_refused(tmp_path, table, key, value):
+    said = refusal_of(tmp_path, f"{COMPLETE}\n[{table}]\n{key} = {value}\n")
+    assert "\n" not in said
+    if len(value) < 10:
+        assert f"at `{table}.{key}`; it is {float(value)!r}" in said
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "most"),
+    [("threads", 257, 256), ("memory_limit_mib", 2**20 + 1, 2**20), ("nice", 20, 19)],
+)
+def test_worker_is_given_no_more_than_a_machine_has(tmp_path, key, value, most):
+    text = f"{COMPLETE}\n[worker]\n{key} = "
+    assert f"Expected `int` <= {most} - at `worker.{key}`; it is {value}" in refusal_of(tmp_path, f"{text}{value}\n")
+    assert getattr(load_configuration(write(tmp_path, f"{text}{most}\n")).worker, key) == most
+
+
+def test_longest_round_of_most_threads_has_a_limit_that_the_kernel_takes(tmp_path):
+    text = f"{COMPLETE}\n[worker]\nthreads = 256\ntime_limit_seconds = 604800\n"
+    assert load_configuration(write(tmp_path, text)).worker.cpu_limit_seconds < 2**31
+
+
+@pytest.mark.parametrize("shape", [AgentConfiguration, CoordinatorConfiguration])
+def test_every_number_with_a_fraction_has_a_lower_and_an_upper_bound(shape):
+    floats = dict(_floats(msgspec.inspect.type_info(shape), ""))
+    assert floats
+    for key, found in floats.items():
+        assert found.ge is not None or found.gt is not None, key
+        assert found.le is not None or found.lt is not None, key
+
+
+def _floats(found: msgspec.inspect.Type, place: str) -> Iterator[tuple[str, msgspec.inspect.FloatType]]:
+    match found:
+        case msgspec.inspect.FloatType():
+            yield place, found
+        case msgspec.inspect.Metadata():
+            yield from _floats(found.type, place)
+        case msgspec.inspect.UnionType():
+            for each in found.types:
+                yield from _floats(each, place)
+        case msgspec.inspect.ListType():
+            yield from _floats(found.item_type, place)
+        case msgspec.inspect.StructType():
+            for field in found.fields:
+                yield from _floats(field.type, f"{place}.{field.name}")
+
+
 def test_no_task_at_all_is_refused(tmp_path):
     without = COMPLETE[: COMPLETE.index("[[tasks]]")]
     assert "tasks" in refusal_of(tmp_path, without)
@@ -151,6 +214,18 @@ def test_relative_paths_in_lists_are_meant_from_the_folder_of_the_file(tmp_path)
     assert configuration.broker.password_file == tmp_path / "password"
     assert [task.bundle for task in configuration.tasks] == [tmp_path / "bundles" / "digits"]
     assert [each.file for each in configuration.evaluations] == [tmp_path / "held-out.npz"]
+
+
+@pytest.mark.parametrize("value", ENDLESS)
+@pytest.mark.parametrize("key", ["updates_per_hour", "chunks_per_hour", "enrolments_per_hour"])
+def test_rate_without_an_end_is_refused(tmp_path, key, value):
+    path = tmp_path / "coordinator.toml"
+    path.write_text(f"{COORDINATOR}\n[rate_limit]\n{key} = {value}\n")
+    with pytest.raises(ConfigurationError) as caught:
+        load_coordinator(path)
+    assert "\n" not in str(caught.value)
+    if len(value) < 10:
+        assert f"at `rate_limit.{key}`; it is {float(value)!r}" in str(caught.value)
 
 
 def test_address_of_a_database_is_no_path(tmp_path):

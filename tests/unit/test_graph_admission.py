@@ -17,7 +17,7 @@ from bundle_runtime.graph_admission import (
 )
 from bundle_runtime.onnx_fields import FIELDS, REFUSED
 from fleet_protocol.bundle import ORT_TRAINING_FILE, TRAIN_FILE, OnnxVersion
-from tests.support.graphs import external, loop, model_of, nested, reader_of
+from tests.support.graphs import external, loop, model_of, nested, reader_of, scan
 from workbench.recipe_folder import find_recipe
 
 SHIPPED = sorted(find_recipe("digits").parent.glob("*/bundle/*.onnx"))
@@ -97,6 +97,75 @@ def test_loops_have_an_end():
     assert "no constant" in refusal_of(model_of(loop(None)))
     inside = helper.make_graph(loop(1001), "body", [], [])
     assert "loops 1001000 times" in refusal_of(model_of(loop(1000, inside)))
+
+
+@pytest.mark.parametrize("values", [(2**40, 1), (1, 2**40), (1, 1)])
+def test_attribute_stands_once_in_a_node(values: tuple[int, int]):
+    nodes = loop(1)
+    nodes[0].attribute[0].t.CopyFrom(numpy_helper.from_array(np.array(values[0])))
+    nodes[0].attribute.append(helper.make_attribute("value", numpy_helper.from_array(np.array(values[1]))))
+    assert "operator 'Constant' with more than one value of 'value'" in refusal_of(model_of(nodes))
+    cast = helper.make_node("Cast", ["count"], ["o"], to=1)
+    cast.attribute.append(helper.make_attribute("to", 7))
+    assert "operator 'Cast' with more than one value of 'to'" in refusal_of(model_of([*loop(1), cast]))
+
+
+def test_attribute_has_one_value():
+    nodes = loop(1)
+    nodes[0].attribute[0].i = 2**40
+    assert "more than one value of 'value'" in refusal_of(model_of(nodes))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "said"),
+    [
+        ({"value_int": 2**40, "value": numpy_helper.from_array(np.array(1))}, "'value', 'value_int'"),
+        ({"value_int": 1, "value_float": 1.0}, "'value_float', 'value_int'"),
+        ({"number": numpy_helper.from_array(np.array(1))}, "'number'"),
+        ({}, "none"),
+    ],
+    ids=["tensor and number", "two numbers", "unknown", "none"],
+)
+def test_constant_has_one_of_its_attributes(attributes: dict[str, object], said: str):
+    nodes = [helper.make_node("Constant", [], ["count"], **attributes), loop(1)[1]]
+    assert f"a Constant with the attributes {said}; it has one" in refusal_of(model_of(nodes))
+
+
+def test_constant_of_one_number_is_a_number_of_iterations():
+    bounded, unbounded = (
+        model_of([helper.make_node("Constant", [], ["count"], value_int=count), loop(1)[1]]) for count in (10, 2**40)
+    )
+    check_graph(TRAIN_FILE, bounded.SerializeToString())
+    assert f"loops {2**40} times" in refusal_of(unbounded)
+
+
+def test_tensor_has_its_data_in_one_field():
+    tensor = numpy_helper.from_array(np.array(1), "count")
+    tensor.int64_data.append(2**40)
+    assert "a tensor with data in raw_data and int64_data" in refusal_of(model_of(loop(1)[1:], [tensor]))
+
+
+def test_tensor_has_a_name_of_its_own():
+    tensors = [numpy_helper.from_array(np.array(value), "count") for value in (2**40, 1)]
+    assert "two tensors of one name" in refusal_of(model_of(loop(1)[1:], tensors))
+
+
+def test_scan_is_as_long_as_an_input_of_the_model():
+    model = model_of(scan("x", "expanded"))
+    model.graph.input.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N"]))
+    check_graph(TRAIN_FILE, model.SerializeToString())
+    assert "a Scan over no input of the model" in refusal_of(model_of(scan("expanded")))
+    without_rows = TensorProto(name="x", data_type=TensorProto.FLOAT, dims=[2**40, 0])
+    model.graph.initializer.append(without_rows)
+    assert "a Scan over no input of the model" in refusal_of(model)
+
+
+def test_scan_and_other_loops_do_not_multiply():
+    assert "a Scan inside another graph" in refusal_of(model_of(loop(2, helper.make_graph(scan("x"), "body", [], []))))
+    for nodes, said in ((scan("x"), "a Scan inside another graph"), (loop(2), "a Loop inside a Scan")):
+        model = model_of(scan("x", body=nodes))
+        model.graph.input.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N"]))
+        assert said in refusal_of(model)
 
 
 def test_number_of_iterations_that_a_caller_could_give_is_no_constant():

@@ -6,6 +6,8 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+from fleet_host.child_process import bound
+
 FAREWELL_SECONDS = 10.0
 """How long a child may take to end after SIGTERM before it is killed."""
 RESTART_PAUSE_SECONDS = 0.3
@@ -72,7 +74,7 @@ class Child:
     async def _spawn(self, command: list[str]) -> None:
         with self._log_file.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                *bound(command), stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
 
     async def _keep(self, command: list[str]) -> None:

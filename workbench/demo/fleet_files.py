@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fleet_host.child_process import bound
 from workbench.demo.brokers import BrokerPlan
 
 FLEET = "demo"
@@ -138,7 +139,7 @@ async def run_command(module: str, *arguments: str) -> str:
         CommandFailedError: with what it said.
     """
     process = await asyncio.create_subprocess_exec(
-        *program(module, *arguments), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        *bound(program(module, *arguments)), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     output, errors = await process.communicate()
     if process.returncode != 0:

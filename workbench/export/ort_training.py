@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from fleet_host.child_process import bound
 from fleet_protocol.bundle import ORT_CHECKPOINT_FILE, ORT_OPTIMISER_FILE, ORT_TRAINING_FILE
 from fleet_protocol.errors import ConfigurationError
 from workbench.export.objective_graph import objective_graph
@@ -42,7 +43,7 @@ def _run(command: list[str]) -> None:
     try:
         # Names in sets must come in the same order every time.
         environment = os.environ | {"PYTHONHASHSEED": "0"}
-        subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+        subprocess.run(bound(command), check=True, capture_output=True, text=True, env=environment)
     except (OSError, subprocess.CalledProcessError) as error:
         said = getattr(error, "stderr", "") or str(error)
         raise ConfigurationError(

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
+from fleet_host.child_process import bound
 from fleet_protocol.errors import ConfigurationError
 
 LONGEST_SECONDS = 300
@@ -21,7 +22,7 @@ def run_child(module: str, arguments: Sequence[Path], report: type[Report], task
     Raises:
         ConfigurationError: the graphs of the task don't run, or not within `LONGEST_SECONDS`.
     """
-    command = [sys.executable, "-P", "-m", module, *map(str, arguments)]
+    command = bound([sys.executable, "-P", "-m", module, *map(str, arguments)])
     try:
         run = subprocess.run(command, check=True, capture_output=True, text=True, timeout=LONGEST_SECONDS)
     except subprocess.TimeoutExpired as error:

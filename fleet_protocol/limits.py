@@ -41,6 +41,9 @@ MAX_SEQUENCE = 2**63 - 1
 MAX_GENERATION = 2**31 - 1
 """Generations of a task: one for each restored backup or changed bundle."""
 
+MAX_NAMED_GENERATION = 2**30
+"""An operator can't let a task's generations continue after a number above this: as many are left from here."""
+
 BOOT_SHIFT = 32
 """What is not journalled is numbered `boot << BOOT_SHIFT | counter`, which grows over a device's life."""
 

@@ -8,18 +8,20 @@ import msgspec
 from broker_coordinator.admission.settings import REPEATS_OF_DEVICE, AdmissionSettings
 from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.storage.database import Database, read_database
-from fleet_host.broker_settings import BrokerSettings, read_password
+from fleet_host.broker_settings import MAX_PORT, BrokerSettings, read_password
 from fleet_host.configuration_file import read_configuration
 from fleet_host.key_files import read_key_file
 from fleet_host.rate_limit import TokenBucket
 from fleet_protocol.configuration import Name
 from fleet_protocol.keys import SigningKey
-from fleet_protocol.limits import MAX_UPDATE_BYTES, MIB
+from fleet_protocol.limits import MAX_SETTING, MAX_UPDATE_BYTES, MIB
 
 PROGRAM = "broker-coordinator"
 
-NotNegative = Annotated[int, msgspec.Meta(ge=0)]
-Positive = Annotated[int, msgspec.Meta(ge=1)]
+NotNegative = Annotated[int, msgspec.Meta(ge=0, le=MAX_SETTING)]
+Positive = Annotated[int, msgspec.Meta(ge=1, le=MAX_SETTING)]
+PerHour = Annotated[float, msgspec.Meta(ge=0.001, le=1e9)]
+"""Seldom and often enough for everyone; beyond, the arithmetic of a limit would be that of none."""
 
 
 class TaskSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,17 +49,17 @@ class RetentionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 class RateSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What devices may send and ask for: so much at once, and so much an hour on average."""
 
-    updates_per_hour: Annotated[float, msgspec.Meta(gt=0)] = 3600.0
+    updates_per_hour: PerHour = 3600.0
     """Updates of each device, on average."""
     burst: Positive = 1000
     """At once."""
-    mebibytes_per_hour: Annotated[int, msgspec.Meta(ge=MAX_UPDATE_BYTES // MIB)] = 64
+    mebibytes_per_hour: Annotated[int, msgspec.Meta(ge=MAX_UPDATE_BYTES // MIB, le=MAX_SETTING)] = 64
     """Of all its updates, on average; as much may come at once."""
-    chunks_per_hour: Annotated[float, msgspec.Meta(gt=0)] = 7200.0
+    chunks_per_hour: PerHour = 7200.0
     """Chunks of files, of at most 64 KiB, that each device may ask for, on average."""
     chunk_burst: Positive = 4096
     """At once: enough for a bundle of 256 MiB."""
-    enrolments_per_hour: Annotated[float, msgspec.Meta(gt=0)] = 36_000.0
+    enrolments_per_hour: PerHour = 36_000.0
     """How often devices that are not approved may enrol, all of them together, on average."""
     enrolment_burst: Positive = 1000
     """At once."""
@@ -82,7 +84,7 @@ class RateSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class MetricsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where Prometheus finds the metrics."""
 
-    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] | None = None
+    port: Annotated[int, msgspec.Meta(ge=1, le=MAX_PORT)] | None = None
     """TCP port; left out: there are no metrics."""
     address: str = "127.0.0.1"
     """Address that the port is opened on."""

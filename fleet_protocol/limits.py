@@ -38,6 +38,13 @@ MAX_AVERAGED_VERSIONS = 1000
 MAX_SEQUENCE = 2**63 - 1
 """Sequence numbers, versions and lives: what a signed 64-bit database column holds."""
 
+MAX_SETTING = 2**31 - 1
+"""A whole number in a task, a configuration or on a command line that nothing else bounds: fits every library and
+database, also as MiB in bytes."""
+
+MAX_SETTING_SECONDS = 1e9
+"""Likewise a time, in seconds: thirty years."""
+
 MAX_GENERATION = 2**31 - 1
 """Generations of a task: one for each restored backup or changed bundle."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import msgspec
 
 from edge_agent.core.sensors import Measured
-from fleet_protocol.bundle import PositiveFloat, PositiveInt
+from fleet_protocol.bundle import PositiveFloat, PositiveInt, PositiveSeconds
 
 
 class GuardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -29,7 +29,7 @@ class GuardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The battery that counts, as in `/sys/class/power_supply`; left out: the emptiest of the machine's own."""
     minimum_free_memory_mib: PositiveFloat | None = 64.0
     """Not while less memory is free, in MiB."""
-    recheck_seconds: PositiveFloat = 60.0
+    recheck_seconds: PositiveSeconds = 60.0
     """A refused trigger is looked at again after so many seconds."""
 
 

@@ -8,18 +8,18 @@ import msgspec
 from broker_coordinator.admission.settings import REPEATS_OF_DEVICE, AdmissionSettings
 from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.storage.database import Database, read_database
-from fleet_host.broker_settings import BrokerSettings, read_password
+from fleet_host.broker_settings import MAX_PORT, BrokerSettings, read_password
 from fleet_host.configuration_file import read_configuration
 from fleet_host.key_files import read_key_file
 from fleet_host.rate_limit import TokenBucket
 from fleet_protocol.configuration import Name
 from fleet_protocol.keys import SigningKey
-from fleet_protocol.limits import MAX_UPDATE_BYTES, MIB
+from fleet_protocol.limits import MAX_SETTING, MAX_UPDATE_BYTES, MIB
 
 PROGRAM = "broker-coordinator"
 
-NotNegative = Annotated[int, msgspec.Meta(ge=0)]
-Positive = Annotated[int, msgspec.Meta(ge=1)]
+NotNegative = Annotated[int, msgspec.Meta(ge=0, le=MAX_SETTING)]
+Positive = Annotated[int, msgspec.Meta(ge=1, le=MAX_SETTING)]
 MAX_RATE = 1_000_000_000
 """An hour, and at once: far more than a coordinator takes in, and nothing that arithmetic of times overflows with."""
 PerHour = Annotated[float, msgspec.Meta(ge=0.001, le=MAX_RATE)]
@@ -86,7 +86,7 @@ class RateSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class MetricsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where Prometheus finds the metrics."""
 
-    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] | None = None
+    port: Annotated[int, msgspec.Meta(ge=1, le=MAX_PORT)] | None = None
     """TCP port; left out: there are no metrics."""
     address: str = "127.0.0.1"
     """Address that the port is opened on."""

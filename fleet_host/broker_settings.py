@@ -8,6 +8,9 @@ import msgspec
 
 from fleet_protocol.errors import ConfigurationError, why_unreadable
 
+MAX_PORT = 65535
+"""TCP has no higher one."""
+
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 
 Host = Annotated[
@@ -36,7 +39,7 @@ class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     host: Host
     """Name or address; with TLS, one that is in the broker's certificate."""
-    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 1883
+    port: Annotated[int, msgspec.Meta(ge=1, le=MAX_PORT)] = 1883
     """TCP port; with TLS usually 8883."""
     protocol: Literal["5", "3.1.1"] = "5"
     """Version of MQTT. Nothing relies on 5."""

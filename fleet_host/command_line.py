@@ -2,10 +2,12 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
+from fleet_host.broker_settings import MAX_PORT
 from fleet_host.key_files import make_key_file, read_key_file
 from fleet_host.program_folder import BrokerAnswers
 from fleet_protocol.keys import VerifyKey, key_id, write_verify_key
@@ -13,11 +15,21 @@ from fleet_protocol.keys import VerifyKey, key_id, write_verify_key
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 DISTRIBUTION = "edgeflock"
+MAX_SHOWN_CHARACTERS = 40
+"""Of a value in an error."""
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Says what is wrong with a command line in one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with 2."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def program_parser(program: str, description: str, configuration: Path) -> argparse.ArgumentParser:
     """The parser of a whole program, with `--version` and `--config`, which is `configuration` where not given."""
-    parser = argparse.ArgumentParser(prog=program, description=description)
+    parser = OneLineParser(prog=program, description=description)
     parser.add_argument("--version", action="version", version=f"{program} {version(DISTRIBUTION)}")
     _add_configuration(parser, f"the configuration file ({configuration})", configuration)
     return parser
@@ -43,13 +55,34 @@ def add_key_verbs(verbs: Verbs, made_for: str, *parents: argparse.ArgumentParser
     key.add_argument("file", type=Path, metavar="FILE", nargs="?", help="the private key file (the one configured)")
 
 
+def whole_number(least: int, most: int) -> Callable[[str], int]:
+    """The type of an argument that is a whole number from `least` to `most`."""
+
+    def read(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = None
+        if number is None or not least <= number <= most:
+            shown = f"{text[:MAX_SHOWN_CHARACTERS]!r}"
+            raise argparse.ArgumentTypeError(f"{shown} is not a whole number from {least} to {most}")
+        return number
+
+    return read
+
+
 def add_broker_options(verb: argparse.ArgumentParser) -> None:
     """The options that `broker_answers` reads."""
     verb.add_argument("--fleet", default="home", metavar="NAME", help="the fleet's name (home)")
     verb.add_argument(
         "--broker", required=True, metavar="HOST", help="the broker's name or address, as its certificate has it"
     )
-    verb.add_argument("--port", type=int, metavar="N", help="the broker's port (8883, or 1883 without certificates)")
+    verb.add_argument(
+        "--port",
+        type=whole_number(1, MAX_PORT),
+        metavar="N",
+        help="the broker's port (8883, or 1883 without certificates)",
+    )
     verb.add_argument(
         "--certificates", type=Path, metavar="FOLDER", help="what certificates.sh wrote (without: no TLS)"
     )

@@ -6,21 +6,21 @@ from typing import Annotated, Literal
 import msgspec
 
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.limits import MAX_AVERAGED_VERSIONS, MAX_ROUND_SECONDS, MAX_SAMPLES_PER_UPDATE
+from fleet_protocol.limits import MAX_AVERAGED_VERSIONS, MAX_ROUND_SECONDS, MAX_SAMPLES_PER_UPDATE, MAX_SETTING
 
 StrategyName = Literal["fedbuff", "fedasync", "fedavg", "ca2fl", "aced", "fadas", "ef21"]
 ServerOptimiser = Literal["sgd", "momentum", "adagrad", "adam", "yogi", "amsgrad"]
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
-Count = Annotated[int, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_SETTING)]
 Decay = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 
 
 class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the coordinator makes a version out of updates (docs/aggregation.md)."""
 
-    buffer_size: Annotated[int, msgspec.Meta(ge=1)]
+    buffer_size: Annotated[int, msgspec.Meta(ge=1, le=MAX_SETTING)]
     """Updates per version; with `fedavg`, reports per round."""
     strategy: StrategyName = "fedbuff"
     """`fedbuff` (Nguyen et al. 2022): the weighted mean of a buffer of updates. `ca2fl` (Wang et al. 2024): for devices

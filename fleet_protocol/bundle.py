@@ -14,7 +14,7 @@ from fleet_protocol.aggregation_plan import AggregationPlan, check_aggregation, 
 from fleet_protocol.configuration import parse_document
 from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.errors import ConfigurationError, ProtocolError, Reason
-from fleet_protocol.limits import MAX_BLOB_BYTES, MAX_PARAMETERS, MAX_TENSORS
+from fleet_protocol.limits import MAX_BLOB_BYTES, MAX_PARAMETERS, MAX_SETTING, MAX_TENSORS
 from fleet_protocol.topics import check_name
 
 BUNDLE_FORMAT = 1
@@ -33,7 +33,7 @@ ORT_CHECKPOINT_FILE = "ort_checkpoint.bin"
 """Only in a bundle that was exported for the engine `ort-training` too; formats of onnxruntime-training 1.19.2."""
 REQUIRED_FILES = (TRAIN_FILE, EVALUATE_FILE, PREDICT_FILE, WEIGHTS_FILE)
 
-PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
+PositiveInt = Annotated[int, msgspec.Meta(ge=1, le=MAX_SETTING)]
 PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
 Fraction = Annotated[float, msgspec.Meta(gt=0, le=1)]
 BlobHash = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
@@ -61,12 +61,12 @@ LabelKind = Literal["class", "multi_label", "regression", "reconstruction"]
 class LabelSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What a sample is labelled with."""
 
-    classes: Annotated[int, msgspec.Meta(ge=0)] = 0
+    classes: Annotated[int, msgspec.Meta(ge=0, le=MAX_SETTING)] = 0
     """Number of classes; for the kinds `class` and `multi_label` alone."""
     kind: LabelKind = "class"
     """`class`: an index from 0 to `classes` - 1. `multi_label`: `classes` values, each 0 or 1. `regression`: `values`
     finite numbers. `reconstruction`: no label, the model learns to give back its inputs."""
-    values: Annotated[int, msgspec.Meta(ge=0)] = 0
+    values: Annotated[int, msgspec.Meta(ge=0, le=MAX_SETTING)] = 0
     """How many numbers; for the kind `regression` alone."""
 
     @property

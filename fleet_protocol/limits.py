@@ -38,8 +38,16 @@ MAX_AVERAGED_VERSIONS = 1000
 MAX_SEQUENCE = 2**63 - 1
 """Sequence numbers, versions and lives: what a signed 64-bit database column holds."""
 
+MAX_SETTING = 2**31 - 1
+"""A whole number in a task, a configuration or on a command line that nothing else bounds: fits every library and
+database, also as MiB in bytes."""
+
+
 MAX_GENERATION = 2**31 - 1
 """Generations of a task: one for each restored backup or changed bundle."""
+
+MAX_NAMED_GENERATION = 2**30
+"""An operator can't let a task's generations continue after a number above this: as many are left from here."""
 
 BOOT_SHIFT = 32
 """What is not journalled is numbered `boot << BOOT_SHIFT | counter`, which grows over a device's life."""

@@ -12,6 +12,7 @@ from fleet_host.extras import missing_extra_named
 from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
 from fleet_protocol.downlink_plan import Differences
 from fleet_protocol.errors import ConfigurationError, ProtocolError, why_unreadable
+from fleet_protocol.limits import MAX_SEQUENCE, MAX_SETTING
 from workbench.recipe_folder import find_recipe
 
 PROGRAM = "edgeflock"
@@ -91,7 +92,7 @@ def inspect(
 @app.command()
 def demo(
     agents: Annotated[int, _option("N", "How many agents, each a process of its own.", min=1, max=64)] = 8,
-    seed: Annotated[int, _option("N", "Fixes who gets which samples, and how fast.", min=0)] = 0,
+    seed: Annotated[int, _option("N", "Fixes who gets which samples, and how fast.", min=0, max=MAX_SEQUENCE)] = 0,
     out: Annotated[Path, _option("FOLDER", "Folder for everything that the fleet and the demo write.")] = Path(
         "demo-run"
     ),
@@ -107,7 +108,7 @@ def demo(
 def simulate(
     *,
     devices: Annotated[int, _option("N", "How many devices.", min=1, max=100_000)] = 100,
-    seed: Annotated[int, _option("N", "Fixes everything that is drawn.", min=0)] = 0,
+    seed: Annotated[int, _option("N", "Fixes everything that is drawn.", min=0, max=MAX_SEQUENCE)] = 0,
     hours: Annotated[float, _option("HOURS", "Virtual hours.", min=0.01, max=87_600)] = 24.0,
     profile: Annotated[list[str] | None, _option("PROFILE", "Kind of device; several times for a mixed fleet.")] = None,
     trace: Annotated[Path | None, _option("FILE", "CSV file with a line per device, instead.")] = None,
@@ -117,9 +118,11 @@ def simulate(
     ] = None,
     concurrent: Annotated[
         int | None,
-        _option("N", "So many devices train at any time, instead of when samples arrive.", min=1),
+        _option("N", "So many devices train at any time, instead of when samples arrive.", min=1, max=MAX_SETTING),
     ] = None,
-    buffer_size: Annotated[int | None, _option("N", "Updates per version, instead of the task's.", min=1)] = None,
+    buffer_size: Annotated[
+        int | None, _option("N", "Updates per version, instead of the task's.", min=1, max=MAX_SETTING)
+    ] = None,
     keep_fraction: Annotated[float | None, _option("SHARE", "Share of entries sent, instead of the task's.")] = None,
     target: Annotated[float | None, _option("SCORE", "Tell when this score is reached.")] = None,
     differences: Annotated[
@@ -128,8 +131,10 @@ def simulate(
     precision_bits: Annotated[
         int | None, _option("BITS", "Of lossy differences, instead of the task's.", min=-4, max=16)
     ] = None,
-    score_every: Annotated[int, _option("N", "Updates between two points of the history.", min=1)] = 100,
-    memory_mib: Annotated[int, _option("MIB", "For the devices' residuals.", min=1)] = 1024,
+    score_every: Annotated[
+        int, _option("N", "Updates between two points of the history.", min=1, max=MAX_SETTING)
+    ] = 100,
+    memory_mib: Annotated[int, _option("MIB", "For the devices' residuals.", min=1, max=MAX_SETTING)] = 1024,
     out: Annotated[Path | None, _option("FOLDER", "Folder for summary.json and history.jsonl.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:

@@ -18,16 +18,18 @@ def model_of(journal: JournalReader, task: str, version: int | None, *, single: 
         ConfigurationError: there is no such task or version.
     """
     description = TaskRegistry(journal.engine).bundle(task).description
-    newest = journal.newest_number(task) if version is None else version
+    newest = journal.newest_number(task)
+    last = newest if version is None else version
     count = 1 if single else description.aggregation.averaged_versions
-    numbers = averaged_numbers(journal.history(task).numbers_to_average(newest), newest, count)
+    may_count = journal.history(task).numbers_to_average(last) if last <= newest else []
+    numbers = averaged_numbers(may_count, last, count)
     found = [kept for number in reversed(numbers) if (kept := journal.version(task, number))]
     if len(found) < len(numbers):
         found = found[-1:]
-    if not found or found[-1].number != newest:
+    if not found or found[-1].number != last:
         raise ConfigurationError(
-            f"version {newest} of task {task!r} is not in the journal, or its weights are dropped; the newest is"
-            f" {journal.newest_number(task)}; see which are kept with: broker-coordinator tasks show"
+            f"version {last} of task {task!r} is not in the journal, or its weights are dropped; the newest is"
+            f" {newest}; see which are kept with: broker-coordinator tasks show"
         )
     return averaged_weights([each.weights for each in found], description.parameters)
 

@@ -18,15 +18,18 @@ from broker_coordinator.storage.records import PayloadSetAside, VersionSummary
 from broker_coordinator.storage.task_registry import StoredTask, TaskRegistry
 from bundle_runtime.bundle_folder import load_bundle
 from fleet_host.child_process import ended_after
-from fleet_host.command_line import Verbs
+from fleet_host.command_line import Verbs, whole_number
 from fleet_protocol.bundle import blob_hash
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import KINDS
+from fleet_protocol.limits import MAX_NAMED_GENERATION, MAX_SEQUENCE
 
 OUTCOMES_LOOKED_AT = 100
 """Of the last updates, for `advice`."""
 
 LISTED = ("task", "version", "generation", "waiting", "accepted", "paused", "bundle")
+
+_VERSION = whole_number(0, MAX_SEQUENCE)
 
 Verb = Callable[[Journal, argparse.Namespace, CoordinatorConfiguration], None]
 ReadingVerb = Callable[[JournalReader, argparse.Namespace, CoordinatorConfiguration], int]
@@ -47,28 +50,34 @@ def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
     publish.add_argument("bundle", type=Path, metavar="FOLDER", help="what `edgeflock export` wrote")
     verb("list", "List all tasks that are served.")
     show = verb_of_task("show", "Show a task, what was set aside, and its last versions.")
-    show.add_argument("--last", type=int, default=20, metavar="N", help="so many versions and payloads (20)")
+    show.add_argument(
+        "--last", type=whole_number(0, MAX_SEQUENCE), default=20, metavar="N", help="so many versions and payloads (20)"
+    )
     verb_of_task("pause", "Take no updates of a task for now; devices keep theirs.")
     verb_of_task("resume", "Take updates of a paused task again.")
     rollback = verb_of_task("rollback", "Make a new version with the weights and optimiser's state of an old one.")
-    rollback.add_argument("version", type=int, metavar="VERSION", help="the number of the old version")
+    rollback.add_argument("version", type=_VERSION, metavar="VERSION", help="the number of the old version")
     renew = verb_of_task("renew", "Let devices follow this database, whatever later version they know.")
     renew.add_argument(
-        "--after-generation", type=int, default=0, metavar="N", help="the latest that devices or the log name"
+        "--after-generation",
+        type=whole_number(0, MAX_NAMED_GENERATION),
+        default=0,
+        metavar="N",
+        help="the latest that devices or the log name",
     )
     verb_of_task("remove", "Serve a task no longer, tell its devices, and delete its versions and updates.")
     export = verb_of_task(
         "export", "Write the model to use as safetensors: the mean of the last versions, as the task says."
     )
     export.add_argument("out", type=Path, metavar="OUT", help="the file to write")
-    export.add_argument("--version", type=int, metavar="N", help="up to this version, not the newest")
+    export.add_argument("--version", type=_VERSION, metavar="N", help="up to this version, not the newest")
     export.add_argument("--single", action="store_true", help="that version by itself, as devices train from it")
     evaluate = verb_of_task("evaluate", "Evaluate a version on held-out samples, and store the result.")
-    evaluate.add_argument("--version", type=int, metavar="N", help="this version, not the newest")
+    evaluate.add_argument("--version", type=_VERSION, metavar="N", help="this version, not the newest")
     evaluate.add_argument("--data", type=Path, metavar="FILE", help="not the file that coordinator.toml names")
     verify = verb_of_task("verify", "Compute the versions again from the journal, and compare every bit.")
     verify.add_argument(
-        "--from", type=int, dest="start", metavar="N", help="those after this version, not the bundle's own"
+        "--from", type=_VERSION, dest="start", metavar="N", help="those after this version, not the bundle's own"
     )
 
 
@@ -101,9 +110,9 @@ def _pause(journal: Journal, options: argparse.Namespace, _: CoordinatorConfigur
 
 def _show(journal: Journal, options: argparse.Namespace, _: CoordinatorConfiguration) -> None:
     row = _described(TaskRegistry(journal.engine).task(options.task), journal)
-    summaries = journal.version_summaries(options.task, max(0, options.last))
+    summaries = journal.version_summaries(options.task, options.last)
     words = advice(summaries, *journal.last_outcomes(options.task, OUTCOMES_LOOKED_AT))
-    last = [_set_aside(each) for each in journal.payloads_set_aside(options.task, max(0, options.last))]
+    last = [_set_aside(each) for each in journal.payloads_set_aside(options.task, options.last)]
     listed = {"advice": words, "last_set_aside": last, "versions": [_version(each) for each in summaries]}
     write_fields(row | listed, as_json=options.json)
 

@@ -15,7 +15,7 @@ from broker_coordinator.storage.task_registry import TaskRegistry
 from fleet_host.log_lines import log_line
 from fleet_protocol import topics
 from fleet_protocol.envelope import read_envelope
-from fleet_protocol.errors import ProtocolError
+from fleet_protocol.errors import ConfigurationError, ProtocolError
 from fleet_protocol.keys import VerifyKey
 from fleet_protocol.kinds import MANIFEST, Manifest, decode_payload
 
@@ -88,7 +88,11 @@ class ManifestWatch:
             self._ends = -math.inf
 
     def _renew(self, task: str, found: Manifest, own: Manifest) -> None:
-        stored = self._registry.renew(task, after_generation=found.generation)
+        try:
+            stored = self._registry.renew(task, after_generation=found.generation)
+        except ConfigurationError as error:
+            logger.error(log_line("generation_not_begun", task=task, error=error))
+            return
         logger.warning(
             log_line(
                 "generation_begun",

@@ -122,13 +122,14 @@ class TaskRegistry:
         Version numbers count on.
 
         Raises:
-            ConfigurationError: nothing here makes versions of it.
+            ConfigurationError: nothing here makes versions of it, or the task has no generation left.
         """
         name = bundle.description.task
         version_consumer(bundle.description)
         with reading(self._engine) as connection:
             known = _stored(connection, name)
         if known is not None and known.removed:
+            _generation_after(name, known.generation)
             delete_rows(self._engine, name)  # where that was interrupted
         with writing(self._engine) as connection:
             known = _stored(connection, name)
@@ -157,13 +158,7 @@ class TaskRegistry:
         """
         with writing(self._engine) as connection:
             known = _stored(connection, name) or _served(connection, name)
-            generation = max(known.generation, after_generation) + 1
-            if generation > MAX_GENERATION:
-                raise ConfigurationError(
-                    f"task {name!r}: generation {generation} exceeds {MAX_GENERATION}; give the number that devices or"
-                    " the log name as the generation that they know"
-                )
-            _change(connection, name, {"generation": generation})
+            _change(connection, name, {"generation": _generation_after(name, max(known.generation, after_generation))})
             return _stored(connection, name) or _served(connection, name)
 
     def remove(self, name: str) -> StoredTask:
@@ -173,18 +168,19 @@ class TaskRegistry:
         interrupted removal leaves is deleted by the next one.
 
         Raises:
-            ConfigurationError: there is no such task.
+            ConfigurationError: there is no such task, or it has no generation left.
         """
         with writing(self._engine) as connection:
             known = _stored(connection, name) or _served(connection, name)
             if not known.removed:
+                generation = _generation_after(name, known.generation)
                 set_aside_waiting(connection, name, "the task was removed")
                 _change(
                     connection,
                     name,
                     {
                         "removed": True,
-                        "generation": known.generation + 1,
+                        "generation": generation,
                         "first_version": newest_number_in(connection, name) + 1,
                     },
                 )
@@ -286,16 +282,31 @@ def _serve(connection: Connection, bundle: Bundle, known: StoredTask | None) -> 
         row |= {"name": name, "paused": False, "generation": 0, "first_version": 0}
         connection.execute(insert(tasks).values(row))
     else:
+        row["generation"] = _generation_after(name, known.generation)
         first_version = known.first_version if known.removed else newest_number_in(connection, name) + 1
         set_aside_waiting(connection, name, "the task was published with another bundle")
         begin_aggregates_anew(connection, name)
         connection.execute(delete(bundle_files).where(bundle_files.c.task == name))
-        row |= {"generation": known.generation + 1, "first_version": first_version}
+        row["first_version"] = first_version
         connection.execute(update(tasks).where(tasks.c.name == name).values(row))
     files = [{"task": name, "name": file, "data": data} for file, data in bundle.files.items()]
     connection.execute(insert(bundle_files), files)
     insert_version(connection, version_zero(bundle, first_version))
     count_up(connection, TASKS)
+
+
+def _generation_after(name: str, generation: int) -> int:
+    """The next one of a task.
+
+    Raises:
+        ConfigurationError: there is none, as devices could not read its manifest.
+    """
+    if generation >= MAX_GENERATION:
+        raise ConfigurationError(
+            f"task {name!r}: no generation is left after {generation}, the limit is {MAX_GENERATION}; pause it, and"
+            " publish its bundle under another task name"
+        )
+    return generation + 1
 
 
 def _why_not_back(number: int, newest: int, first: int) -> str:

@@ -391,7 +391,7 @@ def test_broker_that_hangs_up_is_tried_again(tmp_path, broker, bundle) -> None:
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     program = [sys.executable, "-m", "broker_coordinator.cli", *arguments]
-    return subprocess.run(program, capture_output=True, text=True, check=False)
+    return subprocess.run(program, capture_output=True, text=True, check=False, timeout=60)
 
 
 def test_keygen_writes_a_private_file_once(tmp_path) -> None:
@@ -432,10 +432,14 @@ def test_what_the_operator_must_mend_is_one_line_and_exit_2(tmp_path, broker, bu
     assert "coordinator.toml" in complaint()
 
 
-def test_other_bundle_under_the_same_name_stops_the_start(tmp_path, coordinator, connect) -> None:
-    connect("kitchen-pi")
+def test_other_bundle_under_the_same_name_is_said_once_and_the_old_one_stays_served(
+    tmp_path, coordinator, connect, bundle
+) -> None:
+    device = connect("kitchen-pi")
     coordinator.stop()
+    before = len(coordinator.log())
     write_bundle(tmp_path / "bundle", aggregation=AggregationPlan(buffer_size=7))
-    done = command("run", "--config", str(coordinator.configuration))
-    assert done.returncode == 2
-    assert "give a changed task a new name" in done.stderr
+    coordinator.start_serving()
+    assert device.tell(device.update(1)).outcome == Outcome.ACCEPTED
+    assert connect("late-pi").received.manifests[TASK].bundle == bundle.hash
+    assert coordinator.log()[before:].count("event=bundle_not_published") == 1

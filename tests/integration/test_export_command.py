@@ -14,6 +14,7 @@ from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.task_registry import TaskRegistry
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.keys import SigningKey
+from fleet_protocol.limits import MAX_SEQUENCE
 from tests.support.bundles import PARAMETERS, TASK, write_bundle
 from tests.support.device import SigningDevice
 from tests.support.fleet import FLEET, SHARD
@@ -84,6 +85,8 @@ def test_export_averages_what_the_newest_version_goes_back_to(configuration: Pat
             ["--version", "9"],
             "not in the journal, or its weights are dropped; the newest is 5",
         ),
+        (TASK, ["--version", str(MAX_SEQUENCE)], "not in the journal, or its weights are dropped; the newest is 5"),
+        (TASK, ["--single", "--version", str(MAX_SEQUENCE)], "the newest is 5"),
     ],
 )
 def test_export_names_what_is_not_there(configuration: Path, capsys, task, options, complaint):

@@ -1,11 +1,14 @@
 """Generations of a task: another bundle under its name, a renewed or restored database, a removed task."""
 
+from collections.abc import Callable
+
 import pytest
 
 from broker_coordinator.admission.decisions import Message
 from broker_coordinator.commands.export import model_of
 from broker_coordinator.commands.verify import verify_versions
 from broker_coordinator.distribution.signed_messages import MessageSigner
+from broker_coordinator.serving.lost_versions import MAX_LOST_GENERATIONS
 from broker_coordinator.serving.manifest_watch import QUIET_SECONDS, is_ahead
 from broker_coordinator.storage.journal import Journal, JournalEntry
 from broker_coordinator.storage.task_registry import TaskRegistry
@@ -15,7 +18,7 @@ from fleet_protocol.bundle import Parameter, UpdatePlan
 from fleet_protocol.errors import ConfigurationError, Reason
 from fleet_protocol.keys import SigningKey
 from fleet_protocol.kinds import Manifest, Outcome
-from fleet_protocol.limits import MAX_GENERATION
+from fleet_protocol.limits import MAX_GENERATION, MAX_NAMED_GENERATION
 from tests.support.bench import KEY, Bench
 from tests.support.bundles import TASK, write_bundle
 from tests.support.device import TINY_SHAPES, SigningDevice
@@ -151,8 +154,35 @@ def test_renewed_task_refuses_what_was_trained_before_and_counts_nothing_twice(d
     assert set(fleet.send()) == {""}
     assert verify_versions(bench.journal, TASK).difference is None
     assert len(list(bench.journal.updates())) == 9
-    with pytest.raises(ConfigurationError, match=f"exceeds {MAX_GENERATION}"):
-        registry.renew(TASK, after_generation=MAX_GENERATION)
+
+
+@pytest.mark.parametrize("removed_before", [False, True], ids=["served", "removed"])
+def test_last_generation_stays_readable_as_whatever_would_need_another_is_refused_and_changes_nothing(
+    database, tmp_path, removed_before
+) -> None:
+    bench = Bench(database, bundle_with(tmp_path / "first", PLANS[0]))
+    registry = TaskRegistry(bench.journal.engine)
+    last = MAX_GENERATION - removed_before
+    assert registry.renew(TASK, after_generation=last - 1).generation == last
+    if removed_before:
+        assert registry.remove(TASK).generation == MAX_GENERATION
+    else:
+        device = SigningDevice("kitchen-pi")
+        bench.handle(device, device.enrolment(), device.update(1, generation=last))
+        bench.coordinator.reload_if_changed()
+        assert [manifest.generation for manifest in bench.manifests()] == [MAX_GENERATION]
+    changes: list[Callable[[], object]] = [
+        lambda: registry.publish(bundle_with(tmp_path / "second", PLANS[0], OTHER_SHAPES)),
+        lambda: registry.renew(TASK),
+        lambda: registry.renew(TASK, after_generation=MAX_GENERATION),
+    ]
+    before = registry.served().readable, registry.removed_tasks(), list(bench.journal.updates())
+    for change in changes if removed_before else [*changes, lambda: registry.remove(TASK)]:
+        with pytest.raises(
+            ConfigurationError, match=f"no generation is left after {MAX_GENERATION}.*another task name"
+        ):
+            change()
+    assert before == (registry.served().readable, registry.removed_tasks(), list(bench.journal.updates()))
 
 
 def test_removed_task_leaves_the_database_and_its_devices_are_told(database, tmp_path, monkeypatch) -> None:
@@ -223,6 +253,17 @@ def test_coordinator_that_finds_a_later_manifest_of_its_own_begins_a_generation_
     assert bench.manifests() == [], "only what was there at the start counts"
 
 
+def test_coordinator_that_finds_the_last_generation_says_so_and_goes_on(database, tmp_path, caplog) -> None:
+    bench = Bench(database, bundle_with(tmp_path / "first", PLANS[0]))
+    own = bench.coordinator
+    own.check_manifests()
+    own.receive_manifest(manifest_message(Manifest(10, "ab" * 32, "cd" * 32, generation=MAX_GENERATION)), bench.now)
+    own.subscribed_to_manifests(bench.now)
+    bench.make_versions()
+    assert caplog.text.count("event=generation_not_begun") == 1
+    assert set(Fleet(bench).send()) == {""}
+
+
 def test_manifest_that_never_comes_is_not_waited_for(database, tmp_path) -> None:
     bench = Bench(database, bundle_with(tmp_path / "first", PLANS[0]))
     bench.coordinator.check_manifests()
@@ -263,6 +304,26 @@ def test_log_says_once_what_to_run_where_devices_know_what_the_database_does_not
     bench.handle(device, device.enrolment(), device.update(1, base_version=1), device.update(2, generation=3))
     assert caplog.text.count("event=database_behind_devices") == 1
     assert f"tasks renew {TASK}" in caplog.text
-    bench.restart()
     bench.handle(device, device.update(3, generation=3))
+    assert "--after-generation" not in caplog.text, "said before"
+    bench.restart()
+    bench.handle(device, device.update(4, generation=3))
     assert "--after-generation 3" in caplog.text
+
+
+@pytest.mark.parametrize("claimed", [MAX_LOST_GENERATIONS + 1, MAX_NAMED_GENERATION, MAX_GENERATION])
+def test_liar_about_generations_gets_no_command_and_hides_no_true_claim(database, tmp_path, caplog, claimed) -> None:
+    bench = Bench(database, bundle_with(tmp_path / "first", PLANS[0]))
+    liar, honest = SigningDevice("kitchen-pi"), SigningDevice("garden-pi")
+    for device in (liar, honest):
+        bench.handle(device, device.enrolment())
+    bench.handle(liar, liar.update(1, generation=claimed), liar.update(2, generation=claimed))
+    assert caplog.text.count("event=generation_not_believed") == 1
+    assert "tasks renew" not in caplog.text
+    bench.handle(liar, liar.update(3, generation=1))
+    bench.handle(honest, honest.update(1, generation=MAX_LOST_GENERATIONS))
+    assert "--after-generation 1;" in caplog.text
+    TaskRegistry(bench.journal.engine).renew(TASK, after_generation=1)
+    bench.coordinator.reload_if_changed()
+    bench.handle(honest, honest.update(2, generation=MAX_LOST_GENERATIONS))
+    assert f"--after-generation {MAX_LOST_GENERATIONS};" in caplog.text, "a claim too low costs one more renewal"

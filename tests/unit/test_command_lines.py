@@ -4,6 +4,7 @@ import argparse
 import re
 import tomllib
 from pathlib import Path
+from typing import Annotated, get_args, get_origin, get_type_hints
 
 import pytest
 
@@ -11,7 +12,9 @@ from broker_coordinator import cli as coordinator_cli
 from edge_agent import cli as agent_cli
 from fleet_host.extras import EXIT_MISSING, EXTRA_OF, missing_extra_named
 from fleet_protocol.keys import key_id, read_signing_key, write_verify_key
+from fleet_protocol.limits import MAX_NAMED_GENERATION
 from tests.support.completions import FOLDER, PARSERS, walk
+from workbench.cli import app
 
 ROOT = Path(__file__).parents[2]
 PACKAGE_OF = {"prometheus_client": "prometheus-client", "sklearn": "scikit-learn"}
@@ -46,6 +49,60 @@ def test_configuration_that_is_not_named_is_the_one_of_the_unit(program, unit):
 
 def test_result_is_for_people_unless_json_is_asked_for():
     assert not coordinator_cli.parser().parse_args(["tasks", "list"]).json
+
+
+TOO_LARGE = [str(2**63), "9" * 23, "9" * 5000, "-1", "-" + "9" * 23, "1.5", "five", ""]
+ALLOWED = re.compile(r"is not a whole number from (\d+) to (\d+)$")
+
+
+def number_arguments() -> list[tuple[str, argparse.Action]]:
+    found = [pair for program in PARSERS.values() for pair in walk(program)]
+    return [(parser.prog, action) for parser, action in found if action.type not in (None, Path)]
+
+
+@pytest.mark.parametrize(("verb", "action"), number_arguments(), ids=str)
+def test_number_on_the_command_line_that_no_database_holds_is_refused_with_the_limits(verb, action):
+    for text in TOO_LARGE:
+        with pytest.raises(argparse.ArgumentTypeError, match=ALLOWED) as refused:
+            action.type(text)
+        assert len(str(refused.value)) < 120
+    least, most = map(int, ALLOWED.search(str(refused.value)).groups())
+    assert (action.type(str(least)), action.type(str(most))) == (least, most)
+    assert most < 2**63
+
+
+LAST_WORDS = [
+    (["tasks", "rollback", "digits", "9" * 23], "argument VERSION: "),
+    (["tasks", "show", "digits", "--last", "9" * 23], "argument --last: "),
+    (["tasks", "verify", "digits", "--from", str(2**63)], "argument --from: "),
+    (["tasks", "export", "digits", "out", "--version", "-1"], "argument --version: "),
+    (["tasks", "evaluate", "digits", "--version", "9" * 23], "argument --version: "),
+    (["tasks", "renew", "digits", "--after-generation", "-5"], "argument --after-generation: "),
+    (["tasks", "renew", "digits", "--after-generation", str(MAX_NAMED_GENERATION + 1)], f" to {MAX_NAMED_GENERATION}"),
+    (["setup", "--broker", "here", "--port", "65536"], "from 1 to 65535"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "said"), LAST_WORDS, ids=lambda words: " ".join(words)[:60])
+def test_number_out_of_its_limits_ends_with_2_and_one_line_that_names_the_argument(words, said, capsys):
+    with pytest.raises(SystemExit) as ended:
+        coordinator_cli.main(words)
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+    assert "is not a whole number from" in line
+
+
+def test_every_number_of_edgeflock_has_both_limits():
+    found = 0
+    for verb in app.registered_commands:
+        for name, hint in get_type_hints(verb.callback, include_extras=True).items():
+            kind, option = get_args(hint) if get_origin(hint) is Annotated else (hint, None)
+            if kind in (int, int | None):
+                assert option.min is not None, (verb.callback, name)
+                assert option.max < 2**63, (verb.callback, name)
+                found += 1
+    assert found >= 9
 
 
 @pytest.mark.parametrize("program", PARSERS)

@@ -91,6 +91,11 @@ def test_broker_without_tls_and_password_needs_neither(tmp_path):
         ('"ca.pem"', "[1]", "at `broker.tls.authority`"),
         ("= 8", '= "8"', "Expected `int`, got `str` - at `tasks[0].trigger.new_samples`"),
         ("= 8", "= 0", "Expected `int` >= 1 - at `tasks[0].trigger.new_samples`"),
+        ("= 8", "= 99999999999999999999999", f"<= {2**31 - 1} - at `tasks[0].trigger.new_samples`; it is 9"),
+        ("[broker]", "[store]\nmaximum_samples = 99999999999999999999999\n[broker]", f"<= {2**31 - 1} - at `store"),
+        ("[broker]", "[worker]\nthreads = 100000000000\n[broker]", "Expected `int` <= 1024 - at `worker.threads`"),
+        ("[broker]", "[worker]\nmemory_limit_mib = 99999999999999\n[broker]", "at `worker.memory_limit_mib`; it is 9"),
+        ("[broker]", "[worker]\ntime_limit_seconds = inf\n[broker]", "Expected `float` <= 1000000000.0 - at `worker"),
         ("= 8", "= true", "Expected `int`, got `bool`"),
         ('host = "broker.local"', 'host = "broker.local"\nport = 65536', "at `broker.port`"),
         ('host = "broker.local"', 'host = "broker.local"\nprotocol = "3.1"', "at `broker.protocol`"),
@@ -202,6 +207,26 @@ bundle = "bundles/digits"
 task = "digits"
 file = "held-out.npz"
 """
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "value"),
+    [
+        ("retention", "versions", "99999999999999999999999"),
+        ("retention", "every", "9223372036854775807"),
+        ("retention", "envelopes", "2147483648"),
+        ("rate_limit", "burst", "2147483648"),
+        ("rate_limit", "mebibytes_per_hour", "99999999999999999999999"),
+        ("rate_limit", "updates_per_hour", "1e-320"),
+        ("rate_limit", "chunks_per_hour", "inf"),
+        ("metrics", "port", "99999999999999999999999"),
+    ],
+)
+def test_number_of_the_coordinator_that_is_out_of_its_limits_is_named_with_the_limit(tmp_path, table, key, value):
+    path = tmp_path / "coordinator.toml"
+    path.write_text(f"{COORDINATOR}\n[{table}]\n{key} = {value}\n")
+    with pytest.raises(ConfigurationError, match=rf"Expected `(int|float)` [<>]= \S+ - at `{table}\.{key}`; it is"):
+        load_coordinator(path)
 
 
 def test_relative_paths_in_lists_are_meant_from_the_folder_of_the_file(tmp_path):

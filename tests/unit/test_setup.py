@@ -89,7 +89,7 @@ def test_broker_without_tls_needs_no_certificates(device):
         ({"coordinator_key": "abc"}, "--coordinator-key: expected 64 hex digits"),
         ({"coordinator_key": "00" * 32}, "--coordinator-key is all zeros"),
         ({"profile": "pi-9"}, "edgeflock ships generic, pi-3b, pi-4, pi-5, pi-zero-2w"),
-        ({"port": 99999}, "at `broker.port`; it is 99999"),
+        ({"port": 99999}, "argument --port: '99999' is not a whole number from 1 to 65535"),
         ({"broker": 'a"b'}, "not valid TOML"),
         ({"broker": "broker..example"}, "at `broker.host`; it is 'broker..example'"),
         ({"task": "my task"}, "at `tasks[0].name`; it is 'my task'"),

@@ -8,6 +8,7 @@ from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import InputSchema, LabelKind, LabelSchema, PositiveFloat, TrainingPlan, UpdatePlan
 from fleet_protocol.configuration import Name
 from fleet_protocol.downlink_plan import DownlinkPlan
+from fleet_protocol.limits import MAX_SEQUENCE
 from workbench.export.trainable import EVERYTHING
 
 LossName = Literal["cross_entropy", "balanced_cross_entropy", "binary_cross_entropy", "mean_squared_error", "huber"]
@@ -65,7 +66,7 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Patterns of parameter names, as shells match files: these train, and of batch normalisation the running
     statistics move. All others are frozen into the graphs."""
     backbone: BackboneSettings | None = None
-    seed: Annotated[int, msgspec.Meta(ge=0)] = 0
+    seed: Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQUENCE)] = 0
     """Fixes the initial weights."""
     versions_from: str = "update"
     """The kind of payload that versions are made from (docs/payload-kinds.md)."""

@@ -42,7 +42,6 @@ MAX_SETTING = 2**31 - 1
 """A whole number in a task, a configuration or on a command line that nothing else bounds: fits every library and
 database, also as MiB in bytes."""
 
-
 MAX_GENERATION = 2**31 - 1
 """Generations of a task: one for each restored backup or changed bundle."""
 

@@ -54,7 +54,7 @@ from broker_coordinator.admission.fleet_view import (
 )
 from broker_coordinator.admission.parsed_message import ParsedMessage
 from broker_coordinator.admission.room import require_room, use_room
-from broker_coordinator.admission.senders import sender_of
+from broker_coordinator.admission.senders import is_told_newest_boot, sender_of
 from broker_coordinator.admission.settings import AdmissionSettings
 from fleet_protocol import topics
 from fleet_protocol.bundle import TaskDescription
@@ -157,7 +157,10 @@ class Admission:
         except ProtocolError as error:
             # A device that is not enrolled any more is told so, whatever it sends: it enrols again.
             answered = (
-                isinstance(consumer, JournalledConsumer) or consumer.answered or error.reason is Reason.UNKNOWN_KEY
+                isinstance(consumer, JournalledConsumer)
+                or consumer.answered
+                or error.reason is Reason.UNKNOWN_KEY
+                or (error.reason is Reason.SEQUENCE_REUSED and is_told_newest_boot(parsed, view, self.settings))
             )
             return refusal(error, parsed.device, parsed.digest, answered=answered, verified=verified)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from broker_coordinator.admission.consumer import Consumer, ControlConsumer
-from broker_coordinator.admission.fleet_view import Device, DeviceState, FleetView, enrolments_of
+from broker_coordinator.admission.fleet_view import Device, DeviceState, FleetView, enrolments_of, repeats_of
 from broker_coordinator.admission.parsed_message import ParsedMessage
 from broker_coordinator.admission.settings import AdmissionSettings
 from fleet_host.rate_limit import TokenBucket
@@ -49,6 +49,17 @@ def sender_of(parsed: ParsedMessage, consumer: Consumer, view: FleetView, settin
         if not view.spend(PENDING_ALLOWANCE, enrolments_of(sender)):
             raise ProtocolError(Reason.RATE_LIMITED, f"{sender.name} has just enrolled; it awaits approval")
     return sender
+
+
+def is_told_newest_boot(parsed: ParsedMessage, view: FleetView, settings: AdmissionSettings) -> bool:
+    """Whether a verified control message whose number is used gets a receipt, which names its device's newest boot.
+
+    A device whose state was put back has no other way to learn that number. Whoever replays its messages gets no more
+    receipts than for its payloads, and none for the last request that was taken: that has only come twice.
+    """
+    device = view.devices[parsed.envelope.key_id]
+    comes_twice = parsed.envelope.header.sequence == device.request_sequence
+    return not comes_twice and view.spend(settings.repeat_allowance, repeats_of(device))
 
 
 def _stranger(parsed: ParsedMessage, consumer: Consumer, view: FleetView, allowance: TokenBucket) -> Device:

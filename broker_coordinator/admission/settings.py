@@ -7,8 +7,8 @@ from fleet_protocol.keys import SigningKey
 
 REPEATS_OF_DEVICE = TokenBucket(2.0, 50)
 """Verified messages that ask for a receipt which the device has had or may not have yet: a payload decided before the
-last thousands or before a restart, one above its rate, an enrolment. An agent has eight payloads waiting, and sends
-them every ten seconds at most."""
+last thousands or before a restart, one above its rate, an enrolment, a request or presence under an old number. An
+agent has eight payloads waiting, and sends them every ten seconds at most."""
 
 
 @dataclass(frozen=True, slots=True)

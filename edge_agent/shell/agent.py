@@ -10,6 +10,7 @@ from pathlib import Path
 
 from edge_agent.configuration import AgentConfiguration
 from edge_agent.core.answers_awaited import AnswersAwaited
+from edge_agent.core.boot_numbers import must_continue_boots
 from edge_agent.core.enrolment import must_enrol_again
 from edge_agent.core.outbox import OutboxRow
 from edge_agent.core.version_choice import known_from
@@ -60,7 +61,7 @@ LARGEST_FIRST_BOOT = 2**20
 """Leaves room for 2**42 more boots in the numbers of control messages."""
 
 CONTROL_MESSAGES_REMEMBERED = 64
-"""Enrolments and requests whose receipts this device recognises as its own."""
+"""Enrolments, requests and presences whose receipts this device recognises as its own."""
 
 REPEAT_COMPLAINT_SECONDS = 3600.0
 """What stays wrong is said once in this time."""
@@ -186,7 +187,9 @@ class Agent:
             )
 
     async def _publish_presence(self) -> None:
-        await self._link.publish(self._identity.state_topic, self._signed_presence(PresenceState.ONLINE), retain=True)
+        signed = self._signed_presence(PresenceState.ONLINE)
+        self._sent.append(digest(signed))
+        await self._link.publish(self._identity.state_topic, signed, retain=True)
 
     async def _request(self, request: BlobRequest | WeightsRequest, task: str) -> None:
         kind = BLOB_REQUEST if isinstance(request, BlobRequest) else WEIGHTS_REQUEST
@@ -227,14 +230,20 @@ class Agent:
         self._answers.answered()
         if must_enrol_again(receipt):
             self._enrolment.enrol_again()
-        if receipt.newest_boot > MAX_BOOT:
-            logger.warning(log_line("receipt_number_ignored", newest_boot=receipt.newest_boot))
-        elif receipt.newest_boot > self._identity.boot:
-            logger.warning(log_line("state_lost", boot=self._identity.boot, newest_boot=receipt.newest_boot))
-            self._identity.boot = self._database.continue_boots(receipt.newest_boot)
+        self._follow_boots(receipt)
         self._rounds.retry_deferred_trigger()
         if is_ours and receipt.outcome is Outcome.ACCEPTED:
             self._name.note()
+
+    def _follow_boots(self, receipt: Receipt) -> None:
+        is_for_newest = bool(self._sent) and receipt.digest == self._sent[-1]
+        if receipt.newest_boot > MAX_BOOT:
+            logger.warning(log_line("receipt_number_ignored", newest_boot=receipt.newest_boot))
+        elif must_continue_boots(receipt, self._identity.boot, is_for_newest=is_for_newest):
+            logger.warning(log_line("state_lost", boot=self._identity.boot, newest_boot=receipt.newest_boot))
+            self._identity.boot = self._database.continue_boots(receipt.newest_boot)
+            self._link.last_will = self._identity.state_topic, self._signed_presence(PresenceState.OFFLINE)
+            self._presence.publish_again()
 
     def _handle_answer(self, row: OutboxRow, receipt: Receipt) -> None:
         self._rounds.answered(row, receipt)

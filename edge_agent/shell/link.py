@@ -55,7 +55,8 @@ class Link:
     ) -> None:
         self._broker = broker
         self._identifier = identifier
-        self._last_will = last_will
+        self.last_will = last_will
+        """Of the next connection, and what is published at the end of this one: a topic and its message."""
         self._on_connected = on_connected
         self._handle = handle
         self._filters = list(filters)
@@ -181,7 +182,7 @@ class Link:
                     if isinstance(message.payload, bytes) and message.payload:  # empty: taken back, or too long
                         self._handle(message.topic.value, message.payload)
         except asyncio.CancelledError:
-            topic, payload = self._last_will  # after a regular DISCONNECT the broker does not publish the will
+            topic, payload = self.last_will  # after a regular DISCONNECT the broker does not publish the will
             with contextlib.suppress(aiomqtt.MqttError):
                 await client.hand_over(topic, payload, retain=True)
             raise
@@ -190,7 +191,7 @@ class Link:
         return BrokerClient(
             self._broker,
             self._identifier,
-            last_will=self._last_will,
+            last_will=self.last_will,
             maximum_packet_bytes=self._maximum_packet_bytes,
             on_too_long=self._complaints.message_too_large,
         )

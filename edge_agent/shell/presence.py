@@ -19,31 +19,40 @@ class PresenceKeeper:
         self._tasks = frozenset(tasks)
         self._publish = publish
         self._missing: set[str] = set()
-        self._heard_of_all = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._is_due = False
 
     def connected(self) -> None:
         """A connection begins: what was heard before it counts no longer."""
         self._missing = set(self._tasks)
-        self._heard_of_all.clear()
 
     def heard_of(self, task: str) -> None:
         """The manifest of the newest version that is known of a task has come."""
         self._missing.discard(task)
         if not self._missing:
-            self._heard_of_all.set()
+            self._changed.set()
+
+    def publish_again(self) -> None:
+        """What the presence says has changed."""
+        self._is_due = True
+        self._changed.set()
 
     async def keep(self) -> None:
-        """Publish, and again, less and less often, until every task was heard of.
+        """Publish, and again when it changes, and less and less often until every task was heard of; until cancelled.
 
         Raises:
             LinkDownError: from `publish`.
         """
         wait_seconds = FIRST_MANIFEST_SECONDS
-        await self._publish()
-        while not self._heard_of_all.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_seconds):
-                    await self._heard_of_all.wait()
-                    return
-            wait_seconds = min(2 * wait_seconds, LAST_MANIFEST_SECONDS)
+        while True:
+            self._is_due = False
             await self._publish()
+            await self._wait(asyncio.get_running_loop().time() + wait_seconds)
+            wait_seconds = min(2 * wait_seconds, LAST_MANIFEST_SECONDS)
+
+    async def _wait(self, ask_again_at: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            while not self._is_due:
+                self._changed.clear()
+                async with asyncio.timeout_at(ask_again_at if self._missing else None):
+                    await self._changed.wait()

@@ -12,7 +12,9 @@ too long.
 import asyncio
 import contextlib
 import logging
+import os
 import re
+import socket
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -109,21 +111,25 @@ class SampleSocket:
         """Run until cancelled.
 
         Raises:
-            ConfigurationError: the socket can't be made.
+            ConfigurationError: the socket can't be made, or another process listens at it.
         """
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            _require_unused(self._path)
             server = await asyncio.start_unix_server(self._serve_client, self._path, limit=READ_BYTES)
             self._path.chmod(SOCKET_MODE)
+            own = self._path.stat()
         except OSError as error:
             raise ConfigurationError(f"sample_socket {self._path}: {error}; choose another path") from error
         try:
             await asyncio.get_running_loop().create_future()  # not serve_forever: it waits until every client has left
         finally:
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(self._path.stat(), own):  # and not what another process has put in its place
+                    self._path.unlink()
             server.close()
             for connection in self._connections:
                 connection.close()
-            self._path.unlink(missing_ok=True)
 
     async def _serve_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._connections) >= MAX_CONNECTIONS:
@@ -194,6 +200,26 @@ class SampleSocket:
         except msgspec.DecodeError as error:
             return Answer(ok=False, error=_shortened(str(error)))
         return self._status()
+
+
+def _require_unused(path: Path) -> None:
+    """Refuse a socket at which somebody listens. One that a killed agent left behind is replaced.
+
+    Raises:
+        ConfigurationError: it is in use.
+        OSError: there is something that can't be asked.
+    """
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.setblocking(False)  # a listener that is too busy to take it is one too
+        try:
+            asking.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return
+        except BlockingIOError:
+            pass
+    raise ConfigurationError(
+        f"sample_socket {path} is in use by another agent; choose another path, or stop the other agent"
+    )
 
 
 def _shortened(text: str) -> str:

@@ -36,14 +36,18 @@ class StartedAgent(Agent):
         self.identity = Identity(FLEET, SHARD, "kitchen-pi", DEVICE, PINNED)
         super().__init__(configuration, self.identity, "test 1.0")
 
-    def answer(self, newest_boot: int) -> None:
-        """The receipt of an enrolment that was sent."""
+    def enrol(self) -> bytes:
+        """Send an enrolment, as it were."""
         sent = digest(self._sign_enrolment())
         self._enrolment._attempts.sent(sent)
+        return sent
+
+    def answer(self, sent: bytes, newest_boot: int, reason: Reason = Reason.UNKNOWN_KEY) -> None:
+        """The receipt of something that was sent."""
         receipt = MessageSigner(COORDINATOR, FLEET, SHARD).receipt(
-            "kitchen-pi", sent, reason=Reason.UNKNOWN_KEY, detail="", highest_sequence=0, newest_boot=newest_boot
+            "kitchen-pi", sent, reason=reason, detail="", highest_sequence=0, newest_boot=newest_boot
         )
-        self._handle(receipt.topic, receipt.data)
+        self._link._handle(receipt.topic, receipt.data)
 
     def close(self) -> None:
         self._samples.close()
@@ -65,7 +69,7 @@ async def test_boot_number_of_a_receipt_never_mutes_the_agent(
 ) -> None:
     agent = StartedAgent(configuration)
     first = agent.identity.boot
-    agent.answer(newest_boot)
+    agent.answer(agent.enrol(), newest_boot)
     assert agent.identity.boot == (boot or first)
     assert caplog.text.count("event=receipt_number_ignored") == (boot is None)
     agent.close()
@@ -75,3 +79,19 @@ async def test_boot_number_of_a_receipt_never_mutes_the_agent(
         request = read_envelope(agent.identity.sign_control(BLOB_REQUEST, b""), MAX_CONTROL_BYTES)
         assert request.header.sequence >> BOOT_SHIFT == agent.identity.boot
         agent.close()
+
+
+async def test_agent_continues_once_where_its_newest_number_was_used_and_not_where_a_message_came_twice(
+    configuration, caplog
+) -> None:
+    agent = StartedAgent(configuration)
+    first = agent.identity.boot
+    older, newest = agent.enrol(), agent.enrol()
+    agent.answer(older, first, Reason.SEQUENCE_REUSED)
+    agent.answer(bytes(16), first + 9, Reason.SEQUENCE_REUSED)
+    assert agent.identity.boot == first
+    for _ in range(2):
+        agent.answer(newest, first, Reason.SEQUENCE_REUSED)
+    assert agent.identity.boot == first + 1
+    assert caplog.text.count("event=state_lost") == 1
+    agent.close()

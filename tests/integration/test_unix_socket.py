@@ -311,6 +311,37 @@ async def test_socket_left_behind_by_a_killed_agent_is_replaced(gate):
     serving.cancel()
 
 
+async def test_socket_in_use_by_another_agent_is_refused_and_stays_there(gate):
+    async with gate.served():
+        with pytest.raises(ConfigurationError, match=r"sample_socket .* is in use by another agent"):
+            await gate._gate.serve()
+        async with client_of(gate) as client:
+            assert await client.ask(GOOD) == {"ok": True}
+
+
+async def test_socket_of_a_listener_that_is_too_busy_is_in_use(gate):
+    gate.socket.parent.mkdir()
+    with socket.socket(socket.AF_UNIX) as busy, contextlib.ExitStack() as waiting:
+        busy.bind(str(gate.socket))
+        busy.listen(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                client = waiting.enter_context(socket.socket(socket.AF_UNIX))
+                client.setblocking(False)
+                client.connect(str(gate.socket))
+        with pytest.raises(ConfigurationError, match="is in use by another agent"):
+            await gate._gate.serve()
+    assert gate.socket.exists()
+
+
+async def test_socket_that_another_process_has_put_in_its_place_is_left_alone(gate):
+    async with gate.served():
+        gate.socket.unlink()
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(str(gate.socket))
+    assert gate.socket.is_socket()
+
+
 async def test_file_in_the_place_of_the_socket_is_never_deleted(gate):
     gate.socket.parent.mkdir()
     gate.socket.write_text("the only copy of something")

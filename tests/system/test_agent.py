@@ -171,6 +171,36 @@ def test_device_whose_memory_was_wiped_continues_behind_its_earlier_numbers(coor
             assert [row.sequence for row in journal.updates("digits")] == list(range(1, life + 2))
 
 
+@pytest.mark.parametrize("later_lives", [1, 3])
+def test_device_whose_card_was_written_back_fetches_and_trains_on_the_newest_version(
+    tmp_path, coordinator, agents, later_lives
+) -> None:
+    agent = agents("kitchen")
+    agent.feed(4)
+    delivered(agent, 1)
+    agent.stop()
+    shutil.copytree(agent.folder / "state", tmp_path / "card")
+    for life in range(later_lives):
+        agent.start()
+        for round_number in range(1, 4):
+            agent.feed(4, first=12 * life + 4 * round_number)
+            delivered(agent, round_number)
+        boot = agent.status()["boot"]
+        agent.stop()
+    agent.wipe()
+    shutil.copytree(tmp_path / "card", agent.folder / "state")
+    agent.start()
+    newest = versions(coordinator)
+    until(lambda: agent.status()["versions"].get("digits") == newest, "it has heard of the newest version")
+    agent.feed(4, first=40)
+    delivered(agent, 1)
+    with coordinator.journal() as journal:
+        assert list(journal.updates("digits"))[-1].base_version == newest
+    if later_lives > 1:
+        assert agent.status()["boot"] == boot + 1
+        assert agent.log().count("event=state_lost") == 1
+
+
 def test_device_waits_for_approval_and_its_update_is_not_lost(tmp_path, broker) -> None:
     copy_digits_bundle(tmp_path / "digits", buffer_size=1)
     coordinator = CoordinatorProcess(tmp_path / "strict", broker, [tmp_path / "digits"], enrolment="closed")

@@ -86,3 +86,15 @@ def test_keygen_never_overwrites(tmp_path) -> None:
     second = subprocess.run(command, capture_output=True, text=True, check=False)
     assert second.returncode == 2
     assert (tmp_path / "device.key").read_text() == key
+
+
+def test_sample_socket_of_another_agent_is_in_use(tmp_path) -> None:
+    key = SigningKey.generate().verify_key
+    first, second = (AgentProcess(tmp_path / name, name, NOWHERE, key) for name in ("kitchen", "attic"))
+    first.start()
+    try:
+        configuration = replaced(second, '"samples.sock"', f'"{first.socket}"')
+        assert f"sample_socket {first.socket} is in use by another agent" in complaint(configuration)
+        assert first.status()["device"] == "kitchen"
+    finally:
+        first.kill()

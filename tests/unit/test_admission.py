@@ -480,6 +480,23 @@ def test_blob_request_is_heard_once(view) -> None:
     assert isinstance(decide(view, KITCHEN.blob_request("ab" * 32, [], sequence=4 << 32)), FileRequested)
 
 
+def test_device_whose_boot_number_went_back_is_told_the_newest_and_no_more_often_than_its_repeats(view) -> None:
+    limited = replace(POLICY, repeat_allowance=TokenBucket(60.0, 2))
+    ADMISSION.apply(decide(view, KITCHEN.presence(PresenceState.ONLINE, 8), KITCHEN.state), view)
+    ADMISSION.apply(decide(view, KITCHEN.blob_request("ab" * 32, [], sequence=(8 << BOOT_SHIFT) + 9)), view)
+    for number, answered in enumerate((True, True, False)):
+        request = KITCHEN.blob_request("ab" * 32, [], sequence=((6 + number) << BOOT_SHIFT) + 1)
+        decision = decide(view, request, settings=limited)
+        assert isinstance(decision, Refused)
+        assert (decision.reason, decision.verified, decision.answered) == (Reason.SEQUENCE_REUSED, True, answered)
+    presence = decide(view, KITCHEN.presence(PresenceState.ONLINE, 7), KITCHEN.state, limited)
+    assert isinstance(presence, Refused)
+    assert not presence.answered
+    later = replace(view, now=60.0)
+    assert decide(later, KITCHEN.presence(PresenceState.ONLINE, 7), KITCHEN.state, limited).answered
+    assert view.newest_boot("kitchen-pi") == 8
+
+
 def test_blob_request_for_something_else_than_a_hash(view) -> None:
     assert refusal(view, KITCHEN.blob_request("ab", [], sequence=1)).reason is Reason.MALFORMED
 

@@ -57,6 +57,21 @@ def test_device_that_lacks_a_manifest_asks_again_until_it_comes_and_on_each_conn
     run(scenario())
 
 
+def test_presence_that_changes_is_published_again():
+    async def scenario():
+        published = Published()
+        async with published.connected() as times:
+            published.keeper.heard_of("digits")
+            published.keeper.heard_of("gestures")
+            for _ in range(2):
+                await asyncio.sleep(30)
+                published.keeper.publish_again()
+            await asyncio.sleep(10 * LAST_MANIFEST_SECONDS)
+            assert times() == [0, 30, 60]
+
+    run(scenario())
+
+
 def test_device_whose_task_nobody_serves_asks_seldom():
     async def scenario():
         published = Published()

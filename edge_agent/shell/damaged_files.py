@@ -11,22 +11,58 @@ logger = logging.getLogger(__name__)
 
 FILES_OF_A_DATABASE = ("", "-wal", "-shm")
 SET_ASIDE_SUFFIX = ".damaged"
+SOUND = "ok"
+"""What SQLite's checks answer where there is no fault."""
 
 
 def require_whole(connection: sqlite3.Connection) -> None:
-    """Read every page.
+    """Read every page; indexes that do not agree with their tables are made again from them.
 
     Raises:
         sqlite3.DatabaseError: one is damaged.
     """
-    (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    if found != "ok":
-        error = sqlite3.DatabaseError(found.replace("\n", " "))
-        error.sqlite_errorname = DAMAGED[0]
-        raise error
+    if _first_fault(connection, "integrity_check") == SOUND:
+        return
+    if (found := _first_fault(connection, "quick_check")) == SOUND:  # which does not look at indexes
+        connection.execute("REINDEX")
+        found = _first_fault(connection, "integrity_check")
+    if found != SOUND:
+        raise damage(found)
 
 
-def remedy_for(error: sqlite3.Error, path: Path) -> str:
+def require_same_tables(connection: sqlite3.Connection, expected: sqlite3.Connection) -> None:
+    """Compare tables, columns and indexes with those of a new database: the schema's text may be damaged too.
+
+    Raises:
+        sqlite3.DatabaseError: they are others.
+    """
+    if others := sorted(_tables(expected) - _tables(connection)):
+        raise damage(f"its schema is damaged: {others[0][0]} is not what it was made as")
+
+
+def _tables(connection: sqlite3.Connection) -> set[tuple[str, str]]:
+    names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()]
+    pragmas = ("table_info", "index_list")
+    return {(name, repr(connection.execute(f"PRAGMA {each}({name})").fetchall())) for name in names for each in pragmas}
+
+
+def _first_fault(connection: sqlite3.Connection, check: str) -> str:
+    try:
+        return str(connection.execute(f"PRAGMA {check}(1)").fetchone()[0]).replace("\n", " ")
+    except (UnicodeDecodeError, sqlite3.OperationalError) as error:  # its answer quotes damaged bytes
+        if not is_damage(error):
+            raise
+        raise damage("its schema is damaged: it has bytes that are no text") from error
+
+
+def damage(words: str) -> sqlite3.DatabaseError:
+    """An error that `is_damage`."""
+    error = sqlite3.DatabaseError(words)
+    error.sqlite_errorname = DAMAGED[0]
+    return error
+
+
+def remedy_for(error: Exception, path: Path) -> str:
     """What to do about a device's database that can't be opened."""
     if not is_damage(error):
         return "give each agent a state_folder of its own that it may write"
@@ -35,28 +71,6 @@ def remedy_for(error: sqlite3.Error, path: Path) -> str:
         " start again. Lost are the updates that waited in it, and what they left behind; the device counts on behind"
         " the coordinator's numbers. The key and the samples are in files of their own, and stay"
     )
-
-
-def make_room_if_damaged(path: Path) -> None:
-    """Set a database aside that can be done without, if it is damaged.
-
-    Raises:
-        sqlite3.OperationalError: it can't be read at all.
-    """
-    if not path.exists():
-        return
-    connection = sqlite3.connect(path)
-    try:
-        require_whole(connection)
-        reason = ""
-    except sqlite3.DatabaseError as error:
-        if not is_damage(error):
-            raise
-        reason = str(error)
-    finally:
-        connection.close()  # before its files have other names: closing deletes them by their path
-    if reason:
-        set_aside(path, reason)
 
 
 def set_aside(path: Path, reason: str) -> None:

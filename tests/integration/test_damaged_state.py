@@ -187,3 +187,59 @@ async def test_worker_that_finds_the_store_damaged_says_so_and_a_new_one_is_begu
     assert store.add("digits", bytes(256), 3) == 401
     store.close()
     assert "event=file_set_aside" in caplog.text
+
+
+SCHEMA_FLIPS = {
+    "the counters' column": (b"sqlite_sequence(name,seq)", b"sqlite_sequence(name,sep)"),
+    "a word that is no text": (b"label INTEGER NOT NULL", b"label INTEGER N\xd5T NULL"),
+    "a column": (b"inputs BLOB", b"inpuus BLOB"),
+    "a trigger's table": (b"DELETE FROM features WHERE", b"DELETE FROM featurds WHERE"),
+}
+
+
+@pytest.mark.parametrize("what", SCHEMA_FLIPS)
+def test_sample_store_whose_schema_is_damaged_makes_room_for_a_new_one(tmp_path, what, caplog):
+    path = tmp_path / "samples.db"
+    store = SampleStore(path, 3)
+    for number in range(3):
+        store.add("digits", bytes(256), number)
+    store.close()
+    before, after = SCHEMA_FLIPS[what]
+    content = path.read_bytes()
+    assert before in content
+    path.write_bytes(content.replace(before, after))
+    store = SampleStore(path, 3)
+    store.continue_after(3)
+    assert store.add("digits", bytes(256), 3) == 4, "the damage may be met only now: the sample is stored all the same"
+    assert "event=file_set_aside" in caplog.text
+    store.close()
+
+
+def test_sample_number_that_a_card_has_flipped_does_not_end_the_numbering(tmp_path):
+    path = tmp_path / "samples.db"
+    store = SampleStore(path, 3)
+    store.add("digits", bytes(256), 1)
+    store.close()
+    flip(path, "UPDATE sqlite_sequence SET seq = 9223372036854775807")
+    store = SampleStore(path, 3)
+    assert store.add("digits", bytes(256), 3) == 1
+    store.close()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_no_flipped_bits_of_the_sample_store_end_the_agent(tmp_path, seed):
+    path = tmp_path / "samples.db"
+    store = SampleStore(path, 100)
+    for number in range(60):
+        store.add("digits", bytes(256), number % 10)
+    store.close()
+    random = np.random.default_rng(seed)
+    content = bytearray(path.read_bytes())
+    for place in random.integers(0, len(content), 1 + seed % 20):
+        content[place] ^= 1 << int(random.integers(8))
+    path.write_bytes(content)
+    store = SampleStore(path, 100)
+    store.continue_after(60)
+    for number in range(120):
+        assert store.add("digits", bytes(256), number % 10) > 60
+    store.close()

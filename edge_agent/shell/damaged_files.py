@@ -2,9 +2,12 @@
 
 import logging
 import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from edge_agent.worker.damage import DAMAGED, is_damage
+from edge_agent.worker.damage import DAMAGED, is_damage, is_unusable
 from fleet_host.log_lines import log_line
 
 logger = logging.getLogger(__name__)
@@ -24,7 +27,10 @@ def require_whole(connection: sqlite3.Connection) -> None:
     if _first_fault(connection, "integrity_check") == SOUND:
         return
     if (found := _first_fault(connection, "quick_check")) == SOUND:  # which does not look at indexes
-        connection.execute("REINDEX")
+        try:
+            connection.execute("REINDEX")
+        except sqlite3.IntegrityError as error:
+            raise damage(str(error)) from error
         found = _first_fault(connection, "integrity_check")
     if found != SOUND:
         raise damage(found)
@@ -62,15 +68,66 @@ def damage(words: str) -> sqlite3.DatabaseError:
     return error
 
 
-def remedy_for(error: Exception, path: Path) -> str:
-    """What to do about a device's database that can't be opened."""
-    if not is_damage(error):
+def why_unusable(error: Exception, path: Path) -> str:
+    """What is wrong with a device's file, what is lost, and what to do."""
+    return f"{path}: {error}; {_remedy_for(error, path)}"
+
+
+def _remedy_for(error: Exception, path: Path) -> str:
+    if not is_unusable(error):
         return "give each agent a state_folder of its own that it may write"
     return (
         f"it is damaged. Move it away (mv {path.name} {path.name}{SET_ASIDE_SUFFIX}; its -wal and -shm files too) and"
         " start again. Lost are the updates that waited in it, and what they left behind; the device counts on behind"
         " the coordinator's numbers. The key and the samples are in files of their own, and stay"
     )
+
+
+class WatchedConnection(sqlite3.Connection):
+    """Notes the first damage that a cursor meets, and calls `on_damage`, whoever handles the error then."""
+
+    damage: Exception | None = None
+    on_damage: Callable[[], None] | None = None
+
+    def execute(self, *arguments: Any) -> sqlite3.Cursor:
+        """Execute a statement with a cursor that tells."""
+        return _WatchedCursor(self).execute(*arguments)
+
+    def met_damage(self, error: Exception) -> None:
+        """Note it."""
+        self.damage = self.damage or error
+        if self.on_damage is not None:
+            self.on_damage()
+
+
+class _WatchedCursor(sqlite3.Cursor):
+    connection: WatchedConnection
+
+    def execute(self, *arguments: Any) -> "_WatchedCursor":
+        with self._watched():
+            super().execute(*arguments)
+        return self
+
+    def fetchone(self) -> Any:
+        with self._watched():
+            return super().fetchone()
+
+    def fetchall(self) -> list[Any]:
+        with self._watched():
+            return super().fetchall()
+
+    def __next__(self) -> Any:
+        with self._watched():
+            return super().__next__()
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            if is_damage(error):
+                self.connection.met_damage(error)
+            raise
 
 
 def set_aside(path: Path, reason: str) -> None:

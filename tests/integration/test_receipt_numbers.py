@@ -43,7 +43,7 @@ class StartedAgent(Agent):
         receipt = MessageSigner(COORDINATOR, FLEET, SHARD).receipt(
             "kitchen-pi", sent, reason=Reason.UNKNOWN_KEY, detail="", highest_sequence=0, newest_boot=newest_boot
         )
-        self._handle(receipt.topic, receipt.data)
+        self._link._handle(receipt.topic, receipt.data)
 
     def close(self) -> None:
         self._samples.close()

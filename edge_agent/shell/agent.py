@@ -2,11 +2,8 @@
 
 import asyncio
 import logging
-import secrets
-import sqlite3
 import time
 from collections import deque
-from pathlib import Path
 
 from edge_agent.configuration import AgentConfiguration
 from edge_agent.core.answers_awaited import AnswersAwaited
@@ -15,8 +12,6 @@ from edge_agent.core.enrolment import must_enrol_again
 from edge_agent.core.outbox import OutboxRow
 from edge_agent.core.version_choice import known_from
 from edge_agent.shell import machine
-from edge_agent.shell.blob_cache import BlobCache
-from edge_agent.shell.device_database import DeviceDatabase
 from edge_agent.shell.enrolled_name import EnrolledName
 from edge_agent.shell.enrolment import EnrolmentKeeper
 from edge_agent.shell.fetcher import Fetcher
@@ -27,7 +22,7 @@ from edge_agent.shell.postbox import Postbox
 from edge_agent.shell.presence import PresenceKeeper
 from edge_agent.shell.round_training import RoundTraining
 from edge_agent.shell.rounds import Rounds
-from edge_agent.shell.sample_store import SampleStore
+from edge_agent.shell.state_folder import open_state
 from edge_agent.shell.version_follower import VersionFollower
 from edge_agent.sources.unix_socket import SampleSocket, Status
 from fleet_host.log_lines import log_line
@@ -57,9 +52,6 @@ from fleet_protocol.topics import PackedWeights
 
 logger = logging.getLogger(__name__)
 
-LARGEST_FIRST_BOOT = 2**20
-"""Leaves room for 2**42 more boots in the numbers of control messages."""
-
 CONTROL_MESSAGES_REMEMBERED = 64
 """Enrolments, requests and presences whose receipts this device recognises as its own."""
 
@@ -79,7 +71,7 @@ class Agent:
         self._identity = identity
         self._software = software
         self._tasks = [task.name for task in configuration.tasks]
-        self._database, self._samples, cache = _open_state(configuration)
+        self._database, self._samples, cache = open_state(configuration)
         identity.boot = self._database.boot
         self._name = EnrolledName(configuration.state_folder, configuration.device, identity.public_key)
         self._name.check()
@@ -141,7 +133,11 @@ class Agent:
         )
 
     async def run(self) -> None:
-        """Serve samples, keep the link, train when woken; until cancelled."""
+        """Serve samples, keep the link, train when woken; until cancelled.
+
+        Raises:
+            ConfigurationError: the card has damaged `agent.db` meanwhile; what is lost, and what to do.
+        """
         for words in machine.missing(self._configuration.guards):
             logger.warning(
                 log_line("sensor_missing", guard=words, remedy="name one in [guards], or leave that limit out")
@@ -151,9 +147,22 @@ class Agent:
                 group.create_task(self._sample_socket.serve())
                 group.create_task(self._link.run())
                 group.create_task(self._rounds.run())
+                group.create_task(self._end_at_damage())
+        except Exception:
+            if self._database.damage is None:
+                raise
+            raise ConfigurationError(self._database.damage) from None
         finally:
             self._samples.close()
             self._database.close()
+
+    async def _end_at_damage(self) -> None:
+        """Whoever met the damage, and whatever became of the error there."""
+        damaged = asyncio.Event()
+        self._database.call_at_damage(damaged.set)
+        if self._database.damage is None:
+            await damaged.wait()
+        raise ConfigurationError(self._database.damage)
 
     async def _on_connected(self) -> None:
         """Enrol and deliver, for as long as the connection lasts."""
@@ -274,22 +283,3 @@ class Agent:
             rejected_updates=self._postbox.rejected,
             progress=self._rounds.progress,
         )
-
-
-def _draw_first_boot(folder: Path) -> int:
-    return 1 if (folder / "agent.db").exists() else 1 + secrets.randbelow(LARGEST_FIRST_BOOT)
-
-
-def _open_state(configuration: AgentConfiguration) -> tuple[DeviceDatabase, SampleStore, BlobCache]:
-    folder = configuration.state_folder
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        database = DeviceDatabase(folder / "agent.db", first_boot=_draw_first_boot(folder))
-        samples = SampleStore(folder / "samples.db", configuration.store.maximum_samples)
-        for task in configuration.tasks:
-            samples.continue_after(database.trained_through(task.name))
-        return database, samples, BlobCache(folder / "blobs")
-    except (OSError, sqlite3.Error) as error:
-        raise ConfigurationError(
-            f"state_folder {folder}: {error}; the agent needs a folder of its own that it may write"
-        ) from error

@@ -7,15 +7,15 @@ is returned.
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge_agent.core.outbox import OutboxRow, SignRow, SpooledPayload
 from edge_agent.core.version_choice import KnownVersion
-from edge_agent.shell.damaged_files import remedy_for, require_whole
-from edge_agent.shell.device_schema import prepare
+from edge_agent.shell.damaged_files import WatchedConnection, require_whole, why_unusable
+from edge_agent.shell.device_schema import prepare, require_schema
 from edge_agent.shell.row_seals import RowSeals
 from fleet_protocol.envelope import digest
 from fleet_protocol.errors import ConfigurationError
@@ -70,8 +70,9 @@ class DeviceDatabase:
     """
 
     def __init__(self, path: Path, first_boot: int = 1) -> None:
+        self._path = path
         try:
-            self._connection = sqlite3.connect(path, isolation_level=None, timeout=1.0)
+            self._connection = sqlite3.connect(path, isolation_level=None, timeout=1.0, factory=WatchedConnection)
             self._connection.execute("PRAGMA locking_mode=EXCLUSIVE")
             require_whole(self._connection)
             self._connection.execute("PRAGMA journal_mode=WAL")
@@ -80,13 +81,24 @@ class DeviceDatabase:
             self._connection.execute("PRAGMA secure_delete=FAST")
             with self._transaction():
                 prepare(self._connection)
+                require_schema(self._connection)
                 self._seals = RowSeals(self._connection)
                 self._seals.set_damaged_aside()
                 self._set_counter("update_sequence", max(self._counter("update_sequence"), self._last_number()))
                 self._set_counter("boot", min(max(self._counter("boot") + 1, first_boot), MAX_BOOT))
-        except sqlite3.DatabaseError as error:
-            raise ConfigurationError(f"database {path}: {error}; {remedy_for(error, path)}") from error
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"database {why_unusable(error, path)}") from error
         self.boot = self._counter("boot")
+
+    @property
+    def damage(self) -> str | None:
+        """What is lost and what to do, where a statement has met damage."""
+        error = self._connection.damage
+        return None if error is None else f"database {why_unusable(error, self._path)}"
+
+    def call_at_damage(self, on_damage: Callable[[], None]) -> None:
+        """Call it when a statement meets damage."""
+        self._connection.on_damage = on_damage
 
     def memory(self, task: str, bundle: str) -> TaskMemory:
         """What is remembered of a task; a new bundle starts with an empty residual and sees all samples as new."""

@@ -1,8 +1,10 @@
 """The tables of `agent.db`, and how the file of an earlier release becomes one of this release."""
 
 import sqlite3
+from contextlib import closing
 
 from edge_agent.shell import row_seals
+from edge_agent.shell.damaged_files import require_same_tables
 from fleet_protocol.envelope import read_envelope
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import UPDATE, Update, encode_payload
@@ -72,6 +74,17 @@ def prepare(connection: sqlite3.Connection) -> None:
     for table_name, column in COLUMNS_OF_VERSION_3:
         connection.execute(f"ALTER TABLE {table_name} ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0")
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def require_schema(connection: sqlite3.Connection) -> None:
+    """Compare the tables with those of a new file.
+
+    Raises:
+        sqlite3.DatabaseError: the schema is damaged.
+    """
+    with closing(sqlite3.connect(":memory:")) as new:
+        prepare(new)
+        require_same_tables(connection, new)
 
 
 def _move_waiting(connection: sqlite3.Connection) -> None:

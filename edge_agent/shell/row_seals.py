@@ -58,6 +58,7 @@ class RowSeals:
         if found is not None and found[0]:
             return True
         self._connection.execute(f"DELETE FROM {table} WHERE rowid = ?", (row,))  # noqa: S608
+        self._connection.execute(f"REINDEX {table}")  # the index may name it as it was
         logger.error(
             log_line("row_set_aside", table=table, row=row, lost=LOST[table], remedy="if it repeats, replace the card")
         )

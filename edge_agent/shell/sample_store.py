@@ -6,15 +6,19 @@ samples may be missing, but an SD card is spared a write per sample. Updates are
 
 import sqlite3
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
 
 import msgspec
 
-from edge_agent.shell.damaged_files import make_room_if_damaged, set_aside
+from edge_agent.shell.damaged_files import damage, require_same_tables, require_whole, set_aside
 from edge_agent.sources.sample import Sample, read_sample
 from edge_agent.sources.schema_check import check_sample
+from edge_agent.worker.damage import is_unusable
 from edge_agent.worker.usable_samples import fitting
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.limits import MIB
@@ -32,6 +36,11 @@ CREATE TABLE IF NOT EXISTS unjudged (id INTEGER PRIMARY KEY AUTOINCREMENT, task 
 """`backbone` is the hash of the file that made the features. `unjudged` are samples, as JSON, that came before
 their task's schema was known. Stores made before there were these gain the tables."""
 
+HIGHEST_NUMBER = 2**53
+"""Of a sample. A number above it is damaged: no device ever counts so far, and SQLite would soon find none above it."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 MAX_UNJUDGED_BYTES = 8 * MIB
 """Of samples that wait for their schema, over all tasks; the oldest make room."""
@@ -56,24 +65,53 @@ class Judgement:
     reason: str
 
 
+def _mending(method: Callable[Concatenate["SampleStore", P], R]) -> Callable[Concatenate["SampleStore", P], R]:
+    """Do it again with a new file where the file turns out to be damaged."""
+
+    @wraps(method)
+    def mending(store: "SampleStore", /, *arguments: P.args, **named: P.kwargs) -> R:
+        try:
+            return method(store, *arguments, **named)
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            if not is_unusable(error):
+                raise
+            reason = str(error)
+        store.start_anew(reason)
+        return method(store, *arguments, **named)
+
+    return mending
+
+
 class SampleStore:
-    """Keeps the newest `maximum_samples` of each task."""
+    """Keeps the newest `maximum_samples` of each task. A damaged file is set aside, and a new one begun."""
 
     def __init__(self, path: Path, maximum_samples: int) -> None:
         self.path = path
         self._maximum = maximum_samples
-        make_room_if_damaged(path)
-        self._open()
+        self._seen = 0
+        self._counts: dict[str, tuple[int, int]] = {}
+        reason = ""
+        try:
+            self._open()
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            if not is_unusable(error):
+                raise
+            reason = str(error)
+        if reason:
+            self.start_anew(reason)
 
     def _open(self) -> None:
         self._connection = sqlite3.connect(self.path, isolation_level=None)
+        require_whole(self._connection)
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=NORMAL")
         self._connection.executescript(SCHEMA)
+        _require_sound(self._connection)
         rows = self._connection.execute("SELECT task, COUNT(*), MAX(id) FROM samples GROUP BY task")
-        self._counts: dict[str, tuple[int, int]] = {task: (count, newest) for task, count, newest in rows}
+        self._counts = {task: (count, newest) for task, count, newest in rows}
         self._unjudged = self._count_unjudged()
 
+    @_mending
     def continue_after(self, identifier: int) -> None:
         """Number new samples above this one, which a round has seen: should the file be a new one."""
         for change in (
@@ -82,15 +120,17 @@ class SampleStore:
             f"UPDATE sqlite_sequence SET seq = MAX(seq, {identifier:d}) WHERE name = 'samples'",  # noqa: S608
         ):
             self._connection.execute(change)
+        self._seen = max(self._seen, identifier)
 
     def start_anew(self, reason: str) -> None:
         """The file is damaged: set it aside, and begin an empty one."""
         newest = max((newest for _, newest in self._counts.values()), default=0)
-        self._connection.close()
+        self._connection.close()  # before its files have other names: closing deletes them by their path
         set_aside(self.path, reason)
         self._open()
-        self.continue_after(newest)
+        self.continue_after(max(newest, self._seen))
 
+    @_mending
     def add(self, task: str, inputs: bytes, label: int | bytes) -> int:
         """Store one sample and return its id. Inputs are float32 in C order, in bytes, and so is a label of values.
 
@@ -117,6 +157,7 @@ class SampleStore:
         self._counts[task] = (min(count, self._maximum), newest)
         return newest
 
+    @_mending
     def add_unjudged(self, sample: Sample) -> None:
         """Store one sample of a task whose schema is not known; the oldest of these make room.
 
@@ -131,6 +172,7 @@ class SampleStore:
             self._connection.execute(_TOO_LONG_UNJUDGED, (MAX_UNJUDGED_BYTES,))
         self._unjudged = self._count_unjudged()
 
+    @_mending
     def judge(self, description: TaskDescription) -> Judgement:
         """Judge, once, the samples that waited for this schema: those that fit are stored as any other."""
         rows = self._connection.execute(
@@ -158,11 +200,13 @@ class SampleStore:
         """The id of the newest sample of a task, 0 without one."""
         return self._counts.get(task, (0, 0))[1]
 
+    @_mending
     def count_after(self, task: str, identifier: int) -> int:
         """Samples of a task that are newer than `identifier`, as all are that wait for its schema."""
         query = "SELECT COUNT(*) FROM samples WHERE task = ? AND id > ?"
         return int(self._connection.execute(query, (task, identifier)).fetchone()[0]) + self._unjudged[task]
 
+    @_mending
     def drop_misfits(self, description: TaskDescription) -> int:
         """Delete samples that do not fit the task's schema, which was another once; returns how many."""
         condition, sizes = fitting(description)
@@ -173,20 +217,39 @@ class SampleStore:
             self._counts[description.task] = (count - dropped, newest)
         return dropped
 
+    @_mending
     def drop_other_features(self, description: TaskDescription) -> int:
         """Delete a task's features that another backbone computed; returns how many."""
         query = "DELETE FROM features WHERE backbone != ? AND (SELECT task FROM samples WHERE id = features.sample) = ?"
         return self._connection.execute(query, (description.backbone_hash, description.task)).rowcount
 
+    @_mending
     def drop(self, task: str, identifiers: Sequence[int]) -> None:
         """Delete these samples of a task."""
         delete = "DELETE FROM samples WHERE task = ? AND id = ?"
         with self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
             dropped = self._connection.executemany(delete, [(task, identifier) for identifier in identifiers]).rowcount
-        count, newest = self._counts[task]
+        count, newest = self._counts.get(task, (0, 0))
         self._counts[task] = (count - dropped, newest)
 
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
+
+
+def _require_sound(connection: sqlite3.Connection) -> None:
+    """Look at what a check of every page does not.
+
+    Raises:
+        sqlite3.DatabaseError: it is damaged.
+    """
+    with closing(sqlite3.connect(":memory:")) as new:
+        new.executescript(SCHEMA)
+        require_same_tables(connection, new)
+    numbers = (
+        "SELECT seq FROM sqlite_sequence UNION ALL SELECT MAX(id) FROM samples UNION ALL SELECT MAX(id) FROM unjudged"
+    )
+    (highest,) = connection.execute(f"SELECT MAX(seq) FROM ({numbers})").fetchone()  # noqa: S608 - a constant
+    if (highest or 0) > HIGHEST_NUMBER:
+        raise damage(f"a sample has the number {highest}")

@@ -11,7 +11,7 @@ import numpy as np
 
 from bundle_runtime.backbone import ROWS_AT_ONCE, Backbone
 from edge_agent.training.stored_sample_checks import check_inputs
-from edge_agent.worker.damage import is_damage
+from edge_agent.worker.damage import is_unusable
 from edge_agent.worker.usable_samples import fitting
 from fleet_protocol.bundle import TaskDescription
 
@@ -42,7 +42,7 @@ def compute_features(store: Path, task: TaskDescription, file: Path, threads: in
             _keep(connection, task, rows, backbone)
             computed += len(rows)
     except sqlite3.Error as error:
-        if is_damage(error):
+        if is_unusable(error):
             raise
         raise FeaturesError(f"features of {task.task} can't be kept in {store}: {error}; is the disk full?") from error
     finally:

@@ -34,7 +34,7 @@ from edge_agent.worker.contract import (
     read_job,
     write_frame,
 )
-from edge_agent.worker.damage import is_damage
+from edge_agent.worker.damage import is_unusable
 from edge_agent.worker.usable_samples import rows_to_train_on
 from fleet_host.child_process import die_with
 from fleet_protocol.bundle import BACKBONE_FILE, TaskDescription
@@ -59,6 +59,7 @@ EXPECTED_ERRORS = (
     ConfigurationError,
     ProtocolError,
     sqlite3.DatabaseError,
+    UnicodeDecodeError,
     MemoryError,
 )
 """What may end a round. Anything else is a defect, whose traceback the agent reports."""
@@ -150,7 +151,7 @@ def _failure_of(error: Exception, job: TrainingJob) -> Verdict:
     if isinstance(error, RebuildError):
         return RebuildFailure(str(error))
     said = str(error)
-    if isinstance(error, sqlite3.DatabaseError):
+    if isinstance(error, sqlite3.DatabaseError | UnicodeDecodeError):
         said = f"the sample store can't be read: {error}"
     if isinstance(error, MemoryError):
         said = (
@@ -161,7 +162,7 @@ def _failure_of(error: Exception, job: TrainingJob) -> Verdict:
         said,
         unfit=error.unfit if isinstance(error, UnfitSamplesError) else [],
         diverged=isinstance(error, DivergedError),
-        store_damaged=isinstance(error, sqlite3.DatabaseError) and is_damage(error),
+        store_damaged=isinstance(error, sqlite3.DatabaseError | UnicodeDecodeError) and is_unusable(error),
     )
 
 

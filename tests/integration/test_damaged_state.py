@@ -1,5 +1,6 @@
 """A failing card damages one row, or one file: the agent says so once, and goes on."""
 
+import asyncio
 import logging
 import sqlite3
 from contextlib import closing
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from edge_agent.core.version_choice import KnownVersion
+from edge_agent.shell.damaged_files import damage
 from edge_agent.shell.device_database import DeviceDatabase
 from edge_agent.shell.device_schema import COLUMNS_OF_VERSION_3
 from edge_agent.shell.row_seals import LOST
@@ -20,6 +22,7 @@ from edge_agent.worker.supervisor import train_in_child
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import Outcome
 from tests.integration.test_device_database import BUNDLE, OTHER_BUNDLE, ROUND, sign
+from tests.integration.test_receipt_numbers import StartedAgent, configuration
 from tests.support.worker import make_job, store_samples
 from workbench.recipe_folder import find_recipe
 
@@ -187,3 +190,129 @@ async def test_worker_that_finds_the_store_damaged_says_so_and_a_new_one_is_begu
     assert store.add("digits", bytes(256), 3) == 401
     store.close()
     assert "event=file_set_aside" in caplog.text
+
+
+SCHEMA_FLIPS = {
+    "the counters' column": (b"sqlite_sequence(name,seq)", b"sqlite_sequence(name,sep)"),
+    "a word that is no text": (b"label INTEGER NOT NULL", b"label INTEGER N\xd5T NULL"),
+    "a column": (b"inputs BLOB", b"inpuus BLOB"),
+    "a trigger's table": (b"DELETE FROM features WHERE", b"DELETE FROM featurds WHERE"),
+}
+
+
+@pytest.mark.parametrize("what", SCHEMA_FLIPS)
+def test_sample_store_whose_schema_is_damaged_makes_room_for_a_new_one(tmp_path, what, caplog):
+    path = tmp_path / "samples.db"
+    store = SampleStore(path, 3)
+    for number in range(3):
+        store.add("digits", bytes(256), number)
+    store.close()
+    before, after = SCHEMA_FLIPS[what]
+    content = path.read_bytes()
+    assert before in content
+    path.write_bytes(content.replace(before, after))
+    store = SampleStore(path, 3)
+    store.continue_after(3)
+    assert store.add("digits", bytes(256), 3) == 4, "the damage may be met only now: the sample is stored all the same"
+    assert "event=file_set_aside" in caplog.text
+    store.close()
+
+
+def test_sample_number_that_a_card_has_flipped_does_not_end_the_numbering(tmp_path):
+    path = tmp_path / "samples.db"
+    store = SampleStore(path, 3)
+    store.add("digits", bytes(256), 1)
+    store.close()
+    flip(path, "UPDATE sqlite_sequence SET seq = 9223372036854775807")
+    store = SampleStore(path, 3)
+    assert store.add("digits", bytes(256), 3) == 1
+    store.close()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_no_flipped_bits_of_the_sample_store_end_the_agent(tmp_path, seed):
+    path = tmp_path / "samples.db"
+    store = SampleStore(path, 100)
+    for number in range(60):
+        store.add("digits", bytes(256), number % 10)
+    store.close()
+    random = np.random.default_rng(seed)
+    content = bytearray(path.read_bytes())
+    for place in random.integers(0, len(content), 1 + seed % 20):
+        content[place] ^= 1 << int(random.integers(8))
+    path.write_bytes(content)
+    store = SampleStore(path, 100)
+    store.continue_after(60)
+    for number in range(120):
+        assert store.add("digits", bytes(256), number % 10) > 60
+    store.close()
+
+
+def test_row_whose_number_has_flipped_takes_its_place_in_the_index_along(path, caplog):
+    """As agent.db.1.55 was: the index named a row that was no longer there, and every later version met it."""
+    content = bytearray(path.read_bytes())
+    (root,) = one(path, "SELECT rootpage FROM sqlite_master WHERE name = 'held_versions'")
+    cell = int.from_bytes(content[(root - 1) * 4096 + 8 : (root - 1) * 4096 + 10], "big") + (root - 1) * 4096
+    assert content[cell + 2] == 1, "the row's number follows the two bytes of its length"
+    content[cell + 2] ^= 1 << 6
+    path.write_bytes(content)
+    database = DeviceDatabase(path)
+    assert database.held_version("digits") is None
+    database.set_held_version("digits", KnownVersion(8, BUNDLE, OTHER_BUNDLE))
+    assert database.held_version("digits") == KnownVersion(8, BUNDLE, OTHER_BUNDLE)
+    assert database.damage is None
+    database.close()
+    assert one(path, "PRAGMA integrity_check") == ("ok",)
+    assert caplog.text.count("event=row_set_aside") == 1
+
+
+def one(path: Path, query: str) -> tuple[object, ...]:
+    with closing(sqlite3.connect(path)) as connection:
+        return tuple(connection.execute(query).fetchone())
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"payload BLOB NOT NULL, envelope", b"payload BLOB NOT NULL, eovelope"),
+        (b"sqlite_autoindex_tasks", b"\xf3qlite_autoindex_tasks"),
+        (
+            b"task TEXT PRIMARY KEY, bundle TEXT NOT NULL, rounds",
+            b"task TEXT PRIMARY KEY, bundle TEXT NOT NUML, rounds",
+        ),
+    ],
+)
+def test_damaged_schema_of_the_agents_database_is_said_as_any_damage(path, before, after):
+    content = path.read_bytes()
+    assert before in content
+    path.write_bytes(content.replace(before, after))
+    with pytest.raises(ConfigurationError, match=r"it is damaged\. Move it away"):
+        DeviceDatabase(path)
+
+
+def test_damage_that_a_running_agent_meets_is_told_whoever_handles_the_error(path):
+    database = DeviceDatabase(path)
+    told: list[str | None] = []
+    database.call_at_damage(lambda: told.append(database.damage))
+    assert database.damage is None
+    (root,) = database._connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'manifests'").fetchone()
+    database._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    database._connection.execute("PRAGMA shrink_memory")
+    with path.open("r+b") as file:
+        file.seek((root - 1) * 4096)
+        file.write(bytes(4096))
+    with pytest.raises(sqlite3.DatabaseError):
+        database.known_version("digits")
+    said = told[0]
+    assert said is not None
+    assert "it is damaged. Move it away" in said
+    database.close()
+
+
+async def test_running_agent_ends_with_one_line_where_its_database_is_damaged(request):
+    agent = StartedAgent(request.getfixturevalue(configuration.__name__))
+    running = asyncio.ensure_future(agent.run())
+    await asyncio.sleep(0)
+    agent._database._connection.met_damage(damage("database disk image is malformed"))
+    with pytest.raises(ConfigurationError, match=r"malformed; it is damaged\. Move it away"):
+        await running

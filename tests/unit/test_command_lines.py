@@ -60,8 +60,10 @@ def number_arguments() -> list[tuple[str, argparse.Action]]:
     return [(parser.prog, action) for parser, action in found if action.type not in (None, Path)]
 
 
-@pytest.mark.parametrize(("verb", "action"), number_arguments(), ids=str)
-def test_number_on_the_command_line_that_no_database_holds_is_refused_with_the_limits(verb, action):
+@pytest.mark.parametrize(
+    "action", [pytest.param(action, id=f"{verb} {action.dest}") for verb, action in number_arguments()]
+)
+def test_number_on_the_command_line_that_no_database_holds_is_refused_with_the_limits(action):
     for text in TOO_LARGE:
         with pytest.raises(argparse.ArgumentTypeError, match=ALLOWED) as refused:
             action.type(text)
@@ -83,7 +85,7 @@ LAST_WORDS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("words", "said"), LAST_WORDS, ids=lambda words: " ".join(words)[:60])
+@pytest.mark.parametrize(("words", "said"), LAST_WORDS)
 def test_number_out_of_its_limits_ends_with_2_and_one_line_that_names_the_argument(words, said, capsys):
     with pytest.raises(SystemExit) as ended:
         coordinator_cli.main(words)

@@ -44,7 +44,8 @@ def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Run the verb; a running coordinator notices at its next batch, or within a second."""
     configuration = load_configuration(options.config)
-    with Journal.open(configuration.journal()) as journal:
+    opened = Journal.open_to_look if options.action == "list" else Journal.open
+    with opened(configuration.journal()) as journal:
         if options.action == "revoke" and options.forget:
             _forget(journal, options, configuration.signing_key())
         else:

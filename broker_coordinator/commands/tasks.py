@@ -90,7 +90,8 @@ def run(options: argparse.Namespace) -> int:
     if reading := _READING_VERBS.get(options.action):
         with JournalReader.open(configuration.journal()) as reader:
             return reading(reader, options, configuration)
-    with Journal.open(configuration.journal()) as journal:
+    opened = Journal.open_to_look if options.action in VERBS_THAT_LOOK else Journal.open
+    with opened(configuration.journal()) as journal:
         _VERBS[options.action](journal, options, configuration)
         return 0
 
@@ -229,6 +230,7 @@ _VERBS: Mapping[str, Verb] = {
     "remove": _remove,
     "evaluate": _evaluate,
 }
+VERBS_THAT_LOOK = frozenset({"list", "show"})
 _READING_VERBS: Mapping[str, ReadingVerb] = {
     "export": _export,
     "verify": _verify,

@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from broker_coordinator.storage.schema import check_schema, create_schema
+from fleet_host.disk_room import NEEDED_BYTES, free_bytes, full_disk_words, is_disk_full
 from fleet_host.owned_files import make_owned_file
 from fleet_protocol.errors import ConfigurationError
 
@@ -25,12 +26,19 @@ SILENCE_TIMEOUT_MILLISECONDS = 10_000
 WRITER_LOCK = 0x65_64_67_65_66_6C_6B
 """Key of the PostgreSQL advisory lock that every writer takes. Writers queue for it, as for SQLite's write lock."""
 
+SHARED_INDEX_BYTES = 32 * 1024
+"""The least that SQLite's file `-shm` has while the database is open; a full disk leaves a shorter one behind."""
+
 Database = Path | URL
 """Where a coordinator's journal is: a SQLite file, or a PostgreSQL database."""
 
 
 class JournalUnavailableError(Exception):
     """The database can't take or give data now (disk full, locked, gone). Nothing of the transaction happened."""
+
+
+class DiskFullError(JournalUnavailableError):
+    """The database's disk is full; what is there can still be read."""
 
 
 def read_database(text: str, password: str | None = None) -> Database:
@@ -89,7 +97,7 @@ def writing(engine: Engine) -> Iterator[Connection]:
     Raises:
         JournalUnavailableError: the database failed; the transaction is rolled back.
     """
-    with translated(), engine.begin() as connection:
+    with translated(engine), engine.begin() as connection:
         yield connection
 
 
@@ -100,19 +108,31 @@ def reading(engine: Engine) -> Iterator[Connection]:
     Raises:
         JournalUnavailableError: the database failed.
     """
-    with translated(), engine.connect() as connection:
+    with translated(engine), engine.connect() as connection:
         yield connection.execution_options(reads_only=True)
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """A block in which what the database can't do now is a JournalUnavailableError."""
+def translated(engine: Engine) -> Iterator[None]:
+    """A block in which what the database can't do now is a JournalUnavailableError; a full disk is said to be full."""
     try:
         yield
     except (IntegrityError, DataError, ProgrammingError):
         raise
     except DBAPIError as error:
-        raise JournalUnavailableError(" ".join(str(error.orig).split())) from error
+        said = " ".join(str(error.orig).split())
+        file = _file_of(engine)
+        if file is not None and error.orig is not None and is_disk_full(error.orig, file):
+            raise DiskFullError(f"{said}; {full_disk_words(file)}") from error
+        raise JournalUnavailableError(said) from error
+
+
+def _file_of(engine: Engine) -> Path | None:
+    """Where a SQLite database is; None for PostgreSQL."""
+    name = engine.url.database
+    if engine.dialect.name != "sqlite" or name is None:
+        return None
+    return Path(unquote(urlsplit(name).path) if name.startswith("file:") else name)
 
 
 def _sqlite(path: Path, *, read_only: bool) -> Engine:
@@ -124,12 +144,25 @@ def _sqlite(path: Path, *, read_only: bool) -> Engine:
         try:
             make_owned_file(path)
         except OSError as error:
-            raise ConfigurationError(f"database {path}: {error.strerror}; name a file that can be written") from error
-    name, query = (f"file:{quote(str(path))}", {"uri": "true", "mode": "ro"}) if read_only else (str(path), {})
+            remedy = full_disk_words(path) if is_disk_full(error, path) else "name a file that can be written"
+            raise ConfigurationError(f"database {path}: {error.strerror}; {remedy}") from error
+    name, query = (f"file:{quote(str(path))}", _read_only_query(path)) if read_only else (str(path), {})
     engine = create_engine(URL.create("sqlite", database=name, query=query))
     event.listen(engine, "connect", _read_only_connection if read_only else _prepare_connection)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _read_only_query(path: Path) -> dict[str, str]:
+    """A reader makes SQLite's shared files where no writer has. On a full disk it does without: nobody writes there."""
+    query = {"uri": "true", "mode": "ro"}
+    log, index = (path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))
+    in_use = _size(log) > 0 or _size(index) >= SHARED_INDEX_BYTES
+    return query if in_use or free_bytes(path) >= NEEDED_BYTES else query | {"immutable": "1"}
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
 
 
 def _postgresql(url: URL) -> Engine:

@@ -15,14 +15,14 @@ from broker_coordinator.admission.fleet_view import Device
 from broker_coordinator.aggregation.retention import Forgettable
 from broker_coordinator.aggregation.version import Version
 from broker_coordinator.storage.change_counters import TASKS, change_counters_in
-from broker_coordinator.storage.database import Database, open_database, writing
+from broker_coordinator.storage.database import Database, DiskFullError, open_database, writing
 from broker_coordinator.storage.device_registry import forget_pending, store_device
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.records import Aggregate
 from broker_coordinator.storage.schema import WAITING, aggregates, payloads, refused_payloads, rejections, versions
 from broker_coordinator.storage.standing import decided_after, decided_by
 from broker_coordinator.storage.task_conditions import first_version, newest_positions, version_kind
-from fleet_protocol.errors import Reason
+from fleet_protocol.errors import ConfigurationError, Reason
 from fleet_protocol.limits import MAX_SEQUENCE
 
 Rejections = Mapping[tuple[Reason, str], int]
@@ -95,6 +95,20 @@ class Journal(JournalReader):
             ConfigurationError: it can't be opened.
         """
         return cls(open_database(database))
+
+    @classmethod
+    def open_to_look(cls, database: Database) -> "Journal":
+        """As `open`; on a full disk, to read what is there.
+
+        Raises:
+            ConfigurationError: it can't be opened.
+        """
+        try:
+            return cls.open(database)
+        except ConfigurationError as error:
+            if not isinstance(error.__cause__, DiskFullError):
+                raise
+        return cls(open_database(database, read_only=True))
 
     def write(self, entry: JournalEntry) -> int:
         """Commit one batch in one transaction; returns the position of its first accepted payload.

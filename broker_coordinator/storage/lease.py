@@ -185,7 +185,7 @@ class _SessionLock:
 
     def take(self) -> bool:
         self.release()
-        with translated():
+        with translated(self._engine):
             connection = self._engine.raw_connection()
             connection.detach()
             self._session = connection.dbapi_connection

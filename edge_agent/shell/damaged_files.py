@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.worker.damage import DAMAGED, is_damage, is_unusable
+from fleet_host.disk_room import full_disk_words, is_disk_full
 from fleet_host.log_lines import log_line
 
 logger = logging.getLogger(__name__)
@@ -74,6 +75,8 @@ def why_unusable(error: Exception, path: Path) -> str:
 
 
 def _remedy_for(error: Exception, path: Path) -> str:
+    if is_disk_full(error, path):
+        return full_disk_words(path)
     if not is_unusable(error):
         return "give each agent a state_folder of its own that it may write"
     return (

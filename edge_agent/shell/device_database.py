@@ -87,6 +87,8 @@ class DeviceDatabase:
                 self._set_counter("update_sequence", max(self._counter("update_sequence"), self._last_number()))
                 self._set_counter("boot", min(max(self._counter("boot") + 1, first_boot), MAX_BOOT))
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            if hasattr(self, "_connection"):
+                self._connection.close()
             raise ConfigurationError(f"database {why_unusable(error, path)}") from error
         self.boot = self._counter("boot")
 

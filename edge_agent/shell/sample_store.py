@@ -91,17 +91,18 @@ class SampleStore:
         self._seen = 0
         self._counts: dict[str, tuple[int, int]] = {}
         reason = ""
+        self._connection = sqlite3.connect(self.path, isolation_level=None)
         try:
             self._open()
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             if not is_unusable(error):
+                self._connection.close()
                 raise
             reason = str(error)
         if reason:
             self.start_anew(reason)
 
     def _open(self) -> None:
-        self._connection = sqlite3.connect(self.path, isolation_level=None)
         require_whole(self._connection)
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=NORMAL")
@@ -127,6 +128,7 @@ class SampleStore:
         newest = max((newest for _, newest in self._counts.values()), default=0)
         self._connection.close()  # before its files have other names: closing deletes them by their path
         set_aside(self.path, reason)
+        self._connection = sqlite3.connect(self.path, isolation_level=None)
         self._open()
         self.continue_after(max(newest, self._seen))
 

@@ -1,40 +1,80 @@
-"""Opens what an agent keeps in its state folder."""
+"""Opens what an agent keeps in its state folder; on a full card, what can be fetched again makes room."""
 
+import logging
 import secrets
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 from edge_agent.configuration import AgentConfiguration
 from edge_agent.shell.blob_cache import BlobCache
-from edge_agent.shell.damaged_files import why_unusable
+from edge_agent.shell.damaged_files import FILES_OF_A_DATABASE, SET_ASIDE_SUFFIX, why_unusable
 from edge_agent.shell.device_database import DeviceDatabase
 from edge_agent.shell.sample_store import SampleStore
+from fleet_host.disk_room import is_disk_full
+from fleet_host.log_lines import log_line
 from fleet_protocol.errors import ConfigurationError
+
+logger = logging.getLogger(__name__)
 
 LARGEST_FIRST_BOOT = 2**20
 """Leaves room for 2**42 more boots in the numbers of control messages."""
 
+State = tuple[DeviceDatabase, SampleStore, BlobCache]
 
-def open_state(configuration: AgentConfiguration) -> tuple[DeviceDatabase, SampleStore, BlobCache]:
+
+def open_state(configuration: AgentConfiguration) -> State:
     """Open the databases and the folder of blobs, which are made where they are missing.
 
     Raises:
         ConfigurationError: the folder or a database can't be used; why, and what to do.
     """
+    expendable = _expendable(configuration.state_folder)
+    while True:
+        try:
+            return _open(configuration)
+        except ConfigurationError as error:
+            if error.__cause__ is None or not is_disk_full(error.__cause__, configuration.state_folder):
+                raise
+            if (file := next(expendable, None)) is None:
+                raise
+        logger.warning(
+            log_line(
+                "room_made",
+                file=file.name,
+                bytes=file.stat().st_size,
+                remedy="the disk is full: make room; what is deleted here is fetched again where it is needed",
+            )
+        )
+        file.unlink()
+
+
+def _open(configuration: AgentConfiguration) -> State:
     folder = configuration.state_folder
     file = folder
+    database: DeviceDatabase | None = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        database = DeviceDatabase(folder / "agent.db", first_boot=_draw_first_boot(folder))
         file = folder / "agent.db"
-        database = DeviceDatabase(file, first_boot=_draw_first_boot(folder))
-        seen = [database.trained_through(task.name) for task in configuration.tasks]
+        seen = max(database.trained_through(task.name) for task in configuration.tasks)
         file = folder / "samples.db"
         samples = SampleStore(file, configuration.store.maximum_samples)
-        samples.continue_after(max(seen))
+        samples.continue_after(seen)
         file = folder / "blobs"
         return database, samples, BlobCache(file)
     except (OSError, sqlite3.Error, UnicodeDecodeError) as error:
+        if database is not None:
+            database.close()
         raise ConfigurationError(why_unusable(error, file)) from error
+
+
+def _expendable(folder: Path) -> Iterator[Path]:
+    """Files that cost at most their fetching, cheapest first: a damaged store, unfinished ones, the oldest blobs."""
+    aside = (folder / f"samples.db{SET_ASIDE_SUFFIX}{suffix}" for suffix in FILES_OF_A_DATABASE)
+    yield from (file for file in aside if file.exists())
+    blobs = [file for file in (folder / "blobs").glob("*") if file.is_file()]
+    yield from sorted(blobs, key=lambda file: (file.suffix != ".part", file.stat().st_mtime))
 
 
 def _draw_first_boot(folder: Path) -> int:

@@ -95,7 +95,7 @@ def test_broker_without_tls_and_password_needs_neither(tmp_path):
         ("[broker]", "[store]\nmaximum_samples = 99999999999999999999999\n[broker]", f"<= {2**31 - 1} - at `store"),
         ("[broker]", "[worker]\nthreads = 100000000000\n[broker]", "Expected `int` <= 256 - at `worker.threads`"),
         ("[broker]", "[worker]\nmemory_limit_mib = 99999999999999\n[broker]", "at `worker.memory_limit_mib`; it is 9"),
-        ("[broker]", "[worker]\ntime_limit_seconds = inf\n[broker]", "Expected `float` <= 604800 - at `worker"),
+        ("[broker]", "[worker]\ntime_limit_seconds = inf\n[broker]", "Expected `float` <= 604800.0 - at `worker"),
         ("= 8", "= true", "Expected `int`, got `bool`"),
         ('host = "broker.local"', 'host = "broker.local"\nport = 65536', "at `broker.port`"),
         ('host = "broker.local"', 'host = "broker.local"\nprotocol = "3.1"', "at `broker.protocol`"),

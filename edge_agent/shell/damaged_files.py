@@ -96,6 +96,10 @@ class WatchedConnection(sqlite3.Connection):
         """Execute a statement with a cursor that tells."""
         return _WatchedCursor(self).execute(*arguments)
 
+    def executemany(self, *arguments: Any) -> sqlite3.Cursor:
+        """Execute a statement several times with a cursor that tells."""
+        return _WatchedCursor(self).executemany(*arguments)
+
     def met_damage(self, error: Exception) -> None:
         """Note it."""
         self.damage = self.damage or error
@@ -109,6 +113,11 @@ class _WatchedCursor(sqlite3.Cursor):
     def execute(self, *arguments: Any) -> "_WatchedCursor":
         with self._watched():
             super().execute(*arguments)
+        return self
+
+    def executemany(self, *arguments: Any) -> "_WatchedCursor":
+        with self._watched():
+            super().executemany(*arguments)
         return self
 
     def fetchone(self) -> Any:

@@ -20,6 +20,9 @@ BUSY_TIMEOUT_MILLISECONDS = 5_000
 CONNECT_TIMEOUT_SECONDS = 5
 """For PostgreSQL, from the first packet to a session."""
 
+IN_MEMORY = Path(":memory:")
+"""SQLite's name for a database without a file: one transaction is as whole as on a disk, and no disk is waited for."""
+
 SILENCE_TIMEOUT_MILLISECONDS = 10_000
 """For PostgreSQL: how long sent data may stay unacknowledged before the connection counts as lost."""
 
@@ -140,7 +143,7 @@ def _sqlite(path: Path, *, read_only: bool) -> Engine:
         raise ConfigurationError(f"database {path} does not exist; has the coordinator run with this configuration?")
     if not path.parent.is_dir():
         raise ConfigurationError(f"database {path}: there is no folder {path.parent}; make it, or change `database`")
-    if not read_only:
+    if not read_only and path != IN_MEMORY:
         try:
             make_owned_file(path)
         except OSError as error:

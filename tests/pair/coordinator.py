@@ -14,7 +14,7 @@ from broker_coordinator.admission.decisions import Message
 from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.distribution.signed_messages import MessageSigner
 from broker_coordinator.serving.coordinator import Coordinator
-from broker_coordinator.storage.database import JournalUnavailableError, open_database
+from broker_coordinator.storage.database import IN_MEMORY, JournalUnavailableError, open_database
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal, JournalEntry
 from broker_coordinator.storage.records import JournalledPayload
@@ -31,8 +31,6 @@ KEY = SigningKey(bytes(range(100, 132)))
 ALLOWANCE = TokenBucket(interval_seconds=5.0, burst=3)
 POLICY = AdmissionSettings(FLEET, SHARD, open_enrolment=True, maximum_devices=10, key=KEY, allowance=ALLOWANCE)
 MOST_PUBLICATIONS = 1000
-IN_MEMORY = Path(":memory:")
-"""SQLite's name for a database without a file: one transaction is as whole as on a disk, and no disk is waited for."""
 
 
 class Accident(Enum):

@@ -129,7 +129,7 @@ def write_bundle(folder: Path) -> None:
         parameters=PARAMETERS,
         training=TrainingPlan(steps=10, batch_size=16, learning_rate=0.1),
         update=UpdatePlan(KEEP_FRACTION),
-        aggregation=AggregationPlan(buffer_size=BUFFER_SIZE, max_staleness=2**40),
+        aggregation=AggregationPlan(buffer_size=BUFFER_SIZE, max_staleness=2**31 - 1),
         files={name: blob_hash(data) for name, data in files.items()},
     )
     folder.mkdir()

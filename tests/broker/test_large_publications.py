@@ -28,7 +28,7 @@ ROOM_BYTES = 8 * MIB
 @pytest.fixture
 def generous_broker(tmp_path: Path) -> Iterator[Broker]:
     """As Mosquitto is without `max_packet_size`, but for this test's needs."""
-    broker = Broker(tmp_path / "generous", max_packet_size=2 * LARGE_BYTES)
+    broker = Broker(tmp_path / "generous", maximum_packet_bytes=2 * LARGE_BYTES)
     broker.start()
     yield broker
     broker.kill()
@@ -92,7 +92,7 @@ def check_counted_once(coordinator: CoordinatorProcess, protocol: str) -> None:
 @pytest.mark.parametrize(("protocol", "connections"), [("5", 1), ("3.1.1", 1 + ENDS_THAT_SHOW)])
 def test_chunk_that_the_broker_does_not_take_is_named_and_holds_nothing_up(tmp_path, protocol, connections) -> None:
     bundle = write_bundle(tmp_path / "bundle", graph_bytes=MAX_CHUNK_BYTES)
-    broker = Broker(tmp_path / "narrow", max_packet_size=MAX_CHUNK_BYTES // 2)
+    broker = Broker(tmp_path / "narrow", maximum_packet_bytes=MAX_CHUNK_BYTES // 2)
     broker.start()
     coordinator = CoordinatorProcess(tmp_path / "coordinator", broker, [tmp_path / "bundle"], protocol=protocol)
     coordinator.start()

@@ -15,6 +15,10 @@ CONNECT, PUBLISH, SUBSCRIBE = 0x10, 0x30, 0x80
 DUPLICATE = 0x08
 
 
+SUBSCRIPTIONS = 3
+"""Of a coordinator: what devices send, their presence, and manifests."""
+
+
 class ForgetfulBroker:
     """One connection after the other; it acknowledges only what it is told to."""
 
@@ -30,7 +34,7 @@ class ForgetfulBroker:
         self._connection.settimeout(DEADLINE_SECONDS)
         assert self._packet()[0] & 0xF0 == CONNECT
         self._connection.sendall(b"\x20\x03\x01\x00\x00" if self._mqtt5 else b"\x20\x02\x01\x00")
-        for _ in range(2):
+        for _ in range(SUBSCRIPTIONS):
             first, body = self._packet()
             assert first & 0xF0 == SUBSCRIBE, "nothing is published before the subscriptions are confirmed"
             properties = b"\x00" if self._mqtt5 else b""

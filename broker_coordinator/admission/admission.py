@@ -17,6 +17,7 @@ Nothing here knows a kind: what differs between them is in `fleet_protocol.kinds
 import math
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import Any
 
 import msgspec
@@ -53,7 +54,7 @@ from broker_coordinator.admission.fleet_view import (
     repeats_of,
 )
 from broker_coordinator.admission.parsed_message import ParsedMessage
-from broker_coordinator.admission.room import require_room, use_room
+from broker_coordinator.admission.room import note_accepted, take_room
 from broker_coordinator.admission.senders import is_told_newest_boot, sender_of
 from broker_coordinator.admission.settings import AdmissionSettings
 from fleet_protocol import topics
@@ -61,6 +62,9 @@ from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.envelope import Header, digest, read_envelope
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.kinds import KINDS, Leaf, PayloadKind, decode_payload
+
+TOPICS_REMEMBERED = 10_000
+"""Each is read once: a device sends on two for ever. Those that are no device's are not remembered."""
 
 _TOPICS: Mapping[Leaf, Callable[[str, str, str], str]] = {Leaf.UP: topics.up, Leaf.STATE: topics.state}
 
@@ -96,17 +100,15 @@ class Admission:
         match decision:
             case Accepted(device, header):
                 view.set_decided(device, header.sequence, Decided(decision.envelope_digest))
-                view.use_allowance(device)
                 consumer = self._journalled(header)
                 progress = view.tasks[header.task]
-                use_room(header, device, len(decision.envelope), progress, view)
+                note_accepted(header, device, progress, view)
                 if isinstance(consumer, VersionConsumer):
                     view.tasks[header.task] = progress.after_one(consumer.buffer_size(progress.description))
                 _remember(consumer, progress.description, device, decision.facts, view)
             case Refused(device=str(device), header=Header() as header):
                 decided = Decided(decision.envelope_digest, decision.reason, decision.detail)
                 view.set_decided(device, header.sequence, decided)
-                view.use_allowance(device)
             case Enrolled(device) | FileRequested(device) | PresenceSeen(device):
                 view.set_device(device)
 
@@ -122,7 +124,7 @@ class Admission:
         device = None
         answered = False
         try:
-            device, leaf = _device_and_leaf(message.topic, self.settings)
+            device, leaf = _device_and_leaf(message.topic, self.settings.fleet, self.settings.shard)
             answered = leaf is Leaf.UP
             envelope = read_envelope(message.data, largest[leaf])
             self._check_kind(envelope.header.kind, leaf, len(message.data))
@@ -143,7 +145,7 @@ class Admission:
         verified = False
         try:
             device = sender_of(parsed, consumer, view, self.settings)
-            asks_again = not ahead.is_checked and _asks_again(parsed, consumer, view)
+            asks_again = _asks_again(parsed, consumer, view)
             if asks_again and not view.has_room(self.settings.repeat_allowance, repeats_of(device)):
                 return _refuse_in_silence(parsed)
             _check_signature(parsed, device, ahead)
@@ -176,7 +178,7 @@ class Admission:
                 f" {view.highest_sequence(device.name)}",
             )
         progress = view.tasks.get(header.task)
-        require_room(header, device.name, progress, view)
+        take_room(header, device.name, len(parsed.message.data), progress, view)
         try:
             return self._offer(parsed, device.name, ahead, progress, view)
         except ProtocolError as error:
@@ -218,11 +220,12 @@ def _largest_bytes() -> Mapping[Leaf, int]:
     return {leaf: max(kind.max_bytes for kind in KINDS.values() if kind.leaf is leaf) for leaf in _TOPICS}
 
 
-def _device_and_leaf(topic: str, settings: AdmissionSettings) -> tuple[str, Leaf]:
+@lru_cache(TOPICS_REMEMBERED)
+def _device_and_leaf(topic: str, fleet: str, shard: str) -> tuple[str, Leaf]:
     device, last = topics.device_of(topic)
     leaf = Leaf(last)
     build = _TOPICS.get(leaf)
-    if build is None or topic != build(settings.fleet, settings.shard, device):
+    if build is None or topic != build(fleet, shard, device):
         raise ProtocolError(Reason.WRONG_TOPIC, f"{topic!r} is not a topic of this coordinator")
     return device, leaf
 
@@ -232,7 +235,7 @@ def _asks_again(parsed: ParsedMessage, consumer: Consumer, view: FleetView) -> b
     if isinstance(consumer, ControlConsumer):
         return consumer.answered
     is_unused = parsed.envelope.header.sequence > view.highest_sequence(parsed.device)
-    return not is_unused or view.full_after_one(parsed.device) is None
+    return not is_unused or not view.has_room(view.allowance, parsed.device)
 
 
 def _refuse_in_silence(parsed: ParsedMessage) -> Refused:
@@ -276,9 +279,14 @@ def _checked_staleness(header: Header, progress: TaskProgress) -> int:
 
 def _require_finite(facts: msgspec.Struct) -> None:
     """Refuse what JSON, and so the journal, has no form for."""
-    for number, value in enumerate(msgspec.structs.astuple(facts)):
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ProtocolError(Reason.NOT_FINITE, f"{facts.__struct_fields__[number]} is {value}")
+    for name in _float_fields(type(facts)):
+        if not math.isfinite(value := getattr(facts, name)):
+            raise ProtocolError(Reason.NOT_FINITE, f"{name} is {value}")
+
+
+@cache
+def _float_fields(facts: type[msgspec.Struct]) -> tuple[str, ...]:
+    return tuple(field.name for field in msgspec.structs.fields(facts) if field.type is float)
 
 
 def _require_version_kind(kind: PayloadKind, task: TaskDescription) -> None:

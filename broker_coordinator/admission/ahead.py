@@ -87,7 +87,7 @@ def _promising_sender(parsed: ParsedMessage, view: FleetView) -> Device | None:
         and sender.name == parsed.device
         and header.sequence > view.highest_sequence(parsed.device)
         and view.tasks.get(header.task) is not None
-        and view.full_after_one(parsed.device) is not None
+        and view.has_room(view.allowance, parsed.device)
     )
     return sender if is_promising else None
 

@@ -203,22 +203,18 @@ class FleetView:
         """What a consumer remembers of a task's payloads, to be changed."""
         return own(self.memories, (task, kind), new)
 
-    def full_after_one(self, device: str) -> float | None:
-        """When the device's allowance will be full again if it uses some now; None where it has used it up."""
-        return self.allowance.after(self.full_at.get(device, self.now), self.now)
-
-    def use_allowance(self, device: str) -> None:
-        """Note that the device has sent a journalled payload."""
-        self.spend(self.allowance, device)
+    def full_after(self, bucket: TokenBucket, key: str, cost: float = 1.0) -> float | None:
+        """When a bucket, which is `key`'s, will be full again if so much is taken from it; None where it is empty."""
+        return bucket.after(self.full_at.get(key, self.now), self.now, cost)
 
     def has_room(self, bucket: TokenBucket, key: str) -> bool:
         """Whether `spend` would take one."""
-        return bucket.after(self.full_at.get(key, self.now), self.now) is not None
+        return self.full_after(bucket, key) is not None
 
     def spend(self, bucket: TokenBucket, key: str, cost: float = 1.0) -> bool:
-        """Take so much from a bucket, which is `key`'s; False where it is empty."""
-        full_at = bucket.after(self.full_at.get(key, self.now), self.now, cost)
-        if full_at is not None and bucket.interval_seconds:
+        """Take so much from a bucket; False where it is empty."""
+        full_at = self.full_after(bucket, key, cost)
+        if full_at is not None:
             self.full_at[key] = full_at
         return full_at is not None
 

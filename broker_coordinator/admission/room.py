@@ -10,8 +10,8 @@ from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.limits import MIB
 
 
-def require_room(header: Header, device: str, progress: TaskProgress | None, view: FleetView) -> None:
-    """Refuse for now what there is no room for.
+def take_room(header: Header, device: str, size: int, progress: TaskProgress | None, view: FleetView) -> None:
+    """Take room for a payload whose message is of `size` bytes; where there is none, nothing is taken.
 
     Raises:
         ProtocolError: `TASK_PAUSED` or `RATE_LIMITED`.
@@ -20,53 +20,40 @@ def require_room(header: Header, device: str, progress: TaskProgress | None, vie
         raise ProtocolError(
             Reason.TASK_PAUSED, f"task {header.task} is paused by its operator; keep the {header.kind.name}"
         )
-    if view.full_after_one(device) is None:
+    bytes_of_device = f"{device}/bytes"
+    rate_full_at = view.full_after(view.allowance, device)
+    bytes_full_at = view.full_after(view.byte_allowance, bytes_of_device, size)
+    if rate_full_at is None:
         raise _limited(header, f"{device} sends more than {3600 / view.allowance.interval_seconds:g} updates an hour")
-    if not view.has_room(view.byte_allowance, _bytes_of(device)):
+    if bytes_full_at is None:
         mebibytes = 3600 / view.byte_allowance.interval_seconds / MIB
         raise _limited(header, f"{device} sends more than {mebibytes:g} MiB an hour")
-    if progress is None or not _is_beyond_share(header, device, progress, view):
-        return
-    if not view.has_room(shares.trickle(progress.description.aggregation.buffer_size), _excess_of(device, header.task)):
-        raise _limited(header, f"{device} has sent its share of the last updates; others come first")
+    if progress is not None and _is_beyond_share(header, device, progress, view):
+        trickle = shares.trickle(progress.description.aggregation.buffer_size)
+        if not view.spend(trickle, f"{device}/beyond share of {header.task}"):
+            raise _limited(header, f"{device} has sent its share of the last updates; others come first")
+    view.full_at[device] = rate_full_at
+    view.full_at[bytes_of_device] = bytes_full_at
 
 
-def use_room(header: Header, device: str, size: int, progress: TaskProgress, view: FleetView) -> None:
-    """Note that a payload was accepted whose message is of `size` bytes."""
-    view.spend(view.byte_allowance, _bytes_of(device), size)
-    if not _is_of_versions(header, progress):
-        return
-    if _is_beyond_share(header, device, progress, view):
-        view.spend(shares.trickle(progress.description.aggregation.buffer_size), _excess_of(device, header.task))
-    view.recent_devices(header.task, _window(progress)).add(device)
+def note_accepted(header: Header, device: str, progress: TaskProgress, view: FleetView) -> None:
+    """Count an accepted payload in its device's share."""
+    if _is_of_versions(header, progress):
+        plan = progress.description.aggregation
+        view.recent_devices(header.task, shares.window(plan.buffer_size, plan.max_staleness)).add(device)
 
 
 def _limited(header: Header, why: str) -> ProtocolError:
     return ProtocolError(Reason.RATE_LIMITED, f"{why}; keep the {header.kind.name} and send it later")
 
 
-def _bytes_of(device: str) -> str:
-    return f"bytes of {device}"
-
-
-def _excess_of(device: str, task: str) -> str:
-    return f"excess of {device} in {task}"
-
-
 def _is_of_versions(header: Header, progress: TaskProgress) -> bool:
     return header.kind.decrypted.name == progress.description.versions_from
 
 
-def _window(progress: TaskProgress) -> int:
-    plan = progress.description.aggregation
-    return shares.window(plan.buffer_size, plan.max_staleness)
-
-
 def _is_beyond_share(header: Header, device: str, progress: TaskProgress, view: FleetView) -> bool:
-    if not _is_of_versions(header, progress):
-        return False
     recent = view.recent.get(header.task)
-    if recent is None:
+    if recent is None or not _is_of_versions(header, progress):
         return False
     # Who listens is asked only where it matters: that looks at all devices.
     return recent.is_beyond_share(device, others_listen=True) and (

@@ -11,6 +11,7 @@ for another device. docs/decisions/share-of-one-device.md
 import math
 from collections import Counter, deque
 from collections.abc import Iterable
+from functools import cache
 
 from fleet_host.rate_limit import TokenBucket
 
@@ -31,6 +32,7 @@ MOST_AT_ONCE = 8
 """Updates beyond its share that a device may send at once: by chance it comes several times in a row."""
 
 
+@cache
 def window(buffer_size: int, max_staleness: int) -> int:
     """How many updates are looked at: at most those of half as many versions as a device may be behind."""
     return min(LARGEST_WINDOW, max(SMALLEST_WINDOW, buffer_size * max_staleness // 2))
@@ -75,6 +77,7 @@ class RecentDevices:
         return updates >= math.ceil(min(MOST, FAIR_FACTOR / devices) * self.size)
 
 
+@cache
 def trickle(buffer_size: int) -> TokenBucket:
     """What a device may send beyond its share."""
     return TokenBucket(ALONE_SECONDS / buffer_size, min(MOST_AT_ONCE, 2 * buffer_size))

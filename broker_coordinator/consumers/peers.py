@@ -52,23 +52,23 @@ class Peers:
         insort(self.samples, declared.samples)
         insort(self.norms, declared.norm)
 
-    def usual_samples(self, device: str) -> int | None:
-        """The median of what the others declared; None where there are none."""
+    def usual(self, device: str, norm_quantile: float) -> tuple[int | None, float | None]:
+        """The median of the samples that the others declared, and a quantile of their norms; None where they are too
+        few to say.
+        """
         own = self.last.get(device)
-        return _quantile_of_others(self.samples, None if own is None else own.samples, 0.5)
+        others = len(self.last) - (own is not None)
+        if not others:
+            return None, None
+        samples = _quantile_of_others(self.samples, None if own is None else own.samples, 0.5)
+        if others < FEWEST_FOR_NORMS:
+            return samples, None
+        return samples, _quantile_of_others(self.norms, None if own is None else own.norm, norm_quantile)
 
-    def usual_norm(self, device: str, quantile: float) -> float | None:
-        """A quantile of the others' norms; None where they are too few."""
-        own = self.last.get(device)
-        if len(self.last) - (own is not None) < FEWEST_FOR_NORMS:
-            return None
-        return _quantile_of_others(self.norms, None if own is None else own.norm, quantile)
 
-
-def _quantile_of_others(ascending: Sequence[Number], own: Number | None, quantile: float) -> Number | None:
+def _quantile_of_others(ascending: Sequence[Number], own: Number | None, quantile: float) -> Number:
     """Of two in the middle the larger one: among the others of an honest device, one may be too small on purpose."""
-    others = len(ascending) - (own is not None)
-    if not others:
-        return None
-    rank = math.ceil(quantile * (others - 1))
-    return ascending[rank + (own is not None and bisect_left(ascending, own) <= rank)]
+    if own is None:
+        return ascending[math.ceil(quantile * (len(ascending) - 1))]
+    rank = math.ceil(quantile * (len(ascending) - 2))
+    return ascending[rank + (ascending[rank] >= own)]

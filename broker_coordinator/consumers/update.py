@@ -78,12 +78,14 @@ def _facts(update: Update, norm: float, device: str, task: TaskDescription, peer
     estimate that device and coordinator share: there the estimate is bounded, and no update is scaled.
     """
     plan = task.aggregation
-    usual = peers.usual_samples(device)
-    most = math.floor(SAMPLES_FACTOR * usual) if usual else task.training.steps * task.training.batch_size
+    usual_samples, usual_norm = peers.usual(device, plan.norm_quantile)
+    most = (
+        math.floor(SAMPLES_FACTOR * usual_samples) if usual_samples else task.training.steps * task.training.batch_size
+    )
     samples = min(update.samples, plan.max_samples, most)
     scale = 1.0
     if plan.strategy != "ef21":
-        bound = norm_bound(peers.usual_norm(device, plan.norm_quantile), plan.norm_quantile_factor or NORM_FACTOR)
+        bound = norm_bound(usual_norm, plan.norm_quantile_factor or NORM_FACTOR)
         scale = bound / norm if norm > bound else 1.0
     declared = update.samples if update.samples != samples else 0
     return UpdateFacts(samples, update.loss, norm, declared, scale)

@@ -117,7 +117,7 @@ def _remember(peers: Peers, device: str, facts: UpdateFacts, task: TaskDescripti
 
 
 def _buffer_size(task: TaskDescription) -> int:
-    return task.aggregation.buffer_size
+    return task.aggregation.smallest_buffer
 
 
 def _partial(state: ServerState, buffer: Sequence[BufferedUpdate], task: TaskDescription) -> Partial:

@@ -31,7 +31,7 @@ from broker_coordinator.storage.change_counters import DEVICES, TASKS
 from broker_coordinator.storage.database import JournalUnavailableError
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal, JournalAheadError, JournalEntry
-from broker_coordinator.storage.standing import Standing, read_decided, read_standing
+from broker_coordinator.storage.standing import Standing, TaskStanding, read_decided, read_standing
 from broker_coordinator.storage.task_registry import StoredTask, TaskRegistry
 from bundle_runtime.bundle import Bundle
 from fleet_host.log_lines import log_line
@@ -180,7 +180,7 @@ class Intake:
             (
                 accepted.header.task,
                 accepted.header.kind.decrypted.number,
-                WaitingPayload(position, accepted.staleness, accepted.facts, accepted.item),
+                WaitingPayload(position, accepted.device, accepted.staleness, accepted.facts, accepted.item),
             )
             for position, accepted in enumerate(entry.accepted, after + 1)
         ]
@@ -263,17 +263,16 @@ class Intake:
         """Where each task stands once every full buffer that waits is made into a version."""
         progress = {}
         for name, task in self._tasks.items():
-            newest, waiting = standing.tasks.get(name, (0, 0))
-            full, buffered = divmod(waiting, task.buffer_size)
+            newest, waiting, followed = standing.tasks.get(name, TaskStanding())
             stored = task.stored
-            progress[name] = TaskProgress(
+            progress[name] = TaskProgress.standing_at(
                 task.description,
-                newest + full,
-                buffered,
-                stored.paused,
-                stored.generation,
-                stored.first_version,
-                unmade=full,
+                newest,
+                waiting,
+                followed or task.buffer_size,
+                paused=stored.paused,
+                generation=stored.generation,
+                first_version=stored.first_version,
             )
         return progress
 
@@ -282,7 +281,7 @@ class Intake:
         recent = {}
         for name, task in self._tasks.items():
             plan = task.description.aggregation
-            size = window(plan.buffer_size, plan.max_staleness)
+            size = window(plan.smallest_buffer, plan.max_staleness)
             recent[name] = RecentDevices(size, self._journal.last_devices(name, size))
         return recent
 

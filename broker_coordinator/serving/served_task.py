@@ -3,13 +3,14 @@
 import math
 from collections import deque
 from collections.abc import Callable, Container, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from statistics import median
 
 import numpy as np
 
 from broker_coordinator.admission.consumer import AnyVersionConsumer
+from broker_coordinator.aggregation.buffer_size import Participants, has_gone_round
 from broker_coordinator.aggregation.means import mean_of
 from broker_coordinator.aggregation.server_state import ServerState
 from broker_coordinator.aggregation.version import Version, version_of
@@ -29,6 +30,7 @@ class NextVersion:
 
     version: Version
     state: ServerState
+    participants: Participants
     update_count: int
     last_position: int
     median_staleness: float
@@ -43,6 +45,7 @@ class ServedTask:
 
     `grid` is what versions are rounded to before they are published, if the task asks for it. `began` is when the
     newest version was made, or first read, in seconds on the caller's clock. `generation` is for the manifest.
+    `participants` are the devices that the size of the buffer follows, where the task leaves it to them.
     """
 
     bundle: Bundle
@@ -55,6 +58,12 @@ class ServedTask:
     began: float | None = None
     asks_everyone: bool = False
     generation: int = 0
+    participants: Participants = field(default_factory=Participants)
+
+    @property
+    def buffer_size(self) -> int:
+        """Updates that the next version takes."""
+        return self.newest.buffer_size or self.consumer.buffer_size(self.description)
 
     @property
     def description(self) -> TaskDescription:
@@ -66,7 +75,7 @@ class ServedTask:
         plan = self.description.aggregation
         below = EVERYONE
         if plan.strategy == "fedavg" and not self.asks_everyone:
-            wanted = math.ceil(plan.over_selection * self.consumer.buffer_size(self.description))
+            wanted = math.ceil(plan.over_selection * self.buffer_size)
             below = asking(wanted, self.description.task, self.newest.number, devices())
         return Manifest(self.newest.number, self.bundle.hash, self.newest.weights_hash, below, self.generation)
 
@@ -93,27 +102,39 @@ class ServedTask:
         Raises:
             Exception: it can't be made of the `buffer`.
         """
-        size = self.consumer.buffer_size(self.description)
         self.began = now if self.began is None else self.began
-        is_late = (deadline := self.deadline()) is not None and now >= deadline
-        if len(self.waiting) < (1 if is_late else size):
+        if not self._is_due(now):
             return None
         buffer = self.buffer()
+        participants = self._participants_after(buffer)
         loss = self.consumer.loss
         with np.errstate(all="ignore"):  # `check` says what matters of it
             state = self.consumer.next_state(self.state, [waiting.item for waiting in buffer], self.description)
         return NextVersion(
-            self.check(state),
+            replace(self.check(state), buffer_size=participants.buffer_size() if self._follows_fleet else None),
             state,
+            participants,
             update_count=len(buffer),
             last_position=buffer[-1].position,
             median_staleness=median(waiting.staleness for waiting in buffer),
             mean_loss=mean_of(loss(waiting.facts) for waiting in buffer) if loss else None,
         )
 
+    def _is_due(self, now: float) -> bool:
+        if len(self.waiting) >= self.buffer_size:
+            return True
+        if self._follows_fleet and has_gone_round([waiting.device for waiting in self.waiting]):
+            return True
+        deadline = self.deadline()
+        return bool(self.waiting) and deadline is not None and now >= deadline
+
+    @property
+    def _follows_fleet(self) -> bool:
+        return self.description.aggregation.buffer_size is None
+
     def buffer(self) -> list[WaitingPayload]:
         """What the next version is made of: the oldest that wait."""
-        return list(islice(self.waiting, self.consumer.buffer_size(self.description)))
+        return list(islice(self.waiting, self.buffer_size))
 
     def check(self, state: ServerState) -> Version:
         """The version with a state that was computed.
@@ -129,6 +150,12 @@ class ServedTask:
             read_weights(version.weights, self.description.parameters)
         return version
 
+    def _participants_after(self, buffer: Iterable[WaitingPayload]) -> Participants:
+        """Those once a version is made of the buffer; the same where nothing follows them."""
+        if not self._follows_fleet:
+            return self.participants
+        return self.participants.after(self.newest.number + 1, (waiting.device for waiting in buffer))
+
     def drop(self, positions: Container[int]) -> None:
         """Let these wait no longer."""
         self.waiting = deque(each for each in self.waiting if each.position not in positions)
@@ -137,6 +164,7 @@ class ServedTask:
         """Take over a version that is committed."""
         self.newest = made.version
         self.state = made.state
+        self.participants = made.participants
         self.began = now
         self.asks_everyone = False
         for _ in range(made.update_count):

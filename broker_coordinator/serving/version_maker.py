@@ -13,6 +13,7 @@ from itertools import chain
 from typing import TypeVar
 
 from broker_coordinator.admission.fleet_view import devices_taking_part
+from broker_coordinator.aggregation.buffer_size import VERSIONS_LOOKED_AT, Participants
 from broker_coordinator.aggregation.retention import NOTHING_FORGOTTEN, Forgettable, Retention, forgettable
 from broker_coordinator.consumers import journalled_consumer, version_consumer
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
@@ -215,8 +216,16 @@ class VersionMaker:
         except Exception as error:  # an update that it remembers is damaged: its versions go on being served
             self._set_aside.stop((stored.name, consumer.kind.number), error)
             state = newest.state(bundle.description.parameters, {})
+        held = self._journal.newest_held(stored.name, after=newest.number - VERSIONS_LOOKED_AT)
         return ServedTask(
-            bundle, consumer, newest, state, bundle.grid(), paused=stored.paused, generation=stored.generation
+            bundle,
+            consumer,
+            newest,
+            state,
+            bundle.grid(),
+            paused=stored.paused,
+            generation=stored.generation,
+            participants=Participants(held),
         )
 
     def _take(self, handed_over: Sequence[Placed], found: NewlyWaiting) -> None:
@@ -255,7 +264,7 @@ class VersionMaker:
         for row in self._journal.at_positions(positions):
             try:
                 item = row.item(self._tasks[row.task].description, self._key)
-                waiting = WaitingPayload(row.position, row.staleness, row.read_facts(), item)
+                waiting = WaitingPayload(row.position, row.device, row.staleness, row.read_facts(), item)
                 found.append((row.task, row.kind, waiting))
                 passed[row.task, row.kind] += 1
             except Exception as error:

@@ -107,7 +107,7 @@ def test_rollback_makes_a_new_version_that_later_ones_grow_out_of(database, tmp_
     bench.restart()
     registry.roll_back(TASK, 6)
     fleet.make_versions(2)
-    assert bench.journal.rollbacks(TASK) == {6: 2, 9: 6}
+    assert bench.journal.history(TASK).rollbacks == {6: 2, 9: 6}
     assert bench.journal.newest_number(TASK) == 11
     assert versions_replayed(bench.journal, TASK) == 11
     assert versions_replayed(bench.journal, TASK, start=4) == 7

@@ -75,7 +75,7 @@ def operator(tmp_path, database, capsys, retention) -> Operator:
         bench.make_versions()
         if sequence == 6:
             TaskRegistry(bench.journal.engine).roll_back(TASK, 1)
-    assert bench.journal.rollbacks(TASK) == {4: 1}
+    assert bench.journal.history(TASK).rollbacks == {4: 1}
     assert bench.journal.newest_number(TASK) == VERSIONS
     return Operator(tmp_path, bench, capsys)
 

@@ -48,7 +48,7 @@ class SimulatedCoordinator:
         self._receipts = Receipts(signer)
         self._outcomes: dict[str, deque[tuple[int, Decided]]] = {}
         self._view = FleetView(self._look_up)
-        self._view.tasks[bundle.description.task] = TaskProgress(bundle.description, 0)
+        self._note_progress()
         self._positions = count(1)
         self._ledger = ledger
         self._made = made
@@ -92,10 +92,11 @@ class SimulatedCoordinator:
         self._view.absorb(branch)
         self._keep_outcomes(branch)
         match decision:
-            case Accepted(header=header, staleness=staleness, facts=facts, item=item) if self._is_update(header.kind):
+            case Accepted(device, header, staleness=staleness, facts=facts, item=item) if self._is_update(header.kind):
                 self._ledger.updates += 1
                 self._ledger.staleness[staleness] += 1
-                self._served.waiting.append(WaitingPayload(next(self._positions), staleness, facts, item))
+                waiting = WaitingPayload(next(self._positions), device, staleness, facts, item)
+                self._served.waiting.append(waiting)
                 self.make_versions(now)
             case Refused(reason=reason, detail=detail):
                 self._ledger.refuse(reason.value, detail)
@@ -107,8 +108,15 @@ class SimulatedCoordinator:
             self._served.advance(made, now)
             self._recent.add(made.version.number, made.version.weights)
             self._keep(made.version)
+            self._note_progress()
             self._made()
         self._served.ask_everyone(now)
+
+    def _note_progress(self) -> None:
+        served = self._served
+        self._view.tasks[served.description.task] = TaskProgress.standing_at(
+            served.description, served.newest.number, len(served.waiting), served.buffer_size
+        )
 
     def _next_version(self, now: float) -> NextVersion | None:
         """None for good once nothing that waits makes a version: a real coordinator stops the task then."""

@@ -51,7 +51,7 @@ def item(offered: Offered[Delta], facts: DeltaFacts) -> Weighted:
 
 def buffer_size(task: TaskDescription) -> int:
     """As the task says of updates."""
-    return task.aggregation.buffer_size
+    return task.aggregation.smallest_buffer
 
 
 def partial(state: ServerState, deltas: Sequence[Weighted], _: TaskDescription) -> Contribution:

@@ -1,0 +1,50 @@
+"""How many updates the next version takes where the task leaves it to the fleet. Pure.
+
+    devices = those of which the last `VERSIONS_LOOKED_AT` versions hold an update
+    size = devices * SHARE, from SMALLEST_BUFFER to LARGEST_BUFFER
+
+So it begins small, grows by about a quarter a version while every update is of another device, and settles where the
+fleet is known. docs/decisions/buffer-follows-the-fleet.md
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from fleet_protocol.aggregation_plan import SMALLEST_BUFFER
+
+SHARE = 0.25
+"""Of the devices that take part: what a device remembers, or is remembered by, is then about four versions old."""
+
+LARGEST_BUFFER = 256
+"""Updates. They wait decoded in memory, and the mean of more is hardly better."""
+
+VERSIONS_LOOKED_AT = 16
+"""Versions of a quarter of the fleet each: all but the rarest devices are in them."""
+
+TIMES_ROUND = 2
+"""When devices have sent so many updates each, on average, those that are still there have spoken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Participants:
+    """The devices that take part in a task: by name, the newest version that holds an update of each."""
+
+    newest_held: Mapping[str, int] = field(default_factory=dict)
+
+    def after(self, version: int, devices: Iterable[str]) -> "Participants":
+        """Those once a version is made of updates of `devices`, without those that none of the last versions holds."""
+        newest_held = {**self.newest_held, **dict.fromkeys(devices, version)}
+        oldest = version - VERSIONS_LOOKED_AT
+        return Participants({device: held for device, held in newest_held.items() if held > oldest})
+
+    def buffer_size(self) -> int:
+        """Updates that the next version takes."""
+        return min(LARGEST_BUFFER, max(SMALLEST_BUFFER, math.ceil(SHARE * len(self.newest_held))))
+
+
+def has_gone_round(senders: Sequence[str]) -> bool:
+    """Whether the updates that wait, each of one of `senders`, are all that can be expected although they are fewer
+    than the buffer takes: most of the fleet may have gone away, and nothing ever waits for it.
+    """
+    return len(senders) >= max(SMALLEST_BUFFER, TIMES_ROUND * len(set(senders)))

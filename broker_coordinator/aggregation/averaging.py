@@ -41,7 +41,7 @@ def averaged_weights(versions: Sequence[bytes], parameters: Sequence[Parameter])
 
 
 class RecentVersions:
-    """The last versions of a task that nobody rolls back, in memory, and the model to use of them.
+    """The last versions of a task, in memory, and the model to use of them.
 
     `count` is how many it is the mean of, once there are twice as many besides the bundle's own, which is untrained.
     """
@@ -54,6 +54,10 @@ class RecentVersions:
         """The next version, as a safetensors file."""
         self._weights[number] = weights
         self._weights.pop(number - 2 * self._count, None)
+
+    def drop_after(self, number: int) -> None:
+        """Forget the versions after one that is restored."""
+        self._weights = {kept: weights for kept, weights in self._weights.items() if kept <= number}
 
     def model(self, parameters: Sequence[Parameter]) -> bytes:
         """The model to use, as a safetensors file.

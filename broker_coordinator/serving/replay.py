@@ -143,7 +143,7 @@ def state_of(
 
 
 def require_memory(
-    journal: JournalReader, description: TaskDescription, version: int, read_key: Callable[[], SigningKey]
+    journal: JournalReader, description: TaskDescription, version: int, read_key: Callable[[], SigningKey | None]
 ) -> None:
     """Check that a rollback to a version restores what the version remembered of devices.
 

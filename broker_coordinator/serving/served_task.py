@@ -11,6 +11,7 @@ import numpy as np
 
 from broker_coordinator.admission.consumer import AnyVersionConsumer
 from broker_coordinator.aggregation.buffer_size import Participants, has_gone_round
+from broker_coordinator.aggregation.collapse import Watch
 from broker_coordinator.aggregation.means import mean_of
 from broker_coordinator.aggregation.server_state import ServerState
 from broker_coordinator.aggregation.version import Version, version_of
@@ -31,6 +32,7 @@ class NextVersion:
     version: Version
     state: ServerState
     participants: Participants
+    watch: Watch
     update_count: int
     last_position: int
     median_staleness: float
@@ -45,7 +47,8 @@ class ServedTask:
 
     `grid` is what versions are rounded to before they are published, if the task asks for it. `began` is when the
     newest version was made, or first read, in seconds on the caller's clock. `generation` is for the manifest.
-    `participants` are the devices that the size of the buffer follows, where the task leaves it to them.
+    `participants` are the devices that the size of the buffer follows, where the task leaves it to them, and `watch` is
+    on training that may collapse.
     """
 
     bundle: Bundle
@@ -59,6 +62,7 @@ class ServedTask:
     asks_everyone: bool = False
     generation: int = 0
     participants: Participants = field(default_factory=Participants)
+    watch: Watch = field(default_factory=Watch)
 
     @property
     def buffer_size(self) -> int:
@@ -107,17 +111,18 @@ class ServedTask:
             return None
         buffer = self.buffer()
         participants = self._participants_after(buffer)
-        loss = self.consumer.loss
+        losses = [loss(waiting.facts) for waiting in buffer] if (loss := self.consumer.loss) else []
         with np.errstate(all="ignore"):  # `check` says what matters of it
             state = self.consumer.next_state(self.state, [waiting.item for waiting in buffer], self.description)
         return NextVersion(
             replace(self.check(state), buffer_size=participants.buffer_size() if self._follows_fleet else None),
             state,
             participants,
+            self.watch.after(self.newest.number + 1, median(losses) if losses else None),
             update_count=len(buffer),
             last_position=buffer[-1].position,
             median_staleness=median(waiting.staleness for waiting in buffer),
-            mean_loss=mean_of(loss(waiting.facts) for waiting in buffer) if loss else None,
+            mean_loss=mean_of(losses) if losses else None,
         )
 
     def _is_due(self, now: float) -> bool:
@@ -160,11 +165,19 @@ class ServedTask:
         """Let these wait no longer."""
         self.waiting = deque(each for each in self.waiting if each.position not in positions)
 
+    def go_back(self, version: Version, state: ServerState) -> None:
+        """Take over a version that restores an older one."""
+        assert version.restored is not None  # noqa: S101 - for the type checker
+        self.newest = version
+        self.state = state
+        self.watch = self.watch.back_to(version.restored)
+
     def advance(self, made: NextVersion, now: float) -> None:
         """Take over a version that is committed."""
         self.newest = made.version
         self.state = made.state
         self.participants = made.participants
+        self.watch = made.watch
         self.began = now
         self.asks_everyone = False
         for _ in range(made.update_count):

@@ -13,11 +13,12 @@ from itertools import chain
 from typing import TypeVar
 
 from broker_coordinator.admission.fleet_view import devices_taking_part
-from broker_coordinator.aggregation.buffer_size import VERSIONS_LOOKED_AT, Participants
+from broker_coordinator.aggregation import buffer_size
 from broker_coordinator.aggregation.retention import NOTHING_FORGOTTEN, Forgettable, Retention, forgettable
 from broker_coordinator.consumers import journalled_consumer, version_consumer
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from broker_coordinator.serving.announcements import Announcements
+from broker_coordinator.serving.collapses import Collapses
 from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.serving.replay import state_of
 from broker_coordinator.serving.served_aggregate import NextAggregate, ServedAggregate
@@ -75,6 +76,7 @@ class VersionMaker:
         self._on_version = on_version
         self._decoded = decoded
         self._set_aside = SetAside(journal, key, metrics)
+        self._collapses = Collapses(journal, registry, key, metrics)
         self._forgotten: dict[str, Forgettable] = {}
         self._announcements = Announcements()
         self._stored: dict[str, StoredTask] | None = None
@@ -216,7 +218,7 @@ class VersionMaker:
         except Exception as error:  # an update that it remembers is damaged: its versions go on being served
             self._set_aside.stop((stored.name, consumer.kind.number), error)
             state = newest.state(bundle.description.parameters, {})
-        held = self._journal.newest_held(stored.name, after=newest.number - VERSIONS_LOOKED_AT)
+        held = self._journal.newest_held(stored.name, after=newest.number - buffer_size.VERSIONS_LOOKED_AT)
         return ServedTask(
             bundle,
             consumer,
@@ -225,7 +227,8 @@ class VersionMaker:
             bundle.grid(),
             paused=stored.paused,
             generation=stored.generation,
-            participants=Participants(held),
+            participants=buffer_size.Participants(held),
+            watch=self._collapses.watch(stored.name, newest.number),
         )
 
     def _take(self, handed_over: Sequence[Placed], found: NewlyWaiting) -> None:
@@ -298,6 +301,8 @@ class VersionMaker:
             )
         )
         self._on_version(name, number)
+        if (collapse := task.watch.collapse()) and self._collapses.meet(task, collapse):
+            raise TasksChangedError
         recall = task.consumer.recall(task.description)
         allowed = forgettable(self._retention, task.description.aggregation, recall, number)
         if allowed != (before := self._forgotten.get(name, NOTHING_FORGOTTEN)):

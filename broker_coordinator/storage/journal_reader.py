@@ -180,6 +180,7 @@ class JournalReader:
             versions.c.weights_hash,
             versions.c.restored,
             versions.c.weights.is_not(None).label("kept"),
+            versions.c.step,
         )
         query = query.where(versions.c.task == task).order_by(versions.c.number.desc()).limit(count)
         found = self.evaluations(task)
@@ -342,6 +343,7 @@ def _summary(row: Row[Any], updates: Sequence[Row[Any]], evaluation: Evaluation 
         row.weights_hash,
         row.restored,
         bool(row.kept),
+        row.step,
         len(updates),
         mean_of(losses) if losses else None,
         mean_of(update.staleness for update in updates) if updates else None,

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 
 from broker_coordinator.admission.admission import Admission
@@ -9,8 +10,11 @@ from broker_coordinator.admission.decisions import Accepted, Message, Refused
 from broker_coordinator.admission.fleet_view import Decided, FleetView, TaskProgress, devices_taking_part
 from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.aggregation.averaging import RecentVersions
+from broker_coordinator.aggregation.collapse import VERSIONS_LOOKED_AT, smaller
 from broker_coordinator.aggregation.retention import Retention
-from broker_coordinator.aggregation.version import Version, version_zero
+from broker_coordinator.aggregation.server_state import ServerState
+from broker_coordinator.aggregation.strategies import Recall
+from broker_coordinator.aggregation.version import Version, version_of, version_zero
 from broker_coordinator.consumers import CONSUMERS, version_consumer
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from broker_coordinator.serving.answers import Receipts
@@ -40,6 +44,7 @@ class SimulatedCoordinator:
             bundle, version_consumer(bundle.description), zero, zero.state(self._parameters, {}), bundle.grid()
         )
         self._files = OrderedDict([(0, zero.weights)])
+        self._states: dict[int, ServerState] = {}
         self._weights = read_weights(zero.weights, self._parameters)
         self._recent = RecentVersions(bundle.description.aggregation.averaged_versions)
         self._recent.add(0, zero.weights)
@@ -108,9 +113,27 @@ class SimulatedCoordinator:
             self._served.advance(made, now)
             self._recent.add(made.version.number, made.version.weights)
             self._keep(made.version)
+            if collapse := self._served.watch.collapse():
+                self._go_back(collapse.good)
             self._note_progress()
             self._made()
         self._served.ask_everyone(now)
+
+    def _go_back(self, good: int) -> None:
+        """Restore a version, as `serving.collapses` does with a journal."""
+        served = self._served
+        old, task = self._states[good], served.description
+        remembered = old.remembered
+        if served.consumer.recall(task) is not Recall.LAST_UPDATES:
+            remembered = served.consumer.remembered(served.state, (), task)
+        step = smaller(served.state.step)
+        state = replace(old, version=served.newest.number + 1, remembered=remembered, step=step)
+        restored = version_of(task, state, served.grid)
+        served.go_back(replace(restored, restored=good, buffer_size=served.newest.buffer_size), state)
+        self._recent.drop_after(good)
+        self._recent.add(state.version, restored.weights)
+        self._keep(restored)
+        self._ledger.collapses += 1
 
     def _note_progress(self) -> None:
         served = self._served
@@ -140,6 +163,8 @@ class SimulatedCoordinator:
 
     def _keep(self, version: Version) -> None:
         self._weights = read_weights(version.weights, self._parameters)
+        self._states[version.number] = self._served.state
+        self._states.pop(version.number - VERSIONS_LOOKED_AT, None)
         self._files[version.number] = version.weights
         if len(self._files) > Retention().versions:
             self._files.popitem(last=False)

@@ -1,10 +1,10 @@
 """How many updates the next version takes where the task leaves it to the fleet. Pure.
 
     devices = those of which the last `VERSIONS_LOOKED_AT` versions hold an update
+              or, before there are so many versions, all that are approved if these are more
     size = devices * SHARE, from SMALLEST_BUFFER to LARGEST_BUFFER
 
-So it begins small, grows by about a quarter a version while every update is of another device, and settles where the
-fleet is known. docs/decisions/buffer-follows-the-fleet.md
+docs/decisions/buffer-follows-the-fleet.md
 """
 
 import math
@@ -38,9 +38,10 @@ class Participants:
         oldest = version - VERSIONS_LOOKED_AT
         return Participants({device: held for device, held in newest_held.items() if held > oldest})
 
-    def buffer_size(self) -> int:
-        """Updates that the next version takes."""
-        return min(LARGEST_BUFFER, max(SMALLEST_BUFFER, math.ceil(SHARE * len(self.newest_held))))
+    def buffer_size(self, approved: int = 0) -> int:
+        """Updates that the next version takes; `approved` devices are known where there are few versions to tell by."""
+        devices = max(len(self.newest_held), approved)
+        return min(LARGEST_BUFFER, max(SMALLEST_BUFFER, math.ceil(SHARE * devices)))
 
 
 def has_gone_round(senders: Sequence[str]) -> bool:

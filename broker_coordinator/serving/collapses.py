@@ -1,9 +1,8 @@
 """Goes back to the last good version of a task where training has collapsed, with smaller steps, and says so."""
 
 import logging
-from statistics import median
 
-from broker_coordinator.aggregation.collapse import VERSIONS_LOOKED_AT, WINDOW, Collapse, Watch, smaller
+from broker_coordinator.aggregation.collapse import FEWEST_UPDATES, VERSIONS_LOOKED_AT, Collapse, Watch, smaller
 from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.serving.replay import require_memory
 from broker_coordinator.serving.served_task import ServedTask
@@ -31,22 +30,20 @@ class Collapses:
         self._metrics = metrics
 
     def watch(self, task: str, newest: int) -> Watch:
-        """What is known of the versions that `newest` goes back to.
+        """What is known of the last versions up to `newest`.
 
         Raises:
             JournalUnavailableError: the database failed.
         """
         history = self._journal.history(task)
-        begun = self._continued(Watch(), task, history.first + 1, history.first + WINDOW)
-        watch = Watch(begun.first)
-        oldest = newest - VERSIONS_LOOKED_AT - WINDOW  # a level looks so far back
-        for first, last in reversed(history.spans(newest)):
-            watch = self._continued(watch, task, max(first, oldest), last)
-        return watch
+        begun = self._continued(Watch(), task, history.first + 1, history.first + FEWEST_UPDATES)
+        since, _ = history.spans(newest)[0]
+        oldest = newest - VERSIONS_LOOKED_AT - FEWEST_UPDATES  # a level looks so far back
+        return self._continued(Watch(begun.first), task, max(since, oldest), newest)
 
     def _continued(self, watch: Watch, task: str, first: int, last: int) -> Watch:
         for number, losses in declared_losses(self._journal.engine, task, first, last).items():
-            watch = watch.after(number, median(losses))
+            watch = watch.after(number, losses)
         return watch
 
     def meet(self, task: ServedTask, collapse: Collapse) -> bool:
@@ -69,7 +66,7 @@ class Collapses:
                 "training_collapsed",
                 task=name,
                 version=collapsed,
-                loss=collapse.level,
+                loss=collapse.loss,
                 lowest_loss=collapse.lowest,
                 restored=collapse.good,
                 restored_as=made.number,

@@ -18,6 +18,7 @@ from broker_coordinator.admission.consumer import JournalledConsumer
 from broker_coordinator.admission.decisions import Decision, Enrolled, FileRequested, Message, PresenceSeen, Refused
 from broker_coordinator.admission.fleet_view import DeviceState, FleetView, TaskProgress
 from broker_coordinator.admission.shares import RecentDevices, window
+from broker_coordinator.aggregation.buffer_size import Participants
 from broker_coordinator.consumers import version_consumer
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from broker_coordinator.serving.answers import Receipts
@@ -230,7 +231,6 @@ class Intake:
         self._tasks = self._load_tasks()
         self._view = FleetView(
             self._journal.decided,
-            tasks=self._progress(standing),
             memories=self._memories(),
             highest_sequences=read_decided(self._journal.engine, 0),
             allowance=self._admission.settings.allowance,
@@ -239,6 +239,7 @@ class Intake:
             recent=self._recent(),
         )
         self._load_devices()
+        self._view.tasks.update(self._progress(standing))
         self._position = standing.last_position
         self._change_counters = standing.change_counters
 
@@ -269,12 +270,18 @@ class Intake:
                 task.description,
                 newest,
                 waiting,
-                followed or task.buffer_size,
+                followed or self._first_buffer_size(task),
                 paused=stored.paused,
                 generation=stored.generation,
                 first_version=stored.first_version,
             )
         return progress
+
+    def _first_buffer_size(self, task: _Task) -> int:
+        """Of the first version of a bundle, or of every version where the task says it."""
+        if task.description.aggregation.buffer_size is not None:
+            return task.buffer_size
+        return Participants().buffer_size(self._view.numbers[DeviceState.APPROVED])
 
     def _recent(self) -> dict[str, RecentDevices]:
         """By task, the devices that its last updates are of."""

@@ -10,7 +10,7 @@ from statistics import median
 import numpy as np
 
 from broker_coordinator.admission.consumer import AnyVersionConsumer
-from broker_coordinator.aggregation.buffer_size import Participants, has_gone_round
+from broker_coordinator.aggregation.buffer_size import VERSIONS_LOOKED_AT, Participants, has_gone_round
 from broker_coordinator.aggregation.collapse import Watch
 from broker_coordinator.aggregation.means import mean_of
 from broker_coordinator.aggregation.server_state import ServerState
@@ -47,8 +47,8 @@ class ServedTask:
 
     `grid` is what versions are rounded to before they are published, if the task asks for it. `began` is when the
     newest version was made, or first read, in seconds on the caller's clock. `generation` is for the manifest.
-    `participants` are the devices that the size of the buffer follows, where the task leaves it to them, and `watch` is
-    on training that may collapse.
+    `participants` are the devices that the size of the buffer follows, where the task leaves it to them; while few
+    versions were made since `first_version`, as many as `approved` gives. `watch` is on training that may collapse.
     """
 
     bundle: Bundle
@@ -63,11 +63,15 @@ class ServedTask:
     generation: int = 0
     participants: Participants = field(default_factory=Participants)
     watch: Watch = field(default_factory=Watch)
+    first_version: int = 0
+    approved: Callable[[], int] = int
 
     @property
     def buffer_size(self) -> int:
         """Updates that the next version takes."""
-        return self.newest.buffer_size or self.consumer.buffer_size(self.description)
+        if not self._follows_fleet:
+            return self.consumer.buffer_size(self.description)
+        return self.newest.buffer_size or self.participants.buffer_size(self.approved())
 
     @property
     def description(self) -> TaskDescription:
@@ -115,10 +119,10 @@ class ServedTask:
         with np.errstate(all="ignore"):  # `check` says what matters of it
             state = self.consumer.next_state(self.state, [waiting.item for waiting in buffer], self.description)
         return NextVersion(
-            replace(self.check(state), buffer_size=participants.buffer_size() if self._follows_fleet else None),
+            replace(self.check(state), buffer_size=self._size_by(participants)),
             state,
             participants,
-            self.watch.after(self.newest.number + 1, median(losses) if losses else None),
+            self.watch.after(self.newest.number + 1, losses),
             update_count=len(buffer),
             last_position=buffer[-1].position,
             median_staleness=median(waiting.staleness for waiting in buffer),
@@ -155,6 +159,13 @@ class ServedTask:
             read_weights(version.weights, self.description.parameters)
         return version
 
+    def _size_by(self, participants: Participants) -> int | None:
+        """Of the buffer after the next version; None where the task says it."""
+        if not self._follows_fleet:
+            return None
+        is_new = self.newest.number + 1 - self.first_version < VERSIONS_LOOKED_AT
+        return participants.buffer_size(self.approved() if is_new else 0)
+
     def _participants_after(self, buffer: Iterable[WaitingPayload]) -> Participants:
         """Those once a version is made of the buffer; the same where nothing follows them."""
         if not self._follows_fleet:
@@ -167,10 +178,9 @@ class ServedTask:
 
     def go_back(self, version: Version, state: ServerState) -> None:
         """Take over a version that restores an older one."""
-        assert version.restored is not None  # noqa: S101 - for the type checker
         self.newest = version
         self.state = state
-        self.watch = self.watch.back_to(version.restored)
+        self.watch = self.watch.anew()
 
     def advance(self, made: NextVersion, now: float) -> None:
         """Take over a version that is committed."""

@@ -181,6 +181,8 @@ class VersionMaker:
         self._set_aside.try_all_again()
         served, removed = self._registry.served(), self._registry.removed_tasks()
         self._tasks = self._load_tasks(served)
+        for task in self._tasks.values():
+            self._metrics.show_task(task)
         self._removed = {each.name: _farewell(each) for each in removed}
         stored_now = {task.name: task for task in [*removed, *(stored for stored, _ in served.readable)]}
         if self._stored is not None:
@@ -229,6 +231,8 @@ class VersionMaker:
             generation=stored.generation,
             participants=buffer_size.Participants(held),
             watch=self._collapses.watch(stored.name, newest.number),
+            first_version=stored.first_version,
+            approved=self._devices.approved_count,
         )
 
     def _take(self, handed_over: Sequence[Placed], found: NewlyWaiting) -> None:

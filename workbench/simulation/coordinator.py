@@ -7,7 +7,7 @@ from itertools import count
 
 from broker_coordinator.admission.admission import Admission
 from broker_coordinator.admission.decisions import Accepted, Message, Refused
-from broker_coordinator.admission.fleet_view import Decided, FleetView, TaskProgress, devices_taking_part
+from broker_coordinator.admission.fleet_view import Decided, DeviceState, FleetView, TaskProgress, devices_taking_part
 from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.aggregation.averaging import RecentVersions
 from broker_coordinator.aggregation.collapse import VERSIONS_LOOKED_AT, smaller
@@ -41,7 +41,12 @@ class SimulatedCoordinator:
         settings = AdmissionSettings(signer.fleet, signer.shard, True, devices)
         self._parameters = bundle.description.parameters
         self._served = ServedTask(
-            bundle, version_consumer(bundle.description), zero, zero.state(self._parameters, {}), bundle.grid()
+            bundle,
+            version_consumer(bundle.description),
+            zero,
+            zero.state(self._parameters, {}),
+            bundle.grid(),
+            approved=lambda: self._view.numbers[DeviceState.APPROVED],
         )
         self._files = OrderedDict([(0, zero.weights)])
         self._states: dict[int, ServerState] = {}

@@ -16,6 +16,13 @@ NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_SETTING)]
 Decay = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 
+SMALLEST_LIMIT_OF_NORM = 100.0
+"""Of one update, where `max_delta_norm` is left out: what keeps out the absurd. How long honest ones are, devices say by
+what they send; small models whose units are large need this much."""
+
+LARGEST_CHANGE = 0.5
+"""Likewise, of each parameter on average (root mean square): ten times as much as any honest round was seen to change."""
+
 SMALLEST_BUFFER = 4
 """Updates in a version where `buffer_size` is left out and few devices take part, or nobody knows yet how many."""
 
@@ -63,8 +70,9 @@ class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Decay of the second moments."""
     server_adaptivity: Positive = 1e-3
     """The smallest divisor of the adaptive ones."""
-    max_delta_norm: Positive = 100.0
-    """Largest Euclidean norm of one update; a larger one is refused."""
+    max_delta_norm: Positive | None = None
+    """Largest Euclidean norm of one update; a larger one is refused. Left out: 100 or, for models of more than 40,000
+    parameters, half the root of their number."""
     norm_quantile: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.5
     """Which quantile of the norms of other devices' last updates `norm_quantile_factor` multiplies."""
     norm_quantile_factor: NotNegative = 0.0
@@ -78,6 +86,11 @@ class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def smallest_buffer(self) -> int:
         """Updates in a version, or the fewest where their number follows the fleet."""
         return SMALLEST_BUFFER if self.buffer_size is None else self.buffer_size
+
+
+def largest_delta_norm_of(parameters: int) -> float:
+    """Of one update of a model of so many parameters, where the task does not say it."""
+    return max(SMALLEST_LIMIT_OF_NORM, LARGEST_CHANGE * math.sqrt(parameters))
 
 
 USED_BY: dict[str, tuple[str, tuple[str, ...]]] = {

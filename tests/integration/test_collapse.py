@@ -71,7 +71,7 @@ def test_last_good_version_is_restored_with_half_the_step_and_said(fleet, caplog
     assert "task=tiny version=11 loss=5 lowest_loss=0.4 restored=7 restored_as=12 step=0.5" in said
     assert fleet.metric("edgeflock_training_collapses_total") == 1.0
     assert fleet.metric("edgeflock_server_step") == 0.5
-    (words,) = advice(fleet.bench.journal.version_summaries(TASK, 5), 10, {})
+    words, *_ = advice(fleet.bench.journal.version_summaries(TASK, 5), 10, {})
     assert words.startswith(
         "training collapsed at version 11: version 12 goes back to 7, and the server's learning rate"
     )
@@ -111,7 +111,7 @@ def test_steps_do_not_become_so_small_that_nothing_moves(fleet) -> None:
 
 def test_where_the_good_version_is_dropped_versions_go_on_and_that_is_said(database, tmp_path, caplog) -> None:
     fleet = Fleet(database, tmp_path / "bundle", "fedbuff", retention=Retention(versions=1, every=0))
-    fleet.learn(*LEARNING, *(0.4,) * 20, *(0.5,) * 22)
+    fleet.learn(*LEARNING, *(0.4,) * 20, *(0.6,) * 22)
     with caplog.at_level(logging.ERROR):
         fleet.learn(*LOST)
     assert fleet.bench.journal.history(TASK).rollbacks == {}

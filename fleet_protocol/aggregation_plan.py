@@ -17,11 +17,12 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_SETTING)]
 Decay = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 
 SMALLEST_LIMIT_OF_NORM = 100.0
-"""Of one update, where `max_delta_norm` is left out: what keeps out the absurd. How long honest ones are, devices say by
-what they send; small models whose units are large need this much."""
+"""Of one update, where `max_delta_norm` is left out: what keeps out the absurd. How long honest ones are, devices say
+by what they send; small models whose units are large need this much."""
 
 LARGEST_CHANGE = 0.5
-"""Likewise, of each parameter on average (root mean square): ten times as much as any honest round was seen to change."""
+"""Likewise, of each parameter on average (root mean square): ten times as much as any honest round was seen to
+change."""
 
 SMALLEST_BUFFER = 4
 """Updates in a version where `buffer_size` is left out and few devices take part, or nobody knows yet how many."""
@@ -79,8 +80,9 @@ class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A longer delta than so many times that quantile is scaled down to it; 0: than twice."""
     max_samples: Annotated[int, msgspec.Meta(ge=1, le=MAX_SAMPLES_PER_UPDATE)] = MAX_SAMPLES_PER_UPDATE
     """A larger declared sample count counts as this one, and at most as 1.5 times the median of other devices."""
-    averaged_versions: Annotated[int, msgspec.Meta(ge=1, le=MAX_AVERAGED_VERSIONS)] = 1
-    """`tasks export` writes the mean of so many last versions. Devices train from the newest one."""
+    averaged_versions: Annotated[int, msgspec.Meta(ge=1, le=MAX_AVERAGED_VERSIONS)] = 10
+    """`tasks export` writes the mean of so many last versions, and never of more than the newer half. Devices train from
+    the newest one."""
 
     @property
     def smallest_buffer(self) -> int:

@@ -81,8 +81,8 @@ class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_samples: Annotated[int, msgspec.Meta(ge=1, le=MAX_SAMPLES_PER_UPDATE)] = MAX_SAMPLES_PER_UPDATE
     """A larger declared sample count counts as this one, and at most as 1.5 times the median of other devices."""
     averaged_versions: Annotated[int, msgspec.Meta(ge=1, le=MAX_AVERAGED_VERSIONS)] = 10
-    """`tasks export` writes the mean of so many last versions, and never of more than the newer half. Devices train from
-    the newest one."""
+    """`tasks export` writes the mean of so many last versions, and never of more than the newer half. Devices train
+    from the newest one."""
 
     @property
     def smallest_buffer(self) -> int:

@@ -8,7 +8,7 @@ both medians. So no single device among three can bring a collapse about.
 What its devices find so much worse than it was, and worse than the first versions, has not met new data: it is lost.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median_low
 
@@ -106,6 +106,18 @@ def _level(seen: Sequence[Seen]) -> Level | None:
         if versions >= WINDOW and updates >= FEWEST_UPDATES:
             return Level(median_low(of.loss for of in seen[-versions:]), each.version)
     return None
+
+
+def evaluated_collapse(losses: Mapping[int, float]) -> Collapse | None:
+    """That of the newest evaluated version, if so, by the losses on held-out samples of versions since one was
+    restored. Each evaluation counts for as much as the updates of a version.
+    """
+    evaluated = sorted(losses)
+    watch = Watch()
+    for place, version in enumerate(evaluated):
+        watch = watch.after(place, [losses[version]] * FEWEST_UPDATES)
+    found = watch.collapse()
+    return found and replace(found, good=evaluated[found.good])
 
 
 def smaller(step: float) -> float:

@@ -2,12 +2,18 @@
 
 import logging
 
-from broker_coordinator.aggregation.collapse import FEWEST_UPDATES, VERSIONS_LOOKED_AT, Collapse, Watch, smaller
+from broker_coordinator.aggregation.collapse import (
+    FEWEST_UPDATES,
+    VERSIONS_LOOKED_AT,
+    Watch,
+    evaluated_collapse,
+    smaller,
+)
 from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.serving.replay import require_memory
 from broker_coordinator.serving.served_task import ServedTask
 from broker_coordinator.storage.journal import Journal
-from broker_coordinator.storage.losses import declared_losses
+from broker_coordinator.storage.losses import declared_losses, evaluated_losses
 from broker_coordinator.storage.task_registry import TaskRegistry
 from fleet_host.log_lines import log_line
 from fleet_protocol.errors import ConfigurationError
@@ -46,13 +52,17 @@ class Collapses:
             watch = watch.after(number, losses)
         return watch
 
-    def meet(self, task: ServedTask, collapse: Collapse) -> bool:
-        """Restore the last good version; whether that was possible. Tasks are to be read again then.
+    def meet(self, task: ServedTask) -> bool:
+        """Restore the last good version if training has collapsed, by what devices declare or by evaluations; whether
+        it was restored. Tasks are to be read again then.
 
         Raises:
             JournalUnavailableError: nothing was restored.
         """
         name, collapsed = task.description.task, task.newest.number
+        collapse = task.watch.collapse() or evaluated_collapse(evaluated_losses(self._journal.engine, name))
+        if collapse is None:
+            return False
         step = smaller(task.state.step)
         try:
             require_memory(self._journal, task.description, collapse.good, lambda: self._key)

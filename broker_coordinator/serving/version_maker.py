@@ -305,7 +305,7 @@ class VersionMaker:
             )
         )
         self._on_version(name, number)
-        if (collapse := task.watch.collapse()) and self._collapses.meet(task, collapse):
+        if self._collapses.meet(task):
             raise TasksChangedError
         recall = task.consumer.recall(task.description)
         allowed = forgettable(self._retention, task.description.aggregation, recall, number)

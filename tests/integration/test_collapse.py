@@ -9,6 +9,8 @@ from broker_coordinator.aggregation.collapse import SMALLEST_STEP
 from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.commands.advice import advice
 from broker_coordinator.serving.metrics import Metrics
+from broker_coordinator.storage.records import Evaluation
+from broker_coordinator.storage.task_registry import TaskRegistry
 from fleet_protocol.aggregation_plan import AggregationPlan
 from tests.support.bench import Bench
 from tests.support.bundles import TASK, write_bundle
@@ -129,6 +131,18 @@ def test_where_the_restored_version_is_found_wanting_too_training_goes_on_from_i
     fleet.learn(*LEARNING, *LOST)
     fleet.learn(*LOST, *LOST, *LOST, *LOST)
     assert fleet.bench.journal.history(TASK).rollbacks == {12: 7}
+
+
+def test_collapse_on_held_out_samples_counts_whatever_devices_declare(fleet) -> None:
+    registry = TaskRegistry(fleet.bench.journal.engine)
+    for loss in (*LEARNING, *LOST):
+        fleet.learn(0.5)
+        registry.add_evaluation(TASK, Evaluation(fleet.newest, 100, loss, None))
+    assert fleet.bench.journal.history(TASK).rollbacks == {}
+    fleet.learn(0.5)
+    assert fleet.bench.journal.history(TASK).rollbacks == {13: 7}
+    fleet.learn(0.5, 0.5)
+    assert fleet.bench.journal.history(TASK).rollbacks == {13: 7}
 
 
 def test_one_device_that_declares_any_loss_brings_nothing_about(fleet) -> None:

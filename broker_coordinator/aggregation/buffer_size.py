@@ -23,7 +23,11 @@ VERSIONS_LOOKED_AT = 16
 """Versions of a quarter of the fleet each: all but the rarest devices are in them."""
 
 TIMES_ROUND = 2
-"""When devices have sent so many updates each, on average, those that are still there have spoken."""
+"""When so many updates wait for each device that still sends, all of them have spoken."""
+
+UPDATES_LOOKED_AT = 64
+"""The last ones: who still sends is among them. One device alone can't fill them (`admission.shares`) unless the others
+are gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +48,8 @@ class Participants:
         return min(LARGEST_BUFFER, max(SMALLEST_BUFFER, math.ceil(SHARE * devices)))
 
 
-def has_gone_round(senders: Sequence[str]) -> bool:
-    """Whether the updates that wait, each of one of `senders`, are all that can be expected although they are fewer
-    than the buffer takes: most of the fleet may have gone away, and nothing ever waits for it.
+def has_gone_round(waiting: int, senders: Sequence[str]) -> bool:
+    """Whether the updates that wait are all that can be expected although they are fewer than the buffer takes: most of
+    the fleet may have gone away, and nothing ever waits for it. `senders` are those of the last updates, oldest first.
     """
-    return len(senders) >= max(SMALLEST_BUFFER, TIMES_ROUND * len(set(senders)))
+    return waiting >= max(SMALLEST_BUFFER, TIMES_ROUND * len(set(senders[-UPDATES_LOOKED_AT:])))

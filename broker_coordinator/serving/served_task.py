@@ -10,7 +10,12 @@ from statistics import median
 import numpy as np
 
 from broker_coordinator.admission.consumer import AnyVersionConsumer
-from broker_coordinator.aggregation.buffer_size import VERSIONS_LOOKED_AT, Participants, has_gone_round
+from broker_coordinator.aggregation.buffer_size import (
+    UPDATES_LOOKED_AT,
+    VERSIONS_LOOKED_AT,
+    Participants,
+    has_gone_round,
+)
 from broker_coordinator.aggregation.collapse import Watch
 from broker_coordinator.aggregation.means import mean_of
 from broker_coordinator.aggregation.server_state import ServerState
@@ -48,7 +53,8 @@ class ServedTask:
     `grid` is what versions are rounded to before they are published, if the task asks for it. `began` is when the
     newest version was made, or first read, in seconds on the caller's clock. `generation` is for the manifest.
     `participants` are the devices that the size of the buffer follows, where the task leaves it to them; while few
-    versions were made since `first_version`, as many as `approved` gives. `watch` is on training that may collapse.
+    versions were made since `first_version`, as many as `approved` gives. `senders` are those of the last updates that
+    versions hold, oldest first. `watch` is on training that may collapse.
     """
 
     bundle: Bundle
@@ -65,6 +71,7 @@ class ServedTask:
     watch: Watch = field(default_factory=Watch)
     first_version: int = 0
     approved: Callable[[], int] = int
+    senders: deque[str] = field(default_factory=lambda: deque(maxlen=UPDATES_LOOKED_AT))
 
     @property
     def buffer_size(self) -> int:
@@ -132,8 +139,10 @@ class ServedTask:
     def _is_due(self, now: float) -> bool:
         if len(self.waiting) >= self.buffer_size:
             return True
-        if self._follows_fleet and has_gone_round([waiting.device for waiting in self.waiting]):
-            return True
+        if self._follows_fleet:
+            senders = [*self.senders, *(waiting.device for waiting in self.waiting)]
+            if has_gone_round(len(self.waiting), senders):
+                return True
         deadline = self.deadline()
         return bool(self.waiting) and deadline is not None and now >= deadline
 
@@ -191,4 +200,4 @@ class ServedTask:
         self.began = now
         self.asks_everyone = False
         for _ in range(made.update_count):
-            self.waiting.popleft()
+            self.senders.append(self.waiting.popleft().device)

@@ -55,5 +55,11 @@ def test_size_stays_within_its_limits_whoever_sends(held, senders, version) -> N
 @pytest.mark.parametrize(
     ("senders", "expected"), [("", False), ("aaa", False), ("aaaa", True), ("abcab", False), ("abcabc", True)]
 )
-def test_version_is_due_when_each_sender_has_sent_twice(senders: str, expected: bool) -> None:
-    assert has_gone_round(senders) == expected
+def test_version_is_due_when_twice_as_many_updates_wait_as_devices_send(senders: str, expected: bool) -> None:
+    assert has_gone_round(len(senders), senders) == expected
+
+
+def test_version_is_not_due_when_one_device_sends_fast_and_the_others_are_still_there() -> None:
+    others = [str(number) for number in range(40)]
+    assert not has_gone_round(10, [*others, *"a" * 10])
+    assert has_gone_round(64, [*others, *"a" * 64])

@@ -5,8 +5,8 @@ from pathlib import Path
 import aiomqtt
 
 from broker_coordinator.distribution.signed_messages import MessageSigner
-from fleet_protocol.envelope import digest
 from fleet_protocol.cohort import EVERYONE
+from fleet_protocol.envelope import digest
 from fleet_protocol.errors import Reason
 from fleet_protocol.keys import SigningKey
 from fleet_protocol.kinds import Manifest

@@ -1,5 +1,6 @@
 """The folder in /etc of a program: its configuration, key and certificates, owned by the account that runs it."""
 
+import json
 import os
 import pwd
 import shutil
@@ -19,7 +20,7 @@ TLS_PORT = 8883
 
 BROKER = """\
 [broker]
-host = "{host}"
+host = {host}
 port = {port}
 """
 TLS = """
@@ -28,6 +29,11 @@ authority = "{authority}"
 certificate = "{name}.crt"
 key = "{name}-tls.key"
 """
+
+
+def quoted(text: str) -> str:
+    """As a string of TOML, whatever is in it: one of JSON is one of TOML."""
+    return json.dumps(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +46,10 @@ class BrokerAnswers:
 
     def table(self, name: str) -> str:
         """The table `[broker]` of a configuration file beside which the certificate is called `name`."""
+        host = quoted(self.host)
         if self.certificates is None:
-            return BROKER.format(host=self.host, port=self.port or PLAIN_PORT)
-        return BROKER.format(host=self.host, port=self.port or TLS_PORT) + TLS.format(authority=AUTHORITY, name=name)
+            return BROKER.format(host=host, port=self.port or PLAIN_PORT)
+        return BROKER.format(host=host, port=self.port or TLS_PORT) + TLS.format(authority=AUTHORITY, name=name)
 
     def copies(self, name: str, common_name: str) -> dict[str, Path]:
         """What belongs beside that file, and where it comes from."""

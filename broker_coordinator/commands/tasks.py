@@ -18,7 +18,7 @@ from broker_coordinator.storage.records import PayloadSetAside, VersionSummary
 from broker_coordinator.storage.task_registry import StoredTask, TaskRegistry
 from bundle_runtime.bundle_folder import load_bundle
 from fleet_host.child_process import ended_after
-from fleet_host.command_line import Verbs, whole_number
+from fleet_host.command_line import Verbs, name_of, whole_number
 from fleet_protocol.bundle import blob_hash
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import KINDS
@@ -43,7 +43,7 @@ def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
 
     def verb_of_task(name: str, sentence: str) -> argparse.ArgumentParser:
         added = verb(name, sentence)
-        added.add_argument("task", metavar="TASK", help="the task's name")
+        added.add_argument("task", type=name_of("task"), metavar="TASK", help="the task's name")
         return added
 
     publish = verb("publish", "Serve a bundle from now on, in place of the one that its task has.")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fleet_host.key_files import make_key_file, read_key_file
+from fleet_host.new_files import remedy_for, write_new_file
 from fleet_protocol.errors import ConfigurationError, why_unreadable
 from fleet_protocol.keys import VerifyKey
 
@@ -85,7 +86,8 @@ def make_program_folder(
         _write(configuration, text.encode())
         _give_to(program, folder, [key, configuration, *(folder / name for name in contents)])
     except OSError as error:
-        remedy = "run it with sudo" if isinstance(error, PermissionError) else "name another folder with --config"
+        other = "run it with sudo" if isinstance(error, PermissionError) else "name another folder with --config"
+        remedy = remedy_for(error, other)
         raise ConfigurationError(f"{error.filename or folder}: {error.strerror}; {remedy}") from error
     return public
 
@@ -100,8 +102,7 @@ def _read(path: Path) -> bytes:
 
 def _write(path: Path, content: bytes) -> None:
     path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE), "wb") as file:
-        file.write(content)
+    write_new_file(path, content, FILE_MODE)
 
 
 def _give_to(account: str, folder: Path, files: list[Path]) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.sample_line import read_line
 from fleet_protocol.sample_rules import input_rule, label_rule
 
 LABEL_COLUMN = "label"
@@ -89,8 +90,8 @@ def _json_rows(path: Path, task: str) -> Iterator[_Row]:
             if not text.strip():
                 continue
             try:
-                sample = msgspec.json.decode(text, type=_Sample)
-            except msgspec.DecodeError as error:
+                sample = read_line(text, _Sample)
+            except ValueError as error:
                 raise _wrong(path, line, str(error)) from error
             if sample.task not in {None, task}:
                 raise _wrong(path, line, f"a sample of the task {sample.task!r}, wanted are those of {task!r}")

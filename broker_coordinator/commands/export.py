@@ -5,6 +5,7 @@ from pathlib import Path
 from broker_coordinator.aggregation.averaging import averaged_numbers, averaged_weights
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.task_registry import TaskRegistry
+from fleet_host.new_files import remedy_for, write_new_file
 from fleet_protocol.errors import ConfigurationError
 
 
@@ -41,7 +42,7 @@ def write_model(path: Path, weights: bytes) -> None:
         ConfigurationError: it exists, or can't be written.
     """
     try:
-        with path.open("xb") as file:
-            file.write(weights)
+        write_new_file(path, weights)
     except OSError as error:
-        raise ConfigurationError(f"{path}: {error.strerror}; name a new file in a folder that exists") from error
+        remedy = remedy_for(error, "name a new file in a folder that exists")
+        raise ConfigurationError(f"{path}: {error.strerror}; {remedy}") from error

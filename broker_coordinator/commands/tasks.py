@@ -18,7 +18,7 @@ from broker_coordinator.storage.records import PayloadSetAside, VersionSummary
 from broker_coordinator.storage.task_registry import StoredTask, TaskRegistry
 from bundle_runtime.bundle_folder import load_bundle
 from fleet_host.child_process import ended_after
-from fleet_host.command_line import Verbs, whole_number
+from fleet_host.command_line import Verbs, name_of, whole_number
 from fleet_protocol.bundle import blob_hash
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import KINDS
@@ -43,7 +43,7 @@ def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
 
     def verb_of_task(name: str, sentence: str) -> argparse.ArgumentParser:
         added = verb(name, sentence)
-        added.add_argument("task", metavar="TASK", help="the task's name")
+        added.add_argument("task", type=name_of("task"), metavar="TASK", help="the task's name")
         return added
 
     publish = verb("publish", "Serve a bundle from now on, in place of the one that its task has.")
@@ -127,15 +127,15 @@ def _roll_back(journal: Journal, options: argparse.Namespace, configuration: Coo
 
 
 def _renew(journal: Journal, options: argparse.Namespace, _: CoordinatorConfiguration) -> None:
-    _write(
-        [TaskRegistry(journal.engine).renew(options.task, after_generation=options.after_generation)], journal, options
-    )
+    renewed = TaskRegistry(journal.engine).renew(options.task, after_generation=options.after_generation)
+    if renewed.removed:
+        _write_removed(renewed, options)
+    else:
+        _write([renewed], journal, options)
 
 
 def _remove(journal: Journal, options: argparse.Namespace, _: CoordinatorConfiguration) -> None:
-    removed = TaskRegistry(journal.engine).remove(options.task)
-    row = {"task": removed.name, "removed": removed.removed, "generation": removed.generation}
-    write_fields(row, as_json=options.json)
+    _write_removed(TaskRegistry(journal.engine).remove(options.task), options)
 
 
 def _export(journal: JournalReader, options: argparse.Namespace, _: CoordinatorConfiguration) -> int:
@@ -180,6 +180,11 @@ def _held_out_file(configuration: CoordinatorConfiguration, task: str) -> Path:
         if settings.task == task:
             return settings.file
     raise ConfigurationError(f"no [[evaluations]] of task {task!r} in coordinator.toml; add one, or pass --data FILE")
+
+
+def _write_removed(task: StoredTask, options: argparse.Namespace) -> None:
+    row = {"task": task.name, "removed": task.removed, "generation": task.generation}
+    write_fields(row, as_json=options.json)
 
 
 def _write(tasks: list[StoredTask], journal: Journal, options: argparse.Namespace) -> None:

@@ -23,6 +23,7 @@ from edge_agent.worker.contract import (
 from edge_agent.worker.settings import WorkerSettings
 from edge_agent.worker.supervisor import train_in_child
 from fleet_host.log_lines import log_line
+from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.kinds import PayloadKind
 from fleet_protocol.remedies import STEADIER_TRAINING
 
@@ -73,6 +74,24 @@ class RoundTraining:
         for producer in PRODUCERS.values():
             address(producer.kind)
 
+    def drop_unfit_samples(self, description: TaskDescription) -> int:
+        """Delete the samples that a version's task can't use, and features of a former backbone.
+
+        Returns how many samples there were of the first kind.
+
+        Raises:
+            sqlite3.Error, OSError: the disk.
+        """
+        task = description.task
+        if (judged := self._samples.judge(description)).refused:
+            reason = f"do not fit the schema, which has come; the first: {judged.reason}"
+            logger.warning(log_line("samples_dropped", task=task, count=judged.refused, reason=reason))
+        if misfits := self._samples.drop_misfits(description):
+            logger.warning(log_line("samples_dropped", task=task, count=misfits, reason="do not fit the schema"))
+        if features := self._samples.drop_other_features(description):
+            logger.info(log_line("features_dropped", task=task, count=features, reason="made by another backbone"))
+        return judged.refused + misfits
+
     async def run(self, task: str, version: ReadyVersion) -> None:
         """Train from `version`, and spool what comes of it.
 
@@ -81,13 +100,6 @@ class RoundTraining:
             VersionUnavailableError, LinkDownError: the weights came packed, did not unpack, and can't be fetched whole.
             sqlite3.Error, OSError: the disk.
         """
-        if (judged := self._samples.judge(version.description)).refused:
-            reason = f"do not fit the schema, which has come; the first: {judged.reason}"
-            logger.warning(log_line("samples_dropped", task=task, count=judged.refused, reason=reason))
-        if dropped := self._samples.drop_misfits(version.description):
-            logger.warning(log_line("samples_dropped", task=task, count=dropped, reason="do not fit the schema"))
-        if dropped := self._samples.drop_other_features(version.description):
-            logger.info(log_line("features_dropped", task=task, count=dropped, reason="made by another backbone"))
         memory = self._database.memory(task, version.bundle)
         verdict = await self._run_worker(task, version, memory)
         if isinstance(verdict, RebuildFailure):

@@ -23,10 +23,14 @@ from edge_agent.shell.sample_store import SampleStore
 from edge_agent.shell.version_follower import ReadyVersion, VersionFollower
 from edge_agent.worker.contract import Progress
 from fleet_host.log_lines import log_line
+from fleet_host.rate_limit import RateLimit
 from fleet_protocol.kinds import Receipt
 from fleet_protocol.remedies import STEADIER_TRAINING
 
 logger = logging.getLogger(__name__)
+
+MAX_REASONS_SAID = 16
+"""Why a device has no part in a round now, over all tasks, within `recheck_seconds`."""
 
 
 class Rounds:
@@ -51,6 +55,7 @@ class Rounds:
         self._training = training
         self._spooled = spooled
         self._wake = asyncio.Event()
+        self._not_selected = RateLimit(configuration.guards.recheck_seconds, MAX_REASONS_SAID)
         self._rechecks: dict[str, asyncio.TimerHandle] = {}
         triggers = {task.name: SampleTrigger(task.trigger, self._count_new(task.name)) for task in configuration.tasks}
         self._decisions = RoundDecisions(configuration.guards, triggers)
@@ -136,16 +141,33 @@ class Rounds:
             version = await self._versions.ready_version(task)
         except NotAskedError as error:
             self._decisions.version_unavailable(task)
-            logger.info(log_line("not_selected", task=task, reason=error))
+            # An outsider may replay the manifests of one version by turns: each of them asks other devices.
+            if self._not_selected.allows((task, str(error)), self._now()):
+                logger.info(log_line("not_selected", task=task, reason=error))
             return self._retry_in(task, recheck_seconds)
         except (VersionUnavailableError, LinkDownError) as error:
             self._decisions.version_unavailable(task)
             logger.warning(log_line("version_unavailable", task=task, reason=error))
             return self._retry_in(task, recheck_seconds)
+        if not self._samples_suffice(task, version, newest):
+            return False
         if refused := self._decisions.version_ready(task, self._starting_point(task, version)):
             logger.warning(log_line("divergence_expected", task=task, reason=refused))
             return self._retry_in(task, recheck_seconds)
         return await self._train(task, version, newest)
+
+    def _samples_suffice(self, task: str, version: ReadyVersion, trained_from: KnownVersion | None) -> bool:
+        """Whether trigger and guards still want a round when samples that do not fit the version are gone."""
+        try:
+            dropped = self._training.drop_unfit_samples(version.description)
+        except (sqlite3.Error, OSError) as error:
+            return self._note_failure(task, trained_from, error)
+        if not dropped:
+            return True
+        if refused := self._decisions.samples_dropped(task, self._count_new(task), self._readings(task)):
+            logger.warning(log_line("guard_refused", task=task, reason=refused))
+            return self._retry_in(task, self._configuration.guards.recheck_seconds)
+        return True
 
     async def _train(self, task: str, version: ReadyVersion, trained_from: KnownVersion | None) -> bool:
         try:

@@ -6,8 +6,8 @@ One that comes before the schema is known is bounded, and judged by the same che
 import array
 from dataclasses import replace
 
-from edge_agent.sources.sample import Sample
 from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.sample_line import Sample
 from fleet_protocol.sample_rules import ANY_NUMBER, ValueRule, input_rule, label_rule
 
 MAX_VALUES_WITHOUT_SCHEMA = 256 * 1024

@@ -1,9 +1,15 @@
-"""A sample as a program on the device hands it over, and what is wrong with one that is none. Pure."""
+"""A sample as a line of JSON, and what is wrong with one that is none. Pure.
+
+The sample socket and files of samples read lines here, so they say the same of them.
+"""
 
 import json
 import re
+from typing import TypeVar
 
 import msgspec
+
+Line = TypeVar("Line", bound=msgspec.Struct)
 
 _FORM = '{"task": "...", "inputs": [...], "label": ...}'
 _NO_JSON_NUMBER = re.compile(rb"[:,\[]\s*-?(?:NaN|Infinity)\b")
@@ -30,19 +36,24 @@ class Sample(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def read_sample(line: bytes) -> Sample:
-    """A sample from its JSON.
+    """A sample from its JSON; raises as `read_line` does."""
+    return read_line(line, Sample)
+
+
+def read_line(line: bytes, shape: type[Line]) -> Line:
+    """A sample of a given shape from its JSON.
 
     Raises:
         ValueError: it is none; says where and why.
     """
     try:
         try:
-            return msgspec.json.decode(line, type=Sample)
+            return msgspec.json.decode(line, type=shape)
         except msgspec.DecodeError as error:
             if not (_NO_JSON_NUMBER.search(line) or _OUT_OF_RANGE in str(error)):
                 raise
             # Many programs write NaN and Infinity, which are no JSON; read them, so that the check can name the place.
-            return msgspec.convert(json.loads(line, parse_int=float), Sample)
+            return msgspec.convert(json.loads(line, parse_int=float), shape)
     except msgspec.ValidationError as error:
         raise ValueError(_in_words(str(error))) from error
     except (msgspec.DecodeError, ValueError, RecursionError) as error:

@@ -58,7 +58,6 @@ class SimulatedCoordinator:
         self._receipts = Receipts(signer)
         self._outcomes: dict[str, deque[tuple[int, Decided]]] = {}
         self._view = FleetView(self._look_up)
-        self._note_progress()
         self._positions = count(1)
         self._ledger = ledger
         self._made = made
@@ -96,6 +95,7 @@ class SimulatedCoordinator:
 
     def handle(self, message: Message, now: float) -> Publication | None:
         """Decide on a message, make the versions that it completes, and answer with a receipt where one is due."""
+        self._note_progress()
         branch = self._view.branch(now)
         decision = self._admission.admit(message, branch)
         self._admission.apply(decision, branch)
@@ -120,7 +120,6 @@ class SimulatedCoordinator:
             self._keep(made.version)
             if collapse := self._served.watch.collapse():
                 self._go_back(collapse.good)
-            self._note_progress()
             self._made()
         self._served.ask_everyone(now)
 

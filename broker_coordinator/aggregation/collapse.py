@@ -21,6 +21,9 @@ FEWEST_UPDATES = 16
 LOSS_GROWN = 3.0
 """Chosen on recorded runs of digits and Fashion, shown on the others (docs/decisions/collapse.md)."""
 
+LOSS_RESOLUTION = 0.001
+"""Devices round what they declare: a smaller loss may read 0."""
+
 STILL_GOOD = 1.25
 """Levels up to so many times the lowest are good enough to go back to, and the newest of them is taken."""
 
@@ -93,9 +96,9 @@ class Watch:
         if self.first is None or not levels:
             return None
         loss, lowest = levels[-1].loss, min(level.loss for level in levels)
-        if lowest <= 0 or loss <= LOSS_GROWN * lowest or loss <= self.first.loss:
+        if lowest < 0 or loss <= max(LOSS_GROWN * max(lowest, LOSS_RESOLUTION), self.first.loss):
             return None
-        good = max(level.since for level in levels if level.loss <= STILL_GOOD * lowest)
+        good = max(level.since for level in levels if level.loss <= STILL_GOOD * max(lowest, LOSS_RESOLUTION))
         return Collapse(good, loss, lowest)
 
 

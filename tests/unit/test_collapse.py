@@ -53,9 +53,13 @@ def test_losses_that_no_version_ever_was_worse_than_the_first_are_new_data_not_a
     assert watched([[1.0] * 4] * 4 + [[0.01] * 4] * 20 + [[0.9] * 4] * 20) is None
 
 
-@pytest.mark.parametrize("low", [0.0, -1.0])
-def test_losses_without_a_scale_are_not_judged(low: float) -> None:
-    assert watched([[low] * 4] * 8 + [[100.0] * 4] * 8) is None
+def test_losses_without_a_scale_are_not_judged() -> None:
+    assert watched([[-1.0] * 4] * 8 + [[100.0] * 4] * 8) is None
+
+
+def test_losses_that_devices_round_to_zero_are_judged_by_the_last_digit() -> None:
+    assert watched([[0.0] * 4] * 8 + [[0.003] * 4] * 8) is None
+    assert watched([[0.0] * 4] * 8 + [[0.004] * 4] * 8) == Collapse(good=7, loss=0.004, lowest=0.0)
 
 
 def test_fewer_than_sixteen_updates_say_nothing() -> None:

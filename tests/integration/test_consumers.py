@@ -32,7 +32,7 @@ from tests.support.replay import versions_replayed
 
 BUFFER = 2
 SHAPES = [parameter.shape for parameter in PARAMETERS]
-PLAN = AggregationPlan(buffer_size=BUFFER, max_staleness=2, max_delta_norm=100.0)
+PLAN = AggregationPlan(buffer_size=BUFFER, max_staleness=2, max_delta_norm=100.0, averaged_versions=1)
 
 
 @pytest.fixture(autouse=True)

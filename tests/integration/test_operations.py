@@ -15,10 +15,11 @@ from tests.support.device import SigningDevice
 from tests.support.replay import versions_replayed
 
 BUFFER = 2
+COMMON = {"buffer_size": BUFFER, "max_staleness": 3, "averaged_versions": 1}
 PLANS = [
-    AggregationPlan(buffer_size=BUFFER, server_momentum=0.6, server_learning_rate=0.9, max_staleness=3),
-    AggregationPlan(buffer_size=BUFFER, strategy="ca2fl", server_momentum=0.3, max_staleness=3),
-    AggregationPlan(buffer_size=BUFFER, strategy="ef21", server_momentum=0.3, max_staleness=3),
+    AggregationPlan(server_momentum=0.6, server_learning_rate=0.9, **COMMON),
+    AggregationPlan(strategy="ca2fl", server_momentum=0.3, **COMMON),
+    AggregationPlan(strategy="ef21", server_momentum=0.3, **COMMON),
 ]
 NAMES = ("kitchen-pi", "garden-pi", "attic-pi")
 

@@ -12,6 +12,7 @@ from bundle_runtime.samples import Samples
 from edge_agent.training.compression import UpdateTooLargeError, pack, remember
 from edge_agent.training.divergence import divergence
 from edge_agent.training.engine import OnProgress, Rates, TrainingEngine, ignore_progress, plan_batches
+from edge_agent.training.statistics import measure
 from edge_agent.worker.contract import Returned, TrainingResult
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec.sparse import FloatVector
@@ -46,12 +47,15 @@ def train_round(
     *,
     on_progress: OnProgress = ignore_progress,
 ) -> TrainingResult:
-    """Train from `weights` f32[P] on all of `samples`, and pack what was learned.
+    """Train from `weights` f32[P] on all of `samples`, and pack what was learned; or measure the samples, while the
+    task awaits its scale.
 
     Raises:
         DivergedError: loss or weights are no longer finite, or changed by more than the task takes.
         EngineError: bundle and samples contradict each other.
     """
+    if task.scaling.is_awaited:
+        return measure(samples, task)
     steps = task.training.steps
     plan = plan_batches(len(samples), steps, task.training.batch_size, earlier.seed)
     trained, losses = engine.train(weights, samples, plan, Rates.planned(task.training), on_progress)
@@ -86,6 +90,6 @@ def _explained(what: str, losses: FloatVector, samples: Samples, task: TaskDescr
     """What was too large, beside what makes it so. It stays on the device, as it reveals something of its data."""
     return (
         f"training diverged: {what}; loss {losses[0]:g} in the first step, {losses[-1]:g} in the last, inputs"
-        f" {samples.inputs.min():g} to {samples.inputs.max():g}, learning rate {task.training.learning_rate:g};"
-        f" {STEADIER_TRAINING}"
+        f" {np.nanmin(samples.inputs):g} to {np.nanmax(samples.inputs):g}, learning rate"
+        f" {task.training.learning_rate:g}; {STEADIER_TRAINING}"
     )

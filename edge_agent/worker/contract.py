@@ -96,6 +96,7 @@ class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
 
     `life` is the error feedback's. `forgotten` is the norm of what it has not kept, because it was more than its limit.
     `features_computed` counts the samples that the backbone saw in this round; the others' features were there.
+    `statistics` are moments of the samples, where nothing was trained as the task awaits its scale.
     """
 
     packed: bytes
@@ -107,6 +108,7 @@ class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
     life: int = 0
     forgotten: float = 0.0
     features_computed: int = 0
+    statistics: bytes = b""
 
 
 class TrainingFailure(msgspec.Struct, frozen=True, tag="failure"):

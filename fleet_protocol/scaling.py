@@ -32,7 +32,7 @@ class Scale(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         return cls([0.0] * columns, [1.0] * columns, awaited=True)
 
     @classmethod
-    def of_ranges(cls, ranges: Sequence[tuple[float, float]]) -> "Scale":
+    def of_ranges(cls, ranges: Sequence[Sequence[float]]) -> "Scale":
         """The one that brings (lowest, highest) of each column to -1 and 1."""
         return cls([(low + high) / 2 for low, high in ranges], [(high - low) / 2 for low, high in ranges])
 

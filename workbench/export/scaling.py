@@ -1,7 +1,7 @@
 """What `task.toml` says about scales, or what follows where it says nothing, as the bundle's `Scaling`."""
 
 import math
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -13,7 +13,8 @@ from fleet_protocol.scaling import Scale, Scaling, columns_of
 USUAL_MAGNITUDE: Final = 10.0
 """Standardised values hardly go beyond it; inputs that are bounded by it are taken as they are."""
 
-Range = tuple[float, float]
+Range = Annotated[list[float], msgspec.Meta(min_length=2, max_length=2)]
+"""Lowest and highest."""
 Source = Literal["off", "ranges", "fleet"]
 
 
@@ -44,7 +45,7 @@ def scaling_of(
     _check(settings, inputs, label, name, has_backbone=has_backbone)
     source = settings.inputs or ("off" if has_backbone else _usual_source(inputs))
     columns = columns_of(inputs.shape)
-    ranges = settings.input_ranges or [(inputs.minimum, inputs.maximum)] * columns
+    ranges = settings.input_ranges or [[inputs.minimum, inputs.maximum]] * columns
     scaling = Scaling(
         _scale(source, columns, ranges, f"{name}: scaling.inputs"),
         _scale(settings.targets or "fleet", label.values, settings.target_ranges, f"{name}: scaling.targets")

@@ -94,7 +94,7 @@ class SimulatedWorld:
         """A device that connects receives the newest manifest, which is retained."""
         self.ledger.down["manifest"] += self._manifest_bytes
 
-    def fetch(self, weights: str | PackedWeights | None, *, is_first: bool, is_rescaled: bool) -> int:
+    def fetch(self, weights: str | PackedWeights | None, *, is_first: bool, is_rescaled: bool = False) -> int:
         """Count what a device fetches of the newest version: its weights, whole or packed, or nothing where it has
         them; and before it the bundle, or its description alone where the task has got its scale. Returns the bytes
         that come down.

@@ -36,9 +36,8 @@ class ValueRule:
 
     def fits(self, value: float) -> bool:
         """Whether one value is taken."""
-        if value != value:
-            return self.may_lack
-        return self.lowest <= value <= self.highest and (not self.whole or value % 1 == 0)
+        fits = self.lowest <= value <= self.highest and (not self.whole or value % 1 == 0)
+        return fits or (self.may_lack and _is_nan(value))
 
     def refusal(self, values: Sequence[float], task: str) -> str | None:
         """What does not fit the task, and what would; None where all of one sample's values do."""
@@ -51,7 +50,7 @@ class ValueRule:
         """What to say of the value at `place`, which doesn't fit."""
         where = self.name if self.count == 1 else f"{self.name} {place}"
         remedy = self.remedy if isinstance(value, int) or math.isfinite(value) else NOT_TRAINABLE
-        if value != value and self.name == INPUT:
+        if self.name == INPUT and _is_nan(value):
             remedy += INPUT_MAY_LACK
         return f"{where} is {_shown(value)}; {task} takes {self.wanted}; {remedy}"
 
@@ -120,6 +119,10 @@ _LABEL_RULES: Final = {
     "regression": _regression_rule,
     "reconstruction": _reconstruction_rule,
 }
+
+
+def _is_nan(value: float) -> bool:
+    return isinstance(value, float) and math.isnan(value)
 
 
 def _shown(value: float) -> str:

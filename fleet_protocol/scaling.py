@@ -11,6 +11,9 @@ import msgspec
 
 from fleet_protocol.errors import ConfigurationError
 
+MOST_DEVIATIONS: Final = 10.0
+"""What is further from its mean counts as being that far, in training and evaluation; predictions have no bound."""
+
 SMALLEST_DEVIATION: Final = 1e-30
 """What is divided by in float32; a column that varies less is constant."""
 

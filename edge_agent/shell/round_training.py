@@ -25,6 +25,7 @@ from edge_agent.worker.supervisor import train_in_child
 from fleet_host.log_lines import log_line
 from fleet_protocol.kinds import PayloadKind
 from fleet_protocol.remedies import STEADIER_TRAINING
+from fleet_protocol.scaling import MOST_DEVIATIONS
 
 logger = logging.getLogger(__name__)
 
@@ -137,9 +138,19 @@ class RoundTraining:
                     remedy=f"none if the device was offline for long; else {STEADIER_TRAINING}",
                 )
             )
+        if result.unlike_the_fleet:
+            logger.warning(
+                log_line(
+                    "units_differ",
+                    task=task,
+                    reason=result.unlike_the_fleet,
+                    remedy="if its unit is another, correct the program that takes the samples; such values count as"
+                    f" {MOST_DEVIATIONS:g} deviations",
+                )
+            )
         logger.info(
             log_line(
-                "round_spooled",
+                "statistics_spooled" if result.statistics else "round_spooled",
                 task=task,
                 version=version.number,
                 sequences=",".join(str(row.sequence) for row in rows),

@@ -12,7 +12,7 @@ from bundle_runtime.samples import Samples
 from edge_agent.training.compression import UpdateTooLargeError, pack, remember
 from edge_agent.training.divergence import divergence
 from edge_agent.training.engine import OnProgress, Rates, TrainingEngine, ignore_progress, plan_batches
-from edge_agent.training.statistics import measure
+from edge_agent.training.statistics import measure, unlike_the_fleet
 from edge_agent.worker.contract import Returned, TrainingResult
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec.sparse import FloatVector
@@ -77,6 +77,7 @@ def train_round(
         loss=float(losses.mean()),
         life=memory.life,
         forgotten=packed.forgotten,
+        unlike_the_fleet=unlike_the_fleet(samples, task),
     )
 
 

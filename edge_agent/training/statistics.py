@@ -7,7 +7,7 @@ from bundle_runtime.samples import Samples
 from edge_agent.worker.contract import TrainingResult
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec import Moments
-from fleet_protocol.scaling import Scale
+from fleet_protocol.scaling import MOST_DEVIATIONS, Scale
 
 
 def measure(samples: Samples, task: TaskDescription) -> TrainingResult:
@@ -26,6 +26,28 @@ def measure(samples: Samples, task: TaskDescription) -> TrainingResult:
         loss=0.0,
         statistics=first.encode(),
     )
+
+
+def unlike_the_fleet(samples: Samples, task: TaskDescription) -> str:
+    """Which column of this device's samples lies so far from the fleet's mean that its unit may be another, in words;
+    empty where none does.
+    """
+    for name, values, scale in (
+        ("input", samples.inputs, task.scaling.inputs),
+        ("label", samples.labels, task.scaling.targets),
+    ):
+        if scale is None:
+            continue
+        moments = _moments(values, scale)
+        distances = np.abs(moments.means - scale.mean) / scale.deviation
+        far = (distances > MOST_DEVIATIONS) & (moments.counts > 0)
+        if far.any():
+            column = int(np.argmax(far))
+            return (
+                f"{name} {column} has the mean {moments.means[column]:.4g} on this device, {scale.mean[column]:.4g} in"
+                f" the fleet, which is {distances[column]:.3g} of its deviations away"
+            )
+    return ""
 
 
 def _moments(values: NDArray[np.generic], scale: Scale) -> Moments:

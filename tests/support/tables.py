@@ -1,4 +1,4 @@
-"""A recipe for a table of unlike units that is small enough to export in a test: three readings and a number to learn."""
+"""A recipe for a table of unlike units that is small enough to export in a test: three readings, a number to learn."""
 
 from pathlib import Path
 

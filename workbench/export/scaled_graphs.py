@@ -13,10 +13,9 @@ import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 from bundle_runtime.scale_feeds import SCALE_INPUTS
+from fleet_protocol.scaling import MOST_DEVIATIONS
 from workbench.export.recipe import Recipe
 
-MOST_DEVIATIONS: Final = 10.0
-"""Of inputs and targets in training and evaluation; predictions have no such bound."""
 _SCALED: Final = ".scaled"
 
 

@@ -15,7 +15,7 @@ from fleet_protocol.configuration import parse_document
 from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.errors import ConfigurationError, ProtocolError, Reason
 from fleet_protocol.limits import MAX_BLOB_BYTES, MAX_PARAMETERS, MAX_SETTING, MAX_TENSORS
-from fleet_protocol.scaling import Scaling, check_scaling, columns_of
+from fleet_protocol.scaling import UNSCALED, Scaling, check_scaling, columns_of
 from fleet_protocol.topics import check_name
 
 BUNDLE_FORMAT = 1
@@ -181,7 +181,7 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     downlink: DownlinkPlan = DownlinkPlan()
     onnx_versions: dict[str, OnnxVersion] = {}
     versions_from: str = "update"
-    scaling: Scaling = Scaling()
+    scaling: Scaling = UNSCALED
 
     @property
     def trained_input(self) -> InputSchema:

@@ -53,6 +53,10 @@ class Scaling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
         return any(scale is not None and scale.awaited for scale in (self.inputs, self.targets))
 
 
+UNSCALED: Final = Scaling()
+"""The one that `task.json` leaves out."""
+
+
 def columns_of(shape: Sequence[int]) -> int:
     """Of inputs with this shape: a picture's values have one unit, a table's have each their own."""
     return shape[0] if len(shape) == 1 else 1

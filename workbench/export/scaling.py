@@ -8,7 +8,7 @@ import msgspec
 from fleet_protocol.bundle import InputSchema, LabelSchema
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MAX_STATISTICS_COLUMNS
-from fleet_protocol.scaling import Scale, Scaling, columns_of
+from fleet_protocol.scaling import UNSCALED, Scale, Scaling, columns_of
 
 USUAL_MAGNITUDE: Final = 10.0
 """Standardised values hardly go beyond it; inputs that are bounded by it are taken as they are."""
@@ -57,7 +57,7 @@ def scaling_of(
             f"{name}: input.missing = 'mean' needs scaled inputs; write [scaling] inputs = 'fleet', or leave it out and"
             " let the program that takes the samples fill in what is missing"
         )
-    return scaling
+    return UNSCALED if scaling == UNSCALED else scaling  # what is left out is told by identity
 
 
 def _usual_source(inputs: InputSchema) -> Source:

@@ -13,19 +13,19 @@ from itertools import chain
 from typing import TypeVar
 
 from broker_coordinator.admission.consumer import ScaleConsumer
-from broker_coordinator.admission.fleet_view import DeviceState, devices_taking_part
+from broker_coordinator.admission.fleet_view import devices_taking_part
 from broker_coordinator.aggregation.retention import NOTHING_FORGOTTEN, Forgettable, Retention, forgettable
 from broker_coordinator.consumers import journalled_consumer, version_consumer
-from broker_coordinator.consumers.statistics import read_scale
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from broker_coordinator.serving.announcements import Announcements
 from broker_coordinator.serving.awaited_scale import AwaitedScale, NextScale
 from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.serving.replay import state_of
+from broker_coordinator.serving.scale_maker import ScaleMaker
 from broker_coordinator.serving.served_aggregate import NextAggregate, ServedAggregate
 from broker_coordinator.serving.served_task import NextVersion, ServedTask
 from broker_coordinator.serving.set_aside import Failure, Place, SetAside, place_of
-from broker_coordinator.serving.task_changes import say_changes, say_scale
+from broker_coordinator.serving.task_changes import say_changes
 from broker_coordinator.serving.waiting import DecodedBatches, Placed, WaitingPayload
 from broker_coordinator.storage.change_counters import TASKS, read_change_counters
 from broker_coordinator.storage.database import JournalUnavailableError
@@ -70,6 +70,7 @@ class VersionMaker:
         self._journal = journal
         self._registry = registry
         self._devices = DeviceRegistry(journal.engine)
+        self._scales = ScaleMaker(registry, self._devices)
         self._signer = signer
         self._key = key
         self._retention = retention
@@ -167,9 +168,6 @@ class VersionMaker:
 
     def _awaited_scales(self) -> list[AwaitedScale]:
         return [served for served in self._aggregates.values() if isinstance(served, AwaitedScale)]
-
-    def _approved_devices(self) -> int:
-        return sum(device.state is DeviceState.APPROVED for device in self._devices.devices())
 
     def _devices_taking_part(self) -> Iterable[str]:
         return devices_taking_part(self._devices.devices())
@@ -316,22 +314,10 @@ class VersionMaker:
         if not awaited.is_due(now):
             return False
         bundle = self._tasks[awaited.description.task].bundle
-        made = self._made(awaited, lambda: awaited.next_scale(bundle, self._approved_devices(), now))
+        made = self._made(awaited, lambda: awaited.next_scale(bundle, self._scales.approved_devices(), now))
         if made is None:
             return False
-        aggregate = made.aggregate
-        try:
-            task = self._registry.publish_rescaled(
-                made.bundle,
-                aggregate.aggregate,
-                before=bundle.hash,
-                payload_count=aggregate.payload_count,
-                last_position=aggregate.last_position,
-            )
-        except TasksChangedError:
-            pass
-        else:
-            say_scale(task, read_scale(aggregate.aggregate.state))
+        self._scales.publish(bundle, made)
         self._load()
         return True
 

@@ -60,14 +60,14 @@ def train_round(
     plan = plan_batches(len(samples), steps, task.training.batch_size, earlier.seed)
     trained, losses = engine.train(weights, samples, plan, Rates.planned(task.training), on_progress)
     if diverged := divergence(losses, trained, samples, plan, task.training.learning_rate):
-        raise DivergedError(str(diverged))
+        raise _diverged(str(diverged), samples, task)
     if too_large := _too_large_loss(losses):
-        raise DivergedError(_explained(too_large, losses, samples, task))
+        raise _diverged(_explained(too_large, losses, samples, task), samples, task)
     memory = remember(task, earlier.residual, earlier.returned, earlier.life)
     try:
         packed = pack(trained - weights, memory, task, earlier.seed)
     except UpdateTooLargeError as error:
-        raise DivergedError(_explained(str(error), losses, samples, task)) from error
+        raise _diverged(_explained(str(error), losses, samples, task), samples, task) from error
     return TrainingResult(
         packed=packed.data,
         residual=memory.state(),
@@ -79,6 +79,12 @@ def train_round(
         forgotten=packed.forgotten,
         unlike_the_fleet=unlike_the_fleet(samples, task),
     )
+
+
+def _diverged(what: str, samples: Samples, task: TaskDescription) -> DivergedError:
+    """A device whose units are others is told that first: no smaller step helps it."""
+    words = unlike_the_fleet(samples, task)
+    return DivergedError(f"{words}, is its unit another?; {what}" if words else what)
 
 
 def _too_large_loss(losses: FloatVector) -> str:

@@ -84,9 +84,7 @@ def test_missing_value_is_the_mean_of_its_column(scaled):
     lacking, filled = raw.inputs.copy(), raw.inputs.copy()
     lacking[::3, 1] = np.nan
     filled[::3, 1] = MEAN[1]
-    assert np.array_equal(
-        scaled.runner.predict(scaled.weights, lacking), scaled.runner.predict(scaled.weights, filled)
-    )
+    assert np.array_equal(scaled.runner.predict(scaled.weights, lacking), scaled.runner.predict(scaled.weights, filled))
 
 
 @pytest.mark.parametrize("absurd", [1e9, -3.4e38])

@@ -10,10 +10,11 @@ from fleet_protocol.scaling import Scale, Scaling, check_scaling
 from workbench.export.scaling import ScalingSettings, scaling_of
 
 CLASSES, REGRESSION = LabelSchema(3), LabelSchema(kind="regression", values=2)
+NOTHING_SAID = ScalingSettings()
 WIDE = InputSchema([4], 0.0, 5000.0)
 
 
-def scaling(settings: ScalingSettings = ScalingSettings(), inputs=WIDE, label=CLASSES, *, has_backbone=False) -> Scaling:
+def scaling(settings: ScalingSettings = NOTHING_SAID, inputs=WIDE, label=CLASSES, *, has_backbone=False) -> Scaling:
     return scaling_of(settings, inputs, label, "task.toml", has_backbone=has_backbone)
 
 
@@ -57,10 +58,25 @@ def test_bounds_of_the_inputs_are_their_ranges_where_none_are_given():
 @pytest.mark.parametrize(
     ("settings", "inputs", "label", "words"),
     [
-        (ScalingSettings("ranges", input_ranges=[[0, 1]]), WIDE, CLASSES, "needs 4 pairs of lowest and highest; 1 given"),
+        (
+            ScalingSettings("ranges", input_ranges=[[0, 1]]),
+            WIDE,
+            CLASSES,
+            "needs 4 pairs of lowest and highest; 1 given",
+        ),
         (ScalingSettings("ranges", input_ranges=[[0, 1]] * 3 + [[2, 2]]), WIDE, CLASSES, "2 to 2 is no range"),
-        (ScalingSettings("fleet", input_ranges=[[0, 1]] * 4), WIDE, CLASSES, "input_ranges needs scaling.inputs = 'ranges'"),
-        (ScalingSettings(target_ranges=[[0, 1]] * 2), WIDE, REGRESSION, "target_ranges needs scaling.targets = 'ranges'"),
+        (
+            ScalingSettings("fleet", input_ranges=[[0, 1]] * 4),
+            WIDE,
+            CLASSES,
+            "input_ranges needs scaling.inputs = 'ranges'",
+        ),
+        (
+            ScalingSettings(target_ranges=[[0, 1]] * 2),
+            WIDE,
+            REGRESSION,
+            "target_ranges needs scaling.targets = 'ranges'",
+        ),
         (ScalingSettings(targets="ranges"), WIDE, REGRESSION, "needs 2 pairs"),
         (ScalingSettings(targets="fleet"), WIDE, CLASSES, "is for label.kind 'regression', this is 'class'"),
         (ScalingSettings("off"), msgspec.structs.replace(WIDE, missing="mean"), CLASSES, "needs scaled inputs"),
@@ -73,7 +89,7 @@ def test_bounds_of_the_inputs_are_their_ranges_where_none_are_given():
     ],
 )
 def test_what_contradicts_itself_is_refused_in_words(settings, inputs, label, words):
-    with pytest.raises(ConfigurationError, match="task.toml") as refused:
+    with pytest.raises(ConfigurationError, match=r"task\.toml") as refused:
         scaling(settings, inputs, label)
     assert words in str(refused.value)
 

@@ -14,6 +14,13 @@ from fleet_protocol.errors import ConfigurationError
 MOST_DEVIATIONS: Final = 10.0
 """What is further from its mean counts as being that far, in training and evaluation; predictions have no bound."""
 
+UNITS_FACTOR: Final = 100.0
+"""So many usual deviations from what is usual lies only what has another unit: below the 1,000 between two prefixes of
+a unit, far above what devices in different places differ by."""
+
+DEVIATION_OF_CONSTANTS: Final = 1.0
+"""Of a column that does not vary in the fleet: nobody knows how far from it other values may be."""
+
 SMALLEST_DEVIATION: Final = 1e-30
 """What is divided by in float32; a column that varies less is constant."""
 

@@ -12,11 +12,7 @@ from numpy.typing import NDArray
 from broker_coordinator.aggregation.bounds import SAMPLES_FACTOR
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec import Moments, pooled
-from fleet_protocol.scaling import SMALLEST_DEVIATION, Scale, Scaling
-
-UNITS_FACTOR: Final = 100.0
-"""A device whose values spread, or lie from the others', by this many times the others' usual spread has other units:
-below the 1,000 between two prefixes of a unit, far above what devices in different places differ by."""
+from fleet_protocol.scaling import DEVIATION_OF_CONSTANTS, SMALLEST_DEVIATION, UNITS_FACTOR, Scale, Scaling
 
 FEWEST_TO_COMPARE: Final = 3
 """Of two devices, nobody can say which one has the other units."""
@@ -76,7 +72,7 @@ def fleet_scale(reports: Mapping[str, Moments]) -> FleetScale:
     is_constant = together.deviations <= np.maximum(FLOAT32_STEP * np.abs(together.means), SMALLEST_DEVIATION)
     return FleetScale(
         means=together.means.tolist(),
-        deviations=np.where(is_constant, 1.0, together.deviations).tolist(),
+        deviations=np.where(is_constant, DEVIATION_OF_CONSTANTS, together.deviations).tolist(),
         devices=len(kept),
         samples=int(max(pooled(kept).counts, default=0)),
         left_out=left_out,
@@ -125,7 +121,7 @@ def _unlike_the_others(reports: Mapping[str, Moments]) -> dict[str, str]:
     for device, rows in sorted(zip(reports, zip(means, deviations, strict=True), strict=True)):
         if words := usual.what_is_unusual(*rows):
             found[device] = words
-    return found
+    return found if 2 * len(found) < len(reports) else {}  # what most devices are is not unusual
 
 
 @dataclass(frozen=True, slots=True)

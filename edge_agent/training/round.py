@@ -18,10 +18,13 @@ from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.limits import MAX_LOSS
 from fleet_protocol.remedies import STEADIER_TRAINING
+from fleet_protocol.scaling import UNITS_FACTOR
 
 
 class DivergedError(Exception):
-    """Loss or weights are no longer finite, or changed by more than the task takes; says what was seen, what to do."""
+    """Loss or weights are no longer finite, or changed by more than the task takes, or would be, as the samples are in
+    other units than the fleet's; says what was seen, what to do.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,8 @@ def train_round(
     """
     if task.scaling.is_awaited:
         return measure(samples, task)
+    if words := unlike_the_fleet(samples, task, UNITS_FACTOR):
+        raise DivergedError(f"{words}: its unit is another; nothing is trained: correct what takes the samples")
     steps = task.training.steps
     plan = plan_batches(len(samples), steps, task.training.batch_size, earlier.seed)
     trained, losses = engine.train(weights, samples, plan, Rates.planned(task.training), on_progress)
@@ -82,9 +87,9 @@ def train_round(
 
 
 def _diverged(what: str, samples: Samples, task: TaskDescription) -> DivergedError:
-    """A device whose units are others is told that first: no smaller step helps it."""
+    """A device whose units may be others is told that first: no smaller step helps it."""
     words = unlike_the_fleet(samples, task)
-    return DivergedError(f"{words}, is its unit another?; {what}" if words else what)
+    return DivergedError(f"{words}; is its unit another? {what}" if words else what)
 
 
 def _too_large_loss(losses: FloatVector) -> str:

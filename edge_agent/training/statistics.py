@@ -7,7 +7,7 @@ from bundle_runtime.samples import Samples
 from edge_agent.worker.contract import TrainingResult
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec import Moments
-from fleet_protocol.scaling import MOST_DEVIATIONS, Scale
+from fleet_protocol.scaling import DEVIATION_OF_CONSTANTS, MOST_DEVIATIONS, Scale
 
 
 def measure(samples: Samples, task: TaskDescription) -> TrainingResult:
@@ -28,9 +28,9 @@ def measure(samples: Samples, task: TaskDescription) -> TrainingResult:
     )
 
 
-def unlike_the_fleet(samples: Samples, task: TaskDescription) -> str:
-    """Which column of this device's samples lies so far from the fleet's mean that its unit may be another, in words;
-    empty where none does.
+def unlike_the_fleet(samples: Samples, task: TaskDescription, deviations: float = MOST_DEVIATIONS) -> str:
+    """Which column of this device's samples has a mean so many of the fleet's deviations from the fleet's, in words;
+    empty where none has.
     """
     for name, values, scale in (
         ("input", samples.inputs, task.scaling.inputs),
@@ -40,7 +40,8 @@ def unlike_the_fleet(samples: Samples, task: TaskDescription) -> str:
             continue
         moments = _moments(values, scale)
         distances = np.abs(moments.means - scale.mean) / scale.deviation
-        far = (distances > MOST_DEVIATIONS) & (moments.counts > 0)
+        varies = np.array(scale.deviation) != DEVIATION_OF_CONSTANTS
+        far = (distances > deviations) & varies & (moments.counts > 0)
         if far.any():
             column = int(np.argmax(far))
             return (

@@ -31,7 +31,7 @@ learning_rate = 0.05
 [update]
 keep_fraction = 0.5
 [aggregation]
-buffer_size = 3
+buffer_size = 2
 """
 
 

@@ -37,8 +37,10 @@ def test_devices_tell_how_their_samples_are_distributed_and_train_once_the_fleet
             for number in range(SAMPLES):
                 assert agent.ask(reading(number, factor=1000.0 if place == 1 else 1.0)) == {"ok": True}
         until(lambda: "event=scale_made" in coordinator.log(), "the fleet has its scale")
-        for agent in agents:
+        kitchen, garden, attic = agents
+        for agent in (kitchen, attic):
             until(lambda agent=agent: agent.status().get("accepted_updates", 0) >= 2, "an update with the scale")
+        until(lambda: "its unit is another; nothing is trained" in garden.log(), "the one with other units is told")
         with coordinator.journal() as journal:
             until(lambda: journal.newest_number("digits") == 2, "they make a version of the new generation")
             updates = list(journal.updates("digits"))

@@ -77,6 +77,14 @@ def test_of_two_devices_nobody_is_left_out():
     assert fleet_scale(reports(samples(), samples(factor=1000.0))).left_out == {}
 
 
+def test_where_most_devices_are_unusual_in_some_column_nobody_is_left_out():
+    tables = [samples() for _ in range(3)]
+    for column, table in enumerate(tables):
+        table[:, column] *= 1e6
+    scale = fleet_scale(reports(*tables))
+    assert (scale.left_out, scale.devices) == ({}, 3)
+
+
 def test_constant_column_keeps_its_unit():
     tables = [samples() for _ in range(3)]
     for table in tables:

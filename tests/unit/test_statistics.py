@@ -12,7 +12,7 @@ from fleet_protocol.bundle import LabelSchema, TaskDescription
 from fleet_protocol.codec import decode_moments
 from fleet_protocol.cohort import EVERYONE
 from fleet_protocol.kinds import STATISTICS, Statistics, decode_payload
-from fleet_protocol.scaling import Scale, Scaling
+from fleet_protocol.scaling import DEVIATION_OF_CONSTANTS, Scale, Scaling
 from tests.support.bundles import write_bundle
 
 INPUTS = np.arange(40, dtype=np.float32).reshape(5, 8)
@@ -71,6 +71,11 @@ def test_samples_unlike_the_fleets_are_told_with_both_means(task):
     words = unlike_the_fleet(SAMPLES, with_scaling(task, None, Scale([2e4], [30.0])))
     assert words.startswith("label 0 has the mean 20 on this device, 2e+04 in the fleet")
     assert unlike_the_fleet(SAMPLES, with_scaling(task, None, None)) == ""
+
+
+def test_column_that_is_constant_in_the_fleet_may_be_anything(task):
+    fleet = Scale([0.0] * 8, [DEVIATION_OF_CONSTANTS] * 8)
+    assert unlike_the_fleet(Samples(INPUTS * 1000, TARGETS), with_scaling(task, fleet, None)) == ""
 
 
 def test_column_that_a_device_never_has_is_not_unlike(task):

@@ -2,7 +2,7 @@
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from edge_agent.core.generations import carried_over
@@ -140,26 +140,9 @@ class RoundTraining:
             ),
             self._sign,
         )
-        if result.forgotten:
-            logger.warning(
-                log_line(
-                    "residual_shrunk",
-                    task=task,
-                    forgotten_norm=result.forgotten,
-                    remedy=f"none if the device was offline for long; else {STEADIER_TRAINING}",
-                )
-            )
-        logger.info(
-            log_line(
-                "round_spooled",
-                task=task,
-                version=version.number,
-                sequences=",".join(str(row.sequence) for row in rows),
-                payload_bytes=sum(len(payload) for _, payload in payloads),
-                loss=result.loss,
-                features_computed=result.features_computed,
-            )
-        )
+        _say_of_what_to_correct(task, result)
+        size = sum(len(payload) for _, payload in payloads)
+        _say_spooled(task, version.number, [row.sequence for row in rows], size, result)
 
     async def _run_worker(self, task: str, version: ReadyVersion, memory: TaskMemory) -> Verdict:
         settings = self._settings
@@ -216,3 +199,51 @@ class RoundTraining:
                 loss=progress.loss,
             )
         )
+
+
+def _say_of_what_to_correct(task: str, result: TrainingResult) -> None:
+    if result.forgotten:
+        logger.warning(
+            log_line(
+                "residual_shrunk",
+                task=task,
+                forgotten_norm=result.forgotten,
+                remedy=f"none if the device was offline for long; else {STEADIER_TRAINING}",
+            )
+        )
+    if result.unlike_the_fleet:
+        logger.warning(
+            log_line(
+                "units_differ",
+                task=task,
+                reason=result.unlike_the_fleet,
+                remedy="if its unit is another, correct the program that takes the samples",
+            )
+        )
+
+
+def _say_spooled(task: str, version: int, sequences: Sequence[int], size: int, result: TrainingResult) -> None:
+    numbers = ",".join(map(str, sequences))
+    if result.statistics:
+        logger.info(
+            log_line(
+                "statistics_spooled",
+                task=task,
+                version=version,
+                sequences=numbers,
+                payload_bytes=size,
+                samples=result.samples,
+            )
+        )
+        return
+    logger.info(
+        log_line(
+            "round_spooled",
+            task=task,
+            version=version,
+            sequences=numbers,
+            payload_bytes=size,
+            loss=result.loss,
+            features_computed=result.features_computed,
+        )
+    )

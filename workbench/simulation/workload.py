@@ -24,7 +24,8 @@ DISAGREEMENT = 0.5
 class Workload:
     """`count` says how many different samples a device sees, by its number; `samples` gives rows of them, int64 [N].
 
-    `score` is how good some weights are, 1 is best; `measure` is what it is called.
+    `score` is how good some weights are, 1 is best; `measure` is what it is called. `rescaled` gives the workload of
+    the same task with its scale.
     """
 
     engine: TrainingEngine
@@ -32,6 +33,7 @@ class Workload:
     samples: Callable[[int, NDArray[np.int64]], Samples]
     score: Callable[[FloatVector], float]
     measure: str
+    rescaled: Callable[[TaskDescription], "Workload"]
 
 
 class QuadraticEngine:
@@ -77,13 +79,15 @@ def synthetic_workload(initial: FloatVector, seed: int) -> Workload:
         inputs = optimum + np.float32(DISAGREEMENT) * magnitude * own
         return Samples(np.broadcast_to(inputs, (rows.size, size)), np.zeros(rows.size, np.int64))
 
-    return Workload(
+    workload = Workload(
         QuadraticEngine(),
         count=lambda _: SYNTHETIC_SAMPLES,
         samples=samples,
         score=lambda weights: float(1 - np.linalg.norm(optimum.astype(np.float64) - weights) / np.linalg.norm(way)),
         measure="share of the way to the optimum",
+        rescaled=lambda _: workload,
     )
+    return workload
 
 
 def trained_workload(bundle: Path, task: TaskDescription, parts: Sequence[Samples], held_out: Samples) -> Workload:
@@ -105,4 +109,5 @@ def trained_workload(bundle: Path, task: TaskDescription, parts: Sequence[Sample
         samples=lambda device, rows: trained_on[device].take(rows),
         score=score,
         measure=measure,
+        rescaled=lambda rescaled: trained_workload(bundle, rescaled, parts, held_out),
     )

@@ -119,6 +119,12 @@ class TrainingPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
     """FedProx's coefficient (Li et al. 2020): pulls towards the version that the round began with."""
     per_sample_gradients: bool = False
     """Clip each sample's gradient instead of their mean."""
+    epochs_per_round: Annotated[int, msgspec.Meta(ge=0, le=MAX_SETTING)] = 5
+    """A device with few samples takes fewer `steps`: a round goes over its samples at most so often; 0: no limit."""
+    maximum_epochs: Annotated[int, msgspec.Meta(ge=0, le=MAX_SETTING)] = 250
+    """So often a device goes over the same samples, in all rounds together; then it waits for new ones. 0: no limit."""
+    validation_share: Annotated[float, msgspec.Meta(ge=0, le=0.5)] = 0.1
+    """A device never trains on this share of its samples. A round that makes their loss worse is not sent."""
 
     @property
     def graph_file(self) -> str:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from bundle_runtime.runner import Evaluation
 
 MINIMUM_VALIDATION_SAMPLES = 8
-"""With fewer, none is kept for validation: their standard error would say nothing, and training needs them more."""
+"""Different ones. With fewer, none is kept: their standard error would say nothing, and training needs them more."""
 STANDARD_ERRORS = 2.0
 """A round is worse where errors rise by more than so many standard errors of their mean: by chance, one round in forty
 that changes nothing does."""
@@ -43,11 +43,12 @@ def kept_for_validation(identities: NDArray[np.uint64], share: float) -> NDArray
     """Which of the samples with these identities, uint64 [N], are kept for validation, bool [N].
 
     It is decided sample by sample, by its content: the same sample is on the same side in every round. None is kept
-    where that would be too few, or most of them, as on a device that has one sample many times.
+    where these would be too few different ones, or most of all: a device that has a few samples many times must not
+    keep the only ones of a class.
     """
     chosen: NDArray[np.bool_] = identities < np.uint64(share * _IDENTITIES)
-    kept = int(chosen.sum())
-    return chosen if MINIMUM_VALIDATION_SAMPLES <= kept <= chosen.size / 2 else np.zeros_like(chosen)
+    is_enough = np.unique(identities[chosen]).size >= MINIMUM_VALIDATION_SAMPLES
+    return chosen if is_enough and chosen.sum() <= chosen.size / 2 else np.zeros_like(chosen)
 
 
 def rise(before: Evaluation, after: Evaluation) -> Rise:

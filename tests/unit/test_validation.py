@@ -71,6 +71,13 @@ def test_a_device_that_has_one_sample_many_times_trains_on_it(number):
     assert (len(stored.training), stored.different, stored.fresh) == (100, 1, 1)
 
 
+@pytest.mark.parametrize("first", range(0, 200, 10))
+def test_a_device_that_has_ten_samples_many_times_trains_on_all_ten(first):
+    samples = numbered(10, first).take(np.tile(np.arange(10), 30))
+    stored = divide(samples, identities(samples), all_new(samples), 0.5)
+    assert (len(stored.training), stored.different) == (300, 10)
+
+
 def test_a_sample_that_comes_again_is_not_new():
     samples = numbered(40).take(np.array([*range(40), *range(10)]))
     unseen = np.arange(50) >= 40

@@ -16,6 +16,7 @@ from edge_agent.core.guards import Readings
 from edge_agent.core.lifecycle import State
 from edge_agent.core.outbox import OutboxRow
 from edge_agent.core.round_decisions import RoundDecisions, StartingPoint
+from edge_agent.core.sample_budget import is_spent
 from edge_agent.core.triggers import SampleTrigger, TriggerSettings
 from edge_agent.core.version_choice import KnownVersion
 from edge_agent.producers import given_back, produce
@@ -111,6 +112,12 @@ class SimulatedAgent:
         """Whether its store can ever hold as many samples as its guards want."""
         most = min(self._world.workload.count(self.number), self._member.maximum_samples)
         return most >= self._member.guards.minimum_samples
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether it has trained on its samples as often as it may, and no new one has come."""
+        memory = self._memory
+        return not memory.new_samples and is_spent(self._world.task.training, memory.epochs)
 
     @property
     def updates_made(self) -> int:

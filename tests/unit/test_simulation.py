@@ -246,15 +246,15 @@ def test_samples_that_come_while_a_device_trains_count_for_the_next_round():
     assert 24 * HOUR / 600 * 0.9 < slow.updates < 24 * HOUR / 600, "every round has its 32 samples before the last ends"
 
 
-@pytest.mark.parametrize("concurrent", [None, 3])
-def test_fleet_that_gets_the_same_samples_again_comes_to_rest(concurrent):
-    options = Options(seed=1, seconds=48 * HOUR, concurrent=concurrent)
+@pytest.mark.parametrize("at_a_time", [None, 3])
+def test_fleet_that_gets_the_same_samples_again_comes_to_rest(at_a_time):
+    options = Options(seed=1, seconds=48 * HOUR, concurrent=at_a_time)
     run = simulation(fleet(6), options, maximum_epochs=60)
     summary = run.run().summary
     epochs_of_a_round = 60 * 16 / 64
     assert {agent.updates_made for agent in run.agents} == {math.ceil(60 / epochs_of_a_round)}
     assert summary.updates == sum(agent.updates_made for agent in run.agents)
-    assert concurrent or summary.rounds_withheld["spent"] > 0
+    assert at_a_time or summary.rounds_withheld["spent"] > 0
 
 
 def test_the_same_seed_gives_the_same_history_and_another_one_another():

@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 SAY_WAITING_SECONDS = 86_400.0
 """That too few samples have come for a round is said once in this time, of each task."""
+MAX_REASONS_SAID = 16
+"""Why a device has no part in a round now, over all tasks, within `recheck_seconds`."""
 
 
 class Rounds:
@@ -55,6 +57,7 @@ class Rounds:
         self._training = training
         self._spooled = spooled
         self._wake = asyncio.Event()
+        self._not_selected = RateLimit(configuration.guards.recheck_seconds, MAX_REASONS_SAID)
         self._rechecks: dict[str, asyncio.TimerHandle] = {}
         self._said_waiting = RateLimit(SAY_WAITING_SECONDS, len(self._tasks))
         self.withheld = 0
@@ -158,7 +161,9 @@ class Rounds:
             version = await self._versions.ready_version(task)
         except NotAskedError as error:
             self._decisions.version_unavailable(task)
-            logger.info(log_line("not_selected", task=task, reason=error))
+            # An outsider may replay the manifests of one version by turns: each of them asks other devices.
+            if self._not_selected.allows((task, str(error)), self._now()):
+                logger.info(log_line("not_selected", task=task, reason=error))
             return self._retry_in(task, recheck_seconds)
         except (VersionUnavailableError, LinkDownError) as error:
             self._decisions.version_unavailable(task)
@@ -181,11 +186,11 @@ class Rounds:
         except (VersionUnavailableError, LinkDownError) as error:
             return self._note_failure(task, None, error)
         self._decisions.ended(task, self._count_new(task))
-        self._versions.forget_unused(self._tasks)
         if withheld is None:
             self._spooled()
         else:
             self._note_withheld(task, version, withheld)
+        self._versions.forget_unused(self._tasks)
         return True
 
     def _note_withheld(self, task: str, version: ReadyVersion, withheld: Withheld) -> None:

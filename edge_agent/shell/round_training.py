@@ -19,6 +19,7 @@ from edge_agent.worker.contract import (
     TrainingJob,
     TrainingResult,
     Verdict,
+    Withheld,
 )
 from edge_agent.worker.settings import WorkerSettings
 from edge_agent.worker.supervisor import train_in_child
@@ -92,8 +93,8 @@ class RoundTraining:
             logger.info(log_line("features_dropped", task=task, count=features, reason="made by another backbone"))
         return judged.refused + misfits
 
-    async def run(self, task: str, version: ReadyVersion) -> None:
-        """Train from `version`, and spool what comes of it.
+    async def run(self, task: str, version: ReadyVersion) -> Withheld | None:
+        """Train from `version`, and spool what comes of it; returns why nothing does, where the round is withheld.
 
         Raises:
             RoundFailedError: the worker gave no result.
@@ -107,10 +108,14 @@ class RoundTraining:
             version = await self._versions.ready_version(task)
             memory = self._database.memory(task, version.bundle)
             verdict = await self._run_worker(task, version, memory)
-        if not isinstance(verdict, TrainingResult):
+        if isinstance(verdict, TrainingFailure | RebuildFailure):
             raise RoundFailedError(verdict, mended=self._mend_store(task, verdict))
         self._versions.hold(version)
+        if isinstance(verdict, Withheld):
+            self._database.withhold(task, version.bundle, verdict.trained_through, verdict.epochs)
+            return verdict
         self._spool(task, version, memory, verdict)
+        return None
 
     def _mend_store(self, task: str, failure: TrainingFailure | RebuildFailure) -> bool:
         """Delete samples that can't be used, or all where their file is damaged, so that the next round does not fail
@@ -137,6 +142,7 @@ class RoundTraining:
                 residual=result.residual,
                 returned=tuple(given_back(memory.returned)),
                 generation=version.generation,
+                epochs=result.epochs,
             ),
             self._sign,
         )
@@ -167,6 +173,8 @@ class RoundTraining:
             nice=settings.nice,
             memory_limit_mib=settings.memory_limit_mib,
             cpu_limit_seconds=settings.cpu_limit_seconds,
+            trained_through=memory.trained_through,
+            epochs=memory.epochs,
             packed=version.packed,
         )
         try:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bundle_runtime.samples import Samples
+from edge_agent.core.sample_budget import steps_of_round
 from edge_agent.training.compression import UpdateTooLargeError, pack, remember
 from edge_agent.training.divergence import divergence
 from edge_agent.training.engine import OnProgress, Rates, TrainingEngine, ignore_progress, plan_batches
@@ -32,13 +33,28 @@ class Earlier:
     """What earlier rounds of a device left to this one.
 
     `residual` is the state of the error feedback, empty at first, which then begins the life `life`; `returned` are
-    rejected updates; `seed` counts the rounds and picks the batches.
+    rejected updates; `seed` counts the rounds and picks the batches; `epochs` is how often they went over the samples
+    that were stored at the last of them.
     """
 
     residual: bytes
     returned: Sequence[Returned]
     seed: int
     life: int
+    epochs: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What a round's training gave: `weights` f32[P], and the loss of each step, f32[K]."""
+
+    weights: FloatVector
+    losses: FloatVector
+
+    @property
+    def steps(self) -> int:
+        """How many there were."""
+        return self.losses.size
 
 
 def train_round(
@@ -59,27 +75,58 @@ def train_round(
     """
     if task.scaling.is_awaited:
         return measure(samples, task)
+    learned = learn(engine, weights, samples, task, earlier.seed, on_progress=on_progress)
+    return finish_round(learned, weights, samples, task, earlier)
+
+
+def learn(
+    engine: TrainingEngine,
+    weights: FloatVector,
+    samples: Samples,
+    task: TaskDescription,
+    seed: int,
+    *,
+    on_progress: OnProgress = ignore_progress,
+) -> Learned:
+    """Train from `weights` f32[P] on all of `samples`.
+
+    Raises:
+        DivergedError: loss or weights are no longer finite, or the loss is more than the task takes; or the samples
+            are in other units than those that the task's scale was made of.
+        EngineError: bundle and samples contradict each other.
+    """
     if words := unlike_the_fleet(samples, task, UNITS_FACTOR):
         raise DivergedError(f"{words}: its unit is another; nothing is trained: correct what takes the samples")
-    steps = task.training.steps
-    plan = plan_batches(len(samples), steps, task.training.batch_size, earlier.seed)
+    steps = steps_of_round(task.training, len(samples))
+    plan = plan_batches(len(samples), steps, task.training.batch_size, seed)
     trained, losses = engine.train(weights, samples, plan, Rates.planned(task.training), on_progress)
     if diverged := divergence(losses, trained, samples, plan, task.training.learning_rate):
         raise _diverged(str(diverged), samples, task)
     if too_large := _too_large_loss(losses):
         raise _diverged(_explained(too_large, losses, samples, task), samples, task)
+    return Learned(trained, losses)
+
+
+def finish_round(
+    learned: Learned, weights: FloatVector, samples: Samples, task: TaskDescription, earlier: Earlier
+) -> TrainingResult:
+    """Pack what was learned from `weights` f32[P] on, together with what earlier rounds left behind.
+
+    Raises:
+        DivergedError: it is more than the task takes.
+    """
     memory = remember(task, earlier.residual, earlier.returned, earlier.life)
     try:
-        packed = pack(trained - weights, memory, task, earlier.seed)
+        packed = pack(learned.weights - weights, memory, task, earlier.seed)
     except UpdateTooLargeError as error:
-        raise _diverged(_explained(str(error), losses, samples, task), samples, task) from error
+        raise _diverged(_explained(str(error), learned.losses, samples, task), samples, task) from error
     return TrainingResult(
         packed=packed.data,
         residual=memory.state(),
         samples=len(samples),
-        steps=steps,
+        steps=learned.steps,
         trained_through=samples.newest,
-        loss=float(losses.mean()),
+        loss=float(learned.losses.mean()),
         life=memory.life,
         forgotten=packed.forgotten,
         unlike_the_fleet=unlike_the_fleet(samples, task),

@@ -4,6 +4,7 @@ The sample socket and files of samples read lines here, so they say the same of 
 """
 
 import json
+import math
 import re
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ Line = TypeVar("Line", bound=msgspec.Struct)
 
 _FORM = '{"task": "...", "inputs": [...], "label": ...}'
 _NO_JSON_NUMBER = re.compile(rb"[:,\[]\s*-?(?:NaN|Infinity)\b")
+_NULL_INPUT = re.compile(rb"[,\[]\s*null\b")
 _OUT_OF_RANGE = "out of range"
 _WRONG_TYPE = re.compile(r"Expected `([^`]*)`, got `([^`]*)`(?: - at `\$\.?([^`]*)`)?")
 _FIELD = re.compile(r"Object (missing required|contains unknown) field `([^`]*)`")
@@ -41,7 +43,7 @@ def read_sample(line: bytes) -> Sample:
 
 
 def read_line(line: bytes, shape: type[Line]) -> Line:
-    """A sample of a given shape from its JSON.
+    """A sample of a given shape from its JSON; an input that is null is missing, as NaN is.
 
     Raises:
         ValueError: it is none; says where and why.
@@ -50,14 +52,20 @@ def read_line(line: bytes, shape: type[Line]) -> Line:
         try:
             return msgspec.json.decode(line, type=shape)
         except msgspec.DecodeError as error:
-            if not (_NO_JSON_NUMBER.search(line) or _OUT_OF_RANGE in str(error)):
+            if not (_NO_JSON_NUMBER.search(line) or _NULL_INPUT.search(line) or _OUT_OF_RANGE in str(error)):
                 raise
             # Many programs write NaN and Infinity, which are no JSON; read them, so that the check can name the place.
-            return msgspec.convert(json.loads(line, parse_int=float), shape)
+            return msgspec.convert(_without_null(json.loads(line, parse_int=float)), shape)
     except msgspec.ValidationError as error:
         raise ValueError(_in_words(str(error))) from error
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise ValueError(f"not valid JSON: {error}; a sample is one line {_FORM}") from error
+
+
+def _without_null(read: object) -> object:
+    if isinstance(read, dict) and isinstance(inputs := read.get("inputs"), list):
+        return read | {"inputs": [math.nan if value is None else value for value in inputs]}
+    return read
 
 
 def _in_words(error: str) -> str:

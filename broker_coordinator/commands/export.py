@@ -1,10 +1,12 @@
-"""Exporting a task's model as a safetensors file."""
+"""Exporting a task's model as a safetensors file, and its bundle as a folder."""
 
+import shutil
 from pathlib import Path
 
 from broker_coordinator.aggregation.averaging import averaged_numbers, averaged_weights
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.task_registry import TaskRegistry
+from bundle_runtime.bundle import Bundle
 from fleet_host.new_files import remedy_for, write_new_file
 from fleet_protocol.errors import ConfigurationError
 
@@ -33,6 +35,24 @@ def model_of(journal: JournalReader, task: str, version: int | None, *, single: 
             f" {newest}; see which are kept with: broker-coordinator tasks show"
         )
     return averaged_weights([each.weights for each in found], description.parameters)
+
+
+def write_bundle(folder: Path, bundle: Bundle) -> None:
+    """Write the files of a bundle into a new folder, all of them or nothing.
+
+    Raises:
+        ConfigurationError: it exists, or can't be written.
+    """
+    try:
+        folder.mkdir(parents=True)
+        try:
+            for name, content in bundle.files.items():
+                (folder / name).write_bytes(content)
+        except OSError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise ConfigurationError(f"{folder}: {error.strerror}; {remedy_for(error, 'name a new folder')}") from error
 
 
 def write_model(path: Path, weights: bytes) -> None:

@@ -150,9 +150,9 @@ class RoundDecisions:
         """Training from `start` diverged, and would again: don't repeat it."""
         self._diverged[task] = start
 
-    def spooled(self, task: str, new_samples: int) -> None:
-        """The round is over. `new_samples` have arrived since it read its own."""
-        self._lifecycle.advance(Event.ROUND_SPOOLED)
+    def ended(self, task: str, new_samples: int) -> None:
+        """The round is over, whether or not it sends anything. `new_samples` have arrived since it read its own."""
+        self._lifecycle.advance(Event.ROUND_ENDED)
         self._triggers[task].new_samples = new_samples
         self._failures.succeed(task)
 

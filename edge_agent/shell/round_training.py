@@ -2,7 +2,7 @@
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from edge_agent.core.generations import carried_over
@@ -19,6 +19,7 @@ from edge_agent.worker.contract import (
     TrainingJob,
     TrainingResult,
     Verdict,
+    Withheld,
 )
 from edge_agent.worker.settings import WorkerSettings
 from edge_agent.worker.supervisor import train_in_child
@@ -92,8 +93,8 @@ class RoundTraining:
             logger.info(log_line("features_dropped", task=task, count=features, reason="made by another backbone"))
         return judged.refused + misfits
 
-    async def run(self, task: str, version: ReadyVersion) -> None:
-        """Train from `version`, and spool what comes of it.
+    async def run(self, task: str, version: ReadyVersion) -> Withheld | None:
+        """Train from `version`, and spool what comes of it; returns why nothing does, where the round is withheld.
 
         Raises:
             RoundFailedError: the worker gave no result.
@@ -107,10 +108,14 @@ class RoundTraining:
             version = await self._versions.ready_version(task)
             memory = self._database.memory(task, version.bundle)
             verdict = await self._run_worker(task, version, memory)
-        if not isinstance(verdict, TrainingResult):
+        if isinstance(verdict, TrainingFailure | RebuildFailure):
             raise RoundFailedError(verdict, mended=self._mend_store(task, verdict))
         self._versions.hold(version)
+        if isinstance(verdict, Withheld):
+            self._database.withhold(task, version.bundle, verdict.trained_through, verdict.epochs)
+            return verdict
         self._spool(task, version, memory, verdict)
+        return None
 
     def _mend_store(self, task: str, failure: TrainingFailure | RebuildFailure) -> bool:
         """Delete samples that can't be used, or all where their file is damaged, so that the next round does not fail
@@ -137,29 +142,13 @@ class RoundTraining:
                 residual=result.residual,
                 returned=tuple(given_back(memory.returned)),
                 generation=version.generation,
+                epochs=result.epochs,
             ),
             self._sign,
         )
-        if result.forgotten:
-            logger.warning(
-                log_line(
-                    "residual_shrunk",
-                    task=task,
-                    forgotten_norm=result.forgotten,
-                    remedy=f"none if the device was offline for long; else {STEADIER_TRAINING}",
-                )
-            )
-        logger.info(
-            log_line(
-                "round_spooled",
-                task=task,
-                version=version.number,
-                sequences=",".join(str(row.sequence) for row in rows),
-                payload_bytes=sum(len(payload) for _, payload in payloads),
-                loss=result.loss,
-                features_computed=result.features_computed,
-            )
-        )
+        _say_of_what_to_correct(task, result)
+        size = sum(len(payload) for _, payload in payloads)
+        _say_spooled(task, version.number, [row.sequence for row in rows], size, result)
 
     async def _run_worker(self, task: str, version: ReadyVersion, memory: TaskMemory) -> Verdict:
         settings = self._settings
@@ -184,6 +173,8 @@ class RoundTraining:
             nice=settings.nice,
             memory_limit_mib=settings.memory_limit_mib,
             cpu_limit_seconds=settings.cpu_limit_seconds,
+            trained_through=memory.trained_through,
+            epochs=memory.epochs,
             packed=version.packed,
         )
         try:
@@ -216,3 +207,51 @@ class RoundTraining:
                 loss=progress.loss,
             )
         )
+
+
+def _say_of_what_to_correct(task: str, result: TrainingResult) -> None:
+    if result.forgotten:
+        logger.warning(
+            log_line(
+                "residual_shrunk",
+                task=task,
+                forgotten_norm=result.forgotten,
+                remedy=f"none if the device was offline for long; else {STEADIER_TRAINING}",
+            )
+        )
+    if result.unlike_the_fleet:
+        logger.warning(
+            log_line(
+                "units_differ",
+                task=task,
+                reason=result.unlike_the_fleet,
+                remedy="if its unit is another, correct the program that takes the samples",
+            )
+        )
+
+
+def _say_spooled(task: str, version: int, sequences: Sequence[int], size: int, result: TrainingResult) -> None:
+    numbers = ",".join(map(str, sequences))
+    if result.statistics:
+        logger.info(
+            log_line(
+                "statistics_spooled",
+                task=task,
+                version=version,
+                sequences=numbers,
+                payload_bytes=size,
+                samples=result.samples,
+            )
+        )
+        return
+    logger.info(
+        log_line(
+            "round_spooled",
+            task=task,
+            version=version,
+            sequences=numbers,
+            payload_bytes=size,
+            loss=result.loss,
+            features_computed=result.features_computed,
+        )
+    )

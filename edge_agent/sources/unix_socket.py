@@ -61,7 +61,10 @@ class Answer(msgspec.Struct, omit_defaults=True):
 
 
 class Status(msgspec.Struct):
-    """The state of the agent, for people and programs on the device; `progress` is that of the running round."""
+    """The state of the agent, for people and programs on the device; `progress` is that of the running round.
+
+    Updates are counted since the agent's start; withheld ones made validation samples worse.
+    """
 
     device: str
     state: str
@@ -73,6 +76,7 @@ class Status(msgspec.Struct):
     waiting_updates: int
     accepted_updates: int
     rejected_updates: int
+    withheld_updates: int = 0
     progress: Progress | None = None
 
 

@@ -37,7 +37,7 @@ def test_round_ends_with_the_samples_that_came_while_it_ran():
     assert agent.state is State.FETCHING
     assert agent.version_ready("digits", START) is None
     agent.samples_arrived("digits", 3)
-    agent.spooled("digits", 3)
+    agent.ended("digits", 3)
     assert (agent.state, agent.new_samples("digits"), agent.is_due("digits", KNOWN, 0.0)) == (State.SLEEPING, 3, False)
     assert not agent.is_deferred("digits")
 
@@ -173,7 +173,7 @@ def test_round_that_ends_makes_the_next_wait_short():
     assert [fail(agent, 0.0), fail(agent, 0.0)] == [FIRST_WAIT_SECONDS, 2 * FIRST_WAIT_SECONDS]
     agent.begin("digits", READY)
     agent.version_ready("digits", START)
-    agent.spooled("digits", 4)
+    agent.ended("digits", 4)
     assert fail(agent, 0.0) == FIRST_WAIT_SECONDS
 
 

@@ -31,7 +31,7 @@ def samples_of_round(
     newest_sample: int,
     trained_through: int,
 ) -> StoredSamples:
-    """The samples in the `stored` rows of a device, as a round finds them once those up to `newest_sample` have come."""
+    """The samples in the `stored` rows of a device, as a round finds them when `newest_sample` have come."""
     unseen = unseen_rows(stored, workload.count(device), newest_sample, trained_through)
     samples, identities = workload.samples(device, stored), workload.identities(device, stored)
     return divide(samples, identities, unseen, task.training.validation_share)

@@ -15,6 +15,7 @@ from fleet_protocol.configuration import parse_document
 from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.errors import ConfigurationError, ProtocolError, Reason
 from fleet_protocol.limits import MAX_BLOB_BYTES, MAX_PARAMETERS, MAX_SETTING, MAX_TENSORS
+from fleet_protocol.scaling import UNSCALED, Scaling, check_scaling, columns_of
 from fleet_protocol.topics import check_name
 
 BUNDLE_FORMAT = 1
@@ -39,7 +40,7 @@ Fraction = Annotated[float, msgspec.Meta(gt=0, le=1)]
 BlobHash = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
-class InputSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class InputSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What one sample's inputs are: float32 values."""
 
     shape: list[PositiveInt]
@@ -48,6 +49,9 @@ class InputSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The smallest value that a sample may hold."""
     maximum: float
     """The largest value that a sample may hold."""
+    missing: Literal["refuse", "mean"] = "refuse"
+    """What becomes of a sample that lacks a value (null in JSON, NaN): it is refused, or the value is taken for the
+    mean of its column, which needs scaled inputs."""
 
     @property
     def size(self) -> int:
@@ -184,6 +188,7 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     downlink: DownlinkPlan = DownlinkPlan()
     onnx_versions: dict[str, OnnxVersion] = {}
     versions_from: str = "update"
+    scaling: Scaling = UNSCALED
 
     @property
     def trained_input(self) -> InputSchema:
@@ -232,6 +237,8 @@ def parse_description(text: bytes, name: str = DESCRIPTION_FILE) -> TaskDescript
     check_label(description.label, name)
     check_aggregation(description.aggregation, name)
     check_feedback(description.update.feedback, description.aggregation, name)
+    target_columns = description.label.values if description.label.kind == "regression" else 0
+    check_scaling(description.scaling, columns_of(description.trained_input.shape), target_columns, name)
     if description.input.minimum > description.input.maximum:
         raise ConfigurationError(
             f"{name}: input.minimum {description.input.minimum:g} exceeds input.maximum {description.input.maximum:g}"

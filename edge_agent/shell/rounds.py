@@ -169,10 +169,25 @@ class Rounds:
             self._decisions.version_unavailable(task)
             logger.warning(log_line("version_unavailable", task=task, reason=error))
             return self._retry_in(task, recheck_seconds)
+        if not self._samples_suffice(task, version, newest):
+            return False
         if refused := self._decisions.version_ready(task, self._starting_point(task, version)):
             logger.warning(log_line("divergence_expected", task=task, reason=refused))
             return self._retry_in(task, recheck_seconds)
         return await self._train(task, version, newest)
+
+    def _samples_suffice(self, task: str, version: ReadyVersion, trained_from: KnownVersion | None) -> bool:
+        """Whether trigger and guards still want a round when samples that do not fit the version are gone."""
+        try:
+            dropped = self._training.drop_unfit_samples(version.description)
+        except (sqlite3.Error, OSError) as error:
+            return self._note_failure(task, trained_from, error)
+        if not dropped:
+            return True
+        if refused := self._decisions.samples_dropped(task, self._count_new(task), self._readings(task)):
+            logger.warning(log_line("guard_refused", task=task, reason=refused))
+            return self._retry_in(task, self._configuration.guards.recheck_seconds)
+        return True
 
     async def _train(self, task: str, version: ReadyVersion, trained_from: KnownVersion | None) -> bool:
         try:

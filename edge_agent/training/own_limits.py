@@ -12,6 +12,7 @@ from bundle_runtime.samples import Samples
 from edge_agent.core.sample_budget import carried_epochs, epochs_of_steps, is_spent
 from edge_agent.training.engine import OnProgress, TrainingEngine, ignore_progress
 from edge_agent.training.round import Earlier, finish_round, learn
+from edge_agent.training.statistics import measure
 from edge_agent.training.stored_samples import StoredSamples
 from edge_agent.training.validation import rise
 from edge_agent.worker.contract import TrainingResult, Withheld
@@ -40,6 +41,8 @@ def take_part(
         DivergedError: loss or weights are no longer finite, or changed by more than the task takes.
         EngineError, GraphError: bundle and samples contradict each other.
     """
+    if task.scaling.is_awaited:
+        return measure(stored.training, task)
     plan = task.training
     newest = stored.training.newest
     epochs = carried_epochs(earlier.epochs, stored.different, stored.fresh)

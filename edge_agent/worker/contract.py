@@ -106,6 +106,8 @@ class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
 
     `life` is the error feedback's. `forgotten` is the norm of what it has not kept, because it was more than its limit.
     `features_computed` counts the samples that the backbone saw in this round; the others' features were there.
+    `statistics` are moments of the samples, where nothing was trained as the task awaits its scale.
+    `unlike_the_fleet` says how far the samples are from those that the scale was made of, where that is far.
     `epochs` is how often rounds, with this one, have gone over the samples that are stored.
     """
 
@@ -118,6 +120,8 @@ class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
     life: int = 0
     forgotten: float = 0.0
     features_computed: int = 0
+    statistics: bytes = b""
+    unlike_the_fleet: str = ""
     epochs: float = 0.0
 
 

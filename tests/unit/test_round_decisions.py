@@ -42,6 +42,36 @@ def test_round_ends_with_the_samples_that_came_while_it_ran():
     assert not agent.is_deferred("digits")
 
 
+@pytest.mark.parametrize(
+    ("left", "stored", "words", "deferred"),
+    [
+        (3, 40, "3 new samples are left, the trigger needs 4", False),
+        (0, 0, "0 new samples are left, the trigger needs 4", False),
+        (4, 15, "15 stored samples, the limit is at least 16", True),
+    ],
+)
+def test_samples_that_did_not_fit_count_for_no_trigger_and_no_guard(left, stored, words, deferred):
+    agent = decisions(new_samples=20)
+    agent.begin("digits", READY)
+    assert agent.samples_dropped("digits", left, Readings(stored_samples=stored, waiting_updates=0)) == words
+    assert (agent.state, agent.new_samples("digits"), agent.is_deferred("digits")) == (State.SLEEPING, left, deferred)
+
+
+def test_fitting_samples_that_come_after_unfit_ones_wake_the_agent_at_once():
+    agent = decisions(new_samples=4)
+    agent.begin("digits", READY)
+    agent.samples_dropped("digits", 0, Readings(stored_samples=0, waiting_updates=0))
+    assert [agent.samples_arrived("digits") for _ in range(4)] == [False, False, False, True]
+
+
+def test_round_goes_on_where_enough_samples_fit():
+    agent = decisions(new_samples=6)
+    agent.begin("digits", READY)
+    assert agent.samples_dropped("digits", 4, READY) is None
+    assert agent.version_ready("digits", START) is None
+    assert agent.state is State.TRAINING
+
+
 def test_trigger_that_was_put_off_waits_and_samples_do_not_wake_it():
     for put_off in (
         lambda agent: agent.begin("digits", Readings(stored_samples=1, waiting_updates=0)),

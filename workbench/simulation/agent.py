@@ -180,7 +180,7 @@ class SimulatedAgent:
             return
         self._postbox.connect()
         version = self._world.newest
-        known = self._versions.receive_manifest(version)
+        known = self._follow(version)
         if self._world.always_connected and self._versions.why_not_asked(version):
             self._decisions.version_unavailable(self._world.task.task)
             self._put_off()
@@ -189,6 +189,11 @@ class SimulatedAgent:
             self._member.conditions.download_seconds(self._versions.fetch(known)),
             partial(self._fetched, version, known),
         )
+
+    def _follow(self, version: PublishedVersion) -> KnownVersion:
+        known = self._versions.receive_manifest(version)
+        self._decisions.manifest_changed(version.task.task, self._memory.new_samples)
+        return known
 
     def later(self, seconds: float, action: Callable[[], None]) -> None:
         """Plan an action that is dropped if the device is switched off before."""
@@ -224,11 +229,11 @@ class SimulatedAgent:
         return stored_rows(newest_sample, self._world.workload.count(self.number), self._member.maximum_samples)
 
     def _train(self, version: PublishedVersion, known: KnownVersion, start: StartingPoint) -> None:
-        task = self._world.task
+        task = version.task
+        workload = self._world.workload
         memory = self._memory
         returned = list(given_back(memory.returned).values())
         earlier = Earlier(self._world.residuals.get(self.number), returned, memory.rounds, self._life, memory.epochs)
-        workload = self._world.workload
         samples = samples_of_round(
             workload,
             task,
@@ -250,9 +255,13 @@ class SimulatedAgent:
         if isinstance(result, Withheld):
             self._withhold(result, known, start)
         else:
-            self._world.residuals.put(self.number, result.residual)
             self._spool(result, known, start)
         self._postbox.notify()
+        if isinstance(result, TrainingResult):
+            if result.statistics:
+                self._put_off()
+                return
+            self._world.residuals.put(self.number, result.residual)
         self._idle()
 
     def _spool(self, result: TrainingResult, known: KnownVersion, start: StartingPoint) -> None:
@@ -260,7 +269,9 @@ class SimulatedAgent:
         memory = self._memory
         for kind, payload in produce(task, result):
             number, recipient = self._identity.address(kind)
-            row = OutboxRow(0, number, task.task, known.bundle, known.version, recipient, payload)
+            row = OutboxRow(
+                0, number, task.task, known.bundle, known.version, recipient, payload, generation=known.generation
+            )
             memory.spool(row, self._identity.sign_row)
         memory.returned.clear()
         self._end_round(result, known, start)
@@ -287,6 +298,8 @@ class SimulatedAgent:
     def _retry_deferred_trigger(self, recheck: int) -> None:
         """Retry the deferred trigger, unless it was retried meanwhile."""
         if self._recheck == recheck and self._world.deferred.pop(self.number, None) is not None:
+            if self._memory.known is not None and self._memory.known.bundle != self._world.known.bundle:
+                self._follow(self._world.newest)
             self._decisions.retry_deferred_trigger(self._world.task.task)
             self._idle()
 

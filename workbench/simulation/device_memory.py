@@ -56,6 +56,13 @@ class DeviceMemory:
         """Samples that no round has seen."""
         return self.newest_sample - self.trained_through
 
+    def begin_bundle(self) -> None:
+        """The task has another bundle: to it all samples are new."""
+        self.trained_through = 0
+        self.rounds = 0
+        self.withheld = 0
+        self.epochs = 0.0
+
     def is_here(self, blob: str) -> bool:
         """Whether the weights with this SHA-256 are on the device."""
         return any(version and version.weights == blob for version in (self.fetched, self.held))

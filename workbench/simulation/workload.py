@@ -29,7 +29,8 @@ class Workload:
     """`count` says how many different samples a device sees, by its number; `samples` gives rows of them, int64 [N],
     and `identities` what tells these apart, uint64 [N]. `evaluate` says how a device's samples do under some weights.
 
-    `score` is how good some weights are, 1 is best; `measure` is what it is called.
+    `score` is how good some weights are, 1 is best; `measure` is what it is called. `rescaled` gives the workload of
+    the same task with its scale.
     """
 
     engine: TrainingEngine
@@ -39,6 +40,7 @@ class Workload:
     evaluate: Evaluate
     score: Callable[[FloatVector], float]
     measure: str
+    rescaled: Callable[[TaskDescription], "Workload"]
 
 
 class QuadraticEngine:
@@ -84,7 +86,7 @@ def synthetic_workload(initial: FloatVector, seed: int) -> Workload:
         inputs = optimum + np.float32(DISAGREEMENT) * magnitude * own
         return Samples(np.broadcast_to(inputs, (rows.size, size)), np.zeros(rows.size, np.int64))
 
-    return Workload(
+    workload = Workload(
         QuadraticEngine(),
         count=lambda _: SYNTHETIC_SAMPLES,
         samples=samples,
@@ -92,7 +94,9 @@ def synthetic_workload(initial: FloatVector, seed: int) -> Workload:
         evaluate=_evaluate_distance,
         score=lambda weights: float(1 - np.linalg.norm(optimum.astype(np.float64) - weights) / np.linalg.norm(way)),
         measure="share of the way to the optimum",
+        rescaled=lambda _: workload,
     )
+    return workload
 
 
 def _evaluate_distance(weights: FloatVector, samples: Samples) -> Evaluation:
@@ -123,4 +127,5 @@ def trained_workload(bundle: Path, task: TaskDescription, parts: Sequence[Sample
         evaluate=runner.evaluate_features,
         score=score,
         measure=measure,
+        rescaled=lambda rescaled: trained_workload(bundle, rescaled, parts, held_out),
     )

@@ -105,8 +105,8 @@ class TrainingPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
     """Mini-batches per round."""
     batch_size: PositiveInt
     """Samples per mini-batch, drawn from those that are stored."""
-    learning_rate: PositiveFloat
-    """Step size of `optimiser`."""
+    learning_rate: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """Step size of `optimiser`; 0 in `task.toml`: found at export (docs/decisions/learning-rate-found-at-export.md). Never 0 in a bundle."""
     optimiser: Literal["sgd", "momentum", "nesterov", "adam", "adamw"] = "sgd"
     """The training graph is made for it. Its state begins anew in every round."""
     momentum: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.9
@@ -222,6 +222,10 @@ def parse_description(text: bytes, name: str = DESCRIPTION_FILE) -> TaskDescript
     description = parse_document(text, TaskDescription, name, "json")
     _check_size(description, name)
     _check_files(description, name)
+    if not description.training.learning_rate:
+        raise ConfigurationError(
+            f"{name}: training.learning_rate is missing or 0; export the bundle again, or write it"
+        )
     check_label(description.label, name)
     check_aggregation(description.aggregation, name)
     check_feedback(description.update.feedback, description.aggregation, name)

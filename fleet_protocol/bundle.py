@@ -5,7 +5,7 @@ The SHA-256 of `task.json` names the bundle; `task.json` names every other file 
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import msgspec
@@ -106,7 +106,8 @@ class TrainingPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
     batch_size: PositiveInt
     """Samples per mini-batch, drawn from those that are stored."""
     learning_rate: Annotated[float, msgspec.Meta(ge=0)] = 0.0
-    """Step size of `optimiser`; 0 in `task.toml`: found at export (docs/decisions/learning-rate-found-at-export.md). Never 0 in a bundle."""
+    """Step size of `optimiser`. Left out or 0 in `task.toml`, it is found at export
+    (docs/decisions/learning-rate-found-at-export.md); a bundle always has one."""
     optimiser: Literal["sgd", "momentum", "nesterov", "adam", "adamw"] = "sgd"
     """The training graph is made for it. Its state begins anew in every round."""
     momentum: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.9
@@ -197,6 +198,21 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
         return tuple(tuple(parameter.shape) for parameter in self.parameters)
 
     @property
+    def statistics(self) -> int:
+        """How many values at the end of the flat weight vector are running statistics, which travel apart."""
+        return sum(parameter.size for parameter in self.parameters[_first_statistic(self.parameters) :])
+
+    @property
+    def trained_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shapes of the parameters in front of the statistics."""
+        return self.shapes[: _first_statistic(self.parameters)]
+
+    @property
+    def trained_count(self) -> int:
+        """How many values are in front of the statistics."""
+        return self.parameter_count - self.statistics
+
+    @property
     def parameter_count(self) -> int:
         """Length of the flat weight vector."""
         return sum(parameter.size for parameter in self.parameters)
@@ -281,6 +297,14 @@ def check_label(label: LabelSchema, name: str) -> None:
         )
 
 
+def _first_statistic(parameters: Sequence[Parameter]) -> int:
+    """The place of the first entry behind the last trainable one."""
+    place = len(parameters)
+    while place and not parameters[place - 1].trainable:
+        place -= 1
+    return place
+
+
 def _check_size(description: TaskDescription, name: str) -> None:
     """Raise `ConfigurationError` if the name can't stand in a topic, or the parameters exceed a limit."""
     try:
@@ -291,6 +315,11 @@ def _check_size(description: TaskDescription, name: str) -> None:
         raise ConfigurationError(
             f"{name}: {description.parameter_count} parameters in {len(description.parameters)} tensors;"
             f" allowed are 1 to {MAX_PARAMETERS} in at most {MAX_TENSORS}"
+        )
+    if not all(parameter.trainable for parameter in description.parameters[: len(description.trained_shapes) or 1]):
+        raise ConfigurationError(
+            f"{name}: entries of `parameters` that are not trainable must stand behind all others, of which there is"
+            " one at least; export the bundle again"
         )
     if len({parameter.name for parameter in description.parameters}) < len(description.parameters):
         raise ConfigurationError(f"{name}: two entries of `parameters` have the same name")

@@ -3,7 +3,7 @@
     select -> quantise -> pack indices -> zstd where it pays
 
 Each stage is one module: `selection`, `quantisation`, `positions`, `container`; `update_codec` puts them together.
-Running statistics travel behind an update (`statistics`).
+Running statistics travel behind an update (`running_statistics`).
 Weights take another way down: `grid` rounds them, `difference` packs one version as its difference from another.
 The one part of `fleet_protocol` that imports numpy, so a sleeping agent does not import it.
 """
@@ -11,8 +11,8 @@ The one part of `fleet_protocol` that imports numpy, so a sleeping agent does no
 from fleet_protocol.codec.difference import apply_difference, encode_difference
 from fleet_protocol.codec.grid import Grid
 from fleet_protocol.codec.quantisation import Quantisation
+from fleet_protocol.codec.running_statistics import read_statistics, without_statistics, write_statistics
 from fleet_protocol.codec.sparse import SparseUpdate
-from fleet_protocol.codec.statistics import read_statistics, without_statistics, write_statistics
 from fleet_protocol.codec.together import decode_together
 from fleet_protocol.codec.update_codec import EncodedUpdate, decode_update, encode_update, inspect_update
 from fleet_protocol.codec.weights import read_weights, write_weights

@@ -35,6 +35,10 @@ from workbench.export.training_graph import training_graph
 from workbench.export.unexportable import explained
 from workbench.recipe_folder import TASK_FILE
 
+FEW_CLASSES = (
+    "batch normalisation: a device normalises by its own samples; where devices see few classes, GroupNorm learns more"
+    " (docs/decisions/statistics-travel-apart.md)"
+)
 Tell = Callable[[str], None]
 """Called with a sentence for people."""
 
@@ -92,6 +96,8 @@ def bundle_files(
         onnx_versions={name: _version(model) for name, model in models.items()},
         versions_from=recipe.task.versions_from,
     )
+    if description.statistics:
+        tell(FEW_CLASSES)
     if not description.training.learning_rate:
         description = with_learning_rate(description, files, data, tell)
     text = msgspec.json.format(msgspec.json.encode(description), indent=2) + b"\n"

@@ -11,9 +11,16 @@ from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.limits import MAX_SEQUENCE
 from workbench.export.trainable import EVERYTHING
 
-LossName = Literal["cross_entropy", "balanced_cross_entropy", "binary_cross_entropy", "mean_squared_error", "huber"]
+LossName = Literal[
+    "cross_entropy",
+    "balanced_cross_entropy",
+    "prior_corrected_cross_entropy",
+    "binary_cross_entropy",
+    "mean_squared_error",
+    "huber",
+]
 USUAL_LOSSES: dict[LabelKind, LossName] = {
-    "class": "cross_entropy",
+    "class": "prior_corrected_cross_entropy",
     "multi_label": "binary_cross_entropy",
     "regression": "mean_squared_error",
     "reconstruction": "mean_squared_error",
@@ -33,7 +40,7 @@ class LossSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Fine tuning of the loss."""
 
     label_smoothing: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
-    """For `cross_entropy` and `balanced_cross_entropy`: share of each label that is spread over all classes."""
+    """For the cross entropies of one class: share of each label that is spread over all classes."""
     class_weights: list[PositiveFloat] = []
     """For the cross entropies: a factor for each class; left out, 1."""
     huber_delta: PositiveFloat = 1.0
@@ -54,9 +61,10 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     aggregation: AggregationPlan
     downlink: DownlinkPlan = DownlinkPlan()
     loss: LossName | None = None
-    """`cross_entropy` (usual for label kind `class`); `balanced_cross_entropy`, the same with the device's own class
-    frequencies added to the scores in training (logit adjustment, Menon et al. 2021), for devices that see unequal
-    classes; `binary_cross_entropy` (for `multi_label`); `mean_squared_error` (usual for `regression` and
+    """For label kind `class`: `cross_entropy`; `balanced_cross_entropy`, the same with half the log of the device's own
+    class frequencies added to the scores in training (logit adjustment, Menon et al. 2021); or, usual,
+    `prior_corrected_cross_entropy`, with half on a device that sees every class and nearly all on one that sees a
+    single one. `binary_cross_entropy` (for `multi_label`); `mean_squared_error` (usual for `regression` and
     `reconstruction`) or `huber` (for those two as well)."""
     loss_settings: LossSettings = LossSettings()
     batch_norm: Literal["train", "frozen"] = "train"

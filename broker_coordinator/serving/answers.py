@@ -1,7 +1,8 @@
 """What the coordinator answers to a decision. Pure: `now` is in seconds on any one clock."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
+
+import msgspec
 
 from broker_coordinator.admission.decisions import Accepted, AnsweredBefore, Decision, Enrolled, Refused, Repeated
 from broker_coordinator.admission.fleet_view import DeviceState, FleetView
@@ -23,8 +24,7 @@ REPEATS = TokenBucket(5.0, 2)
 has connected again; whoever replays its messages makes no more of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """What a receipt says: accepted where there is no `reason`. `verified` as in `Refused`."""
 
     device: str

@@ -15,7 +15,15 @@ import msgspec
 
 from broker_coordinator.admission.admission import Admission
 from broker_coordinator.admission.consumer import JournalledConsumer
-from broker_coordinator.admission.decisions import Decision, Enrolled, FileRequested, Message, PresenceSeen, Refused
+from broker_coordinator.admission.decisions import (
+    Accepted,
+    Decision,
+    Enrolled,
+    FileRequested,
+    Message,
+    PresenceSeen,
+    Refused,
+)
 from broker_coordinator.admission.fleet_view import DeviceState, FleetView, TaskProgress
 from broker_coordinator.admission.shares import RecentDevices, window
 from broker_coordinator.consumers import version_consumer
@@ -165,12 +173,13 @@ class Intake:
             self._view.forget(device)
         for decision in decisions:
             self._answer(decision, now)
-        self._lost_versions.look_at(decisions, self._view.tasks)
-        for name in self._twins.found(decisions, self._view):
+        others = [decision for decision in decisions if not isinstance(decision, Accepted)]
+        self._lost_versions.look_at(others, self._view.tasks)
+        for name in self._twins.found(others, self._view):
             self._say_used_twice(name)
         if entry.devices:
             self._metrics.show_devices(self._view.numbers)
-        return [each for each in decisions if isinstance(each, Asked) and _asks(each)]
+        return [each for each in others if isinstance(each, Asked) and _asks(each)]
 
     def _hand_over(self, entry: JournalEntry) -> None:
         """Note that an entry is journalled behind all that was known, and let the version maker have its payloads."""

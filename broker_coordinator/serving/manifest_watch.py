@@ -23,6 +23,9 @@ QUIET_SECONDS = 0.25
 """After the broker has confirmed the subscription, and after each manifest: so long may the next one take. Brokers send
 what they retain at once; one that comes later still counts."""
 
+LONGEST_SECONDS = 5.0
+"""After that confirmation, whatever comes: nobody who publishes there on and on may keep a fleet waiting."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -39,6 +42,7 @@ class ManifestWatch:
         self._seen: dict[str, Manifest] = {}
         self._checked: set[str] = set()
         self._ends = -math.inf
+        self._latest_end = math.inf
 
     def begin(self) -> None:
         """Wait for manifests from now on."""
@@ -48,6 +52,7 @@ class ManifestWatch:
         """The broker has confirmed the subscription to manifests."""
         if self._ends == math.inf:
             self._ends = now + QUIET_SECONDS
+            self._latest_end = now + LONGEST_SECONDS
 
     def is_waiting(self, now: float) -> bool:
         """Whether a manifest may still be on its way."""
@@ -69,7 +74,7 @@ class ManifestWatch:
         except ProtocolError as error:
             logger.warning(log_line("manifest_ignored", task=task, error=error, remedy="see who may publish there"))
         if math.isfinite(self._ends):
-            self._ends = max(self._ends, now + QUIET_SECONDS)
+            self._ends = min(max(self._ends, now + QUIET_SECONDS), self._latest_end)
 
     def settle(self, tasks: Set[str], own: Callable[[], Mapping[str, Manifest]], now: float) -> None:
         """Begin a new generation of each of the `tasks` that is behind what has come; `own` says how they are.

@@ -123,8 +123,8 @@ class Journal(JournalReader):
         if entry.is_empty():
             return 0
         with writing(self.engine) as connection:
-            last_position, tasks_counter = decided_by(connection)
-            if entry.accepted and entry.tasks_counter not in {None, tasks_counter}:
+            last_position, counters = decided_by(connection)
+            if entry.accepted and entry.tasks_counter not in {None, counters.get(TASKS, 0)}:
                 raise JournalAheadError
             if last_position > entry.after and entry.senders() & set(decided_after(connection, entry.after)):
                 raise JournalAheadError

@@ -3,9 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Engine, bindparam, func, select, union_all
+from sqlalchemy import Connection, Engine, bindparam, func, literal, select, union_all
 
-from broker_coordinator.storage.change_counters import TASKS, change_counters_in
 from broker_coordinator.storage.database import reading
 from broker_coordinator.storage.schema import WAITING, change_counters, payloads, refused_payloads, tasks, versions
 
@@ -21,11 +20,9 @@ _NEWLY_WAITING = (
     .where(payloads.c.position > bindparam("after"), WAITING)
     .order_by(payloads.c.position)
 )
-_LAST_POSITIONS = union_all(select(func.max(payloads.c.position)), select(func.max(refused_payloads.c.position)))
-_DECIDED_BY = select(
-    select(func.max(payloads.c.position)).scalar_subquery(),
-    select(func.max(refused_payloads.c.position)).scalar_subquery(),
-    select(change_counters.c.number).where(change_counters.c.subject == TASKS).scalar_subquery(),
+_DECIDED_BY = union_all(
+    *(select(literal("").label("subject"), func.max(table.c.position)) for table in (payloads, refused_payloads)),
+    select(change_counters.c.subject, change_counters.c.number),
 )
 _DECIDED = union_all(
     *(
@@ -44,18 +41,18 @@ class Standing:
     `last_position` is that of the last payload whose outcome is journalled, accepted or refused.
     """
 
-    change_counters: Mapping[str, int]
     tasks: Mapping[str, tuple[int, int]]
     last_position: int
+    change_counters: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class NewlyWaiting:
     """`rows`: position, task and kind of payloads that wait, oldest first. `last_position` as in `Standing`."""
 
-    change_counters: Mapping[str, int]
     rows: Sequence[tuple[int, str, int]]
     last_position: int
+    change_counters: Mapping[str, int]
 
 
 def read_standing(engine: Engine) -> Standing:
@@ -66,18 +63,20 @@ def read_standing(engine: Engine) -> Standing:
     """
     with reading(engine) as connection:
         found = {name: (newest, waiting) for name, newest, waiting in connection.execute(_STANDING)}
-        return Standing(change_counters_in(connection), found, last_position_in(connection))
+        return Standing(found, *decided_by(connection))
+
+
+def decided_by(connection: Connection) -> tuple[int, dict[str, int]]:
+    """What a batch must have been decided by to be committed now: the position of the last payload whose outcome is
+    journalled, 0 where there is none, and the change counters.
+    """
+    found = connection.execute(_DECIDED_BY).all()
+    return max(number or 0 for subject, number in found if not subject), {row[0]: row[1] for row in found if row[0]}
 
 
 def last_position_in(connection: Connection) -> int:
     """The position of the last payload whose outcome is journalled; 0 where there is none."""
-    return max(connection.execute(_LAST_POSITIONS).scalars(), key=lambda position: position or 0) or 0
-
-
-def decided_by(connection: Connection) -> tuple[int, int]:
-    """What a batch must have been decided by to be committed now: the last position, and the counter of the tasks."""
-    accepted, refused, tasks_counter = connection.execute(_DECIDED_BY).one()
-    return max(accepted or 0, refused or 0), tasks_counter or 0
+    return decided_by(connection)[0]
 
 
 def read_decided(engine: Engine, after: int) -> dict[str, int]:
@@ -103,4 +102,4 @@ def read_waiting(engine: Engine, after: int) -> NewlyWaiting:
     """
     with reading(engine) as connection:
         rows = connection.execute(_NEWLY_WAITING, {"after": after}).all()
-        return NewlyWaiting(change_counters_in(connection), rows, last_position_in(connection))
+        return NewlyWaiting(rows, *decided_by(connection))

@@ -3,11 +3,11 @@
 import asyncio
 import logging
 import time
-from collections import deque
 
 from edge_agent.configuration import AgentConfiguration
 from edge_agent.core.answers_awaited import AnswersAwaited
 from edge_agent.core.boot_numbers import must_continue_boots
+from edge_agent.core.control_messages import ControlMessages
 from edge_agent.core.enrolment import must_enrol_again
 from edge_agent.core.outbox import OutboxRow
 from edge_agent.core.version_choice import known_from
@@ -52,9 +52,6 @@ from fleet_protocol.topics import PackedWeights
 
 logger = logging.getLogger(__name__)
 
-CONTROL_MESSAGES_REMEMBERED = 64
-"""Enrolments, requests and presences whose receipts this device recognises as its own."""
-
 REPEAT_COMPLAINT_SECONDS = 3600.0
 """What stays wrong is said once in this time."""
 
@@ -76,7 +73,7 @@ class Agent:
         self._name = EnrolledName(configuration.state_folder, configuration.device, identity.public_key)
         self._name.check()
         self._presence = PresenceKeeper(self._tasks, self._publish_presence)
-        self._sent: deque[bytes] = deque(maxlen=CONTROL_MESSAGES_REMEMBERED)
+        self._control_messages = ControlMessages()
         self._answers = AnswersAwaited()
         self._said = RateLimit(REPEAT_COMPLAINT_SECONDS, 2)
         inbox = Inbox(
@@ -197,14 +194,14 @@ class Agent:
 
     async def _publish_presence(self) -> None:
         signed = self._signed_presence(PresenceState.ONLINE)
-        self._sent.append(digest(signed))
+        self._control_messages.sent(digest(signed))
         await self._link.publish(self._identity.state_topic, signed, retain=True)
 
     async def _request(self, request: BlobRequest | WeightsRequest, task: str) -> None:
         kind = BLOB_REQUEST if isinstance(request, BlobRequest) else WEIGHTS_REQUEST
         known = self._database.known_version(task)
         signed = self._identity.sign_control(kind, encode_payload(request), task, known.generation if known else 0)
-        self._sent.append(digest(signed))
+        self._control_messages.sent(digest(signed))
         await self._publish_up(signed)
 
     def _signed_presence(self, state: PresenceState) -> bytes:
@@ -218,7 +215,7 @@ class Agent:
             tasks=self._tasks,
         )
         signed = self._identity.sign_control(ENROLMENT, encode_payload(enrolment))
-        self._sent.append(digest(signed))
+        self._control_messages.sent(digest(signed))
         return signed
 
     def _handle_manifest(self, task: str, manifest: Manifest) -> None:
@@ -233,8 +230,8 @@ class Agent:
 
     def _handle_receipt(self, receipt: Receipt) -> None:
         is_ours = self._postbox.receive(receipt) or self._enrolment.receive(receipt)
-        if not (is_ours or receipt.digest in self._sent or self._database.has_settled(receipt.digest)):
-            self._note_foreign(receipt)
+        if not (self._control_messages.answered(receipt.digest) or is_ours):
+            self._note_repeated_or_foreign(receipt)
             return
         self._answers.answered()
         if must_enrol_again(receipt):
@@ -245,7 +242,7 @@ class Agent:
             self._name.note()
 
     def _follow_boots(self, receipt: Receipt) -> None:
-        is_for_newest = bool(self._sent) and receipt.digest == self._sent[-1]
+        is_for_newest = self._control_messages.is_newest(receipt.digest)
         if receipt.newest_boot > MAX_BOOT:
             logger.warning(log_line("receipt_number_ignored", newest_boot=receipt.newest_boot))
         elif must_continue_boots(receipt, self._identity.boot, is_for_newest=is_for_newest):
@@ -257,7 +254,9 @@ class Agent:
     def _handle_answer(self, row: OutboxRow, receipt: Receipt) -> None:
         self._rounds.answered(row, receipt)
 
-    def _note_foreign(self, receipt: Receipt) -> None:
+    def _note_repeated_or_foreign(self, receipt: Receipt) -> None:
+        if receipt.digest in self._control_messages or self._database.has_settled(receipt.digest):
+            return
         if self._answers.foreign(receipt.digest) and self._said.allows("foreign_receipts", time.monotonic()):
             logger.error(
                 log_line(

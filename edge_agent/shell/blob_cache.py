@@ -1,12 +1,16 @@
 """Files of bundles and versions on the device, named by their SHA-256."""
 
 import hashlib
+import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from fleet_host.log_lines import log_line
 from fleet_protocol.bundle import verify_blob
 from fleet_protocol.errors import ProtocolError, Reason
+
+logger = logging.getLogger(__name__)
 
 
 class BlobCache:
@@ -64,11 +68,16 @@ class BlobCache:
         unfinished.replace(self.path(blob))
 
     def keep_only(self, blobs: Iterable[str]) -> None:
-        """Delete everything else."""
+        """Delete everything else; what can't be deleted stays, and is said."""
         wanted = set(blobs)
         for file in self._folder.iterdir():
-            if file.name not in wanted:
+            if file.name in wanted:
+                continue
+            try:
                 file.unlink()
+            except OSError as error:
+                remedy = "move it away; if it repeats, check the card"
+                logger.warning(log_line("blob_not_deleted", file=file.name, error=error, remedy=remedy))
 
 
 def _hash_of(path: Path) -> str:

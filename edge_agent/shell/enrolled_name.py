@@ -20,12 +20,19 @@ class EnrolledName:
         Raises:
             ConfigurationError: this key was accepted under another name; every message would be refused for ever.
         """
-        noted = self._file.read_text(encoding="utf-8", errors="replace").split() if self._file.exists() else []
+        noted = self._noted()
         if noted[1:] == [self._key] and noted[0] != self._device:
             raise ConfigurationError(
                 f'device = "{self._device}": the coordinator knows this key as "{noted[0]}" and takes it under no other'
                 f' name; write device = "{noted[0]}", or make another key with: edge-agent keygen'
             )
+
+    def _noted(self) -> list[str]:
+        """The words of the file; none where there is none, or the card can't give it back: it is noted again."""
+        try:
+            return self._file.read_text(encoding="utf-8", errors="replace").split()
+        except OSError:
+            return []
 
     def note(self) -> None:
         """The coordinator has accepted something that was signed with this key under this name.

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import Awaitable, Callable, Coroutine
 
 from edge_agent.core.enrolment import Answer, EnrolmentAttempts
@@ -12,6 +13,9 @@ from fleet_protocol.envelope import digest
 from fleet_protocol.kinds import Receipt
 
 logger = logging.getLogger(__name__)
+
+LET_IN_SECONDS = 60.0
+"""A device that has just been let in does not enrol again sooner: somebody may replay an old refusal on and on."""
 
 
 class EnrolmentKeeper:
@@ -31,6 +35,7 @@ class EnrolmentKeeper:
         self._while_enrolled = while_enrolled
         self._attempts = EnrolmentAttempts()
         self._changed = asyncio.Event()
+        self._let_in_at = -math.inf
 
     async def keep(self) -> None:
         """Repeat enrolment until accepted, and after the coordinator has lost it; runs for one connection.
@@ -56,6 +61,7 @@ class EnrolmentKeeper:
         async with asyncio.TaskGroup() as group:
             running = group.create_task(self._while_enrolled())
             await self._changed.wait()
+            await asyncio.sleep(self._let_in_at + LET_IN_SECONDS - asyncio.get_running_loop().time())
             running.cancel()
 
     def receive(self, receipt: Receipt) -> bool:
@@ -64,6 +70,7 @@ class EnrolmentKeeper:
         if answer is Answer.ACCEPTED:
             logger.info(log_line("enrolled"))
             self._database.set_enrolled(True)
+            self._let_in_at = asyncio.get_running_loop().time()
             self._changed.set()
         elif answer is Answer.REFUSED:
             logger.warning(log_line("enrolment_refused", reason=receipt.reason, detail=receipt.detail))

@@ -23,10 +23,14 @@ from edge_agent.shell.sample_store import SampleStore
 from edge_agent.shell.version_follower import ReadyVersion, VersionFollower
 from edge_agent.worker.contract import Progress
 from fleet_host.log_lines import log_line
+from fleet_host.rate_limit import RateLimit
 from fleet_protocol.kinds import Receipt
 from fleet_protocol.remedies import STEADIER_TRAINING
 
 logger = logging.getLogger(__name__)
+
+MAX_REASONS_SAID = 16
+"""Why a device has no part in a round now, over all tasks, within `recheck_seconds`."""
 
 
 class Rounds:
@@ -51,6 +55,7 @@ class Rounds:
         self._training = training
         self._spooled = spooled
         self._wake = asyncio.Event()
+        self._not_selected = RateLimit(configuration.guards.recheck_seconds, MAX_REASONS_SAID)
         self._rechecks: dict[str, asyncio.TimerHandle] = {}
         triggers = {task.name: SampleTrigger(task.trigger, self._count_new(task.name)) for task in configuration.tasks}
         self._decisions = RoundDecisions(configuration.guards, triggers)
@@ -136,7 +141,9 @@ class Rounds:
             version = await self._versions.ready_version(task)
         except NotAskedError as error:
             self._decisions.version_unavailable(task)
-            logger.info(log_line("not_selected", task=task, reason=error))
+            # An outsider may replay the manifests of one version by turns: each of them asks other devices.
+            if self._not_selected.allows((task, str(error)), self._now()):
+                logger.info(log_line("not_selected", task=task, reason=error))
             return self._retry_in(task, recheck_seconds)
         except (VersionUnavailableError, LinkDownError) as error:
             self._decisions.version_unavailable(task)

@@ -34,19 +34,23 @@ def open_state(configuration: AgentConfiguration) -> State:
         try:
             return _open(configuration)
         except ConfigurationError as error:
-            if error.__cause__ is None or not is_disk_full(error.__cause__, configuration.state_folder):
+            is_full = error.__cause__ is not None and is_disk_full(error.__cause__, configuration.state_folder)
+            if not (is_full and _make_room(expendable)):
                 raise
-            if (file := next(expendable, None)) is None:
-                raise
-        logger.warning(
-            log_line(
-                "room_made",
-                file=file.name,
-                bytes=file.stat().st_size,
-                remedy="the disk is full: make room; what is deleted here is fetched again where it is needed",
-            )
-        )
-        file.unlink()
+
+
+def _make_room(expendable: Iterator[Path]) -> bool:
+    """Delete the next file that can be deleted, and say so; False where none is left."""
+    for file in expendable:
+        try:
+            size = file.stat().st_size
+            file.unlink()
+        except OSError:  # a card that can't be written any more: what could not be opened says so
+            continue
+        remedy = "the disk is full: make room; what is deleted here is fetched again where it is needed"
+        logger.warning(log_line("room_made", file=file.name, bytes=size, remedy=remedy))
+        return True
+    return False
 
 
 def _open(configuration: AgentConfiguration) -> State:

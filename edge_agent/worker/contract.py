@@ -15,10 +15,14 @@ from fleet_protocol.bundle import (
     ORT_TRAINING_FILE,
     TaskDescription,
 )
+from fleet_protocol.limits import MAX_UPDATE_BYTES
 
 EngineName = Literal["onnx-step", "ort-training"]
 
 LENGTH_BYTES = 4
+
+STATE_BYTES_PER_PARAMETER = 8
+"""At most, of an error feedback's state: two float32, or a float64."""
 
 
 def engine_files(engine: EngineName, task: TaskDescription) -> tuple[str, ...]:
@@ -149,6 +153,14 @@ def write_frame(message: Message) -> bytes:
     """One frame for the worker's standard output."""
     body = msgspec.msgpack.encode(message)
     return len(body).to_bytes(LENGTH_BYTES, "big") + body
+
+
+def longest_message(task: TaskDescription) -> int:
+    """The bytes of the longest message about a round of a task: an update, and what it leaves behind.
+
+    What surrounds them is short, or comes in their place.
+    """
+    return MAX_UPDATE_BYTES + STATE_BYTES_PER_PARAMETER * task.parameter_count
 
 
 def read_message(body: bytes) -> Message:

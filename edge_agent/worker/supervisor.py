@@ -18,18 +18,26 @@ from edge_agent.worker.contract import (
     TrainingJob,
     Unconfined,
     Verdict,
+    longest_message,
     read_message,
     write_job,
 )
 from edge_agent.worker.settings import WorkerSettings
+from fleet_protocol.limits import KIB
 
 WORKER_COMMAND = (sys.executable, "-P", "-m", "edge_agent.training.worker")
 WORKER_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 """numpy would keep 32 MB ready per core for threads that never run."""
 SHARE_PERIOD_SECONDS = 0.2
 MAX_ERROR_BYTES = 500
+SKIPPED_BYTES = 64 * KIB
+"""At a time, of what nobody reads."""
 
 OnNews = Callable[[News], None]
+
+
+class _MessageTooLongError(Exception):
+    """Nothing of that message was read."""
 
 
 def ignore_news(_news: News) -> None:
@@ -59,9 +67,7 @@ async def train_in_child(job: TrainingJob, settings: WorkerSettings, on_news: On
         return TrainingFailure(f"worker passed its time limit of {settings.time_limit_seconds:g} s and was killed")
     finally:
         if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()  # a stopped process too
-            await process.wait()
+            await _kill(process)
     if verdict is not None:
         return verdict
     return TrainingFailure(
@@ -82,7 +88,19 @@ async def _exchange(
         process.stdin.write(write_job(job))
         await process.stdin.drain()
     process.stdin.close()
-    while message := await _next_message(process.stdout):
+    try:
+        verdict = await _read_verdict(process.stdout, longest_message(job.description), on_news, started)
+    except _MessageTooLongError as error:
+        process.kill()
+        verdict = TrainingFailure(f"{error}, and was killed")
+    await _skip(process.stdout)
+    return verdict
+
+
+async def _read_verdict(
+    stream: asyncio.StreamReader, longest: int, on_news: OnNews, started: asyncio.Event
+) -> Verdict | None:
+    while message := await _next_message(stream, longest):
         started.set()
         if not isinstance(message, Progress | Unconfined):
             return message
@@ -90,10 +108,16 @@ async def _exchange(
     return None
 
 
-async def _next_message(stream: asyncio.StreamReader) -> Message | None:
-    """The next frame; None where the worker died in it or before it."""
+async def _next_message(stream: asyncio.StreamReader, longest: int) -> Message | None:
+    """The next frame; None where the worker died in it or before it.
+
+    Raises:
+        _MessageTooLongError: it has more than `longest` bytes: a bundle has taken the worker over.
+    """
     try:
         length = int.from_bytes(await stream.readexactly(LENGTH_BYTES), "big")
+        if length > longest:
+            raise _MessageTooLongError(f"worker began a message of {length} bytes, at most {longest} are read")
         return read_message(await stream.readexactly(length))
     except (asyncio.IncompleteReadError, msgspec.DecodeError):
         return None
@@ -105,6 +129,21 @@ async def _read_errors(process: asyncio.subprocess.Process) -> str:
     while process.stderr and (more := await process.stderr.read(MAX_ERROR_BYTES)):
         words = (words + more)[-MAX_ERROR_BYTES:]
     return words.decode(errors="replace").strip()
+
+
+async def _skip(stream: asyncio.StreamReader | None) -> None:
+    """Read to the end, and keep nothing."""
+    while stream and await stream.read(SKIPPED_BYTES):
+        pass
+
+
+async def _kill(process: asyncio.subprocess.Process) -> None:
+    """End it, even if it is stopped; what it has written is read, as `wait` waits for the ends of its pipes."""
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+    await _skip(process.stdout)
+    await _skip(process.stderr)
+    await process.wait()
 
 
 @contextlib.asynccontextmanager

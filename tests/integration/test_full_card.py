@@ -48,6 +48,18 @@ def test_full_card_gets_room_from_what_costs_least(configuration, card, caplog):
     assert caplog.text.count("event=room_made") == 2
 
 
+def test_on_a_full_card_what_cannot_be_deleted_is_passed_over(configuration, card, caplog):
+    folder, full_with = card
+    (folder / "samples.db.damaged").mkdir()
+    (folder / "blobs" / "a").write_bytes(bytes(100))
+    full_with.append(0)
+    database, samples, _ = open_state(configuration)
+    database.close()
+    samples.close()
+    assert "a" not in files(folder)
+    assert caplog.text.count("event=room_made") == 1
+
+
 def test_full_card_without_anything_expendable_is_said_in_one_line(configuration, card):
     folder, full_with = card
     (folder / "mine").write_bytes(b"")

@@ -11,7 +11,16 @@ import psutil
 import pytest
 
 from edge_agent.shell.sample_store import SampleStore
-from edge_agent.worker.contract import Progress, Returned, TrainingFailure, TrainingJob, TrainingResult, write_job
+from edge_agent.worker import supervisor
+from edge_agent.worker.contract import (
+    Progress,
+    Returned,
+    TrainingFailure,
+    TrainingJob,
+    TrainingResult,
+    longest_message,
+    write_job,
+)
 from edge_agent.worker.settings import WorkerSettings
 from edge_agent.worker.supervisor import train_in_child
 from fleet_protocol.bundle import DESCRIPTION_FILE, TRAIN_FILE, WEIGHTS_FILE, parse_description
@@ -188,3 +197,24 @@ async def test_altered_graph_fails_the_round_and_nothing_else(job, altered_graph
     assert isinstance(failure, TrainingFailure)
     assert failure.error.startswith("wrong_hash: train.onnx")
     assert "the file is truncated or altered: fetch or export it again" in failure.error
+
+
+async def test_worker_that_a_bundle_has_taken_over_fills_no_memory_of_its_agent(job, monkeypatch) -> None:
+    endless = "import sys\nwhile True: sys.stdout.buffer.write(b'\\xff' * 65536)"
+    monkeypatch.setattr(supervisor, "WORKER_COMMAND", (sys.executable, "-c", endless))
+    failure = await train_in_child(job, SETTINGS)
+    assert isinstance(failure, TrainingFailure)
+    longest = longest_message(job.description)
+    assert failure.error == f"worker began a message of {2**32 - 1} bytes, at most {longest} are read, and was killed"
+
+
+@pytest.mark.parametrize(
+    "begin",
+    ["stream = sys.stdout.buffer; stream.write((4_000_000).to_bytes(4, 'big'))", "stream = sys.stderr.buffer"],
+    ids=["a message", "errors"],
+)
+async def test_worker_that_is_killed_while_it_writes_ends_its_round(job, monkeypatch, begin) -> None:
+    endless = f"import sys, time\n{begin}\nwhile True: stream.write(bytes(3000)); stream.flush(); time.sleep(0.002)"
+    monkeypatch.setattr(supervisor, "WORKER_COMMAND", (sys.executable, "-c", endless))
+    failure = await train_in_child(job, msgspec.structs.replace(SETTINGS, time_limit_seconds=1.0))
+    assert failure == TrainingFailure("worker passed its time limit of 1 s and was killed")

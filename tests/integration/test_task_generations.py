@@ -9,10 +9,11 @@ from broker_coordinator.commands.export import model_of
 from broker_coordinator.commands.verify import verify_versions
 from broker_coordinator.distribution.signed_messages import MessageSigner
 from broker_coordinator.serving.lost_versions import MAX_LOST_GENERATIONS
-from broker_coordinator.serving.manifest_watch import QUIET_SECONDS, is_ahead
+from broker_coordinator.serving.manifest_watch import LONGEST_SECONDS, QUIET_SECONDS, is_ahead
 from broker_coordinator.storage.journal import Journal, JournalEntry
 from broker_coordinator.storage.task_registry import TaskRegistry
 from broker_coordinator.storage.task_rows import PAYLOADS_PER_STEP
+from fleet_protocol import topics
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import Parameter, UpdatePlan
 from fleet_protocol.errors import ConfigurationError, Reason
@@ -276,6 +277,24 @@ def test_manifest_that_never_comes_is_not_waited_for(database, tmp_path) -> None
     bench.make_versions()
     assert bench.coordinator.next_due() is None
     assert [manifest.generation for manifest in bench.manifests()] == [0]
+
+
+def test_start_waits_no_longer_for_manifests_however_many_messages_an_outsider_publishes_there(
+    database, tmp_path
+) -> None:
+    bench = Bench(database, bundle_with(tmp_path / "first", PLANS[0]))
+    own = bench.coordinator
+    own.check_manifests()
+    own.announce_versions()
+    own.subscribed_to_manifests(bench.now)
+    begun = bench.now
+    while own.is_checking_manifests(bench.now):
+        own.receive_manifest(Message(topics.manifest(FLEET, "junk"), b"junk"), bench.now)
+        bench.now += QUIET_SECONDS / 2
+        bench.make_versions()
+        assert bench.now <= begun + LONGEST_SECONDS
+    assert [manifest.generation for manifest in bench.manifests()] == [0]
+    assert set(Fleet(bench).send()) == {""}
 
 
 OWN = Manifest(7, "ab" * 32, "cd" * 32, generation=2)

@@ -58,3 +58,12 @@ def test_only_what_is_wanted_is_kept(cache):
     cache.keep_only([NAME, blob_hash(b"not here yet")])
     assert cache.has(NAME)
     assert not cache.has(blob_hash(b"old"))
+
+
+def test_what_cannot_be_deleted_stays_is_said_and_keeps_nothing_else(cache, caplog):
+    cache.write(NAME, DATA)
+    cache.path("lost+found").mkdir()
+    cache.write(blob_hash(b"old"), b"old")
+    cache.keep_only([])
+    assert [path.name for path in cache.path("").iterdir()] == ["lost+found"]
+    assert caplog.text.count("event=blob_not_deleted file=lost+found") == 1

@@ -26,3 +26,8 @@ def test_name_may_change_until_it_was_accepted_and_then_only_with_the_key(tmp_pa
 def test_damaged_note_is_no_note(tmp_path, content):
     (tmp_path / "enrolled-as").write_text(content)
     EnrolledName(tmp_path, "attic", KEY).check()
+
+
+def test_note_that_cannot_be_read_is_no_note(tmp_path):
+    (tmp_path / "enrolled-as").mkdir()
+    EnrolledName(tmp_path, "attic", KEY).check()

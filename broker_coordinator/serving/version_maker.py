@@ -12,13 +12,16 @@ from functools import partial
 from itertools import chain
 from typing import TypeVar
 
+from broker_coordinator.admission.consumer import ScaleConsumer
 from broker_coordinator.admission.fleet_view import devices_taking_part
 from broker_coordinator.aggregation.retention import NOTHING_FORGOTTEN, Forgettable, Retention, forgettable
 from broker_coordinator.consumers import journalled_consumer, version_consumer
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from broker_coordinator.serving.announcements import Announcements
+from broker_coordinator.serving.awaited_scale import AwaitedScale, NextScale
 from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.serving.replay import state_of
+from broker_coordinator.serving.scale_maker import ScaleMaker
 from broker_coordinator.serving.served_aggregate import NextAggregate, ServedAggregate
 from broker_coordinator.serving.served_task import NextVersion, ServedTask
 from broker_coordinator.serving.set_aside import Failure, Place, SetAside, place_of
@@ -40,7 +43,7 @@ from fleet_protocol.kinds import Manifest
 OnVersion = Callable[[str, int], None]
 """Called with each version that is made: the task, and its number."""
 
-Made = TypeVar("Made", NextVersion, NextAggregate)
+Made = TypeVar("Made", NextVersion, NextAggregate, NextScale)
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +70,7 @@ class VersionMaker:
         self._journal = journal
         self._registry = registry
         self._devices = DeviceRegistry(journal.engine)
+        self._scales = ScaleMaker(registry, self._devices)
         self._signer = signer
         self._key = key
         self._retention = retention
@@ -100,8 +104,10 @@ class VersionMaker:
         except TasksChangedError:
             self._load()
         for served in self._aggregates.values():
-            while aggregate := self._made(served, served.next_aggregate):
+            while not isinstance(served, AwaitedScale) and (aggregate := self._made(served, served.next_aggregate)):
                 self._commit_aggregate(served, aggregate)
+        while any(self._make_scale(awaited, now) for awaited in self._awaited_scales()):
+            pass
 
     def reload_if_changed(self) -> None:
         """Take in what is new in the journal, and what operators have changed. `make_versions` does so by itself.
@@ -153,8 +159,15 @@ class VersionMaker:
 
     def next_due(self) -> float | None:
         """When `make_versions` or `publications` will next have something that they have not now, or None."""
-        deadlines = [self._announcements.next_due(), *(task.deadline() for task in self._served_tasks())]
+        deadlines = [
+            self._announcements.next_due(),
+            *(task.deadline() for task in self._served_tasks()),
+            *(awaited.deadline() for awaited in self._awaited_scales()),
+        ]
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
+
+    def _awaited_scales(self) -> list[AwaitedScale]:
+        return [served for served in self._aggregates.values() if isinstance(served, AwaitedScale)]
 
     def _devices_taking_part(self) -> Iterable[str]:
         return devices_taking_part(self._devices.devices())
@@ -244,7 +257,8 @@ class VersionMaker:
             return served.waiting
         if (task, kind) not in self._aggregates:
             newest = self._journal.newest_aggregate(task, kind)
-            self._aggregates[task, kind] = ServedAggregate(consumer, served.description, newest)
+            kind_served = AwaitedScale if isinstance(consumer, ScaleConsumer) else ServedAggregate
+            self._aggregates[task, kind] = kind_served(consumer, served.description, newest)
         return self._aggregates[task, kind].waiting
 
     def _read(self, positions: Sequence[int]) -> list[Placed]:
@@ -294,6 +308,18 @@ class VersionMaker:
         if allowed != (before := self._forgotten.get(name, NOTHING_FORGOTTEN)):
             self._journal.forget(name, allowed, before)
             self._forgotten[name] = allowed
+
+    def _make_scale(self, awaited: AwaitedScale, now: float) -> bool:
+        """Begin the generation of a task that has its scale, if enough devices have reported; whether it began."""
+        if not awaited.is_due(now):
+            return False
+        bundle = self._tasks[awaited.description.task].bundle
+        made = self._made(awaited, lambda: awaited.next_scale(bundle, self._scales.approved_devices(), now))
+        if made is None:
+            return False
+        self._scales.publish(bundle, made)
+        self._load()
+        return True
 
     def _commit_aggregate(self, served: ServedAggregate, made: NextAggregate) -> None:
         self._journal.add_aggregate(made.aggregate, payload_count=made.payload_count, last_position=made.last_position)

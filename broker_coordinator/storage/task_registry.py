@@ -14,8 +14,8 @@ from broker_coordinator.consumers import version_consumer
 from broker_coordinator.storage.change_counters import TASKS, count_up
 from broker_coordinator.storage.database import reading, writing
 from broker_coordinator.storage.departures import insert_departure
-from broker_coordinator.storage.journal import TasksChangedError, insert_version
-from broker_coordinator.storage.records import Evaluation
+from broker_coordinator.storage.journal import TasksChangedError, insert_aggregate, insert_version
+from broker_coordinator.storage.records import Aggregate, Evaluation
 from broker_coordinator.storage.schema import bundle_files, evaluations, tasks, versions
 from broker_coordinator.storage.task_conditions import newest_number_in
 from broker_coordinator.storage.task_rows import begin_aggregates_anew, delete_rows, set_aside_waiting
@@ -136,6 +136,27 @@ class TaskRegistry:
             if known is None or known.removed or known.bundle != bundle.hash:
                 _serve(connection, bundle, known)
             return _served(connection, name)
+
+    def publish_rescaled(
+        self, bundle: Bundle, scale: Aggregate, *, before: str, payload_count: int, last_position: int
+    ) -> StoredTask:
+        """Serve a task's bundle with its scale in place of the one with the hash `before`, which awaited it.
+
+        The aggregate `scale` is committed with it, and holds the waiting payloads of its kind: `payload_count`, up to
+        `last_position`.
+
+        Raises:
+            TasksChangedError: the task has another bundle by now; nothing was committed.
+            ConfigurationError: the task has no generation left.
+            RuntimeError: as `Journal.add_aggregate`.
+        """
+        with writing(self._engine) as connection:
+            known = _stored(connection, scale.task)
+            if known is None or known.removed or known.bundle != before:
+                raise TasksChangedError
+            insert_aggregate(connection, scale, payload_count=payload_count, last_position=last_position)
+            _serve(connection, bundle, known)
+            return _served(connection, scale.task)
 
     def publish_if_missing(self, bundle: Bundle) -> StoredTask:
         """Serve a bundle if its task never was; returns the task, which may have another bundle, or be removed.

@@ -49,8 +49,10 @@ def fleet(devices: int, **changes: float) -> list[FleetMember]:
     return [FleetMember(msgspec.structs.replace(STEADY, **changes), GuardSettings())] * devices
 
 
-def bundle(*, keep_fraction: float = 0.02, versions_from: str = "update", **aggregation: object) -> Bundle:
-    """The digits task with other plans."""
+def bundle(
+    *, keep_fraction: float = 0.02, versions_from: str = "update", maximum_epochs: int = 0, **aggregation: object
+) -> Bundle:
+    """The digits task with other plans, and rounds of its 60 steps, however few samples there are."""
     task = BUNDLE.description
     plan = {"strategy": "fedbuff", "buffer_size": 4, "max_staleness": 1000, "averaged_versions": 1} | aggregation
     return Bundle(
@@ -58,6 +60,7 @@ def bundle(*, keep_fraction: float = 0.02, versions_from: str = "update", **aggr
             task,
             update=msgspec.structs.replace(task.update, keep_fraction=keep_fraction),
             aggregation=msgspec.structs.replace(task.aggregation, **plan),
+            training=msgspec.structs.replace(task.training, epochs_per_round=0, maximum_epochs=maximum_epochs),
             versions_from=versions_from,
         ),
         BUNDLE.files,
@@ -241,6 +244,17 @@ def test_updates_larger_than_the_task_takes_are_divergence_and_never_sent():
 def test_samples_that_come_while_a_device_trains_count_for_the_next_round():
     slow = simulation(fleet(1, start_seconds=600.0), Options(seed=1, seconds=24 * HOUR)).run().summary
     assert 24 * HOUR / 600 * 0.9 < slow.updates < 24 * HOUR / 600, "every round has its 32 samples before the last ends"
+
+
+@pytest.mark.parametrize("at_a_time", [None, 3])
+def test_fleet_that_gets_the_same_samples_again_comes_to_rest(at_a_time):
+    options = Options(seed=1, seconds=48 * HOUR, concurrent=at_a_time)
+    run = simulation(fleet(6), options, maximum_epochs=60)
+    summary = run.run().summary
+    epochs_of_a_round = 60 * 16 / 64
+    assert {agent.updates_made for agent in run.agents} == {math.ceil(60 / epochs_of_a_round)}
+    assert summary.updates == sum(agent.updates_made for agent in run.agents)
+    assert at_a_time or summary.rounds_withheld["spent"] > 0
 
 
 def test_the_same_seed_gives_the_same_history_and_another_one_another():

@@ -34,6 +34,7 @@ GOOD = Summary(
     crashes=0,
     rounds_lost=0,
     rounds_diverged=Count(),
+    rounds_withheld={},
     guard_refusals={},
     devices_short_of_samples=0,
 )

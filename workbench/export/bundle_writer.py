@@ -4,10 +4,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import msgspec
 from onnx import ModelProto
 from safetensors.torch import save
 
+from bundle_runtime.bundle import written
 from fleet_protocol.bundle import (
     BACKBONE_FILE,
     BUNDLE_FORMAT,
@@ -95,12 +95,13 @@ def bundle_files(
         backbone=BackboneSchema(halves.feature_shape) if halves else None,
         onnx_versions={name: _version(model) for name, model in models.items()},
         versions_from=recipe.task.versions_from,
+        scaling=recipe.scaling,
     )
     if description.statistics:
         tell(FEW_CLASSES)
     if not description.training.learning_rate:
         description = with_learning_rate(description, files, data, tell)
-    text = msgspec.json.format(msgspec.json.encode(description), indent=2) + b"\n"
+    text = written(description)
     parse_description(text, str(recipe.folder / TASK_FILE))  # reports an exceeded limit where it can be corrected
     return {**files, DESCRIPTION_FILE: text}
 

@@ -11,6 +11,7 @@ from edge_agent.training.onnx_step import OnnxStepEngine
 from fleet_protocol.bundle import WEIGHTS_FILE, TaskDescription
 from fleet_protocol.codec import read_weights
 from fleet_protocol.errors import ConfigurationError
+from workbench.data.scale import scaled_by
 from workbench.export.random_samples import random_samples
 from workbench.export.range_test import find_learning_rate, trial
 
@@ -26,9 +27,9 @@ def with_learning_rate(
     raw = random_samples(task) if data is None else read_samples(data, task)
     span = f"inputs from {raw.inputs.min():.3g} to {raw.inputs.max():.3g}"
     source = f"{len(raw)} random samples ({span})" if data is None else f"the {len(raw)} samples of {data}"
-    engine = OnnxStepEngine.of_task(task, files)
-    weights = read_weights(files[WEIGHTS_FILE], task.parameters)
     samples = BundleRunner(task, files).featured(raw)
+    engine = OnnxStepEngine.of_task(scaled_by(samples, task), files)
+    weights = read_weights(files[WEIGHTS_FILE], task.parameters)
     try:
         found = find_learning_rate(trial(engine, weights, samples, task.training))
     except ConfigurationError as error:

@@ -27,14 +27,16 @@ Matrix = NDArray[np.float64]
 def random_samples(task: TaskDescription, seed: int = 0) -> Samples:
     """The same for the same schema and seed.
 
-    Inputs have mean 0 and deviation 1, or lie around the middle of the schema's bounds with a quarter of their
-    distance as deviation. Labels are a smooth function of what the inputs are made from; regression targets have mean
+    Inputs lie around the middle of the schema's bounds, with a quarter of their distance as deviation. Where bounds
+    say nothing, or the fleet's scale is awaited, they have mean 0 and deviation 1. Labels are a smooth function of what the inputs are made from; regression targets have mean
     0 and deviation 1.
     """
     generator = np.random.default_rng(seed)
     count = max(2, min(MOST_SAMPLES, MOST_VALUES // task.input.size))
     factors = generator.standard_normal((count, FACTORS))
-    inputs = _placed(_inputs(factors, task.input.size, generator), task.input)
+    inputs = _inputs(factors, task.input.size, generator)
+    if task.scaling.inputs is None or not task.scaling.inputs.awaited:
+        inputs = _placed(inputs, task.input)
     labels = _labels(factors, task, generator)
     return Samples(inputs.astype(np.float32).reshape(count, *task.input.shape), labels)
 

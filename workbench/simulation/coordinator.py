@@ -11,16 +11,18 @@ from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.aggregation.averaging import RecentVersions
 from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.aggregation.version import Version, version_zero
-from broker_coordinator.consumers import CONSUMERS, version_consumer
+from broker_coordinator.consumers import CONSUMERS, STATISTICS_CONSUMER, version_consumer
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from broker_coordinator.serving.answers import Receipts
+from broker_coordinator.serving.awaited_scale import AwaitedScale
 from broker_coordinator.serving.culprits import culprits
 from broker_coordinator.serving.served_task import NextVersion, ServedTask
 from broker_coordinator.serving.waiting import WaitingPayload
+from broker_coordinator.storage.records import Aggregate
 from bundle_runtime.bundle import Bundle
 from fleet_protocol.codec import read_weights
 from fleet_protocol.codec.sparse import FloatVector
-from fleet_protocol.kinds import Manifest, PayloadKind
+from fleet_protocol.kinds import STATISTICS, Manifest, PayloadKind
 from workbench.simulation.ledger import Ledger
 
 OUTCOMES_KEPT = 64
@@ -28,30 +30,32 @@ OUTCOMES_KEPT = 64
 
 
 class SimulatedCoordinator:
-    """Serves one task, and keeps as many versions as a journal does. `made` is called after each new one."""
+    """Serves one task, and keeps as many versions as a journal does. `made` is called after each new one, `rescaled`
+    with the bundle that has its scale.
+    """
 
     def __init__(
-        self, bundle: Bundle, signer: MessageSigner, devices: int, ledger: Ledger, made: Callable[[], None]
+        self,
+        bundle: Bundle,
+        signer: MessageSigner,
+        devices: int,
+        ledger: Ledger,
+        *,
+        made: Callable[[], None],
+        rescaled: Callable[[Bundle], None],
     ) -> None:
-        zero = version_zero(bundle)
         settings = AdmissionSettings(signer.fleet, signer.shard, True, devices)
-        self._parameters = bundle.description.parameters
-        self._served = ServedTask(
-            bundle, version_consumer(bundle.description), zero, zero.state(self._parameters, {}), bundle.grid()
-        )
-        self._files = OrderedDict([(0, zero.weights)])
-        self._weights = read_weights(zero.weights, self._parameters)
-        self._recent = RecentVersions(bundle.description.aggregation.averaged_versions)
-        self._recent.add(0, zero.weights)
         self._admission = Admission(settings, CONSUMERS)
         self._signer = signer
         self._receipts = Receipts(signer)
         self._outcomes: dict[str, deque[tuple[int, Decided]]] = {}
         self._view = FleetView(self._look_up)
-        self._view.tasks[bundle.description.task] = TaskProgress(bundle.description, 0)
         self._positions = count(1)
+        self._devices = devices
         self._ledger = ledger
         self._made = made
+        self._rescaled = rescaled
+        self._serve(bundle, 0, 0)
 
     @property
     def version(self) -> int:
@@ -92,6 +96,9 @@ class SimulatedCoordinator:
         self._view.absorb(branch)
         self._keep_outcomes(branch)
         match decision:
+            case Accepted(header=header, staleness=staleness, facts=facts, item=item) if header.kind is STATISTICS:
+                self._awaited.waiting.append(WaitingPayload(next(self._positions), staleness, facts, item))
+                self.make_scale(now)
             case Accepted(header=header, staleness=staleness, facts=facts, item=item) if self._is_update(header.kind):
                 self._ledger.updates += 1
                 self._ledger.staleness[staleness] += 1
@@ -100,6 +107,33 @@ class SimulatedCoordinator:
             case Refused(reason=reason, detail=detail):
                 self._ledger.refuse(reason.value, detail)
         return self._receipts.receipt(decision, self._view, now)
+
+    def scale_deadline(self) -> float | None:
+        """When `make_scale` is due although no device reports."""
+        return self._awaited.deadline()
+
+    def make_scale(self, now: float) -> None:
+        """Begin the generation with the task's scale, if enough devices have reported."""
+        if not self._awaited.is_due(now):
+            return
+        if found := self._awaited.next_scale(self._served.bundle, self._devices, now):
+            self._serve(found.bundle, self.version + 1, self._served.generation + 1)
+            self._rescaled(found.bundle)
+
+    def _serve(self, bundle: Bundle, version: int, generation: int) -> None:
+        """Serve a bundle, whose own version is `version`, from now on."""
+        task = bundle.description
+        own = version_zero(bundle, version)
+        self._parameters = task.parameters
+        state = own.state(self._parameters, {})
+        self._served = ServedTask(bundle, version_consumer(task), own, state, bundle.grid(), generation=generation)
+        self._files = OrderedDict([(version, own.weights)])
+        self._weights = read_weights(own.weights, self._parameters)
+        self._recent = RecentVersions(task.aggregation.averaged_versions)
+        self._recent.add(version, own.weights)
+        self._view.tasks[task.task] = TaskProgress(task, version, generation=generation, first_version=version)
+        none_yet = Aggregate(task.task, STATISTICS.number, 0, b"")
+        self._awaited = AwaitedScale(STATISTICS_CONSUMER, task, none_yet)
 
     def make_versions(self, now: float) -> None:
         """Make every version that is due; at a deadline without a report, ask every device."""

@@ -166,6 +166,7 @@ class Simulation:
             crashes=ledger.crashes,
             rounds_lost=ledger.rounds_lost,
             rounds_diverged=ledger.rounds_diverged,
+            rounds_withheld=dict(sorted(ledger.rounds_withheld.items())),
             guard_refusals=dict(sorted(ledger.guard_refusals.items())),
             devices_short_of_samples=sum(not agent.holds_enough for agent in self._agents),
         )

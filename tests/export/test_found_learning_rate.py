@@ -81,8 +81,17 @@ def test_given_samples_decide_it(tmp_path: Path):
     assert large < small
 
 
+def test_the_unit_of_a_table_whose_scale_the_fleet_finds_changes_nothing(tmp_path: Path):
+    recipe = write_recipe(tmp_path / "recipe", bounds=(-1e6, 1e6))
+    inputs = np.random.default_rng(0).uniform(-2, 2, (64, 4)).astype(np.float32)
+    np.savez(tmp_path / "metres.npz", inputs=inputs, labels=inputs[:, :1])
+    np.savez(tmp_path / "kilometres.npz", inputs=1024 * inputs, labels=1024 * inputs[:, :1])
+    metres, kilometres = (rate_of(recipe, data=tmp_path / f"{name}.npz") for name in ("metres", "kilometres"))
+    assert metres == kilometres > 1e-3
+
+
 def test_samples_that_teach_nothing_are_named_with_the_remedy(tmp_path: Path):
-    recipe = write_recipe(tmp_path / "recipe")
+    recipe = write_recipe(tmp_path / "recipe", label=f'{REGRESSION}\n[scaling]\ntargets = "off"')
     np.savez(tmp_path / "flat.npz", inputs=np.zeros((8, 4)), labels=np.full((8, 1), 1e30))
     with pytest.raises(
         ConfigurationError, match=r"small: on the 8 samples of .*flat\.npz, no learning rate .* write lea"

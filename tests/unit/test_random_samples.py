@@ -6,6 +6,7 @@ import pytest
 
 from bundle_runtime.sample_checks import find_misfits
 from fleet_protocol.bundle import InputSchema, LabelSchema, parse_description
+from fleet_protocol.scaling import Scale, Scaling
 from workbench.export.random_samples import MOST_VALUES, random_samples
 from workbench.recipe_folder import find_recipe
 
@@ -41,6 +42,12 @@ def test_inputs_without_telling_bounds_are_standardised_and_others_lie_within_th
     assert random_samples(task_of(bounds=(-np.inf, np.inf))).inputs.std(axis=0) == pytest.approx(1)
     inputs = random_samples(task_of(bounds=(-100.0, 120.0))).inputs
     assert (inputs.mean(), inputs.std()) == pytest.approx((10, 55), rel=0.1)
+
+
+def test_inputs_whose_scale_is_awaited_are_standardised_whatever_their_bounds():
+    task = msgspec.structs.replace(task_of(bounds=(0.0, 2000.0)), scaling=Scaling(Scale.awaiting(1)))
+    inputs = random_samples(task).inputs
+    assert (inputs.mean(), inputs.std()) == pytest.approx((0, 1), abs=1e-6)
 
 
 def test_regression_targets_are_standardised_and_follow_from_the_inputs():

@@ -28,8 +28,8 @@ def random_samples(task: TaskDescription, seed: int = 0) -> Samples:
     """The same for the same schema and seed.
 
     Inputs lie around the middle of the schema's bounds, with a quarter of their distance as deviation. Where bounds
-    say nothing, or the fleet's scale is awaited, they have mean 0 and deviation 1. Labels are a smooth function of what the inputs are made from; regression targets have mean
-    0 and deviation 1.
+    say nothing, or the fleet's scale is awaited, they have mean 0 and deviation 1. Labels are a smooth function of what
+    the inputs are made from; regression targets have mean 0 and deviation 1.
     """
     generator = np.random.default_rng(seed)
     count = max(2, min(MOST_SAMPLES, MOST_VALUES // task.input.size))

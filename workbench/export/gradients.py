@@ -123,7 +123,7 @@ def _per_sample_gradient(recipe: Recipe, named: Tensors) -> tuple[Tensor, Tensor
 
 def _row_loss(recipe: Recipe, named: Tensors, scores: Tensor, labels: Tensor) -> Tensor:
     """The loss as training sees it."""
-    return recipe.row_loss(scores if recipe.loss.balance is None else scores + named[LOG_PRIOR], labels)
+    return recipe.row_loss(scores + named[LOG_PRIOR] if recipe.loss.balances_classes else scores, labels)
 
 
 def _trainable(recipe: Recipe, named: Tensors) -> Tensors:

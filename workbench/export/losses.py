@@ -15,8 +15,6 @@ from workbench.export.task_file import LossName, LossSettings
 
 BALANCE = 0.5
 """0 is plain cross entropy, 1 makes up for the frequencies in full. Half did best on unevenly spread digits."""
-FULL_BALANCE = 1.0
-"""With less, a device of one class never stops pushing the others away, and the fleet forgets (docs/learning.md)."""
 
 
 RowLoss = Callable[[Tensor, Tensor, LossSettings], Tensor]
@@ -60,31 +58,22 @@ def huber(outputs: Tensor, targets: Tensor, settings: LossSettings) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Balance:
-    """Strength on a device that has seen every class, and what each share of classes that it has not seen adds."""
-
-    all_seen: float
-    unseen: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class Loss:
     """A loss as a recipe names it, and the kinds of label that it is for.
 
-    With a `balance`, training adds so many times the log of the device's own class frequencies to the scores (logit
-    adjustment: Menon et al. 2021, equation 10, where it is tau). A device that has never seen a class then does not
-    teach the fleet that the class does not exist. Evaluation and prediction use the scores as they are.
+    With `balances_classes`, training adds `BALANCE` times the log of the device's own class frequencies to the scores
+    (logit adjustment: Menon et al. 2021, equation 10, where it is tau). A device that has never seen a class then
+    does not teach the fleet that the class does not exist. Evaluation and prediction use the scores as they are.
     """
 
     rows: RowLoss
     label_kinds: tuple[LabelKind, ...]
-    balance: Balance | None = None
+    balances_classes: bool = False
 
 
 LOSSES: dict[LossName, Loss] = {
     "cross_entropy": Loss(cross_entropy, ("class",)),
-    "balanced_cross_entropy": Loss(cross_entropy, ("class",), Balance(BALANCE)),
-    "prior_corrected_cross_entropy": Loss(cross_entropy, ("class",), Balance(BALANCE, FULL_BALANCE - BALANCE)),
+    "balanced_cross_entropy": Loss(cross_entropy, ("class",), balances_classes=True),
     "binary_cross_entropy": Loss(binary_cross_entropy, ("multi_label",)),
     "mean_squared_error": Loss(mean_squared_error, ("regression", "reconstruction")),
     "huber": Loss(huber, ("regression", "reconstruction")),

@@ -15,7 +15,7 @@ from fleet_protocol.scaling import UNSCALED
 from workbench.export.exportable_layers import LayerContext, changing_buffers, has_dropout
 from workbench.export.flat_weights import join
 from workbench.export.gradients import GraphFunction, scores_of
-from workbench.export.losses import Balance
+from workbench.export.losses import BALANCE
 from workbench.export.onnx_conversion import convert
 from workbench.export.recipe import Recipe
 from workbench.export.tracing import BATCH, GraphInput
@@ -57,7 +57,8 @@ def _objective(recipe: Recipe, names: Sequence[str]) -> GraphFunction:
         named = dict(zip(names, tensors[count:], strict=True))
         scores = scores_of(recipe, weights, named["inputs"], LayerContext(named["row_weights"], named.get("seed")))
         if "class_counts" in named:
-            scores = scores + _log_prior(named["class_counts"], recipe.loss.balance)
+            smoothed = named["class_counts"] + 1
+            scores = scores + BALANCE * torch.log(smoothed / smoothed.sum())
         rows = recipe.row_loss(scores, named.get("labels", named["inputs"]))
         loss = (rows * named["row_weights"]).sum()
         if not _penalised(recipe):
@@ -73,15 +74,6 @@ def _objective(recipe: Recipe, names: Sequence[str]) -> GraphFunction:
     return objective
 
 
-def _log_prior(counts: Tensor, balance: Balance | None) -> Tensor:
-    """As the training graph has it."""
-    if balance is None:
-        return torch.zeros_like(counts)
-    strength = balance.all_seen + balance.unseen * (1 - counts.clamp(max=1)).mean()
-    smoothed = counts + 1
-    return strength * torch.log(smoothed / smoothed.sum())
-
-
 def _inputs(recipe: Recipe) -> list[GraphInput]:
     label = recipe.task.label
     inputs = [GraphInput("inputs", (BATCH, *recipe.task.input.shape))]
@@ -90,7 +82,7 @@ def _inputs(recipe: Recipe) -> list[GraphInput]:
     elif label.outputs:
         inputs.append(GraphInput("labels", (BATCH, label.outputs)))
     inputs.append(GraphInput("row_weights", (BATCH,)))
-    if recipe.loss.balance is not None:
+    if recipe.loss.balances_classes:
         inputs.append(GraphInput("class_counts", (label.classes,)))
     if has_dropout(recipe.module):
         inputs.append(GraphInput("seed", (), torch.int64))

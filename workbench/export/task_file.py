@@ -12,16 +12,9 @@ from fleet_protocol.limits import MAX_SEQUENCE
 from workbench.export.scaling import ScalingSettings
 from workbench.export.trainable import EVERYTHING
 
-LossName = Literal[
-    "cross_entropy",
-    "balanced_cross_entropy",
-    "prior_corrected_cross_entropy",
-    "binary_cross_entropy",
-    "mean_squared_error",
-    "huber",
-]
+LossName = Literal["cross_entropy", "balanced_cross_entropy", "binary_cross_entropy", "mean_squared_error", "huber"]
 USUAL_LOSSES: dict[LabelKind, LossName] = {
-    "class": "prior_corrected_cross_entropy",
+    "class": "balanced_cross_entropy",
     "multi_label": "binary_cross_entropy",
     "regression": "mean_squared_error",
     "reconstruction": "mean_squared_error",
@@ -41,7 +34,7 @@ class LossSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Fine tuning of the loss."""
 
     label_smoothing: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
-    """For the cross entropies of one class: share of each label that is spread over all classes."""
+    """For `cross_entropy` and `balanced_cross_entropy`: share of each label that is spread over all classes."""
     class_weights: list[PositiveFloat] = []
     """For the cross entropies: a factor for each class; left out, 1."""
     huber_delta: PositiveFloat = 1.0
@@ -63,11 +56,10 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     downlink: DownlinkPlan = DownlinkPlan()
     scaling: ScalingSettings = ScalingSettings()
     loss: LossName | None = None
-    """For label kind `class`: `cross_entropy`; `balanced_cross_entropy`, the same with half the log of the device's own
-    class frequencies added to the scores in training (logit adjustment, Menon et al. 2021); or, usual,
-    `prior_corrected_cross_entropy`, with half on a device that sees every class and nearly all on one that sees a
-    single one. `binary_cross_entropy` (for `multi_label`); `mean_squared_error` (usual for `regression` and
-    `reconstruction`) or `huber` (for those two as well)."""
+    """`balanced_cross_entropy` (usual for label kind `class`): cross entropy with half the log of the device's own
+    class frequencies added to the scores in training (logit adjustment, Menon et al. 2021), as devices see unequal
+    classes; `cross_entropy`, the same without; `binary_cross_entropy` (for `multi_label`); `mean_squared_error` (usual
+    for `regression` and `reconstruction`) or `huber` (for those two as well)."""
     loss_settings: LossSettings = LossSettings()
     batch_norm: Literal["train", "frozen"] = "train"
     """`train`: batch normalisation uses each batch's statistics in training, and its running statistics travel.

@@ -21,7 +21,7 @@ from onnx import GraphProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from workbench.export.exportable_layers import has_dropout
 from workbench.export.gradients import LOG_PRIOR, STATE, training_step
-from workbench.export.losses import Balance
+from workbench.export.losses import BALANCE
 from workbench.export.onnx_conversion import convert
 from workbench.export.optimisers import OPTIMISERS
 from workbench.export.recipe import Recipe
@@ -59,8 +59,8 @@ def training_graph(recipe: Recipe, *, per_sample: bool = False) -> GraphProto:
         graph.input.append(_tensor("seed", [], TensorProto.INT64))
     scale_values(graph, recipe, ["inputs", "labels"])
     _weigh_rows(graph)
-    if recipe.loss.balance is not None:
-        _count_classes(graph, recipe.task.label.classes, recipe.loss.balance)
+    if recipe.loss.balances_classes:
+        _count_classes(graph, recipe.task.label.classes)
     carried = _initial_values(graph, recipe)
     scanned = _scan_inputs(graph, recipe)
     kept = ["weights", "buffers"] if "buffers" in carried else ["weights"]
@@ -101,7 +101,7 @@ def step_inputs(recipe: Recipe, *, per_sample: bool = False) -> list[GraphInput]
         inputs.append(GraphInput("labels", (rows, label.outputs)))
     inputs += [GraphInput("row_weights", (rows,)), GraphInput("learning_rate", ())]
     inputs += [GraphInput(name, ()) for name in _rates(recipe, per_sample=per_sample)]
-    inputs += [GraphInput(LOG_PRIOR, (label.classes,))] * (recipe.loss.balance is not None)
+    inputs += [GraphInput(LOG_PRIOR, (label.classes,))] * recipe.loss.balances_classes
     return inputs + [GraphInput("seed", (), torch.int64)] * has_dropout(recipe.module)
 
 
@@ -143,8 +143,8 @@ def _weigh_rows(graph: GraphProto) -> None:
     )
 
 
-def _count_classes(graph: GraphProto, classes: int, balance: Balance) -> None:
-    """Add `log_prior` f32[C]: `balance` times the log of the frequencies of all labels, each class counted once more.
+def _count_classes(graph: GraphProto, classes: int) -> None:
+    """Add `log_prior` f32[C]: `BALANCE` times the log of the frequencies of all labels, each class counted once more.
 
     Laplace's rule keeps a class that this device has never seen finite.
     """
@@ -152,7 +152,7 @@ def _count_classes(graph: GraphProto, classes: int, balance: Balance) -> None:
     _constant(graph, "off_on", np.array([0, 1], dtype=np.float32))
     _constant(graph, "axis.samples", [0])
     _constant(graph, "once_more", np.float32(1))
-    _constant(graph, "balance", np.float32(balance.all_seen))
+    _constant(graph, "balance", np.float32(BALANCE))
     graph.node.extend(
         [
             helper.make_node("OneHot", ["labels", "classes", "off_on"], ["labels.one_hot"]),
@@ -161,25 +161,9 @@ def _count_classes(graph: GraphProto, classes: int, balance: Balance) -> None:
             helper.make_node("ReduceSum", ["class.smoothed"], ["class.total"], keepdims=1),
             helper.make_node("Div", ["class.smoothed", "class.total"], ["class.prior"]),
             helper.make_node("Log", ["class.prior"], ["class.log_prior"]),
+            helper.make_node("Mul", ["class.log_prior", "balance"], [LOG_PRIOR]),
         ]
     )
-    strength = _add_unseen_share(graph, balance.unseen) if balance.unseen else "balance"
-    graph.node.append(helper.make_node("Mul", ["class.log_prior", strength], [LOG_PRIOR]))
-
-
-def _add_unseen_share(graph: GraphProto, factor: float) -> str:
-    """The name of `balance` plus `factor` times the share of classes without a label, f32[]."""
-    _constant(graph, "unseen.factor", np.float32(factor))
-    graph.node.extend(
-        [
-            helper.make_node("Min", ["class.counts", "once_more"], ["class.seen"]),
-            helper.make_node("Sub", ["once_more", "class.seen"], ["class.unseen"]),
-            helper.make_node("ReduceMean", ["class.unseen"], ["unseen.share"], keepdims=0),
-            helper.make_node("Mul", ["unseen.share", "unseen.factor"], ["balance.more"]),
-            helper.make_node("Add", ["balance", "balance.more"], ["balance.strength"]),
-        ]
-    )
-    return "balance.strength"
 
 
 def _initial_values(graph: GraphProto, recipe: Recipe) -> dict[str, str]:

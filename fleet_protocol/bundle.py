@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from fleet_protocol.aggregation_plan import AggregationPlan, check_aggregation, check_feedback
+from fleet_protocol.aggregation_plan import AggregationPlan, check_aggregation, check_feedback, largest_delta_norm_of
 from fleet_protocol.configuration import parse_document
 from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.errors import ConfigurationError, ProtocolError, Reason
@@ -228,6 +228,12 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     def parameter_count(self) -> int:
         """Length of the flat weight vector."""
         return sum(parameter.size for parameter in self.parameters)
+
+    @property
+    def largest_delta_norm(self) -> float:
+        """The largest Euclidean norm of one update."""
+        given = self.aggregation.max_delta_norm
+        return largest_delta_norm_of(self.parameter_count) if given is None else given
 
 
 def blob_hash(data: bytes) -> str:

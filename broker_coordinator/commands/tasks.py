@@ -230,6 +230,7 @@ def _version(summary: VersionSummary) -> dict[str, object]:
         "mean_loss": summary.mean_loss,
         "mean_staleness": summary.mean_staleness,
         "restored": summary.restored,
+        "step": summary.step,
         "kept": summary.kept,
         "weights": summary.weights_hash,
         "evaluation": summary.evaluation and asdict(summary.evaluation),

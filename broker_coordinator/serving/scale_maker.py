@@ -1,6 +1,5 @@
 """Publishes the scale that a task has awaited, as its next generation."""
 
-from broker_coordinator.admission.fleet_view import DeviceState
 from broker_coordinator.consumers.statistics import read_scale
 from broker_coordinator.serving.awaited_scale import NextScale
 from broker_coordinator.serving.task_changes import say_scale
@@ -19,7 +18,7 @@ class ScaleMaker:
 
     def approved_devices(self) -> int:
         """How many devices could report."""
-        return sum(device.state is DeviceState.APPROVED for device in self._devices.devices())
+        return self._devices.approved_count()
 
     def publish(self, before: Bundle, scale: NextScale) -> None:
         """Serve the bundle with its scale in place of the one `before`, unless an operator has changed the task."""

@@ -25,7 +25,7 @@ from sqlalchemy import (
 
 from fleet_protocol.errors import ConfigurationError
 
-SCHEMA = 7
+SCHEMA = 8
 """Counts up whenever a table changes."""
 
 MAX_SHOWN_TABLES = 5
@@ -111,6 +111,8 @@ versions = Table(
     Column("moments", LargeBinary, comment="of the server's optimiser: float32, little endian; null like the weights"),
     Column("unrounded", LargeBinary, nullable=False, comment="likewise; empty where `weights` are not rounded"),
     Column("restored", BigInteger, comment="the version that a rollback took its values from; else null"),
+    Column("buffer_size", Integer, comment="of the next version, where it follows the fleet; else null"),
+    Column("step", Double, nullable=False, comment="factor on the server's learning rate for the next version"),
 )
 
 evaluations = Table(

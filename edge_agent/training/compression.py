@@ -60,7 +60,7 @@ def pack(delta: FloatVector, memory: ErrorFeedback, task: TaskDescription, seed:
         UpdateTooLargeError: `delta` alone is too large.
         ProtocolError: as `encode_update`.
     """
-    largest = task.aggregation.max_delta_norm
+    largest = task.largest_delta_norm
     delta, changes = np.split(delta, [task.trained_count])
     total = memory.offer(delta)
     encoded = _encode(total, task, seed)

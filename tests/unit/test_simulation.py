@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -28,7 +29,7 @@ from workbench.simulation.event_queue import EventQueue
 from workbench.simulation.fleet_files import draw_fleet, read_trace
 from workbench.simulation.residuals import Residuals
 from workbench.simulation.simulation import Options, Simulation
-from workbench.simulation.verdict import failure
+from workbench.simulation.verdict import failure, remarks
 from workbench.simulation.workload import Workload, synthetic_workload
 
 BUNDLE = load_bundle(Path(__file__).parents[2] / "models" / "digits" / "bundle")
@@ -384,3 +385,18 @@ def test_only_a_rounded_version_zero_travels_packed_and_nothing_where_a_device_h
 
 def version_weights(coordinator: SimulatedCoordinator, version: int) -> np.ndarray:
     return read_weights(coordinator.published("digits", version), BUNDLE.description.parameters)
+
+
+def test_fleet_whose_server_takes_too_large_steps_goes_back_to_a_good_version_and_says_so() -> None:
+    plan = {"max_delta_norm": 1e9, "server_learning_rate": 2.2}
+    result = simulation(fleet(8), Options(seed=1, seconds=4 * HOUR, score_every=1), **plan).run()
+    assert result.summary.collapses == 1
+    assert "training collapsed 1 times" in " ".join(remarks(result.summary))
+    fallen = [after.score - before.score for before, after in pairwise(result.history)]
+    assert max(fallen) > 1.0
+
+
+def test_versions_take_a_quarter_of_a_fleet_that_is_known_from_the_start() -> None:
+    summary = simulation(fleet(40), Options(seed=1, seconds=4 * HOUR), buffer_size=None).run().summary
+    assert summary.refused == {}
+    assert summary.updates // 10 - 1 <= summary.versions <= summary.updates // 10 + 1

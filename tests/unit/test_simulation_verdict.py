@@ -31,6 +31,7 @@ GOOD = Summary(
     refused={},
     set_aside=0,
     stopped="",
+    collapses=0,
     crashes=0,
     rounds_lost=0,
     rounds_diverged=Count(),

@@ -45,6 +45,7 @@ def outcome(task: str = "digits", partition: str = "iid", **changes: object) -> 
         collapsed=False,
         refused=0,
         diverged=0,
+        alarms=0,
         words=[],
         uplink_bytes=1,
         cpu_seconds=6.0,

@@ -232,18 +232,18 @@ class SimulatedAgent:
         task = version.task
         workload = self._world.workload
         memory = self._memory
-        stored = samples_of_round(
-            workload,
-            self.number,
-            self._stored_rows(start.newest_sample),
-            newest=start.newest_sample,
-            trained_through=memory.trained_through,
-            share=task.training.validation_share,
-        )
         returned = list(given_back(memory.returned).values())
         earlier = Earlier(self._world.residuals.get(self.number), returned, memory.rounds, self._life, memory.epochs)
+        samples = samples_of_round(
+            workload,
+            task,
+            self.number,
+            self._stored_rows(start.newest_sample),
+            newest_sample=start.newest_sample,
+            trained_through=memory.trained_through,
+        )
         try:
-            result = take_part(workload.engine, version.weights, stored, task, earlier, evaluate=workload.evaluate)
+            result = take_part(workload.engine, version.weights, samples, task, earlier, evaluate=workload.evaluate)
         except DivergedError as error:
             ledger = self._world.ledger
             ledger.rounds_diverged = ledger.rounds_diverged.again(str(error))

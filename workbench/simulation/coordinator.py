@@ -2,15 +2,19 @@
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 
 from broker_coordinator.admission.admission import Admission
 from broker_coordinator.admission.decisions import Accepted, Message, Refused
-from broker_coordinator.admission.fleet_view import Decided, FleetView, TaskProgress, devices_taking_part
+from broker_coordinator.admission.fleet_view import Decided, DeviceState, FleetView, TaskProgress, devices_taking_part
 from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.aggregation.averaging import RecentVersions
+from broker_coordinator.aggregation.collapse import VERSIONS_LOOKED_AT, smaller
 from broker_coordinator.aggregation.retention import Retention
-from broker_coordinator.aggregation.version import Version, version_zero
+from broker_coordinator.aggregation.server_state import ServerState
+from broker_coordinator.aggregation.strategies import Recall
+from broker_coordinator.aggregation.version import Version, version_of, version_zero
 from broker_coordinator.consumers import CONSUMERS, STATISTICS_CONSUMER, version_consumer
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from broker_coordinator.serving.answers import Receipts
@@ -90,19 +94,21 @@ class SimulatedCoordinator:
 
     def handle(self, message: Message, now: float) -> Publication | None:
         """Decide on a message, make the versions that it completes, and answer with a receipt where one is due."""
+        self._note_progress()
         branch = self._view.branch(now)
         decision = self._admission.admit(message, branch)
         self._admission.apply(decision, branch)
         self._view.absorb(branch)
         self._keep_outcomes(branch)
         match decision:
-            case Accepted(header=header, staleness=staleness, facts=facts, item=item) if header.kind is STATISTICS:
-                self._awaited.waiting.append(WaitingPayload(next(self._positions), staleness, facts, item))
+            case Accepted(device, header, staleness=staleness, facts=facts, item=item) if header.kind is STATISTICS:
+                self._awaited.waiting.append(WaitingPayload(next(self._positions), device, staleness, facts, item))
                 self.make_scale(now)
-            case Accepted(header=header, staleness=staleness, facts=facts, item=item) if self._is_update(header.kind):
+            case Accepted(device, header, staleness=staleness, facts=facts, item=item) if self._is_update(header.kind):
                 self._ledger.updates += 1
                 self._ledger.staleness[staleness] += 1
-                self._served.waiting.append(WaitingPayload(next(self._positions), staleness, facts, item))
+                waiting = WaitingPayload(next(self._positions), device, staleness, facts, item)
+                self._served.waiting.append(waiting)
                 self.make_versions(now)
             case Refused(reason=reason, detail=detail):
                 self._ledger.refuse(reason.value, detail)
@@ -126,12 +132,22 @@ class SimulatedCoordinator:
         own = version_zero(bundle, version)
         self._parameters = task.parameters
         state = own.state(self._parameters, {})
-        self._served = ServedTask(bundle, version_consumer(task), own, state, bundle.grid(), generation=generation)
+        self._served = ServedTask(
+            bundle,
+            version_consumer(task),
+            own,
+            state,
+            bundle.grid(),
+            generation=generation,
+            first_version=version,
+            approved=lambda: self._view.numbers[DeviceState.APPROVED],
+        )
         self._files = OrderedDict([(version, own.weights)])
+        self._states: dict[int, ServerState] = {}
         self._weights = read_weights(own.weights, self._parameters)
         self._recent = RecentVersions(task.aggregation.averaged_versions)
         self._recent.add(version, own.weights)
-        self._view.tasks[task.task] = TaskProgress(task, version, generation=generation, first_version=version)
+        self._note_progress()
         none_yet = Aggregate(task.task, STATISTICS.number, 0, b"")
         self._awaited = AwaitedScale(STATISTICS_CONSUMER, task, none_yet)
 
@@ -141,8 +157,37 @@ class SimulatedCoordinator:
             self._served.advance(made, now)
             self._recent.add(made.version.number, made.version.weights)
             self._keep(made.version)
+            if collapse := self._served.watch.collapse():
+                self._go_back(collapse.good)
             self._made()
         self._served.ask_everyone(now)
+
+    def _go_back(self, good: int) -> None:
+        """Restore a version, as `serving.collapses` does with a journal."""
+        served = self._served
+        old, task = self._states[good], served.description
+        remembered = old.remembered
+        if served.consumer.recall(task) is not Recall.LAST_UPDATES:
+            remembered = served.consumer.remembered(served.state, (), task)
+        step = smaller(served.state.step)
+        state = replace(old, version=served.newest.number + 1, remembered=remembered, step=step)
+        restored = version_of(task, state, served.grid)
+        served.go_back(replace(restored, restored=good, buffer_size=served.newest.buffer_size), state)
+        self._recent.drop_after(good)
+        self._recent.add(state.version, restored.weights)
+        self._keep(restored)
+        self._ledger.collapses += 1
+
+    def _note_progress(self) -> None:
+        served = self._served
+        self._view.tasks[served.description.task] = TaskProgress.standing_at(
+            served.description,
+            served.newest.number,
+            len(served.waiting),
+            served.buffer_size,
+            generation=served.generation,
+            first_version=served.first_version,
+        )
 
     def _next_version(self, now: float) -> NextVersion | None:
         """None for good once nothing that waits makes a version: a real coordinator stops the task then."""
@@ -166,6 +211,8 @@ class SimulatedCoordinator:
 
     def _keep(self, version: Version) -> None:
         self._weights = read_weights(version.weights, self._parameters)
+        self._states[version.number] = self._served.state
+        self._states.pop(version.number - VERSIONS_LOOKED_AT, None)
         self._files[version.number] = version.weights
         if len(self._files) > Retention().versions:
             self._files.popitem(last=False)

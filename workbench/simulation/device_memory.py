@@ -60,6 +60,8 @@ class DeviceMemory:
         """The task has another bundle: to it all samples are new."""
         self.trained_through = 0
         self.rounds = 0
+        self.withheld = 0
+        self.epochs = 0.0
 
     def is_here(self, blob: str) -> bool:
         """Whether the weights with this SHA-256 are on the device."""

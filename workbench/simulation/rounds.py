@@ -23,12 +23,15 @@ def round_seconds(task: TaskDescription, conditions: Conditions, samples: int) -
 
 
 def samples_of_round(
-    workload: Workload, device: int, stored: NDArray[np.int64], *, newest: int, trained_through: int, share: float
+    workload: Workload,
+    task: TaskDescription,
+    device: int,
+    stored: NDArray[np.int64],
+    *,
+    newest_sample: int,
+    trained_through: int,
 ) -> StoredSamples:
-    """The samples in the `stored` rows, once those up to `newest` have come and rounds have seen `trained_through`."""
-    return divide(
-        workload.samples(device, stored),
-        workload.identities(device, stored),
-        unseen_rows(stored, workload.count(device), newest, trained_through),
-        share,
-    )
+    """The samples in the `stored` rows of a device, as a round finds them when `newest_sample` have come."""
+    unseen = unseen_rows(stored, workload.count(device), newest_sample, trained_through)
+    samples, identities = workload.samples(device, stored), workload.identities(device, stored)
+    return divide(samples, identities, unseen, task.training.validation_share)

@@ -163,6 +163,7 @@ class Simulation:
             refused=dict(sorted(ledger.refused.items())),
             set_aside=ledger.set_aside,
             stopped=ledger.stopped,
+            collapses=ledger.collapses,
             crashes=ledger.crashes,
             rounds_lost=ledger.rounds_lost,
             rounds_diverged=ledger.rounds_diverged,

@@ -25,6 +25,11 @@ def remarks(summary: Summary) -> Iterator[str]:
     for reason, refused in sorted(summary.refused.items(), key=lambda item: -item[1].times):
         remedy = REMEDIES.get(reason)
         yield f"{refused.times:,} refused as {reason}, the first: {refused.words}" + (f"; {remedy}" if remedy else "")
+    if summary.collapses:
+        yield (
+            f"training collapsed {summary.collapses:,} times, and went back to the last good version with smaller"
+            f" steps: {STEADIER_TRAINING}"
+        )
     if summary.set_aside:
         yield f"{summary.set_aside:,} accepted updates were set aside: with them, weights would no longer be finite"
     if diverged := summary.rounds_diverged:

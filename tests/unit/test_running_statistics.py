@@ -85,7 +85,7 @@ def test_statistics_of_unlike_scale_arrive_whole_and_count_in_no_norm():
     packed, state = round_with(UNLIKE)
     arrived = admitted(packed.data)
     np.testing.assert_allclose(arrived.item.statistics, UNLIKE, rtol=2**-8)
-    assert arrived.facts.norm < TASK.aggregation.max_delta_norm
+    assert arrived.facts.norm < TASK.largest_delta_norm
     assert arrived.item.delta.indices.max() < TRAINED
     assert len(state) == 4 * TRAINED, "statistics leave nothing for later rounds"
 

@@ -4,6 +4,7 @@ import os
 import stat
 from pathlib import Path
 
+from fleet_host.new_files import write_new_file
 from fleet_protocol.errors import ConfigurationError, why_unreadable
 from fleet_protocol.keys import SigningKey, VerifyKey, read_signing_key, write_signing_key, write_verify_key
 
@@ -19,8 +20,7 @@ def make_key_file(path: Path, program: str) -> VerifyKey:
     """
     key = SigningKey.generate()
     try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ALONE), "w") as file:
-            file.write(write_signing_key(key))
+        write_new_file(path, write_signing_key(key).encode(), _OWNER_ALONE)
     except FileExistsError as error:
         existing = write_verify_key(read_key_file(path, program).verify_key)
         raise ConfigurationError(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fleet_host.key_files import make_key_file, read_key_file
+from fleet_host.new_files import write_new_file
 from fleet_protocol.errors import ConfigurationError, why_unreadable
 from fleet_protocol.keys import VerifyKey
 
@@ -93,8 +94,7 @@ def _read(path: Path) -> bytes:
 
 def _write(path: Path, content: bytes) -> None:
     path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE), "wb") as file:
-        file.write(content)
+    write_new_file(path, content, FILE_MODE)
 
 
 def _give_to(account: str, folder: Path, files: list[Path]) -> None:

@@ -119,7 +119,7 @@ def timed_round(store: SampleStore, bundle: Path, task: TaskDescription) -> tupl
     """Seconds from the sample store to trained weights, and how many features were computed on the way."""
     start = time.perf_counter()
     computed = compute_features(store.path, task, bundle / BACKBONE_FILE, 1) if task.backbone else 0
-    samples = read_samples(store.path, task)
+    samples = read_samples(store.path, task).training
     weights = read_weights((bundle / WEIGHTS_FILE).read_bytes(), task.parameters)
     batches = plan_batches(len(samples.labels), STEPS, BATCH, seed=0)
     OnnxStepEngine(bundle / TRAIN_FILE, threads=1).train(weights, samples, batches, Rates.planned(task.training))

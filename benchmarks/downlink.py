@@ -163,7 +163,7 @@ def learn(fleet: Fleet, how: str, seed: int) -> tuple[list[FloatVector], Publish
         samples = len(fleet.parts[device].labels)
         staleness = len(versions) - 1 - base
         buffer.append(BufferedUpdate(str(device), update, samples, base, staleness))
-        if len(buffer) == task.aggregation.buffer_size:
+        if len(buffer) == task.aggregation.smallest_buffer:
             state, buffer = _step(state, buffer, fleet), []
             versions.append(publisher.publish(state.weights))
         at_work.append((_pick(fleet, generator), len(versions) - 1))

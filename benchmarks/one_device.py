@@ -18,9 +18,8 @@ from broker_coordinator.aggregation.server_state import ServerState
 from broker_coordinator.aggregation.server_step import initial_state, next_state
 from bundle_runtime.graph import Graph
 from edge_agent.shell.sample_store import SampleStore
-from edge_agent.sources.sample import Sample
 from edge_agent.sources.schema_check import check_sample
-from edge_agent.worker.contract import TrainingJob, TrainingResult, files_for
+from edge_agent.worker.contract import TrainingJob, TrainingResult, Withheld, files_for
 from edge_agent.worker.settings import WorkerSettings
 from edge_agent.worker.supervisor import train_in_child
 from fleet_protocol.bundle import (
@@ -32,6 +31,7 @@ from fleet_protocol.bundle import (
 )
 from fleet_protocol.codec import decode_update, read_weights, write_weights
 from fleet_protocol.codec.sparse import FloatVector
+from fleet_protocol.sample_line import Sample
 
 WORKER = WorkerSettings(memory_limit_mib=1024, time_limit_seconds=1800)
 
@@ -83,6 +83,8 @@ class Device:
         weights.write_bytes(write_weights(state.weights, description.parameters))
         job = training_job(self.bundle, description, weights, store.path, residual=residual, seed=seed)
         verdict = asyncio.run(train_in_child(job, WORKER))
+        if isinstance(verdict, Withheld):
+            return state, residual
         if not isinstance(verdict, TrainingResult):
             raise RuntimeError(f"{description.task}: round {seed} failed: {verdict.error}")  # noqa: TRY004 - not a wrong argument
         delta = decode_update(verdict.packed, description.shapes)

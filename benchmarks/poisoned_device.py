@@ -114,7 +114,7 @@ class Fleet:
         facts = admitted.facts
         self._peers.note(device, Declared(facts.declared or facts.samples, facts.norm))
         self._buffer.append(admitted.item)
-        if len(self._buffer) == self._task.aggregation.buffer_size:
+        if len(self._buffer) == self._task.aggregation.smallest_buffer:
             self._state = next_state(self._state, self._buffer, self._task.aggregation)
             self._buffer = []
             self._versions.append(write_weights(self._state.weights, self._task.parameters))
@@ -131,7 +131,7 @@ def measure(recipe: Path, data: str, devices: int, norm: float, seed: int) -> tu
     fleet.run(ROUNDS * devices, norm=norm)
     poisoned = fleet.accuracy()
     fleet.forget()
-    fleet.run(40 * task.aggregation.buffer_size, eagerness=0.0)
+    fleet.run(40 * task.aggregation.smallest_buffer, eagerness=0.0)
     return poisoned, fleet.accuracy()
 
 

@@ -6,6 +6,7 @@ It prints each round's seconds, and at the end its peak resident memory. `python
 documentation uses it; its import needs torch, which is found in TORCH_FOLDER.
 """
 
+import os
 import re
 import sys
 import time
@@ -49,6 +50,7 @@ def make_round(folder: Path, engine: str) -> Callable[[], object]:
 
 def python_api_round(folder: Path, samples: Samples, rows: np.ndarray, weights: np.ndarray) -> Callable[[], object]:
     """The same with the documented classes."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime  # noqa: PLC0415
     from onnxruntime.training.api import CheckpointState, Module, Optimizer  # noqa: PLC0415
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import msgspec
+
 from fleet_protocol.bundle import DESCRIPTION_FILE, WEIGHTS_FILE, TaskDescription, blob_hash
 from fleet_protocol.codec import Grid, read_weights
 
@@ -30,3 +32,13 @@ class Bundle:
             return None
         first = read_weights(self.weights, self.description.parameters)
         return Grid.below(first, self.description.shapes, plan.precision_bits)
+
+
+def written(description: TaskDescription) -> bytes:
+    """The content of `task.json`: the same description gives the same bytes."""
+    return msgspec.json.format(msgspec.json.encode(description), indent=2) + b"\n"
+
+
+def with_description(bundle: Bundle, description: TaskDescription) -> Bundle:
+    """The same files, described otherwise: another bundle."""
+    return Bundle(description, {**bundle.files, DESCRIPTION_FILE: written(description)})

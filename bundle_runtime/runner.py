@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from bundle_runtime.backbone import Backbone
 from bundle_runtime.graph import Graph, GraphSource
 from bundle_runtime.samples import Samples
+from bundle_runtime.scale_feeds import scale_feeds
 from fleet_protocol.bundle import BACKBONE_FILE, EVALUATE_FILE, PREDICT_FILE, TaskDescription
 from fleet_protocol.codec.sparse import FloatVector
 
@@ -47,6 +48,7 @@ class BundleRunner:
         self._task = task
         self._files = files
         self._threads = threads
+        self._scale = scale_feeds(task)
         self._backbone: Backbone | None = None
         self._graphs: dict[str, Graph] = {}
 
@@ -89,7 +91,9 @@ class BundleRunner:
         graph = self._graph(PREDICT_FILE)
         starts = range(0, len(features), EVALUATED_AT_ONCE)
         parts = (features[start : start + EVALUATED_AT_ONCE] for start in starts)
-        return np.concatenate([graph.run({"weights": weights, "inputs": part})["scores"] for part in parts])
+        return np.concatenate(
+            [graph.run({"weights": weights, "inputs": part, **self._scale})["scores"] for part in parts]
+        )
 
     def evaluate(self, weights: FloatVector, samples: Samples) -> Evaluation:
         """Losses and right answers on raw samples; there is at least one.
@@ -109,7 +113,7 @@ class BundleRunner:
         parts = []
         for start in range(0, len(samples), EVALUATED_AT_ONCE):
             part = samples.take(slice(start, start + EVALUATED_AT_ONCE))
-            parts.append(graph.run({"weights": weights, "inputs": part.inputs, "labels": part.labels}))
+            parts.append(graph.run({"weights": weights, "inputs": part.inputs, "labels": part.labels, **self._scale}))
         joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         return Evaluation(joined["losses"], joined.get("correct"))
 

@@ -35,6 +35,8 @@ def _misfits(values: NDArray[Any], rule: ValueRule, task: str) -> Misfits | None
     """Bounds are compared in the dtype of `values`: those of float32 are rounded as the values were."""
     table = values.reshape(len(values), math.prod(values.shape[1:]))
     fitting = (table >= rule.lowest) & (table <= rule.highest)
+    if rule.may_lack:
+        fitting |= np.isnan(table)
     if rule.whole:
         fitting &= table == np.floor(table)
     rows = np.flatnonzero(~fitting.all(axis=1))

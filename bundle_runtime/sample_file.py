@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
+from zipfile import is_zipfile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,8 +84,12 @@ def _read(path: Path, task: TaskDescription) -> Arrays:
 
 
 def _read_npz(path: Path, _: TaskDescription) -> Arrays:
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as members:
-        return Arrays({name: members[name] for name in members.files})
+    with path.open("rb") as file:
+        if not is_zipfile(file):  # numpy would take it for another kind of file, and say how to unpickle it
+            raise ValueError("it is cut off, or no file of numpy.savez")
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as members:
+            return Arrays({name: members[name] for name in members.files})
 
 
 def _read_safetensors(path: Path, _: TaskDescription) -> Arrays:

@@ -1,6 +1,7 @@
 """Samples as text, one a line: CSV with a header, or JSON as the sample socket of a device takes it."""
 
 import csv
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.sample_line import read_line
 from fleet_protocol.sample_rules import input_rule, label_rule
 
 LABEL_COLUMN = "label"
@@ -38,13 +40,14 @@ class _Row:
 
 
 class _Sample(msgspec.Struct, forbid_unknown_fields=True):
-    inputs: list[float]
+    inputs: list[float | None]
     label: float | list[float] | None = None
     task: str | None = None
 
 
 def read_csv(path: Path, task: TaskDescription) -> Arrays:
-    """A header, then a sample in each line: its inputs in C order, and its label under `LABEL_COLUMN`.
+    """A header, then a sample in each line: its inputs in C order, and its label under `LABEL_COLUMN`. An empty cell is
+    a missing value.
 
     Raises:
         ConfigurationError: a line has another number of values, or one that is no number.
@@ -54,7 +57,7 @@ def read_csv(path: Path, task: TaskDescription) -> Arrays:
 
 
 def read_json_lines(path: Path, task: TaskDescription) -> Arrays:
-    """A JSON object in each line: `inputs`, `label` and, if one likes, `task`.
+    """A JSON object in each line: `inputs`, of which null is a missing one, `label` and, if one likes, `task`.
 
     Raises:
         ConfigurationError: a line is no sample, or one of another task.
@@ -78,7 +81,7 @@ def _csv_rows(path: Path) -> Iterator[_Row]:
 
 def _number(cell: str, name: str, path: Path, line: int) -> float:
     try:
-        return float(cell)
+        return float(cell) if cell.strip() else math.nan
     except ValueError:
         raise _wrong(path, line, f"{name} is {cell[:40]!r}, which is no number") from None
 
@@ -89,13 +92,14 @@ def _json_rows(path: Path, task: str) -> Iterator[_Row]:
             if not text.strip():
                 continue
             try:
-                sample = msgspec.json.decode(text, type=_Sample)
-            except msgspec.DecodeError as error:
+                sample = read_line(text, _Sample)
+            except ValueError as error:
                 raise _wrong(path, line, str(error)) from error
             if sample.task not in {None, task}:
                 raise _wrong(path, line, f"a sample of the task {sample.task!r}, wanted are those of {task!r}")
             label = sample.label if isinstance(sample.label, list) else [] if sample.label is None else [sample.label]
-            yield _Row(line, sample.inputs, label)
+            inputs = [math.nan if value is None else value for value in sample.inputs]
+            yield _Row(line, inputs, label)
 
 
 def _joined(rows: Iterator[_Row], path: Path, task: TaskDescription) -> Arrays:

@@ -6,7 +6,7 @@
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
 _shtab_broker_coordinator_devices_subparsers=(list show approve revoke)
-_shtab_broker_coordinator_tasks_subparsers=(publish list show pause resume rollback renew remove export evaluate verify)
+_shtab_broker_coordinator_tasks_subparsers=(publish list show pause resume rollback renew remove export bundle evaluate verify)
 _shtab_broker_coordinator_database_subparsers=(copy)
 _shtab_broker_coordinator_subparsers=(run setup keygen key devices tasks database)
 
@@ -28,6 +28,7 @@ _shtab_broker_coordinator_tasks_rollback_option_strings=(-h --help --config --js
 _shtab_broker_coordinator_tasks_renew_option_strings=(-h --help --config --json --after-generation)
 _shtab_broker_coordinator_tasks_remove_option_strings=(-h --help --config --json)
 _shtab_broker_coordinator_tasks_export_option_strings=(-h --help --config --json --version --single)
+_shtab_broker_coordinator_tasks_bundle_option_strings=(-h --help --config --json)
 _shtab_broker_coordinator_tasks_evaluate_option_strings=(-h --help --config --json --version --data)
 _shtab_broker_coordinator_tasks_verify_option_strings=(-h --help --config --json --from)
 _shtab_broker_coordinator_tasks_option_strings=(-h --help --config --json)
@@ -57,6 +58,8 @@ _shtab_broker_coordinator_tasks_renew___config_COMPGEN=_shtab_compgen_files
 _shtab_broker_coordinator_tasks_remove___config_COMPGEN=_shtab_compgen_files
 _shtab_broker_coordinator_tasks_export_pos_1_COMPGEN=_shtab_compgen_files
 _shtab_broker_coordinator_tasks_export___config_COMPGEN=_shtab_compgen_files
+_shtab_broker_coordinator_tasks_bundle_pos_1_COMPGEN=_shtab_compgen_files
+_shtab_broker_coordinator_tasks_bundle___config_COMPGEN=_shtab_compgen_files
 _shtab_broker_coordinator_tasks_evaluate___config_COMPGEN=_shtab_compgen_files
 _shtab_broker_coordinator_tasks_evaluate___data_COMPGEN=_shtab_compgen_files
 _shtab_broker_coordinator_tasks_verify___config_COMPGEN=_shtab_compgen_files
@@ -64,7 +67,7 @@ _shtab_broker_coordinator_tasks___config_COMPGEN=_shtab_compgen_files
 _shtab_broker_coordinator___config_COMPGEN=_shtab_compgen_files
 
 _shtab_broker_coordinator_devices_pos_0_choices=(list show approve revoke)
-_shtab_broker_coordinator_tasks_pos_0_choices=(publish list show pause resume rollback renew remove export evaluate verify)
+_shtab_broker_coordinator_tasks_pos_0_choices=(publish list show pause resume rollback renew remove export bundle evaluate verify)
 _shtab_broker_coordinator_database_pos_0_choices=(copy)
 _shtab_broker_coordinator_pos_0_choices=(run setup keygen key devices tasks database)
 
@@ -121,6 +124,9 @@ _shtab_broker_coordinator_tasks_export__h_nargs=0
 _shtab_broker_coordinator_tasks_export___help_nargs=0
 _shtab_broker_coordinator_tasks_export___json_nargs=0
 _shtab_broker_coordinator_tasks_export___single_nargs=0
+_shtab_broker_coordinator_tasks_bundle__h_nargs=0
+_shtab_broker_coordinator_tasks_bundle___help_nargs=0
+_shtab_broker_coordinator_tasks_bundle___json_nargs=0
 _shtab_broker_coordinator_tasks_evaluate__h_nargs=0
 _shtab_broker_coordinator_tasks_evaluate___help_nargs=0
 _shtab_broker_coordinator_tasks_evaluate___json_nargs=0

@@ -12,7 +12,6 @@ from fleet_host.broker_settings import BrokerSettings
 from fleet_host.configuration_file import read_configuration
 from fleet_protocol.bundle import PositiveInt
 from fleet_protocol.configuration import Name
-from fleet_protocol.errors import ConfigurationError
 
 
 class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -61,6 +60,12 @@ class AgentConfiguration(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     worker: WorkerSettings = WorkerSettings()
     store: StoreSettings = StoreSettings()
 
+    def __post_init__(self) -> None:
+        """Refuse what every value by itself allows; raises ValueError."""
+        names = [task.name for task in self.tasks]
+        if len(set(names)) != len(names):
+            raise ValueError(f"a task is listed twice in {names}")
+
 
 def load_configuration(path: Path) -> AgentConfiguration:
     """Read the file.
@@ -68,8 +73,4 @@ def load_configuration(path: Path) -> AgentConfiguration:
     Raises:
         ConfigurationError: it can't be read, or names the key that is missing, unknown or wrong.
     """
-    configuration = read_configuration(path, AgentConfiguration)
-    names = [task.name for task in configuration.tasks]
-    if len(set(names)) != len(names):
-        raise ConfigurationError(f"{path}: a task is listed twice in {names}")
-    return configuration
+    return read_configuration(path, AgentConfiguration)

@@ -79,7 +79,10 @@ class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 context.load_cert_chain(self.tls.certificate, self.tls.key, password=_no_passphrase)
         except (OSError, ValueError) as error:
             files = ", ".join(str(file) for file in msgspec.structs.astuple(self.tls) if file is not None)
-            raise ConfigurationError(f"broker.tls: {error}; check that each is there and is PEM: {files}") from error
+            raise ConfigurationError(
+                f"broker.tls: {error}; check that `key` belongs to `certificate`, and that each is there and is PEM:"
+                f" {files}"
+            ) from error
         return context
 
 

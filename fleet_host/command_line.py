@@ -10,7 +10,9 @@ from typing import NoReturn, TypeAlias
 from fleet_host.broker_settings import MAX_PORT
 from fleet_host.key_files import make_key_file, read_key_file
 from fleet_host.program_folder import BrokerAnswers
+from fleet_protocol.errors import ProtocolError
 from fleet_protocol.keys import VerifyKey, key_id, write_verify_key
+from fleet_protocol.topics import check_name
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -67,6 +69,18 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
             shown = f"{text[:MAX_SHOWN_CHARACTERS]!r}"
             raise argparse.ArgumentTypeError(f"{shown} is not a whole number from {least} to {most}")
         return number
+
+    return read
+
+
+def name_of(what: str) -> Callable[[str], str]:
+    """The type of an argument that is the name of a device or a task."""
+
+    def read(text: str) -> str:
+        try:
+            return check_name(what, text)
+        except ProtocolError as error:
+            raise argparse.ArgumentTypeError(error.detail) from None
 
     return read
 

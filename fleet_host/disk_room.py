@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import sys
 from pathlib import Path
 
 NEEDED_BYTES = 256 * 1024
@@ -22,9 +23,14 @@ def is_disk_full(error: BaseException, path: Path) -> bool:
 
 
 def free_bytes(path: Path) -> int:
-    """What this user may still write beside a file, or into a folder, that need not exist; 0 without free inodes."""
+    """What this user may still write beside a file, or into a folder, that need not exist; 0 without free inodes.
+
+    No end of it where the file system does not tell its size, as /proc does not.
+    """
     folder = _existing(path)
     status = os.statvfs(folder)
+    if not status.f_blocks:
+        return sys.maxsize
     return 0 if status.f_files and not status.f_favail else shutil.disk_usage(folder).free
 
 

@@ -1,22 +1,28 @@
-"""New files, whole or not at all: a full disk leaves no half of a key behind, and no configuration that is cut off."""
+"""New files that are there whole or not at all, also on a full disk and after a power cut."""
 
+import errno
 import os
 from pathlib import Path
 
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
-def write_new_file(path: Path, content: bytes, mode: int) -> None:
-    """Make a file, and return when its content is on the disk.
+
+def write_new_file(path: Path, content: bytes, mode: int = 0o666) -> None:
+    """Write a file that must not exist yet; `mode` is narrowed by the umask.
 
     Raises:
-        FileExistsError: there is one, which stays as it is.
-        OSError: it can't be written; nothing of it stays.
+        OSError: it exists, or can't be written; then it does not exist either.
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        try:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-    except OSError:
-        path.unlink()
-        raise
+        except OSError:
+            path.unlink()
+            raise
+
+
+def remedy_for(error: OSError, otherwise: str) -> str:
+    """What to do about a file that could not be written."""
+    return "make room on that disk" if error.errno in FULL else otherwise

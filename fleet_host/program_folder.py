@@ -1,5 +1,6 @@
 """The folder in /etc of a program: its configuration, key and certificates, owned by the account that runs it."""
 
+import json
 import os
 import pwd
 import shutil
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fleet_host.key_files import make_key_file, read_key_file
-from fleet_host.new_files import write_new_file
+from fleet_host.new_files import remedy_for, write_new_file
 from fleet_protocol.errors import ConfigurationError, why_unreadable
 from fleet_protocol.keys import VerifyKey
 
@@ -20,7 +21,7 @@ TLS_PORT = 8883
 
 BROKER = """\
 [broker]
-host = "{host}"
+host = {host}
 port = {port}
 """
 TLS = """
@@ -29,6 +30,11 @@ authority = "{authority}"
 certificate = "{name}.crt"
 key = "{name}-tls.key"
 """
+
+
+def quoted(text: str) -> str:
+    """As a string of TOML, whatever is in it: one of JSON is one of TOML."""
+    return json.dumps(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +47,10 @@ class BrokerAnswers:
 
     def table(self, name: str) -> str:
         """The table `[broker]` of a configuration file beside which the certificate is called `name`."""
+        host = quoted(self.host)
         if self.certificates is None:
-            return BROKER.format(host=self.host, port=self.port or PLAIN_PORT)
-        return BROKER.format(host=self.host, port=self.port or TLS_PORT) + TLS.format(authority=AUTHORITY, name=name)
+            return BROKER.format(host=host, port=self.port or PLAIN_PORT)
+        return BROKER.format(host=host, port=self.port or TLS_PORT) + TLS.format(authority=AUTHORITY, name=name)
 
     def copies(self, name: str, common_name: str) -> dict[str, Path]:
         """What belongs beside that file, and where it comes from."""
@@ -79,7 +86,8 @@ def make_program_folder(
         _write(configuration, text.encode())
         _give_to(program, folder, [key, configuration, *(folder / name for name in contents)])
     except OSError as error:
-        remedy = "run it with sudo" if isinstance(error, PermissionError) else "name another folder with --config"
+        other = "run it with sudo" if isinstance(error, PermissionError) else "name another folder with --config"
+        remedy = remedy_for(error, other)
         raise ConfigurationError(f"{error.filename or folder}: {error.strerror}; {remedy}") from error
     return public
 

@@ -16,12 +16,24 @@ NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_SETTING)]
 Decay = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 
+SMALLEST_LIMIT_OF_NORM = 100.0
+"""Of one update, where `max_delta_norm` is left out: what keeps out the absurd. How long honest ones are, devices say
+by what they send; small models whose units are large need this much."""
+
+LARGEST_CHANGE = 0.5
+"""Likewise, of each parameter on average (root mean square): ten times as much as any honest round was seen to
+change."""
+
+SMALLEST_BUFFER = 4
+"""Updates in a version where `buffer_size` is left out and few devices take part, or nobody knows yet how many."""
+
 
 class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the coordinator makes a version out of updates (docs/aggregation.md)."""
 
-    buffer_size: Annotated[int, msgspec.Meta(ge=1, le=MAX_SETTING)]
-    """Updates per version; with `fedavg`, reports per round."""
+    buffer_size: Annotated[int, msgspec.Meta(ge=1, le=MAX_SETTING)] | None = None
+    """Updates per version; with `fedavg`, reports per round. Left out, a quarter as many as devices take part, 4 to 256
+    (docs/aggregation.md)."""
     strategy: StrategyName = "fedbuff"
     """`fedbuff` (Nguyen et al. 2022): the weighted mean of a buffer of updates. `ca2fl` (Wang et al. 2024): for devices
     that see very different classes. `aced` (Chang et al. 2025): the mean of every device's last update, if recent.
@@ -59,16 +71,28 @@ class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Decay of the second moments."""
     server_adaptivity: Positive = 1e-3
     """The smallest divisor of the adaptive ones."""
-    max_delta_norm: Positive = 100.0
-    """Largest Euclidean norm of one update; a larger one is refused."""
+    max_delta_norm: Positive | None = None
+    """Largest Euclidean norm of one update; a larger one is refused. Left out: 100 or, for models of more than 40,000
+    parameters, half the root of their number."""
     norm_quantile: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.5
     """Which quantile of the norms of other devices' last updates `norm_quantile_factor` multiplies."""
     norm_quantile_factor: NotNegative = 0.0
     """A longer delta than so many times that quantile is scaled down to it; 0: than twice."""
     max_samples: Annotated[int, msgspec.Meta(ge=1, le=MAX_SAMPLES_PER_UPDATE)] = MAX_SAMPLES_PER_UPDATE
     """A larger declared sample count counts as this one, and at most as 1.5 times the median of other devices."""
-    averaged_versions: Annotated[int, msgspec.Meta(ge=1, le=MAX_AVERAGED_VERSIONS)] = 1
-    """`tasks export` writes the mean of so many last versions. Devices train from the newest one."""
+    averaged_versions: Annotated[int, msgspec.Meta(ge=1, le=MAX_AVERAGED_VERSIONS)] = 10
+    """`tasks export` writes the mean of so many last versions, and never of more than the newer half. Devices train
+    from the newest one."""
+
+    @property
+    def smallest_buffer(self) -> int:
+        """Updates in a version, or the fewest where their number follows the fleet."""
+        return SMALLEST_BUFFER if self.buffer_size is None else self.buffer_size
+
+
+def largest_delta_norm_of(parameters: int) -> float:
+    """Of one update of a model of so many parameters, where the task does not say it."""
+    return max(SMALLEST_LIMIT_OF_NORM, LARGEST_CHANGE * math.sqrt(parameters))
 
 
 USED_BY: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -96,10 +120,15 @@ def check_aggregation(plan: AggregationPlan, name: str) -> None:
                 f"{name}: aggregation.{setting} is {getattr(plan, setting)!r}, but {other} {getattr(plan, other)!r}"
                 f" does not use it; leave it out, or set {other} to {' or '.join(map(repr, users))}"
             )
-    if plan.strategy == "fedasync" and (plan.buffer_size > 1 or plan.server_learning_rate > 1):
+    if plan.strategy == "fedasync" and (plan.buffer_size != 1 or plan.server_learning_rate > 1):
+        given = "left out" if plan.buffer_size is None else plan.buffer_size
         raise ConfigurationError(
             f"{name}: aggregation.strategy 'fedasync' mixes in one update at a time: buffer_size must be 1, it is"
-            f" {plan.buffer_size}, and server_learning_rate at most 1, it is {plan.server_learning_rate:g}"
+            f" {given}, and server_learning_rate at most 1, it is {plan.server_learning_rate:g}"
+        )
+    if plan.strategy == "fedavg" and plan.buffer_size is None:
+        raise ConfigurationError(
+            f"{name}: aggregation.strategy 'fedavg' works in rounds: set buffer_size to how many reports end one"
         )
     if plan.strategy == "fedavg" and not plan.round_seconds:
         raise ConfigurationError(

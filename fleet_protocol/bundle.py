@@ -10,11 +10,12 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from fleet_protocol.aggregation_plan import AggregationPlan, check_aggregation, check_feedback
+from fleet_protocol.aggregation_plan import AggregationPlan, check_aggregation, check_feedback, largest_delta_norm_of
 from fleet_protocol.configuration import parse_document
 from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.errors import ConfigurationError, ProtocolError, Reason
 from fleet_protocol.limits import MAX_BLOB_BYTES, MAX_PARAMETERS, MAX_SETTING, MAX_TENSORS
+from fleet_protocol.scaling import UNSCALED, Scaling, check_scaling, columns_of
 from fleet_protocol.topics import check_name
 
 BUNDLE_FORMAT = 1
@@ -39,7 +40,7 @@ Fraction = Annotated[float, msgspec.Meta(gt=0, le=1)]
 BlobHash = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
-class InputSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class InputSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What one sample's inputs are: float32 values."""
 
     shape: list[PositiveInt]
@@ -48,6 +49,9 @@ class InputSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The smallest value that a sample may hold."""
     maximum: float
     """The largest value that a sample may hold."""
+    missing: Literal["refuse", "mean"] = "refuse"
+    """What becomes of a sample that lacks a value (null in JSON, NaN): it is refused, or the value is taken for the
+    mean of its column, which needs scaled inputs."""
 
     @property
     def size(self) -> int:
@@ -119,6 +123,13 @@ class TrainingPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
     """FedProx's coefficient (Li et al. 2020): pulls towards the version that the round began with."""
     per_sample_gradients: bool = False
     """Clip each sample's gradient instead of their mean."""
+    epochs_per_round: Annotated[int, msgspec.Meta(ge=0, le=MAX_SETTING)] = 5
+    """A round goes over a device's samples at most so often: where these are few, it has fewer `steps`. 0: no limit."""
+    maximum_epochs: Annotated[int, msgspec.Meta(ge=0, le=MAX_SETTING)] = 100
+    """All rounds of a device go over the same samples at most so often; then it waits for new ones. 0: no limit."""
+    validation_share: Annotated[float, msgspec.Meta(ge=0, le=0.5)] = 0.1
+    """A device never trains on this share of its samples, and does not send a round that makes them worse
+    (docs/decisions/knowing-when-to-stop.md)."""
 
     @property
     def graph_file(self) -> str:
@@ -177,6 +188,7 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     downlink: DownlinkPlan = DownlinkPlan()
     onnx_versions: dict[str, OnnxVersion] = {}
     versions_from: str = "update"
+    scaling: Scaling = UNSCALED
 
     @property
     def trained_input(self) -> InputSchema:
@@ -200,6 +212,12 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     def parameter_count(self) -> int:
         """Length of the flat weight vector."""
         return sum(parameter.size for parameter in self.parameters)
+
+    @property
+    def largest_delta_norm(self) -> float:
+        """The largest Euclidean norm of one update."""
+        given = self.aggregation.max_delta_norm
+        return largest_delta_norm_of(self.parameter_count) if given is None else given
 
 
 def blob_hash(data: bytes) -> str:
@@ -225,6 +243,8 @@ def parse_description(text: bytes, name: str = DESCRIPTION_FILE) -> TaskDescript
     check_label(description.label, name)
     check_aggregation(description.aggregation, name)
     check_feedback(description.update.feedback, description.aggregation, name)
+    target_columns = description.label.values if description.label.kind == "regression" else 0
+    check_scaling(description.scaling, columns_of(description.trained_input.shape), target_columns, name)
     if description.input.minimum > description.input.maximum:
         raise ConfigurationError(
             f"{name}: input.minimum {description.input.minimum:g} exceeds input.maximum {description.input.maximum:g}"

@@ -12,6 +12,12 @@ MAX_UPDATE_BYTES = 4 * MIB
 MAX_CONTROL_BYTES = 16 * KIB
 """Any other signed message except a blob chunk."""
 
+MAX_STATISTICS_COLUMNS = 8192
+"""Inputs and targets of one sample whose distribution a device tells, 24 bytes each."""
+
+MAX_STATISTICS_BYTES = 256 * KIB
+"""A signed message with that many."""
+
 MAX_CHUNK_BYTES = 64 * KIB
 """The payload of one blob chunk, before it is signed."""
 

@@ -12,12 +12,15 @@ from fleet_protocol.bundle import InputSchema, LabelSchema
 
 LARGEST_FLOAT32: Final = 3.4028234663852886e38
 
+INPUT: Final = "input"
 NOT_TRAINABLE: Final = "it is not a number that can be trained on: leave the sample out, or replace it"
+INPUT_MAY_LACK: Final = "; a task takes samples that lack inputs with [input] missing = 'mean' in task.toml"
 
 
 @dataclass(frozen=True, slots=True)
 class ValueRule:
-    """`count` values, each from `lowest` to `highest` (both float32), and a whole number where `whole`.
+    """`count` values, each from `lowest` to `highest` (both float32), and a whole number where `whole`; or NaN, where
+    they `may_lack`.
 
     `name` is what one is called, `wanted` says which are taken, and `remedy` what to do about others.
     """
@@ -29,10 +32,12 @@ class ValueRule:
     whole: bool
     wanted: str
     remedy: str
+    may_lack: bool = False
 
     def fits(self, value: float) -> bool:
-        """Whether one value is taken; NaN never is."""
-        return self.lowest <= value <= self.highest and (not self.whole or value % 1 == 0)
+        """Whether one value is taken."""
+        fits = self.lowest <= value <= self.highest and (not self.whole or value % 1 == 0)
+        return fits or (self.may_lack and _is_nan(value))
 
     def refusal(self, values: Sequence[float], task: str) -> str | None:
         """What does not fit the task, and what would; None where all of one sample's values do."""
@@ -45,6 +50,8 @@ class ValueRule:
         """What to say of the value at `place`, which doesn't fit."""
         where = self.name if self.count == 1 else f"{self.name} {place}"
         remedy = self.remedy if isinstance(value, int) or math.isfinite(value) else NOT_TRAINABLE
+        if self.name == INPUT and _is_nan(value):
+            remedy += INPUT_MAY_LACK
         return f"{where} is {_shown(value)}; {task} takes {self.wanted}; {remedy}"
 
     def wrong_count(self, found: int, task: str) -> str:
@@ -70,7 +77,16 @@ def input_rule(schema: InputSchema) -> ValueRule:
     lowest, highest = max(schema.minimum, -LARGEST_FLOAT32), min(schema.maximum, LARGEST_FLOAT32)
     wanted = f"{lowest:g} to {highest:g}"
     remedy = "scale the inputs to these bounds, or correct [input] in task.toml"
-    return ValueRule("input", schema.size, lowest, highest, whole=False, wanted=wanted, remedy=remedy)
+    return ValueRule(
+        INPUT,
+        schema.size,
+        lowest,
+        highest,
+        whole=False,
+        wanted=wanted,
+        remedy=remedy,
+        may_lack=schema.missing == "mean",
+    )
 
 
 def label_rule(schema: LabelSchema) -> ValueRule:
@@ -103,6 +119,10 @@ _LABEL_RULES: Final = {
     "regression": _regression_rule,
     "reconstruction": _reconstruction_rule,
 }
+
+
+def _is_nan(value: float) -> bool:
+    return isinstance(value, float) and math.isnan(value)
 
 
 def _shown(value: float) -> str:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+# Read when onnxruntime is imported, which some tests do by themselves.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 from broker_coordinator.storage.database import Database
 from bundle_runtime.bundle import Bundle
 from tests.support.broker import Broker

@@ -43,7 +43,8 @@ class Outcome(msgspec.Struct, frozen=True):
     """What became of a case. `final` and `best` are the fleet's scores in `measure`, `gap` is to `pooled`, in points.
 
     `refused` counts the coordinator's refusals and `diverged` the devices' lost rounds, each with the words that were
-    given first. `fingerprint` is of what the case was run with, `origin` its date and commit for people.
+    given first; `alarms`, how often the coordinator went back to a good version. `fingerprint` is of what the case was
+    run with, `origin` its date and commit for people.
     """
 
     case: Case
@@ -62,6 +63,7 @@ class Outcome(msgspec.Struct, frozen=True):
     collapsed: bool
     refused: int
     diverged: int
+    alarms: int
     words: list[str]
     uplink_bytes: int
     cpu_seconds: float
@@ -127,6 +129,7 @@ def outcome_of(
         collapsed=collapsed(scores),
         refused=sum(count.times for count in refused),
         diverged=diverged.times,
+        alarms=summary.collapses,
         words=[count.words for count in (*refused, diverged) if count],
         uplink_bytes=summary.uplink_bytes,
         cpu_seconds=round(cpu_seconds, 2),

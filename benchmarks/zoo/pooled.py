@@ -7,14 +7,13 @@ tested on decides nothing.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.zoo.scoring import bounded
-from benchmarks.zoo.tasks import TASKS, Split
+from benchmarks.zoo.tasks import Split
 from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.runner import BundleRunner, bundle_paths
 from bundle_runtime.samples import Samples
@@ -22,6 +21,7 @@ from edge_agent.training.engine import Rates, plan_batches
 from edge_agent.training.onnx_step import OnnxStepEngine
 from fleet_protocol.codec import read_weights
 from fleet_protocol.codec.sparse import FloatVector
+from workbench.data.scale import scaled_by
 from workbench.simulation.scores import scorer
 
 LEARNING_RATES: Final = (0.1, 0.03, 0.01)
@@ -51,12 +51,11 @@ class Look:
     """So many before."""
 
 
-def train_pooled(name: str, folder: Path, split: Split, steps: int) -> Pooled:
-    """Train for at most `steps`. Tables are standardised, as whoever holds all of one would do it."""
-    split = _prepared(name, split)
+def train_pooled(folder: Path, split: Split, steps: int) -> Pooled:
+    """Train for at most `steps`. What a fleet would scale is scaled by all samples together."""
     order = np.random.default_rng(VALIDATION_STREAM).permutation(len(split.train))
     validated, rest = np.split(order, [round(VALIDATED_SHARE * len(order))])
-    model = _Model(folder)
+    model = _Model(folder, split.train)
     validation = split.train.take(validated)
     looks = [
         look
@@ -71,9 +70,9 @@ def train_pooled(name: str, folder: Path, split: Split, steps: int) -> Pooled:
 class _Model:
     """A bundle's model, and its training in pieces."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, samples: Samples) -> None:
         bundle = load_bundle(folder)
-        self._task = bundle.description
+        self._task = scaled_by(samples, bundle.description)
         files = bundle_paths(folder, self._task)
         self._engine = OnnxStepEngine.of_task(self._task, files)
         self._runner = BundleRunner(self._task, files)
@@ -104,39 +103,3 @@ class _Model:
     def score(self, weights: FloatVector, test: Samples) -> float:
         """In the measure of the task's kind of label."""
         return bounded(scorer(self._runner, self._task, test)[0](weights))
-
-
-def _prepared(name: str, split: Split) -> Split:
-    task = TASKS[name]
-    if not task.table:
-        return split
-    inputs = _Scale.of(_without(task.missing, split.train.inputs))
-    targets = _Scale.of(split.train.labels) if split.train.labels.dtype == np.float32 else None
-    return Split(*(_scaled(part, inputs, targets, task.missing) for part in (split.train, split.test)))
-
-
-def _scaled(samples: Samples, inputs: "_Scale", targets: "_Scale | None", missing: float | None) -> Samples:
-    """What is missing becomes the mean."""
-    scaled = np.nan_to_num(inputs.apply(_without(missing, samples.inputs)))
-    return Samples(scaled, targets.apply(samples.labels) if targets else samples.labels)
-
-
-def _without(missing: float | None, values: NDArray[np.float32]) -> NDArray[np.float32]:
-    return values if missing is None else np.where(values == missing, np.float32("nan"), values)
-
-
-@dataclass(frozen=True, slots=True)
-class _Scale:
-    """Means and deviations of columns."""
-
-    mean: NDArray[np.float32]
-    deviation: NDArray[np.float32]
-
-    @classmethod
-    def of(cls, values: NDArray[Any]) -> "_Scale":
-        deviation = np.nanstd(values, axis=0)
-        return cls(np.nanmean(values, axis=0), np.where(deviation > 0, deviation, 1))
-
-    def apply(self, values: NDArray[Any]) -> NDArray[np.float32]:
-        scaled: NDArray[np.float32] = ((values - self.mean) / self.deviation).astype(np.float32)
-        return scaled

@@ -67,7 +67,7 @@ def run_all(cases: Sequence[tuple[Case, Pool]], length: Length, results: Results
 def pooled(pool: Pool) -> Pooled:
     """Train, or read what was trained before."""
     if not pool.kept.is_file():
-        trained = train_pooled(pool.task, pool.folder, _split(pool.task, pool.seed, pool.data), pool.steps)
+        trained = train_pooled(pool.folder, _split(pool.task, pool.seed, pool.data), pool.steps)
         pool.kept.write_bytes(msgspec.json.encode(trained))
     return msgspec.json.decode(pool.kept.read_bytes(), type=Pooled)
 

@@ -13,6 +13,7 @@ MARKS = (
     ("collapsed", "c", lambda outcome: outcome.collapsed),
     ("updates were refused", "r", lambda outcome: outcome.refused > 0),
     ("rounds diverged", "d", lambda outcome: outcome.diverged > 0),
+    ("went back to a good version", "a", lambda outcome: outcome.alarms > 0),
 )
 """What a mark stands for, the mark, and whether an outcome has it."""
 

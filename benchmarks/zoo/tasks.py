@@ -20,14 +20,9 @@ MOST_TRAINED, MOST_TESTED = 8_000, 2_000
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """`read` gives all samples, or those to train and those to test on where their source says which.
-
-    A `table` has columns of unlike units; `missing` stands in it for a reading that there is none of.
-    """
+    """`read` gives all samples, or those to train and those to test on where their source says which."""
 
     read: Callable[[Path], Samples | tuple[Samples, Samples]]
-    table: bool = False
-    missing: float | None = None
 
 
 TASKS: Final[Mapping[str, Task]] = {
@@ -37,10 +32,10 @@ TASKS: Final[Mapping[str, Task]] = {
     "fashion": Task(pictures.fashion),
     "spoken_digits": Task(speech.spoken_digits),
     "occupancy": Task(tables.occupancy),
-    "air_quality": Task(tables.air_quality, table=True, missing=tables.MISSING),
-    "wine": Task(tables.wine, table=True),
-    "breast_cancer": Task(tables.breast_cancer, table=True),
-    "diabetes": Task(tables.diabetes, table=True),
+    "air_quality": Task(tables.air_quality),
+    "wine": Task(tables.wine),
+    "breast_cancer": Task(tables.breast_cancer),
+    "diabetes": Task(tables.diabetes),
 }
 SHORT_TASKS = ("digits", "wine", "diabetes")
 """Those of the short form: little data that comes with scikit-learn, classes and a number."""

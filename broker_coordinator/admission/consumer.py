@@ -144,6 +144,18 @@ class VersionConsumer(JournalledConsumer[Payload, Facts, Item, ServerState, Part
     loss: Callable[[Facts], float] | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScaleConsumer(JournalledConsumer[Payload, Facts, Item, bytes, Partial]):
+    """Of a journalled kind whose aggregate is the scale that a task awaits, and so begins its next generation.
+
+    No `buffer_size` decides when it is made, but how many of the fleet's devices have sent something, and how long ago:
+    `serving.awaited_scale`. `devices` counts the devices behind some items; `rescaled` is the task with that scale.
+    """
+
+    devices: Callable[[Iterable[Item]], int]
+    rescaled: Callable[[TaskDescription, bytes], TaskDescription]
+
+
 AnyVersionConsumer = VersionConsumer[Any, Any, Any, Any]
 AnyJournalledConsumer = JournalledConsumer[Any, Any, Any, Any, Any]
 Consumer = ControlConsumer[Any] | AnyJournalledConsumer

@@ -56,6 +56,9 @@ class Device:
 class TaskProgress(msgspec.Struct, frozen=True, gc=False):
     """Where a task stands once all full buffers are made into versions: its version, and how many updates wait then.
 
+    `buffer_size` is that of the next version. Where it follows the fleet, those after that may be a little larger or
+    smaller: then a staleness that is predicted within a batch is a little off.
+
     `first_version` is its bundle's own, and so the oldest that an update may start from. `unmade` are those of the
     versions that wait to be made since before this batch. They may be stopped, and no device can train from them:
     nothing is too stale because of them.
@@ -63,19 +66,37 @@ class TaskProgress(msgspec.Struct, frozen=True, gc=False):
 
     description: TaskDescription
     version: int
+    buffer_size: int
     buffered: int = 0
     paused: bool = False
     generation: int = 0
     first_version: int = 0
     unmade: int = 0
 
-    def after_one(self, buffer_size: int) -> "TaskProgress":
+    @classmethod
+    def standing_at(
+        cls,
+        description: TaskDescription,
+        newest: int,
+        waiting: int,
+        buffer_size: int,
+        *,
+        paused: bool = False,
+        generation: int = 0,
+        first_version: int = 0,
+    ) -> "TaskProgress":
+        """That of a task whose newest version is `newest`, while so many updates wait."""
+        full, buffered = divmod(waiting, buffer_size)
+        return cls(description, newest + full, buffer_size, buffered, paused, generation, first_version, unmade=full)
+
+    def after_one(self) -> "TaskProgress":
         """The progress once one more payload is journalled: a full buffer is as good as a version."""
-        full = self.buffered + 1 >= buffer_size
+        full = self.buffered + 1 >= self.buffer_size
         buffered = 0 if full else self.buffered + 1
         return TaskProgress(
             self.description,
             self.version + full,
+            self.buffer_size,
             buffered,
             self.paused,
             self.generation,

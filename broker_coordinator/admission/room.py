@@ -29,7 +29,7 @@ def take_room(header: Header, device: str, size: int, progress: TaskProgress | N
         mebibytes = 3600 / view.byte_allowance.interval_seconds / MIB
         raise _limited(header, f"{device} sends more than {mebibytes:g} MiB an hour")
     if progress is not None and _is_beyond_share(header, device, progress, view):
-        trickle = shares.trickle(progress.description.aggregation.buffer_size)
+        trickle = shares.trickle(progress.description.aggregation.smallest_buffer)
         if not view.spend(trickle, f"{device}/beyond share of {header.task}"):
             raise _limited(header, f"{device} has sent its share of the last updates; others come first")
     view.full_at[device] = rate_full_at
@@ -40,7 +40,7 @@ def note_accepted(header: Header, device: str, progress: TaskProgress, view: Fle
     """Count an accepted payload in its device's share."""
     if _is_of_versions(header, progress):
         plan = progress.description.aggregation
-        view.recent_devices(header.task, shares.window(plan.buffer_size, plan.max_staleness)).add(device)
+        view.recent_devices(header.task, shares.window(plan.smallest_buffer, plan.max_staleness)).add(device)
 
 
 def _limited(header: Header, why: str) -> ProtocolError:

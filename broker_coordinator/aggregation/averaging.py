@@ -15,9 +15,10 @@ from fleet_protocol.codec import read_weights, write_weights
 def averaged_numbers(candidates: Sequence[int], newest: int, count: int) -> Sequence[int]:
     """The versions that the model to use is the mean of: the first `count` of `candidates`, the newest first.
 
-    Where there are fewer, the newest alone: the first versions are far from the last ones, and their mean is worse.
+    Never more than the newer half of them: the first versions are far from the last ones, and their mean is worse. The
+    newest alone where it is no candidate.
     """
-    return candidates[:count] if len(candidates) >= count and candidates[:1] == [newest] else [newest]
+    return candidates[: max(1, min(count, len(candidates) // 2))] if candidates[:1] == [newest] else [newest]
 
 
 def averaged_weights(versions: Sequence[bytes], parameters: Sequence[Parameter]) -> bytes:
@@ -40,9 +41,9 @@ def averaged_weights(versions: Sequence[bytes], parameters: Sequence[Parameter])
 
 
 class RecentVersions:
-    """The last versions of a task that nobody rolls back, in memory, and the model to use of them.
+    """The last versions of a task, in memory, and the model to use of them.
 
-    `count` is how many it is the mean of, where there are so many besides the bundle's own, which is untrained.
+    `count` is how many it is the mean of, once there are twice as many besides the bundle's own, which is untrained.
     """
 
     def __init__(self, count: int) -> None:
@@ -52,7 +53,11 @@ class RecentVersions:
     def add(self, number: int, weights: bytes) -> None:
         """The next version, as a safetensors file."""
         self._weights[number] = weights
-        self._weights.pop(number - self._count, None)
+        self._weights.pop(number - 2 * self._count, None)
+
+    def drop_after(self, number: int) -> None:
+        """Forget the versions after one that is restored."""
+        self._weights = {kept: weights for kept, weights in self._weights.items() if kept <= number}
 
     def model(self, parameters: Sequence[Parameter]) -> bytes:
         """The model to use, as a safetensors file.

@@ -1,7 +1,7 @@
 """What a version goes back to: which versions and whose updates are in it, after rollbacks and departures. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
@@ -37,7 +37,8 @@ class Lineage:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What operators did to a task. `rollbacks`: the versions that they made, each with the one that it restored.
+    """What was done to a task. `rollbacks`: the versions that they made, each with the one that it restored; `steps`:
+    those versions with the factor that they set (`ServerState.step`).
 
     `first` is the version that is the bundle's own.
     """
@@ -45,6 +46,7 @@ class History:
     rollbacks: Mapping[int, int]
     departures: Sequence[Departure] = ()
     first: int = 0
+    steps: Mapping[int, float] = field(default_factory=dict)
 
     def lineage(self, version: int, without: Mapping[str, int] = NOBODY) -> Lineage:
         """That of a version as the next one is made from it, where those of `without` had left too."""

@@ -18,9 +18,11 @@ class ServerState:
     """Version `version` as the next one is made from it.
 
     `weights` are flat, float32. `moments` are the server optimiser's, float32, one row each, as long as the weights.
+    `step` is a factor on the server's learning rate, below 1 after a collapse (`aggregation.collapse`).
     """
 
     version: int
     weights: FloatVector
     moments: NDArray[np.float32]
     remembered: Remembered = field(default_factory=dict)
+    step: float = 1.0

@@ -18,7 +18,8 @@ class Version:
     float32, one after the other.
 
     `unrounded` are the weights that the next version is made from, float32; empty where they are `weights` themselves.
-    `restored` is the version that a rollback took all of it from.
+    `restored` is the version that a rollback took all of it from. The next version takes `buffer_size` updates, or as
+    many as the task says where that is None; `step` as in `ServerState`.
     """
 
     task: str
@@ -28,13 +29,15 @@ class Version:
     moments: bytes
     unrounded: bytes = b""
     restored: int | None = None
+    buffer_size: int | None = None
+    step: float = 1.0
 
     def state(self, parameters: Sequence[Parameter], remembered: Remembered) -> ServerState:
         """The version as the next one is made from it; `remembered` as in `ServerState`."""
         published = read_weights(self.weights, parameters)
         weights = np.frombuffer(self.unrounded, "<f4") if self.unrounded else published
         moments = np.frombuffer(self.moments, "<f4").reshape(-1, weights.size)
-        return ServerState(self.number, weights, moments, remembered)
+        return ServerState(self.number, weights, moments, remembered, self.step)
 
 
 def version_of(description: TaskDescription, state: ServerState, grid: Grid | None) -> Version:
@@ -43,7 +46,7 @@ def version_of(description: TaskDescription, state: ServerState, grid: Grid | No
     weights = write_weights(published, description.parameters)
     unrounded = b"" if grid is None else state.weights.astype("<f4").tobytes()
     moments = state.moments.astype("<f4").tobytes()
-    return Version(description.task, state.version, weights, blob_hash(weights), moments, unrounded)
+    return Version(description.task, state.version, weights, blob_hash(weights), moments, unrounded, step=state.step)
 
 
 def version_zero(bundle: Bundle, number: int = 0) -> Version:

@@ -1,6 +1,7 @@
-"""What the numbers of a task mean, in words: that it diverges, or that most of its updates are refused. Pure."""
+"""What the numbers of a task mean, in words: that it collapsed, that it diverges, that updates are refused. Pure."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from broker_coordinator.storage.records import VersionSummary
 from fleet_protocol.errors import Reason
@@ -25,7 +26,16 @@ def advice(versions: Sequence[VersionSummary], accepted: int, refused: Mapping[R
 
     `versions` are the last ones, oldest first; of the last updates, so many were `accepted` and `refused`.
     """
-    return [*_of_losses(versions), *_of_refusals(accepted, refused)]
+    return [*_of_collapses(versions), *_of_losses(versions), *_of_refusals(accepted, refused)]
+
+
+def _of_collapses(versions: Sequence[VersionSummary]) -> list[str]:
+    return [
+        f"training collapsed at version {before.number}: version {after.number} goes back to {after.restored}, and the"
+        f" server's learning rate is {after.step:g} of the task's since then; {REMEDY}"
+        for before, after in pairwise(versions)
+        if after.restored is not None and after.step < before.step
+    ]
 
 
 def _of_losses(versions: Sequence[VersionSummary]) -> list[str]:

@@ -11,7 +11,7 @@ from broker_coordinator.configuration import load_configuration
 from broker_coordinator.serving.forgetting import forget_device
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal
-from fleet_host.command_line import Verbs
+from fleet_host.command_line import Verbs, name_of
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import KEY_ID_BYTES, SigningKey, read_verify_key, write_verify_key
 from fleet_protocol.topics import check_name
@@ -26,14 +26,14 @@ def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
     verb = add_noun(nouns, "devices", "List, show, approve or revoke devices.", *parents)
     verb("list", "List all devices that have enrolled.")
     show = verb("show", "Show a device, its keys, and what became of its messages.")
-    show.add_argument("name", metavar="NAME", help="the device's name")
+    show.add_argument("name", type=name_of("device"), metavar="NAME", help="the device's name")
     approve = verb("approve", "Let a device take part: its updates count from now on.")
-    approve.add_argument("name", metavar="NAME", help="the device's name")
+    approve.add_argument("name", type=name_of("device"), metavar="NAME", help="the device's name")
     approve.add_argument(
         "key", metavar="KEY", nargs="?", help="the public key, or its id, that `edge-agent key` prints on the device"
     )
     revoke = verb("revoke", "Refuse a device's key from now on; later versions remember nothing of what it sent.")
-    revoke.add_argument("name", metavar="NAME", help="the device's name")
+    revoke.add_argument("name", type=name_of("device"), metavar="NAME", help="the device's name")
     revoke.add_argument(
         "--forget",
         action="store_true",

@@ -1,10 +1,13 @@
-"""Exporting a task's model as a safetensors file."""
+"""Exporting a task's model as a safetensors file, and its bundle as a folder."""
 
+import shutil
 from pathlib import Path
 
 from broker_coordinator.aggregation.averaging import averaged_numbers, averaged_weights
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.task_registry import TaskRegistry
+from bundle_runtime.bundle import Bundle
+from fleet_host.new_files import remedy_for, write_new_file
 from fleet_protocol.errors import ConfigurationError
 
 
@@ -34,6 +37,24 @@ def model_of(journal: JournalReader, task: str, version: int | None, *, single: 
     return averaged_weights([each.weights for each in found], description.parameters)
 
 
+def write_bundle(folder: Path, bundle: Bundle) -> None:
+    """Write the files of a bundle into a new folder, all of them or nothing.
+
+    Raises:
+        ConfigurationError: it exists, or can't be written.
+    """
+    try:
+        folder.mkdir(parents=True)
+        try:
+            for name, content in bundle.files.items():
+                (folder / name).write_bytes(content)
+        except OSError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise ConfigurationError(f"{folder}: {error.strerror}; {remedy_for(error, 'name a new folder')}") from error
+
+
 def write_model(path: Path, weights: bytes) -> None:
     """Write a new file.
 
@@ -41,7 +62,7 @@ def write_model(path: Path, weights: bytes) -> None:
         ConfigurationError: it exists, or can't be written.
     """
     try:
-        with path.open("xb") as file:
-            file.write(weights)
+        write_new_file(path, weights)
     except OSError as error:
-        raise ConfigurationError(f"{path}: {error.strerror}; name a new file in a folder that exists") from error
+        remedy = remedy_for(error, "name a new file in a folder that exists")
+        raise ConfigurationError(f"{path}: {error.strerror}; {remedy}") from error

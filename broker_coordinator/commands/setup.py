@@ -7,14 +7,14 @@ from pathlib import Path
 from broker_coordinator.configuration import PROGRAM, CoordinatorConfiguration
 from fleet_host.command_line import Verbs, add_broker_options, add_verb, broker_answers
 from fleet_host.configuration_file import parse_with_paths
-from fleet_host.program_folder import make_program_folder
+from fleet_host.program_folder import make_program_folder, quoted
 from fleet_protocol.keys import write_verify_key
 
 COORDINATOR = """\
 # Written by `broker-coordinator setup`. docs/configuration-reference.md lists every key. Relative paths start at this
 # folder. Tasks are served from the database: broker-coordinator tasks publish FOLDER
 
-fleet = "{fleet}"
+fleet = {fleet}
 key_file = "coordinator.key"
 database = "/var/lib/broker-coordinator/coordinator.db"
 enrolment = "closed" # a new device waits for: broker-coordinator devices approve
@@ -33,7 +33,7 @@ def add_parser(verbs: Verbs, *parents: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Write coordinator.toml and what it names beside it."""
     broker = broker_answers(options)
-    text = COORDINATOR.format(fleet=options.fleet, broker=broker.table("coordinator"))
+    text = COORDINATOR.format(fleet=quoted(options.fleet), broker=broker.table("coordinator"))
     path: Path = options.config
     parse_with_paths(text.encode(), CoordinatorConfiguration, str(path))
     public = make_program_folder(path, text, "coordinator.key", broker.copies("coordinator", PROGRAM), PROGRAM)

@@ -6,8 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from broker_coordinator.commands.advice import advice
-from broker_coordinator.commands.export import model_of, write_model
+from broker_coordinator.commands.export import model_of, write_bundle, write_model
 from broker_coordinator.commands.output import add_noun, write_fields, write_rows
+from broker_coordinator.commands.scale import scale_shown
 from broker_coordinator.commands.verify import verify_versions
 from broker_coordinator.configuration import PROGRAM, CoordinatorConfiguration, load_configuration
 from broker_coordinator.serving.evaluator import LONGEST_SECONDS
@@ -18,7 +19,7 @@ from broker_coordinator.storage.records import PayloadSetAside, VersionSummary
 from broker_coordinator.storage.task_registry import StoredTask, TaskRegistry
 from bundle_runtime.bundle_folder import load_bundle
 from fleet_host.child_process import ended_after
-from fleet_host.command_line import Verbs, whole_number
+from fleet_host.command_line import Verbs, name_of, whole_number
 from fleet_protocol.bundle import blob_hash
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import KINDS
@@ -43,7 +44,7 @@ def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
 
     def verb_of_task(name: str, sentence: str) -> argparse.ArgumentParser:
         added = verb(name, sentence)
-        added.add_argument("task", metavar="TASK", help="the task's name")
+        added.add_argument("task", type=name_of("task"), metavar="TASK", help="the task's name")
         return added
 
     publish = verb("publish", "Serve a bundle from now on, in place of the one that its task has.")
@@ -72,6 +73,8 @@ def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
     export.add_argument("out", type=Path, metavar="OUT", help="the file to write")
     export.add_argument("--version", type=_VERSION, metavar="N", help="up to this version, not the newest")
     export.add_argument("--single", action="store_true", help="that version by itself, as devices train from it")
+    bundle = verb_of_task("bundle", "Write the bundle as it is served, with the scale that the fleet has made.")
+    bundle.add_argument("folder", type=Path, metavar="FOLDER", help="the folder to write")
     evaluate = verb_of_task("evaluate", "Evaluate a version on held-out samples, and store the result.")
     evaluate.add_argument("--version", type=_VERSION, metavar="N", help="this version, not the newest")
     evaluate.add_argument("--data", type=Path, metavar="FILE", help="not the file that coordinator.toml names")
@@ -110,7 +113,9 @@ def _pause(journal: Journal, options: argparse.Namespace, _: CoordinatorConfigur
 
 
 def _show(journal: Journal, options: argparse.Namespace, _: CoordinatorConfiguration) -> None:
-    row = _described(TaskRegistry(journal.engine).task(options.task), journal)
+    registry = TaskRegistry(journal.engine)
+    row = _described(registry.task(options.task), journal)
+    row |= scale_shown(journal.engine, registry.bundle(options.task).description)
     summaries = journal.version_summaries(options.task, options.last)
     words = advice(summaries, *journal.last_outcomes(options.task, OUTCOMES_LOOKED_AT))
     last = [_set_aside(each) for each in journal.payloads_set_aside(options.task, options.last)]
@@ -127,15 +132,15 @@ def _roll_back(journal: Journal, options: argparse.Namespace, configuration: Coo
 
 
 def _renew(journal: Journal, options: argparse.Namespace, _: CoordinatorConfiguration) -> None:
-    _write(
-        [TaskRegistry(journal.engine).renew(options.task, after_generation=options.after_generation)], journal, options
-    )
+    renewed = TaskRegistry(journal.engine).renew(options.task, after_generation=options.after_generation)
+    if renewed.removed:
+        _write_removed(renewed, options)
+    else:
+        _write([renewed], journal, options)
 
 
 def _remove(journal: Journal, options: argparse.Namespace, _: CoordinatorConfiguration) -> None:
-    removed = TaskRegistry(journal.engine).remove(options.task)
-    row = {"task": removed.name, "removed": removed.removed, "generation": removed.generation}
-    write_fields(row, as_json=options.json)
+    _write_removed(TaskRegistry(journal.engine).remove(options.task), options)
 
 
 def _export(journal: JournalReader, options: argparse.Namespace, _: CoordinatorConfiguration) -> int:
@@ -143,6 +148,13 @@ def _export(journal: JournalReader, options: argparse.Namespace, _: CoordinatorC
     write_model(options.out, weights)
     row = {"file": str(options.out), "bytes": len(weights), "sha256": blob_hash(weights)}
     write_fields(row, as_json=options.json)
+    return 0
+
+
+def _bundle(journal: JournalReader, options: argparse.Namespace, _: CoordinatorConfiguration) -> int:
+    bundle = TaskRegistry(journal.engine).bundle(options.task)
+    write_bundle(options.folder, bundle)
+    write_fields({"folder": str(options.folder), "bundle": bundle.hash}, as_json=options.json)
     return 0
 
 
@@ -182,6 +194,11 @@ def _held_out_file(configuration: CoordinatorConfiguration, task: str) -> Path:
     raise ConfigurationError(f"no [[evaluations]] of task {task!r} in coordinator.toml; add one, or pass --data FILE")
 
 
+def _write_removed(task: StoredTask, options: argparse.Namespace) -> None:
+    row = {"task": task.name, "removed": task.removed, "generation": task.generation}
+    write_fields(row, as_json=options.json)
+
+
 def _write(tasks: list[StoredTask], journal: Journal, options: argparse.Namespace) -> None:
     rows = [_described(task, journal) for task in tasks]
     write_rows(rows, LISTED, as_json=options.json, when_empty="no task yet; add one with: tasks publish FOLDER")
@@ -213,6 +230,7 @@ def _version(summary: VersionSummary) -> dict[str, object]:
         "mean_loss": summary.mean_loss,
         "mean_staleness": summary.mean_staleness,
         "restored": summary.restored,
+        "step": summary.step,
         "kept": summary.kept,
         "weights": summary.weights_hash,
         "evaluation": summary.evaluation and asdict(summary.evaluation),
@@ -233,5 +251,6 @@ _VERBS: Mapping[str, Verb] = {
 VERBS_THAT_LOOK = frozenset({"list", "show"})
 _READING_VERBS: Mapping[str, ReadingVerb] = {
     "export": _export,
+    "bundle": _bundle,
     "verify": _verify,
 }

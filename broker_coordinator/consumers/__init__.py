@@ -10,6 +10,7 @@ from broker_coordinator.admission.consumer import (
 from broker_coordinator.consumers.enrolment import ENROLMENT_CONSUMER
 from broker_coordinator.consumers.file_requests import BLOB_REQUEST_CONSUMER, WEIGHTS_REQUEST_CONSUMER
 from broker_coordinator.consumers.presence import PRESENCE_CONSUMER
+from broker_coordinator.consumers.statistics import STATISTICS_CONSUMER
 from broker_coordinator.consumers.update import UPDATE_CONSUMER, UpdateFacts
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import ConfigurationError
@@ -21,6 +22,7 @@ CONSUMERS: dict[PayloadKind, Consumer] = {
     BLOB_REQUEST_CONSUMER.kind: BLOB_REQUEST_CONSUMER,
     WEIGHTS_REQUEST_CONSUMER.kind: WEIGHTS_REQUEST_CONSUMER,
     UPDATE_CONSUMER.kind: UPDATE_CONSUMER,
+    STATISTICS_CONSUMER.kind: STATISTICS_CONSUMER,
 }
 """An encrypted kind is consumed as the kind that is in its box."""
 
@@ -61,6 +63,7 @@ def version_consumer(task: TaskDescription) -> AnyVersionConsumer:
 
 __all__ = [
     "CONSUMERS",
+    "STATISTICS_CONSUMER",
     "UPDATE_CONSUMER",
     "UpdateFacts",
     "journalled_consumer",

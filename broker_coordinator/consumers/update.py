@@ -46,7 +46,7 @@ def admit(offered: Offered[Update]) -> Admitted[UpdateFacts, BufferedUpdate]:
     _check_numbers(update)
     delta = decode_update(update.packed, offered.task.shapes) if offered.decoded is None else offered.decoded
     norm = delta.norm()
-    most = offered.task.aggregation.max_delta_norm
+    most = offered.task.largest_delta_norm
     if norm > most:
         raise ProtocolError(
             Reason.OUT_OF_BOUNDS, f"the delta's norm is {norm:.4g}; max_delta_norm is {most:.4g}: {STEADIER_TRAINING}"
@@ -117,7 +117,7 @@ def _remember(peers: Peers, device: str, facts: UpdateFacts, task: TaskDescripti
 
 
 def _buffer_size(task: TaskDescription) -> int:
-    return task.aggregation.buffer_size
+    return task.aggregation.smallest_buffer
 
 
 def _partial(state: ServerState, buffer: Sequence[BufferedUpdate], task: TaskDescription) -> Partial:

@@ -11,6 +11,7 @@ from fleet_host.backoff import delay_seconds
 from fleet_host.log_lines import log_line
 from fleet_host.publication_limit import HELD_BACK_SECONDS, PublicationLimit
 from fleet_host.rate_limit import RateLimit
+from fleet_host.short_connections import ShortConnections
 
 FIRST_CEILING_SECONDS = 0.25
 LAST_CEILING_SECONDS = 15.0
@@ -21,6 +22,9 @@ STABLE_SECONDS = 5.0
 
 LOG_INTERVAL_SECONDS = 10.0
 """Between two log lines on publications that are too large for the broker."""
+
+REPEAT_SECONDS = 3600.0
+"""Between two log lines on connections that end at once."""
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +52,8 @@ class BrokerPatience:
         self._backoff = Backoff()
         self._limit = PublicationLimit()
         self._logged_sizes = RateLimit(LOG_INTERVAL_SECONDS, 1)
+        self._short_ones = ShortConnections()
+        self._logged_short_ones = RateLimit(REPEAT_SECONDS, 1)
         self._connected_at = math.inf
 
     @property
@@ -76,9 +82,11 @@ class BrokerPatience:
     def ended(self, outgoing: Outgoing) -> None:
         """The connection has ended, and `outgoing` holds what was on its way."""
         now = time.monotonic()
-        if now - self._connected_at > STABLE_SECONDS:
+        lasted = now - self._connected_at
+        if lasted > STABLE_SECONDS:
             self._backoff = Backoff()
         self._connected_at = math.inf
+        are_no_accident = self._short_ones.ended(lasted)
         if shown := self._limit.connection_ended(*outgoing.longest_packets(), now):
             logger.error(
                 log_line(
@@ -86,6 +94,16 @@ class BrokerPatience:
                     bytes=shown,
                     held_back_s=HELD_BACK_SECONDS,
                     remedy="raise the broker's largest packet (Mosquitto: max_packet_size); everything shorter goes on",
+                )
+            )
+        elif are_no_accident and self._logged_short_ones.allows(None, now):
+            logger.error(
+                log_line(
+                    "connections_end_at_once",
+                    address=self._address,
+                    in_a_row=self._short_ones.in_a_row,
+                    remedy="the broker's log says why; most often a second coordinator of this fleet and shard, or"
+                    " another program with this one's certificate, takes its connection: stop it",
                 )
             )
 

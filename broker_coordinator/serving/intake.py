@@ -26,6 +26,7 @@ from broker_coordinator.admission.decisions import (
 )
 from broker_coordinator.admission.fleet_view import DeviceState, FleetView, TaskProgress
 from broker_coordinator.admission.shares import RecentDevices, window
+from broker_coordinator.aggregation.buffer_size import Participants
 from broker_coordinator.consumers import version_consumer
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from broker_coordinator.serving.answers import Receipts
@@ -39,7 +40,7 @@ from broker_coordinator.storage.change_counters import DEVICES, TASKS
 from broker_coordinator.storage.database import JournalUnavailableError
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal, JournalAheadError, JournalEntry
-from broker_coordinator.storage.standing import Standing, check_not_set_back, read_decided, read_standing
+from broker_coordinator.storage.standing import Standing, TaskStanding, check_not_set_back, read_decided, read_standing
 from broker_coordinator.storage.task_registry import StoredTask, TaskRegistry
 from bundle_runtime.bundle import Bundle
 from fleet_host.log_lines import log_line
@@ -190,7 +191,7 @@ class Intake:
             (
                 accepted.header.task,
                 accepted.header.kind.decrypted.number,
-                WaitingPayload(position, accepted.staleness, accepted.facts, accepted.item),
+                WaitingPayload(position, accepted.device, accepted.staleness, accepted.facts, accepted.item),
             )
             for position, accepted in enumerate(entry.accepted, after + 1)
         ]
@@ -241,7 +242,6 @@ class Intake:
         self._tasks = self._load_tasks()
         self._view = FleetView(
             self._journal.decided,
-            tasks=self._progress(standing),
             memories=self._memories(),
             highest_sequences=read_decided(self._journal.engine, 0),
             allowance=self._admission.settings.allowance,
@@ -250,6 +250,7 @@ class Intake:
             recent=self._recent(),
         )
         self._load_devices()
+        self._view.tasks.update(self._progress(standing))
         self._position = standing.last_position
         self._change_counters = standing.change_counters
 
@@ -274,26 +275,31 @@ class Intake:
         """Where each task stands once every full buffer that waits is made into a version."""
         progress = {}
         for name, task in self._tasks.items():
-            newest, waiting = standing.tasks.get(name, (0, 0))
-            full, buffered = divmod(waiting, task.buffer_size)
+            newest, waiting, followed = standing.tasks.get(name, TaskStanding())
             stored = task.stored
-            progress[name] = TaskProgress(
+            progress[name] = TaskProgress.standing_at(
                 task.description,
-                newest + full,
-                buffered,
-                stored.paused,
-                stored.generation,
-                stored.first_version,
-                unmade=full,
+                newest,
+                waiting,
+                followed or self._first_buffer_size(task),
+                paused=stored.paused,
+                generation=stored.generation,
+                first_version=stored.first_version,
             )
         return progress
+
+    def _first_buffer_size(self, task: _Task) -> int:
+        """Of the first version of a bundle, or of every version where the task says it."""
+        if task.description.aggregation.buffer_size is not None:
+            return task.buffer_size
+        return Participants().buffer_size(self._view.numbers[DeviceState.APPROVED])
 
     def _recent(self) -> dict[str, RecentDevices]:
         """By task, the devices that its last updates are of."""
         recent = {}
         for name, task in self._tasks.items():
             plan = task.description.aggregation
-            size = window(plan.buffer_size, plan.max_staleness)
+            size = window(plan.smallest_buffer, plan.max_staleness)
             recent[name] = RecentDevices(size, self._journal.last_devices(name, size))
         return recent
 

@@ -52,6 +52,14 @@ class Metrics:
         self._buffered = self._gauge("edgeflock_buffered_updates", "Updates that wait for the next version", "task")
         self._version = self._gauge("edgeflock_version", "Number of the newest version", "task")
         self._versions = self._counter("edgeflock_versions_made", "Versions made since the start", "task")
+        self._collapses = self._counter(
+            "edgeflock_training_collapses",
+            "Times that training went back to the last good version, since the start",
+            "task",
+        )
+        self._step = self._gauge(
+            "edgeflock_server_step", "Factor on the server's learning rate, 1 without collapse", "task"
+        )
         self._set_aside = self._counter(
             "edgeflock_payloads_set_aside", "Accepted payloads that can't be applied, since the start", "task"
         )
@@ -102,6 +110,10 @@ class Metrics:
         """Count a committed version."""
         self._versions.labels(task).inc()
 
+    def count_collapse(self, task: str) -> None:
+        """Count a collapse of a task's training."""
+        self._collapses.labels(task).inc()
+
     def count_set_aside(self, task: str, number: int) -> None:
         """Count payloads that are set aside."""
         self._set_aside.labels(task).inc(number)
@@ -116,6 +128,7 @@ class Metrics:
         self._buffered.labels(name).set(len(task.waiting))
         self._version.labels(name).set(task.newest.number)
         self._paused.labels(name).set(task.paused)
+        self._step.labels(name).set(task.state.step)
 
     def show_devices(self, numbers: Mapping[DeviceState, int]) -> None:
         """How many devices there are now, by state."""

@@ -143,7 +143,7 @@ def state_of(
 
 
 def require_memory(
-    journal: JournalReader, description: TaskDescription, version: int, read_key: Callable[[], SigningKey]
+    journal: JournalReader, description: TaskDescription, version: int, read_key: Callable[[], SigningKey | None]
 ) -> None:
     """Check that a rollback to a version restores what the version remembered of devices.
 
@@ -178,11 +178,11 @@ def _next(source: Source, state: ServerState, without: Mapping[str, int]) -> Ser
 def _passed(source: Source, state: ServerState) -> ServerState:
     """The same once more, as the next version."""
     remembered = source.consumer.remembered(state, (), source.description)
-    return ServerState(state.version + 1, state.weights, state.moments, remembered)
+    return replace(state, version=state.version + 1, remembered=remembered)
 
 
 def _back_to(source: Source, state: ServerState, old: ServerState, without: Mapping[str, int] = NOBODY) -> ServerState:
-    """The version after `state`, with weights and moments of `old`.
+    """The version after `state`, with weights and moments of `old`, and its own step if the journal has one.
 
     The last updates of devices are those on the way to `old`. Other memory mirrors the devices, which do not go back.
     """
@@ -191,7 +191,8 @@ def _back_to(source: Source, state: ServerState, old: ServerState, without: Mapp
     recall = source.consumer.recall(source.description)
     if recall is Recall.LAST_UPDATES or (recall is Recall.ALL_UPDATES and source.history.departed_at(state.version)):
         remembered = source.recalled(after, without)
-    return replace(after, weights=old.weights, moments=old.moments, remembered=remembered)
+    step = source.history.steps.get(after.version, after.step)
+    return replace(after, weights=old.weights, moments=old.moments, remembered=remembered, step=step)
 
 
 def _stored(source: Source, number: int, without: Mapping[str, int]) -> ServerState:

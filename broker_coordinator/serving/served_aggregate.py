@@ -43,11 +43,14 @@ class ServedAggregate:
         size = self.consumer.buffer_size(self.description)
         if len(self.waiting) < size:
             return None
+        return self._aggregate()
+
+    def _aggregate(self) -> NextAggregate:
         buffer = self.buffer()
         state = self.consumer.next_state(self.state, [waiting.item for waiting in buffer], self.description)
         self.check(state)
         made = replace(self.newest, number=self.newest.number + 1, state=state)
-        return NextAggregate(made, payload_count=size, last_position=buffer[-1].position)
+        return NextAggregate(made, payload_count=len(buffer), last_position=buffer[-1].position)
 
     def buffer(self) -> list[WaitingPayload]:
         """What the next aggregate is made of: the oldest that wait."""

@@ -3,13 +3,20 @@
 import math
 from collections import deque
 from collections.abc import Callable, Container, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from statistics import median
 
 import numpy as np
 
 from broker_coordinator.admission.consumer import AnyVersionConsumer
+from broker_coordinator.aggregation.buffer_size import (
+    UPDATES_LOOKED_AT,
+    VERSIONS_LOOKED_AT,
+    Participants,
+    has_gone_round,
+)
+from broker_coordinator.aggregation.collapse import Watch
 from broker_coordinator.aggregation.means import mean_of
 from broker_coordinator.aggregation.server_state import ServerState
 from broker_coordinator.aggregation.version import Version, version_of
@@ -29,6 +36,8 @@ class NextVersion:
 
     version: Version
     state: ServerState
+    participants: Participants
+    watch: Watch
     update_count: int
     last_position: int
     median_staleness: float
@@ -43,6 +52,9 @@ class ServedTask:
 
     `grid` is what versions are rounded to before they are published, if the task asks for it. `began` is when the
     newest version was made, or first read, in seconds on the caller's clock. `generation` is for the manifest.
+    `participants` are the devices that the size of the buffer follows, where the task leaves it to them; while few
+    versions were made since `first_version`, as many as `approved` gives. `senders` are those of the last updates that
+    versions hold, oldest first. `watch` is on training that may collapse.
     """
 
     bundle: Bundle
@@ -55,6 +67,18 @@ class ServedTask:
     began: float | None = None
     asks_everyone: bool = False
     generation: int = 0
+    participants: Participants = field(default_factory=Participants)
+    watch: Watch = field(default_factory=Watch)
+    first_version: int = 0
+    approved: Callable[[], int] = int
+    senders: deque[str] = field(default_factory=lambda: deque(maxlen=UPDATES_LOOKED_AT))
+
+    @property
+    def buffer_size(self) -> int:
+        """Updates that the next version takes."""
+        if not self._follows_fleet:
+            return self.consumer.buffer_size(self.description)
+        return self.newest.buffer_size or self.participants.buffer_size(self.approved())
 
     @property
     def description(self) -> TaskDescription:
@@ -66,7 +90,7 @@ class ServedTask:
         plan = self.description.aggregation
         below = EVERYONE
         if plan.strategy == "fedavg" and not self.asks_everyone:
-            wanted = math.ceil(plan.over_selection * self.consumer.buffer_size(self.description))
+            wanted = math.ceil(plan.over_selection * self.buffer_size)
             below = asking(wanted, self.description.task, self.newest.number, devices())
         return Manifest(self.newest.number, self.bundle.hash, self.newest.weights_hash, below, self.generation)
 
@@ -93,27 +117,42 @@ class ServedTask:
         Raises:
             Exception: it can't be made of the `buffer`.
         """
-        size = self.consumer.buffer_size(self.description)
         self.began = now if self.began is None else self.began
-        is_late = (deadline := self.deadline()) is not None and now >= deadline
-        if len(self.waiting) < (1 if is_late else size):
+        if not self._is_due(now):
             return None
         buffer = self.buffer()
-        loss = self.consumer.loss
+        participants = self._participants_after(buffer)
+        losses = [loss(waiting.facts) for waiting in buffer] if (loss := self.consumer.loss) else []
         with np.errstate(all="ignore"):  # `check` says what matters of it
             state = self.consumer.next_state(self.state, [waiting.item for waiting in buffer], self.description)
         return NextVersion(
-            self.check(state),
+            replace(self.check(state), buffer_size=self._size_by(participants)),
             state,
+            participants,
+            self.watch.after(self.newest.number + 1, losses),
             update_count=len(buffer),
             last_position=buffer[-1].position,
             median_staleness=median(waiting.staleness for waiting in buffer),
-            mean_loss=mean_of(loss(waiting.facts) for waiting in buffer) if loss else None,
+            mean_loss=mean_of(losses) if losses else None,
         )
+
+    def _is_due(self, now: float) -> bool:
+        if len(self.waiting) >= self.buffer_size:
+            return True
+        if self._follows_fleet:
+            senders = [*self.senders, *(waiting.device for waiting in self.waiting)]
+            if has_gone_round(len(self.waiting), senders):
+                return True
+        deadline = self.deadline()
+        return bool(self.waiting) and deadline is not None and now >= deadline
+
+    @property
+    def _follows_fleet(self) -> bool:
+        return self.description.aggregation.buffer_size is None
 
     def buffer(self) -> list[WaitingPayload]:
         """What the next version is made of: the oldest that wait."""
-        return list(islice(self.waiting, self.consumer.buffer_size(self.description)))
+        return list(islice(self.waiting, self.buffer_size))
 
     def check(self, state: ServerState) -> Version:
         """The version with a state that was computed.
@@ -129,15 +168,36 @@ class ServedTask:
             read_weights(version.weights, self.description.parameters)
         return version
 
+    def _size_by(self, participants: Participants) -> int | None:
+        """Of the buffer after the next version; None where the task says it."""
+        if not self._follows_fleet:
+            return None
+        is_new = self.newest.number + 1 - self.first_version < VERSIONS_LOOKED_AT
+        return participants.buffer_size(self.approved() if is_new else 0)
+
+    def _participants_after(self, buffer: Iterable[WaitingPayload]) -> Participants:
+        """Those once a version is made of the buffer; the same where nothing follows them."""
+        if not self._follows_fleet:
+            return self.participants
+        return self.participants.after(self.newest.number + 1, (waiting.device for waiting in buffer))
+
     def drop(self, positions: Container[int]) -> None:
         """Let these wait no longer."""
         self.waiting = deque(each for each in self.waiting if each.position not in positions)
+
+    def go_back(self, version: Version, state: ServerState) -> None:
+        """Take over a version that restores an older one."""
+        self.newest = version
+        self.state = state
+        self.watch = self.watch.anew()
 
     def advance(self, made: NextVersion, now: float) -> None:
         """Take over a version that is committed."""
         self.newest = made.version
         self.state = made.state
+        self.participants = made.participants
+        self.watch = made.watch
         self.began = now
         self.asks_everyone = False
         for _ in range(made.update_count):
-            self.waiting.popleft()
+            self.senders.append(self.waiting.popleft().device)

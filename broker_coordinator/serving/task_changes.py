@@ -1,8 +1,9 @@
-"""Says in the log what operators have done to tasks while the coordinator runs."""
+"""Says in the log what operators have done to tasks while the coordinator runs, and which scale a task has got."""
 
 import logging
 from collections.abc import Mapping
 
+from broker_coordinator.aggregation.fleet_scale import FleetScale
 from broker_coordinator.storage.task_registry import StoredTask
 from fleet_host.log_lines import log_line
 
@@ -30,3 +31,27 @@ def say_changes(before: Mapping[str, StoredTask], now: Mapping[str, StoredTask])
             logger.info(log_line("task_renewed", task=name, generation=task.generation))
         elif known.paused != task.paused:
             logger.info(log_line("task_paused", task=name, paused=task.paused))
+
+
+def say_scale(task: StoredTask, scale: FleetScale) -> None:
+    """One line for the scale, and one for each device that has no part in it."""
+    logger.info(
+        log_line(
+            "scale_made",
+            task=task.name,
+            generation=task.generation,
+            devices=scale.devices,
+            samples=scale.samples,
+            left_out=len(scale.left_out),
+        )
+    )
+    for device, reason in scale.left_out.items():
+        logger.warning(
+            log_line(
+                "units_differ",
+                task=task.name,
+                device=device,
+                reason=reason,
+                remedy="correct the unit in the program that takes its samples; its samples have no part in the scale",
+            )
+        )

@@ -12,35 +12,37 @@ from functools import partial
 from itertools import chain
 from typing import TypeVar
 
+from broker_coordinator.admission.consumer import ScaleConsumer
 from broker_coordinator.admission.fleet_view import devices_taking_part
 from broker_coordinator.aggregation.retention import NOTHING_FORGOTTEN, Forgettable, Retention, forgettable
-from broker_coordinator.consumers import journalled_consumer, version_consumer
+from broker_coordinator.consumers import journalled_consumer
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from broker_coordinator.serving.announcements import Announcements
+from broker_coordinator.serving.awaited_scale import AwaitedScale, NextScale
+from broker_coordinator.serving.collapses import Collapses
 from broker_coordinator.serving.metrics import Metrics
-from broker_coordinator.serving.replay import state_of
+from broker_coordinator.serving.scale_maker import ScaleMaker
 from broker_coordinator.serving.served_aggregate import NextAggregate, ServedAggregate
 from broker_coordinator.serving.served_task import NextVersion, ServedTask
 from broker_coordinator.serving.set_aside import Failure, Place, SetAside, place_of
 from broker_coordinator.serving.task_changes import say_changes
+from broker_coordinator.serving.task_loading import TaskLoader
 from broker_coordinator.serving.waiting import DecodedBatches, Placed, WaitingPayload
 from broker_coordinator.storage.change_counters import TASKS, read_change_counters
 from broker_coordinator.storage.database import JournalUnavailableError
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal, TasksChangedError
 from broker_coordinator.storage.standing import NewlyWaiting, check_not_set_back, read_waiting
-from broker_coordinator.storage.task_registry import Served, StoredTask, TaskRegistry
-from bundle_runtime.bundle import Bundle
+from broker_coordinator.storage.task_registry import StoredTask, TaskRegistry
 from fleet_host.log_lines import log_line
 from fleet_protocol.cohort import EVERYONE
-from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import SigningKey
 from fleet_protocol.kinds import Manifest
 
 OnVersion = Callable[[str, int], None]
 """Called with each version that is made: the task, and its number."""
 
-Made = TypeVar("Made", NextVersion, NextAggregate)
+Made = TypeVar("Made", NextVersion, NextAggregate, NextScale)
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +69,7 @@ class VersionMaker:
         self._journal = journal
         self._registry = registry
         self._devices = DeviceRegistry(journal.engine)
+        self._scales = ScaleMaker(registry, self._devices)
         self._signer = signer
         self._key = key
         self._retention = retention
@@ -74,6 +77,10 @@ class VersionMaker:
         self._on_version = on_version
         self._decoded = decoded
         self._set_aside = SetAside(journal, key, metrics)
+        self._collapses = Collapses(journal, registry, key, metrics)
+        self._task_loader = TaskLoader(
+            journal, key, metrics=metrics, set_aside=self._set_aside, collapses=self._collapses
+        )
         self._forgotten: dict[str, Forgettable] = {}
         self._announcements = Announcements()
         self._stored: dict[str, StoredTask] | None = None
@@ -100,8 +107,10 @@ class VersionMaker:
         except TasksChangedError:
             self._load()
         for served in self._aggregates.values():
-            while aggregate := self._made(served, served.next_aggregate):
+            while not isinstance(served, AwaitedScale) and (aggregate := self._made(served, served.next_aggregate)):
                 self._commit_aggregate(served, aggregate)
+        while any(self._make_scale(awaited, now) for awaited in self._awaited_scales()):
+            pass
 
     def reload_if_changed(self) -> None:
         """Take in what is new in the journal, and what operators have changed. `make_versions` does so by itself.
@@ -154,8 +163,15 @@ class VersionMaker:
 
     def next_due(self) -> float | None:
         """When `make_versions` or `publications` will next have something that they have not now, or None."""
-        deadlines = [self._announcements.next_due(), *(task.deadline() for task in self._served_tasks())]
+        deadlines = [
+            self._announcements.next_due(),
+            *(task.deadline() for task in self._served_tasks()),
+            *(awaited.deadline() for awaited in self._awaited_scales()),
+        ]
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
+
+    def _awaited_scales(self) -> list[AwaitedScale]:
+        return [served for served in self._aggregates.values() if isinstance(served, AwaitedScale)]
 
     def _devices_taking_part(self) -> Iterable[str]:
         return devices_taking_part(self._devices.devices())
@@ -169,6 +185,8 @@ class VersionMaker:
         while not self._set_aside.is_stopped(place_of(served)):
             try:
                 return make()
+            except JournalUnavailableError:
+                raise
             except Exception as error:  # nothing that is admitted may hold up the rest
                 self._set_aside.unmade(served, error)
         return None
@@ -178,7 +196,7 @@ class VersionMaker:
         tasks_counter = read_change_counters(self._journal.engine).get(TASKS, 0)
         self._set_aside.try_all_again()
         served, removed = self._registry.served(), self._registry.removed_tasks()
-        self._tasks = self._load_tasks(served)
+        self._tasks = self._task_loader.load(served)
         self._removed = {each.name: _farewell(each) for each in removed}
         stored_now = {task.name: task for task in [*removed, *(stored for stored, _ in served.readable)]}
         if self._stored is not None:
@@ -188,37 +206,6 @@ class VersionMaker:
         self._aggregates: dict[tuple[str, int], ServedAggregate] = {}
         self.announce_versions()
         self._take([], read_waiting(self._journal.engine, after=0))
-
-    def _load_tasks(self, served: Served) -> dict[str, ServedTask]:
-        """Those that can be served here; the intake, which reads them too, says why others can't."""
-        unserved = set(served.unreadable)
-        found = {}
-        for stored, bundle in served.readable:
-            self._metrics.show_stopped(stored.name, stopped=False)
-            try:
-                if (task := self._load_task(stored, bundle)) is not None:
-                    found[stored.name] = task
-            except ConfigurationError:
-                unserved.add(stored.name)
-        for name in unserved:
-            self._metrics.show_stopped(name, stopped=True)
-        return found
-
-    def _load_task(self, stored: StoredTask, bundle: Bundle) -> ServedTask | None:
-        newest = self._journal.newest_version(stored.name)
-        if newest is None:  # removed this moment, which the counter of tasks will say
-            return None
-        consumer = version_consumer(bundle.description)
-        try:
-            state = state_of(self._journal, bundle.description, newest, self._key)
-        except JournalUnavailableError:
-            raise
-        except Exception as error:  # an update that it remembers is damaged: its versions go on being served
-            self._set_aside.stop((stored.name, consumer.kind.number), error)
-            state = newest.state(bundle.description.parameters, {})
-        return ServedTask(
-            bundle, consumer, newest, state, bundle.grid(), paused=stored.paused, generation=stored.generation
-        )
 
     def _take(self, handed_over: Sequence[Placed], found: NewlyWaiting) -> None:
         """Let what is new in the journal wait for its aggregate."""
@@ -245,7 +232,8 @@ class VersionMaker:
             return served.waiting
         if (task, kind) not in self._aggregates:
             newest = self._journal.newest_aggregate(task, kind)
-            self._aggregates[task, kind] = ServedAggregate(consumer, served.description, newest)
+            kind_served = AwaitedScale if isinstance(consumer, ScaleConsumer) else ServedAggregate
+            self._aggregates[task, kind] = kind_served(consumer, served.description, newest)
         return self._aggregates[task, kind].waiting
 
     def _read(self, positions: Sequence[int]) -> list[Placed]:
@@ -256,7 +244,7 @@ class VersionMaker:
         for row in self._journal.at_positions(positions):
             try:
                 item = row.item(self._tasks[row.task].description, self._key)
-                waiting = WaitingPayload(row.position, row.staleness, row.read_facts(), item)
+                waiting = WaitingPayload(row.position, row.device, row.staleness, row.read_facts(), item)
                 found.append((row.task, row.kind, waiting))
                 passed[row.task, row.kind] += 1
             except Exception as error:
@@ -290,11 +278,25 @@ class VersionMaker:
             )
         )
         self._on_version(name, number)
+        if self._collapses.meet(task):
+            raise TasksChangedError
         recall = task.consumer.recall(task.description)
         allowed = forgettable(self._retention, task.description.aggregation, recall, number)
         if allowed != (before := self._forgotten.get(name, NOTHING_FORGOTTEN)):
             self._journal.forget(name, allowed, before)
             self._forgotten[name] = allowed
+
+    def _make_scale(self, awaited: AwaitedScale, now: float) -> bool:
+        """Begin the generation of a task that has its scale, if enough devices have reported; whether it began."""
+        if not awaited.is_due(now):
+            return False
+        bundle = self._tasks[awaited.description.task].bundle
+        made = self._made(awaited, lambda: awaited.next_scale(bundle, self._scales.approved_devices(), now))
+        if made is None:
+            return False
+        self._scales.publish(bundle, made)
+        self._load()
+        return True
 
     def _commit_aggregate(self, served: ServedAggregate, made: NextAggregate) -> None:
         self._journal.add_aggregate(made.aggregate, payload_count=made.payload_count, last_position=made.last_position)

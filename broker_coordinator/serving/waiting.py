@@ -14,6 +14,7 @@ class WaitingPayload(msgspec.Struct, frozen=True, gc=False):
     """`facts` and `item` are as the kind's consumer has made them."""
 
     position: int
+    device: str
     staleness: int
     facts: Any
     item: Any

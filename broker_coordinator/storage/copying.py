@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from sqlalchemy import JSON, Connection, Engine, Table, Text, cast, func, insert, select
 
@@ -24,7 +25,7 @@ def copy_database(source: Database, target: Database) -> dict[str, int]:
         ConfigurationError: there is no source, a coordinator works on one of them, or the target is not empty.
         JournalUnavailableError: a database failed; nothing was copied.
     """
-    if source == target:
+    if _is_one(source, target):
         raise ConfigurationError(f"{name_of(source)} is both FROM and TO; name an empty database as TO")
     open_database(source, read_only=True).dispose()  # what is not there is not made
     tables = [table for table in metadata.sorted_tables if table not in _OF_EACH_DATABASE]
@@ -39,6 +40,13 @@ def copy_database(source: Database, target: Database) -> dict[str, int]:
                 f"database {name_of(target)} has rows in {', '.join(full)} already; name an empty one as TO"
             )
         return {table.name: _copy(reader, writer, table) for table in tables}
+
+
+def _is_one(source: Database, target: Database) -> bool:
+    """Whether both are the same database, a file by any of its names."""
+    if isinstance(source, Path) and isinstance(target, Path) and source.exists() and target.exists():
+        return source.samefile(target)
+    return source == target
 
 
 @contextmanager

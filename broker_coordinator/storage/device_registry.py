@@ -38,6 +38,12 @@ class DeviceRegistry:
         with reading(self._engine) as connection:
             return [_device(row) for row in connection.execute(select(devices).order_by(devices.c.changed))]
 
+    def approved_count(self) -> int:
+        """How many devices may take part."""
+        approved = select(func.count()).where(devices.c.state == DeviceState.APPROVED.value)
+        with reading(self._engine) as connection:
+            return connection.scalar(approved) or 0
+
     def note_used_twice(self, name: str) -> None:
         """Two devices use the key of this name at once: shown until an operator approves or revokes it."""
         with writing(self._engine) as connection:

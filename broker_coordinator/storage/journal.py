@@ -174,8 +174,7 @@ class Journal(JournalReader):
     def add_aggregate(self, aggregate: Aggregate, *, payload_count: int, last_position: int) -> None:
         """Commit the aggregate of a kind that makes no versions; else as `add_version`."""
         with writing(self.engine) as connection:
-            connection.execute(insert(aggregates).values(asdict(aggregate)))
-            _hold(connection, aggregate, payload_count=payload_count, last_position=last_position)
+            insert_aggregate(connection, aggregate, payload_count=payload_count, last_position=last_position)
 
     def set_aside(self, reasons: Mapping[int, str]) -> None:
         """Let no aggregate hold the waiting payloads at these positions; the reasons are for people to read.
@@ -226,6 +225,12 @@ class Journal(JournalReader):
 def insert_version(connection: Connection, version: Version) -> None:
     """Insert one version."""
     connection.execute(insert(versions).values(asdict(version)))
+
+
+def insert_aggregate(connection: Connection, aggregate: Aggregate, *, payload_count: int, last_position: int) -> None:
+    """As `Journal.add_aggregate`, in a transaction that is open."""
+    connection.execute(insert(aggregates).values(asdict(aggregate)))
+    _hold(connection, aggregate, payload_count=payload_count, last_position=last_position)
 
 
 def _hold(connection: Connection, aggregate: Aggregate, *, payload_count: int, last_position: int) -> None:

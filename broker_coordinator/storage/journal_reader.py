@@ -129,12 +129,16 @@ class JournalReader:
 
     def history(self, task: str) -> History:
         """What operators did to a task."""
-        rollbacks = self.rollbacks(task)
+        rolled_back = select(versions.c.number, versions.c.restored, versions.c.step)
+        rolled_back = rolled_back.where(*of_bundle(task), versions.c.restored.is_not(None))
         query = select(departures.c.device, departures.c.version, departures.c.replayed_from)
         with reading(self.engine) as connection:
             rows = connection.execute(query.where(departures.c.task == task).order_by(departures.c.version))
             left = [Departure(**row._mapping) for row in rows]
-            return History(rollbacks, left, connection.scalar(select(first_version(task))) or 0)
+            first = connection.scalar(select(first_version(task))) or 0
+            made = connection.execute(rolled_back).all()
+        rollbacks = {row.number: row.restored for row in made}
+        return History(rollbacks, left, first, {row.number: row.step for row in made})
 
     def at_positions(self, positions: Sequence[int]) -> Iterator[JournalledPayload]:
         """Accepted payloads by their place in the journal, oldest first."""
@@ -149,12 +153,12 @@ class JournalReader:
             row = connection.execute(query.order_by(aggregates.c.number.desc()).limit(1)).first()
             return Aggregate(**row._mapping) if row else Aggregate(task, kind, 0, b"")
 
-    def rollbacks(self, task: str) -> dict[int, int]:
-        """The versions of the task's bundle that rollbacks made, each with the one that it restored."""
-        query = select(versions.c.number, versions.c.restored)
+    def newest_held(self, task: str, after: int) -> dict[str, int]:
+        """By device, the newest version behind `after` that holds an update of it."""
+        query = select(payloads.c.device, func.max(payloads.c.aggregate).label("newest"))
+        query = query.where(*updates_of(task), payloads.c.aggregate > after).group_by(payloads.c.device)
         with reading(self.engine) as connection:
-            rows = connection.execute(query.where(*of_bundle(task), versions.c.restored.is_not(None)))
-            return {row.number: row.restored for row in rows}
+            return {row.device: row.newest for row in connection.execute(query)}
 
     def versions(self, task: str, *, after: int = -1, before: int = MAX_SEQUENCE) -> Iterator[Version]:
         """The versions of a task's bundle that are kept, with numbers between `after` and `before`, oldest first."""
@@ -176,6 +180,7 @@ class JournalReader:
             versions.c.weights_hash,
             versions.c.restored,
             versions.c.weights.is_not(None).label("kept"),
+            versions.c.step,
         )
         query = query.where(versions.c.task == task).order_by(versions.c.number.desc()).limit(count)
         found = self.evaluations(task)
@@ -338,6 +343,7 @@ def _summary(row: Row[Any], updates: Sequence[Row[Any]], evaluation: Evaluation 
         row.weights_hash,
         row.restored,
         bool(row.kept),
+        row.step,
         len(updates),
         mean_of(losses) if losses else None,
         mean_of(update.staleness for update in updates) if updates else None,

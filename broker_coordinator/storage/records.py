@@ -122,14 +122,16 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class VersionSummary:
-    """A version without its weights. `updates`, `mean_loss` and `mean_staleness` are of the updates that it holds;
-    None where there is none, or none that tells its loss.
+    """A version without its weights; `step` is the factor on the server's learning rate from there on. `updates`,
+    `mean_loss` and `mean_staleness` are of the updates that it holds; None where there is none, or none that tells its
+    loss.
     """
 
     number: int
     weights_hash: str
     restored: int | None
     kept: bool
+    step: float
     updates: int
     mean_loss: float | None
     mean_staleness: float | None

@@ -25,8 +25,11 @@ from sqlalchemy import (
 
 from fleet_protocol.errors import ConfigurationError
 
-SCHEMA = 7
+SCHEMA = 8
 """Counts up whenever a table changes."""
+
+MAX_SHOWN_TABLES = 5
+"""Of another program's, in an error."""
 
 metadata = MetaData()
 
@@ -108,6 +111,8 @@ versions = Table(
     Column("moments", LargeBinary, comment="of the server's optimiser: float32, little endian; null like the weights"),
     Column("unrounded", LargeBinary, nullable=False, comment="likewise; empty where `weights` are not rounded"),
     Column("restored", BigInteger, comment="the version that a rollback took its values from; else null"),
+    Column("buffer_size", Integer, comment="of the next version, where it follows the fleet; else null"),
+    Column("step", Double, nullable=False, comment="factor on the server's learning rate for the next version"),
 )
 
 evaluations = Table(
@@ -197,9 +202,9 @@ def create_schema(connection: Connection) -> None:
     """Make the tables where there are none.
 
     Raises:
-        ConfigurationError: there are tables of another schema.
+        ConfigurationError: there are tables of another schema, or of another program.
     """
-    if inspect(connection).has_table(tasks.name):
+    if inspect(connection).get_table_names():
         check_schema(connection)
         return
     metadata.create_all(connection)
@@ -207,14 +212,18 @@ def create_schema(connection: Connection) -> None:
 
 
 def check_schema(connection: Connection) -> None:
-    """Raise `ConfigurationError` if another release made the tables, or nobody did."""
-    number = None
-    if inspect(connection).has_table(schema_number.name):
-        number = connection.scalar(select(schema_number.c.number))
+    """Raise `ConfigurationError` if another release or another program made the tables, or nobody did."""
+    names = inspect(connection).get_table_names()
+    if not names:
+        raise ConfigurationError("it is empty; has the coordinator run with this configuration?")
+    if schema_number.name not in names:
+        raise ConfigurationError(
+            f"it belongs to another program, whose tables are {', '.join(sorted(names)[:MAX_SHOWN_TABLES])}; name an"
+            " empty database, or a file that does not exist"
+        )
+    number = connection.scalar(select(schema_number.c.number))
     if number != SCHEMA:
         raise ConfigurationError(
             f"its tables are of schema {number}, this edgeflock's of {SCHEMA}; use the edgeflock that made them,"
             " or give `database` a new name"
-            if inspect(connection).has_table(tasks.name)
-            else "it is empty; has the coordinator run with this configuration?"
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine, bindparam, func, literal, select, union_all
 
@@ -9,12 +10,19 @@ from broker_coordinator.storage.database import DatabaseSetBackError, reading
 from broker_coordinator.storage.schema import WAITING, change_counters, payloads, refused_payloads, tasks, versions
 
 _NEWEST = select(func.max(versions.c.number)).where(versions.c.task == tasks.c.name).scalar_subquery()
+_BUFFER_SIZE = (
+    select(versions.c.buffer_size)
+    .where(versions.c.task == tasks.c.name)
+    .order_by(versions.c.number.desc())
+    .limit(1)
+    .scalar_subquery()
+)
 _WAITING = (
     select(func.count())
     .where(payloads.c.task == tasks.c.name, payloads.c.kind == tasks.c.version_kind, WAITING)
     .scalar_subquery()
 )
-_STANDING = select(tasks.c.name, _NEWEST, _WAITING)
+_STANDING = select(tasks.c.name, _NEWEST, _WAITING, _BUFFER_SIZE)
 _NEWLY_WAITING = (
     select(payloads.c.position, payloads.c.task, payloads.c.kind)
     .where(payloads.c.position > bindparam("after"), WAITING)
@@ -34,14 +42,24 @@ _DECIDED_AFTER = select(_DECIDED.c.device, func.max(_DECIDED.c.sequence).label("
 # Built once: to build a statement takes longer than to execute it.
 
 
+class TaskStanding(NamedTuple):
+    """The number of a task's newest version, how many updates wait for the next ones, and how many the next one takes,
+    where that follows the fleet.
+    """
+
+    newest: int = 0
+    waiting: int = 0
+    buffer_size: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """By task, the number of its newest version and how many updates wait for the next ones.
+    """How far each task is.
 
     `last_position` is that of the last payload whose outcome is journalled, accepted or refused.
     """
 
-    tasks: Mapping[str, tuple[int, int]]
+    tasks: Mapping[str, TaskStanding]
     last_position: int
     change_counters: Mapping[str, int]
 
@@ -62,7 +80,7 @@ def read_standing(engine: Engine) -> Standing:
         JournalUnavailableError: the database failed.
     """
     with reading(engine) as connection:
-        found = {name: (newest, waiting) for name, newest, waiting in connection.execute(_STANDING)}
+        found = {name: TaskStanding(*standing) for name, *standing in connection.execute(_STANDING)}
         return Standing(found, *decided_by(connection))
 
 

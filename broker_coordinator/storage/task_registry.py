@@ -5,7 +5,7 @@ part of the one thing that needs a backup. docs/decisions/task-generations.md sa
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sqlalchemy import Connection, Engine, delete, insert, select, update
 
@@ -14,8 +14,8 @@ from broker_coordinator.consumers import version_consumer
 from broker_coordinator.storage.change_counters import TASKS, count_up
 from broker_coordinator.storage.database import reading, writing
 from broker_coordinator.storage.departures import insert_departure
-from broker_coordinator.storage.journal import TasksChangedError, insert_version
-from broker_coordinator.storage.records import Evaluation
+from broker_coordinator.storage.journal import TasksChangedError, insert_aggregate, insert_version
+from broker_coordinator.storage.records import Aggregate, Evaluation
 from broker_coordinator.storage.schema import bundle_files, evaluations, tasks, versions
 from broker_coordinator.storage.task_conditions import newest_number_in
 from broker_coordinator.storage.task_rows import begin_aggregates_anew, delete_rows, set_aside_waiting
@@ -137,6 +137,27 @@ class TaskRegistry:
                 _serve(connection, bundle, known)
             return _served(connection, name)
 
+    def publish_rescaled(
+        self, bundle: Bundle, scale: Aggregate, *, before: str, payload_count: int, last_position: int
+    ) -> StoredTask:
+        """Serve a task's bundle with its scale in place of the one with the hash `before`, which awaited it.
+
+        The aggregate `scale` is committed with it, and holds the waiting payloads of its kind: `payload_count`, up to
+        `last_position`.
+
+        Raises:
+            TasksChangedError: the task has another bundle by now; nothing was committed.
+            ConfigurationError: the task has no generation left.
+            RuntimeError: as `Journal.add_aggregate`.
+        """
+        with writing(self._engine) as connection:
+            known = _stored(connection, scale.task)
+            if known is None or known.removed or known.bundle != before:
+                raise TasksChangedError
+            insert_aggregate(connection, scale, payload_count=payload_count, last_position=last_position)
+            _serve(connection, bundle, known)
+            return _served(connection, scale.task)
+
     def publish_if_missing(self, bundle: Bundle) -> StoredTask:
         """Serve a bundle if its task never was; returns the task, which may have another bundle, or be removed.
 
@@ -199,10 +220,11 @@ class TaskRegistry:
             _change(connection, name, {"paused": paused})
             return _served(connection, name)
 
-    def roll_back(self, name: str, number: int) -> Version:
+    def roll_back(self, name: str, number: int, step: float | None = None) -> Version:
         """Make a new version with the weights and the optimiser's state of version `number`; versions only count up.
 
-        Updates that wait go into the version after it: they are receipted, so they count.
+        Updates that wait go into the version after it: they are receipted, so they count. `step`, if given, is that of
+        the versions after it (`ServerState`).
 
         Raises:
             ConfigurationError: there is no such task or version, its weights are dropped, it is of another bundle, or
@@ -211,14 +233,25 @@ class TaskRegistry:
         with writing(self._engine) as connection:
             first = _served(connection, name).first_version
             newest = newest_number_in(connection, name)
-            wanted = select(versions).where(versions.c.task == name, versions.c.number == number)
-            row = connection.execute(wanted).first()
+            of_task = select(versions).where(versions.c.task == name)
+            row = connection.execute(of_task.where(versions.c.number == number)).first()
             if row is None or row.weights is None or number == newest or number < first:
                 why = _why_not_back(number, newest, first)
                 raise ConfigurationError(
                     f"version {number} of task {name!r} {why}; see which are kept with: broker-coordinator tasks show"
                 )
-            restored = Version(name, newest + 1, row.weights, row.weights_hash, row.moments, row.unrounded, number)
+            last = connection.execute(of_task.where(versions.c.number == newest)).one()
+            restored = Version(
+                name,
+                newest + 1,
+                row.weights,
+                row.weights_hash,
+                row.moments,
+                row.unrounded,
+                restored=number,
+                buffer_size=last.buffer_size,
+                step=last.step if step is None else step,
+            )
             insert_version(connection, restored)
             count_up(connection, TASKS)
             return restored
@@ -232,7 +265,9 @@ class TaskRegistry:
         with writing(self._engine) as connection:
             if newest_number_in(connection, version.task) != version.number - 1:
                 raise TasksChangedError
-            insert_version(connection, version)
+            last = select(versions.c.buffer_size).where(versions.c.task == version.task)
+            buffer_size = connection.scalar(last.where(versions.c.number == version.number - 1))
+            insert_version(connection, replace(version, buffer_size=buffer_size))
             insert_departure(connection, version.task, device, version.number - 1, replayed_from)
             count_up(connection, TASKS)
 

@@ -23,7 +23,7 @@ class Event(StrEnum):
     GUARD_REFUSED = "guard refused"
     VERSION_READY = "version ready"
     VERSION_UNAVAILABLE = "version unavailable"
-    ROUND_SPOOLED = "round spooled"
+    ROUND_ENDED = "round ended"
     ROUND_FAILED = "round failed"
 
 
@@ -33,7 +33,9 @@ TRANSITIONS = {
     (State.DECIDING, Event.GUARD_REFUSED): State.SLEEPING,
     (State.FETCHING, Event.VERSION_READY): State.TRAINING,
     (State.FETCHING, Event.VERSION_UNAVAILABLE): State.SLEEPING,
-    (State.TRAINING, Event.ROUND_SPOOLED): State.SLEEPING,
+    (State.FETCHING, Event.GUARD_REFUSED): State.SLEEPING,
+    (State.FETCHING, Event.ROUND_FAILED): State.SLEEPING,
+    (State.TRAINING, Event.ROUND_ENDED): State.SLEEPING,
     (State.TRAINING, Event.ROUND_FAILED): State.SLEEPING,
 }
 

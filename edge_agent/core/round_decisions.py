@@ -116,6 +116,20 @@ class RoundDecisions:
         """There is no version to train on now: defer the round."""
         self._put_off(task, Event.VERSION_UNAVAILABLE)
 
+    def samples_dropped(self, task: str, new_samples: int, readings: Readings) -> str | None:
+        """Samples do not fit the version that was fetched, and are gone. None: go on; else why there is no round now.
+
+        Of those that no round has seen, at most `new_samples` are left: where they fire no trigger, more have to come.
+        """
+        trigger = self._triggers[task]
+        trigger.new_samples = min(trigger.new_samples, new_samples)
+        if trigger.missing_samples:
+            self._lifecycle.advance(Event.GUARD_REFUSED)
+            return f"{trigger.new_samples} new samples are left, the trigger needs {trigger.settings.new_samples}"
+        if refused := refusal(self._guards, readings):
+            self._put_off(task, Event.GUARD_REFUSED)
+        return refused
+
     def version_ready(self, task: str, start: StartingPoint) -> str | None:
         """The version is fetched. None: train; else why the round is deferred."""
         if self._diverged.get(task) == start:
@@ -136,9 +150,9 @@ class RoundDecisions:
         """Training from `start` diverged, and would again: don't repeat it."""
         self._diverged[task] = start
 
-    def spooled(self, task: str, new_samples: int) -> None:
-        """The round is over. `new_samples` have arrived since it read its own."""
-        self._lifecycle.advance(Event.ROUND_SPOOLED)
+    def ended(self, task: str, new_samples: int) -> None:
+        """The round is over, whether or not it sends anything. `new_samples` have arrived since it read its own."""
+        self._lifecycle.advance(Event.ROUND_ENDED)
         self._triggers[task].new_samples = new_samples
         self._failures.succeed(task)
 

@@ -1,4 +1,4 @@
-"""Whether a device is selected for the current round of a task that works in rounds. Pure."""
+"""Whether a device has work: it is selected for the current round, where a task works in rounds. Pure."""
 
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.cohort import is_asked
@@ -9,8 +9,11 @@ def why_not_asked(
 ) -> str | None:
     """The reason in words; None where the device may train on `version`, as always in a task without rounds.
 
+    While the task awaits its scale, a device sends its statistics once.
     `selection_threshold` is the manifest's, `trained_on` the version that the device trained on last.
     """
+    if description.scaling.is_awaited and trained_on == version:
+        return f"{description.task} awaits its scale, for which this device has sent its part"
     if description.aggregation.strategy != "fedavg":
         return None
     if trained_on == version:

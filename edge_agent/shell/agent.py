@@ -280,5 +280,6 @@ class Agent:
             waiting_updates=self._database.waiting(),
             accepted_updates=self._postbox.accepted,
             rejected_updates=self._postbox.rejected,
+            withheld_updates=self._rounds.withheld,
             progress=self._rounds.progress,
         )

@@ -10,6 +10,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from fleet_host.log_lines import log_line
 from fleet_host.publication_limit import HELD_BACK_SECONDS
 from fleet_host.rate_limit import RateLimit
+from fleet_host.short_connections import ShortConnections
 
 logger = logging.getLogger(__name__)
 
@@ -18,11 +19,6 @@ REPEAT_SECONDS = 3600.0
 
 MAX_COMPLAINTS = 64
 """Remembered at a time."""
-
-SHORT_SECONDS = 30.0
-SHORT_ONES_THAT_SHOW = 4
-"""So many connections in a row that the broker has agreed to, and that were shorter, are no accident. One more than
-show that a publication ends them (`fleet_host.publication_limit`), which is said first."""
 
 SESSION_TAKEN_OVER = 142
 """MQTT 5's reason code of a DISCONNECT."""
@@ -44,7 +40,7 @@ class BrokerComplaints:
     def __init__(self, identifier: str, maximum_packet_bytes: int) -> None:
         self._identifier = identifier
         self._maximum_packet_bytes = maximum_packet_bytes
-        self._short_ones = 0
+        self._short_ones = ShortConnections()
         self._said = RateLimit(REPEAT_SECONDS, MAX_COMPLAINTS)
 
     def publication_refused(self, topic: str, reason: ReasonCode) -> None:
@@ -111,13 +107,12 @@ class BrokerComplaints:
             )
         if isinstance(error, MqttConnectError) and self._is_new("connect"):
             logger.error(log_line("connection_refused", client=self._identifier, reason=error, remedy=CHECK_IDENTITY))
-        self._short_ones = self._short_ones + 1 if 0 <= lasted_seconds < SHORT_SECONDS else 0
-        if self._short_ones >= SHORT_ONES_THAT_SHOW and not suspected_bytes and self._is_new("at once"):
+        if self._short_ones.ended(lasted_seconds) and not suspected_bytes and self._is_new("at once"):
             logger.error(
                 log_line(
                     "connections_end_at_once",
                     client=self._identifier,
-                    in_a_row=self._short_ones,
+                    in_a_row=self._short_ones.in_a_row,
                     remedy="the broker's log says why; most often a second device has this name, perhaps on a copied"
                     " card: give it a name, a key and a certificate of its own",
                 )

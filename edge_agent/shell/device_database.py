@@ -17,6 +17,7 @@ from edge_agent.core.version_choice import KnownVersion
 from edge_agent.shell.damaged_files import WatchedConnection, require_whole, why_unusable
 from edge_agent.shell.device_schema import prepare, require_schema
 from edge_agent.shell.row_seals import RowSeals
+from edge_agent.shell.sample_use import SampleUse, read_use, write_use
 from fleet_protocol.envelope import digest
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import Outcome
@@ -31,7 +32,7 @@ class TaskMemory:
     """What a device remembers of a task between rounds. `residual` is the error feedback's state, empty at first.
 
     `returned` are payloads that were rejected: the next round adds them back to the residual. `generation` is that of
-    the last round.
+    the last round. `rounds` counts those that sent nothing too; they have gone over the samples of then `epochs` times.
     """
 
     bundle: str
@@ -40,6 +41,7 @@ class TaskMemory:
     residual: bytes
     returned: tuple[OutboxRow, ...]
     generation: int = 0
+    epochs: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class SpooledRound:
     residual: bytes
     returned: tuple[int, ...] = ()
     generation: int = 0
+    epochs: float = 0.0
 
 
 _ROW = "sequence, kind, task, bundle, base_version, recipient, payload, digest, envelope, generation"
@@ -109,6 +112,10 @@ class DeviceDatabase:
         if row is None or not self._seals.is_sound("tasks", row[0]):
             row = (0, 0, 0, b"", 0)
         _, rounds, trained_through, residual, generation = row
+        use = self._sample_use(task)
+        if use.bundle == bundle:
+            rounds, trained_through = rounds + use.withheld, max(trained_through, use.trained_through)
+        epochs = use.epochs if use.bundle == bundle else 0.0
         columns = ", ".join(f"outbox.{column}" for column in _ROW.split(", "))
         returned = self._connection.execute(
             f"SELECT {columns}, COALESCE(settled.reason, '') FROM outbox LEFT JOIN settled USING (sequence)"  # noqa: S608
@@ -117,16 +124,20 @@ class DeviceDatabase:
         )
         rows = (replace(OutboxRow(*fields), reason=reason) for *fields, reason in returned.fetchall())
         sound = tuple(row for row in rows if self._seals.is_sound("outbox", row.sequence))
-        return TaskMemory(bundle, rounds, trained_through, residual, sound, generation)
+        return TaskMemory(bundle, rounds, trained_through, residual, sound, generation, epochs)
 
     def trained_through(self, task: str) -> int:
         """The newest sample id that a round of this task has seen; to a new bundle, all samples are new."""
         query = (
-            "SELECT trained_through FROM tasks WHERE task = ?1"
+            "SELECT MAX(trained_through) FROM (SELECT task, bundle, trained_through FROM tasks"
+            " UNION ALL SELECT task, bundle, trained_through FROM sample_use) WHERE task = ?1"
             " AND bundle = IFNULL((SELECT bundle FROM manifests WHERE task = ?1), bundle)"
         )
-        row = self._connection.execute(query, (task,)).fetchone()
-        return 0 if row is None else int(row[0])
+        return int(self._connection.execute(query, (task,)).fetchone()[0] or 0)
+
+    def _sample_use(self, task: str) -> SampleUse:
+        number, use = read_use(self._connection, task)
+        return use if number and self._seals.is_sound("sample_use", number) else SampleUse()
 
     def known_version(self, task: str) -> KnownVersion | None:
         """The newest version of a task that a manifest has named."""
@@ -174,6 +185,9 @@ class DeviceDatabase:
                     "generation": finished.generation,
                 },
             )
+            write_use(
+                self._connection, finished.task, SampleUse(finished.bundle, finished.trained_through, finished.epochs)
+            )
             self._connection.executemany(
                 "DELETE FROM outbox WHERE returned AND sequence = ?", [(number,) for number in finished.returned]
             )
@@ -181,6 +195,11 @@ class DeviceDatabase:
                 "DELETE FROM outbox WHERE returned AND task = ? AND bundle != ?", (finished.task, finished.bundle)
             )
         return rows
+
+    def withhold(self, task: str, bundle: str, trained_through: int, epochs: float) -> None:
+        """Commit a round that sends nothing: what earlier ones left behind stays, and so do rejected payloads."""
+        with self._transaction():
+            write_use(self._connection, task, SampleUse(bundle, trained_through, epochs, withheld=1))
 
     def _insert(self, finished: SpooledRound, spooled: SpooledPayload, sign: SignRow) -> OutboxRow:
         sequence = self._increment("update_sequence")

@@ -3,14 +3,14 @@
 import sqlite3
 from contextlib import closing
 
-from edge_agent.shell import row_seals
+from edge_agent.shell import row_seals, sample_use
 from edge_agent.shell.damaged_files import require_same_tables
 from fleet_protocol.envelope import read_envelope
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import UPDATE, Update, encode_payload
 from fleet_protocol.limits import MAX_UPDATE_BYTES
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """In `PRAGMA user_version`. Files of version 1 say 0: that release did not number them."""
 
 TABLES = (
@@ -36,6 +36,7 @@ TABLES = (
         sequence INTEGER PRIMARY KEY, digest BLOB NOT NULL, outcome TEXT NOT NULL, reason TEXT NOT NULL
     )""",
     row_seals.TABLE,
+    sample_use.TABLE,
 )
 
 COLUMNS_OF_VERSION_3 = (
@@ -71,7 +72,7 @@ def prepare(connection: sqlite3.Connection) -> None:
         _move_returned(connection)
         connection.execute("DROP TABLE outbox_of_version_1")
         connection.execute("DROP TABLE returned")
-    for table_name, column in COLUMNS_OF_VERSION_3:
+    for table_name, column in COLUMNS_OF_VERSION_3 if version < 3 else ():
         connection.execute(f"ALTER TABLE {table_name} ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0")
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 

@@ -2,7 +2,7 @@
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from edge_agent.core.generations import carried_over
@@ -19,10 +19,12 @@ from edge_agent.worker.contract import (
     TrainingJob,
     TrainingResult,
     Verdict,
+    Withheld,
 )
 from edge_agent.worker.settings import WorkerSettings
 from edge_agent.worker.supervisor import train_in_child
 from fleet_host.log_lines import log_line
+from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.kinds import PayloadKind
 from fleet_protocol.remedies import STEADIER_TRAINING
 
@@ -73,21 +75,32 @@ class RoundTraining:
         for producer in PRODUCERS.values():
             address(producer.kind)
 
-    async def run(self, task: str, version: ReadyVersion) -> None:
-        """Train from `version`, and spool what comes of it.
+    def drop_unfit_samples(self, description: TaskDescription) -> int:
+        """Delete the samples that a version's task can't use, and features of a former backbone.
+
+        Returns how many samples there were of the first kind.
+
+        Raises:
+            sqlite3.Error, OSError: the disk.
+        """
+        task = description.task
+        if (judged := self._samples.judge(description)).refused:
+            reason = f"do not fit the schema, which has come; the first: {judged.reason}"
+            logger.warning(log_line("samples_dropped", task=task, count=judged.refused, reason=reason))
+        if misfits := self._samples.drop_misfits(description):
+            logger.warning(log_line("samples_dropped", task=task, count=misfits, reason="do not fit the schema"))
+        if features := self._samples.drop_other_features(description):
+            logger.info(log_line("features_dropped", task=task, count=features, reason="made by another backbone"))
+        return judged.refused + misfits
+
+    async def run(self, task: str, version: ReadyVersion) -> Withheld | None:
+        """Train from `version`, and spool what comes of it; returns why nothing does, where the round is withheld.
 
         Raises:
             RoundFailedError: the worker gave no result.
             VersionUnavailableError, LinkDownError: the weights came packed, did not unpack, and can't be fetched whole.
             sqlite3.Error, OSError: the disk.
         """
-        if (judged := self._samples.judge(version.description)).refused:
-            reason = f"do not fit the schema, which has come; the first: {judged.reason}"
-            logger.warning(log_line("samples_dropped", task=task, count=judged.refused, reason=reason))
-        if dropped := self._samples.drop_misfits(version.description):
-            logger.warning(log_line("samples_dropped", task=task, count=dropped, reason="do not fit the schema"))
-        if dropped := self._samples.drop_other_features(version.description):
-            logger.info(log_line("features_dropped", task=task, count=dropped, reason="made by another backbone"))
         memory = self._database.memory(task, version.bundle)
         verdict = await self._run_worker(task, version, memory)
         if isinstance(verdict, RebuildFailure):
@@ -95,10 +108,14 @@ class RoundTraining:
             version = await self._versions.ready_version(task)
             memory = self._database.memory(task, version.bundle)
             verdict = await self._run_worker(task, version, memory)
-        if not isinstance(verdict, TrainingResult):
+        if isinstance(verdict, TrainingFailure | RebuildFailure):
             raise RoundFailedError(verdict, mended=self._mend_store(task, verdict))
         self._versions.hold(version)
+        if isinstance(verdict, Withheld):
+            self._database.withhold(task, version.bundle, verdict.trained_through, verdict.epochs)
+            return verdict
         self._spool(task, version, memory, verdict)
+        return None
 
     def _mend_store(self, task: str, failure: TrainingFailure | RebuildFailure) -> bool:
         """Delete samples that can't be used, or all where their file is damaged, so that the next round does not fail
@@ -125,29 +142,13 @@ class RoundTraining:
                 residual=result.residual,
                 returned=tuple(given_back(memory.returned)),
                 generation=version.generation,
+                epochs=result.epochs,
             ),
             self._sign,
         )
-        if result.forgotten:
-            logger.warning(
-                log_line(
-                    "residual_shrunk",
-                    task=task,
-                    forgotten_norm=result.forgotten,
-                    remedy=f"none if the device was offline for long; else {STEADIER_TRAINING}",
-                )
-            )
-        logger.info(
-            log_line(
-                "round_spooled",
-                task=task,
-                version=version.number,
-                sequences=",".join(str(row.sequence) for row in rows),
-                payload_bytes=sum(len(payload) for _, payload in payloads),
-                loss=result.loss,
-                features_computed=result.features_computed,
-            )
-        )
+        _say_of_what_to_correct(task, result)
+        size = sum(len(payload) for _, payload in payloads)
+        _say_spooled(task, version.number, [row.sequence for row in rows], size, result)
 
     async def _run_worker(self, task: str, version: ReadyVersion, memory: TaskMemory) -> Verdict:
         settings = self._settings
@@ -172,6 +173,8 @@ class RoundTraining:
             nice=settings.nice,
             memory_limit_mib=settings.memory_limit_mib,
             cpu_limit_seconds=settings.cpu_limit_seconds,
+            trained_through=memory.trained_through,
+            epochs=memory.epochs,
             packed=version.packed,
         )
         try:
@@ -204,3 +207,51 @@ class RoundTraining:
                 loss=progress.loss,
             )
         )
+
+
+def _say_of_what_to_correct(task: str, result: TrainingResult) -> None:
+    if result.forgotten:
+        logger.warning(
+            log_line(
+                "residual_shrunk",
+                task=task,
+                forgotten_norm=result.forgotten,
+                remedy=f"none if the device was offline for long; else {STEADIER_TRAINING}",
+            )
+        )
+    if result.unlike_the_fleet:
+        logger.warning(
+            log_line(
+                "units_differ",
+                task=task,
+                reason=result.unlike_the_fleet,
+                remedy="if its unit is another, correct the program that takes the samples",
+            )
+        )
+
+
+def _say_spooled(task: str, version: int, sequences: Sequence[int], size: int, result: TrainingResult) -> None:
+    numbers = ",".join(map(str, sequences))
+    if result.statistics:
+        logger.info(
+            log_line(
+                "statistics_spooled",
+                task=task,
+                version=version,
+                sequences=numbers,
+                payload_bytes=size,
+                samples=result.samples,
+            )
+        )
+        return
+    logger.info(
+        log_line(
+            "round_spooled",
+            task=task,
+            version=version,
+            sequences=numbers,
+            payload_bytes=size,
+            loss=result.loss,
+            features_computed=result.features_computed,
+        )
+    )

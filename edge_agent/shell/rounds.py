@@ -21,7 +21,7 @@ from edge_agent.shell.link import LinkDownError
 from edge_agent.shell.round_training import RoundFailedError, RoundTraining
 from edge_agent.shell.sample_store import SampleStore
 from edge_agent.shell.version_follower import ReadyVersion, VersionFollower
-from edge_agent.worker.contract import Progress
+from edge_agent.worker.contract import Progress, Withheld
 from fleet_host.log_lines import log_line
 from fleet_host.rate_limit import RateLimit
 from fleet_protocol.kinds import Receipt
@@ -29,6 +29,8 @@ from fleet_protocol.remedies import STEADIER_TRAINING
 
 logger = logging.getLogger(__name__)
 
+SAY_WAITING_SECONDS = 86_400.0
+"""That too few samples have come for a round is said once in this time, of each task."""
 MAX_REASONS_SAID = 16
 """Why a device has no part in a round now, over all tasks, within `recheck_seconds`."""
 
@@ -57,6 +59,9 @@ class Rounds:
         self._wake = asyncio.Event()
         self._not_selected = RateLimit(configuration.guards.recheck_seconds, MAX_REASONS_SAID)
         self._rechecks: dict[str, asyncio.TimerHandle] = {}
+        self._said_waiting = RateLimit(SAY_WAITING_SECONDS, len(self._tasks))
+        self.withheld = 0
+        """Rounds since the start that sent nothing, as they made validation samples worse."""
         triggers = {task.name: SampleTrigger(task.trigger, self._count_new(task.name)) for task in configuration.tasks}
         self._decisions = RoundDecisions(configuration.guards, triggers)
 
@@ -84,6 +89,7 @@ class Rounds:
         """A manifest has brought something new."""
         self._decisions.manifest_changed(task, self._count_new(task))
         self.retry_deferred_trigger()
+        self._say_waiting(task)
 
     def retry_deferred_trigger(self) -> None:
         """Something changed that may allow deferred rounds: a connection, a version, a receipt."""
@@ -127,11 +133,25 @@ class Rounds:
                 while self._is_due(task) and await self._run_round(task):
                     pass
 
+    def _say_waiting(self, task: str) -> None:
+        """A device that gets too few samples must not be silent, as if there were nothing to train."""
+        missing = self._decisions.missing_samples(task)
+        if missing and self._said_waiting.allows(task, self._now()):
+            logger.info(
+                log_line(
+                    "waiting_for_samples",
+                    task=task,
+                    stored=self._samples.count(task),
+                    missing=missing,
+                    remedy="none if more come; else lower new_samples of its trigger, and [guards] minimum_samples",
+                )
+            )
+
     def _is_due(self, task: str) -> bool:
         return self._decisions.is_due(task, self._database.known_version(task), self._now())
 
     async def _run_round(self, task: str) -> bool:
-        """Run one round; returns whether its payloads were spooled."""
+        """Run one round; returns whether it was ended, with payloads or without."""
         recheck_seconds = self._configuration.guards.recheck_seconds
         if refused := self._decisions.begin(task, self._readings(task)):
             logger.warning(log_line("guard_refused", task=task, reason=refused))
@@ -149,14 +169,29 @@ class Rounds:
             self._decisions.version_unavailable(task)
             logger.warning(log_line("version_unavailable", task=task, reason=error))
             return self._retry_in(task, recheck_seconds)
+        if not self._samples_suffice(task, version, newest):
+            return False
         if refused := self._decisions.version_ready(task, self._starting_point(task, version)):
             logger.warning(log_line("divergence_expected", task=task, reason=refused))
             return self._retry_in(task, recheck_seconds)
         return await self._train(task, version, newest)
 
+    def _samples_suffice(self, task: str, version: ReadyVersion, trained_from: KnownVersion | None) -> bool:
+        """Whether trigger and guards still want a round when samples that do not fit the version are gone."""
+        try:
+            dropped = self._training.drop_unfit_samples(version.description)
+        except (sqlite3.Error, OSError) as error:
+            return self._note_failure(task, trained_from, error)
+        if not dropped:
+            return True
+        if refused := self._decisions.samples_dropped(task, self._count_new(task), self._readings(task)):
+            logger.warning(log_line("guard_refused", task=task, reason=refused))
+            return self._retry_in(task, self._configuration.guards.recheck_seconds)
+        return True
+
     async def _train(self, task: str, version: ReadyVersion, trained_from: KnownVersion | None) -> bool:
         try:
-            await self._training.run(task, version)
+            withheld = await self._training.run(task, version)
         except RoundFailedError as error:
             if error.diverged:
                 self._decisions.diverged(task, self._starting_point(task, version))
@@ -165,10 +200,20 @@ class Rounds:
             return self._note_failure(task, trained_from, error)
         except (VersionUnavailableError, LinkDownError) as error:
             return self._note_failure(task, None, error)
-        self._decisions.spooled(task, self._count_new(task))
-        self._spooled()
+        self._decisions.ended(task, self._count_new(task))
+        if withheld is None:
+            self._spooled()
+        else:
+            self._note_withheld(task, version, withheld)
         self._versions.forget_unused(self._tasks)
         return True
+
+    def _note_withheld(self, task: str, version: ReadyVersion, withheld: Withheld) -> None:
+        if withheld.why == "spent":
+            logger.info(log_line("samples_spent", task=task, reason=withheld.words))
+            return
+        self.withheld += 1
+        logger.info(log_line("update_withheld", task=task, version=version.number, reason=withheld.words))
 
     def _note_failure(self, task: str, version: KnownVersion | None, error: Exception) -> bool:
         """`version` is to blame, unless it is None."""
@@ -177,7 +222,7 @@ class Rounds:
         return self._retry_in(task, wait)
 
     def _retry_in(self, task: str, seconds: float) -> bool:
-        """Try the task again then, or earlier if something changes that allows it. False: no round was spooled."""
+        """Try the task again then, or earlier if something changes that allows it. False: no round was ended."""
         if last := self._rechecks.pop(task, None):
             last.cancel()
         self._rechecks[task] = asyncio.get_running_loop().call_later(seconds, self._retry, task)

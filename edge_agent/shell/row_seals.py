@@ -23,6 +23,7 @@ LOST: Final = {
     "tasks": "what earlier updates of the task left behind; it starts from nothing",
     "manifests": "the task's newest known version; the next manifest names it",
     "held_versions": "which version is complete here; the next one is fetched whole",
+    "sample_use": "how often rounds have gone over the task's samples; they are as new",
     "outbox": "an update that waited, or was to be learned again",
 }
 """The tables whose rows are sealed, and what a damaged row means."""

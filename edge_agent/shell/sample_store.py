@@ -16,12 +16,12 @@ from typing import Concatenate, ParamSpec, TypeVar
 import msgspec
 
 from edge_agent.shell.damaged_files import damage, require_same_tables, require_whole, set_aside
-from edge_agent.sources.sample import Sample, read_sample
 from edge_agent.sources.schema_check import check_sample
 from edge_agent.worker.damage import is_unusable
 from edge_agent.worker.usable_samples import fitting
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.limits import MIB
+from fleet_protocol.sample_line import Sample, read_sample
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS samples (

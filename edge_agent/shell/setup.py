@@ -6,7 +6,7 @@ from pathlib import Path
 from edge_agent.configuration import AgentConfiguration
 from edge_agent.profiles import profile_file
 from fleet_host.configuration_file import parse_with_paths
-from fleet_host.program_folder import BrokerAnswers, make_program_folder
+from fleet_host.program_folder import BrokerAnswers, make_program_folder, quoted
 from fleet_protocol.errors import ConfigurationError, why_unreadable
 from fleet_protocol.keys import VerifyKey, read_verify_key
 
@@ -16,18 +16,18 @@ TABLES = ("[guards]", "[worker]", "[store]")
 AGENT = """\
 # Written by `edge-agent setup`. docs/configuration-reference.md lists every key. Relative paths start at this folder.
 
-fleet = "{fleet}"
-device = "{device}"
-coordinator_key = "{coordinator_key}"
+fleet = {fleet}
+device = {device}
+coordinator_key = {coordinator_key}
 key_file = "agent.key"
 state_folder = "/var/lib/edge-agent"
 sample_socket = "/run/edge-agent/samples.sock"
-profile = "{profile}"
+profile = {profile}
 
 {broker}
 {limits}
 {tasks}"""
-TASK = '[[tasks]]\nname = "{name}"\n'
+TASK = "[[tasks]]\nname = {name}\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +50,13 @@ def set_up_device(configuration: Path, answers: Answers, program: str) -> Verify
     """
     read_verify_key(answers.coordinator_key, "--coordinator-key", "`broker-coordinator key` on the server")
     text = AGENT.format(
-        fleet=answers.fleet,
-        device=answers.device,
-        coordinator_key=answers.coordinator_key,
-        profile=answers.profile,
+        fleet=quoted(answers.fleet),
+        device=quoted(answers.device),
+        coordinator_key=quoted(answers.coordinator_key),
+        profile=quoted(answers.profile),
         broker=answers.broker.table("device"),
         limits=_limits(answers.profile),
-        tasks="\n".join(TASK.format(name=name) for name in answers.tasks),
+        tasks="\n".join(TASK.format(name=quoted(name)) for name in answers.tasks),
     )
     parse_with_paths(text.encode(), AgentConfiguration, str(configuration))
     return make_program_folder(

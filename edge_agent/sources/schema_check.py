@@ -6,9 +6,9 @@ One that comes before the schema is known is bounded, and judged by the same che
 import array
 from dataclasses import replace
 
-from edge_agent.sources.sample import Sample
 from fleet_protocol.bundle import TaskDescription
-from fleet_protocol.sample_rules import ANY_NUMBER, ValueRule, input_rule, label_rule
+from fleet_protocol.sample_line import Sample
+from fleet_protocol.sample_rules import ANY_NUMBER, INPUT, ValueRule, input_rule, label_rule
 
 MAX_VALUES_WITHOUT_SCHEMA = 256 * 1024
 """Inputs of one sample while its task's schema is not known: a picture of 295 x 295 in colour."""
@@ -26,13 +26,14 @@ def check_unjudged(sample: Sample) -> None:
     Raises:
         ValueError: too many values, or some that no schema would take.
     """
-    for name, values in (("input", sample.inputs), ("label", _label_values(sample))):
+    for name, values in ((INPUT, sample.inputs), ("label", _label_values(sample))):
         if len(values) > MAX_VALUES_WITHOUT_SCHEMA:
             raise ValueError(
                 f"{name} has {len(values)} values; until the schema of {sample.task} is known, at most"
                 f" {MAX_VALUES_WITHOUT_SCHEMA} are taken"
             )
-        _require(replace(ANY_NUMBER, name=name, count=len(values)), values, sample.task)
+        rule = replace(ANY_NUMBER, name=name, count=len(values), may_lack=name == INPUT)  # the schema may allow it
+        _require(rule, values, sample.task)
 
 
 def check_sample(sample: Sample, description: TaskDescription) -> tuple[bytes, int | bytes]:

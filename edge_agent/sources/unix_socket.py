@@ -23,12 +23,13 @@ from typing import Literal
 import msgspec
 
 from edge_agent.sources.bounded_lines import READ_BYTES, HeldBytes, LineRefusedError, lines_of
-from edge_agent.sources.sample import Sample, read_sample
 from edge_agent.sources.schema_check import MAX_VALUES_WITHOUT_SCHEMA, check_sample, check_task, check_unjudged
 from edge_agent.worker.contract import Progress
 from fleet_host.log_lines import log_line
 from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.document_errors import explain
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.sample_line import Sample, read_sample
 
 MAX_CONNECTIONS = 32
 """One more, and that which has been silent for longest is closed."""
@@ -60,7 +61,10 @@ class Answer(msgspec.Struct, omit_defaults=True):
 
 
 class Status(msgspec.Struct):
-    """The state of the agent, for people and programs on the device; `progress` is that of the running round."""
+    """The state of the agent, for people and programs on the device; `progress` is that of the running round.
+
+    Updates are counted since the agent's start; withheld ones made validation samples worse.
+    """
 
     device: str
     state: str
@@ -72,6 +76,7 @@ class Status(msgspec.Struct):
     waiting_updates: int
     accepted_updates: int
     rejected_updates: int
+    withheld_updates: int = 0
     progress: Progress | None = None
 
 
@@ -197,6 +202,8 @@ class SampleSocket:
     def _command(self, line: bytes) -> Status | Answer:
         try:
             msgspec.json.decode(line, type=Command)
+        except msgspec.ValidationError as error:
+            return Answer(ok=False, error=_shortened(explain(error, Command, msgspec.json.decode(line))))
         except msgspec.DecodeError as error:
             return Answer(ok=False, error=_shortened(str(error)))
         return self._status()

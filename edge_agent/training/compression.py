@@ -58,7 +58,7 @@ def pack(delta: FloatVector, memory: ErrorFeedback, task: TaskDescription, seed:
         UpdateTooLargeError: `delta` alone is too large.
         ProtocolError: as `encode_update`.
     """
-    largest = task.aggregation.max_delta_norm
+    largest = task.largest_delta_norm
     total = memory.offer(delta)
     encoded = _encode(total, task, seed)
     norm = encoded.sent.norm()

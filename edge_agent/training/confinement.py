@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
+import bundle_runtime
 from edge_agent.training.landlock import LandlockError, allow_only
 from edge_agent.training.syscall_filter import SyscallFilterError, refuse_calls
 from edge_agent.worker.contract import TrainingJob
@@ -83,5 +84,5 @@ def library_paths() -> list[Path]:
     installed = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     found = [find_spec(name) for name in HEAVY_PACKAGES]
     installed |= {str(Path(spec.origin).parents[1]) for spec in found if spec and spec.origin}
-    own = Path(__file__).parents[1]
-    return [Path(each) for each in (*sorted(installed), *LIBRARY_FOLDERS, *SYSTEM_FILES)] + [own]
+    own = [Path(__file__).parents[1], Path(bundle_runtime.__path__[0])]
+    return [Path(each) for each in (*sorted(installed), *LIBRARY_FOLDERS, *SYSTEM_FILES)] + own

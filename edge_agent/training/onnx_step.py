@@ -3,12 +3,14 @@
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bundle_runtime.graph import Graph
 from bundle_runtime.samples import Samples
+from bundle_runtime.scale_feeds import scale_feeds
 from edge_agent.training.engine import BatchPlan, OnProgress, Rates, ignore_progress
 from fleet_protocol.bundle import TRAIN_FILE, TaskDescription, TrainingPlan
 from fleet_protocol.codec.sparse import FloatVector
@@ -40,14 +42,16 @@ class OnnxStepEngine:
         *,
         divisible: bool = False,
         name: str = TRAIN_FILE,
+        scale: Mapping[str, NDArray[np.float32]] = MappingProxyType({}),
     ) -> None:
-        """Load the graph.
+        """Load the graph; `scale` is what `scale_feeds` gives for its task.
 
         Raises:
             GraphError: see `Graph`.
         """
         self._graph = Graph(name, train_graph, threads)
         self._divisible = divisible
+        self._scale = scale
 
     @classmethod
     def of_task(
@@ -59,7 +63,7 @@ class OnnxStepEngine:
             GraphError: see `Graph`.
         """
         name = task.training.graph_file
-        return cls(files[name], threads, divisible=divisible, name=name)
+        return cls(files[name], threads, divisible=divisible, name=name, scale=scale_feeds(task))
 
     def train(
         self,
@@ -100,6 +104,7 @@ class OnnxStepEngine:
             "gradient_clip": np.array(rates.gradient_clip or np.inf, np.float32),
             "proximal": np.array(rates.proximal, np.float32),
             "seed": np.array(plan.seed, np.int64),
+            **self._scale,
         }
         outputs = self._graph.run(feeds)
         return outputs["trained_weights"], outputs["losses"]

@@ -9,18 +9,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from bundle_runtime.samples import Samples
+from edge_agent.core.sample_budget import steps_of_round
 from edge_agent.training.compression import UpdateTooLargeError, pack, remember
 from edge_agent.training.divergence import divergence
 from edge_agent.training.engine import OnProgress, Rates, TrainingEngine, ignore_progress, plan_batches
+from edge_agent.training.statistics import measure, unlike_the_fleet
 from edge_agent.worker.contract import Returned, TrainingResult
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.limits import MAX_LOSS
 from fleet_protocol.remedies import STEADIER_TRAINING
+from fleet_protocol.scaling import UNITS_FACTOR
 
 
 class DivergedError(Exception):
-    """Loss or weights are no longer finite, or changed by more than the task takes; says what was seen, what to do."""
+    """Loss or weights are no longer finite, or changed by more than the task takes, or would be, as the samples are in
+    other units than the fleet's; says what was seen, what to do.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +33,28 @@ class Earlier:
     """What earlier rounds of a device left to this one.
 
     `residual` is the state of the error feedback, empty at first, which then begins the life `life`; `returned` are
-    rejected updates; `seed` counts the rounds and picks the batches.
+    rejected updates; `seed` counts the rounds and picks the batches; `epochs` is how often they went over the samples
+    that were stored at the last of them.
     """
 
     residual: bytes
     returned: Sequence[Returned]
     seed: int
     life: int
+    epochs: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What a round's training gave: `weights` f32[P], and the loss of each step, f32[K]."""
+
+    weights: FloatVector
+    losses: FloatVector
+
+    @property
+    def steps(self) -> int:
+        """How many there were."""
+        return self.losses.size
 
 
 def train_round(
@@ -46,34 +66,77 @@ def train_round(
     *,
     on_progress: OnProgress = ignore_progress,
 ) -> TrainingResult:
-    """Train from `weights` f32[P] on all of `samples`, and pack what was learned.
+    """Train from `weights` f32[P] on all of `samples`, and pack what was learned; or measure the samples, while the
+    task awaits its scale.
 
     Raises:
         DivergedError: loss or weights are no longer finite, or changed by more than the task takes.
         EngineError: bundle and samples contradict each other.
     """
-    steps = task.training.steps
-    plan = plan_batches(len(samples), steps, task.training.batch_size, earlier.seed)
+    if task.scaling.is_awaited:
+        return measure(samples, task)
+    learned = learn(engine, weights, samples, task, earlier.seed, on_progress=on_progress)
+    return finish_round(learned, weights, samples, task, earlier)
+
+
+def learn(
+    engine: TrainingEngine,
+    weights: FloatVector,
+    samples: Samples,
+    task: TaskDescription,
+    seed: int,
+    *,
+    on_progress: OnProgress = ignore_progress,
+) -> Learned:
+    """Train from `weights` f32[P] on all of `samples`.
+
+    Raises:
+        DivergedError: loss or weights are no longer finite, or the loss is more than the task takes; or the samples
+            are in other units than those that the task's scale was made of.
+        EngineError: bundle and samples contradict each other.
+    """
+    if words := unlike_the_fleet(samples, task, UNITS_FACTOR):
+        raise DivergedError(f"{words}: its unit is another; nothing is trained: correct what takes the samples")
+    steps = steps_of_round(task.training, len(samples))
+    plan = plan_batches(len(samples), steps, task.training.batch_size, seed)
     trained, losses = engine.train(weights, samples, plan, Rates.planned(task.training), on_progress)
     if diverged := divergence(losses, trained, samples, plan, task.training.learning_rate):
-        raise DivergedError(str(diverged))
+        raise _diverged(str(diverged), samples, task)
     if too_large := _too_large_loss(losses):
-        raise DivergedError(_explained(too_large, losses, samples, task))
+        raise _diverged(_explained(too_large, losses, samples, task), samples, task)
+    return Learned(trained, losses)
+
+
+def finish_round(
+    learned: Learned, weights: FloatVector, samples: Samples, task: TaskDescription, earlier: Earlier
+) -> TrainingResult:
+    """Pack what was learned from `weights` f32[P] on, together with what earlier rounds left behind.
+
+    Raises:
+        DivergedError: it is more than the task takes.
+    """
     memory = remember(task, earlier.residual, earlier.returned, earlier.life)
     try:
-        packed = pack(trained - weights, memory, task, earlier.seed)
+        packed = pack(learned.weights - weights, memory, task, earlier.seed)
     except UpdateTooLargeError as error:
-        raise DivergedError(_explained(str(error), losses, samples, task)) from error
+        raise _diverged(_explained(str(error), learned.losses, samples, task), samples, task) from error
     return TrainingResult(
         packed=packed.data,
         residual=memory.state(),
         samples=len(samples),
-        steps=steps,
+        steps=learned.steps,
         trained_through=samples.newest,
-        loss=float(losses.mean()),
+        loss=float(learned.losses.mean()),
         life=memory.life,
         forgotten=packed.forgotten,
+        unlike_the_fleet=unlike_the_fleet(samples, task),
     )
+
+
+def _diverged(what: str, samples: Samples, task: TaskDescription) -> DivergedError:
+    """A device whose units may be others is told that first: no smaller step helps it."""
+    words = unlike_the_fleet(samples, task)
+    return DivergedError(f"{words}; is its unit another? {what}" if words else what)
 
 
 def _too_large_loss(losses: FloatVector) -> str:
@@ -86,6 +149,6 @@ def _explained(what: str, losses: FloatVector, samples: Samples, task: TaskDescr
     """What was too large, beside what makes it so. It stays on the device, as it reveals something of its data."""
     return (
         f"training diverged: {what}; loss {losses[0]:g} in the first step, {losses[-1]:g} in the last, inputs"
-        f" {samples.inputs.min():g} to {samples.inputs.max():g}, learning rate {task.training.learning_rate:g};"
-        f" {STEADIER_TRAINING}"
+        f" {np.nanmin(samples.inputs):g} to {np.nanmax(samples.inputs):g}, learning rate"
+        f" {task.training.learning_rate:g}; {STEADIER_TRAINING}"
     )

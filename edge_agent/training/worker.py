@@ -14,14 +14,18 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from bundle_runtime.runner import BundleRunner
 from bundle_runtime.samples import Samples
+from edge_agent.core.sample_budget import steps_of_round
 from edge_agent.training.confinement import hold_open, limit, shut_in
 from edge_agent.training.engine import EngineError
 from edge_agent.training.engines import make_engine
 from edge_agent.training.features import FeaturesError, compute_features
+from edge_agent.training.own_limits import take_part
 from edge_agent.training.rebuild import RebuildError, rebuild
-from edge_agent.training.round import DivergedError, Earlier, train_round
+from edge_agent.training.round import DivergedError, Earlier
 from edge_agent.training.stored_sample_checks import UnfitSamplesError, check_samples
+from edge_agent.training.stored_samples import StoredSamples, divide, identities
 from edge_agent.worker.contract import (
     Message,
     Progress,
@@ -31,13 +35,14 @@ from edge_agent.worker.contract import (
     TrainingResult,
     Unconfined,
     Verdict,
+    Withheld,
     read_job,
     write_frame,
 )
 from edge_agent.worker.damage import is_unusable
 from edge_agent.worker.usable_samples import rows_to_train_on
 from fleet_host.child_process import die_with
-from fleet_protocol.bundle import BACKBONE_FILE, TaskDescription
+from fleet_protocol.bundle import BACKBONE_FILE, EVALUATE_FILE, TaskDescription, verify_blob
 from fleet_protocol.codec import read_weights
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ConfigurationError, ProtocolError
@@ -68,7 +73,7 @@ ShutIn = Callable[[list[Path], Path | None], None]
 """Called once before a graph is loaded, with the files that are opened after that, and the sample store if it is."""
 
 
-def run_round(job: TrainingJob, send: Send, shut_in: ShutIn) -> TrainingResult:
+def run_round(job: TrainingJob, send: Send, shut_in: ShutIn) -> TrainingResult | Withheld:
     """Train, then compress the delta together with the error feedback of earlier rounds.
 
     Raises:
@@ -81,22 +86,25 @@ def run_round(job: TrainingJob, send: Send, shut_in: ShutIn) -> TrainingResult:
         ProtocolError: a file is not what the task says.
     """
     task = job.description
-    steps = task.training.steps
     store = Path(job.sample_store)
     files = {name: Path(path) for name, path in job.files.items()}
-    send(Progress("reading", 0, steps, None))
+    send(Progress("reading", 0, task.training.steps, None))
     if job.packed is not None:
         rebuild(job.packed, Path(job.weights), task.parameters)
     weights = read_weights(Path(job.weights).read_bytes(), task.parameters)
     if task.backbone is None:
-        samples, computed = read_samples(store, task), 0
+        stored, computed = read_samples(store, task, job.trained_through), 0
         shut_in(list(files.values()), None)
     else:
         with contextlib.closing(hold_open(store)):
             shut_in(list(files.values()), store)
             computed = compute_features(store, task, files[BACKBONE_FILE], job.threads)
-            samples = read_samples(store, task)
+            stored = read_samples(store, task, job.trained_through)
     engine = make_engine(job.engine, files, task, job.threads)
+    if EVALUATE_FILE in files:
+        verify_blob(EVALUATE_FILE, files[EVALUATE_FILE].read_bytes(), task.files[EVALUATE_FILE])
+    runner = BundleRunner(task, files, job.threads)
+    steps = steps_of_round(task.training, len(stored.training))
 
     def on_progress(done: int, losses: FloatVector) -> None:
         mean = float(losses.mean())
@@ -105,13 +113,19 @@ def run_round(job: TrainingJob, send: Send, shut_in: ShutIn) -> TrainingResult:
         if done == steps:
             send(Progress("compressing", steps, steps, loss))
 
-    earlier = Earlier(job.residual, job.returned, job.seed, job.life)
-    result = train_round(engine, weights, samples, task, earlier, on_progress=on_progress)
+    earlier = Earlier(job.residual, job.returned, job.seed, job.life, job.epochs)
+    result = take_part(
+        engine, weights, stored, task, earlier, evaluate=runner.evaluate_features, on_progress=on_progress
+    )
+    if isinstance(result, Withheld):
+        return result
     return msgspec.structs.replace(result, features_computed=computed)
 
 
-def read_samples(path: Path, task: TaskDescription) -> Samples:
+def read_samples(path: Path, task: TaskDescription, trained_through: int = 0) -> StoredSamples:
     """All stored samples of a task that fit its schema, as training takes them: features where it has a backbone.
+
+    Those with an id above `trained_through` are unseen.
 
     Raises:
         RoundError: there is none.
@@ -128,8 +142,10 @@ def read_samples(path: Path, task: TaskDescription) -> Samples:
     else:
         labels = np.frombuffer(b"".join(row[2] for row in rows), np.float32).reshape(len(rows), task.label.outputs)
         samples = Samples(inputs, labels, rows[-1][0])
-    check_samples(samples, [row[0] for row in rows], task)
-    return samples
+    numbers = [row[0] for row in rows]
+    check_samples(samples, numbers, task)
+    unseen = np.array(numbers) > trained_through
+    return divide(samples, identities(samples), unseen, task.training.validation_share)
 
 
 def verdict_of(job: TrainingJob, send: Send) -> Verdict:

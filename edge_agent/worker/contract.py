@@ -10,6 +10,7 @@ import msgspec
 
 from fleet_protocol.bundle import (
     BACKBONE_FILE,
+    EVALUATE_FILE,
     ORT_CHECKPOINT_FILE,
     ORT_OPTIMISER_FILE,
     ORT_TRAINING_FILE,
@@ -34,7 +35,9 @@ def engine_files(engine: EngineName, task: TaskDescription) -> tuple[str, ...]:
 
 def files_for(engine: EngineName, task: TaskDescription) -> tuple[str, ...]:
     """What a device with this engine needs of a bundle, besides the weights."""
-    return (*engine_files(engine, task), BACKBONE_FILE) if task.backbone else engine_files(engine, task)
+    files = engine_files(engine, task)
+    files += (EVALUATE_FILE,) if task.training.validation_share else ()
+    return (*files, BACKBONE_FILE) if task.backbone else files
 
 
 class PackedFile(msgspec.Struct, frozen=True):
@@ -60,7 +63,8 @@ class TrainingJob(msgspec.Struct, frozen=True):
     """One round, and what the process that runs it may use.
 
     Paths are given as text; `files` has those of `files_for`, by their names in the bundle; `residual` is the state of
-    the error feedback, empty at first, which then begins the life `life`; `seed` picks the batches.
+    the error feedback, empty at first, which then begins the life `life`; `seed` picks the batches. Rounds have seen
+    the samples up to the id `trained_through`, and gone over those `epochs` times.
     """
 
     description: TaskDescription
@@ -76,6 +80,8 @@ class TrainingJob(msgspec.Struct, frozen=True):
     nice: int
     memory_limit_mib: int
     cpu_limit_seconds: int
+    trained_through: int = 0
+    epochs: float = 0.0
     packed: PackedFile | None = None
     """What to unpack into the file `weights` first."""
 
@@ -100,6 +106,9 @@ class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
 
     `life` is the error feedback's. `forgotten` is the norm of what it has not kept, because it was more than its limit.
     `features_computed` counts the samples that the backbone saw in this round; the others' features were there.
+    `statistics` are moments of the samples, where nothing was trained as the task awaits its scale.
+    `unlike_the_fleet` says how far the samples are from those that the scale was made of, where that is far.
+    `epochs` is how often rounds, with this one, have gone over the samples that are stored.
     """
 
     packed: bytes
@@ -111,6 +120,22 @@ class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
     life: int = 0
     forgotten: float = 0.0
     features_computed: int = 0
+    statistics: bytes = b""
+    unlike_the_fleet: str = ""
+    epochs: float = 0.0
+
+
+class Withheld(msgspec.Struct, frozen=True, tag="withheld"):
+    """A round from which nothing is sent; `words` say why, and stay on the device. The residual is unchanged.
+
+    `spent`: nothing was trained, as rounds have gone over these samples as often as the plan allows. `worse`: the round
+    made validation samples worse. `epochs` as in `TrainingResult`.
+    """
+
+    why: Literal["spent", "worse"]
+    words: str
+    trained_through: int
+    epochs: float
 
 
 class TrainingFailure(msgspec.Struct, frozen=True, tag="failure"):
@@ -133,7 +158,7 @@ class RebuildFailure(msgspec.Struct, frozen=True, tag="rebuild_failure"):
     error: str
 
 
-Verdict = TrainingResult | TrainingFailure | RebuildFailure
+Verdict = TrainingResult | Withheld | TrainingFailure | RebuildFailure
 News = Progress | Unconfined
 Message = News | Verdict
 _MESSAGES: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)

@@ -4,11 +4,13 @@
 
 Each stage is one module: `selection`, `quantisation`, `positions`, `container`; `update_codec` puts them together.
 Weights take another way down: `grid` rounds them, `difference` packs one version as its difference from another.
+`moments` says how a device's samples are distributed.
 The one part of `fleet_protocol` that imports numpy, so a sleeping agent does not import it.
 """
 
 from fleet_protocol.codec.difference import apply_difference, encode_difference
 from fleet_protocol.codec.grid import Grid
+from fleet_protocol.codec.moments import Moments, decode_moments, pooled
 from fleet_protocol.codec.quantisation import Quantisation
 from fleet_protocol.codec.sparse import SparseUpdate
 from fleet_protocol.codec.together import decode_together
@@ -18,14 +20,17 @@ from fleet_protocol.codec.weights import read_weights, write_weights
 __all__ = [
     "EncodedUpdate",
     "Grid",
+    "Moments",
     "Quantisation",
     "SparseUpdate",
     "apply_difference",
+    "decode_moments",
     "decode_together",
     "decode_update",
     "encode_difference",
     "encode_update",
     "inspect_update",
+    "pooled",
     "read_weights",
     "write_weights",
 ]

@@ -9,6 +9,7 @@ from fleet_protocol.kinds.manifest import MANIFEST, Manifest
 from fleet_protocol.kinds.payload import Count, decode_payload, encode_payload
 from fleet_protocol.kinds.presence import PRESENCE, Presence, PresenceState
 from fleet_protocol.kinds.receipt import RECEIPT, Outcome, Receipt
+from fleet_protocol.kinds.statistics import ENCRYPTED_STATISTICS, STATISTICS, Statistics
 from fleet_protocol.kinds.update import UPDATE, Update
 from fleet_protocol.kinds.weights_request import WEIGHTS_REQUEST, WeightsRequest
 
@@ -24,6 +25,8 @@ KINDS: dict[int, PayloadKind] = {
         RECEIPT,
         WEIGHTS_REQUEST,
         ENCRYPTED_UPDATE,
+        STATISTICS,
+        ENCRYPTED_STATISTICS,
     )
 }
 """By the number that stands in an envelope's header."""
@@ -50,6 +53,7 @@ __all__ = [
     "BlobChunk",
     "BlobRequest",
     "Count",
+    "ENCRYPTED_STATISTICS",
     "ENCRYPTED_UPDATE",
     "ENROLMENT",
     "FROM_COORDINATOR",
@@ -66,6 +70,8 @@ __all__ = [
     "PresenceState",
     "RECEIPT",
     "Receipt",
+    "STATISTICS",
+    "Statistics",
     "UPDATE",
     "Update",
     "WEIGHTS_REQUEST",

@@ -13,58 +13,85 @@ umask 077
 new_key="-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
 days=3650
 
+refuse() {
+    echo "$1" >&2
+    exit 1
+}
+
+quiet_openssl() { # arguments; says nothing unless it fails
+    said=$(openssl "$@" 2>&1) || refuse "openssl $1: $said"
+}
+
+enter() { # DIR
+    cd "$1" 2> /dev/null || refuse "$1: no folder of a fleet's certificates; make one: certificates.sh server DIR HOST"
+}
+
 issue() { # file, common name, extensions: Python 3.13 refuses certificates without the key identifiers and usages
+    [ -r ca.key ] || refuse "$PWD/ca.key: missing; name the folder in which certificates.sh made the authority"
+    file=$1
+    trap 'rm -f "$file.csr" "$file.ext"' EXIT
     # shellcheck disable=SC2086 # the options are words
-    openssl req -new $new_key -subj "/CN=$2" -keyout "$1.key" -out "$1.csr" 2>/dev/null
+    quiet_openssl req -new $new_key -subj "/CN=$2" -keyout "$file.key" -out "$file.csr"
     printf '%s\n' basicConstraints=critical,CA:FALSE subjectKeyIdentifier=hash authorityKeyIdentifier=keyid \
-        keyUsage=critical,digitalSignature "$3" > "$1.ext"
-    openssl x509 -req -in "$1.csr" -CA ca.crt -CAkey ca.key -CAcreateserial -days "$days" -sha256 \
-        -extfile "$1.ext" -out "$1.crt" 2>/dev/null
-    rm "$1.csr" "$1.ext"
-    chmod 644 "$1.crt"
+        keyUsage=critical,digitalSignature "$3" > "$file.ext"
+    quiet_openssl x509 -req -in "$file.csr" -CA ca.crt -CAkey ca.key -CAcreateserial -days "$days" -sha256 \
+        -extfile "$file.ext" -out "$file.crt"
+    chmod 644 "$file.crt"
+}
+
+alternative_name() { # HOST, as a certificate says it
+    case "$1" in
+    *[!0-9A-Za-z._:-]* | *:*[!0-9A-Fa-f:.]* | *[!0-9A-Fa-f:.]*:* | "")
+        refuse "host '$1' must be a name such as broker.example, or an IP address, without scheme, port or brackets"
+        ;;
+    *:*) echo "IP:$1" ;;
+    *[!0-9.]*) echo "DNS:$1" ;;
+    *) echo "IP:$1" ;;
+    esac
+}
+
+authority() { # DIR
+    mkdir -p "$1"
+    enter "$1"
+    [ ! -e ca.key ] || refuse "$1/ca.key exists: every certificate of the fleet hangs on it, so it is not replaced"
+    # A file instead of -addext: that would repeat what some openssl.cnf add by themselves.
+    trap 'rm -f ca.cnf' EXIT
+    printf '%s\n' '[req]' distinguished_name=name x509_extensions=authority '[name]' '[authority]' \
+        basicConstraints=critical,CA:TRUE subjectKeyIdentifier=hash keyUsage=critical,keyCertSign,cRLSign > ca.cnf
+    # shellcheck disable=SC2086
+    quiet_openssl req -x509 $new_key -config ca.cnf -subj "/CN=edgeflock authority" -days "$days" -sha256 \
+        -keyout ca.key -out ca.crt
+    chmod 644 ca.crt
+}
+
+broker() { # DIR HOST
+    alternative=$(alternative_name "$2")
+    enter "$1"
+    # Not HOST as the common name, which has 64 characters at most: clients read the alternative name.
+    issue broker "edgeflock broker" "extendedKeyUsage=serverAuth
+subjectAltName=$alternative"
+}
+
+client() { # DIR NAME
+    case "$2" in
+    *[!a-z0-9_-]* | "" | ?????????????????????????????????????????????????*)
+        refuse "name '$2' must be 1 to 48 characters of a-z, 0-9, '-' and '_'"
+        ;;
+    esac
+    enter "$1"
+    issue "$2" "$2" extendedKeyUsage=clientAuth
 }
 
 case "${1:-}:$#" in
 server:3)
-    "$0" authority "$2"
-    "$0" broker "$2" "$3"
-    "$0" client "$2" broker-coordinator
+    alternative_name "$3" > /dev/null # before an authority is made that the next try would find
+    (authority "$2")
+    (broker "$2" "$3")
+    (client "$2" broker-coordinator)
     ;;
-authority:2)
-    mkdir -p "$2"
-    cd "$2"
-    if [ -e ca.key ]; then
-        echo "$2/ca.key exists: every certificate of the fleet hangs on it, so it is not replaced" >&2
-        exit 1
-    fi
-    # A file instead of -addext: that would repeat what some openssl.cnf add by themselves.
-    printf '%s\n' '[req]' distinguished_name=name x509_extensions=authority '[name]' '[authority]' \
-        basicConstraints=critical,CA:TRUE subjectKeyIdentifier=hash keyUsage=critical,keyCertSign,cRLSign > ca.cnf
-    # shellcheck disable=SC2086
-    openssl req -x509 $new_key -config ca.cnf -subj "/CN=edgeflock authority" -days "$days" -sha256 \
-        -keyout ca.key -out ca.crt 2>/dev/null
-    rm ca.cnf
-    chmod 644 ca.crt
-    ;;
-broker:3)
-    cd "$2"
-    case "$3" in
-    *[!0-9.]*) alternative="DNS:$3" ;;
-    *) alternative="IP:$3" ;;
-    esac
-    issue broker "$3" "extendedKeyUsage=serverAuth
-subjectAltName=$alternative"
-    ;;
-client:3)
-    case "$3" in
-    *[!a-z0-9_-]* | "" | ?????????????????????????????????????????????????*)
-        echo "name '$3' must be 1 to 48 characters of a-z, 0-9, '-' and '_'" >&2
-        exit 1
-        ;;
-    esac
-    cd "$2"
-    issue "$3" "$3" extendedKeyUsage=clientAuth
-    ;;
+authority:2) authority "$2" ;;
+broker:3) broker "$2" "$3" ;;
+client:3) client "$2" "$3" ;;
 *)
     sed -n '4,7s/^# \{0,1\}//p' "$0" >&2
     exit 2

@@ -68,6 +68,20 @@ def test_one_that_waits_ends_at_once_when_asked(pair) -> None:
     assert second.stop() == 0
 
 
+def test_two_coordinators_that_take_each_others_connection_are_told(tmp_path, broker, bundle) -> None:
+    """A copied database beside the one that it was copied from."""
+    first, second = (CoordinatorProcess(tmp_path / name, broker, [tmp_path / "bundle"]) for name in ("first", "second"))
+    shutil.copy(tmp_path / "first" / "coordinator.key", tmp_path / "second" / "coordinator.key")
+    try:
+        first.start_serving()
+        second.start()
+        for coordinator in (first, second):
+            until(lambda told=coordinator: "event=connections_end_at_once" in told.log(), "both are told")
+    finally:
+        first.kill()
+        second.kill()
+
+
 def test_coordinator_that_has_lost_its_lock_commits_nothing_more(pair, broker, database) -> None:
     first, second = pair
     first.start_serving()

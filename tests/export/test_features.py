@@ -208,7 +208,7 @@ def test_sample_without_features_waits_for_the_next_round(bundles, store) -> Non
     task = parse_description((bundles[0] / DESCRIPTION_FILE).read_bytes())
     compute_features(store.path, task, bundles[0] / BACKBONE_FILE, 1)
     store.add("digits", pixels(0).tobytes(), 0)
-    samples = read_samples(store.path, task)
+    samples = read_samples(store.path, task).training
     assert (len(samples.labels), samples.newest) == (SAMPLES, SAMPLES)
     assert samples.inputs.shape == (SAMPLES, *task.trained_input.shape)
 

@@ -15,7 +15,14 @@ from edge_agent.training.worker import read_samples
 from edge_agent.worker.contract import TrainingJob, TrainingResult
 from edge_agent.worker.settings import WorkerSettings
 from edge_agent.worker.supervisor import train_in_child
-from fleet_protocol.bundle import DESCRIPTION_FILE, TRAIN_FILE, TRAIN_PER_SAMPLE_FILE, WEIGHTS_FILE, blob_hash
+from fleet_protocol.bundle import (
+    DESCRIPTION_FILE,
+    EVALUATE_FILE,
+    TRAIN_FILE,
+    TRAIN_PER_SAMPLE_FILE,
+    WEIGHTS_FILE,
+    blob_hash,
+)
 from fleet_protocol.codec import decode_update, read_weights
 from fleet_protocol.kinds import Manifest
 from tests.export.test_export import DIGITS, write_recipe
@@ -45,13 +52,13 @@ def fetched_version(folder: Path, bundle: Path, weights: str) -> tuple[ReadyVers
 
 def test_device_fetches_and_trains_the_per_sample_graph(tmp_path: Path):
     recipe = write_recipe(tmp_path / "recipe", (DIGITS / "model.py").read_text(), EDIT)
-    plan = f"learning_rate = 0.3\ngradient_clip = {CLIP}\nper_sample_gradients = true"
+    plan = f"learning_rate = 0.3\ngradient_clip = {CLIP}\nper_sample_gradients = true\nepochs_per_round = 0"
     text = (recipe / "task.toml").read_text()
     (recipe / "task.toml").write_text(text.replace("\nlearning_rate = 0.3", "\n" + plan))
     bundle = tmp_path / "bundle"
     task = export_bundle(recipe, bundle)
     ready, asked_for = fetched_version(tmp_path, bundle, task.files[WEIGHTS_FILE])
-    assert ready.files.keys() == {TRAIN_PER_SAMPLE_FILE}
+    assert ready.files.keys() == {TRAIN_PER_SAMPLE_FILE, EVALUATE_FILE}
     assert ready.files[TRAIN_PER_SAMPLE_FILE].read_bytes() == (bundle / TRAIN_PER_SAMPLE_FILE).read_bytes()
     assert blob_hash((bundle / TRAIN_FILE).read_bytes()) not in asked_for
 
@@ -84,7 +91,7 @@ def test_device_fetches_and_trains_the_per_sample_graph(tmp_path: Path):
     batches = plan_batches(SAMPLES, task.training.steps, task.training.batch_size, SEED)
     expected, unclipped = (
         OnnxStepEngine(bundle / TRAIN_PER_SAMPLE_FILE, 1).train(
-            weights, read_samples(store.path, task), batches, Rates.planned(plan)
+            weights, read_samples(store.path, task).training, batches, Rates.planned(plan)
         )[0]
         - weights
         for plan in (task.training, msgspec.structs.replace(task.training, gradient_clip=0.0))

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from edge_agent.sources.sample import read_sample
 from edge_agent.sources.schema_check import check_sample, check_unjudged
 from fleet_host.mqtt_packets import MalformedPacketError, PacketGate
 from fleet_protocol.bundle import parse_description
+from fleet_protocol.sample_line import read_sample
 
 DIGITS = parse_description((Path(__file__).parents[2] / "models/digits/bundle/task.json").read_bytes())
 PIXELS = b",".join([b"0.5"] * DIGITS.input.size)

@@ -92,6 +92,16 @@ def test_task_is_paused_resumed_and_rolled_back_while_the_coordinator_runs(opera
     assert "already" in operator.refused("tasks", "rollback", TASK, 3)
 
 
+def test_removed_task_that_is_renewed_is_not_shown_as_served(operator) -> None:
+    assert operator.json("tasks", "remove", TASK) == {"task": TASK, "removed": True, "generation": 1}
+    assert operator.json("tasks", "renew", TASK, "--after-generation", 4) == {
+        "task": TASK,
+        "removed": True,
+        "generation": 5,
+    }
+    assert operator.json("tasks", "list") == []
+
+
 def test_bundle_is_published_and_exported(operator, tmp_path) -> None:
     other = write_bundle(tmp_path / "other", task="roses")
     assert operator.json("tasks", "publish", tmp_path / "other")[0]["bundle"] == other.hash

@@ -163,7 +163,7 @@ async def test_worker_trains_shut_in_and_holds_no_sample_store_open(job) -> None
             status = Path(f"/proc/{worker.pid}/status").read_text()
             seen.append((status, {Path(file.path).name for file in worker.open_files()}))
 
-    plan = msgspec.structs.replace(job.description.training, steps=200_000)
+    plan = msgspec.structs.replace(job.description.training, steps=200_000, epochs_per_round=0)
     long = msgspec.structs.replace(job, description=msgspec.structs.replace(job.description, training=plan))
     await train_in_child(long, msgspec.structs.replace(SETTINGS, time_limit_seconds=3.0), look)
     ((status, files),) = seen

@@ -32,7 +32,7 @@ from tests.support.replay import versions_replayed
 
 BUFFER = 2
 SHAPES = [parameter.shape for parameter in PARAMETERS]
-PLAN = AggregationPlan(buffer_size=BUFFER, max_staleness=2, max_delta_norm=100.0)
+PLAN = AggregationPlan(buffer_size=BUFFER, max_staleness=2, max_delta_norm=100.0, averaged_versions=1)
 
 
 @pytest.fixture(autouse=True)
@@ -277,7 +277,7 @@ def test_what_a_kind_remembers_outlives_rollback_and_retention(database, bundle,
             TaskRegistry(bench.journal.engine).roll_back(TASK, 2)
         if restarts:
             bench.restart()
-    assert bench.journal.rollbacks(TASK) == {4: 2}
+    assert bench.journal.history(TASK).rollbacks == {4: 2}
     assert all(row.envelope is not None for row in bench.journal.updates(TASK)), "each is recalled at a start"
     assert versions_replayed(bench.journal, TASK) > 0
 

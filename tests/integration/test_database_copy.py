@@ -1,7 +1,9 @@
 """A coordinator's database, copied from one kind to the other: the same to the last bit, and served on."""
 
+import contextlib
 import json
 import secrets
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -90,3 +92,22 @@ def test_source_that_is_not_there_is_not_made(tmp_path, capsys) -> None:
     assert main(["database", "copy", str(tmp_path / "new.db"), str(tmp_path / "new.db")]) == 2
     assert "is both FROM and TO" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_file_by_another_of_its_names_is_both_from_and_to(tmp_path, capsys) -> None:
+    file, link = tmp_path / "coordinator.db", tmp_path / "link.db"
+    Journal.open(file).close()
+    link.symlink_to(file)
+    for name in (link, tmp_path / ".." / tmp_path.name / file.name):
+        assert main(["database", "copy", str(file), str(name)]) == 2
+        assert "is both FROM and TO" in capsys.readouterr().err
+
+
+def test_nothing_is_written_into_another_programs_database(bench, database, tmp_path, capsys) -> None:
+    bench.journal.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "photos.db")) as connection:
+        connection.execute("CREATE TABLE photos (name TEXT)")
+    assert main(["database", "copy", told(database), str(tmp_path / "photos.db")]) == 2
+    assert "it belongs to another program, whose tables are photos; name an empty database" in capsys.readouterr().err
+    with contextlib.closing(sqlite3.connect(tmp_path / "photos.db")) as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("photos",)]

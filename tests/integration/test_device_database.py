@@ -326,3 +326,51 @@ def test_damaged_row_stays_and_holds_up_no_other(database, damage):
     if damage == "kind = 77":
         delivery.receive(reused)
     assert database.waiting() == 2
+
+
+def test_round_that_sends_nothing_leaves_residual_and_rejected_updates_and_counts_over_restarts(path):
+    database = DeviceDatabase(path)
+    (row,) = database.spool(replace(ROUND, epochs=2.5), sign)
+    database.settle(row, Outcome.REJECTED, Reason.TOO_STALE.value, returned=True)
+    before = database.memory("digits", BUNDLE)
+    assert (before.rounds, before.epochs) == (1, 2.5)
+    for number in (1, 2):
+        database.withhold("digits", BUNDLE, 40 + number, 2.5 + number)
+        database.close()
+        database = DeviceDatabase(path)
+        expected = replace(before, rounds=1 + number, trained_through=40 + number, epochs=2.5 + number)
+        assert database.memory("digits", BUNDLE) == expected
+        assert database.trained_through("digits") == 40 + number
+        assert database.waiting() == 0
+    database.spool(replace(ROUND, trained_through=50, epochs=6.0), sign)
+    after = database.memory("digits", BUNDLE)
+    assert (after.rounds, after.trained_through, after.epochs) == (4, 50, 6.0)
+    database.close()
+
+
+def test_first_round_may_send_nothing(database):
+    database.withhold("digits", BUNDLE, 40, 2.0)
+    assert database.memory("digits", BUNDLE) == TaskMemory(BUNDLE, 1, 40, b"", (), epochs=2.0)
+    assert database.trained_through("digits") == 40
+
+
+def test_epochs_count_over_generations_of_a_bundle_and_begin_anew_with_another(database):
+    database.spool(replace(ROUND, epochs=3.0), sign)
+    database.withhold("digits", BUNDLE, 41, 4.0)
+    database.set_known_version("digits", KnownVersion(0, BUNDLE, "aa" * 32, generation=1))
+    assert (database.memory("digits", BUNDLE).epochs, database.trained_through("digits")) == (4.0, 41)
+    database.set_known_version("digits", KnownVersion(0, OTHER_BUNDLE, "aa" * 32, generation=2))
+    assert database.memory("digits", OTHER_BUNDLE) == TaskMemory(OTHER_BUNDLE, 0, 0, b"", ())
+    assert database.trained_through("digits") == 0
+    database.withhold("digits", OTHER_BUNDLE, 41, 1.0)
+    assert database.memory("digits", OTHER_BUNDLE) == TaskMemory(OTHER_BUNDLE, 1, 41, b"", (), epochs=1.0)
+
+
+def test_damaged_count_of_epochs_costs_nothing_else(path):
+    database = DeviceDatabase(path)
+    database.spool(replace(ROUND, epochs=3.0), sign)
+    database._connection.execute("DROP TRIGGER seal_sample_use_update")
+    database._connection.execute("UPDATE sample_use SET epochs = 1e300")
+    memory = database.memory("digits", BUNDLE)
+    assert (memory.rounds, memory.trained_through, memory.residual, memory.epochs) == (1, 40, b"residual", 0.0)
+    database.close()

@@ -157,6 +157,7 @@ def test_file_of_version_2_is_of_generation_0_and_nothing_is_lost(path):
     with closing(sqlite3.connect(path)) as connection:
         for table, column in COLUMNS_OF_VERSION_3:
             connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+        connection.execute("DROP TABLE sample_use")
         connection.execute("PRAGMA user_version = 2")
         connection.commit()
     database = DeviceDatabase(path)
@@ -164,6 +165,21 @@ def test_file_of_version_2_is_of_generation_0_and_nothing_is_lost(path):
     assert database.known_version("digits").generation == 0
     assert [database.read(number).generation for number in database.waiting_numbers()] == [0, 0]
     database.close()
+
+
+def test_file_of_version_3_has_been_trained_on_and_may_go_on(path):
+    DeviceDatabase(path).close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP TABLE sample_use")
+        connection.execute("PRAGMA user_version = 3")
+        connection.commit()
+    for withheld in (0, 1):
+        database = DeviceDatabase(path)
+        memory = database.memory("digits", BUNDLE)
+        assert (memory.rounds, memory.trained_through, memory.epochs) == (4 + withheld, 40 + withheld, 5.0 * withheld)
+        assert memory.residual == bytes([1, 2, 3, 4])
+        database.withhold("digits", BUNDLE, 41, 5.0)
+        database.close()
 
 
 def test_file_of_a_later_release_is_refused_and_left_alone(path):

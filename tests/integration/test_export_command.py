@@ -20,12 +20,12 @@ from tests.support.device import SigningDevice
 from tests.support.fleet import FLEET, SHARD
 
 PLAN = AggregationPlan(buffer_size=1, averaged_versions=3)
-VERSIONS = 5
+VERSIONS = 7
 
 
 @pytest.fixture
 def configuration(tmp_path: Path) -> Path:
-    """Of a coordinator whose journal holds versions 0 to 5; it is still open, as if the coordinator ran."""
+    """Of a coordinator whose journal holds versions 0 to 7; it is still open, as if the coordinator ran."""
     bundle = write_bundle(tmp_path / "bundle", aggregation=PLAN)
     journal, device = Journal.open(tmp_path / "coordinator.db"), SigningDevice("kitchen-pi")
     settings = AdmissionSettings(FLEET, SHARD, open_enrolment=True, maximum_devices=1)
@@ -49,12 +49,12 @@ def stored(configuration: Path) -> list[bytes]:
 @pytest.mark.parametrize(
     ("options", "averaged"),
     [
-        ([], slice(3, 6)),
-        (["--version", "4"], slice(2, 5)),
-        (["--version", "3"], slice(1, 4)),
-        (["--version", "2"], slice(2, 3)),
+        ([], slice(5, 8)),
+        (["--version", "6"], slice(4, 7)),
+        (["--version", "5"], slice(4, 6)),
+        (["--version", "3"], slice(3, 4)),
         (["--version", "0"], slice(0, 1)),
-        (["--single"], slice(5, 6)),
+        (["--single"], slice(7, 8)),
         (["--single", "--version", "0"], slice(0, 1)),
     ],
 )
@@ -66,9 +66,9 @@ def test_export_writes_the_mean_of_the_last_versions(configuration: Path, capsys
     assert str(out) in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("back_to", "averaged"), [(4, (2, 3, 6)), (3, (1, 2, 6)), (2, (6,)), (0, (6,))])
+@pytest.mark.parametrize(("back_to", "averaged"), [(6, (4, 5, 8)), (4, (3, 8)), (2, (8,)), (0, (8,))])
 def test_export_averages_what_the_newest_version_goes_back_to(configuration: Path, back_to, averaged):
-    """Not what was rolled back from, nor the untrained version 0; of too few versions, the newest alone."""
+    """Not what was rolled back from, nor the untrained version 0; and never the older half of what there is."""
     with Journal.open(configuration.parent / "coordinator.db") as journal:
         TaskRegistry(journal.engine).roll_back(TASK, back_to)
     out, versions = configuration.parent / "model.safetensors", stored(configuration)
@@ -83,10 +83,10 @@ def test_export_averages_what_the_newest_version_goes_back_to(configuration: Pat
         (
             TASK,
             ["--version", "9"],
-            "not in the journal, or its weights are dropped; the newest is 5",
+            "not in the journal, or its weights are dropped; the newest is 7",
         ),
-        (TASK, ["--version", str(MAX_SEQUENCE)], "not in the journal, or its weights are dropped; the newest is 5"),
-        (TASK, ["--single", "--version", str(MAX_SEQUENCE)], "the newest is 5"),
+        (TASK, ["--version", str(MAX_SEQUENCE)], "not in the journal, or its weights are dropped; the newest is 7"),
+        (TASK, ["--single", "--version", str(MAX_SEQUENCE)], "the newest is 7"),
     ],
 )
 def test_export_names_what_is_not_there(configuration: Path, capsys, task, options, complaint):

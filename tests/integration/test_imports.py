@@ -74,8 +74,16 @@ from bundle_runtime.graph import Graph
 assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
 Graph("predict.onnx", Path("models/digits/bundle/predict.onnx"))
 """
-    environment = os.environ | {"HOME": str(tmp_path)}
+    assert written_into_the_home_folder(tmp_path, "-c", program) == []
+
+
+def test_program_beside_another_onnxruntime_writes_nothing_either(tmp_path):
+    assert written_into_the_home_folder(tmp_path, "workbench/export/ort_artifacts.py", "--help") == []
+
+
+def written_into_the_home_folder(home: Path, *arguments: str) -> list[Path]:
+    environment = os.environ | {"HOME": str(home)}
     for name in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"):
         environment.pop(name, None)
-    subprocess.run([sys.executable, "-c", program], cwd=TREE, check=True, env=environment)
-    assert list(tmp_path.rglob("*")) == []
+    subprocess.run([sys.executable, *arguments], cwd=TREE, check=True, env=environment)
+    return list(home.rglob("*"))

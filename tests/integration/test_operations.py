@@ -15,10 +15,11 @@ from tests.support.device import SigningDevice
 from tests.support.replay import versions_replayed
 
 BUFFER = 2
+COMMON = {"buffer_size": BUFFER, "max_staleness": 3, "averaged_versions": 1}
 PLANS = [
-    AggregationPlan(buffer_size=BUFFER, server_momentum=0.6, server_learning_rate=0.9, max_staleness=3),
-    AggregationPlan(buffer_size=BUFFER, strategy="ca2fl", server_momentum=0.3, max_staleness=3),
-    AggregationPlan(buffer_size=BUFFER, strategy="ef21", server_momentum=0.3, max_staleness=3),
+    AggregationPlan(server_momentum=0.6, server_learning_rate=0.9, **COMMON),
+    AggregationPlan(strategy="ca2fl", server_momentum=0.3, **COMMON),
+    AggregationPlan(strategy="ef21", server_momentum=0.3, **COMMON),
 ]
 NAMES = ("kitchen-pi", "garden-pi", "attic-pi")
 
@@ -107,7 +108,7 @@ def test_rollback_makes_a_new_version_that_later_ones_grow_out_of(database, tmp_
     bench.restart()
     registry.roll_back(TASK, 6)
     fleet.make_versions(2)
-    assert bench.journal.rollbacks(TASK) == {6: 2, 9: 6}
+    assert bench.journal.history(TASK).rollbacks == {6: 2, 9: 6}
     assert bench.journal.newest_number(TASK) == 11
     assert versions_replayed(bench.journal, TASK) == 11
     assert versions_replayed(bench.journal, TASK, start=4) == 7

@@ -18,6 +18,7 @@ from edge_agent.worker.contract import (
     TrainingFailure,
     TrainingJob,
     TrainingResult,
+    Withheld,
     longest_message,
     write_job,
 )
@@ -48,8 +49,10 @@ def job(tmp_path: Path) -> TrainingJob:
     for number in range(40):
         pixels = [((position * 7 + number * 13) % 10) / 10 for position in range(64)]
         store.add("digits", array.array("f", pixels).tobytes(), number % 10)
+    description = parse_description((bundle / DESCRIPTION_FILE).read_bytes())
+    all_steps = msgspec.structs.replace(description.training, epochs_per_round=0)
     return TrainingJob(
-        description=parse_description((bundle / DESCRIPTION_FILE).read_bytes()),
+        description=msgspec.structs.replace(description, training=all_steps),
         engine="onnx-step",
         files={TRAIN_FILE: str(bundle / TRAIN_FILE)},
         weights=str(bundle / WEIGHTS_FILE),
@@ -73,6 +76,20 @@ async def test_round_gives_a_packed_update_and_keeps_the_rest(job) -> None:
     assert sent.indices.size == round(description.update.keep_fraction * description.parameter_count)
     assert (result.samples, result.steps, result.trained_through) == (40, description.training.steps, 40)
     assert len(result.residual) == 4 * description.parameter_count
+
+
+async def test_samples_that_are_spent_are_not_trained_on_until_new_ones_come(job) -> None:
+    plan = msgspec.structs.replace(job.description.training, maximum_epochs=100)
+    job = msgspec.structs.replace(job, description=msgspec.structs.replace(job.description, training=plan))
+    spent = msgspec.structs.replace(job, epochs=100.0, trained_through=40)
+    withheld = await train_in_child(spent, SETTINGS)
+    assert isinstance(withheld, Withheld), withheld
+    assert (withheld.why, withheld.trained_through, withheld.epochs) == ("spent", 40, 100.0)
+    result = await train_in_child(msgspec.structs.replace(spent, trained_through=35), SETTINGS)
+    assert isinstance(result, Withheld), "samples that came before are not new"
+    result = await train_in_child(msgspec.structs.replace(spent, trained_through=5), SETTINGS)
+    assert isinstance(result, TrainingResult), "five of the ten different ones are"
+    assert result.epochs == 50 + job.description.training.steps * job.description.training.batch_size / 10
 
 
 async def test_same_job_gives_the_same_update_and_another_seed_another(job) -> None:

@@ -186,7 +186,7 @@ def test_update_that_two_intakes_decide_on_at_once_has_one_outcome(start_apart, 
 
 def batch(after: int, size: int, refused: int = 0) -> DecodedBatch:
     """`size` payloads behind the position `after`, and then as many refused ones."""
-    payloads = [(TASK, 6, WaitingPayload(after + 1 + number, 0, None, None)) for number in range(size)]
+    payloads = [(TASK, 6, WaitingPayload(after + 1 + number, "kitchen-pi", 0, None, None)) for number in range(size)]
     return DecodedBatch(after, after + size + refused, payloads)
 
 

@@ -133,7 +133,7 @@ async def test_good_sample_is_stored_as_float32_and_announced(gate):
         (b'{"task": "digits", "inputs": [0, -Infinity], "label": 0}', "can be trained on"),
         (b'{"task": "digits", "inputs": [0, 1e999], "label": 0}', "can be trained on"),
         (b'{"task": "digits", "inputs": [0, NaN], "label": 0, "weight": 2}', "a sample has no 'weight'"),
-        (b'{"task": "digits", "inputs": [0, null], "label": 0}', "inputs[1] is null, and should be a number"),
+        (b'{"task": "digits", "inputs": [0, null], "label": 0}', "input 1 is nan; digits takes -1 to 1; it is not"),
         (b'{"task": "digits", "inputs": [0, "0"], "label": 0}', "inputs[1] is a text, and should be a number"),
         (b'{"task": "digits", "inputs": [0, 0]}', "label is missing; digits takes a whole number from 0 to 2"),
         (b'{"task": "digits", "inputs": [0, 0], "label": null}', "label is missing"),
@@ -142,8 +142,9 @@ async def test_good_sample_is_stored_as_float32_and_announced(gate):
         (b'{"task": "digits", "inputs": [0, 0], "label": 0, "weight": 2}', "a sample has no 'weight'"),
         (b'{"task": 7, "inputs": [0, 0], "label": 0}', "task is a number, and should be a text"),
         (b'{"task": "digits", "inputs": [0, 0], "label": 0', "not valid JSON: Input data was truncated"),
-        (b'{"command": "reboot"}', "reboot"),
-        (b'{"command": "status", "now": true}', "now"),
+        (b'{"command": "reboot"}', "Invalid enum value 'reboot' - at `command`; choose one of status"),
+        (b'{"command": "status", "now": true}', "unknown key 'now'; the keys are command"),
+        (b'{"command": ', "Input data was truncated"),
         (b"", "not valid JSON"),
         (b"[]", "a sample is a list, and should be an object"),
         (b"hello", "not valid JSON"),
@@ -182,15 +183,16 @@ async def test_before_the_schema_is_known_samples_wait_and_are_judged_once_it_is
             b'{"task": "digits", "inputs": [9, 9, 9], "label": 2}',
             b'{"task": "digits", "inputs": [0, 0.5], "label": 2.0}',
             b'{"task": "digits", "inputs": [0, 0.5], "label": [2, 2]}',
+            b'{"task": "digits", "inputs": [0, null], "label": 2}',
         ):
             assert await client.ask(line) == {"ok": True}
         assert (
             "not a number that can be trained on"
-            in (await client.ask(b'{"task": "digits", "inputs": [NaN], "label": 0}'))["error"]
+            in (await client.ask(b'{"task": "digits", "inputs": [0], "label": NaN}'))["error"]
         )
-    assert (gate.stored(), gate.store.count("digits"), gate.store.count_after("digits", 0)) == ([], 3, 3)
+    assert (gate.stored(), gate.store.count("digits"), gate.store.count_after("digits", 0)) == ([], 4, 4)
     judged = gate.store.judge(SMALL)
-    assert (judged.kept, judged.refused) == (1, 2)
+    assert (judged.kept, judged.refused) == (1, 3)
     assert judged.reason.startswith("input has 3 values; digits takes 2")
     assert gate.stored() == [(array.array("f", [0, 0.5]).tobytes(), 2)]
     assert gate.store.count("digits") == 1

@@ -22,7 +22,7 @@ from tests.support.bundles import PARAMETERS, TASK, write_bundle
 from tests.support.coordinator import FLEET
 from tests.support.device import SigningDevice
 
-PLAN = AggregationPlan(buffer_size=2, server_momentum=0.6, max_staleness=1)
+PLAN = AggregationPlan(buffer_size=2, server_momentum=0.6, max_staleness=1, averaged_versions=1)
 VERSIONS = 6
 
 
@@ -75,7 +75,7 @@ def operator(tmp_path, database, capsys, retention) -> Operator:
         bench.make_versions()
         if sequence == 6:
             TaskRegistry(bench.journal.engine).roll_back(TASK, 1)
-    assert bench.journal.rollbacks(TASK) == {4: 1}
+    assert bench.journal.history(TASK).rollbacks == {4: 1}
     assert bench.journal.newest_number(TASK) == VERSIONS
     return Operator(tmp_path, bench, capsys)
 
@@ -170,7 +170,7 @@ def test_dropped_envelope_is_named_with_where_to_begin(operator) -> None:
 
 def test_start_without_the_weights_that_its_strategy_remembers_is_refused(tmp_path, database, capsys) -> None:
     """Else a replay would build on other weights than the coordinator did, and call the versions different."""
-    plan = AggregationPlan(buffer_size=1, strategy="fedasync", max_staleness=2)
+    plan = AggregationPlan(buffer_size=1, strategy="fedasync", max_staleness=2, averaged_versions=1)
     bundle = write_bundle(tmp_path / "bundle", aggregation=plan)
     bench, device = Bench(database, bundle, retention=Retention(versions=1, every=5)), SigningDevice("kitchen-pi")
     bench.handle(device, device.enrolment())

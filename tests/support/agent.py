@@ -49,14 +49,25 @@ maximum_samples = {maximum_samples}
 
 
 def copy_digits_bundle(
-    folder: Path, *, feedback: str = "residual", versions_from: str = "update", **aggregation: object
+    folder: Path,
+    *,
+    feedback: str = "residual",
+    versions_from: str = "update",
+    maximum_epochs: int = 0,
+    **aggregation: object,
 ) -> Bundle:
-    """The shipped digits bundle with another aggregation plan, error feedback, and kind that makes versions."""
+    """The shipped digits bundle with another aggregation plan, error feedback, and kind that makes versions.
+
+    With `maximum_epochs` 0, its devices never have enough of the ten samples that they are fed.
+    """
     shutil.copytree(find_recipe("digits") / "bundle", folder)
     description = parse_description((folder / DESCRIPTION_FILE).read_bytes())
     plan = msgspec.structs.replace(description.aggregation, **aggregation)
     update = msgspec.structs.replace(description.update, feedback=feedback)
-    changed = msgspec.structs.replace(description, aggregation=plan, update=update, versions_from=versions_from)
+    training = msgspec.structs.replace(description.training, maximum_epochs=maximum_epochs)
+    changed = msgspec.structs.replace(
+        description, aggregation=plan, update=update, training=training, versions_from=versions_from
+    )
     (folder / DESCRIPTION_FILE).write_bytes(msgspec.json.encode(changed))
     return load_bundle(folder)
 

@@ -55,7 +55,8 @@ def write_bundle(
         parameters=parameters,
         training=TrainingPlan(steps=25, batch_size=4, learning_rate=0.1),
         update=update or UpdatePlan(keep_fraction=0.5),
-        aggregation=aggregation or AggregationPlan(buffer_size=3, max_staleness=2, max_delta_norm=10.0),
+        aggregation=aggregation
+        or AggregationPlan(buffer_size=3, max_staleness=2, max_delta_norm=10.0, averaged_versions=1),
         files={name: blob_hash(data) for name, data in files.items()},
         versions_from=versions_from,
     )

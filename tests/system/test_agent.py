@@ -81,6 +81,27 @@ def test_samples_become_a_version_that_other_devices_train_on(coordinator, agent
     assert (verdict.lost, verdict.duplicated, verdict.waiting) == (0, 0, 0)
 
 
+def test_samples_that_are_spent_and_too_few_of_them_are_said_and_new_ones_are_trained_on(tmp_path, broker) -> None:
+    copy_digits_bundle(tmp_path / "digits", maximum_epochs=5, buffer_size=1)
+    coordinator = CoordinatorProcess(tmp_path / "coordinator", broker, [tmp_path / "digits"])
+    coordinator.start_serving()
+    agent = AgentProcess(tmp_path / "kitchen", "kitchen", broker, coordinator.public_key)
+    agent.start()
+    try:
+        until(lambda: "event=waiting_for_samples task=digits stored=0 missing=4" in agent.log(), "it says what lacks")
+        agent.feed(4)
+        until(lambda: agent.status()["accepted_updates"] == 1, "the first round's update was accepted")
+        agent.feed(4)
+        until(lambda: "event=samples_spent task=digits" in agent.log(), "the same samples again are not trained on")
+        agent.stop()
+        agent.start()
+        agent.feed(4, first=4)
+        until(lambda: agent.status()["accepted_updates"] == 1, "new ones are")
+    finally:
+        agent.kill()
+        coordinator.kill()
+
+
 def test_main_process_maps_neither_numpy_nor_onnxruntime_after_a_round(coordinator, agents) -> None:
     agent = agents("kitchen")
     agent.feed(4)

@@ -114,9 +114,9 @@ def damage_no_model(bundle: Path) -> None:
     ("damage", "words"),
     [
         (damage_truncated, "train.onnx: SHA-256"),
-        (damage_missing, "train.onnx: SHA-256 of its 0 bytes"),
+        (damage_missing, "train.onnx: No such file or directory; name a folder that `edgeflock export` wrote"),
         (damage_newer, "bundle format 99"),
-        (damage_no_bundle, "contains no task.json"),
+        (damage_no_bundle, "task.json: No such file or directory; name a folder that `edgeflock export` wrote"),
         (damage_no_model, "train.onnx: not an ONNX model"),
     ],
 )

@@ -309,6 +309,51 @@ def test_the_authority_is_never_made_again_by_mistake(certificates: Path) -> Non
     assert "not replaced" in refused.stderr
 
 
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        ("broker.example", "DNS:broker.example"),
+        ("192.0.2.7", "IP Address:192.0.2.7"),
+        ("2001:db8::7", "IP Address:2001:DB8:0:0:0:0:0:7"),
+        ("a" * 60 + ".example", "DNS:" + "a" * 60 + ".example"),
+    ],
+)
+def test_certificate_of_the_broker_is_for_the_name_or_address_that_devices_connect_to(
+    certificates: Path, tmp_path: Path, host: str, name: str
+) -> None:
+    for file in ("ca.crt", "ca.key"):
+        shutil.copy(certificates / file, tmp_path)
+    made = run(SYSTEMD / "mosquitto" / "certificates.sh", "broker", tmp_path, host)
+    assert made.returncode == 0, made.stderr
+    assert name in run("openssl", "x509", "-in", tmp_path / "broker.crt", "-noout", "-ext", "subjectAltName").stdout
+
+
+@pytest.mark.parametrize("host", ["", "bro ker", "broker.example:8883", "mqtts://broker.example", "[2001:db8::7]"])
+def test_server_with_a_wrong_host_is_refused_before_anything_is_made(tmp_path: Path, host: str) -> None:
+    refused = run(SYSTEMD / "mosquitto" / "certificates.sh", "server", tmp_path / "fleet", host)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert f"host '{host}' must be a name such as broker.example, or an IP address" in refused.stderr
+    assert not (tmp_path / "fleet").exists()
+
+
+def test_certificate_without_the_authority_is_refused_with_words_and_leaves_nothing(tmp_path: Path) -> None:
+    script = SYSTEMD / "mosquitto" / "certificates.sh"
+    refused = run(script, "client", tmp_path, DEVICE)
+    assert refused.returncode == 1
+    assert f"{tmp_path}/ca.key: missing; name the folder" in refused.stderr
+    assert list(tmp_path.iterdir()) == []
+    assert "no folder of a fleet's certificates" in run(script, "client", tmp_path / "none", DEVICE).stderr
+
+
+def test_what_openssl_says_of_a_damaged_authority_is_shown(certificates: Path, tmp_path: Path) -> None:
+    shutil.copy(certificates / "ca.crt", tmp_path)
+    (tmp_path / "ca.key").write_text("damaged")
+    refused = run(SYSTEMD / "mosquitto" / "certificates.sh", "client", tmp_path, DEVICE)
+    assert refused.returncode == 1
+    assert "openssl x509:" in refused.stderr
+    assert "ca.key" in refused.stderr
+
+
 def test_whoever_has_no_certificate_of_this_authority_stays_outside(broker: Broker, tmp_path: Path) -> None:
     script = SYSTEMD / "mosquitto" / "certificates.sh"
     foreign = tmp_path / "foreign"

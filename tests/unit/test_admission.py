@@ -74,7 +74,7 @@ def approved(device: SigningDevice, **fields) -> Device:
 
 @pytest.fixture(scope="module")
 def progress(tmp_path_factory) -> TaskProgress:
-    return TaskProgress(write_bundle(tmp_path_factory.mktemp("bundle")).description, VERSION)
+    return TaskProgress(write_bundle(tmp_path_factory.mktemp("bundle")).description, VERSION, buffer_size=3)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from fleet_protocol.errors import Reason
 
 
 def versions(*losses: float | None) -> list[VersionSummary]:
-    return [VersionSummary(number, "", None, True, 5, loss, 0.0, None) for number, loss in enumerate(losses)]
+    return [VersionSummary(number, "", None, True, 1.0, 5, loss, 0.0, None) for number, loss in enumerate(losses)]
 
 
 @pytest.mark.parametrize(

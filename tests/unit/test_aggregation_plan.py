@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from fleet_protocol.aggregation_plan import USED_BY, AggregationPlan, check_aggregation
+from fleet_protocol.aggregation_plan import USED_BY, AggregationPlan, check_aggregation, largest_delta_norm_of
 from fleet_protocol.errors import ConfigurationError
 
 
@@ -49,3 +49,14 @@ def test_what_goes_together_is_taken(settings) -> None:
 def test_table_of_uses_names_settings_that_exist() -> None:
     fields = set(AggregationPlan.__struct_fields__)
     assert {*USED_BY, *(other for other, _ in USED_BY.values())} <= fields
+
+
+@pytest.mark.parametrize(("parameters", "largest"), [(1, 100.0), (40_000, 100.0), (16_000_000, 2000.0)])
+def test_largest_norm_follows_the_model_where_the_task_does_not_say_it(parameters, largest) -> None:
+    assert largest_delta_norm_of(parameters) == largest
+
+
+def test_left_out_buffer_size_is_not_taken_for_rounds_or_single_updates() -> None:
+    for settings in ({"strategy": "fedasync"}, {"strategy": "fedavg", "max_staleness": 0, "round_seconds": 60.0}):
+        with pytest.raises(ConfigurationError, match="buffer_size"):
+            check_aggregation(AggregationPlan(**settings), "task.toml")

@@ -21,7 +21,7 @@ from fleet_protocol.envelope import Header
 from fleet_protocol.kinds import UPDATE, Update
 
 DIGITS = parse_description((Path(__file__).parents[2] / "models/digits/bundle/task.json").read_bytes())
-LARGEST = DIGITS.aggregation.max_delta_norm
+LARGEST = DIGITS.largest_delta_norm
 WEIGHTS = np.zeros(DIGITS.parameter_count, np.float32)
 SAMPLES = Samples(np.full((20, 64), 0.5, np.float32), np.zeros(20, np.int64), 20)
 

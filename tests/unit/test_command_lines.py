@@ -57,7 +57,13 @@ ALLOWED = re.compile(r"is not a whole number from (\d+) to (\d+)$")
 
 def number_arguments() -> list[tuple[str, argparse.Action]]:
     found = [pair for program in PARSERS.values() for pair in walk(program)]
-    return [(parser.prog, action) for parser, action in found if action.type not in (None, Path)]
+    return [
+        (parser.prog, action) for parser, action in found if action.type not in (None, Path) and not is_name(action)
+    ]
+
+
+def is_name(action: argparse.Action) -> bool:
+    return action.dest in ("name", "task") and not action.option_strings
 
 
 @pytest.mark.parametrize(
@@ -93,6 +99,19 @@ def test_number_out_of_its_limits_ends_with_2_and_one_line_that_names_the_argume
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
     assert "is not a whole number from" in line
+
+
+@pytest.mark.parametrize("name", ["Digits", "", "a" * 49, "k\udcff"])
+@pytest.mark.parametrize(
+    "words",
+    [["tasks", "show"], ["tasks", "evaluate"], ["devices", "show"], ["devices", "revoke"], ["devices", "approve"]],
+)
+def test_name_that_no_device_and_no_task_has_ends_with_2_and_one_line(words, name, capsys):
+    with pytest.raises(SystemExit) as ended:
+        coordinator_cli.main([*words, name])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{words[0][:-1]} name {name!r} must be 1 to 48 characters of a-z, 0-9, '-' and '_'" in line
 
 
 def test_every_number_of_edgeflock_has_both_limits():

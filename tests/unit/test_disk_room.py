@@ -53,3 +53,7 @@ def test_words_say_how_much_is_free_and_where_and_what_to_do(tmp_path: Path, fre
     words = full_disk_words(tmp_path / "agent.db")
     assert f"the disk is full: 12 KiB of 1024 KiB are free at {tmp_path}" in words
     assert f"du -xh {tmp_path}" in words
+
+
+def test_file_system_that_does_not_tell_its_size_is_not_full():
+    assert not is_disk_full(sqlite_error("SQLITE_CANTOPEN"), Path("/proc/self"))

@@ -62,7 +62,14 @@ def test_departure_counts_from_its_version_on() -> None:
 
 @pytest.mark.parametrize(
     ("candidates", "count", "averaged"),
-    [([5, 4, 3, 2, 1], 3, [5, 4, 3]), ([5, 4, 3], 3, [5, 4, 3]), ([5, 4], 3, [5]), ([], 3, [5]), ([5, 4], 1, [5])],
+    [
+        ([5, 4, 3, 2, 1, 0], 3, [5, 4, 3]),
+        ([5, 4, 3, 2, 1], 3, [5, 4]),
+        ([5, 4, 3], 3, [5]),
+        ([5], 3, [5]),
+        ([], 3, [5]),
+        ([5, 4, 3, 2], 1, [5]),
+    ],
 )
-def test_too_few_versions_are_not_averaged(candidates, count, averaged) -> None:
+def test_no_more_than_the_newer_half_of_the_versions_is_averaged(candidates, count, averaged) -> None:
     assert averaged_numbers(candidates, 5, count) == averaged

@@ -36,5 +36,5 @@ def test_loss_that_more_than_doubles_is_unsteady(first, last, unsteady):
     assert (words is not None) == unsteady
     if words is not None:
         assert words.startswith(
-            f"in 60 steps with learning rate 0.3 the loss rises from {first:.3g} to {last:.3g}; scale"
+            f"in 10 steps with learning rate 0.3 the loss rises from {first:.3g} to {last:.3g}; scale"
         )

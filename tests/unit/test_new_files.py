@@ -1,4 +1,4 @@
-"""A file that can't be written leaves nothing behind, and can be made when there is room."""
+"""A new file is there whole or not at all, and a disk that is full is said to be so."""
 
 import errno
 import os
@@ -6,8 +6,10 @@ import stat
 
 import pytest
 
-from fleet_host.key_files import make_key_file, read_key_file
-from fleet_host.new_files import write_new_file
+from broker_coordinator.commands.export import write_model
+from fleet_host import new_files
+from fleet_host.key_files import make_key_file
+from fleet_host.program_folder import make_program_folder
 from fleet_protocol.errors import ConfigurationError
 
 
@@ -16,28 +18,34 @@ def full_disk(monkeypatch):
     def refuse(_descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(os, "fsync", refuse)
+    monkeypatch.setattr(new_files.os, "fsync", refuse)
 
 
-def test_file_is_there_whole_with_its_mode_and_never_overwritten(tmp_path):
-    write_new_file(tmp_path / "file", b"content", 0o400)
-    assert (tmp_path / "file").read_bytes() == b"content"
-    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o400
+def test_new_file_has_content_and_mode_and_replaces_nothing(tmp_path):
+    new_files.write_new_file(tmp_path / "a", b"content", 0o600)
     with pytest.raises(FileExistsError):
-        write_new_file(tmp_path / "file", b"other", 0o400)
-    assert (tmp_path / "file").read_bytes() == b"content"
+        new_files.write_new_file(tmp_path / "a", b"other")
+    assert (tmp_path / "a").read_bytes() == b"content"
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o600
 
 
-@pytest.mark.usefixtures("full_disk")
-def test_full_disk_leaves_no_half_of_a_file(tmp_path):
-    with pytest.raises(OSError, match="No space left"):
-        write_new_file(tmp_path / "file", b"content", 0o600)
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (lambda file: make_key_file(file, "edge-agent"), "No space left on device; nothing was written"),
+        (lambda file: write_model(file, b"weights"), "No space left on device; make room on that disk"),
+    ],
+)
+def test_full_disk_leaves_no_file_that_would_be_in_the_way_when_there_is_room(tmp_path, full_disk, write, words):
+    with pytest.raises(ConfigurationError, match=words):
+        write(tmp_path / "file")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_key_that_found_no_room_is_made_by_the_same_command_later(tmp_path, full_disk, monkeypatch):
-    with pytest.raises(ConfigurationError, match="No space left on device; nothing was written"):
-        make_key_file(tmp_path / "device.key", "edge-agent")
-    monkeypatch.undo()
-    made = make_key_file(tmp_path / "device.key", "edge-agent")
-    assert read_key_file(tmp_path / "device.key", "edge-agent").verify_key == made
+def test_full_disk_leaves_no_configuration_that_would_be_kept(tmp_path, full_disk):
+    key = tmp_path / "agent.key"
+    key.write_text("0" * 63 + "1")
+    key.chmod(0o600)
+    with pytest.raises(ConfigurationError, match="No space left on device; make room on that disk"):
+        make_program_folder(tmp_path / "agent.toml", "", "agent.key", {}, "edge-agent")
+    assert list(tmp_path.iterdir()) == [key]

@@ -37,9 +37,39 @@ def test_round_ends_with_the_samples_that_came_while_it_ran():
     assert agent.state is State.FETCHING
     assert agent.version_ready("digits", START) is None
     agent.samples_arrived("digits", 3)
-    agent.spooled("digits", 3)
+    agent.ended("digits", 3)
     assert (agent.state, agent.new_samples("digits"), agent.is_due("digits", KNOWN, 0.0)) == (State.SLEEPING, 3, False)
     assert not agent.is_deferred("digits")
+
+
+@pytest.mark.parametrize(
+    ("left", "stored", "words", "deferred"),
+    [
+        (3, 40, "3 new samples are left, the trigger needs 4", False),
+        (0, 0, "0 new samples are left, the trigger needs 4", False),
+        (4, 15, "15 stored samples, the limit is at least 16", True),
+    ],
+)
+def test_samples_that_did_not_fit_count_for_no_trigger_and_no_guard(left, stored, words, deferred):
+    agent = decisions(new_samples=20)
+    agent.begin("digits", READY)
+    assert agent.samples_dropped("digits", left, Readings(stored_samples=stored, waiting_updates=0)) == words
+    assert (agent.state, agent.new_samples("digits"), agent.is_deferred("digits")) == (State.SLEEPING, left, deferred)
+
+
+def test_fitting_samples_that_come_after_unfit_ones_wake_the_agent_at_once():
+    agent = decisions(new_samples=4)
+    agent.begin("digits", READY)
+    agent.samples_dropped("digits", 0, Readings(stored_samples=0, waiting_updates=0))
+    assert [agent.samples_arrived("digits") for _ in range(4)] == [False, False, False, True]
+
+
+def test_round_goes_on_where_enough_samples_fit():
+    agent = decisions(new_samples=6)
+    agent.begin("digits", READY)
+    assert agent.samples_dropped("digits", 4, READY) is None
+    assert agent.version_ready("digits", START) is None
+    assert agent.state is State.TRAINING
 
 
 def test_trigger_that_was_put_off_waits_and_samples_do_not_wake_it():
@@ -143,7 +173,7 @@ def test_round_that_ends_makes_the_next_wait_short():
     assert [fail(agent, 0.0), fail(agent, 0.0)] == [FIRST_WAIT_SECONDS, 2 * FIRST_WAIT_SECONDS]
     agent.begin("digits", READY)
     agent.version_ready("digits", START)
-    agent.spooled("digits", 4)
+    agent.ended("digits", 4)
     assert fail(agent, 0.0) == FIRST_WAIT_SECONDS
 
 

@@ -14,10 +14,10 @@ from safetensors.numpy import save_file
 from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.sample_checks import find_misfits
 from bundle_runtime.sample_file import read_samples
-from edge_agent.sources.sample import Sample
 from edge_agent.sources.schema_check import check_sample
 from fleet_protocol.bundle import InputSchema, LabelSchema, TaskDescription
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.sample_line import Sample
 from fleet_protocol.sample_rules import label_rule
 
 DIGITS = load_bundle(Path(__file__).parents[2] / "models/digits/bundle").description
@@ -100,10 +100,15 @@ def test_wrong_label_is_named_with_its_place_bound_and_remedy(*, tmp_path, suffi
 @pytest.mark.parametrize(
     ("suffix", "value", "words"),
     [
-        (".npz", np.nan, "input 2 is nan; pump takes 0 to 1; it is not a number that can be trained on: leave"),
+        (".npz", np.nan, "input 2 is nan; pump takes 0 to 1; it is not a number that can be trained on"),
         (".csv", np.nan, "line 4: input 2 is nan"),
         (".csv", np.inf, "line 4: input 2 is inf"),
-        (".jsonl", np.nan, "line 3: JSON is malformed"),
+        (
+            ".jsonl",
+            np.nan,
+            "line 3: input 2 is nan; pump takes 0 to 1; it is not a number that can be trained on: leave",
+        ),
+        (".jsonl", -np.inf, "line 3: input 2 is -inf"),
         (".jsonl", 400.0, "line 3: input 2 is 400; pump takes 0 to 1"),
         (".safetensors", 1.00000001, "input 2 is 1.00000001; pump takes 0 to 1"),
     ],
@@ -146,14 +151,17 @@ def test_arrays_that_are_no_samples_are_refused(tmp_path, arrays, words):
         ("a.jsonl", b"\n \n", "there is no sample in it"),
         ("a.jsonl", b'{"inputs": [0, 0, 0]}\n', "line 1: label is missing"),
         ("a.jsonl", b'\n{"inputs": [0, 0, 0], "label": 0, "task": "lift"}\n', "line 2: a sample of the task 'lift'"),
-        ("a.jsonl", b'{"inputs": [0, 0, 0], "lable": 0}\n', "line 1: Object contains unknown field `lable`"),
+        ("a.jsonl", b'{"inputs": [0, 0, 0], "lable": 0}\n', "line 1: a sample has no 'lable'"),
+        ("a.jsonl", b"[0, 0, 0]\n", "line 1: a sample is a list, and should be an object"),
         (
             "a.jsonl",
             b'{"inputs": [0, 0, 0], "label": ' + b"9" * 400 + b"}\n",
-            "line 1: Number out of range",
+            "line 1: label is inf; pump takes a whole number from 0 to 2",
         ),
         ("a.npz", b"PK\x03\x04 cut off", "it can't be read"),
         ("a.npz", b"", "it can't be read"),
+        ("a.npz", b"x,y,z,label\n", "it can't be read: it is cut off, or no file of numpy.savez; write it again"),
+        ("a.npz", b"\x93NUMPY\x01\0", "it can't be read: it is cut off, or no file of numpy.savez; write it again"),
         ("a.safetensors", b"\x08\0\0\0\0\0\0\0{}", "it can't be read"),
         ("a.pkl", b"", "the name must end in .csv, .jsonl, .npz, .safetensors"),
     ],

@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from edge_agent.shell.sample_store import MAX_UNJUDGED_BYTES, Judgement, SampleStore
-from edge_agent.sources.sample import Sample
 from edge_agent.training.worker import read_samples
 from fleet_protocol.bundle import InputSchema, LabelSchema, TaskDescription, parse_description
+from fleet_protocol.sample_line import Sample
 
 DIGITS = parse_description((Path(__file__).parents[2] / "models/digits/bundle/task.json").read_bytes())
 SMALL: TaskDescription = msgspec.structs.replace(DIGITS, input=InputSchema([2], 0.0, 1.0), label=LabelSchema(3))
@@ -103,7 +103,7 @@ def test_worker_reads_the_store_wherever_it_lies(tmp_path):
     folder.mkdir()
     store = SampleStore(folder / "samples.db", 10)
     newest = [store.add("digits", array("f", [0.25, label]).tobytes(), label) for label in range(2)][-1]
-    samples = read_samples(folder / "samples.db", SMALL)
+    samples = read_samples(folder / "samples.db", SMALL).training
     assert samples.inputs.tolist() == [[0.25, 0.0], [0.25, 1.0]]
     assert (samples.labels.tolist(), samples.newest) == ([0, 1], newest)
 
@@ -122,7 +122,7 @@ def test_worker_reads_labels_of_any_kind_and_leaves_misfits(path, label, values)
     store.add("digits", VALUES, 1)
     store.add("digits", VALUES, bytes(4 * 3))
     newest = store.add("digits", VALUES, array("f", values).tobytes())
-    samples = read_samples(path, task)
+    samples = read_samples(path, task).training
     assert (samples.labels.tolist(), samples.newest) == ([values], newest)
     assert store.drop_misfits(task) == 2
     assert store.count("digits") == 1

@@ -90,7 +90,9 @@ def test_broker_without_tls_needs_no_certificates(device):
         ({"coordinator_key": "00" * 32}, "--coordinator-key is all zeros"),
         ({"profile": "pi-9"}, "edgeflock ships generic, pi-3b, pi-4, pi-5, pi-zero-2w"),
         ({"port": 99999}, "argument --port: '99999' is not a whole number from 1 to 65535"),
-        ({"broker": 'a"b'}, "not valid TOML"),
+        ({"broker": 'a"b'}, "at `broker.host`; it is 'a\"b'"),
+        ({"fleet": 'home"\nshard = "1'}, "at `fleet`; it is"),
+        ({"device": "k\udcff"}, "not valid TOML"),
         ({"broker": "broker..example"}, "at `broker.host`; it is 'broker..example'"),
         ({"task": "my task"}, "at `tasks[0].name`; it is 'my task'"),
     ],
@@ -102,6 +104,15 @@ def test_wrong_answer_is_one_line_and_nothing_is_written(device, tmp_path, capsy
     assert (ended.value.code, said.count("\n")) == (2, 1)
     assert words in said
     assert not (tmp_path / "etc").exists()
+
+
+def test_setup_writes_nothing_that_the_agent_would_not_start_with(tmp_path, capsys):
+    file = tmp_path / "etc" / "agent.toml"
+    answers = ["--device", "kitchen-pi", "--broker", "broker.example", "--coordinator-key", COORDINATOR]
+    with pytest.raises(SystemExit):
+        agent_cli.main(["setup", "--config", str(file), *answers, "--task", "digits", "--task", "digits"])
+    assert "a task is listed twice in ['digits', 'digits']" in capsys.readouterr().err
+    assert not file.parent.exists()
 
 
 def test_folder_that_can_not_be_made_is_named_with_what_helps(device, tmp_path, capsys):

@@ -13,7 +13,7 @@ from fleet_protocol.errors import ConfigurationError
 from tests.unit.test_simulation import HOUR, STEADY, bundle, fleet, workload
 from workbench.data.partition import dirichlet_parts, even_parts
 from workbench.simulation.conditions import FleetMember
-from workbench.simulation.device_memory import stored_rows
+from workbench.simulation.device_memory import stored_rows, unseen_rows
 from workbench.simulation.simulation import Options, Simulation
 from workbench.simulation.workload import Workload
 
@@ -23,6 +23,21 @@ def test_a_store_holds_the_newest_different_samples_once_each(newest, different,
     rows = stored_rows(newest, different, maximum)
     assert rows.size == min(newest, different, maximum) == np.unique(rows).size
     assert not newest or rows[-1] == (newest - 1) % different
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.lists(st.integers(1, 80), min_size=1, max_size=6))
+def test_a_row_is_unseen_unless_a_round_has_had_it_and_it_is_still_in_its_place(different, maximum, arrivals):
+    seen: set[int] = set()
+    newest = 0
+    for count in arrivals:
+        trained_through, newest = newest, newest + count
+        rows = stored_rows(newest, different, maximum)
+        held_all_along = seen if rows.size == different or newest <= maximum else set()
+        unseen = rows[unseen_rows(rows, different, newest, trained_through)]
+        assert not held_all_along & set(unseen.tolist())
+        if not trained_through:
+            assert unseen.size == rows.size
+        seen = set(rows.tolist())
 
 
 def watched(seen: list[int], different: int) -> Workload:

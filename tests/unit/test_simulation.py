@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -28,7 +29,7 @@ from workbench.simulation.event_queue import EventQueue
 from workbench.simulation.fleet_files import draw_fleet, read_trace
 from workbench.simulation.residuals import Residuals
 from workbench.simulation.simulation import Options, Simulation
-from workbench.simulation.verdict import failure
+from workbench.simulation.verdict import failure, remarks
 from workbench.simulation.workload import Workload, synthetic_workload
 
 BUNDLE = load_bundle(Path(__file__).parents[2] / "models" / "digits" / "bundle")
@@ -49,8 +50,10 @@ def fleet(devices: int, **changes: float) -> list[FleetMember]:
     return [FleetMember(msgspec.structs.replace(STEADY, **changes), GuardSettings())] * devices
 
 
-def bundle(*, keep_fraction: float = 0.02, versions_from: str = "update", **aggregation: object) -> Bundle:
-    """The digits task with other plans."""
+def bundle(
+    *, keep_fraction: float = 0.02, versions_from: str = "update", maximum_epochs: int = 0, **aggregation: object
+) -> Bundle:
+    """The digits task with other plans, and rounds of its 60 steps, however few samples there are."""
     task = BUNDLE.description
     plan = {"strategy": "fedbuff", "buffer_size": 4, "max_staleness": 1000, "averaged_versions": 1} | aggregation
     return Bundle(
@@ -58,6 +61,7 @@ def bundle(*, keep_fraction: float = 0.02, versions_from: str = "update", **aggr
             task,
             update=msgspec.structs.replace(task.update, keep_fraction=keep_fraction),
             aggregation=msgspec.structs.replace(task.aggregation, **plan),
+            training=msgspec.structs.replace(task.training, epochs_per_round=0, maximum_epochs=maximum_epochs),
             versions_from=versions_from,
         ),
         BUNDLE.files,
@@ -243,6 +247,17 @@ def test_samples_that_come_while_a_device_trains_count_for_the_next_round():
     assert 24 * HOUR / 600 * 0.9 < slow.updates < 24 * HOUR / 600, "every round has its 32 samples before the last ends"
 
 
+@pytest.mark.parametrize("at_a_time", [None, 3])
+def test_fleet_that_gets_the_same_samples_again_comes_to_rest(at_a_time):
+    options = Options(seed=1, seconds=48 * HOUR, concurrent=at_a_time)
+    run = simulation(fleet(6), options, maximum_epochs=60)
+    summary = run.run().summary
+    epochs_of_a_round = 60 * 16 / 64
+    assert {agent.updates_made for agent in run.agents} == {math.ceil(60 / epochs_of_a_round)}
+    assert summary.updates == sum(agent.updates_made for agent in run.agents)
+    assert at_a_time or summary.rounds_withheld["spent"] > 0
+
+
 def test_the_same_seed_gives_the_same_history_and_another_one_another():
     members = draw_fleet([read_profile("pi-4"), read_profile("pi-zero-2w")], 12, seed=4)
 
@@ -370,3 +385,18 @@ def test_only_a_rounded_version_zero_travels_packed_and_nothing_where_a_device_h
 
 def version_weights(coordinator: SimulatedCoordinator, version: int) -> np.ndarray:
     return read_weights(coordinator.published("digits", version), BUNDLE.description.parameters)
+
+
+def test_fleet_whose_server_takes_too_large_steps_goes_back_to_a_good_version_and_says_so() -> None:
+    plan = {"max_delta_norm": 1e9, "server_learning_rate": 2.2}
+    result = simulation(fleet(8), Options(seed=1, seconds=4 * HOUR, score_every=1), **plan).run()
+    assert result.summary.collapses == 1
+    assert "training collapsed 1 times" in " ".join(remarks(result.summary))
+    fallen = [after.score - before.score for before, after in pairwise(result.history)]
+    assert max(fallen) > 1.0
+
+
+def test_versions_take_a_quarter_of_a_fleet_that_is_known_from_the_start() -> None:
+    summary = simulation(fleet(40), Options(seed=1, seconds=4 * HOUR), buffer_size=None).run().summary
+    assert summary.refused == {}
+    assert summary.updates // 10 - 1 <= summary.versions <= summary.updates // 10 + 1

@@ -31,9 +31,11 @@ GOOD = Summary(
     refused={},
     set_aside=0,
     stopped="",
+    collapses=0,
     crashes=0,
     rounds_lost=0,
     rounds_diverged=Count(),
+    rounds_withheld={},
     guard_refusals={},
     devices_short_of_samples=0,
 )

@@ -14,7 +14,14 @@ from edge_agent.shell.device_database import DeviceDatabase
 from edge_agent.shell.fetcher import CHUNK_SECONDS, FETCH_ATTEMPTS, Fetcher
 from edge_agent.shell.version_follower import ReadyVersion, VersionFollower, VersionUnavailableError
 from edge_agent.training.rebuild import RebuildError, rebuild
-from fleet_protocol.bundle import DESCRIPTION_FILE, TRAIN_FILE, WEIGHTS_FILE, blob_hash, parse_description
+from fleet_protocol.bundle import (
+    DESCRIPTION_FILE,
+    EVALUATE_FILE,
+    TRAIN_FILE,
+    WEIGHTS_FILE,
+    blob_hash,
+    parse_description,
+)
 from fleet_protocol.codec import Grid, encode_difference, read_weights, write_weights
 from fleet_protocol.kinds import BlobChunk, BlobRequest, Manifest, WeightsRequest
 from fleet_protocol.limits import MAX_CHUNK_BYTES
@@ -23,8 +30,8 @@ from tests.support.jumping_clock import run
 
 FOLDER = Path(__file__).parents[2] / "models" / "digits" / "bundle"
 FILES = {blob_hash(path.read_bytes()): path.read_bytes() for path in FOLDER.iterdir()}
-BUNDLE, WEIGHTS, TRAIN = (
-    blob_hash((FOLDER / name).read_bytes()) for name in (DESCRIPTION_FILE, WEIGHTS_FILE, TRAIN_FILE)
+BUNDLE, WEIGHTS, TRAIN, EVALUATE = (
+    blob_hash((FOLDER / name).read_bytes()) for name in (DESCRIPTION_FILE, WEIGHTS_FILE, TRAIN_FILE, EVALUATE_FILE)
 )
 LARGE = os.urandom(2 * MAX_CHUNK_BYTES + 1)
 
@@ -95,7 +102,7 @@ class Device:
 
     @property
     def whole_weights_fetched(self) -> list[str]:
-        return [request.blob.hex() for request in self.requests if request.blob.hex() not in {BUNDLE, TRAIN}]
+        return [request.blob.hex() for request in self.requests if request.blob.hex() not in {BUNDLE, TRAIN, EVALUATE}]
 
 
 @pytest.fixture
@@ -116,11 +123,11 @@ def test_only_what_lacks_is_fetched(device):
         assert (ready.number, ready.bundle, ready.description.task) == (0, BUNDLE, "digits")
         assert ready.files[TRAIN_FILE].read_bytes() == FILES[TRAIN]
         assert ready.weights.read_bytes() == FILES[WEIGHTS]
-        assert [request.blob.hex() for request in device.requests] == [BUNDLE, TRAIN, WEIGHTS]
+        assert [request.blob.hex() for request in device.requests] == [BUNDLE, TRAIN, EVALUATE, WEIGHTS]
 
         assert device.versions.receive_manifest("digits", manifest(2, blob_hash(LARGE)))
         assert (await device.versions.ready_version("digits")).number == 2
-        assert [request.blob.hex() for request in device.requests[3:]] == [blob_hash(LARGE)]
+        assert [request.blob.hex() for request in device.requests[4:]] == [blob_hash(LARGE)]
 
     run(scenario())
 
@@ -158,7 +165,9 @@ def test_silence_ends_in_a_refusal_that_names_the_blob(device):
 
 
 @pytest.mark.parametrize("content", [LARGE, b"", FILES[BUNDLE][:-1]], ids=["another blob", "nothing", "truncated"])
-@pytest.mark.parametrize("blob", [BUNDLE, TRAIN, WEIGHTS], ids=["description", "graph", "weights"])
+@pytest.mark.parametrize(
+    "blob", [BUNDLE, TRAIN, EVALUATE, WEIGHTS], ids=["description", "train", "evaluate", "weights"]
+)
 def test_blob_of_the_wrong_hash_is_never_trained_on(device, blob, content):
     async def scenario():
         device.blobs = FILES | {blob: content}
@@ -172,11 +181,13 @@ def test_blob_of_the_wrong_hash_is_never_trained_on(device, blob, content):
     run(scenario())
 
 
-@pytest.mark.parametrize("blob", [BUNDLE, TRAIN, WEIGHTS], ids=["description", "graph", "weights"])
+@pytest.mark.parametrize(
+    "blob", [BUNDLE, TRAIN, EVALUATE, WEIGHTS], ids=["description", "train", "evaluate", "weights"]
+)
 def test_file_that_the_card_has_damaged_is_fetched_again_within_two_rounds(device, blob):
     async def scenario():
         device.versions.receive_manifest("digits", manifest(1))
-        for file in (BUNDLE, TRAIN, WEIGHTS):
+        for file in (BUNDLE, TRAIN, EVALUATE, WEIGHTS):
             device.cache.write(file, FILES[file])
         device.cache.path(blob).write_bytes(FILES[blob][:-1])
         assert (device.versions.description("digits") is None) == (blob == BUNDLE)
@@ -219,7 +230,7 @@ def test_weights_of_old_versions_are_forgotten_and_what_the_newest_needs_is_kept
             device.versions.receive_manifest("digits", manifest(version, weights))
             device.versions.hold(await device.versions.ready_version("digits"))
         device.versions.forget_unused(["digits"])
-        assert all(device.cache.has(blob) for blob in (BUNDLE, TRAIN, newest))
+        assert all(device.cache.has(blob) for blob in (BUNDLE, TRAIN, EVALUATE, newest))
         assert not device.cache.has(blob_hash(LARGE))
 
     run(scenario())
@@ -252,6 +263,7 @@ def test_device_follows_by_differences_from_version_zero_on(device):
         assert {path.name for path in device.cache.path(WEIGHTS).parent.iterdir()} == {
             BUNDLE,
             TRAIN,
+            EVALUATE,
             blob_hash(file_of(7)),
         }
 

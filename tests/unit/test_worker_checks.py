@@ -71,7 +71,7 @@ def test_dropping_what_the_worker_named_leaves_the_rest(job, tmp_path):
     with pytest.raises(UnfitSamplesError) as caught:
         read_samples(store.path, job.description)
     store.drop("digits", caught.value.unfit)
-    assert store.count("digits") == len(read_samples(store.path, job.description).labels) == 39
+    assert store.count("digits") == len(read_samples(store.path, job.description).training) == 39
 
 
 @pytest.mark.parametrize(("kind", "label"), [("multi_label", 0.5), ("regression", np.nan)])

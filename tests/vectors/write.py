@@ -13,19 +13,21 @@ from nacl.public import Box, PrivateKey
 
 from fleet_protocol import topics
 from fleet_protocol.bundle import UpdatePlan
-from fleet_protocol.codec import Grid, Quantisation, encode_difference, encode_update
+from fleet_protocol.codec import Grid, Moments, Quantisation, encode_difference, encode_update
 from fleet_protocol.codec.selection import random_indices
 from fleet_protocol.envelope import sign_envelope
 from fleet_protocol.keys import SigningKey, key_id
 from fleet_protocol.kinds import (
     BLOB_CHUNK,
     BLOB_REQUEST,
+    ENCRYPTED_STATISTICS,
     ENCRYPTED_UPDATE,
     ENROLMENT,
     FROM_COORDINATOR,
     MANIFEST,
     PRESENCE,
     RECEIPT,
+    STATISTICS,
     UPDATE,
     WEIGHTS_REQUEST,
     BlobChunk,
@@ -38,6 +40,7 @@ from fleet_protocol.kinds import (
     Presence,
     PresenceState,
     Receipt,
+    Statistics,
     Update,
     WeightsRequest,
     encode_payload,
@@ -50,7 +53,7 @@ SEED = bytes(range(32))
 UP, DOWN = topics.up("home", "0", "kitchen-pi"), topics.down("home", "0", "kitchen-pi")
 STATE, TASK_TOPIC = topics.state("home", "0", "kitchen-pi"), topics.manifest("home", "digits")
 
-NAMING_A_TASK = (UPDATE, WEIGHTS_REQUEST, ENCRYPTED_UPDATE)
+NAMING_A_TASK = (UPDATE, WEIGHTS_REQUEST, ENCRYPTED_UPDATE, STATISTICS, ENCRYPTED_STATISTICS)
 RECIPIENT = SigningKey(bytes(range(32, 64)))
 EPHEMERAL = PrivateKey(bytes(range(64, 96)))
 
@@ -63,6 +66,8 @@ def sealed_box(message: bytes) -> bytes:
 
 
 BOX = sealed_box(encode_payload(Update(16, 40, 0.75, bytes.fromhex("41010254803f40"))))
+STATISTICS_OF_4 = Statistics(4, Moments.of(np.array([[1, 20], [2, np.nan], [3, 22], [6, np.nan]], np.float32)).encode())
+"""Two columns: one of counts 4, mean 3 and squares 14, and one of which half is missing."""
 MESSAGES = [
     (ENROLMENT, Enrolment(bytes(range(32)), "pi-4", "0.1.0", ["digits"]), UP),
     (PRESENCE, Presence(PresenceState.ONLINE, 3), STATE),
@@ -75,6 +80,12 @@ MESSAGES = [
     (WEIGHTS_REQUEST, WeightsRequest(15, None, []), UP),
     (ENCRYPTED_UPDATE, EncryptedPayload(key_id(RECIPIENT.verify_key), BOX), UP),
     (BLOB_CHUNK, BlobChunk(9, b"content"), topics.packed_chunk("home", topics.PackedWeights("digits", 15, 12), 0)),
+    (STATISTICS, STATISTICS_OF_4, UP),
+    (
+        ENCRYPTED_STATISTICS,
+        EncryptedPayload(key_id(RECIPIENT.verify_key), sealed_box(encode_payload(STATISTICS_OF_4))),
+        UP,
+    ),
 ]
 OF_GENERATION_3 = [
     (MANIFEST, Manifest(0, "0f" * 32, "1e" * 32, generation=3), TASK_TOPIC),

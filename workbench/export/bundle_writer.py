@@ -3,10 +3,10 @@
 from functools import partial
 from pathlib import Path
 
-import msgspec
 from onnx import ModelProto
 from safetensors.torch import save
 
+from bundle_runtime.bundle import written
 from fleet_protocol.bundle import (
     BACKBONE_FILE,
     BUNDLE_FORMAT,
@@ -81,8 +81,9 @@ def bundle_files(recipe: Recipe, ort_training: Path | None = None) -> dict[str, 
         backbone=BackboneSchema(halves.feature_shape) if halves else None,
         onnx_versions={name: _version(model) for name, model in models.items()},
         versions_from=recipe.task.versions_from,
+        scaling=recipe.scaling,
     )
-    text = msgspec.json.format(msgspec.json.encode(description), indent=2) + b"\n"
+    text = written(description)
     parse_description(text, str(recipe.folder / TASK_FILE))  # reports an exceeded limit where it can be corrected
     return {**files, DESCRIPTION_FILE: text}
 

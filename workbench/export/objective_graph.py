@@ -11,6 +11,7 @@ from onnx import GraphProto, numpy_helper
 from torch import Tensor
 
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.scaling import UNSCALED
 from workbench.export.exportable_layers import LayerContext, changing_buffers, has_dropout
 from workbench.export.flat_weights import join
 from workbench.export.gradients import GraphFunction, scores_of
@@ -108,6 +109,11 @@ def _check_supported(recipe: Recipe) -> None:
         raise ConfigurationError(
             f"{path}: engine ort-training would clip the weight decay of sgd too, which the default engine does not;"
             " set one of weight_decay and gradient_clip to 0, or export without --ort-training"
+        )
+    if recipe.scaling != UNSCALED:
+        raise ConfigurationError(
+            f"{path}: engine ort-training can't scale inputs or targets; write [scaling] inputs = 'off' and targets ="
+            " 'off' in task.toml, or export without --ort-training"
         )
     if training.per_sample_gradients:
         raise ConfigurationError(

@@ -7,11 +7,15 @@ That package can't be installed beside onnxruntime, so the workbench runs this f
 
 import argparse
 import json
+import os
 import sys
 import types
 from pathlib import Path
 
 import onnx
+
+# Read on import: see bundle_runtime.graph, which the package that this runs beside does not have.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime
 
 NAMES = {

@@ -16,8 +16,10 @@ from fleet_protocol.bundle import (
 )
 from fleet_protocol.configuration import parse_document
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.scaling import Scaling
 from workbench.export.exportable_layers import changing_buffers
 from workbench.export.losses import LOSSES, Loss
+from workbench.export.scaling import scaling_of
 from workbench.export.task_file import TaskFile
 from workbench.export.trainable import EVERYTHING, check_patterns, is_selected
 from workbench.recipe_folder import TASK_FILE
@@ -47,6 +49,17 @@ class Recipe:
     def backbone(self) -> str:
         """The name of the submodule that is the backbone; empty without one."""
         return self.task.backbone.module if self.task.backbone else ""
+
+    @property
+    def scaling(self) -> Scaling:
+        """What the graphs do to inputs and targets.
+
+        Raises:
+            ConfigurationError: what the task says of it contradicts itself.
+        """
+        task = self.task
+        name = str(self.folder / TASK_FILE)
+        return scaling_of(task.scaling, task.input, task.label, name, has_backbone=bool(task.backbone))
 
     def trains(self, name: str) -> bool:
         """Whether this parameter trains, or this running statistic moves. The backbone's never do."""

@@ -9,6 +9,7 @@ from fleet_protocol.bundle import InputSchema, LabelKind, LabelSchema, PositiveF
 from fleet_protocol.configuration import Name
 from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.limits import MAX_SEQUENCE
+from workbench.export.scaling import ScalingSettings
 from workbench.export.trainable import EVERYTHING
 
 LossName = Literal["cross_entropy", "balanced_cross_entropy", "binary_cross_entropy", "mean_squared_error", "huber"]
@@ -53,6 +54,7 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     update: UpdatePlan
     aggregation: AggregationPlan
     downlink: DownlinkPlan = DownlinkPlan()
+    scaling: ScalingSettings = ScalingSettings()
     loss: LossName | None = None
     """`cross_entropy` (usual for label kind `class`); `balanced_cross_entropy`, the same with the device's own class
     frequencies added to the scores in training (logit adjustment, Menon et al. 2021), for devices that see unequal

@@ -25,6 +25,7 @@ from workbench.export.losses import BALANCE
 from workbench.export.onnx_conversion import convert
 from workbench.export.optimisers import OPTIMISERS
 from workbench.export.recipe import Recipe
+from workbench.export.scaled_graphs import model_side, scale_values
 from workbench.export.tracing import BATCH, GraphInput
 
 STEP = "step."
@@ -56,6 +57,7 @@ def training_graph(recipe: Recipe, *, per_sample: bool = False) -> GraphProto:
     graph.input.extend(_tensor(name, []) for name in ("learning_rate", *_rates(recipe, per_sample=per_sample)))
     if has_dropout(recipe.module):
         graph.input.append(_tensor("seed", [], TensorProto.INT64))
+    scale_values(graph, recipe, ["inputs", "labels"])
     _weigh_rows(graph)
     if recipe.loss.balances_classes:
         _count_classes(graph, recipe.task.label.classes)
@@ -184,7 +186,9 @@ def _scan_inputs(graph: GraphProto, recipe: Recipe) -> dict[str, str]:
     """What differs from step to step, by its name in a step, to the value f32 or i64[K, ...]; adds those values."""
     scanned = {"rows": "batches", "row_weights": "row_weights", "learning_rate": "rates"}
     if recipe.task.label.outputs:
-        graph.node.append(helper.make_node("Gather", ["labels", "batches"], ["labels.batched"], axis=0))
+        graph.node.append(
+            helper.make_node("Gather", [model_side(recipe, "labels"), "batches"], ["labels.batched"], axis=0)
+        )
         scanned["labels"] = "labels.batched"
     if has_dropout(recipe.module):
         _constant(graph, "first", np.int64(0))
@@ -212,7 +216,9 @@ def _scan_body(recipe: Recipe, carried: dict[str, str], scanned: dict[str, str],
     outputs = [*(f"{STEP}new.{name}" for name in carried), f"{STEP}row_losses"]
     body = convert(training_step(recipe, names, per_sample=per_sample), inner, outputs)
     body.name = "step"
-    body.node.insert(0, helper.make_node("Gather", ["inputs", f"{STEP}rows"], [f"{STEP}inputs"], axis=0))
+    body.node.insert(
+        0, helper.make_node("Gather", [model_side(recipe, "inputs"), f"{STEP}rows"], [f"{STEP}inputs"], axis=0)
+    )
     given = {value.name: value for value in body.input}
     rows = recipe.task.training.batch_size if per_sample else "batch"
     given[f"{STEP}rows"] = _tensor(f"{STEP}rows", [rows], TensorProto.INT64)

@@ -13,6 +13,7 @@ import msgspec
 import onnx
 from onnx import GraphProto, ModelProto
 
+from bundle_runtime.bundle_folder import load_bundle
 from edge_agent.profiles import shipped_profiles
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import (
@@ -23,7 +24,6 @@ from fleet_protocol.bundle import (
     TrainingPlan,
     UpdatePlan,
     blob_hash,
-    verify_bundle,
 )
 from fleet_protocol.errors import ConfigurationError
 from workbench.inspection.child import run_child
@@ -110,11 +110,11 @@ def inspect_bundle(folder: Path, samples: Path | None = None) -> Inspection:
     """Verify the bundle in `folder` and describe it; a round is tried on a file of `samples`, or on drawn ones.
 
     Raises:
-        ConfigurationError: no bundle, one of another format, a graph that is none, or `samples` of another task.
-        ProtocolError: a file is missing, truncated or altered.
+        ConfigurationError: no bundle, one of another format, a file that is missing, truncated, altered or no graph, or
+            `samples` of another task.
     """
-    files = _read(folder)
-    task = verify_bundle(files)
+    bundle = load_bundle(folder)
+    task, files = bundle.description, bundle.files
     graphs = [_graph(name, files[name]) for name in task.files if name.endswith(".onnx")]
     with _written(task, files) as verified:
         measured = run_child("workbench.inspection.measured_round", [verified], Measurement, task.task)
@@ -141,20 +141,6 @@ def inspect_bundle(folder: Path, samples: Path | None = None) -> Inspection:
         trial=trial,
         needs=[_need(name, task, measured) for name in shipped_profiles()],
     )
-
-
-def _read(folder: Path) -> dict[str, bytes]:
-    """Content of every file in `folder`.
-
-    Raises:
-        ConfigurationError: it is no bundle, or can't be read.
-    """
-    if not (folder / DESCRIPTION_FILE).is_file():
-        raise ConfigurationError(f"{folder}: no bundle: it contains no {DESCRIPTION_FILE}; give the folder of one")
-    try:
-        return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    except OSError as error:
-        raise ConfigurationError(f"{folder}: can't be read: {error.strerror}") from error
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fleet_protocol.aggregation_plan import SMALLEST_BUFFER
 from workbench.inspection.bundle_inspection import Inspection
 
 
@@ -27,7 +28,9 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
     trial = inspection.trial
     facts.add_row("trial round", f"{_judged(trial.unsteady)}, on {trial.samples}")
     facts.add_row("update", f"{update.selection} {update.keep_fraction:.3g}, {update.quantisation}, {update.feedback}")
-    facts.add_row("version", f"{inspection.aggregation.strategy}, {inspection.aggregation.buffer_size} updates each")
+    aggregation = inspection.aggregation
+    updates = aggregation.buffer_size or f"a quarter as many as devices take part, at least {SMALLEST_BUFFER},"
+    facts.add_row("version", f"{aggregation.strategy}, {updates} updates each")
     verdict = "every operator" if inspection.runs_on_oldest else "[red]not every operator[/]"
     facts.add_row("runs", f"{verdict} on onnxruntime {inspection.oldest_onnxruntime}, the oldest that is supported")
     console.print(facts, highlight=False)

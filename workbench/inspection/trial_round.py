@@ -20,6 +20,7 @@ from fleet_protocol.bundle import DESCRIPTION_FILE, WEIGHTS_FILE, TaskDescriptio
 from fleet_protocol.codec import read_weights
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.remedies import STEADIER_TRAINING
+from workbench.data.scale import scaled_by
 from workbench.inspection.child import run_child
 from workbench.inspection.measured_round import drawn_samples
 
@@ -78,10 +79,11 @@ def main() -> None:
     task = parse_description((folder / DESCRIPTION_FILE).read_bytes())
     files = bundle_paths(folder, task)
     raw = read_samples(file[0], task) if file else drawn_samples(task)
-    span = f"inputs from {raw.inputs.min():.4g} to {raw.inputs.max():.4g}"
+    span = f"inputs from {np.nanmin(raw.inputs):.4g} to {np.nanmax(raw.inputs):.4g}"
     told = f"the {len(raw)} samples of {file[0]}, {span}" if file else f"{span}, spread evenly over the schema's bounds"
     weights = read_weights((folder / WEIGHTS_FILE).read_bytes(), task.parameters)
     samples = BundleRunner(task, files).featured(raw)
+    task = scaled_by(samples, task)
     found = Trial(told, why_unsteady(OnnxStepEngine.of_task(task, files), weights, samples, task))
     sys.stdout.buffer.write(msgspec.json.encode(found))
 

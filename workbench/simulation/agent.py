@@ -16,21 +16,21 @@ from edge_agent.core.guards import Readings
 from edge_agent.core.lifecycle import State
 from edge_agent.core.outbox import OutboxRow
 from edge_agent.core.round_decisions import RoundDecisions, StartingPoint
+from edge_agent.core.sample_budget import is_spent
 from edge_agent.core.triggers import SampleTrigger, TriggerSettings
 from edge_agent.core.version_choice import KnownVersion
 from edge_agent.producers import given_back, produce
 from edge_agent.shell.identity import Identity
-from edge_agent.training.round import DivergedError, Earlier, train_round
-from edge_agent.worker.contract import TrainingResult
+from edge_agent.training.own_limits import take_part
+from edge_agent.training.round import DivergedError, Earlier
+from edge_agent.worker.contract import TrainingResult, Withheld
 from fleet_protocol.kinds import Receipt
 from workbench.simulation.conditions import DAY_SECONDS, FleetMember
 from workbench.simulation.device_memory import DeviceMemory, stored_rows
 from workbench.simulation.postbox import SimulatedPostbox
+from workbench.simulation.rounds import round_seconds, samples_of_round
 from workbench.simulation.version_follower import SimulatedVersionFollower
 from workbench.simulation.world import PublishedVersion, SimulatedWorld
-
-FLOPS_PER_WEIGHT_AND_SAMPLE = 6
-"""Of a dense layer: a multiplication and an addition, once forward and twice backward."""
 
 
 class WakePolicy(Protocol):
@@ -114,9 +114,15 @@ class SimulatedAgent:
         return most >= self._member.guards.minimum_samples
 
     @property
+    def is_spent(self) -> bool:
+        """Whether it has trained on its samples as often as it may, and no new one has come."""
+        memory = self._memory
+        return not memory.new_samples and is_spent(self._world.task.training, memory.epochs)
+
+    @property
     def updates_made(self) -> int:
         """Rounds that ended in an update."""
-        return self._memory.rounds
+        return self._memory.rounds - self._memory.withheld
 
     @property
     def updates_waiting(self) -> int:
@@ -174,7 +180,7 @@ class SimulatedAgent:
             return
         self._postbox.connect()
         version = self._world.newest
-        known = self._versions.receive_manifest(version)
+        known = self._follow(version)
         if self._world.always_connected and self._versions.why_not_asked(version):
             self._decisions.version_unavailable(self._world.task.task)
             self._put_off()
@@ -183,6 +189,11 @@ class SimulatedAgent:
             self._member.conditions.download_seconds(self._versions.fetch(known)),
             partial(self._fetched, version, known),
         )
+
+    def _follow(self, version: PublishedVersion) -> KnownVersion:
+        known = self._versions.receive_manifest(version)
+        self._decisions.manifest_changed(version.task.task, self._memory.new_samples)
+        return known
 
     def later(self, seconds: float, action: Callable[[], None]) -> None:
         """Plan an action that is dropped if the device is switched off before."""
@@ -210,24 +221,29 @@ class SimulatedAgent:
         if self._decisions.version_ready(self._world.task.task, start):
             self._put_off()
             return
-        plan = self._world.task.training
-        conditions = self._member.conditions
-        work = FLOPS_PER_WEIGHT_AND_SAMPLE * self._world.task.parameter_count * plan.batch_size * plan.steps
-        seconds = conditions.start_seconds + work / (1e6 * conditions.training_mflops)
+        stored = self._stored_rows(start.newest_sample).size
+        seconds = round_seconds(self._world.task, self._member.conditions, stored)
         self.later(seconds, partial(self._train, version, known, start))
 
     def _stored_rows(self, newest_sample: int) -> NDArray[np.int64]:
         return stored_rows(newest_sample, self._world.workload.count(self.number), self._member.maximum_samples)
 
     def _train(self, version: PublishedVersion, known: KnownVersion, start: StartingPoint) -> None:
-        task = self._world.task
+        task = version.task
         workload = self._world.workload
         memory = self._memory
-        samples = workload.samples(self.number, self._stored_rows(start.newest_sample))
         returned = list(given_back(memory.returned).values())
-        earlier = Earlier(self._world.residuals.get(self.number), returned, memory.rounds, self._life)
+        earlier = Earlier(self._world.residuals.get(self.number), returned, memory.rounds, self._life, memory.epochs)
+        samples = samples_of_round(
+            workload,
+            task,
+            self.number,
+            self._stored_rows(start.newest_sample),
+            newest_sample=start.newest_sample,
+            trained_through=memory.trained_through,
+        )
         try:
-            result = train_round(workload.engine, version.weights, samples, task, earlier)
+            result = take_part(workload.engine, version.weights, samples, task, earlier, evaluate=workload.evaluate)
         except DivergedError as error:
             ledger = self._world.ledger
             ledger.rounds_diverged = ledger.rounds_diverged.again(str(error))
@@ -236,9 +252,16 @@ class SimulatedAgent:
             if self._held:
                 self._wake_policy.idle(self)
             return
-        self._world.residuals.put(self.number, result.residual)
-        self._spool(result, known, start)
+        if isinstance(result, Withheld):
+            self._withhold(result, known, start)
+        else:
+            self._spool(result, known, start)
         self._postbox.notify()
+        if isinstance(result, TrainingResult):
+            if result.statistics:
+                self._put_off()
+                return
+            self._world.residuals.put(self.number, result.residual)
         self._idle()
 
     def _spool(self, result: TrainingResult, known: KnownVersion, start: StartingPoint) -> None:
@@ -246,13 +269,25 @@ class SimulatedAgent:
         memory = self._memory
         for kind, payload in produce(task, result):
             number, recipient = self._identity.address(kind)
-            row = OutboxRow(0, number, task.task, known.bundle, known.version, recipient, payload)
+            row = OutboxRow(
+                0, number, task.task, known.bundle, known.version, recipient, payload, generation=known.generation
+            )
             memory.spool(row, self._identity.sign_row)
         memory.returned.clear()
+        self._end_round(result, known, start)
+
+    def _withhold(self, withheld: Withheld, known: KnownVersion, start: StartingPoint) -> None:
+        self._memory.withheld += 1
+        self._world.ledger.rounds_withheld[withheld.why] += 1
+        self._end_round(withheld, known, start)
+
+    def _end_round(self, result: TrainingResult | Withheld, known: KnownVersion, start: StartingPoint) -> None:
+        memory = self._memory
         memory.held = known
         memory.rounds += 1
+        memory.epochs = result.epochs
         memory.trained_through = start.newest_sample
-        self._decisions.spooled(task.task, memory.new_samples)
+        self._decisions.ended(self._world.task.task, memory.new_samples)
 
     def _put_off(self, seconds: float | None = None) -> None:
         """Retry after `seconds`, else `recheck_seconds`, or when a receipt or a version comes."""
@@ -263,6 +298,8 @@ class SimulatedAgent:
     def _retry_deferred_trigger(self, recheck: int) -> None:
         """Retry the deferred trigger, unless it was retried meanwhile."""
         if self._recheck == recheck and self._world.deferred.pop(self.number, None) is not None:
+            if self._memory.known is not None and self._memory.known.bundle != self._world.known.bundle:
+                self._follow(self._world.newest)
             self._decisions.retry_deferred_trigger(self._world.task.task)
             self._idle()
 

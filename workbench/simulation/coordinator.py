@@ -2,25 +2,31 @@
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 
 from broker_coordinator.admission.admission import Admission
 from broker_coordinator.admission.decisions import Accepted, Message, Refused
-from broker_coordinator.admission.fleet_view import Decided, FleetView, TaskProgress, devices_taking_part
+from broker_coordinator.admission.fleet_view import Decided, DeviceState, FleetView, TaskProgress, devices_taking_part
 from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.aggregation.averaging import RecentVersions
+from broker_coordinator.aggregation.collapse import VERSIONS_LOOKED_AT, smaller
 from broker_coordinator.aggregation.retention import Retention
-from broker_coordinator.aggregation.version import Version, version_zero
-from broker_coordinator.consumers import CONSUMERS, version_consumer
+from broker_coordinator.aggregation.server_state import ServerState
+from broker_coordinator.aggregation.strategies import Recall
+from broker_coordinator.aggregation.version import Version, version_of, version_zero
+from broker_coordinator.consumers import CONSUMERS, STATISTICS_CONSUMER, version_consumer
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from broker_coordinator.serving.answers import Receipts
+from broker_coordinator.serving.awaited_scale import AwaitedScale
 from broker_coordinator.serving.culprits import culprits
 from broker_coordinator.serving.served_task import NextVersion, ServedTask
 from broker_coordinator.serving.waiting import WaitingPayload
+from broker_coordinator.storage.records import Aggregate
 from bundle_runtime.bundle import Bundle
 from fleet_protocol.codec import read_weights
 from fleet_protocol.codec.sparse import FloatVector
-from fleet_protocol.kinds import Manifest, PayloadKind
+from fleet_protocol.kinds import STATISTICS, Manifest, PayloadKind
 from workbench.simulation.ledger import Ledger
 
 OUTCOMES_KEPT = 64
@@ -28,30 +34,32 @@ OUTCOMES_KEPT = 64
 
 
 class SimulatedCoordinator:
-    """Serves one task, and keeps as many versions as a journal does. `made` is called after each new one."""
+    """Serves one task, and keeps as many versions as a journal does. `made` is called after each new one, `rescaled`
+    with the bundle that has its scale.
+    """
 
     def __init__(
-        self, bundle: Bundle, signer: MessageSigner, devices: int, ledger: Ledger, made: Callable[[], None]
+        self,
+        bundle: Bundle,
+        signer: MessageSigner,
+        devices: int,
+        ledger: Ledger,
+        *,
+        made: Callable[[], None],
+        rescaled: Callable[[Bundle], None],
     ) -> None:
-        zero = version_zero(bundle)
         settings = AdmissionSettings(signer.fleet, signer.shard, True, devices)
-        self._parameters = bundle.description.parameters
-        self._served = ServedTask(
-            bundle, version_consumer(bundle.description), zero, zero.state(self._parameters, {}), bundle.grid()
-        )
-        self._files = OrderedDict([(0, zero.weights)])
-        self._weights = read_weights(zero.weights, self._parameters)
-        self._recent = RecentVersions(bundle.description.aggregation.averaged_versions)
-        self._recent.add(0, zero.weights)
         self._admission = Admission(settings, CONSUMERS)
         self._signer = signer
         self._receipts = Receipts(signer)
         self._outcomes: dict[str, deque[tuple[int, Decided]]] = {}
         self._view = FleetView(self._look_up)
-        self._view.tasks[bundle.description.task] = TaskProgress(bundle.description, 0)
         self._positions = count(1)
+        self._devices = devices
         self._ledger = ledger
         self._made = made
+        self._rescaled = rescaled
+        self._serve(bundle, 0, 0)
 
     @property
     def version(self) -> int:
@@ -86,20 +94,62 @@ class SimulatedCoordinator:
 
     def handle(self, message: Message, now: float) -> Publication | None:
         """Decide on a message, make the versions that it completes, and answer with a receipt where one is due."""
+        self._note_progress()
         branch = self._view.branch(now)
         decision = self._admission.admit(message, branch)
         self._admission.apply(decision, branch)
         self._view.absorb(branch)
         self._keep_outcomes(branch)
         match decision:
-            case Accepted(header=header, staleness=staleness, facts=facts, item=item) if self._is_update(header.kind):
+            case Accepted(device, header, staleness=staleness, facts=facts, item=item) if header.kind is STATISTICS:
+                self._awaited.waiting.append(WaitingPayload(next(self._positions), device, staleness, facts, item))
+                self.make_scale(now)
+            case Accepted(device, header, staleness=staleness, facts=facts, item=item) if self._is_update(header.kind):
                 self._ledger.updates += 1
                 self._ledger.staleness[staleness] += 1
-                self._served.waiting.append(WaitingPayload(next(self._positions), staleness, facts, item))
+                waiting = WaitingPayload(next(self._positions), device, staleness, facts, item)
+                self._served.waiting.append(waiting)
                 self.make_versions(now)
             case Refused(reason=reason, detail=detail):
                 self._ledger.refuse(reason.value, detail)
         return self._receipts.receipt(decision, self._view, now)
+
+    def scale_deadline(self) -> float | None:
+        """When `make_scale` is due although no device reports."""
+        return self._awaited.deadline()
+
+    def make_scale(self, now: float) -> None:
+        """Begin the generation with the task's scale, if enough devices have reported."""
+        if not self._awaited.is_due(now):
+            return
+        if found := self._awaited.next_scale(self._served.bundle, self._devices, now):
+            self._serve(found.bundle, self.version + 1, self._served.generation + 1)
+            self._rescaled(found.bundle)
+
+    def _serve(self, bundle: Bundle, version: int, generation: int) -> None:
+        """Serve a bundle, whose own version is `version`, from now on."""
+        task = bundle.description
+        own = version_zero(bundle, version)
+        self._parameters = task.parameters
+        state = own.state(self._parameters, {})
+        self._served = ServedTask(
+            bundle,
+            version_consumer(task),
+            own,
+            state,
+            bundle.grid(),
+            generation=generation,
+            first_version=version,
+            approved=lambda: self._view.numbers[DeviceState.APPROVED],
+        )
+        self._files = OrderedDict([(version, own.weights)])
+        self._states: dict[int, ServerState] = {}
+        self._weights = read_weights(own.weights, self._parameters)
+        self._recent = RecentVersions(task.aggregation.averaged_versions)
+        self._recent.add(version, own.weights)
+        self._note_progress()
+        none_yet = Aggregate(task.task, STATISTICS.number, 0, b"")
+        self._awaited = AwaitedScale(STATISTICS_CONSUMER, task, none_yet)
 
     def make_versions(self, now: float) -> None:
         """Make every version that is due; at a deadline without a report, ask every device."""
@@ -107,8 +157,37 @@ class SimulatedCoordinator:
             self._served.advance(made, now)
             self._recent.add(made.version.number, made.version.weights)
             self._keep(made.version)
+            if collapse := self._served.watch.collapse():
+                self._go_back(collapse.good)
             self._made()
         self._served.ask_everyone(now)
+
+    def _go_back(self, good: int) -> None:
+        """Restore a version, as `serving.collapses` does with a journal."""
+        served = self._served
+        old, task = self._states[good], served.description
+        remembered = old.remembered
+        if served.consumer.recall(task) is not Recall.LAST_UPDATES:
+            remembered = served.consumer.remembered(served.state, (), task)
+        step = smaller(served.state.step)
+        state = replace(old, version=served.newest.number + 1, remembered=remembered, step=step)
+        restored = version_of(task, state, served.grid)
+        served.go_back(replace(restored, restored=good, buffer_size=served.newest.buffer_size), state)
+        self._recent.drop_after(good)
+        self._recent.add(state.version, restored.weights)
+        self._keep(restored)
+        self._ledger.collapses += 1
+
+    def _note_progress(self) -> None:
+        served = self._served
+        self._view.tasks[served.description.task] = TaskProgress.standing_at(
+            served.description,
+            served.newest.number,
+            len(served.waiting),
+            served.buffer_size,
+            generation=served.generation,
+            first_version=served.first_version,
+        )
 
     def _next_version(self, now: float) -> NextVersion | None:
         """None for good once nothing that waits makes a version: a real coordinator stops the task then."""
@@ -132,6 +211,8 @@ class SimulatedCoordinator:
 
     def _keep(self, version: Version) -> None:
         self._weights = read_weights(version.weights, self._parameters)
+        self._states[version.number] = self._served.state
+        self._states.pop(version.number - VERSIONS_LOOKED_AT, None)
         self._files[version.number] = version.weights
         if len(self._files) > Retention().versions:
             self._files.popitem(last=False)

@@ -21,11 +21,20 @@ def stored_rows(newest_sample: int, different: int, maximum: int) -> NDArray[np.
     return np.arange(newest_sample - stored, newest_sample) % different
 
 
+def unseen_rows(
+    stored: NDArray[np.int64], different: int, newest_sample: int, trained_through: int
+) -> NDArray[np.bool_]:
+    """Which of the `stored` rows no round has seen, bool [N]: not one that came before and is still in its place."""
+    came = stored if stored.size == different else np.arange(newest_sample - stored.size, newest_sample)
+    return came >= trained_through
+
+
 @dataclass(slots=True)
 class DeviceMemory:
     """One device. `fetched` is the newest version whose files are here, `held` the one that it trained on last.
 
-    Samples are numbered from 1. The error feedback's state is in `Residuals`. It is the device's `Outbox`: what waits
+    Samples are numbered from 1. Of its `rounds`, `withheld` sent nothing; `epochs` is how often they went over what is
+    stored. The error feedback's state is in `Residuals`. It is the device's `Outbox`: what waits
     is in `outbox`, with its envelope, and what was rejected and waits for the next round's residual in `returned`.
     """
 
@@ -36,6 +45,8 @@ class DeviceMemory:
     newest_sample: int = 0
     trained_through: int = 0
     rounds: int = 0
+    withheld: int = 0
+    epochs: float = 0.0
     sequence: int = 0
     outbox: dict[int, OutboxRow] = field(default_factory=dict)
     returned: list[OutboxRow] = field(default_factory=list)
@@ -44,6 +55,13 @@ class DeviceMemory:
     def new_samples(self) -> int:
         """Samples that no round has seen."""
         return self.newest_sample - self.trained_through
+
+    def begin_bundle(self) -> None:
+        """The task has another bundle: to it all samples are new."""
+        self.trained_through = 0
+        self.rounds = 0
+        self.withheld = 0
+        self.epochs = 0.0
 
     def is_here(self, blob: str) -> bool:
         """Whether the weights with this SHA-256 are on the device."""

@@ -25,7 +25,9 @@ class Downlink:
         self._newest = 0
         names = [DESCRIPTION_FILE, *files_for("onnx-step", bundle.description)]
         self.bundle_files = len(names)
-        self.bundle_bytes = sum(self._signed(blob_hash(bundle.files[name]), bundle.files[name]) for name in names)
+        sizes = {name: self._signed(blob_hash(bundle.files[name]), bundle.files[name]) for name in names}
+        self.bundle_bytes = sum(sizes.values())
+        self.description_bytes = sizes[DESCRIPTION_FILE]
 
     def version_bytes(self, version: int, held: int | None) -> int:
         """Bytes that bring a device from version `held`, or from nothing, to the newest one, which is `version`."""

@@ -43,9 +43,11 @@ class Summary(msgspec.Struct, frozen=True):
     `uplink_bytes` are the updates alone, as they were sent, repetitions included; `total_bytes` is everything.
     `measure` says what a score is; `first_score` is version 0's. `reached` is the first point at the score `target`,
     after an update. `set_aside` accepted updates could not be applied; `stopped` says why no version could be made any
-    more, if so. `staleness` counts accepted updates by it, `refused` messages by the coordinator's reason,
-    `guard_refusals` deferred rounds by what the guard said. `rounds_lost` ended with a crash or a closing hour.
-    `devices_short_of_samples` can never store what their guards want.
+    more, if so; `collapses` counts returns to the last good version. `staleness` counts accepted updates by it,
+    `refused` messages by the coordinator's reason, `guard_refusals` deferred rounds by what the guard said.
+    `rounds_withheld` sent nothing: `spent` samples were not trained on again, or validation samples got `worse`.
+    `rounds_lost` ended with a crash or a closing hour. `devices_short_of_samples` can never store what their guards
+    want.
     """
 
     devices: int
@@ -66,9 +68,11 @@ class Summary(msgspec.Struct, frozen=True):
     refused: dict[str, Count]
     set_aside: int
     stopped: str
+    collapses: int
     crashes: int
     rounds_lost: int
     rounds_diverged: Count
+    rounds_withheld: dict[str, int]
     guard_refusals: dict[str, int]
     devices_short_of_samples: int
 
@@ -83,9 +87,11 @@ class Ledger:
     refused: dict[str, Count] = field(default_factory=dict)
     guard_refusals: Counter[str] = field(default_factory=Counter)
     rounds_diverged: Count = field(default_factory=Count)
+    rounds_withheld: Counter[str] = field(default_factory=Counter)
     updates: int = 0
     set_aside: int = 0
     stopped: str = ""
+    collapses: int = 0
     crashes: int = 0
     rounds_lost: int = 0
 

@@ -17,6 +17,7 @@ from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
 from fleet_protocol.codec import read_weights
 from fleet_protocol.downlink_plan import Differences
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.scaling import UNSCALED
 from workbench.data.samples import read_samples, share_out
 from workbench.profiles import read_profile
 from workbench.recipe_folder import find_recipe
@@ -177,7 +178,8 @@ def as_wanted(bundle: Bundle, request: Request) -> Bundle:
         differences=request.differences or task.downlink.differences,
         precision_bits=task.downlink.precision_bits if request.precision_bits is None else request.precision_bits,
     )
-    changed = msgspec.structs.replace(task, aggregation=aggregation, update=update, downlink=downlink)
+    scaling = task.scaling if request.data else UNSCALED  # without samples there is nothing to scale
+    changed = msgspec.structs.replace(task, aggregation=aggregation, update=update, downlink=downlink, scaling=scaling)
     return Bundle(parse_description(msgspec.json.encode(changed), f"{task.task} as simulated"), bundle.files)
 
 

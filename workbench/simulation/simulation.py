@@ -163,9 +163,11 @@ class Simulation:
             refused=dict(sorted(ledger.refused.items())),
             set_aside=ledger.set_aside,
             stopped=ledger.stopped,
+            collapses=ledger.collapses,
             crashes=ledger.crashes,
             rounds_lost=ledger.rounds_lost,
             rounds_diverged=ledger.rounds_diverged,
+            rounds_withheld=dict(sorted(ledger.rounds_withheld.items())),
             guard_refusals=dict(sorted(ledger.guard_refusals.items())),
             devices_short_of_samples=sum(not agent.holds_enough for agent in self._agents),
         )

@@ -25,10 +25,22 @@ def remarks(summary: Summary) -> Iterator[str]:
     for reason, refused in sorted(summary.refused.items(), key=lambda item: -item[1].times):
         remedy = REMEDIES.get(reason)
         yield f"{refused.times:,} refused as {reason}, the first: {refused.words}" + (f"; {remedy}" if remedy else "")
+    if summary.collapses:
+        yield (
+            f"training collapsed {summary.collapses:,} times, and went back to the last good version with smaller"
+            f" steps: {STEADIER_TRAINING}"
+        )
     if summary.set_aside:
         yield f"{summary.set_aside:,} accepted updates were set aside: with them, weights would no longer be finite"
     if diverged := summary.rounds_diverged:
         yield f"{diverged.times:,} rounds diverged, the first: {diverged.words}"
+    if worse := summary.rounds_withheld.get("worse"):
+        yield f"{worse:,} rounds made the device's validation samples worse, and were not sent"
+    if spent := summary.rounds_withheld.get("spent"):
+        yield (
+            f"{spent:,} times a device had enough of its samples: they come again and again here, and it goes over them"
+            " `maximum_epochs` times; give more samples, or raise it in task.toml"
+        )
     if short := summary.devices_short_of_samples:
         yield (
             f"{short} of {summary.devices} devices never train: they get fewer samples than `minimum_samples` of their"

@@ -34,6 +34,8 @@ class SimulatedVersionFollower:
         manifest = version.manifest
         news = judge_manifest(memory.known, self._selection_threshold, manifest)
         if memory.known is None or news is ManifestNews.NEW_VERSION:
+            if memory.known is not None and memory.known.bundle != manifest.bundle:
+                memory.begin_bundle()
             memory.known = known_from(manifest)
         self._selection_threshold = manifest.selection_threshold
         return memory.known
@@ -43,14 +45,16 @@ class SimulatedVersionFollower:
         held = self._memory.held
         threshold = version.manifest.selection_threshold
         trained_on = held.version if held else None
-        return why_not_asked(self._world.task, version.number, self._identity.device, threshold, trained_on)
+        return why_not_asked(version.task, version.number, self._identity.device, threshold, trained_on)
 
     def fetch(self, known: KnownVersion) -> int:
         """Request the missing bundle files and weights; returns the bytes sent to the device."""
         task = self._world.task
         memory = self._memory
         weights = choose_weights(task, known, memory.held, memory.is_here, refused=())
-        blobs = self._world.downlink.bundle_files if memory.fetched is None else 0
+        is_first = memory.fetched is None
+        is_rescaled = memory.fetched is not None and memory.fetched.bundle != known.bundle
+        blobs = self._world.downlink.bundle_files if is_first else int(is_rescaled)
         requests = []
         if isinstance(weights, PackedWeights):
             wanted = encode_payload(WeightsRequest(weights.version, weights.base, []))
@@ -59,4 +63,4 @@ class SimulatedVersionFollower:
             blobs += 1
         requests += [self._identity.sign_control(BLOB_REQUEST, ANY_BLOB) for _ in range(blobs)]
         self._world.ledger.up["request"] += sum(map(len, requests))
-        return self._world.fetch(weights, is_first=memory.fetched is None)
+        return self._world.fetch(weights, is_first=is_first, is_rescaled=is_rescaled)

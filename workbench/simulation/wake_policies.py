@@ -101,7 +101,8 @@ class WakeConcurrently:
         return self._count - len(self._training)
 
     def _is_ready(self, agent: SimulatedAgent) -> bool:
-        return agent.available and agent.holds_enough and agent.number not in self._training
+        may_train = agent.available and agent.holds_enough and not agent.is_spent
+        return may_train and agent.number not in self._training
 
 
 class WakeInRounds(WakeConcurrently):

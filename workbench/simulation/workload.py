@@ -7,31 +7,40 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle_runtime.runner import BundleRunner, bundle_paths
+from bundle_runtime.runner import BundleRunner, Evaluation, bundle_paths
 from bundle_runtime.samples import Samples
 from edge_agent.training.engine import BatchPlan, OnProgress, Rates, TrainingEngine, ignore_progress
 from edge_agent.training.onnx_step import OnnxStepEngine
+from edge_agent.training.own_limits import Evaluate
+from edge_agent.training.stored_samples import identities
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec.sparse import FloatVector
 from workbench.simulation.scores import scorer
 
 SYNTHETIC_SAMPLES = 64
+GOLDEN_RATIO = np.uint64(0x9E3779B97F4A7C15)
+"""As a share of 2**64, whose multiples are evenly spread (Knuth, The Art of Computer Programming 3, 6.4)."""
 DISAGREEMENT = 0.5
 """How far a device's own optimum lies from the fleet's, as a share of the way from version 0 to the fleet's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """`count` says how many different samples a device sees, by its number; `samples` gives rows of them, int64 [N].
+    """`count` says how many different samples a device sees, by its number; `samples` gives rows of them, int64 [N],
+    and `identities` what tells these apart, uint64 [N]. `evaluate` says how a device's samples do under some weights.
 
-    `score` is how good some weights are, 1 is best; `measure` is what it is called.
+    `score` is how good some weights are, 1 is best; `measure` is what it is called. `rescaled` gives the workload of
+    the same task with its scale.
     """
 
     engine: TrainingEngine
     count: Callable[[int], int]
     samples: Callable[[int, NDArray[np.int64]], Samples]
+    identities: Callable[[int, NDArray[np.int64]], NDArray[np.uint64]]
+    evaluate: Evaluate
     score: Callable[[FloatVector], float]
     measure: str
+    rescaled: Callable[[TaskDescription], "Workload"]
 
 
 class QuadraticEngine:
@@ -77,13 +86,23 @@ def synthetic_workload(initial: FloatVector, seed: int) -> Workload:
         inputs = optimum + np.float32(DISAGREEMENT) * magnitude * own
         return Samples(np.broadcast_to(inputs, (rows.size, size)), np.zeros(rows.size, np.int64))
 
-    return Workload(
+    workload = Workload(
         QuadraticEngine(),
         count=lambda _: SYNTHETIC_SAMPLES,
         samples=samples,
+        identities=lambda _, rows: rows.astype(np.uint64) * GOLDEN_RATIO,
+        evaluate=_evaluate_distance,
         score=lambda weights: float(1 - np.linalg.norm(optimum.astype(np.float64) - weights) / np.linalg.norm(way)),
         measure="share of the way to the optimum",
+        rescaled=lambda _: workload,
     )
+    return workload
+
+
+def _evaluate_distance(weights: FloatVector, samples: Samples) -> Evaluation:
+    """The loss of `QuadraticEngine`: every sample of a device is its optimum."""
+    loss = np.float32(0.5) * np.mean(np.square(weights - samples.inputs[0]))
+    return Evaluation(np.full(len(samples), loss), None)
 
 
 def trained_workload(bundle: Path, task: TaskDescription, parts: Sequence[Samples], held_out: Samples) -> Workload:
@@ -98,11 +117,15 @@ def trained_workload(bundle: Path, task: TaskDescription, parts: Sequence[Sample
     files = bundle_paths(bundle, task)
     runner = BundleRunner(task, files)
     trained_on = [runner.featured(part) for part in parts]
+    told_apart = [identities(part) for part in trained_on]
     score, measure = scorer(runner, task, runner.featured(held_out))
     return Workload(
         OnnxStepEngine.of_task(task, files),
         count=lambda device: len(trained_on[device]),
         samples=lambda device, rows: trained_on[device].take(rows),
+        identities=lambda device, rows: told_apart[device][rows],
+        evaluate=runner.evaluate_features,
         score=score,
         measure=measure,
+        rescaled=lambda rescaled: trained_workload(bundle, rescaled, parts, held_out),
     )

@@ -1,5 +1,6 @@
 """What all simulated agents share: clock, network, coordinator, counts, and workload."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,7 @@ from workbench.simulation.workload import Workload
 class PublishedVersion:
     """A version as devices get it: `weights` float32 [P]."""
 
+    task: TaskDescription
     number: int
     weights: FloatVector
     manifest: Manifest
@@ -63,10 +65,14 @@ class SimulatedWorld:
         self.always_connected = always_connected
         self.deferred: dict[int, Callable[[int], None]] = {}
         self.connected = 0
-        self.coordinator = SimulatedCoordinator(bundle, signer, devices, self.ledger, self._announce)
+        self.coordinator = SimulatedCoordinator(
+            bundle, signer, devices, self.ledger, made=self._announce, rescaled=self._follow_scale
+        )
+        self._signer = signer
         self._accepted = accepted
         self._versioned = versioned
         self.downlink = Downlink(bundle, signer, self.coordinator.published)
+        self._scale_deadline = -math.inf
         self.known = known_from(self.coordinator.manifest())
         self._manifest_bytes = self.coordinator.manifest_bytes()
         self.coordinator.make_versions(0.0)  # starts its clock
@@ -76,7 +82,7 @@ class SimulatedWorld:
     def newest(self) -> PublishedVersion:
         """What a device fetches now."""
         coordinator = self.coordinator
-        return PublishedVersion(coordinator.version, coordinator.weights, coordinator.manifest())
+        return PublishedVersion(self.task, coordinator.version, coordinator.weights, coordinator.manifest())
 
     def send(self, kind: str, message: Message, conditions: Conditions, receive: Callable[[bytes], None]) -> None:
         """Carry a message up, and its receipt down to `receive`. It arrives whatever becomes of the device."""
@@ -88,13 +94,14 @@ class SimulatedWorld:
         """A device that connects receives the newest manifest, which is retained."""
         self.ledger.down["manifest"] += self._manifest_bytes
 
-    def fetch(self, weights: str | PackedWeights | None, *, is_first: bool) -> int:
+    def fetch(self, weights: str | PackedWeights | None, *, is_first: bool, is_rescaled: bool = False) -> int:
         """Count what a device fetches of the newest version: its weights, whole or packed, or nothing where it has
-        them; and first of all the bundle. Returns the bytes that come down.
+        them; and before it the bundle, or its description alone where the task has got its scale. Returns the bytes
+        that come down.
         """
         size = 0
-        if is_first:
-            size = self.downlink.bundle_bytes
+        if is_first or is_rescaled:
+            size = self.downlink.bundle_bytes if is_first else self.downlink.description_bytes
             self.ledger.down["bundle"] += size
         if weights is None:
             return size
@@ -111,6 +118,20 @@ class SimulatedWorld:
             self.queue.after(conditions.download_seconds(len(receipt.data)), partial(receive, receipt.data))
         if self.ledger.updates > before:
             self._accepted()
+        self._keep_scale_deadline()
+
+    def _keep_scale_deadline(self) -> None:
+        deadline = self.coordinator.scale_deadline()
+        if deadline is not None and deadline != self._scale_deadline:
+            self._scale_deadline = deadline
+            self.queue.after(deadline - self.queue.now, lambda: self.coordinator.make_scale(deadline))
+
+    def _follow_scale(self, bundle: Bundle) -> None:
+        """The task has its scale: what is fetched, trained on and scored follows."""
+        self.task = bundle.description
+        self.workload = self.workload.rescaled(self.task)
+        self.downlink = Downlink(bundle, self._signer, self.coordinator.published)
+        self._announce_manifest()
 
     def _keep_deadline(self) -> None:
         deadline = self.coordinator.deadline()

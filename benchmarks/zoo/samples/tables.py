@@ -46,13 +46,13 @@ def diabetes(_: Path) -> Samples:
 
 
 def air_quality(data: Path) -> Samples:
-    """The hours whose carbon monoxide is known; a tenth of them lacks one of the inputs or more."""
+    """The hours whose carbon monoxide is known; a tenth of them lacks one of the inputs or more, which are NaN."""
     with (data / AIR_QUALITY_FILE).open(newline="", encoding="latin-1") as file:
         rows = [row for row in csv.DictReader(file, delimiter=";") if row["Time"]]
     inputs = np.array([[_number(row[name]) for name in AIR_QUALITY_INPUTS] for row in rows], np.float32)
     targets = np.array([[_number(row[AIR_QUALITY_TARGET])] for row in rows], np.float32)
     known = targets[:, 0] != MISSING
-    return Samples(inputs[known], targets[known])
+    return Samples(np.where(inputs == MISSING, np.float32("nan"), inputs)[known], targets[known])
 
 
 def occupancy(data: Path) -> tuple[Samples, Samples]:

@@ -39,7 +39,7 @@ def admit(offered: Offered[Delta]) -> Admitted[DeltaFacts, Weighted]:
     if not 1 <= facts.samples <= MAX_SAMPLES_PER_UPDATE:
         raise ProtocolError(Reason.OUT_OF_BOUNDS, f"{facts.samples} samples; 1 to {MAX_SAMPLES_PER_UPDATE} are taken")
     samples, delta = item(offered, facts)
-    if delta.norm() > offered.task.aggregation.max_delta_norm:
+    if delta.norm() > offered.task.largest_delta_norm:
         raise ProtocolError(Reason.OUT_OF_BOUNDS, f"the delta's norm is {delta.norm():.4g}")
     return Admitted(facts, (samples, delta))
 
@@ -51,7 +51,7 @@ def item(offered: Offered[Delta], facts: DeltaFacts) -> Weighted:
 
 def buffer_size(task: TaskDescription) -> int:
     """As the task says of updates."""
-    return task.aggregation.buffer_size
+    return task.aggregation.smallest_buffer
 
 
 def partial(state: ServerState, deltas: Sequence[Weighted], _: TaskDescription) -> Contribution:

@@ -39,7 +39,7 @@ def item(offered: Offered[RoundReport], _: RoundFacts) -> Round:
 
 def buffer_size(task: TaskDescription) -> int:
     """As many as make a version."""
-    return task.aggregation.buffer_size
+    return task.aggregation.smallest_buffer
 
 
 def partial(_: bytes, rounds: Sequence[Round], _task: TaskDescription) -> tuple[Round, ...]:

@@ -1,12 +1,20 @@
-"""A sample as a program on the device hands it over, and what is wrong with one that is none. Pure."""
+"""A sample as a line of JSON, and what is wrong with one that is none. Pure.
+
+The sample socket and files of samples read lines here, so they say the same of them.
+"""
 
 import json
+import math
 import re
+from typing import TypeVar
 
 import msgspec
 
+Line = TypeVar("Line", bound=msgspec.Struct)
+
 _FORM = '{"task": "...", "inputs": [...], "label": ...}'
 _NO_JSON_NUMBER = re.compile(rb"[:,\[]\s*-?(?:NaN|Infinity)\b")
+_NULL_INPUT = re.compile(rb"[,\[]\s*null\b")
 _OUT_OF_RANGE = "out of range"
 _WRONG_TYPE = re.compile(r"Expected `([^`]*)`, got `([^`]*)`(?: - at `\$\.?([^`]*)`)?")
 _FIELD = re.compile(r"Object (missing required|contains unknown) field `([^`]*)`")
@@ -30,23 +38,34 @@ class Sample(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def read_sample(line: bytes) -> Sample:
-    """A sample from its JSON.
+    """A sample from its JSON; raises as `read_line` does."""
+    return read_line(line, Sample)
+
+
+def read_line(line: bytes, shape: type[Line]) -> Line:
+    """A sample of a given shape from its JSON; an input that is null is missing, as NaN is.
 
     Raises:
         ValueError: it is none; says where and why.
     """
     try:
         try:
-            return msgspec.json.decode(line, type=Sample)
+            return msgspec.json.decode(line, type=shape)
         except msgspec.DecodeError as error:
-            if not (_NO_JSON_NUMBER.search(line) or _OUT_OF_RANGE in str(error)):
+            if not (_NO_JSON_NUMBER.search(line) or _NULL_INPUT.search(line) or _OUT_OF_RANGE in str(error)):
                 raise
             # Many programs write NaN and Infinity, which are no JSON; read them, so that the check can name the place.
-            return msgspec.convert(json.loads(line, parse_int=float), Sample)
+            return msgspec.convert(_without_null(json.loads(line, parse_int=float)), shape)
     except msgspec.ValidationError as error:
         raise ValueError(_in_words(str(error))) from error
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise ValueError(f"not valid JSON: {error}; a sample is one line {_FORM}") from error
+
+
+def _without_null(read: object) -> object:
+    if isinstance(read, dict) and isinstance(inputs := read.get("inputs"), list):
+        return read | {"inputs": [math.nan if value is None else value for value in inputs]}
+    return read
 
 
 def _in_words(error: str) -> str:

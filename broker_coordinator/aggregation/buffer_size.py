@@ -1,0 +1,55 @@
+"""How many updates the next version takes where the task leaves it to the fleet. Pure.
+
+    devices = those of which the last `VERSIONS_LOOKED_AT` versions hold an update
+              or, before there are so many versions, all that are approved if these are more
+    size = devices * SHARE, from SMALLEST_BUFFER to LARGEST_BUFFER
+
+docs/decisions/buffer-follows-the-fleet.md
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from fleet_protocol.aggregation_plan import SMALLEST_BUFFER
+
+SHARE = 0.25
+"""Of the devices that take part: what a device remembers, or is remembered by, is then about four versions old."""
+
+LARGEST_BUFFER = 256
+"""Updates. They wait decoded in memory, and the mean of more is hardly better."""
+
+VERSIONS_LOOKED_AT = 16
+"""Versions of a quarter of the fleet each: all but the rarest devices are in them."""
+
+TIMES_ROUND = 2
+"""When so many updates wait for each device that still sends, all of them have spoken."""
+
+UPDATES_LOOKED_AT = 64
+"""The last ones: who still sends is among them. One device alone can't fill them (`admission.shares`) unless the others
+are gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Participants:
+    """The devices that take part in a task: by name, the newest version that holds an update of each."""
+
+    newest_held: Mapping[str, int] = field(default_factory=dict)
+
+    def after(self, version: int, devices: Iterable[str]) -> "Participants":
+        """Those once a version is made of updates of `devices`, without those that none of the last versions holds."""
+        newest_held = {**self.newest_held, **dict.fromkeys(devices, version)}
+        oldest = version - VERSIONS_LOOKED_AT
+        return Participants({device: held for device, held in newest_held.items() if held > oldest})
+
+    def buffer_size(self, approved: int = 0) -> int:
+        """Updates that the next version takes; `approved` devices are known where there are few versions to tell by."""
+        devices = max(len(self.newest_held), approved)
+        return min(LARGEST_BUFFER, max(SMALLEST_BUFFER, math.ceil(SHARE * devices)))
+
+
+def has_gone_round(waiting: int, senders: Sequence[str]) -> bool:
+    """Whether the updates that wait are all that can be expected although they are fewer than the buffer takes: most of
+    the fleet may have gone away, and nothing ever waits for it. `senders` are those of the last updates, oldest first.
+    """
+    return waiting >= max(SMALLEST_BUFFER, TIMES_ROUND * len(set(senders[-UPDATES_LOOKED_AT:])))

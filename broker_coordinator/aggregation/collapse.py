@@ -1,0 +1,128 @@
+"""Whether training has collapsed, and which version to go back to. Pure. docs/decisions/collapse.md
+
+    level = the median of the losses of the last versions: WINDOW of them, or as many as hold FEWEST_UPDATES
+    collapsed where level > LOSS_GROWN * the lowest level, and level > that of the first versions
+
+The loss of a version is the median of what its devices have declared; of two in the middle, the smaller one counts in
+both medians. So no single device among three can bring a collapse about.
+What its devices find so much worse than it was, and worse than the first versions, has not met new data: it is lost.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import median_low
+
+WINDOW = 4
+"""Versions: with a buffer of a quarter of the fleet, about one update of each device."""
+
+FEWEST_UPDATES = 16
+"""In a level: devices differ, and fewer updates than these say more of whose they are than of the model."""
+
+LOSS_GROWN = 3.0
+"""Chosen on recorded runs of digits and Fashion, shown on the others (docs/decisions/collapse.md)."""
+
+LOSS_RESOLUTION = 0.001
+"""Devices round what they declare: a smaller loss may read 0."""
+
+STILL_GOOD = 1.25
+"""Levels up to so many times the lowest are good enough to go back to, and the newest of them is taken."""
+
+VERSIONS_LOOKED_AT = 64
+"""The newest ones: the lowest level is among them, and so is where to go back to."""
+
+STEP_FACTOR = 0.5
+"""On the server's learning rate, each time."""
+
+SMALLEST_STEP = STEP_FACTOR**6
+"""Of the task's own learning rate: with less, versions would no longer change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """`loss` is that of the versions from `since` on."""
+
+    loss: float
+    since: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A version whose devices declared `loss` in so many `updates`, and the level then; None while there are too
+    few."""
+
+    version: int
+    updates: int
+    loss: float
+    level: Level | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Collapse:
+    """`loss` is far above `lowest`; `good` is the version to go back to."""
+
+    good: int
+    loss: float
+    lowest: float
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """The last versions of a task since one was restored, oldest first; `first` is the first level there ever was."""
+
+    first: Level | None = None
+    seen: Sequence[Seen] = ()
+
+    def after(self, version: int, losses: Sequence[float]) -> "Watch":
+        """Once one more version is made, whose devices have declared these; the same where they tell no loss."""
+        if not losses:
+            return self
+        newest = Seen(version, len(losses), median_low(losses))
+        level = _level([*self.seen, newest])
+        recent = (each for each in self.seen if each.version > version - VERSIONS_LOOKED_AT)
+        return Watch(self.first or level, (*recent, replace(newest, level=level)))
+
+    def anew(self) -> "Watch":
+        """Once a version is restored. If its devices find that one wanting too, the data have changed, not the model:
+        so what comes is compared with nothing that was before.
+        """
+        return Watch(self.first)
+
+    def collapse(self) -> Collapse | None:
+        """That of the newest version, if so. Losses that may be negative have no scale to judge by.
+
+        Devices find a version wanting when they train from it. So where a level was good, its first version was.
+        """
+        levels = [each.level for each in self.seen if each.level is not None]
+        if self.first is None or not levels:
+            return None
+        loss, lowest = levels[-1].loss, min(level.loss for level in levels)
+        if lowest < 0 or loss <= max(LOSS_GROWN * max(lowest, LOSS_RESOLUTION), self.first.loss):
+            return None
+        good = max(level.since for level in levels if level.loss <= STILL_GOOD * max(lowest, LOSS_RESOLUTION))
+        return Collapse(good, loss, lowest)
+
+
+def _level(seen: Sequence[Seen]) -> Level | None:
+    updates = 0
+    for versions, each in enumerate(reversed(seen), 1):
+        updates += each.updates
+        if versions >= WINDOW and updates >= FEWEST_UPDATES:
+            return Level(median_low(of.loss for of in seen[-versions:]), each.version)
+    return None
+
+
+def evaluated_collapse(losses: Mapping[int, float]) -> Collapse | None:
+    """That of the newest evaluated version, if so, by the losses on held-out samples of versions since one was
+    restored. Each evaluation counts for as much as the updates of a version.
+    """
+    evaluated = sorted(losses)
+    watch = Watch()
+    for place, version in enumerate(evaluated):
+        watch = watch.after(place, [losses[version]] * FEWEST_UPDATES)
+    found = watch.collapse()
+    return found and replace(found, good=evaluated[found.good])
+
+
+def smaller(step: float) -> float:
+    """The factor on the server's learning rate after a collapse, by that before it."""
+    return max(SMALLEST_STEP, STEP_FACTOR * step)

@@ -1,0 +1,83 @@
+"""Reads the tasks that are served from the journal: the newest version of each, and what the next is made by."""
+
+from collections import deque
+
+from broker_coordinator.aggregation import buffer_size
+from broker_coordinator.consumers import version_consumer
+from broker_coordinator.serving.collapses import Collapses
+from broker_coordinator.serving.metrics import Metrics
+from broker_coordinator.serving.replay import state_of
+from broker_coordinator.serving.served_task import ServedTask
+from broker_coordinator.serving.set_aside import SetAside
+from broker_coordinator.storage.database import JournalUnavailableError
+from broker_coordinator.storage.device_registry import DeviceRegistry
+from broker_coordinator.storage.journal import Journal
+from broker_coordinator.storage.task_registry import Served, StoredTask
+from bundle_runtime.bundle import Bundle
+from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.keys import SigningKey
+
+
+class TaskLoader:
+    """`key` opens encrypted payloads. Every method raises JournalUnavailableError where the database fails."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        key: SigningKey | None,
+        *,
+        metrics: Metrics,
+        set_aside: SetAside,
+        collapses: Collapses,
+    ) -> None:
+        self._journal = journal
+        self._devices = DeviceRegistry(journal.engine)
+        self._key = key
+        self._metrics = metrics
+        self._set_aside = set_aside
+        self._collapses = collapses
+
+    def load(self, served: Served) -> dict[str, ServedTask]:
+        """Those that can be served here; the intake, which reads them too, says why others can't."""
+        unserved = set(served.unreadable)
+        found = {}
+        for stored, bundle in served.readable:
+            self._metrics.show_stopped(stored.name, stopped=False)
+            try:
+                if (task := self._load_task(stored, bundle)) is not None:
+                    found[stored.name] = task
+                    self._metrics.show_task(task)
+            except ConfigurationError:
+                unserved.add(stored.name)
+        for name in unserved:
+            self._metrics.show_stopped(name, stopped=True)
+        return found
+
+    def _load_task(self, stored: StoredTask, bundle: Bundle) -> ServedTask | None:
+        newest = self._journal.newest_version(stored.name)
+        if newest is None:  # removed this moment, which the counter of tasks will say
+            return None
+        consumer = version_consumer(bundle.description)
+        try:
+            state = state_of(self._journal, bundle.description, newest, self._key)
+        except JournalUnavailableError:
+            raise
+        except Exception as error:  # an update that it remembers is damaged: its versions go on being served
+            self._set_aside.stop((stored.name, consumer.kind.number), error)
+            state = newest.state(bundle.description.parameters, {})
+        senders = self._journal.last_devices(stored.name, buffer_size.UPDATES_LOOKED_AT)
+        held = self._journal.newest_held(stored.name, after=newest.number - buffer_size.VERSIONS_LOOKED_AT)
+        return ServedTask(
+            bundle,
+            consumer,
+            newest,
+            state,
+            bundle.grid(),
+            paused=stored.paused,
+            generation=stored.generation,
+            participants=buffer_size.Participants(held),
+            watch=self._collapses.watch(stored.name, newest.number),
+            first_version=stored.first_version,
+            approved=self._devices.approved_count,
+            senders=deque(senders, maxlen=buffer_size.UPDATES_LOOKED_AT),
+        )

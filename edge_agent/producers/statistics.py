@@ -1,0 +1,14 @@
+"""Statistics: how the samples of a device are distributed. Refused ones are dropped: they hold nothing learned."""
+
+from edge_agent.producers.producer import Producer
+from edge_agent.worker.contract import TrainingResult
+from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.kinds import STATISTICS, Statistics, encode_payload
+
+
+def produce_statistics(_: TaskDescription, result: TrainingResult) -> bytes | None:
+    """Those of a round that measured instead of training."""
+    return encode_payload(Statistics(result.samples, result.statistics)) if result.statistics else None
+
+
+STATISTICS_PRODUCER = Producer(STATISTICS, produce_statistics)

@@ -1,0 +1,65 @@
+"""A round within a device's own limits: none on samples that are spent, and nothing sent that makes others worse. Pure.
+
+The training worker runs it on a device, the simulator in its own process.
+"""
+
+from collections.abc import Callable
+
+import msgspec
+
+from bundle_runtime.runner import Evaluation
+from bundle_runtime.samples import Samples
+from edge_agent.core.sample_budget import carried_epochs, epochs_of_steps, is_spent
+from edge_agent.training.engine import OnProgress, TrainingEngine, ignore_progress
+from edge_agent.training.round import Earlier, finish_round, learn
+from edge_agent.training.statistics import measure
+from edge_agent.training.stored_samples import StoredSamples
+from edge_agent.training.validation import rise
+from edge_agent.worker.contract import TrainingResult, Withheld
+from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.codec.sparse import FloatVector
+
+Evaluate = Callable[[FloatVector, Samples], Evaluation]
+"""How the model with these weights f32[P] does on samples, as training takes them."""
+
+
+def take_part(
+    engine: TrainingEngine,
+    weights: FloatVector,
+    stored: StoredSamples,
+    task: TaskDescription,
+    earlier: Earlier,
+    *,
+    evaluate: Evaluate,
+    on_progress: OnProgress = ignore_progress,
+) -> TrainingResult | Withheld:
+    """Train from `weights` f32[P] on the samples that are not kept for validation.
+
+    What earlier rounds left behind stays as it is where nothing is sent.
+
+    Raises:
+        DivergedError: loss or weights are no longer finite, or changed by more than the task takes.
+        EngineError, GraphError: bundle and samples contradict each other.
+    """
+    if task.scaling.is_awaited:
+        return measure(stored.training, task)
+    plan = task.training
+    newest = stored.training.newest
+    epochs = carried_epochs(earlier.epochs, stored.different, stored.fresh)
+    if is_spent(plan, epochs):
+        return Withheld("spent", _spent_words(plan.maximum_epochs, stored.different), newest, epochs)
+    learned = learn(engine, weights, stored.training, task, earlier.seed, on_progress=on_progress)
+    epochs += epochs_of_steps(plan, learned.steps, len(stored.training), stored.different)
+    if len(stored.validation):
+        risen = rise(evaluate(weights, stored.validation), evaluate(learned.weights, stored.validation))
+        if risen.is_worse:
+            return Withheld("worse", str(risen), newest, epochs)
+    result = finish_round(learned, weights, stored.training, task, earlier)
+    return msgspec.structs.replace(result, epochs=epochs)
+
+
+def _spent_words(maximum_epochs: int, different: int) -> str:
+    return (
+        f"rounds have gone over the {different} different samples here {maximum_epochs} times (maximum_epochs);"
+        " waits for new ones"
+    )

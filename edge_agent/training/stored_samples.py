@@ -1,0 +1,49 @@
+"""A device's stored samples as a round finds them: to train on, to validate on, and how many are new to it. Pure."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bundle_runtime.samples import Samples
+from edge_agent.training.validation import kept_for_validation
+
+IDENTITY_BYTES = 8
+"""Two of a million different samples have the same identity with a chance of one in forty million."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSamples:
+    """Of those to train on, `different` are different, and of these no round has seen `fresh`.
+
+    A sample that comes again is not fresh, and on the same side as it was.
+    """
+
+    training: Samples
+    validation: Samples
+    different: int
+    fresh: int
+
+
+def identities(samples: Samples) -> NDArray[np.uint64]:
+    """Evenly spread numbers that follow from what each sample holds, its label too, uint64 [N]."""
+    digests = [
+        hashlib.blake2b(inputs.tobytes() + label.tobytes(), digest_size=IDENTITY_BYTES).digest()
+        for inputs, label in zip(samples.inputs, samples.labels, strict=True)
+    ]
+    return np.frombuffer(b"".join(digests), "<u8")
+
+
+def divide(
+    samples: Samples, identities: NDArray[np.uint64], unseen: NDArray[np.bool_], validation_share: float
+) -> StoredSamples:
+    """Divide stored samples by their `identities`, uint64 [N]; `unseen` bool [N]: no round has had that one."""
+    kept = kept_for_validation(identities, validation_share)
+    different = np.unique(identities[~kept]).size
+    return StoredSamples(
+        training=samples.take(np.flatnonzero(~kept)),
+        validation=samples.take(np.flatnonzero(kept)),
+        different=different,
+        fresh=different - np.unique(identities[~kept & ~unseen]).size,
+    )

@@ -1,0 +1,65 @@
+"""How many updates the next version takes where the task leaves it to the fleet."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker_coordinator.aggregation.buffer_size import (
+    LARGEST_BUFFER,
+    VERSIONS_LOOKED_AT,
+    Participants,
+    has_gone_round,
+)
+from fleet_protocol.aggregation_plan import SMALLEST_BUFFER
+
+
+def sizes(devices: int, versions: int, participants: Participants = Participants()) -> list[int]:  # noqa: B008 - frozen
+    """The size after each version, where any device may be next."""
+    generator = np.random.default_rng(1)
+    found = []
+    for version in range(1, versions + 1):
+        senders = generator.integers(devices, size=participants.buffer_size())
+        participants = participants.after(version, map(str, senders))
+        found.append(participants.buffer_size())
+    return found
+
+
+@pytest.mark.parametrize(("devices", "settled"), [(1, 4), (8, 4), (20, 5), (40, 10), (400, 100), (10_000, 256)])
+def test_size_settles_at_a_quarter_of_the_devices_within_its_limits(devices: int, settled: int) -> None:
+    assert all(0.85 * settled <= size <= settled for size in sizes(devices, 100)[50:])
+
+
+def test_size_begins_small_and_never_jumps() -> None:
+    found = [SMALLEST_BUFFER, *sizes(10_000, 60)]
+    assert found[:4] == [SMALLEST_BUFFER] * 4
+    assert all(after <= 1.5 * before for before, after in pairwise(found))
+
+
+def test_devices_that_went_away_no_longer_count() -> None:
+    known = Participants({f"gone-{number}": 1 for number in range(200)})
+    assert known.buffer_size() == 50
+    left = known
+    for version in range(2, 2 + VERSIONS_LOOKED_AT):
+        left = left.after(version, ["still-here"])
+    assert left.buffer_size() == SMALLEST_BUFFER
+
+
+@given(st.dictionaries(st.text(max_size=3), st.integers(0, 99)), st.lists(st.text(max_size=3)), st.integers(0, 200))
+def test_size_stays_within_its_limits_whoever_sends(held, senders, version) -> None:
+    assert SMALLEST_BUFFER <= Participants(held).after(version, senders).buffer_size() <= LARGEST_BUFFER
+
+
+@pytest.mark.parametrize(
+    ("senders", "expected"), [("", False), ("aaa", False), ("aaaa", True), ("abcab", False), ("abcabc", True)]
+)
+def test_version_is_due_when_twice_as_many_updates_wait_as_devices_send(senders: str, expected: bool) -> None:
+    assert has_gone_round(len(senders), senders) == expected
+
+
+def test_version_is_not_due_when_one_device_sends_fast_and_the_others_are_still_there() -> None:
+    others = [str(number) for number in range(40)]
+    assert not has_gone_round(10, [*others, *"a" * 10])
+    assert has_gone_round(64, [*others, *"a" * 64])

@@ -1,0 +1,76 @@
+"""Training that collapses is told from training that goes on: on recorded runs, and by what one device can do."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker_coordinator.aggregation.collapse import LOSS_GROWN, SMALLEST_STEP, STEP_FACTOR, Collapse, Watch, smaller
+
+RECORDED = json.loads((Path(__file__).parent / "recorded_losses.json").read_text())
+"""By run, the losses that devices declared in each version of simulated fleets, which end where they were noticed."""
+LOSSES = st.lists(st.floats(0.01, 10), min_size=4, max_size=4)
+
+
+def watched(versions: list[list[float]]) -> Collapse | None:
+    """The first collapse that is noticed."""
+    watch = Watch()
+    for number, losses in enumerate(versions, 1):
+        watch = watch.after(number, losses)
+        if found := watch.collapse():
+            return found
+    return None
+
+
+@pytest.mark.parametrize("run", sorted(RECORDED["collapsing"]))
+def test_recorded_run_that_collapses_is_noticed(run: str) -> None:
+    recorded = RECORDED["collapsing"][run]
+    found = watched(recorded["losses"])
+    assert found is not None
+    assert 1 <= found.good <= len(recorded["losses"]) - 4
+    assert found.loss > LOSS_GROWN * found.lowest
+
+
+@pytest.mark.parametrize("run", sorted(RECORDED["learning"]))
+def test_recorded_run_that_learns_raises_no_alarm(run: str) -> None:
+    assert watched(RECORDED["learning"][run]["losses"]) is None
+
+
+@given(st.lists(LOSSES, max_size=30))
+def test_version_to_go_back_to_is_one_of_those_before(versions) -> None:
+    if found := watched(versions):
+        assert 1 <= found.good <= len(versions) - 3
+
+
+@given(st.lists(st.floats(allow_nan=False), min_size=12, max_size=12))
+def test_what_one_of_three_devices_declares_brings_nothing_about(declared) -> None:
+    assert watched([[0.5, 0.4, 0.45, 0.5, 0.4, each] for each in declared]) is None
+
+
+def test_losses_that_no_version_ever_was_worse_than_the_first_are_new_data_not_a_collapse() -> None:
+    assert watched([[1.0] * 4] * 4 + [[0.01] * 4] * 20 + [[0.9] * 4] * 20) is None
+
+
+def test_losses_without_a_scale_are_not_judged() -> None:
+    assert watched([[-1.0] * 4] * 8 + [[100.0] * 4] * 8) is None
+
+
+def test_losses_that_devices_round_to_zero_are_judged_by_the_last_digit() -> None:
+    assert watched([[0.0] * 4] * 8 + [[0.003] * 4] * 8) is None
+    assert watched([[0.0] * 4] * 8 + [[0.004] * 4] * 8) == Collapse(good=7, loss=0.004, lowest=0.0)
+
+
+def test_fewer_than_sixteen_updates_say_nothing() -> None:
+    assert watched([[0.1]] * 8 + [[5.0]] * 8) is None
+    assert watched([[0.1]] * 16 + [[5.0]] * 16) == Collapse(good=9, loss=5.0, lowest=0.1)
+
+
+def test_kind_that_tells_no_loss_is_not_watched() -> None:
+    assert Watch().after(1, []) == Watch()
+
+
+def test_step_halves_down_to_a_limit() -> None:
+    assert smaller(1.0) == STEP_FACTOR
+    assert smaller(2 * SMALLEST_STEP) == smaller(SMALLEST_STEP) == SMALLEST_STEP

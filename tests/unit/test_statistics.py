@@ -1,0 +1,85 @@
+"""A round of a task that awaits its scale: what is measured, sent once, and said of samples unlike the fleet's."""
+
+import msgspec
+import numpy as np
+import pytest
+
+from bundle_runtime.samples import Samples
+from edge_agent.core.round_participation import why_not_asked
+from edge_agent.producers import goes_back, produce
+from edge_agent.training.statistics import measure, unlike_the_fleet
+from fleet_protocol.bundle import LabelSchema, TaskDescription
+from fleet_protocol.codec import decode_moments
+from fleet_protocol.cohort import EVERYONE
+from fleet_protocol.kinds import STATISTICS, Statistics, decode_payload
+from fleet_protocol.scaling import DEVIATION_OF_CONSTANTS, Scale, Scaling
+from tests.support.bundles import write_bundle
+
+INPUTS = np.arange(40, dtype=np.float32).reshape(5, 8)
+TARGETS = np.array([[1], [2], [3], [4], [90]], np.float32)
+SAMPLES = Samples(INPUTS, TARGETS, newest=17)
+
+
+@pytest.fixture
+def task(tmp_path) -> TaskDescription:
+    description = write_bundle(tmp_path).description
+    return msgspec.structs.replace(description, label=LabelSchema(kind="regression", values=1))
+
+
+def with_scaling(task: TaskDescription, inputs: Scale | None, targets: Scale | None) -> TaskDescription:
+    return msgspec.structs.replace(task, scaling=Scaling(inputs, targets))
+
+
+def test_only_awaited_columns_are_measured_inputs_before_targets(task):
+    both = measure(SAMPLES, with_scaling(task, Scale.awaiting(8), Scale.awaiting(1)))
+    found = decode_moments(both.statistics, 9)
+    assert found.means.tolist() == [*INPUTS.mean(axis=0).tolist(), 20.0]
+    assert found.counts.tolist() == [5.0] * 9
+    assert (both.trained_through, both.samples, both.steps) == (17, 5, 0)
+    ranges = Scale.of_ranges([(0.0, 40.0)] * 8)
+    assert decode_moments(measure(SAMPLES, with_scaling(task, ranges, Scale.awaiting(1))).statistics, 1).means == [20.0]
+
+
+def test_inputs_of_several_dimensions_are_one_column(task):
+    pictures = Samples(INPUTS.reshape(5, 2, 4), np.zeros(5, np.int64))
+    found = decode_moments(measure(pictures, with_scaling(task, Scale.awaiting(1), None)).statistics, 1)
+    assert (found.counts, found.means) == ([40.0], [19.5])
+
+
+def test_statistics_are_all_that_such_a_round_sends_and_a_refusal_drops_them(task):
+    task = with_scaling(task, Scale.awaiting(8), None)
+    ((kind, payload),) = produce(task, measure(SAMPLES, task))
+    assert kind is STATISTICS
+    assert decode_payload(payload, Statistics).samples == 5
+    assert not goes_back(STATISTICS)
+
+
+def test_device_sends_its_statistics_once_and_then_waits_for_the_scale(task):
+    awaiting = with_scaling(task, Scale.awaiting(8), None)
+    assert why_not_asked(awaiting, 0, "pi-1", EVERYONE, None) is None
+    assert "awaits its scale" in why_not_asked(awaiting, 0, "pi-1", EVERYONE, 0)
+    assert why_not_asked(awaiting, 3, "pi-1", EVERYONE, 0) is None, "of an earlier bundle"
+    assert why_not_asked(with_scaling(task, Scale([0.0] * 8, [1.0] * 8), None), 0, "pi-1", EVERYONE, 0) is None
+
+
+def test_samples_unlike_the_fleets_are_told_with_both_means(task):
+    fleet = Scale(INPUTS.mean(axis=0).tolist(), [10.0] * 8)
+    assert unlike_the_fleet(SAMPLES, with_scaling(task, fleet, Scale([20.0], [30.0]))) == ""
+    in_other_units = Samples(INPUTS * 1000, TARGETS)
+    words = unlike_the_fleet(in_other_units, with_scaling(task, fleet, None))
+    assert words.startswith("input 0 has the mean 1.6e+04 on this device, 16 in the fleet")
+    words = unlike_the_fleet(SAMPLES, with_scaling(task, None, Scale([2e4], [30.0])))
+    assert words.startswith("label 0 has the mean 20 on this device, 2e+04 in the fleet")
+    assert unlike_the_fleet(SAMPLES, with_scaling(task, None, None)) == ""
+
+
+def test_column_that_is_constant_in_the_fleet_may_be_anything(task):
+    fleet = Scale([0.0] * 8, [DEVIATION_OF_CONSTANTS] * 8)
+    assert unlike_the_fleet(Samples(INPUTS * 1000, TARGETS), with_scaling(task, fleet, None)) == ""
+
+
+def test_column_that_a_device_never_has_is_not_unlike(task):
+    lacking = INPUTS.copy()
+    lacking[:, 3] = np.nan
+    fleet = Scale([1000.0 if column == 3 else value for column, value in enumerate(INPUTS.mean(axis=0))], [10.0] * 8)
+    assert unlike_the_fleet(Samples(lacking, TARGETS), with_scaling(task, fleet, None)) == ""

@@ -11,6 +11,10 @@ from fleet_protocol.errors import ConfigurationError, why_unreadable
 MAX_PORT = 65535
 """TCP has no higher one."""
 
+MAX_CREDENTIAL_BYTES = 65535
+"""MQTT has two bytes for the length of a username, and of a password. In UTF-8 a character
+has at most four."""
+
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 
 Host = Annotated[
@@ -45,7 +49,7 @@ class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Version of MQTT. Nothing relies on 5."""
     keepalive_seconds: Annotated[int, msgspec.Meta(ge=5, le=3600)] = 60
     """In seconds: an idle connection sends a ping this often."""
-    username: str | None = None
+    username: Annotated[str, msgspec.Meta(max_length=MAX_CREDENTIAL_BYTES // 4)] | None = None
     """For brokers that ask for a password."""
     password_file: Path | None = None
     """A file that holds the password and nothing else."""
@@ -55,7 +59,7 @@ class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The content of `password_file`; None without one.
 
         Raises:
-            ConfigurationError: it can't be read.
+            ConfigurationError: it can't be read, or is no password.
         """
         return read_password(self.password_file, "broker.password_file")
 
@@ -91,11 +95,17 @@ def read_password(file: Path | None, key: str) -> str | None:
     """The password in a file that the configuration names under `key`; None without a file.
 
     Raises:
-        ConfigurationError: the file can't be read.
+        ConfigurationError: the file can't be read, or holds something else.
     """
+    if file is None:
+        return None
     try:
-        return None if file is None else file.read_text(encoding="utf-8").strip()
+        password = file.read_text(encoding="utf-8").strip()
     except OSError as error:
         raise ConfigurationError(f"{key} {file}: {why_unreadable(error, 'make it, or take the key out')}") from error
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{key} {file}: not a text in UTF-8: {error}; write the password into it") from error
+    if "\0" in password or (size := len(password.encode())) > MAX_CREDENTIAL_BYTES:
+        found = "holds a NUL character" if "\0" in password else f"{size} bytes exceed {MAX_CREDENTIAL_BYTES}"
+        raise ConfigurationError(f"{key} {file}: {found}; write the password into it, and nothing else")
+    return password

@@ -14,6 +14,7 @@ from broker_coordinator.serving.coordinator import Coordinator
 from broker_coordinator.serving.evaluator import Evaluator
 from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.serving.takeover import take_over
+from broker_coordinator.storage.database import DatabaseSetBackError
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.lease import VERSIONS, Lease, LeaseLostError, intake_of
 from bundle_runtime.bundle_folder import load_bundle
@@ -32,7 +33,8 @@ def add_parser(verbs: Verbs, *parents: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Serve until SIGTERM or Ctrl-C. Returns 1 where another coordinator has taken over the database, else 0.
+    """Serve until SIGTERM or Ctrl-C. Returns 1 where another coordinator has taken over the
+    database, or an older one is in its place, else 0.
 
     Raises:
         ConfigurationError: what the operator can correct.
@@ -62,6 +64,11 @@ def run(options: argparse.Namespace) -> int:
     except LeaseLostError as error:
         logger.error(
             log_line("database_taken_over", error=error, remedy="none if that is meant; else stop one of them")
+        )
+        return 1
+    except DatabaseSetBackError as error:
+        logger.error(
+            log_line("database_set_back", error=error, remedy="start it again: devices then follow the older database")
         )
         return 1
     finally:

@@ -23,7 +23,7 @@ from broker_coordinator.mqtt.outgoing import Outgoing, PacketTooLargeError
 from broker_coordinator.mqtt.patience import Backoff, BrokerPatience
 from broker_coordinator.mqtt.traffic import acknowledgements
 from broker_coordinator.serving.coordinator import Coordinator
-from broker_coordinator.storage.database import JournalUnavailableError
+from broker_coordinator.storage.database import DatabaseSetBackError, JournalUnavailableError
 from broker_coordinator.storage.lease import LeaseLostError
 from fleet_host.broker_settings import BrokerSettings
 from fleet_host.log_lines import log_line
@@ -90,6 +90,7 @@ class MqttLink:
 
         Raises:
             LeaseLostError: another process has taken over.
+            DatabaseSetBackError: the database is an older one than at the start.
         """
         while not self._stopping:
             if self._client.socket() is None:
@@ -200,7 +201,7 @@ class MqttLink:
             else:
                 self._coordinator.reload_if_changed()
             self._coordinator.make_versions(now)
-        except LeaseLostError:
+        except (LeaseLostError, DatabaseSetBackError):
             raise
         except JournalUnavailableError as error:
             if not self._journal.failures:

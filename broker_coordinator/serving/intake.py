@@ -40,7 +40,7 @@ from broker_coordinator.storage.change_counters import DEVICES, TASKS
 from broker_coordinator.storage.database import JournalUnavailableError
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal, JournalAheadError, JournalEntry
-from broker_coordinator.storage.standing import Standing, TaskStanding, read_decided, read_standing
+from broker_coordinator.storage.standing import Standing, TaskStanding, check_not_set_back, read_decided, read_standing
 from broker_coordinator.storage.task_registry import StoredTask, TaskRegistry
 from bundle_runtime.bundle import Bundle
 from fleet_host.log_lines import log_line
@@ -114,6 +114,7 @@ class Intake:
 
         Raises:
             JournalUnavailableError: nothing happened; offer the same messages again later.
+            DatabaseSetBackError: nothing happened; this process must stop.
         """
         try:
             return self._handle_together(messages, now)
@@ -222,6 +223,7 @@ class Intake:
 
     def _catch_up(self, standing: Standing) -> None:
         """Let the view reflect how far every task is now, and what operators have changed."""
+        check_not_set_back(standing.last_position, self._position)
         seen = self._change_counters
         found = standing.change_counters
         if seen is None or found.get(TASKS) != seen.get(TASKS):

@@ -32,7 +32,7 @@ from broker_coordinator.storage.change_counters import TASKS, read_change_counte
 from broker_coordinator.storage.database import JournalUnavailableError
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal, TasksChangedError
-from broker_coordinator.storage.standing import NewlyWaiting, read_waiting
+from broker_coordinator.storage.standing import NewlyWaiting, check_not_set_back, read_waiting
 from broker_coordinator.storage.task_registry import StoredTask, TaskRegistry
 from fleet_host.log_lines import log_line
 from fleet_protocol.cohort import EVERYONE
@@ -120,6 +120,7 @@ class VersionMaker:
         """
         handed_over = self._decoded.take(self._cursor)
         found = read_waiting(self._journal.engine, handed_over.through)
+        check_not_set_back(found.last_position, handed_over.through)
         if found.change_counters.get(TASKS, 0) != self._tasks_counter:
             self._load()
         else:

@@ -40,6 +40,12 @@ class JournalUnavailableError(Exception):
     """The database can't take or give data now (disk full, locked, gone). Nothing of the transaction happened."""
 
 
+class DatabaseSetBackError(JournalUnavailableError):
+    """The database lacks what this process knows to be committed: a backup or a replica that lagged took its place.
+    Nothing of the transaction happened, and this process must stop: what it has in memory is of another database.
+    """
+
+
 class DiskFullError(JournalUnavailableError):
     """The database's disk is full; what is there can still be read."""
 

@@ -15,13 +15,13 @@ from broker_coordinator.admission.fleet_view import Device
 from broker_coordinator.aggregation.retention import Forgettable
 from broker_coordinator.aggregation.version import Version
 from broker_coordinator.storage.change_counters import TASKS, change_counters_in
-from broker_coordinator.storage.database import Database, DiskFullError, open_database, writing
+from broker_coordinator.storage.database import Database, DatabaseSetBackError, DiskFullError, open_database, writing
 from broker_coordinator.storage.device_registry import forget_pending, store_device
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.records import Aggregate
 from broker_coordinator.storage.schema import WAITING, aggregates, payloads, refused_payloads, rejections, versions
 from broker_coordinator.storage.standing import decided_after, decided_by
-from broker_coordinator.storage.task_conditions import first_version, newest_positions, version_kind
+from broker_coordinator.storage.task_conditions import first_version, newest_number_in, newest_positions, version_kind
 from fleet_protocol.errors import ConfigurationError, Reason
 from fleet_protocol.limits import MAX_SEQUENCE
 
@@ -156,12 +156,17 @@ class Journal(JournalReader):
 
         Raises:
             TasksChangedError: they were changed since; nothing was committed.
+            DatabaseSetBackError: the version before it is not there; nothing was committed.
             JournalUnavailableError: nothing of it was committed.
             RuntimeError: the journal has another number of them; another coordinator must be using this database.
         """
         with writing(self.engine) as connection:
             if change_counters_in(connection).get(TASKS, 0) != tasks_counter:
                 raise TasksChangedError
+            if (newest := newest_number_in(connection, version.task)) != version.number - 1:
+                raise DatabaseSetBackError(
+                    f"version {newest} of {version.task} is the newest; {version.number} was made"
+                )
             insert_version(connection, version)
             held = Aggregate(version.task, kind, version.number, b"")
             _hold(connection, held, payload_count=update_count, last_position=last_position)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine, bindparam, func, literal, select, union_all
 
-from broker_coordinator.storage.database import reading
+from broker_coordinator.storage.database import DatabaseSetBackError, reading
 from broker_coordinator.storage.schema import WAITING, change_counters, payloads, refused_payloads, tasks, versions
 
 _NEWEST = select(func.max(versions.c.number)).where(versions.c.task == tasks.c.name).scalar_subquery()
@@ -95,6 +95,16 @@ def decided_by(connection: Connection) -> tuple[int, dict[str, int]]:
 def last_position_in(connection: Connection) -> int:
     """The position of the last payload whose outcome is journalled; 0 where there is none."""
     return decided_by(connection)[0]
+
+
+def check_not_set_back(found: int, known: int) -> None:
+    """Compare the journal's last position with one that is known to be committed; positions only count up.
+
+    Raises:
+        DatabaseSetBackError: it ends before.
+    """
+    if found < known:
+        raise DatabaseSetBackError(f"the journal ends at position {found}; this process knows {known} to be committed")
 
 
 def read_decided(engine: Engine, after: int) -> dict[str, int]:

@@ -1,6 +1,9 @@
 """The shipped coordinator with its journal on a PostgreSQL server that comes and goes."""
 
+from sqlalchemy import create_engine
+
 from fleet_protocol.kinds import Outcome
+from tests.support.bundles import TASK
 from tests.support.connected_device import ConnectedDevice
 from tests.support.coordinator import CoordinatorProcess
 from tests.support.waiting import until
@@ -28,5 +31,32 @@ def test_updates_wait_at_the_broker_while_the_server_is_away(tmp_path, broker, b
             until(lambda: journal.newest_number(bundle.description.task) == 1, "the version is made")
     finally:
         postgresql.start()
+        device.close()
+        coordinator.kill()
+
+
+def test_coordinator_ends_when_an_older_database_takes_the_place_of_its_own_and_devices_follow_the_next_start(
+    tmp_path, broker, bundle, postgresql
+) -> None:
+    database = postgresql.database("replica")
+    coordinator = CoordinatorProcess(tmp_path / "c", broker, [tmp_path / "bundle"], database=database)
+    coordinator.start()
+    device = ConnectedDevice("kitchen-pi", broker, coordinator.public_key)
+    try:
+        device.enrol()
+        for sequence in (1, 2, 3):
+            device.tell(device.update(sequence))
+        until(lambda: device.received.manifests[TASK].version == 1, "the version is announced")
+        engine = create_engine(database)
+        with engine.begin() as connection:  # as in a replica that lagged
+            for table in ("payloads", "versions WHERE number > 0"):
+                connection.exec_driver_sql(f"DELETE FROM {table}")
+        engine.dispose()
+        until(lambda: coordinator.exit_status() == 1, "it ends")
+        assert coordinator.log().count("event=database_set_back") == 1
+        coordinator.start_serving()
+        until(lambda: device.received.manifests[TASK].generation == 1, "devices are told of a new generation")
+        assert "event=generation_begun" in coordinator.log()
+    finally:
         device.close()
         coordinator.kill()

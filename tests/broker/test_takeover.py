@@ -119,6 +119,27 @@ def lose_locks(database: Database) -> None:
     engine.dispose()
 
 
+def test_one_that_waits_outlasts_a_restart_of_the_server(tmp_path, broker, bundle, postgresql) -> None:
+    database = postgresql.database(secrets.token_hex(8))
+    first, second = (
+        CoordinatorProcess(tmp_path / name, broker, [tmp_path / "bundle"], database=database) for name in "ab"
+    )
+    shutil.copy(tmp_path / "a" / "coordinator.key", tmp_path / "b" / "coordinator.key")
+    try:
+        first.start_serving()
+        second.start()
+        until(lambda: "waiting_for_database" in second.log(), "it waits")
+        postgresql.stop()
+        until(lambda: "event=journal_unavailable" in second.log(), "it says that the server is away")
+        first.kill()
+        postgresql.start()
+        until(second.is_serving, "it takes over when the server is back")
+    finally:
+        postgresql.start()
+        first.kill()
+        second.kill()
+
+
 def test_coordinator_whose_sessions_the_server_ends_goes_on(tmp_path, broker, bundle, postgresql) -> None:
     server: PostgresqlServer = postgresql
     database: URL = server.database(secrets.token_hex(8))

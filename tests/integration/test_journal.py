@@ -7,7 +7,7 @@ from broker_coordinator.admission.fleet_view import DeviceState
 from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.distribution.signed_messages import MessageSigner
 from broker_coordinator.serving.coordinator import Coordinator
-from broker_coordinator.storage.database import Database, JournalUnavailableError
+from broker_coordinator.storage.database import Database, DatabaseSetBackError, JournalUnavailableError, writing
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal, JournalEntry
 from broker_coordinator.storage.journal_reader import JournalReader
@@ -59,6 +59,33 @@ def test_restart_between_commit_and_version_makes_the_version(bench, kitchen) ->
     assert [row.aggregate for row in bench.journal.updates(TASK)] == [1, 1, 1, 2, 2, 2, None]
     assert [row.staleness for row in bench.journal.updates(TASK)] == [0, 0, 0, 1, 1, 1, 2]
     assert bench.manifests()[-1].version == 2
+
+
+def test_coordinator_takes_nothing_into_a_database_that_lacks_what_it_has_committed(bench, kitchen) -> None:
+    bench.handle(kitchen, *(kitchen.update(sequence) for sequence in range(1, 6)))
+    bench.make_versions()
+    run(bench, "DELETE FROM payloads WHERE position > 3")  # a backup, or a replica that lagged, is in its place
+    with pytest.raises(DatabaseSetBackError, match="ends at position 3; this process knows 5"):
+        bench.handle(kitchen, kitchen.update(6))
+    with pytest.raises(DatabaseSetBackError):
+        bench.make_versions()
+    assert [row.sequence for row in bench.journal.updates(TASK)] == [1, 2, 3]
+
+
+def test_no_version_is_made_behind_one_that_its_database_lacks(bench, kitchen) -> None:
+    bench.handle(kitchen, *(kitchen.update(sequence) for sequence in (1, 2, 3)))
+    bench.make_versions()
+    bench.handle(kitchen, *(kitchen.update(sequence, base_version=1) for sequence in (4, 5, 6)))
+    run(bench, "DELETE FROM versions WHERE number = 1")
+    with pytest.raises(DatabaseSetBackError, match="version 0 of tiny is the newest; 2 was made"):
+        bench.make_versions()
+    assert [version.number for version in bench.journal.versions(TASK)] == [0]
+    assert [row.aggregate for row in bench.journal.updates(TASK)] == [1, 1, 1, None, None, None]
+
+
+def run(bench: Bench, statement: str) -> None:
+    with writing(bench.journal.engine) as connection:
+        connection.exec_driver_sql(statement)
 
 
 def test_replay_of_the_journal_gives_every_version_bit_for_bit(tmp_path, database) -> None:

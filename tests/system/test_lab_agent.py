@@ -36,3 +36,11 @@ def test_container_that_is_made_again_has_the_name_of_the_first(tmp_path: Path) 
     assert started_as("0a1b2c", tmp_path, state) == 'device = "0a1b2c"'
     assert started_as("3d4e5f", tmp_path, state) == 'device = "0a1b2c"'
     assert started_as("3d4e5f", tmp_path, other) == 'device = "3d4e5f"'
+
+
+def test_name_that_a_full_disk_kept_from_being_written_is_written_at_the_next_start(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "device-name").touch()
+    assert started_as("0a1b2c", tmp_path, state) == 'device = "0a1b2c"'
+    assert started_as("3d4e5f", tmp_path, state) == 'device = "0a1b2c"'

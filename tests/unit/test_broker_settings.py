@@ -51,7 +51,11 @@ def test_broker_without_password_and_tls_needs_no_file():
     assert BrokerSettings("broker.local").tls_context() is None
 
 
-@pytest.mark.parametrize("content", [None, b"\xff\xfe"], ids=["missing", "not UTF-8"])
+@pytest.mark.parametrize(
+    "content",
+    [None, b"\xff\xfe", b"x" * 65536, b"pass\0word"],
+    ids=["missing", "not UTF-8", "longer than MQTT can say", "NUL"],
+)
 def test_password_that_can_not_be_read_is_named_by_key_and_file(tmp_path, content):
     file = tmp_path / "password"
     if content is not None:
@@ -111,3 +115,19 @@ def test_key_with_a_passphrase_is_refused_and_nobody_is_asked(tmp_path):
     key.write_bytes(Ed25519PrivateKey.generate().private_bytes(pem, form, locked))
     with pytest.raises(ConfigurationError, match="protected by a passphrase"):
         with_tls(authority, own, key).tls_context()
+
+
+def test_longest_password_that_mqtt_can_say_is_read(tmp_path):
+    file = tmp_path / "password"
+    file.write_bytes(b"x" * 65535)
+    assert read_password(file, "broker.password_file") == "x" * 65535
+
+
+def test_username_is_no_longer_than_mqtt_can_say():
+    longest = "\U0001f600" * 16383
+    assert (
+        parse_document(f'host = "broker.local"\nusername = "{longest}"', BrokerSettings, "agent.toml").username
+        == longest
+    )
+    with pytest.raises(ConfigurationError, match=r"length <= 16383 - at `username`; it is 'uuu"):
+        parse_document(f'host = "broker.local"\nusername = "{"u" * 16384}"', BrokerSettings, "agent.toml")

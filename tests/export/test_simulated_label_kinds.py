@@ -54,7 +54,7 @@ KINDS = {
 
 
 def export(folder: Path, kind: str, *, bound: float = 1.0, learning_rate: float = 0.2) -> Path:
-    """The bundle of a small network for this kind of label; of raw readings (`bound` above 1), one that scales nothing."""
+    """The bundle of a small network for this kind of label; of raw readings (`bound` above 1), it scales nothing."""
     label, outputs, *_ = KINDS[kind]
     (folder / "recipe").mkdir()
     (folder / "recipe" / "model.py").write_text(MODEL.format(outputs=outputs))

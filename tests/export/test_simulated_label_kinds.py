@@ -54,11 +54,13 @@ KINDS = {
 
 
 def export(folder: Path, kind: str, *, bound: float = 1.0, learning_rate: float = 0.2) -> Path:
-    """The bundle of a small network for this kind of label."""
+    """The bundle of a small network for this kind of label; of raw readings (`bound` above 1), it scales nothing."""
     label, outputs, *_ = KINDS[kind]
     (folder / "recipe").mkdir()
     (folder / "recipe" / "model.py").write_text(MODEL.format(outputs=outputs))
-    (folder / "recipe" / "task.toml").write_text(TASK.format(label=label, bound=bound, learning_rate=learning_rate))
+    text = TASK.format(label=label, bound=bound, learning_rate=learning_rate)
+    off = '[scaling]\ninputs = "off"\n' + 'targets = "off"\n' * (kind == "regression")
+    (folder / "recipe" / "task.toml").write_text(text + off * (bound > 1))
     export_bundle(folder / "recipe", folder / "bundle")
     return folder / "bundle"
 

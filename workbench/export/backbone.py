@@ -130,7 +130,8 @@ def _head(recipe: Recipe, feature_shape: list[int]) -> Recipe:
     setattr(module.get_submodule(parent), child, given)
     module.__dict__["forward"] = partial(_run_head, module.forward, given, tuple(recipe.task.input.shape))
     features = InputSchema(feature_shape, -math.inf, math.inf)
-    task = msgspec.structs.replace(recipe.task, input=features, backbone=None)
+    scaling = msgspec.structs.replace(recipe.task.scaling, inputs="off")  # features are as the backbone gives them
+    task = msgspec.structs.replace(recipe.task, input=features, backbone=None, scaling=scaling)
     head = Recipe(recipe.folder, task, module)
     head.set_training(False)
     return head

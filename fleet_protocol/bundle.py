@@ -5,7 +5,7 @@ The SHA-256 of `task.json` names the bundle; `task.json` names every other file 
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import msgspec
@@ -109,8 +109,9 @@ class TrainingPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
     """Mini-batches per round."""
     batch_size: PositiveInt
     """Samples per mini-batch, drawn from those that are stored."""
-    learning_rate: PositiveFloat
-    """Step size of `optimiser`."""
+    learning_rate: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """Step size of `optimiser`. Left out or 0 in `task.toml`, it is found at export
+    (docs/decisions/learning-rate-found-at-export.md); a bundle always has one."""
     optimiser: Literal["sgd", "momentum", "nesterov", "adam", "adamw"] = "sgd"
     """The training graph is made for it. Its state begins anew in every round."""
     momentum: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.9
@@ -209,6 +210,21 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
         return tuple(tuple(parameter.shape) for parameter in self.parameters)
 
     @property
+    def statistics(self) -> int:
+        """How many values at the end of the flat weight vector are running statistics, which travel apart."""
+        return sum(parameter.size for parameter in self.parameters[_first_statistic(self.parameters) :])
+
+    @property
+    def trained_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shapes of the parameters in front of the statistics."""
+        return self.shapes[: _first_statistic(self.parameters)]
+
+    @property
+    def trained_count(self) -> int:
+        """How many values are in front of the statistics."""
+        return self.parameter_count - self.statistics
+
+    @property
     def parameter_count(self) -> int:
         """Length of the flat weight vector."""
         return sum(parameter.size for parameter in self.parameters)
@@ -240,6 +256,10 @@ def parse_description(text: bytes, name: str = DESCRIPTION_FILE) -> TaskDescript
     description = parse_document(text, TaskDescription, name, "json")
     _check_size(description, name)
     _check_files(description, name)
+    if not description.training.learning_rate:
+        raise ConfigurationError(
+            f"{name}: training.learning_rate is missing or 0; export the bundle again, or write it"
+        )
     check_label(description.label, name)
     check_aggregation(description.aggregation, name)
     check_feedback(description.update.feedback, description.aggregation, name)
@@ -297,6 +317,14 @@ def check_label(label: LabelSchema, name: str) -> None:
         )
 
 
+def _first_statistic(parameters: Sequence[Parameter]) -> int:
+    """The place of the first entry behind the last trainable one."""
+    place = len(parameters)
+    while place and not parameters[place - 1].trainable:
+        place -= 1
+    return place
+
+
 def _check_size(description: TaskDescription, name: str) -> None:
     """Raise `ConfigurationError` if the name can't stand in a topic, or the parameters exceed a limit."""
     try:
@@ -307,6 +335,11 @@ def _check_size(description: TaskDescription, name: str) -> None:
         raise ConfigurationError(
             f"{name}: {description.parameter_count} parameters in {len(description.parameters)} tensors;"
             f" allowed are 1 to {MAX_PARAMETERS} in at most {MAX_TENSORS}"
+        )
+    if not all(parameter.trainable for parameter in description.parameters[: len(description.trained_shapes) or 1]):
+        raise ConfigurationError(
+            f"{name}: entries of `parameters` that are not trainable must stand behind all others, of which there is"
+            " one at least; export the bundle again"
         )
     if len({parameter.name for parameter in description.parameters}) < len(description.parameters):
         raise ConfigurationError(f"{name}: two entries of `parameters` have the same name")

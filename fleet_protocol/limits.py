@@ -82,6 +82,10 @@ MAX_LOSS = 1e12
 """Magnitude of a declared mean loss, in the task's own unit: the mean squared error of values around a million. Sums of
 as many as a journal can hold stay far below the largest float64."""
 
+MAX_STATISTIC_CHANGE = 2.0**80
+"""Magnitude by which one update may change a running statistic, in the unit of the inputs or its square: the variance
+of values around a million million. Sums of as many as a journal can hold are finite in float32."""
+
 MAX_STEPS_PER_UPDATE = 1_000_000_000
 """Declared training steps of one round: years on a small device."""
 

@@ -57,13 +57,16 @@ def export(
         Path | None,
         _option("PYTHON", "Add what the engine ort-training needs, made by this Python, which has that engine."),
     ] = None,
+    data: Annotated[
+        Path | None, _option("FILE", "Samples to find a missing learning rate on, instead of random ones.")
+    ] = None,
 ) -> None:
     """Turn a torch model into a task bundle that devices can train without torch."""
     folder = find_recipe(recipe)
     from workbench.export.bundle_writer import export_bundle  # noqa: PLC0415 - torch takes seconds to import
     from workbench.inspection.trial_round import try_round  # noqa: PLC0415
 
-    description = export_bundle(folder, out, ort_training)
+    description = export_bundle(folder, out, ort_training, data=data)
     total = sum(path.stat().st_size for path in out.iterdir() if path.name in {*description.files, "task.json"})
     print(f"{out}: task {description.task}, {description.parameter_count} parameters, {total / 1000:.1f} kB")
     if (unsteady := try_round(out, description, None).unsteady) is not None:

@@ -4,8 +4,8 @@
     collapsed where level > LOSS_GROWN * the lowest level, and level > that of the first versions
 
 The loss of a version is the median of what its devices have declared; of two in the middle, the smaller one counts in
-both medians. So no single device among three can bring a collapse about.
-What its devices find so much worse than it was, and worse than the first versions, has not met new data: it is lost.
+both medians. So no single device among three can bring a collapse about. What its devices find so much worse than it
+was, and worse than the first versions, has not met new data: it is lost.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ FEWEST_UPDATES = 16
 """In a level: devices differ, and fewer updates than these say more of whose they are than of the model."""
 
 LOSS_GROWN = 3.0
-"""Chosen on recorded runs of digits and Fashion, shown on the others (docs/decisions/collapse.md)."""
+"""On which recorded runs it was chosen, and on which shown, docs/decisions/collapse.md says."""
 
 LOSS_RESOLUTION = 0.001
 """Devices round what they declare: a smaller loss may read 0."""

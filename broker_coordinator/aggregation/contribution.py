@@ -6,6 +6,7 @@ contribution = (sum(weight * delta), sum(weight))
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.codec import SparseUpdate
+from fleet_protocol.codec.sparse import FloatVector
 
 
 def staleness_weight(staleness: int, plan: AggregationPlan) -> float:
@@ -29,9 +31,13 @@ def staleness_weight(staleness: int, plan: AggregationPlan) -> float:
             return 1.0 if excess <= 0 else 1 / (1 + plan.staleness_slope * excess)
 
 
+NO_STATISTICS: Final = np.empty(0, np.float32)
+
+
 class BufferedUpdate(msgspec.Struct, frozen=True, gc=False):
     """A journalled update on its way into a version. `delta` is what the device made of version `base_version`;
-    `staleness` is how many versions there were between that and the one that the update is added to.
+    `staleness` is how many versions there were between that and the one that the update is added to; `statistics` are
+    the changes of the running statistics, which are in no delta.
     """
 
     device: str
@@ -40,6 +46,7 @@ class BufferedUpdate(msgspec.Struct, frozen=True, gc=False):
     base_version: int
     staleness: int
     life: int = 0
+    statistics: FloatVector = NO_STATISTICS
 
     def weight(self, plan: AggregationPlan) -> float:
         """How much it counts among others."""

@@ -7,13 +7,14 @@ import msgspec
 
 from broker_coordinator.admission.consumer import Admitted, Offered, VersionConsumer
 from broker_coordinator.aggregation.bounds import NORM_FACTOR, SAMPLES_FACTOR, norm_bound, scaled
-from broker_coordinator.aggregation.contribution import BufferedUpdate
+from broker_coordinator.aggregation.contribution import NO_STATISTICS, BufferedUpdate
+from broker_coordinator.aggregation.running_statistics import WithStatistics, with_next_statistics, with_statistics
 from broker_coordinator.aggregation.server_state import Remembered, ServerState
 from broker_coordinator.aggregation.server_step import finish, partial_of
 from broker_coordinator.aggregation.strategies import STRATEGIES, Partial, Recall
 from broker_coordinator.consumers.peers import Declared, Peers
 from fleet_protocol.bundle import TaskDescription
-from fleet_protocol.codec import SparseUpdate, decode_together, decode_update
+from fleet_protocol.codec import SparseUpdate, decode_together, decode_update, read_statistics, without_statistics
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.kinds import UPDATE, Update
 from fleet_protocol.limits import MAX_LOSS, MAX_SAMPLES_PER_UPDATE, MAX_STEPS_PER_UPDATE
@@ -44,7 +45,7 @@ def admit(offered: Offered[Update]) -> Admitted[UpdateFacts, BufferedUpdate]:
     """
     update = offered.payload
     _check_numbers(update)
-    delta = decode_update(update.packed, offered.task.shapes) if offered.decoded is None else offered.decoded
+    delta = _delta(offered) if offered.decoded is None else offered.decoded
     norm = delta.norm()
     most = offered.task.largest_delta_norm
     if norm > most:
@@ -93,7 +94,7 @@ def _facts(update: Update, norm: float, device: str, task: TaskDescription, peer
 
 def item(offered: Offered[Update], facts: UpdateFacts) -> BufferedUpdate:
     """A journalled update as aggregation takes it."""
-    return _buffered(offered, facts, decode_update(offered.payload.packed, offered.task.shapes))
+    return _buffered(offered, facts, _delta(offered))
 
 
 def _buffered(offered: Offered[Update], facts: UpdateFacts, delta: SparseUpdate) -> BufferedUpdate:
@@ -104,11 +105,18 @@ def _buffered(offered: Offered[Update], facts: UpdateFacts, delta: SparseUpdate)
         offered.header.base_version,
         offered.staleness,
         offered.payload.life,
+        read_statistics(offered.payload.packed, count) if (count := offered.task.statistics) else NO_STATISTICS,
     )
 
 
+def _delta(offered: Offered[Update]) -> SparseUpdate:
+    task = offered.task
+    return decode_update(without_statistics(offered.payload.packed, task.statistics), task.trained_shapes)
+
+
 def _decode_together(updates: Sequence[Update], task: TaskDescription) -> Sequence[SparseUpdate | None]:
-    return decode_together([update.packed for update in updates], task.shapes)
+    count = task.statistics
+    return decode_together([without_statistics(update.packed, count) for update in updates], task.trained_shapes)
 
 
 def _remember(peers: Peers, device: str, facts: UpdateFacts, task: TaskDescription) -> None:
@@ -121,10 +129,15 @@ def _buffer_size(task: TaskDescription) -> int:
 
 
 def _partial(state: ServerState, buffer: Sequence[BufferedUpdate], task: TaskDescription) -> Partial:
-    return partial_of(state, buffer, task.aggregation)
+    step = partial_of(state, buffer, task.aggregation)
+    count = task.statistics
+    return with_statistics(step, state, buffer, task.aggregation, count) if count else step
 
 
 def _finish(state: ServerState, partial: Partial, task: TaskDescription) -> ServerState:
+    if isinstance(partial, WithStatistics):
+        made = finish(state, partial.step, task.aggregation)
+        return with_next_statistics(made, state, partial.changes)
     return finish(state, partial, task.aggregation)
 
 

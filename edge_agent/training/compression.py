@@ -9,7 +9,7 @@ import numpy as np
 from edge_agent.training.feedback import ErrorFeedback, recall
 from edge_agent.worker.contract import Returned
 from fleet_protocol.bundle import TaskDescription
-from fleet_protocol.codec import EncodedUpdate, decode_update, encode_update
+from fleet_protocol.codec import EncodedUpdate, decode_update, encode_update, without_statistics, write_statistics
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ProtocolError
 
@@ -39,17 +39,19 @@ def remember(task: TaskDescription, residual: bytes, returned: Iterable[Returned
     Without an earlier round, or where that left nothing usable, it begins the life `life`. One that was too large is
     not learned again, and a damaged one is lost: neither may hold up the rounds.
     """
-    memory = recall(task.update, residual, task.parameter_count, life)
+    memory = recall(task.update, residual, task.trained_count, life)
     for each in returned:
         if each.life == memory.life:
             with contextlib.suppress(ProtocolError):
-                update = decode_update(each.packed, task.shapes)
+                update = decode_update(without_statistics(each.packed, task.statistics), task.trained_shapes)
                 memory.give_up(update) if each.too_large else memory.give_back(update)
     return memory
 
 
 def pack(delta: FloatVector, memory: ErrorFeedback, task: TaskDescription, seed: int) -> Packed:
     """Encode the update of a round that changed the weights by `delta` f32[P]; `memory` keeps the rest.
+
+    Running statistics travel apart: whole, and in no norm.
 
     It is never larger than the task takes: where what earlier rounds left behind makes it so, a part of it is sent, and
     the rest kept for later (docs/decisions/residual-is-bounded.md). `seed`: the job's.
@@ -59,6 +61,7 @@ def pack(delta: FloatVector, memory: ErrorFeedback, task: TaskDescription, seed:
         ProtocolError: as `encode_update`.
     """
     largest = task.largest_delta_norm
+    delta, changes = np.split(delta, [task.trained_count])
     total = memory.offer(delta)
     encoded = _encode(total, task, seed)
     norm = encoded.sent.norm()
@@ -68,8 +71,8 @@ def pack(delta: FloatVector, memory: ErrorFeedback, task: TaskDescription, seed:
             raise UpdateTooLargeError(f"its update has norm {own:.4g}, at most {largest:.4g} (max_delta_norm) is taken")
         encoded = _encode(total * np.float32(SCALING_MARGIN * largest / norm), task, seed)
     memory.take(encoded.sent)
-    return Packed(encoded.packed, memory.shrink(MAX_REMEMBERED_UPDATES * largest))
+    return Packed(encoded.packed + write_statistics(changes), memory.shrink(MAX_REMEMBERED_UPDATES * largest))
 
 
 def _encode(vector: FloatVector, task: TaskDescription, seed: int) -> EncodedUpdate:
-    return encode_update(vector, task.shapes, task.update, np.random.default_rng((seed, ENCODING_STREAM)))
+    return encode_update(vector, task.trained_shapes, task.update, np.random.default_rng((seed, ENCODING_STREAM)))

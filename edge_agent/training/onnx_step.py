@@ -2,13 +2,12 @@
 
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle_runtime.graph import Graph
+from bundle_runtime.graph import Graph, GraphSource
 from bundle_runtime.samples import Samples
 from bundle_runtime.scale_feeds import scale_feeds
 from edge_agent.training.engine import BatchPlan, OnProgress, Rates, ignore_progress
@@ -37,7 +36,7 @@ class OnnxStepEngine:
 
     def __init__(
         self,
-        train_graph: Path,
+        train_graph: GraphSource,
         threads: int,
         *,
         divisible: bool = False,
@@ -55,7 +54,7 @@ class OnnxStepEngine:
 
     @classmethod
     def of_task(
-        cls, task: TaskDescription, files: Mapping[str, Path], threads: int = 1, *, divisible: bool = False
+        cls, task: TaskDescription, files: Mapping[str, GraphSource], threads: int = 1, *, divisible: bool = False
     ) -> "OnnxStepEngine":
         """The engine on the graph that a task's devices train with.
 

@@ -3,6 +3,7 @@
     select -> quantise -> pack indices -> zstd where it pays
 
 Each stage is one module: `selection`, `quantisation`, `positions`, `container`; `update_codec` puts them together.
+Running statistics travel behind an update (`running_statistics`).
 Weights take another way down: `grid` rounds them, `difference` packs one version as its difference from another.
 `moments` says how a device's samples are distributed.
 The one part of `fleet_protocol` that imports numpy, so a sleeping agent does not import it.
@@ -12,6 +13,7 @@ from fleet_protocol.codec.difference import apply_difference, encode_difference
 from fleet_protocol.codec.grid import Grid
 from fleet_protocol.codec.moments import Moments, decode_moments, pooled
 from fleet_protocol.codec.quantisation import Quantisation
+from fleet_protocol.codec.running_statistics import read_statistics, without_statistics, write_statistics
 from fleet_protocol.codec.sparse import SparseUpdate
 from fleet_protocol.codec.together import decode_together
 from fleet_protocol.codec.update_codec import EncodedUpdate, decode_update, encode_update, inspect_update
@@ -31,6 +33,9 @@ __all__ = [
     "encode_update",
     "inspect_update",
     "pooled",
+    "read_statistics",
     "read_weights",
+    "without_statistics",
+    "write_statistics",
     "write_weights",
 ]

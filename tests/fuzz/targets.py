@@ -32,7 +32,10 @@ from fleet_protocol.codec import (
     decode_update,
     encode_difference,
     encode_update,
+    read_statistics,
     read_weights,
+    without_statistics,
+    write_statistics,
 )
 from fleet_protocol.codec.difference import memory_bound as difference_bound
 from fleet_protocol.codec.together import MAX_PACKED_BYTES, WORKING_BYTES
@@ -168,6 +171,15 @@ def check_update(data: bytes) -> None:
         assert np.isfinite(update.values).all()
         with np.errstate(over="ignore"):
             update.add_to(np.zeros(341, np.float32))
+
+
+def check_statistics(data: bytes) -> None:
+    """The first byte says how many; what is accepted is written as it came, behind the update in front of it."""
+    count, packed = data[0] if data else 0, data[1:]
+    changes = accepted(lambda: read_statistics(packed, count))
+    if changes is not None:
+        assert changes.size == count
+        assert without_statistics(packed, count) + write_statistics(changes) == packed
 
 
 def check_update_inside(data: bytes) -> None:
@@ -338,6 +350,9 @@ TARGETS: Mapping[str, Target] = {
     "cbor": Target(check_cbor, [*PAYLOADS, *(message[1:] for message in MESSAGES)]),
     "update": Target(check_update, PACKED),
     "update_inside": Target(check_update_inside, PACKED),
+    "statistics": Target(
+        check_statistics, [bytes([4]) + USUAL_UPDATE + write_statistics(np.float32([0, -1, 1e-9, 1e9]))]
+    ),
     "update_memory": Target(check_update_memory, packed_updates(LARGE_SHAPES)[:12]),
     "updates_together": Target(check_updates_together, [update for update in PACKED if update[0] in SIGNS_IN_BITS]),
     "updates_together_memory": Target(

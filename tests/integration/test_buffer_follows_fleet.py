@@ -90,3 +90,16 @@ def test_update_that_is_sent_once_its_version_is_full_is_not_stale(fleet) -> Non
     assert (fleet.version, receipt.outcome) == (1, Outcome.ACCEPTED)
     fleet.send(DEVICES[6])
     assert [each.staleness for each in fleet.bench.journal.updates(TASK)] == [0] * 7
+
+
+def test_device_that_sends_fast_makes_no_version_alone_while_others_are_there(fleet) -> None:
+    for device in DEVICES * 2:
+        fleet.send(device)
+    for device in DEVICES[1:] * 2:
+        for _ in range(5):
+            fleet.send(DEVICES[0])
+        fleet.send(device)
+    senders: dict[int | None, set[str]] = {}
+    for update in fleet.bench.journal.updates(TASK):
+        senders.setdefault(update.aggregate, set()).add(update.device)
+    assert all(len(each) > 1 for version, each in senders.items() if version is not None)

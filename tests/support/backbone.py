@@ -32,6 +32,7 @@ TASK = """
 task = "digits"
 title = "Handwritten digits, features first"
 seed = {seed}
+loss = "cross_entropy"
 {more}
 [input]
 shape = [64]

@@ -47,7 +47,10 @@ def make_recipe(
     batch_norm: str = "train",
     rates: Rates = Rates(),
 ) -> Recipe:
-    """A recipe around a module, ready to be exported; every other key of task.toml is arbitrary."""
+    """A recipe around a module, ready to be exported; every other key of task.toml is arbitrary.
+
+    Classes are learned with plain cross entropy where no loss is given, as torch does it.
+    """
     training = TrainingPlan(
         steps=STEPS,
         batch_size=BATCH,
@@ -64,7 +67,7 @@ def make_recipe(
         msgspec.structs.replace(training, optimiser=optimiser),
         UpdatePlan(keep_fraction=0.5),
         AggregationPlan(buffer_size=1),
-        loss=loss,
+        loss=loss or ("cross_entropy" if label.kind == "class" else None),
         loss_settings=settings or LossSettings(),
         batch_norm=batch_norm,
     )

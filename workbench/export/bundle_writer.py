@@ -1,5 +1,6 @@
 """Writing a recipe as a task bundle: its graphs, the initial weights, and the description that binds them."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from fleet_protocol.bundle import (
 )
 from fleet_protocol.errors import ConfigurationError
 from workbench.export.backbone import Split, backbone_graph, split
+from workbench.export.found_rate import with_learning_rate
 from workbench.export.inference_graphs import evaluation_graph, prediction_graph
 from workbench.export.onnx_conversion import checked_model
 from workbench.export.ort_training import ort_training_files
@@ -33,17 +35,27 @@ from workbench.export.training_graph import training_graph
 from workbench.export.unexportable import explained
 from workbench.recipe_folder import TASK_FILE
 
+FEW_CLASSES = (
+    "batch normalisation: a device normalises by its own samples; where devices see few classes, GroupNorm learns more"
+    " (docs/decisions/statistics-travel-apart.md)"
+)
+Tell = Callable[[str], None]
+"""Called with a sentence for people."""
 
-def export_bundle(recipe_folder: Path, out: Path, ort_training: Path | None = None) -> TaskDescription:
+
+def export_bundle(
+    recipe_folder: Path, out: Path, ort_training: Path | None = None, *, data: Path | None = None, tell: Tell = print
+) -> TaskDescription:
     """Export the recipe in `recipe_folder` into `out`, which is made if need be; files of the same name are replaced.
 
-    The same recipe gives the same bytes. `ort_training` is a Python that makes the artifacts of that engine.
+    The same recipe gives the same bytes. `ort_training` is a Python that makes the artifacts of that engine; `data` are
+    samples to find a missing learning rate on, instead of random ones; `tell` hears what was found.
 
     Raises:
         ConfigurationError: the recipe is wrong, contains what ONNX can't express, or `out` can't be written.
     """
     recipe = read_recipe(recipe_folder)
-    files = bundle_files(recipe, ort_training)
+    files = bundle_files(recipe, ort_training, data=data, tell=tell)
     description = verify_bundle(files)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -54,7 +66,9 @@ def export_bundle(recipe_folder: Path, out: Path, ort_training: Path | None = No
     return description
 
 
-def bundle_files(recipe: Recipe, ort_training: Path | None = None) -> dict[str, bytes]:
+def bundle_files(
+    recipe: Recipe, ort_training: Path | None = None, *, data: Path | None = None, tell: Tell = print
+) -> dict[str, bytes]:
     """Name to content of every file of the bundle, `task.json` last: without it a folder is no bundle.
 
     Raises:
@@ -83,6 +97,10 @@ def bundle_files(recipe: Recipe, ort_training: Path | None = None) -> dict[str, 
         versions_from=recipe.task.versions_from,
         scaling=recipe.scaling,
     )
+    if description.statistics:
+        tell(FEW_CLASSES)
+    if not description.training.learning_rate:
+        description = with_learning_rate(description, files, data, tell)
     text = written(description)
     parse_description(text, str(recipe.folder / TASK_FILE))  # reports an exceeded limit where it can be corrected
     return {**files, DESCRIPTION_FILE: text}

@@ -14,7 +14,7 @@ from workbench.export.trainable import EVERYTHING
 
 LossName = Literal["cross_entropy", "balanced_cross_entropy", "binary_cross_entropy", "mean_squared_error", "huber"]
 USUAL_LOSSES: dict[LabelKind, LossName] = {
-    "class": "cross_entropy",
+    "class": "balanced_cross_entropy",
     "multi_label": "binary_cross_entropy",
     "regression": "mean_squared_error",
     "reconstruction": "mean_squared_error",
@@ -56,10 +56,10 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     downlink: DownlinkPlan = DownlinkPlan()
     scaling: ScalingSettings = ScalingSettings()
     loss: LossName | None = None
-    """`cross_entropy` (usual for label kind `class`); `balanced_cross_entropy`, the same with the device's own class
-    frequencies added to the scores in training (logit adjustment, Menon et al. 2021), for devices that see unequal
-    classes; `binary_cross_entropy` (for `multi_label`); `mean_squared_error` (usual for `regression` and
-    `reconstruction`) or `huber` (for those two as well)."""
+    """`balanced_cross_entropy` (usual for label kind `class`): cross entropy with half the log of the device's own
+    class frequencies added to the scores in training (logit adjustment, Menon et al. 2021), as devices see unequal
+    classes; `cross_entropy`, the same without; `binary_cross_entropy` (for `multi_label`); `mean_squared_error` (usual
+    for `regression` and `reconstruction`) or `huber` (for those two as well)."""
     loss_settings: LossSettings = LossSettings()
     batch_norm: Literal["train", "frozen"] = "train"
     """`train`: batch normalisation uses each batch's statistics in training, and its running statistics travel.

@@ -10,7 +10,7 @@ import msgspec
 
 from broker_coordinator.admission.fleet_view import Device
 from fleet_protocol.bundle import TaskDescription
-from fleet_protocol.codec import inspect_update
+from fleet_protocol.codec import inspect_update, without_statistics
 from fleet_protocol.codec.container import FORMAT, read_first_byte
 from fleet_protocol.encryption import BOX_OVERHEAD_BYTES, decrypt_payload
 from fleet_protocol.envelope import Envelope, Header, read_envelope
@@ -153,7 +153,7 @@ def _packing(packed: bytes, task: TaskDescription | None) -> list[tuple[str, str
     how = f"format {FORMAT}, {first.quantisation.name.lower()}, positions in {gaps}, {container}"
     if task is None:
         return [("packing", how), ("entries", "unknown without the task's shapes; give --bundle or --config")]
-    update, stages = inspect_update(packed, task.shapes)
+    update, stages = inspect_update(without_statistics(packed, task.statistics), task.trained_shapes)
     parts = ", ".join(
         f"{name} {bits / 8:g}"
         for name, bits in (
@@ -162,11 +162,11 @@ def _packing(packed: bytes, task: TaskDescription | None) -> list[tuple[str, str
             ("values", stages.code_bits),
         )
     )
-    kept = update.indices.size / task.parameter_count
+    kept = update.indices.size / task.trained_count
     return [
         ("packing", f"{how}, scanned by {'column' if stages.by_column else 'row'}"),
         ("stages", f"{parts} bytes: body {stages.body_bytes}, travels as {stages.stored_bytes} and 1 in front"),
-        ("entries", f"{update.indices.size} of {task.parameter_count} ({kept:.2%}), norm {update.norm():.4g}"),
+        ("entries", f"{update.indices.size} of {task.trained_count} ({kept:.2%}), norm {update.norm():.4g}"),
     ]
 
 

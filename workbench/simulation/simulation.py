@@ -69,7 +69,7 @@ class Simulation:
         task = bundle.description
         generator = np.random.default_rng((options.seed, EVENT_STREAM))
         key = _key(options.seed, "coordinator")
-        feedback = recall(task.update, b"", task.parameter_count, life=1)
+        feedback = recall(task.update, b"", task.trained_count, life=1)
         self._world = SimulatedWorld(
             bundle,
             MessageSigner(key, FLEET, SHARD),

@@ -186,17 +186,17 @@ class _SessionLock:
     def take(self) -> bool:
         self.release()
         with translated(self._engine):
-            connection = self._engine.raw_connection()
-            connection.detach()
-            self._session = connection.dbapi_connection
             try:
+                connection = self._engine.raw_connection()  # which lets the driver's own errors through
+                connection.detach()
+                self._session = connection.dbapi_connection
                 self._session.autocommit = True
                 for setting in KEEPALIVE:
                     self._session.execute(f"SET {setting}")
                 found = self._session.execute("SELECT pg_try_advisory_lock(%s, %s)", self._keys).fetchone()
             except self._engine.dialect.loaded_dbapi.Error as error:
                 self.release()
-                raise JournalUnavailableError(str(error)) from error
+                raise JournalUnavailableError(" ".join(str(error).split())) from error
         if not found[0]:
             self.release()
         return bool(found[0])

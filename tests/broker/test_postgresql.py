@@ -1,7 +1,10 @@
 """The shipped coordinator with its journal on a PostgreSQL server that comes and goes."""
 
+import pytest
 from sqlalchemy import create_engine
 
+from broker_coordinator.storage.database import JournalUnavailableError, open_database
+from broker_coordinator.storage.lease import VERSIONS, Lease
 from fleet_protocol.kinds import Outcome
 from tests.support.bundles import TASK
 from tests.support.connected_device import ConnectedDevice
@@ -60,3 +63,18 @@ def test_coordinator_ends_when_an_older_database_takes_the_place_of_its_own_and_
     finally:
         device.close()
         coordinator.kill()
+
+
+def test_lease_on_a_server_that_is_away_is_an_unavailable_journal_and_is_taken_when_it_is_back(postgresql) -> None:
+    engine = open_database(postgresql.database("lease"))
+    lease = Lease(engine, [VERSIONS])
+    try:
+        postgresql.stop()
+        engine.dispose()
+        with pytest.raises(JournalUnavailableError, match="connection"):
+            lease.take()
+    finally:
+        postgresql.start()
+    assert lease.take() is None
+    lease.release()
+    engine.dispose()

@@ -126,7 +126,7 @@ class TrainingPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
     """Clip each sample's gradient instead of their mean."""
     epochs_per_round: Annotated[int, msgspec.Meta(ge=0, le=MAX_SETTING)] = 5
     """A round goes over a device's samples at most so often: where these are few, it has fewer `steps`. 0: no limit."""
-    maximum_epochs: Annotated[int, msgspec.Meta(ge=0, le=MAX_SETTING)] = 100
+    maximum_epochs: Annotated[int, msgspec.Meta(ge=0, le=MAX_SETTING)] = 300
     """All rounds of a device go over the same samples at most so often; then it waits for new ones. 0: no limit."""
     validation_share: Annotated[float, msgspec.Meta(ge=0, le=0.5)] = 0.1
     """A device never trains on this share of its samples, and does not send a round that makes them worse

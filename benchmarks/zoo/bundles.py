@@ -1,6 +1,8 @@
 """The zoo's bundles: each recipe with the default under test, exported once and kept until one of them changes."""
 
+import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from benchmarks.zoo.fingerprints import fingerprint, sources
@@ -28,4 +30,4 @@ def _export(task: str, model: str, folder: Path) -> None:
     with tempfile.TemporaryDirectory() as recipe:
         (Path(recipe) / TASK_FILE).write_text(task)
         (Path(recipe) / MODEL_FILE).write_text(model)
-        export_bundle(Path(recipe), folder)
+        export_bundle(Path(recipe), folder, tell=partial(print, file=sys.stderr))

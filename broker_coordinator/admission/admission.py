@@ -145,7 +145,7 @@ class Admission:
         verified = False
         try:
             device = sender_of(parsed, consumer, view, self.settings)
-            asks_again = _asks_again(parsed, consumer, view)
+            asks_again = not ahead.is_checked and _asks_again(parsed, consumer, view)
             if asks_again and not view.has_room(self.settings.repeat_allowance, repeats_of(device)):
                 return _refuse_in_silence(parsed)
             _check_signature(parsed, device, ahead)

@@ -235,7 +235,7 @@ class FleetView:
     def spend(self, bucket: TokenBucket, key: str, cost: float = 1.0) -> bool:
         """Take so much from a bucket; False where it is empty."""
         full_at = self.full_after(bucket, key, cost)
-        if full_at is not None:
+        if full_at is not None and bucket.interval_seconds:
             self.full_at[key] = full_at
         return full_at is not None
 

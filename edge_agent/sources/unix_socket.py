@@ -76,8 +76,8 @@ class Status(msgspec.Struct):
     waiting_updates: int
     accepted_updates: int
     rejected_updates: int
-    withheld_updates: int = 0
-    progress: Progress | None = None
+    withheld_updates: int
+    progress: Progress | None
 
 
 StoreSample = Callable[[str, bytes, int | bytes], object]

@@ -97,7 +97,7 @@ def test_mnist_cnn_learns_handwriting(tmp_path: Path) -> None:
     order = np.random.default_rng(0).permutation(len(digits.labels))
     seen, held_out = order[:8000], order[8000:]
     bundle = find_recipe("mnist_cnn") / "bundle"
-    weights = Device(bundle, tmp_path, new_samples=800).live(digits.images[seen], digits.labels[seen].tolist())
+    weights = Device(bundle, tmp_path, new_samples=400).live(digits.images[seen], digits.labels[seen].tolist())
     assert accuracy(bundle, weights, digits.images[held_out], digits.labels[held_out]) >= 0.94
 
 
@@ -130,8 +130,8 @@ def test_keyword_dscnn_tells_words_apart(tmp_path: Path) -> None:
     random, labels = np.random.default_rng(0), np.arange(1500) % len(WORDS)
     sounds = np.array([inputs_from_sound(utter(random, WORDS[label])) for label in labels])
     bundle = find_recipe("keyword_dscnn") / "bundle"
-    weights = Device(bundle, tmp_path, new_samples=150).live(list(sounds[:1200]), labels[:1200].tolist())
-    assert accuracy(bundle, weights, sounds[1200:], labels[1200:]) >= 0.8
+    weights = Device(bundle, tmp_path, new_samples=75).live(list(sounds[:1200]), labels[:1200].tolist())
+    assert accuracy(bundle, weights, sounds[1200:], labels[1200:]) >= 0.9
 
 
 def test_fault_frequencies_are_those_of_the_geometry() -> None:

@@ -25,7 +25,9 @@ SMALL: TaskDescription = msgspec.structs.replace(DIGITS, input=InputSchema([2], 
 UNBOUNDED = msgspec.structs.replace(SMALL, input=InputSchema([2], -1e300, 1e300))
 GOOD = b'{"task": "digits", "inputs": [0, 0.5], "label": 2}'
 BEFORE_THE_FIRST_STEP = Progress("reading", 0, 40, None)
-STATUS = Status("pi", "training", True, 3, {"digits": 7}, {"digits": 1}, {"digits": 1}, 0, 5, 1, BEFORE_THE_FIRST_STEP)
+STATUS = Status(
+    "pi", "training", True, 3, {"digits": 7}, {"digits": 1}, {"digits": 1}, 0, 5, 1, 2, BEFORE_THE_FIRST_STEP
+)
 DEADLINE_SECONDS = 20
 
 

@@ -16,6 +16,7 @@ from fleet_protocol.bundle import InputSchema, LabelSchema, TrainingPlan, Update
 from workbench.export.exportable_layers import LayerContext, exportable_layers, has_dropout
 from workbench.export.onnx_conversion import checked_model
 from workbench.export.recipe import Recipe
+from workbench.export.scaling import ScalingSettings
 from workbench.export.task_file import LossName, LossSettings, TaskFile
 from workbench.export.training_graph import training_graph
 
@@ -49,7 +50,7 @@ def make_recipe(
 ) -> Recipe:
     """A recipe around a module, ready to be exported; every other key of task.toml is arbitrary.
 
-    Classes are learned with plain cross entropy where no loss is given, as torch does it.
+    Classes are learned with plain cross entropy where no loss is given, and nothing is scaled, as torch does it.
     """
     training = TrainingPlan(
         steps=STEPS,
@@ -70,6 +71,7 @@ def make_recipe(
         loss=loss or ("cross_entropy" if label.kind == "class" else None),
         loss_settings=settings or LossSettings(),
         batch_norm=batch_norm,
+        scaling=ScalingSettings(inputs="off", targets="off" if label.kind == "regression" else None),
     )
     recipe = Recipe(Path(), task, module)
     recipe.set_training(True)

@@ -14,9 +14,8 @@ from tests.pair.coordinator import KillableJournal
 from tests.pair.device import PairedDatabase
 from tests.pair.machine import Pair
 
-
 NOWHERE = 0
-"""As the position of what a journal leaves out: with another, the intake itself notices that the journal is too short."""
+"""The position of what a journal leaves out. With a higher one the intake itself finds the journal too short."""
 
 
 class AnswersBeforeItCommits(KillableJournal):

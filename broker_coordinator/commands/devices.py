@@ -84,8 +84,8 @@ def _show(journal: Journal, options: argparse.Namespace) -> None:
     if not found:
         raise ConfigurationError(f"no device {options.name!r}; see: broker-coordinator devices list")
     row = _described(found[-1], DeviceRegistry(journal.engine).used_twice()) | {
-        "accepted": journal.accepted_counts(options.name),
-        "refused": {reason.value: count for reason, count in journal.rejections_of(options.name).items()},
+        "accepted": journal.overview.accepted_counts(options.name),
+        "refused": {reason.value: count for reason, count in journal.overview.rejections_of(options.name).items()},
         "keys": [{"public_key": write_verify_key(each.public_key), "state": each.state.value} for each in found],
     }
     write_fields(row, as_json=options.json)

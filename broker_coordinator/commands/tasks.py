@@ -116,9 +116,9 @@ def _show(journal: Journal, options: argparse.Namespace, _: CoordinatorConfigura
     registry = TaskRegistry(journal.engine)
     row = _described(registry.task(options.task), journal)
     row |= scale_shown(journal.engine, registry.bundle(options.task).description)
-    summaries = journal.version_summaries(options.task, options.last)
-    words = advice(summaries, *journal.last_outcomes(options.task, OUTCOMES_LOOKED_AT))
-    last = [_set_aside(each) for each in journal.payloads_set_aside(options.task, options.last)]
+    summaries = journal.overview.version_summaries(options.task, options.last)
+    words = advice(summaries, *journal.overview.last_outcomes(options.task, OUTCOMES_LOOKED_AT))
+    last = [_set_aside(each) for each in journal.overview.payloads_set_aside(options.task, options.last)]
     listed = {"advice": words, "last_set_aside": last, "versions": [_version(each) for each in summaries]}
     write_fields(row | listed, as_json=options.json)
 
@@ -205,7 +205,7 @@ def _write(tasks: list[StoredTask], journal: Journal, options: argparse.Namespac
 
 
 def _described(task: StoredTask, journal: Journal) -> dict[str, object]:
-    accepted, waiting = journal.update_counts(task.name)
+    accepted, waiting = journal.overview.update_counts(task.name)
     return {
         "task": task.name,
         "bundle": task.bundle,
@@ -214,7 +214,7 @@ def _described(task: StoredTask, journal: Journal) -> dict[str, object]:
         "version": journal.newest_number(task.name),
         "accepted": accepted,
         "waiting": waiting,
-        "set_aside": journal.set_aside_count(task.name),
+        "set_aside": journal.overview.set_aside_count(task.name),
     }
 
 

@@ -7,8 +7,6 @@ from sqlalchemy import (
     ColumnElement,
     Engine,
     Row,
-    Text,
-    cast,
     false,
     func,
     or_,
@@ -18,29 +16,22 @@ from sqlalchemy import (
 
 from broker_coordinator.admission.fleet_view import Decided
 from broker_coordinator.aggregation.lineage import Departure, History, Lineage
-from broker_coordinator.aggregation.means import mean_of
 from broker_coordinator.aggregation.version import Version
 from broker_coordinator.storage.database import Database, open_database, reading
+from broker_coordinator.storage.overview import Overview
 from broker_coordinator.storage.records import (
     Aggregate,
-    Evaluation,
     JournalledPayload,
-    PayloadSetAside,
-    VersionSummary,
-    declared_loss,
 )
 from broker_coordinator.storage.schema import (
-    WAITING,
+    FACTS,
     aggregates,
     departures,
-    evaluations,
     payloads,
     refused_payloads,
-    rejections,
     tasks,
     versions,
 )
-from broker_coordinator.storage.standing import last_position_in
 from broker_coordinator.storage.task_conditions import (
     first_version,
     held_from_first,
@@ -48,7 +39,6 @@ from broker_coordinator.storage.task_conditions import (
     newest_number_in,
     newest_positions,
     of_bundle,
-    set_aside_of,
     still_there,
     trained_from_first,
     updates_of,
@@ -88,10 +78,10 @@ class JournalReader:
         """Let go of the database."""
         self.engine.dispose()
 
-    def bundles(self) -> dict[str, str]:
-        """Every task that was ever served, with the SHA-256 of its last `task.json`."""
-        with reading(self.engine) as connection:
-            return {row.name: row.bundle for row in connection.execute(select(tasks))}
+    @property
+    def overview(self) -> Overview:
+        """What operators are shown."""
+        return Overview(self.engine)
 
     def payloads(self, task: str | None = None) -> Iterator[JournalledPayload]:
         """Accepted payloads of all kinds, in the order in which they were received."""
@@ -173,33 +163,6 @@ class JournalReader:
             row = connection.execute(kept(task).where(versions.c.number == number)).first()
             return _version(row) if row else None
 
-    def version_summaries(self, task: str, count: int) -> list[VersionSummary]:
-        """The last `count` versions, oldest first, with what their updates say."""
-        query = select(
-            versions.c.number,
-            versions.c.weights_hash,
-            versions.c.restored,
-            versions.c.weights.is_not(None).label("kept"),
-            versions.c.step,
-        )
-        query = query.where(versions.c.task == task).order_by(versions.c.number.desc()).limit(count)
-        found = self.evaluations(task)
-        with reading(self.engine) as connection:
-            rows = list(reversed(connection.execute(query).all()))
-            held = select(payloads.c.kind, payloads.c.aggregate, payloads.c.staleness, _FACTS)
-            held = held.where(*updates_of(task), payloads.c.aggregate >= (rows[0].number if rows else 0))
-            updates: dict[int, list[Row[Any]]] = {}
-            for row in connection.execute(held):
-                updates.setdefault(row.aggregate, []).append(row)
-        return [_summary(row, updates.get(row.number, []), found.get(row.number)) for row in rows]
-
-    def evaluations(self, task: str) -> dict[int, Evaluation]:
-        """What is known of versions on held-out samples, by version."""
-        query = select(evaluations.c.version, evaluations.c.samples, evaluations.c.loss, evaluations.c.accuracy)
-        with reading(self.engine) as connection:
-            rows = connection.execute(query.where(evaluations.c.task == task).order_by(evaluations.c.version))
-            return {row.version: Evaluation(**row._mapping) for row in rows}
-
     def last_versions(self, task: str, count: int) -> list[Version]:
         """At most `count` kept versions of a task's bundle, the newest ones, oldest first."""
         with reading(self.engine) as connection:
@@ -254,55 +217,12 @@ class JournalReader:
                 return Decided(row.digest, Reason(row.reason), row.detail)
             return None
 
-    def rejections_of(self, device: str) -> dict[Reason, int]:
-        """How many of a device's own messages were refused, by reason; of "", those that prove no device."""
-        query = select(rejections.c.reason, rejections.c.count).where(rejections.c.device == device)
-        with reading(self.engine) as connection:
-            return {Reason(reason): count for reason, count in connection.execute(query)}
-
-    def update_counts(self, task: str) -> tuple[int, int]:
-        """How many updates of a task were accepted, and how many of them wait for the next version."""
-        query = select(func.count(), func.count().filter(WAITING)).where(*updates_of(task))
-        with reading(self.engine) as connection:
-            accepted, waiting = connection.execute(query).one()
-            return accepted, waiting
-
-    def last_outcomes(self, task: str, count: int) -> tuple[int, dict[Reason, int]]:
-        """Of the last `count` outcomes in the journal: how many payloads of a task were accepted, and how many of any
-        task were refused, by reason.
-        """
-        with reading(self.engine) as connection:
-            after = last_position_in(connection) - count
-            accepted = select(func.count()).where(payloads.c.task == task, payloads.c.position > after)
-            refused = select(refused_payloads.c.reason, func.count().label("number"))
-            refused = refused.where(refused_payloads.c.position > after).group_by(refused_payloads.c.reason)
-            counts = {Reason(row.reason): row.number for row in connection.execute(refused)}
-            return connection.scalar(accepted) or 0, counts
-
-    def set_aside_count(self, task: str) -> int:
-        """How many payloads of a task, of any kind, are set aside."""
-        with reading(self.engine) as connection:
-            return connection.scalar(select(func.count()).where(*set_aside_of(task))) or 0
-
-    def payloads_set_aside(self, task: str, count: int) -> list[PayloadSetAside]:
-        """The last `count` payloads of a task that are set aside, oldest first."""
-        columns = (payloads.c.device, payloads.c.sequence, payloads.c.kind, payloads.c.set_aside.label("reason"))
-        query = select(*columns).where(*set_aside_of(task)).order_by(payloads.c.position.desc()).limit(count)
-        with reading(self.engine) as connection:
-            return [PayloadSetAside(**row._mapping) for row in reversed(connection.execute(query).all())]
-
     def newest_applied(self, task: str, kind: int) -> JournalledPayload | None:
         """The last payload of a kind, for the task's bundle, that an aggregate holds and whose envelope is kept."""
         of_kind = (payloads.c.task == task, payloads.c.kind == kind, trained_from_first(task))
         applied = (payloads.c.aggregate.is_not(None), payloads.c.envelope.is_not(None))
         newest = select(func.max(payloads.c.position)).where(*of_kind, *applied).scalar_subquery()
         return next(self._read_payloads(payloads.c.position == newest), None)
-
-    def accepted_counts(self, device: str) -> dict[str, int]:
-        """How many payloads of a device were accepted, by task."""
-        query = select(payloads.c.task, func.count().label("number")).where(payloads.c.device == device)
-        with reading(self.engine) as connection:
-            return {row.task: row.number for row in connection.execute(query.group_by(payloads.c.task))}
 
     def last_facts(self, task: str, kind: int, devices: int) -> list[tuple[str, str]]:
         """Of the last `devices` that had a payload of a kind accepted for the task's bundle: each with the facts of its
@@ -311,7 +231,7 @@ class JournalReader:
         of_kind = (payloads.c.task == task, payloads.c.kind == kind, trained_from_first(task))
         newest = select(func.max(payloads.c.position).label("position")).where(*of_kind).group_by(payloads.c.device)
         last = newest.order_by(func.max(payloads.c.position).desc()).limit(devices).subquery()
-        query = select(payloads.c.device, _FACTS).join(last, payloads.c.position == last.c.position)
+        query = select(payloads.c.device, FACTS).join(last, payloads.c.position == last.c.position)
         with reading(self.engine) as connection:
             return [(row.device, row.facts) for row in connection.execute(query.order_by(payloads.c.position))]
 
@@ -328,24 +248,8 @@ class JournalReader:
                 yield JournalledPayload(**row._mapping)
 
 
-_FACTS = cast(payloads.c.facts, Text).label("facts")
-_PAYLOADS = select(_FACTS, *(column for column in payloads.columns if column is not payloads.c.facts))
+_PAYLOADS = select(FACTS, *(column for column in payloads.columns if column is not payloads.c.facts))
 
 
 def _version(row: Row[Any]) -> Version:
     return Version(**row._mapping)
-
-
-def _summary(row: Row[Any], updates: Sequence[Row[Any]], evaluation: Evaluation | None) -> VersionSummary:
-    losses = [loss for update in updates if (loss := declared_loss(update.kind, update.facts)) is not None]
-    return VersionSummary(
-        row.number,
-        row.weights_hash,
-        row.restored,
-        bool(row.kept),
-        row.step,
-        len(updates),
-        mean_of(losses) if losses else None,
-        mean_of(update.staleness for update in updates) if updates else None,
-        evaluation,
-    )

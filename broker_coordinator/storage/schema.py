@@ -18,6 +18,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     and_,
+    cast,
     insert,
     inspect,
     select,
@@ -147,6 +148,9 @@ payloads = Table(
 
 WAITING = and_(payloads.c.aggregate.is_(None), payloads.c.set_aside.is_(None))
 """A payload that waits for its aggregate."""
+
+FACTS = cast(payloads.c.facts, Text).label("facts")
+"""A payload's facts, unread: what is damaged in one row does not keep the others from being read."""
 
 # What waits, or is set aside, is a small part of what there is.
 Index("waiting_payloads", payloads.c.position, sqlite_where=WAITING, postgresql_where=WAITING)

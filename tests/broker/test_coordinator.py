@@ -75,7 +75,7 @@ ONE_OF_EACH = {Reason.SEQUENCE_REUSED: 1, Reason.WRONG_HASH: 1}
 
 def counts_of(device: str, coordinator: CoordinatorProcess) -> dict[Reason, int]:
     with coordinator.journal() as journal:
-        return journal.rejections_of(device)
+        return journal.overview.rejections_of(device)
 
 
 def newest_weights(coordinator: CoordinatorProcess) -> bytes:
@@ -225,7 +225,7 @@ def test_bad_messages_are_refused_one_by_one_while_good_ones_pass(coordinator, c
     assert {device.receipt(data).outcome for data in bad} == {Outcome.REJECTED}
     assert device.tell(device.update(91, samples=3)).reason == Reason.SEQUENCE_REUSED
     with coordinator.journal() as journal:
-        unproven = journal.rejections_of("")
+        unproven = journal.overview.rejections_of("")
     assert unproven[Reason.BAD_SIGNATURE] == unproven[Reason.UNKNOWN_KEY] == unproven[Reason.WRONG_TOPIC] == 1
     assert journalled(coordinator) == [("kitchen-pi", 91), ("garden-pi", 1)]
 

@@ -78,7 +78,7 @@ def test_coordinator_reads_no_publication_that_is_larger_than_any_message(
 def check_counted_once(coordinator: CoordinatorProcess, protocol: str) -> None:
     """An MQTT 5 broker keeps it back; else it is read and acknowledged, so that it never comes again."""
     with coordinator.journal() as journal:
-        counts = journal.rejections_of("")
+        counts = journal.overview.rejections_of("")
     lines = [line for line in coordinator.log().splitlines() if "too_large" in line]
     if protocol == "5":
         assert (counts, lines) == ({}, [])

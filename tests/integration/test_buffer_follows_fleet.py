@@ -42,7 +42,7 @@ class Fleet:
         return read_standing(self.bench.journal.engine).tasks[TASK].buffer_size
 
     def updates_of_versions(self) -> list[int]:
-        return [each.updates for each in self.bench.journal.version_summaries(TASK, 1000)][1:]
+        return [each.updates for each in self.bench.journal.overview.version_summaries(TASK, 1000)][1:]
 
 
 @pytest.fixture

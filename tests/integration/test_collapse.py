@@ -73,7 +73,7 @@ def test_last_good_version_is_restored_with_half_the_step_and_said(fleet, caplog
     assert "task=tiny version=11 loss=5 lowest_loss=0.4 restored=7 restored_as=12 step=0.5" in said
     assert fleet.metric("edgeflock_training_collapses_total") == 1.0
     assert fleet.metric("edgeflock_server_step") == 0.5
-    words, *_ = advice(fleet.bench.journal.version_summaries(TASK, 5), 10, {})
+    words, *_ = advice(fleet.bench.journal.overview.version_summaries(TASK, 5), 10, {})
     assert words.startswith(
         "training collapsed at version 11: version 12 goes back to 7, and the server's learning rate"
     )

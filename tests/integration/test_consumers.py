@@ -88,8 +88,8 @@ def test_payloads_of_a_new_kind_become_aggregates_and_make_no_version(bench, kit
     assert [row.aggregate for row in bench.journal.payloads()] == [1, 1, None]
     assert [row.read_facts() for row in bench.journal.payloads()] == [RoundFacts(1), RoundFacts(2), RoundFacts(3)]
     assert bench.journal.newest_number(TASK) == 0
-    assert bench.journal.update_counts(TASK) == (0, 0)
-    assert bench.journal.accepted_counts("kitchen-pi") == {TASK: 3}
+    assert bench.journal.overview.update_counts(TASK) == (0, 0)
+    assert bench.journal.overview.accepted_counts("kitchen-pi") == {TASK: 3}
 
 
 @pytest.mark.parametrize("restarted_after", range(5))
@@ -237,8 +237,8 @@ def test_another_kind_makes_versions_bit_for_bit_the_same_after_a_restart(bench,
     assert [row.aggregate for row in bench.journal.updates(TASK)] == [1, 1, 2, 2, 3, 3, None]
     assert [row.staleness for row in bench.journal.updates(TASK)] == [0, 0, 1, 0, 1, 0, 1]
     assert versions_replayed(bench.journal, TASK) == 3
-    assert bench.journal.update_counts(TASK) == (7, 1)
-    summary = bench.journal.version_summaries(TASK, 1)[0]
+    assert bench.journal.overview.update_counts(TASK) == (7, 1)
+    summary = bench.journal.overview.version_summaries(TASK, 1)[0]
     assert (summary.updates, summary.mean_loss, summary.mean_staleness) == (2, None, 0.5)
 
 
@@ -291,7 +291,7 @@ def test_only_the_kind_that_a_task_names_makes_its_versions(bench, kitchen, vers
     assert [receipt.reason for receipt in bench.receipts()] == (
         right + wrong if versions_from == UPDATE.name else wrong + right
     )
-    assert bench.journal.update_counts(TASK) == (2, 0)
+    assert bench.journal.overview.update_counts(TASK) == (2, 0)
     assert len(list(bench.journal.payloads())) == 2, "nothing waits for a version that never comes"
 
 

@@ -106,7 +106,7 @@ def test_what_waits_of_a_revoked_device_is_set_aside(tmp_path) -> None:
     fleet = Fleet(tmp_path, "fedbuff")
     fleet.turn(HONEST[0], HONEST[1], EVIL)
     fleet.revoke()
-    (aside,) = fleet.bench.journal.payloads_set_aside(TASK, 9)
+    (aside,) = fleet.bench.journal.overview.payloads_set_aside(TASK, 9)
     assert (aside.device, aside.reason) == (EVIL.name, "its device was revoked")
     fleet.turn(HONEST[0], HONEST[1])
     assert fleet.bench.journal.newest_number(TASK) == 2

@@ -102,7 +102,7 @@ def test_command_refuses_held_out_samples_that_no_device_would_take(
     assert words in told
     assert f"1 of {SAMPLES} samples don't fit" in told
     with Journal.open(configuration.parent / "coordinator.db") as journal:
-        assert journal.evaluations("digits") == {}
+        assert journal.overview.evaluations("digits") == {}
 
 
 def test_evaluator_has_its_child_evaluate_what_is_due(configuration: Path, caplog) -> None:
@@ -113,10 +113,10 @@ def test_evaluator_has_its_child_evaluate_what_is_due(configuration: Path, caplo
             evaluator.note_version("roses", 2)
             evaluator.note_version("digits", 0)
             until(lambda: "version_evaluated task=digits version=0" in caplog.text, "the log says so", CHILD_SECONDS)
-            assert list(journal.evaluations("digits")) == [0]
+            assert list(journal.overview.evaluations("digits")) == [0]
             evaluator.note_version("digits", 8)
             until(lambda: "evaluation_failed task=digits version=8" in caplog.text, "it says why not", CHILD_SECONDS)
-            assert list(journal.evaluations("digits")) == [0]
+            assert list(journal.overview.evaluations("digits")) == [0]
     finally:
         evaluator.stop()
 

@@ -56,7 +56,7 @@ def test_update_never_waits_for_requests_of_files(bench) -> None:
     assert not bench.executor.held, "what exceeds the limit is not made at all"
     bench.now += COUNT_INTERVAL_SECONDS
     bench.said()
-    refused = bench.journal.rejections_of("greedy-pi")
+    refused = bench.journal.overview.rejections_of("greedy-pi")
     assert refused == {Reason.RATE_LIMITED: REQUESTS - MAX_WAITING_OF_DEVICE}
 
 
@@ -99,7 +99,7 @@ def test_requests_of_no_use_are_counted_together(tmp_path, bundle, caplog) -> No
 
     def counted() -> int:
         bench.said()
-        return sum(bench.journal.rejections_of("kitchen-pi").values())
+        return sum(bench.journal.overview.rejections_of("kitchen-pi").values())
 
     bench.handle(device, device.blob_request("ab" * 32, [], 1))
     until(lambda: counted() == 1, "the first is counted at once")

@@ -123,7 +123,7 @@ def test_one_message_that_is_replayed_is_answered_twice_in_five_seconds(tmp_path
     bench.now += 10.0
     bench.handle(device, data)
     assert [receipt.outcome for receipt in bench.receipts()] == [Outcome.ACCEPTED], "an honest device gets its receipt"
-    assert bench.journal.update_counts("tiny")[0] == 1
+    assert bench.journal.overview.update_counts("tiny")[0] == 1
 
 
 def test_replays_of_old_messages_are_answered_at_a_bounded_rate_and_new_ones_always(tmp_path, bundle) -> None:
@@ -138,7 +138,7 @@ def test_replays_of_old_messages_are_answered_at_a_bounded_rate_and_new_ones_alw
     said = bench.receipts()
     assert [receipt.highest_sequence for receipt in said[-2:]] == [302, 302]
     assert len(said) - 2 == REPEATS_OF_DEVICE.burst
-    assert bench.journal.rejections_of("") == {Reason.RATE_LIMITED: 300 - REPEATS_OF_DEVICE.burst}
+    assert bench.journal.overview.rejections_of("") == {Reason.RATE_LIMITED: 300 - REPEATS_OF_DEVICE.burst}
     bench.now += 10.0
     bench.handle(device, *old[100:], *new)
     answered = {receipt.digest for receipt in bench.receipts()}

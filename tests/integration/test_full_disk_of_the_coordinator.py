@@ -39,5 +39,5 @@ def test_what_is_stored_is_listed_on_a_full_disk_and_nothing_is_written(path, mo
     with pytest.raises(ConfigurationError, match="the disk is full"):
         Journal.open(path)
     with Journal.open_to_look(path) as journal:
-        assert journal.set_aside_count("digits") == 0
+        assert journal.overview.set_aside_count("digits") == 0
         assert [file.name for file in path.parent.iterdir()] == [path.name]

@@ -242,8 +242,8 @@ def test_reader_sees_a_running_coordinators_database(bench, kitchen) -> None:
         0,
         8,
     )
-    assert reader.rejections_of("kitchen-pi") == {Reason.UNKNOWN_VERSION: 1}
-    assert reader.rejections_of("") == {Reason.MALFORMED: 1}
+    assert reader.overview.rejections_of("kitchen-pi") == {Reason.UNKNOWN_VERSION: 1}
+    assert reader.overview.rejections_of("") == {Reason.MALFORMED: 1}
 
 
 def test_reader_of_nothing_says_so(tmp_path) -> None:
@@ -267,7 +267,7 @@ def test_whoever_came_first_under_a_name_is_not_let_in_by_the_name(database, bun
     bench.handle(squatter, squatter.enrolment(), squatter.update(1))
     bench.handle(device, device.enrolment(), device.update(1))
     assert [receipt.outcome for receipt in bench.receipts()][-2:] == [Outcome.ACCEPTED] * 2
-    assert bench.journal.rejections_of("") == {Reason.UNKNOWN_KEY: 1, Reason.REVOKED_KEY: 2}
+    assert bench.journal.overview.rejections_of("") == {Reason.UNKNOWN_KEY: 1, Reason.REVOKED_KEY: 2}
 
 
 def test_running_coordinator_notices_what_operators_do_to_devices(database, bundle) -> None:
@@ -294,7 +294,7 @@ def test_forger_gets_few_receipts(bench, kitchen) -> None:
     forger = SigningDevice("kitchen-pi")
     bench.handle(kitchen, *(forger.update(sequence) for sequence in range(1, 50)))
     assert len(bench.receipts()) == 1
-    assert bench.journal.rejections_of("") == {Reason.UNKNOWN_KEY: 49}
+    assert bench.journal.overview.rejections_of("") == {Reason.UNKNOWN_KEY: 49}
 
 
 def test_other_bundle_in_the_configuration_is_not_published_and_the_log_says_how(tmp_path, bench, caplog) -> None:

@@ -174,7 +174,7 @@ def test_versions_tell_their_updates_losses_and_evaluations(bench) -> None:
     bench.make_versions()
     for accuracy in (0.5, 0.75):
         registry.add_evaluation(TASK, Evaluation(1, 40, 1.5, accuracy))
-    zero, one = bench.journal.version_summaries(TASK, 5)
+    zero, one = bench.journal.overview.version_summaries(TASK, 5)
     assert (zero.updates, zero.mean_loss, zero.evaluation) == (0, None, None)
     assert (one.updates, one.mean_loss, one.mean_staleness) == (3, 0.5, 0.0)
     assert one.evaluation == Evaluation(1, 40, 1.5, 0.75), "a second evaluation takes the first one's place"

@@ -105,7 +105,7 @@ def holders(bench: Bench) -> list[int | None]:
 
 def aside(bench: Bench) -> list[int]:
     """The sequence numbers of what is set aside."""
-    return [each.sequence for each in bench.journal.payloads_set_aside(TASK, 100)]
+    return [each.sequence for each in bench.journal.overview.payloads_set_aside(TASK, 100)]
 
 
 def values_of(metrics: Metrics, name: str) -> list[str]:
@@ -122,7 +122,7 @@ def test_losses_whose_sum_no_number_holds_make_a_version(bench) -> None:
     bench.make_versions()
     bench.restart()
     assert holders(bench) == [1, 1, None]
-    assert bench.journal.version_summaries(TASK, 1)[0].mean_loss == 1.7e308
+    assert bench.journal.overview.version_summaries(TASK, 1)[0].mean_loss == 1.7e308
     assert aside(bench) == []
     assert versions_replayed(bench.journal, TASK) == 1
 
@@ -133,8 +133,8 @@ def test_damaged_envelope_is_set_aside_and_shown(bench, metrics, caplog) -> None
     bench.restart()
     bench.make_versions()
     assert holders(bench) == [1, None, 1, None]
-    assert bench.journal.update_counts(TASK) == (4, 1)
-    (shown,) = bench.journal.payloads_set_aside(TASK, 5)
+    assert bench.journal.overview.update_counts(TASK) == (4, 1)
+    (shown,) = bench.journal.overview.payloads_set_aside(TASK, 5)
     assert (shown.device, shown.sequence, shown.kind) == ("kitchen-pi", 2, UPDATE.number)
     assert shown.reason.startswith("its bytes are not those that were admitted: ProtocolError: ")
     assert caplog.text.count("event=payload_set_aside") == 1
@@ -186,7 +186,7 @@ def test_consumer_that_fails_on_one_payload_applies_all_others_once(bench, consu
     if where == "partial" or restarted_after == 3:
         assert holders(bench) == [1, 1, 2, None, 2, 3, 3, None]
         assert aside(bench) == [4]
-        assert bench.journal.update_counts(TASK) == (8, 1)
+        assert bench.journal.overview.update_counts(TASK) == (8, 1)
         assert versions_replayed(bench.journal, TASK) == 3
     else:
         assert holders(bench) == [1, 1, 2, 2, 3, 3, 4, 4]
@@ -237,7 +237,7 @@ def test_before_the_first_version_several_devices_failures_are_ours_and_one_devi
         bench.handle(device, device.update(3))
     bench.make_versions()
     assert aside(bench) == [1, 2]
-    assert bench.journal.update_counts(TASK) == (4, 2)
+    assert bench.journal.overview.update_counts(TASK) == (4, 2)
 
 
 @pytest.mark.parametrize("error", [MemoryError, OSError])
@@ -304,7 +304,7 @@ def test_weights_that_would_not_be_finite_make_no_version(bench) -> None:
     bench.restart()
     bench.make_versions()
     assert (holders(bench), aside(bench)) == ([1, 1, None, 2, 2], [3])
-    assert "no longer be finite" in bench.journal.payloads_set_aside(TASK, 1)[0].reason
+    assert "no longer be finite" in bench.journal.overview.payloads_set_aside(TASK, 1)[0].reason
     assert versions_replayed(bench.journal, TASK) == 2
 
 
@@ -319,7 +319,7 @@ def test_start_serves_a_task_whose_remembered_update_is_damaged(bench, caplog) -
     assert [manifest.version for manifest in bench.manifests()] == [1]
     assert bench.journal.newest_number(TASK) == 1
     assert "event=versions_stopped" in caplog.text
-    assert bench.journal.update_counts(TASK) == (2, 1)
+    assert bench.journal.overview.update_counts(TASK) == (2, 1)
 
 
 @pytest.mark.parametrize("restarts", [False, True])
@@ -341,7 +341,7 @@ def test_payload_of_a_kind_that_makes_no_versions_is_set_aside_too(bench, consum
         newest = bench.journal.newest_aggregate(TASK, ROUND_REPORT.number)
         assert read_state(newest.state) == {"kitchen-pi": [1, 2, 3, 4]}
         assert (holders(bench), aside(bench)) == ([1, None, 1, 2, 2], [2])
-        assert bench.journal.set_aside_count(TASK) == 1
+        assert bench.journal.overview.set_aside_count(TASK) == 1
 
 
 def test_full_disk_sets_aside_later(tmp_path, consume) -> None:

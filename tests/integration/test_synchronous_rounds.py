@@ -38,7 +38,7 @@ def enrolled(bench: Bench, count: int) -> list[SigningDevice]:
 
 def held(bench: Bench) -> list[int]:
     """Updates by version, from version 1 on."""
-    return [summary.updates for summary in bench.journal.version_summaries(TASK, 100)[1:]]
+    return [summary.updates for summary in bench.journal.overview.version_summaries(TASK, 100)[1:]]
 
 
 def test_round_ends_with_enough_reports_and_refuses_the_others(bench) -> None:

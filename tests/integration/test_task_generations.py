@@ -113,7 +113,7 @@ def test_updates_that_wait_for_a_former_bundle_are_set_aside_and_shown(database,
     device = SigningDevice("kitchen-pi")
     bench.handle(device, device.enrolment(), device.update(1), device.update(2))
     TaskRegistry(bench.journal.engine).publish(bundle_with(tmp_path / "second", PLANS[0], OTHER_SHAPES))
-    assert [each.sequence for each in bench.journal.payloads_set_aside(TASK, 9)] == [1, 2]
+    assert [each.sequence for each in bench.journal.overview.payloads_set_aside(TASK, 9)] == [1, 2]
     bench.said()
     bench.handle(device, device.update(1))
     assert [receipt.outcome for receipt in bench.receipts()] == [Outcome.ACCEPTED], "what was receipted stays so"

@@ -221,8 +221,8 @@ def test_file_that_cannot_be_made_holds_up_no_receipt(database, bundle, caplog) 
         connection.execute(versions.update().values(weights=b"what a failing disk leaves"))
     bench.handle(device, device.weights_request(0, None, 1), device.update(1))
     assert [receipt.outcome for receipt in bench.receipts()] == [Outcome.ACCEPTED]
-    until(lambda: bench.said() or bench.journal.rejections_of("kitchen-pi"), "the request is counted")
-    assert bench.journal.rejections_of("kitchen-pi") == {Reason.WRONG_HASH: 1}
+    until(lambda: bench.said() or bench.journal.overview.rejections_of("kitchen-pi"), "the request is counted")
+    assert bench.journal.overview.rejections_of("kitchen-pi") == {Reason.WRONG_HASH: 1}
     assert "file_failed" in caplog.text
 
 

@@ -22,7 +22,7 @@ from benchmarks.zoo.results import Results
 from benchmarks.zoo.rules import RULES
 from benchmarks.zoo.run import Entry, pool_of, run_all
 from benchmarks.zoo.summary import summarise
-from benchmarks.zoo.tasks import DATA, SHORT_TASKS, TASKS, read_split
+from benchmarks.zoo.tasks import DATA, EVERY_TASK, SHORT_TASKS, TASKS, read_split
 from bundle_runtime.bundle_folder import load_bundle
 from fleet_protocol.errors import ConfigurationError
 
@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--short", action="store_true", help="three small tasks, 8 devices, few updates: under a minute"
     )
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=SHORT_TASKS if short else list(TASKS))
+    parser.add_argument("--tasks", nargs="+", choices=EVERY_TASK, default=SHORT_TASKS if short else list(TASKS))
     parser.add_argument("--partitions", nargs="+", choices=PARTITIONS, default=list(PARTITIONS))
     parser.add_argument("--devices", nargs="+", type=_count, default=SHORT_DEVICES if short else DEVICES)
     parser.add_argument(

@@ -21,7 +21,7 @@ from benchmarks.zoo.samples import speech, tables
 from benchmarks.zoo.scoring import bounded, collapsed, gap
 from benchmarks.zoo.summary import summarise, with_and_without
 from benchmarks.zoo.table import tables as tables_of
-from benchmarks.zoo.tasks import DATA, TASKS, Split, read_split
+from benchmarks.zoo.tasks import DATA, EVERY_TASK, KEPT_ASIDE, RECIPES, TASKS, Split, read_split
 from bundle_runtime.samples import Samples
 from fleet_protocol.errors import ConfigurationError
 
@@ -208,13 +208,28 @@ def test_a_file_that_holds_something_else_is_named(tmp_path):
     assert path.read_text() == '{"bad": 1}\n'
 
 
-@pytest.mark.parametrize("name", ["digits", "wine"])
+@pytest.mark.parametrize("name", ["digits", "wine", "iris", "even_digits"])
 def test_nothing_that_is_tested_on_is_trained_on_and_nothing_is_left_out(name):
     split = read_split(name, 0, DATA)
-    whole = TASKS[name].read(DATA)
+    whole = EVERY_TASK[name].read(DATA)
     parts = [sorted(row.tobytes() for row in part.inputs) for part in (split.train, split.test)]
     assert sorted(parts[0] + parts[1]) == sorted(row.tobytes() for row in whole.inputs)
     assert read_split(name, 1, DATA).test.labels.tolist() != split.test.labels.tolist()
+
+
+def test_every_task_has_a_recipe_and_what_is_kept_aside_is_no_part_of_the_zoo():
+    assert EVERY_TASK.keys() == {folder.parent.name for folder in RECIPES.glob("*/task.toml")}
+    assert not TASKS.keys() & KEPT_ASIDE.keys()
+
+
+@pytest.mark.parametrize("name", KEPT_ASIDE)
+def test_samples_lie_within_what_their_recipe_says(name):
+    split = read_split(name, 0, DATA)
+    schema = tomllib.loads((RECIPES / name / "task.toml").read_text())["input"]
+    for part in (split.train, split.test):
+        assert part.inputs.shape[1:] == tuple(schema["shape"])
+        assert schema["minimum"] <= np.nanmin(part.inputs) <= np.nanmax(part.inputs) <= schema["maximum"]
+        assert "missing" in schema or np.isfinite(part.inputs).all()
 
 
 def test_a_source_that_says_what_to_test_on_is_followed():

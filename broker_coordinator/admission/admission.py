@@ -183,7 +183,7 @@ class Admission:
         progress = view.tasks.get(header.task)
         take_room(header, device.name, len(parsed.message.data), progress, view)
         try:
-            return self._offer(parsed, consumer, device.name, ahead, progress, view)
+            return self._offer(parsed, consumer, ahead, progress, view)
         except ProtocolError as error:
             return refusal(error, device.name, parsed.digest, answered=True, verified=True, header=header)
 
@@ -191,7 +191,6 @@ class Admission:
         self,
         parsed: ParsedMessage,
         consumer: AnyJournalledConsumer,
-        device: str,
         ahead: Prepared,
         progress: TaskProgress | None,
         view: FleetView,
@@ -205,7 +204,7 @@ class Admission:
         if isinstance(consumer, VersionConsumer):
             _require_version_kind(consumer.kind, task)
         offered = Offered(
-            device,
+            parsed.device,
             header,
             ahead.payload if ahead.payload is not None else read_payload(parsed, self.settings.key),
             task,
@@ -215,7 +214,9 @@ class Admission:
         )
         admitted = consumer.admit(offered)
         _require_finite(admitted.facts)
-        return Accepted(device, header, parsed.message.data, parsed.digest, staleness, admitted.facts, admitted.item)
+        return Accepted(
+            parsed.device, header, parsed.message.data, parsed.digest, staleness, admitted.facts, admitted.item
+        )
 
 
 def _largest_bytes() -> Mapping[Leaf, int]:

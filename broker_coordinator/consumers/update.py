@@ -79,7 +79,7 @@ def _facts(update: Update, norm: float, device: str, task: TaskDescription, peer
     estimate that device and coordinator share: there the estimate is bounded, and no update is scaled.
     """
     plan = task.aggregation
-    usual_samples, usual_norm = peers.usual(device, plan.norm_quantile)
+    usual_samples, usual_norm = peers.usual(device, plan.norm_quantile if plan.names_norm_bound else None)
     most = (
         math.floor(SAMPLES_FACTOR * usual_samples) if usual_samples else task.training.steps * task.training.batch_size
     )

@@ -25,7 +25,7 @@ NOBODY = Peers()
 
 
 class UpdateFacts(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """`samples` as they count, `loss` the device's mean in training, `norm` the delta's Euclidean norm as it came.
+    """`samples` as they count, `loss` what the device declared, `norm` the delta's Euclidean norm as it came.
 
     `declared` are the samples that the device declared, 0 where they all count. The delta counts `scale` times.
     """

@@ -35,7 +35,7 @@ class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the coordinator makes a version out of updates (docs/aggregation.md)."""
 
     buffer_size: Annotated[int, msgspec.Meta(ge=1, le=MAX_SETTING)] | None = None
-    """Updates per version; with `fedavg`, reports per round. Left out, a quarter as many as devices take part, 4 to 256
+    """Updates per version; with `fedavg`, reports per round. Left out, a tenth as many as devices take part, 4 to 256
     (docs/aggregation.md)."""
     strategy: StrategyName = "fedbuff"
     """`fedbuff` (Nguyen et al. 2022): the weighted mean of a buffer of updates. `ca2fl` (Wang et al. 2024): for devices

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from statistics import median_low
 
 WINDOW = 4
-"""Versions: with a buffer of a quarter of the fleet, about one update of each device."""
+"""Versions: one alone says little, as a few devices make it."""
 
 FEWEST_UPDATES = 16
 """In a level: devices differ, and fewer updates than these say more of whose they are than of the model."""

@@ -397,7 +397,7 @@ def test_fleet_whose_server_takes_too_large_steps_goes_back_to_a_good_version_an
     assert max(fallen) > 1.0
 
 
-def test_versions_take_a_quarter_of_a_fleet_that_is_known_from_the_start() -> None:
-    summary = simulation(fleet(40), Options(seed=1, seconds=4 * HOUR), buffer_size=None).run().summary
+def test_versions_take_a_tenth_of_a_fleet_that_is_known_from_the_start() -> None:
+    summary = simulation(fleet(100), Options(seed=1, seconds=2 * HOUR), buffer_size=None).run().summary
     assert summary.refused == {}
     assert summary.updates // 10 - 1 <= summary.versions <= summary.updates // 10 + 1

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.bundle import InputSchema, LabelSchema, TrainingPlan, UpdatePlan
+from fleet_protocol.bundle import TrainingPlan, UpdatePlan
+from fleet_protocol.sample_schema import InputSchema, LabelSchema
 from workbench.export.exportable_layers import LayerContext, exportable_layers, has_dropout
 from workbench.export.onnx_conversion import checked_model
 from workbench.export.recipe import Recipe
@@ -61,13 +62,13 @@ def make_recipe(
         proximal=rates.proximal,
     )
     task = TaskFile(
-        "layers",
-        "Layers",
-        InputSchema(list(shape), -9.0, 9.0),
-        label,
-        msgspec.structs.replace(training, optimiser=optimiser),
-        UpdatePlan(keep_fraction=0.5),
-        AggregationPlan(buffer_size=1),
+        task="layers",
+        title="Layers",
+        input=InputSchema(list(shape), -9.0, 9.0),
+        label=label,
+        training=msgspec.structs.replace(training, optimiser=optimiser),
+        update=UpdatePlan(keep_fraction=0.5),
+        aggregation=AggregationPlan(buffer_size=1),
         loss=loss or ("cross_entropy" if label.kind == "class" else None),
         loss_settings=settings or LossSettings(),
         batch_norm=batch_norm,

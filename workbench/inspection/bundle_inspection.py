@@ -16,16 +16,9 @@ from onnx import GraphProto, ModelProto
 from bundle_runtime.bundle_folder import load_bundle
 from edge_agent.profiles import shipped_profiles
 from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.bundle import (
-    DESCRIPTION_FILE,
-    InputSchema,
-    LabelSchema,
-    TaskDescription,
-    TrainingPlan,
-    UpdatePlan,
-    blob_hash,
-)
+from fleet_protocol.bundle import DESCRIPTION_FILE, TaskDescription, TrainingPlan, UpdatePlan, blob_hash
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.sample_schema import InputSchema, LabelSchema
 from workbench.inspection.child import run_child
 from workbench.inspection.measured_round import Measurement
 from workbench.inspection.trial_round import Trial, try_round

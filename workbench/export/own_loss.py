@@ -1,0 +1,74 @@
+"""The loss that a recipe writes itself: `loss(...)` in its `model.py`, as one number per row."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from fleet_protocol.errors import ConfigurationError
+
+FUNCTION: Final = "loss"
+ARGUMENTS: Final = {
+    "outputs": "what forward() returned",
+    "labels": "the labels",
+    "inputs": "what forward() was called with",
+    "real": "1 for a sample and 0 for the padding of a short mini-batch, one per row",
+}
+"""What the function may ask for, by the names of its parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnLoss:
+    """`function` and which of `ARGUMENTS` it asks for."""
+
+    function: Callable[..., Tensor]
+    asks_for: tuple[str, ...]
+
+    def rows(self, known: Mapping[str, object]) -> Tensor:
+        """The loss of each row, f32[B]; `known` has all of `ARGUMENTS`."""
+        return self.function(**{name: known[name] for name in self.asks_for})
+
+
+def own_loss(model: ModuleType, path: Path, *, has_labels: bool) -> OwnLoss:
+    """The loss of a recipe's `model.py`, which is at `path`.
+
+    Raises:
+        ConfigurationError: there is none, or it asks for what training does not have.
+    """
+    function = getattr(model, FUNCTION, None)
+    if not inspect.isfunction(function):
+        raise ConfigurationError(
+            f"{path}: no function {FUNCTION}(), which loss = 'model.py' in task.toml asks for; write one, such as"
+            f" def {FUNCTION}(outputs, labels), that gives one number per row"
+        )
+    asked = tuple(
+        name for name, each in inspect.signature(function).parameters.items() if each.default is inspect.Parameter.empty
+    )
+    if unknown := [name for name in asked if name not in ARGUMENTS]:
+        offered = "; ".join(f"{name!r} is {words}" for name, words in ARGUMENTS.items())
+        raise ConfigurationError(f"{path}: {FUNCTION}() asks for {unknown[0]!r}, which is not known here: {offered}")
+    if "labels" in asked and not has_labels:
+        raise ConfigurationError(
+            f"{path}: {FUNCTION}() asks for 'labels', but label.kind says that there are none; leave it out"
+        )
+    return OwnLoss(function, asked)
+
+
+def check_rows(given: object, rows: int, path: Path) -> None:
+    """Check what the function gave for so many rows.
+
+    Raises:
+        ConfigurationError: it isn't one floating-point number per row.
+    """
+    if isinstance(given, Tensor) and given.shape == (rows,) and given.dtype == torch.float32:
+        return
+    found = f"{given.dtype} {list(given.shape)}" if isinstance(given, Tensor) else type(given).__name__
+    raise ConfigurationError(
+        f"{path}: {FUNCTION}() must give one float32 number per row, [{rows}] for {rows} rows; it gives {found}: take"
+        " means over every axis but the first, and leave the mean over rows to training, which knows the padding"
+    )

@@ -53,7 +53,7 @@ class Objective:
     def row_losses(self, outputs: object, batch: Batch) -> Tensor:
         """f32[B]: by the loss in model.py, or the weighted sum of the heads'."""
         if self.own_loss is not None:
-            return self.own_loss.rows(self._known(outputs, batch))
+            return self.own_loss.rows(self.told(outputs, batch), batch.real)
         scores = self.scores(outputs)
         if len(self.heads) == 1:
             return self.heads[0].row_losses(scores[0], batch)
@@ -61,15 +61,14 @@ class Objective:
         first, *others = (head.weight * head.row_losses(each, batch) for head, each in pairs)
         return sum(others, start=first)
 
-    def _known(self, outputs: object, batch: Batch) -> dict[str, object]:
-        """`own_loss.ARGUMENTS`, several inputs or labels as dicts."""
+    def told(self, outputs: object, batch: Batch) -> dict[str, object]:
+        """What a loss in model.py may be told, by `own_loss.ARGUMENTS`; several inputs or labels as dicts."""
         labels = {head.name: head.target(batch) for head in self.heads if head.label.size}
-        inputs = split_row(batch.inputs, self.inputs) if self.inputs else batch.inputs
         only = next(iter(labels.values()), None)
         return {
             "outputs": outputs,
-            "labels": only if len(self.heads) == 1 else labels,
-            "inputs": inputs,
+            "labels": labels if len(self.heads) > 1 else only,
+            "inputs": split_row(batch.inputs, self.inputs) if self.inputs else batch.inputs,
             "real": batch.real,
         }
 

@@ -29,9 +29,13 @@ class OwnLoss:
     function: Callable[..., Tensor]
     asks_for: tuple[str, ...]
 
-    def rows(self, known: Mapping[str, object]) -> Tensor:
-        """The loss of each row, f32[B]; `known` has all of `ARGUMENTS`."""
-        return self.function(**{name: known[name] for name in self.asks_for})
+    def __call__(self, told: Mapping[str, object]) -> Tensor:
+        """What the function gives; `told` has all of `ARGUMENTS`."""
+        return self.function(**{name: told[name] for name in self.asks_for})
+
+    def rows(self, told: Mapping[str, object], real: Tensor) -> Tensor:
+        """The loss of each row, f32[B]; 0 where `real` f32[B] is, whatever the function makes of padding."""
+        return torch.where(real > 0, self(told), 0.0)
 
 
 def own_loss(model: ModuleType, path: Path, *, has_labels: bool) -> OwnLoss:

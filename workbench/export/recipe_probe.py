@@ -39,7 +39,7 @@ def probe(module: nn.Module, objective: Objective, task: TaskFile, model: Path, 
         batch = Batch(inputs, _labels(task.label), torch.ones(PROBE_ROWS), {})
         try:
             with torch.no_grad():
-                rows = objective.row_losses(outputs, batch)
+                rows = objective.own_loss(objective.told(outputs, batch))
         except Exception as error:
             raise ConfigurationError(f"{model}: loss() failed: {type(error).__name__}: {error}") from error
         check_rows(rows, PROBE_ROWS, model)

@@ -6,6 +6,7 @@ The SHA-256 of `task.json` names the bundle; `task.json` names every other file 
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Annotated, Literal
 
 import msgspec
@@ -136,12 +137,14 @@ class OnnxVersion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     opset: PositiveInt
 
 
-class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, dict=True):
     """The content of `task.json`. With a `backbone`, the other graphs take its features instead of inputs.
 
     `onnx_versions` are those of the graphs by their files' names, for whoever reads this before the graphs; a bundle
     may lack them, and what is loaded is judged by its own bytes. `versions_from` names the one kind of payload that
     versions are made from (`fleet_protocol.kinds`): a task's devices send no other that could be.
+
+    What follows from the fields is computed once: admission asks for it at each update.
     """
 
     format: int
@@ -189,7 +192,7 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
         """Where values stand in the row of labels that `scaling.targets` has columns for."""
         return target_blocks(self.each_label)
 
-    @property
+    @cached_property
     def trained_input(self) -> InputSchema:
         """What training, evaluation and prediction take of one sample: its features or, without a backbone, its inputs.
 
@@ -197,37 +200,37 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
         """
         return InputSchema(self.backbone.feature_shape, -math.inf, math.inf) if self.backbone else self.input
 
-    @property
+    @cached_property
     def backbone_hash(self) -> str:
         """What names the backbone that features were computed by; empty without one."""
         return self.files[BACKBONE_FILE] if self.backbone else ""
 
-    @property
+    @cached_property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
         """The shape of each parameter, in the order of the flat weight vector."""
         return tuple(tuple(parameter.shape) for parameter in self.parameters)
 
-    @property
+    @cached_property
     def statistics(self) -> int:
         """How many values at the end of the flat weight vector are running statistics, which travel apart."""
         return sum(parameter.size for parameter in self.parameters[_first_statistic(self.parameters) :])
 
-    @property
+    @cached_property
     def trained_shapes(self) -> tuple[tuple[int, ...], ...]:
         """The shapes of the parameters in front of the statistics."""
         return self.shapes[: _first_statistic(self.parameters)]
 
-    @property
+    @cached_property
     def trained_count(self) -> int:
         """How many values are in front of the statistics."""
         return self.parameter_count - self.statistics
 
-    @property
+    @cached_property
     def parameter_count(self) -> int:
         """Length of the flat weight vector."""
         return sum(parameter.size for parameter in self.parameters)
 
-    @property
+    @cached_property
     def largest_delta_norm(self) -> float:
         """The largest Euclidean norm of one update."""
         given = self.aggregation.max_delta_norm

@@ -8,6 +8,8 @@ from typing import TypeVar
 
 import msgspec
 
+from broker_coordinator.aggregation.bounds import usual_norm
+
 MAX_PEERS = 128
 """Devices that are remembered, those that sent last: enough for a median, and few enough to copy at each batch."""
 
@@ -52,23 +54,27 @@ class Peers:
         insort(self.samples, declared.samples)
         insort(self.norms, declared.norm)
 
-    def usual(self, device: str, norm_quantile: float) -> tuple[int | None, float | None]:
-        """The median of the samples that the others declared, and a quantile of their norms; None where they are too
-        few to say.
+    def usual(self, device: str, norm_quantile: float | None = None) -> tuple[int | None, float | None]:
+        """The median of the samples that the others declared, and the usual one of their norms (`aggregation.bounds`),
+        or a quantile of these; None where they are too few to say.
         """
         own = self.last.get(device)
-        others = len(self.last) - (own is not None)
-        if not others:
+        samples = self.samples if own is None else _without(self.samples, own.samples)
+        if not samples:
             return None, None
-        samples = _quantile_of_others(self.samples, None if own is None else own.samples, 0.5)
-        if others < FEWEST_FOR_NORMS:
-            return samples, None
-        return samples, _quantile_of_others(self.norms, None if own is None else own.norm, norm_quantile)
+        if len(samples) < FEWEST_FOR_NORMS:
+            return samples[_place(samples, 0.5)], None
+        norms = self.norms if own is None else _without(self.norms, own.norm)
+        if norm_quantile is None:
+            return samples[_place(samples, 0.5)], usual_norm(norms, _place(norms, 0.5))
+        return samples[_place(samples, 0.5)], norms[_place(norms, norm_quantile)]
 
 
-def _quantile_of_others(ascending: Sequence[Number], own: Number | None, quantile: float) -> Number:
+def _without(ascending: list[Number], own: Number) -> list[Number]:
+    place = bisect_left(ascending, own)
+    return ascending[:place] + ascending[place + 1 :]
+
+
+def _place(ascending: Sequence[Number], quantile: float) -> int:
     """Of two in the middle the larger one: among the others of an honest device, one may be too small on purpose."""
-    if own is None:
-        return ascending[math.ceil(quantile * (len(ascending) - 1))]
-    rank = math.ceil(quantile * (len(ascending) - 2))
-    return ascending[rank + (ascending[rank] >= own)]
+    return math.ceil(quantile * (len(ascending) - 1))

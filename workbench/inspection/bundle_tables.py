@@ -29,7 +29,7 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
     facts.add_row("trial round", f"{_judged(trial.unsteady)}, on {trial.samples}")
     facts.add_row("update", f"{update.selection} {update.keep_fraction:.3g}, {update.quantisation}, {update.feedback}")
     aggregation = inspection.aggregation
-    updates = aggregation.buffer_size or f"a quarter as many as devices take part, at least {SMALLEST_BUFFER},"
+    updates = aggregation.buffer_size or f"a tenth as many as devices take part, at least {SMALLEST_BUFFER},"
     facts.add_row("version", f"{aggregation.strategy}, {updates} updates each")
     verdict = "every operator" if inspection.runs_on_oldest else "[red]not every operator[/]"
     facts.add_row("runs", f"{verdict} on onnxruntime {inspection.oldest_onnxruntime}, the oldest that is supported")

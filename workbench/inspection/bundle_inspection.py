@@ -86,6 +86,8 @@ class Inspection(msgspec.Struct, frozen=True):
     bytes: int
     input: InputSchema
     label: LabelSchema
+    inputs: dict[str, InputSchema]
+    heads: dict[str, LabelSchema]
     training: TrainingPlan
     update: UpdatePlan
     aggregation: AggregationPlan
@@ -122,6 +124,8 @@ def inspect_bundle(folder: Path, samples: Path | None = None) -> Inspection:
         bytes=sum(len(files[name]) for name in (DESCRIPTION_FILE, *task.files)),
         input=task.input,
         label=task.label,
+        inputs=task.inputs,
+        heads=task.heads,
         training=task.training,
         update=task.update,
         aggregation=task.aggregation,

@@ -70,10 +70,10 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """What people read."""
     input: InputSchema = NO_INPUT
     inputs: Annotated[dict[FieldName, InputSchema], msgspec.Meta(max_length=MAX_SAMPLE_FIELDS)] = {}
-    """In place of [input], where forward() takes several inputs: a table for each, by the parameter's name."""
+    """In place of [input], where forward() takes several: a table for each, by the parameter's name."""
     label: LabelSchema = NO_LABEL
     heads: Annotated[dict[FieldName, HeadSettings], msgspec.Meta(max_length=MAX_SAMPLE_FIELDS)] = {}
-    """In place of [label], where the model has several heads: a table for each, by name (docs/models.md)."""
+    """In place of [label], where the model has several heads: a table for each, by name (docs/recipes.md)."""
     training: TrainingPlan
     update: UpdatePlan
     aggregation: AggregationPlan
@@ -84,7 +84,7 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     class frequencies added to the scores in training (logit adjustment, Menon et al. 2021), as devices see unequal
     classes; `cross_entropy`, the same without; `binary_cross_entropy` (for `multi_label`); `mean_squared_error` (usual
     for `regression` and `reconstruction`) or `huber` (for those two as well); `model.py`, the function `loss` in that
-    file (docs/models.md)."""
+    file (docs/recipes.md)."""
     loss_settings: LossSettings = LossSettings()
     batch_norm: Literal["train", "frozen"] = "train"
     """`train`: batch normalisation uses each batch's statistics in training, and its running statistics travel.

@@ -132,7 +132,7 @@ def _head(recipe: Recipe, feature_shape: list[int]) -> Recipe:
     features = InputSchema(feature_shape, -math.inf, math.inf)
     scaling = msgspec.structs.replace(recipe.task.scaling, inputs="off")  # features are as the backbone gives them
     task = msgspec.structs.replace(recipe.task, input=features, inputs={}, backbone=None, scaling=scaling)
-    head = Recipe(recipe.folder, task, module, recipe.own_loss)
+    head = Recipe(recipe.folder, task, module, recipe.own_losses)
     head.set_training(False)
     return head
 

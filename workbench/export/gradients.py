@@ -11,7 +11,7 @@ from torch.func import functional_call, grad_and_value, vjp, vmap
 
 from fleet_protocol.sample_schema import qualified
 from workbench.export.exportable_layers import LayerContext, exportable_layers
-from workbench.export.flat_weights import join, split
+from workbench.export.flat_weights import Cut, join, split
 from workbench.export.heads import Batch
 from workbench.export.optimisers import OPTIMISERS, Rates, clipped
 from workbench.export.recipe import Recipe
@@ -21,6 +21,8 @@ Tensors = dict[str, Tensor]
 
 STATE = "state."
 """Prefix of what the optimiser carries from step to step."""
+SCALAR_STATE = f"{STATE}scalar_"
+"""Prefix of those of them that are one number."""
 
 
 def training_step(recipe: Recipe, names: Sequence[str], *, per_sample: bool) -> GraphFunction:
@@ -39,15 +41,44 @@ def training_step(recipe: Recipe, names: Sequence[str], *, per_sample: bool) -> 
 
     def step(*tensors: Tensor) -> tuple[Tensor, ...]:
         named = dict(zip(names, tensors, strict=True))
-        weights = named["weights"]
         gradient, row_losses, buffers = (_per_sample_gradient if per_sample else _gradient)(recipe, named)
-        if "proximal" in named:
-            gradient = gradient + named["proximal"] * (weights - named["anchor"])
-        if "gradient_clip" in named and not per_sample:
-            gradient = clipped(gradient, named["gradient_clip"])
+        gradient = _pulled(gradient, named, named["weights"], named["anchor"], clips=not per_sample)
         state = [named[name] for name in names if name.startswith(STATE)]
         rates = Rates(named["learning_rate"], named.get("weight_decay"), momentum)
-        return (*update(weights, gradient, state, rates), *buffers, row_losses)
+        return (*update(named["weights"], gradient, state, rates), *buffers, row_losses)
+
+    return step
+
+
+def alternating_step(recipe: Recipe, names: Sequence[str]) -> GraphFunction:
+    """As `training_step`, for each part of the recipe in turn: on its own loss, with its own rate, and after the parts
+    before it. `row_losses` are the sum over the parts. No optimiser mixes entries, so one state serves all parts.
+    """
+    update = OPTIMISERS[recipe.task.training.optimiser].update
+    vectors = [name for name in names if name.startswith(STATE) and not name.startswith(SCALAR_STATE)]
+    scalars = [name for name in names if name.startswith(SCALAR_STATE)]
+
+    def step(*tensors: Tensor) -> tuple[Tensor, ...]:
+        named = dict(zip(names, tensors, strict=True))
+        row_losses = torch.zeros(())
+        counted: list[Tensor] = []
+        for part, settings in recipe.task.parts.items():
+            cut = Cut([each for each in recipe.parameters if each.trainable], recipe.names_in(part))
+            gradient, losses, buffers = _gradient(recipe, named, part)
+            weights = cut.out(named["weights"])
+            gradient = _pulled(gradient, named, weights, cut.out(named["anchor"]), clips=True)
+            rates = Rates(
+                settings.rate * named["learning_rate"], named.get("weight_decay"), recipe.task.training.momentum
+            )
+            state = [*(cut.out(named[name]) for name in vectors), *(named[name] for name in scalars)]
+            weights, *state = update(weights, gradient, state, rates)
+            named["weights"] = cut.into(named["weights"], weights)
+            named |= {name: cut.into(named[name], each) for name, each in zip(vectors, state, strict=False)}
+            named |= dict(zip(["buffers"], buffers, strict=False))
+            counted = list(state[len(vectors) :])
+            row_losses = row_losses + losses
+        kept = [named["buffers"]] if "buffers" in named else []
+        return (named["weights"], *(named[name] for name in vectors), *counted, *kept, row_losses)
 
     return step
 
@@ -95,17 +126,29 @@ def prediction(recipe: Recipe) -> GraphFunction:
     return predict
 
 
-def _gradient(recipe: Recipe, named: Tensors) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Gradient f32[T] of the weighted sum of the row losses, those losses f32[B], and the updated buffers."""
+def _pulled(gradient: Tensor, named: Tensors, weights: Tensor, anchor: Tensor, *, clips: bool) -> Tensor:
+    """The gradient with FedProx's, then clipped."""
+    if "proximal" in named:
+        gradient = gradient + named["proximal"] * (weights - anchor)
+    return clipped(gradient, named["gradient_clip"]) if clips and "gradient_clip" in named else gradient
+
+
+def _gradient(recipe: Recipe, named: Tensors, part: str = "") -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Gradient f32[T] of the weighted sum of the row losses, those losses f32[B], and the updated buffers.
+
+    Of a `part`, the gradient of its loss by its parameters alone.
+    """
     tensors = _trainable(recipe, named)
     buffers = _buffers(recipe, named)
+    others = {} if not part else {name: each for name, each in tensors.items() if name not in recipe.names_in(part)}
+    tensors = {name: each for name, each in tensors.items() if name not in others}
     context = LayerContext(named["row_weights"], named.get("seed"))
     real = (named["row_weights"] > 0).to(torch.float32)
     batch = Batch(named["inputs"], named.get("labels"), real, named)
 
     def losses_of(*values: Tensor) -> tuple[Tensor, Tensors]:
-        given = dict(zip(tensors, values, strict=True)) | buffers
-        return losses_and_outputs(recipe, given, batch, context)[0], context.updated
+        given = dict(zip(tensors, values, strict=True)) | others | buffers
+        return losses_and_outputs(recipe, given, batch, context, part)[0], context.updated
 
     # A vector-Jacobian product instead of `grad` of a mean: the weights enter as the cotangent of the rows, which
     # spares the step the mean and its backward pass.
@@ -147,8 +190,12 @@ def _buffers(recipe: Recipe, named: Tensors) -> Tensors:
     return split(named["buffers"], buffers) if buffers else {}
 
 
-def losses_and_outputs(recipe: Recipe, tensors: Tensors, batch: Batch, context: LayerContext) -> tuple[Tensor, object]:
-    """The losses f32[B] with these parameters and buffers, and what forward() returned."""
+def losses_and_outputs(
+    recipe: Recipe, tensors: Tensors, batch: Batch, context: LayerContext, part: str = ""
+) -> tuple[Tensor, object]:
+    """The losses f32[B] with these parameters and buffers, of a part of the model if one is named, and what forward()
+    returned.
+    """
     with exportable_layers(recipe.module, context):
         outputs = functional_call(recipe.module, tensors, (batch.inputs,))
-        return recipe.objective.row_losses(outputs, batch), outputs
+        return recipe.objective.row_losses(outputs, batch, part), outputs

@@ -18,16 +18,18 @@ ONLY_SCORES: Final = "scores"
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """`inputs` are those of forward(), by name, where there are several; `own_loss` is the one in model.py, if any."""
+    """`inputs` are those of forward(), by name, where there are several; `own_losses` are those in model.py, if any:
+    one for each part that trains in turn, or one without a name.
+    """
 
     heads: tuple[Head, ...]
     inputs: Mapping[str, InputSchema]
-    own_loss: OwnLoss | None
+    own_losses: Mapping[str, OwnLoss]
 
     @classmethod
-    def of(cls, task: TaskFile, own_loss: OwnLoss | None) -> "Objective":
+    def of(cls, task: TaskFile, own_losses: Mapping[str, OwnLoss]) -> "Objective":
         """That of a task."""
-        return cls(heads_of(task), task.inputs, own_loss)
+        return cls(heads_of(task), task.inputs, own_losses)
 
     def scores(self, outputs: object) -> tuple[Tensor, ...]:
         """Those of each head, from the tensor, tuple or dict that forward() returned. A loss may be told more.
@@ -36,7 +38,7 @@ class Objective:
             LookupError: forward() returned something else.
         """
         names = [head.name or ONLY_SCORES for head in self.heads]
-        if self.own_loss is None and _values(outputs) > len(names):
+        if not self.own_losses and _values(outputs) > len(names):
             raise LookupError(f"{_described(outputs)}, and no loss in model.py reads more than {len(names)}")
         if isinstance(outputs, Tensor):
             found = {names[0]: outputs}
@@ -50,10 +52,13 @@ class Objective:
             raise LookupError(f"{_described(outputs)}, without a tensor {lacking[0]!r}")
         return tuple(found[name] for name in names)
 
-    def row_losses(self, outputs: object, batch: Batch) -> Tensor:
-        """f32[B]: by the loss in model.py, or the weighted sum of the heads'."""
-        if self.own_loss is not None:
-            return self.own_loss.rows(self.told(outputs, batch), batch.real)
+    def row_losses(self, outputs: object, batch: Batch, part: str = "") -> Tensor:
+        """f32[B]: by the loss in model.py, that of a part if one is named, or the weighted sum of the heads'."""
+        if self.own_losses:
+            told = self.told(outputs, batch)
+            asked = [self.own_losses[part]] if part else self.own_losses.values()
+            first, *others = (loss.rows(told, batch.real) for loss in asked)
+            return sum(others, start=first)
         scores = self.scores(outputs)
         if len(self.heads) == 1:
             return self.heads[0].row_losses(scores[0], batch)

@@ -120,6 +120,10 @@ def _check_supported(recipe: Recipe) -> None:
             f"{path}: engine ort-training can't scale inputs or targets; write [scaling] inputs = 'off' and targets ="
             " 'off' in task.toml, or export without --ort-training"
         )
+    if recipe.task.parts:
+        raise ConfigurationError(
+            f"{path}: engine ort-training can't train parts in turn; export without --ort-training"
+        )
     if training.per_sample_gradients:
         raise ConfigurationError(
             f"{path}: engine ort-training can't clip per-sample gradients; export without --ort-training"

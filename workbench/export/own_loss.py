@@ -1,7 +1,7 @@
 """The loss that a recipe writes itself: `loss(...)` in its `model.py`, as one number per row."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +20,8 @@ ARGUMENTS: Final = {
     "real": "1 for a sample and 0 for the padding of a short mini-batch, one per row",
 }
 """What the function may ask for, by the names of its parameters."""
+WHY: Final = {False: "loss = 'model.py'", True: "[parts.NAME]"}
+"""What in task.toml asks for the one function, or for one of a part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,32 +40,38 @@ class OwnLoss:
         return torch.where(real > 0, self(told), 0.0)
 
 
-def own_loss(model: ModuleType, path: Path, *, has_labels: bool) -> OwnLoss:
-    """The loss of a recipe's `model.py`, which is at `path`.
+def own_losses(model: ModuleType, path: Path, parts: Iterable[str], *, has_labels: bool) -> dict[str, OwnLoss]:
+    """The losses of a recipe's `model.py`, which is at `path`: `loss_PART` by the names of `parts`, or `loss` as ''.
 
     Raises:
         ConfigurationError: there is none, or it asks for what training does not have.
     """
-    function = getattr(model, FUNCTION, None)
+    names = {part: f"{FUNCTION}_{part}" for part in parts} or {"": FUNCTION}
+    return {part: _own_loss(model, name, path, has_labels=has_labels) for part, name in names.items()}
+
+
+def _own_loss(model: ModuleType, name: str, path: Path, *, has_labels: bool) -> OwnLoss:
+    function = getattr(model, name, None)
     if not inspect.isfunction(function):
         raise ConfigurationError(
-            f"{path}: no function {FUNCTION}(), which loss = 'model.py' in task.toml asks for; write one, such as"
-            f" def {FUNCTION}(outputs, labels), that gives one number per row"
+            f"{path}: no function {name}(), which task.toml asks for with"
+            f" {WHY[name != FUNCTION]}; write one, such as def {name}(outputs, labels),"
+            " that gives one number per row"
         )
     asked = tuple(
-        name for name, each in inspect.signature(function).parameters.items() if each.default is inspect.Parameter.empty
+        each.name for each in inspect.signature(function).parameters.values() if each.default is inspect.Parameter.empty
     )
-    if unknown := [name for name in asked if name not in ARGUMENTS]:
-        offered = "; ".join(f"{name!r} is {words}" for name, words in ARGUMENTS.items())
-        raise ConfigurationError(f"{path}: {FUNCTION}() asks for {unknown[0]!r}, which is not known here: {offered}")
+    if unknown := [each for each in asked if each not in ARGUMENTS]:
+        offered = "; ".join(f"{each!r} is {words}" for each, words in ARGUMENTS.items())
+        raise ConfigurationError(f"{path}: {name}() asks for {unknown[0]!r}, which is not known here: {offered}")
     if "labels" in asked and not has_labels:
         raise ConfigurationError(
-            f"{path}: {FUNCTION}() asks for 'labels', but label.kind says that there are none; leave it out"
+            f"{path}: {name}() asks for 'labels', but label.kind says that there are none; leave it out"
         )
     return OwnLoss(function, asked)
 
 
-def check_rows(given: object, rows: int, path: Path) -> None:
+def check_rows(given: object, rows: int, name: str, path: Path) -> None:
     """Check what the function gave for so many rows.
 
     Raises:
@@ -73,6 +81,6 @@ def check_rows(given: object, rows: int, path: Path) -> None:
         return
     found = f"{given.dtype} {list(given.shape)}" if isinstance(given, Tensor) else type(given).__name__
     raise ConfigurationError(
-        f"{path}: {FUNCTION}() must give one float32 number per row, [{rows}] for {rows} rows; it gives {found}: take"
+        f"{path}: {name}() must give one float32 number per row, [{rows}] for {rows} rows; it gives {found}: take"
         " means over every axis but the first, and leave the mean over rows to training, which knows the padding"
     )

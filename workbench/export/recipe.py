@@ -1,7 +1,8 @@
 """Reading a recipe, the folder that a person writes: `model.py` with `build()`, and `task.toml`."""
 
 import importlib.util
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -18,8 +19,8 @@ from fleet_protocol.scaling import Scaling
 from workbench.export.exportable_layers import changing_buffers
 from workbench.export.named_inputs import take_rows
 from workbench.export.objective import Objective
-from workbench.export.own_loss import OwnLoss, own_loss
-from workbench.export.recipe_checks import check_task
+from workbench.export.own_loss import OwnLoss, own_losses
+from workbench.export.recipe_checks import check_parts, check_task
 from workbench.export.recipe_probe import probe
 from workbench.export.scaling import scaling_of
 from workbench.export.task_file import TaskFile
@@ -31,7 +32,7 @@ MODEL_FILE = "model.py"
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A module with its initial weights, the task it is for, and its loss where that is written in model.py.
+    """A module with its initial weights, the task it is for, and its losses where these are in model.py.
 
     Where the task has several inputs, the module takes their row (`named_inputs`).
     """
@@ -39,12 +40,12 @@ class Recipe:
     folder: Path
     task: TaskFile
     module: nn.Module
-    own_loss: OwnLoss | None = None
+    own_losses: Mapping[str, OwnLoss] = field(default_factory=dict)
 
     @property
     def objective(self) -> Objective:
         """What training minimises."""
-        return Objective.of(self.task, self.own_loss)
+        return Objective.of(self.task, self.own_losses)
 
     @property
     def backbone(self) -> str:
@@ -66,6 +67,10 @@ class Recipe:
         """Whether this parameter trains, or this running statistic moves. The backbone's never do."""
         inside = bool(self.backbone) and name.startswith(f"{self.backbone}.")
         return not inside and is_selected(name, self.task.trainable)
+
+    def names_in(self, part: str) -> frozenset[str]:
+        """The parameters of a part that trains in turn with others."""
+        return frozenset(name for name in self._trained() if is_selected(name, self.task.parts[part].parameters))
 
     @property
     def parameters(self) -> list[Parameter]:
@@ -107,7 +112,8 @@ def read_recipe(folder: Path) -> Recipe:
     _check_parameters(module, model_path)
     if task.inputs:
         take_rows(module, task.inputs, model_path)
-    own = own_loss(model, model_path, has_labels=bool(task.label.size)) if task.has_own_loss else None
+    has_labels = bool(task.label.size)
+    own = own_losses(model, model_path, task.parts, has_labels=has_labels) if task.has_own_loss else {}
     recipe = Recipe(folder, task, module, own)
     probe(module, recipe.objective, task, model_path, path)
     _check_trainable(recipe, path)
@@ -180,3 +186,4 @@ def _check_trainable(recipe: Recipe, path: Path) -> None:
     names = [parameter.name for parameter in replace(recipe, task=everything).parameters]
     outside = f" outside of the backbone {recipe.backbone!r}" if recipe.backbone else ""
     check_patterns(names, recipe.task.trainable, outside, str(path))
+    check_parts(recipe.task, [each.name for each in recipe.parameters if each.trainable], path)

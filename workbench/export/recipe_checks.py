@@ -1,5 +1,6 @@
 """Whether `task.toml` agrees with itself about inputs, labels and losses."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from fleet_protocol.aggregation_plan import check_aggregation, check_feedback
@@ -7,6 +8,7 @@ from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.sample_schema import check_label, qualified
 from workbench.export.losses import LOSSES
 from workbench.export.task_file import NO_INPUT, NO_LABEL, OWN_LOSS, USUAL_LOSSES, LossSettings, TaskFile
+from workbench.export.trainable import is_selected
 
 
 def check_task(task: TaskFile, path: Path) -> None:
@@ -58,4 +60,27 @@ def _check_loss(kind: str, classes: int, task: TaskFile, name: str, place: str) 
     if weights not in (0, classes):
         raise ConfigurationError(
             f"{place}: loss_settings.class_weights has {weights} entries; give one for each of {classes} classes"
+        )
+
+
+def check_parts(task: TaskFile, trained: Sequence[str], path: Path) -> None:
+    """Check the parts that train in turn, if there are any, on the names of all parameters that train.
+
+    Raises:
+        ConfigurationError: a parameter is in no part or in two, or the task asks for what has no meaning then.
+    """
+    if not task.parts:
+        return
+    for name in trained:
+        parts = [part for part, settings in task.parts.items() if is_selected(name, settings.parameters)]
+        if len(parts) != 1:
+            raise ConfigurationError(
+                f"{path}: the parameter {name!r} is in {' and '.join(parts) or 'none'} of the parts"
+                f" {', '.join(task.parts)}; let the patterns of one of them fit it, or leave it out of `trainable`"
+            )
+    training = task.training
+    if training.validation_share or not training.learning_rate or training.per_sample_gradients:
+        raise ConfigurationError(
+            f"{path}: parts that learn against each other have no common loss that falls; write validation_share = 0"
+            " and a learning_rate in [training], and no per_sample_gradients"
         )

@@ -35,14 +35,15 @@ def probe(module: nn.Module, objective: Objective, task: TaskFile, model: Path, 
         ) from error
     for head, scores in zip(objective.heads, _scores(objective, outputs, model), strict=True):
         _check_scores(head, scores, tuple(inputs.shape), task, path)
-    if objective.own_loss is not None:
-        batch = Batch(inputs, _labels(task.label), torch.ones(PROBE_ROWS), {})
+    batch = Batch(inputs, _labels(task.label), torch.ones(PROBE_ROWS), {})
+    for loss in objective.own_losses.values():
+        name = loss.function.__name__
         try:
             with torch.no_grad():
-                rows = objective.own_loss(objective.told(outputs, batch))
+                rows = loss(objective.told(outputs, batch))
         except Exception as error:
-            raise ConfigurationError(f"{model}: loss() failed: {type(error).__name__}: {error}") from error
-        check_rows(rows, PROBE_ROWS, model)
+            raise ConfigurationError(f"{model}: {name}() failed: {type(error).__name__}: {error}") from error
+        check_rows(rows, PROBE_ROWS, name, model)
 
 
 def _scores(objective: Objective, outputs: object, model: Path) -> tuple[Tensor, ...]:

@@ -55,6 +55,15 @@ class HeadSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What trains is the sum of all heads' losses, each times its weight."""
 
 
+class PartSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A part of the model that trains in turn with others, on `loss_NAME` of model.py (docs/recipes.md)."""
+
+    parameters: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+    """Patterns of their names, as of `trainable`; each parameter that trains is in one part."""
+    rate: PositiveFloat = 1.0
+    """Times `training.learning_rate`."""
+
+
 NO_INPUT: Final = InputSchema([], 0.0, 0.0)
 """Stands for the row of `inputs` until the task is read."""
 NO_LABEL: Final = LabelSchema()
@@ -86,6 +95,8 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     for `regression` and `reconstruction`) or `huber` (for those two as well); `model.py`, the function `loss` in that
     file (docs/recipes.md)."""
     loss_settings: LossSettings = LossSettings()
+    parts: Annotated[dict[FieldName, PartSettings], msgspec.Meta(max_length=MAX_SAMPLE_FIELDS)] = {}
+    """Where two parts learn against each other, such as generator and discriminator: a table for each, in turn."""
     batch_norm: Literal["train", "frozen"] = "train"
     """`train`: batch normalisation uses each batch's statistics in training, and its running statistics travel.
     `frozen`: it normalises with the running statistics in training too, and leaves them as they are."""
@@ -118,5 +129,7 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     @property
     def has_own_loss(self) -> bool:
-        """Whether the loss is the function `loss` of model.py."""
-        return self.loss == OWN_LOSS or any(label.kind == "none" for label in self.each_label.values())
+        """Whether the loss is a function in model.py."""
+        return (
+            bool(self.parts) or self.loss == OWN_LOSS or any(label.kind == "none" for label in self.each_label.values())
+        )

@@ -21,7 +21,7 @@ from onnx import GraphProto, TensorProto, ValueInfoProto, helper
 
 from workbench.export.class_counts import count_classes
 from workbench.export.exportable_layers import has_dropout
-from workbench.export.gradients import STATE, training_step
+from workbench.export.gradients import SCALAR_STATE, STATE, alternating_step, training_step
 from workbench.export.graph_constants import add_constant
 from workbench.export.onnx_conversion import convert
 from workbench.export.optimisers import OPTIMISERS
@@ -91,7 +91,7 @@ def step_inputs(recipe: Recipe, *, per_sample: bool = False) -> list[GraphInput]
     optimiser = OPTIMISERS[recipe.task.training.optimiser]
     inputs = [GraphInput("weights", (trainable,))]
     inputs += [GraphInput(f"{STATE}{number}", (trainable,)) for number in range(optimiser.vectors)]
-    inputs += [GraphInput(f"{STATE}scalar_{number}", ()) for number in range(optimiser.scalars)]
+    inputs += [GraphInput(f"{SCALAR_STATE}{number}", ()) for number in range(optimiser.scalars)]
     inputs += [GraphInput("buffers", (buffers,))] * bool(buffers)
     inputs += [GraphInput("anchor", (trainable,)), GraphInput("inputs", (rows, *recipe.task.input.shape))]
     inputs += label_input(recipe, rows)
@@ -194,7 +194,8 @@ def _scan_body(recipe: Recipe, carried: dict[str, str], scanned: dict[str, str],
     outer |= {head.log_prior: head.log_prior for head in recipe.objective.heads if head.log_prior}
     inner = [GraphInput(outer.get(entry.name, STEP + entry.name), entry.shape, entry.dtype) for entry in entries]
     outputs = [*(f"{STEP}new.{name}" for name in carried), f"{STEP}row_losses"]
-    body = convert(training_step(recipe, names, per_sample=per_sample), inner, outputs)
+    step = alternating_step(recipe, names) if recipe.task.parts else training_step(recipe, names, per_sample=per_sample)
+    body = convert(step, inner, outputs)
     body.name = "step"
     body.node.insert(
         0, helper.make_node("Gather", [model_side(recipe, "inputs"), f"{STEP}rows"], [f"{STEP}inputs"], axis=0)

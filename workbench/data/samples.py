@@ -60,8 +60,8 @@ def _strata(labels: NDArray[np.generic], task: TaskDescription) -> NDArray[np.in
 
 
 def _classes(labels: NDArray[np.generic]) -> NDArray[np.int64]:
-    """The class that most positions have."""
-    classes = labels.astype(np.int64)
+    """The class, or the one that most positions have."""
+    classes = labels.astype(np.int64).reshape(len(labels), -1)
     counts = np.stack([(classes == each).sum(axis=1) for each in range(classes.max(initial=0) + 1)])
     most: NDArray[np.int64] = counts.argmax(axis=0)
     return most

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from fleet_protocol.aggregation_plan import check_aggregation, check_feedback
 from fleet_protocol.bundle import (
@@ -16,15 +17,18 @@ from fleet_protocol.bundle import (
 from fleet_protocol.configuration import parse_document
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.scaling import Scaling
+from workbench.export.importing import importable
 from workbench.export.losses import LOSSES, Loss
+from workbench.export.model_checks import check_module, check_size, check_takes_part, names_of_parameters
+from workbench.export.model_code import model_code
 from workbench.export.moving_buffers import RUNNING_STATISTICS, changing_buffers, parts_with_buffers
+from workbench.export.probe import PROBE_ROWS, extreme_inputs, probe_inputs
 from workbench.export.scaling import scaling_of
 from workbench.export.task_file import TaskFile
 from workbench.export.trainable import EVERYTHING, check_patterns, is_selected
 from workbench.recipe_folder import TASK_FILE
 
 MODEL_FILE = "model.py"
-PROBE_ROWS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,9 @@ class Recipe:
                 part.eval()
 
     def _trained(self) -> dict[str, torch.Tensor]:
-        return {name: value.detach() for name, value in self.module.named_parameters() if self.trains(name)}
+        names = names_of_parameters(self.module)
+        values = dict(self.module.named_parameters())
+        return {first: values[first].detach() for first, each in names.items() if any(map(self.trains, each))}
 
     def _changing(self) -> dict[str, torch.Tensor]:
         return {name: value for name, value in changing_buffers(self.module).items() if self.trains(name)}
@@ -107,7 +113,7 @@ def read_recipe(folder: Path) -> Recipe:
     task = parse_document(_read(path), TaskFile, str(path))
     _check_loss(task, path)
     module = _build(folder / MODEL_FILE, task.seed)
-    _check_parameters(module, folder / MODEL_FILE)
+    check_module(module, task.backbone.module if task.backbone else "", folder / MODEL_FILE)
     _check_shapes(module, task, path)
     recipe = Recipe(folder, task, module)
     _check_trainable(recipe, path)
@@ -143,51 +149,40 @@ def _build(path: Path, seed: int) -> nn.Module:
     if spec is None or spec.loader is None or not path.is_file():
         raise ConfigurationError(f"{path}: no such file; a recipe holds {MODEL_FILE} and {TASK_FILE}")
     model = importlib.util.module_from_spec(spec)
-    try:
+    with model_code(path, "building the model"), importable(model, path.parent):
         spec.loader.exec_module(model)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             module = model.build()
-    except Exception as error:
-        raise ConfigurationError(f"{path}: building the model failed: {type(error).__name__}: {error}") from error
     if not isinstance(module, nn.Module):
         raise ConfigurationError(f"{path}: build() must return a torch.nn.Module, it returned {type(module).__name__}")
     return module
 
 
-def _check_parameters(module: nn.Module, path: Path) -> None:
-    names: dict[nn.Parameter, str] = {}
-    for name, value in module.named_parameters(remove_duplicate=False):
-        if (first := names.setdefault(value, name)) != name:
-            raise ConfigurationError(
-                f"{path}: parameters {first!r} and {name!r} are one tensor under two names; keep one of them and"
-                " use it twice in forward()"
-            )
-    for name, value in module.named_parameters():
-        if value.dtype != torch.float32 or not value.requires_grad:
-            raise ConfigurationError(
-                f"{path}: parameter {name!r} is {value.dtype}, requires_grad={value.requires_grad};"
-                " every parameter must be a trainable float32 tensor; task.toml says which ones train"
-            )
-
-
 def _check_trainable(recipe: Recipe, path: Path) -> None:
     everything = msgspec.structs.replace(recipe.task, trainable=(EVERYTHING,))
-    names = [parameter.name for parameter in replace(recipe, task=everything).parameters]
+    aliases = names_of_parameters(recipe.module)
+    found = [parameter.name for parameter in replace(recipe, task=everything).parameters]
+    names = [name for first in found for name in aliases.get(first, [first])]
     outside = f" outside of the backbone {recipe.backbone!r}" if recipe.backbone else ""
     check_patterns(names, recipe.task.trainable, outside, str(path))
+    quantised = recipe.task.backbone is not None and recipe.task.backbone.quantise is not None
+    check_size(recipe.module, recipe.parameters, path, quantised=quantised)
+    model = recipe.folder / MODEL_FILE
+    with model_code(model, "forward()"):
+        outputs = recipe.module(probe_inputs(recipe.task.input))
+    values = dict(recipe.module.named_parameters())
+    trained = [values[parameter.name] for parameter in recipe.parameters if parameter.trainable]
+    check_takes_part([leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor)], trained, model)
 
 
 def _check_shapes(module: nn.Module, task: TaskFile, path: Path) -> None:
     shape = [PROBE_ROWS, *task.input.shape]
     module.eval()
-    try:
-        with torch.no_grad():
-            scores = module(torch.zeros(shape))
-    except RuntimeError as error:
-        raise ConfigurationError(
-            f"{path}: input.shape {task.input.shape} doesn't fit the module: {str(error).splitlines()[0]}"
-        ) from error
+    with torch.no_grad():
+        for name, inputs in extreme_inputs(task.input).items():
+            with model_code(path.with_name(MODEL_FILE), f"forward() of f32{shape}, full of {name},"):
+                scores = module(inputs)
     if task.backbone and not task.label.outputs:
         return  # the head then gives back features, whose shape isn't known yet
     expected = (PROBE_ROWS, task.label.outputs) if task.label.outputs else tuple(shape)

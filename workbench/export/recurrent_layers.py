@@ -31,7 +31,7 @@ def lstm(
         UnexportableError: the LSTM projects its state (`proj_size`).
     """
     if part.proj_size:
-        raise UnexportableError("it projects its state (proj_size); use a Linear layer behind it instead")
+        raise UnexportableError("it projects its state (proj_size)", "use a Linear layer behind it")
     outputs, (hidden, cell) = _run(part, inputs, hx, _lstm_cell, states=2)
     return outputs, (hidden, cell)
 

@@ -1,4 +1,4 @@
-"""Small models that no graph can be made of, each with the sentence that says so and the model that follows its advice."""
+"""Small models that can't be exported, each with the sentence that says so and a model that follows its advice."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -179,7 +179,7 @@ UNKNOWN_OPERATORS = {
     "bucketize": (between(lambda _, x: x * torch.bucketize(x, BORDERS)), COUNTED),
     "cummax": (between(lambda _, x: x.cummax(1)[0]), between(lambda _, x: x.logcumsumexp(1))),
     "diagonal_scatter": (
-        between(lambda _, x: torch.diag_embed(x).sum(1)),
+        between(lambda _, x: torch.diag_embed(x).diagonal(dim1=1, dim2=2)),
         between(lambda _, x: (x.unsqueeze(-1) * torch.eye(6)).sum(1)),
     ),
     "erfinv": (
@@ -201,12 +201,15 @@ UNKNOWN_OPERATORS = {
         CONVOLUTION,
     ),
     "histc": (
-        between(lambda _, x: x * torch.histc(x, 2, -1, 1)[0]),
+        between(lambda _, x: x * torch.histc(x, 2)[0]),
         between(lambda _, x: x * (x > -1).logical_and(x <= 0).sum(-1, keepdim=True)),
     ),
     "lgamma": (between(lambda _, x: torch.lgamma(x.abs() + 1)), between(stirling)),
     "linalg_householder_product": (
-        between(lambda part, x: part.layer(x), layer=lambda: parametrizations.orthogonal(plain())),
+        between(
+            lambda part, x: part.layer(x),
+            layer=lambda: parametrizations.orthogonal(plain(), orthogonal_map="householder"),
+        ),
         between(lambda part, x: part.layer(x), layer=lambda: parametrizations.weight_norm(plain())),
     ),
     "linalg_inv_ex": (
@@ -308,11 +311,6 @@ REFUSALS = {
         between(lambda _, x: x.bfloat16().tanh().float()),
         r"module '1' \(Apply\) .*bfloat16.*; compute in float32",
         between(lambda _, x: x.tanh()),
-    ),
-    "GPU": Refusal(
-        between(lambda _, x: x + torch.zeros(6, device="cuda" if torch.is_grad_enabled() else "cpu")),
-        r"module '1' \(Apply\) .*asks for a GPU; leave out \.cuda\(\)",
-        between(lambda _, x: x + torch.zeros(6)),
     ),
     "batch statistics per sample": Refusal(
         between(lambda part, x: part.norm(x), norm=lambda: nn.BatchNorm1d(6)),

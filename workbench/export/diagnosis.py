@@ -42,7 +42,7 @@ INSTEAD = {
     "histc": "count what lies between two boundaries, (x > low).logical_and(x <= high).sum(-1)",
     "linalg_householder_product": "use torch.nn.utils.parametrizations.weight_norm",
     "linalg_inv_ex": "write out the solution, or a few Newton steps, x = x @ (2 * eye - weight @ x)",
-    "linalg_matrix_exp": "write out its series, eye + weight + weight @ weight / 2",
+    "linalg_matrix_exp": "write out its series, eye + weight + weight @ weight / 2; weight_norm instead of orthogonal",
     "linalg_qr": "write out Gram-Schmidt, or use torch.nn.utils.parametrizations.weight_norm",
     "max_pool3d_with_indices": "fold the first axis into the channels, and use nn.MaxPool2d",
     "median": "use the middle of x.sort(dim)",
@@ -52,6 +52,10 @@ INSTEAD = {
 """Operator without counterpart in ONNX, to what serves instead of it."""
 OTHERWISE = "leave it out, write it in other operators, or add its decomposition to workbench/export/decompositions.py"
 
+FREE_BATCH = (
+    "it makes a constant of the number of samples in a batch, which differs from step to step",
+    "work along the axes of one sample; nn.BatchNorm1d is what normalises over a batch",
+)
 KNOWN = (
     (
         r"setup_context",
@@ -103,11 +107,7 @@ KNOWN = (
         "it computes with tensors of a kind that torch doesn't trace (sparse, quantised)",
         "use dense float32 tensors",
     ),
-    (
-        r"'SymbolicTensor'|SymIntArrayRef expected|with symbolic sizes/strides",
-        "it makes a constant of the number of samples in a batch, which differs from step to step",
-        "work along the axes of one sample; nn.BatchNorm1d is what normalises over a batch",
-    ),
+    (r"'SymbolicTensor'|SymIntArrayRef expected|with symbolic sizes/strides", *FREE_BATCH),
     (
         r"CUDA|cuda|NVIDIA|\bGPU\b",
         "it asks for a GPU",
@@ -131,6 +131,8 @@ def diagnosis(error: BaseException) -> Diagnosis:
     text = f"{type(error).__name__}: {error}"
     if missing := _MISSING_OPERATOR.search(text):
         operator = next(filter(None, missing.groups()))
+        if operator.endswith(".Scalar"):
+            return Diagnosis(*FREE_BATCH)
         remedy = INSTEAD.get(basename(operator).removesuffix("_backward"), OTHERWISE)
         return Diagnosis(f"ONNX has no operator {operator} for it", remedy, operator)
     if (known := known_cause(error)) is not None:

@@ -1,6 +1,7 @@
 """Explains what of which module prevents an export."""
 
 import io
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 
@@ -130,7 +131,13 @@ def _fails_alike(found: Diagnosis, part: nn.Module, arguments: Arguments | None)
         return [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
     def forward_and_backward(*values: Tensor) -> tuple[Tensor, ...]:
-        results, pull_back = vjp(forward, *values)[:2]
+        is_varied = [value.is_floating_point() for value in values]
+
+        def of_varied(*varied: Tensor) -> list[Tensor]:
+            given = iter(varied)
+            return forward(*(next(given) if varies else value for varies, value in zip(is_varied, values, strict=True)))
+
+        results, pull_back = vjp(of_varied, *itertools.compress(values, is_varied))[:2]
         return (*results, *pull_back([torch.ones_like(result) for result in results]))
 
     inputs = [_as_input(value) for value in (*part.parameters(), *tensors)]

@@ -12,18 +12,21 @@ from typing import Final
 
 from fleet_protocol.errors import ConfigurationError
 from workbench.export.diagnosis import known_cause
+from workbench.export.layer_context import UnexportableError
 
-LONGEST_SECONDS: Final = 40
+LONGEST_SECONDS: Final = 30
 """For building the model, and for running it on a few samples: words come within a minute."""
 
 
-class _TooLongError(Exception):
+class _TooLong(BaseException):
     """The code has run for `LONGEST_SECONDS`; says where it is."""
 
 
 @contextlib.contextmanager
-def model_code(path: Path, what: str) -> Iterator[None]:
+def model_code(path: Path, what: str, otherwise: str = "") -> Iterator[None]:
     """Run a recipe's code in the block; `what` names it, such as "build()". What it prints goes to standard error.
+
+    `otherwise` is what to do about an error that does not say so itself.
 
     Raises:
         ConfigurationError: it fails, exits, or takes longer than `LONGEST_SECONDS`; with the line and what to do.
@@ -33,24 +36,24 @@ def model_code(path: Path, what: str) -> Iterator[None]:
             yield
     except ConfigurationError:
         raise
-    except _TooLongError as error:
+    except _TooLong as error:
         raise ConfigurationError(
             f"{path}: {what} has not ended after {LONGEST_SECONDS} s{error}; if it fetches files, fetch them before,"
             " and read them from the recipe's folder"
         ) from error
     except (Exception, SystemExit) as error:
         frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
-        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-        remedy = _remedy(error)
-        raise ConfigurationError(
-            f"{path}: {what} failed{_place(path, frames)}: {reason}{'; ' * bool(remedy)}{remedy}"
-        ) from error
+        raise ConfigurationError(f"{path}: {what} failed{_place(path, frames)}: {_said(error, otherwise)}") from error
 
 
-def _remedy(error: BaseException) -> str:
-    if (cause := known_cause(error)) is not None:
-        return cause.remedy
-    return next((remedy for kind, remedy in REMEDIES.items() if isinstance(error, kind)), "")
+def _said(error: BaseException, otherwise: str) -> str:
+    """The error and what to do about it."""
+    if isinstance(error, UnexportableError):
+        return str(error)
+    cause = known_cause(error)
+    remedies = [cause.remedy] if cause else [each for kind, each in REMEDIES.items() if isinstance(error, kind)]
+    first_line = str(error).strip().partition("\n")[0]
+    return "; ".join(filter(None, [f"{type(error).__name__}: {first_line}", *(remedies or [otherwise])]))
 
 
 REMEDIES: dict[type[BaseException], str] = {
@@ -72,7 +75,7 @@ def _limited(path: Path) -> Iterator[None]:
 
     def interrupt(_: int, frame: FrameType | None) -> None:
         frames = [(each.filename, each.lineno) for each in traceback.extract_stack(frame)]
-        raise _TooLongError(_place(path, frames))
+        raise _TooLong(_place(path, frames))
 
     before = signal.signal(signal.SIGALRM, interrupt)
     signal.alarm(LONGEST_SECONDS)

@@ -22,7 +22,7 @@ from workbench.export.losses import LOSSES, Loss
 from workbench.export.model_checks import check_module, check_size, check_takes_part, names_of_parameters
 from workbench.export.model_code import model_code
 from workbench.export.moving_buffers import RUNNING_STATISTICS, changing_buffers, parts_with_buffers
-from workbench.export.probe import PROBE_ROWS, extreme_inputs, probe_inputs
+from workbench.export.probe import PROBE_ROWS, OperatorLimit, extreme_inputs, probe_inputs
 from workbench.export.scaling import scaling_of
 from workbench.export.task_file import TaskFile
 from workbench.export.trainable import EVERYTHING, check_patterns, is_selected
@@ -178,10 +178,12 @@ def _check_trainable(recipe: Recipe, path: Path) -> None:
 
 def _check_shapes(module: nn.Module, task: TaskFile, path: Path) -> None:
     shape = [PROBE_ROWS, *task.input.shape]
+    fits = f"input.shape {task.input.shape}, input.minimum and input.maximum in {path.name} must fit what it takes"
     module.eval()
     with torch.no_grad():
         for name, inputs in extreme_inputs(task.input).items():
-            with model_code(path.with_name(MODEL_FILE), f"forward() of f32{shape}, full of {name},"):
+            what = f"forward() of f32{shape}, full of {name},"
+            with model_code(path.with_name(MODEL_FILE), what, fits), OperatorLimit():
                 scores = module(inputs)
     if task.backbone and not task.label.outputs:
         return  # the head then gives back features, whose shape isn't known yet

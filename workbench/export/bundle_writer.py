@@ -98,6 +98,8 @@ def bundle_files(
         onnx_versions={name: _version(model) for name, model in models.items()},
         versions_from=recipe.task.versions_from,
         scaling=recipe.scaling,
+        inputs=recipe.task.inputs,
+        heads=recipe.task.each_label if recipe.task.heads else {},
     )
     if any(isinstance(part, BatchNorm) for part in recipe.module.modules()) and description.statistics:
         tell(FEW_CLASSES)
@@ -122,11 +124,11 @@ def _models(recipe: Recipe) -> dict[str, ModelProto]:
     models = {}
     for file, make in makers.items():
         recipe.set_training(file in (TRAIN_FILE, TRAIN_PER_SAMPLE_FILE))
-        with explained(file, recipe.module, probe_inputs(recipe.task.input, 1)):
+        with explained(file, recipe.module, probe_inputs(recipe.task, 1)):
             models[file] = checked_model(make(recipe))
     return models
 
 
 def _backbone_model(halves: Split) -> dict[str, ModelProto]:
-    with explained(BACKBONE_FILE, halves.whole.module, probe_inputs(halves.whole.task.input, 1)):
+    with explained(BACKBONE_FILE, halves.whole.module, probe_inputs(halves.whole.task, 1)):
         return {BACKBONE_FILE: checked_model(backbone_graph(halves))}

@@ -26,7 +26,7 @@ def ort_training_files(recipe: Recipe, python: Path) -> dict[str, bytes]:
         ConfigurationError: the recipe asks for what that engine can't do, or `python` can't make artifacts.
     """
     recipe.set_training(True)
-    with explained(ORT_TRAINING_FILE, recipe.module, probe_inputs(recipe.task.input, 1)):
+    with explained(ORT_TRAINING_FILE, recipe.module, probe_inputs(recipe.task, 1)):
         model = checked_model(objective_graph(recipe))
     names = [parameter.name for parameter in recipe.parameters]
     model.metadata_props.add(key="parameters", value=json.dumps(names))

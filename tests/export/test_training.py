@@ -187,7 +187,7 @@ def test_batch_statistics_have_no_per_sample_gradient():
         pytest.raises(
             ConfigurationError, match=r"module '1' \(BatchNorm1d\).*use GroupNorm, or batch_norm = \"frozen\""
         ),
-        explained("train_per_sample.onnx", recipe.module, (8,)),
+        explained("train_per_sample.onnx", recipe.module, torch.zeros(1, 8)),
     ):
         export(recipe, per_sample=True)
 

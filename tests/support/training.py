@@ -14,7 +14,8 @@ from torch.nn import functional
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import TrainingPlan, UpdatePlan
 from fleet_protocol.sample_schema import InputSchema, LabelSchema
-from workbench.export.exportable_layers import LayerContext, exportable_layers, has_dropout
+from workbench.export.exportable_layers import exportable_layers, has_dropout
+from workbench.export.layer_context import LayerContext
 from workbench.export.onnx_conversion import checked_model
 from workbench.export.recipe import Recipe
 from workbench.export.scaling import ScalingSettings

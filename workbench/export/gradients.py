@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.func import functional_call, grad_and_value, vjp, vmap
 
 from fleet_protocol.sample_schema import qualified
-from workbench.export.exportable_layers import LayerContext, exportable_layers
+from workbench.export.exportable_layers import exportable_layers
 from workbench.export.flat_weights import Cut, join, split
 from workbench.export.heads import Batch
+from workbench.export.layer_context import LayerContext
 from workbench.export.optimisers import OPTIMISERS, Rates, clipped
 from workbench.export.recipe import Recipe
 

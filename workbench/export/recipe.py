@@ -9,17 +9,21 @@ from types import ModuleType
 import msgspec
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
+from torch.utils._pytree import tree_leaves
 
 from fleet_protocol.bundle import Parameter
 from fleet_protocol.configuration import parse_document
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.sample_schema import inputs_as_one, labels_as_one
 from fleet_protocol.scaling import Scaling
-from workbench.export.exportable_layers import changing_buffers
+from workbench.export.importing import importable
+from workbench.export.model_checks import check_module, check_size, check_takes_part, names_of_parameters
+from workbench.export.model_code import model_code
+from workbench.export.moving_buffers import RUNNING_STATISTICS, changing_buffers, parts_with_buffers
 from workbench.export.named_inputs import take_rows
 from workbench.export.objective import Objective
 from workbench.export.own_loss import OwnLoss, own_losses
+from workbench.export.probe import probe_inputs
 from workbench.export.recipe_checks import check_parts, check_task
 from workbench.export.recipe_probe import probe
 from workbench.export.scaling import scaling_of
@@ -84,16 +88,23 @@ class Recipe:
         """Name to initial value of each of `parameters`."""
         return self._trained() | self._changing()
 
+    @property
+    def moving_buffers(self) -> set[str]:
+        """The buffers that a training step changes."""
+        still = RUNNING_STATISTICS if self.task.batch_norm == "frozen" else ()
+        return {name for name in self._changing() if name.rpartition(".")[2] not in still}
+
     def set_training(self, training: bool) -> None:
-        """Put the module into training or evaluation mode, batch normalisation as the task says."""
+        """Put the module into training or evaluation mode, layers whose buffers stay as they are in the latter."""
         self.module.train(training)
-        moving = {name.rpartition(".")[0] for name in self._changing()}
-        for name, part in self.module.named_modules():
-            if isinstance(part, BatchNorm) and (self.task.batch_norm == "frozen" or name not in moving):
+        for part, buffers in parts_with_buffers(self.module):
+            if not self.moving_buffers.issuperset(buffers):
                 part.eval()
 
     def _trained(self) -> dict[str, torch.Tensor]:
-        return {name: value.detach() for name, value in self.module.named_parameters() if self.trains(name)}
+        names = names_of_parameters(self.module)
+        values = dict(self.module.named_parameters())
+        return {first: values[first].detach() for first, each in names.items() if any(map(self.trains, each))}
 
     def _changing(self) -> dict[str, torch.Tensor]:
         return {name: value for name, value in changing_buffers(self.module).items() if self.trains(name)}
@@ -109,7 +120,7 @@ def read_recipe(folder: Path) -> Recipe:
     task = _with_rows(parse_document(_read(path), TaskFile, str(path)), path)
     model = _load(model_path)
     module = _build(model, model_path, task.seed)
-    _check_parameters(module, model_path)
+    check_module(module, task.backbone.module if task.backbone else "", model_path)
     if task.inputs:
         take_rows(module, task.inputs, model_path)
     has_labels = bool(task.label.size)
@@ -142,48 +153,33 @@ def _load(path: Path) -> ModuleType:
     if spec is None or spec.loader is None or not path.is_file():
         raise ConfigurationError(f"{path}: no such file; a recipe holds {MODEL_FILE} and {TASK_FILE}")
     model = importlib.util.module_from_spec(spec)
-    try:
+    with model_code(path, "building the model"), importable(model, path.parent):
         spec.loader.exec_module(model)
-    except Exception as error:
-        raise _failed(path, error) from error
     return model
 
 
 def _build(model: ModuleType, path: Path, seed: int) -> nn.Module:
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            module = model.build()
-    except Exception as error:
-        raise _failed(path, error) from error
+    with model_code(path, "building the model"), importable(model, path.parent), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = model.build()
     if not isinstance(module, nn.Module):
         raise ConfigurationError(f"{path}: build() must return a torch.nn.Module, it returned {type(module).__name__}")
     return module
 
 
-def _failed(path: Path, error: Exception) -> ConfigurationError:
-    return ConfigurationError(f"{path}: building the model failed: {type(error).__name__}: {error}")
-
-
-def _check_parameters(module: nn.Module, path: Path) -> None:
-    names: dict[nn.Parameter, str] = {}
-    for name, value in module.named_parameters(remove_duplicate=False):
-        if (first := names.setdefault(value, name)) != name:
-            raise ConfigurationError(
-                f"{path}: parameters {first!r} and {name!r} are one tensor under two names; keep one of them and"
-                " use it twice in forward()"
-            )
-    for name, value in module.named_parameters():
-        if value.dtype != torch.float32 or not value.requires_grad:
-            raise ConfigurationError(
-                f"{path}: parameter {name!r} is {value.dtype}, requires_grad={value.requires_grad};"
-                " every parameter must be a trainable float32 tensor; task.toml says which ones train"
-            )
-
-
 def _check_trainable(recipe: Recipe, path: Path) -> None:
     everything = msgspec.structs.replace(recipe.task, trainable=(EVERYTHING,))
-    names = [parameter.name for parameter in replace(recipe, task=everything).parameters]
+    aliases = names_of_parameters(recipe.module)
+    found = [parameter.name for parameter in replace(recipe, task=everything).parameters]
+    names = [name for first in found for name in aliases.get(first, [first])]
     outside = f" outside of the backbone {recipe.backbone!r}" if recipe.backbone else ""
     check_patterns(names, recipe.task.trainable, outside, str(path))
     check_parts(recipe.task, [each.name for each in recipe.parameters if each.trainable], path)
+    quantised = recipe.task.backbone is not None and recipe.task.backbone.quantise is not None
+    check_size(recipe.module, recipe.parameters, path, quantised=quantised)
+    model = recipe.folder / MODEL_FILE
+    with model_code(model, "forward()"), torch.enable_grad():
+        outputs = recipe.module(probe_inputs(recipe.task))
+    values = dict(recipe.module.named_parameters())
+    trained = [values[parameter.name] for parameter in recipe.parameters if parameter.trainable]
+    check_takes_part([leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor)], trained, model)

@@ -6,14 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.sample_rules import input_rule
-from fleet_protocol.sample_schema import InputSchema, LabelSchema
+from fleet_protocol.sample_schema import LabelSchema
 from workbench.export.heads import Batch, Head
+from workbench.export.model_code import model_code
 from workbench.export.objective import Objective
 from workbench.export.own_loss import check_rows
+from workbench.export.probe import PROBE_ROWS, OperatorLimit, extreme_inputs
 from workbench.export.task_file import TaskFile
-
-PROBE_ROWS = 2
 
 
 def probe(module: nn.Module, objective: Objective, task: TaskFile, model: Path, path: Path) -> None:
@@ -22,27 +21,21 @@ def probe(module: nn.Module, objective: Objective, task: TaskFile, model: Path, 
     Raises:
         ConfigurationError: they contradict each other.
     """
-    inputs = _inputs(task)
+    shapes = ", ".join(f"inputs.{name} {schema.shape}" for name, schema in task.inputs.items())
+    shapes = shapes or f"input.shape {task.input.shape}"
+    fits = f"{shapes}, and its minimum and maximum, in {path.name} must fit what it takes"
     module.eval()
-    try:
-        with torch.no_grad():
+    for name, inputs in extreme_inputs(task).items():
+        what = f"forward() of f32{list(inputs.shape)}, full of {name},"
+        with model_code(model, what, fits), torch.no_grad(), OperatorLimit():
             outputs = module(inputs)
-    except (RuntimeError, IndexError) as error:
-        shapes = ", ".join(f"inputs.{name} {schema.shape}" for name, schema in task.inputs.items())
-        raise ConfigurationError(
-            f"{path}: {shapes or f'input.shape {task.input.shape}'} doesn't fit the module:"
-            f" {str(error).splitlines()[0]}"
-        ) from error
     for head, scores in zip(objective.heads, _scores(objective, outputs, model), strict=True):
         _check_scores(head, scores, tuple(inputs.shape), task, path)
     batch = Batch(inputs, _labels(task.label), torch.ones(PROBE_ROWS), {})
     for loss in objective.own_losses.values():
         name = loss.function.__name__
-        try:
-            with torch.no_grad():
-                rows = loss(objective.told(outputs, batch))
-        except Exception as error:
-            raise ConfigurationError(f"{model}: {name}() failed: {type(error).__name__}: {error}") from error
+        with model_code(model, f"{name}()"), torch.no_grad():
+            rows = loss(objective.told(outputs, batch))
         check_rows(rows, PROBE_ROWS, name, model)
 
 
@@ -76,17 +69,6 @@ def _check_scores(head: Head, scores: Tensor, inputs: tuple[int, ...], task: Tas
         f"{path}: {prefix}label.{key} is {getattr(label, key)}{shape}, so the module must turn {inputs} into"
         f" {expected}; it gives {tuple(scores.shape)}"
     )
-
-
-def _inputs(task: TaskFile) -> Tensor:
-    """Zeros, or what comes nearest to them within the bounds, as the module takes them."""
-    parts = [_zeros(schema) for schema in task.each_input.values()]
-    return torch.cat([part.flatten(1) for part in parts], dim=1) if task.inputs else parts[0]
-
-
-def _zeros(schema: InputSchema) -> Tensor:
-    rule = input_rule(schema)
-    return torch.zeros([PROBE_ROWS, *schema.shape]).clamp(rule.lowest, rule.highest)
 
 
 def _labels(label: LabelSchema) -> Tensor | None:

@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.nn.modules.dropout import _DropoutNd as DropoutLayer
 
-from workbench.export.recurrent_layers import gru, lstm
+from workbench.export.recurrent_layers import gru, lstm, rnn
 
 SPREAD = 0x45D9F3B
 """The counter-based generator's multiplier, odd."""
@@ -219,4 +219,5 @@ LAYERS: dict[type[nn.Module], Callable[..., object]] = {
     BatchNorm: batch_norm,
     nn.GRU: gru,
     nn.LSTM: lstm,
+    nn.RNN: rnn,
 }

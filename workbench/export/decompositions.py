@@ -45,12 +45,32 @@ def squeeze_what_is_one(inputs: Tensor, axes: Sequence[int]) -> Tensor:
     return inputs
 
 
+def select_backward(gradient: Tensor, sizes: Sequence[int], axis: int, index: int) -> Tensor:
+    """Gradient of one entry along an axis: zeros around it."""
+    return _between_zeros(gradient.unsqueeze(axis), sizes, axis, index % sizes[axis])
+
+
+def slice_backward(gradient: Tensor, sizes: Sequence[int], axis: int, start: int, end: int, step: int) -> Tensor:
+    """Gradient of a slice: zeros around it, and between its entries if it leaves some out."""
+    if step != 1:
+        return NotImplemented
+    start = max(start + sizes[axis], 0) if start < 0 else min(start, sizes[axis])
+    return _between_zeros(gradient, sizes, axis, start)
+
+
+def _between_zeros(part: Tensor, sizes: Sequence[int], axis: int, start: int) -> Tensor:
+    after = len(sizes) - 1 - axis % len(sizes)
+    return torch.constant_pad_nd(part, [0, 0] * after + [start, sizes[axis] - start - part.shape[axis]])
+
+
 OURS: dict[OpOverload, Decomposition] = {
     torch.ops.aten._adaptive_avg_pool2d.default: adaptive_avg_pool2d,
     torch.ops.aten._adaptive_avg_pool2d_backward.default: adaptive_avg_pool2d_backward,
     torch.ops.aten.avg_pool2d_backward.default: avg_pool2d_backward,
     torch.ops.aten.convolution_backward.default: convolution_backward,
     torch.ops.aten.empty_like.default: zeros_instead_of_empty,
+    torch.ops.aten.select_backward.default: select_backward,
+    torch.ops.aten.slice_backward.default: slice_backward,
     torch.ops.aten.squeeze.dims: squeeze_what_is_one,
     torch.ops.aten.threshold_backward.default: relu_backward,
 }

@@ -32,6 +32,17 @@ def cancel_transposes(node: Node) -> bool:
     return _replace(node, inner.inputs[0])
 
 
+def broadcast_product(node: Node) -> bool:
+    """`MatMul` of a matrix that is repeated for each one of a stack repeats it by itself."""
+    expand, stack = _producer(node.inputs[0], "Expand"), _shape(node.inputs[1])
+    if expand is None or stack is None or not _is_matrix(expand.inputs[0]):
+        return False
+    if not _same_shape(Shape(list(stack)[:-2]), Shape(list(_shape(node.outputs[0]) or ())[:-2])):
+        return False
+    node.replace_input_with(0, expand.inputs[0])
+    return True
+
+
 def transposed_product(node: Node) -> bool:
     """`MatMul` of matrices, one of them transposed, is a `Gemm` that reads it transposed."""
     left, right = node.inputs
@@ -86,9 +97,14 @@ def sum_without_kept_axis(node: Node) -> bool:
     return _replace(node, kept)
 
 
+def matrix_product(node: Node) -> bool:
+    """Both rules for `MatMul`."""
+    return transposed_product(node) or broadcast_product(node)
+
+
 RULES: dict[str, Callable[[Node], bool]] = {
     "Transpose": cancel_transposes,
-    "MatMul": transposed_product,
+    "MatMul": matrix_product,
     "Gemm": absorb_transposes,
     "Reshape": sum_without_kept_axis,
     **dict.fromkeys(("Add", "Sub", "Mul", "Div"), broadcast_instead_of_expand),

@@ -12,20 +12,21 @@ from workbench.export.recurrence import Tensors, repeatable
 def lstm_step(states: Tensors, entries: Tensors, fixed: Tensors) -> tuple[Tensors, Tensors]:
     """Hochreiter & Schmidhuber 1997 with a forget gate. Gates come in the order input, forget, output, candidate.
 
-    Gives the gates f32[3 * H, B], the candidate, what is left of the old cell, and tanh of the new one.
+    Gives the three gates f32[H, B], the candidate, what of it enters, what is left of the old cell, and tanh of the new.
     """
     (hidden, cell), (from_inputs,), (recurrent, *projection) = states, entries, fixed
     size = cell.shape[0]
     before_gates, before_candidate = torch.split_with_sizes(
         torch.addmm(from_inputs, recurrent, hidden), [3 * size, size]
     )
-    gates, candidate = torch.sigmoid(before_gates), torch.tanh(before_candidate)
-    entry, forget, output = torch.split_with_sizes(gates, [size] * 3)
-    left = forget * cell
-    cell = left + entry * candidate
+    entry, forget, output = torch.split_with_sizes(torch.sigmoid(before_gates), [size] * 3)
+    candidate = torch.tanh(before_candidate)
+    entered, left = entry * candidate, forget * cell
+    cell = left + entered
     bounded = torch.tanh(cell)
     hidden = output * bounded
-    return (projection[0] @ hidden if projection else hidden, cell), (gates, candidate, left, bounded)
+    made = entry, forget, output, candidate, entered, left, bounded
+    return (projection[0] @ hidden if projection else hidden, cell), made
 
 
 @repeatable

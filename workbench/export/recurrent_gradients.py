@@ -40,12 +40,12 @@ class Lstm(torch.autograd.Function):
         summed = None if bias is None else _candidate_last(bias + recurrent_bias)
         from_inputs = _product(_candidate_last(weight), values, summed)
         fixed = [_candidate_last(recurrent), *([] if projection is None else [projection])]
-        (hidden, cell), (gates, candidate, left, bounded) = repeat(
+        (hidden, cell), made = repeat(
             lstm_step, (hidden, cell), (from_inputs,), fixed, backwards=backwards
         )
-        raw = gates[:, 2 * cell.shape[0] :] * bounded
+        raw = made[2] * made[-1]
         outputs = raw if projection is None else _product(projection, raw)
-        return outputs, hidden, cell, gates, candidate, left, bounded
+        return outputs, hidden, cell, *made
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -57,11 +57,12 @@ class Lstm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, of_outputs: Tensor, of_hidden: Tensor, of_cell: Tensor, *_: object) -> Gradients:
         """Gradients of the arguments."""
-        values, first, weight, recurrent, projection, outputs, gates, candidate, left, bounded = ctx.saved_tensors
-        entry, forget, output = torch.split_with_sizes(gates, [candidate.shape[1]] * 3, 1)
-        entered, raw = entry * candidate, output * bounded
-        gated = torch.cat([entered, left, raw], 1)
-        to_gates = torch.cat([gated - gated * gates, entry - entered * candidate], 1)
+        values, first, weight, recurrent, projection, outputs, *made = ctx.saved_tensors
+        entry, forget, output, candidate, entered, left, bounded = made
+        raw = output * bounded
+        to_gates = torch.cat(
+            [entered - entered * entry, left - left * forget, raw - raw * output, entry - entered * candidate], 1
+        )
         last, earlier = _previous_gradients(of_outputs, backwards=ctx.backwards)
         turned = _candidate_last(recurrent).T
         (of_first, of_first_cell), (of_gates,) = repeat(
@@ -103,7 +104,7 @@ class Gru(torch.autograd.Function):
         (hidden,), (gates, candidate, recalled, distance) = repeat(
             gru_step, (first,), sequences, (recurrent, added.unsqueeze(1)), backwards=backwards
         )
-        outputs = candidate + gates[:, size:] * distance
+        outputs = candidate + torch.split_with_sizes(gates, [size, size], 1)[1] * distance
         return outputs, hidden, gates, candidate, recalled, distance
 
     @staticmethod
@@ -177,22 +178,25 @@ class Rnn(torch.autograd.Function):
 
 
 def _product(weight: Tensor, values: Tensor, bias: Tensor | None = None) -> Tensor:
-    """f32[G, F] times f32[T, F, B], for every entry of the sequence."""
-    product = torch.bmm(weight.expand(values.shape[0], *weight.shape), values)
-    return product if bias is None else product + bias.unsqueeze(1)
+    """f32[G, F] times f32[T, F, B], for every entry of the sequence. The bias is one more column: added, it would be
+    spread over rows that are far apart.
+    """
+    if bias is not None:
+        weight, values = torch.cat([weight, bias.unsqueeze(1)], 1), torch.cat([values, torch.ones_like(values[:, :1])], 1)
+    return torch.bmm(weight.expand(values.shape[0], *weight.shape), values)
 
 
 def _weight_gradients(of_gates: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
     """Gradients of the weights f32[G, F] that made f32[T, G, B] of each of `inputs` f32[T, F, B], and of the bias."""
     sizes = [values.shape[1] for values in inputs]
-    ones = torch.ones_like(of_gates[:, :1])
+    ones = torch.ones_like(inputs[0][:, :1])
     *weights, bias = torch.split_with_sizes(_summed_product(of_gates, torch.cat([*inputs, ones], 1)), [*sizes, 1], 1)
     return *weights, bias.squeeze(1)
 
 
 def _summed_product(left: Tensor, right: Tensor) -> Tensor:
     """The sum of f32[T, G, B] times f32[T, F, B] turned, over steps and rows: f32[G, F]."""
-    return left.transpose(0, 1).flatten(1) @ right.transpose(0, 1).flatten(1).T
+    return left.transpose(1, 2).flatten(0, 1).T @ right.transpose(1, 2).flatten(0, 1)
 
 
 def _previous(values: Tensor, first: Tensor, *, backwards: bool) -> Tensor:

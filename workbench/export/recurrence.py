@@ -25,8 +25,12 @@ def repeatable(step: Step) -> Step:
 def repeat(
     step: Step, states: Tensors, sequences: Tensors, fixed: Tensors, *, backwards: bool
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """The last states, and each output over the sequence [T, ...]; `backwards` begins with the last entry."""
-    results = _repeat(step.__name__, list(states), list(sequences), list(fixed), backwards)
+    """The last states, and each output over the sequence [T, ...]; `backwards` begins with the last entry.
+
+    Nothing is differentiated through it.
+    """
+    with torch.no_grad():
+        results = _repeat(step.__name__, list(states), list(sequences), list(fixed), backwards)
     return results[: len(states)], results[len(states) :]
 
 

@@ -40,9 +40,7 @@ class Lstm(torch.autograd.Function):
         summed = None if bias is None else _candidate_last(bias + recurrent_bias)
         from_inputs = _product(_candidate_last(weight), values, summed)
         fixed = [_candidate_last(recurrent), *([] if projection is None else [projection])]
-        (hidden, cell), made = repeat(
-            lstm_step, (hidden, cell), (from_inputs,), fixed, backwards=backwards
-        )
+        (hidden, cell), made = repeat(lstm_step, (hidden, cell), (from_inputs,), fixed, backwards=backwards)
         raw = made[2] * made[-1]
         outputs = raw if projection is None else _product(projection, raw)
         return outputs, hidden, cell, *made
@@ -182,7 +180,10 @@ def _product(weight: Tensor, values: Tensor, bias: Tensor | None = None) -> Tens
     spread over rows that are far apart.
     """
     if bias is not None:
-        weight, values = torch.cat([weight, bias.unsqueeze(1)], 1), torch.cat([values, torch.ones_like(values[:, :1])], 1)
+        weight, values = (
+            torch.cat([weight, bias.unsqueeze(1)], 1),
+            torch.cat([values, torch.ones_like(values[:, :1])], 1),
+        )
     return torch.bmm(weight.expand(values.shape[0], *weight.shape), values)
 
 

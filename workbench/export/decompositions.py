@@ -21,15 +21,9 @@ from workbench.export.pooling_gradients import (
 Decomposition = Callable[..., object]
 
 
-def relu_backward(gradient: Tensor, output: Tensor, threshold: float) -> Tensor:
-    """Gradient of ReLU from its output: one comparison-free product, faster than the usual compare and select.
-
-    Raises:
-        NotImplementedError: `threshold` isn't 0, so this isn't ReLU.
-    """
-    if threshold != 0:
-        raise NotImplementedError(f"threshold_backward with threshold {threshold}")
-    return gradient * torch.sign(output)
+def threshold_backward(gradient: Tensor, values: Tensor, threshold: float) -> Tensor:
+    """Gradient of ReLU, from its output, and of a threshold. A product would turn an infinite gradient into NaN."""
+    return torch.where(values <= threshold, 0.0, gradient)
 
 
 def zeros_instead_of_empty(like: Tensor, **_: object) -> Tensor:
@@ -52,7 +46,7 @@ OURS: dict[OpOverload, Decomposition] = {
     torch.ops.aten.convolution_backward.default: convolution_backward,
     torch.ops.aten.empty_like.default: zeros_instead_of_empty,
     torch.ops.aten.squeeze.dims: squeeze_what_is_one,
-    torch.ops.aten.threshold_backward.default: relu_backward,
+    torch.ops.aten.threshold_backward.default: threshold_backward,
 }
 
 

@@ -1,4 +1,4 @@
-"""Constants reach the graph as they are, gradients are selected and not multiplied away, losses are torch's everywhere."""
+"""Constants reach the graph as they are, gradients are selected and not multiplied away, losses are torch's."""
 
 import numpy as np
 import onnx

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch._decomp import core_aten_decompositions, get_decompositions
 from torch._ops import OpOverload
 
+from workbench.export.adaptive_max_pooling import adaptive_max_pool2d, adaptive_max_pool2d_backward
 from workbench.export.convolution_gradients import convolution_backward
 from workbench.export.pooling_gradients import (
     adaptive_avg_pool2d,
@@ -42,6 +43,8 @@ def squeeze_what_is_one(inputs: Tensor, axes: Sequence[int]) -> Tensor:
 OURS: dict[OpOverload, Decomposition] = {
     torch.ops.aten._adaptive_avg_pool2d.default: adaptive_avg_pool2d,
     torch.ops.aten._adaptive_avg_pool2d_backward.default: adaptive_avg_pool2d_backward,
+    torch.ops.aten.adaptive_max_pool2d.default: adaptive_max_pool2d,
+    torch.ops.aten.adaptive_max_pool2d_backward.default: adaptive_max_pool2d_backward,
     torch.ops.aten.avg_pool2d_backward.default: avg_pool2d_backward,
     torch.ops.aten.convolution_backward.default: convolution_backward,
     torch.ops.aten.empty_like.default: zeros_instead_of_empty,
@@ -51,7 +54,6 @@ OURS: dict[OpOverload, Decomposition] = {
 
 
 BEYOND_CORE = (
-    torch.ops.aten.adaptive_max_pool2d,
     torch.ops.aten.copysign,
     torch.ops.aten.cumprod,
     torch.ops.aten.dist,

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from workbench.export.layer_context import UnexportableError
+
 Cell = Callable[[Tensor, Tensor | None, Tensor, Sequence[Tensor]], tuple[Tensor, ...]]
 """One step: what the inputs contribute f32[B, gates * H], recurrent bias and weight, and the state, to the new state.
 `state[0]` is the output."""
@@ -26,10 +28,10 @@ def lstm(
     """`nn.LSTM.forward` for a batch: outputs, and last state and cell.
 
     Raises:
-        NotImplementedError: the LSTM projects its state (`proj_size`).
+        UnexportableError: the LSTM projects its state (`proj_size`).
     """
     if part.proj_size:
-        raise NotImplementedError("LSTM with proj_size; use a Linear layer behind it instead")
+        raise UnexportableError("it projects its state (proj_size); use a Linear layer behind it instead")
     outputs, (hidden, cell) = _run(part, inputs, hx, _lstm_cell, states=2)
     return outputs, (hidden, cell)
 

@@ -26,7 +26,14 @@ def small_cnn() -> nn.Module:
 
 def lenet() -> nn.Module:
     """LeCun et al. 1998, with average pooling and tanh."""
-    layers = [nn.Conv2d(1, 6, 5, padding=2), nn.Tanh(), nn.AvgPool2d(2), nn.Conv2d(6, 16, 5), nn.Tanh(), nn.AvgPool2d(2)]
+    layers = [
+        nn.Conv2d(1, 6, 5, padding=2),
+        nn.Tanh(),
+        nn.AvgPool2d(2),
+        nn.Conv2d(6, 16, 5),
+        nn.Tanh(),
+        nn.AvgPool2d(2),
+    ]
     dense = [nn.Flatten(), nn.Linear(400, 120), nn.Tanh(), nn.Linear(120, 84), nn.Tanh(), nn.Linear(84, CLASSES)]
     return nn.Sequential(*layers, *dense)
 
@@ -86,7 +93,7 @@ def shufflenet() -> nn.Module:
     """Grouped convolutions with their channels shuffled: Zhang et al. 2018."""
 
     def shuffled(inputs: Tensor) -> Tensor:
-        return inputs.unflatten(1, (4, -1)).transpose(1, 2).flatten(1, 2)
+        return inputs.reshape(-1, 4, 8, 8, 8).transpose(1, 2).flatten(1, 2)
 
     def block() -> nn.Module:
         layers = [normed(conv(32, 32, 1, groups=4)), Applied(shuffled), normed(conv(32, 32, groups=32), nn.Identity)]

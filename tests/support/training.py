@@ -13,7 +13,8 @@ from torch.nn import functional
 
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import InputSchema, LabelSchema, TrainingPlan, UpdatePlan
-from workbench.export.exportable_layers import LayerContext, exportable_layers, has_dropout
+from workbench.export.exportable_layers import exportable_layers, has_dropout
+from workbench.export.layer_context import LayerContext
 from workbench.export.onnx_conversion import checked_model
 from workbench.export.recipe import Recipe
 from workbench.export.scaling import ScalingSettings

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from fleet_protocol.bundle import InputSchema
 from fleet_protocol.errors import ConfigurationError
-from workbench.export.exportable_layers import LayerContext, exportable_layers
+from workbench.export.exportable_layers import exportable_layers
 from workbench.export.int8_weights import quantise_weights
+from workbench.export.layer_context import LayerContext
 from workbench.export.onnx_conversion import convert
 from workbench.export.recipe import Recipe
 from workbench.export.tracing import BATCH, GraphInput

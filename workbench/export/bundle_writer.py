@@ -6,6 +6,7 @@ from pathlib import Path
 
 from onnx import ModelProto
 from safetensors.torch import save
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from bundle_runtime.bundle import written
 from fleet_protocol.bundle import (
@@ -97,7 +98,7 @@ def bundle_files(
         versions_from=recipe.task.versions_from,
         scaling=recipe.scaling,
     )
-    if description.statistics:
+    if any(isinstance(part, BatchNorm) for part in recipe.module.modules()) and description.statistics:
         tell(FEW_CLASSES)
     if not description.training.learning_rate:
         description = with_learning_rate(description, files, data, tell)

@@ -8,7 +8,6 @@ from math import prod
 import torch
 from torch import Tensor
 
-
 FEW_TAPS = 9
 """A depthwise kernel of no more entries is summed up entry by entry; measured with onnxruntime 1.32 on x86-64."""
 
@@ -57,10 +56,10 @@ def convolution_backward(  # noqa: PLR0917 - the operator's own signature
 
 
 def input_gradient(gradient: Tensor, weight: Tensor, sizes: Sequence[int], geometry: Geometry) -> Tensor:
-    """A transposed convolution that gives back inputs of the spatial `sizes`; with a kernel of one entry, a plain one."""
+    """A transposed convolution that gives back inputs of these spatial sizes, or a plain one with a kernel of one."""
     padding, dilation = geometry.padding, geometry.dilation
     if {*weight.shape[2:], *geometry.stride} == {1} and not any(padding):
-        turned = weight.unflatten(0, (geometry.groups, -1)).transpose(1, 2).flatten(0, 1)
+        turned = weight.reshape(geometry.groups, -1, *weight.shape[1:]).transpose(1, 2).flatten(0, 1)
         return torch.convolution(
             gradient, turned, None, geometry.stride, padding, dilation, False, padding, geometry.groups
         )
@@ -133,7 +132,7 @@ def _padded(inputs: Tensor, padding: Sequence[int]) -> Tensor:
 
 
 def _as_convolution(gradient: Tensor, inputs: Tensor, kernel: Sequence[int], geometry: Geometry) -> Tensor:
-    """The batch takes the place of the channels, the gradient that of the kernel, and stride and dilation change roles."""
+    """The batch takes the place of the channels, the gradient that of the kernel; stride and dilation change roles."""
     groups = geometry.groups
     channels = inputs.shape[1] // geometry.groups
     spatial = list(inputs.shape[2:])

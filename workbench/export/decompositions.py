@@ -11,6 +11,7 @@ from torch import Tensor
 from torch._decomp import core_aten_decompositions, get_decompositions
 from torch._ops import OpOverload
 
+from workbench.export.adaptive_max_pooling import adaptive_max_pool2d, adaptive_max_pool2d_backward
 from workbench.export.convolution_gradients import convolution_backward
 from workbench.export.pooling_gradients import (
     adaptive_avg_pool2d,
@@ -21,15 +22,9 @@ from workbench.export.pooling_gradients import (
 Decomposition = Callable[..., object]
 
 
-def relu_backward(gradient: Tensor, output: Tensor, threshold: float) -> Tensor:
-    """Gradient of ReLU from its output: one comparison-free product, faster than the usual compare and select.
-
-    Raises:
-        NotImplementedError: `threshold` isn't 0, so this isn't ReLU.
-    """
-    if threshold != 0:
-        raise NotImplementedError(f"threshold_backward with threshold {threshold}")
-    return gradient * torch.sign(output)
+def threshold_backward(gradient: Tensor, values: Tensor, threshold: float) -> Tensor:
+    """Gradient of ReLU, from its output, and of a threshold. A product would turn an infinite gradient into NaN."""
+    return torch.where(values <= threshold, 0.0, gradient)
 
 
 def zeros_instead_of_empty(like: Tensor, **_: object) -> Tensor:
@@ -50,10 +45,12 @@ def select_backward(gradient: Tensor, sizes: Sequence[int], axis: int, index: in
     return _between_zeros(gradient.unsqueeze(axis), sizes, axis, index % sizes[axis])
 
 
-def slice_backward(gradient: Tensor, sizes: Sequence[int], axis: int, start: int, end: int, step: int) -> Tensor:
+def slice_backward(gradient: Tensor, sizes: Sequence[int], axis: int, start: int, _end: int, step: int) -> Tensor:
     """Gradient of a slice: zeros around it, and between its entries if it leaves some out."""
-    if step != 1:
-        return NotImplemented
+    axis, count = axis % len(sizes), gradient.shape[axis]
+    if step > 1 and count:
+        spread = torch.constant_pad_nd(gradient.unsqueeze(axis + 1), [0, 0] * (len(sizes) - 1 - axis) + [0, step - 1])
+        gradient = spread.flatten(axis, axis + 1).narrow(axis, 0, (count - 1) * step + 1)
     start = max(start + sizes[axis], 0) if start < 0 else min(start, sizes[axis])
     return _between_zeros(gradient, sizes, axis, start)
 
@@ -66,18 +63,19 @@ def _between_zeros(part: Tensor, sizes: Sequence[int], axis: int, start: int) ->
 OURS: dict[OpOverload, Decomposition] = {
     torch.ops.aten._adaptive_avg_pool2d.default: adaptive_avg_pool2d,
     torch.ops.aten._adaptive_avg_pool2d_backward.default: adaptive_avg_pool2d_backward,
+    torch.ops.aten.adaptive_max_pool2d.default: adaptive_max_pool2d,
+    torch.ops.aten.adaptive_max_pool2d_backward.default: adaptive_max_pool2d_backward,
     torch.ops.aten.avg_pool2d_backward.default: avg_pool2d_backward,
     torch.ops.aten.convolution_backward.default: convolution_backward,
     torch.ops.aten.empty_like.default: zeros_instead_of_empty,
     torch.ops.aten.select_backward.default: select_backward,
     torch.ops.aten.slice_backward.default: slice_backward,
     torch.ops.aten.squeeze.dims: squeeze_what_is_one,
-    torch.ops.aten.threshold_backward.default: relu_backward,
+    torch.ops.aten.threshold_backward.default: threshold_backward,
 }
 
 
 BEYOND_CORE = (
-    torch.ops.aten.adaptive_max_pool2d,
     torch.ops.aten.copysign,
     torch.ops.aten.cumprod,
     torch.ops.aten.dist,

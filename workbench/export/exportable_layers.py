@@ -1,13 +1,12 @@
 """Layers whose own `forward` can't become a graph, in a form that can: they keep their parameters and their results.
 
-Batch normalisation changes its buffers in place, dropout draws from torch's generator, recurrent layers and attention
+Some normalisation changes its buffers in place, dropout draws from torch's generator, recurrent layers and attention
 end in fused kernels without an ONNX counterpart. Inside a block of `exportable_layers` they run the functions of this
-module.
+module, or of the modules that `LAYERS` names.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from unittest import mock
 
@@ -16,7 +15,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.nn.modules.dropout import _DropoutNd as DropoutLayer
+from torch.nn.modules.instancenorm import _InstanceNorm as InstanceNorm
+from torch.nn.utils.parametrizations import _SpectralNorm as SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm as SpectralNormHook
 
+from workbench.export.embedding_bags import embedding_bag
+from workbench.export.layer_context import LayerContext, UnexportableError
+from workbench.export.normalisation_layers import batch_norm, hooked_spectral_norm, instance_norm, spectral_norm
+from workbench.export.padding_modes import pad
 from workbench.export.recurrent_layers import gru, lstm, rnn
 
 SPREAD = 0x45D9F3B
@@ -29,26 +35,11 @@ MIXING_ROUNDS = 2
 _MATRIX_LINEAR = functional.linear
 
 
-@dataclass(slots=True)
-class LayerContext:
-    """What a layer may read of the step that it runs in, and what it changes.
-
-    `row_weights` f32[B] is 0 on padding and adds up to 1 otherwise; `seed` i64[], modulo 2**32, is another one in every
-    step; `row`
-    i64[] is the row's number where each is differentiated by itself; `updated` maps buffers to their new values.
-    """
-
-    row_weights: Tensor | None = None
-    seed: Tensor | None = None
-    row: Tensor | None = None
-    updated: dict[str, Tensor] = field(default_factory=dict)
-    draws: int = 0
-
-
 @contextmanager
 def exportable_layers(module: nn.Module, context: LayerContext) -> Iterator[None]:
     """Let `module` run on the layers of this file. When the block ends it is as before."""
     replaced = []
+    names = {part: name for name, part in module.named_modules()}
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -58,8 +49,14 @@ def exportable_layers(module: nn.Module, context: LayerContext) -> Iterator[None
             mock.patch.object(functional, "dropout2d", partial(channel_dropout, context)),
             mock.patch.object(functional, "linear", linear),
             mock.patch.object(functional, "scaled_dot_product_attention", partial(attention, context)),
+            mock.patch.object(torch._C._nn, "pad", partial(pad, torch._C._nn.pad)),
+            mock.patch.object(
+                SpectralNormHook,
+                "compute_weight",
+                lambda hook, part, **_: hooked_spectral_norm(context, names[part], part, hook),
+            ),
         ):
-            for name, part in module.named_modules():
+            for part, name in names.items():
                 for kind, forward in LAYERS.items():
                     if isinstance(part, kind):
                         part.__dict__["forward"] = partial(forward, context, name, part)
@@ -71,46 +68,10 @@ def exportable_layers(module: nn.Module, context: LayerContext) -> Iterator[None
             part.__dict__.pop("forward", None)
 
 
-def changing_buffers(module: nn.Module) -> dict[str, Tensor]:
-    """Name to value of the buffers that training changes: the running statistics of batch normalisation."""
-    return {
-        f"{name}.{buffer}" if name else buffer: getattr(part, buffer)
-        for name, part in module.named_modules()
-        if isinstance(part, BatchNorm) and part.running_mean is not None
-        for buffer in ("running_mean", "running_var")
-    }
-
-
 def has_dropout(module: nn.Module) -> bool:
     """Whether any layer draws a mask in training. Recurrent and attention layers keep their rate in `dropout`."""
     rates = [part.p if isinstance(part, DropoutLayer) else getattr(part, "dropout", 0) for part in module.modules()]
     return any(isinstance(rate, float) and rate > 0 for rate in rates)
-
-
-def batch_norm(context: LayerContext, name: str, part: BatchNorm, inputs: Tensor) -> Tensor:
-    """Batch normalisation with the statistics of the real rows (training), or the running ones.
-
-    Raises:
-        NotImplementedError: an average over all batches (`momentum=None`), or statistics of a single row.
-    """
-    mean, variance = part.running_mean, part.running_var
-    if part.training or mean is None or variance is None:
-        if context.row_weights is None:
-            raise NotImplementedError(
-                "batch statistics mix the samples whose gradients are wanted one by one;"
-                ' use GroupNorm, or batch_norm = "frozen" in task.toml'
-            )
-        if part.momentum is None:
-            raise NotImplementedError(
-                "momentum=None averages over all batches ever seen, which a round doesn't know; give it a momentum"
-            )
-        mean, variance = _statistics(inputs, context.row_weights)
-        _update_running(context, name, part, inputs, (mean.detach(), variance.detach()))
-    scale = torch.rsqrt(variance.clamp(min=0) + part.eps)
-    if part.weight is not None:
-        scale = scale * part.weight
-    shift = -mean * scale if part.bias is None else part.bias - mean * scale
-    return inputs * _per_channel(scale, inputs) + _per_channel(shift, inputs)
 
 
 def dropout(
@@ -141,7 +102,7 @@ def random_words(context: LayerContext, like: Tensor) -> Tensor:
     Integer arithmetic that stays below 2**63, because ONNX's own random operators take no seed at run time.
     """
     if context.seed is None:
-        raise NotImplementedError("dropout as a function draws without being seen; use nn.Dropout instead")
+        raise UnexportableError("dropout as a function draws without being seen; use nn.Dropout instead")
     row_size = like[0].numel()
     rows = torch.arange(like.shape[0]) if context.row is None else context.row.unsqueeze(0)
     words = torch.zeros((), dtype=torch.int64)
@@ -182,41 +143,11 @@ def attention(  # noqa: PLR0917 - the signature of what it replaces
     return dropout(context, torch.softmax(scores, dim=-1), dropout_p) @ value
 
 
-def _statistics(inputs: Tensor, row_weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance f32[C] over the real rows and all places of f32[B, C, ...]."""
-    weights = row_weights.unsqueeze(0)
-    mean = (weights @ _row_means(inputs)).squeeze(0)
-    centred = inputs - _per_channel(mean, inputs)
-    return mean, (weights @ _row_means(centred * centred)).squeeze(0)
-
-
-def _update_running(
-    context: LayerContext, name: str, part: BatchNorm, inputs: Tensor, statistics: tuple[Tensor, Tensor]
-) -> None:
-    """Move the running statistics by `momentum` towards the batch's, the variance as the unbiased one."""
-    if part.running_mean is None or part.running_var is None or part.momentum is None or context.row_weights is None:
-        return
-    mean, variance = statistics
-    weights = context.row_weights
-    places = inputs[0, 0].numel() if inputs.dim() > 2 else 1
-    count = places / weights.max().clamp(min=torch.finfo(weights.dtype).tiny)
-    unbiased = variance * (count / (count - 1).clamp(min=1))
-    rate = part.momentum * weights.sum()
-    prefix = f"{name}." if name else ""
-    context.updated[f"{prefix}running_mean"] = part.running_mean + rate * (mean - part.running_mean)
-    context.updated[f"{prefix}running_var"] = part.running_var + rate * (unbiased - part.running_var)
-
-
-def _row_means(inputs: Tensor) -> Tensor:
-    return inputs.mean(dim=tuple(range(2, inputs.dim()))) if inputs.dim() > 2 else inputs
-
-
-def _per_channel(values: Tensor, inputs: Tensor) -> Tensor:
-    return values.reshape(1, -1, *[1] * (inputs.dim() - 2))
-
-
 LAYERS: dict[type[nn.Module], Callable[..., object]] = {
     BatchNorm: batch_norm,
+    InstanceNorm: instance_norm,
+    SpectralNorm: spectral_norm,
+    nn.EmbeddingBag: embedding_bag,
     nn.GRU: gru,
     nn.LSTM: lstm,
     nn.RNN: rnn,

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad_and_value, vjp, vmap
 
-from workbench.export.exportable_layers import LayerContext, exportable_layers
+from workbench.export.exportable_layers import exportable_layers
 from workbench.export.flat_weights import join, split
+from workbench.export.layer_context import LayerContext
 from workbench.export.optimisers import OPTIMISERS, Rates, clipped
 from workbench.export.recipe import Recipe
 

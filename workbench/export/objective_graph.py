@@ -12,9 +12,10 @@ from torch import Tensor
 
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.scaling import UNSCALED
-from workbench.export.exportable_layers import LayerContext, changing_buffers, has_dropout
+from workbench.export.exportable_layers import has_dropout
 from workbench.export.flat_weights import join
 from workbench.export.gradients import GraphFunction, scores_of
+from workbench.export.layer_context import LayerContext
 from workbench.export.losses import BALANCE
 from workbench.export.onnx_conversion import convert
 from workbench.export.recipe import Recipe
@@ -119,8 +120,9 @@ def _check_supported(recipe: Recipe) -> None:
         raise ConfigurationError(
             f"{path}: engine ort-training can't clip per-sample gradients; export without --ort-training"
         )
-    if changing_buffers(recipe.module) and recipe.task.batch_norm == "train":
+    if recipe.moving_buffers:
         raise ConfigurationError(
-            f"{path}: engine ort-training has no running statistics of batch normalisation; write batch_norm ="
-            " 'frozen', take GroupNorm, or export without --ort-training"
+            f"{path}: engine ort-training can't move the buffer {min(recipe.moving_buffers)!r}; write batch_norm ="
+            " 'frozen' or take GroupNorm instead of batch normalisation, and weight_norm instead of spectral_norm, or"
+            " export without --ort-training"
         )

@@ -7,7 +7,6 @@ from pathlib import Path
 import msgspec
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from fleet_protocol.aggregation_plan import check_aggregation, check_feedback
 from fleet_protocol.bundle import (
@@ -17,8 +16,8 @@ from fleet_protocol.bundle import (
 from fleet_protocol.configuration import parse_document
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.scaling import Scaling
-from workbench.export.exportable_layers import changing_buffers
 from workbench.export.losses import LOSSES, Loss
+from workbench.export.moving_buffers import RUNNING_STATISTICS, changing_buffers, parts_with_buffers
 from workbench.export.scaling import scaling_of
 from workbench.export.task_file import TaskFile
 from workbench.export.trainable import EVERYTHING, check_patterns, is_selected
@@ -78,12 +77,17 @@ class Recipe:
         """Name to initial value of each of `parameters`."""
         return self._trained() | self._changing()
 
+    @property
+    def moving_buffers(self) -> set[str]:
+        """The buffers that a training step changes."""
+        still = RUNNING_STATISTICS if self.task.batch_norm == "frozen" else ()
+        return {name for name in self._changing() if name.rpartition(".")[2] not in still}
+
     def set_training(self, training: bool) -> None:
-        """Put the module into training or evaluation mode, batch normalisation as the task says."""
+        """Put the module into training or evaluation mode, layers whose buffers stay as they are in the latter."""
         self.module.train(training)
-        moving = {name.rpartition(".")[0] for name in self._changing()}
-        for name, part in self.module.named_modules():
-            if isinstance(part, BatchNorm) and (self.task.batch_norm == "frozen" or name not in moving):
+        for part, buffers in parts_with_buffers(self.module):
+            if not self.moving_buffers.issuperset(buffers):
                 part.eval()
 
     def _trained(self) -> dict[str, torch.Tensor]:

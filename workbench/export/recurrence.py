@@ -58,7 +58,7 @@ def _shapes(
 
 
 @_repeat.register_vmap
-def _rows_of_rows(
+def _rows_of_rows(  # noqa: PLR0917 - the operator's own signature
     info: object,
     in_dims: tuple[object, list[int | None], list[int | None], list[int | None], object],
     step: str,

@@ -12,7 +12,8 @@ from workbench.export.recurrence import Tensors, repeatable
 def lstm_step(states: Tensors, entries: Tensors, fixed: Tensors) -> tuple[Tensors, Tensors]:
     """Hochreiter & Schmidhuber 1997 with a forget gate. Gates come in the order input, forget, output, candidate.
 
-    Gives the three gates f32[H, B], the candidate, what of it enters, what is left of the old cell, and tanh of the new.
+    Gives the three gates f32[H, B], the candidate, what of it enters, what is left of the old cell, and
+    tanh of the new one.
     """
     (hidden, cell), (from_inputs,), (recurrent, *projection) = states, entries, fixed
     size = cell.shape[0]

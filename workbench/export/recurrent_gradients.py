@@ -74,13 +74,13 @@ class Lstm(torch.autograd.Function):
             _candidate_third(part)
             for part in _weight_gradients(of_gates, values, _previous(outputs, first, backwards=ctx.backwards))
         )
-        of_bias = None if ctx.bias is None else of_bias
         of_projection = None
         if projection is not None:
             of_states = of_outputs + _previous(_product(turned, of_gates), of_hidden, backwards=not ctx.backwards)
             of_projection = _summed_product(of_states, raw)
         of_values = _product(_candidate_last(weight).T, of_gates)
-        return of_values, of_first, of_first_cell, of_weight, of_recurrent, of_bias, of_bias, of_projection, None
+        of_biases = [None if ctx.bias is None else of_bias] * 2
+        return of_values, of_first, of_first_cell, of_weight, of_recurrent, *of_biases, of_projection, None
 
 
 class Gru(torch.autograd.Function):
@@ -171,8 +171,8 @@ class Rnn(torch.autograd.Function):
         )
         previous = _previous(outputs, first, backwards=ctx.backwards)
         of_weight, of_recurrent, of_bias = _weight_gradients(before, values, previous)
-        of_bias = None if ctx.bias is None else of_bias
-        return _product(weight.T, before), of_first, of_weight, of_recurrent, of_bias, of_bias, None, None
+        of_biases = [None if ctx.bias is None else of_bias] * 2
+        return _product(weight.T, before), of_first, of_weight, of_recurrent, *of_biases, None, None
 
 
 def _product(weight: Tensor, values: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from workbench.export.layer_context import UnexportableError
 from workbench.export.recurrent_gradients import Gru, Lstm, Rnn
 
 RunLayer = Callable[[nn.RNNBase, str, Tensor, Sequence[Tensor], bool], tuple[Tensor, ...]]
@@ -39,13 +40,13 @@ def _run(
     """All layers and directions of a recurrent module on f32[B, T, F], or f32[T, B, F] without `batch_first`.
 
     Raises:
-        NotImplementedError: there is no batch, or its rows stand where the module looks for steps.
+        UnexportableError: there is no batch, or its rows stand where the module looks for steps.
     """
     if inputs.dim() != 3:
-        raise NotImplementedError(f"{inputs.dim()} axes where a batch of sequences has 3")
+        raise UnexportableError(f"{inputs.dim()} axes where a batch of sequences has 3")
     values = inputs.permute(1, 2, 0) if part.batch_first else inputs.transpose(1, 2)
     if not isinstance(values.shape[0], int):
-        raise NotImplementedError("its steps are the rows of the batch; give it batch_first=True")
+        raise UnexportableError("its steps are the rows of the batch; give it batch_first=True")
     finals: list[Sequence[Tensor]] = []
     for layer in range(part.num_layers):
         if layer and part.dropout:
@@ -68,21 +69,27 @@ def _run_lstm(
     part: nn.RNNBase, suffix: str, values: Tensor, state: Sequence[Tensor], backwards: bool
 ) -> tuple[Tensor, ...]:
     projection = getattr(part, f"weight_hr_{suffix}") if part.proj_size else None
-    outputs, hidden, cell, *_ = Lstm.apply(values, *state, *_parameters(part, suffix), projection, backwards)
+    outputs, hidden, cell, *_ = Lstm.apply(  # type: ignore[no-untyped-call]
+        values, *state, *_parameters(part, suffix), projection, backwards
+    )
     return outputs, hidden, cell
 
 
 def _run_gru(
     part: nn.RNNBase, suffix: str, values: Tensor, state: Sequence[Tensor], backwards: bool
 ) -> tuple[Tensor, ...]:
-    outputs, hidden, *_ = Gru.apply(values, *state, *_parameters(part, suffix), backwards)
+    outputs, hidden, *_ = Gru.apply(  # type: ignore[no-untyped-call]
+        values, *state, *_parameters(part, suffix), backwards
+    )
     return outputs, hidden
 
 
 def _run_rnn(
     part: nn.RNNBase, suffix: str, values: Tensor, state: Sequence[Tensor], backwards: bool
 ) -> tuple[Tensor, ...]:
-    outputs, hidden = Rnn.apply(values, *state, *_parameters(part, suffix), part.nonlinearity == "relu", backwards)
+    outputs, hidden = Rnn.apply(  # type: ignore[no-untyped-call]
+        values, *state, *_parameters(part, suffix), part.nonlinearity == "relu", backwards
+    )
     return outputs, hidden
 
 

@@ -5,7 +5,6 @@ from functools import partial
 
 import numpy as np
 import onnx_ir
-import torch
 from onnx import GraphProto
 from torch import Tensor, fx
 from torch.onnx._internal.exporter._torchlib.ops.hop import call_op
@@ -30,7 +29,7 @@ def scan_nodes(traced: fx.GraphModule, convert: Convert) -> Callable[..., Values
         shapes = [[_shape(value) for value in group] for group in values]
         if (key := f"{step} {shapes}") not in known:
             known[key] = _body(step, shapes, len(node.meta["val"]), convert)
-        bodies.append(known[key])
+        bodies.append((known[key], node.args[2][0].meta["val"].shape[0]))
     return partial(_scan, iter(bodies))
 
 
@@ -50,21 +49,26 @@ def _body(step: str, shapes: Sequence[Sequence[tuple[int | None, ...]]], made: i
 
 
 def _scan(
-    bodies: Iterator[GraphProto], _step: str, states: Values, sequences: Values, fixed: Values, backwards: bool
+    bodies: Iterator[tuple[GraphProto, int]],
+    _step: str,
+    states: Values,
+    sequences: Values,
+    fixed: Values,
+    backwards: bool,
 ) -> Values:
-    """The node on these values, with the next body.
+    """The node on these values, with the next body and number of steps.
 
     One more sequence counts the steps. It has no meaning, but a length that whoever checks the graph can read: a graph
     inside another one may scan nothing else (docs/decisions/graphs-are-checked.md).
     """
-    body = onnx_ir.from_proto(next(bodies))
+    graph, steps = next(bodies)
+    body = onnx_ir.serde.deserialize_graph(graph)
     inner = list(body.inputs)
     for given, value in zip(inner[len(states) + len(sequences) :], fixed, strict=True):
         given.replace_all_uses_with(value)
     entries = inner[: len(states) + len(sequences)]
     count = onnx_ir.Value(name="given_count", shape=onnx_ir.Shape([]), type=onnx_ir.TensorType(onnx_ir.DataType.INT64))
     body.inputs[:] = [*entries, count]
-    steps = sequences[0].shape[0]
     (counted,) = call_op("Constant", value=onnx_ir.tensor(np.arange(steps)))
     made = len(body.outputs) - len(states)
     return call_op(

@@ -5,17 +5,15 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from fleet_protocol.errors import ConfigurationError
+from workbench.export.moving_buffers import group_of
 
 EVERYTHING = "*"
 NEAREST_NAMES = 3
-STATISTICS = ("running_mean", "running_var")
-"""Buffers of batch normalisation that training moves. A pattern that fits one of a layer's two selects both."""
 
 
 def is_selected(name: str, patterns: Iterable[str]) -> bool:
-    """Whether a parameter trains, or a running statistic moves."""
-    layer, _, last = name.rpartition(".")
-    names = [f"{layer}.{other}" if layer else other for other in STATISTICS] if last in STATISTICS else [name]
+    """Whether a parameter trains, or a buffer moves. A pattern that fits one buffer of a layer selects all of them."""
+    names = group_of(name) or (name,)
     return any(fnmatchcase(each, pattern) for each in names for pattern in patterns)
 
 
@@ -30,7 +28,7 @@ def check_patterns(names: Sequence[str], patterns: Sequence[str], outside: str, 
             raise ConfigurationError(
                 f"{path}: trainable: the pattern {pattern!r} fits no parameter{outside}; {_nearest(pattern, names)}"
             )
-    parameters = [name for name in names if name.rpartition(".")[2] not in STATISTICS]
+    parameters = [name for name in names if not group_of(name)]
     if not any(is_selected(name, patterns) for name in parameters):
         raise ConfigurationError(
             f"{path}: trainable = {list(patterns)} leaves no parameter to train{outside};"

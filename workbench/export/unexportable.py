@@ -13,7 +13,8 @@ from torch.utils import _pytree as pytree
 
 from fleet_protocol.errors import ConfigurationError
 from workbench.export.decompositions import decomposition_table
-from workbench.export.exportable_layers import LayerContext, exportable_layers
+from workbench.export.exportable_layers import exportable_layers
+from workbench.export.layer_context import LayerContext
 
 _MISSING_OPERATOR = re.compile(r"No ONNX function found for <OpOverload\(op='(?P<operator>[^']+)'")
 PROBE_ROWS = 2

@@ -90,4 +90,7 @@ def _scores(module: nn.Module, inputs: Tensor, seed: int | None) -> Tensor:
         return scores
     context = LayerContext(torch.full(inputs.shape[:1], 1 / len(inputs)), torch.tensor(seed))
     with exportable_layers(module, context):
-        return _scores(module, inputs, None)
+        scores = module(inputs)
+    for name, value in context.updated.items():
+        module.get_buffer(name).copy_(value.detach())
+    return scores

@@ -82,8 +82,10 @@ def measure(model: ZooModel, ort_python: Path | None, rounds: int) -> Measured:
         export_seconds=round(exported, 2),
         difference=difference,
         deterministic=files == again and ends[0] == ends[1],
+        edgeflock_us=times["edgeflock_us"],
+        torch_us=times["torch_us"],
+        ort_training_us=times.get("ort_training_us"),
         times_torch=round(times["torch_us"] / times["edgeflock_us"], 2),
-        **times,
     )
 
 
@@ -93,7 +95,6 @@ def made_recipe(model: ZooModel) -> Recipe:
         torch.manual_seed(SEED)
         module = model.make()
     low, high = (0.0, model.ids - 1.0) if model.ids else (-9.0, 9.0)
-    targets = "off" if model.label.kind == "regression" else None
     task = TaskFile(
         "zoo",
         "Zoo",
@@ -103,7 +104,7 @@ def made_recipe(model: ZooModel) -> Recipe:
         UpdatePlan(keep_fraction=1.0),
         AggregationPlan(buffer_size=1),
         loss="cross_entropy" if model.label.kind == "class" else None,
-        scaling=ScalingSettings(inputs="off", targets=targets),
+        scaling=ScalingSettings(inputs="off", targets="off" if model.label.kind == "regression" else None),
     )
     return Recipe(Path(), task, module)
 
@@ -116,7 +117,7 @@ def made_samples(model: ZooModel) -> Samples:
     return Samples(inputs, _labels(model, random))
 
 
-def _labels(model: ZooModel, random: np.random.Generator) -> NDArray[np.generic]:
+def _labels(model: ZooModel, random: np.random.Generator) -> NDArray[np.int64] | NDArray[np.float32]:
     values = random.normal(size=(SAMPLES, model.label.outputs)).astype(np.float32)
     if model.label.kind == "class":
         return random.integers(0, CLASSES, SAMPLES)

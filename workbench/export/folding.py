@@ -8,6 +8,8 @@ No rule may come near a number: onnxscript's own choice of rules takes a constan
 """
 
 from collections.abc import Callable, Sequence
+from copy import copy
+from typing import Any
 
 from onnx_ir import AttrInt64, Graph, Model, Node, Shape, Value, convenience
 from onnx_ir.passes import Sequential
@@ -51,21 +53,18 @@ RULES_BY_OPERATOR = {
 """The operator that ends what a rule replaces, to the rules. Matching all of them at every node took half an export."""
 
 
-class _AtOperator:
-    """A rule that is asked at nodes of one operator alone."""
+def _at(operator: str, rule: rewriter.RewriteRule) -> rewriter.RewriteRule:
+    """The rule, asked at nodes of one operator alone."""
 
-    def __init__(self, rule: rewriter.RewriteRule, operator: str) -> None:
-        self._rule, self._operator = rule, operator
+    def try_rewrite(model: Model, graph: Graph, node: Node, **options: Any) -> object:
+        return rule.try_rewrite(model, graph, node, **options) if node.op_type == operator else None
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._rule, name)
-
-    def try_rewrite(self, model: Model, graph: Graph, node: Node, **options: object) -> object:
-        """What the rule says, or None at another operator."""
-        return self._rule.try_rewrite(model, graph, node, **options) if node.op_type == self._operator else None
+    asked = copy(rule)
+    setattr(asked, "try_rewrite", try_rewrite)  # noqa: B010 - a method of one object
+    return asked
 
 
-SHAPE_RULES = [_AtOperator(rule, operator) for operator, rules in RULES_BY_OPERATOR.items() for rule in rules]
+SHAPE_RULES = [_at(operator, rule) for operator, rules in RULES_BY_OPERATOR.items() for rule in rules]
 
 
 def fold(model: Model) -> None:

@@ -50,7 +50,10 @@ def _run(
     finals: list[Sequence[Tensor]] = []
     for layer in range(part.num_layers):
         if layer and part.dropout:
-            values = functional.dropout(values, part.dropout, part.training)
+            by_row = functional.dropout(
+                values.permute(2, 0, 1), part.dropout, part.training
+            )  # what a row loses is its own
+            values = by_row.permute(1, 2, 0)
         directions = []
         for suffix in ("", "_reverse")[: 2 if part.bidirectional else 1]:
             if initial is None:

@@ -11,7 +11,7 @@ from torch.nn import functional
 from bundle_runtime.samples import Samples
 from edge_agent.training.engine import BatchPlan, Rates
 from edge_agent.training.onnx_step import OnnxStepEngine
-from fleet_protocol.bundle import LabelKind
+from fleet_protocol.sample_schema import LabelKind
 from workbench.export.exportable_layers import exportable_layers, has_dropout
 from workbench.export.layer_context import LayerContext
 from workbench.export.recipe import Recipe

@@ -18,8 +18,9 @@ from bundle_runtime.samples import Samples
 from edge_agent.training.engine import Rates, plan_batches
 from edge_agent.training.onnx_step import OnnxStepEngine
 from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.bundle import TRAIN_FILE, InputSchema, TrainingPlan, UpdatePlan
+from fleet_protocol.bundle import TRAIN_FILE, TrainingPlan, UpdatePlan
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.sample_schema import InputSchema
 from workbench.export.bundle_writer import bundle_files
 from workbench.export.recipe import Recipe
 from workbench.export.scaling import ScalingSettings
@@ -96,13 +97,13 @@ def made_recipe(model: ZooModel) -> Recipe:
         module = model.make()
     low, high = (0.0, model.ids - 1.0) if model.ids else (-9.0, 9.0)
     task = TaskFile(
-        "zoo",
-        "Zoo",
-        InputSchema(list(model.shape), low, high),
-        model.label,
-        TrainingPlan(STEPS, BATCH, LEARNING_RATE),
-        UpdatePlan(keep_fraction=1.0),
-        AggregationPlan(buffer_size=1),
+        task="zoo",
+        title="Zoo",
+        input=InputSchema(list(model.shape), low, high),
+        label=model.label,
+        training=TrainingPlan(STEPS, BATCH, LEARNING_RATE),
+        update=UpdatePlan(keep_fraction=1.0),
+        aggregation=AggregationPlan(buffer_size=1),
         loss="cross_entropy" if model.label.kind == "class" else None,
         scaling=ScalingSettings(inputs="off", targets="off" if model.label.kind == "regression" else None),
     )

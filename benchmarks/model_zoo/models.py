@@ -9,7 +9,7 @@ from benchmarks.model_zoo import image_models as images
 from benchmarks.model_zoo import sequence_models as sequences
 from benchmarks.model_zoo import table_models as tables
 from benchmarks.model_zoo.blocks import CLASSES
-from fleet_protocol.bundle import LabelKind, LabelSchema
+from fleet_protocol.sample_schema import LabelKind, LabelSchema
 
 AS_CLASSES = LabelSchema(CLASSES)
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fleet_protocol.bundle import LabelSchema
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.sample_schema import LabelSchema
 from tests.export.test_layers import Tokens
 from tests.export.test_sequences import LastStep, SelfAttention
 from tests.support.training import (
@@ -187,7 +187,7 @@ def test_batch_statistics_have_no_per_sample_gradient():
         pytest.raises(
             ConfigurationError, match=r"module '1' \(BatchNorm1d\).*use GroupNorm, or batch_norm = \"frozen\""
         ),
-        explained("train_per_sample.onnx", recipe.module, (8,)),
+        explained("train_per_sample.onnx", recipe.module, torch.zeros(1, 8)),
     ):
         export(recipe, per_sample=True)
 

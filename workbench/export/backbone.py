@@ -8,7 +8,7 @@ tried out on random inputs.
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,12 +17,13 @@ import torch
 from onnx import GraphProto
 from torch import Tensor, nn
 
-from fleet_protocol.bundle import InputSchema
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.sample_schema import InputSchema
 from workbench.export.exportable_layers import exportable_layers
 from workbench.export.int8_weights import quantise_weights
 from workbench.export.layer_context import LayerContext
 from workbench.export.onnx_conversion import convert
+from workbench.export.probe import probe_inputs
 from workbench.export.recipe import Recipe
 from workbench.export.tracing import BATCH, GraphInput
 from workbench.recipe_folder import TASK_FILE
@@ -129,21 +130,20 @@ def _head(recipe: Recipe, feature_shape: list[int]) -> Recipe:
     given = _Given()
     parent, _, child = recipe.backbone.rpartition(".")
     setattr(module.get_submodule(parent), child, given)
-    module.__dict__["forward"] = partial(_run_head, module.forward, given, tuple(recipe.task.input.shape))
+    module.__dict__["forward"] = partial(_run_head, module.forward, given, probe_inputs(recipe.task, 1))
     features = InputSchema(feature_shape, -math.inf, math.inf)
     scaling = msgspec.structs.replace(recipe.task.scaling, inputs="off")  # features are as the backbone gives them
-    task = msgspec.structs.replace(recipe.task, input=features, backbone=None, scaling=scaling)
-    head = Recipe(recipe.folder, task, module)
+    task = msgspec.structs.replace(recipe.task, input=features, inputs={}, backbone=None, scaling=scaling)
+    head = Recipe(recipe.folder, task, module, recipe.own_losses)
     head.set_training(False)
     return head
 
 
-def _run_head(
-    whole: Callable[[Tensor], Tensor], given: _Given, input_shape: tuple[int, ...], features: Tensor
-) -> Tensor:
+def _run_head(whole: Callable[[Tensor], Tensor], given: _Given, sample: Tensor, features: Tensor) -> Tensor:
+    """The head's forward pass. What stands before the backbone sees copies of a `sample` f32[1, *shape] that fits."""
     given.features = features
     try:
-        return whole(features.new_zeros((features.shape[0], *input_shape)))
+        return whole(sample.expand(features.shape[0], *sample.shape[1:]))
     finally:
         given.features = None
 
@@ -173,9 +173,23 @@ def _check_composition(recipe: Recipe, head: Recipe, features: Tensor, scores: T
     gradients = torch.autograd.grad(composed.sum(), [values[name] for name in names], allow_unused=True)
     for name, gradient in zip(names, gradients, strict=True):
         if gradient is None:
+            kept = ", ".join(repr(f"{child}.*") for child in _behind(names, gradients))
             raise _wrong(
-                recipe, f"comes after the parameter {name!r}, which can't train then; leave it out of `trainable`"
+                recipe, f"comes after the parameter {name!r}, which can't train then; write trainable = [{kept}]"
             )
+
+
+def _behind(names: Sequence[str], gradients: Sequence[Tensor | None]) -> list[str]:
+    """The submodules that have parameters and come after the backbone with all of them, the outermost ones."""
+    before = {name for name, gradient in zip(names, gradients, strict=True) if gradient is None}
+    behind: dict[str, None] = {}
+    for name in names:
+        parts = name.split(".")
+        prefixes = [".".join(parts[:depth]) for depth in range(1, len(parts))]
+        outermost = (each for each in prefixes if not any(other.startswith(f"{each}.") for other in before))
+        if name not in before and (found := next(outermost, None)):
+            behind[found] = None
+    return list(behind)
 
 
 def _probe(schema: InputSchema) -> Tensor:

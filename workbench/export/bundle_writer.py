@@ -31,6 +31,7 @@ from workbench.export.found_rate import with_learning_rate
 from workbench.export.inference_graphs import evaluation_graph, prediction_graph
 from workbench.export.onnx_conversion import checked_model
 from workbench.export.ort_training import ort_training_files
+from workbench.export.probe import probe_inputs
 from workbench.export.recipe import Recipe, read_recipe
 from workbench.export.training_graph import training_graph
 from workbench.export.unexportable import explained
@@ -97,6 +98,8 @@ def bundle_files(
         onnx_versions={name: _version(model) for name, model in models.items()},
         versions_from=recipe.task.versions_from,
         scaling=recipe.scaling,
+        inputs=recipe.task.inputs,
+        heads=recipe.task.each_label if recipe.task.heads else {},
     )
     if any(isinstance(part, BatchNorm) for part in recipe.module.modules()) and description.statistics:
         tell(FEW_CLASSES)
@@ -121,11 +124,11 @@ def _models(recipe: Recipe) -> dict[str, ModelProto]:
     models = {}
     for file, make in makers.items():
         recipe.set_training(file in (TRAIN_FILE, TRAIN_PER_SAMPLE_FILE))
-        with explained(file, recipe.module, recipe.task.input.shape):
+        with explained(file, recipe.module, probe_inputs(recipe.task, 1)):
             models[file] = checked_model(make(recipe))
     return models
 
 
 def _backbone_model(halves: Split) -> dict[str, ModelProto]:
-    with explained(BACKBONE_FILE, halves.whole.module, halves.whole.task.input.shape):
+    with explained(BACKBONE_FILE, halves.whole.module, probe_inputs(halves.whole.task, 1)):
         return {BACKBONE_FILE: checked_model(backbone_graph(halves))}

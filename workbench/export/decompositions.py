@@ -5,6 +5,7 @@ A backward operator without a counterpart in ONNX becomes exportable by one entr
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from math import prod
 
 import torch
 from torch import Tensor
@@ -60,6 +61,47 @@ def _between_zeros(part: Tensor, sizes: Sequence[int], axis: int, start: int) ->
     return torch.constant_pad_nd(part, [0, 0] * after + [start, sizes[axis] - start - part.shape[axis]])
 
 
+def variance(
+    inputs: Tensor, axes: Sequence[int] | None = None, *, correction: float | None = None, keepdim: bool = False
+) -> Tensor:
+    """`var`; torch's own decomposition wants to know how many values there are, and the batch's size is free."""
+    summed = list(range(inputs.dim())) if axes is None else [axis % inputs.dim() for axis in axes]
+    centred = inputs - inputs.mean(summed, keepdim=True)
+    count = prod(inputs.shape[axis] for axis in summed)
+    freedom = count - int(1 if correction is None else correction)
+    return (centred * centred).sum(summed, keepdim=keepdim) / freedom
+
+
+def unfold(inputs: Tensor, axis: int, size: int, step: int) -> Tensor:
+    """Windows along `axis` as one more axis at the end."""
+    axis = axis % inputs.dim()
+    windows = _windows(inputs.shape[axis], size, step)
+    chosen = inputs.index_select(axis, windows.flatten())
+    shape = [*inputs.shape[:axis], *windows.shape, *inputs.shape[axis + 1 :]]
+    return chosen.reshape(shape).movedim(axis + 1, -1)
+
+
+def unfold_backward(gradient: Tensor, sizes: Sequence[int], axis: int, size: int, step: int) -> Tensor:
+    """Gradient of `unfold`: each value gets the sum over the windows that it is in."""
+    axis = axis % len(sizes)
+    windows = _windows(sizes[axis], size, step)
+    spread = gradient.movedim(-1, axis + 1).flatten(axis, axis + 1)
+    return gradient.new_zeros(sizes).index_add(axis, windows.flatten(), spread)
+
+
+def _windows(length: int, size: int, step: int) -> Tensor:
+    """i64[windows, size]: the places of each window."""
+    return torch.tensor([[start + place for place in range(size)] for start in range(0, length - size + 1, step)])
+
+
+def diagonal_backward(gradient: Tensor, sizes: Sequence[int], offset: int, first: int, second: int) -> object:
+    """Gradient of the main diagonal of a square matrix f32[N, N], as contrastive losses take it; no other one's."""
+    if offset or (first, second) != (0, 1) or len(sizes) != 2 or sizes[0] != sizes[1]:
+        return NotImplemented
+    numbers = torch.arange(gradient.shape[0])
+    return torch.where(numbers.unsqueeze(1) == numbers, gradient.unsqueeze(1), 0.0)
+
+
 OURS: dict[OpOverload, Decomposition] = {
     torch.ops.aten._adaptive_avg_pool2d.default: adaptive_avg_pool2d,
     torch.ops.aten._adaptive_avg_pool2d_backward.default: adaptive_avg_pool2d_backward,
@@ -67,11 +109,15 @@ OURS: dict[OpOverload, Decomposition] = {
     torch.ops.aten.adaptive_max_pool2d_backward.default: adaptive_max_pool2d_backward,
     torch.ops.aten.avg_pool2d_backward.default: avg_pool2d_backward,
     torch.ops.aten.convolution_backward.default: convolution_backward,
+    torch.ops.aten.diagonal_backward.default: diagonal_backward,
     torch.ops.aten.empty_like.default: zeros_instead_of_empty,
     torch.ops.aten.select_backward.default: select_backward,
     torch.ops.aten.slice_backward.default: slice_backward,
     torch.ops.aten.squeeze.dims: squeeze_what_is_one,
     torch.ops.aten.threshold_backward.default: threshold_backward,
+    torch.ops.aten.unfold.default: unfold,
+    torch.ops.aten.unfold_backward.default: unfold_backward,
+    torch.ops.aten.var.correction: variance,
 }
 
 
@@ -83,7 +129,6 @@ BEYOND_CORE = (
     torch.ops.aten.fmin,
     torch.ops.aten.max_pool2d_with_indices_backward,
     torch.ops.aten.sym_numel,
-    torch.ops.aten.var,
     torch.ops.aten.var_mean,
 )
 """Core operators to torch, unknown to ONNX, that torch can take apart nevertheless."""

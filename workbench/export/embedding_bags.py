@@ -27,12 +27,12 @@ def embedding_bag(
     """
     if offsets is not None or inputs.dim() != 2:
         raise UnexportableError(
-            "bags given by offsets have lengths that a graph doesn't know; give one row of ids per sample, filled up"
-            " with padding_idx"
+            "bags given by offsets have lengths that a graph doesn't know",
+            "give one row of ids per sample, filled up with padding_idx",
         )
     if part.max_norm is not None or part.scale_grad_by_freq:
         option = "max_norm" if part.max_norm is not None else "scale_grad_by_freq"
-        raise UnexportableError(f"{option} reads or changes weights outside of the graph; leave {option} out")
+        raise UnexportableError(f"{option} reads or changes weights outside of the graph", f"leave {option} out")
     values = functional.embedding(inputs, part.weight, part.padding_idx)
     counts = torch.ones_like(inputs) > 0 if part.padding_idx is None else inputs != part.padding_idx
     if per_sample_weights is not None:

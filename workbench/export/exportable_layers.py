@@ -37,8 +37,13 @@ _MATRIX_LINEAR = functional.linear
 
 @contextmanager
 def exportable_layers(module: nn.Module, context: LayerContext) -> Iterator[None]:
-    """Let `module` run on the layers of this file. When the block ends it is as before."""
+    """Let `module` run on the layers of this file. When the block ends it is as before.
+
+    Raises:
+        UnexportableError: the block has given a buffer another tensor, which no step hands on to the next.
+    """
     replaced = []
+    buffers = dict(module.named_buffers())
     names = {part: name for name, part in module.named_modules()}
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -62,10 +67,25 @@ def exportable_layers(module: nn.Module, context: LayerContext) -> Iterator[None
                         part.__dict__["forward"] = partial(forward, context, name, part)
                         replaced.append(part)
             yield
+        _check_buffers(module, buffers)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
         for part in replaced:
             part.__dict__.pop("forward", None)
+
+
+def _check_buffers(module: nn.Module, before: dict[str, Tensor]) -> None:
+    """Put back each buffer that was given another tensor, and complain of the first."""
+    changed = [name for name, value in module.named_buffers() if value is not before.get(name)]
+    for name in changed:
+        layer, _, last = name.rpartition(".")
+        setattr(module.get_submodule(layer), last, before.get(name))
+    if changed:
+        raise UnexportableError(
+            f"forward() gives the buffer {changed[0]!r} a new value, which no step hands on to the next",
+            "compute it anew from the inputs, or let nn.BatchNorm1d with affine=False track it",
+            changed[0].rpartition(".")[0],
+        )
 
 
 def has_dropout(module: nn.Module) -> bool:
@@ -102,7 +122,7 @@ def random_words(context: LayerContext, like: Tensor) -> Tensor:
     Integer arithmetic that stays below 2**63, because ONNX's own random operators take no seed at run time.
     """
     if context.seed is None:
-        raise UnexportableError("dropout as a function draws without being seen; use nn.Dropout instead")
+        raise UnexportableError("dropout as a function draws without being seen", "use nn.Dropout")
     row_size = like[0].numel()
     rows = torch.arange(like.shape[0]) if context.row is None else context.row.unsqueeze(0)
     words = torch.zeros((), dtype=torch.int64)

@@ -6,7 +6,13 @@ from torch import Tensor
 
 
 class UnexportableError(Exception):
-    """A layer that can't become a graph: what of it can't, and what to write instead. The caller adds the place."""
+    """A layer can't become a graph: why, and what to write instead. `place` names it where the caller can't."""
+
+    def __init__(self, reason: str, remedy: str, place: str | None = None) -> None:
+        super().__init__(f"{reason}; {remedy}")
+        self.reason = reason
+        self.remedy = remedy
+        self.place = place
 
 
 @dataclass(slots=True)
@@ -31,7 +37,7 @@ class LayerContext:
             UnexportableError: each row is differentiated by itself; `instead` says what works then.
         """
         if self.row_weights is None:
-            raise UnexportableError(f"{what}, and here each sample has a gradient of its own; {instead}")
+            raise UnexportableError(f"{what}, and here each sample has a gradient of its own", instead)
         return self.row_weights
 
     def buffer(self, layer: str, name: str, value: Tensor) -> Tensor:

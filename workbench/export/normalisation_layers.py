@@ -29,7 +29,7 @@ def batch_norm(context: LayerContext, name: str, part: BatchNorm, inputs: Tensor
         rows = context.rows_of("statistics of a batch mix its samples", 'use GroupNorm, or batch_norm = "frozen"')
         if part.momentum is None:
             raise UnexportableError(
-                "momentum=None averages over all batches ever seen, which a round doesn't know; give it a momentum"
+                "momentum=None averages over all batches ever seen, which a round doesn't know", "give it a momentum"
             )
         mean, variance = _statistics(inputs, rows)
         places = inputs[0, 0].numel() if inputs.dim() > 2 else 1

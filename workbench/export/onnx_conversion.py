@@ -2,18 +2,21 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import onnx
 import onnx_ir
 import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+from torch import fx
 
 from workbench.export.folding import fold
+from workbench.export.layer_context import UnexportableError
 from workbench.export.recurrence import REPEAT
 from workbench.export.scan_nodes import scan_nodes
 from workbench.export.traced_program import program_of
-from workbench.export.tracing import GraphInput, trace
+from workbench.export.tracing import GraphInput, dtypes_of, trace
 
 OPSET = 18
 """What `torch.onnx` writes without a version conversion; every onnxruntime since 1.14 runs it."""
@@ -27,10 +30,11 @@ def convert(function: Callable[..., object], inputs: Sequence[GraphInput], outpu
 
     Raises:
         torch.onnx.OnnxExporterError: an operator has no counterpart in ONNX.
+        UnexportableError: there is none for complex numbers, or for bfloat16.
         RuntimeError or a relative: whatever torch raises where the function can't be traced.
     """
     traced = trace(function, inputs)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _complex_numbers_explained(traced):
         warnings.simplefilter("ignore")  # it warns of deprecations inside itself
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # and that torchvision is missing
         program = torch.onnx.export(
@@ -54,6 +58,19 @@ def convert(function: Callable[..., object], inputs: Sequence[GraphInput], outpu
     for value in (*graph.input, *graph.output):
         del value.metadata_props[:]
     return graph
+
+
+@contextmanager
+def _complex_numbers_explained(traced: fx.GraphModule) -> Iterator[None]:
+    try:
+        yield
+    except torch.onnx.OnnxExporterError as error:
+        if torch.complex64 not in dtypes_of(traced):
+            raise
+        raise UnexportableError(
+            "it computes with complex numbers, and ONNX has few operators for them",
+            "write a Fourier transform as two products with fixed matrices, of cosines and of sines",
+        ) from error
 
 
 def checked_model(graph: onnx.GraphProto) -> onnx.ModelProto:

@@ -11,6 +11,7 @@ from fleet_protocol.bundle import ORT_CHECKPOINT_FILE, ORT_OPTIMISER_FILE, ORT_T
 from fleet_protocol.errors import ConfigurationError
 from workbench.export.objective_graph import objective_graph
 from workbench.export.onnx_conversion import checked_model
+from workbench.export.probe import probe_inputs
 from workbench.export.recipe import Recipe
 from workbench.export.unexportable import explained
 
@@ -25,7 +26,7 @@ def ort_training_files(recipe: Recipe, python: Path) -> dict[str, bytes]:
         ConfigurationError: the recipe asks for what that engine can't do, or `python` can't make artifacts.
     """
     recipe.set_training(True)
-    with explained(ORT_TRAINING_FILE, recipe.module, recipe.task.input.shape):
+    with explained(ORT_TRAINING_FILE, recipe.module, probe_inputs(recipe.task, 1)):
         model = checked_model(objective_graph(recipe))
     names = [parameter.name for parameter in recipe.parameters]
     model.metadata_props.add(key="parameters", value=json.dumps(names))

@@ -43,10 +43,12 @@ def _run(
         UnexportableError: there is no batch, or its rows stand where the module looks for steps.
     """
     if inputs.dim() != 3:
-        raise UnexportableError(f"{inputs.dim()} axes where a batch of sequences has 3")
+        raise UnexportableError(
+            f"it gets {inputs.dim()} axes where a batch of sequences has 3", "add the axis of the batch"
+        )
     values = inputs.permute(1, 2, 0) if part.batch_first else inputs.transpose(1, 2)
     if not isinstance(values.shape[0], int):
-        raise UnexportableError("its steps are the rows of the batch; give it batch_first=True")
+        raise UnexportableError("its steps are the rows of the batch", "give it batch_first=True")
     finals: list[Sequence[Tensor]] = []
     for layer in range(part.num_layers):
         if layer and part.dropout:

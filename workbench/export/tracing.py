@@ -14,6 +14,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
 from workbench.export.decompositions import decomposition_table
+from workbench.export.layer_context import UnexportableError
 
 BATCH = None
 """Stands in a shape for the axis whose length is free at run time."""
@@ -39,6 +40,7 @@ def trace(function: Callable[..., object], inputs: Sequence[GraphInput]) -> fx.G
     """Trace `function` on tensors without data; the graph holds only operators that the decompositions leave.
 
     Raises:
+        UnexportableError: something is computed in bfloat16.
         RuntimeError or a relative: whatever torch raises where the function can't be traced.
     """
     mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
@@ -57,7 +59,15 @@ def trace(function: Callable[..., object], inputs: Sequence[GraphInput]) -> fx.G
     _multiply_sizes(graph.graph)
     graph.graph.eliminate_dead_code()
     graph.recompile()
+    if torch.bfloat16 in dtypes_of(graph):
+        raise UnexportableError("it computes in bfloat16, for which devices have no operators", "compute in float32")
     return graph
+
+
+def dtypes_of(graph: fx.GraphModule) -> set[torch.dtype]:
+    """Of everything that the graph computes."""
+    values = (node.meta.get("val") for node in graph.graph.nodes)
+    return {value.dtype for value in values if isinstance(value, Tensor)}
 
 
 def _make_graph(function: Callable[..., object], examples: Sequence[Tensor]) -> fx.GraphModule:

@@ -1,87 +1,86 @@
-"""Explains which operator of which module prevents an export."""
+"""Explains what of which module prevents an export."""
 
-import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import io
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
 
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.func import functional_call, vjp
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from fleet_protocol.errors import ConfigurationError
-from workbench.export.decompositions import decomposition_table
+from workbench.export.diagnosis import Diagnosis, basename, diagnosis
 from workbench.export.exportable_layers import exportable_layers
-from workbench.export.layer_context import LayerContext
+from workbench.export.layer_context import LayerContext, UnexportableError
+from workbench.export.onnx_conversion import convert
+from workbench.export.tracing import BATCH, EXAMPLE_BATCH, GraphInput, trace
 
-_MISSING_OPERATOR = re.compile(r"No ONNX function found for <OpOverload\(op='(?P<operator>[^']+)'")
-PROBE_ROWS = 2
 Arguments = tuple[tuple[object, ...], dict[str, object]]
 """Positional and named arguments of one call."""
 
-INSTEAD = {
-    "_ctc_loss": "a loss that edgeflock has",
-    "_trilinear": "a Linear on the product of its inputs",
-    "_embedding_bag": "Embedding and a mean",
-    "adaptive_max_pool2d": "MaxPool2d",
-    "as_strided_scatter": "torch.where or torch.cat where it writes into a part of a tensor",
-    "cumsum": "a product with a triangular matrix",
-    "fft_r2c": "a convolution with fixed kernels, or features computed before the sample store",
-    "grid_sampler_2d": "convolution or pooling",
-    "lgamma": "a polynomial or a small MLP",
-    "max_pool3d_with_indices": "MaxPool2d",
-    "sort": "topk outside the model",
-    "upsample_bicubic2d": "ConvTranspose2d",
-    "upsample_bilinear2d": "ConvTranspose2d",
-}
-"""Operator to what serves instead of it in a small model."""
-
-REMEDY = "replace it in model.py{instead}, or add its decomposition to workbench/export/decompositions.py"
-
 
 @contextmanager
-def explained(file: str, module: nn.Module, sample_shape: Sequence[int]) -> Iterator[None]:
+def explained(file: str, module: nn.Module, sample: Tensor) -> Iterator[None]:
     """Turn whatever torch raises while the block exports `module` to `file` into one sentence.
 
+    `sample` f32[1, *shape] is one that the model takes.
+
     Raises:
-        ConfigurationError: naming the file, the operator if one is missing, and the submodule at fault.
+        ConfigurationError: naming the file, the submodule at fault, what stands in the way, and what to do.
     """
     entered: list[str] = []
     hooks = _watch(module, entered)
     try:
-        yield
-    except torch.onnx.OnnxExporterError as error:
-        missing = _MISSING_OPERATOR.search(str(error))
-        if missing is None:
-            raise ConfigurationError(f"{file}: torch.onnx can't convert the model: {_last_line(error)}") from error
-        operator = missing["operator"]
-        user = module_using(operator, module, sample_shape)
-        name = _basename(operator).removesuffix("_backward")
-        remedy = REMEDY.format(instead=f" by {INSTEAD[name]}" if name in INSTEAD else "")
-        raise ConfigurationError(f"{file}: ONNX has no operator {operator}, used by {user}; {remedy}") from error
+        with redirect_stdout(io.StringIO()):  # what the model prints it has printed in its first run
+            yield
     except Exception as error:
-        place = _describe(module, entered[-1]) if entered else "the loss, the backward pass or the finished graph"
-        raise ConfigurationError(
-            f"{file}: {place} can't be exported: {type(error).__name__}: {_first_line(error)};"
-            " write it in operators that depend on shapes only and change nothing in place"
-        ) from error
+        for hook in hooks:
+            hook.remove()
+        found = diagnosis(error)
+        if isinstance(error, UnexportableError) and error.place is not None:
+            place = _describe(module, error.place)
+        elif entered:
+            place = _describe(module, entered[-1])
+        else:
+            place = place_of(found, module, sample)
+        raise ConfigurationError(f"{file}: {place} can't be exported: {found}") from error
     finally:
         for hook in hooks:
             hook.remove()
 
 
-def module_using(operator: str, module: nn.Module, sample_shape: Sequence[int]) -> str:
-    """Name the innermost submodule whose forward or backward pass needs `operator`, such as `aten.lgamma`.
+def place_of(found: Diagnosis, module: nn.Module, sample: Tensor) -> str:
+    """Name the innermost submodule whose forward and backward pass alone run into the same.
 
-    Only called when an export has failed: it traces each submodule by itself, children before their parents.
+    Only called when an export has failed: it exports each submodule on the way by itself.
     """
-    arguments = _arguments(module, sample_shape)
-    for name, part in reversed(list(module.named_modules())):
-        if name in arguments and _basename(operator) in _operators(part, arguments[name]):
+    arguments = _arguments(module, sample)
+    if not _fails_alike(found, module, arguments.get("")):
+        return "the loss or the training step"
+    name = ""
+    while True:
+        inner = (child for child in _called_children(module, name, arguments.keys()))
+        culprit = next((child for child in inner if _is_culprit(found, module, child, arguments)), None)
+        if culprit is None:
             return _describe(module, name)
-    return "the loss or the training step"
+        name = culprit
+
+
+def _is_culprit(found: Diagnosis, module: nn.Module, name: str, arguments: dict[str, Arguments]) -> bool:
+    return _fails_alike(found, module.get_submodule(name), arguments[name])
+
+
+def _called_children(module: nn.Module, name: str, called: object) -> Iterator[str]:
+    """The submodules of the named one that have run; those of a container that has not, such as a ModuleList."""
+    for child, _ in module.get_submodule(name).named_children():
+        full = f"{name}.{child}" if name else child
+        if full in called:  # type: ignore[operator]
+            yield full
+        else:
+            yield from _called_children(module, full, called)
 
 
 def _watch(module: nn.Module, entered: list[str]) -> list[torch.utils.hooks.RemovableHandle]:
@@ -99,60 +98,70 @@ def _watch(module: nn.Module, entered: list[str]) -> list[torch.utils.hooks.Remo
     return hooks
 
 
-def _arguments(module: nn.Module, sample_shape: Sequence[int]) -> dict[str, Arguments]:
-    """What each submodule is called with when the model sees two samples of ones. An unused one is left out."""
+def _arguments(module: nn.Module, sample: Tensor) -> dict[str, Arguments]:
+    """What each submodule is called with when the model sees a batch of the sample. An unused one is left out."""
     arguments: dict[str, Arguments] = {}
 
     def note(name: str) -> Callable[..., None]:
         return lambda _, positional, named: arguments.update({name: (positional, named)})
 
     hooks = [part.register_forward_pre_hook(note(name), with_kwargs=True) for name, part in module.named_modules()]
-    with torch.no_grad():
-        module(torch.ones([PROBE_ROWS, *sample_shape]))
+    with suppress(Exception), torch.no_grad(), exportable_layers(module, _context(EXAMPLE_BATCH)):
+        module(sample.expand(EXAMPLE_BATCH, *sample.shape[1:]))
     for hook in hooks:
         hook.remove()
     return arguments
 
 
-def _operators(part: nn.Module, arguments: Arguments) -> set[str]:
-    """Names, without namespace, of the operators in the forward and backward pass of `part` on these arguments."""
-    names = [name for name, _ in part.named_parameters()]
+def _fails_alike(found: Diagnosis, part: nn.Module, arguments: Arguments | None) -> bool:
+    """Whether `part` by itself, called with these arguments, can't be exported for the reason that was found."""
+    if arguments is None:
+        return False
     leaves, structure = pytree.tree_flatten(arguments)
-    varied = [index for index, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    names = [name for name, _ in part.named_parameters()]
 
-    def forward(*tensors: Tensor) -> list[Tensor]:
-        given = list(leaves)
-        for index, tensor in zip(varied, tensors[len(names) :], strict=True):
-            given[index] = tensor
-        positional, named = pytree.tree_unflatten(given, structure)
-        context = LayerContext(torch.full((PROBE_ROWS,), 1 / PROBE_ROWS), torch.tensor(0))
-        with exportable_layers(part, context):
-            result = functional_call(part, dict(zip(names, tensors, strict=False)), positional, named)
+    def forward(*values: Tensor) -> list[Tensor]:
+        given = iter(values[len(names) :])
+        positional, named = pytree.tree_unflatten(
+            [next(given) if isinstance(leaf, Tensor) else leaf for leaf in leaves], structure
+        )
+        with exportable_layers(part, _context(tensors[0].shape[0] if tensors else 1)):
+            result = functional_call(part, dict(zip(names, values, strict=False)), positional, named)
         return [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
-    def forward_and_backward(*tensors: Tensor) -> object:
-        results, pull_back = vjp(forward, *tensors)[:2]
-        return results, pull_back([torch.ones_like(result) for result in results])
+    def forward_and_backward(*values: Tensor) -> tuple[Tensor, ...]:
+        is_varied = [value.is_floating_point() for value in values]
 
-    tensors = [*(value.detach() for value in part.parameters()), *(leaves[index] for index in varied)]
-    traced = make_fx(forward_and_backward, decomposition_table=decomposition_table(), tracing_mode="fake")(*tensors)
-    return {_basename(str(node.target)) for node in traced.graph.nodes if isinstance(node.target, OpOverload)}
+        def of_varied(*varied: Tensor) -> list[Tensor]:
+            given = iter(varied)
+            return forward(*(next(given) if varies else value for varies, value in zip(is_varied, values, strict=True)))
+
+        results, pull_back = vjp(of_varied, *itertools.compress(values, is_varied))[:2]
+        return (*results, *pull_back([torch.ones_like(result) for result in results]))
+
+    inputs = [_as_input(value) for value in (*part.parameters(), *tensors)]
+    try:
+        if found.operator is not None:
+            nodes = trace(forward_and_backward, inputs).graph.nodes
+            used = {basename(str(node.target)) for node in nodes if isinstance(node.target, OpOverload)}
+            return basename(found.operator) in used
+        convert(forward_and_backward, inputs, [])
+    except Exception as error:
+        return diagnosis(error).reason == found.reason
+    return False
 
 
-def _basename(operator: str) -> str:
-    """`lgamma` of `aten.lgamma.default` and of `prims.lgamma`: conversion moves operators between namespaces."""
-    return operator.split(".")[1]
+def _as_input(value: Tensor) -> GraphInput:
+    """An argument; what has a batch's length first is a batch."""
+    shape = tuple(value.shape)
+    return GraphInput("", (BATCH, *shape[1:]) if shape[:1] == (EXAMPLE_BATCH,) else shape, value.dtype)
+
+
+def _context(rows: int) -> LayerContext:
+    return LayerContext(torch.full((rows,), 1 / rows), torch.tensor(0))
 
 
 def _describe(module: nn.Module, name: str) -> str:
     kind = type(module.get_submodule(name)).__name__
     return f"module {name!r} ({kind})" if name else f"the model itself ({kind})"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
-
-
-def _last_line(error: Exception) -> str:
-    summary = re.findall(r"^<class '.*'>: (.*)$", str(error), flags=re.MULTILINE)
-    return summary[0] if summary else _first_line(error)

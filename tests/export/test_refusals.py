@@ -1,0 +1,52 @@
+"""A model that can't be exported gets one sentence, which names the place and says what to do; and that works."""
+
+import re
+
+import pytest
+import torch
+
+from fleet_protocol.errors import ConfigurationError
+from tests.export.refused_models import IMAGE, REFUSALS, UNKNOWN_OPERATORS, VECTOR, VOLUME, Make, Refusal
+from tests.support.training import build, check_training, export, make_recipe, train_exported
+from workbench.export.diagnosis import INSTEAD
+from workbench.export.unexportable import explained
+
+SHAPES = {"grid_sampler_2d": IMAGE, "fractional_max_pool2d": IMAGE, "_upsample_bilinear2d_aa": IMAGE}
+SHAPES |= dict.fromkeys(("avg_pool3d", "max_pool3d_with_indices"), VOLUME)
+
+
+def sentence_about(make: Make, shape: tuple[int, ...], *, per_sample: bool = False) -> str:
+    """What is said of a model that can't be exported."""
+    recipe = make_recipe(*build(make, shape))
+    with (
+        pytest.raises(ConfigurationError) as raised,
+        explained("train.onnx", recipe.module, torch.zeros(1, *shape)),
+    ):
+        export(recipe, per_sample=per_sample)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_what_cannot_be_exported_is_named_with_a_remedy_that_works(name: str):
+    refusal: Refusal = REFUSALS[name]
+    said = sentence_about(refusal.model, refusal.inputs, per_sample=refusal.per_sample)
+    assert re.search(refusal.sentence, said), said
+    assert said.count("\n") == 0
+    if refusal.per_sample:
+        train_exported(make_recipe(*build(refusal.remedied, refusal.inputs)), per_sample=True)
+    else:
+        check_training(*build(refusal.remedied, refusal.inputs))
+
+
+@pytest.mark.parametrize("name", UNKNOWN_OPERATORS)
+def test_operator_without_counterpart_is_named_with_what_serves_instead(name: str):
+    model, remedied = UNKNOWN_OPERATORS[name]
+    shape = SHAPES.get(name, VECTOR)
+    said = sentence_about(model, shape)
+    assert re.search(rf"module '1[^']*' \(\w+\) can't be exported: ONNX has no operator \w+\.{name}", said), said
+    assert INSTEAD[name] in said
+    check_training(*build(remedied, shape))
+
+
+def test_every_operator_that_has_a_substitute_is_tried():
+    assert UNKNOWN_OPERATORS.keys() == INSTEAD.keys()

@@ -1,0 +1,90 @@
+"""What a module has to be before it is worth an export: parameters that can train, as many as a task may have."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+
+from fleet_protocol.bundle import Parameter
+from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.limits import MAX_BLOB_BYTES, MAX_PARAMETERS, MIB
+
+SHARES = "a frozen backbone and what trains behind it can't share a tensor; copy it in build(), with clone()"
+
+
+def names_of_parameters(module: nn.Module) -> dict[str, list[str]]:
+    """First name to all names of each parameter: one that is used in two places has two."""
+    first: dict[Tensor, str] = {}
+    names: dict[str, list[str]] = {}
+    for name, value in module.named_parameters(remove_duplicate=False):
+        names.setdefault(first.setdefault(value, name), []).append(name)
+    return names
+
+
+def check_module(module: nn.Module, backbone: str, path: Path) -> None:
+    """Check what `build()` in `path` made; `backbone` names the frozen submodule, if there is one.
+
+    Raises:
+        ConfigurationError: it can't train, and why.
+    """
+    for name, part in module.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            raise ConfigurationError(
+                f"{path}: module {name!r} is compiled by torch.jit, which can't be differentiated again; give the"
+                " nn.Module that it was made from"
+            )
+    if not any(True for _ in module.parameters()):
+        raise ConfigurationError(
+            f"{path}: the model has no parameters, so nothing can train; give it a layer with some"
+        )
+    for name, value in module.named_parameters():
+        if isinstance(value, UninitializedParameter):
+            continue  # its first run gives it a shape
+        if value.dtype != torch.float32 or not value.requires_grad:
+            raise ConfigurationError(
+                f"{path}: parameter {name!r} is {value.dtype}, requires_grad={value.requires_grad};"
+                " every parameter must be a trainable float32 tensor; task.toml says which ones train"
+            )
+    for names in names_of_parameters(module).values():
+        inside = [name for name in names if backbone and name.startswith(f"{backbone}.")]
+        outside = [name for name in names if name not in inside]
+        if inside and outside:
+            raise ConfigurationError(f"{path}: parameters {inside[0]!r} and {outside[0]!r} are one tensor; {SHARES}")
+
+
+def check_size(module: nn.Module, parameters: Iterable[Parameter], path: Path, *, quantised: bool) -> None:
+    """Check that what trains is not more than a task may have, nor what is frozen more than a file may hold.
+
+    Raises:
+        ConfigurationError: one of them is; `path` is the recipe's task.toml.
+    """
+    count = sum(parameter.size for parameter in parameters)
+    if count > MAX_PARAMETERS:
+        raise ConfigurationError(
+            f"{path}: {count} values train, more than MAX_PARAMETERS ({MAX_PARAMETERS}); name the ones that should in"
+            " trainable, such as those of the last layers, or make the model smaller"
+        )
+    size = (sum(value.numel() for value in module.parameters()) - count) * (1 if quantised else 4)
+    if size > MAX_BLOB_BYTES:
+        raise ConfigurationError(
+            f"{path}: what is frozen takes {size / MIB:.0f} MiB in a graph, more than MAX_BLOB_BYTES"
+            f" ({MAX_BLOB_BYTES // MIB} MiB); make the model smaller, or its frozen part a [backbone] with quantise ="
+            " 'int8'"
+        )
+
+
+def check_takes_part(outputs: Sequence[Tensor], trained: Sequence[Tensor], path: Path) -> None:
+    """Check that some parameter that trains has an influence on the outputs.
+
+    Raises:
+        ConfigurationError: none has; `path` is the model's file.
+    """
+    influenced = [output.sum() for output in outputs if output.requires_grad]
+    gradients = torch.autograd.grad(influenced, trained, allow_unused=True) if influenced else ()
+    if all(gradient is None for gradient in gradients):
+        raise ConfigurationError(
+            f"{path}: what forward() returns depends on no parameter that trains; let it return what the layers make"
+            " of its inputs, without detach(), .data or torch.no_grad()"
+        )

@@ -7,6 +7,7 @@ import msgspec
 
 from edge_agent.core.guards import GuardSettings
 from edge_agent.core.triggers import TriggerSettings
+from edge_agent.sources.settings import SourceSettings
 from edge_agent.worker.settings import WorkerSettings
 from fleet_host.broker_settings import BrokerSettings
 from fleet_host.configuration_file import read_configuration
@@ -59,12 +60,15 @@ class AgentConfiguration(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     guards: GuardSettings = GuardSettings()
     worker: WorkerSettings = WorkerSettings()
     store: StoreSettings = StoreSettings()
+    sources: list[SourceSettings] = []
 
     def __post_init__(self) -> None:
         """Refuse what every value by itself allows; raises ValueError."""
         names = [task.name for task in self.tasks]
         if len(set(names)) != len(names):
             raise ValueError(f"a task is listed twice in {names}")
+        if foreign := [source.task for source in self.sources if source.task not in names]:
+            raise ValueError(f"sources: {foreign[0]!r} is none of the tasks {names}; list it under [[tasks]]")
 
 
 def load_configuration(path: Path) -> AgentConfiguration:

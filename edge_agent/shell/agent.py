@@ -22,8 +22,10 @@ from edge_agent.shell.postbox import Postbox
 from edge_agent.shell.presence import PresenceKeeper
 from edge_agent.shell.round_training import RoundTraining
 from edge_agent.shell.rounds import Rounds
+from edge_agent.shell.source_runner import SourceRunner
 from edge_agent.shell.state_folder import open_state
 from edge_agent.shell.version_follower import VersionFollower
+from edge_agent.sources.intake import SampleIntake
 from edge_agent.sources.unix_socket import SampleSocket, Status
 from fleet_host.log_lines import log_line
 from fleet_host.rate_limit import RateLimit
@@ -119,15 +121,15 @@ class Agent:
             publish=self._publish_answered,
             while_enrolled=self._while_enrolled,
         )
-        self._sample_socket = SampleSocket(
-            configuration.sample_socket,
+        intake = SampleIntake(
             frozenset(self._tasks),
             store=self._samples.add,
             store_unjudged=self._samples.add_unjudged,
             describe=self._versions.description,
             arrived=self._rounds.sample_arrived,
-            status=self._status,
         )
+        self._sample_socket = SampleSocket(configuration.sample_socket, intake, self._status)
+        self._sources = SourceRunner(configuration.sources, intake)
 
     async def run(self) -> None:
         """Serve samples, keep the link, train when woken; until cancelled.
@@ -142,6 +144,7 @@ class Agent:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._sample_socket.serve())
+                group.create_task(self._sources.run())
                 group.create_task(self._link.run())
                 group.create_task(self._rounds.run())
                 group.create_task(self._end_at_damage())
@@ -282,4 +285,5 @@ class Agent:
             rejected_updates=self._postbox.rejected,
             withheld_updates=self._rounds.withheld,
             progress=self._rounds.progress,
+            sources=[self._sample_socket.tally.status, *self._sources.status],
         )

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequen
 import aiomqtt
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edge_agent.shell.broker_client import BrokerClient
+from edge_agent.mqtt.broker_client import BrokerClient
 from edge_agent.shell.broker_complaints import BrokerComplaints
 from fleet_host.backoff import delay_seconds
 from fleet_host.broker_settings import BrokerSettings

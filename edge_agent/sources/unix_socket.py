@@ -23,13 +23,14 @@ from typing import Literal
 import msgspec
 
 from edge_agent.sources.bounded_lines import READ_BYTES, HeldBytes, LineRefusedError, lines_of
-from edge_agent.sources.schema_check import MAX_VALUES_WITHOUT_SCHEMA, check_sample, check_task, check_unjudged
+from edge_agent.sources.intake import SampleIntake
+from edge_agent.sources.schema_check import MAX_VALUES_WITHOUT_SCHEMA
+from edge_agent.sources.tally import Reason, SourceStatus, SourceTally
 from edge_agent.worker.contract import Progress
 from fleet_host.log_lines import log_line
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.document_errors import explain
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.sample_line import Sample, read_sample
+from fleet_protocol.sample_line import read_sample
 
 MAX_CONNECTIONS = 32
 """One more, and that which has been silent for longest is closed."""
@@ -78,36 +79,18 @@ class Status(msgspec.Struct):
     rejected_updates: int
     withheld_updates: int
     progress: Progress | None
-
-
-StoreSample = Callable[[str, bytes, int | bytes], object]
-"""(task, inputs, label), in the form that `check_sample` gives; raises `sqlite3.Error` where it can't."""
+    sources: list[SourceStatus]
 
 
 class SampleSocket:
-    """Serves the socket for as long as the agent runs, with or without a broker.
+    """Serves the socket for as long as the agent runs, with or without a broker."""
 
-    `store_unjudged` takes samples of tasks that `describe` does not know yet.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        tasks: frozenset[str],
-        *,
-        store: StoreSample,
-        store_unjudged: Callable[[Sample], None],
-        describe: Callable[[str], TaskDescription | None],
-        arrived: Callable[[str], None],
-        status: Callable[[], Status],
-    ) -> None:
+    def __init__(self, path: Path, intake: SampleIntake, status: Callable[[], Status]) -> None:
         self._path = path
-        self._store = store
-        self._store_unjudged = store_unjudged
-        self._tasks = tasks
-        self._describe = describe
-        self._arrived = arrived
+        self._intake = intake
         self._status = status
+        self.tally = SourceTally("socket", "")
+        """What came of the samples of all programs, over all tasks."""
         self._held = HeldBytes()
         self._connections: dict[asyncio.StreamWriter, None] = {}
         """The one that has been silent for longest is the first."""
@@ -156,7 +139,7 @@ class SampleSocket:
                     writer.write(self._answer(line) + b"\n")
                     await writer.drain()
         except LineRefusedError as error:
-            writer.write(msgspec.json.encode(Answer(ok=False, error=str(error))) + b"\n")
+            writer.write(self._refused("too_long", str(error)) + b"\n")
 
     def _close_longest_silent(self) -> None:
         silent = next(iter(self._connections))
@@ -170,29 +153,27 @@ class SampleSocket:
         try:
             self._check_count(line)
             sample = read_sample(line)
-            check_task(sample, self._tasks)
-            self._take(sample)
         except ValueError as error:
-            return msgspec.json.encode(Answer(ok=False, error=_shortened(str(error))))
+            return self._refused("not_a_sample", str(error))
+        try:
+            self._intake.take(sample)
+        except ValueError as error:
+            return self._refused("outside_schema", str(error))
         except sqlite3.Error as error:
             logger.error(log_line("sample_not_stored", task=sample.task, error=error))
-            return msgspec.json.encode(Answer(ok=False, error=f"not stored: {error}; is the disk full?"))
-        self._arrived(sample.task)
+            return self._refused("not_stored", f"not stored: {error}; is the disk full?")
+        self.tally.take()
         return msgspec.json.encode(Answer(ok=True))
 
-    def _take(self, sample: Sample) -> None:
-        description = self._describe(sample.task)
-        if description is None:
-            check_unjudged(sample)
-            self._store_unjudged(sample)
-        else:
-            self._store(sample.task, *check_sample(sample, description))
+    def _refused(self, reason: Reason, words: str) -> bytes:
+        self.tally.refuse(reason, words)
+        return msgspec.json.encode(Answer(ok=False, error=_shortened(words)))
 
     def _check_count(self, line: bytes) -> None:
         """Refuse what has more values than any task takes, before they are numbers in memory."""
         if (commas := line.count(b",")) <= VALUES_NOT_COUNTED:
             return
-        known = [self._describe(task) for task in self._tasks]
+        known = [self._intake.describe(task) for task in self._intake.tasks]
         largest = max(
             MAX_VALUES_WITHOUT_SCHEMA if each is None else each.input.size + each.label.outputs for each in known
         )

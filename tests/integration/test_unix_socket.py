@@ -14,6 +14,7 @@ import pytest
 
 from edge_agent.shell.sample_store import SampleStore
 from edge_agent.sources.bounded_lines import MAX_HELD_BYTES, MAX_LINE_BYTES
+from edge_agent.sources.intake import SampleIntake
 from edge_agent.sources.schema_check import MAX_VALUES_WITHOUT_SCHEMA
 from edge_agent.sources.unix_socket import MAX_CONNECTIONS, MAX_ERROR_CHARACTERS, SampleSocket, Status
 from edge_agent.worker.contract import Progress
@@ -26,7 +27,7 @@ UNBOUNDED = msgspec.structs.replace(SMALL, input=InputSchema([2], -1e300, 1e300)
 GOOD = b'{"task": "digits", "inputs": [0, 0.5], "label": 2}'
 BEFORE_THE_FIRST_STEP = Progress("reading", 0, 40, None)
 STATUS = Status(
-    "pi", "training", True, 3, {"digits": 7}, {"digits": 1}, {"digits": 1}, 0, 5, 1, 2, BEFORE_THE_FIRST_STEP
+    "pi", "training", True, 3, {"digits": 7}, {"digits": 1}, {"digits": 1}, 0, 5, 1, 2, BEFORE_THE_FIRST_STEP, []
 )
 DEADLINE_SECONDS = 20
 
@@ -39,15 +40,14 @@ class Gate:
         self.store = SampleStore(folder / "samples.db", 100)
         self.description: TaskDescription | None = SMALL
         self.arrived: list[str] = []
-        self._gate = SampleSocket(
-            self.socket,
+        intake = SampleIntake(
             frozenset({"digits"}),
             store=self.store.add,
             store_unjudged=self.store.add_unjudged,
             describe=lambda task: self.description if task == "digits" else None,
             arrived=self.arrived.append,
-            status=lambda: STATUS,
         )
+        self._gate = SampleSocket(self.socket, intake, lambda: STATUS)
 
     @contextlib.asynccontextmanager
     async def served(self) -> AsyncIterator[None]:

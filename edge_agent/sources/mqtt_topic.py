@@ -1,0 +1,73 @@
+"""Readings from a topic of a local broker, as Zigbee2MQTT, Tasmota, ESPHome and Home Assistant publish them."""
+
+import asyncio
+import secrets
+from typing import Annotated
+
+import msgspec
+
+from edge_agent.mqtt.broker_client import BrokerClient
+from edge_agent.sources.source import ReadingIntake, SourcePlugin
+from fleet_host.broker_settings import BrokerSettings
+from fleet_host.rate_limit import TokenBucket
+from fleet_protocol.limits import KIB, MAX_PACKET_OVERHEAD_BYTES
+
+MAX_READING_BYTES = 256 * KIB
+"""Of one message: some ten thousand numbers."""
+
+MAX_TOPIC_CHARACTERS = 1024
+
+MAX_PER_MINUTE = 60_000
+"""Readings: a thousand a second is more than an SD card writes."""
+
+
+class MqttTopicSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[sources.settings]` of `kind = "mqtt"`."""
+
+    topic: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TOPIC_CHARACTERS)]
+    """A topic, or a filter with `+` and `#`: `zigbee2mqtt/living-room`."""
+    broker: BrokerSettings
+    """The local broker, which need not be the fleet's."""
+    maximum_per_minute: Annotated[int, msgspec.Meta(ge=1, le=MAX_PER_MINUTE)] = 600
+    """More readings are refused: each is a write to the card."""
+
+
+async def follow_topic(settings: MqttTopicSettings, readings: ReadingIntake) -> None:
+    """Take what is published, until the connection breaks.
+
+    A retained message is not taken: it was published before, and would count again with each connection.
+
+    Raises:
+        MqttError: there is no connection any more.
+        ConfigurationError: a file for TLS or the password can't be used.
+    """
+
+    def refuse_too_long(topic: str, size: int) -> None:
+        readings.refuse("too_long", f"{size} bytes on {topic}; at most {MAX_READING_BYTES} are taken")
+
+    loop = asyncio.get_running_loop()
+    bucket = TokenBucket(60 / settings.maximum_per_minute, settings.maximum_per_minute)
+    full_at = loop.time()
+    client = BrokerClient(
+        settings.broker,
+        f"edge-agent-{secrets.token_hex(8)}",
+        maximum_packet_bytes=MAX_READING_BYTES + MAX_PACKET_OVERHEAD_BYTES,
+        on_too_long=refuse_too_long,
+    )
+    async with client:
+        await client.subscribe(settings.topic, qos=1)
+        readings.tally.failure = ""
+        async for message in client.messages:
+            if not isinstance(message.payload, bytes) or not message.payload:  # empty: taken back, or too long
+                continue
+            if message.retain:
+                readings.refuse("retained", f"{message.topic.value} was published before the agent listened")
+            elif (after := bucket.after(full_at, loop.time())) is None:
+                remedy = "publish less often, or raise maximum_per_minute"
+                readings.refuse("too_many", f"more than {settings.maximum_per_minute} readings a minute; {remedy}")
+            else:
+                full_at = after
+                readings.take_payload(message.payload)
+
+
+MQTT_SOURCE = SourcePlugin(MqttTopicSettings, follow_topic)

@@ -19,13 +19,16 @@ from edge_agent.shell.identity import Identity
 from edge_agent.shell.inbox import Inbox
 from edge_agent.shell.link import Link
 from edge_agent.shell.postbox import Postbox
+from edge_agent.shell.predictions import Predictions
 from edge_agent.shell.presence import PresenceKeeper
+from edge_agent.shell.resident_predictor import ResidentPredictor
 from edge_agent.shell.round_training import RoundTraining
 from edge_agent.shell.rounds import Rounds
 from edge_agent.shell.source_runner import SourceRunner
 from edge_agent.shell.state_folder import open_state
 from edge_agent.shell.version_follower import VersionFollower
 from edge_agent.sources.intake import SampleIntake
+from edge_agent.sources.readings import ReadingForm
 from edge_agent.sources.unix_socket import SampleSocket, Status
 from fleet_host.log_lines import log_line
 from fleet_host.rate_limit import RateLimit
@@ -128,7 +131,9 @@ class Agent:
             describe=self._versions.description,
             arrived=self._rounds.sample_arrived,
         )
-        self._sample_socket = SampleSocket(configuration.sample_socket, intake, self._status)
+        self._sample_socket = SampleSocket(
+            configuration.sample_socket, intake, status=self._status, predict=self._predictions().predict
+        )
         self._sources = SourceRunner(configuration.sources, intake)
 
     async def run(self) -> None:
@@ -155,6 +160,11 @@ class Agent:
         finally:
             self._samples.close()
             self._database.close()
+
+    def _predictions(self) -> Predictions:
+        forms = {task: ReadingForm(task) for task in self._tasks}
+        forms |= {source.task: source.form for source in reversed(self._configuration.sources) if source.inputs}
+        return Predictions(self._versions, ResidentPredictor(self._configuration.worker), forms)
 
     async def _end_at_damage(self) -> None:
         """Whoever met the damage, and whatever became of the error there."""

@@ -44,11 +44,20 @@ def check_sample(sample: Sample, description: TaskDescription) -> tuple[bytes, i
     Raises:
         ValueError: saying what does not fit, and what would.
     """
+    inputs = check_inputs(sample, description)
     label = _label_values(sample)
-    _require(input_rule(description.input), sample.inputs, sample.task)
     _require(label_rule(description.label), label, sample.task)
-    inputs = array.array("f", sample.inputs).tobytes()
     return inputs, int(label[0]) if description.label.kind == "class" else array.array("f", label).tobytes()
+
+
+def check_inputs(sample: Sample, description: TaskDescription) -> bytes:
+    """The inputs alone, as float32 in bytes.
+
+    Raises:
+        ValueError: saying what does not fit, and what would.
+    """
+    _require(input_rule(description.input), sample.inputs, sample.task)
+    return array.array("f", sample.inputs).tobytes()
 
 
 def _label_values(sample: Sample) -> list[float]:

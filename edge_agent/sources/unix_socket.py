@@ -2,6 +2,7 @@
 
     {"task": "digits", "inputs": [0.0, 0.5, ...], "label": 3}   ->   {"ok": true}
     {"command": "status"}                                       ->   {"state": "sleeping", ...}
+    {"command": "predict", "task": "digits", "reading": ...}    ->   see `prediction_command`
 
 `inputs` are the values of one sample in C order. `label` is a class index, a list of values where the task learns
 several, one number where it learns one, and left out where the inputs are what is learned. A line that is
@@ -16,7 +17,7 @@ import os
 import re
 import socket
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +25,7 @@ import msgspec
 
 from edge_agent.sources.bounded_lines import READ_BYTES, HeldBytes, LineRefusedError, lines_of
 from edge_agent.sources.intake import SampleIntake
+from edge_agent.sources.prediction_command import CannotPredictError, Predicted, read_question
 from edge_agent.sources.schema_check import MAX_VALUES_WITHOUT_SCHEMA
 from edge_agent.sources.tally import Reason, SourceStatus, SourceTally
 from edge_agent.worker.contract import Progress
@@ -43,6 +45,7 @@ MAX_ERROR_CHARACTERS = 500
 
 SOCKET_MODE = 0o660
 
+_PREDICT = re.compile(rb'\s*{\s*"command"\s*:\s*"predict"')
 _COMMAND = re.compile(rb'\s*{\s*"command"\s*:')
 
 logger = logging.getLogger(__name__)
@@ -85,10 +88,19 @@ class Status(msgspec.Struct):
 class SampleSocket:
     """Serves the socket for as long as the agent runs, with or without a broker."""
 
-    def __init__(self, path: Path, intake: SampleIntake, status: Callable[[], Status]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        intake: SampleIntake,
+        *,
+        status: Callable[[], Status],
+        predict: Callable[[str, bytes], Awaitable[Predicted]],
+    ) -> None:
+        """`predict` takes a task and a reading as JSON; raises `CannotPredictError`."""
         self._path = path
         self._intake = intake
         self._status = status
+        self._predict = predict
         self.tally = SourceTally("socket", "")
         """What came of the samples of all programs, over all tasks."""
         self._held = HeldBytes()
@@ -136,7 +148,7 @@ class SampleSocket:
                 async for line in lines:
                     if writer in self._connections:
                         self._connections[writer] = self._connections.pop(writer)
-                    writer.write(self._answer(line) + b"\n")
+                    writer.write(await self._answer(line) + b"\n")
                     await writer.drain()
         except LineRefusedError as error:
             writer.write(self._refused("too_long", str(error)) + b"\n")
@@ -147,7 +159,9 @@ class SampleSocket:
         silent.transport.abort()
         logger.warning(log_line("sample_connection_closed", connections=MAX_CONNECTIONS))
 
-    def _answer(self, line: bytes) -> bytes:
+    async def _answer(self, line: bytes) -> bytes:
+        if _PREDICT.match(line):
+            return await self._prediction(line)
         if _COMMAND.match(line):
             return msgspec.json.encode(self._command(line))
         try:
@@ -164,6 +178,13 @@ class SampleSocket:
             return self._refused("not_stored", f"not stored: {error}; is the disk full?")
         self.tally.take()
         return msgspec.json.encode(Answer(ok=True))
+
+    async def _prediction(self, line: bytes) -> bytes:
+        try:
+            question = read_question(line)
+            return msgspec.json.encode(await self._predict(question.task, bytes(question.reading)))
+        except CannotPredictError as error:
+            return msgspec.json.encode(Answer(ok=False, error=_shortened(str(error))))
 
     def _refused(self, reason: Reason, words: str) -> bytes:
         self.tally.refuse(reason, words)

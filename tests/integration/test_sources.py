@@ -18,6 +18,7 @@ from edge_agent.shell.sample_store import SampleStore
 from edge_agent.shell.source_runner import SourceRunner
 from edge_agent.sources import plugins
 from edge_agent.sources.intake import SampleIntake
+from edge_agent.sources.prediction_command import CannotPredictError, Predicted
 from edge_agent.sources.settings import SourceSettings
 from edge_agent.sources.source import ReadingIntake, SourcePlugin
 from edge_agent.sources.unix_socket import SampleSocket, Status
@@ -27,6 +28,12 @@ from fleet_protocol.sample_line import Sample
 
 DIGITS = parse_description((Path(__file__).parents[2] / "models/digits/bundle/task.json").read_bytes())
 SMALL: TaskDescription = msgspec.structs.replace(DIGITS, input=InputSchema([2], -1.0, 1.0), label=LabelSchema(3))
+
+
+async def no_prediction(task: str, _reading: bytes) -> Predicted:
+    raise CannotPredictError(f"no manifest of {task} has come yet")
+
+
 DEADLINE_SECONDS = 60
 STATUS = Status("pi", "sleeping", True, 1, {}, {}, {}, 0, 0, 0, 0, None, [])
 
@@ -191,7 +198,7 @@ def test_sources_of_a_configuration_are_checked_when_it_is_read(tmp_path: Path, 
 
 
 async def test_python_program_hands_over_arrays_and_hears_why_one_is_refused(tmp_path: Path, device: Device) -> None:
-    socket = SampleSocket(tmp_path / "samples.sock", device.intake, lambda: STATUS)
+    socket = SampleSocket(tmp_path / "samples.sock", device.intake, status=lambda: STATUS, predict=no_prediction)
 
     def program() -> None:
         with AgentClient(tmp_path / "samples.sock") as agent:

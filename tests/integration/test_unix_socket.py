@@ -15,6 +15,7 @@ import pytest
 from edge_agent.shell.sample_store import SampleStore
 from edge_agent.sources.bounded_lines import MAX_HELD_BYTES, MAX_LINE_BYTES
 from edge_agent.sources.intake import SampleIntake
+from edge_agent.sources.prediction_command import CannotPredictError, Predicted
 from edge_agent.sources.schema_check import MAX_VALUES_WITHOUT_SCHEMA
 from edge_agent.sources.unix_socket import MAX_CONNECTIONS, MAX_ERROR_CHARACTERS, SampleSocket, Status
 from edge_agent.worker.contract import Progress
@@ -29,6 +30,12 @@ BEFORE_THE_FIRST_STEP = Progress("reading", 0, 40, None)
 STATUS = Status(
     "pi", "training", True, 3, {"digits": 7}, {"digits": 1}, {"digits": 1}, 0, 5, 1, 2, BEFORE_THE_FIRST_STEP, []
 )
+
+
+async def no_prediction(task: str, _reading: bytes) -> Predicted:
+    raise CannotPredictError(f"no manifest of {task} has come yet")
+
+
 DEADLINE_SECONDS = 20
 
 
@@ -47,7 +54,7 @@ class Gate:
             describe=lambda task: self.description if task == "digits" else None,
             arrived=self.arrived.append,
         )
-        self._gate = SampleSocket(self.socket, intake, lambda: STATUS)
+        self._gate = SampleSocket(self.socket, intake, status=lambda: STATUS, predict=no_prediction)
 
     @contextlib.asynccontextmanager
     async def served(self) -> AsyncIterator[None]:

@@ -1,0 +1,54 @@
+"""Predictions for whoever asks: with the newest weights that are here, by the resident predictor."""
+
+import array
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+
+from edge_agent.core.prediction import interpret
+from edge_agent.core.version_choice import VersionUnavailableError
+from edge_agent.shell.link import LinkDownError
+from edge_agent.shell.resident_predictor import PredictionFailedError, ResidentPredictor
+from edge_agent.shell.version_follower import VersionFollower
+from edge_agent.sources.prediction_command import CannotPredictError, Predicted
+from edge_agent.sources.readings import ReadingForm, ReadingRefusedError
+from edge_agent.sources.schema_check import check_inputs
+
+
+class Predictions:
+    """Predicts for the tasks that `forms` has a form of readings for."""
+
+    def __init__(
+        self, versions: VersionFollower, predictor: ResidentPredictor, forms: Mapping[str, ReadingForm]
+    ) -> None:
+        self._versions = versions
+        self._predictor = predictor
+        self._forms = {task: replace(form, label=None) for task, form in forms.items()}
+
+    async def predict(self, task: str, payload: bytes) -> Predicted:
+        """The prediction for one reading, JSON in the form of the task's source or of a sample; a label is ignored.
+
+        Raises:
+            CannotPredictError: the reading does not fit, no version is here, or the predictor failed.
+        """
+        if task not in self._forms:
+            raise CannotPredictError(f"unknown task {task!r}; agent.toml lists {sorted(self._forms)}")
+        form = self._forms[task]
+        started = time.perf_counter()
+        try:
+            document = form.decode(payload)
+            is_sample = isinstance(document, dict) and "inputs" in document
+            sample = (replace(form, inputs=()) if is_sample else form).sample(document)
+            version = await self._versions.version_to_predict(task)
+            inputs = check_inputs(sample, version.description)
+            scores = await self._predictor.scores(version, inputs)
+        except (
+            ReadingRefusedError,
+            ValueError,
+            VersionUnavailableError,
+            LinkDownError,
+            PredictionFailedError,
+        ) as error:
+            raise CannotPredictError(str(error)) from error
+        prediction = interpret(scores, array.array("f", inputs), version.description.label)
+        return Predicted(task, version.number, prediction, round(1000 * (time.perf_counter() - started), 3))

@@ -12,6 +12,12 @@ from pathlib import Path
 from edge_agent.configuration import load_configuration
 from edge_agent.shell.agent import Agent
 from edge_agent.shell.identity import Identity
+from edge_agent.shell.own_predictions import (
+    STANDARD_INPUT,
+    lines_of_file,
+    readings_of_file,
+    show_predictions,
+)
 from edge_agent.shell.setup import Answers, set_up_device
 from edge_agent.worker.installed import check_installed
 from fleet_host.command_line import (
@@ -34,6 +40,7 @@ from fleet_protocol.keys import write_verify_key
 PROGRAM = "edge-agent"
 CONFIGURATION = Path("/etc/edge-agent/agent.toml")
 """Read where `--config` doesn't name another; the same as in systemd/edge-agent.service."""
+EXIT_NOT_PREDICTED = 1
 EXIT_CONFIGURATION = 2
 
 
@@ -91,6 +98,7 @@ def parser() -> argparse.ArgumentParser:
     with_configuration = configuration_option()
     add_verb(verbs, "run", "Run the agent in the foreground until SIGTERM or Ctrl-C.", with_configuration)
     _add_setup(verbs, with_configuration)
+    _add_predict(verbs, with_configuration)
     add_key_verbs(verbs, "this device's signing key", with_configuration)
     return program
 
@@ -126,6 +134,37 @@ def _setup(options: argparse.Namespace) -> None:
     )
 
 
+def _add_predict(verbs: Verbs, *parents: argparse.ArgumentParser) -> None:
+    predict = add_verb(verbs, "predict", "Ask the running agent what the model says of readings.", *parents)
+    what = predict.add_mutually_exclusive_group(required=True)
+    what.add_argument("reading", nargs="?", metavar="READING", help="one reading, as JSON")
+    what.add_argument("--file", type=Path, metavar="FILE", help="a .csv or .jsonl; - reads lines of JSON")
+    predict.add_argument("--follow", action="store_true", help="go on with lines that are added to FILE, until Ctrl-C")
+    predict.add_argument("--task", metavar="NAME", help="the task (the first in agent.toml)")
+    predict.add_argument("--json", action="store_true", help="one JSON object a line")
+
+
+def _predict(options: argparse.Namespace) -> None:
+    configuration = load_configuration(options.config)
+    task = options.task or configuration.tasks[0].name
+    mapped = any(source.inputs for source in configuration.sources if source.task == task)
+    if options.reading is not None:
+        readings = iter([options.reading.encode()])
+    elif options.follow or options.file == STANDARD_INPUT:
+        readings = lines_of_file(options.file, follow=options.follow)
+    else:
+        readings = readings_of_file(options.file, mapped=mapped)
+    with contextlib.suppress(KeyboardInterrupt):
+        if show_predictions(configuration.sample_socket, task, readings, _write_line, as_json=options.json):
+            sys.exit(EXIT_NOT_PREDICTED)
+
+
+def _write_line(line: str) -> None:
+    """At once, as another program may read it through a pipe."""
+    sys.stdout.write(line)
+    sys.stdout.flush()
+
+
 def _keygen(options: argparse.Namespace) -> None:
     print_new_key(options.file, PROGRAM)
 
@@ -137,6 +176,7 @@ def _key(options: argparse.Namespace) -> None:
 _VERBS: Mapping[str, Callable[[argparse.Namespace], None]] = {
     "run": _run,
     "setup": _setup,
+    "predict": _predict,
     "keygen": _keygen,
     "key": _key,
 }

@@ -54,6 +54,15 @@ class AgentClient:
         if not answer.get("ok"):
             raise SampleRefusedError(answer.get("error", "no reason was given"))
 
+    def predict(self, task: str, reading: Any) -> dict[str, Any]:
+        """What the model says of one reading, in the form of the task's source or of a sample: `prediction` with
+        `value` and, where there are classes, `confidence` and `probabilities`; or `error`, which says why not.
+
+        Raises:
+            OSError: the connection is lost.
+        """
+        return self._ask({"command": "predict", "task": task, "reading": reading})
+
     def status(self) -> dict[str, Any]:
         """What the agent says of itself.
 

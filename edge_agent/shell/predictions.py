@@ -1,6 +1,5 @@
 """Predictions for whoever asks: with the newest weights that are here, by the resident predictor."""
 
-import array
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,6 +12,9 @@ from edge_agent.shell.version_follower import VersionFollower
 from edge_agent.sources.prediction_command import CannotPredictError, Predicted
 from edge_agent.sources.readings import ReadingForm, ReadingRefusedError
 from edge_agent.sources.schema_check import check_inputs
+from fleet_protocol.sample_schema import WHOLE_ROW
+
+_EXPECTED_ERRORS = (ReadingRefusedError, ValueError, VersionUnavailableError, LinkDownError, PredictionFailedError)
 
 
 class Predictions:
@@ -42,13 +44,8 @@ class Predictions:
             version = await self._versions.version_to_predict(task)
             inputs = check_inputs(sample, version.description)
             scores = await self._predictor.scores(version, inputs)
-        except (
-            ReadingRefusedError,
-            ValueError,
-            VersionUnavailableError,
-            LinkDownError,
-            PredictionFailedError,
-        ) as error:
+        except _EXPECTED_ERRORS as error:
             raise CannotPredictError(str(error)) from error
-        prediction = interpret(scores, array.array("f", inputs), version.description.label)
-        return Predicted(task, version.number, prediction, round(1000 * (time.perf_counter() - started), 3))
+        predictions = {head: interpret(scores[head], label) for head, label in version.description.each_label.items()}
+        milliseconds = round(1000 * (time.perf_counter() - started), 3)
+        return Predicted(task, version.number, milliseconds, predictions.pop(WHOLE_ROW, None), predictions)

@@ -46,8 +46,8 @@ class ResidentPredictor:
         """Whether the child is there."""
         return self._process is not None and self._process.returncode is None
 
-    async def scores(self, version: ReadyVersion, inputs: bytes) -> list[float]:
-        """The scores of one sample, whose inputs are float32 in bytes.
+    async def scores(self, version: ReadyVersion, inputs: bytes) -> dict[str, list[float]]:
+        """The scores of one sample by each head, whose inputs are float32 in bytes.
 
         Raises:
             PredictionFailedError: the version can't be loaded, the child died, or took too long.
@@ -62,14 +62,13 @@ class ResidentPredictor:
                     return await self._ask(inputs)
             except (asyncio.IncompleteReadError, ConnectionError, msgspec.DecodeError) as error:
                 await self.end()
-                limit = self._settings.memory_limit_mib
-                raise PredictionFailedError(f"the predictor ended (memory limit {limit} MiB); ask again") from error
+                memory = self._settings.memory_limit_mib
+                raise PredictionFailedError(f"the predictor ended (memory limit {memory} MiB); ask again") from error
             except TimeoutError as error:
                 await self.end()
-                limit = self._settings.time_limit_seconds
-                raise PredictionFailedError(
-                    f"no answer within {limit:g} s; raise [worker] time_limit_seconds"
-                ) from error
+                longest = self._settings.time_limit_seconds
+                words = f"no answer within {longest:g} s; raise [worker] time_limit_seconds"
+                raise PredictionFailedError(words) from error
             finally:
                 self._stay()
 
@@ -113,7 +112,7 @@ class ResidentPredictor:
         self._loaded = version.weights.name
         self._write(write_job(job))
 
-    async def _ask(self, inputs: bytes) -> list[float]:
+    async def _ask(self, inputs: bytes) -> dict[str, list[float]]:
         self._write(frame(inputs))
         if self._process is None or self._process.stdout is None:
             raise RuntimeError("the predictor was started without pipes")

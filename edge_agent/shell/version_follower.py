@@ -3,6 +3,7 @@
 `core.version_choice` decides what is new and what is fetched.
 """
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -75,6 +76,7 @@ class VersionFollower:
         self._engine = engine
         self._descriptions: dict[str, TaskDescription] = {}
         self._refused: set[str] = set()
+        self._fetching = asyncio.Lock()
 
     def description(self, task: str) -> TaskDescription | None:
         """The task's description; None until its bundle is fetched."""
@@ -249,8 +251,9 @@ class VersionFollower:
             raise NotAskedError(reason)
 
     async def _ensure(self, blob: str) -> None:
-        if not self._cache.has(blob):
-            self._cache.write(blob, await self._fetcher.fetch(blob))
+        async with self._fetching:  # a round and a prediction may want the same file
+            if not self._cache.has(blob):
+                self._cache.write(blob, await self._fetcher.fetch(blob))
 
     async def _ensure_weights(self, known: KnownVersion, description: TaskDescription) -> PackedFile | None:
         """Fetch the weights if missing; returns them packed if they came as a difference."""

@@ -1,7 +1,7 @@
 """A question for a prediction on the sample socket, and its answer.
 
 {"command": "predict", "task": "digits", "reading": {"inputs": [0.0, 0.5, ...]}}
-    ->   {"task": "digits", "version": 7, "prediction": {"value": 3, "confidence": 0.97, ...}, "milliseconds": 0.8}
+    ->   {"task": "digits", "version": 7, "milliseconds": 0.8, "prediction": {"value": 3, "confidence": 0.97, ...}}
 """
 
 from typing import Literal
@@ -24,13 +24,17 @@ class PredictCommand(msgspec.Struct, forbid_unknown_fields=True):
     reading: msgspec.Raw
 
 
-class Predicted(msgspec.Struct, frozen=True):
-    """The answer: made with the weights of `version`; `milliseconds` from the question on."""
+class Predicted(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The answer: made with the weights of `version`; `milliseconds` from the question on.
+
+    A model with several heads has a prediction for each, by name, in `heads` alone.
+    """
 
     task: str
     version: int
-    prediction: Prediction
     milliseconds: float
+    prediction: Prediction | None = None
+    heads: dict[str, Prediction] = {}
 
 
 def read_question(line: bytes) -> PredictCommand:

@@ -1,4 +1,4 @@
-"""What the training child and the predictor can't do: use more than it was given, and reach anything but what its round needs.
+"""What a child that runs graphs can't do: use more than it was given, and reach anything but what it needs.
 
 A bundle's graphs come from others. They are checked before they are loaded (`bundle_runtime.graph_admission`); should
 one find a defect of onnxruntime all the same, the process that it is in can open no file but the interpreter's

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bundle_runtime.runner import BundleRunner
 from edge_agent.training.confinement import limit, shut_in
@@ -40,6 +41,7 @@ class Predictor:
 
     def __init__(self, job: PredictorJob) -> None:
         self._task = job.description
+        self._job = job
         files = {name: Path(path) for name, path in job.files.items()}
         for name, path in files.items():
             verify_blob(name, path.read_bytes(), self._task.files[name])
@@ -51,10 +53,25 @@ class Predictor:
         """The scores of one sample, whose inputs the agent has checked."""
         row = np.frombuffer(inputs, np.float32).reshape(1, *self._task.input.shape)
         try:
-            scores = self._runner.predict(self._weights, row)
+            features = self._runner.features(row)
+            scores = {
+                head: self._scores(head, features, off_by=label.kind == "reconstruction")
+                for head, label in self._task.each_label.items()
+            }
         except EXPECTED_ERRORS as error:
-            return PredictionFailure(str(error) or type(error).__name__)
-        return Scores(scores.astype(np.float64).ravel().tolist())
+            return PredictionFailure(_words(error, self._job))
+        return Scores({head: values.astype(np.float64).ravel().tolist() for head, values in scores.items()})
+
+    def _scores(self, head: str, features: NDArray[np.float32], *, off_by: bool) -> NDArray[np.float32]:
+        scores = self._runner.predict_features(self._weights, features, head)
+        return scores - features.reshape(scores.shape) if off_by else scores
+
+
+def _words(error: Exception, job: PredictorJob) -> str:
+    """onnxruntime names a lack of memory in the words of C++ alone."""
+    if isinstance(error, MemoryError) or "bad_alloc" in str(error):
+        return f"the predictor passed its memory limit of {job.memory_limit_mib} MiB; raise [worker] memory_limit_mib"
+    return str(error)
 
 
 def frames(stream: BinaryIO) -> Iterator[bytes]:
@@ -77,7 +94,7 @@ def main() -> None:
             limit(job)
             predictor = Predictor(job)
         except EXPECTED_ERRORS as error:
-            channel.write(write_reply(PredictionFailure(str(error) or type(error).__name__, ends=True)))
+            channel.write(write_reply(PredictionFailure(_words(error, job), ends=True)))
             return
         for inputs in asked:
             channel.write(write_reply(predictor.answer(inputs)))

@@ -32,9 +32,12 @@ class PredictorJob(msgspec.Struct, frozen=True):
 
 
 class Scores(msgspec.Struct, frozen=True, tag="scores"):
-    """What the model says of one sample: all values in C order, as `predict.onnx` gives them."""
+    """What the model says of one sample: by each head's name, all values in C order, as `predict.onnx` gives them.
 
-    values: list[float]
+    Of a head that gives back its inputs, how far each value is off.
+    """
+
+    values: dict[str, list[float]]
 
 
 class PredictionFailure(msgspec.Struct, frozen=True, tag="failure"):

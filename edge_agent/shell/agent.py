@@ -131,10 +131,11 @@ class Agent:
             describe=self._versions.description,
             arrived=self._rounds.sample_arrived,
         )
+        predictions = self._predictions()
         self._sample_socket = SampleSocket(
-            configuration.sample_socket, intake, status=self._status, predict=self._predictions().predict
+            configuration.sample_socket, intake, status=self._status, predict=predictions.predict
         )
-        self._sources = SourceRunner(configuration.sources, intake)
+        self._sources = SourceRunner(configuration.sources, intake, predictions.predict_as)
 
     async def run(self) -> None:
         """Serve samples, keep the link, train when woken; until cancelled.

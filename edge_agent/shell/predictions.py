@@ -25,7 +25,7 @@ class Predictions:
     ) -> None:
         self._versions = versions
         self._predictor = predictor
-        self._forms = {task: replace(form, label=None) for task, form in forms.items()}
+        self._forms = forms
 
     async def predict(self, task: str, payload: bytes) -> Predicted:
         """The prediction for one reading, JSON in the form of the task's source or of a sample; a label is ignored.
@@ -35,17 +35,20 @@ class Predictions:
         """
         if task not in self._forms:
             raise CannotPredictError(f"unknown task {task!r}; agent.toml lists {sorted(self._forms)}")
-        form = self._forms[task]
+        return await self.predict_as(self._forms[task], payload)
+
+    async def predict_as(self, form: ReadingForm, payload: bytes) -> Predicted:
+        """The same for a reading in another form."""
         started = time.perf_counter()
         try:
             document = form.decode(payload)
             is_sample = isinstance(document, dict) and "inputs" in document
-            sample = (replace(form, inputs=()) if is_sample else form).sample(document)
-            version = await self._versions.version_to_predict(task)
+            sample = replace(form, inputs=() if is_sample else form.inputs, label=None).sample(document)
+            version = await self._versions.version_to_predict(form.task)
             inputs = check_inputs(sample, version.description)
             scores = await self._predictor.scores(version, inputs)
         except _EXPECTED_ERRORS as error:
             raise CannotPredictError(str(error)) from error
         predictions = {head: interpret(scores[head], label) for head, label in version.description.each_label.items()}
         milliseconds = round(1000 * (time.perf_counter() - started), 3)
-        return Predicted(task, version.number, milliseconds, predictions.pop(WHOLE_ROW, None), predictions)
+        return Predicted(form.task, version.number, milliseconds, predictions.pop(WHOLE_ROW, None), predictions)

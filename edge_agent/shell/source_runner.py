@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from edge_agent.sources.intake import SampleIntake
 from edge_agent.sources.plugins import find_plugin
 from edge_agent.sources.settings import SourceSettings
-from edge_agent.sources.source import ReadingIntake, RunSource
+from edge_agent.sources.source import Predict, ReadingIntake, RunSource
 from edge_agent.sources.tally import SourceStatus, SourceTally
 from fleet_host.backoff import delay_seconds
 from fleet_host.log_lines import log_line
@@ -34,8 +34,8 @@ class SourceRunner:
         ConfigurationError: a kind isn't installed, or its settings can't be read.
     """
 
-    def __init__(self, sources: Sequence[SourceSettings], intake: SampleIntake) -> None:
-        self._sources = [_configured(source, intake) for source in sources]
+    def __init__(self, sources: Sequence[SourceSettings], intake: SampleIntake, predict: Predict) -> None:
+        self._sources = [_configured(source, intake, predict) for source in sources]
 
     @property
     def status(self) -> list[SourceStatus]:
@@ -49,12 +49,11 @@ class SourceRunner:
                 group.create_task(_keep_running(source))
 
 
-def _configured(source: SourceSettings, intake: SampleIntake) -> _ConfiguredSource:
+def _configured(source: SourceSettings, intake: SampleIntake, predict: Predict) -> _ConfiguredSource:
     where = f"sources: settings of {source.kind!r} for {source.task}"
     run = find_plugin(source.kind).with_settings(source.settings, where)
-    return _ConfiguredSource(
-        source.kind, run, ReadingIntake(source.form, intake, SourceTally(source.kind, source.task))
-    )
+    tally = SourceTally(source.kind, source.task)
+    return _ConfiguredSource(source.kind, run, ReadingIntake(source.form, intake, tally, predict))
 
 
 async def _keep_running(source: _ConfiguredSource) -> None:
@@ -67,7 +66,7 @@ async def _keep_running(source: _ConfiguredSource) -> None:
             await source.run(source.readings)
             tally.failure = "it has ended by itself"
         except Exception as error:  # another's code may raise anything
-            tally.failure = f"{type(error).__name__}: {error}"
+            tally.failure = _words(error)
         attempt = 0 if loop.time() - started > STABLE_SECONDS else attempt
         pause = delay_seconds(attempt, random.random())  # noqa: S311 - jitter, not a secret
         logger.warning(
@@ -81,3 +80,10 @@ async def _keep_running(source: _ConfiguredSource) -> None:
         )
         attempt += 1
         await asyncio.sleep(pause)
+
+
+def _words(error: Exception) -> str:
+    """Of several errors at once, the first."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}"

@@ -21,15 +21,29 @@ MAX_PER_MINUTE = 60_000
 """Readings: a thousand a second is more than an SD card writes."""
 
 
+TopicFilter = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TOPIC_CHARACTERS)]
+Topic = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=rf"^[^+#\0]{{1,{MAX_TOPIC_CHARACTERS}}}\Z",
+        description=f"1 to {MAX_TOPIC_CHARACTERS} characters without '+' and '#'",
+    ),
+]
+
+
 class MqttTopicSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[sources.settings]` of `kind = "mqtt"`."""
 
-    topic: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TOPIC_CHARACTERS)]
+    topic: TopicFilter
     """A topic, or a filter with `+` and `#`: `zigbee2mqtt/living-room`."""
     broker: BrokerSettings
     """The local broker, which need not be the fleet's."""
     maximum_per_minute: Annotated[int, msgspec.Meta(ge=1, le=MAX_PER_MINUTE)] = 600
     """More readings are refused: each is a write to the card."""
+    learn: bool = True
+    """Readings become samples. With `false` they are predicted for alone."""
+    predictions_topic: Topic | None = None
+    """Where what the model says of each reading is published, at the same broker; nowhere where it is left out."""
 
 
 async def follow_topic(settings: MqttTopicSettings, readings: ReadingIntake) -> None:
@@ -54,9 +68,11 @@ async def follow_topic(settings: MqttTopicSettings, readings: ReadingIntake) -> 
         maximum_packet_bytes=MAX_READING_BYTES + MAX_PACKET_OVERHEAD_BYTES,
         on_too_long=refuse_too_long,
     )
-    async with client:
+    async with client, asyncio.TaskGroup() as group:
         await client.subscribe(settings.topic, qos=1)
         readings.tally.failure = ""
+        newest: asyncio.Queue[bytes] = asyncio.Queue(1)
+        predicting = group.create_task(_publish_predictions(client, settings, readings, newest))
         async for message in client.messages:
             if not isinstance(message.payload, bytes) or not message.payload:  # empty: taken back, or too long
                 continue
@@ -67,7 +83,27 @@ async def follow_topic(settings: MqttTopicSettings, readings: ReadingIntake) -> 
                 readings.refuse("too_many", f"more than {settings.maximum_per_minute} readings a minute; {remedy}")
             else:
                 full_at = after
-                readings.take_payload(message.payload)
+                _take(message.payload, settings, readings, newest)
+        predicting.cancel()
+
+
+def _take(payload: bytes, settings: MqttTopicSettings, readings: ReadingIntake, newest: asyncio.Queue[bytes]) -> None:
+    if settings.learn:
+        readings.take_payload(payload)
+    if settings.predictions_topic:
+        if newest.full():
+            newest.get_nowait()
+            readings.refuse("not_predicted", "a newer reading came before the prediction was made; publish less often")
+        newest.put_nowait(payload)
+
+
+async def _publish_predictions(
+    client: BrokerClient, settings: MqttTopicSettings, readings: ReadingIntake, newest: asyncio.Queue[bytes]
+) -> None:
+    """Predict for the newest reading: one that waits is replaced, so none is answered late."""
+    while settings.predictions_topic:
+        if (predicted := await readings.prediction(await newest.get())) is not None:
+            await client.publish(settings.predictions_topic, predicted, qos=1)
 
 
 MQTT_SOURCE = SourcePlugin(MqttTopicSettings, follow_topic)

@@ -11,6 +11,7 @@ from typing import Generic, Protocol, TypeVar
 import msgspec
 
 from edge_agent.sources.intake import SampleIntake
+from edge_agent.sources.prediction_command import CannotPredictError, Predicted
 from edge_agent.sources.readings import ReadingForm, ReadingRefusedError
 from edge_agent.sources.tally import Reason, SourceTally
 from fleet_host.configuration_file import decode_path
@@ -21,16 +22,20 @@ from fleet_protocol.errors import ConfigurationError
 
 logger = logging.getLogger(__name__)
 
+Predict = Callable[[ReadingForm, bytes], Awaitable[Predicted]]
+"""(form, a reading as JSON); raises `CannotPredictError`."""
+
 Settings = TypeVar("Settings", bound=msgspec.Struct)
 
 
 class ReadingIntake:
     """Where a source hands over its readings. Nothing that a reading holds raises: it is counted in the `tally`."""
 
-    def __init__(self, form: ReadingForm, intake: SampleIntake, tally: SourceTally) -> None:
+    def __init__(self, form: ReadingForm, intake: SampleIntake, tally: SourceTally, predict: Predict) -> None:
         self.form = form
         self.tally = tally
         self._intake = intake
+        self._predict = predict
 
     @property
     def description(self) -> TaskDescription | None:
@@ -57,6 +62,14 @@ class ReadingIntake:
             return self.refuse("not_stored", f"{error}; is the disk full?")
         self.tally.take()
         return None
+
+    async def prediction(self, payload: bytes) -> bytes | None:
+        """What the model says of a reading, `Predicted` as JSON; None where it is counted under `not_predicted`."""
+        try:
+            return msgspec.json.encode(await self._predict(self.form, payload))
+        except CannotPredictError as error:
+            self.refuse("not_predicted", str(error))
+            return None
 
     def refuse(self, reason: Reason, words: str) -> Reason:
         """Count a reading that never became a document."""

@@ -9,6 +9,7 @@ Reason = Literal[
     "field_missing",
     "not_a_number",
     "not_json",
+    "not_predicted",
     "not_a_sample",
     "not_stored",
     "outside_schema",

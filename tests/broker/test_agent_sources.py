@@ -57,7 +57,7 @@ def test_readings_of_a_local_topic_are_taken_and_bad_ones_are_counted(tmp_path: 
     until(lambda: source_of(agent)["refused"].get("too_many", 0) > 50, "a flood is refused")
     assert agent.ask({"command": "status"})["samples"]["digits"] < 50
     broker.kill()
-    until(lambda: source_of(agent)["failure"], "the source says that its broker is gone")
+    until(lambda: "Mqtt" in source_of(agent)["failure"], "the source says that its broker is gone")
     broker.start()
     until(lambda: not source_of(agent)["failure"], "the source is back")
     agent.stop()

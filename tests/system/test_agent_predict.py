@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from paho.mqtt import client as paho
 
 from bundle_runtime.runner import BundleRunner
 from edge_agent.client import AgentClient
@@ -40,6 +41,18 @@ def predict(agent: AgentProcess, *arguments: str, given: str = "") -> subprocess
     return subprocess.run(
         [*command, *arguments], input=given, capture_output=True, text=True, check=False, env=environment()
     )
+
+
+LIVE = """
+[[sources]]
+kind = "mqtt"
+task = "digits"
+inputs = ["$.pixels"]
+settings.topic = "camera/one"
+settings.broker = {{ host = "{host}", port = {port} }}
+settings.learn = false
+settings.predictions_topic = "camera/one/digit"
+"""
 
 
 def readings(count: int) -> list[dict[str, Any]]:
@@ -108,3 +121,32 @@ def test_agent_that_does_not_run_is_said(tmp_path: Path, agent: AgentProcess) ->
     found = predict(agent, "{}")
     assert found.returncode == 2
     assert "start the agent: systemctl start edge-agent" in found.stderr
+
+
+def test_live_readings_are_predicted_for_on_a_local_topic(agent: AgentProcess, broker: Broker) -> None:
+    agent.stop()
+    with agent.configuration.open("a") as file:
+        file.write(LIVE.format(host=broker.host, port=broker.port))
+    agent.start()
+    heard: list[dict[str, Any]] = []
+    listener = paho.Client(paho.CallbackAPIVersion.VERSION2)
+    listener.on_message = lambda _client, _data, message: heard.append(json.loads(message.payload))
+    listener.connect(broker.host, broker.port)
+    listener.subscribe("camera/one/digit", qos=1)
+    listener.loop_start()
+    reading = {"pixels": readings(1)[0]["inputs"]}
+    expected = json.loads(predict(agent, json.dumps(reading), "--json").stdout)["prediction"]
+
+    def publish_until_heard() -> bool:
+        listener.publish("camera/one", json.dumps(reading), qos=1).wait_for_publish()
+        return bool(heard)
+
+    until(publish_until_heard, "a prediction is published")
+    listener.publish("camera/one", "no json", qos=1)
+    until(
+        lambda: agent.status()["sources"][1]["refused"].get("not_predicted"), "what can't be predicted for is counted"
+    )
+    listener.loop_stop()
+    assert heard[0]["prediction"] == expected
+    assert agent.status()["samples"] == {"digits": 0}
+    assert agent.status()["sources"][1]["taken"] == 0

@@ -4,6 +4,8 @@ import asyncio
 import logging
 import time
 
+import msgspec
+
 from edge_agent.configuration import AgentConfiguration
 from edge_agent.core.answers_awaited import AnswersAwaited
 from edge_agent.core.boot_numbers import must_continue_boots
@@ -29,6 +31,7 @@ from edge_agent.shell.state_folder import open_state
 from edge_agent.shell.version_follower import VersionFollower
 from edge_agent.sources.intake import SampleIntake
 from edge_agent.sources.readings import ReadingForm
+from edge_agent.sources.source import SourceHost
 from edge_agent.sources.unix_socket import SampleSocket, Status
 from fleet_host.log_lines import log_line
 from fleet_host.rate_limit import RateLimit
@@ -135,7 +138,13 @@ class Agent:
         self._sample_socket = SampleSocket(
             configuration.sample_socket, intake, status=self._status, predict=predictions.predict
         )
-        self._sources = SourceRunner(configuration.sources, intake, predictions.predict_as)
+        host = SourceHost(
+            configuration.fleet,
+            configuration.device,
+            predictions.predict_as,
+            status=lambda: msgspec.json.encode(self._status()),
+        )
+        self._sources = SourceRunner(configuration.sources, intake, host)
 
     async def run(self) -> None:
         """Serve samples, keep the link, train when woken; until cancelled.

@@ -22,8 +22,20 @@ from fleet_protocol.errors import ConfigurationError
 
 logger = logging.getLogger(__name__)
 
-Predict = Callable[[ReadingForm, bytes], Awaitable[Predicted]]
-"""(form, a reading as JSON); raises `CannotPredictError`."""
+
+@dataclass(frozen=True, slots=True)
+class SourceHost:
+    """The agent, as a source sees it.
+
+    `predict` takes a reading as JSON in a form; raises `CannotPredictError`. `status` is what the agent says of itself,
+    as JSON.
+    """
+
+    fleet: str
+    device: str
+    predict: Callable[[ReadingForm, bytes], Awaitable[Predicted]]
+    status: Callable[[], bytes]
+
 
 Settings = TypeVar("Settings", bound=msgspec.Struct)
 
@@ -31,11 +43,11 @@ Settings = TypeVar("Settings", bound=msgspec.Struct)
 class ReadingIntake:
     """Where a source hands over its readings. Nothing that a reading holds raises: it is counted in the `tally`."""
 
-    def __init__(self, form: ReadingForm, intake: SampleIntake, tally: SourceTally, predict: Predict) -> None:
+    def __init__(self, form: ReadingForm, intake: SampleIntake, tally: SourceTally, host: SourceHost) -> None:
         self.form = form
         self.tally = tally
         self._intake = intake
-        self._predict = predict
+        self.host = host
 
     @property
     def description(self) -> TaskDescription | None:
@@ -66,7 +78,7 @@ class ReadingIntake:
     async def prediction(self, payload: bytes) -> bytes | None:
         """What the model says of a reading, `Predicted` as JSON; None where it is counted under `not_predicted`."""
         try:
-            return msgspec.json.encode(await self._predict(self.form, payload))
+            return msgspec.json.encode(await self.host.predict(self.form, payload))
         except CannotPredictError as error:
             self.refuse("not_predicted", str(error))
             return None

@@ -21,7 +21,7 @@ from edge_agent.sources.intake import SampleIntake
 from edge_agent.sources.prediction_command import CannotPredictError, Predicted
 from edge_agent.sources.readings import ReadingForm
 from edge_agent.sources.settings import SourceSettings
-from edge_agent.sources.source import ReadingIntake, SourcePlugin
+from edge_agent.sources.source import ReadingIntake, SourceHost, SourcePlugin
 from edge_agent.sources.unix_socket import SampleSocket, Status
 from fleet_protocol.bundle import InputSchema, LabelSchema, TaskDescription, parse_description
 from fleet_protocol.errors import ConfigurationError
@@ -33,6 +33,9 @@ SMALL: TaskDescription = msgspec.structs.replace(DIGITS, input=InputSchema([2], 
 
 async def nothing_predicted(form: ReadingForm, _reading: bytes) -> Predicted:
     raise CannotPredictError(f"no manifest of {form.task} has come yet")
+
+
+HOST = SourceHost("home", "pi", nothing_predicted, lambda: b"{}")
 
 
 async def no_prediction(task: str, _reading: bytes) -> Predicted:
@@ -107,7 +110,7 @@ async def test_files_of_a_folder_become_samples_and_are_put_away(tmp_path: Path,
     (inbox / "a.csv").write_text("x,y,label\n0,1,0\n0,7,0\n0,1,1\n")
     np.save(inbox / "2" / "b.npy", np.zeros((1, 2)))
     (inbox / "c.npy").write_bytes(b"no array")
-    runner = SourceRunner([folder_source(inbox)], device.intake, nothing_predicted)
+    runner = SourceRunner([folder_source(inbox)], device.intake, HOST)
     async with running(runner):
         await until(lambda: put_away(inbox) == {"taken/a.csv", "taken/2/b.npy", "refused/c.npy"})
     (status,) = runner.status
@@ -118,7 +121,7 @@ async def test_files_of_a_folder_become_samples_and_are_put_away(tmp_path: Path,
 async def test_read_files_are_deleted_where_that_is_wished(tmp_path: Path, device: Device) -> None:
     (inbox := tmp_path / "inbox").mkdir()
     (inbox / "a.jsonl").write_text('{"inputs": [0, 1], "label": 1}')
-    async with running(SourceRunner([folder_source(inbox, afterwards="delete")], device.intake, nothing_predicted)):
+    async with running(SourceRunner([folder_source(inbox, afterwards="delete")], device.intake, HOST)):
         await until(lambda: list(inbox.iterdir()) == [])
     assert device.labels() == [1]
 
@@ -127,7 +130,7 @@ async def test_files_wait_for_the_schema_and_for_room_on_the_disk(tmp_path: Path
     (inbox := tmp_path / "inbox").mkdir()
     (inbox / "a.jsonl").write_text('{"inputs": [0, 1], "label": 1}')
     device.description, device.full = None, True
-    runner = SourceRunner([folder_source(inbox)], device.intake, nothing_predicted)
+    runner = SourceRunner([folder_source(inbox)], device.intake, HOST)
     async with running(runner):
         device.description = SMALL
         await until(lambda: runner.status[0].refused.get("not_stored", 0) > 0)
@@ -144,7 +147,7 @@ async def test_file_that_kills_its_reader_is_put_away_and_the_next_is_read(tmp_p
     (inbox / "a.npy").write_bytes(header + shape.ljust(117) + b"\n")
     (inbox / "b.jsonl").write_text('{"inputs": [' + "0," * 3_000_000 + '0], "label": 1}')
     (inbox / "c.jsonl").write_text('{"inputs": [0, 1], "label": 1}')
-    runner = SourceRunner([folder_source(inbox)], device.intake, nothing_predicted)
+    runner = SourceRunner([folder_source(inbox)], device.intake, HOST)
     async with running(runner):
         await until((inbox / "taken/c.jsonl").exists)
     assert {"refused/a.npy", "refused/b.jsonl"} <= put_away(inbox)
@@ -157,7 +160,7 @@ async def test_folder_that_is_missing_is_said_and_found_once_it_is_there(
 ) -> None:
     monkeypatch.setattr(source_runner, "delay_seconds", lambda _attempt, _uniform: 0.0)
     inbox = tmp_path / "inbox"
-    runner = SourceRunner([folder_source(inbox)], device.intake, nothing_predicted)
+    runner = SourceRunner([folder_source(inbox)], device.intake, HOST)
     async with running(runner):
         await until(lambda: "No such file" in runner.status[0].failure)
         inbox.mkdir()
@@ -180,7 +183,7 @@ async def test_plugin_that_raises_is_run_again_and_the_others_go_on(
     monkeypatch.setattr(plugins, "SHIPPED", {**plugins.SHIPPED, "broken": SourcePlugin(NoSettings, raise_at_once)})
     (inbox := tmp_path / "inbox").mkdir()
     (inbox / "a.jsonl").write_text('{"inputs": [0, 1], "label": 2}')
-    runner = SourceRunner([SourceSettings("broken", "digits"), folder_source(inbox)], device.intake, nothing_predicted)
+    runner = SourceRunner([SourceSettings("broken", "digits"), folder_source(inbox)], device.intake, HOST)
     with caplog.at_level(logging.WARNING):
         async with running(runner):
             await until(lambda: runner.status[0].taken > 1 and (inbox / "taken/a.jsonl").exists())
@@ -199,7 +202,7 @@ async def test_plugin_that_raises_is_run_again_and_the_others_go_on(
 )
 def test_source_that_can_not_be_is_said_at_the_start(device: Device, source: SourceSettings, words: str) -> None:
     with pytest.raises(ConfigurationError, match="sources") as refused:
-        SourceRunner([source], device.intake, nothing_predicted)
+        SourceRunner([source], device.intake, HOST)
     assert words in str(refused.value)
 
 

@@ -52,6 +52,7 @@ settings.topic = "camera/one"
 settings.broker = {{ host = "{host}", port = {port} }}
 settings.learn = false
 settings.predictions_topic = "camera/one/digit"
+settings.home_assistant = "homeassistant"
 """
 
 
@@ -129,10 +130,18 @@ def test_live_readings_are_predicted_for_on_a_local_topic(agent: AgentProcess, b
         file.write(LIVE.format(host=broker.host, port=broker.port))
     agent.start()
     heard: list[dict[str, Any]] = []
+    shown: dict[str, bytes] = {}
     listener = paho.Client(paho.CallbackAPIVersion.VERSION2)
-    listener.on_message = lambda _client, _data, message: heard.append(json.loads(message.payload))
+
+    def hear(_client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
+        if message.topic == "camera/one/digit":
+            heard.append(json.loads(message.payload))
+        else:
+            shown[message.topic] = message.payload
+
+    listener.on_message = hear
     listener.connect(broker.host, broker.port)
-    listener.subscribe("camera/one/digit", qos=1)
+    listener.subscribe([("camera/one/digit/#", 1), ("homeassistant/#", 1)])
     listener.loop_start()
     reading = {"pixels": readings(1)[0]["inputs"]}
     expected = json.loads(predict(agent, json.dumps(reading), "--json").stdout)["prediction"]
@@ -146,6 +155,14 @@ def test_live_readings_are_predicted_for_on_a_local_topic(agent: AgentProcess, b
     until(
         lambda: agent.status()["sources"][1]["refused"].get("not_predicted"), "what can't be predicted for is counted"
     )
+    announced = "homeassistant/sensor/edgeflock_testfleet_pi_digits_{}/config"
+    wanted = {announced.format(name) for name in ("prediction", "confidence", "agent")}
+    until(lambda: wanted | {"camera/one/digit/agent", "camera/one/digit/available"} <= shown.keys(), "it is announced")
+    assert shown["camera/one/digit/available"] == b"online"
+    assert json.loads(shown["camera/one/digit/agent"])["device"] == "pi"
+    agent.kill()
+    until(lambda: shown["camera/one/digit/available"] == b"offline", "the broker says that the agent is gone")
+    agent.start()
     listener.loop_stop()
     assert heard[0]["prediction"] == expected
     assert agent.status()["samples"] == {"digits": 0}

@@ -1,6 +1,7 @@
 """The messages of `home_assistant.json`, read by Home Assistant's own schema of MQTT discovery, templates included.
 
-Home Assistant works with an older paho-mqtt than the project, so `make test-system` runs this in an environment of its own.
+Home Assistant works with an older paho-mqtt than the project, so `make test-system` runs this in an environment of its
+own.
 """
 
 import json

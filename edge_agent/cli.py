@@ -12,6 +12,7 @@ from pathlib import Path
 from edge_agent.configuration import load_configuration
 from edge_agent.shell.agent import Agent
 from edge_agent.shell.identity import Identity
+from edge_agent.shell.own_status import show_status
 from edge_agent.shell.setup import Answers, set_up_device
 from edge_agent.worker.installed import check_installed
 from fleet_host.command_line import (
@@ -91,6 +92,7 @@ def parser() -> argparse.ArgumentParser:
     with_configuration = configuration_option()
     add_verb(verbs, "run", "Run the agent in the foreground until SIGTERM or Ctrl-C.", with_configuration)
     _add_setup(verbs, with_configuration)
+    _add_status(verbs, with_configuration)
     add_key_verbs(verbs, "this device's signing key", with_configuration)
     return program
 
@@ -126,6 +128,18 @@ def _setup(options: argparse.Namespace) -> None:
     )
 
 
+def _add_status(verbs: Verbs, *parents: argparse.ArgumentParser) -> None:
+    status = add_verb(verbs, "status", "Show what the running agent does, and why it does not train.", *parents)
+    status.add_argument("--json", action="store_true", help="one JSON object, as the sample socket answers")
+    status.add_argument("--watch", action="store_true", help="again whenever something has changed, until Ctrl-C")
+
+
+def _status(options: argparse.Namespace) -> None:
+    socket_path = load_configuration(options.config).sample_socket
+    with contextlib.suppress(KeyboardInterrupt):
+        show_status(socket_path, sys.stdout.write, as_json=options.json, watch=options.watch)
+
+
 def _keygen(options: argparse.Namespace) -> None:
     print_new_key(options.file, PROGRAM)
 
@@ -137,6 +151,7 @@ def _key(options: argparse.Namespace) -> None:
 _VERBS: Mapping[str, Callable[[argparse.Namespace], None]] = {
     "run": _run,
     "setup": _setup,
+    "status": _status,
     "keygen": _keygen,
     "key": _key,
 }

@@ -171,7 +171,7 @@ class Agent:
     async def _while_enrolled(self) -> None:
         """Publish the presence, which the coordinator takes from enrolled devices only."""
         self._postbox.send_all()
-        self._rounds.retry_deferred_trigger()
+        self._rounds.enrolled()
         await self._presence.keep()
 
     async def _publish_up(self, signed: bytes) -> None:
@@ -236,6 +236,8 @@ class Agent:
         self._answers.answered()
         if must_enrol_again(receipt):
             self._enrolment.enrol_again()
+        if receipt.outcome is Outcome.REJECTED and not self._database.is_enrolled():
+            self._rounds.not_enrolled(f"{receipt.reason}: {receipt.detail}")
         self._follow_boots(receipt)
         self._rounds.retry_deferred_trigger()
         if is_ours and receipt.outcome is Outcome.ACCEPTED:
@@ -282,4 +284,5 @@ class Agent:
             rejected_updates=self._postbox.rejected,
             withheld_updates=self._rounds.withheld,
             progress=self._rounds.progress,
+            tasks=self._rounds.task_states,
         )

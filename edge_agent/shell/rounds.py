@@ -12,7 +12,7 @@ from edge_agent.configuration import AgentConfiguration
 from edge_agent.core.guards import Readings
 from edge_agent.core.lifecycle import State
 from edge_agent.core.outbox import OutboxRow
-from edge_agent.core.round_decisions import RoundDecisions, StartingPoint
+from edge_agent.core.round_decisions import RoundDecisions, StartingPoint, TaskState
 from edge_agent.core.triggers import SampleTrigger
 from edge_agent.core.version_choice import KnownVersion, NotAskedError, VersionUnavailableError
 from edge_agent.shell import machine
@@ -64,11 +64,21 @@ class Rounds:
         """Rounds since the start that sent nothing, as they made validation samples worse."""
         triggers = {task.name: SampleTrigger(task.trigger, self._count_new(task.name)) for task in configuration.tasks}
         self._decisions = RoundDecisions(configuration.guards, triggers)
+        for task in self._tasks:
+            self._decisions.manifest_changed(task, self._count_new(task), has_ended=self._has_ended(task))
+        if not database.is_enrolled():
+            self._decisions.not_enrolled("the coordinator has not answered yet")
 
     @property
     def state(self) -> State:
         """What the training side is doing."""
         return self._decisions.state
+
+    @property
+    def task_states(self) -> dict[str, TaskState]:
+        """Per task, what the device does for it and why."""
+        now = self._now()
+        return {task: self._decisions.task_state(task, self._database.known_version(task), now) for task in self._tasks}
 
     @property
     def progress(self) -> Progress | None:
@@ -87,9 +97,18 @@ class Rounds:
 
     def manifest_changed(self, task: str) -> None:
         """A manifest has brought something new."""
-        self._decisions.manifest_changed(task, self._count_new(task))
+        self._decisions.manifest_changed(task, self._count_new(task), has_ended=self._has_ended(task))
         self.retry_deferred_trigger()
         self._say_waiting(task)
+
+    def enrolled(self) -> None:
+        """The coordinator accepts this device."""
+        self._decisions.enrolled()
+        self.retry_deferred_trigger()
+
+    def not_enrolled(self, why: str) -> None:
+        """It does not, or not yet: nothing is trained, as nothing would be taken."""
+        self._decisions.not_enrolled(why)
 
     def retry_deferred_trigger(self) -> None:
         """Something changed that may allow deferred rounds: a connection, a version, a receipt."""
@@ -160,13 +179,13 @@ class Rounds:
         try:
             version = await self._versions.ready_version(task)
         except NotAskedError as error:
-            self._decisions.version_unavailable(task)
+            self._decisions.version_unavailable(task, str(error))
             # An outsider may replay the manifests of one version by turns: each of them asks other devices.
             if self._not_selected.allows((task, str(error)), self._now()):
                 logger.info(log_line("not_selected", task=task, reason=error))
             return self._retry_in(task, recheck_seconds)
         except (VersionUnavailableError, LinkDownError) as error:
-            self._decisions.version_unavailable(task)
+            self._decisions.version_unavailable(task, str(error))
             logger.warning(log_line("version_unavailable", task=task, reason=error))
             return self._retry_in(task, recheck_seconds)
         if not self._samples_suffice(task, version, newest):
@@ -200,7 +219,9 @@ class Rounds:
             return self._note_failure(task, trained_from, error)
         except (VersionUnavailableError, LinkDownError) as error:
             return self._note_failure(task, None, error)
-        self._decisions.ended(task, self._count_new(task))
+        self._decisions.ended(
+            task, self._count_new(task), withheld.words if withheld else "its update waits or is sent"
+        )
         if withheld is None:
             self._spooled()
         else:
@@ -217,7 +238,7 @@ class Rounds:
 
     def _note_failure(self, task: str, version: KnownVersion | None, error: Exception) -> bool:
         """`version` is to blame, unless it is None."""
-        wait = self._decisions.failed(task, version, self._now())
+        wait = self._decisions.failed(task, version, self._now(), str(error))
         logger.warning(log_line("round_failed", task=task, reason=error, retry_in_s=round(wait)))
         return self._retry_in(task, wait)
 
@@ -247,6 +268,10 @@ class Rounds:
             battery=machine.battery(guards),
             free_memory_mib=machine.free_memory_mib(guards),
         )
+
+    def _has_ended(self, task: str) -> bool:
+        known = self._database.known_version(task)
+        return known is not None and known.removed
 
     def _count_new(self, task: str) -> int:
         return self._samples.count_after(task, self._database.trained_through(task))

@@ -22,6 +22,7 @@ from typing import Literal
 
 import msgspec
 
+from edge_agent.core.round_decisions import TaskState
 from edge_agent.sources.bounded_lines import READ_BYTES, HeldBytes, LineRefusedError, lines_of
 from edge_agent.sources.schema_check import MAX_VALUES_WITHOUT_SCHEMA, check_sample, check_task, check_unjudged
 from edge_agent.worker.contract import Progress
@@ -78,6 +79,7 @@ class Status(msgspec.Struct):
     rejected_updates: int
     withheld_updates: int
     progress: Progress | None
+    tasks: dict[str, TaskState]
 
 
 StoreSample = Callable[[str, bytes, int | bytes], object]

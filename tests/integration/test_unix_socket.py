@@ -12,6 +12,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from edge_agent.core.lifecycle import State
+from edge_agent.core.round_decisions import TaskState
 from edge_agent.shell.sample_store import SampleStore
 from edge_agent.sources.bounded_lines import MAX_HELD_BYTES, MAX_LINE_BYTES
 from edge_agent.sources.schema_check import MAX_VALUES_WITHOUT_SCHEMA
@@ -26,7 +28,19 @@ UNBOUNDED = msgspec.structs.replace(SMALL, input=InputSchema([2], -1e300, 1e300)
 GOOD = b'{"task": "digits", "inputs": [0, 0.5], "label": 2}'
 BEFORE_THE_FIRST_STEP = Progress("reading", 0, 40, None)
 STATUS = Status(
-    "pi", "training", True, 3, {"digits": 7}, {"digits": 1}, {"digits": 1}, 0, 5, 1, 2, BEFORE_THE_FIRST_STEP
+    "pi",
+    "training",
+    True,
+    3,
+    {"digits": 7},
+    {"digits": 1},
+    {"digits": 1},
+    0,
+    5,
+    1,
+    2,
+    BEFORE_THE_FIRST_STEP,
+    {"digits": TaskState(State.TRAINING, "version ready: version 7", "")},
 )
 DEADLINE_SECONDS = 20
 

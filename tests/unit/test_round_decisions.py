@@ -37,7 +37,7 @@ def test_round_ends_with_the_samples_that_came_while_it_ran():
     assert agent.state is State.FETCHING
     assert agent.version_ready("digits", START) is None
     agent.samples_arrived("digits", 3)
-    agent.ended("digits", 3)
+    agent.ended("digits", 3, "spooled")
     assert (agent.state, agent.new_samples("digits"), agent.is_due("digits", KNOWN, 0.0)) == (State.SLEEPING, 3, False)
     assert not agent.is_deferred("digits")
 
@@ -75,11 +75,11 @@ def test_round_goes_on_where_enough_samples_fit():
 def test_trigger_that_was_put_off_waits_and_samples_do_not_wake_it():
     for put_off in (
         lambda agent: agent.begin("digits", Readings(stored_samples=1, waiting_updates=0)),
-        lambda agent: (agent.begin("digits", READY), agent.version_unavailable("digits")),
+        lambda agent: (agent.begin("digits", READY), agent.version_unavailable("digits", "no manifest yet")),
         lambda agent: (
             agent.begin("digits", READY),
             agent.version_ready("digits", START),
-            agent.failed("digits", None, 0.0),
+            agent.failed("digits", None, 0.0, "no memory"),
         ),
     ):
         agent = decisions(new_samples=4)
@@ -101,7 +101,7 @@ def test_what_diverged_is_tried_again_with_another_version_bundle_or_sample_only
     agent.begin("digits", READY)
     agent.version_ready("digits", START)
     agent.diverged("digits", START)
-    agent.failed("digits", None, 0.0)
+    agent.failed("digits", None, 0.0, "no memory")
     for start, refused in (
         (START, True),
         (StartingPoint(4, START.bundle, 40), False),
@@ -112,7 +112,7 @@ def test_what_diverged_is_tried_again_with_another_version_bundle_or_sample_only
         agent.begin("digits", READY)
         assert (agent.version_ready("digits", start) is not None) == refused
         if not refused:
-            agent.failed("digits", None, 0.0)
+            agent.failed("digits", None, 0.0, "no memory")
 
 
 def test_enrolment_is_repeated_until_accepted_with_growing_patience():
@@ -150,7 +150,7 @@ def fail(agent: RoundDecisions, now: float) -> float:
     """A round that begins and fails; the trigger is retried at once, as by a receipt. Returns the wait."""
     agent.begin("digits", READY)
     agent.version_ready("digits", START)
-    wait = agent.failed("digits", KNOWN, now)
+    wait = agent.failed("digits", KNOWN, now, "no memory")
     agent.retry_deferred_trigger("digits")
     return wait
 
@@ -173,7 +173,7 @@ def test_round_that_ends_makes_the_next_wait_short():
     assert [fail(agent, 0.0), fail(agent, 0.0)] == [FIRST_WAIT_SECONDS, 2 * FIRST_WAIT_SECONDS]
     agent.begin("digits", READY)
     agent.version_ready("digits", START)
-    agent.ended("digits", 4)
+    agent.ended("digits", 4, "spooled")
     assert fail(agent, 0.0) == FIRST_WAIT_SECONDS
 
 
@@ -181,7 +181,7 @@ def test_failure_that_is_not_the_versions_is_retried_as_a_guard_is():
     agent = decisions(new_samples=4)
     agent.begin("digits", READY)
     agent.version_ready("digits", START)
-    assert agent.failed("digits", None, 0.0) == GuardSettings().recheck_seconds
+    assert agent.failed("digits", None, 0.0, "no memory") == GuardSettings().recheck_seconds
     agent.retry_deferred_trigger("digits")
     assert agent.is_due("digits", KNOWN, 0.0)
 
@@ -212,9 +212,53 @@ def test_version_whose_updates_are_too_large_is_trained_from_less_and_less_often
     assert agent.is_due("digits", KNOWN, 0)
 
 
-@pytest.mark.parametrize(("newest", "reason"), [(KNOWN, Reason.TASK_PAUSED), (NEWER, Reason.OUT_OF_BOUNDS),
+@pytest.mark.parametrize(("newest", "reason"), [(KNOWN, Reason.RATE_LIMITED), (NEWER, Reason.OUT_OF_BOUNDS),
                                                 (NEWER, Reason.TOO_STALE), (None, Reason.TOO_STALE)])  # fmt: skip
 def test_receipt_that_says_nothing_of_the_newest_version_holds_up_nothing(newest, reason):
     agent = decisions(new_samples=4)
     assert agent.answered(UPDATE_ROW, receipt(reason), newest, 0.0) == AfterReceipt()
     assert agent.is_due("digits", newest, 0.0)
+
+
+def test_every_refusal_is_the_reason_that_status_shows():
+    agent = decisions(new_samples=4)
+    refused = agent.begin("digits", Readings(stored_samples=15, waiting_updates=0))
+    assert agent.task_state("digits", KNOWN, 0.0).reason == f"guard refused: {refused}"
+    agent.begin("digits", READY)
+    agent.version_unavailable("digits", "no manifest yet")
+    shown = agent.task_state("digits", KNOWN, 0.0)
+    assert (shown.state, shown.reason) == (State.SLEEPING, "version unavailable: no manifest yet")
+    assert shown.waits_for.startswith("the next try")
+
+
+def test_status_says_how_many_samples_lack():
+    assert decisions(new_samples=1).task_state("digits", KNOWN, 0.0).waits_for == "3 more new samples"
+
+
+def test_paused_task_trains_again_after_any_other_answer():
+    for answer in (receipt(), receipt(Reason.TOO_STALE)):
+        agent = decisions(new_samples=4)
+        agent.answered(UPDATE_ROW, receipt(Reason.TASK_PAUSED), NEWER, 0.0)
+        assert (agent.state, agent.is_due("digits", NEWER, 0.0)) == (State.PAUSED, False)
+        agent.answered(UPDATE_ROW, answer, NEWER, 0.0)
+        assert agent.is_due("digits", NEWER, 0.0)
+
+
+def test_unenrolled_device_and_ended_task_start_no_round():
+    agent = decisions(new_samples=4)
+    agent.not_enrolled("not approved")
+    assert (agent.state, agent.is_due("digits", KNOWN, 0.0)) == (State.UNENROLLED, False)
+    agent.manifest_changed("digits", 4, has_ended=True)
+    agent.enrolled()
+    assert (agent.state, agent.is_due("digits", KNOWN, 0.0)) == (State.ENDED, False)
+    agent.manifest_changed("digits", 4)
+    assert agent.is_due("digits", KNOWN, 0.0)
+
+
+def test_agent_is_shown_as_lively_as_its_liveliest_task():
+    triggers = {name: SampleTrigger(TriggerSettings(4), 4) for name in ("digits", "tones")}
+    agent = RoundDecisions(GuardSettings(), triggers)
+    agent.manifest_changed("digits", 4, has_ended=True)
+    assert agent.state is State.SLEEPING
+    agent.begin("tones", READY)
+    assert agent.state is State.FETCHING

@@ -181,8 +181,9 @@ class SimulatedAgent:
         self._postbox.connect()
         version = self._world.newest
         known = self._follow(version)
-        if self._world.always_connected and self._versions.why_not_asked(version):
-            self._decisions.version_unavailable(self._world.task.task)
+        not_asked = self._versions.why_not_asked(version) if self._world.always_connected else None
+        if not_asked:
+            self._decisions.version_unavailable(self._world.task.task, not_asked)
             self._put_off()
             return
         self.later(
@@ -248,7 +249,7 @@ class SimulatedAgent:
             ledger = self._world.ledger
             ledger.rounds_diverged = ledger.rounds_diverged.again(str(error))
             self._decisions.diverged(task.task, start)
-            self._put_off(self._decisions.failed(task.task, known, self.now))
+            self._put_off(self._decisions.failed(task.task, known, self.now, str(error)))
             if self._held:
                 self._wake_policy.idle(self)
             return
@@ -274,20 +275,22 @@ class SimulatedAgent:
             )
             memory.spool(row, self._identity.sign_row)
         memory.returned.clear()
-        self._end_round(result, known, start)
+        self._end_round(result, known, start, "spooled")
 
     def _withhold(self, withheld: Withheld, known: KnownVersion, start: StartingPoint) -> None:
         self._memory.withheld += 1
         self._world.ledger.rounds_withheld[withheld.why] += 1
-        self._end_round(withheld, known, start)
+        self._end_round(withheld, known, start, withheld.words)
 
-    def _end_round(self, result: TrainingResult | Withheld, known: KnownVersion, start: StartingPoint) -> None:
+    def _end_round(
+        self, result: TrainingResult | Withheld, known: KnownVersion, start: StartingPoint, what: str
+    ) -> None:
         memory = self._memory
         memory.held = known
         memory.rounds += 1
         memory.epochs = result.epochs
         memory.trained_through = start.newest_sample
-        self._decisions.ended(self._world.task.task, memory.new_samples)
+        self._decisions.ended(self._world.task.task, memory.new_samples, what)
 
     def _put_off(self, seconds: float | None = None) -> None:
         """Retry after `seconds`, else `recheck_seconds`, or when a receipt or a version comes."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from edge_agent.configuration import load_configuration
 from edge_agent.shell.agent import Agent
 from edge_agent.shell.identity import Identity
-from edge_agent.shell.own_status import show_status
+from edge_agent.shell.own_status import ask_for_training, show_status
 from edge_agent.shell.setup import Answers, set_up_device
 from edge_agent.worker.installed import check_installed
 from fleet_host.command_line import (
@@ -77,8 +77,10 @@ async def run_agent(path: Path) -> None:
         configuration.coordinator_key,
         encrypt_updates=configuration.encrypt_updates,
     )
-    running = asyncio.ensure_future(Agent(configuration, identity, version(DISTRIBUTION)).run())
+    agent = Agent(configuration, identity, version(DISTRIBUTION))
+    running = asyncio.ensure_future(agent.run())
     loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGUSR1, agent.train_now)
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, running.cancel)
     with contextlib.suppress(asyncio.CancelledError):
@@ -93,6 +95,10 @@ def parser() -> argparse.ArgumentParser:
     add_verb(verbs, "run", "Run the agent in the foreground until SIGTERM or Ctrl-C.", with_configuration)
     _add_setup(verbs, with_configuration)
     _add_status(verbs, with_configuration)
+    train = add_verb(verbs, "train", "Ask the running agent for a round of every task.", with_configuration)
+    train.add_argument(
+        "--now", action="store_true", required=True, help="whatever its triggers say; guards still apply"
+    )
     add_key_verbs(verbs, "this device's signing key", with_configuration)
     return program
 
@@ -140,6 +146,11 @@ def _status(options: argparse.Namespace) -> None:
         show_status(socket_path, sys.stdout.write, as_json=options.json, watch=options.watch)
 
 
+def _train(options: argparse.Namespace) -> None:
+    ask_for_training(load_configuration(options.config).sample_socket)
+    sys.stdout.write(f"asked; what becomes of it: {PROGRAM} status\n")
+
+
 def _keygen(options: argparse.Namespace) -> None:
     print_new_key(options.file, PROGRAM)
 
@@ -152,6 +163,7 @@ _VERBS: Mapping[str, Callable[[argparse.Namespace], None]] = {
     "run": _run,
     "setup": _setup,
     "status": _status,
+    "train": _train,
     "keygen": _keygen,
     "key": _key,
 }

@@ -13,7 +13,7 @@ from edge_agent.core.growing_waits import GrowingWaits
 from edge_agent.core.guards import GuardSettings, Readings, refusal
 from edge_agent.core.lifecycle import IN_A_ROUND, Event, Lifecycle, LifecycleError, State
 from edge_agent.core.outbox import OutboxRow
-from edge_agent.core.triggers import SampleTrigger
+from edge_agent.core.triggers import Condition, Trigger
 from edge_agent.core.version_choice import KnownVersion
 from fleet_protocol.errors import Reason
 from fleet_protocol.kinds import Outcome, Receipt
@@ -59,7 +59,7 @@ class RoundDecisions:
 
     __slots__ = ("_deferred", "_diverged", "_failures", "_guards", "_lifecycles", "_outdated", "_refusals", "_triggers")
 
-    def __init__(self, guards: GuardSettings, triggers: Mapping[str, SampleTrigger]) -> None:
+    def __init__(self, guards: GuardSettings, triggers: Mapping[str, Trigger]) -> None:
         self._guards = guards
         self._triggers = triggers
         self._lifecycles = {task: Lifecycle() for task in triggers}
@@ -82,8 +82,8 @@ class RoundDecisions:
     def _waits_for(self, task: str, newest: KnownVersion | None, now: float) -> str:
         if self._lifecycles[task].state is not State.SLEEPING:
             return ""
-        if missing := self.missing_samples(task):
-            return f"{missing} more new samples"
+        if not self._triggers[task].has_fired:
+            return self._triggers[task].waits_for
         if newest is not None and self._outdated.get(task) == newest:
             return f"a newer version than {newest.version}, from which updates are refused"
         if self.is_held(task, newest, now):
@@ -106,7 +106,7 @@ class RoundDecisions:
 
     def has_fired(self, task: str) -> bool:
         """Whether the task's trigger has fired and is not deferred."""
-        return self.missing_samples(task) == 0 and task not in self._deferred
+        return self._triggers[task].has_fired and task not in self._deferred
 
     def is_held(self, task: str, newest: KnownVersion | None, now: float) -> bool:
         """Whether nothing is trained now from `newest`, the newest version that a manifest has named: rounds from it
@@ -137,6 +137,16 @@ class RoundDecisions:
         else:
             lifecycle.lift(State.ENDED)
 
+    def version_known(self, task: str, *, is_new: bool) -> None:
+        """Whether there is a newer version than the one that this device trained from last."""
+        self._triggers[task].has_new_version = is_new
+
+    def note(self, task: str, condition: Condition) -> None:
+        """An event that may wake the agent has happened. Who asks does not wait for the next try either."""
+        self._triggers[task].note(condition)
+        if condition is Condition.ASKED:
+            self._deferred.discard(task)
+
     def enrolled(self) -> None:
         """The coordinator accepts this device."""
         for lifecycle in self._lifecycles.values():
@@ -155,11 +165,13 @@ class RoundDecisions:
         """Wake up for a round. None: fetch the version; else why the round is deferred."""
         if self.state in IN_A_ROUND:
             raise LifecycleError(f"a round of {task} while another task is {self.state.value}")
-        self._lifecycles[task].advance(Event.TRIGGER_FIRED)
+        fired_by = self._triggers[task].fired_by
+        self._lifecycles[task].advance(Event.TRIGGER_FIRED, fired_by)
+        self._triggers[task].round_began()
         if refused := refusal(self._guards, readings):
             self._put_off(task, Event.GUARD_REFUSED, refused)
             return refused
-        self._lifecycles[task].advance(Event.GUARDS_AGREED)
+        self._lifecycles[task].advance(Event.GUARDS_AGREED, fired_by)
         return None
 
     def version_unavailable(self, task: str, why: str) -> None:
@@ -173,8 +185,8 @@ class RoundDecisions:
         """
         trigger = self._triggers[task]
         trigger.new_samples = min(trigger.new_samples, new_samples)
-        if trigger.missing_samples:
-            left = f"{trigger.new_samples} new samples are left, the trigger needs {trigger.settings.new_samples}"
+        if not trigger.has_fired:
+            left = f"{trigger.new_samples} new samples are left, the trigger waits for {trigger.waits_for}"
             self._lifecycles[task].advance(Event.GUARD_REFUSED, left)
             return left
         if refused := refusal(self._guards, readings):
@@ -206,6 +218,7 @@ class RoundDecisions:
         """The round is over, and `what` came of it. `new_samples` have arrived since it read its own."""
         self._lifecycles[task].advance(Event.ROUND_ENDED, what)
         self._triggers[task].new_samples = new_samples
+        self._triggers[task].round_ended()
         self._failures.succeed(task)
 
     def answered(self, row: OutboxRow, receipt: Receipt, newest: KnownVersion | None, now: float) -> AfterReceipt:

@@ -18,6 +18,7 @@ from edge_agent.shell.fetcher import Fetcher
 from edge_agent.shell.identity import Identity
 from edge_agent.shell.inbox import Inbox
 from edge_agent.shell.link import Link
+from edge_agent.shell.local_events import LocalEvents
 from edge_agent.shell.postbox import Postbox
 from edge_agent.shell.presence import PresenceKeeper
 from edge_agent.shell.round_training import RoundTraining
@@ -126,8 +127,10 @@ class Agent:
             store_unjudged=self._samples.add_unjudged,
             describe=self._versions.description,
             arrived=self._rounds.sample_arrived,
+            train=self._rounds.train_now,
             status=self._status,
         )
+        self._events = LocalEvents([(task.name, task.trigger) for task in configuration.tasks], self._rounds.note)
 
     async def run(self) -> None:
         """Serve samples, keep the link, train when woken; until cancelled.
@@ -144,6 +147,7 @@ class Agent:
                 group.create_task(self._sample_socket.serve())
                 group.create_task(self._link.run())
                 group.create_task(self._rounds.run())
+                group.create_task(self._events.run())
                 group.create_task(self._end_at_damage())
         except Exception:
             if self._database.damage is None:
@@ -152,6 +156,10 @@ class Agent:
         finally:
             self._samples.close()
             self._database.close()
+
+    def train_now(self) -> None:
+        """Somebody asks for a round of every task."""
+        self._rounds.train_now()
 
     async def _end_at_damage(self) -> None:
         """Whoever met the damage, and whatever became of the error there."""

@@ -1,4 +1,4 @@
-"""`edge-agent status`: asks the running agent at its sample socket, and shows the answer to people."""
+"""What `edge-agent status` and `train --now` ask the running agent at its sample socket."""
 
 import socket
 import time
@@ -18,11 +18,10 @@ MAX_STATUS_BYTES = 1_000_000
 """Of an answer: some kilobytes for each of many tasks."""
 
 _START_IT = "start it: systemctl start edge-agent"
-_QUESTION = b'{"command": "status"}\n'
 
 
-def ask_status(path: Path) -> bytes:
-    """One line of JSON: the `Status` of the agent that listens at the socket.
+def ask(path: Path, command: str) -> bytes:
+    """The line of JSON that the agent which listens at the socket answers to a command.
 
     Raises:
         ConfigurationError: nobody listens there, or gives no answer.
@@ -31,7 +30,7 @@ def ask_status(path: Path) -> bytes:
         with socket.socket(socket.AF_UNIX) as asking:
             asking.settimeout(ANSWER_SECONDS)
             asking.connect(str(path))
-            asking.sendall(_QUESTION)
+            asking.sendall(msgspec.json.encode({"command": command}) + b"\n")
             with asking.makefile("rb") as answers:
                 answer = answers.readline(MAX_STATUS_BYTES)
     except ConnectionRefusedError:
@@ -46,6 +45,17 @@ def ask_status(path: Path) -> bytes:
     return answer
 
 
+def ask_for_training(path: Path) -> None:
+    """Ask for a round of every task.
+
+    Raises:
+        ConfigurationError: the agent does not answer, or is another release.
+    """
+    answer = ask(path, "train")
+    if answer != b'{"ok":true}\n':
+        raise ConfigurationError(f"the agent's answer is not this release's ({answer!r}): restart it")
+
+
 def show_status(path: Path, write: Callable[[str], object], *, as_json: bool, watch: bool) -> None:
     """Write the status once, or whenever it has changed.
 
@@ -54,7 +64,7 @@ def show_status(path: Path, write: Callable[[str], object], *, as_json: bool, wa
     """
     shown = b""
     while True:
-        answer = ask_status(path)
+        answer = ask(path, "status")
         if answer != shown:
             write(answer.decode() if as_json else words_of(answer))
             shown = answer

@@ -6,14 +6,14 @@
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from edge_agent.configuration import AgentConfiguration
 from edge_agent.core.guards import Readings
 from edge_agent.core.lifecycle import State
 from edge_agent.core.outbox import OutboxRow
 from edge_agent.core.round_decisions import RoundDecisions, StartingPoint, TaskState
-from edge_agent.core.triggers import SampleTrigger
+from edge_agent.core.triggers import Condition, Trigger
 from edge_agent.core.version_choice import KnownVersion, NotAskedError, VersionUnavailableError
 from edge_agent.shell import machine
 from edge_agent.shell.device_database import DeviceDatabase
@@ -62,10 +62,10 @@ class Rounds:
         self._said_waiting = RateLimit(SAY_WAITING_SECONDS, len(self._tasks))
         self.withheld = 0
         """Rounds since the start that sent nothing, as they made validation samples worse."""
-        triggers = {task.name: SampleTrigger(task.trigger, self._count_new(task.name)) for task in configuration.tasks}
+        triggers = {task.name: Trigger(task.trigger, self._count_new(task.name)) for task in configuration.tasks}
         self._decisions = RoundDecisions(configuration.guards, triggers)
         for task in self._tasks:
-            self._decisions.manifest_changed(task, self._count_new(task), has_ended=self._has_ended(task))
+            self._follow_version(task)
         if not database.is_enrolled():
             self._decisions.not_enrolled("the coordinator has not answered yet")
 
@@ -97,9 +97,19 @@ class Rounds:
 
     def manifest_changed(self, task: str) -> None:
         """A manifest has brought something new."""
-        self._decisions.manifest_changed(task, self._count_new(task), has_ended=self._has_ended(task))
+        self._follow_version(task)
         self.retry_deferred_trigger()
         self._say_waiting(task)
+
+    def note(self, task: str, condition: Condition) -> None:
+        """An event on this device may wake the agent."""
+        self._decisions.note(task, condition)
+        self._wake.set()
+
+    def train_now(self, tasks: Sequence[str] = ()) -> None:
+        """Somebody asks for a round of these tasks, or of all; guards and the life cycle still apply."""
+        for task in tasks or self._tasks:
+            self.note(task, Condition.ASKED)
 
     def enrolled(self) -> None:
         """The coordinator accepts this device."""
@@ -222,6 +232,7 @@ class Rounds:
         self._decisions.ended(
             task, self._count_new(task), withheld.words if withheld else "its update waits or is sent"
         )
+        self._decisions.version_known(task, is_new=self._is_new(task, self._database.known_version(task)))
         if withheld is None:
             self._spooled()
         else:
@@ -269,9 +280,15 @@ class Rounds:
             free_memory_mib=machine.free_memory_mib(guards),
         )
 
-    def _has_ended(self, task: str) -> bool:
+    def _follow_version(self, task: str) -> None:
         known = self._database.known_version(task)
-        return known is not None and known.removed
+        has_ended = known is not None and known.removed
+        self._decisions.manifest_changed(task, self._count_new(task), has_ended=has_ended)
+        self._decisions.version_known(task, is_new=self._is_new(task, known))
+
+    def _is_new(self, task: str, known: KnownVersion | None) -> bool:
+        held = self._database.held_version(task)
+        return known is not None and (held is None or known.is_later_than(held) or known.bundle != held.bundle)
 
     def _count_new(self, task: str) -> int:
         return self._samples.count_after(task, self._database.trained_through(task))

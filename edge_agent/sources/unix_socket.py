@@ -2,6 +2,7 @@
 
     {"task": "digits", "inputs": [0.0, 0.5, ...], "label": 3}   ->   {"ok": true}
     {"command": "status"}                                       ->   {"state": "sleeping", ...}
+    {"command": "train"}                                        ->   {"ok": true}, and a round of every task is tried
 
 `inputs` are the values of one sample in C order. `label` is a class index, a list of values where the task learns
 several, one number where it learns one, and left out where the inputs are what is learned. A line that is
@@ -51,7 +52,7 @@ logger = logging.getLogger(__name__)
 class Command(msgspec.Struct, forbid_unknown_fields=True):
     """A command to the agent."""
 
-    command: Literal["status"]
+    command: Literal["status", "train"]
 
 
 class Answer(msgspec.Struct, omit_defaults=True):
@@ -101,6 +102,7 @@ class SampleSocket:
         store_unjudged: Callable[[Sample], None],
         describe: Callable[[str], TaskDescription | None],
         arrived: Callable[[str], None],
+        train: Callable[[], None],
         status: Callable[[], Status],
     ) -> None:
         self._path = path
@@ -109,6 +111,7 @@ class SampleSocket:
         self._tasks = tasks
         self._describe = describe
         self._arrived = arrived
+        self._train = train
         self._status = status
         self._held = HeldBytes()
         self._connections: dict[asyncio.StreamWriter, None] = {}
@@ -203,12 +206,15 @@ class SampleSocket:
 
     def _command(self, line: bytes) -> Status | Answer:
         try:
-            msgspec.json.decode(line, type=Command)
+            asked = msgspec.json.decode(line, type=Command)
         except msgspec.ValidationError as error:
             return Answer(ok=False, error=_shortened(explain(error, Command, msgspec.json.decode(line))))
         except msgspec.DecodeError as error:
             return Answer(ok=False, error=_shortened(str(error)))
-        return self._status()
+        if asked.command == "status":
+            return self._status()
+        self._train()
+        return Answer(ok=True)
 
 
 def _require_unused(path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from edge_agent.core.lifecycle import State
 from edge_agent.core.round_decisions import TaskState
-from edge_agent.shell.own_status import ask_status, show_status, words_of
+from edge_agent.shell.own_status import ask, ask_for_training, show_status, words_of
 from edge_agent.sources.unix_socket import Status
 from edge_agent.worker.contract import Progress
 from fleet_protocol.errors import ConfigurationError
@@ -74,6 +74,23 @@ async def test_json_is_the_line_that_the_socket_answers(tmp_path):
     assert await asked_of(tmp_path / "s", line) == line.decode()
 
 
+@pytest.mark.parametrize("answer", [b'{"ok":true}', b'{"ok":false,"error":"unknown command"}'])
+async def test_request_for_training_that_another_release_refuses_is_said_to_be_refused(tmp_path, answer):
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert msgspec.json.decode(await reader.readline()) == {"command": "train"}
+        writer.write(answer + b"\n")
+        writer.close()
+
+    async with await asyncio.start_unix_server(serve, tmp_path / "s") as server:
+        asking = asyncio.to_thread(ask_for_training, tmp_path / "s")
+        if b"true" in answer:
+            await asking
+        else:
+            with pytest.raises(ConfigurationError, match=r"unknown command.*restart it"):
+                await asking
+        server.close()
+
+
 async def test_half_an_answer_is_none(tmp_path):
     with pytest.raises(ConfigurationError, match="no whole answer"):
         await asked_of(tmp_path / "s", b'{"device":')
@@ -81,8 +98,8 @@ async def test_half_an_answer_is_none(tmp_path):
 
 def test_agent_that_does_not_run_is_said_not_to(tmp_path):
     with pytest.raises(ConfigurationError, match=r"No such file or directory; start it: systemctl"):
-        ask_status(tmp_path / "none")
+        ask(tmp_path / "none", "status")
     with socket.socket(socket.AF_UNIX) as left_behind:
         left_behind.bind(str(tmp_path / "s"))
     with pytest.raises(ConfigurationError, match="no agent listens; start it"):
-        ask_status(tmp_path / "s")
+        ask(tmp_path / "s", "train")

@@ -60,6 +60,7 @@ class Gate:
             store_unjudged=self.store.add_unjudged,
             describe=lambda task: self.description if task == "digits" else None,
             arrived=self.arrived.append,
+            train=lambda: self.arrived.append("asked"),
             status=lambda: STATUS,
         )
 
@@ -272,6 +273,12 @@ async def test_line_without_an_end_is_cut_off_and_others_are_served(gate):
         assert answer == {"ok": False, "error": f"line exceeds {MAX_LINE_BYTES} bytes"}
         assert await endless.is_ended()
         assert await other.ask(GOOD) == {"ok": True}
+
+
+async def test_command_asks_for_training(gate):
+    async with gate.served(), client_of(gate) as client:
+        assert await client.ask(b'{"command": "train"}') == {"ok": True}
+    assert gate.arrived == ["asked"]
 
 
 async def test_status_tells_what_the_agent_does(gate):

@@ -8,7 +8,7 @@ from edge_agent.core.guards import GuardSettings, Readings
 from edge_agent.core.lifecycle import State
 from edge_agent.core.outbox import OutboxRow
 from edge_agent.core.round_decisions import AfterReceipt, RoundDecisions, StartingPoint
-from edge_agent.core.triggers import SampleTrigger, TriggerSettings
+from edge_agent.core.triggers import Condition, Trigger, TriggerSettings
 from edge_agent.core.version_choice import KnownVersion
 from fleet_protocol.errors import Reason
 from fleet_protocol.kinds import UPDATE, Outcome, Receipt
@@ -19,7 +19,7 @@ READY = Readings(stored_samples=16, waiting_updates=0, free_memory_mib=1000.0)
 
 
 def decisions(new_samples: int = 0) -> RoundDecisions:
-    return RoundDecisions(GuardSettings(), {"digits": SampleTrigger(TriggerSettings(4), new_samples)})
+    return RoundDecisions(GuardSettings(), {"digits": Trigger(TriggerSettings(4), new_samples)})
 
 
 def test_agent_wakes_up_with_the_sample_that_fires_the_trigger():
@@ -45,8 +45,8 @@ def test_round_ends_with_the_samples_that_came_while_it_ran():
 @pytest.mark.parametrize(
     ("left", "stored", "words", "deferred"),
     [
-        (3, 40, "3 new samples are left, the trigger needs 4", False),
-        (0, 0, "0 new samples are left, the trigger needs 4", False),
+        (3, 40, "3 new samples are left, the trigger waits for 1 more new samples", False),
+        (0, 0, "0 new samples are left, the trigger waits for 4 more new samples", False),
         (4, 15, "15 stored samples, the limit is at least 16", True),
     ],
 )
@@ -138,7 +138,7 @@ def test_any_enrolment_that_was_sent_may_be_answered_and_nobody_elses():
 
 
 def test_refused_guard_of_one_task_puts_no_other_off():
-    triggers = {task: SampleTrigger(TriggerSettings(4), 4) for task in ("digits", "tones")}
+    triggers = {task: Trigger(TriggerSettings(4), 4) for task in ("digits", "tones")}
     agent = RoundDecisions(GuardSettings(), triggers)
     assert agent.begin("digits", Readings(stored_samples=1, waiting_updates=0))
     assert not agent.is_due("digits", KNOWN, 0.0)
@@ -256,9 +256,42 @@ def test_unenrolled_device_and_ended_task_start_no_round():
 
 
 def test_agent_is_shown_as_lively_as_its_liveliest_task():
-    triggers = {name: SampleTrigger(TriggerSettings(4), 4) for name in ("digits", "tones")}
+    triggers = {name: Trigger(TriggerSettings(4), 4) for name in ("digits", "tones")}
     agent = RoundDecisions(GuardSettings(), triggers)
     agent.manifest_changed("digits", 4, has_ended=True)
     assert agent.state is State.SLEEPING
     agent.begin("tones", READY)
     assert agent.state is State.FETCHING
+
+
+def test_request_ends_with_the_round_that_began_after_it_and_one_in_a_round_brings_another():
+    agent = decisions()
+    agent.note("digits", Condition.ASKED)
+    assert agent.is_due("digits", KNOWN, 0.0)
+    agent.begin("digits", READY)
+    agent.version_ready("digits", START)
+    agent.ended("digits", 0, "spooled")
+    assert not agent.is_due("digits", KNOWN, 0.0)
+    agent.note("digits", Condition.ASKED)
+    agent.begin("digits", READY)
+    agent.note("digits", Condition.ASKED)
+    agent.version_ready("digits", START)
+    agent.ended("digits", 0, "spooled")
+    assert agent.is_due("digits", KNOWN, 0.0)
+
+
+def test_request_survives_a_refusal_and_a_new_one_does_not_wait_for_the_next_try():
+    agent = decisions()
+    agent.note("digits", Condition.ASKED)
+    assert agent.begin("digits", Readings(stored_samples=1, waiting_updates=0))
+    assert agent.is_deferred("digits")
+    agent.note("digits", Condition.ASKED)
+    assert agent.is_due("digits", KNOWN, 0.0)
+
+
+def test_what_fired_is_the_reason_of_a_round_that_is_decided():
+    agent = decisions(new_samples=4)
+    agent.note("digits", Condition.ASKED)
+    assert agent.task_state("digits", KNOWN, 0.0).waits_for == ""
+    agent.begin("digits", READY)
+    assert agent.task_state("digits", KNOWN, 0.0).reason == "guards agreed: new samples, somebody asked"

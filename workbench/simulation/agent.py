@@ -17,7 +17,7 @@ from edge_agent.core.lifecycle import State
 from edge_agent.core.outbox import OutboxRow
 from edge_agent.core.round_decisions import RoundDecisions, StartingPoint
 from edge_agent.core.sample_budget import is_spent
-from edge_agent.core.triggers import SampleTrigger, TriggerSettings
+from edge_agent.core.triggers import Trigger, TriggerSettings
 from edge_agent.core.version_choice import KnownVersion
 from edge_agent.producers import given_back, produce
 from edge_agent.shell.identity import Identity
@@ -212,7 +212,7 @@ class SimulatedAgent:
         self._wake_policy.idle(self)
 
     def _new_decisions(self) -> RoundDecisions:
-        trigger = SampleTrigger(self._trigger, self._memory.new_samples)
+        trigger = Trigger(self._trigger, self._memory.new_samples)
         return RoundDecisions(self._member.guards, {self._world.task.task: trigger})
 
     def _fetched(self, version: PublishedVersion, known: KnownVersion) -> None:

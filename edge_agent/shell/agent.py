@@ -112,7 +112,13 @@ class Agent:
             sign=identity.sign_row,
         )
         self._rounds = Rounds(
-            configuration, self._database, self._samples, self._versions, training, spooled=self._postbox.notify
+            configuration,
+            self._database,
+            self._samples,
+            self._versions,
+            training,
+            spooled=self._postbox.notify,
+            is_connected=lambda: self._link.connected,
         )
         self._enrolment = EnrolmentKeeper(
             self._database,

@@ -47,6 +47,7 @@ class Rounds:
         training: RoundTraining,
         *,
         spooled: Callable[[], None],
+        is_connected: Callable[[], bool],
     ) -> None:
         """`spooled` is called after a round whose payloads wait in the outbox."""
         self._configuration = configuration
@@ -56,6 +57,7 @@ class Rounds:
         self._versions = versions
         self._training = training
         self._spooled = spooled
+        self._is_connected = is_connected
         self._wake = asyncio.Event()
         self._not_selected = RateLimit(configuration.guards.recheck_seconds, MAX_REASONS_SAID)
         self._rechecks: dict[str, asyncio.TimerHandle] = {}
@@ -278,6 +280,12 @@ class Rounds:
             temperature=machine.temperature(guards),
             battery=machine.battery(guards),
             free_memory_mib=machine.free_memory_mib(guards),
+            connected=self._is_connected(),
+            on_mains=machine.on_mains(guards),
+            throttled=machine.throttled(guards),
+            load_per_core=machine.load_per_core(guards),
+            free_disk_mib=machine.free_disk_mib(guards, self._configuration.state_folder),
+            minute=machine.minute_of_day(),
         )
 
     def _follow_version(self, task: str) -> None:

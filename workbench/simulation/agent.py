@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.core.guards import Readings
+from edge_agent.core.guards import MINUTES_OF_A_DAY, Readings
 from edge_agent.core.lifecycle import State
 from edge_agent.core.outbox import OutboxRow
 from edge_agent.core.round_decisions import RoundDecisions, StartingPoint
@@ -174,7 +174,8 @@ class SimulatedAgent:
     def trigger(self) -> None:
         """Enough samples have come: decide, fetch, train."""
         stored = self._stored_rows(self._memory.newest_sample).size
-        if refused := self._decisions.begin(self._world.task.task, Readings(stored, len(self._memory.outbox))):
+        readings = Readings(stored, len(self._memory.outbox), minute=int(self.now // 60) % MINUTES_OF_A_DAY)
+        if refused := self._decisions.begin(self._world.task.task, readings):
             self._world.ledger.guard_refusals[refused] += 1
             self._put_off()
             return

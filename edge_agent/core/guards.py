@@ -94,8 +94,13 @@ Guard = Callable[[GuardSettings, Readings], str | None]
 
 
 def refusal(settings: GuardSettings, now: Readings) -> str | None:
-    """What the first guard that refuses says; None where all agree."""
+    """What the first guard that refuses says; None where all agree to a round."""
     return next((refused for guard in GUARDS if (refused := guard(settings, now))), None)
+
+
+def objection(settings: GuardSettings, now: Readings) -> str | None:
+    """What the first guard says that stops a round which has begun; None where it goes on."""
+    return next((refused for guard in STOPPING_GUARDS if (refused := guard(settings, now))), None)
 
 
 def _enough_samples(settings: GuardSettings, now: Readings) -> str | None:
@@ -196,3 +201,6 @@ GUARDS: tuple[Guard, ...] = (
     _idle_cores,
 )
 """In the order in which they are asked."""
+
+STOPPING_GUARDS: tuple[Guard, ...] = (_not_quiet, _on_mains, _charged, _cool, _unthrottled)
+"""Of them, those that stop a round which has begun. Load and memory are the round's own by then."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from edge_agent.core.delivery import TOO_LARGE
 from edge_agent.core.growing_waits import GrowingWaits
-from edge_agent.core.guards import GuardSettings, Readings, refusal
+from edge_agent.core.guards import GuardSettings, Readings, objection, refusal
 from edge_agent.core.lifecycle import IN_A_ROUND, Event, Lifecycle, LifecycleError, State
 from edge_agent.core.outbox import OutboxRow
 from edge_agent.core.triggers import Condition, Trigger
@@ -209,6 +209,14 @@ class RoundDecisions:
         """
         self._put_off(task, Event.ROUND_FAILED, why)
         return self._guards.recheck_seconds if version is None else self._failures.fail(task, version, now)
+
+    def why_stop(self, readings: Readings) -> str | None:
+        """Why the round that is training is to be stopped now; None where it goes on."""
+        return objection(self._guards, readings)
+
+    def stopped(self, task: str, why: str) -> None:
+        """It was stopped; nothing has changed. Its trigger is deferred."""
+        self._put_off(task, Event.GUARD_REFUSED, why)
 
     def diverged(self, task: str, start: StartingPoint) -> None:
         """Training from `start` diverged, and would again: don't repeat it."""

@@ -97,12 +97,7 @@ class Agent:
         self._versions = VersionFollower(
             self._database, cache, self._fetcher, configuration.device, engine=configuration.worker.engine
         )
-        self._postbox = Postbox(
-            self._database,
-            identity.sign_row,
-            self._publish_answered,
-            answered=self._handle_answer,
-        )
+        self._postbox = Postbox(self._database, identity.sign_row, self._publish_answered, answered=self._handle_answer)
         training = RoundTraining(
             configuration.worker,
             self._database,

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import psutil
 
-from edge_agent.core.guards import GuardSettings
+from edge_agent.core.guards import GuardSettings, Readings
 from edge_agent.core.sensors import Battery, Measured, board_temperature, own_battery
 from fleet_protocol.limits import MIB
 
@@ -92,6 +92,25 @@ def minute_of_day() -> int:
     """Of the local day."""
     now = time.localtime()
     return 60 * now.tm_hour + now.tm_min
+
+
+def readings(
+    settings: GuardSettings, state_folder: Path, *, stored_samples: int, waiting_updates: int, connected: bool
+) -> Readings:
+    """All that guards look at."""
+    return Readings(
+        stored_samples=stored_samples,
+        waiting_updates=waiting_updates,
+        connected=connected,
+        temperature=temperature(settings),
+        battery=battery(settings),
+        free_memory_mib=free_memory_mib(settings),
+        on_mains=on_mains(settings),
+        throttled=throttled(settings),
+        load_per_core=load_per_core(settings),
+        free_disk_mib=free_disk_mib(settings, state_folder),
+        minute=minute_of_day(),
+    )
 
 
 def missing(settings: GuardSettings, folder: Path = POWER_SUPPLIES) -> list[str]:

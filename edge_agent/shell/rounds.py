@@ -14,12 +14,13 @@ from edge_agent.core.lifecycle import State
 from edge_agent.core.outbox import OutboxRow
 from edge_agent.core.round_decisions import RoundDecisions, StartingPoint, TaskState
 from edge_agent.core.triggers import Condition, Trigger
-from edge_agent.core.version_choice import KnownVersion, NotAskedError, VersionUnavailableError
+from edge_agent.core.version_choice import KnownVersion, NotAskedError, VersionUnavailableError, is_new_to
 from edge_agent.shell import machine
 from edge_agent.shell.device_database import DeviceDatabase
 from edge_agent.shell.link import LinkDownError
 from edge_agent.shell.round_training import RoundFailedError, RoundTraining
 from edge_agent.shell.sample_store import SampleStore
+from edge_agent.shell.stoppable import StoppedError, run_unless
 from edge_agent.shell.version_follower import ReadyVersion, VersionFollower
 from edge_agent.worker.contract import Progress, Withheld
 from fleet_host.log_lines import log_line
@@ -183,10 +184,9 @@ class Rounds:
 
     async def _run_round(self, task: str) -> bool:
         """Run one round; returns whether it was ended, with payloads or without."""
-        recheck_seconds = self._configuration.guards.recheck_seconds
         if refused := self._decisions.begin(task, self._readings(task)):
             logger.warning(log_line("guard_refused", task=task, reason=refused))
-            return self._retry_in(task, recheck_seconds)
+            return self._retry_in(task)
         newest = self._database.known_version(task)
         try:
             version = await self._versions.ready_version(task)
@@ -195,16 +195,16 @@ class Rounds:
             # An outsider may replay the manifests of one version by turns: each of them asks other devices.
             if self._not_selected.allows((task, str(error)), self._now()):
                 logger.info(log_line("not_selected", task=task, reason=error))
-            return self._retry_in(task, recheck_seconds)
+            return self._retry_in(task)
         except (VersionUnavailableError, LinkDownError) as error:
             self._decisions.version_unavailable(task, str(error))
             logger.warning(log_line("version_unavailable", task=task, reason=error))
-            return self._retry_in(task, recheck_seconds)
+            return self._retry_in(task)
         if not self._samples_suffice(task, version, newest):
             return False
         if refused := self._decisions.version_ready(task, self._starting_point(task, version)):
             logger.warning(log_line("divergence_expected", task=task, reason=refused))
-            return self._retry_in(task, recheck_seconds)
+            return self._retry_in(task)
         return await self._train(task, version, newest)
 
     def _samples_suffice(self, task: str, version: ReadyVersion, trained_from: KnownVersion | None) -> bool:
@@ -217,12 +217,20 @@ class Rounds:
             return True
         if refused := self._decisions.samples_dropped(task, self._count_new(task), self._readings(task)):
             logger.warning(log_line("guard_refused", task=task, reason=refused))
-            return self._retry_in(task, self._configuration.guards.recheck_seconds)
+            return self._retry_in(task)
         return True
 
     async def _train(self, task: str, version: ReadyVersion, trained_from: KnownVersion | None) -> bool:
         try:
-            withheld = await self._training.run(task, version)
+            withheld = await run_unless(
+                self._training.run(task, version),
+                lambda: self._decisions.why_stop(self._readings(task)),
+                every_seconds=self._configuration.guards.recheck_seconds,
+            )
+        except StoppedError as error:
+            self._decisions.stopped(task, str(error))
+            logger.warning(log_line("round_stopped", task=task, reason=error))
+            return self._retry_in(task)
         except RoundFailedError as error:
             if error.diverged:
                 self._decisions.diverged(task, self._starting_point(task, version))
@@ -234,7 +242,7 @@ class Rounds:
         self._decisions.ended(
             task, self._count_new(task), withheld.words if withheld else "its update waits or is sent"
         )
-        self._decisions.version_known(task, is_new=self._is_new(task, self._database.known_version(task)))
+        self._compare_versions(task)
         if withheld is None:
             self._spooled()
         else:
@@ -255,8 +263,9 @@ class Rounds:
         logger.warning(log_line("round_failed", task=task, reason=error, retry_in_s=round(wait)))
         return self._retry_in(task, wait)
 
-    def _retry_in(self, task: str, seconds: float) -> bool:
+    def _retry_in(self, task: str, seconds: float | None = None) -> bool:
         """Try the task again then, or earlier if something changes that allows it. False: no round was ended."""
+        seconds = seconds or self._configuration.guards.recheck_seconds
         if last := self._rechecks.pop(task, None):
             last.cancel()
         self._rechecks[task] = asyncio.get_running_loop().call_later(seconds, self._retry, task)
@@ -273,30 +282,23 @@ class Rounds:
         return StartingPoint(version.number, version.bundle, self._samples.newest(task), version.generation)
 
     def _readings(self, task: str) -> Readings:
-        guards = self._configuration.guards
-        return Readings(
+        return machine.readings(
+            self._configuration.guards,
+            self._configuration.state_folder,
             stored_samples=self._samples.count(task),
             waiting_updates=self._database.waiting(),
-            temperature=machine.temperature(guards),
-            battery=machine.battery(guards),
-            free_memory_mib=machine.free_memory_mib(guards),
             connected=self._is_connected(),
-            on_mains=machine.on_mains(guards),
-            throttled=machine.throttled(guards),
-            load_per_core=machine.load_per_core(guards),
-            free_disk_mib=machine.free_disk_mib(guards, self._configuration.state_folder),
-            minute=machine.minute_of_day(),
         )
 
     def _follow_version(self, task: str) -> None:
         known = self._database.known_version(task)
         has_ended = known is not None and known.removed
         self._decisions.manifest_changed(task, self._count_new(task), has_ended=has_ended)
-        self._decisions.version_known(task, is_new=self._is_new(task, known))
+        self._compare_versions(task)
 
-    def _is_new(self, task: str, known: KnownVersion | None) -> bool:
-        held = self._database.held_version(task)
-        return known is not None and (held is None or known.is_later_than(held) or known.bundle != held.bundle)
+    def _compare_versions(self, task: str) -> None:
+        held, known = self._database.held_version(task), self._database.known_version(task)
+        self._decisions.version_known(task, is_new=is_new_to(held, known))
 
     def _count_new(self, task: str) -> int:
         return self._samples.count_after(task, self._database.trained_through(task))

@@ -1,4 +1,4 @@
-"""Guards: at its limit a guard agrees, beyond it refuses and says by how much; what a machine can't tell refuses nothing unless told to."""
+"""Guards: at its limit a guard agrees, beyond it refuses and says by how much, whether a round begins or has begun."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.core.guards import MINUTES_OF_A_DAY, GuardSettings, Readings, refusal
+from edge_agent.core.guards import MINUTES_OF_A_DAY, GuardSettings, Readings, objection, refusal
 from edge_agent.core.sensors import Measured
 
 SETTINGS = GuardSettings(
@@ -103,7 +103,7 @@ def test_quiet_hours_and_their_complement_divide_the_day(begin, end, minute):
 
 @pytest.mark.parametrize("hours", ["22-7", "24:00-07:00", "22:00 - 07:00", "22:00-07:60", ""])
 def test_quiet_hours_that_are_none_are_refused_with_an_example(hours):
-    with pytest.raises(ValueError, match="write times of day.*22:00-07:30"):
+    with pytest.raises(ValueError, match=r"write times of day.*22:00-07:30"):
         GuardSettings(quiet_hours=[hours])
 
 
@@ -113,3 +113,22 @@ def test_limit_that_is_left_out_is_not_checked():
         AT_THE_LIMIT, temperature=Measured(900.0, "cpu"), battery=Measured(0.0, "BAT0"), free_memory_mib=0.0
     )
     assert refusal(unlimited, burning) is None
+
+
+@pytest.mark.parametrize(
+    ("reading", "value", "stops"),
+    [
+        ("temperature", Measured(75.5, "cpu_thermal"), True),
+        ("battery", Measured(29.5, "BAT0"), True),
+        ("on_mains", False, True),
+        ("throttled", "it is throttled", True),
+        ("minute", 12 * 60, True),
+        ("load_per_core", 9.0, False),
+        ("free_memory_mib", 1.0, False),
+        ("stored_samples", 0, False),
+        ("connected", False, False),
+    ],
+)
+def test_round_that_has_begun_is_stopped_by_what_is_not_its_own_doing(reading, value, stops):
+    changed = replace(AT_THE_LIMIT, **{reading: value})
+    assert objection(SETTINGS, changed) == (refusal(SETTINGS, changed) if stops else None)

@@ -295,3 +295,16 @@ def test_what_fired_is_the_reason_of_a_round_that_is_decided():
     assert agent.task_state("digits", KNOWN, 0.0).waits_for == ""
     agent.begin("digits", READY)
     assert agent.task_state("digits", KNOWN, 0.0).reason == "guards agreed: new samples, somebody asked"
+
+
+def test_stopped_training_is_tried_again_and_says_why():
+    agent = decisions(new_samples=4)
+    agent.begin("digits", READY)
+    agent.version_ready("digits", START)
+    assert agent.why_stop(READY) is None
+    agent.stopped("digits", "the machine runs on its battery")
+    shown = agent.task_state("digits", KNOWN, 0.0)
+    assert (shown.state, shown.reason) == (State.SLEEPING, "guard refused: the machine runs on its battery")
+    assert agent.is_deferred("digits")
+    agent.retry_deferred_trigger("digits")
+    assert agent.is_due("digits", KNOWN, 0.0)

@@ -13,6 +13,7 @@ from edge_agent.configuration import load_configuration
 from edge_agent.shell.agent import Agent
 from edge_agent.shell.identity import Identity
 from edge_agent.shell.own_status import ask_for_training, show_status
+from edge_agent.shell.reset import reset_device
 from edge_agent.shell.setup import Answers, set_up_device
 from edge_agent.worker.installed import check_installed
 from fleet_host.command_line import (
@@ -99,6 +100,9 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--now", action="store_true", required=True, help="whatever its triggers say; guards still apply"
     )
+    reset = add_verb(verbs, "reset", "Forget what this device has learned; it starts anew.", with_configuration)
+    reset.add_argument("--yes", action="store_true", required=True, help="what waits to be sent is lost; its key stays")
+    reset.add_argument("--samples", action="store_true", help="delete the samples too")
     add_key_verbs(verbs, "this device's signing key", with_configuration)
     return program
 
@@ -151,6 +155,11 @@ def _train(options: argparse.Namespace) -> None:
     sys.stdout.write(f"asked; what becomes of it: {PROGRAM} status\n")
 
 
+def _reset(options: argparse.Namespace) -> None:
+    gone = reset_device(load_configuration(options.config).state_folder, with_samples=options.samples)
+    sys.stdout.write(f"deleted: {', '.join(gone) or 'nothing, as nothing was there'}\n")
+
+
 def _keygen(options: argparse.Namespace) -> None:
     print_new_key(options.file, PROGRAM)
 
@@ -164,6 +173,7 @@ _VERBS: Mapping[str, Callable[[argparse.Namespace], None]] = {
     "setup": _setup,
     "status": _status,
     "train": _train,
+    "reset": _reset,
     "keygen": _keygen,
     "key": _key,
 }

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from edge_agent.configuration import load_configuration
 from edge_agent.shell.agent import Agent
+from edge_agent.shell.doctor import examine
 from edge_agent.shell.identity import Identity
 from edge_agent.shell.own_status import ask_for_training, show_status
 from edge_agent.shell.reset import reset_device
@@ -36,6 +37,8 @@ from fleet_protocol.keys import write_verify_key
 PROGRAM = "edge-agent"
 CONFIGURATION = Path("/etc/edge-agent/agent.toml")
 """Read where `--config` doesn't name another; the same as in systemd/edge-agent.service."""
+EXIT_PROBLEM = 1
+"""`doctor` has found one."""
 EXIT_CONFIGURATION = 2
 
 
@@ -100,6 +103,7 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--now", action="store_true", required=True, help="whatever its triggers say; guards still apply"
     )
+    add_verb(verbs, "doctor", "Look at what this device needs, and say what to do.", with_configuration)
     reset = add_verb(verbs, "reset", "Forget what this device has learned; it starts anew.", with_configuration)
     reset.add_argument("--yes", action="store_true", required=True, help="what waits to be sent is lost; its key stays")
     reset.add_argument("--samples", action="store_true", help="delete the samples too")
@@ -155,6 +159,15 @@ def _train(options: argparse.Namespace) -> None:
     sys.stdout.write(f"asked; what becomes of it: {PROGRAM} status\n")
 
 
+def _doctor(options: argparse.Namespace) -> None:
+    is_well = True
+    for found in examine(load_configuration(options.config), PROGRAM):
+        sys.stdout.write(f"{found}\n")
+        is_well = is_well and found.is_well
+    if not is_well:
+        sys.exit(EXIT_PROBLEM)
+
+
 def _reset(options: argparse.Namespace) -> None:
     gone = reset_device(load_configuration(options.config).state_folder, with_samples=options.samples)
     sys.stdout.write(f"deleted: {', '.join(gone) or 'nothing, as nothing was there'}\n")
@@ -173,6 +186,7 @@ _VERBS: Mapping[str, Callable[[argparse.Namespace], None]] = {
     "setup": _setup,
     "status": _status,
     "train": _train,
+    "doctor": _doctor,
     "reset": _reset,
     "keygen": _keygen,
     "key": _key,

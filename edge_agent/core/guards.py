@@ -10,8 +10,9 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from edge_agent.core.daily_use import NOTHING_USED, DailyUse
 from edge_agent.core.sensors import Measured
-from fleet_protocol.bundle import PositiveInt
+from fleet_protocol.bundle import PositiveFloat, PositiveInt
 from fleet_protocol.configuration import Seconds
 
 MAX_TEMPERATURE_CELSIUS = 200.0
@@ -22,8 +23,11 @@ MAX_LOAD_PER_CORE = 1000.0
 """More than any machine answers at."""
 MAX_FREE_DISK_MIB = 1024.0**3
 """One PiB."""
+MAX_WATTS = 1000.0
+"""No device that an agent runs on takes more."""
 
 MINUTES_OF_A_DAY = 24 * 60
+MILLISECONDS_OF_AN_HOUR = 3_600_000
 
 _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
@@ -57,6 +61,14 @@ class GuardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Not in these times of day, local time, such as `"22:00-07:30"`: the end is no longer quiet."""
     connected_only: bool = False
     """Not while there is no connection to the broker."""
+    daily_cpu_seconds: PositiveFloat | None = None
+    """Not once trainings have used so much processor time on this local day."""
+    daily_watt_hours: PositiveFloat | None = None
+    """Not once that time, at `watts`, is so much energy."""
+    watts: Annotated[float, msgspec.Meta(gt=0, le=MAX_WATTS)] | None = None
+    """What the device takes while it trains: a profile's figure, which `daily_watt_hours` needs."""
+    daily_bytes: PositiveInt | None = None
+    """Not once so many bytes of messages went up and came down on this local day."""
     when_unknown: Literal["agree", "refuse"] = "agree"
     """What a guard says whose limit is set and whose reading this machine can't give."""
     recheck_seconds: Seconds = 60.0
@@ -64,6 +76,8 @@ class GuardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         """Refuse what every value by itself allows; raises ValueError."""
+        if self.daily_watt_hours is not None and self.watts is None:
+            raise ValueError("daily_watt_hours without watts; write what the device takes in training, as watts = 3.0")
         for hours in self.quiet_hours:
             if not _HOURS.fullmatch(hours):
                 raise ValueError(f"quiet_hours has {hours!r}; write times of day from 00:00 to 23:59, as '22:00-07:30'")
@@ -87,6 +101,7 @@ class Readings:
     load_per_core: float | None = None
     free_disk_mib: float | None = None
     minute: int = 0
+    used: DailyUse = NOTHING_USED
 
 
 Guard = Callable[[GuardSettings, Readings], str | None]
@@ -159,6 +174,23 @@ def _connected(settings: GuardSettings, now: Readings) -> str | None:
     return "no connection to the broker" if settings.connected_only and not now.connected else None
 
 
+def _processor_time_left(settings: GuardSettings, now: Readings) -> str | None:
+    return _used_up(settings.daily_cpu_seconds, now.used.cpu_milliseconds / 1000, "seconds of processor time")
+
+
+def _energy_left(settings: GuardSettings, now: Readings) -> str | None:
+    used = now.used.cpu_milliseconds * (settings.watts or 0) / MILLISECONDS_OF_AN_HOUR
+    return _used_up(settings.daily_watt_hours, used, "watt-hours of training")
+
+
+def _bytes_left(settings: GuardSettings, now: Readings) -> str | None:
+    return _used_up(settings.daily_bytes, now.used.bytes, "bytes on the link")
+
+
+def _used_up(budget: float | None, used: float, what: str) -> str | None:
+    return None if budget is None or used < budget else f"{used:g} {what} are used today, the budget is {budget:g}"
+
+
 def _is_within(hours: str, minute: int) -> bool:
     """Whether a minute of the day lies in hours such as 22:00-07:30, over midnight too; equal ends are a whole day."""
     begin, end = (60 * int(hours[at : at + 2]) + int(hours[at + 3 : at + 5]) for at in (0, 6))
@@ -199,6 +231,9 @@ GUARDS: tuple[Guard, ...] = (
     _free_memory,
     _free_disk,
     _idle_cores,
+    _processor_time_left,
+    _energy_left,
+    _bytes_left,
 )
 """In the order in which they are asked."""
 

@@ -113,7 +113,7 @@ class Agent:
             self._versions,
             training,
             spooled=self._postbox.notify,
-            is_connected=lambda: self._link.connected,
+            link=self._link,
         )
         self._enrolment = EnrolmentKeeper(
             self._database,

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import psutil
 
+from edge_agent.core.daily_use import DailyUse
 from edge_agent.core.guards import GuardSettings, Readings
 from edge_agent.core.sensors import Battery, Measured, board_temperature, own_battery
 from fleet_protocol.limits import MIB
@@ -95,7 +96,13 @@ def minute_of_day() -> int:
 
 
 def readings(
-    settings: GuardSettings, state_folder: Path, *, stored_samples: int, waiting_updates: int, connected: bool
+    settings: GuardSettings,
+    state_folder: Path,
+    *,
+    stored_samples: int,
+    waiting_updates: int,
+    connected: bool,
+    used: DailyUse,
 ) -> Readings:
     """All that guards look at."""
     return Readings(
@@ -110,6 +117,7 @@ def readings(
         load_per_core=load_per_core(settings),
         free_disk_mib=free_disk_mib(settings, state_folder),
         minute=minute_of_day(),
+        used=used,
     )
 
 

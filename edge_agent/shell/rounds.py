@@ -17,7 +17,8 @@ from edge_agent.core.triggers import Condition, Trigger
 from edge_agent.core.version_choice import KnownVersion, NotAskedError, VersionUnavailableError, is_new_to
 from edge_agent.shell import machine
 from edge_agent.shell.device_database import DeviceDatabase
-from edge_agent.shell.link import LinkDownError
+from edge_agent.shell.link import Link, LinkDownError
+from edge_agent.shell.meter import Meter
 from edge_agent.shell.round_training import RoundFailedError, RoundTraining
 from edge_agent.shell.sample_store import SampleStore
 from edge_agent.shell.stoppable import StoppedError, run_unless
@@ -48,7 +49,7 @@ class Rounds:
         training: RoundTraining,
         *,
         spooled: Callable[[], None],
-        is_connected: Callable[[], bool],
+        link: Link,
     ) -> None:
         """`spooled` is called after a round whose payloads wait in the outbox."""
         self._configuration = configuration
@@ -58,7 +59,8 @@ class Rounds:
         self._versions = versions
         self._training = training
         self._spooled = spooled
-        self._is_connected = is_connected
+        self._link = link
+        self._meter = Meter(database, lambda: link.transferred)
         self._wake = asyncio.Event()
         self._not_selected = RateLimit(configuration.guards.recheck_seconds, MAX_REASONS_SAID)
         self._rechecks: dict[str, asyncio.TimerHandle] = {}
@@ -222,11 +224,12 @@ class Rounds:
 
     async def _train(self, task: str, version: ReadyVersion, trained_from: KnownVersion | None) -> bool:
         try:
-            withheld = await run_unless(
-                self._training.run(task, version),
-                lambda: self._decisions.why_stop(self._readings(task)),
-                every_seconds=self._configuration.guards.recheck_seconds,
-            )
+            with self._meter.round():
+                withheld = await run_unless(
+                    self._training.run(task, version),
+                    lambda: self._decisions.why_stop(self._readings(task)),
+                    every_seconds=self._configuration.guards.recheck_seconds,
+                )
         except StoppedError as error:
             self._decisions.stopped(task, str(error))
             logger.warning(log_line("round_stopped", task=task, reason=error))
@@ -287,7 +290,8 @@ class Rounds:
             self._configuration.state_folder,
             stored_samples=self._samples.count(task),
             waiting_updates=self._database.waiting(),
-            connected=self._is_connected(),
+            connected=self._link.connected,
+            used=self._meter.used(),
         )
 
     def _follow_version(self, task: str) -> None:

@@ -1,5 +1,6 @@
 """Guards: at its limit a guard agrees, beyond it refuses and says by how much, whether a round begins or has begun."""
 
+import itertools
 from dataclasses import replace
 
 import msgspec
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_agent.core.daily_use import DailyUse
 from edge_agent.core.guards import MINUTES_OF_A_DAY, GuardSettings, Readings, objection, refusal
 from edge_agent.core.sensors import Measured
 
@@ -22,6 +24,10 @@ SETTINGS = GuardSettings(
     minimum_free_disk_mib=100.0,
     quiet_hours=["22:00-07:30", "12:00-13:00"],
     connected_only=True,
+    daily_cpu_seconds=100.0,
+    daily_watt_hours=0.1,
+    watts=3.6,
+    daily_bytes=5000,
 )
 READ_FROM_THE_MACHINE = (
     "temperature",
@@ -43,6 +49,7 @@ AT_THE_LIMIT = Readings(
     load_per_core=1.5,
     free_disk_mib=100.0,
     minute=7 * 60 + 30,
+    used=DailyUse(1, 99_999, 4999),
 )
 
 
@@ -65,6 +72,8 @@ def test_every_guard_agrees_at_its_limit():
         ("minute", 7 * 60 + 29, ("it is 07:29", "22:00-07:30")),
         ("minute", 12 * 60, ("it is 12:00", "12:00-13:00")),
         ("connected", False, ("no connection",)),
+        ("used", DailyUse(1, 100_000, 0), ("100 seconds of processor time are used today", "budget is 100")),
+        ("used", DailyUse(1, 0, 5000), ("5000 bytes on the link are used today", "budget is 5000")),
     ],
 )
 def test_guard_refuses_beyond_its_limit_with_value_and_limit(reading, value, words):
@@ -132,3 +141,27 @@ def test_limit_that_is_left_out_is_not_checked():
 def test_round_that_has_begun_is_stopped_by_what_is_not_its_own_doing(reading, value, stops):
     changed = replace(AT_THE_LIMIT, **{reading: value})
     assert objection(SETTINGS, changed) == (refusal(SETTINGS, changed) if stops else None)
+
+
+def test_energy_is_processor_time_at_the_devices_watts():
+    settings = GuardSettings(daily_watt_hours=0.1, watts=3.6)
+    full = Readings(stored_samples=16, waiting_updates=0, used=DailyUse(1, 100_000, 0))
+    assert refusal(settings, full) == "0.1 watt-hours of training are used today, the budget is 0.1"
+    assert refusal(settings, replace(full, used=DailyUse(1, 99_000, 0))) is None
+
+
+def test_energy_without_watts_is_refused():
+    with pytest.raises(ValueError, match=r"without watts; write what the device takes.*watts = 3.0"):
+        GuardSettings(daily_watt_hours=1.0)
+
+
+DAYS = st.integers(0, 3)
+
+
+@given(st.lists(st.tuples(DAYS, st.integers(0, 10**6), st.integers(0, 10**6)), min_size=1))
+def test_use_is_the_sum_since_the_day_last_changed_whichever_way(uses):
+    total = DailyUse()
+    for day, cpu, transferred in uses:
+        total = total.and_more(day, cpu_milliseconds=cpu, transferred=transferred)
+    last = [*itertools.takewhile(lambda use: use[0] == uses[-1][0], reversed(uses))]
+    assert total == DailyUse(uses[-1][0], sum(use[1] for use in last), sum(use[2] for use in last))

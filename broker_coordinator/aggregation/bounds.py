@@ -1,7 +1,7 @@
 """How much one device may weigh among others, whatever it declares. Pure. docs/decisions/weight-of-one-device.md"""
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,7 +39,10 @@ class Bounds:
         if not samples:
             return cls(math.inf, math.inf)
         middle = (len(samples) - 1) // 2
-        usual = usual_norm(sorted(norms), middle) if len(norms) >= FEWEST_FOR_NORMS else None
+        usual = None
+        if len(norms) >= FEWEST_FOR_NORMS:
+            ascending = sorted(norms)
+            usual = usual_norm(ascending[middle], ascending[-several_of(len(norms))])
         return cls(SAMPLES_FACTOR * sorted(samples)[middle], norm_bound(usual, NORM_FACTOR))
 
     def weight(self, samples: int) -> float:
@@ -51,10 +54,14 @@ class Bounds:
         return self.norm / norm if norm > self.norm else 1.0
 
 
-def usual_norm(ascending: Sequence[float], middle: int) -> float:
-    """The norm that several of some devices reach, by the norms of all; `middle` is the place of their median."""
-    several = max(2, math.ceil(SEVERAL * len(ascending)))
-    return min(ascending[max(middle, len(ascending) - several)], MOST_OF_MEDIAN * ascending[middle])
+def several_of(devices: int) -> int:
+    """How many of so many devices it takes."""
+    return max(2, math.ceil(SEVERAL * devices))
+
+
+def usual_norm(median: float, of_several: float) -> float:
+    """The norm that several devices reach, or the median where that is longer."""
+    return min(max(median, of_several), MOST_OF_MEDIAN * median)
 
 
 def norm_bound(usual: float | None, factor: float) -> float:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
-from broker_coordinator.aggregation.bounds import usual_norm
+from broker_coordinator.aggregation.bounds import several_of, usual_norm
 
 MAX_PEERS = 128
 """Devices that are remembered, those that sent last: enough for a median, and few enough to copy at each batch."""
@@ -59,22 +59,24 @@ class Peers:
         or a quantile of these; None where they are too few to say.
         """
         own = self.last.get(device)
-        samples = self.samples if own is None else _without(self.samples, own.samples)
-        if not samples:
+        others = len(self.last) - (own is not None)
+        if not others:
             return None, None
-        if len(samples) < FEWEST_FOR_NORMS:
-            return samples[_place(samples, 0.5)], None
-        norms = self.norms if own is None else _without(self.norms, own.norm)
-        if norm_quantile is None:
-            return samples[_place(samples, 0.5)], usual_norm(norms, _place(norms, 0.5))
-        return samples[_place(samples, 0.5)], norms[_place(norms, norm_quantile)]
+        samples = _of_others(self.samples, None if own is None else own.samples, _place(others, 0.5))
+        if others < FEWEST_FOR_NORMS:
+            return samples, None
+        own_norm = None if own is None else own.norm
+        of_quantile = _of_others(self.norms, own_norm, _place(others, norm_quantile or 0.5))
+        if norm_quantile is not None:
+            return samples, of_quantile
+        return samples, usual_norm(of_quantile, _of_others(self.norms, own_norm, others - several_of(others)))
 
 
-def _without(ascending: list[Number], own: Number) -> list[Number]:
-    place = bisect_left(ascending, own)
-    return ascending[:place] + ascending[place + 1 :]
+def _of_others(ascending: Sequence[Number], own: Number | None, place: int) -> Number:
+    """The value at a place among the others."""
+    return ascending[place if own is None else place + (ascending[place] >= own)]
 
 
-def _place(ascending: Sequence[Number], quantile: float) -> int:
+def _place(others: int, quantile: float) -> int:
     """Of two in the middle the larger one: among the others of an honest device, one may be too small on purpose."""
-    return math.ceil(quantile * (len(ascending) - 1))
+    return math.ceil(quantile * (others - 1))

@@ -12,8 +12,8 @@ import msgspec
 
 from edge_agent.core.daily_use import NOTHING_USED, DailyUse
 from edge_agent.core.sensors import Measured
-from fleet_protocol.bundle import PositiveFloat, PositiveInt
-from fleet_protocol.configuration import Seconds
+from fleet_protocol.bundle import PositiveFloat
+from fleet_protocol.configuration import PositiveInt, Seconds
 
 MAX_TEMPERATURE_CELSIUS = 200.0
 """No board works at more."""

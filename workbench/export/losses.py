@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fleet_protocol.bundle import LabelKind
-from workbench.export.task_file import LossName, LossSettings
+from fleet_protocol.sample_schema import LabelKind
+from workbench.export.task_file import LossSettings, NamedLoss
 
 BALANCE = 0.5
 """0 is plain cross entropy, 1 makes up for the frequencies in full. Half did best on unevenly spread digits."""
@@ -23,25 +23,27 @@ RowLoss = Callable[[Tensor, Tensor, LossSettings], Tensor]
 def cross_entropy(scores: Tensor, labels: Tensor, settings: LossSettings) -> Tensor:
     """Cross entropy of logits f32[B, C] against class indices i64[B], as f32[B].
 
+    Of scores f32[B, C, ...], labels are i64[B, ...], and the mean over the positions is taken.
+
     One-hot times log-softmax: `nll_loss` becomes Scatter and Gather, 34 us a step instead of 23 in a small MLP. Class
     weights scale rows; their mean is over the number of rows, not over the sum of the weights.
     """
     classes = scores.shape[1]
     smoothing = settings.label_smoothing
-    target = (labels.unsqueeze(1) == torch.arange(classes)).to(scores.dtype)
+    target = (labels.unsqueeze(1) == per_class(torch.arange(classes), scores)).to(scores.dtype)
     if smoothing:
         target = target * (1 - smoothing) + smoothing / classes
     if settings.class_weights:
-        target = target * torch.tensor(settings.class_weights)
-    return -(target * torch.log_softmax(scores, dim=1)).sum(dim=1)
+        target = target * per_class(torch.tensor(settings.class_weights), scores)
+    return _row_means(-(target * torch.log_softmax(scores, dim=1)).sum(dim=1))
 
 
 def binary_cross_entropy(scores: Tensor, labels: Tensor, settings: LossSettings) -> Tensor:
-    """Cross entropy of each logit f32[B, C] against its own 0 or 1 f32[B, C], their mean over the classes as f32[B]."""
+    """Cross entropy of each logit f32[B, C, ...] against its own 0 or 1 in that shape, the mean of a row as f32[B]."""
     entropies = functional.relu(scores) - scores * labels + torch.log(1 + torch.exp(-scores.abs()))
     if settings.class_weights:
-        entropies = entropies * torch.tensor(settings.class_weights)
-    return entropies.mean(dim=1)
+        entropies = entropies * per_class(torch.tensor(settings.class_weights), scores)
+    return _row_means(entropies)
 
 
 def mean_squared_error(outputs: Tensor, targets: Tensor, _settings: LossSettings) -> Tensor:
@@ -55,6 +57,16 @@ def huber(outputs: Tensor, targets: Tensor, settings: LossSettings) -> Tensor:
     distance = (outputs - targets).flatten(1).abs()
     quadratic = distance.clamp(max=settings.huber_delta)
     return (quadratic * (distance - 0.5 * quadratic)).mean(dim=1)
+
+
+def per_class(values: Tensor, scores: Tensor) -> Tensor:
+    """`values` [C] in a shape that goes with `scores` [B, C, ...]."""
+    return values.reshape(-1, *[1] * (scores.dim() - 2)) if scores.dim() > 2 else values
+
+
+def _row_means(values: Tensor) -> Tensor:
+    """f32[B, ...] to f32[B]."""
+    return values.mean(dim=tuple(range(1, values.dim()))) if values.dim() > 1 else values
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +83,7 @@ class Loss:
     balances_classes: bool = False
 
 
-LOSSES: dict[LossName, Loss] = {
+LOSSES: dict[NamedLoss, Loss] = {
     "cross_entropy": Loss(cross_entropy, ("class",)),
     "balanced_cross_entropy": Loss(cross_entropy, ("class",), balances_classes=True),
     "binary_cross_entropy": Loss(binary_cross_entropy, ("multi_label",)),

@@ -5,6 +5,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fleet_protocol.aggregation_plan import SMALLEST_BUFFER
+from fleet_protocol.sample_schema import qualified
 from workbench.inspection.bundle_inspection import Inspection
 
 
@@ -12,15 +13,20 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
     """Everything but the hashes' tails."""
     plan = inspection.training
     update = inspection.update
-    schema = inspection.input
     console.print(f"[bold]{inspection.task}[/]: {inspection.title}", highlight=False)
     facts = Table.grid(padding=(0, 2))
     frozen = inspection.parameters - inspection.trainable_parameters
     facts.add_row("bundle", f"format {inspection.format}, {inspection.bytes / 1000:.1f} kB, {inspection.bundle_sha256}")
     facts.add_row("parameters", f"{inspection.parameters}" + (f", {frozen} of them buffers" if frozen else ""))
-    facts.add_row("input", f"float32 {list(schema.shape)}, each value from {schema.minimum:g} to {schema.maximum:g}")
-    label = inspection.label
-    facts.add_row("label", f"{label.kind}" + (f", {label.outputs} outputs" if label.outputs else ""))
+    for name, schema in (inspection.inputs or {"": inspection.input}).items():
+        kind = "whole numbers" if schema.whole else "float32"
+        facts.add_row(
+            qualified("input", name), f"{kind} {schema.shape}, each value from {schema.minimum:g} to {schema.maximum:g}"
+        )
+    for name, label in (inspection.heads or {"": inspection.label}).items():
+        facts.add_row(
+            qualified("label", name), f"{label.kind}" + (f", {label.outputs} outputs" if label.outputs else "")
+        )
     facts.add_row(
         "round",
         f"{plan.steps} steps of {plan.batch_size} samples, {plan.optimiser}, learning rate {plan.learning_rate:g}",

@@ -20,6 +20,7 @@ from edge_agent.shell.fetcher import Fetcher
 from edge_agent.shell.identity import Identity
 from edge_agent.shell.inbox import Inbox
 from edge_agent.shell.link import Link
+from edge_agent.shell.local_events import LocalEvents
 from edge_agent.shell.postbox import Postbox
 from edge_agent.shell.predictions import Predictions
 from edge_agent.shell.presence import PresenceKeeper
@@ -104,12 +105,7 @@ class Agent:
         self._versions = VersionFollower(
             self._database, cache, self._fetcher, configuration.device, engine=configuration.worker.engine
         )
-        self._postbox = Postbox(
-            self._database,
-            identity.sign_row,
-            self._publish_answered,
-            answered=self._handle_answer,
-        )
+        self._postbox = Postbox(self._database, identity.sign_row, self._publish_answered, answered=self._handle_answer)
         training = RoundTraining(
             configuration.worker,
             self._database,
@@ -119,7 +115,13 @@ class Agent:
             sign=identity.sign_row,
         )
         self._rounds = Rounds(
-            configuration, self._database, self._samples, self._versions, training, spooled=self._postbox.notify
+            configuration,
+            self._database,
+            self._samples,
+            self._versions,
+            training,
+            spooled=self._postbox.notify,
+            link=self._link,
         )
         self._enrolment = EnrolmentKeeper(
             self._database,
@@ -136,7 +138,11 @@ class Agent:
         )
         predictions = self._predictions()
         self._sample_socket = SampleSocket(
-            configuration.sample_socket, intake, status=self._status, predict=predictions.predict
+            configuration.sample_socket,
+            intake,
+            train=self._rounds.train_now,
+            status=self._status,
+            predict=predictions.predict,
         )
         host = SourceHost(
             configuration.fleet,
@@ -145,6 +151,7 @@ class Agent:
             status=lambda: msgspec.json.encode(self._status()),
         )
         self._sources = SourceRunner(configuration.sources, intake, host)
+        self._events = LocalEvents([(task.name, task.trigger) for task in configuration.tasks], self._rounds.note)
 
     async def run(self) -> None:
         """Serve samples, keep the link, train when woken; until cancelled.
@@ -162,6 +169,7 @@ class Agent:
                 group.create_task(self._sources.run())
                 group.create_task(self._link.run())
                 group.create_task(self._rounds.run())
+                group.create_task(self._events.run())
                 group.create_task(self._end_at_damage())
         except Exception:
             if self._database.damage is None:
@@ -175,6 +183,10 @@ class Agent:
         forms = {task: ReadingForm(task) for task in self._tasks}
         forms |= {source.task: source.form for source in reversed(self._configuration.sources) if source.inputs}
         return Predictions(self._versions, ResidentPredictor(self._configuration.worker), forms)
+
+    def train_now(self) -> None:
+        """Somebody asks for a round of every task."""
+        self._rounds.train_now()
 
     async def _end_at_damage(self) -> None:
         """Whoever met the damage, and whatever became of the error there."""
@@ -194,7 +206,7 @@ class Agent:
     async def _while_enrolled(self) -> None:
         """Publish the presence, which the coordinator takes from enrolled devices only."""
         self._postbox.send_all()
-        self._rounds.retry_deferred_trigger()
+        self._rounds.enrolled()
         await self._presence.keep()
 
     async def _publish_up(self, signed: bytes) -> None:
@@ -259,6 +271,8 @@ class Agent:
         self._answers.answered()
         if must_enrol_again(receipt):
             self._enrolment.enrol_again()
+        if receipt.outcome is Outcome.REJECTED and not self._database.is_enrolled():
+            self._rounds.not_enrolled(f"{receipt.reason}: {receipt.detail}")
         self._follow_boots(receipt)
         self._rounds.retry_deferred_trigger()
         if is_ours and receipt.outcome is Outcome.ACCEPTED:
@@ -306,4 +320,5 @@ class Agent:
             withheld_updates=self._rounds.withheld,
             progress=self._rounds.progress,
             sources=[self._sample_socket.tally.status, *self._sources.status],
+            tasks=self._rounds.task_states,
         )

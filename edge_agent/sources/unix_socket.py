@@ -3,6 +3,7 @@
     {"task": "digits", "inputs": [0.0, 0.5, ...], "label": 3}   ->   {"ok": true}
     {"command": "status"}                                       ->   {"state": "sleeping", ...}
     {"command": "predict", "task": "digits", "reading": ...}    ->   see `prediction_command`
+    {"command": "train"}                                        ->   {"ok": true}, and a round of every task is tried
 
 `inputs` are the values of one sample in C order. `label` is a class index, a list of values where the task learns
 several, one number where it learns one, and left out where the inputs are what is learned. A line that is
@@ -23,6 +24,7 @@ from typing import Literal
 
 import msgspec
 
+from edge_agent.core.round_decisions import TaskState
 from edge_agent.sources.bounded_lines import READ_BYTES, HeldBytes, LineRefusedError, lines_of
 from edge_agent.sources.intake import SampleIntake
 from edge_agent.sources.prediction_command import CannotPredictError, Predicted, read_question
@@ -54,7 +56,7 @@ logger = logging.getLogger(__name__)
 class Command(msgspec.Struct, forbid_unknown_fields=True):
     """A command to the agent."""
 
-    command: Literal["status"]
+    command: Literal["status", "train"]
 
 
 class Answer(msgspec.Struct, omit_defaults=True):
@@ -82,6 +84,7 @@ class Status(msgspec.Struct):
     rejected_updates: int
     withheld_updates: int
     progress: Progress | None
+    tasks: dict[str, TaskState]
     sources: list[SourceStatus]
 
 
@@ -93,12 +96,14 @@ class SampleSocket:
         path: Path,
         intake: SampleIntake,
         *,
+        train: Callable[[], None],
         status: Callable[[], Status],
         predict: Callable[[str, bytes], Awaitable[Predicted]],
     ) -> None:
         """`predict` takes a task and a reading as JSON; raises `CannotPredictError`."""
         self._path = path
         self._intake = intake
+        self._train = train
         self._status = status
         self._predict = predict
         self.tally = SourceTally("socket", "")
@@ -203,12 +208,15 @@ class SampleSocket:
 
     def _command(self, line: bytes) -> Status | Answer:
         try:
-            msgspec.json.decode(line, type=Command)
+            asked = msgspec.json.decode(line, type=Command)
         except msgspec.ValidationError as error:
             return Answer(ok=False, error=_shortened(explain(error, Command, msgspec.json.decode(line))))
         except msgspec.DecodeError as error:
             return Answer(ok=False, error=_shortened(str(error)))
-        return self._status()
+        if asked.command == "status":
+            return self._status()
+        self._train()
+        return Answer(ok=True)
 
 
 def _require_unused(path: Path) -> None:

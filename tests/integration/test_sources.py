@@ -43,7 +43,7 @@ async def no_prediction(task: str, _reading: bytes) -> Predicted:
 
 
 DEADLINE_SECONDS = 60
-STATUS = Status("pi", "sleeping", True, 1, {}, {}, {}, 0, 0, 0, 0, None, [])
+STATUS = Status("pi", "sleeping", True, 1, {}, {}, {}, 0, 0, 0, 0, None, {}, [])
 
 
 class Device:
@@ -221,7 +221,9 @@ def test_sources_of_a_configuration_are_checked_when_it_is_read(tmp_path: Path, 
 
 
 async def test_python_program_hands_over_arrays_and_hears_why_one_is_refused(tmp_path: Path, device: Device) -> None:
-    socket = SampleSocket(tmp_path / "samples.sock", device.intake, status=lambda: STATUS, predict=no_prediction)
+    socket = SampleSocket(
+        tmp_path / "samples.sock", device.intake, train=lambda: None, status=lambda: STATUS, predict=no_prediction
+    )
 
     def program() -> None:
         with AgentClient(tmp_path / "samples.sock") as agent:

@@ -4,8 +4,6 @@ import asyncio
 import logging
 import time
 
-import msgspec
-
 from edge_agent.configuration import AgentConfiguration
 from edge_agent.core.answers_awaited import AnswersAwaited
 from edge_agent.core.boot_numbers import must_continue_boots
@@ -21,19 +19,14 @@ from edge_agent.shell.identity import Identity
 from edge_agent.shell.inbox import Inbox
 from edge_agent.shell.link import Link
 from edge_agent.shell.local_events import LocalEvents
+from edge_agent.shell.local_side import LocalSide
 from edge_agent.shell.postbox import Postbox
-from edge_agent.shell.predictions import Predictions
 from edge_agent.shell.presence import PresenceKeeper
-from edge_agent.shell.resident_predictor import ResidentPredictor
 from edge_agent.shell.round_training import RoundTraining
 from edge_agent.shell.rounds import Rounds
-from edge_agent.shell.source_runner import SourceRunner
 from edge_agent.shell.state_folder import open_state
 from edge_agent.shell.version_follower import VersionFollower
-from edge_agent.sources.intake import SampleIntake
-from edge_agent.sources.readings import ReadingForm
-from edge_agent.sources.source import SourceHost
-from edge_agent.sources.unix_socket import SampleSocket, Status
+from edge_agent.sources.unix_socket import Status
 from fleet_host.log_lines import log_line
 from fleet_host.rate_limit import RateLimit
 from fleet_protocol import topics
@@ -129,28 +122,7 @@ class Agent:
             publish=self._publish_answered,
             while_enrolled=self._while_enrolled,
         )
-        intake = SampleIntake(
-            frozenset(self._tasks),
-            store=self._samples.add,
-            store_unjudged=self._samples.add_unjudged,
-            describe=self._versions.description,
-            arrived=self._rounds.sample_arrived,
-        )
-        predictions = self._predictions()
-        self._sample_socket = SampleSocket(
-            configuration.sample_socket,
-            intake,
-            train=self._rounds.train_now,
-            status=self._status,
-            predict=predictions.predict,
-        )
-        host = SourceHost(
-            configuration.fleet,
-            configuration.device,
-            predictions.predict_as,
-            status=lambda: msgspec.json.encode(self._status()),
-        )
-        self._sources = SourceRunner(configuration.sources, intake, host)
+        self._local = LocalSide(configuration, self._samples, self._versions, self._rounds, self._status)
         self._events = LocalEvents([(task.name, task.trigger) for task in configuration.tasks], self._rounds.note)
 
     async def run(self) -> None:
@@ -165,8 +137,7 @@ class Agent:
             )
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._sample_socket.serve())
-                group.create_task(self._sources.run())
+                group.create_task(self._local.run())
                 group.create_task(self._link.run())
                 group.create_task(self._rounds.run())
                 group.create_task(self._events.run())
@@ -178,11 +149,6 @@ class Agent:
         finally:
             self._samples.close()
             self._database.close()
-
-    def _predictions(self) -> Predictions:
-        forms = {task: ReadingForm(task) for task in self._tasks}
-        forms |= {source.task: source.form for source in reversed(self._configuration.sources) if source.inputs}
-        return Predictions(self._versions, ResidentPredictor(self._configuration.worker), forms)
 
     def train_now(self) -> None:
         """Somebody asks for a round of every task."""
@@ -319,6 +285,6 @@ class Agent:
             rejected_updates=self._postbox.rejected,
             withheld_updates=self._rounds.withheld,
             progress=self._rounds.progress,
-            sources=[self._sample_socket.tally.status, *self._sources.status],
+            sources=self._local.sources,
             tasks=self._rounds.task_states,
         )

@@ -90,6 +90,7 @@ async def _take_file(
         label=label_of(path.parent) if path.parent != settings.path else None,
         sample_rate_hz=settings.sample_rate_hz,
     )
+    _require_can_put_away(path, settings)
     is_readable = True
     async with aclosing(_readings_of(job)) as found:
         async for reading in found:
@@ -128,13 +129,27 @@ async def _readings_of(job: FileJob) -> AsyncGenerator[FileReading]:
             await process.wait()
 
 
+def _require_can_put_away(path: Path, settings: FolderSettings) -> None:
+    """Before a file is read: one that can't be moved would be read again and again.
+
+    Raises:
+        OSError: it could not be moved.
+    """
+    for folder in (TAKEN_FOLDER, REFUSED_FOLDER):
+        _place(path, settings, folder).parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"{path.parent}: the agent can't move files away; let its account write there")
+
+
+def _place(path: Path, settings: FolderSettings, folder: str) -> Path:
+    return settings.path / folder / path.relative_to(settings.path)
+
+
 def _put_away(path: Path, settings: FolderSettings, *, is_readable: bool) -> None:
     if is_readable and settings.afterwards == "delete":
         path.unlink()
         return
-    target = settings.path / (TAKEN_FOLDER if is_readable else REFUSED_FOLDER) / path.relative_to(settings.path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    path.replace(target)
+    path.replace(_place(path, settings, TAKEN_FOLDER if is_readable else REFUSED_FOLDER))
 
 
 FOLDER_SOURCE = SourcePlugin(FolderSettings, watch_folder)

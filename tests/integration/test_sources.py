@@ -122,8 +122,19 @@ async def test_read_files_are_deleted_where_that_is_wished(tmp_path: Path, devic
     (inbox := tmp_path / "inbox").mkdir()
     (inbox / "a.jsonl").write_text('{"inputs": [0, 1], "label": 1}')
     async with running(SourceRunner([folder_source(inbox, afterwards="delete")], device.intake, HOST)):
-        await until(lambda: list(inbox.iterdir()) == [])
+        await until(lambda: not (inbox / "a.jsonl").exists())
+    assert put_away(inbox) == set()
     assert device.labels() == [1]
+
+
+async def test_file_that_can_not_be_put_away_is_not_read(tmp_path: Path, device: Device) -> None:
+    (inbox := tmp_path / "inbox").mkdir()
+    (inbox / "a.jsonl").write_text('{"inputs": [0, 1], "label": 1}')
+    (inbox / "taken").touch()
+    runner = SourceRunner([folder_source(inbox)], device.intake, HOST)
+    async with running(runner):
+        await until(lambda: "taken" in runner.status[0].failure)
+    assert device.labels() == []
 
 
 async def test_files_wait_for_the_schema_and_for_room_on_the_disk(tmp_path: Path, device: Device) -> None:

@@ -13,7 +13,8 @@ FEWEST_OUTCOMES = 10
 """Updates of which most must be refused before anything is said."""
 
 DIVERGED = 10.0
-"""The last version's mean loss over the smallest one: noise and new devices stay far below."""
+"""Each of the last two versions' mean losses over the smallest one: noise and new devices stay far below. One alone may
+be of the few devices that have a class."""
 
 REMEDY = (
     "look at the scale of the inputs (the task's range, sensors in raw units) and at `learning_rate`, and publish the"
@@ -40,7 +41,7 @@ def _of_collapses(versions: Sequence[VersionSummary]) -> list[str]:
 
 def _of_losses(versions: Sequence[VersionSummary]) -> list[str]:
     losses = [version.mean_loss for version in versions if version.mean_loss is not None]
-    if not losses or min(losses) <= 0 or losses[-1] <= DIVERGED * min(losses):
+    if not losses or min(losses) <= 0 or min(losses[-2:]) <= DIVERGED * min(losses):
         return []
     return [f"training diverges: the mean loss has grown from {min(losses):.4g} to {losses[-1]:.4g}; {REMEDY}"]
 

@@ -69,7 +69,8 @@ class Peers:
         of_quantile = _of_others(self.norms, own_norm, _place(others, norm_quantile or 0.5))
         if norm_quantile is not None:
             return samples, of_quantile
-        return samples, usual_norm(of_quantile, _of_others(self.norms, own_norm, others - several_of(others)))
+        longer = several_of(others + 1) - 1  # with the device itself, it is several
+        return samples, usual_norm(of_quantile, _of_others(self.norms, own_norm, others - longer))
 
 
 def _of_others(ascending: Sequence[Number], own: Number | None, place: int) -> Number:

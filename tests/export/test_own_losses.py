@@ -140,7 +140,7 @@ def test_predicted_quantiles_come_in_the_unit_of_the_targets(tmp_path: Path):
 
 
 REFUSED = {
-    "no function": (NETWORK, REGRESSION, OWN, r"no function loss\(\), which loss = 'model.py' in task.toml asks for"),
+    "no function": (NETWORK, REGRESSION, OWN, r"no function loss\(\), which task.toml asks for with loss = 'model.py'"),
     "unknown argument": (
         NETWORK + "\ndef loss(outputs, target): return outputs[:, 0]\n",
         REGRESSION,

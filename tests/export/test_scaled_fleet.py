@@ -36,8 +36,9 @@ def bundle(tmp_path_factory):
     return folder / "bundle"
 
 
-def simulated(bundle, *, factor: float = 1.0) -> tuple[Simulation, Result]:
-    parts = [samples(SHARE, seed, factor=factor if seed == 0 else 1.0) for seed in range(DEVICES)]
+def simulated(bundle, first: Samples | None = None) -> tuple[Simulation, Result]:
+    """A fleet whose first device has the samples `first`, or such as the others have."""
+    parts = [first or samples(SHARE, 0), *(samples(SHARE, seed) for seed in range(1, DEVICES))]
     loaded = load_bundle(bundle)
     workload = trained_workload(bundle, loaded.description, parts, samples(200, 99))
     fleet = draw_fleet([read_profile("pi-4")], DEVICES, seed=1)
@@ -54,11 +55,34 @@ def test_fleet_that_knows_nothing_of_units_learns_with_its_own_scale(bundle):
 
 
 def test_device_whose_units_differ_by_a_thousand_costs_the_others_little(bundle):
-    _, result = simulated(bundle, factor=1000.0)
+    _, result = simulated(bundle, samples(SHARE, 0, factor=1000.0))
     assert max(point.score for point in result.history) > 0.9
     words = result.summary.rounds_diverged.words
     assert words.startswith("input 0 has the mean 9.981e+07 on this device, 9.961e+04 in the fleet")
     assert "its unit is another; nothing is trained" in words
+
+
+def all_alike(first: Samples) -> Samples:
+    return Samples(first.inputs, np.full_like(first.labels, 1000.0))
+
+
+def one_absurd_target(first: Samples) -> Samples:
+    labels = first.labels.copy()
+    labels[3] = 1e9
+    return Samples(first.inputs, labels)
+
+
+def constant_readings(first: Samples) -> Samples:
+    return Samples(np.full_like(first.inputs, 20.0), first.labels)
+
+
+@pytest.mark.parametrize("spoilt", [all_alike, one_absurd_target, constant_readings])
+def test_device_with_useless_samples_costs_the_others_little(bundle, spoilt):
+    _, result = simulated(bundle, spoilt(samples(SHARE, 0)))
+    assert max(point.score for point in result.history) > 0.9
+    assert result.history[-1].score > 0.85
+    assert result.summary.set_aside == 0
+    assert not result.summary.stopped
 
 
 def test_same_fleet_gives_the_same_history(bundle):

@@ -12,7 +12,8 @@ def versions(*losses: float | None) -> list[VersionSummary]:
 
 
 @pytest.mark.parametrize(
-    "losses", [(), (None,), (2.3, 1.1, 0.4), (0.4, 0.9, 3.9), (-2.0, 5.0), (0.0, 3.0), (0.5, 50.0, 0.6)]
+    "losses",
+    [(), (None,), (2.3, 1.1, 0.4), (0.4, 0.9, 3.9), (-2.0, 5.0), (0.0, 3.0), (0.5, 50.0, 0.6), (0.004, 0.005, 0.06)],
 )
 def test_nothing_is_said_of_losses_that_fall_or_only_jump(losses):
     assert advice(versions(*losses), 50, {Reason.TOO_STALE: 3}) == []

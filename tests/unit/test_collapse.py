@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from broker_coordinator.aggregation.collapse import LOSS_GROWN, SMALLEST_STEP, STEP_FACTOR, Collapse, Watch, smaller
 
 RECORDED = json.loads((Path(__file__).parent / "recorded_losses.json").read_text())
-"""By run, the losses that devices declared in each version of simulated fleets, which end where they were noticed."""
+"""By run, the losses that devices declared in each version of simulated fleets, which end where noticed: means over
+rounds, or "before training", as they are declared now."""
 LOSSES = st.lists(st.floats(0.01, 10), min_size=4, max_size=4)
 
 

@@ -126,6 +126,24 @@ def test_a_class_that_few_devices_see_may_pull_as_far_as_they_do() -> None:
     assert Bounds.among([60] * 40, [3.5] * 3 + [1.0] * 37).scale(3.5) == 2.0 / 3.5, "fewer than a tenth"
 
 
+def test_two_of_eight_devices_may_pull_as_far_as_they_do_together_and_one_alone_may_not() -> None:
+    peers = Peers()
+    for number in range(8):
+        peers.note(f"device-{number}", Declared(60, 3.0 if number < 2 else 1.0))
+    assert peers.usual("device-0") == (60, 2.0)
+    peers.note("device-1", Declared(60, 1.0))
+    assert peers.usual("device-0") == (60, 1.0)
+
+
+def test_one_device_moves_the_measure_of_others_at_most_to_twice_the_median() -> None:
+    peers = Peers()
+    for number in range(10):
+        peers.note(f"honest-{number}", Declared(60, 1.0))
+    peers.note("evil", Declared(60, 99.0))
+    assert peers.usual("honest-3") == (60, 2.0)
+    assert peers.usual("evil") == (60, 1.0)
+
+
 def test_few_devices_are_bounded_by_what_can_be_known() -> None:
     assert Bounds.among([], []) == Bounds(math.inf, math.inf)
     assert Bounds.among([60, 1_000_000], [1.0, 99.0]) == Bounds(90.0, math.inf)

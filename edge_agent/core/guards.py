@@ -76,6 +76,11 @@ class GuardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     recheck_seconds: Seconds = 60.0
     """A refused trigger is looked at again after so many seconds."""
 
+    @property
+    def has_budget(self) -> bool:
+        """Whether what the device uses in a day counts."""
+        return (self.daily_cpu_seconds, self.daily_watt_hours, self.daily_bytes) != (None, None, None)
+
     def __post_init__(self) -> None:
         """Refuse what every value by itself allows; raises ValueError."""
         if self.daily_watt_hours is not None and self.watts is None:

@@ -12,7 +12,6 @@ import msgspec
 
 from edge_agent.core.daily_use import NOTHING_USED, DailyUse
 from edge_agent.core.sensors import Measured
-from fleet_protocol.bundle import PositiveFloat
 from fleet_protocol.configuration import PositiveInt, Seconds
 
 MAX_TEMPERATURE_CELSIUS = 200.0
@@ -25,6 +24,9 @@ MAX_FREE_DISK_MIB = 1024.0**3
 """One PiB."""
 MAX_WATTS = 1000.0
 """No device that an agent runs on takes more."""
+MAX_DAILY_CPU_SECONDS = 256 * 86_400.0
+"""A day of 256 cores."""
+MAX_DAILY_WATT_HOURS = 24 * MAX_WATTS
 
 MINUTES_OF_A_DAY = 24 * 60
 MILLISECONDS_OF_AN_HOUR = 3_600_000
@@ -61,9 +63,9 @@ class GuardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Not in these times of day, local time, such as `"22:00-07:30"`: the end is no longer quiet."""
     connected_only: bool = False
     """Not while there is no connection to the broker."""
-    daily_cpu_seconds: PositiveFloat | None = None
+    daily_cpu_seconds: Annotated[float, msgspec.Meta(gt=0, le=MAX_DAILY_CPU_SECONDS)] | None = None
     """Not once trainings have used so much processor time on this local day."""
-    daily_watt_hours: PositiveFloat | None = None
+    daily_watt_hours: Annotated[float, msgspec.Meta(gt=0, le=MAX_DAILY_WATT_HOURS)] | None = None
     """Not once that time, at `watts`, is so much energy."""
     watts: Annotated[float, msgspec.Meta(gt=0, le=MAX_WATTS)] | None = None
     """What the device takes while it trains: a profile's figure, which `daily_watt_hours` needs."""
@@ -73,6 +75,11 @@ class GuardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a guard says whose limit is set and whose reading this machine can't give."""
     recheck_seconds: Seconds = 60.0
     """A refused trigger is looked at again after so many seconds."""
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether what the device uses in a day counts."""
+        return (self.daily_cpu_seconds, self.daily_watt_hours, self.daily_bytes) != (None, None, None)
 
     def __post_init__(self) -> None:
         """Refuse what every value by itself allows; raises ValueError."""

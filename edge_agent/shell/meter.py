@@ -10,11 +10,15 @@ from edge_agent.shell.device_database import DeviceDatabase
 
 
 class Meter:
-    """`transferred` tells how many bytes of messages the link has carried since the start, both ways."""
+    """`transferred` tells how many bytes of messages the link has carried since the start, both ways.
 
-    def __init__(self, database: DeviceDatabase, transferred: Callable[[], int]) -> None:
+    `keeps`: what is used is written to the card, for a budget; without one, that is spared.
+    """
+
+    def __init__(self, database: DeviceDatabase, transferred: Callable[[], int], *, keeps: bool) -> None:
         self._database = database
         self._transferred = transferred
+        self._keeps = keeps
         self._use = database.daily_use()
         self._counted_bytes = 0
 
@@ -34,7 +38,8 @@ class Meter:
             yield
         finally:
             self._use = self._counted(cpu_milliseconds=_children_milliseconds() - before)
-            self._database.set_daily_use(self._use)
+            if self._keeps:
+                self._database.set_daily_use(self._use)
 
     def _counted(self, *, cpu_milliseconds: int) -> DailyUse:
         transferred = self._transferred()

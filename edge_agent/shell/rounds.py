@@ -60,7 +60,7 @@ class Rounds:
         self._training = training
         self._spooled = spooled
         self._link = link
-        self._meter = Meter(database, lambda: link.transferred)
+        self._meter = Meter(database, lambda: link.transferred, keeps=configuration.guards.has_budget)
         self._wake = asyncio.Event()
         self._not_selected = RateLimit(configuration.guards.recheck_seconds, MAX_REASONS_SAID)
         self._rechecks: dict[str, asyncio.TimerHandle] = {}

@@ -14,24 +14,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
-from torch.nn.modules.dropout import _DropoutNd as DropoutLayer
 from torch.nn.modules.instancenorm import _InstanceNorm as InstanceNorm
 from torch.nn.utils.parametrizations import _SpectralNorm as SpectralNorm
 from torch.nn.utils.spectral_norm import SpectralNorm as SpectralNormHook
 
 from workbench.export.embedding_bags import embedding_bag
-from workbench.export.layer_context import LayerContext, UnexportableError
+from workbench.export.layer_context import LayerContext
 from workbench.export.normalisation_layers import batch_norm, hooked_spectral_norm, instance_norm, spectral_norm
 from workbench.export.padding_modes import pad
 from workbench.export.recurrent_layers import gru, lstm
+from workbench.export.seeded_noise import SeededNoise, dropout
 
-SPREAD = 0x45D9F3B
-"""The counter-based generator's multiplier, odd."""
-FOLD = 1 << 16
-"""2 to the power of half a word."""
-MODULUS = 1 << 32
-"""2 to the power of a word."""
-MIXING_ROUNDS = 2
 _MATRIX_LINEAR = functional.linear
 
 
@@ -44,9 +37,9 @@ def exportable_layers(module: nn.Module, context: LayerContext) -> Iterator[None
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with (
+            SeededNoise(context),
+            mock.patch.object(torch.distributions.Distribution, "_validate_args", False),
             mock.patch.object(functional, "dropout", partial(dropout, context)),
-            mock.patch.object(functional, "dropout1d", partial(channel_dropout, context)),
-            mock.patch.object(functional, "dropout2d", partial(channel_dropout, context)),
             mock.patch.object(functional, "linear", linear),
             mock.patch.object(functional, "scaled_dot_product_attention", partial(attention, context)),
             mock.patch.object(torch._C._nn, "pad", partial(pad, torch._C._nn.pad)),
@@ -66,52 +59,6 @@ def exportable_layers(module: nn.Module, context: LayerContext) -> Iterator[None
         torch.backends.mha.set_fastpath_enabled(fast_path)
         for part in replaced:
             part.__dict__.pop("forward", None)
-
-
-def has_dropout(module: nn.Module) -> bool:
-    """Whether any layer draws a mask in training. Recurrent and attention layers keep their rate in `dropout`."""
-    rates = [part.p if isinstance(part, DropoutLayer) else getattr(part, "dropout", 0) for part in module.modules()]
-    return any(isinstance(rate, float) and rate > 0 for rate in rates)
-
-
-def dropout(
-    context: LayerContext, inputs: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
-) -> Tensor:
-    """Zero a share `p` of the values and scale up the rest, by a mask that follows from the step's seed alone."""
-    if not training or p == 0:
-        return inputs
-    numbers = random_words(context, inputs)
-    context.draws += 1
-    kept = (numbers >= int(p * MODULUS)).to(inputs.dtype)
-    return inputs * kept / (1 - p)
-
-
-def channel_dropout(
-    context: LayerContext, inputs: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
-) -> Tensor:
-    """As `dropout`, but whole channels of f32[B, C, ...] at a time: Tompson et al. 2015."""
-    if not training or p == 0:
-        return inputs
-    kept = dropout(context, torch.ones_like(inputs.flatten(2)[..., 0]), p)
-    return inputs * kept.reshape(*kept.shape, *[1] * (inputs.dim() - 2))
-
-
-def random_words(context: LayerContext, like: Tensor) -> Tensor:
-    """i64 in the shape of `like`, from 0 to `MODULUS - 1`: a hash of seed, draw, row and place.
-
-    Integer arithmetic that stays below 2**63, because ONNX's own random operators take no seed at run time.
-    """
-    if context.seed is None:
-        raise UnexportableError("dropout as a function draws without being seen; use nn.Dropout instead")
-    row_size = like[0].numel()
-    rows = torch.arange(like.shape[0]) if context.row is None else context.row.unsqueeze(0)
-    words = torch.zeros((), dtype=torch.int64)
-    for part in (context.seed, context.draws, rows.unsqueeze(1), torch.arange(row_size).unsqueeze(0)):
-        words = (words + part) % MODULUS
-        for _ in range(MIXING_ROUNDS):
-            upper = torch.div(words - words % FOLD, FOLD, rounding_mode="trunc")  # exact in float32, as ONNX divides
-            words = torch.bitwise_xor(words, upper) * SPREAD % MODULUS
-    return words.reshape(like.shape)
 
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -18,6 +18,8 @@ from workbench.export.recipe import Recipe
 GraphFunction = Callable[..., tuple[Tensor, ...]]
 Tensors = dict[str, Tensor]
 
+EVALUATION_SEED = 0
+"""Evaluation and prediction take no seed: a model that draws in them too does so in the same way every time."""
 STATE = "state."
 """Prefix of what the optimiser carries from step to step."""
 LOG_PRIOR = "log_prior"
@@ -60,7 +62,9 @@ def evaluation(recipe: Recipe, names: Sequence[str]) -> GraphFunction:
 
     def evaluate(*tensors: Tensor) -> tuple[Tensor, ...]:
         named = dict(zip(names, tensors, strict=True))
-        scores = scores_of(recipe, split(named["weights"], recipe.parameters), named["inputs"], LayerContext())
+        scores = scores_of(
+            recipe, split(named["weights"], recipe.parameters), named["inputs"], LayerContext(seed=EVALUATION_SEED)
+        )
         labels = named.get("labels", named["inputs"])
         losses = recipe.row_loss(scores, labels)
         if recipe.task.label.kind == "class":
@@ -76,7 +80,7 @@ def prediction(recipe: Recipe) -> GraphFunction:
     """`(weights f32[P], inputs f32[N, *shape])` to `(scores f32[N, ...],)`."""
 
     def predict(weights: Tensor, inputs: Tensor) -> tuple[Tensor, ...]:
-        return (scores_of(recipe, split(weights, recipe.parameters), inputs, LayerContext()),)
+        return (scores_of(recipe, split(weights, recipe.parameters), inputs, LayerContext(seed=EVALUATION_SEED)),)
 
     return predict
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.scaling import UNSCALED
-from workbench.export.exportable_layers import has_dropout
 from workbench.export.flat_weights import join
 from workbench.export.gradients import GraphFunction, scores_of
 from workbench.export.layer_context import LayerContext
@@ -20,6 +19,7 @@ from workbench.export.losses import BALANCE
 from workbench.export.onnx_conversion import convert
 from workbench.export.recipe import Recipe
 from workbench.export.tracing import BATCH, GraphInput
+from workbench.export.training_graph import is_read
 
 OBJECTIVE, LOSS = "objective", "loss"
 SUPPORTED_OPTIMISERS = ("sgd", "adamw")
@@ -41,7 +41,7 @@ def objective_graph(recipe: Recipe) -> GraphProto:
     names = [entry.name for entry in inputs]
     graph = convert(_objective(recipe, names), [*parameters, *inputs], outputs)
     graph.name = "objective"
-    taken = [value for value in graph.input if value.name in names]
+    taken = [value for value in graph.input if value.name in names and (value.name != "seed" or is_read(graph, "seed"))]
     del graph.input[:]
     graph.input.extend(taken)
     tensors = recipe.tensors
@@ -85,8 +85,7 @@ def _inputs(recipe: Recipe) -> list[GraphInput]:
     inputs.append(GraphInput("row_weights", (BATCH,)))
     if recipe.loss.balances_classes:
         inputs.append(GraphInput("class_counts", (label.classes,)))
-    if has_dropout(recipe.module):
-        inputs.append(GraphInput("seed", (), torch.int64))
+    inputs.append(GraphInput("seed", (), torch.int64))
     if recipe.task.training.proximal:
         total = sum(parameter.size for parameter in recipe.parameters)
         inputs += [GraphInput("anchor", (total,)), GraphInput("proximal", ())]

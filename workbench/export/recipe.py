@@ -16,6 +16,7 @@ from fleet_protocol.bundle import (
 from fleet_protocol.configuration import parse_document
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.scaling import Scaling
+from workbench.export.global_seed import seeded, set_seed
 from workbench.export.losses import LOSSES, Loss
 from workbench.export.moving_buffers import RUNNING_STATISTICS, changing_buffers, parts_with_buffers
 from workbench.export.scaling import scaling_of
@@ -106,9 +107,10 @@ def read_recipe(folder: Path) -> Recipe:
     path = folder / TASK_FILE
     task = parse_document(_read(path), TaskFile, str(path))
     _check_loss(task, path)
-    module = _build(folder / MODEL_FILE, task.seed)
+    with seeded(task.seed):
+        module = _build(folder / MODEL_FILE, task.seed)
+        _check_shapes(module, task, path)  # lazy layers draw their weights when they first run
     _check_parameters(module, folder / MODEL_FILE)
-    _check_shapes(module, task, path)
     recipe = Recipe(folder, task, module)
     _check_trainable(recipe, path)
     return recipe
@@ -145,9 +147,8 @@ def _build(path: Path, seed: int) -> nn.Module:
     model = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(model)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            module = model.build()
+        set_seed(seed)
+        module = model.build()
     except Exception as error:
         raise ConfigurationError(f"{path}: building the model failed: {type(error).__name__}: {error}") from error
     if not isinstance(module, nn.Module):

@@ -7,8 +7,8 @@ What is carried, and where it comes from:
   with `trainable` false, so they travel, are aggregated and evaluated like weights; but no gradient, clip, decay or
   proximal term touches them. Without such layers S is 0.
 * The optimiser's state is made of zeros before the first step and dropped after the last.
-* A model with dropout has one more input, `seed` i64[]. Step k hashes `seed + k` into its masks, so the same seed
-  gives the same round on every machine.
+* A model that draws random numbers has one more input, `seed` i64[]. Step k hashes `seed + k` into them, so the same
+  seed gives the same round on every machine.
 
 A loss that balances classes reads `log_prior`, which is counted from all labels once, before the first step.
 """
@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from onnx import GraphProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from workbench.export.exportable_layers import has_dropout
 from workbench.export.gradients import LOG_PRIOR, STATE, training_step
 from workbench.export.losses import BALANCE
 from workbench.export.onnx_conversion import convert
@@ -41,7 +40,8 @@ def training_graph(recipe: Recipe, *, per_sample: bool = False) -> GraphProto:
     target), `batches` i64[K, B] (rows of `inputs`), `mask` f32[K, B] (1 real, 0 padding), and f32[] each
     `learning_rate`, `weight_decay`, `gradient_clip` (the largest Euclidean norm of a gradient; infinity for none),
     `proximal` (FedProx's coefficient), the last three only where the task's plan isn't 0: what multiplies by 0 would
-    be a fifth of a small model's step. `seed` i64[] only if the model has dropout. Outputs:
+    be a fifth of a small model's step. `seed` i64[] only if the model draws random
+    numbers. Outputs:
     `trained_weights` f32[P] after K steps, `losses` f32[K], each the mean over the real rows of its mini-batch. A
     mini-batch of padding alone leaves the weights as they are and has loss 0. N, K and B are free at run time, but for
     B with `per_sample`, which is the plan's `batch_size`.
@@ -55,17 +55,16 @@ def training_graph(recipe: Recipe, *, per_sample: bool = False) -> GraphProto:
     )
     graph.input.extend(_data(recipe, per_sample=per_sample))
     graph.input.extend(_tensor(name, []) for name in ("learning_rate", *_rates(recipe, per_sample=per_sample)))
-    if has_dropout(recipe.module):
-        graph.input.append(_tensor("seed", [], TensorProto.INT64))
     scale_values(graph, recipe, ["inputs", "labels"])
     _weigh_rows(graph)
     if recipe.loss.balances_classes:
         _count_classes(graph, recipe.task.label.classes)
     carried = _initial_values(graph, recipe)
-    scanned = _scan_inputs(graph, recipe)
+    body = _step(recipe, carried, per_sample=per_sample)
+    scanned = _scan_inputs(graph, recipe, draws=is_read(body, f"{STEP}seed"))
+    _take(body, [STEP + name for name in (*carried, *scanned)])
     kept = ["weights", "buffers"] if "buffers" in carried else ["weights"]
     trained = ["trained_weights" if [name] == kept else f"trained.{name}" for name in carried]
-    body = _scan_body(recipe, carried, scanned, per_sample=per_sample)
     sources = [*carried.values(), *scanned.values()]
     graph.node.append(
         helper.make_node("Scan", sources, [*trained, "row_losses"], num_scan_inputs=len(scanned), body=body)
@@ -102,7 +101,7 @@ def step_inputs(recipe: Recipe, *, per_sample: bool = False) -> list[GraphInput]
     inputs += [GraphInput("row_weights", (rows,)), GraphInput("learning_rate", ())]
     inputs += [GraphInput(name, ()) for name in _rates(recipe, per_sample=per_sample)]
     inputs += [GraphInput(LOG_PRIOR, (label.classes,))] * recipe.loss.balances_classes
-    return inputs + [GraphInput("seed", (), torch.int64)] * has_dropout(recipe.module)
+    return [*inputs, GraphInput("seed", (), torch.int64)]
 
 
 def _rates(recipe: Recipe, *, per_sample: bool) -> list[str]:
@@ -182,15 +181,32 @@ def _initial_values(graph: GraphProto, recipe: Recipe) -> dict[str, str]:
     return initial | ({"buffers": "buffers"} if buffers else {})
 
 
-def _scan_inputs(graph: GraphProto, recipe: Recipe) -> dict[str, str]:
-    """What differs from step to step, by its name in a step, to the value f32 or i64[K, ...]; adds those values."""
+def is_read(graph: GraphProto, value: str) -> bool:
+    """Whether an operator of the graph, or of a graph inside it, takes `value`."""
+    inner = (attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g"))
+    return any(value in node.input for node in graph.node) or any(is_read(part, value) for part in inner)
+
+
+def _take(body: GraphProto, names: Sequence[str]) -> None:
+    """Leave the body of a Scan these inputs, in this order; others come from the graph around it, or are not read."""
+    given = {value.name: value for value in body.input}
+    del body.input[:]
+    body.input.extend(given[name] for name in names)
+
+
+def _scan_inputs(graph: GraphProto, recipe: Recipe, *, draws: bool) -> dict[str, str]:
+    """What differs from step to step, by its name in a step, to the value f32 or i64[K, ...]; adds those values.
+
+    `seed` is among them if a step `draws` random numbers.
+    """
     scanned = {"rows": "batches", "row_weights": "row_weights", "learning_rate": "rates"}
     if recipe.task.label.outputs:
         graph.node.append(
             helper.make_node("Gather", [model_side(recipe, "labels"), "batches"], ["labels.batched"], axis=0)
         )
         scanned["labels"] = "labels.batched"
-    if has_dropout(recipe.module):
+    if draws:
+        graph.input.append(_tensor("seed", [], TensorProto.INT64))
         _constant(graph, "first", np.int64(0))
         _constant(graph, "next", np.int64(1))
         graph.node.extend(
@@ -204,8 +220,8 @@ def _scan_inputs(graph: GraphProto, recipe: Recipe) -> dict[str, str]:
     return scanned
 
 
-def _scan_body(recipe: Recipe, carried: dict[str, str], scanned: dict[str, str], *, per_sample: bool) -> GraphProto:
-    """One step on one mini-batch.
+def _step(recipe: Recipe, carried: dict[str, str], *, per_sample: bool) -> GraphProto:
+    """One step on one mini-batch, with every input that it may have.
 
     It reads `inputs`, the weights before the Scan, `log_prior` and the rates from the graph around it.
     """
@@ -219,11 +235,8 @@ def _scan_body(recipe: Recipe, carried: dict[str, str], scanned: dict[str, str],
     body.node.insert(
         0, helper.make_node("Gather", [model_side(recipe, "inputs"), f"{STEP}rows"], [f"{STEP}inputs"], axis=0)
     )
-    given = {value.name: value for value in body.input}
     rows = recipe.task.training.batch_size if per_sample else "batch"
-    given[f"{STEP}rows"] = _tensor(f"{STEP}rows", [rows], TensorProto.INT64)
-    del body.input[:]
-    body.input.extend(given[STEP + name] for name in (*carried, *scanned))
+    body.input.append(_tensor(f"{STEP}rows", [rows], TensorProto.INT64))
     return body
 
 

@@ -6,7 +6,8 @@ module, or of the modules that `LAYERS` names.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from functools import partial
 from unittest import mock
 
@@ -20,12 +21,30 @@ from torch.nn.utils.spectral_norm import SpectralNorm as SpectralNormHook
 
 from workbench.export.embedding_bags import embedding_bag
 from workbench.export.layer_context import LayerContext
+from workbench.export.moving_buffers import RUNNING_STATISTICS
 from workbench.export.normalisation_layers import batch_norm, hooked_spectral_norm, instance_norm, spectral_norm
 from workbench.export.padding_modes import pad
 from workbench.export.recurrent_layers import gru, lstm
 from workbench.export.seeded_noise import SeededNoise, dropout
 
 _MATRIX_LINEAR = functional.linear
+_ATTENTION = functional.scaled_dot_product_attention
+
+
+_AS_TORCH: ContextVar[bool] = ContextVar("as_torch", default=False)
+
+
+@contextmanager
+def torchs_own_layers() -> Iterator[None]:
+    """Inside of the block, `exportable_layers` leaves torch's layers as they are, but for what they draw and remember.
+
+    That is what an export is compared with.
+    """
+    token = _AS_TORCH.set(True)
+    try:
+        yield
+    finally:
+        _AS_TORCH.reset(token)
 
 
 @contextmanager
@@ -33,24 +52,16 @@ def exportable_layers(module: nn.Module, context: LayerContext) -> Iterator[None
     """Let `module` run on the layers of this file. When the block ends it is as before."""
     replaced = []
     names = {part: name for name, part in module.named_modules()}
+    layers = LAYERS | TORCHS_OWN if _AS_TORCH.get() else LAYERS
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with (
-            SeededNoise(context),
-            mock.patch.object(torch.distributions.Distribution, "_validate_args", False),
-            mock.patch.object(functional, "dropout", partial(dropout, context)),
-            mock.patch.object(functional, "linear", linear),
-            mock.patch.object(functional, "scaled_dot_product_attention", partial(attention, context)),
-            mock.patch.object(torch._C._nn, "pad", partial(pad, torch._C._nn.pad)),
-            mock.patch.object(
-                SpectralNormHook,
-                "compute_weight",
-                lambda hook, part, **_: hooked_spectral_norm(context, names[part], part, hook),
-            ),
-        ):
+        with ExitStack() as patches:
+            patches.enter_context(SeededNoise(context))
+            for target, name, function in _replaced_functions(context, names):
+                patches.enter_context(mock.patch.object(target, name, function))
             for part, name in names.items():
-                for kind, forward in LAYERS.items():
+                for kind, forward in layers.items():
                     if isinstance(part, kind):
                         part.__dict__["forward"] = partial(forward, context, name, part)
                         replaced.append(part)
@@ -59,6 +70,23 @@ def exportable_layers(module: nn.Module, context: LayerContext) -> Iterator[None
         torch.backends.mha.set_fastpath_enabled(fast_path)
         for part in replaced:
             part.__dict__.pop("forward", None)
+
+
+def _replaced_functions(context: LayerContext, names: dict[nn.Module, str]) -> list[tuple[object, str, object]]:
+    """Where functions stand, their names there, and what runs instead."""
+    functions = [
+        (torch.distributions.Distribution, "_validate_args", False),
+        (functional, "dropout", partial(dropout, context)),
+        (functional, "scaled_dot_product_attention", partial(attention, context)),
+        (
+            SpectralNormHook,
+            "compute_weight",
+            lambda hook, part, **_: hooked_spectral_norm(context, names[part], part, hook),
+        ),
+    ]
+    if not _AS_TORCH.get():
+        functions += [(functional, "linear", linear), (torch._C._nn, "pad", partial(pad, torch._C._nn.pad))]
+    return functions
 
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -80,6 +108,8 @@ def attention(  # noqa: PLR0917 - the signature of what it replaces
     scale: float | None = None,
 ) -> Tensor:
     """Scaled dot-product attention: Vaswani et al. 2017, equation 1. A mask is added, or says where to look."""
+    if _AS_TORCH.get() and not dropout_p:
+        return _ATTENTION(query, key, value, attn_mask, is_causal=is_causal, scale=scale)
     scores = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
     if is_causal:
         attn_mask = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool).tril()
@@ -97,4 +127,31 @@ LAYERS: dict[type[nn.Module], Callable[..., object]] = {
     nn.EmbeddingBag: embedding_bag,
     nn.GRU: gru,
     nn.LSTM: lstm,
+}
+
+
+def _torchs_batch_norm(context: LayerContext, name: str, part: BatchNorm, inputs: Tensor) -> Tensor:
+    """What torch computes, with the running statistics handed on instead of changed."""
+    mean, variance = part.running_mean, part.running_var
+    if not part.training and mean is not None:
+        return functional.batch_norm(inputs, mean, variance, part.weight, part.bias, False, 0.0, part.eps)
+    if mean is not None and variance is not None:
+        moved = [context.buffer(name, each, getattr(part, each)).clone() for each in RUNNING_STATISTICS]
+        functional.batch_norm(inputs.detach(), *moved, None, None, True, part.momentum or 0.0, part.eps)
+        for each, value in zip(RUNNING_STATISTICS, moved, strict=True):
+            context.update(name, each, value)
+    return functional.batch_norm(inputs, None, None, part.weight, part.bias, True, 0.0, part.eps)
+
+
+def _torchs_recurrence(context: LayerContext, name: str, part: nn.RNNBase, *arguments: object) -> object:
+    """torch's own, but where it would draw masks between its layers."""
+    if part.dropout and part.training:
+        return LAYERS[type(part)](context, name, part, *arguments)
+    return type(part).forward(part, *arguments)
+
+
+TORCHS_OWN: dict[type[nn.Module], Callable[..., object]] = {
+    BatchNorm: _torchs_batch_norm,
+    nn.GRU: _torchs_recurrence,
+    nn.LSTM: _torchs_recurrence,
 }

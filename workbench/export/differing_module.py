@@ -31,23 +31,29 @@ def differing_module(module: nn.Module, inputs: Tensor) -> tuple[str, str]:
             "compute it for each sample by itself (axis 0 is the batch; recurrent layers need batch_first=True)",
         )
     names, found, expected, tolerances = _compared(module, inputs)
-    for name, ours, exact, tolerance in zip(names, found, expected, tolerances, strict=True):
-        if ours.shape != exact.shape or not np.abs(ours - exact).max(initial=0.0) <= tolerance:
-            return (
-                f"{_described(module, name)} is exported as something else",
-                "replace it in model.py by layers that are exported as they are, and report it",
-            )
-    return "no single layer is at fault", "report it: the loss, or the way back through the layers, is exported wrongly"
+    for place, (ours, exact, tolerance) in enumerate(zip(found, expected, tolerances, strict=True)):
+        if ours.shape == exact.shape and np.abs(ours - exact).max(initial=0.0) <= tolerance:
+            continue
+        back = place > len(names) // 2  # a gradient is wrong behind the layer that it has just come through
+        part = f"the gradient of {_described(module, names[place - 1])}" if back else _described(module, names[place])
+        remedy = "replace it in model.py by layers that are exported as they are, and report it"
+        return f"{part} is exported as something else", remedy
+    return (
+        "each layer by itself is exported as it is, so its parameters' gradients or the loss are at fault",
+        "compute the gradient for each sample by itself (no scale_grad_by_freq), or report it",
+    )
 
 
 def _mixing_module(module: nn.Module, inputs: Tensor) -> str | None:
-    """The first submodule that gives the first rows something else when others stand beside them."""
-    together, alone = [_outputs_in_evaluation(module, rows) for rows in (inputs, inputs[:ALONE])]
+    """The first submodule that gives the last rows something else when others stand before them."""
+    together, alone = [_outputs_in_evaluation(module, rows) for rows in (inputs, inputs[-ALONE:])]
     for name, value in alone.items():
         other = together.get(name)
         if other is None or other.dim() != value.dim():
             continue
-        rows = other[tuple(slice(0, size) for size in value.shape)]
+        rows = other[
+            tuple(slice(max(0, whole - size), None) for whole, size in zip(other.shape, value.shape, strict=True))
+        ]
         if rows.shape == value.shape and float((rows - value).abs().max()) > MIXED * float(value.abs().max()):
             return name
     return None

@@ -137,7 +137,9 @@ def _torchs_batch_norm(context: LayerContext, name: str, part: BatchNorm, inputs
         return functional.batch_norm(inputs, mean, variance, part.weight, part.bias, False, 0.0, part.eps)
     if mean is not None and variance is not None:
         moved = [context.buffer(name, each, getattr(part, each)).clone() for each in RUNNING_STATISTICS]
-        functional.batch_norm(inputs.detach(), *moved, None, None, True, part.momentum or 0.0, part.eps)
+        functional.batch_norm(
+            inputs.detach(), moved[0], moved[1], training=True, momentum=part.momentum or 0.0, eps=part.eps
+        )
         for each, value in zip(RUNNING_STATISTICS, moved, strict=True):
             context.update(name, each, value)
     return functional.batch_norm(inputs, None, None, part.weight, part.bias, True, 0.0, part.eps)

@@ -48,12 +48,15 @@ class SeededNoise(TorchFunctionMode):
             raise UnexportableError(f"it calls {function.__name__}, which draws random numbers", REMEDY)
         if (draw := DRAWS.get(function)) is None:
             return function(*args, **named)
-        return draw(self._context, *args, **{name: value for name, value in named.items() if name not in IGNORED})
+        taken = {RENAMED.get(name, name): value for name, value in named.items() if name not in IGNORED}
+        return draw(self._context, *args, **taken)
 
 
 REMEDY = "draw with torch.rand, torch.randn or torch.bernoulli, which follow the seed of the step"
 IGNORED = frozenset({"generator", "device", "layout", "pin_memory", "requires_grad", "memory_format", "inplace", "out"})
 """Settings that say nothing about the numbers that are drawn."""
+RENAMED = {"train": "training", "input": "inputs"}
+"""What torch calls the same setting in its functions without a module."""
 
 
 def dropout(
@@ -152,12 +155,12 @@ def _randn(
     return normal(context, size or _sizes(sizes)).to(dtype or torch.float32)
 
 
-def _rand_like(context: LayerContext, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    return uniform(context, like.shape).to(dtype or like.dtype)
+def _rand_like(context: LayerContext, inputs: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    return uniform(context, inputs.shape).to(dtype or inputs.dtype)
 
 
-def _randn_like(context: LayerContext, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    return normal(context, like.shape).to(dtype or like.dtype)
+def _randn_like(context: LayerContext, inputs: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    return normal(context, inputs.shape).to(dtype or inputs.dtype)
 
 
 def _randint(

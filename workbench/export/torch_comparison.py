@@ -6,7 +6,7 @@ the losses of the rows. A difference beyond what rounding explains (`torch_refer
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -14,6 +14,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, helper
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 from torch import Tensor
 
 from bundle_runtime.samples import Samples
@@ -64,6 +65,8 @@ class Difference:
     value: str
     largest: float
     tolerance: float
+    place: int | None = None
+    """In the flat value."""
 
     def __str__(self) -> str:
         return (
@@ -82,16 +85,18 @@ def check_against_torch(
     """
     draws = [features(random_samples(task, seed)).take(slice(0, 2 * MOST_ROWS)) for seed in range(3)]
     for file, model in models.items():
-        check = _CHECKS.get(file)
-        if check is None:
+        if (check := _CHECKS.get(file)) is None:
             continue
         recipe.set_training(file in (TRAIN_FILE, TRAIN_PER_SAMPLE_FILE))
-        difference = check(recipe, file, model, draws)
+        try:
+            difference: object = check(recipe, file, model, draws)
+        except (Fail, InvalidArgument, RuntimeException) as error:
+            difference = f"{file}: the graph does not run on other numbers of rows than it was traced with: {error}"
         if difference is not None:
             raise _refusal(recipe, difference, draws[0])
 
 
-def _refusal(recipe: Recipe, difference: Difference, samples: Samples) -> ConfigurationError:
+def _refusal(recipe: Recipe, difference: object, samples: Samples) -> ConfigurationError:
     place, remedy = differing_module(recipe.module, torch.from_numpy(samples.inputs[:MOST_ROWS]))
     return ConfigurationError(f"{difference}; {place}; {remedy}")
 
@@ -126,8 +131,20 @@ def _check_training(recipe: Recipe, file: str, model: ModelProto, draws: Sequenc
         for step in range(STEPS):
             difference = steps.difference(file, function, step)
             if difference is not None:
-                return difference
+                return _with_parameter_named(recipe, difference)
     return None
+
+
+def _with_parameter_named(recipe: Recipe, difference: Difference) -> Difference:
+    """The same, with the parameter that the worst of the flat weights belongs to."""
+    if difference.value != "weights" or difference.place is None:
+        return difference
+    end = 0
+    for parameter in recipe.parameters:
+        end += parameter.size
+        if difference.place < end:
+            return replace(difference, value=f"the parameter {parameter.name!r}")
+    return difference
 
 
 def _batch_kinds(rows: int, *, fixed: bool) -> Iterator[BatchKind]:
@@ -210,7 +227,7 @@ class _Steps:
         """What a step is a function of beside what is carried: the real rows alone, of equal weight."""
         rows = self._batches[step, : self._kind.real]
         weights = np.full(self._kind.real, 1 / self._kind.real, np.float32)
-        values = {name: self._feeds[name][rows] for name in ("inputs", "labels") if name in self._feeds}
+        values: Feeds = {name: self._feeds[name][rows] for name in ("inputs", "labels") if name in self._feeds}
         return {
             **{name: self._feeds[name] for name in self._names if name in self._feeds and name not in self._carried},
             **values,
@@ -266,9 +283,8 @@ def _differences(  # noqa: PLR0917 - one row of a table of results
         apart = np.where(np.isnan(apart), np.inf, apart)
         if (apart > tolerance).any():
             worst = int(np.argmax(apart - tolerance))
-            yield Difference(
-                file, batch, name, float(apart.flat[worst]), float(np.broadcast_to(tolerance, apart.shape).flat[worst])
-            )
+            allowed = float(np.broadcast_to(tolerance, apart.shape).flat[worst])
+            yield Difference(file, batch, name, float(apart.flat[worst]), allowed, worst)
 
 
 _CARRIED = "carried."
@@ -294,7 +310,7 @@ def _with_everything_carried(model: ModelProto, names: Sequence[str]) -> ModelPr
 def _session(model: ModelProto) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    options.log_severity_level = 3  # warns of initializers that nothing reads
+    options.log_severity_level = 4  # what fails is raised
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 

@@ -75,7 +75,7 @@ class _DoublePrecision(TorchFunctionMode):
         return function(*args, **named)
 
 
-_AS_THEY_ARE = frozenset({Tensor.double, Tensor.requires_grad.__get__, Tensor.dtype.__get__, Tensor.shape.__get__})
+_AS_THEY_ARE = frozenset({Tensor.double})
 
 
 def _widened(value: object) -> object:

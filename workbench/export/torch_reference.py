@@ -78,6 +78,10 @@ class _DoublePrecision(TorchFunctionMode):
 _AS_THEY_ARE = frozenset({Tensor.double})
 
 
+def _double(tensor: Tensor) -> Tensor:
+    return tensor.double() if tensor.is_floating_point() else tensor
+
+
 def _widened(value: object) -> object:
     if isinstance(value, Tensor) and value.dtype == torch.float32:
         return value.double()
@@ -89,7 +93,7 @@ def _exact(function: Function, inputs: Sequence[Tensor]) -> list[Double]:
     torch.set_default_dtype(torch.float64)
     try:
         with _DoublePrecision():
-            return _run(function, inputs)
+            return _run(function, [_double(tensor) for tensor in inputs])
     except (RuntimeError, TypeError, ValueError, NotImplementedError):  # a model that insists on float32
         torch.set_default_dtype(usual)
         return _run(function, inputs)

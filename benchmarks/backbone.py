@@ -25,14 +25,13 @@ from fleet_protocol.bundle import (
     BACKBONE_FILE,
     TRAIN_FILE,
     WEIGHTS_FILE,
-    InputSchema,
-    LabelSchema,
     TaskDescription,
     TrainingPlan,
     UpdatePlan,
     verify_bundle,
 )
 from fleet_protocol.codec import read_weights
+from fleet_protocol.sample_schema import InputSchema, LabelSchema
 from workbench.export.bundle_writer import bundle_files
 from workbench.export.recipe import Recipe
 from workbench.export.task_file import BackboneSettings, TaskFile
@@ -90,13 +89,13 @@ def make_module() -> nn.Module:
 def write_bundle(folder: Path, module: nn.Module, backbone: BackboneSettings | None) -> TaskDescription:
     """Export it with the head alone trainable."""
     task = TaskFile(
-        "benchmark",
-        "Benchmark",
-        InputSchema(SHAPE, 0.0, 1.0),
-        LabelSchema(CLASSES),
-        TrainingPlan(STEPS, BATCH, learning_rate=0.05),
-        UpdatePlan(keep_fraction=1.0),
-        AggregationPlan(buffer_size=1),
+        task="benchmark",
+        title="Benchmark",
+        input=InputSchema(SHAPE, 0.0, 1.0),
+        label=LabelSchema(CLASSES),
+        training=TrainingPlan(STEPS, BATCH, learning_rate=0.05),
+        update=UpdatePlan(keep_fraction=1.0),
+        aggregation=AggregationPlan(buffer_size=1),
         loss="cross_entropy",
         trainable=("head.*",),
         backbone=backbone,

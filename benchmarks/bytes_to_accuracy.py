@@ -46,7 +46,7 @@ TUNING_UPDATES = 450
 UPDATES = 1000
 MAX_STALENESS = 1000
 
-DENSE_FEDBUFF = Contender(DENSE, AggregationPlan(buffer_size=10, max_staleness=MAX_STALENESS))
+DENSE_FEDBUFF = Contender(DENSE, AggregationPlan(buffer_size=10, max_staleness=MAX_STALENESS), as_published=True)
 """FedBuff as published (Nguyen et al. 2022), with its buffer of 10."""
 
 DEFAULT = Contender(

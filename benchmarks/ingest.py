@@ -36,8 +36,6 @@ from fleet_protocol.bundle import (
     PREDICT_FILE,
     TRAIN_FILE,
     WEIGHTS_FILE,
-    InputSchema,
-    LabelSchema,
     Parameter,
     TaskDescription,
     TrainingPlan,
@@ -48,6 +46,7 @@ from fleet_protocol.codec import encode_update, write_weights
 from fleet_protocol.envelope import digest, sign_envelope
 from fleet_protocol.keys import SigningKey, write_signing_key
 from fleet_protocol.kinds import UPDATE, Update, encode_payload
+from fleet_protocol.sample_schema import InputSchema, LabelSchema
 from workbench.demo.brokers import MOSQUITTO_PLACES, free_port
 
 FLEET = "bench"

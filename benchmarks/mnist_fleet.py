@@ -79,12 +79,15 @@ class Contender:
     """A way to learn together: how updates are packed and aggregated, and how versions travel down.
 
     A grid's server learning rates are multiples of the one in `aggregation`: optimisers differ in what is a usual one.
+    `as_published`: without what the defaults add to a paper's method, which are a model that is the mean of versions,
+    rounds of a few epochs, and samples kept for validation.
     """
 
     update: UpdatePlan
     aggregation: AggregationPlan
     synchronous: bool = False
     downlink: DownlinkPlan = WHOLE_VERSIONS
+    as_published: bool = False
 
 
 DENSE = UpdatePlan(1.0, quantisation="float32", selection="dense")
@@ -120,7 +123,7 @@ class Arena:
         )
         task = self._bundle.description
         workload = trained_workload(self._folder, task, *share_out(self._samples, task, CLIENTS, seed))
-        return Simulation(_fleet(seed), _changed(self._bundle, contender, rates), workload, options).run()
+        return Simulation(_fleet(seed), contenders_bundle(self._bundle, contender, rates), workload, options).run()
 
     def tune(self, contender: Contender, grid: Grid, updates: int) -> Rates:
         """The rates that reach the target with the fewest updates; if none does, those that come closest to it.
@@ -150,7 +153,8 @@ def smoothed(history: Sequence[Point], updates: int) -> float:
     return float(np.mean([point.score for point in history if point.updates <= updates][-SMOOTHED_POINTS:]))
 
 
-def _changed(bundle: Bundle, contender: Contender, rates: Rates) -> Bundle:
+def contenders_bundle(bundle: Bundle, contender: Contender, rates: Rates) -> Bundle:
+    """`bundle` with the plans of a contender, tuned to some rates."""
     task = bundle.description
     aggregation = msgspec.structs.replace(
         contender.aggregation,
@@ -158,6 +162,9 @@ def _changed(bundle: Bundle, contender: Contender, rates: Rates) -> Bundle:
         server_momentum=rates.server_momentum,
     )
     training = msgspec.structs.replace(task.training, learning_rate=rates.client_learning_rate)
+    if contender.as_published:
+        aggregation = msgspec.structs.replace(aggregation, averaged_versions=1)
+        training = msgspec.structs.replace(training, epochs_per_round=0, maximum_epochs=0, validation_share=0.0)
     changed = msgspec.structs.replace(
         task, update=contender.update, aggregation=aggregation, training=training, downlink=contender.downlink
     )

@@ -26,8 +26,9 @@ from bundle_runtime.samples import Samples
 from edge_agent.training.engine import Rates, plan_batches
 from edge_agent.training.onnx_step import OnnxStepEngine
 from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.bundle import InputSchema, LabelSchema, TrainingPlan, UpdatePlan
+from fleet_protocol.bundle import TrainingPlan, UpdatePlan
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.sample_schema import InputSchema, LabelSchema
 from workbench.export.onnx_conversion import checked_model
 from workbench.export.ort_training import ort_training_files
 from workbench.export.recipe import Recipe
@@ -177,13 +178,13 @@ def _peak(python: Path, folder: Path, engine: str) -> float:
 
 def _recipe(module: nn.Module, shape: tuple[int, ...]) -> Recipe:
     task = TaskFile(
-        "benchmark",
-        "Benchmark",
-        InputSchema(list(shape), -9.0, 9.0),
-        LabelSchema(CLASSES),
-        TrainingPlan(STEPS, BATCH, LEARNING_RATE),
-        UpdatePlan(keep_fraction=1.0),
-        AggregationPlan(buffer_size=1),
+        task="benchmark",
+        title="Benchmark",
+        input=InputSchema(list(shape), -9.0, 9.0),
+        label=LabelSchema(CLASSES),
+        training=TrainingPlan(STEPS, BATCH, LEARNING_RATE),
+        update=UpdatePlan(keep_fraction=1.0),
+        aggregation=AggregationPlan(buffer_size=1),
         loss="cross_entropy",
     )
     return Recipe(Path(), task, module)

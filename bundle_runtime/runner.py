@@ -1,7 +1,7 @@
 """A bundle run on raw inputs, whether or not it has a backbone: what devices would predict, and how well."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from bundle_runtime.samples import Samples
 from bundle_runtime.scale_feeds import scale_feeds
 from fleet_protocol.bundle import BACKBONE_FILE, EVALUATE_FILE, PREDICT_FILE, TaskDescription
 from fleet_protocol.codec.sparse import FloatVector
+from fleet_protocol.sample_schema import qualified
 
 EVALUATED_AT_ONCE = 256
 """Rows of one call, so that memory does not grow with the samples."""
@@ -20,10 +21,14 @@ EVALUATED_AT_ONCE = 256
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Sample by sample: `losses` f32[N]; `correct` f32[N], 1 where the answer is right, None without classes."""
+    """Sample by sample: `losses` f32[N]; `correct` f32[N], 1 where the answer is right, None without classes.
+
+    Where a model has several heads, `heads` are the figures of each, and `losses` are what trains.
+    """
 
     losses: NDArray[np.float32]
     correct: NDArray[np.float32] | None
+    heads: Mapping[str, "HeadFigures"] = field(default_factory=dict)
 
     @property
     def loss(self) -> float:
@@ -34,6 +39,14 @@ class Evaluation:
     def accuracy(self) -> float | None:
         """The share of right answers; None where labels aren't classes."""
         return None if self.correct is None else float(self.correct.mean(dtype=np.float64))
+
+
+@dataclass(frozen=True, slots=True)
+class HeadFigures:
+    """Means over the samples: the head's own `loss`, None where one in model.py is for all; `accuracy` as above."""
+
+    loss: float | None
+    accuracy: float | None
 
 
 def bundle_paths(folder: Path, task: TaskDescription) -> dict[str, Path]:
@@ -74,15 +87,17 @@ class BundleRunner:
         """
         return replace(samples, inputs=self.features(samples.inputs))
 
-    def predict(self, weights: FloatVector, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scores f32[N, ...] of raw inputs.
+    def predict(self, weights: FloatVector, inputs: NDArray[np.float32], head: str = "") -> NDArray[np.float32]:
+        """Scores f32[N, ...] of raw inputs, by the head of that name where there are several.
 
         Raises:
             GraphError: a graph can't be loaded, or does not take the inputs.
         """
-        return self.predict_features(weights, self.features(inputs))
+        return self.predict_features(weights, self.features(inputs), head)
 
-    def predict_features(self, weights: FloatVector, features: NDArray[np.float32]) -> NDArray[np.float32]:
+    def predict_features(
+        self, weights: FloatVector, features: NDArray[np.float32], head: str = ""
+    ) -> NDArray[np.float32]:
         """The same for what `features` has made of the inputs; there is at least one.
 
         Raises:
@@ -91,8 +106,9 @@ class BundleRunner:
         graph = self._graph(PREDICT_FILE)
         starts = range(0, len(features), EVALUATED_AT_ONCE)
         parts = (features[start : start + EVALUATED_AT_ONCE] for start in starts)
+        scores = qualified("scores", head)
         return np.concatenate(
-            [graph.run({"weights": weights, "inputs": part, **self._scale})["scores"] for part in parts]
+            [graph.run({"weights": weights, "inputs": part, **self._scale})[scores] for part in parts]
         )
 
     def evaluate(self, weights: FloatVector, samples: Samples) -> Evaluation:
@@ -115,9 +131,18 @@ class BundleRunner:
             part = samples.take(slice(start, start + EVALUATED_AT_ONCE))
             parts.append(graph.run({"weights": weights, "inputs": part.inputs, "labels": part.labels, **self._scale}))
         joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        return Evaluation(joined["losses"], joined.get("correct"))
+        heads = {name: _figures(joined, name) for name in self._task.heads}
+        return Evaluation(joined["losses"], joined.get("correct"), heads)
 
     def _graph(self, file: str) -> Graph:
         if file not in self._graphs:
             self._graphs[file] = Graph(file, self._files[file], self._threads)
         return self._graphs[file]
+
+
+def _figures(outputs: Mapping[str, NDArray[np.float32]], head: str) -> HeadFigures:
+    loss, accuracy = (
+        float(outputs[name].mean(dtype=np.float64)) if (name := qualified(what, head)) in outputs else None
+        for what in ("losses", "correct")
+    )
+    return HeadFigures(loss, accuracy)

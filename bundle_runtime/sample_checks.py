@@ -1,14 +1,16 @@
 """Which of many samples in memory a task does not take, by the rules of `fleet_protocol.sample_rules`."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fleet_protocol.bundle import InputSchema, TaskDescription
-from fleet_protocol.sample_rules import ValueRule, input_rule, label_rule
+from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.sample_rules import ValueRule, input_rules, label_rules
+from fleet_protocol.sample_schema import InputSchema
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,27 +22,38 @@ class Misfits:
 
 
 def find_misfits(
-    inputs: NDArray[Any], labels: NDArray[Any], schema: InputSchema, task: TaskDescription
+    inputs: NDArray[Any], labels: NDArray[Any], schemas: Mapping[str, InputSchema], task: TaskDescription
 ) -> Misfits | None:
-    """The samples with an input beyond `schema` or, if there is none, with a label that the task does not take."""
-    return find_input_misfits(inputs, schema, task.task) or _misfits(labels, label_rule(task.label), task.task)
+    """The samples with an input beyond its schema or, if there is none, with a label that the task does not take."""
+    rules = label_rules(task.each_label)
+    return find_input_misfits(inputs, schemas, task.task) or _misfits(labels, rules, task.task)
 
 
-def find_input_misfits(inputs: NDArray[Any], schema: InputSchema, task: str) -> Misfits | None:
+def find_input_misfits(inputs: NDArray[Any], schemas: Mapping[str, InputSchema], task: str) -> Misfits | None:
     """The same for inputs alone, or for features; any numeric dtype [N, ...]."""
-    return _misfits(inputs, input_rule(schema), task)
+    return _misfits(inputs, input_rules(schemas), task)
 
 
-def _misfits(values: NDArray[Any], rule: ValueRule, task: str) -> Misfits | None:
-    """Bounds are compared in the dtype of `values`: those of float32 are rounded as the values were."""
+def _misfits(values: NDArray[Any], rules: Mapping[str, ValueRule], task: str) -> Misfits | None:
     table = values.reshape(len(values), math.prod(values.shape[1:]))
-    fitting = (table >= rule.lowest) & (table <= rule.highest)
+    fitting = np.empty(table.shape, np.bool_)
+    starts = np.cumsum([0, *(rule.count for rule in rules.values())])
+    for rule, start in zip(rules.values(), starts, strict=False):
+        fitting[:, start : start + rule.count] = _fits(table[:, start : start + rule.count], rule)
+    rows = np.flatnonzero(~fitting.all(axis=1))
+    if not rows.size:
+        return None
+    column = int(np.argmin(fitting[rows[0]]))
+    number = int(np.searchsorted(starts, column, side="right")) - 1
+    place = column - int(starts[number])
+    return Misfits(rows, list(rules.values())[number].misfit(place, table[rows[0], column].item(), task))
+
+
+def _fits(table: NDArray[Any], rule: ValueRule) -> NDArray[np.bool_]:
+    """Bounds are compared in the dtype of `table`: those of float32 are rounded as the values were."""
+    fitting: NDArray[np.bool_] = (table >= rule.lowest) & (table <= rule.highest)
     if rule.may_lack:
         fitting |= np.isnan(table)
     if rule.whole:
         fitting &= table == np.floor(table)
-    rows = np.flatnonzero(~fitting.all(axis=1))
-    if not rows.size:
-        return None
-    place = int(np.argmin(fitting[rows[0]]))
-    return Misfits(rows, rule.misfit(place, table[rows[0], place].item(), task))
+    return fitting

@@ -1,6 +1,6 @@
 """Reads samples from a file, and takes no other than a device would take."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 from zipfile import is_zipfile
@@ -14,6 +14,7 @@ from bundle_runtime.sample_table import Arrays, read_csv, read_json_lines
 from bundle_runtime.samples import Samples
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import ConfigurationError, why_unreadable
+from fleet_protocol.sample_schema import qualified
 
 NO_SAMPLES = "write them with numpy.savez"
 
@@ -25,27 +26,34 @@ def read_samples(path: Path, task: TaskDescription) -> Samples:
     """Read labelled samples of a task; nothing in the file is ever unpickled.
 
     `.npz` and `.safetensors` hold the arrays `inputs` [N, *shape] and `labels`: [N] where they are classes, else
-    [N, values]. `.csv` and `.jsonl` are described in `sample_table`. A task that learns to give back its inputs needs
-    no labels.
+    [N, values], each with `label.shape` behind that; of several, `inputs.NAME` and `labels.NAME`. `.csv` and `.jsonl`
+    are described in `sample_table`. What has no label needs none.
 
     Raises:
         ConfigurationError: it can't be read, or the first row with a value that the task does not take.
     """
     arrays = _read(path, task)
-    counted = {"inputs": tuple(task.input.shape)}
-    if task.label.kind != "reconstruction":
-        counted["labels"] = () if task.label.kind == "class" else (task.label.outputs,)
-    for name, shape in counted.items():
-        _check_array(path, arrays.arrays, name, shape, task.task)
-    inputs = _numbers(arrays.arrays["inputs"])
-    labels = _numbers(arrays.arrays["labels"]) if "labels" in counted else np.empty((len(inputs), 0), np.float32)
-    if misfits := find_misfits(inputs, labels, task.input, task):
+    shapes = {qualified("inputs", name): tuple(schema.shape) for name, schema in task.each_input.items()}
+    labelled = {name: label.value_shape for name, label in task.each_label.items() if label.size}
+    shapes |= {qualified("labels", name): shape for name, shape in labelled.items()}
+    count = sum(arrays.arrays.get(next(iter(shapes)), np.empty(0)).shape[:1])
+    for name, shape in shapes.items():
+        _check_array(path, arrays.arrays, name, (count, *shape), task.task)
+    inputs = _row([arrays.arrays[qualified("inputs", name)] for name in task.each_input], count)
+    labels = _row([arrays.arrays[qualified("labels", name)] for name in labelled], count)
+    if misfits := find_misfits(inputs, labels, task.each_input, task):
         raise ConfigurationError(
             f"samples {path}, {arrays.place(int(misfits.rows[0]))}: {misfits.reason}"
             f" ({misfits.rows.size} of {len(inputs)} samples don't fit)"
         )
-    kept = labels.astype(np.int64) if task.label.kind == "class" else labels.astype(np.float32)
-    return Samples(np.ascontiguousarray(inputs, np.float32), kept)
+    kept = labels[:, 0].astype(np.int64) if task.label.is_index else labels.astype(np.float32)
+    return Samples(np.ascontiguousarray(inputs.reshape(-1, *task.input.shape), np.float32), kept)
+
+
+def _row(arrays: Sequence[NDArray[Any]], count: int) -> NDArray[Any]:
+    """The values of each sample, one array's behind the other's."""
+    rows = [_numbers(array).reshape(count, -1) for array in arrays]
+    return np.concatenate(rows, axis=1) if rows else np.empty((count, 0), np.float32)
 
 
 def _check_array(path: Path, arrays: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, ...], task: str) -> None:
@@ -56,9 +64,8 @@ def _check_array(path: Path, arrays: Mapping[str, NDArray[Any]], name: str, shap
     array = arrays[name]
     if array.dtype.kind not in NUMBERS:
         raise ConfigurationError(f"samples {path}: {name!r} holds {array.dtype}, no numbers; write it as float32")
-    count = sum(arrays["inputs"].shape[:1])
-    if array.shape != (count, *shape) or not count:
-        wanted = ", ".join(map(str, (count or "N", *shape)))
+    if array.shape != shape or not len(array):
+        wanted = ", ".join(map(str, (shape[0] or "N", *shape[1:])))
         raise ConfigurationError(
             f"samples {path}: {name!r} has shape {list(array.shape)}, expected [{wanted}] as the task {task} says"
         )

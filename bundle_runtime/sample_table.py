@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.sample_line import read_line
-from fleet_protocol.sample_rules import input_rule, label_rule
+from fleet_protocol.sample_row import Given, in_order
+from fleet_protocol.sample_rules import ValueRule, input_rules, label_rules
+from fleet_protocol.sample_schema import qualified, runs
 
 LABEL_COLUMN = "label"
 """The columns whose names begin so are the label's, in their order; all others are the inputs."""
@@ -40,14 +42,14 @@ class _Row:
 
 
 class _Sample(msgspec.Struct, forbid_unknown_fields=True):
-    inputs: list[float | None]
-    label: float | list[float] | None = None
+    inputs: list[float] | dict[str, float | list[float]]
+    label: Given = None
     task: str | None = None
 
 
 def read_csv(path: Path, task: TaskDescription) -> Arrays:
-    """A header, then a sample in each line: its inputs in C order, and its label under `LABEL_COLUMN`. An empty cell is
-    a missing value.
+    """A header, then a sample in each line: its inputs in C order, and its label under `LABEL_COLUMN`; of several, one
+    after the other as in the task. An empty cell is a missing value.
 
     Raises:
         ConfigurationError: a line has another number of values, or one that is no number.
@@ -63,7 +65,7 @@ def read_json_lines(path: Path, task: TaskDescription) -> Arrays:
         ConfigurationError: a line is no sample, or one of another task.
         OSError: the file can't be read.
     """
-    return _joined(_json_rows(path, task.task), path, task)
+    return _joined(_json_rows(path, task), path, task)
 
 
 def _csv_rows(path: Path) -> Iterator[_Row]:
@@ -86,7 +88,8 @@ def _number(cell: str, name: str, path: Path, line: int) -> float:
         raise _wrong(path, line, f"{name} is {cell[:40]!r}, which is no number") from None
 
 
-def _json_rows(path: Path, task: str) -> Iterator[_Row]:
+def _json_rows(path: Path, task: TaskDescription) -> Iterator[_Row]:
+    inputs, labels = input_rules(task.each_input), label_rules(task.each_label)
     with path.open("rb") as file:
         for line, text in enumerate(file, start=1):
             if not text.strip():
@@ -95,29 +98,55 @@ def _json_rows(path: Path, task: str) -> Iterator[_Row]:
                 sample = read_line(text, _Sample)
             except ValueError as error:
                 raise _wrong(path, line, str(error)) from error
-            if sample.task not in {None, task}:
-                raise _wrong(path, line, f"a sample of the task {sample.task!r}, wanted are those of {task!r}")
-            label = sample.label if isinstance(sample.label, list) else [] if sample.label is None else [sample.label]
-            inputs = [math.nan if value is None else value for value in sample.inputs]
-            yield _Row(line, inputs, label)
+            if sample.task not in {None, task.task}:
+                raise _wrong(path, line, f"a sample of the task {sample.task!r}, wanted are those of {task.task!r}")
+            try:
+                yield _Row(line, _in_row(sample.inputs, inputs, task.task), _in_row(sample.label, labels, task.task))
+            except ValueError as error:
+                raise _wrong(path, line, str(error)) from error
+
+
+def _in_row(given: Given, rules: Mapping[str, ValueRule], task: str) -> list[float]:
+    """The values of all inputs, or labels; raises ValueError where there are more or fewer than one takes."""
+    row: list[float] = []
+    for rule, values in in_order(given, rules, task):
+        if len(values) != rule.count:
+            raise ValueError(rule.wrong_count(len(values), task))
+        row += values
+    return row
 
 
 def _joined(rows: Iterator[_Row], path: Path, task: TaskDescription) -> Arrays:
-    """float64 arrays as the task shapes them; labels are classes in one dimension."""
-    rules = input_rule(task.input), label_rule(task.label)
-    lines, inputs, labels = [], [], []
+    """float64 arrays as the task shapes them, each input and label by its name."""
+    kinds = {"inputs": input_rules(task.each_input), "labels": label_rules(task.each_label)}
+    lines: list[int] = []
+    tables: dict[str, list[NDArray[np.float64]]] = {what: [] for what in kinds}
     for row in rows:
-        for rule, values in zip(rules, (row.inputs, row.label), strict=True):
-            if len(values) != rule.count:
-                raise _wrong(path, row.line, rule.wrong_count(len(values), task.task))
+        for (what, rules), values in zip(kinds.items(), (row.inputs, row.label), strict=True):
+            if len(values) != sum(rule.count for rule in rules.values()):
+                raise _wrong(path, row.line, _wrong_count(rules, len(values), task.task))
+            tables[what].append(np.array(values, np.float64))
         lines.append(row.line)
-        inputs.append(np.array(row.inputs, np.float64))
-        labels.append(np.array(row.label, np.float64))
     if not lines:
         raise ConfigurationError(f"samples {path}: there is no sample in it")
-    shaped = np.reshape(inputs, (len(lines), *task.input.shape))
-    label_shape = () if task.label.kind == "class" else (rules[1].count,)
-    return Arrays({"inputs": shaped, "labels": np.reshape(labels, (len(lines), *label_shape))}, lines)
+    inputs, labels = (np.reshape(tables[what], (len(lines), -1)) for what in kinds)
+    arrays = {
+        qualified("inputs", name): inputs[:, place].reshape(-1, *schema.shape)
+        for name, schema, place in runs(task.each_input)
+    }
+    arrays |= {
+        qualified("labels", name): labels[:, place].reshape(-1, *label.value_shape)
+        for name, label, place in runs(task.each_label)
+        if label.size
+    }
+    return Arrays(arrays, lines)
+
+
+def _wrong_count(rules: Mapping[str, ValueRule], found: int, task: str) -> str:
+    if len(rules) == 1:
+        return next(iter(rules.values())).wrong_count(found, task)
+    wanted = ", ".join(f"{rule.count} of {rule.name}" for rule in rules.values())
+    return f"{found} values, {task} takes {wanted}, in this order"
 
 
 def _wrong(path: Path, line: int, reason: str) -> ConfigurationError:

@@ -10,8 +10,7 @@ from edge_agent.core.triggers import TriggerSettings
 from edge_agent.worker.settings import WorkerSettings
 from fleet_host.broker_settings import BrokerSettings
 from fleet_host.configuration_file import read_configuration
-from fleet_protocol.bundle import PositiveInt
-from fleet_protocol.configuration import Name
+from fleet_protocol.configuration import Name, PositiveInt
 
 
 class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -27,12 +27,15 @@ change."""
 SMALLEST_BUFFER = 4
 """Updates in a version where `buffer_size` is left out and few devices take part, or nobody knows yet how many."""
 
+MEDIAN = 0.5
+"""As a quantile."""
+
 
 class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the coordinator makes a version out of updates (docs/aggregation.md)."""
 
     buffer_size: Annotated[int, msgspec.Meta(ge=1, le=MAX_SETTING)] | None = None
-    """Updates per version; with `fedavg`, reports per round. Left out, a quarter as many as devices take part, 4 to 256
+    """Updates per version; with `fedavg`, reports per round. Left out, a tenth as many as devices take part, 4 to 256
     (docs/aggregation.md)."""
     strategy: StrategyName = "fedbuff"
     """`fedbuff` (Nguyen et al. 2022): the weighted mean of a buffer of updates. `ca2fl` (Wang et al. 2024): for devices
@@ -74,10 +77,11 @@ class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_delta_norm: Positive | None = None
     """Largest Euclidean norm of one update; a larger one is refused. Left out: 100 or, for models of more than 40,000
     parameters, half the root of their number."""
-    norm_quantile: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.5
+    norm_quantile: Annotated[float, msgspec.Meta(gt=0, lt=1)] = MEDIAN
     """Which quantile of the norms of other devices' last updates `norm_quantile_factor` multiplies."""
     norm_quantile_factor: NotNegative = 0.0
-    """A longer delta than so many times that quantile is scaled down to it; 0: than twice."""
+    """A longer delta than so many times that quantile is scaled down to it; 0: than twice. Both left out: than
+    twice what a tenth of the devices reach, and at most four times the median."""
     max_samples: Annotated[int, msgspec.Meta(ge=1, le=MAX_SAMPLES_PER_UPDATE)] = MAX_SAMPLES_PER_UPDATE
     """A larger declared sample count counts as this one, and at most as 1.5 times the median of other devices."""
     averaged_versions: Annotated[int, msgspec.Meta(ge=1, le=MAX_AVERAGED_VERSIONS)] = 10
@@ -88,6 +92,11 @@ class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def smallest_buffer(self) -> int:
         """Updates in a version, or the fewest where their number follows the fleet."""
         return SMALLEST_BUFFER if self.buffer_size is None else self.buffer_size
+
+    @property
+    def names_norm_bound(self) -> bool:
+        """Whether the task itself says by what a delta is too long."""
+        return self.norm_quantile_factor > 0 or self.norm_quantile != MEDIAN
 
 
 def largest_delta_norm_of(parameters: int) -> float:

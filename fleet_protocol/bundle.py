@@ -6,16 +6,26 @@ The SHA-256 of `task.json` names the bundle; `task.json` names every other file 
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Annotated, Literal
 
 import msgspec
 
 from fleet_protocol.aggregation_plan import AggregationPlan, check_aggregation, check_feedback, largest_delta_norm_of
-from fleet_protocol.configuration import parse_document
+from fleet_protocol.configuration import PositiveInt, parse_document
 from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.errors import ConfigurationError, ProtocolError, Reason
-from fleet_protocol.limits import MAX_BLOB_BYTES, MAX_PARAMETERS, MAX_SETTING, MAX_TENSORS
-from fleet_protocol.scaling import UNSCALED, Scaling, check_scaling, columns_of
+from fleet_protocol.limits import MAX_BLOB_BYTES, MAX_PARAMETERS, MAX_SAMPLE_FIELDS, MAX_SETTING, MAX_TENSORS
+from fleet_protocol.sample_schema import (
+    WHOLE_ROW,
+    FieldName,
+    InputSchema,
+    LabelSchema,
+    check_label,
+    inputs_as_one,
+    labels_as_one,
+)
+from fleet_protocol.scaling import UNSCALED, Block, Scaling, check_scaling, input_blocks, target_blocks
 from fleet_protocol.topics import check_name
 
 BUNDLE_FORMAT = 1
@@ -34,49 +44,9 @@ ORT_CHECKPOINT_FILE = "ort_checkpoint.bin"
 """Only in a bundle that was exported for the engine `ort-training` too; formats of onnxruntime-training 1.19.2."""
 REQUIRED_FILES = (TRAIN_FILE, EVALUATE_FILE, PREDICT_FILE, WEIGHTS_FILE)
 
-PositiveInt = Annotated[int, msgspec.Meta(ge=1, le=MAX_SETTING)]
 PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
 Fraction = Annotated[float, msgspec.Meta(gt=0, le=1)]
 BlobHash = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
-
-
-class InputSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What one sample's inputs are: float32 values."""
-
-    shape: list[PositiveInt]
-    """Without the batch axis: `[64]` for 64 numbers, `[1, 28, 28]` for a grey picture."""
-    minimum: float
-    """The smallest value that a sample may hold."""
-    maximum: float
-    """The largest value that a sample may hold."""
-    missing: Literal["refuse", "mean"] = "refuse"
-    """What becomes of a sample that lacks a value (null in JSON, NaN): it is refused, or the value is taken for the
-    mean of its column, which needs scaled inputs."""
-
-    @property
-    def size(self) -> int:
-        """Values in one sample."""
-        return math.prod(self.shape)
-
-
-LabelKind = Literal["class", "multi_label", "regression", "reconstruction"]
-
-
-class LabelSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What a sample is labelled with."""
-
-    classes: Annotated[int, msgspec.Meta(ge=0, le=MAX_SETTING)] = 0
-    """Number of classes; for the kinds `class` and `multi_label` alone."""
-    kind: LabelKind = "class"
-    """`class`: an index from 0 to `classes` - 1. `multi_label`: `classes` values, each 0 or 1. `regression`: `values`
-    finite numbers. `reconstruction`: no label, the model learns to give back its inputs."""
-    values: Annotated[int, msgspec.Meta(ge=0, le=MAX_SETTING)] = 0
-    """How many numbers; for the kind `regression` alone."""
-
-    @property
-    def outputs(self) -> int:
-        """Values that the model gives per sample; 0 where they are as many as its inputs."""
-        return self.classes or self.values
 
 
 class BackboneSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -167,12 +137,14 @@ class OnnxVersion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     opset: PositiveInt
 
 
-class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, dict=True):
     """The content of `task.json`. With a `backbone`, the other graphs take its features instead of inputs.
 
     `onnx_versions` are those of the graphs by their files' names, for whoever reads this before the graphs; a bundle
     may lack them, and what is loaded is judged by its own bytes. `versions_from` names the one kind of payload that
     versions are made from (`fleet_protocol.kinds`): a task's devices send no other that could be.
+
+    What follows from the fields is computed once: admission asks for it at each update.
     """
 
     format: int
@@ -190,8 +162,37 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     onnx_versions: dict[str, OnnxVersion] = {}
     versions_from: str = "update"
     scaling: Scaling = UNSCALED
+    inputs: Annotated[dict[FieldName, InputSchema], msgspec.Meta(max_length=MAX_SAMPLE_FIELDS)] = {}
+    """Where a sample has several, by the names of forward()'s parameters; `input` is then their row."""
+    heads: Annotated[dict[FieldName, LabelSchema], msgspec.Meta(max_length=MAX_SAMPLE_FIELDS)] = {}
+    """Where a model has several, by name; `label` is then the row of their labels."""
 
     @property
+    def each_input(self) -> dict[str, InputSchema]:
+        """By name; the only one is called `WHOLE_ROW`."""
+        return self.inputs or {WHOLE_ROW: self.input}
+
+    @property
+    def each_label(self) -> dict[str, LabelSchema]:
+        """By the name of its head; the only one is called `WHOLE_ROW`."""
+        return self.heads or {WHOLE_ROW: self.label}
+
+    @property
+    def each_trained_input(self) -> dict[str, InputSchema]:
+        """As training takes them: the features, where the task has a backbone."""
+        return {WHOLE_ROW: self.trained_input} if self.backbone else self.each_input
+
+    @property
+    def input_blocks(self) -> list[Block]:
+        """Where values stand in the row of inputs, as training takes it, that `scaling.inputs` has columns for."""
+        return input_blocks(self.each_trained_input)
+
+    @property
+    def target_blocks(self) -> list[Block]:
+        """Where values stand in the row of labels that `scaling.targets` has columns for."""
+        return target_blocks(self.each_label)
+
+    @cached_property
     def trained_input(self) -> InputSchema:
         """What training, evaluation and prediction take of one sample: its features or, without a backbone, its inputs.
 
@@ -199,37 +200,37 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
         """
         return InputSchema(self.backbone.feature_shape, -math.inf, math.inf) if self.backbone else self.input
 
-    @property
+    @cached_property
     def backbone_hash(self) -> str:
         """What names the backbone that features were computed by; empty without one."""
         return self.files[BACKBONE_FILE] if self.backbone else ""
 
-    @property
+    @cached_property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
         """The shape of each parameter, in the order of the flat weight vector."""
         return tuple(tuple(parameter.shape) for parameter in self.parameters)
 
-    @property
+    @cached_property
     def statistics(self) -> int:
         """How many values at the end of the flat weight vector are running statistics, which travel apart."""
         return sum(parameter.size for parameter in self.parameters[_first_statistic(self.parameters) :])
 
-    @property
+    @cached_property
     def trained_shapes(self) -> tuple[tuple[int, ...], ...]:
         """The shapes of the parameters in front of the statistics."""
         return self.shapes[: _first_statistic(self.parameters)]
 
-    @property
+    @cached_property
     def trained_count(self) -> int:
         """How many values are in front of the statistics."""
         return self.parameter_count - self.statistics
 
-    @property
+    @cached_property
     def parameter_count(self) -> int:
         """Length of the flat weight vector."""
         return sum(parameter.size for parameter in self.parameters)
 
-    @property
+    @cached_property
     def largest_delta_norm(self) -> float:
         """The largest Euclidean norm of one update."""
         given = self.aggregation.max_delta_norm
@@ -260,15 +261,10 @@ def parse_description(text: bytes, name: str = DESCRIPTION_FILE) -> TaskDescript
         raise ConfigurationError(
             f"{name}: training.learning_rate is missing or 0; export the bundle again, or write it"
         )
-    check_label(description.label, name)
+    _check_sample(description, name)
     check_aggregation(description.aggregation, name)
     check_feedback(description.update.feedback, description.aggregation, name)
-    target_columns = description.label.values if description.label.kind == "regression" else 0
-    check_scaling(description.scaling, columns_of(description.trained_input.shape), target_columns, name)
-    if description.input.minimum > description.input.maximum:
-        raise ConfigurationError(
-            f"{name}: input.minimum {description.input.minimum:g} exceeds input.maximum {description.input.maximum:g}"
-        )
+    check_scaling(description.scaling, description.input_blocks, description.target_blocks, name)
     return description
 
 
@@ -306,15 +302,20 @@ def verify_blob(name: str, data: bytes, expected_hash: str) -> None:
         )
 
 
-def check_label(label: LabelSchema, name: str) -> None:
-    """Raise `ConfigurationError` if the sizes don't go with the kind."""
-    wanted = {"class": "classes", "multi_label": "classes", "regression": "values", "reconstruction": ""}[label.kind]
-    given = [size for size in ("classes", "values") if getattr(label, size)]
-    if given != [wanted] * bool(wanted):
-        raise ConfigurationError(
-            f"{name}: label.kind {label.kind!r} needs {f'label.{wanted}' if wanted else 'no size'} and nothing else;"
-            f" given: {', '.join(f'label.{size}' for size in given) or 'nothing'}"
-        )
+def _check_sample(description: TaskDescription, name: str) -> None:
+    """Raise `ConfigurationError` if inputs or labels contradict themselves, or the rows that they make up."""
+    for head, label in description.each_label.items():
+        check_label(label, f"{name}: heads.{head}" if head else name)
+    for field, schema in description.each_input.items():
+        what = f"inputs.{field}" if field else "input"
+        if schema.minimum > schema.maximum:
+            raise ConfigurationError(
+                f"{name}: {what}.minimum {schema.minimum:g} exceeds {what}.maximum {schema.maximum:g}"
+            )
+    if description.inputs and description.input != inputs_as_one(description.inputs):
+        raise ConfigurationError(f"{name}: `input` is not the row of `inputs`; export the bundle again")
+    if description.heads and description.label != labels_as_one(description.heads):
+        raise ConfigurationError(f"{name}: `label` is not the row of `heads`' labels; export the bundle again")
 
 
 def _first_statistic(parameters: Sequence[Parameter]) -> int:

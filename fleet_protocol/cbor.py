@@ -1,6 +1,7 @@
 """Strict CBOR: one value has exactly one encoding, and bytes from outside are read under limits."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 import cbor2
@@ -14,6 +15,9 @@ _STRINGS: Final = (_BYTE_STRING, 3)
 _SHORTEST_HEAD: Final = 24
 _LONGEST_HEAD: Final = 27
 """Lengths that stand in 1, 2, 4 or 8 bytes of their own, by the five bits that say so."""
+
+LENGTHS_REMEMBERED = 1_000
+"""Of byte strings, by their heads: updates of a task have nearly the same."""
 
 
 def _refuse_tag(*_: object) -> Any:
@@ -97,6 +101,16 @@ def _check_items(data: bytes, what: str) -> None:
             at += width
         if major_type in _STRINGS:
             at += length
+
+
+def byte_string(content: bytes) -> bytes:
+    """A byte string in the shortest form: where only these are joined, that is several times faster than `encode`."""
+    return _byte_string_head(len(content)) + content
+
+
+@lru_cache(LENGTHS_REMEMBERED)
+def _byte_string_head(length: int) -> bytes:
+    return cbor2.dumps(bytes(length))[: -length or None]
 
 
 def read_byte_string(data: bytes, at: int) -> tuple[bytes, int] | None:

@@ -7,7 +7,7 @@ import msgspec
 
 from fleet_protocol.document_errors import explain
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.limits import MAX_WAIT_SECONDS
+from fleet_protocol.limits import MAX_SETTING, MAX_WAIT_SECONDS
 
 Document = TypeVar("Document")
 
@@ -16,6 +16,8 @@ Name = Annotated[
     msgspec.Meta(pattern=r"^[a-z0-9_-]{1,48}\Z", description="1 to 48 characters of a-z, 0-9, '-' and '_'"),
 ]
 """A fleet, shard, device or task: what may stand in a topic (`fleet_protocol.topics.check_name`)."""
+
+PositiveInt = Annotated[int, msgspec.Meta(ge=1, le=MAX_SETTING)]
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=MAX_WAIT_SECONDS)]
 """A time limit or an interval: what a timer takes."""

@@ -21,7 +21,8 @@ _TAG: Final = b"\xd2"
 _UP_TO_PROTECTED: Final = _TAG + b"\x84"
 """An array of four: protected header, unprotected header, payload, signature."""
 _NOTHING_UNPROTECTED: Final = b"\xa0"
-_SIGNATURE_CONTEXT: Final = "Signature1"
+_UP_TO_SIGNED: Final = b"\x84" + cbor.encode("Signature1")
+"""An array of four: context, protected header, external data, payload."""
 _ALGORITHM_LABEL: Final = 1
 _KEY_ID_LABEL: Final = 4
 _HEADER_LABEL: Final = -70001  # the private-use range of COSE header labels ends at -65537
@@ -98,7 +99,15 @@ def sign_envelope(
     header = Header(kind, sequence, task, base_version, digest(payload), generation)
     protected = _write_protected(header, key_id(key.verify_key))
     signature = sign(key, _to_be_signed(protected, topic, payload))
-    return _TAG + cbor.encode_plain([protected, {}, payload, signature])
+    return b"".join(
+        (
+            _UP_TO_PROTECTED,
+            cbor.byte_string(protected),
+            _NOTHING_UNPROTECTED,
+            cbor.byte_string(payload),
+            cbor.byte_string(signature),
+        )
+    )
 
 
 def read_envelope(data: bytes, limit: int) -> Envelope:
@@ -183,4 +192,6 @@ def _read_protected(protected: bytes) -> tuple[Header, bytes]:
 
 def _to_be_signed(protected: bytes, topic: str, payload: bytes) -> bytes:
     """The Sig_structure of RFC 9052, section 4.4."""
-    return cbor.encode_plain([_SIGNATURE_CONTEXT, protected, topic.encode(), payload])
+    return b"".join(
+        (_UP_TO_SIGNED, cbor.byte_string(protected), cbor.byte_string(topic.encode()), cbor.byte_string(payload))
+    )

@@ -38,6 +38,9 @@ MAX_PARAMETERS = 16 * 1024 * 1024
 MAX_TENSORS = 4096
 """Tensors that those parameters may be spread over."""
 
+MAX_SAMPLE_FIELDS = 64
+"""Inputs of one sample, and heads of one model, that have names of their own."""
+
 MAX_AVERAGED_VERSIONS = 1000
 """Versions that the model to use may be the mean of."""
 

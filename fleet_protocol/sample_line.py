@@ -10,6 +10,8 @@ from typing import TypeVar
 
 import msgspec
 
+from fleet_protocol.sample_row import Given
+
 Line = TypeVar("Line", bound=msgspec.Struct)
 
 _FORM = '{"task": "...", "inputs": [...], "label": ...}'
@@ -33,8 +35,8 @@ class Sample(msgspec.Struct, forbid_unknown_fields=True):
     """One sample of one task, with its label, as a source hands it over."""
 
     task: str
-    inputs: list[float]
-    label: float | list[float] | None = None
+    inputs: list[float] | dict[str, float | list[float]]
+    label: Given = None
 
 
 def read_sample(line: bytes) -> Sample:
@@ -63,9 +65,16 @@ def read_line(line: bytes, shape: type[Line]) -> Line:
 
 
 def _without_null(read: object) -> object:
-    if isinstance(read, dict) and isinstance(inputs := read.get("inputs"), list):
-        return read | {"inputs": [math.nan if value is None else value for value in inputs]}
-    return read
+    if not isinstance(read, dict):
+        return read
+    inputs = read.get("inputs")
+    if isinstance(inputs, dict):
+        return read | {"inputs": {name: _filled(values) for name, values in inputs.items()}}
+    return read | {"inputs": _filled(inputs)} if isinstance(inputs, list) else read
+
+
+def _filled(values: object) -> object:
+    return [math.nan if value is None else value for value in values] if isinstance(values, list) else values
 
 
 def _in_words(error: str) -> str:

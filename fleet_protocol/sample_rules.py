@@ -4,11 +4,11 @@ The sample socket, the check of stored samples and that of sample files all ask 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from fleet_protocol.bundle import InputSchema, LabelSchema
+from fleet_protocol.sample_schema import InputSchema, LabelSchema, qualified
 
 LARGEST_FLOAT32: Final = 3.4028234663852886e38
 
@@ -50,7 +50,7 @@ class ValueRule:
         """What to say of the value at `place`, which doesn't fit."""
         where = self.name if self.count == 1 else f"{self.name} {place}"
         remedy = self.remedy if isinstance(value, int) or math.isfinite(value) else NOT_TRAINABLE
-        if self.name == INPUT and _is_nan(value):
+        if self.name.startswith(INPUT) and _is_nan(value):
             remedy += INPUT_MAY_LACK
         return f"{where} is {_shown(value)}; {task} takes {self.wanted}; {remedy}"
 
@@ -72,17 +72,32 @@ ANY_NUMBER: Final = ValueRule(
 )
 
 
-def input_rule(schema: InputSchema) -> ValueRule:
-    """For the inputs of one sample, or the features that a backbone made of them."""
+def input_rules(inputs: Mapping[str, InputSchema]) -> dict[str, ValueRule]:
+    """For each input of one sample, or the features that a backbone made of them, in the order of their row."""
+    return {name: input_rule(schema, qualified("inputs", name) if name else INPUT) for name, schema in inputs.items()}
+
+
+def label_rules(labels: Mapping[str, LabelSchema]) -> dict[str, ValueRule]:
+    """For the label of each head, in the order of their row."""
+    return {
+        name: replace(label_rule(schema), name=f"label.{name}") if name else label_rule(schema)
+        for name, schema in labels.items()
+    }
+
+
+def input_rule(schema: InputSchema, name: str = INPUT) -> ValueRule:
+    """For one input."""
     lowest, highest = max(schema.minimum, -LARGEST_FLOAT32), min(schema.maximum, LARGEST_FLOAT32)
-    wanted = f"{lowest:g} to {highest:g}"
-    remedy = "scale the inputs to these bounds, or correct [input] in task.toml"
+    wanted = f"{'whole numbers from ' * schema.whole}{lowest:g} to {highest:g}"
+    remedy = f"scale the inputs to these bounds, or correct [{name}] in task.toml"
+    if schema.whole:
+        remedy = f"number what they name within these bounds, or correct [{name}] in task.toml"
     return ValueRule(
-        INPUT,
+        name,
         schema.size,
         lowest,
         highest,
-        whole=False,
+        whole=schema.whole,
         wanted=wanted,
         remedy=remedy,
         may_lack=schema.missing == "mean",
@@ -97,19 +112,19 @@ def label_rule(schema: LabelSchema) -> ValueRule:
 def _class_rule(schema: LabelSchema) -> ValueRule:
     last = schema.classes - 1
     wanted = f"a whole number from 0 to {last}"
-    return ValueRule("label", 1, 0, last, whole=True, wanted=wanted, remedy="number the classes from 0 on")
+    return ValueRule("label", schema.size, 0, last, whole=True, wanted=wanted, remedy="number the classes from 0 on")
 
 
 def _multi_label_rule(schema: LabelSchema) -> ValueRule:
     wanted = "0 or 1 for each class"
-    return ValueRule("label", schema.classes, 0, 1, whole=True, wanted=wanted, remedy="give 1 where it applies, else 0")
+    return ValueRule("label", schema.size, 0, 1, whole=True, wanted=wanted, remedy="give 1 where it applies, else 0")
 
 
 def _regression_rule(schema: LabelSchema) -> ValueRule:
-    return replace(ANY_NUMBER, name="label", count=schema.values)
+    return replace(ANY_NUMBER, name="label", count=schema.size)
 
 
-def _reconstruction_rule(_: LabelSchema) -> ValueRule:
+def _unlabelled_rule(_: LabelSchema) -> ValueRule:
     return replace(ANY_NUMBER, name="label", count=0)
 
 
@@ -117,7 +132,8 @@ _LABEL_RULES: Final = {
     "class": _class_rule,
     "multi_label": _multi_label_rule,
     "regression": _regression_rule,
-    "reconstruction": _reconstruction_rule,
+    "reconstruction": _unlabelled_rule,
+    "none": _unlabelled_rule,
 }
 
 

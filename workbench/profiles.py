@@ -8,8 +8,7 @@ from edge_agent.configuration import StoreSettings
 from edge_agent.core.guards import GuardSettings
 from edge_agent.profiles import profile_file
 from edge_agent.worker.settings import WorkerSettings
-from fleet_protocol.bundle import PositiveInt
-from fleet_protocol.configuration import parse_document
+from fleet_protocol.configuration import PositiveInt, parse_document
 
 Rate = Annotated[float, msgspec.Meta(gt=0, le=1e12)]
 Duration = Annotated[float, msgspec.Meta(ge=0, le=1e9)]

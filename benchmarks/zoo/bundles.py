@@ -1,11 +1,15 @@
 """The zoo's bundles: each recipe with the default under test, exported once and kept until one of them changes."""
 
+import json
 import sys
 import tempfile
+import tomllib
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
 from benchmarks.zoo.fingerprints import fingerprint, sources
+from benchmarks.zoo.rules import Settings, merged
 from benchmarks.zoo.tasks import RECIPES
 from fleet_protocol.bundle import DESCRIPTION_FILE
 from workbench.recipe_folder import TASK_FILE
@@ -14,14 +18,30 @@ DEFAULT = Path(__file__).parent / "default_under_test.toml"
 MODEL_FILE = "model.py"
 
 
-def bundle_folder(name: str, cache: Path) -> Path:
-    """The bundle of a task, exported into `cache` if it is not there."""
-    task = f"{(RECIPES / name / TASK_FILE).read_text()}\n{DEFAULT.read_text()}"
+def bundle_folder(name: str, cache: Path, changes: Settings) -> Path:
+    """The bundle of a task with `changes` to the default under test, exported into `cache` if it is not there."""
+    recipe = tomllib.loads((RECIPES / name / TASK_FILE).read_text())
+    task = written(merged(merged(recipe, tomllib.loads(DEFAULT.read_text())), changes))
     model = (RECIPES / name / MODEL_FILE).read_text()
     folder = cache / f"{name}-{fingerprint([task, model, *sources('workbench/export')])}"
     if not (folder / DESCRIPTION_FILE).is_file():
         _export(task, model, folder)
     return folder
+
+
+def written(settings: Settings) -> str:
+    """Settings as TOML, in which values are written as in JSON; what is no table comes first."""
+    return "\n".join(_lines(settings)) + "\n"
+
+
+def _lines(settings: Settings) -> Iterator[str]:
+    for key, value in settings.items():
+        if not isinstance(value, Mapping):
+            yield f"{key} = {json.dumps(value)}"
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield f"[{key}]"
+            yield from _lines(value)
 
 
 def _export(task: str, model: str, folder: Path) -> None:

@@ -26,17 +26,27 @@ SCORES = 40
 
 
 class Case(msgspec.Struct, frozen=True):
-    """`devices` are those asked for; a fleet is smaller where there are too few samples."""
+    """`devices` are those asked for; a fleet is smaller where there are too few samples. `without` names the rule that
+    is left out, if any.
+    """
 
     task: str
     partition: PartitionName
     devices: int
     seed: int
+    without: str = ""
 
     @property
     def name(self) -> str:
         """For people."""
-        return f"{self.task}/{self.partition}/{self.devices}/{self.seed}"
+        return f"{self.task}/{self.partition}/{self.devices}/{self.seed}" + f" without {self.without}" * bool(
+            self.without
+        )
+
+    @property
+    def whole(self) -> "Case":
+        """The same with all rules."""
+        return msgspec.structs.replace(self, without="")
 
 
 class Outcome(msgspec.Struct, frozen=True):

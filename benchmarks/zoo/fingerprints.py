@@ -13,6 +13,8 @@ POOLED = (*DATA, "benchmarks/zoo/pooled.py")
 """What pooled training follows from, besides a bundle."""
 CASES = (*PRODUCT, *POOLED, "benchmarks/zoo/case.py", "benchmarks/zoo/partitions.py", "benchmarks/zoo/scoring.py")
 """What a case follows from."""
+RULE_SOURCES = ("benchmarks/zoo/rules.py",)
+"""And one without a rule."""
 
 
 def fingerprint(texts: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bundle_runtime.samples import Samples
 from edge_agent.core.guards import GuardSettings
-from fleet_protocol.bundle import LabelKind
+from fleet_protocol.sample_schema import LabelKind
 from workbench.data.partition import dirichlet_parts, even_parts
 from workbench.data.samples import STRATA
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from benchmarks.zoo.case import Case
 from benchmarks.zoo.partitions import PartitionName, applies, fleet_size
 from benchmarks.zoo.tasks import Split
-from fleet_protocol.bundle import LabelKind
+from fleet_protocol.sample_schema import LabelKind
 
 
 def cases_of(

@@ -102,4 +102,4 @@ class _Model:
 
     def score(self, weights: FloatVector, test: Samples) -> float:
         """In the measure of the task's kind of label."""
-        return bounded(scorer(self._runner, self._task, test)[0](weights))
+        return bounded(scorer(self._runner, self._task, test).score(weights))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import get_context
@@ -12,9 +12,10 @@ from typing import Any
 import msgspec
 
 from benchmarks.zoo.case import Case, Length, Outcome, outcome_of, run_case
-from benchmarks.zoo.fingerprints import CASES, POOLED, fingerprint, origin, sources
+from benchmarks.zoo.fingerprints import CASES, POOLED, RULE_SOURCES, fingerprint, origin, sources
 from benchmarks.zoo.pooled import Pooled, train_pooled
 from benchmarks.zoo.results import Results
+from benchmarks.zoo.rules import RULES
 from benchmarks.zoo.tasks import Split, read_split
 
 
@@ -31,11 +32,19 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """A case that is to be run."""
+class Entry:
+    """A case, the bundle that its fleet trains, and what it is measured against."""
 
     case: Case
+    folder: Path
     pool: Pool
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """An entry that is to be run."""
+
+    entry: Entry
     length: Length
     fingerprint: str
     origin: str
@@ -47,21 +56,26 @@ def pool_of(task: str, seed: int, folder: Path, data: Path, steps: int) -> Pool:
     return Pool(task, seed, folder, data, steps, folder.parent / f"{task}-pooled-{key}.json")
 
 
-def run_all(cases: Sequence[tuple[Case, Pool]], length: Length, results: Results, processes: int) -> Iterator[Outcome]:
+def run_all(entries: Sequence[Entry], length: Length, results: Results, processes: int) -> Iterator[Outcome]:
     """The outcome of each case, in order; those in `results` are taken from there, the others are added to it."""
     code, when = sources(*CASES), origin()
-    jobs = [Job(case, pool, length, fingerprint([pool.kept.name, repr(length), *code]), when) for case, pool in cases]
-    missing = [job for job in jobs if results.find(job.case, job.fingerprint) is None]
+    jobs = [Job(entry, length, _fingerprint(entry, length, code), when) for entry in entries]
+    missing = [job for job in jobs if results.find(job.entry.case, job.fingerprint) is None]
     with _mapping(processes) as every:
-        for _ in every(pooled, dict.fromkeys(job.pool for job in missing)):
+        for _ in every(pooled, dict.fromkeys(job.entry.pool for job in missing)):
             pass
         made = iter(every(run, missing))
         for job in jobs:
-            outcome: Outcome | None = results.find(job.case, job.fingerprint)
+            outcome: Outcome | None = results.find(job.entry.case, job.fingerprint)
             if outcome is None:
                 outcome = next(made)
                 results.add(outcome)
             yield outcome
+
+
+def _fingerprint(entry: Entry, length: Length, code: list[str]) -> str:
+    rules = sources(*RULE_SOURCES) if entry.case.without else []
+    return fingerprint([entry.folder.name, entry.pool.kept.name, repr(length), *code, *rules])
 
 
 def pooled(pool: Pool) -> Pooled:
@@ -74,11 +88,10 @@ def pooled(pool: Pool) -> Pooled:
 
 def run(job: Job) -> Outcome:
     """Simulate a fleet."""
-    case = job.case
-    result, seconds = run_case(case, job.pool.folder, _split(case.task, case.seed, job.pool.data), job.length)
-    return outcome_of(
-        case, result, pooled(job.pool), fingerprint=job.fingerprint, origin=job.origin, cpu_seconds=seconds
-    )
+    case, pool = job.entry.case, job.entry.pool
+    with RULES[case.without].left_out() if case.without else nullcontext():
+        result, seconds = run_case(case, job.entry.folder, _split(case.task, case.seed, pool.data), job.length)
+    return outcome_of(case, result, pooled(pool), fingerprint=job.fingerprint, origin=job.origin, cpu_seconds=seconds)
 
 
 @lru_cache(maxsize=2)

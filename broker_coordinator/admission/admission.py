@@ -100,7 +100,8 @@ class Admission:
         match decision:
             case Accepted(device, header):
                 view.set_decided(device, header.sequence, Decided(decision.envelope_digest))
-                consumer = self._journalled(header)
+                consumer = self.consumers[header.kind.decrypted]
+                assert isinstance(consumer, JournalledConsumer)  # noqa: S101 - only these are accepted
                 progress = view.tasks[header.task]
                 note_accepted(header, device, progress, view)
                 if isinstance(consumer, VersionConsumer):
@@ -153,7 +154,7 @@ class Admission:
             if asks_again:
                 view.spend(self.settings.repeat_allowance, repeats_of(device))
             if isinstance(consumer, JournalledConsumer):
-                return self._admit_journalled(parsed, device, ahead, view)
+                return self._admit_journalled(parsed, consumer, device, ahead, view)
             payload = decode_payload(parsed.envelope.payload, consumer.kind.payload)
             return consumer.admit(payload, Authentic(device, parsed), view, self.settings)
         except ProtocolError as error:
@@ -166,7 +167,9 @@ class Admission:
             )
             return refusal(error, parsed.device, parsed.digest, answered=answered, verified=verified)
 
-    def _admit_journalled(self, parsed: ParsedMessage, device: Device, ahead: Prepared, view: FleetView) -> Decision:
+    def _admit_journalled(
+        self, parsed: ParsedMessage, consumer: AnyJournalledConsumer, device: Device, ahead: Prepared, view: FleetView
+    ) -> Decision:
         """Raises ProtocolError where the sequence number stays unused: the device may send the same bytes again."""
         header = parsed.envelope.header
         if before := view.decided_before(device.name, header.sequence):
@@ -180,24 +183,28 @@ class Admission:
         progress = view.tasks.get(header.task)
         take_room(header, device.name, len(parsed.message.data), progress, view)
         try:
-            return self._offer(parsed, device.name, ahead, progress, view)
+            return self._offer(parsed, consumer, ahead, progress, view)
         except ProtocolError as error:
             return refusal(error, device.name, parsed.digest, answered=True, verified=True, header=header)
 
     def _offer(
-        self, parsed: ParsedMessage, device: str, ahead: Prepared, progress: TaskProgress | None, view: FleetView
+        self,
+        parsed: ParsedMessage,
+        consumer: AnyJournalledConsumer,
+        ahead: Prepared,
+        progress: TaskProgress | None,
+        view: FleetView,
     ) -> Accepted:
         header = parsed.envelope.header
         if progress is None:
             raise ProtocolError(Reason.UNKNOWN_TASK, f"task {header.task!r} is not served here")
-        consumer = self._journalled(header)
         _require_generation(header, progress)
         staleness = _checked_staleness(header, progress)
         task = progress.description
         if isinstance(consumer, VersionConsumer):
             _require_version_kind(consumer.kind, task)
         offered = Offered(
-            device,
+            parsed.device,
             header,
             ahead.payload if ahead.payload is not None else read_payload(parsed, self.settings.key),
             task,
@@ -207,12 +214,9 @@ class Admission:
         )
         admitted = consumer.admit(offered)
         _require_finite(admitted.facts)
-        return Accepted(device, header, parsed.message.data, parsed.digest, staleness, admitted.facts, admitted.item)
-
-    def _journalled(self, header: Header) -> AnyJournalledConsumer:
-        consumer = self.consumers[header.kind.decrypted]
-        assert isinstance(consumer, JournalledConsumer)  # noqa: S101 - only these are accepted
-        return consumer
+        return Accepted(
+            parsed.device, header, parsed.message.data, parsed.digest, staleness, admitted.facts, admitted.item
+        )
 
 
 def _largest_bytes() -> Mapping[Leaf, int]:

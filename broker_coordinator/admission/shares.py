@@ -47,7 +47,7 @@ class RecentDevices:
         """`devices` come oldest first, one for each update."""
         self.size = size
         self._order: deque[str] = deque(devices, maxlen=size)
-        self._updates_of = Counter(self._order)
+        self._updates_of = dict(Counter(self._order))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, RecentDevices) and (self.size, self._order) == (other.size, other._order)
@@ -62,11 +62,10 @@ class RecentDevices:
         """Note one more accepted update; the oldest leaves a full window."""
         if len(self._order) == self.size:
             oldest = self._order[0]
-            self._updates_of[oldest] -= 1
-            if not self._updates_of[oldest]:
-                del self._updates_of[oldest]
+            if left := self._updates_of.pop(oldest) - 1:
+                self._updates_of[oldest] = left
         self._order.append(device)
-        self._updates_of[device] += 1
+        self._updates_of[device] = self._updates_of.get(device, 0) + 1
 
     def is_beyond_share(self, device: str, *, others_listen: bool) -> bool:
         """Whether one more update of this device would be too many."""

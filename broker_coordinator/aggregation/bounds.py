@@ -15,6 +15,13 @@ SAMPLES_FACTOR = 1.5
 NORM_FACTOR = 2.0
 """A longer delta than this many times the usual norm of others is scaled down to it."""
 
+SEVERAL = 0.1
+"""Share of the devices, two of them at least, whose deltas are as long as the usual norm: where few devices see a
+class, theirs must be longer than most. One device alone says nothing."""
+
+MOST_OF_MEDIAN = 2.0
+"""The usual norm is at most so many times the median, whatever several devices send together."""
+
 FEWEST_FOR_NORMS = 3
 """Of two devices, nobody can say which one's norm is the unusual one."""
 
@@ -28,12 +35,15 @@ class Bounds:
 
     @classmethod
     def among(cls, samples: Collection[int], norms: Collection[float]) -> "Bounds":
-        """Those by the medians of what all devices sent last, the smaller one of two in the middle."""
+        """Those by what all devices sent last; the median is the smaller one of two in the middle."""
         if not samples:
             return cls(math.inf, math.inf)
         middle = (len(samples) - 1) // 2
-        usual_norm = sorted(norms)[middle] if len(norms) >= FEWEST_FOR_NORMS else None
-        return cls(SAMPLES_FACTOR * sorted(samples)[middle], norm_bound(usual_norm, NORM_FACTOR))
+        usual = None
+        if len(norms) >= FEWEST_FOR_NORMS:
+            ascending = sorted(norms)
+            usual = usual_norm(ascending[middle], ascending[-several_of(len(norms))])
+        return cls(SAMPLES_FACTOR * sorted(samples)[middle], norm_bound(usual, NORM_FACTOR))
 
     def weight(self, samples: int) -> float:
         """What a device with so many samples weighs."""
@@ -42,6 +52,16 @@ class Bounds:
     def scale(self, norm: float) -> float:
         """What a delta of this norm is multiplied by."""
         return self.norm / norm if norm > self.norm else 1.0
+
+
+def several_of(devices: int) -> int:
+    """How many of so many devices it takes."""
+    return max(2, math.ceil(SEVERAL * devices))
+
+
+def usual_norm(median: float, of_several: float) -> float:
+    """The norm that several devices reach, or the median where that is longer."""
+    return min(max(median, of_several), MOST_OF_MEDIAN * median)
 
 
 def norm_bound(usual: float | None, factor: float) -> float:

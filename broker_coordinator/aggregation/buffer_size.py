@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 
 from fleet_protocol.aggregation_plan import SMALLEST_BUFFER
 
-SHARE = 0.25
-"""Of the devices that take part: what a device remembers, or is remembered by, is then about four versions old."""
+SHARE = 0.1
+"""Of the devices that take part: what a device remembers, or is remembered by, is then about ten versions old."""
 
 LARGEST_BUFFER = 256
 """Updates. They wait decoded in memory, and the mean of more is hardly better."""
 
-VERSIONS_LOOKED_AT = 16
-"""Versions of a quarter of the fleet each: all but the rarest devices are in them."""
+VERSIONS_LOOKED_AT = 40
+"""Versions of a tenth of the fleet each: all but the rarest devices are in them."""
 
 TIMES_ROUND = 2
 """When so many updates wait for each device that still sends, all of them have spoken."""

@@ -3,9 +3,10 @@
     level = the median of the losses of the last versions: WINDOW of them, or as many as hold FEWEST_UPDATES
     collapsed where level > LOSS_GROWN * the lowest level, and level > that of the first versions
 
-The loss of a version is the median of what its devices have declared; of two in the middle, the smaller one counts in
-both medians. So no single device among three can bring a collapse about. What its devices find so much worse than it
-was, and worse than the first versions, has not met new data: it is lost.
+The loss of a version is the median of what its devices have declared, each for the version that it began with, before
+it trains: once it has, a device with one class has a small loss whatever the model is worth. Of two in the middle, the
+smaller one counts in both medians. So no single device among three can bring a collapse about. What its devices find so
+much worse than it was, and worse than the first versions, has not met new data: it is lost.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from dataclasses import dataclass, replace
 from statistics import median_low
 
 WINDOW = 4
-"""Versions: with a buffer of a quarter of the fleet, about one update of each device."""
+"""Versions: one alone says little, as a few devices make it."""
 
 FEWEST_UPDATES = 16
 """In a level: devices differ, and fewer updates than these say more of whose they are than of the model."""
@@ -21,8 +22,8 @@ FEWEST_UPDATES = 16
 LOSS_GROWN = 3.0
 """On which recorded runs it was chosen, and on which shown, docs/decisions/collapse.md says."""
 
-LOSS_RESOLUTION = 0.001
-"""Devices round what they declare: a smaller loss may read 0."""
+NEGLIGIBLE_LOSS = 1e-6
+"""Smaller ones are 0 within what float32 tells apart next to 1."""
 
 STILL_GOOD = 1.25
 """Levels up to so many times the lowest are good enough to go back to, and the newest of them is taken."""
@@ -96,9 +97,9 @@ class Watch:
         if self.first is None or not levels:
             return None
         loss, lowest = levels[-1].loss, min(level.loss for level in levels)
-        if lowest < 0 or loss <= max(LOSS_GROWN * max(lowest, LOSS_RESOLUTION), self.first.loss):
+        if lowest < 0 or loss <= max(LOSS_GROWN * max(lowest, NEGLIGIBLE_LOSS), self.first.loss):
             return None
-        good = max(level.since for level in levels if level.loss <= STILL_GOOD * max(lowest, LOSS_RESOLUTION))
+        good = max(level.since for level in levels if level.loss <= STILL_GOOD * max(lowest, NEGLIGIBLE_LOSS))
         return Collapse(good, loss, lowest)
 
 

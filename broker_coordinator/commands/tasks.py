@@ -176,9 +176,11 @@ def _evaluate(journal: Journal, options: argparse.Namespace, configuration: Coor
         )
     late = f"{options.task}: evaluating takes over {LONGEST_SECONDS:g} s; hold fewer samples out than in {file}"
     with ended_after(LONGEST_SECONDS, f"{PROGRAM}: {late}"):
-        found = evaluate(bundle, version, held_out)
+        found, heads = evaluate(bundle, version, held_out)
     registry.add_evaluation(options.task, found)
-    write_fields({"task": options.task} | asdict(found), as_json=options.json)
+    row = {"task": options.task} | asdict(found)
+    row |= {"heads": {name: asdict(figures) for name, figures in heads.items()}} if heads else {}
+    write_fields(row, as_json=options.json)
 
 
 def _verify(journal: JournalReader, options: argparse.Namespace, configuration: CoordinatorConfiguration) -> int:

@@ -8,6 +8,8 @@ from typing import TypeVar
 
 import msgspec
 
+from broker_coordinator.aggregation.bounds import several_of, usual_norm
+
 MAX_PEERS = 128
 """Devices that are remembered, those that sent last: enough for a median, and few enough to copy at each batch."""
 
@@ -52,23 +54,29 @@ class Peers:
         insort(self.samples, declared.samples)
         insort(self.norms, declared.norm)
 
-    def usual(self, device: str, norm_quantile: float) -> tuple[int | None, float | None]:
-        """The median of the samples that the others declared, and a quantile of their norms; None where they are too
-        few to say.
+    def usual(self, device: str, norm_quantile: float | None = None) -> tuple[int | None, float | None]:
+        """The median of the samples that the others declared, and the usual one of their norms (`aggregation.bounds`),
+        or a quantile of these; None where they are too few to say.
         """
         own = self.last.get(device)
         others = len(self.last) - (own is not None)
         if not others:
             return None, None
-        samples = _quantile_of_others(self.samples, None if own is None else own.samples, 0.5)
+        samples = _of_others(self.samples, None if own is None else own.samples, _place(others, 0.5))
         if others < FEWEST_FOR_NORMS:
             return samples, None
-        return samples, _quantile_of_others(self.norms, None if own is None else own.norm, norm_quantile)
+        own_norm = None if own is None else own.norm
+        of_quantile = _of_others(self.norms, own_norm, _place(others, norm_quantile or 0.5))
+        if norm_quantile is not None:
+            return samples, of_quantile
+        return samples, usual_norm(of_quantile, _of_others(self.norms, own_norm, others - several_of(others)))
 
 
-def _quantile_of_others(ascending: Sequence[Number], own: Number | None, quantile: float) -> Number:
+def _of_others(ascending: Sequence[Number], own: Number | None, place: int) -> Number:
+    """The value at a place among the others."""
+    return ascending[place if own is None else place + (ascending[place] >= own)]
+
+
+def _place(others: int, quantile: float) -> int:
     """Of two in the middle the larger one: among the others of an honest device, one may be too small on purpose."""
-    if own is None:
-        return ascending[math.ceil(quantile * (len(ascending) - 1))]
-    rank = math.ceil(quantile * (len(ascending) - 2))
-    return ascending[rank + (ascending[rank] >= own)]
+    return math.ceil(quantile * (others - 1))

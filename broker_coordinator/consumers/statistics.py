@@ -50,10 +50,11 @@ def item(offered: Offered[Statistics], _: StatisticsFacts) -> Report:
 def _check_moments(moments: Moments, samples: int, task: TaskDescription) -> None:
     """Every sum is one that samples within the task's bounds can have, so that no sum of them overflows."""
     inputs, targets = awaited_columns(task)
-    values = samples * (1 if len(task.input.shape) == 1 else task.input.size)
-    most = np.array([values] * inputs + [samples] * targets, np.float64)
-    lowest = np.array([task.input.minimum] * inputs + [-LARGEST_FLOAT32] * targets).clip(min=-LARGEST_FLOAT32)
-    highest = np.array([task.input.maximum] * inputs + [LARGEST_FLOAT32] * targets).clip(max=LARGEST_FLOAT32)
+    blocks = (task.input_blocks if inputs else []) + (task.target_blocks if targets else [])
+    columns = [block.columns for block in blocks]
+    most = samples * np.repeat([float(block.size // block.columns) for block in blocks], columns)
+    lowest = np.repeat([block.lowest for block in blocks], columns).clip(min=-LARGEST_FLOAT32)
+    highest = np.repeat([block.highest for block in blocks], columns).clip(max=LARGEST_FLOAT32)
     slack = 1e-9 * (highest - lowest)
     there = moments.counts > 0
     fits = (

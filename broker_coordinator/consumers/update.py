@@ -25,7 +25,7 @@ NOBODY = Peers()
 
 
 class UpdateFacts(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """`samples` as they count, `loss` the device's mean in training, `norm` the delta's Euclidean norm as it came.
+    """`samples` as they count, `loss` what the device declared, `norm` the delta's Euclidean norm as it came.
 
     `declared` are the samples that the device declared, 0 where they all count. The delta counts `scale` times.
     """
@@ -79,7 +79,7 @@ def _facts(update: Update, norm: float, device: str, task: TaskDescription, peer
     estimate that device and coordinator share: there the estimate is bounded, and no update is scaled.
     """
     plan = task.aggregation
-    usual_samples, usual_norm = peers.usual(device, plan.norm_quantile)
+    usual_samples, usual_norm = peers.usual(device, plan.norm_quantile if plan.names_norm_bound else None)
     most = (
         math.floor(SAMPLES_FACTOR * usual_samples) if usual_samples else task.training.steps * task.training.batch_size
     )

@@ -25,28 +25,31 @@ has connected again; whoever replays its messages makes no more of them."""
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
-    """What a receipt says: accepted where there is no `reason`. `verified` as in `Refused`."""
+    """What a receipt says: accepted where there is no `reason`. `verified` as in `Refused`; `final` where the answer to
+    the same message will always be the same.
+    """
 
     device: str
     digest: bytes
     reason: Reason | None = None
     detail: str = ""
     verified: bool = True
+    final: bool = False
 
 
 def answer_to(decision: Decision) -> Answer | None:
-    """The answer to one message; None where it gets no receipt."""
+    """The answer to one message; None where it gets no receipt, or the one that it got a moment ago."""
     match decision:
         case Accepted(device=device, envelope_digest=digest):
-            return Answer(device, digest)
+            return Answer(device, digest, final=True)
         case Repeated(device, _, outcome):
-            return Answer(device, outcome.digest, outcome.reason, outcome.detail)
+            return Answer(device, outcome.digest, outcome.reason, outcome.detail, final=True)
         case Enrolled(device, digest) if device.state is DeviceState.APPROVED:
             return Answer(device.name, digest)
         case Enrolled(device, digest):
             return Answer(device.name, digest, Reason.UNKNOWN_KEY, f"{device.name} is recorded and awaits approval")
-        case Refused(str(device), reason, detail, digest, verified, answered=True):
-            return Answer(device, digest, reason, detail, verified)
+        case Refused(str(device), reason, detail, digest, verified, answered=True, header=header):
+            return Answer(device, digest, reason, detail, verified, final=header is not None)
     return None
 
 
@@ -86,12 +89,12 @@ class Receipts:
 
     def receipt(self, decision: Decision, view: FleetView, now: float) -> Publication | None:
         """The signed answer to a decision that `view` reflects; None where there is none."""
-        if isinstance(decision, AnsweredBefore):
-            return self.recent.again(decision.envelope_digest, now)
         answer = answer_to(decision)
-        if isinstance(decision, Repeated) and decision.outcome.digest in self.recent:  # twice in one batch
-            return self.recent.again(decision.outcome.digest, now)
-        if answer is None or not (answer.verified or self._unverified.allows(answer.device, now)):
+        if answer is None:
+            return self.recent.again(decision.envelope_digest, now) if isinstance(decision, AnsweredBefore) else None
+        if answer.final and answer.digest in self.recent:  # twice in one batch
+            return self.recent.again(answer.digest, now)
+        if not (answer.verified or self._unverified.allows(answer.device, now)):
             return None
         receipt = self._signer.receipt(
             answer.device,
@@ -101,13 +104,6 @@ class Receipts:
             highest_sequence=view.highest_sequence(answer.device),
             newest_boot=view.newest_boot(answer.device),
         )
-        if _is_journalled(decision):
+        if answer.final:
             self.recent.note(answer.digest, receipt, now)
         return receipt
-
-
-def _is_journalled(decision: Decision) -> bool:
-    """Whether the answer to the same message will always be the same."""
-    if isinstance(decision, Refused):
-        return decision.header is not None
-    return isinstance(decision, Accepted | Repeated)

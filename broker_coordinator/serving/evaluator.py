@@ -72,10 +72,11 @@ class Evaluator:
                 errors = f"it passed its time limit of {self._longest_seconds:g} s and was killed"
         if self._child.returncode == 0:
             found = json.loads(output)
-            logger.info(log_line("version_evaluated", **{name: found[name] for name in _LOGGED}))
+            logger.info(log_line("version_evaluated", **{name: found[name] for name in _LOGGED if name in found}))
         elif not self._stopping:
             error = errors.strip()[-MAX_ERROR_CHARACTERS:]
             logger.error(log_line("evaluation_failed", task=task, version=number, error=error))
 
 
-_LOGGED = ("task", "version", "samples", "loss", "accuracy")
+_LOGGED = ("task", "version", "samples", "loss", "accuracy", "heads")
+"""`heads` only where there are several."""

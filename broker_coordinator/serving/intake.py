@@ -167,7 +167,7 @@ class Intake:
         if first_position == self._position + 1:
             self._hand_over(entry)
         self._metrics.count_batch(
-            decisions, sum(len(message.data) for message in messages), time.perf_counter() - begun
+            decisions, entry.accepted, sum(len(message.data) for message in messages), time.perf_counter() - begun
         )
         self._newcomers.look_at(entry.devices, self._view, now)
         self._view.absorb(branch)

@@ -1,7 +1,7 @@
 """What the coordinator counts, as Prometheus reads it on a port that the operator opens."""
 
 from collections import Counter as Tally
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import assert_never
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
@@ -81,20 +81,15 @@ class Metrics:
         except OSError as error:
             raise ConfigurationError(f"[metrics] {address}:{port}: {error.strerror}; choose another port") from error
 
-    def count_batch(self, decisions: Iterable[Decision], received_bytes: int, commit_seconds: float) -> None:
-        """Count a committed batch."""
-        tally = Tally[tuple[str, str]]()
-        staleness: dict[str, list[int]] = {}
-        for decision in decisions:
-            tally[_outcome(decision)] += 1
-            if isinstance(decision, Accepted):
-                staleness.setdefault(decision.header.task, []).append(decision.staleness)
-        for (outcome, reason), number in tally.items():
+    def count_batch(
+        self, decisions: Iterable[Decision], accepted: Sequence[Accepted], received_bytes: int, commit_seconds: float
+    ) -> None:
+        """Count a committed batch; `accepted` are those of its decisions."""
+        for (outcome, reason), number in Tally(map(_outcome, decisions)).items():
             self._messages.labels(outcome, reason).inc(number)
-        for task, found in staleness.items():
-            observe = self._staleness.labels(task).observe
-            for each in found:
-                observe(each)
+        observe = {task: self._staleness.labels(task).observe for task in {each.header.task for each in accepted}}
+        for each in accepted:
+            observe[each.header.task](each.staleness)
         self._received.inc(received_bytes)
         self._commit_seconds.observe(commit_seconds)
 

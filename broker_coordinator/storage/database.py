@@ -214,20 +214,26 @@ def _execute(connection: object, *statements: str) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN" if reads_only(connection) else "BEGIN IMMEDIATE")
+    _begin(connection, "BEGIN" if reads_only(connection) else "BEGIN IMMEDIATE")
 
 
 def _begin_postgresql(connection: Connection) -> None:
-    # By the driver, which sends BEGIN ahead of it: SQLAlchemy would open a server-side cursor where rows are streamed.
-    statement = (
+    _begin(
+        connection,  # the driver sends BEGIN ahead of it
         "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
         if reads_only(connection)
-        else f"SELECT pg_advisory_xact_lock({WRITER_LOCK})"
+        else f"SELECT pg_advisory_xact_lock({WRITER_LOCK})",
     )
+
+
+def _begin(connection: Connection, statement: str) -> None:
+    # By the driver: SQLAlchemy takes longer than the rest of a transaction that only reads a line, and would open a
+    # server-side cursor where rows are streamed.
     try:
         connection.connection.cursor().execute(statement)
-    except connection.dialect.loaded_dbapi.Error as error:  # a session that the server has ended meanwhile, say
-        connection.invalidate(error)
+    except connection.dialect.loaded_dbapi.Error as error:
+        if connection.dialect.is_disconnect(error, connection.connection.dbapi_connection, None):
+            connection.invalidate(error)  # the server has ended the session meanwhile
         raise OperationalError(statement, None, error) from error
 
 

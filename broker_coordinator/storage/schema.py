@@ -143,7 +143,8 @@ payloads = Table(
     Column("aggregate", BigInteger, comment="number of the one, or of the version, that holds it; else null"),
     Column("set_aside", Text, comment="why it can't be applied, and so no aggregate will hold it; else null"),
     UniqueConstraint("device", "sequence"),
-    Index("payloads_by_aggregate", "task", "kind", "aggregate", "position"),
+    # With `set_aside`, so that what waits is counted at each batch without a look at the rows.
+    Index("payloads_by_aggregate", "task", "kind", "aggregate", "position", "set_aside"),
 )
 
 WAITING = and_(payloads.c.aggregate.is_(None), payloads.c.set_aside.is_(None))

@@ -10,8 +10,7 @@ from typing import Annotated
 import msgspec
 
 from edge_agent.core.sensors import Measured
-from fleet_protocol.bundle import PositiveInt
-from fleet_protocol.configuration import Seconds
+from fleet_protocol.configuration import PositiveInt, Seconds
 
 MAX_TEMPERATURE_CELSIUS = 200.0
 """No board works at more."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from fleet_protocol.bundle import PositiveInt
+from fleet_protocol.configuration import PositiveInt
 
 
 class TriggerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

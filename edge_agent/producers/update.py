@@ -7,10 +7,12 @@ from fleet_protocol.kinds import UPDATE, Update, decode_payload, encode_payload
 
 
 def produce_update(task: TaskDescription, result: TrainingResult) -> bytes | None:
-    """A round's update, None where nothing was trained. Three digits of the loss are enough to follow training."""
+    """A round's update, None where nothing was trained. Three digits of the loss, wherever the point is, are enough to
+    follow training.
+    """
     if task.versions_from != UPDATE.name or result.statistics:
         return None
-    return encode_payload(Update(result.samples, result.steps, round(result.loss, 3), result.packed, result.life))
+    return encode_payload(Update(result.samples, result.steps, float(f"{result.loss:.3g}"), result.packed, result.life))
 
 
 def returned_update(payload: bytes) -> Returned:

@@ -82,6 +82,9 @@ class DeviceDatabase:
             self._connection.execute("PRAGMA synchronous=FULL")
             # Debian's SQLite overwrites what is deleted with zeros, which an SD card would pay for with each receipt.
             self._connection.execute("PRAGMA secure_delete=FAST")
+            # Triggers (`row_seals`) make SQLite keep what a statement overwrites, the residual, until it is done: in
+            # memory, or the card takes it twice.
+            self._connection.execute("PRAGMA temp_store=MEMORY")
             with self._transaction():
                 prepare(self._connection)
                 require_schema(self._connection)

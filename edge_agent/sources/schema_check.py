@@ -4,11 +4,14 @@ One that comes before the schema is known is bounded, and judged by the same che
 """
 
 import array
+from collections.abc import Mapping
 from dataclasses import replace
 
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.sample_line import Sample
-from fleet_protocol.sample_rules import ANY_NUMBER, INPUT, ValueRule, input_rule, label_rule
+from fleet_protocol.sample_row import Given, as_list, in_order
+from fleet_protocol.sample_rules import ANY_NUMBER, INPUT, ValueRule, input_rules, label_rules
+from fleet_protocol.sample_schema import qualified
 
 MAX_VALUES_WITHOUT_SCHEMA = 256 * 1024
 """Inputs of one sample while its task's schema is not known: a picture of 295 x 295 in colour."""
@@ -26,13 +29,14 @@ def check_unjudged(sample: Sample) -> None:
     Raises:
         ValueError: too many values, or some that no schema would take.
     """
-    for name, values in ((INPUT, sample.inputs), ("label", _label_values(sample))):
+    for name, values in (*_named(INPUT, sample.inputs), *_named("label", sample.label)):
         if len(values) > MAX_VALUES_WITHOUT_SCHEMA:
             raise ValueError(
                 f"{name} has {len(values)} values; until the schema of {sample.task} is known, at most"
                 f" {MAX_VALUES_WITHOUT_SCHEMA} are taken"
             )
-        rule = replace(ANY_NUMBER, name=name, count=len(values), may_lack=name == INPUT)  # the schema may allow it
+        may_lack = name.startswith(INPUT)  # the schema may allow it
+        rule = replace(ANY_NUMBER, name=name, count=len(values), may_lack=may_lack)
         _require(rule, values, sample.task)
 
 
@@ -44,16 +48,24 @@ def check_sample(sample: Sample, description: TaskDescription) -> tuple[bytes, i
     Raises:
         ValueError: saying what does not fit, and what would.
     """
-    label = _label_values(sample)
-    _require(input_rule(description.input), sample.inputs, sample.task)
-    _require(label_rule(description.label), label, sample.task)
-    inputs = array.array("f", sample.inputs).tobytes()
-    return inputs, int(label[0]) if description.label.kind == "class" else array.array("f", label).tobytes()
+    inputs = _row(sample.inputs, input_rules(description.each_input), sample.task)
+    label = _row(sample.label, label_rules(description.each_label), sample.task)
+    return inputs.tobytes(), int(label[0]) if description.label.is_index else label.tobytes()
 
 
-def _label_values(sample: Sample) -> list[float]:
-    label = sample.label
-    return label if isinstance(label, list) else [] if label is None else [label]
+def _row(given: Given, rules: Mapping[str, ValueRule], task: str) -> "array.array[float]":
+    """All values of inputs, or of labels, in their order."""
+    row = array.array("f")
+    for rule, values in in_order(given, rules, task):
+        _require(rule, values, task)
+        row.extend(values)
+    return row
+
+
+def _named(what: str, given: Given) -> list[tuple[str, list[float]]]:
+    if isinstance(given, dict):
+        return [(qualified(what, name), as_list(values)) for name, values in given.items()]
+    return [(what, as_list(given))]
 
 
 def _require(rule: ValueRule, values: list[float], task: str) -> None:

@@ -194,7 +194,7 @@ class SampleSocket:
             return
         known = [self._describe(task) for task in self._tasks]
         largest = max(
-            MAX_VALUES_WITHOUT_SCHEMA if each is None else each.input.size + each.label.outputs for each in known
+            MAX_VALUES_WITHOUT_SCHEMA if each is None else each.input.size + each.label.size for each in known
         )
         if commas > largest + VALUES_NOT_COUNTED:
             raise ValueError(f"a line of about {commas} values; the largest sample that is taken has {largest}")

@@ -23,7 +23,7 @@ def make_engine(name: EngineName, files: Mapping[str, Path], task: TaskDescripti
     if name == "ort-training":
         from edge_agent.training.ort_training import OrtTrainingEngine  # noqa: PLC0415 - the package may be absent
 
-        return OrtTrainingEngine(files, task.label.classes if task.label.kind == "class" else 0, threads)
+        return OrtTrainingEngine(files, task.label.classes if task.label.is_index else 0, threads)
     from edge_agent.training.onnx_step import OnnxStepEngine, is_divisible  # noqa: PLC0415
 
     return OnnxStepEngine.of_task(task, files, threads, divisible=is_divisible(task.training))

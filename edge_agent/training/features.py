@@ -62,7 +62,7 @@ def _keep(
     connection: sqlite3.Connection, task: TaskDescription, rows: list[tuple[int, bytes]], backbone: Backbone
 ) -> None:
     inputs = np.frombuffer(b"".join(row[1] for row in rows), np.float32).reshape(len(rows), *task.input.shape)
-    check_inputs(inputs, [identifier for identifier, _ in rows], task.input, task.task)
+    check_inputs(inputs, [identifier for identifier, _ in rows], task)
     features = backbone.features(inputs)
     for (identifier, _), values in zip(rows, features, strict=True):
         if not np.isfinite(values).all():

@@ -52,6 +52,13 @@ class Learned:
     losses: FloatVector
 
     @property
+    def first_loss(self) -> float:
+        """That of the weights that the round began with, on the first mini-batch: what the fleet's model is worth here.
+        The mean over the steps would say how fast a device learns its own samples by heart.
+        """
+        return float(self.losses[0])
+
+    @property
     def steps(self) -> int:
         """How many there were."""
         return self.losses.size
@@ -126,7 +133,7 @@ def finish_round(
         samples=len(samples),
         steps=learned.steps,
         trained_through=samples.newest,
-        loss=float(learned.losses.mean()),
+        loss=learned.first_loss,
         life=memory.life,
         forgotten=packed.forgotten,
         unlike_the_fleet=unlike_the_fleet(samples, task),
@@ -140,9 +147,11 @@ def _diverged(what: str, samples: Samples, task: TaskDescription) -> DivergedErr
 
 
 def _too_large_loss(losses: FloatVector) -> str:
-    """Why no coordinator would take a loss like that; empty where it would."""
-    loss = float(losses.mean(dtype=np.float64))
-    return f"the mean loss is {loss:g}, at most {MAX_LOSS:g} is taken" if abs(loss) > MAX_LOSS else ""
+    """Why no coordinator would take a loss like that, in the mean or in the first step; empty where it would."""
+    for which, loss in (("mean", float(losses.mean(dtype=np.float64))), ("first", float(losses[0]))):
+        if abs(loss) > MAX_LOSS:
+            return f"the {which} loss is {loss:g}, at most {MAX_LOSS:g} is taken"
+    return ""
 
 
 def _explained(what: str, losses: FloatVector, samples: Samples, task: TaskDescription) -> str:

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from bundle_runtime.sample_checks import Misfits, find_input_misfits, find_misfits
 from bundle_runtime.samples import Samples
-from fleet_protocol.bundle import InputSchema, TaskDescription
+from fleet_protocol.bundle import TaskDescription
 
 
 class UnfitSamplesError(Exception):
@@ -24,16 +24,16 @@ def check_samples(samples: Samples, identifiers: list[int], task: TaskDescriptio
     Raises:
         UnfitSamplesError: how many are not, and what is wrong with the first.
     """
-    _raise_for(find_misfits(samples.inputs, samples.labels, task.trained_input, task), identifiers)
+    _raise_for(find_misfits(samples.inputs, samples.labels, task.each_trained_input, task), identifiers)
 
 
-def check_inputs(inputs: NDArray[np.float32], identifiers: list[int], schema: InputSchema, task: str) -> None:
-    """Every value finite and within the schema's bounds.
+def check_inputs(inputs: NDArray[np.float32], identifiers: list[int], task: TaskDescription) -> None:
+    """Every value finite and within the schema's bounds, in front of the backbone.
 
     Raises:
         UnfitSamplesError: how many samples are not, and what is wrong with the first.
     """
-    _raise_for(find_input_misfits(inputs, schema, task), identifiers)
+    _raise_for(find_input_misfits(inputs, task.each_input, task.task), identifiers)
 
 
 def _raise_for(misfits: Misfits | None, identifiers: list[int]) -> None:

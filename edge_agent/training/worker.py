@@ -137,10 +137,10 @@ def read_samples(path: Path, task: TaskDescription, trained_through: int = 0) ->
     if not rows:
         raise RoundError(f"no stored sample of {task.task} fits its schema ({stored} are stored)")
     inputs = np.frombuffer(b"".join(row[1] for row in rows), np.float32).reshape(len(rows), *task.trained_input.shape)
-    if task.label.kind == "class":
+    if task.label.is_index:
         samples = Samples(inputs, np.array([row[2] for row in rows], np.int64), rows[-1][0])
     else:
-        labels = np.frombuffer(b"".join(row[2] for row in rows), np.float32).reshape(len(rows), task.label.outputs)
+        labels = np.frombuffer(b"".join(row[2] for row in rows), np.float32).reshape(len(rows), task.label.size)
         samples = Samples(inputs, labels, rows[-1][0])
     numbers = [row[0] for row in rows]
     check_samples(samples, numbers, task)

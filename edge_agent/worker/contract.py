@@ -102,7 +102,8 @@ class Unconfined(msgspec.Struct, frozen=True, tag="unconfined"):
 
 
 class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
-    """A finished round. `packed` is the update, `residual` what it leaves behind; `loss` is the mean over the steps.
+    """A finished round. `packed` is the update, `residual` what it leaves behind; `loss` is that of its first step,
+    of the weights that it began with.
 
     `life` is the error feedback's. `forgotten` is the norm of what it has not kept, because it was more than its limit.
     `features_computed` counts the samples that the backbone saw in this round; the others' features were there.

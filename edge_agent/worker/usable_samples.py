@@ -21,10 +21,10 @@ def rows_to_train_on(description: TaskDescription) -> tuple[str, tuple[str | int
 def fitting(description: TaskDescription) -> tuple[str, tuple[int, int]]:
     """The condition, in SQL, that a stored sample fits the task's schema, and the values of its placeholders.
 
-    A class index is stored as a number. Any other label is float32 in bytes; without a label there are none.
+    A class of the whole sample is stored as a number. Any other label is float32 in bytes; without one there are none.
     """
     label = description.label
     inputs = 4 * description.input.size
-    if label.kind == "class":
+    if label.is_index:
         return "length(inputs) = ? AND typeof(label) = 'integer' AND label >= 0 AND label < ?", (inputs, label.classes)
-    return "length(inputs) = ? AND typeof(label) = 'blob' AND length(label) = ?", (inputs, 4 * label.outputs)
+    return "length(inputs) = ? AND typeof(label) = 'blob' AND length(label) = ?", (inputs, 4 * label.size)

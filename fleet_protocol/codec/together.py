@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,7 @@ _HEAD_BYTES: Final = (2, 6)
 WORKING_BYTES: Final = 8 * MIB
 """Most memory that decoding takes besides its result, however many updates there are."""
 
-Integers = NDArray[np.int64]
+Integers = NDArray[np.signedinteger[Any]]
 Flags = NDArray[np.bool_]
 
 
@@ -121,21 +121,24 @@ class _Rows:
         borders = region.shape[1] * np.arange(len(region) + 1)
         found = np.searchsorted(ones, borders)
         enough = np.diff(found) >= count
-        if not enough.any():
-            return np.tile(np.arange(count), (len(region), 1)), enough
-        first = ones.take(found[:-1, None] + np.arange(count), mode="clip") - borders[:-1, None]
-        first[~enough] = np.arange(count)
+        first = np.tile(np.arange(count, dtype=np.int32), (len(region), 1))
+        for row in np.flatnonzero(enough):
+            first[row] = ones[found[row] : found[row] + count] - borders[row]
         return first, enough
 
     def numbers(self, starts: Integers, widths: Integers) -> Integers:
         """The numbers of `widths` bits, at most `MAX_WIDTH`, that begin at `starts` in each row."""
-        shifts = (32 - widths - (starts & 7)).astype(np.int32)
+        shifts = 32 - widths - (starts & 7)
         found: Integers = self.windows.take(_flat(starts >> 3, self.windows), mode="clip") >> shifts & (1 << widths) - 1
         return found
 
     def bits_at(self, starts: Integers, count: int) -> Bits:
-        """The `count` bits from each row's start on."""
-        return self.bits.take(_flat(starts[:, None] + np.arange(count), self.bits), mode="clip")
+        """The `count` bits from each row's start on; zeros where there are not so many."""
+        found = np.zeros((len(starts), count), np.uint8)
+        for row, start in enumerate(starts.tolist()):
+            bits = self.bits[row, start : start + count]
+            found[row, : bits.size] = bits
+        return found
 
     def scales(self, starts: Integers, present: Flags) -> NDArray[np.uint32]:
         """The bits of a float32 of which the upper half stands here, two bytes for each that is `present`, else 0.
@@ -148,7 +151,7 @@ class _Rows:
 
 
 def _flat(columns: Integers, matrix: NDArray[np.generic]) -> Integers:
-    begins: Integers = matrix.shape[1] * np.arange(len(matrix))
+    begins: Integers = matrix.shape[1] * np.arange(len(matrix), dtype=np.int32)
     return columns + begins[:, None]
 
 
@@ -171,31 +174,35 @@ def _decode_rows(
     if head.by_column:
         indices = _scanned_by_row(indices, kept, layout)
     return [
-        SparseUpdate(indices[row].copy(), values[row].copy()) if fits else None
+        SparseUpdate(indices[row].astype(np.int64), values[row].copy()) if fits else None
         for row, fits in enumerate(valid.tolist())
     ]
 
 
 def _read_indices(rows: _Rows, head: GapHead, size: int) -> tuple[Integers, Integers, Flags]:
     """Ascending indices, as they were scanned; the bit behind their code; and in which rows they are right."""
-    every = np.arange(head.count)
+    every = np.arange(head.count, dtype=np.int32)
     ends, valid = rows.first_ones(head.bits, head.most_unary_bits(size), head.count)
-    prefixes = np.diff(ends, axis=1, prepend=-1) - 1
+    prefixes = ends.copy()
+    prefixes[:, 1:] -= ends[:, :-1] + 1
     if head.kind == RICE:
-        widths = np.full((1, head.count), head.parameter)
+        widths = np.full((1, head.count), head.parameter, np.int32)
+        # All of them together stay below the size, and so below what int32 holds.
+        valid &= (ends[:, -1].astype(np.int64) - (head.count - 1)) << head.parameter < size
         gaps = prefixes << head.parameter
     else:
         widths = prefixes + head.parameter
         valid &= widths.max(axis=1) <= MAX_WIDTH
         widths[~valid] = 0
         gaps = (1 << widths) - (1 << head.parameter)
-    behind = head.bits + ends[:, -1:] + 1 + np.cumsum(widths, axis=1)
+    behind = head.bits + ends[:, -1:] + 1 + np.cumsum(widths, axis=1, dtype=np.int32)
     starts, signs_at = behind - widths, behind[:, -1]
     valid &= signs_at + head.count <= 8 * rows.lengths
     starts[~valid] = 0
-    indices = np.cumsum(gaps + rows.numbers(starts, widths), axis=1) + every
-    valid &= indices[:, -1] < size
-    return np.where(valid[:, None], indices, every), np.where(valid, signs_at, 0), valid
+    gaps += rows.numbers(starts, widths)
+    valid &= gaps.sum(axis=1) < size - head.count + 1
+    gaps[~valid] = 0
+    return np.cumsum(gaps, axis=1, dtype=np.int32) + every, np.where(valid, signs_at, 0), valid
 
 
 def _kept_per_tensor(indices: Integers, layout: TensorLayout) -> Integers:
@@ -206,8 +213,9 @@ def _kept_per_tensor(indices: Integers, layout: TensorLayout) -> Integers:
 
 def _scanned_by_row(turned: Integers, kept: Integers, layout: TensorLayout) -> Integers:
     start, rows, columns = (
-        np.tile(each, len(turned)).repeat(kept.ravel()).reshape(turned.shape)
+        np.tile(each.astype(np.int32), len(turned)).repeat(kept.ravel()).reshape(turned.shape)
         for each in (layout.starts[:-1], layout.rows, layout.columns)
     )
-    outer, inner = np.divmod(turned - start, rows)
-    return np.sort(start + inner * columns + outer, axis=1)
+    within = turned - start
+    outer = (within / rows).astype(np.int32)  # exact: float64 tells all quotients of int32 apart
+    return np.sort(start + (within - outer * rows) * columns + outer, axis=1)

@@ -8,7 +8,8 @@ from fleet_protocol.limits import MAX_UPDATE_BYTES
 
 
 class Update(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One device's change to the weights; `packed` is for `fleet_protocol.codec`, `loss` is the mean in training.
+    """One device's change to the weights; `packed` is for `fleet_protocol.codec`, `loss` is that of the version that it
+    began with, on its first mini-batch.
 
     `life` is for tasks with EF21 and does not travel where it is 0: the updates of one life add up to one estimate.
     """

@@ -27,7 +27,7 @@ from workbench import cli, recipe_folder
 from workbench.export.bundle_writer import export_bundle
 from workbench.export.losses import BALANCE, LOSSES
 from workbench.export.recipe import read_recipe
-from workbench.export.task_file import LossName
+from workbench.export.task_file import NamedLoss
 from workbench.recipe_folder import find_recipe
 
 DIGITS = find_recipe("digits")
@@ -319,7 +319,7 @@ def test_wrong_task_file_names_the_key(tmp_path: Path, edit: tuple[str, str], me
 
 
 def test_every_loss_that_may_be_named_is_there():
-    assert set(get_args(LossName)) == set(LOSSES)
+    assert set(get_args(NamedLoss)) == set(LOSSES)
 
 
 def test_model_file_that_fails_is_named(tmp_path: Path):

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fleet_protocol.bundle import LabelSchema
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.sample_schema import LabelSchema
 from tests.export.test_layers import Tokens
 from tests.export.test_sequences import LastStep, SelfAttention
 from tests.support.training import (

@@ -18,14 +18,19 @@ def cache(tmp_path_factory):
 def test_short_form_runs_from_recipes_to_a_table(tmp_path, cache, monkeypatch, capsys):
     results = tmp_path / "zoo.jsonl"
     arguments = ["zoo", "--short", "--tasks", "digits", "diabetes", "--partitions", "iid", "one-class"]
+    arguments += ["--without", "error-feedback", "balanced-loss"]
     arguments += ["--updates", "16", "--out", str(results), "--cache", str(cache)]
     monkeypatch.setattr(sys, "argv", arguments)
     zoo.main()
     first = capsys.readouterr()
     summary = json.loads(first.out.splitlines()[-1])
     cases = [json.loads(line) for line in first.err.splitlines() if line.startswith("{")]
-    assert summary["cases"] == len(cases) == 3
+    assert summary["cases"] == len(cases) == 3 + 3 + 2
     assert summary["gaps"]["digits/iid/8/0"] < 50
+    assert summary["contributions"].keys() == {"error-feedback", "balanced-loss"}
+    assert len({case["updates"] for case in cases}) == 1
+    digits = [case["final"] for case in cases if case["case"]["partition"] == "one-class"]
+    assert len(set(digits)) == 3, "each rule changes what is learned"
 
     before = results.read_bytes()
     zoo.main()
@@ -34,7 +39,9 @@ def test_short_form_runs_from_recipes_to_a_table(tmp_path, cache, monkeypatch, c
 
     monkeypatch.setattr(sys, "argv", ["table", str(results)])
     table.main()
-    assert "| digits | " in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "| digits | " in printed
+    assert "| error-feedback | " in printed
 
 
 @pytest.mark.parametrize(

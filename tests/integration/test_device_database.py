@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.device_writes import written
 from edge_agent.core.delivery import Delivery, NotSendableError
 from edge_agent.core.outbox import OutboxRow, SpooledPayload
 from edge_agent.core.version_choice import KnownVersion
@@ -107,6 +108,15 @@ def test_when_signing_fails_residual_outbox_and_number_stay_as_they_were(databas
         database.spool(failed, break_down)
     assert everything(database) == before
     assert spool(database, failed).sequence == 2
+
+
+def test_a_round_writes_its_residual_to_the_card_once(database):
+    size = 400_000
+    for content in (b"1", b"2", b"3"):
+        spool(database, replace(ROUND, residual=content * size))
+    before = written()
+    spool(database, replace(ROUND, residual=b"4" * size))
+    assert size < written() - before < 1.2 * size
 
 
 def test_full_disk_loses_neither_the_old_residual_nor_the_old_rows(database):

@@ -49,8 +49,8 @@ def test_evaluation_is_the_mean_over_all_samples(tmp_path, digits, arrays) -> No
     weights = read_weights(version_zero(digits).weights, digits.description.parameters)
     losses, correct = session.run(["losses", "correct"], arrays | {"weights": weights})
     for name in ("held-out.npz", "held-out.safetensors"):
-        found = evaluate(digits, version_zero(digits), read_samples(tmp_path / name, digits.description))
-        assert (found.version, found.samples) == (0, SAMPLES)
+        found, heads = evaluate(digits, version_zero(digits), read_samples(tmp_path / name, digits.description))
+        assert (found.version, found.samples, heads) == (0, SAMPLES, {})
         assert found.loss == pytest.approx(losses.mean(), rel=1e-5)
         assert found.accuracy == pytest.approx(correct.mean())
 

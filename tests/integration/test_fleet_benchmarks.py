@@ -10,7 +10,9 @@ import pytest
 
 from benchmarks import bytes_to_accuracy, time_to_accuracy
 from benchmarks.mnist import IMAGES_FILE, LABELS_FILE
-from benchmarks.mnist_fleet import Grid, Rates, prepared_arena, smoothed
+from benchmarks.mnist_fleet import Grid, Rates, contenders_bundle, prepared_arena, smoothed
+from bundle_runtime.bundle_folder import load_bundle
+from workbench.recipe_folder import find_recipe
 from workbench.simulation.ledger import Point
 
 IMAGES = 4000
@@ -49,6 +51,18 @@ def test_every_strategy_learns(arena, name):
     assert result.summary.updates == 60
     assert result.history[-1].score > result.history[0].score + 0.2
     assert (set(result.summary.staleness) == {0}) == name.startswith("fedavg_sync")
+
+
+PUBLISHED = [name for name in time_to_accuracy.STRATEGIES if name not in ("fleet_buffer", "default")]
+
+
+def test_what_was_published_runs_without_what_the_defaults_add():
+    usual = load_bundle(find_recipe("digits") / "bundle")
+    for name, (contender, _) in time_to_accuracy.STRATEGIES.items():
+        task = contenders_bundle(usual, contender, Rates(0.4, 1.0, 0.0)).description
+        added = [task.training.epochs_per_round, task.training.maximum_epochs, task.training.validation_share]
+        assert (added == [0, 0, 0]) == (name in PUBLISHED)
+        assert task.aggregation.averaged_versions == (1 if name in PUBLISHED else 10)
 
 
 def test_tuning_takes_the_rates_that_need_the_fewest_updates(arena):

@@ -17,8 +17,9 @@ from edge_agent.sources.bounded_lines import MAX_HELD_BYTES, MAX_LINE_BYTES
 from edge_agent.sources.schema_check import MAX_VALUES_WITHOUT_SCHEMA
 from edge_agent.sources.unix_socket import MAX_CONNECTIONS, MAX_ERROR_CHARACTERS, SampleSocket, Status
 from edge_agent.worker.contract import Progress
-from fleet_protocol.bundle import InputSchema, LabelSchema, TaskDescription, parse_description
+from fleet_protocol.bundle import TaskDescription, parse_description
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.sample_schema import InputSchema, LabelSchema
 
 DIGITS = parse_description((Path(__file__).parents[2] / "models/digits/bundle/task.json").read_bytes())
 SMALL: TaskDescription = msgspec.structs.replace(DIGITS, input=InputSchema([2], -1.0, 1.0), label=LabelSchema(3))
@@ -140,7 +141,7 @@ async def test_good_sample_is_stored_as_float32_and_announced(gate):
         (b'{"task": "digits", "inputs": [0, 0]}', "label is missing; digits takes a whole number from 0 to 2"),
         (b'{"task": "digits", "inputs": [0, 0], "label": null}', "label is missing"),
         (b'{"task": "digits", "label": 0}', "a sample needs 'inputs'"),
-        (b'{"task": "digits", "inputs": 0, "label": 0}', "inputs is a number, and should be a list"),
+        (b'{"task": "digits", "inputs": 0, "label": 0}', "inputs is a number, and should be an object or a list"),
         (b'{"task": "digits", "inputs": [0, 0], "label": 0, "weight": 2}', "a sample has no 'weight'"),
         (b'{"task": 7, "inputs": [0, 0], "label": 0}', "task is a number, and should be a text"),
         (b'{"task": "digits", "inputs": [0, 0], "label": 0', "not valid JSON: Input data was truncated"),

@@ -15,8 +15,6 @@ from fleet_protocol.bundle import (
     PREDICT_FILE,
     TRAIN_FILE,
     WEIGHTS_FILE,
-    InputSchema,
-    LabelSchema,
     Parameter,
     TaskDescription,
     TrainingPlan,
@@ -25,6 +23,7 @@ from fleet_protocol.bundle import (
 )
 from fleet_protocol.codec import write_weights
 from fleet_protocol.kinds import UPDATE
+from fleet_protocol.sample_schema import InputSchema, LabelSchema
 
 TASK = "tiny"
 PARAMETERS = [Parameter("head.weight", [4, 8]), Parameter("head.bias", [4])]

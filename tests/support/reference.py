@@ -90,10 +90,10 @@ def tables(shape: type, path: str) -> Iterator[tuple[str, type]]:
     """Every struct inside `shape`, itself first, with the heading that it has in TOML."""
     yield path, shape
     for field in type_info(shape).fields:
-        inner, is_list = _table_of(field.type)
+        inner, heading = _table_of(field.type)
         if inner is not None:
             name = f"{path.strip('[]')}.{field.encode_name}".lstrip(".")
-            yield from tables(inner, f"[[{name}]]" if is_list else f"[{name}]")
+            yield from tables(inner, heading.format(name))
 
 
 def table(shape: type) -> str:
@@ -168,18 +168,21 @@ def _only_for(shape: type, name: str) -> str:
     return f" Only with `{other}` {', '.join(f'`{value}`' for value in values)}."
 
 
-def _table_of(found: Any) -> tuple[type | None, bool]:
+def _table_of(found: Any) -> tuple[type | None, str]:
+    """The struct of a table, if it is one, and how a table of that name is headed."""
     match found:
         case msgspec.inspect.Metadata():
             return _table_of(found.type)
         case msgspec.inspect.StructType():
-            return found.cls, False
+            return found.cls, "[{}]"
         case msgspec.inspect.ListType():
-            return _table_of(found.item_type)[0], True
+            return _table_of(found.item_type)[0], "[[{}]]"
+        case msgspec.inspect.DictType():
+            return _table_of(found.value_type)[0], "[{}.NAME]"
         case msgspec.inspect.UnionType():
-            return next((each for each in map(_table_of, found.types) if each[0]), (None, False))
+            return next((each for each in map(_table_of, found.types) if each[0]), (None, ""))
         case _:
-            return None, False
+            return None, ""
 
 
 def _flat(text: str) -> str:

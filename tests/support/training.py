@@ -13,7 +13,8 @@ from torch.nn import functional
 from torch.nn.modules.dropout import _DropoutNd as DropoutLayer
 
 from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.bundle import InputSchema, LabelSchema, TrainingPlan, UpdatePlan
+from fleet_protocol.bundle import TrainingPlan, UpdatePlan
+from fleet_protocol.sample_schema import InputSchema, LabelSchema
 from workbench.export.exportable_layers import exportable_layers
 from workbench.export.layer_context import LayerContext
 from workbench.export.onnx_conversion import checked_model
@@ -63,13 +64,13 @@ def make_recipe(
         proximal=rates.proximal,
     )
     task = TaskFile(
-        "layers",
-        "Layers",
-        InputSchema(list(shape), -9.0, 9.0),
-        label,
-        msgspec.structs.replace(training, optimiser=optimiser),
-        UpdatePlan(keep_fraction=0.5),
-        AggregationPlan(buffer_size=1),
+        task="layers",
+        title="Layers",
+        input=InputSchema(list(shape), -9.0, 9.0),
+        label=label,
+        training=msgspec.structs.replace(training, optimiser=optimiser),
+        update=UpdatePlan(keep_fraction=0.5),
+        aggregation=AggregationPlan(buffer_size=1),
         loss=loss or ("cross_entropy" if label.kind == "class" else None),
         loss_settings=settings or LossSettings(),
         batch_norm=batch_norm,
@@ -81,13 +82,25 @@ def make_recipe(
 
 
 def samples(recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and labels of the kind that the recipe takes."""
-    random, label = np.random.default_rng(3), recipe.task.label
-    inputs = random.normal(size=(SAMPLES, *recipe.task.input.shape)).astype(np.float32)
+    """Rows of inputs and labels as the recipe takes them."""
+    random, task = np.random.default_rng(3), recipe.task
+    drawn = [_inputs(schema, random) for schema in task.each_input.values()]
+    inputs = np.concatenate(drawn, axis=1).reshape(SAMPLES, *task.input.shape)
+    row = np.concatenate([_labels(label, random) for label in task.each_label.values()], axis=1)
+    return inputs.astype(np.float32), row[:, 0].astype(np.int64) if task.label.is_index else row.astype(np.float32)
+
+
+def _inputs(schema: InputSchema, random: np.random.Generator) -> np.ndarray:
+    if schema.whole:
+        return random.integers(int(schema.minimum), int(schema.maximum) + 1, (SAMPLES, schema.size))
+    return random.normal(size=(SAMPLES, schema.size))
+
+
+def _labels(label: LabelSchema, random: np.random.Generator) -> np.ndarray:
     if label.kind == "class":
-        return inputs, random.integers(0, label.classes, SAMPLES)
-    values = random.normal(size=(SAMPLES, label.outputs)).astype(np.float32)
-    return inputs, (values > 0).astype(np.float32) if label.kind == "multi_label" else values
+        return random.integers(0, label.classes, (SAMPLES, label.size))
+    values = random.normal(size=(SAMPLES, label.size))
+    return values > 0 if label.kind == "multi_label" else values
 
 
 def batches() -> tuple[np.ndarray, np.ndarray]:
@@ -131,10 +144,19 @@ def run_training(
 
 
 def train_with_torch(
-    recipe: Recipe, loss: TorchLoss, rates: Rates, make_optimiser: Callable[..., torch.optim.Optimizer]
+    recipe: Recipe,
+    loss: TorchLoss,
+    rates: Rates,
+    make_optimiser: Callable[..., torch.optim.Optimizer],
+    *,
+    labels: Tensor | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The same as `train_exported`, by autograd and torch.optim; it changes the recipe's module."""
-    inputs, labels = map(torch.from_numpy, samples(recipe))
+    """The same as `train_exported`, by autograd and torch.optim; it changes the recipe's module.
+
+    `loss` is given what forward() returns and the labels' rows, or those of `labels`.
+    """
+    inputs, own = map(torch.from_numpy, samples(recipe))
+    labels = own if labels is None else labels
     module, parameters = recipe.module, list(recipe.module.parameters())
     before = [parameter.detach().clone() for parameter in parameters]
     optimiser = make_optimiser(parameters, lr=rates.learning_rate, weight_decay=rates.weight_decay)

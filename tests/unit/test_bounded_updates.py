@@ -50,7 +50,7 @@ def round_of(engine: Learns, residual: bytes = b"", returned: tuple[Returned, ..
 
 def admitted_norm(result: TrainingResult, description: TaskDescription = DIGITS) -> float:
     """What the coordinator says of the update; it raises where it refuses it."""
-    update = Update(result.samples, result.steps, round(result.loss, 3), result.packed, result.life)
+    update = Update(result.samples, result.steps, result.loss, result.packed, result.life)
     return admit(Offered("pi", Header(UPDATE, 1, "digits", 3, bytes(16)), update, description, 0)).facts.norm
 
 

@@ -57,9 +57,15 @@ def test_losses_without_a_scale_are_not_judged() -> None:
     assert watched([[-1.0] * 4] * 8 + [[100.0] * 4] * 8) is None
 
 
-def test_losses_that_devices_round_to_zero_are_judged_by_the_last_digit() -> None:
-    assert watched([[0.0] * 4] * 8 + [[0.003] * 4] * 8) is None
-    assert watched([[0.0] * 4] * 8 + [[0.004] * 4] * 8) == Collapse(good=7, loss=0.004, lowest=0.0)
+def test_losses_of_any_size_are_judged_alike() -> None:
+    for size in (1e-5, 1e-3, 1.0, 1e6):
+        assert watched([[size] * 4] * 8 + [[3 * size] * 4] * 8) is None
+        assert watched([[size] * 4] * 8 + [[3.1 * size] * 4] * 8) == Collapse(7, 3.1 * size, size)
+
+
+def test_losses_that_float32_can_not_tell_from_zero_are_not_judged() -> None:
+    assert watched([[0.0] * 4] * 8 + [[3e-6] * 4] * 8) is None
+    assert watched([[0.0] * 4] * 8 + [[4e-6] * 4] * 8) == Collapse(good=7, loss=4e-6, lowest=0.0)
 
 
 def test_fewer_than_sixteen_updates_say_nothing() -> None:

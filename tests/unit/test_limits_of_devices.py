@@ -94,15 +94,36 @@ def test_only_the_devices_that_sent_last_are_remembered() -> None:
 NORMS = st.just(0.0) | st.floats(1e-6, 100)
 
 
-@given(st.lists(st.tuples(st.integers(1, 10**6), NORMS), min_size=3, max_size=9), st.data())
-def test_no_device_weighs_more_than_half_as_much_again_as_most(sent, data) -> None:
+@given(st.lists(st.tuples(st.integers(1, 10**6), NORMS), min_size=3, max_size=30), st.data())
+def test_no_device_weighs_much_more_than_most_nor_than_another_one(sent, data) -> None:
     samples, norms = zip(*sent, strict=True)
     bounds = Bounds.among(samples, norms)
     number = data.draw(st.integers(0, len(sent) - 1))
     assert bounds.weight(samples[number]) <= 1.5 * sorted(samples)[(len(samples) - 1) // 2]
-    assert bounds.scale(norms[number]) * norms[number] <= 2 * sorted(norms)[(len(norms) - 1) // 2] * (1 + 1e-12) or (
-        sorted(norms)[(len(norms) - 1) // 2] == 0
-    )
+    median = sorted(norms)[(len(norms) - 1) // 2]
+    counts = bounds.scale(norms[number]) * norms[number]
+    assert not median or counts <= 4 * median * (1 + 1e-12)
+    assert not median or counts <= 2 * sorted(norms)[-2] * (1 + 1e-12)
+
+
+@given(st.integers(2, 40), st.floats(1e-3, 100), st.floats(1e-3, 1e6))
+def test_one_device_among_like_ones_counts_at_most_twice_as_much(others, norm, poisoned) -> None:
+    peers = Peers()
+    for number in range(others):
+        peers.note(f"honest-{number}", Declared(60, norm))
+    peers.note("evil", Declared(60, poisoned))
+    assert peers.usual("evil") == (60, norm)
+    bounds = Bounds.among([60] * (others + 1), [norm] * others + [poisoned])
+    assert bounds.scale(poisoned) * poisoned <= 2 * norm * (1 + 1e-12)
+
+
+def test_a_class_that_few_devices_see_may_pull_as_far_as_they_do() -> None:
+    peers = Peers()
+    for number in range(40):
+        peers.note(f"device-{number}", Declared(60, 3.5 if number < 9 else 1.0))
+    assert peers.usual("device-0") == (60, 2.0), "of two times that, 4, nothing is scaled away"
+    assert Bounds.among([60] * 40, [3.5] * 9 + [1.0] * 31).scale(3.5) == 1.0
+    assert Bounds.among([60] * 40, [3.5] * 3 + [1.0] * 37).scale(3.5) == 2.0 / 3.5, "fewer than a tenth"
 
 
 def test_few_devices_are_bounded_by_what_can_be_known() -> None:

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from bundle_runtime.sample_checks import find_misfits
-from fleet_protocol.bundle import InputSchema, LabelSchema, parse_description
+from fleet_protocol.bundle import parse_description
+from fleet_protocol.sample_schema import InputSchema, LabelSchema
 from fleet_protocol.scaling import Scale, Scaling
 from workbench.export.random_samples import MOST_VALUES, random_samples
 from workbench.recipe_folder import find_recipe
@@ -29,7 +30,7 @@ def task_of(label=LABELS[0], shape=(2, 5), bounds=(0.0, 1.0)):
 def test_a_device_would_take_every_one(label, bounds):
     task = task_of(label, bounds=bounds)
     samples = random_samples(task)
-    assert not find_misfits(samples.inputs, samples.labels, task.input, task)
+    assert not find_misfits(samples.inputs, samples.labels, task.each_input, task)
 
 
 def test_the_same_task_gives_the_same_samples_and_another_seed_others():

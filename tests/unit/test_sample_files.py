@@ -15,10 +15,11 @@ from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.sample_checks import find_misfits
 from bundle_runtime.sample_file import read_samples
 from edge_agent.sources.schema_check import check_sample
-from fleet_protocol.bundle import InputSchema, LabelSchema, TaskDescription
+from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.sample_line import Sample
 from fleet_protocol.sample_rules import label_rule
+from fleet_protocol.sample_schema import InputSchema, LabelSchema
 
 DIGITS = load_bundle(Path(__file__).parents[2] / "models/digits/bundle").description
 CLASSES = LabelSchema(classes=3)
@@ -188,7 +189,7 @@ def test_a_file_and_a_sample_socket_take_the_same_samples(inputs, label):
         taken = True
     except ValueError:
         taken = False
-    found = find_misfits(np.array([inputs]), np.array([label], np.float64), description.input, description)
+    found = find_misfits(np.array([inputs]), np.array([label], np.float64), description.each_input, description)
     assert (found is None) == taken
 
 
@@ -197,7 +198,7 @@ def test_value_at_the_bound_fits_before_and_after_it_is_stored_as_float32(maximu
     description = task(CLASSES, maximum=maximum)
     stored, _ = check_sample(Sample("pump", [maximum] * 3, 0), description)
     inputs = np.frombuffer(stored, np.float32).reshape(1, 3)
-    assert find_misfits(inputs, np.array([0]), description.input, description) is None
+    assert find_misfits(inputs, np.array([0]), description.each_input, description) is None
     assert array("f", [maximum]).tobytes() * 3 == stored
 
 

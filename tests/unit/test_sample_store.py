@@ -9,8 +9,9 @@ import pytest
 
 from edge_agent.shell.sample_store import MAX_UNJUDGED_BYTES, Judgement, SampleStore
 from edge_agent.training.worker import read_samples
-from fleet_protocol.bundle import InputSchema, LabelSchema, TaskDescription, parse_description
+from fleet_protocol.bundle import TaskDescription, parse_description
 from fleet_protocol.sample_line import Sample
+from fleet_protocol.sample_schema import InputSchema, LabelSchema
 
 DIGITS = parse_description((Path(__file__).parents[2] / "models/digits/bundle/task.json").read_bytes())
 SMALL: TaskDescription = msgspec.structs.replace(DIGITS, input=InputSchema([2], 0.0, 1.0), label=LabelSchema(3))

@@ -3,10 +3,10 @@
 import msgspec
 import pytest
 
-from fleet_protocol.bundle import InputSchema, LabelSchema
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MAX_STATISTICS_COLUMNS
-from fleet_protocol.scaling import Scale, Scaling, check_scaling
+from fleet_protocol.sample_schema import WHOLE_ROW, InputSchema, LabelSchema
+from fleet_protocol.scaling import Block, Scale, Scaling, check_scaling
 from workbench.export.scaling import ScalingSettings, scaling_of
 
 CLASSES, REGRESSION = LabelSchema(3), LabelSchema(kind="regression", values=2)
@@ -15,7 +15,7 @@ WIDE = InputSchema([4], 0.0, 5000.0)
 
 
 def scaling(settings: ScalingSettings = NOTHING_SAID, inputs=WIDE, label=CLASSES, *, has_backbone=False) -> Scaling:
-    return scaling_of(settings, inputs, label, "task.toml", has_backbone=has_backbone)
+    return scaling_of(settings, {WHOLE_ROW: inputs}, {WHOLE_ROW: label}, "task.toml", has_backbone=has_backbone)
 
 
 @pytest.mark.parametrize(
@@ -109,5 +109,5 @@ def test_scaled_inputs_of_a_backbone_are_refused():
 )
 def test_scale_that_does_not_fit_the_task_is_refused(scale, words):
     with pytest.raises(ConfigurationError, match=r"task\.json") as refused:
-        check_scaling(Scaling(scale), 2, 0, "task.json")
+        check_scaling(Scaling(scale), [Block(0, 2, 2)], [], "task.json")
     assert words in str(refused.value)

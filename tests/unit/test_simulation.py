@@ -152,7 +152,8 @@ def test_a_synchronous_round_with_more_devices_than_it_needs_does_not_wait_for_t
     plan = {"strategy": "fedavg", "buffer_size": 4, "max_staleness": 0, "over_selection": 1.5, "round_seconds": 1e9}
     summary = simulation(members, options, **plan).run().summary
     assert summary.versions > 25
-    assert summary.updates == 4 * summary.versions
+    assert summary.collapses == 1, "residuals of slow devices: the true scores fall too"
+    assert summary.updates == 4 * (summary.versions - summary.collapses), "a version that is restored holds no update"
     assert summary.refused.keys() == {"too_stale"}
 
 
@@ -390,13 +391,13 @@ def version_weights(coordinator: SimulatedCoordinator, version: int) -> np.ndarr
 def test_fleet_whose_server_takes_too_large_steps_goes_back_to_a_good_version_and_says_so() -> None:
     plan = {"max_delta_norm": 1e9, "server_learning_rate": 2.2}
     result = simulation(fleet(8), Options(seed=1, seconds=4 * HOUR, score_every=1), **plan).run()
-    assert result.summary.collapses == 1
-    assert "training collapsed 1 times" in " ".join(remarks(result.summary))
+    assert result.summary.collapses == 2
+    assert "training collapsed 2 times" in " ".join(remarks(result.summary))
     fallen = [after.score - before.score for before, after in pairwise(result.history)]
     assert max(fallen) > 1.0
 
 
-def test_versions_take_a_quarter_of_a_fleet_that_is_known_from_the_start() -> None:
-    summary = simulation(fleet(40), Options(seed=1, seconds=4 * HOUR), buffer_size=None).run().summary
+def test_versions_take_a_tenth_of_a_fleet_that_is_known_from_the_start() -> None:
+    summary = simulation(fleet(100), Options(seed=1, seconds=2 * HOUR), buffer_size=None).run().summary
     assert summary.refused == {}
     assert summary.updates // 10 - 1 <= summary.versions <= summary.updates // 10 + 1

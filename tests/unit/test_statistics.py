@@ -8,10 +8,11 @@ from bundle_runtime.samples import Samples
 from edge_agent.core.round_participation import why_not_asked
 from edge_agent.producers import goes_back, produce
 from edge_agent.training.statistics import measure, unlike_the_fleet
-from fleet_protocol.bundle import LabelSchema, TaskDescription
+from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec import decode_moments
 from fleet_protocol.cohort import EVERYONE
 from fleet_protocol.kinds import STATISTICS, Statistics, decode_payload
+from fleet_protocol.sample_schema import InputSchema, LabelSchema
 from fleet_protocol.scaling import DEVIATION_OF_CONSTANTS, Scale, Scaling
 from tests.support.bundles import write_bundle
 
@@ -42,7 +43,8 @@ def test_only_awaited_columns_are_measured_inputs_before_targets(task):
 
 def test_inputs_of_several_dimensions_are_one_column(task):
     pictures = Samples(INPUTS.reshape(5, 2, 4), np.zeros(5, np.int64))
-    found = decode_moments(measure(pictures, with_scaling(task, Scale.awaiting(1), None)).statistics, 1)
+    of_pictures = msgspec.structs.replace(task, input=InputSchema([2, 4], 0.0, 40.0))
+    found = decode_moments(measure(pictures, with_scaling(of_pictures, Scale.awaiting(1), None)).statistics, 1)
     assert (found.counts, found.means) == ([40.0], [19.5])
 
 

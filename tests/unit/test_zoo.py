@@ -1,6 +1,8 @@
 """The zoo's parts: how samples are shared out, what scores come to, and what is made of the results."""
 
 import json
+import tomllib
+from pkgutil import resolve_name
 
 import msgspec
 import numpy as np
@@ -8,16 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.zoo.bundles import written
 from benchmarks.zoo.case import Case, Length, Outcome
 from benchmarks.zoo.partitions import FEWEST, PARTITIONS, applies, shares
 from benchmarks.zoo.plan import cases_of
 from benchmarks.zoo.pooled import Pooled
 from benchmarks.zoo.results import Results, read_results
+from benchmarks.zoo.rules import RULES, merged
 from benchmarks.zoo.samples import speech, tables
 from benchmarks.zoo.scoring import bounded, collapsed, gap
-from benchmarks.zoo.summary import summarise
+from benchmarks.zoo.summary import summarise, with_and_without
 from benchmarks.zoo.table import tables as tables_of
-from benchmarks.zoo.tasks import DATA, TASKS, Split, read_split
+from benchmarks.zoo.tasks import DATA, EVERY_TASK, KEPT_ASIDE, RECIPES, TASKS, Split, read_split
 from bundle_runtime.samples import Samples
 from fleet_protocol.errors import ConfigurationError
 
@@ -135,6 +139,43 @@ def test_summary_names_medians_and_what_went_wrong():
     assert found.diverged == {"wine/one-class/40/0": 2}
 
 
+def without(rule: str, task: str = "digits", **changes: object) -> Outcome:
+    return outcome(task, case=Case(task, "iid", 40, 0, rule), **changes)
+
+
+def test_what_a_rule_adds_is_what_the_same_case_loses_without_it():
+    outcomes = [outcome(), without("guard", gap=5.0), outcome("wine"), without("guard", "wine", gap=1.5)]
+    found = summarise([*outcomes, without("ca2fl", "fashion", gap=90.0)])
+    assert found.contributions == {"guard": {"iid": 1.25}}
+    assert found.median_gaps == {"iid": 2.0}
+    assert found.worst_gap == 2.0
+    assert [pair.gain for pair in with_and_without(outcomes)["guard"]] == [3.0, -0.5]
+
+
+def test_table_of_rules_counts_cases_that_differ_by_a_point():
+    rows = [outcome(), without("guard", gap=5.0, collapsed=True), outcome("wine"), without("guard", "wine", gap=1.5)]
+    assert list(tables_of(rows))[-5:-2] == [
+        "| rule | iid | better with, without | collapsed with, without |",
+        "|---|---|---|---|",
+        "| guard | 1.2 (digits 3.0) | 1, 0 of 2 | 0, 1 |",
+    ]
+
+
+def test_settings_are_changed_table_by_table_and_the_rest_stays():
+    settings = {"task": "zoo", "input": {"shape": [1, 2], "minimum": 0.0}, "update": {"keep_fraction": 0.1}}
+    changed = merged(settings, {"loss": "huber", "update": {"selection": "dense"}})
+    assert changed == {**settings, "loss": "huber", "update": {"keep_fraction": 0.1, "selection": "dense"}}
+    assert tomllib.loads(written(changed)) == changed
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_a_rule_is_left_out_while_a_case_runs_and_is_back_after_it(rule):
+    before = {name: resolve_name(name) for name in rule.replaced}
+    with rule.left_out():
+        assert all(resolve_name(name) is instead for name, instead in rule.replaced.items())
+    assert {name: resolve_name(name) for name in rule.replaced} == before
+
+
 def test_table_has_a_row_a_task_and_a_column_a_partition():
     rows = [outcome(), outcome("wine", "one-class", devices=8, gap=50.0, final=0.48, collapsed=True, refused=1)]
     assert list(tables_of(rows))[:6] == [
@@ -167,13 +208,28 @@ def test_a_file_that_holds_something_else_is_named(tmp_path):
     assert path.read_text() == '{"bad": 1}\n'
 
 
-@pytest.mark.parametrize("name", ["digits", "wine"])
+@pytest.mark.parametrize("name", ["digits", "wine", "iris", "even_digits"])
 def test_nothing_that_is_tested_on_is_trained_on_and_nothing_is_left_out(name):
     split = read_split(name, 0, DATA)
-    whole = TASKS[name].read(DATA)
+    whole = EVERY_TASK[name].read(DATA)
     parts = [sorted(row.tobytes() for row in part.inputs) for part in (split.train, split.test)]
     assert sorted(parts[0] + parts[1]) == sorted(row.tobytes() for row in whole.inputs)
     assert read_split(name, 1, DATA).test.labels.tolist() != split.test.labels.tolist()
+
+
+def test_every_task_has_a_recipe_and_what_is_kept_aside_is_no_part_of_the_zoo():
+    assert EVERY_TASK.keys() == {folder.parent.name for folder in RECIPES.glob("*/task.toml")}
+    assert not TASKS.keys() & KEPT_ASIDE.keys()
+
+
+@pytest.mark.parametrize("name", KEPT_ASIDE)
+def test_samples_lie_within_what_their_recipe_says(name):
+    split = read_split(name, 0, DATA)
+    schema = tomllib.loads((RECIPES / name / "task.toml").read_text())["input"]
+    for part in (split.train, split.test):
+        assert part.inputs.shape[1:] == tuple(schema["shape"])
+        assert schema["minimum"] <= np.nanmin(part.inputs) <= np.nanmax(part.inputs) <= schema["maximum"]
+        assert "missing" in schema or np.isfinite(part.inputs).all()
 
 
 def test_a_source_that_says_what_to_test_on_is_followed():

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from bundle_runtime import sample_file
 from bundle_runtime.sample_checks import find_misfits
 from bundle_runtime.samples import Samples
-from fleet_protocol.bundle import LabelKind, TaskDescription
+from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.sample_schema import LabelKind, runs
 from workbench.data.partition import dirichlet_parts, even_parts
 
 HELD_OUT_FRACTION = 0.2
@@ -44,7 +45,7 @@ def share_out(samples: Samples, task: TaskDescription, devices: int, seed: int) 
     held_out, pooled = np.split(order, [round(HELD_OUT_FRACTION * len(order))])
     if not held_out.size:
         raise ConfigurationError(f"{len(samples)} samples are too few to hold some out; give at least 3")
-    strata = STRATA[task.label.kind](samples.labels[pooled])
+    strata = _strata(samples.labels[pooled], task)
     if np.unique(strata).size > 1:
         parts = dirichlet_parts(strata, devices, generator, fewest=FEWEST_SAMPLES)
     else:
@@ -52,8 +53,18 @@ def share_out(samples: Samples, task: TaskDescription, devices: int, seed: int) 
     return [samples.take(pooled[part]) for part in parts], samples.take(held_out)
 
 
+def _strata(labels: NDArray[np.generic], task: TaskDescription) -> NDArray[np.int64]:
+    """Of several heads, the first decides what devices differ in."""
+    _, label, place = next(runs(task.each_label))
+    return STRATA[label.kind](labels.reshape(len(labels), -1)[:, place])
+
+
 def _classes(labels: NDArray[np.generic]) -> NDArray[np.int64]:
-    return labels.astype(np.int64)
+    """The class, or the one that most positions have."""
+    classes = labels.astype(np.int64).reshape(len(labels), -1)
+    counts = np.stack([(classes == each).sum(axis=1) for each in range(classes.max(initial=0) + 1)])
+    most: NDArray[np.int64] = counts.argmax(axis=0)
+    return most
 
 
 def _combinations(labels: NDArray[np.generic]) -> NDArray[np.int64]:
@@ -75,6 +86,7 @@ STRATA: Final[Mapping[LabelKind, Callable[[NDArray[np.generic]], NDArray[np.int6
     "multi_label": _combinations,
     "regression": _tenths,
     "reconstruction": _one_stratum,
+    "none": _one_stratum,
 }
 """What devices differ in, as a number for each label."""
 
@@ -89,6 +101,6 @@ def _digits(task: TaskDescription) -> Samples:
             f"--data digits: samples of shape {found} in {CLASSES} classes; {task.task} takes {task.input.shape} with"
             f" a label of kind {task.label.kind!r}; give a file of its own samples"
         )
-    if misfits := find_misfits(digits.inputs, digits.labels, task.input, task):
+    if misfits := find_misfits(digits.inputs, digits.labels, task.each_input, task):
         raise ConfigurationError(f"--data digits: {misfits.reason}")
     return digits

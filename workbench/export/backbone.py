@@ -17,8 +17,8 @@ import torch
 from onnx import GraphProto
 from torch import Tensor, nn
 
-from fleet_protocol.bundle import InputSchema
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.sample_schema import InputSchema
 from workbench.export.exportable_layers import exportable_layers
 from workbench.export.int8_weights import quantise_weights
 from workbench.export.layer_context import LayerContext
@@ -132,8 +132,8 @@ def _head(recipe: Recipe, feature_shape: list[int]) -> Recipe:
     module.__dict__["forward"] = partial(_run_head, module.forward, given, tuple(recipe.task.input.shape))
     features = InputSchema(feature_shape, -math.inf, math.inf)
     scaling = msgspec.structs.replace(recipe.task.scaling, inputs="off")  # features are as the backbone gives them
-    task = msgspec.structs.replace(recipe.task, input=features, backbone=None, scaling=scaling)
-    head = Recipe(recipe.folder, task, module)
+    task = msgspec.structs.replace(recipe.task, input=features, inputs={}, backbone=None, scaling=scaling)
+    head = Recipe(recipe.folder, task, module, recipe.own_losses)
     head.set_training(False)
     return head
 

@@ -99,6 +99,8 @@ def bundle_files(
         onnx_versions={name: _version(model) for name, model in models.items()},
         versions_from=recipe.task.versions_from,
         scaling=recipe.scaling,
+        inputs=recipe.task.inputs,
+        heads=recipe.task.each_label if recipe.task.heads else {},
     )
     if any(isinstance(part, BatchNorm) for part in recipe.module.modules()) and description.statistics:
         tell(FEW_CLASSES)

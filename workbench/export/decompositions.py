@@ -41,6 +41,18 @@ def squeeze_what_is_one(inputs: Tensor, axes: Sequence[int]) -> Tensor:
     return inputs
 
 
+def diagonal_backward(gradient: Tensor, sizes: Sequence[int], offset: int, first: int, second: int) -> Tensor:
+    """Gradient of the diagonal of a square matrix f32[N, N], as contrastive losses take it.
+
+    Raises:
+        NotImplementedError: another diagonal, or of another tensor.
+    """
+    if offset or (first, second) != (0, 1) or len(sizes) != 2 or sizes[0] != sizes[1]:
+        raise NotImplementedError(f"the diagonal {offset} of {list(sizes)}; take the main one of a square matrix")
+    numbers = torch.arange(gradient.shape[0])
+    return torch.where(numbers.unsqueeze(1) == numbers, gradient.unsqueeze(1), 0.0)
+
+
 OURS: dict[OpOverload, Decomposition] = {
     torch.ops.aten._adaptive_avg_pool2d.default: adaptive_avg_pool2d,
     torch.ops.aten._adaptive_avg_pool2d_backward.default: adaptive_avg_pool2d_backward,
@@ -49,6 +61,7 @@ OURS: dict[OpOverload, Decomposition] = {
     torch.ops.aten.avg_pool2d.default: avg_pool2d,
     torch.ops.aten.avg_pool2d_backward.default: avg_pool2d_backward,
     torch.ops.aten.convolution_backward.default: convolution_backward,
+    torch.ops.aten.diagonal_backward.default: diagonal_backward,
     torch.ops.aten.empty_like.default: zeros_instead_of_empty,
     torch.ops.aten.squeeze.dims: squeeze_what_is_one,
     torch.ops.aten.threshold_backward.default: threshold_backward,

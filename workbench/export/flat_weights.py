@@ -1,6 +1,7 @@
 """The flat weight vector inside a graph: cut into tensors, and joined again."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,3 +18,20 @@ def split(flat: Tensor, parameters: Sequence[Parameter]) -> dict[str, Tensor]:
 def join(tensors: Sequence[Tensor]) -> Tensor:
     """The tensors one after the other, each C-order raveled, as f32[P]."""
     return torch.cat([tensor.reshape(-1) for tensor in tensors])
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Some tensors of a flat vector, by their `names` among its `parameters`."""
+
+    parameters: Sequence[Parameter]
+    names: frozenset[str]
+
+    def out(self, flat: Tensor) -> Tensor:
+        """Those tensors of `flat` f32[P], joined."""
+        return join([tensor for name, tensor in split(flat, self.parameters).items() if name in self.names])
+
+    def into(self, flat: Tensor, some: Tensor) -> Tensor:
+        """`flat` f32[P] with `some`, as `out` gives them, in their place."""
+        own = split(some, [parameter for parameter in self.parameters if parameter.name in self.names])
+        return join([own.get(name, tensor) for name, tensor in split(flat, self.parameters).items()])

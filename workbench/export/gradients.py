@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad_and_value, vjp, vmap
 
+from fleet_protocol.sample_schema import qualified
 from workbench.export.exportable_layers import exportable_layers
-from workbench.export.flat_weights import join, split
+from workbench.export.flat_weights import Cut, join, split
+from workbench.export.heads import Batch
 from workbench.export.layer_context import LayerContext
 from workbench.export.optimisers import OPTIMISERS, Rates, clipped
 from workbench.export.recipe import Recipe
@@ -22,8 +24,8 @@ EVALUATION_SEED = 0
 """Evaluation and prediction take no seed: a model that draws in them too does so in the same way every time."""
 STATE = "state."
 """Prefix of what the optimiser carries from step to step."""
-LOG_PRIOR = "log_prior"
-"""What a loss that balances classes adds to the scores, f32[C]."""
+SCALAR_STATE = f"{STATE}scalar_"
+"""Prefix of those of them that are one number."""
 
 
 def training_step(recipe: Recipe, names: Sequence[str], *, per_sample: bool) -> GraphFunction:
@@ -32,7 +34,7 @@ def training_step(recipe: Recipe, names: Sequence[str], *, per_sample: bool) -> 
     The function returns the updated weights f32[T], the optimiser's state, the updated buffers f32[S] if there are
     any, and `row_losses` f32[B]. What it minimises is `sum(row_weights * row_losses)` plus FedProx's proximal term
     (Li et al. 2020, equation 2); weights that add up to 1 over the real rows and are 0 on padding make that a mean.
-    A loss that balances classes sees the scores with `log_prior` f32[C] added to them.
+    A loss that balances classes sees the scores of its head with `log_prior` f32[C] added to them.
 
     `per_sample` clips the gradient of each row by itself before they are added up (Abadi et al. 2016, algorithm 1,
     without the noise); otherwise their sum is clipped.
@@ -42,59 +44,114 @@ def training_step(recipe: Recipe, names: Sequence[str], *, per_sample: bool) -> 
 
     def step(*tensors: Tensor) -> tuple[Tensor, ...]:
         named = dict(zip(names, tensors, strict=True))
-        weights = named["weights"]
         gradient, row_losses, buffers = (_per_sample_gradient if per_sample else _gradient)(recipe, named)
-        if "proximal" in named:
-            gradient = gradient + named["proximal"] * (weights - named["anchor"])
-        if "gradient_clip" in named and not per_sample:
-            gradient = clipped(gradient, named["gradient_clip"])
+        gradient = _pulled(gradient, named, named["weights"], named["anchor"], clips=not per_sample)
         state = [named[name] for name in names if name.startswith(STATE)]
         rates = Rates(named["learning_rate"], named.get("weight_decay"), momentum)
-        return (*update(weights, gradient, state, rates), *buffers, row_losses)
+        return (*update(named["weights"], gradient, state, rates), *buffers, row_losses)
+
+    return step
+
+
+def alternating_step(recipe: Recipe, names: Sequence[str]) -> GraphFunction:
+    """As `training_step`, for each part of the recipe in turn: on its own loss, with its own rate, and after the parts
+    before it. `row_losses` are the sum over the parts. No optimiser mixes entries, so one state serves all parts.
+    """
+    update = OPTIMISERS[recipe.task.training.optimiser].update
+    vectors = [name for name in names if name.startswith(STATE) and not name.startswith(SCALAR_STATE)]
+    scalars = [name for name in names if name.startswith(SCALAR_STATE)]
+
+    def step(*tensors: Tensor) -> tuple[Tensor, ...]:
+        named = dict(zip(names, tensors, strict=True))
+        row_losses = torch.zeros(())
+        counted: list[Tensor] = []
+        for part, settings in recipe.task.parts.items():
+            cut = Cut([each for each in recipe.parameters if each.trainable], recipe.names_in(part))
+            gradient, losses, buffers = _gradient(recipe, named, part)
+            weights = cut.out(named["weights"])
+            gradient = _pulled(gradient, named, weights, cut.out(named["anchor"]), clips=True)
+            rates = Rates(
+                settings.rate * named["learning_rate"], named.get("weight_decay"), recipe.task.training.momentum
+            )
+            state = [*(cut.out(named[name]) for name in vectors), *(named[name] for name in scalars)]
+            weights, *state = update(weights, gradient, state, rates)
+            named["weights"] = cut.into(named["weights"], weights)
+            named |= {name: cut.into(named[name], each) for name, each in zip(vectors, state, strict=False)}
+            named |= dict(zip(["buffers"], buffers, strict=False))
+            counted = list(state[len(vectors) :])
+            row_losses = row_losses + losses
+        kept = [named["buffers"]] if "buffers" in named else []
+        return (named["weights"], *(named[name] for name in vectors), *counted, *kept, row_losses)
 
     return step
 
 
 def evaluation(recipe: Recipe, names: Sequence[str]) -> GraphFunction:
-    """`(weights f32[P], inputs f32[N, *shape], labels)` to `losses` f32[N], and `correct` f32[N] where labels are
-    classes: 1 where the highest score is the label's, or the share of right answers if there are several labels.
-    """
+    """From the values that `names` says, of `weights`, `inputs` and `labels`, to those of `evaluation_outputs`."""
+    objective = recipe.objective
 
     def evaluate(*tensors: Tensor) -> tuple[Tensor, ...]:
         named = dict(zip(names, tensors, strict=True))
-        scores = scores_of(
-            recipe, split(named["weights"], recipe.parameters), named["inputs"], LayerContext(seed=EVALUATION_SEED)
-        )
-        labels = named.get("labels", named["inputs"])
-        losses = recipe.row_loss(scores, labels)
-        if recipe.task.label.kind == "class":
-            return losses, (scores.argmax(dim=1) == labels).to(torch.float32)
-        if recipe.task.label.kind == "multi_label":
-            return losses, ((scores > 0) == (labels > 0.5)).to(torch.float32).mean(dim=1)
-        return (losses,)
+        inputs = named["inputs"]
+        batch = Batch(inputs, named.get("labels"), inputs.new_ones(inputs.shape[0]), {})
+        parameters = split(named["weights"], recipe.parameters)
+        losses, outputs = losses_and_outputs(recipe, parameters, batch, LayerContext(seed=EVALUATION_SEED))
+        found = [losses]
+        for head, scores in zip(objective.heads, objective.scores(outputs), strict=True):
+            if head.name and head.loss is not None:
+                found.append(head.row_losses(scores, batch))
+            if head.has_answers:
+                found.append(head.right_answers(scores, batch))
+        return tuple(found)
 
     return evaluate
 
 
+def evaluation_outputs(recipe: Recipe) -> list[str]:
+    """`losses` f32[N]; of each head `correct` f32[N] where its answers are right or wrong: 1 or 0, or the share of the
+    right ones if a sample has several. Several heads have names behind that, and `losses` f32[N] each of their own.
+    """
+    names = ["losses"]
+    for head in recipe.objective.heads:
+        names += [qualified("losses", head.name)] * bool(head.name and head.loss is not None)
+        names += [qualified("correct", head.name)] * head.has_answers
+    return names
+
+
 def prediction(recipe: Recipe) -> GraphFunction:
-    """`(weights f32[P], inputs f32[N, *shape])` to `(scores f32[N, ...],)`."""
+    """`(weights f32[P], inputs f32[N, *shape])` to the scores f32[N, ...] of each head."""
 
     def predict(weights: Tensor, inputs: Tensor) -> tuple[Tensor, ...]:
-        return (scores_of(recipe, split(weights, recipe.parameters), inputs, LayerContext(seed=EVALUATION_SEED)),)
+        tensors = split(weights, recipe.parameters)
+        with exportable_layers(recipe.module, LayerContext(seed=EVALUATION_SEED)):
+            return recipe.objective.scores(functional_call(recipe.module, tensors, (inputs,)))
 
     return predict
 
 
-def _gradient(recipe: Recipe, named: Tensors) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Gradient f32[T] of the weighted sum of the row losses, those losses f32[B], and the updated buffers."""
+def _pulled(gradient: Tensor, named: Tensors, weights: Tensor, anchor: Tensor, *, clips: bool) -> Tensor:
+    """The gradient with FedProx's, then clipped."""
+    if "proximal" in named:
+        gradient = gradient + named["proximal"] * (weights - anchor)
+    return clipped(gradient, named["gradient_clip"]) if clips and "gradient_clip" in named else gradient
+
+
+def _gradient(recipe: Recipe, named: Tensors, part: str = "") -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Gradient f32[T] of the weighted sum of the row losses, those losses f32[B], and the updated buffers.
+
+    Of a `part`, the gradient of its loss by its parameters alone.
+    """
     tensors = _trainable(recipe, named)
     buffers = _buffers(recipe, named)
+    others = {} if not part else {name: each for name, each in tensors.items() if name not in recipe.names_in(part)}
+    tensors = {name: each for name, each in tensors.items() if name not in others}
     context = LayerContext(named["row_weights"], named.get("seed"))
+    real = (named["row_weights"] > 0).to(torch.float32)
+    batch = Batch(named["inputs"], named.get("labels"), real, named)
 
     def losses_of(*values: Tensor) -> tuple[Tensor, Tensors]:
-        given = dict(zip(tensors, values, strict=True)) | buffers
-        scores = scores_of(recipe, given, named["inputs"], context)
-        return _row_loss(recipe, named, scores, named.get("labels", named["inputs"])), context.updated
+        given = dict(zip(tensors, values, strict=True)) | others | buffers
+        return losses_and_outputs(recipe, given, batch, context, part)[0], context.updated
 
     # A vector-Jacobian product instead of `grad` of a mean: the weights enter as the cotangent of the rows, which
     # spares the step the mean and its backward pass.
@@ -112,8 +169,9 @@ def _per_sample_gradient(recipe: Recipe, named: Tensors) -> tuple[Tensor, Tensor
 
     def loss_of(values: Tensors, inputs: Tensor, label: Tensor, row: Tensor) -> Tensor:
         context = LayerContext(seed=named.get("seed"), row=row)
-        scores = scores_of(recipe, values | buffers, inputs.unsqueeze(0), context)
-        return _row_loss(recipe, named, scores, label.unsqueeze(0)).squeeze(0)
+        given = label.unsqueeze(0) if "labels" in named else None
+        batch = Batch(inputs.unsqueeze(0), given, inputs.new_ones(1), named)
+        return losses_and_outputs(recipe, values | buffers, batch, context)[0].squeeze(0)
 
     rows = torch.arange(labels.shape[0])
     gradients, row_losses = vmap(grad_and_value(loss_of), in_dims=(None, 0, 0, 0))(
@@ -126,11 +184,6 @@ def _per_sample_gradient(recipe: Recipe, named: Tensors) -> tuple[Tensor, Tensor
     return (scales.unsqueeze(0) @ matrix).squeeze(0), row_losses, kept
 
 
-def _row_loss(recipe: Recipe, named: Tensors, scores: Tensor, labels: Tensor) -> Tensor:
-    """The loss as training sees it."""
-    return recipe.row_loss(scores + named[LOG_PRIOR] if recipe.loss.balances_classes else scores, labels)
-
-
 def _trainable(recipe: Recipe, named: Tensors) -> Tensors:
     return split(named["weights"], [parameter for parameter in recipe.parameters if parameter.trainable])
 
@@ -140,8 +193,12 @@ def _buffers(recipe: Recipe, named: Tensors) -> Tensors:
     return split(named["buffers"], buffers) if buffers else {}
 
 
-def scores_of(recipe: Recipe, tensors: Tensors, inputs: Tensor, context: LayerContext) -> Tensor:
-    """What the module makes of `inputs` f32[B, *shape] with these parameters and buffers."""
+def losses_and_outputs(
+    recipe: Recipe, tensors: Tensors, batch: Batch, context: LayerContext, part: str = ""
+) -> tuple[Tensor, object]:
+    """The losses f32[B] with these parameters and buffers, of a part of the model if one is named, and what forward()
+    returned.
+    """
     with exportable_layers(recipe.module, context):
-        scores: Tensor = functional_call(recipe.module, tensors, (inputs,))
-    return scores
+        outputs = functional_call(recipe.module, tensors, (batch.inputs,))
+        return recipe.objective.row_losses(outputs, batch, part), outputs

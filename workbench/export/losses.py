@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fleet_protocol.bundle import LabelKind
-from workbench.export.task_file import LossName, LossSettings
+from fleet_protocol.sample_schema import LabelKind
+from workbench.export.task_file import LossSettings, NamedLoss
 
 BALANCE = 0.5
 """0 is plain cross entropy, 1 makes up for the frequencies in full. Half did best on unevenly spread digits."""
@@ -26,26 +26,30 @@ def cross_entropy(scores: Tensor, labels: Tensor, settings: LossSettings) -> Ten
     A one-hot selection from the log-softmax: `nll_loss` becomes Scatter and Gather, 34 us a step instead of 23 in a
     small MLP. It selects, as a product would turn the infinite surprise of a class that the model rules out into NaN.
     Class weights scale rows; their mean is over the number of rows, not over the sum of the weights.
+
+    Of scores f32[B, C, ...], labels are i64[B, ...], and the mean over the positions is taken.
     """
     classes = scores.shape[1]
     smoothing = settings.label_smoothing
     surprises = -torch.log_softmax(scores, dim=1)
     if settings.class_weights:
-        surprises = surprises * torch.tensor(settings.class_weights)
-    is_label = labels.unsqueeze(1) == torch.arange(classes)
+        surprises = surprises * per_class(torch.tensor(settings.class_weights), scores)
+    is_label = labels.unsqueeze(1) == per_class(torch.arange(classes), scores)
     rows = torch.where(is_label, surprises, 0.0).sum(dim=1)
-    return rows * (1 - smoothing) + surprises.sum(dim=1) * (smoothing / classes) if smoothing else rows
+    if smoothing:
+        rows = rows * (1 - smoothing) + surprises.sum(dim=1) * (smoothing / classes)
+    return _row_means(rows)
 
 
 def binary_cross_entropy(scores: Tensor, labels: Tensor, settings: LossSettings) -> Tensor:
-    """Cross entropy of each logit f32[B, C] against its own 0 or 1 f32[B, C], their mean over the classes as f32[B].
+    """Cross entropy of each logit f32[B, C, ...] against its own 0 or 1 in that shape, the mean of a row as f32[B].
 
     In torch's form, whose gradient is `sigmoid(score) - label` everywhere; one with `abs` and `relu` is flat at 0.
     """
     entropies = (1 - labels) * scores - functional.logsigmoid(scores)
     if settings.class_weights:
-        entropies = entropies * torch.tensor(settings.class_weights)
-    return entropies.mean(dim=1)
+        entropies = entropies * per_class(torch.tensor(settings.class_weights), scores)
+    return _row_means(entropies)
 
 
 def mean_squared_error(outputs: Tensor, targets: Tensor, _settings: LossSettings) -> Tensor:
@@ -59,6 +63,16 @@ def huber(outputs: Tensor, targets: Tensor, settings: LossSettings) -> Tensor:
     distance = (outputs - targets).flatten(1).abs()
     quadratic = distance.clamp(max=settings.huber_delta)
     return (0.5 * quadratic * quadratic + settings.huber_delta * (distance - quadratic)).mean(dim=1)
+
+
+def per_class(values: Tensor, scores: Tensor) -> Tensor:
+    """`values` [C] in a shape that goes with `scores` [B, C, ...]."""
+    return values.reshape(-1, *[1] * (scores.dim() - 2)) if scores.dim() > 2 else values
+
+
+def _row_means(values: Tensor) -> Tensor:
+    """f32[B, ...] to f32[B]."""
+    return values.mean(dim=tuple(range(1, values.dim()))) if values.dim() > 1 else values
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +89,7 @@ class Loss:
     balances_classes: bool = False
 
 
-LOSSES: dict[LossName, Loss] = {
+LOSSES: dict[NamedLoss, Loss] = {
     "cross_entropy": Loss(cross_entropy, ("class",)),
     "balanced_cross_entropy": Loss(cross_entropy, ("class",), balances_classes=True),
     "binary_cross_entropy": Loss(binary_cross_entropy, ("multi_label",)),

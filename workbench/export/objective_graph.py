@@ -13,13 +13,14 @@ from torch import Tensor
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.scaling import UNSCALED
 from workbench.export.flat_weights import join
-from workbench.export.gradients import GraphFunction, scores_of
+from workbench.export.gradients import GraphFunction, losses_and_outputs
+from workbench.export.heads import LOG_PRIOR, Batch
 from workbench.export.layer_context import LayerContext
 from workbench.export.losses import BALANCE
 from workbench.export.onnx_conversion import convert
 from workbench.export.recipe import Recipe
 from workbench.export.tracing import BATCH, GraphInput
-from workbench.export.training_graph import is_read
+from workbench.export.training_graph import is_read, label_input
 
 OBJECTIVE, LOSS = "objective", "loss"
 SUPPORTED_OPTIMISERS = ("sgd", "adamw")
@@ -56,11 +57,14 @@ def _objective(recipe: Recipe, names: Sequence[str]) -> GraphFunction:
     def objective(*tensors: Tensor) -> tuple[Tensor, ...]:
         weights = {entry.name: tensor for entry, tensor in zip(recipe.parameters, tensors[:count], strict=True)}
         named = dict(zip(names, tensors[count:], strict=True))
-        scores = scores_of(recipe, weights, named["inputs"], LayerContext(named["row_weights"], named.get("seed")))
+        priors = {}
         if "class_counts" in named:
             smoothed = named["class_counts"] + 1
-            scores = scores + BALANCE * torch.log(smoothed / smoothed.sum())
-        rows = recipe.row_loss(scores, named.get("labels", named["inputs"]))
+            priors[LOG_PRIOR] = BALANCE * torch.log(smoothed / smoothed.sum())
+        real = (named["row_weights"] > 0).to(torch.float32)
+        batch = Batch(named["inputs"], named.get("labels"), real, priors)
+        context = LayerContext(named["row_weights"], named.get("seed"))
+        rows = losses_and_outputs(recipe, weights, batch, context)[0]
         loss = (rows * named["row_weights"]).sum()
         if not _penalised(recipe):
             return (loss,)
@@ -76,15 +80,10 @@ def _objective(recipe: Recipe, names: Sequence[str]) -> GraphFunction:
 
 
 def _inputs(recipe: Recipe) -> list[GraphInput]:
-    label = recipe.task.label
-    inputs = [GraphInput("inputs", (BATCH, *recipe.task.input.shape))]
-    if label.kind == "class":
-        inputs.append(GraphInput("labels", (BATCH,), torch.int64))
-    elif label.outputs:
-        inputs.append(GraphInput("labels", (BATCH, label.outputs)))
+    inputs = [GraphInput("inputs", (BATCH, *recipe.task.input.shape)), *label_input(recipe, BATCH)]
     inputs.append(GraphInput("row_weights", (BATCH,)))
-    if recipe.loss.balances_classes:
-        inputs.append(GraphInput("class_counts", (label.classes,)))
+    if recipe.objective.heads[0].log_prior:
+        inputs.append(GraphInput("class_counts", (recipe.task.label.classes,)))
     inputs.append(GraphInput("seed", (), torch.int64))
     if recipe.task.training.proximal:
         total = sum(parameter.size for parameter in recipe.parameters)
@@ -110,10 +109,19 @@ def _check_supported(recipe: Recipe) -> None:
             f"{path}: engine ort-training would clip the weight decay of sgd too, which the default engine does not;"
             " set one of weight_decay and gradient_clip to 0, or export without --ort-training"
         )
+    if any(head.log_prior for head in recipe.objective.heads) and not recipe.task.label.is_index:
+        raise ConfigurationError(
+            f"{path}: engine ort-training can't balance the classes of positions or of one head among several; write"
+            " loss = 'cross_entropy', or export without --ort-training"
+        )
     if recipe.scaling != UNSCALED:
         raise ConfigurationError(
             f"{path}: engine ort-training can't scale inputs or targets; write [scaling] inputs = 'off' and targets ="
             " 'off' in task.toml, or export without --ort-training"
+        )
+    if recipe.task.parts:
+        raise ConfigurationError(
+            f"{path}: engine ort-training can't train parts in turn; export without --ort-training"
         )
     if training.per_sample_gradients:
         raise ConfigurationError(

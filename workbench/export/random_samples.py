@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle_runtime.samples import Samples
-from fleet_protocol.bundle import InputSchema, TaskDescription
+from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.sample_rules import input_rule
+from fleet_protocol.sample_schema import InputSchema, LabelSchema, runs
 
 MOST_SAMPLES: Final = 512
 MOST_VALUES: Final = 1 << 24
@@ -35,10 +36,14 @@ def random_samples(task: TaskDescription, seed: int = 0) -> Samples:
     count = max(2, min(MOST_SAMPLES, MOST_VALUES // task.input.size))
     factors = generator.standard_normal((count, FACTORS))
     inputs = _inputs(factors, task.input.size, generator)
-    if task.scaling.inputs is None or not task.scaling.inputs.awaited:
-        inputs = _placed(inputs, task.input)
-    labels = _labels(factors, task, generator)
-    return Samples(inputs.astype(np.float32).reshape(count, *task.input.shape), labels)
+    is_awaited = task.scaling.inputs is not None and task.scaling.inputs.awaited
+    for _, schema, place in runs(task.each_input):
+        if schema.whole or not is_awaited:
+            inputs[:, place] = _placed(inputs[:, place], schema)
+    labels = [_labels(factors, label, generator) for label in task.each_label.values()]
+    row = np.concatenate(labels, axis=1)
+    kept = row[:, 0].astype(np.int64) if task.label.is_index else row.astype(np.float32)
+    return Samples(inputs.astype(np.float32).reshape(count, *task.input.shape), kept)
 
 
 def _inputs(factors: Matrix, size: int, generator: np.random.Generator) -> Matrix:
@@ -50,21 +55,20 @@ def _inputs(factors: Matrix, size: int, generator: np.random.Generator) -> Matri
 def _placed(standard: Matrix, schema: InputSchema) -> Matrix:
     bounds = input_rule(schema)
     distance = bounds.highest - bounds.lowest
-    if distance <= WIDEST_RANGE:
+    if distance <= WIDEST_RANGE or schema.whole:
         standard = bounds.lowest + distance / 2 + distance / 4 * standard
-    return np.clip(standard, bounds.lowest, bounds.highest)
+    return np.clip(np.rint(standard) if schema.whole else standard, bounds.lowest, bounds.highest)
 
 
-def _labels(
-    factors: Matrix, task: TaskDescription, generator: np.random.Generator
-) -> NDArray[np.int64] | NDArray[np.float32]:
+def _labels(factors: Matrix, label: LabelSchema, generator: np.random.Generator) -> Matrix:
+    """[N, values] in the order of the row."""
     waves = generator.standard_normal((CAUSES_OF_LABELS, WAVES)) / np.sqrt(CAUSES_OF_LABELS)
     heights = np.tanh(factors[:, :CAUSES_OF_LABELS] @ waves)
-    values = _standardised(heights @ generator.standard_normal((WAVES, task.label.outputs)))
-    if task.label.kind == "class":
-        classes: NDArray[np.int64] = values.argmax(axis=1)
+    values = _standardised(heights @ generator.standard_normal((WAVES, label.outputs)))
+    if label.kind == "class":
+        classes: Matrix = values.reshape(len(values), label.classes, label.size).argmax(axis=1)
         return classes
-    return (values > 0 if task.label.kind == "multi_label" else values).astype(np.float32)
+    return (values > 0).astype(np.float64) if label.kind == "multi_label" else values
 
 
 def _standardised(values: Matrix) -> Matrix:

@@ -1,49 +1,51 @@
 """Reading a recipe, the folder that a person writes: `model.py` with `build()`, and `task.toml`."""
 
 import importlib.util
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import ModuleType
 
 import msgspec
 import torch
 from torch import nn
 
-from fleet_protocol.aggregation_plan import check_aggregation, check_feedback
-from fleet_protocol.bundle import (
-    Parameter,
-    check_label,
-)
+from fleet_protocol.bundle import Parameter
 from fleet_protocol.configuration import parse_document
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.sample_schema import inputs_as_one, labels_as_one
 from fleet_protocol.scaling import Scaling
 from workbench.export.global_seed import seeded, set_seed
-from workbench.export.losses import LOSSES, Loss
 from workbench.export.moving_buffers import RUNNING_STATISTICS, changing_buffers, parts_with_buffers
+from workbench.export.named_inputs import take_rows
+from workbench.export.objective import Objective
+from workbench.export.own_loss import OwnLoss, own_losses
+from workbench.export.recipe_checks import check_parts, check_task
+from workbench.export.recipe_probe import probe
 from workbench.export.scaling import scaling_of
 from workbench.export.task_file import TaskFile
 from workbench.export.trainable import EVERYTHING, check_patterns, is_selected
 from workbench.recipe_folder import TASK_FILE
 
 MODEL_FILE = "model.py"
-PROBE_ROWS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A module with its initial weights, and the task it is for."""
+    """A module with its initial weights, the task it is for, and its losses where these are in model.py.
+
+    Where the task has several inputs, the module takes their row (`named_inputs`).
+    """
 
     folder: Path
     task: TaskFile
     module: nn.Module
+    own_losses: Mapping[str, OwnLoss] = field(default_factory=dict)
 
     @property
-    def loss(self) -> Loss:
-        """The loss that the task names."""
-        return LOSSES[self.task.loss_name]
-
-    def row_loss(self, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """That loss with its settings: one number per row."""
-        return self.loss.rows(scores, labels, self.task.loss_settings)
+    def objective(self) -> Objective:
+        """What training minimises."""
+        return Objective.of(self.task, self.own_losses)
 
     @property
     def backbone(self) -> str:
@@ -59,12 +61,16 @@ class Recipe:
         """
         task = self.task
         name = str(self.folder / TASK_FILE)
-        return scaling_of(task.scaling, task.input, task.label, name, has_backbone=bool(task.backbone))
+        return scaling_of(task.scaling, task.each_input, task.each_label, name, has_backbone=bool(task.backbone))
 
     def trains(self, name: str) -> bool:
         """Whether this parameter trains, or this running statistic moves. The backbone's never do."""
         inside = bool(self.backbone) and name.startswith(f"{self.backbone}.")
         return not inside and is_selected(name, self.task.trainable)
+
+    def names_in(self, part: str) -> frozenset[str]:
+        """The parameters of a part that trains in turn with others."""
+        return frozenset(name for name in self._trained() if is_selected(name, self.task.parts[part].parameters))
 
     @property
     def parameters(self) -> list[Parameter]:
@@ -104,31 +110,28 @@ def read_recipe(folder: Path) -> Recipe:
     Raises:
         ConfigurationError: a file is missing or wrong, or module and task contradict each other.
     """
-    path = folder / TASK_FILE
-    task = parse_document(_read(path), TaskFile, str(path))
-    _check_loss(task, path)
-    with seeded(task.seed):
-        module = _build(folder / MODEL_FILE, task.seed)
-        _check_shapes(module, task, path)  # lazy layers draw their weights when they first run
-    _check_parameters(module, folder / MODEL_FILE)
-    recipe = Recipe(folder, task, module)
+    path, model_path = folder / TASK_FILE, folder / MODEL_FILE
+    task = _with_rows(parse_document(_read(path), TaskFile, str(path)), path)
+    with seeded(task.seed):  # lazy layers draw their weights when they first run, in the probe
+        model = _load(model_path)
+        module = _build(model, model_path, task.seed)
+        if task.inputs:
+            take_rows(module, task.inputs, model_path)
+        has_labels = bool(task.label.size)
+        own = own_losses(model, model_path, task.parts, has_labels=has_labels) if task.has_own_loss else {}
+        recipe = Recipe(folder, task, module, own)
+        probe(module, recipe.objective, task, model_path, path)
+    _check_parameters(module, model_path)
     _check_trainable(recipe, path)
     return recipe
 
 
-def _check_loss(task: TaskFile, path: Path) -> None:
-    check_label(task.label, str(path))
-    check_aggregation(task.aggregation, str(path))
-    check_feedback(task.update.feedback, task.aggregation, str(path))
-    kinds = LOSSES[task.loss_name].label_kinds
-    if task.label.kind not in kinds:
-        raise ConfigurationError(f"{path}: loss {task.loss_name!r} is for label.kind {' or '.join(kinds)}")
-    weights = len(task.loss_settings.class_weights)
-    if weights not in (0, task.label.classes):
-        raise ConfigurationError(
-            f"{path}: loss_settings.class_weights has {weights} entries;"
-            f" give one for each of {task.label.classes} classes"
-        )
+def _with_rows(task: TaskFile, path: Path) -> TaskFile:
+    """The checked task with the rows of several inputs or heads in place of one."""
+    check_task(task, path)
+    if task.inputs:
+        task = msgspec.structs.replace(task, input=inputs_as_one(task.inputs))
+    return msgspec.structs.replace(task, label=labels_as_one(task.each_label)) if task.heads else task
 
 
 def _read(path: Path) -> str:
@@ -140,20 +143,31 @@ def _read(path: Path) -> str:
         ) from error
 
 
-def _build(path: Path, seed: int) -> nn.Module:
+def _load(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location("edgeflock_recipe_model", path)
     if spec is None or spec.loader is None or not path.is_file():
         raise ConfigurationError(f"{path}: no such file; a recipe holds {MODEL_FILE} and {TASK_FILE}")
     model = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(model)
+    except Exception as error:
+        raise _failed(path, error) from error
+    return model
+
+
+def _build(model: ModuleType, path: Path, seed: int) -> nn.Module:
+    try:
         set_seed(seed)
         module = model.build()
     except Exception as error:
-        raise ConfigurationError(f"{path}: building the model failed: {type(error).__name__}: {error}") from error
+        raise _failed(path, error) from error
     if not isinstance(module, nn.Module):
         raise ConfigurationError(f"{path}: build() must return a torch.nn.Module, it returned {type(module).__name__}")
     return module
+
+
+def _failed(path: Path, error: Exception) -> ConfigurationError:
+    return ConfigurationError(f"{path}: building the model failed: {type(error).__name__}: {error}")
 
 
 def _check_parameters(module: nn.Module, path: Path) -> None:
@@ -177,25 +191,4 @@ def _check_trainable(recipe: Recipe, path: Path) -> None:
     names = [parameter.name for parameter in replace(recipe, task=everything).parameters]
     outside = f" outside of the backbone {recipe.backbone!r}" if recipe.backbone else ""
     check_patterns(names, recipe.task.trainable, outside, str(path))
-
-
-def _check_shapes(module: nn.Module, task: TaskFile, path: Path) -> None:
-    shape = [PROBE_ROWS, *task.input.shape]
-    module.eval()
-    try:
-        with torch.no_grad():
-            scores = module(torch.zeros(shape))
-    except RuntimeError as error:
-        raise ConfigurationError(
-            f"{path}: input.shape {task.input.shape} doesn't fit the module: {str(error).splitlines()[0]}"
-        ) from error
-    if task.backbone and not task.label.outputs:
-        return  # the head then gives back features, whose shape isn't known yet
-    expected = (PROBE_ROWS, task.label.outputs) if task.label.outputs else tuple(shape)
-    if not isinstance(scores, torch.Tensor) or scores.shape != expected:
-        found = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
-        key = {"regression": "values", "reconstruction": "kind"}.get(task.label.kind, "classes")
-        raise ConfigurationError(
-            f"{path}: label.{key} is {getattr(task.label, key)}, so the module must turn {tuple(shape)} into"
-            f" {expected}; it gives {found}"
-        )
+    check_parts(recipe.task, [each.name for each in recipe.parameters if each.trainable], path)

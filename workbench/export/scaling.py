@@ -1,14 +1,15 @@
 """What `task.toml` says about scales, or what follows where it says nothing, as the bundle's `Scaling`."""
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Final, Literal
 
 import msgspec
 
-from fleet_protocol.bundle import InputSchema, LabelSchema
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MAX_STATISTICS_COLUMNS
-from fleet_protocol.scaling import UNSCALED, Scale, Scaling, columns_of
+from fleet_protocol.sample_schema import InputSchema, LabelSchema
+from fleet_protocol.scaling import UNSCALED, Block, Scale, Scaling, columns_of, input_blocks, target_blocks
 
 USUAL_MAGNITUDE: Final = 10.0
 """Standardised values hardly go beyond it; inputs that are bounded by it are taken as they are."""
@@ -35,24 +36,30 @@ class ScalingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def scaling_of(
-    settings: ScalingSettings, inputs: InputSchema, label: LabelSchema, name: str, *, has_backbone: bool
+    settings: ScalingSettings,
+    inputs: Mapping[str, InputSchema],
+    labels: Mapping[str, LabelSchema],
+    name: str,
+    *,
+    has_backbone: bool,
 ) -> Scaling:
     """The task's scales; those of the fleet are still awaited.
 
     Raises:
         ConfigurationError: the settings contradict each other or the task; `name` is the file that they are from.
     """
-    _check(settings, inputs, label, name, has_backbone=has_backbone)
-    source = settings.inputs or ("off" if has_backbone else _usual_source(inputs))
-    columns = columns_of(inputs.shape)
-    ranges = settings.input_ranges or [[inputs.minimum, inputs.maximum]] * columns
+    from_inputs, from_labels = input_blocks(inputs), target_blocks(labels)
+    kinds = ", ".join(repr(label.kind) for label in labels.values())
+    _check(settings, from_inputs, "" if from_labels else kinds, name, has_backbone=has_backbone)
+    source = settings.inputs or ("off" if has_backbone else _usual_source(from_inputs))
+    usual = [[block.lowest, block.highest] for block in from_inputs for _ in range(block.columns)]
     scaling = Scaling(
-        _scale(source, columns, ranges, f"{name}: scaling.inputs"),
-        _scale(settings.targets or "fleet", label.values, settings.target_ranges, f"{name}: scaling.targets")
-        if label.kind == "regression"
+        _scale(source, columns_of(from_inputs), settings.input_ranges or usual, f"{name}: scaling.inputs"),
+        _scale(settings.targets or "fleet", columns_of(from_labels), settings.target_ranges, f"{name}: scaling.targets")
+        if from_labels
         else None,
     )
-    if inputs.missing == "mean" and scaling.inputs is None:
+    if scaling.inputs is None and any(schema.missing == "mean" for schema in inputs.values()):
         raise ConfigurationError(
             f"{name}: input.missing = 'mean' needs scaled inputs; write [scaling] inputs = 'fleet', or leave it out and"
             " let the program that takes the samples fill in what is missing"
@@ -60,8 +67,9 @@ def scaling_of(
     return UNSCALED if scaling == UNSCALED else scaling  # what is left out is told by identity
 
 
-def _usual_source(inputs: InputSchema) -> Source:
-    return "off" if max(abs(inputs.minimum), abs(inputs.maximum)) <= USUAL_MAGNITUDE else "fleet"
+def _usual_source(blocks: Sequence[Block]) -> Source:
+    widest = max((max(abs(block.lowest), abs(block.highest)) for block in blocks), default=0.0)
+    return "off" if widest <= USUAL_MAGNITUDE else "fleet"
 
 
 def _scale(source: Source, columns: int, ranges: list[Range], what: str) -> Scale | None:
@@ -82,17 +90,21 @@ def _scale(source: Source, columns: int, ranges: list[Range], what: str) -> Scal
     return Scale.of_ranges(ranges)
 
 
-def _check(
-    settings: ScalingSettings, inputs: InputSchema, label: LabelSchema, name: str, *, has_backbone: bool
-) -> None:
+def _check(settings: ScalingSettings, inputs: Sequence[Block], unscaled: str, name: str, *, has_backbone: bool) -> None:
+    """`unscaled` names the kinds of label where none has a scale."""
     if has_backbone and (settings.inputs or "off") != "off":
         raise ConfigurationError(
             f"{name}: scaling.inputs = {settings.inputs!r}, but a backbone takes inputs as it was trained on them;"
             " leave it out"
         )
-    if label.kind != "regression" and (settings.targets or "off") != "off":
+    if not inputs and (settings.inputs or "off") != "off":
         raise ConfigurationError(
-            f"{name}: scaling.targets = {settings.targets!r} is for label.kind 'regression', this is {label.kind!r};"
+            f"{name}: scaling.inputs = {settings.inputs!r}, but whole numbers name something and have no scale; leave"
+            " it out"
+        )
+    if unscaled and (settings.targets or "off") != "off":
+        raise ConfigurationError(
+            f"{name}: scaling.targets = {settings.targets!r} is for label.kind 'regression', this is {unscaled};"
             " leave it out"
         )
     for what, source, given in (

@@ -24,11 +24,11 @@ from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.scaling import MOST_DEVIATIONS
 from workbench.export.differing_module import differing_module
 from workbench.export.flat_weights import join
-from workbench.export.gradients import STATE, evaluation, prediction, training_step
+from workbench.export.gradients import STATE, evaluation, prediction
 from workbench.export.random_samples import random_samples
 from workbench.export.recipe import Recipe
 from workbench.export.torch_reference import FEW_RUNS, MANY_RUNS, Function, Reference, reference
-from workbench.export.training_graph import step_inputs
+from workbench.export.training_graph import step_function, step_inputs
 
 MOST_ROWS = 16
 """Of a batch that is compared; a plan's may be larger, but takes longer."""
@@ -125,7 +125,7 @@ def _check_training(recipe: Recipe, file: str, model: ModelProto, draws: Sequenc
     rows = size if per_sample else min(size, MOST_ROWS)
     names = [entry.name for entry in step_inputs(recipe, per_sample=per_sample)]
     session = _session(_with_everything_carried(model, names))
-    function = training_step(recipe, names, per_sample=per_sample)
+    function = step_function(recipe, names, per_sample=per_sample)
     for kind in _batch_kinds(rows, fixed=per_sample):
         steps = _Steps(recipe, session, names, draws[kind.draw], kind)
         for step in range(STEPS):

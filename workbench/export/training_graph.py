@@ -10,17 +10,18 @@ What is carried, and where it comes from:
 * A model that draws random numbers has one more input, `seed` i64[]. Step k hashes `seed + k` into them, so the same
   seed gives the same round on every machine.
 
-A loss that balances classes reads `log_prior`, which is counted from all labels once, before the first step.
+A loss that balances classes reads its head's `log_prior`, counted from all labels once, before the first step.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from onnx import GraphProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import GraphProto, TensorProto, ValueInfoProto, helper
 
-from workbench.export.gradients import LOG_PRIOR, STATE, training_step
-from workbench.export.losses import BALANCE
+from workbench.export.class_counts import count_classes
+from workbench.export.gradients import SCALAR_STATE, STATE, GraphFunction, alternating_step, training_step
+from workbench.export.graph_constants import add_constant
 from workbench.export.onnx_conversion import convert
 from workbench.export.optimisers import OPTIMISERS
 from workbench.export.recipe import Recipe
@@ -36,12 +37,12 @@ RATES = ("weight_decay", "gradient_clip", "proximal")
 def training_graph(recipe: Recipe, *, per_sample: bool = False) -> GraphProto:
     """The graph of `train.onnx`, or with `per_sample` the one that clips each sample's gradient.
 
-    Inputs: `weights` f32[P], `inputs` f32[N, *shape], `labels` i64[N] or f32[N, C] (none if the inputs are the
-    target), `batches` i64[K, B] (rows of `inputs`), `mask` f32[K, B] (1 real, 0 padding), and f32[] each
+    Inputs: `weights` f32[P], `inputs` f32[N, *shape], `labels` i64[N] or f32[N, values] (none if a sample has
+    no label), `batches` i64[K, B] (rows of `inputs`), `mask` f32[K, B] (1 real, 0 padding), and f32[] each
     `learning_rate`, `weight_decay`, `gradient_clip` (the largest Euclidean norm of a gradient; infinity for none),
     `proximal` (FedProx's coefficient), the last three only where the task's plan isn't 0: what multiplies by 0 would
-    be a fifth of a small model's step. `seed` i64[] only if the model draws random
-    numbers. Outputs:
+    be a fifth of a small model's step. `seed` i64[] only if the model draws
+    random numbers. Outputs:
     `trained_weights` f32[P] after K steps, `losses` f32[K], each the mean over the real rows of its mini-batch. A
     mini-batch of padding alone leaves the weights as they are and has loss 0. N, K and B are free at run time, but for
     B with `per_sample`, which is the plan's `batch_size`.
@@ -57,8 +58,7 @@ def training_graph(recipe: Recipe, *, per_sample: bool = False) -> GraphProto:
     graph.input.extend(_tensor(name, []) for name in ("learning_rate", *_rates(recipe, per_sample=per_sample)))
     scale_values(graph, recipe, ["inputs", "labels"])
     _weigh_rows(graph)
-    if recipe.loss.balances_classes:
-        _count_classes(graph, recipe.task.label.classes)
+    count_classes(graph, recipe.objective.heads, recipe.task.label)
     carried = _initial_values(graph, recipe)
     body = _step(recipe, carried, per_sample=per_sample)
     scanned = _scan_inputs(graph, recipe, draws=is_read(body, f"{STEP}seed"))
@@ -88,20 +88,29 @@ def step_inputs(recipe: Recipe, *, per_sample: bool = False) -> list[GraphInput]
     trainable, buffers = _sizes(recipe)
     rows = recipe.task.training.batch_size if per_sample else BATCH
     optimiser = OPTIMISERS[recipe.task.training.optimiser]
-    label = recipe.task.label
     inputs = [GraphInput("weights", (trainable,))]
     inputs += [GraphInput(f"{STATE}{number}", (trainable,)) for number in range(optimiser.vectors)]
-    inputs += [GraphInput(f"{STATE}scalar_{number}", ()) for number in range(optimiser.scalars)]
+    inputs += [GraphInput(f"{SCALAR_STATE}{number}", ()) for number in range(optimiser.scalars)]
     inputs += [GraphInput("buffers", (buffers,))] * bool(buffers)
     inputs += [GraphInput("anchor", (trainable,)), GraphInput("inputs", (rows, *recipe.task.input.shape))]
-    if label.kind == "class":
-        inputs.append(GraphInput("labels", (rows,), torch.int64))
-    elif label.outputs:
-        inputs.append(GraphInput("labels", (rows, label.outputs)))
+    inputs += label_input(recipe, rows)
     inputs += [GraphInput("row_weights", (rows,)), GraphInput("learning_rate", ())]
     inputs += [GraphInput(name, ()) for name in _rates(recipe, per_sample=per_sample)]
-    inputs += [GraphInput(LOG_PRIOR, (label.classes,))] * recipe.loss.balances_classes
+    inputs += [GraphInput(head.log_prior, (head.label.classes,)) for head in recipe.objective.heads if head.log_prior]
     return [*inputs, GraphInput("seed", (), torch.int64)]
+
+
+def step_function(recipe: Recipe, names: Sequence[str], *, per_sample: bool) -> GraphFunction:
+    """One step as a function of the values that `names` says: of all weights at once, or of the recipe's parts."""
+    return alternating_step(recipe, names) if recipe.task.parts else training_step(recipe, names, per_sample=per_sample)
+
+
+def label_input(recipe: Recipe, rows: int | None) -> list[GraphInput]:
+    """`labels` of so many rows as graphs take them: an index, or values in a row; none where a sample has no label."""
+    label = recipe.task.label
+    if label.is_index:
+        return [GraphInput("labels", (rows,), torch.int64)]
+    return [GraphInput("labels", (rows, label.size))] * bool(label.size)
 
 
 def _rates(recipe: Recipe, *, per_sample: bool) -> list[str]:
@@ -117,20 +126,18 @@ def _sizes(recipe: Recipe) -> tuple[int, int]:
 
 
 def _data(recipe: Recipe, *, per_sample: bool) -> list[ValueInfoProto]:
-    label = recipe.task.label
     inputs = [_tensor("inputs", ["N", *recipe.task.input.shape])]
-    if label.kind == "class":
-        inputs.append(_tensor("labels", ["N"], TensorProto.INT64))
-    elif label.outputs:
-        inputs.append(_tensor("labels", ["N", label.outputs]))
+    for entry in label_input(recipe, BATCH):
+        dtype = TensorProto.INT64 if entry.dtype == torch.int64 else TensorProto.FLOAT
+        inputs.append(_tensor(entry.name, ["N", *(size for size in entry.shape if size is not BATCH)], dtype))
     batches = ["K", recipe.task.training.batch_size if per_sample else "B"]
     return [*inputs, _tensor("batches", batches, TensorProto.INT64), _tensor("mask", batches)]
 
 
 def _weigh_rows(graph: GraphProto) -> None:
     """Add `row_weights` f32[K, B], the mask divided by its sum, and `rates` f32[K], 0 where all rows are padding."""
-    _constant(graph, "axis.rows", [1])
-    _constant(graph, "one.row", np.float32(1))
+    add_constant(graph, "axis.rows", [1])
+    add_constant(graph, "one.row", np.float32(1))
     graph.node.extend(
         [
             helper.make_node("ReduceSum", ["mask", "axis.rows"], ["rows"], keepdims=1),
@@ -142,40 +149,17 @@ def _weigh_rows(graph: GraphProto) -> None:
     )
 
 
-def _count_classes(graph: GraphProto, classes: int) -> None:
-    """Add `log_prior` f32[C]: `BALANCE` times the log of the frequencies of all labels, each class counted once more.
-
-    Laplace's rule keeps a class that this device has never seen finite.
-    """
-    _constant(graph, "classes", np.int64(classes))
-    _constant(graph, "off_on", np.array([0, 1], dtype=np.float32))
-    _constant(graph, "axis.samples", [0])
-    _constant(graph, "once_more", np.float32(1))
-    _constant(graph, "balance", np.float32(BALANCE))
-    graph.node.extend(
-        [
-            helper.make_node("OneHot", ["labels", "classes", "off_on"], ["labels.one_hot"]),
-            helper.make_node("ReduceSum", ["labels.one_hot", "axis.samples"], ["class.counts"], keepdims=0),
-            helper.make_node("Add", ["class.counts", "once_more"], ["class.smoothed"]),
-            helper.make_node("ReduceSum", ["class.smoothed"], ["class.total"], keepdims=1),
-            helper.make_node("Div", ["class.smoothed", "class.total"], ["class.prior"]),
-            helper.make_node("Log", ["class.prior"], ["class.log_prior"]),
-            helper.make_node("Mul", ["class.log_prior", "balance"], [LOG_PRIOR]),
-        ]
-    )
-
-
 def _initial_values(graph: GraphProto, recipe: Recipe) -> dict[str, str]:
     """What the Scan carries, by its name in a step, to the value that it starts from; adds those values."""
     trainable, buffers = _sizes(recipe)
     initial = {"weights": "weights"}
     if buffers:
         initial["weights"] = "trainable"
-        _constant(graph, "sizes", [trainable, buffers])
+        add_constant(graph, "sizes", [trainable, buffers])
         graph.node.append(helper.make_node("Split", ["weights", "sizes"], ["trainable", "buffers"], axis=0))
     for entry in step_inputs(recipe):
         if entry.name.startswith(STATE):
-            _constant(graph, f"{entry.name}.shape", np.array(entry.shape, dtype=np.int64))
+            add_constant(graph, f"{entry.name}.shape", np.array(entry.shape, dtype=np.int64))
             graph.node.append(helper.make_node("ConstantOfShape", [f"{entry.name}.shape"], [f"{entry.name}.zero"]))
             initial[entry.name] = f"{entry.name}.zero"
     return initial | ({"buffers": "buffers"} if buffers else {})
@@ -200,15 +184,15 @@ def _scan_inputs(graph: GraphProto, recipe: Recipe, *, draws: bool) -> dict[str,
     `seed` is among them if a step `draws` random numbers.
     """
     scanned = {"rows": "batches", "row_weights": "row_weights", "learning_rate": "rates"}
-    if recipe.task.label.outputs:
+    if recipe.task.label.size:
         graph.node.append(
             helper.make_node("Gather", [model_side(recipe, "labels"), "batches"], ["labels.batched"], axis=0)
         )
         scanned["labels"] = "labels.batched"
     if draws:
         graph.input.append(_tensor("seed", [], TensorProto.INT64))
-        _constant(graph, "first", np.int64(0))
-        _constant(graph, "next", np.int64(1))
+        add_constant(graph, "first", np.int64(0))
+        add_constant(graph, "next", np.int64(1))
         graph.node.extend(
             [
                 helper.make_node("Size", ["rates"], ["steps"]),
@@ -227,10 +211,11 @@ def _step(recipe: Recipe, carried: dict[str, str], *, per_sample: bool) -> Graph
     """
     entries = step_inputs(recipe, per_sample=per_sample)
     names = [entry.name for entry in entries]
-    outer = {"anchor": carried["weights"]} | {name: name for name in (*RATES, LOG_PRIOR)}
+    outer = {"anchor": carried["weights"]} | {name: name for name in RATES}
+    outer |= {head.log_prior: head.log_prior for head in recipe.objective.heads if head.log_prior}
     inner = [GraphInput(outer.get(entry.name, STEP + entry.name), entry.shape, entry.dtype) for entry in entries]
     outputs = [*(f"{STEP}new.{name}" for name in carried), f"{STEP}row_losses"]
-    body = convert(training_step(recipe, names, per_sample=per_sample), inner, outputs)
+    body = convert(step_function(recipe, names, per_sample=per_sample), inner, outputs)
     body.name = "step"
     body.node.insert(
         0, helper.make_node("Gather", [model_side(recipe, "inputs"), f"{STEP}rows"], [f"{STEP}inputs"], axis=0)
@@ -238,10 +223,6 @@ def _step(recipe: Recipe, carried: dict[str, str], *, per_sample: bool) -> Graph
     rows = recipe.task.training.batch_size if per_sample else "batch"
     body.input.append(_tensor(f"{STEP}rows", [rows], TensorProto.INT64))
     return body
-
-
-def _constant(graph: GraphProto, name: str, value: Sequence[int] | np.generic | np.ndarray) -> None:
-    graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
 
 
 def _tensor(name: str, shape: Sequence[int | str], dtype: int = TensorProto.FLOAT) -> ValueInfoProto:

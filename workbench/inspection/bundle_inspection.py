@@ -16,16 +16,9 @@ from onnx import GraphProto, ModelProto
 from bundle_runtime.bundle_folder import load_bundle
 from edge_agent.profiles import shipped_profiles
 from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.bundle import (
-    DESCRIPTION_FILE,
-    InputSchema,
-    LabelSchema,
-    TaskDescription,
-    TrainingPlan,
-    UpdatePlan,
-    blob_hash,
-)
+from fleet_protocol.bundle import DESCRIPTION_FILE, TaskDescription, TrainingPlan, UpdatePlan, blob_hash
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.sample_schema import InputSchema, LabelSchema
 from workbench.inspection.child import run_child
 from workbench.inspection.measured_round import Measurement
 from workbench.inspection.trial_round import Trial, try_round
@@ -93,6 +86,8 @@ class Inspection(msgspec.Struct, frozen=True):
     bytes: int
     input: InputSchema
     label: LabelSchema
+    inputs: dict[str, InputSchema]
+    heads: dict[str, LabelSchema]
     training: TrainingPlan
     update: UpdatePlan
     aggregation: AggregationPlan
@@ -129,6 +124,8 @@ def inspect_bundle(folder: Path, samples: Path | None = None) -> Inspection:
         bytes=sum(len(files[name]) for name in (DESCRIPTION_FILE, *task.files)),
         input=task.input,
         label=task.label,
+        inputs=task.inputs,
+        heads=task.heads,
         training=task.training,
         update=task.update,
         aggregation=task.aggregation,

@@ -5,6 +5,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fleet_protocol.aggregation_plan import SMALLEST_BUFFER
+from fleet_protocol.sample_schema import qualified
 from workbench.inspection.bundle_inspection import Inspection
 
 
@@ -12,15 +13,20 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
     """Everything but the hashes' tails."""
     plan = inspection.training
     update = inspection.update
-    schema = inspection.input
     console.print(f"[bold]{inspection.task}[/]: {inspection.title}", highlight=False)
     facts = Table.grid(padding=(0, 2))
     frozen = inspection.parameters - inspection.trainable_parameters
     facts.add_row("bundle", f"format {inspection.format}, {inspection.bytes / 1000:.1f} kB, {inspection.bundle_sha256}")
     facts.add_row("parameters", f"{inspection.parameters}" + (f", {frozen} of them buffers" if frozen else ""))
-    facts.add_row("input", f"float32 {list(schema.shape)}, each value from {schema.minimum:g} to {schema.maximum:g}")
-    label = inspection.label
-    facts.add_row("label", f"{label.kind}" + (f", {label.outputs} outputs" if label.outputs else ""))
+    for name, schema in (inspection.inputs or {"": inspection.input}).items():
+        kind = "whole numbers" if schema.whole else "float32"
+        facts.add_row(
+            qualified("input", name), f"{kind} {schema.shape}, each value from {schema.minimum:g} to {schema.maximum:g}"
+        )
+    for name, label in (inspection.heads or {"": inspection.label}).items():
+        facts.add_row(
+            qualified("label", name), f"{label.kind}" + (f", {label.outputs} outputs" if label.outputs else "")
+        )
     facts.add_row(
         "round",
         f"{plan.steps} steps of {plan.batch_size} samples, {plan.optimiser}, learning rate {plan.learning_rate:g}",
@@ -29,7 +35,7 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
     facts.add_row("trial round", f"{_judged(trial.unsteady)}, on {trial.samples}")
     facts.add_row("update", f"{update.selection} {update.keep_fraction:.3g}, {update.quantisation}, {update.feedback}")
     aggregation = inspection.aggregation
-    updates = aggregation.buffer_size or f"a quarter as many as devices take part, at least {SMALLEST_BUFFER},"
+    updates = aggregation.buffer_size or f"a tenth as many as devices take part, at least {SMALLEST_BUFFER},"
     facts.add_row("version", f"{aggregation.strategy}, {updates} updates each")
     verdict = "every operator" if inspection.runs_on_oldest else "[red]not every operator[/]"
     facts.add_row("runs", f"{verdict} on onnxruntime {inspection.oldest_onnxruntime}, the oldest that is supported")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from bundle_runtime.runner import BundleRunner, bundle_paths
 from bundle_runtime.samples import Samples
@@ -19,7 +20,7 @@ from edge_agent.training.engine import Rates, plan_batches
 from edge_agent.training.onnx_step import OnnxStepEngine
 from fleet_protocol.bundle import DESCRIPTION_FILE, WEIGHTS_FILE, TaskDescription, parse_description
 from fleet_protocol.codec import read_weights
-from fleet_protocol.sample_rules import input_rule
+from fleet_protocol.sample_rules import ValueRule, input_rule
 
 STORED_SAMPLES = 256
 ROUNDS = 3
@@ -37,13 +38,16 @@ class Measurement(msgspec.Struct, frozen=True):
 def drawn_samples(task: TaskDescription) -> Samples:
     """Samples spread evenly over what the schema allows."""
     random = np.random.default_rng(0)
-    label = task.label
-    bounds = input_rule(task.input)
-    inputs = random.uniform(bounds.lowest, bounds.highest, (STORED_SAMPLES, *task.input.shape))
-    if label.kind == "class":
-        return Samples(inputs.astype(np.float32), random.integers(0, label.classes, STORED_SAMPLES))
-    values = random.integers(0, 2, (STORED_SAMPLES, label.outputs)).astype(np.float32)
-    return Samples(inputs.astype(np.float32), values)
+    drawn = [_drawn(input_rule(schema), random) for schema in task.each_input.values()]
+    inputs = np.concatenate(drawn, axis=1).reshape(STORED_SAMPLES, *task.input.shape).astype(np.float32)
+    sizes = [(max(label.classes, 2) if label.kind == "class" else 2, label.size) for label in task.each_label.values()]
+    row = np.concatenate([random.integers(0, most, (STORED_SAMPLES, size)) for most, size in sizes], axis=1)
+    return Samples(inputs, row[:, 0] if task.label.is_index else row.astype(np.float32))
+
+
+def _drawn(rule: ValueRule, random: np.random.Generator) -> NDArray[np.float64]:
+    values = random.uniform(rule.lowest, rule.highest, (STORED_SAMPLES, rule.count))
+    return np.rint(values) if rule.whole else values
 
 
 def featured(task: TaskDescription, files: Mapping[str, Path], samples: Samples) -> tuple[Samples, float]:

@@ -41,10 +41,11 @@ class Summary(msgspec.Struct, frozen=True):
     """A whole simulation. Bytes are of signed messages, by kind; MQTT, TCP and TLS come on top.
 
     `uplink_bytes` are the updates alone, as they were sent, repetitions included; `total_bytes` is everything.
-    `measure` says what a score is; `first_score` is version 0's. `reached` is the first point at the score `target`,
-    after an update. `set_aside` accepted updates could not be applied; `stopped` says why no version could be made any
-    more, if so; `collapses` counts returns to the last good version. `staleness` counts accepted updates by it,
-    `refused` messages by the coordinator's reason, `guard_refusals` deferred rounds by what the guard said.
+    `measure` says what a score is; `first_score` is version 0's, `heads` are each head's last. `reached`
+    is the first point at the score `target`, after an update. `set_aside` accepted updates could not be applied;
+    `stopped` says why no version could be made any more, if so; `collapses` counts returns to the last good version.
+    `staleness` counts accepted updates by it, `refused` messages by the coordinator's reason, `guard_refusals` deferred
+    rounds by what the guard said.
     `rounds_withheld` sent nothing: `spent` samples were not trained on again, or validation samples got `worse`.
     `rounds_lost` ended with a crash or a closing hour. `devices_short_of_samples` can never store what their guards
     want.
@@ -75,6 +76,7 @@ class Summary(msgspec.Struct, frozen=True):
     rounds_withheld: dict[str, int]
     guard_refusals: dict[str, int]
     devices_short_of_samples: int
+    heads: dict[str, float] = {}
 
 
 @dataclass(slots=True)

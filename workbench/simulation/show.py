@@ -118,6 +118,8 @@ def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
     yield "virtual time", f"{summary.virtual_seconds / 3600:.2f} h"
     yield "versions, of updates", f"{summary.versions:,}, {summary.updates:,}"
     yield summary.measure, f"{summary.score:.4f}, of version 0 {summary.first_score:.4f}"
+    for head, score in summary.heads.items():
+        yield head, f"{score:.4f}"
     if summary.target is not None:
         yield f"{summary.target:g} reached", _reached(summary.reached)
     yield "sent up", _by_kind(summary.bytes_up)

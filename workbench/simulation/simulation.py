@@ -153,6 +153,7 @@ class Simulation:
             measure=self._world.workload.measure,
             first_score=self._history[0].score,
             score=last.score,
+            heads=self._world.workload.heads(self._world.coordinator.model),
             target=self._options.target,
             reached=self._reached,
             uplink_bytes=ledger.up["update"],

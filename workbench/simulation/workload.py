@@ -41,6 +41,8 @@ class Workload:
     score: Callable[[FloatVector], float]
     measure: str
     rescaled: Callable[[TaskDescription], "Workload"]
+    heads: Callable[[FloatVector], dict[str, float]] = lambda _: {}
+    """The scores of each head, by what they are called, where there are several."""
 
 
 class QuadraticEngine:
@@ -118,14 +120,15 @@ def trained_workload(bundle: Path, task: TaskDescription, parts: Sequence[Sample
     runner = BundleRunner(task, files)
     trained_on = [runner.featured(part) for part in parts]
     told_apart = [identities(part) for part in trained_on]
-    score, measure = scorer(runner, task, runner.featured(held_out))
+    found = scorer(runner, task, runner.featured(held_out))
     return Workload(
         OnnxStepEngine.of_task(task, files),
         count=lambda device: len(trained_on[device]),
         samples=lambda device, rows: trained_on[device].take(rows),
         identities=lambda device, rows: told_apart[device][rows],
         evaluate=runner.evaluate_features,
-        score=score,
-        measure=measure,
+        score=found.score,
+        measure=found.measure,
         rescaled=lambda rescaled: trained_workload(bundle, rescaled, parts, held_out),
+        heads=found.of_heads,
     )

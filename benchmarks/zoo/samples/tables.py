@@ -1,7 +1,7 @@
 """The zoo's tables: columns of unlike units as a user has them, neither scaled nor filled in."""
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +47,15 @@ def diabetes(_: Path) -> Samples:
 
 def air_quality(data: Path) -> Samples:
     """The hours whose carbon monoxide is known; a tenth of them lacks one of the inputs or more, which are NaN."""
+    return readings(data, AIR_QUALITY_TARGET, AIR_QUALITY_INPUTS)
+
+
+def readings(data: Path, target: str, inputs_named: Sequence[str]) -> Samples:
+    """The station's hours whose `target` is known; missing inputs are NaN."""
     with (data / AIR_QUALITY_FILE).open(newline="", encoding="latin-1") as file:
         rows = [row for row in csv.DictReader(file, delimiter=";") if row["Time"]]
-    inputs = np.array([[_number(row[name]) for name in AIR_QUALITY_INPUTS] for row in rows], np.float32)
-    targets = np.array([[_number(row[AIR_QUALITY_TARGET])] for row in rows], np.float32)
+    inputs = np.array([[_number(row[name]) for name in inputs_named] for row in rows], np.float32)
+    targets = np.array([[_number(row[target])] for row in rows], np.float32)
     known = targets[:, 0] != MISSING
     return Samples(np.where(inputs == MISSING, np.float32("nan"), inputs)[known], targets[known])
 

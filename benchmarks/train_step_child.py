@@ -2,8 +2,8 @@
 
     python -m benchmarks.train_step_child FOLDER ENGINE ROUNDS TORCH_FOLDER
 
-It prints each round's seconds, and at the end its peak resident memory. `python-api` is onnxruntime-training as its
-documentation uses it; its import needs torch, which is found in TORCH_FOLDER.
+It prints each round's seconds of processor time, and at the end its peak resident memory. `python-api` is
+onnxruntime-training as its documentation uses it; its import needs torch, which is found in TORCH_FOLDER.
 """
 
 import os
@@ -78,9 +78,9 @@ def main() -> None:
     run = make_round(Path(folder), engine)
     for _ in range(int(rounds)):
         sys.stdin.readline()
-        start = time.perf_counter()
+        start = time.process_time()
         run()
-        print(time.perf_counter() - start, flush=True)
+        print(time.process_time() - start, flush=True)
     peak = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
     print(f"peak_kib {peak[1] if peak else 0}", flush=True)
 

@@ -24,7 +24,7 @@ MAX_GRAPH_DEPTH: Final = 4
 MAX_GRAPH_FIELDS: Final = 2**18
 """Fields of all messages in a file; the largest graph that ships has about 6,000."""
 MAX_LOOP_ITERATIONS: Final = 1_000_000
-"""Of all `Loop`s around a node, multiplied."""
+"""Of all `Loop`s and inner `Scan`s around a node, multiplied."""
 CONSTANT_FIELDS: Final = {
     b"value": "t",
     b"value_int": "i",
@@ -67,14 +67,24 @@ class _Message:
 
 
 Attributes = Mapping[bytes, _Message]
-Constants = Mapping[bytes, int | None]
-"""Tensors that a graph and those around it hold, by name: the value where it is one int64, else None."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Constant:
+    """A tensor that the file holds: its value where it is one int64, and the length of its first axis if it has one."""
+
+    value: int | None = None
+    length: int | None = None
+
+
+Constants = Mapping[bytes, _Constant]
+"""What a graph and those around it hold, by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a graph stands: `iterations` is how often the `Loop`s around it run it, `given` are the inputs of the
-    whole model that its caller always gives; empty in a graph inside it.
+    """Where a graph stands: `iterations` is how often the `Loop`s and inner `Scan`s around it run it, `given` are the
+    inputs of the whole model that its caller always gives; empty in a graph inside it.
     """
 
     depth: int
@@ -134,7 +144,7 @@ class _Walk:
         for part in graph.parts.get("node", []):
             self._check_node(self._read("NodeProto", part), place, constants)
 
-    def _check_node(self, node: _Message, place: _Place, constants: dict[bytes, int | None]) -> None:
+    def _check_node(self, node: _Message, place: _Place, constants: dict[bytes, _Constant]) -> None:
         operator = node.text("op_type")
         if (domain := node.text("domain")) not in self._domains:
             raise GraphRefusedError(
@@ -168,8 +178,8 @@ class _Walk:
                 self._check_tensor(tensor)
         return attributes
 
-    def _constant(self, attributes: Attributes) -> int | None:
-        """What a `Constant` holds, if it is one int64."""
+    def _constant(self, attributes: Attributes) -> _Constant:
+        """What a `Constant` holds."""
         names = list(attributes)
         if len(names) != 1 or attributes[names[0]].present(_ATTRIBUTE_VALUES) != [CONSTANT_FIELDS.get(names[0])]:
             shown = ", ".join(map(_shown, names)) or "none"
@@ -177,22 +187,24 @@ class _Walk:
         held = attributes[names[0]]
         if "t" in held.parts:
             return self._check_tensor(held.parts["t"][0])[1]
-        return _signed(held.number("i")) if "i" in held.numbers else None
+        return _Constant(_signed(held.number("i")) if "i" in held.numbers else None)
 
-    def _check_tensor(self, data: memoryview) -> tuple[bytes, int | None]:
-        """Its name, and its value if it is one int64."""
+    def _check_tensor(self, data: memoryview) -> tuple[bytes, _Constant]:
+        """Its name, and what it holds."""
         tensor = self._read("TensorProto", data)
         if tensor.number("data_location"):
             raise GraphRefusedError("has a tensor outside the file (data_location)")
         if len(fields := tensor.present(_DATA)) > 1:
             raise GraphRefusedError(f"has a tensor with data in {' and '.join(fields)}")
         held = sum(len(part) + (name == "string_data") for name in _DATA for part in tensor.parts.get(name, []))
-        values = math.prod(tensor.numbers.get("dims", []))
+        sizes = tensor.numbers.get("dims", [])
+        values = math.prod(sizes)
         if values > _VALUES_PER_BYTE * held:
             raise GraphRefusedError(f"has a tensor of {values} values and {held} bytes of data")
         raw = tensor.parts.get("raw_data", [b""])[0]
         is_int64 = tensor.number("data_type") == INT64 and len(raw) == INT64_BYTES
-        return tensor.text("name"), int.from_bytes(raw, "little", signed=True) if is_int64 else None
+        value = int.from_bytes(raw, "little", signed=True) if is_int64 else None
+        return tensor.text("name"), _Constant(value, sizes[0] if sizes else None)
 
     def _read(self, name: str, data: memoryview) -> _Message:
         message = _Message()
@@ -225,30 +237,43 @@ def _inside(node: _Message, attributes: Attributes, place: _Place, constants: Co
     if operator == b"Loop":
         if place.in_scan:
             raise GraphRefusedError("has a Loop inside a Scan")
-        iterations = place.iterations * _trip_count(node, constants)
-        if iterations > MAX_LOOP_ITERATIONS:
-            raise GraphRefusedError(f"loops {iterations} times; at most {MAX_LOOP_ITERATIONS} are taken")
-        return replace(inside, iterations=iterations)
+        return replace(inside, iterations=_bounded(place.iterations * _trip_count(node, constants)))
     if operator == b"Scan":
+        scanned = _scanned(node, attributes)
         if place.depth:
-            raise GraphRefusedError("has a Scan inside another graph")
-        if not _scanned(node, attributes) & place.given:
+            return replace(inside, iterations=_bounded(place.iterations * _length(scanned, attributes, constants)))
+        if not frozenset(scanned) & place.given:
             raise GraphRefusedError("has a Scan over no input of the model, whose length nothing bounds")
         return replace(inside, in_scan=True)
     return inside
 
 
-def _scanned(scan: _Message, attributes: Attributes) -> frozenset[bytes]:
+def _bounded(iterations: int) -> int:
+    if iterations > MAX_LOOP_ITERATIONS:
+        raise GraphRefusedError(f"loops {iterations} times; at most {MAX_LOOP_ITERATIONS} are taken")
+    return iterations
+
+
+def _scanned(scan: _Message, attributes: Attributes) -> list[bytes]:
     """The names of what a `Scan` scans, which has one length."""
     inputs = scan.parts.get("input", [])
     count = attributes[b"num_scan_inputs"].number("i") if b"num_scan_inputs" in attributes else 0
-    return frozenset(map(bytes, inputs[max(len(inputs) - count, 0) :]))
+    return [bytes(name) for name in inputs[max(len(inputs) - count, 0) :]]
+
+
+def _length(scanned: Iterable[bytes], attributes: Attributes, constants: Constants) -> int:
+    """How often a `Scan` inside another graph runs: as often as a constant that it scans has entries."""
+    lengths = [constants[name].length for name in scanned if name in constants]
+    length = next((length for length in lengths if length is not None), None)
+    if length is None or b"scan_input_axes" in attributes:
+        raise GraphRefusedError("has a Scan inside another graph, and no constant along whose first axis it goes")
+    return max(length, 1)
 
 
 def _trip_count(loop: _Message, constants: Constants) -> int:
     """How often a `Loop` runs at most."""
     inputs = loop.parts.get("input", [])
-    count = constants.get(bytes(inputs[0])) if inputs else None
+    count = constants.get(bytes(inputs[0]), _Constant()).value if inputs else None
     if count is None:
         raise GraphRefusedError("has a Loop whose number of iterations is no constant")
     return max(count, 1)

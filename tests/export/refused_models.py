@@ -346,10 +346,10 @@ REFUSALS = {
         r"module '1' \(EmbeddingBag\) .*max_norm reads or changes weights.*; leave max_norm out",
         behind(Tokens, lambda: nn.EmbeddingBag(10, 3)),
     ),
-    "projected state": Refusal(
-        behind(lambda: Apply(LAST_STEP, layer=nn.LSTM(8, 6, proj_size=3, batch_first=True))),
-        r"module '0\.layer' \(LSTM\) .*proj_size\); use a Linear layer behind it",
-        behind(lambda: Apply(LAST_STEP, layer=nn.LSTM(8, 6, batch_first=True)), lambda: nn.Linear(6, 3)),
+    "steps along the batch": Refusal(
+        behind(lambda: Apply(LAST_STEP, layer=nn.GRU(8, 6))),
+        r"module '0\.layer' \(GRU\) .*its steps are the rows of the batch; give it batch_first=True",
+        behind(lambda: Apply(LAST_STEP, layer=nn.GRU(8, 6, batch_first=True))),
         SEQUENCE,
     ),
 }

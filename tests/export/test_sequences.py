@@ -4,7 +4,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bundle_runtime.graph_admission import check_graph
+from fleet_protocol.bundle import TRAIN_FILE
 from tests.support.training import build, check_training, export, make_recipe, with_head
+from workbench.export.layer_context import UnexportableError
+from workbench.export.onnx_conversion import checked_model
+from workbench.export.training_graph import training_graph
 
 SEQUENCE = (3, 8)
 
@@ -56,6 +61,16 @@ LAYERS = {
         (2, 8),
     ),
     "lstm": (lambda: with_head(LastStep(nn.LSTM(8, 6, batch_first=True))), SEQUENCE),
+    "lstm_deep": (
+        lambda: with_head(LastStep(nn.LSTM(8, 5, 2, dropout=0.3, bidirectional=True, batch_first=True))),
+        SEQUENCE,
+    ),
+    "lstm_projected": (
+        lambda: with_head(LastStep(nn.LSTM(8, 6, 2, bias=False, proj_size=4, batch_first=True))),
+        SEQUENCE,
+    ),
+    "rnn": (lambda: with_head(LastStep(nn.RNN(8, 6, bidirectional=True, batch_first=True))), SEQUENCE),
+    "rnn_relu": (lambda: with_head(LastStep(nn.RNN(8, 6, nonlinearity="relu", batch_first=True))), SEQUENCE),
 }
 
 
@@ -71,3 +86,27 @@ def test_export_leaves_the_module_as_it_was():
     export(make_recipe(module, shape))
     assert not any("forward" in vars(part) for part in module.modules())
     torch.testing.assert_close(module.eval()(inputs), expected)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_graph_of_a_recurrent_layer_is_as_large_for_many_steps_as_for_few(kind: type[nn.RNNBase]):
+    sizes = []
+    for steps in (4, 40):
+        recipe = make_recipe(*build(lambda: with_head(LastStep(kind(3, 4, batch_first=True))), (steps, 3)))
+        scan = next(node for node in training_graph(recipe).node if node.op_type == "Scan")
+        step = next(attribute.g for attribute in scan.attribute if attribute.name == "body")
+        assert len([node for node in step.node if node.op_type == "Scan"]) == 2
+        sizes.append(len(step.node))
+    assert sizes[0] == sizes[1]
+
+
+def test_exported_recurrent_layer_passes_the_check_of_graphs():
+    recipe = make_recipe(*build(*LAYERS["lstm_projected"]))
+    check_graph(TRAIN_FILE, checked_model(training_graph(recipe)).SerializeToString())
+
+
+def test_steps_along_the_rows_of_the_batch_are_refused():
+    module, shape = build(lambda: with_head(LastStep(nn.GRU(8, 6, batch_first=True))), SEQUENCE)
+    module[0].layer.batch_first = False
+    with pytest.raises(UnexportableError, match="give it batch_first=True"):
+        export(make_recipe(module, shape))

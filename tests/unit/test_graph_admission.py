@@ -1,11 +1,12 @@
 """What a graph may not contain is found in its bytes, before onnxruntime sees them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from bundle_runtime.graph import Graph, GraphError
 from bundle_runtime.graph_admission import (
@@ -166,6 +167,36 @@ def test_scan_and_other_loops_do_not_multiply():
         model = model_of(scan("x", body=nodes))
         model.graph.input.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N"]))
         assert said in refusal_of(model)
+
+
+def inner_scan(body: Sequence[NodeProto] = (), **attributes: Sequence[int]) -> NodeProto:
+    """A `Scan` over the tensor `count` and something made."""
+    inner = helper.make_graph(list(body), "inner", [], [])
+    return helper.make_node("Scan", ["made", "count"], ["o"], body=inner, num_scan_inputs=2, **attributes)
+
+
+def of_steps(node: NodeProto, *tensors: TensorProto) -> onnx.ModelProto:
+    model = model_of(scan("x", body=[node]), tensors)
+    model.graph.input.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N"]))
+    return model
+
+
+def test_scan_inside_a_step_is_as_long_as_a_constant():
+    count = numpy_helper.from_array(np.arange(128), "count")
+    check_graph(TRAIN_FILE, of_steps(inner_scan(), count).SerializeToString())
+    assert "a Scan inside another graph" in refusal_of(of_steps(inner_scan()))
+    across = of_steps(inner_scan(scan_input_axes=[1, 1]), count)
+    assert "a Scan inside another graph" in refusal_of(across)
+    given = of_steps(inner_scan(), count)
+    given.graph.input.append(helper.make_tensor_value_info("count", TensorProto.INT64, [None]))
+    assert "a Scan inside another graph" in refusal_of(given)
+
+
+def test_scans_inside_a_step_multiply():
+    thousand = numpy_helper.from_array(np.arange(1001), "count")
+    assert "loops 1002001 times" in refusal_of(of_steps(inner_scan([inner_scan()]), thousand))
+    without_rows = TensorProto(name="count", data_type=TensorProto.FLOAT, dims=[2**40, 0])
+    assert f"loops {2**40} times" in refusal_of(of_steps(inner_scan(), without_rows))
 
 
 def test_number_of_iterations_that_a_caller_could_give_is_no_constant():

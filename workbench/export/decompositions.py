@@ -23,14 +23,9 @@ from workbench.export.pooling_gradients import (
 Decomposition = Callable[..., object]
 
 
-def relu_backward(gradient: Tensor, output: Tensor, threshold: float) -> Tensor:
-    """Gradient of ReLU from its output: one comparison-free product, faster than the usual compare and select.
-
-    `nn.Threshold` calls it with its inputs and a threshold that isn't 0.
-    """
-    if threshold != 0:
-        return torch.where(output > threshold, gradient, 0.0)
-    return gradient * torch.sign(output)
+def threshold_backward(gradient: Tensor, values: Tensor, threshold: float) -> Tensor:
+    """Gradient of ReLU, from its output, and of a threshold. A product would turn an infinite gradient into NaN."""
+    return torch.where(values <= threshold, 0.0, gradient)
 
 
 def zeros_instead_of_empty(like: Tensor, **_: object) -> Tensor:
@@ -44,6 +39,26 @@ def squeeze_what_is_one(inputs: Tensor, axes: Sequence[int]) -> Tensor:
         if inputs.shape[axis] == 1:
             inputs = inputs.select(axis, 0)
     return inputs
+
+
+def select_backward(gradient: Tensor, sizes: Sequence[int], axis: int, index: int) -> Tensor:
+    """Gradient of one entry along an axis: zeros around it."""
+    return _between_zeros(gradient.unsqueeze(axis), sizes, axis, index % sizes[axis])
+
+
+def slice_backward(gradient: Tensor, sizes: Sequence[int], axis: int, start: int, _end: int, step: int) -> Tensor:
+    """Gradient of a slice: zeros around it, and between its entries if it leaves some out."""
+    axis, count = axis % len(sizes), gradient.shape[axis]
+    if step > 1 and count:
+        spread = torch.constant_pad_nd(gradient.unsqueeze(axis + 1), [0, 0] * (len(sizes) - 1 - axis) + [0, step - 1])
+        gradient = spread.flatten(axis, axis + 1).narrow(axis, 0, (count - 1) * step + 1)
+    start = max(start + sizes[axis], 0) if start < 0 else min(start, sizes[axis])
+    return _between_zeros(gradient, sizes, axis, start)
+
+
+def _between_zeros(part: Tensor, sizes: Sequence[int], axis: int, start: int) -> Tensor:
+    after = len(sizes) - 1 - axis % len(sizes)
+    return torch.constant_pad_nd(part, [0, 0] * after + [start, sizes[axis] - start - part.shape[axis]])
 
 
 def variance(
@@ -96,8 +111,10 @@ OURS: dict[OpOverload, Decomposition] = {
     torch.ops.aten.convolution_backward.default: convolution_backward,
     torch.ops.aten.diagonal_backward.default: diagonal_backward,
     torch.ops.aten.empty_like.default: zeros_instead_of_empty,
+    torch.ops.aten.select_backward.default: select_backward,
+    torch.ops.aten.slice_backward.default: slice_backward,
     torch.ops.aten.squeeze.dims: squeeze_what_is_one,
-    torch.ops.aten.threshold_backward.default: relu_backward,
+    torch.ops.aten.threshold_backward.default: threshold_backward,
     torch.ops.aten.unfold.default: unfold,
     torch.ops.aten.unfold_backward.default: unfold_backward,
     torch.ops.aten.var.correction: variance,

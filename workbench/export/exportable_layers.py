@@ -23,7 +23,7 @@ from workbench.export.embedding_bags import embedding_bag
 from workbench.export.layer_context import LayerContext, UnexportableError
 from workbench.export.normalisation_layers import batch_norm, hooked_spectral_norm, instance_norm, spectral_norm
 from workbench.export.padding_modes import pad
-from workbench.export.recurrent_layers import gru, lstm
+from workbench.export.recurrent_layers import gru, lstm, rnn
 
 SPREAD = 0x45D9F3B
 """The counter-based generator's multiplier, odd."""
@@ -170,4 +170,5 @@ LAYERS: dict[type[nn.Module], Callable[..., object]] = {
     nn.EmbeddingBag: embedding_bag,
     nn.GRU: gru,
     nn.LSTM: lstm,
+    nn.RNN: rnn,
 }

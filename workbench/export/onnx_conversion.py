@@ -13,6 +13,8 @@ from torch import fx
 
 from workbench.export.folding import fold
 from workbench.export.layer_context import UnexportableError
+from workbench.export.recurrence import REPEAT
+from workbench.export.scan_nodes import scan_nodes
 from workbench.export.traced_program import program_of
 from workbench.export.tracing import GraphInput, dtypes_of, trace
 
@@ -40,6 +42,7 @@ def convert(function: Callable[..., object], inputs: Sequence[GraphInput], outpu
             dynamo=True,
             input_names=[entry.name for entry in inputs],
             output_names=list(outputs),
+            custom_translation_table={REPEAT: scan_nodes(traced, convert)},
             opset_version=OPSET,
             optimize=False,
             verbose=False,
@@ -82,12 +85,19 @@ def checked_model(graph: onnx.GraphProto) -> onnx.ModelProto:
     return model
 
 
-def _number_values(graph: onnx_ir.Graph) -> None:
+def _number_values(graph: onnx_ir.Graph, place: str = "") -> None:
     """Name inner values after their operator and place, so that bytes depend on nothing but the graph."""
-    for number, value in enumerate(list(graph.initializers.values())):
-        value.name = f"constant_{number}"
+    constants = list(graph.initializers.values())
+    for prefix in ("unnumbered", "constant"):  # those of a graph inside this one were numbered for themselves
+        for number, value in enumerate(constants):
+            value.name = f"{prefix}_{number}"
+    for number, value in enumerate(graph.inputs if place else ()):
+        value.name = f"{place}given_{number}"
     for number, node in enumerate(graph):
-        node.name = f"{node.op_type.lower()}_{number}"
-        for place, output in enumerate(node.outputs):
-            if output.name and not output.is_graph_output():
-                output.name = f"{node.name}_{place}" if place else node.name
+        node.name = f"{place}{node.op_type.lower()}_{number}"
+        for output_number, output in enumerate(node.outputs):
+            if output.name and (place or not output.is_graph_output()):
+                output.name = f"{node.name}_{output_number}" if output_number else node.name
+        for attribute in node.attributes.values():
+            if attribute.type is onnx_ir.AttributeType.GRAPH:
+                _number_values(attribute.as_graph(), f"{node.name}_")

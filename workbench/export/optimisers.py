@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1.0000001e-8
-"""Adam's constants: Kingma & Ba 2015, algorithm 1. Their 1e-8 is rounded up to the next float32: onnxscript takes what
-is no further than 1e-8 from 0 for 0 and drops the addition, and a weight without gradient becomes 0 / 0."""
+BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
+"""Adam's constants: Kingma & Ba 2015, algorithm 1."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,55 @@
+"""Does each model of the zoo train exactly, and how fast?
+
+`python -m benchmarks.model_zoo [NAME ...]` prints a line for each model as it is measured, and one JSON object as its
+last line. What it says of a model is in `measure.Measured`.
+"""
+
+import argparse
+import statistics
+import sys
+from pathlib import Path
+
+import msgspec
+import torch
+
+from benchmarks.model_zoo.measure import Measured, measure
+from benchmarks.model_zoo.models import MODELS
+from benchmarks.step_contest import ORT_PYTHON
+
+ROUNDS = 7
+
+
+def summary(measured: dict[str, Measured]) -> dict[str, object]:
+    """What the zoo comes to, and every model's own figures."""
+    exported = {name: each for name, each in measured.items() if not each.refusal}
+    differences = [value for each in exported.values() for value in each.difference.values() if value is not None]
+    return {
+        "models": len(measured),
+        "refused": len(measured) - len(exported),
+        "largest_difference": max(differences, default=None),
+        "all_deterministic": all(each.deterministic for each in exported.values()),
+        "largest_export_seconds": max((each.export_seconds for each in exported.values()), default=None),
+        "slower_than_torch": [name for name, each in exported.items() if each.times_torch < 1],
+        "median_times_torch": statistics.median([each.times_torch for each in exported.values()] or [0]),
+        "each": measured,
+    }
+
+
+def main() -> None:
+    """Measure the models that are named, or all."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.model_zoo", description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="*", choices=[*MODELS, []], metavar="NAME", help=", ".join(MODELS))
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of 50 steps each; times are medians over them")
+    parser.add_argument("--ort-python", type=Path, default=ORT_PYTHON, metavar="PYTHON")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    ort_python = arguments.ort_python if arguments.ort_python.exists() else None
+    measured = {}
+    for name in arguments.names or MODELS:
+        measured[name] = measure(MODELS[name], ort_python, arguments.rounds)
+        print(name, msgspec.json.encode(measured[name]).decode(), file=sys.stderr, flush=True)
+    print(msgspec.json.encode(summary(measured)).decode())
+
+
+if __name__ == "__main__":
+    main()

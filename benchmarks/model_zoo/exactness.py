@@ -12,7 +12,7 @@ from bundle_runtime.samples import Samples
 from edge_agent.training.engine import BatchPlan, Rates
 from edge_agent.training.onnx_step import OnnxStepEngine
 from fleet_protocol.sample_schema import LabelKind
-from workbench.export.exportable_layers import exportable_layers, has_dropout
+from workbench.export.exportable_layers import exportable_layers, torchs_own_layers
 from workbench.export.layer_context import LayerContext
 from workbench.export.recipe import Recipe
 
@@ -58,7 +58,7 @@ def initial_weights(recipe: Recipe) -> NDArray[np.float32]:
 def train_with_torch(
     recipe: Recipe, samples: Samples, chosen: Sequence[NDArray[np.int64]], rate: float, seed: int | None = None
 ) -> None:
-    """A step on each entry of `chosen`, which are rows; with a seed, dropout draws what the exported graph draws."""
+    """A step on each entry of `chosen`, which are rows; with a seed, the model draws what the exported graph draws."""
     inputs = torch.from_numpy(samples.inputs)
     targets = inputs if recipe.task.label.kind == "reconstruction" else torch.from_numpy(samples.labels)
     loss = LOSSES[recipe.task.label.kind]
@@ -75,7 +75,7 @@ def _difference(recipe: Recipe, engine: OnnxStepEngine, samples: Samples, plan: 
     trained, _ = engine.train(initial_weights(recipe), samples, plan, Rates(LEARNING_RATE))
     chosen = [rows[real > 0] for rows, real in zip(plan.rows, plan.mask, strict=True)]
     try:
-        train_with_torch(recipe, samples, chosen, LEARNING_RATE, SEED if has_dropout(recipe.module) else None)
+        train_with_torch(recipe, samples, chosen, LEARNING_RATE, SEED)
     except ValueError:  # batch normalisation of a single value
         return None
     finally:
@@ -89,7 +89,7 @@ def _scores(module: nn.Module, inputs: Tensor, seed: int | None) -> Tensor:
         scores: Tensor = module(inputs)
         return scores
     context = LayerContext(torch.full(inputs.shape[:1], 1 / len(inputs)), torch.tensor(seed))
-    with exportable_layers(module, context):
+    with torchs_own_layers(), exportable_layers(module, context):
         scores = module(inputs)
     for name, value in context.updated.items():
         module.get_buffer(name).copy_(value.detach())

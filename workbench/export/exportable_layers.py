@@ -53,6 +53,7 @@ def exportable_layers(module: nn.Module, context: LayerContext) -> Iterator[None
             mock.patch.object(functional, "dropout1d", partial(channel_dropout, context)),
             mock.patch.object(functional, "dropout2d", partial(channel_dropout, context)),
             mock.patch.object(functional, "linear", linear),
+            mock.patch.object(functional, "adaptive_avg_pool2d", partial(pooled, functional.adaptive_avg_pool2d)),
             mock.patch.object(functional, "scaled_dot_product_attention", partial(attention, context)),
             mock.patch.object(torch._C._nn, "pad", partial(pad, torch._C._nn.pad)),
             mock.patch.object(
@@ -132,6 +133,13 @@ def random_words(context: LayerContext, like: Tensor) -> Tensor:
             upper = torch.div(words - words % FOLD, FOLD, rounding_mode="trunc")  # exact in float32, as ONNX divides
             words = torch.bitwise_xor(words, upper) * SPREAD % MODULUS
     return words.reshape(like.shape)
+
+
+def pooled(pool: Callable[..., Tensor], inputs: Tensor, output_size: int | tuple[int | None, ...] | None) -> Tensor:
+    """Adaptive average pooling, to one value as a plain mean: torch's own reads how the inputs lie in memory."""
+    if output_size in (1, (1, 1), [1, 1]):
+        return inputs.mean((-2, -1), keepdim=True)
+    return pool(inputs, output_size)
 
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

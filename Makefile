@@ -11,6 +11,9 @@ ORT_TRAINING := onnxruntime-training-cpu==1.19.2
 # A third: pycose, a second opinion on the envelope, does not work with the cbor2 that the project uses.
 COSE_VENV := .venv-cose
 COSE := pycose==1.1.0 'cbor2<6'
+# A fourth: Home Assistant's schema of its discovery messages, which works with an older paho-mqtt.
+HASS_VENV := .venv-home-assistant
+HASS := homeassistant==2024.3.3 paho-mqtt==1.6.1
 APT_PACKAGES := mosquitto mosquitto-clients openssl postgresql systemd
 DEMO ?=
 SECONDS ?= 60
@@ -34,7 +37,8 @@ test: $(VENV)/.test $(ORT_VENV)/.ready $(COSE_VENV)/.ready system-packages check
 test-fast: $(VENV)/.test ## what needs no other process, in about a minute
 	$(PYTEST) $(TOGETHER) tests/unit tests/pair
 
-test-system: $(VENV)/.test system-packages ## what starts other processes, but for the minutes that need both cores
+test-system: $(VENV)/.test $(HASS_VENV)/.ready system-packages ## what starts other processes, but for the minutes that need both cores
+	$(HASS_VENV)/bin/python tests/vectors/home_assistant_opinion.py
 	$(PYTEST) $(TOGETHER) -m 'not quiet' tests/integration tests/broker tests/system
 
 check: $(VENV)/.test
@@ -90,9 +94,14 @@ $(COSE_VENV)/.ready: Makefile
 	$(COSE_VENV)/bin/python -m pip install --quiet $(COSE)
 	@touch $@
 
+$(HASS_VENV)/.ready: Makefile
+	$(PYTHON) -m venv --clear $(HASS_VENV)
+	$(HASS_VENV)/bin/python -m pip install --quiet $(HASS)
+	@touch $@
+
 .PHONY: system-packages
 system-packages:
 	@sh tests/support/system_packages.sh $(APT_PACKAGES)
 
 clean:
-	rm -rf $(VENV) $(ORT_VENV) $(COSE_VENV) demo-run build dist
+	rm -rf $(VENV) $(ORT_VENV) $(COSE_VENV) $(HASS_VENV) demo-run build dist

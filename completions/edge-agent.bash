@@ -5,10 +5,15 @@
 #    source ~/.local/share/bash_completion/edge-agent
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_edge_agent_subparsers=(run setup keygen key)
+_shtab_edge_agent_subparsers=(run setup predict status train doctor reset keygen key)
 
 _shtab_edge_agent_run_option_strings=(-h --help --config)
 _shtab_edge_agent_setup_option_strings=(-h --help --config --fleet --broker --port --certificates --device --coordinator-key --profile --task)
+_shtab_edge_agent_predict_option_strings=(-h --help --config --file --follow --task --json)
+_shtab_edge_agent_status_option_strings=(-h --help --config --json --watch)
+_shtab_edge_agent_train_option_strings=(-h --help --config --now)
+_shtab_edge_agent_doctor_option_strings=(-h --help --config)
+_shtab_edge_agent_reset_option_strings=(-h --help --config --yes --samples)
 _shtab_edge_agent_keygen_option_strings=(-h --help)
 _shtab_edge_agent_key_option_strings=(-h --help --config)
 _shtab_edge_agent_option_strings=(-h --help --version --config)
@@ -16,17 +21,40 @@ _shtab_edge_agent_option_strings=(-h --help --version --config)
 _shtab_edge_agent_run___config_COMPGEN=_shtab_compgen_files
 _shtab_edge_agent_setup___config_COMPGEN=_shtab_compgen_files
 _shtab_edge_agent_setup___certificates_COMPGEN=_shtab_compgen_files
+_shtab_edge_agent_predict___config_COMPGEN=_shtab_compgen_files
+_shtab_edge_agent_predict___file_COMPGEN=_shtab_compgen_files
+_shtab_edge_agent_status___config_COMPGEN=_shtab_compgen_files
+_shtab_edge_agent_train___config_COMPGEN=_shtab_compgen_files
+_shtab_edge_agent_doctor___config_COMPGEN=_shtab_compgen_files
+_shtab_edge_agent_reset___config_COMPGEN=_shtab_compgen_files
 _shtab_edge_agent_keygen_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_edge_agent_key_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_edge_agent_key___config_COMPGEN=_shtab_compgen_files
 _shtab_edge_agent___config_COMPGEN=_shtab_compgen_files
 
-_shtab_edge_agent_pos_0_choices=(run setup keygen key)
+_shtab_edge_agent_pos_0_choices=(run setup predict status train doctor reset keygen key)
 
 _shtab_edge_agent_run__h_nargs=0
 _shtab_edge_agent_run___help_nargs=0
 _shtab_edge_agent_setup__h_nargs=0
 _shtab_edge_agent_setup___help_nargs=0
+_shtab_edge_agent_predict__h_nargs=0
+_shtab_edge_agent_predict___help_nargs=0
+_shtab_edge_agent_predict___follow_nargs=0
+_shtab_edge_agent_predict___json_nargs=0
+_shtab_edge_agent_status__h_nargs=0
+_shtab_edge_agent_status___help_nargs=0
+_shtab_edge_agent_status___json_nargs=0
+_shtab_edge_agent_status___watch_nargs=0
+_shtab_edge_agent_train__h_nargs=0
+_shtab_edge_agent_train___help_nargs=0
+_shtab_edge_agent_train___now_nargs=0
+_shtab_edge_agent_doctor__h_nargs=0
+_shtab_edge_agent_doctor___help_nargs=0
+_shtab_edge_agent_reset__h_nargs=0
+_shtab_edge_agent_reset___help_nargs=0
+_shtab_edge_agent_reset___yes_nargs=0
+_shtab_edge_agent_reset___samples_nargs=0
 _shtab_edge_agent_keygen__h_nargs=0
 _shtab_edge_agent_keygen___help_nargs=0
 _shtab_edge_agent_key__h_nargs=0

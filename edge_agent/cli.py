@@ -11,7 +11,16 @@ from pathlib import Path
 
 from edge_agent.configuration import load_configuration
 from edge_agent.shell.agent import Agent
+from edge_agent.shell.doctor import examine
 from edge_agent.shell.identity import Identity
+from edge_agent.shell.own_predictions import (
+    STANDARD_INPUT,
+    lines_of_file,
+    readings_of_file,
+    show_predictions,
+)
+from edge_agent.shell.own_status import ask_for_training, show_status
+from edge_agent.shell.reset import reset_device
 from edge_agent.shell.setup import Answers, set_up_device
 from edge_agent.worker.installed import check_installed
 from fleet_host.command_line import (
@@ -34,6 +43,8 @@ from fleet_protocol.keys import write_verify_key
 PROGRAM = "edge-agent"
 CONFIGURATION = Path("/etc/edge-agent/agent.toml")
 """Read where `--config` doesn't name another; the same as in systemd/edge-agent.service."""
+EXIT_PROBLEM = 1
+"""`doctor` has found one, or `predict` a reading without a prediction."""
 EXIT_CONFIGURATION = 2
 
 
@@ -76,8 +87,10 @@ async def run_agent(path: Path) -> None:
         configuration.coordinator_key,
         encrypt_updates=configuration.encrypt_updates,
     )
-    running = asyncio.ensure_future(Agent(configuration, identity, version(DISTRIBUTION)).run())
+    agent = Agent(configuration, identity, version(DISTRIBUTION))
+    running = asyncio.ensure_future(agent.run())
     loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGUSR1, agent.train_now)
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, running.cancel)
     with contextlib.suppress(asyncio.CancelledError):
@@ -91,6 +104,16 @@ def parser() -> argparse.ArgumentParser:
     with_configuration = configuration_option()
     add_verb(verbs, "run", "Run the agent in the foreground until SIGTERM or Ctrl-C.", with_configuration)
     _add_setup(verbs, with_configuration)
+    _add_predict(verbs, with_configuration)
+    _add_status(verbs, with_configuration)
+    train = add_verb(verbs, "train", "Ask the running agent for a round of every task.", with_configuration)
+    train.add_argument(
+        "--now", action="store_true", required=True, help="whatever its triggers say; guards still apply"
+    )
+    add_verb(verbs, "doctor", "Look at what this device needs, and say what to do.", with_configuration)
+    reset = add_verb(verbs, "reset", "Forget what this device has learned; it starts anew.", with_configuration)
+    reset.add_argument("--yes", action="store_true", required=True, help="what waits to be sent is lost; its key stays")
+    reset.add_argument("--samples", action="store_true", help="delete the samples too")
     add_key_verbs(verbs, "this device's signing key", with_configuration)
     return program
 
@@ -126,6 +149,68 @@ def _setup(options: argparse.Namespace) -> None:
     )
 
 
+def _add_predict(verbs: Verbs, *parents: argparse.ArgumentParser) -> None:
+    predict = add_verb(verbs, "predict", "Ask the running agent what the model says of readings.", *parents)
+    what = predict.add_mutually_exclusive_group(required=True)
+    what.add_argument("reading", nargs="?", metavar="READING", help="one reading, as JSON")
+    what.add_argument("--file", type=Path, metavar="FILE", help="a .csv or .jsonl; - reads lines of JSON")
+    predict.add_argument("--follow", action="store_true", help="go on with lines that are added to FILE, until Ctrl-C")
+    predict.add_argument("--task", metavar="NAME", help="the task (the first in agent.toml)")
+    predict.add_argument("--json", action="store_true", help="one JSON object a line")
+
+
+def _predict(options: argparse.Namespace) -> None:
+    configuration = load_configuration(options.config)
+    task = options.task or configuration.tasks[0].name
+    mapped = any(source.inputs for source in configuration.sources if source.task == task)
+    if options.reading is not None:
+        readings = iter([options.reading.encode()])
+    elif options.follow or options.file == STANDARD_INPUT:
+        readings = lines_of_file(options.file, follow=options.follow)
+    else:
+        readings = readings_of_file(options.file, mapped=mapped)
+    with contextlib.suppress(KeyboardInterrupt):
+        if show_predictions(configuration.sample_socket, task, readings, _write_line, as_json=options.json):
+            sys.exit(EXIT_PROBLEM)
+
+
+def _write_line(line: str) -> None:
+    """At once, as another program may read it through a pipe."""
+    sys.stdout.write(line)
+    sys.stdout.flush()
+
+
+def _add_status(verbs: Verbs, *parents: argparse.ArgumentParser) -> None:
+    status = add_verb(verbs, "status", "Show what the running agent does, and why it does not train.", *parents)
+    status.add_argument("--json", action="store_true", help="one JSON object, as the sample socket answers")
+    status.add_argument("--watch", action="store_true", help="again whenever something has changed, until Ctrl-C")
+
+
+def _status(options: argparse.Namespace) -> None:
+    socket_path = load_configuration(options.config).sample_socket
+    with contextlib.suppress(KeyboardInterrupt):
+        show_status(socket_path, sys.stdout.write, as_json=options.json, watch=options.watch)
+
+
+def _train(options: argparse.Namespace) -> None:
+    ask_for_training(load_configuration(options.config).sample_socket)
+    sys.stdout.write(f"asked; what becomes of it: {PROGRAM} status\n")
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    is_well = True
+    for found in examine(load_configuration(options.config), PROGRAM):
+        sys.stdout.write(f"{found}\n")
+        is_well = is_well and found.is_well
+    if not is_well:
+        sys.exit(EXIT_PROBLEM)
+
+
+def _reset(options: argparse.Namespace) -> None:
+    gone = reset_device(load_configuration(options.config).state_folder, with_samples=options.samples)
+    sys.stdout.write(f"deleted: {', '.join(gone) or 'nothing, as nothing was there'}\n")
+
+
 def _keygen(options: argparse.Namespace) -> None:
     print_new_key(options.file, PROGRAM)
 
@@ -137,6 +222,11 @@ def _key(options: argparse.Namespace) -> None:
 _VERBS: Mapping[str, Callable[[argparse.Namespace], None]] = {
     "run": _run,
     "setup": _setup,
+    "predict": _predict,
+    "status": _status,
+    "train": _train,
+    "doctor": _doctor,
+    "reset": _reset,
     "keygen": _keygen,
     "key": _key,
 }

@@ -1,12 +1,15 @@
 """The agent's configuration file, `agent.toml`."""
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
+from cronsim import CronSim, CronSimError
 
 from edge_agent.core.guards import GuardSettings
 from edge_agent.core.triggers import TriggerSettings
+from edge_agent.sources.settings import SourceSettings
 from edge_agent.worker.settings import WorkerSettings
 from fleet_host.broker_settings import BrokerSettings
 from fleet_host.configuration_file import read_configuration
@@ -26,6 +29,11 @@ class TaskSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: Name
     """The task's name."""
     trigger: TriggerSettings = TriggerSettings()
+
+    def __post_init__(self) -> None:
+        """Refuse a schedule that is none; raises ValueError."""
+        if self.trigger.schedule is not None:
+            _check_schedule(self.trigger.schedule)
 
 
 Profile = Literal["generic", "pi-3b", "pi-4", "pi-5", "pi-zero-2w"]
@@ -58,12 +66,23 @@ class AgentConfiguration(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     guards: GuardSettings = GuardSettings()
     worker: WorkerSettings = WorkerSettings()
     store: StoreSettings = StoreSettings()
+    sources: list[SourceSettings] = []
 
     def __post_init__(self) -> None:
         """Refuse what every value by itself allows; raises ValueError."""
         names = [task.name for task in self.tasks]
         if len(set(names)) != len(names):
             raise ValueError(f"a task is listed twice in {names}")
+        if foreign := [source.task for source in self.sources if source.task not in names]:
+            raise ValueError(f"sources: {foreign[0]!r} is none of the tasks {names}; list it under [[tasks]]")
+
+
+def _check_schedule(line: str) -> None:
+    """Refuse a cron line that is none, or names a day that its months do not have; raises ValueError."""
+    try:
+        CronSim(line, datetime(2000, 1, 1))
+    except CronSimError as error:
+        raise ValueError(f"schedule = {line!r} is no cron line ({error}); write five fields, as '30 2 * * *'") from None
 
 
 def load_configuration(path: Path) -> AgentConfiguration:

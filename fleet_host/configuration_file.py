@@ -33,10 +33,15 @@ def parse_with_paths(text: bytes, shape: type[Configuration], name: str) -> Conf
     Raises:
         ConfigurationError: naming the file, the key, and what was expected there.
     """
-    return parse_document(text, shape, name, decode_field=_decode_path)
+    return parse_document(text, shape, name, decode_field=decode_path)
 
 
-def _decode_path(kind: type, value: object) -> Path:
+def decode_path(kind: type, value: object) -> Path:
+    """For msgspec: a path, which it does not know.
+
+    Raises:
+        TypeError: another type is wanted, or the value is no text.
+    """
     if kind is not Path or not isinstance(value, str):
         raise TypeError(f"Expected `str`, got `{type(value).__name__}`")
     return Path(value)

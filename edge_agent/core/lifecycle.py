@@ -1,18 +1,22 @@
-"""The life cycle of the training side of an agent, as one table. Pure.
+"""The life cycle of one task on a device, as one table. Pure.
 
 Sending is no state: the outbox empties whenever there is a link.
 """
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 
 class State(StrEnum):
-    """What the training side of an agent is doing."""
+    """What a device does for a task."""
 
     SLEEPING = "sleeping"
     DECIDING = "deciding"
     FETCHING = "fetching"
     TRAINING = "training"
+    PAUSED = "paused"
+    UNENROLLED = "unenrolled"
+    ENDED = "ended"
 
 
 class Event(StrEnum):
@@ -25,6 +29,12 @@ class Event(StrEnum):
     VERSION_UNAVAILABLE = "version unavailable"
     ROUND_ENDED = "round ended"
     ROUND_FAILED = "round failed"
+    TASK_PAUSED = "task paused"
+    TASK_RESUMED = "task resumed"
+    NOT_ENROLLED = "not enrolled"
+    ENROLLED = "enrolled"
+    TASK_ENDED = "task ended"
+    TASK_RENEWED = "task renewed"
 
 
 TRANSITIONS = {
@@ -37,7 +47,32 @@ TRANSITIONS = {
     (State.FETCHING, Event.ROUND_FAILED): State.SLEEPING,
     (State.TRAINING, Event.ROUND_ENDED): State.SLEEPING,
     (State.TRAINING, Event.ROUND_FAILED): State.SLEEPING,
+    (State.TRAINING, Event.GUARD_REFUSED): State.SLEEPING,
+    (State.SLEEPING, Event.TASK_PAUSED): State.PAUSED,
+    (State.PAUSED, Event.TASK_RESUMED): State.SLEEPING,
+    (State.SLEEPING, Event.NOT_ENROLLED): State.UNENROLLED,
+    (State.UNENROLLED, Event.ENROLLED): State.SLEEPING,
+    (State.SLEEPING, Event.TASK_ENDED): State.ENDED,
+    (State.ENDED, Event.TASK_RENEWED): State.SLEEPING,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Hindrance:
+    """What keeps a task from every round while it lasts, and the events with which it begins and is over."""
+
+    begins: Event
+    is_over: Event
+
+
+HINDRANCES = {
+    State.ENDED: Hindrance(Event.TASK_ENDED, Event.TASK_RENEWED),
+    State.UNENROLLED: Hindrance(Event.NOT_ENROLLED, Event.ENROLLED),
+    State.PAUSED: Hindrance(Event.TASK_PAUSED, Event.TASK_RESUMED),
+}
+"""By the state that each leads to. Where there are several, the first is shown."""
+
+IN_A_ROUND = frozenset({State.DECIDING, State.FETCHING, State.TRAINING})
 
 
 class LifecycleError(Exception):
@@ -45,13 +80,18 @@ class LifecycleError(Exception):
 
 
 class Lifecycle:
-    """The state of one agent; `advance` is the only way to change it."""
+    """The state of a task, and why it is in it; only `advance`, `hinder` and `lift` change it."""
+
+    __slots__ = ("_hindrances", "reason", "state")
 
     def __init__(self) -> None:
         self.state = State.SLEEPING
+        self.reason = "the agent has started"
+        """The last event, and what there is to say of it."""
+        self._hindrances: dict[State, str] = {}
 
-    def advance(self, event: Event) -> None:
-        """Make the transition of `event`.
+    def advance(self, event: Event, detail: str = "") -> None:
+        """Make the transition of `event`. A hindrance that came in a round takes effect at its end.
 
         Raises:
             LifecycleError: the table has no such transition.
@@ -60,3 +100,27 @@ class Lifecycle:
             self.state = TRANSITIONS[self.state, event]
         except KeyError:
             raise LifecycleError(f"{event.value!r} while {self.state.value}") from None
+        self.reason = f"{event.value}: {detail}" if detail else event.value
+        if self.state is State.SLEEPING:
+            self._take_effect()
+
+    def hinder(self, state: State, detail: str) -> None:
+        """From now on, or from the end of the round on, nothing is trained: one of `HINDRANCES`, and its `detail`."""
+        self._hindrances[state] = detail
+        if self.state is state:
+            self.reason = f"{HINDRANCES[state].begins.value}: {detail}"
+        self._take_effect()
+
+    def lift(self, state: State) -> None:
+        """That hindrance is over, if there was one."""
+        self._hindrances.pop(state, None)
+        self._take_effect()
+
+    def _take_effect(self) -> None:
+        wanted = next((state for state in HINDRANCES if state in self._hindrances), State.SLEEPING)
+        if self.state in IN_A_ROUND or wanted is self.state:
+            return
+        if self.state in HINDRANCES:
+            self.advance(HINDRANCES[self.state].is_over)  # asleep, it goes on to the next one
+        else:
+            self.advance(HINDRANCES[wanted].begins, self._hindrances[wanted])

@@ -10,13 +10,15 @@ from dataclasses import dataclass
 
 from edge_agent.core.delivery import TOO_LARGE
 from edge_agent.core.growing_waits import GrowingWaits
-from edge_agent.core.guards import GuardSettings, Readings, refusal
-from edge_agent.core.lifecycle import Event, Lifecycle, State
+from edge_agent.core.guards import GuardSettings, Readings, objection, refusal
+from edge_agent.core.lifecycle import IN_A_ROUND, Event, Lifecycle, LifecycleError, State
 from edge_agent.core.outbox import OutboxRow
-from edge_agent.core.triggers import SampleTrigger
+from edge_agent.core.triggers import Condition, Trigger
 from edge_agent.core.version_choice import KnownVersion
 from fleet_protocol.errors import Reason
 from fleet_protocol.kinds import Outcome, Receipt
+
+_LIVELIEST_FIRST = (*IN_A_ROUND, State.SLEEPING, State.PAUSED, State.UNENROLLED, State.ENDED)
 
 OUTDATED_REASONS = frozenset({Reason.TOO_STALE, Reason.UNKNOWN_VERSION, Reason.UNKNOWN_TASK})
 """Every update from the same version would be refused alike."""
@@ -43,15 +45,24 @@ class AfterReceipt:
     wait_seconds: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class TaskState:
+    """What a device does for a task, why, and what it waits for; as status shows it."""
+
+    state: State
+    reason: str
+    waits_for: str
+
+
 class RoundDecisions:
     """One round at a time, over all tasks of an agent. `triggers` has one for each task, by its name."""
 
-    __slots__ = ("_deferred", "_diverged", "_failures", "_guards", "_lifecycle", "_outdated", "_refusals", "_triggers")
+    __slots__ = ("_deferred", "_diverged", "_failures", "_guards", "_lifecycles", "_outdated", "_refusals", "_triggers")
 
-    def __init__(self, guards: GuardSettings, triggers: Mapping[str, SampleTrigger]) -> None:
+    def __init__(self, guards: GuardSettings, triggers: Mapping[str, Trigger]) -> None:
         self._guards = guards
         self._triggers = triggers
-        self._lifecycle = Lifecycle()
+        self._lifecycles = {task: Lifecycle() for task in triggers}
         self._deferred: set[str] = set()
         self._diverged: dict[str, StartingPoint] = {}
         self._outdated: dict[str, KnownVersion] = {}
@@ -60,8 +71,26 @@ class RoundDecisions:
 
     @property
     def state(self) -> State:
-        """What the training side is doing."""
-        return self._lifecycle.state
+        """What the training side is doing: that of the task in a round, else the liveliest of them."""
+        return min((each.state for each in self._lifecycles.values()), key=_LIVELIEST_FIRST.index)
+
+    def task_state(self, task: str, newest: KnownVersion | None, now: float) -> TaskState:
+        """What the device does for a task; `newest` is the newest version that a manifest has named."""
+        lifecycle = self._lifecycles[task]
+        return TaskState(lifecycle.state, lifecycle.reason, self._waits_for(task, newest, now))
+
+    def _waits_for(self, task: str, newest: KnownVersion | None, now: float) -> str:
+        if self._lifecycles[task].state is not State.SLEEPING:
+            return ""
+        if not self._triggers[task].has_fired:
+            return self._triggers[task].waits_for
+        if newest is not None and self._outdated.get(task) == newest:
+            return f"a newer version than {newest.version}, from which updates are refused"
+        if self.is_held(task, newest, now):
+            return "the end of a wait, as rounds from this version failed, or a newer version"
+        if self.is_deferred(task):
+            return "the next try, soon, or earlier when something changes"
+        return ""
 
     def is_deferred(self, task: str) -> bool:
         """Whether the task's trigger has fired and was deferred."""
@@ -77,7 +106,7 @@ class RoundDecisions:
 
     def has_fired(self, task: str) -> bool:
         """Whether the task's trigger has fired and is not deferred."""
-        return self.missing_samples(task) == 0 and task not in self._deferred
+        return self._triggers[task].has_fired and task not in self._deferred
 
     def is_held(self, task: str, newest: KnownVersion | None, now: float) -> bool:
         """Whether nothing is trained now from `newest`, the newest version that a manifest has named: rounds from it
@@ -88,16 +117,45 @@ class RoundDecisions:
 
     def is_due(self, task: str, newest: KnownVersion | None, now: float) -> bool:
         """Whether a round of the task begins now."""
-        return self.has_fired(task) and not self.is_held(task, newest, now)
+        is_asleep = self._lifecycles[task].state is State.SLEEPING
+        return is_asleep and self.has_fired(task) and not self.is_held(task, newest, now)
 
     def samples_arrived(self, task: str, count: int = 1) -> bool:
         """Count new samples; returns whether the agent wakes up for them. It doesn't while the trigger is deferred."""
         self._triggers[task].new_samples += count
         return self.has_fired(task)
 
-    def manifest_changed(self, task: str, new_samples: int) -> None:
-        """The task may have another bundle, to which all stored samples are new: `new_samples` are now."""
+    def manifest_changed(self, task: str, new_samples: int, *, has_ended: bool = False) -> None:
+        """The task may have another bundle, to which all stored samples are new: `new_samples` are now. It is not
+        paused, as that makes no versions; it may have ended.
+        """
         self._triggers[task].new_samples = new_samples
+        lifecycle = self._lifecycles[task]
+        lifecycle.lift(State.PAUSED)
+        if has_ended:
+            lifecycle.hinder(State.ENDED, "its operator has removed it; its samples stay here")
+        else:
+            lifecycle.lift(State.ENDED)
+
+    def version_known(self, task: str, *, is_new: bool) -> None:
+        """Whether there is a newer version than the one that this device trained from last."""
+        self._triggers[task].has_new_version = is_new
+
+    def note(self, task: str, condition: Condition) -> None:
+        """An event that may wake the agent has happened. Who asks does not wait for the next try either."""
+        self._triggers[task].note(condition)
+        if condition is Condition.ASKED:
+            self._deferred.discard(task)
+
+    def enrolled(self) -> None:
+        """The coordinator accepts this device."""
+        for lifecycle in self._lifecycles.values():
+            lifecycle.lift(State.UNENROLLED)
+
+    def not_enrolled(self, why: str) -> None:
+        """It does not, or not yet."""
+        for lifecycle in self._lifecycles.values():
+            lifecycle.hinder(State.UNENROLLED, why)
 
     def retry_deferred_trigger(self, task: str) -> None:
         """Something changed that may allow a round of the task, or its wait is over."""
@@ -105,16 +163,20 @@ class RoundDecisions:
 
     def begin(self, task: str, readings: Readings) -> str | None:
         """Wake up for a round. None: fetch the version; else why the round is deferred."""
-        self._lifecycle.advance(Event.TRIGGER_FIRED)
+        if self.state in IN_A_ROUND:
+            raise LifecycleError(f"a round of {task} while another task is {self.state.value}")
+        fired_by = self._triggers[task].fired_by
+        self._lifecycles[task].advance(Event.TRIGGER_FIRED, fired_by)
+        self._triggers[task].round_began()
         if refused := refusal(self._guards, readings):
-            self._put_off(task, Event.GUARD_REFUSED)
+            self._put_off(task, Event.GUARD_REFUSED, refused)
             return refused
-        self._lifecycle.advance(Event.GUARDS_AGREED)
+        self._lifecycles[task].advance(Event.GUARDS_AGREED, fired_by)
         return None
 
-    def version_unavailable(self, task: str) -> None:
+    def version_unavailable(self, task: str, why: str) -> None:
         """There is no version to train on now: defer the round."""
-        self._put_off(task, Event.VERSION_UNAVAILABLE)
+        self._put_off(task, Event.VERSION_UNAVAILABLE, why)
 
     def samples_dropped(self, task: str, new_samples: int, readings: Readings) -> str | None:
         """Samples do not fit the version that was fetched, and are gone. None: go on; else why there is no round now.
@@ -123,41 +185,56 @@ class RoundDecisions:
         """
         trigger = self._triggers[task]
         trigger.new_samples = min(trigger.new_samples, new_samples)
-        if trigger.missing_samples:
-            self._lifecycle.advance(Event.GUARD_REFUSED)
-            return f"{trigger.new_samples} new samples are left, the trigger needs {trigger.settings.new_samples}"
+        if not trigger.has_fired:
+            left = f"{trigger.new_samples} new samples are left, the trigger waits for {trigger.waits_for}"
+            self._lifecycles[task].advance(Event.GUARD_REFUSED, left)
+            return left
         if refused := refusal(self._guards, readings):
-            self._put_off(task, Event.GUARD_REFUSED)
+            self._put_off(task, Event.GUARD_REFUSED, refused)
         return refused
 
     def version_ready(self, task: str, start: StartingPoint) -> str | None:
         """The version is fetched. None: train; else why the round is deferred."""
         if self._diverged.get(task) == start:
-            self._put_off(task, Event.VERSION_UNAVAILABLE)
-            return f"training from version {start.version} on these samples diverged; waits for a version or a sample"
-        self._lifecycle.advance(Event.VERSION_READY)
+            again = f"training from version {start.version} on these samples diverged; waits for a version or a sample"
+            self._put_off(task, Event.VERSION_UNAVAILABLE, again)
+            return again
+        self._lifecycles[task].advance(Event.VERSION_READY, f"version {start.version}")
         return None
 
-    def failed(self, task: str, version: KnownVersion | None, now: float) -> float:
+    def failed(self, task: str, version: KnownVersion | None, now: float, why: str) -> float:
         """The round failed; its trigger is deferred. Returns the seconds to wait, longer each time.
 
         `version` is None where the version is not to blame: then `recheck_seconds`.
         """
-        self._put_off(task, Event.ROUND_FAILED)
+        self._put_off(task, Event.ROUND_FAILED, why)
         return self._guards.recheck_seconds if version is None else self._failures.fail(task, version, now)
+
+    def why_stop(self, readings: Readings) -> str | None:
+        """Why the round that is training is to be stopped now; None where it goes on."""
+        return objection(self._guards, readings)
+
+    def stopped(self, task: str, why: str) -> None:
+        """It was stopped; nothing has changed. Its trigger is deferred."""
+        self._put_off(task, Event.GUARD_REFUSED, why)
 
     def diverged(self, task: str, start: StartingPoint) -> None:
         """Training from `start` diverged, and would again: don't repeat it."""
         self._diverged[task] = start
 
-    def ended(self, task: str, new_samples: int) -> None:
-        """The round is over, whether or not it sends anything. `new_samples` have arrived since it read its own."""
-        self._lifecycle.advance(Event.ROUND_ENDED)
+    def ended(self, task: str, new_samples: int, what: str) -> None:
+        """The round is over, and `what` came of it. `new_samples` have arrived since it read its own."""
+        self._lifecycles[task].advance(Event.ROUND_ENDED, what)
         self._triggers[task].new_samples = new_samples
+        self._triggers[task].round_ended()
         self._failures.succeed(task)
 
     def answered(self, row: OutboxRow, receipt: Receipt, newest: KnownVersion | None, now: float) -> AfterReceipt:
         """A payload has its receipt. What it says of the newest version decides when that is trained from again."""
+        if receipt.reason == Reason.TASK_PAUSED:
+            self._lifecycles[row.task].hinder(State.PAUSED, receipt.detail)
+        else:
+            self._lifecycles[row.task].lift(State.PAUSED)
         if receipt.outcome is Outcome.ACCEPTED:
             self._refusals.succeed(row.task)
             return AfterReceipt()
@@ -171,6 +248,6 @@ class RoundDecisions:
             return AfterReceipt(wait_seconds=self._refusals.fail(row.task, newest, now))
         return AfterReceipt()
 
-    def _put_off(self, task: str, event: Event) -> None:
-        self._lifecycle.advance(event)
+    def _put_off(self, task: str, event: Event, why: str) -> None:
+        self._lifecycles[task].advance(event, why)
         self._deferred.add(task)

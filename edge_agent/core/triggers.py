@@ -1,27 +1,115 @@
-"""Triggers: why an agent wakes. Pure."""
+"""Triggers: why an agent wakes. A new condition is a setting, a member of `Condition` and what notes it. Pure."""
 
-from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Literal
 
 import msgspec
 
-from fleet_protocol.configuration import PositiveInt
+from fleet_protocol.limits import MAX_SETTING
+
+
+class Condition(StrEnum):
+    """What a trigger waits for."""
+
+    NEW_SAMPLES = "new samples"
+    NEW_VERSION = "new version"
+    SCHEDULE = "schedule"
+    WAKE_FILE = "wake file"
+    ASKED = "somebody asked"
+    """`edge-agent train --now`, or SIGUSR1: no setting, and enough by itself."""
 
 
 class TriggerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """When a device trains for a task."""
+    """When a device trains for a task: any of these conditions, or all of them."""
 
-    new_samples: PositiveInt = 32
-    """So many samples have arrived since the task's last round."""
+    new_samples: Annotated[int, msgspec.Meta(ge=0, le=MAX_SETTING)] = 32
+    """So many samples have arrived since the task's last round; 0: samples alone wake nothing."""
+    new_version: bool = False
+    """There is a newer version than the one that this device trained from last."""
+    schedule: str | None = None
+    """A time has come, as the five fields of a cron line give it, in the machine's local time: `"30 2 * * *"`."""
+    wake_file: str | None = None
+    """Somebody has made this file (an absolute path), which the agent looks for each minute and deletes."""
+    combine: Literal["any", "all"] = "any"
+    """Whether one of the conditions that are set is enough."""
+
+    def __post_init__(self) -> None:
+        """Refuse what every value by itself allows; raises ValueError."""
+        if not conditions(self):
+            raise ValueError("new_samples = 0 and no other condition: nothing would ever wake the agent")
+        if self.wake_file is not None and not self.wake_file.startswith("/"):
+            raise ValueError(f"wake_file = {self.wake_file!r} is no absolute path; begin it with /")
 
 
-@dataclass(slots=True)
-class SampleTrigger:
-    """Counts the samples of one task that no round has seen."""
+def conditions(settings: TriggerSettings) -> tuple[Condition, ...]:
+    """Those that are set."""
+    is_set = {
+        Condition.NEW_SAMPLES: settings.new_samples > 0,
+        Condition.NEW_VERSION: settings.new_version,
+        Condition.SCHEDULE: settings.schedule is not None,
+        Condition.WAKE_FILE: settings.wake_file is not None,
+    }
+    return tuple(condition for condition, given in is_set.items() if given)
 
-    settings: TriggerSettings
-    new_samples: int
+
+class Trigger:
+    """The trigger of one task. An event that was noted stays until a round that began after it has ended."""
+
+    __slots__ = ("_in_round", "_noted", "has_new_version", "new_samples", "settings")
+
+    def __init__(self, settings: TriggerSettings, new_samples: int, *, has_new_version: bool = False) -> None:
+        self.settings = settings
+        self.new_samples = new_samples
+        """Samples that no round has seen."""
+        self.has_new_version = has_new_version
+        """Whether there is a newer version than the one that this device trained from last."""
+        self._noted: set[Condition] = set()
+        self._in_round: set[Condition] = set()
 
     @property
     def missing_samples(self) -> int:
-        """How many have to come until it fires; 0 where it does."""
+        """How many have to come until there are enough new ones; 0 where there are."""
         return max(0, self.settings.new_samples - self.new_samples)
+
+    @property
+    def has_fired(self) -> bool:
+        """Whether the agent wakes for the task."""
+        combined = any if self.settings.combine == "any" else all
+        return self._is_met(Condition.ASKED) or combined(map(self._is_met, conditions(self.settings)))
+
+    @property
+    def fired_by(self) -> str:
+        """The conditions that are met, in words."""
+        return ", ".join(condition for condition in Condition if self._is_met(condition))
+
+    @property
+    def waits_for(self) -> str:
+        """The conditions that lack, in words."""
+        words = {
+            Condition.NEW_SAMPLES: f"{self.missing_samples} more new samples",
+            Condition.NEW_VERSION: "a newer version than the last one trained from",
+            Condition.SCHEDULE: f"the next time of {self.settings.schedule!r}",
+            Condition.WAKE_FILE: f"the file {self.settings.wake_file}",
+        }
+        lacking = [words[condition] for condition in conditions(self.settings) if not self._is_met(condition)]
+        return (" or " if self.settings.combine == "any" else " and ").join(lacking)
+
+    def note(self, condition: Condition) -> None:
+        """An event has happened: of the schedule, the file, or somebody has asked."""
+        self._noted.add(condition)
+
+    def round_began(self) -> None:
+        """What is noted from now on is for the next round."""
+        self._in_round |= self._noted
+        self._noted.clear()
+
+    def round_ended(self) -> None:
+        """Whether or not it sends anything: what was noted before it is over."""
+        self._in_round.clear()
+
+    def _is_met(self, condition: Condition) -> bool:
+        if condition is Condition.NEW_SAMPLES:
+            return 0 < self.settings.new_samples <= self.new_samples
+        if condition is Condition.NEW_VERSION:
+            return self.settings.new_version and self.has_new_version
+        return condition in self._noted or condition in self._in_round

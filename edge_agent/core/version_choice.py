@@ -102,6 +102,18 @@ def choose_weights(
     return PackedWeights(description.task, known.version, held.version if held is not None and usable else None)
 
 
+def weights_at_hand(known: KnownVersion, held: KnownVersion | None, is_here: IsHere) -> KnownVersion:
+    """Which version to predict with: the newest, unless only those of an earlier one of its line are here."""
+    if not is_here(known.weights) and held is not None and is_same_line(held, known) and is_here(held.weights):
+        return held
+    return known
+
+
+def is_new_to(held: KnownVersion | None, known: KnownVersion | None) -> bool:
+    """Whether a device whose weights of version `held` were last complete has not trained from `known` yet."""
+    return known is not None and (held is None or known.bundle != held.bundle or known.is_later_than(held))
+
+
 def is_same_line(held: KnownVersion, known: KnownVersion) -> bool:
     """Whether two versions count in one line: in another generation, a number may name other weights."""
     return (held.generation, held.bundle) == (known.generation, known.bundle)

@@ -18,13 +18,15 @@ from edge_agent.shell.fetcher import Fetcher
 from edge_agent.shell.identity import Identity
 from edge_agent.shell.inbox import Inbox
 from edge_agent.shell.link import Link
+from edge_agent.shell.local_events import LocalEvents
+from edge_agent.shell.local_side import LocalSide
 from edge_agent.shell.postbox import Postbox
 from edge_agent.shell.presence import PresenceKeeper
 from edge_agent.shell.round_training import RoundTraining
 from edge_agent.shell.rounds import Rounds
 from edge_agent.shell.state_folder import open_state
 from edge_agent.shell.version_follower import VersionFollower
-from edge_agent.sources.unix_socket import SampleSocket, Status
+from edge_agent.sources.unix_socket import Status
 from fleet_host.log_lines import log_line
 from fleet_host.rate_limit import RateLimit
 from fleet_protocol import topics
@@ -96,12 +98,7 @@ class Agent:
         self._versions = VersionFollower(
             self._database, cache, self._fetcher, configuration.device, engine=configuration.worker.engine
         )
-        self._postbox = Postbox(
-            self._database,
-            identity.sign_row,
-            self._publish_answered,
-            answered=self._handle_answer,
-        )
+        self._postbox = Postbox(self._database, identity.sign_row, self._publish_answered, answered=self._handle_answer)
         training = RoundTraining(
             configuration.worker,
             self._database,
@@ -111,7 +108,13 @@ class Agent:
             sign=identity.sign_row,
         )
         self._rounds = Rounds(
-            configuration, self._database, self._samples, self._versions, training, spooled=self._postbox.notify
+            configuration,
+            self._database,
+            self._samples,
+            self._versions,
+            training,
+            spooled=self._postbox.notify,
+            link=self._link,
         )
         self._enrolment = EnrolmentKeeper(
             self._database,
@@ -119,15 +122,8 @@ class Agent:
             publish=self._publish_answered,
             while_enrolled=self._while_enrolled,
         )
-        self._sample_socket = SampleSocket(
-            configuration.sample_socket,
-            frozenset(self._tasks),
-            store=self._samples.add,
-            store_unjudged=self._samples.add_unjudged,
-            describe=self._versions.description,
-            arrived=self._rounds.sample_arrived,
-            status=self._status,
-        )
+        self._local = LocalSide(configuration, self._samples, self._versions, self._rounds, self._status)
+        self._events = LocalEvents([(task.name, task.trigger) for task in configuration.tasks], self._rounds.note)
 
     async def run(self) -> None:
         """Serve samples, keep the link, train when woken; until cancelled.
@@ -141,9 +137,10 @@ class Agent:
             )
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._sample_socket.serve())
+                group.create_task(self._local.run())
                 group.create_task(self._link.run())
                 group.create_task(self._rounds.run())
+                group.create_task(self._events.run())
                 group.create_task(self._end_at_damage())
         except Exception:
             if self._database.damage is None:
@@ -152,6 +149,10 @@ class Agent:
         finally:
             self._samples.close()
             self._database.close()
+
+    def train_now(self) -> None:
+        """Somebody asks for a round of every task."""
+        self._rounds.train_now()
 
     async def _end_at_damage(self) -> None:
         """Whoever met the damage, and whatever became of the error there."""
@@ -171,7 +172,7 @@ class Agent:
     async def _while_enrolled(self) -> None:
         """Publish the presence, which the coordinator takes from enrolled devices only."""
         self._postbox.send_all()
-        self._rounds.retry_deferred_trigger()
+        self._rounds.enrolled()
         await self._presence.keep()
 
     async def _publish_up(self, signed: bytes) -> None:
@@ -236,6 +237,8 @@ class Agent:
         self._answers.answered()
         if must_enrol_again(receipt):
             self._enrolment.enrol_again()
+        if receipt.outcome is Outcome.REJECTED and not self._database.is_enrolled():
+            self._rounds.not_enrolled(f"{receipt.reason}: {receipt.detail}")
         self._follow_boots(receipt)
         self._rounds.retry_deferred_trigger()
         if is_ours and receipt.outcome is Outcome.ACCEPTED:
@@ -282,4 +285,6 @@ class Agent:
             rejected_updates=self._postbox.rejected,
             withheld_updates=self._rounds.withheld,
             progress=self._rounds.progress,
+            sources=self._local.sources,
+            tasks=self._rounds.task_states,
         )

@@ -9,9 +9,10 @@ is returned.
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
+from edge_agent.core.daily_use import DailyUse
 from edge_agent.core.outbox import OutboxRow, SignRow, SpooledPayload
 from edge_agent.core.version_choice import KnownVersion
 from edge_agent.shell.damaged_files import WatchedConnection, require_whole, why_unusable
@@ -62,6 +63,7 @@ class SpooledRound:
 _ROW = "sequence, kind, task, bundle, base_version, recipient, payload, digest, envelope, generation"
 _DELETE_ROW = "DELETE FROM outbox WHERE sequence = ?"
 _NEW_ROW = "INSERT INTO outbox VALUES (?, 0, ?, ?, ?, ?, ?, ?, ?, x'', ?)"
+_DAILY_USE = ("use_day", "use_cpu_milliseconds", "use_bytes")
 _VERSION = "version, bundle, weights, generation"
 
 
@@ -275,6 +277,16 @@ class DeviceDatabase:
                 (renumbered.sequence, renumbered.digest, row.sequence),
             )
         return renumbered
+
+    def daily_use(self) -> DailyUse:
+        """What was used on the last day of which something is stored."""
+        return DailyUse(*(self._counter(name) for name in _DAILY_USE))
+
+    def set_daily_use(self, use: DailyUse) -> None:
+        """Store it."""
+        with self._transaction():
+            for name, value in zip(_DAILY_USE, astuple(use), strict=True):
+                self._set_counter(name, value)
 
     def is_enrolled(self) -> bool:
         """Whether a receipt has said that the coordinator accepts this device."""

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequen
 import aiomqtt
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edge_agent.shell.broker_client import BrokerClient
+from edge_agent.mqtt.broker_client import BrokerClient
 from edge_agent.shell.broker_complaints import BrokerComplaints
 from fleet_host.backoff import delay_seconds
 from fleet_host.broker_settings import BrokerSettings
@@ -67,6 +67,8 @@ class Link:
         self._complaints = BrokerComplaints(identifier, self._maximum_packet_bytes)
         self._listening: list[str] = []
         self._client: BrokerClient | None = None
+        self.transferred = 0
+        """Bytes of messages, both ways, since the start: what is below MQTT is not in it."""
         broker.tls_context()
         broker.password()
 
@@ -130,6 +132,7 @@ class Link:
         with contextlib.suppress(ValueError):  # of a connection that has ended
             self._on_their_way.remove(size)
         self._longest_taken = max(self._longest_taken, size)
+        self.transferred += size
         if reason.is_failure:
             self._complaints.publication_refused(topic, reason)
 
@@ -180,6 +183,7 @@ class Link:
                 group.create_task(self._on_connected())
                 async for message in client.messages:
                     if isinstance(message.payload, bytes) and message.payload:  # empty: taken back, or too long
+                        self.transferred += len(message.payload)
                         self._handle(message.topic.value, message.payload)
         except asyncio.CancelledError:
             topic, payload = self.last_will  # after a regular DISCONNECT the broker does not publish the will

@@ -6,20 +6,22 @@
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from edge_agent.configuration import AgentConfiguration
 from edge_agent.core.guards import Readings
 from edge_agent.core.lifecycle import State
 from edge_agent.core.outbox import OutboxRow
-from edge_agent.core.round_decisions import RoundDecisions, StartingPoint
-from edge_agent.core.triggers import SampleTrigger
-from edge_agent.core.version_choice import KnownVersion, NotAskedError, VersionUnavailableError
+from edge_agent.core.round_decisions import RoundDecisions, StartingPoint, TaskState
+from edge_agent.core.triggers import Condition, Trigger
+from edge_agent.core.version_choice import KnownVersion, NotAskedError, VersionUnavailableError, is_new_to
 from edge_agent.shell import machine
 from edge_agent.shell.device_database import DeviceDatabase
-from edge_agent.shell.link import LinkDownError
+from edge_agent.shell.link import Link, LinkDownError
+from edge_agent.shell.meter import Meter
 from edge_agent.shell.round_training import RoundFailedError, RoundTraining
 from edge_agent.shell.sample_store import SampleStore
+from edge_agent.shell.stoppable import StoppedError, run_unless
 from edge_agent.shell.version_follower import ReadyVersion, VersionFollower
 from edge_agent.worker.contract import Progress, Withheld
 from fleet_host.log_lines import log_line
@@ -47,6 +49,7 @@ class Rounds:
         training: RoundTraining,
         *,
         spooled: Callable[[], None],
+        link: Link,
     ) -> None:
         """`spooled` is called after a round whose payloads wait in the outbox."""
         self._configuration = configuration
@@ -56,19 +59,31 @@ class Rounds:
         self._versions = versions
         self._training = training
         self._spooled = spooled
+        self._link = link
+        self._meter = Meter(database, lambda: link.transferred, keeps=configuration.guards.has_budget)
         self._wake = asyncio.Event()
         self._not_selected = RateLimit(configuration.guards.recheck_seconds, MAX_REASONS_SAID)
         self._rechecks: dict[str, asyncio.TimerHandle] = {}
         self._said_waiting = RateLimit(SAY_WAITING_SECONDS, len(self._tasks))
         self.withheld = 0
         """Rounds since the start that sent nothing, as they made validation samples worse."""
-        triggers = {task.name: SampleTrigger(task.trigger, self._count_new(task.name)) for task in configuration.tasks}
+        triggers = {task.name: Trigger(task.trigger, self._count_new(task.name)) for task in configuration.tasks}
         self._decisions = RoundDecisions(configuration.guards, triggers)
+        for task in self._tasks:
+            self._follow_version(task)
+        if not database.is_enrolled():
+            self._decisions.not_enrolled("the coordinator has not answered yet")
 
     @property
     def state(self) -> State:
         """What the training side is doing."""
         return self._decisions.state
+
+    @property
+    def task_states(self) -> dict[str, TaskState]:
+        """Per task, what the device does for it and why."""
+        now = self._now()
+        return {task: self._decisions.task_state(task, self._database.known_version(task), now) for task in self._tasks}
 
     @property
     def progress(self) -> Progress | None:
@@ -87,9 +102,28 @@ class Rounds:
 
     def manifest_changed(self, task: str) -> None:
         """A manifest has brought something new."""
-        self._decisions.manifest_changed(task, self._count_new(task))
+        self._follow_version(task)
         self.retry_deferred_trigger()
         self._say_waiting(task)
+
+    def note(self, task: str, condition: Condition) -> None:
+        """An event on this device may wake the agent."""
+        self._decisions.note(task, condition)
+        self._wake.set()
+
+    def train_now(self, tasks: Sequence[str] = ()) -> None:
+        """Somebody asks for a round of these tasks, or of all; guards and the life cycle still apply."""
+        for task in tasks or self._tasks:
+            self.note(task, Condition.ASKED)
+
+    def enrolled(self) -> None:
+        """The coordinator accepts this device."""
+        self._decisions.enrolled()
+        self.retry_deferred_trigger()
+
+    def not_enrolled(self, why: str) -> None:
+        """It does not, or not yet: nothing is trained, as nothing would be taken."""
+        self._decisions.not_enrolled(why)
 
     def retry_deferred_trigger(self) -> None:
         """Something changed that may allow deferred rounds: a connection, a version, a receipt."""
@@ -152,28 +186,27 @@ class Rounds:
 
     async def _run_round(self, task: str) -> bool:
         """Run one round; returns whether it was ended, with payloads or without."""
-        recheck_seconds = self._configuration.guards.recheck_seconds
         if refused := self._decisions.begin(task, self._readings(task)):
             logger.warning(log_line("guard_refused", task=task, reason=refused))
-            return self._retry_in(task, recheck_seconds)
+            return self._retry_in(task)
         newest = self._database.known_version(task)
         try:
             version = await self._versions.ready_version(task)
         except NotAskedError as error:
-            self._decisions.version_unavailable(task)
+            self._decisions.version_unavailable(task, str(error))
             # An outsider may replay the manifests of one version by turns: each of them asks other devices.
             if self._not_selected.allows((task, str(error)), self._now()):
                 logger.info(log_line("not_selected", task=task, reason=error))
-            return self._retry_in(task, recheck_seconds)
+            return self._retry_in(task)
         except (VersionUnavailableError, LinkDownError) as error:
-            self._decisions.version_unavailable(task)
+            self._decisions.version_unavailable(task, str(error))
             logger.warning(log_line("version_unavailable", task=task, reason=error))
-            return self._retry_in(task, recheck_seconds)
+            return self._retry_in(task)
         if not self._samples_suffice(task, version, newest):
             return False
         if refused := self._decisions.version_ready(task, self._starting_point(task, version)):
             logger.warning(log_line("divergence_expected", task=task, reason=refused))
-            return self._retry_in(task, recheck_seconds)
+            return self._retry_in(task)
         return await self._train(task, version, newest)
 
     def _samples_suffice(self, task: str, version: ReadyVersion, trained_from: KnownVersion | None) -> bool:
@@ -186,12 +219,21 @@ class Rounds:
             return True
         if refused := self._decisions.samples_dropped(task, self._count_new(task), self._readings(task)):
             logger.warning(log_line("guard_refused", task=task, reason=refused))
-            return self._retry_in(task, self._configuration.guards.recheck_seconds)
+            return self._retry_in(task)
         return True
 
     async def _train(self, task: str, version: ReadyVersion, trained_from: KnownVersion | None) -> bool:
         try:
-            withheld = await self._training.run(task, version)
+            with self._meter.round():
+                withheld = await run_unless(
+                    self._training.run(task, version),
+                    lambda: self._decisions.why_stop(self._readings(task)),
+                    every_seconds=self._configuration.guards.recheck_seconds,
+                )
+        except StoppedError as error:
+            self._decisions.stopped(task, str(error))
+            logger.warning(log_line("round_stopped", task=task, reason=error))
+            return self._retry_in(task)
         except RoundFailedError as error:
             if error.diverged:
                 self._decisions.diverged(task, self._starting_point(task, version))
@@ -200,7 +242,10 @@ class Rounds:
             return self._note_failure(task, trained_from, error)
         except (VersionUnavailableError, LinkDownError) as error:
             return self._note_failure(task, None, error)
-        self._decisions.ended(task, self._count_new(task))
+        self._decisions.ended(
+            task, self._count_new(task), withheld.words if withheld else "its update waits or is sent"
+        )
+        self._compare_versions(task)
         if withheld is None:
             self._spooled()
         else:
@@ -217,12 +262,13 @@ class Rounds:
 
     def _note_failure(self, task: str, version: KnownVersion | None, error: Exception) -> bool:
         """`version` is to blame, unless it is None."""
-        wait = self._decisions.failed(task, version, self._now())
+        wait = self._decisions.failed(task, version, self._now(), str(error))
         logger.warning(log_line("round_failed", task=task, reason=error, retry_in_s=round(wait)))
         return self._retry_in(task, wait)
 
-    def _retry_in(self, task: str, seconds: float) -> bool:
+    def _retry_in(self, task: str, seconds: float | None = None) -> bool:
         """Try the task again then, or earlier if something changes that allows it. False: no round was ended."""
+        seconds = seconds or self._configuration.guards.recheck_seconds
         if last := self._rechecks.pop(task, None):
             last.cancel()
         self._rechecks[task] = asyncio.get_running_loop().call_later(seconds, self._retry, task)
@@ -239,14 +285,24 @@ class Rounds:
         return StartingPoint(version.number, version.bundle, self._samples.newest(task), version.generation)
 
     def _readings(self, task: str) -> Readings:
-        guards = self._configuration.guards
-        return Readings(
+        return machine.readings(
+            self._configuration.guards,
+            self._configuration.state_folder,
             stored_samples=self._samples.count(task),
             waiting_updates=self._database.waiting(),
-            temperature=machine.temperature(guards),
-            battery=machine.battery(guards),
-            free_memory_mib=machine.free_memory_mib(guards),
+            connected=self._link.connected,
+            used=self._meter.used(),
         )
+
+    def _follow_version(self, task: str) -> None:
+        known = self._database.known_version(task)
+        has_ended = known is not None and known.removed
+        self._decisions.manifest_changed(task, self._count_new(task), has_ended=has_ended)
+        self._compare_versions(task)
+
+    def _compare_versions(self, task: str) -> None:
+        held, known = self._database.held_version(task), self._database.known_version(task)
+        self._decisions.version_known(task, is_new=is_new_to(held, known))
 
     def _count_new(self, task: str) -> int:
         return self._samples.count_after(task, self._database.trained_through(task))

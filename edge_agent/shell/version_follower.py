@@ -3,6 +3,7 @@
 `core.version_choice` decides what is new and what is fetched.
 """
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,12 +21,14 @@ from edge_agent.core.version_choice import (
     is_same_line,
     judge_manifest,
     known_from,
+    weights_at_hand,
 )
 from edge_agent.producers import makes_versions_of
 from edge_agent.shell.blob_cache import BlobCache
 from edge_agent.shell.device_database import DeviceDatabase
 from edge_agent.shell.fetcher import Fetcher, NotFetchedError
 from edge_agent.worker.contract import EngineName, PackedFile, files_for
+from edge_agent.worker.prediction import predicting_files
 from fleet_host.log_lines import log_line
 from fleet_protocol.bundle import TaskDescription, parse_description
 from fleet_protocol.cohort import EVERYONE
@@ -73,6 +76,7 @@ class VersionFollower:
         self._engine = engine
         self._descriptions: dict[str, TaskDescription] = {}
         self._refused: set[str] = set()
+        self._fetching = asyncio.Lock()
 
     def description(self, task: str) -> TaskDescription | None:
         """The task's description; None until its bundle is fetched."""
@@ -165,6 +169,38 @@ class VersionFollower:
             known.generation,
         )
 
+    async def version_to_predict(self, task: str) -> ReadyVersion:
+        """The newest version whose weights are here; without any, the newest known one, fetched whole.
+
+        Raises:
+            VersionUnavailableError: no manifest yet, the task has ended or awaits its scale, or files did not arrive.
+            LinkDownError: files are missing, and there is no connection.
+        """
+        known = self._database.known_version(task)
+        if known is None:
+            raise VersionUnavailableError(f"no manifest of {task} has come yet")
+        try:
+            description = await self._fetch_description(task, known)
+            if description.scaling.is_awaited:
+                raise VersionUnavailableError(f"the fleet has not made the scale of {task} yet")
+            files = bundle_files(description, predicting_files(description))
+            for blob in files.values():
+                await self._ensure(blob)
+            chosen = weights_at_hand(known, self._database.held_version(task), self._cache.has)
+            await self._ensure(chosen.weights)
+            self._cache.verify(chosen.weights)
+        except (NotFetchedError, ProtocolError, ConfigurationError, OSError) as error:
+            raise VersionUnavailableError(str(error)) from error
+        paths = {name: self._cache.path(blob) for name, blob in files.items()}
+        return ReadyVersion(
+            chosen.version,
+            chosen.bundle,
+            description,
+            paths,
+            self._cache.path(chosen.weights),
+            generation=chosen.generation,
+        )
+
     def hold(self, version: ReadyVersion) -> None:
         """Its weights are complete: the next version is fetched as its difference from this one."""
         held = KnownVersion(version.number, version.bundle, version.weights.name, version.generation)
@@ -215,8 +251,9 @@ class VersionFollower:
             raise NotAskedError(reason)
 
     async def _ensure(self, blob: str) -> None:
-        if not self._cache.has(blob):
-            self._cache.write(blob, await self._fetcher.fetch(blob))
+        async with self._fetching:  # a round and a prediction may want the same file
+            if not self._cache.has(blob):
+                self._cache.write(blob, await self._fetcher.fetch(blob))
 
     async def _ensure_weights(self, known: KnownVersion, description: TaskDescription) -> PackedFile | None:
         """Fetch the weights if missing; returns them packed if they came as a difference."""

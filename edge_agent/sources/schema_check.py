@@ -48,9 +48,18 @@ def check_sample(sample: Sample, description: TaskDescription) -> tuple[bytes, i
     Raises:
         ValueError: saying what does not fit, and what would.
     """
-    inputs = _row(sample.inputs, input_rules(description.each_input), sample.task)
+    inputs = check_inputs(sample, description)
     label = _row(sample.label, label_rules(description.each_label), sample.task)
-    return inputs.tobytes(), int(label[0]) if description.label.is_index else label.tobytes()
+    return inputs, int(label[0]) if description.label.is_index else label.tobytes()
+
+
+def check_inputs(sample: Sample, description: TaskDescription) -> bytes:
+    """The inputs alone, as float32 in bytes.
+
+    Raises:
+        ValueError: saying what does not fit, and what would.
+    """
+    return _row(sample.inputs, input_rules(description.each_input), sample.task).tobytes()
 
 
 def _row(given: Given, rules: Mapping[str, ValueRule], task: str) -> "array.array[float]":

@@ -2,6 +2,8 @@
 
     {"task": "digits", "inputs": [0.0, 0.5, ...], "label": 3}   ->   {"ok": true}
     {"command": "status"}                                       ->   {"state": "sleeping", ...}
+    {"command": "predict", "task": "digits", "reading": ...}    ->   see `prediction_command`
+    {"command": "train"}                                        ->   {"ok": true}, and a round of every task is tried
 
 `inputs` are the values of one sample in C order. `label` is a class index, a list of values where the task learns
 several, one number where it learns one, and left out where the inputs are what is learned. A line that is
@@ -16,20 +18,23 @@ import os
 import re
 import socket
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
+from edge_agent.core.round_decisions import TaskState
 from edge_agent.sources.bounded_lines import READ_BYTES, HeldBytes, LineRefusedError, lines_of
-from edge_agent.sources.schema_check import MAX_VALUES_WITHOUT_SCHEMA, check_sample, check_task, check_unjudged
+from edge_agent.sources.intake import SampleIntake
+from edge_agent.sources.prediction_command import CannotPredictError, Predicted, read_question
+from edge_agent.sources.schema_check import MAX_VALUES_WITHOUT_SCHEMA
+from edge_agent.sources.tally import Reason, SourceStatus, SourceTally
 from edge_agent.worker.contract import Progress
 from fleet_host.log_lines import log_line
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.document_errors import explain
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.sample_line import Sample, read_sample
+from fleet_protocol.sample_line import read_sample
 
 MAX_CONNECTIONS = 32
 """One more, and that which has been silent for longest is closed."""
@@ -42,6 +47,7 @@ MAX_ERROR_CHARACTERS = 500
 
 SOCKET_MODE = 0o660
 
+_PREDICT = re.compile(rb'\s*{\s*"command"\s*:\s*"predict"')
 _COMMAND = re.compile(rb'\s*{\s*"command"\s*:')
 
 logger = logging.getLogger(__name__)
@@ -50,7 +56,7 @@ logger = logging.getLogger(__name__)
 class Command(msgspec.Struct, forbid_unknown_fields=True):
     """A command to the agent."""
 
-    command: Literal["status"]
+    command: Literal["status", "train"]
 
 
 class Answer(msgspec.Struct, omit_defaults=True):
@@ -78,36 +84,30 @@ class Status(msgspec.Struct):
     rejected_updates: int
     withheld_updates: int
     progress: Progress | None
-
-
-StoreSample = Callable[[str, bytes, int | bytes], object]
-"""(task, inputs, label), in the form that `check_sample` gives; raises `sqlite3.Error` where it can't."""
+    tasks: dict[str, TaskState]
+    sources: list[SourceStatus]
 
 
 class SampleSocket:
-    """Serves the socket for as long as the agent runs, with or without a broker.
-
-    `store_unjudged` takes samples of tasks that `describe` does not know yet.
-    """
+    """Serves the socket for as long as the agent runs, with or without a broker."""
 
     def __init__(
         self,
         path: Path,
-        tasks: frozenset[str],
+        intake: SampleIntake,
         *,
-        store: StoreSample,
-        store_unjudged: Callable[[Sample], None],
-        describe: Callable[[str], TaskDescription | None],
-        arrived: Callable[[str], None],
+        train: Callable[[], None],
         status: Callable[[], Status],
+        predict: Callable[[str, bytes], Awaitable[Predicted]],
     ) -> None:
+        """`predict` takes a task and a reading as JSON; raises `CannotPredictError`."""
         self._path = path
-        self._store = store
-        self._store_unjudged = store_unjudged
-        self._tasks = tasks
-        self._describe = describe
-        self._arrived = arrived
+        self._intake = intake
+        self._train = train
         self._status = status
+        self._predict = predict
+        self.tally = SourceTally("socket", "")
+        """What came of the samples of all programs, over all tasks."""
         self._held = HeldBytes()
         self._connections: dict[asyncio.StreamWriter, None] = {}
         """The one that has been silent for longest is the first."""
@@ -153,10 +153,10 @@ class SampleSocket:
                 async for line in lines:
                     if writer in self._connections:
                         self._connections[writer] = self._connections.pop(writer)
-                    writer.write(self._answer(line) + b"\n")
+                    writer.write(await self._answer(line) + b"\n")
                     await writer.drain()
         except LineRefusedError as error:
-            writer.write(msgspec.json.encode(Answer(ok=False, error=str(error))) + b"\n")
+            writer.write(self._refused("too_long", str(error)) + b"\n")
 
     def _close_longest_silent(self) -> None:
         silent = next(iter(self._connections))
@@ -164,35 +164,42 @@ class SampleSocket:
         silent.transport.abort()
         logger.warning(log_line("sample_connection_closed", connections=MAX_CONNECTIONS))
 
-    def _answer(self, line: bytes) -> bytes:
+    async def _answer(self, line: bytes) -> bytes:
+        if _PREDICT.match(line):
+            return await self._prediction(line)
         if _COMMAND.match(line):
             return msgspec.json.encode(self._command(line))
         try:
             self._check_count(line)
             sample = read_sample(line)
-            check_task(sample, self._tasks)
-            self._take(sample)
         except ValueError as error:
-            return msgspec.json.encode(Answer(ok=False, error=_shortened(str(error))))
+            return self._refused("not_a_sample", str(error))
+        try:
+            self._intake.take(sample)
+        except ValueError as error:
+            return self._refused("outside_schema", str(error))
         except sqlite3.Error as error:
             logger.error(log_line("sample_not_stored", task=sample.task, error=error))
-            return msgspec.json.encode(Answer(ok=False, error=f"not stored: {error}; is the disk full?"))
-        self._arrived(sample.task)
+            return self._refused("not_stored", f"not stored: {error}; is the disk full?")
+        self.tally.take()
         return msgspec.json.encode(Answer(ok=True))
 
-    def _take(self, sample: Sample) -> None:
-        description = self._describe(sample.task)
-        if description is None:
-            check_unjudged(sample)
-            self._store_unjudged(sample)
-        else:
-            self._store(sample.task, *check_sample(sample, description))
+    async def _prediction(self, line: bytes) -> bytes:
+        try:
+            question = read_question(line)
+            return msgspec.json.encode(await self._predict(question.task, bytes(question.reading)))
+        except CannotPredictError as error:
+            return msgspec.json.encode(Answer(ok=False, error=_shortened(str(error))))
+
+    def _refused(self, reason: Reason, words: str) -> bytes:
+        self.tally.refuse(reason, words)
+        return msgspec.json.encode(Answer(ok=False, error=_shortened(words)))
 
     def _check_count(self, line: bytes) -> None:
         """Refuse what has more values than any task takes, before they are numbers in memory."""
         if (commas := line.count(b",")) <= VALUES_NOT_COUNTED:
             return
-        known = [self._describe(task) for task in self._tasks]
+        known = [self._intake.describe(task) for task in self._intake.tasks]
         largest = max(
             MAX_VALUES_WITHOUT_SCHEMA if each is None else each.input.size + each.label.size for each in known
         )
@@ -201,12 +208,15 @@ class SampleSocket:
 
     def _command(self, line: bytes) -> Status | Answer:
         try:
-            msgspec.json.decode(line, type=Command)
+            asked = msgspec.json.decode(line, type=Command)
         except msgspec.ValidationError as error:
             return Answer(ok=False, error=_shortened(explain(error, Command, msgspec.json.decode(line))))
         except msgspec.DecodeError as error:
             return Answer(ok=False, error=_shortened(str(error)))
-        return self._status()
+        if asked.command == "status":
+            return self._status()
+        self._train()
+        return Answer(ok=True)
 
 
 def _require_unused(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the training child can't do: use more than it was given, and reach anything but what its round needs.
+"""What a child that runs graphs can't do: use more than it was given, and reach anything but what it needs.
 
 A bundle's graphs come from others. They are checked before they are loaded (`bundle_runtime.graph_admission`); should
 one find a defect of onnxruntime all the same, the process that it is in can open no file but the interpreter's
@@ -17,6 +17,7 @@ import bundle_runtime
 from edge_agent.training.landlock import LandlockError, allow_only
 from edge_agent.training.syscall_filter import SyscallFilterError, refuse_calls
 from edge_agent.worker.contract import TrainingJob
+from edge_agent.worker.prediction import PredictorJob
 from fleet_host.child_process import prctl
 from fleet_protocol.limits import MIB
 
@@ -34,7 +35,7 @@ SYSTEM_FILES = ("/etc/ld.so.cache", "/proc/cpuinfo", "/proc/meminfo", "/sys/devi
 """What numpy and onnxruntime read of the machine."""
 
 
-def limit(job: TrainingJob) -> None:
+def limit(job: TrainingJob | PredictorJob) -> None:
     """Set the job's nice level, and its limits of memory (beyond it an allocation raises MemoryError), processor time
     and files; no core is dumped.
     """

@@ -63,6 +63,6 @@ async def test_manifests_that_are_replayed_by_turns_write_no_line_each(tmp_path:
                 await publish(EVERYONE)
             await publish(EVERYONE, generation=2)
         until(lambda: "event=task_removed task=digits generation=2" in agent.log(), "it has seen them all")
-        assert 1 <= agent.log().count("event=not_selected") < 100
+        assert len(agent.log().splitlines()) < 100
     finally:
         agent.kill()

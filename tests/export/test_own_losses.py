@@ -158,7 +158,7 @@ REFUSED = {
         NETWORK + "\ndef loss(outputs, labels): return outputs @ labels\n",
         REGRESSION,
         OWN,
-        r"loss\(\) failed: RuntimeError",
+        r"loss\(\) failed in line 8 of model\.py: RuntimeError",
     ),
     "more than anybody reads": (
         AUTOENCODER,

@@ -12,8 +12,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from edge_agent.core.lifecycle import State
+from edge_agent.core.round_decisions import TaskState
 from edge_agent.shell.sample_store import SampleStore
 from edge_agent.sources.bounded_lines import MAX_HELD_BYTES, MAX_LINE_BYTES
+from edge_agent.sources.intake import SampleIntake
+from edge_agent.sources.prediction_command import CannotPredictError, Predicted
 from edge_agent.sources.schema_check import MAX_VALUES_WITHOUT_SCHEMA
 from edge_agent.sources.unix_socket import MAX_CONNECTIONS, MAX_ERROR_CHARACTERS, SampleSocket, Status
 from edge_agent.worker.contract import Progress
@@ -27,8 +31,27 @@ UNBOUNDED = msgspec.structs.replace(SMALL, input=InputSchema([2], -1e300, 1e300)
 GOOD = b'{"task": "digits", "inputs": [0, 0.5], "label": 2}'
 BEFORE_THE_FIRST_STEP = Progress("reading", 0, 40, None)
 STATUS = Status(
-    "pi", "training", True, 3, {"digits": 7}, {"digits": 1}, {"digits": 1}, 0, 5, 1, 2, BEFORE_THE_FIRST_STEP
+    "pi",
+    "training",
+    True,
+    3,
+    {"digits": 7},
+    {"digits": 1},
+    {"digits": 1},
+    0,
+    5,
+    1,
+    2,
+    BEFORE_THE_FIRST_STEP,
+    {"digits": TaskState(State.TRAINING, "version ready: version 7", "")},
+    [],
 )
+
+
+async def no_prediction(task: str, _reading: bytes) -> Predicted:
+    raise CannotPredictError(f"no manifest of {task} has come yet")
+
+
 DEADLINE_SECONDS = 20
 
 
@@ -40,14 +63,19 @@ class Gate:
         self.store = SampleStore(folder / "samples.db", 100)
         self.description: TaskDescription | None = SMALL
         self.arrived: list[str] = []
-        self._gate = SampleSocket(
-            self.socket,
+        intake = SampleIntake(
             frozenset({"digits"}),
             store=self.store.add,
             store_unjudged=self.store.add_unjudged,
             describe=lambda task: self.description if task == "digits" else None,
             arrived=self.arrived.append,
+        )
+        self._gate = SampleSocket(
+            self.socket,
+            intake,
+            train=lambda: self.arrived.append("asked"),
             status=lambda: STATUS,
+            predict=no_prediction,
         )
 
     @contextlib.asynccontextmanager
@@ -259,6 +287,12 @@ async def test_line_without_an_end_is_cut_off_and_others_are_served(gate):
         assert answer == {"ok": False, "error": f"line exceeds {MAX_LINE_BYTES} bytes"}
         assert await endless.is_ended()
         assert await other.ask(GOOD) == {"ok": True}
+
+
+async def test_command_asks_for_training(gate):
+    async with gate.served(), client_of(gate) as client:
+        assert await client.ask(b'{"command": "train"}') == {"ok": True}
+    assert gate.arrived == ["asked"]
 
 
 async def test_status_tells_what_the_agent_does(gate):

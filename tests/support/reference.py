@@ -140,6 +140,8 @@ def value_of(found: Any) -> str:
             words = "name" if found.pattern else "text"
         case msgspec.inspect.ListType() | msgspec.inspect.VarTupleType():
             words = f"list of: {value_of(found.item_type)}"
+        case msgspec.inspect.DictType():
+            words = "table"
         case _:
             words = PLAIN[type(found)] + _limits(found)
     return words

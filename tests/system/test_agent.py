@@ -1,14 +1,18 @@
 """The shipped agent against the shipped coordinator over a real Mosquitto: from a sample to a new version."""
 
+import os
 import shutil
+import signal
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from paho.mqtt import publish
 
+from edge_agent.cli import main as edge_agent
 from fleet_protocol import topics
 from fleet_protocol.errors import Reason
 from fleet_protocol.keys import SigningKey
@@ -35,7 +39,7 @@ def coordinator(tmp_path: Path, broker: Broker) -> Iterator[CoordinatorProcess]:
 def agents(tmp_path: Path, broker: Broker, coordinator: CoordinatorProcess) -> Iterator[Callable[..., AgentProcess]]:
     started: list[AgentProcess] = []
 
-    def start(name: str, **options: str) -> AgentProcess:
+    def start(name: str, **options: Any) -> AgentProcess:
         agent = AgentProcess(tmp_path / name, name, broker, coordinator.public_key, **options)
         started.append(agent)
         agent.start()
@@ -231,12 +235,31 @@ def test_device_waits_for_approval_and_its_update_is_not_lost(tmp_path, broker) 
     try:
         agent.feed(4)
         until(lambda: "event=enrolment_refused" in agent.log(), "the agent says that it is not approved")
-        assert agent.status()["waiting_updates"] == 0
+        shown = agent.status()
+        assert shown["waiting_updates"] == 0
+        assert shown["tasks"]["digits"]["state"] == "unenrolled"
+        assert shown["tasks"]["digits"]["reason"].startswith("not enrolled: unknown_key")
         coordinator.devices("approve", "kitchen", agent.public_key)
         until(lambda: agent.status()["accepted_updates"] == 1, "the update was accepted")
     finally:
         agent.kill()
         coordinator.kill()
+
+
+def test_owner_asks_for_rounds_and_sees_that_the_operator_has_paused_the_task(coordinator, agents, capsys) -> None:
+    agent = agents("kitchen", new_samples=1000)
+    agent.feed(4)
+    edge_agent(["--config", str(agent.configuration), "train", "--now"])
+    delivered(agent, 1)
+    assert agent.status()["tasks"]["digits"]["waits_for"] == "1000 more new samples"
+    coordinator.tasks("pause", "digits")
+    os.kill(agent.pid, signal.SIGUSR1)
+    until(lambda: agent.status()["tasks"]["digits"]["state"] == "paused", "it is told of the pause")
+    capsys.readouterr()
+    edge_agent(["--config", str(agent.configuration), "status"])
+    assert "digits: paused; task paused: task digits is paused by its operator" in capsys.readouterr().out
+    coordinator.tasks("remove", "digits")
+    until(lambda: agent.status()["tasks"]["digits"]["state"] == "ended", "it is told of the end")
 
 
 def test_revoked_device_keeps_its_update_until_it_is_approved_again(coordinator, agents) -> None:

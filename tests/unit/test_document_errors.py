@@ -46,7 +46,7 @@ def refusal_of(text: str, shape: type) -> str:
         (
             'loss = "balanced_cross_entropy"',
             'loss = "cross_entrop"',
-            "choose one of balanced_cross_entropy, binary_cross_entropy, cross_entropy, huber, mean_squared_error;"
+            "choose one of balanced_cross_entropy, binary_cross_entropy, cross_entropy, huber, mean_squared_error, model.py;"
             " did you mean 'cross_entropy'?",
         ),
         (

@@ -3,8 +3,24 @@
 from itertools import product
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from edge_agent.core.lifecycle import TRANSITIONS, Event, Lifecycle, LifecycleError, State
+from edge_agent.core.lifecycle import (
+    HINDRANCES,
+    IN_A_ROUND,
+    TRANSITIONS,
+    Event,
+    Lifecycle,
+    LifecycleError,
+    State,
+)
+
+LEAVES_THE_ROUND = {
+    State.DECIDING: Event.GUARD_REFUSED,
+    State.FETCHING: Event.VERSION_UNAVAILABLE,
+    State.TRAINING: Event.ROUND_ENDED,
+}
 
 
 def paths_to_every_state() -> dict[State, list[Event]]:
@@ -60,3 +76,39 @@ def test_from_every_state_some_events_lead_back_to_sleep():
             seen |= reached
             frontier += reached
         assert State.SLEEPING in seen
+
+
+IN_A_ROUND_OF_TRAINING = [Event.TRIGGER_FIRED, Event.GUARDS_AGREED, Event.VERSION_READY]
+
+
+@pytest.mark.parametrize("hindrance", HINDRANCES, ids=lambda state: state.value)
+def test_hindrance_that_comes_in_a_round_takes_effect_at_its_end_with_its_reason(hindrance):
+    lifecycle = driven(IN_A_ROUND_OF_TRAINING)
+    lifecycle.hinder(hindrance, "as the coordinator says")
+    assert lifecycle.state is State.TRAINING
+    lifecycle.advance(Event.ROUND_ENDED)
+    assert lifecycle.state is hindrance
+    assert lifecycle.reason.endswith(": as the coordinator says")
+    lifecycle.lift(hindrance)
+    assert lifecycle.state is State.SLEEPING
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.sampled_from(sorted(HINDRANCES))), max_size=12), st.sampled_from(sorted(State))
+)
+def test_any_sequence_of_hindrances_leaves_the_first_that_lasts(changes, began):
+    lifecycle = driven(PATHS[began] if began not in HINDRANCES else [])
+    lasting = set()
+    for begins, hindrance in changes:
+        (lifecycle.hinder(hindrance, "why") if begins else lifecycle.lift(hindrance))
+        (lasting.add if begins else lasting.discard)(hindrance)
+    while lifecycle.state in IN_A_ROUND:
+        lifecycle.advance(LEAVES_THE_ROUND[lifecycle.state])
+    assert lifecycle.state is next((each for each in HINDRANCES if each in lasting), State.SLEEPING)
+
+
+def test_newer_reason_of_a_hindrance_that_lasts_is_shown():
+    lifecycle = Lifecycle()
+    lifecycle.hinder(State.UNENROLLED, "no answer yet")
+    lifecycle.hinder(State.UNENROLLED, "not approved")
+    assert lifecycle.reason == "not enrolled: not approved"

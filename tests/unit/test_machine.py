@@ -107,3 +107,61 @@ def test_limit_without_its_sensor_is_said_with_what_is_there(monkeypatch, tmp_pa
     supply(tmp_path, "BAT0", type="Battery", capacity="80")
     assert machine.missing(EVERY_GUARD, tmp_path) == []
     assert machine.missing(NO_GUARD, tmp_path) == []
+
+
+NEW_GUARDS = GuardSettings(mains_only=True, unthrottled_only=True, maximum_load_per_core=1.0, minimum_free_disk_mib=1.0)
+
+
+def test_machine_runs_on_mains_where_any_supply_but_a_battery_is_connected(tmp_path):
+    supply(tmp_path, "BAT0", type="Battery", capacity="90", online="1")
+    assert machine.on_mains(NEW_GUARDS, tmp_path) is None
+    supply(tmp_path, "AC", type="Mains", online="0")
+    assert machine.on_mains(NEW_GUARDS, tmp_path) is False
+    supply(tmp_path, "usb", type="USB", online="1")
+    assert machine.on_mains(NEW_GUARDS, tmp_path) is True
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("0", ""),
+        ("50000", ""),  # of the past
+        ("50005", "the supply's voltage is low, it is throttled"),
+        ("8", "it is at its soft temperature limit"),
+    ],
+)
+def test_firmware_says_why_it_slows_the_board_down_now(tmp_path, monkeypatch, flags, words):
+    (tmp_path / "get_throttled").write_text(flags + "\n")
+    assert machine.throttled(NEW_GUARDS, tmp_path / "get_throttled") == words
+    monkeypatch.setattr(machine, "VCGENCMD", ("echo", f"throttled=0x{flags}"))
+    assert machine.throttled(NEW_GUARDS, tmp_path / "missing") == words
+
+
+@pytest.mark.parametrize("command", [("false",), ("echo", "throttled=what"), ("no-such-command",)])
+def test_board_without_such_firmware_can_not_tell(tmp_path, monkeypatch, command):
+    monkeypatch.setattr(machine, "VCGENCMD", command)
+    assert machine.throttled(NEW_GUARDS, tmp_path / "missing") is None
+
+
+def test_load_and_room_of_this_machine_can_be_read(tmp_path):
+    assert machine.load_per_core(NEW_GUARDS) >= 0
+    assert machine.free_disk_mib(NEW_GUARDS, tmp_path) > 0
+    assert machine.free_disk_mib(NEW_GUARDS, tmp_path / "missing") is None
+    assert 0 <= machine.minute_of_day() < 24 * 60
+
+
+def test_nothing_new_is_read_where_no_guard_needs_it(monkeypatch, tmp_path):
+    for reader in ("_supplies", "_text", "_or_unknown"):
+        monkeypatch.setattr(machine, reader, lambda *_: pytest.fail("it was read"))
+    assert machine.on_mains(NO_GUARD) is None
+    assert machine.throttled(NO_GUARD) is None
+    assert machine.load_per_core(NO_GUARD) is None
+    assert machine.free_disk_mib(NO_GUARD, tmp_path) is None
+
+
+def test_guard_whose_reading_this_machine_lacks_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "VCGENCMD", ("false",))
+    supply(tmp_path, "BAT0", type="Battery", capacity="90")
+    first, second = machine.missing(GuardSettings(mains_only=True, unthrottled_only=True), tmp_path)
+    assert (first.startswith("mains_only: "), "BAT0" in first) == (True, True)
+    assert second.startswith("unthrottled_only: ")

@@ -8,7 +8,7 @@ from edge_agent.core.guards import GuardSettings, Readings
 from edge_agent.core.lifecycle import State
 from edge_agent.core.outbox import OutboxRow
 from edge_agent.core.round_decisions import AfterReceipt, RoundDecisions, StartingPoint
-from edge_agent.core.triggers import SampleTrigger, TriggerSettings
+from edge_agent.core.triggers import Condition, Trigger, TriggerSettings
 from edge_agent.core.version_choice import KnownVersion
 from fleet_protocol.errors import Reason
 from fleet_protocol.kinds import UPDATE, Outcome, Receipt
@@ -19,7 +19,7 @@ READY = Readings(stored_samples=16, waiting_updates=0, free_memory_mib=1000.0)
 
 
 def decisions(new_samples: int = 0) -> RoundDecisions:
-    return RoundDecisions(GuardSettings(), {"digits": SampleTrigger(TriggerSettings(4), new_samples)})
+    return RoundDecisions(GuardSettings(), {"digits": Trigger(TriggerSettings(4), new_samples)})
 
 
 def test_agent_wakes_up_with_the_sample_that_fires_the_trigger():
@@ -37,7 +37,7 @@ def test_round_ends_with_the_samples_that_came_while_it_ran():
     assert agent.state is State.FETCHING
     assert agent.version_ready("digits", START) is None
     agent.samples_arrived("digits", 3)
-    agent.ended("digits", 3)
+    agent.ended("digits", 3, "spooled")
     assert (agent.state, agent.new_samples("digits"), agent.is_due("digits", KNOWN, 0.0)) == (State.SLEEPING, 3, False)
     assert not agent.is_deferred("digits")
 
@@ -45,8 +45,8 @@ def test_round_ends_with_the_samples_that_came_while_it_ran():
 @pytest.mark.parametrize(
     ("left", "stored", "words", "deferred"),
     [
-        (3, 40, "3 new samples are left, the trigger needs 4", False),
-        (0, 0, "0 new samples are left, the trigger needs 4", False),
+        (3, 40, "3 new samples are left, the trigger waits for 1 more new samples", False),
+        (0, 0, "0 new samples are left, the trigger waits for 4 more new samples", False),
         (4, 15, "15 stored samples, the limit is at least 16", True),
     ],
 )
@@ -75,11 +75,11 @@ def test_round_goes_on_where_enough_samples_fit():
 def test_trigger_that_was_put_off_waits_and_samples_do_not_wake_it():
     for put_off in (
         lambda agent: agent.begin("digits", Readings(stored_samples=1, waiting_updates=0)),
-        lambda agent: (agent.begin("digits", READY), agent.version_unavailable("digits")),
+        lambda agent: (agent.begin("digits", READY), agent.version_unavailable("digits", "no manifest yet")),
         lambda agent: (
             agent.begin("digits", READY),
             agent.version_ready("digits", START),
-            agent.failed("digits", None, 0.0),
+            agent.failed("digits", None, 0.0, "no memory"),
         ),
     ):
         agent = decisions(new_samples=4)
@@ -101,7 +101,7 @@ def test_what_diverged_is_tried_again_with_another_version_bundle_or_sample_only
     agent.begin("digits", READY)
     agent.version_ready("digits", START)
     agent.diverged("digits", START)
-    agent.failed("digits", None, 0.0)
+    agent.failed("digits", None, 0.0, "no memory")
     for start, refused in (
         (START, True),
         (StartingPoint(4, START.bundle, 40), False),
@@ -112,7 +112,7 @@ def test_what_diverged_is_tried_again_with_another_version_bundle_or_sample_only
         agent.begin("digits", READY)
         assert (agent.version_ready("digits", start) is not None) == refused
         if not refused:
-            agent.failed("digits", None, 0.0)
+            agent.failed("digits", None, 0.0, "no memory")
 
 
 def test_enrolment_is_repeated_until_accepted_with_growing_patience():
@@ -138,7 +138,7 @@ def test_any_enrolment_that_was_sent_may_be_answered_and_nobody_elses():
 
 
 def test_refused_guard_of_one_task_puts_no_other_off():
-    triggers = {task: SampleTrigger(TriggerSettings(4), 4) for task in ("digits", "tones")}
+    triggers = {task: Trigger(TriggerSettings(4), 4) for task in ("digits", "tones")}
     agent = RoundDecisions(GuardSettings(), triggers)
     assert agent.begin("digits", Readings(stored_samples=1, waiting_updates=0))
     assert not agent.is_due("digits", KNOWN, 0.0)
@@ -150,7 +150,7 @@ def fail(agent: RoundDecisions, now: float) -> float:
     """A round that begins and fails; the trigger is retried at once, as by a receipt. Returns the wait."""
     agent.begin("digits", READY)
     agent.version_ready("digits", START)
-    wait = agent.failed("digits", KNOWN, now)
+    wait = agent.failed("digits", KNOWN, now, "no memory")
     agent.retry_deferred_trigger("digits")
     return wait
 
@@ -173,7 +173,7 @@ def test_round_that_ends_makes_the_next_wait_short():
     assert [fail(agent, 0.0), fail(agent, 0.0)] == [FIRST_WAIT_SECONDS, 2 * FIRST_WAIT_SECONDS]
     agent.begin("digits", READY)
     agent.version_ready("digits", START)
-    agent.ended("digits", 4)
+    agent.ended("digits", 4, "spooled")
     assert fail(agent, 0.0) == FIRST_WAIT_SECONDS
 
 
@@ -181,7 +181,7 @@ def test_failure_that_is_not_the_versions_is_retried_as_a_guard_is():
     agent = decisions(new_samples=4)
     agent.begin("digits", READY)
     agent.version_ready("digits", START)
-    assert agent.failed("digits", None, 0.0) == GuardSettings().recheck_seconds
+    assert agent.failed("digits", None, 0.0, "no memory") == GuardSettings().recheck_seconds
     agent.retry_deferred_trigger("digits")
     assert agent.is_due("digits", KNOWN, 0.0)
 
@@ -212,9 +212,99 @@ def test_version_whose_updates_are_too_large_is_trained_from_less_and_less_often
     assert agent.is_due("digits", KNOWN, 0)
 
 
-@pytest.mark.parametrize(("newest", "reason"), [(KNOWN, Reason.TASK_PAUSED), (NEWER, Reason.OUT_OF_BOUNDS),
+@pytest.mark.parametrize(("newest", "reason"), [(KNOWN, Reason.RATE_LIMITED), (NEWER, Reason.OUT_OF_BOUNDS),
                                                 (NEWER, Reason.TOO_STALE), (None, Reason.TOO_STALE)])  # fmt: skip
 def test_receipt_that_says_nothing_of_the_newest_version_holds_up_nothing(newest, reason):
     agent = decisions(new_samples=4)
     assert agent.answered(UPDATE_ROW, receipt(reason), newest, 0.0) == AfterReceipt()
     assert agent.is_due("digits", newest, 0.0)
+
+
+def test_every_refusal_is_the_reason_that_status_shows():
+    agent = decisions(new_samples=4)
+    refused = agent.begin("digits", Readings(stored_samples=15, waiting_updates=0))
+    assert agent.task_state("digits", KNOWN, 0.0).reason == f"guard refused: {refused}"
+    agent.begin("digits", READY)
+    agent.version_unavailable("digits", "no manifest yet")
+    shown = agent.task_state("digits", KNOWN, 0.0)
+    assert (shown.state, shown.reason) == (State.SLEEPING, "version unavailable: no manifest yet")
+    assert shown.waits_for.startswith("the next try")
+
+
+def test_status_says_how_many_samples_lack():
+    assert decisions(new_samples=1).task_state("digits", KNOWN, 0.0).waits_for == "3 more new samples"
+
+
+def test_paused_task_trains_again_after_any_other_answer():
+    for answer in (receipt(), receipt(Reason.TOO_STALE)):
+        agent = decisions(new_samples=4)
+        agent.answered(UPDATE_ROW, receipt(Reason.TASK_PAUSED), NEWER, 0.0)
+        assert (agent.state, agent.is_due("digits", NEWER, 0.0)) == (State.PAUSED, False)
+        agent.answered(UPDATE_ROW, answer, NEWER, 0.0)
+        assert agent.is_due("digits", NEWER, 0.0)
+
+
+def test_unenrolled_device_and_ended_task_start_no_round():
+    agent = decisions(new_samples=4)
+    agent.not_enrolled("not approved")
+    assert (agent.state, agent.is_due("digits", KNOWN, 0.0)) == (State.UNENROLLED, False)
+    agent.manifest_changed("digits", 4, has_ended=True)
+    agent.enrolled()
+    assert (agent.state, agent.is_due("digits", KNOWN, 0.0)) == (State.ENDED, False)
+    agent.manifest_changed("digits", 4)
+    assert agent.is_due("digits", KNOWN, 0.0)
+
+
+def test_agent_is_shown_as_lively_as_its_liveliest_task():
+    triggers = {name: Trigger(TriggerSettings(4), 4) for name in ("digits", "tones")}
+    agent = RoundDecisions(GuardSettings(), triggers)
+    agent.manifest_changed("digits", 4, has_ended=True)
+    assert agent.state is State.SLEEPING
+    agent.begin("tones", READY)
+    assert agent.state is State.FETCHING
+
+
+def test_request_ends_with_the_round_that_began_after_it_and_one_in_a_round_brings_another():
+    agent = decisions()
+    agent.note("digits", Condition.ASKED)
+    assert agent.is_due("digits", KNOWN, 0.0)
+    agent.begin("digits", READY)
+    agent.version_ready("digits", START)
+    agent.ended("digits", 0, "spooled")
+    assert not agent.is_due("digits", KNOWN, 0.0)
+    agent.note("digits", Condition.ASKED)
+    agent.begin("digits", READY)
+    agent.note("digits", Condition.ASKED)
+    agent.version_ready("digits", START)
+    agent.ended("digits", 0, "spooled")
+    assert agent.is_due("digits", KNOWN, 0.0)
+
+
+def test_request_survives_a_refusal_and_a_new_one_does_not_wait_for_the_next_try():
+    agent = decisions()
+    agent.note("digits", Condition.ASKED)
+    assert agent.begin("digits", Readings(stored_samples=1, waiting_updates=0))
+    assert agent.is_deferred("digits")
+    agent.note("digits", Condition.ASKED)
+    assert agent.is_due("digits", KNOWN, 0.0)
+
+
+def test_what_fired_is_the_reason_of_a_round_that_is_decided():
+    agent = decisions(new_samples=4)
+    agent.note("digits", Condition.ASKED)
+    assert agent.task_state("digits", KNOWN, 0.0).waits_for == ""
+    agent.begin("digits", READY)
+    assert agent.task_state("digits", KNOWN, 0.0).reason == "guards agreed: new samples, somebody asked"
+
+
+def test_stopped_training_is_tried_again_and_says_why():
+    agent = decisions(new_samples=4)
+    agent.begin("digits", READY)
+    agent.version_ready("digits", START)
+    assert agent.why_stop(READY) is None
+    agent.stopped("digits", "the machine runs on its battery")
+    shown = agent.task_state("digits", KNOWN, 0.0)
+    assert (shown.state, shown.reason) == (State.SLEEPING, "guard refused: the machine runs on its battery")
+    assert agent.is_deferred("digits")
+    agent.retry_deferred_trigger("digits")
+    assert agent.is_due("digits", KNOWN, 0.0)

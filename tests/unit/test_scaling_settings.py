@@ -22,8 +22,8 @@ def scaling(settings: ScalingSettings = NOTHING_SAID, inputs=WIDE, label=CLASSES
     ("inputs", "columns"),
     [
         (InputSchema([4], -1.0, 1.0), None),
-        (InputSchema([4], -10.0, 10.0), None),
-        (InputSchema([4], -11.0, 1.0), 4),
+        (InputSchema([4], -1.5, 1.0), 4),
+        (InputSchema([4], -10.0, 10.0), 4),
         (InputSchema([4], 0.0, 3e38), 4),
         (InputSchema([3, 32, 32], 0.0, 1.0), None),
         (InputSchema([3, 32, 32], 0.0, 255.0), 1),

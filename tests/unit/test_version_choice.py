@@ -1,5 +1,6 @@
 """Version choice, pure: what is news, and what a device fetches to follow it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,7 @@ from edge_agent.core.version_choice import (
     bundle_files,
     choose_weights,
     files_to_keep,
+    is_new_to,
     judge_manifest,
     known_from,
 )
@@ -114,3 +116,14 @@ def test_bundle_that_lacks_a_file_of_the_engine_says_which():
 def test_what_is_kept_is_the_newest_version_the_base_of_the_next_difference_and_the_bundle():
     assert files_to_keep(KNOWN, HELD, DIGITS) == {BUNDLE, KNOWN.weights, HELD.weights, *DIGITS.files.values()}
     assert files_to_keep(None, None, None) == set()
+
+
+def test_version_is_new_to_a_device_that_holds_an_earlier_one_another_bundles_or_none():
+    held = KnownVersion(3, "0f" * 32, "aa" * 32)
+    assert is_new_to(None, held)
+    assert not is_new_to(held, held)
+    assert not is_new_to(held, None)
+    assert not is_new_to(held, replace(held, version=2))
+    assert is_new_to(held, replace(held, version=4))
+    assert is_new_to(held, replace(held, version=0, generation=1))
+    assert is_new_to(held, replace(held, version=0, bundle="f0" * 32))

@@ -46,6 +46,7 @@ from fleet_protocol.kinds import (
     encode_payload,
 )
 from fleet_protocol.limits import BOOT_SHIFT
+from tests.vectors.home_assistant import home_assistant_vectors
 
 FOLDER = Path(__file__).parent
 SHAPES = [[6, 8], [6], [2, 6], [2]]
@@ -223,6 +224,7 @@ def main() -> None:
         "messages": message_vectors(),
         "random_positions": random_vectors(),
         "differences": difference_vectors(),
+        "home_assistant": home_assistant_vectors(),
     }
     for name, vectors in files.items():
         lines = ",\n".join(json.dumps(vector) for vector in vectors)

@@ -6,7 +6,7 @@ from collections import Counter
 
 import aiomqtt
 
-from edge_agent.shell.broker_client import PROTOCOLS
+from edge_agent.mqtt.broker_client import PROTOCOLS
 from fleet_protocol.topics import ROOT
 from workbench.demo.brokers import BrokerPlan
 from workbench.demo.fleet_files import FLEET

@@ -81,8 +81,9 @@ def check_takes_part(outputs: Sequence[Tensor], trained: Sequence[Tensor], path:
     Raises:
         ConfigurationError: none has; `path` is the model's file.
     """
-    influenced = [output.sum() for output in outputs if output.requires_grad]
-    gradients = torch.autograd.grad(influenced, trained, allow_unused=True) if influenced else ()
+    influenced = [output for output in outputs if output.requires_grad]
+    ones = [torch.ones_like(output) for output in influenced]
+    gradients = torch.autograd.grad(influenced, trained, ones, allow_unused=True) if influenced else ()
     if all(gradient is None for gradient in gradients):
         raise ConfigurationError(
             f"{path}: what forward() returns depends on no parameter that trains; let it return what the layers make"

@@ -14,7 +14,8 @@ MOST_SAMPLES: Final = 512
 MOST_VALUES: Final = 1 << 24
 """Of all inputs together, which are float32: 64 MiB."""
 FACTORS: Final = 32
-"""Measured inputs have few causes: each value is a mixture of so many, of falling weight, and a little noise."""
+"""Measured inputs have few causes: each value is a mixture of so many, of falling weight, and a little noise. Of fewer
+values, no more than there are: else what labels follow from could not be seen in them."""
 NOISE: Final = 0.1
 CAUSES_OF_LABELS: Final = 8
 """Labels follow from the strongest factors alone."""
@@ -34,7 +35,7 @@ def random_samples(task: TaskDescription, seed: int = 0) -> Samples:
     """
     generator = np.random.default_rng(seed)
     count = max(2, min(MOST_SAMPLES, MOST_VALUES // task.input.size))
-    factors = generator.standard_normal((count, FACTORS))
+    factors = generator.standard_normal((count, min(FACTORS, task.input.size)))
     inputs = _inputs(factors, task.input.size, generator)
     is_awaited = task.scaling.inputs is not None and task.scaling.inputs.awaited
     for _, schema, place in runs(task.each_input):
@@ -47,8 +48,8 @@ def random_samples(task: TaskDescription, seed: int = 0) -> Samples:
 
 
 def _inputs(factors: Matrix, size: int, generator: np.random.Generator) -> Matrix:
-    weights = 1 / np.sqrt(np.arange(1, FACTORS + 1))
-    mixed = (factors * weights) @ generator.standard_normal((FACTORS, size))
+    weights = 1 / np.sqrt(np.arange(1, factors.shape[1] + 1))
+    mixed = (factors * weights) @ generator.standard_normal((factors.shape[1], size))
     return _standardised(mixed + NOISE * mixed.std() * generator.standard_normal(mixed.shape))
 
 
@@ -62,8 +63,9 @@ def _placed(standard: Matrix, schema: InputSchema) -> Matrix:
 
 def _labels(factors: Matrix, label: LabelSchema, generator: np.random.Generator) -> Matrix:
     """[N, values] in the order of the row."""
-    waves = generator.standard_normal((CAUSES_OF_LABELS, WAVES)) / np.sqrt(CAUSES_OF_LABELS)
-    heights = np.tanh(factors[:, :CAUSES_OF_LABELS] @ waves)
+    causes = factors[:, :CAUSES_OF_LABELS]
+    waves = generator.standard_normal((causes.shape[1], WAVES)) / np.sqrt(causes.shape[1])
+    heights = np.tanh(causes @ waves)
     values = _standardised(heights @ generator.standard_normal((WAVES, label.outputs)))
     if label.kind == "class":
         classes: Matrix = values.reshape(len(values), label.classes, label.size).argmax(axis=1)

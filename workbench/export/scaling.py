@@ -11,8 +11,8 @@ from fleet_protocol.limits import MAX_STATISTICS_COLUMNS
 from fleet_protocol.sample_schema import InputSchema, LabelSchema
 from fleet_protocol.scaling import UNSCALED, Block, Scale, Scaling, columns_of, input_blocks, target_blocks
 
-USUAL_MAGNITUDE: Final = 10.0
-"""Standardised values hardly go beyond it; inputs that are bounded by it are taken as they are."""
+USUAL_MAGNITUDE: Final = 1.0
+"""Inputs that are bounded by it are taken as they are: whoever bounds them so has scaled them."""
 
 Range = Annotated[list[float], msgspec.Meta(min_length=2, max_length=2)]
 """Lowest and highest."""
@@ -25,7 +25,7 @@ class ScalingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     inputs: Source | None = None
     """`fleet`: to mean 0 and deviation 1 over all devices' samples, of which each device sends the sums once. `ranges`:
     what lies within `input_ranges` to -1 to 1. `off`: as they are. Left out: `fleet` where `input.minimum` or
-    `input.maximum` is beyond 10, else `off`."""
+    `input.maximum` is beyond 1, else `off`."""
     targets: Source | None = None
     """The same for the numbers of label kind `regression`; predictions come out in their unit. Left out: `fleet`."""
     input_ranges: list[Range] = []

@@ -99,7 +99,8 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Where two parts learn against each other, such as generator and discriminator: a table for each, in turn."""
     batch_norm: Literal["train", "frozen"] = "train"
     """`train`: batch normalisation uses each batch's statistics in training, and its running statistics travel.
-    `frozen`: it normalises with the running statistics in training too, and leaves them as they are."""
+    `frozen`: it normalises with the running statistics in training too, and leaves them as they are; so does
+    `InstanceNorm` that tracks some."""
     trainable: tuple[str, ...] = (EVERYTHING,)
     """Patterns of parameter names, as shells match files: these train, and of batch normalisation the running
     statistics move. All others are frozen into the graphs."""

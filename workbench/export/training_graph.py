@@ -3,7 +3,7 @@
 What is carried, and where it comes from:
 
 * The flat vector `weights` f32[P] holds the trainable parameters f32[T] and behind them the buffers f32[S] that
-  training changes, the running statistics of batch normalisation. Buffers are entries of `parameters` in `task.json`
+  training changes, such as running statistics (`moving_buffers`). Buffers are entries of `parameters` in `task.json`
   with `trainable` false, so they travel, are aggregated and evaluated like weights; but no gradient, clip, decay or
   proximal term touches them. Without such layers S is 0.
 * The optimiser's state is made of zeros before the first step and dropped after the last.

@@ -12,12 +12,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.core.guards import Readings
+from edge_agent.core.guards import MINUTES_OF_A_DAY, Readings
 from edge_agent.core.lifecycle import State
 from edge_agent.core.outbox import OutboxRow
 from edge_agent.core.round_decisions import RoundDecisions, StartingPoint
 from edge_agent.core.sample_budget import is_spent
-from edge_agent.core.triggers import SampleTrigger, TriggerSettings
+from edge_agent.core.triggers import Trigger, TriggerSettings
 from edge_agent.core.version_choice import KnownVersion
 from edge_agent.producers import given_back, produce
 from edge_agent.shell.identity import Identity
@@ -174,15 +174,17 @@ class SimulatedAgent:
     def trigger(self) -> None:
         """Enough samples have come: decide, fetch, train."""
         stored = self._stored_rows(self._memory.newest_sample).size
-        if refused := self._decisions.begin(self._world.task.task, Readings(stored, len(self._memory.outbox))):
+        readings = Readings(stored, len(self._memory.outbox), minute=int(self.now // 60) % MINUTES_OF_A_DAY)
+        if refused := self._decisions.begin(self._world.task.task, readings):
             self._world.ledger.guard_refusals[refused] += 1
             self._put_off()
             return
         self._postbox.connect()
         version = self._world.newest
         known = self._follow(version)
-        if self._world.always_connected and self._versions.why_not_asked(version):
-            self._decisions.version_unavailable(self._world.task.task)
+        not_asked = self._versions.why_not_asked(version) if self._world.always_connected else None
+        if not_asked:
+            self._decisions.version_unavailable(self._world.task.task, not_asked)
             self._put_off()
             return
         self.later(
@@ -211,7 +213,7 @@ class SimulatedAgent:
         self._wake_policy.idle(self)
 
     def _new_decisions(self) -> RoundDecisions:
-        trigger = SampleTrigger(self._trigger, self._memory.new_samples)
+        trigger = Trigger(self._trigger, self._memory.new_samples)
         return RoundDecisions(self._member.guards, {self._world.task.task: trigger})
 
     def _fetched(self, version: PublishedVersion, known: KnownVersion) -> None:
@@ -248,7 +250,7 @@ class SimulatedAgent:
             ledger = self._world.ledger
             ledger.rounds_diverged = ledger.rounds_diverged.again(str(error))
             self._decisions.diverged(task.task, start)
-            self._put_off(self._decisions.failed(task.task, known, self.now))
+            self._put_off(self._decisions.failed(task.task, known, self.now, str(error)))
             if self._held:
                 self._wake_policy.idle(self)
             return
@@ -274,20 +276,22 @@ class SimulatedAgent:
             )
             memory.spool(row, self._identity.sign_row)
         memory.returned.clear()
-        self._end_round(result, known, start)
+        self._end_round(result, known, start, "spooled")
 
     def _withhold(self, withheld: Withheld, known: KnownVersion, start: StartingPoint) -> None:
         self._memory.withheld += 1
         self._world.ledger.rounds_withheld[withheld.why] += 1
-        self._end_round(withheld, known, start)
+        self._end_round(withheld, known, start, withheld.words)
 
-    def _end_round(self, result: TrainingResult | Withheld, known: KnownVersion, start: StartingPoint) -> None:
+    def _end_round(
+        self, result: TrainingResult | Withheld, known: KnownVersion, start: StartingPoint, what: str
+    ) -> None:
         memory = self._memory
         memory.held = known
         memory.rounds += 1
         memory.epochs = result.epochs
         memory.trained_through = start.newest_sample
-        self._decisions.ended(self._world.task.task, memory.new_samples)
+        self._decisions.ended(self._world.task.task, memory.new_samples, what)
 
     def _put_off(self, seconds: float | None = None) -> None:
         """Retry after `seconds`, else `recheck_seconds`, or when a receipt or a version comes."""

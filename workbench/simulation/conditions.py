@@ -80,4 +80,5 @@ def draw_member(profile: Profile, generator: np.random.Generator) -> FleetMember
         crashes_per_day=kind.crashes_per_day,
         restart_seconds=kind.restart_seconds,
     )
-    return FleetMember(conditions, profile.guards, profile.store.maximum_samples)
+    guards = msgspec.structs.replace(profile.guards, when_unknown="agree")  # no readings of a machine are modelled
+    return FleetMember(conditions, guards, profile.store.maximum_samples)

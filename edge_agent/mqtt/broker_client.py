@@ -11,7 +11,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edge_agent.shell.bounded_socket import BoundedSocket
+from edge_agent.mqtt.bounded_socket import BoundedSocket
 from fleet_host.broker_settings import BrokerSettings
 from fleet_host.mqtt_packets import OnTooLong, PacketGate
 
@@ -52,12 +52,11 @@ class BrokerClient(aiomqtt.Client):
         broker: BrokerSettings,
         identifier: str,
         *,
-        last_will: tuple[str, bytes],
+        last_will: tuple[str, bytes] | None = None,
         maximum_packet_bytes: int,
         on_too_long: OnTooLong,
     ) -> None:
         self.mqtt5 = broker.protocol == "5"
-        topic, payload = last_will
         super().__init__(
             broker.host,
             broker.port,
@@ -73,7 +72,7 @@ class BrokerClient(aiomqtt.Client):
             logger=_SILENT,
             queue_type=_WaitingMessages,
             max_queued_incoming_messages=MAX_WAITING_MESSAGES,
-            will=aiomqtt.Will(topic, payload, qos=1, retain=True),
+            will=aiomqtt.Will(*last_will, qos=1, retain=True) if last_will else None,
             properties=_announcing(maximum_packet_bytes) if self.mqtt5 else None,
         )
         self.broker_maximum_bytes: int | None = None

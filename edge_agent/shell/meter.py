@@ -1,0 +1,58 @@
+"""Measures what trainings and the link use, for the daily budgets; written to the card once a round."""
+
+import resource
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from edge_agent.core.daily_use import DailyUse
+from edge_agent.shell.device_database import DeviceDatabase
+
+
+class Meter:
+    """`transferred` tells how many bytes of messages the link has carried since the start, both ways.
+
+    `keeps`: what is used is written to the card, for a budget; without one, that is spared.
+    """
+
+    def __init__(self, database: DeviceDatabase, transferred: Callable[[], int], *, keeps: bool) -> None:
+        self._database = database
+        self._transferred = transferred
+        self._keeps = keeps
+        self._use = database.daily_use()
+        self._counted_bytes = 0
+
+    def used(self) -> DailyUse:
+        """What was used on this local day, what is not written yet included."""
+        return self._counted(cpu_milliseconds=0)
+
+    @contextmanager
+    def round(self) -> Iterator[None]:
+        """Count what children that end within the block have used, however it ends.
+
+        Raises:
+            sqlite3.Error, OSError: the disk.
+        """
+        before = _children_milliseconds()
+        try:
+            yield
+        finally:
+            self._use = self._counted(cpu_milliseconds=_children_milliseconds() - before)
+            if self._keeps:
+                self._database.set_daily_use(self._use)
+
+    def _counted(self, *, cpu_milliseconds: int) -> DailyUse:
+        transferred = self._transferred()
+        fresh, self._counted_bytes = transferred - self._counted_bytes, transferred
+        self._use = self._use.and_more(_local_day(), cpu_milliseconds=cpu_milliseconds, transferred=fresh)
+        return self._use
+
+
+def _children_milliseconds() -> int:
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return round(1000 * (spent.ru_utime + spent.ru_stime))
+
+
+def _local_day() -> int:
+    now = time.localtime()
+    return 1000 * now.tm_year + now.tm_yday

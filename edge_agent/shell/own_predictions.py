@@ -1,0 +1,123 @@
+"""`edge-agent predict`: asks the running agent for predictions of one reading, of a file's, or of each that comes."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from edge_agent.client import AgentClient
+from edge_agent.core.prediction import Prediction
+from edge_agent.sources.file_job import FileJob
+from edge_agent.sources.prediction_command import Predicted
+from fleet_protocol.errors import ConfigurationError, why_unreadable
+
+FOLLOW_SECONDS = 0.5
+"""Between two looks at a file that grows."""
+STANDARD_INPUT = Path("-")
+TABLES = (".csv", ".jsonl")
+"""Of which a reading is a line, whatever the task takes."""
+_START_IT = "start the agent: systemctl start edge-agent"
+
+
+def show_predictions(
+    socket_path: Path, task: str, readings: Iterable[bytes], write: Callable[[str], object], *, as_json: bool
+) -> int:
+    """Write a line for each reading, JSON; returns how many have no prediction, which their lines explain.
+
+    Raises:
+        ConfigurationError: the agent does not answer.
+    """
+    refused = 0
+    try:
+        with AgentClient(socket_path) as agent:
+            for reading in readings:
+                answer = _answer(agent, task, reading)
+                is_refused = "error" in answer
+                refused += is_refused
+                write((json.dumps(answer) if as_json or is_refused else words_of(answer)) + "\n")
+    except OSError as error:
+        raise ConfigurationError(f"sample_socket {socket_path}: {why_unreadable(error, _START_IT)}") from error
+    return refused
+
+
+def _answer(agent: AgentClient, task: str, reading: bytes) -> dict[str, object]:
+    try:
+        document = json.loads(reading)
+    except ValueError as error:
+        return {"ok": False, "error": f"{reading[:40]!r} is not JSON: {error}"}
+    return agent.predict(task, document)
+
+
+def words_of(answer: dict[str, object]) -> str:
+    """One line for people: `3 (97 %), version 7`.
+
+    Raises:
+        ConfigurationError: the agent is another release.
+    """
+    try:
+        predicted = msgspec.convert(answer, Predicted)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"the agent's answer is not this release's ({error}): restart it") from error
+    heads = ", ".join(f"{name} {_said(each)}" for name, each in predicted.heads.items())
+    return f"{_said(predicted.prediction) if predicted.prediction else heads}, version {predicted.version}"
+
+
+def _said(prediction: Prediction) -> str:
+    values = prediction.value if isinstance(prediction.value, list) else [prediction.value]
+    said = " ".join(f"{value:.6g}" for value in values)
+    return said if prediction.confidence is None else f"{said} ({prediction.confidence:.0%})"
+
+
+def readings_of_file(path: Path, *, mapped: bool) -> Iterator[bytes]:
+    """Each line of a table as JSON; what can't be read comes as it is, for the answer to say. `mapped` as in `FileJob`.
+
+    Raises:
+        ConfigurationError: it is another file, or can't be read.
+    """
+    from edge_agent.sources.file_reader import read_file  # noqa: PLC0415 - it brings numpy
+
+    if path.suffix not in TABLES:
+        raise ConfigurationError(
+            f"{path}: the name must end in {' or '.join(TABLES)}; or give lines of JSON to --file -"
+        )
+    for reading in read_file(FileJob(str(path), [], 0.0, 0.0, mapped=mapped)):
+        if reading.ends:
+            raise ConfigurationError(reading.refused)
+        yield reading.refused.encode() if reading.refused else bytes(reading.document)
+
+
+def lines_of_file(path: Path, *, follow: bool) -> Iterator[bytes]:
+    """Each line of JSON of a file or of standard input, and with `follow` those that are added, until Ctrl-C.
+
+    Raises:
+        ConfigurationError: it can't be read.
+    """
+    if path == STANDARD_INPUT:
+        yield from _filled(sys.stdin.buffer)
+        return
+    try:
+        with path.open("rb") as file:
+            yield from _growing(file) if follow else _filled(file)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {why_unreadable(error, 'correct the name')}") from error
+
+
+def _filled(file: BinaryIO) -> Iterator[bytes]:
+    return (line for line in iter(file.readline, b"") if line.strip())
+
+
+def _growing(file: BinaryIO) -> Iterator[bytes]:
+    """A line without its end is still being written."""
+    begun = b""
+    while True:
+        begun += file.readline()
+        if not begun.endswith(b"\n"):
+            time.sleep(FOLLOW_SECONDS)
+            continue
+        if begun.strip():
+            yield begun
+        begun = b""

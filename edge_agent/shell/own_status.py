@@ -1,0 +1,117 @@
+"""What `edge-agent status` and `train --now` ask the running agent at its sample socket."""
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from edge_agent.sources.tally import SourceStatus
+from edge_agent.sources.unix_socket import Status
+from fleet_protocol.errors import ConfigurationError, why_unreadable
+
+ANSWER_SECONDS = 10.0
+"""Longest wait for the agent's answer."""
+WATCH_SECONDS = 2.0
+"""Between two looks."""
+MAX_STATUS_BYTES = 1_000_000
+"""Of an answer: some kilobytes for each of many tasks."""
+
+_START_IT = "start it: systemctl start edge-agent"
+
+
+def ask(path: Path, command: str) -> bytes:
+    """The line of JSON that the agent which listens at the socket answers to a command.
+
+    Raises:
+        ConfigurationError: nobody listens there, or gives no answer.
+    """
+    try:
+        with socket.socket(socket.AF_UNIX) as asking:
+            asking.settimeout(ANSWER_SECONDS)
+            asking.connect(str(path))
+            asking.sendall(msgspec.json.encode({"command": command}) + b"\n")
+            with asking.makefile("rb") as answers:
+                answer = answers.readline(MAX_STATUS_BYTES)
+    except ConnectionRefusedError:
+        raise ConfigurationError(
+            f"sample_socket {path}: no agent listens; start it: systemctl start edge-agent"
+        ) from None
+    except OSError as error:
+        why = why_unreadable(error, _START_IT)
+        raise ConfigurationError(f"sample_socket {path}: {why}") from error
+    if not answer.endswith(b"\n"):
+        raise ConfigurationError(f"sample_socket {path}: the agent gave no whole answer; see its log")
+    return answer
+
+
+def ask_for_training(path: Path) -> None:
+    """Ask for a round of every task.
+
+    Raises:
+        ConfigurationError: the agent does not answer, or is another release.
+    """
+    answer = ask(path, "train")
+    if answer != b'{"ok":true}\n':
+        raise ConfigurationError(f"the agent's answer is not this release's ({answer!r}): restart it")
+
+
+def show_status(path: Path, write: Callable[[str], object], *, as_json: bool, watch: bool) -> None:
+    """Write the status once, or whenever it has changed.
+
+    Raises:
+        ConfigurationError: the agent does not answer, or is another release.
+    """
+    shown = b""
+    while True:
+        answer = ask(path, "status")
+        if answer != shown:
+            write(answer.decode() if as_json else words_of(answer))
+            shown = answer
+        if not watch:
+            return
+        time.sleep(WATCH_SECONDS)
+
+
+def words_of(answer: bytes) -> str:
+    """The lines that people read.
+
+    Raises:
+        ConfigurationError: the agent is another release.
+    """
+    try:
+        status = msgspec.json.decode(answer, type=Status)
+    except msgspec.MsgspecError as error:
+        raise ConfigurationError(f"the agent's answer is not this release's ({error}): restart it") from error
+    return "".join(f"{line}\n" for line in _lines(status))
+
+
+def _lines(status: Status) -> Iterator[str]:
+    link = "connected" if status.connected else "not connected to the broker"
+    yield f"{status.device}: {status.state}, {link}"
+    yield (
+        f"updates: {status.waiting_updates} waiting for a receipt; since the start {status.accepted_updates} accepted,"
+        f" {status.rejected_updates} refused, {status.withheld_updates} not sent"
+    )
+    for task, found in status.tasks.items():
+        version = f"version {status.versions[task]}" if task in status.versions else "no version yet"
+        yield f"{task}: {found.state}; {found.reason}"
+        yield f"  {version}, {status.samples.get(task, 0)} samples stored, {status.new_samples.get(task, 0)} new"
+        if found.waits_for:
+            yield f"  waits for {found.waits_for}"
+    for source in status.sources:
+        yield from _lines_of_source(source)
+    if status.progress is not None:
+        progress = status.progress
+        yield f"in the round: {progress.phase}, step {progress.steps_done} of {progress.steps}"
+
+
+def _lines_of_source(source: SourceStatus) -> Iterator[str]:
+    counts = ", ".join(f"{count} {reason}" for reason, count in source.refused.items())
+    name = f"{source.source} for {source.task}" if source.task else source.source
+    yield f"from {name}: {source.taken} taken{f'; refused: {counts}' if counts else ''}"
+    if source.last_refusal:
+        yield f"  the last refusal: {source.last_refusal}"
+    if source.failure:
+        yield f"  it does not run now: {source.failure}"

@@ -1,0 +1,129 @@
+"""What a source is: settings, and a coroutine that brings readings for as long as it runs. Each is a plug-in."""
+
+import logging
+import sqlite3
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+import msgspec
+
+from edge_agent.sources.intake import SampleIntake
+from edge_agent.sources.prediction_command import CannotPredictError, Predicted
+from edge_agent.sources.readings import ReadingForm, ReadingRefusedError
+from edge_agent.sources.tally import Reason, SourceTally
+from fleet_host.configuration_file import decode_path
+from fleet_host.log_lines import log_line
+from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.document_errors import explain
+from fleet_protocol.errors import ConfigurationError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceHost:
+    """The agent, as a source sees it.
+
+    `predict` takes a reading as JSON in a form; raises `CannotPredictError`. `status` is what the agent says of itself,
+    as JSON.
+    """
+
+    fleet: str
+    device: str
+    predict: Callable[[ReadingForm, bytes], Awaitable[Predicted]]
+    status: Callable[[], bytes]
+
+
+Settings = TypeVar("Settings", bound=msgspec.Struct)
+
+
+class ReadingIntake:
+    """Where a source hands over its readings. Nothing that a reading holds raises: it is counted in the `tally`."""
+
+    def __init__(self, form: ReadingForm, intake: SampleIntake, tally: SourceTally, host: SourceHost) -> None:
+        self.form = form
+        self.tally = tally
+        self._intake = intake
+        self.host = host
+
+    @property
+    def description(self) -> TaskDescription | None:
+        """The task's description; None until its bundle is fetched."""
+        return self._intake.describe(self.form.task)
+
+    def take_payload(self, payload: bytes) -> Reason | None:
+        """Take a reading as JSON; returns why it was refused, None where it has become a sample."""
+        try:
+            return self.take_document(self.form.decode(payload))
+        except ReadingRefusedError as error:
+            return self.refuse(error.reason, str(error))
+
+    def take_document(self, document: object) -> Reason | None:
+        """The same for one that is decoded: dicts, lists, texts and numbers."""
+        try:
+            self._intake.take(self.form.sample(document))
+        except ReadingRefusedError as error:
+            return self.refuse(error.reason, str(error))
+        except ValueError as error:
+            return self.refuse("outside_schema", str(error))
+        except sqlite3.Error as error:
+            logger.error(log_line("sample_not_stored", task=self.form.task, error=error))
+            return self.refuse("not_stored", f"{error}; is the disk full?")
+        self.tally.take()
+        return None
+
+    async def prediction(self, payload: bytes) -> bytes | None:
+        """What the model says of a reading, `Predicted` as JSON; None where it is counted under `not_predicted`."""
+        try:
+            return msgspec.json.encode(await self.host.predict(self.form, payload))
+        except CannotPredictError as error:
+            self.refuse("not_predicted", str(error))
+            return None
+
+    def refuse(self, reason: Reason, words: str) -> Reason:
+        """Count a reading that never became a document."""
+        self.tally.refuse(reason, words)
+        return reason
+
+
+RunSource = Callable[[ReadingIntake], Awaitable[None]]
+"""Brings readings until cancelled. It may raise whatever it likes: that is said, and it is run again after a pause."""
+
+
+class SourceKind(Protocol):
+    """A kind of source, whatever its settings are."""
+
+    def with_settings(self, values: Mapping[str, object], where: str) -> RunSource:
+        """The source that these settings of agent.toml describe; `where` they stand is for errors.
+
+        Raises:
+            ConfigurationError: naming the key, and what was expected there.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePlugin(Generic[Settings]):
+    """One kind of source: the struct that reads its `settings` in agent.toml, and what runs it (`RunSource`)."""
+
+    settings: type[Settings]
+    run: Callable[[Settings, ReadingIntake], Awaitable[None]]
+
+    def with_settings(self, values: Mapping[str, object], where: str) -> RunSource:
+        """As `SourceKind` says."""
+        try:
+            settings = msgspec.convert(values, self.settings, dec_hook=decode_path)
+        except msgspec.ValidationError as error:
+            raise ConfigurationError(f"{where}: {explain(error, self.settings, values)}") from error
+        if relative := next((path for path in _paths(settings) if not path.is_absolute()), None):
+            raise ConfigurationError(f"{where}: the path {str(relative)!r} is relative; write it from / on")
+        return partial(self.run, settings)
+
+
+def _paths(value: object) -> list[Path]:
+    if isinstance(value, Path):
+        return [value]
+    fields = msgspec.structs.astuple(value) if isinstance(value, msgspec.Struct) else ()
+    return [path for each in fields for path in _paths(each)]

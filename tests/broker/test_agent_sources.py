@@ -1,0 +1,63 @@
+"""Readings from a topic of a real Mosquitto become samples of the shipped agent; bad ones are counted by reason."""
+
+from pathlib import Path
+from typing import Any
+
+from fleet_protocol.keys import SigningKey
+from tests.support.agent import AgentProcess
+from tests.support.broker import Broker
+from tests.support.waiting import until
+
+SOURCE = """
+[[sources]]
+kind = "mqtt"
+task = "digits"
+inputs = ["$.temperature", "$.humidity"]
+label = "$.occupied"
+words = {{ yes = 1 }}
+settings.topic = "zigbee2mqtt/+"
+settings.broker = {{ host = "{host}", port = {port}, protocol = "3.1.1" }}
+settings.maximum_per_minute = 20
+"""
+"""In MQTT 5 the broker itself would keep too long messages to itself."""
+GOOD = b'{"temperature":21.5,"humidity":41.2,"linkquality":255,"occupied":"yes"}'
+
+
+def source_of(agent: AgentProcess) -> dict[str, Any]:
+    return next((each for each in agent.status().get("sources", []) if each["source"] == "mqtt"), {})
+
+
+def publish(broker: Broker, *payloads: bytes, retain: bool = False) -> None:
+    from paho.mqtt import publish as paho  # noqa: PLC0415
+
+    paho.multiple(
+        [("zigbee2mqtt/room", payload, 1, retain) for payload in payloads], hostname=broker.host, port=broker.port
+    )
+
+
+def test_readings_of_a_local_topic_are_taken_and_bad_ones_are_counted(tmp_path: Path, broker: Broker) -> None:
+    agent = AgentProcess(tmp_path / "device", "pi", broker, SigningKey.generate().verify_key)
+    with agent.configuration.open("a") as file:
+        file.write(SOURCE.format(host=broker.host, port=broker.port))
+    publish(broker, GOOD, retain=True)
+    agent.start()
+    until(lambda: source_of(agent).get("refused") == {"retained": 1}, "the retained message is refused")
+    bad = {
+        b"warm": "not_json",
+        b'{"temperature":"21,5","humidity":1,"occupied":0}': "not_a_number",
+        b'{"temperature":21.5}': "field_missing",
+        b'{"temperature":1e300,"humidity":1,"occupied":0}': "outside_schema",
+        b"[" + b"1," * 200_000 + b"1]": "too_long",
+    }
+    publish(broker, GOOD, *bad, GOOD)
+    until(lambda: source_of(agent)["taken"] == 2, "both good readings are samples")
+    assert source_of(agent)["refused"] == {"retained": 1} | dict.fromkeys(bad.values(), 1)
+    assert agent.status()["samples"] == {"digits": 2}
+    publish(broker, *[GOOD] * 100)
+    until(lambda: source_of(agent)["refused"].get("too_many", 0) > 50, "a flood is refused")
+    assert agent.ask({"command": "status"})["samples"]["digits"] < 50
+    broker.kill()
+    until(lambda: "Mqtt" in source_of(agent)["failure"], "the source says that its broker is gone")
+    broker.start()
+    until(lambda: not source_of(agent)["failure"], "the source is back")
+    agent.stop()

@@ -1,0 +1,48 @@
+"""What a day has used is counted once, survives a restart, and counts however a round ends."""
+
+import subprocess
+import sys
+
+import pytest
+
+from edge_agent.core.daily_use import DailyUse
+from edge_agent.core.guards import GuardSettings
+from edge_agent.shell.device_database import DeviceDatabase
+from edge_agent.shell.meter import Meter
+
+BUSY = (sys.executable, "-c", "while __import__('time').process_time() < 0.1: pass")
+
+
+def test_processor_time_of_a_round_that_fails_and_bytes_survive_a_restart(tmp_path):
+    database, carried = DeviceDatabase(tmp_path / "agent.db"), [100]
+    meter = Meter(database, lambda: carried[0], keeps=True)
+    assert (meter.used().bytes, meter.used().bytes) == (100, 100)
+    carried[0] = 150
+    with pytest.raises(ValueError, match="diverged"), meter.round():
+        subprocess.run(BUSY, check=True)
+        raise ValueError("diverged")
+    used = meter.used()
+    assert used.cpu_milliseconds >= 100
+    assert used.bytes == 150
+    database.close()
+    again = DeviceDatabase(tmp_path / "agent.db")
+    assert Meter(again, lambda: 0, keeps=True).used() == used
+    again.close()
+
+
+def test_another_day_begins_from_nothing(tmp_path, monkeypatch):
+    database = DeviceDatabase(tmp_path / "agent.db")
+    meter = Meter(database, lambda: 7, keeps=True)
+    with meter.round():
+        pass
+    monkeypatch.setattr("edge_agent.shell.meter._local_day", lambda: 1970001)
+    assert (meter.used().day, meter.used().bytes) == (1970001, 0)
+    database.close()
+
+
+def test_device_without_a_budget_writes_nothing_to_its_card(tmp_path):
+    database = DeviceDatabase(tmp_path / "agent.db")
+    with Meter(database, lambda: 7, keeps=GuardSettings().has_budget).round():
+        pass
+    assert database.daily_use() == DailyUse()
+    database.close()

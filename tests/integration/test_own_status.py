@@ -1,0 +1,114 @@
+"""`edge-agent status`: what it asks and shows, and its one clear line where no agent answers."""
+
+import asyncio
+import contextlib
+import socket
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from edge_agent.core.lifecycle import State
+from edge_agent.core.round_decisions import TaskState
+from edge_agent.shell.own_status import ask, ask_for_training, show_status, words_of
+from edge_agent.sources.tally import SourceStatus
+from edge_agent.sources.unix_socket import Status
+from edge_agent.worker.contract import Progress
+from fleet_protocol.errors import ConfigurationError
+
+STATUS = Status(
+    device="pi",
+    state="sleeping",
+    connected=False,
+    boot=3,
+    versions={"digits": 7},
+    samples={"digits": 40, "tones": 1},
+    new_samples={"digits": 12, "tones": 1},
+    waiting_updates=2,
+    accepted_updates=5,
+    rejected_updates=1,
+    withheld_updates=0,
+    progress=Progress("training", 3, 40, None),
+    tasks={
+        "digits": TaskState(State.SLEEPING, "guard refused: 15 stored samples", "20 more new samples"),
+        "tones": TaskState(State.ENDED, "task ended: its operator has removed it", ""),
+    },
+    sources=[
+        SourceStatus("socket", "", 3, {}, "", ""),
+        SourceStatus("mqtt", "tones", 0, {"not_json": 2}, "not_json: 'warm' is not JSON", "MqttError: refused"),
+    ],
+)
+
+
+def test_every_task_is_shown_with_state_reason_and_what_it_waits_for():
+    assert words_of(msgspec.json.encode(STATUS)).splitlines() == [
+        "pi: sleeping, not connected to the broker",
+        "updates: 2 waiting for a receipt; since the start 5 accepted, 1 refused, 0 not sent",
+        "digits: sleeping; guard refused: 15 stored samples",
+        "  version 7, 40 samples stored, 12 new",
+        "  waits for 20 more new samples",
+        "tones: ended; task ended: its operator has removed it",
+        "  no version yet, 1 samples stored, 1 new",
+        "from socket: 3 taken",
+        "from mqtt for tones: 0 taken; refused: 2 not_json",
+        "  the last refusal: not_json: 'warm' is not JSON",
+        "  it does not run now: MqttError: refused",
+        "in the round: training, step 3 of 40",
+    ]
+
+
+def test_answer_of_another_release_is_said_to_be_one():
+    with pytest.raises(ConfigurationError, match="restart it"):
+        words_of(b'{"device": "pi"}')
+
+
+async def asked_of(path: Path, answer: bytes) -> str:
+    """What `show_status --json` writes, or raises, where the agent answers so."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert msgspec.json.decode(await reader.readline()) == {"command": "status"}
+        writer.write(answer)
+        writer.close()
+
+    written: list[str] = []
+    async with contextlib.AsyncExitStack() as stack:
+        server = await stack.enter_async_context(await asyncio.start_unix_server(serve, path))
+        await asyncio.to_thread(show_status, path, written.append, as_json=True, watch=False)
+        server.close()
+    return "".join(written)
+
+
+async def test_json_is_the_line_that_the_socket_answers(tmp_path):
+    line = msgspec.json.encode(STATUS) + b"\n"
+    assert await asked_of(tmp_path / "s", line) == line.decode()
+
+
+@pytest.mark.parametrize("answer", [b'{"ok":true}', b'{"ok":false,"error":"unknown command"}'])
+async def test_request_for_training_that_another_release_refuses_is_said_to_be_refused(tmp_path, answer):
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert msgspec.json.decode(await reader.readline()) == {"command": "train"}
+        writer.write(answer + b"\n")
+        writer.close()
+
+    async with await asyncio.start_unix_server(serve, tmp_path / "s") as server:
+        asking = asyncio.to_thread(ask_for_training, tmp_path / "s")
+        if b"true" in answer:
+            await asking
+        else:
+            with pytest.raises(ConfigurationError, match=r"unknown command.*restart it"):
+                await asking
+        server.close()
+
+
+async def test_half_an_answer_is_none(tmp_path):
+    with pytest.raises(ConfigurationError, match="no whole answer"):
+        await asked_of(tmp_path / "s", b'{"device":')
+
+
+def test_agent_that_does_not_run_is_said_not_to(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"No such file or directory; start it: systemctl"):
+        ask(tmp_path / "none", "status")
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(tmp_path / "s"))
+    with pytest.raises(ConfigurationError, match="no agent listens; start it"):
+        ask(tmp_path / "s", "train")

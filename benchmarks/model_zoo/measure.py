@@ -69,9 +69,7 @@ def measure(model: ZooModel, ort_python: Path | None, rounds: int) -> Measured:
     engine, rows = engines[0], list(plan.rows)
     contestants = {
         "edgeflock_us": lambda: timed(lambda: engine.train(weights, samples, plan, rates)),
-        "torch_us": lambda: timed(
-            lambda: train_with_torch(recipe, recipe.module, samples, list(plan.rows), LEARNING_RATE)
-        ),
+        "torch_us": lambda: timed(lambda: train_with_torch(recipe, recipe.module, samples, rows, LEARNING_RATE)),
     }
     found = distances(recipe, engine, samples)
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:

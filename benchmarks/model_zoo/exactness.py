@@ -14,7 +14,7 @@ from bundle_runtime.samples import Samples
 from edge_agent.training.engine import BatchPlan, Rates
 from edge_agent.training.onnx_step import OnnxStepEngine
 from fleet_protocol.sample_schema import LabelKind
-from workbench.export.exportable_layers import exportable_layers, has_dropout
+from workbench.export.exportable_layers import exportable_layers, torchs_own_layers
 from workbench.export.layer_context import LayerContext
 from workbench.export.recipe import Recipe
 
@@ -77,7 +77,7 @@ def train_with_torch(  # noqa: PLR0917 - what a training run is
 ) -> None:
     """A step of `module`, the recipe's or a copy, on each entry of `chosen`, which are rows.
 
-    With a seed, dropout draws what the exported graph draws.
+    With a seed, the model draws what the exported graph draws.
     """
     dtype = next(module.parameters()).dtype
     inputs, labels = torch.from_numpy(samples.inputs).to(dtype), torch.from_numpy(samples.labels)
@@ -96,12 +96,11 @@ def train_with_torch(  # noqa: PLR0917 - what a training run is
 def _distance(recipe: Recipe, engine: OnnxStepEngine, samples: Samples, plan: BatchPlan) -> Distance | None:
     trained, _ = engine.train(initial_weights(recipe), samples, plan, Rates(LEARNING_RATE))
     chosen = [rows[real > 0] for rows, real in zip(plan.rows, plan.mask, strict=True)]
-    seed = SEED if has_dropout(recipe.module) else None
     ends = []
     for dtype in (torch.float32, torch.float64):
         module = deepcopy(recipe.module).to(dtype)
         try:
-            train_with_torch(recipe, module, samples, chosen, LEARNING_RATE, seed)
+            train_with_torch(recipe, module, samples, chosen, LEARNING_RATE, SEED)
         except ValueError:  # batch normalisation of a single value
             return None
         ends.append(_flat(recipe, module))
@@ -121,7 +120,7 @@ def _scores(module: nn.Module, inputs: Tensor, seed: int | None) -> Tensor:
         scores: Tensor = module(inputs)
         return scores
     context = LayerContext(torch.full(inputs.shape[:1], 1 / len(inputs), dtype=inputs.dtype), torch.tensor(seed))
-    with exportable_layers(module, context):
+    with torchs_own_layers(), exportable_layers(module, context):
         scores = module(inputs)
     for name, value in context.updated.items():
         module.get_buffer(name).copy_(value.detach())

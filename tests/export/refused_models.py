@@ -178,7 +178,7 @@ UNKNOWN_OPERATORS = {
     ),
     "bucketize": (between(lambda _, x: x * torch.bucketize(x, BORDERS)), COUNTED),
     "cummax": (between(lambda _, x: x.cummax(1)[0]), between(lambda _, x: x.logcumsumexp(1))),
-    "diagonal_scatter": (
+    "diagonal": (
         between(lambda _, x: torch.diag_embed(x).diagonal(dim1=1, dim2=2)),
         between(lambda _, x: (x.unsqueeze(-1) * torch.eye(6)).sum(1)),
     ),

@@ -10,11 +10,12 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.dropout import _DropoutNd as DropoutLayer
 
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import TrainingPlan, UpdatePlan
 from fleet_protocol.sample_schema import InputSchema, LabelSchema
-from workbench.export.exportable_layers import exportable_layers, has_dropout
+from workbench.export.exportable_layers import exportable_layers
 from workbench.export.layer_context import LayerContext
 from workbench.export.onnx_conversion import checked_model
 from workbench.export.recipe import Recipe
@@ -170,6 +171,12 @@ def train_with_torch(
         optimiser.step()
         losses.append(value.item())
     return initial_weights(recipe), np.array(losses)
+
+
+def has_dropout(module: nn.Module) -> bool:
+    """Whether any layer draws a mask in training. Recurrent and attention layers keep their rate in `dropout`."""
+    rates = [part.p if isinstance(part, DropoutLayer) else getattr(part, "dropout", 0) for part in module.modules()]
+    return any(isinstance(rate, float) and rate > 0 for rate in rates)
 
 
 def forward(module: nn.Module, inputs: Tensor, step: int) -> Tensor:

@@ -46,8 +46,8 @@ def refusal_of(text: str, shape: type) -> str:
         (
             'loss = "balanced_cross_entropy"',
             'loss = "cross_entrop"',
-            "choose one of balanced_cross_entropy, binary_cross_entropy, cross_entropy, huber, mean_squared_error, model.py;"
-            " did you mean 'cross_entropy'?",
+            "choose one of balanced_cross_entropy, binary_cross_entropy, cross_entropy, huber, mean_squared_error,"
+            " model.py; did you mean 'cross_entropy'?",
         ),
         (
             'loss = "balanced_cross_entropy"',

@@ -17,6 +17,7 @@ from workbench.export.convolution_gradients import convolution_backward
 from workbench.export.pooling_gradients import (
     adaptive_avg_pool2d,
     adaptive_avg_pool2d_backward,
+    avg_pool2d,
     avg_pool2d_backward,
 )
 
@@ -107,6 +108,7 @@ OURS: dict[OpOverload, Decomposition] = {
     torch.ops.aten._adaptive_avg_pool2d_backward.default: adaptive_avg_pool2d_backward,
     torch.ops.aten.adaptive_max_pool2d.default: adaptive_max_pool2d,
     torch.ops.aten.adaptive_max_pool2d_backward.default: adaptive_max_pool2d_backward,
+    torch.ops.aten.avg_pool2d.default: avg_pool2d,
     torch.ops.aten.avg_pool2d_backward.default: avg_pool2d_backward,
     torch.ops.aten.convolution_backward.default: convolution_backward,
     torch.ops.aten.diagonal_backward.default: diagonal_backward,

@@ -34,7 +34,7 @@ INSTEAD = {
     " nn.LocalResponseNorm",
     "bucketize": "count the boundaries below, (x.unsqueeze(-1) > boundaries).sum(-1)",
     "cummax": "use torch.logcumsumexp, or a MaxPool1d over what came before",
-    "diagonal_scatter": "multiply by torch.eye",
+    "diagonal": "multiply by torch.eye",
     "erfinv": "use torch.atanh, which has nearly its shape",
     "fractional_max_pool2d": "use nn.AdaptiveMaxPool2d",
     "grid_sampler_2d": "use convolution or pooling",

@@ -6,7 +6,8 @@ module, or of the modules that `LAYERS` names.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from functools import partial
 from unittest import mock
 
@@ -14,25 +15,36 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
-from torch.nn.modules.dropout import _DropoutNd as DropoutLayer
 from torch.nn.modules.instancenorm import _InstanceNorm as InstanceNorm
 from torch.nn.utils.parametrizations import _SpectralNorm as SpectralNorm
 from torch.nn.utils.spectral_norm import SpectralNorm as SpectralNormHook
 
 from workbench.export.embedding_bags import embedding_bag
 from workbench.export.layer_context import LayerContext, UnexportableError
+from workbench.export.moving_buffers import RUNNING_STATISTICS
 from workbench.export.normalisation_layers import batch_norm, hooked_spectral_norm, instance_norm, spectral_norm
 from workbench.export.padding_modes import pad
 from workbench.export.recurrent_layers import gru, lstm, rnn
+from workbench.export.seeded_noise import SeededNoise, dropout
 
-SPREAD = 0x45D9F3B
-"""The counter-based generator's multiplier, odd."""
-FOLD = 1 << 16
-"""2 to the power of half a word."""
-MODULUS = 1 << 32
-"""2 to the power of a word."""
-MIXING_ROUNDS = 2
 _MATRIX_LINEAR = functional.linear
+_ATTENTION = functional.scaled_dot_product_attention
+
+
+_AS_TORCH: ContextVar[bool] = ContextVar("as_torch", default=False)
+
+
+@contextmanager
+def torchs_own_layers() -> Iterator[None]:
+    """Inside of the block, `exportable_layers` leaves torch's layers as they are, but for what they draw and remember.
+
+    That is what an export is compared with.
+    """
+    token = _AS_TORCH.set(True)
+    try:
+        yield
+    finally:
+        _AS_TORCH.reset(token)
 
 
 @contextmanager
@@ -45,25 +57,16 @@ def exportable_layers(module: nn.Module, context: LayerContext) -> Iterator[None
     replaced = []
     buffers = dict(module.named_buffers())
     names = {part: name for name, part in module.named_modules()}
+    layers = LAYERS | TORCHS_OWN if _AS_TORCH.get() else LAYERS
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with (
-            mock.patch.object(functional, "dropout", partial(dropout, context)),
-            mock.patch.object(functional, "dropout1d", partial(channel_dropout, context)),
-            mock.patch.object(functional, "dropout2d", partial(channel_dropout, context)),
-            mock.patch.object(functional, "linear", linear),
-            mock.patch.object(functional, "adaptive_avg_pool2d", partial(pooled, functional.adaptive_avg_pool2d)),
-            mock.patch.object(functional, "scaled_dot_product_attention", partial(attention, context)),
-            mock.patch.object(torch._C._nn, "pad", partial(pad, torch._C._nn.pad)),
-            mock.patch.object(
-                SpectralNormHook,
-                "compute_weight",
-                lambda hook, part, **_: hooked_spectral_norm(context, names[part], part, hook),
-            ),
-        ):
+        with ExitStack() as patches:
+            patches.enter_context(SeededNoise(context))
+            for target, name, function in _replaced_functions(context, names):
+                patches.enter_context(mock.patch.object(target, name, function))
             for part, name in names.items():
-                for kind, forward in LAYERS.items():
+                for kind, forward in layers.items():
                     if isinstance(part, kind):
                         part.__dict__["forward"] = partial(forward, context, name, part)
                         replaced.append(part)
@@ -89,50 +92,25 @@ def _check_buffers(module: nn.Module, before: dict[str, Tensor]) -> None:
         )
 
 
-def has_dropout(module: nn.Module) -> bool:
-    """Whether any layer draws a mask in training. Recurrent and attention layers keep their rate in `dropout`."""
-    rates = [part.p if isinstance(part, DropoutLayer) else getattr(part, "dropout", 0) for part in module.modules()]
-    return any(isinstance(rate, float) and rate > 0 for rate in rates)
-
-
-def dropout(
-    context: LayerContext, inputs: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
-) -> Tensor:
-    """Zero a share `p` of the values and scale up the rest, by a mask that follows from the step's seed alone."""
-    if not training or p == 0:
-        return inputs
-    numbers = random_words(context, inputs)
-    context.draws += 1
-    kept = (numbers >= int(p * MODULUS)).to(inputs.dtype)
-    return inputs * kept / (1 - p)
-
-
-def channel_dropout(
-    context: LayerContext, inputs: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
-) -> Tensor:
-    """As `dropout`, but whole channels of f32[B, C, ...] at a time: Tompson et al. 2015."""
-    if not training or p == 0:
-        return inputs
-    kept = dropout(context, torch.ones_like(inputs.flatten(2)[..., 0]), p)
-    return inputs * kept.reshape(*kept.shape, *[1] * (inputs.dim() - 2))
-
-
-def random_words(context: LayerContext, like: Tensor) -> Tensor:
-    """i64 in the shape of `like`, from 0 to `MODULUS - 1`: a hash of seed, draw, row and place.
-
-    Integer arithmetic that stays below 2**63, because ONNX's own random operators take no seed at run time.
-    """
-    if context.seed is None:
-        raise UnexportableError("dropout as a function draws without being seen", "use nn.Dropout")
-    row_size = like[0].numel()
-    rows = torch.arange(like.shape[0]) if context.row is None else context.row.unsqueeze(0)
-    words = torch.zeros((), dtype=torch.int64)
-    for part in (context.seed, context.draws, rows.unsqueeze(1), torch.arange(row_size).unsqueeze(0)):
-        words = (words + part) % MODULUS
-        for _ in range(MIXING_ROUNDS):
-            upper = torch.div(words - words % FOLD, FOLD, rounding_mode="trunc")  # exact in float32, as ONNX divides
-            words = torch.bitwise_xor(words, upper) * SPREAD % MODULUS
-    return words.reshape(like.shape)
+def _replaced_functions(context: LayerContext, names: dict[nn.Module, str]) -> list[tuple[object, str, object]]:
+    """Where functions stand, their names there, and what runs instead."""
+    functions = [
+        (torch.distributions.Distribution, "_validate_args", False),
+        (functional, "dropout", partial(dropout, context)),
+        (functional, "scaled_dot_product_attention", partial(attention, context)),
+        (
+            SpectralNormHook,
+            "compute_weight",
+            lambda hook, part, **_: hooked_spectral_norm(context, names[part], part, hook),
+        ),
+    ]
+    if not _AS_TORCH.get():
+        functions += [
+            (functional, "adaptive_avg_pool2d", partial(pooled, functional.adaptive_avg_pool2d)),
+            (functional, "linear", linear),
+            (torch._C._nn, "pad", partial(pad, torch._C._nn.pad)),
+        ]
+    return functions
 
 
 def pooled(pool: Callable[..., Tensor], inputs: Tensor, output_size: int | tuple[int | None, ...] | None) -> Tensor:
@@ -161,6 +139,8 @@ def attention(  # noqa: PLR0917 - the signature of what it replaces
     scale: float | None = None,
 ) -> Tensor:
     """Scaled dot-product attention: Vaswani et al. 2017, equation 1. A mask is added, or says where to look."""
+    if _AS_TORCH.get() and not dropout_p:
+        return _ATTENTION(query, key, value, attn_mask, is_causal=is_causal, scale=scale)
     scores = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
     if is_causal:
         attn_mask = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool).tril()
@@ -179,4 +159,34 @@ LAYERS: dict[type[nn.Module], Callable[..., object]] = {
     nn.GRU: gru,
     nn.LSTM: lstm,
     nn.RNN: rnn,
+}
+
+
+def _torchs_batch_norm(context: LayerContext, name: str, part: BatchNorm, inputs: Tensor) -> Tensor:
+    """What torch computes, with the running statistics handed on instead of changed."""
+    mean, variance = part.running_mean, part.running_var
+    if not part.training and mean is not None:
+        return functional.batch_norm(inputs, mean, variance, part.weight, part.bias, False, 0.0, part.eps)
+    if mean is not None and variance is not None:
+        moved = [context.buffer(name, each, getattr(part, each)).clone() for each in RUNNING_STATISTICS]
+        functional.batch_norm(
+            inputs.detach(), moved[0], moved[1], training=True, momentum=part.momentum or 0.0, eps=part.eps
+        )
+        for each, value in zip(RUNNING_STATISTICS, moved, strict=True):
+            context.update(name, each, value)
+    return functional.batch_norm(inputs, None, None, part.weight, part.bias, True, 0.0, part.eps)
+
+
+def _torchs_recurrence(context: LayerContext, name: str, part: nn.RNNBase, *arguments: object) -> object:
+    """torch's own, but where it would draw masks between its layers."""
+    if part.dropout and part.training:
+        return LAYERS[type(part)](context, name, part, *arguments)
+    return type(part).forward(part, *arguments)
+
+
+TORCHS_OWN: dict[type[nn.Module], Callable[..., object]] = {
+    BatchNorm: _torchs_batch_norm,
+    nn.GRU: _torchs_recurrence,
+    nn.LSTM: _torchs_recurrence,
+    nn.RNN: _torchs_recurrence,
 }

@@ -20,6 +20,8 @@ from workbench.export.recipe import Recipe
 GraphFunction = Callable[..., tuple[Tensor, ...]]
 Tensors = dict[str, Tensor]
 
+EVALUATION_SEED = 0
+"""Evaluation and prediction take no seed: a model that draws in them too does so in the same way every time."""
 STATE = "state."
 """Prefix of what the optimiser carries from step to step."""
 SCALAR_STATE = f"{STATE}scalar_"
@@ -93,7 +95,7 @@ def evaluation(recipe: Recipe, names: Sequence[str]) -> GraphFunction:
         inputs = named["inputs"]
         batch = Batch(inputs, named.get("labels"), inputs.new_ones(inputs.shape[0]), {})
         parameters = split(named["weights"], recipe.parameters)
-        losses, outputs = losses_and_outputs(recipe, parameters, batch, LayerContext())
+        losses, outputs = losses_and_outputs(recipe, parameters, batch, LayerContext(seed=EVALUATION_SEED))
         found = [losses]
         for head, scores in zip(objective.heads, objective.scores(outputs), strict=True):
             if head.name and head.loss is not None:
@@ -121,7 +123,7 @@ def prediction(recipe: Recipe) -> GraphFunction:
 
     def predict(weights: Tensor, inputs: Tensor) -> tuple[Tensor, ...]:
         tensors = split(weights, recipe.parameters)
-        with exportable_layers(recipe.module, LayerContext()):
+        with exportable_layers(recipe.module, LayerContext(seed=EVALUATION_SEED)):
             return recipe.objective.scores(functional_call(recipe.module, tensors, (inputs,)))
 
     return predict

@@ -25,7 +25,7 @@ class LayerContext:
     """
 
     row_weights: Tensor | None = None
-    seed: Tensor | None = None
+    seed: Tensor | int | None = None
     row: Tensor | None = None
     updated: dict[str, Tensor] = field(default_factory=dict)
     draws: int = 0

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.scaling import UNSCALED
-from workbench.export.exportable_layers import has_dropout
 from workbench.export.flat_weights import join
 from workbench.export.gradients import GraphFunction, losses_and_outputs
 from workbench.export.heads import LOG_PRIOR, Batch
@@ -21,7 +20,7 @@ from workbench.export.losses import BALANCE
 from workbench.export.onnx_conversion import convert
 from workbench.export.recipe import Recipe
 from workbench.export.tracing import BATCH, GraphInput
-from workbench.export.training_graph import label_input
+from workbench.export.training_graph import is_read, label_input
 
 OBJECTIVE, LOSS = "objective", "loss"
 SUPPORTED_OPTIMISERS = ("sgd", "adamw")
@@ -43,7 +42,7 @@ def objective_graph(recipe: Recipe) -> GraphProto:
     names = [entry.name for entry in inputs]
     graph = convert(_objective(recipe, names), [*parameters, *inputs], outputs)
     graph.name = "objective"
-    taken = [value for value in graph.input if value.name in names]
+    taken = [value for value in graph.input if value.name in names and (value.name != "seed" or is_read(graph, "seed"))]
     del graph.input[:]
     graph.input.extend(taken)
     tensors = recipe.tensors
@@ -85,8 +84,7 @@ def _inputs(recipe: Recipe) -> list[GraphInput]:
     inputs.append(GraphInput("row_weights", (BATCH,)))
     if recipe.objective.heads[0].log_prior:
         inputs.append(GraphInput("class_counts", (recipe.task.label.classes,)))
-    if has_dropout(recipe.module):
-        inputs.append(GraphInput("seed", (), torch.int64))
+    inputs.append(GraphInput("seed", (), torch.int64))
     if recipe.task.training.proximal:
         total = sum(parameter.size for parameter in recipe.parameters)
         inputs += [GraphInput("anchor", (total,)), GraphInput("proximal", ())]

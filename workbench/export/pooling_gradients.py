@@ -11,6 +11,28 @@ import torch
 from torch import Tensor
 
 
+def avg_pool2d(  # noqa: PLR0917 - the operator's own signature
+    inputs: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int] = (),
+    padding: Sequence[int] = (0,),
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Tensor:
+    """Sums over windows, divided by `divisor_override`, which ONNX's own pooling can't; other pooling is left to it."""
+    if divisor_override is None:
+        return NotImplemented  # type: ignore[no-any-return] # what make_fx takes for "leave it as it is"
+    kernel, padding = _pair(kernel), _pair(padding)
+    stride = _pair(stride or kernel)
+    rows, columns = (
+        (window_matrix(windows, size, kernel[axis], stride[axis], padding[axis], count_padding=True) > 0).float()
+        for axis, size in zip((-2, -1), inputs.shape[-2:], strict=True)
+        for windows in [_windows(size, kernel[axis], stride[axis], padding[axis], ceil_mode=ceil_mode)]
+    )
+    return rows @ inputs @ columns.T / float(divisor_override)
+
+
 def avg_pool2d_backward(  # noqa: PLR0917 - the operator's own signature
     gradient: Tensor,
     inputs: Tensor,
@@ -78,3 +100,9 @@ def _spread(gradient: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 def _pair(sizes: Sequence[int]) -> Sequence[int]:
     return sizes if len(sizes) == 2 else [sizes[0], sizes[0]]
+
+
+def _windows(size: int, kernel: int, stride: int, padding: int, *, ceil_mode: bool) -> int:
+    """How many windows fit; with `ceil_mode` the last one may go over the edge, but must start before it."""
+    windows = (size + 2 * padding - kernel + (stride - 1 if ceil_mode else 0)) // stride + 1
+    return windows - 1 if ceil_mode and (windows - 1) * stride >= size + padding else windows

@@ -16,6 +16,7 @@ from fleet_protocol.configuration import parse_document
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.sample_schema import inputs_as_one, labels_as_one
 from fleet_protocol.scaling import Scaling
+from workbench.export.global_seed import seeded, set_seed
 from workbench.export.importing import importable
 from workbench.export.model_checks import check_module, check_size, check_takes_part, names_of_parameters
 from workbench.export.model_code import model_code
@@ -118,15 +119,16 @@ def read_recipe(folder: Path) -> Recipe:
     """
     path, model_path = folder / TASK_FILE, folder / MODEL_FILE
     task = _with_rows(parse_document(_read(path), TaskFile, str(path)), path)
-    model = _load(model_path)
-    module = _build(model, model_path, task.seed)
-    check_module(module, task.backbone.module if task.backbone else "", model_path)
-    if task.inputs:
-        take_rows(module, task.inputs, model_path)
-    has_labels = bool(task.label.size)
-    own = own_losses(model, model_path, task.parts, has_labels=has_labels) if task.has_own_loss else {}
-    recipe = Recipe(folder, task, module, own)
-    probe(module, recipe.objective, task, model_path, path)
+    with seeded(task.seed):  # lazy layers draw their weights when they first run, in the probe
+        model = _load(model_path)
+        module = _build(model, model_path, task.seed)
+        check_module(module, task.backbone.module if task.backbone else "", model_path)
+        if task.inputs:
+            take_rows(module, task.inputs, model_path)
+        has_labels = bool(task.label.size)
+        own = own_losses(model, model_path, task.parts, has_labels=has_labels) if task.has_own_loss else {}
+        recipe = Recipe(folder, task, module, own)
+        probe(module, recipe.objective, task, model_path, path)
     _check_trainable(recipe, path)
     return recipe
 
@@ -159,8 +161,8 @@ def _load(path: Path) -> ModuleType:
 
 
 def _build(model: ModuleType, path: Path, seed: int) -> nn.Module:
-    with model_code(path, "building the model"), importable(model, path.parent), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with model_code(path, "building the model"), importable(model, path.parent):
+        set_seed(seed)
         module = model.build()
     if not isinstance(module, nn.Module):
         raise ConfigurationError(f"{path}: build() must return a torch.nn.Module, it returned {type(module).__name__}")

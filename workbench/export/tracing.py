@@ -15,6 +15,7 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, Stateles
 
 from workbench.export.decompositions import decomposition_table
 from workbench.export.layer_context import UnexportableError
+from workbench.export.seeded_noise import REMEDY as NOISE_REMEDY
 
 BATCH = None
 """Stands in a shape for the axis whose length is free at run time."""
@@ -42,6 +43,7 @@ def trace(function: Callable[..., object], inputs: Sequence[GraphInput]) -> fx.G
     Raises:
         UnexportableError: something is computed in bfloat16.
         RuntimeError or a relative: whatever torch raises where the function can't be traced.
+        UnexportableError: it draws random numbers in a way that no seed reaches.
     """
     mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
     examples = [
@@ -56,6 +58,7 @@ def trace(function: Callable[..., object], inputs: Sequence[GraphInput]) -> fx.G
     graph = _make_graph(function, examples)
     if any(_changes_in_place(node) for node in graph.graph.nodes):
         graph = _make_graph(functionalize(graph), examples)
+    _check_seeded(graph.graph)
     _multiply_sizes(graph.graph)
     graph.graph.eliminate_dead_code()
     graph.recompile()
@@ -78,6 +81,12 @@ def _make_graph(function: Callable[..., object], examples: Sequence[Tensor]) -> 
 
 def _changes_in_place(node: fx.Node) -> bool:
     return isinstance(node.target, OpOverload) and node.target._schema.is_mutable
+
+
+def _check_seeded(graph: fx.Graph) -> None:
+    for node in graph.nodes:
+        if isinstance(node.target, OpOverload) and torch.Tag.nondeterministic_seeded in node.target.tags and node.users:
+            raise UnexportableError(f"it draws random numbers with {node.target}, which no seed reaches", NOISE_REMEDY)
 
 
 def _multiply_sizes(graph: fx.Graph) -> None:

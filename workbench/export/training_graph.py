@@ -7,8 +7,8 @@ What is carried, and where it comes from:
   with `trainable` false, so they travel, are aggregated and evaluated like weights; but no gradient, clip, decay or
   proximal term touches them. Without such layers S is 0.
 * The optimiser's state is made of zeros before the first step and dropped after the last.
-* A model with dropout has one more input, `seed` i64[]. Step k hashes `seed + k` into its masks, so the same seed
-  gives the same round on every machine.
+* A model that draws random numbers has one more input, `seed` i64[]. Step k hashes `seed + k` into them, so the same
+  seed gives the same round on every machine.
 
 A loss that balances classes reads its head's `log_prior`, counted from all labels once, before the first step.
 """
@@ -20,8 +20,7 @@ import torch
 from onnx import GraphProto, TensorProto, ValueInfoProto, helper
 
 from workbench.export.class_counts import count_classes
-from workbench.export.exportable_layers import has_dropout
-from workbench.export.gradients import SCALAR_STATE, STATE, alternating_step, training_step
+from workbench.export.gradients import SCALAR_STATE, STATE, GraphFunction, alternating_step, training_step
 from workbench.export.graph_constants import add_constant
 from workbench.export.onnx_conversion import convert
 from workbench.export.optimisers import OPTIMISERS
@@ -42,7 +41,8 @@ def training_graph(recipe: Recipe, *, per_sample: bool = False) -> GraphProto:
     no label), `batches` i64[K, B] (rows of `inputs`), `mask` f32[K, B] (1 real, 0 padding), and f32[] each
     `learning_rate`, `weight_decay`, `gradient_clip` (the largest Euclidean norm of a gradient; infinity for none),
     `proximal` (FedProx's coefficient), the last three only where the task's plan isn't 0: what multiplies by 0 would
-    be a fifth of a small model's step. `seed` i64[] only if the model has dropout. Outputs:
+    be a fifth of a small model's step. `seed` i64[] only if the model draws
+    random numbers. Outputs:
     `trained_weights` f32[P] after K steps, `losses` f32[K], each the mean over the real rows of its mini-batch. A
     mini-batch of padding alone leaves the weights as they are and has loss 0. N, K and B are free at run time, but for
     B with `per_sample`, which is the plan's `batch_size`.
@@ -56,16 +56,15 @@ def training_graph(recipe: Recipe, *, per_sample: bool = False) -> GraphProto:
     )
     graph.input.extend(_data(recipe, per_sample=per_sample))
     graph.input.extend(_tensor(name, []) for name in ("learning_rate", *_rates(recipe, per_sample=per_sample)))
-    if has_dropout(recipe.module):
-        graph.input.append(_tensor("seed", [], TensorProto.INT64))
     scale_values(graph, recipe, ["inputs", "labels"])
     _weigh_rows(graph)
     count_classes(graph, recipe.objective.heads, recipe.task.label)
     carried = _initial_values(graph, recipe)
-    scanned = _scan_inputs(graph, recipe)
+    body = _step(recipe, carried, per_sample=per_sample)
+    scanned = _scan_inputs(graph, recipe, draws=is_read(body, f"{STEP}seed"))
+    _take(body, [STEP + name for name in (*carried, *scanned)])
     kept = ["weights", "buffers"] if "buffers" in carried else ["weights"]
     trained = ["trained_weights" if [name] == kept else f"trained.{name}" for name in carried]
-    body = _scan_body(recipe, carried, scanned, per_sample=per_sample)
     sources = [*carried.values(), *scanned.values()]
     graph.node.append(
         helper.make_node("Scan", sources, [*trained, "row_losses"], num_scan_inputs=len(scanned), body=body)
@@ -98,7 +97,12 @@ def step_inputs(recipe: Recipe, *, per_sample: bool = False) -> list[GraphInput]
     inputs += [GraphInput("row_weights", (rows,)), GraphInput("learning_rate", ())]
     inputs += [GraphInput(name, ()) for name in _rates(recipe, per_sample=per_sample)]
     inputs += [GraphInput(head.log_prior, (head.label.classes,)) for head in recipe.objective.heads if head.log_prior]
-    return inputs + [GraphInput("seed", (), torch.int64)] * has_dropout(recipe.module)
+    return [*inputs, GraphInput("seed", (), torch.int64)]
+
+
+def step_function(recipe: Recipe, names: Sequence[str], *, per_sample: bool) -> GraphFunction:
+    """One step as a function of the values that `names` says: of all weights at once, or of the recipe's parts."""
+    return alternating_step(recipe, names) if recipe.task.parts else training_step(recipe, names, per_sample=per_sample)
 
 
 def label_input(recipe: Recipe, rows: int | None) -> list[GraphInput]:
@@ -161,15 +165,32 @@ def _initial_values(graph: GraphProto, recipe: Recipe) -> dict[str, str]:
     return initial | ({"buffers": "buffers"} if buffers else {})
 
 
-def _scan_inputs(graph: GraphProto, recipe: Recipe) -> dict[str, str]:
-    """What differs from step to step, by its name in a step, to the value f32 or i64[K, ...]; adds those values."""
+def is_read(graph: GraphProto, value: str) -> bool:
+    """Whether an operator of the graph, or of a graph inside it, takes `value`."""
+    inner = (attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g"))
+    return any(value in node.input for node in graph.node) or any(is_read(part, value) for part in inner)
+
+
+def _take(body: GraphProto, names: Sequence[str]) -> None:
+    """Leave the body of a Scan these inputs, in this order; others come from the graph around it, or are not read."""
+    given = {value.name: value for value in body.input}
+    del body.input[:]
+    body.input.extend(given[name] for name in names)
+
+
+def _scan_inputs(graph: GraphProto, recipe: Recipe, *, draws: bool) -> dict[str, str]:
+    """What differs from step to step, by its name in a step, to the value f32 or i64[K, ...]; adds those values.
+
+    `seed` is among them if a step `draws` random numbers.
+    """
     scanned = {"rows": "batches", "row_weights": "row_weights", "learning_rate": "rates"}
     if recipe.task.label.size:
         graph.node.append(
             helper.make_node("Gather", [model_side(recipe, "labels"), "batches"], ["labels.batched"], axis=0)
         )
         scanned["labels"] = "labels.batched"
-    if has_dropout(recipe.module):
+    if draws:
+        graph.input.append(_tensor("seed", [], TensorProto.INT64))
         add_constant(graph, "first", np.int64(0))
         add_constant(graph, "next", np.int64(1))
         graph.node.extend(
@@ -183,8 +204,8 @@ def _scan_inputs(graph: GraphProto, recipe: Recipe) -> dict[str, str]:
     return scanned
 
 
-def _scan_body(recipe: Recipe, carried: dict[str, str], scanned: dict[str, str], *, per_sample: bool) -> GraphProto:
-    """One step on one mini-batch.
+def _step(recipe: Recipe, carried: dict[str, str], *, per_sample: bool) -> GraphProto:
+    """One step on one mini-batch, with every input that it may have.
 
     It reads `inputs`, the weights before the Scan, `log_prior` and the rates from the graph around it.
     """
@@ -194,17 +215,13 @@ def _scan_body(recipe: Recipe, carried: dict[str, str], scanned: dict[str, str],
     outer |= {head.log_prior: head.log_prior for head in recipe.objective.heads if head.log_prior}
     inner = [GraphInput(outer.get(entry.name, STEP + entry.name), entry.shape, entry.dtype) for entry in entries]
     outputs = [*(f"{STEP}new.{name}" for name in carried), f"{STEP}row_losses"]
-    step = alternating_step(recipe, names) if recipe.task.parts else training_step(recipe, names, per_sample=per_sample)
-    body = convert(step, inner, outputs)
+    body = convert(step_function(recipe, names, per_sample=per_sample), inner, outputs)
     body.name = "step"
     body.node.insert(
         0, helper.make_node("Gather", [model_side(recipe, "inputs"), f"{STEP}rows"], [f"{STEP}inputs"], axis=0)
     )
-    given = {value.name: value for value in body.input}
     rows = recipe.task.training.batch_size if per_sample else "batch"
-    given[f"{STEP}rows"] = _tensor(f"{STEP}rows", [rows], TensorProto.INT64)
-    del body.input[:]
-    body.input.extend(given[STEP + name] for name in (*carried, *scanned))
+    body.input.append(_tensor(f"{STEP}rows", [rows], TensorProto.INT64))
     return body
 
 

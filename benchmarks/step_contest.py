@@ -44,7 +44,7 @@ def child_command(python: Path, folder: Path, engine: str, rounds: int) -> list[
 
 @contextlib.contextmanager
 def ort_rounds(python: Path, folder: Path, rounds: int) -> Iterator[Iterator[float]]:
-    """Each `next` lets the other process run one round, and is its seconds."""
+    """Each `next` lets the other process run one round, and is its seconds; there is none if it can't run the model."""
     command = child_command(python, folder, "ort-training", rounds + WARM_UP_ROUNDS)
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=TREE) as process:
         if process.stdin is None or process.stdout is None:
@@ -52,10 +52,12 @@ def ort_rounds(python: Path, folder: Path, rounds: int) -> Iterator[Iterator[flo
         stdin, stdout = process.stdin, process.stdout
 
         def run() -> Iterator[float]:
-            while True:
+            while process.poll() is None:
                 stdin.write("go\n")
                 stdin.flush()
-                yield float(stdout.readline())
+                if not (said := stdout.readline()):
+                    return
+                yield float(said)
 
         yield run()
         stdin.close()

@@ -1,6 +1,8 @@
 """How far an exported training run ends from torch's own."""
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -30,9 +32,20 @@ LOSSES: dict[LabelKind, Callable[..., Tensor]] = {
 }
 
 
-def largest_differences(recipe: Recipe, engine: OnnxStepEngine, samples: Samples) -> dict[str, float | None]:
-    """The largest difference between any two weights after `STEPS` steps of plain gradient descent, from the same
-    weights on the same mini-batches; None where torch refuses to train.
+@dataclass(frozen=True, slots=True)
+class Distance:
+    """Largest differences between any two weights after `STEPS` steps of plain gradient descent, from the same weights
+    on the same mini-batches.
+    """
+
+    from_torch: float
+    """Of the exported graph from torch in float32."""
+    rounding: float
+    """Of torch in float32 from torch in float64: what rounding alone comes to, where a model amplifies it."""
+
+
+def distances(recipe: Recipe, engine: OnnxStepEngine, samples: Samples) -> dict[str, Distance | None]:
+    """How far training ends from torch's; None where torch refuses to train.
 
     `full` has every row of a mini-batch, `padded` some that don't count, `one_row` a single one.
     """
@@ -46,49 +59,67 @@ def largest_differences(recipe: Recipe, engine: OnnxStepEngine, samples: Samples
         "padded": BatchPlan(full, padded, SEED),
         "one_row": BatchPlan(full[:, :1], real[:, :1], SEED),
     }
-    return {name: _difference(recipe, engine, samples, plan) for name, plan in plans.items()}
+    return {name: _distance(recipe, engine, samples, plan) for name, plan in plans.items()}
 
 
 def initial_weights(recipe: Recipe) -> NDArray[np.float32]:
     """The flat vector that training starts from."""
-    weights: NDArray[np.float32] = torch.cat([tensor.ravel() for tensor in recipe.tensors.values()]).numpy().copy()
-    return weights
+    return _flat(recipe, recipe.module)
 
 
-def train_with_torch(
-    recipe: Recipe, samples: Samples, chosen: Sequence[NDArray[np.int64]], rate: float, seed: int | None = None
+def train_with_torch(  # noqa: PLR0917 - what a training run is
+    recipe: Recipe,
+    module: nn.Module,
+    samples: Samples,
+    chosen: Sequence[NDArray[np.int64]],
+    rate: float,
+    seed: int | None = None,
 ) -> None:
-    """A step on each entry of `chosen`, which are rows; with a seed, the model draws what the exported graph draws."""
-    inputs = torch.from_numpy(samples.inputs)
-    targets = inputs if recipe.task.label.kind == "reconstruction" else torch.from_numpy(samples.labels)
+    """A step of `module`, the recipe's or a copy, on each entry of `chosen`, which are rows.
+
+    With a seed, the model draws what the exported graph draws.
+    """
+    dtype = next(module.parameters()).dtype
+    inputs, labels = torch.from_numpy(samples.inputs).to(dtype), torch.from_numpy(samples.labels)
+    targets = inputs if recipe.task.label.kind == "reconstruction" else labels
+    if targets.is_floating_point():
+        targets = targets.to(dtype)
     loss = LOSSES[recipe.task.label.kind]
-    optimiser = torch.optim.SGD(recipe.module.parameters(), lr=rate)
+    optimiser = torch.optim.SGD(module.parameters(), lr=rate)
     for step, rows in enumerate(map(torch.from_numpy, chosen)):
         optimiser.zero_grad()
-        scores = _scores(recipe.module, inputs[rows], None if seed is None else seed + step)
+        scores = _scores(module, inputs[rows], None if seed is None else seed + step)
         loss(scores, targets[rows]).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
 
 
-def _difference(recipe: Recipe, engine: OnnxStepEngine, samples: Samples, plan: BatchPlan) -> float | None:
-    before = {name: value.clone() for name, value in recipe.module.state_dict().items()}
+def _distance(recipe: Recipe, engine: OnnxStepEngine, samples: Samples, plan: BatchPlan) -> Distance | None:
     trained, _ = engine.train(initial_weights(recipe), samples, plan, Rates(LEARNING_RATE))
     chosen = [rows[real > 0] for rows, real in zip(plan.rows, plan.mask, strict=True)]
-    try:
-        train_with_torch(recipe, samples, chosen, LEARNING_RATE, SEED)
-    except ValueError:  # batch normalisation of a single value
-        return None
-    finally:
-        after = initial_weights(recipe)
-        recipe.module.load_state_dict(before)
-    return float(np.abs(trained - after).max())
+    ends = []
+    for dtype in (torch.float32, torch.float64):
+        module = deepcopy(recipe.module).to(dtype)
+        try:
+            train_with_torch(recipe, module, samples, chosen, LEARNING_RATE, SEED)
+        except ValueError:  # batch normalisation of a single value
+            return None
+        ends.append(_flat(recipe, module))
+    single, double = ends
+    return Distance(float(np.abs(trained - single).max()), float(np.abs(single - double).max()))
+
+
+def _flat(recipe: Recipe, module: nn.Module) -> NDArray[np.float32]:
+    """The recipe's parameters as this module has them."""
+    state = module.state_dict()
+    flat: NDArray[np.float32] = torch.cat([state[each.name].ravel() for each in recipe.parameters]).float().numpy()
+    return flat
 
 
 def _scores(module: nn.Module, inputs: Tensor, seed: int | None) -> Tensor:
     if seed is None:
         scores: Tensor = module(inputs)
         return scores
-    context = LayerContext(torch.full(inputs.shape[:1], 1 / len(inputs)), torch.tensor(seed))
+    context = LayerContext(torch.full(inputs.shape[:1], 1 / len(inputs), dtype=inputs.dtype), torch.tensor(seed))
     with torchs_own_layers(), exportable_layers(module, context):
         scores = module(inputs)
     for name, value in context.updated.items():

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.model_zoo.blocks import CLASSES
-from benchmarks.model_zoo.exactness import initial_weights, largest_differences, train_with_torch
+from benchmarks.model_zoo.exactness import Distance, distances, initial_weights, train_with_torch
 from benchmarks.model_zoo.models import ZooModel
 from benchmarks.step_contest import BATCH, STEPS, medians, ort_rounds, timed, write_artifacts
 from bundle_runtime.samples import Samples
@@ -37,8 +37,8 @@ class Measured(msgspec.Struct, frozen=True, omit_defaults=True):
     refusal: str = ""
     """The sentence, if the model can't be exported."""
     export_seconds: float = 0
-    difference: dict[str, float | None] = {}
-    """See `largest_differences`."""
+    distances: dict[str, Distance | None] = {}
+    """See `exactness.distances`."""
     deterministic: bool = False
     """Whether two exports have the same bytes, and two rounds give the same weights."""
     edgeflock_us: float = 0
@@ -66,22 +66,23 @@ def measure(model: ZooModel, ort_python: Path | None, rounds: int) -> Measured:
     rates = Rates(LEARNING_RATE)
     engines = [OnnxStepEngine(content[TRAIN_FILE], 1) for content in (files, again)]
     ends = [engine.train(weights, samples, plan, rates)[0].tobytes() for engine in engines]
-    engine = engines[0]
+    engine, rows = engines[0], list(plan.rows)
     contestants = {
         "edgeflock_us": lambda: timed(lambda: engine.train(weights, samples, plan, rates)),
-        "torch_us": lambda: timed(lambda: train_with_torch(recipe, samples, list(plan.rows), LEARNING_RATE)),
+        "torch_us": lambda: timed(lambda: train_with_torch(recipe, recipe.module, samples, rows, LEARNING_RATE)),
     }
-    difference = largest_differences(recipe, engine, samples)
+    found = distances(recipe, engine, samples)
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         np.savez(folder / "data.npz", weights=weights, inputs=samples.inputs, labels=samples.labels)
         if ort_python and model.label.kind == "class" and not write_artifacts(recipe, ort_python, folder):
-            other = stack.enter_context(ort_rounds(ort_python, folder, rounds))
-            contestants["ort_training_us"] = lambda: next(other)
+            other = stack.enter_context(ort_rounds(ort_python, folder, rounds + 1))
+            if next(other, None) is not None:
+                contestants["ort_training_us"] = lambda: next(other)
         times = medians(contestants, rounds)
     return Measured(
         export_seconds=round(exported, 2),
-        difference=difference,
+        distances=found,
         deterministic=files == again and ends[0] == ends[1],
         edgeflock_us=times["edgeflock_us"],
         torch_us=times["torch_us"],

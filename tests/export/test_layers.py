@@ -99,6 +99,16 @@ def keyword_spotting() -> nn.Module:
     )
 
 
+class ChannelNorm(nn.LayerNorm):
+    """LayerNorm over channels; its outputs lie in memory with the channels last."""
+
+    def __init__(self) -> None:
+        super().__init__(4)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return super().forward(inputs.movedim(1, -1)).movedim(-1, 1)
+
+
 LAYERS = {
     "conv1d": (lambda: with_head(nn.Conv1d(2, 4, 3, padding=1), nn.ReLU(), nn.Conv1d(4, 4, 3, stride=2)), SIGNAL),
     "conv2d": (lambda: with_head(nn.Conv2d(2, 4, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, 2)), IMAGE),
@@ -114,6 +124,12 @@ LAYERS = {
     "conv_transpose2d": (
         lambda: with_head(nn.ConvTranspose2d(2, 4, 3, 2), nn.ReLU(), nn.ConvTranspose2d(4, 4, 3, 2, 1, 1, groups=2)),
         (2, 3, 3),
+    ),
+    "pool_of_what_lies_channels_last": (
+        lambda: with_head(
+            nn.Conv2d(2, 4, 3), ChannelNorm(), nn.Conv2d(4, 4, 1), ChannelNorm(), nn.AdaptiveAvgPool2d(1)
+        ),
+        IMAGE,
     ),
     "max_pool1d": (lambda: with_head(nn.Conv1d(2, 4, 3), nn.MaxPool1d(2)), SIGNAL),
     "max_pool2d": (lambda: with_head(nn.Conv2d(2, 4, 3), nn.MaxPool2d(3, stride=2, padding=1)), IMAGE),

@@ -105,8 +105,19 @@ def _replaced_functions(context: LayerContext, names: dict[nn.Module, str]) -> l
         ),
     ]
     if not _AS_TORCH.get():
-        functions += [(functional, "linear", linear), (torch._C._nn, "pad", partial(pad, torch._C._nn.pad))]
+        functions += [
+            (functional, "adaptive_avg_pool2d", partial(pooled, functional.adaptive_avg_pool2d)),
+            (functional, "linear", linear),
+            (torch._C._nn, "pad", partial(pad, torch._C._nn.pad)),
+        ]
     return functions
+
+
+def pooled(pool: Callable[..., Tensor], inputs: Tensor, output_size: int | tuple[int | None, ...] | None) -> Tensor:
+    """Adaptive average pooling, to one value as a plain mean: torch's own reads how the inputs lie in memory."""
+    if output_size in (1, (1, 1), [1, 1]):
+        return inputs.mean((-2, -1), keepdim=True)
+    return pool(inputs, output_size)
 
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

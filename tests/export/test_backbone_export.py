@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 
 from bundle_runtime.backbone import ROWS_AT_ONCE, Backbone
+from bundle_runtime.graph import Graph
 from bundle_runtime.runner import BundleRunner, bundle_paths
 from bundle_runtime.samples import Samples
 from edge_agent.training.engine import Rates, plan_batches
@@ -28,7 +29,9 @@ from fleet_protocol.errors import ConfigurationError
 from tests.support.backbone import INT8, MODEL, NAMED, export_backbone_bundle, write_recipe
 from tests.support.training import TOLERANCE
 from workbench.export.backbone import split
+from workbench.export.int8_precision import LARGEST_ERROR, terms_of_weights
 from workbench.export.int8_weights import LARGEST, quantise, quantise_weights
+from workbench.export.onnx_conversion import checked_model
 from workbench.export.recipe import read_recipe
 
 ROWS = 2 * ROWS_AT_ONCE + 3
@@ -165,6 +168,35 @@ def test_every_weight_of_every_kind_of_operator_becomes_int8():
         "shared",
         "small",
     }
+
+
+def rotations(count: int) -> onnx.GraphProto:
+    """As many products with random rotations one after the other: each layer's error of rounding reaches the end."""
+    random = np.random.default_rng(0)
+    nodes = [
+        onnx.helper.make_node("MatMul", [f"{number}" if number else "inputs", f"rotation_{number}"], [f"{number + 1}"])
+        for number in range(count)
+    ]
+    nodes[-1].output[0] = "features"
+    rows = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", 24]) for name in ("inputs", "features")
+    ]
+    weights = [np.linalg.qr(random.normal(size=(24, 24)))[0].astype(np.float32) for _ in range(count)]
+    tensors = [onnx.numpy_helper.from_array(weight, f"rotation_{number}") for number, weight in enumerate(weights)]
+    return onnx.helper.make_graph(nodes, "rotations", rows[:1], rows[1:], tensors)
+
+
+@pytest.mark.parametrize(("layers", "twice"), [(1, False), (30, True)])
+def test_weights_get_a_second_int8_tensor_where_errors_of_many_layers_add_up(layers: int, twice: bool):
+    graph, inputs = rotations(layers), np.random.default_rng(1).random((8, 24), dtype=np.float32)
+    exact = Graph("exact", checked_model(graph).SerializeToString()).run({"inputs": inputs})["features"]
+    terms = terms_of_weights(graph, inputs)
+    assert set(terms) == {f"rotation_{number}" for number in range(layers)}
+    assert (2 in terms.values()) == twice
+    quantise_weights(graph, terms)
+    close = Graph("close", checked_model(graph).SerializeToString()).run({"inputs": inputs})["features"]
+    assert 0 < np.linalg.norm(close - exact) <= LARGEST_ERROR * np.linalg.norm(exact)
+    assert {each.data_type for each in graph.initializer if ".int8" in each.name} == {onnx.TensorProto.INT8}
 
 
 TWO_WAYS = WITHOUT_DROPOUT.replace("self.head(self.features(", "pixels[:, :10] + self.head(self.features(")

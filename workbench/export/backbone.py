@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.sample_schema import InputSchema
 from workbench.export.exportable_layers import exportable_layers
+from workbench.export.int8_precision import terms_of_weights
 from workbench.export.int8_weights import quantise_weights
 from workbench.export.layer_context import LayerContext
 from workbench.export.onnx_conversion import convert
@@ -85,7 +86,8 @@ def split(recipe: Recipe) -> Split:
 def backbone_graph(halves: Split) -> GraphProto:
     """The graph of `backbone.onnx`: `inputs` f32[N, *input.shape] to `features` f32[N, *feature_shape].
 
-    With `quantise = "int8"` its weights are int8; what it takes and gives is float32 all the same.
+    With `quantise = "int8"` its weights are int8, in two tensors where one is too coarse; what it takes and gives is
+    float32 all the same.
     """
     halves.whole.set_training(False)
     inputs = GraphInput("inputs", (BATCH, *halves.whole.task.input.shape))
@@ -93,7 +95,7 @@ def backbone_graph(halves: Split) -> GraphProto:
     graph.name = "backbone"
     settings = halves.whole.task.backbone
     if settings is not None and settings.quantise == "int8":
-        quantise_weights(graph)
+        quantise_weights(graph, terms_of_weights(graph, _probe(halves.whole.task.input).numpy()))
     return graph
 
 

@@ -35,7 +35,7 @@ buffer_size = 4
 REGRESSION = 'kind = "regression"\nvalues = 1'
 
 
-def write_recipe(folder: Path, label=REGRESSION, outputs=1, optimiser="momentum", bounds=(-2.0, 2.0)) -> Path:
+def write_recipe(folder: Path, label=REGRESSION, outputs=1, optimiser="momentum", bounds=(-1.0, 1.0)) -> Path:
     folder.mkdir()
     (folder / "model.py").write_text(MODEL.format(outputs))
     task = TASK.format(label=label, optimiser=optimiser, minimum=bounds[0], maximum=bounds[1])
@@ -59,7 +59,7 @@ def test_it_is_told_written_into_the_bundle_and_the_same_every_time(tmp_path: Pa
     told: list[str] = []
     description = export_bundle(recipe, tmp_path / "out", tell=told.append)
     (line,) = told
-    found = re.match(r"learning rate (\S+), found on 512 random samples \(inputs from -2 to 2\): the loss falls", line)
+    found = re.match(r"learning rate (\S+), found on 512 random samples \(inputs from -1 to 1\): the loss falls", line)
     assert found
     assert float(found[1]) == pytest.approx(description.training.learning_rate, rel=1e-5)
     assert "write learning_rate in [training] of task.toml" in line
@@ -74,7 +74,7 @@ def test_a_rate_that_is_given_is_kept_without_a_word(tmp_path: Path):
 
 def test_given_samples_decide_it(tmp_path: Path):
     recipe = write_recipe(tmp_path / "recipe")
-    inputs = np.random.default_rng(0).uniform(-2, 2, (64, 4)).astype(np.float32)
+    inputs = np.random.default_rng(0).uniform(-1, 1, (64, 4)).astype(np.float32)
     np.savez(tmp_path / "small.npz", inputs=0.1 * inputs, labels=inputs[:, :1])
     np.savez(tmp_path / "large.npz", inputs=inputs, labels=inputs[:, :1])
     small, large = (rate_of(recipe, data=tmp_path / f"{name}.npz") for name in ("small", "large"))

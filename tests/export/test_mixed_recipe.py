@@ -14,10 +14,12 @@ from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.sample_file import read_samples
 from edge_agent.shell.sample_store import SampleStore
+from edge_agent.sources.intake import SampleIntake
 from edge_agent.sources.unix_socket import SampleSocket
 from edge_agent.training.worker import read_samples as read_stored
 from edge_agent.training.worker import run_round
 from edge_agent.worker.contract import TrainingResult
+from fleet_protocol.bundle import TaskDescription
 from tests.export.test_several_heads import HEADS, INPUTS, MIXED
 from tests.support.recipes import write_recipe
 from tests.support.worker import make_job
@@ -74,18 +76,22 @@ def lines(arrays: dict[str, np.ndarray]) -> list[bytes]:
     ]
 
 
-async def send(folder: Path, bundle: Bundle, sent: list[bytes]) -> tuple[SampleStore, list[dict[str, object]]]:
-    """What a sample socket of a device makes of these lines."""
-    store = SampleStore(folder / "samples.db", ROWS)
-    gate = SampleSocket(
-        folder / "samples.sock",
+def gate_of(store: SampleStore, path: Path, description: TaskDescription | None) -> SampleSocket:
+    """A sample socket over a real store."""
+    intake = SampleIntake(
         frozenset({"strange"}),
         store=store.add,
         store_unjudged=store.add_unjudged,
-        describe=lambda _: bundle.description,
+        describe=lambda _: description,
         arrived=lambda _: None,
-        status=lambda: None,
     )
+    return SampleSocket(path, intake, train=lambda: None, status=lambda: None, predict=lambda *_: None)
+
+
+async def send(folder: Path, bundle: Bundle, sent: list[bytes]) -> tuple[SampleStore, list[dict[str, object]]]:
+    """What a sample socket of a device makes of these lines."""
+    store = SampleStore(folder / "samples.db", ROWS)
+    gate = gate_of(store, folder / "samples.sock", bundle.description)
     async with asyncio.timeout(DEADLINE_SECONDS):
         serving = asyncio.create_task(gate.serve())
         while not (folder / "samples.sock").exists():  # noqa: ASYNC110 - the gate announces nothing else
@@ -121,16 +127,8 @@ async def test_samples_that_came_before_the_schema_are_judged_by_name_too(tmp_pa
     store, answers = await send(tmp_path, bundle[1], [])
     store.close()
     store = SampleStore(tmp_path / "early.db", ROWS)
-    gate = SampleSocket(
-        tmp_path / "early.sock",
-        frozenset({"strange"}),
-        store=store.add,
-        store_unjudged=store.add_unjudged,
-        describe=lambda _: None,
-        arrived=lambda _: None,
-        status=lambda: None,
-    )
-    assert [json.loads(gate._answer(line)) for line in sent] == [{"ok": True}] * 3
+    gate = gate_of(store, tmp_path / "early.sock", None)
+    assert [json.loads(await gate._answer(line)) for line in sent] == [{"ok": True}] * 3
     assert answers == []
     judged = store.judge(bundle[1].description)
     assert (judged.kept, judged.refused) == (3, 0)

@@ -186,10 +186,6 @@ UNKNOWN_OPERATORS = {
         between(lambda _, x: torch.erfinv(x.clamp(-0.9, 0.9))),
         between(lambda _, x: torch.atanh(x.clamp(-0.9, 0.9))),
     ),
-    "fractional_max_pool2d": (
-        behind(lambda: nn.Conv2d(2, 4, 3), lambda: nn.FractionalMaxPool2d(2, output_size=3)),
-        behind(lambda: nn.Conv2d(2, 4, 3), lambda: nn.AdaptiveMaxPool2d(3)),
-    ),
     "grid_sampler_2d": (
         behind(
             lambda: nn.Conv2d(2, 4, 3),
@@ -246,6 +242,12 @@ def resized(inputs: Tensor, *, antialias: bool) -> Tensor:
 
 
 REFUSALS = {
+    "fractional pooling": Refusal(
+        behind(lambda: nn.Conv2d(2, 4, 3), lambda: nn.FractionalMaxPool2d(2, output_size=3)),
+        r"module '1' \(FractionalMaxPool2d\) .*draws random numbers .*; use nn.AdaptiveMaxPool2d instead of fractional",
+        behind(lambda: nn.Conv2d(2, 4, 3), lambda: nn.AdaptiveMaxPool2d(3)),
+        IMAGE,
+    ),
     "autograd.Function": Refusal(
         between(lambda _, x: Doubled.apply(x)),
         r"module '1' \(Apply\) .*no setup_context; take ctx out of its forward\(\)",

@@ -50,12 +50,12 @@ def loss_generator(outputs):
 INPUTS = """
 [inputs.latent]
 shape = [3]
-minimum = -9.0
-maximum = 9.0
+minimum = -1.0
+maximum = 1.0
 [inputs.real]
 shape = [5]
-minimum = -9.0
-maximum = 9.0
+minimum = -1.0
+maximum = 1.0
 """
 PARTS = """
 [parts.discriminator]

@@ -11,7 +11,7 @@ from tests.support.training import build, check_training, export, make_recipe, t
 from workbench.export.diagnosis import INSTEAD
 from workbench.export.unexportable import explained
 
-SHAPES = {"grid_sampler_2d": IMAGE, "fractional_max_pool2d": IMAGE, "_upsample_bilinear2d_aa": IMAGE}
+SHAPES = {"grid_sampler_2d": IMAGE, "_upsample_bilinear2d_aa": IMAGE}
 SHAPES |= dict.fromkeys(("avg_pool3d", "max_pool3d_with_indices"), VOLUME)
 
 

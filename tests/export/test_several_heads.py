@@ -46,12 +46,12 @@ maximum = 5
 whole = true
 [inputs.picture]
 shape = [1, 4, 4]
-minimum = -9.0
-maximum = 9.0
+minimum = -1.0
+maximum = 1.0
 [inputs.readings]
 shape = [3]
-minimum = -9.0
-maximum = 9.0
+minimum = -1.0
+maximum = 1.0
 """
 HEADS = """
 [heads.digit]
@@ -68,7 +68,7 @@ from torch import nn
 def build():
     return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 3, 1))
 """
-PICTURE = "[input]\nshape = [1, 4, 5]\nminimum = -9.0\nmaximum = 9.0\n"
+PICTURE = "[input]\nshape = [1, 4, 5]\nminimum = -1.0\nmaximum = 1.0\n"
 POSITIONS = '[label]\nkind = "{kind}"\n{size} = 3\nshape = [4, 5]\n'
 
 

@@ -50,7 +50,7 @@ def exported(make: Callable[[], nn.Module], shape: tuple[int, ...], **settings: 
         (
             lambda: with_head(Called(lambda values, gru: gru(values)[0], nn.GRU(3, 5))),
             SEQUENCE,
-            r"'0\.layers\.0' \(GRU\) mixes the samples.*batch_first=True",
+            r"'0\.layers\.0' \(GRU\) can't be exported: its steps are the rows.*batch_first=True",
         ),
         (
             lambda: with_head(

@@ -15,8 +15,8 @@ buffer_size = 1
 ONE_INPUT = """
 [input]
 shape = [8]
-minimum = -9.0
-maximum = 9.0
+minimum = -1.0
+maximum = 1.0
 """
 
 

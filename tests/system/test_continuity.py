@@ -215,7 +215,8 @@ def test_device_follows_another_bundle_under_the_same_name_and_a_removed_task_en
     assert coordinator.tasks("remove", "digits")["removed"]
     until(lambda: "event=task_removed" in agent.log(), "the agent is told")
     agent.feed(4, first=4)
-    until(lambda: "event=not_selected" in agent.log(), "it does not train for a removed task")
+    until(lambda: agent.status()["samples"] == {"digits": 8}, "they are stored")
+    assert agent.status()["tasks"]["digits"]["state"] == "ended"
     coordinator.tasks("publish", str(tmp_path / "changed"))
     until(lambda: bases_of(coordinator, agent.name)[-1:] == [4], "the task is back, and it trains on all its samples")
     assert agent.status()["samples"] == {"digits": 8}

@@ -36,7 +36,6 @@ INSTEAD = {
     "cummax": "use torch.logcumsumexp, or a MaxPool1d over what came before",
     "diagonal": "multiply by torch.eye",
     "erfinv": "use torch.atanh, which has nearly its shape",
-    "fractional_max_pool2d": "use nn.AdaptiveMaxPool2d",
     "grid_sampler_2d": "use convolution or pooling",
     "lgamma": "use Stirling's formula, (x - 0.5) * x.log() - x + 0.919 + 1 / (12 * x)",
     "histc": "count what lies between two boundaries, (x > low).logical_and(x <= high).sum(-1)",

@@ -52,7 +52,10 @@ class SeededNoise(TorchFunctionMode):
         return draw(self._context, *args, **taken)
 
 
-REMEDY = "draw with torch.rand, torch.randn or torch.bernoulli, which follow the seed of the step"
+REMEDY = (
+    "draw with torch.rand, torch.randn or torch.bernoulli, which follow the seed of the step; use nn.AdaptiveMaxPool2d"
+    " instead of fractional pooling"
+)
 IGNORED = frozenset({"generator", "device", "layout", "pin_memory", "requires_grad", "memory_format", "inplace", "out"})
 """Settings that say nothing about the numbers that are drawn."""
 RENAMED = {"train": "training", "input": "inputs"}

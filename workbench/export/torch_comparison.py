@@ -5,6 +5,8 @@ grow from step to step, and whatever the graph carries out of it is compared: we
 the losses of the rows. A difference beyond what rounding explains (`torch_reference`) stops the export.
 """
 
+import contextlib
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -89,7 +91,8 @@ def check_against_torch(
             continue
         recipe.set_training(file in (TRAIN_FILE, TRAIN_PER_SAMPLE_FILE))
         try:
-            difference: object = check(recipe, file, model, draws)
+            with contextlib.redirect_stdout(sys.stderr):  # a model may print
+                difference: object = check(recipe, file, model, draws)
         except (Fail, InvalidArgument, RuntimeException) as error:
             difference = f"{file}: the graph does not run on other numbers of rows than it was traced with: {error}"
         if difference is not None:

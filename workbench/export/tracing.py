@@ -15,7 +15,7 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, Stateles
 
 from workbench.export.decompositions import decomposition_table
 from workbench.export.layer_context import UnexportableError
-from workbench.export.seeded_noise import REMEDY as NOISE_REMEDY
+from workbench.export.seeded_noise import REMEDY
 
 BATCH = None
 """Stands in a shape for the axis whose length is free at run time."""
@@ -86,7 +86,7 @@ def _changes_in_place(node: fx.Node) -> bool:
 def _check_seeded(graph: fx.Graph) -> None:
     for node in graph.nodes:
         if isinstance(node.target, OpOverload) and torch.Tag.nondeterministic_seeded in node.target.tags and node.users:
-            raise UnexportableError(f"it draws random numbers with {node.target}, which no seed reaches", NOISE_REMEDY)
+            raise UnexportableError(f"it draws random numbers with {node.target}, which no seed reaches", REMEDY)
 
 
 def _multiply_sizes(graph: fx.Graph) -> None:

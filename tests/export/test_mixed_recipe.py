@@ -30,13 +30,14 @@ from workbench.simulation.simulation import Options
 
 ROWS = 240
 DEADLINE_SECONDS = 20
+WIDE_INPUTS = INPUTS.replace("minimum = -1.0", "minimum = -9.0").replace("maximum = 1.0", "maximum = 9.0")
 SCALED = '[scaling]\ninputs = "off"\ntargets = "ranges"\ntarget_ranges = [[-9.0, 9.0], [-9.0, 9.0]]\n'
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Bundle]:
     folder = tmp_path_factory.mktemp("mixed")
-    recipe = write_recipe(folder / "recipe", MIXED, HEADS + SCALED, inputs=INPUTS)
+    recipe = write_recipe(folder / "recipe", MIXED, HEADS + SCALED, inputs=WIDE_INPUTS)
     export_bundle(recipe, folder / "bundle")
     return folder / "bundle", load_bundle(folder / "bundle")
 

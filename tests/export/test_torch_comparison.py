@@ -194,3 +194,36 @@ def test_lazy_layers_and_every_generator_follow_the_recipes_seed(tmp_path: Path)
         assert random.getstate() == before
     for name, value in states[0].items():
         torch.testing.assert_close(value, states[1][name], rtol=0, atol=0)
+
+
+def over_image(*layers: nn.Module) -> Callable[[], nn.Module]:
+    return lambda: with_head(nn.Conv2d(2, 4, 3), *layers)
+
+
+def resized(**settings: object) -> nn.Module:
+    return Called(lambda values: functional.interpolate(values, **settings))
+
+
+ATTRIBUTES: dict[str, Callable[[], nn.Module]] = {
+    "average_over_the_edge": over_image(nn.AvgPool2d(3, 2, 1, ceil_mode=True)),
+    "average_without_padding": over_image(nn.AvgPool2d(4, 3, 2, ceil_mode=True, count_include_pad=False)),
+    "maximum_dilated_over_the_edge": over_image(nn.MaxPool2d(2, 2, 1, dilation=2, ceil_mode=True)),
+    "circular_padding": over_image(nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular")),
+    "reflected_padding": over_image(nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect")),
+    "same_padding_of_an_even_kernel": over_image(nn.Conv2d(4, 4, 4, padding="same", dilation=2)),
+    "transposed_dilated": over_image(nn.ConvTranspose2d(4, 4, 3, 2, 1, 1, dilation=2)),
+    "bilinear": over_image(resized(size=(9, 11), mode="bilinear", align_corners=False)),
+    "bilinear_aligned": over_image(resized(size=(9, 11), mode="bilinear", align_corners=True)),
+    "nearest": over_image(resized(size=(9, 11))),
+    "padding_index": lambda: with_head(
+        nn.Flatten(), Called(lambda values: (values.abs() * 2).clamp(max=9).long()), nn.Embedding(10, 3, padding_idx=2)
+    ),
+    "softplus": over_image(nn.Softplus(beta=3, threshold=1)),
+    "unbiased_deviation": over_image(Called(lambda values: values / values.std(1, keepdim=True))),
+    "division_rounded_down": over_image(Called(lambda values: values + torch.div(values, 0.3, rounding_mode="floor"))),
+}
+
+
+@pytest.mark.parametrize("name", ATTRIBUTES)
+def test_what_a_layer_is_told_reaches_the_graph(name: str):
+    assert "train.onnx" in exported(ATTRIBUTES[name], IMAGE)

@@ -49,6 +49,12 @@ class Split:
         """Of one sample, without the batch axis."""
         return self.head.task.input.shape
 
+    @property
+    def is_quantised(self) -> bool:
+        """Whether the backbone's weights travel as int8, and its features differ from torch's on purpose."""
+        settings = self.whole.task.backbone
+        return settings is not None and settings.quantise == "int8"
+
     def features(self, inputs: Tensor) -> Tensor:
         """f32[N, *input.shape] to f32[N, *feature_shape]. The module must be in evaluation mode."""
         with exportable_layers(self.whole.module, LayerContext()):
@@ -93,8 +99,7 @@ def backbone_graph(halves: Split) -> GraphProto:
     inputs = GraphInput("inputs", (BATCH, *halves.whole.task.input.shape))
     graph = convert(lambda tensor: (halves.features(tensor),), [inputs], ["features"])
     graph.name = "backbone"
-    settings = halves.whole.task.backbone
-    if settings is not None and settings.quantise == "int8":
+    if halves.is_quantised:
         quantise_weights(graph, terms_of_weights(graph, _probe(halves.whole.task.input).numpy()))
     return graph
 

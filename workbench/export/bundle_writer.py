@@ -34,7 +34,7 @@ from workbench.export.onnx_conversion import checked_model
 from workbench.export.ort_training import ort_training_files
 from workbench.export.probe import probe_inputs
 from workbench.export.recipe import Recipe, read_recipe
-from workbench.export.torch_comparison import check_against_torch
+from workbench.export.torch_comparison import check_against_torch, check_backbone
 from workbench.export.training_graph import training_graph
 from workbench.export.unexportable import explained
 from workbench.recipe_folder import TASK_FILE
@@ -106,6 +106,8 @@ def bundle_files(
     if any(isinstance(part, BatchNorm) for part in recipe.module.modules()) and description.statistics:
         tell(FEW_CLASSES)
     featured = BundleRunner(description, files).featured
+    if halves is not None and not halves.is_quantised:
+        check_backbone(halves, models[BACKBONE_FILE], description)
     check_against_torch(halves.head if halves else recipe, models, description, featured)
     if not description.training.learning_rate:
         description = with_learning_rate(description, files, data, tell)

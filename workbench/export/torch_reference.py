@@ -5,6 +5,7 @@ for the exact result, and in float32, once as it is and then with inputs that ar
 How far those are from the exact result is what rounding explains.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,7 +54,7 @@ def reference(function: Function, inputs: Sequence[Tensor], runs: int) -> Refere
         rounded = [_run(function, inputs)]
         rounded += [_run(function, [_nudged(tensor, generator) for tensor in inputs]) for _ in range(runs)]
         exact = _exact(function, inputs)
-    rounding = [max(_largest(run[place] - value) for run in rounded) for place, value in enumerate(exact)]
+    rounding = [max(_distance(run[place], value) for run in rounded) for place, value in enumerate(exact)]
     return Reference(exact, rounding)
 
 
@@ -111,6 +112,12 @@ def _nudged(tensor: Tensor, generator: torch.Generator) -> Tensor:
     signs = torch.randint(0, 2, tensor.shape, generator=generator) * 2 - 1
     whole = tensor == tensor.round()  # they may be indices
     return torch.where(whole, tensor, tensor * (1 + 2 * HALF_UNIT * signs))
+
+
+def _distance(rounded: Double, exact: Double) -> float:
+    """The largest difference; infinite where float32 overflows and float64 does not."""
+    overflows = bool((np.isfinite(exact) & ~np.isfinite(rounded)).any())
+    return math.inf if overflows else _largest(rounded - exact)
 
 
 def _largest(values: Double) -> float:

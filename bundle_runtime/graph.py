@@ -23,6 +23,9 @@ __all__ = ["Graph", "GraphError", "GraphSource", "ONNXRUNTIME_VERSION", "admit_g
 
 ONNXRUNTIME_VERSION: str = onnxruntime.__version__
 
+OUT_OF_MEMORY = ("bad_alloc", "Failed to allocate memory")
+"""What onnxruntime says where memory runs out."""
+
 GraphSource = Path | bytes
 """A file, or its content."""
 
@@ -85,8 +88,14 @@ class Graph:
 
         Raises:
             GraphError: it takes something that is not in `feeds`, or in another shape or dtype.
+            MemoryError: there is no room for what it computes.
         """
         if reason := why_not_taken(self._name, self._inputs, feeds):
             raise GraphError(reason)
         taken = {entry.name: feeds[entry.name] for entry in self._inputs}
-        return dict(zip(self._outputs, self._session.run(self._outputs, taken), strict=True))
+        try:
+            return dict(zip(self._outputs, self._session.run(self._outputs, taken), strict=True))
+        except Exception as error:  # onnxruntime has no error of its own for it
+            if any(words in str(error) for words in OUT_OF_MEMORY):
+                raise MemoryError(f"no room for what {self._name} computes") from error
+            raise

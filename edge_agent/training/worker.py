@@ -172,7 +172,8 @@ def _failure_of(error: Exception, job: TrainingJob) -> Verdict:
     if isinstance(error, MemoryError):
         said = (
             f"worker passed its memory limit of {job.memory_limit_mib} MiB ({said or 'allocation failed'});"
-            " raise [worker] memory_limit_mib, or lower [store] maximum_samples"
+            " raise [worker] memory_limit_mib, lower [store] maximum_samples, or export the task with a smaller"
+            " batch_size"
         )
     return TrainingFailure(
         said,

@@ -241,7 +241,18 @@ def resized(inputs: Tensor, *, antialias: bool) -> Tensor:
     return functional.interpolate(inputs, size=(4, 4), mode="bilinear", antialias=antialias)
 
 
+ANGLES = torch.outer(torch.arange(6.0), torch.arange(4.0)) * (2 * torch.pi / 6)
+"""Of a Fourier transform of six real numbers, f32[6, 4]."""
+
 REFUSALS = {
+    "Fourier transform": Refusal(
+        between(lambda part, x: part.layer(torch.fft.rfft(x).abs()), layer=lambda: nn.Linear(4, 6)),
+        r"module '1' \(Apply\) .*complex numbers.*; write a Fourier transform as two products with fixed matrices",
+        between(
+            lambda part, x: part.layer(((x @ ANGLES.cos()) ** 2 + (x @ ANGLES.sin()) ** 2 + 1e-6).sqrt()),
+            layer=lambda: nn.Linear(4, 6),
+        ),
+    ),
     "fractional pooling": Refusal(
         behind(lambda: nn.Conv2d(2, 4, 3), lambda: nn.FractionalMaxPool2d(2, output_size=3)),
         r"module '1' \(FractionalMaxPool2d\) .*draws random numbers .*; use nn.AdaptiveMaxPool2d instead of fractional",

@@ -1,5 +1,6 @@
 """A backbone and a head in one bundle are the model that they were cut from, and only the head trains."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -213,20 +214,98 @@ BEFORE = WITHOUT_DROPOUT.replace(
 ).replace("        self.features = ", "        self.stem = nn.Linear(64, 64)\n        self.features = ")
 
 
-@pytest.mark.parametrize(
-    ("model", "backbone", "message"),
-    [
-        (MODEL, 'module = "feature"', r"backbone\.module 'feature' is no submodule of the model; it has 'features'"),
-        (TWO_WAYS, NAMED, r"'features' isn't the only way from the inputs to the outputs: .* differ by \d"),
-        (TWICE, NAMED, r"'features' runs 2 times for one input; it must run once"),
-        (ALL_ROWS, NAMED, r"'features' gives a sample other features when other samples stand beside it"),
-        (BEFORE, NAMED, r"'features' comes after the parameter 'stem\.weight', which can't train then"),
-    ],
+PAIRED = WITHOUT_DROPOUT.replace("nn.Flatten(),", "nn.Flatten(), Pair(),").replace(
+    "class Model",
+    "class Pair(nn.Module):\n    def forward(self, rows):\n        return rows, rows\n\nclass Model",
 )
-def test_model_that_is_no_composition_is_refused(tmp_path: Path, model: str, backbone: str, message: str):
-    recipe = read_recipe(write_recipe(tmp_path / "recipe", model=model, backbone=backbone))
-    with pytest.raises(ConfigurationError, match=rf"task\.toml: .*{message}"):
-        split(recipe)
+PAIRED = PAIRED.replace("* 2 - 1))", "* 2 - 1)[0])")
+BOTH = """
+class Both(nn.Module):
+    def __init__(self, once):
+        super().__init__()
+        self.once = once
+
+    def forward(self, images):
+        return self.once(images) + self.once(1 - images)
+
+class Model"""
+AROUND = (
+    TWICE.replace("\nclass Model", BOTH)
+    .replace("        self.head = ", "        self.features = Both(self.features)\n        self.head = ")
+    .replace("self.features(images) + self.features(1 - images)", "self.features(images)")
+)
+RESTORED = "classes = 10", 'kind = "reconstruction"'
+SAME_SHAPE = WITHOUT_DROPOUT.replace("nn.Linear(12, 10)", "nn.Linear(12, 16)")
+
+
+@dataclass(frozen=True, slots=True)
+class NoComposition:
+    """A recipe that can't be cut, what is said of it, and what was changed as that says."""
+
+    model: str
+    message: str
+    remedied: str
+    module: str = NAMED
+    module_remedied: str = NAMED
+    more_remedied: str = ""
+    edit: tuple[str, str] = ("", "")
+
+
+UNCUT = {
+    "no such module": NoComposition(
+        MODEL,
+        r"'feature' is no submodule of the model; it has 'features', 'head'; name one",
+        MODEL,
+        module='module = "feature"',
+    ),
+    "another way": NoComposition(
+        TWO_WAYS,
+        r"isn't the only way from the inputs to the outputs: .* differ by \d.*; name a submodule that every path",
+        WITHOUT_DROPOUT,
+    ),
+    "runs twice": NoComposition(
+        TWICE, r"runs 2 times for one input; name one that runs once, such as one around them all", AROUND
+    ),
+    "mixes rows": NoComposition(
+        ALL_ROWS,
+        r"other features when other samples stand beside it, .*; normalise each one by itself, as LayerNorm does",
+        ALL_ROWS.replace("Centred(),", "nn.LayerNorm(16),"),
+    ),
+    "no tensor": NoComposition(
+        PAIRED,
+        r"gives tuple; name one that gives a float32 tensor",
+        PAIRED,
+        module_remedied='module = "features.7"',
+        more_remedied='trainable = ["head.*"]',
+    ),
+    "restores nothing": NoComposition(
+        WITHOUT_DROPOUT,
+        r"gives features \(16,\); label\.kind 'reconstruction' .* it gives \(10,\); let it end in that shape",
+        SAME_SHAPE,
+        edit=RESTORED,
+    ),
+    "trains in front": NoComposition(
+        BEFORE,
+        r"after the parameter 'stem\.weight', which can't train then; write trainable = \['head\.\*'\]",
+        BEFORE,
+        more_remedied='trainable = ["head.*"]',
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNCUT)
+def test_model_that_is_no_composition_is_refused_with_what_to_change(tmp_path: Path, name: str):
+    case = UNCUT[name]
+    folders = [
+        write_recipe(tmp_path / "recipe", model=case.model, backbone=case.module),
+        write_recipe(tmp_path / "good", model=case.remedied, backbone=case.module_remedied, more=case.more_remedied),
+    ]
+    for folder in folders:
+        task = folder / "task.toml"
+        task.write_text(task.read_text().replace(*case.edit).replace("loss =", "#" if case.edit[0] else "loss ="))
+    with pytest.raises(ConfigurationError, match=rf"task\.toml: backbone\.module .*{case.message}"):
+        split(read_recipe(folders[0]))
+    split(read_recipe(folders[1]))
 
 
 def test_what_stands_before_the_backbone_is_frozen_with_it_if_it_is_not_to_train(tmp_path: Path):

@@ -1,6 +1,7 @@
 """The training worker as a real child process: held to its limits, and never more than one round's failure."""
 
 import array
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,7 @@ from edge_agent.worker.supervisor import train_in_child
 from fleet_protocol.bundle import DESCRIPTION_FILE, TRAIN_FILE, WEIGHTS_FILE, parse_description
 from fleet_protocol.codec import decode_update
 from tests.support.waiting import DEADLINE_SECONDS, until
+from tests.support.worker import make_job, store_samples
 from workbench.recipe_folder import find_recipe
 
 SETTINGS = WorkerSettings(nice=0)
@@ -237,3 +239,19 @@ async def test_worker_that_is_killed_while_it_writes_ends_its_round(job, monkeyp
     monkeypatch.setattr(supervisor, "WORKER_COMMAND", (sys.executable, "-c", endless))
     failure = await train_in_child(job, msgspec.structs.replace(SETTINGS, time_limit_seconds=1.0))
     assert failure == TrainingFailure("worker passed its time limit of 1 s and was killed")
+
+
+async def test_step_that_memory_has_no_room_for_names_the_batch_size(tmp_path: Path) -> None:
+    """A convolutional network at 2048 rows: onnxruntime finds no room in the middle of a step."""
+    random = np.random.default_rng(0)
+    inputs = random.random((2048, 1, 28, 28), dtype=np.float32)
+    store = store_samples(tmp_path / "samples.db", "mnist_cnn", inputs, random.integers(0, 10, 2048))
+    job = make_job(find_recipe("mnist_cnn") / "bundle", store, memory_limit_mib=120)
+    training = msgspec.structs.replace(job.description.training, batch_size=2048, steps=1)
+    job = msgspec.structs.replace(job, description=msgspec.structs.replace(job.description, training=training))
+    failure = await train_in_child(job, SETTINGS)
+    assert isinstance(failure, TrainingFailure)
+    assert re.fullmatch(
+        r"worker passed its memory limit of 120 MiB \(no room for what \w+\.onnx computes\); .* smaller batch_size",
+        failure.error,
+    )

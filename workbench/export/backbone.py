@@ -119,16 +119,20 @@ def _named(recipe: Recipe) -> nn.Module:
         return recipe.module.get_submodule(recipe.backbone)
     except AttributeError as error:
         known = ", ".join(repr(child) for child, _ in recipe.module.named_children())
-        raise _wrong(recipe, f"is no submodule of the model; it has {known or 'none'}") from error
+        raise _wrong(
+            recipe, f"is no submodule of the model; it has {known or 'none'}; name one, or one inside of it"
+        ) from error
 
 
 def _only_tensor(recipe: Recipe, outputs: list[Tensor]) -> Tensor:
     if len(outputs) != 1:
-        raise _wrong(recipe, f"runs {len(outputs)} times for one input; it must run once")
+        raise _wrong(
+            recipe, f"runs {len(outputs)} times for one input; name one that runs once, such as one around them all"
+        )
     (features,) = outputs
     if not isinstance(features, Tensor) or features.dtype != torch.float32 or features.dim() < 2:
         found = f"{features.dtype} {tuple(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
-        raise _wrong(recipe, f"gives {found}; features must be one float32 tensor with one row per sample")
+        raise _wrong(recipe, f"gives {found}; name one that gives a float32 tensor with one row per sample")
     return features
 
 
@@ -157,7 +161,11 @@ def _run_head(whole: Callable[[Tensor], Tensor], given: _Given, sample: Tensor, 
 
 def _check_rows_are_alone(recipe: Recipe, together: Tensor, alone: Tensor) -> None:
     if not _close(together[:1], alone):
-        raise _wrong(recipe, "gives a sample other features when other samples stand beside it; they can't be kept")
+        raise _wrong(
+            recipe,
+            "gives a sample other features when other samples stand beside it, so they can't be kept; normalise each"
+            " one by itself, as LayerNorm does",
+        )
 
 
 def _check_composition(recipe: Recipe, head: Recipe, features: Tensor, scores: Tensor) -> None:
@@ -173,7 +181,8 @@ def _check_composition(recipe: Recipe, head: Recipe, features: Tensor, scores: T
         raise _wrong(
             recipe,
             f"gives features {tuple(features.shape[1:])}; label.kind 'reconstruction' then means that the head gives"
-            f" them back, but it gives {tuple(composed.shape[1:])}",
+            f" them back, but it gives {tuple(composed.shape[1:])}; let it end in that shape, or name another"
+            " submodule",
         )
     names = [parameter.name for parameter in head.parameters if parameter.trainable]
     values = dict(head.module.named_parameters())

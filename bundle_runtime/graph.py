@@ -1,5 +1,5 @@
 """One ONNX graph on onnxruntime. Nothing else of edgeflock imports that: checks, options and errors are the same
-everywhere.
+everywhere, and its telemetry is off.
 """
 
 import os
@@ -19,9 +19,20 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime
 from onnxruntime.capi import _pybind_state as native
 
-__all__ = ["Graph", "GraphError", "GraphSource", "ONNXRUNTIME_VERSION", "admit_graph", "native", "session_options"]
+__all__ = [
+    "Graph",
+    "GraphError",
+    "GraphSource",
+    "ONNXRUNTIME_VERSION",
+    "Session",
+    "admit_graph",
+    "native",
+    "open_session",
+    "session_options",
+]
 
 ONNXRUNTIME_VERSION: str = onnxruntime.__version__
+Session = onnxruntime.InferenceSession
 
 OUT_OF_MEMORY = ("bad_alloc", "Failed to allocate memory")
 """What onnxruntime says where memory runs out."""
@@ -44,6 +55,11 @@ def session_options(threads: int) -> native.SessionOptions:
     # What was checked is ONNX's own format; onnxruntime would read its own too.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     return options
+
+
+def open_session(graph: bytes, options: native.SessionOptions) -> Session:
+    """A session on a graph of whose content nothing is checked: one that `admit_graph` gave, or that was made here."""
+    return Session(graph, options, providers=["CPUExecutionProvider"])
 
 
 def admit_graph(name: str, source: GraphSource) -> tuple[bytes, OnnxVersion]:
@@ -75,9 +91,7 @@ class Graph:
         data, version = admit_graph(name, source)
         try:
             # Bytes, so that what is loaded is what was checked.
-            self._session = onnxruntime.InferenceSession(
-                data, session_options(threads), providers=["CPUExecutionProvider"]
-            )
+            self._session = open_session(data, session_options(threads))
         except Exception as error:  # onnxruntime's exceptions have no base of their own
             raise GraphError(why_not_loaded(name, version, ONNXRUNTIME_VERSION, str(error))) from error
         self._inputs = self._session.get_inputs()

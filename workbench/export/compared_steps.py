@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
+from bundle_runtime.graph import Session, open_session, session_options
 from bundle_runtime.samples import Samples
 from bundle_runtime.scale_feeds import SCALE_INPUTS
 from fleet_protocol.scaling import MOST_DEVIATIONS
@@ -58,7 +58,7 @@ class Steps:
     def __init__(
         self,
         recipe: Recipe,
-        session: onnxruntime.InferenceSession,
+        session: Session,
         names: Sequence[str],
         samples: Samples,
         kind: BatchKind,
@@ -147,15 +147,14 @@ def with_everything_carried(model: ModelProto, names: Sequence[str]) -> ModelPro
     return shown
 
 
-def session_of(model: ModelProto) -> onnxruntime.InferenceSession:
+def session_of(model: ModelProto) -> Session:
     """The model in a session with one thread."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
+    options = session_options(threads=1)
     options.log_severity_level = 4  # what fails is raised
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return open_session(model.SerializeToString(), options)
 
 
-def samples_fed(session: onnxruntime.InferenceSession, samples: Samples) -> Feeds:
+def samples_fed(session: Session, samples: Samples) -> Feeds:
     """The samples and, where the graph scales them, a scale that changes nothing."""
     entries = {entry.name: entry for entry in session.get_inputs()}
     scales = {

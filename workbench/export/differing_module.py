@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
-import onnxruntime
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vjp
 from torch.utils import _pytree as pytree
 
+from workbench.export.compared_steps import session_of
 from workbench.export.exportable_layers import exportable_layers
 from workbench.export.layer_context import LayerContext
 from workbench.export.onnx_conversion import checked_model, convert
@@ -103,7 +103,7 @@ def _compared(module: nn.Module, inputs: Tensor) -> tuple[list[str], list[np.nda
     outputs = [f"forward_{place}" for place in range(count)] + [f"backward_{place}" for place in range(count)]
     expected = reference(both_ways, given, FEW_RUNS)
     model = checked_model(convert(both_ways, entries, outputs))
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = session_of(model)
     taken = {entry.name for entry in session.get_inputs()}
     feeds = {entry.name: value.numpy() for entry, value in zip(entries, given, strict=True) if entry.name in taken}
     found = [value.astype(np.float64) for value in session.run(outputs, feeds)]

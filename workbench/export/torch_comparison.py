@@ -12,9 +12,9 @@ from dataclasses import replace
 
 import torch
 from onnx import ModelProto
-from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 from torch import Tensor
 
+from bundle_runtime.graph import native
 from bundle_runtime.samples import Samples
 from fleet_protocol.bundle import (
     BACKBONE_FILE,
@@ -65,7 +65,7 @@ def check_against_torch(
         try:
             with contextlib.redirect_stdout(sys.stderr):  # a model may print
                 difference: object = check(recipe, file, model, draws)
-        except (Fail, InvalidArgument, RuntimeException) as error:
+        except (native.Fail, native.InvalidArgument, native.RuntimeException) as error:
             difference = f"{file}: the graph does not run on other numbers of rows than it was traced with: {error}"
         if difference is not None:
             raise _refusal(recipe, difference, draws[0])

@@ -5,6 +5,7 @@ everywhere, and its telemetry is off.
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,7 @@ __all__ = [
 ]
 
 ONNXRUNTIME_VERSION: str = onnxruntime.__version__
-Session = onnxruntime.InferenceSession
+Session: TypeAlias = onnxruntime.InferenceSession
 
 OUT_OF_MEMORY = ("bad_alloc", "Failed to allocate memory")
 """What onnxruntime says where memory runs out."""

@@ -1,6 +1,7 @@
 """Every recipe that ships: its bundle is what it exports, and it learns what its README says, in the real worker."""
 
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -24,9 +25,9 @@ from fleet_protocol.codec import read_weights
 from models.keyword_dscnn.samples import inputs_from_sound
 from models.keyword_dscnn.tones import WORDS, utter
 from models.mnist_cnn.samples import inputs_from_grey
-from models.occupancy.samples import MINUTES, SlidingWindow, scaled
 from models.vibration_autoencoder.bearing import BLOCK_SAMPLES, FAULTS, SAMPLE_RATE_HZ, Bearing, impact_times, record
 from models.vibration_autoencoder.samples import inputs_from_acceleration
+from tests.support.occupancy_by_hand import RANGES, SlidingWindow
 from workbench.export.bundle_writer import bundle_files, export_bundle
 from workbench.export.recipe import read_recipe
 from workbench.inspection.measured_round import drawn_samples
@@ -158,14 +159,18 @@ def test_level_of_a_sine_is_its_amplitude_in_its_band() -> None:
     assert inputs_from_acceleration(sine)[:32].argmax() == 5  # 1000 to 1200 Hz
 
 
-def test_a_window_holds_nothing_of_the_future_and_starts_again_after_a_gap() -> None:
-    window = SlidingWindow()
-    reading = (22.5, 50.0, 500.0, 1200.0)
-    made = [window.push(60.0 * minute, reading) for minute in range(1, MINUTES + 1)]
-    assert made[:-1] == [None] * (MINUTES - 1)
-    assert made[-1] == scaled(reading) * MINUTES == [0.0] * 4 * MINUTES
-    assert window.push(10_000.0, reading) is None
-    assert scaled((-40.0, 100.0, 90_000.0, 400.0)) == [-1.0, 1.0, 1.0, -1.0]
+@pytest.mark.parametrize("file", [occupancy.TRAINING_FILE, occupancy.TEST_FILE])
+def test_windows_of_occupancy_are_bit_for_bit_those_made_by_hand(file: str) -> None:
+    window, inputs, labels = SlidingWindow(), [], []
+    for reading in occupancy.read_readings(DATA / "occupancy" / file):
+        values = [float(reading[name]) for name in RANGES]
+        made = window.push(datetime.fromisoformat(str(reading["time"])).timestamp(), values)
+        if made is not None:
+            inputs.append(made)
+            labels.append(int(reading["occupied"]))
+    windows = occupancy.read_windows(DATA / "occupancy" / file)
+    assert windows.inputs.reshape(len(windows), -1).tobytes() == np.array(inputs, np.float32).tobytes()
+    assert windows.labels.tolist() == labels
 
 
 def test_misshapen_raw_values_are_refused() -> None:

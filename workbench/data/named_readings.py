@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.samples import Samples
 from edge_agent.preparation.preparation import Moment, Preparation
 from edge_agent.preparation.refusal import ReadingRefusedError
@@ -18,7 +19,7 @@ from edge_agent.sources.json_path import JsonPath
 from edge_agent.sources.named_form import NamedForm
 from edge_agent.sources.reading_time import seconds_of
 from fleet_protocol.bundle import TaskDescription
-from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.errors import ConfigurationError, why_unreadable
 from fleet_protocol.reading_plan import RESERVED, ReadingPlan
 
 TABLES = (".csv", ".jsonl")
@@ -53,6 +54,25 @@ def prepare_table(path: Path, task: TaskDescription, columns: Mapping[str, str] 
         ConfigurationError: the file can't be read, or no sample can be made of it.
     """
     return prepare_rows(_documents(path), task, columns, name=str(path))
+
+
+def write_samples(path: Path, bundle: Path, out: Path, columns: Mapping[str, str]) -> str:
+    """Write the samples in a table of readings as a file of samples; returns a sentence about them.
+
+    Raises:
+        ConfigurationError: the table or the bundle can't be read, or `out` can't be written.
+    """
+    task = load_bundle(bundle).description
+    if out.suffix != ".npz":
+        raise ConfigurationError(f"--out {out}: the name must end in .npz")
+    table = prepare_table(path, task, columns)
+    try:
+        np.savez(out, inputs=table.samples.inputs, labels=table.samples.labels)
+    except OSError as error:
+        raise ConfigurationError(f"--out {out}: {why_unreadable(error, 'name another file')}") from error
+    counts = ", ".join(f"{count} {reason}" for reason, count in table.refused.items())
+    left_out = f"; left out: {counts}, the first {table.first_refusal}" if counts else ""
+    return f"{out}: {len(table.samples)} samples of {task.task}{left_out}"
 
 
 def prepare_rows(

@@ -1,0 +1,332 @@
+"""Five real agents and a real Mosquitto: rooms publish what Zigbee2MQTT would, and the fleet learns from it.
+
+`python -m benchmarks.occupancy_fleet [--task temperature_forecast] [--hours N] [--data-dir DIR]` prints one JSON object
+as its last line. DIR holds the two files of the UCI Occupancy Detection data set. The days of datatraining.txt are
+shared out, so that two rooms, a Saturday and a Sunday, have never seen anybody. Time is compressed: readings carry their own,
+and a virtual hour ends when every agent has trained on it. Who was there is published an hour later, on another topic.
+
+What is measured on is datatest.txt. Plan and thresholds of both recipes were chosen on datatraining.txt alone, by
+leaving out some of its days. `pooled` is one device that has all rows, with the worker that ships.
+"""
+
+import argparse
+import asyncio
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from paho.mqtt import client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+
+from benchmarks.occupancy import DATA, TEST_FILE, TRAINING_FILE, read_readings
+from benchmarks.one_device import Device
+from bundle_runtime.bundle import Bundle
+from bundle_runtime.bundle_folder import load_bundle
+from bundle_runtime.runner import BundleRunner
+from bundle_runtime.samples import Samples
+from edge_agent.client import AgentClient
+from edge_agent.core.prediction import interpret
+from fleet_protocol.codec import read_weights
+from fleet_protocol.codec.sparse import FloatVector
+from workbench.data.named_readings import prepare_rows
+from workbench.demo.brokers import BrokerPlan, plan_broker
+from workbench.demo.children import Child
+from workbench.demo.fleet_files import DeviceFiles, FleetFiles, plan_files, program, run_command, write_fleet
+from workbench.demo.sensors import ask_status
+from workbench.recipe_folder import find_bundle
+
+Reading = Mapping[str, float | str]
+
+ROOMS = 5
+WAKE = 60
+"""New samples, one a minute, that wake an agent: an hour's."""
+POLL_SECONDS = 0.05
+LONGEST_HOUR_SECONDS = 60.0
+"""Real seconds in which every agent has to be done with a virtual hour."""
+HOUR = timedelta(hours=1)
+PUBLISHED = {"temperature": "temperature", "humidity": "humidity", "light": "illuminance", "carbon_dioxide": "co2"}
+"""What Zigbee2MQTT calls the quantities."""
+
+SOURCES = """
+[[sources]]
+kind = "mqtt"
+task = "{task}"
+fields = {fields}
+time = "$.last_seen"
+
+[sources.settings]
+topic = "zigbee2mqtt/{room}"
+broker = {{ host = "{host}", port = {port} }}
+maximum_per_minute = 60000
+predictions_topic = "edgeflock/{room}/{task}"
+
+[[sources]]
+kind = "mqtt"
+task = "{task}"
+fields = {{ occupied = "$.occupied" }}
+
+[sources.settings]
+topic = "presence/{room}"
+broker = {{ host = "{host}", port = {port} }}
+maximum_per_minute = 60000
+"""
+"""The second source is of no use to a task that finds its labels by itself, and gets nothing."""
+
+
+class Figures(msgspec.Struct):
+    """What is printed. For classes scores are accuracies, else mean absolute errors in the unit of the label.
+
+    `baseline` is that of "nobody is there", or "it stays as warm as it is".
+    """
+
+    task: str
+    rooms: int
+    federated: float = 0.0
+    pooled: float = 0.0
+    baseline: float = 0.0
+    readings: int = 0
+    samples: int = 0
+    updates: int = 0
+    predictions: int = 0
+    refused: dict[str, int] = {}
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """One room's device, and its readings in time order."""
+
+    device: DeviceFiles
+    readings: Sequence[Reading]
+
+
+class House:
+    """Publishes what rooms measure, and counts the predictions that come back."""
+
+    def __init__(self, broker: BrokerPlan, task: str) -> None:
+        self._client = paho.Client(CallbackAPIVersion.VERSION2)
+        self._client.on_message = self._hear
+        self._client.max_queued_messages_set(0)
+        self._client.connect(broker.host, broker.port)
+        self._client.subscribe(f"edgeflock/+/{task}", 1)
+        self._client.loop_start()
+        self.predictions = 0
+
+    def publish(self, messages: Iterable[tuple[str, Mapping[str, object]]]) -> None:
+        """Return when the broker has them."""
+        sent = [self._client.publish(topic, json.dumps(payload), 1) for topic, payload in messages]
+        for each in sent:
+            each.wait_for_publish(LONGEST_HOUR_SECONDS)
+
+    def close(self) -> None:
+        """End the connection."""
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _hear(self, _client: paho.Client, _data: object, _message: paho.MQTTMessage) -> None:
+        self.predictions += 1
+
+
+def rooms_of(readings: Sequence[Reading], files: FleetFiles) -> list[Room]:
+    """Whole days for each, about as many readings as whole days allow."""
+    days = [str(reading["time"])[:10] for reading in readings]
+    middles = {day: days.index(day) + days.count(day) / 2 for day in days}
+    owner = {day: int(middle * len(files.devices) / len(days)) for day, middle in middles.items()}
+    return [
+        Room(device, [reading for reading, day in zip(readings, days, strict=True) if owner[day] == number])
+        for number, device in enumerate(files.devices)
+    ]
+
+
+def messages_of(room: Room, hour: int) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """The readings of one virtual hour, and who was there in the hour before."""
+    begin = _moment(room.readings[0]) + hour * HOUR
+    for reading in room.readings:
+        at = _moment(reading)
+        if begin <= at < begin + HOUR:
+            values = {name: reading[field] for field, name in PUBLISHED.items()}
+            yield f"zigbee2mqtt/{room.device.name}", {**values, "linkquality": 255, "last_seen": at.isoformat()}
+        elif begin - HOUR <= at < begin:
+            yield f"presence/{room.device.name}", {"time": at.isoformat(), "occupied": int(reading["occupied"])}
+
+
+async def live(house: House, rooms: Sequence[Room], task: str, hours: int) -> None:
+    """So many virtual hours of all rooms.
+
+    Raises:
+        TimeoutError: an agent has not trained in time.
+    """
+    for hour in range(hours):
+        for room in rooms:
+            await asyncio.to_thread(house.publish, messages_of(room, hour))
+        async with asyncio.timeout(LONGEST_HOUR_SECONDS):
+            for room in rooms:
+                while not await _is_done(room, task):  # noqa: ASYNC110 - the agent announces nothing
+                    await asyncio.sleep(POLL_SECONDS)
+
+
+async def _is_done(room: Room, task: str) -> bool:
+    status = await ask_status(room.device.socket)
+    return status is not None and status.state == "sleeping" and status.new_samples[task] < WAKE
+
+
+def _moment(reading: Reading) -> datetime:
+    return datetime.fromisoformat(str(reading["time"]))
+
+
+def score(bundle: Bundle, weights: FloatVector, samples: Samples) -> float:
+    """The share of right classes, or the mean absolute error of numbers."""
+    scores = BundleRunner(bundle.description, bundle.files).predict(weights, samples.inputs)
+    said = np.array([interpret(row.ravel().tolist(), bundle.description.label).value for row in scores])
+    return _score(bundle, said, samples)
+
+
+def _score(bundle: Bundle, said: NDArray[np.generic], samples: Samples) -> float:
+    labels = samples.labels.ravel()
+    if bundle.description.label.is_index:
+        return float((said == labels).mean())
+    return float(np.abs(said.astype(np.float64) - labels).mean())
+
+
+def baseline(bundle: Bundle, samples: Samples) -> float:
+    """Of the answer that needs no model: nobody is there, or it stays as warm as it is."""
+    plan = bundle.description.readings
+    if plan is None or plan.label is None or bundle.description.label.is_index:
+        return _score(bundle, np.zeros(len(samples)), samples)
+    low, high = plan.fields[plan.label.field].scale
+    place = list(plan.input_fields).index(plan.label.field)
+    return _score(bundle, low + (samples.inputs[:, -1, place] + 1) * (high - low) / 2, samples)
+
+
+async def measure_fleet(task: str, data: Path, hours: int, folder: Path, sockets: Path) -> Figures:
+    """Run the fleet, and score what it has learned."""
+    bundle = load_bundle(find_bundle(task))
+    files = plan_files(folder, sockets, ROOMS)
+    rooms = rooms_of(read_readings(data / TRAINING_FILE), files)
+    broker = plan_broker("mosquitto", folder)
+    await write_fleet(files, broker, find_bundle(task), [1.0] * ROOMS, WAKE, task=task)
+    fields = ", ".join(f'{field} = "$.{name}"' for field, name in PUBLISHED.items())
+    for room in rooms:
+        about = {"task": task, "room": room.device.name, "host": broker.host, "port": broker.port}
+        with room.device.configuration.open("a") as file:
+            file.write(SOURCES.format(fields=f"{{ {fields} }}", **about))
+    figures = Figures(task, ROOMS)
+    await _run_fleet(files, rooms, broker, figures, hours)
+    weights = read_weights((folder / "weights.safetensors").read_bytes(), bundle.description.parameters)
+    test = prepare_rows(read_readings(data / TEST_FILE), bundle.description, name=TEST_FILE).samples
+    figures.federated, figures.baseline = score(bundle, weights, test), baseline(bundle, test)
+    return figures
+
+
+def pooled_score(task: str, data: Path, folder: Path) -> float:
+    """Of one device that has the readings of all rooms."""
+    bundle = load_bundle(find_bundle(task))
+    training, test = (
+        prepare_rows(read_readings(data / file), bundle.description, name=file).samples
+        for file in (TRAINING_FILE, TEST_FILE)
+    )
+    labels = [int(label) if bundle.description.label.is_index else float(label) for label in training.labels.ravel()]
+    device = Device(find_bundle(task), folder, new_samples=WAKE * ROOMS)
+    return score(bundle, device.live(list(training.inputs), labels), test)
+
+
+async def _run_fleet(
+    files: FleetFiles, rooms: Sequence[Room], broker: BrokerPlan, figures: Figures, hours: int
+) -> None:
+    configuration, log = str(files.coordinator_configuration), files.folder / "coordinator.log"
+    children = [
+        Child("broker", broker.command, files.folder / "broker.log", print),
+        Child("coordinator", program("broker_coordinator.cli", "run", "--config", configuration), log, print),
+        *(_agent(room.device) for room in rooms),
+    ]
+    try:
+        await children[0].start()
+        await children[1].start()
+        await _until(lambda: "broker_connected" in log.read_text())
+        for child in children[2:]:
+            await child.start()
+        for room in rooms:
+            await _until_ready(room, figures.task)
+        house = await asyncio.to_thread(House, broker, figures.task)
+        await live(house, rooms, figures.task, hours)
+        house.close()
+        figures.predictions = house.predictions
+        for room in rooms:
+            await _count(room, figures)
+        weights = str(files.folder / "weights.safetensors")
+        await run_command("broker_coordinator.cli", "tasks", "export", figures.task, weights, "--config", configuration)
+    finally:
+        for child in reversed(children):
+            await child.stop()
+
+
+def _agent(device: DeviceFiles) -> Child:
+    command = program("edge_agent.cli", "run", "--config", str(device.configuration))
+    return Child(device.name, command, device.folder / "agent.log", print)
+
+
+async def _until_ready(room: Room, task: str) -> None:
+    """Its sources listen, and it knows what its readings are made of."""
+    while True:
+        status = await ask_status(room.device.socket)
+        if status and task in status.series and not any(source.failure for source in status.sources):
+            return
+        if status and task in status.versions and task not in status.series:
+            await asyncio.to_thread(_ask_anything, room.device, task)
+        await asyncio.sleep(POLL_SECONDS)
+
+
+def _ask_anything(device: DeviceFiles, task: str) -> None:
+    """A question makes an agent fetch the task's description."""
+    with AgentClient(device.socket) as agent:
+        agent.predict(task, {})
+
+
+async def _count(room: Room, figures: Figures) -> None:
+    status = await ask_status(room.device.socket)
+    if status is None:
+        raise ConnectionError(f"{room.device.name} does not answer")
+    figures.samples += status.samples[figures.task]
+    figures.updates += status.accepted_updates
+    for source in status.sources:
+        figures.readings += source.taken
+        for reason, count in source.refused.items():
+            figures.refused[reason] = figures.refused.get(reason, 0) + count
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(LONGEST_HOUR_SECONDS):
+        while not condition():  # noqa: ASYNC110 - the programs announce nothing
+            await asyncio.sleep(POLL_SECONDS)
+
+
+def run_fleet(task: str, data: Path, hours: int) -> Figures:
+    """The fleet's figures, from a folder of its own."""
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory(prefix="edgeflock-") as sockets:
+        return asyncio.run(measure_fleet(task, data, hours, Path(folder), Path(sockets)))
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--task", choices=["occupancy", "temperature_forecast"], default="occupancy")
+    parser.add_argument("--hours", type=int, default=34, help="virtual hours of each room")
+    parser.add_argument("--data-dir", type=Path, default=DATA)
+    options = parser.parse_args()
+    began = time.monotonic()
+    figures = run_fleet(options.task, options.data_dir, options.hours)
+    with tempfile.TemporaryDirectory() as folder:
+        figures.pooled = pooled_score(options.task, options.data_dir, Path(folder))
+    figures.seconds = round(time.monotonic() - began, 1)
+    print(msgspec.json.encode(figures).decode())
+
+
+if __name__ == "__main__":
+    main()

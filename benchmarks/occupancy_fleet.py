@@ -2,8 +2,9 @@
 
 `python -m benchmarks.occupancy_fleet [--task temperature_forecast] [--hours N] [--data-dir DIR]` prints one JSON object
 as its last line. DIR holds the two files of the UCI Occupancy Detection data set. The days of datatraining.txt are
-shared out, so that two rooms, a Saturday and a Sunday, have never seen anybody. Time is compressed: readings carry their own,
-and a virtual hour ends when every agent has trained on it. Who was there is published an hour later, on another topic.
+shared out, so that two rooms, a Saturday and a Sunday, have never seen anybody. Time is compressed: readings carry
+their own, and a virtual hour ends when every agent has trained on it. Who was there is published an hour later, on
+another topic.
 
 What is measured on is datatest.txt. Plan and thresholds of both recipes were chosen on datatraining.txt alone, by
 leaving out some of its days. `pooled` is one device that has all rows, with the worker that ships.
@@ -46,7 +47,11 @@ Reading = Mapping[str, float | str]
 
 ROOMS = 5
 WAKE = 60
-"""New samples, one a minute, that wake an agent: an hour's."""
+"""New samples, one a minute, that wake an agent: an hour's. A new version wakes it as well."""
+VERSIONS = 100
+"""The fleet goes on training until there are so many, when all has been published."""
+LONGEST_TRAINING_SECONDS = 600.0
+TRIGGER = f"new_samples = {WAKE}"
 POLL_SECONDS = 0.05
 LONGEST_HOUR_SECONDS = 60.0
 """Real seconds in which every agent has to be done with a virtual hour."""
@@ -97,6 +102,16 @@ class Figures(msgspec.Struct):
     predictions: int = 0
     refused: dict[str, int] = {}
     seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is run: virtual `hours` of each room, then training until there are so many `versions`."""
+
+    task: str
+    data: Path
+    hours: int
+    versions: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,24 +172,32 @@ def messages_of(room: Room, hour: int) -> Iterator[tuple[str, Mapping[str, objec
             yield f"presence/{room.device.name}", {"time": at.isoformat(), "occupied": int(reading["occupied"])}
 
 
-async def live(house: House, rooms: Sequence[Room], task: str, hours: int) -> None:
-    """So many virtual hours of all rooms.
+async def live(house: House, rooms: Sequence[Room], plan: Plan) -> None:
+    """The virtual hours of all rooms, and what they train on afterwards.
 
     Raises:
         TimeoutError: an agent has not trained in time.
     """
-    for hour in range(hours):
+    for hour in range(plan.hours):
         for room in rooms:
             await asyncio.to_thread(house.publish, messages_of(room, hour))
         async with asyncio.timeout(LONGEST_HOUR_SECONDS):
             for room in rooms:
-                while not await _is_done(room, task):  # noqa: ASYNC110 - the agent announces nothing
+                while not await _is_done(room, plan.task):  # noqa: ASYNC110 - the agent announces nothing
                     await asyncio.sleep(POLL_SECONDS)
+    async with asyncio.timeout(LONGEST_TRAINING_SECONDS):
+        while await _version(rooms[0], plan.task) < plan.versions:  # noqa: ASYNC110 - nor does it announce versions
+            await asyncio.sleep(POLL_SECONDS)
 
 
 async def _is_done(room: Room, task: str) -> bool:
     status = await ask_status(room.device.socket)
-    return status is not None and status.state == "sleeping" and status.new_samples[task] < WAKE
+    return status is not None and status.new_samples[task] < WAKE
+
+
+async def _version(room: Room, task: str) -> int:
+    status = await ask_status(room.device.socket)
+    return status.versions[task] if status else 0
 
 
 def _moment(reading: Reading) -> datetime:
@@ -205,8 +228,9 @@ def baseline(bundle: Bundle, samples: Samples) -> float:
     return _score(bundle, low + (samples.inputs[:, -1, place] + 1) * (high - low) / 2, samples)
 
 
-async def measure_fleet(task: str, data: Path, hours: int, folder: Path, sockets: Path) -> Figures:
+async def measure_fleet(plan: Plan, folder: Path, sockets: Path) -> Figures:
     """Run the fleet, and score what it has learned."""
+    task, data = plan.task, plan.data
     bundle = load_bundle(find_bundle(task))
     files = plan_files(folder, sockets, ROOMS)
     rooms = rooms_of(read_readings(data / TRAINING_FILE), files)
@@ -215,10 +239,10 @@ async def measure_fleet(task: str, data: Path, hours: int, folder: Path, sockets
     fields = ", ".join(f'{field} = "$.{name}"' for field, name in PUBLISHED.items())
     for room in rooms:
         about = {"task": task, "room": room.device.name, "host": broker.host, "port": broker.port}
-        with room.device.configuration.open("a") as file:
-            file.write(SOURCES.format(fields=f"{{ {fields} }}", **about))
+        written = room.device.configuration.read_text().replace(TRIGGER, f"{TRIGGER}, new_version = true")
+        room.device.configuration.write_text(written + SOURCES.format(fields=f"{{ {fields} }}", **about))
     figures = Figures(task, ROOMS)
-    await _run_fleet(files, rooms, broker, figures, hours)
+    await _run_fleet(files, rooms, broker, figures, plan)
     weights = read_weights((folder / "weights.safetensors").read_bytes(), bundle.description.parameters)
     test = prepare_rows(read_readings(data / TEST_FILE), bundle.description, name=TEST_FILE).samples
     figures.federated, figures.baseline = score(bundle, weights, test), baseline(bundle, test)
@@ -238,7 +262,7 @@ def pooled_score(task: str, data: Path, folder: Path) -> float:
 
 
 async def _run_fleet(
-    files: FleetFiles, rooms: Sequence[Room], broker: BrokerPlan, figures: Figures, hours: int
+    files: FleetFiles, rooms: Sequence[Room], broker: BrokerPlan, figures: Figures, plan: Plan
 ) -> None:
     configuration, log = str(files.coordinator_configuration), files.folder / "coordinator.log"
     children = [
@@ -255,7 +279,7 @@ async def _run_fleet(
         for room in rooms:
             await _until_ready(room, figures.task)
         house = await asyncio.to_thread(House, broker, figures.task)
-        await live(house, rooms, figures.task, hours)
+        await live(house, rooms, plan)
         house.close()
         figures.predictions = house.predictions
         for room in rooms:
@@ -307,10 +331,10 @@ async def _until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(POLL_SECONDS)
 
 
-def run_fleet(task: str, data: Path, hours: int) -> Figures:
+def run_fleet(plan: Plan) -> Figures:
     """The fleet's figures, from a folder of its own."""
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory(prefix="edgeflock-") as sockets:
-        return asyncio.run(measure_fleet(task, data, hours, Path(folder), Path(sockets)))
+        return asyncio.run(measure_fleet(plan, Path(folder), Path(sockets)))
 
 
 def main() -> None:
@@ -321,7 +345,7 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, default=DATA)
     options = parser.parse_args()
     began = time.monotonic()
-    figures = run_fleet(options.task, options.data_dir, options.hours)
+    figures = run_fleet(Plan(options.task, options.data_dir, options.hours, VERSIONS))
     with tempfile.TemporaryDirectory() as folder:
         figures.pooled = pooled_score(options.task, options.data_dir, Path(folder))
     figures.seconds = round(time.monotonic() - began, 1)

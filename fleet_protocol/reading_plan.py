@@ -92,6 +92,7 @@ class ReadingPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     """How readings, whose values have names, become samples (docs/readings.md). [input] follows, and is left out."""
 
     fields: Annotated[dict[FieldName, ReadingField], msgspec.Meta(min_length=1, max_length=MAX_READING_FIELDS)]
+    """A table for each value that readings have, by its name."""
     inputs: Annotated[list[FieldName], msgspec.Meta(max_length=MAX_READING_FIELDS)] = []
     """The fields that the model takes, in this order. Left out: all, but the label's unless that is found `later`."""
     scaling: Literal["ranges", "device", "off"] = "ranges"

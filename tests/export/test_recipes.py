@@ -33,7 +33,7 @@ from workbench.export.recipe import read_recipe
 from workbench.inspection.measured_round import drawn_samples
 from workbench.recipe_folder import find_recipe
 
-RECIPES = ("keyword_dscnn", "mnist_cnn", "occupancy", "vibration_autoencoder")
+RECIPES = ("keyword_dscnn", "mnist_cnn", "occupancy", "temperature_forecast", "vibration_autoencoder")
 LARGEST_BUNDLE_BYTES = 300_000
 DATA = Path(__file__).parents[3] / "shared" / "data"
 SEVERITY_G = 0.5

@@ -12,22 +12,19 @@ leaving out some of its days. `pooled` is one device that has all rows, with the
 
 import argparse
 import asyncio
-import json
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from paho.mqtt import client as paho
-from paho.mqtt.enums import CallbackAPIVersion
 
 from benchmarks.occupancy import DATA, TEST_FILE, TRAINING_FILE, read_readings
 from benchmarks.one_device import Device
+from benchmarks.rooms import House, Room, messages_of, rooms_of, sources_of
 from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.runner import BundleRunner
@@ -43,8 +40,6 @@ from workbench.demo.fleet_files import DeviceFiles, FleetFiles, plan_files, prog
 from workbench.demo.sensors import ask_status
 from workbench.recipe_folder import find_bundle
 
-Reading = Mapping[str, float | str]
-
 ROOMS = 5
 WAKE = 60
 """New samples, one a minute, that wake an agent: an hour's. A new version wakes it as well."""
@@ -55,34 +50,6 @@ TRIGGER = f"new_samples = {WAKE}"
 POLL_SECONDS = 0.05
 LONGEST_HOUR_SECONDS = 60.0
 """Real seconds in which every agent has to be done with a virtual hour."""
-HOUR = timedelta(hours=1)
-PUBLISHED = {"temperature": "temperature", "humidity": "humidity", "light": "illuminance", "carbon_dioxide": "co2"}
-"""What Zigbee2MQTT calls the quantities."""
-
-SOURCES = """
-[[sources]]
-kind = "mqtt"
-task = "{task}"
-fields = {fields}
-time = "$.last_seen"
-
-[sources.settings]
-topic = "zigbee2mqtt/{room}"
-broker = {{ host = "{host}", port = {port} }}
-maximum_per_minute = 60000
-predictions_topic = "edgeflock/{room}/{task}"
-
-[[sources]]
-kind = "mqtt"
-task = "{task}"
-fields = {{ occupied = "$.occupied" }}
-
-[sources.settings]
-topic = "presence/{room}"
-broker = {{ host = "{host}", port = {port} }}
-maximum_per_minute = 60000
-"""
-"""The second source is of no use to a task that finds its labels by itself, and gets nothing."""
 
 
 class Figures(msgspec.Struct):
@@ -113,63 +80,11 @@ class Plan:
     hours: int
     versions: int
 
-
-@dataclass(frozen=True, slots=True)
-class Room:
-    """One room's device, and its readings in time order."""
-
-    device: DeviceFiles
-    readings: Sequence[Reading]
-
-
-class House:
-    """Publishes what rooms measure, and counts the predictions that come back."""
-
-    def __init__(self, broker: BrokerPlan, task: str) -> None:
-        self._client = paho.Client(CallbackAPIVersion.VERSION2)
-        self._client.on_message = self._hear
-        self._client.max_queued_messages_set(0)
-        self._client.connect(broker.host, broker.port)
-        self._client.subscribe(f"edgeflock/+/{task}", 1)
-        self._client.loop_start()
-        self.predictions = 0
-
-    def publish(self, messages: Iterable[tuple[str, Mapping[str, object]]]) -> None:
-        """Return when the broker has them."""
-        sent = [self._client.publish(topic, json.dumps(payload), 1) for topic, payload in messages]
-        for each in sent:
-            each.wait_for_publish(LONGEST_HOUR_SECONDS)
-
-    def close(self) -> None:
-        """End the connection."""
-        self._client.disconnect()
-        self._client.loop_stop()
-
-    def _hear(self, _client: paho.Client, _data: object, _message: paho.MQTTMessage) -> None:
-        self.predictions += 1
-
-
-def rooms_of(readings: Sequence[Reading], files: FleetFiles) -> list[Room]:
-    """Whole days for each, about as many readings as whole days allow."""
-    days = [str(reading["time"])[:10] for reading in readings]
-    middles = {day: days.index(day) + days.count(day) / 2 for day in days}
-    owner = {day: int(middle * len(files.devices) / len(days)) for day, middle in middles.items()}
-    return [
-        Room(device, [reading for reading, day in zip(readings, days, strict=True) if owner[day] == number])
-        for number, device in enumerate(files.devices)
-    ]
-
-
-def messages_of(room: Room, hour: int) -> Iterator[tuple[str, Mapping[str, object]]]:
-    """The readings of one virtual hour, and who was there in the hour before."""
-    begin = _moment(room.readings[0]) + hour * HOUR
-    for reading in room.readings:
-        at = _moment(reading)
-        if begin <= at < begin + HOUR:
-            values = {name: reading[field] for field, name in PUBLISHED.items()}
-            yield f"zigbee2mqtt/{room.device.name}", {**values, "linkquality": 255, "last_seen": at.isoformat()}
-        elif begin - HOUR <= at < begin:
-            yield f"presence/{room.device.name}", {"time": at.isoformat(), "occupied": int(reading["occupied"])}
+    @property
+    def is_labelled_later(self) -> bool:
+        """Whether somebody has to say what the labels are."""
+        readings = load_bundle(find_bundle(self.task)).description.readings
+        return readings is not None and readings.label is not None and readings.label.found == "by_time"
 
 
 async def live(house: House, rooms: Sequence[Room], plan: Plan) -> None:
@@ -180,7 +95,7 @@ async def live(house: House, rooms: Sequence[Room], plan: Plan) -> None:
     """
     for hour in range(plan.hours):
         for room in rooms:
-            await asyncio.to_thread(house.publish, messages_of(room, hour))
+            await asyncio.to_thread(house.publish, messages_of(room, hour, labelled=plan.is_labelled_later))
         async with asyncio.timeout(LONGEST_HOUR_SECONDS):
             for room in rooms:
                 while not await _is_done(room, plan.task):  # noqa: ASYNC110 - the agent announces nothing
@@ -198,10 +113,6 @@ async def _is_done(room: Room, task: str) -> bool:
 async def _version(room: Room, task: str) -> int:
     status = await ask_status(room.device.socket)
     return status.versions[task] if status else 0
-
-
-def _moment(reading: Reading) -> datetime:
-    return datetime.fromisoformat(str(reading["time"]))
 
 
 def score(bundle: Bundle, weights: FloatVector, samples: Samples) -> float:
@@ -236,11 +147,9 @@ async def measure_fleet(plan: Plan, folder: Path, sockets: Path) -> Figures:
     rooms = rooms_of(read_readings(data / TRAINING_FILE), files)
     broker = plan_broker("mosquitto", folder)
     await write_fleet(files, broker, find_bundle(task), [1.0] * ROOMS, WAKE, task=task)
-    fields = ", ".join(f'{field} = "$.{name}"' for field, name in PUBLISHED.items())
     for room in rooms:
-        about = {"task": task, "room": room.device.name, "host": broker.host, "port": broker.port}
         written = room.device.configuration.read_text().replace(TRIGGER, f"{TRIGGER}, new_version = true")
-        room.device.configuration.write_text(written + SOURCES.format(fields=f"{{ {fields} }}", **about))
+        room.device.configuration.write_text(written + sources_of(room, task, broker))
     figures = Figures(task, ROOMS)
     await _run_fleet(files, rooms, broker, figures, plan)
     weights = read_weights((folder / "weights.safetensors").read_bytes(), bundle.description.parameters)

@@ -92,18 +92,15 @@ class Preparation:
                 that was set back, with which it begins again.
         """
         plan = self.plan.label
-        if plan and plan.found in _MAY_BE_A_MESSAGE and self._is_label_alone(reading, plan):
-            said = self._label(plan, reading)
-            return Prepared(None, samples_named_by(plan, self._waiting, said, moment.at, identifier))
-        values = self._values(reading)
         label = self._label(plan, reading) if plan and reading.get(plan.field) is not None else None
-        passed = self._check_time(moment)
-        self._timeline.move(moment.at)
-        if self.plan.scaling == "device":
-            for moments, value in zip(self._moments, values, strict=True):
-                moments.add(value)
-        self._window.push(self._scaled(values), passed)
-        inputs = self._window.values if self._is_settled else None
+        is_alone = all(reading.get(name) is None for name in self._fields)
+        if plan and plan.found == "by_id" and not identifier and (label is None or is_alone):
+            raise ReadingRefusedError(
+                "field_missing", "id is missing, by which a label names its reading; publish both"
+            )
+        if plan and plan.found in _IN_MESSAGES and label is not None and is_alone:
+            return Prepared(None, samples_named_by(plan, self._waiting, label, moment.at, identifier))
+        inputs = self._inputs(reading, moment)
         return Prepared(inputs, samples_with(Newest(moment.at, inputs, label, identifier), plan, self._waiting))
 
     def inputs_with(self, reading: Reading, moment: Moment) -> list[float]:
@@ -137,9 +134,21 @@ class Preparation:
         raise ReadingRefusedError("window_not_full", f"{words}; wait for the others")
 
     def begun_anew(self) -> "Preparation":
-        """Another series of the same plan and scale, without readings or labels."""
+        """Another series of the same scale, without readings, to ask about: it looks for no labels."""
+        plan = msgspec.structs.replace(self.plan, inputs=list(self._fields), label=None)
         moments = [msgspec.structs.replace(each) for each in self._moments]
-        return Preparation(self.plan, PreparationState(self.plan, Timeline(), [], moments, [], 0))
+        return Preparation(plan, PreparationState(plan, Timeline(), [], moments, [], 0))
+
+    def _inputs(self, reading: Reading, moment: Moment) -> list[float] | None:
+        """What the model takes with this reading in the window; None while that is not full."""
+        values = self._values(reading)
+        passed = self._check_time(moment)
+        self._timeline.move(moment.at)
+        if self.plan.scaling == "device":
+            for moments, value in zip(self._moments, values, strict=True):
+                moments.add(value)
+        self._window.push(self._scaled(values), passed)
+        return self._window.values if self._is_settled else None
 
     def _check_time(self, moment: Moment) -> float:
         """The seconds since the reading before."""
@@ -166,14 +175,12 @@ class Preparation:
     def _is_settled(self) -> bool:
         return self.plan.scaling != "device" or self._moments[0].count >= SETTLED_READINGS
 
-    def _is_label_alone(self, reading: Reading, plan: LabelPlan) -> bool:
-        return plan.field in reading and all(reading.get(name) is None for name in self._fields)
-
     def _label(self, plan: LabelPlan, reading: Reading) -> float:
         return number_of(plan.field, self.plan.fields[plan.field], reading)
 
 
-_MAY_BE_A_MESSAGE: Final = ("by_id", "by_time")
+_IN_MESSAGES: Final = ("by_id", "by_time")
+"""Where a label may come in a message of its own."""
 
 _SCALES: Final[Mapping[str, Callable[[Sequence[float], Sequence[ReadingField], Sequence[Moments]], list[float]]]] = {
     "ranges": lambda values, fields, _: scaled_by_ranges(values, fields),

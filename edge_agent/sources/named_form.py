@@ -37,7 +37,7 @@ class NamedForm:
         """The reading in a document; `words` give the numbers of texts.
 
         Raises:
-            ReadingRefusedError: it has no members, or another unit.
+            ReadingRefusedError: it has no members, another unit, or too long an id.
         """
         if not self.fields and not isinstance(document, dict):
             remedy = "name where each value stands under fields"
@@ -52,11 +52,8 @@ class NamedForm:
             _at(path, document) if path else members.get(name)
             for path, name in zip((self.time, self.identifier), RESERVED, strict=True)
         )
-        return NamedReading(
-            {name: _number_of(value, words) for name, value in values.items() if name not in RESERVED},
-            time,
-            "" if identifier is None else str(identifier)[:MAX_IDENTIFIER_CHARACTERS],
-        )
+        numbers = {name: _number_of(value, words) for name, value in values.items() if name not in RESERVED}
+        return NamedReading(numbers, time, _identifier_of(identifier))
 
 
 BY_NAME: Final = NamedForm()
@@ -69,6 +66,15 @@ def _at(path: JsonPath, document: object) -> object:
         return path.of(document)
     except FieldMissingError:
         return None
+
+
+def _identifier_of(given: object) -> str:
+    """Empty where there is none."""
+    text = "" if given is None else str(given)
+    if len(text) > MAX_IDENTIFIER_CHARACTERS:
+        words = f"id has {len(text)} characters; at most {MAX_IDENTIFIER_CHARACTERS} are taken"
+        raise ReadingRefusedError("not_a_sample", words)
+    return text
 
 
 def _number_of(value: object, words: Mapping[str, float]) -> object:

@@ -81,8 +81,9 @@ class ReadingReceiver:
         series = self._series.of(form.task, form.named.series)
         if own is None:
             return Sample(form.task, series.inputs_with(reading.values, self._moment(reading)))
-        if form.task not in own or own[form.task].plan != series.plan:
-            own[form.task] = series.begun_anew()
+        empty = series.begun_anew()
+        if form.task not in own or own[form.task].plan != empty.plan:
+            own[form.task] = empty
         prepared = own[form.task].take(reading.values, self._moment(reading))
         return Sample(form.task, own[form.task].require(prepared.inputs))
 

@@ -10,7 +10,7 @@ from fleet_protocol.reading_plan import ReadingPlan
 SERIES_SEPARATOR = "/"
 """Between a task's name and that of a series."""
 
-MAX_SERIES = 64
+MAX_SERIES = 32
 """Over all tasks: programs at the sample socket may name any."""
 
 

@@ -162,13 +162,24 @@ def test_label_in_the_reading_makes_a_sample_with_it() -> None:
     assert take(series, 2.0, 21.0) == Prepared([21.0], [])
 
 
+@pytest.mark.parametrize("found", ["in_reading", "later"])
+def test_label_without_its_reading_is_no_reading(found: str) -> None:
+    fields = {"temperature": TEMPERATURE, "fault": WIDE}
+    label = LabelPlan("fault", found, after_seconds=60.0 if found == "later" else None)
+    series = Preparation(plan(fields=fields, inputs=["temperature"], scaling="off", label=label))
+    assert reason(series, {"fault": 1})[0] == "field_missing"
+
+
 def test_later_message_labels_the_sample_of_its_id_once() -> None:
     fields = {"temperature": TEMPERATURE, "fault": ReadingField(kind="category", values=["none", "bearing"])}
     series = Preparation(plan(fields=fields, scaling="off", label=LabelPlan("fault", "by_id")))
     for at, name in ((1.0, "a"), (2.0, "b")):
         assert series.take({"temperature": at}, Moment(at), name).samples == []
     assert series.take({"fault": "bearing"}, Moment(3.0), "a").samples == [([1.0], 1.0)]
-    for name in ("a", "c", ""):
+    for reading in ({"temperature": 3.0}, {"fault": "none"}):
+        found, said = reason(series, reading, Moment(3.0))
+        assert (found, said.startswith("id is missing, by which a label names")) == ("field_missing", True)
+    for name in ("a", "c"):
         with pytest.raises(ReadingRefusedError, match=f"no sample with the id '{name}' waits") as refused:
             series.take({"fault": "none"}, Moment(4.0), name)
         assert refused.value.reason == "label_without_sample"
@@ -255,6 +266,9 @@ def test_question_is_answered_as_if_it_were_the_newest_reading_and_changes_nothi
             series.inputs_with({"temperature": 1.0}, Moment(at))
         assert refused.value.reason == expected
     assert msgspec.json.encode(series.state) == before
+    fields = {"temperature": WIDE, "fault": ReadingField(kind="boolean")}
+    named_by_id = Preparation(plan(fields=fields, scaling="off", label=LabelPlan("fault", "by_id")))
+    assert named_by_id.begun_anew().take({"temperature": 1.0}, Moment(0.0)).inputs == [1.0]
     own = series.begun_anew()
     assert [take(own, at, at).inputs for at in (0.0, 60.0, 120.0)] == [None, None, [0.0, 60.0, 120.0]]
 

@@ -122,6 +122,8 @@ def test_without_paths_members_are_fields_and_words_are_numbers() -> None:
     assert (reading.values, reading.time, reading.identifier) == ({"temperature": 60.0}, 5, "7")
     with pytest.raises(ReadingRefusedError, match="3 has no members; name where each value stands"):
         NamedForm().reading(3, {})
+    with pytest.raises(ReadingRefusedError, match="id has 65 characters; at most 64 are taken"):
+        NamedForm().reading({"id": "x" * 65}, {})
 
 
 @pytest.mark.parametrize(

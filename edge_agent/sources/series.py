@@ -31,8 +31,9 @@ class SeriesOfReadings:
 
     @property
     def status(self) -> dict[str, SeriesStatus]:
-        """How far each is."""
-        return {name: series.status for name, series in self._series.items()}
+        """How far each is, those included that have got no reading since the agent's start."""
+        before = {name: Preparation(state.plan, state).status for name, state in self._states.items()}
+        return before | {name: series.status for name, series in self._series.items()}
 
     def of(self, task: str, name: str) -> Preparation:
         """The series of a task.

@@ -12,7 +12,9 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks import occupancy
 from benchmarks.mnist import read_mnist
+from benchmarks.occupancy_fleet import baseline, score
 from benchmarks.one_device import Device, accuracy, predict
+from bundle_runtime.bundle_folder import load_bundle
 from edge_agent.training.engine import Rates, plan_batches
 from fleet_protocol.bundle import (
     EVALUATE_FILE,
@@ -28,10 +30,11 @@ from models.mnist_cnn.samples import inputs_from_grey
 from models.vibration_autoencoder.bearing import BLOCK_SAMPLES, FAULTS, SAMPLE_RATE_HZ, Bearing, impact_times, record
 from models.vibration_autoencoder.samples import inputs_from_acceleration
 from tests.support.occupancy_by_hand import RANGES, SlidingWindow
+from workbench.data.named_readings import prepare_rows
 from workbench.export.bundle_writer import bundle_files, export_bundle
 from workbench.export.recipe import read_recipe
 from workbench.inspection.measured_round import drawn_samples
-from workbench.recipe_folder import find_recipe
+from workbench.recipe_folder import find_bundle, find_recipe
 
 RECIPES = ("keyword_dscnn", "mnist_cnn", "occupancy", "temperature_forecast", "vibration_autoencoder")
 LARGEST_BUNDLE_BYTES = 300_000
@@ -106,6 +109,18 @@ def test_occupancy_is_learned_as_a_device_sees_it() -> None:
     figures = occupancy.measure(DATA / "occupancy")
     assert figures["accuracy"] >= 0.96
     assert figures["logistic_regression_accuracy"] > figures["always_empty_accuracy"]
+
+
+def test_forecast_is_better_than_that_it_stays_as_it_is(tmp_path: Path) -> None:
+    bundle = load_bundle(find_bundle("temperature_forecast"))
+    training, test = (
+        prepare_rows(occupancy.read_readings(DATA / "occupancy" / file), bundle.description, name=file).samples
+        for file in (occupancy.TRAINING_FILE, occupancy.TEST_FILE)
+    )
+    some = training.take(slice(None, None, 4))
+    device = Device(find_bundle("temperature_forecast"), tmp_path, new_samples=250)
+    weights = device.live(list(some.inputs), some.labels.ravel().tolist())
+    assert score(bundle, weights, test) <= 0.9 * baseline(bundle, test)
 
 
 def test_each_fault_of_a_bearing_stands_out(tmp_path: Path) -> None:

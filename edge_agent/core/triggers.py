@@ -15,6 +15,7 @@ class Condition(StrEnum):
     NEW_VERSION = "new version"
     SCHEDULE = "schedule"
     WAKE_FILE = "wake file"
+    INVITED = "invitation"
     ASKED = "somebody asked"
     """`edge-agent train --now`, or SIGUSR1: no setting, and enough by itself."""
 
@@ -30,6 +31,8 @@ class TriggerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A time has come, as the five fields of a cron line give it, in the machine's local time: `"30 2 * * *"`."""
     wake_file: str | None = None
     """Somebody has made this file (an absolute path), which the agent looks for each minute and deletes."""
+    invitation: bool = False
+    """The coordinator's operator asks for a round: `broker-coordinator tasks invite`."""
     combine: Literal["any", "all"] = "any"
     """Whether one of the conditions that are set is enough."""
 
@@ -48,6 +51,7 @@ def conditions(settings: TriggerSettings) -> tuple[Condition, ...]:
         Condition.NEW_VERSION: settings.new_version,
         Condition.SCHEDULE: settings.schedule is not None,
         Condition.WAKE_FILE: settings.wake_file is not None,
+        Condition.INVITED: settings.invitation,
     }
     return tuple(condition for condition, given in is_set.items() if given)
 
@@ -78,6 +82,11 @@ class Trigger:
         return self._is_met(Condition.ASKED) or combined(map(self._is_met, conditions(self.settings)))
 
     @property
+    def waits_for_version(self) -> bool:
+        """Whether a newer version is one of the conditions that lack."""
+        return self.settings.new_version and not self.has_new_version
+
+    @property
     def fired_by(self) -> str:
         """The conditions that are met, in words."""
         return ", ".join(condition for condition in Condition if self._is_met(condition))
@@ -90,6 +99,7 @@ class Trigger:
             Condition.NEW_VERSION: "a newer version than the last one trained from",
             Condition.SCHEDULE: f"the next time of {self.settings.schedule!r}",
             Condition.WAKE_FILE: f"the file {self.settings.wake_file}",
+            Condition.INVITED: "an invitation from the coordinator",
         }
         lacking = [words[condition] for condition in conditions(self.settings) if not self._is_met(condition)]
         return (" or " if self.settings.combine == "any" else " and ").join(lacking)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from edge_agent.core.triggers import Condition, Trigger, TriggerSettings, conditions
 
-EVERY = TriggerSettings(new_samples=4, new_version=True, schedule="0 3 * * *", wake_file="/run/wake")
+EVERY = TriggerSettings(new_samples=4, new_version=True, schedule="0 3 * * *", wake_file="/run/wake", invitation=True)
 SETTABLE = conditions(EVERY)
 EVENTS = st.sets(st.sampled_from(SETTABLE))
 
@@ -16,7 +16,7 @@ def trigger(settings: TriggerSettings, met: set[Condition]) -> Trigger:
     """One for which exactly these conditions have come true."""
     samples = 4 if Condition.NEW_SAMPLES in met else 3
     made = Trigger(settings, samples, has_new_version=Condition.NEW_VERSION in met)
-    for condition in met & {Condition.SCHEDULE, Condition.WAKE_FILE}:
+    for condition in met & {Condition.SCHEDULE, Condition.WAKE_FILE, Condition.INVITED}:
         made.note(condition)
     return made
 

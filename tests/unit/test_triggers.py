@@ -64,7 +64,10 @@ def test_event_lasts_until_a_round_that_began_after_it_has_ended():
 
 def test_what_lacks_is_said():
     lacking = trigger(msgspec.structs.replace(EVERY, combine="all"), {Condition.NEW_VERSION})
-    assert lacking.waits_for == "1 more new samples and the next time of '0 3 * * *' and the file /run/wake"
+    assert lacking.waits_for == (
+        "1 more new samples and the next time of '0 3 * * *' and the file /run/wake"
+        " and an invitation from the coordinator"
+    )
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,8 @@ logger = logging.getLogger(__name__)
 class ReadyVersion:
     """Everything that a round needs, on this device's disk and verified.
 
-    Where `packed` is given, `weights` is the file that the worker unpacks it into.
+    Where `packed` is given, `weights` is the file that the worker unpacks it into. `last` is that of the version that
+    the device trained from before, where it is here and an earlier one.
     """
 
     number: int
@@ -53,6 +54,7 @@ class ReadyVersion:
     weights: Path
     packed: PackedFile | None = None
     generation: int = 0
+    last: Path | None = None
 
 
 class VersionFollower:
@@ -167,7 +169,13 @@ class VersionFollower:
             self._cache.path(known.weights),
             packed,
             known.generation,
+            self._last_weights(task, known),
         )
+
+    def _last_weights(self, task: str, known: KnownVersion) -> Path | None:
+        held = self._database.held_version(task)
+        is_earlier = held is not None and is_same_line(held, known) and held.version < known.version
+        return self._cache.path(held.weights) if held and is_earlier and self._cache.has(held.weights) else None
 
     async def version_to_predict(self, task: str) -> ReadyVersion:
         """The newest version whose weights are here; without any, the newest known one, fetched whole.

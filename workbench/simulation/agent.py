@@ -249,7 +249,15 @@ class SimulatedAgent:
         workload = self._world.workload
         memory = self._memory
         returned = list(given_back(memory.returned).values())
-        earlier = Earlier(self._world.residuals.get(self.number), returned, memory.rounds, self._life, memory.epochs)
+        earlier = Earlier(
+            self._world.residuals.get(self.number),
+            returned,
+            memory.rounds,
+            self._life,
+            memory.epochs,
+            memory.usual_norm,
+            self._versions.last_weights(known),
+        )
         samples = samples_of_round(
             workload,
             task,
@@ -290,12 +298,18 @@ class SimulatedAgent:
             )
             memory.spool(row, self._identity.sign_row)
         memory.returned.clear()
-        self._end_round(result, known, start, "spooled")
+        memory.usual_norm = result.usual_norm
+        if result.kept:
+            self._count_withheld("unchanged")
+        self._end_round(result, known, start, result.kept or "spooled")
 
     def _withhold(self, withheld: Withheld, known: KnownVersion, start: StartingPoint) -> None:
-        self._memory.withheld += 1
-        self._world.ledger.rounds_withheld[withheld.why] += 1
+        self._count_withheld(withheld.why)
         self._end_round(withheld, known, start, withheld.words)
+
+    def _count_withheld(self, why: str) -> None:
+        self._memory.withheld += 1
+        self._world.ledger.rounds_withheld[why] += 1
 
     def _end_round(
         self, result: TrainingResult | Withheld, known: KnownVersion, start: StartingPoint, what: str

@@ -74,11 +74,5 @@ def pack(delta: FloatVector, memory: ErrorFeedback, task: TaskDescription, seed:
     return Packed(encoded.packed + write_statistics(changes), memory.shrink(MAX_REMEMBERED_UPDATES * largest))
 
 
-def keep(delta: FloatVector, memory: ErrorFeedback, task: TaskDescription) -> Packed:
-    """Let `memory` keep all of a round's `delta` f32[P], and pack nothing. Running statistics are not kept."""
-    memory.offer(delta[: task.trained_count])
-    return Packed(b"", memory.shrink(MAX_REMEMBERED_UPDATES * task.largest_delta_norm))
-
-
 def _encode(vector: FloatVector, task: TaskDescription, seed: int) -> EncodedUpdate:
     return encode_update(vector, task.trained_shapes, task.update, np.random.default_rng((seed, ENCODING_STREAM)))

@@ -10,7 +10,7 @@ import numpy as np
 
 from bundle_runtime.samples import Samples
 from edge_agent.core.sample_budget import steps_of_round
-from edge_agent.training.compression import UpdateTooLargeError, keep, pack, remember
+from edge_agent.training.compression import Packed, UpdateTooLargeError, pack, remember
 from edge_agent.training.divergence import divergence
 from edge_agent.training.engine import OnProgress, Rates, TrainingEngine, ignore_progress, plan_batches
 from edge_agent.training.sending import running_norm, why_unchanged
@@ -131,7 +131,7 @@ def finish_round(
     norm = float(np.linalg.norm(delta[: task.trained_count]))
     kept = why_unchanged(task.sending, norm, earlier.usual_norm)
     try:
-        packed = keep(delta, memory, task) if kept else pack(delta, memory, task, earlier.seed)
+        packed = Packed(b"", forgotten=0.0) if kept else pack(delta, memory, task, earlier.seed)
     except UpdateTooLargeError as error:
         raise _diverged(_explained(str(error), learned.losses, samples, task), samples, task) from error
     return TrainingResult(

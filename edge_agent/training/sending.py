@@ -1,7 +1,7 @@
 """Which rounds are sent: rules that a task may have, each by a number that the device knows by itself. Pure.
 
 `changed` follows event-triggered communication with a personal threshold (EF-HC, Zehtabi et al. 2022), `relevant`
-CMFL (Wang et al. 2019).
+CMFL (Wang et al. 2019). A round that is not sent leaves the residual as it was (docs/sending.md says why).
 """
 
 import numpy as np
@@ -25,7 +25,7 @@ def why_unchanged(plan: SendingPlan, norm: float, usual: float) -> str:
     """
     if plan.rule != "changed" or norm >= plan.threshold * usual:
         return ""
-    return f"its change has norm {norm:.3g}, below {plan.threshold:g} of the usual {usual:.3g}; kept for the next one"
+    return f"its change has norm {norm:.3g}, below {plan.threshold:g} of the usual {usual:.3g}"
 
 
 def why_irrelevant(plan: SendingPlan, delta: FloatVector, global_change: FloatVector | None) -> str:

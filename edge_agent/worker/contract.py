@@ -115,7 +115,7 @@ class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
     `unlike_the_fleet` says how far the samples are from those that the scale was made of, where that is far.
     `epochs` is how often rounds, with this one, have gone over the samples that are stored.
     `usual_norm` is the running mean of the norms of the device's rounds. Where the task's rule sends no round like this
-    one, `kept` says why, `packed` is empty, and `residual` has all of it.
+    one, `kept` says why, and `packed` is empty.
     """
 
     packed: bytes
@@ -135,8 +135,7 @@ class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
 
 
 class Withheld(msgspec.Struct, frozen=True, tag="withheld"):
-    """A round from which nothing is sent; `words` say why, and stay on the device. The residual is unchanged, but of
-    `unchanged`.
+    """A round from which nothing is sent; `words` say why, and stay on the device. The residual is unchanged.
 
     `spent`: nothing was trained, as rounds have gone over these samples as often as the plan allows. `worse`: the round
     made validation samples worse. The others are rules of the task's `[sending]`. `epochs` as in `TrainingResult`.

@@ -1,4 +1,4 @@
-"""Which rounds are sent, by the rules of a task's `[sending]`; what is kept is conserved."""
+"""Which rounds are sent, by the rules of a task's `[sending]`; what is not sent changes nothing that is remembered."""
 
 import msgspec
 import numpy as np
@@ -10,12 +10,14 @@ from bundle_runtime.runner import Evaluation
 from edge_agent.core.norm_memory import divided, joined
 from edge_agent.producers import produce
 from edge_agent.training.feedback import recall
+from edge_agent.training.round import Earlier
 from edge_agent.training.sending import running_norm, why_irrelevant, why_no_better, why_unchanged
-from edge_agent.worker.contract import TrainingResult, Withheld
+from edge_agent.worker.contract import Returned, TrainingResult, Withheld
 from fleet_protocol.bundle import parse_description
+from fleet_protocol.codec import decode_update
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.sending_plan import SendingPlan
-from tests.unit.test_own_limits import BUNDLE, NOTHING, START, TASK, digits, learned, stored, take  # noqa: F401
+from tests.unit.test_own_limits import BUNDLE, START, TASK, digits, learned, stored, take  # noqa: F401
 
 CHANGED, RELEVANT, BETTER = (SendingPlan(rule, 0.5) for rule in ("changed", "relevant", "better"))
 
@@ -90,32 +92,24 @@ def test_norm_that_can_be_none_begins_anew(damaged):
     assert divided(CHANGED, damaged)[0] == 0.0
 
 
-def test_round_that_changed_little_stays_whole_in_the_residual_and_goes_with_the_next_one():
-    samples = stored(digits(np.arange(300) % 10))
-    dense = msgspec.structs.replace(
-        ruled(SendingPlan("changed", 1.0)),
-        update=msgspec.structs.replace(TASK.update, selection="dense", keep_fraction=1.0, quantisation="float32"),
-    )
-    always = msgspec.structs.replace(dense, sending=SendingPlan())
-    quiet = NOTHING.__class__(b"", (), 0, 1, usual_norm=1e6)
-    kept, sent = take(samples, dense, quiet), take(samples, always)
-    assert isinstance(kept, TrainingResult) and isinstance(sent, TrainingResult)
-    assert kept.kept.endswith("kept for the next one")
-    assert produce(dense, kept) == []
-    assert kept.usual_norm == pytest.approx(0.9e6, rel=1e-3)
-    residual = recall(dense.update, kept.residual, dense.trained_count, 1)
-    assert np.linalg.norm(np.frombuffer(residual.state(), np.float32)) > 0
-    loud = NOTHING.__class__(kept.residual, (), 1, 1)
-    both = take(samples, dense, loud)
-    alone = take(samples, dense, NOTHING.__class__(b"", (), 1, 1))
-    assert not np.frombuffer(both.residual, np.float32).any(), "all of it has left"
-    assert both.packed != alone.packed
+def test_round_that_changed_little_sends_nothing_and_leaves_residual_and_rejected_updates_to_the_next_one():
+    samples, task = stored(digits(np.arange(300) % 10)), ruled(SendingPlan("changed", 1.0))
+    first = take(samples, task)
+    returned = (Returned(first.packed),)
+    quiet = take(samples, task, Earlier(first.residual, returned, 1, 1, usual_norm=1e6))
+    assert isinstance(quiet, TrainingResult)
+    assert (quiet.packed, produce(task, quiet)) == (b"", [])
+    assert quiet.kept.endswith("below 1 of the usual 1e+06")
+    assert quiet.usual_norm == pytest.approx(0.9e6, rel=1e-3)
+    total = recall(task.update, first.residual, task.trained_count, 1)
+    total.give_back(decode_update(first.packed, task.trained_shapes))
+    assert quiet.residual == total.state()
 
 
 @pytest.mark.parametrize("plan", [SendingPlan("relevant", 0.9), SendingPlan("better", 1.0)])
 def test_round_that_a_rule_refuses_is_withheld_with_the_reason(plan, learned):  # noqa: F811
     samples = stored(digits(np.arange(300) % 10))
-    earlier = NOTHING.__class__(b"", (), 0, 1, last_weights=START + np.float32(1))
+    earlier = Earlier(b"", (), 0, 1, last_weights=START + np.float32(1))
     withheld = take(samples, ruled(plan), earlier, learned)
     assert isinstance(withheld, Withheld)
     assert withheld.why == {"relevant": "irrelevant", "better": "no_better"}[plan.rule]

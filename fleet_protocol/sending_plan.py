@@ -14,9 +14,9 @@ class SendingPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     rule: SendingRule = "always"
     """`always`: every one. `changed`: those whose change has a norm of at least `threshold` times the device's own
-    running mean. `relevant`: those of whose signs at least the share `threshold` agrees with the last global change. `better`: those that raise the share
-    of right answers on the device's own validation samples by at least `threshold`, or lower their loss by that share
-    of it where there are no right answers."""
+    running mean. `relevant`: those of whose signs at least the share `threshold` agrees with the last global change.
+    `better`: those that raise the share of right answers on the device's own validation samples by at least
+    `threshold`, or lower their loss by that share of it where there are no right answers."""
     threshold: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
     """0 to 1; what it is compared with depends on the rule."""
 

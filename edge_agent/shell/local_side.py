@@ -33,6 +33,7 @@ class LocalSide:
         versions: VersionFollower,
         rounds: Rounds,
         *,
+        arrived: Callable[[str], None],
         status: Callable[[], Status],
         take_manifest: Callable[[str], Awaitable[None]],
     ) -> None:
@@ -41,7 +42,7 @@ class LocalSide:
             store=samples.add,
             store_unjudged=samples.add_unjudged,
             describe=versions.description,
-            arrived=rounds.sample_arrived,
+            arrived=arrived,
         )
         forms = {task.name: ReadingForm(task.name) for task in configuration.tasks}
         forms |= {source.task: source.form for source in reversed(configuration.sources) if source.inputs}

@@ -12,6 +12,7 @@ from edge_agent.shell.version_follower import VersionFollower
 from edge_agent.sources.prediction_command import CannotPredictError, Predicted
 from edge_agent.sources.readings import ReadingForm, ReadingRefusedError
 from edge_agent.sources.schema_check import check_inputs
+from edge_agent.worker.prediction import predicting_files
 from fleet_protocol.sample_schema import WHOLE_ROW
 
 _EXPECTED_ERRORS = (ReadingRefusedError, ValueError, VersionUnavailableError, LinkDownError, PredictionFailedError)
@@ -51,7 +52,7 @@ class Predictions:
             is_sample = isinstance(document, dict) and "inputs" in document
             sample = replace(form, inputs=() if is_sample else form.inputs, label=None).sample(document)
             await self._take_manifest(form.task)
-            version = await self._versions.version_to_predict(form.task)
+            version = await self._versions.version_to_use(form.task, predicting_files)
             inputs = check_inputs(sample, version.description)
             scores = await self._predictor.scores(version, inputs)
         except _EXPECTED_ERRORS as error:

@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 
 from edge_agent.configuration import AgentConfiguration
-from edge_agent.core.guards import Readings
+from edge_agent.core.guards import Readings, refusal
 from edge_agent.core.lifecycle import State
 from edge_agent.core.outbox import OutboxRow
 from edge_agent.core.round_decisions import RoundDecisions, StartingPoint, TaskState
@@ -166,6 +166,10 @@ class Rounds:
         if description is not None and description.scaling.is_awaited:
             return True
         return self._decisions.waits_for_version(task, self._database.known_version(task), self._now())
+
+    def refused(self, task: str) -> str | None:
+        """Why a guard would refuse a round now."""
+        return refusal(self._configuration.guards, self._readings(task))
 
     async def run(self) -> None:
         """Sleep, wake, train; until cancelled."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -38,7 +38,10 @@ class LocalSide:
         samples: SampleStore,
         versions: VersionFollower,
         rounds: Rounds,
+        *,
+        arrived: Callable[[str], None],
         status: Callable[[], Status],
+        take_manifest: Callable[[str], Awaitable[None]],
     ) -> None:
         self._versions = versions
         self._tasks = [task.name for task in configuration.tasks]
@@ -49,12 +52,13 @@ class LocalSide:
             store=samples.add,
             store_unjudged=samples.add_unjudged,
             describe=self._descriptions.description,
-            arrived=rounds.sample_arrived,
+            arrived=arrived,
         )
         forms = {task: ReadingForm(task) for task in self._tasks}
         forms |= {source.task: source.form for source in reversed(configuration.sources) if source.has_own_form}
         self._receiver = ReadingReceiver(intake, time.time, self._memory.read(), taken=self._reading_taken)
-        predictions = Predictions(versions, ResidentPredictor(configuration.worker), self._receiver, forms)
+        predictor = ResidentPredictor(configuration.worker)
+        predictions = Predictions(versions, predictor, self._receiver, forms, take_manifest=take_manifest)
         self._socket = SampleSocket(
             configuration.sample_socket,
             self._receiver,

@@ -1,7 +1,7 @@
 """Predictions for whoever asks: with the newest weights that are here, by the resident predictor."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from edge_agent.core.prediction import interpret
 from edge_agent.core.version_choice import VersionUnavailableError
@@ -13,6 +13,7 @@ from edge_agent.sources.prediction_command import CannotPredictError, Predicted
 from edge_agent.sources.reading_receiver import OwnSeries, ReadingReceiver
 from edge_agent.sources.readings import ReadingForm
 from edge_agent.sources.schema_check import check_inputs
+from edge_agent.worker.prediction import predicting_files
 from fleet_protocol.sample_line import Sample
 from fleet_protocol.sample_schema import WHOLE_ROW
 
@@ -28,11 +29,15 @@ class Predictions:
         predictor: ResidentPredictor,
         receiver: ReadingReceiver,
         forms: Mapping[str, ReadingForm],
+        *,
+        take_manifest: Callable[[str], Awaitable[None]],
     ) -> None:
+        """`take_manifest` looks for a newer version of a task, where it is time to."""
         self._versions = versions
         self._predictor = predictor
         self._receiver = receiver
         self._forms = forms
+        self._take_manifest = take_manifest
 
     async def predict(self, task: str, payload: bytes, own: OwnSeries | None = None) -> Predicted:
         """The prediction for one reading, JSON in the form of the task's source or of a sample; a label is ignored.
@@ -63,7 +68,8 @@ class Predictions:
         """
         began = time.perf_counter() if started is None else started
         try:
-            version = await self._versions.version_to_predict(sample.task)
+            await self._take_manifest(sample.task)
+            version = await self._versions.version_to_use(sample.task, predicting_files)
             scores = await self._predictor.scores(version, check_inputs(sample, version.description))
         except _EXPECTED_ERRORS as error:
             raise CannotPredictError(str(error)) from error

@@ -15,6 +15,7 @@ from benchmarks.mnist import read_mnist
 from benchmarks.occupancy_fleet import baseline, score
 from benchmarks.one_device import Device, accuracy, predict
 from bundle_runtime.bundle_folder import load_bundle
+from bundle_runtime.scale_feeds import scale_feeds
 from edge_agent.training.engine import Rates, plan_batches
 from fleet_protocol.bundle import (
     EVALUATE_FILE,
@@ -73,6 +74,7 @@ def train(bundle: Path, task: TaskDescription) -> list[np.ndarray]:
         "batches": plan.rows,
         "mask": plan.mask,
         "learning_rate": np.array(rates.learning_rate, np.float32),
+        **scale_feeds(task),
     }
     results = []
     for file in (TRAIN_FILE, EVALUATE_FILE):

@@ -142,6 +142,7 @@ class Agent:
             self._versions,
             state=lambda: self._rounds.state,
             refused=self._rounds.refused,
+            judge=training.drop_unfit_samples,
             note=self._rounds.note,
         )
         self._local = LocalSide(

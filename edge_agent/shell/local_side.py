@@ -1,4 +1,4 @@
-"""What an agent has for its owner, with or without a broker: the sample socket, sources, and predictions."""
+"""What an agent has for its owner, with or without a broker: sample socket, sources, predictions, looks at samples."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -9,6 +9,7 @@ from edge_agent.configuration import AgentConfiguration
 from edge_agent.shell.predictions import Predictions
 from edge_agent.shell.resident_predictor import ResidentPredictor
 from edge_agent.shell.rounds import Rounds
+from edge_agent.shell.sample_looks import SampleLooks
 from edge_agent.shell.sample_store import SampleStore
 from edge_agent.shell.source_runner import SourceRunner
 from edge_agent.shell.version_follower import VersionFollower
@@ -17,6 +18,7 @@ from edge_agent.sources.readings import ReadingForm
 from edge_agent.sources.source import SourceHost
 from edge_agent.sources.tally import SourceStatus
 from edge_agent.sources.unix_socket import SampleSocket, Status
+from fleet_protocol.bundle import TaskDescription
 
 
 class LocalSide:
@@ -33,16 +35,27 @@ class LocalSide:
         versions: VersionFollower,
         rounds: Rounds,
         *,
-        arrived: Callable[[str], None],
         status: Callable[[], Status],
         take_manifest: Callable[[str], Awaitable[None]],
+        judge: Callable[[TaskDescription], object],
     ) -> None:
+        self._rounds = rounds
+        self._looks = SampleLooks(
+            {task.name: task.trigger for task in configuration.tasks},
+            configuration.worker,
+            samples.path,
+            versions,
+            state=lambda: rounds.state,
+            refused=rounds.refused,
+            judge=judge,
+            note=rounds.note,
+        )
         intake = SampleIntake(
             frozenset(task.name for task in configuration.tasks),
             store=samples.add,
             store_unjudged=samples.add_unjudged,
             describe=versions.description,
-            arrived=arrived,
+            arrived=self._sample_arrived,
         )
         forms = {task.name: ReadingForm(task.name) for task in configuration.tasks}
         forms |= {source.task: source.form for source in reversed(configuration.sources) if source.inputs}
@@ -72,3 +85,8 @@ class LocalSide:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._socket.serve())
             group.create_task(self._sources.run())
+            group.create_task(self._looks.run())
+
+    def _sample_arrived(self, task: str) -> None:
+        self._rounds.sample_arrived(task)
+        self._looks.sample_arrived(task)

@@ -1,6 +1,7 @@
 """What torch, torch.onnx or onnxruntime means by an error, in words for the person who wrote the model."""
 
 import re
+import traceback
 from dataclasses import dataclass
 
 from workbench.export.layer_context import UnexportableError
@@ -53,18 +54,24 @@ OTHERWISE = "leave it out, write it in other operators, or add its decomposition
 
 FREE_BATCH = (
     "it makes a constant of the number of samples in a batch, which differs from step to step",
-    "work along the axes of one sample; nn.BatchNorm1d is what normalises over a batch",
+    "write x.shape[0] for it, not len(x) or int(x.shape[0]), and x.gather() for torch.take_along_dim(); else work along"
+    " the axes of one sample: nn.BatchNorm1d is what normalises over a batch",
 )
 KNOWN = (
+    (
+        r"torch/utils/checkpoint\.py|saved tensor hooks",
+        "it recomputes activations (torch.utils.checkpoint)",
+        "call the layer itself: a device trains on a few samples at a time",
+    ),
+    (
+        r"modified by an inplace operation",
+        "it changes a tensor in place that its gradient needs",
+        "compute a new one, x = x + 1 instead of x += 1",
+    ),
     (
         r"setup_context",
         "its autograd.Function has no setup_context",
         "take ctx out of its forward(), and keep what backward() needs in setup_context()",
-    ),
-    (
-        r"saved tensor hooks",
-        "it recomputes activations (torch.utils.checkpoint)",
-        "call the layer itself: a device trains on a few samples at a time",
     ),
     (
         r"PackedSequence",
@@ -143,9 +150,15 @@ def diagnosis(error: BaseException) -> Diagnosis:
 
 def known_cause(error: BaseException) -> Diagnosis | None:
     """What one of torch's errors means, if that is known."""
-    text = f"{type(error).__name__}: {error}"
+    text = f"{type(error).__name__}: {error}{_innermost_file(error)}"
     known = (Diagnosis(reason, remedy) for pattern, reason, remedy in KNOWN if re.search(pattern, text))
     return next(known, None)
+
+
+def _innermost_file(error: BaseException) -> str:
+    """Where an error that does not say what it is comes from, in front of torch's own machinery."""
+    files = (frame.filename for frame in traceback.extract_tb(error.__traceback__))
+    return f" in {named}" if (named := next((file for file in files if "torch/utils/" in file), "")) else ""
 
 
 def basename(operator: str) -> str:

@@ -14,6 +14,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
 from workbench.export.decompositions import decomposition_table
+from workbench.export.diagnosis import FREE_BATCH
 from workbench.export.layer_context import UnexportableError
 from workbench.export.seeded_noise import REMEDY
 
@@ -41,7 +42,7 @@ def trace(function: Callable[..., object], inputs: Sequence[GraphInput]) -> fx.G
     """Trace `function` on tensors without data; the graph holds only operators that the decompositions leave.
 
     Raises:
-        UnexportableError: something is computed in bfloat16.
+        UnexportableError: something is computed in bfloat16, or for one number of rows alone.
         RuntimeError or a relative: whatever torch raises where the function can't be traced.
         UnexportableError: it draws random numbers in a way that no seed reaches.
     """
@@ -56,6 +57,8 @@ def trace(function: Callable[..., object], inputs: Sequence[GraphInput]) -> fx.G
         for entry in inputs
     ]
     graph = _make_graph(function, examples)
+    if any(_is_fixed(example) for example in examples):
+        raise UnexportableError(*FREE_BATCH)
     if any(_changes_in_place(node) for node in graph.graph.nodes):
         graph = _make_graph(functionalize(graph), examples)
     _check_seeded(graph.graph)
@@ -65,6 +68,11 @@ def trace(function: Callable[..., object], inputs: Sequence[GraphInput]) -> fx.G
     if torch.bfloat16 in dtypes_of(graph):
         raise UnexportableError("it computes in bfloat16, for which devices have no operators", "compute in float32")
     return graph
+
+
+def _is_fixed(example: Tensor) -> bool:
+    """Whether tracing has taken the number of rows of an example for the only one there will be."""
+    return any(isinstance(size, torch.SymInt) and size.node.maybe_as_int() is not None for size in example.shape)
 
 
 def dtypes_of(graph: fx.GraphModule) -> set[torch.dtype]:

@@ -1,8 +1,10 @@
 """Functions of torch that can't become a graph, in a form that can, whoever calls them."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -46,8 +48,15 @@ def bilinear(left: Tensor, right: Tensor, weight: Tensor, bias: Tensor | None = 
     return scores if bias is None else scores + bias
 
 
+def triangle(which: Callable[..., Any], row: int, col: int, offset: int = 0, **_: object) -> Tensor:
+    """i64[2, places]: the rows and columns of one half of a matrix, by numpy's function for it."""
+    return torch.tensor(np.stack(which(row, offset, col)).tolist())
+
+
 FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     functional.bilinear: bilinear,
+    torch.tril_indices: partial(triangle, np.tril_indices),
+    torch.triu_indices: partial(triangle, np.triu_indices),
     torch.take_along_dim: take_along_dim,
     Tensor.take_along_dim: take_along_dim,
     **TRANSFORMS,

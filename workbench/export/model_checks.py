@@ -37,8 +37,8 @@ def check_build(model: ModuleType, path: Path) -> Callable[[], object]:
     Raises:
         ConfigurationError: there is none, or it can't be called without arguments.
     """
-    build: Callable[[], object] | None = getattr(model, "build", None)
-    if build is None:
+    build: object = getattr(model, "build", None)
+    if not callable(build):
         raise ConfigurationError(f"{path}: no function build(); write one that returns the torch.nn.Module to train")
     parameters = inspect.signature(build).parameters.values()
     if needed := [each.name for each in parameters if each.default is each.empty and each.kind not in _ANY]:

@@ -95,6 +95,7 @@ def bundle_files(
         update=recipe.task.update,
         aggregation=recipe.task.aggregation,
         downlink=recipe.task.downlink,
+        sending=recipe.task.sending,
         files={name: blob_hash(content) for name, content in files.items()},
         backbone=BackboneSchema(halves.feature_shape) if halves else None,
         onnx_versions={name: _version(model) for name, model in models.items()},
@@ -102,6 +103,7 @@ def bundle_files(
         scaling=recipe.scaling,
         inputs=recipe.task.inputs,
         heads=recipe.task.each_label if recipe.task.heads else {},
+        readings=recipe.task.readings,
     )
     if any(isinstance(part, BatchNorm) for part in recipe.module.modules()) and description.statistics:
         tell(FEW_CLASSES)

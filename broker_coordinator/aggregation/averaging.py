@@ -82,13 +82,9 @@ class RecentVersions:
 
     @property
     def averaged(self) -> Sequence[int]:
-        """The versions that the model to use is the mean of, the newest first.
-
-        Raises:
-            ValueError: no version was added.
-        """
+        """The versions that the model to use is the mean of, the newest first; none before the first one."""
         if not self._numbers:
-            raise ValueError("there is no version to average")
+            return []
         newest_first = self._numbers[:0:-1]
         return averaged_numbers(newest_first, self._numbers[-1], self._count)
 

@@ -98,3 +98,10 @@ def test_versions_that_were_rolled_back_from_are_averaged_no_more() -> None:
     recent.drop_after(4)
     recent.add(7, b"")
     assert list(recent.averaged) == [7, 4]
+
+
+def test_without_a_version_there_is_no_model() -> None:
+    recent = RecentVersions(None)
+    assert list(recent.averaged) == []
+    with pytest.raises(ValueError, match="no version to average"):
+        recent.model(PARAMETERS)

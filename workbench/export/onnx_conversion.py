@@ -25,8 +25,16 @@ IR_VERSION = 8
 """The oldest model format that carries opset 18."""
 
 
-def convert(function: Callable[..., object], inputs: Sequence[GraphInput], outputs: Sequence[str]) -> onnx.GraphProto:
+def convert(
+    function: Callable[..., object],
+    inputs: Sequence[GraphInput],
+    outputs: Sequence[str],
+    *,
+    rewrite: Callable[[onnx_ir.Graph], None] | None = None,
+) -> onnx.GraphProto:
     """The graph of `function`, with these input and output names. Names of other values hold no dot.
+
+    `rewrite` changes the folded graph.
 
     Raises:
         torch.onnx.OnnxExporterError: an operator has no counterpart in ONNX.
@@ -51,6 +59,8 @@ def convert(function: Callable[..., object], inputs: Sequence[GraphInput], outpu
         raise RuntimeError("torch.onnx.export returned nothing")
     model = program.model
     fold(model)
+    if rewrite is not None:
+        rewrite(model.graph)
     ClearMetadataAndDocStringPass()(model)
     _number_values(model.graph)
     graph = onnx_ir.to_proto(model).graph

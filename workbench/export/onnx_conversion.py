@@ -13,6 +13,7 @@ from torch import fx
 
 from workbench.export.folding import fold
 from workbench.export.layer_context import UnexportableError
+from workbench.export.max_pooling_nodes import TRANSLATIONS
 from workbench.export.recurrence import REPEAT
 from workbench.export.scan_nodes import scan_nodes
 from workbench.export.traced_program import program_of
@@ -50,7 +51,7 @@ def convert(
             dynamo=True,
             input_names=[entry.name for entry in inputs],
             output_names=list(outputs),
-            custom_translation_table={REPEAT: scan_nodes(traced, convert)},
+            custom_translation_table={REPEAT: scan_nodes(traced, convert), **TRANSLATIONS},
             opset_version=OPSET,
             optimize=False,
             verbose=False,

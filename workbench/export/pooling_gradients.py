@@ -1,4 +1,4 @@
-"""The backward pass of average pooling as matrix products.
+"""The backward pass of pooling: of averages as matrix products, of maxima by the places that they came from.
 
 Averaging windows is linear and separable: `pool(x) = rows @ x @ columns.T` with constant matrices that follow from
 the sizes. Its gradient is `rows.T @ gradient @ columns`.
@@ -72,6 +72,25 @@ def adaptive_avg_pool2d_backward(gradient: Tensor, inputs: Tensor) -> Tensor:
     """Gradient of `adaptive_avg_pool2d`."""
     rows, columns = (adaptive_matrix(gradient.shape[axis], inputs.shape[axis]) for axis in (-2, -1))
     return _spread(gradient, rows, columns)
+
+
+def max_pool2d_backward(  # noqa: PLR0917 - the operator's own signature
+    gradient: Tensor,
+    inputs: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    _padding: Sequence[int],
+    dilation: Sequence[int],
+    _ceil_mode: bool,
+    places: Tensor,
+) -> Tensor:
+    """Gradient of `aten.max_pool2d_with_indices`. Only where windows overlap can one place be in `places` twice."""
+    windows = zip(_pair(kernel), _pair(stride or kernel), _pair(dilation), strict=True)
+    if all(step > spread * (size - 1) for size, step, spread in windows):
+        unpooled: Tensor = torch.ops.aten.max_unpool2d.default(gradient, places, inputs.shape[-2:])
+        return unpooled
+    flat = torch.zeros_like(inputs).flatten(-2)
+    return flat.scatter_add(-1, places.flatten(-2), gradient.flatten(-2)).reshape(inputs.shape)
 
 
 def window_matrix(windows: int, size: int, kernel: int, stride: int, padding: int, *, count_padding: bool) -> Tensor:

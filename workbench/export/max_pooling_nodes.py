@@ -14,6 +14,8 @@ from onnx_ir import Value
 from torch._ops import OpOverload
 from torch.onnx._internal.exporter._torchlib.ops.hop import call_op
 
+from workbench.export.pooling_gradients import window_count
+
 PLANE_AXES = 2
 
 
@@ -26,18 +28,22 @@ def max_pool2d_with_indices(  # noqa: PLR0917 - the operator's own signature
     ceil_mode: bool = False,
 ) -> tuple[Value, Value]:
     """`aten.max_pool2d_with_indices` of f32[B, C, H, W] or f32[C, H, W]."""
-    batched = _batched(inputs)
+    batched, sizes = _batched(inputs), _sizes(inputs)
+    kernel, strides, before, dilations = map(_pair, (kernel_size, stride or kernel_size, padding, dilation))
+    # With ONNX's own rounding up, a window may lie in the padding as a whole.
+    after = before
+    if ceil_mode:
+        after = [_padding_after(*axis) for axis in zip(sizes, kernel, strides, before, dilations, strict=True)]
     values, places = call_op(
         "MaxPool",
         batched,
         _num_outputs=2,
-        kernel_shape=_pair(kernel_size),
-        strides=_pair(stride or kernel_size),
-        pads=_pair(padding) * 2,
-        dilations=_pair(dilation),
-        ceil_mode=int(ceil_mode),
+        kernel_shape=kernel,
+        strides=strides,
+        pads=[*before, *after],
+        dilations=dilations,
     )
-    (places,) = call_op("Sub", places, _starts_of_planes(batched, _sizes(inputs)))
+    (places,) = call_op("Sub", places, _starts_of_planes(batched, sizes))
     return _like(inputs, values), _like(inputs, places)
 
 
@@ -50,6 +56,13 @@ def max_unpool2d(inputs: Value, places: Value, output_size: Sequence[int]) -> Va
     # The windows are of no account where the shape is given.
     (values,) = call_op("MaxUnpool", batched, counted, shape, kernel_shape=[1, 1])
     return _like(inputs, values)
+
+
+def _padding_after(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
+    """What the last window needs behind an axis of this size, where windows may go over its edge."""
+    extent = dilation * (kernel - 1) + 1
+    windows = window_count(size, extent, stride, padding, ceil_mode=True)
+    return max((windows - 1) * stride + extent - size - padding, 0)
 
 
 def _starts_of_planes(batched: Value, sizes: Sequence[int]) -> Value:

@@ -28,7 +28,7 @@ def avg_pool2d(  # noqa: PLR0917 - the operator's own signature
     rows, columns = (
         (window_matrix(windows, size, kernel[axis], stride[axis], padding[axis], count_padding=True) > 0).float()
         for axis, size in zip((-2, -1), inputs.shape[-2:], strict=True)
-        for windows in [_windows(size, kernel[axis], stride[axis], padding[axis], ceil_mode=ceil_mode)]
+        for windows in [window_count(size, kernel[axis], stride[axis], padding[axis], ceil_mode=ceil_mode)]
     )
     return rows @ inputs @ columns.T / float(divisor_override)
 
@@ -121,7 +121,7 @@ def _pair(sizes: Sequence[int]) -> Sequence[int]:
     return sizes if len(sizes) == 2 else [sizes[0], sizes[0]]
 
 
-def _windows(size: int, kernel: int, stride: int, padding: int, *, ceil_mode: bool) -> int:
+def window_count(size: int, kernel: int, stride: int, padding: int, *, ceil_mode: bool) -> int:
     """How many windows fit; with `ceil_mode` the last one may go over the edge, but must start before it."""
     windows = (size + 2 * padding - kernel + (stride - 1 if ceil_mode else 0)) // stride + 1
     return windows - 1 if ceil_mode and (windows - 1) * stride >= size + padding else windows

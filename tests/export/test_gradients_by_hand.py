@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from workbench.export.batch_statistics import NormalisedByBatch
+from workbench.export.batch_statistics import normalised_by_batch
 from workbench.export.convolution_gradients import Geometry, input_gradient, weight_gradient
 from workbench.export.decompositions import select_backward, slice_backward
 from workbench.export.recurrent_layers import gru, lstm, rnn
@@ -116,7 +116,7 @@ def test_normalisation_by_a_batch_and_its_gradients_are_torchs_and_padding_has_n
     real = ROWS - 1
     rows = torch.tensor([1 / real] * real + [0.0], dtype=torch.float64)
     expected = nn.functional.batch_norm(values[:real], None, None, *(scales or [None] * 2), training=True, eps=1e-3)
-    found, *_ = NormalisedByBatch.apply(values, rows, *(scales or [None] * 2), 1e-3)
+    found, *_ = normalised_by_batch(values, rows, *(scales or [None] * 2), 1e-3)
     torch.testing.assert_close(found[:real], expected)
     cotangent = torch.randn_like(expected)
     leaves = [values, *scales]
@@ -127,7 +127,7 @@ def test_normalisation_by_a_batch_and_its_gradients_are_torchs_and_padding_has_n
 
 def test_second_derivatives_and_those_of_statistics_of_a_batch_are_right():
     def normalised(values: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
-        return NormalisedByBatch.apply(values, torch.full((ROWS,), 1 / ROWS, dtype=torch.float64), weight, bias, 1e-3)
+        return normalised_by_batch(values, torch.full((ROWS,), 1 / ROWS, dtype=torch.float64), weight, bias, 1e-3)
 
     inputs = [torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((ROWS, 3, 2), (3,), (3,))]
     assert torch.autograd.gradcheck(normalised, inputs)

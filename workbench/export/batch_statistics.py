@@ -10,16 +10,26 @@ import torch
 from torch import Tensor
 
 
-class NormalisedByBatch(torch.autograd.Function):
-    """Values f32[B, C, ...], weights of the rows f32[B], which add up to 1 or are all 0, the layer's weight and bias
-    f32[C] or None, and what is added to the variance.
+def normalised_by_batch(
+    values: Tensor, rows: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Values f32[B, C, ...] normalised, then scaled by `weight` and shifted by `bias`; their mean and biased variance.
 
-    Gives the outputs f32[B, C, ...], and mean and biased variance f32[C] over the weighed rows and all places.
+    These four are f32[C]. `rows` f32[B] weighs the rows and adds up to 1, or is all 0; nothing is differentiated by it.
+    `eps` is added to the variance.
     """
+    outputs, mean, variance = _NormalisedByBatch.apply(  # type: ignore[no-untyped-call]
+        values, rows, weight, bias, eps
+    )
+    return outputs, mean, variance
+
+
+class _NormalisedByBatch(torch.autograd.Function):
+    """See `normalised_by_batch`."""
 
     @staticmethod
     def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """See the class."""
+        """See `normalised_by_batch`."""
         values, rows, weight, bias, eps = arguments
         mean = rows @ _row_means(values)
         centred = values - per_channel(mean, values)

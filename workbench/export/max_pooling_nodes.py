@@ -11,7 +11,6 @@ import numpy as np
 import onnx_ir
 import torch
 from onnx_ir import Value
-from torch._ops import OpOverload
 from torch.onnx._internal.exporter._torchlib.ops.hop import call_op
 
 from workbench.export.pooling_gradients import window_count
@@ -90,7 +89,7 @@ def _rank(value: Value) -> int:
 
 
 def _sizes(value: Value) -> list[int]:
-    return [int(size) for size in list(value.shape or ())[-PLANE_AXES:]]
+    return [size for size in list(value.shape or ())[-PLANE_AXES:] if isinstance(size, int)]
 
 
 def _pair(sizes: Sequence[int]) -> list[int]:
@@ -102,7 +101,7 @@ def _constant(value: int | list[int]) -> Value:
     return made
 
 
-TRANSLATIONS: dict[OpOverload, Callable[..., object]] = {
+TRANSLATIONS: dict[Callable[..., object], Callable[..., object]] = {
     torch.ops.aten.max_pool2d_with_indices.default: max_pool2d_with_indices,
     torch.ops.aten.max_unpool2d.default: max_unpool2d,
 }

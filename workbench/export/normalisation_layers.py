@@ -12,7 +12,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm as InstanceNorm
 from torch.nn.utils.parametrizations import _SpectralNorm as SpectralNorm
 from torch.nn.utils.spectral_norm import SpectralNorm as SpectralNormHook
 
-from workbench.export.batch_statistics import NormalisedByBatch, per_channel
+from workbench.export.batch_statistics import normalised_by_batch, per_channel
 from workbench.export.layer_context import LayerContext, UnexportableError
 from workbench.export.moving_buffers import RUNNING_STATISTICS, SINGULAR_VECTORS
 
@@ -32,7 +32,7 @@ def batch_norm(context: LayerContext, name: str, part: BatchNorm, inputs: Tensor
             raise UnexportableError(
                 "momentum=None averages over all batches ever seen, which a round doesn't know", "give it a momentum"
             )
-        outputs, mean, variance = NormalisedByBatch.apply(inputs, rows, part.weight, part.bias, part.eps)
+        outputs, mean, variance = normalised_by_batch(inputs, rows, part.weight, part.bias, part.eps)
         places = inputs[0, 0].numel() if inputs.dim() > 2 else 1
         count = places / rows.max().clamp(min=torch.finfo(rows.dtype).tiny)
         unbiased = variance * (count / (count - 1).clamp(min=1))

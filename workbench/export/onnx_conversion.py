@@ -51,7 +51,7 @@ def convert(
             dynamo=True,
             input_names=[entry.name for entry in inputs],
             output_names=list(outputs),
-            custom_translation_table={REPEAT: scan_nodes(traced, convert), **TRANSLATIONS},
+            custom_translation_table={**TRANSLATIONS, REPEAT: scan_nodes(traced, convert)},
             opset_version=OPSET,
             optimize=False,
             verbose=False,

@@ -1,7 +1,7 @@
 """`Where` over many values as products with a mask, which onnxruntime computes several times as fast.
 
 A product with 0 makes NaN of an infinite or undefined value, where `Where` drops it. So the sum of the operands is
-looked at first: if it isn't finite, `Where` selects after all. Either way the result is exactly that of `Where`, but for
+looked at first: if it isn't finite, `Where` selects after all. Either way the result is that of `Where`, but for
 the sign of a zero.
 """
 
@@ -40,7 +40,9 @@ def _rewrite(graph: Graph, where: Node) -> None:
     """An `If` in its place, whose branches are the product and, where that could be wrong, the selection."""
     condition, *operands = where.inputs
     before, products, selection = Tape(), Tape(), Tape()
-    undefined = _has_undefined(before, [operand for operand in operands if _number(operand) is None])
+    undefined = _has_undefined(
+        before, [operand for operand in operands if operand is not None and _number(operand) is None]
+    )
     kept = [(operand, truth) for operand, truth in zip(operands, (True, False), strict=True) if _number(operand) != 0]
     made = [products.op("Mul", [_mask(products, condition, truth=truth), operand]) for operand, truth in kept]
     result = where.outputs[0]

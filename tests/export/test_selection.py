@@ -1,6 +1,7 @@
 """`Where` as a product with a mask gives exactly what it gave, whatever is in the operands."""
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import onnx
@@ -25,6 +26,7 @@ SELECTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 SPECIAL = [0.0, -1.0, np.inf, -np.inf, np.nan, 3e38]
 
 
+@cache
 def converted(function: Callable[[Tensor, Tensor], Tensor], values: int = MANY) -> onnx.GraphProto:
     inputs = [GraphInput("one", (BATCH, values)), GraphInput("other", (BATCH, values))]
     # A graph's own outputs stay as they are, so something has to come behind the selection.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from workbench.export.batch_statistics import normalised_by_batch
 from workbench.export.convolution_gradients import Geometry, input_gradient, weight_gradient
 from workbench.export.decompositions import select_backward, slice_backward
 from workbench.export.recurrent_layers import gru, lstm, rnn
@@ -105,3 +106,29 @@ def test_gradient_of_an_entry_is_torchs(axis, index):
     gradient = torch.randn_like(result)
     (expected,) = torch.autograd.grad(result, values, gradient)
     torch.testing.assert_close(select_backward(gradient, values.shape, axis, index), expected)
+
+
+@pytest.mark.parametrize("places", [(), (5,), (3, 4)], ids=str)
+@pytest.mark.parametrize("is_affine", [True, False])
+def test_normalisation_by_a_batch_and_its_gradients_are_torchs_and_padding_has_no_part(places, is_affine):
+    values = torch.randn(ROWS, 3, *places, dtype=torch.float64, requires_grad=True)
+    scales = [torch.randn(3, dtype=torch.float64, requires_grad=True) for _ in range(2 * is_affine)]
+    real = ROWS - 1
+    rows = torch.tensor([1 / real] * real + [0.0], dtype=torch.float64)
+    expected = nn.functional.batch_norm(values[:real], None, None, *(scales or [None] * 2), training=True, eps=1e-3)
+    found, *_ = normalised_by_batch(values, rows, *(scales or [None] * 2), 1e-3)
+    torch.testing.assert_close(found[:real], expected)
+    cotangent = torch.randn_like(expected)
+    leaves = [values, *scales]
+    torch.testing.assert_close(
+        torch.autograd.grad(found[:real], leaves, cotangent), torch.autograd.grad(expected, leaves, cotangent)
+    )
+
+
+def test_second_derivatives_and_those_of_statistics_of_a_batch_are_right():
+    def normalised(values: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
+        return normalised_by_batch(values, torch.full((ROWS,), 1 / ROWS, dtype=torch.float64), weight, bias, 1e-3)
+
+    inputs = [torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((ROWS, 3, 2), (3,), (3,))]
+    assert torch.autograd.gradcheck(normalised, inputs)
+    assert torch.autograd.gradgradcheck(normalised, inputs)

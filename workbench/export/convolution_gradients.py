@@ -78,7 +78,9 @@ def weight_gradient(gradient: Tensor, inputs: Tensor, kernel: Sequence[int], geo
     As one convolution its kernel would be as large as the image. That is the cheapest way only where the layer's own
     kernel jumps over places; otherwise shifted copies and matrix products take a third to a half of the time.
     """
-    if {*geometry.stride} != {1} or len(kernel) > 2:
+    if {*kernel} == {1} and not any(geometry.padding):
+        inputs = _every(inputs, geometry.stride)
+    elif {*geometry.stride} != {1} or len(kernel) > 2:
         return _as_convolution(gradient, inputs, kernel, geometry)
     padded = _padded(inputs, geometry.padding)
     if geometry.groups == inputs.shape[1] == gradient.shape[1] and prod(kernel) <= FEW_TAPS:
@@ -104,7 +106,7 @@ def _by_shifts(gradient: Tensor, padded: Tensor, kernel: Sequence[int], geometry
     """Shifts along the last axis are copies of the inputs, those along the one before it copies of the gradient, with
     zeros around it; one matrix product of all with all, row by row of the batch, has every entry of the kernel.
     """
-    rows, groups = padded.shape[0], geometry.groups
+    groups = geometry.groups
     *upper, width = kernel
     height = upper[0] if upper else 1
     columns = [padded.narrow(-1, geometry.dilation[-1] * step, gradient.shape[-1]) for step in range(width)]
@@ -114,16 +116,25 @@ def _by_shifts(gradient: Tensor, padded: Tensor, kernel: Sequence[int], geometry
         offsets = [geometry.dilation[0] * step for step in range(height)]
         bands = [torch.constant_pad_nd(gradient, [0, 0, offset, left - offset]) for offset in offsets]
     left_side, right_side = (
-        _stacked(copies).reshape(rows, groups, copies[0].shape[1] // groups * len(copies), -1)
+        _stacked(copies).reshape(-1, copies[0].shape[1] // groups * len(copies), prod(copies[0].shape[2:]))
         for copies in (bands, columns)
     )
-    products = (left_side @ right_side.transpose(2, 3)).sum(0)
+    # Nothing stands between transpose and product, so that onnxruntime makes one of the two.
+    products = torch.bmm(left_side, right_side.transpose(1, 2))
+    products = products.reshape(-1, groups, *products.shape[1:]).sum(0)
     by_entry = products.reshape(gradient.shape[1], height, padded.shape[1] // groups, width)
     return by_entry.transpose(1, 2).reshape(gradient.shape[1], padded.shape[1] // groups, *kernel)
 
 
 def _stacked(copies: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(copies), dim=2) if len(copies) > 1 else copies[0]
+
+
+def _every(inputs: Tensor, stride: Sequence[int]) -> Tensor:
+    """Every so many-th place along each spatial axis."""
+    for axis, step in enumerate(stride, start=2):
+        inputs = inputs[(slice(None),) * axis + (slice(None, None, step),)]
+    return inputs
 
 
 def _padded(inputs: Tensor, padding: Sequence[int]) -> Tensor:

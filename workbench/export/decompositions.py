@@ -14,11 +14,13 @@ from torch._ops import OpOverload
 
 from workbench.export.adaptive_max_pooling import adaptive_max_pool2d, adaptive_max_pool2d_backward
 from workbench.export.convolution_gradients import convolution_backward
+from workbench.export.max_pooling_nodes import TRANSLATIONS
 from workbench.export.pooling_gradients import (
     adaptive_avg_pool2d,
     adaptive_avg_pool2d_backward,
     avg_pool2d,
     avg_pool2d_backward,
+    max_pool2d_backward,
 )
 from workbench.export.strided_views import as_strided, as_strided_scatter
 
@@ -120,6 +122,7 @@ OURS: dict[OpOverload, Decomposition] = {
     torch.ops.aten.copy.default: copied,
     torch.ops.aten.diagonal_backward.default: diagonal_backward,
     torch.ops.aten.empty_like.default: zeros_instead_of_empty,
+    torch.ops.aten.max_pool2d_with_indices_backward.default: max_pool2d_backward,
     torch.ops.aten.select_backward.default: select_backward,
     torch.ops.aten.slice_backward.default: slice_backward,
     torch.ops.aten.squeeze.dims: squeeze_what_is_one,
@@ -140,7 +143,6 @@ BEYOND_CORE = (
     torch.ops.aten.dist,
     torch.ops.aten.fmax,
     torch.ops.aten.fmin,
-    torch.ops.aten.max_pool2d_with_indices_backward,
     torch.ops.aten.sym_numel,
     torch.ops.aten.var_mean,
 )
@@ -150,4 +152,5 @@ BEYOND_CORE = (
 @cache
 def decomposition_table() -> dict[OpOverload, Decomposition]:
     """Operator to decomposition, for `make_fx`."""
-    return {**core_aten_decompositions(), **get_decompositions(BEYOND_CORE), **OURS}
+    table = {**core_aten_decompositions(), **get_decompositions(BEYOND_CORE), **OURS}
+    return {operator: each for operator, each in table.items() if operator not in TRANSLATIONS}

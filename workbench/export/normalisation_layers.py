@@ -12,6 +12,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm as InstanceNorm
 from torch.nn.utils.parametrizations import _SpectralNorm as SpectralNorm
 from torch.nn.utils.spectral_norm import SpectralNorm as SpectralNormHook
 
+from workbench.export.batch_statistics import normalised_by_batch, per_channel
 from workbench.export.layer_context import LayerContext, UnexportableError
 from workbench.export.moving_buffers import RUNNING_STATISTICS, SINGULAR_VECTORS
 
@@ -36,11 +37,12 @@ def batch_norm(context: LayerContext, name: str, part: BatchNorm, inputs: Tensor
             raise UnexportableError(
                 "momentum=None averages over all batches ever seen, which a round doesn't know", "give it a momentum"
             )
-        mean, variance = _statistics(inputs, rows)
+        outputs, mean, variance = normalised_by_batch(inputs, rows, part.weight, part.bias, part.eps)
         places = inputs[0, 0].numel() if inputs.dim() > 2 else 1
         count = places / rows.max().clamp(min=torch.finfo(rows.dtype).tiny)
         unbiased = variance * (count / (count - 1).clamp(min=1))
         _move(context, name, part, (mean.detach(), unbiased.detach()), part.momentum * rows.sum())
+        return outputs
     return _normalised(inputs, mean, variance, part)
 
 
@@ -133,20 +135,4 @@ def _normalised(inputs: Tensor, mean: Tensor, variance: Tensor, part: TrackingNo
     if part.weight is not None:
         scale = scale * part.weight
     shift = -mean * scale if part.bias is None else part.bias - mean * scale
-    return inputs * _per_channel(scale, inputs) + _per_channel(shift, inputs)
-
-
-def _statistics(inputs: Tensor, row_weights: Tensor) -> Pair:
-    """Mean and biased variance f32[C] over the real rows and all places of f32[B, C, ...]."""
-    weights = row_weights.unsqueeze(0)
-    mean = (weights @ _row_means(inputs)).squeeze(0)
-    centred = inputs - _per_channel(mean, inputs)
-    return mean, (weights @ _row_means(centred * centred)).squeeze(0)
-
-
-def _row_means(inputs: Tensor) -> Tensor:
-    return inputs.mean(dim=tuple(range(2, inputs.dim()))) if inputs.dim() > 2 else inputs
-
-
-def _per_channel(values: Tensor, inputs: Tensor) -> Tensor:
-    return values.reshape(1, -1, *[1] * (inputs.dim() - 2))
+    return inputs * per_channel(scale, inputs) + per_channel(shift, inputs)

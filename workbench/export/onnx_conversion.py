@@ -13,6 +13,7 @@ from torch import fx
 
 from workbench.export.folding import fold
 from workbench.export.layer_context import UnexportableError
+from workbench.export.max_pooling_nodes import TRANSLATIONS
 from workbench.export.recurrence import REPEAT
 from workbench.export.scan_nodes import scan_nodes
 from workbench.export.traced_program import program_of
@@ -25,8 +26,16 @@ IR_VERSION = 8
 """The oldest model format that carries opset 18."""
 
 
-def convert(function: Callable[..., object], inputs: Sequence[GraphInput], outputs: Sequence[str]) -> onnx.GraphProto:
+def convert(
+    function: Callable[..., object],
+    inputs: Sequence[GraphInput],
+    outputs: Sequence[str],
+    *,
+    rewrite: Callable[[onnx_ir.Graph], None] | None = None,
+) -> onnx.GraphProto:
     """The graph of `function`, with these input and output names. Names of other values hold no dot.
+
+    `rewrite` changes the folded graph.
 
     Raises:
         torch.onnx.OnnxExporterError: an operator has no counterpart in ONNX.
@@ -42,7 +51,7 @@ def convert(function: Callable[..., object], inputs: Sequence[GraphInput], outpu
             dynamo=True,
             input_names=[entry.name for entry in inputs],
             output_names=list(outputs),
-            custom_translation_table={REPEAT: scan_nodes(traced, convert)},
+            custom_translation_table={**TRANSLATIONS, REPEAT: scan_nodes(traced, convert)},
             opset_version=OPSET,
             optimize=False,
             verbose=False,
@@ -51,6 +60,8 @@ def convert(function: Callable[..., object], inputs: Sequence[GraphInput], outpu
         raise RuntimeError("torch.onnx.export returned nothing")
     model = program.model
     fold(model)
+    if rewrite is not None:
+        rewrite(model.graph)
     ClearMetadataAndDocStringPass()(model)
     _number_values(model.graph)
     graph = onnx_ir.to_proto(model).graph

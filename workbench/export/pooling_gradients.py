@@ -1,4 +1,4 @@
-"""The backward pass of average pooling as matrix products.
+"""The backward pass of pooling: of averages as matrix products, of maxima by the places that they came from.
 
 Averaging windows is linear and separable: `pool(x) = rows @ x @ columns.T` with constant matrices that follow from
 the sizes. Its gradient is `rows.T @ gradient @ columns`.
@@ -28,7 +28,7 @@ def avg_pool2d(  # noqa: PLR0917 - the operator's own signature
     rows, columns = (
         (window_matrix(windows, size, kernel[axis], stride[axis], padding[axis], count_padding=True) > 0).float()
         for axis, size in zip((-2, -1), inputs.shape[-2:], strict=True)
-        for windows in [_windows(size, kernel[axis], stride[axis], padding[axis], ceil_mode=ceil_mode)]
+        for windows in [window_count(size, kernel[axis], stride[axis], padding[axis], ceil_mode=ceil_mode)]
     )
     return rows @ inputs @ columns.T / float(divisor_override)
 
@@ -74,6 +74,25 @@ def adaptive_avg_pool2d_backward(gradient: Tensor, inputs: Tensor) -> Tensor:
     return _spread(gradient, rows, columns)
 
 
+def max_pool2d_backward(  # noqa: PLR0917 - the operator's own signature
+    gradient: Tensor,
+    inputs: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    _padding: Sequence[int],
+    dilation: Sequence[int],
+    _ceil_mode: bool,
+    places: Tensor,
+) -> Tensor:
+    """Gradient of `aten.max_pool2d_with_indices`. Only where windows overlap can one place be in `places` twice."""
+    windows = zip(_pair(kernel), _pair(stride or kernel), _pair(dilation), strict=True)
+    if all(step > spread * (size - 1) for size, step, spread in windows):
+        unpooled: Tensor = torch.ops.aten.max_unpool2d.default(gradient, places, inputs.shape[-2:])
+        return unpooled
+    flat = torch.zeros_like(inputs).flatten(-2)
+    return flat.scatter_add(-1, places.flatten(-2), gradient.flatten(-2)).reshape(inputs.shape)
+
+
 def window_matrix(windows: int, size: int, kernel: int, stride: int, padding: int, *, count_padding: bool) -> Tensor:
     """f32[windows, size]: row i averages the i-th window. Padding counts as zeros, or not at all."""
     matrix = np.zeros((windows, size), dtype=np.float32)
@@ -102,7 +121,7 @@ def _pair(sizes: Sequence[int]) -> Sequence[int]:
     return sizes if len(sizes) == 2 else [sizes[0], sizes[0]]
 
 
-def _windows(size: int, kernel: int, stride: int, padding: int, *, ceil_mode: bool) -> int:
+def window_count(size: int, kernel: int, stride: int, padding: int, *, ceil_mode: bool) -> int:
     """How many windows fit; with `ceil_mode` the last one may go over the edge, but must start before it."""
     windows = (size + 2 * padding - kernel + (stride - 1 if ceil_mode else 0)) // stride + 1
     return windows - 1 if ceil_mode and (windows - 1) * stride >= size + padding else windows

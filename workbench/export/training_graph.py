@@ -26,6 +26,7 @@ from workbench.export.onnx_conversion import convert
 from workbench.export.optimisers import OPTIMISERS
 from workbench.export.recipe import Recipe
 from workbench.export.scaled_graphs import model_side, scale_values
+from workbench.export.selection import select_by_products
 from workbench.export.tracing import BATCH, GraphInput
 
 STEP = "step."
@@ -215,7 +216,8 @@ def _step(recipe: Recipe, carried: dict[str, str], *, per_sample: bool) -> Graph
     outer |= {head.log_prior: head.log_prior for head in recipe.objective.heads if head.log_prior}
     inner = [GraphInput(outer.get(entry.name, STEP + entry.name), entry.shape, entry.dtype) for entry in entries]
     outputs = [*(f"{STEP}new.{name}" for name in carried), f"{STEP}row_losses"]
-    body = convert(step_function(recipe, names, per_sample=per_sample), inner, outputs)
+    step = step_function(recipe, names, per_sample=per_sample)
+    body = convert(step, inner, outputs, rewrite=select_by_products)
     body.name = "step"
     body.node.insert(
         0, helper.make_node("Gather", [model_side(recipe, "inputs"), f"{STEP}rows"], [f"{STEP}inputs"], axis=0)

@@ -1,7 +1,11 @@
-"""What a round computes while its task awaits the fleet's scale: how the device's samples are distributed. Pure."""
+"""What a round computes while its task awaits the fleet's scale: how the device's samples are distributed. Pure.
 
-from collections.abc import Sequence
+docs/decisions/absurd-readings.md says why a few far values count as less far.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,12 +14,20 @@ from bundle_runtime.samples import Samples
 from edge_agent.worker.contract import TrainingResult
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec import Moments
-from fleet_protocol.scaling import DEVIATION_OF_CONSTANTS, MOST_DEVIATIONS, Block, Scale
+from fleet_protocol.scaling import DEVIATION_OF_CONSTANTS, MOST_DEVIATIONS, UNITS_FACTOR, Block, Scale
+
+_Prepare = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+FAR_SHARE: Final = 1 / 16
+"""Of a column's values, at either end: so few may be absurd, such as -9999 where a sensor failed."""
+FARTHEST: Final = 3.0
+"""They count as so many times as far as the others reach. Of normally distributed values that is 10.7 deviations from
+the mean, next to `MOST_DEVIATIONS`, further than which nothing counts in training."""
 
 
 def measure(samples: Samples, task: TaskDescription) -> TrainingResult:
-    """The moments of each column whose scale is awaited; nothing is trained."""
-    awaited = [_moments(part.values, part.blocks) for part in _scaled(samples, task) if part.scale.awaited]
+    """The moments of each column whose scale is awaited, without its absurd values; nothing is trained."""
+    awaited = [part.moments(without_absurd) for part in _scaled(samples, task) if part.scale.awaited]
     first, *rest = awaited
     for each in rest:
         first = first.beside(each)
@@ -30,13 +42,31 @@ def measure(samples: Samples, task: TaskDescription) -> TrainingResult:
     )
 
 
-def unlike_the_fleet(samples: Samples, task: TaskDescription, deviations: float = MOST_DEVIATIONS) -> str:
-    """Which column of this device's samples has a mean so many of the fleet's deviations from the fleet's, in words;
-    empty where none has.
-    """
+def without_absurd(table: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The columns of f32[N, C] with their few far values brought nearer; those where nothing else varies stay."""
+    ascending = np.sort(table.astype(np.float64), axis=0)  # NaN comes last
+    there = np.count_nonzero(~np.isnan(table), axis=0)
+    far = np.floor(FAR_SHARE * there).astype(np.int64)
+    ends = np.maximum([far, there - 1 - far], 0)
+    lowest, highest = np.take_along_axis(ascending, ends, axis=0)
+    reach = np.where(highest > lowest, FARTHEST * (highest - lowest), np.inf)
+    return np.clip(table, lowest - reach, highest + reach).astype(np.float32)
+
+
+def in_other_units(samples: Samples, task: TaskDescription) -> str:
+    """Which column of this device's samples has another unit than the fleet's, in words; empty where none has."""
+    return _far_from_the_fleet(samples, task, UNITS_FACTOR, without_absurd)
+
+
+def unlike_the_fleet(samples: Samples, task: TaskDescription) -> str:
+    """Which column has a mean that training hardly takes for a value, in words; empty where none has."""
+    return _far_from_the_fleet(samples, task, MOST_DEVIATIONS, lambda table: table)
+
+
+def _far_from_the_fleet(samples: Samples, task: TaskDescription, deviations: float, prepared: _Prepare) -> str:
     for part in _scaled(samples, task):
         scale = part.scale
-        moments = _moments(part.values, part.blocks)
+        moments = part.moments(prepared)
         distances = np.abs(moments.means - scale.mean) / scale.deviation
         varies = np.array(scale.deviation) != DEVIATION_OF_CONSTANTS
         far = (distances > deviations) & varies & (moments.counts > 0)
@@ -58,6 +88,15 @@ class _Scaled:
     blocks: Sequence[Block]
     scale: Scale
 
+    def moments(self, prepared: _Prepare) -> Moments:
+        """Of its columns, each `prepared` first."""
+        table = self.values.astype(np.float32).reshape(len(self.values), -1)
+        columns = [table[:, block.place].reshape(-1, block.columns) for block in self.blocks]
+        first, *others = (Moments.of(prepared(each)) for each in columns)
+        for other in others:
+            first = first.beside(other)
+        return first
+
 
 def _scaled(samples: Samples, task: TaskDescription) -> list[_Scaled]:
     """Inputs and targets, where they have a scale."""
@@ -66,11 +105,3 @@ def _scaled(samples: Samples, task: TaskDescription) -> list[_Scaled]:
         ("label", samples.labels, task.target_blocks, task.scaling.targets),
     )
     return [_Scaled(name, values, blocks, scale) for name, values, blocks, scale in parts if scale is not None]
-
-
-def _moments(values: NDArray[np.generic], blocks: Sequence[Block]) -> Moments:
-    table = values.astype(np.float32).reshape(len(values), -1)
-    first, *others = (Moments.of(table[:, block.place].reshape(-1, block.columns)) for block in blocks)
-    for other in others:
-        first = first.beside(other)
-    return first

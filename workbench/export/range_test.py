@@ -69,8 +69,8 @@ def find_learning_rate(train: Train) -> FoundRate:
 
 
 def _found(train: Train, steps: int, lowest: float) -> FoundRate | None:
-    """By trials of so many steps, with rates from `lowest` on; None where none lowers the loss. They are tried in rising
-    order, until one no longer lowers the loss where lower ones did.
+    """By trials of so many steps, with rates from `lowest` on; None where none lowers the loss. They are tried in
+    rising order, until one no longer lowers the loss where lower ones did.
     """
     first_loss = _settled(train(0.0, steps))
     lowered: dict[float, float] = {}

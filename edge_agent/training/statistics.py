@@ -55,27 +55,18 @@ def without_absurd(table: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def in_other_units(samples: Samples, task: TaskDescription) -> str:
     """Which column of this device's samples has another unit than the fleet's, in words; empty where none has."""
-    return _far_from_the_fleet(samples, task, UNITS_FACTOR, without_absurd)
+    parts = _scaled(samples, task)
+    return next(filter(None, (part.far(part.moments(without_absurd), UNITS_FACTOR) for part in parts)), "")
 
 
 def unlike_the_fleet(samples: Samples, task: TaskDescription) -> str:
-    """Which column has a mean that training hardly takes for a value, in words; empty where none has."""
-    return _far_from_the_fleet(samples, task, MOST_DEVIATIONS, lambda table: table)
-
-
-def _far_from_the_fleet(samples: Samples, task: TaskDescription, deviations: float, prepared: _Prepare) -> str:
+    """Which column has a mean that training hardly takes for a value, or lies so near to 0 that it may have a larger
+    unit, in words; empty where none has.
+    """
     for part in _scaled(samples, task):
-        scale = part.scale
-        moments = part.moments(prepared)
-        distances = np.abs(moments.means - scale.mean) / scale.deviation
-        varies = np.array(scale.deviation) != DEVIATION_OF_CONSTANTS
-        far = (distances > deviations) & varies & (moments.counts > 0)
-        if far.any():
-            column = int(np.argmax(far))
-            return (
-                f"{part.name} {column} has the mean {moments.means[column]:.4g} on this device,"
-                f" {scale.mean[column]:.4g} in the fleet, which is {distances[column]:.3g} of its deviations away"
-            )
+        moments = part.moments()
+        if words := part.far(moments, MOST_DEVIATIONS) or part.tiny(moments):
+            return words
     return ""
 
 
@@ -88,7 +79,7 @@ class _Scaled:
     blocks: Sequence[Block]
     scale: Scale
 
-    def moments(self, prepared: _Prepare) -> Moments:
+    def moments(self, prepared: _Prepare = lambda table: table) -> Moments:
         """Of its columns, each `prepared` first."""
         table = self.values.astype(np.float32).reshape(len(self.values), -1)
         columns = [table[:, block.place].reshape(-1, block.columns) for block in self.blocks]
@@ -96,6 +87,35 @@ class _Scaled:
         for other in others:
             first = first.beside(other)
         return first
+
+    def far(self, moments: Moments, deviations: float) -> str:
+        """Which column has a mean more than so many of the fleet's deviations from the fleet's, in words."""
+        scale = self.scale
+        distances = np.abs(moments.means - scale.mean) / scale.deviation
+        varies = np.array(scale.deviation) != DEVIATION_OF_CONSTANTS
+        far = (distances > deviations) & varies & (moments.counts > 0)
+        if not far.any():
+            return ""
+        column = int(np.argmax(far))
+        return (
+            f"{self.name} {column} has the mean {moments.means[column]:.4g} on this device,"
+            f" {scale.mean[column]:.4g} in the fleet, which is {distances[column]:.3g} of its deviations away"
+        )
+
+    def tiny(self, moments: Moments) -> str:
+        """Which column varies, and lies, within a share of the fleet's that only another unit has, in words."""
+        spread = np.array(self.scale.deviation)
+        found = moments.deviations
+        size, usual_size = np.hypot(moments.means, found), np.hypot(self.scale.mean, spread)
+        varies = (spread != DEVIATION_OF_CONSTANTS) & (found > 0)
+        tiny = varies & (found * UNITS_FACTOR < spread) & (size * UNITS_FACTOR < usual_size)
+        if not tiny.any():
+            return ""
+        column = int(np.argmax(tiny))
+        return (
+            f"{self.name} {column} deviates by {found[column]:.4g} from its mean {moments.means[column]:.4g} on this"
+            f" device, by {spread[column]:.4g} from {self.scale.mean[column]:.4g} in the fleet"
+        )
 
 
 def _scaled(samples: Samples, task: TaskDescription) -> list[_Scaled]:

@@ -122,3 +122,20 @@ def test_device_with_one_absurd_reading_trains_and_is_told_of_it(task):
     assert in_other_units(samples, fleet) == ""
     assert unlike_the_fleet(samples, fleet).startswith("input 2 has the mean 2.083e+07 on this device, 0 in the fleet")
     assert in_other_units(Samples(inputs + 1000, samples.labels), fleet).startswith("input 0 has the mean 1000 on")
+
+
+def test_device_with_a_larger_unit_trains_and_is_told_so(task):
+    fleet = with_scaling(task, Scale([5.0] * 8, [3.0] * 8), None)
+    usual = np.tile(column(3 * USUAL + 5), (1, 8))
+    labels = np.zeros((48, 1), np.float32)
+    assert unlike_the_fleet(Samples(usual, labels), fleet) == ""
+    thousandth = Samples(usual / 1000, labels)
+    assert in_other_units(thousandth, fleet) == ""
+    assert unlike_the_fleet(thousandth, fleet).startswith("input 0 deviates by 0.001769 from its mean 0.005 on this")
+
+
+@pytest.mark.parametrize("steady", [np.zeros(48), np.full(48, 5.0), 5 + 0.01 * USUAL])
+def test_device_whose_readings_hardly_vary_has_no_other_unit(task, steady):
+    fleet = with_scaling(task, Scale([5.0] * 8, [3.0] * 8), None)
+    samples = Samples(np.tile(column(steady), (1, 8)), np.zeros((48, 1), np.float32))
+    assert unlike_the_fleet(samples, fleet) == ""

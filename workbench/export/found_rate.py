@@ -12,6 +12,7 @@ from edge_agent.training.onnx_step import OnnxStepEngine
 from fleet_protocol.bundle import WEIGHTS_FILE, TaskDescription
 from fleet_protocol.codec import read_weights
 from fleet_protocol.errors import ConfigurationError
+from workbench.data.narrow_inputs import narrow_inputs
 from workbench.data.scale import scaled_by
 from workbench.export.random_samples import random_samples
 from workbench.export.range_test import find_learning_rate, trial
@@ -44,6 +45,8 @@ def with_learning_rate(
         f"learning rate {found.chosen:g}, found on {source}: the loss falls from {found.first_loss:.3g} to"
         f" {found.best_loss:.3g} with {found.best:g}; to choose another, write learning_rate in [training] of task.toml"
     )
+    if data and (words := narrow_inputs(raw.inputs, task)):
+        tell(words)
     if found.hardly_learns:
         tell(HARDLY_LEARNS + ("" if data else "; these samples are random: try --data with real ones"))
     return msgspec.structs.replace(task, training=msgspec.structs.replace(task.training, learning_rate=found.chosen))

@@ -14,8 +14,8 @@ NARROW: Final = 0.01
 
 
 def narrow_inputs(inputs: NDArray[np.float32], task: TaskDescription) -> str:
-    """That no column of raw inputs [N, ...] deviates by a hundredth of its bounds, with the remedy; empty where one does,
-    and where inputs are scaled or go into a backbone.
+    """That no column of raw inputs [N, ...] deviates by a hundredth of its bounds, with the remedy; empty where one
+    does, and where inputs are scaled or go into a backbone.
     """
     if task.scaling.inputs is not None or task.backbone:
         return ""

@@ -78,12 +78,22 @@ def test_running_longer_is_no_remedy_where_no_device_has_enough_samples():
     assert remark.startswith("4 of 4 devices never train")
 
 
-@pytest.mark.parametrize("score", [0.2, 0.19, float("nan")])
+@pytest.mark.parametrize("score", [0.2, 0.19])
 def test_score_no_better_than_that_of_one_answer_to_all_samples_is_told(score):
     (remark,) = remarks(changed(score=score, one_answer=0.2))
     assert remark.startswith(
         f"accuracy is {score:.4f}, and one answer to all samples would give 0.2000: the model does"
     )
+
+
+def test_labels_that_are_all_equal_are_told_whether_the_score_rose_or_not():
+    (remark,) = remarks(changed(score=1.0, one_answer=1.0))
+    assert remark.endswith(
+        "all samples held out have the same label: give some of every label, or correct what labels them"
+    )
+    unchanged = changed(score=1.0, first_score=1.0, one_answer=1.0)
+    assert "all samples held out have the same label" in failure(unchanged)
+    assert list(remarks(unchanged)) == []
 
 
 @pytest.mark.parametrize("one_answer", [0.89, None])

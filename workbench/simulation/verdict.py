@@ -23,6 +23,8 @@ NOT_TOLD_APART: Final = (
 )
 """For a model that learns nothing although updates come."""
 
+ONE_LABEL: Final = "all samples held out have the same label: give some of every label, or correct what labels them"
+
 NO_ROUND: Final = f"; a round takes {TriggerSettings().new_samples} new samples: run longer (--hours)"
 
 
@@ -48,10 +50,10 @@ def remarks(summary: Summary) -> Iterator[str]:
             " `maximum_epochs` times; give more samples, or raise it in task.toml"
         )
     one_answer = summary.one_answer
-    if summary.versions and one_answer is not None and not summary.score > one_answer:
+    if one_answer is not None and summary.score > summary.first_score and not summary.score > one_answer:
         yield (
             f"{summary.measure} is {summary.score:.4f}, and one answer to all samples would give {one_answer:.4f}: the"
-            f" model does not tell samples apart; {NOT_TOLD_APART}"
+            f" model does not tell samples apart; {_remedy(summary)}"
         )
     if short := summary.devices_short_of_samples:
         yield (
@@ -75,6 +77,10 @@ def failure(summary: Summary) -> str | None:
     if not summary.score > summary.first_score:
         return (
             f"nothing was learned: {summary.measure} is {summary.score:.4f}, that of version 0 was"
-            f" {summary.first_score:.4f}; {NOT_TOLD_APART}"
+            f" {summary.first_score:.4f}; {_remedy(summary)}"
         )
     return None
+
+
+def _remedy(summary: Summary) -> str:
+    return ONE_LABEL if summary.one_answer == 1 else NOT_TOLD_APART

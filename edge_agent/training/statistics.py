@@ -24,6 +24,8 @@ FARTHEST: Final = 3.0
 """They count as so many times as far as the others reach. Of normally distributed values that is 10.7 deviations from
 the mean, next to `MOST_DEVIATIONS`, further than which nothing counts in training."""
 
+LARGEST: Final = float(np.finfo(np.float32).max)
+
 
 def measure(samples: Samples, task: TaskDescription) -> TrainingResult:
     """The moments of each column whose scale is awaited, without its absurd values; nothing is trained."""
@@ -44,13 +46,14 @@ def measure(samples: Samples, task: TaskDescription) -> TrainingResult:
 
 def without_absurd(table: NDArray[np.float32]) -> NDArray[np.float32]:
     """The columns of f32[N, C] with their few far values brought nearer; those where nothing else varies stay."""
-    ascending = np.sort(table.astype(np.float64), axis=0)  # NaN comes last
     there = np.count_nonzero(~np.isnan(table), axis=0)
     far = np.floor(FAR_SHARE * there).astype(np.int64)
     ends = np.maximum([far, there - 1 - far], 0)
-    lowest, highest = np.take_along_axis(ascending, ends, axis=0)
+    ordered = np.partition(table, np.unique(ends), axis=0)  # NaN comes last
+    lowest, highest = np.take_along_axis(ordered, ends, axis=0).astype(np.float64)
     reach = np.where(highest > lowest, FARTHEST * (highest - lowest), np.inf)
-    return np.clip(table, lowest - reach, highest + reach).astype(np.float32)
+    limits = np.clip([lowest - reach, highest + reach], -LARGEST, LARGEST).astype(np.float32)
+    return np.clip(table, *limits)
 
 
 def in_other_units(samples: Samples, task: TaskDescription) -> str:

@@ -53,7 +53,8 @@ def without_absurd(table: NDArray[np.float32]) -> NDArray[np.float32]:
     lowest, highest = np.take_along_axis(ordered, ends, axis=0).astype(np.float64)
     reach = np.where(highest > lowest, FARTHEST * (highest - lowest), np.inf)
     limits = np.clip([lowest - reach, highest + reach], -LARGEST, LARGEST).astype(np.float32)
-    return np.clip(table, *limits)
+    nearer: NDArray[np.float32] = np.clip(table, *limits)
+    return nearer
 
 
 def in_other_units(samples: Samples, task: TaskDescription) -> str:

@@ -23,7 +23,7 @@ def narrow_inputs(inputs: NDArray[np.float32], task: TaskDescription) -> str:
     found = []
     for block in input_blocks(task.each_input):
         bound = max(abs(block.lowest), abs(block.highest))
-        found.append((float(np.nanmax(np.nanstd(table[:, block.place], axis=0))), bound))
+        found.append((float(table[:, block.place].std(axis=0).max()), bound))
     if not found or any(deviation >= NARROW * bound or not math.isfinite(bound) for deviation, bound in found):
         return ""
     deviation, bound = max(found)

@@ -330,5 +330,6 @@ class Agent:
             withheld_updates=self._rounds.withheld,
             progress=self._rounds.progress,
             sources=self._local.sources,
+            series=self._local.series,
             tasks=self._rounds.task_states,
         )

@@ -1,19 +1,25 @@
 """What an agent has for its owner, with or without a broker: the sample socket, sources, and predictions."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import msgspec
 
 from edge_agent.configuration import AgentConfiguration
+from edge_agent.preparation.preparation import Preparation, SeriesStatus
 from edge_agent.shell.predictions import Predictions
 from edge_agent.shell.resident_predictor import ResidentPredictor
 from edge_agent.shell.rounds import Rounds
 from edge_agent.shell.sample_store import SampleStore
+from edge_agent.shell.series_memory import SeriesMemory
 from edge_agent.shell.source_runner import SourceRunner
 from edge_agent.shell.version_follower import VersionFollower
+from edge_agent.shell.wanted_descriptions import WantedDescriptions
 from edge_agent.sources.intake import SampleIntake
+from edge_agent.sources.reading_receiver import ReadingReceiver
 from edge_agent.sources.readings import ReadingForm
+from edge_agent.sources.series import SERIES_SEPARATOR
 from edge_agent.sources.source import SourceHost
 from edge_agent.sources.tally import SourceStatus
 from edge_agent.sources.unix_socket import SampleSocket, Status
@@ -37,31 +43,52 @@ class LocalSide:
         status: Callable[[], Status],
         take_manifest: Callable[[str], Awaitable[None]],
     ) -> None:
+        self._versions = versions
+        self._tasks = [task.name for task in configuration.tasks]
+        self._descriptions = WantedDescriptions(versions)
+        self._memory = SeriesMemory(configuration.state_folder, time.monotonic)
         intake = SampleIntake(
-            frozenset(task.name for task in configuration.tasks),
+            frozenset(self._tasks),
             store=samples.add,
             store_unjudged=samples.add_unjudged,
-            describe=versions.description,
+            describe=self._descriptions.description,
             arrived=arrived,
         )
-        forms = {task.name: ReadingForm(task.name) for task in configuration.tasks}
-        forms |= {source.task: source.form for source in reversed(configuration.sources) if source.inputs}
-        predictions = Predictions(versions, ResidentPredictor(configuration.worker), forms, take_manifest)
+        forms = {task: ReadingForm(task) for task in self._tasks}
+        forms |= {source.task: source.form for source in reversed(configuration.sources) if source.has_own_form}
+        self._receiver = ReadingReceiver(intake, time.time, self._memory.read(), taken=self._reading_taken)
+        predictor = ResidentPredictor(configuration.worker)
+        predictions = Predictions(versions, predictor, self._receiver, forms, take_manifest=take_manifest)
         self._socket = SampleSocket(
-            configuration.sample_socket, intake, train=rounds.train_now, status=status, predict=predictions.predict
+            configuration.sample_socket,
+            self._receiver,
+            train=rounds.train_now,
+            status=status,
+            predict=predictions.predict,
         )
         host = SourceHost(
             configuration.fleet,
             configuration.device,
             predictions.predict_as,
+            predictions.predict_sample,
             status=lambda: msgspec.json.encode(status()),
         )
-        self._sources = SourceRunner(configuration.sources, intake, host)
+        self._sources = SourceRunner(configuration.sources, self._receiver, host)
 
     @property
     def sources(self) -> list[SourceStatus]:
         """What came of the readings of each source, the sample socket first."""
         return [self._socket.tally.status, *self._sources.status]
+
+    @property
+    def series(self) -> dict[str, SeriesStatus]:
+        """How far each series of named readings is; a task that takes them and has got none has an empty one."""
+        described = {task: self._versions.description(task) for task in self._tasks}
+        named = {task: each.readings for task, each in described.items() if each is not None}
+        empty = {task: Preparation(plan).status for task, plan in named.items() if plan is not None}
+        found = self._receiver.status
+        begun = {name.partition(SERIES_SEPARATOR)[0] for name in found}
+        return {task: each for task, each in empty.items() if task not in begun} | found
 
     async def run(self) -> None:
         """Run until cancelled.
@@ -69,6 +96,14 @@ class LocalSide:
         Raises:
             ConfigurationError: in a group; the sample socket can't be made.
         """
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._socket.serve())
-            group.create_task(self._sources.run())
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._descriptions.run())
+                group.create_task(self._socket.serve())
+                group.create_task(self._sources.run())
+        finally:
+            self._memory.write(self._receiver.states)
+
+    def _reading_taken(self) -> None:
+        if self._memory.is_due():
+            self._memory.write(self._receiver.states)

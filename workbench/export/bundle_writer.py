@@ -104,6 +104,7 @@ def bundle_files(
         scaling=recipe.scaling,
         inputs=recipe.task.inputs,
         heads=recipe.task.each_label if recipe.task.heads else {},
+        readings=recipe.task.readings,
     )
     if any(isinstance(part, BatchNorm) for part in recipe.module.modules()) and description.statistics:
         tell(FEW_CLASSES)

@@ -134,8 +134,10 @@ def read_recipe(folder: Path) -> Recipe:
 
 
 def _with_rows(task: TaskFile, path: Path) -> TaskFile:
-    """The checked task with the rows of several inputs or heads in place of one."""
+    """The checked task with the rows of several inputs or heads, or what its readings make, in place of one."""
     check_task(task, path)
+    if task.readings is not None:
+        task = msgspec.structs.replace(task, input=task.readings.input)
     if task.inputs:
         task = msgspec.structs.replace(task, input=inputs_as_one(task.inputs))
     return msgspec.structs.replace(task, label=labels_as_one(task.each_label)) if task.heads else task

@@ -84,7 +84,7 @@ def bundle_files(
     files = {name: _admitted(name, model) for name, model in models.items()}
     if ort_training is not None:
         files |= ort_training_files(halves.head if halves else recipe, ort_training)
-    files[WEIGHTS_FILE] = save(recipe.tensors)
+    files[WEIGHTS_FILE] = save({name: value.contiguous() for name, value in recipe.tensors.items()})
     description = TaskDescription(
         format=BUNDLE_FORMAT,
         task=recipe.task.task,

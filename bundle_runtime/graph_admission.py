@@ -240,11 +240,9 @@ def _inside(node: _Message, attributes: Attributes, place: _Place, constants: Co
         return replace(inside, iterations=_bounded(place.iterations * _trip_count(node, constants)))
     if operator == b"Scan":
         scanned = _scanned(node, attributes)
-        if place.depth:
-            return replace(inside, iterations=_bounded(place.iterations * _length(scanned, attributes, constants)))
-        if not frozenset(scanned) & place.given:
-            raise GraphRefusedError("has a Scan over no input of the model, whose length nothing bounds")
-        return replace(inside, in_scan=True)
+        if frozenset(scanned) & place.given:
+            return replace(inside, in_scan=True)
+        return replace(inside, iterations=_bounded(place.iterations * _length(scanned, attributes, constants)))
     return inside
 
 
@@ -262,11 +260,11 @@ def _scanned(scan: _Message, attributes: Attributes) -> list[bytes]:
 
 
 def _length(scanned: Iterable[bytes], attributes: Attributes, constants: Constants) -> int:
-    """How often a `Scan` inside another graph runs: as often as a constant that it scans has entries."""
+    """How often a `Scan` over no input runs: as often as a constant that it scans has entries."""
     lengths = [constants[name].length for name in scanned if name in constants]
     length = next((length for length in lengths if length is not None), None)
     if length is None or b"scan_input_axes" in attributes:
-        raise GraphRefusedError("has a Scan inside another graph, and no constant along whose first axis it goes")
+        raise GraphRefusedError("has a Scan over no input of the model and no constant: nothing bounds its length")
     return max(length, 1)
 
 

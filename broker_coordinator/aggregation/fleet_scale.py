@@ -94,6 +94,14 @@ def awaited_columns(description: TaskDescription) -> tuple[int, int]:
     return inputs, targets
 
 
+def constant_targets(before: TaskDescription, rescaled: TaskDescription) -> list[int]:
+    """Which numbers to learn the fleet found to be the same in all samples, when it made the scale awaited `before`."""
+    awaited, made = before.scaling.targets, rescaled.scaling.targets
+    if awaited is None or made is None or not awaited.awaited:
+        return []
+    return [column for column, deviation in enumerate(made.deviation) if deviation == DEVIATION_OF_CONSTANTS]
+
+
 def _filled(
     scale: Scale | None, columns: Sequence[tuple[float, float]]
 ) -> tuple[Scale | None, Sequence[tuple[float, float]]]:

@@ -1,8 +1,9 @@
 """Publishes the scale that a task has awaited, as its next generation."""
 
+from broker_coordinator.aggregation.fleet_scale import constant_targets
 from broker_coordinator.consumers.statistics import read_scale
 from broker_coordinator.serving.awaited_scale import NextScale
-from broker_coordinator.serving.task_changes import say_scale
+from broker_coordinator.serving.task_changes import say_constant_targets, say_scale
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import TasksChangedError
 from broker_coordinator.storage.task_registry import TaskRegistry
@@ -34,3 +35,4 @@ class ScaleMaker:
         except TasksChangedError:
             return
         say_scale(task, read_scale(made.aggregate.state))
+        say_constant_targets(task.name, constant_targets(before.description, scale.bundle.description))

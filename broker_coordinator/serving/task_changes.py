@@ -1,7 +1,7 @@
 """What operators have done to tasks while the coordinator runs, and which scale a task has got: said in the log."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from broker_coordinator.aggregation.fleet_scale import FleetScale
 from broker_coordinator.storage.task_registry import StoredTask
@@ -59,5 +59,18 @@ def say_scale(task: StoredTask, scale: FleetScale) -> None:
                 device=device,
                 reason=reason,
                 remedy="correct the unit in the program that takes its samples; its samples have no part in the scale",
+            )
+        )
+
+
+def say_constant_targets(task: str, columns: Sequence[int]) -> None:
+    """One line if the fleet's samples have nothing to learn in these numbers of their labels."""
+    if columns:
+        logger.warning(
+            log_line(
+                "targets_do_not_vary",
+                task=task,
+                labels=",".join(map(str, columns)),
+                remedy="check the program that labels samples: every device has one and the same value",
             )
         )

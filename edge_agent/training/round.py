@@ -14,13 +14,12 @@ from edge_agent.training.compression import Packed, UpdateTooLargeError, pack, r
 from edge_agent.training.divergence import divergence
 from edge_agent.training.engine import OnProgress, Rates, TrainingEngine, ignore_progress, plan_batches
 from edge_agent.training.sending import running_norm, why_unchanged
-from edge_agent.training.statistics import measure, unlike_the_fleet
+from edge_agent.training.statistics import in_other_units, measure, unlike_the_fleet
 from edge_agent.worker.contract import Returned, TrainingResult
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.limits import MAX_LOSS
 from fleet_protocol.remedies import STEADIER_TRAINING
-from fleet_protocol.scaling import UNITS_FACTOR
 
 
 class DivergedError(Exception):
@@ -106,7 +105,7 @@ def learn(
             are in other units than those that the task's scale was made of.
         EngineError: bundle and samples contradict each other.
     """
-    if words := unlike_the_fleet(samples, task, UNITS_FACTOR):
+    if words := in_other_units(samples, task):
         raise DivergedError(f"{words}: its unit is another; nothing is trained: correct what takes the samples")
     steps = steps_of_round(task.training, len(samples))
     plan = plan_batches(len(samples), steps, task.training.batch_size, seed)

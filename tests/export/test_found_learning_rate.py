@@ -90,6 +90,17 @@ def test_the_unit_of_a_table_whose_scale_the_fleet_finds_changes_nothing(tmp_pat
     assert metres == kilometres > 1e-3
 
 
+def test_samples_that_a_model_hardly_learns_from_are_told_and_so_are_narrow_inputs(tmp_path: Path):
+    recipe = write_recipe(tmp_path / "recipe", "classes = 2", 2, optimiser="sgd")
+    inputs = np.random.default_rng(0).uniform(0.5, 0.5001, (512, 4))
+    np.savez(tmp_path / "narrow.npz", inputs=inputs, labels=np.arange(512) % 2)
+    told: list[str] = []
+    bundle_files(read_recipe(recipe), data=tmp_path / "narrow.npz", tell=told.append)
+    _, narrow, hardly = told
+    assert narrow.startswith("small: no input deviates by more than 2.9e-05, where the bounds let it reach 1: a model")
+    assert hardly.startswith("the model hardly learns from these samples")
+
+
 def test_samples_that_teach_nothing_are_named_with_the_remedy(tmp_path: Path):
     recipe = write_recipe(tmp_path / "recipe", label=f'{REGRESSION}\n[scaling]\ntargets = "off"')
     np.savez(tmp_path / "flat.npz", inputs=np.zeros((8, 4)), labels=np.full((8, 1), 1e30))

@@ -5,8 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from bundle_runtime.graph_admission import check_graph
-from fleet_protocol.bundle import TRAIN_FILE
+from fleet_protocol.bundle import EVALUATE_FILE, PREDICT_FILE, TRAIN_FILE
 from tests.support.training import build, check_training, export, make_recipe, with_head
+from workbench.export.inference_graphs import evaluation_graph, prediction_graph
 from workbench.export.layer_context import UnexportableError
 from workbench.export.onnx_conversion import checked_model
 from workbench.export.training_graph import training_graph
@@ -100,9 +101,15 @@ def test_graph_of_a_recurrent_layer_is_as_large_for_many_steps_as_for_few(kind: 
     assert sizes[0] == sizes[1]
 
 
-def test_exported_recurrent_layer_passes_the_check_of_graphs():
-    recipe = make_recipe(*build(*LAYERS["lstm_projected"]))
-    check_graph(TRAIN_FILE, checked_model(training_graph(recipe)).SerializeToString())
+@pytest.mark.parametrize(
+    ("file", "graph"),
+    [(TRAIN_FILE, training_graph), (EVALUATE_FILE, evaluation_graph), (PREDICT_FILE, prediction_graph)],
+)
+@pytest.mark.parametrize("layer", ["lstm_projected", "gru_deep"])
+def test_each_graph_of_a_recurrent_layer_passes_the_check_of_graphs(layer, file, graph):
+    recipe = make_recipe(*build(*LAYERS[layer]))
+    recipe.set_training(file == TRAIN_FILE)
+    check_graph(file, checked_model(graph(recipe)).SerializeToString())
 
 
 def test_steps_along_the_rows_of_the_batch_are_refused():

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from broker_coordinator.aggregation.fleet_scale import (
     awaited_columns,
+    constant_targets,
     fleet_scale,
     is_enough,
     next_look,
@@ -146,3 +147,16 @@ def test_only_what_is_awaited_is_filled_inputs_before_targets(tmp_path):
     filled = rescaled(both, scale)
     assert filled.scaling.inputs == Scale(scale.means[:1], scale.deviations[:1])
     assert filled.scaling.targets == Scale(scale.means[1:], scale.deviations[1:])
+
+
+def test_labels_that_are_all_equal_are_told(tmp_path):
+    task = write_bundle(tmp_path).description
+    awaiting = msgspec.structs.replace(task, scaling=Scaling(Scale.awaiting(2), Scale.awaiting(3)))
+    table = np.column_stack([samples(), np.full(30, 273.15, np.float32), np.full(30, 0.0, np.float32)])[
+        :, [0, 4, 2, 3, 1]
+    ]
+    made = rescaled(awaiting, fleet_scale(reports(table, table, table)))
+    assert constant_targets(awaiting, made) == [1]
+    assert constant_targets(made, made) == [], "its targets were scaled before"
+    classes = msgspec.structs.replace(task, scaling=Scaling(Scale.awaiting(5), None))
+    assert constant_targets(classes, rescaled(classes, fleet_scale(reports(table)))) == []

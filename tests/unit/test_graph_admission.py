@@ -17,7 +17,7 @@ from bundle_runtime.graph_admission import (
     check_graph,
 )
 from bundle_runtime.onnx_fields import FIELDS, REFUSED
-from fleet_protocol.bundle import ORT_TRAINING_FILE, TRAIN_FILE, OnnxVersion
+from fleet_protocol.bundle import ORT_TRAINING_FILE, PREDICT_FILE, TRAIN_FILE, OnnxVersion
 from tests.support.graphs import external, loop, model_of, nested, reader_of, scan
 from workbench.recipe_folder import find_recipe
 
@@ -162,8 +162,9 @@ def test_scan_is_as_long_as_an_input_of_the_model():
 
 
 def test_scan_and_other_loops_do_not_multiply():
-    assert "a Scan inside another graph" in refusal_of(model_of(loop(2, helper.make_graph(scan("x"), "body", [], []))))
-    for nodes, said in ((scan("x"), "a Scan inside another graph"), (loop(2), "a Loop inside a Scan")):
+    body = helper.make_graph(scan("x"), "body", [], [])
+    assert "a Scan over no input of the model" in refusal_of(model_of(loop(2, body)))
+    for nodes, said in ((scan("x"), "a Scan over no input of the model"), (loop(2), "a Loop inside a Scan")):
         model = model_of(scan("x", body=nodes))
         model.graph.input.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N"]))
         assert said in refusal_of(model)
@@ -184,12 +185,20 @@ def of_steps(node: NodeProto, *tensors: TensorProto) -> onnx.ModelProto:
 def test_scan_inside_a_step_is_as_long_as_a_constant():
     count = numpy_helper.from_array(np.arange(128), "count")
     check_graph(TRAIN_FILE, of_steps(inner_scan(), count).SerializeToString())
-    assert "a Scan inside another graph" in refusal_of(of_steps(inner_scan()))
+    assert "a Scan over no input of the model" in refusal_of(of_steps(inner_scan()))
     across = of_steps(inner_scan(scan_input_axes=[1, 1]), count)
-    assert "a Scan inside another graph" in refusal_of(across)
+    assert "a Scan over no input of the model" in refusal_of(across)
     given = of_steps(inner_scan(), count)
     given.graph.input.append(helper.make_tensor_value_info("count", TensorProto.INT64, [None]))
-    assert "a Scan inside another graph" in refusal_of(given)
+    assert "a Scan over no input of the model" in refusal_of(given)
+
+
+def test_outermost_scan_may_be_as_long_as_a_constant_which_recurrent_layers_are_where_nothing_trains():
+    count = numpy_helper.from_array(np.arange(128), "count")
+    check_graph(PREDICT_FILE, model_of([inner_scan()], [count]).SerializeToString())
+    assert "a Scan over no input of the model" in refusal_of(model_of([inner_scan()]))
+    thousand = numpy_helper.from_array(np.arange(1001), "count")
+    assert "loops 1002001 times" in refusal_of(model_of([inner_scan([inner_scan()])], [thousand]))
 
 
 def test_scans_inside_a_step_multiply():

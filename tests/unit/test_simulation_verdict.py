@@ -59,6 +59,7 @@ def test_a_good_run_says_nothing_more_and_ends_well(capsys):
         ({"stopped": "no longer finite"}, "versions stopped after 5: no longer finite; scale the inputs"),
         ({"score": 0.1}, "nothing was learned: accuracy is 0.1000, that of version 0 was 0.1000"),
         ({"score": float("nan")}, "nothing was learned: accuracy is nan"),
+        ({"score": 0.1}, "; run longer (--hours), or check that labels follow from inputs"),
         ({"refused": {"out_of_bounds": Count(21, "x")}}, "21 messages were refused, more than the 20 updates"),
     ],
 )
@@ -68,6 +69,36 @@ def test_a_run_that_is_worth_nothing_ends_with_status_1_and_words(capsys, fields
     assert told.startswith("edgeflock: ")
     assert words in told
     assert told.count("\n") == 1
+
+
+def test_running_longer_is_no_remedy_where_no_device_has_enough_samples():
+    summary = changed(updates=0, versions=0, devices_short_of_samples=4)
+    assert failure(summary) == "nothing was learned: no update was accepted"
+    (remark,) = remarks(summary)
+    assert remark.startswith("4 of 4 devices never train")
+
+
+@pytest.mark.parametrize("score", [0.2, 0.19])
+def test_score_no_better_than_that_of_one_answer_to_all_samples_is_told(score):
+    (remark,) = remarks(changed(score=score, one_answer=0.2))
+    assert remark.startswith(
+        f"accuracy is {score:.4f}, and one answer to all samples would give 0.2000: the model does"
+    )
+
+
+def test_labels_that_are_all_equal_are_told_whether_the_score_rose_or_not():
+    (remark,) = remarks(changed(score=1.0, one_answer=1.0))
+    assert remark.endswith(
+        "all samples held out have the same label: give some of every label, or correct what labels them"
+    )
+    unchanged = changed(score=1.0, first_score=1.0, one_answer=1.0)
+    assert "all samples held out have the same label" in failure(unchanged)
+    assert list(remarks(unchanged)) == []
+
+
+@pytest.mark.parametrize("one_answer", [0.89, None])
+def test_better_score_than_that_of_one_answer_is_nothing_to_tell(one_answer):
+    assert list(remarks(changed(one_answer=one_answer))) == []
 
 
 def test_fewer_refusals_than_updates_are_told_and_do_not_fail():

@@ -7,7 +7,7 @@ import pytest
 from bundle_runtime.samples import Samples
 from edge_agent.core.round_participation import why_not_asked
 from edge_agent.producers import goes_back, produce
-from edge_agent.training.statistics import measure, unlike_the_fleet
+from edge_agent.training.statistics import in_other_units, measure, unlike_the_fleet, without_absurd
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec import decode_moments
 from fleet_protocol.cohort import EVERYONE
@@ -85,3 +85,57 @@ def test_column_that_a_device_never_has_is_not_unlike(task):
     lacking[:, 3] = np.nan
     fleet = Scale([1000.0 if column == 3 else value for column, value in enumerate(INPUTS.mean(axis=0))], [10.0] * 8)
     assert unlike_the_fleet(Samples(lacking, TARGETS), with_scaling(task, fleet, None)) == ""
+
+
+def column(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.float32).reshape(-1, 1)
+
+
+USUAL = np.linspace(-1, 1, 48)
+
+
+@pytest.mark.parametrize("absurd", [1e9, -9999.0, 3e38])
+@pytest.mark.parametrize("far", [1, 3])
+def test_few_absurd_values_hardly_widen_what_is_measured(absurd, far):
+    found = without_absurd(column(np.append(USUAL, [absurd] * far)))
+    assert found[:48].tolist() == column(USUAL).tolist()
+    assert np.abs(found).max() < 8
+
+
+def test_values_are_absurd_only_where_they_are_few_and_the_others_vary():
+    for values in (np.append(USUAL, [1e9] * 12), np.append(np.zeros(48), 1e9), np.array([1.0, 2, 3, 4, 90]), 3 * USUAL):
+        assert without_absurd(column(values)).tolist() == column(values).tolist()
+
+
+def test_normally_distributed_values_and_missing_ones_stay_as_they_are():
+    values = np.random.default_rng(5).standard_normal((1000, 3)).astype(np.float32)
+    values[::7, 0] = np.nan
+    values[:, 2] = np.nan
+    assert np.array_equal(without_absurd(values), values, equal_nan=True)
+
+
+def test_device_with_one_absurd_reading_trains_and_is_told_of_it(task):
+    fleet = with_scaling(task, Scale([0.0] * 8, [0.6] * 8), None)
+    inputs = np.tile(column(USUAL), (1, 8))
+    inputs[3, 2] = 1e9
+    samples = Samples(inputs, np.zeros((48, 1), np.float32))
+    assert in_other_units(samples, fleet) == ""
+    assert unlike_the_fleet(samples, fleet).startswith("input 2 has the mean 2.083e+07 on this device, 0 in the fleet")
+    assert in_other_units(Samples(inputs + 1000, samples.labels), fleet).startswith("input 0 has the mean 1000 on")
+
+
+def test_device_with_a_larger_unit_trains_and_is_told_so(task):
+    fleet = with_scaling(task, Scale([5.0] * 8, [3.0] * 8), None)
+    usual = np.tile(column(3 * USUAL + 5), (1, 8))
+    labels = np.zeros((48, 1), np.float32)
+    assert unlike_the_fleet(Samples(usual, labels), fleet) == ""
+    thousandth = Samples(usual / 1000, labels)
+    assert in_other_units(thousandth, fleet) == ""
+    assert unlike_the_fleet(thousandth, fleet).startswith("input 0 deviates by 0.001769 from its mean 0.005 on this")
+
+
+@pytest.mark.parametrize("steady", [np.zeros(48), np.full(48, 5.0), 5 + 0.01 * USUAL])
+def test_device_whose_readings_hardly_vary_has_no_other_unit(task, steady):
+    fleet = with_scaling(task, Scale([5.0] * 8, [3.0] * 8), None)
+    samples = Samples(np.tile(column(steady), (1, 8)), np.zeros((48, 1), np.float32))
+    assert unlike_the_fleet(samples, fleet) == ""

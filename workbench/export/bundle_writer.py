@@ -9,6 +9,7 @@ from safetensors.torch import save
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from bundle_runtime.bundle import written
+from bundle_runtime.graph_admission import GraphRefusedError, check_graph
 from bundle_runtime.runner import BundleRunner
 from fleet_protocol.bundle import (
     BACKBONE_FILE,
@@ -80,7 +81,7 @@ def bundle_files(
     """
     halves = split(recipe) if recipe.task.backbone else None
     models = _backbone_model(halves) | _models(halves.head) if halves else _models(recipe)
-    files = {name: model.SerializeToString(deterministic=True) for name, model in models.items()}
+    files = {name: _admitted(name, model) for name, model in models.items()}
     if ort_training is not None:
         files |= ort_training_files(halves.head if halves else recipe, ort_training)
     files[WEIGHTS_FILE] = save({name: value.contiguous() for name, value in recipe.tensors.items()})
@@ -116,6 +117,20 @@ def bundle_files(
     text = written(description)
     parse_description(text, str(recipe.folder / TASK_FILE))  # reports an exceeded limit where it can be corrected
     return {**files, DESCRIPTION_FILE: text}
+
+
+def _admitted(name: str, model: ModelProto) -> bytes:
+    """A graph's file, which devices load.
+
+    Raises:
+        ConfigurationError: it has what they refuse.
+    """
+    data = bytes(model.SerializeToString(deterministic=True))
+    try:
+        check_graph(name, data)
+    except GraphRefusedError as error:
+        raise ConfigurationError(f"{name} {error}; no device would load it: write the model without it") from error
+    return data
 
 
 def _version(model: ModelProto) -> OnnxVersion:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -10,10 +11,16 @@ from edge_agent.training.onnx_step import OnnxStepEngine
 from fleet_protocol.bundle import WEIGHTS_FILE, TaskDescription
 from fleet_protocol.codec import read_weights
 from fleet_protocol.errors import ConfigurationError
+from workbench.data.narrow_inputs import narrow_inputs
 from workbench.data.samples import read_samples
 from workbench.data.scale import scaled_by
 from workbench.export.random_samples import random_samples
 from workbench.export.range_test import find_learning_rate, trial
+
+HARDLY_LEARNS: Final = (
+    "the model hardly learns from these samples, and devices will do no better: normalise between its layers"
+    " (LayerNorm), give it fewer of them, or check labels and inputs"
+)
 
 
 def with_learning_rate(
@@ -38,4 +45,8 @@ def with_learning_rate(
         f"learning rate {found.chosen:g}, found on {source}: the loss falls from {found.first_loss:.3g} to"
         f" {found.best_loss:.3g} with {found.best:g}; to choose another, write learning_rate in [training] of task.toml"
     )
+    if data and (words := narrow_inputs(raw.inputs, task)):
+        tell(words)
+    if found.hardly_learns:
+        tell(HARDLY_LEARNS + ("" if data else "; these samples are random: try --data with real ones"))
     return msgspec.structs.replace(task, training=msgspec.structs.replace(task.training, learning_rate=found.chosen))

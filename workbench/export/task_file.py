@@ -70,6 +70,9 @@ NO_INPUT: Final = InputSchema([], 0.0, 0.0)
 """Stands for the row of `inputs` until the task is read."""
 NO_LABEL: Final = LabelSchema()
 """Stands for the row of the heads' labels until the task is read."""
+USUAL_TRAINING: Final = TrainingPlan(steps=60, batch_size=32, optimiser="momentum")
+USUAL_UPDATE: Final = UpdatePlan(keep_fraction=0.1)
+"""Where task.toml leaves the whole table out. Chosen for `models/mnist_cnn`, shown on all tasks of docs/learning.md."""
 
 
 class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -87,9 +90,9 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     label: LabelSchema = NO_LABEL
     heads: Annotated[dict[FieldName, HeadSettings], msgspec.Meta(max_length=MAX_SAMPLE_FIELDS)] = {}
     """In place of [label], where the model has several heads: a table for each, by name (docs/recipes.md)."""
-    training: TrainingPlan
-    update: UpdatePlan
-    aggregation: AggregationPlan
+    training: TrainingPlan = USUAL_TRAINING
+    update: UpdatePlan = USUAL_UPDATE
+    aggregation: AggregationPlan = AggregationPlan()
     downlink: DownlinkPlan = DownlinkPlan()
     sending: SendingPlan = SendingPlan()
     scaling: ScalingSettings = ScalingSettings()

@@ -41,7 +41,8 @@ class Summary(msgspec.Struct, frozen=True):
     """A whole simulation. Bytes are of signed messages, by kind; MQTT, TCP and TLS come on top.
 
     `uplink_bytes` are the updates alone, as they were sent, repetitions included; `total_bytes` is everything.
-    `measure` says what a score is; `first_score` is version 0's, `heads` are each head's last. `reached`
+    `measure` says what a score is; `first_score` is version 0's, `heads` are each head's last, `one_answer` is that of
+    the best one answer to all samples, where it is known. `reached`
     is the first point at the score `target`, after an update. `set_aside` accepted updates could not be applied;
     `stopped` says why no version could be made any more, if so; `collapses` counts returns to the last good version.
     `staleness` counts accepted updates by it, `refused` messages by the coordinator's reason, `guard_refusals` deferred
@@ -78,6 +79,7 @@ class Summary(msgspec.Struct, frozen=True):
     guard_refusals: dict[str, int]
     devices_short_of_samples: int
     heads: dict[str, float] = {}
+    one_answer: float | None = None
 
 
 @dataclass(slots=True)

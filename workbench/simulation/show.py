@@ -18,6 +18,7 @@ from fleet_protocol.codec import read_weights
 from fleet_protocol.downlink_plan import Differences
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.scaling import UNSCALED
+from workbench.data.narrow_inputs import narrow_inputs
 from workbench.data.samples import read_samples, share_out
 from workbench.profiles import read_profile
 from workbench.recipe_folder import find_bundle
@@ -180,7 +181,10 @@ def _workload(folder: Path, bundle: Bundle, devices: int, data: str | None, seed
     task = bundle.description
     if data is None:
         return synthetic_workload(read_weights(bundle.weights, task.parameters), seed)
-    return trained_workload(folder, task, *share_out(read_samples(data, task), task, devices, seed))
+    samples = read_samples(data, task)
+    if words := narrow_inputs(samples.inputs, task):
+        print(f"edgeflock: {words}", file=sys.stderr)
+    return trained_workload(folder, task, *share_out(samples, task, devices, seed))
 
 
 class _Progress:

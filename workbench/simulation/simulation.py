@@ -154,6 +154,7 @@ class Simulation:
             first_score=self._history[0].score,
             score=last.score,
             heads=self._world.workload.heads(self._world.coordinator.model),
+            one_answer=self._world.workload.one_answer,
             target=self._options.target,
             reached=self._reached,
             uplink_bytes=ledger.up["update"],

@@ -17,6 +17,14 @@ REMEDIES: Final[Mapping[str, str]] = {
 }
 """What to change so that the coordinator refuses less; of other reasons its own words say all there is to say."""
 
+NOT_TOLD_APART: Final = (
+    "run longer (--hours), or check that labels follow from inputs; a deep model may need normalisation between its"
+    " layers, and [training] another learning_rate"
+)
+"""For a model that learns nothing although updates come."""
+
+ONE_LABEL: Final = "all samples held out have the same label: give some of every label, or correct what labels them"
+
 NO_ROUND: Final = f"; a round takes {TriggerSettings().new_samples} new samples: run longer (--hours)"
 
 
@@ -41,6 +49,12 @@ def remarks(summary: Summary) -> Iterator[str]:
             f"{spent:,} times a device had enough of its samples: they come again and again here, and it goes over them"
             " `maximum_epochs` times; give more samples, or raise it in task.toml"
         )
+    one_answer = summary.one_answer
+    if one_answer is not None and summary.score > summary.first_score and not summary.score > one_answer:
+        yield (
+            f"{summary.measure} is {summary.score:.4f}, and one answer to all samples would give {one_answer:.4f}: the"
+            f" model does not tell samples apart; {_remedy(summary)}"
+        )
     if short := summary.devices_short_of_samples:
         yield (
             f"{short} of {summary.devices} devices never train: they get fewer samples than `minimum_samples` of their"
@@ -54,7 +68,8 @@ def failure(summary: Summary) -> str | None:
     if summary.stopped:
         return f"versions stopped after {summary.versions:,}: {summary.stopped}; {STEADIER_TRAINING}"
     if not summary.updates:
-        return "nothing was learned: no update was accepted" + ("" if refused else NO_ROUND)
+        too_early = not refused and summary.devices_short_of_samples < summary.devices
+        return "nothing was learned: no update was accepted" + (NO_ROUND if too_early else "")
     if refused > summary.updates:
         return f"{refused:,} messages were refused, more than the {summary.updates:,} updates that were accepted"
     if not summary.versions:
@@ -62,6 +77,10 @@ def failure(summary: Summary) -> str | None:
     if not summary.score > summary.first_score:
         return (
             f"nothing was learned: {summary.measure} is {summary.score:.4f}, that of version 0 was"
-            f" {summary.first_score:.4f}"
+            f" {summary.first_score:.4f}; {_remedy(summary)}"
         )
     return None
+
+
+def _remedy(summary: Summary) -> str:
+    return ONE_LABEL if summary.one_answer == 1 else NOT_TOLD_APART

@@ -29,7 +29,8 @@ class Workload:
     """`count` says how many different samples a device sees, by its number; `samples` gives rows of them, int64 [N],
     and `identities` what tells these apart, uint64 [N]. `evaluate` says how a device's samples do under some weights.
 
-    `score` is how good some weights are, 1 is best; `measure` is what it is called. `rescaled` gives the workload of
+    `score` is how good some weights are, 1 is best; `measure` is what it is called, `one_answer` what the best one
+    answer to all samples scores, where that is known. `rescaled` gives the workload of
     the same task with its scale.
     """
 
@@ -43,6 +44,7 @@ class Workload:
     rescaled: Callable[[TaskDescription], "Workload"]
     heads: Callable[[FloatVector], dict[str, float]] = lambda _: {}
     """The scores of each head, by what they are called, where there are several."""
+    one_answer: float | None = None
 
 
 class QuadraticEngine:
@@ -131,4 +133,5 @@ def trained_workload(bundle: Path, task: TaskDescription, parts: Sequence[Sample
         measure=found.measure,
         rescaled=lambda rescaled: trained_workload(bundle, rescaled, parts, held_out),
         heads=found.of_heads,
+        one_answer=found.one_answer,
     )

@@ -1,4 +1,4 @@
-"""What an agent has for its owner, with or without a broker: the sample socket, sources, and predictions."""
+"""What an agent has for its owner, with or without a broker: sample socket, sources, predictions, looks at samples."""
 
 import asyncio
 import time
@@ -11,6 +11,7 @@ from edge_agent.preparation.preparation import Preparation, SeriesStatus
 from edge_agent.shell.predictions import Predictions
 from edge_agent.shell.resident_predictor import ResidentPredictor
 from edge_agent.shell.rounds import Rounds
+from edge_agent.shell.sample_looks import SampleLooks
 from edge_agent.shell.sample_store import SampleStore
 from edge_agent.shell.series_memory import SeriesMemory
 from edge_agent.shell.source_runner import SourceRunner
@@ -23,6 +24,7 @@ from edge_agent.sources.series import SERIES_SEPARATOR
 from edge_agent.sources.source import SourceHost
 from edge_agent.sources.tally import SourceStatus
 from edge_agent.sources.unix_socket import SampleSocket, Status
+from fleet_protocol.bundle import TaskDescription
 
 
 class LocalSide:
@@ -39,10 +41,21 @@ class LocalSide:
         versions: VersionFollower,
         rounds: Rounds,
         *,
-        arrived: Callable[[str], None],
         status: Callable[[], Status],
         take_manifest: Callable[[str], Awaitable[None]],
+        judge: Callable[[TaskDescription], object],
     ) -> None:
+        self._rounds = rounds
+        self._looks = SampleLooks(
+            {task.name: task.trigger for task in configuration.tasks},
+            configuration.worker,
+            samples.path,
+            versions,
+            state=lambda: rounds.state,
+            refused=rounds.refused,
+            judge=judge,
+            note=rounds.note,
+        )
         self._versions = versions
         self._tasks = [task.name for task in configuration.tasks]
         self._descriptions = WantedDescriptions(versions)
@@ -52,7 +65,7 @@ class LocalSide:
             store=samples.add,
             store_unjudged=samples.add_unjudged,
             describe=self._descriptions.description,
-            arrived=arrived,
+            arrived=self._sample_arrived,
         )
         forms = {task: ReadingForm(task) for task in self._tasks}
         forms |= {source.task: source.form for source in reversed(configuration.sources) if source.has_own_form}
@@ -101,9 +114,14 @@ class LocalSide:
                 group.create_task(self._descriptions.run())
                 group.create_task(self._socket.serve())
                 group.create_task(self._sources.run())
+                group.create_task(self._looks.run())
         finally:
             self._memory.write(self._receiver.states)
 
     def _reading_taken(self) -> None:
         if self._memory.is_due():
             self._memory.write(self._receiver.states)
+
+    def _sample_arrived(self, task: str) -> None:
+        self._rounds.sample_arrived(task)
+        self._looks.sample_arrived(task)

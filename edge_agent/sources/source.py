@@ -80,18 +80,17 @@ class ReadingIntake:
         """Take a reading as JSON, and give what to ask the model about it; without `learn` it becomes no sample. None
         where it is counted, or where a window of readings is not full.
         """
+        if not self.takes_names or self.form.inputs:
+            if learn:
+                self.take_payload(payload)
+            return partial(self.host.predict, self.form, payload)
         try:
-            document = self.form.decode(payload)
-            if self._receiver.is_named(self.form, document):
-                asked = self._receiver.take(self.form, document, learn=learn)
-                self.tally.take()
-                return partial(self.host.predict_sample, asked) if asked else None
+            asked = self._receiver.take(self.form, self.form.decode(payload), learn=learn)
         except ReadingRefusedError as error:
             self.refuse(error.reason, str(error))
             return None
-        if learn:
-            self.take_document(document)
-        return partial(self.host.predict, self.form, payload)
+        self.tally.take()
+        return partial(self.host.predict_sample, asked) if asked else None
 
     async def answer(self, question: Question) -> bytes | None:
         """What the model says, `Predicted` as JSON; None where it is counted under `not_predicted`."""

@@ -16,7 +16,6 @@ VECTOR, IMAGE, VOLUME, SEQUENCE = (8,), (2, 8, 8), (1, 6, 6, 6), (3, 8)
 Make = Callable[[], nn.Module]
 BORDERS = torch.tensor([-1.0, 0.0, 1.0])
 EYE = torch.eye(6)
-TURNED = torch.polar(torch.ones(6), torch.arange(6.0))
 EVEN = torch.arange(6) % 2 == 0
 EVEN_PLACES = EVEN.nonzero().flatten()
 
@@ -99,6 +98,7 @@ class Centred(nn.Module):
 
 def written_into(inputs: Tensor) -> Tensor:
     inputs[:, 0] = 0
+    inputs[:, :, 1] = inputs[:, :, 2]
     return inputs
 
 
@@ -260,10 +260,10 @@ REFUSALS = {
         r"module '1' \(Apply\) .*computes exp of complex numbers.*; compute it from z\.real and z\.imag",
         between(lambda _, x: torch.exp(x) * torch.cos(x)),
     ),
-    "complex constant": Refusal(
-        between(lambda _, x: (x * TURNED).real),
-        r"module '1' \(Apply\) .*complex numbers.*; compute it from the real and the imaginary parts",
-        between(lambda _, x: x * TURNED.real),
+    "Hermitian transform": Refusal(
+        between(lambda part, x: part.layer(torch.fft.ihfft(x).abs()), layer=lambda: nn.Linear(4, 6)),
+        r"module '1' \(Apply\) .*complex numbers.*; compute it from the real and the imaginary parts; torch\.fft\.fft",
+        between(lambda part, x: part.layer(torch.fft.rfft(x).abs() / 6), layer=lambda: nn.Linear(4, 6)),
     ),
     "long Fourier transform": Refusal(
         behind(lambda: nn.Conv1d(1, 1, 3), lambda: Apply(lambda _, x: torch.fft.rfft(x).abs().mean(-1))),

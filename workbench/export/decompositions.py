@@ -39,6 +39,8 @@ def zeros_instead_of_empty(like: Tensor, **_: object) -> Tensor:
 
 def copied(target: Tensor, source: Tensor, _non_blocking: bool = False) -> Tensor:
     """What is written over `target`: `source`, which the converter would leave in its own shape and type."""
+    if source.shape == target.shape and source.dtype == target.dtype:
+        return NotImplemented  # type: ignore[no-any-return] # left as it is, with the strides of `target`
     return source.to(target.dtype).expand(target.shape)
 
 

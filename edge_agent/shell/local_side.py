@@ -14,6 +14,7 @@ from edge_agent.shell.source_runner import SourceRunner
 from edge_agent.shell.version_follower import VersionFollower
 from edge_agent.sources.intake import SampleIntake
 from edge_agent.sources.readings import ReadingForm
+from edge_agent.sources.sample_commands import SampleCommands
 from edge_agent.sources.source import SourceHost
 from edge_agent.sources.tally import SourceStatus
 from edge_agent.sources.unix_socket import SampleSocket, Status
@@ -34,8 +35,9 @@ class LocalSide:
         rounds: Rounds,
         status: Callable[[], Status],
     ) -> None:
+        tasks = frozenset(task.name for task in configuration.tasks)
         intake = SampleIntake(
-            frozenset(task.name for task in configuration.tasks),
+            tasks,
             store=samples.add,
             store_unjudged=samples.add_unjudged,
             describe=versions.description,
@@ -45,7 +47,12 @@ class LocalSide:
         forms |= {source.task: source.form for source in reversed(configuration.sources) if source.inputs}
         predictions = Predictions(versions, ResidentPredictor(configuration.worker), forms)
         self._socket = SampleSocket(
-            configuration.sample_socket, intake, train=rounds.train_now, status=status, predict=predictions.predict
+            configuration.sample_socket,
+            intake,
+            samples=SampleCommands(tasks, samples, versions.description, rounds.samples_changed),
+            train=rounds.train_now,
+            status=status,
+            predict=predictions.predict,
         )
         host = SourceHost(
             configuration.fleet,

@@ -21,23 +21,33 @@ MAX_STATUS_BYTES = 1_000_000
 _START_IT = "start it: systemctl start edge-agent"
 
 
+class NoAgentError(ConfigurationError):
+    """Nobody listens at the sample socket."""
+
+
 def ask(path: Path, command: str) -> bytes:
-    """The line of JSON that the agent which listens at the socket answers to a command.
+    """The line of JSON that the agent which listens at the socket answers to a command; raises as `ask_line` does."""
+    return ask_line(path, msgspec.json.encode({"command": command}))
+
+
+def ask_line(path: Path, question: bytes) -> bytes:
+    """The line of JSON that the agent which listens at the socket answers to a line.
 
     Raises:
-        ConfigurationError: nobody listens there, or gives no answer.
+        NoAgentError: nobody listens there.
+        ConfigurationError: it gives no answer.
     """
     try:
         with socket.socket(socket.AF_UNIX) as asking:
             asking.settimeout(ANSWER_SECONDS)
             asking.connect(str(path))
-            asking.sendall(msgspec.json.encode({"command": command}) + b"\n")
+            asking.sendall(question + b"\n")
             with asking.makefile("rb") as answers:
                 answer = answers.readline(MAX_STATUS_BYTES)
     except ConnectionRefusedError:
-        raise ConfigurationError(
-            f"sample_socket {path}: no agent listens; start it: systemctl start edge-agent"
-        ) from None
+        raise NoAgentError(f"sample_socket {path}: no agent listens; start it: systemctl start edge-agent") from None
+    except FileNotFoundError as error:
+        raise NoAgentError(f"sample_socket {path}: {why_unreadable(error, _START_IT)}") from error
     except OSError as error:
         why = why_unreadable(error, _START_IT)
         raise ConfigurationError(f"sample_socket {path}: {why}") from error

@@ -100,6 +100,11 @@ class Rounds:
         if self._decisions.samples_arrived(task):
             self._wake.set()
 
+    def samples_changed(self, task: str) -> None:
+        """Stored samples were corrected or forgotten."""
+        self._decisions.samples_recounted(task, self._count_new(task))
+        self._wake.set()
+
     def manifest_changed(self, task: str) -> None:
         """A manifest has brought something new."""
         self._follow_version(task)

@@ -4,6 +4,7 @@
     {"command": "status"}                                       ->   {"state": "sleeping", ...}
     {"command": "predict", "task": "digits", "reading": ...}    ->   see `prediction_command`
     {"command": "train"}                                        ->   {"ok": true}, and a round of every task is tried
+    {"command": "correct", ...}, {"command": "forget", ...}     ->   see `sample_commands`
 
 `inputs` are the values of one sample in C order. `label` is a class index, a list of values where the task learns
 several, one number where it learns one, and left out where the inputs are what is learned. A line that is
@@ -28,6 +29,7 @@ from edge_agent.core.round_decisions import TaskState
 from edge_agent.sources.bounded_lines import READ_BYTES, HeldBytes, LineRefusedError, lines_of
 from edge_agent.sources.intake import SampleIntake
 from edge_agent.sources.prediction_command import CannotPredictError, Predicted, read_question
+from edge_agent.sources.sample_commands import SampleCommands
 from edge_agent.sources.schema_check import MAX_VALUES_WITHOUT_SCHEMA
 from edge_agent.sources.tally import Reason, SourceStatus, SourceTally
 from edge_agent.worker.contract import Progress
@@ -47,8 +49,8 @@ MAX_ERROR_CHARACTERS = 500
 
 SOCKET_MODE = 0o660
 
-_PREDICT = re.compile(rb'\s*{\s*"command"\s*:\s*"predict"')
-_COMMAND = re.compile(rb'\s*{\s*"command"\s*:')
+_COMMAND = re.compile(rb'\s*{\s*"command"\s*:\s*(?:"(\w*)")?')
+"""A line that is a command, and which."""
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +98,7 @@ class SampleSocket:
         path: Path,
         intake: SampleIntake,
         *,
+        samples: SampleCommands,
         train: Callable[[], None],
         status: Callable[[], Status],
         predict: Callable[[str, bytes], Awaitable[Predicted]],
@@ -103,6 +106,7 @@ class SampleSocket:
         """`predict` takes a task and a reading as JSON; raises `CannotPredictError`."""
         self._path = path
         self._intake = intake
+        self._samples = samples
         self._train = train
         self._status = status
         self._predict = predict
@@ -165,10 +169,16 @@ class SampleSocket:
         logger.warning(log_line("sample_connection_closed", connections=MAX_CONNECTIONS))
 
     async def _answer(self, line: bytes) -> bytes:
-        if _PREDICT.match(line):
+        if command := _COMMAND.match(line):
+            return await self._obey(command[1], line)
+        return self._take(line)
+
+    async def _obey(self, name: bytes, line: bytes) -> bytes:
+        if name == b"predict":
             return await self._prediction(line)
-        if _COMMAND.match(line):
-            return msgspec.json.encode(self._command(line))
+        return self._change(line) if name in {b"correct", b"forget"} else msgspec.json.encode(self._command(line))
+
+    def _take(self, line: bytes) -> bytes:
         try:
             self._check_count(line)
             sample = read_sample(line)
@@ -190,6 +200,14 @@ class SampleSocket:
             return msgspec.json.encode(await self._predict(question.task, bytes(question.reading)))
         except CannotPredictError as error:
             return msgspec.json.encode(Answer(ok=False, error=_shortened(str(error))))
+
+    def _change(self, line: bytes) -> bytes:
+        try:
+            return msgspec.json.encode(self._samples.change(line))
+        except ValueError as error:
+            return msgspec.json.encode(Answer(ok=False, error=_shortened(str(error))))
+        except sqlite3.Error as error:
+            return msgspec.json.encode(Answer(ok=False, error=f"not stored: {error}; is the disk full?"))
 
     def _refused(self, reason: Reason, words: str) -> bytes:
         self.tally.refuse(reason, words)

@@ -287,4 +287,6 @@ class Agent:
             progress=self._rounds.progress,
             sources=self._local.sources,
             tasks=self._rounds.task_states,
+            waiting_bytes=self._database.waiting_bytes(),
+            merged_updates=self._database.merged_back,
         )

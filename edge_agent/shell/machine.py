@@ -101,6 +101,7 @@ def readings(
     *,
     stored_samples: int,
     waiting_updates: int,
+    sent_mib: float,
     connected: bool,
     used: DailyUse,
 ) -> Readings:
@@ -108,6 +109,7 @@ def readings(
     return Readings(
         stored_samples=stored_samples,
         waiting_updates=waiting_updates,
+        sent_mib=sent_mib,
         connected=connected,
         temperature=temperature(settings),
         battery=battery(settings),

@@ -10,6 +10,7 @@ import msgspec
 from edge_agent.sources.tally import SourceStatus
 from edge_agent.sources.unix_socket import Status
 from fleet_protocol.errors import ConfigurationError, why_unreadable
+from fleet_protocol.limits import MIB
 
 ANSWER_SECONDS = 10.0
 """Longest wait for the agent's answer."""
@@ -101,9 +102,11 @@ def _lines(status: Status) -> Iterator[str]:
     link = "connected" if status.connected else "not connected to the broker"
     yield f"{status.device}: {status.state}, {link}"
     yield (
-        f"updates: {status.waiting_updates} waiting for a receipt; since the start {status.accepted_updates} accepted,"
-        f" {status.rejected_updates} refused, {status.withheld_updates} not sent"
+        f"updates: {status.waiting_updates} waiting for a receipt{_size(status.waiting_bytes)}; since the start"
+        f" {status.accepted_updates} accepted, {status.rejected_updates} refused, {status.withheld_updates} not sent"
     )
+    if status.merged_updates:
+        yield f"  {status.merged_updates} found no room in the outbox, and are learned again with the next round"
     for task, found in status.tasks.items():
         version = f"version {status.versions[task]}" if task in status.versions else "no version yet"
         yield f"{task}: {found.state}; {found.reason}"
@@ -115,6 +118,10 @@ def _lines(status: Status) -> Iterator[str]:
     if status.progress is not None:
         progress = status.progress
         yield f"in the round: {progress.phase}, step {progress.steps_done} of {progress.steps}"
+
+
+def _size(size: int) -> str:
+    return f" ({size / MIB:.1f} MiB)" if size >= MIB / 10 else ""
 
 
 def _lines_of_source(source: SourceStatus) -> Iterator[str]:

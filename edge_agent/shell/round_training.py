@@ -132,6 +132,7 @@ class RoundTraining:
 
     def _spool(self, task: str, version: ReadyVersion, memory: TaskMemory, result: TrainingResult) -> None:
         payloads = produce(version.description, result)
+        merged_before = self._database.merged_back
         rows = self._database.spool(
             SpooledRound(
                 task=task,
@@ -146,6 +147,8 @@ class RoundTraining:
             ),
             self._sign,
         )
+        if merged := self._database.merged_back - merged_before:
+            logger.warning(log_line("updates_merged_back", count=merged, waiting_bytes=self._database.waiting_bytes()))
         _say_of_what_to_correct(task, result)
         size = sum(len(payload) for _, payload in payloads)
         _say_spooled(task, version.number, [row.sequence for row in rows], size, result)

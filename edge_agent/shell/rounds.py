@@ -27,6 +27,7 @@ from edge_agent.worker.contract import Progress, Withheld
 from fleet_host.log_lines import log_line
 from fleet_host.rate_limit import RateLimit
 from fleet_protocol.kinds import Receipt
+from fleet_protocol.limits import MIB
 from fleet_protocol.remedies import STEADIER_TRAINING
 
 logger = logging.getLogger(__name__)
@@ -295,6 +296,7 @@ class Rounds:
             self._configuration.state_folder,
             stored_samples=self._samples.count(task),
             waiting_updates=self._database.waiting(),
+            sent_mib=self._database.sent_bytes() / MIB,
             connected=self._link.connected,
             used=self._meter.used(),
         )

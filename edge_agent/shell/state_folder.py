@@ -75,7 +75,9 @@ def _open(configuration: AgentConfiguration) -> State:
     database: DeviceDatabase | None = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        database = DeviceDatabase(folder / "agent.db", first_boot=_draw_first_boot(folder))
+        database = DeviceDatabase(
+            folder / "agent.db", _draw_first_boot(folder), configuration.guards.maximum_waiting_mib * MIB
+        )
         file = folder / "agent.db"
         seen = max(database.trained_through(task.name) for task in configuration.tasks)
         file = sample_file(configuration)

@@ -71,7 +71,8 @@ class Answer(msgspec.Struct, omit_defaults=True):
 class Status(msgspec.Struct):
     """The state of the agent, for people and programs on the device; `progress` is that of the running round.
 
-    Updates are counted since the agent's start; withheld ones made validation samples worse.
+    Updates are counted since the agent's start; withheld ones made validation samples worse, merged ones found no room
+    in the outbox and are learned again.
     """
 
     device: str
@@ -88,6 +89,8 @@ class Status(msgspec.Struct):
     progress: Progress | None
     tasks: dict[str, TaskState]
     sources: list[SourceStatus]
+    waiting_bytes: int = 0
+    merged_updates: int = 0
 
 
 class SampleSocket:

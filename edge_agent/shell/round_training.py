@@ -22,7 +22,7 @@ from edge_agent.worker.contract import (
     Withheld,
 )
 from edge_agent.worker.settings import WorkerSettings
-from edge_agent.worker.supervisor import train_in_child
+from edge_agent.worker.supervisor import TrainingWorker
 from fleet_host.log_lines import log_line
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.kinds import PayloadKind
@@ -65,6 +65,7 @@ class RoundTraining:
             ConfigurationError: from `address`, for a kind that this device would produce.
         """
         self._settings = settings
+        self._worker = TrainingWorker(settings)
         self._database = database
         self._samples = samples
         self._versions = versions
@@ -74,6 +75,15 @@ class RoundTraining:
         self.progress: Progress | None = None
         for producer in PRODUCERS.values():
             address(producer.kind)
+
+    @property
+    def spent_milliseconds(self) -> int:
+        """Processor time of rounds whose worker is still there."""
+        return self._worker.spent_milliseconds
+
+    async def end(self) -> None:
+        """End the worker, should it still be there."""
+        await self._worker.end()
 
     def drop_unfit_samples(self, description: TaskDescription) -> int:
         """Delete the samples that a version's task can't use, and features of a former backbone.
@@ -181,7 +191,7 @@ class RoundTraining:
             packed=version.packed,
         )
         try:
-            return await train_in_child(job, settings, partial(self._receive_news, task))
+            return await self._worker.train(job, partial(self._receive_news, task))
         finally:
             self.progress = None
 

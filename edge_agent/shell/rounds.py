@@ -61,7 +61,12 @@ class Rounds:
         self._training = training
         self._spooled = spooled
         self._link = link
-        self._meter = Meter(database, lambda: link.transferred, keeps=configuration.guards.has_budget)
+        self._meter = Meter(
+            database,
+            lambda: link.transferred,
+            lambda: training.spent_milliseconds,
+            keeps=configuration.guards.has_budget,
+        )
         self._wake = asyncio.Event()
         self._not_selected = RateLimit(configuration.guards.recheck_seconds, MAX_REASONS_SAID)
         self._rechecks: dict[str, asyncio.TimerHandle] = {}
@@ -166,12 +171,15 @@ class Rounds:
     async def run(self) -> None:
         """Sleep, wake, train; until cancelled."""
         self._wake.set()
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            for task in self._tasks:
-                while self._is_due(task) and await self._run_round(task):
-                    pass
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                for task in self._tasks:
+                    while self._is_due(task) and await self._run_round(task):
+                        pass
+        finally:
+            await self._training.end()
 
     def _say_waiting(self, task: str) -> None:
         """A device that gets too few samples must not be silent, as if there were nothing to train."""

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+import time
 from typing import Any
 
 import aiomqtt
@@ -20,6 +21,9 @@ BROKER_TIMEOUT_SECONDS = 15.0
 
 MAX_WAITING_MESSAGES = 512
 """Messages from the broker not handled yet; more are dropped: chunks are asked for again, receipts are repeated."""
+
+SHORTEST_SLEEP_SECONDS = 1.0
+"""Between two looks at whether a ping is due."""
 
 PROTOCOLS = {"5": aiomqtt.ProtocolVersion.V5, "3.1.1": aiomqtt.ProtocolVersion.V311}
 
@@ -114,6 +118,12 @@ class BrokerClient(aiomqtt.Client):
         finally:
             self._answers.pop(sent.mid, None)
 
+    async def _misc_loop(self) -> None:
+        """Keep the connection alive; aiomqtt would wake each second for it."""
+        while self._client.loop_misc() == paho.MQTT_ERR_SUCCESS:
+            quiet_since = min(self._client._last_msg_out, self._client._last_bytes_received)
+            await asyncio.sleep(seconds_until_due(time.monotonic(), self._client.keepalive, quiet_since))
+
     def _on_connect(
         self,
         client: paho.Client,
@@ -132,6 +142,13 @@ class BrokerClient(aiomqtt.Client):
         if answer is not None and not answer.done():
             answer.set_result(reason_code)
         super()._on_publish(client, userdata, mid, reason_code, properties)
+
+
+def seconds_until_due(now: float, keepalive: int, quiet_since: float) -> float:
+    """How long a connection can be left alone in which one side has been quiet since then: until a ping is due, or its
+    answer overdue.
+    """
+    return max(SHORTEST_SLEEP_SECONDS, quiet_since + keepalive - now)
 
 
 def _announcing(maximum_packet_bytes: int) -> Properties:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 
 import aiomqtt
@@ -34,12 +35,16 @@ _SILENT.setLevel(logging.CRITICAL + 1)
 
 
 class _WaitingMessages(asyncio.Queue[aiomqtt.Message]):
-    """Drops what does not fit. aiomqtt itself would write a log line for each."""
+    """Drops what does not fit, and tells `on_dropped`. aiomqtt itself would write a log line for each."""
+
+    on_dropped: Callable[[], object] | None = None
 
     def put_nowait(self, item: aiomqtt.Message) -> None:
         """Add, if there is room."""
         if not self.full():
             super().put_nowait(item)
+        elif self.on_dropped is not None:
+            self.on_dropped()
 
 
 class BrokerClient(aiomqtt.Client):
@@ -59,7 +64,9 @@ class BrokerClient(aiomqtt.Client):
         last_will: tuple[str, bytes] | None = None,
         maximum_packet_bytes: int,
         on_too_long: OnTooLong,
+        on_dropped: Callable[[], object] | None = None,
     ) -> None:
+        """`on_dropped` is called for each message that came while `MAX_WAITING_MESSAGES` waited."""
         self.mqtt5 = broker.protocol == "5"
         super().__init__(
             broker.host,
@@ -79,6 +86,8 @@ class BrokerClient(aiomqtt.Client):
             will=aiomqtt.Will(*last_will, qos=1, retain=True) if last_will else None,
             properties=_announcing(maximum_packet_bytes) if self.mqtt5 else None,
         )
+        if isinstance(self._queue, _WaitingMessages):
+            self._queue.on_dropped = on_dropped
         self.broker_maximum_bytes: int | None = None
         """The longest packet that the broker takes, if it has said so."""
         self._bounded: BoundedSocket | None = None

@@ -21,7 +21,7 @@ class TokenBucket:
         It may while at least one unit is left, or all that the bucket holds; what it costs beyond that, later ones wait
         for. So nothing is too dear for ever, and whatever is asked for is paid for.
         """
-        begins = max(full_at, now)
+        begins = full_at if full_at > now else now
         if begins - now > (self.burst - 1) * self.interval_seconds:
             return None
         return begins + cost * self.interval_seconds

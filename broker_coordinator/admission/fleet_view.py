@@ -202,7 +202,8 @@ class FleetView:
     def set_decided(self, device: str, sequence: int, decided: Decided) -> None:
         """Note the outcome of a payload."""
         self.decided[device, sequence] = decided
-        self.highest_sequences[device] = max(sequence, self.highest_sequence(device))
+        if sequence > self.highest_sequence(device):
+            self.highest_sequences[device] = sequence
 
     def add_highest_sequences(self, found: Mapping[str, int]) -> None:
         """Take in what others have journalled."""
@@ -245,7 +246,7 @@ class FleetView:
             self.look_up,
             Overlay(self.devices),
             Overlay(self.key_of),
-            Overlay(self.tasks),
+            dict(self.tasks),  # few, and read several times per message
             Overlay(self.memories),
             Overlay(self.highest_sequences),
             {},

@@ -6,9 +6,10 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, OperationalError, ProgrammingError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from broker_coordinator.storage import by_driver
 from broker_coordinator.storage.schema import check_schema, create_schema
 from fleet_host.disk_room import NEEDED_BYTES, free_bytes, full_disk_words, is_disk_full
 from fleet_host.owned_files import make_owned_file
@@ -214,27 +215,16 @@ def _execute(connection: object, *statements: str) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    _begin(connection, "BEGIN" if reads_only(connection) else "BEGIN IMMEDIATE")
+    by_driver.execute(connection, "BEGIN" if reads_only(connection) else "BEGIN IMMEDIATE")
 
 
 def _begin_postgresql(connection: Connection) -> None:
-    _begin(
+    by_driver.execute(
         connection,  # the driver sends BEGIN ahead of it
         "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
         if reads_only(connection)
         else f"SELECT pg_advisory_xact_lock({WRITER_LOCK})",
     )
-
-
-def _begin(connection: Connection, statement: str) -> None:
-    # By the driver: SQLAlchemy takes longer than the rest of a transaction that only reads a line, and would open a
-    # server-side cursor where rows are streamed.
-    try:
-        connection.connection.cursor().execute(statement)
-    except connection.dialect.loaded_dbapi.Error as error:
-        if connection.dialect.is_disconnect(error, connection.connection.dbapi_connection, None):
-            connection.invalidate(error)  # the server has ended the session meanwhile
-        raise OperationalError(statement, None, error) from error
 
 
 def reads_only(connection: Connection) -> bool:

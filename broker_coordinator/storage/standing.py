@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine, bindparam, func, literal, select, union_all
 
+from broker_coordinator.storage.by_driver import rows
 from broker_coordinator.storage.database import DatabaseSetBackError, reading
 from broker_coordinator.storage.schema import WAITING, change_counters, payloads, refused_payloads, tasks, versions
 
@@ -80,7 +81,7 @@ def read_standing(engine: Engine) -> Standing:
         JournalUnavailableError: the database failed.
     """
     with reading(engine) as connection:
-        found = {name: TaskStanding(*standing) for name, *standing in connection.execute(_STANDING)}
+        found = {name: TaskStanding(*standing) for name, *standing in rows(connection, _STANDING)}
         return Standing(found, *decided_by(connection))
 
 
@@ -88,7 +89,7 @@ def decided_by(connection: Connection) -> tuple[int, dict[str, int]]:
     """What a batch must have been decided by to be committed now: the position of the last payload whose outcome is
     journalled, 0 where there is none, and the change counters.
     """
-    found = connection.execute(_DECIDED_BY).all()
+    found = rows(connection, _DECIDED_BY)
     return max(number or 0 for subject, number in found if not subject), {row[0]: row[1] for row in found if row[0]}
 
 
@@ -119,7 +120,7 @@ def read_decided(engine: Engine, after: int) -> dict[str, int]:
 
 def decided_after(connection: Connection, after: int) -> dict[str, int]:
     """The same, as a transaction sees it."""
-    return {row.device: row.highest for row in connection.execute(_DECIDED_AFTER, {"after": after})}
+    return dict(rows(connection, _DECIDED_AFTER, after=after))
 
 
 def read_waiting(engine: Engine, after: int) -> NewlyWaiting:
@@ -129,5 +130,5 @@ def read_waiting(engine: Engine, after: int) -> NewlyWaiting:
         JournalUnavailableError: the database failed.
     """
     with reading(engine) as connection:
-        rows = connection.execute(_NEWLY_WAITING, {"after": after}).all()
-        return NewlyWaiting(rows, *decided_by(connection))
+        waiting = rows(connection, _NEWLY_WAITING, after=after)
+        return NewlyWaiting(waiting, *decided_by(connection))

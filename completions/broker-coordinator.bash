@@ -6,7 +6,7 @@
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
 _shtab_broker_coordinator_devices_subparsers=(list show approve revoke)
-_shtab_broker_coordinator_tasks_subparsers=(publish list show pause resume rollback renew remove export bundle evaluate verify)
+_shtab_broker_coordinator_tasks_subparsers=(publish list show invite pause resume rollback renew remove export bundle evaluate verify)
 _shtab_broker_coordinator_database_subparsers=(copy)
 _shtab_broker_coordinator_subparsers=(run setup keygen key devices tasks database)
 
@@ -22,6 +22,7 @@ _shtab_broker_coordinator_devices_option_strings=(-h --help --config --json)
 _shtab_broker_coordinator_tasks_publish_option_strings=(-h --help --config --json)
 _shtab_broker_coordinator_tasks_list_option_strings=(-h --help --config --json)
 _shtab_broker_coordinator_tasks_show_option_strings=(-h --help --config --json --last)
+_shtab_broker_coordinator_tasks_invite_option_strings=(-h --help --config --json)
 _shtab_broker_coordinator_tasks_pause_option_strings=(-h --help --config --json)
 _shtab_broker_coordinator_tasks_resume_option_strings=(-h --help --config --json)
 _shtab_broker_coordinator_tasks_rollback_option_strings=(-h --help --config --json)
@@ -51,6 +52,7 @@ _shtab_broker_coordinator_tasks_publish_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_broker_coordinator_tasks_publish___config_COMPGEN=_shtab_compgen_files
 _shtab_broker_coordinator_tasks_list___config_COMPGEN=_shtab_compgen_files
 _shtab_broker_coordinator_tasks_show___config_COMPGEN=_shtab_compgen_files
+_shtab_broker_coordinator_tasks_invite___config_COMPGEN=_shtab_compgen_files
 _shtab_broker_coordinator_tasks_pause___config_COMPGEN=_shtab_compgen_files
 _shtab_broker_coordinator_tasks_resume___config_COMPGEN=_shtab_compgen_files
 _shtab_broker_coordinator_tasks_rollback___config_COMPGEN=_shtab_compgen_files
@@ -67,7 +69,7 @@ _shtab_broker_coordinator_tasks___config_COMPGEN=_shtab_compgen_files
 _shtab_broker_coordinator___config_COMPGEN=_shtab_compgen_files
 
 _shtab_broker_coordinator_devices_pos_0_choices=(list show approve revoke)
-_shtab_broker_coordinator_tasks_pos_0_choices=(publish list show pause resume rollback renew remove export bundle evaluate verify)
+_shtab_broker_coordinator_tasks_pos_0_choices=(publish list show invite pause resume rollback renew remove export bundle evaluate verify)
 _shtab_broker_coordinator_database_pos_0_choices=(copy)
 _shtab_broker_coordinator_pos_0_choices=(run setup keygen key devices tasks database)
 
@@ -105,6 +107,9 @@ _shtab_broker_coordinator_tasks_list___json_nargs=0
 _shtab_broker_coordinator_tasks_show__h_nargs=0
 _shtab_broker_coordinator_tasks_show___help_nargs=0
 _shtab_broker_coordinator_tasks_show___json_nargs=0
+_shtab_broker_coordinator_tasks_invite__h_nargs=0
+_shtab_broker_coordinator_tasks_invite___help_nargs=0
+_shtab_broker_coordinator_tasks_invite___json_nargs=0
 _shtab_broker_coordinator_tasks_pause__h_nargs=0
 _shtab_broker_coordinator_tasks_pause___help_nargs=0
 _shtab_broker_coordinator_tasks_pause___json_nargs=0

@@ -49,6 +49,11 @@ def manifest(fleet: str, task: str) -> str:
     return f"{ROOT}/{fleet}/task/{task}"
 
 
+def invitation(fleet: str, task: str) -> str:
+    """A task's signed invitations, which are not retained."""
+    return f"{ROOT}/{fleet}/invite/{task}"
+
+
 def blob_chunk(fleet: str, blob: str, number: int) -> str:
     """One chunk of a blob; `blob` is the SHA-256 of the whole, in hex."""
     return f"{ROOT}/{fleet}/blob/{blob}/{number}"

@@ -1,4 +1,4 @@
-"""`broker-coordinator tasks publish | list | show | pause | resume | rollback | renew | remove | export | ...`."""
+"""`broker-coordinator tasks publish | list | show | invite | pause | resume | rollback | renew | ...`."""
 
 import argparse
 from collections.abc import Callable, Mapping
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from broker_coordinator.commands.advice import advice
 from broker_coordinator.commands.export import model_of, write_bundle, write_model
+from broker_coordinator.commands.invite import invite
 from broker_coordinator.commands.output import add_noun, write_fields, write_rows
 from broker_coordinator.commands.scale import scale_shown
 from broker_coordinator.commands.verify import verify_versions
@@ -22,7 +23,7 @@ from fleet_host.child_process import ended_after
 from fleet_host.command_line import Verbs, name_of, whole_number
 from fleet_protocol.bundle import blob_hash
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.kinds import KINDS
+from fleet_protocol.kinds import KINDS, Invitation
 from fleet_protocol.limits import MAX_NAMED_GENERATION, MAX_SEQUENCE
 
 OUTCOMES_LOOKED_AT = 100
@@ -39,7 +40,7 @@ ReadingVerb = Callable[[JournalReader, argparse.Namespace, CoordinatorConfigurat
 
 def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
     """The noun and its verbs."""
-    sentence = "Publish, list, show, pause, roll back, renew, remove, evaluate, export or verify tasks."
+    sentence = "Publish, list, show, invite to, pause, roll back, renew, remove, evaluate, export or verify tasks."
     verb = add_noun(nouns, "tasks", sentence, *parents)
 
     def verb_of_task(name: str, sentence: str) -> argparse.ArgumentParser:
@@ -54,6 +55,7 @@ def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
     show.add_argument(
         "--last", type=whole_number(0, MAX_SEQUENCE), default=20, metavar="N", help="so many versions and payloads (20)"
     )
+    verb_of_task("invite", "Ask devices for a round now: those whose trigger has invitation = true.")
     verb_of_task("pause", "Take no updates of a task for now; devices keep theirs.")
     verb_of_task("resume", "Take updates of a paused task again.")
     rollback = verb_of_task("rollback", "Make a new version with the weights and optimiser's state of an old one.")
@@ -121,6 +123,14 @@ def _show(journal: Journal, options: argparse.Namespace, _: CoordinatorConfigura
     last = [_set_aside(each) for each in journal.overview.payloads_set_aside(options.task, options.last)]
     listed = {"advice": words, "last_set_aside": last, "versions": [_version(each) for each in summaries]}
     write_fields(row | listed, as_json=options.json)
+
+
+def _invite(journal: Journal, options: argparse.Namespace, configuration: CoordinatorConfiguration) -> None:
+    task = TaskRegistry(journal.engine).task(options.task)
+    version = journal.newest_number(task.name)
+    invite(configuration, task.name, Invitation(version, task.generation, wants_round=True))
+    row = {"task": task.name, "version": version, "generation": task.generation}
+    write_fields(row, as_json=options.json)
 
 
 def _roll_back(journal: Journal, options: argparse.Namespace, configuration: CoordinatorConfiguration) -> None:
@@ -242,6 +252,7 @@ def _version(summary: VersionSummary) -> dict[str, object]:
 _VERBS: Mapping[str, Verb] = {
     "publish": _publish,
     "list": _list,
+    "invite": _invite,
     "show": _show,
     "pause": _pause,
     "resume": _pause,
@@ -250,7 +261,7 @@ _VERBS: Mapping[str, Verb] = {
     "remove": _remove,
     "evaluate": _evaluate,
 }
-VERBS_THAT_LOOK = frozenset({"list", "show"})
+VERBS_THAT_LOOK = frozenset({"list", "show", "invite"})
 _READING_VERBS: Mapping[str, ReadingVerb] = {
     "export": _export,
     "bundle": _bundle,

@@ -1,4 +1,4 @@
-"""Signing the coordinator's messages: receipts, manifests and chunks. Pure."""
+"""Signing the coordinator's messages: receipts, manifests, invitations and chunks. Pure."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,18 @@ from fleet_protocol.chunks import chunk_bytes
 from fleet_protocol.envelope import sign_envelope
 from fleet_protocol.errors import Reason
 from fleet_protocol.keys import SigningKey
-from fleet_protocol.kinds import BLOB_CHUNK, MANIFEST, RECEIPT, BlobChunk, Manifest, Outcome, Receipt, encode_payload
+from fleet_protocol.kinds import (
+    BLOB_CHUNK,
+    INVITATION,
+    MANIFEST,
+    RECEIPT,
+    BlobChunk,
+    Invitation,
+    Manifest,
+    Outcome,
+    Receipt,
+    encode_payload,
+)
 
 
 class Publication(msgspec.Struct, frozen=True, gc=False):
@@ -52,6 +63,13 @@ class MessageSigner:
         payload = encode_payload(manifest)
         signed = sign_envelope(self.key, topic, MANIFEST, payload, sequence=manifest.version, task=task)
         return Publication(topic, signed, retained=True)
+
+    def invitation(self, task: str, invitation: Invitation) -> Publication:
+        """The message that devices hear asleep."""
+        topic = topics.invitation(self.fleet, task)
+        payload = encode_payload(invitation)
+        signed = sign_envelope(self.key, topic, INVITATION, payload, sequence=invitation.version, task=task)
+        return Publication(topic, signed)
 
     def chunk(self, wanted: Wanted, content: bytes, number: int) -> Publication:
         """Chunk `number` of `content`, which is what is `wanted`."""

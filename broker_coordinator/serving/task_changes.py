@@ -1,4 +1,4 @@
-"""Says in the log what operators have done to tasks while the coordinator runs, and which scale a task has got."""
+"""What operators have done to tasks while the coordinator runs, and which scale a task has got: said in the log."""
 
 import logging
 from collections.abc import Mapping
@@ -31,6 +31,12 @@ def say_changes(before: Mapping[str, StoredTask], now: Mapping[str, StoredTask])
             logger.info(log_line("task_renewed", task=name, generation=task.generation))
         elif known.paused != task.paused:
             logger.info(log_line("task_paused", task=name, paused=task.paused))
+
+
+def begun_generations(before: Mapping[str, StoredTask], now: Mapping[str, StoredTask]) -> set[str]:
+    """The tasks that are in another generation than before, or were not known: devices that sleep have to be told."""
+    known = {name: task.generation for name, task in before.items()}
+    return {name for name, task in now.items() if known.get(name) != task.generation}
 
 
 def say_scale(task: StoredTask, scale: FleetScale) -> None:

@@ -25,7 +25,7 @@ from broker_coordinator.serving.scale_maker import ScaleMaker
 from broker_coordinator.serving.served_aggregate import NextAggregate, ServedAggregate
 from broker_coordinator.serving.served_task import NextVersion, ServedTask
 from broker_coordinator.serving.set_aside import Failure, Place, SetAside, place_of
-from broker_coordinator.serving.task_changes import say_changes
+from broker_coordinator.serving.task_changes import begun_generations, say_changes
 from broker_coordinator.serving.task_loading import TaskLoader
 from broker_coordinator.serving.waiting import DecodedBatches, Placed, WaitingPayload
 from broker_coordinator.storage.change_counters import TASKS, read_change_counters
@@ -37,7 +37,7 @@ from broker_coordinator.storage.task_registry import StoredTask, TaskRegistry
 from fleet_host.log_lines import log_line
 from fleet_protocol.cohort import EVERYONE
 from fleet_protocol.keys import SigningKey
-from fleet_protocol.kinds import Manifest
+from fleet_protocol.kinds import Invitation, Manifest
 
 OnVersion = Callable[[str, int], None]
 """Called with each version that is made: the task, and its number."""
@@ -83,6 +83,7 @@ class VersionMaker:
         )
         self._forgotten: dict[str, Forgettable] = {}
         self._announcements = Announcements()
+        self._invited: set[str] = set()
         self._stored: dict[str, StoredTask] | None = None
         self._load()
 
@@ -136,7 +137,7 @@ class VersionMaker:
         self._announcements.repeat((*self._removed, *self._tasks), now)
 
     def publications(self, limit: int, now: float) -> list[Publication]:
-        """Take at most `limit` manifests; where the database fails, the others stay queued."""
+        """Take at most `limit` manifests and invitations; where the database fails, the others stay queued."""
         taken: list[Publication] = []
         while len(taken) < limit and (name := self._announcements.next_task(now)) is not None:
             try:
@@ -146,7 +147,15 @@ class VersionMaker:
             if manifest is not None:
                 taken.append(self._signer.manifest(name, manifest))
             self._announcements.done(name, now)
-        return taken
+        return taken + (self._invitations(limit - len(taken)) if self._invited else [])
+
+    def _invitations(self, limit: int) -> list[Publication]:
+        """Behind the manifests that devices look at then."""
+        manifests = self.manifests()
+        names = sorted(self._invited)[:limit]
+        self._invited -= set(names)
+        at = {name: manifests[name] for name in names if name in manifests}
+        return [self._signer.invitation(name, Invitation(each.version, each.generation)) for name, each in at.items()]
 
     def names(self) -> set[str]:
         """Of all tasks, the removed ones too."""
@@ -201,6 +210,7 @@ class VersionMaker:
         stored_now = {task.name: task for task in [*removed, *(stored for stored, _ in served.readable)]}
         if self._stored is not None:
             say_changes(self._stored, stored_now)
+        self._invited |= begun_generations(self._stored or {}, stored_now)
         self._stored = stored_now
         self._tasks_counter = tasks_counter
         self._aggregates: dict[tuple[str, int], ServedAggregate] = {}

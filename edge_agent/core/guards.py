@@ -68,6 +68,9 @@ class GuardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Not in these times of day, local time, such as `"22:00-07:30"`: the end is no longer quiet."""
     connected_only: bool = False
     """Not while there is no connection to the broker."""
+    unmetered_only: bool = False
+    """Not while the link costs by volume: as NetworkManager says or guesses, else where the default route goes over
+    a modem."""
     daily_cpu_seconds: Annotated[float, msgspec.Meta(gt=0, le=MAX_DAILY_CPU_SECONDS)] | None = None
     """Not once trainings have used so much processor time on this local day."""
     daily_watt_hours: Annotated[float, msgspec.Meta(gt=0, le=MAX_DAILY_WATT_HOURS)] | None = None
@@ -114,6 +117,7 @@ class Readings:
     throttled: str | None = None
     load_per_core: float | None = None
     free_disk_mib: float | None = None
+    metered: bool | None = None
     minute: int = 0
     used: DailyUse = NOTHING_USED
 
@@ -192,6 +196,12 @@ def _connected(settings: GuardSettings, now: Readings) -> str | None:
     return "no connection to the broker" if settings.connected_only and not now.connected else None
 
 
+def _unmetered(settings: GuardSettings, now: Readings) -> str | None:
+    if not settings.unmetered_only or now.metered is False:
+        return None
+    return _unknown(settings, "cost of its link") if now.metered is None else "the link is metered"
+
+
 def _processor_time_left(settings: GuardSettings, now: Readings) -> str | None:
     return _used_up(settings.daily_cpu_seconds, now.used.cpu_milliseconds / 1000, "seconds of processor time")
 
@@ -247,6 +257,7 @@ GUARDS: tuple[Guard, ...] = (
     _receipts_come,
     _not_quiet,
     _connected,
+    _unmetered,
     _on_mains,
     _charged,
     _cool,
@@ -260,5 +271,5 @@ GUARDS: tuple[Guard, ...] = (
 )
 """In the order in which they are asked."""
 
-STOPPING_GUARDS: tuple[Guard, ...] = (_not_quiet, _on_mains, _charged, _cool, _unthrottled)
+STOPPING_GUARDS: tuple[Guard, ...] = (_not_quiet, _unmetered, _on_mains, _charged, _cool, _unthrottled)
 """Of them, those that stop a round which has begun. Load and memory are the round's own by then."""

@@ -57,13 +57,24 @@ class TaskState:
 class RoundDecisions:
     """One round at a time, over all tasks of an agent. `triggers` has one for each task, by its name."""
 
-    __slots__ = ("_deferred", "_diverged", "_failures", "_guards", "_lifecycles", "_outdated", "_refusals", "_triggers")
+    __slots__ = (
+        "_deferred",
+        "_diverged",
+        "_failures",
+        "_guards",
+        "_lifecycles",
+        "_outdated",
+        "_refusals",
+        "_triggers",
+        "_without_version",
+    )
 
     def __init__(self, guards: GuardSettings, triggers: Mapping[str, Trigger]) -> None:
         self._guards = guards
         self._triggers = triggers
         self._lifecycles = {task: Lifecycle() for task in triggers}
         self._deferred: set[str] = set()
+        self._without_version: set[str] = set()
         self._diverged: dict[str, StartingPoint] = {}
         self._outdated: dict[str, KnownVersion] = {}
         self._failures = GrowingWaits()
@@ -114,6 +125,18 @@ class RoundDecisions:
         """
         waits = self._failures.holds(task, newest, now) or self._refusals.holds(task, newest, now)
         return waits or (newest is not None and self._outdated.get(task) == newest)
+
+    def waits_for_version(self, task: str, newest: KnownVersion | None, now: float) -> bool:
+        """Whether a newer version than `newest`, the newest that is known, may change what the device does for a task:
+        then it hears of each, and sleeps without otherwise. While a task is paused or has ended, none is made.
+        """
+        return (
+            newest is None
+            or self._lifecycles[task].state in {State.PAUSED, State.ENDED}
+            or self._triggers[task].waits_for_version
+            or task in self._without_version
+            or self.is_held(task, newest, now)
+        )
 
     def is_due(self, task: str, newest: KnownVersion | None, now: float) -> bool:
         """Whether a round of the task begins now."""
@@ -204,6 +227,7 @@ class RoundDecisions:
             self._put_off(task, Event.VERSION_UNAVAILABLE, again)
             return again
         self._lifecycles[task].advance(Event.VERSION_READY, f"version {start.version}")
+        self._without_version.discard(task)
         return None
 
     def failed(self, task: str, version: KnownVersion | None, now: float, why: str) -> float:
@@ -255,3 +279,5 @@ class RoundDecisions:
     def _put_off(self, task: str, event: Event, why: str) -> None:
         self._lifecycles[task].advance(event, why)
         self._deferred.add(task)
+        if event is Event.VERSION_UNAVAILABLE:
+            self._without_version.add(task)

@@ -7,6 +7,13 @@ import msgspec
 
 from fleet_protocol.limits import MAX_SETTING
 
+STANDARD_ERRORS = 2.0
+"""By chance, a loss rises by more than that in one look of forty."""
+MAX_WORSE = 1000.0
+"""A thousand times as high."""
+MAX_SHIFT = 50.0
+"""Two distributions without a common value come to some ten."""
+
 
 class Condition(StrEnum):
     """What a trigger waits for."""
@@ -15,6 +22,9 @@ class Condition(StrEnum):
     NEW_VERSION = "new version"
     SCHEDULE = "schedule"
     WAKE_FILE = "wake file"
+    INVITED = "invitation"
+    WORSE = "worse model"
+    DRIFTED = "input drift"
     ASKED = "somebody asked"
     """`edge-agent train --now`, or SIGUSR1: no setting, and enough by itself."""
 
@@ -30,8 +40,23 @@ class TriggerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A time has come, as the five fields of a cron line give it, in the machine's local time: `"30 2 * * *"`."""
     wake_file: str | None = None
     """Somebody has made this file (an absolute path), which the agent looks for each minute and deletes."""
+    invitation: bool = False
+    """The coordinator's operator asks for a round: `broker-coordinator tasks invite`."""
+    worse_by: Annotated[float, msgspec.Meta(gt=0, le=MAX_WORSE)] | None = None
+    """The loss on the newest samples is higher than on the earlier ones by this share of it, and by more than chance:
+    0.5 is half as high again."""
+    drift: Annotated[float, msgspec.Meta(gt=0, le=MAX_SHIFT)] | None = None
+    """The newest samples of one input are so far from the earlier ones, by the population stability index: 0.25 is
+    usually called a shift."""
+    look_samples: Annotated[int, msgspec.Meta(ge=8, le=MAX_SETTING)] = 32
+    """How many are the newest, for `worse_by` and `drift`; they are looked at when so many have come."""
     combine: Literal["any", "all"] = "any"
     """Whether one of the conditions that are set is enough."""
+
+    @property
+    def looks(self) -> bool:
+        """Whether new samples are looked at."""
+        return self.worse_by is not None or self.drift is not None
 
     def __post_init__(self) -> None:
         """Refuse what every value by itself allows; raises ValueError."""
@@ -41,6 +66,19 @@ class TriggerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"wake_file = {self.wake_file!r} is no absolute path; begin it with /")
 
 
+def found_by(
+    settings: TriggerSettings, earlier_loss: float, newest_loss: float, standard_error: float, shift: float
+) -> tuple[Condition, ...]:
+    """The conditions that a look at the newest samples has met; `standard_error` is of the difference of the losses."""
+    risen = newest_loss - earlier_loss
+    is_worse = settings.worse_by is not None and (
+        risen > settings.worse_by * abs(earlier_loss) and risen > STANDARD_ERRORS * standard_error
+    )
+    has_drifted = settings.drift is not None and shift > settings.drift
+    met = {Condition.WORSE: is_worse, Condition.DRIFTED: has_drifted}
+    return tuple(condition for condition, is_met in met.items() if is_met)
+
+
 def conditions(settings: TriggerSettings) -> tuple[Condition, ...]:
     """Those that are set."""
     is_set = {
@@ -48,6 +86,9 @@ def conditions(settings: TriggerSettings) -> tuple[Condition, ...]:
         Condition.NEW_VERSION: settings.new_version,
         Condition.SCHEDULE: settings.schedule is not None,
         Condition.WAKE_FILE: settings.wake_file is not None,
+        Condition.INVITED: settings.invitation,
+        Condition.WORSE: settings.worse_by is not None,
+        Condition.DRIFTED: settings.drift is not None,
     }
     return tuple(condition for condition, given in is_set.items() if given)
 
@@ -78,6 +119,11 @@ class Trigger:
         return self._is_met(Condition.ASKED) or combined(map(self._is_met, conditions(self.settings)))
 
     @property
+    def waits_for_version(self) -> bool:
+        """Whether a newer version is one of the conditions that lack."""
+        return self.settings.new_version and not self.has_new_version
+
+    @property
     def fired_by(self) -> str:
         """The conditions that are met, in words."""
         return ", ".join(condition for condition in Condition if self._is_met(condition))
@@ -90,6 +136,11 @@ class Trigger:
             Condition.NEW_VERSION: "a newer version than the last one trained from",
             Condition.SCHEDULE: f"the next time of {self.settings.schedule!r}",
             Condition.WAKE_FILE: f"the file {self.settings.wake_file}",
+            Condition.INVITED: "an invitation from the coordinator",
+            Condition.WORSE: f"a loss that is higher by {self.settings.worse_by:g} of it on new samples"
+            if self.settings.worse_by
+            else "",
+            Condition.DRIFTED: f"a shift of {self.settings.drift:g} in an input" if self.settings.drift else "",
         }
         lacking = [words[condition] for condition in conditions(self.settings) if not self._is_met(condition)]
         return (" or " if self.settings.combine == "any" else " and ").join(lacking)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from fleet_protocol.bundle import WEIGHTS_FILE, TaskDescription
-from fleet_protocol.kinds import Manifest
+from fleet_protocol.kinds import Invitation, Manifest
 from fleet_protocol.topics import PackedWeights
 
 IsHere = Callable[[str], bool]
@@ -112,6 +112,20 @@ def weights_at_hand(known: KnownVersion, held: KnownVersion | None, is_here: IsH
 def is_new_to(held: KnownVersion | None, known: KnownVersion | None) -> bool:
     """Whether a device whose weights of version `held` were last complete has not trained from `known` yet."""
     return known is not None and (held is None or known.bundle != held.bundle or known.is_later_than(held))
+
+
+def begins_generation(known: KnownVersion | None, invitation: Invitation) -> bool:
+    """Whether there is a manifest to look at, of a generation that the device does not know."""
+    return known is None or invitation.generation > known.generation
+
+
+def invites_to_round(held: KnownVersion | None, invitation: Invitation) -> bool:
+    """Whether a device whose last round was from version `held` is asked for one. An invitation that somebody replays
+    is not: its round is over.
+    """
+    if not invitation.wants_round:
+        return False
+    return held is None or (invitation.generation, invitation.version) > (held.generation, held.version)
 
 
 def is_same_line(held: KnownVersion, known: KnownVersion) -> bool:

@@ -7,10 +7,10 @@ from fleet_protocol.kinds import UPDATE, Update, decode_payload, encode_payload
 
 
 def produce_update(task: TaskDescription, result: TrainingResult) -> bytes | None:
-    """A round's update, None where nothing was trained. Three digits of the loss, wherever the point is, are enough to
-    follow training.
+    """A round's update, None where nothing was trained, or is sent. Three digits of the loss, wherever the point is,
+    are enough to follow training.
     """
-    if task.versions_from != UPDATE.name or result.statistics:
+    if task.versions_from != UPDATE.name or result.statistics or result.kept:
         return None
     return encode_payload(Update(result.samples, result.steps, float(f"{result.loss:.3g}"), result.packed, result.life))
 

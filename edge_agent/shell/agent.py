@@ -10,7 +10,8 @@ from edge_agent.core.boot_numbers import must_continue_boots
 from edge_agent.core.control_messages import ControlMessages
 from edge_agent.core.enrolment import must_enrol_again
 from edge_agent.core.outbox import OutboxRow
-from edge_agent.core.version_choice import known_from
+from edge_agent.core.triggers import Condition
+from edge_agent.core.version_choice import begins_generation, invites_to_round, known_from
 from edge_agent.shell import machine
 from edge_agent.shell.enrolled_name import EnrolledName
 from edge_agent.shell.enrolment import EnrolmentKeeper
@@ -20,10 +21,12 @@ from edge_agent.shell.inbox import Inbox
 from edge_agent.shell.link import Link
 from edge_agent.shell.local_events import LocalEvents
 from edge_agent.shell.local_side import LocalSide
+from edge_agent.shell.manifest_listener import ManifestListener
 from edge_agent.shell.postbox import Postbox
 from edge_agent.shell.presence import PresenceKeeper
 from edge_agent.shell.round_training import RoundTraining
 from edge_agent.shell.rounds import Rounds
+from edge_agent.shell.sample_looks import SampleLooks
 from edge_agent.shell.state_folder import open_state
 from edge_agent.shell.version_follower import VersionFollower
 from edge_agent.sources.unix_socket import Status
@@ -41,6 +44,7 @@ from fleet_protocol.kinds import (
     BlobChunk,
     BlobRequest,
     Enrolment,
+    Invitation,
     Manifest,
     Outcome,
     Presence,
@@ -74,7 +78,6 @@ class Agent:
         identity.boot = self._database.boot
         self._name = EnrolledName(configuration.state_folder, configuration.device, identity.public_key)
         self._name.check()
-        self._presence = PresenceKeeper(self._tasks, self._publish_presence)
         self._control_messages = ControlMessages()
         self._answers = AnswersAwaited()
         self._said = RateLimit(REPEAT_COMPLAINT_SECONDS, 2)
@@ -83,6 +86,7 @@ class Agent:
             identity,
             receipt=self._handle_receipt,
             manifest=self._handle_manifest,
+            invitation=self._handle_invitation,
             chunk=self._handle_chunk,
         )
         self._link = Link(
@@ -91,8 +95,16 @@ class Agent:
             last_will=(identity.state_topic, self._signed_presence(PresenceState.OFFLINE)),
             on_connected=self._on_connected,
             handle=inbox.handle,
-            filters=[identity.down_topic, *(topics.manifest(configuration.fleet, task) for task in self._tasks)],
+            filters=[identity.down_topic, *(topics.invitation(configuration.fleet, task) for task in self._tasks)],
             maximum_message_bytes=max(kind.max_bytes for kind in KINDS.values() if kind.leaf in FROM_COORDINATOR),
+        )
+        self._presence = PresenceKeeper(self._publish_presence, lambda: self._manifests.lacks_any)
+        self._manifests = ManifestListener(
+            configuration.fleet,
+            self._tasks,
+            self._link,
+            is_needed=self._waits_for_version,
+            awaited=self._presence.manifest_awaited,
         )
         self._fetcher = Fetcher(configuration.fleet, self._link.listening_to, self._request)
         self._versions = VersionFollower(
@@ -115,6 +127,7 @@ class Agent:
             training,
             spooled=self._postbox.notify,
             link=self._link,
+            manifests=self._manifests,
         )
         self._enrolment = EnrolmentKeeper(
             self._database,
@@ -122,7 +135,24 @@ class Agent:
             publish=self._publish_answered,
             while_enrolled=self._while_enrolled,
         )
-        self._local = LocalSide(configuration, self._samples, self._versions, self._rounds, self._status)
+        self._looks = SampleLooks(
+            {task.name: task.trigger for task in configuration.tasks},
+            configuration.worker,
+            self._samples.path,
+            self._versions,
+            state=lambda: self._rounds.state,
+            refused=self._rounds.refused,
+            note=self._rounds.note,
+        )
+        self._local = LocalSide(
+            configuration,
+            self._samples,
+            self._versions,
+            self._rounds,
+            arrived=self._sample_arrived,
+            status=self._status,
+            take_manifest=self._manifests.take_to_predict,
+        )
         self._events = LocalEvents([(task.name, task.trigger) for task in configuration.tasks], self._rounds.note)
 
     async def run(self) -> None:
@@ -141,6 +171,7 @@ class Agent:
                 group.create_task(self._link.run())
                 group.create_task(self._rounds.run())
                 group.create_task(self._events.run())
+                group.create_task(self._looks.run())
                 group.create_task(self._end_at_damage())
         except Exception:
             if self._database.damage is None:
@@ -164,8 +195,8 @@ class Agent:
 
     async def _on_connected(self) -> None:
         """Enrol and deliver, for as long as the connection lasts."""
-        self._presence.connected()
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._manifests.keep())
             group.create_task(self._enrolment.keep())
             group.create_task(self._postbox.deliver())
 
@@ -219,12 +250,25 @@ class Agent:
         self._control_messages.sent(digest(signed))
         return signed
 
+    def _sample_arrived(self, task: str) -> None:
+        self._rounds.sample_arrived(task)
+        self._looks.sample_arrived(task)
+
+    def _waits_for_version(self, task: str) -> bool:
+        return self._rounds.waits_for_version(task)
+
     def _handle_manifest(self, task: str, manifest: Manifest) -> None:
         if self._versions.receive_manifest(task, manifest):
             self._rounds.manifest_changed(task)
         known = self._database.known_version(task)
         if known is not None and known == known_from(manifest):
-            self._presence.heard_of(task)
+            self._manifests.heard_of(task)
+
+    def _handle_invitation(self, task: str, invitation: Invitation) -> None:
+        if begins_generation(self._database.known_version(task), invitation):
+            self._manifests.look(task)
+        if invites_to_round(self._database.held_version(task), invitation):
+            self._rounds.note(task, Condition.INVITED)
 
     def _handle_chunk(self, wanted: str | PackedWeights, number: int, chunk: BlobChunk) -> None:
         self._fetcher.receive_chunk(wanted, number, chunk)

@@ -143,16 +143,34 @@ class Link:
         Raises:
             LinkDownError: there is no connection, or it broke before SUBACK.
         """
-        client = self._require_client()
+        self._require_client()
         self._listening.append(topic_filter)
         try:
-            await self._subscribe(client, topic_filter)
+            await self.subscribe(topic_filter)
             yield
         finally:
             self._listening.remove(topic_filter)
-            if self._client is not None:
-                with contextlib.suppress(aiomqtt.MqttError):
-                    await self._client.unsubscribe(topic_filter)
+            with contextlib.suppress(LinkDownError):
+                await self.unsubscribe(topic_filter)
+
+    async def subscribe(self, topic_filter: str) -> None:
+        """Subscribe for as long as this connection lasts.
+
+        Raises:
+            LinkDownError: there is no connection, or it broke before SUBACK.
+        """
+        await self._subscribe(self._require_client(), topic_filter)
+
+    async def unsubscribe(self, topic_filter: str) -> None:
+        """Take `subscribe` back.
+
+        Raises:
+            LinkDownError: there is no connection, or it broke before UNSUBACK.
+        """
+        try:
+            await self._require_client().unsubscribe(topic_filter)
+        except aiomqtt.MqttError as error:
+            raise LinkDownError(str(error)) from error
 
     async def _begin(self, client: BrokerClient) -> None:
         self._limit.connected(client.broker_maximum_bytes)

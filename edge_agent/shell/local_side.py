@@ -1,7 +1,7 @@
 """What an agent has for its owner, with or without a broker: the sample socket, sources, and predictions."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -33,7 +33,10 @@ class LocalSide:
         samples: SampleStore,
         versions: VersionFollower,
         rounds: Rounds,
+        *,
+        arrived: Callable[[str], None],
         status: Callable[[], Status],
+        take_manifest: Callable[[str], Awaitable[None]],
     ) -> None:
         tasks = frozenset(task.name for task in configuration.tasks)
         intake = SampleIntake(
@@ -41,11 +44,11 @@ class LocalSide:
             store=samples.add,
             store_unjudged=samples.add_unjudged,
             describe=versions.description,
-            arrived=rounds.sample_arrived,
+            arrived=arrived,
         )
         forms = {task.name: ReadingForm(task.name) for task in configuration.tasks}
         forms |= {source.task: source.form for source in reversed(configuration.sources) if source.inputs}
-        predictions = Predictions(versions, ResidentPredictor(configuration.worker), forms)
+        predictions = Predictions(versions, ResidentPredictor(configuration.worker), forms, take_manifest)
         self._socket = SampleSocket(
             configuration.sample_socket,
             intake,

@@ -14,6 +14,7 @@ import psutil
 from edge_agent.core.daily_use import DailyUse
 from edge_agent.core.guards import GuardSettings, Readings
 from edge_agent.core.sensors import Battery, Measured, board_temperature, own_battery
+from edge_agent.shell import network
 from fleet_protocol.limits import MIB
 
 POWER_SUPPLIES = Path("/sys/class/power_supply")
@@ -118,6 +119,7 @@ def readings(
         throttled=throttled(settings),
         load_per_core=load_per_core(settings),
         free_disk_mib=free_disk_mib(settings, state_folder),
+        metered=network.metered() if settings.unmetered_only else None,
         minute=minute_of_day(),
         used=used,
     )
@@ -138,6 +140,8 @@ def missing(settings: GuardSettings, folder: Path = POWER_SUPPLIES) -> list[str]
         found.append(f"mains_only: no supply that says whether it is connected; there is {there}")
     if settings.unthrottled_only and throttled(settings) is None:
         found.append(f"unthrottled_only: neither {THROTTLED} nor vcgencmd answers")
+    if settings.unmetered_only and network.metered() is None:
+        found.append("unmetered_only: NetworkManager does not answer, and the default route is over no modem")
     return found
 
 

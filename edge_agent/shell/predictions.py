@@ -1,7 +1,7 @@
 """Predictions for whoever asks: with the newest weights that are here, by the resident predictor."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
 from edge_agent.core.prediction import interpret
@@ -12,6 +12,7 @@ from edge_agent.shell.version_follower import VersionFollower
 from edge_agent.sources.prediction_command import CannotPredictError, Predicted
 from edge_agent.sources.readings import ReadingForm, ReadingRefusedError
 from edge_agent.sources.schema_check import check_inputs
+from edge_agent.worker.prediction import predicting_files
 from fleet_protocol.sample_schema import WHOLE_ROW
 
 _EXPECTED_ERRORS = (ReadingRefusedError, ValueError, VersionUnavailableError, LinkDownError, PredictionFailedError)
@@ -21,11 +22,17 @@ class Predictions:
     """Predicts for the tasks that `forms` has a form of readings for."""
 
     def __init__(
-        self, versions: VersionFollower, predictor: ResidentPredictor, forms: Mapping[str, ReadingForm]
+        self,
+        versions: VersionFollower,
+        predictor: ResidentPredictor,
+        forms: Mapping[str, ReadingForm],
+        take_manifest: Callable[[str], Awaitable[None]],
     ) -> None:
+        """`take_manifest` looks for a newer version of a task, where it is time to."""
         self._versions = versions
         self._predictor = predictor
         self._forms = forms
+        self._take_manifest = take_manifest
 
     async def predict(self, task: str, payload: bytes) -> Predicted:
         """The prediction for one reading, JSON in the form of the task's source or of a sample; a label is ignored.
@@ -44,7 +51,8 @@ class Predictions:
             document = form.decode(payload)
             is_sample = isinstance(document, dict) and "inputs" in document
             sample = replace(form, inputs=() if is_sample else form.inputs, label=None).sample(document)
-            version = await self._versions.version_to_predict(form.task)
+            await self._take_manifest(form.task)
+            version = await self._versions.version_to_use(form.task, predicting_files)
             inputs = check_inputs(sample, version.description)
             scores = await self._predictor.scores(version, inputs)
         except _EXPECTED_ERRORS as error:

@@ -4,8 +4,7 @@ A retained manifest can be lost or replaced at the broker. Then the device would
 """
 
 import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 FIRST_MANIFEST_SECONDS = 10.0
 LAST_MANIFEST_SECONDS = 600.0
@@ -13,24 +12,21 @@ LAST_MANIFEST_SECONDS = 600.0
 
 
 class PresenceKeeper:
-    """`publish` publishes the presence once."""
+    """`publish` publishes the presence once; `lacks_manifest` says whether one that is subscribed to has not come."""
 
-    def __init__(self, tasks: Sequence[str], publish: Callable[[], Awaitable[None]]) -> None:
-        self._tasks = frozenset(tasks)
+    def __init__(self, publish: Callable[[], Awaitable[None]], lacks_manifest: Callable[[], bool]) -> None:
         self._publish = publish
-        self._missing: set[str] = set()
+        self._lacks_manifest = lacks_manifest
         self._changed = asyncio.Event()
         self._is_due = False
+        self._wait_seconds = FIRST_MANIFEST_SECONDS
+        self._ask_at = 0.0
 
-    def connected(self) -> None:
-        """A connection begins: what was heard before it counts no longer."""
-        self._missing = set(self._tasks)
-
-    def heard_of(self, task: str) -> None:
-        """The manifest of the newest version that is known of a task has come."""
-        self._missing.discard(task)
-        if not self._missing:
-            self._changed.set()
+    def manifest_awaited(self) -> None:
+        """The device has subscribed to one."""
+        self._wait_seconds = FIRST_MANIFEST_SECONDS
+        self._plan()
+        self._changed.set()
 
     def publish_again(self) -> None:
         """What the presence says has changed."""
@@ -38,21 +34,30 @@ class PresenceKeeper:
         self._changed.set()
 
     async def keep(self) -> None:
-        """Publish, and again when it changes, and less and less often until every task was heard of; until cancelled.
+        """Publish, and again when it changes, and less and less often while a manifest lacks; until cancelled.
 
         Raises:
             LinkDownError: from `publish`.
         """
-        wait_seconds = FIRST_MANIFEST_SECONDS
+        self._wait_seconds = FIRST_MANIFEST_SECONDS
         while True:
             self._is_due = False
             await self._publish()
-            await self._wait(asyncio.get_running_loop().time() + wait_seconds)
-            wait_seconds = min(2 * wait_seconds, LAST_MANIFEST_SECONDS)
+            self._plan()
+            await self._wait()
 
-    async def _wait(self, ask_again_at: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            while not self._is_due:
-                self._changed.clear()
-                async with asyncio.timeout_at(ask_again_at if self._missing else None):
+    def _plan(self) -> None:
+        self._ask_at = asyncio.get_running_loop().time() + self._wait_seconds
+        self._wait_seconds = min(2 * self._wait_seconds, LAST_MANIFEST_SECONDS)
+
+    async def _wait(self) -> None:
+        """No timer runs while no manifest lacks, except the one that was set before it came."""
+        while not self._is_due:
+            self._changed.clear()
+            lacks = self._lacks_manifest()
+            try:
+                async with asyncio.timeout_at(self._ask_at if lacks else None):
                     await self._changed.wait()
+            except TimeoutError:
+                if self._lacks_manifest():
+                    return

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from edge_agent.core.generations import carried_over
+from edge_agent.core.norm_memory import divided, joined
 from edge_agent.core.outbox import SignRow, SpooledPayload
 from edge_agent.producers import PRODUCERS, given_back, produce
 from edge_agent.shell.device_database import DeviceDatabase, SpooledRound, TaskMemory
@@ -125,7 +126,7 @@ class RoundTraining:
             self._database.withhold(task, version.bundle, verdict.trained_through, verdict.epochs)
             return verdict
         self._spool(task, version, memory, verdict)
-        return None
+        return Withheld("unchanged", verdict.kept, verdict.trained_through, verdict.epochs) if verdict.kept else None
 
     def _mend_store(self, task: str, failure: TrainingFailure | RebuildFailure) -> bool:
         """Delete samples that can't be used, or all where their file is damaged, so that the next round does not fail
@@ -150,7 +151,7 @@ class RoundTraining:
                 base_version=version.number,
                 trained_through=result.trained_through,
                 payloads=tuple(SpooledPayload(*self._address(kind), payload) for kind, payload in payloads),
-                residual=result.residual,
+                residual=joined(version.description.sending, result.usual_norm, result.residual),
                 returned=tuple(given_back(memory.returned)),
                 generation=version.generation,
                 epochs=result.epochs,
@@ -160,18 +161,22 @@ class RoundTraining:
         if merged := self._database.merged_back - merged_before:
             logger.warning(log_line("updates_merged_back", count=merged, waiting_bytes=self._database.waiting_bytes()))
         _say_of_what_to_correct(task, result)
+        if result.kept:
+            return
         size = sum(len(payload) for _, payload in payloads)
         _say_spooled(task, version.number, [row.sequence for row in rows], size, result)
 
     async def _run_worker(self, task: str, version: ReadyVersion, memory: TaskMemory) -> Verdict:
         settings = self._settings
-        residual, returned = carried_over(
+        state, returned = carried_over(
             version.description.update.feedback,
             version.generation,
             memory.residual,
             memory.generation,
             memory.returned,
         )
+        sending = version.description.sending
+        usual_norm, residual = divided(sending, state)
         job = TrainingJob(
             description=version.description,
             engine=settings.engine,
@@ -188,6 +193,8 @@ class RoundTraining:
             cpu_limit_seconds=settings.cpu_limit_seconds,
             trained_through=memory.trained_through,
             epochs=memory.epochs,
+            usual_norm=usual_norm,
+            last_weights=str(version.last or "") if sending.rule == "relevant" else "",
             packed=version.packed,
         )
         try:

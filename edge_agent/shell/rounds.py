@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 
 from edge_agent.configuration import AgentConfiguration
-from edge_agent.core.guards import Readings
+from edge_agent.core.guards import Readings, refusal
 from edge_agent.core.lifecycle import State
 from edge_agent.core.outbox import OutboxRow
 from edge_agent.core.round_decisions import RoundDecisions, StartingPoint, TaskState
@@ -18,6 +18,7 @@ from edge_agent.core.version_choice import KnownVersion, NotAskedError, VersionU
 from edge_agent.shell import machine
 from edge_agent.shell.device_database import DeviceDatabase
 from edge_agent.shell.link import Link, LinkDownError
+from edge_agent.shell.manifest_listener import ManifestListener
 from edge_agent.shell.meter import Meter
 from edge_agent.shell.round_training import RoundFailedError, RoundTraining
 from edge_agent.shell.sample_store import SampleStore
@@ -51,8 +52,10 @@ class Rounds:
         *,
         spooled: Callable[[], None],
         link: Link,
+        manifests: ManifestListener,
     ) -> None:
         """`spooled` is called after a round whose payloads wait in the outbox."""
+        self._manifests = manifests
         self._configuration = configuration
         self._tasks = [task.name for task in configuration.tasks]
         self._database = database
@@ -168,6 +171,17 @@ class Rounds:
             )
             self._retry_in(row.task, after.wait_seconds)
 
+    def waits_for_version(self, task: str) -> bool:
+        """Whether the device has to hear of every version of a task now."""
+        description = self._versions.description(task)
+        if description is not None and description.scaling.is_awaited:
+            return True
+        return self._decisions.waits_for_version(task, self._database.known_version(task), self._now())
+
+    def refused(self, task: str) -> str | None:
+        """Why a guard would refuse a round now."""
+        return refusal(self._configuration.guards, self._readings(task))
+
     async def run(self) -> None:
         """Sleep, wake, train; until cancelled."""
         self._wake.set()
@@ -178,6 +192,7 @@ class Rounds:
                 for task in self._tasks:
                     while self._is_due(task) and await self._run_round(task):
                         pass
+                self._manifests.look_again()
         finally:
             await self._training.end()
 
@@ -203,6 +218,7 @@ class Rounds:
         if refused := self._decisions.begin(task, self._readings(task)):
             logger.warning(log_line("guard_refused", task=task, reason=refused))
             return self._retry_in(task)
+        await self._manifests.take(task)
         newest = self._database.known_version(task)
         try:
             version = await self._versions.ready_version(task)

@@ -5,7 +5,7 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,6 @@ from edge_agent.shell.blob_cache import BlobCache
 from edge_agent.shell.device_database import DeviceDatabase
 from edge_agent.shell.fetcher import Fetcher, NotFetchedError
 from edge_agent.worker.contract import EngineName, PackedFile, files_for
-from edge_agent.worker.prediction import predicting_files
 from fleet_host.log_lines import log_line
 from fleet_protocol.bundle import TaskDescription, parse_description
 from fleet_protocol.cohort import EVERYONE
@@ -43,7 +42,8 @@ logger = logging.getLogger(__name__)
 class ReadyVersion:
     """Everything that a round needs, on this device's disk and verified.
 
-    Where `packed` is given, `weights` is the file that the worker unpacks it into.
+    Where `packed` is given, `weights` is the file that the worker unpacks it into. `last` is that of the version that
+    the device trained from before, where it is here and an earlier one.
     """
 
     number: int
@@ -53,6 +53,7 @@ class ReadyVersion:
     weights: Path
     packed: PackedFile | None = None
     generation: int = 0
+    last: Path | None = None
 
 
 class VersionFollower:
@@ -167,10 +168,17 @@ class VersionFollower:
             self._cache.path(known.weights),
             packed,
             known.generation,
+            self._last_weights(task, known),
         )
 
-    async def version_to_predict(self, task: str) -> ReadyVersion:
-        """The newest version whose weights are here; without any, the newest known one, fetched whole.
+    def _last_weights(self, task: str, known: KnownVersion) -> Path | None:
+        held = self._database.held_version(task)
+        is_earlier = held is not None and is_same_line(held, known) and held.version < known.version
+        return self._cache.path(held.weights) if held and is_earlier and self._cache.has(held.weights) else None
+
+    async def version_to_use(self, task: str, needed: Callable[[TaskDescription], Sequence[str]]) -> ReadyVersion:
+        """The newest version whose weights are here; without any, the newest known one, fetched whole. With it, the
+        bundle's files that are `needed`.
 
         Raises:
             VersionUnavailableError: no manifest yet, the task has ended or awaits its scale, or files did not arrive.
@@ -183,7 +191,7 @@ class VersionFollower:
             description = await self._fetch_description(task, known)
             if description.scaling.is_awaited:
                 raise VersionUnavailableError(f"the fleet has not made the scale of {task} yet")
-            files = bundle_files(description, predicting_files(description))
+            files = bundle_files(description, needed(description))
             for blob in files.values():
                 await self._ensure(blob)
             chosen = weights_at_hand(known, self._database.held_version(task), self._cache.has)

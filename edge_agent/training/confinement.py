@@ -17,6 +17,7 @@ import bundle_runtime
 from edge_agent.training.landlock import LandlockError, allow_only
 from edge_agent.training.syscall_filter import SyscallFilterError, refuse_calls
 from edge_agent.worker.contract import TrainingJob
+from edge_agent.worker.look import LookJob
 from edge_agent.worker.prediction import PredictorJob
 from fleet_host.child_process import prctl
 from fleet_protocol.limits import MIB
@@ -35,7 +36,7 @@ SYSTEM_FILES = ("/etc/ld.so.cache", "/proc/cpuinfo", "/proc/meminfo", "/sys/devi
 """What numpy and onnxruntime read of the machine."""
 
 
-def limit(job: TrainingJob | PredictorJob) -> None:
+def limit(job: TrainingJob | PredictorJob | LookJob) -> None:
     """Set the job's nice level, and its limits of memory (beyond it an allocation raises MemoryError), processor time
     and files; no core is dumped.
     """

@@ -12,6 +12,7 @@ from bundle_runtime.samples import Samples
 from edge_agent.core.sample_budget import carried_epochs, epochs_of_steps, is_spent
 from edge_agent.training.engine import OnProgress, TrainingEngine, ignore_progress
 from edge_agent.training.round import Earlier, finish_round, learn
+from edge_agent.training.sending import why_irrelevant, why_no_better
 from edge_agent.training.statistics import measure
 from edge_agent.training.stored_samples import StoredSamples
 from edge_agent.training.validation import rise
@@ -50,10 +51,15 @@ def take_part(
         return Withheld("spent", _spent_words(plan.maximum_epochs, stored.different), newest, epochs)
     learned = learn(engine, weights, stored.training, task, earlier.seed, on_progress=on_progress)
     epochs += epochs_of_steps(plan, learned.steps, len(stored.training), stored.different)
+    change = None if earlier.last_weights is None else weights - earlier.last_weights
+    if words := why_irrelevant(task.sending, learned.weights - weights, change):
+        return Withheld("irrelevant", words, newest, epochs)
     if len(stored.validation):
-        risen = rise(evaluate(weights, stored.validation), evaluate(learned.weights, stored.validation))
-        if risen.is_worse:
+        before, after = evaluate(weights, stored.validation), evaluate(learned.weights, stored.validation)
+        if (risen := rise(before, after)).is_worse:
             return Withheld("worse", str(risen), newest, epochs)
+        if words := why_no_better(task.sending, before, after):
+            return Withheld("no_better", words, newest, epochs)
     result = finish_round(learned, weights, stored.training, task, earlier)
     return msgspec.structs.replace(result, epochs=epochs)
 

@@ -10,9 +10,10 @@ import numpy as np
 
 from bundle_runtime.samples import Samples
 from edge_agent.core.sample_budget import steps_of_round
-from edge_agent.training.compression import UpdateTooLargeError, pack, remember
+from edge_agent.training.compression import Packed, UpdateTooLargeError, pack, remember
 from edge_agent.training.divergence import divergence
 from edge_agent.training.engine import OnProgress, Rates, TrainingEngine, ignore_progress, plan_batches
+from edge_agent.training.sending import running_norm, why_unchanged
 from edge_agent.training.statistics import measure, unlike_the_fleet
 from edge_agent.worker.contract import Returned, TrainingResult
 from fleet_protocol.bundle import TaskDescription
@@ -34,7 +35,8 @@ class Earlier:
 
     `residual` is the state of the error feedback, empty at first, which then begins the life `life`; `returned` are
     rejected updates; `seed` counts the rounds and picks the batches; `epochs` is how often they went over the samples
-    that were stored at the last of them.
+    that were stored at the last of them, `usual_norm` the running mean of the norms of their changes, and
+    `last_weights` f32[P] those that the last one began with, where they are known and others than this round's.
     """
 
     residual: bytes
@@ -42,6 +44,8 @@ class Earlier:
     seed: int
     life: int
     epochs: float = 0.0
+    usual_norm: float = 0.0
+    last_weights: FloatVector | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +127,11 @@ def finish_round(
         DivergedError: it is more than the task takes.
     """
     memory = remember(task, earlier.residual, earlier.returned, earlier.life)
+    delta = learned.weights - weights
+    norm = float(np.linalg.norm(delta[: task.trained_count]))
+    kept = why_unchanged(task.sending, norm, earlier.usual_norm)
     try:
-        packed = pack(learned.weights - weights, memory, task, earlier.seed)
+        packed = Packed(b"", forgotten=0.0) if kept else pack(delta, memory, task, earlier.seed)
     except UpdateTooLargeError as error:
         raise _diverged(_explained(str(error), learned.losses, samples, task), samples, task) from error
     return TrainingResult(
@@ -137,6 +144,8 @@ def finish_round(
         life=memory.life,
         forgotten=packed.forgotten,
         unlike_the_fleet=unlike_the_fleet(samples, task),
+        usual_norm=running_norm(earlier.usual_norm, norm),
+        kept=kept,
     )
 
 

@@ -92,6 +92,7 @@ def run_round(job: TrainingJob, send: Send, shut_in: ShutIn) -> TrainingResult |
     if job.packed is not None:
         rebuild(job.packed, Path(job.weights), task.parameters)
     weights = read_weights(Path(job.weights).read_bytes(), task.parameters)
+    last_weights = _last_weights(job)
     if task.backbone is None:
         stored, computed = read_samples(store, task, job.trained_through), 0
         shut_in(list(files.values()), None)
@@ -113,13 +114,22 @@ def run_round(job: TrainingJob, send: Send, shut_in: ShutIn) -> TrainingResult |
         if done == steps:
             send(Progress("compressing", steps, steps, loss))
 
-    earlier = Earlier(job.residual, job.returned, job.seed, job.life, job.epochs)
+    earlier = Earlier(job.residual, job.returned, job.seed, job.life, job.epochs, job.usual_norm, last_weights)
     result = take_part(
         engine, weights, stored, task, earlier, evaluate=runner.evaluate_features, on_progress=on_progress
     )
     if isinstance(result, Withheld):
         return result
     return msgspec.structs.replace(result, features_computed=computed)
+
+
+def _last_weights(job: TrainingJob) -> FloatVector | None:
+    """Those of the device's last round; a file that is damaged costs the rule that needs them one round."""
+    if not job.last_weights:
+        return None
+    with contextlib.suppress(ProtocolError, OSError):
+        return read_weights(Path(job.last_weights).read_bytes(), job.description.parameters)
+    return None
 
 
 def read_samples(path: Path, task: TaskDescription, trained_through: int = 0) -> StoredSamples:

@@ -82,6 +82,10 @@ class TrainingJob(msgspec.Struct, frozen=True):
     cpu_limit_seconds: int
     trained_through: int = 0
     epochs: float = 0.0
+    usual_norm: float = 0.0
+    """The running mean of the norms of this device's rounds; 0 where there is none, or no rule needs it."""
+    last_weights: str = ""
+    """The file of the version that the device trained from last, where a rule needs it and it is another one."""
     packed: PackedFile | None = None
     """What to unpack into the file `weights` first."""
 
@@ -110,6 +114,8 @@ class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
     `statistics` are moments of the samples, where nothing was trained as the task awaits its scale.
     `unlike_the_fleet` says how far the samples are from those that the scale was made of, where that is far.
     `epochs` is how often rounds, with this one, have gone over the samples that are stored.
+    `usual_norm` is the running mean of the norms of the device's rounds. Where the task's rule sends no round like this
+    one, `kept` says why, and `packed` is empty.
     """
 
     packed: bytes
@@ -124,16 +130,18 @@ class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
     statistics: bytes = b""
     unlike_the_fleet: str = ""
     epochs: float = 0.0
+    usual_norm: float = 0.0
+    kept: str = ""
 
 
 class Withheld(msgspec.Struct, frozen=True, tag="withheld"):
     """A round from which nothing is sent; `words` say why, and stay on the device. The residual is unchanged.
 
     `spent`: nothing was trained, as rounds have gone over these samples as often as the plan allows. `worse`: the round
-    made validation samples worse. `epochs` as in `TrainingResult`.
+    made validation samples worse. The others are rules of the task's `[sending]`. `epochs` as in `TrainingResult`.
     """
 
-    why: Literal["spent", "worse"]
+    why: Literal["spent", "worse", "unchanged", "irrelevant", "no_better"]
     words: str
     trained_through: int
     epochs: float

@@ -4,6 +4,7 @@ from fleet_protocol.kinds.blob_chunk import BLOB_CHUNK, BlobChunk
 from fleet_protocol.kinds.blob_request import BLOB_REQUEST, BlobRequest
 from fleet_protocol.kinds.encrypted_update import ENCRYPTED_UPDATE, EncryptedPayload
 from fleet_protocol.kinds.enrolment import ENROLMENT, Enrolment
+from fleet_protocol.kinds.invitation import INVITATION, Invitation
 from fleet_protocol.kinds.kind import FROM_COORDINATOR, Leaf, PayloadKind
 from fleet_protocol.kinds.manifest import MANIFEST, Manifest
 from fleet_protocol.kinds.payload import Count, decode_payload, encode_payload
@@ -27,6 +28,7 @@ KINDS: dict[int, PayloadKind] = {
         ENCRYPTED_UPDATE,
         STATISTICS,
         ENCRYPTED_STATISTICS,
+        INVITATION,
     )
 }
 """By the number that stands in an envelope's header."""
@@ -59,6 +61,8 @@ __all__ = [
     "FROM_COORDINATOR",
     "EncryptedPayload",
     "Enrolment",
+    "INVITATION",
+    "Invitation",
     "KINDS",
     "Leaf",
     "MANIFEST",

@@ -14,10 +14,11 @@ class Leaf(StrEnum):
     DOWN = "down"
     STATE = "state"
     TASK = "task"
+    INVITE = "invite"
     CHUNK = "chunk"
 
 
-FROM_COORDINATOR = frozenset({Leaf.DOWN, Leaf.TASK, Leaf.CHUNK})
+FROM_COORDINATOR = frozenset({Leaf.DOWN, Leaf.TASK, Leaf.INVITE, Leaf.CHUNK})
 """Everything else comes from devices."""
 
 

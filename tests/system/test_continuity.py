@@ -101,6 +101,13 @@ def train(agent: AgentProcess, coordinator: CoordinatorProcess) -> None:
     until(lambda: len(bases_of(coordinator, agent.name)) > before, "the agent's update is accepted")
 
 
+def connect_again(agent: AgentProcess, knowing: int) -> None:
+    """An agent that sleeps hears of no version; one that connects hears of the newest."""
+    agent.stop()
+    agent.start()
+    until(lambda: agent.status()["versions"] == {"digits": knowing}, f"the agent knows version {knowing}")
+
+
 def back_up(coordinator: CoordinatorProcess, file: Path) -> None:
     """As docs/operating.md says, while the coordinator runs."""
     with closing(sqlite3.connect(coordinator.database)) as source, closing(sqlite3.connect(file)) as target:
@@ -130,7 +137,7 @@ def test_fleet_follows_an_older_database_loses_no_sample_and_counts_nothing_twic
     make_versions(8)
     stale = update(garden, bundle, 50, base_version=2 if restored else 0)
     assert garden.tell(stale).reason == Reason.TOO_STALE
-    until(lambda: agent.status()["versions"] == {"digits": 10}, "the agent knows version 10")
+    connect_again(agent, knowing=10)
     coordinator.kill()
     put_back(coordinator, tmp_path / "backup.db" if restored else None)
     coordinator.start_serving()
@@ -184,7 +191,7 @@ def test_operator_renews_a_task_where_the_broker_has_lost_its_messages_too(
     make_versions(1)
     back_up(coordinator, tmp_path / "backup.db")
     garden = make_versions(2)
-    until(lambda: agent.status()["versions"] == {"digits": 3}, "the agent knows version 3")
+    connect_again(agent, knowing=3)
     coordinator.kill()
     broker.kill()
     broker.wipe()

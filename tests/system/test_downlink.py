@@ -12,8 +12,8 @@ from fleet_host.key_files import read_key_file
 from fleet_protocol.codec import inspect_update
 from fleet_protocol.encryption import decrypt_payload
 from fleet_protocol.envelope import read_envelope
-from fleet_protocol.kinds import ENCRYPTED_UPDATE, UPDATE, Update, decode_payload
-from fleet_protocol.limits import MAX_UPDATE_BYTES
+from fleet_protocol.kinds import ENCRYPTED_UPDATE, UPDATE, Manifest, Update, decode_payload
+from fleet_protocol.limits import MAX_CONTROL_BYTES, MAX_UPDATE_BYTES
 from tests.support.agent import AgentProcess, copy_digits_bundle
 from tests.support.broker import Broker
 from tests.support.coordinator import CoordinatorProcess
@@ -63,10 +63,19 @@ class Wiretap:
         """Topics that hold `part`."""
         return [topic for topic, _ in self.received if part in topic]
 
+    def announced(self) -> int:
+        """The newest version that a manifest has named."""
+        manifests = [data for topic, data in self.received if "/task/" in topic]
+        return max((_manifest(data).version for data in manifests), default=0)
+
     def close(self) -> None:
         """Hang up."""
         self._client.disconnect()
         self._client.loop_stop()
+
+
+def _manifest(data: bytes) -> Manifest:
+    return decode_payload(read_envelope(data, MAX_CONTROL_BYTES).payload, Manifest)
 
 
 @pytest.fixture
@@ -76,14 +85,14 @@ def wiretap(broker: Broker) -> Iterator[Wiretap]:
     wiretap.close()
 
 
-def train(agent: AgentProcess, rounds: int) -> None:
+def train(agent: AgentProcess, rounds: int, wiretap: Wiretap) -> None:
     """So many rounds, each from the version that the one before made."""
     for _ in range(rounds):
-        before = agent.status()
-        done, known = before["accepted_updates"], before["versions"].get("digits", 0)
+        known = wiretap.announced()
+        done = agent.status()["accepted_updates"]
         agent.feed(4)
         until(lambda done=done: agent.status()["accepted_updates"] > done, f"an update of {agent.name} is accepted")
-        until(lambda known=known: agent.status()["versions"]["digits"] > known, "its version is announced")
+        until(lambda known=known: wiretap.announced() > known, "its version is announced")
 
 
 def base_versions(coordinator: CoordinatorProcess, device: str) -> list[int]:
@@ -104,12 +113,12 @@ def fetched_whole(wiretap: Wiretap, coordinator: CoordinatorProcess) -> int:
 @pytest.mark.parametrize(("protocol", "versions"), [("5", 12), ("3.1.1", 3)])
 def test_agent_that_was_away_catches_up_by_one_difference(coordinator, start, wiretap, protocol, versions) -> None:
     away, busy = start("away", protocol=protocol), start("busy", protocol=protocol)
-    train(away, 1)
+    train(away, 1, wiretap)
     assert away.stop() == 0
-    train(busy, versions)
+    train(busy, versions, wiretap)
     away.start()
     until(lambda: away.status()["versions"].get("digits", 0) > versions, "the manifest came")
-    train(away, 1)
+    train(away, 1, wiretap)
     assert base_versions(coordinator, "away")[-1] > versions
     assert fetched_whole(wiretap, coordinator) == 0
     caught_up = wiretap.under(f"/weights/digits/{base_versions(coordinator, 'away')[-1]}/0/")
@@ -118,19 +127,19 @@ def test_agent_that_was_away_catches_up_by_one_difference(coordinator, start, wi
 
 def test_agent_that_lost_everything_gets_the_version_packed_from_nothing(coordinator, start, wiretap) -> None:
     agent = start("kitchen")
-    train(agent, 3)
+    train(agent, 3, wiretap)
     agent.stop()
     agent.wipe()
     agent.start()
     until(lambda: agent.status()["versions"].get("digits", 0) >= 3, "the manifest came")
-    train(agent, 1)
+    train(agent, 1, wiretap)
     assert wiretap.under("/whole/")
     assert fetched_whole(wiretap, coordinator) == 0
 
 
 def test_damaged_base_is_reported_and_the_whole_weights_are_fetched(coordinator, start, wiretap) -> None:
     agent = start("kitchen")
-    train(agent, 2)
+    train(agent, 2, wiretap)
     agent.stop()
     held = max((agent.folder / "state" / "blobs").iterdir(), key=lambda file: file.stat().st_mtime_ns)
     content = bytearray(held.read_bytes())
@@ -138,7 +147,7 @@ def test_damaged_base_is_reported_and_the_whole_weights_are_fetched(coordinator,
     held.write_bytes(content)
     agent.start()
     until(lambda: agent.status()["versions"].get("digits", 0) == 2, "the manifest is known")
-    train(agent, 2)
+    train(agent, 2, wiretap)
     assert agent.log().count("event=difference_refused") == 1
     assert fetched_whole(wiretap, coordinator) == 1
     assert base_versions(coordinator, "kitchen") == [0, 1, 2, 3]
@@ -148,7 +157,7 @@ def test_nothing_of_an_encrypted_update_is_readable_on_the_wire_and_the_flock_le
     tmp_path, coordinator, start, wiretap
 ) -> None:
     agent = start("kitchen", encrypt=True)
-    train(agent, 3)
+    train(agent, 3, wiretap)
     signed = [
         data
         for topic, data in wiretap.received

@@ -24,6 +24,7 @@ SETTINGS = GuardSettings(
     minimum_free_disk_mib=100.0,
     quiet_hours=["22:00-07:30", "12:00-13:00"],
     connected_only=True,
+    unmetered_only=True,
     daily_cpu_seconds=100.0,
     daily_watt_hours=0.1,
     watts=3.6,
@@ -37,6 +38,7 @@ READ_FROM_THE_MACHINE = (
     "throttled",
     "load_per_core",
     "free_disk_mib",
+    "metered",
 )
 AT_THE_LIMIT = Readings(
     stored_samples=16,
@@ -48,6 +50,7 @@ AT_THE_LIMIT = Readings(
     throttled="",
     load_per_core=1.5,
     free_disk_mib=100.0,
+    metered=False,
     minute=7 * 60 + 30,
     used=DailyUse(1, 99_999, 4999),
 )
@@ -73,6 +76,7 @@ def test_every_guard_agrees_at_its_limit():
         ("minute", 7 * 60 + 29, ("it is 07:29", "22:00-07:30")),
         ("minute", 12 * 60, ("it is 12:00", "12:00-13:00")),
         ("connected", False, ("no connection",)),
+        ("metered", True, ("the link is metered",)),
         ("used", DailyUse(1, 100_000, 0), ("100 seconds of processor time are used today", "budget is 100")),
         ("used", DailyUse(1, 0, 5000), ("5000 bytes on the link are used today", "budget is 5000")),
     ],
@@ -133,6 +137,7 @@ def test_limit_that_is_left_out_is_not_checked():
         ("on_mains", False, True),
         ("throttled", "it is throttled", True),
         ("minute", 12 * 60, True),
+        ("metered", True, True),
         ("load_per_core", 9.0, False),
         ("free_memory_mib", 1.0, False),
         ("stored_samples", 0, False),

@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 
 from edge_agent.core.triggers import Condition, Trigger, TriggerSettings, conditions
 
-EVERY = TriggerSettings(new_samples=4, new_version=True, schedule="0 3 * * *", wake_file="/run/wake")
+EVERY = TriggerSettings(
+    new_samples=4,
+    new_version=True,
+    schedule="0 3 * * *",
+    wake_file="/run/wake",
+    invitation=True,
+    worse_by=0.5,
+    drift=0.25,
+)
 SETTABLE = conditions(EVERY)
 EVENTS = st.sets(st.sampled_from(SETTABLE))
 
@@ -16,7 +24,7 @@ def trigger(settings: TriggerSettings, met: set[Condition]) -> Trigger:
     """One for which exactly these conditions have come true."""
     samples = 4 if Condition.NEW_SAMPLES in met else 3
     made = Trigger(settings, samples, has_new_version=Condition.NEW_VERSION in met)
-    for condition in met & {Condition.SCHEDULE, Condition.WAKE_FILE}:
+    for condition in met - {Condition.NEW_SAMPLES, Condition.NEW_VERSION}:
         made.note(condition)
     return made
 
@@ -64,7 +72,11 @@ def test_event_lasts_until_a_round_that_began_after_it_has_ended():
 
 def test_what_lacks_is_said():
     lacking = trigger(msgspec.structs.replace(EVERY, combine="all"), {Condition.NEW_VERSION})
-    assert lacking.waits_for == "1 more new samples and the next time of '0 3 * * *' and the file /run/wake"
+    assert lacking.waits_for == (
+        "1 more new samples and the next time of '0 3 * * *' and the file /run/wake"
+        " and an invitation from the coordinator and a loss that is higher by 0.5 of it on new samples"
+        " and a shift of 0.25 in an input"
+    )
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from fleet_protocol.kinds import (
     ENCRYPTED_UPDATE,
     ENROLMENT,
     FROM_COORDINATOR,
+    INVITATION,
     MANIFEST,
     PRESENCE,
     RECEIPT,
@@ -34,6 +35,7 @@ from fleet_protocol.kinds import (
     BlobRequest,
     EncryptedPayload,
     Enrolment,
+    Invitation,
     Manifest,
     Outcome,
     PayloadKind,
@@ -91,6 +93,7 @@ MESSAGES = [
 OF_GENERATION_3 = [
     (MANIFEST, Manifest(0, "0f" * 32, "1e" * 32, generation=3), TASK_TOPIC),
     (MANIFEST, Manifest(8, "0f" * 32, "0f" * 32, generation=4, removed=True), TASK_TOPIC),
+    (INVITATION, Invitation(8, 4), topics.invitation("home", "digits")),
     (UPDATE, Update(16, 40, 0.75, bytes.fromhex("69012aa0803f")), UP),
 ]
 """Messages of a task whose database was restored, say. In the header, only an update or a request names it."""

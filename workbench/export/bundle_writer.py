@@ -95,6 +95,7 @@ def bundle_files(
         update=recipe.task.update,
         aggregation=recipe.task.aggregation,
         downlink=recipe.task.downlink,
+        sending=recipe.task.sending,
         files={name: blob_hash(content) for name, content in files.items()},
         backbone=BackboneSchema(halves.feature_shape) if halves else None,
         onnx_versions={name: _version(model) for name, model in models.items()},

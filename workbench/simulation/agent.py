@@ -27,6 +27,7 @@ from edge_agent.worker.contract import TrainingResult, Withheld
 from fleet_protocol.kinds import Receipt
 from workbench.simulation.conditions import DAY_SECONDS, FleetMember
 from workbench.simulation.device_memory import DeviceMemory, stored_rows
+from workbench.simulation.manifest_listener import SimulatedListener
 from workbench.simulation.postbox import SimulatedPostbox
 from workbench.simulation.rounds import round_seconds, samples_of_round
 from workbench.simulation.version_follower import SimulatedVersionFollower
@@ -53,9 +54,12 @@ class SimulatedAgent:
     """Device `number` of the fleet; `wake_policy` decides when it starts a round. `life` is its error feedback's."""
 
     __slots__ = (
+        "_awaits_scale",
         "_decisions",
+        "_deferred",
         "_identity",
         "_life",
+        "_listener",
         "_member",
         "_memory",
         "_on",
@@ -93,6 +97,9 @@ class SimulatedAgent:
         self._postbox = SimulatedPostbox(world, identity, self._memory, member.conditions, self._answered)
         self._decisions = self._new_decisions()
         self._versions = SimulatedVersionFollower(world, identity, self._memory)
+        self._listener = SimulatedListener(world, number, self._hear_of_version)
+        self._deferred = False
+        self._awaits_scale = False
         self._on = False
         self._power_cycle = 0
         self._recheck = 0
@@ -180,6 +187,7 @@ class SimulatedAgent:
             self._put_off()
             return
         self._postbox.connect()
+        manifest_bytes = self._listener.take()
         version = self._world.newest
         known = self._follow(version)
         not_asked = self._versions.why_not_asked(version) if self._world.always_connected else None
@@ -188,12 +196,13 @@ class SimulatedAgent:
             self._put_off()
             return
         self.later(
-            self._member.conditions.download_seconds(self._versions.fetch(known)),
+            self._member.conditions.download_seconds(manifest_bytes + self._versions.fetch(known)),
             partial(self._fetched, version, known),
         )
 
     def _follow(self, version: PublishedVersion) -> KnownVersion:
         known = self._versions.receive_manifest(version)
+        self._awaits_scale = self._awaits_scale and self._memory.fetched == known
         self._decisions.manifest_changed(version.task.task, self._memory.new_samples)
         return known
 
@@ -204,12 +213,16 @@ class SimulatedAgent:
 
     @property
     def _held(self) -> bool:
-        """Whether it waits for another version, or for a wait to end; it hears of every version while it is on."""
-        return self._decisions.is_held(self._world.task.task, self._world.known, self.now)
+        """Whether it waits for another version, of which it hears then, or for a wait to end."""
+        return self._decisions.is_held(self._world.task.task, self._memory.known, self.now)
+
+    def _listen(self) -> None:
+        waits = self._decisions.waits_for_version(self._world.task.task, self._memory.known, self.now)
+        self._listener.follow(connected=self._postbox.connected, waits=waits or self._awaits_scale)
 
     def _idle(self) -> None:
-        if self._held:
-            self._world.deferred[self.number] = self._hear_of_version
+        self._deferred = self._deferred or self._held
+        self._listen()
         self._wake_policy.idle(self)
 
     def _new_decisions(self) -> RoundDecisions:
@@ -218,6 +231,7 @@ class SimulatedAgent:
 
     def _fetched(self, version: PublishedVersion, known: KnownVersion) -> None:
         self._memory.fetched = known
+        self._awaits_scale = version.task.scaling.is_awaited
         self._wake_policy.count(self)
         start = StartingPoint(known.version, known.bundle, self._memory.newest_sample)
         if self._decisions.version_ready(self._world.task.task, start):
@@ -235,7 +249,15 @@ class SimulatedAgent:
         workload = self._world.workload
         memory = self._memory
         returned = list(given_back(memory.returned).values())
-        earlier = Earlier(self._world.residuals.get(self.number), returned, memory.rounds, self._life, memory.epochs)
+        earlier = Earlier(
+            self._world.residuals.get(self.number),
+            returned,
+            memory.rounds,
+            self._life,
+            memory.epochs,
+            memory.usual_norm,
+            self._versions.last_weights(known),
+        )
         samples = samples_of_round(
             workload,
             task,
@@ -276,12 +298,18 @@ class SimulatedAgent:
             )
             memory.spool(row, self._identity.sign_row)
         memory.returned.clear()
-        self._end_round(result, known, start, "spooled")
+        memory.usual_norm = result.usual_norm
+        if result.kept:
+            self._count_withheld("unchanged")
+        self._end_round(result, known, start, result.kept or "spooled")
 
     def _withhold(self, withheld: Withheld, known: KnownVersion, start: StartingPoint) -> None:
-        self._memory.withheld += 1
-        self._world.ledger.rounds_withheld[withheld.why] += 1
+        self._count_withheld(withheld.why)
         self._end_round(withheld, known, start, withheld.words)
+
+    def _count_withheld(self, why: str) -> None:
+        self._memory.withheld += 1
+        self._world.ledger.rounds_withheld[why] += 1
 
     def _end_round(
         self, result: TrainingResult | Withheld, known: KnownVersion, start: StartingPoint, what: str
@@ -297,25 +325,28 @@ class SimulatedAgent:
         """Retry after `seconds`, else `recheck_seconds`, or when a receipt or a version comes."""
         self._recheck += 1
         self.later(seconds or self._member.guards.recheck_seconds, partial(self._retry_deferred_trigger, self._recheck))
-        self._world.deferred[self.number] = self._hear_of_version
+        self._deferred = True
+        self._listen()
 
     def _retry_deferred_trigger(self, recheck: int) -> None:
         """Retry the deferred trigger, unless it was retried meanwhile."""
-        if self._recheck == recheck and self._world.deferred.pop(self.number, None) is not None:
-            if self._memory.known is not None and self._memory.known.bundle != self._world.known.bundle:
-                self._follow(self._world.newest)
+        if self._recheck == recheck and self._deferred:
+            self._deferred = False
             self._decisions.retry_deferred_trigger(self._world.task.task)
             self._idle()
 
     def _hear_of_version(self, size: int) -> None:
-        """A manifest of `size` bytes is on its way to every device that is connected."""
-        if self._postbox.connected:
-            self.later(
-                self._member.conditions.download_seconds(size), partial(self._retry_deferred_trigger, self._recheck)
-            )
+        """A manifest of `size` bytes is on its way to every device that listens."""
+        self.later(self._member.conditions.download_seconds(size), partial(self._heard_of_version, self._recheck))
+
+    def _heard_of_version(self, recheck: int) -> None:
+        if self._decisions.state is State.SLEEPING:
+            self._follow(self._world.newest)
+            self._retry_deferred_trigger(recheck)
+            self._listen()
 
     def _answered(self, row: OutboxRow, receipt: Receipt) -> None:
-        after = self._decisions.answered(row, receipt, self._world.known, self.now)
+        after = self._decisions.answered(row, receipt, self._memory.known, self.now)
         if after.wait_seconds is not None:
             self._put_off(after.wait_seconds)
         if not self._memory.outbox:
@@ -323,13 +354,15 @@ class SimulatedAgent:
         self._retry_deferred_trigger(self._recheck)
         if not self._memory.outbox and self.available and not self._world.always_connected:
             self._postbox.disconnect()
+        self._listen()
 
     def _power_off(self, *, crashed: bool) -> None:
         self._wake_policy.count(self)
         self._power_cycle += 1
         self._on = False
         self._postbox.disconnect()
-        self._world.deferred.pop(self.number, None)
+        self._deferred = False
+        self._listener.follow(connected=False, waits=False)
         self._world.ledger.rounds_lost += self._decisions.state in {State.FETCHING, State.TRAINING}
         self._world.ledger.crashes += crashed
         self._world.queue.after(self._member.conditions.restart_seconds if crashed else 0.0, self.power_on)

@@ -34,8 +34,9 @@ class DeviceMemory:
     """One device. `fetched` is the newest version whose files are here, `held` the one that it trained on last.
 
     Samples are numbered from 1. Of its `rounds`, `withheld` sent nothing; `epochs` is how often they went over what is
-    stored. The error feedback's state is in `Residuals`. It is the device's `Outbox`: what waits
-    is in `outbox`, with its envelope, and what was rejected and waits for the next round's residual in `returned`.
+    stored, `usual_norm` the running mean of their norms. The error feedback's state is in `Residuals`. It is the
+    device's `Outbox`: what waits is in `outbox`, with its envelope, and what was rejected, and waits for the next
+    round's residual, in `returned`.
     """
 
     enrolled: bool = False
@@ -47,6 +48,7 @@ class DeviceMemory:
     rounds: int = 0
     withheld: int = 0
     epochs: float = 0.0
+    usual_norm: float = 0.0
     sequence: int = 0
     outbox: dict[int, OutboxRow] = field(default_factory=dict)
     returned: list[OutboxRow] = field(default_factory=list)
@@ -62,6 +64,7 @@ class DeviceMemory:
         self.rounds = 0
         self.withheld = 0
         self.epochs = 0.0
+        self.usual_norm = 0.0
 
     def is_here(self, blob: str) -> bool:
         """Whether the weights with this SHA-256 are on the device."""

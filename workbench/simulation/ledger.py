@@ -46,7 +46,8 @@ class Summary(msgspec.Struct, frozen=True):
     `stopped` says why no version could be made any more, if so; `collapses` counts returns to the last good version.
     `staleness` counts accepted updates by it, `refused` messages by the coordinator's reason, `guard_refusals` deferred
     rounds by what the guard said.
-    `rounds_withheld` sent nothing: `spent` samples were not trained on again, or validation samples got `worse`.
+    `rounds_withheld` sent nothing: `spent` samples were not trained on again, validation samples got `worse`, or by the
+    task's rule of sending (`unchanged`, `irrelevant`, `no_better`).
     `rounds_lost` ended with a crash or a closing hour. `devices_short_of_samples` can never store what their guards
     want.
     """

@@ -64,15 +64,13 @@ class SimulatedPostbox:
         self._delivery = Delivery(self._memory, self._identity.sign_row, goes_back)
 
     def connect(self) -> None:
-        """Connect to the broker: enrol, receive the manifest, and send what waits for its receipt."""
+        """Connect to the broker: enrol, and send what waits for its receipt."""
         if self.connected:
             return
         self.connected = True
         self._planned = None
         world = self._world
         identity = self._identity
-        world.connected += 1
-        world.receive_manifest()
         # The last will travels with the connection, and has the size of the presence that it takes back.
         presence = identity.sign_presence(encode_payload(Presence(PresenceState.ONLINE, identity.boot)))
         world.ledger.up["presence"] += 2 * len(presence)
@@ -86,7 +84,6 @@ class SimulatedPostbox:
         if self.connected:
             self.connected = False
             self._connection += 1
-            self._world.connected -= 1
 
     def notify(self) -> None:
         """The outbox has changed."""

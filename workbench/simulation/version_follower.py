@@ -2,8 +2,17 @@
 decides."""
 
 from edge_agent.core.round_participation import why_not_asked
-from edge_agent.core.version_choice import KnownVersion, ManifestNews, choose_weights, judge_manifest, known_from
+from edge_agent.core.version_choice import (
+    KnownVersion,
+    ManifestNews,
+    choose_weights,
+    is_same_line,
+    judge_manifest,
+    known_from,
+)
 from edge_agent.shell.identity import Identity
+from fleet_protocol.codec import read_weights
+from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.kinds import BLOB_REQUEST, WEIGHTS_REQUEST, BlobRequest, WeightsRequest, encode_payload
 from fleet_protocol.topics import PackedWeights
 from workbench.simulation.device_memory import DeviceMemory
@@ -46,6 +55,14 @@ class SimulatedVersionFollower:
         threshold = version.manifest.selection_threshold
         trained_on = held.version if held else None
         return why_not_asked(version.task, version.number, self._identity.device, threshold, trained_on)
+
+    def last_weights(self, known: KnownVersion) -> FloatVector | None:
+        """Those of the version that the device trained from last, where its task's rule needs them."""
+        task, held = self._world.task, self._memory.held
+        if task.sending.rule != "relevant" or held is None or not is_same_line(held, known) or held == known:
+            return None
+        file = self._world.coordinator.published(task.task, held.version)
+        return None if file is None else read_weights(file, task.parameters)
 
     def fetch(self, known: KnownVersion) -> int:
         """Request the missing bundle files and weights; returns the bytes sent to the device."""

@@ -10,7 +10,6 @@ import numpy as np
 from broker_coordinator.admission.decisions import Message
 from broker_coordinator.distribution.signed_messages import MessageSigner
 from bundle_runtime.bundle import Bundle
-from edge_agent.core.version_choice import known_from
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.kinds import Manifest
@@ -37,10 +36,9 @@ class PublishedVersion:
 class SimulatedWorld:
     """Agents reach the coordinator through it, and it counts what they send and fetch.
 
-    With `always_connected`, a device that is on receives every manifest; else it connects for a round and its receipt.
-    `accepted` is called after each accepted update, `versioned` after each new version. `deferred` are devices, by
-    number, with a deferred trigger: each is called with the size of a new manifest. `known` is the version that the
-    newest one names.
+    With `always_connected`, a device that is on is connected; else it connects for a round and its receipt.
+    `accepted` is called after each accepted update, `versioned` after each new version. `listening` are devices, by
+    number, that hear of every version: each is called with the size of a new manifest.
     """
 
     def __init__(
@@ -63,8 +61,7 @@ class SimulatedWorld:
         self.residuals = residuals
         self.generator = generator
         self.always_connected = always_connected
-        self.deferred: dict[int, Callable[[int], None]] = {}
-        self.connected = 0
+        self.listening: dict[int, Callable[[int], None]] = {}
         self.coordinator = SimulatedCoordinator(
             bundle, signer, devices, self.ledger, made=self._announce, rescaled=self._follow_scale
         )
@@ -73,7 +70,6 @@ class SimulatedWorld:
         self._versioned = versioned
         self.downlink = Downlink(bundle, signer, self.coordinator.published)
         self._scale_deadline = -math.inf
-        self.known = known_from(self.coordinator.manifest())
         self._manifest_bytes = self.coordinator.manifest_bytes()
         self.coordinator.make_versions(0.0)  # starts its clock
         self._keep_deadline()
@@ -90,9 +86,10 @@ class SimulatedWorld:
         seconds = conditions.upload_seconds(len(message.data))
         self.queue.after(seconds, partial(self._arrive, message, conditions, receive))
 
-    def receive_manifest(self) -> None:
-        """A device that connects receives the newest manifest, which is retained."""
+    def receive_manifest(self) -> int:
+        """A device that subscribes receives the newest manifest, which is retained; returns its bytes."""
         self.ledger.down["manifest"] += self._manifest_bytes
+        return self._manifest_bytes
 
     def fetch(self, weights: str | PackedWeights | None, *, is_first: bool, is_rescaled: bool = False) -> int:
         """Count what a device fetches of the newest version: its weights, whole or packed, or nothing where it has
@@ -149,8 +146,7 @@ class SimulatedWorld:
         self._versioned()
 
     def _announce_manifest(self) -> None:
-        self.known = known_from(self.coordinator.manifest())
         self._manifest_bytes = self.coordinator.manifest_bytes()
-        self.ledger.down["manifest"] += self.connected * self._manifest_bytes
-        for hear_of_version in list(self.deferred.values()):
+        self.ledger.down["manifest"] += len(self.listening) * self._manifest_bytes
+        for hear_of_version in list(self.listening.values()):
             hear_of_version(self._manifest_bytes)

@@ -1,0 +1,127 @@
+"""Has new samples looked at, where a trigger waits for a worse model or for drift: by a child, now and then."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from edge_agent.core.lifecycle import IN_A_ROUND, State
+from edge_agent.core.triggers import Condition, TriggerSettings, found_by
+from edge_agent.core.version_choice import VersionUnavailableError
+from edge_agent.shell.link import LinkDownError
+from edge_agent.shell.version_follower import VersionFollower
+from edge_agent.worker.look import Answer, LookFailure, LookJob, looking_files, read_answer, write_job
+from edge_agent.worker.settings import WorkerSettings
+from edge_agent.worker.warm_process import WORKER_ENVIRONMENT
+from fleet_host.log_lines import log_line
+
+logger = logging.getLogger(__name__)
+
+COMMAND = (sys.executable, "-P", "-m", "edge_agent.training.look")
+
+
+class SampleLooks:
+    """One look at a time, after every `look_samples` new ones of a task, while no round runs.
+
+    `note` is told which conditions a look has met; `refused` says why the device may not compute now.
+    """
+
+    def __init__(
+        self,
+        triggers: Mapping[str, TriggerSettings],
+        settings: WorkerSettings,
+        store: Path,
+        versions: VersionFollower,
+        *,
+        state: Callable[[], State],
+        refused: Callable[[str], str | None],
+        note: Callable[[str, Condition], None],
+    ) -> None:
+        self._triggers = {task: trigger for task, trigger in triggers.items() if trigger.looks}
+        self._settings = settings
+        self._store = store
+        self._versions = versions
+        self._state = state
+        self._refused = refused
+        self._note = note
+        self._new = dict.fromkeys(self._triggers, 0)
+        self._wake = asyncio.Event()
+
+    def sample_arrived(self, task: str) -> None:
+        """Count a sample."""
+        if task in self._new:
+            self._new[task] += 1
+            if self._new[task] >= self._triggers[task].look_samples:
+                self._wake.set()
+
+    async def run(self) -> None:
+        """Look when it is time; until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            for task, trigger in self._triggers.items():
+                if self._new[task] >= trigger.look_samples and self._may_look(task):
+                    self._new[task] = 0
+                    await self._look(task, trigger)
+
+    def _may_look(self, task: str) -> bool:
+        """Where it may not, the next sample asks again."""
+        return self._state() not in IN_A_ROUND and self._refused(task) is None
+
+    async def _look(self, task: str, trigger: TriggerSettings) -> None:
+        try:
+            answer = await self._ask(task, trigger.look_samples)
+        except (VersionUnavailableError, LinkDownError, OSError, TimeoutError, msgspec.DecodeError) as error:
+            answer = LookFailure(f"{type(error).__name__}: {error}")
+        if isinstance(answer, LookFailure):
+            logger.info(log_line("samples_not_compared", task=task, reason=answer.error))
+            return
+        found = found_by(trigger, answer.earlier_loss, answer.newest_loss, answer.standard_error, answer.shift)
+        logger.info(
+            log_line(
+                "samples_compared",
+                task=task,
+                earlier=answer.earlier,
+                newest=trigger.look_samples,
+                loss=f"{answer.earlier_loss:.4g} to {answer.newest_loss:.4g}",
+                shift=f"{answer.shift:.3g}",
+                found=", ".join(found) or "nothing",
+            )
+        )
+        for condition in found:
+            self._note(task, condition)
+
+    async def _ask(self, task: str, newest: int) -> Answer:
+        version = await self._versions.version_to_use(task, looking_files)
+        settings = self._settings
+        job = LookJob(
+            version.description,
+            {name: str(path) for name, path in version.files.items()},
+            str(version.weights),
+            str(self._store),
+            newest,
+            threads=settings.threads,
+            nice=settings.nice,
+            memory_limit_mib=settings.memory_limit_mib,
+            cpu_limit_seconds=settings.cpu_limit_seconds,
+        )
+        process = await asyncio.create_subprocess_exec(
+            *COMMAND,
+            str(os.getpid()),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env=os.environ | WORKER_ENVIRONMENT,
+        )
+        try:
+            async with asyncio.timeout(settings.time_limit_seconds):
+                said, _ = await process.communicate(write_job(job))
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+        return read_answer(said)

@@ -59,7 +59,9 @@ def export_samples(configuration: AgentConfiguration, task: str, file: Path, *, 
     """
     rows = exported_rows(sample_file(configuration), task, numbers=numbers)
     if (header := next(rows, None)) is None:
-        raise ConfigurationError(f"no sample of {task} is stored")
+        waiting = inventory(sample_file(configuration), [task])[task].waiting
+        words = f"; {waiting} wait for the task's schema, which comes with its first round" if waiting else ""
+        raise ConfigurationError(f"no sample of {task} is stored{words}")
     count = 0
     try:
         file.touch(OWNER_ONLY, exist_ok=False)

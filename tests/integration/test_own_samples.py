@@ -1,5 +1,6 @@
 """`edge-agent samples`: the owner sees, takes away, corrects and deletes what is stored, with or without an agent."""
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -9,7 +10,11 @@ import pytest
 from bundle_runtime.sample_file import read_samples
 from edge_agent.cli import main
 from edge_agent.shell.sample_store import SampleStore
+from edge_agent.sources.intake import SampleIntake
+from edge_agent.sources.sample_commands import SampleCommands
+from edge_agent.sources.unix_socket import SampleSocket
 from fleet_protocol.bundle import parse_description
+from fleet_protocol.sample_line import Sample
 
 TREE = Path(__file__).parents[2]
 DIGITS = parse_description((TREE / "models/digits/bundle/task.json").read_bytes())
@@ -120,3 +125,38 @@ def test_before_the_agent_has_ever_run_there_is_nothing(configuration, tmp_path,
     assert "there is no sample store yet" in refused(capsys, configuration, "stats")
     run(configuration, "forget", "--yes")
     assert capsys.readouterr().out == "forgotten: 0 samples\n"
+
+
+def test_export_says_of_samples_that_wait_for_their_schema(configuration, tmp_path, capsys):
+    store = SampleStore(tmp_path / "state/samples.db", 10)
+    store.forget("digits")
+    store.add_unjudged(Sample("digits", [0.5], 1))
+    store.close()
+    said = refused(capsys, configuration, "export", tmp_path / "mine.csv")
+    assert "no sample of digits is stored; 1 wait for the task's schema" in said
+
+
+async def test_running_agent_corrects_and_forgets_and_says_why_not(configuration, tmp_path, capsys):
+    store, changed = SampleStore(tmp_path / "state/samples.db", 10), []
+    tasks = frozenset({"digits", "faces"})
+    intake = SampleIntake(tasks, store.add, store.add_unjudged, lambda _: DIGITS, lambda _: None)
+    gate = SampleSocket(
+        tmp_path / "samples.sock",
+        intake,
+        samples=SampleCommands(tasks, store, intake.describe, changed.append),
+        train=lambda: None,
+        status=lambda: None,
+        predict=lambda *_: None,
+    )
+    serving = asyncio.create_task(gate.serve())
+    while not (tmp_path / "samples.sock").exists():  # noqa: ASYNC110 - the gate announces nothing else
+        await asyncio.sleep(0)
+    await asyncio.to_thread(run, configuration, "correct", 2, 9)
+    assert "6 from now on" in capsys.readouterr().out
+    assert "label is 12" in await asyncio.to_thread(refused, capsys, configuration, "correct", 1, 12)
+    await asyncio.to_thread(run, configuration, "forget", "--yes")
+    assert capsys.readouterr().out == "forgotten: 5 samples\n"
+    assert changed == ["digits", "digits", "faces"]
+    assert store.count("digits") == store.count("faces") == 0
+    serving.cancel()
+    store.close()

@@ -30,21 +30,14 @@ def measure(folder: Path, seconds: float) -> FlowerFootprint:
         "FLWR_HOME": str(folder / "flwr"),
         "PATH": f"{python.parent}:{os.environ['PATH']}",
     }
-    fleet = free_port()
-    proxy = CountingProxy(fleet)
-    ports = {name: free_port() for name in ("control", "runtime", "node")}
-    link = [
-        str(python.parent / "flower-superlink"),
-        "--insecure",
-        *("--fleet-api-address", f"127.0.0.1:{fleet}"),
-        *("--control-api-address", f"127.0.0.1:{ports['control']}"),
-        *("--port", str(ports["runtime"])),
-    ]
+    link_port = free_port()
+    proxy = CountingProxy(link_port)
+    link = [str(python.parent / "flower-superlink"), "--insecure", "--port", str(link_port)]
     node = [
         str(python.parent / "flower-supernode"),
         "--insecure",
         *("--superlink", f"127.0.0.1:{proxy.port}"),
-        *("--port", str(ports["node"])),
+        *("--port", str(free_port())),
     ]
     with running(link, folder / "superlink.log", environment):
         time.sleep(seconds / 6)

@@ -9,51 +9,55 @@ import argparse
 import csv
 import json
 import tempfile
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from benchmarks.one_device import Device, accuracy
-from models.occupancy.samples import SlidingWindow
+from bundle_runtime.samples import Samples
+from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
+from workbench.data.named_readings import prepare_rows
 from workbench.recipe_folder import find_recipe
 
 TRAINING_FILE, TEST_FILE = "datatraining.txt", "datatest.txt"
 DATA = Path(__file__).parents[2] / "shared" / "data" / "occupancy"
-QUANTITIES = ("Temperature", "Humidity", "Light", "CO2")
+COLUMNS = {
+    "temperature": "Temperature",
+    "humidity": "Humidity",
+    "light": "Light",
+    "carbon_dioxide": "CO2",
+    "occupied": "Occupancy",
+}
+"""Of the readings' fields."""
 TRIGGER = 240
 """A round every four hours."""
 
 
-@dataclass(frozen=True, slots=True)
-class Windows:
-    """`inputs` float32 [N, 40] and `labels` int64 [N], in time order."""
-
-    inputs: NDArray[np.float32]
-    labels: NDArray[np.int64]
-
-
-def read_windows(path: Path) -> Windows:
-    """The samples that a device would have made of the readings in a file, in time order.
+def read_readings(path: Path) -> list[dict[str, float | str]]:
+    """The readings in a file by the names of the task's fields, with `time` and their label, in time order.
 
     Raises:
         OSError: it can't be read.
         KeyError: a column is missing.
     """
-    window = SlidingWindow()
-    inputs = []
-    labels = []
     with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            reading = [float(row[quantity]) for quantity in QUANTITIES]
-            sample = window.push(datetime.fromisoformat(row["date"]).timestamp(), reading)
-            if sample is not None:
-                inputs.append(sample)
-                labels.append(int(row["Occupancy"]))
-    return Windows(np.array(inputs, np.float32), np.array(labels, np.int64))
+        return [
+            {"time": row["date"]} | {name: float(row[column]) for name, column in COLUMNS.items()}
+            for row in csv.DictReader(file)
+        ]
+
+
+def read_windows(path: Path) -> Samples:
+    """The samples that a device makes of the readings in a file: inputs float32 [N, 10, 4], labels int64 [N].
+
+    Raises:
+        OSError: it can't be read.
+        KeyError: a column is missing.
+    """
+    bundle = find_recipe("occupancy") / "bundle"
+    task = parse_description((bundle / DESCRIPTION_FILE).read_bytes())
+    return prepare_rows(read_readings(path), task, name=str(path)).samples
 
 
 def measure(data: Path) -> dict[str, float | int]:
@@ -63,11 +67,11 @@ def measure(data: Path) -> dict[str, float | int]:
     with tempfile.TemporaryDirectory() as folder:
         device = Device(bundle, Path(folder), new_samples=TRIGGER)
         weights = device.live(list(training.inputs), training.labels.tolist())
-    regression = LogisticRegression(max_iter=2000).fit(training.inputs, training.labels)
-    shape = (-1, *device.description.input.shape)
+    flat = training.inputs.reshape(len(training), -1)
+    regression = LogisticRegression(max_iter=2000).fit(flat, training.labels)
     return {
-        "accuracy": accuracy(bundle, weights, test.inputs.reshape(shape), test.labels),
-        "logistic_regression_accuracy": float(regression.score(test.inputs, test.labels)),
+        "accuracy": accuracy(bundle, weights, test.inputs, test.labels.astype(np.int64)),
+        "logistic_regression_accuracy": float(regression.score(test.inputs.reshape(len(test), -1), test.labels)),
         "always_empty_accuracy": float((test.labels == 0).mean()),
         "rounds": len(training.labels) // TRIGGER,
         "training_windows": len(training.labels),

@@ -52,7 +52,7 @@ class Device:
         alone = msgspec.structs.replace(described.aggregation, buffer_size=1, strategy="fedbuff", server_momentum=0.0)
         return msgspec.structs.replace(described, aggregation=alone)
 
-    def live(self, inputs: Sequence[NDArray[np.float32]], labels: Sequence[int | None]) -> FloatVector:
+    def live(self, inputs: Sequence[NDArray[np.float32]], labels: Sequence[float | None]) -> FloatVector:
         """Take the samples in, in this order, training whenever the trigger fires; the weights f32[P] of the end.
 
         Raises:

@@ -19,6 +19,7 @@ from edge_agent.shell.own_predictions import (
     lines_of_file,
     readings_of_file,
     show_predictions,
+    takes_names,
 )
 from edge_agent.shell.own_status import ask_for_training, show_status
 from edge_agent.shell.reset import reset_device
@@ -164,15 +165,18 @@ def _add_predict(verbs: Verbs, *parents: argparse.ArgumentParser) -> None:
 def _predict(options: argparse.Namespace) -> None:
     configuration = load_configuration(options.config)
     task = options.task or configuration.tasks[0].name
-    mapped = any(source.inputs for source in configuration.sources if source.task == task)
     if options.reading is not None:
         readings = iter([options.reading.encode()])
     elif options.follow or options.file == STANDARD_INPUT:
         readings = lines_of_file(options.file, follow=options.follow)
     else:
-        readings = readings_of_file(options.file, mapped=mapped)
+        mapped = any(source.has_own_form for source in configuration.sources if source.task == task)
+        readings = readings_of_file(options.file, mapped=mapped or takes_names(configuration.sample_socket, task))
+    follows = options.reading is None
     with contextlib.suppress(KeyboardInterrupt):
-        if show_predictions(configuration.sample_socket, task, readings, _write_line, as_json=options.json):
+        if show_predictions(
+            configuration.sample_socket, task, readings, _write_line, as_json=options.json, follows=follows
+        ):
             sys.exit(EXIT_PROBLEM)
 
 

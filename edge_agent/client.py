@@ -50,9 +50,7 @@ class AgentClient:
             OSError: the connection is lost; whether the sample was stored is not known.
         """
         sample = {"task": task, "inputs": inputs} | ({} if label is None else {"label": label})
-        answer = self._ask(sample)
-        if not answer.get("ok"):
-            raise SampleRefusedError(answer.get("error", "no reason was given"))
+        self._hand_over(sample)
 
     def correct(
         self,
@@ -75,14 +73,27 @@ class AgentClient:
             raise SampleRefusedError(answer.get("error", "no reason was given"))
         return int(answer["sample"])
 
-    def predict(self, task: str, reading: Any) -> dict[str, Any]:
+    def send_reading(self, task: str, reading: Mapping[str, Any], series: str = "") -> None:
+        """Hand over one reading whose values have the names of the task's fields; `time`, and `id`, may be among them.
+        Those of one `series` follow one another.
+
+        Raises:
+            SampleRefusedError: it does not fit the task, or could not be stored.
+            OSError: the connection is lost; whether the reading was taken is not known.
+        """
+        self._hand_over({"task": task, "reading": reading, "series": series})
+
+    def predict(self, task: str, reading: Any, *, follows: bool = False) -> dict[str, Any]:
         """What the model says of one reading, in the form of the task's source or of a sample: `prediction` with
         `value` and, where there are classes, `confidence` and `probabilities`; or `error`, which says why not.
+
+        A named reading is taken as the newest one of those that the device has read or, if it `follows`, of those that
+        were asked about before here.
 
         Raises:
             OSError: the connection is lost.
         """
-        return self._ask({"command": "predict", "task": task, "reading": reading})
+        return self._ask({"command": "predict", "task": task, "reading": reading, "follows": follows})
 
     def status(self) -> dict[str, Any]:
         """What the agent says of itself.
@@ -106,6 +117,11 @@ class AgentClient:
     ) -> None:
         """Close."""
         self.close()
+
+    def _hand_over(self, given: Mapping[str, Any]) -> None:
+        answer = self._ask(given)
+        if not answer.get("ok"):
+            raise SampleRefusedError(answer.get("error", "no reason was given"))
 
     def _ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
         line = json.dumps(question, default=_as_list)

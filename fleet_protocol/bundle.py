@@ -16,6 +16,7 @@ from fleet_protocol.configuration import PositiveInt, parse_document
 from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.errors import ConfigurationError, ProtocolError, Reason
 from fleet_protocol.limits import MAX_BLOB_BYTES, MAX_PARAMETERS, MAX_SAMPLE_FIELDS, MAX_SETTING, MAX_TENSORS
+from fleet_protocol.reading_plan import ReadingPlan, check_labelled, check_readings
 from fleet_protocol.sample_schema import (
     WHOLE_ROW,
     FieldName,
@@ -168,6 +169,8 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     """Where a sample has several, by the names of forward()'s parameters; `input` is then their row."""
     heads: Annotated[dict[FieldName, LabelSchema], msgspec.Meta(max_length=MAX_SAMPLE_FIELDS)] = {}
     """Where a model has several, by name; `label` is then the row of their labels."""
+    readings: ReadingPlan | None = None
+    """How readings with named values become samples; `input` then follows from it."""
 
     @property
     def each_input(self) -> dict[str, InputSchema]:
@@ -319,6 +322,11 @@ def _check_sample(description: TaskDescription, name: str) -> None:
         raise ConfigurationError(f"{name}: `input` is not the row of `inputs`; export the bundle again")
     if description.heads and description.label != labels_as_one(description.heads):
         raise ConfigurationError(f"{name}: `label` is not the row of `heads`' labels; export the bundle again")
+    if description.readings is not None:
+        check_readings(description.readings, name)
+        check_labelled(description.readings, description.label, name)
+        if description.inputs or description.input != description.readings.input:
+            raise ConfigurationError(f"{name}: `input` is not what `readings` make; export the bundle again")
 
 
 def _first_statistic(parameters: Sequence[Parameter]) -> int:

@@ -41,6 +41,12 @@ MAX_TENSORS = 4096
 MAX_SAMPLE_FIELDS = 64
 """Inputs of one sample, and heads of one model, that have names of their own."""
 
+MAX_READING_FIELDS = 256
+"""Named fields of a reading, and values of a category."""
+
+MAX_WINDOW_VALUES = 64 * KIB
+"""Inputs of one sample that is made of a window of readings: each new reading makes one."""
+
 MAX_AVERAGED_VERSIONS = 1000
 """Versions that the model to use may be the mean of."""
 

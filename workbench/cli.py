@@ -13,7 +13,7 @@ from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
 from fleet_protocol.downlink_plan import Differences
 from fleet_protocol.errors import ConfigurationError, ProtocolError, why_unreadable
 from fleet_protocol.limits import MAX_SEQUENCE, MAX_SETTING
-from workbench.recipe_folder import find_recipe
+from workbench.recipe_folder import find_bundle, find_recipe
 
 PROGRAM = "edgeflock"
 
@@ -90,6 +90,27 @@ def inspect(
         print(msgspec.json.format(msgspec.json.encode(inspection), indent=2).decode())
     else:
         print_inspection(inspection, Console())
+
+
+@app.command()
+def prepare(
+    task: Annotated[str, _argument("TASK", "Name of a shipped recipe, or folder of a bundle.")],
+    readings: Annotated[Path, _argument("FILE", "Table of named readings, .csv or .jsonl, a reading a row.")],
+    out: Annotated[Path, _option("FILE", "File for the samples, .npz.")],
+    column: Annotated[
+        list[str] | None, _option("FIELD=COLUMN", "A column with another name than its field, time or id.")
+    ] = None,
+) -> None:
+    """Make samples of named readings, as a device makes them."""
+    from workbench.data.named_readings import write_samples  # noqa: PLC0415 - numpy takes a while to import
+
+    print(write_samples(readings, find_bundle(task), out, _columns(column or [])))
+
+
+def _columns(given: list[str]) -> dict[str, str]:
+    if wrong := next((each for each in given if "=" not in each), None):
+        raise ConfigurationError(f"--column {wrong}: write FIELD=COLUMN, such as temperature=Temp")
+    return {field: column for field, _, column in (each.partition("=") for each in given)}
 
 
 @app.command()

@@ -1,7 +1,8 @@
-"""Where recipes are: `models/` in a checkout, `workbench/recipes/` in an installed wheel."""
+"""Where recipes and their bundles are: `models/` in a checkout, `workbench/recipes/` in an installed wheel."""
 
 from pathlib import Path
 
+from fleet_protocol.bundle import DESCRIPTION_FILE
 from fleet_protocol.errors import ConfigurationError
 
 TASK_FILE = "task.toml"
@@ -23,3 +24,17 @@ def find_recipe(recipe: str) -> Path:
     raise ConfigurationError(
         f"{recipe}: no folder with a {TASK_FILE}, and no recipe of that name; edgeflock ships {', '.join(shipped)}"
     )
+
+
+def find_bundle(task: str) -> Path:
+    """The folder of a bundle: a path to one, or that of a recipe.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    if (Path(task) / DESCRIPTION_FILE).is_file():
+        return Path(task)
+    folder = find_recipe(task) / "bundle"
+    if not (folder / DESCRIPTION_FILE).is_file():
+        raise ConfigurationError(f"{task}: has no bundle; export it and give the bundle's folder")
+    return folder

@@ -26,7 +26,6 @@ from edge_agent.shell.postbox import Postbox
 from edge_agent.shell.presence import PresenceKeeper
 from edge_agent.shell.round_training import RoundTraining
 from edge_agent.shell.rounds import Rounds
-from edge_agent.shell.sample_looks import SampleLooks
 from edge_agent.shell.state_folder import open_state
 from edge_agent.shell.version_follower import VersionFollower
 from edge_agent.sources.unix_socket import Status
@@ -135,23 +134,14 @@ class Agent:
             publish=self._publish_answered,
             while_enrolled=self._while_enrolled,
         )
-        self._looks = SampleLooks(
-            {task.name: task.trigger for task in configuration.tasks},
-            configuration.worker,
-            self._samples.path,
-            self._versions,
-            state=lambda: self._rounds.state,
-            refused=self._rounds.refused,
-            note=self._rounds.note,
-        )
         self._local = LocalSide(
             configuration,
             self._samples,
             self._versions,
             self._rounds,
-            arrived=self._sample_arrived,
             status=self._status,
             take_manifest=self._manifests.take_to_predict,
+            judge=training.drop_unfit_samples,
         )
         self._events = LocalEvents([(task.name, task.trigger) for task in configuration.tasks], self._rounds.note)
 
@@ -171,7 +161,6 @@ class Agent:
                 group.create_task(self._link.run())
                 group.create_task(self._rounds.run())
                 group.create_task(self._events.run())
-                group.create_task(self._looks.run())
                 group.create_task(self._end_at_damage())
         except Exception:
             if self._database.damage is None:
@@ -250,10 +239,6 @@ class Agent:
         self._control_messages.sent(digest(signed))
         return signed
 
-    def _sample_arrived(self, task: str) -> None:
-        self._rounds.sample_arrived(task)
-        self._looks.sample_arrived(task)
-
     def _waits_for_version(self, task: str) -> bool:
         return self._rounds.waits_for_version(task)
 
@@ -330,6 +315,7 @@ class Agent:
             withheld_updates=self._rounds.withheld,
             progress=self._rounds.progress,
             sources=self._local.sources,
+            series=self._local.series,
             tasks=self._rounds.task_states,
             waiting_bytes=self._database.waiting_bytes(),
             merged_updates=self._database.merged_back,

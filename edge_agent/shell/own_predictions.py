@@ -11,8 +11,10 @@ import msgspec
 
 from edge_agent.client import AgentClient
 from edge_agent.core.prediction import Prediction
+from edge_agent.shell.own_status import ask
 from edge_agent.sources.file_job import FileJob
 from edge_agent.sources.prediction_command import Predicted
+from edge_agent.sources.series import SERIES_SEPARATOR
 from fleet_protocol.errors import ConfigurationError, why_unreadable
 
 FOLLOW_SECONDS = 0.5
@@ -23,10 +25,21 @@ TABLES = (".csv", ".jsonl")
 _START_IT = "start the agent: systemctl start edge-agent"
 
 
+class _WithSeries(msgspec.Struct):
+    series: dict[str, msgspec.Raw] = {}
+
+
 def show_predictions(
-    socket_path: Path, task: str, readings: Iterable[bytes], write: Callable[[str], object], *, as_json: bool
+    socket_path: Path,
+    task: str,
+    readings: Iterable[bytes],
+    write: Callable[[str], object],
+    *,
+    as_json: bool,
+    follows: bool = False,
 ) -> int:
-    """Write a line for each reading, JSON; returns how many have no prediction, which their lines explain.
+    """Write a line for each reading, JSON; returns how many have no prediction, which their lines explain. `follows`:
+    they follow one another, and not what the device has read.
 
     Raises:
         ConfigurationError: the agent does not answer.
@@ -35,7 +48,7 @@ def show_predictions(
     try:
         with AgentClient(socket_path) as agent:
             for reading in readings:
-                answer = _answer(agent, task, reading)
+                answer = _answer(agent, task, reading, follows=follows)
                 is_refused = "error" in answer
                 refused += is_refused
                 write((json.dumps(answer) if as_json or is_refused else words_of(answer)) + "\n")
@@ -44,12 +57,12 @@ def show_predictions(
     return refused
 
 
-def _answer(agent: AgentClient, task: str, reading: bytes) -> dict[str, object]:
+def _answer(agent: AgentClient, task: str, reading: bytes, *, follows: bool) -> dict[str, object]:
     try:
         document = json.loads(reading)
     except ValueError as error:
         return {"ok": False, "error": f"{reading[:40]!r} is not JSON: {error}"}
-    return agent.predict(task, document)
+    return agent.predict(task, document, follows=follows)
 
 
 def words_of(answer: dict[str, object]) -> str:
@@ -70,6 +83,16 @@ def _said(prediction: Prediction) -> str:
     values = prediction.value if isinstance(prediction.value, list) else [prediction.value]
     said = " ".join(f"{value:.6g}" for value in values)
     return said if prediction.confidence is None else f"{said} ({prediction.confidence:.0%})"
+
+
+def takes_names(socket_path: Path, task: str) -> bool:
+    """Whether the task's readings hold values by the names of fields, as far as the running agent knows.
+
+    Raises:
+        ConfigurationError: the agent does not answer.
+    """
+    series = msgspec.json.decode(ask(socket_path, "status"), type=_WithSeries).series
+    return any(name.partition(SERIES_SEPARATOR)[0] == task for name in series)
 
 
 def readings_of_file(path: Path, *, mapped: bool) -> Iterator[bytes]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from edge_agent.preparation.preparation import SeriesStatus
 from edge_agent.sources.tally import SourceStatus
 from edge_agent.sources.unix_socket import Status
 from fleet_protocol.errors import ConfigurationError, why_unreadable
@@ -113,6 +114,8 @@ def _lines(status: Status) -> Iterator[str]:
         yield f"  {version}, {status.samples.get(task, 0)} samples stored, {status.new_samples.get(task, 0)} new"
         if found.waits_for:
             yield f"  waits for {found.waits_for}"
+    for name, series in status.series.items():
+        yield _line_of_series(name, series)
     for source in status.sources:
         yield from _lines_of_source(source)
     if status.progress is not None:
@@ -122,6 +125,12 @@ def _lines(status: Status) -> Iterator[str]:
 
 def _size(size: int) -> str:
     return f" ({size / MIB:.1f} MiB)" if size >= MIB / 10 else ""
+
+
+def _line_of_series(name: str, series: SeriesStatus) -> str:
+    waiting = f", {series.waiting_for_label} samples wait for a label" if series.waiting_for_label else ""
+    lost = f", {series.unlabelled} were dropped without one" if series.unlabelled else ""
+    return f"readings for {name}: {series.readings} of {series.window} in the window{waiting}{lost}"
 
 
 def _lines_of_source(source: SourceStatus) -> Iterator[str]:

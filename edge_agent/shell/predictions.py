@@ -2,20 +2,22 @@
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 
 from edge_agent.core.prediction import interpret
 from edge_agent.core.version_choice import VersionUnavailableError
+from edge_agent.preparation.refusal import ReadingRefusedError
 from edge_agent.shell.link import LinkDownError
 from edge_agent.shell.resident_predictor import PredictionFailedError, ResidentPredictor
 from edge_agent.shell.version_follower import VersionFollower
 from edge_agent.sources.prediction_command import CannotPredictError, Predicted
-from edge_agent.sources.readings import ReadingForm, ReadingRefusedError
+from edge_agent.sources.reading_receiver import OwnSeries, ReadingReceiver
+from edge_agent.sources.readings import ReadingForm
 from edge_agent.sources.schema_check import check_inputs
 from edge_agent.worker.prediction import predicting_files
+from fleet_protocol.sample_line import Sample
 from fleet_protocol.sample_schema import WHOLE_ROW
 
-_EXPECTED_ERRORS = (ReadingRefusedError, ValueError, VersionUnavailableError, LinkDownError, PredictionFailedError)
+_EXPECTED_ERRORS = (ValueError, VersionUnavailableError, LinkDownError, PredictionFailedError)
 
 
 class Predictions:
@@ -25,38 +27,52 @@ class Predictions:
         self,
         versions: VersionFollower,
         predictor: ResidentPredictor,
+        receiver: ReadingReceiver,
         forms: Mapping[str, ReadingForm],
+        *,
         take_manifest: Callable[[str], Awaitable[None]],
     ) -> None:
         """`take_manifest` looks for a newer version of a task, where it is time to."""
         self._versions = versions
         self._predictor = predictor
+        self._receiver = receiver
         self._forms = forms
         self._take_manifest = take_manifest
 
-    async def predict(self, task: str, payload: bytes) -> Predicted:
+    async def predict(self, task: str, payload: bytes, own: OwnSeries | None = None) -> Predicted:
         """The prediction for one reading, JSON in the form of the task's source or of a sample; a label is ignored.
+        A named reading follows those that the device has read, or its `own` series.
 
         Raises:
             CannotPredictError: the reading does not fit, no version is here, or the predictor failed.
         """
         if task not in self._forms:
             raise CannotPredictError(f"unknown task {task!r}; agent.toml lists {sorted(self._forms)}")
-        return await self.predict_as(self._forms[task], payload)
+        return await self.predict_as(self._forms[task], payload, own)
 
-    async def predict_as(self, form: ReadingForm, payload: bytes) -> Predicted:
+    async def predict_as(self, form: ReadingForm, payload: bytes, own: OwnSeries | None = None) -> Predicted:
         """The same for a reading in another form."""
         started = time.perf_counter()
         try:
-            document = form.decode(payload)
-            is_sample = isinstance(document, dict) and "inputs" in document
-            sample = replace(form, inputs=() if is_sample else form.inputs, label=None).sample(document)
-            await self._take_manifest(form.task)
-            version = await self._versions.version_to_use(form.task, predicting_files)
-            inputs = check_inputs(sample, version.description)
-            scores = await self._predictor.scores(version, inputs)
+            sample = self._receiver.question(form, form.decode(payload), own)
+        except ReadingRefusedError as error:
+            raise CannotPredictError(str(error)) from error
+        return await self.predict_sample(sample, started)
+
+    async def predict_sample(self, sample: Sample, started: float | None = None) -> Predicted:
+        """The prediction for inputs that are prepared; `started` is when they were asked about, as `perf_counter` has
+        it, else it is now.
+
+        Raises:
+            CannotPredictError: they do not fit, no version is here, or the predictor failed.
+        """
+        began = time.perf_counter() if started is None else started
+        try:
+            await self._take_manifest(sample.task)
+            version = await self._versions.version_to_use(sample.task, predicting_files)
+            scores = await self._predictor.scores(version, check_inputs(sample, version.description))
         except _EXPECTED_ERRORS as error:
             raise CannotPredictError(str(error)) from error
         predictions = {head: interpret(scores[head], label) for head, label in version.description.each_label.items()}
-        milliseconds = round(1000 * (time.perf_counter() - started), 3)
-        return Predicted(form.task, version.number, milliseconds, predictions.pop(WHOLE_ROW, None), predictions)
+        milliseconds = round(1000 * (time.perf_counter() - began), 3)
+        return Predicted(sample.task, version.number, milliseconds, predictions.pop(WHOLE_ROW, None), predictions)

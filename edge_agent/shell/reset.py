@@ -5,6 +5,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from edge_agent.shell.series_memory import FILE as SERIES
 from fleet_protocol.errors import ConfigurationError
 
 LEARNED = "agent.db"
@@ -20,19 +21,20 @@ def reset_device(folder: Path, *, with_samples: bool) -> list[str]:
         ConfigurationError: the agent runs, or the folder can't be changed. Then the next try goes on.
     """
     databases = [folder / name for name in (LEARNED, *([SAMPLES] if with_samples else [])) if (folder / name).exists()]
+    series = [folder / SERIES] if with_samples and (folder / SERIES).exists() else []
     fetched = [folder / FETCHED] if (folder / FETCHED).exists() else []
     try:
         for database in databases:
             _close(database)
-        for database in databases:
-            database.unlink()
+        for file in (*databases, *series):
+            file.unlink()
         for blobs in fetched:
             shutil.rmtree(blobs)
     except (OSError, sqlite3.Error) as error:
         raise ConfigurationError(
             f"state_folder {folder}: {error}; stop the agent (systemctl stop edge-agent), and run this with its account"
         ) from error
-    return [each.name for each in (*databases, *fetched)]
+    return [each.name for each in (*databases, *series, *fetched)]
 
 
 def _close(database: Path) -> None:

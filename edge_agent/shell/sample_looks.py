@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import sqlite3
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,16 +20,21 @@ from edge_agent.worker.look import Answer, LookFailure, LookJob, looking_files, 
 from edge_agent.worker.settings import WorkerSettings
 from edge_agent.worker.warm_process import WORKER_ENVIRONMENT
 from fleet_host.log_lines import log_line
+from fleet_protocol.bundle import TaskDescription
 
 logger = logging.getLogger(__name__)
 
 COMMAND = (sys.executable, "-P", "-m", "edge_agent.training.look")
 
 
+_EXPECTED_ERRORS = (VersionUnavailableError, LinkDownError, OSError, TimeoutError, sqlite3.Error, msgspec.DecodeError)
+
+
 class SampleLooks:
     """One look at a time, after every `look_samples` new ones of a task, while no round runs.
 
-    `note` is told which conditions a look has met; `refused` says why the device may not compute now.
+    `note` is told which conditions a look has met; `refused` says why the device may not compute now. `judge` takes
+    samples in that came before the task's schema.
     """
 
     def __init__(
@@ -40,6 +46,7 @@ class SampleLooks:
         *,
         state: Callable[[], State],
         refused: Callable[[str], str | None],
+        judge: Callable[[TaskDescription], object],
         note: Callable[[str, Condition], None],
     ) -> None:
         self._triggers = {task: trigger for task, trigger in triggers.items() if trigger.looks}
@@ -48,6 +55,7 @@ class SampleLooks:
         self._versions = versions
         self._state = state
         self._refused = refused
+        self._judge = judge
         self._note = note
         self._new = dict.fromkeys(self._triggers, 0)
         self._wake = asyncio.Event()
@@ -76,7 +84,7 @@ class SampleLooks:
     async def _look(self, task: str, trigger: TriggerSettings) -> None:
         try:
             answer = await self._ask(task, trigger.look_samples)
-        except (VersionUnavailableError, LinkDownError, OSError, TimeoutError, msgspec.DecodeError) as error:
+        except _EXPECTED_ERRORS as error:
             answer = LookFailure(f"{type(error).__name__}: {error}")
         if isinstance(answer, LookFailure):
             logger.info(log_line("samples_not_compared", task=task, reason=answer.error))
@@ -98,6 +106,7 @@ class SampleLooks:
 
     async def _ask(self, task: str, newest: int) -> Answer:
         version = await self._versions.version_to_use(task, looking_files)
+        self._judge(version.description)
         settings = self._settings
         job = LookJob(
             version.description,

@@ -6,8 +6,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge_agent.sources.intake import SampleIntake
 from edge_agent.sources.plugins import find_plugin
+from edge_agent.sources.reading_receiver import ReadingReceiver
 from edge_agent.sources.settings import SourceSettings
 from edge_agent.sources.source import ReadingIntake, RunSource, SourceHost
 from edge_agent.sources.tally import SourceStatus, SourceTally
@@ -34,8 +34,8 @@ class SourceRunner:
         ConfigurationError: a kind isn't installed, or its settings can't be read.
     """
 
-    def __init__(self, sources: Sequence[SourceSettings], intake: SampleIntake, host: SourceHost) -> None:
-        self._sources = [_configured(source, intake, host) for source in sources]
+    def __init__(self, sources: Sequence[SourceSettings], receiver: ReadingReceiver, host: SourceHost) -> None:
+        self._sources = [_configured(source, receiver, host) for source in sources]
 
     @property
     def status(self) -> list[SourceStatus]:
@@ -49,11 +49,11 @@ class SourceRunner:
                 group.create_task(_keep_running(source))
 
 
-def _configured(source: SourceSettings, intake: SampleIntake, host: SourceHost) -> _ConfiguredSource:
+def _configured(source: SourceSettings, receiver: ReadingReceiver, host: SourceHost) -> _ConfiguredSource:
     where = f"sources: settings of {source.kind!r} for {source.task}"
     run = find_plugin(source.kind).with_settings(source.settings, where)
     tally = SourceTally(source.kind, source.task)
-    return _ConfiguredSource(source.kind, run, ReadingIntake(source.form, intake, tally, host))
+    return _ConfiguredSource(source.kind, run, ReadingIntake(source.form, receiver, tally, host))
 
 
 async def _keep_running(source: _ConfiguredSource) -> None:

@@ -135,6 +135,21 @@ class VersionFollower:
             )
         )
 
+    async def fetch_description(self, task: str) -> None:
+        """Fetch the task's description, where only its manifest is here.
+
+        Raises:
+            VersionUnavailableError: no manifest yet, or the file did not arrive.
+            LinkDownError: there is no connection.
+        """
+        known = self._database.known_version(task)
+        if known is None:
+            raise VersionUnavailableError(f"no manifest of {task} has come yet")
+        try:
+            await self._fetch_description(task, known)
+        except (NotFetchedError, ProtocolError, ConfigurationError, OSError) as error:
+            raise VersionUnavailableError(str(error)) from error
+
     async def ready_version(self, task: str) -> ReadyVersion:
         """The newest known version; its missing files are fetched.
 

@@ -86,7 +86,7 @@ async def _take_file(
         list(schema.shape),
         schema.minimum,
         schema.maximum,
-        mapped=bool(readings.form.inputs),
+        mapped=readings.takes_names,
         label=label_of(path.parent) if path.parent != settings.path else None,
         sample_rate_hz=settings.sample_rate_hz,
     )

@@ -111,9 +111,15 @@ def _prediction_sensors(
                 unit_of_measurement=unit,
             )
 
-        yield sensor(title, "prediction", _value_template(place, label))
+        yield sensor(title, "prediction", _value_template(place, label), _unit_of(description))
         if label.kind in _KINDS_WITH_CONFIDENCE:
             yield sensor(f"{title} confidence", "confidence", f"{{{{ ({place}.confidence * 100) | round(1) }}}}", "%")
+
+
+def _unit_of(description: TaskDescription) -> str:
+    """Of a number that readings have too."""
+    plan = description.readings
+    return plan.fields[plan.label.field].unit if plan and plan.label else ""
 
 
 def _value_template(place: str, label: LabelSchema) -> str:

@@ -34,7 +34,7 @@ class SampleIntake:
             ValueError: it does not fit its task, or the device does not take part in that.
             sqlite3.Error: it can't be stored.
         """
-        check_task(sample, self.tasks)
+        check_task(sample.task, self.tasks)
         description = self.describe(sample.task)
         if description is None:
             check_unjudged(sample)

@@ -2,13 +2,14 @@
 
 import asyncio
 import secrets
+from asyncio import Queue
 from typing import Annotated
 
 import msgspec
 
 from edge_agent.mqtt.broker_client import MAX_WAITING_MESSAGES, BrokerClient
 from edge_agent.sources.home_assistant import AnnouncedTopics, announcements
-from edge_agent.sources.source import ReadingIntake, SourcePlugin
+from edge_agent.sources.source import Question, ReadingIntake, SourcePlugin
 from fleet_host.broker_settings import BrokerSettings
 from fleet_host.rate_limit import TokenBucket
 from fleet_protocol.limits import KIB, MAX_PACKET_OVERHEAD_BYTES
@@ -89,7 +90,7 @@ async def follow_topic(settings: MqttTopicSettings, readings: ReadingIntake) -> 
     async with client, asyncio.TaskGroup() as group:
         await client.subscribe(settings.topic, qos=1)
         readings.tally.failure = ""
-        newest: asyncio.Queue[bytes] = asyncio.Queue(1)
+        newest: Queue[Question] = Queue(1)
         tasks = [
             group.create_task(_publish_predictions(client, settings, readings, newest)),
             group.create_task(_keep_announced(client, settings, readings, announced)),
@@ -109,22 +110,25 @@ async def follow_topic(settings: MqttTopicSettings, readings: ReadingIntake) -> 
             task.cancel()
 
 
-def _take(payload: bytes, settings: MqttTopicSettings, readings: ReadingIntake, newest: asyncio.Queue[bytes]) -> None:
-    if settings.learn:
-        readings.take_payload(payload)
-    if settings.predictions_topic:
-        if newest.full():
-            newest.get_nowait()
-            readings.refuse("not_predicted", "a newer reading came before the prediction was made; publish less often")
-        newest.put_nowait(payload)
+def _take(payload: bytes, settings: MqttTopicSettings, readings: ReadingIntake, newest: Queue[Question]) -> None:
+    if not settings.predictions_topic:
+        if settings.learn:
+            readings.take_payload(payload)
+        return
+    if (question := readings.take_and_ask(payload, learn=settings.learn)) is None:
+        return
+    if newest.full():
+        newest.get_nowait()
+        readings.refuse("not_predicted", "a newer reading came before the prediction was made; publish less often")
+    newest.put_nowait(question)
 
 
 async def _publish_predictions(
-    client: BrokerClient, settings: MqttTopicSettings, readings: ReadingIntake, newest: asyncio.Queue[bytes]
+    client: BrokerClient, settings: MqttTopicSettings, readings: ReadingIntake, newest: Queue[Question]
 ) -> None:
     """Predict for the newest reading: one that waits is replaced, so none is answered late."""
     while settings.predictions_topic:
-        if (predicted := await readings.prediction(await newest.get())) is not None:
+        if (predicted := await readings.answer(await newest.get())) is not None:
             await client.publish(settings.predictions_topic, predicted, qos=1)
 
 

@@ -17,11 +17,16 @@ class CannotPredictError(Exception):
 
 
 class PredictCommand(msgspec.Struct, forbid_unknown_fields=True):
-    """The question. `reading` is in the form of the task's source, or of a sample."""
+    """The question. `reading` is in the form of the task's source, or of a sample.
+
+    Named readings that the window lacks are those that the device has read last; or, with `follows`, those that were
+    asked about before on the same connection.
+    """
 
     command: Literal["predict"]
     task: str
     reading: msgspec.Raw
+    follows: bool = False
 
 
 class Predicted(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -6,37 +6,28 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from edge_agent.preparation.refusal import ReadingRefusedError, shown
 from edge_agent.sources.json_path import JsonPath
-from edge_agent.sources.tally import Reason
+from edge_agent.sources.named_form import BY_NAME, NamedForm
 from fleet_protocol.sample_line import Sample, read_sample
 
 MAX_TEXT_CHARACTERS = 64
 """Of a payload that is a bare word, such as ON."""
-
-MAX_SHOWN_CHARACTERS = 40
-"""Of a value in a refusal."""
-
-
-class ReadingRefusedError(Exception):
-    """A reading is no sample; `reason` is what it is counted under, the words say what to do."""
-
-    def __init__(self, reason: Reason, words: str) -> None:
-        super().__init__(words)
-        self.reason: Reason = reason
 
 
 @dataclass(frozen=True, slots=True)
 class ReadingForm:
     """How readings of one source become samples of `task`.
 
-    `inputs` and `label` say where the values stand; without `inputs`, a reading has the form of a sample. `words` give
-    the numbers of texts, such as 1 for "ON".
+    `inputs` and `label` say where the values stand; without `inputs`, a reading has the form of a sample, or, where the
+    task takes named readings, that of `named`. `words` give the numbers of texts, such as 1 for "ON".
     """
 
     task: str
     inputs: tuple[JsonPath, ...] = ()
     label: JsonPath | None = None
     words: Mapping[str, float] = field(default_factory=dict)
+    named: NamedForm = BY_NAME
 
     def decode(self, payload: bytes) -> object:
         """The document in a message. A bare word that `words` has is taken, as many programs publish one.
@@ -51,7 +42,7 @@ class ReadingForm:
             if text in self.words:
                 return text
             remedy = "publish JSON, or give its number under words"
-            raise ReadingRefusedError("not_json", f"{_shown(text)} is not JSON: {error}; {remedy}") from None
+            raise ReadingRefusedError("not_json", f"{shown(text)} is not JSON: {error}; {remedy}") from None
 
     def sample(self, document: object) -> Sample:
         """The sample that a reading holds; whether it fits its task is asked elsewhere.
@@ -67,7 +58,7 @@ class ReadingForm:
 
     def _as_given(self, document: object) -> Sample:
         if not isinstance(document, dict):
-            words = f"{_shown(document)} has no members; name those to take under inputs"
+            words = f"{shown(document)} has no members; name those to take under inputs"
             raise ReadingRefusedError("not_a_sample", words)
         try:
             sample = read_sample(msgspec.json.encode({"task": self.task, **document}))
@@ -96,8 +87,4 @@ class ReadingForm:
         if isinstance(value, int | float):
             return float(value) if abs(value) < math.inf else math.inf
         remedy = "publish a number, with a decimal point, or give the number of this text under words"
-        raise ReadingRefusedError("not_a_number", f"{path.text} is {_shown(value)}; {remedy}")
-
-
-def _shown(value: object) -> str:
-    return repr(value)[:MAX_SHOWN_CHARACTERS]
+        raise ReadingRefusedError("not_a_number", f"{path.text} is {shown(value)}; {remedy}")

@@ -17,10 +17,10 @@ MAX_VALUES_WITHOUT_SCHEMA = 256 * 1024
 """Inputs of one sample while its task's schema is not known: a picture of 295 x 295 in colour."""
 
 
-def check_task(sample: Sample, tasks: frozenset[str]) -> None:
-    """Raise `ValueError` unless the device takes part in the sample's task."""
-    if sample.task not in tasks:
-        raise ValueError(f"unknown task {sample.task!r}; agent.toml lists {sorted(tasks)}")
+def check_task(task: str, tasks: frozenset[str]) -> None:
+    """Raise `ValueError` unless the device takes part in a sample's task."""
+    if task not in tasks:
+        raise ValueError(f"unknown task {task!r}; agent.toml lists {sorted(tasks)}")
 
 
 def check_unjudged(sample: Sample) -> None:

@@ -4,9 +4,11 @@ from typing import Annotated, Any
 
 import msgspec
 
-from edge_agent.sources.json_path import parse_path
+from edge_agent.sources.json_path import JsonPath, parse_path
+from edge_agent.sources.named_form import NamedForm
 from edge_agent.sources.readings import ReadingForm
 from fleet_protocol.configuration import Name
+from fleet_protocol.sample_schema import FieldName
 
 
 class SourceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -23,15 +25,44 @@ class SourceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the label stands in a reading."""
     words: dict[str, float] = {}
     """Numbers of texts: `{ ON = 1, OFF = 0 }`."""
+    fields: dict[FieldName, str] = {}
+    """Where the value of each field of the task stands, where the task takes named readings
+    (docs/readings.md): `{ temperature = "$.SI7021.Temperature" }`. Left out: each is a member of its own name."""
+    time: str | None = None
+    """Where a named reading says when it was taken. Left out: the member `time`, else it is when it came."""
+    id: str | None = None
+    """Where a named reading says what a later label names it by. Left out: the member `id`."""
+    units: dict[str, str] = {}
+    """Texts that have to stand at these places, so that a changed unit is noticed: `{ "$.TempUnit" = "C" }`."""
+    series: str = ""
+    """Named readings of sources with the same `series` follow one another: give each room its own."""
     settings: dict[str, Any] = {}  # msgspec would ask how to decode an `object`
     """What this kind of source asks for. Paths in it are absolute."""
 
     def __post_init__(self) -> None:
         """Refuse a path that is none; raises ValueError."""
         self.form  # noqa: B018 - it checks them
+        if self.fields and (self.inputs or self.label):
+            raise ValueError("fields are for named readings, inputs and label for others; leave one of them out")
+
+    @property
+    def has_own_form(self) -> bool:
+        """Whether it says where values stand."""
+        return bool(self.inputs or self.fields)
 
     @property
     def form(self) -> ReadingForm:
         """How its readings become samples."""
         inputs = tuple(parse_path(path) for path in self.inputs)
-        return ReadingForm(self.task, inputs, parse_path(self.label) if self.label else None, self.words)
+        named = NamedForm(
+            {name: parse_path(path) for name, path in self.fields.items()},
+            _path(self.time),
+            _path(self.id),
+            tuple((parse_path(path), unit) for path, unit in self.units.items()),
+            self.series,
+        )
+        return ReadingForm(self.task, inputs, _path(self.label), self.words, named)
+
+
+def _path(text: str | None) -> JsonPath | None:
+    return parse_path(text) if text else None

@@ -1,7 +1,5 @@
 """What a source is: settings, and a coroutine that brings readings for as long as it runs. Each is a plug-in."""
 
-import logging
-import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -10,32 +8,35 @@ from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
-from edge_agent.sources.intake import SampleIntake
+from edge_agent.preparation.refusal import ReadingRefusedError, Reason
 from edge_agent.sources.prediction_command import CannotPredictError, Predicted
-from edge_agent.sources.readings import ReadingForm, ReadingRefusedError
-from edge_agent.sources.tally import Reason, SourceTally
+from edge_agent.sources.reading_receiver import ReadingReceiver
+from edge_agent.sources.readings import ReadingForm
+from edge_agent.sources.tally import SourceTally
 from fleet_host.configuration_file import decode_path
-from fleet_host.log_lines import log_line
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.document_errors import explain
 from fleet_protocol.errors import ConfigurationError
-
-logger = logging.getLogger(__name__)
+from fleet_protocol.sample_line import Sample
 
 
 @dataclass(frozen=True, slots=True)
 class SourceHost:
     """The agent, as a source sees it.
 
-    `predict` takes a reading as JSON in a form; raises `CannotPredictError`. `status` is what the agent says of itself,
-    as JSON.
+    `predict` takes a reading as JSON in a form, `predict_sample` inputs that are prepared; both raise
+    `CannotPredictError`. `status` is what the agent says of itself, as JSON.
     """
 
     fleet: str
     device: str
     predict: Callable[[ReadingForm, bytes], Awaitable[Predicted]]
+    predict_sample: Callable[[Sample], Awaitable[Predicted]]
     status: Callable[[], bytes]
 
+
+Question = Callable[[], Awaitable[Predicted]]
+"""Asks the model about one reading."""
 
 Settings = TypeVar("Settings", bound=msgspec.Struct)
 
@@ -43,19 +44,24 @@ Settings = TypeVar("Settings", bound=msgspec.Struct)
 class ReadingIntake:
     """Where a source hands over its readings. Nothing that a reading holds raises: it is counted in the `tally`."""
 
-    def __init__(self, form: ReadingForm, intake: SampleIntake, tally: SourceTally, host: SourceHost) -> None:
+    def __init__(self, form: ReadingForm, receiver: ReadingReceiver, tally: SourceTally, host: SourceHost) -> None:
         self.form = form
         self.tally = tally
-        self._intake = intake
+        self._receiver = receiver
         self.host = host
 
     @property
     def description(self) -> TaskDescription | None:
         """The task's description; None until its bundle is fetched."""
-        return self._intake.describe(self.form.task)
+        return self._receiver.intake.describe(self.form.task)
+
+    @property
+    def takes_names(self) -> bool:
+        """Whether its readings hold values by the names of fields or columns."""
+        return bool(self.form.inputs) or self._receiver.is_named(self.form, {})
 
     def take_payload(self, payload: bytes) -> Reason | None:
-        """Take a reading as JSON; returns why it was refused, None where it has become a sample."""
+        """Take a reading as JSON; returns why it was refused, None where it was taken."""
         try:
             return self.take_document(self.form.decode(payload))
         except ReadingRefusedError as error:
@@ -64,21 +70,32 @@ class ReadingIntake:
     def take_document(self, document: object) -> Reason | None:
         """The same for one that is decoded: dicts, lists, texts and numbers."""
         try:
-            self._intake.take(self.form.sample(document))
+            self._receiver.take(self.form, document)
         except ReadingRefusedError as error:
             return self.refuse(error.reason, str(error))
-        except ValueError as error:
-            return self.refuse("outside_schema", str(error))
-        except sqlite3.Error as error:
-            logger.error(log_line("sample_not_stored", task=self.form.task, error=error))
-            return self.refuse("not_stored", f"{error}; is the disk full?")
         self.tally.take()
         return None
 
-    async def prediction(self, payload: bytes) -> bytes | None:
-        """What the model says of a reading, `Predicted` as JSON; None where it is counted under `not_predicted`."""
+    def take_and_ask(self, payload: bytes, *, learn: bool) -> Question | None:
+        """Take a reading as JSON, and give what to ask the model about it; without `learn` it becomes no sample. None
+        where it is counted, or where a window of readings is not full.
+        """
+        if not self.takes_names or self.form.inputs:
+            if learn:
+                self.take_payload(payload)
+            return partial(self.host.predict, self.form, payload)
         try:
-            return msgspec.json.encode(await self.host.predict(self.form, payload))
+            asked = self._receiver.take(self.form, self.form.decode(payload), learn=learn)
+        except ReadingRefusedError as error:
+            self.refuse(error.reason, str(error))
+            return None
+        self.tally.take()
+        return partial(self.host.predict_sample, asked) if asked else None
+
+    async def answer(self, question: Question) -> bytes | None:
+        """What the model says, `Predicted` as JSON; None where it is counted under `not_predicted`."""
+        try:
+            return msgspec.json.encode(await question())
         except CannotPredictError as error:
             self.refuse("not_predicted", str(error))
             return None

@@ -1,24 +1,10 @@
 """What came of the readings of one source: how many were taken, and how many were refused for which reason. Pure."""
 
 from collections import Counter
-from typing import Literal
 
 import msgspec
 
-Reason = Literal[
-    "field_missing",
-    "not_a_number",
-    "not_json",
-    "not_predicted",
-    "not_a_sample",
-    "not_stored",
-    "outside_schema",
-    "retained",
-    "too_long",
-    "too_many",
-    "unreadable_file",
-]
-"""Why a reading is refused (docs/sources.md)."""
+from edge_agent.preparation.refusal import Reason
 
 MAX_WORDS = 300
 """Characters that are kept of the last refusal: it may quote what was sent."""

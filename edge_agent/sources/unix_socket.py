@@ -1,6 +1,7 @@
 """The sample socket: a Unix socket that takes samples, one JSON document per line, from any language.
 
     {"task": "digits", "inputs": [0.0, 0.5, ...], "label": 3}   ->   {"ok": true}
+    {"task": "occupancy", "reading": {"temperature": 21.5}}     ->   {"ok": true}, where the task takes named readings
     {"command": "status"}                                       ->   {"state": "sleeping", ...}
     {"command": "predict", "task": "digits", "reading": ...}    ->   see `prediction_command`
     {"command": "train"}                                        ->   {"ok": true}, and a round of every task is tried
@@ -26,12 +27,17 @@ from typing import Literal
 import msgspec
 
 from edge_agent.core.round_decisions import TaskState
+from edge_agent.preparation.preparation import SeriesStatus
+from edge_agent.preparation.refusal import ReadingRefusedError, Reason
 from edge_agent.sources.bounded_lines import READ_BYTES, HeldBytes, LineRefusedError, lines_of
-from edge_agent.sources.intake import SampleIntake
+from edge_agent.sources.named_form import NamedForm
+from edge_agent.sources.named_line import read_named
 from edge_agent.sources.prediction_command import CannotPredictError, Predicted, read_question
+from edge_agent.sources.reading_receiver import OwnSeries, ReadingReceiver
+from edge_agent.sources.readings import ReadingForm
 from edge_agent.sources.sample_commands import SampleCommands
-from edge_agent.sources.schema_check import MAX_VALUES_WITHOUT_SCHEMA
-from edge_agent.sources.tally import Reason, SourceStatus, SourceTally
+from edge_agent.sources.schema_check import MAX_VALUES_WITHOUT_SCHEMA, check_task
+from edge_agent.sources.tally import SourceStatus, SourceTally
 from edge_agent.worker.contract import Progress
 from fleet_host.log_lines import log_line
 from fleet_protocol.document_errors import explain
@@ -51,6 +57,7 @@ SOCKET_MODE = 0o660
 
 _COMMAND = re.compile(rb'\s*{\s*"command"\s*:\s*(?:"(\w*)")?')
 """A line that is a command, and which."""
+_READING = re.compile(rb'\s*{\s*("task"\s*:\s*"[^"]*"\s*,\s*)?"(reading|series)"\s*:')
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +98,8 @@ class Status(msgspec.Struct):
     sources: list[SourceStatus]
     waiting_bytes: int = 0
     merged_updates: int = 0
+    series: dict[str, SeriesStatus] = {}
+    """Of named readings, by task, or `task/series`."""
 
 
 class SampleSocket:
@@ -99,16 +108,19 @@ class SampleSocket:
     def __init__(
         self,
         path: Path,
-        intake: SampleIntake,
+        receiver: ReadingReceiver,
         *,
         samples: SampleCommands,
         train: Callable[[], None],
         status: Callable[[], Status],
-        predict: Callable[[str, bytes], Awaitable[Predicted]],
+        predict: Callable[[str, bytes, OwnSeries | None], Awaitable[Predicted]],
     ) -> None:
-        """`predict` takes a task and a reading as JSON; raises `CannotPredictError`."""
+        """`predict` takes a task, a reading as JSON, and the series that it follows if that is not the device's; raises
+        `CannotPredictError`.
+        """
         self._path = path
-        self._intake = intake
+        self._receiver = receiver
+        self._intake = receiver.intake
         self._samples = samples
         self._train = train
         self._status = status
@@ -155,12 +167,13 @@ class SampleSocket:
             writer.close()
 
     async def _answer_lines(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked_before: OwnSeries = {}
         try:
             async with contextlib.aclosing(lines_of(reader, self._held)) as lines:
                 async for line in lines:
                     if writer in self._connections:
                         self._connections[writer] = self._connections.pop(writer)
-                    writer.write(await self._answer(line) + b"\n")
+                    writer.write(await self._answer(line, asked_before) + b"\n")
                     await writer.drain()
         except LineRefusedError as error:
             writer.write(self._refused("too_long", str(error)) + b"\n")
@@ -171,36 +184,48 @@ class SampleSocket:
         silent.transport.abort()
         logger.warning(log_line("sample_connection_closed", connections=MAX_CONNECTIONS))
 
-    async def _answer(self, line: bytes) -> bytes:
+    async def _answer(self, line: bytes, asked_before: OwnSeries) -> bytes:
         if command := _COMMAND.match(line):
-            return await self._obey(command[1], line)
+            return await self._obey(command[1], line, asked_before)
         return self._take(line)
 
-    async def _obey(self, name: bytes, line: bytes) -> bytes:
+    async def _obey(self, name: bytes, line: bytes, asked_before: OwnSeries) -> bytes:
         if name == b"predict":
-            return await self._prediction(line)
+            return await self._prediction(line, asked_before)
         return self._change(line) if name in {b"correct", b"forget"} else msgspec.json.encode(self._command(line))
 
     def _take(self, line: bytes) -> bytes:
         try:
-            self._check_count(line)
-            sample = read_sample(line)
-        except ValueError as error:
-            return self._refused("not_a_sample", str(error))
-        try:
-            self._intake.take(sample)
-        except ValueError as error:
-            return self._refused("outside_schema", str(error))
-        except sqlite3.Error as error:
-            logger.error(log_line("sample_not_stored", task=sample.task, error=error))
-            return self._refused("not_stored", f"not stored: {error}; is the disk full?")
+            if _READING.match(line):
+                self._take_reading(line)
+            else:
+                self._take_sample(line)
+        except ReadingRefusedError as error:
+            return self._refused(error.reason, str(error))
         self.tally.take()
         return msgspec.json.encode(Answer(ok=True))
 
-    async def _prediction(self, line: bytes) -> bytes:
+    def _take_sample(self, line: bytes) -> None:
+        try:
+            self._check_count(line)
+            sample = read_sample(line)
+        except ValueError as error:
+            raise ReadingRefusedError("not_a_sample", str(error)) from error
+        self._receiver.store(sample)
+
+    def _take_reading(self, line: bytes) -> None:
+        try:
+            named = read_named(line)
+            check_task(named.task, self._intake.tasks)
+        except ValueError as error:
+            raise ReadingRefusedError("not_a_sample", str(error)) from error
+        self._receiver.take(ReadingForm(named.task, named=NamedForm(series=named.series)), named.reading)
+
+    async def _prediction(self, line: bytes, asked_before: OwnSeries) -> bytes:
         try:
             question = read_question(line)
-            return msgspec.json.encode(await self._predict(question.task, bytes(question.reading)))
+            series = asked_before if question.follows else None
+            return msgspec.json.encode(await self._predict(question.task, bytes(question.reading), series))
         except CannotPredictError as error:
             return msgspec.json.encode(Answer(ok=False, error=_shortened(str(error))))
 

@@ -50,7 +50,8 @@ def test_huge_retained_message_costs_an_agent_no_memory_and_no_connection(tmp_pa
         assert sent.acquire(timeout=60)
 
     def learn_of_version(number: int) -> None:
-        manifest = MessageSigner(key, FLEET, SHARD).manifest("digits", Manifest(number, "0" * 64, "1" * 64))
+        ended = Manifest(number, "0" * 64, "1" * 64, removed=True)  # of such a task it hears asleep too
+        manifest = MessageSigner(key, FLEET, SHARD).manifest("digits", ended)
         publish(manifest.topic, manifest.data)
         until(lambda: agent.status()["versions"] == {"digits": number}, f"version {number} is known")
 

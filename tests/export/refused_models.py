@@ -16,6 +16,9 @@ VECTOR, IMAGE, VOLUME, SEQUENCE = (8,), (2, 8, 8), (1, 6, 6, 6), (3, 8)
 Make = Callable[[], nn.Module]
 BORDERS = torch.tensor([-1.0, 0.0, 1.0])
 EYE = torch.eye(6)
+TURNED = torch.polar(torch.ones(6), torch.arange(6.0))
+EVEN = torch.arange(6) % 2 == 0
+EVEN_PLACES = EVEN.nonzero().flatten()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +97,19 @@ class Centred(nn.Module):
         return inputs - self.mean
 
 
-def written_into(_: nn.Module, inputs: Tensor) -> Tensor:
-    inputs = inputs.clone()
+def written_into(inputs: Tensor) -> Tensor:
     inputs[:, 0] = 0
     return inputs
 
 
-def joined_from_parts(_: nn.Module, inputs: Tensor) -> Tensor:
-    return torch.cat([torch.zeros_like(inputs[:, :1]), inputs[:, 1:]], 1)
+def with_diagonal(inputs: Tensor) -> Tensor:
+    square = inputs.unsqueeze(-1) * inputs.unsqueeze(1)
+    square.diagonal(dim1=1, dim2=2).add_(1.0)
+    return square.sum(1)
+
+
+def connected(inputs: Tensor) -> Tensor:
+    return (inputs.unsqueeze(-1) * inputs.unsqueeze(1) + EYE).sum(1)
 
 
 def packed(part: nn.Module, inputs: Tensor) -> Tensor:
@@ -163,15 +171,14 @@ UNKNOWN_OPERATORS = {
         between(lambda part, x: x @ part.weight / torch.linalg.svdvals(part.weight)[0], weight=square),
         between(lambda part, x: part.layer(x), layer=lambda: parametrizations.spectral_norm(plain())),
     ),
-    "_trilinear": (
-        between(lambda part, x: part.layer(x, x), layer=lambda: nn.Bilinear(6, 6, 6)),
-        between(lambda part, x: part.layer(x * x), layer=plain),
-    ),
     "_upsample_bilinear2d_aa": (
         behind(lambda: nn.Conv2d(2, 4, 3), lambda: Apply(lambda _, x: resized(x, antialias=True))),
         behind(lambda: nn.Conv2d(2, 4, 3), lambda: Apply(lambda _, x: resized(x, antialias=False))),
     ),
-    "as_strided_scatter": (between(written_into), between(joined_from_parts)),
+    "as_strided_scatter": (
+        behind(lambda: nn.Conv1d(3, 4, 1), lambda: Apply(lambda _, x: written_into(x.transpose(1, 2).clone()))),
+        behind(lambda: nn.Conv1d(3, 4, 1), lambda: Apply(lambda _, x: written_into(x.transpose(1, 2).contiguous()))),
+    ),
     "avg_pool3d": (
         behind(lambda: nn.Conv3d(1, 2, 1), lambda: nn.AvgPool3d(2)),
         behind(lambda: nn.Conv3d(1, 2, 1), lambda: nn.Flatten(1, 2), lambda: nn.AvgPool2d(2)),
@@ -182,6 +189,7 @@ UNKNOWN_OPERATORS = {
         between(lambda _, x: torch.diag_embed(x).diagonal(dim1=1, dim2=2)),
         between(lambda _, x: (x.unsqueeze(-1) * torch.eye(6)).sum(1)),
     ),
+    "diagonal_scatter": (between(lambda _, x: with_diagonal(x)), between(lambda _, x: connected(x))),
     "erfinv": (
         between(lambda _, x: torch.erfinv(x.clamp(-0.9, 0.9))),
         between(lambda _, x: torch.atanh(x.clamp(-0.9, 0.9))),
@@ -199,6 +207,11 @@ UNKNOWN_OPERATORS = {
     "histc": (
         between(lambda _, x: x * torch.histc(x, 2)[0]),
         between(lambda _, x: x * (x > -1).logical_and(x <= 0).sum(-1, keepdim=True)),
+    ),
+    "index_put": (between(lambda _, x: x[:, EVEN].repeat(1, 2)), between(lambda _, x: x[:, EVEN_PLACES].repeat(1, 2))),
+    "kthvalue": (
+        between(lambda _, x: x - x.kthvalue(3, 1, keepdim=True)[0]),
+        between(lambda _, x: x - x.sort(1)[0][:, 2:3]),
     ),
     "lgamma": (between(lambda _, x: torch.lgamma(x.abs() + 1)), between(stirling)),
     "linalg_householder_product": (
@@ -241,17 +254,34 @@ def resized(inputs: Tensor, *, antialias: bool) -> Tensor:
     return functional.interpolate(inputs, size=(4, 4), mode="bilinear", antialias=antialias)
 
 
-ANGLES = torch.outer(torch.arange(6.0), torch.arange(4.0)) * (2 * torch.pi / 6)
-"""Of a Fourier transform of six real numbers, f32[6, 4]."""
-
 REFUSALS = {
-    "Fourier transform": Refusal(
-        between(lambda part, x: part.layer(torch.fft.rfft(x).abs()), layer=lambda: nn.Linear(4, 6)),
-        r"module '1' \(Apply\) .*complex numbers.*; write a Fourier transform as two products with fixed matrices",
-        between(
-            lambda part, x: part.layer(((x @ ANGLES.cos()) ** 2 + (x @ ANGLES.sin()) ** 2 + 1e-6).sqrt()),
-            layer=lambda: nn.Linear(4, 6),
+    "complex exponential": Refusal(
+        between(lambda _, x: torch.exp(torch.complex(x, x)).real),
+        r"module '1' \(Apply\) .*computes exp of complex numbers.*; compute it from z\.real and z\.imag",
+        between(lambda _, x: torch.exp(x) * torch.cos(x)),
+    ),
+    "complex constant": Refusal(
+        between(lambda _, x: (x * TURNED).real),
+        r"module '1' \(Apply\) .*complex numbers.*; compute it from the real and the imaginary parts",
+        between(lambda _, x: x * TURNED.real),
+    ),
+    "long Fourier transform": Refusal(
+        behind(lambda: nn.Conv1d(1, 1, 3), lambda: Apply(lambda _, x: torch.fft.rfft(x).abs().mean(-1))),
+        r"module '1' \(Apply\) .*transforms 2398 values at once, more than 2048.*; transform windows .* x\.unfold\(\)",
+        behind(
+            lambda: nn.Conv1d(1, 1, 3), lambda: Apply(lambda _, x: torch.fft.rfft(x.unfold(-1, 8, 800)).abs().mean(-1))
         ),
+        (1, 2400),
+    ),
+    "rows counted by len": Refusal(
+        between(lambda _, x: x.reshape(len(x), 2, 3).flip(1).flatten(1)),
+        r"module '1' \(Apply\) .*number of samples in a batch.*; write x\.shape\[0\] for it, not len\(x\)",
+        between(lambda _, x: x.reshape(x.shape[0], 2, 3).flip(1).flatten(1)),
+    ),
+    "reentrant checkpoint": Refusal(
+        between(lambda part, x: checkpoint(part.layer, x, use_reentrant=True), layer=plain),
+        r"module '1' \(Apply\) .*recomputes activations .*; call the layer itself",
+        between(lambda part, x: part.layer(x), layer=plain),
     ),
     "fractional pooling": Refusal(
         behind(lambda: nn.Conv2d(2, 4, 3), lambda: nn.FractionalMaxPool2d(2, output_size=3)),

@@ -80,6 +80,12 @@ IDS = model(
     init="self.tokens = nn.Embedding(20, 6)", forward="self.head(self.tokens(x.long(){shift}).mean(1) + self.layer(x))"
 )
 PLAIN = model()
+HOOKED = "model = Model(); model.layer.weight.register_hook(lambda gradient: gradient / 2); return model"
+SLOWED = "self.head(torch.tanh((lambda layer: layer / 2 + (layer - layer / 2).detach())(self.layer(x))))"
+NOISY = (
+    "self.noise = type('Noise', (nn.Module,), {'forward': lambda part, x:"
+    " x + numpy.random.rand(1)[0] if part.training else x})()"
+)
 WITH_FILES = """
 from __future__ import annotations
 from dataclasses import dataclass
@@ -193,6 +199,54 @@ BAD = {
         TIED.replace("{tie}", "self.scores.weight = nn.Parameter(self.tokens.weight.detach().clone())"),
         more='backbone.module = "tokens"',
     ),
+    "no build": Bad("net = 3", r"no function build\(\); write one that returns the torch\.nn\.Module", PLAIN),
+    "build wants arguments": Bad(
+        PLAIN.replace("def build():", "def build(width):"),
+        r"build\(\) is called without arguments; give 'width' a default",
+        PLAIN.replace("def build():", "def build(width=3):"),
+    ),
+    "layer that is never called": Bad(
+        model(init="self.unused = nn.LazyLinear(3)"),
+        r"'unused\.weight' has no shape, as forward\(\) never calls 'unused'; leave that layer out",
+        PLAIN,
+    ),
+    "empty parameter": Bad(
+        model(init="self.prompt = nn.Parameter(torch.zeros(0, 6))", forward=f"{USUAL} + self.prompt.sum()"),
+        r"parameter 'prompt' of shape \[0, 6\] is empty; leave it out",
+        PLAIN,
+    ),
+    "hook on a parameter": Bad(
+        model(build=HOOKED),
+        r"parameter 'layer\.weight' has a hook on its gradient; .* scale a gradient by a in forward\(\), as x \* a \+",
+        model(forward=SLOWED),
+    ),
+    "hook on a layer": Bad(
+        model(build="model = Model(); model.layer.register_full_backward_hook(lambda *_: None); return model"),
+        r"module 'layer' \(Linear\) has a backward hook; hooks do not run on a device: take it out",
+        PLAIN,
+    ),
+    "written into what its gradient needs": Bad(
+        model(forward="self.head(torch.tanh(self.layer(x)).mul_(2))"),
+        r"forward\(\) and its backward pass failed: .*; compute a new one, x = x \+ 1 instead of x \+= 1",
+        model(forward="self.head(torch.tanh(self.layer(x)) * 2)"),
+    ),
+    "counts its calls": Bad(
+        model(init="self.calls = [0]", forward=f"(self.calls.append(0), {USUAL} * len(self.calls))[1]"),
+        r"the model itself \(Model\) gives something else when it is called with the same again.*; keep nothing",
+        PLAIN,
+    ),
+    "draws with random": Bad(
+        "import random\n" + model(forward=f"{USUAL} * random.random()"),
+        r"gives something else when .*; .*draw with torch\.rand or torch\.randn",
+        model(forward=f"{USUAL} * torch.rand(())"),
+    ),
+    "draws with numpy in training": Bad(
+        "import numpy\n" + model(init=NOISY, forward="self.head(self.noise(self.layer(x)))"),
+        r"module 'noise' \(Noise\) gives something else when .*; .*draw with torch\.rand or torch\.randn",
+        model(
+            init=NOISY.replace("numpy.random.rand()", "torch.rand(())"), forward="self.head(self.noise(self.layer(x)))"
+        ),
+    ),
     "ids beyond the table": Bad(
         IDS.replace("{shift}", ""),
         r"forward\(\) of f32\[2, 8\], full of input\.maximum, .*IndexError.*; .* its minimum and maximum, in task",
@@ -238,6 +292,24 @@ def test_model_that_prints_leaves_standard_output_alone(tmp_path: Path, capsys: 
     assert captured.out == ""
     assert captured.err.count("built") == 1
     assert "Fake" not in captured.err
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        model(build="return torch.compile(Model())"),
+        model(
+            init="self.inner = torch.compile(mode='default')(nn.Linear(8, 8))",
+            forward=USUAL.replace("x", "self.inner(x)"),
+        ),
+        model(forward=USUAL.replace("torch.tanh", "activated"))
+        + "@torch.compile\ndef activated(x):\n    return torch.tanh(x) * x\n",
+    ],
+    ids=["whole", "layer", "function"],
+)
+def test_what_is_compiled_is_exported_as_it_was_written(text: str, tmp_path: Path):
+    files = bundle_files(read_recipe(write_recipe(tmp_path / "recipe", text, "", "0.0")), tell=lambda _: None)
+    assert "train.onnx" in files
 
 
 def test_files_beside_a_model_are_its_own(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.sample_file import read_samples
 from edge_agent.shell.sample_store import SampleStore
 from edge_agent.sources.intake import SampleIntake
+from edge_agent.sources.reading_receiver import ReadingReceiver
 from edge_agent.sources.sample_commands import SampleCommands
 from edge_agent.sources.unix_socket import SampleSocket
 from edge_agent.training.worker import read_samples as read_stored
@@ -88,8 +90,9 @@ def gate_of(store: SampleStore, path: Path, description: TaskDescription | None)
         arrived=lambda _: None,
     )
     commands = SampleCommands(intake.tasks, store, intake.describe, lambda _: None)
+    receiver = ReadingReceiver(intake, time.time)
     return SampleSocket(
-        path, intake, samples=commands, train=lambda: None, status=lambda: None, predict=lambda *_: None
+        path, receiver, samples=commands, train=lambda: None, status=lambda: None, predict=lambda *_: None
     )
 
 
@@ -133,7 +136,7 @@ async def test_samples_that_came_before_the_schema_are_judged_by_name_too(tmp_pa
     store.close()
     store = SampleStore(tmp_path / "early.db", ROWS)
     gate = gate_of(store, tmp_path / "early.sock", None)
-    assert [json.loads(await gate._answer(line)) for line in sent] == [{"ok": True}] * 3
+    assert [json.loads(await gate._answer(line, {})) for line in sent] == [{"ok": True}] * 3
     assert answers == []
     judged = store.judge(bundle[1].description)
     assert (judged.kept, judged.refused) == (3, 0)

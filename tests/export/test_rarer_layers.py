@@ -1,5 +1,6 @@
 """Layers that change buffers, share parameters, pad by repeating, or have no operator in ONNX train as torch's do."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import msgspec
@@ -66,11 +67,54 @@ def pooled_signal(*layers: Make) -> Make:
     return behind(lambda: nn.Conv1d(2, 4, 3), *layers)
 
 
+def between_and_head(function: Callable[..., Tensor], **parts: Callable[[], Tensor]) -> Make:
+    return behind(lambda: nn.Linear(8, 6), lambda: Apply(function, **{name: make() for name, make in parts.items()}))
+
+
 def bag(**options: object) -> Make:
     return behind(Tokens, lambda: nn.EmbeddingBag(10, 3, **options))
 
 
+def shifted_in_time(inputs: Tensor) -> Tensor:
+    """A part of the channels from the step before, a part from the step behind: Lin et al. 2019."""
+    shifted = torch.zeros_like(inputs)
+    shifted[:, :1, :-1] = inputs[:, :1, 1:]
+    shifted[:, 1:2, 1:] = inputs[:, 1:2, :-1]
+    shifted[:, 2:] = inputs[:, 2:]
+    shifted[:, 3, ::3] += shifted[:, 2, ::3] * 2
+    return shifted
+
+
+def every_other(inputs: Tensor) -> Tensor:
+    joined = inputs.new_zeros(inputs.shape[0], 12)
+    joined[:, 0::2] = inputs
+    joined[:, 1::2] = inputs * inputs
+    joined[:, 3:5].mul_(3)
+    return joined
+
+
+def patched_weight(part: nn.Module, inputs: Tensor) -> Tensor:
+    weight = part.weight.clone()
+    weight[0] = 0
+    weight[:, 3] = weight[:, 2]
+    return inputs @ weight
+
+
+def pairs_of(inputs: Tensor) -> Tensor:
+    """The products of pairs of features: Naumov et al. 2019."""
+    rows, columns = torch.triu_indices(6, 6, 1)
+    return (inputs.unsqueeze(-1) * inputs.unsqueeze(1))[:, rows, columns]
+
+
 LAYERS = {
+    "written_steps": (pooled_signal(lambda: Apply(lambda _, x: shifted_in_time(x))), SIGNAL),
+    "written_every_other": (between_and_head(lambda _, x: every_other(x)), VECTOR),
+    "written_weight": (between_and_head(patched_weight, weight=lambda: torch.randn(6, 6) / 2), VECTOR),
+    "triangle_of_pairs": (between_and_head(lambda _, x: pairs_of(x)), VECTOR),
+    "taken_in_order": (between(lambda _, x: torch.take_along_dim(x, x.argsort(1), 1)), VECTOR),
+    "taken_places": (between(lambda _, x: x.take_along_dim(torch.tensor([[3, 0, 0, 1, 5, 2]]), dim=-1)), VECTOR),
+    "bilinear": (between(lambda part, x: part.layer(x, x.tanh()), layer=lambda: nn.Bilinear(6, 6, 6)), VECTOR),
+    "channels_last": (behind(lambda: nn.Conv2d(2, 4, 3).to(memory_format=torch.channels_last)), IMAGE),
     "tied": (TiedLanguageModel, VECTOR),
     "replicate": (behind(lambda: convolution(padding_mode="replicate"), nn.ReLU), IMAGE),
     "reflect": (behind(lambda: convolution(padding_mode="reflect"), nn.ReLU), IMAGE),

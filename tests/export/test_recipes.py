@@ -1,6 +1,7 @@
 """Every recipe that ships: its bundle is what it exports, and it learns what its README says, in the real worker."""
 
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -11,7 +12,10 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks import occupancy
 from benchmarks.mnist import read_mnist
+from benchmarks.occupancy_fleet import baseline, score
 from benchmarks.one_device import Device, accuracy, predict
+from bundle_runtime.bundle_folder import load_bundle
+from bundle_runtime.scale_feeds import scale_feeds
 from edge_agent.training.engine import Rates, plan_batches
 from fleet_protocol.bundle import (
     EVALUATE_FILE,
@@ -24,15 +28,16 @@ from fleet_protocol.codec import read_weights
 from models.keyword_dscnn.samples import inputs_from_sound
 from models.keyword_dscnn.tones import WORDS, utter
 from models.mnist_cnn.samples import inputs_from_grey
-from models.occupancy.samples import MINUTES, SlidingWindow, scaled
 from models.vibration_autoencoder.bearing import BLOCK_SAMPLES, FAULTS, SAMPLE_RATE_HZ, Bearing, impact_times, record
 from models.vibration_autoencoder.samples import inputs_from_acceleration
+from tests.support.occupancy_by_hand import RANGES, SlidingWindow
+from workbench.data.named_readings import prepare_rows
 from workbench.export.bundle_writer import bundle_files, export_bundle
 from workbench.export.recipe import read_recipe
 from workbench.inspection.measured_round import drawn_samples
-from workbench.recipe_folder import find_recipe
+from workbench.recipe_folder import find_bundle, find_recipe
 
-RECIPES = ("keyword_dscnn", "mnist_cnn", "occupancy", "vibration_autoencoder")
+RECIPES = ("keyword_dscnn", "mnist_cnn", "occupancy", "temperature_forecast", "vibration_autoencoder")
 LARGEST_BUNDLE_BYTES = 300_000
 DATA = Path(__file__).parents[3] / "shared" / "data"
 SEVERITY_G = 0.5
@@ -69,6 +74,7 @@ def train(bundle: Path, task: TaskDescription) -> list[np.ndarray]:
         "batches": plan.rows,
         "mask": plan.mask,
         "learning_rate": np.array(rates.learning_rate, np.float32),
+        **scale_feeds(task),
     }
     results = []
     for file in (TRAIN_FILE, EVALUATE_FILE):
@@ -105,6 +111,18 @@ def test_occupancy_is_learned_as_a_device_sees_it() -> None:
     figures = occupancy.measure(DATA / "occupancy")
     assert figures["accuracy"] >= 0.96
     assert figures["logistic_regression_accuracy"] > figures["always_empty_accuracy"]
+
+
+def test_forecast_is_better_than_that_it_stays_as_it_is(tmp_path: Path) -> None:
+    bundle = load_bundle(find_bundle("temperature_forecast"))
+    training, test = (
+        prepare_rows(occupancy.read_readings(DATA / "occupancy" / file), bundle.description, name=file).samples
+        for file in (occupancy.TRAINING_FILE, occupancy.TEST_FILE)
+    )
+    some = training.take(slice(None, None, 4))
+    device = Device(find_bundle("temperature_forecast"), tmp_path, new_samples=250)
+    weights = device.live(list(some.inputs), some.labels.ravel().tolist())
+    assert score(bundle, weights, test) <= 0.9 * baseline(bundle, test)
 
 
 def test_each_fault_of_a_bearing_stands_out(tmp_path: Path) -> None:
@@ -158,14 +176,18 @@ def test_level_of_a_sine_is_its_amplitude_in_its_band() -> None:
     assert inputs_from_acceleration(sine)[:32].argmax() == 5  # 1000 to 1200 Hz
 
 
-def test_a_window_holds_nothing_of_the_future_and_starts_again_after_a_gap() -> None:
-    window = SlidingWindow()
-    reading = (22.5, 50.0, 500.0, 1200.0)
-    made = [window.push(60.0 * minute, reading) for minute in range(1, MINUTES + 1)]
-    assert made[:-1] == [None] * (MINUTES - 1)
-    assert made[-1] == scaled(reading) * MINUTES == [0.0] * 4 * MINUTES
-    assert window.push(10_000.0, reading) is None
-    assert scaled((-40.0, 100.0, 90_000.0, 400.0)) == [-1.0, 1.0, 1.0, -1.0]
+@pytest.mark.parametrize("file", [occupancy.TRAINING_FILE, occupancy.TEST_FILE])
+def test_windows_of_occupancy_are_bit_for_bit_those_made_by_hand(file: str) -> None:
+    window, inputs, labels = SlidingWindow(), [], []
+    for reading in occupancy.read_readings(DATA / "occupancy" / file):
+        values = [float(reading[name]) for name in RANGES]
+        made = window.push(datetime.fromisoformat(str(reading["time"])).timestamp(), values)
+        if made is not None:
+            inputs.append(made)
+            labels.append(int(reading["occupied"]))
+    windows = occupancy.read_windows(DATA / "occupancy" / file)
+    assert windows.inputs.reshape(len(windows), -1).tobytes() == np.array(inputs, np.float32).tobytes()
+    assert windows.labels.tolist() == labels
 
 
 def test_misshapen_raw_values_are_refused() -> None:

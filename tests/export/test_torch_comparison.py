@@ -39,6 +39,10 @@ def between(function: Callable[..., Tensor], *layers: nn.Module) -> nn.Module:
     return nn.Sequential(nn.Linear(8, 6), Called(function, *layers), nn.Linear(6, 4))
 
 
+def linears() -> tuple[nn.Module, nn.Module]:
+    return nn.Linear(8, 6), nn.Linear(6, 4)
+
+
 def exported(make: Callable[[], nn.Module], shape: tuple[int, ...], **settings: object) -> dict[str, bytes]:
     return bundle_files(make_recipe(*build(make, shape), **settings), tell=lambda _: None)
 
@@ -47,6 +51,16 @@ def exported(make: Callable[[], nn.Module], shape: tuple[int, ...], **settings: 
     ("make", "shape", "words"),
     [
         (lambda: between(lambda values: values - values.mean(0)), VECTOR, r"a padded batch.*'1' \(Called\) mixes"),
+        (
+            lambda: Called(lambda values, layer, head: head(layer(values) / values.shape[0]), *linears()),
+            VECTOR,
+            r"a padded batch.*the model itself \(Called\) mixes the samples",
+        ),
+        (
+            lambda: nn.Sequential(nn.Linear(8, 6), nn.BatchNorm1d(6, track_running_stats=False), nn.Linear(6, 4)),
+            VECTOR,
+            r"module '1' \(BatchNorm1d\) .*without running statistics a prediction .*; leave out track_running_stats",
+        ),
         (
             lambda: with_head(Called(lambda values, gru: gru(values)[0], nn.GRU(3, 5))),
             SEQUENCE,

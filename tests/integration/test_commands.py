@@ -1,6 +1,7 @@
 """`broker-coordinator devices` and `tasks`: what they answer, for people and as JSON."""
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -155,3 +156,16 @@ def test_database_of_another_kind_is_refused(tmp_path, database, complaint) -> N
     with pytest.raises(ConfigurationError, match=complaint) as caught:
         load_configuration(path).journal()
     assert "s3cret" not in str(caught.value)
+
+
+def test_invitation_that_no_broker_takes_is_refused_with_what_to_compare(operator, tmp_path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    text = operator.configuration.read_text().replace('host = "localhost"', f'host = "127.0.0.1"\nport = {port}')
+    operator.configuration.write_text(text)
+    assert cli.main(["keygen", str(tmp_path / "key")]) == 0
+    said = operator.refused("tasks", "invite", TASK)
+    assert f"broker 127.0.0.1:{port} did not take the invitation" in said
+    assert "compare [broker]" in said
+    assert "nowhere" in operator.refused("tasks", "invite", "nowhere")

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from bundle_runtime.sample_file import read_samples
 from edge_agent.cli import main
 from edge_agent.shell.sample_store import SampleStore
 from edge_agent.sources.intake import SampleIntake
+from edge_agent.sources.reading_receiver import ReadingReceiver
 from edge_agent.sources.sample_commands import SampleCommands
 from edge_agent.sources.unix_socket import SampleSocket
 from fleet_protocol.bundle import parse_description
@@ -142,7 +144,7 @@ async def test_running_agent_corrects_and_forgets_and_says_why_not(configuration
     intake = SampleIntake(tasks, store.add, store.add_unjudged, lambda _: DIGITS, lambda _: None)
     gate = SampleSocket(
         tmp_path / "samples.sock",
-        intake,
+        ReadingReceiver(intake, time.time),
         samples=SampleCommands(tasks, store, intake.describe, changed.append),
         train=lambda: None,
         status=lambda: None,

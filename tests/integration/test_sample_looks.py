@@ -54,6 +54,7 @@ class Device:
             versions,
             state=lambda: self.state,
             refused=lambda _: self.refused,
+            judge=lambda _: None,
             note=lambda _, condition: self.met.append(condition),
         )
 

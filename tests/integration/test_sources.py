@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from edge_agent.shell.source_runner import SourceRunner
 from edge_agent.sources import plugins
 from edge_agent.sources.intake import SampleIntake
 from edge_agent.sources.prediction_command import CannotPredictError, Predicted
+from edge_agent.sources.reading_receiver import OwnSeries, ReadingReceiver
 from edge_agent.sources.readings import ReadingForm
 from edge_agent.sources.sample_commands import SampleCommands
 from edge_agent.sources.settings import SourceSettings
@@ -36,10 +38,14 @@ async def nothing_predicted(form: ReadingForm, _reading: bytes) -> Predicted:
     raise CannotPredictError(f"no manifest of {form.task} has come yet")
 
 
-HOST = SourceHost("home", "pi", nothing_predicted, lambda: b"{}")
+async def no_scores(sample: Sample) -> Predicted:
+    raise CannotPredictError(f"no manifest of {sample.task} has come yet")
 
 
-async def no_prediction(task: str, _reading: bytes) -> Predicted:
+HOST = SourceHost("home", "pi", nothing_predicted, no_scores, lambda: b"{}")
+
+
+async def no_prediction(task: str, _reading: bytes, _own: OwnSeries | None) -> Predicted:
     raise CannotPredictError(f"no manifest of {task} has come yet")
 
 
@@ -61,6 +67,7 @@ class Device:
             describe=lambda _: self.description,
             arrived=lambda _: None,
         )
+        self.receiver = ReadingReceiver(self.intake, time.time)
 
     def _store(self, task: str, inputs: bytes, label: int | bytes) -> int:
         if self.full:
@@ -111,7 +118,7 @@ async def test_files_of_a_folder_become_samples_and_are_put_away(tmp_path: Path,
     (inbox / "a.csv").write_text("x,y,label\n0,1,0\n0,7,0\n0,1,1\n")
     np.save(inbox / "2" / "b.npy", np.zeros((1, 2)))
     (inbox / "c.npy").write_bytes(b"no array")
-    runner = SourceRunner([folder_source(inbox)], device.intake, HOST)
+    runner = SourceRunner([folder_source(inbox)], device.receiver, HOST)
     async with running(runner):
         await until(lambda: put_away(inbox) == {"taken/a.csv", "taken/2/b.npy", "refused/c.npy"})
     (status,) = runner.status
@@ -122,7 +129,7 @@ async def test_files_of_a_folder_become_samples_and_are_put_away(tmp_path: Path,
 async def test_read_files_are_deleted_where_that_is_wished(tmp_path: Path, device: Device) -> None:
     (inbox := tmp_path / "inbox").mkdir()
     (inbox / "a.jsonl").write_text('{"inputs": [0, 1], "label": 1}')
-    async with running(SourceRunner([folder_source(inbox, afterwards="delete")], device.intake, HOST)):
+    async with running(SourceRunner([folder_source(inbox, afterwards="delete")], device.receiver, HOST)):
         await until(lambda: not (inbox / "a.jsonl").exists())
     assert put_away(inbox) == set()
     assert device.labels() == [1]
@@ -132,7 +139,7 @@ async def test_file_that_can_not_be_put_away_is_not_read(tmp_path: Path, device:
     (inbox := tmp_path / "inbox").mkdir()
     (inbox / "a.jsonl").write_text('{"inputs": [0, 1], "label": 1}')
     (inbox / "taken").touch()
-    runner = SourceRunner([folder_source(inbox)], device.intake, HOST)
+    runner = SourceRunner([folder_source(inbox)], device.receiver, HOST)
     async with running(runner):
         await until(lambda: "taken" in runner.status[0].failure)
     assert device.labels() == []
@@ -142,7 +149,7 @@ async def test_files_wait_for_the_schema_and_for_room_on_the_disk(tmp_path: Path
     (inbox := tmp_path / "inbox").mkdir()
     (inbox / "a.jsonl").write_text('{"inputs": [0, 1], "label": 1}')
     device.description, device.full = None, True
-    runner = SourceRunner([folder_source(inbox)], device.intake, HOST)
+    runner = SourceRunner([folder_source(inbox)], device.receiver, HOST)
     async with running(runner):
         device.description = SMALL
         await until(lambda: runner.status[0].refused.get("not_stored", 0) > 0)
@@ -159,7 +166,7 @@ async def test_file_that_kills_its_reader_is_put_away_and_the_next_is_read(tmp_p
     (inbox / "a.npy").write_bytes(header + shape.ljust(117) + b"\n")
     (inbox / "b.jsonl").write_text('{"inputs": [' + "0," * 3_000_000 + '0], "label": 1}')
     (inbox / "c.jsonl").write_text('{"inputs": [0, 1], "label": 1}')
-    runner = SourceRunner([folder_source(inbox)], device.intake, HOST)
+    runner = SourceRunner([folder_source(inbox)], device.receiver, HOST)
     async with running(runner):
         await until((inbox / "taken/c.jsonl").exists)
     assert {"refused/a.npy", "refused/b.jsonl"} <= put_away(inbox)
@@ -172,7 +179,7 @@ async def test_folder_that_is_missing_is_said_and_found_once_it_is_there(
 ) -> None:
     monkeypatch.setattr(source_runner, "delay_seconds", lambda _attempt, _uniform: 0.0)
     inbox = tmp_path / "inbox"
-    runner = SourceRunner([folder_source(inbox)], device.intake, HOST)
+    runner = SourceRunner([folder_source(inbox)], device.receiver, HOST)
     async with running(runner):
         await until(lambda: "No such file" in runner.status[0].failure)
         inbox.mkdir()
@@ -195,7 +202,7 @@ async def test_plugin_that_raises_is_run_again_and_the_others_go_on(
     monkeypatch.setattr(plugins, "SHIPPED", {**plugins.SHIPPED, "broken": SourcePlugin(NoSettings, raise_at_once)})
     (inbox := tmp_path / "inbox").mkdir()
     (inbox / "a.jsonl").write_text('{"inputs": [0, 1], "label": 2}')
-    runner = SourceRunner([SourceSettings("broken", "digits"), folder_source(inbox)], device.intake, HOST)
+    runner = SourceRunner([SourceSettings("broken", "digits"), folder_source(inbox)], device.receiver, HOST)
     with caplog.at_level(logging.WARNING):
         async with running(runner):
             await until(lambda: runner.status[0].taken > 1 and (inbox / "taken/a.jsonl").exists())
@@ -214,7 +221,7 @@ async def test_plugin_that_raises_is_run_again_and_the_others_go_on(
 )
 def test_source_that_can_not_be_is_said_at_the_start(device: Device, source: SourceSettings, words: str) -> None:
     with pytest.raises(ConfigurationError, match="sources") as refused:
-        SourceRunner([source], device.intake, HOST)
+        SourceRunner([source], device.receiver, HOST)
     assert words in str(refused.value)
 
 
@@ -235,7 +242,7 @@ def test_sources_of_a_configuration_are_checked_when_it_is_read(tmp_path: Path, 
 async def test_python_program_hands_over_arrays_and_hears_why_one_is_refused(tmp_path: Path, device: Device) -> None:
     socket = SampleSocket(
         tmp_path / "samples.sock",
-        device.intake,
+        device.receiver,
         samples=SampleCommands(device.intake.tasks, device.store, device.intake.describe, lambda _: None),
         train=lambda: None,
         status=lambda: STATUS,

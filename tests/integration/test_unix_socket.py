@@ -6,6 +6,7 @@ import contextlib
 import json
 import socket
 import sqlite3
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from edge_agent.shell.sample_store import SampleStore
 from edge_agent.sources.bounded_lines import MAX_HELD_BYTES, MAX_LINE_BYTES
 from edge_agent.sources.intake import SampleIntake
 from edge_agent.sources.prediction_command import CannotPredictError, Predicted
+from edge_agent.sources.reading_receiver import OwnSeries, ReadingReceiver
 from edge_agent.sources.sample_commands import SampleCommands
 from edge_agent.sources.schema_check import MAX_VALUES_WITHOUT_SCHEMA
 from edge_agent.sources.unix_socket import MAX_CONNECTIONS, MAX_ERROR_CHARACTERS, SampleSocket, Status
@@ -49,7 +51,7 @@ STATUS = Status(
 )
 
 
-async def no_prediction(task: str, _reading: bytes) -> Predicted:
+async def no_prediction(task: str, _reading: bytes, _own: OwnSeries | None) -> Predicted:
     raise CannotPredictError(f"no manifest of {task} has come yet")
 
 
@@ -73,7 +75,7 @@ class Gate:
         )
         self._gate = SampleSocket(
             self.socket,
-            intake,
+            ReadingReceiver(intake, time.time),
             samples=SampleCommands(
                 intake.tasks, self.store, intake.describe, lambda task: self.arrived.append(f"{task} changed")
             ),

@@ -6,8 +6,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from edge_agent.sources.home_assistant import AnnouncedTopics, announcements
 from edge_agent.sources.mqtt_topic import MqttTopicSettings
+from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
 from tests.vectors.home_assistant import home_assistant_vectors
+from workbench.recipe_folder import find_bundle
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "home_assistant.json"
 
@@ -30,3 +33,13 @@ def test_home_assistant_without_a_topic_for_predictions_is_refused() -> None:
         msgspec.convert(settings, MqttTopicSettings)
     with pytest.raises(msgspec.ValidationError, match="matching regex"):
         msgspec.convert(settings | {"predictions_topic": "a/#"}, MqttTopicSettings)
+
+
+def test_forecast_has_the_unit_of_its_readings() -> None:
+    bundle = find_bundle("temperature_forecast")
+    description = parse_description((bundle / DESCRIPTION_FILE).read_bytes())
+    topics = AnnouncedTopics("edgeflock/room/forecast")
+    announced = announcements("homeassistant", "home", "pi", description, topics)
+    units = {topic.split("/")[2]: json.loads(said).get("unit_of_measurement") for topic, said in announced.items()}
+    name = "edgeflock_home_pi_temperature_forecast"
+    assert units == {f"{name}_prediction": "°C", f"{name}_agent": None}

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_agent.preparation.refusal import ReadingRefusedError
 from edge_agent.sources.json_path import FieldMissingError, parse_path
-from edge_agent.sources.readings import ReadingForm, ReadingRefusedError
+from edge_agent.sources.readings import ReadingForm
 from fleet_protocol.sample_line import Sample
 
 MEMBERS = st.text(st.characters(codec="utf-8", exclude_characters="'\\", exclude_categories=["Cs"]), min_size=1)

@@ -308,3 +308,41 @@ def test_stopped_training_is_tried_again_and_says_why():
     assert agent.is_deferred("digits")
     agent.retry_deferred_trigger("digits")
     assert agent.is_due("digits", KNOWN, 0.0)
+
+
+def test_sleeping_device_hears_of_versions_only_while_one_may_change_what_it_does():
+    agent = decisions(new_samples=4)
+    assert agent.waits_for_version("digits", None, 0.0), "it knows none yet"
+    assert not agent.waits_for_version("digits", KNOWN, 0.0)
+    agent.begin("digits", READY)
+    agent.version_unavailable("digits", "the round of version 3 asks other devices")
+    assert agent.waits_for_version("digits", KNOWN, 0.0)
+    agent.begin("digits", READY)
+    agent.version_ready("digits", START)
+    assert not agent.waits_for_version("digits", KNOWN, 0.0)
+    agent.stopped("digits", "the machine runs on its battery")
+    assert not agent.waits_for_version("digits", KNOWN, 0.0), "a guard refused, no version helps"
+
+
+def test_device_whose_updates_are_outdated_hears_of_versions_until_there_is_a_newer_one():
+    agent = decisions()
+    agent.answered(UPDATE_ROW, receipt(Reason.TOO_STALE), KNOWN, 0.0)
+    assert agent.waits_for_version("digits", KNOWN, 0.0)
+    assert not agent.waits_for_version("digits", NEWER, 0.0)
+
+
+@pytest.mark.parametrize("begin", ["paused", "ended"])
+def test_device_of_a_task_that_makes_no_versions_hears_of_the_next_one(begin):
+    agent = decisions()
+    if begin == "paused":
+        agent.answered(UPDATE_ROW, receipt(Reason.TASK_PAUSED), NEWER, 0.0)
+    else:
+        agent.manifest_changed("digits", 0, has_ended=True)
+    assert agent.waits_for_version("digits", NEWER, 0.0)
+
+
+def test_trigger_that_waits_for_a_version_hears_of_each_until_there_is_one():
+    agent = RoundDecisions(GuardSettings(), {"digits": Trigger(TriggerSettings(4, new_version=True), 0)})
+    assert agent.waits_for_version("digits", KNOWN, 0.0)
+    agent.version_known("digits", is_new=True)
+    assert not agent.waits_for_version("digits", KNOWN, 0.0)

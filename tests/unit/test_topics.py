@@ -24,6 +24,7 @@ def test_every_topic_is_carried_by_every_broker_and_read_back(fleet, shard, devi
     built = [
         topics.up(fleet, shard, device),
         topics.manifest(fleet, device),
+        topics.invitation(fleet, device),
         topics.blob_chunk(fleet, HASH, number),
         topics.packed_chunk(fleet, topics.PackedWeights(device, number, None), number),
     ]

@@ -12,16 +12,18 @@ from edge_agent.core.version_choice import (
     KnownVersion,
     ManifestNews,
     VersionUnavailableError,
+    begins_generation,
     bundle_files,
     choose_weights,
     files_to_keep,
+    invites_to_round,
     is_new_to,
     judge_manifest,
     known_from,
 )
 from fleet_protocol.bundle import TRAIN_FILE, DownlinkPlan, parse_description
 from fleet_protocol.cohort import EVERYONE
-from fleet_protocol.kinds import Manifest
+from fleet_protocol.kinds import Invitation, Manifest
 from fleet_protocol.topics import PackedWeights
 
 DIGITS = parse_description((Path(__file__).parents[2] / "models/digits/bundle/task.json").read_bytes())
@@ -127,3 +129,19 @@ def test_version_is_new_to_a_device_that_holds_an_earlier_one_another_bundles_or
     assert is_new_to(held, replace(held, version=4))
     assert is_new_to(held, replace(held, version=0, generation=1))
     assert is_new_to(held, replace(held, version=0, bundle="f0" * 32))
+
+
+@pytest.mark.parametrize(
+    ("held", "version", "generation", "invited"),
+    [(None, 0, 0, True), ((3, 0), 3, 0, False), ((3, 0), 4, 0, True), ((9, 0), 3, 1, True), ((3, 1), 9, 0, False)],
+)
+def test_invitation_is_for_devices_that_have_not_trained_from_its_version(held, version, generation, invited):
+    trained_from = held and KnownVersion(held[0], BUNDLE, "77" * 32, held[1])
+    assert invites_to_round(trained_from, Invitation(version, generation, wants_round=True)) == invited
+    assert not invites_to_round(trained_from, Invitation(version, generation))
+
+
+@pytest.mark.parametrize(("generation", "begins"), [(0, False), (1, False), (2, True)])
+def test_invitation_makes_a_device_look_for_a_generation_that_it_does_not_know(generation, begins):
+    assert begins_generation(KnownVersion(3, BUNDLE, "77" * 32, 1), Invitation(99, generation)) == begins
+    assert begins_generation(None, Invitation(99, generation))

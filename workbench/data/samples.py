@@ -13,6 +13,7 @@ from bundle_runtime.samples import Samples
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.sample_schema import LabelKind, runs
+from workbench.data.named_readings import holds_readings, prepare_table
 from workbench.data.partition import dirichlet_parts, even_parts
 
 HELD_OUT_FRACTION = 0.2
@@ -22,13 +23,16 @@ REGRESSIONSTRATA = 10
 """Devices differ in how large their numbers are: as classes, by tenths of the samples."""
 
 
-def read_samples(data: str, task: TaskDescription) -> Samples:
-    """`digits` of scikit-learn, or a file (`bundle_runtime.sample_file`).
+def read_samples(data: str | Path, task: TaskDescription) -> Samples:
+    """`digits` of scikit-learn, or a file of samples (`bundle_runtime.sample_file`) or of named readings.
 
     Raises:
         ConfigurationError: it can't be read, or holds what no device of the task would take.
     """
-    return _digits(task) if data == "digits" else sample_file.read_samples(Path(data), task)
+    if data == "digits":
+        return _digits(task)
+    path = Path(data)
+    return prepare_table(path, task).samples if holds_readings(path, task) else sample_file.read_samples(path, task)
 
 
 def share_out(samples: Samples, task: TaskDescription, devices: int, seed: int) -> tuple[Sequence[Samples], Samples]:

@@ -105,7 +105,13 @@ def plan_files(folder: Path, sockets: Path, agents: int) -> FleetFiles:
 
 
 async def write_fleet(
-    files: FleetFiles, broker: BrokerPlan, bundle: Path, cpu_shares: Sequence[float], new_samples: int
+    files: FleetFiles,
+    broker: BrokerPlan,
+    bundle: Path,
+    cpu_shares: Sequence[float],
+    new_samples: int,
+    *,
+    task: str = TASK,
 ) -> None:
     """Make every key and write every configuration.
 
@@ -124,7 +130,7 @@ async def write_fleet(
                 socket=device.socket,
                 cpu_share=cpu_share,
                 new_samples=new_samples,
-                task=TASK,
+                task=task,
                 **address,
             )
         )

@@ -83,7 +83,7 @@ def bundle_files(
     files = {name: model.SerializeToString(deterministic=True) for name, model in models.items()}
     if ort_training is not None:
         files |= ort_training_files(halves.head if halves else recipe, ort_training)
-    files[WEIGHTS_FILE] = save(recipe.tensors)
+    files[WEIGHTS_FILE] = save({name: value.contiguous() for name, value in recipe.tensors.items()})
     description = TaskDescription(
         format=BUNDLE_FORMAT,
         task=recipe.task.task,
@@ -103,6 +103,7 @@ def bundle_files(
         scaling=recipe.scaling,
         inputs=recipe.task.inputs,
         heads=recipe.task.each_label if recipe.task.heads else {},
+        readings=recipe.task.readings,
     )
     if any(isinstance(part, BatchNorm) for part in recipe.module.modules()) and description.statistics:
         tell(FEW_CLASSES)

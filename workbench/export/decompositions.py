@@ -20,6 +20,7 @@ from workbench.export.pooling_gradients import (
     avg_pool2d,
     avg_pool2d_backward,
 )
+from workbench.export.strided_views import as_strided, as_strided_scatter
 
 Decomposition = Callable[..., object]
 
@@ -32,6 +33,11 @@ def threshold_backward(gradient: Tensor, values: Tensor, threshold: float) -> Te
 def zeros_instead_of_empty(like: Tensor, **_: object) -> Tensor:
     """Memory that is written before it is read, as autograd uses it inside SiLU; ONNX has no uninitialised tensor."""
     return torch.zeros_like(like)
+
+
+def copied(target: Tensor, source: Tensor, _non_blocking: bool = False) -> Tensor:
+    """What is written over `target`: `source`, which the converter would leave in its own shape and type."""
+    return source.to(target.dtype).expand(target.shape)
 
 
 def squeeze_what_is_one(inputs: Tensor, axes: Sequence[int]) -> Tensor:
@@ -111,6 +117,7 @@ OURS: dict[OpOverload, Decomposition] = {
     torch.ops.aten.avg_pool2d.default: avg_pool2d,
     torch.ops.aten.avg_pool2d_backward.default: avg_pool2d_backward,
     torch.ops.aten.convolution_backward.default: convolution_backward,
+    torch.ops.aten.copy.default: copied,
     torch.ops.aten.diagonal_backward.default: diagonal_backward,
     torch.ops.aten.empty_like.default: zeros_instead_of_empty,
     torch.ops.aten.select_backward.default: select_backward,
@@ -122,7 +129,11 @@ OURS: dict[OpOverload, Decomposition] = {
     torch.ops.aten.var.correction: variance,
 }
 
-
+OF_VALUES: dict[OpOverload, Decomposition] = {
+    torch.ops.aten.as_strided.default: as_strided,
+    torch.ops.aten.as_strided_scatter.default: as_strided_scatter,
+}
+"""Of a graph in which nothing is written into: there a view is as good as a copy."""
 BEYOND_CORE = (
     torch.ops.aten.copysign,
     torch.ops.aten.cumprod,

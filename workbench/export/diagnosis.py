@@ -1,6 +1,7 @@
 """What torch, torch.onnx or onnxruntime means by an error, in words for the person who wrote the model."""
 
 import re
+import traceback
 from dataclasses import dataclass
 
 from workbench.export.layer_context import UnexportableError
@@ -27,25 +28,26 @@ INSTEAD = {
     "_embedding_bag": "use nn.EmbeddingBag, the layer",
     "_linalg_svd": "use torch.nn.utils.parametrizations.spectral_norm where it limits a weight",
     "_upsample_bilinear2d_aa": "leave out antialias",
-    "_trilinear": "use nn.Linear on the product of its inputs",
-    "as_strided_scatter": "put parts together with torch.cat, or choose between them with torch.where, instead of"
-    " writing into a tensor",
+    "as_strided_scatter": "write into x.contiguous(), or put parts together with torch.cat",
     "avg_pool3d": "fold the first axis into the channels, and use nn.AvgPool2d; nn.GroupNorm instead of"
     " nn.LocalResponseNorm",
     "bucketize": "count the boundaries below, (x.unsqueeze(-1) > boundaries).sum(-1)",
     "cummax": "use torch.logcumsumexp, or a MaxPool1d over what came before",
     "diagonal": "multiply by torch.eye",
+    "diagonal_scatter": "add torch.diag_embed() or torch.eye(), instead of writing into the diagonal",
     "erfinv": "use torch.atanh, which has nearly its shape",
     "grid_sampler_2d": "use convolution or pooling",
     "lgamma": "use Stirling's formula, (x - 0.5) * x.log() - x + 0.919 + 1 / (12 * x)",
     "histc": "count what lies between two boundaries, (x > low).logical_and(x <= high).sum(-1)",
+    "index_put": "multiply by the mask, or name the places by number, made in __init__ with mask.nonzero().flatten()",
+    "kthvalue": "use one entry of x.sort(dim)",
     "linalg_householder_product": "use torch.nn.utils.parametrizations.weight_norm",
     "linalg_inv_ex": "write out the solution, or a few Newton steps, x = x @ (2 * eye - weight @ x)",
     "linalg_matrix_exp": "write out its series, eye + weight + weight @ weight / 2; weight_norm instead of orthogonal",
     "linalg_qr": "write out Gram-Schmidt, or use torch.nn.utils.parametrizations.weight_norm",
     "max_pool3d_with_indices": "fold the first axis into the channels, and use nn.MaxPool2d",
     "median": "use the middle of x.sort(dim)",
-    "prod": "multiply the slices, x[:, 0] * x[:, 1]",
+    "prod": "multiply the slices, x[:, 0] * x[:, 1]; of positive numbers, x.log().cumsum(1).exp() instead of cumprod",
     "searchsorted": "count the boundaries below, (x.unsqueeze(-1) > boundaries).sum(-1)",
 }
 """Operator without counterpart in ONNX, to what serves instead of it."""
@@ -53,18 +55,24 @@ OTHERWISE = "leave it out, write it in other operators, or add its decomposition
 
 FREE_BATCH = (
     "it makes a constant of the number of samples in a batch, which differs from step to step",
-    "work along the axes of one sample; nn.BatchNorm1d is what normalises over a batch",
+    "write x.shape[0] for it, not len(x) or int(x.shape[0]), and x.gather() for torch.take_along_dim(); else work along"
+    " the axes of one sample: nn.BatchNorm1d is what normalises over a batch",
 )
 KNOWN = (
+    (
+        r"torch/utils/checkpoint\.py|saved tensor hooks",
+        "it recomputes activations (torch.utils.checkpoint)",
+        "call the layer itself: a device trains on a few samples at a time",
+    ),
+    (
+        r"modified by an inplace operation",
+        "it changes a tensor in place that its gradient needs",
+        "compute a new one, x = x + 1 instead of x += 1",
+    ),
     (
         r"setup_context",
         "its autograd.Function has no setup_context",
         "take ctx out of its forward(), and keep what backward() needs in setup_context()",
-    ),
-    (
-        r"saved tensor hooks",
-        "it recomputes activations (torch.utils.checkpoint)",
-        "call the layer itself: a device trains on a few samples at a time",
     ),
     (
         r"PackedSequence",
@@ -95,11 +103,6 @@ KNOWN = (
         r"operator '.*' is not functional",
         "it changes its weights in place, such as for the max_norm of an Embedding",
         "leave max_norm out",
-    ),
-    (
-        r"Cannot call numel\(\)",
-        "it draws random numbers in a way that no step can repeat",
-        "use nn.Dropout",
     ),
     (
         r"UnsupportedOperatorException",
@@ -143,9 +146,15 @@ def diagnosis(error: BaseException) -> Diagnosis:
 
 def known_cause(error: BaseException) -> Diagnosis | None:
     """What one of torch's errors means, if that is known."""
-    text = f"{type(error).__name__}: {error}"
+    text = f"{type(error).__name__}: {error} {_places(error)}"
     known = (Diagnosis(reason, remedy) for pattern, reason, remedy in KNOWN if re.search(pattern, text))
     return next(known, None)
+
+
+def _places(error: BaseException) -> str:
+    """Those of torch's tools that an error came through: some errors don't say which function they are about."""
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    return " ".join(file for file in files if "torch/utils/" in file)
 
 
 def basename(operator: str) -> str:

@@ -12,32 +12,35 @@ from torch.utils import _pytree as pytree
 from workbench.export.compared_steps import session_of
 from workbench.export.exportable_layers import exportable_layers
 from workbench.export.layer_context import LayerContext
+from workbench.export.module_calls import SEED, described, evaluating, first_apart, floats, is_float, module_calls
 from workbench.export.onnx_conversion import checked_model, convert
 from workbench.export.torch_reference import FEW_RUNS, reference
 from workbench.export.tracing import BATCH, GraphInput
 
-SEED = 5
 ALONE = 3
 """Rows that are compared with the same rows among others."""
 MIXED = 1e-4
 """Of the largest value: rounding is far below it."""
+REPORTED = "replace it in model.py by layers that are exported as they are, and report it"
 
 
 def differing_module(module: nn.Module, inputs: Tensor) -> tuple[str, str]:
     """A sentence about the submodule at fault for inputs f32[B, *shape], and one with a remedy."""
     if (name := _mixing_module(module, inputs)) is not None:
         return (
-            f"{_described(module, name)} mixes the samples of a batch: a sample's result changes with those beside it",
+            f"{described(module, name)} mixes the samples of a batch: a sample's result changes with those beside it",
             "compute it for each sample by itself (axis 0 is the batch; recurrent layers need batch_first=True)",
         )
-    names, found, expected, tolerances = _compared(module, inputs)
+    try:
+        names, found, expected, tolerances = _compared(module, inputs)
+    except Exception:  # in any way that an export can
+        return f"no layer of {described(module, '')} can be compared by itself", REPORTED
     for place, (ours, exact, tolerance) in enumerate(zip(found, expected, tolerances, strict=True)):
         if ours.shape == exact.shape and np.abs(ours - exact).max(initial=0.0) <= tolerance:
             continue
         back = place > len(names) // 2  # a gradient is wrong behind the layer that it has just come through
-        part = f"the gradient of {_described(module, names[place - 1])}" if back else _described(module, names[place])
-        remedy = "replace it in model.py by layers that are exported as they are, and report it"
-        return f"{part} is exported as something else", remedy
+        part = f"the gradient of {described(module, names[place - 1])}" if back else described(module, names[place])
+        return f"{part} is exported as something else", REPORTED
     return (
         "each layer by itself is exported as it is, so its parameters' gradients or the loss are at fault",
         "compute the gradient for each sample by itself (no scale_grad_by_freq), or report it",
@@ -46,36 +49,20 @@ def differing_module(module: nn.Module, inputs: Tensor) -> tuple[str, str]:
 
 def _mixing_module(module: nn.Module, inputs: Tensor) -> str | None:
     """The first submodule that gives the last rows something else when others stand before them."""
-    together, alone = [_outputs_in_evaluation(module, rows) for rows in (inputs, inputs[-ALONE:])]
-    for name, value in alone.items():
-        other = together.get(name)
-        if other is None or other.dim() != value.dim():
-            continue
-        rows = other[
-            tuple(slice(max(0, whole - size), None) for whole, size in zip(other.shape, value.shape, strict=True))
-        ]
-        if rows.shape == value.shape and float((rows - value).abs().max()) > MIXED * float(value.abs().max()):
-            return name
-    return None
+    with evaluating(module):
+        together, alone = [module_calls(module, rows) for rows in (inputs, inputs[-ALONE:])]
+    return first_apart(alone, together, _same_last_rows)
 
 
-@torch.no_grad()
-def _outputs_in_evaluation(module: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
-    training = {part: part.training for part in module.modules()}
-    outputs: dict[str, Tensor] = {}
-
-    def note(name: str, _gain: int, value: Tensor) -> Tensor:
-        outputs.setdefault(name, value)
-        return value
-
-    module.eval()
-    try:
-        with exportable_layers(module, LayerContext(seed=SEED)), _watched(module, note):
-            module(inputs)
-    finally:
-        for part, mode in training.items():
-            part.training = mode
-    return outputs
+def _same_last_rows(alone: Tensor, together: Tensor) -> bool:
+    """Whether the last rows of `together` are those of `alone`, as far as can be seen."""
+    if together.dim() != alone.dim():
+        return True
+    last = [slice(max(0, whole - size), None) for whole, size in zip(together.shape, alone.shape, strict=True)]
+    rows = together[tuple(last)]
+    if rows.shape != alone.shape or not rows.numel():
+        return True
+    return float((rows - alone).abs().max()) <= MIXED * float(alone.abs().max())
 
 
 def _compared(module: nn.Module, inputs: Tensor) -> tuple[list[str], list[np.ndarray], list[np.ndarray], list[float]]:
@@ -130,7 +117,7 @@ def _forward(
     context = LayerContext(rows, torch.tensor(SEED))
     with exportable_layers(module, context), _watched(module, note):
         result = functional_call(module, tensors or {}, (inputs,))
-    return [leaf for leaf in pytree.tree_leaves(result) if _is_float(leaf)], inner
+    return floats(result), inner
 
 
 @contextmanager
@@ -140,7 +127,7 @@ def _watched(module: nn.Module, note: Callable[[str, int, Tensor], Tensor]) -> I
     def hook(name: str) -> Callable[..., object]:
         def seen(_part: object, _given: object, result: object) -> object:
             leaves, structure = pytree.tree_flatten(result)
-            told = [note(name, at, leaf) if _is_float(leaf) else leaf for at, leaf in enumerate(leaves)]
+            told = [note(name, at, leaf) if is_float(leaf) else leaf for at, leaf in enumerate(leaves)]
             return pytree.tree_unflatten(told, structure)
 
         return seen
@@ -151,12 +138,3 @@ def _watched(module: nn.Module, note: Callable[[str, int, Tensor], Tensor]) -> I
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _is_float(value: object) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point()
-
-
-def _described(module: nn.Module, name: str) -> str:
-    kind = type(module.get_submodule(name)).__name__
-    return f"module {name!r} ({kind})" if name else f"the model itself ({kind})"

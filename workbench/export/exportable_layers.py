@@ -20,6 +20,7 @@ from torch.nn.utils.parametrizations import _SpectralNorm as SpectralNorm
 from torch.nn.utils.spectral_norm import SpectralNorm as SpectralNormHook
 
 from workbench.export.embedding_bags import embedding_bag
+from workbench.export.exportable_functions import ExportableFunctions
 from workbench.export.layer_context import LayerContext, UnexportableError
 from workbench.export.moving_buffers import RUNNING_STATISTICS
 from workbench.export.normalisation_layers import batch_norm, hooked_spectral_norm, instance_norm, spectral_norm
@@ -63,6 +64,8 @@ def exportable_layers(module: nn.Module, context: LayerContext) -> Iterator[None
     try:
         with ExitStack() as patches:
             patches.enter_context(SeededNoise(context))
+            if not _AS_TORCH.get():
+                patches.enter_context(ExportableFunctions())
             for target, name, function in _replaced_functions(context, names):
                 patches.enter_context(mock.patch.object(target, name, function))
             for part, name in names.items():

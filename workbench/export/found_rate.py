@@ -6,11 +6,11 @@ from pathlib import Path
 import msgspec
 
 from bundle_runtime.runner import BundleRunner
-from bundle_runtime.sample_file import read_samples
 from edge_agent.training.onnx_step import OnnxStepEngine
 from fleet_protocol.bundle import WEIGHTS_FILE, TaskDescription
 from fleet_protocol.codec import read_weights
 from fleet_protocol.errors import ConfigurationError
+from workbench.data.samples import read_samples
 from workbench.data.scale import scaled_by
 from workbench.export.random_samples import random_samples
 from workbench.export.range_test import find_learning_rate, trial

@@ -1,7 +1,9 @@
 """What a module has to be before it is worth an export: parameters that can train, as many as a task may have."""
 
-from collections.abc import Iterable, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +12,14 @@ from torch.nn.parameter import UninitializedParameter
 from fleet_protocol.bundle import Parameter
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MAX_BLOB_BYTES, MAX_PARAMETERS, MIB
+from workbench.export.module_calls import described
 
 SHARES = "a frozen backbone and what trains behind it can't share a tensor; copy it in build(), with clone()"
+
+HOOKS = (
+    "hooks do not run on a device: take it out, and scale a gradient by a in forward(), as x * a + (x - x * a).detach()"
+)
+_ANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def names_of_parameters(module: nn.Module) -> dict[str, list[str]]:
@@ -21,6 +29,21 @@ def names_of_parameters(module: nn.Module) -> dict[str, list[str]]:
     for name, value in module.named_parameters(remove_duplicate=False):
         names.setdefault(first.setdefault(value, name), []).append(name)
     return names
+
+
+def check_build(model: ModuleType, path: Path) -> Callable[[], object]:
+    """The function `build` of the recipe's `model.py`, which is at `path`.
+
+    Raises:
+        ConfigurationError: there is none, or it can't be called without arguments.
+    """
+    build: object = getattr(model, "build", None)
+    if not callable(build):
+        raise ConfigurationError(f"{path}: no function build(); write one that returns the torch.nn.Module to train")
+    parameters = inspect.signature(build).parameters.values()
+    if needed := [each.name for each in parameters if each.default is each.empty and each.kind not in _ANY]:
+        raise ConfigurationError(f"{path}: build() is called without arguments; give {needed[0]!r} a default")
+    return build
 
 
 def check_module(module: nn.Module, backbone: str, path: Path) -> None:
@@ -35,6 +58,8 @@ def check_module(module: nn.Module, backbone: str, path: Path) -> None:
                 f"{path}: module {name!r} is compiled by torch.jit, which can't be differentiated again; give the"
                 " nn.Module that it was made from"
             )
+        if part._backward_hooks or part._backward_pre_hooks:
+            raise ConfigurationError(f"{path}: {described(module, name)} has a backward hook; {HOOKS}")
     if not any(True for _ in module.parameters()):
         raise ConfigurationError(
             f"{path}: the model has no parameters, so nothing can train; give it a layer with some"
@@ -47,11 +72,29 @@ def check_module(module: nn.Module, backbone: str, path: Path) -> None:
                 f"{path}: parameter {name!r} is {value.dtype}, requires_grad={value.requires_grad};"
                 " every parameter must be a trainable float32 tensor; task.toml says which ones train"
             )
+        if value._backward_hooks or value._post_accumulate_grad_hooks:
+            raise ConfigurationError(f"{path}: parameter {name!r} has a hook on its gradient; {HOOKS}")
     for names in names_of_parameters(module).values():
         inside = [name for name in names if backbone and name.startswith(f"{backbone}.")]
         outside = [name for name in names if name not in inside]
         if inside and outside:
             raise ConfigurationError(f"{path}: parameters {inside[0]!r} and {outside[0]!r} are one tensor; {SHARES}")
+
+
+def check_shapes(module: nn.Module, path: Path) -> None:
+    """Check, after a run of the module, that every parameter has values.
+
+    Raises:
+        ConfigurationError: one has none; `path` is the model's file.
+    """
+    for name, value in module.named_parameters():
+        if isinstance(value, UninitializedParameter):
+            layer = name.rpartition(".")[0]
+            raise ConfigurationError(
+                f"{path}: parameter {name!r} has no shape, as forward() never calls {layer!r}; leave that layer out"
+            )
+        if not value.numel():
+            raise ConfigurationError(f"{path}: parameter {name!r} of shape {list(value.shape)} is empty; leave it out")
 
 
 def check_size(module: nn.Module, parameters: Iterable[Parameter], path: Path, *, quantised: bool) -> None:

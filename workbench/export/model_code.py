@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Final
+from unittest import mock
+
+import torch
 
 from fleet_protocol.errors import ConfigurationError
 from workbench.export.diagnosis import known_cause
@@ -32,7 +35,7 @@ def model_code(path: Path, what: str, otherwise: str = "") -> Iterator[None]:
         ConfigurationError: it fails, exits, or takes longer than `LONGEST_SECONDS`; with the line and what to do.
     """
     try:
-        with contextlib.redirect_stdout(sys.stderr), _limited(path):
+        with contextlib.redirect_stdout(sys.stderr), mock.patch.object(torch, "compile", _as_it_is), _limited(path):
             yield
     except ConfigurationError:
         raise
@@ -44,6 +47,11 @@ def model_code(path: Path, what: str, otherwise: str = "") -> Iterator[None]:
     except (Exception, SystemExit) as error:
         frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
         raise ConfigurationError(f"{path}: {what} failed{_place(path, frames)}: {_said(error, otherwise)}") from error
+
+
+def _as_it_is(model: object = None, **_: object) -> object:
+    """What torch.compile is asked to compile: a graph is made of the model itself."""
+    return _as_it_is if model is None else model
 
 
 def _said(error: BaseException, otherwise: str) -> str:

@@ -22,9 +22,14 @@ def batch_norm(context: LayerContext, name: str, part: BatchNorm, inputs: Tensor
     """Batch normalisation with the statistics of the real rows (training), or the running ones.
 
     Raises:
-        UnexportableError: an average over all batches (`momentum=None`), or statistics of a single row.
+        UnexportableError: an average over all batches (`momentum=None`), statistics of a single row, or none to predict
+            with.
     """
     mean, variance = part.running_mean, part.running_var
+    if mean is None and not part.training:
+        raise UnexportableError(
+            "without running statistics a prediction depends on the samples beside it", "leave out track_running_stats"
+        )
     if part.training or mean is None or variance is None:
         rows = context.rows_of("statistics of a batch mix its samples", 'use GroupNorm, or batch_norm = "frozen"')
         if part.momentum is None:

@@ -69,7 +69,8 @@ def _complex_numbers_explained(traced: fx.GraphModule) -> Iterator[None]:
             raise
         raise UnexportableError(
             "it computes with complex numbers, and ONNX has few operators for them",
-            "write a Fourier transform as two products with fixed matrices, of cosines and of sines",
+            "compute it from the real and the imaginary parts; torch.fft.fft, rfft, their inverses and torch.stft are"
+            " exported, and sums, products and abs() of what they give",
         ) from error
 
 

@@ -18,15 +18,23 @@ from fleet_protocol.sample_schema import inputs_as_one, labels_as_one
 from fleet_protocol.scaling import Scaling
 from workbench.export.global_seed import seeded, set_seed
 from workbench.export.importing import importable
-from workbench.export.model_checks import check_module, check_size, check_takes_part, names_of_parameters
+from workbench.export.model_checks import (
+    check_build,
+    check_module,
+    check_shapes,
+    check_size,
+    check_takes_part,
+    names_of_parameters,
+)
 from workbench.export.model_code import model_code
 from workbench.export.moving_buffers import RUNNING_STATISTICS, changing_buffers, parts_with_buffers
 from workbench.export.named_inputs import take_rows
 from workbench.export.objective import Objective
 from workbench.export.own_loss import OwnLoss, own_losses
-from workbench.export.probe import probe_inputs
+from workbench.export.probe import extreme_inputs, probe_inputs
 from workbench.export.recipe_checks import check_parts, check_task
 from workbench.export.recipe_probe import probe
+from workbench.export.repeated_runs import check_repeats
 from workbench.export.scaling import scaling_of
 from workbench.export.task_file import TaskFile
 from workbench.export.trainable import EVERYTHING, check_patterns, is_selected
@@ -129,13 +137,17 @@ def read_recipe(folder: Path) -> Recipe:
         own = own_losses(model, model_path, task.parts, has_labels=has_labels) if task.has_own_loss else {}
         recipe = Recipe(folder, task, module, own)
         probe(module, recipe.objective, task, model_path, path)
-    _check_trainable(recipe, path)
+        check_shapes(module, model_path)
+        _check_trainable(recipe, path)
+        _check_runs(recipe, model_path)
     return recipe
 
 
 def _with_rows(task: TaskFile, path: Path) -> TaskFile:
-    """The checked task with the rows of several inputs or heads in place of one."""
+    """The checked task with the rows of several inputs or heads, or what its readings make, in place of one."""
     check_task(task, path)
+    if task.readings is not None:
+        task = msgspec.structs.replace(task, input=task.readings.input)
     if task.inputs:
         task = msgspec.structs.replace(task, input=inputs_as_one(task.inputs))
     return msgspec.structs.replace(task, label=labels_as_one(task.each_label)) if task.heads else task
@@ -163,7 +175,7 @@ def _load(path: Path) -> ModuleType:
 def _build(model: ModuleType, path: Path, seed: int) -> nn.Module:
     with model_code(path, "building the model"), importable(model, path.parent):
         set_seed(seed)
-        module = model.build()
+        module = check_build(model, path)()
     if not isinstance(module, nn.Module):
         raise ConfigurationError(f"{path}: build() must return a torch.nn.Module, it returned {type(module).__name__}")
     return module
@@ -179,9 +191,16 @@ def _check_trainable(recipe: Recipe, path: Path) -> None:
     check_parts(recipe.task, [each.name for each in recipe.parameters if each.trainable], path)
     quantised = recipe.task.backbone is not None and recipe.task.backbone.quantise is not None
     check_size(recipe.module, recipe.parameters, path, quantised=quantised)
-    model = recipe.folder / MODEL_FILE
-    with model_code(model, "forward()"), torch.enable_grad():
-        outputs = recipe.module(probe_inputs(recipe.task))
+
+
+def _check_runs(recipe: Recipe, path: Path) -> None:
+    """Check that forward() can be differentiated, and gives the same twice; `path` is the model's file."""
     values = dict(recipe.module.named_parameters())
     trained = [values[parameter.name] for parameter in recipe.parameters if parameter.trainable]
-    check_takes_part([leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor)], trained, model)
+    with model_code(path, "forward() and its backward pass"), torch.enable_grad():
+        outputs = recipe.module(probe_inputs(recipe.task))
+        check_takes_part([leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor)], trained, path)
+    recipe.set_training(True)
+    with model_code(path, "forward()"):
+        check_repeats(recipe.module, extreme_inputs(recipe.task)["input.maximum"], path)
+    recipe.module.eval()

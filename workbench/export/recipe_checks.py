@@ -5,6 +5,7 @@ from pathlib import Path
 
 from fleet_protocol.aggregation_plan import check_aggregation, check_feedback
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.reading_plan import ReadingPlan, check_labelled, check_readings
 from fleet_protocol.sample_schema import check_label, qualified
 from workbench.export.losses import LOSSES
 from workbench.export.task_file import NO_INPUT, NO_LABEL, OWN_LOSS, USUAL_LOSSES, LossSettings, TaskFile
@@ -17,8 +18,10 @@ def check_task(task: TaskFile, path: Path) -> None:
     Raises:
         ConfigurationError: it contradicts itself.
     """
+    if task.readings is not None:
+        _check_readings(task, task.readings, path)
     for one, several, given in (
-        ("input", "inputs", task.input != NO_INPUT),
+        ("input", "inputs", task.input != NO_INPUT or task.readings is not None),
         ("label", "heads", task.label != NO_LABEL),
     ):
         if given == bool(getattr(task, several)):
@@ -41,6 +44,15 @@ def check_task(task: TaskFile, path: Path) -> None:
         _check_loss(head.label.kind, head.label.classes, task, name, place)
     check_aggregation(task.aggregation, str(path))
     check_feedback(task.update.feedback, task.aggregation, str(path))
+
+
+def _check_readings(task: TaskFile, plan: ReadingPlan, path: Path) -> None:
+    if task.input != NO_INPUT or task.inputs:
+        raise ConfigurationError(f"{path}: [readings] says what the inputs are; leave [input] and [inputs.NAME] out")
+    if task.heads:
+        raise ConfigurationError(f"{path}: [readings] finds the label of one head; describe it in [label]")
+    check_readings(plan, str(path))
+    check_labelled(plan, task.label, str(path))
 
 
 def _check_loss(kind: str, classes: int, task: TaskFile, name: str, place: str) -> None:

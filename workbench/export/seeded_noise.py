@@ -77,8 +77,10 @@ def channel_dropout(
     """As `dropout`, but whole channels of f32[B, C, ...] at a time: Tompson et al. 2015."""
     if not training or p == 0:
         return inputs
-    kept = dropout(context, torch.ones_like(_channels(inputs)), p)
-    return inputs * kept.reshape(*kept.shape, *[1] * (inputs.dim() - 2))
+    if p == 1:
+        return torch.zeros_like(inputs)
+    kept = _kept(context, _channels(inputs), p)
+    return torch.where(kept.reshape(*kept.shape, *[1] * (inputs.dim() - 2)), inputs / (1 - p), 0.0)
 
 
 def alpha_dropout(

@@ -9,6 +9,7 @@ from fleet_protocol.bundle import PositiveFloat, TrainingPlan, UpdatePlan
 from fleet_protocol.configuration import Name
 from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.limits import MAX_SAMPLE_FIELDS, MAX_SEQUENCE
+from fleet_protocol.reading_plan import ReadingPlan
 from fleet_protocol.sample_schema import WHOLE_ROW, FieldName, InputSchema, LabelKind, LabelSchema
 from fleet_protocol.sending_plan import SendingPlan
 from workbench.export.scaling import ScalingSettings
@@ -81,6 +82,8 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     input: InputSchema = NO_INPUT
     inputs: Annotated[dict[FieldName, InputSchema], msgspec.Meta(max_length=MAX_SAMPLE_FIELDS)] = {}
     """In place of [input], where forward() takes several: a table for each, by the parameter's name."""
+    readings: ReadingPlan | None = None
+    """In place of [input], where a sample is made of readings whose values have names (docs/readings.md)."""
     label: LabelSchema = NO_LABEL
     heads: Annotated[dict[FieldName, HeadSettings], msgspec.Meta(max_length=MAX_SAMPLE_FIELDS)] = {}
     """In place of [label], where the model has several heads: a table for each, by name (docs/recipes.md)."""

@@ -36,6 +36,7 @@ from workbench.export.compared_steps import (
     with_everything_carried,
 )
 from workbench.export.compared_values import ONE, Difference, first_difference
+from workbench.export.diagnosis import FREE_BATCH
 from workbench.export.differing_module import differing_module
 from workbench.export.flat_weights import join
 from workbench.export.gradients import evaluation, prediction
@@ -64,9 +65,10 @@ def check_against_torch(
         recipe.set_training(file in (TRAIN_FILE, TRAIN_PER_SAMPLE_FILE))
         try:
             with contextlib.redirect_stdout(sys.stderr):  # a model may print
-                difference: object = check(recipe, file, model, draws)
+                difference = check(recipe, file, model, draws)
         except (native.Fail, native.InvalidArgument, native.RuntimeException) as error:
-            difference = f"{file}: the graph does not run on other numbers of rows than it was traced with: {error}"
+            said = str(error).strip().partition("\n")[0]
+            raise ConfigurationError(f"{file}: {FREE_BATCH[0]}; {FREE_BATCH[1]} ({said})") from error
         if difference is not None:
             raise _refusal(recipe, difference, draws[0])
 
@@ -93,7 +95,7 @@ def check_backbone(halves: Split, model: ModelProto, task: TaskDescription) -> N
             raise _refusal(halves.whole, difference, samples)
 
 
-def _refusal(recipe: Recipe, difference: object, samples: Samples) -> ConfigurationError:
+def _refusal(recipe: Recipe, difference: Difference, samples: Samples) -> ConfigurationError:
     place, remedy = differing_module(recipe.module, torch.from_numpy(samples.inputs[:MOST_ROWS]))
     return ConfigurationError(f"{difference}; {place}; {remedy}")
 

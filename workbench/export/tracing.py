@@ -1,9 +1,10 @@
 """A torch function as a graph of core operators, with the batch size left free."""
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, fx
@@ -13,7 +14,8 @@ from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
-from workbench.export.decompositions import decomposition_table
+from workbench.export.decompositions import OF_VALUES, Decomposition, decomposition_table
+from workbench.export.diagnosis import FREE_BATCH
 from workbench.export.layer_context import UnexportableError
 from workbench.export.seeded_noise import REMEDY
 
@@ -41,7 +43,7 @@ def trace(function: Callable[..., object], inputs: Sequence[GraphInput]) -> fx.G
     """Trace `function` on tensors without data; the graph holds only operators that the decompositions leave.
 
     Raises:
-        UnexportableError: something is computed in bfloat16.
+        UnexportableError: something is computed in bfloat16, or for one number of rows alone.
         RuntimeError or a relative: whatever torch raises where the function can't be traced.
         UnexportableError: it draws random numbers in a way that no seed reaches.
     """
@@ -56,8 +58,12 @@ def trace(function: Callable[..., object], inputs: Sequence[GraphInput]) -> fx.G
         for entry in inputs
     ]
     graph = _make_graph(function, examples)
+    if any(_is_fixed(example) for example in examples):
+        raise UnexportableError(*FREE_BATCH)
     if any(_changes_in_place(node) for node in graph.graph.nodes):
         graph = _make_graph(functionalize(graph), examples)
+    if any(node.target in OF_VALUES for node in graph.graph.nodes):
+        graph = _make_graph(graph, examples, OF_VALUES)
     _check_seeded(graph.graph)
     _multiply_sizes(graph.graph)
     graph.graph.eliminate_dead_code()
@@ -67,14 +73,23 @@ def trace(function: Callable[..., object], inputs: Sequence[GraphInput]) -> fx.G
     return graph
 
 
+def _is_fixed(example: Tensor) -> bool:
+    """Whether tracing has taken the number of rows of an example for the only one there will be."""
+    return any(isinstance(size, torch.SymInt) and size.node.maybe_as_int() is not None for size in example.shape)
+
+
 def dtypes_of(graph: fx.GraphModule) -> set[torch.dtype]:
     """Of everything that the graph computes."""
     values = (node.meta.get("val") for node in graph.graph.nodes)
     return {value.dtype for value in values if isinstance(value, Tensor)}
 
 
-def _make_graph(function: Callable[..., object], examples: Sequence[Tensor]) -> fx.GraphModule:
-    table = decomposition_table()
+def _make_graph(
+    function: Callable[..., object],
+    examples: Sequence[Tensor],
+    more: Mapping[OpOverload, Decomposition] = MappingProxyType({}),
+) -> fx.GraphModule:
+    table = {**decomposition_table(), **more}
     graph: fx.GraphModule = make_fx(function, decomposition_table=table, tracing_mode="symbolic")(*examples)
     return graph
 

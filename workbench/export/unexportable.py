@@ -15,6 +15,7 @@ from fleet_protocol.errors import ConfigurationError
 from workbench.export.diagnosis import Diagnosis, basename, diagnosis
 from workbench.export.exportable_layers import exportable_layers
 from workbench.export.layer_context import LayerContext, UnexportableError
+from workbench.export.module_calls import described
 from workbench.export.onnx_conversion import convert
 from workbench.export.tracing import BATCH, EXAMPLE_BATCH, GraphInput, trace
 
@@ -41,9 +42,9 @@ def explained(file: str, module: nn.Module, sample: Tensor) -> Iterator[None]:
             hook.remove()
         found = diagnosis(error)
         if isinstance(error, UnexportableError) and error.place is not None:
-            place = _describe(module, error.place)
+            place = described(module, error.place)
         elif entered:
-            place = _describe(module, entered[-1])
+            place = described(module, entered[-1])
         else:
             place = place_of(found, module, sample)
         raise ConfigurationError(f"{file}: {place} can't be exported: {found}") from error
@@ -65,7 +66,7 @@ def place_of(found: Diagnosis, module: nn.Module, sample: Tensor) -> str:
         inner = (child for child in _called_children(module, name, arguments.keys()))
         culprit = next((child for child in inner if _is_culprit(found, module, child, arguments)), None)
         if culprit is None:
-            return _describe(module, name)
+            return described(module, name)
         name = culprit
 
 
@@ -160,8 +161,3 @@ def _as_input(value: Tensor) -> GraphInput:
 
 def _context(rows: int) -> LayerContext:
     return LayerContext(torch.full((rows,), 1 / rows), torch.tensor(0))
-
-
-def _describe(module: nn.Module, name: str) -> str:
-    kind = type(module.get_submodule(name)).__name__
-    return f"module {name!r} ({kind})" if name else f"the model itself ({kind})"

@@ -11,7 +11,6 @@ import msgspec
 import numpy as np
 
 from bundle_runtime.runner import BundleRunner, bundle_paths
-from bundle_runtime.sample_file import read_samples
 from bundle_runtime.samples import Samples
 from edge_agent.training.engine import TrainingEngine
 from edge_agent.training.onnx_step import OnnxStepEngine
@@ -20,6 +19,7 @@ from fleet_protocol.bundle import DESCRIPTION_FILE, WEIGHTS_FILE, TaskDescriptio
 from fleet_protocol.codec import read_weights
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.remedies import STEADIER_TRAINING
+from workbench.data.samples import read_samples
 from workbench.data.scale import scaled_by
 from workbench.inspection.child import run_child
 from workbench.inspection.measured_round import drawn_samples

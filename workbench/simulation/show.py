@@ -13,14 +13,14 @@ from rich.table import Table
 
 from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
-from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
+from fleet_protocol.bundle import parse_description
 from fleet_protocol.codec import read_weights
 from fleet_protocol.downlink_plan import Differences
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.scaling import UNSCALED
 from workbench.data.samples import read_samples, share_out
 from workbench.profiles import read_profile
-from workbench.recipe_folder import find_recipe
+from workbench.recipe_folder import find_bundle
 from workbench.report.labels import bytes_label
 from workbench.simulation.fleet_files import draw_fleet, read_trace
 from workbench.simulation.ledger import Point, Summary
@@ -75,7 +75,7 @@ def simulate(request: Request, options: Options) -> int:
 
 def prepare(request: Request, options: Options) -> Simulation:
     """The fleet, the bundle and the workload that were asked for."""
-    folder = _bundle_folder(request.task)
+    folder = find_bundle(request.task)
     bundle = as_wanted(load_bundle(folder), request)
     fleet = (
         read_trace(request.trace)
@@ -153,15 +153,6 @@ def _staleness(counts: Mapping[int, int]) -> str:
     values = np.repeat(list(counts), list(counts.values()))
     median, high = np.percentile(values, [50, 95])
     return f"median {median:.0f}, 95 % at most {high:.0f}, largest {values.max()}"
-
-
-def _bundle_folder(task: str) -> Path:
-    if (Path(task) / DESCRIPTION_FILE).is_file():
-        return Path(task)
-    folder = find_recipe(task) / "bundle"
-    if not (folder / DESCRIPTION_FILE).is_file():
-        raise ConfigurationError(f"--task {task}: has no bundle; export it and give the bundle's folder")
-    return folder
 
 
 def as_wanted(bundle: Bundle, request: Request) -> Bundle:

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,11 @@ def readings(data: Path, target: str, inputs_named: Sequence[str]) -> Samples:
 def occupancy(data: Path) -> tuple[Samples, Samples]:
     """To train on and to test on: windows of two different weeks in one office."""
     training, test = (read_windows(data / "occupancy" / file) for file in (TRAINING_FILE, TEST_FILE))
-    return Samples(training.inputs, training.labels), Samples(test.inputs, test.labels)
+    return _flat(training), _flat(test)
+
+
+def _flat(windows: Samples) -> Samples:
+    return replace(windows, inputs=windows.inputs.reshape(len(windows), -1))
 
 
 def _number(text: str) -> float:

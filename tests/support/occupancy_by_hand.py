@@ -1,15 +1,11 @@
-"""From a room's readings to samples. Runs beside the sensors, on the device; the standard library is enough.
-
-Scaling is by fixed physical ranges, never by statistics of the data: a device knows them on its first day, they are
-the same on every device, and no reading of tomorrow leaks into a sample of today.
-"""
+"""Samples of a room's readings made by hand, for one task alone: a second opinion of what a plan makes of them."""
 
 from collections import deque
 from collections.abc import Sequence
 
 MINUTES = 10
 LONGEST_GAP_SECONDS = 150.0
-"""A reading a minute is expected; after a longer gap the window starts again."""
+"""After a longer gap the window starts again."""
 RANGES = {
     "temperature": (10.0, 35.0),  # degrees Celsius: what people let an indoor room become
     "humidity": (0.0, 100.0),  # per cent, relative

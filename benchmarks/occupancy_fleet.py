@@ -93,21 +93,27 @@ async def live(house: House, rooms: Sequence[Room], plan: Plan) -> None:
     Raises:
         TimeoutError: an agent has not trained in time.
     """
+    sent = dict.fromkeys((room.device.name for room in rooms), 0)
     for hour in range(plan.hours):
         for room in rooms:
-            await asyncio.to_thread(house.publish, messages_of(room, hour, labelled=plan.is_labelled_later))
+            messages = messages_of(room, hour, labelled=plan.is_labelled_later)
+            sent[room.device.name] += await asyncio.to_thread(house.publish, messages)
         async with asyncio.timeout(LONGEST_HOUR_SECONDS):
             for room in rooms:
-                while not await _is_done(room, plan.task):  # noqa: ASYNC110 - the agent announces nothing
+                while not await _is_done(room, plan.task, sent[room.device.name]):  # noqa: ASYNC110 - the agent announces nothing
                     await asyncio.sleep(POLL_SECONDS)
     async with asyncio.timeout(LONGEST_TRAINING_SECONDS):
         while await _version(rooms[0], plan.task) < plan.versions:  # noqa: ASYNC110 - nor does it announce versions
             await asyncio.sleep(POLL_SECONDS)
 
 
-async def _is_done(room: Room, task: str) -> bool:
+async def _is_done(room: Room, task: str, sent: int) -> bool:
+    """Whether it has got everything that was sent, and trained on it."""
     status = await ask_status(room.device.socket)
-    return status is not None and status.new_samples[task] < WAKE
+    if status is None:
+        return False
+    received = sum(source.taken + source.refused.get("label_without_sample", 0) for source in status.sources)
+    return received >= sent and status.new_samples[task] < WAKE
 
 
 async def _version(room: Room, task: str) -> int:

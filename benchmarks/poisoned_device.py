@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.mnist import read_mnist
 from broker_coordinator.admission.consumer import Offered
-from broker_coordinator.aggregation.averaging import averaged_weights
+from broker_coordinator.aggregation.averaging import RecentVersions
 from broker_coordinator.aggregation.contribution import BufferedUpdate
 from broker_coordinator.aggregation.server_step import initial_state, next_state
 from broker_coordinator.consumers.peers import Declared, Peers
@@ -57,7 +57,8 @@ class Fleet:
         self._state = initial_state(first, task.aggregation)
         self._peers = Peers()
         self._buffer: list[BufferedUpdate] = []
-        self._versions: list[bytes] = []
+        self._recent = RecentVersions(task.aggregation.averaged_versions)
+        self._keep()
         self.refused = 0
 
     def run(self, updates: int, *, norm: float = 0.0, eagerness: float = 1.0) -> None:
@@ -78,8 +79,7 @@ class Fleet:
 
     def accuracy(self) -> float:
         """Of the model to use, in percent."""
-        last = self._versions[-self._task.aggregation.averaged_versions :]
-        weights = read_weights(averaged_weights(last, self._task.parameters), self._task.parameters)
+        weights = read_weights(self._recent.model(self._task.parameters), self._task.parameters)
         return 100 * self._workload.score(weights)
 
     def _trained(self, number: int) -> Update:
@@ -117,7 +117,10 @@ class Fleet:
         if len(self._buffer) == self._task.aggregation.smallest_buffer:
             self._state = next_state(self._state, self._buffer, self._task.aggregation)
             self._buffer = []
-            self._versions.append(write_weights(self._state.weights, self._task.parameters))
+            self._keep()
+
+    def _keep(self) -> None:
+        self._recent.add(self._state.version, write_weights(self._state.weights, self._task.parameters))
 
 
 def measure(recipe: Path, data: str, devices: int, norm: float, seed: int) -> tuple[float, float]:

@@ -65,11 +65,12 @@ class House:
         self._client.loop_start()
         self.predictions = 0
 
-    def publish(self, messages: Iterable[tuple[str, Mapping[str, object]]]) -> None:
-        """Return when the broker has them."""
+    def publish(self, messages: Iterable[tuple[str, Mapping[str, object]]]) -> int:
+        """Return how many, when the broker has them."""
         sent = [self._client.publish(topic, json.dumps(payload), 1) for topic, payload in messages]
         for each in sent:
             each.wait_for_publish(PUBLISH_SECONDS)
+        return len(sent)
 
     def close(self) -> None:
         """End the connection."""

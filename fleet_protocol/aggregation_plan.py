@@ -84,9 +84,9 @@ class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     twice what a tenth of the devices reach, and at most four times the median."""
     max_samples: Annotated[int, msgspec.Meta(ge=1, le=MAX_SAMPLES_PER_UPDATE)] = MAX_SAMPLES_PER_UPDATE
     """A larger declared sample count counts as this one, and at most as 1.5 times the median of other devices."""
-    averaged_versions: Annotated[int, msgspec.Meta(ge=1, le=MAX_AVERAGED_VERSIONS)] = 10
-    """`tasks export` writes the mean of so many last versions, and never of more than the newer half. Devices train
-    from the newest one."""
+    averaged_versions: Annotated[int, msgspec.Meta(ge=1, le=MAX_AVERAGED_VERSIONS)] | None = None
+    """`tasks export` writes the mean of so many last versions, and never of more than the newer half. Left out: ten or,
+    from the 40th on, a quarter of all, up to 64. Devices train from the newest one."""
 
     @property
     def smallest_buffer(self) -> int:

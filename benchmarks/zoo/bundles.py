@@ -16,6 +16,8 @@ from workbench.recipe_folder import TASK_FILE
 
 DEFAULT = Path(__file__).parent / "default_under_test.toml"
 MODEL_FILE = "model.py"
+EXPORTED_BY = ("workbench/export", "fleet_protocol")
+"""What a bundle follows from besides its recipe: who writes it, and the defaults of what is written."""
 
 
 def bundle_folder(name: str, cache: Path, changes: Settings) -> Path:
@@ -23,10 +25,15 @@ def bundle_folder(name: str, cache: Path, changes: Settings) -> Path:
     recipe = tomllib.loads((RECIPES / name / TASK_FILE).read_text())
     task = written(merged(merged(recipe, tomllib.loads(DEFAULT.read_text())), changes))
     model = (RECIPES / name / MODEL_FILE).read_text()
-    folder = cache / f"{name}-{fingerprint([task, model, *sources('workbench/export')])}"
+    folder = cache / f"{name}-{exported_from(task, model)}"
     if not (folder / DESCRIPTION_FILE).is_file():
         _export(task, model, folder)
     return folder
+
+
+def exported_from(task: str, model: str) -> str:
+    """What tells a bundle apart from those of other recipes, exporters and defaults."""
+    return fingerprint([task, model, *sources(*EXPORTED_BY)])
 
 
 def written(settings: Settings) -> str:

@@ -4,24 +4,42 @@ A version depends on the few devices in its buffer, so versions vary; their mean
 Devices still train from the newest version: the mean lags behind it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from fleet_protocol.bundle import Parameter
 from fleet_protocol.codec import read_weights, write_weights
 
+FEWEST_USUAL = 10
+"""Versions, where the task does not say how many."""
 
-def averaged_numbers(candidates: Sequence[int], newest: int, count: int) -> Sequence[int]:
+USUAL_SHARE = 0.25
+"""Of all versions: the more there are, the less the last ones differ but by whose updates they hold."""
+
+MOST_USUAL = 64
+"""Versions: so many are read for an export."""
+
+
+def most_averaged(count: int | None) -> int:
+    """The most versions that the model to use is ever the mean of; `count` as in `averaged_numbers`."""
+    return MOST_USUAL if count is None else count
+
+
+def averaged_numbers(candidates: Sequence[int], newest: int, count: int | None) -> Sequence[int]:
     """The versions that the model to use is the mean of: the first `count` of `candidates`, the newest first.
 
-    Never more than the newer half of them: the first versions are far from the last ones, and their mean is worse. The
-    newest alone where it is no candidate.
+    None: ten of them, or a quarter where that is more, up to 64. Never more than the newer half: the first versions are
+    far from the last ones, and their mean is worse. The newest alone where it is no candidate.
     """
-    return candidates[: max(1, min(count, len(candidates) // 2))] if candidates[:1] == [newest] else [newest]
+    if candidates[:1] != [newest]:
+        return [newest]
+    if count is None:
+        count = min(max(FEWEST_USUAL, int(USUAL_SHARE * len(candidates))), MOST_USUAL)
+    return candidates[: max(1, min(count, len(candidates) // 2))]
 
 
-def averaged_weights(versions: Sequence[bytes], parameters: Sequence[Parameter]) -> bytes:
+def averaged_weights(versions: Iterable[bytes], parameters: Sequence[Parameter]) -> bytes:
     """The mean of some versions, oldest first, as a safetensors file like theirs.
 
     The same versions give the same bytes: sums run in float64, in the given order. A single one is returned unchanged.
@@ -30,34 +48,45 @@ def averaged_weights(versions: Sequence[bytes], parameters: Sequence[Parameter])
         ProtocolError: one of them doesn't fit `parameters`.
         ValueError: there is none.
     """
-    if not versions:
-        raise ValueError("there is no version to average")
-    if len(versions) == 1:
-        return versions[0]
     total = np.zeros(sum(parameter.size for parameter in parameters))
+    weights, count = b"", 0
     for weights in versions:
         total += read_weights(weights, parameters)
-    return write_weights((total / len(versions)).astype(np.float32), parameters)
+        count += 1
+    if not count:
+        raise ValueError("there is no version to average")
+    return weights if count == 1 else write_weights((total / count).astype(np.float32), parameters)
 
 
 class RecentVersions:
-    """The last versions of a task, in memory, and the model to use of them.
+    """The versions of a task: the last ones in memory, and the model to use of them; `count` as in `averaged_numbers`.
 
-    `count` is how many it is the mean of, once there are twice as many besides the bundle's own, which is untrained.
+    The first one added is the bundle's own, which is untrained.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int | None) -> None:
         self._count = count
+        self._numbers: list[int] = []
         self._weights: dict[int, bytes] = {}
 
     def add(self, number: int, weights: bytes) -> None:
         """The next version, as a safetensors file."""
+        self._numbers.append(number)
         self._weights[number] = weights
-        self._weights.pop(number - 2 * self._count, None)
+        self._weights.pop(number - most_averaged(self._count), None)
 
     def drop_after(self, number: int) -> None:
         """Forget the versions after one that is restored."""
+        self._numbers = [kept for kept in self._numbers if kept <= number]
         self._weights = {kept: weights for kept, weights in self._weights.items() if kept <= number}
+
+    @property
+    def averaged(self) -> Sequence[int]:
+        """The versions that the model to use is the mean of, the newest first; none before the first one."""
+        if not self._numbers:
+            return []
+        newest_first = self._numbers[:0:-1]
+        return averaged_numbers(newest_first, self._numbers[-1], self._count)
 
     def model(self, parameters: Sequence[Parameter]) -> bytes:
         """The model to use, as a safetensors file.
@@ -65,8 +94,5 @@ class RecentVersions:
         Raises:
             ValueError: no version was added.
         """
-        newest_first = sorted(self._weights, reverse=True)
-        if not newest_first:
-            raise ValueError("there is no version to average")
-        numbers = averaged_numbers([number for number in newest_first if number], newest_first[0], self._count)
-        return averaged_weights([self._weights[number] for number in reversed(numbers)], parameters)
+        numbers = [number for number in reversed(self.averaged) if number in self._weights]
+        return averaged_weights([self._weights[number] for number in numbers], parameters)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from broker_coordinator.aggregation.averaging import most_averaged
 from broker_coordinator.aggregation.strategies import Recall
 from fleet_protocol.aggregation_plan import AggregationPlan
 
@@ -45,7 +46,7 @@ def forgettable(rule: Retention, plan: AggregationPlan, recall: Recall, newest: 
     of them, all. Which ones the last updates are takes a look at the whole journal, so there `STRIDE` versions lose
     their envelopes at once.
     """
-    versions = max(rule.versions, plan.max_staleness + 1, plan.averaged_versions)
+    versions = max(rule.versions, plan.max_staleness + 1, most_averaged(plan.averaged_versions))
     weights_through = max(-1, newest - versions)
     if rule.envelopes is None or recall is Recall.ALL_UPDATES:
         return Forgettable(weights_through, rule.every)

@@ -26,15 +26,16 @@ def model_of(journal: JournalReader, task: str, version: int | None, *, single: 
     count = 1 if single else description.aggregation.averaged_versions
     may_count = journal.history(task).numbers_to_average(last) if last <= newest else []
     numbers = averaged_numbers(may_count, last, count)
-    found = [kept for number in reversed(numbers) if (kept := journal.version(task, number))]
-    if len(found) < len(numbers):
-        found = found[-1:]
-    if not found or found[-1].number != last:
+    kept = set(journal.kept_numbers(task))
+    if not kept.issuperset(numbers):
+        numbers = [last]
+    if last not in kept:
         raise ConfigurationError(
             f"version {last} of task {task!r} is not in the journal, or its weights are dropped; the newest is"
             f" {newest}; see which are kept with: broker-coordinator tasks show"
         )
-    return averaged_weights([each.weights for each in found], description.parameters)
+    found = journal.versions(task, after=min(numbers) - 1, before=last + 1)
+    return averaged_weights((each.weights for each in found if each.number in numbers), description.parameters)
 
 
 def write_bundle(folder: Path, bundle: Bundle) -> None:

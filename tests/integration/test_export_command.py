@@ -8,6 +8,7 @@ from broker_coordinator import cli
 from broker_coordinator.admission.decisions import Message
 from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.aggregation.averaging import averaged_weights
+from broker_coordinator.aggregation.retention import NOTHING_FORGOTTEN, Forgettable
 from broker_coordinator.distribution.signed_messages import MessageSigner
 from broker_coordinator.serving.coordinator import Coordinator
 from broker_coordinator.storage.journal import Journal
@@ -74,6 +75,14 @@ def test_export_averages_what_the_newest_version_goes_back_to(configuration: Pat
     out, versions = configuration.parent / "model.safetensors", stored(configuration)
     assert cli.main(["tasks", "--config", str(configuration), "export", TASK, str(out)]) == 0
     assert out.read_bytes() == averaged_weights([versions[number] for number in averaged], PARAMETERS)
+
+
+def test_export_takes_the_newest_version_alone_where_one_of_the_others_lost_its_weights(configuration: Path, capsys):
+    out, versions = configuration.parent / "model.safetensors", stored(configuration)
+    with Journal.open(configuration.parent / "coordinator.db") as journal:
+        journal.forget(TASK, Forgettable(weights_through=VERSIONS - 1), NOTHING_FORGOTTEN)
+    assert cli.main(["tasks", "--config", str(configuration), "export", TASK, str(out)]) == 0
+    assert out.read_bytes() == versions[-1]
 
 
 @pytest.mark.parametrize(

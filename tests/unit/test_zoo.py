@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from pathlib import Path
 from pkgutil import resolve_name
 
 import msgspec
@@ -10,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.zoo.bundles import written
+from benchmarks.zoo import fingerprints
+from benchmarks.zoo.bundles import EXPORTED_BY, exported_from, written
 from benchmarks.zoo.case import Case, Length, Outcome
 from benchmarks.zoo.partitions import FEWEST, PARTITIONS, applies, shares
 from benchmarks.zoo.plan import cases_of
@@ -252,3 +254,16 @@ def test_missing_readings_stay_marked_and_no_target_is_missing():
     samples = tables.air_quality(DATA)
     assert 0.05 < np.isnan(samples.inputs).any(axis=1).mean() < 0.2
     assert (samples.labels != tables.MISSING).all()
+
+
+def test_a_kept_bundle_is_not_taken_for_one_with_other_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fingerprints, "ROOT", tmp_path)
+    for folder in EXPORTED_BY:
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "plan.py").write_text("averaged_versions = 10")
+    before = exported_from("task", "model")
+    assert exported_from("task", "model") == before
+    (tmp_path / "fleet_protocol" / "plan.py").write_text("averaged_versions = None")
+    assert exported_from("task", "model") != before

@@ -44,8 +44,8 @@ class Measurement:
         return len(self._data.held_out)
 
     @property
-    def averaged_versions(self) -> int:
-        """How many versions the model to use is the mean of."""
+    def averaged_versions(self) -> int | None:
+        """How many versions the model to use is the mean of, where the task says it."""
         return self._description.aggregation.averaged_versions
 
     @property

@@ -145,7 +145,7 @@ class FleetMonitor:
             updates_buffered=sums.buffered,
             held_out_samples=self.measurement.held_out_samples,
             parameters=self.measurement.parameters,
-            averaged_versions=self.measurement.averaged_versions,
+            averaged_versions=len(self._recent.averaged),
             newest_version_accuracy=newest_accuracy,
         )
         return RunHistory(summary, self._accuracy, staleness, devices)

@@ -5,12 +5,18 @@
 #    source ~/.local/share/bash_completion/edge-agent
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_edge_agent_subparsers=(run setup predict status train doctor reset keygen key)
+_shtab_edge_agent_samples_subparsers=(stats export correct forget)
+_shtab_edge_agent_subparsers=(run setup predict status samples train doctor reset keygen key)
 
 _shtab_edge_agent_run_option_strings=(-h --help --config)
 _shtab_edge_agent_setup_option_strings=(-h --help --config --fleet --broker --port --certificates --device --coordinator-key --profile --task)
 _shtab_edge_agent_predict_option_strings=(-h --help --config --file --follow --task --json)
 _shtab_edge_agent_status_option_strings=(-h --help --config --json --watch)
+_shtab_edge_agent_samples_stats_option_strings=(-h --help --config --json)
+_shtab_edge_agent_samples_export_option_strings=(-h --help --config --task --numbers)
+_shtab_edge_agent_samples_correct_option_strings=(-h --help --config --task)
+_shtab_edge_agent_samples_forget_option_strings=(-h --help --config --yes --task --sample)
+_shtab_edge_agent_samples_option_strings=(-h --help)
 _shtab_edge_agent_train_option_strings=(-h --help --config --now)
 _shtab_edge_agent_doctor_option_strings=(-h --help --config)
 _shtab_edge_agent_reset_option_strings=(-h --help --config --yes --samples)
@@ -24,6 +30,11 @@ _shtab_edge_agent_setup___certificates_COMPGEN=_shtab_compgen_files
 _shtab_edge_agent_predict___config_COMPGEN=_shtab_compgen_files
 _shtab_edge_agent_predict___file_COMPGEN=_shtab_compgen_files
 _shtab_edge_agent_status___config_COMPGEN=_shtab_compgen_files
+_shtab_edge_agent_samples_stats___config_COMPGEN=_shtab_compgen_files
+_shtab_edge_agent_samples_export_pos_0_COMPGEN=_shtab_compgen_files
+_shtab_edge_agent_samples_export___config_COMPGEN=_shtab_compgen_files
+_shtab_edge_agent_samples_correct___config_COMPGEN=_shtab_compgen_files
+_shtab_edge_agent_samples_forget___config_COMPGEN=_shtab_compgen_files
 _shtab_edge_agent_train___config_COMPGEN=_shtab_compgen_files
 _shtab_edge_agent_doctor___config_COMPGEN=_shtab_compgen_files
 _shtab_edge_agent_reset___config_COMPGEN=_shtab_compgen_files
@@ -32,7 +43,8 @@ _shtab_edge_agent_key_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_edge_agent_key___config_COMPGEN=_shtab_compgen_files
 _shtab_edge_agent___config_COMPGEN=_shtab_compgen_files
 
-_shtab_edge_agent_pos_0_choices=(run setup predict status train doctor reset keygen key)
+_shtab_edge_agent_samples_pos_0_choices=(stats export correct forget)
+_shtab_edge_agent_pos_0_choices=(run setup predict status samples train doctor reset keygen key)
 
 _shtab_edge_agent_run__h_nargs=0
 _shtab_edge_agent_run___help_nargs=0
@@ -46,6 +58,20 @@ _shtab_edge_agent_status__h_nargs=0
 _shtab_edge_agent_status___help_nargs=0
 _shtab_edge_agent_status___json_nargs=0
 _shtab_edge_agent_status___watch_nargs=0
+_shtab_edge_agent_samples_stats__h_nargs=0
+_shtab_edge_agent_samples_stats___help_nargs=0
+_shtab_edge_agent_samples_stats___json_nargs=0
+_shtab_edge_agent_samples_export__h_nargs=0
+_shtab_edge_agent_samples_export___help_nargs=0
+_shtab_edge_agent_samples_export___numbers_nargs=0
+_shtab_edge_agent_samples_correct__h_nargs=0
+_shtab_edge_agent_samples_correct___help_nargs=0
+_shtab_edge_agent_samples_forget__h_nargs=0
+_shtab_edge_agent_samples_forget___help_nargs=0
+_shtab_edge_agent_samples_forget___yes_nargs=0
+_shtab_edge_agent_samples_pos_0_nargs=A...
+_shtab_edge_agent_samples__h_nargs=0
+_shtab_edge_agent_samples___help_nargs=0
 _shtab_edge_agent_train__h_nargs=0
 _shtab_edge_agent_train___help_nargs=0
 _shtab_edge_agent_train___now_nargs=0

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from edge_agent.configuration import load_configuration
+from edge_agent.samples_verb import add_samples_verb, run_samples_verb
 from edge_agent.shell.agent import Agent
 from edge_agent.shell.doctor import examine
 from edge_agent.shell.identity import Identity
@@ -107,6 +108,7 @@ def parser() -> argparse.ArgumentParser:
     _add_setup(verbs, with_configuration)
     _add_predict(verbs, with_configuration)
     _add_status(verbs, with_configuration)
+    add_samples_verb(verbs, with_configuration)
     train = add_verb(verbs, "train", "Ask the running agent for a round of every task.", with_configuration)
     train.add_argument(
         "--now", action="store_true", required=True, help="whatever its triggers say; guards still apply"
@@ -196,6 +198,10 @@ def _status(options: argparse.Namespace) -> None:
         show_status(socket_path, sys.stdout.write, as_json=options.json, watch=options.watch)
 
 
+def _samples(options: argparse.Namespace) -> None:
+    run_samples_verb(options, load_configuration(options.config))
+
+
 def _train(options: argparse.Namespace) -> None:
     ask_for_training(load_configuration(options.config).sample_socket)
     sys.stdout.write(f"asked; what becomes of it: {PROGRAM} status\n")
@@ -228,6 +234,7 @@ _VERBS: Mapping[str, Callable[[argparse.Namespace], None]] = {
     "setup": _setup,
     "predict": _predict,
     "status": _status,
+    "samples": _samples,
     "train": _train,
     "doctor": _doctor,
     "reset": _reset,

@@ -52,6 +52,27 @@ class AgentClient:
         sample = {"task": task, "inputs": inputs} | ({} if label is None else {"label": label})
         self._hand_over(sample)
 
+    def correct(
+        self,
+        task: str,
+        label: Any,
+        *,
+        sample: int | None = None,
+        inputs: Sequence[float] | Mapping[str, Values] | None = None,
+    ) -> int:
+        """Give a stored sample its right label; it is named by its number, or by the inputs that it was sent with.
+        Returns the number that it has from now on, as it counts as new.
+
+        Raises:
+            SampleRefusedError: there is no such sample any more, or the label does not fit the task.
+            OSError: the connection is lost; whether it was corrected is not known, and may be tried again.
+        """
+        named = {"inputs": inputs} if sample is None else {"sample": sample}
+        answer = self._ask({"command": "correct", "task": task, "label": label} | named)
+        if not answer.get("ok"):
+            raise SampleRefusedError(answer.get("error", "no reason was given"))
+        return int(answer["sample"])
+
     def send_reading(self, task: str, reading: Mapping[str, Any], series: str = "") -> None:
         """Hand over one reading whose values have the names of the task's fields; `time`, and `id`, may be among them.
         Those of one `series` follow one another.

@@ -18,6 +18,8 @@ MAX_TEMPERATURE_CELSIUS = 200.0
 """No board works at more."""
 MAX_FREE_MEMORY_MIB = 1024.0 * 1024
 """One TiB."""
+MAX_WAITING_MIB = 1024 * 1024
+"""One TiB."""
 MAX_LOAD_PER_CORE = 1000.0
 """More than any machine answers at."""
 MAX_FREE_DISK_MIB = 1024.0**3
@@ -41,6 +43,9 @@ class GuardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """So many have to be stored."""
     maximum_waiting_updates: PositiveInt = 8
     """No update is made that would be more than this one in the outbox."""
+    maximum_waiting_mib: Annotated[int, msgspec.Meta(ge=1, le=MAX_WAITING_MIB)] = 16
+    """So much may wait in the outbox, in MiB: beyond it, the stalest that was never sent is learned again with the next
+    round. What was sent has to wait for its receipt: no update is made while that alone is so much."""
     maximum_temperature_celsius: Annotated[float, msgspec.Meta(gt=0, le=MAX_TEMPERATURE_CELSIUS)] | None = None
     """Not while the board is hotter."""
     temperature_sensor: str | None = None
@@ -97,11 +102,13 @@ class GuardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Readings:
     """The device's readings now. None where one can't be had; then `when_unknown` decides.
 
-    `throttled` says why the firmware slows the board down, empty where it does not. `minute` is of the local day.
+    `sent_mib` is what was sent and waits for its receipt. `throttled` says why the firmware slows the board down, empty
+    where it does not. `minute` is of the local day.
     """
 
     stored_samples: int
     waiting_updates: int
+    sent_mib: float = 0.0
     connected: bool = True
     temperature: Measured | None = None
     battery: Measured | None = None
@@ -136,6 +143,10 @@ def _enough_samples(settings: GuardSettings, now: Readings) -> str | None:
 def _room_in_outbox(settings: GuardSettings, now: Readings) -> str | None:
     of = "updates waiting for a receipt, this one included"
     return _at_most(settings, settings.maximum_waiting_updates, now.waiting_updates + 1, of)
+
+
+def _receipts_come(settings: GuardSettings, now: Readings) -> str | None:
+    return _below(settings.maximum_waiting_mib, now.sent_mib, "MiB of updates that were sent wait for a receipt")
 
 
 def _cool(settings: GuardSettings, now: Readings) -> str | None:
@@ -224,6 +235,10 @@ def _at_least(settings: GuardSettings, limit: float | None, value: float | None,
     return None if value >= limit else f"{value:g} {what}, the limit is at least {limit:g}"
 
 
+def _below(limit: float, value: float, what: str) -> str | None:
+    return None if value < limit else f"{value:.1f} {what}, the limit is {limit:g}"
+
+
 def _at_most(settings: GuardSettings, limit: float | None, value: float | None, what: str) -> str | None:
     if value is None or limit is None:
         return None if limit is None else _unknown(settings, what)
@@ -239,6 +254,7 @@ def _unknown(settings: GuardSettings, what: str) -> str | None:
 GUARDS: tuple[Guard, ...] = (
     _enough_samples,
     _room_in_outbox,
+    _receipts_come,
     _not_quiet,
     _connected,
     _unmetered,

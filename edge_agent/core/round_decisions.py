@@ -148,6 +148,10 @@ class RoundDecisions:
         self._triggers[task].new_samples += count
         return self.has_fired(task)
 
+    def samples_recounted(self, task: str, new_samples: int) -> None:
+        """Stored samples have changed: `new_samples` are new to the next round."""
+        self._triggers[task].new_samples = new_samples
+
     def manifest_changed(self, task: str, new_samples: int, *, has_ended: bool = False) -> None:
         """The task may have another bundle, to which all stored samples are new: `new_samples` are now. It is not
         paused, as that makes no versions; it may have ended.

@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import socket
+import time
+from collections.abc import Callable
 from typing import Any
 
 import aiomqtt
@@ -21,6 +23,9 @@ BROKER_TIMEOUT_SECONDS = 15.0
 MAX_WAITING_MESSAGES = 512
 """Messages from the broker not handled yet; more are dropped: chunks are asked for again, receipts are repeated."""
 
+SHORTEST_SLEEP_SECONDS = 1.0
+"""Between two looks at whether a ping is due."""
+
 PROTOCOLS = {"5": aiomqtt.ProtocolVersion.V5, "3.1.1": aiomqtt.ProtocolVersion.V311}
 
 
@@ -30,12 +35,16 @@ _SILENT.setLevel(logging.CRITICAL + 1)
 
 
 class _WaitingMessages(asyncio.Queue[aiomqtt.Message]):
-    """Drops what does not fit. aiomqtt itself would write a log line for each."""
+    """Drops what does not fit, and tells `on_dropped`. aiomqtt itself would write a log line for each."""
+
+    on_dropped: Callable[[], object] | None = None
 
     def put_nowait(self, item: aiomqtt.Message) -> None:
         """Add, if there is room."""
         if not self.full():
             super().put_nowait(item)
+        elif self.on_dropped is not None:
+            self.on_dropped()
 
 
 class BrokerClient(aiomqtt.Client):
@@ -55,7 +64,9 @@ class BrokerClient(aiomqtt.Client):
         last_will: tuple[str, bytes] | None = None,
         maximum_packet_bytes: int,
         on_too_long: OnTooLong,
+        on_dropped: Callable[[], object] | None = None,
     ) -> None:
+        """`on_dropped` is called for each message that came while `MAX_WAITING_MESSAGES` waited."""
         self.mqtt5 = broker.protocol == "5"
         super().__init__(
             broker.host,
@@ -75,6 +86,8 @@ class BrokerClient(aiomqtt.Client):
             will=aiomqtt.Will(*last_will, qos=1, retain=True) if last_will else None,
             properties=_announcing(maximum_packet_bytes) if self.mqtt5 else None,
         )
+        if isinstance(self._queue, _WaitingMessages):
+            self._queue.on_dropped = on_dropped
         self.broker_maximum_bytes: int | None = None
         """The longest packet that the broker takes, if it has said so."""
         self._bounded: BoundedSocket | None = None
@@ -114,6 +127,12 @@ class BrokerClient(aiomqtt.Client):
         finally:
             self._answers.pop(sent.mid, None)
 
+    async def _misc_loop(self) -> None:
+        """Keep the connection alive; aiomqtt would wake each second for it."""
+        while self._client.loop_misc() == paho.MQTT_ERR_SUCCESS:
+            quiet_since = min(self._client._last_msg_out, self._client._last_bytes_received)
+            await asyncio.sleep(seconds_until_due(time.monotonic(), self._client.keepalive, quiet_since))
+
     def _on_connect(
         self,
         client: paho.Client,
@@ -132,6 +151,13 @@ class BrokerClient(aiomqtt.Client):
         if answer is not None and not answer.done():
             answer.set_result(reason_code)
         super()._on_publish(client, userdata, mid, reason_code, properties)
+
+
+def seconds_until_due(now: float, keepalive: int, quiet_since: float) -> float:
+    """How long a connection can be left alone in which one side has been quiet since then: until a ping is due, or its
+    answer overdue.
+    """
+    return max(SHORTEST_SLEEP_SECONDS, quiet_since + keepalive - now)
 
 
 def _announcing(maximum_packet_bytes: int) -> Properties:

@@ -317,4 +317,6 @@ class Agent:
             sources=self._local.sources,
             series=self._local.series,
             tasks=self._rounds.task_states,
+            waiting_bytes=self._database.waiting_bytes(),
+            merged_updates=self._database.merged_back,
         )

@@ -142,6 +142,12 @@ class _WatchedCursor(sqlite3.Cursor):
             raise
 
 
+def files_set_aside(path: Path) -> list[Path]:
+    """What `set_aside` has left of a database."""
+    files = (path.with_name(path.name + SET_ASIDE_SUFFIX + suffix) for suffix in FILES_OF_A_DATABASE)
+    return [file for file in files if file.exists()]
+
+
 def set_aside(path: Path, reason: str) -> None:
     """Rename a damaged database; the last one that was set aside is replaced, so that no more than one takes room."""
     for suffix in FILES_OF_A_DATABASE:

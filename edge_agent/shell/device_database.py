@@ -13,17 +13,20 @@ from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 from edge_agent.core.daily_use import DailyUse
+from edge_agent.core.guards import GuardSettings
 from edge_agent.core.outbox import OutboxRow, SignRow, SpooledPayload
 from edge_agent.core.version_choice import KnownVersion
 from edge_agent.shell.damaged_files import WatchedConnection, require_whole, why_unusable
 from edge_agent.shell.device_schema import prepare, require_schema
+from edge_agent.shell.outbox_room import merge_back, waiting_bytes
 from edge_agent.shell.row_seals import RowSeals
 from edge_agent.shell.sample_use import SampleUse, read_use, write_use
 from fleet_protocol.envelope import digest
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import Outcome
-from fleet_protocol.limits import MAX_BOOT
+from fleet_protocol.limits import MAX_BOOT, MIB
 
+MAX_WAITING_BYTES = GuardSettings().maximum_waiting_mib * MIB
 SETTLED_ROWS_KEPT = 10_000
 """Outcomes kept, about 1 MB; older ones are deleted."""
 
@@ -74,8 +77,11 @@ class DeviceDatabase:
     higher boot number that the coordinator has received from it.
     """
 
-    def __init__(self, path: Path, first_boot: int = 1) -> None:
+    def __init__(self, path: Path, first_boot: int = 1, maximum_waiting_bytes: int = MAX_WAITING_BYTES) -> None:
         self._path = path
+        self._maximum_waiting_bytes = maximum_waiting_bytes
+        self.merged_back = 0
+        """Updates since the start that went back to the next round, as the outbox had no room for them."""
         try:
             self._connection = sqlite3.connect(path, isolation_level=None, timeout=1.0, factory=WatchedConnection)
             self._connection.execute("PRAGMA locking_mode=EXCLUSIVE")
@@ -93,6 +99,9 @@ class DeviceDatabase:
                 self._seals = RowSeals(self._connection)
                 self._seals.set_damaged_aside()
                 self._set_counter("update_sequence", max(self._counter("update_sequence"), self._last_number()))
+                self._connection.execute(
+                    "INSERT OR IGNORE INTO counters VALUES ('sent_through', ?)", (self._last_number(),)
+                )  # not noted by an earlier release, or damaged: what waits may have been sent
                 self._set_counter("boot", min(max(self._counter("boot") + 1, first_boot), MAX_BOOT))
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             if hasattr(self, "_connection"):
@@ -175,7 +184,7 @@ class DeviceDatabase:
             )
 
     def spool(self, finished: SpooledRound, sign: SignRow) -> list[OutboxRow]:
-        """Commit a round: residual, payloads and their sequence numbers together."""
+        """Commit a round: residual, payloads and their sequence numbers together; the outbox is held to its bytes."""
         with self._transaction():
             rows = [self._insert(finished, payload, sign) for payload in finished.payloads]
             self._connection.execute(
@@ -199,7 +208,24 @@ class DeviceDatabase:
             self._connection.execute(
                 "DELETE FROM outbox WHERE returned AND task = ? AND bundle != ?", (finished.task, finished.bundle)
             )
+            newest = {row.sequence for row in rows}
+            merged = merge_back(self._connection, self._maximum_waiting_bytes, self._counter("sent_through"), newest)
+        self.merged_back += merged
         return rows
+
+    def note_sent(self, sequence: int) -> None:
+        """Before a payload is handed to the link: whatever waits now may have been sent from here on."""
+        if sequence > self._counter("sent_through"):
+            with self._transaction():
+                self._set_counter("sent_through", max(sequence, *self.waiting_numbers()))
+
+    def waiting_bytes(self) -> int:
+        """Bytes of what waits for a receipt."""
+        return waiting_bytes(self._connection)
+
+    def sent_bytes(self) -> int:
+        """Bytes of that part of it which may have been sent, and so has to wait."""
+        return waiting_bytes(self._connection, self._counter("sent_through"))
 
     def withhold(self, task: str, bundle: str, trained_through: int, epochs: float) -> None:
         """Commit a round that sends nothing: what earlier ones left behind stays, and so do rejected payloads."""

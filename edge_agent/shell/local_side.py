@@ -20,6 +20,7 @@ from edge_agent.shell.wanted_descriptions import WantedDescriptions
 from edge_agent.sources.intake import SampleIntake
 from edge_agent.sources.reading_receiver import ReadingReceiver
 from edge_agent.sources.readings import ReadingForm
+from edge_agent.sources.sample_commands import SampleCommands
 from edge_agent.sources.series import SERIES_SEPARATOR
 from edge_agent.sources.source import SourceHost
 from edge_agent.sources.tally import SourceStatus
@@ -75,6 +76,9 @@ class LocalSide:
         self._socket = SampleSocket(
             configuration.sample_socket,
             self._receiver,
+            samples=SampleCommands(
+                frozenset(self._tasks), samples, self._descriptions.description, rounds.samples_changed
+            ),
             train=rounds.train_now,
             status=status,
             predict=predictions.predict,

@@ -102,6 +102,7 @@ def readings(
     *,
     stored_samples: int,
     waiting_updates: int,
+    sent_mib: float,
     connected: bool,
     used: DailyUse,
 ) -> Readings:
@@ -109,6 +110,7 @@ def readings(
     return Readings(
         stored_samples=stored_samples,
         waiting_updates=waiting_updates,
+        sent_mib=sent_mib,
         connected=connected,
         temperature=temperature(settings),
         battery=battery(settings),

@@ -12,11 +12,15 @@ from edge_agent.shell.device_database import DeviceDatabase
 class Meter:
     """`transferred` tells how many bytes of messages the link has carried since the start, both ways.
 
+    `running` tells how many milliseconds of processor time a child that has not ended has used up to its last report.
     `keeps`: what is used is written to the card, for a budget; without one, that is spared.
     """
 
-    def __init__(self, database: DeviceDatabase, transferred: Callable[[], int], *, keeps: bool) -> None:
+    def __init__(
+        self, database: DeviceDatabase, transferred: Callable[[], int], running: Callable[[], int], *, keeps: bool
+    ) -> None:
         self._database = database
+        self._running = running
         self._transferred = transferred
         self._keeps = keeps
         self._use = database.daily_use()
@@ -28,29 +32,28 @@ class Meter:
 
     @contextmanager
     def round(self) -> Iterator[None]:
-        """Count what children that end within the block have used, however it ends.
+        """Count what children have used that end within the block or report, however it ends.
 
         Raises:
             sqlite3.Error, OSError: the disk.
         """
-        before = _children_milliseconds()
+        before = self._children_milliseconds()
         try:
             yield
         finally:
-            self._use = self._counted(cpu_milliseconds=_children_milliseconds() - before)
+            self._use = self._counted(cpu_milliseconds=self._children_milliseconds() - before)
             if self._keeps:
                 self._database.set_daily_use(self._use)
+
+    def _children_milliseconds(self) -> int:
+        spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return round(1000 * (spent.ru_utime + spent.ru_stime)) + self._running()
 
     def _counted(self, *, cpu_milliseconds: int) -> DailyUse:
         transferred = self._transferred()
         fresh, self._counted_bytes = transferred - self._counted_bytes, transferred
         self._use = self._use.and_more(_local_day(), cpu_milliseconds=cpu_milliseconds, transferred=fresh)
         return self._use
-
-
-def _children_milliseconds() -> int:
-    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return round(1000 * (spent.ru_utime + spent.ru_stime))
 
 
 def _local_day() -> int:

@@ -11,6 +11,7 @@ from edge_agent.preparation.preparation import SeriesStatus
 from edge_agent.sources.tally import SourceStatus
 from edge_agent.sources.unix_socket import Status
 from fleet_protocol.errors import ConfigurationError, why_unreadable
+from fleet_protocol.limits import MIB
 
 ANSWER_SECONDS = 10.0
 """Longest wait for the agent's answer."""
@@ -22,23 +23,33 @@ MAX_STATUS_BYTES = 1_000_000
 _START_IT = "start it: systemctl start edge-agent"
 
 
+class NoAgentError(ConfigurationError):
+    """Nobody listens at the sample socket."""
+
+
 def ask(path: Path, command: str) -> bytes:
-    """The line of JSON that the agent which listens at the socket answers to a command.
+    """The line of JSON that the agent which listens at the socket answers to a command; raises as `ask_line` does."""
+    return ask_line(path, msgspec.json.encode({"command": command}))
+
+
+def ask_line(path: Path, question: bytes) -> bytes:
+    """The line of JSON that the agent which listens at the socket answers to a line.
 
     Raises:
-        ConfigurationError: nobody listens there, or gives no answer.
+        NoAgentError: nobody listens there.
+        ConfigurationError: it gives no answer.
     """
     try:
         with socket.socket(socket.AF_UNIX) as asking:
             asking.settimeout(ANSWER_SECONDS)
             asking.connect(str(path))
-            asking.sendall(msgspec.json.encode({"command": command}) + b"\n")
+            asking.sendall(question + b"\n")
             with asking.makefile("rb") as answers:
                 answer = answers.readline(MAX_STATUS_BYTES)
     except ConnectionRefusedError:
-        raise ConfigurationError(
-            f"sample_socket {path}: no agent listens; start it: systemctl start edge-agent"
-        ) from None
+        raise NoAgentError(f"sample_socket {path}: no agent listens; start it: systemctl start edge-agent") from None
+    except FileNotFoundError as error:
+        raise NoAgentError(f"sample_socket {path}: {why_unreadable(error, _START_IT)}") from error
     except OSError as error:
         why = why_unreadable(error, _START_IT)
         raise ConfigurationError(f"sample_socket {path}: {why}") from error
@@ -92,9 +103,11 @@ def _lines(status: Status) -> Iterator[str]:
     link = "connected" if status.connected else "not connected to the broker"
     yield f"{status.device}: {status.state}, {link}"
     yield (
-        f"updates: {status.waiting_updates} waiting for a receipt; since the start {status.accepted_updates} accepted,"
-        f" {status.rejected_updates} refused, {status.withheld_updates} not sent"
+        f"updates: {status.waiting_updates} waiting for a receipt{_size(status.waiting_bytes)}; since the start"
+        f" {status.accepted_updates} accepted, {status.rejected_updates} refused, {status.withheld_updates} not sent"
     )
+    if status.merged_updates:
+        yield f"  {status.merged_updates} found no room in the outbox, and are learned again with the next round"
     for task, found in status.tasks.items():
         version = f"version {status.versions[task]}" if task in status.versions else "no version yet"
         yield f"{task}: {found.state}; {found.reason}"
@@ -108,6 +121,10 @@ def _lines(status: Status) -> Iterator[str]:
     if status.progress is not None:
         progress = status.progress
         yield f"in the round: {progress.phase}, step {progress.steps_done} of {progress.steps}"
+
+
+def _size(size: int) -> str:
+    return f" ({size / MIB:.1f} MiB)" if size >= MIB / 10 else ""
 
 
 def _line_of_series(name: str, series: SeriesStatus) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import sqlite3
 from collections.abc import Awaitable, Callable
 
 from edge_agent.core.delivery import Delivery, NotSendableError, Remedy, continued_after
@@ -31,6 +32,7 @@ class Postbox:
         answered: Callable[[OutboxRow, Receipt], None] = ignore_answer,
     ) -> None:
         """`answered` hears of every receipt for something that waits."""
+        self._database = database
         self._delivery = Delivery(database, sign, goes_back)
         self._publish = publish
         self._answered = answered
@@ -70,7 +72,8 @@ class Postbox:
     async def _send(self, number: int) -> None:
         try:
             envelope = self._delivery.envelope(number)
-        except NotSendableError as error:
+            self._database.note_sent(number)
+        except (NotSendableError, sqlite3.Error, OSError) as error:
             logger.error(log_line("payload_not_sent", sequence=number, error=error))
             return
         if envelope:

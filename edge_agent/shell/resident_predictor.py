@@ -19,7 +19,7 @@ from edge_agent.worker.prediction import (
     write_job,
 )
 from edge_agent.worker.settings import WorkerSettings
-from edge_agent.worker.supervisor import WORKER_ENVIRONMENT
+from edge_agent.worker.warm_process import WORKER_ENVIRONMENT
 
 PREDICTOR_COMMAND = (sys.executable, "-P", "-m", "edge_agent.training.predictor")
 IDLE_SECONDS = 30.0

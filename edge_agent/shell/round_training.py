@@ -23,7 +23,7 @@ from edge_agent.worker.contract import (
     Withheld,
 )
 from edge_agent.worker.settings import WorkerSettings
-from edge_agent.worker.supervisor import train_in_child
+from edge_agent.worker.supervisor import TrainingWorker
 from fleet_host.log_lines import log_line
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.kinds import PayloadKind
@@ -66,6 +66,7 @@ class RoundTraining:
             ConfigurationError: from `address`, for a kind that this device would produce.
         """
         self._settings = settings
+        self._worker = TrainingWorker(settings)
         self._database = database
         self._samples = samples
         self._versions = versions
@@ -75,6 +76,15 @@ class RoundTraining:
         self.progress: Progress | None = None
         for producer in PRODUCERS.values():
             address(producer.kind)
+
+    @property
+    def spent_milliseconds(self) -> int:
+        """Processor time of rounds whose worker is still there."""
+        return self._worker.spent_milliseconds
+
+    async def end(self) -> None:
+        """End the worker, should it still be there."""
+        await self._worker.end()
 
     def drop_unfit_samples(self, description: TaskDescription) -> int:
         """Delete the samples that a version's task can't use, and features of a former backbone.
@@ -133,6 +143,7 @@ class RoundTraining:
 
     def _spool(self, task: str, version: ReadyVersion, memory: TaskMemory, result: TrainingResult) -> None:
         payloads = produce(version.description, result)
+        merged_before = self._database.merged_back
         rows = self._database.spool(
             SpooledRound(
                 task=task,
@@ -147,6 +158,8 @@ class RoundTraining:
             ),
             self._sign,
         )
+        if merged := self._database.merged_back - merged_before:
+            logger.warning(log_line("updates_merged_back", count=merged, waiting_bytes=self._database.waiting_bytes()))
         _say_of_what_to_correct(task, result)
         if result.kept:
             return
@@ -185,7 +198,7 @@ class RoundTraining:
             packed=version.packed,
         )
         try:
-            return await train_in_child(job, settings, partial(self._receive_news, task))
+            return await self._worker.train(job, partial(self._receive_news, task))
         finally:
             self.progress = None
 

@@ -28,6 +28,7 @@ from edge_agent.worker.contract import Progress, Withheld
 from fleet_host.log_lines import log_line
 from fleet_host.rate_limit import RateLimit
 from fleet_protocol.kinds import Receipt
+from fleet_protocol.limits import MIB
 from fleet_protocol.remedies import STEADIER_TRAINING
 
 logger = logging.getLogger(__name__)
@@ -63,7 +64,12 @@ class Rounds:
         self._training = training
         self._spooled = spooled
         self._link = link
-        self._meter = Meter(database, lambda: link.transferred, keeps=configuration.guards.has_budget)
+        self._meter = Meter(
+            database,
+            lambda: link.transferred,
+            lambda: training.spent_milliseconds,
+            keeps=configuration.guards.has_budget,
+        )
         self._wake = asyncio.Event()
         self._not_selected = RateLimit(configuration.guards.recheck_seconds, MAX_REASONS_SAID)
         self._rechecks: dict[str, asyncio.TimerHandle] = {}
@@ -102,6 +108,11 @@ class Rounds:
         """Count a sample, and wake up if it fires a trigger."""
         if self._decisions.samples_arrived(task):
             self._wake.set()
+
+    def samples_changed(self, task: str) -> None:
+        """Stored samples were corrected or forgotten."""
+        self._decisions.samples_recounted(task, self._count_new(task))
+        self._wake.set()
 
     def manifest_changed(self, task: str) -> None:
         """A manifest has brought something new."""
@@ -174,13 +185,16 @@ class Rounds:
     async def run(self) -> None:
         """Sleep, wake, train; until cancelled."""
         self._wake.set()
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            for task in self._tasks:
-                while self._is_due(task) and await self._run_round(task):
-                    pass
-            self._manifests.look_again()
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                for task in self._tasks:
+                    while self._is_due(task) and await self._run_round(task):
+                        pass
+                self._manifests.look_again()
+        finally:
+            await self._training.end()
 
     def _say_waiting(self, task: str) -> None:
         """A device that gets too few samples must not be silent, as if there were nothing to train."""
@@ -306,6 +320,7 @@ class Rounds:
             self._configuration.state_folder,
             stored_samples=self._samples.count(task),
             waiting_updates=self._database.waiting(),
+            sent_mib=self._database.sent_bytes() / MIB,
             connected=self._link.connected,
             used=self._meter.used(),
         )

@@ -18,7 +18,7 @@ from edge_agent.shell.link import LinkDownError
 from edge_agent.shell.version_follower import VersionFollower
 from edge_agent.worker.look import Answer, LookFailure, LookJob, looking_files, read_answer, write_job
 from edge_agent.worker.settings import WorkerSettings
-from edge_agent.worker.supervisor import WORKER_ENVIRONMENT
+from edge_agent.worker.warm_process import WORKER_ENVIRONMENT
 from fleet_host.log_lines import log_line
 from fleet_protocol.bundle import TaskDescription
 

@@ -4,18 +4,20 @@ Features are deleted with their sample. Commits are not forced to the disk one b
 samples may be missing, but an SD card is spared a write per sample. Updates are not in this database.
 """
 
+import secrets
 import sqlite3
-from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import closing
-from dataclasses import dataclass
-from functools import wraps
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial, wraps
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, Final, ParamSpec, TypeVar
 
-import msgspec
-
-from edge_agent.shell.damaged_files import damage, require_same_tables, require_whole, set_aside
+from edge_agent.configuration import Retention, StoreSettings
+from edge_agent.shell.damaged_files import files_set_aside, require_whole, set_aside
+from edge_agent.shell.sample_retention import TURN_BITS, RetentionRule
+from edge_agent.shell.sample_tables import SAMPLE_BYTES, SCHEMA, require_sound
+from edge_agent.shell.unjudged_samples import count_unjudged, keep_unjudged, unjudged_of
 from edge_agent.sources.schema_check import check_sample
 from edge_agent.worker.damage import is_unusable
 from edge_agent.worker.usable_samples import fitting
@@ -23,37 +25,11 @@ from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.limits import MIB
 from fleet_protocol.sample_line import Sample, read_sample
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS samples (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, task TEXT NOT NULL, inputs BLOB NOT NULL, label INTEGER NOT NULL
-);
-CREATE INDEX IF NOT EXISTS samples_of_task ON samples (task, id);
-CREATE TABLE IF NOT EXISTS features (sample INTEGER PRIMARY KEY, backbone TEXT NOT NULL, features BLOB NOT NULL);
-CREATE TRIGGER IF NOT EXISTS features_go_with_their_sample AFTER DELETE ON samples
-BEGIN DELETE FROM features WHERE sample = OLD.id; END;
-CREATE TABLE IF NOT EXISTS unjudged (id INTEGER PRIMARY KEY AUTOINCREMENT, task TEXT NOT NULL, sample BLOB NOT NULL);
-"""
-"""`backbone` is the hash of the file that made the features. `unjudged` are samples, as JSON, that came before
-their task's schema was known. Stores made before there were these gain the tables."""
-
-HIGHEST_NUMBER = 2**53
-"""Of a sample. A number above it is damaged: no device ever counts so far, and SQLite would soon find none above it."""
+DEFAULTS: Final = StoreSettings()
+DRAW_TURN: Final = partial(secrets.randbits, TURN_BITS)
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-MAX_UNJUDGED_BYTES = 8 * MIB
-"""Of samples that wait for their schema, over all tasks; the oldest make room."""
-
-
-_TOO_MANY_UNJUDGED = (
-    "DELETE FROM unjudged WHERE task = ?"
-    " AND id <= (SELECT id FROM unjudged WHERE task = ? ORDER BY id DESC LIMIT 1 OFFSET ?)"
-)
-_TOO_LONG_UNJUDGED = (
-    "DELETE FROM unjudged WHERE id IN (SELECT id FROM"
-    " (SELECT id, SUM(length(sample)) OVER (ORDER BY id DESC) AS held FROM unjudged) WHERE held > ?)"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +39,15 @@ class Judgement:
     kept: int
     refused: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What is stored of one task: how many samples, the highest id, and bytes as `SAMPLE_BYTES` counts them."""
+
+    count: int = 0
+    newest: int = 0
+    size: int = 0
 
 
 def _mending(method: Callable[Concatenate["SampleStore", P], R]) -> Callable[Concatenate["SampleStore", P], R]:
@@ -83,13 +68,26 @@ def _mending(method: Callable[Concatenate["SampleStore", P], R]) -> Callable[Con
 
 
 class SampleStore:
-    """Keeps the newest `maximum_samples` of each task. A damaged file is set aside, and a new one begun."""
+    """Keeps at most `maximum_samples` and `maximum_bytes` of each task, those that `retention` says.
 
-    def __init__(self, path: Path, maximum_samples: int) -> None:
+    A damaged file is set aside, and a new one begun. Another process may delete samples, and add features: what is said
+    of them here is true all the same.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        maximum_samples: int,
+        maximum_bytes: int = DEFAULTS.maximum_mib * MIB,
+        retention: Retention = "newest",
+        draw: Callable[[], int] = DRAW_TURN,
+    ) -> None:
         self.path = path
         self._maximum = maximum_samples
+        self._maximum_bytes = maximum_bytes
+        self._rule = RetentionRule(retention, draw)
         self._seen = 0
-        self._counts: dict[str, tuple[int, int]] = {}
+        self._held: dict[str, Held] = {}
         reason = ""
         self._connection = sqlite3.connect(self.path, isolation_level=None)
         try:
@@ -107,10 +105,28 @@ class SampleStore:
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=NORMAL")
         self._connection.executescript(SCHEMA)
-        _require_sound(self._connection)
-        rows = self._connection.execute("SELECT task, COUNT(*), MAX(id) FROM samples GROUP BY task")
-        self._counts = {task: (count, newest) for task, count, newest in rows}
-        self._unjudged = self._count_unjudged()
+        require_sound(self._connection)
+        self._rule.arrange(self._connection)
+        self._look_again()
+
+    def _look_again(self) -> None:
+        """Count what is stored."""
+        self._changes = self._foreign_changes()
+        query = f"SELECT task, COUNT(*), MAX(id), SUM({SAMPLE_BYTES}) FROM samples GROUP BY task"  # noqa: S608 - a constant
+        newest = {task: held.newest for task, held in self._held.items()}
+        self._held = {task: Held(0, number) for task, number in newest.items()}
+        for task, count, highest, size in self._connection.execute(query):
+            self._held[task] = Held(count, max(highest, newest.get(task, 0)), size)
+        self._unjudged = count_unjudged(self._connection)
+
+    def _foreign_changes(self) -> int:
+        """Another number whenever another process has changed the file."""
+        return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+
+    def _of(self, task: str) -> Held:
+        if self._foreign_changes() != self._changes:
+            self._look_again()
+        return self._held.get(task, Held())
 
     @_mending
     def continue_after(self, identifier: int) -> None:
@@ -125,7 +141,8 @@ class SampleStore:
 
     def start_anew(self, reason: str) -> None:
         """The file is damaged: set it aside, and begin an empty one."""
-        newest = max((newest for _, newest in self._counts.values()), default=0)
+        newest = max((held.newest for held in self._held.values()), default=0)
+        self._held = {}
         self._connection.close()  # before its files have other names: closing deletes them by their path
         set_aside(self.path, reason)
         self._connection = sqlite3.connect(self.path, isolation_level=None)
@@ -134,30 +151,78 @@ class SampleStore:
 
     @_mending
     def add(self, task: str, inputs: bytes, label: int | bytes) -> int:
-        """Store one sample and return its id. Inputs are float32 in C order, in bytes, and so is a label of values.
+        """Store one sample and return its id; 0 where the store is full and it would be the first to make room.
+
+        Inputs are float32 in C order, in bytes, and so is a label of values.
 
         Raises:
+            ValueError: it is larger than all that a task may keep.
             sqlite3.OperationalError: the disk is full; nothing was stored.
         """
-        return self._add_all(task, [(inputs, label)])
+        held, size, turn = self._of(task), _size(inputs, label), self._rule.draws_turn()
+        if size > self._maximum_bytes:
+            raise ValueError(
+                f"a sample of {size / MIB:.1f} MiB; all of {task} may take {self._maximum_bytes // MIB} MiB: raise"
+                " [store] maximum_mib"
+            )
+        is_full = held.count >= self._maximum or held.size + size > self._maximum_bytes
+        if is_full and self._rule.would_leave(self._connection, task, turn):
+            return 0
+        with self._transaction():
+            after = self._put(task, inputs, label, held, turn)
+        self._held[task] = after
+        return after.newest
 
-    def _add_all(self, task: str, samples: Sequence[tuple[bytes, int | bytes]], judged: Sequence[int] = ()) -> int:
-        """Store samples, and take those out of `unjudged` that they came from; returns the id of the last one."""
-        count, newest = self._counts.get(task, (0, 0))
+    def _put(self, task: str, inputs: bytes, label: int | bytes, held: Held, turn: int | None = None) -> Held:
+        """Store one sample and let others make room, inside the transaction that is open."""
         insert = "INSERT INTO samples (task, inputs, label) VALUES (?, ?, ?)"
-        with self._connection:
-            self._connection.execute("BEGIN IMMEDIATE")
-            for inputs, label in samples:
-                newest = int(self._connection.execute(insert, (task, inputs, label)).lastrowid or 0)
-            if (count := count + len(samples)) > self._maximum:
-                oldest = "SELECT id FROM samples WHERE task = ? ORDER BY id LIMIT ?"
-                self._connection.execute(
-                    f"DELETE FROM samples WHERE id IN ({oldest})",  # noqa: S608 - a constant
-                    (task, count - self._maximum),
-                )
-            self._connection.executemany("DELETE FROM unjudged WHERE id = ?", [(each,) for each in judged])
-        self._counts[task] = (min(count, self._maximum), newest)
+        newest = int(self._connection.execute(insert, (task, inputs, label)).lastrowid or 0)
+        self._rule.stored(self._connection, task, newest, label, turn)
+        after = Held(held.count + 1, newest, held.size + _size(inputs, label))
+        while after.count > self._maximum or after.size > self._maximum_bytes:
+            leaving = self._rule.first_to_leave(self._connection, task)
+            if leaving is None:
+                break
+            after = self._delete(leaving, after)
+        return after
+
+    def _delete(self, identifier: int, held: Held) -> Held:
+        """Delete one sample of a task of which so much is held, inside the transaction that is open."""
+        query = f"SELECT {SAMPLE_BYTES} FROM samples WHERE id = ?"  # noqa: S608 - a constant
+        found = self._connection.execute(query, (identifier,)).fetchone()
+        self._connection.execute("DELETE FROM samples WHERE id = ?", (identifier,))
+        if found is None:
+            self._connection.execute("DELETE FROM turns WHERE sample = ?", (identifier,))  # of a damaged card
+            return held
+        return replace(held, count=held.count - 1, size=held.size - found[0])
+
+    @_mending
+    def correct(self, task: str, identifier: int, label: int | bytes) -> int:
+        """Give a stored sample another label; returns its new id, 0 where there is no such sample.
+
+        It counts as new: rounds that have seen it learned something else. Its features stay.
+        """
+        held = self._of(task)
+        with self._transaction():
+            inserted = self._connection.execute(
+                "INSERT INTO samples (task, inputs, label)"
+                " SELECT task, inputs, ? FROM samples WHERE id = ? AND task = ?",
+                (label, identifier, task),
+            )
+            if not inserted.rowcount:
+                return 0
+            newest = int(inserted.lastrowid or 0)
+            self._connection.execute("UPDATE features SET sample = ? WHERE sample = ?", (newest, identifier))
+            self._connection.execute("DELETE FROM samples WHERE id = ?", (identifier,))
+            self._rule.stored(self._connection, task, newest, label)
+        self._held[task] = replace(held, newest=newest)
         return newest
+
+    @_mending
+    def find(self, task: str, inputs: bytes) -> int:
+        """The id of the newest stored sample with these inputs, 0 without one."""
+        query = "SELECT MAX(id) FROM samples WHERE task = ? AND inputs = ?"
+        return int(self._connection.execute(query, (task, inputs)).fetchone()[0] or 0)
 
     @_mending
     def add_unjudged(self, sample: Sample) -> None:
@@ -166,41 +231,38 @@ class SampleStore:
         Raises:
             sqlite3.OperationalError: the disk is full; nothing was stored.
         """
-        written = msgspec.json.encode(sample)
-        with self._connection:
-            self._connection.execute("BEGIN IMMEDIATE")
-            self._connection.execute("INSERT INTO unjudged (task, sample) VALUES (?, ?)", (sample.task, written))
-            self._connection.execute(_TOO_MANY_UNJUDGED, (sample.task, sample.task, self._maximum))
-            self._connection.execute(_TOO_LONG_UNJUDGED, (MAX_UNJUDGED_BYTES,))
-        self._unjudged = self._count_unjudged()
+        with self._transaction():
+            keep_unjudged(self._connection, sample, self._maximum)
+        self._unjudged = count_unjudged(self._connection)
 
     @_mending
     def judge(self, description: TaskDescription) -> Judgement:
         """Judge, once, the samples that waited for this schema: those that fit are stored as any other."""
-        rows = self._connection.execute(
-            "SELECT id, sample FROM unjudged WHERE task = ?", (description.task,)
-        ).fetchall()
-        fitting_samples, reason = [], ""
-        for _, written in rows:
-            try:
-                fitting_samples.append(check_sample(read_sample(written), description))
-            except ValueError as error:
-                reason = reason or str(error)
-        if rows:
-            self._add_all(description.task, fitting_samples, [identifier for identifier, _ in rows])
-            self._unjudged = self._count_unjudged()
-        return Judgement(len(fitting_samples), len(rows) - len(fitting_samples), reason)
+        task, held = description.task, self._of(description.task)
+        rows, kept, reason = unjudged_of(self._connection, task), 0, ""
+        if not rows:
+            return Judgement(0, 0, "")
+        with self._transaction():
+            for identifier, written in rows:
+                try:
+                    held = self._put(task, *check_sample(read_sample(written), description), held)
+                    kept += 1
+                except ValueError as error:
+                    reason = reason or str(error)
+                self._connection.execute("DELETE FROM unjudged WHERE id = ?", (identifier,))
+        self._held[task] = held
+        self._unjudged = count_unjudged(self._connection)
+        return Judgement(kept, len(rows) - kept, reason)
 
-    def _count_unjudged(self) -> Counter[str]:
-        return Counter(dict(self._connection.execute("SELECT task, COUNT(*) FROM unjudged GROUP BY task")))
-
+    @_mending
     def count(self, task: str) -> int:
         """Samples stored for a task, those that wait for its schema included."""
-        return self._counts.get(task, (0, 0))[0] + self._unjudged[task]
+        return self._of(task).count + self._unjudged[task]
 
+    @_mending
     def newest(self, task: str) -> int:
         """The id of the newest sample of a task, 0 without one."""
-        return self._counts.get(task, (0, 0))[1]
+        return self._of(task).newest
 
     @_mending
     def count_after(self, task: str, identifier: int) -> int:
@@ -215,43 +277,58 @@ class SampleStore:
         query = f"DELETE FROM samples WHERE task = ? AND NOT ({condition})"  # noqa: S608 - a constant
         dropped = self._connection.execute(query, (description.task, *sizes)).rowcount
         if dropped:
-            count, newest = self._counts[description.task]
-            self._counts[description.task] = (count - dropped, newest)
+            self._look_again()
         return dropped
 
     @_mending
     def drop_other_features(self, description: TaskDescription) -> int:
         """Delete a task's features that another backbone computed; returns how many."""
         query = "DELETE FROM features WHERE backbone != ? AND (SELECT task FROM samples WHERE id = features.sample) = ?"
-        return self._connection.execute(query, (description.backbone_hash, description.task)).rowcount
+        dropped = self._connection.execute(query, (description.backbone_hash, description.task)).rowcount
+        if dropped:
+            self._look_again()
+        return dropped
 
     @_mending
     def drop(self, task: str, identifiers: Sequence[int]) -> None:
         """Delete these samples of a task."""
         delete = "DELETE FROM samples WHERE task = ? AND id = ?"
-        with self._connection:
-            self._connection.execute("BEGIN IMMEDIATE")
-            dropped = self._connection.executemany(delete, [(task, identifier) for identifier in identifiers]).rowcount
-        count, newest = self._counts.get(task, (0, 0))
-        self._counts[task] = (count - dropped, newest)
+        with self._transaction():
+            self._connection.executemany(delete, [(task, identifier) for identifier in identifiers])
+        self._look_again()
+
+    @_mending
+    def forget(self, task: str, identifiers: Sequence[int] | None = None) -> int:
+        """Delete these samples of a task, or all, and what waits for its schema; returns how many there were.
+
+        Their bytes are overwritten in the file and its log, and a damaged file that was set aside is deleted.
+        """
+        before = self.count(task)
+        self._connection.execute("PRAGMA secure_delete=ON")
+        with self._transaction():
+            if identifiers is None:
+                self._connection.execute("DELETE FROM samples WHERE task = ?", (task,))
+                self._connection.execute("DELETE FROM unjudged WHERE task = ?", (task,))
+            else:
+                named = [(task, identifier) for identifier in identifiers]
+                self._connection.executemany("DELETE FROM samples WHERE task = ? AND id = ?", named)
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        for file in files_set_aside(self.path):
+            file.unlink(missing_ok=True)
+        self._look_again()
+        return before - self.count(task)
 
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
 
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            yield
 
-def _require_sound(connection: sqlite3.Connection) -> None:
-    """Look at what a check of every page does not.
 
-    Raises:
-        sqlite3.DatabaseError: it is damaged.
-    """
-    with closing(sqlite3.connect(":memory:")) as new:
-        new.executescript(SCHEMA)
-        require_same_tables(connection, new)
-    numbers = (
-        "SELECT seq FROM sqlite_sequence UNION ALL SELECT MAX(id) FROM samples UNION ALL SELECT MAX(id) FROM unjudged"
-    )
-    (highest,) = connection.execute(f"SELECT MAX(seq) FROM ({numbers})").fetchone()  # noqa: S608 - a constant
-    if (highest or 0) > HIGHEST_NUMBER:
-        raise damage(f"a sample has the number {highest}")
+def _size(inputs: bytes, label: int | bytes) -> int:
+    """As `SAMPLE_BYTES` counts it, without features."""
+    return len(inputs) + (len(label) if isinstance(label, bytes) else 0)

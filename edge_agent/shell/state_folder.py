@@ -8,12 +8,13 @@ from pathlib import Path
 
 from edge_agent.configuration import AgentConfiguration
 from edge_agent.shell.blob_cache import BlobCache
-from edge_agent.shell.damaged_files import FILES_OF_A_DATABASE, SET_ASIDE_SUFFIX, why_unusable
+from edge_agent.shell.damaged_files import files_set_aside, why_unusable
 from edge_agent.shell.device_database import DeviceDatabase
 from edge_agent.shell.sample_store import SampleStore
 from fleet_host.disk_room import is_disk_full
 from fleet_host.log_lines import log_line
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.limits import MIB
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,21 @@ def open_state(configuration: AgentConfiguration) -> State:
                 raise
 
 
+def sample_file(configuration: AgentConfiguration) -> Path:
+    """Where samples are."""
+    return configuration.state_folder / "samples.db"
+
+
+def open_samples(configuration: AgentConfiguration) -> SampleStore:
+    """The sample store, with its limits.
+
+    Raises:
+        OSError, sqlite3.Error: it can't be used.
+    """
+    store = configuration.store
+    return SampleStore(sample_file(configuration), store.maximum_samples, store.maximum_mib * MIB, store.retention)
+
+
 def _make_room(expendable: Iterator[Path]) -> bool:
     """Delete the next file that can be deleted, and say so; False where none is left."""
     for file in expendable:
@@ -59,11 +75,13 @@ def _open(configuration: AgentConfiguration) -> State:
     database: DeviceDatabase | None = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        database = DeviceDatabase(folder / "agent.db", first_boot=_draw_first_boot(folder))
+        database = DeviceDatabase(
+            folder / "agent.db", _draw_first_boot(folder), configuration.guards.maximum_waiting_mib * MIB
+        )
         file = folder / "agent.db"
         seen = max(database.trained_through(task.name) for task in configuration.tasks)
-        file = folder / "samples.db"
-        samples = SampleStore(file, configuration.store.maximum_samples)
+        file = sample_file(configuration)
+        samples = open_samples(configuration)
         samples.continue_after(seen)
         file = folder / "blobs"
         return database, samples, BlobCache(file)
@@ -75,8 +93,7 @@ def _open(configuration: AgentConfiguration) -> State:
 
 def _expendable(folder: Path) -> Iterator[Path]:
     """Files that cost at most their fetching, cheapest first: a damaged store, unfinished ones, the oldest blobs."""
-    aside = (folder / f"samples.db{SET_ASIDE_SUFFIX}{suffix}" for suffix in FILES_OF_A_DATABASE)
-    yield from (file for file in aside if file.exists())
+    yield from files_set_aside(folder / "samples.db")
     blobs = [file for file in (folder / "blobs").glob("*") if file.is_file()]
     yield from sorted(blobs, key=lambda file: (file.suffix != ".part", file.stat().st_mtime))
 

@@ -10,8 +10,11 @@ from edge_agent.sources.schema_check import check_sample, check_task, check_unju
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.sample_line import Sample
 
-StoreSample = Callable[[str, bytes, int | bytes], object]
-"""(task, inputs, label), in the form that `check_sample` gives; raises `sqlite3.Error` where it can't."""
+StoreSample = Callable[[str, bytes, int | bytes], int]
+"""(task, inputs, label), in the form that `check_sample` gives; its number, 0 where the store is full and keeps others.
+
+Raises `ValueError` for a sample that is too large, `sqlite3.Error` where it can't be stored.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,7 @@ class SampleIntake:
     arrived: Callable[[str], None]
 
     def take(self, sample: Sample) -> None:
-        """Store a sample, and say that it has come.
+        """Store a sample, and say that it has come, where it is kept.
 
         Raises:
             ValueError: it does not fit its task, or the device does not take part in that.
@@ -36,6 +39,6 @@ class SampleIntake:
         if description is None:
             check_unjudged(sample)
             self.store_unjudged(sample)
-        else:
-            self.store(sample.task, *check_sample(sample, description))
+        elif not self.store(sample.task, *check_sample(sample, description)):
+            return
         self.arrived(sample.task)

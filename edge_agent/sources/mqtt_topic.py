@@ -7,7 +7,7 @@ from typing import Annotated
 
 import msgspec
 
-from edge_agent.mqtt.broker_client import BrokerClient
+from edge_agent.mqtt.broker_client import MAX_WAITING_MESSAGES, BrokerClient
 from edge_agent.sources.home_assistant import AnnouncedTopics, announcements
 from edge_agent.sources.source import Question, ReadingIntake, SourcePlugin
 from fleet_host.broker_settings import BrokerSettings
@@ -72,6 +72,9 @@ async def follow_topic(settings: MqttTopicSettings, readings: ReadingIntake) -> 
     def refuse_too_long(topic: str, size: int) -> None:
         readings.refuse("too_long", f"{size} bytes on {topic}; at most {MAX_READING_BYTES} are taken")
 
+    def refuse_dropped() -> None:
+        readings.refuse("too_many", f"it came while {MAX_WAITING_MESSAGES} others waited; publish less often")
+
     loop = asyncio.get_running_loop()
     bucket = TokenBucket(60 / settings.maximum_per_minute, settings.maximum_per_minute)
     full_at = loop.time()
@@ -82,6 +85,7 @@ async def follow_topic(settings: MqttTopicSettings, readings: ReadingIntake) -> 
         last_will=(announced.available, b"offline") if settings.home_assistant else None,
         maximum_packet_bytes=MAX_READING_BYTES + MAX_PACKET_OVERHEAD_BYTES,
         on_too_long=refuse_too_long,
+        on_dropped=refuse_dropped,
     )
     async with client, asyncio.TaskGroup() as group:
         await client.subscribe(settings.topic, qos=1)

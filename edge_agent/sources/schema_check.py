@@ -48,9 +48,17 @@ def check_sample(sample: Sample, description: TaskDescription) -> tuple[bytes, i
     Raises:
         ValueError: saying what does not fit, and what would.
     """
-    inputs = check_inputs(sample, description)
-    label = _row(sample.label, label_rules(description.each_label), sample.task)
-    return inputs, int(label[0]) if description.label.is_index else label.tobytes()
+    return check_inputs(sample, description), check_label(sample.label, description)
+
+
+def check_label(given: Given, description: TaskDescription) -> int | bytes:
+    """The label alone: a class as a number, any other as float32 in bytes.
+
+    Raises:
+        ValueError: saying what does not fit, and what would.
+    """
+    label = _row(given, label_rules(description.each_label), description.task)
+    return int(label[0]) if description.label.is_index else label.tobytes()
 
 
 def check_inputs(sample: Sample, description: TaskDescription) -> bytes:

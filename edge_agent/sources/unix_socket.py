@@ -5,6 +5,7 @@
     {"command": "status"}                                       ->   {"state": "sleeping", ...}
     {"command": "predict", "task": "digits", "reading": ...}    ->   see `prediction_command`
     {"command": "train"}                                        ->   {"ok": true}, and a round of every task is tried
+    {"command": "correct", ...}, {"command": "forget", ...}     ->   see `sample_commands`
 
 `inputs` are the values of one sample in C order. `label` is a class index, a list of values where the task learns
 several, one number where it learns one, and left out where the inputs are what is learned. A line that is
@@ -18,6 +19,7 @@ import logging
 import os
 import re
 import socket
+import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Literal
@@ -33,6 +35,7 @@ from edge_agent.sources.named_line import read_named
 from edge_agent.sources.prediction_command import CannotPredictError, Predicted, read_question
 from edge_agent.sources.reading_receiver import OwnSeries, ReadingReceiver
 from edge_agent.sources.readings import ReadingForm
+from edge_agent.sources.sample_commands import SampleCommands
 from edge_agent.sources.schema_check import MAX_VALUES_WITHOUT_SCHEMA, check_task
 from edge_agent.sources.tally import SourceStatus, SourceTally
 from edge_agent.worker.contract import Progress
@@ -52,9 +55,9 @@ MAX_ERROR_CHARACTERS = 500
 
 SOCKET_MODE = 0o660
 
-_PREDICT = re.compile(rb'\s*{\s*"command"\s*:\s*"predict"')
+_COMMAND = re.compile(rb'\s*{\s*"command"\s*:\s*(?:"(\w*)")?')
+"""A line that is a command, and which."""
 _READING = re.compile(rb'\s*{\s*("task"\s*:\s*"[^"]*"\s*,\s*)?"(reading|series)"\s*:')
-_COMMAND = re.compile(rb'\s*{\s*"command"\s*:')
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +78,8 @@ class Answer(msgspec.Struct, omit_defaults=True):
 class Status(msgspec.Struct):
     """The state of the agent, for people and programs on the device; `progress` is that of the running round.
 
-    Updates are counted since the agent's start; withheld ones made validation samples worse.
+    Updates are counted since the agent's start; withheld ones made validation samples worse, merged ones found no room
+    in the outbox and are learned again.
     """
 
     device: str
@@ -92,6 +96,8 @@ class Status(msgspec.Struct):
     progress: Progress | None
     tasks: dict[str, TaskState]
     sources: list[SourceStatus]
+    waiting_bytes: int = 0
+    merged_updates: int = 0
     series: dict[str, SeriesStatus] = {}
     """Of named readings, by task, or `task/series`."""
 
@@ -104,6 +110,7 @@ class SampleSocket:
         path: Path,
         receiver: ReadingReceiver,
         *,
+        samples: SampleCommands,
         train: Callable[[], None],
         status: Callable[[], Status],
         predict: Callable[[str, bytes, OwnSeries | None], Awaitable[Predicted]],
@@ -114,6 +121,7 @@ class SampleSocket:
         self._path = path
         self._receiver = receiver
         self._intake = receiver.intake
+        self._samples = samples
         self._train = train
         self._status = status
         self._predict = predict
@@ -177,10 +185,16 @@ class SampleSocket:
         logger.warning(log_line("sample_connection_closed", connections=MAX_CONNECTIONS))
 
     async def _answer(self, line: bytes, asked_before: OwnSeries) -> bytes:
-        if _PREDICT.match(line):
+        if command := _COMMAND.match(line):
+            return await self._obey(command[1], line, asked_before)
+        return self._take(line)
+
+    async def _obey(self, name: bytes, line: bytes, asked_before: OwnSeries) -> bytes:
+        if name == b"predict":
             return await self._prediction(line, asked_before)
-        if _COMMAND.match(line):
-            return msgspec.json.encode(self._command(line))
+        return self._change(line) if name in {b"correct", b"forget"} else msgspec.json.encode(self._command(line))
+
+    def _take(self, line: bytes) -> bytes:
         try:
             if _READING.match(line):
                 self._take_reading(line)
@@ -214,6 +228,14 @@ class SampleSocket:
             return msgspec.json.encode(await self._predict(question.task, bytes(question.reading), series))
         except CannotPredictError as error:
             return msgspec.json.encode(Answer(ok=False, error=_shortened(str(error))))
+
+    def _change(self, line: bytes) -> bytes:
+        try:
+            return msgspec.json.encode(self._samples.change(line))
+        except ValueError as error:
+            return msgspec.json.encode(Answer(ok=False, error=_shortened(str(error))))
+        except sqlite3.Error as error:
+            return msgspec.json.encode(Answer(ok=False, error=f"not stored: {error}; is the disk full?"))
 
     def _refused(self, reason: Reason, words: str) -> bytes:
         self.tally.refuse(reason, words)

@@ -1,6 +1,6 @@
 """The training worker: reads a job from standard input, writes progress and a verdict to standard output, and exits.
 
-The exit gives its memory back. The kernel kills it when the agent ends.
+The exit gives its memory back. The kernel kills it when what has started it ends: the warm worker, which forks it.
 """
 
 import contextlib
@@ -194,11 +194,13 @@ def _failure_of(error: Exception, job: TrainingJob) -> Verdict:
 
 
 def main() -> None:
-    """Read one job; write frames, the verdict last. Whatever else prints goes to standard error.
-
-    The one argument is the agent's process id.
-    """
+    """Run one round as a program of its own. The one argument is the process id of what has started it."""
     die_with(int(sys.argv[1]))
+    work()
+
+
+def work() -> None:
+    """Read one job; write frames, the verdict last. Whatever else prints goes to standard error."""
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0) as channel:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
         job = read_job(sys.stdin.buffer.read())

@@ -7,6 +7,7 @@ import msgspec
 
 from edge_agent.worker.contract import EngineName
 from fleet_protocol.configuration import Seconds
+from fleet_protocol.limits import MAX_WAIT_SECONDS
 
 MAX_THREADS = 256
 """More than any machine that an agent runs on has cores; each takes memory."""
@@ -27,6 +28,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Most memory, in MiB."""
     time_limit_seconds: Seconds = 300.0
     """It is ended after so many seconds."""
+    stay_seconds: Annotated[float, msgspec.Meta(ge=0, le=MAX_WAIT_SECONDS)] = 10.0
+    """So long after a round, the worker keeps its libraries loaded, and their memory, for the next one."""
     engine: EngineName = "onnx-step"
     """What it trains with (docs/training-engines.md)."""
 

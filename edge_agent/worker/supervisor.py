@@ -1,11 +1,8 @@
-"""Starts the worker as a child process, enforces its limits, and reports its verdict."""
+"""Runs rounds in the warm worker, enforces their limits, and reports their verdicts."""
 
 import asyncio
 import contextlib
-import os
-import signal
-import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import msgspec
 
@@ -23,13 +20,9 @@ from edge_agent.worker.contract import (
     write_job,
 )
 from edge_agent.worker.settings import WorkerSettings
+from edge_agent.worker.warm_process import RoundProcess, WarmProcess, last_words
 from fleet_protocol.limits import KIB
 
-WORKER_COMMAND = (sys.executable, "-P", "-m", "edge_agent.training.worker")
-WORKER_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-"""numpy would keep 32 MB ready per core for threads that never run."""
-SHARE_PERIOD_SECONDS = 0.2
-MAX_ERROR_BYTES = 500
 SKIPPED_BYTES = 64 * KIB
 """At a time, of what nobody reads."""
 
@@ -45,63 +38,98 @@ def ignore_news(_news: News) -> None:
 
 
 async def train_in_child(job: TrainingJob, settings: WorkerSettings, on_news: OnNews = ignore_news) -> Verdict:
-    """Run one round in a child process. It always ends: with a result, with a failure, or killed at its time limit.
-
-    `on_news` is called with each message before the verdict.
-    """
-    started = asyncio.Event()
-    process = await asyncio.create_subprocess_exec(
-        *WORKER_COMMAND,
-        str(os.getpid()),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=os.environ | WORKER_ENVIRONMENT,
-    )
+    """Run one round, as `TrainingWorker.train`, in a worker that ends with it."""
+    worker = TrainingWorker(msgspec.structs.replace(settings, stay_seconds=0))
     try:
-        async with asyncio.timeout(settings.time_limit_seconds), _limit_cpu_share(process, settings.cpu_share, started):
-            exchanged = _exchange(process, job, on_news, started)
-            verdict, errors = await asyncio.gather(exchanged, _read_errors(process))
-            await process.wait()
-    except TimeoutError:
-        return TrainingFailure(f"worker passed its time limit of {settings.time_limit_seconds:g} s and was killed")
+        return await worker.train(job, on_news)
     finally:
-        if process.returncode is None:
-            await _kill(process)
-    if verdict is not None:
-        return verdict
-    return TrainingFailure(
-        f"worker ended with code {process.returncode} (memory limit {settings.memory_limit_mib} MiB): {errors!r}"
-    )
+        await worker.end()
 
 
-async def _exchange(
-    process: asyncio.subprocess.Process, job: TrainingJob, on_news: OnNews, started: asyncio.Event
-) -> Verdict | None:
-    """Send the job and read messages up to the verdict; None where the worker died before it.
+class TrainingWorker:
+    """At most one child, which stays for a while after each round, so that the next one finds its libraries loaded."""
 
-    `started` is set with the first message.
-    """
-    if process.stdin is None or process.stdout is None:
-        raise RuntimeError("the worker was started without pipes")
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+        self._warm: WarmProcess | None = None
+        self._leaving: asyncio.TimerHandle | None = None
+        self._ending: set[asyncio.Task[None]] = set()
+
+    @property
+    def spent_milliseconds(self) -> int:
+        """Processor time of rounds whose worker is still there: the kernel counts it among the children's later."""
+        return self._warm.spent_milliseconds if self._warm else 0
+
+    async def train(self, job: TrainingJob, on_news: OnNews = ignore_news) -> Verdict:
+        """Run one round. It always ends: with a result, with a failure, or killed at its time limit.
+
+        `on_news` is called with each message before the verdict. A round that ends badly takes its worker with it.
+        """
+        if self._leaving is not None:
+            self._leaving.cancel()
+        code, errors, verdict = 1, "", None
+        try:
+            async with asyncio.timeout(self._settings.time_limit_seconds):
+                if self._warm is None or not self._warm.runs:
+                    await self.end()
+                    self._warm = await WarmProcess.start()
+                verdict, errors, code = await self._run_round(self._warm, job, on_news)
+        except TimeoutError:
+            limit = self._settings.time_limit_seconds
+            return TrainingFailure(f"worker passed its time limit of {limit:g} s and was killed")
+        finally:
+            if verdict is None or code:
+                await self.end()
+            else:
+                self._stay()
+        if verdict is not None:
+            return verdict
+        memory = self._settings.memory_limit_mib
+        return TrainingFailure(f"worker ended with code {code} (memory limit {memory} MiB): {errors!r}")
+
+    async def end(self) -> None:
+        """End the worker, if it is there, and the round that it runs; its memory is given back."""
+        if self._leaving is not None:
+            self._leaving.cancel()
+        warm, self._warm = self._warm, None
+        if warm is not None:
+            await warm.end()
+
+    def _stay(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._leaving = loop.call_later(self._settings.stay_seconds, self._leave)
+
+    def _leave(self) -> None:
+        ending = asyncio.ensure_future(self.end())
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
+
+    async def _run_round(self, warm: WarmProcess, job: TrainingJob, on_news: OnNews) -> tuple[Verdict | None, str, int]:
+        """Its verdict, None where its process died before; the last of what that said; and its exit code."""
+        process = await warm.order(self._settings.cpu_share)
+        errors = asyncio.ensure_future(last_words(process.errors))
+        try:
+            await _send(process, job)
+            verdict = await _read_verdict(process.output, longest_message(job.description), on_news)
+            await _skip(process.output)
+            code = await warm.report()
+            return verdict, await errors or await warm.last_words(), code
+        except _MessageTooLongError as error:
+            return TrainingFailure(f"{error}, and was killed"), "", 1
+        finally:
+            errors.cancel()
+            process.close()
+
+
+async def _send(process: RoundProcess, job: TrainingJob) -> None:
     with contextlib.suppress(ConnectionError):
-        process.stdin.write(write_job(job))
-        await process.stdin.drain()
-    process.stdin.close()
-    try:
-        verdict = await _read_verdict(process.stdout, longest_message(job.description), on_news, started)
-    except _MessageTooLongError as error:
-        process.kill()
-        verdict = TrainingFailure(f"{error}, and was killed")
-    await _skip(process.stdout)
-    return verdict
+        process.job.write(write_job(job))
+        await process.job.drain()
+        process.job.write_eof()
 
 
-async def _read_verdict(
-    stream: asyncio.StreamReader, longest: int, on_news: OnNews, started: asyncio.Event
-) -> Verdict | None:
+async def _read_verdict(stream: asyncio.StreamReader, longest: int, on_news: OnNews) -> Verdict | None:
     while message := await _next_message(stream, longest):
-        started.set()
         if not isinstance(message, Progress | Unconfined):
             return message
         on_news(message)
@@ -119,56 +147,12 @@ async def _next_message(stream: asyncio.StreamReader, longest: int) -> Message |
         if length > longest:
             raise _MessageTooLongError(f"worker began a message of {length} bytes, at most {longest} are read")
         return read_message(await stream.readexactly(length))
-    except (asyncio.IncompleteReadError, msgspec.DecodeError):
+    except (asyncio.IncompleteReadError, ConnectionError, msgspec.DecodeError):
         return None
 
 
-async def _read_errors(process: asyncio.subprocess.Process) -> str:
-    """The last `MAX_ERROR_BYTES` of its standard error."""
-    words = b""
-    while process.stderr and (more := await process.stderr.read(MAX_ERROR_BYTES)):
-        words = (words + more)[-MAX_ERROR_BYTES:]
-    return words.decode(errors="replace").strip()
-
-
-async def _skip(stream: asyncio.StreamReader | None) -> None:
+async def _skip(stream: asyncio.StreamReader) -> None:
     """Read to the end, and keep nothing."""
-    while stream and await stream.read(SKIPPED_BYTES):
-        pass
-
-
-async def _kill(process: asyncio.subprocess.Process) -> None:
-    """End it, even if it is stopped; what it has written is read, as `wait` waits for the ends of its pipes."""
-    with contextlib.suppress(ProcessLookupError):
-        process.kill()
-    await _skip(process.stdout)
-    await _skip(process.stderr)
-    await process.wait()
-
-
-@contextlib.asynccontextmanager
-async def _limit_cpu_share(
-    process: asyncio.subprocess.Process, share: float, started: asyncio.Event
-) -> AsyncIterator[None]:
-    """Stop and continue the process so that it runs for `share` of each period. Its time limit runs on meanwhile.
-
-    Not before it has `started`, and with that asked the kernel to end it with its agent: a stopped process that has not
-    would stay for ever when the agent is killed.
-    """
-
-    async def alternate() -> None:
-        await started.wait()
-        while process.returncode is None:
-            await asyncio.sleep(share * SHARE_PERIOD_SECONDS)
-            process.send_signal(signal.SIGSTOP)
-            await asyncio.sleep((1 - share) * SHARE_PERIOD_SECONDS)
-            process.send_signal(signal.SIGCONT)
-
-    alternating = asyncio.create_task(alternate()) if share < 1 else None
-    try:
-        yield
-    finally:
-        if alternating is not None:
-            alternating.cancel()
-            with contextlib.suppress(asyncio.CancelledError, ProcessLookupError):
-                await alternating
+    with contextlib.suppress(ConnectionError):
+        while await stream.read(SKIPPED_BYTES):
+            pass

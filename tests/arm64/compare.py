@@ -22,7 +22,7 @@ import numpy as np
 
 from benchmarks.one_device import WORKER, training_job
 from edge_agent.shell.sample_store import SampleStore
-from edge_agent.worker import supervisor
+from edge_agent.worker import supervisor, warm_process
 from edge_agent.worker.contract import TrainingResult
 from fleet_protocol.bundle import (
     DESCRIPTION_FILE,
@@ -62,7 +62,7 @@ def compare(bundle: Path, root: Path) -> dict[str, Any]:
     shutil.rmtree(here, ignore_errors=True)
     shutil.copytree(bundle, here)
     _fill_store(here / "samples.db", description)
-    native = _run(here, description, supervisor.WORKER_COMMAND)
+    native = _run(here, description, warm_process.WORKER_COMMAND)
     result: dict[str, Any] = {"parameters": description.parameter_count, "steps": description.training.steps}
     result["largest_change"] = float(np.abs(native.delta).max())
     result["x86_64_seconds"] = round(native.seconds, 1)
@@ -95,7 +95,7 @@ def _run(folder: Path, description: TaskDescription, command: tuple[str, ...]) -
         RuntimeError: the round failed.
     """
     job = training_job(folder, description, folder / WEIGHTS_FILE, folder / "samples.db")
-    with mock.patch.object(supervisor, "WORKER_COMMAND", command):
+    with mock.patch.object(warm_process, "WORKER_COMMAND", command):
         start = time.perf_counter()
         verdict = asyncio.run(supervisor.train_in_child(job, WORKER))
         seconds = time.perf_counter() - start
@@ -111,7 +111,7 @@ def _emulated(root: Path, cpu: str) -> tuple[str, ...]:
     """The worker's command inside the arm64 root. /sys stays out of it: with it, onnxruntime crashes under qemu."""
     environment = (f"QEMU_CPU={cpu}", "PYTHONPATH=/opt/wheels:/opt/edgeflock")
     entered = ("chroot", str(root), "/usr/bin/qemu-aarch64-static", "/usr/bin/python3.11")
-    return ("env", *environment, *entered, *supervisor.WORKER_COMMAND[1:])
+    return ("env", *environment, *entered, *warm_process.WORKER_COMMAND[1:])
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from edge_agent.mqtt.broker_client import MAX_WAITING_MESSAGES
 from fleet_protocol.keys import SigningKey
 from tests.support.agent import AgentProcess
 from tests.support.broker import Broker
@@ -60,4 +61,24 @@ def test_readings_of_a_local_topic_are_taken_and_bad_ones_are_counted(tmp_path: 
     until(lambda: "Mqtt" in source_of(agent)["failure"], "the source says that its broker is gone")
     broker.start()
     until(lambda: not source_of(agent)["failure"], "the source is back")
+    agent.stop()
+
+
+def test_every_message_of_a_flood_is_counted_however_fast_it_comes(tmp_path: Path, broker: Broker) -> None:
+    agent = AgentProcess(tmp_path / "device", "pi", broker, SigningKey.generate().verify_key)
+    with agent.configuration.open("a") as file:
+        file.write(SOURCE.format(host=broker.host, port=broker.port))
+    publish(broker, GOOD, retain=True)
+    agent.start()
+    until(lambda: source_of(agent).get("refused"), "the source listens")
+    flood = 4 * MAX_WAITING_MESSAGES
+    with agent.paused():
+        publish(broker, *[GOOD] * flood)
+
+    def counted() -> int:
+        found = source_of(agent)
+        return int(found["taken"]) + sum(found["refused"].values())
+
+    until(lambda: counted() >= 1 + flood, "all are counted")
+    assert counted() == 1 + flood
     agent.stop()

@@ -17,6 +17,7 @@ from bundle_runtime.sample_file import read_samples
 from edge_agent.shell.sample_store import SampleStore
 from edge_agent.sources.intake import SampleIntake
 from edge_agent.sources.reading_receiver import ReadingReceiver
+from edge_agent.sources.sample_commands import SampleCommands
 from edge_agent.sources.unix_socket import SampleSocket
 from edge_agent.training.worker import read_samples as read_stored
 from edge_agent.training.worker import run_round
@@ -88,8 +89,11 @@ def gate_of(store: SampleStore, path: Path, description: TaskDescription | None)
         describe=lambda _: description,
         arrived=lambda _: None,
     )
+    commands = SampleCommands(intake.tasks, store, intake.describe, lambda _: None)
     receiver = ReadingReceiver(intake, time.time)
-    return SampleSocket(path, receiver, train=lambda: None, status=lambda: None, predict=lambda *_: None)
+    return SampleSocket(
+        path, receiver, samples=commands, train=lambda: None, status=lambda: None, predict=lambda *_: None
+    )
 
 
 async def send(folder: Path, bundle: Bundle, sent: list[bytes]) -> tuple[SampleStore, list[dict[str, object]]]:

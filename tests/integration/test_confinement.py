@@ -159,7 +159,7 @@ async def test_worker_trains_shut_in_and_holds_no_sample_store_open(job) -> None
 
     def look(news: object) -> None:
         if isinstance(news, Progress) and news.phase == "training" and not seen:
-            (worker,) = [each for each in psutil.Process().children() if "edge_agent.training.worker" in each.cmdline()]
+            _, worker = psutil.Process().children(recursive=True)
             status = Path(f"/proc/{worker.pid}/status").read_text()
             seen.append((status, {Path(file.path).name for file in worker.open_files()}))
 

@@ -19,7 +19,7 @@ from edge_agent.shell.identity import Identity
 from fleet_protocol.envelope import digest
 from fleet_protocol.errors import ConfigurationError, Reason
 from fleet_protocol.keys import SigningKey, write_verify_key
-from fleet_protocol.kinds import UPDATE, Outcome, Receipt
+from fleet_protocol.kinds import STATISTICS, UPDATE, Outcome, Receipt
 from fleet_protocol.limits import MAX_BOOT, MAX_SEQUENCE
 
 BUNDLE = "0f" * 32
@@ -384,3 +384,76 @@ def test_damaged_count_of_epochs_costs_nothing_else(path):
     memory = database.memory("digits", BUNDLE)
     assert (memory.rounds, memory.trained_through, memory.residual, memory.epochs) == (1, 40, b"residual", 0.0)
     database.close()
+
+
+def bounded(path: Path, payloads: int) -> DeviceDatabase:
+    """A database whose outbox has room for so many payloads of a thousand bytes."""
+    return DeviceDatabase(path, maximum_waiting_bytes=1000 * payloads)
+
+
+def test_what_finds_no_room_is_learned_again_stalest_first_then_oldest(path):
+    database = bounded(path, 3)
+    database.set_known_version("digits", KnownVersion(9, BUNDLE, BUNDLE))
+    for base_version in (8, 7, 7, 8, 8):
+        spool(database, replace(ROUND, base_version=base_version, payloads=carrying(bytes(1000))))
+    assert database.waiting_numbers() == [1, 4, 5]
+    assert database.merged_back == 2
+    memory = database.memory("digits", BUNDLE)
+    assert [(row.sequence, row.reason) for row in memory.returned] == [(2, "outbox_full"), (3, "outbox_full")]
+    spool(database, replace(ROUND, base_version=9, payloads=carrying(bytes(1000)), returned=(2, 3)))
+    assert database.waiting_numbers() == [4, 5, 6]
+    assert [row.sequence for row in database.memory("digits", BUNDLE).returned] == [1]
+
+
+def test_what_may_have_been_sent_waits_for_its_receipt_however_little_room_there_is(path):
+    database = bounded(path, 2)
+    for _ in range(2):
+        spool(database, replace(ROUND, payloads=carrying(bytes(1000))))
+    database.note_sent(1)
+    assert database.sent_bytes() == database.waiting_bytes() == 2000
+    for _ in range(2):
+        spool(database, replace(ROUND, payloads=carrying(bytes(1000))))
+    assert database.waiting_numbers() == [1, 2, 4], "the last round's own stays too"
+    assert database.sent_bytes() == 2000
+    database.close()
+    database = bounded(path, 2)
+    assert database.sent_bytes() == 2000, "also after a restart"
+
+
+def test_renumbered_update_was_not_sent_under_its_new_number(path):
+    database = bounded(path, 1)
+    row = spool(database, replace(ROUND, payloads=carrying(bytes(1000))))
+    database.note_sent(1)
+    database.renumber(row, 7, sign)
+    spool(database, replace(ROUND, payloads=carrying(bytes(1000))))
+    assert database.waiting_numbers() == [9]
+
+
+def test_what_no_round_takes_back_is_never_taken_out(path):
+    database = bounded(path, 1)
+    for kind in (STATISTICS.number, 77, UPDATE.number, UPDATE.number):
+        spool(database, replace(ROUND, payloads=(SpooledPayload(kind, b"", bytes(1000)),)))
+    assert database.waiting_numbers() == [1, 2, 4]
+
+
+def test_merging_back_is_one_transaction_with_its_round(path):
+    database = bounded(path, 1)
+    spool(database, replace(ROUND, payloads=carrying(bytes(1000))))
+    before = everything(database)
+    database._connection.execute(
+        "CREATE TEMP TRIGGER cut BEFORE INSERT ON settled BEGIN SELECT RAISE(ABORT, 'cut'); END"
+    )
+    with pytest.raises(sqlite3.IntegrityError, match="cut"):
+        spool(database, replace(ROUND, payloads=carrying(bytes(1000))))
+    assert everything(database) == before
+    assert database.merged_back == 0
+
+
+def test_file_that_does_not_say_what_was_sent_counts_all_as_sent(path):
+    database = bounded(path, 1)
+    spool(database, replace(ROUND, payloads=carrying(bytes(1000))))
+    database._connection.execute("DELETE FROM counters WHERE name = 'sent_through'")
+    database.close()
+    database = bounded(path, 1)
+    spool(database, replace(ROUND, payloads=carrying(bytes(1000))))
+    assert database.waiting_numbers() == [1, 2]

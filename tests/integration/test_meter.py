@@ -15,7 +15,7 @@ BUSY = (sys.executable, "-c", "while __import__('time').process_time() < 0.1: pa
 
 def test_processor_time_of_a_round_that_fails_and_bytes_survive_a_restart(tmp_path):
     database, carried = DeviceDatabase(tmp_path / "agent.db"), [100]
-    meter = Meter(database, lambda: carried[0], keeps=True)
+    meter = Meter(database, lambda: carried[0], lambda: 0, keeps=True)
     assert (meter.used().bytes, meter.used().bytes) == (100, 100)
     carried[0] = 150
     with pytest.raises(ValueError, match="diverged"), meter.round():
@@ -26,13 +26,13 @@ def test_processor_time_of_a_round_that_fails_and_bytes_survive_a_restart(tmp_pa
     assert used.bytes == 150
     database.close()
     again = DeviceDatabase(tmp_path / "agent.db")
-    assert Meter(again, lambda: 0, keeps=True).used() == used
+    assert Meter(again, lambda: 0, lambda: 0, keeps=True).used() == used
     again.close()
 
 
 def test_another_day_begins_from_nothing(tmp_path, monkeypatch):
     database = DeviceDatabase(tmp_path / "agent.db")
-    meter = Meter(database, lambda: 7, keeps=True)
+    meter = Meter(database, lambda: 7, lambda: 0, keeps=True)
     with meter.round():
         pass
     monkeypatch.setattr("edge_agent.shell.meter._local_day", lambda: 1970001)
@@ -42,7 +42,20 @@ def test_another_day_begins_from_nothing(tmp_path, monkeypatch):
 
 def test_device_without_a_budget_writes_nothing_to_its_card(tmp_path):
     database = DeviceDatabase(tmp_path / "agent.db")
-    with Meter(database, lambda: 7, keeps=GuardSettings().has_budget).round():
+    with Meter(database, lambda: 7, lambda: 0, keeps=GuardSettings().has_budget).round():
         pass
     assert database.daily_use() == DailyUse()
+    database.close()
+
+
+def test_child_that_stays_is_counted_when_it_reports_and_not_again_when_it_ends(tmp_path):
+    database, running = DeviceDatabase(tmp_path / "agent.db"), [0]
+    meter = Meter(database, lambda: 0, lambda: running[0], keeps=True)
+    with meter.round():
+        running[0] = 5000
+    assert 5000 <= meter.used().cpu_milliseconds < 5100
+    running[0] = 0  # it has ended between two rounds
+    with meter.round():
+        running[0] = 300
+    assert 5300 <= meter.used().cpu_milliseconds < 5400
     database.close()

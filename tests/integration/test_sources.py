@@ -22,6 +22,7 @@ from edge_agent.sources.intake import SampleIntake
 from edge_agent.sources.prediction_command import CannotPredictError, Predicted
 from edge_agent.sources.reading_receiver import OwnSeries, ReadingReceiver
 from edge_agent.sources.readings import ReadingForm
+from edge_agent.sources.sample_commands import SampleCommands
 from edge_agent.sources.settings import SourceSettings
 from edge_agent.sources.source import ReadingIntake, SourceHost, SourcePlugin
 from edge_agent.sources.unix_socket import SampleSocket, Status
@@ -68,10 +69,10 @@ class Device:
         )
         self.receiver = ReadingReceiver(self.intake, time.time)
 
-    def _store(self, task: str, inputs: bytes, label: int | bytes) -> None:
+    def _store(self, task: str, inputs: bytes, label: int | bytes) -> int:
         if self.full:
             raise sqlite3.OperationalError("database or disk is full")
-        self.store.add(task, inputs, label)
+        return self.store.add(task, inputs, label)
 
     def _refuse_unjudged(self, sample: Sample) -> None:
         raise AssertionError(f"{sample} came before its schema")
@@ -240,7 +241,12 @@ def test_sources_of_a_configuration_are_checked_when_it_is_read(tmp_path: Path, 
 
 async def test_python_program_hands_over_arrays_and_hears_why_one_is_refused(tmp_path: Path, device: Device) -> None:
     socket = SampleSocket(
-        tmp_path / "samples.sock", device.receiver, train=lambda: None, status=lambda: STATUS, predict=no_prediction
+        tmp_path / "samples.sock",
+        device.receiver,
+        samples=SampleCommands(device.intake.tasks, device.store, device.intake.describe, lambda _: None),
+        train=lambda: None,
+        status=lambda: STATUS,
+        predict=no_prediction,
     )
 
     def program() -> None:
@@ -248,6 +254,9 @@ async def test_python_program_hands_over_arrays_and_hears_why_one_is_refused(tmp
             agent.send("digits", np.array([0.0, 1.0], np.float32), label=np.int64(2))
             with pytest.raises(SampleRefusedError, match="input 1 is 7; digits takes -1 to 1"):
                 agent.send("digits", [0, 7], label=1)
+            agent.correct("digits", 1, inputs=[0.0, 1.0])
+            with pytest.raises(SampleRefusedError, match="no such sample any more"):
+                agent.correct("digits", 1, sample=1)
             assert agent.status()["device"] == "pi"
 
     async with asyncio.timeout(DEADLINE_SECONDS):
@@ -255,5 +264,5 @@ async def test_python_program_hands_over_arrays_and_hears_why_one_is_refused(tmp
         await until((tmp_path / "samples.sock").exists)
         await asyncio.to_thread(program)
         serving.cancel()
-    assert device.labels() == [2]
+    assert device.labels() == [1]
     assert (socket.tally.status.taken, socket.tally.status.refused) == (1, {"outside_schema": 1})

@@ -1,6 +1,7 @@
 """The training worker as a real child process: held to its limits, and never more than one round's failure."""
 
 import array
+import asyncio
 import re
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import psutil
 import pytest
 
 from edge_agent.shell.sample_store import SampleStore
-from edge_agent.worker import supervisor
+from edge_agent.worker import warm_process
 from edge_agent.worker.contract import (
     Progress,
     Returned,
@@ -24,7 +25,7 @@ from edge_agent.worker.contract import (
     write_job,
 )
 from edge_agent.worker.settings import WorkerSettings
-from edge_agent.worker.supervisor import train_in_child
+from edge_agent.worker.supervisor import TrainingWorker, train_in_child
 from fleet_protocol.bundle import DESCRIPTION_FILE, TRAIN_FILE, WEIGHTS_FILE, parse_description
 from fleet_protocol.codec import decode_update
 from tests.support.waiting import DEADLINE_SECONDS, until
@@ -164,30 +165,40 @@ async def test_progress_is_heard_in_order_up_to_the_last_step(job) -> None:
     assert 0 < received[-1].loss < result.loss, "a mean of all steps, and the loss before any of them"
 
 
+def both(agent: psutil.Process) -> list[psutil.Process]:
+    """The warm worker, and the process of its round; empty before there is one."""
+    found = agent.children(recursive=True)
+    return found if len(found) == 2 else []
+
+
+def assert_ended(processes: list[psutil.Process]) -> None:
+    psutil.wait_procs(processes, timeout=DEADLINE_SECONDS)
+    assert all(not each.is_running() or each.status() == psutil.STATUS_ZOMBIE for each in processes)
+
+
 def test_worker_dies_with_its_agent_even_when_it_is_stopped(job, tmp_path) -> None:
     (tmp_path / "job").write_bytes(write_job(endless(job)))
     command = [sys.executable, "-c", AGENT, str(tmp_path / "job"), "1"]
     agent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert agent.stdout is not None
     assert agent.stdout.readline() == "reading\n"
-    (worker,) = psutil.Process(agent.pid).children()
+    warm, worker = psutil.Process(agent.pid).children(recursive=True)
+    warm.suspend()
     worker.suspend()
     agent.kill()
     agent.wait()
     agent.stdout.close()
-    psutil.wait_procs([worker], timeout=DEADLINE_SECONDS)
-    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
+    assert_ended([warm, worker])
 
 
 def test_worker_that_its_share_of_the_processor_has_stopped_dies_with_its_agent(job, tmp_path) -> None:
     (tmp_path / "job").write_bytes(write_job(endless(job)))
     agent = subprocess.Popen([sys.executable, "-c", AGENT, str(tmp_path / "job"), "0.01"], stdout=subprocess.DEVNULL)
-    (worker,) = until(psutil.Process(agent.pid).children, "the worker is there")
+    warm, worker = until(lambda: both(psutil.Process(agent.pid)), "the worker is there")
     until(lambda: worker.status() == psutil.STATUS_STOPPED, "it is stopped for the first time")
     agent.kill()
     agent.wait()
-    psutil.wait_procs([worker], timeout=DEADLINE_SECONDS)
-    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
+    assert_ended([warm, worker])
 
 
 async def test_diverged_training_is_dropped_with_what_was_seen(job) -> None:
@@ -220,9 +231,22 @@ async def test_altered_graph_fails_the_round_and_nothing_else(job, altered_graph
     assert "the file is truncated or altered: fetch or export it again" in failure.error
 
 
+def take_over(monkeypatch: pytest.MonkeyPatch, work: str) -> None:
+    """Rounds do this instead of training, as after a defect of onnxruntime."""
+    program = f"""
+import os, signal, sys, time
+from edge_agent.training import warm_worker, worker
+from edge_agent.worker.contract import TrainingFailure, write_frame
+def work():
+    {work}
+worker.work = work
+warm_worker.main()
+"""
+    monkeypatch.setattr(warm_process, "WORKER_COMMAND", (sys.executable, "-c", program))
+
+
 async def test_worker_that_a_bundle_has_taken_over_fills_no_memory_of_its_agent(job, monkeypatch) -> None:
-    endless = "import sys\nwhile True: sys.stdout.buffer.write(b'\\xff' * 65536)"
-    monkeypatch.setattr(supervisor, "WORKER_COMMAND", (sys.executable, "-c", endless))
+    take_over(monkeypatch, "while True: sys.stdout.buffer.write(b'\\xff' * 65536)")
     failure = await train_in_child(job, SETTINGS)
     assert isinstance(failure, TrainingFailure)
     longest = longest_message(job.description)
@@ -235,8 +259,7 @@ async def test_worker_that_a_bundle_has_taken_over_fills_no_memory_of_its_agent(
     ids=["a message", "errors"],
 )
 async def test_worker_that_is_killed_while_it_writes_ends_its_round(job, monkeypatch, begin) -> None:
-    endless = f"import sys, time\n{begin}\nwhile True: stream.write(bytes(3000)); stream.flush(); time.sleep(0.002)"
-    monkeypatch.setattr(supervisor, "WORKER_COMMAND", (sys.executable, "-c", endless))
+    take_over(monkeypatch, f"{begin}\n    while True: stream.write(bytes(3000)); stream.flush(); time.sleep(0.002)")
     failure = await train_in_child(job, msgspec.structs.replace(SETTINGS, time_limit_seconds=1.0))
     assert failure == TrainingFailure("worker passed its time limit of 1 s and was killed")
 
@@ -255,3 +278,93 @@ async def test_step_that_memory_has_no_room_for_names_the_batch_size(tmp_path: P
         r"worker passed its memory limit of 120 MiB \(no room for what \w+\.onnx computes\); .* smaller batch_size",
         failure.error,
     )
+
+
+async def test_warm_worker_serves_the_next_round_alike_and_leaves_by_itself(job) -> None:
+    worker = TrainingWorker(msgspec.structs.replace(SETTINGS, stay_seconds=30.0))
+    first = await worker.train(job)
+    (warm,) = psutil.Process().children()
+    again = await worker.train(job)
+    assert first == again
+    assert psutil.Process().children() == [warm], "the round's own process has ended"
+    assert 0 < worker.spent_milliseconds < 60_000
+    await worker.end()
+    assert worker.spent_milliseconds == 0
+    assert not warm.is_running()
+
+
+async def test_worker_leaves_when_nothing_comes(job) -> None:
+    worker = TrainingWorker(msgspec.structs.replace(SETTINGS, stay_seconds=0.0))
+    assert isinstance(await worker.train(job), TrainingResult)
+    (warm,) = psutil.Process().children()
+    await asyncio.to_thread(psutil.wait_procs, [warm], timeout=DEADLINE_SECONDS)
+    assert not warm.is_running()
+    assert isinstance(await worker.train(job), TrainingResult), "and is started again"
+    await worker.end()
+
+
+async def test_warm_worker_that_was_killed_meanwhile_is_started_again(job) -> None:
+    worker = TrainingWorker(msgspec.structs.replace(SETTINGS, stay_seconds=30.0))
+    await worker.train(job)
+    (warm,) = psutil.Process().children()
+    warm.kill()
+    until(lambda: not psutil.pid_exists(warm.pid), "it has ended, and the event loop has not heard of it")
+    assert isinstance(await worker.train(job), TrainingResult)
+    await worker.end()
+
+
+async def test_round_that_fails_as_expected_leaves_the_worker_warm(job) -> None:
+    worker = TrainingWorker(msgspec.structs.replace(SETTINGS, stay_seconds=30.0))
+    failure = await worker.train(msgspec.structs.replace(job, memory_limit_mib=1))
+    assert isinstance(failure, TrainingFailure)
+    assert isinstance(await worker.train(job), TrainingResult), "limits are the round's, not the worker's"
+    await worker.end()
+    assert psutil.Process().children() == []
+
+
+async def test_round_that_is_cancelled_takes_every_process_with_it(job) -> None:
+    worker, begun = TrainingWorker(msgspec.structs.replace(SETTINGS, stay_seconds=30.0)), asyncio.Event()
+    running = asyncio.ensure_future(worker.train(endless(job), lambda _: begun.set()))
+    await begun.wait()
+    assert len(psutil.Process().children(recursive=True)) == 2
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert psutil.Process().children(recursive=True) == []
+    assert isinstance(await worker.train(job), TrainingResult)
+    await worker.end()
+
+
+@pytest.mark.parametrize(
+    ("work", "words"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", "worker ended with code -9 "),
+        ("raise ValueError('a defect')", "ValueError: a defect"),
+        ("os._exit(3)", "worker ended with code 3 "),
+        ("os.kill(os.getppid(), signal.SIGKILL); time.sleep(60)", "worker ended with code -9 "),
+    ],
+)
+async def test_round_whose_process_dies_is_reported_and_leaves_none_behind(job, monkeypatch, work, words) -> None:
+    take_over(monkeypatch, work)
+    worker = TrainingWorker(msgspec.structs.replace(SETTINGS, stay_seconds=30.0))
+    failure = await worker.train(job)
+    assert isinstance(failure, TrainingFailure)
+    assert words in failure.error
+    assert psutil.Process().children(recursive=True) == []
+
+
+async def test_what_a_round_says_after_its_verdict_reaches_no_other_round(job, monkeypatch) -> None:
+    """A round that a bundle has taken over can't speak for the next one, of another task."""
+    forged = "write_frame(TrainingFailure(f'of {os.getpid()}'))"
+    take_over(monkeypatch, f"os.write(1, {forged}); os.write(1, {forged} * 3)")
+    worker = TrainingWorker(msgspec.structs.replace(SETTINGS, stay_seconds=30.0))
+    said = [await worker.train(job) for _ in range(3)]
+    assert len({failure.error for failure in said if isinstance(failure, TrainingFailure)}) == 3
+    await worker.end()
+
+
+async def test_worker_that_can_not_be_started_says_why(job, monkeypatch) -> None:
+    monkeypatch.setattr(warm_process, "WORKER_COMMAND", (sys.executable, "-m", "edge_agent.training.missing"))
+    failure = await train_in_child(job, SETTINGS)
+    assert isinstance(failure, TrainingFailure)
+    assert "No module named edge_agent.training.missing" in failure.error

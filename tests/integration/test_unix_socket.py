@@ -20,6 +20,7 @@ from edge_agent.sources.bounded_lines import MAX_HELD_BYTES, MAX_LINE_BYTES
 from edge_agent.sources.intake import SampleIntake
 from edge_agent.sources.prediction_command import CannotPredictError, Predicted
 from edge_agent.sources.reading_receiver import OwnSeries, ReadingReceiver
+from edge_agent.sources.sample_commands import SampleCommands
 from edge_agent.sources.schema_check import MAX_VALUES_WITHOUT_SCHEMA
 from edge_agent.sources.unix_socket import MAX_CONNECTIONS, MAX_ERROR_CHARACTERS, SampleSocket, Status
 from edge_agent.worker.contract import Progress
@@ -75,6 +76,9 @@ class Gate:
         self._gate = SampleSocket(
             self.socket,
             ReadingReceiver(intake, time.time),
+            samples=SampleCommands(
+                intake.tasks, self.store, intake.describe, lambda task: self.arrived.append(f"{task} changed")
+            ),
             train=lambda: self.arrived.append("asked"),
             status=lambda: STATUS,
             predict=no_prediction,
@@ -430,3 +434,63 @@ async def test_label_that_does_not_fit_its_kind_is_refused(gate, schema, label, 
         answer = await client.ask(b'{"task": "digits", "inputs": [0, 0], "label": ' + label + b"}")
     assert words in answer["error"]
     assert gate.stored() == []
+
+
+async def test_label_that_is_corrected_counts_as_a_new_sample(gate: Gate) -> None:
+    async with gate.served(), client_of(gate) as client:
+        for label in (0, 1):
+            assert await client.ask(b'{"task": "digits", "inputs": [0, 0.5], "label": %d}' % label) == {"ok": True}
+        by_number = b'{"command": "correct", "task": "digits", "sample": 1, "label": 2}'
+        assert await client.ask(by_number) == {"ok": True, "sample": 3}
+        assert "no such sample any more" in (await client.ask(by_number))["error"]
+        by_inputs = b'{"command": "correct", "task": "digits", "inputs": [0, 0.5], "label": 0}'
+        assert await client.ask(by_inputs) == {"ok": True, "sample": 4}
+    assert [label for _, label in gate.stored()] == [1, 0]
+    assert gate.store.count_after("digits", 2) == 1
+    assert gate.arrived.count("digits changed") == 2
+
+
+async def test_samples_are_forgotten_by_number_or_all(gate: Gate) -> None:
+    async with gate.served(), client_of(gate) as client:
+        for _ in range(5):
+            await client.ask(GOOD)
+        some = b'{"command": "forget", "task": "digits", "samples": [1, 3, 99]}'
+        assert await client.ask(some) == {"ok": True, "forgotten": 2}
+        assert await client.ask(b'{"command": "forget", "task": "digits"}') == {"ok": True, "forgotten": 3}
+    assert gate.stored() == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (
+            b'"correct", "task": "digits", "sample": 1, "label": 3',
+            "label is 3; digits takes a whole number from 0 to 2",
+        ),
+        (b'"correct", "task": "digits", "label": 1', "name the sample by"),
+        (b'"correct", "task": "digits", "sample": 1, "inputs": [0, 0], "label": 1', "not both"),
+        (b'"correct", "task": "digits", "sample": 0, "label": 1', ">= 1"),
+        (b'"correct", "task": "digits", "sample": 1e99, "label": 1', "see docs/samples.md"),
+        (b'"correct", "task": "digits", "inputs": [0], "label": 1', "input has 1 values; digits takes 2"),
+        (b'"correct", "task": "faces", "sample": 1, "label": 1', "unknown task 'faces'"),
+        (b'"forget", "task": "faces"', "unknown task 'faces'"),
+        (b'"forget"', "required field `task`"),
+        (b'"forget", "task": "digits", "samples": [-1]', ">= 1"),
+        (b'"forget", "task": "digits", "sample": 1', "unknown field `sample`"),
+    ],
+)
+async def test_change_that_can_not_be_made_is_said_and_changes_nothing(gate: Gate, asked: bytes, words: str) -> None:
+    async with gate.served(), client_of(gate) as client:
+        await client.ask(GOOD)
+        answer = await client.ask(b'{"command": ' + asked + b"}")
+    assert not answer["ok"]
+    assert words in answer["error"]
+    assert [label for _, label in gate.stored()] == [2]
+    assert "digits changed" not in gate.arrived
+
+
+async def test_labels_can_not_be_corrected_before_the_schema_is_known(gate: Gate) -> None:
+    gate.description = None
+    async with gate.served(), client_of(gate) as client:
+        answer = await client.ask(b'{"command": "correct", "task": "digits", "sample": 1, "label": 1}')
+    assert "try again later" in answer["error"]

@@ -16,7 +16,7 @@ from edge_agent import cli
 from edge_agent.core.outbox import OutboxRow, SignRow
 from edge_agent.shell.device_database import DeviceDatabase, SpooledRound
 from edge_agent.shell.postbox import Postbox
-from edge_agent.worker import supervisor
+from edge_agent.worker import warm_process
 from fleet_protocol.kinds import Outcome, Receipt
 from tests.soak.places import Place
 from tests.soak.trap import passing
@@ -104,6 +104,6 @@ def main() -> None:
     watch_wire(_cuts)
     _watch_commits()
     _watch_receipts()
-    supervisor.WORKER_COMMAND = (sys.executable, "-P", "-m", "tests.soak.worker")  # type: ignore[assignment]
+    warm_process.WORKER_COMMAND = (sys.executable, "-P", "-m", "tests.soak.worker")  # type: ignore[assignment]
     asyncio.set_event_loop_policy(_FastTime())
     cli.main()

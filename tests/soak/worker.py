@@ -3,7 +3,7 @@
 It is not shut in: a trap is a file that it would not be let to open (tests/integration/test_confinement.py).
 """
 
-from edge_agent.training import worker
+from edge_agent.training import warm_worker, worker
 from edge_agent.worker.contract import Message, Progress, write_frame
 from tests.soak.places import Place
 from tests.soak.trap import passing
@@ -20,4 +20,4 @@ def _write_frame_watched(message: Message) -> bytes:
 if __name__ == "__main__":
     worker.shut_in = lambda _readable, _store: ""  # type: ignore[assignment]
     worker.write_frame = _write_frame_watched  # type: ignore[attr-defined]
-    worker.main()
+    warm_worker.main()

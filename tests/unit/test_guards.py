@@ -65,6 +65,7 @@ def test_every_guard_agrees_at_its_limit():
     [
         ("stored_samples", 15, ("15 stored samples", "at least 16")),
         ("waiting_updates", 8, ("9 updates waiting", "at most 8")),
+        ("sent_mib", 16.0, ("16.0 MiB of updates that were sent", "the limit is 16")),
         ("temperature", Measured(75.5, "cpu_thermal"), ("75.5 degrees Celsius (cpu_thermal)", "at most 75")),
         ("battery", Measured(29.5, "BAT0"), ("29.5 percent of battery (BAT0)", "at least 30")),
         ("free_memory_mib", 63.5, ("63.5 MiB", "at least 64")),

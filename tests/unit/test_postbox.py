@@ -280,3 +280,38 @@ def test_empty_outbox_sets_no_timer(device):
     with pytest.raises(NothingScheduledError):
         run(device.postbox.deliver())
     assert device.published == []
+
+
+def test_update_is_noted_as_sent_before_it_is_published(device):
+    device.spool(b"first")
+    device.spool(b"second")
+    noted = [device.database.sent_bytes()]
+
+    async def publish(_envelope: bytes) -> None:
+        noted.append(device.database.sent_bytes())
+
+    device.postbox._publish = publish
+
+    async def one_more_comes_while_connected() -> None:
+        async with device.connected():
+            await let_pass(1)
+            device.spool(b"later")
+            await let_pass(1)
+
+    run(one_more_comes_while_connected())
+    assert noted[:4] == [0, 11, 11, 16]
+
+
+def test_update_that_can_not_be_noted_as_sent_is_not_published_and_waits(device):
+    device.spool()
+    device.database._connection.execute("PRAGMA query_only = 1")
+
+    async def while_the_disk_is_full_and_after() -> None:
+        async with device.connected():
+            await let_pass(1)
+            assert device.published == []
+            device.database._connection.execute("PRAGMA query_only = 0")
+            await let_pass(FIRST_RECEIPT_SECONDS)
+
+    run(while_the_disk_is_full_and_after())
+    assert len(device.published) == 1

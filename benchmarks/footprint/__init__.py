@@ -1,0 +1,1 @@
+"""What an agent costs a device: the parts of `benchmarks.agent_footprint`."""

@@ -1,0 +1,138 @@
+"""The agent's side of a warm worker: starts it, orders a round, stops that, and ends it all."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+from dataclasses import dataclass
+
+from edge_agent.worker.warm_contract import ORDER, REPORT, STOP
+
+WORKER_COMMAND = (sys.executable, "-P", "-m", "edge_agent.training.warm_worker")
+WORKER_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+"""numpy would keep 32 MB ready per core for threads that never run."""
+MAX_ERROR_BYTES = 500
+END_SECONDS = 5.0
+"""Longest wait for a round that is asked to stop, and for the worker to end by itself; then it is killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoundProcess:
+    """The ends of one round's sockets: its job goes in and frames come out; its standard error."""
+
+    output: asyncio.StreamReader
+    job: asyncio.StreamWriter
+    errors: asyncio.StreamReader
+    error_side: asyncio.StreamWriter
+
+    def close(self) -> None:
+        """Listen no longer."""
+        self.job.close()
+        self.error_side.close()
+
+
+class WarmProcess:
+    """One warm worker. It runs one round at a time."""
+
+    def __init__(self, process: asyncio.subprocess.Process, control: socket.socket) -> None:
+        self._process = process
+        self._control = control
+        self._said = asyncio.ensure_future(last_words(process.stderr))
+        self._has_order = False
+        self.spent_milliseconds = 0
+        """Processor time up to the last report, which the kernel tells of only once the process has ended."""
+
+    @classmethod
+    async def start(cls) -> "WarmProcess":
+        """Start one. Whatever keeps it from serving orders shows in their reports."""
+        own_end, its_end = socket.socketpair()
+        with its_end:
+            own_end.setblocking(False)
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *WORKER_COMMAND,
+                    str(os.getpid()),
+                    stdin=its_end.fileno(),
+                    stdout=asyncio.subprocess.DEVNULL,
+                    stderr=asyncio.subprocess.PIPE,
+                    env=os.environ | WORKER_ENVIRONMENT,
+                )
+            except BaseException:
+                own_end.close()
+                raise
+        return cls(process, own_end)
+
+    @property
+    def runs(self) -> bool:
+        """Whether the process is there: its end of the socket ends with it, before the event loop hears of it."""
+        try:
+            return self._process.returncode is None and self._control.recv(1, socket.MSG_PEEK) != b""
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    async def last_words(self) -> str:
+        """What the process itself has said, and no round's, where it has ended."""
+        return "" if self.runs else await self._said
+
+    async def order(self, share: float) -> RoundProcess:
+        """Have a process forked for one round, which runs for `share` of the time."""
+        channel, its_channel = socket.socketpair()
+        errors, its_errors = socket.socketpair()
+        with its_channel, its_errors, contextlib.suppress(ConnectionError):
+            socket.send_fds(self._control, [ORDER.pack(share)], [its_channel.fileno(), its_errors.fileno()])
+            self._has_order = True
+        output, job = await asyncio.open_connection(sock=channel)
+        error_stream, error_side = await asyncio.open_connection(sock=errors)
+        return RoundProcess(output, job, error_stream, error_side)
+
+    async def report(self) -> int:
+        """The exit code of the round's process when it has ended, or the worker's own where that has."""
+        report = await self._receive_report()
+        self._has_order = False
+        if len(report) < REPORT.size:
+            return await self._process.wait()
+        code, self.spent_milliseconds = REPORT.unpack(report)
+        return int(code)
+
+    async def end(self) -> None:
+        """Stop the round that it runs, and end it; where it does not by itself, it is killed, and all with it."""
+        with contextlib.suppress(TimeoutError, OSError):
+            async with asyncio.timeout(END_SECONDS):
+                if self._has_order:
+                    self._control.sendall(STOP)
+                    await self._receive_report()
+        self._control.close()
+        try:
+            async with asyncio.timeout(END_SECONDS):
+                await self._wait()
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            await self._wait()
+        self.spent_milliseconds = 0
+
+    async def _receive_report(self) -> bytes:
+        report = b""
+        with contextlib.suppress(ConnectionError):
+            loop = asyncio.get_running_loop()
+            while len(report) < REPORT.size and (
+                more := await loop.sock_recv(self._control, REPORT.size - len(report))
+            ):
+                report += more
+        return report
+
+    async def _wait(self) -> None:
+        await self._process.wait()
+        await self._said
+
+
+async def last_words(stream: asyncio.StreamReader | None) -> str:
+    """The last `MAX_ERROR_BYTES` of what comes until the stream's end."""
+    words = b""
+    with contextlib.suppress(ConnectionError):
+        while stream and (more := await stream.read(MAX_ERROR_BYTES)):
+            words = (words + more)[-MAX_ERROR_BYTES:]
+    return words.decode(errors="replace").strip()

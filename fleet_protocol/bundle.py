@@ -27,7 +27,7 @@ from fleet_protocol.sample_schema import (
     labels_as_one,
 )
 from fleet_protocol.scaling import UNSCALED, Block, Scaling, check_scaling, input_blocks, target_blocks
-from fleet_protocol.sending_plan import SendingPlan, check_sending
+from fleet_protocol.sending_plan import ALWAYS, SendingPlan, check_sending
 from fleet_protocol.topics import check_name
 
 BUNDLE_FORMAT = 1
@@ -164,7 +164,7 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     onnx_versions: dict[str, OnnxVersion] = {}
     versions_from: str = "update"
     scaling: Scaling = UNSCALED
-    sending: SendingPlan = SendingPlan()
+    sending: SendingPlan = ALWAYS
     inputs: Annotated[dict[FieldName, InputSchema], msgspec.Meta(max_length=MAX_SAMPLE_FIELDS)] = {}
     """Where a sample has several, by the names of forward()'s parameters; `input` is then their row."""
     heads: Annotated[dict[FieldName, LabelSchema], msgspec.Meta(max_length=MAX_SAMPLE_FIELDS)] = {}

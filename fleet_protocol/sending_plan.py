@@ -1,6 +1,6 @@
 """Which rounds a device sends: the table `[sending]` of a task."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -19,6 +19,10 @@ class SendingPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `threshold`, or lower their loss by that share of it where there are no right answers."""
     threshold: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
     """0 to 1; what it is compared with depends on the rule."""
+
+
+ALWAYS: Final = SendingPlan()
+"""The default, and not written: only this very object is known as that."""
 
 
 def check_sending(plan: SendingPlan, feedback: str, validation_share: float, name: str) -> None:

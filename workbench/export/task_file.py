@@ -11,7 +11,7 @@ from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.limits import MAX_SAMPLE_FIELDS, MAX_SEQUENCE
 from fleet_protocol.reading_plan import ReadingPlan
 from fleet_protocol.sample_schema import WHOLE_ROW, FieldName, InputSchema, LabelKind, LabelSchema
-from fleet_protocol.sending_plan import SendingPlan
+from fleet_protocol.sending_plan import ALWAYS, SendingPlan
 from workbench.export.scaling import ScalingSettings
 from workbench.export.trainable import EVERYTHING
 
@@ -94,7 +94,7 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     update: UpdatePlan = USUAL_UPDATE
     aggregation: AggregationPlan = AggregationPlan()
     downlink: DownlinkPlan = DownlinkPlan()
-    sending: SendingPlan = SendingPlan()
+    sending: SendingPlan = ALWAYS
     scaling: ScalingSettings = ScalingSettings()
     loss: LossName | None = None
     """`balanced_cross_entropy` (usual for label kind `class`): cross entropy with half the log of the device's own

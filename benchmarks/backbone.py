@@ -33,8 +33,8 @@ from fleet_protocol.bundle import (
 from fleet_protocol.codec import read_weights
 from fleet_protocol.sample_schema import InputSchema, LabelSchema
 from workbench.export.bundle_writer import bundle_files
-from workbench.export.recipe import Recipe
-from workbench.export.task_file import BackboneSettings, TaskFile
+from workbench.export.recipe.recipe import Recipe
+from workbench.export.recipe.task_file import BackboneSettings, TaskFile
 
 SHAPE = [3, 64, 64]
 CLASSES = 4

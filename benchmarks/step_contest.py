@@ -15,7 +15,7 @@ import torch
 
 from fleet_protocol.errors import ConfigurationError
 from workbench.export.ort_training import ort_training_files
-from workbench.export.recipe import Recipe
+from workbench.export.recipe.recipe import Recipe
 
 STEPS = 50
 """Of one round."""

@@ -37,10 +37,10 @@ from edge_agent.training.onnx_step import OnnxStepEngine
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import TrainingPlan, UpdatePlan
 from fleet_protocol.sample_schema import InputSchema, LabelSchema
-from workbench.export.onnx_conversion import checked_model
-from workbench.export.recipe import Recipe
-from workbench.export.task_file import TaskFile
-from workbench.export.training_graph import training_graph
+from workbench.export.conversion.onnx_conversion import checked_model
+from workbench.export.graphs.training_graph import training_graph
+from workbench.export.recipe.recipe import Recipe
+from workbench.export.recipe.task_file import TaskFile
 
 SAMPLES = 200
 CLASSES = 10

@@ -14,9 +14,9 @@ from bundle_runtime.samples import Samples
 from edge_agent.training.engine import BatchPlan, Rates
 from edge_agent.training.onnx_step import OnnxStepEngine
 from fleet_protocol.sample_schema import LabelKind
-from workbench.export.exportable_layers import exportable_layers, torchs_own_layers
-from workbench.export.layer_context import LayerContext
-from workbench.export.recipe import Recipe
+from workbench.export.layers.exportable_layers import exportable_layers, torchs_own_layers
+from workbench.export.layers.layer_context import LayerContext
+from workbench.export.recipe.recipe import Recipe
 
 STEPS = 20
 BATCH = 8

@@ -22,9 +22,9 @@ from fleet_protocol.bundle import TRAIN_FILE, TrainingPlan, UpdatePlan
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.sample_schema import InputSchema
 from workbench.export.bundle_writer import bundle_files
-from workbench.export.recipe import Recipe
-from workbench.export.scaling import ScalingSettings
-from workbench.export.task_file import TaskFile
+from workbench.export.recipe.recipe import Recipe
+from workbench.export.recipe.scaling import ScalingSettings
+from workbench.export.recipe.task_file import TaskFile
 
 SAMPLES = 64
 LEARNING_RATE = 0.02

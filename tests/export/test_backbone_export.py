@@ -29,11 +29,11 @@ from fleet_protocol.codec import read_weights
 from fleet_protocol.errors import ConfigurationError
 from tests.support.backbone import INT8, MODEL, NAMED, export_backbone_bundle, write_recipe
 from tests.support.training import TOLERANCE
-from workbench.export.backbone import split
-from workbench.export.int8_precision import LARGEST_ERROR, terms_of_weights
-from workbench.export.int8_weights import LARGEST, quantise, quantise_weights
-from workbench.export.onnx_conversion import checked_model
-from workbench.export.recipe import read_recipe
+from workbench.export.backbone.backbone import split
+from workbench.export.backbone.int8_precision import LARGEST_ERROR, terms_of_weights
+from workbench.export.backbone.int8_weights import LARGEST, quantise, quantise_weights
+from workbench.export.conversion.onnx_conversion import checked_model
+from workbench.export.recipe.recipe import read_recipe
 
 ROWS = 2 * ROWS_AT_ONCE + 3
 READS_EVERYTHING = """

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from fleet_protocol.errors import ConfigurationError
-from workbench.export import model_checks, model_code
 from workbench.export.bundle_writer import bundle_files
-from workbench.export.recipe import read_recipe
+from workbench.export.recipe import model_checks, model_code
+from workbench.export.recipe.recipe import read_recipe
 
 TASK = """
 task = "brought"

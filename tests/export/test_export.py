@@ -25,9 +25,9 @@ from fleet_protocol.bundle import (
 from fleet_protocol.errors import ConfigurationError
 from workbench import cli, recipe_folder
 from workbench.export.bundle_writer import export_bundle
-from workbench.export.losses import BALANCE, LOSSES
-from workbench.export.recipe import read_recipe
-from workbench.export.task_file import NamedLoss
+from workbench.export.recipe.losses import BALANCE, LOSSES
+from workbench.export.recipe.recipe import read_recipe
+from workbench.export.recipe.task_file import NamedLoss
 from workbench.recipe_folder import find_recipe
 
 DIGITS = find_recipe("digits")

@@ -9,7 +9,7 @@ import pytest
 from fleet_protocol.bundle import parse_description
 from fleet_protocol.errors import ConfigurationError
 from workbench.export.bundle_writer import bundle_files, export_bundle
-from workbench.export.recipe import read_recipe
+from workbench.export.recipe.recipe import read_recipe
 from workbench.recipe_folder import find_recipe
 
 DIGITS = find_recipe("digits")

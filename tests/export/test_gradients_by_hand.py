@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from workbench.export.batch_statistics import normalised_by_batch
-from workbench.export.convolution_gradients import Geometry, input_gradient, weight_gradient
-from workbench.export.decompositions import select_backward, slice_backward
-from workbench.export.recurrent_layers import gru, lstm, rnn
+from workbench.export.conversion.convolution_gradients import Geometry, input_gradient, weight_gradient
+from workbench.export.conversion.decompositions import select_backward, slice_backward
+from workbench.export.layers.batch_statistics import normalised_by_batch
+from workbench.export.layers.recurrent_layers import gru, lstm, rnn
 
 FORWARD: dict[type[nn.RNNBase], Callable[..., tuple[Tensor, object]]] = {nn.LSTM: lstm, nn.GRU: gru, nn.RNN: rnn}
 OPTIONS: list[dict[str, bool | int]] = [

@@ -17,8 +17,8 @@ from tests.support.training import (
     train_with_torch,
     with_head,
 )
-from workbench.export.layer_context import LayerContext
-from workbench.export.random_words import MODULUS, random_words
+from workbench.export.layers.layer_context import LayerContext
+from workbench.export.layers.random_words import MODULUS, random_words
 
 IMAGE, SIGNAL, VECTOR = (2, 8, 8), (2, 16), (8,)
 

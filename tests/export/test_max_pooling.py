@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from workbench.export.onnx_conversion import checked_model, convert
-from workbench.export.tracing import BATCH, GraphInput
+from workbench.export.conversion.onnx_conversion import checked_model, convert
+from workbench.export.conversion.tracing import BATCH, GraphInput
 
 SHAPE = (2, 9, 8)
 WINDOWS = [

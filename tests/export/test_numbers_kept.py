@@ -10,11 +10,11 @@ from torch.nn import functional
 
 from fleet_protocol.bundle import LabelSchema
 from tests.support.training import TOLERANCE, Rates, make_recipe, train_exported, train_with_torch
-from workbench.export.decompositions import threshold_backward
-from workbench.export.losses import LOSSES
-from workbench.export.onnx_conversion import checked_model, convert
-from workbench.export.task_file import LossSettings
-from workbench.export.tracing import BATCH, GraphInput
+from workbench.export.conversion.decompositions import threshold_backward
+from workbench.export.conversion.onnx_conversion import checked_model, convert
+from workbench.export.conversion.tracing import BATCH, GraphInput
+from workbench.export.recipe.losses import LOSSES
+from workbench.export.recipe.task_file import LossSettings
 
 
 def run_converted(function, values: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from fleet_protocol.errors import ConfigurationError
 from tests.support.recipes import write_recipe
 from tests.support.training import TOLERANCE, Rates, batches, initial_weights, samples, train_exported
 from workbench.export.bundle_writer import bundle_files
-from workbench.export.recipe import Recipe, read_recipe
+from workbench.export.recipe.recipe import Recipe, read_recipe
 
 ADVERSARIAL = """
 import torch

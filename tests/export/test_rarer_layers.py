@@ -24,8 +24,8 @@ from tests.support.training import (
     make_recipe,
     run_training,
 )
-from workbench.export.exportable_layers import exportable_layers
-from workbench.export.layer_context import LayerContext
+from workbench.export.layers.exportable_layers import exportable_layers
+from workbench.export.layers.layer_context import LayerContext
 
 
 class TiedLanguageModel(nn.Module):

@@ -33,7 +33,7 @@ from models.vibration_autoencoder.samples import inputs_from_acceleration
 from tests.support.occupancy_by_hand import RANGES, SlidingWindow
 from workbench.data.named_readings import prepare_rows
 from workbench.export.bundle_writer import bundle_files, export_bundle
-from workbench.export.recipe import read_recipe
+from workbench.export.recipe.recipe import read_recipe
 from workbench.inspection.measured_round import drawn_samples
 from workbench.recipe_folder import find_bundle, find_recipe
 

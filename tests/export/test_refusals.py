@@ -8,8 +8,8 @@ import torch
 from fleet_protocol.errors import ConfigurationError
 from tests.export.refused_models import IMAGE, REFUSALS, SEQUENCE, UNKNOWN_OPERATORS, VECTOR, VOLUME, Make, Refusal
 from tests.support.training import build, check_training, export, make_recipe, train_exported
-from workbench.export.diagnosis import INSTEAD
-from workbench.export.unexportable import explained
+from workbench.export.conversion.diagnosis import INSTEAD
+from workbench.export.conversion.unexportable import explained
 
 SHAPES = {"grid_sampler_2d": IMAGE, "_upsample_bilinear2d_aa": IMAGE, "as_strided_scatter": SEQUENCE}
 SHAPES |= dict.fromkeys(("avg_pool3d", "max_pool3d_with_indices"), VOLUME)

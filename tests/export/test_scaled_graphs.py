@@ -18,8 +18,8 @@ from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.scaling import MOST_DEVIATIONS, Scale, Scaling
 from tests.support.tables import export_table_bundle, write_table_recipe
 from workbench.export.bundle_writer import bundle_files
-from workbench.export.objective_graph import objective_graph
-from workbench.export.recipe import read_recipe
+from workbench.export.graphs.objective_graph import objective_graph
+from workbench.export.recipe.recipe import read_recipe
 
 MEAN, DEVIATION = [1e5, 20.0, 0.5], [2000.0, 4.0, 0.1]
 SCALING = Scaling(Scale(MEAN, DEVIATION), Scale([250.0], [30.0]))

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from workbench.export.onnx_conversion import checked_model, convert
-from workbench.export.selection import FEWEST_VALUES, select_by_products
-from workbench.export.tracing import BATCH, GraphInput
+from workbench.export.conversion.onnx_conversion import checked_model, convert
+from workbench.export.conversion.tracing import BATCH, GraphInput
+from workbench.export.graphs.selection import FEWEST_VALUES, select_by_products
 
 ROWS, MANY = 3, FEWEST_VALUES
 SELECTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

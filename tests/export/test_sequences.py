@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from bundle_runtime.graph_admission import check_graph
 from fleet_protocol.bundle import EVALUATE_FILE, PREDICT_FILE, TRAIN_FILE
 from tests.support.training import build, check_training, export, make_recipe, with_head
-from workbench.export.inference_graphs import evaluation_graph, prediction_graph
-from workbench.export.layer_context import UnexportableError
-from workbench.export.onnx_conversion import checked_model
-from workbench.export.training_graph import training_graph
+from workbench.export.conversion.onnx_conversion import checked_model
+from workbench.export.graphs.inference_graphs import evaluation_graph, prediction_graph
+from workbench.export.graphs.training_graph import training_graph
+from workbench.export.layers.layer_context import UnexportableError
 
 SEQUENCE = (3, 8)
 

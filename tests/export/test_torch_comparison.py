@@ -15,10 +15,10 @@ from torch.nn import functional
 
 from fleet_protocol.errors import ConfigurationError
 from tests.support.training import Rates, batches, build, export, make_recipe, run_training, with_head
-from workbench.export import exportable_layers
 from workbench.export.bundle_writer import bundle_files
-from workbench.export.decompositions import decomposition_table
-from workbench.export.recipe import read_recipe
+from workbench.export.conversion.decompositions import decomposition_table
+from workbench.export.layers import exportable_layers
+from workbench.export.recipe.recipe import read_recipe
 
 IMAGE, SEQUENCE, VECTOR = (2, 8, 8), (4, 3), (8,)
 
@@ -121,7 +121,7 @@ def test_a_gradient_that_is_exported_wrongly_is_found_at_the_layer_it_comes_from
     operator = torch.ops.aten.tanh_backward.default
     wrong = {**decomposition_table(), operator: lambda gradient, output: gradient * (1.01 - output * output)}
     with (
-        mock.patch("workbench.export.tracing.decomposition_table", lambda: wrong),
+        mock.patch("workbench.export.conversion.tracing.decomposition_table", lambda: wrong),
         pytest.raises(ConfigurationError, match=r"the parameter '0\..*the gradient of module '1' \(Tanh\)"),
     ):
         exported(lambda: nn.Sequential(nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 4)), VECTOR)

@@ -25,7 +25,7 @@ from tests.support.training import (
     train_with_torch,
 )
 from workbench.export.bundle_writer import bundle_files
-from workbench.export.recipe import Recipe, read_recipe
+from workbench.export.recipe.recipe import Recipe, read_recipe
 
 IMAGE = (2, 8, 8)
 PLAIN = Rates()

@@ -28,10 +28,10 @@ from tests.support.training import (
     train_with_torch,
     with_head,
 )
-from workbench.export.losses import BALANCE
-from workbench.export.recipe import Recipe
-from workbench.export.task_file import LossSettings
-from workbench.export.unexportable import explained
+from workbench.export.conversion.unexportable import explained
+from workbench.export.recipe.losses import BALANCE
+from workbench.export.recipe.recipe import Recipe
+from workbench.export.recipe.task_file import LossSettings
 
 CLASSES, MULTI_LABEL = LabelSchema(4), LabelSchema(4, "multi_label")
 REGRESSION, RECONSTRUCTION = LabelSchema(kind="regression", values=4), LabelSchema(kind="reconstruction")

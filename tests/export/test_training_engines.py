@@ -22,7 +22,7 @@ from tests.support.training import Rates, build, make_recipe, samples, with_head
 from tests.support.worker import ORT_PYTHON, make_job, run_worker, store_samples
 from workbench.export.bundle_writer import bundle_files
 from workbench.export.ort_training import ort_training_files
-from workbench.export.recipe import Recipe
+from workbench.export.recipe.recipe import Recipe
 
 TOLERANCE = 1e-5
 STEPS_AT_LEAST = 1e-3

@@ -15,13 +15,13 @@ from torch.nn.modules.dropout import _DropoutNd as DropoutLayer
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import TrainingPlan, UpdatePlan
 from fleet_protocol.sample_schema import InputSchema, LabelSchema
-from workbench.export.exportable_layers import exportable_layers
-from workbench.export.layer_context import LayerContext
-from workbench.export.onnx_conversion import checked_model
-from workbench.export.recipe import Recipe
-from workbench.export.scaling import ScalingSettings
-from workbench.export.task_file import LossName, LossSettings, TaskFile
-from workbench.export.training_graph import training_graph
+from workbench.export.conversion.onnx_conversion import checked_model
+from workbench.export.graphs.training_graph import training_graph
+from workbench.export.layers.exportable_layers import exportable_layers
+from workbench.export.layers.layer_context import LayerContext
+from workbench.export.recipe.recipe import Recipe
+from workbench.export.recipe.scaling import ScalingSettings
+from workbench.export.recipe.task_file import LossName, LossSettings, TaskFile
 
 SAMPLES, STEPS, BATCH, LAST_BATCH = 40, 20, 8, 5
 SEED = 11

@@ -13,7 +13,7 @@ from fleet_host.configuration_file import parse_with_paths
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.configuration import parse_document
 from fleet_protocol.errors import ConfigurationError
-from workbench.export.task_file import TaskFile
+from workbench.export.recipe.task_file import TaskFile
 
 ROOT = Path(__file__).parents[2]
 TASK = (ROOT / "models/digits/task.toml").read_text()

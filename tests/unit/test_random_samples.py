@@ -8,7 +8,7 @@ from bundle_runtime.sample_checks import find_misfits
 from fleet_protocol.bundle import parse_description
 from fleet_protocol.sample_schema import InputSchema, LabelSchema
 from fleet_protocol.scaling import Scale, Scaling
-from workbench.export.random_samples import MOST_VALUES, random_samples
+from workbench.export.trials.random_samples import MOST_VALUES, random_samples
 from workbench.recipe_folder import find_recipe
 
 DIGITS = parse_description((find_recipe("digits") / "bundle" / "task.json").read_bytes())

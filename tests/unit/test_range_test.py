@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fleet_protocol.errors import ConfigurationError
-from workbench.export.range_test import CAUTION, LEARNING_RATES, STEPS, find_learning_rate
+from workbench.export.trials.range_test import CAUTION, LEARNING_RATES, STEPS, find_learning_rate
 
 
 def losses_of(curve, tried=None):

@@ -7,7 +7,7 @@ from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MAX_STATISTICS_COLUMNS
 from fleet_protocol.sample_schema import WHOLE_ROW, InputSchema, LabelSchema
 from fleet_protocol.scaling import Block, Scale, Scaling, check_scaling
-from workbench.export.scaling import ScalingSettings, scaling_of
+from workbench.export.recipe.scaling import ScalingSettings, scaling_of
 
 CLASSES, REGRESSION = LabelSchema(3), LabelSchema(kind="regression", values=2)
 NOTHING_SAID = ScalingSettings()

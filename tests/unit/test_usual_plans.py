@@ -5,7 +5,7 @@ import tomllib
 import msgspec
 
 from benchmarks.zoo.bundles import DEFAULT
-from workbench.export.task_file import TaskFile
+from workbench.export.recipe.task_file import TaskFile
 
 BARE = {"task": "bare", "title": "Nothing but what it is"}
 

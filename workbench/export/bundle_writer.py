@@ -28,16 +28,16 @@ from fleet_protocol.bundle import (
     verify_bundle,
 )
 from fleet_protocol.errors import ConfigurationError
-from workbench.export.backbone import Split, backbone_graph, split
-from workbench.export.found_rate import with_learning_rate
-from workbench.export.inference_graphs import evaluation_graph, prediction_graph
-from workbench.export.onnx_conversion import checked_model
+from workbench.export.backbone.backbone import Split, backbone_graph, split
+from workbench.export.conversion.onnx_conversion import checked_model
+from workbench.export.conversion.unexportable import explained
+from workbench.export.graphs.inference_graphs import evaluation_graph, prediction_graph
+from workbench.export.graphs.training_graph import training_graph
 from workbench.export.ort_training import ort_training_files
-from workbench.export.probe import probe_inputs
-from workbench.export.recipe import Recipe, read_recipe
-from workbench.export.torch_comparison import check_against_torch, check_backbone
-from workbench.export.training_graph import training_graph
-from workbench.export.unexportable import explained
+from workbench.export.recipe.probe import probe_inputs
+from workbench.export.recipe.recipe import Recipe, read_recipe
+from workbench.export.trials.found_rate import with_learning_rate
+from workbench.export.trials.torch_comparison import check_against_torch, check_backbone
 from workbench.recipe_folder import TASK_FILE
 
 FEW_CLASSES = (

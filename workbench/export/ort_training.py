@@ -9,11 +9,11 @@ from pathlib import Path
 from fleet_host.child_process import bound
 from fleet_protocol.bundle import ORT_CHECKPOINT_FILE, ORT_OPTIMISER_FILE, ORT_TRAINING_FILE
 from fleet_protocol.errors import ConfigurationError
-from workbench.export.objective_graph import objective_graph
-from workbench.export.onnx_conversion import checked_model
-from workbench.export.probe import probe_inputs
-from workbench.export.recipe import Recipe
-from workbench.export.unexportable import explained
+from workbench.export.conversion.onnx_conversion import checked_model
+from workbench.export.conversion.unexportable import explained
+from workbench.export.graphs.objective_graph import objective_graph
+from workbench.export.recipe.probe import probe_inputs
+from workbench.export.recipe.recipe import Recipe
 
 PROGRAM = Path(__file__).with_name("ort_artifacts.py")
 FILES = (ORT_TRAINING_FILE, ORT_OPTIMISER_FILE, ORT_CHECKPOINT_FILE)

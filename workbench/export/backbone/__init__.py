@@ -1,0 +1,1 @@
+"""A frozen part of a model, in a graph of its own."""

@@ -1,0 +1,1 @@
+"""The graphs of a bundle: training steps, evaluation, prediction."""

@@ -1,0 +1,63 @@
+"""Functions of torch that can't become a graph, in a form that can, whoever calls them."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from workbench.export.layers.fourier_transforms import TRANSFORMS
+
+
+class ExportableFunctions(TorchFunctionMode):
+    """Inside of the block, the functions of `FUNCTIONS` run in their exportable form."""
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        _types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> object:
+        """Call what stands for the function, or itself."""
+        result: object = FUNCTIONS.get(function, function)(*args, **(kwargs or {}))
+        return result
+
+
+def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:  # noqa: A002 - torch's own name
+    """What `indices` name along an axis; torch's own fixes the size of the batch."""
+    if dim is None:
+        return input.flatten()[indices.flatten()]
+    axis = dim % input.dim()
+    others = torch.broadcast_shapes(  # type: ignore[no-untyped-call] # torch has no types for it
+        *([*each.shape[:axis], *each.shape[axis + 1 :]] for each in (input, indices))
+    )
+    values, places = (each.expand(*others[:axis], each.shape[axis], *others[axis:]) for each in (input, indices))
+    return values.gather(axis, places)
+
+
+def bilinear(left: Tensor, right: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """f32[..., I] and f32[..., J] to f32[..., O], with a weight f32[O, I, J]."""
+    products = left @ weight.permute(1, 0, 2).flatten(1)
+    products = products.reshape(*products.shape[:-1], weight.shape[0], weight.shape[2])
+    scores: Tensor = (products * right.unsqueeze(-2)).sum(-1)
+    return scores if bias is None else scores + bias
+
+
+def triangle(which: Callable[..., Any], row: int, col: int, offset: int = 0, **_: object) -> Tensor:
+    """i64[2, places]: the rows and columns of one half of a matrix, by numpy's function for it."""
+    return torch.tensor(np.stack(which(row, offset, col)).tolist())
+
+
+FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
+    functional.bilinear: bilinear,
+    torch.tril_indices: partial(triangle, np.tril_indices),
+    torch.triu_indices: partial(triangle, np.triu_indices),
+    torch.take_along_dim: take_along_dim,
+    Tensor.take_along_dim: take_along_dim,
+    **TRANSFORMS,
+}

@@ -1,0 +1,1 @@
+"""Reading a recipe: `task.toml`, `model.py`, and whether both agree."""

@@ -1,0 +1,144 @@
+"""`task.toml`: what a person says about a task. docs/task-reference.md is made from these words."""
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+from fleet_protocol.aggregation_plan import AggregationPlan
+from fleet_protocol.bundle import PositiveFloat, TrainingPlan, UpdatePlan
+from fleet_protocol.configuration import Name
+from fleet_protocol.downlink_plan import DownlinkPlan
+from fleet_protocol.limits import MAX_SAMPLE_FIELDS, MAX_SEQUENCE
+from fleet_protocol.reading_plan import ReadingPlan
+from fleet_protocol.sample_schema import WHOLE_ROW, FieldName, InputSchema, LabelKind, LabelSchema
+from fleet_protocol.sending_plan import ALWAYS, SendingPlan
+from workbench.export.recipe.scaling import ScalingSettings
+from workbench.export.recipe.trainable import EVERYTHING
+
+NamedLoss = Literal["cross_entropy", "balanced_cross_entropy", "binary_cross_entropy", "mean_squared_error", "huber"]
+LossName = NamedLoss | Literal["model.py"]
+OWN_LOSS: Final = "model.py"
+USUAL_LOSSES: dict[LabelKind, NamedLoss] = {
+    "class": "balanced_cross_entropy",
+    "multi_label": "binary_cross_entropy",
+    "regression": "mean_squared_error",
+    "reconstruction": "mean_squared_error",
+}
+
+
+class BackboneSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The frozen part of a model, whose output is computed once per sample and kept (docs/backbone.md)."""
+
+    module: Annotated[str, msgspec.Meta(min_length=1)]
+    """Name of the submodule."""
+    quantise: Literal["int8"] | None = None
+    """How its weights travel: as `int8`; left out, as float32."""
+
+
+class LossSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Fine tuning of the loss."""
+
+    label_smoothing: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
+    """For `cross_entropy` and `balanced_cross_entropy`: share of each label that is spread over all classes."""
+    class_weights: list[PositiveFloat] = []
+    """For the cross entropies: a factor for each class; left out, 1."""
+    huber_delta: PositiveFloat = 1.0
+    """For `huber`: where quadratic becomes linear."""
+
+
+class HeadSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One of several heads: a part of the model's output, with its own labels and loss."""
+
+    label: LabelSchema
+    loss: NamedLoss | None = None
+    """As `loss` of a task with one head."""
+    loss_settings: LossSettings = LossSettings()
+    weight: PositiveFloat = 1.0
+    """What trains is the sum of all heads' losses, each times its weight."""
+
+
+class PartSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A part of the model that trains in turn with others, on `loss_NAME` of model.py (docs/recipes.md)."""
+
+    parameters: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+    """Patterns of their names, as of `trainable`; each parameter that trains is in one part."""
+    rate: PositiveFloat = 1.0
+    """Times `training.learning_rate`."""
+
+
+NO_INPUT: Final = InputSchema([], 0.0, 0.0)
+"""Stands for the row of `inputs` until the task is read."""
+NO_LABEL: Final = LabelSchema()
+"""Stands for the row of the heads' labels until the task is read."""
+USUAL_TRAINING: Final = TrainingPlan(steps=60, batch_size=32, optimiser="momentum")
+USUAL_UPDATE: Final = UpdatePlan(keep_fraction=0.1)
+"""Where task.toml leaves the whole table out. Chosen for `models/mnist_cnn`, shown on all tasks of docs/learning.md."""
+
+
+class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a task is. The export adds to it what it finds out by itself and writes the bundle's `task.json`."""
+
+    task: Name
+    """The task's name, in topics and in commands."""
+    title: str
+    """What people read."""
+    input: InputSchema = NO_INPUT
+    inputs: Annotated[dict[FieldName, InputSchema], msgspec.Meta(max_length=MAX_SAMPLE_FIELDS)] = {}
+    """In place of [input], where forward() takes several: a table for each, by the parameter's name."""
+    readings: ReadingPlan | None = None
+    """In place of [input], where a sample is made of readings whose values have names (docs/readings.md)."""
+    label: LabelSchema = NO_LABEL
+    heads: Annotated[dict[FieldName, HeadSettings], msgspec.Meta(max_length=MAX_SAMPLE_FIELDS)] = {}
+    """In place of [label], where the model has several heads: a table for each, by name (docs/recipes.md)."""
+    training: TrainingPlan = USUAL_TRAINING
+    update: UpdatePlan = USUAL_UPDATE
+    aggregation: AggregationPlan = AggregationPlan()
+    downlink: DownlinkPlan = DownlinkPlan()
+    sending: SendingPlan = ALWAYS
+    scaling: ScalingSettings = ScalingSettings()
+    loss: LossName | None = None
+    """`balanced_cross_entropy` (usual for label kind `class`): cross entropy with half the log of the device's own
+    class frequencies added to the scores in training (logit adjustment, Menon et al. 2021), as devices see unequal
+    classes; `cross_entropy`, the same without; `binary_cross_entropy` (for `multi_label`); `mean_squared_error` (usual
+    for `regression` and `reconstruction`) or `huber` (for those two as well); `model.py`, the function `loss` in that
+    file (docs/recipes.md)."""
+    loss_settings: LossSettings = LossSettings()
+    parts: Annotated[dict[FieldName, PartSettings], msgspec.Meta(max_length=MAX_SAMPLE_FIELDS)] = {}
+    """Where two parts learn against each other, such as generator and discriminator: a table for each, in turn."""
+    batch_norm: Literal["train", "frozen"] = "train"
+    """`train`: batch normalisation uses each batch's statistics in training, and its running statistics travel.
+    `frozen`: it normalises with the running statistics in training too, and leaves them as they are; so does
+    `InstanceNorm` that tracks some."""
+    trainable: tuple[str, ...] = (EVERYTHING,)
+    """Patterns of parameter names, as shells match files: these train, and of batch normalisation the running
+    statistics move. All others are frozen into the graphs."""
+    backbone: BackboneSettings | None = None
+    seed: Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQUENCE)] = 0
+    """Fixes the initial weights."""
+    versions_from: str = "update"
+    """The kind of payload that versions are made from (docs/payload-kinds.md)."""
+
+    @property
+    def each_input(self) -> dict[str, InputSchema]:
+        """By name; the only one is called `WHOLE_ROW`."""
+        return self.inputs or {WHOLE_ROW: self.input}
+
+    @property
+    def each_head(self) -> dict[str, HeadSettings]:
+        """By name; the only one is called `WHOLE_ROW`, and has no loss where that is in model.py."""
+        if self.heads:
+            return self.heads
+        named = None if self.loss == OWN_LOSS else self.loss
+        return {WHOLE_ROW: HeadSettings(self.label, named, self.loss_settings)}
+
+    @property
+    def each_label(self) -> dict[str, LabelSchema]:
+        """By the name of its head."""
+        return {name: head.label for name, head in self.each_head.items()}
+
+    @property
+    def has_own_loss(self) -> bool:
+        """Whether the loss is a function in model.py."""
+        return (
+            bool(self.parts) or self.loss == OWN_LOSS or any(label.kind == "none" for label in self.each_label.values())
+        )

@@ -21,6 +21,8 @@ WINDOWS = [
     {"kernel_size": 2, "stride": 2, "dilation": 2},
     {"kernel_size": 3, "stride": 3, "padding": 1, "ceil_mode": True},
     {"kernel_size": 2, "stride": 2, "ceil_mode": True},
+    {"kernel_size": 2, "stride": 2, "padding": 1, "dilation": 2, "ceil_mode": True},
+    {"kernel_size": 2, "stride": 4, "padding": 1, "ceil_mode": True},
     {"kernel_size": 1},
 ]
 

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from onnx import TensorProto, helper
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -19,6 +20,7 @@ from workbench.export.bundle_writer import bundle_files
 from workbench.export.conversion.decompositions import decomposition_table
 from workbench.export.layers import exportable_layers
 from workbench.export.recipe.recipe import read_recipe
+from workbench.export.trials.compared_steps import session_of
 
 IMAGE, SEQUENCE, VECTOR = (2, 8, 8), (4, 3), (8,)
 
@@ -241,3 +243,15 @@ ATTRIBUTES: dict[str, Callable[[], nn.Module]] = {
 @pytest.mark.parametrize("name", ATTRIBUTES)
 def test_what_a_layer_is_told_reaches_the_graph(name: str):
     assert "train.onnx" in exported(ATTRIBUTES[name], IMAGE)
+
+
+def test_graph_that_can_not_be_loaded_is_told_as_that():
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 1, 5, 5])
+    pooled = helper.make_tensor_value_info("pooled", TensorProto.FLOAT, None)
+    pool = helper.make_node("MaxPool", ["image"], ["pooled"], kernel_shape=[2, 2], pads=[0, 0, 2, 2])
+    opset = [helper.make_opsetid("", 18)]
+    model = helper.make_model(helper.make_graph([pool], "pool", [image], [pooled]), opset_imports=opset, ir_version=8)
+    with pytest.raises(
+        ConfigurationError, match="can't load a graph of this model .*Pad should be smaller than kernel"
+    ):
+        session_of(model)

@@ -28,20 +28,22 @@ def max_pool2d_with_indices(  # noqa: PLR0917 - the operator's own signature
 ) -> tuple[Value, Value]:
     """`aten.max_pool2d_with_indices` of f32[B, C, H, W] or f32[C, H, W]."""
     batched, sizes = _batched(inputs), _sizes(inputs)
-    kernel, strides, before, dilations = map(_pair, (kernel_size, stride or kernel_size, padding, dilation))
-    # With ONNX's own rounding up, a window may lie in the padding as a whole.
-    after = before
-    if ceil_mode:
-        after = [_padding_after(*axis) for axis in zip(sizes, kernel, strides, before, dilations, strict=True)]
+    kernel, strides, pads, dilations = map(_pair, (kernel_size, stride or kernel_size, padding, dilation))
     values, places = call_op(
         "MaxPool",
         batched,
         _num_outputs=2,
         kernel_shape=kernel,
         strides=strides,
-        pads=[*before, *after],
+        pads=pads * 2,
         dilations=dilations,
+        ceil_mode=int(ceil_mode),
     )
+    if ceil_mode:
+        # With ONNX's own rounding up, a window may lie in the padding as a whole: torch has none there.
+        extents = [spread * (size - 1) + 1 for size, spread in zip(kernel, dilations, strict=True)]
+        windows = [window_count(*axis, ceil_mode=True) for axis in zip(sizes, extents, strides, pads, strict=True)]
+        values, places = _first(values, windows), _first(places, windows)
     (places,) = call_op("Sub", places, _starts_of_planes(batched, sizes))
     return _like(inputs, values), _like(inputs, places)
 
@@ -57,11 +59,10 @@ def max_unpool2d(inputs: Value, places: Value, output_size: Sequence[int]) -> Va
     return _like(inputs, values)
 
 
-def _padding_after(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
-    """What the last window needs behind an axis of this size, where windows may go over its edge."""
-    extent = dilation * (kernel - 1) + 1
-    windows = window_count(size, extent, stride, padding, ceil_mode=True)
-    return max((windows - 1) * stride + extent - size - padding, 0)
+def _first(batched: Value, counts: Sequence[int]) -> Value:
+    """So many of the first rows and columns of each plane."""
+    (kept,) = call_op("Slice", batched, _constant([0, 0]), _constant(list(counts)), _constant([-2, -1]))
+    return kept
 
 
 def _starts_of_planes(batched: Value, sizes: Sequence[int]) -> Value:

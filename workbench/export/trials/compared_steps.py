@@ -12,6 +12,7 @@ from onnx import ModelProto, helper
 from bundle_runtime.graph import Session, open_session, session_options
 from bundle_runtime.samples import Samples
 from bundle_runtime.scale_feeds import SCALE_INPUTS
+from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.scaling import MOST_DEVIATIONS
 from workbench.export.graphs.flat_weights import join
 from workbench.export.graphs.gradients import STATE
@@ -148,10 +149,20 @@ def with_everything_carried(model: ModelProto, names: Sequence[str]) -> ModelPro
 
 
 def session_of(model: ModelProto) -> Session:
-    """The model in a session with one thread."""
+    """The model in a session with one thread.
+
+    Raises:
+        ConfigurationError: onnxruntime can't load it.
+    """
     options = session_options(threads=1)
     options.log_severity_level = 4  # what fails is raised
-    return open_session(model.SerializeToString(), options)
+    try:
+        return open_session(model.SerializeToString(), options)
+    except Exception as error:  # onnxruntime's exceptions have no base of their own
+        said = str(error).strip().partition("\n")[0]
+        raise ConfigurationError(
+            f"onnxruntime can't load a graph of this model ({said}); replace the layer that it names, and report it"
+        ) from error
 
 
 def samples_fed(session: Session, samples: Samples) -> Feeds:

@@ -251,7 +251,5 @@ def test_graph_that_can_not_be_loaded_is_told_as_that():
     pool = helper.make_node("MaxPool", ["image"], ["pooled"], kernel_shape=[2, 2], pads=[0, 0, 2, 2])
     opset = [helper.make_opsetid("", 18)]
     model = helper.make_model(helper.make_graph([pool], "pool", [image], [pooled]), opset_imports=opset, ir_version=8)
-    with pytest.raises(
-        ConfigurationError, match="can't load a graph of this model .*Pad should be smaller than kernel"
-    ):
+    with pytest.raises(ConfigurationError, match=r"can't load a graph of this model .*Pad should be smaller than"):
         session_of(model)

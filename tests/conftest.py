@@ -16,6 +16,7 @@ from tests.support.broker import Broker
 from tests.support.bundles import write_bundle
 from tests.support.connected_device import ConnectedDevice
 from tests.support.coordinator import CoordinatorProcess
+from tests.support.own_children import OwnChildren
 from tests.support.postgresql import PostgresqlServer
 
 # No test asserts a time. A CI machine may be slow without anything being wrong, and draws new examples on every run.
@@ -26,6 +27,12 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow] if "CI" in os.environ else [],
 )
 settings.load_profile("edgeflock")
+
+
+@pytest.fixture
+def children() -> OwnChildren:
+    """The processes that the test starts."""
+    return OwnChildren()
 
 
 @pytest.fixture

@@ -118,8 +118,8 @@ def reading(engine: Engine) -> Iterator[Connection]:
     Raises:
         JournalUnavailableError: the database failed.
     """
-    with translated(engine), engine.connect() as connection:
-        yield connection.execution_options(reads_only=True)
+    with translated(engine), engine.connect().execution_options(reads_only=True) as connection, connection.begin():
+        yield connection
 
 
 @contextmanager

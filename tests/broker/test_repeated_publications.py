@@ -19,6 +19,17 @@ SUBSCRIPTIONS = 3
 """Of a coordinator: what devices send, their presence, and manifests."""
 
 
+ANNOUNCED = ["edgeflock/v1/testfleet/task/tiny", "edgeflock/v1/testfleet/invite/tiny"]
+"""Of a task that is there for the first time: its manifest, and that there is one."""
+
+Received = tuple[bool, int, bytes]
+
+
+def topic_of(publication: Received) -> str:
+    """The one of `ANNOUNCED` that it is for, if any."""
+    return next((topic for topic in ANNOUNCED if publication[2].startswith(topic.encode())), "another")
+
+
 class ForgetfulBroker:
     """One connection after the other; it acknowledges only what it is told to."""
 
@@ -41,7 +52,7 @@ class ForgetfulBroker:
             answer = body[:2] + properties + b"\x01"
             self._connection.sendall(bytes([0x90, len(answer)]) + answer)
 
-    def publication(self) -> tuple[bool, int, bytes]:
+    def publication(self) -> Received:
         """Whether the next one is a duplicate, its identifier, and topic with payload."""
         first, body = self._packet()
         assert first & 0xF0 == PUBLISH
@@ -94,22 +105,24 @@ def test_publications_without_an_acknowledgement_are_repeated_and_those_with_one
     coordinator.start()
     try:
         broker.accept()
-        repeated, identifier, manifest = broker.publication()
-        assert not repeated
+        announced = [broker.publication() for _ in ANNOUNCED]
+        assert [topic_of(each) for each in announced] == ANNOUNCED
+        assert not any(repeated for repeated, _, _ in announced)
         broker.hang_up()
 
         broker.accept()
-        assert broker.publication() == (True, identifier, manifest)
+        assert [broker.publication() for _ in ANNOUNCED] == [(True, *rest) for _, *rest in announced]
         repeated, other, announced_again = broker.publication()
-        assert (repeated, announced_again) == (False, manifest)
-        assert other != identifier
-        broker.acknowledge(identifier)
-        broker.acknowledge(other)
+        assert (repeated, announced_again) == (False, announced[0][2])
+        used = {identifier for _, identifier, _ in announced}
+        assert other not in used
+        for identifier in (*used, other):
+            broker.acknowledge(identifier)
         broker.hang_up()
 
         broker.accept()
         repeated, _, announced_again = broker.publication()
-        assert (repeated, announced_again) == (False, manifest)
+        assert (repeated, announced_again) == (False, announced[0][2])
     finally:
         coordinator.kill()
         broker.close()

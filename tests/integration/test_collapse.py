@@ -26,7 +26,7 @@ class Fleet:
     """A coordinator, and four devices of which the updates make a version each time."""
 
     def __init__(self, database, folder, strategy: str, **options) -> None:
-        plan = AggregationPlan(buffer_size=4, strategy=strategy, server_momentum=0.3)
+        plan = AggregationPlan(buffer_size=4, strategy=strategy, server_momentum=0.3, averaged_versions=10)
         self.metrics = Metrics()
         self.bench = Bench(database, write_bundle(folder, aggregation=plan), metrics=self.metrics, **options)
         self._devices = [SigningDevice(f"pi-{number}") for number in range(4)]

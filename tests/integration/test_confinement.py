@@ -8,7 +8,6 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-import psutil
 import pytest
 
 from edge_agent.worker.contract import Progress, TrainingFailure, TrainingJob
@@ -154,12 +153,12 @@ async def test_hostile_bundle_learns_nothing_and_the_round_says_why(location: st
     )
 
 
-async def test_worker_trains_shut_in_and_holds_no_sample_store_open(job) -> None:
+async def test_worker_trains_shut_in_and_holds_no_sample_store_open(children, job) -> None:
     seen: list[tuple[str, set[str]]] = []
 
     def look(news: object) -> None:
         if isinstance(news, Progress) and news.phase == "training" and not seen:
-            _, worker = psutil.Process().children(recursive=True)
+            _, worker = children.all()
             status = Path(f"/proc/{worker.pid}/status").read_text()
             seen.append((status, {Path(file.path).name for file in worker.open_files()}))
 

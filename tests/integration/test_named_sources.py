@@ -20,6 +20,7 @@ from edge_agent.sources.intake import SampleIntake
 from edge_agent.sources.prediction_command import CannotPredictError, Predicted
 from edge_agent.sources.reading_receiver import OwnSeries, ReadingReceiver
 from edge_agent.sources.readings import ReadingForm
+from edge_agent.sources.sample_commands import SampleCommands
 from edge_agent.sources.settings import SourceSettings
 from edge_agent.sources.source import SourceHost
 from edge_agent.sources.unix_socket import SampleSocket
@@ -59,6 +60,7 @@ class Device:
         self.socket = SampleSocket(
             folder / "samples.sock",
             self.receiver,
+            samples=SampleCommands(intake.tasks, self.store, intake.describe, lambda _: None),
             train=lambda: None,
             status=lambda: pytest.fail("nobody asks"),
             predict=self._predict,

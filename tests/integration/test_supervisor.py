@@ -280,57 +280,57 @@ async def test_step_that_memory_has_no_room_for_names_the_batch_size(tmp_path: P
     )
 
 
-async def test_warm_worker_serves_the_next_round_alike_and_leaves_by_itself(job) -> None:
+async def test_warm_worker_serves_the_next_round_alike_and_leaves_by_itself(children, job) -> None:
     worker = TrainingWorker(msgspec.structs.replace(SETTINGS, stay_seconds=30.0))
     first = await worker.train(job)
-    (warm,) = psutil.Process().children()
+    (warm,) = children.direct()
     again = await worker.train(job)
     assert first == again
-    assert psutil.Process().children() == [warm], "the round's own process has ended"
+    assert children.direct() == [warm], "the round's own process has ended"
     assert 0 < worker.spent_milliseconds < 60_000
     await worker.end()
     assert worker.spent_milliseconds == 0
     assert not warm.is_running()
 
 
-async def test_worker_leaves_when_nothing_comes(job) -> None:
+async def test_worker_leaves_when_nothing_comes(children, job) -> None:
     worker = TrainingWorker(msgspec.structs.replace(SETTINGS, stay_seconds=0.0))
     assert isinstance(await worker.train(job), TrainingResult)
-    (warm,) = psutil.Process().children()
+    (warm,) = children.direct()
     await asyncio.to_thread(psutil.wait_procs, [warm], timeout=DEADLINE_SECONDS)
     assert not warm.is_running()
     assert isinstance(await worker.train(job), TrainingResult), "and is started again"
     await worker.end()
 
 
-async def test_warm_worker_that_was_killed_meanwhile_is_started_again(job) -> None:
+async def test_warm_worker_that_was_killed_meanwhile_is_started_again(children, job) -> None:
     worker = TrainingWorker(msgspec.structs.replace(SETTINGS, stay_seconds=30.0))
     await worker.train(job)
-    (warm,) = psutil.Process().children()
+    (warm,) = children.direct()
     warm.kill()
     until(lambda: not psutil.pid_exists(warm.pid), "it has ended, and the event loop has not heard of it")
     assert isinstance(await worker.train(job), TrainingResult)
     await worker.end()
 
 
-async def test_round_that_fails_as_expected_leaves_the_worker_warm(job) -> None:
+async def test_round_that_fails_as_expected_leaves_the_worker_warm(children, job) -> None:
     worker = TrainingWorker(msgspec.structs.replace(SETTINGS, stay_seconds=30.0))
     failure = await worker.train(msgspec.structs.replace(job, memory_limit_mib=1))
     assert isinstance(failure, TrainingFailure)
     assert isinstance(await worker.train(job), TrainingResult), "limits are the round's, not the worker's"
     await worker.end()
-    assert psutil.Process().children() == []
+    assert children.direct() == []
 
 
-async def test_round_that_is_cancelled_takes_every_process_with_it(job) -> None:
+async def test_round_that_is_cancelled_takes_every_process_with_it(children, job) -> None:
     worker, begun = TrainingWorker(msgspec.structs.replace(SETTINGS, stay_seconds=30.0)), asyncio.Event()
     running = asyncio.ensure_future(worker.train(endless(job), lambda _: begun.set()))
     await begun.wait()
-    assert len(psutil.Process().children(recursive=True)) == 2
+    assert len(children.all()) == 2
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert psutil.Process().children(recursive=True) == []
+    assert children.all() == []
     assert isinstance(await worker.train(job), TrainingResult)
     await worker.end()
 
@@ -344,13 +344,15 @@ async def test_round_that_is_cancelled_takes_every_process_with_it(job) -> None:
         ("os.kill(os.getppid(), signal.SIGKILL); time.sleep(60)", "worker ended with code -9 "),
     ],
 )
-async def test_round_whose_process_dies_is_reported_and_leaves_none_behind(job, monkeypatch, work, words) -> None:
+async def test_round_whose_process_dies_is_reported_and_leaves_none_behind(
+    children, job, monkeypatch, work, words
+) -> None:
     take_over(monkeypatch, work)
     worker = TrainingWorker(msgspec.structs.replace(SETTINGS, stay_seconds=30.0))
     failure = await worker.train(job)
     assert isinstance(failure, TrainingFailure)
     assert words in failure.error
-    assert psutil.Process().children(recursive=True) == []
+    assert children.all() == []
 
 
 async def test_what_a_round_says_after_its_verdict_reaches_no_other_round(job, monkeypatch) -> None:

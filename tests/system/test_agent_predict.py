@@ -1,6 +1,7 @@
 """`edge-agent predict`: the running agent answers with the current weights, by a child that is there when needed."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -106,14 +107,20 @@ def test_lines_that_are_added_to_a_file_are_followed(agent: AgentProcess, tmp_pa
     file.write_text(line)
     command = [sys.executable, "-P", "-m", "edge_agent.cli", "predict", "--config", str(agent.configuration)]
     with out.open("w") as said:
-        following = subprocess.Popen([*command, "--file", str(file), "--follow"], stdout=said, env=environment())
+        following = subprocess.Popen(
+            [*command, "--file", str(file), "--follow"],
+            stdout=said,
+            env=environment(),
+            # A test run in the background of a shell ignores it, and so would its children.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads here
+        )
     until(lambda: out.read_text().count("\n") == 1, "the first line is answered")
     with file.open("a") as growing:
         growing.write(line[:10])
         growing.flush()
         growing.write(line[10:] + line)
     until(lambda: out.read_text().count("\n") == 3, "those that were added are answered")
-    following.send_signal(2)
+    following.send_signal(signal.SIGINT)
     assert following.wait(60) == 0
 
 

@@ -58,13 +58,13 @@ def trace(function: Callable[..., object], inputs: Sequence[GraphInput]) -> fx.G
         for entry in inputs
     ]
     graph = _make_graph(function, examples)
+    _check_seeded(graph.graph)
     if any(_is_fixed(example) for example in examples):
         raise UnexportableError(*FREE_BATCH)
     if any(_changes_in_place(node) for node in graph.graph.nodes):
         graph = _make_graph(functionalize(graph), examples)
     if any(node.target in OF_VALUES for node in graph.graph.nodes):
         graph = _make_graph(graph, examples, OF_VALUES)
-    _check_seeded(graph.graph)
     _multiply_sizes(graph.graph)
     graph.graph.eliminate_dead_code()
     graph.recompile()

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from bundle_runtime.backbone import Backbone
-from edge_agent.shell.sample_store import SampleStore
+from edge_agent.shell.samples.sample_store import SampleStore
 from edge_agent.training.engine import Rates, plan_batches
 from edge_agent.training.features import compute_features
 from edge_agent.training.onnx_step import OnnxStepEngine

@@ -11,8 +11,8 @@ import msgspec
 import numpy as np
 
 from edge_agent.core.outbox import SpooledPayload
-from edge_agent.shell.device_database import DeviceDatabase, SpooledRound
-from edge_agent.shell.identity import Identity
+from edge_agent.shell.connection.identity import Identity
+from edge_agent.shell.storage.device_database import DeviceDatabase, SpooledRound
 from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import encode_update
 from fleet_protocol.keys import SigningKey, write_verify_key

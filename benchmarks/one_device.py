@@ -17,7 +17,7 @@ from broker_coordinator.aggregation.contribution import BufferedUpdate
 from broker_coordinator.aggregation.server_state import ServerState
 from broker_coordinator.aggregation.server_step import initial_state, next_state
 from bundle_runtime.graph import Graph
-from edge_agent.shell.sample_store import SampleStore
+from edge_agent.shell.samples.sample_store import SampleStore
 from edge_agent.sources.schema_check import check_sample
 from edge_agent.worker.contract import TrainingJob, TrainingResult, Withheld, files_for
 from edge_agent.worker.settings import WorkerSettings

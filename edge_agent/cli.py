@@ -10,20 +10,20 @@ from importlib.metadata import version
 from pathlib import Path
 
 from edge_agent.configuration import load_configuration
-from edge_agent.samples_verb import add_samples_verb, run_samples_verb
 from edge_agent.shell.agent import Agent
-from edge_agent.shell.doctor import examine
-from edge_agent.shell.identity import Identity
-from edge_agent.shell.own_predictions import (
+from edge_agent.shell.connection.identity import Identity
+from edge_agent.verbs.doctor import examine
+from edge_agent.verbs.own_predictions import (
     STANDARD_INPUT,
     lines_of_file,
     readings_of_file,
     show_predictions,
     takes_names,
 )
-from edge_agent.shell.own_status import ask_for_training, show_status
-from edge_agent.shell.reset import reset_device
-from edge_agent.shell.setup import Answers, set_up_device
+from edge_agent.verbs.own_status import ask_for_training, show_status
+from edge_agent.verbs.reset import reset_device
+from edge_agent.verbs.samples_verb import add_samples_verb, run_samples_verb
+from edge_agent.verbs.setup import Answers, set_up_device
 from edge_agent.worker.installed import check_installed
 from fleet_host.command_line import (
     DISTRIBUTION,

@@ -8,15 +8,15 @@ import msgspec
 
 from edge_agent.configuration import AgentConfiguration
 from edge_agent.preparation.preparation import Preparation, SeriesStatus
-from edge_agent.shell.predictions import Predictions
-from edge_agent.shell.resident_predictor import ResidentPredictor
-from edge_agent.shell.rounds import Rounds
-from edge_agent.shell.sample_looks import SampleLooks
-from edge_agent.shell.sample_store import SampleStore
-from edge_agent.shell.series_memory import SeriesMemory
+from edge_agent.shell.learning.rounds import Rounds
+from edge_agent.shell.learning.sample_looks import SampleLooks
+from edge_agent.shell.predicting.predictions import Predictions
+from edge_agent.shell.predicting.resident_predictor import ResidentPredictor
+from edge_agent.shell.samples.sample_store import SampleStore
 from edge_agent.shell.source_runner import SourceRunner
-from edge_agent.shell.version_follower import VersionFollower
-from edge_agent.shell.wanted_descriptions import WantedDescriptions
+from edge_agent.shell.storage.series_memory import SeriesMemory
+from edge_agent.shell.versions.version_follower import VersionFollower
+from edge_agent.shell.versions.wanted_descriptions import WantedDescriptions
 from edge_agent.sources.intake import SampleIntake
 from edge_agent.sources.reading_receiver import ReadingReceiver
 from edge_agent.sources.readings import ReadingForm

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge_agent.configuration import AgentConfiguration
-from edge_agent.shell.blob_cache import BlobCache
-from edge_agent.shell.damaged_files import files_set_aside, why_unusable
-from edge_agent.shell.device_database import DeviceDatabase
-from edge_agent.shell.sample_store import SampleStore
+from edge_agent.shell.samples.sample_store import SampleStore
+from edge_agent.shell.storage.blob_cache import BlobCache
+from edge_agent.shell.storage.damaged_files import files_set_aside, why_unusable
+from edge_agent.shell.storage.device_database import DeviceDatabase
 from fleet_host.disk_room import is_disk_full
 from fleet_host.log_lines import log_line
 from fleet_protocol.errors import ConfigurationError

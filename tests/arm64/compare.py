@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 
 from benchmarks.one_device import WORKER, training_job
-from edge_agent.shell.sample_store import SampleStore
+from edge_agent.shell.samples.sample_store import SampleStore
 from edge_agent.worker import supervisor, warm_process
 from edge_agent.worker.contract import TrainingResult
 from fleet_protocol.bundle import (

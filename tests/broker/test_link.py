@@ -9,7 +9,7 @@ from pathlib import Path
 import aiomqtt
 import pytest
 
-from edge_agent.shell.link import Link
+from edge_agent.shell.connection.link import Link
 from fleet_host.broker_settings import BrokerSettings
 from fleet_protocol.errors import ConfigurationError
 from tests.support.broker import Broker

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bundle_runtime.backbone import ROWS_AT_ONCE, Backbone
-from edge_agent.shell.sample_store import SampleStore
+from edge_agent.shell.samples.sample_store import SampleStore
 from edge_agent.training.features import FeaturesError, compute_features
 from edge_agent.training.worker import read_samples
 from edge_agent.worker.contract import TrainingFailure, TrainingJob, TrainingResult

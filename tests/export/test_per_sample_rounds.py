@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from edge_agent.shell.sample_store import SampleStore
-from edge_agent.shell.version_follower import ReadyVersion
+from edge_agent.shell.samples.sample_store import SampleStore
+from edge_agent.shell.versions.version_follower import ReadyVersion
 from edge_agent.training.engine import Rates, plan_batches
 from edge_agent.training.onnx_step import OnnxStepEngine
 from edge_agent.training.worker import read_samples

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from edge_agent.core.version_choice import KnownVersion
-from edge_agent.shell.damaged_files import damage
-from edge_agent.shell.device_database import DeviceDatabase
-from edge_agent.shell.device_schema import COLUMNS_OF_VERSION_3
-from edge_agent.shell.row_seals import LOST
-from edge_agent.shell.sample_store import SampleStore
+from edge_agent.shell.samples.sample_store import SampleStore
+from edge_agent.shell.storage.damaged_files import damage
+from edge_agent.shell.storage.device_database import DeviceDatabase
+from edge_agent.shell.storage.device_schema import COLUMNS_OF_VERSION_3
+from edge_agent.shell.storage.row_seals import LOST
 from edge_agent.worker.contract import TrainingFailure
 from edge_agent.worker.settings import WorkerSettings
 from edge_agent.worker.supervisor import train_in_child

@@ -14,8 +14,8 @@ from benchmarks.device_writes import written
 from edge_agent.core.delivery import Delivery, NotSendableError
 from edge_agent.core.outbox import OutboxRow, SpooledPayload
 from edge_agent.core.version_choice import KnownVersion
-from edge_agent.shell.device_database import DeviceDatabase, SpooledRound, TaskMemory
-from edge_agent.shell.identity import Identity
+from edge_agent.shell.connection.identity import Identity
+from edge_agent.shell.storage.device_database import DeviceDatabase, SpooledRound, TaskMemory
 from fleet_protocol.envelope import digest
 from fleet_protocol.errors import ConfigurationError, Reason
 from fleet_protocol.keys import SigningKey, write_verify_key
@@ -163,7 +163,7 @@ def test_killed_inside_the_transaction_leaves_nothing_of_the_round(path):
 def test_second_process_is_refused_and_the_first_goes_on(database, path):
     program = (
         "from pathlib import Path\n"
-        "from edge_agent.shell.device_database import DeviceDatabase\n"
+        "from edge_agent.shell.storage.device_database import DeviceDatabase\n"
         "from fleet_protocol.errors import ConfigurationError\n"
         f"try: DeviceDatabase(Path({str(path)!r}))\n"
         "except ConfigurationError as error: print(error)\n"

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from nacl.public import SealedBox
 
-from edge_agent.shell.device_database import DeviceDatabase
-from edge_agent.shell.device_schema import COLUMNS_OF_VERSION_3, SCHEMA_VERSION
-from edge_agent.shell.identity import Identity
-from edge_agent.shell.postbox import Postbox
+from edge_agent.shell.connection.identity import Identity
+from edge_agent.shell.connection.postbox import Postbox
+from edge_agent.shell.storage.device_database import DeviceDatabase
+from edge_agent.shell.storage.device_schema import COLUMNS_OF_VERSION_3, SCHEMA_VERSION
 from fleet_protocol.envelope import digest, sign_envelope
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import SigningKey, key_id, write_verify_key
@@ -141,7 +141,7 @@ def test_killed_while_it_is_brought_up_to_date_it_begins_again(path):
         "import os, signal\n"
         "from pathlib import Path\n"
         "from edge_agent.shell import device_schema\n"
-        "from edge_agent.shell.device_database import DeviceDatabase\n"
+        "from edge_agent.shell.storage.device_database import DeviceDatabase\n"
         "device_schema._move_returned = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
         f"DeviceDatabase(Path({str(path)!r}))\n"
     )

@@ -16,8 +16,8 @@ from edge_agent.cli import main
 from edge_agent.configuration import load_configuration
 from edge_agent.core.lifecycle import State
 from edge_agent.core.round_decisions import TaskState
-from edge_agent.shell import doctor
 from edge_agent.sources.unix_socket import Status
+from edge_agent.verbs import doctor
 from fleet_protocol.keys import SigningKey, write_signing_key, write_verify_key
 
 CONFIGURATION = """\

@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 
-from edge_agent.shell.device_database import DeviceDatabase
-from edge_agent.shell.enrolment import LET_IN_SECONDS, EnrolmentKeeper
+from edge_agent.shell.connection.enrolment import LET_IN_SECONDS, EnrolmentKeeper
+from edge_agent.shell.storage.device_database import DeviceDatabase
 from fleet_protocol.envelope import digest
 from fleet_protocol.kinds import Outcome, Receipt
 from tests.support.jumping_clock import run

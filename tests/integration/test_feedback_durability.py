@@ -12,9 +12,9 @@ from broker_coordinator.aggregation.contribution import BufferedUpdate
 from broker_coordinator.aggregation.server_step import initial_state, next_state
 from edge_agent.core.outbox import OutboxRow, SpooledPayload
 from edge_agent.producers.update import returned_update
-from edge_agent.shell.device_database import DeviceDatabase, SpooledRound, TaskMemory
-from edge_agent.shell.identity import Identity
-from edge_agent.shell.postbox import Postbox
+from edge_agent.shell.connection.identity import Identity
+from edge_agent.shell.connection.postbox import Postbox
+from edge_agent.shell.storage.device_database import DeviceDatabase, SpooledRound, TaskMemory
 from edge_agent.training.feedback import ErrorFeedback, recall
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import UpdatePlan

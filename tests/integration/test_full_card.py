@@ -4,8 +4,8 @@ import sqlite3
 
 import pytest
 
-from edge_agent.shell import device_database
 from edge_agent.shell.state_folder import open_state
+from edge_agent.shell.storage import device_database
 from fleet_protocol.errors import ConfigurationError
 from tests.integration.test_receipt_numbers import configuration as agent_configuration
 

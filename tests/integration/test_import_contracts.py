@@ -45,11 +45,11 @@ def copy(tmp_path_factory) -> Path:
         ("edge_agent/producers/update.py", "import secrets", "edge_agent.producers is not allowed to import secrets"),
         (
             "edge_agent/core/triggers.py",
-            "import edge_agent.shell.machine",
+            "import edge_agent.shell.host.machine",
             "edge_agent.core is not allowed to import edge_agent.shell",
         ),
         (
-            "edge_agent/shell/rounds.py",
+            "edge_agent/shell/learning/rounds.py",
             "import edge_agent.training.engine",
             "edge_agent.shell is not allowed to import edge_agent.training",
         ),

@@ -46,7 +46,10 @@ def test_agent_without_training_loads_no_heavy_module(module):
 def test_training_worker_loads_no_network():
     loaded = loaded_by("edge_agent.training.worker, edge_agent.training.onnx_step")
     assert {"numpy", "onnxruntime"} <= loaded
-    assert loaded & {"aiomqtt", "paho", "edge_agent.shell.link", "edge_agent.shell.identity"} == set()
+    assert (
+        loaded & {"aiomqtt", "paho", "edge_agent.shell.connection.link", "edge_agent.shell.connection.identity"}
+        == set()
+    )
 
 
 def imported_by(file: Path) -> set[str]:

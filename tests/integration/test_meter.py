@@ -7,8 +7,8 @@ import pytest
 
 from edge_agent.core.daily_use import DailyUse
 from edge_agent.core.guards import GuardSettings
-from edge_agent.shell.device_database import DeviceDatabase
-from edge_agent.shell.meter import Meter
+from edge_agent.shell.host.meter import Meter
+from edge_agent.shell.storage.device_database import DeviceDatabase
 
 BUSY = (sys.executable, "-c", "while __import__('time').process_time() < 0.1: pass")
 
@@ -35,7 +35,7 @@ def test_another_day_begins_from_nothing(tmp_path, monkeypatch):
     meter = Meter(database, lambda: 7, lambda: 0, keeps=True)
     with meter.round():
         pass
-    monkeypatch.setattr("edge_agent.shell.meter._local_day", lambda: 1970001)
+    monkeypatch.setattr("edge_agent.shell.host.meter._local_day", lambda: 1970001)
     assert (meter.used().day, meter.used().bytes) == (1970001, 0)
     database.close()
 

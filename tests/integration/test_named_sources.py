@@ -13,9 +13,9 @@ import pytest
 
 from edge_agent.client import AgentClient, SampleRefusedError
 from edge_agent.preparation.refusal import ReadingRefusedError
-from edge_agent.shell.sample_store import SampleStore
-from edge_agent.shell.series_memory import SAVE_SECONDS, SeriesMemory
+from edge_agent.shell.samples.sample_store import SampleStore
 from edge_agent.shell.source_runner import SourceRunner
+from edge_agent.shell.storage.series_memory import SAVE_SECONDS, SeriesMemory
 from edge_agent.sources.intake import SampleIntake
 from edge_agent.sources.prediction_command import CannotPredictError, Predicted
 from edge_agent.sources.reading_receiver import OwnSeries, ReadingReceiver

@@ -10,7 +10,7 @@ import pytest
 
 from bundle_runtime.sample_file import read_samples
 from edge_agent.cli import main
-from edge_agent.shell.sample_store import SampleStore
+from edge_agent.shell.samples.sample_store import SampleStore
 from edge_agent.sources.intake import SampleIntake
 from edge_agent.sources.reading_receiver import ReadingReceiver
 from edge_agent.sources.sample_commands import SampleCommands

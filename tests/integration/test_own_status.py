@@ -10,9 +10,9 @@ import pytest
 
 from edge_agent.core.lifecycle import State
 from edge_agent.core.round_decisions import TaskState
-from edge_agent.shell.own_status import ask, ask_for_training, show_status, words_of
 from edge_agent.sources.tally import SourceStatus
 from edge_agent.sources.unix_socket import Status
+from edge_agent.verbs.own_status import ask, ask_for_training, show_status, words_of
 from edge_agent.worker.contract import Progress
 from fleet_protocol.errors import ConfigurationError
 

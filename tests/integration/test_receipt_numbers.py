@@ -5,7 +5,7 @@ import pytest
 from broker_coordinator.distribution.signed_messages import MessageSigner
 from edge_agent.configuration import AgentConfiguration, load_configuration
 from edge_agent.shell.agent import Agent
-from edge_agent.shell.identity import Identity
+from edge_agent.shell.connection.identity import Identity
 from fleet_protocol.envelope import digest, read_envelope
 from fleet_protocol.errors import Reason
 from fleet_protocol.keys import SigningKey, write_signing_key, write_verify_key

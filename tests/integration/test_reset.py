@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.shell.device_database import DeviceDatabase
-from edge_agent.shell.reset import reset_device
-from edge_agent.shell.sample_store import SampleStore
+from edge_agent.shell.samples.sample_store import SampleStore
+from edge_agent.shell.storage.device_database import DeviceDatabase
+from edge_agent.verbs.reset import reset_device
 from fleet_protocol.errors import ConfigurationError
 
 FIRST_BOOT = 7

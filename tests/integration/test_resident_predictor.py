@@ -11,8 +11,8 @@ import pytest
 
 from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.runner import BundleRunner
-from edge_agent.shell.resident_predictor import PredictionFailedError, ResidentPredictor
-from edge_agent.shell.version_follower import ReadyVersion
+from edge_agent.shell.predicting.resident_predictor import PredictionFailedError, ResidentPredictor
+from edge_agent.shell.versions.version_follower import ReadyVersion
 from edge_agent.worker.prediction import predicting_files
 from edge_agent.worker.settings import WorkerSettings
 from fleet_protocol.codec import read_weights

@@ -11,9 +11,9 @@ from bundle_runtime.bundle_folder import load_bundle
 from edge_agent.core.lifecycle import State
 from edge_agent.core.triggers import Condition, TriggerSettings
 from edge_agent.core.version_choice import VersionUnavailableError
-from edge_agent.shell.sample_looks import SampleLooks
-from edge_agent.shell.sample_store import SampleStore
-from edge_agent.shell.version_follower import ReadyVersion
+from edge_agent.shell.learning.sample_looks import SampleLooks
+from edge_agent.shell.samples.sample_store import SampleStore
+from edge_agent.shell.versions.version_follower import ReadyVersion
 from edge_agent.worker.settings import WorkerSettings
 
 FOLDER = Path(__file__).parents[2] / "models/digits/bundle"

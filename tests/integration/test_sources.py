@@ -15,7 +15,7 @@ import pytest
 from edge_agent.client import AgentClient, SampleRefusedError
 from edge_agent.configuration import load_configuration
 from edge_agent.shell import source_runner
-from edge_agent.shell.sample_store import SampleStore
+from edge_agent.shell.samples.sample_store import SampleStore
 from edge_agent.shell.source_runner import SourceRunner
 from edge_agent.sources import plugins
 from edge_agent.sources.intake import SampleIntake

@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 import pytest
 
-from edge_agent.shell.sample_store import SampleStore
+from edge_agent.shell.samples.sample_store import SampleStore
 from edge_agent.worker import warm_process
 from edge_agent.worker.contract import (
     Progress,

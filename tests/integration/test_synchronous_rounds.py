@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from edge_agent.shell.version_follower import NotAskedError
+from edge_agent.shell.versions.version_follower import NotAskedError
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import blob_hash
 from fleet_protocol.cohort import EVERYONE, asking, is_asked

@@ -15,7 +15,7 @@ import pytest
 
 from edge_agent.core.lifecycle import State
 from edge_agent.core.round_decisions import TaskState
-from edge_agent.shell.sample_store import SampleStore
+from edge_agent.shell.samples.sample_store import SampleStore
 from edge_agent.sources.bounded_lines import MAX_HELD_BYTES, MAX_LINE_BYTES
 from edge_agent.sources.intake import SampleIntake
 from edge_agent.sources.prediction_command import CannotPredictError, Predicted

@@ -9,8 +9,8 @@ from edge_agent.core.delivery import Delivery, Remedy
 from edge_agent.core.enrolment import Answer, EnrolmentAttempts, must_enrol_again
 from edge_agent.core.outbox import OutboxRow, SpooledPayload
 from edge_agent.producers import goes_back
-from edge_agent.shell.device_database import DeviceDatabase, SpooledRound
-from edge_agent.shell.identity import Identity
+from edge_agent.shell.connection.identity import Identity
+from edge_agent.shell.storage.device_database import DeviceDatabase, SpooledRound
 from fleet_protocol.envelope import digest
 from fleet_protocol.keys import SigningKey, write_verify_key
 from fleet_protocol.kinds import ENROLMENT, UPDATE, Enrolment, Receipt, Update, encode_payload

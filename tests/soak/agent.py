@@ -14,8 +14,8 @@ from functools import wraps
 
 from edge_agent import cli
 from edge_agent.core.outbox import OutboxRow, SignRow
-from edge_agent.shell.device_database import DeviceDatabase, SpooledRound
-from edge_agent.shell.postbox import Postbox
+from edge_agent.shell.connection.postbox import Postbox
+from edge_agent.shell.storage.device_database import DeviceDatabase, SpooledRound
 from edge_agent.worker import warm_process
 from fleet_protocol.kinds import Outcome, Receipt
 from tests.soak.places import Place

@@ -7,7 +7,7 @@ import time
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from edge_agent.shell.identity import Identity
+from edge_agent.shell.connection.identity import Identity
 from fleet_protocol import topics
 from fleet_protocol.envelope import digest
 from fleet_protocol.keys import SigningKey, VerifyKey

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from edge_agent.core.outbox import OutboxRow
-from edge_agent.shell.identity import Identity
+from edge_agent.shell.connection.identity import Identity
 from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import encode_update
 from fleet_protocol.envelope import digest, sign_envelope

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from edge_agent.core.outbox import OutboxRow, SpooledPayload
 from edge_agent.core.version_choice import KnownVersion
-from edge_agent.shell.device_database import DeviceDatabase, SpooledRound, TaskMemory
-from edge_agent.shell.sample_store import SampleStore
+from edge_agent.shell.samples.sample_store import SampleStore
+from edge_agent.shell.storage.device_database import DeviceDatabase, SpooledRound, TaskMemory
 from fleet_protocol.kinds import UPDATE, Outcome
 from fleet_protocol.sample_line import Sample
 from tests.support.power_cuts import Step, cuts, recorded

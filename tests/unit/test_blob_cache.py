@@ -2,7 +2,7 @@
 
 import pytest
 
-from edge_agent.shell.blob_cache import BlobCache
+from edge_agent.shell.storage.blob_cache import BlobCache
 from fleet_protocol.bundle import blob_hash
 from fleet_protocol.errors import ProtocolError, Reason
 

@@ -7,7 +7,7 @@ import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edge_agent.shell.broker_complaints import BrokerComplaints
+from edge_agent.shell.connection.broker_complaints import BrokerComplaints
 from fleet_host.short_connections import SHORT_ONES_THAT_SHOW, SHORT_SECONDS
 
 TAKEN_OVER = aiomqtt.MqttCodeError(ReasonCode(PacketTypes.DISCONNECT, "Session taken over"))

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from nacl.public import SealedBox
 
 from edge_agent.core.outbox import OutboxRow
-from edge_agent.shell.identity import Identity
+from edge_agent.shell.connection.identity import Identity
 from fleet_protocol.encryption import BOX_OVERHEAD_BYTES, decrypt_payload, encrypt_payload
 from fleet_protocol.envelope import read_envelope
 from fleet_protocol.errors import ConfigurationError, ProtocolError, Reason

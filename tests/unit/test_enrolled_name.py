@@ -2,7 +2,7 @@
 
 import pytest
 
-from edge_agent.shell.enrolled_name import EnrolledName
+from edge_agent.shell.connection.enrolled_name import EnrolledName
 from fleet_protocol.errors import ConfigurationError
 
 KEY, OTHER_KEY = bytes(range(32)), bytes(range(1, 33))

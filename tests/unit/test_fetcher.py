@@ -5,7 +5,7 @@ import contextlib
 
 import pytest
 
-from edge_agent.shell.fetcher import CHUNK_SECONDS, FETCH_ATTEMPTS, Fetcher, NotFetchedError
+from edge_agent.shell.versions.fetcher import CHUNK_SECONDS, FETCH_ATTEMPTS, Fetcher, NotFetchedError
 from fleet_protocol.kinds import BlobChunk
 from fleet_protocol.limits import MAX_CHUNK_BYTES
 from tests.support.jumping_clock import run

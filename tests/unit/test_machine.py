@@ -7,7 +7,7 @@ import pytest
 
 from edge_agent.core.guards import GuardSettings
 from edge_agent.core.sensors import Battery, Measured, board_temperature, own_battery
-from edge_agent.shell import machine
+from edge_agent.shell.host import machine
 
 EVERY_GUARD = GuardSettings(
     maximum_temperature_celsius=75.0, minimum_battery_percent=20.0, minimum_free_memory_mib=64.0

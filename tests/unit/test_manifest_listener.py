@@ -5,7 +5,7 @@ import contextlib
 
 import pytest
 
-from edge_agent.shell.manifest_listener import MANIFEST_SECONDS, PREDICTION_SECONDS, ManifestListener
+from edge_agent.shell.versions.manifest_listener import MANIFEST_SECONDS, PREDICTION_SECONDS, ManifestListener
 from tests.support.jumping_clock import run
 
 DIGITS, GESTURES = "edgeflock/v1/home/task/digits", "edgeflock/v1/home/task/gestures"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edge_agent.shell import network
+from edge_agent.shell.host import network
 
 ROUTES = """Iface	Destination	Gateway 	Flags
 eth1	0001A8C0	00000000	0001

@@ -10,10 +10,10 @@ import pytest
 
 from edge_agent.core.delivery import FIRST_RECEIPT_SECONDS, LAST_RECEIPT_SECONDS, PUT_OFF_SECONDS
 from edge_agent.core.outbox import OutboxRow, SpooledPayload
-from edge_agent.shell.device_database import DeviceDatabase, SpooledRound
-from edge_agent.shell.identity import Identity
-from edge_agent.shell.link import LinkDownError
-from edge_agent.shell.postbox import Postbox
+from edge_agent.shell.connection.identity import Identity
+from edge_agent.shell.connection.link import LinkDownError
+from edge_agent.shell.connection.postbox import Postbox
+from edge_agent.shell.storage.device_database import DeviceDatabase, SpooledRound
 from fleet_protocol.envelope import digest, read_envelope
 from fleet_protocol.errors import Reason
 from fleet_protocol.keys import SigningKey, write_verify_key

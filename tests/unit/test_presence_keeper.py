@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 
-from edge_agent.shell.presence import FIRST_MANIFEST_SECONDS, LAST_MANIFEST_SECONDS, PresenceKeeper
+from edge_agent.shell.connection.presence import FIRST_MANIFEST_SECONDS, LAST_MANIFEST_SECONDS, PresenceKeeper
 from tests.support.jumping_clock import run
 
 

@@ -12,9 +12,9 @@ from edge_agent import producers
 from edge_agent.core.delivery import FIRST_RECEIPT_SECONDS
 from edge_agent.core.outbox import SpooledPayload
 from edge_agent.producers import given_back, makes_versions_of, produce
-from edge_agent.shell.device_database import DeviceDatabase, SpooledRound
-from edge_agent.shell.identity import Identity
-from edge_agent.shell.postbox import Postbox
+from edge_agent.shell.connection.identity import Identity
+from edge_agent.shell.connection.postbox import Postbox
+from edge_agent.shell.storage.device_database import DeviceDatabase, SpooledRound
 from edge_agent.worker.contract import Returned, TrainingResult
 from fleet_protocol import kinds
 from fleet_protocol.bundle import TaskDescription

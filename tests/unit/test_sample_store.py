@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edge_agent.shell.sample_retention import TURN_BITS
-from edge_agent.shell.sample_store import Judgement, SampleStore
-from edge_agent.shell.unjudged_samples import MAX_UNJUDGED_BYTES
+from edge_agent.shell.samples.sample_retention import TURN_BITS
+from edge_agent.shell.samples.sample_store import Judgement, SampleStore
+from edge_agent.shell.samples.unjudged_samples import MAX_UNJUDGED_BYTES
 from edge_agent.training.worker import read_samples
 from fleet_protocol.bundle import TaskDescription, parse_description
 from fleet_protocol.sample_line import Sample

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from edge_agent.shell.stoppable import StoppedError, run_unless
+from edge_agent.shell.learning.stoppable import StoppedError, run_unless
 
 OFTEN = 0.001
 DEADLINE_SECONDS = 20

@@ -9,10 +9,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from edge_agent.shell.blob_cache import BlobCache
-from edge_agent.shell.device_database import DeviceDatabase
-from edge_agent.shell.fetcher import CHUNK_SECONDS, FETCH_ATTEMPTS, Fetcher
-from edge_agent.shell.version_follower import ReadyVersion, VersionFollower, VersionUnavailableError
+from edge_agent.shell.storage.blob_cache import BlobCache
+from edge_agent.shell.storage.device_database import DeviceDatabase
+from edge_agent.shell.versions.fetcher import CHUNK_SECONDS, FETCH_ATTEMPTS, Fetcher
+from edge_agent.shell.versions.version_follower import ReadyVersion, VersionFollower, VersionUnavailableError
 from edge_agent.training.rebuild import RebuildError, rebuild
 from fleet_protocol.bundle import (
     DESCRIPTION_FILE,

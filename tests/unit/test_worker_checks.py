@@ -10,7 +10,7 @@ import pytest
 from bundle_runtime.graph import GraphError
 from bundle_runtime.graph_checks import why_not_loaded
 from bundle_runtime.samples import Samples
-from edge_agent.shell.sample_store import SampleStore
+from edge_agent.shell.samples.sample_store import SampleStore
 from edge_agent.training.divergence import divergence
 from edge_agent.training.engine import BatchPlan, Rates, plan_batches
 from edge_agent.training.onnx_step import OnnxStepEngine

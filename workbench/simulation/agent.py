@@ -20,7 +20,7 @@ from edge_agent.core.sample_budget import is_spent
 from edge_agent.core.triggers import Trigger, TriggerSettings
 from edge_agent.core.version_choice import KnownVersion
 from edge_agent.producers import given_back, produce
-from edge_agent.shell.identity import Identity
+from edge_agent.shell.connection.identity import Identity
 from edge_agent.training.own_limits import take_part
 from edge_agent.training.round import DivergedError, Earlier
 from edge_agent.worker.contract import TrainingResult, Withheld

@@ -7,7 +7,7 @@ from edge_agent.core.delivery import Delivery
 from edge_agent.core.enrolment import Answer, EnrolmentAttempts, must_enrol_again
 from edge_agent.core.outbox import OutboxRow
 from edge_agent.producers import goes_back
-from edge_agent.shell.identity import Identity
+from edge_agent.shell.connection.identity import Identity
 from fleet_protocol.envelope import digest
 from fleet_protocol.kinds import (
     ENROLMENT,

@@ -9,7 +9,7 @@ import numpy as np
 from broker_coordinator.distribution.signed_messages import MessageSigner
 from bundle_runtime.bundle import Bundle
 from edge_agent.core.triggers import TriggerSettings
-from edge_agent.shell.identity import Identity
+from edge_agent.shell.connection.identity import Identity
 from edge_agent.training.feedback import recall
 from fleet_protocol.keys import SigningKey, write_verify_key
 from workbench.simulation.agent import SimulatedAgent, WakePolicy

@@ -10,7 +10,7 @@ from edge_agent.core.version_choice import (
     judge_manifest,
     known_from,
 )
-from edge_agent.shell.identity import Identity
+from edge_agent.shell.connection.identity import Identity
 from fleet_protocol.codec import read_weights
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.kinds import BLOB_REQUEST, WEIGHTS_REQUEST, BlobRequest, WeightsRequest, encode_payload

@@ -16,11 +16,11 @@ from edge_agent.core.daily_use import DailyUse
 from edge_agent.core.guards import GuardSettings
 from edge_agent.core.outbox import OutboxRow, SignRow, SpooledPayload
 from edge_agent.core.version_choice import KnownVersion
-from edge_agent.shell.damaged_files import WatchedConnection, require_whole, why_unusable
-from edge_agent.shell.device_schema import prepare, require_schema
-from edge_agent.shell.outbox_room import merge_back, waiting_bytes
-from edge_agent.shell.row_seals import RowSeals
-from edge_agent.shell.sample_use import SampleUse, read_use, write_use
+from edge_agent.shell.storage.damaged_files import WatchedConnection, require_whole, why_unusable
+from edge_agent.shell.storage.device_schema import prepare, require_schema
+from edge_agent.shell.storage.outbox_room import merge_back, waiting_bytes
+from edge_agent.shell.storage.row_seals import RowSeals
+from edge_agent.shell.storage.sample_use import SampleUse, read_use, write_use
 from fleet_protocol.envelope import digest
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import Outcome

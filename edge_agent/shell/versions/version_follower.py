@@ -24,9 +24,9 @@ from edge_agent.core.version_choice import (
     weights_at_hand,
 )
 from edge_agent.producers import makes_versions_of
-from edge_agent.shell.blob_cache import BlobCache
-from edge_agent.shell.device_database import DeviceDatabase
-from edge_agent.shell.fetcher import Fetcher, NotFetchedError
+from edge_agent.shell.storage.blob_cache import BlobCache
+from edge_agent.shell.storage.device_database import DeviceDatabase
+from edge_agent.shell.versions.fetcher import Fetcher, NotFetchedError
 from edge_agent.worker.contract import EngineName, PackedFile, files_for
 from fleet_host.log_lines import log_line
 from fleet_protocol.bundle import TaskDescription, parse_description

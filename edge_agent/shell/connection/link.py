@@ -11,7 +11,7 @@ import aiomqtt
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edge_agent.mqtt.broker_client import BrokerClient
-from edge_agent.shell.broker_complaints import BrokerComplaints
+from edge_agent.shell.connection.broker_complaints import BrokerComplaints
 from fleet_host.backoff import delay_seconds
 from fleet_host.broker_settings import BrokerSettings
 from fleet_host.log_lines import log_line

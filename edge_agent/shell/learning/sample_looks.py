@@ -14,8 +14,8 @@ import msgspec
 from edge_agent.core.lifecycle import IN_A_ROUND, State
 from edge_agent.core.triggers import Condition, TriggerSettings, found_by
 from edge_agent.core.version_choice import VersionUnavailableError
-from edge_agent.shell.link import LinkDownError
-from edge_agent.shell.version_follower import VersionFollower
+from edge_agent.shell.connection.link import LinkDownError
+from edge_agent.shell.versions.version_follower import VersionFollower
 from edge_agent.worker.look import Answer, LookFailure, LookJob, looking_files, read_answer, write_job
 from edge_agent.worker.settings import WorkerSettings
 from edge_agent.worker.warm_process import WORKER_ENVIRONMENT

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from edge_agent.configuration import Retention, StoreSettings
-from edge_agent.shell.damaged_files import files_set_aside, require_whole, set_aside
-from edge_agent.shell.sample_retention import TURN_BITS, RetentionRule
-from edge_agent.shell.sample_tables import SAMPLE_BYTES, SCHEMA, require_sound
-from edge_agent.shell.unjudged_samples import count_unjudged, keep_unjudged, unjudged_of
+from edge_agent.shell.samples.sample_retention import TURN_BITS, RetentionRule
+from edge_agent.shell.samples.sample_tables import SAMPLE_BYTES, SCHEMA, require_sound
+from edge_agent.shell.samples.unjudged_samples import count_unjudged, keep_unjudged, unjudged_of
+from edge_agent.shell.storage.damaged_files import files_set_aside, require_whole, set_aside
 from edge_agent.sources.schema_check import check_sample
 from edge_agent.worker.damage import is_unusable
 from edge_agent.worker.usable_samples import fitting

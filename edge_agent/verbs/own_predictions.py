@@ -11,10 +11,10 @@ import msgspec
 
 from edge_agent.client import AgentClient
 from edge_agent.core.prediction import Prediction
-from edge_agent.shell.own_status import ask
 from edge_agent.sources.file_job import FileJob
 from edge_agent.sources.prediction_command import Predicted
 from edge_agent.sources.series import SERIES_SEPARATOR
+from edge_agent.verbs.own_status import ask
 from fleet_protocol.errors import ConfigurationError, why_unreadable
 
 FOLLOW_SECONDS = 0.5

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from edge_agent.core.delivery import Delivery, NotSendableError, Remedy, continued_after
 from edge_agent.core.outbox import OutboxRow, SignRow
 from edge_agent.producers import goes_back
-from edge_agent.shell.device_database import DeviceDatabase
+from edge_agent.shell.storage.device_database import DeviceDatabase
 from fleet_host.log_lines import log_line
 from fleet_protocol.kinds import Receipt
 

@@ -15,15 +15,15 @@ from edge_agent.core.outbox import OutboxRow
 from edge_agent.core.round_decisions import RoundDecisions, StartingPoint, TaskState
 from edge_agent.core.triggers import Condition, Trigger
 from edge_agent.core.version_choice import KnownVersion, NotAskedError, VersionUnavailableError, is_new_to
-from edge_agent.shell import machine
-from edge_agent.shell.device_database import DeviceDatabase
-from edge_agent.shell.link import Link, LinkDownError
-from edge_agent.shell.manifest_listener import ManifestListener
-from edge_agent.shell.meter import Meter
-from edge_agent.shell.round_training import RoundFailedError, RoundTraining
-from edge_agent.shell.sample_store import SampleStore
-from edge_agent.shell.stoppable import StoppedError, run_unless
-from edge_agent.shell.version_follower import ReadyVersion, VersionFollower
+from edge_agent.shell.connection.link import Link, LinkDownError
+from edge_agent.shell.host import machine
+from edge_agent.shell.host.meter import Meter
+from edge_agent.shell.learning.round_training import RoundFailedError, RoundTraining
+from edge_agent.shell.learning.stoppable import StoppedError, run_unless
+from edge_agent.shell.samples.sample_store import SampleStore
+from edge_agent.shell.storage.device_database import DeviceDatabase
+from edge_agent.shell.versions.manifest_listener import ManifestListener
+from edge_agent.shell.versions.version_follower import ReadyVersion, VersionFollower
 from edge_agent.worker.contract import Progress, Withheld
 from fleet_host.log_lines import log_line
 from fleet_host.rate_limit import RateLimit

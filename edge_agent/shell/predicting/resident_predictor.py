@@ -7,7 +7,7 @@ import sys
 
 import msgspec
 
-from edge_agent.shell.version_follower import ReadyVersion
+from edge_agent.shell.versions.version_follower import ReadyVersion
 from edge_agent.worker.contract import LENGTH_BYTES
 from edge_agent.worker.prediction import (
     MAX_ANSWER_BYTES,

@@ -4,7 +4,7 @@ import logging
 import sqlite3
 from collections.abc import Callable
 
-from edge_agent.shell.identity import Identity
+from edge_agent.shell.connection.identity import Identity
 from fleet_host.log_lines import log_line
 from fleet_protocol import topics
 from fleet_protocol.errors import ProtocolError, Reason

@@ -9,9 +9,9 @@ from edge_agent.core.generations import carried_over
 from edge_agent.core.norm_memory import divided, joined
 from edge_agent.core.outbox import SignRow, SpooledPayload
 from edge_agent.producers import PRODUCERS, given_back, produce
-from edge_agent.shell.device_database import DeviceDatabase, SpooledRound, TaskMemory
-from edge_agent.shell.sample_store import SampleStore
-from edge_agent.shell.version_follower import ReadyVersion, VersionFollower
+from edge_agent.shell.samples.sample_store import SampleStore
+from edge_agent.shell.storage.device_database import DeviceDatabase, SpooledRound, TaskMemory
+from edge_agent.shell.versions.version_follower import ReadyVersion, VersionFollower
 from edge_agent.worker.contract import (
     News,
     Progress,

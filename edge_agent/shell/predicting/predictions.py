@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from edge_agent.core.prediction import interpret
 from edge_agent.core.version_choice import VersionUnavailableError
 from edge_agent.preparation.refusal import ReadingRefusedError
-from edge_agent.shell.link import LinkDownError
-from edge_agent.shell.resident_predictor import PredictionFailedError, ResidentPredictor
-from edge_agent.shell.version_follower import VersionFollower
+from edge_agent.shell.connection.link import LinkDownError
+from edge_agent.shell.predicting.resident_predictor import PredictionFailedError, ResidentPredictor
+from edge_agent.shell.versions.version_follower import VersionFollower
 from edge_agent.sources.prediction_command import CannotPredictError, Predicted
 from edge_agent.sources.reading_receiver import OwnSeries, ReadingReceiver
 from edge_agent.sources.readings import ReadingForm

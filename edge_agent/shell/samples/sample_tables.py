@@ -8,7 +8,7 @@ oldest. Stores made before there were these gain the tables.
 import sqlite3
 from contextlib import closing
 
-from edge_agent.shell.damaged_files import damage, require_same_tables
+from edge_agent.shell.storage.damaged_files import damage, require_same_tables
 from edge_agent.sources.sample_commands import HIGHEST_NUMBER
 
 SCHEMA = """

@@ -14,7 +14,7 @@ import psutil
 from edge_agent.core.daily_use import DailyUse
 from edge_agent.core.guards import GuardSettings, Readings
 from edge_agent.core.sensors import Battery, Measured, board_temperature, own_battery
-from edge_agent.shell import network
+from edge_agent.shell.host import network
 from fleet_protocol.limits import MIB
 
 POWER_SUPPLIES = Path("/sys/class/power_supply")

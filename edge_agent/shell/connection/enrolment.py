@@ -7,7 +7,7 @@ import math
 from collections.abc import Awaitable, Callable, Coroutine
 
 from edge_agent.core.enrolment import Answer, EnrolmentAttempts
-from edge_agent.shell.device_database import DeviceDatabase
+from edge_agent.shell.storage.device_database import DeviceDatabase
 from fleet_host.log_lines import log_line
 from fleet_protocol.envelope import digest
 from fleet_protocol.kinds import Receipt

@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 
 from edge_agent.configuration import AgentConfiguration
-from edge_agent.shell.own_samples import changed_by, export_samples, forget_samples, show_stats
 from edge_agent.sources.sample_commands import HIGHEST_NUMBER
+from edge_agent.verbs.own_samples import changed_by, export_samples, forget_samples, show_stats
 from fleet_host.command_line import Verbs, add_verb, whole_number
 from fleet_protocol.errors import ConfigurationError
 

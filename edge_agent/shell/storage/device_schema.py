@@ -3,8 +3,8 @@
 import sqlite3
 from contextlib import closing
 
-from edge_agent.shell import row_seals, sample_use
-from edge_agent.shell.damaged_files import require_same_tables
+from edge_agent.shell.storage import row_seals, sample_use
+from edge_agent.shell.storage.damaged_files import require_same_tables
 from fleet_protocol.envelope import read_envelope
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import UPDATE, Update, encode_payload

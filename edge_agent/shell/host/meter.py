@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from edge_agent.core.daily_use import DailyUse
-from edge_agent.shell.device_database import DeviceDatabase
+from edge_agent.shell.storage.device_database import DeviceDatabase
 
 
 class Meter:

@@ -14,9 +14,9 @@ import msgspec
 
 from edge_agent.configuration import AgentConfiguration
 from edge_agent.core.lifecycle import State
-from edge_agent.shell import machine
-from edge_agent.shell.own_status import ask
+from edge_agent.shell.host import machine
 from edge_agent.sources.unix_socket import Status
+from edge_agent.verbs.own_status import ask
 from edge_agent.worker.installed import check_installed
 from fleet_host.key_files import read_key_file
 from fleet_protocol.errors import ConfigurationError

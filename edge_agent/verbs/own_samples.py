@@ -9,11 +9,11 @@ from pathlib import Path
 import msgspec
 
 from edge_agent.configuration import AgentConfiguration
-from edge_agent.shell.own_status import NoAgentError, ask_line
-from edge_agent.shell.sample_inventory import TaskInventory, exported_rows, inventory
-from edge_agent.shell.sample_store import SampleStore
+from edge_agent.shell.samples.sample_inventory import TaskInventory, exported_rows, inventory
+from edge_agent.shell.samples.sample_store import SampleStore
 from edge_agent.shell.state_folder import open_samples, sample_file
 from edge_agent.sources.sample_commands import Changed
+from edge_agent.verbs.own_status import NoAgentError, ask_line
 from fleet_protocol.errors import ConfigurationError, why_unreadable
 from fleet_protocol.limits import MIB
 

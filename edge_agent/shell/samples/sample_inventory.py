@@ -9,8 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from edge_agent.shell.sample_tables import SAMPLE_BYTES
-from edge_agent.shell.unjudged_samples import count_unjudged
+from edge_agent.shell.samples.sample_tables import SAMPLE_BYTES
+from edge_agent.shell.samples.unjudged_samples import count_unjudged
 from fleet_protocol.errors import ConfigurationError
 
 Row = list[str | int]

@@ -5,7 +5,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from edge_agent.shell.series_memory import FILE as SERIES
+from edge_agent.shell.storage.series_memory import FILE as SERIES
 from fleet_protocol.errors import ConfigurationError
 
 LEARNED = "agent.db"

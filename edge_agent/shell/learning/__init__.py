@@ -1,0 +1,1 @@
+"""When a round is trained and what comes of it."""

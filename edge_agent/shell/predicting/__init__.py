@@ -1,0 +1,1 @@
+"""Answers to predictions, from a child that lives while somebody asks."""

@@ -1,0 +1,1 @@
+"""A device's samples, in one SQLite file that never leaves it."""

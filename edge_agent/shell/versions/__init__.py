@@ -1,0 +1,1 @@
+"""From a manifest to a version that is here in whole."""

@@ -57,13 +57,15 @@ class LocalSide:
             judge=judge,
             note=rounds.note,
         )
+        self._samples = samples
+        self._judge = judge
         self._versions = versions
         self._tasks = [task.name for task in configuration.tasks]
         self._descriptions = WantedDescriptions(versions)
         self._memory = SeriesMemory(configuration.state_folder, time.monotonic)
         intake = SampleIntake(
             frozenset(self._tasks),
-            store=samples.add,
+            store=self._store,
             store_unjudged=samples.add_unjudged,
             describe=self._descriptions.description,
             arrived=self._sample_arrived,
@@ -121,6 +123,13 @@ class LocalSide:
                 group.create_task(self._looks.run())
         finally:
             self._memory.write(self._receiver.states)
+
+    def _store(self, task: str, inputs: bytes, label: int | bytes) -> int:
+        """Store a sample, behind those that came earlier and have waited for the task's schema."""
+        if self._samples.has_unjudged(task) and (description := self._versions.description(task)) is not None:
+            self._judge(description)
+            self._rounds.samples_changed(task)
+        return self._samples.add(task, inputs, label)
 
     def _reading_taken(self) -> None:
         if self._memory.is_due():

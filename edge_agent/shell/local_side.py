@@ -65,10 +65,11 @@ class LocalSide:
         self._memory = SeriesMemory(configuration.state_folder, time.monotonic)
         intake = SampleIntake(
             frozenset(self._tasks),
-            store=self._store,
+            store=samples.add,
             store_unjudged=samples.add_unjudged,
             describe=self._descriptions.description,
             arrived=self._sample_arrived,
+            judge=self._judge_waiting,
         )
         forms = {task: ReadingForm(task) for task in self._tasks}
         forms |= {source.task: source.form for source in reversed(configuration.sources) if source.has_own_form}
@@ -124,12 +125,10 @@ class LocalSide:
         finally:
             self._memory.write(self._receiver.states)
 
-    def _store(self, task: str, inputs: bytes, label: int | bytes) -> int:
-        """Store a sample, behind those that came earlier and have waited for the task's schema."""
-        if self._samples.has_unjudged(task) and (description := self._versions.description(task)) is not None:
+    def _judge_waiting(self, description: TaskDescription) -> None:
+        if self._samples.has_unjudged(description.task):
             self._judge(description)
-            self._rounds.samples_changed(task)
-        return self._samples.add(task, inputs, label)
+            self._rounds.samples_changed(description.task)
 
     def _reading_taken(self) -> None:
         if self._memory.is_due():

@@ -64,6 +64,7 @@ class MonthDevice:
         coordinator_key: VerifyKey,
         network: Network,
         clock: MonthClock,
+        *,
         pieces: "count[int]",
         draw: random.Random,
     ) -> None:

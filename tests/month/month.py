@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
@@ -14,7 +14,7 @@ import msgspec
 from tests.month.clock import MonthClock, machine_shows
 from tests.month.coordinator import AtOnce, MonthCoordinator
 from tests.month.device import ROOM, MonthDevice
-from tests.month.fleet import BRIEF, MEMBERS, configuration_of, write_bundles
+from tests.month.fleet import BRIEF, MEMBERS, Member, configuration_of, write_bundles
 from tests.month.inspection import (
     HOUR,
     Growth,
@@ -72,11 +72,14 @@ class Summary(msgspec.Struct, frozen=True):
 
 
 class Month:
-    """One fleet, and what `seed` lets happen to it. With `measures_memory`, the product's own growth is measured."""
+    """Two devices or more, and what `seed` lets happen to them. With `measures_memory`, its growth is looked at."""
 
-    def __init__(self, folder: Path, seed: int, *, measures_memory: bool = False) -> None:
+    def __init__(
+        self, folder: Path, seed: int, members: Sequence[Member] = MEMBERS, *, measures_memory: bool = False
+    ) -> None:
         self._draw = random.Random(seed)
         self._seed = seed
+        self._members = members
         self._clock = MonthClock(START)
         self._network = Network(self._draw)
         self._bundles = write_bundles(folder / "bundles")
@@ -129,10 +132,10 @@ class Month:
                 KEY.verify_key,
                 self._network,
                 self._clock,
-                pieces,
-                self._draw,
+                pieces=pieces,
+                draw=self._draw,
             )
-            for member in MEMBERS
+            for member in self._members
         ]
         for device in self._devices:
             await device.start()
@@ -151,7 +154,8 @@ class Month:
 
     def _script(self) -> Iterator[tuple[float, Action]]:
         """Moments in seconds since the start, and what happens then."""
-        attic, barn, cellar = self._devices
+        first, *_, last = self._devices
+        in_the_dark = self._devices[-2]
         at = self._draw.uniform
         for day in range(LONGEST_DAY - 2):
             yield (day + 0.001) * DAY, self._begin_day
@@ -160,11 +164,11 @@ class Month:
                 yield at(0.1, 27) * DAY, device.cut_power_and_start
         for _ in range(12):
             yield at(0.1, 27) * DAY, self._restart_coordinator
-        yield at(4, 6) * DAY, lambda: self._fill_card(attic, 12 * HOUR)
-        yield at(15, 17) * DAY, lambda: self._fill_card(attic, 30 * HOUR)
+        yield at(4, 6) * DAY, lambda: self._fill_card(first, 12 * HOUR)
+        yield at(15, 17) * DAY, lambda: self._fill_card(first, 30 * HOUR)
         yield at(11, 12) * DAY, lambda: self._fill_coordinators_disk(8 * HOUR)
         yield at(9, 10) * DAY, lambda: self._stop_coordinator(8 * HOUR)
-        yield DARK_FROM, lambda: self._darken(barn, DARK_UNTIL - DARK_FROM)
+        yield DARK_FROM, lambda: self._darken(in_the_dark, DARK_UNTIL - DARK_FROM)
         yield at(6, 7) * DAY, lambda: self._shift_wall(TWELVE_YEARS, 7 * HOUR)
         yield at(13, 13.5) * DAY, lambda: self._set_wall_to_1970(36 * HOUR)
         yield at(18, 18.9) * DAY, self._put_coordinator_back
@@ -173,7 +177,7 @@ class Month:
             yield 20 * DAY + boot * DEAD_CLOCK_BOOTS_SECONDS, self._boot_without_clock
         yield 23 * DAY, self._take_networks_time
         yield at(24, 25) * DAY, self._publish_second
-        yield at(26, 27) * DAY, cellar.wipe
+        yield at(26, 27) * DAY, last.wipe
 
     def _check(self) -> None:
         accepted = self._coordinator.accepted()

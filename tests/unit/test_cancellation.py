@@ -32,20 +32,25 @@ def test_link_that_breaks_while_it_is_stopped_ends() -> None:
     network = Network(random.Random(1))
     will = state(FLEET, SHARD, "attic"), SigningDevice("attic").presence(PresenceState.OFFLINE, 1)
 
+    connected = asyncio.Event()
+
+    async def stay() -> None:
+        connected.set()
+        await asyncio.sleep(LONG)
+
     async def scenario() -> None:
         network.set_reachable("attic", True)
         link = Link(
             BrokerSettings("broker.example"),
             f"{FLEET}-attic",
             last_will=will,
-            on_connected=lambda: asyncio.sleep(LONG),
+            on_connected=stay,
             handle=lambda _topic, _data: None,
             filters=[],
             maximum_message_bytes=1000,
         )
         running = asyncio.create_task(link.run())
-        while not link.connected:
-            await asyncio.sleep(1)
+        await connected.wait()
         network.set_reachable("attic", False)
         await stop(running)
 

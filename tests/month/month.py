@@ -164,7 +164,7 @@ class Month:
                 yield at(0.1, 27) * DAY, device.cut_power_and_start
         for _ in range(12):
             yield at(0.1, 27) * DAY, self._restart_coordinator
-        yield at(4, 6) * DAY, lambda: self._fill_card(first, 12 * HOUR)
+        yield at(2, 3) * DAY, lambda: self._fill_card(first, 36 * HOUR)
         yield at(15, 17) * DAY, lambda: self._fill_card(first, 30 * HOUR)
         yield at(11, 12) * DAY, lambda: self._fill_coordinators_disk(8 * HOUR)
         yield at(9, 10) * DAY, lambda: self._stop_coordinator(8 * HOUR)

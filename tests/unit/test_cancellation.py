@@ -4,7 +4,7 @@ import asyncio
 import random
 from unittest.mock import patch
 
-from edge_agent.shell.connection.link import Link
+from edge_agent.shell.connection.link import Link, LinkDownError
 from edge_agent.shell.source_runner import SourceRunner
 from edge_agent.sources import plugins
 from edge_agent.sources.settings import SourceSettings
@@ -32,11 +32,12 @@ def test_link_that_breaks_while_it_is_stopped_ends() -> None:
     network = Network(random.Random(1))
     will = state(FLEET, SHARD, "attic"), SigningDevice("attic").presence(PresenceState.OFFLINE, 1)
 
-    connected = asyncio.Event()
+    connected, broken = asyncio.Event(), asyncio.Event()
 
     async def stay() -> None:
         connected.set()
-        await asyncio.sleep(LONG)
+        await broken.wait()
+        raise LinkDownError("the link broke before the acknowledgement")
 
     async def scenario() -> None:
         network.set_reachable("attic", True)
@@ -51,7 +52,8 @@ def test_link_that_breaks_while_it_is_stopped_ends() -> None:
         )
         running = asyncio.create_task(link.run())
         await connected.wait()
-        network.set_reachable("attic", False)
+        broken.set()
+        await asyncio.sleep(0)
         await stop(running)
 
     with patch("edge_agent.shell.connection.link.BrokerClient", network.client):

@@ -25,26 +25,25 @@ class SampleBook:
         """How many had to make room."""
         return max(0, len(self.accepted) - self.most)
 
-    def check(self, stored: Stored) -> None:
-        """Hold what is stored against what was taken."""
-        assert len(stored) == min(self.most, len(self.accepted)), (
-            f"{len(stored)} samples are stored of {len(self.accepted)}, at most {self.most}"
+    def check(self, stored: Stored, waiting: Stored) -> None:
+        """Hold what is stored, and what waits apart for a schema, against what was taken."""
+        before = self.accepted[: len(self.accepted) - len(waiting)]
+        assert list(waiting.items()) == self.accepted[len(before) :], "not the newest wait for their schema"
+        assert len(stored) == min(self.most, len(before)), (
+            f"{len(stored)} samples are stored of {len(before)}, at most {self.most}"
         )
-        labels = dict(self.accepted)
-        assert stored.items() <= labels.items(), "a sample was never taken, or has another label"
+        assert stored.items() <= dict(before).items(), "a sample was never taken, or has another label"
         if self.retention == "newest":
-            assert list(stored) == [number for number, _ in self.accepted[-self.most :]], "not the newest"
+            assert list(stored) == [number for number, _ in before[-self.most :]], "not the newest"
         if self.retention == "balanced":
-            self._check_classes(Counter(stored.values()), stored)
+            _check_classes(stored, before)
 
-    def _check_classes(self, held: Counter[int], stored: Stored) -> None:
-        for label, count in held.items():
-            came = [number for number, its_label in self.accepted if its_label == label]
-            newest = came[-count:]
-            assert [number for number in stored if stored[number] == label] == newest, (
-                "not the newest of its class",
-                label,
-                stored,
-                self.accepted,
-            )
-            assert count >= max(held.values()) - 1 or count == len(came), "a class makes room for a larger one"
+
+def _check_classes(stored: Stored, came: list[tuple[int, int]]) -> None:
+    held = Counter(stored.values())
+    for label, count in held.items():
+        of_class = [number for number, its_label in came if its_label == label]
+        assert [number for number in stored if stored[number] == label] == of_class[-count:], (
+            "not the newest of a class"
+        )
+        assert count >= max(held.values()) - 1 or count == len(of_class), "a class makes room for a larger one"

@@ -157,7 +157,7 @@ class MonthDevice:
                 query = "SELECT id, inputs, label FROM samples WHERE task = ? ORDER BY id"
                 rows = connection.execute(query, (task,)).fetchall()
                 waiting = connection.execute("SELECT sample FROM unjudged WHERE task = ? ORDER BY id", (task,))
-                book.check(_stored(rows) | _waiting([written for (written,) in waiting]))
+                book.check(_stored(rows), _waiting([written for (written,) in waiting]))
                 assert self.card.database is not None
                 through = self.card.database.trained_through(task)
                 passed_over = {number for number, *_ in rows if number <= through} - self.worker.seen

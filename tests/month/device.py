@@ -73,6 +73,8 @@ class MonthDevice:
         self.card = Card()
         self.worker = MonthWorker(self.card, draw, pieces, lambda: clock.now)
         self.power_cuts = 0
+        self.hindered: list[tuple[float, float]] = []
+        """When it had no link for days or its card was full, in seconds since the start."""
         self.failures: list[str] = []
         """Why its agent has ended by itself."""
         self._coordinator_key = write_verify_key(coordinator_key)

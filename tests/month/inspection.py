@@ -48,15 +48,17 @@ def check_rest(device: MonthDevice) -> None:
     assert device.card.database.waiting() == 0, f"{device.name}: something still waits for a receipt"
 
 
-def longest_without_round(device: MonthDevice, dark_from: float, dark_until: float) -> float:
-    """In seconds, but for where it touches a time in which the device may have had no link for long."""
+def longest_without_round(device: MonthDevice) -> float:
+    """In seconds, but for pauses that touch a time in which it could not fetch or store a version."""
     pauses = pairwise(device.worker.began)
-    return max(end - begin for begin, end in pauses if end <= dark_from or begin >= dark_until)
+    return max(
+        end - begin for begin, end in pauses if all(end <= since or begin >= until for since, until in device.hindered)
+    )
 
 
-def check_rounds(device: MonthDevice, dark_from: float, dark_until: float) -> None:
+def check_rounds(device: MonthDevice) -> None:
     """It never stopped training for long."""
-    longest = longest_without_round(device, dark_from, dark_until)
+    longest = longest_without_round(device)
     assert longest <= LONGEST_WITHOUT_ROUND, f"{device.name} did not train for {longest / HOUR:.0f} hours"
 
 

@@ -224,6 +224,7 @@ class Month:
 
     async def _fill_card(self, device: MonthDevice, seconds: float) -> None:
         device.card.fill()
+        device.hindered.append((self._clock.now, self._clock.now + seconds))
         self._after(seconds, device.card.free)
 
     async def _fill_coordinators_disk(self, seconds: float) -> None:
@@ -232,6 +233,7 @@ class Month:
 
     async def _darken(self, device: MonthDevice, seconds: float) -> None:
         self._dark.add(device.name)
+        device.hindered.append((self._clock.now, self._clock.now + seconds))
         self._after(seconds, lambda: self._dark.discard(device.name))
 
     async def _shift_wall(self, by: float, seconds: float) -> None:
@@ -272,7 +274,7 @@ class Month:
         self._check()
         for device in self._devices:
             check_rest(device)
-            check_rounds(device, DARK_FROM, DARK_UNTIL)
+            check_rounds(device)
         for task in self._coordinator.coordinator.tasks():
             assert self._coordinator.first_difference(task) is None, "a version is not what the journal makes"
         if self._growth:
@@ -297,8 +299,6 @@ class Month:
             power_cuts=sum(device.power_cuts for device in devices),
             writes_refused=sum(device.card.refused_writes for device in devices),
             connections=self._network.connections,
-            longest_without_round_hours=round(
-                max(longest_without_round(each, DARK_FROM, DARK_UNTIL) for each in devices) / HOUR, 1
-            ),
+            longest_without_round_hours=round(max(map(longest_without_round, devices)) / HOUR, 1),
             growth_bytes=self._growth.bytes if self._growth else None,
         )

@@ -249,7 +249,7 @@ def test_weights_are_what_the_kinds_own_rule_makes_of_its_deltas(bench, bundle, 
     zero, one, two = (each.state(PARAMETERS, {}).weights for each in bench.journal.versions(TASK))
     deltas = np.zeros((4, one.size), np.float32)
     for row, whole in zip(bench.journal.updates(TASK), deltas, strict=True):
-        _, sparse = row.item(bundle.description, None)
+        _, sparse = row.item(bundle.description, ())
         sparse.add_to(whole)
     np.testing.assert_allclose(one, zero + (deltas[0] + 2 * deltas[1]) / 3, rtol=1e-6)
     np.testing.assert_allclose(two, one + (3 * deltas[2] + 4 * deltas[3]) / 10, rtol=1e-6)

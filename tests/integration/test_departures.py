@@ -66,7 +66,7 @@ class Fleet:
 
     def remembered(self) -> list[object]:
         newest = self.bench.journal.newest_version(TASK)
-        return list(state_of(self.bench.journal, self.bundle.description, newest, KEY).remembered)
+        return list(state_of(self.bench.journal, self.bundle.description, newest, (KEY,)).remembered)
 
 
 @pytest.mark.parametrize("strategy", sorted(STRATEGIES))

@@ -215,7 +215,7 @@ def test_defect_that_fails_every_payload_sets_none_aside(bench, consume, where, 
     bench.handle(GARDEN, GARDEN.update(1, base_version=1))
     bench.make_versions()
     assert bench.receipts()[-1].outcome is Outcome.ACCEPTED
-    bench.coordinator.announce_versions()
+    bench.coordinator.announce_all()
     assert [manifest.version for manifest in bench.manifests()] == [1]
     assert (holders(bench), aside(bench)) == ([1, 1, None, None, None, None], [])
     assert caplog.text.count("event=versions_stopped") == 1

@@ -236,7 +236,7 @@ def test_coordinator_that_finds_a_later_manifest_of_its_own_begins_a_generation_
     fleet.send(2 if restored else 0)
     own = bench.coordinator
     own.check_manifests()
-    own.announce_versions()
+    own.announce_all()
     own.subscribed_to_manifests(bench.now)
     assert own.is_checking_manifests(bench.now)
     assert own.publications(10, bench.now) == [], "nothing is announced before the broker has told"
@@ -268,7 +268,7 @@ def test_coordinator_that_finds_the_last_generation_says_so_and_goes_on(database
 def test_manifest_that_never_comes_is_not_waited_for(database, tmp_path) -> None:
     bench = Bench(database, bundle_with(tmp_path / "first", PLANS[0]))
     bench.coordinator.check_manifests()
-    bench.coordinator.announce_versions()
+    bench.coordinator.announce_all()
     bench.make_versions()
     assert bench.coordinator.is_checking_manifests(1e9), "there is no connection yet"
     bench.coordinator.subscribed_to_manifests(bench.now)
@@ -285,7 +285,7 @@ def test_start_waits_no_longer_for_manifests_however_many_messages_an_outsider_p
     bench = Bench(database, bundle_with(tmp_path / "first", PLANS[0]))
     own = bench.coordinator
     own.check_manifests()
-    own.announce_versions()
+    own.announce_all()
     own.subscribed_to_manifests(bench.now)
     begun = bench.now
     while own.is_checking_manifests(bench.now):

@@ -8,7 +8,8 @@ from edge_agent.shell.connection.identity import Identity
 from fleet_host.log_lines import log_line
 from fleet_protocol import topics
 from fleet_protocol.errors import ProtocolError, Reason
-from fleet_protocol.kinds import BlobChunk, Invitation, Manifest, Receipt
+from fleet_protocol.keys import VerifyKey
+from fleet_protocol.kinds import BlobChunk, Invitation, KeySuccession, Manifest, Receipt
 from fleet_protocol.limits import MAX_CONTROL_BYTES, MAX_SIGNED_CHUNK_BYTES
 from fleet_protocol.topics import PackedWeights
 
@@ -26,14 +27,17 @@ class Inbox:
         receipt: Callable[[Receipt], None],
         manifest: Callable[[str, Manifest], None],
         invitation: Callable[[str, Invitation], None],
+        succession: Callable[[VerifyKey], None],
         chunk: Callable[[str | PackedWeights, int, BlobChunk], None],
     ) -> None:
-        """`manifest` and `invitation` take the task too; `chunk` takes of which file, and which chunk of it."""
+        """`manifest` and `invitation` take the task too; `succession` takes the key that follows the pinned one;
+        `chunk` takes of which file, and which chunk of it."""
         self._fleet = fleet
         self._identity = identity
         self._receipt = receipt
         self._manifest = manifest
         self._invitation = invitation
+        self._succession = succession
         self._chunk = chunk
 
     def handle(self, topic: str, data: bytes) -> None:
@@ -56,6 +60,8 @@ class Inbox:
                 self._manifest(task, payload)
             case Invitation() if topic == topics.invitation(self._fleet, task):
                 self._invitation(task, payload)
+            case KeySuccession() if topic == self._identity.succession_topic:
+                self._succession(VerifyKey(payload.successor))
             case BlobChunk():
                 self._chunk(*topics.chunk_of(topic), payload)
             case _:

@@ -90,6 +90,7 @@ class Agent:
             identity,
             receipt=self._handle_receipt,
             manifest=self._handle_manifest,
+            not_readable=self._handle_not_readable,
             invitation=self._handle_invitation,
             succession=self._handle_succession,
             chunk=self._handle_chunk,
@@ -114,7 +115,12 @@ class Agent:
         )
         self._fetcher = Fetcher(configuration.fleet, self._link.listening_to, self._request)
         self._versions = VersionFollower(
-            self._database, cache, self._fetcher, configuration.device, engine=configuration.worker.engine
+            self._database,
+            cache,
+            self._fetcher,
+            configuration.device,
+            engine=configuration.worker.engine,
+            not_readable=self._handle_not_readable,
         )
         self._postbox = Postbox(self._database, identity.sign_row, self._publish_answered, answered=self._handle_answer)
         training = RoundTraining(
@@ -256,6 +262,11 @@ class Agent:
         known = self._database.known_version(task)
         if known is not None and known == known_from(manifest):
             self._manifests.heard_of(task)
+            self._rounds.manifest_heard(task)
+
+    def _handle_not_readable(self, task: str, why: str) -> None:
+        if task in self._tasks:
+            self._rounds.not_readable(task, why)
 
     def _handle_invitation(self, task: str, invitation: Invitation) -> None:
         if begins_generation(self._database.known_version(task), invitation):

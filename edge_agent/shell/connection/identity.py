@@ -20,6 +20,14 @@ from fleet_protocol.kinds import (
 from fleet_protocol.limits import BOOT_SHIFT
 
 
+class NotReadableError(ProtocolError):
+    """The coordinator has signed it, and this agent does not understand it: it is of a newer format."""
+
+    def __init__(self, kind: PayloadKind, task: str, error: ProtocolError) -> None:
+        super().__init__(error.reason, f"{error.detail}; the coordinator is newer than this agent: update edgeflock")
+        self.kind, self.task = kind, task
+
+
 class Identity:
     """The device's key and topics, and the coordinator's pinned key.
 
@@ -123,7 +131,7 @@ class Identity:
 
         Raises:
             ProtocolError: too large, malformed, another key, an invalid signature, or a kind that a coordinator does
-                not send.
+                not send. `NotReadableError`: verified, and of another format than this agent reads.
         """
         envelope = read_envelope(data, limit)
         if envelope.key_id != key_id(self.coordinator):
@@ -132,7 +140,11 @@ class Identity:
         kind = envelope.header.kind
         if kind.leaf not in FROM_COORDINATOR:
             raise ProtocolError(Reason.MALFORMED, f"a coordinator does not send {kind.name}")
-        return decode_payload(envelope.payload, kind.payload), envelope.header.task
+        task = envelope.header.task
+        try:
+            return decode_payload(envelope.payload, kind.payload), task
+        except ProtocolError as error:
+            raise NotReadableError(kind, task, error) from error
 
     def _next(self) -> int:
         return self.boot << BOOT_SHIFT | next(self._counter)

@@ -70,6 +70,12 @@ def accepted(coordinator: CoordinatorProcess, agent: AgentProcess) -> int:
         return sum(row.device == agent.name for row in journal.updates("digits"))
 
 
+def is_retained(broker: Broker, topic: str) -> bool:
+    """Whether somebody who subscribes now is told something at once."""
+    command = ["mosquitto_sub", "-h", broker.host, "-p", str(broker.port), "-t", topic, "-C", "1", "-W", "1"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
 def test_devices_follow_a_key_that_was_replaced_twice_and_nothing_is_lost(
     coordinator, make_agent, broker, tmp_path, capsys
 ) -> None:
@@ -96,6 +102,9 @@ def test_devices_follow_a_key_that_was_replaced_twice_and_nothing_is_lost(
     broker.wipe()
     broker.start()
     coordinator.start_serving()
+    gone = MessageSigner(first, FLEET, SHARD).succession(newest.verify_key).topic
+    until(lambda: is_retained(broker, gone), "the coordinator has said what follows the first key")
+    publish.single(gone, b"", qos=1, retain=True, hostname=broker.host, port=broker.port)
     asleep.start()
     follows(asleep, newest)
     asleep.feed(4, first=4)

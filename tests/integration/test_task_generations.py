@@ -1,6 +1,7 @@
 """Generations of a task: another bundle under its name, a renewed or restored database, a removed task."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -20,7 +21,7 @@ from fleet_protocol.errors import ConfigurationError, Reason
 from fleet_protocol.keys import SigningKey
 from fleet_protocol.kinds import Manifest, Outcome
 from fleet_protocol.limits import MAX_GENERATION, MAX_NAMED_GENERATION
-from tests.support.bench import KEY, Bench
+from tests.support.bench import KEY, OPEN, Bench
 from tests.support.bundles import TASK, write_bundle
 from tests.support.device import TINY_SHAPES, SigningDevice
 from tests.support.fleet import FLEET, SHARD
@@ -252,6 +253,18 @@ def test_coordinator_that_finds_a_later_manifest_of_its_own_begins_a_generation_
     own.receive_manifest(manifest_message(Manifest(200, "ab" * 32, "cd" * 32, generation=9)), bench.now)
     bench.make_versions()
     assert bench.manifests() == [], "only what was there at the start counts"
+
+
+def test_later_manifest_that_an_earlier_key_of_the_coordinator_has_signed_counts_too(tmp_path) -> None:
+    earlier = SigningKey.generate()
+    bundle = bundle_with(tmp_path / "first", PLANS[0])
+    bench = Bench(tmp_path / "c.db", bundle, replace(OPEN, keys=(KEY, earlier)))
+    bench.coordinator.check_manifests()
+    bench.coordinator.subscribed_to_manifests(bench.now)
+    later = Manifest(10, "ab" * 32, "cd" * 32, generation=4)
+    bench.coordinator.receive_manifest(manifest_message(later, earlier), bench.now)
+    bench.make_versions()
+    assert [manifest.generation for manifest in bench.manifests()] == [5]
 
 
 def test_coordinator_that_finds_the_last_generation_says_so_and_goes_on(database, tmp_path, caplog) -> None:

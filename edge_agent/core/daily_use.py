@@ -2,6 +2,23 @@
 
 from dataclasses import dataclass
 
+DAY_SECONDS = 86_400
+MAX_DAYS_RUNNING = 1_000_000
+"""Of one start: so many numbers of days are kept for each."""
+
+
+def calendar_day(year: int, day_of_year: int) -> int:
+    """The number of a local day."""
+    return 1000 * year + day_of_year
+
+
+def running_day(boot: int, seconds: float) -> int:
+    """The number of a day of a machine that does not know the time: counted from its start, which is number `boot`.
+
+    No day of the calendar, and none of another start, has it: where each start is in 1970, a budget would never end.
+    """
+    return -(boot * MAX_DAYS_RUNNING + int(seconds // DAY_SECONDS) % MAX_DAYS_RUNNING)
+
 
 @dataclass(frozen=True, slots=True)
 class DailyUse:

@@ -118,7 +118,7 @@ class Readings:
     load_per_core: float | None = None
     free_disk_mib: float | None = None
     metered: bool | None = None
-    minute: int = 0
+    minute: int | None = 0
     used: DailyUse = NOTHING_USED
 
 
@@ -186,10 +186,11 @@ def _free_disk(settings: GuardSettings, now: Readings) -> str | None:
 
 
 def _not_quiet(settings: GuardSettings, now: Readings) -> str | None:
+    if not settings.quiet_hours or now.minute is None:
+        return _unknown(settings, "time of day") if settings.quiet_hours else None
+    shown = f"{now.minute // 60:02}:{now.minute % 60:02}"
     quiet = (hours for hours in settings.quiet_hours if _is_within(hours, now.minute))
-    return next(
-        (f"it is {now.minute // 60:02}:{now.minute % 60:02}, in the quiet hours {hours}" for hours in quiet), None
-    )
+    return next((f"it is {shown}, in the quiet hours {hours}" for hours in quiet), None)
 
 
 def _connected(settings: GuardSettings, now: Readings) -> str | None:

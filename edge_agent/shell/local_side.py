@@ -57,6 +57,8 @@ class LocalSide:
             judge=judge,
             note=rounds.note,
         )
+        self._samples = samples
+        self._judge = judge
         self._versions = versions
         self._tasks = [task.name for task in configuration.tasks]
         self._descriptions = WantedDescriptions(versions)
@@ -67,6 +69,7 @@ class LocalSide:
             store_unjudged=samples.add_unjudged,
             describe=self._descriptions.description,
             arrived=self._sample_arrived,
+            judge=self._judge_waiting,
         )
         forms = {task: ReadingForm(task) for task in self._tasks}
         forms |= {source.task: source.form for source in reversed(configuration.sources) if source.has_own_form}
@@ -121,6 +124,11 @@ class LocalSide:
                 group.create_task(self._looks.run())
         finally:
             self._memory.write(self._receiver.states)
+
+    def _judge_waiting(self, description: TaskDescription) -> None:
+        if self._samples.has_unjudged(description.task):
+            self._judge(description)
+            self._rounds.samples_changed(description.task)
 
     def _reading_taken(self) -> None:
         if self._memory.is_due():

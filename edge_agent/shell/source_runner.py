@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edge_agent.shell.host.cancellation import end_if_cancelled
 from edge_agent.sources.plugins import find_plugin
 from edge_agent.sources.reading_receiver import ReadingReceiver
 from edge_agent.sources.settings import SourceSettings
@@ -66,6 +67,7 @@ async def _keep_running(source: _ConfiguredSource) -> None:
             await source.run(source.readings)
             tally.failure = "it has ended by itself"
         except Exception as error:  # another's code may raise anything
+            end_if_cancelled()
             tally.failure = _words(error)
         attempt = 0 if loop.time() - started > STABLE_SECONDS else attempt
         pause = delay_seconds(attempt, random.random())  # noqa: S311 - jitter, not a secret

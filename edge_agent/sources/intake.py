@@ -19,13 +19,16 @@ Raises `ValueError` for a sample that is too large, `sqlite3.Error` where it can
 
 @dataclass(frozen=True, slots=True)
 class SampleIntake:
-    """Takes samples of `tasks`. `store_unjudged` has those of tasks that `describe` does not know yet."""
+    """Takes samples of `tasks`. `store_unjudged` has those of tasks that `describe` does not know yet; `judge` takes in
+    those that waited, before the next one is stored: samples keep their order.
+    """
 
     tasks: frozenset[str]
     store: StoreSample
     store_unjudged: Callable[[Sample], None]
     describe: Callable[[str], TaskDescription | None]
     arrived: Callable[[str], None]
+    judge: Callable[[TaskDescription], object] = lambda _description: None
 
     def take(self, sample: Sample) -> None:
         """Store a sample, and say that it has come, where it is kept.
@@ -39,6 +42,9 @@ class SampleIntake:
         if description is None:
             check_unjudged(sample)
             self.store_unjudged(sample)
-        elif not self.store(sample.task, *check_sample(sample, description)):
-            return
+        else:
+            inputs, label = check_sample(sample, description)
+            self.judge(description)
+            if not self.store(sample.task, inputs, label):
+                return
         self.arrived(sample.task)

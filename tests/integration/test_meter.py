@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+import time
+from functools import partial
 
 import pytest
 
-from edge_agent.core.daily_use import DailyUse
+from edge_agent.core.daily_use import DAY_SECONDS, DailyUse
 from edge_agent.core.guards import GuardSettings
 from edge_agent.shell.host.meter import Meter
 from edge_agent.shell.storage.device_database import DeviceDatabase
@@ -35,8 +37,9 @@ def test_another_day_begins_from_nothing(tmp_path, monkeypatch):
     meter = Meter(database, lambda: 7, lambda: 0, keeps=True)
     with meter.round():
         pass
-    monkeypatch.setattr("edge_agent.shell.host.meter._local_day", lambda: 1970001)
-    assert (meter.used().day, meter.used().bytes) == (1970001, 0)
+    now = time.localtime()
+    monkeypatch.setattr(time, "localtime", lambda: time.struct_time((2038, *now[1:])))
+    assert (meter.used().day, meter.used().bytes) == (2_038_000 + now.tm_yday, 0)
     database.close()
 
 
@@ -74,3 +77,22 @@ def test_what_a_running_round_has_used_counts_at_once_and_a_child_that_is_just_e
     assert 5000 <= meter.used().cpu_milliseconds < 5100
     assert database.daily_use() == meter.used()
     database.close()
+
+
+def test_machine_that_starts_in_1970_each_time_has_a_new_budget_with_each_start_and_after_a_day(tmp_path, monkeypatch):
+    monotonic = [5.0]
+    monkeypatch.setattr(time, "localtime", lambda: time.gmtime(30))
+    monkeypatch.setattr(time, "monotonic", lambda: monotonic[0])
+    days = []
+    for _ in range(2):
+        database, carried = DeviceDatabase(tmp_path / "agent.db"), [100]
+        meter = Meter(database, partial(carried.__getitem__, 0), lambda: 0, keeps=True)
+        with meter.round():
+            pass
+        days.append(meter.used())
+        monotonic[0] += DAY_SECONDS
+        carried[0] = 107
+        days.append(meter.used())
+        database.close()
+    assert [used.bytes for used in days] == [100, 7, 100, 7]
+    assert len({used.day for used in days}) == 4

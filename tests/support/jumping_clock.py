@@ -21,9 +21,9 @@ class JumpingClock(selectors.DefaultSelector):
         return super().select(0)
 
 
-def run(scenario: Coroutine[None, None, None]) -> None:
+def run(scenario: Coroutine[None, None, None], clock: JumpingClock | None = None) -> None:
     """Like `asyncio.run`. Not for anything that waits for a socket, a thread or another process."""
-    clock = JumpingClock()
+    clock = clock or JumpingClock()
 
     def new_loop() -> asyncio.AbstractEventLoop:
         loop = asyncio.SelectorEventLoop(clock)

@@ -39,6 +39,7 @@ READ_FROM_THE_MACHINE = (
     "load_per_core",
     "free_disk_mib",
     "metered",
+    "minute",
 )
 AT_THE_LIMIT = Readings(
     stored_samples=16,

@@ -1,5 +1,6 @@
 """Readings of the machine: what a board has not got is unknown, what is not the board's own does not count."""
 
+import time
 from types import SimpleNamespace
 
 import psutil
@@ -148,6 +149,11 @@ def test_load_and_room_of_this_machine_can_be_read(tmp_path):
     assert machine.free_disk_mib(NEW_GUARDS, tmp_path) > 0
     assert machine.free_disk_mib(NEW_GUARDS, tmp_path / "missing") is None
     assert 0 <= machine.minute_of_day() < 24 * 60
+
+
+def test_machine_that_shows_a_year_before_any_edgeflock_does_not_know_the_time(monkeypatch):
+    monkeypatch.setattr(time, "localtime", lambda: time.gmtime(30))
+    assert machine.minute_of_day() is None
 
 
 def test_nothing_new_is_read_where_no_guard_needs_it(monkeypatch, tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from edge_agent.shell.samples.sample_retention import TURN_BITS
 from edge_agent.shell.samples.sample_store import Judgement, SampleStore
 from edge_agent.shell.samples.unjudged_samples import MAX_UNJUDGED_BYTES
+from edge_agent.sources.intake import SampleIntake
 from edge_agent.training.worker import read_samples
 from fleet_protocol.bundle import TaskDescription, parse_description
 from fleet_protocol.sample_line import Sample
@@ -145,6 +146,19 @@ def test_samples_that_wait_for_a_schema_survive_a_restart_and_are_judged_once(pa
     assert [label for _, label in stored(path, "digits")] == [1, 2]
     assert (store.count("digits"), store.count_after("digits", 0), store.count("other")) == (2, 2, 1)
     assert store.judge(SMALL) == Judgement(0, 0, "")
+
+
+def test_samples_keep_their_order_when_the_schema_comes_between_them(path):
+    store, known = SampleStore(path, maximum_samples=2), {}
+    intake = SampleIntake(
+        frozenset({"digits"}), store.add, store.add_unjudged, known.get, lambda _: None, judge=store.judge
+    )
+    intake.take(Sample("digits", [0.5, 0.5], 0))
+    known["digits"] = SMALL
+    for label in (1, 2):
+        intake.take(Sample("digits", [0.5, 0.5], label))
+    store.judge(SMALL)
+    assert [label for _, label in stored(path, "digits")] == [1, 2], "the oldest has made room"
 
 
 def test_judged_samples_are_new_to_the_next_round_and_the_newest_are_kept(path):

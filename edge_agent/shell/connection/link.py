@@ -12,6 +12,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from edge_agent.mqtt.broker_client import BrokerClient
 from edge_agent.shell.connection.broker_complaints import BrokerComplaints
+from edge_agent.shell.host.cancellation import end_if_cancelled
 from fleet_host.backoff import delay_seconds
 from fleet_host.broker_settings import BrokerSettings
 from fleet_host.log_lines import log_line
@@ -97,6 +98,7 @@ class Link:
                     self._client = None
                     words = client.lost
             except* (aiomqtt.MqttError, LinkDownError, ConfigurationError) as group:
+                end_if_cancelled()
                 attempt = 0 if loop.time() - connected_at > STABLE_SECONDS else attempt
                 pause = delay_seconds(attempt, random.random())  # noqa: S311 - jitter, not a secret
                 error = _cause(group)

@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from edge_agent.core.daily_use import DailyUse
 from edge_agent.core.guards import GuardSettings, Readings
 from edge_agent.core.sensors import Battery, Measured, board_temperature, own_battery
 from edge_agent.shell.host import network
+from edge_agent.shell.host.wall_clock import local_time
 from fleet_protocol.limits import MIB
 
 POWER_SUPPLIES = Path("/sys/class/power_supply")
@@ -90,10 +90,10 @@ def free_disk_mib(settings: GuardSettings, folder: Path) -> float | None:
     return _or_unknown(lambda: shutil.disk_usage(folder).free / MIB)
 
 
-def minute_of_day() -> int:
-    """Of the local day."""
-    now = time.localtime()
-    return 60 * now.tm_hour + now.tm_min
+def minute_of_day() -> int | None:
+    """Of the local day; None where the machine does not know the time."""
+    now = local_time()
+    return None if now is None else 60 * now.tm_hour + now.tm_min
 
 
 def readings(

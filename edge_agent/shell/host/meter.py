@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from edge_agent.core.daily_use import DailyUse
+from edge_agent.core.daily_use import DailyUse, calendar_day, running_day
+from edge_agent.shell.host.wall_clock import local_time
 from edge_agent.shell.storage.device_database import DeviceDatabase
 
 
@@ -24,6 +25,8 @@ class Meter:
         self._transferred = transferred
         self._keeps = keeps
         self._use = database.daily_use()
+        self._boot = database.boot
+        self._started = time.monotonic()
         self._counted_bytes = 0
         self._counted_milliseconds: int | None = None
 
@@ -31,7 +34,7 @@ class Meter:
         """What was used on this local day, what is not written yet included: so far, of a round that runs."""
         transferred = self._transferred()
         fresh, self._counted_bytes = transferred - self._counted_bytes, transferred
-        self._use = self._use.and_more(_local_day(), cpu_milliseconds=self._fresh_milliseconds(), transferred=fresh)
+        self._use = self._use.and_more(self._day(), cpu_milliseconds=self._fresh_milliseconds(), transferred=fresh)
         return self._use
 
     @contextmanager
@@ -62,7 +65,8 @@ class Meter:
         spent = resource.getrusage(resource.RUSAGE_CHILDREN)
         return round(1000 * (spent.ru_utime + spent.ru_stime)) + self._running()
 
-
-def _local_day() -> int:
-    now = time.localtime()
-    return 1000 * now.tm_year + now.tm_yday
+    def _day(self) -> int:
+        now = local_time()
+        if now is None:
+            return running_day(self._boot, time.monotonic() - self._started)
+        return calendar_day(now.tm_year, now.tm_yday)

@@ -254,6 +254,10 @@ class SampleStore:
         self._unjudged = count_unjudged(self._connection)
         return Judgement(kept, len(rows) - kept, reason)
 
+    def has_unjudged(self, task: str) -> bool:
+        """Whether samples of a task wait for its schema."""
+        return self._unjudged[task] > 0
+
     @_mending
     def count(self, task: str) -> int:
         """Samples stored for a task, those that wait for its schema included."""

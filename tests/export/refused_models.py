@@ -389,6 +389,26 @@ REFUSALS = {
         r"module '1' \(EmbeddingBag\) .*max_norm reads or changes weights.*; leave max_norm out",
         behind(Tokens, lambda: nn.EmbeddingBag(10, 3)),
     ),
+    "one sample without a batch": Refusal(
+        behind(lambda: Apply(lambda part, x: part.layer(x)[0], layer=nn.GRU(8, 6))),
+        r"module '0\.layer' \(GRU\) .*it gets 2 axes where a batch of sequences has 3; add the axis of the batch",
+        behind(lambda: Apply(lambda part, x: part.layer(x.unsqueeze(1))[0], layer=nn.GRU(8, 6, batch_first=True))),
+    ),
+    "random order": Refusal(
+        between(lambda _, x: x + 0 * x[:, torch.randperm(6)]),
+        r"module '1' \(Apply\) .*it calls randperm, which draws random numbers; draw with torch\.rand",
+        between(lambda _, x: x + 0 * x[:, torch.rand(6).argsort()]),
+    ),
+    "native dropout": Refusal(
+        between(lambda _, x: torch.native_dropout(x, 0.5, train=True)[0]),
+        r"draws random numbers with \S+, which no seed reaches; draw with torch\.rand",
+        between(lambda _, x: x + 0 * x * torch.bernoulli(torch.full_like(x, 0.5))),
+    ),
+    "many whole numbers": Refusal(
+        between(lambda _, x: x + 0 * torch.randint(0, 1 << 24, (6,))),
+        r"module '1' \(Apply\) .*draws whole numbers from 0 to 16777216; draw from at most 8388608 numbers",
+        between(lambda _, x: x + 0 * torch.randint(0, 1 << 23, (6,))),
+    ),
     "steps along the batch": Refusal(
         behind(lambda: Apply(LAST_STEP, layer=nn.GRU(8, 6))),
         r"module '0\.layer' \(GRU\) .*its steps are the rows of the batch; give it batch_first=True",

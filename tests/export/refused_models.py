@@ -179,10 +179,6 @@ UNKNOWN_OPERATORS = {
         behind(lambda: nn.Conv1d(3, 4, 1), lambda: Apply(lambda _, x: written_into(x.transpose(1, 2).clone()))),
         behind(lambda: nn.Conv1d(3, 4, 1), lambda: Apply(lambda _, x: written_into(x.transpose(1, 2).contiguous()))),
     ),
-    "avg_pool3d": (
-        behind(lambda: nn.Conv3d(1, 2, 1), lambda: nn.AvgPool3d(2)),
-        behind(lambda: nn.Conv3d(1, 2, 1), lambda: nn.Flatten(1, 2), lambda: nn.AvgPool2d(2)),
-    ),
     "bucketize": (between(lambda _, x: x * torch.bucketize(x, BORDERS)), COUNTED),
     "cummax": (between(lambda _, x: x.cummax(1)[0]), between(lambda _, x: x.logcumsumexp(1))),
     "diagonal": (
@@ -234,8 +230,11 @@ UNKNOWN_OPERATORS = {
         between(orthogonal_columns, weight=square),
     ),
     "max_pool3d_with_indices": (
+        behind(
+            lambda: nn.Conv3d(1, 2, 1),
+            lambda: Apply(lambda part, x: part.pool(x)[0], pool=nn.MaxPool3d(2, return_indices=True)),
+        ),
         behind(lambda: nn.Conv3d(1, 2, 1), lambda: nn.MaxPool3d(2)),
-        behind(lambda: nn.Conv3d(1, 2, 1), lambda: nn.Flatten(1, 2), lambda: nn.MaxPool2d(2)),
     ),
     "median": (
         between(lambda _, x: x - x.median(1, keepdim=True)[0]),

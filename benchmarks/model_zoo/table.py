@@ -1,4 +1,4 @@
-"""The table in docs/decisions/gradients-by-hand.md: `python -m benchmarks.model_zoo.table FILE` of the zoo's `--out`."""
+"""The zoo's table in Markdown, from what it wrote to `--out`: `python -m benchmarks.model_zoo.table FILE`."""
 
 import sys
 from pathlib import Path
@@ -22,16 +22,16 @@ HEADINGS = (
 
 
 def table(measured: dict[str, Measured]) -> str:
-    """Markdown, in the order of the zoo; a model that was not measured says so."""
+    """Markdown, in the order of the zoo, of the models that were measured."""
     rows = [HEADINGS, ("---",) * len(HEADINGS)]
-    rows += [row(name, measured.get(name)) for name in MODELS]
+    rows += [row(name, measured[name]) for name in MODELS if name in measured]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 
 
-def row(name: str, found: Measured | None) -> tuple[str, ...]:
+def row(name: str, found: Measured) -> tuple[str, ...]:
     """Microseconds a step, then the largest differences from torch."""
-    if found is None or found.refusal:
-        return (name, found.refusal if found else "not measured", *[""] * (len(HEADINGS) - 2))
+    if found.refusal:
+        return (name, found.refusal, *[""] * (len(HEADINGS) - 2))
     other = "can't" if found.ort_training_us is None else f"{found.ort_training_us:,.0f}"
     ways = [_difference(found.distances[way]) for way in ("full", "padded", "one_row")]
     times = (f"{found.edgeflock_us:,.0f}", f"{found.torch_us:,.0f}", f"{found.times_torch:.2f}")

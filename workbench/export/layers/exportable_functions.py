@@ -65,14 +65,14 @@ def max_pool3d(  # noqa: PLR0917 - torch's own signature
     ceil_mode: bool = False,
     **_: object,
 ) -> Tensor:
-    """Over each plane of f32[B, C, D, H, W], then over the planes: the first of equal values wins, as in torch."""
+    """Over each plane of f32[..., C, D, H, W], then over the planes: the first of equal values wins, as in torch."""
     kernels, strides, paddings, dilations = map(_triple, (kernel_size, stride or kernel_size, padding, dilation))
     depth = input.shape[-3]
     planes = functional.max_pool2d(
-        input.flatten(1, 2), kernels[1:], strides[1:], paddings[1:], dilations[1:], ceil_mode=ceil_mode
+        input.flatten(-4, -3), kernels[1:], strides[1:], paddings[1:], dilations[1:], ceil_mode=ceil_mode
     )
     size = planes.shape[-2:]
-    columns = planes.flatten(-2).unflatten(1, (-1, depth))
+    columns = planes.flatten(-2).unflatten(-2, (-1, depth))
     of_depth = ([each[0], one] for each, one in ((kernels, 1), (strides, 1), (paddings, 0), (dilations, 1)))
     return functional.max_pool2d(columns, *of_depth, ceil_mode=ceil_mode).unflatten(-1, size)
 

@@ -66,15 +66,19 @@ def max_pool3d(  # noqa: PLR0917 - torch's own signature
     **_: object,
 ) -> Tensor:
     """Over each plane of f32[..., C, D, H, W], then over the planes: the first of equal values wins, as in torch."""
-    kernels, strides, paddings, dilations = map(_triple, (kernel_size, stride or kernel_size, padding, dilation))
-    depth = input.shape[-3]
-    planes = functional.max_pool2d(
-        input.flatten(-4, -3), kernels[1:], strides[1:], paddings[1:], dilations[1:], ceil_mode=ceil_mode
-    )
+    settings = [_triple(each) for each in (kernel_size, stride or kernel_size, padding, dilation)]
+    planes = _max_pool2d(input.flatten(-4, -3), [each[1:] for each in settings], ceil_mode)
     size = planes.shape[-2:]
-    columns = planes.flatten(-2).unflatten(-2, (-1, depth))
-    of_depth = ([each[0], one] for each, one in ((kernels, 1), (strides, 1), (paddings, 0), (dilations, 1)))
-    return functional.max_pool2d(columns, *of_depth, ceil_mode=ceil_mode).unflatten(-1, size)
+    columns = planes.reshape(*input.shape[:-2], size.numel())
+    of_depth = [[each[0], alone] for each, alone in zip(settings, (1, 1, 0, 1), strict=True)]
+    pooled = _max_pool2d(columns, of_depth, ceil_mode)
+    return pooled.reshape(*pooled.shape[:-1], *size)
+
+
+def _max_pool2d(inputs: Tensor, settings: Sequence[list[int]], ceil_mode: bool) -> Tensor:
+    kernel, stride, padding, dilation = settings
+    pooled: Tensor = torch.max_pool2d(inputs, kernel, stride, padding, dilation, ceil_mode)
+    return pooled
 
 
 def _triple(sizes: Sizes) -> list[int]:

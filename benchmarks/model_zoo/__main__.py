@@ -17,6 +17,7 @@ from benchmarks.model_zoo.measure import Measured, measure
 from benchmarks.model_zoo.models import MODELS
 from benchmarks.model_zoo.results import Line, add_result, read_results
 from benchmarks.step_contest import ORT_PYTHON
+from fleet_protocol.errors import ConfigurationError
 
 ROUNDS = 7
 CLOSE = 1e-5
@@ -57,7 +58,10 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     ort_python = arguments.ort_python if arguments.ort_python.exists() else None
-    known = read_results(arguments.out) if arguments.out else {}
+    try:
+        known = read_results(arguments.out) if arguments.out else {}
+    except (ConfigurationError, OSError) as error:
+        parser.error(str(error))
     measured = {}
     for name in arguments.names or MODELS:
         if name not in known:

@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.model_zoo.measure import Measured
+from fleet_protocol.errors import ConfigurationError
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -18,15 +19,22 @@ def read_results(path: Path) -> dict[str, Measured]:
     """By model, the latest of each; a line that was cut off by the end of a run is taken away.
 
     Raises:
-        msgspec.DecodeError: a line is no measurement.
+        ConfigurationError: a line is no measurement; the file stays as it is.
         OSError: the file can't be read or written.
     """
     if not path.exists():
         return {}
-    whole = path.read_bytes()
-    whole = whole[: whole.rfind(b"\n") + 1]
-    path.write_bytes(whole)
-    return {line.model: line.measured for line in msgspec.json.Decoder(Line).decode_lines(whole)}
+    written = path.read_bytes()
+    whole = written[: written.rfind(b"\n") + 1]
+    if written and not whole:
+        raise ConfigurationError(f"{path}: no results of this zoo (no whole line); delete it, or give another file")
+    try:
+        found = {line.model: line.measured for line in msgspec.json.Decoder(Line).decode_lines(whole)}
+    except msgspec.DecodeError as error:
+        raise ConfigurationError(f"{path}: no results of this zoo ({error}); give another file") from error
+    if whole != written:
+        path.write_bytes(whole)
+    return found
 
 
 def add_result(path: Path, line: Line) -> None:

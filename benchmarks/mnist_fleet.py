@@ -52,7 +52,7 @@ TUNING_SEED = 100
 
 
 class Rates(msgspec.Struct, frozen=True):
-    """One point of the grid that every contender is tuned on. A server momentum of 0 is left out."""
+    """One point of the grid that every contender is tuned on."""
 
     client_learning_rate: float
     server_learning_rate: float
@@ -159,7 +159,7 @@ def contenders_bundle(bundle: Bundle, contender: Contender, rates: Rates) -> Bun
     aggregation = msgspec.structs.replace(
         contender.aggregation,
         server_learning_rate=rates.server_learning_rate * contender.aggregation.server_learning_rate,
-        server_momentum=rates.server_momentum or None,
+        server_momentum=rates.server_momentum,
     )
     training = msgspec.structs.replace(task.training, learning_rate=rates.client_learning_rate)
     if contender.as_published:

@@ -9,7 +9,7 @@ from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MAX_AVERAGED_VERSIONS, MAX_ROUND_SECONDS, MAX_SAMPLES_PER_UPDATE, MAX_SETTING
 
 StrategyName = Literal["fedbuff", "fedasync", "fedavg", "ca2fl", "aced", "fadas", "ef21"]
-ServerOptimiser = Literal["sgd", "momentum", "adagrad", "adam", "yogi", "amsgrad", "grafted"]
+ServerOptimiser = Literal["sgd", "momentum", "grafted", "adagrad", "adam", "yogi", "amsgrad"]
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
@@ -26,9 +26,6 @@ change."""
 
 SMALLEST_BUFFER = 4
 """Updates in a version where `buffer_size` is left out and few devices take part, or nobody knows yet how many."""
-
-GRAFTED_MOMENTUM = 0.5
-"""Of grafted steps, which it does not make swing (docs/decisions/grafted-steps.md)."""
 
 MEDIAN = 0.5
 """As a quantile."""
@@ -69,11 +66,11 @@ class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     server_optimiser: ServerOptimiser | None = None
     """What applies the aggregate: `sgd`, `momentum`, adaptively (Reddi et al. 2021) `adagrad`, `adam`, `yogi`,
     `amsgrad`, or `grafted`: in an adaptive direction, as far as the aggregate goes (Agarwal et al. 2020). Left out:
-    `grafted` with `fedbuff` where `server_momentum` is left out too, else `momentum`."""
+    `grafted` with `fedbuff` where `server_momentum` is 0, else `momentum`."""
     server_learning_rate: Positive = 1.0
     """Factor on the aggregate."""
-    server_momentum: Decay | None = None
-    """Decay of the first moment. Left out: 0.5 with `grafted`, else 0."""
+    server_momentum: Decay = 0.0
+    """Decay of the first moment."""
     server_second_momentum: Decay = 0.99
     """Decay of the second moments."""
     server_adaptivity: Positive = 1e-3
@@ -102,14 +99,7 @@ class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The server's, also where the task does not name it."""
         if self.server_optimiser is not None:
             return self.server_optimiser
-        return "grafted" if self.strategy == "fedbuff" and self.server_momentum is None else "momentum"
-
-    @property
-    def momentum(self) -> float:
-        """The server's, also where the task does not name it."""
-        if self.server_momentum is not None:
-            return self.server_momentum
-        return GRAFTED_MOMENTUM if self.optimiser == "grafted" else 0.0
+        return "grafted" if self.strategy == "fedbuff" and not self.server_momentum else "momentum"
 
     @property
     def names_norm_bound(self) -> bool:
@@ -131,9 +121,9 @@ USED_BY: dict[str, tuple[str, tuple[str, ...]]] = {
     "staleness_slope": ("staleness_weighting", ("hinge",)),
     "staleness_exponent": ("staleness_weighting", ("polynomial",)),
     "staleness_weighting": ("strategy", ("fedbuff", "ca2fl", "fedasync")),
-    "server_momentum": ("server_optimiser", ("momentum", "adagrad", "adam", "yogi", "amsgrad", "grafted")),
-    "server_second_momentum": ("server_optimiser", ("adam", "yogi", "amsgrad", "grafted")),
-    "server_adaptivity": ("server_optimiser", ("adagrad", "adam", "yogi", "amsgrad", "grafted")),
+    "server_momentum": ("server_optimiser", ("momentum", "adagrad", "adam", "yogi", "amsgrad")),
+    "server_second_momentum": ("server_optimiser", ("grafted", "adam", "yogi", "amsgrad")),
+    "server_adaptivity": ("server_optimiser", ("grafted", "adagrad", "adam", "yogi", "amsgrad")),
 }
 """Settings that mean something only where another one has one of these values."""
 

@@ -14,10 +14,9 @@ AMSGrad divides by the largest v so far (Reddi, Kale & Kumar 2018), as FADAS ask
 Grafting (Agarwal et al. 2020) takes the direction of one optimiser and the length of another, so that no rate has to be
 found for each task. v begins at 0:
 
-    m = b1 * m + direction
     v = b2 * v + (1 - b2) * direction^2
-    adapted = m / (sqrt(v) + t * root mean square of sqrt(v))
-    movement = |m| * adapted / |adapted|
+    adapted = direction / (sqrt(v) + t * root mean square of sqrt(v))
+    movement = |direction| * adapted / |adapted|
 """
 
 import math
@@ -32,23 +31,27 @@ from fleet_protocol.aggregation_plan import AggregationPlan, ServerOptimiser
 Moments = NDArray[np.float32]
 Vector = NDArray[np.float64]
 Rule = Callable[[Sequence[Vector], Vector, AggregationPlan], Sequence[Vector]]
-Movement = Callable[[Vector, Vector, AggregationPlan], Vector]
+Movement = Callable[[Moments, Vector, AggregationPlan], Vector]
 
 
-def _plain(first: Vector, _: Vector, _plan: AggregationPlan) -> Vector:
-    return first
+def _along_direction(_: Moments, direction: Vector, _plan: AggregationPlan) -> Vector:
+    return direction
 
 
-def _adaptive(first: Vector, second: Vector, plan: AggregationPlan) -> Vector:
-    return first / (np.sqrt(second) + plan.server_adaptivity)
+def _along_first(moments: Moments, _: Vector, _plan: AggregationPlan) -> Vector:
+    return moments[0].astype(np.float64)
 
 
-def _grafted(first: Vector, second: Vector, plan: AggregationPlan) -> Vector:
-    divisors = np.sqrt(second)
+def _adaptive(moments: Moments, _: Vector, plan: AggregationPlan) -> Vector:
+    return moments[0].astype(np.float64) / (np.sqrt(moments[-1].astype(np.float64)) + plan.server_adaptivity)
+
+
+def _grafted(moments: Moments, direction: Vector, plan: AggregationPlan) -> Vector:
+    divisors = np.sqrt(moments[0].astype(np.float64))
     divisors += plan.server_adaptivity * _length(divisors) / math.sqrt(divisors.size)
-    adapted = np.divide(first, divisors, out=np.zeros_like(first), where=divisors > 0)
+    adapted = np.divide(direction, divisors, out=np.zeros_like(direction), where=divisors > 0)
     length = _length(adapted)
-    return adapted * (_length(first) / length) if length else first
+    return adapted * (_length(direction) / length) if length else direction
 
 
 def _length(vector: Vector) -> float:
@@ -58,28 +61,25 @@ def _length(vector: Vector) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Optimiser:
-    """Keeps `moments` vectors between versions; `rule` computes the next ones. `movement` says how the weights move, by
-    the first and the last of these; where there is none, along the direction.
+    """Keeps `moments` vectors between versions; `rule` computes the next ones, and `movement` of these how the weights
+    move.
     """
 
     moments: int
     rule: Rule
-    movement: Movement = _plain
+    movement: Movement
 
     def first_moments(self, size: int, plan: AggregationPlan) -> Moments:
         """Those of version 0, for a flat weight vector of `size` values: float32[moments, size]."""
         moments = np.zeros((self.moments, size), np.float32)
-        if self.movement is _adaptive:
-            moments[1:] = plan.server_adaptivity**2
+        moments[1:] = plan.server_adaptivity**2
         return moments
 
     def move(self, moments: Moments, direction: Vector, plan: AggregationPlan) -> tuple[Moments, Vector]:
         """The moments after one step, and the movement of the weights, float64, before the learning rate."""
         after = self.rule(list(moments.astype(np.float64)), direction, plan)
         kept = np.array(after, np.float32).reshape(self.moments, direction.size)
-        if not self.moments:
-            return kept, direction
-        return kept, self.movement(kept[0].astype(np.float64), kept[-1].astype(np.float64), plan)
+        return kept, self.movement(kept, direction, plan)
 
 
 def _sgd(_: Sequence[Vector], _direction: Vector, _plan: AggregationPlan) -> Sequence[Vector]:
@@ -88,11 +88,11 @@ def _sgd(_: Sequence[Vector], _direction: Vector, _plan: AggregationPlan) -> Seq
 
 def _momentum(moments: Sequence[Vector], direction: Vector, plan: AggregationPlan) -> Sequence[Vector]:
     """Hsu et al. 2019: velocity = momentum * velocity + direction."""
-    return [plan.momentum * moments[0] + direction]
+    return [plan.server_momentum * moments[0] + direction]
 
 
-def _momentum_and_second(moments: Sequence[Vector], direction: Vector, plan: AggregationPlan) -> Sequence[Vector]:
-    return [*_momentum(moments, direction, plan), _second(moments[1], direction, plan)]
+def _second_alone(moments: Sequence[Vector], direction: Vector, plan: AggregationPlan) -> Sequence[Vector]:
+    return [_second(moments[0], direction, plan)]
 
 
 def _adagrad(moments: Sequence[Vector], direction: Vector, plan: AggregationPlan) -> Sequence[Vector]:
@@ -115,7 +115,7 @@ def _amsgrad(moments: Sequence[Vector], direction: Vector, plan: AggregationPlan
 
 
 def _first(first: Vector, direction: Vector, plan: AggregationPlan) -> Vector:
-    return plan.momentum * first + (1 - plan.momentum) * direction
+    return plan.server_momentum * first + (1 - plan.server_momentum) * direction
 
 
 def _second(second: Vector, direction: Vector, plan: AggregationPlan) -> Vector:
@@ -123,9 +123,9 @@ def _second(second: Vector, direction: Vector, plan: AggregationPlan) -> Vector:
 
 
 OPTIMISERS: dict[ServerOptimiser, Optimiser] = {
-    "sgd": Optimiser(0, _sgd),
-    "momentum": Optimiser(1, _momentum),
-    "grafted": Optimiser(2, _momentum_and_second, _grafted),
+    "sgd": Optimiser(0, _sgd, _along_direction),
+    "momentum": Optimiser(1, _momentum, _along_first),
+    "grafted": Optimiser(1, _second_alone, _grafted),
     "adagrad": Optimiser(2, _adagrad, _adaptive),
     "adam": Optimiser(2, _adam, _adaptive),
     "yogi": Optimiser(2, _yogi, _adaptive),

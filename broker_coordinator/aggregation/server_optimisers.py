@@ -39,11 +39,14 @@ def _along_direction(_: Moments, direction: Vector, _plan: AggregationPlan) -> V
 
 
 def _along_first(moments: Moments, _: Vector, _plan: AggregationPlan) -> Vector:
-    return moments[0].astype(np.float64)
+    first: Vector = moments[0].astype(np.float64)
+    return first
 
 
 def _adaptive(moments: Moments, _: Vector, plan: AggregationPlan) -> Vector:
-    return moments[0].astype(np.float64) / (np.sqrt(moments[-1].astype(np.float64)) + plan.server_adaptivity)
+    movement: Vector = moments[0].astype(np.float64)
+    movement /= np.sqrt(moments[-1].astype(np.float64)) + plan.server_adaptivity
+    return movement
 
 
 def _grafted(moments: Moments, direction: Vector, plan: AggregationPlan) -> Vector:

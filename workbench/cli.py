@@ -63,9 +63,12 @@ def export(
 ) -> None:
     """Turn a torch model into a task bundle that devices can train without torch."""
     folder = find_recipe(recipe)
-    from workbench.export.bundle_writer import export_bundle  # noqa: PLC0415 - torch takes seconds to import
+    import torch  # noqa: PLC0415 - it takes seconds to import
+
+    from workbench.export.bundle_writer import export_bundle  # noqa: PLC0415 - imports torch
     from workbench.inspection.trial_round import try_round  # noqa: PLC0415
 
+    torch.set_num_threads(1)  # threads that wait for one another take half of a small model's export
     description = export_bundle(folder, out, ort_training, data=data)
     total = sum(path.stat().st_size for path in out.iterdir() if path.name in {*description.files, "task.json"})
     print(f"{out}: task {description.task}, {description.parameter_count} parameters, {total / 1000:.1f} kB")

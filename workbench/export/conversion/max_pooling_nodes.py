@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir
 import torch
 from onnx_ir import Value
+from torch._ops import OpOverload
 from torch.onnx._internal.exporter._torchlib.ops.hop import call_op
 
 from workbench.export.conversion.pooling_gradients import window_count
@@ -102,8 +103,8 @@ def _constant(value: int | list[int]) -> Value:
     return made
 
 
-TRANSLATIONS: dict[Callable[..., object], Callable[..., object]] = {
+TRANSLATIONS: dict[OpOverload, Callable[..., object]] = {
     torch.ops.aten.max_pool2d_with_indices.default: max_pool2d_with_indices,
     torch.ops.aten.max_unpool2d.default: max_unpool2d,
 }
-"""For `torch.onnx.export`."""
+"""Operator to what writes its nodes."""

@@ -10,17 +10,16 @@ import onnx_ir
 import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import fx
+from torch.onnx._internal.exporter._core import _exported_program_to_onnx_program
+from torch.onnx._internal.exporter._fx_passes import insert_type_promotion_nodes
 
 from workbench.export.conversion.folding import fold
-from workbench.export.conversion.max_pooling_nodes import TRANSLATIONS
 from workbench.export.conversion.scan_nodes import scan_nodes
 from workbench.export.conversion.traced_program import program_of
 from workbench.export.conversion.tracing import GraphInput, dtypes_of, trace
+from workbench.export.conversion.translations import OPSET, translations
 from workbench.export.layers.layer_context import UnexportableError
 from workbench.export.layers.recurrence import REPEAT
-
-OPSET = 18
-"""What `torch.onnx` writes without a version conversion; every onnxruntime since 1.14 runs it."""
 
 IR_VERSION = 8
 """The oldest model format that carries opset 18."""
@@ -46,19 +45,13 @@ def convert(
     with warnings.catch_warnings(), _complex_numbers_explained(traced):
         warnings.simplefilter("ignore")  # it warns of deprecations inside itself
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # and that torchvision is missing
-        program = torch.onnx.export(
-            program_of(traced, tuple(entry.example() for entry in inputs)),
-            dynamo=True,
-            input_names=[entry.name for entry in inputs],
-            output_names=list(outputs),
-            custom_translation_table={**TRANSLATIONS, REPEAT: scan_nodes(traced, convert)},
-            opset_version=OPSET,
-            optimize=False,
-            verbose=False,
-        )
-    if program is None:
-        raise RuntimeError("torch.onnx.export returned nothing")
-    model = program.model
+        program = program_of(traced, tuple(entry.example() for entry in inputs))
+        insert_type_promotion_nodes(program.graph_module)
+        registry = translations({REPEAT: scan_nodes(traced, convert)})
+        model = _exported_program_to_onnx_program(program, registry=registry).model
+    for values, names in ((model.graph.inputs, [entry.name for entry in inputs]), (model.graph.outputs, outputs)):
+        for value, name in zip(values, names, strict=True):
+            value.name = name
     fold(model)
     if rewrite is not None:
         rewrite(model.graph)

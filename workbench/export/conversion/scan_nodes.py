@@ -17,8 +17,7 @@ Values = Sequence[onnx_ir.Value]
 
 
 def scan_nodes(traced: fx.GraphModule, convert: Convert) -> Callable[..., Values]:
-    """What makes a node for each `REPEAT` of this graph, called in their order: an entry for the translation table of
-    `torch.onnx.export`.
+    """What makes a node for each `REPEAT` of this graph, called in their order: an entry for `translations`.
 
     `convert` makes a graph of a function, as `onnx_conversion.convert` does.
     """

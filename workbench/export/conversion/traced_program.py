@@ -1,4 +1,4 @@
-"""A traced graph as the program that `torch.onnx.export` takes, without tracing it twice more.
+"""A traced graph as the program that torch translates into ONNX, without tracing it twice more.
 
 `torch.onnx.export` would trace the graph again to make an `ExportedProgram` of it, and once more to take its operators
 apart. Ours has been traced, and its operators taken apart, by `trace`: the two passes were two thirds of an export.
@@ -18,14 +18,6 @@ from torch.export.graph_signature import (
 from torch.utils import _pytree as pytree
 
 
-class TracedProgram(ExportedProgram):
-    """A program whose operators have been taken apart already."""
-
-    def run_decompositions(self, *_: object, **__: object) -> ExportedProgram:
-        """Nothing is left to do."""
-        return self
-
-
 def program_of(traced: fx.GraphModule, examples: tuple[Tensor, ...]) -> ExportedProgram:
     """The program of a graph that takes tensors like `examples` and gives a flat tuple of tensors.
 
@@ -38,7 +30,7 @@ def program_of(traced: fx.GraphModule, examples: tuple[Tensor, ...]) -> Exported
     signature = ModuleCallSignature(
         [], [], pytree.tree_structure((examples, {})), pytree.tree_structure(tuple(output.args[0]))
     )
-    return TracedProgram(
+    return ExportedProgram(
         traced,
         traced.graph,
         ExportGraphSignature(inputs, outputs),

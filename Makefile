@@ -31,15 +31,16 @@ demo: $(VENV)/.demo ## watch a fleet learn, in under a minute
 
 test: $(VENV)/.test $(ORT_VENV)/.ready $(COSE_VENV)/.ready system-packages check ## everything that CI runs
 	$(COSE_VENV)/bin/python tests/vectors/second_opinion.py
-	$(PYTEST) $(TOGETHER) -m 'not quiet'
-	$(PYTEST) -m quiet
+	$(PYTEST) $(TOGETHER) -m 'not quiet and not long'
+	$(PYTEST) -m 'quiet and not long'
 
 test-fast: $(VENV)/.test ## what needs no other process, in about a minute
-	$(PYTEST) $(TOGETHER) tests/unit tests/pair
+	$(PYTEST) $(TOGETHER) tests/pair tests/unit
 
-test-system: $(VENV)/.test $(HASS_VENV)/.ready system-packages ## what starts other processes, but for the minutes that need both cores
+test-system: $(VENV)/.test $(HASS_VENV)/.ready system-packages ## what starts other processes, and every form of what CI runs in one
 	$(HASS_VENV)/bin/python tests/vectors/home_assistant_opinion.py
 	$(PYTEST) $(TOGETHER) -m 'not quiet' tests/integration tests/broker tests/system
+	$(PYTEST) -m long tests/export tests/system/test_demo.py
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -93,7 +93,7 @@ def test_committed_bundle_is_what_the_recipe_exports(name: str, exported: Callab
         np.testing.assert_allclose(old, new, rtol=0, atol=1e-6)
 
 
-@each_recipe
+@pytest.mark.parametrize("name", ["occupancy", "vibration_autoencoder"])
 def test_same_recipe_gives_same_bytes(name: str, exported: Callable[[str], Path]) -> None:
     assert bundle_files(read_recipe(find_recipe(name))) == read_files(exported(name))
 
@@ -144,6 +144,7 @@ def test_each_fault_of_a_bearing_stands_out(tmp_path: Path) -> None:
         assert area > roc_auc_score(is_faulty, errors(untrained, inputs)), fault
 
 
+@pytest.mark.long
 def test_keyword_dscnn_tells_words_apart(tmp_path: Path) -> None:
     random, labels = np.random.default_rng(0), np.arange(1500) % len(WORDS)
     sounds = np.array([inputs_from_sound(utter(random, WORDS[label])) for label in labels])

@@ -15,5 +15,5 @@ def until(condition: Callable[[], Value], what: str, seconds: float = DEADLINE_S
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, f"after {seconds:g} s still not: {what}"
-        time.sleep(0.01)
+        time.sleep(0.03)
     return value

@@ -195,7 +195,7 @@ def test_device_whose_memory_was_wiped_continues_behind_its_earlier_numbers(coor
             assert [row.sequence for row in journal.updates("digits")] == list(range(1, life + 2))
 
 
-@pytest.mark.parametrize("later_lives", [1, 3])
+@pytest.mark.parametrize("later_lives", [pytest.param(1, marks=pytest.mark.long), 3])
 def test_device_whose_card_was_written_back_fetches_and_trains_on_the_newest_version(
     tmp_path, coordinator, agents, later_lives
 ) -> None:

@@ -126,7 +126,10 @@ def files_of(coordinator: CoordinatorProcess) -> list[Path]:
     return list(coordinator.database.parent.glob("coordinator.db*"))
 
 
-@pytest.mark.parametrize("restored", [True, False], ids=["restored from a backup", "made anew"])
+@pytest.mark.parametrize(
+    "restored",
+    [pytest.param(True, id="restored from a backup", marks=pytest.mark.long), pytest.param(False, id="made anew")],
+)
 def test_fleet_follows_an_older_database_loses_no_sample_and_counts_nothing_twice(
     coordinator, agent, make_versions, tmp_path, restored
 ) -> None:
@@ -165,6 +168,7 @@ def test_fleet_follows_an_older_database_loses_no_sample_and_counts_nothing_twic
     assert (found.duplicated, found.waiting) == (0, 0)
 
 
+@pytest.mark.long
 def test_fleet_goes_on_where_the_database_was_moved_to_postgresql(
     coordinator, agent, make_versions, postgresql
 ) -> None:

@@ -103,6 +103,7 @@ def test_with_each_kind_of_process_killed_in_the_middle_the_run_keeps_its_guaran
 
 
 @pytest.mark.quiet
+@pytest.mark.long
 def test_embedded_broker_serves_where_mosquitto_is_missing(demo) -> None:
     run = demo("--broker", "embedded", "--seed", "1")
     summary = run.summary()
@@ -112,7 +113,7 @@ def test_embedded_broker_serves_where_mosquitto_is_missing(demo) -> None:
 
 
 def test_ctrl_c_ends_in_order_and_still_writes_both_files(demo) -> None:
-    run = demo()
+    run = demo("--broker", "embedded")
     run.learning()
     children = psutil.Process(run._process.pid).children(recursive=True)
     run.interrupt()
@@ -128,7 +129,7 @@ def test_ctrl_c_ends_in_order_and_still_writes_both_files(demo) -> None:
     [
         (("--agents", "64"), "--agents 64"),
         (("--broker", "nowhere"), "--broker 'nowhere'"),
-        (("--broker", "127.0.0.1:1"), "no broker answers"),
+        pytest.param(("--broker", "127.0.0.1:1"), "no broker answers", marks=pytest.mark.long),
     ],
 )
 def test_what_can_not_work_is_said_in_one_line(demo, options, named) -> None:

@@ -110,7 +110,7 @@ class Fleet:
         return *self.agents, self.coordinator
 
 
-@pytest.fixture(params=[UPDATE.name, DELTA.name])
+@pytest.fixture(params=[pytest.param(UPDATE.name, marks=pytest.mark.long), DELTA.name])
 def fleet(request, tmp_path: Path, broker: Broker) -> Iterator[Fleet]:
     fleet = Fleet(tmp_path, broker, versions_from=request.param)
     yield fleet

@@ -16,10 +16,15 @@ KILLS = 30
 @pytest.mark.parametrize(
     "variant",
     [
-        ("--database", "sqlite", "--strategy", "ef21", "--full-disk-every", "15"),
-        ("--database", "postgresql", "--strategy", "ca2fl", "--wipe-broker"),
+        pytest.param(
+            ("--database", "sqlite", "--strategy", "ef21", "--full-disk-every", "15"), id="sqlite and a full disk"
+        ),
+        pytest.param(
+            ("--database", "postgresql", "--strategy", "ca2fl", "--wipe-broker"),
+            id="postgresql and a broker that loses its disk",
+            marks=pytest.mark.long,
+        ),
     ],
-    ids=["sqlite and a full disk", "postgresql and a broker that loses its disk"],
 )
 def test_nothing_is_lost_or_applied_twice_and_a_replay_gives_every_version(variant) -> None:
     command = [sys.executable, "-m", "tests.soak.run", "--kills", str(KILLS), "--seed", "5", "--verbose", *variant]

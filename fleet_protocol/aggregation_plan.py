@@ -9,7 +9,7 @@ from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MAX_AVERAGED_VERSIONS, MAX_ROUND_SECONDS, MAX_SAMPLES_PER_UPDATE, MAX_SETTING
 
 StrategyName = Literal["fedbuff", "fedasync", "fedavg", "ca2fl", "aced", "fadas", "ef21"]
-ServerOptimiser = Literal["sgd", "momentum", "adagrad", "adam", "yogi", "amsgrad"]
+ServerOptimiser = Literal["sgd", "momentum", "grafted", "adagrad", "adam", "yogi", "amsgrad"]
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
@@ -63,9 +63,10 @@ class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """So many times `buffer_size` devices are asked in a round."""
     round_seconds: Annotated[float, msgspec.Meta(ge=0, le=MAX_ROUND_SECONDS)] = 0.0
     """In seconds: a round ends after this time with those that have reported. `fedavg` needs it above 0."""
-    server_optimiser: ServerOptimiser = "momentum"
-    """What applies the aggregate: `sgd`, `momentum`, or adaptively (Reddi et al. 2021) `adagrad`, `adam`, `yogi`,
-    `amsgrad`."""
+    server_optimiser: ServerOptimiser | None = None
+    """What applies the aggregate: `sgd`, `momentum`, adaptively (Reddi et al. 2021) `adagrad`, `adam`, `yogi`,
+    `amsgrad`, or `grafted`: in an adaptive direction, as far as the aggregate goes (Agarwal et al. 2020). Left out:
+    `grafted` with `fedbuff` where `server_momentum` is 0, else `momentum`."""
     server_learning_rate: Positive = 1.0
     """Factor on the aggregate."""
     server_momentum: Decay = 0.0
@@ -73,7 +74,7 @@ class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     server_second_momentum: Decay = 0.99
     """Decay of the second moments."""
     server_adaptivity: Positive = 1e-3
-    """The smallest divisor of the adaptive ones."""
+    """The smallest divisor of the adaptive ones; with `grafted`, times the root mean square of all divisors."""
     max_delta_norm: Positive | None = None
     """Largest Euclidean norm of one update; a larger one is refused. Left out: 100 or, for models of more than 40,000
     parameters, half the root of their number."""
@@ -92,6 +93,13 @@ class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def smallest_buffer(self) -> int:
         """Updates in a version, or the fewest where their number follows the fleet."""
         return SMALLEST_BUFFER if self.buffer_size is None else self.buffer_size
+
+    @property
+    def optimiser(self) -> ServerOptimiser:
+        """The server's, also where the task does not name it."""
+        if self.server_optimiser is not None:
+            return self.server_optimiser
+        return "grafted" if self.strategy == "fedbuff" and not self.server_momentum else "momentum"
 
     @property
     def names_norm_bound(self) -> bool:
@@ -114,8 +122,8 @@ USED_BY: dict[str, tuple[str, tuple[str, ...]]] = {
     "staleness_exponent": ("staleness_weighting", ("polynomial",)),
     "staleness_weighting": ("strategy", ("fedbuff", "ca2fl", "fedasync")),
     "server_momentum": ("server_optimiser", ("momentum", "adagrad", "adam", "yogi", "amsgrad")),
-    "server_second_momentum": ("server_optimiser", ("adam", "yogi", "amsgrad")),
-    "server_adaptivity": ("server_optimiser", ("adagrad", "adam", "yogi", "amsgrad")),
+    "server_second_momentum": ("server_optimiser", ("grafted", "adam", "yogi", "amsgrad")),
+    "server_adaptivity": ("server_optimiser", ("grafted", "adagrad", "adam", "yogi", "amsgrad")),
 }
 """Settings that mean something only where another one has one of these values."""
 
@@ -124,9 +132,10 @@ def check_aggregation(plan: AggregationPlan, name: str) -> None:
     """Raise `ConfigurationError` if a setting has no effect, or settings contradict each other; `name` is the file."""
     defaults = AggregationPlan(buffer_size=plan.buffer_size)
     for setting, (other, users) in USED_BY.items():
-        if getattr(plan, setting) != getattr(defaults, setting) and getattr(plan, other) not in users:
+        chosen = plan.optimiser if other == "server_optimiser" else getattr(plan, other)
+        if getattr(plan, setting) != getattr(defaults, setting) and chosen not in users:
             raise ConfigurationError(
-                f"{name}: aggregation.{setting} is {getattr(plan, setting)!r}, but {other} {getattr(plan, other)!r}"
+                f"{name}: aggregation.{setting} is {getattr(plan, setting)!r}, but {other} {chosen!r}"
                 f" does not use it; leave it out, or set {other} to {' or '.join(map(repr, users))}"
             )
     if plan.strategy == "fedasync" and (plan.buffer_size != 1 or plan.server_learning_rate > 1):

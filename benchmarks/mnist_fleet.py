@@ -80,7 +80,7 @@ class Contender:
 
     A grid's server learning rates are multiples of the one in `aggregation`: optimisers differ in what is a usual one.
     `as_published`: without what the defaults add to a paper's method, which are a model that is the mean of versions,
-    grafted steps, rounds of a few epochs, and samples kept for validation.
+    rounds of a few epochs, and samples kept for validation.
     """
 
     update: UpdatePlan
@@ -163,7 +163,7 @@ def contenders_bundle(bundle: Bundle, contender: Contender, rates: Rates) -> Bun
     )
     training = msgspec.structs.replace(task.training, learning_rate=rates.client_learning_rate)
     if contender.as_published:
-        aggregation = msgspec.structs.replace(aggregation, averaged_versions=1, server_optimiser="momentum")
+        aggregation = msgspec.structs.replace(aggregation, averaged_versions=1)
         training = msgspec.structs.replace(training, epochs_per_round=0, maximum_epochs=0, validation_share=0.0)
     changed = msgspec.structs.replace(
         task, update=contender.update, aggregation=aggregation, training=training, downlink=contender.downlink

@@ -63,10 +63,9 @@ class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """So many times `buffer_size` devices are asked in a round."""
     round_seconds: Annotated[float, msgspec.Meta(ge=0, le=MAX_ROUND_SECONDS)] = 0.0
     """In seconds: a round ends after this time with those that have reported. `fedavg` needs it above 0."""
-    server_optimiser: ServerOptimiser | None = None
+    server_optimiser: ServerOptimiser = "momentum"
     """What applies the aggregate: `sgd`, `momentum`, adaptively (Reddi et al. 2021) `adagrad`, `adam`, `yogi`,
-    `amsgrad`, or `grafted`: in an adaptive direction, as far as the aggregate goes (Agarwal et al. 2020). Left out:
-    `grafted` with `fedbuff` where `server_momentum` is 0, else `momentum`."""
+    `amsgrad`, or `grafted`: in an adaptive direction, as far as the aggregate goes (Agarwal et al. 2020)."""
     server_learning_rate: Positive = 1.0
     """Factor on the aggregate."""
     server_momentum: Decay = 0.0
@@ -93,13 +92,6 @@ class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def smallest_buffer(self) -> int:
         """Updates in a version, or the fewest where their number follows the fleet."""
         return SMALLEST_BUFFER if self.buffer_size is None else self.buffer_size
-
-    @property
-    def optimiser(self) -> ServerOptimiser:
-        """The server's, also where the task does not name it."""
-        if self.server_optimiser is not None:
-            return self.server_optimiser
-        return "grafted" if self.strategy == "fedbuff" and not self.server_momentum else "momentum"
 
     @property
     def names_norm_bound(self) -> bool:
@@ -132,10 +124,9 @@ def check_aggregation(plan: AggregationPlan, name: str) -> None:
     """Raise `ConfigurationError` if a setting has no effect, or settings contradict each other; `name` is the file."""
     defaults = AggregationPlan(buffer_size=plan.buffer_size)
     for setting, (other, users) in USED_BY.items():
-        chosen = plan.optimiser if other == "server_optimiser" else getattr(plan, other)
-        if getattr(plan, setting) != getattr(defaults, setting) and chosen not in users:
+        if getattr(plan, setting) != getattr(defaults, setting) and getattr(plan, other) not in users:
             raise ConfigurationError(
-                f"{name}: aggregation.{setting} is {getattr(plan, setting)!r}, but {other} {chosen!r}"
+                f"{name}: aggregation.{setting} is {getattr(plan, setting)!r}, but {other} {getattr(plan, other)!r}"
                 f" does not use it; leave it out, or set {other} to {' or '.join(map(repr, users))}"
             )
     if plan.strategy == "fedasync" and (plan.buffer_size != 1 or plan.server_learning_rate > 1):

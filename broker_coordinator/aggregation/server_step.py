@@ -22,7 +22,7 @@ from fleet_protocol.codec.sparse import FloatVector
 
 def initial_state(weights: FloatVector, plan: AggregationPlan) -> ServerState:
     """Version 0."""
-    return ServerState(0, weights, OPTIMISERS[plan.optimiser].first_moments(weights.size, plan))
+    return ServerState(0, weights, OPTIMISERS[plan.server_optimiser].first_moments(weights.size, plan))
 
 
 def next_state(state: ServerState, buffer: Sequence[BufferedUpdate], plan: AggregationPlan) -> ServerState:
@@ -44,6 +44,6 @@ def finish(state: ServerState, partial: Partial, plan: AggregationPlan) -> Serve
     """The version after `state`, from the sum of its buffer's partials."""
     step = STRATEGIES[plan.strategy].finish(state, partial, plan)
     del partial  # as large as the weights, and the optimiser needs that room a few times over
-    moments, movement = OPTIMISERS[plan.optimiser].move(state.moments, step.direction, plan)
+    moments, movement = OPTIMISERS[plan.server_optimiser].move(state.moments, step.direction, plan)
     weights = (state.weights + plan.server_learning_rate * state.step * step.rate * movement).astype(np.float32)
     return ServerState(state.version + 1, weights, moments, step.remembered, state.step)

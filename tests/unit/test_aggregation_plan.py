@@ -20,7 +20,7 @@ from fleet_protocol.errors import ConfigurationError
         ({"strategy": "fadas", "staleness_weighting": "constant"}, "strategy 'fadas' does not use it"),
         ({"server_optimiser": "sgd", "server_momentum": 0.5}, "server_momentum is 0.5.*'momentum' or 'adagrad'"),
         ({"server_optimiser": "grafted", "server_momentum": 0.3}, "server_optimiser 'grafted' does not use it"),
-        ({"server_momentum": 0.3, "server_second_momentum": 0.9}, "server_optimiser 'momentum' does not use it"),
+        ({"server_second_momentum": 0.9}, "server_optimiser 'momentum' does not use it"),
         ({"strategy": "fedasync"}, "buffer_size must be 1, it is 4"),
         ({"strategy": "fedasync", "buffer_size": 1, "server_learning_rate": 1.5}, "at most 1, it is 1.5"),
         ({"strategy": "fedavg", "max_staleness": 0}, "needs a deadline, round_seconds"),

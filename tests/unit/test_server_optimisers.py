@@ -70,7 +70,6 @@ def test_adaptive_movements_are_the_formulas(optimiser) -> None:
 
 def test_grafted_step_is_as_long_as_the_plain_one_and_shorter_where_directions_were_long() -> None:
     plan = AggregationPlan(buffer_size=1)
-    assert plan.optimiser == "grafted"
     grafted = OPTIMISERS["grafted"]
     moments, _ = grafted.move(grafted.first_moments(2, plan), np.array([30.0, 0.4]), plan)
     moments, movement = grafted.move(moments, np.array([3.0, 4.0]), plan)
@@ -100,17 +99,3 @@ def test_no_direction_moves_nothing() -> None:
     moments, movement = grafted.move(grafted.first_moments(3, plan), np.zeros(3), plan)
     assert movement.tolist() == [0.0, 0.0, 0.0]
     assert not moments.any()
-
-
-@pytest.mark.parametrize(
-    ("settings", "optimiser"),
-    [
-        ({}, "grafted"),
-        ({"server_momentum": 0.3}, "momentum"),
-        ({"strategy": "ca2fl"}, "momentum"),
-        ({"server_optimiser": "sgd"}, "sgd"),
-        ({"strategy": "ca2fl", "server_optimiser": "grafted"}, "grafted"),
-    ],
-)
-def test_optimiser_that_is_left_out_is_grafted_for_fedbuff_without_momentum(settings, optimiser) -> None:
-    assert AggregationPlan(**settings).optimiser == optimiser

@@ -13,15 +13,17 @@ from fleet_host.command_line import (
     program_parser,
 )
 from fleet_host.extras import missing_extra_named
+from fleet_host.key_files import read_key_ring_file
 from fleet_host.log_lines import configure_logging
 from fleet_protocol.errors import ConfigurationError, ProtocolError
+from fleet_protocol.keys import write_verify_key
 
 PROGRAM = "broker-coordinator"
 CONFIGURATION = Path("/etc/broker-coordinator/coordinator.toml")
 """Read where `--config` doesn't name another; the same as in systemd/broker-coordinator.service."""
 
 with missing_extra_named(PROGRAM):
-    from broker_coordinator.commands import database, devices, run, setup, tasks
+    from broker_coordinator.commands import database, devices, rotate_key, run, setup, tasks
     from broker_coordinator.configuration import load_configuration
     from broker_coordinator.storage.database import JournalUnavailableError
 
@@ -46,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_parser(commands, with_configuration)
     setup.add_parser(commands, with_configuration)
     add_key_verbs(commands, "the coordinator's signing key", with_configuration)
+    rotate_key.add_parser(commands, with_configuration)
     devices.add_parser(commands, with_configuration)
     tasks.add_parser(commands, with_configuration)
     database.add_parser(commands)
@@ -57,7 +60,10 @@ def _keygen(options: argparse.Namespace) -> None:
 
 
 def _key(options: argparse.Namespace) -> None:
-    print_key(options.file or load_configuration(options.config).key_file, PROGRAM)
+    newest, *followed = read_key_ring_file(options.file or load_configuration(options.config).key_file, PROGRAM)
+    print_key(newest.verify_key)
+    for key in followed:
+        sys.stdout.write(f"it follows  {write_verify_key(key.verify_key)}\n")
 
 
 _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int | None]] = {
@@ -65,6 +71,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int | None]] = {
     "setup": setup.run,
     "keygen": _keygen,
     "key": _key,
+    "rotate-key": rotate_key.run,
     "devices": devices.run,
     "tasks": tasks.run,
     "database": database.run,

@@ -10,10 +10,10 @@ from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.storage.database import Database, read_database
 from fleet_host.broker_settings import MAX_PORT, BrokerSettings, read_password
 from fleet_host.configuration_file import read_configuration
-from fleet_host.key_files import read_key_file
+from fleet_host.key_files import read_key_ring_file
 from fleet_host.rate_limit import TokenBucket
 from fleet_protocol.configuration import Name
-from fleet_protocol.keys import SigningKey
+from fleet_protocol.keys import KeyRing
 from fleet_protocol.limits import MAX_SETTING, MAX_UPDATE_BYTES, MIB
 
 PROGRAM = "broker-coordinator"
@@ -109,7 +109,8 @@ class CoordinatorConfiguration(msgspec.Struct, frozen=True, forbid_unknown_field
     fleet: Name
     """The fleet's name, the same as in every agent.toml."""
     key_file: Path
-    """The coordinator's private signing key, made by `broker-coordinator keygen`."""
+    """The coordinator's private signing key, made by `broker-coordinator keygen`; below it, those that it has followed
+    (`broker-coordinator rotate-key`)."""
     database: str
     """A SQLite file, or `postgresql+psycopg://user@host/name`."""
     broker: BrokerSettings
@@ -130,14 +131,14 @@ class CoordinatorConfiguration(msgspec.Struct, frozen=True, forbid_unknown_field
     metrics: MetricsSettings = MetricsSettings()
     evaluations: list[EvaluationSettings] = []
 
-    def admission_settings(self, key: SigningKey) -> AdmissionSettings:
-        """What admission is told; `key` decrypts payloads."""
+    def admission_settings(self, keys: KeyRing) -> AdmissionSettings:
+        """What admission is told; `keys` decrypt payloads."""
         return AdmissionSettings(
             self.fleet,
             self.shard,
             self.enrolment == "open",
             self.maximum_devices,
-            key,
+            keys,
             allowance=self.rate_limit.allowance(),
             byte_allowance=self.rate_limit.byte_allowance(),
             chunk_allowance=self.rate_limit.chunk_allowance(),
@@ -154,13 +155,13 @@ class CoordinatorConfiguration(msgspec.Struct, frozen=True, forbid_unknown_field
         """
         return read_database(self.database, read_password(self.database_password_file, "database_password_file"))
 
-    def signing_key(self) -> SigningKey:
-        """The coordinator's key.
+    def keys(self) -> KeyRing:
+        """The coordinator's key, and those that it has followed.
 
         Raises:
             ConfigurationError: `key_file` can't be read, others can read it, or it contains no key.
         """
-        return read_key_file(self.key_file, PROGRAM)
+        return read_key_ring_file(self.key_file, PROGRAM)
 
 
 def load_configuration(path: Path) -> CoordinatorConfiguration:

@@ -226,7 +226,8 @@ def _keygen(options: argparse.Namespace) -> None:
 
 
 def _key(options: argparse.Namespace) -> None:
-    print_key(options.file or load_configuration(options.config).key_file, PROGRAM)
+    file = options.file or load_configuration(options.config).key_file
+    print_key(read_key_file(file, PROGRAM).verify_key)
 
 
 _VERBS: Mapping[str, Callable[[argparse.Namespace], None]] = {

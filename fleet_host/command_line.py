@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn, TypeAlias
 
 from fleet_host.broker_settings import MAX_PORT
-from fleet_host.key_files import make_key_file, read_key_file
+from fleet_host.key_files import make_key_file
 from fleet_host.program_folder import BrokerAnswers
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.keys import VerifyKey, key_id, write_verify_key
@@ -116,13 +116,8 @@ def print_new_key(file: Path, program: str) -> None:
     sys.stdout.write(write_verify_key(make_key_file(file, program)) + "\n")
 
 
-def print_key(file: Path, program: str) -> None:
-    """Print what others may know of a private key.
-
-    Raises:
-        ConfigurationError: the file can't be used.
-    """
-    public: VerifyKey = read_key_file(file, program).verify_key
+def print_key(public: VerifyKey) -> None:
+    """Print a public key and its id."""
     sys.stdout.write(f"public key  {write_verify_key(public)}\nkey id      {key_id(public).hex()}\n")
 
 

@@ -1,4 +1,4 @@
-"""New files that are there whole or not at all, also on a full disk and after a power cut."""
+"""Files, and new content of files, that are there whole or not at all, also on a full disk and after a power cut."""
 
 import errno
 import os
@@ -21,6 +21,26 @@ def write_new_file(path: Path, content: bytes, mode: int = 0o666) -> None:
         except OSError:
             path.unlink()
             raise
+
+
+def replace_file(path: Path, content: bytes, mode: int = 0o666) -> None:
+    """Put a file with `content` in the place of `path`, where there may be one; root leaves it to its owner.
+
+    Raises:
+        OSError: it can't be written; then what was there stays.
+    """
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.unlink(missing_ok=True)
+    write_new_file(unfinished, content, mode)
+    if os.geteuid() == 0 and path.exists():
+        owner = path.stat()
+        os.chown(unfinished, owner.st_uid, owner.st_gid)
+    unfinished.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)  # the name, too, outlasts a power cut
+    finally:
+        os.close(folder)
 
 
 def remedy_for(error: OSError, otherwise: str) -> str:

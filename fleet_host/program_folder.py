@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleet_host.key_files import make_key_file, read_key_file
+from fleet_host.key_files import make_key_file, read_key_ring_file
 from fleet_host.new_files import remedy_for, write_new_file
 from fleet_protocol.errors import ConfigurationError, why_unreadable
 from fleet_protocol.keys import VerifyKey
@@ -80,7 +80,7 @@ def make_program_folder(
     try:
         folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
         key = folder / key_file
-        public = read_key_file(key, program).verify_key if key.exists() else make_key_file(key, program)
+        public = read_key_ring_file(key, program)[0].verify_key if key.exists() else make_key_file(key, program)
         for name, content in contents.items():
             _write(folder / name, content)
         _write(configuration, text.encode())

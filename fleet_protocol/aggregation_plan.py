@@ -9,7 +9,7 @@ from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MAX_AVERAGED_VERSIONS, MAX_ROUND_SECONDS, MAX_SAMPLES_PER_UPDATE, MAX_SETTING
 
 StrategyName = Literal["fedbuff", "fedasync", "fedavg", "ca2fl", "aced", "fadas", "ef21"]
-ServerOptimiser = Literal["sgd", "momentum", "adagrad", "adam", "yogi", "amsgrad"]
+ServerOptimiser = Literal["sgd", "momentum", "grafted", "adagrad", "adam", "yogi", "amsgrad"]
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
@@ -64,8 +64,8 @@ class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     round_seconds: Annotated[float, msgspec.Meta(ge=0, le=MAX_ROUND_SECONDS)] = 0.0
     """In seconds: a round ends after this time with those that have reported. `fedavg` needs it above 0."""
     server_optimiser: ServerOptimiser = "momentum"
-    """What applies the aggregate: `sgd`, `momentum`, or adaptively (Reddi et al. 2021) `adagrad`, `adam`, `yogi`,
-    `amsgrad`."""
+    """What applies the aggregate: `sgd`, `momentum`, adaptively (Reddi et al. 2021) `adagrad`, `adam`, `yogi`,
+    `amsgrad`, or `grafted`: in an adaptive direction, as far as the aggregate goes (Agarwal et al. 2020)."""
     server_learning_rate: Positive = 1.0
     """Factor on the aggregate."""
     server_momentum: Decay = 0.0
@@ -73,7 +73,7 @@ class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     server_second_momentum: Decay = 0.99
     """Decay of the second moments."""
     server_adaptivity: Positive = 1e-3
-    """The smallest divisor of the adaptive ones."""
+    """The smallest divisor of the adaptive ones; with `grafted`, times the root mean square of all divisors."""
     max_delta_norm: Positive | None = None
     """Largest Euclidean norm of one update; a larger one is refused. Left out: 100 or, for models of more than 40,000
     parameters, half the root of their number."""
@@ -114,8 +114,8 @@ USED_BY: dict[str, tuple[str, tuple[str, ...]]] = {
     "staleness_exponent": ("staleness_weighting", ("polynomial",)),
     "staleness_weighting": ("strategy", ("fedbuff", "ca2fl", "fedasync")),
     "server_momentum": ("server_optimiser", ("momentum", "adagrad", "adam", "yogi", "amsgrad")),
-    "server_second_momentum": ("server_optimiser", ("adam", "yogi", "amsgrad")),
-    "server_adaptivity": ("server_optimiser", ("adagrad", "adam", "yogi", "amsgrad")),
+    "server_second_momentum": ("server_optimiser", ("grafted", "adam", "yogi", "amsgrad")),
+    "server_adaptivity": ("server_optimiser", ("grafted", "adagrad", "adam", "yogi", "amsgrad")),
 }
 """Settings that mean something only where another one has one of these values."""
 

@@ -15,7 +15,7 @@ from nacl.public import Box, PrivateKey, SealedBox
 
 from fleet_protocol.envelope import Envelope
 from fleet_protocol.errors import ConfigurationError, ProtocolError, Reason
-from fleet_protocol.keys import SigningKey, VerifyKey, key_id
+from fleet_protocol.keys import KeyRing, SigningKey, VerifyKey, key_id
 from fleet_protocol.kinds import EncryptedPayload, decode_payload, encode_payload
 
 BOX_OVERHEAD_BYTES: Final = 48
@@ -66,8 +66,8 @@ def check_recipient(recipient: VerifyKey) -> None:
         ) from error
 
 
-def decrypt_payload(envelope: Envelope, key: SigningKey | None) -> bytes:
-    """An envelope's payload, decrypted if it is encrypted; `key` is the coordinator's, None where there is none.
+def decrypt_payload(envelope: Envelope, keys: KeyRing) -> bytes:
+    """An envelope's payload, decrypted if it is encrypted for one of the coordinator's `keys`.
 
     Raises:
         ProtocolError: `WRONG_RECIPIENT`: encrypted for another key. `MALFORMED`: no box, or one that can't be
@@ -75,12 +75,13 @@ def decrypt_payload(envelope: Envelope, key: SigningKey | None) -> bytes:
     """
     if envelope.header.kind.content is None:
         return envelope.payload
-    return _decrypt(decode_payload(envelope.payload, EncryptedPayload), key)
+    return _decrypt(decode_payload(envelope.payload, EncryptedPayload), keys)
 
 
-def _decrypt(encrypted: EncryptedPayload, key: SigningKey | None) -> bytes:
-    if key is None or encrypted.recipient != key_id(key.verify_key):
-        here = "there is none here" if key is None else f"this one's is {key_id(key.verify_key).hex()}"
+def _decrypt(encrypted: EncryptedPayload, keys: KeyRing) -> bytes:
+    key = next((key for key in keys if key_id(key.verify_key) == encrypted.recipient), None)
+    if key is None:
+        here = f"this one's is {key_id(keys[0].verify_key).hex()}" if keys else "there is none here"
         raise ProtocolError(
             Reason.WRONG_RECIPIENT,
             f"encrypted for the coordinator key {encrypted.recipient[:8].hex()}, {here};"

@@ -1,18 +1,23 @@
 """Ed25519 keys: how they are written down, named, and used."""
 
 import hashlib
+from typing import TypeAlias
 
 from nacl.bindings import crypto_sign, crypto_sign_open
 from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.limits import MAX_COORDINATOR_KEYS
 
 KEY_BYTES = 32
 KEY_ID_BYTES = 8
 SIGNATURE_BYTES = 64
 
-__all__ = ["KEY_BYTES", "KEY_ID_BYTES", "SIGNATURE_BYTES", "SigningKey", "VerifyKey"]
+__all__ = ["KEY_BYTES", "KEY_ID_BYTES", "SIGNATURE_BYTES", "KeyRing", "SigningKey", "VerifyKey"]
+
+KeyRing: TypeAlias = tuple[SigningKey, ...]
+"""A coordinator's private keys, newest first: the first signs, all of them decrypt. Empty where none is at hand."""
 
 
 def key_id(key: VerifyKey) -> bytes:
@@ -32,6 +37,26 @@ def read_signing_key(text: str, name: str) -> SigningKey:
         ConfigurationError: it is not 64 hex digits.
     """
     return SigningKey(_key_bytes(text, name))
+
+
+def write_key_ring(keys: KeyRing) -> str:
+    """The text of a coordinator's key file: a key on each line."""
+    return "".join(map(write_signing_key, keys))
+
+
+def read_key_ring(text: str, name: str) -> KeyRing:
+    """Read the text of a coordinator's key file.
+
+    Raises:
+        ConfigurationError: a line is not 64 hex digits, stands there twice, or there are too many.
+    """
+    lines = text.split() or [""]
+    keys = tuple(SigningKey(_key_bytes(line, f"{name}, line {at}")) for at, line in enumerate(lines, start=1))
+    if len(keys) > MAX_COORDINATOR_KEYS:
+        raise ConfigurationError(f"{name}: {len(keys)} keys, at most {MAX_COORDINATOR_KEYS} are kept: delete the last")
+    if len(set(keys)) < len(keys):
+        raise ConfigurationError(f"{name}: a key stands there twice; leave each on one line, the newest first")
+    return keys
 
 
 def write_verify_key(key: VerifyKey) -> str:

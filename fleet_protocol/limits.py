@@ -6,6 +6,9 @@ MIB = 1024 * KIB
 MAX_NAME_CHARACTERS = 48
 """Fleet, shard, device and task names."""
 
+MAX_COORDINATOR_KEYS = 16
+"""A coordinator's key, and those that it has replaced; a device that slept through more is given the newest by hand."""
+
 MAX_UPDATE_BYTES = 4 * MIB
 """A signed update, as it travels. The largest message that any device may publish."""
 

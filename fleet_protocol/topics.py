@@ -54,6 +54,11 @@ def invitation(fleet: str, task: str) -> str:
     return f"{ROOT}/{fleet}/invite/{task}"
 
 
+def key_succession(fleet: str, followed: bytes) -> str:
+    """The retained, signed message that names the key which follows the one of this id."""
+    return f"{ROOT}/{fleet}/key/{followed.hex()}"
+
+
 def blob_chunk(fleet: str, blob: str, number: int) -> str:
     """One chunk of a blob; `blob` is the SHA-256 of the whole, in hex."""
     return f"{ROOT}/{fleet}/blob/{blob}/{number}"

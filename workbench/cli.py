@@ -218,7 +218,7 @@ def decode(
     """
     from workbench.inspection.coordinator_files import (  # noqa: PLC0415 - needs SQLAlchemy
         context_of_coordinator,
-        private_key,
+        private_keys,
         registered_devices,
     )
     from workbench.inspection.decode import DecodingContext, describe, message_bytes, parse_key  # noqa: PLC0415 - export does without numpy
@@ -228,9 +228,8 @@ def decode(
         topic=topic,
         key=parse_key(key) if key else None,
         devices=registered_devices(database) if database else context.devices,
-        coordinator=context.coordinator,
+        coordinator=private_keys(coordinator_key_file) if coordinator_key_file else context.coordinator,
         tasks=[parse_description(_read(bundle / DESCRIPTION_FILE))] if bundle else context.tasks,
-        decryption_key=private_key(coordinator_key_file) if coordinator_key_file else context.decryption_key,
     )
     captured = sys.stdin.buffer.read() if file == "-" else _read(Path(file))
     described = describe(message_bytes(captured, file), context, file)

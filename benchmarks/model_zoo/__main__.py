@@ -1,7 +1,8 @@
 """Does each model of the zoo train exactly, and how fast?
 
 `python -m benchmarks.model_zoo [NAME ...]` prints a line for each model as it is measured, and one JSON object as its
-last line. What it says of a model is in `measure.Measured`.
+last line. What it says of a model is in `measure.Measured`. With `--out FILE` each line is appended to that file, and
+models that are in it are not measured again.
 """
 
 import argparse
@@ -14,7 +15,9 @@ import torch
 
 from benchmarks.model_zoo.measure import Measured, measure
 from benchmarks.model_zoo.models import MODELS
+from benchmarks.model_zoo.results import Line, add_result, read_results
 from benchmarks.step_contest import ORT_PYTHON
+from fleet_protocol.errors import ConfigurationError
 
 ROUNDS = 7
 CLOSE = 1e-5
@@ -51,12 +54,21 @@ def main() -> None:
     parser.add_argument("names", nargs="*", choices=[*MODELS, []], metavar="NAME", help=", ".join(MODELS))
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="of 50 steps each; times are medians over them")
     parser.add_argument("--ort-python", type=Path, default=ORT_PYTHON, metavar="PYTHON")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="that lines are appended to, and a run goes on from")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     ort_python = arguments.ort_python if arguments.ort_python.exists() else None
+    try:
+        known = read_results(arguments.out) if arguments.out else {}
+    except (ConfigurationError, OSError) as error:
+        parser.error(str(error))
     measured = {}
     for name in arguments.names or MODELS:
-        measured[name] = measure(MODELS[name], ort_python, arguments.rounds)
+        if name not in known:
+            known[name] = measure(MODELS[name], ort_python, arguments.rounds)
+            if arguments.out:
+                add_result(arguments.out, Line(name, known[name]))
+        measured[name] = known[name]
         print(name, msgspec.json.encode(measured[name]).decode(), file=sys.stderr, flush=True)
     print(msgspec.json.encode(summary(measured)).decode())
 

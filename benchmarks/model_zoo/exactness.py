@@ -85,9 +85,10 @@ def train_with_torch(  # noqa: PLR0917 - what a training run is
     if targets.is_floating_point():
         targets = targets.to(dtype)
     loss = LOSSES[recipe.task.label.kind]
-    optimiser = torch.optim.SGD(module.parameters(), lr=rate)
+    trained = [value for name, value in module.named_parameters() if recipe.trains(name)]
+    optimiser = torch.optim.SGD(trained, lr=rate)
     for step, rows in enumerate(map(torch.from_numpy, chosen)):
-        optimiser.zero_grad()
+        module.zero_grad()
         scores = _scores(module, inputs[rows], None if seed is None else seed + step)
         loss(scores, targets[rows]).backward()  # type: ignore[no-untyped-call]
         optimiser.step()

@@ -106,6 +106,7 @@ def made_recipe(model: ZooModel) -> Recipe:
         update=UpdatePlan(keep_fraction=1.0),
         aggregation=AggregationPlan(buffer_size=1),
         loss="cross_entropy" if model.label.kind == "class" else None,
+        trainable=model.trainable,
         scaling=ScalingSettings(inputs="off", targets="off" if model.label.kind == "regression" else None),
     )
     return Recipe(Path(), task, module)

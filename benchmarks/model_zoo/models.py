@@ -10,18 +10,23 @@ from benchmarks.model_zoo import sequence_models as sequences
 from benchmarks.model_zoo import table_models as tables
 from benchmarks.model_zoo.blocks import CLASSES
 from fleet_protocol.sample_schema import LabelKind, LabelSchema
+from workbench.export.recipe.trainable import EVERYTHING
 
 AS_CLASSES = LabelSchema(CLASSES)
 
 
 @dataclass(frozen=True, slots=True)
 class ZooModel:
-    """A model, the shape of one sample, and what its labels are; inputs are ids below `ids`, if that isn't 0."""
+    """A model, the shape of one sample, and what its labels are; inputs are ids below `ids`, if that isn't 0.
+
+    `trainable` are patterns of the parameters that train.
+    """
 
     make: Callable[[], nn.Module]
     shape: tuple[int, ...]
     label: LabelSchema = AS_CLASSES
     ids: int = 0
+    trainable: tuple[str, ...] = (EVERYTHING,)
 
 
 def _values(count: int, kind: LabelKind) -> LabelSchema:

@@ -79,6 +79,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "epochs-per-round": Rule({"training": {"epochs_per_round": 0}}),
     "maximum-epochs": Rule({"training": {"maximum_epochs": 0}}),
     "validation": Rule({"training": {"validation_share": 0.0}}),
+    "plain-steps": Rule({"aggregation": {"server_optimiser": "grafted"}}),
     "buffer-follows-fleet": Rule({"aggregation": {"buffer_size": 4}}),
     "mean-of-versions": Rule({"aggregation": {"averaged_versions": 1}}),
     "staleness-weights": Rule({"aggregation": {"staleness_weighting": "constant"}}),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -17,6 +17,7 @@ from benchmarks.zoo.pooled import Pooled, train_pooled
 from benchmarks.zoo.results import Results
 from benchmarks.zoo.rules import RULES
 from benchmarks.zoo.tasks import Split, read_split
+from bundle_runtime.bundle_folder import load_bundle
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +51,15 @@ class Job:
     origin: str
 
 
+UNPOOLED: Final = ("aggregation", "update", "downlink", "sending")
+"""Plans of a task that pooled training knows nothing of."""
+
+
 def pool_of(task: str, seed: int, folder: Path, data: Path, steps: int) -> Pool:
     """What was trained before is found again where nothing that it follows from has changed."""
-    key = fingerprint([folder.name, str(seed), str(steps), *sources(*POOLED)])
+    description = msgspec.to_builtins(load_bundle(folder).description)
+    trained = msgspec.json.encode({name: plan for name, plan in description.items() if name not in UNPOOLED})
+    key = fingerprint([trained.decode(), str(seed), str(steps), *sources(*POOLED)])
     return Pool(task, seed, folder, data, steps, folder.parent / f"{task}-pooled-{key}.json")
 
 

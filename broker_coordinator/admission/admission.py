@@ -88,7 +88,7 @@ class Admission:
         """
         largest = _largest_bytes()
         parsed = [self._parse(message, largest, view.answered) for message in messages]
-        prepared = prepare(parsed, view, self.consumers, self.settings.key)
+        prepared = prepare(parsed, view, self.consumers, self.settings.keys)
         for number, each in enumerate(parsed):
             ahead = prepared.get(number, UNPREPARED)
             decision = self._decide(each, ahead, view) if isinstance(each, ParsedMessage) else each
@@ -206,7 +206,7 @@ class Admission:
         offered = Offered(
             parsed.device,
             header,
-            ahead.payload if ahead.payload is not None else read_payload(parsed, self.settings.key),
+            ahead.payload if ahead.payload is not None else read_payload(parsed, self.settings.keys),
             task,
             staleness,
             ahead.decoded,

@@ -11,7 +11,7 @@ from broker_coordinator.admission.fleet_view import Device, DeviceState, FleetVi
 from broker_coordinator.admission.parsed_message import ParsedMessage
 from fleet_protocol.encryption import decrypt_payload
 from fleet_protocol.errors import ProtocolError
-from fleet_protocol.keys import SigningKey
+from fleet_protocol.keys import KeyRing
 from fleet_protocol.kinds import PayloadKind, decode_payload
 
 
@@ -36,11 +36,11 @@ def prepare(
     batch: Sequence[ParsedMessage | Decision],
     view: FleetView,
     consumers: Mapping[PayloadKind, Consumer],
-    key: SigningKey | None,
+    keys: KeyRing,
 ) -> dict[int, Prepared]:
     """What is computed for each message that is likely to be accepted, by its place in the batch.
 
-    `key` decrypts payloads. Here too the signature is verified before the payload is decoded.
+    `keys` decrypt payloads. Here too the signature is verified before the payload is decoded.
     """
     prepared: dict[int, Prepared] = {}
     together: dict[tuple[str, PayloadKind], list[tuple[int, Any]]] = {}
@@ -55,7 +55,7 @@ def prepare(
             continue
         prepared[number] = _SIGNED
         try:
-            payload = read_payload(parsed, key)
+            payload = read_payload(parsed, keys)
         except ProtocolError:  # its decision will say so
             continue
         together.setdefault((envelope.header.task, envelope.header.kind.decrypted), []).append((number, payload))
@@ -66,14 +66,14 @@ def prepare(
     return prepared
 
 
-def read_payload(parsed: ParsedMessage, key: SigningKey | None) -> Any:
-    """The payload of any kind; `key` decrypts encrypted ones.
+def read_payload(parsed: ParsedMessage, keys: KeyRing) -> Any:
+    """The payload of any kind; `keys` decrypt encrypted ones.
 
     Raises:
         ProtocolError: `WRONG_RECIPIENT` or `MALFORMED`.
     """
     kind = parsed.envelope.header.kind.decrypted
-    return decode_payload(decrypt_payload(parsed.envelope, key), kind.payload)
+    return decode_payload(decrypt_payload(parsed.envelope, keys), kind.payload)
 
 
 def _promising_sender(parsed: ParsedMessage, view: FleetView) -> Device | None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from fleet_host.rate_limit import UNLIMITED, TokenBucket
-from fleet_protocol.keys import SigningKey
+from fleet_protocol.keys import KeyRing
 
 REPEATS_OF_DEVICE = TokenBucket(2.0, 50)
 """Verified messages that ask for a receipt which the device has had or may not have yet: a payload decided before the
@@ -13,7 +13,7 @@ agent has eight payloads waiting, and sends them every ten seconds at most."""
 
 @dataclass(frozen=True, slots=True)
 class AdmissionSettings:
-    """As in `configuration.CoordinatorConfiguration`. `key` decrypts payloads.
+    """As in `configuration.CoordinatorConfiguration`. `keys` decrypt payloads.
 
     Of each device: `allowance` is how many journalled payloads it may send, `byte_allowance` how many bytes of them,
     `chunk_allowance` how many chunks of files it may ask for, `repeat_allowance` how often for a receipt again.
@@ -25,7 +25,7 @@ class AdmissionSettings:
     shard: str
     open_enrolment: bool
     maximum_devices: int
-    key: SigningKey | None = None
+    keys: KeyRing = ()
     allowance: TokenBucket = UNLIMITED
     byte_allowance: TokenBucket = UNLIMITED
     chunk_allowance: TokenBucket = UNLIMITED

@@ -13,7 +13,7 @@ from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal
 from fleet_host.command_line import Verbs, name_of
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.keys import KEY_ID_BYTES, SigningKey, read_verify_key, write_verify_key
+from fleet_protocol.keys import KEY_ID_BYTES, KeyRing, read_verify_key, write_verify_key
 from fleet_protocol.topics import check_name
 
 KEY_ID = re.compile(f"[0-9a-f]{{{2 * KEY_ID_BYTES}}}")
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
     opened = Journal.open_to_look if options.action == "list" else Journal.open
     with opened(configuration.journal()) as journal:
         if options.action == "revoke" and options.forget:
-            _forget(journal, options, configuration.signing_key())
+            _forget(journal, options, configuration.keys())
         else:
             _VERBS[options.action](journal, options)
 
@@ -73,9 +73,9 @@ def _revoke(journal: Journal, options: argparse.Namespace) -> None:
     _write([DeviceRegistry(journal.engine).revoke(options.name)], options)
 
 
-def _forget(journal: Journal, options: argparse.Namespace, key: SigningKey) -> None:
+def _forget(journal: Journal, options: argparse.Namespace, keys: KeyRing) -> None:
     DeviceRegistry(journal.engine).revoke(options.name)
-    rows = [asdict(each) for each in forget_device(journal, options.name, key)]
+    rows = [asdict(each) for each in forget_device(journal, options.name, keys)]
     write_rows(rows, FORGOTTEN, as_json=options.json, when_empty=f"nothing of {options.name} is in any version")
 
 

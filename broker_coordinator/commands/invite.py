@@ -23,7 +23,7 @@ def invite(configuration: CoordinatorConfiguration, task: str, invitation: Invit
     Raises:
         ConfigurationError: the key can't be read, or the broker does not take the message.
     """
-    signer = MessageSigner(configuration.signing_key(), configuration.fleet, configuration.shard)
+    signer = MessageSigner(configuration.keys()[0], configuration.fleet, configuration.shard)
     publication = signer.invitation(task, invitation)
     broker = configuration.broker
     where = f"broker {broker.host}:{broker.port}"

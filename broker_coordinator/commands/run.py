@@ -81,15 +81,15 @@ def run(options: argparse.Namespace) -> int:
 def _coordinator(
     configuration: CoordinatorConfiguration, journal: Journal, lease: Lease, evaluator: Evaluator
 ) -> Coordinator:
-    key = configuration.signing_key()
+    keys = configuration.keys()
     metrics = Metrics()
     if configuration.metrics.port is not None:
         metrics.serve(configuration.metrics.address, configuration.metrics.port)
     return Coordinator(
         journal,
         [load_bundle(task.bundle) for task in configuration.tasks],
-        MessageSigner(key, configuration.fleet, configuration.shard),
-        configuration.admission_settings(key),
+        MessageSigner(keys[0], configuration.fleet, configuration.shard),
+        configuration.admission_settings(keys),
         retention=configuration.retention.rule(),
         metrics=metrics,
         on_version=evaluator.note_version,

@@ -135,7 +135,7 @@ def _invite(journal: Journal, options: argparse.Namespace, configuration: Coordi
 
 def _roll_back(journal: Journal, options: argparse.Namespace, configuration: CoordinatorConfiguration) -> None:
     registry = TaskRegistry(journal.engine)
-    require_memory(journal, registry.bundle(options.task).description, options.version, configuration.signing_key)
+    require_memory(journal, registry.bundle(options.task).description, options.version, configuration.keys)
     made = registry.roll_back(options.task, options.version)
     row = {"task": made.task, "version": made.number, "restored": made.restored, "weights": made.weights_hash}
     write_fields(row, as_json=options.json)
@@ -194,7 +194,7 @@ def _evaluate(journal: Journal, options: argparse.Namespace, configuration: Coor
 
 
 def _verify(journal: JournalReader, options: argparse.Namespace, configuration: CoordinatorConfiguration) -> int:
-    found = verify_versions(journal, options.task, options.start, configuration.signing_key())
+    found = verify_versions(journal, options.task, options.start, configuration.keys())
     write_fields(asdict(found) | {"equal": found.difference is None}, as_json=options.json)
     return 0 if found.difference is None else 1
 

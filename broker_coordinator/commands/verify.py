@@ -13,7 +13,7 @@ from bundle_runtime.bundle import Bundle
 from fleet_protocol.bundle import Parameter, blob_hash
 from fleet_protocol.codec import read_weights
 from fleet_protocol.errors import ProtocolError
-from fleet_protocol.keys import SigningKey
+from fleet_protocol.keys import KeyRing
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +37,11 @@ class Verification:
     difference: Difference | None = None
 
 
-def verify_versions(
-    journal: JournalReader, task: str, start: int | None = None, key: SigningKey | None = None
-) -> Verification:
+def verify_versions(journal: JournalReader, task: str, start: int | None = None, keys: KeyRing = ()) -> Verification:
     """Compare every kept version after `start`, up to the first that differs. The coordinator may be running.
 
     The bundle's own version, from which it begins where there is no `start`, is compared with the bundle; any other
-    `start` is taken as stored. `key`, the coordinator's, decrypts updates.
+    `start` is taken as stored. `keys`, the coordinator's, decrypt updates.
 
     Raises:
         ConfigurationError: there is no such task, or what its versions are made from is dropped.
@@ -54,7 +52,7 @@ def verify_versions(
     start = first if start is None else start
     compared = 0
     dropped = 0
-    for made in _recomputed(journal, bundle, first, start, key):
+    for made in _recomputed(journal, bundle, first, start, keys):
         stored = journal.version(task, made.number)
         if stored is None:
             dropped += 1
@@ -65,12 +63,10 @@ def verify_versions(
     return Verification(task, start, compared, dropped)
 
 
-def _recomputed(
-    journal: JournalReader, bundle: Bundle, first: int, start: int, key: SigningKey | None
-) -> Iterator[Version]:
+def _recomputed(journal: JournalReader, bundle: Bundle, first: int, start: int, keys: KeyRing) -> Iterator[Version]:
     if start == first:
         yield version_zero(bundle, first)
-    for _, state in replayed(journal, bundle.description, start, key):
+    for _, state in replayed(journal, bundle.description, start, keys):
         yield version_of(bundle.description, state, bundle.grid())
 
 

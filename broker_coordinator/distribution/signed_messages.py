@@ -1,4 +1,4 @@
-"""Signing the coordinator's messages: receipts, manifests, invitations and chunks. Pure."""
+"""Signing the coordinator's messages: receipts, manifests, invitations, chunks and new keys. Pure."""
 
 from dataclasses import dataclass
 
@@ -9,14 +9,16 @@ from fleet_protocol import topics
 from fleet_protocol.chunks import chunk_bytes
 from fleet_protocol.envelope import sign_envelope
 from fleet_protocol.errors import Reason
-from fleet_protocol.keys import SigningKey
+from fleet_protocol.keys import SigningKey, VerifyKey, key_id
 from fleet_protocol.kinds import (
     BLOB_CHUNK,
     INVITATION,
+    KEY_SUCCESSION,
     MANIFEST,
     RECEIPT,
     BlobChunk,
     Invitation,
+    KeySuccession,
     Manifest,
     Outcome,
     Receipt,
@@ -70,6 +72,12 @@ class MessageSigner:
         payload = encode_payload(invitation)
         signed = sign_envelope(self.key, topic, INVITATION, payload, sequence=invitation.version, task=task)
         return Publication(topic, signed)
+
+    def succession(self, successor: VerifyKey) -> Publication:
+        """The retained message that lets devices which pin this key pin `successor` in its place."""
+        topic = topics.key_succession(self.fleet, key_id(self.key.verify_key))
+        payload = encode_payload(KeySuccession(bytes(successor)))
+        return Publication(topic, sign_envelope(self.key, topic, KEY_SUCCESSION, payload, sequence=0), retained=True)
 
     def chunk(self, wanted: Wanted, content: bytes, number: int) -> Publication:
         """Chunk `number` of `content`, which is what is `wanted`."""

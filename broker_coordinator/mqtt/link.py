@@ -270,7 +270,7 @@ class MqttLink:
         self._unsubscribed = len(self._filters)
         for topic_filter in self._filters:
             self._client.subscribe(topic_filter, qos=0 if topic_filter.startswith(self._manifests) else 1)
-        self._coordinator.announce_versions()
+        self._coordinator.announce_all()
 
     def _on_disconnect(
         self, _client: paho.Client, _: object, _flags: paho.DisconnectFlags, reason: ReasonCode, _p: Properties | None

@@ -17,7 +17,7 @@ from broker_coordinator.storage.losses import declared_losses, evaluated_losses
 from broker_coordinator.storage.task_registry import TaskRegistry
 from fleet_host.log_lines import log_line
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.keys import SigningKey
+from fleet_protocol.keys import KeyRing
 
 REMEDY = (
     "lower `learning_rate`, or look for devices whose inputs are on another scale, and publish the corrected bundle"
@@ -27,12 +27,12 @@ logger = logging.getLogger(__name__)
 
 
 class Collapses:
-    """Of all tasks. `key` opens encrypted updates."""
+    """Of all tasks. `keys` open encrypted updates."""
 
-    def __init__(self, journal: Journal, registry: TaskRegistry, key: SigningKey | None, metrics: Metrics) -> None:
+    def __init__(self, journal: Journal, registry: TaskRegistry, keys: KeyRing, metrics: Metrics) -> None:
         self._journal = journal
         self._registry = registry
-        self._key = key
+        self._keys = keys
         self._metrics = metrics
 
     def watch(self, task: str, newest: int) -> Watch:
@@ -65,7 +65,7 @@ class Collapses:
             return False
         step = smaller(task.state.step)
         try:
-            require_memory(self._journal, task.description, collapse.good, lambda: self._key)
+            require_memory(self._journal, task.description, collapse.good, lambda: self._keys)
             made = self._registry.roll_back(name, collapse.good, step)
         except ConfigurationError as error:
             logger.error(log_line("collapse_not_met", task=name, version=collapsed, error=str(error), remedy=REMEDY))

@@ -14,6 +14,7 @@ from broker_coordinator.consumers import CONSUMERS
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from broker_coordinator.serving.file_server import FileServer
 from broker_coordinator.serving.intake import Intake
+from broker_coordinator.serving.key_successions import KeySuccessions
 from broker_coordinator.serving.manifest_watch import ManifestWatch
 from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.serving.version_maker import OnVersion, VersionMaker
@@ -58,7 +59,7 @@ class Coordinator:
             journal,
             registry,
             signer,
-            settings.key,
+            settings.keys,
             retention=retention,
             metrics=self._metrics,
             on_version=on_version,
@@ -67,7 +68,8 @@ class Coordinator:
         self._file_server = FileServer(
             journal, registry, signer, metrics=self._metrics, allowance=settings.chunk_allowance
         )
-        self._watch = ManifestWatch(registry, signer.key.verify_key, signer.fleet)
+        self._watch = ManifestWatch(registry, (signer.key, *settings.keys), signer.fleet)
+        self._successions = KeySuccessions(settings.keys, signer.fleet, signer.shard)
 
     def tasks(self) -> list[str]:
         """The names of the tasks that are served."""
@@ -87,6 +89,7 @@ class Coordinator:
             self._file_server.request(requests, now)
         if len(requests) < len(asked):
             self._version_maker.repeat_versions(now)
+            self._successions.repeat(now)
 
     def make_versions(self, now: float) -> None:
         """Make and commit every version that is due.
@@ -124,16 +127,20 @@ class Coordinator:
         """Whether one may still be on its way: nothing may be handed over, and nothing is announced."""
         return self._watch.is_waiting(now)
 
-    def announce_versions(self) -> None:
-        """Queue the manifest of every task: the broker may have lost the retained one."""
+    def announce_all(self) -> None:
+        """Queue every retained message, of tasks and keys: the broker may have lost them."""
+        self._successions.announce()
         self._version_maker.announce_versions()
 
     def _settle_manifests(self, now: float) -> None:
         self._watch.settle(self._version_maker.names(), self._version_maker.manifests, now)
 
     def publications(self, limit: int, now: float) -> list[Publication]:
-        """Take at most `limit` messages that are to be published now: receipts, then manifests, then chunks."""
-        taken = self._intake.publications(limit)
+        """Take at most `limit` messages that are to be published now: keys, as devices verify the rest with them; then
+        receipts, manifests, chunks.
+        """
+        taken = self._successions.publications(limit, now)
+        taken += self._intake.publications(limit - len(taken))
         if not self._watch.is_waiting(now):
             taken += self._version_maker.publications(limit - len(taken), now)
         taken += self._file_server.publications(limit - len(taken), now)
@@ -142,7 +149,12 @@ class Coordinator:
 
     def next_due(self) -> float | None:
         """When `publications` or `make_versions` will next have something that they have not now, or None."""
-        moments = [self._file_server.next_due(), self._version_maker.next_due(), self._watch.ends()]
+        moments = [
+            self._successions.next_due(),
+            self._file_server.next_due(),
+            self._version_maker.next_due(),
+            self._watch.ends(),
+        ]
         return min((moment for moment in moments if moment is not None), default=None)
 
 

@@ -10,7 +10,7 @@ from broker_coordinator.serving.replay import Source, source_of, without_devices
 from broker_coordinator.storage.journal import Journal, TasksChangedError
 from broker_coordinator.storage.task_registry import TaskRegistry
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.keys import SigningKey
+from fleet_protocol.keys import KeyRing
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Forgotten:
     remains: str = ""
 
 
-def forget_device(journal: Journal, device: str, key: SigningKey | None) -> Iterator[Forgotten]:
+def forget_device(journal: Journal, device: str, keys: KeyRing) -> Iterator[Forgotten]:
     """Make a version of every task without the updates of a device, which has left (`note_departure`) before.
 
     A running coordinator may make versions meanwhile; they are computed anew too.
@@ -36,15 +36,15 @@ def forget_device(journal: Journal, device: str, key: SigningKey | None) -> Iter
         found = None
         while found is None and journal.holds_updates_of(task.name, device):
             with suppress(TasksChangedError):  # what was made meanwhile is computed anew too
-                found = _forget(journal, registry, task.name, device, key)
+                found = _forget(journal, registry, task.name, device, keys)
         if found is not None:
             yield found
 
 
-def _forget(journal: Journal, registry: TaskRegistry, task: str, device: str, key: SigningKey | None) -> Forgotten:
+def _forget(journal: Journal, registry: TaskRegistry, task: str, device: str, keys: KeyRing) -> Forgotten:
     bundle = registry.bundle(task)
     newest = journal.newest_number(task)
-    source = source_of(journal, bundle.description, key)
+    source = source_of(journal, bundle.description, keys)
     source = replace(source, history=_with(source.history, Departure(device, newest, 0)))
     forgotten = source.history.forgotten(newest)
     first = _first_holder(source, device, newest)

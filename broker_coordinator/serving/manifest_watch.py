@@ -2,7 +2,8 @@
 
 A backup that was restored, or a database made anew, lacks versions of which devices have heard: they would take no
 older one, and updates made from those would be refused for ever. The manifest that the broker retains tells: it is
-signed by this coordinator's own key. Until it has come, or does not come, nothing is taken in and nothing announced.
+signed by this coordinator's own key, or one that this has followed. Until it has come, or does not come, nothing is
+taken in and nothing announced.
 
 Only the first manifest of each task counts. Later ones are this coordinator's own.
 """
@@ -16,7 +17,7 @@ from fleet_host.log_lines import log_line
 from fleet_protocol import topics
 from fleet_protocol.envelope import read_envelope
 from fleet_protocol.errors import ConfigurationError, ProtocolError
-from fleet_protocol.keys import VerifyKey
+from fleet_protocol.keys import KeyRing, key_id
 from fleet_protocol.kinds import MANIFEST, Manifest, decode_payload
 
 QUIET_SECONDS = 0.25
@@ -32,12 +33,13 @@ logger = logging.getLogger(__name__)
 class ManifestWatch:
     """Compares the manifests that come from the broker of `fleet` with the tasks in `registry`.
 
-    `key` is this coordinator's own. Times are seconds on any one clock.
+    `keys` are this coordinator's own, the newest first. Times are seconds on any one clock.
     """
 
-    def __init__(self, registry: TaskRegistry, key: VerifyKey, fleet: str) -> None:
+    def __init__(self, registry: TaskRegistry, keys: KeyRing, fleet: str) -> None:
         self._registry = registry
-        self._key = key
+        self._newest = keys[0].verify_key
+        self._keys = {key_id(key.verify_key): key.verify_key for key in keys}
         self._fleet = fleet
         self._seen: dict[str, Manifest] = {}
         self._checked: set[str] = set()
@@ -69,7 +71,7 @@ class ManifestWatch:
             return
         try:
             envelope = read_envelope(data, MANIFEST.max_bytes)
-            envelope.verify(self._key, topic)
+            envelope.verify(self._keys.get(envelope.key_id, self._newest), topic)
             self._seen.setdefault(task, decode_payload(envelope.payload, Manifest))
         except ProtocolError as error:
             logger.warning(log_line("manifest_ignored", task=task, error=error, remedy="see who may publish there"))

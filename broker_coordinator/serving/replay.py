@@ -12,7 +12,7 @@ from broker_coordinator.consumers import version_consumer
 from broker_coordinator.storage.journal_reader import JournalReader
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.keys import SigningKey
+from fleet_protocol.keys import KeyRing
 
 OF_DEVICES = (Recall.LAST_UPDATES, Recall.ALL_UPDATES)
 """What is remembered of what devices sent."""
@@ -20,11 +20,11 @@ OF_DEVICES = (Recall.LAST_UPDATES, Recall.ALL_UPDATES)
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What versions of a task are computed from. `key`, the coordinator's, opens encrypted updates."""
+    """What versions of a task are computed from. `keys`, the coordinator's, open encrypted updates."""
 
     journal: JournalReader
     description: TaskDescription
-    key: SigningKey | None
+    keys: KeyRing
     history: History = field(default_factory=lambda: History({}))
 
     @property
@@ -69,20 +69,20 @@ class Source:
                 rows = self.journal.newest_updates_through(self.task, lineage)
             case Recall.ALL_UPDATES:
                 rows = self.journal.updates_through(self.task, state.version, lineage.left)
-        items = (row.item(self.description, self.key) for row in rows)
+        items = (row.item(self.description, self.keys) for row in rows)
         return self.consumer.remembered(replace(state, remembered={}), items, self.description)
 
 
-def source_of(journal: JournalReader, description: TaskDescription, key: SigningKey | None) -> Source:
+def source_of(journal: JournalReader, description: TaskDescription, keys: KeyRing) -> Source:
     """What versions of a task are computed from, as it is now."""
-    return Source(journal, description, key, journal.history(description.task))
+    return Source(journal, description, keys, journal.history(description.task))
 
 
 def replayed(
     journal: JournalReader,
     description: TaskDescription,
     start: int | None = None,
-    key: SigningKey | None = None,
+    keys: KeyRing = (),
     *,
     through: int | None = None,
     without: Mapping[str, int] = NOBODY,
@@ -100,7 +100,7 @@ def replayed(
     """
     newest = journal.newest_number(description.task) if through is None else through
     # Read after `newest`: of a running coordinator too, it has all up to there.
-    source = source_of(journal, description, key)
+    source = source_of(journal, description, keys)
     start = source.history.first if start is None else start
     state = _stored(source, start, without)
     restored = set(source.history.rollbacks.values())
@@ -128,22 +128,20 @@ def without_devices(source: Source, state: ServerState, start: int, devices: Map
     """
     made = [(start, _stored(source, start, devices))]
     for made[0] in replayed(
-        source.journal, source.description, start, source.key, through=state.version, without=devices
+        source.journal, source.description, start, source.keys, through=state.version, without=devices
     ):
         pass
     return _back_to(source, state, made[0][1])
 
 
-def state_of(
-    journal: JournalReader, description: TaskDescription, version: Version, key: SigningKey | None
-) -> ServerState:
+def state_of(journal: JournalReader, description: TaskDescription, version: Version, keys: KeyRing) -> ServerState:
     """A stored version as the next one is made from it, with what it remembers of those before it."""
     state = version.state(description.parameters, {})
-    return replace(state, remembered=source_of(journal, description, key).recalled(state))
+    return replace(state, remembered=source_of(journal, description, keys).recalled(state))
 
 
 def require_memory(
-    journal: JournalReader, description: TaskDescription, version: int, read_key: Callable[[], SigningKey | None]
+    journal: JournalReader, description: TaskDescription, version: int, read_keys: Callable[[], KeyRing]
 ) -> None:
     """Check that a rollback to a version restores what the version remembered of devices.
 
@@ -155,7 +153,7 @@ def require_memory(
     if stored is None or version_consumer(description).recall(description) is not Recall.LAST_UPDATES:
         return
     try:
-        state_of(journal, description, stored, read_key())
+        state_of(journal, description, stored, read_keys())
     except ConfigurationError as error:
         raise ConfigurationError(
             f"version {version} of task {description.task!r} can't be restored: {error}; roll back to a later version"
@@ -170,7 +168,7 @@ def _next(source: Source, state: ServerState, without: Mapping[str, int]) -> Ser
     is_empty = True
     for update in held:
         if without.get(update.device, -1) <= state.version:
-            total += consumer.partial(state, [update.item(task, source.key)], task)
+            total += consumer.partial(state, [update.item(task, source.keys)], task)
             is_empty = False
     return _passed(source, state) if is_empty else consumer.finish(state, total, task)
 

@@ -18,7 +18,7 @@ from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.records import JournalledPayload
 from fleet_host.log_lines import log_line
 from fleet_protocol.bundle import TaskDescription
-from fleet_protocol.keys import SigningKey
+from fleet_protocol.keys import KeyRing
 from fleet_protocol.kinds import KINDS
 
 MAX_REASON_CHARACTERS = 300
@@ -53,11 +53,11 @@ class Failure:
 
 
 class SetAside:
-    """What can't be applied, for all tasks. `key` opens encrypted payloads."""
+    """What can't be applied, for all tasks. `keys` open encrypted payloads."""
 
-    def __init__(self, journal: Journal, key: SigningKey | None, metrics: Metrics) -> None:
+    def __init__(self, journal: Journal, keys: KeyRing, metrics: Metrics) -> None:
         self._journal = journal
-        self._key = key
+        self._keys = keys
         self._metrics = metrics
         self._stopped: set[Place] = set()
 
@@ -98,7 +98,7 @@ class SetAside:
         ours = [each.error for each in others if not is_of_one_payload(each.error)]
         if ours:
             self.stop(place, ours[0])
-        elif others and not passed and not self._are_their_own(place, others, lambda row: row.item(task, self._key)):
+        elif others and not passed and not self._are_their_own(place, others, lambda row: row.item(task, self._keys)):
             self.stop(place, others[0].error)
         else:
             blamed = list(failures)
@@ -118,7 +118,7 @@ class SetAside:
             return culprits(consumer, served.state, items, task, served.check)
 
         def apply(row: JournalledPayload) -> None:
-            for found in fails([row.item(task, self._key)]).values():
+            for found in fails([row.item(task, self._keys)]).values():
                 raise found
 
         try:

@@ -15,16 +15,16 @@ from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.task_registry import Served, StoredTask
 from bundle_runtime.bundle import Bundle
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.keys import SigningKey
+from fleet_protocol.keys import KeyRing
 
 
 class TaskLoader:
-    """`key` opens encrypted payloads. Every method raises JournalUnavailableError where the database fails."""
+    """`keys` open encrypted payloads. Every method raises JournalUnavailableError where the database fails."""
 
     def __init__(
         self,
         journal: Journal,
-        key: SigningKey | None,
+        keys: KeyRing,
         *,
         metrics: Metrics,
         set_aside: SetAside,
@@ -32,7 +32,7 @@ class TaskLoader:
     ) -> None:
         self._journal = journal
         self._devices = DeviceRegistry(journal.engine)
-        self._key = key
+        self._keys = keys
         self._metrics = metrics
         self._set_aside = set_aside
         self._collapses = collapses
@@ -59,7 +59,7 @@ class TaskLoader:
             return None
         consumer = version_consumer(bundle.description)
         try:
-            state = state_of(self._journal, bundle.description, newest, self._key)
+            state = state_of(self._journal, bundle.description, newest, self._keys)
         except JournalUnavailableError:
             raise
         except Exception as error:  # an update that it remembers is damaged: its versions go on being served

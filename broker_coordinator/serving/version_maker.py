@@ -36,7 +36,7 @@ from broker_coordinator.storage.standing import NewlyWaiting, check_not_set_back
 from broker_coordinator.storage.task_registry import StoredTask, TaskRegistry
 from fleet_host.log_lines import log_line
 from fleet_protocol.cohort import EVERYONE
-from fleet_protocol.keys import SigningKey
+from fleet_protocol.keys import KeyRing
 from fleet_protocol.kinds import Invitation, Manifest
 
 OnVersion = Callable[[str, int], None]
@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 
 
 class VersionMaker:
-    """Serves every task in `registry`. `key` opens encrypted payloads, `signer` signs manifests.
+    """Serves every task in `registry`. `keys` open encrypted payloads, `signer` signs manifests.
 
     Raises:
         JournalUnavailableError: the database can't be read.
@@ -59,7 +59,7 @@ class VersionMaker:
         journal: Journal,
         registry: TaskRegistry,
         signer: MessageSigner,
-        key: SigningKey | None,
+        keys: KeyRing,
         *,
         retention: Retention,
         metrics: Metrics,
@@ -71,15 +71,15 @@ class VersionMaker:
         self._devices = DeviceRegistry(journal.engine)
         self._scales = ScaleMaker(registry, self._devices)
         self._signer = signer
-        self._key = key
+        self._keys = keys
         self._retention = retention
         self._metrics = metrics
         self._on_version = on_version
         self._decoded = decoded
-        self._set_aside = SetAside(journal, key, metrics)
-        self._collapses = Collapses(journal, registry, key, metrics)
+        self._set_aside = SetAside(journal, keys, metrics)
+        self._collapses = Collapses(journal, registry, keys, metrics)
         self._task_loader = TaskLoader(
-            journal, key, metrics=metrics, set_aside=self._set_aside, collapses=self._collapses
+            journal, keys, metrics=metrics, set_aside=self._set_aside, collapses=self._collapses
         )
         self._forgotten: dict[str, Forgettable] = {}
         self._announcements = Announcements()
@@ -139,7 +139,7 @@ class VersionMaker:
     def publications(self, limit: int, now: float) -> list[Publication]:
         """Take at most `limit` manifests and invitations; where the database fails, the others stay queued."""
         taken: list[Publication] = []
-        while len(taken) < limit and (name := self._announcements.next_task(now)) is not None:
+        while len(taken) < limit and (name := self._announcements.next_name(now)) is not None:
             try:
                 manifest = self._manifest(name)
             except JournalUnavailableError:
@@ -253,7 +253,7 @@ class VersionMaker:
         passed = Counter[Place]()
         for row in self._journal.at_positions(positions):
             try:
-                item = row.item(self._tasks[row.task].description, self._key)
+                item = row.item(self._tasks[row.task].description, self._keys)
                 waiting = WaitingPayload(row.position, row.device, row.staleness, row.read_facts(), item)
                 found.append((row.task, row.kind, waiting))
                 passed[row.task, row.kind] += 1

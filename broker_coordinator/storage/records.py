@@ -11,7 +11,7 @@ from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.encryption import decrypt_payload
 from fleet_protocol.envelope import digest, read_envelope
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.keys import SigningKey
+from fleet_protocol.keys import KeyRing
 from fleet_protocol.kinds import decode_payload
 
 
@@ -49,8 +49,8 @@ class JournalledPayload:
         """
         return msgspec.json.decode(self.facts, type=self._consumer().facts)
 
-    def item(self, task: TaskDescription, key: SigningKey | None) -> Any:
-        """What the kind's consumer aggregates; encrypted payloads are journalled as they came, and opened with `key`.
+    def item(self, task: TaskDescription, keys: KeyRing) -> Any:
+        """What the kind's consumer aggregates; encrypted payloads are journalled as they came, and opened with `keys`.
 
         Raises:
             ConfigurationError: its envelope is dropped, or the kind has no consumer here.
@@ -64,7 +64,7 @@ class JournalledPayload:
                 " dropped; begin at a later version, or raise [retention] envelopes to keep more of them"
             )
         envelope = read_envelope(self.envelope, len(self.envelope))
-        payload = decode_payload(decrypt_payload(envelope, key), consumer.kind.payload)
+        payload = decode_payload(decrypt_payload(envelope, keys), consumer.kind.payload)
         offered = Offered(self.device, envelope.header, payload, task, self.staleness)
         return consumer.item(offered, self.read_facts())
 

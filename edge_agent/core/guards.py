@@ -272,5 +272,15 @@ GUARDS: tuple[Guard, ...] = (
 )
 """In the order in which they are asked."""
 
-STOPPING_GUARDS: tuple[Guard, ...] = (_not_quiet, _unmetered, _on_mains, _charged, _cool, _unthrottled)
+STOPPING_GUARDS: tuple[Guard, ...] = (
+    _not_quiet,
+    _unmetered,
+    _on_mains,
+    _charged,
+    _cool,
+    _unthrottled,
+    _processor_time_left,
+    _energy_left,
+    _bytes_left,
+)
 """Of them, those that stop a round which has begun. Load and memory are the round's own by then."""

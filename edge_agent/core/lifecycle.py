@@ -16,6 +16,7 @@ class State(StrEnum):
     TRAINING = "training"
     PAUSED = "paused"
     UNENROLLED = "unenrolled"
+    UNREADABLE = "unreadable"
     ENDED = "ended"
 
 
@@ -33,6 +34,8 @@ class Event(StrEnum):
     TASK_RESUMED = "task resumed"
     NOT_ENROLLED = "not enrolled"
     ENROLLED = "enrolled"
+    NOT_READABLE = "not readable"
+    READABLE = "readable"
     TASK_ENDED = "task ended"
     TASK_RENEWED = "task renewed"
 
@@ -52,6 +55,8 @@ TRANSITIONS = {
     (State.PAUSED, Event.TASK_RESUMED): State.SLEEPING,
     (State.SLEEPING, Event.NOT_ENROLLED): State.UNENROLLED,
     (State.UNENROLLED, Event.ENROLLED): State.SLEEPING,
+    (State.SLEEPING, Event.NOT_READABLE): State.UNREADABLE,
+    (State.UNREADABLE, Event.READABLE): State.SLEEPING,
     (State.SLEEPING, Event.TASK_ENDED): State.ENDED,
     (State.ENDED, Event.TASK_RENEWED): State.SLEEPING,
 }
@@ -68,6 +73,7 @@ class Hindrance:
 HINDRANCES = {
     State.ENDED: Hindrance(Event.TASK_ENDED, Event.TASK_RENEWED),
     State.UNENROLLED: Hindrance(Event.NOT_ENROLLED, Event.ENROLLED),
+    State.UNREADABLE: Hindrance(Event.NOT_READABLE, Event.READABLE),
     State.PAUSED: Hindrance(Event.TASK_PAUSED, Event.TASK_RESUMED),
 }
 """By the state that each leads to. Where there are several, the first is shown."""

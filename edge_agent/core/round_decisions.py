@@ -18,7 +18,7 @@ from edge_agent.core.version_choice import KnownVersion
 from fleet_protocol.errors import Reason
 from fleet_protocol.kinds import Outcome, Receipt
 
-_LIVELIEST_FIRST = (*IN_A_ROUND, State.SLEEPING, State.PAUSED, State.UNENROLLED, State.ENDED)
+_LIVELIEST_FIRST = (*IN_A_ROUND, State.SLEEPING, State.PAUSED, State.UNREADABLE, State.UNENROLLED, State.ENDED)
 
 OUTDATED_REASONS = frozenset({Reason.TOO_STALE, Reason.UNKNOWN_VERSION, Reason.UNKNOWN_TASK})
 """Every update from the same version would be refused alike."""
@@ -132,7 +132,7 @@ class RoundDecisions:
         """
         return (
             newest is None
-            or self._lifecycles[task].state in {State.PAUSED, State.ENDED}
+            or self._lifecycles[task].state in {State.PAUSED, State.UNREADABLE, State.ENDED}
             or self._triggers[task].waits_for_version
             or task in self._without_version
             or self.is_held(task, newest, now)
@@ -163,6 +163,14 @@ class RoundDecisions:
             lifecycle.hinder(State.ENDED, "its operator has removed it; its samples stay here")
         else:
             lifecycle.lift(State.ENDED)
+
+    def not_readable(self, task: str, why: str) -> None:
+        """What the coordinator says of the task is of a newer format than this agent reads."""
+        self._lifecycles[task].hinder(State.UNREADABLE, why)
+
+    def readable(self, task: str) -> None:
+        """What it says of the task now, this agent reads."""
+        self._lifecycles[task].lift(State.UNREADABLE)
 
     def version_known(self, task: str, *, is_new: bool) -> None:
         """Whether there is a newer version than the one that this device trained from last."""

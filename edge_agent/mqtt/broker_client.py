@@ -4,8 +4,8 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 import aiomqtt
 from paho.mqtt import client as paho
@@ -28,6 +28,8 @@ SHORTEST_SLEEP_SECONDS = 1.0
 
 PROTOCOLS = {"5": aiomqtt.ProtocolVersion.V5, "3.1.1": aiomqtt.ProtocolVersion.V311}
 
+
+Answer = TypeVar("Answer")
 
 _SILENT = logging.getLogger("mqtt.silent")
 _SILENT.setLevel(logging.CRITICAL + 1)
@@ -126,6 +128,16 @@ class BrokerClient(aiomqtt.Client):
             raise aiomqtt.MqttError(f"no acknowledgement within {self.timeout:g} s") from error
         finally:
             self._answers.pop(sent.mid, None)
+
+    async def _wait_for(self, fut: Awaitable[Answer], timeout: float | None) -> Answer:  # noqa: ASYNC109 - aiomqtt's own
+        """Without `asyncio.wait_for`, which before Python 3.12 may lose a cancellation: an agent that is told to end
+        would go on for ever.
+        """
+        try:
+            async with asyncio.timeout(self.timeout if timeout is None else timeout):
+                return await fut
+        except TimeoutError:
+            raise aiomqtt.MqttError("no answer in time") from None
 
     async def _misc_loop(self) -> None:
         """Keep the connection alive; aiomqtt would wake each second for it."""

@@ -16,7 +16,9 @@ from edge_agent.shell.connection.enrolled_name import EnrolledName
 from edge_agent.shell.connection.enrolment import EnrolmentKeeper
 from edge_agent.shell.connection.identity import Identity
 from edge_agent.shell.connection.inbox import Inbox
+from edge_agent.shell.connection.key_follower import KeyFollower
 from edge_agent.shell.connection.link import Link
+from edge_agent.shell.connection.pinned_keys import PinnedKeys
 from edge_agent.shell.connection.postbox import Postbox
 from edge_agent.shell.connection.presence import PresenceKeeper
 from edge_agent.shell.host import machine
@@ -34,6 +36,7 @@ from fleet_host.rate_limit import RateLimit
 from fleet_protocol import topics
 from fleet_protocol.envelope import digest
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.keys import VerifyKey, write_verify_key
 from fleet_protocol.kinds import (
     BLOB_REQUEST,
     ENROLMENT,
@@ -75,6 +78,8 @@ class Agent:
         self._tasks = [task.name for task in configuration.tasks]
         self._database, self._samples, cache = open_state(configuration)
         identity.boot = self._database.boot
+        pinned = PinnedKeys(configuration.state_folder, identity.coordinator)
+        identity.coordinator = pinned.newest
         self._name = EnrolledName(configuration.state_folder, configuration.device, identity.public_key)
         self._name.check()
         self._control_messages = ControlMessages()
@@ -85,7 +90,9 @@ class Agent:
             identity,
             receipt=self._handle_receipt,
             manifest=self._handle_manifest,
+            not_readable=self._handle_not_readable,
             invitation=self._handle_invitation,
+            succession=self._handle_succession,
             chunk=self._handle_chunk,
         )
         self._link = Link(
@@ -97,6 +104,7 @@ class Agent:
             filters=[identity.down_topic, *(topics.invitation(configuration.fleet, task) for task in self._tasks)],
             maximum_message_bytes=max(kind.max_bytes for kind in KINDS.values() if kind.leaf in FROM_COORDINATOR),
         )
+        self._keys = KeyFollower(pinned, identity, self._link, followed=self._handle_new_key)
         self._presence = PresenceKeeper(self._publish_presence, lambda: self._manifests.lacks_any)
         self._manifests = ManifestListener(
             configuration.fleet,
@@ -107,7 +115,12 @@ class Agent:
         )
         self._fetcher = Fetcher(configuration.fleet, self._link.listening_to, self._request)
         self._versions = VersionFollower(
-            self._database, cache, self._fetcher, configuration.device, engine=configuration.worker.engine
+            self._database,
+            cache,
+            self._fetcher,
+            configuration.device,
+            engine=configuration.worker.engine,
+            not_readable=self._handle_not_readable,
         )
         self._postbox = Postbox(self._database, identity.sign_row, self._publish_answered, answered=self._handle_answer)
         training = RoundTraining(
@@ -185,6 +198,7 @@ class Agent:
     async def _on_connected(self) -> None:
         """Enrol and deliver, for as long as the connection lasts."""
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._keys.keep())
             group.create_task(self._manifests.keep())
             group.create_task(self._enrolment.keep())
             group.create_task(self._postbox.deliver())
@@ -248,12 +262,25 @@ class Agent:
         known = self._database.known_version(task)
         if known is not None and known == known_from(manifest):
             self._manifests.heard_of(task)
+            self._rounds.manifest_heard(task)
+
+    def _handle_not_readable(self, task: str, why: str) -> None:
+        if task in self._tasks:
+            self._rounds.not_readable(task, why)
 
     def _handle_invitation(self, task: str, invitation: Invitation) -> None:
         if begins_generation(self._database.known_version(task), invitation):
             self._manifests.look(task)
         if invites_to_round(self._database.held_version(task), invitation):
             self._rounds.note(task, Condition.INVITED)
+
+    def _handle_succession(self, successor: VerifyKey) -> None:
+        self._keys.receive(successor)
+
+    def _handle_new_key(self) -> None:
+        """What the new key signed before was refused: ask for manifests and receipts again."""
+        self._presence.publish_again()
+        self._postbox.send_all()
 
     def _handle_chunk(self, wanted: str | PackedWeights, number: int, chunk: BlobChunk) -> None:
         self._fetcher.receive_chunk(wanted, number, chunk)
@@ -319,4 +346,5 @@ class Agent:
             tasks=self._rounds.task_states,
             waiting_bytes=self._database.waiting_bytes(),
             merged_updates=self._database.merged_back,
+            coordinator_key=write_verify_key(self._identity.coordinator),
         )

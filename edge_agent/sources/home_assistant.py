@@ -67,23 +67,14 @@ def announcements(
     prefix: str, fleet: str, device: str, description: TaskDescription, topics: AnnouncedTopics
 ) -> Mapping[str, bytes]:
     """Retained messages by their topics: for each head a prediction and, with classes, a confidence; and the agent's
-    state, with all that it says of itself as attributes. `prefix` is Home Assistant's own.
+    state, with all that it says of itself as attributes, beside what it says of this task. `prefix` is Home
+    Assistant's own.
     """
     owner = _Device([f"edgeflock-{fleet}-{device}"], f"edgeflock {device}")
+    identifier = f"edgeflock_{fleet}_{device}_{description.task}"
     sensors = [
-        *_prediction_sensors(f"edgeflock_{fleet}_{device}_{description.task}", owner, description, topics),
-        Sensor(
-            name="Agent",
-            unique_id=f"edgeflock_{fleet}_{device}_{description.task}_agent",
-            device=owner,
-            origin=_Origin(),
-            state_topic=topics.state,
-            value_template="{{ value_json.state }}",
-            availability_topic=topics.available,
-            json_attributes_topic=topics.state,
-            icon="mdi:school",
-            entity_category="diagnostic",
-        ),
+        *_prediction_sensors(identifier, owner, description, topics),
+        *_agent_sensors(identifier, owner, description.task, topics),
     ]
     return {
         f"{prefix}/sensor/{_NO_IDENTIFIER.sub('_', sensor.unique_id)}/config": msgspec.json.encode(sensor)
@@ -91,12 +82,41 @@ def announcements(
     }
 
 
+def _agent_sensors(identifier: str, owner: _Device, task: str, topics: AnnouncedTopics) -> Iterator[Sensor]:
+    """What the agent's status says; the names of tasks may have a `-`, so they are no attributes of a template."""
+    state = Sensor(
+        name="Agent",
+        unique_id=f"{identifier}_agent",
+        device=owner,
+        origin=_Origin(),
+        state_topic=topics.state,
+        value_template="{{ value_json.state }}",
+        availability_topic=topics.available,
+        json_attributes_topic=topics.state,
+        icon="mdi:school",
+        entity_category="diagnostic",
+    )
+    yield state
+    for name, template in (
+        ("reason", f"(value_json.tasks['{task}'].reason)[:{MAX_STATE_CHARACTERS}]"),
+        ("samples", f"value_json.samples['{task}']"),
+        ("version", f"value_json.versions['{task}'] | default('unknown')"),
+    ):
+        yield msgspec.structs.replace(
+            state,
+            name=f"{task} {name}",
+            unique_id=f"{identifier}_{name}",
+            value_template=f"{{{{ {template} }}}}",
+            json_attributes_topic="",
+        )
+
+
 def _prediction_sensors(
     identifier: str, owner: _Device, description: TaskDescription, topics: AnnouncedTopics
 ) -> Iterator[Sensor]:
     for head, label in description.each_label.items():
         title = f"{description.task} {head}".strip()
-        place = f"value_json.heads.{head}" if head else "value_json.prediction"
+        place = f"value_json.heads['{head}']" if head else "value_json.prediction"
         unique = f"{identifier}_{head}" if head else identifier
 
         def sensor(name: str, suffix: str, template: str, unit: str = "", unique: str = unique) -> Sensor:

@@ -29,6 +29,20 @@ class ReadingForm:
     words: Mapping[str, float] = field(default_factory=dict)
     named: NamedForm = BY_NAME
 
+    @property
+    def has_paths(self) -> bool:
+        """Whether it says where values stand."""
+        return bool(self.inputs or self.named.fields)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The members of a document that its paths begin with; empty where it has none."""
+        named = self.named
+        paths = (*self.inputs, self.label, *named.fields.values(), named.time, named.identifier)
+        units = (path for path, _ in named.units)
+        firsts = (path.steps[0] for path in (*paths, *units) if path is not None and path.steps)
+        return frozenset(first for first in firsts if isinstance(first, str))
+
     def decode(self, payload: bytes) -> object:
         """The document in a message. A bare word that `words` has is taken, as many programs publish one.
 

@@ -48,7 +48,7 @@ class SourceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def has_own_form(self) -> bool:
         """Whether it says where values stand."""
-        return bool(self.inputs or self.fields)
+        return self.form.has_paths
 
     @property
     def form(self) -> ReadingForm:

@@ -17,6 +17,7 @@ from fleet_host.configuration_file import decode_path
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.document_errors import explain
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.reading_plan import RESERVED
 from fleet_protocol.sample_line import Sample
 
 
@@ -59,6 +60,13 @@ class ReadingIntake:
     def takes_names(self) -> bool:
         """Whether its readings hold values by the names of fields or columns."""
         return bool(self.form.inputs) or self._receiver.is_named(self.form, {})
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The members of its readings that count: those of its paths, else the task's fields; empty for all."""
+        if self.form.has_paths or (description := self.description) is None or description.readings is None:
+            return self.form.names
+        return frozenset((*description.readings.fields, *RESERVED))
 
     def take_payload(self, payload: bytes) -> Reason | None:
         """Take a reading as JSON; returns why it was refused, None where it was taken."""

@@ -100,6 +100,8 @@ class Status(msgspec.Struct):
     merged_updates: int = 0
     series: dict[str, SeriesStatus] = {}
     """Of named readings, by task, or `task/series`."""
+    coordinator_key: str = ""
+    """The public key that this device trusts, in hex."""
 
 
 class SampleSocket:

@@ -5,17 +5,17 @@ memory back at its end. This process runs no graph and reads no job, so nothing 
 """
 
 import os
-import resource
 import select
 import signal
 import socket
 import sys
+import time
 import traceback
 from contextlib import suppress
 from typing import NoReturn
 
 from edge_agent.training import worker
-from edge_agent.worker.warm_contract import ORDER, REPORT, SOCKETS_OF_AN_ORDER, STOP
+from edge_agent.worker.warm_contract import ASK_SECONDS, ORDER, REPORT, SOCKETS_OF_AN_ORDER, STOP
 from fleet_host.child_process import die_with
 
 SHARE_PERIOD_SECONDS = 0.2
@@ -29,7 +29,7 @@ def main() -> None:
     while order := _next_order(control):
         share, channel, errors = order
         code = _run_round(control, share, channel, errors)
-        control.sendall(REPORT.pack(code, _spent_milliseconds()))
+        control.sendall(REPORT.pack(code))
 
 
 def _next_order(control: socket.socket) -> tuple[float, int, int] | None:
@@ -83,7 +83,7 @@ def _be_the_round(parent: int, channel: int, errors: int, pipe: int) -> NoReturn
 
 
 def _attend(control: socket.socket, pipe: int, child: int, share: float) -> None:
-    """Return when the child has ended, or is killed as the agent wants; it runs for `share` of each period.
+    """Return when the child has ended, or is stopped as the agent wants; it runs for `share` of each period.
 
     The pipe has one byte when the child has begun, and ends with it.
     """
@@ -96,18 +96,25 @@ def _attend(control: socket.socket, pipe: int, child: int, share: float) -> None
                 return
             begun = True
         elif control.fileno() in ready:
-            control.recv(len(STOP))  # or its end, as the agent has ended
-            os.kill(child, signal.SIGKILL)
+            _stop(control, pipe, child)
             return
         else:
             stopped = not stopped
             os.kill(child, signal.SIGSTOP if stopped else signal.SIGCONT)
 
 
-def _spent_milliseconds() -> int:
-    """Processor time of this process and of all that it has waited for."""
-    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return round(1000 * sum(each.ru_utime + each.ru_stime for each in spent))
+def _stop(control: socket.socket, pipe: int, child: int) -> None:
+    """Have the child end, by itself where the agent asks for it: after the step that it is in. Else it is killed."""
+    if control.recv(len(STOP)):  # and not its end, as the agent has ended
+        for number in (signal.SIGTERM, signal.SIGCONT):
+            os.kill(child, number)
+        until = time.monotonic() + ASK_SECONDS
+        while ready := select.select([control.fileno(), pipe], [], [], max(0.0, until - time.monotonic()))[0]:
+            if control.fileno() in ready:
+                break
+            if not os.read(pipe, 1):
+                return
+    os.kill(child, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,12 @@ The exit gives its memory back. The kernel kills it when what has started it end
 import contextlib
 import math
 import os
+import signal
 import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 import msgspec
 import numpy as np
@@ -48,6 +50,10 @@ from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ConfigurationError, ProtocolError
 
 Send = Callable[[Message], None]
+
+
+class StopAskedError(BaseException):
+    """The round is asked to end; comes out of whatever it does, between two calls of a graph."""
 
 
 class RoundError(Exception):
@@ -200,8 +206,11 @@ def main() -> None:
 
 
 def work() -> None:
-    """Read one job; write frames, the verdict last. Whatever else prints goes to standard error."""
-    with os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0) as channel:
+    """Read one job; write frames, the verdict last, or none where SIGTERM asks for an end. Whatever else prints goes to
+    standard error.
+    """
+    signal.signal(signal.SIGTERM, _end_round)
+    with contextlib.suppress(StopAskedError), os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0) as channel:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
         job = read_job(sys.stdin.buffer.read())
 
@@ -209,6 +218,10 @@ def work() -> None:
             channel.write(write_frame(message))
 
         send(verdict_of(job, send))
+
+
+def _end_round(_number: int, _frame: FrameType | None) -> None:
+    raise StopAskedError
 
 
 if __name__ == "__main__":

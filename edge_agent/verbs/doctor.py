@@ -127,6 +127,9 @@ def _coordinator(configuration: AgentConfiguration, _program: str) -> str:
     if unenrolled:
         approve = f"on the server: broker-coordinator devices approve {configuration.device}"
         raise ProblemError(f"{unenrolled[0]}; {approve}")
+    if status.coordinator_key not in ("", configuration.coordinator_key.strip().lower()):
+        line = f'coordinator_key = "{status.coordinator_key}"'
+        return f"it accepts this device; its key is a newer one than agent.toml has: write {line} there"
     return "it accepts this device"
 
 

@@ -108,6 +108,8 @@ def _lines(status: Status) -> Iterator[str]:
     )
     if status.merged_updates:
         yield f"  {status.merged_updates} found no room in the outbox, and are learned again with the next round"
+    if status.coordinator_key:
+        yield f"coordinator key: {status.coordinator_key}"
     for task, found in status.tasks.items():
         version = f"version {status.versions[task]}" if task in status.versions else "no version yet"
         yield f"{task}: {found.state}; {found.reason}"

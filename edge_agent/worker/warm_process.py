@@ -7,13 +7,15 @@ import socket
 import sys
 from dataclasses import dataclass
 
-from edge_agent.worker.warm_contract import ORDER, REPORT, STOP
+import psutil
+
+from edge_agent.worker.warm_contract import ASK_SECONDS, ORDER, REPORT, STOP
 
 WORKER_COMMAND = (sys.executable, "-P", "-m", "edge_agent.training.warm_worker")
 WORKER_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 """numpy would keep 32 MB ready per core for threads that never run."""
 MAX_ERROR_BYTES = 500
-END_SECONDS = 5.0
+END_SECONDS = ASK_SECONDS + 2
 """Longest wait for a round that is asked to stop, and for the worker to end by itself; then it is killed."""
 
 
@@ -40,8 +42,6 @@ class WarmProcess:
         self._control = control
         self._said = asyncio.ensure_future(last_words(process.stderr))
         self._has_order = False
-        self.spent_milliseconds = 0
-        """Processor time up to the last report, which the kernel tells of only once the process has ended."""
 
     @classmethod
     async def start(cls) -> "WarmProcess":
@@ -73,6 +73,20 @@ class WarmProcess:
         except OSError:
             return False
 
+    @property
+    def spent_milliseconds(self) -> int:
+        """Processor time so far of the worker and its rounds, 0 once it has ended: then the kernel counts it among that
+        of ended children.
+        """
+        if self._process.returncode is not None:
+            return 0
+        try:
+            worker = psutil.Process(self._process.pid)
+            spent = [worker.cpu_times(), *(child.cpu_times() for child in worker.children())]
+        except psutil.Error:
+            return 0
+        return round(1000 * sum(sum(each[:4]) for each in spent))
+
     async def last_words(self) -> str:
         """What the process itself has said, and no round's, where it has ended."""
         return "" if self.runs else await self._said
@@ -94,8 +108,7 @@ class WarmProcess:
         self._has_order = False
         if len(report) < REPORT.size:
             return await self._process.wait()
-        code, self.spent_milliseconds = REPORT.unpack(report)
-        return int(code)
+        return int(REPORT.unpack(report)[0])
 
     async def end(self) -> None:
         """Stop the round that it runs, and end it; where it does not by itself, it is killed, and all with it."""
@@ -112,7 +125,6 @@ class WarmProcess:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
             await self._wait()
-        self.spent_milliseconds = 0
 
     async def _receive_report(self) -> bytes:
         report = b""

@@ -5,6 +5,7 @@ from fleet_protocol.kinds.blob_request import BLOB_REQUEST, BlobRequest
 from fleet_protocol.kinds.encrypted_update import ENCRYPTED_UPDATE, EncryptedPayload
 from fleet_protocol.kinds.enrolment import ENROLMENT, Enrolment
 from fleet_protocol.kinds.invitation import INVITATION, Invitation
+from fleet_protocol.kinds.key_succession import KEY_SUCCESSION, KeySuccession
 from fleet_protocol.kinds.kind import FROM_COORDINATOR, Leaf, PayloadKind
 from fleet_protocol.kinds.manifest import MANIFEST, Manifest
 from fleet_protocol.kinds.payload import Count, decode_payload, encode_payload
@@ -29,6 +30,7 @@ KINDS: dict[int, PayloadKind] = {
         STATISTICS,
         ENCRYPTED_STATISTICS,
         INVITATION,
+        KEY_SUCCESSION,
     )
 }
 """By the number that stands in an envelope's header."""
@@ -63,7 +65,9 @@ __all__ = [
     "Enrolment",
     "INVITATION",
     "Invitation",
+    "KEY_SUCCESSION",
     "KINDS",
+    "KeySuccession",
     "Leaf",
     "MANIFEST",
     "Manifest",

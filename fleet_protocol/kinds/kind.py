@@ -15,10 +15,11 @@ class Leaf(StrEnum):
     STATE = "state"
     TASK = "task"
     INVITE = "invite"
+    KEY = "key"
     CHUNK = "chunk"
 
 
-FROM_COORDINATOR = frozenset({Leaf.DOWN, Leaf.TASK, Leaf.INVITE, Leaf.CHUNK})
+FROM_COORDINATOR = frozenset({Leaf.DOWN, Leaf.TASK, Leaf.INVITE, Leaf.KEY, Leaf.CHUNK})
 """Everything else comes from devices."""
 
 

@@ -82,3 +82,61 @@ def test_every_message_of_a_flood_is_counted_however_fast_it_comes(tmp_path: Pat
     until(lambda: counted() >= 1 + flood, "all are counted")
     assert counted() == 1 + flood
     agent.stop()
+
+
+JOINED = """
+[[sources]]
+kind = "mqtt"
+task = "digits"
+inputs = [{inputs}]
+label = "$.occupied"
+words = {{ on = 1, off = 0 }}
+settings.topic = "{topic}"
+settings.join_seconds = 0.2
+settings.broker = {{ host = "{host}", port = {port} }}
+"""
+PUBLISHERS = {
+    "ESPHome": ('"$.temperature", "$.humidity"', "kitchen/sensor/+/state"),
+    "statestream": ("\"$['sensor/kitchen_temperature']\", \"$['sensor/kitchen_humidity']\"", "homeassistant/+/+/state"),
+    "Zigbee2MQTT": ('"$.temperature", "$.humidity"', "zigbee2mqtt/kitchen/+"),
+}
+"""Inputs and topics of programs that publish each value by itself."""
+FIRST_VALUES = [
+    *(("kitchen/sensor/temperature/state", "21.5"), ("kitchen/sensor/humidity/state", "41.2")),
+    *(
+        ("homeassistant/sensor/kitchen_temperature/state", "21.5"),
+        ("homeassistant/sensor/kitchen_humidity/state", "41"),
+    ),
+    *(("zigbee2mqtt/kitchen/temperature", "21.5"), ("zigbee2mqtt/kitchen/humidity", "41.2")),
+]
+NOT_ASKED_FOR = [("kitchen/sensor/wifi_signal/state", "-61"), ("homeassistant/sensor/sun/state", "nan")]
+LABELS = [("kitchen/sensor/occupied/state", "on"), ("zigbee2mqtt/kitchen/occupied", "off")]
+
+
+def test_values_that_programs_publish_one_by_one_are_joined_to_readings(tmp_path: Path, broker: Broker) -> None:
+    from paho.mqtt import publish as paho  # noqa: PLC0415
+
+    def say(*messages: tuple[str, str], retain: bool) -> None:
+        where = {"hostname": broker.host, "port": broker.port}
+        paho.multiple([(topic, value, 1, retain) for topic, value in messages], **where)
+
+    def taken() -> list[int]:
+        return [each["taken"] for each in agent.status()["sources"][1:]]
+
+    agent = AgentProcess(tmp_path / "device", "pi", broker, SigningKey.generate().verify_key)
+    with agent.configuration.open("a") as file:
+        for inputs, topic in PUBLISHERS.values():
+            text = JOINED.format(inputs=inputs, topic=topic, host=broker.host, port=broker.port)
+            file.write(text.replace("$.occupied", "$['sensor/occupied']") if "homeassistant" in topic else text)
+    say(*FIRST_VALUES, ("homeassistant/sensor/occupied/state", "off"), *LABELS, retain=True)
+    agent.start()
+    until(lambda: [each["failure"] for each in agent.status()["sources"]] == [""] * 4, "all sources listen")
+    say(*NOT_ASKED_FOR, retain=False)
+    say(("kitchen/sensor/temperature/state", "21.6"), ("kitchen/sensor/humidity/state", "41.0"), retain=True)
+    say(("homeassistant/sensor/kitchen_temperature/state", "21.6"), ("zigbee2mqtt/kitchen/humidity", "41"), retain=True)
+    until(lambda: taken() == [1, 1, 1], "what came together is one reading, with what was retained of the rest")
+    say(("kitchen/sensor/humidity/state", "unavailable"), ("zigbee2mqtt/kitchen/temperature", "warm"), retain=True)
+    until(lambda: agent.status()["sources"][3]["refused"] == {"not_a_number": 1}, "a value that is none is said")
+    until(lambda: taken()[0] == 2, "a value that is missing is taken as that")
+    assert agent.status()["samples"] == {"digits": 4}
+    agent.stop()

@@ -179,10 +179,6 @@ UNKNOWN_OPERATORS = {
         behind(lambda: nn.Conv1d(3, 4, 1), lambda: Apply(lambda _, x: written_into(x.transpose(1, 2).clone()))),
         behind(lambda: nn.Conv1d(3, 4, 1), lambda: Apply(lambda _, x: written_into(x.transpose(1, 2).contiguous()))),
     ),
-    "avg_pool3d": (
-        behind(lambda: nn.Conv3d(1, 2, 1), lambda: nn.AvgPool3d(2)),
-        behind(lambda: nn.Conv3d(1, 2, 1), lambda: nn.Flatten(1, 2), lambda: nn.AvgPool2d(2)),
-    ),
     "bucketize": (between(lambda _, x: x * torch.bucketize(x, BORDERS)), COUNTED),
     "cummax": (between(lambda _, x: x.cummax(1)[0]), between(lambda _, x: x.logcumsumexp(1))),
     "diagonal": (
@@ -234,8 +230,11 @@ UNKNOWN_OPERATORS = {
         between(orthogonal_columns, weight=square),
     ),
     "max_pool3d_with_indices": (
+        behind(
+            lambda: nn.Conv3d(1, 2, 1),
+            lambda: Apply(lambda part, x: part.pool(x)[0], pool=nn.MaxPool3d(2, return_indices=True)),
+        ),
         behind(lambda: nn.Conv3d(1, 2, 1), lambda: nn.MaxPool3d(2)),
-        behind(lambda: nn.Conv3d(1, 2, 1), lambda: nn.Flatten(1, 2), lambda: nn.MaxPool2d(2)),
     ),
     "median": (
         between(lambda _, x: x - x.median(1, keepdim=True)[0]),
@@ -388,6 +387,26 @@ REFUSALS = {
         behind(Tokens, lambda: nn.EmbeddingBag(10, 3, max_norm=1.0)),
         r"module '1' \(EmbeddingBag\) .*max_norm reads or changes weights.*; leave max_norm out",
         behind(Tokens, lambda: nn.EmbeddingBag(10, 3)),
+    ),
+    "one sample without a batch": Refusal(
+        behind(lambda: Apply(lambda part, x: part.layer(x)[0], layer=nn.GRU(8, 6))),
+        r"module '0\.layer' \(GRU\) .*it gets 2 axes where a batch of sequences has 3; add the axis of the batch",
+        behind(lambda: Apply(lambda part, x: part.layer(x.unsqueeze(1))[0], layer=nn.GRU(8, 6, batch_first=True))),
+    ),
+    "random order": Refusal(
+        between(lambda _, x: x + 0 * x[:, torch.randperm(6)]),
+        r"module '1' \(Apply\) .*it calls randperm, which draws random numbers; draw with torch\.rand",
+        between(lambda _, x: x + 0 * x[:, torch.rand(6).argsort()]),
+    ),
+    "native dropout": Refusal(
+        between(lambda _, x: torch.native_dropout(x, 0.5, train=True)[0]),
+        r"draws random numbers with \S+, which no seed reaches; draw with torch\.rand",
+        between(lambda _, x: x + 0 * x * torch.bernoulli(torch.full_like(x, 0.5))),
+    ),
+    "many whole numbers": Refusal(
+        between(lambda _, x: x + 0 * torch.randint(0, 1 << 24, (6,))),
+        r"module '1' \(Apply\) .*draws whole numbers from 0 to 16777216; draw from at most 8388608 numbers",
+        between(lambda _, x: x + 0 * torch.randint(0, 1 << 23, (6,))),
     ),
     "steps along the batch": Refusal(
         behind(lambda: Apply(LAST_STEP, layer=nn.GRU(8, 6))),

@@ -20,7 +20,7 @@ from tests.support.training import (
 from workbench.export.layers.layer_context import LayerContext
 from workbench.export.layers.random_words import MODULUS, random_words
 
-IMAGE, SIGNAL, VECTOR = (2, 8, 8), (2, 16), (8,)
+IMAGE, SIGNAL, VECTOR, VOLUME = (2, 8, 8), (2, 16), (8,), (1, 6, 6, 6)
 
 
 class Residual(nn.Module):
@@ -139,6 +139,18 @@ LAYERS = {
         lambda: with_head(nn.Conv2d(2, 4, 3), nn.AvgPool2d(4, 3, 1, ceil_mode=True, count_include_pad=False)),
         IMAGE,
     ),
+    "avg_pool3d": (lambda: with_head(nn.Conv3d(1, 2, 1), nn.AvgPool3d((1, 2, 3), padding=(0, 1, 1))), VOLUME),
+    "avg_pool3d_ceil": (
+        lambda: with_head(nn.Conv3d(1, 2, 1), nn.AvgPool3d(4, 3, 1, ceil_mode=True, count_include_pad=False)),
+        VOLUME,
+    ),
+    "avg_pool3d_divisor": (lambda: with_head(nn.Conv3d(1, 2, 1), nn.AvgPool3d(2, divisor_override=3)), VOLUME),
+    "max_pool3d": (lambda: with_head(nn.Conv3d(1, 2, 1), nn.MaxPool3d((2, 3, 2), 2, (1, 1, 0))), VOLUME),
+    "max_pool3d_of_equal_values": (
+        lambda: with_head(nn.Conv3d(1, 2, 3, padding=1), nn.ReLU(), nn.MaxPool3d(2, ceil_mode=True)),
+        VOLUME,
+    ),
+    "local_response_norm": (lambda: with_head(nn.Conv2d(2, 6, 3), nn.LocalResponseNorm(3, alpha=0.5)), IMAGE),
     "adaptive_avg_pool1d": (lambda: with_head(nn.Conv1d(2, 4, 3), nn.AdaptiveAvgPool1d(3)), SIGNAL),
     "adaptive_avg_pool2d": (lambda: with_head(nn.Conv2d(2, 4, 3), nn.AdaptiveAvgPool2d((4, 3))), IMAGE),
     "global_avg_pool": (lambda: with_head(nn.Conv2d(2, 4, 3), nn.AdaptiveAvgPool2d(1)), IMAGE),

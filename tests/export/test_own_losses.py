@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor
 
@@ -11,7 +10,6 @@ from bundle_runtime.runner import BundleRunner
 from bundle_runtime.samples import Samples
 from fleet_protocol.bundle import WEIGHTS_FILE, verify_bundle
 from fleet_protocol.codec import read_weights
-from fleet_protocol.errors import ConfigurationError
 from tests.support.recipes import write_recipe
 from tests.support.training import TOLERANCE, Rates, initial_weights, samples, train_exported, train_with_torch
 from workbench.export.bundle_writer import bundle_files
@@ -137,53 +135,3 @@ def test_predicted_quantiles_come_in_the_unit_of_the_targets(tmp_path: Path):
     found = BundleRunner(task, files).predict(read_weights(files[WEIGHTS_FILE], task.parameters), inputs)
     raw = recipe.module.eval()(torch.from_numpy(inputs)).detach().numpy()
     np.testing.assert_allclose(found, 200 + 100 * raw, rtol=1e-5)
-
-
-REFUSED = {
-    "no function": (NETWORK, REGRESSION, OWN, r"no function loss\(\), which task.toml asks for with loss = 'model.py'"),
-    "unknown argument": (
-        NETWORK + "\ndef loss(outputs, target): return outputs[:, 0]\n",
-        REGRESSION,
-        OWN,
-        r"loss\(\) asks for 'target', which is not known here: 'outputs' is what forward\(\) returned",
-    ),
-    "no labels": (NETWORK + PINBALL, NO_LABEL, "", "label.kind says that there are none; leave it out"),
-    "one number in all": (
-        NETWORK + "\ndef loss(outputs): return outputs.mean()\n",
-        NO_LABEL,
-        "",
-        r"one float32 number per row, \[2\] for 2 rows; it gives torch.float32 \[\]: take means over every axis but",
-    ),
-    "it fails": (
-        NETWORK + "\ndef loss(outputs, labels): return outputs @ labels\n",
-        REGRESSION,
-        OWN,
-        r"loss\(\) failed in line 8 of model\.py: RuntimeError",
-    ),
-    "more than anybody reads": (
-        AUTOENCODER,
-        '[label]\nkind = "reconstruction"\n',
-        "",
-        r"forward\(\) gives a tuple of 3, and no loss in model.py reads more than 1; let it return the scores",
-    ),
-    "settings of another loss": (
-        NETWORK + PINBALL,
-        REGRESSION + "[loss_settings]\nhuber_delta = 2.0\n",
-        OWN,
-        "the loss is the one in model.py; leave other losses, loss_settings and weight out",
-    ),
-    "two losses": (NETWORK + CONTRASTIVE, NO_LABEL, 'loss = "huber"', "the loss is the one in model.py"),
-    "two numbers and three scores": (
-        NETWORK + "\ndef loss(outputs): return outputs[:, 0]\n",
-        '[label]\nkind = "regression"\nvalues = 2\n',
-        OWN,
-        r"label.values is 2, so the module must turn \(2, 8\) into \(2, 2\); it gives \(2, 3\)",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_is_no_loss_is_refused_in_words(name: str, tmp_path: Path):
-    model, tables, first, words = REFUSED[name]
-    with pytest.raises(ConfigurationError, match=words):
-        read_recipe(write_recipe(tmp_path, model, tables, first=first))

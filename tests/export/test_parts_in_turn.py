@@ -12,7 +12,6 @@ from bundle_runtime.runner import BundleRunner
 from bundle_runtime.samples import Samples
 from fleet_protocol.bundle import WEIGHTS_FILE, verify_bundle
 from fleet_protocol.codec import read_weights
-from fleet_protocol.errors import ConfigurationError
 from tests.support.recipes import write_recipe
 from tests.support.training import TOLERANCE, Rates, batches, initial_weights, samples, train_exported
 from workbench.export.bundle_writer import bundle_files
@@ -133,30 +132,3 @@ def test_what_was_generated_is_predicted_and_the_losses_of_all_parts_are_told(tm
     both = functional.softplus(made) + functional.softplus(-real) + functional.softplus(-made)
     found = runner.evaluate(weights, Samples(inputs, np.empty((len(inputs), 0), np.float32)))
     np.testing.assert_allclose(found.losses, both, rtol=1e-5)
-
-
-REFUSED = {
-    "in no part": (
-        PARTS.replace(', "offset"', ""),
-        "",
-        r"the parameter 'offset' is in none of the parts discriminator, generator; let the patterns of one of them fit",
-    ),
-    "in two parts": (PARTS.replace('"offset"', '"*"'), "", r"is in discriminator and generator of the parts"),
-    "no loss": (
-        PARTS.replace("parts.generator", "parts.painter"),
-        "",
-        r"no function loss_painter\(\), which",
-    ),
-    "single gradients": (
-        PARTS,
-        "per_sample_gradients = true\ngradient_clip = 1.0\n",
-        "write validation_share = 0 and a learning_rate in",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_has_no_meaning_in_turn_is_refused_in_words(name: str, tmp_path: Path):
-    parts, more, words = REFUSED[name]
-    with pytest.raises(ConfigurationError, match=words):
-        adversaries(tmp_path, parts=parts, more=more)

@@ -12,7 +12,7 @@ from workbench.export.conversion.diagnosis import INSTEAD
 from workbench.export.conversion.unexportable import explained
 
 SHAPES = {"grid_sampler_2d": IMAGE, "_upsample_bilinear2d_aa": IMAGE, "as_strided_scatter": SEQUENCE}
-SHAPES |= dict.fromkeys(("avg_pool3d", "max_pool3d_with_indices"), VOLUME)
+SHAPES |= {"max_pool3d_with_indices": VOLUME}
 
 
 def sentence_about(make: Make, shape: tuple[int, ...], *, per_sample: bool = False) -> str:

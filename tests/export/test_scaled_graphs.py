@@ -14,11 +14,9 @@ from edge_agent.training.engine import Rates, plan_batches
 from edge_agent.training.onnx_step import OnnxStepEngine
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec import read_weights
-from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.scaling import MOST_DEVIATIONS, Scale, Scaling
 from tests.support.tables import export_table_bundle, write_table_recipe
 from workbench.export.bundle_writer import bundle_files
-from workbench.export.graphs.objective_graph import objective_graph
 from workbench.export.recipe.recipe import read_recipe
 
 MEAN, DEVIATION = [1e5, 20.0, 0.5], [2000.0, 4.0, 0.1]
@@ -131,9 +129,3 @@ def test_what_is_given_back_is_in_the_unit_of_the_inputs(tmp_path):
     matrix, bias = weights[:9].reshape(3, 3), weights[9:]
     found = BundleRunner(task, files).predict(weights, raw.inputs)
     assert np.allclose((found - MEAN) / DEVIATION, unit.inputs @ matrix.T + bias, atol=0.02)
-
-
-def test_second_engine_says_that_it_can_not_scale(tmp_path):
-    recipe = read_recipe(write_table_recipe(tmp_path / "recipe"))
-    with pytest.raises(ConfigurationError, match=r"can't scale inputs or targets; write \[scaling\]"):
-        objective_graph(recipe)

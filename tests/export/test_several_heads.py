@@ -12,7 +12,6 @@ from bundle_runtime.runner import BundleRunner
 from bundle_runtime.samples import Samples
 from fleet_protocol.bundle import WEIGHTS_FILE, verify_bundle
 from fleet_protocol.codec import read_weights
-from fleet_protocol.errors import ConfigurationError
 from tests.support.recipes import write_recipe
 from tests.support.training import TOLERANCE, Rates, initial_weights, samples, train_exported, train_with_torch
 from workbench.export.bundle_writer import bundle_files
@@ -217,52 +216,3 @@ def test_pixels_are_scored_by_the_share_that_is_right_and_predicted_in_their_uni
     unit = np.float32([1, 2, 1]).reshape(3, 1, 1)
     found = BundleRunner(task, files).predict(read_weights(files[WEIGHTS_FILE], task.parameters), inputs)
     np.testing.assert_allclose(found, raw * unit + np.float32([1, 2, 0]).reshape(3, 1, 1), atol=TOLERANCE)
-
-
-REFUSED = {
-    "an input that forward() lacks": (
-        MIXED,
-        INPUTS + "[inputs.sound]\nshape = [2]\nminimum = 0.0\nmaximum = 1.0\n",
-        HEADS,
-        r"forward\(\) takes picture, readings, kind, task.toml has the inputs kind, picture, readings, sound",
-    ),
-    "a head that forward() lacks": (
-        MIXED,
-        INPUTS,
-        HEADS + "[heads.age]\nlabel = { classes = 2 }\n",
-        r"forward\(\) gives a dict of 'pose', 'digit', without a tensor 'age'; let it return a dict",
-    ),
-    "scores of another shape": (
-        MIXED,
-        INPUTS,
-        HEADS.replace("classes = 3", "classes = 4"),
-        r"heads.digit.label.classes is 4, so the module must turn \(2, 20\) into \(2, 4\); it gives \(2, 3\)",
-    ),
-    "a loss for other labels": (
-        MIXED,
-        INPUTS,
-        HEADS.replace("huber", "cross_entropy"),
-        "heads.pose: loss 'cross_entropy' is for label.kind class",
-    ),
-    "one input and several": (MIXED, INPUTS + PICTURE, HEADS, r"both \[input\] and \[inputs.NAME\]; describe one"),
-    "no input": (MIXED, "", HEADS, r"neither \[input\] nor \[inputs.NAME\]"),
-    "a mean of names": (
-        MIXED,
-        INPUTS.replace("whole = true", 'whole = true\nmissing = "mean"'),
-        HEADS,
-        "inputs.kind is whole numbers, which have no mean; leave missing = 'mean' out",
-    ),
-    "giving back several": (
-        MIXED,
-        INPUTS,
-        '[label]\nkind = "reconstruction"\n',
-        "gives back one input, this task has 3; write kind = 'none', and a loss in model.py",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_does_not_fit_together_is_refused_in_words(name: str, tmp_path: Path):
-    model, inputs, tables, words = REFUSED[name]
-    with pytest.raises(ConfigurationError, match=words):
-        read_recipe(write_recipe(tmp_path, model, tables, inputs=inputs))

@@ -109,29 +109,10 @@ def test_artifacts_are_the_same_bytes_every_time() -> None:
     assert ort_training_files(recipe, ORT_PYTHON) == ort_training_files(recipe, ORT_PYTHON)
 
 
-@pytest.mark.parametrize(
-    ("case", "message"),
-    [
-        (
-            Case((nn.Linear(6, 8),), (6,), {"optimiser": "nesterov"}),
-            "no optimiser 'nesterov'; choose one of sgd, adamw",
-        ),
-        (
-            Case((nn.Linear(6, 8),), (6,), {"rates": Rates(weight_decay=0.1, gradient_clip=1.0)}),
-            "set one of weight_decay and gradient_clip to 0",
-        ),
-        (Case((nn.Linear(6, 8), nn.BatchNorm1d(8)), (6,)), "batch_norm = 'frozen'"),
-    ],
-    ids=["optimiser", "clipped decay", "batch normalisation"],
-)
-def test_what_the_second_engine_lacks_is_said_at_export(case: Case, message: str) -> None:
-    with pytest.raises(ConfigurationError, match=message):
-        ort_training_files(recipe_of(case), ORT_PYTHON)
-
-
 def test_python_without_the_engine_is_named_at_export() -> None:
     with pytest.raises(ConfigurationError, match=r"--ort-training .*onnxruntime-training-cpu==1\.19\.2"):
         ort_training_files(recipe_of(CASES["perceptron"]), Path(sys.executable))
+    assert ort_training_files(recipe_of(CASES["perceptron"]), ORT_PYTHON)
 
 
 @pytest.fixture(scope="module")

@@ -159,7 +159,7 @@ def check_encrypted_update(data: bytes) -> None:
     """The whole payload as it came, and then as what an honest device would have encrypted."""
     for payload in (data, encrypt_payload(SIGNING_KEY, VERIFY_KEY, 1, data)):
         envelope = Envelope(Header(ENCRYPTED_UPDATE, 1, "digits", 3, bytes(16)), bytes(8), payload, b"", bytes(64))
-        accepted(lambda envelope=envelope: decrypt_payload(envelope, SIGNING_KEY))
+        accepted(lambda envelope=envelope: decrypt_payload(envelope, (SIGNING_KEY,)))
 
 
 def check_update(data: bytes) -> None:

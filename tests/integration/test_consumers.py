@@ -53,7 +53,7 @@ def bundle(tmp_path, versions_from):
 
 @pytest.fixture
 def bench(database, bundle) -> Bench:
-    return Bench(database, bundle, replace(OPEN, key=KEY))
+    return Bench(database, bundle, replace(OPEN, keys=(KEY,)))
 
 
 @pytest.fixture
@@ -249,7 +249,7 @@ def test_weights_are_what_the_kinds_own_rule_makes_of_its_deltas(bench, bundle, 
     zero, one, two = (each.state(PARAMETERS, {}).weights for each in bench.journal.versions(TASK))
     deltas = np.zeros((4, one.size), np.float32)
     for row, whole in zip(bench.journal.updates(TASK), deltas, strict=True):
-        _, sparse = row.item(bundle.description, None)
+        _, sparse = row.item(bundle.description, ())
         sparse.add_to(whole)
     np.testing.assert_allclose(one, zero + (deltas[0] + 2 * deltas[1]) / 3, rtol=1e-6)
     np.testing.assert_allclose(two, one + (3 * deltas[2] + 4 * deltas[3]) / 10, rtol=1e-6)
@@ -269,7 +269,7 @@ def test_staleness_within_one_batch_counts_what_will_become_versions(bench, kitc
 @from_deltas
 @pytest.mark.parametrize("restarts", [False, True])
 def test_what_a_kind_remembers_outlives_rollback_and_retention(database, bundle, kitchen, restarts) -> None:
-    bench = Bench(database, bundle, replace(OPEN, key=KEY), retention=Retention(versions=1, every=0, envelopes=1))
+    bench = Bench(database, bundle, replace(OPEN, keys=(KEY,)), retention=Retention(versions=1, every=0, envelopes=1))
     for sequence in range(1, 13):
         bench.handle(kitchen, delta(kitchen, sequence, base_version=bench.journal.newest_number(TASK)))
         bench.make_versions()

@@ -45,7 +45,7 @@ class Fleet:
     def __init__(self, folder: Path, strategy: str, name: str = "one", **more) -> None:
         update = UpdatePlan(0.5, feedback="ef21" if strategy == "ef21" else "residual")
         self.bundle = write_bundle(folder / "bundle", aggregation=plan_of(strategy), update=update)
-        self.bench = Bench(folder / f"{name}.db", self.bundle, replace(OPEN, key=KEY), **more)
+        self.bench = Bench(folder / f"{name}.db", self.bundle, replace(OPEN, keys=(KEY,)), **more)
         self._sent = dict.fromkeys([device.name for device in (*HONEST, EVIL)], 0)
         for device in (*HONEST, EVIL):
             self.bench.handle(device, device.enrolment())
@@ -66,7 +66,7 @@ class Fleet:
 
     def remembered(self) -> list[object]:
         newest = self.bench.journal.newest_version(TASK)
-        return list(state_of(self.bench.journal, self.bundle.description, newest, KEY).remembered)
+        return list(state_of(self.bench.journal, self.bundle.description, newest, (KEY,)).remembered)
 
 
 @pytest.mark.parametrize("strategy", sorted(STRATEGIES))

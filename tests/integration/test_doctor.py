@@ -195,3 +195,9 @@ def test_coordinator_that_does_not_take_the_device_is_a_problem_with_its_remedy(
     found = Device(tmp_path, port).findings(msgspec.structs.replace(HEALTHY, **changes))["coordinator"]
     assert not found.is_well
     assert words in found.words
+
+
+def test_key_that_the_device_has_followed_is_said_with_the_line_to_write(tmp_path, port):
+    found = Device(tmp_path, port).findings(msgspec.structs.replace(HEALTHY, coordinator_key="ab" * 32))["coordinator"]
+    assert found.is_well
+    assert f'write coordinator_key = "{"ab" * 32}" there' in found.words

@@ -217,7 +217,7 @@ def test_statistics_that_no_samples_of_the_task_have_are_refused_in_words(bench,
 
 
 def test_encrypted_statistics_are_taken(database, tmp_path) -> None:
-    bench = Bench(database, awaiting_bundle(tmp_path / "bundle"), replace(OPEN, key=KEY))
+    bench = Bench(database, awaiting_bundle(tmp_path / "bundle"), replace(OPEN, keys=(KEY,)))
     for device in enrolled(bench, 3):
         payload = encode_payload(Statistics(20, Moments.of(samples()).encode()))
         box = encrypt_payload(device.key, KEY.verify_key, 1, payload)

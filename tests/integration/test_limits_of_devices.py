@@ -96,7 +96,7 @@ def test_poisoned_update_is_taken_and_weighs_little_more_than_others(fleet, norm
     assert {receipt.outcome for receipt in bench.receipts()} == {Outcome.ACCEPTED}
     *_, poisoned, one, two, three = bench.journal.updates()
     assert poisoned.read_facts().samples == 90
-    item = poisoned.item(bench.description, None)
+    item = poisoned.item(bench.description, ())
     assert (item.samples, item.delta.norm()) == (90, pytest.approx(2.0, rel=1e-6))
     for row in (one, two, three):
         assert (row.read_facts().samples, row.read_facts().scale) == (70, 1.0), "honest devices count as before"
@@ -152,7 +152,7 @@ def test_updates_of_ef21_are_not_scaled_but_their_estimates_are(database, tmp_pa
         )
     bench.make_versions()
     after = bench.journal.newest_version(TASK).state(bench.description.parameters, {}).weights
-    assert [row.item(bench.description, None).delta.norm() for row in bench.journal.updates()] == pytest.approx(
+    assert [row.item(bench.description, ()).delta.norm() for row in bench.journal.updates()] == pytest.approx(
         [99.0, 1.0, 1.0, 1.0], rel=1e-3
     )
     assert np.linalg.norm(after - before) == pytest.approx((90 * 2 + 3 * 60) / (90 + 3 * 60), rel=1e-3)

@@ -64,6 +64,21 @@ def test_child_that_stays_is_counted_when_it_reports_and_not_again_when_it_ends(
     database.close()
 
 
+def test_what_a_running_round_has_used_counts_at_once_and_a_child_that_is_just_ending_takes_nothing_back(tmp_path):
+    database, running = DeviceDatabase(tmp_path / "agent.db"), [1000]
+    meter = Meter(database, lambda: 0, lambda: running[0], keeps=True)
+    with meter.round():
+        assert meter.used().cpu_milliseconds < 100, "what the worker has used before is no round's"
+        running[0] = 5000
+        assert 4000 <= meter.used().cpu_milliseconds < 4100
+        running[0] = 0  # it has ended, and the kernel has not counted it yet
+        assert 4000 <= meter.used().cpu_milliseconds < 4100
+        running[0] = 6000
+    assert 5000 <= meter.used().cpu_milliseconds < 5100
+    assert database.daily_use() == meter.used()
+    database.close()
+
+
 def test_machine_that_starts_in_1970_each_time_has_a_new_budget_with_each_start_and_after_a_day(tmp_path, monkeypatch):
     monotonic = [5.0]
     monkeypatch.setattr(time, "localtime", lambda: time.gmtime(30))

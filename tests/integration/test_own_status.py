@@ -37,6 +37,7 @@ STATUS = Status(
         SourceStatus("socket", "", 3, {}, "", ""),
         SourceStatus("mqtt", "tones", 0, {"not_json": 2}, "not_json: 'warm' is not JSON", "MqttError: refused"),
     ],
+    coordinator_key="ab" * 32,
 )
 
 
@@ -44,6 +45,7 @@ def test_every_task_is_shown_with_state_reason_and_what_it_waits_for():
     assert words_of(msgspec.json.encode(STATUS)).splitlines() == [
         "pi: sleeping, not connected to the broker",
         "updates: 2 waiting for a receipt; since the start 5 accepted, 1 refused, 0 not sent",
+        "coordinator key: abababababababababababababababababababababababababababababababab",
         "digits: sleeping; guard refused: 15 stored samples",
         "  version 7, 40 samples stored, 12 new",
         "  waits for 20 more new samples",

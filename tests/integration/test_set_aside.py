@@ -50,7 +50,7 @@ def metrics() -> Metrics:
 @pytest.fixture
 def bench(database, tmp_path, plan, metrics) -> Iterator[Bench]:
     bundle = write_bundle(tmp_path / "bundle", aggregation=plan)
-    bench = Bench(database, bundle, replace(OPEN, key=KEY), metrics=metrics)
+    bench = Bench(database, bundle, replace(OPEN, keys=(KEY,)), metrics=metrics)
     for device in (KITCHEN, GARDEN):
         bench.handle(device, device.enrolment())
     yield bench
@@ -215,7 +215,7 @@ def test_defect_that_fails_every_payload_sets_none_aside(bench, consume, where, 
     bench.handle(GARDEN, GARDEN.update(1, base_version=1))
     bench.make_versions()
     assert bench.receipts()[-1].outcome is Outcome.ACCEPTED
-    bench.coordinator.announce_versions()
+    bench.coordinator.announce_all()
     assert [manifest.version for manifest in bench.manifests()] == [1]
     assert (holders(bench), aside(bench)) == ([1, 1, None, None, None, None], [])
     assert caplog.text.count("event=versions_stopped") == 1
@@ -276,7 +276,7 @@ def test_stopped_round_sets_no_timer(database, tmp_path, consume) -> None:
 
 def test_wrong_key_sets_no_encrypted_update_aside(bench, tmp_path, caplog) -> None:
     bench.handle(KITCHEN, *(KITCHEN.update(sequence, recipient=KEY.verify_key) for sequence in (1, 2)))
-    for settings in (replace(OPEN, key=None), replace(OPEN, key=SigningDevice("other").key)):
+    for settings in (replace(OPEN, keys=()), replace(OPEN, keys=(SigningDevice("other").key,))):
         started = Bench(bench.database, None, settings)
         started.make_versions()
         assert started.journal.newest_number(TASK) == 0

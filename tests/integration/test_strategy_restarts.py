@@ -27,7 +27,7 @@ def _traffic(strategy: str):
         yield device, device.update(number // 3 + 1, base_version=base, samples=1 + number % 5)
 
 
-@pytest.mark.parametrize("optimiser", ["momentum", "yogi", "amsgrad", "sgd"])
+@pytest.mark.parametrize("optimiser", ["momentum", "grafted", "yogi", "amsgrad", "sgd"])
 @pytest.mark.parametrize("strategy", sorted(STRATEGIES))
 def test_restart_and_replay_give_the_same_versions(tmp_path, strategy, optimiser) -> None:
     """One coordinator runs through, one is restarted before every update: bit for bit the same versions."""

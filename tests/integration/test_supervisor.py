@@ -3,6 +3,7 @@
 import array
 import asyncio
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,7 @@ from edge_agent.worker.contract import (
 )
 from edge_agent.worker.settings import WorkerSettings
 from edge_agent.worker.supervisor import TrainingWorker, train_in_child
+from edge_agent.worker.warm_contract import REPORT
 from fleet_protocol.bundle import DESCRIPTION_FILE, TRAIN_FILE, WEIGHTS_FILE, parse_description
 from fleet_protocol.codec import decode_update
 from tests.support.waiting import DEADLINE_SECONDS, until
@@ -231,12 +233,13 @@ async def test_altered_graph_fails_the_round_and_nothing_else(job, altered_graph
     assert "the file is truncated or altered: fetch or export it again" in failure.error
 
 
-def take_over(monkeypatch: pytest.MonkeyPatch, work: str) -> None:
+def take_over(monkeypatch: pytest.MonkeyPatch, work: str, first: str = "") -> None:
     """Rounds do this instead of training, as after a defect of onnxruntime."""
     program = f"""
 import os, signal, sys, time
 from edge_agent.training import warm_worker, worker
 from edge_agent.worker.contract import TrainingFailure, write_frame
+{first}
 def work():
     {work}
 worker.work = work
@@ -370,3 +373,51 @@ async def test_worker_that_can_not_be_started_says_why(job, monkeypatch) -> None
     failure = await train_in_child(job, SETTINGS)
     assert isinstance(failure, TrainingFailure)
     assert "No module named edge_agent.training.missing" in failure.error
+
+
+def reported(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The exit codes of rounds that are stopped."""
+    codes: list[int] = []
+    receive = warm_process.WarmProcess._receive_report
+
+    async def note(process: warm_process.WarmProcess) -> bytes:
+        report = await receive(process)
+        codes.extend(REPORT.unpack(report) if report else ())
+        return report
+
+    monkeypatch.setattr(warm_process.WarmProcess, "_receive_report", note)
+    return codes
+
+
+@pytest.mark.parametrize("share", [1.0, 0.05], ids=["running", "held back by its share"])
+async def test_round_that_is_asked_ends_by_itself_after_its_step_and_what_it_used_is_known_before(
+    children, job, monkeypatch, share
+) -> None:
+    codes, training = reported(monkeypatch), asyncio.Event()
+    worker = TrainingWorker(msgspec.structs.replace(SETTINGS, cpu_share=share))
+    running = asyncio.ensure_future(
+        worker.train(endless(job), lambda news: training.set() if isinstance(news, Progress) else None)
+    )
+    await training.wait()
+    before = worker.spent_milliseconds
+    await asyncio.to_thread(until, lambda: worker.spent_milliseconds > before, "the running round is counted")
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert codes == [0]
+    assert children.all() == []
+
+
+async def test_round_that_does_not_end_when_it_is_asked_is_killed(children, job, monkeypatch) -> None:
+    deaf = "signal.signal(signal.SIGTERM, signal.SIG_IGN); os.write(1, progress); time.sleep(600)"
+    soon = "warm_worker.ASK_SECONDS = 0.05; from edge_agent.worker.contract import Progress"
+    take_over(monkeypatch, f"progress = write_frame(Progress('reading', 0, 1, None)); {deaf}", soon)
+    codes, begun = reported(monkeypatch), asyncio.Event()
+    worker = TrainingWorker(SETTINGS)
+    running = asyncio.ensure_future(worker.train(job, lambda _: begun.set()))
+    await begun.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert codes == [-signal.SIGKILL]
+    assert children.all() == []

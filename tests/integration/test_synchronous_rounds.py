@@ -71,7 +71,7 @@ def test_round_ends_at_its_deadline_with_those_that_have_reported(bench) -> None
 
 def test_round_in_which_nobody_reports_asks_everyone_and_ends_with_the_first_report(bench) -> None:
     device, *_ = enrolled(bench, 9)
-    bench.coordinator.announce_versions()
+    bench.coordinator.announce_all()
     assert bench.manifests()[-1].selection_threshold < EVERYONE
     bench.now += 10 * ROUND_SECONDS
     for _ in range(2):
@@ -101,7 +101,7 @@ def test_manifest_asks_as_many_of_those_present_as_the_round_needs_and_some_more
     devices = enrolled(bench, 9)
 
     def asked() -> set[str]:
-        bench.coordinator.announce_versions()
+        bench.coordinator.announce_all()
         below = bench.manifests()[-1].selection_threshold
         return {device.name for device in devices if is_asked(TASK, 0, device.name, below)}
 

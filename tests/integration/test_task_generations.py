@@ -1,6 +1,7 @@
 """Generations of a task: another bundle under its name, a renewed or restored database, a removed task."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -20,7 +21,7 @@ from fleet_protocol.errors import ConfigurationError, Reason
 from fleet_protocol.keys import SigningKey
 from fleet_protocol.kinds import Manifest, Outcome
 from fleet_protocol.limits import MAX_GENERATION, MAX_NAMED_GENERATION
-from tests.support.bench import KEY, Bench
+from tests.support.bench import KEY, OPEN, Bench
 from tests.support.bundles import TASK, write_bundle
 from tests.support.device import TINY_SHAPES, SigningDevice
 from tests.support.fleet import FLEET, SHARD
@@ -236,7 +237,7 @@ def test_coordinator_that_finds_a_later_manifest_of_its_own_begins_a_generation_
     fleet.send(2 if restored else 0)
     own = bench.coordinator
     own.check_manifests()
-    own.announce_versions()
+    own.announce_all()
     own.subscribed_to_manifests(bench.now)
     assert own.is_checking_manifests(bench.now)
     assert own.publications(10, bench.now) == [], "nothing is announced before the broker has told"
@@ -254,6 +255,18 @@ def test_coordinator_that_finds_a_later_manifest_of_its_own_begins_a_generation_
     assert bench.manifests() == [], "only what was there at the start counts"
 
 
+def test_later_manifest_that_an_earlier_key_of_the_coordinator_has_signed_counts_too(tmp_path) -> None:
+    earlier = SigningKey.generate()
+    bundle = bundle_with(tmp_path / "first", PLANS[0])
+    bench = Bench(tmp_path / "c.db", bundle, replace(OPEN, keys=(KEY, earlier)))
+    bench.coordinator.check_manifests()
+    bench.coordinator.subscribed_to_manifests(bench.now)
+    later = Manifest(10, "ab" * 32, "cd" * 32, generation=4)
+    bench.coordinator.receive_manifest(manifest_message(later, earlier), bench.now)
+    bench.make_versions()
+    assert [manifest.generation for manifest in bench.manifests()] == [5]
+
+
 def test_coordinator_that_finds_the_last_generation_says_so_and_goes_on(database, tmp_path, caplog) -> None:
     bench = Bench(database, bundle_with(tmp_path / "first", PLANS[0]))
     own = bench.coordinator
@@ -268,7 +281,7 @@ def test_coordinator_that_finds_the_last_generation_says_so_and_goes_on(database
 def test_manifest_that_never_comes_is_not_waited_for(database, tmp_path) -> None:
     bench = Bench(database, bundle_with(tmp_path / "first", PLANS[0]))
     bench.coordinator.check_manifests()
-    bench.coordinator.announce_versions()
+    bench.coordinator.announce_all()
     bench.make_versions()
     assert bench.coordinator.is_checking_manifests(1e9), "there is no connection yet"
     bench.coordinator.subscribed_to_manifests(bench.now)
@@ -285,7 +298,7 @@ def test_start_waits_no_longer_for_manifests_however_many_messages_an_outsider_p
     bench = Bench(database, bundle_with(tmp_path / "first", PLANS[0]))
     own = bench.coordinator
     own.check_manifests()
-    own.announce_versions()
+    own.announce_all()
     own.subscribed_to_manifests(bench.now)
     begun = bench.now
     while own.is_checking_manifests(bench.now):

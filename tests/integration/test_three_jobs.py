@@ -58,7 +58,7 @@ class Apart:
             maker,
             TaskRegistry(maker.engine),
             SIGNER,
-            None,
+            (),
             retention=Retention(),
             metrics=Metrics(),
             on_version=lambda _task, _number: None,

@@ -67,7 +67,8 @@ def retention() -> Retention:
 def operator(tmp_path, database, capsys, retention) -> Operator:
     """Every second update is encrypted."""
     bundle = write_bundle(tmp_path / "bundle", aggregation=PLAN)
-    bench, device = Bench(database, bundle, replace(OPEN, key=KEY), retention=retention), SigningDevice("kitchen-pi")
+    bench = Bench(database, bundle, replace(OPEN, keys=(KEY,)), retention=retention)
+    device = SigningDevice("kitchen-pi")
     bench.handle(device, device.enrolment())
     for sequence in range(1, 2 * VERSIONS - 1):
         base, recipient = bench.journal.newest_number(TASK), KEY.verify_key if sequence % 2 else None

@@ -29,7 +29,7 @@ from tests.support.fleet import FLEET, SHARD
 
 KEY = SigningKey(bytes(range(100, 132)))
 ALLOWANCE = TokenBucket(interval_seconds=5.0, burst=3)
-POLICY = AdmissionSettings(FLEET, SHARD, open_enrolment=True, maximum_devices=10, key=KEY, allowance=ALLOWANCE)
+POLICY = AdmissionSettings(FLEET, SHARD, open_enrolment=True, maximum_devices=10, keys=(KEY,), allowance=ALLOWANCE)
 MOST_PUBLICATIONS = 1000
 
 

@@ -69,7 +69,7 @@ def judge(fleet: Fleet) -> Verdict:
 def _compare_estimates(fleet: Fleet, journal: JournalReader, problems: list[str]) -> bool:
     """With EF21 both sides keep a sum of what was applied: equal, bit for bit, once nothing is on its way."""
     description = fleet.bundle.description
-    updates = (row.item(description, None) for row in journal.updates(TASK))
+    updates = (row.item(description, ()) for row in journal.updates(TASK))
     plan, nothing = description.aggregation, np.zeros(description.parameter_count, np.float32)
     estimates = next_state(initial_state(nothing, plan), list(updates), plan).remembered
     unequal = []

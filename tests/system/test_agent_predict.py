@@ -163,10 +163,12 @@ def test_live_readings_are_predicted_for_on_a_local_topic(agent: AgentProcess, b
         lambda: agent.status()["sources"][1]["refused"].get("not_predicted"), "what can't be predicted for is counted"
     )
     announced = "homeassistant/sensor/edgeflock_testfleet_pi_digits_{}/config"
-    wanted = {announced.format(name) for name in ("prediction", "confidence", "agent")}
+    wanted = {announced.format(name) for name in ("prediction", "confidence", "agent", "reason", "samples", "version")}
     until(lambda: wanted | {"camera/one/digit/agent", "camera/one/digit/available"} <= shown.keys(), "it is announced")
     assert shown["camera/one/digit/available"] == b"online"
-    assert json.loads(shown["camera/one/digit/agent"])["device"] == "pi"
+    said = json.loads(shown["camera/one/digit/agent"])
+    assert (said["device"], said["samples"], said["versions"]) == ("pi", {"digits": 0}, {"digits": 0})
+    assert said["tasks"]["digits"]["reason"]
     agent.kill()
     until(lambda: shown["camera/one/digit/available"] == b"offline", "the broker says that the agent is gone")
     agent.start()

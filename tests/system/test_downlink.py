@@ -172,7 +172,7 @@ def test_nothing_of_an_encrypted_update_is_readable_on_the_wire_and_the_flock_le
     key = read_key_file(key_file, "broker-coordinator")
     description = copy_digits_bundle(tmp_path / "again", buffer_size=1).description
     for data in signed:
-        update = decode_payload(decrypt_payload(read_envelope(data, MAX_UPDATE_BYTES), key), Update)
+        update = decode_payload(decrypt_payload(read_envelope(data, MAX_UPDATE_BYTES), (key,)), Update)
         inspect_update(update.packed, description.shapes)
         assert all(update.packed[at : at + 8] not in data for at in range(0, len(update.packed) - 8))
     with coordinator.journal() as journal:

@@ -232,6 +232,7 @@ def test_mosquitto_that_is_there_already_serves_its_clients_before_and_after(nei
         (DEVICE, topic(DEVICE, "state"), COORDINATOR),
         (COORDINATOR, topic(DEVICE, "down"), DEVICE),
         (COORDINATOR, "edgeflock/v1/home/task/digits", DEVICE),
+        (COORDINATOR, f"edgeflock/v1/home/key/{'0' * 16}", DEVICE),
         (COORDINATOR, f"edgeflock/v1/home/blob/{'0' * 64}/0", DEVICE),
     ],
 )
@@ -253,6 +254,7 @@ def test_what_is_retained_waits_for_who_comes_later(broker: Broker) -> None:
         (topic(DEVICE, "state"), COORDINATOR),
         (topic(DEVICE, "down"), DEVICE),
         ("edgeflock/v1/home/task/digits", DEVICE),
+        (f"edgeflock/v1/home/key/{'0' * 16}", DEVICE),
         (f"edgeflock/v1/home/blob/{'0' * 64}/0", DEVICE),
     ],
 )

@@ -10,7 +10,7 @@ from broker_coordinator.serving.announcements import REPEAT_SECONDS, Announcemen
 
 def published(announcements: Announcements, now: float) -> list[str]:
     found = []
-    while (task := announcements.next_task(now)) is not None:
+    while (task := announcements.next_name(now)) is not None:
         announcements.done(task, now)
         found.append(task)
     return found

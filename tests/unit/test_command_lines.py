@@ -145,6 +145,13 @@ def test_every_verb_is_a_sentence_and_every_argument_has_words(program):
         assert action.nargs == 0 or action.metavar == action.metavar.upper(), (parser.prog, action.dest)
 
 
+def test_every_verb_of_the_agent_has_its_exit_statuses_in_the_guide():
+    table = (ROOT / "docs" / "agent.md").read_text().split("| command | ends with 0 |")[1].split("\n\n")[0]
+    (verbs,) = (each for each in PARSERS["edge-agent"]._actions if isinstance(each, argparse._SubParsersAction))
+    listed = {words.split()[0] for words in re.findall(r"`([^`]+)`", table)}
+    assert set(verbs.choices) <= listed
+
+
 def test_every_verb_of_the_coordinator_is_in_the_operators_guide():
     text = (ROOT / "docs" / "operating.md").read_text()
     for parser, action in walk(PARSERS["broker-coordinator"]):

@@ -25,9 +25,9 @@ def encrypted_by(identity_key: SigningKey, coordinator: SigningKey, payload: byt
     return identity.sign_row(OutboxRow(1, number, "digits", "0f" * 32, 3, recipient, payload))
 
 
-def refusal(data: bytes, key: SigningKey | None) -> ProtocolError:
+def refusal(data: bytes, *keys: SigningKey) -> ProtocolError:
     with pytest.raises(ProtocolError) as caught:
-        decode_payload(decrypt_payload(read_envelope(data, MAX_UPDATE_BYTES), key), Update)
+        decode_payload(decrypt_payload(read_envelope(data, MAX_UPDATE_BYTES), keys), Update)
     return caught.value
 
 
@@ -36,7 +36,7 @@ def test_coordinator_reads_what_the_device_encrypted_and_the_signature_covers_th
     envelope = read_envelope(data, MAX_UPDATE_BYTES)
     envelope.verify(DEVICE.verify_key, "edgeflock/v1/home/0/pi/up")
     assert envelope.header.kind is ENCRYPTED_UPDATE
-    assert decode_payload(decrypt_payload(envelope, COORDINATOR), Update) == UPDATE
+    assert decode_payload(decrypt_payload(envelope, (COORDINATOR,)), Update) == UPDATE
     assert UPDATE.packed not in data
     assert encode_payload(UPDATE)[:8] not in data
 
@@ -74,8 +74,8 @@ def test_libsodium_opens_every_box(payload, sequence):
 
 def test_other_coordinator_says_whose_it_is_and_a_reader_without_key_too():
     data = encrypted_by(DEVICE, OTHER)
-    for key in (COORDINATOR, None):
-        error = refusal(data, key)
+    for keys in ((COORDINATOR,), ()):
+        error = refusal(data, *keys)
         assert error.reason is Reason.WRONG_RECIPIENT
         assert "coordinator_key" in error.detail
 
@@ -88,7 +88,7 @@ def test_box_that_does_not_open_is_malformed(length):
     for altered in (box[:length], bytes(length), box[:-1] + bytes([box[-1] ^ 1])):
         payload = encode_payload(EncryptedPayload(encrypted.recipient, altered))
         with pytest.raises(ProtocolError) as caught:
-            decrypt_payload(type(data)(data.header, data.key_id, payload, b"", b""), COORDINATOR)
+            decrypt_payload(type(data)(data.header, data.key_id, payload, b"", b""), (COORDINATOR,))
         assert caught.value.reason is Reason.MALFORMED
 
 

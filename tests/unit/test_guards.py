@@ -139,13 +139,15 @@ def test_limit_that_is_left_out_is_not_checked():
         ("throttled", "it is throttled", True),
         ("minute", 12 * 60, True),
         ("metered", True, True),
+        ("used", DailyUse(1, 100_000, 0), True),
+        ("used", DailyUse(1, 0, 5000), True),
         ("load_per_core", 9.0, False),
         ("free_memory_mib", 1.0, False),
         ("stored_samples", 0, False),
         ("connected", False, False),
     ],
 )
-def test_round_that_has_begun_is_stopped_by_what_is_not_its_own_doing(reading, value, stops):
+def test_round_that_has_begun_is_stopped_by_budgets_and_by_what_is_not_its_own_doing(reading, value, stops):
     changed = replace(AT_THE_LIMIT, **{reading: value})
     assert objection(SETTINGS, changed) == (refusal(SETTINGS, changed) if stops else None)
 

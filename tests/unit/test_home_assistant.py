@@ -42,4 +42,11 @@ def test_forecast_has_the_unit_of_its_readings() -> None:
     announced = announcements("homeassistant", "home", "pi", description, topics)
     units = {topic.split("/")[2]: json.loads(said).get("unit_of_measurement") for topic, said in announced.items()}
     name = "edgeflock_home_pi_temperature_forecast"
-    assert units == {f"{name}_prediction": "°C", f"{name}_agent": None}
+    agent = dict.fromkeys(f"{name}_{what}" for what in ("agent", "reason", "samples", "version"))
+    assert units == agent | {f"{name}_prediction": "°C"}
+
+
+def test_agent_that_knows_no_version_yet_has_a_state_to_show() -> None:
+    (vector, *_) = json.loads(VECTORS.read_text())
+    (version,) = (each for each in vector["announced"].values() if each["unique_id"].endswith("_version"))
+    assert "default('unknown')" in version["value_template"]

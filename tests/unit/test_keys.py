@@ -2,18 +2,22 @@
 
 import pytest
 
-from fleet_host.key_files import make_key_file, read_key_file
+from fleet_host import key_files
+from fleet_host.key_files import add_newest_key, make_key_file, read_key_file, read_key_ring_file
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import (
     SigningKey,
     VerifyKey,
     key_id,
+    read_key_ring,
     read_signing_key,
     read_verify_key,
     verifies,
+    write_key_ring,
     write_signing_key,
     write_verify_key,
 )
+from fleet_protocol.limits import MAX_COORDINATOR_KEYS
 
 KEY = SigningKey(bytes(range(32)))
 SOURCE = "`broker-coordinator key`"
@@ -116,3 +120,54 @@ def test_key_ids_differ_and_have_eight_bytes():
     identifiers = {key_id(SigningKey(bytes([number]) * 32).verify_key) for number in range(50)}
     assert len(identifiers) == 50
     assert {len(identifier) for identifier in identifiers} == {8}
+
+
+def test_rotated_key_stands_above_those_that_it_follows_in_a_file_for_its_owner_alone(tmp_path):
+    path = tmp_path / "coordinator.key"
+    first = make_key_file(path, "broker-coordinator")
+    second, third = (add_newest_key(path, "broker-coordinator") for _ in range(2))
+    assert [key.verify_key for key in read_key_ring_file(path, "broker-coordinator")] == [third, second, first]
+    assert path.stat().st_mode == PRIVATE
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(ConfigurationError, match=f"never overwritten.*public key is {write_verify_key(third)}"):
+        make_key_file(path, "broker-coordinator")
+    with pytest.raises(ConfigurationError, match="expected 64 hex digits"):
+        read_key_file(path, "edge-agent")
+
+
+def test_key_file_that_can_not_be_written_stays_as_it_is(tmp_path, monkeypatch):
+    def refuse(*_arguments):
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "coordinator.key"
+    first = make_key_file(path, "broker-coordinator")
+    monkeypatch.setattr(key_files, "replace_file", refuse)
+    with pytest.raises(ConfigurationError, match="it stays as it is: make room on that disk"):
+        add_newest_key(path, "broker-coordinator")
+    assert [key.verify_key for key in read_key_ring_file(path, "broker-coordinator")] == [first]
+
+
+def test_full_key_file_says_which_line_to_delete(tmp_path):
+    path = tmp_path / "coordinator.key"
+    make_key_file(path, "broker-coordinator")
+    for _ in range(MAX_COORDINATOR_KEYS - 1):
+        add_newest_key(path, "broker-coordinator")
+    with pytest.raises(ConfigurationError, match="delete its last line, the oldest key"):
+        add_newest_key(path, "broker-coordinator")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (write_signing_key(KEY) * 2, "a key stands there twice"),
+        (write_signing_key(KEY) + "12\n", "line 2: expected 64 hex digits"),
+        ("", "line 1: expected 64 hex digits"),
+        (
+            write_key_ring(tuple(SigningKey(bytes([n]) * 32) for n in range(MAX_COORDINATOR_KEYS + 1))),
+            "delete the last",
+        ),
+    ],
+)
+def test_key_ring_that_is_none_is_refused_with_the_line(text, words):
+    with pytest.raises(ConfigurationError, match=words):
+        read_key_ring(text, "coordinator.key")

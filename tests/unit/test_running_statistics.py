@@ -141,7 +141,7 @@ def next_of(state: ServerState, parts: list[list[BufferedUpdate]], plan: Aggrega
     )
 
 
-@pytest.mark.parametrize("optimiser", ["sgd", "momentum", "adagrad", "adam"])
+@pytest.mark.parametrize("optimiser", ["sgd", "momentum", "grafted", "adagrad", "adam"])
 @pytest.mark.parametrize("strategy", sorted(STRATEGIES.keys() - {"fedasync"}))
 def test_whatever_moves_the_weights_statistics_follow_the_weighted_mean(strategy, optimiser):
     plan = AggregationPlan(2, strategy, server_optimiser=optimiser, server_learning_rate=0.05)

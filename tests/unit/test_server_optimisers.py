@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from broker_coordinator.aggregation.server_optimisers import OPTIMISERS
 from broker_coordinator.aggregation.server_step import initial_state, next_state
@@ -63,3 +66,36 @@ def test_adaptive_movements_are_the_formulas(optimiser) -> None:
         moments, movement = OPTIMISERS[optimiser].move(moments, np.array([each]), plan)
         made.append(movement[0])
     np.testing.assert_allclose(made, movements(optimiser, directions), rtol=1e-5)
+
+
+def test_grafted_step_is_as_long_as_the_plain_one_and_shorter_where_directions_were_long() -> None:
+    plan = AggregationPlan(buffer_size=1)
+    grafted = OPTIMISERS["grafted"]
+    moments, _ = grafted.move(grafted.first_moments(2, plan), np.array([30.0, 0.4]), plan)
+    moments, movement = grafted.move(moments, np.array([3.0, 4.0]), plan)
+    second = 0.99 * (0.01 * np.array([30.0, 0.4]) ** 2) + 0.01 * np.array([3.0, 4.0]) ** 2
+    divisors = np.sqrt(second) + 1e-3 * np.sqrt(second.mean())
+    adapted = np.array([3.0, 4.0]) / divisors
+    np.testing.assert_allclose(movement, 5 * adapted / np.linalg.norm(adapted), rtol=1e-6)
+    np.testing.assert_allclose(moments, [second], rtol=1e-6)
+
+
+@given(
+    arrays(np.float64, (4, 6), elements=st.floats(-1e3, 1e3, width=32)),
+    st.integers(-40, 15),
+)
+def test_grafted_step_never_goes_further_than_the_plain_one_and_keeps_each_sign(directions, exponent) -> None:
+    plan, grafted = AggregationPlan(buffer_size=1), OPTIMISERS["grafted"]
+    moments = grafted.first_moments(6, plan)
+    for direction in directions * 10.0**exponent:
+        moments, movement = grafted.move(moments, direction, plan)
+        assert np.isfinite(movement).all()
+        np.testing.assert_allclose(np.linalg.norm(movement), np.linalg.norm(direction), rtol=1e-9)
+        assert (movement * direction >= 0).all()
+
+
+def test_no_direction_moves_nothing() -> None:
+    plan, grafted = AggregationPlan(buffer_size=1), OPTIMISERS["grafted"]
+    moments, movement = grafted.move(grafted.first_moments(3, plan), np.zeros(3), plan)
+    assert movement.tolist() == [0.0, 0.0, 0.0]
+    assert not moments.any()

@@ -142,5 +142,5 @@ def test_coordinator_has_what_it_needs_and_tells_the_key_that_devices_pin(tmp_pa
     assert (configuration.fleet, configuration.enrolment, configuration.broker.port) == ("home", "closed", 8883)
     tls = configuration.broker.tls
     assert tls.key.read_text() == "content of broker-coordinator.key"
-    public = write_verify_key(configuration.signing_key().verify_key)
+    public = write_verify_key(configuration.keys()[0].verify_key)
     assert f"every device pins this public key: {public}" in capsys.readouterr().out

@@ -89,7 +89,7 @@ def test_encrypted_update_is_opened_with_its_coordinator_key():
     (encrypted,) = (vector for vector in MESSAGES if vector["name"] == "encrypted_update")
     envelope = read_envelope(bytes.fromhex(encrypted["hex"]), MAX_CONTROL_BYTES)
     coordinator = SigningKey(bytes(range(32, 64)))
-    assert decode_payload(decrypt_payload(envelope, coordinator), Update) == Update(
+    assert decode_payload(decrypt_payload(envelope, (coordinator,)), Update) == Update(
         16, 40, 0.75, bytes.fromhex("41010254803f40")
     )
 

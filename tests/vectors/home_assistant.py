@@ -14,6 +14,19 @@ from fleet_protocol.sample_schema import LabelSchema, labels_as_one
 DIGITS = parse_description((Path(__file__).parents[2] / "models/digits/bundle/task.json").read_bytes())
 TOPICS = AnnouncedTopics("edgeflock/digits")
 HEADS = {"digit": LabelSchema(10), "angle": LabelSchema(kind="regression", values=1)}
+STATUS = {
+    "device": "pi",
+    "state": "training",
+    "tasks": {"digits": {"state": "sleeping", "reason": "guard refused: " + "it is hot, " * 30, "waits_for": ""}},
+    "samples": {"digits": 41},
+    "versions": {"digits": 7},
+}
+AGENT_STATES = {
+    "agent": "training",
+    "reason": ("guard refused: " + "it is hot, " * 30)[:255],
+    "samples": "41",
+    "version": "7",
+}
 CASES = [
     (
         DIGITS,
@@ -53,10 +66,10 @@ def home_assistant_vectors() -> list[dict[str, object]]:
             },
             "published": {
                 TOPICS.predictions: json.loads(msgspec.json.encode(predicted)),
-                TOPICS.state: {"device": "pi", "state": "sleeping"},
+                TOPICS.state: STATUS,
             },
             "states": {f"edgeflock_home_pi_digits_{name}": state for name, state in states.items()}
-            | {"edgeflock_home_pi_digits_agent": "sleeping"},
+            | {f"edgeflock_home_pi_digits_{name}": state for name, state in AGENT_STATES.items()},
         }
         for description, predicted, states in CASES
     ]

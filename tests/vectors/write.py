@@ -25,6 +25,7 @@ from fleet_protocol.kinds import (
     ENROLMENT,
     FROM_COORDINATOR,
     INVITATION,
+    KEY_SUCCESSION,
     MANIFEST,
     PRESENCE,
     RECEIPT,
@@ -36,6 +37,7 @@ from fleet_protocol.kinds import (
     EncryptedPayload,
     Enrolment,
     Invitation,
+    KeySuccession,
     Manifest,
     Outcome,
     PayloadKind,
@@ -90,6 +92,12 @@ MESSAGES = [
         UP,
     ),
 ]
+SUCCESSOR = SigningKey(bytes(range(32, 64))).verify_key
+SUCCESSION = (
+    KEY_SUCCESSION,
+    KeySuccession(bytes(SUCCESSOR)),
+    topics.key_succession("home", key_id(SigningKey(SEED).verify_key)),
+)
 OF_GENERATION_3 = [
     (MANIFEST, Manifest(0, "0f" * 32, "1e" * 32, generation=3), TASK_TOPIC),
     (MANIFEST, Manifest(8, "0f" * 32, "0f" * 32, generation=4, removed=True), TASK_TOPIC),
@@ -160,7 +168,7 @@ def sequence_of(kind: PayloadKind) -> int:
 def message_vectors() -> list[dict[str, object]]:
     """One signed message of every kind."""
     vectors = []
-    cases = [*((0, *case) for case in MESSAGES), *((3, *case) for case in OF_GENERATION_3)]
+    cases = [*((0, *case) for case in MESSAGES), *((3, *case) for case in OF_GENERATION_3), (0, *SUCCESSION)]
     for generation, kind, message, topic in cases:
         names_a_task = kind in NAMING_A_TASK
         fields: dict[str, Any] = {

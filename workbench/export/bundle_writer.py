@@ -81,7 +81,7 @@ def bundle_files(
     """
     halves = split(recipe) if recipe.task.backbone else None
     models = _backbone_model(halves) | _models(halves.head) if halves else _models(recipe)
-    files = {name: _admitted(name, model) for name, model in models.items()}
+    files = {name: admitted(name, model) for name, model in models.items()}
     if ort_training is not None:
         files |= ort_training_files(halves.head if halves else recipe, ort_training)
     files[WEIGHTS_FILE] = save({name: value.contiguous() for name, value in recipe.tensors.items()})
@@ -119,7 +119,7 @@ def bundle_files(
     return {**files, DESCRIPTION_FILE: text}
 
 
-def _admitted(name: str, model: ModelProto) -> bytes:
+def admitted(name: str, model: ModelProto) -> bytes:
     """A graph's file, which devices load.
 
     Raises:
@@ -129,7 +129,9 @@ def _admitted(name: str, model: ModelProto) -> bytes:
     try:
         check_graph(name, data)
     except GraphRefusedError as error:
-        raise ConfigurationError(f"{name} {error}; no device would load it: write the model without it") from error
+        raise ConfigurationError(
+            f"{name} {error}; no device would load it: write the model without that, or make the model smaller"
+        ) from error
     return data
 
 

@@ -7,10 +7,10 @@ from broker_coordinator.configuration import load_configuration
 from broker_coordinator.storage.database import Database, open_database
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.task_registry import TaskRegistry
-from fleet_host.key_files import read_key_file
+from fleet_host.key_files import read_key_ring_file
 from fleet_protocol.bundle import DESCRIPTION_FILE, TaskDescription, parse_description
 from fleet_protocol.errors import ConfigurationError, why_unreadable
-from fleet_protocol.keys import SigningKey
+from fleet_protocol.keys import KeyRing
 from workbench.inspection.decode import DecodingContext
 
 PROGRAM = "broker-coordinator"
@@ -23,7 +23,7 @@ def context_of_coordinator(configuration: Path) -> DecodingContext:
         ConfigurationError: one of them is missing or wrong.
     """
     parsed = load_configuration(configuration)
-    key = private_key(parsed.key_file)
+    keys = private_keys(parsed.key_file)
     try:
         named = [parse_description((task.bundle / DESCRIPTION_FILE).read_bytes()) for task in parsed.tasks]
     except OSError as error:
@@ -31,19 +31,18 @@ def context_of_coordinator(configuration: Path) -> DecodingContext:
     database = parsed.journal()
     return DecodingContext(
         devices=registered_devices(database),
-        coordinator=key.verify_key,
-        decryption_key=key,
+        coordinator=keys,
         tasks=[*published_tasks(database), *named],
     )
 
 
-def private_key(path: Path) -> SigningKey:
-    """A coordinator's private key.
+def private_keys(path: Path) -> KeyRing:
+    """A coordinator's private key, and those that it has followed.
 
     Raises:
         ConfigurationError: the file is missing, open to others, or no key.
     """
-    return read_key_file(path, PROGRAM)
+    return read_key_ring_file(path, PROGRAM)
 
 
 def registered_devices(database: Database) -> list[Device]:

@@ -15,7 +15,7 @@ from fleet_protocol.codec.container import FORMAT, read_first_byte
 from fleet_protocol.encryption import BOX_OVERHEAD_BYTES, decrypt_payload
 from fleet_protocol.envelope import Envelope, Header, read_envelope
 from fleet_protocol.errors import ConfigurationError, ProtocolError
-from fleet_protocol.keys import SigningKey, VerifyKey, key_id, read_verify_key
+from fleet_protocol.keys import KeyRing, VerifyKey, key_id, read_verify_key
 from fleet_protocol.kinds import ENROLMENT, FROM_COORDINATOR, EncryptedPayload, Enrolment, Update, decode_payload
 from fleet_protocol.limits import BOOT_SHIFT, MAX_UPDATE_BYTES
 
@@ -31,9 +31,8 @@ class DecodingContext:
     topic: str | None = None
     key: VerifyKey | None = None
     devices: Sequence[Device] = ()
-    coordinator: VerifyKey | None = None
-    decryption_key: SigningKey | None = None
-    """The coordinator's private key: it decrypts updates."""
+    coordinator: KeyRing = ()
+    """The coordinator's private keys: they decrypt updates."""
     tasks: Sequence[TaskDescription] = ()
 
     def task(self, name: str) -> TaskDescription | None:
@@ -89,11 +88,9 @@ def describe(data: bytes, context: DecodingContext, name: str = "message") -> De
     try:
         payload = decode_payload(envelope.payload, header.kind.payload)
         if isinstance(payload, EncryptedPayload):
-            lines.append(("encrypted", _encryption(payload, context.decryption_key)))
-            if context.decryption_key is not None:
-                payload = decode_payload(
-                    decrypt_payload(envelope, context.decryption_key), header.kind.decrypted.payload
-                )
+            lines.append(("encrypted", _encryption(payload, context.coordinator)))
+            if context.coordinator:
+                payload = decode_payload(decrypt_payload(envelope, context.coordinator), header.kind.decrypted.payload)
         if not isinstance(payload, EncryptedPayload):
             lines += _fields(payload)
         if isinstance(payload, Update):
@@ -115,7 +112,7 @@ def _sequence(header: Header) -> str:
 
 def _sender(envelope: Envelope, context: DecodingContext) -> str:
     device = _device(envelope, context)
-    if context.coordinator is not None and key_id(context.coordinator) == envelope.key_id:
+    if _coordinator_key(envelope, context) is not None:
         return f"key {envelope.key_id.hex()}, the coordinator"
     return f"key {envelope.key_id.hex()}" + (f", {device.name} ({device.state.value})" if device else "")
 
@@ -131,7 +128,7 @@ def _fields(payload: msgspec.Struct) -> list[tuple[str, str]]:
     return lines if packed is None else [*lines, ("packed", f"{len(packed)} bytes")]
 
 
-def _encryption(encrypted: EncryptedPayload, coordinator: SigningKey | None) -> str:
+def _encryption(encrypted: EncryptedPayload, coordinator: KeyRing) -> str:
     decrypted = "decrypted" if coordinator else "give --coordinator-key-file to decrypt it"
     size = f"{len(encrypted.box)} bytes, of which {BOX_OVERHEAD_BYTES} are the box itself"
     return f"{size}, for the coordinator key {_shown(encrypted.recipient)}; {decrypted}"
@@ -198,8 +195,8 @@ def _registered_key(envelope: Envelope, context: DecodingContext) -> VerifyKey |
 
 
 def _coordinator_key(envelope: Envelope, context: DecodingContext) -> VerifyKey | None:
-    own = context.coordinator
-    return own if own is not None and key_id(own) == envelope.key_id else None
+    keys = (key.verify_key for key in context.coordinator)
+    return next((key for key in keys if key_id(key) == envelope.key_id), None)
 
 
 def _enrolled_key(envelope: Envelope, _: DecodingContext) -> VerifyKey | None:

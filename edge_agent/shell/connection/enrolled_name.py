@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from fleet_host.new_files import replace_file
 from fleet_protocol.errors import ConfigurationError
 
 
@@ -42,7 +43,5 @@ class EnrolledName:
         """
         if self._is_noted:
             return
-        unfinished = self._file.with_suffix(".part")
-        unfinished.write_text(f"{self._device} {self._key}\n", encoding="utf-8")
-        unfinished.replace(self._file)
+        replace_file(self._file, f"{self._device} {self._key}\n".encode())
         self._is_noted = True

@@ -20,6 +20,14 @@ from fleet_protocol.kinds import (
 from fleet_protocol.limits import BOOT_SHIFT
 
 
+class NotReadableError(ProtocolError):
+    """The coordinator has signed it, and this agent does not understand it: it is of a newer format."""
+
+    def __init__(self, kind: PayloadKind, task: str, error: ProtocolError) -> None:
+        super().__init__(error.reason, f"{error.detail}; the coordinator is newer than this agent: update edgeflock")
+        self.kind, self.task = kind, task
+
+
 class Identity:
     """The device's key and topics, and the coordinator's pinned key.
 
@@ -44,19 +52,36 @@ class Identity:
         self.state_topic = topics.state(fleet, shard, device)
         self.boot = 0
         self._key = key
-        self._coordinator = read_verify_key(
-            coordinator_key, "coordinator_key", "`broker-coordinator key` on the server"
-        )
-        self._coordinator_id = key_id(self._coordinator)
+        self.coordinator = read_verify_key(coordinator_key, "coordinator_key", "`broker-coordinator key` on the server")
+        """The pinned key: nothing that another has signed is trusted."""
+        self._fleet = fleet
         self._counter = count(1)
         self._encrypts = encrypt_updates
         if encrypt_updates:
-            check_recipient(self._coordinator)
+            check_recipient(self.coordinator)
 
     @property
     def public_key(self) -> bytes:
         """32 bytes."""
         return bytes(self._key.verify_key)
+
+    @property
+    def succession_topic(self) -> str:
+        """Where the key that follows the pinned one is named."""
+        return topics.key_succession(self._fleet, key_id(self.coordinator))
+
+    def check_coordinator(self, key: VerifyKey) -> None:
+        """Whether `key` could be the pinned one.
+
+        Raises:
+            ProtocolError: `MALFORMED`: this device encrypts, and nothing can be encrypted for it.
+        """
+        if not self._encrypts:
+            return
+        try:
+            check_recipient(key)
+        except ConfigurationError as error:
+            raise ProtocolError(Reason.MALFORMED, str(error)) from error
 
     def address(self, kind: PayloadKind) -> tuple[int, bytes]:
         """The number of the kind that `kind` is sent as, and the key it is encrypted for, as in `OutboxRow`.
@@ -68,7 +93,7 @@ class Identity:
             return kind.number, b""
         for encrypted in KINDS.values():
             if encrypted.content is kind:
-                return encrypted.number, bytes(self._coordinator)
+                return encrypted.number, bytes(self.coordinator)
         raise ConfigurationError(
             f"encrypt_updates: payloads of kind {kind.name} can't be encrypted; turn one of them off"
         )
@@ -78,7 +103,7 @@ class Identity:
         kind = KINDS[row.kind]
         payload = row.payload
         if kind.content is not None:
-            recipient = VerifyKey(row.recipient) if row.recipient else self._coordinator
+            recipient = VerifyKey(row.recipient) if row.recipient else self.coordinator
             payload = encrypt_payload(self._key, recipient, row.sequence, payload)
         return sign_envelope(
             self._key,
@@ -106,16 +131,20 @@ class Identity:
 
         Raises:
             ProtocolError: too large, malformed, another key, an invalid signature, or a kind that a coordinator does
-                not send.
+                not send. `NotReadableError`: verified, and of another format than this agent reads.
         """
         envelope = read_envelope(data, limit)
-        if envelope.key_id != self._coordinator_id:
+        if envelope.key_id != key_id(self.coordinator):
             raise ProtocolError(Reason.UNKNOWN_KEY, f"key {envelope.key_id.hex()} is not the pinned coordinator's")
-        envelope.verify(self._coordinator, topic)
+        envelope.verify(self.coordinator, topic)
         kind = envelope.header.kind
         if kind.leaf not in FROM_COORDINATOR:
             raise ProtocolError(Reason.MALFORMED, f"a coordinator does not send {kind.name}")
-        return decode_payload(envelope.payload, kind.payload), envelope.header.task
+        task = envelope.header.task
+        try:
+            return decode_payload(envelope.payload, kind.payload), task
+        except ProtocolError as error:
+            raise NotReadableError(kind, task, error) from error
 
     def _next(self) -> int:
         return self.boot << BOOT_SHIFT | next(self._counter)

@@ -4,11 +4,12 @@ import logging
 import sqlite3
 from collections.abc import Callable
 
-from edge_agent.shell.connection.identity import Identity
+from edge_agent.shell.connection.identity import Identity, NotReadableError
 from fleet_host.log_lines import log_line
 from fleet_protocol import topics
 from fleet_protocol.errors import ProtocolError, Reason
-from fleet_protocol.kinds import BlobChunk, Invitation, Manifest, Receipt
+from fleet_protocol.keys import VerifyKey
+from fleet_protocol.kinds import MANIFEST, BlobChunk, Invitation, KeySuccession, Manifest, Receipt
 from fleet_protocol.limits import MAX_CONTROL_BYTES, MAX_SIGNED_CHUNK_BYTES
 from fleet_protocol.topics import PackedWeights
 
@@ -25,21 +26,32 @@ class Inbox:
         *,
         receipt: Callable[[Receipt], None],
         manifest: Callable[[str, Manifest], None],
+        not_readable: Callable[[str, str], None],
         invitation: Callable[[str, Invitation], None],
+        succession: Callable[[VerifyKey], None],
         chunk: Callable[[str | PackedWeights, int, BlobChunk], None],
     ) -> None:
-        """`manifest` and `invitation` take the task too; `chunk` takes of which file, and which chunk of it."""
+        """`manifest` and `invitation` take the task too; `not_readable` takes the task whose manifest is of a newer
+        format, and what is wrong with it; `succession` takes the key that follows the pinned one;
+        `chunk` takes of which file, and which chunk of it."""
         self._fleet = fleet
         self._identity = identity
         self._receipt = receipt
         self._manifest = manifest
+        self._not_readable = not_readable
         self._invitation = invitation
+        self._succession = succession
         self._chunk = chunk
 
     def handle(self, topic: str, data: bytes) -> None:
         """Verify and pass on one message."""
         try:
             self._pass_on(topic, data)
+        except NotReadableError as error:
+            if error.kind is not MANIFEST or topic != topics.manifest(self._fleet, error.task):
+                logger.warning(log_line("message_refused", reason=error.reason.value, topic=topic, detail=error.detail))
+                return
+            self._not_readable(error.task, error.detail)
         except ProtocolError as error:
             reason, detail = error.reason.value, error.detail
             logger.warning(log_line("message_refused", reason=reason, topic=topic, detail=detail))
@@ -56,6 +68,8 @@ class Inbox:
                 self._manifest(task, payload)
             case Invitation() if topic == topics.invitation(self._fleet, task):
                 self._invitation(task, payload)
+            case KeySuccession() if topic == self._identity.succession_topic:
+                self._succession(VerifyKey(payload.successor))
             case BlobChunk():
                 self._chunk(*topics.chunk_of(topic), payload)
             case _:

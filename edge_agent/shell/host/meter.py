@@ -13,7 +13,7 @@ from edge_agent.shell.storage.device_database import DeviceDatabase
 class Meter:
     """`transferred` tells how many bytes of messages the link has carried since the start, both ways.
 
-    `running` tells how many milliseconds of processor time a child that has not ended has used up to its last report.
+    `running` tells how many milliseconds of processor time a child that has not ended has used so far.
     `keeps`: what is used is written to the card, for a budget; without one, that is spared.
     """
 
@@ -28,35 +28,42 @@ class Meter:
         self._boot = database.boot
         self._started = time.monotonic()
         self._counted_bytes = 0
+        self._counted_milliseconds: int | None = None
 
     def used(self) -> DailyUse:
-        """What was used on this local day, what is not written yet included."""
-        return self._counted(cpu_milliseconds=0)
+        """What was used on this local day, what is not written yet included: so far, of a round that runs."""
+        transferred = self._transferred()
+        fresh, self._counted_bytes = transferred - self._counted_bytes, transferred
+        self._use = self._use.and_more(self._day(), cpu_milliseconds=self._fresh_milliseconds(), transferred=fresh)
+        return self._use
 
     @contextmanager
     def round(self) -> Iterator[None]:
-        """Count what children have used that end within the block or report, however it ends.
+        """Count what children use within the block, however it ends.
 
         Raises:
             sqlite3.Error, OSError: the disk.
         """
-        before = self._children_milliseconds()
+        self._counted_milliseconds = self._children_milliseconds()
         try:
             yield
         finally:
-            self._use = self._counted(cpu_milliseconds=self._children_milliseconds() - before)
+            used = self.used()
+            self._counted_milliseconds = None
             if self._keeps:
-                self._database.set_daily_use(self._use)
+                self._database.set_daily_use(used)
+
+    def _fresh_milliseconds(self) -> int:
+        """Since the last look; outside of rounds, other children don't count. One that is just ending is seen later."""
+        if self._counted_milliseconds is None:
+            return 0
+        before, self._counted_milliseconds = self._counted_milliseconds, self._children_milliseconds()
+        self._counted_milliseconds = max(self._counted_milliseconds, before)
+        return self._counted_milliseconds - before
 
     def _children_milliseconds(self) -> int:
         spent = resource.getrusage(resource.RUSAGE_CHILDREN)
         return round(1000 * (spent.ru_utime + spent.ru_stime)) + self._running()
-
-    def _counted(self, *, cpu_milliseconds: int) -> DailyUse:
-        transferred = self._transferred()
-        fresh, self._counted_bytes = transferred - self._counted_bytes, transferred
-        self._use = self._use.and_more(self._day(), cpu_milliseconds=cpu_milliseconds, transferred=fresh)
-        return self._use
 
     def _day(self) -> int:
         now = local_time()

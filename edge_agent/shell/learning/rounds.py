@@ -74,6 +74,7 @@ class Rounds:
         self._not_selected = RateLimit(configuration.guards.recheck_seconds, MAX_REASONS_SAID)
         self._rechecks: dict[str, asyncio.TimerHandle] = {}
         self._said_waiting = RateLimit(SAY_WAITING_SECONDS, len(self._tasks))
+        self._said_unreadable: dict[str, str] = {}
         self.withheld = 0
         """Rounds since the start that sent nothing, as they made validation samples worse."""
         triggers = {task.name: Trigger(task.trigger, self._count_new(task.name)) for task in configuration.tasks}
@@ -119,6 +120,19 @@ class Rounds:
         self._follow_version(task)
         self.retry_deferred_trigger()
         self._say_waiting(task)
+
+    def manifest_heard(self, task: str) -> None:
+        """The newest known version was named by a manifest that this agent reads."""
+        if not self._versions.why_unreadable(task):
+            self._decisions.readable(task)
+            self._wake.set()
+
+    def not_readable(self, task: str, why: str) -> None:
+        """The task's bundle or manifest is of a format that this agent does not read: it waits for another."""
+        self._decisions.not_readable(task, why)
+        if self._said_unreadable.get(task) != why:
+            self._said_unreadable[task] = why
+            logger.error(log_line("task_not_readable", task=task, reason=why, remedy="update edgeflock on this device"))
 
     def note(self, task: str, condition: Condition) -> None:
         """An event on this device may wake the agent."""

@@ -5,7 +5,6 @@ since then are missing.
 """
 
 import logging
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import msgspec
 
 from edge_agent.preparation.preparation import PreparationState
 from fleet_host.log_lines import log_line
+from fleet_host.new_files import replace_file
 
 FILE = "readings.json"
 SAVE_SECONDS = 600.0
@@ -48,12 +48,7 @@ class SeriesMemory:
         self._written = self._monotonic()
         if not states:
             return
-        unfinished = self._file.with_suffix(".part")
         try:
-            with unfinished.open("wb") as file:
-                file.write(msgspec.json.encode(states))
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(self._file)
+            replace_file(self._file, msgspec.json.encode(states))
         except OSError as error:
             logger.warning(log_line("series_not_kept", file=FILE, error=error, remedy="make room on the disk"))

@@ -67,8 +67,11 @@ class VersionFollower:
         device: str,
         *,
         engine: EngineName = "onnx-step",
+        not_readable: Callable[[str, str], None] = lambda _task, _why: None,
     ) -> None:
-        """`engine` is the one that trains on this device: it decides which files of a bundle are fetched."""
+        """`engine` is the one that trains on this device: it decides which files of a bundle are fetched.
+        `not_readable` is told of a task whose bundle this agent does not understand, and why.
+        """
         self._device = device
         self._selection_thresholds: dict[str, int] = {}
         self._database = database
@@ -76,6 +79,8 @@ class VersionFollower:
         self._fetcher = fetcher
         self._engine = engine
         self._descriptions: dict[str, TaskDescription] = {}
+        self._not_readable = not_readable
+        self._unreadable: dict[str, str] = {}
         self._refused: set[str] = set()
         self._fetching = asyncio.Lock()
 
@@ -84,12 +89,23 @@ class VersionFollower:
         known = self._database.known_version(task)
         if known is None:
             return None
-        if known.bundle not in self._descriptions and self._cache.has(known.bundle):
+        if self._is_to_be_read(known.bundle):
             try:
                 self._descriptions[known.bundle] = parse_description(self._cache.read(known.bundle))
-            except (ProtocolError, ConfigurationError, OSError) as error:
+            except ConfigurationError as error:  # it is what the manifest names: no other try would differ
+                self._unreadable[known.bundle] = str(error)
+                self._not_readable(task, str(error))
+            except (ProtocolError, OSError) as error:
                 logger.error(log_line("bundle_not_readable", task=task, error=error))
         return self._descriptions.get(known.bundle)
+
+    def why_unreadable(self, task: str) -> str:
+        """Why this agent does not understand the bundle of the newest known version; empty where it may."""
+        known = self._database.known_version(task)
+        return self._unreadable.get(known.bundle, "") if known else ""
+
+    def _is_to_be_read(self, bundle: str) -> bool:
+        return bundle not in self._descriptions and bundle not in self._unreadable and self._cache.has(bundle)
 
     def receive_manifest(self, task: str, manifest: Manifest) -> bool:
         """Take a verified manifest; False where it changes nothing for this device."""
@@ -256,7 +272,10 @@ class VersionFollower:
 
     async def _fetch_description(self, task: str, known: KnownVersion) -> TaskDescription:
         await self._ensure(known.bundle)
-        description = self.description(task) or parse_description(self._cache.read(known.bundle))
+        description = self.description(task)
+        if description is None and (why := self.why_unreadable(task)):
+            raise VersionUnavailableError(why)
+        description = description or parse_description(self._cache.read(known.bundle))
         if description.task != task:
             raise VersionUnavailableError(f"the manifest of {task} names a bundle of {description.task}")
         if not makes_versions_of(description):

@@ -24,7 +24,7 @@ from workbench.export.backbone.int8_weights import quantise_weights
 from workbench.export.conversion.onnx_conversion import convert
 from workbench.export.conversion.tracing import BATCH, GraphInput
 from workbench.export.layers.exportable_layers import exportable_layers
-from workbench.export.layers.layer_context import LayerContext
+from workbench.export.layers.layer_context import LayerContext, UnexportableError
 from workbench.export.recipe.probe import probe_inputs
 from workbench.export.recipe.recipe import Recipe
 from workbench.recipe_folder import TASK_FILE
@@ -84,9 +84,17 @@ def split(recipe: Recipe) -> Split:
         outputs, scores = _outputs_inside(recipe, inputs)
         features = _only_tensor(recipe, outputs)
         halves = Split(recipe, _head(recipe, list(features.shape[1:])))
-        _check_rows_are_alone(recipe, features, halves.features(inputs[:1]))
+        _check_rows_are_alone(recipe, features, _kept(halves, inputs[:1]))
     _check_composition(recipe, halves.head, features, scores)
     return halves
+
+
+def _kept(halves: Split, inputs: Tensor) -> Tensor:
+    """Features as they are computed once and kept."""
+    try:
+        return halves.features(inputs)
+    except UnexportableError as error:
+        raise _wrong(halves.whole, f"can't be exported: {error}") from error
 
 
 def backbone_graph(halves: Split) -> GraphProto:

@@ -13,6 +13,7 @@ from torch._decomp import core_aten_decompositions, get_decompositions
 from torch._ops import OpOverload
 
 from workbench.export.conversion.adaptive_max_pooling import adaptive_max_pool2d, adaptive_max_pool2d_backward
+from workbench.export.conversion.averaged_volumes import avg_pool3d, avg_pool3d_backward
 from workbench.export.conversion.convolution_gradients import convolution_backward
 from workbench.export.conversion.max_pooling_nodes import TRANSLATIONS
 from workbench.export.conversion.pooling_gradients import (
@@ -120,6 +121,8 @@ OURS: dict[OpOverload, Decomposition] = {
     torch.ops.aten.adaptive_max_pool2d_backward.default: adaptive_max_pool2d_backward,
     torch.ops.aten.avg_pool2d.default: avg_pool2d,
     torch.ops.aten.avg_pool2d_backward.default: avg_pool2d_backward,
+    torch.ops.aten.avg_pool3d.default: avg_pool3d,
+    torch.ops.aten.avg_pool3d_backward.default: avg_pool3d_backward,
     torch.ops.aten.convolution_backward.default: convolution_backward,
     torch.ops.aten.copy.default: copied,
     torch.ops.aten.diagonal_backward.default: diagonal_backward,

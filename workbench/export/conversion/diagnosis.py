@@ -29,8 +29,6 @@ INSTEAD = {
     "_linalg_svd": "use torch.nn.utils.parametrizations.spectral_norm where it limits a weight",
     "_upsample_bilinear2d_aa": "leave out antialias",
     "as_strided_scatter": "write into x.contiguous(), or put parts together with torch.cat",
-    "avg_pool3d": "fold the first axis into the channels, and use nn.AvgPool2d; nn.GroupNorm instead of"
-    " nn.LocalResponseNorm",
     "bucketize": "count the boundaries below, (x.unsqueeze(-1) > boundaries).sum(-1)",
     "cummax": "use torch.logcumsumexp, or a MaxPool1d over what came before",
     "diagonal": "multiply by torch.eye",
@@ -45,7 +43,7 @@ INSTEAD = {
     "linalg_inv_ex": "write out the solution, or a few Newton steps, x = x @ (2 * eye - weight @ x)",
     "linalg_matrix_exp": "write out its series, eye + weight + weight @ weight / 2; weight_norm instead of orthogonal",
     "linalg_qr": "write out Gram-Schmidt, or use torch.nn.utils.parametrizations.weight_norm",
-    "max_pool3d_with_indices": "fold the first axis into the channels, and use nn.MaxPool2d",
+    "max_pool3d_with_indices": "use nn.MaxPool3d without return_indices",
     "median": "use the middle of x.sort(dim)",
     "prod": "multiply the slices, x[:, 0] * x[:, 1]; of positive numbers, x.log().cumsum(1).exp() instead of cumprod",
     "searchsorted": "count the boundaries below, (x.unsqueeze(-1) > boundaries).sum(-1)",

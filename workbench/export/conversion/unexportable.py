@@ -37,6 +37,8 @@ def explained(file: str, module: nn.Module, sample: Tensor) -> Iterator[None]:
     try:
         with redirect_stdout(io.StringIO()):  # what the model prints it has printed in its first run
             yield
+    except ConfigurationError:  # says by itself what to do
+        raise
     except Exception as error:
         for hook in hooks:
             hook.remove()

@@ -1,6 +1,6 @@
 """Functions of torch that can't become a graph, in a form that can, whoever calls them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,9 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from workbench.export.layers.fourier_transforms import TRANSFORMS
+
+Sizes = int | Sequence[int]
+"""One for each axis, or one for all."""
 
 
 class ExportableFunctions(TorchFunctionMode):
@@ -53,8 +56,39 @@ def triangle(which: Callable[..., Any], row: int, col: int, offset: int = 0, **_
     return torch.tensor(np.stack(which(row, offset, col)).tolist())
 
 
+def max_pool3d(  # noqa: PLR0917 - torch's own signature
+    input: Tensor,  # noqa: A002
+    kernel_size: Sizes,
+    stride: Sizes | None = None,
+    padding: Sizes = 0,
+    dilation: Sizes = 1,
+    ceil_mode: bool = False,
+    **_: object,
+) -> Tensor:
+    """Over each plane of f32[..., C, D, H, W], then over the planes: the first of equal values wins, as in torch."""
+    settings = [_triple(each) for each in (kernel_size, stride or kernel_size, padding, dilation)]
+    planes = _max_pool2d(input.flatten(-4, -3), [each[1:] for each in settings], ceil_mode)
+    size = planes.shape[-2:]
+    columns = planes.reshape(*input.shape[:-2], size.numel())
+    of_depth = [[each[0], alone] for each, alone in zip(settings, (1, 1, 0, 1), strict=True)]
+    pooled = _max_pool2d(columns, of_depth, ceil_mode)
+    return pooled.reshape(*pooled.shape[:-1], *size)
+
+
+def _max_pool2d(inputs: Tensor, settings: Sequence[list[int]], ceil_mode: bool) -> Tensor:
+    kernel, stride, padding, dilation = settings
+    pooled: Tensor = torch.max_pool2d(inputs, kernel, stride, padding, dilation, ceil_mode)
+    return pooled
+
+
+def _triple(sizes: Sizes) -> list[int]:
+    return [sizes] * 3 if isinstance(sizes, int) else list(sizes) * (1 if len(sizes) == 3 else 3)
+
+
 FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     functional.bilinear: bilinear,
+    functional.max_pool3d: max_pool3d,
+    torch.max_pool3d: max_pool3d,
     torch.tril_indices: partial(triangle, np.tril_indices),
     torch.triu_indices: partial(triangle, np.triu_indices),
     torch.take_along_dim: take_along_dim,

@@ -28,8 +28,6 @@ def cross_entropy(scores: Tensor, labels: Tensor, settings: LossSettings) -> Ten
     A one-hot selection from the log-softmax: `nll_loss` becomes Scatter and Gather, 34 us a step instead of 23 in a
     small MLP. It selects, as a product would turn the infinite surprise of a class that the model rules out into NaN.
     Class weights scale rows; their mean is over the number of rows, not over the sum of the weights.
-
-    Of scores f32[B, C, ...], labels are i64[B, ...], and the mean over the positions is taken.
     """
     classes = scores.shape[1]
     smoothing = settings.label_smoothing

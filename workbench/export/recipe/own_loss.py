@@ -63,7 +63,9 @@ def _own_loss(model: ModuleType, name: str, path: Path, *, has_labels: bool) -> 
     )
     if unknown := [each for each in asked if each not in ARGUMENTS]:
         offered = "; ".join(f"{each!r} is {words}" for each, words in ARGUMENTS.items())
-        raise ConfigurationError(f"{path}: {name}() asks for {unknown[0]!r}, which is not known here: {offered}")
+        raise ConfigurationError(
+            f"{path}: {name}() asks for {unknown[0]!r}, which is not known here; let it ask for what is: {offered}"
+        )
     if "labels" in asked and not has_labels:
         raise ConfigurationError(
             f"{path}: {name}() asks for 'labels', but label.kind says that there are none; leave it out"

@@ -67,14 +67,8 @@ class Recipe:
 
     @property
     def scaling(self) -> Scaling:
-        """What the graphs do to inputs and targets.
-
-        Raises:
-            ConfigurationError: what the task says of it contradicts itself.
-        """
-        task = self.task
-        name = str(self.folder / TASK_FILE)
-        return scaling_of(task.scaling, task.each_input, task.each_label, name, has_backbone=bool(task.backbone))
+        """What the graphs do to inputs and targets."""
+        return _scaling(self.task, self.folder / TASK_FILE)
 
     def trains(self, name: str) -> bool:
         """Whether this parameter trains, or this running statistic moves. The backbone's never do."""
@@ -148,9 +142,19 @@ def _with_rows(task: TaskFile, path: Path) -> TaskFile:
     check_task(task, path)
     if task.readings is not None:
         task = msgspec.structs.replace(task, input=task.readings.input)
+    _scaling(task, path)  # where it contradicts the task, that is told now
     if task.inputs:
         task = msgspec.structs.replace(task, input=inputs_as_one(task.inputs))
     return msgspec.structs.replace(task, label=labels_as_one(task.each_label)) if task.heads else task
+
+
+def _scaling(task: TaskFile, path: Path) -> Scaling:
+    """That of a task; `path` is its file.
+
+    Raises:
+        ConfigurationError: what it says of scales contradicts the rest.
+    """
+    return scaling_of(task.scaling, task.each_input, task.each_label, str(path), has_backbone=bool(task.backbone))
 
 
 def _read(path: Path) -> str:

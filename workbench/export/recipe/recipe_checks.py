@@ -67,7 +67,11 @@ def _check_loss(kind: str, classes: int, task: TaskFile, name: str, place: str) 
         raise ConfigurationError(f"{place}: loss and [loss_settings] are those of one head; write them in [heads.NAME]")
     loss = head.loss or USUAL_LOSSES[head.label.kind]
     if head.label.kind not in LOSSES[loss].label_kinds:
-        raise ConfigurationError(f"{place}: loss {loss!r} is for label.kind {' or '.join(LOSSES[loss].label_kinds)}")
+        fitting = " or ".join(repr(name) for name, each in LOSSES.items() if kind in each.label_kinds)
+        raise ConfigurationError(
+            f"{place}: loss {loss!r} is for label.kind {' or '.join(LOSSES[loss].label_kinds)}, this is {kind!r}; write"
+            f" loss = {fitting}"
+        )
     weights = len(head.loss_settings.class_weights)
     if weights not in (0, classes):
         raise ConfigurationError(

@@ -1,5 +1,6 @@
 """Running a recipe's module, and its loss, on a few rows: whether what comes out is what `task.toml` says."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -34,8 +35,10 @@ def probe(module: nn.Module, objective: Objective, task: TaskFile, model: Path, 
     batch = Batch(inputs, _labels(task.label), torch.ones(PROBE_ROWS), {})
     for loss in objective.own_losses.values():
         name = loss.function.__name__
-        with model_code(model, f"{name}()"), torch.no_grad():
-            rows = loss(objective.told(outputs, batch))
+        told = objective.told(outputs, batch)
+        given = f"it is given {', '.join(f'{each} {_shape(told[each])}' for each in loss.asks_for)}"
+        with model_code(model, f"{name}()", given), torch.no_grad():
+            rows = loss(told)
         check_rows(rows, PROBE_ROWS, name, model)
 
 
@@ -69,6 +72,14 @@ def _check_scores(head: Head, scores: Tensor, inputs: tuple[int, ...], task: Tas
         f"{path}: {prefix}label.{key} is {getattr(label, key)}{shape}, so the module must turn {inputs} into"
         f" {expected}; it gives {tuple(scores.shape)}"
     )
+
+
+def _shape(told: object) -> str:
+    """Of a tensor or of what holds several."""
+    if isinstance(told, Tensor):
+        return str(list(told.shape))
+    values = told.items() if isinstance(told, Mapping) else enumerate(told) if isinstance(told, tuple | list) else ()
+    return f"({', '.join(f'{name}: {_shape(each)}' for name, each in values)})"
 
 
 def _labels(label: LabelSchema) -> Tensor | None:

@@ -112,4 +112,6 @@ def _check(settings: ScalingSettings, inputs: Sequence[Block], unscaled: str, na
         ("target", settings.targets, settings.target_ranges),
     ):
         if given and source != "ranges":
-            raise ConfigurationError(f"{name}: scaling.{what}_ranges needs scaling.{what}s = 'ranges'")
+            raise ConfigurationError(
+                f"{name}: scaling.{what}_ranges needs scaling.{what}s = 'ranges'; write that, or leave the ranges out"
+            )

@@ -57,7 +57,9 @@ def first_difference(  # noqa: PLR0917 - one row of a table of results
         except ValueError as error:  # batch normalisation of a single value
             if batch == ONE:
                 return None
-            raise ConfigurationError(f"{file}: torch refuses to train with {batch}: {error}") from error
+            raise ConfigurationError(
+                f"{file}: torch refuses to train with {batch}: {error}; write a batch_size of 2 or more in [training]"
+            ) from error
         difference = next(_differences(file, batch, names, found, expected, optimiser), None)
         if difference is None:
             return None

@@ -1,0 +1,44 @@
+"""Tells devices which key follows each of this coordinator's own. Pure: times are seconds on any one clock.
+
+A device hears what follows the key that it pins, pins that, and asks for what follows it in turn: so one that slept
+through several still gets to the newest.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
+from broker_coordinator.serving.announcements import Announcements
+from fleet_protocol.keys import SigningKey
+
+
+class KeySuccessions:
+    """Retained messages, each signed with an earlier one of the `keys`, which are newest first."""
+
+    def __init__(self, keys: Sequence[SigningKey], fleet: str, shard: str) -> None:
+        self._messages: dict[str, Publication] = {}
+        for successor, followed in pairwise(keys):
+            message = MessageSigner(followed, fleet, shard).succession(successor.verify_key)
+            self._messages[message.topic] = message
+        self._announcements = Announcements()
+
+    def announce(self) -> None:
+        """Publish them next: the broker may have lost them."""
+        for topic in self._messages:
+            self._announcements.announce(topic)
+
+    def repeat(self, now: float) -> None:
+        """Publish them again, soon, for a device that has just come."""
+        self._announcements.repeat(self._messages, now)
+
+    def publications(self, limit: int, now: float) -> list[Publication]:
+        """Take at most `limit` of those that are to be published now."""
+        taken: list[Publication] = []
+        while len(taken) < limit and (topic := self._announcements.next_name(now)) is not None:
+            taken.append(self._messages[topic])
+            self._announcements.done(topic, now)
+        return taken
+
+    def next_due(self) -> float | None:
+        """When one is to be published again, or None."""
+        return self._announcements.next_due()

@@ -31,7 +31,7 @@ SETTINGS = AdmissionSettings(
     SHARD,
     open_enrolment=True,
     maximum_devices=10,
-    key=KEY,
+    keys=(KEY,),
     allowance=TokenBucket(5.0, 20),
     chunk_allowance=TokenBucket(1.0, 500),
     repeat_allowance=TokenBucket(2.0, 50),
@@ -77,7 +77,7 @@ class MonthCoordinator(Bench):
         self._runs = True
         now = self._clock.now
         self.coordinator.check_manifests()
-        self.coordinator.announce_versions()
+        self.coordinator.announce_all()
         self.coordinator.subscribed_to_manifests(now)
         for topic, data in self._network.retained.items():
             if topic.startswith(topics.manifest(FLEET, "")):
@@ -116,7 +116,7 @@ class MonthCoordinator(Bench):
 
     def first_difference(self, task: str) -> str | None:
         """Between the versions and what the journal says they are made of; None where they are the same."""
-        return verify_versions(self.journal, task, key=KEY).difference
+        return verify_versions(self.journal, task, keys=(KEY,)).difference
 
     def _arrive(self, topic: str, data: bytes) -> None:
         self._waiting.append(Message(topic, data))

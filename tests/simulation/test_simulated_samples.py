@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bundle_runtime.samples import Samples
 from edge_agent.core.guards import GuardSettings
 from fleet_protocol.errors import ConfigurationError
-from tests.unit.test_simulation import HOUR, STEADY, bundle, fleet, workload
+from tests.support.simulated_fleet import HOUR, STEADY, bundle, fleet, workload
 from workbench.data.partition import dirichlet_parts, even_parts
 from workbench.simulation.conditions import FleetMember
 from workbench.simulation.device_memory import stored_rows, unseen_rows

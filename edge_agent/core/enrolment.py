@@ -1,5 +1,6 @@
 """Enrolment: when a device enrols, and what receipts mean for its enrolment. Pure."""
 
+from collections import deque
 from enum import Enum
 
 from fleet_protocol.errors import Reason
@@ -8,6 +9,9 @@ from fleet_protocol.kinds import Outcome, Receipt
 FIRST_ANSWER_SECONDS = 2.0
 LAST_ANSWER_SECONDS = 60.0
 """How long to wait for an answer, or for an operator's approval, before asking again; doubles from first to last."""
+
+MAX_UNANSWERED = 100
+"""Enrolments whose receipts are still known: a device may wait for its approval for months."""
 
 
 class Answer(Enum):
@@ -29,7 +33,7 @@ class EnrolmentAttempts:
     __slots__ = ("_sent", "_wait_seconds")
 
     def __init__(self) -> None:
-        self._sent: set[bytes] = set()
+        self._sent: deque[bytes] = deque(maxlen=MAX_UNANSWERED)
         self._wait_seconds = FIRST_ANSWER_SECONDS
 
     def start(self) -> None:
@@ -38,7 +42,7 @@ class EnrolmentAttempts:
 
     def sent(self, digest: bytes) -> float:
         """Note the digest of an enrolment's envelope; returns the seconds to wait for its receipt."""
-        self._sent.add(digest)
+        self._sent.append(digest)
         wait_seconds = self._wait_seconds
         self._wait_seconds = min(2 * wait_seconds, LAST_ANSWER_SECONDS)
         return wait_seconds

@@ -17,6 +17,8 @@ from fleet_protocol.configuration import Name, PositiveInt
 
 Retention = Literal["newest", "reservoir", "balanced"]
 
+CRON_FIELDS = 5
+"""Minute, hour, day of the month, month and day of the week."""
 MAX_STORE_MIB = 1024 * 1024
 """One TiB: more than any card holds."""
 
@@ -88,10 +90,13 @@ class AgentConfiguration(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
 def _check_schedule(line: str) -> None:
     """Refuse a cron line that is none, or names a day that its months do not have; raises ValueError."""
+    remedy = "write five fields, as '30 2 * * *'"
+    if len(line.split()) > CRON_FIELDS:  # cronsim takes a sixth, for seconds
+        raise ValueError(f"schedule = {line!r} is no cron line (more than {CRON_FIELDS} fields); {remedy}")
     try:
         CronSim(line, datetime(2000, 1, 1))
     except CronSimError as error:
-        raise ValueError(f"schedule = {line!r} is no cron line ({error}); write five fields, as '30 2 * * *'") from None
+        raise ValueError(f"schedule = {line!r} is no cron line ({error}); {remedy}") from None
 
 
 def load_configuration(path: Path) -> AgentConfiguration:

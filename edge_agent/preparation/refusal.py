@@ -43,4 +43,7 @@ class ReadingRefusedError(Exception):
 
 def shown(value: object) -> str:
     """A value as a refusal quotes it."""
-    return repr(value)[:MAX_SHOWN_CHARACTERS]
+    try:
+        return repr(value)[:MAX_SHOWN_CHARACTERS]
+    except RecursionError:  # JSON may be as deep as the stack was where it was decoded
+        return "lists or objects too deep to show"

@@ -62,11 +62,16 @@ def _number(name: str, field: ReadingField, given: object) -> float:
 
 
 def _category(name: str, field: ReadingField, given: object) -> float:
-    text = f"{given:g}" if isinstance(given, int | float) and not isinstance(given, bool) else given
+    text = _text(given) if isinstance(given, int | float) and not isinstance(given, bool) else given
     if text in field.values:
         return float(field.values.index(text))
     known = ", ".join(field.values[:8])
     raise ReadingRefusedError("unknown_value", f"{name} is {shown(given)}; the task takes {known}: correct it")
+
+
+def _text(given: float) -> str:
+    """A number as a category's value has it: 3.0 is 3. An integer of JSON may be larger than any float."""
+    return str(int(given)) if isinstance(given, int) or given.is_integer() else repr(given)
 
 
 def _boolean(name: str, _: ReadingField, given: object) -> float:

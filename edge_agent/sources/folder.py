@@ -60,7 +60,8 @@ async def watch_folder(settings: FolderSettings, readings: ReadingIntake) -> Non
 
 def files_in(folder: Path) -> dict[Path, FileState]:
     """Finished files in a folder, and in those inside it that are named by a number."""
-    labelled = [each for each in folder.iterdir() if each.is_dir() and label_of(each) is not None]
+    folders = (each for each in folder.iterdir() if each.is_dir() and not each.is_symlink())
+    labelled = [each for each in folders if label_of(each) is not None]
     files = (path for each in (folder, *labelled) for path in each.iterdir() if path.is_file())
     names = (path for path in files if not path.name.startswith(".") and path.suffix not in UNFINISHED_SUFFIXES)
     return {path: ((status := path.stat()).st_size, status.st_mtime_ns) for path in names}
@@ -80,6 +81,11 @@ async def _take_file(
     path: Path, description: TaskDescription, settings: FolderSettings, readings: ReadingIntake
 ) -> None:
     """Read one file, and put it away. It stays where it is when the disk had no room for one of its samples."""
+    _require_can_put_away(path, settings)
+    if _is_link(path):
+        readings.refuse("unreadable_file", f"{path} is a symbolic link; put the file itself there")
+        _put_away(path, settings, is_readable=False)
+        return
     schema = description.input
     job = FileJob(
         str(path),
@@ -90,7 +96,6 @@ async def _take_file(
         label=label_of(path.parent) if path.parent != settings.path else None,
         sample_rate_hz=settings.sample_rate_hz,
     )
-    _require_can_put_away(path, settings)
     is_readable = True
     async with aclosing(_readings_of(job)) as found:
         async for reading in found:
@@ -139,6 +144,11 @@ def _require_can_put_away(path: Path, settings: FolderSettings) -> None:
         _place(path, settings, folder).parent.mkdir(parents=True, exist_ok=True)
     if not os.access(path.parent, os.W_OK):
         raise PermissionError(f"{path.parent}: the agent can't move files away; let its account write there")
+
+
+def _is_link(path: Path) -> bool:
+    """Followed, it would show who may write here what only the agent may read."""
+    return path.is_symlink()
 
 
 def _place(path: Path, settings: FolderSettings, folder: str) -> Path:

@@ -33,6 +33,10 @@ class NamedForm:
     units: tuple[tuple[JsonPath, str], ...] = ()
     series: str = ""
 
+    def has_values(self, document: object) -> bool:
+        """Whether one of the `fields` stands where it is said to."""
+        return any(_at(path, document) is not None for path in self.fields.values())
+
     def reading(self, document: object, words: Mapping[str, float]) -> NamedReading:
         """The reading in a document; `words` give the numbers of texts.
 
@@ -70,6 +74,8 @@ def _at(path: JsonPath, document: object) -> object:
 
 def _identifier_of(given: object) -> str:
     """Empty where there is none."""
+    if given is not None and not isinstance(given, str | int | float):
+        raise ReadingRefusedError("not_a_sample", f"id is {shown(given)}; publish a text or a number")
     text = "" if given is None else str(given)
     if len(text) > MAX_IDENTIFIER_CHARACTERS:
         words = f"id has {len(text)} characters; at most {MAX_IDENTIFIER_CHARACTERS} are taken"

@@ -8,7 +8,7 @@ from dataclasses import replace
 from edge_agent.preparation.preparation import Moment, Preparation, PreparationState, SeriesStatus
 from edge_agent.preparation.refusal import ReadingRefusedError
 from edge_agent.sources.intake import SampleIntake
-from edge_agent.sources.named_form import NamedReading
+from edge_agent.sources.named_form import NamedForm, NamedReading
 from edge_agent.sources.reading_time import seconds_of
 from edge_agent.sources.readings import ReadingForm
 from edge_agent.sources.series import SeriesOfReadings
@@ -74,6 +74,7 @@ class ReadingReceiver:
         Raises:
             ReadingRefusedError: it is no reading of this form, or makes no full window.
         """
+        form = _form_of_question(form, document)
         if not self.is_named(form, document):
             is_sample = isinstance(document, dict) and "inputs" in document
             return replace(form, inputs=() if is_sample else form.inputs, label=None).sample(document)
@@ -116,3 +117,13 @@ class ReadingReceiver:
         except sqlite3.Error as error:
             logger.error(log_line("sample_not_stored", task=sample.task, error=error))
             raise ReadingRefusedError("not_stored", f"{error}; is the disk full?") from error
+
+
+def _form_of_question(form: ReadingForm, document: object) -> ReadingForm:
+    """The source's form; a document that has none of its fields where they are said to be is a sample, or has values
+    by the names of the fields.
+    """
+    named = form.named
+    if not named.fields or not isinstance(document, dict) or named.has_values(document):
+        return form
+    return replace(form, named=NamedForm(series=named.series))

@@ -1,6 +1,7 @@
 """From a reading, any JSON document that a source brings, to a sample of its task. Pure."""
 
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -99,6 +100,6 @@ class ReadingForm:
         if isinstance(value, str) and value in self.words:
             return self.words[value]
         if isinstance(value, int | float):
-            return float(value) if abs(value) < math.inf else math.inf
+            return float(value) if abs(value) <= sys.float_info.max else math.inf
         remedy = "publish a number, with a decimal point, or give the number of this text under words"
         raise ReadingRefusedError("not_a_number", f"{path.text} is {shown(value)}; {remedy}")

@@ -11,7 +11,9 @@ SERIES_SEPARATOR = "/"
 """Between a task's name and that of a series."""
 
 MAX_SERIES = 32
-"""Over all tasks: programs at the sample socket may name any."""
+"""Over all tasks: programs at the sample socket may name any. Of those of an earlier run the oldest make room."""
+MAX_SERIES_CHARACTERS = 64
+"""Of a name."""
 
 
 class SeriesOfReadings:
@@ -23,6 +25,7 @@ class SeriesOfReadings:
         self._describe = describe
         self._states = dict(states or {})
         self._series: dict[str, Preparation] = {}
+        self._bound_states()
 
     @property
     def states(self) -> dict[str, PreparationState]:
@@ -39,16 +42,26 @@ class SeriesOfReadings:
         """The series of a task.
 
         Raises:
-            ReadingRefusedError: the task has no named readings, or is not known yet; or there are too many series.
+            ReadingRefusedError: the task has no named readings, or is not known yet; the name is too long, or there are
+                too many series.
         """
+        if len(name) > MAX_SERIES_CHARACTERS:
+            words = f"series has {len(name)} characters; at most {MAX_SERIES_CHARACTERS} are taken"
+            raise ReadingRefusedError("not_a_sample", words)
         plan = self._plan(task)
         key = f"{task}{SERIES_SEPARATOR}{name}" if name else task
         series = self._series.get(key)
         if series is None or (series.plan is not plan and series.plan != plan):
             if series is None and len(self._series) >= MAX_SERIES:
-                raise ReadingRefusedError("too_many", f"{MAX_SERIES} series of readings are kept; name fewer")
+                remedy = "name fewer, and restart the agent"
+                raise ReadingRefusedError("too_many", f"{MAX_SERIES} series of readings are kept; {remedy}")
             self._series[key] = series = Preparation(plan, self._states.pop(key, None))
+            self._bound_states()
         return series
+
+    def _bound_states(self) -> None:
+        while self._states and len(self._states) + len(self._series) > MAX_SERIES:
+            del self._states[next(iter(self._states))]
 
     def _plan(self, task: str) -> ReadingPlan:
         description = self._describe(task)

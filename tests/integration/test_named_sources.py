@@ -105,6 +105,21 @@ def table(folder: Path, readings: list[dict[str, object]]) -> Path:
     return file
 
 
+def test_question_has_the_form_of_the_source_of_a_sample_or_of_named_readings(device: Device) -> None:
+    mapped = SourceSettings("mqtt", TASK, fields={name: f"$.room.{name}" for name in READINGS[0] if name != "time"})
+    for reading in READINGS[:10]:
+        device.receiver.take(ReadingForm(TASK), reading)
+    named = READINGS[10]
+    asked = [
+        device.receiver.question(mapped.form, document)
+        for document in (named, {"room": named, "time": named["time"]}, {"inputs": [0.5] * 40})
+    ]
+    assert asked[0] == asked[1]
+    assert asked[2].inputs == [0.5] * 40
+    with pytest.raises(ReadingRefusedError, match="temperature is missing; the reading has warmth"):
+        device.receiver.question(mapped.form, {"warmth": 21.5})
+
+
 async def test_program_hands_over_named_readings_and_hears_why_one_is_refused(tmp_path: Path, device: Device) -> None:
     def program(agent: AgentClient) -> None:
         for reading in LABELLED:

@@ -126,6 +126,20 @@ async def test_files_of_a_folder_become_samples_and_are_put_away(tmp_path: Path,
     assert sorted(device.labels()) == [0, 1, 2]
 
 
+async def test_link_is_not_followed_to_files_and_folders_of_the_agent(tmp_path: Path, device: Device) -> None:
+    (state := tmp_path / "state").mkdir()
+    (state / "a.csv").write_text("x,y,label\n0,1,0\n")
+    (inbox := tmp_path / "inbox").mkdir()
+    (inbox / "link.csv").symlink_to(state / "a.csv")
+    (inbox / "3").symlink_to(state)
+    runner = SourceRunner([folder_source(inbox)], device.receiver, HOST)
+    async with running(runner):
+        await until((inbox / "refused/link.csv").is_symlink)
+    assert runner.status[0].refused == {"unreadable_file": 1}
+    assert (state / "a.csv").exists()
+    assert device.labels() == []
+
+
 async def test_read_files_are_deleted_where_that_is_wished(tmp_path: Path, device: Device) -> None:
     (inbox := tmp_path / "inbox").mkdir()
     (inbox / "a.jsonl").write_text('{"inputs": [0, 1], "label": 1}')

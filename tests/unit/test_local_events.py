@@ -39,6 +39,7 @@ def test_sleep_ends_at_the_next_time_or_soon_enough_to_see_that_the_clock_was_se
         ("daily", "is no cron line"),
         ("61 * * * *", "Bad minute"),
         ("* * * *", "five fields"),
+        ("0 30 2 * * *", "five fields"),
         ("0 0 31 2,4 *", "Bad day-of-month"),
     ],
 )

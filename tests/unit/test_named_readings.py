@@ -72,6 +72,23 @@ def test_kinds_of_fields_become_numbers_in_their_order() -> None:
     assert plan().input.shape == [5]
 
 
+@pytest.mark.parametrize(
+    ("value", "given"), [("3", 3.0), ("0", -0.0), ("0.5", 0.5), ("1234567", 1234567), ("1234567.25", 1234567.25)]
+)
+def test_number_is_the_category_that_is_written_like_it(value: str, given: float) -> None:
+    modes = ReadingField(kind="category", values=["off", value])
+    series = Preparation(plan(fields={"mode": modes}))
+    assert series.take({"mode": given}, Moment(1.0)).inputs == [0.0, 1.0]
+
+
+def test_value_that_is_too_deep_to_be_shown_has_a_reason() -> None:
+    deep: list[Any] = []
+    for _ in range(2000):
+        deep = [deep]
+    found, said = reason(Preparation(plan()), GOOD | {"temperature": deep})
+    assert (found, said[:40]) == ("not_a_number", "temperature is lists or objects too deep")
+
+
 def test_usual_range_is_cut_off_and_range_is_refused() -> None:
     light = ReadingField(range=[0.0, 2e5], usual_range=[0.0, 1000.0])
     series = Preparation(plan(fields={"light": light}))
@@ -91,6 +108,8 @@ def test_usual_range_is_cut_off_and_range_is_refused() -> None:
         ({"temperature": 81}, "out_of_range", "temperature is 81; from -40 to 80 °C is taken"),
         ({"temperature": 10**400}, "out_of_range", "temperature is 1000"),
         ({"temperature": {"value": 70.7, "unit": "°F"}}, "wrong_unit", "temperature is in '°F'; the task takes °C"),
+        ({"mode": 10**400}, "unknown_value", "mode is 1000"),
+        ({"mode": {"value": math.inf}}, "unknown_value", "mode is inf"),
         ({"mode": "ECO"}, "unknown_value", "mode is 'ECO'; the task takes off, eco, boost"),
         ({"door": "ajar"}, "unknown_value", "door is 'ajar'; publish true or false"),
         ({"door": 2}, "unknown_value", "door is 2"),

@@ -161,4 +161,5 @@ def test_series_are_bounded_and_begin_again_with_another_plan() -> None:
     for number in range(MAX_SERIES - 1):
         series.of("room", str(number))
     assert reason("room", "one more") == "too_many"
+    assert reason("room", "x" * 65) == "not_a_sample"
     assert set(series.status) == {"room", *(f"room/{number}" for number in range(MAX_SERIES - 1))}

@@ -89,6 +89,11 @@ def test_null_is_a_missing_value() -> None:
     assert math.isnan(value)
 
 
+@pytest.mark.parametrize("given", [10**400, -(10**400), 2**1024])
+def test_integer_larger_than_any_float_is_infinite_which_no_schema_takes(given: int) -> None:
+    assert form("$.a").sample({"a": given}).inputs == [math.inf]
+
+
 @pytest.mark.parametrize(
     ("document", "reason", "words"),
     [

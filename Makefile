@@ -19,8 +19,9 @@ DEMO ?=
 SECONDS ?= 60
 
 PYTEST := $(BIN)/python -m pytest
-# Each worker takes one half, in order, so that what a module shares is made once; then it takes from the other's half.
-TOGETHER := --numprocesses 2 --dist worksteal
+# Each worker takes one part, in order, so that what a module shares is made once; then it takes from the others' parts.
+# Three for two cores: tests that start whole programs wait for half of their time.
+TOGETHER := --numprocesses 3 --dist worksteal
 
 .DELETE_ON_ERROR: # what was made halfway must not pass for made
 
@@ -40,7 +41,8 @@ test-fast: $(VENV)/.test ## what needs no other process, in about a minute
 test-system: $(VENV)/.test $(HASS_VENV)/.ready system-packages ## what starts other processes, and every form of what CI runs in one
 	$(HASS_VENV)/bin/python tests/vectors/home_assistant_opinion.py
 	$(PYTEST) $(TOGETHER) -m 'not quiet' tests/integration tests/broker tests/system
-	$(PYTEST) -m long tests/export tests/system/test_demo.py
+	$(PYTEST) $(TOGETHER) -m 'long and not quiet' tests/export tests/fuzz
+	$(PYTEST) -m 'long and quiet'
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .

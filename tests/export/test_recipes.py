@@ -98,6 +98,7 @@ def test_same_recipe_gives_same_bytes(name: str, exported: Callable[[str], Path]
     assert bundle_files(read_recipe(find_recipe(name))) == read_files(exported(name))
 
 
+@pytest.mark.long
 def test_mnist_cnn_learns_handwriting(tmp_path: Path) -> None:
     digits = read_mnist(DATA / "mnist")
     order = np.random.default_rng(0).permutation(len(digits.labels))
@@ -107,6 +108,7 @@ def test_mnist_cnn_learns_handwriting(tmp_path: Path) -> None:
     assert accuracy(bundle, weights, digits.images[held_out], digits.labels[held_out]) >= 0.94
 
 
+@pytest.mark.long
 def test_occupancy_is_learned_as_a_device_sees_it() -> None:
     figures = occupancy.measure(DATA / "occupancy")
     assert figures["accuracy"] >= 0.96

@@ -58,6 +58,10 @@ CASES = {
     ),
     "dropout": Case((nn.Linear(6, 8), nn.Dropout(0.3)), (6,)),
 }
+IN_CI = {"store smaller than a batch", "convolutions, clip, proximal", "adamw"}
+EACH_CASE = [
+    pytest.param(case, id=name, marks=() if name in IN_CI else pytest.mark.long) for name, case in CASES.items()
+]
 
 
 def recipe_of(case: Case) -> Recipe:
@@ -88,7 +92,7 @@ def second_environment() -> None:
     assert ORT_PYTHON.exists(), f"{ORT_PYTHON} is missing; make it with: make .venv-ort/.ready"
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("case", EACH_CASE)
 def test_both_engines_end_at_the_same_weights(case: Case, tmp_path: Path) -> None:
     recipe = recipe_of(case)
     bundle = write_bundle(recipe, tmp_path / "bundle")

@@ -33,6 +33,7 @@ def test_damaged_input_ends_in_a_value_or_a_refusal(name):
         target.check(damaged(generator.choice(target.seeds), generator))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", TARGETS)
 def test_coverage_guided_fuzzing_finds_nothing(name, tmp_path):
     assert fuzz_in_child(name, FUZZ_SECONDS, tmp_path) > 0

@@ -140,7 +140,7 @@ def test_killed_while_it_is_brought_up_to_date_it_begins_again(path):
     program = (
         "import os, signal\n"
         "from pathlib import Path\n"
-        "from edge_agent.shell import device_schema\n"
+        "from edge_agent.shell.storage import device_schema\n"
         "from edge_agent.shell.storage.device_database import DeviceDatabase\n"
         "device_schema._move_returned = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
         f"DeviceDatabase(Path({str(path)!r}))\n"

@@ -70,14 +70,13 @@ class Identity:
         """Where the key that follows the pinned one is named."""
         return topics.key_succession(self._fleet, key_id(self.coordinator))
 
-    def check_coordinator(self, key: VerifyKey) -> None:
+    @staticmethod
+    def check_coordinator(key: VerifyKey) -> None:
         """Whether `key` could be the pinned one.
 
         Raises:
-            ProtocolError: `MALFORMED`: this device encrypts, and nothing can be encrypted for it.
+            ProtocolError: `MALFORMED`: it is no point of the curve; nobody can sign with it or encrypt for it.
         """
-        if not self._encrypts:
-            return
         try:
             check_recipient(key)
         except ConfigurationError as error:

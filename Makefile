@@ -36,7 +36,7 @@ test: $(VENV)/.test $(ORT_VENV)/.ready $(COSE_VENV)/.ready system-packages check
 	$(PYTEST) -m 'quiet and not long'
 
 test-fast: $(VENV)/.test ## what needs no other process, in about a minute
-	$(PYTEST) $(TOGETHER) tests/pair tests/unit
+	$(PYTEST) --numprocesses 2 --dist worksteal tests/pair tests/unit # nothing waits here
 
 test-system: $(VENV)/.test $(HASS_VENV)/.ready system-packages ## what starts other processes, and every form of what CI runs in one
 	$(HASS_VENV)/bin/python tests/vectors/home_assistant_opinion.py

@@ -7,7 +7,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from tests.pair.machine import Pair
 
-EXAMPLES = 60
+EXAMPLES = 50
 """Others in every run: a fault that is there is met within days, and planted ones within 100."""
 
 

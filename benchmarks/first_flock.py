@@ -21,7 +21,7 @@ BROKER = "auto"
 def measure(seed: int) -> dict[str, Any]:
     """Run the demo once and return its summary, with the gap to pooled training and the ratio of bytes."""
     with tempfile.TemporaryDirectory() as folder:
-        options = DemoOptions(AGENTS, seed, Path(folder) / "demo", BROKER)
+        options = DemoOptions(AGENTS, seed, Path(folder), BROKER)
         summary = asyncio.run(run_demo(options, lambda _: None)).summary
     return {
         **msgspec.to_builtins(summary),

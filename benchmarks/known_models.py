@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.datasets import load_sample_images
-from torch import nn
+from torch import library, nn
 
 from benchmarks.model_zoo.blocks import CLASSES
 from benchmarks.model_zoo.measure import Measured, measure
@@ -87,7 +87,7 @@ def install() -> None:
         ready.touch()
     sys.path.append(str(FOLDER))
     for name, signature in BUILT_ELSEWHERE.items():
-        torch.library.define(f"torchvision::{name}", signature)
+        library.define(f"torchvision::{name}", signature)
 
 
 def trained(make: Callable[[], nn.Module], head: str, rounds: int) -> dict[str, Measured]:

@@ -98,7 +98,6 @@ def test_same_recipe_gives_same_bytes(name: str, exported: Callable[[str], Path]
     assert bundle_files(read_recipe(find_recipe(name))) == read_files(exported(name))
 
 
-@pytest.mark.long
 def test_mnist_cnn_learns_handwriting(tmp_path: Path) -> None:
     digits = read_mnist(DATA / "mnist")
     order = np.random.default_rng(0).permutation(len(digits.labels))
@@ -108,7 +107,6 @@ def test_mnist_cnn_learns_handwriting(tmp_path: Path) -> None:
     assert accuracy(bundle, weights, digits.images[held_out], digits.labels[held_out]) >= 0.94
 
 
-@pytest.mark.long
 def test_occupancy_is_learned_as_a_device_sees_it() -> None:
     figures = occupancy.measure(DATA / "occupancy")
     assert figures["accuracy"] >= 0.96
@@ -146,7 +144,6 @@ def test_each_fault_of_a_bearing_stands_out(tmp_path: Path) -> None:
         assert area > roc_auc_score(is_faulty, errors(untrained, inputs)), fault
 
 
-@pytest.mark.long
 def test_keyword_dscnn_tells_words_apart(tmp_path: Path) -> None:
     random, labels = np.random.default_rng(0), np.arange(1500) % len(WORDS)
     sounds = np.array([inputs_from_sound(utter(random, WORDS[label])) for label in labels])

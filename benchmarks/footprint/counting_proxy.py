@@ -28,6 +28,8 @@ class CountingProxy:
                 except OSError:
                     client.close()
                     continue
+                for end in (client, server):  # as edgeflock and its broker set it for themselves
+                    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 for ends in ((client, server), (server, client)):
                     threading.Thread(target=self._pass_on, args=ends, daemon=True).start()
 

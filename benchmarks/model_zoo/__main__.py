@@ -22,9 +22,9 @@ from fleet_protocol.errors import ConfigurationError
 ROUNDS = 7
 CLOSE = 1e-5
 """The largest difference of any weight that needs no explanation."""
-ROUNDING_LEEWAY = 100
-"""A larger one is rounding that the model amplifies if torch in float32 is within this factor as far from float64:
-where an activation lies within rounding of its kink, one of the two may cross it and the other not.
+ROUNDING_LEEWAY = 10
+"""A larger one is rounding that the model amplifies if rounding moves torch's own run by as much within this factor:
+where an activation lies within rounding of its kink, one run may cross it and another not.
 """
 
 

@@ -24,6 +24,10 @@ PADDING = 3
 """Rows of a padded mini-batch that count for nothing."""
 LEARNING_RATE = 0.02
 SEED = 11
+NEIGHBOURS = 8
+"""Runs of torch from weights that differ by rounding. Where an activation lies at its kink, some of them cross it."""
+NEARBY = 4 * torch.finfo(torch.float32).eps
+"""How far their weights differ, relatively: a sum in another order differs by some roundings."""
 LOSSES: dict[LabelKind, Callable[..., Tensor]] = {
     "class": functional.cross_entropy,
     "multi_label": functional.binary_cross_entropy_with_logits,
@@ -41,7 +45,9 @@ class Distance:
     from_torch: float
     """Of the exported graph from torch in float32."""
     rounding: float
-    """Of torch in float32 from torch in float64: what rounding alone comes to, where a model amplifies it."""
+    """Of torch in float32 from itself in float64, or from itself with weights that differ by some roundings, whichever
+    is largest: what rounding alone comes to, where a model amplifies it.
+    """
 
 
 def distances(recipe: Recipe, engine: OnnxStepEngine, samples: Samples) -> dict[str, Distance | None]:
@@ -97,16 +103,26 @@ def train_with_torch(  # noqa: PLR0917 - what a training run is
 def _distance(recipe: Recipe, engine: OnnxStepEngine, samples: Samples, plan: BatchPlan) -> Distance | None:
     trained, _ = engine.train(initial_weights(recipe), samples, plan, Rates(LEARNING_RATE))
     chosen = [rows[real > 0] for rows, real in zip(plan.rows, plan.mask, strict=True)]
+    starts = [deepcopy(recipe.module), deepcopy(recipe.module).double()]
+    starts += [_neighbour(recipe.module, seed) for seed in range(NEIGHBOURS)]
     ends = []
-    for dtype in (torch.float32, torch.float64):
-        module = deepcopy(recipe.module).to(dtype)
+    for module in starts:
         try:
             train_with_torch(recipe, module, samples, chosen, LEARNING_RATE, SEED)
         except ValueError:  # batch normalisation of a single value
             return None
         ends.append(_flat(recipe, module))
-    single, double = ends
-    return Distance(float(np.abs(trained - single).max()), float(np.abs(single - double).max()))
+    single, *others = ends
+    return Distance(float(np.abs(trained - single).max()), max(float(np.abs(single - other).max()) for other in others))
+
+
+def _neighbour(module: nn.Module, seed: int) -> nn.Module:
+    """A copy whose weights are within `NEARBY`."""
+    neighbour, random = deepcopy(module), torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for value in neighbour.parameters():
+            value.mul_(1 + NEARBY * (2 * torch.rand(value.shape, generator=random) - 1))
+    return neighbour
 
 
 def _flat(recipe: Recipe, module: nn.Module) -> NDArray[np.float32]:

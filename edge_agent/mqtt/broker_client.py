@@ -99,6 +99,8 @@ class BrokerClient(aiomqtt.Client):
         def create_bounded_socket() -> BoundedSocket:
             connection = create_socket()
             assert isinstance(connection, socket.socket)  # noqa: S101 - no websockets
+            # Nagle's algorithm would hold a SUBSCRIBE back until the packet before it is acknowledged: 40 ms awake.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             gate = PacketGate(maximum_packet_bytes, mqtt5=self.mqtt5, on_too_long=on_too_long)
             self._bounded = BoundedSocket(connection, gate)
             return self._bounded

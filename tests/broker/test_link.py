@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import json
+import os
+import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 
@@ -219,3 +221,13 @@ async def test_second_device_of_the_same_name_is_said(broker: Broker, caplog) ->
         await waited(lambda: "event=connections_end_at_once" in caplog.text, "one of them says it")
     assert "client=kitchen" in caplog.text
     assert "the broker has closed the connection" in caplog.text
+
+
+async def test_small_packet_does_not_wait_for_the_acknowledgement_of_the_one_before(start_broker):
+    link = link_to(start_broker(), [])
+    async with running(link):
+        assert link._client is not None
+        assert link._client._bounded is not None
+        connection = socket.socket(fileno=os.dup(link._client._bounded.fileno()))
+        with contextlib.closing(connection):
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

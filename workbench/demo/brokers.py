@@ -18,6 +18,7 @@ persistence false
 max_packet_size 5000000
 max_queued_messages 10000
 max_inflight_messages 100
+set_tcp_nodelay true
 log_type error
 log_type warning
 """

@@ -18,6 +18,7 @@ from edge_agent.shell.samples.sample_retention import TURN_BITS, RetentionRule
 from edge_agent.shell.samples.sample_tables import SAMPLE_BYTES, SCHEMA, require_sound
 from edge_agent.shell.samples.unjudged_samples import count_unjudged, keep_unjudged, unjudged_of
 from edge_agent.shell.storage.damaged_files import files_set_aside, require_whole, set_aside
+from edge_agent.shell.storage.page_cache import keep_few_pages
 from edge_agent.sources.schema_check import check_sample
 from edge_agent.worker.damage import is_unusable
 from edge_agent.worker.usable_samples import fitting
@@ -104,6 +105,7 @@ class SampleStore:
         require_whole(self._connection)
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=NORMAL")
+        keep_few_pages(self._connection)
         self._connection.executescript(SCHEMA)
         require_sound(self._connection)
         self._rule.arrange(self._connection)

@@ -19,6 +19,7 @@ from edge_agent.core.version_choice import KnownVersion
 from edge_agent.shell.storage.damaged_files import WatchedConnection, require_whole, why_unusable
 from edge_agent.shell.storage.device_schema import prepare, require_schema
 from edge_agent.shell.storage.outbox_room import merge_back, waiting_bytes
+from edge_agent.shell.storage.page_cache import keep_few_pages
 from edge_agent.shell.storage.row_seals import RowSeals
 from edge_agent.shell.storage.sample_use import SampleUse, read_use, write_use
 from fleet_protocol.envelope import digest
@@ -93,6 +94,7 @@ class DeviceDatabase:
             # Triggers (`row_seals`) make SQLite keep what a statement overwrites, the residual, until it is done: in
             # memory, or the card takes it twice.
             self._connection.execute("PRAGMA temp_store=MEMORY")
+            keep_few_pages(self._connection)
             with self._transaction():
                 prepare(self._connection)
                 require_schema(self._connection)

@@ -37,6 +37,10 @@ TWELVE_YEARS = 12 * 366 * DAY
 """Beyond 2038-01-19, where 32 bits end."""
 
 LINK_UP_SECONDS, LINK_DOWN_SECONDS = 6 * MINUTE, 294 * MINUTE
+SHORTEST_LINK_SECONDS = 1 * MINUTE
+"""In a shorter time a device may not get through, or not get the version that it waits for."""
+LONG_OUTAGE_SECONDS = 24 * HOUR
+"""By chance: so long a one excuses a device that waits for a version."""
 """On average: it is up for 2 % of the time."""
 SAMPLE_SECONDS = 30 * MINUTE
 SAMPLES_OF_ONE_OF_BRIEF = 8
@@ -205,11 +209,17 @@ class Month:
             neighbour.act()
 
     async def _weather(self, device: MonthDevice) -> None:
+        down_since = self._clock.now
         while True:
             await asyncio.sleep(self._draw.expovariate(1 / LINK_DOWN_SECONDS))
             if device.name not in self._dark:
                 self._network.set_reachable(device.name, True)
-            await asyncio.sleep(self._draw.expovariate(1 / LINK_UP_SECONDS))
+            seconds = self._draw.expovariate(1 / LINK_UP_SECONDS)
+            if seconds >= SHORTEST_LINK_SECONDS:
+                if self._clock.now - down_since > LONG_OUTAGE_SECONDS:
+                    device.hindered.append((down_since, self._clock.now))
+                down_since = self._clock.now + seconds
+            await asyncio.sleep(seconds)
             self._network.set_reachable(device.name, False)
 
     def _after(self, seconds: float, action: Callable[[], object]) -> None:

@@ -69,8 +69,8 @@ def add_newest_key(path: Path, program: str) -> VerifyKey:
     keys = read_key_ring_file(path, program)
     if len(keys) >= MAX_COORDINATOR_KEYS:
         raise ConfigurationError(
-            f"key file {path} has {len(keys)} keys, as many as are kept: delete its last line, the oldest key, once no"
-            " device has that one any more"
+            f"key file {path} has {len(keys)} keys, as many as are kept: delete its first line, which counts them, and"
+            " its last, the oldest key, once no device has that one any more"
         )
     newest = SigningKey.generate()
     try:

@@ -57,9 +57,7 @@ class PinnedKeys:
     def _read(self) -> list[VerifyKey]:
         """None where there is no file, or the card can't give it back: then the configured key is trusted again."""
         try:
-            lines = read_counted(self._file.read_text(encoding="ascii"), FILE)
-            if not lines:
-                raise ConfigurationError(f"{FILE} is empty")
+            lines = read_counted(self._file.read_text(encoding="ascii"), FILE) or [""]
             return [read_verify_key(line, FILE, "the coordinator") for line in lines]
         except FileNotFoundError:
             return []

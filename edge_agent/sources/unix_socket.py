@@ -18,7 +18,6 @@ import contextlib
 import logging
 import os
 import re
-import socket
 import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -29,6 +28,7 @@ import msgspec
 from edge_agent.core.round_decisions import TaskState
 from edge_agent.preparation.preparation import SeriesStatus
 from edge_agent.preparation.refusal import ReadingRefusedError, Reason
+from edge_agent.sources.bound_socket import bound_socket
 from edge_agent.sources.bounded_lines import READ_BYTES, HeldBytes, LineRefusedError, lines_of
 from edge_agent.sources.named_form import NamedForm
 from edge_agent.sources.named_line import read_named
@@ -41,7 +41,6 @@ from edge_agent.sources.tally import SourceStatus, SourceTally
 from edge_agent.worker.contract import Progress
 from fleet_host.log_lines import log_line
 from fleet_protocol.document_errors import explain
-from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.sample_line import read_sample
 
 MAX_CONNECTIONS = 32
@@ -52,8 +51,6 @@ VALUES_NOT_COUNTED = 10_000
 
 MAX_ERROR_CHARACTERS = 500
 """Of an answer: a line may name a task of four million."""
-
-SOCKET_MODE = 0o660
 
 _COMMAND = re.compile(rb'\s*{\s*"command"\s*:\s*(?:"(\w*)")?')
 """A line that is a command, and which."""
@@ -139,19 +136,14 @@ class SampleSocket:
         Raises:
             ConfigurationError: the socket can't be made, or another process listens at it.
         """
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            _require_unused(self._path)
-            server = await asyncio.start_unix_server(self._serve_client, self._path, limit=READ_BYTES)
-            self._path.chmod(SOCKET_MODE)
-            own = self._path.stat()
-        except OSError as error:
-            raise ConfigurationError(f"sample_socket {self._path}: {error}; choose another path") from error
+        bound = bound_socket(self._path)
+        own = self._path.lstat()
+        server = await asyncio.start_unix_server(self._serve_client, sock=bound, limit=READ_BYTES)
         try:
             await asyncio.get_running_loop().create_future()  # not serve_forever: it waits until every client has left
         finally:
             with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(self._path.stat(), own):  # and not what another process has put in its place
+                if os.path.samestat(self._path.lstat(), own):  # and not what another process has put in its place
                     self._path.unlink()
             server.close()
             for connection in self._connections:
@@ -265,26 +257,6 @@ class SampleSocket:
             return self._status()
         self._train()
         return Answer(ok=True)
-
-
-def _require_unused(path: Path) -> None:
-    """Refuse a socket at which somebody listens. One that a killed agent left behind is replaced.
-
-    Raises:
-        ConfigurationError: it is in use.
-        OSError: there is something that can't be asked.
-    """
-    with socket.socket(socket.AF_UNIX) as asking:
-        asking.setblocking(False)  # a listener that is too busy to take it is one too
-        try:
-            asking.connect(str(path))
-        except (FileNotFoundError, ConnectionRefusedError):
-            return
-        except BlockingIOError:
-            pass
-    raise ConfigurationError(
-        f"sample_socket {path} is in use by another agent; choose another path, or stop the other agent"
-    )
 
 
 def _shortened(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from fleet_protocol.limits import MIB
 
 OWNER_ONLY = 0o600
 """The mode of a file of exported samples."""
+NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+"""It is written where it was made, whoever may put another in its place meanwhile."""
 
 
 def show_stats(configuration: AgentConfiguration, write: Callable[[str], object], *, as_json: bool) -> None:
@@ -64,8 +67,7 @@ def export_samples(configuration: AgentConfiguration, task: str, file: Path, *, 
         raise ConfigurationError(f"no sample of {task} is stored{words}")
     count = 0
     try:
-        file.touch(OWNER_ONLY, exist_ok=False)
-        with file.open("w", encoding="ascii", newline="") as opened:
+        with os.fdopen(os.open(file, NEW_FILE, OWNER_ONLY), "w", encoding="ascii", newline="") as opened:
             writer = csv.writer(opened, lineterminator="\n")
             writer.writerow(header)
             for row in rows:

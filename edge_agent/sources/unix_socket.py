@@ -99,6 +99,8 @@ class Status(msgspec.Struct):
     """Of named readings, by task, or `task/series`."""
     coordinator_key: str = ""
     """The public key that this device trusts, in hex."""
+    dropped: dict[str, dict[str, int]] = {}
+    """Samples that retention has dropped since the store was begun, by task and rule."""
 
 
 class SampleSocket:

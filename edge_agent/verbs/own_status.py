@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from edge_agent.preparation.preparation import SeriesStatus
+from edge_agent.shell.samples.dropped_samples import dropped_words
 from edge_agent.sources.tally import SourceStatus
 from edge_agent.sources.unix_socket import Status
 from fleet_protocol.errors import ConfigurationError, why_unreadable
@@ -114,6 +115,8 @@ def _lines(status: Status) -> Iterator[str]:
         version = f"version {status.versions[task]}" if task in status.versions else "no version yet"
         yield f"{task}: {found.state}; {found.reason}"
         yield f"  {version}, {status.samples.get(task, 0)} samples stored, {status.new_samples.get(task, 0)} new"
+        if dropped := dropped_words(status.dropped.get(task, {})):
+            yield f"  {dropped}"
         if found.waits_for:
             yield f"  waits for {found.waits_for}"
     for name, series in status.series.items():

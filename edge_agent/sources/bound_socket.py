@@ -1,9 +1,11 @@
-"""The Unix socket at the path that agent.toml names: made with its mode, in nobody else's place."""
+"""The Unix socket at the path that agent.toml names: made with its mode, in nobody else's place; who has connected."""
 
 import contextlib
 import os
+import pwd
 import socket
 import stat
+import struct
 from pathlib import Path
 
 from fleet_protocol.errors import ConfigurationError
@@ -32,6 +34,17 @@ def bound_socket(path: Path) -> socket.socket:
         return _bound(path)
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"sample_socket {path}: {error}; choose another path") from error
+
+
+def account_of(connection: socket.socket) -> str:
+    """The account of the program at the other end, as the kernel knows it."""
+    _, user, _ = struct.unpack(
+        "3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    )
+    try:
+        return f"account {pwd.getpwuid(user).pw_name}"
+    except KeyError:
+        return f"account {user}"
 
 
 def _require_unused(path: Path) -> None:

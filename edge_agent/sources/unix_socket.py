@@ -20,6 +20,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -28,7 +29,7 @@ import msgspec
 from edge_agent.core.round_decisions import TaskState
 from edge_agent.preparation.preparation import SeriesStatus
 from edge_agent.preparation.refusal import ReadingRefusedError, Reason
-from edge_agent.sources.bound_socket import bound_socket
+from edge_agent.sources.bound_socket import account_of, bound_socket
 from edge_agent.sources.bounded_lines import READ_BYTES, HeldBytes, LineRefusedError, lines_of
 from edge_agent.sources.named_form import NamedForm
 from edge_agent.sources.named_line import read_named
@@ -103,6 +104,14 @@ class Status(msgspec.Struct):
     """Samples that retention has dropped since the store was begun, by task and rule."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Client:
+    """One connection: the account of the program behind it, and the series of what it asks to predict for."""
+
+    account: str
+    asked_before: OwnSeries
+
+
 class SampleSocket:
     """Serves the socket for as long as the agent runs, with or without a broker."""
 
@@ -163,13 +172,13 @@ class SampleSocket:
             writer.close()
 
     async def _answer_lines(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked_before: OwnSeries = {}
+        client = _Client(account_of(writer.get_extra_info("socket")), {})
         try:
             async with contextlib.aclosing(lines_of(reader, self._held)) as lines:
                 async for line in lines:
                     if writer in self._connections:
                         self._connections[writer] = self._connections.pop(writer)
-                    writer.write(await self._answer(line, asked_before) + b"\n")
+                    writer.write(await self._answer(line, client) + b"\n")
                     await writer.drain()
         except LineRefusedError as error:
             writer.write(self._refused("too_long", str(error)) + b"\n")
@@ -180,20 +189,20 @@ class SampleSocket:
         silent.transport.abort()
         logger.warning(log_line("sample_connection_closed", connections=MAX_CONNECTIONS))
 
-    async def _answer(self, line: bytes, asked_before: OwnSeries) -> bytes:
+    async def _answer(self, line: bytes, client: "_Client") -> bytes:
         if command := _COMMAND.match(line):
-            return await self._obey(command[1], line, asked_before)
-        return self._take(line)
+            return await self._obey(command[1], line, client)
+        return self._take(line, client)
 
-    async def _obey(self, name: bytes, line: bytes, asked_before: OwnSeries) -> bytes:
+    async def _obey(self, name: bytes, line: bytes, client: "_Client") -> bytes:
         if name == b"predict":
-            return await self._prediction(line, asked_before)
+            return await self._prediction(line, client.asked_before)
         return self._change(line) if name in {b"correct", b"forget"} else msgspec.json.encode(self._command(line))
 
-    def _take(self, line: bytes) -> bytes:
+    def _take(self, line: bytes, client: "_Client") -> bytes:
         try:
             if _READING.match(line):
-                self._take_reading(line)
+                self._take_reading(line, client)
             else:
                 self._take_sample(line)
         except ReadingRefusedError as error:
@@ -209,13 +218,14 @@ class SampleSocket:
             raise ReadingRefusedError("not_a_sample", str(error)) from error
         self._receiver.store(sample)
 
-    def _take_reading(self, line: bytes) -> None:
+    def _take_reading(self, line: bytes, client: "_Client") -> None:
         try:
             named = read_named(line)
             check_task(named.task, self._intake.tasks)
         except ValueError as error:
             raise ReadingRefusedError("not_a_sample", str(error)) from error
-        self._receiver.take(ReadingForm(named.task, named=NamedForm(series=named.series)), named.reading)
+        form = ReadingForm(named.task, named=NamedForm(series=named.series))
+        self._receiver.take(form, named.reading, account=client.account)
 
     async def _prediction(self, line: bytes, asked_before: OwnSeries) -> bytes:
         try:

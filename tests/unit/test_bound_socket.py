@@ -1,13 +1,14 @@
 """The sample socket is made with its mode, at a path that a socket can have, and over nothing that is not its own."""
 
 import os
+import pwd
 import socket
 import stat
 from pathlib import Path
 
 import pytest
 
-from edge_agent.sources.bound_socket import MAX_PATH_BYTES, bound_socket
+from edge_agent.sources.bound_socket import MAX_PATH_BYTES, account_of, bound_socket
 from fleet_protocol.errors import ConfigurationError
 
 
@@ -37,6 +38,12 @@ def test_what_is_no_socket_stays_and_is_named(tmp_path: Path, make) -> None:
     with pytest.raises(ConfigurationError, match=r"sample_socket .*samples\.sock: .*; choose another path"):
         bound_socket(tmp_path / "samples.sock")
     assert (tmp_path / "samples.sock").lstat() == before
+
+
+def test_program_is_known_by_the_account_that_the_kernel_names() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    with ours, theirs:
+        assert account_of(ours) == f"account {pwd.getpwuid(os.getuid()).pw_name}"
 
 
 @pytest.mark.parametrize(("more", "fits"), [(0, True), (1, False)])

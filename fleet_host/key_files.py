@@ -18,8 +18,10 @@ from fleet_protocol.keys import (
     write_signing_key,
     write_verify_key,
 )
-from fleet_protocol.limits import MAX_COORDINATOR_KEYS
+from fleet_protocol.limits import KIB, MAX_COORDINATOR_KEYS
 
+MAX_FILE_CHARACTERS = 16 * KIB
+"""Of a key file: more than as many keys as are kept. A longer one is none, and is not read further."""
 _OWNER_ALONE = 0o600
 _OPEN_PERMISSIONS = stat.S_IRWXG | stat.S_IRWXO
 
@@ -86,7 +88,7 @@ def _read(path: Path, program: str, read: Callable[[str, str], Keys]) -> Keys:
     try:
         with path.open(encoding="ascii", errors="replace") as file:
             mode = os.fstat(file.fileno()).st_mode
-            text = file.read()
+            text = file.read(MAX_FILE_CHARACTERS)
     except OSError as error:
         raise ConfigurationError(f"key file {path}: {why_unreadable(error, f'make one with: {make_one}')}") from error
     if mode & _OPEN_PERMISSIONS:

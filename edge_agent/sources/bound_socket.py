@@ -23,17 +23,26 @@ def bound_socket(path: Path) -> socket.socket:
     Raises:
         ConfigurationError: it can't be made there, or another process listens at it.
     """
-    if (length := len(os.fsencode(path))) > MAX_PATH_BYTES:
-        raise ConfigurationError(
-            f"sample_socket {path}: its path has {length} bytes, a socket's has at most {MAX_PATH_BYTES}; choose a"
-            " shorter one, as /run/edge-agent/samples.sock"
-        )
+    check_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _require_unused(path)
         return _bound(path)
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"sample_socket {path}: {error}; choose another path") from error
+
+
+def check_path(path: Path) -> None:
+    """Whether a socket can have this path.
+
+    Raises:
+        ConfigurationError: it is too long.
+    """
+    if (length := len(os.fsencode(path))) > MAX_PATH_BYTES:
+        raise ConfigurationError(
+            f"sample_socket {path}: its path has {length} bytes, a socket's has at most {MAX_PATH_BYTES}; choose a"
+            " shorter one, as /run/edge-agent/samples.sock"
+        )
 
 
 def account_of(connection: socket.socket) -> str:

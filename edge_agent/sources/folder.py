@@ -6,7 +6,7 @@ import sys
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path, PurePath
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -21,6 +21,8 @@ READER_COMMAND = (sys.executable, "-P", "-m", "edge_agent.sources.file_reader")
 READER_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 TAKEN_FOLDER = "taken"
 REFUSED_FOLDER = "refused"
+MAX_SAMPLE_RATE_HZ = 100_000_000
+"""More than any recorder has."""
 
 
 class FolderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -33,7 +35,7 @@ class FolderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     afterwards: Literal["keep", "delete"] = "keep"
     """What becomes of a file that was read: it is moved to `taken`, or deleted. One that can't be read is moved to
     `refused`."""
-    sample_rate_hz: int | None = None
+    sample_rate_hz: Annotated[int, msgspec.Meta(ge=1, le=MAX_SAMPLE_RATE_HZ)] | None = None
     """Sound with another rate is refused."""
 
 

@@ -7,12 +7,14 @@ shared evenly by their accounts, so that none takes it from another.
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import msgspec
 
 from edge_agent.preparation.preparation import Preparation, PreparationState, SeriesStatus
 from edge_agent.preparation.refusal import ReadingRefusedError
 from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.configuration import one_line
 from fleet_protocol.reading_plan import ReadingPlan
 
 SERIES_SEPARATOR = "/"
@@ -22,6 +24,9 @@ MAX_SERIES = 32
 """That programs name, over all tasks and accounts."""
 MAX_SERIES_CHARACTERS = 64
 """Of a name."""
+
+
+SeriesName = Annotated[str, one_line(MAX_SERIES_CHARACTERS, least=0)]
 
 
 @dataclass(slots=True)

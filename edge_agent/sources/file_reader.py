@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from edge_agent.sources.file_job import FileJob, FileReading
 from fleet_host.child_process import die_with
+from fleet_protocol.errors import why_unreadable
 from fleet_protocol.limits import MIB
 
 MEMORY_BYTES = 512 * MIB
@@ -42,7 +43,13 @@ def read_file(job: FileJob) -> Iterator[FileReading]:
     except UnreadableFileError as error:
         yield FileReading(refused=f"{path.name}: {error}", ends=True)
     except Exception as error:  # numpy, zipfile, wave and Pillow have no base in common
-        yield FileReading(refused=f"{path.name}: {error or type(error).__name__}; write it again", ends=True)
+        yield FileReading(refused=f"{path.name}: {_words(error)}", ends=True)
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno:  # the system's; a format that is wrong has no number
+        return why_unreadable(error, "correct the name")
+    return f"{error or type(error).__name__}; write it again"
 
 
 def _refuse_name(_file: BinaryIO, _job: FileJob) -> Iterator[FileReading]:

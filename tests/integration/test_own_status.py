@@ -110,7 +110,7 @@ async def test_half_an_answer_is_none(tmp_path):
 
 
 def test_agent_that_does_not_run_is_said_not_to(tmp_path):
-    with pytest.raises(ConfigurationError, match=r"No such file or directory; start it: systemctl"):
+    with pytest.raises(ConfigurationError, match=r"No such file or directory; start the agent: systemctl"):
         ask(tmp_path / "none", "status")
     with socket.socket(socket.AF_UNIX) as left_behind:
         left_behind.bind(str(tmp_path / "s"))

@@ -122,7 +122,7 @@ def test_forgotten_without_an_agent_samples_are_gone_and_others_stay(configurati
         (["forget", "--yes", "--sample", "1"], "--sample needs --task"),
         (["forget", "--yes", "--sample", "zero"], "not a whole number"),
         (["correct", "1", "four"], "is no JSON"),
-        (["correct", "1", "4"], "start it: systemctl start edge-agent"),
+        (["correct", "1", "4"], "start the agent: systemctl start edge-agent"),
         (["correct", "-1", "4"], "edge-agent"),
         ([], "WHAT"),
     ],

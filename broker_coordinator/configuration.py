@@ -26,7 +26,7 @@ PerHour = Annotated[float, msgspec.Meta(ge=0.001, le=MAX_RATE)]
 Burst = Annotated[int, msgspec.Meta(ge=1, le=MAX_RATE)]
 
 
-MAX_DATABASE_CHARACTERS = 4000
+MAX_DATABASE_CHARACTERS = 1000
 DatabaseName = Annotated[str, one_line(MAX_DATABASE_CHARACTERS, what="a file or an address")]
 
 
@@ -134,6 +134,12 @@ class CoordinatorConfiguration(msgspec.Struct, frozen=True, forbid_unknown_field
     retention: RetentionSettings = RetentionSettings()
     metrics: MetricsSettings = MetricsSettings()
     evaluations: list[EvaluationSettings] = []
+
+    def __post_init__(self) -> None:
+        """Refuse what every value by itself allows; raises ValueError."""
+        evaluated = [each.task for each in self.evaluations]
+        if twice := next((task for task in evaluated if evaluated.count(task) > 1), None):
+            raise ValueError(f"evaluations: task {twice!r} is listed twice; leave one of them")
 
     def admission_settings(self, keys: KeyRing) -> AdmissionSettings:
         """What admission is told; `keys` decrypt payloads."""

@@ -279,3 +279,10 @@ def test_path_of_the_sample_socket_is_one_that_a_socket_can_have(tmp_path):
     words = r"sample_socket /run/s+: its path has 108 bytes, a socket's has at most 107; choose a shorter one"
     with pytest.raises(ConfigurationError, match=words):
         load_configuration(path)
+
+
+def test_task_that_is_evaluated_twice_is_refused(tmp_path):
+    path = tmp_path / "coordinator.toml"
+    path.write_text(f'{COORDINATOR}\n[[evaluations]]\ntask = "digits"\nfile = "other.npz"\n')
+    with pytest.raises(ConfigurationError, match="evaluations: task 'digits' is listed twice; leave one of them"):
+        load_coordinator(path)

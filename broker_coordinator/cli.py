@@ -8,6 +8,7 @@ from pathlib import Path
 from fleet_host.command_line import (
     add_key_verbs,
     configuration_option,
+    output_that_may_end,
     print_key,
     print_new_key,
     program_parser,
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     configure_logging()
     try:
-        with missing_extra_named(PROGRAM):
+        with output_that_may_end(), missing_extra_named(PROGRAM):
             return _COMMANDS[options.command](options) or 0
     except (ConfigurationError, ProtocolError, JournalUnavailableError) as error:
         sys.stderr.write(f"{PROGRAM}: {error}\n")

@@ -15,6 +15,7 @@ from edge_agent.shell.connection.identity import Identity
 from edge_agent.verbs.doctor import examine
 from edge_agent.verbs.own_predictions import (
     STANDARD_INPUT,
+    Reading,
     lines_of_file,
     readings_of_file,
     show_predictions,
@@ -22,7 +23,7 @@ from edge_agent.verbs.own_predictions import (
 )
 from edge_agent.verbs.own_status import ask_for_training, show_status
 from edge_agent.verbs.reset import reset_device
-from edge_agent.verbs.samples_verb import add_samples_verb, run_samples_verb
+from edge_agent.verbs.samples_verb import add_samples_verb, run_samples_verb, task_of
 from edge_agent.verbs.setup import Answers, set_up_device
 from edge_agent.worker.installed import check_installed
 from fleet_host.command_line import (
@@ -33,6 +34,7 @@ from fleet_host.command_line import (
     add_verb,
     broker_answers,
     configuration_option,
+    output_that_may_end,
     print_key,
     print_new_key,
     program_parser,
@@ -55,10 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
     configure_logging()
     refused: list[Exception] = []
-    try:
-        _VERBS[options.verb](options)
-    except* ConfigurationError as group:
-        refused += _leaves(group)
+    with output_that_may_end():
+        try:
+            _VERBS[options.verb](options)
+        except* ConfigurationError as group:
+            refused += _leaves(group)
     for error in refused:  # not in the handler: what is raised there comes out in a group
         sys.stderr.write(f"{PROGRAM}: {error}\n")
     if refused:
@@ -164,7 +167,8 @@ def _add_predict(verbs: Verbs, *parents: argparse.ArgumentParser) -> None:
 
 def _predict(options: argparse.Namespace) -> None:
     configuration = load_configuration(options.config)
-    task = options.task or configuration.tasks[0].name
+    task = task_of(options, configuration)
+    readings: Iterator[Reading]
     if options.reading is not None:
         readings = iter([options.reading.encode()])
     elif options.follow or options.file == STANDARD_INPUT:
@@ -195,7 +199,7 @@ def _add_status(verbs: Verbs, *parents: argparse.ArgumentParser) -> None:
 def _status(options: argparse.Namespace) -> None:
     socket_path = load_configuration(options.config).sample_socket
     with contextlib.suppress(KeyboardInterrupt):
-        show_status(socket_path, sys.stdout.write, as_json=options.json, watch=options.watch)
+        show_status(socket_path, _write_line, as_json=options.json, watch=options.watch)
 
 
 def _samples(options: argparse.Namespace) -> None:

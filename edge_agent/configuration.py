@@ -9,11 +9,12 @@ from cronsim import CronSim, CronSimError
 
 from edge_agent.core.guards import GuardSettings
 from edge_agent.core.triggers import TriggerSettings
+from edge_agent.sources.bound_socket import check_path
 from edge_agent.sources.settings import SourceSettings
 from edge_agent.worker.settings import WorkerSettings
 from fleet_host.broker_settings import BrokerSettings
 from fleet_host.configuration_file import read_configuration
-from fleet_protocol.configuration import Name, PositiveInt
+from fleet_protocol.configuration import Name, PositiveInt, PublicKey
 
 Retention = Literal["newest", "reservoir", "balanced"]
 
@@ -60,7 +61,7 @@ class AgentConfiguration(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     """This device's name. No two devices of one broker have the same; with TLS it is the certificate's common name."""
     key_file: Path
     """The device's private signing key, made by `edge-agent keygen`."""
-    coordinator_key: str
+    coordinator_key: PublicKey
     """The public key (64 hex digits) that `broker-coordinator key` prints. Only messages signed with it are trusted."""
     state_folder: Path
     """Where samples, updates and versions are kept."""
@@ -105,4 +106,6 @@ def load_configuration(path: Path) -> AgentConfiguration:
     Raises:
         ConfigurationError: it can't be read, or names the key that is missing, unknown or wrong.
     """
-    return read_configuration(path, AgentConfiguration)
+    configuration = read_configuration(path, AgentConfiguration)
+    check_path(configuration.sample_socket)
+    return configuration

@@ -3,7 +3,6 @@
 import json
 import os
 import pwd
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,5 +110,5 @@ def _give_to(account: str, folder: Path, files: list[Path]) -> None:
     except KeyError:
         return
     if os.geteuid() == 0:
-        for path in (folder, *files):
-            shutil.chown(path, owner.pw_uid, owner.pw_gid)
+        for path in (folder, *files):  # of which the account may put a link in the place of any, once it has the folder
+            os.chown(path, owner.pw_uid, owner.pw_gid, follow_symlinks=False)

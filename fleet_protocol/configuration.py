@@ -17,6 +17,40 @@ Name = Annotated[
 ]
 """A fleet, shard, device or task: what may stand in a topic (`fleet_protocol.topics.check_name`)."""
 
+
+def one_line(most: int, least: int = 1, what: str = "") -> msgspec.Meta:
+    """What a text has to be that may hold any characters but control characters; `what` it is, for an error."""
+    return msgspec.Meta(
+        pattern=rf"^[^\x00-\x1f\x7f]{{{least},{most}}}\Z",
+        description=f"{what or 'a text'} of {least} to {most} characters in one line",
+        title="text",
+    )
+
+
+MAX_TEXT_CHARACTERS = 255
+"""Of a setting that is a name of something else's, as of a sensor: also the longest name of a file."""
+
+Text = Annotated[str, one_line(MAX_TEXT_CHARACTERS)]
+"""What nothing else bounds."""
+
+PublicKey = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^\s*[0-9A-Fa-f]{64}\s*\Z",
+        description="64 hex digits (an Ed25519 key), as `broker-coordinator key` on the server prints them",
+        title="64 hex digits",
+    ),
+]
+
+AbsolutePath = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^/[^\x00-\x1f\x7f]{0,1023}\Z",
+        description="an absolute path: begin it with /, and write at most 1024 characters in one line",
+        title="path",
+    ),
+]
+
 PositiveInt = Annotated[int, msgspec.Meta(ge=1, le=MAX_SETTING)]
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=MAX_WAIT_SECONDS)]

@@ -289,8 +289,7 @@ def repeats_of(device: Device) -> str:
     return f"{device.name}/repeats"
 
 
-def devices_taking_part(devices: Iterable[Device]) -> list[str]:
-    """The names of those that are approved and connected; if none is, of those that are approved."""
-    approved = [device for device in devices if device.state is DeviceState.APPROVED]
-    online = [device for device in approved if device.presence is PresenceState.ONLINE]
-    return [device.name for device in online or approved]
+def devices_taking_part(approved: Mapping[str, PresenceState]) -> list[str]:
+    """Those of the approved devices that are connected; if none is, all of them."""
+    online = [name for name, presence in approved.items() if presence is PresenceState.ONLINE]
+    return online or list(approved)

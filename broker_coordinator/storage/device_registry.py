@@ -44,6 +44,12 @@ class DeviceRegistry:
         with reading(self._engine) as connection:
             return connection.scalar(approved) or 0
 
+    def approved_presences(self) -> dict[str, PresenceState]:
+        """Which of the devices that may take part are connected, by name."""
+        approved = select(devices.c.name, devices.c.presence).where(devices.c.state == DeviceState.APPROVED.value)
+        with reading(self._engine) as connection:
+            return {name: PresenceState(presence) for name, presence in connection.execute(approved)}
+
     def note_used_twice(self, name: str) -> None:
         """Two devices use the key of this name at once: shown until an operator approves or revokes it."""
         with writing(self._engine) as connection:

@@ -347,4 +347,5 @@ class Agent:
             waiting_bytes=self._database.waiting_bytes(),
             merged_updates=self._database.merged_back,
             coordinator_key=write_verify_key(self._identity.coordinator),
+            dropped={task: dropped for task in self._tasks if (dropped := self._samples.dropped(task))},
         )

@@ -131,7 +131,7 @@ def test_everything_that_lacks_is_said_at_once_and_the_command_ends_with_one(tmp
     for check, words in {
         "key": "edge-agent keygen",
         "disk": "make room",
-        "coordinator": "start it: systemctl",
+        "coordinator": "start the agent: systemctl",
         "training": "no_such_library",
         "guards": "no battery none",
     }.items():

@@ -131,7 +131,7 @@ def value_of(found: Any) -> str:
     """What may stand behind a key."""
     match found:
         case msgspec.inspect.Metadata():
-            words = value_of(found.type)
+            words = (found.extra_json_schema or {}).get("title") or value_of(found.type)
         case msgspec.inspect.UnionType():
             words = " or ".join(value_of(each) for each in found.types if each != msgspec.inspect.NoneType())
         case msgspec.inspect.LiteralType():

@@ -1,19 +1,25 @@
 """Reads a typed configuration file. Its relative paths start at the folder that it is in."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
-from fleet_protocol.configuration import parse_document
+from fleet_protocol.configuration import convert_document, parse_document, parse_table
 from fleet_protocol.errors import ConfigurationError, why_unreadable
 
 Configuration = TypeVar("Configuration", bound=msgspec.Struct)
 Value = TypeVar("Value")
+Table = dict[str, object]
 
 
-def read_configuration(path: Path, shape: type[Configuration]) -> Configuration:
+def read_configuration(
+    path: Path, shape: type[Configuration], complete: Callable[[Table, Path], Table] = lambda document, _: document
+) -> Configuration:
     """Read a TOML file into `shape`; relative paths in it start at the file's folder.
+
+    `complete` adds what other files say: it takes the document and that folder, and returns the whole document.
 
     Raises:
         ConfigurationError: it can't be read, or names the key that is missing, unknown or wrong.
@@ -24,7 +30,9 @@ def read_configuration(path: Path, shape: type[Configuration]) -> Configuration:
         raise ConfigurationError(
             f"configuration {path}: {why_unreadable(error, 'write one or pass --config FILE')}"
         ) from error
-    return _located(parse_with_paths(text, shape, str(path)), path.resolve().parent)
+    folder = path.resolve().parent
+    document = complete(parse_table(text, str(path)), folder)
+    return _located(convert_document(document, shape, str(path), decode_field=decode_path), folder)
 
 
 def parse_with_paths(text: bytes, shape: type[Configuration], name: str) -> Configuration:

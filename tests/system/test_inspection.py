@@ -9,11 +9,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from edge_agent.profiles import shipped_profiles
+from edge_agent.profiles import read_profile, shipped_profiles
 from fleet_protocol.bundle import DESCRIPTION_FILE, TRAIN_FILE
 from workbench import cli
 from workbench.inspection import bundle_inspection
-from workbench.profiles import read_profile
 from workbench.recipe_folder import find_recipe
 
 BUNDLE = find_recipe("digits") / "bundle"

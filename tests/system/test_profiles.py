@@ -8,8 +8,8 @@ import pytest
 from broker_coordinator.configuration import load_configuration as load_coordinator
 from edge_agent.configuration import AgentConfiguration
 from edge_agent.configuration import load_configuration as load_agent
+from edge_agent.profiles import Profile
 from fleet_protocol.configuration import parse_document
-from workbench.profiles import Profile
 
 REPOSITORY = Path(__file__).parents[2]
 PROFILES = sorted((REPOSITORY / "firmware_profiles").glob("*.toml"))

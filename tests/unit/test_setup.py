@@ -8,11 +8,10 @@ from broker_coordinator import cli as coordinator_cli
 from broker_coordinator.configuration import load_configuration as load_coordinator
 from edge_agent import cli as agent_cli
 from edge_agent.configuration import load_configuration as load_agent
-from edge_agent.profiles import profile_file, shipped_profiles
+from edge_agent.profiles import Profile, profile_file, shipped_profiles
 from fleet_host.configuration_file import parse_with_paths
 from fleet_host.key_files import read_key_file
 from fleet_protocol.keys import SigningKey, write_verify_key
-from workbench.profiles import Profile
 
 COORDINATOR = write_verify_key(SigningKey(bytes(range(32))).verify_key)
 

@@ -13,7 +13,7 @@ from functools import partial, wraps
 from pathlib import Path
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
-from edge_agent.configuration import Retention, StoreSettings
+from edge_agent.core.store_settings import Retention, StoreSettings
 from edge_agent.shell.samples.sample_retention import TURN_BITS, RetentionRule
 from edge_agent.shell.samples.sample_tables import SAMPLE_BYTES, SCHEMA, require_sound
 from edge_agent.shell.samples.unjudged_samples import count_unjudged, keep_unjudged, unjudged_of

@@ -20,7 +20,10 @@ PROGRAM = "edgeflock"
 with missing_extra_named(PROGRAM):
     import typer
 
+    from workbench.profile_verbs import profiles
+
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+app.add_typer(profiles, name="profiles")
 
 
 def _option(metavar: str, words: str, **limits: float) -> Any:

@@ -14,7 +14,7 @@ COSE := pycose==1.1.0 'cbor2<6'
 # A fourth: Home Assistant's schema of its discovery messages, which works with an older paho-mqtt.
 HASS_VENV := .venv-home-assistant
 HASS := homeassistant==2024.3.3 paho-mqtt==1.6.1
-APT_PACKAGES := mosquitto mosquitto-clients openssl postgresql systemd
+APT_PACKAGES := mosquitto mosquitto-clients openssl postgresql systemd mtools dosfstools
 DEMO ?=
 SECONDS ?= 60
 

@@ -19,7 +19,7 @@ def read_configuration(
 ) -> Configuration:
     """Read a TOML file into `shape`; relative paths in it start at the file's folder.
 
-    `complete` adds what other files say: it takes the document and that folder, and returns the whole document.
+    `complete` adds what other files say: it takes the document and its path, and returns the whole document.
 
     Raises:
         ConfigurationError: it can't be read, or names the key that is missing, unknown or wrong.
@@ -30,9 +30,8 @@ def read_configuration(
         raise ConfigurationError(
             f"configuration {path}: {why_unreadable(error, 'write one or pass --config FILE')}"
         ) from error
-    folder = path.resolve().parent
-    document = complete(parse_table(text, str(path)), folder)
-    return _located(convert_document(document, shape, str(path), decode_field=decode_path), folder)
+    document = complete(parse_table(text, str(path)), path.absolute())
+    return _located(convert_document(document, shape, str(path), decode_field=decode_path), path.resolve().parent)
 
 
 def parse_with_paths(text: bytes, shape: type[Configuration], name: str) -> Configuration:

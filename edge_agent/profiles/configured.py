@@ -6,21 +6,22 @@ import msgspec
 
 from edge_agent.profiles.files import PROFILE_ENDING, Table, limits_of_site, merged, read_profile
 from edge_agent.profiles.profile import Limits
+from fleet_protocol.errors import ConfigurationError
 
 SITE_FILE = "site.toml"
 """Beside agent.toml."""
 
 
-def completed_by_profile(document: Table, folder: Path) -> Table:
-    """`document`, an agent.toml in `folder`, over the limits of the site's file there, over those of its profile.
+def completed_by_profile(document: Table, path: Path) -> Table:
+    """`document`, the agent.toml at `path`, over the limits of the site's file there, over those of its profile.
 
     A task without a trigger gets the one of the site or the profile, whole.
 
     Raises:
         ConfigurationError: there is no such profile, or a file is wrong; the message names it.
     """
-    document = _with_profile_located(document, folder)
-    limits = _limits(document, folder)
+    document = _with_profile_located(document, path.parent)
+    limits = _limits(document, path)
     if limits is None:
         return document
     tables: Table = msgspec.to_builtins(limits)
@@ -40,10 +41,14 @@ def _with_profile_located(document: Table, folder: Path) -> Table:
     return document
 
 
-def _limits(document: Table, folder: Path) -> Limits | None:
+def _limits(document: Table, path: Path) -> Limits | None:
     """Of the profile, of the site, or of both; None where neither is there."""
     profile = document.get("profile")
-    site = folder / SITE_FILE if (folder / SITE_FILE).exists() else None
-    if isinstance(profile, str):
-        return read_profile(profile, site).limits
-    return limits_of_site(site) if site else None
+    site = path.parent / SITE_FILE
+    if not isinstance(profile, str):
+        return limits_of_site(site) if site.exists() else None
+    try:
+        limits = read_profile(profile).limits
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: `profile`: {error}") from error
+    return read_profile(profile, site).limits if site.exists() else limits

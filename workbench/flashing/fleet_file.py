@@ -5,9 +5,8 @@ from pathlib import Path
 
 import msgspec
 
-from fleet_host.configuration_file import read_configuration
-from fleet_protocol.configuration import convert_document
-from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.configuration import convert_document, parse_document
+from fleet_protocol.errors import ConfigurationError, why_unreadable
 from workbench.flashing.order import Order
 
 PLACES = ("boot", "image")
@@ -35,7 +34,10 @@ def read_fleet(path: Path) -> list[Card]:
     Raises:
         ConfigurationError: naming the card and what is wrong with it; two have one name or one place.
     """
-    fleet = read_configuration(path, FleetFile)
+    try:
+        fleet = parse_document(path.read_bytes(), FleetFile, str(path))
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {why_unreadable(error, 'write one: docs/flash.md')}") from error
     cards = [
         card_of({**fleet.defaults, **each}, f"{path}: card {number}", path.parent)
         for number, each in enumerate(fleet.cards, 1)

@@ -2,7 +2,7 @@
 
 from edge_agent.profiles.board import Board, detected_profile, misfits
 from edge_agent.profiles.configured import completed_by_profile
-from edge_agent.profiles.files import PROFILE_ENDING, profile_file, read_profile, shipped_profiles
+from edge_agent.profiles.files import profile_file, read_profile, shipped_profiles
 from edge_agent.profiles.profile import (
     CrashesPerDay,
     Device,
@@ -24,7 +24,6 @@ __all__ = [
     "HoursOn",
     "Limits",
     "Measured",
-    "PROFILE_ENDING",
     "Profile",
     "Rate",
     "SamplesPerHour",

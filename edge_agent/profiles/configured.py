@@ -4,7 +4,7 @@ from pathlib import Path
 
 import msgspec
 
-from edge_agent.profiles.files import PROFILE_ENDING, Table, limits_of_site, merged, read_profile
+from edge_agent.profiles.files import Table, limits_of_site, merged, names_a_file, read_profile
 from edge_agent.profiles.profile import Limits
 from fleet_protocol.errors import ConfigurationError
 
@@ -36,7 +36,7 @@ def completed_by_profile(document: Table, path: Path) -> Table:
 def _with_profile_located(document: Table, folder: Path) -> Table:
     """The path of a profile starts at the folder that agent.toml is in."""
     profile = document.get("profile")
-    if isinstance(profile, str) and profile.endswith(PROFILE_ENDING):
+    if isinstance(profile, str) and names_a_file(profile):
         return {**document, "profile": str(folder / profile)}
     return document
 

@@ -45,14 +45,18 @@ def profile_file(name: str) -> Path:
     Raises:
         ConfigurationError: there is none; the message lists those that ship.
     """
-    is_path = name.endswith(PROFILE_ENDING) or "/" in name
-    for path in [Path(name)] if is_path else [folder / f"{name}{PROFILE_ENDING}" for folder in FOLDERS]:
+    for path in [Path(name)] if names_a_file(name) else [folder / f"{name}{PROFILE_ENDING}" for folder in FOLDERS]:
         if _is_file(path):
             return path
     shipped = shipped_profiles()
     near = difflib.get_close_matches(name, shipped, n=1)
     meant = f"; did you mean {near[0]!r}?" if near else ""
     raise ConfigurationError(f"profile {name}: no such file; edgeflock ships {', '.join(shipped)}{meant}")
+
+
+def names_a_file(profile: str) -> bool:
+    """Whether it is a path; else it is the name of one that ships."""
+    return profile.endswith(PROFILE_ENDING) or "/" in profile
 
 
 def shipped_profiles() -> list[str]:
@@ -93,7 +97,7 @@ def _with_inherited(path: Path, above: tuple[Path, ...]) -> tuple[Table, tuple[P
 
 def _inherited_file(inherits: str, path: Path) -> Path:
     try:
-        return profile_file(str(path.parent / inherits) if inherits.endswith(PROFILE_ENDING) else inherits)
+        return profile_file(str(path.parent / inherits) if names_a_file(inherits) else inherits)
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}: inherits = {inherits!r}: {error}") from error
 
@@ -111,4 +115,4 @@ def _read(path: Path) -> Table:
     try:
         return parse_table(path.read_bytes(), str(path))
     except OSError as error:
-        raise ConfigurationError(f"profile {path}: {why_unreadable(error, 'name one that ships')}") from error
+        raise ConfigurationError(f"{path}: {why_unreadable(error, 'name a profile that ships')}") from error

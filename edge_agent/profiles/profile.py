@@ -97,8 +97,8 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     device: Device
     simulation: SimulationSettings
     inherits: str = ""
-    """A shipped profile, or the path of one ending in `.toml`, from this file's folder: whose keys hold where this file
-    leaves them out."""
+    """A shipped profile, or the path of one ending in `.toml`, from this file's folder. What this file leaves out is as
+    it is there."""
     guards: GuardSettings = GuardSettings()
     worker: WorkerSettings = WorkerSettings()
     store: StoreSettings = StoreSettings()

@@ -23,7 +23,7 @@ mkdir -p "$root/usr/local/bin"
 ln -sf "$program/bin/edge-agent" "$root/usr/local/bin/edge-agent"
 
 if [ -e "$card/invitation" ]; then
-    "$program/bin/edge-agent" join "$(cat "$card/invitation")" --profile "$profile"
+    "$program/bin/edge-agent" join --profile "$profile" -- "$(cat "$card/invitation")"
     rm -f "$card/invitation" # it serves once
 fi
 rm -f "$root/etc/systemd/system/multi-user.target.wants/edgeflock-first-boot.service"

@@ -86,7 +86,9 @@ def _faults_of_device(order: Order) -> Iterator[str]:
 
 
 def _faults_of_wifi(order: Order) -> Iterator[str]:
-    name, passphrase = order.wifi_name, order.wifi_passphrase
+    name, passphrase, country = order.wifi_name, order.wifi_passphrase, order.country
+    if (name or country) and not _COUNTRY.fullmatch(country):
+        yield f"country {country!r} is none, and Wi-Fi needs one; give its two capital letters, such as DE"
     if not name:
         if passphrase:
             yield "a Wi-Fi passphrase without the Wi-Fi's name; give both"
@@ -95,8 +97,6 @@ def _faults_of_wifi(order: Order) -> Iterator[str]:
         yield f"the Wi-Fi's name {name!r} is none: at most {LONGEST_SSID} bytes that can be printed; check it"
     if not (_PASSPHRASE.fullmatch(passphrase) or _RAW_KEY.fullmatch(passphrase)):
         yield "the Wi-Fi's passphrase is none: 8 to 63 characters of ASCII, or the 64 hex digits of a key; check it"
-    if not _COUNTRY.fullmatch(order.country):
-        yield f"country {order.country!r} is none, and Wi-Fi needs one; give its two capital letters, such as DE"
 
 
 def _faults_of_account(order: Order) -> Iterator[str]:

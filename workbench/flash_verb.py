@@ -11,7 +11,7 @@ from workbench.flashing.cards import flash_cards
 from workbench.flashing.flash import undo as undo_card
 from workbench.flashing.fleet_file import card_of, read_fleet
 
-COMMAND = "edgeflock flash"
+COMMAND = "flash"
 
 
 def _option(metavar: str, words: str, **more: Any) -> Any:

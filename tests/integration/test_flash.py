@@ -232,6 +232,16 @@ def test_card_that_has_booted_is_not_undone(root):
         undone({"boot": boot})
 
 
+def test_card_that_was_written_halfway_when_the_power_failed_is_flashed_again_or_undone(tmp_path):
+    made = {"boot": folder_of(tmp_path / "card", BOOKWORM)}
+    whole = flashed(made)
+    for finish, expected in ((flashed, whole), (undone, BOOKWORM)):
+        (made["boot"] / "cmdline.txt").write_bytes(BOOKWORM["cmdline.txt"])
+        (made["boot"] / "firstrun.sh").unlink()
+        (made["boot"] / "edgeflock/invitation").unlink()
+        assert finish(made) == expected
+
+
 class Failing(MountedPartition):
     """A card on which the write number `allowed` fails."""
 

@@ -30,7 +30,7 @@ def misfits(name: str, profile: Profile, limits: Limits, board: Board) -> list[s
     return found
 
 
-def detected_profile(board: Board, profiles: Mapping[str, Profile]) -> str:
+def best_fitting(board: Board, profiles: Mapping[str, Profile]) -> str:
     """Of the profiles (by name) whose model this board is and whose memory it has, the most exact; else `generic`."""
     fitting = [
         (len(profile.device.model), profile.device.memory_mib, name)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
+from edge_agent.profiles.board import Board, best_fitting
 from edge_agent.profiles.profile import Limits, Profile
 from fleet_protocol.configuration import convert_document, parse_table
 from fleet_protocol.errors import ConfigurationError, why_unreadable
@@ -37,6 +38,11 @@ def limits_of_site(site: Path) -> Limits:
         ConfigurationError: it can't be read, or names the key that is unknown or wrong.
     """
     return _over({}, Limits, site)
+
+
+def detected_profile(board: Board) -> str:
+    """The name of the shipped profile that is the most exact for a board; `generic` where none is for it."""
+    return best_fitting(board, {name: read_profile(name) for name in shipped_profiles()})
 
 
 def profile_file(name: str) -> Path:

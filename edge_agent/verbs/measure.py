@@ -20,7 +20,6 @@ from edge_agent.profiles import (
     Profile,
     detected_profile,
     read_profile,
-    shipped_profiles,
 )
 from edge_agent.shell.host import machine
 from edge_agent.shell.host.this_board import this_board
@@ -58,9 +57,8 @@ def measured_profile(board: Board, folder: Path, day: str) -> Profile:
     began = time.monotonic()
     step = _measured_step()
     start_seconds = time.monotonic() - began
-    shipped = {name: read_profile(name) for name in shipped_profiles()}
-    parent = detected_profile(board, shipped)
-    base = shipped[parent]
+    parent = detected_profile(board)
+    base = read_profile(parent)
     block = os.urandom(BLOCK_BYTES // 2) + bytes(BLOCK_BYTES // 2)
     measured = Measured(
         step_seconds=step.step_seconds,

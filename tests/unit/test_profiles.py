@@ -217,7 +217,7 @@ def test_wrong_site_is_told_by_its_own_name(agent, site, words):
     ],
 )
 def test_board_is_detected_by_its_model_and_memory(model, memory, expected):
-    assert detected_profile(Board(model, "aarch64", 4, memory), SHIPPED) == expected
+    assert detected_profile(Board(model, "aarch64", 4, memory)) == expected
 
 
 def test_profile_fits_its_own_board_and_is_told_where_it_does_not():

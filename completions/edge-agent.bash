@@ -6,7 +6,7 @@
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
 _shtab_edge_agent_samples_subparsers=(stats export correct forget)
-_shtab_edge_agent_subparsers=(run setup predict status samples train doctor reset keygen key)
+_shtab_edge_agent_subparsers=(run setup predict status samples train doctor measure reset keygen key)
 
 _shtab_edge_agent_run_option_strings=(-h --help --config)
 _shtab_edge_agent_setup_option_strings=(-h --help --config --fleet --broker --port --certificates --device --coordinator-key --profile --task)
@@ -19,6 +19,7 @@ _shtab_edge_agent_samples_forget_option_strings=(-h --help --config --yes --task
 _shtab_edge_agent_samples_option_strings=(-h --help)
 _shtab_edge_agent_train_option_strings=(-h --help --config --now)
 _shtab_edge_agent_doctor_option_strings=(-h --help --config)
+_shtab_edge_agent_measure_option_strings=(-h --help --out)
 _shtab_edge_agent_reset_option_strings=(-h --help --config --yes --samples)
 _shtab_edge_agent_keygen_option_strings=(-h --help)
 _shtab_edge_agent_key_option_strings=(-h --help --config)
@@ -37,6 +38,7 @@ _shtab_edge_agent_samples_correct___config_COMPGEN=_shtab_compgen_files
 _shtab_edge_agent_samples_forget___config_COMPGEN=_shtab_compgen_files
 _shtab_edge_agent_train___config_COMPGEN=_shtab_compgen_files
 _shtab_edge_agent_doctor___config_COMPGEN=_shtab_compgen_files
+_shtab_edge_agent_measure___out_COMPGEN=_shtab_compgen_files
 _shtab_edge_agent_reset___config_COMPGEN=_shtab_compgen_files
 _shtab_edge_agent_keygen_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_edge_agent_key_pos_0_COMPGEN=_shtab_compgen_files
@@ -44,7 +46,7 @@ _shtab_edge_agent_key___config_COMPGEN=_shtab_compgen_files
 _shtab_edge_agent___config_COMPGEN=_shtab_compgen_files
 
 _shtab_edge_agent_samples_pos_0_choices=(stats export correct forget)
-_shtab_edge_agent_pos_0_choices=(run setup predict status samples train doctor reset keygen key)
+_shtab_edge_agent_pos_0_choices=(run setup predict status samples train doctor measure reset keygen key)
 
 _shtab_edge_agent_run__h_nargs=0
 _shtab_edge_agent_run___help_nargs=0
@@ -77,6 +79,8 @@ _shtab_edge_agent_train___help_nargs=0
 _shtab_edge_agent_train___now_nargs=0
 _shtab_edge_agent_doctor__h_nargs=0
 _shtab_edge_agent_doctor___help_nargs=0
+_shtab_edge_agent_measure__h_nargs=0
+_shtab_edge_agent_measure___help_nargs=0
 _shtab_edge_agent_reset__h_nargs=0
 _shtab_edge_agent_reset___help_nargs=0
 _shtab_edge_agent_reset___yes_nargs=0

@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +14,7 @@ from edge_agent.configuration import load_configuration
 from edge_agent.shell.agent import Agent
 from edge_agent.shell.connection.identity import Identity
 from edge_agent.verbs.doctor import examine
+from edge_agent.verbs.measure import measure
 from edge_agent.verbs.own_predictions import (
     STANDARD_INPUT,
     Reading,
@@ -117,6 +119,7 @@ def parser() -> argparse.ArgumentParser:
         "--now", action="store_true", required=True, help="whatever its triggers say; guards still apply"
     )
     add_verb(verbs, "doctor", "Look at what this device needs, and say what to do.", with_configuration)
+    _add_measure(verbs)
     reset = add_verb(verbs, "reset", "Forget what this device has learned; it starts anew.", with_configuration)
     reset.add_argument("--yes", action="store_true", required=True, help="what waits to be sent is lost; its key stays")
     reset.add_argument("--samples", action="store_true", help="delete the samples too")
@@ -220,6 +223,17 @@ def _doctor(options: argparse.Namespace) -> None:
         sys.exit(EXIT_PROBLEM)
 
 
+def _add_measure(verbs: Verbs) -> None:
+    measuring = add_verb(verbs, "measure", "Write a profile of this machine, within a minute.")
+    measuring.add_argument(
+        "--out", type=Path, metavar="FILE", help="the file to write, which must not exist (standard output)"
+    )
+
+
+def _measure(options: argparse.Namespace) -> None:
+    measure(options.out, time.strftime("%Y-%m-%d"), sys.stdout.write)
+
+
 def _reset(options: argparse.Namespace) -> None:
     gone = reset_device(load_configuration(options.config).state_folder, with_samples=options.samples)
     sys.stdout.write(f"deleted: {', '.join(gone) or 'nothing, as nothing was there'}\n")
@@ -242,6 +256,7 @@ _VERBS: Mapping[str, Callable[[argparse.Namespace], None]] = {
     "samples": _samples,
     "train": _train,
     "doctor": _doctor,
+    "measure": _measure,
     "reset": _reset,
     "keygen": _keygen,
     "key": _key,

@@ -1,12 +1,13 @@
 """Reads a typed configuration file. Its relative paths start at the folder that it is in."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
-from fleet_protocol.configuration import parse_document
+from fleet_protocol.configuration import convert_document, parse_document, parse_table
 from fleet_protocol.errors import ConfigurationError, why_unreadable
 from fleet_protocol.limits import MIB
 
@@ -17,10 +18,15 @@ MAX_PATH_BYTES = 4095
 
 Configuration = TypeVar("Configuration", bound=msgspec.Struct)
 Value = TypeVar("Value")
+Table = dict[str, object]
 
 
-def read_configuration(path: Path, shape: type[Configuration]) -> Configuration:
+def read_configuration(
+    path: Path, shape: type[Configuration], complete: Callable[[Table, Path], Table] = lambda document, _: document
+) -> Configuration:
     """Read a TOML file into `shape`; relative paths in it start at the file's folder.
+
+    `complete` adds what other files say: it takes the document and its path, and returns the whole document.
 
     Raises:
         ConfigurationError: it can't be read, or names the key that is missing, unknown or wrong.
@@ -36,7 +42,8 @@ def read_configuration(path: Path, shape: type[Configuration]) -> Configuration:
         raise ConfigurationError(
             f"configuration {path}: more than {MAX_CONFIGURATION_BYTES // MIB} MiB; name a configuration file"
         )
-    return _located(parse_with_paths(text, shape, str(path)), path.resolve().parent)
+    document = complete(parse_table(text, str(path)), path.absolute())
+    return _located(convert_document(document, shape, str(path), decode_field=decode_path), path.resolve().parent)
 
 
 def parse_with_paths(text: bytes, shape: type[Configuration], name: str) -> Configuration:

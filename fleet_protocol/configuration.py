@@ -1,6 +1,6 @@
 """Parsing TOML and JSON that a person wrote: typed, no unknown keys, errors that say what to change."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Literal, TypeVar
 
 import msgspec
@@ -72,18 +72,52 @@ def parse_document(
     Raises:
         ConfigurationError: naming the file, the key, and what was expected there.
     """
-    decode = msgspec.toml.decode if form == "toml" else msgspec.json.decode
+    if form == "toml":
+        return convert_document(parse_table(text, name), shape, name, decode_field=decode_field)
     try:
-        return decode(text, type=shape, dec_hook=decode_field)
+        return msgspec.json.decode(text, type=shape, dec_hook=decode_field)
     except msgspec.ValidationError as error:
-        raise ConfigurationError(f"{name}: {explain(error, shape, _untyped(text, decode))}") from error
+        raise ConfigurationError(f"{name}: {explain(error, shape, _untyped(text))}") from error
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise ConfigurationError(f"{name}: not valid {form.upper()}: {error}") from error
+        raise ConfigurationError(f"{name}: not valid JSON: {error}") from error
 
 
-def _untyped(text: str | bytes, decode: Callable[[str | bytes], object]) -> object:
+def parse_table(text: str | bytes, name: str) -> dict[str, object]:
+    """A TOML document as it is, for `convert_document`.
+
+    Raises:
+        ConfigurationError: it is not TOML.
+    """
+    try:
+        table: dict[str, object] = msgspec.toml.decode(text)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise ConfigurationError(f"{name}: not valid TOML: {error}") from error
+    return table
+
+
+def convert_document(
+    document: Mapping[str, object],
+    shape: type[Document],
+    name: str,
+    *,
+    decode_field: Callable[[type, object], object] | None = None,
+) -> Document:
+    """Like `parse_document`, of a document that is parsed already.
+
+    Raises:
+        ConfigurationError: naming `name`, the key, and what was expected there.
+    """
+    try:
+        return msgspec.convert(document, shape, dec_hook=decode_field, str_keys=True)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"{name}: {explain(error, shape, document)}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError(f"{name}: not valid TOML: {error}") from error
+
+
+def _untyped(text: str | bytes) -> object:
     """The document as it is; None where it is cut off behind its first mistake."""
     try:
-        return decode(text)
+        return msgspec.json.decode(text)
     except (msgspec.DecodeError, ValueError, RecursionError):
         return None

@@ -245,7 +245,7 @@ class Agent:
     def _sign_enrolment(self) -> bytes:
         enrolment = Enrolment(
             public_key=self._identity.public_key,
-            profile=self._configuration.profile,
+            profile=self._configuration.profile_name,
             software=self._software,
             tasks=self._tasks,
         )

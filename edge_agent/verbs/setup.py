@@ -4,14 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.configuration import AgentConfiguration
-from edge_agent.profiles import profile_file
+from edge_agent.profiles import read_profile
 from fleet_host.configuration_file import parse_with_paths
 from fleet_host.program_folder import BrokerAnswers, make_program_folder, quoted
-from fleet_protocol.errors import ConfigurationError, why_unreadable
 from fleet_protocol.keys import VerifyKey, read_verify_key
-
-TABLES = ("[guards]", "[worker]", "[store]")
-"""What agent.toml takes of a profile."""
 
 AGENT = """\
 # Written by `edge-agent setup`. docs/configuration-reference.md lists every key. Relative paths start at this folder.
@@ -25,7 +21,6 @@ sample_socket = "/run/edge-agent/samples.sock"
 profile = {profile}
 
 {broker}
-{limits}
 {tasks}"""
 TASK = "[[tasks]]\nname = {name}\n"
 
@@ -55,20 +50,10 @@ def set_up_device(configuration: Path, answers: Answers, program: str) -> Verify
         coordinator_key=quoted(answers.coordinator_key),
         profile=quoted(answers.profile),
         broker=answers.broker.table("device"),
-        limits=_limits(answers.profile),
         tasks="\n".join(TASK.format(name=quoted(name)) for name in answers.tasks),
     )
+    read_profile(answers.profile)
     parse_with_paths(text.encode(), AgentConfiguration, str(configuration))
     return make_program_folder(
         configuration, text, "agent.key", answers.broker.copies("device", answers.device), program
     )
-
-
-def _limits(profile: str) -> str:
-    """Three tables of a profile's file, as they are written there."""
-    path = profile_file(profile)
-    try:
-        blocks = path.read_text(encoding="utf-8").split("\n\n")
-    except OSError as error:
-        raise ConfigurationError(f"profile {path}: {why_unreadable(error, 'name one that ships')}") from error
-    return "\n\n".join(block.strip() for block in blocks if block.strip().startswith(TABLES)) + "\n"

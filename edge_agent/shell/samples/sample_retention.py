@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import Final
 
-from edge_agent.configuration import Retention
+from edge_agent.core.store_settings import Retention
 
 TURN_BITS = 62
 """Of a random turn: two are never the same."""

@@ -14,7 +14,7 @@ from functools import partial, wraps
 from pathlib import Path
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
-from edge_agent.configuration import Retention, StoreSettings
+from edge_agent.core.store_settings import Retention, StoreSettings
 from edge_agent.shell.samples.dropped_samples import WAITING, DropCounts
 from edge_agent.shell.samples.sample_retention import TURN_BITS, RetentionRule
 from edge_agent.shell.samples.sample_tables import SAMPLE_BYTES, SCHEMA, Held, require_sound, sample_size

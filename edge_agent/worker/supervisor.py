@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from edge_agent.worker.child import WorkerUnreachableError
 from edge_agent.worker.contract import (
     LENGTH_BYTES,
     Message,
@@ -52,13 +53,16 @@ class TrainingWorker:
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
         self._warm: WarmProcess | None = None
+        self._spent_in_units = 0
         self._leaving: asyncio.TimerHandle | None = None
         self._ending: set[asyncio.Task[None]] = set()
 
     @property
     def spent_milliseconds(self) -> int:
-        """Processor time of rounds whose worker is still there: the kernel counts it among the children's later."""
-        return self._warm.spent_milliseconds if self._warm else 0
+        """Processor time of rounds that the kernel does not count as a child's: those whose worker is still there, and
+        all that ran in units.
+        """
+        return self._spent_in_units + (self._warm.spent_milliseconds if self._warm else 0)
 
     async def train(self, job: TrainingJob, on_news: OnNews = ignore_news) -> Verdict:
         """Run one round. It always ends: with a result, with a failure, or killed at its time limit.
@@ -74,6 +78,8 @@ class TrainingWorker:
                     await self.end()
                     self._warm = await WarmProcess.start()
                 verdict, errors, code = await self._run_round(self._warm, job, on_news)
+        except WorkerUnreachableError as error:
+            return TrainingFailure(str(error))
         except TimeoutError:
             limit = self._settings.time_limit_seconds
             return TrainingFailure(f"worker passed its time limit of {limit:g} s and was killed")
@@ -94,6 +100,7 @@ class TrainingWorker:
         warm, self._warm = self._warm, None
         if warm is not None:
             await warm.end()
+            self._spent_in_units += warm.spent_milliseconds
 
     def _stay(self) -> None:
         loop = asyncio.get_running_loop()

@@ -129,6 +129,8 @@ class SampleSocket:
         self._predict = predict
         self.tally = SourceTally("socket", "")
         """What came of the samples of all programs, over all tasks."""
+        self.listens = asyncio.Event()
+        """Set once the socket is there."""
         self._held = HeldBytes()
         self._connections: dict[asyncio.StreamWriter, None] = {}
         """The one that has been silent for longest is the first."""
@@ -147,6 +149,7 @@ class SampleSocket:
             own = self._path.stat()
         except OSError as error:
             raise ConfigurationError(f"sample_socket {self._path}: {error}; choose another path") from error
+        self.listens.set()
         try:
             await asyncio.get_running_loop().create_future()  # not serve_forever: it waits until every client has left
         finally:

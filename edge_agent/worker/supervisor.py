@@ -27,6 +27,9 @@ from fleet_protocol.limits import KIB
 SKIPPED_BYTES = 64 * KIB
 """At a time, of what nobody reads."""
 
+OVERTIME_SECONDS = 60.0
+"""After its time limit, in which a worker that is killed ends; a round that is still there then never ends."""
+
 OnNews = Callable[[News], None]
 
 
@@ -54,6 +57,8 @@ class TrainingWorker:
         self._settings = settings
         self._warm: WarmProcess | None = None
         self._spent_in_units = 0
+        self.ends_by: float | None = None
+        """When the round that runs must have ended, on the event loop's clock."""
         self._leaving: asyncio.TimerHandle | None = None
         self._ending: set[asyncio.Task[None]] = set()
 
@@ -72,8 +77,10 @@ class TrainingWorker:
         if self._leaving is not None:
             self._leaving.cancel()
         code, errors, verdict = 1, "", None
+        limit = self._settings.time_limit_seconds
+        self.ends_by = asyncio.get_running_loop().time() + limit + OVERTIME_SECONDS
         try:
-            async with asyncio.timeout(self._settings.time_limit_seconds):
+            async with asyncio.timeout(limit):
                 if self._warm is None or not self._warm.runs:
                     await self.end()
                     self._warm = await WarmProcess.start()
@@ -81,13 +88,13 @@ class TrainingWorker:
         except WorkerUnreachableError as error:
             return TrainingFailure(str(error))
         except TimeoutError:
-            limit = self._settings.time_limit_seconds
             return TrainingFailure(f"worker passed its time limit of {limit:g} s and was killed")
         finally:
             if verdict is None or code:
                 await self.end()
             else:
                 self._stay()
+            self.ends_by = None
         if verdict is not None:
             return verdict
         memory = self._settings.memory_limit_mib

@@ -66,6 +66,7 @@ class Installer:
         `extra` are further files below the root, by their relative path, such as limits; empty text: none there.
         """
         _check_programs(self.programs)
+        self._check_command(_command(service))
         for path, text in {**_files(service, self.programs), **extra}.items():
             self._put(path, text)
         self._link(self.programs / service.program, _command(service))
@@ -86,8 +87,10 @@ class Installer:
         if present:
             now = ("--now",) if self._is_live else ()
             self._command("systemctl", *self._in_root(), "disable", "--quiet", *now, *reversed(present))
-        for path in (*_files(service, self.programs), *extra, _command(service)):
+        for path in (*_files(service, self.programs), *extra):
             self._delete(path)
+        if (self.root / _command(service)).is_symlink():
+            self._delete(_command(service))
         if self._is_live:
             self._command("systemctl", "daemon-reload")
         kept = [str(folder) for folder in (service.configuration.parent, service.state) if self._has(folder)]
@@ -115,12 +118,15 @@ class Installer:
                     target.parent.mkdir(parents=True, exist_ok=True)
                     replace_file(target, text.encode(), FILE_MODE)
 
+    def _check_command(self, path: Path) -> None:
+        link = self.root / path
+        if link.exists() and not link.is_symlink():
+            raise ConfigurationError(f"{link} is there and no link of ours; move it away, and run this again")
+
     def _link(self, program: Path, path: Path) -> None:
         link = self.root / path
         if link.is_symlink() and link.readlink() == program:
             return
-        if link.exists() and not link.is_symlink():
-            raise ConfigurationError(f"{link} is there and no link of ours; move it away, and run this again")
         self.say(f"link {link} to {program}")
         if not self.dry_run:
             with _explained(link):

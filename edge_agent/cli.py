@@ -153,7 +153,7 @@ def _setup(options: argparse.Namespace) -> None:
     )
     key = write_verify_key(set_up_device(options.config, answers, PROGRAM))
     sys.stdout.write(
-        f"wrote {options.config}; start the agent: systemctl enable --now {PROGRAM}\n"
+        f"wrote {options.config}; start the agent: sudo {PROGRAM} install-service\n"
         f"then approve it on the server: broker-coordinator devices approve {options.device} {key}\n"
     )
 

@@ -24,6 +24,8 @@ PROGRAMS = "/opt/edgeflock/bin"
 """Where the shipped units have their programs; replaced by the folder of the interpreter that installs them."""
 UNREACHABLE = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - they are refused
 """The units' ProtectHome= and PrivateTmp= hide what is there."""
+OWN_FOLDERS = (".service.d", "completions", "bash-completion")
+"""Ends of the names of folders that may be there for these files alone: they go when they are empty."""
 FILE_MODE = 0o644
 SYSTEM_ROOT = Path("/")
 
@@ -142,9 +144,11 @@ class Installer:
         if not self.dry_run:
             with _explained(target):
                 target.unlink()
-            if target.parent.suffix == ".d":
+            for folder in target.parents:
+                if not folder.name.endswith(OWN_FOLDERS):
+                    break
                 with suppress(OSError):  # what somebody else has put there stays
-                    target.parent.rmdir()
+                    folder.rmdir()
 
     def _command(self, *command: str) -> None:
         self.say(" ".join(command))

@@ -69,6 +69,7 @@ def test_agent_goes_without_a_trace_but_its_configuration_state_and_account(root
     left = {path for path in files(root) - before if Path(path).name.strip(".-") not in {"passwd", "group", "pwd.lock"}}
     assert left - {"etc/shadow", "etc/gshadow"} == set()
     assert not (root / LIMITS).parent.exists()
+    assert not (root / "usr/local/share/bash-completion").exists(), "nor an empty folder of its own"
     assert "these stay, with the account edge-agent that they belong to: /etc/edge-agent, /var/lib/edge-agent" in (
         capsys.readouterr().out
     )

@@ -16,6 +16,7 @@ from fleet_host.command_line import (
 from fleet_host.extras import missing_extra_named
 from fleet_host.key_files import read_key_ring_file
 from fleet_host.log_lines import configure_logging
+from fleet_host.services import add_service_verbs
 from fleet_protocol.errors import ConfigurationError, ProtocolError
 from fleet_protocol.keys import write_verify_key
 
@@ -24,7 +25,7 @@ CONFIGURATION = Path("/etc/broker-coordinator/coordinator.toml")
 """Read where `--config` doesn't name another; the same as in systemd/broker-coordinator.service."""
 
 with missing_extra_named(PROGRAM):
-    from broker_coordinator.commands import database, devices, rotate_key, run, setup, tasks
+    from broker_coordinator.commands import database, devices, rotate_key, run, service, setup, tasks
     from broker_coordinator.configuration import load_configuration
     from broker_coordinator.storage.database import JournalUnavailableError
 
@@ -53,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     devices.add_parser(commands, with_configuration)
     tasks.add_parser(commands, with_configuration)
     database.add_parser(commands)
+    add_service_verbs(commands)
     return program
 
 
@@ -76,6 +78,8 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int | None]] = {
     "devices": devices.run,
     "tasks": tasks.run,
     "database": database.run,
+    "install-service": service.install_service,
+    "uninstall-service": service.uninstall_service,
 }
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@
 _shtab_broker_coordinator_devices_subparsers=(list show approve revoke)
 _shtab_broker_coordinator_tasks_subparsers=(publish list show invite pause resume rollback renew remove export bundle evaluate verify)
 _shtab_broker_coordinator_database_subparsers=(copy)
-_shtab_broker_coordinator_subparsers=(run setup keygen key rotate-key devices tasks database)
+_shtab_broker_coordinator_subparsers=(run setup keygen key rotate-key devices tasks database install-service uninstall-service)
 
 _shtab_broker_coordinator_run_option_strings=(-h --help --config)
 _shtab_broker_coordinator_setup_option_strings=(-h --help --config --fleet --broker --port --certificates)
@@ -36,6 +36,8 @@ _shtab_broker_coordinator_tasks_verify_option_strings=(-h --help --config --json
 _shtab_broker_coordinator_tasks_option_strings=(-h --help --config --json)
 _shtab_broker_coordinator_database_copy_option_strings=(-h --help --json)
 _shtab_broker_coordinator_database_option_strings=(-h --help --json)
+_shtab_broker_coordinator_install_service_option_strings=(-h --help --root --dry-run)
+_shtab_broker_coordinator_uninstall_service_option_strings=(-h --help --root --dry-run)
 _shtab_broker_coordinator_option_strings=(-h --help --version --config)
 
 _shtab_broker_coordinator_run___config_COMPGEN=_shtab_compgen_files
@@ -73,7 +75,7 @@ _shtab_broker_coordinator___config_COMPGEN=_shtab_compgen_files
 _shtab_broker_coordinator_devices_pos_0_choices=(list show approve revoke)
 _shtab_broker_coordinator_tasks_pos_0_choices=(publish list show invite pause resume rollback renew remove export bundle evaluate verify)
 _shtab_broker_coordinator_database_pos_0_choices=(copy)
-_shtab_broker_coordinator_pos_0_choices=(run setup keygen key rotate-key devices tasks database)
+_shtab_broker_coordinator_pos_0_choices=(run setup keygen key rotate-key devices tasks database install-service uninstall-service)
 
 _shtab_broker_coordinator_run__h_nargs=0
 _shtab_broker_coordinator_run___help_nargs=0
@@ -153,6 +155,12 @@ _shtab_broker_coordinator_database_pos_0_nargs=A...
 _shtab_broker_coordinator_database__h_nargs=0
 _shtab_broker_coordinator_database___help_nargs=0
 _shtab_broker_coordinator_database___json_nargs=0
+_shtab_broker_coordinator_install_service__h_nargs=0
+_shtab_broker_coordinator_install_service___help_nargs=0
+_shtab_broker_coordinator_install_service___dry_run_nargs=0
+_shtab_broker_coordinator_uninstall_service__h_nargs=0
+_shtab_broker_coordinator_uninstall_service___help_nargs=0
+_shtab_broker_coordinator_uninstall_service___dry_run_nargs=0
 _shtab_broker_coordinator_pos_0_nargs=A...
 _shtab_broker_coordinator__h_nargs=0
 _shtab_broker_coordinator___help_nargs=0

@@ -6,7 +6,7 @@
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
 _shtab_edge_agent_samples_subparsers=(stats export correct forget)
-_shtab_edge_agent_subparsers=(run setup predict status samples train doctor measure reset keygen key)
+_shtab_edge_agent_subparsers=(run setup predict status samples train doctor measure reset keygen key install-service uninstall-service)
 
 _shtab_edge_agent_run_option_strings=(-h --help --config)
 _shtab_edge_agent_setup_option_strings=(-h --help --config --fleet --broker --port --certificates --device --coordinator-key --profile --task)
@@ -23,6 +23,8 @@ _shtab_edge_agent_measure_option_strings=(-h --help --out)
 _shtab_edge_agent_reset_option_strings=(-h --help --config --yes --samples)
 _shtab_edge_agent_keygen_option_strings=(-h --help)
 _shtab_edge_agent_key_option_strings=(-h --help --config)
+_shtab_edge_agent_install_service_option_strings=(-h --help --root --dry-run)
+_shtab_edge_agent_uninstall_service_option_strings=(-h --help --root --dry-run)
 _shtab_edge_agent_option_strings=(-h --help --version --config)
 
 _shtab_edge_agent_run___config_COMPGEN=_shtab_compgen_files
@@ -46,7 +48,7 @@ _shtab_edge_agent_key___config_COMPGEN=_shtab_compgen_files
 _shtab_edge_agent___config_COMPGEN=_shtab_compgen_files
 
 _shtab_edge_agent_samples_pos_0_choices=(stats export correct forget)
-_shtab_edge_agent_pos_0_choices=(run setup predict status samples train doctor measure reset keygen key)
+_shtab_edge_agent_pos_0_choices=(run setup predict status samples train doctor measure reset keygen key install-service uninstall-service)
 
 _shtab_edge_agent_run__h_nargs=0
 _shtab_edge_agent_run___help_nargs=0
@@ -89,6 +91,12 @@ _shtab_edge_agent_keygen__h_nargs=0
 _shtab_edge_agent_keygen___help_nargs=0
 _shtab_edge_agent_key__h_nargs=0
 _shtab_edge_agent_key___help_nargs=0
+_shtab_edge_agent_install_service__h_nargs=0
+_shtab_edge_agent_install_service___help_nargs=0
+_shtab_edge_agent_install_service___dry_run_nargs=0
+_shtab_edge_agent_uninstall_service__h_nargs=0
+_shtab_edge_agent_uninstall_service___help_nargs=0
+_shtab_edge_agent_uninstall_service___dry_run_nargs=0
 _shtab_edge_agent_pos_0_nargs=A...
 _shtab_edge_agent__h_nargs=0
 _shtab_edge_agent___help_nargs=0

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import faulthandler
 import signal
 import sys
 import time
@@ -26,6 +27,7 @@ from edge_agent.verbs.own_predictions import (
 from edge_agent.verbs.own_status import ask_for_training, show_status
 from edge_agent.verbs.reset import reset_device
 from edge_agent.verbs.samples_verb import add_samples_verb, run_samples_verb, task_of
+from edge_agent.verbs.service import install_service, uninstall_service
 from edge_agent.verbs.setup import Answers, set_up_device
 from edge_agent.worker.installed import check_installed
 from fleet_host.command_line import (
@@ -43,6 +45,7 @@ from fleet_host.command_line import (
 )
 from fleet_host.key_files import read_key_file
 from fleet_host.log_lines import configure_logging
+from fleet_host.services import add_service_verbs
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import write_verify_key
 
@@ -52,6 +55,7 @@ CONFIGURATION = Path("/etc/edge-agent/agent.toml")
 EXIT_PROBLEM = 1
 """`doctor` has found one, or `predict` a reading without a prediction."""
 EXIT_CONFIGURATION = 2
+STANDARD_ERROR = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -124,10 +128,12 @@ def parser() -> argparse.ArgumentParser:
     reset.add_argument("--yes", action="store_true", required=True, help="what waits to be sent is lost; its key stays")
     reset.add_argument("--samples", action="store_true", help="delete the samples too")
     add_key_verbs(verbs, "this device's signing key", with_configuration)
+    add_service_verbs(verbs)
     return program
 
 
 def _run(options: argparse.Namespace) -> None:
+    faulthandler.enable(STANDARD_ERROR)  # the watchdog's SIGABRT shows where it hung
     asyncio.run(run_agent(options.config))
 
 
@@ -153,7 +159,7 @@ def _setup(options: argparse.Namespace) -> None:
     )
     key = write_verify_key(set_up_device(options.config, answers, PROGRAM))
     sys.stdout.write(
-        f"wrote {options.config}; start the agent: systemctl enable --now {PROGRAM}\n"
+        f"wrote {options.config}; start the agent: sudo {PROGRAM} install-service\n"
         f"then approve it on the server: broker-coordinator devices approve {options.device} {key}\n"
     )
 
@@ -260,6 +266,8 @@ _VERBS: Mapping[str, Callable[[argparse.Namespace], None]] = {
     "reset": _reset,
     "keygen": _keygen,
     "key": _key,
+    "install-service": install_service,
+    "uninstall-service": uninstall_service,
 }
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs one part of edgeflock on Debian, Raspberry Pi OS or Ubuntu: packages, program, account and unit. Run it as root
-# in a checkout, again after an update of the checkout. It starts nothing but the broker.
+# Installs one part of edgeflock on Debian, Raspberry Pi OS or Ubuntu from a checkout: packages, program, service. Run it as
+# root, again after an update of the checkout.
 #
 #   install.sh broker DIR        Mosquitto of its own, with the certificates that certificates.sh wrote into DIR
 #   install.sh coordinator       broker-coordinator; then: broker-coordinator setup
@@ -14,20 +14,11 @@ packages() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"
 }
 
-unit() { # name
-    install -m 0644 "systemd/$1.service" /etc/systemd/system/
-    systemctl daemon-reload
-}
-
 python_program() { # command, what pip installs
     packages python3-venv
     [ -x "$program/bin/pip" ] || python3 -m venv --clear "$program"
     "$program/bin/pip" install --upgrade "$2"
-    ln -sf "$program/bin/$1" "/usr/local/bin/$1"
-    install -D -m 0644 "completions/$1.bash" "/usr/local/share/bash-completion/completions/$1"
-    install -D -m 0644 systemd/edgeflock.sysusers.conf /usr/lib/sysusers.d/edgeflock.conf
-    systemd-sysusers
-    unit "$1"
+    "$program/bin/$1" install-service
 }
 
 case "${1:-}:$#" in
@@ -42,7 +33,8 @@ broker:2)
     install -o mosquitto -m 0400 "$certificates/ca.crt" "$certificates/broker.crt" "$certificates/broker.key" \
         systemd/mosquitto/acl "$etc"
     [ -e "$etc/mosquitto.conf" ] || install -o mosquitto -m 0400 systemd/mosquitto/mosquitto.conf "$etc"
-    unit mosquitto-edgeflock
+    install -m 0644 systemd/mosquitto-edgeflock.service /etc/systemd/system/
+    systemctl daemon-reload
     systemctl enable mosquitto-edgeflock
     systemctl restart mosquitto-edgeflock
     ;;

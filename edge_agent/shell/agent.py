@@ -26,6 +26,7 @@ from edge_agent.shell.host.local_events import LocalEvents
 from edge_agent.shell.learning.round_training import RoundTraining
 from edge_agent.shell.learning.rounds import Rounds
 from edge_agent.shell.local_side import LocalSide
+from edge_agent.shell.signs_of_life import SignsOfLife
 from edge_agent.shell.state_folder import open_state
 from edge_agent.shell.versions.fetcher import Fetcher
 from edge_agent.shell.versions.manifest_listener import ManifestListener
@@ -33,6 +34,7 @@ from edge_agent.shell.versions.version_follower import VersionFollower
 from edge_agent.sources.unix_socket import Status
 from fleet_host.log_lines import log_line
 from fleet_host.rate_limit import RateLimit
+from fleet_host.service_manager import this_service_manager
 from fleet_protocol import topics
 from fleet_protocol.envelope import digest
 from fleet_protocol.errors import ConfigurationError
@@ -156,6 +158,9 @@ class Agent:
             take_manifest=self._manifests.take_to_predict,
             judge=training.drop_unfit_samples,
         )
+        self._signs = SignsOfLife(
+            this_service_manager(), round_ends_by=lambda: training.ends_by, words=self._status_line
+        )
         self._events = LocalEvents([(task.name, task.trigger) for task in configuration.tasks], self._rounds.note)
 
     async def run(self) -> None:
@@ -174,6 +179,7 @@ class Agent:
                 group.create_task(self._link.run())
                 group.create_task(self._rounds.run())
                 group.create_task(self._events.run())
+                group.create_task(self._signs.run(self._local.listens))
                 group.create_task(self._end_at_damage())
         except Exception:
             if self._database.damage is None:
@@ -325,6 +331,10 @@ class Agent:
                     " key, perhaps on a copied card: give that one its own; or somebody publishes in its name",
                 )
             )
+
+    def _status_line(self) -> str:
+        link = "connected" if self._link.connected else "not connected to the broker"
+        return f"{self._rounds.state.value}, {link}, {self._database.waiting()} updates wait for a receipt"
 
     def _status(self) -> Status:
         known = {task: self._database.known_version(task) for task in self._tasks}

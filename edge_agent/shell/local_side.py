@@ -97,6 +97,11 @@ class LocalSide:
         self._sources = SourceRunner(configuration.sources, self._receiver, host)
 
     @property
+    def listens(self) -> asyncio.Event:
+        """Set once the sample socket is there."""
+        return self._socket.listens
+
+    @property
     def sources(self) -> list[SourceStatus]:
         """What came of the readings of each source, the sample socket first."""
         return [self._socket.tally.status, *self._sources.status]

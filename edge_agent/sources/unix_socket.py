@@ -137,6 +137,8 @@ class SampleSocket:
         self._predict = predict
         self.tally = SourceTally("socket", "")
         """What came of the samples of all programs, over all tasks."""
+        self.listens = asyncio.Event()
+        """Set once the socket is there."""
         self._held = HeldBytes()
         self._connections: dict[asyncio.StreamWriter, None] = {}
         """The one that has been silent for longest is the first."""
@@ -150,6 +152,7 @@ class SampleSocket:
         bound = bound_socket(self._path)
         own = self._path.lstat()
         server = await asyncio.start_unix_server(self._serve_client, sock=bound, limit=READ_BYTES)
+        self.listens.set()
         try:
             await asyncio.get_running_loop().create_future()  # not serve_forever: it waits until every client has left
         finally:

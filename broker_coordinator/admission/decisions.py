@@ -93,6 +93,8 @@ class Enrolled:
 
     device: Device
     envelope_digest: bytes
+    invitation: bytes = b""
+    replaced: Device | None = None
 
 
 @dataclass(frozen=True, slots=True)

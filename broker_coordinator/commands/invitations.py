@@ -70,8 +70,8 @@ def _new_invitation(
     if configuration.broker_accounts is None or settings is None or tls is None:
         raise ConfigurationError(
             "coordinator.toml has no broker_accounts, [invitations] or [broker.tls]: this coordinator does not manage"
-            " its broker's accounts, so that devices are let in by hand (docs/install-device.md); `broker-coordinator setup"
-            " --host NAME` sets up a broker that it manages"
+            " its broker's accounts, so that devices are let in by hand (docs/install-device.md); `broker-coordinator"
+            " setup --host NAME` sets up a broker that it manages"
         )
     tasks = options.task or [task.name for task in TaskRegistry(journal.engine).tasks() if not task.removed]
     return DeviceInvitation(

@@ -104,6 +104,8 @@ def _set_up_server(options: argparse.Namespace) -> None:
     parse_with_paths(text.encode(), CoordinatorConfiguration, str(configuration))
     plan.check()
     try:
+        if options.folder is not None and not options.dry_run:
+            options.folder.mkdir(parents=True, exist_ok=True)  # the accounts of both programs pass through it
         steps = [*plan.steps(configuration.parent / PASSWORD_FILE), _configuration_step(plan, configuration, text)]
         for step in steps:
             sys.stdout.write(f"{_state_of(step, dry_run=options.dry_run)}: {step.words}\n")

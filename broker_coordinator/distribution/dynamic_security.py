@@ -63,6 +63,7 @@ def initial_rules(password: str, salt: bytes) -> bytes:
         *(_rule("subscribePattern", f"{everywhere}/{each}") for each in may_read),
         _rule("publishClientSend", COMMANDS),
         _rule("subscribeLiteral", ANSWERS),
+        _rule("publishClientReceive", ANSWERS),  # the default does not count for $CONTROL
     ]
     devices = [
         _rule("subscribePattern", f"{everywhere}/{each}")

@@ -31,9 +31,9 @@ def download_authority(host: str, port: int, fingerprint: bytes) -> str:
         if hashlib.sha256(certificate).digest() == fingerprint:
             return ssl.DER_cert_to_PEM_cert(certificate)
     raise ConfigurationError(
-        f"{host}:{port} shows {len(shown)} certificates, and none has the fingerprint {fingerprint.hex()[:16]}... of the"
-        " invitation: it is another broker, or its certificates were made anew; ask for a new invitation, and if that"
-        " does not help, find out who answers at that address"
+        f"{host}:{port} shows {len(shown)} certificates, and none has the fingerprint {fingerprint.hex()[:16]}... of"
+        " the invitation: it is another broker, or its certificates were made anew; ask for a new invitation, and if"
+        " that does not help, find out who answers at that address"
     )
 
 

@@ -45,13 +45,15 @@ def patiently(work: Callable[[], Result], deadline: float, where: str, unknown: 
     Raises:
         ConfigurationError: what is in the way at the deadline, or can't go away.
     """
+    cause: Exception
     while True:
         try:
             return work()
         except NotAuthorisedError as error:
             words, cause = unknown, error
         except TimeoutError as error:
-            words, cause = f"{where}: no answer from the coordinator; see that it runs, and run the same again", error
+            cause = error
+            words = f"{where}: no answer from the coordinator; see that it runs, and run the same again"
         except (OSError, aiomqtt.MqttError) as error:
             _refuse_certificate(error, where)
             words = f"{where}: {error}; check the network, and that the broker runs there; then run the same again"

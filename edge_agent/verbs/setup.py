@@ -15,7 +15,7 @@ TABLES = ("[guards]", "[worker]", "[store]")
 """What agent.toml takes of a profile."""
 
 AGENT = """\
-# Written by `edge-agent setup` or `join`. docs/configuration-reference.md lists every key. Relative paths start at this folder.
+# Written by edge-agent. docs/configuration-reference.md lists every key. Relative paths start at this folder.
 
 fleet = {fleet}
 device = {device}

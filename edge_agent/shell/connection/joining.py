@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import aiomqtt
+from paho.mqtt.reasoncodes import ReasonCode
 
 from edge_agent.mqtt.broker_client import BrokerClient
 from edge_agent.shell.connection.identity import Identity
@@ -84,7 +85,7 @@ async def _connected(broker: BrokerSettings, identifier: str) -> AsyncIterator[B
 
 
 def _code(error: aiomqtt.MqttCodeError) -> int | None:
-    return getattr(error.rc, "value", error.rc)
+    return error.rc.value if isinstance(error.rc, ReasonCode) else error.rc
 
 
 async def _receipt(client: BrokerClient, identity: Identity, sent: set[bytes]) -> Receipt:

@@ -118,8 +118,8 @@ class _Answers(msgspec.Struct, frozen=True):
     responses: list[Answer]
 
 
-_HARMLESS = frozenset({"already exists", "not found"})
-"""Ends of errors: what was asked for is so already."""
+_IS_SO_ALREADY = {"create": "already exists", "delete": "not found"}
+"""How the error ends, by how the command begins, where what was asked for is so already."""
 
 
 def read_answers(data: bytes) -> list[Answer]:
@@ -142,7 +142,13 @@ def accounts_in(answers: Sequence[Answer]) -> set[str] | None:
 
 def failures(answers: Sequence[Answer]) -> list[Answer]:
     """Those to commands that did not do, and had not done before, what they should."""
-    return [each for each in answers if each.error and not each.error.endswith(tuple(_HARMLESS))]
+    return [each for each in answers if each.error and not _is_so_already(each)]
+
+
+def _is_so_already(answer: Answer) -> bool:
+    return any(
+        answer.command.startswith(verb) and answer.error.endswith(ending) for verb, ending in _IS_SO_ALREADY.items()
+    )
 
 
 class _Member(msgspec.Struct, frozen=True):

@@ -85,6 +85,11 @@ class BrokerPlan:
                 _read(self.given / name)
         if not self.configuration.exists():
             _require_free(self.port)
+        elif str(self.state / RULES) not in self.configuration.read_text(encoding="utf-8"):
+            raise ConfigurationError(
+                f"{self.configuration} is of another setup, without accounts that the coordinator makes; move"
+                f" {self.folder} away, and run this again: its devices then have to join"
+            )
 
     def steps(self, password_file: Path) -> list[Step]:
         """What there is to do, in order; `password_file` is the coordinator's."""

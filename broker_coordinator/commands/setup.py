@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from broker_coordinator.commands.broker_setup import PASSWORD_FILE, BrokerPlan, Step, unwritable
-from broker_coordinator.configuration import PROGRAM, CoordinatorConfiguration
+from broker_coordinator.configuration import PROGRAM, CoordinatorConfiguration, load_configuration
 from fleet_host.command_line import Verbs, add_broker_options, add_verb, broker_answers
 from fleet_host.configuration_file import parse_with_paths
 from fleet_host.program_folder import AUTHORITY, TLS_PORT, give_to, make_program_folder, quoted
@@ -102,6 +102,11 @@ def _set_up_server(options: argparse.Namespace) -> None:
         broker=OWN_BROKER.format(host=quoted(plan.host), port=plan.port),
     )
     parse_with_paths(text.encode(), CoordinatorConfiguration, str(configuration))
+    if configuration.exists() and load_configuration(configuration).broker_accounts is None:
+        raise ConfigurationError(
+            f"{configuration} exists, for a broker that somebody else runs; it stays as it is: move it away, and run"
+            f" this again (keep {KEY_FILE} beside it, which devices know)"
+        )
     plan.check()
     try:
         if options.folder is not None and not options.dry_run:

@@ -70,7 +70,7 @@ class BrokerAccounts:
             answers = read_answers(data)
             found = accounts_in(answers)
         except msgspec.MsgspecError as error:
-            logger.warning(log_line("broker_account_failed", error=error, remedy="compare the version of Mosquitto"))
+            logger.error(log_line("broker_account_failed", error=error, remedy="compare the version of Mosquitto"))
             return
         for failed in failures(answers):
             self._refused.add(failed.correlation)

@@ -102,13 +102,9 @@ def _set_up_server(options: argparse.Namespace) -> None:
         broker=OWN_BROKER.format(host=quoted(plan.host), port=plan.port),
     )
     parse_with_paths(text.encode(), CoordinatorConfiguration, str(configuration))
-    if configuration.exists() and load_configuration(configuration).broker_accounts is None:
-        raise ConfigurationError(
-            f"{configuration} exists, for a broker that somebody else runs; it stays as it is: move it away, and run"
-            f" this again (keep {KEY_FILE} beside it, which devices know)"
-        )
-    plan.check()
     try:
+        _require_ours(configuration)
+        plan.check()
         if options.folder is not None and not options.dry_run:
             options.folder.mkdir(parents=True, exist_ok=True)  # the accounts of both programs pass through it
         steps = [*plan.steps(configuration.parent / PASSWORD_FILE), _configuration_step(plan, configuration, text)]
@@ -124,6 +120,14 @@ def _set_up_server(options: argparse.Namespace) -> None:
         f"keep a copy of {configuration.parent / KEY_FILE} and of {plan.authority} in a safe place\n"
         f"then: {PROGRAM} tasks publish FOLDER, and for each device: {PROGRAM} devices invite NAME\n"
     )
+
+
+def _require_ours(configuration: Path) -> None:
+    if configuration.exists() and load_configuration(configuration).broker_accounts is None:
+        raise ConfigurationError(
+            f"{configuration} exists, for a broker that somebody else runs; it stays as it is: move it away, and run"
+            f" this again (keep {KEY_FILE} beside it, which devices know)"
+        )
 
 
 def _places(options: argparse.Namespace) -> tuple[BrokerPlan, Path, Path]:

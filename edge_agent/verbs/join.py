@@ -63,27 +63,32 @@ def join_fleet(invitation: DeviceInvitation, settings: JoinSettings, say: Say) -
         ConfigurationError: it can't join; nothing but its key and the authority's certificate may have been written.
     """
     path = settings.configuration
-    if path.exists():
-        _require_same(path, invitation)
-        say(f"{path} is there: this device is {invitation.device} of fleet {invitation.fleet} already")
-        return
-    deadline = time.monotonic() + settings.patience_seconds
-    await_clock(deadline, say)
-    _require_unexpired(invitation)
     try:
-        path.parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
-        key = _own_key(path.parent / KEY_FILE, settings.program)
-        text = _text(invitation, settings, account_name(invitation.device, key.verify_key))
-        _fetch_authority(invitation, path.parent, deadline, say)
-        _require_accepted(_enrol(invitation, settings, key, deadline, say), invitation, path.parent / KEY_FILE)
-        _log_in(invitation, path.parent, key, deadline, say)
-        replace_file(path, text.encode(), FILE_MODE)
-        give_to(settings.program, path.parent, *(path.parent / each for each in (KEY_FILE, AUTHORITY, PASSWORD_FILE)))
-        give_to(settings.program, path)
+        if path.exists():
+            _require_same(path, invitation)
+            say(f"{path} is there: this device is {invitation.device} of fleet {invitation.fleet} already")
+        else:
+            _join(invitation, settings, say)
+            say(f"joined: wrote {path}")
     except OSError as error:
         remedy = remedy_for(error, "run it with sudo" if isinstance(error, PermissionError) else "check the disk")
         raise ConfigurationError(f"{error.filename or path.parent}: {error.strerror}; {remedy}") from error
-    say(f"joined: wrote {path}")
+
+
+def _join(invitation: DeviceInvitation, settings: JoinSettings, say: Say) -> None:
+    path = settings.configuration
+    folder = path.parent
+    deadline = time.monotonic() + settings.patience_seconds
+    await_clock(deadline, say)
+    _require_unexpired(invitation)
+    folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+    key = _own_key(folder / KEY_FILE, settings.program)
+    text = _text(invitation, settings, account_name(invitation.device, key.verify_key))
+    _fetch_authority(invitation, folder, deadline, say)
+    _require_accepted(_enrol(invitation, settings, key, deadline, say), invitation, folder / KEY_FILE)
+    _log_in(invitation, folder, key, deadline, say)
+    replace_file(path, text.encode(), FILE_MODE)
+    give_to(settings.program, folder, path, *(folder / each for each in (KEY_FILE, AUTHORITY, PASSWORD_FILE)))
 
 
 def start_service(program: str) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
@@ -25,7 +26,7 @@ from edge_agent.cli import main as agent_main
 from edge_agent.shell.connection.identity import Identity
 from fleet_host.key_files import make_key_file, read_key_file
 from fleet_protocol.broker_accounts import account_name, client_identifier, own_password
-from fleet_protocol.device_invitation import DeviceInvitation, prove_invitation, read_invitation
+from fleet_protocol.device_invitation import DeviceInvitation, prove_invitation, read_invitation, write_invitation
 from fleet_protocol.keys import SigningKey, key_id, write_verify_key
 from fleet_protocol.kinds import ENROLMENT, Enrolment, encode_payload
 from tests.support.agent import AgentProcess, copy_digits_bundle
@@ -256,6 +257,19 @@ def test_an_invitation_admits_one_device_and_a_second_one_is_shown_to_the_operat
     shown = next(each for each in server.devices("invitations") if each["device"] == "shed-pi")
     assert (shown["state"], shown["refused"] > 0) == ("spent", True)
     assert "bad_invitation" in server.log()
+
+
+def test_an_invitation_of_another_fleet_is_told_from_one_of_this(server: Server, tmp_path: Path) -> None:
+    invitation = read_invitation(server.invite("pond-pi"))
+    for changed, said in (
+        ({"authority": bytes(32)}, "none has the fingerprint 0000000000000000"),
+        ({"coordinator_key": bytes(SigningKey.generate().verify_key)}, "the broker does not know this invitation"),
+        ({"token": bytes(16)}, "the broker does not know this invitation"),
+    ):
+        foreign = write_invitation(msgspec.structs.replace(invitation, **changed))
+        refused = server.join(foreign, tmp_path / "device", wait="0")
+        assert (refused.returncode, said in refused.stderr) == (2, True), refused.stderr
+        assert {path.name for path in (tmp_path / "device").iterdir()} <= {"agent.key", "ca.crt"}
 
 
 @pytest.mark.long

@@ -150,8 +150,8 @@ def _places(options: argparse.Namespace) -> tuple[BrokerPlan, Path, Path]:
 def _configuration_step(plan: BrokerPlan, configuration: Path, text: str) -> Step:
     def write() -> None:
         copies = {AUTHORITY: plan.certificates / AUTHORITY}
-        make_program_folder(configuration, text, KEY_FILE, copies, PROGRAM)
         give_to(PROGRAM, configuration.parent / PASSWORD_FILE)
+        make_program_folder(configuration, text, KEY_FILE, copies, PROGRAM)
 
     words = f"make the coordinator's key, and write {configuration}"
     return Step(words, None if configuration.exists() else write)

@@ -107,6 +107,15 @@ class EvaluationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     """Each so-many-th version is evaluated."""
 
 
+class InvitationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What invitations tell devices (`broker-coordinator devices invite`)."""
+
+    host: Host
+    """The broker's name or address as devices reach it, which is in its certificate."""
+    port: Annotated[int, msgspec.Meta(ge=1, le=MAX_PORT)] = 8883
+    """Its TCP port."""
+
+
 class CoordinatorConfiguration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One fleet's coordinator. Relative paths start at the folder that the file is in."""
 
@@ -126,6 +135,9 @@ class CoordinatorConfiguration(msgspec.Struct, frozen=True, forbid_unknown_field
     enrolment: Literal["closed", "open"] = "closed"
     """What happens to a device that enrols. `closed`: it waits for `broker-coordinator devices approve`. `open`: the
     first `maximum_devices` are approved, for a lab."""
+    broker_accounts: Literal["dynamic-security"] | None = None
+    """Who makes the broker's accounts. `dynamic-security`: this coordinator, one for each device, through Mosquitto's
+    plug-in of that name, as `broker-coordinator setup --host` sets it up. Left out: whoever runs the broker."""
     maximum_devices: Positive = 10_000
     """Most devices that open enrolment lets in."""
     maximum_pending_devices: Positive = 1_000
@@ -133,6 +145,7 @@ class CoordinatorConfiguration(msgspec.Struct, frozen=True, forbid_unknown_field
     rate_limit: RateSettings = RateSettings()
     retention: RetentionSettings = RetentionSettings()
     metrics: MetricsSettings = MetricsSettings()
+    invitations: InvitationSettings | None = None
     evaluations: list[EvaluationSettings] = []
 
     def __post_init__(self) -> None:

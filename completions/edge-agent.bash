@@ -6,9 +6,10 @@
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
 _shtab_edge_agent_samples_subparsers=(stats export correct forget)
-_shtab_edge_agent_subparsers=(run setup predict status samples train doctor measure reset keygen key install-service uninstall-service)
+_shtab_edge_agent_subparsers=(run join setup predict status samples train doctor measure reset keygen key install-service uninstall-service)
 
 _shtab_edge_agent_run_option_strings=(-h --help --config)
+_shtab_edge_agent_join_option_strings=(-h --help --config --profile --wait --folder)
 _shtab_edge_agent_setup_option_strings=(-h --help --config --fleet --broker --port --certificates --device --coordinator-key --profile --task)
 _shtab_edge_agent_predict_option_strings=(-h --help --config --file --follow --task --json)
 _shtab_edge_agent_status_option_strings=(-h --help --config --json --watch)
@@ -28,6 +29,7 @@ _shtab_edge_agent_uninstall_service_option_strings=(-h --help --root --dry-run)
 _shtab_edge_agent_option_strings=(-h --help --version --config)
 
 _shtab_edge_agent_run___config_COMPGEN=_shtab_compgen_files
+_shtab_edge_agent_join___config_COMPGEN=_shtab_compgen_files
 _shtab_edge_agent_setup___config_COMPGEN=_shtab_compgen_files
 _shtab_edge_agent_setup___certificates_COMPGEN=_shtab_compgen_files
 _shtab_edge_agent_predict___config_COMPGEN=_shtab_compgen_files
@@ -48,10 +50,12 @@ _shtab_edge_agent_key___config_COMPGEN=_shtab_compgen_files
 _shtab_edge_agent___config_COMPGEN=_shtab_compgen_files
 
 _shtab_edge_agent_samples_pos_0_choices=(stats export correct forget)
-_shtab_edge_agent_pos_0_choices=(run setup predict status samples train doctor measure reset keygen key install-service uninstall-service)
+_shtab_edge_agent_pos_0_choices=(run join setup predict status samples train doctor measure reset keygen key install-service uninstall-service)
 
 _shtab_edge_agent_run__h_nargs=0
 _shtab_edge_agent_run___help_nargs=0
+_shtab_edge_agent_join__h_nargs=0
+_shtab_edge_agent_join___help_nargs=0
 _shtab_edge_agent_setup__h_nargs=0
 _shtab_edge_agent_setup___help_nargs=0
 _shtab_edge_agent_predict__h_nargs=0

@@ -12,9 +12,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 from edge_agent.configuration import load_configuration
+from edge_agent.profiles import detected_profile
 from edge_agent.shell.agent import Agent
 from edge_agent.shell.connection.identity import Identity
+from edge_agent.shell.host.this_board import this_board
 from edge_agent.verbs.doctor import examine
+from edge_agent.verbs.join import JoinSettings, join_fleet
 from edge_agent.verbs.measure import measure
 from edge_agent.verbs.own_predictions import (
     STANDARD_INPUT,
@@ -27,8 +30,8 @@ from edge_agent.verbs.own_predictions import (
 from edge_agent.verbs.own_status import ask_for_training, show_status
 from edge_agent.verbs.reset import reset_device
 from edge_agent.verbs.samples_verb import add_samples_verb, run_samples_verb, task_of
-from edge_agent.verbs.service import install_service, uninstall_service
-from edge_agent.verbs.setup import Answers, set_up_device
+from edge_agent.verbs.service import install_service, start_service, systemd_runs, uninstall_service
+from edge_agent.verbs.setup import FIRST_TASK, SAMPLE_SOCKET, STATE_FOLDER, Answers, set_up_device
 from edge_agent.worker.installed import check_installed
 from fleet_host.command_line import (
     DISTRIBUTION,
@@ -42,12 +45,15 @@ from fleet_host.command_line import (
     print_key,
     print_new_key,
     program_parser,
+    whole_number,
 )
 from fleet_host.key_files import read_key_file
 from fleet_host.log_lines import configure_logging
 from fleet_host.services import add_service_verbs
+from fleet_protocol.device_invitation import read_invitation
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import write_verify_key
+from fleet_protocol.limits import MAX_WAIT_SECONDS
 
 PROGRAM = "edge-agent"
 CONFIGURATION = Path("/etc/edge-agent/agent.toml")
@@ -56,6 +62,8 @@ EXIT_PROBLEM = 1
 """`doctor` has found one, or `predict` a reading without a prediction."""
 EXIT_CONFIGURATION = 2
 STANDARD_ERROR = 2
+JOIN_SECONDS = 60
+"""Longest wait of `join` where it is not told another."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -114,6 +122,7 @@ def parser() -> argparse.ArgumentParser:
     verbs = program.add_subparsers(dest="verb", required=True, metavar="VERB")
     with_configuration = configuration_option()
     add_verb(verbs, "run", "Run the agent in the foreground until SIGTERM or Ctrl-C.", with_configuration)
+    _add_join(verbs, with_configuration)
     _add_setup(verbs, with_configuration)
     _add_predict(verbs, with_configuration)
     _add_status(verbs, with_configuration)
@@ -137,6 +146,38 @@ def _run(options: argparse.Namespace) -> None:
     asyncio.run(run_agent(options.config))
 
 
+def _add_join(verbs: Verbs, *parents: argparse.ArgumentParser) -> None:
+    join = add_verb(verbs, "join", "Join a fleet with an invitation, and start the agent.", *parents)
+    join.add_argument("invitation", metavar="INVITATION", help="what `broker-coordinator devices invite` prints")
+    join.add_argument("--profile", metavar="NAME", help="the kind of device (found out)")
+    join.add_argument(
+        "--wait",
+        type=whole_number(0, MAX_WAIT_SECONDS),
+        default=JOIN_SECONDS,
+        metavar="SECONDS",
+        help=f"how long to wait for the clock, the network and the coordinator ({JOIN_SECONDS})",
+    )
+    join.add_argument("--folder", type=Path, metavar="DIR", help="put everything there, and start nothing")
+
+
+def _join(options: argparse.Namespace) -> None:
+    folder: Path | None = options.folder and options.folder.resolve()
+    settings = JoinSettings(
+        folder / "agent.toml" if folder else options.config,
+        options.profile or detected_profile(this_board()),
+        PROGRAM,
+        version(DISTRIBUTION),
+        str(folder / "state") if folder else STATE_FOLDER,
+        str(folder / "samples.sock") if folder else SAMPLE_SOCKET,
+        options.wait,
+    )
+    join_fleet(read_invitation(options.invitation), settings, lambda words: _write_line(words + "\n"))
+    if settings.configuration == CONFIGURATION and systemd_runs():
+        start_service()
+    else:
+        _write_line(f"start the agent: {PROGRAM} run --config {settings.configuration}\n")
+
+
 def _add_setup(verbs: Verbs, *parents: argparse.ArgumentParser) -> None:
     setup = add_verb(
         verbs, "setup", "Make this device's key, and write its configuration from a few answers.", *parents
@@ -153,7 +194,7 @@ def _add_setup(verbs: Verbs, *parents: argparse.ArgumentParser) -> None:
 
 
 def _setup(options: argparse.Namespace) -> None:
-    tasks = options.task or ["digits"]
+    tasks = options.task or [FIRST_TASK]
     answers = Answers(
         options.fleet, options.device, options.coordinator_key, broker_answers(options), options.profile, tasks
     )
@@ -256,6 +297,7 @@ def _key(options: argparse.Namespace) -> None:
 
 _VERBS: Mapping[str, Callable[[argparse.Namespace], None]] = {
     "run": _run,
+    "join": _join,
     "setup": _setup,
     "predict": _predict,
     "status": _status,

@@ -89,11 +89,11 @@ def name_of(what: str) -> Callable[[str], str]:
     return read
 
 
-def add_broker_options(verb: argparse.ArgumentParser) -> None:
-    """The options that `broker_answers` reads."""
+def add_broker_options(verb: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """The options that `broker_answers` reads; `required`: a broker has to be named."""
     verb.add_argument("--fleet", default="home", metavar="NAME", help="the fleet's name (home)")
     verb.add_argument(
-        "--broker", required=True, metavar="HOST", help="the broker's name or address, as its certificate has it"
+        "--broker", required=required, metavar="HOST", help="the broker's name or address, as its certificate has it"
     )
     verb.add_argument(
         "--port",

@@ -207,6 +207,11 @@ def installer_of(options: argparse.Namespace) -> Installer:
     return Installer(root, _say, run_command, programs_folder(root), dry_run=options.dry_run)
 
 
+def installer_here() -> Installer:
+    """For the system that runs."""
+    return Installer(SYSTEM_ROOT, _say, run_command, programs_folder(SYSTEM_ROOT))
+
+
 def _say(line: str) -> None:
     sys.stdout.write(f"{line}\n")
 

@@ -56,7 +56,14 @@ def run(options: argparse.Namespace) -> int:
         return 0
     evaluator = Evaluator(options.config, {each.task: each.every for each in configuration.evaluations})
     coordinator = _coordinator(configuration, journal, lease, evaluator)
-    link = MqttLink(configuration.broker, configuration.fleet, configuration.shard, coordinator, manager)
+    link = MqttLink(
+        configuration.broker,
+        configuration.fleet,
+        configuration.shard,
+        coordinator,
+        manager,
+        manages_accounts=configuration.broker_accounts is not None,
+    )
     signal.set_wakeup_fd(link.wakeup.fileno())
     _on_signals(link.stop)
     if stopping.is_set():
@@ -103,6 +110,7 @@ def _coordinator(
         metrics=metrics,
         on_version=evaluator.note_version,
         keep_lease=lease.keep,
+        manages_accounts=configuration.broker_accounts is not None,
     )
 
 

@@ -17,6 +17,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from broker_coordinator.admission.decisions import Message
+from broker_coordinator.distribution.dynamic_security import ANSWERS
 from broker_coordinator.mqtt.client import MAX_UNACKNOWLEDGED, make_client
 from broker_coordinator.mqtt.divided_socket import READ_AHEAD_BYTES, DividedSocket
 from broker_coordinator.mqtt.outgoing import Outgoing, PacketTooLargeError
@@ -66,10 +67,14 @@ class MqttLink:
         shard: str,
         coordinator: Coordinator,
         manager: ServiceManager = ServiceManager(),  # noqa: B008 - a constant: it is frozen
+        *,
+        manages_accounts: bool = False,
     ) -> None:
+        """`manages_accounts`: the coordinator hears what the broker's dynamic security answers."""
         self._address = f"{settings.host}:{settings.port}"
-        self._filters = (*device_filters(fleet, shard), manifest(fleet, "+"))
         self._manifests = manifest(fleet, "")
+        self._at_most_once = (manifest(fleet, "+"), *([ANSWERS] if manages_accounts else []))
+        self._filters = (*device_filters(fleet, shard), *self._at_most_once)
         self._coordinator = coordinator
         self._coordinator.check_manifests()
         self._client = make_client(settings, f"coordinator-{fleet}-{shard}")
@@ -197,6 +202,8 @@ class MqttLink:
         for message in arrived.messages:
             if message.topic.startswith(self._manifests):
                 self._coordinator.receive_manifest(message, time.monotonic())
+            elif message.topic == ANSWERS:
+                self._coordinator.receive_account_answer(message)
             else:
                 self._received.append(message)
                 self._received_bytes += len(message.data)
@@ -291,7 +298,7 @@ class MqttLink:
         logger.info(log_line("broker_connected", address=self._address, session_kept=flags.session_present))
         self._unsubscribed = len(self._filters)
         for topic_filter in self._filters:
-            self._client.subscribe(topic_filter, qos=0 if topic_filter.startswith(self._manifests) else 1)
+            self._client.subscribe(topic_filter, qos=0 if topic_filter in self._at_most_once else 1)
         self._coordinator.announce_all()
 
     def _on_disconnect(

@@ -117,10 +117,15 @@ class DeviceRegistry:
                 raise ConfigurationError(f"there is no device {name!r}; see: broker-coordinator devices list")
             if device.state is DeviceState.REVOKED:
                 return device
-            note_departure(connection, name)
-            revoked = _change_state(connection, device, DeviceState.REVOKED)
-            _forget_oldest_revoked(connection)
-            return revoked
+            return revoke_device(connection, device)
+
+
+def revoke_device(connection: Connection, device: Device) -> Device:
+    """Stop accepting a device's key, in a transaction that is open."""
+    note_departure(connection, device.name)
+    revoked = _change_state(connection, device, DeviceState.REVOKED)
+    _forget_oldest_revoked(connection)
+    return revoked
 
 
 def store_device(connection: Connection, device: Device) -> None:

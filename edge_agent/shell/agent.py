@@ -36,6 +36,7 @@ from fleet_host.log_lines import log_line
 from fleet_host.rate_limit import RateLimit
 from fleet_host.service_manager import this_service_manager
 from fleet_protocol import topics
+from fleet_protocol.broker_accounts import client_identifier
 from fleet_protocol.envelope import digest
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import VerifyKey, write_verify_key
@@ -99,7 +100,7 @@ class Agent:
         )
         self._link = Link(
             configuration.broker,
-            f"{configuration.fleet}-{configuration.device}",
+            client_identifier(configuration.fleet, configuration.device),
             last_will=(identity.state_topic, self._signed_presence(PresenceState.OFFLINE)),
             on_connected=self._on_connected,
             handle=inbox.handle,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from edge_agent.configuration import load_configuration
 from edge_agent.worker.settings import WorkerSettings
-from fleet_host.services import UNITS, Service, installer_of
+from fleet_host.services import UNITS, Installer, Service, installer_here, installer_of
 
 WORKER_UNIT = "edge-agent-worker@.service"
 SERVICE = Service(
@@ -15,6 +15,7 @@ SERVICE = Service(
     configuration=Path("/etc/edge-agent/agent.toml"),
     state=Path("/var/lib/edge-agent"),
 )
+SYSTEMD_RUNS = Path("/run/systemd/system")
 LIMITS = UNITS / f"{WORKER_UNIT}.d" / "limits.conf"
 LIBRARIES_MIB = 128
 """What `memory_limit_mib` does not count: the interpreter and libraries of the warm worker and of the round that it
@@ -34,7 +35,24 @@ def install_service(options: argparse.Namespace) -> None:
     Raises:
         ConfigurationError: something can't be written or run, or the configuration can't be used.
     """
-    installer = installer_of(options)
+    _install(installer_of(options))
+
+
+def systemd_runs() -> bool:
+    """Whether systemd is what started this machine."""
+    return SYSTEMD_RUNS.exists()
+
+
+def start_service() -> None:
+    """Install it on this system, with the limits of the configuration that has just been written, and start it.
+
+    Raises:
+        ConfigurationError: something can't be written or run.
+    """
+    _install(installer_here())
+
+
+def _install(installer: Installer) -> None:
     path = installer.root / SERVICE.configuration.relative_to("/")
     limits = worker_limits(load_configuration(path).worker) if path.exists() else ""
     installer.install(SERVICE, {LIMITS: limits})

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from sklearn.datasets import load_digits
 
+from fleet_protocol.device_invitation import PREFIX
 from tests.support.container import TREE, Container, base, wheels
 from tests.support.waiting import until
 
@@ -23,21 +24,11 @@ pytestmark = [
 SERVER = (
     "python3 -m venv /opt/edgeflock",
     "/opt/edgeflock/bin/pip install --quiet --no-index --find-links /wheels edgeflock[coordinator]",
-    "/tree/systemd/mosquitto/certificates.sh server /root/fleet localhost",
-    "/opt/edgeflock/bin/broker-coordinator setup --broker localhost --certificates /root/fleet",
-    "install -d -o mosquitto -m 0700 /etc/mosquitto-edgeflock",
-    "cd /root/fleet && install -o mosquitto -m 0400 ca.crt broker.crt broker.key /tree/systemd/mosquitto/acl"
-    " /tree/systemd/mosquitto/mosquitto.conf /etc/mosquitto-edgeflock",
-    "/opt/edgeflock/bin/broker-coordinator install-service",
+    "/opt/edgeflock/bin/broker-coordinator setup --host localhost",
     "broker-coordinator tasks publish /tree/models/digits/bundle",
+    "broker-coordinator devices invite kitchen-pi",
 )
-DEVICE = (
-    "/tree/systemd/mosquitto/certificates.sh client /root/fleet kitchen-pi",
-    "/opt/edgeflock/bin/edge-agent setup --device kitchen-pi --broker localhost --certificates /root/fleet"
-    " --coordinator-key {key}",
-    "/opt/edgeflock/bin/edge-agent install-service",
-    "broker-coordinator devices approve kitchen-pi {device_key}",
-)
+JOIN = "/opt/edgeflock/bin/edge-agent join {invitation}"
 QUICK = "[Service]\nWatchdogSec=6\nRestartSec=1\n"
 """The test's own: three minutes are for a Pi Zero whose card hangs."""
 FEED = """
@@ -127,18 +118,11 @@ def test_device_and_server_are_services_that_come_back_and_go_without_a_trace_bu
     before = installed(container)
     began = time.monotonic()
     for command in SERVER:
-        container.run(command)
-    said = container.run("broker-coordinator key")
-    key = re.findall(r"public key  (\w+)", said)[0]
-    words = {"key": key, "device_key": ""}
-    for command in DEVICE[:-1]:
-        container.run(command.format(**words))
-    words["device_key"] = re.findall(r"public key  (\w+)", container.run("edge-agent key"))[0]
-    listed = "broker-coordinator devices list --json"
-    until(lambda: "kitchen-pi" in container.run(listed), "the device has enrolled")
-    container.run(DEVICE[-1].format(**words))
+        said = container.run(command)
+    (invitation,) = (line for line in said.splitlines() if line.startswith(PREFIX))
+    container.run(JOIN.format(invitation=invitation))
     learn_on(container, 0)
-    print(f"{len(SERVER)} + {len(DEVICE)} commands, {time.monotonic() - began:.0f} s to the first applied update")  # noqa: T201
+    print(f"{len(SERVER)} + 1 commands, {time.monotonic() - began:.0f} s to the first applied update")  # noqa: T201
 
     worker = container.run("journalctl --no-pager --unit 'edge-agent-worker@*'")
     assert "Started edge-agent-worker@" in worker, "it trains in its own unit"

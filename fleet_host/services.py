@@ -239,9 +239,10 @@ def _command(service: Service) -> Path:
     return Path("usr/local/bin") / service.program
 
 
+def shipped_file(name: str) -> Path:
+    """A file that ships, by its path in the tree."""
+    return next(folder / name for folder in SHIPPED if (folder / name).is_file())
+
+
 def _shipped(name: str) -> str:
-    return next(_found(name)).read_text()
-
-
-def _found(name: str) -> Iterator[Path]:
-    return (folder / name for folder in SHIPPED if (folder / name).is_file())
+    return shipped_file(name).read_text()

@@ -15,6 +15,7 @@ from pathlib import Path
 from broker_coordinator.distribution.dynamic_security import initial_rules
 from fleet_host.new_files import remedy_for, replace_file, write_new_file
 from fleet_host.program_folder import AUTHORITY, FILE_MODE, FOLDER_MODE, give_to
+from fleet_host.services import shipped_file
 from fleet_protocol.errors import ConfigurationError, why_unreadable
 
 ACCOUNT = "mosquitto"
@@ -33,8 +34,6 @@ PASSWORD_BYTES = 32
 LONGEST_SECONDS = 60.0
 """For a program that makes or reads a certificate."""
 
-_PACKAGE = Path(__file__).resolve().parent.parent
-_FOLDERS = (_PACKAGE / "mosquitto_files", _PACKAGE.parent / "systemd" / "mosquitto")
 """In an installed wheel, and in a checkout."""
 
 
@@ -141,7 +140,7 @@ class BrokerPlan:
         give_to(ACCOUNT, self.folder, *(self.folder / name for name in BROKER_FILES))
 
     def _configure(self) -> None:
-        template = string.Template(broker_file("mosquitto.conf").read_text(encoding="utf-8"))
+        template = string.Template(shipped_file("systemd/mosquitto/mosquitto.conf").read_text(encoding="utf-8"))
         text = template.substitute(port=self.port, folder=self.folder, state=self.state, plugin=_plugin())
         write_new_file(self.configuration, text.encode(), FILE_MODE)
         give_to(ACCOUNT, self.configuration)
@@ -154,11 +153,6 @@ class BrokerPlan:
         self.state.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
         write_new_file(rules, initial_rules(password, secrets.token_bytes(SALT_BYTES)), OWNER_WRITES)
         give_to(ACCOUNT, self.state, rules)
-
-
-def broker_file(name: str) -> Path:
-    """A file of ours for Mosquitto, which ships with the coordinator."""
-    return next(folder / name for folder in _FOLDERS if (folder / name).is_file())
 
 
 def authority_fingerprint(certificate: Path) -> bytes:
@@ -215,7 +209,7 @@ def _is_address(host: str) -> bool:
 
 
 def _make(what: str, folder: Path, *more: str) -> None:
-    _run("sh", str(broker_file("certificates.sh")), what, str(folder), *more)
+    _run("sh", str(shipped_file("systemd/mosquitto/certificates.sh")), what, str(folder), *more)
 
 
 def _run(*command: str) -> str:

@@ -24,7 +24,7 @@ PROGRAMS = "/opt/edgeflock/bin"
 """Where the shipped units have their programs; replaced by the folder of the interpreter that installs them."""
 UNREACHABLE = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - they are refused
 """The units' ProtectHome= and PrivateTmp= hide what is there."""
-OWN_FOLDERS = (".service.d", "completions", "bash-completion")
+OWN_FOLDERS = (".service.d", "completions", "bash-completion", "sysusers.d", "tmpfiles.d")
 """Ends of the names of folders that may be there for these files alone: they go when they are empty."""
 FILE_MODE = 0o644
 SYSTEM_ROOT = Path("/")
@@ -37,7 +37,7 @@ Say = Callable[[str], object]
 class Service:
     """A program, the units that are installed for it, and those of them that are enabled, in the order of their start.
 
-    `configuration` and `state` are where it has its files.
+    `configuration` and `state` are where it has its files; `more_state` are other folders that outlive it.
     """
 
     program: str
@@ -45,6 +45,7 @@ class Service:
     enabled: tuple[str, ...]
     configuration: Path
     state: Path
+    more_state: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,8 @@ class Installer:
             self._delete(_command(service))
         if self._is_live:
             self._command("systemctl", "daemon-reload")
-        kept = [str(folder) for folder in (service.configuration.parent, service.state) if self._has(folder)]
+        folders = (service.configuration.parent, service.state, *service.more_state)
+        kept = [str(folder) for folder in folders if self._has(folder)]
         if kept:
             self.say(f"these stay, with the account {service.program} that they belong to: {', '.join(kept)}")
 

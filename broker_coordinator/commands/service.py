@@ -11,6 +11,11 @@ SERVICE = Service(
     enabled=("mosquitto-edgeflock.service", "broker-coordinator.service"),
     configuration=Path("/etc/broker-coordinator/coordinator.toml"),
     state=Path("/var/lib/broker-coordinator"),
+    more_state=(
+        Path("/etc/mosquitto-edgeflock"),
+        Path("/var/lib/mosquitto-edgeflock"),
+        Path("/etc/edgeflock-authority"),
+    ),
 )
 
 

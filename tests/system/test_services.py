@@ -147,8 +147,8 @@ def test_device_and_server_are_services_that_come_back_and_go_without_a_trace_bu
         assert f"/var/lib/{program}" in container.run(f"{program} uninstall-service")
         container.run(f"/opt/edgeflock/bin/{program} uninstall-service")
         assert not is_active(container, program)
-    state = re.compile(r"/(etc|var/lib)/(edge-agent|broker-coordinator|mosquitto-edgeflock)\b")
+    state = re.compile(r"/(etc|var/lib)/(edge-agent|broker-coordinator|mosquitto-edgeflock|edgeflock-authority)\b")
     accounts = re.compile(r"/etc/(passwd|group|shadow|gshadow|subuid|subgid)-?$|/etc/\.pwd\.lock$")
-    system = re.compile(r"/var/lib/(systemd|apt|private|dbus)\b|/run/(dbus|lock|user|utmp|nologin|motd)\b")
+    system = re.compile(r"/var/lib/(systemd|apt|private|dbus|mosquitto)\b|/run/(dbus|lock|user|utmp|nologin|motd)\b")
     left = {path for path in installed(container) - before if not (state.match(path) or accounts.match(path))}
-    assert {path for path in left if not system.match(path)} == set()
+    assert sorted(path for path in left if not system.match(path)) == []

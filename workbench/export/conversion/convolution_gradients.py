@@ -78,7 +78,7 @@ def input_gradient(gradient: Tensor, weight: Tensor, sizes: Sequence[int], geome
 
 
 def _by_places(gradient: Tensor, weight: Tensor) -> Tensor:
-    """The gradient of a kernel of one's inputs as one product, whose rows are the places of the whole batch."""
+    """The inputs' gradient f32[B, C, ...] for a kernel of one, as one product whose rows are the batch's places."""
     (outputs, channels), sizes = weight.shape[:2], gradient.shape[2:]
     products = gradient.flatten(2).transpose(1, 2).reshape(-1, outputs) @ weight.reshape(outputs, channels)
     return products.reshape(-1, prod(sizes), channels).transpose(1, 2).reshape(-1, channels, *sizes)
@@ -102,13 +102,13 @@ def weight_gradient(gradient: Tensor, inputs: Tensor, kernel: Sequence[int], geo
     if is_depthwise:  # the batch becomes one more axis to sum over: many small products are fewer, longer ones
         gradient, padded = (values.transpose(0, 1).unsqueeze(0) for values in (gradient, padded))
         return _by_shifts(gradient, padded, kernel, geometry)
-    if _has_more_weights_than_values(gradient, inputs, kernel, geometry.groups):
+    if _is_wide(gradient, inputs, kernel, geometry.groups):
         return _by_one_product(gradient, padded, kernel, geometry)
     return _by_shifts(gradient, padded, kernel, geometry)
 
 
-def _has_more_weights_than_values(gradient: Tensor, inputs: Tensor, kernel: Sequence[int], groups: int) -> bool:
-    """Whether a group has more weights than a row of it has gradients and copied inputs."""
+def _is_wide(gradient: Tensor, inputs: Tensor, kernel: Sequence[int], groups: int) -> bool:
+    """Whether a group has at least as many weights as one row of the batch has gradients and copied inputs for it."""
     outputs, copies = gradient.shape[1] // groups, inputs.shape[1] // groups * prod(kernel)
     return outputs * copies >= prod(gradient.shape[2:]) * (outputs + copies)
 

@@ -14,7 +14,7 @@ COSE := pycose==1.1.0 'cbor2<6'
 # A fourth: Home Assistant's schema of its discovery messages, which works with an older paho-mqtt.
 HASS_VENV := .venv-home-assistant
 HASS := homeassistant==2024.3.3 paho-mqtt==1.6.1
-APT_PACKAGES := mosquitto mosquitto-clients openssl postgresql systemd
+APT_PACKAGES := mosquitto mosquitto-clients openssl postgresql systemd mtools
 DEMO ?=
 SECONDS ?= 60
 
@@ -39,6 +39,8 @@ test-fast: $(VENV)/.test ## what needs no other process, in about a minute
 	$(PYTEST) --numprocesses 2 --dist worksteal tests/pair tests/unit # nothing waits here
 
 test-system: $(VENV)/.test $(HASS_VENV)/.ready system-packages ## what starts other processes, and every form of what CI runs in one
+	@sh tests/support/system_packages.sh cloud-init
+	@[ "$$(id -u)" != 0 ] || sh tests/support/system_packages.sh debootstrap systemd-container
 	$(HASS_VENV)/bin/python tests/vectors/home_assistant_opinion.py
 	$(PYTEST) $(TOGETHER) -m 'not quiet' tests/integration tests/broker tests/system
 	$(PYTEST) $(TOGETHER) -m 'long and not quiet' tests/export tests/fuzz

@@ -14,10 +14,10 @@ import msgspec
 
 from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
+from edge_agent.profiles import read_profile
 from fleet_protocol.bundle import parse_description
 from fleet_protocol.sending_plan import SendingPlan
 from workbench.data.samples import read_samples, share_out
-from workbench.profiles import read_profile
 from workbench.recipe_folder import find_recipe
 from workbench.simulation.fleet_files import draw_fleet
 from workbench.simulation.ledger import Summary

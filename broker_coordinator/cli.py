@@ -8,6 +8,7 @@ from pathlib import Path
 from fleet_host.command_line import (
     add_key_verbs,
     configuration_option,
+    output_that_may_end,
     print_key,
     print_new_key,
     program_parser,
@@ -15,6 +16,7 @@ from fleet_host.command_line import (
 from fleet_host.extras import missing_extra_named
 from fleet_host.key_files import read_key_ring_file
 from fleet_host.log_lines import configure_logging
+from fleet_host.services import add_service_verbs
 from fleet_protocol.errors import ConfigurationError, ProtocolError
 from fleet_protocol.keys import write_verify_key
 
@@ -23,7 +25,7 @@ CONFIGURATION = Path("/etc/broker-coordinator/coordinator.toml")
 """Read where `--config` doesn't name another; the same as in systemd/broker-coordinator.service."""
 
 with missing_extra_named(PROGRAM):
-    from broker_coordinator.commands import database, devices, rotate_key, run, setup, tasks
+    from broker_coordinator.commands import database, devices, rotate_key, run, service, setup, tasks
     from broker_coordinator.configuration import load_configuration
     from broker_coordinator.storage.database import JournalUnavailableError
 
@@ -33,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     configure_logging()
     try:
-        with missing_extra_named(PROGRAM):
+        with output_that_may_end(), missing_extra_named(PROGRAM):
             return _COMMANDS[options.command](options) or 0
     except (ConfigurationError, ProtocolError, JournalUnavailableError) as error:
         sys.stderr.write(f"{PROGRAM}: {error}\n")
@@ -52,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     devices.add_parser(commands, with_configuration)
     tasks.add_parser(commands, with_configuration)
     database.add_parser(commands)
+    add_service_verbs(commands)
     return program
 
 
@@ -75,6 +78,8 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int | None]] = {
     "devices": devices.run,
     "tasks": tasks.run,
     "database": database.run,
+    "install-service": service.install_service,
+    "uninstall-service": service.uninstall_service,
 }
 
 if __name__ == "__main__":

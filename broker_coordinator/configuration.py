@@ -8,11 +8,11 @@ import msgspec
 from broker_coordinator.admission.settings import REPEATS_OF_DEVICE, AdmissionSettings
 from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.storage.database import Database, read_database
-from fleet_host.broker_settings import MAX_PORT, BrokerSettings, read_password
+from fleet_host.broker_settings import MAX_PORT, BrokerSettings, Host, read_password
 from fleet_host.configuration_file import read_configuration
 from fleet_host.key_files import read_key_ring_file
 from fleet_host.rate_limit import TokenBucket
-from fleet_protocol.configuration import Name
+from fleet_protocol.configuration import Name, one_line
 from fleet_protocol.keys import KeyRing
 from fleet_protocol.limits import MAX_SETTING, MAX_UPDATE_BYTES, MIB
 
@@ -24,6 +24,10 @@ MAX_RATE = 1_000_000_000
 """An hour, and at once: far more than a coordinator takes in, and nothing that arithmetic of times overflows with."""
 PerHour = Annotated[float, msgspec.Meta(ge=0.001, le=MAX_RATE)]
 Burst = Annotated[int, msgspec.Meta(ge=1, le=MAX_RATE)]
+
+
+MAX_DATABASE_CHARACTERS = 1000
+DatabaseName = Annotated[str, one_line(MAX_DATABASE_CHARACTERS, what="a file or an address")]
 
 
 class TaskSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -88,7 +92,7 @@ class MetricsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     port: Annotated[int, msgspec.Meta(ge=1, le=MAX_PORT)] | None = None
     """TCP port; left out: there are no metrics."""
-    address: str = "127.0.0.1"
+    address: Host = "127.0.0.1"
     """Address that the port is opened on."""
 
 
@@ -103,6 +107,15 @@ class EvaluationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     """Each so-many-th version is evaluated."""
 
 
+class InvitationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What invitations tell devices (`broker-coordinator devices invite`)."""
+
+    host: Host
+    """The broker's name or address as devices reach it, which is in its certificate."""
+    port: Annotated[int, msgspec.Meta(ge=1, le=MAX_PORT)] = 8883
+    """Its TCP port."""
+
+
 class CoordinatorConfiguration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One fleet's coordinator. Relative paths start at the folder that the file is in."""
 
@@ -111,7 +124,7 @@ class CoordinatorConfiguration(msgspec.Struct, frozen=True, forbid_unknown_field
     key_file: Path
     """The coordinator's private signing key, made by `broker-coordinator keygen`; below it, those that it has followed
     (`broker-coordinator rotate-key`)."""
-    database: str
+    database: DatabaseName
     """A SQLite file, or `postgresql+psycopg://user@host/name`."""
     broker: BrokerSettings
     tasks: list[TaskSettings] = []
@@ -122,6 +135,9 @@ class CoordinatorConfiguration(msgspec.Struct, frozen=True, forbid_unknown_field
     enrolment: Literal["closed", "open"] = "closed"
     """What happens to a device that enrols. `closed`: it waits for `broker-coordinator devices approve`. `open`: the
     first `maximum_devices` are approved, for a lab."""
+    broker_accounts: Literal["dynamic-security"] | None = None
+    """Who makes the broker's accounts. `dynamic-security`: this coordinator, one for each device, through Mosquitto's
+    plug-in of that name, as `broker-coordinator setup --host` sets it up. Left out: whoever runs the broker."""
     maximum_devices: Positive = 10_000
     """Most devices that open enrolment lets in."""
     maximum_pending_devices: Positive = 1_000
@@ -129,7 +145,14 @@ class CoordinatorConfiguration(msgspec.Struct, frozen=True, forbid_unknown_field
     rate_limit: RateSettings = RateSettings()
     retention: RetentionSettings = RetentionSettings()
     metrics: MetricsSettings = MetricsSettings()
+    invitations: InvitationSettings | None = None
     evaluations: list[EvaluationSettings] = []
+
+    def __post_init__(self) -> None:
+        """Refuse what every value by itself allows; raises ValueError."""
+        evaluated = [each.task for each in self.evaluations]
+        if twice := next((task for task in evaluated if evaluated.count(task) > 1), None):
+            raise ValueError(f"evaluations: task {twice!r} is listed twice; leave one of them")
 
     def admission_settings(self, keys: KeyRing) -> AdmissionSettings:
         """What admission is told; `keys` decrypt payloads."""

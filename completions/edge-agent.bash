@@ -6,9 +6,10 @@
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
 _shtab_edge_agent_samples_subparsers=(stats export correct forget)
-_shtab_edge_agent_subparsers=(run setup predict status samples train doctor reset keygen key)
+_shtab_edge_agent_subparsers=(run join setup predict status samples train doctor measure reset keygen key install-service uninstall-service)
 
 _shtab_edge_agent_run_option_strings=(-h --help --config)
+_shtab_edge_agent_join_option_strings=(-h --help --config --profile --wait --folder)
 _shtab_edge_agent_setup_option_strings=(-h --help --config --fleet --broker --port --certificates --device --coordinator-key --profile --task)
 _shtab_edge_agent_predict_option_strings=(-h --help --config --file --follow --task --json)
 _shtab_edge_agent_status_option_strings=(-h --help --config --json --watch)
@@ -19,12 +20,16 @@ _shtab_edge_agent_samples_forget_option_strings=(-h --help --config --yes --task
 _shtab_edge_agent_samples_option_strings=(-h --help)
 _shtab_edge_agent_train_option_strings=(-h --help --config --now)
 _shtab_edge_agent_doctor_option_strings=(-h --help --config)
+_shtab_edge_agent_measure_option_strings=(-h --help --out)
 _shtab_edge_agent_reset_option_strings=(-h --help --config --yes --samples)
 _shtab_edge_agent_keygen_option_strings=(-h --help)
 _shtab_edge_agent_key_option_strings=(-h --help --config)
+_shtab_edge_agent_install_service_option_strings=(-h --help --root --dry-run)
+_shtab_edge_agent_uninstall_service_option_strings=(-h --help --root --dry-run)
 _shtab_edge_agent_option_strings=(-h --help --version --config)
 
 _shtab_edge_agent_run___config_COMPGEN=_shtab_compgen_files
+_shtab_edge_agent_join___config_COMPGEN=_shtab_compgen_files
 _shtab_edge_agent_setup___config_COMPGEN=_shtab_compgen_files
 _shtab_edge_agent_setup___certificates_COMPGEN=_shtab_compgen_files
 _shtab_edge_agent_predict___config_COMPGEN=_shtab_compgen_files
@@ -37,6 +42,7 @@ _shtab_edge_agent_samples_correct___config_COMPGEN=_shtab_compgen_files
 _shtab_edge_agent_samples_forget___config_COMPGEN=_shtab_compgen_files
 _shtab_edge_agent_train___config_COMPGEN=_shtab_compgen_files
 _shtab_edge_agent_doctor___config_COMPGEN=_shtab_compgen_files
+_shtab_edge_agent_measure___out_COMPGEN=_shtab_compgen_files
 _shtab_edge_agent_reset___config_COMPGEN=_shtab_compgen_files
 _shtab_edge_agent_keygen_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_edge_agent_key_pos_0_COMPGEN=_shtab_compgen_files
@@ -44,10 +50,12 @@ _shtab_edge_agent_key___config_COMPGEN=_shtab_compgen_files
 _shtab_edge_agent___config_COMPGEN=_shtab_compgen_files
 
 _shtab_edge_agent_samples_pos_0_choices=(stats export correct forget)
-_shtab_edge_agent_pos_0_choices=(run setup predict status samples train doctor reset keygen key)
+_shtab_edge_agent_pos_0_choices=(run join setup predict status samples train doctor measure reset keygen key install-service uninstall-service)
 
 _shtab_edge_agent_run__h_nargs=0
 _shtab_edge_agent_run___help_nargs=0
+_shtab_edge_agent_join__h_nargs=0
+_shtab_edge_agent_join___help_nargs=0
 _shtab_edge_agent_setup__h_nargs=0
 _shtab_edge_agent_setup___help_nargs=0
 _shtab_edge_agent_predict__h_nargs=0
@@ -77,6 +85,8 @@ _shtab_edge_agent_train___help_nargs=0
 _shtab_edge_agent_train___now_nargs=0
 _shtab_edge_agent_doctor__h_nargs=0
 _shtab_edge_agent_doctor___help_nargs=0
+_shtab_edge_agent_measure__h_nargs=0
+_shtab_edge_agent_measure___help_nargs=0
 _shtab_edge_agent_reset__h_nargs=0
 _shtab_edge_agent_reset___help_nargs=0
 _shtab_edge_agent_reset___yes_nargs=0
@@ -85,6 +95,12 @@ _shtab_edge_agent_keygen__h_nargs=0
 _shtab_edge_agent_keygen___help_nargs=0
 _shtab_edge_agent_key__h_nargs=0
 _shtab_edge_agent_key___help_nargs=0
+_shtab_edge_agent_install_service__h_nargs=0
+_shtab_edge_agent_install_service___help_nargs=0
+_shtab_edge_agent_install_service___dry_run_nargs=0
+_shtab_edge_agent_uninstall_service__h_nargs=0
+_shtab_edge_agent_uninstall_service___help_nargs=0
+_shtab_edge_agent_uninstall_service___dry_run_nargs=0
 _shtab_edge_agent_pos_0_nargs=A...
 _shtab_edge_agent__h_nargs=0
 _shtab_edge_agent___help_nargs=0

@@ -14,6 +14,8 @@ COPY broker_coordinator broker_coordinator
 COPY workbench workbench
 COPY models models
 COPY firmware_profiles firmware_profiles
+COPY systemd systemd
+COPY completions completions
 # Every dependency has a wheel, so there is no compiler to leave behind; pip goes as well.
 RUN python3 -m venv /opt/edgeflock \
  && /opt/edgeflock/bin/pip install --no-cache-dir --only-binary :all: '.[coordinator]' \

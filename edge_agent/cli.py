@@ -3,18 +3,25 @@
 import argparse
 import asyncio
 import contextlib
+import faulthandler
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 from edge_agent.configuration import load_configuration
+from edge_agent.profiles import detected_profile
 from edge_agent.shell.agent import Agent
 from edge_agent.shell.connection.identity import Identity
+from edge_agent.shell.host.this_board import this_board
 from edge_agent.verbs.doctor import examine
+from edge_agent.verbs.join import JoinSettings, join_fleet
+from edge_agent.verbs.measure import measure
 from edge_agent.verbs.own_predictions import (
     STANDARD_INPUT,
+    Reading,
     lines_of_file,
     readings_of_file,
     show_predictions,
@@ -22,8 +29,9 @@ from edge_agent.verbs.own_predictions import (
 )
 from edge_agent.verbs.own_status import ask_for_training, show_status
 from edge_agent.verbs.reset import reset_device
-from edge_agent.verbs.samples_verb import add_samples_verb, run_samples_verb
-from edge_agent.verbs.setup import Answers, set_up_device
+from edge_agent.verbs.samples_verb import add_samples_verb, run_samples_verb, task_of
+from edge_agent.verbs.service import install_service, start_service, systemd_runs, uninstall_service
+from edge_agent.verbs.setup import FIRST_TASK, SAMPLE_SOCKET, STATE_FOLDER, Answers, set_up_device
 from edge_agent.worker.installed import check_installed
 from fleet_host.command_line import (
     DISTRIBUTION,
@@ -33,14 +41,19 @@ from fleet_host.command_line import (
     add_verb,
     broker_answers,
     configuration_option,
+    output_that_may_end,
     print_key,
     print_new_key,
     program_parser,
+    whole_number,
 )
 from fleet_host.key_files import read_key_file
 from fleet_host.log_lines import configure_logging
+from fleet_host.services import add_service_verbs
+from fleet_protocol.device_invitation import read_invitation
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import write_verify_key
+from fleet_protocol.limits import MAX_WAIT_SECONDS
 
 PROGRAM = "edge-agent"
 CONFIGURATION = Path("/etc/edge-agent/agent.toml")
@@ -48,6 +61,9 @@ CONFIGURATION = Path("/etc/edge-agent/agent.toml")
 EXIT_PROBLEM = 1
 """`doctor` has found one, or `predict` a reading without a prediction."""
 EXIT_CONFIGURATION = 2
+STANDARD_ERROR = 2
+JOIN_SECONDS = 60
+"""Longest wait of `join` where it is not told another."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -55,10 +71,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
     configure_logging()
     refused: list[Exception] = []
-    try:
-        _VERBS[options.verb](options)
-    except* ConfigurationError as group:
-        refused += _leaves(group)
+    with output_that_may_end():
+        try:
+            _VERBS[options.verb](options)
+        except* ConfigurationError as group:
+            refused += _leaves(group)
     for error in refused:  # not in the handler: what is raised there comes out in a group
         sys.stderr.write(f"{PROGRAM}: {error}\n")
     if refused:
@@ -105,6 +122,7 @@ def parser() -> argparse.ArgumentParser:
     verbs = program.add_subparsers(dest="verb", required=True, metavar="VERB")
     with_configuration = configuration_option()
     add_verb(verbs, "run", "Run the agent in the foreground until SIGTERM or Ctrl-C.", with_configuration)
+    _add_join(verbs, with_configuration)
     _add_setup(verbs, with_configuration)
     _add_predict(verbs, with_configuration)
     _add_status(verbs, with_configuration)
@@ -114,15 +132,50 @@ def parser() -> argparse.ArgumentParser:
         "--now", action="store_true", required=True, help="whatever its triggers say; guards still apply"
     )
     add_verb(verbs, "doctor", "Look at what this device needs, and say what to do.", with_configuration)
+    _add_measure(verbs)
     reset = add_verb(verbs, "reset", "Forget what this device has learned; it starts anew.", with_configuration)
     reset.add_argument("--yes", action="store_true", required=True, help="what waits to be sent is lost; its key stays")
     reset.add_argument("--samples", action="store_true", help="delete the samples too")
     add_key_verbs(verbs, "this device's signing key", with_configuration)
+    add_service_verbs(verbs)
     return program
 
 
 def _run(options: argparse.Namespace) -> None:
+    faulthandler.enable(STANDARD_ERROR)  # the watchdog's SIGABRT shows where it hung
     asyncio.run(run_agent(options.config))
+
+
+def _add_join(verbs: Verbs, *parents: argparse.ArgumentParser) -> None:
+    join = add_verb(verbs, "join", "Join a fleet with an invitation, and start the agent.", *parents)
+    join.add_argument("invitation", metavar="INVITATION", help="what `broker-coordinator devices invite` prints")
+    join.add_argument("--profile", metavar="NAME", help="the kind of device (found out)")
+    join.add_argument(
+        "--wait",
+        type=whole_number(0, MAX_WAIT_SECONDS),
+        default=JOIN_SECONDS,
+        metavar="SECONDS",
+        help=f"how long to wait for the clock, the network and the coordinator ({JOIN_SECONDS})",
+    )
+    join.add_argument("--folder", type=Path, metavar="DIR", help="put everything there, and start nothing")
+
+
+def _join(options: argparse.Namespace) -> None:
+    folder: Path | None = options.folder and options.folder.resolve()
+    settings = JoinSettings(
+        folder / "agent.toml" if folder else options.config,
+        options.profile or detected_profile(this_board()),
+        PROGRAM,
+        version(DISTRIBUTION),
+        str(folder / "state") if folder else STATE_FOLDER,
+        str(folder / "samples.sock") if folder else SAMPLE_SOCKET,
+        options.wait,
+    )
+    join_fleet(read_invitation(options.invitation), settings, lambda words: _write_line(words + "\n"))
+    if settings.configuration == CONFIGURATION and systemd_runs():
+        start_service()
+    else:
+        _write_line(f"start the agent: {PROGRAM} run --config {settings.configuration}\n")
 
 
 def _add_setup(verbs: Verbs, *parents: argparse.ArgumentParser) -> None:
@@ -141,13 +194,13 @@ def _add_setup(verbs: Verbs, *parents: argparse.ArgumentParser) -> None:
 
 
 def _setup(options: argparse.Namespace) -> None:
-    tasks = options.task or ["digits"]
+    tasks = options.task or [FIRST_TASK]
     answers = Answers(
         options.fleet, options.device, options.coordinator_key, broker_answers(options), options.profile, tasks
     )
     key = write_verify_key(set_up_device(options.config, answers, PROGRAM))
     sys.stdout.write(
-        f"wrote {options.config}; start the agent: systemctl enable --now {PROGRAM}\n"
+        f"wrote {options.config}; start the agent: sudo {PROGRAM} install-service\n"
         f"then approve it on the server: broker-coordinator devices approve {options.device} {key}\n"
     )
 
@@ -164,7 +217,8 @@ def _add_predict(verbs: Verbs, *parents: argparse.ArgumentParser) -> None:
 
 def _predict(options: argparse.Namespace) -> None:
     configuration = load_configuration(options.config)
-    task = options.task or configuration.tasks[0].name
+    task = task_of(options, configuration)
+    readings: Iterator[Reading]
     if options.reading is not None:
         readings = iter([options.reading.encode()])
     elif options.follow or options.file == STANDARD_INPUT:
@@ -195,7 +249,7 @@ def _add_status(verbs: Verbs, *parents: argparse.ArgumentParser) -> None:
 def _status(options: argparse.Namespace) -> None:
     socket_path = load_configuration(options.config).sample_socket
     with contextlib.suppress(KeyboardInterrupt):
-        show_status(socket_path, sys.stdout.write, as_json=options.json, watch=options.watch)
+        show_status(socket_path, _write_line, as_json=options.json, watch=options.watch)
 
 
 def _samples(options: argparse.Namespace) -> None:
@@ -216,6 +270,17 @@ def _doctor(options: argparse.Namespace) -> None:
         sys.exit(EXIT_PROBLEM)
 
 
+def _add_measure(verbs: Verbs) -> None:
+    measuring = add_verb(verbs, "measure", "Write a profile of this machine, within a minute.")
+    measuring.add_argument(
+        "--out", type=Path, metavar="FILE", help="the file to write, which must not exist (standard output)"
+    )
+
+
+def _measure(options: argparse.Namespace) -> None:
+    measure(options.out, time.strftime("%Y-%m-%d"), sys.stdout.write)
+
+
 def _reset(options: argparse.Namespace) -> None:
     gone = reset_device(load_configuration(options.config).state_folder, with_samples=options.samples)
     sys.stdout.write(f"deleted: {', '.join(gone) or 'nothing, as nothing was there'}\n")
@@ -232,15 +297,19 @@ def _key(options: argparse.Namespace) -> None:
 
 _VERBS: Mapping[str, Callable[[argparse.Namespace], None]] = {
     "run": _run,
+    "join": _join,
     "setup": _setup,
     "predict": _predict,
     "status": _status,
     "samples": _samples,
     "train": _train,
     "doctor": _doctor,
+    "measure": _measure,
     "reset": _reset,
     "keygen": _keygen,
     "key": _key,
+    "install-service": install_service,
+    "uninstall-service": uninstall_service,
 }
 
 if __name__ == "__main__":

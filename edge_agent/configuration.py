@@ -2,36 +2,24 @@
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 from cronsim import CronSim, CronSimError
 
 from edge_agent.core.guards import GuardSettings
+from edge_agent.core.store_settings import StoreSettings
 from edge_agent.core.triggers import TriggerSettings
+from edge_agent.profiles import completed_by_profile
+from edge_agent.sources.bound_socket import check_path
 from edge_agent.sources.settings import SourceSettings
 from edge_agent.worker.settings import WorkerSettings
 from fleet_host.broker_settings import BrokerSettings
 from fleet_host.configuration_file import read_configuration
-from fleet_protocol.configuration import Name, PositiveInt
-
-Retention = Literal["newest", "reservoir", "balanced"]
+from fleet_protocol.configuration import Name, PublicKey, Text
 
 CRON_FIELDS = 5
 """Minute, hour, day of the month, month and day of the week."""
-MAX_STORE_MIB = 1024 * 1024
-"""One TiB: more than any card holds."""
-
-
-class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Samples on the device (docs/samples.md)."""
-
-    maximum_samples: PositiveInt = 5000
-    """Kept per task; beyond that, `retention` says which are deleted."""
-    maximum_mib: Annotated[int, msgspec.Meta(ge=1, le=MAX_STORE_MIB)] = 256
-    """Kept per task, in MiB of values and of features that a backbone made of them; likewise."""
-    retention: Retention = "newest"
-    """What is kept: the `newest`, an even draw from all that came (`reservoir`), or each class alike (`balanced`)."""
 
 
 class TaskSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,10 +35,6 @@ class TaskSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             _check_schedule(self.trigger.schedule)
 
 
-Profile = Literal["generic", "pi-3b", "pi-4", "pi-5", "pi-zero-2w"]
-"""Those that ship, in `firmware_profiles/`."""
-
-
 class AgentConfiguration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One device. Relative paths start at the folder that the file is in."""
 
@@ -60,7 +44,7 @@ class AgentConfiguration(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     """This device's name. No two devices of one broker have the same; with TLS it is the certificate's common name."""
     key_file: Path
     """The device's private signing key, made by `edge-agent keygen`."""
-    coordinator_key: str
+    coordinator_key: PublicKey
     """The public key (64 hex digits) that `broker-coordinator key` prints. Only messages signed with it are trusted."""
     state_folder: Path
     """Where samples, updates and versions are kept."""
@@ -70,8 +54,10 @@ class AgentConfiguration(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     tasks: Annotated[list[TaskSettings], msgspec.Meta(min_length=1)]
     shard: Name = "0"
     """The slice of the fleet that this device belongs to, the same as in coordinator.toml."""
-    profile: Profile = "generic"
-    """The kind of device, told to the coordinator: the name of a file in `firmware_profiles/`."""
+    profile: Text = "generic"
+    """The kind of device: one that `edgeflock profiles list` shows, or the path of a file, ending in `.toml`. What the
+    tables below leave out is as the profile has it; without this key, as this reference has it. The coordinator is told
+    its name."""
     encrypt_updates: bool = False
     """Encrypt updates for the coordinator's key: the broker's operator then sees only their size and base version."""
     guards: GuardSettings = GuardSettings()
@@ -87,6 +73,11 @@ class AgentConfiguration(msgspec.Struct, frozen=True, forbid_unknown_fields=True
         if foreign := [source.task for source in self.sources if source.task not in names]:
             raise ValueError(f"sources: {foreign[0]!r} is none of the tasks {names}; list it under [[tasks]]")
 
+    @property
+    def profile_name(self) -> str:
+        """What the coordinator is told."""
+        return Path(self.profile).stem
+
 
 def _check_schedule(line: str) -> None:
     """Refuse a cron line that is none, or names a day that its months do not have; raises ValueError."""
@@ -100,9 +91,11 @@ def _check_schedule(line: str) -> None:
 
 
 def load_configuration(path: Path) -> AgentConfiguration:
-    """Read the file.
+    """Read the file, with what its profile and the site's file say where it says nothing.
 
     Raises:
-        ConfigurationError: it can't be read, or names the key that is missing, unknown or wrong.
+        ConfigurationError: it can't be read, or names the key that is missing, unknown or wrong; or the profile.
     """
-    return read_configuration(path, AgentConfiguration)
+    configuration = read_configuration(path, AgentConfiguration, completed_by_profile)
+    check_path(configuration.sample_socket)
+    return configuration

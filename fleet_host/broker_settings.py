@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from fleet_protocol.configuration import one_line
 from fleet_protocol.errors import ConfigurationError, why_unreadable
 
 MAX_PORT = 65535
@@ -14,6 +15,9 @@ MAX_PORT = 65535
 MAX_CREDENTIAL_BYTES = 65535
 """MQTT has two bytes for the length of a username, and of a password. In UTF-8 a character
 has at most four."""
+
+MAX_SPACE_BYTES = 1024
+"""Around a password in its file; what exceeds it is no password, and is not read further."""
 
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 
@@ -49,7 +53,7 @@ class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Version of MQTT. Nothing relies on 5."""
     keepalive_seconds: Annotated[int, msgspec.Meta(ge=5, le=3600)] = 60
     """In seconds: an idle connection sends a ping this often."""
-    username: Annotated[str, msgspec.Meta(max_length=MAX_CREDENTIAL_BYTES // 4)] | None = None
+    username: Annotated[str, one_line(MAX_CREDENTIAL_BYTES // 4)] | None = None
     """For brokers that ask for a password."""
     password_file: Path | None = None
     """A file that holds the password and nothing else."""
@@ -100,7 +104,8 @@ def read_password(file: Path | None, key: str) -> str | None:
     if file is None:
         return None
     try:
-        password = file.read_text(encoding="utf-8").strip()
+        with file.open("rb") as opened:
+            password = opened.read(MAX_CREDENTIAL_BYTES + MAX_SPACE_BYTES).decode().strip()
     except OSError as error:
         raise ConfigurationError(f"{key} {file}: {why_unreadable(error, 'make it, or take the key out')}") from error
     except UnicodeDecodeError as error:

@@ -1,8 +1,10 @@
 """What the commands `edge-agent` and `broker-coordinator` share: their options, and the verbs for keys."""
 
 import argparse
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn, TypeAlias
@@ -17,6 +19,8 @@ from fleet_protocol.topics import check_name
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 DISTRIBUTION = "edgeflock"
+READER_LEFT = 141
+"""Exit status of what SIGPIPE would have ended, as shells have it."""
 MAX_SHOWN_CHARACTERS = 40
 """Of a value in an error."""
 
@@ -85,11 +89,11 @@ def name_of(what: str) -> Callable[[str], str]:
     return read
 
 
-def add_broker_options(verb: argparse.ArgumentParser) -> None:
-    """The options that `broker_answers` reads."""
+def add_broker_options(verb: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """The options that `broker_answers` reads; `required`: a broker has to be named."""
     verb.add_argument("--fleet", default="home", metavar="NAME", help="the fleet's name (home)")
     verb.add_argument(
-        "--broker", required=True, metavar="HOST", help="the broker's name or address, as its certificate has it"
+        "--broker", required=required, metavar="HOST", help="the broker's name or address, as its certificate has it"
     )
     verb.add_argument(
         "--port",
@@ -105,6 +109,19 @@ def add_broker_options(verb: argparse.ArgumentParser) -> None:
 def broker_answers(options: argparse.Namespace) -> BrokerAnswers:
     """What the command line says about the broker."""
     return BrokerAnswers(options.broker, options.port, options.certificates)
+
+
+@contextmanager
+def output_that_may_end() -> Iterator[None]:
+    """End the program quietly, with `READER_LEFT`, where whoever reads its output has left, as `head` does."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes what is left when it ends
+        sys.exit(READER_LEFT)
 
 
 def print_new_key(file: Path, program: str) -> None:

@@ -9,6 +9,7 @@ EXIT_MISSING = 2
 EXTRA_OF: Mapping[str, str] = {
     "prometheus_client": "coordinator",
     "sqlalchemy": "coordinator",
+    "segno": "qr",
     "psycopg": "postgresql",
     "amqtt": "demo",
     "rich": "demo",

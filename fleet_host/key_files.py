@@ -18,8 +18,10 @@ from fleet_protocol.keys import (
     write_signing_key,
     write_verify_key,
 )
-from fleet_protocol.limits import MAX_COORDINATOR_KEYS
+from fleet_protocol.limits import KIB, MAX_COORDINATOR_KEYS
 
+MAX_FILE_CHARACTERS = 16 * KIB
+"""Of a key file: more than as many keys as are kept. A longer one is none, and is not read further."""
 _OWNER_ALONE = 0o600
 _OPEN_PERMISSIONS = stat.S_IRWXG | stat.S_IRWXO
 
@@ -69,8 +71,8 @@ def add_newest_key(path: Path, program: str) -> VerifyKey:
     keys = read_key_ring_file(path, program)
     if len(keys) >= MAX_COORDINATOR_KEYS:
         raise ConfigurationError(
-            f"key file {path} has {len(keys)} keys, as many as are kept: delete its last line, the oldest key, once no"
-            " device has that one any more"
+            f"key file {path} has {len(keys)} keys, as many as are kept: delete its first line, which counts them, and"
+            " its last, the oldest key, once no device has that one any more"
         )
     newest = SigningKey.generate()
     try:
@@ -86,7 +88,7 @@ def _read(path: Path, program: str, read: Callable[[str, str], Keys]) -> Keys:
     try:
         with path.open(encoding="ascii", errors="replace") as file:
             mode = os.fstat(file.fileno()).st_mode
-            text = file.read()
+            text = file.read(MAX_FILE_CHARACTERS)
     except OSError as error:
         raise ConfigurationError(f"key file {path}: {why_unreadable(error, f'make one with: {make_one}')}") from error
     if mode & _OPEN_PERMISSIONS:

@@ -7,14 +7,16 @@ from pathlib import Path
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
-def write_new_file(path: Path, content: bytes, mode: int = 0o666) -> None:
-    """Write a file that must not exist yet; `mode` is narrowed by the umask.
+def write_new_file(path: Path, content: bytes, mode: int = 0o666, owner: os.stat_result | None = None) -> None:
+    """Write a file that must not exist yet; `mode` is narrowed by the umask. It is given to the `owner` of another.
 
     Raises:
         OSError: it exists, or can't be written; then it does not exist either.
     """
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
         try:
+            if owner is not None:
+                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -31,10 +33,7 @@ def replace_file(path: Path, content: bytes, mode: int = 0o666) -> None:
     """
     unfinished = path.with_name(path.name + ".part")
     unfinished.unlink(missing_ok=True)
-    write_new_file(unfinished, content, mode)
-    if os.geteuid() == 0 and path.exists():
-        owner = path.stat()
-        os.chown(unfinished, owner.st_uid, owner.st_gid)
+    write_new_file(unfinished, content, mode, path.stat() if os.geteuid() == 0 and path.exists() else None)
     unfinished.replace(path)
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -3,7 +3,6 @@
 import json
 import os
 import pwd
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +83,7 @@ def make_program_folder(
         for name, content in contents.items():
             _write(folder / name, content)
         _write(configuration, text.encode())
-        _give_to(program, folder, [key, configuration, *(folder / name for name in contents)])
+        give_to(program, folder, key, configuration, *(folder / name for name in contents))
     except OSError as error:
         other = "run it with sudo" if isinstance(error, PermissionError) else "name another folder with --config"
         remedy = remedy_for(error, other)
@@ -105,11 +104,12 @@ def _write(path: Path, content: bytes) -> None:
     write_new_file(path, content, FILE_MODE)
 
 
-def _give_to(account: str, folder: Path, files: list[Path]) -> None:
+def give_to(account: str, *paths: Path) -> None:
+    """Let files and folders belong to an account, where root does this and there is one."""
     try:
         owner = pwd.getpwnam(account)
     except KeyError:
         return
     if os.geteuid() == 0:
-        for path in (folder, *files):
-            shutil.chown(path, owner.pw_uid, owner.pw_gid)
+        for path in paths:  # of which the account may put a link in the place of any, once it has the folder
+            os.chown(path, owner.pw_uid, owner.pw_gid, follow_symlinks=False)

@@ -13,6 +13,8 @@ from msgspec import inspect
 
 MAX_SHOWN_CHARACTERS = 80
 """Of a value in an error."""
+MAX_COMPLAINT_CHARACTERS = 240
+"""Of what is wrong, which may quote a value or a key."""
 
 _PLACE = re.compile(r" - at `\$\.?([^`]*)`$")
 _STEP = re.compile(r"\.?([^.\[\]]+)|\[(\d+|\.\.\.)\]")
@@ -31,13 +33,18 @@ def explain(error: msgspec.ValidationError, shape: object, document: object) -> 
     complaint = message[: place.start()] if place else message
     steps = list(_steps(path))
     if unknown := _UNKNOWN.match(complaint):
-        return _unknown_key(unknown.group(1), path, shape, steps)
+        return _unknown_key(_one_line(unknown.group(1), MAX_SHOWN_CHARACTERS), path, shape, steps)
     found = _type_at(inspect.type_info(shape), steps)
     complaint = complaint.replace("Object missing required field", "missing key").replace(" | null", "")
     if _PATTERN.match(complaint) and (words := _description(found)):
         complaint = f"Expected {words}"
     at = f" - at `{path}`" if path else ""
-    return f"{complaint}{at}{_remedy(found, _value_at(document, steps))}"
+    return f"{_one_line(complaint, MAX_COMPLAINT_CHARACTERS)}{at}{_remedy(found, _value_at(document, steps))}"
+
+
+def _one_line(text: str, most: int) -> str:
+    shown = "".join(each if each.isprintable() else repr(each)[1:-1] for each in text[:most])
+    return shown if len(text) <= most else f"{shown}…"
 
 
 def _remedy(found: inspect.Type | None, value: object) -> str:
@@ -108,6 +115,9 @@ def _choices(found: Any) -> list[str]:
 
 
 def _description(found: inspect.Type | None) -> str:
+    """In words; of alternatives, of the first that has any."""
+    if isinstance(found, inspect.UnionType):
+        return next(filter(None, map(_description, found.types)), "")
     schema = found.extra_json_schema if isinstance(found, inspect.Metadata) else None
     return str((schema or {}).get("description", ""))
 

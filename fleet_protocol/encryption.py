@@ -61,8 +61,8 @@ def check_recipient(recipient: VerifyKey) -> None:
         recipient.to_curve25519_public_key()
     except NaClRuntimeError as error:
         raise ConfigurationError(
-            f"coordinator_key {bytes(recipient).hex()} is no valid Ed25519 public key: nothing can be encrypted for it;"
-            " copy it again from the coordinator: broker-coordinator keygen prints it"
+            f"coordinator_key {bytes(recipient).hex()} is no valid Ed25519 public key;"
+            " copy it again from the coordinator: broker-coordinator key prints it"
         ) from error
 
 

@@ -27,6 +27,7 @@ class Reason(StrEnum):
     WRONG_RECIPIENT = "wrong_recipient"
     TASK_PAUSED = "task_paused"
     RATE_LIMITED = "rate_limited"
+    BAD_INVITATION = "bad_invitation"
 
 
 class ProtocolError(Exception):

@@ -7,6 +7,7 @@ from nacl.bindings import crypto_sign, crypto_sign_open
 from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 
+from fleet_protocol.counted_lines import read_counted, write_counted
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MAX_COORDINATOR_KEYS
 
@@ -40,18 +41,18 @@ def read_signing_key(text: str, name: str) -> SigningKey:
 
 
 def write_key_ring(keys: KeyRing) -> str:
-    """The text of a coordinator's key file: a key on each line."""
-    return "".join(map(write_signing_key, keys))
+    """The text of a coordinator's key file: a key on each line, below their number."""
+    return write_counted(bytes(key).hex() for key in keys)
 
 
 def read_key_ring(text: str, name: str) -> KeyRing:
     """Read the text of a coordinator's key file.
 
     Raises:
-        ConfigurationError: a line is not 64 hex digits, stands there twice, or there are too many.
+        ConfigurationError: a line is not 64 hex digits, stands there twice, or is missing, or there are too many.
     """
-    lines = text.split() or [""]
-    keys = tuple(SigningKey(_key_bytes(line, f"{name}, line {at}")) for at, line in enumerate(lines, start=1))
+    lines = read_counted(text, name) or [""]
+    keys = tuple(SigningKey(_key_bytes(line, f"{name}, key {at}")) for at, line in enumerate(lines, start=1))
     if len(keys) > MAX_COORDINATOR_KEYS:
         raise ConfigurationError(f"{name}: {len(keys)} keys, at most {MAX_COORDINATOR_KEYS} are kept: delete the last")
     if len(set(keys)) < len(keys):

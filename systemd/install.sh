@@ -1,12 +1,10 @@
 #!/bin/sh
-# Installs one part of edgeflock on Debian, Raspberry Pi OS or Ubuntu: packages, program, account and unit. Run it as root
-# in a checkout, again after an update of the checkout. It starts nothing but the broker.
+# Installs one part of edgeflock on Debian, Raspberry Pi OS or Ubuntu from a checkout: packages, program, service. Run it as
+# root, again after an update of the checkout.
 #
-#   install.sh broker DIR        Mosquitto of its own, with the certificates that certificates.sh wrote into DIR
-#   install.sh coordinator       broker-coordinator; then: broker-coordinator setup
-#   install.sh device            edge-agent; then: edge-agent setup
+#   install.sh coordinator       broker-coordinator and Mosquitto; then: broker-coordinator setup
+#   install.sh device            edge-agent; then: edge-agent join
 set -eu
-here=$(pwd)
 cd "$(dirname "$0")/.."
 program=/opt/edgeflock
 
@@ -14,46 +12,23 @@ packages() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"
 }
 
-unit() { # name
-    install -m 0644 "systemd/$1.service" /etc/systemd/system/
-    systemctl daemon-reload
-}
-
 python_program() { # command, what pip installs
     packages python3-venv
     [ -x "$program/bin/pip" ] || python3 -m venv --clear "$program"
     "$program/bin/pip" install --upgrade "$2"
-    ln -sf "$program/bin/$1" "/usr/local/bin/$1"
-    install -D -m 0644 "completions/$1.bash" "/usr/local/share/bash-completion/completions/$1"
-    install -D -m 0644 systemd/edgeflock.sysusers.conf /usr/lib/sysusers.d/edgeflock.conf
-    systemd-sysusers
-    unit "$1"
+    "$program/bin/$1" install-service
 }
 
 case "${1:-}:$#" in
-broker:2)
-    etc=/etc/mosquitto-edgeflock
-    certificates=$(cd "$here" && cd "$2" && pwd)
-    for file in ca.crt broker.crt broker.key; do
-        [ -r "$certificates/$file" ] || { echo "$certificates/$file: missing; make it with: systemd/mosquitto/certificates.sh" >&2; exit 1; }
-    done
-    packages mosquitto
-    install -d -o mosquitto -m 0700 "$etc"
-    install -o mosquitto -m 0400 "$certificates/ca.crt" "$certificates/broker.crt" "$certificates/broker.key" \
-        systemd/mosquitto/acl "$etc"
-    [ -e "$etc/mosquitto.conf" ] || install -o mosquitto -m 0400 systemd/mosquitto/mosquitto.conf "$etc"
-    unit mosquitto-edgeflock
-    systemctl enable mosquitto-edgeflock
-    systemctl restart mosquitto-edgeflock
-    ;;
 coordinator:1)
-    python_program broker-coordinator '.[coordinator]'
+    packages mosquitto openssl
+    python_program broker-coordinator '.[coordinator,qr]'
     ;;
 device:1)
     python_program edge-agent .
     ;;
 *)
-    sed -n '5,7s/^# \{0,1\}//p' "$0" >&2
+    sed -n '5,6s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac

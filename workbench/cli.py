@@ -20,7 +20,12 @@ PROGRAM = "edgeflock"
 with missing_extra_named(PROGRAM):
     import typer
 
+    from workbench.flash_verb import flash
+    from workbench.profile_verbs import profiles
+
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+app.add_typer(profiles, name="profiles")
+app.command()(flash)
 
 
 def _option(metavar: str, words: str, **limits: float) -> Any:

@@ -12,7 +12,7 @@ from benchmarks.zoo.scoring import bounded, collapsed, gap
 from benchmarks.zoo.tasks import Split
 from bundle_runtime.bundle_folder import load_bundle
 from edge_agent.core.triggers import TriggerSettings
-from workbench.profiles import read_profile
+from edge_agent.profiles import read_profile
 from workbench.simulation.conditions import DAY_SECONDS
 from workbench.simulation.fleet_files import draw_fleet
 from workbench.simulation.simulation import Options, Result, Simulation

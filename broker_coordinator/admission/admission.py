@@ -16,7 +16,7 @@ Nothing here knows a kind: what differs between them is in `fleet_protocol.kinds
 
 import math
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from typing import Any
 
@@ -53,6 +53,7 @@ from broker_coordinator.admission.fleet_view import (
     TaskProgress,
     repeats_of,
 )
+from broker_coordinator.admission.invited import InvitationState
 from broker_coordinator.admission.parsed_message import ParsedMessage
 from broker_coordinator.admission.room import note_accepted, take_room
 from broker_coordinator.admission.senders import is_told_newest_boot, sender_of
@@ -110,7 +111,14 @@ class Admission:
             case Refused(device=str(device), header=Header() as header):
                 decided = Decided(decision.envelope_digest, decision.reason, decision.detail)
                 view.set_decided(device, header.sequence, decided)
-            case Enrolled(device) | FileRequested(device) | PresenceSeen(device):
+            case Enrolled(device, invitation=invitation, replaced=replaced):
+                if replaced is not None:
+                    view.set_device(replaced)
+                view.set_device(device)
+                if invitation:
+                    spent = replace(view.invitations[invitation], state=InvitationState.SPENT)
+                    view.invitations[invitation] = spent
+            case FileRequested(device) | PresenceSeen(device):
                 view.set_device(device)
 
     def _parse(

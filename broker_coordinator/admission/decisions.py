@@ -89,10 +89,14 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Enrolled:
-    """A device enrolled; `device` is its record from now on."""
+    """A device enrolled; `device` is its record from now on. `invitation` is the id of the one that this uses up, and
+    `replaced` the key that the device's name had, which is revoked.
+    """
 
     device: Device
     envelope_digest: bytes
+    invitation: bytes = b""
+    replaced: Device | None = None
 
 
 @dataclass(frozen=True, slots=True)

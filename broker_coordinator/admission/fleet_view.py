@@ -8,6 +8,7 @@ from functools import partial
 
 import msgspec
 
+from broker_coordinator.admission.invited import Invited
 from broker_coordinator.admission.overlay import Copyable, Overlay, changes_in, own
 from broker_coordinator.admission.shares import RecentDevices
 from fleet_host.rate_limit import UNLIMITED, TokenBucket
@@ -145,6 +146,7 @@ class FleetView:
     answered: Container[bytes] = frozenset()
     byte_allowance: TokenBucket = UNLIMITED
     recent: MutableMapping[str, RecentDevices] = field(default_factory=dict)
+    invitations: MutableMapping[bytes, Invited] = field(default_factory=dict)
 
     def newest_boot(self, device: str) -> int:
         """The highest boot number seen from the live key of a device; 0 where there is none."""
@@ -258,6 +260,7 @@ class FleetView:
             self.answered,
             self.byte_allowance,
             Overlay(self.recent),
+            Overlay(self.invitations),
         )
 
     def devices_changed_in(self, branch: "FleetView") -> list[Device]:
@@ -277,6 +280,7 @@ class FleetView:
         self.highest_sequences.update(changes_in(branch.highest_sequences))
         self.full_at.update(changes_in(branch.full_at))
         self.recent.update(changes_in(branch.recent))
+        self.invitations.update(changes_in(branch.invitations))
 
 
 def enrolments_of(device: Device) -> str:
@@ -289,8 +293,7 @@ def repeats_of(device: Device) -> str:
     return f"{device.name}/repeats"
 
 
-def devices_taking_part(devices: Iterable[Device]) -> list[str]:
-    """The names of those that are approved and connected; if none is, of those that are approved."""
-    approved = [device for device in devices if device.state is DeviceState.APPROVED]
-    online = [device for device in approved if device.presence is PresenceState.ONLINE]
-    return [device.name for device in online or approved]
+def devices_taking_part(approved: Mapping[str, PresenceState]) -> list[str]:
+    """Those of the approved devices that are connected; if none is, all of them."""
+    online = [name for name, presence in approved.items() if presence is PresenceState.ONLINE]
+    return online or list(approved)

@@ -1,4 +1,4 @@
-"""`broker-coordinator devices list | show | approve | revoke`."""
+"""`broker-coordinator devices list | show | approve | revoke`, and its verbs for invitations."""
 
 import argparse
 import re
@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Set
 from dataclasses import asdict
 
 from broker_coordinator.admission.fleet_view import Device, DeviceState
+from broker_coordinator.commands import invitations
 from broker_coordinator.commands.output import add_noun, write_fields, write_rows
 from broker_coordinator.configuration import load_configuration
 from broker_coordinator.serving.forgetting import forget_device
@@ -23,7 +24,7 @@ LISTED = ("name", "state", "presence", "key_id", "profile", "software", "note")
 
 def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
     """The noun and its verbs."""
-    verb = add_noun(nouns, "devices", "List, show, approve or revoke devices.", *parents)
+    verb = add_noun(nouns, "devices", "List, show, invite, approve or revoke devices.", *parents)
     verb("list", "List all devices that have enrolled.")
     show = verb("show", "Show a device, its keys, and what became of its messages.")
     show.add_argument("name", type=name_of("device"), metavar="NAME", help="the device's name")
@@ -40,13 +41,17 @@ def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
         help="compute the versions since its first update anew without it, and publish the result",
     )
 
+    invitations.add_verbs(verb)
+
 
 def run(options: argparse.Namespace) -> None:
     """Run the verb; a running coordinator notices at its next batch, or within a second."""
     configuration = load_configuration(options.config)
     opened = Journal.open_to_look if options.action == "list" else Journal.open
     with opened(configuration.journal()) as journal:
-        if options.action == "revoke" and options.forget:
+        if options.action in invitations.VERBS:
+            invitations.VERBS[options.action](journal, options, configuration)
+        elif options.action == "revoke" and options.forget:
             _forget(journal, options, configuration.keys())
         else:
             _VERBS[options.action](journal, options)

@@ -1,6 +1,7 @@
 """`broker-coordinator run`: waits for its database to be free, and serves until a signal."""
 
 import argparse
+import faulthandler
 import gc
 import logging
 import signal
@@ -20,9 +21,12 @@ from broker_coordinator.storage.lease import VERSIONS, Lease, LeaseLostError, in
 from bundle_runtime.bundle_folder import load_bundle
 from fleet_host.command_line import Verbs, add_verb
 from fleet_host.log_lines import log_line
+from fleet_host.service_manager import this_service_manager
 
 GARBAGE_THRESHOLD = 50_000
 """New containers after which a running coordinator looks for cycles among them; Python's own is 700."""
+
+STANDARD_ERROR = 2
 
 logger = logging.getLogger(__name__)
 
@@ -41,15 +45,25 @@ def run(options: argparse.Namespace) -> int:
         JournalUnavailableError: the database failed before anything was served.
     """
     configuration = load_configuration(options.config)
+    faulthandler.enable(STANDARD_ERROR)  # the watchdog's SIGABRT shows where it hung
+    manager = this_service_manager()
     stopping = threading.Event()
     _on_signals(stopping.set)
     journal = Journal.open(configuration.journal())
     lease = Lease(journal.engine, [intake_of(configuration.shard), VERSIONS])
+    manager.status("waits for its database: another coordinator has it, or it does not answer")
     if not take_over(lease, stopping):
         return 0
     evaluator = Evaluator(options.config, {each.task: each.every for each in configuration.evaluations})
     coordinator = _coordinator(configuration, journal, lease, evaluator)
-    link = MqttLink(configuration.broker, configuration.fleet, configuration.shard, coordinator)
+    link = MqttLink(
+        configuration.broker,
+        configuration.fleet,
+        configuration.shard,
+        coordinator,
+        manager,
+        manages_accounts=configuration.broker_accounts is not None,
+    )
     signal.set_wakeup_fd(link.wakeup.fileno())
     _on_signals(link.stop)
     if stopping.is_set():
@@ -59,6 +73,8 @@ def run(options: argparse.Namespace) -> int:
     gc.set_threshold(GARBAGE_THRESHOLD)
     tasks = ",".join(coordinator.tasks())
     logger.info(log_line("started", fleet=configuration.fleet, shard=configuration.shard, tasks=tasks))
+    manager.ready()
+    manager.status("serves")
     try:
         link.run()
     except LeaseLostError as error:
@@ -94,6 +110,7 @@ def _coordinator(
         metrics=metrics,
         on_version=evaluator.note_version,
         keep_lease=lease.keep,
+        manages_accounts=configuration.broker_accounts is not None,
     )
 
 

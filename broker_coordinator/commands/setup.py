@@ -1,14 +1,24 @@
-"""`broker-coordinator setup`: the coordinator's folder from a few answers."""
+"""`broker-coordinator setup`: a whole server with `--host`; with `--broker`, the coordinator beside another broker."""
 
 import argparse
+import subprocess
 import sys
 from pathlib import Path
 
-from broker_coordinator.configuration import PROGRAM, CoordinatorConfiguration
+from broker_coordinator.commands.broker_setup import PASSWORD_FILE, BrokerPlan, Step, unwritable
+from broker_coordinator.commands.service import SERVICE
+from broker_coordinator.configuration import PROGRAM, CoordinatorConfiguration, load_configuration
 from fleet_host.command_line import Verbs, add_broker_options, add_verb, broker_answers
 from fleet_host.configuration_file import parse_with_paths
-from fleet_host.program_folder import make_program_folder, quoted
+from fleet_host.program_folder import AUTHORITY, TLS_PORT, give_to, make_program_folder, quoted
+from fleet_host.services import installer_here
+from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import write_verify_key
+
+KEY_FILE = "coordinator.key"
+UNITS = ("mosquitto-edgeflock", PROGRAM)
+SYSTEMD_RUNS = Path("/run/systemd/system")
+"""Exists where systemd is what started the machine."""
 
 COORDINATOR = """\
 # Written by `broker-coordinator setup`. docs/configuration-reference.md lists every key. Relative paths start at this
@@ -16,28 +26,158 @@ COORDINATOR = """\
 
 fleet = {fleet}
 key_file = "coordinator.key"
-database = "/var/lib/broker-coordinator/coordinator.db"
-enrolment = "closed" # a new device waits for: broker-coordinator devices approve
-
+database = {database}
+enrolment = "closed" # a new device needs an invitation, or waits for: broker-coordinator devices approve
+{more}
 {broker}"""
+OWN_BROKER = """\
+[broker]
+host = "localhost"
+port = {port}
+username = "broker-coordinator"
+password_file = "broker.password"
+
+[broker.tls]
+authority = "ca.crt"
+
+[invitations]
+host = {host}
+port = {port}
+"""
 
 
 def add_parser(verbs: Verbs, *parents: argparse.ArgumentParser) -> None:
     """The verb."""
     setup = add_verb(
-        verbs, "setup", "Make the coordinator's key, and write its configuration from a few answers.", *parents
+        verbs, "setup", "Set this server up: broker, certificates, the coordinator's key and configuration.", *parents
     )
-    add_broker_options(setup)
+    add_broker_options(setup, required=False)
+    setup.add_argument(
+        "--host", metavar="HOST", help="give the fleet a broker of its own here, which devices reach by this name"
+    )
+    setup.add_argument("--folder", type=Path, metavar="DIR", help="put everything there, and start nothing")
+    setup.add_argument("--dry-run", action="store_true", help="with --host: say what would be done, and do nothing")
 
 
 def run(options: argparse.Namespace) -> None:
+    """Do what the options say.
+
+    Raises:
+        ConfigurationError: it can't be done; what to change.
+    """
+    if (options.host is None) == (options.broker is None):
+        raise ConfigurationError(
+            "name either --host, by which devices reach this server, or --broker, a broker that runs already"
+        )
+    if options.host is not None:
+        _set_up_server(options)
+    elif options.folder or options.dry_run:
+        raise ConfigurationError("--folder and --dry-run go with --host")
+    else:
+        _set_up_beside_broker(options)
+
+
+def _set_up_beside_broker(options: argparse.Namespace) -> None:
     """Write coordinator.toml and what it names beside it."""
     broker = broker_answers(options)
-    text = COORDINATOR.format(fleet=quoted(options.fleet), broker=broker.table("coordinator"))
+    text = COORDINATOR.format(
+        fleet=quoted(options.fleet),
+        database=quoted("/var/lib/broker-coordinator/coordinator.db"),
+        more="",
+        broker=broker.table("coordinator"),
+    )
     path: Path = options.config
     parse_with_paths(text.encode(), CoordinatorConfiguration, str(path))
-    public = make_program_folder(path, text, "coordinator.key", broker.copies("coordinator", PROGRAM), PROGRAM)
+    public = make_program_folder(path, text, KEY_FILE, broker.copies("coordinator", PROGRAM), PROGRAM)
     sys.stdout.write(
-        f"wrote {path}; keep a copy of {path.parent / 'coordinator.key'} in a safe place\n"
+        f"wrote {path}; keep a copy of {path.parent / KEY_FILE} in a safe place\n"
         f"every device pins this public key: {write_verify_key(public)}\n"
     )
+
+
+def _set_up_server(options: argparse.Namespace) -> None:
+    plan, configuration, database = _places(options)
+    starts = options.folder is None and SYSTEMD_RUNS.exists()
+    text = COORDINATOR.format(
+        fleet=quoted(options.fleet),
+        database=quoted(str(database)),
+        more='broker_accounts = "dynamic-security"\n',
+        broker=OWN_BROKER.format(host=quoted(plan.host), port=plan.port),
+    )
+    parse_with_paths(text.encode(), CoordinatorConfiguration, str(configuration))
+    try:
+        _require_ours(configuration)
+        plan.check()
+        if options.folder is not None and not options.dry_run:
+            options.folder.mkdir(parents=True, exist_ok=True)  # the accounts of both programs pass through it
+        steps = [*plan.steps(configuration.parent / PASSWORD_FILE), _configuration_step(plan, configuration, text)]
+        if starts:  # first: it makes the accounts that the files are for
+            steps.insert(0, Step("install both services", lambda: installer_here().install(SERVICE, {})))
+        for step in steps:
+            sys.stdout.write(f"{_state_of(step, dry_run=options.dry_run)}: {step.words}\n")
+            if step.do is not None and not options.dry_run:
+                step.do()
+    except OSError as error:
+        raise unwritable(error, plan.folder) from error
+    _start(plan, starts=starts, dry_run=options.dry_run)
+    sys.stdout.write(
+        f"devices connect to {plan.host}, TCP port {plan.port}: open it in the firewall, and no other\n"
+        f"keep a copy of {configuration.parent / KEY_FILE} and of {plan.authority} in a safe place\n"
+        f"then: {PROGRAM} tasks publish FOLDER, and for each device: {PROGRAM} devices invite NAME\n"
+    )
+
+
+def _require_ours(configuration: Path) -> None:
+    if configuration.exists() and load_configuration(configuration).broker_accounts is None:
+        raise ConfigurationError(
+            f"{configuration} exists, for a broker that somebody else runs; it stays as it is: move it away, and run"
+            f" this again (keep {KEY_FILE} beside it, which devices know)"
+        )
+
+
+def _places(options: argparse.Namespace) -> tuple[BrokerPlan, Path, Path]:
+    """The broker's plan, coordinator.toml, and the database."""
+    port = options.port or TLS_PORT
+    if options.folder is None:
+        etc, var = Path("/etc"), Path("/var/lib")
+        configuration: Path = options.config
+    else:
+        etc = var = options.folder.resolve()
+        configuration = etc / PROGRAM / "coordinator.toml"
+    state = var / ("mosquitto-edgeflock" if options.folder is None else "mosquitto-state")
+    plan = BrokerPlan(
+        options.host, port, etc / "mosquitto-edgeflock", state, etc / "edgeflock-authority", options.certificates
+    )
+    database = var / PROGRAM / "coordinator.db"
+    return plan, configuration, database
+
+
+def _configuration_step(plan: BrokerPlan, configuration: Path, text: str) -> Step:
+    def write() -> None:
+        copies = {AUTHORITY: plan.certificates / AUTHORITY}
+        give_to(PROGRAM, configuration.parent / PASSWORD_FILE)
+        make_program_folder(configuration, text, KEY_FILE, copies, PROGRAM)
+
+    words = f"make the coordinator's key, and write {configuration}"
+    return Step(words, None if configuration.exists() else write)
+
+
+def _state_of(step: Step, *, dry_run: bool) -> str:
+    if step.do is None:
+        return "is there"
+    return "would do" if dry_run else "do"
+
+
+def _start(plan: BrokerPlan, *, starts: bool, dry_run: bool) -> None:
+    command = ["systemctl", "enable", "--now", *UNITS]
+    if dry_run or not starts:
+        by_hand = " ".join(command)
+        without = f"mosquitto -c {plan.configuration}, and {PROGRAM} run"
+        sys.stdout.write(f"{'would start' if dry_run else 'start'} both: {by_hand} (without systemd: {without})\n")
+        return
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ConfigurationError(
+            f"{' '.join(command)}: {done.stderr.strip()}; everything is written, so mend that and run this again"
+        )
+    sys.stdout.write(f"both run: {' and '.join(UNITS)}\n")

@@ -17,16 +17,19 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from broker_coordinator.admission.decisions import Message
+from broker_coordinator.distribution.dynamic_security import ANSWERS
 from broker_coordinator.mqtt.client import MAX_UNACKNOWLEDGED, make_client
 from broker_coordinator.mqtt.divided_socket import READ_AHEAD_BYTES, DividedSocket
 from broker_coordinator.mqtt.outgoing import Outgoing, PacketTooLargeError
 from broker_coordinator.mqtt.patience import Backoff, BrokerPatience
+from broker_coordinator.mqtt.signs_of_life import SignsOfLife
 from broker_coordinator.mqtt.traffic import acknowledgements
 from broker_coordinator.serving.coordinator import Coordinator
 from broker_coordinator.storage.database import DatabaseSetBackError, JournalUnavailableError
 from broker_coordinator.storage.lease import LeaseLostError
 from fleet_host.broker_settings import BrokerSettings
 from fleet_host.log_lines import log_line
+from fleet_host.service_manager import ServiceManager
 from fleet_protocol.limits import MIB
 from fleet_protocol.topics import device_filters, manifest
 
@@ -57,10 +60,21 @@ logger = logging.getLogger(__name__)
 class MqttLink:
     """Runs a coordinator on a broker until `stop`."""
 
-    def __init__(self, settings: BrokerSettings, fleet: str, shard: str, coordinator: Coordinator) -> None:
+    def __init__(
+        self,
+        settings: BrokerSettings,
+        fleet: str,
+        shard: str,
+        coordinator: Coordinator,
+        manager: ServiceManager = ServiceManager(),  # noqa: B008 - a constant: it is frozen
+        *,
+        manages_accounts: bool = False,
+    ) -> None:
+        """`manages_accounts`: the coordinator hears what the broker's dynamic security answers."""
         self._address = f"{settings.host}:{settings.port}"
-        self._filters = (*device_filters(fleet, shard), manifest(fleet, "+"))
         self._manifests = manifest(fleet, "")
+        self._at_most_once = (manifest(fleet, "+"), *([ANSWERS] if manages_accounts else []))
+        self._filters = (*device_filters(fleet, shard), *self._at_most_once)
         self._coordinator = coordinator
         self._coordinator.check_manifests()
         self._client = make_client(settings, f"coordinator-{fleet}-{shard}")
@@ -72,6 +86,8 @@ class MqttLink:
         self._received: list[Message] = []
         self._identifiers: list[int] = []
         self._received_bytes = 0
+        self._waiting_since: float | None = None
+        self._signs = SignsOfLife(manager)
         self._has_read_all = True
         self._broker, self._journal = BrokerPatience(self._address), Backoff()
         self._connected_by = 0.0
@@ -100,7 +116,15 @@ class MqttLink:
             self._hand_over()
             self._publish()
             self._check_connection()
+            # A database that fails is waited for, and said: no restart mends it.
+            stuck_since = None if self._journal.failures else self._waiting_since
+            self._signs.turned(time.monotonic(), stuck_since, self._status_line)
         self._leave()
+
+    def _status_line(self) -> str:
+        link = "connected to" if self._client.is_connected() else "waits for"
+        database = "; waits for its database" if self._journal.failures else ""
+        return f"{link} {self._address}; {len(self._received)} messages to commit{database}"
 
     def _connect(self) -> None:
         now = time.monotonic()
@@ -178,9 +202,13 @@ class MqttLink:
         for message in arrived.messages:
             if message.topic.startswith(self._manifests):
                 self._coordinator.receive_manifest(message, time.monotonic())
+            elif message.topic == ANSWERS:
+                self._coordinator.receive_account_answer(message)
             else:
                 self._received.append(message)
                 self._received_bytes += len(message.data)
+        if self._received and self._waiting_since is None:
+            self._waiting_since = time.monotonic()
         self._identifiers += arrived.identifiers
         for identifier in arrived.acknowledged:
             self._outgoing.acknowledge(identifier)
@@ -221,6 +249,7 @@ class MqttLink:
         self._received = []
         self._identifiers = []
         self._received_bytes = 0
+        self._waiting_since = None
 
     def _room(self) -> int:
         # An identifier may not be a SUBSCRIBE's, which paho chooses, and ours at the same time.
@@ -269,7 +298,7 @@ class MqttLink:
         logger.info(log_line("broker_connected", address=self._address, session_kept=flags.session_present))
         self._unsubscribed = len(self._filters)
         for topic_filter in self._filters:
-            self._client.subscribe(topic_filter, qos=0 if topic_filter.startswith(self._manifests) else 1)
+            self._client.subscribe(topic_filter, qos=0 if topic_filter in self._at_most_once else 1)
         self._coordinator.announce_all()
 
     def _on_disconnect(

@@ -12,6 +12,7 @@ from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.consumers import CONSUMERS
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
+from broker_coordinator.serving.broker_accounts import BrokerAccounts
 from broker_coordinator.serving.file_server import FileServer
 from broker_coordinator.serving.intake import Intake
 from broker_coordinator.serving.key_successions import KeySuccessions
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 class Coordinator:
     """Serves the tasks in `journal`, to which `bundles` are added. `on_version` is called with each version that is
-    made, `keep_lease` before any is.
+    made, `keep_lease` before any is. `manages_accounts`: of the broker, through its dynamic security.
 
     Raises:
         JournalUnavailableError: the database can't be read.
@@ -46,6 +47,7 @@ class Coordinator:
         metrics: Metrics | None = None,
         on_version: OnVersion = lambda _task, _number: None,
         keep_lease: Callable[[float], None] = lambda _now: None,
+        manages_accounts: bool = False,
     ) -> None:
         registry = TaskRegistry(journal.engine)
         decoded = DecodedBatches()
@@ -69,6 +71,9 @@ class Coordinator:
             journal, registry, signer, metrics=self._metrics, allowance=settings.chunk_allowance
         )
         self._watch = ManifestWatch(registry, (signer.key, *settings.keys), signer.fleet)
+        self._accounts = (
+            BrokerAccounts(journal.engine, settings.keys, signer.fleet, signer.shard) if manages_accounts else None
+        )
         self._successions = KeySuccessions(settings.keys, signer.fleet, signer.shard)
 
     def tasks(self) -> list[str]:
@@ -123,12 +128,19 @@ class Coordinator:
         """Take a message from a topic of manifests."""
         self._watch.receive(message.topic, message.data, now)
 
+    def receive_account_answer(self, message: Message) -> None:
+        """Take what the broker's dynamic security answers."""
+        if self._accounts:
+            self._accounts.receive(message.data)
+
     def is_checking_manifests(self, now: float) -> bool:
         """Whether one may still be on its way: nothing may be handed over, and nothing is announced."""
         return self._watch.is_waiting(now)
 
     def announce_all(self) -> None:
         """Queue every retained message, of tasks and keys: the broker may have lost them."""
+        if self._accounts:
+            self._accounts.connected()
         self._successions.announce()
         self._version_maker.announce_versions()
 
@@ -144,6 +156,8 @@ class Coordinator:
         if not self._watch.is_waiting(now):
             taken += self._version_maker.publications(limit - len(taken), now)
         taken += self._file_server.publications(limit - len(taken), now)
+        if self._accounts:  # last: what removes an account comes behind the receipts for it
+            taken += self._accounts.publications(limit - len(taken), now)
         self._metrics.count_published(sum(len(publication.data) for publication in taken))
         return taken
 
@@ -154,6 +168,7 @@ class Coordinator:
             self._file_server.next_due(),
             self._version_maker.next_due(),
             self._watch.ends(),
+            self._accounts.next_due() if self._accounts else None,
         ]
         return min((moment for moment in moments if moment is not None), default=None)
 

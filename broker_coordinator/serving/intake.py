@@ -4,6 +4,7 @@ What it measures staleness against comes from the journal at each batch; within 
 """
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ from broker_coordinator.admission.decisions import (
     Refused,
 )
 from broker_coordinator.admission.fleet_view import DeviceState, FleetView, TaskProgress
+from broker_coordinator.admission.invited import InvitationState
 from broker_coordinator.admission.shares import RecentDevices, window
 from broker_coordinator.aggregation.buffer_size import Participants
 from broker_coordinator.consumers import version_consumer
@@ -39,6 +41,7 @@ from broker_coordinator.serving.waiting import DecodedBatch, DecodedBatches, Wai
 from broker_coordinator.storage.change_counters import DEVICES, TASKS
 from broker_coordinator.storage.database import JournalUnavailableError
 from broker_coordinator.storage.device_registry import DeviceRegistry
+from broker_coordinator.storage.invitation_registry import InvitationRegistry
 from broker_coordinator.storage.journal import Journal, JournalAheadError, JournalEntry
 from broker_coordinator.storage.standing import Standing, TaskStanding, check_not_set_back, read_decided, read_standing
 from broker_coordinator.storage.task_registry import StoredTask, TaskRegistry
@@ -91,6 +94,8 @@ class Intake:
         self._journal = journal
         self._registry = registry
         self._devices = DeviceRegistry(journal.engine)
+        self._invitations = InvitationRegistry(journal.engine)
+        self._invitations_until = math.inf
         self._admission = admission
         self._metrics = metrics
         self._decoded = decoded
@@ -231,6 +236,8 @@ class Intake:
         elif found.get(DEVICES) != seen.get(DEVICES):
             self._load_devices()
             self._change_counters = found
+        elif time.time() >= self._invitations_until:
+            self._load_invitations()
         self._view.tasks.update(self._progress(standing))
         if standing.last_position > self._position:  # another intake's, or our own whose commit was not answered
             self._view.add_highest_sequences(read_decided(self._journal.engine, self._position))
@@ -269,7 +276,16 @@ class Intake:
 
     def _load_devices(self) -> None:
         self._view.set_devices(self._devices.longest_unchanged_first())
+        self._load_invitations()
         self._metrics.show_devices(self._view.numbers)
+
+    def _load_invitations(self) -> None:
+        """Those of the present; the next one that is open expires at `_invitations_until`, in seconds since 1970."""
+        found = self._invitations.invitations(time.time())
+        self._view.invitations.clear()
+        self._view.invitations.update({each.identifier: each for each in found})
+        opened = (each.expires for each in found if each.state is InvitationState.OPEN)
+        self._invitations_until = min(opened, default=math.inf)
 
     def _progress(self, standing: Standing) -> dict[str, TaskProgress]:
         """Where each task stands once every full buffer that waits is made into a version."""

@@ -79,7 +79,9 @@ class Metrics:
         try:
             start_http_server(port, address, self.registry)
         except OSError as error:
-            raise ConfigurationError(f"[metrics] {address}:{port}: {error.strerror}; choose another port") from error
+            raise ConfigurationError(
+                f"[metrics] {address}:{port}: {error.strerror}; choose another address or port"
+            ) from error
 
     def count_batch(
         self, decisions: Iterable[Decision], accepted: Sequence[Accepted], received_bytes: int, commit_seconds: float

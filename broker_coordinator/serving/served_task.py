@@ -24,7 +24,7 @@ from broker_coordinator.serving.waiting import WaitingPayload
 from bundle_runtime.bundle import Bundle
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec import Grid, read_weights
-from fleet_protocol.cohort import EVERYONE, asking
+from fleet_protocol.cohort import EVERYONE, RoundDraws
 from fleet_protocol.kinds import Manifest
 
 
@@ -54,7 +54,8 @@ class ServedTask:
     newest version was made, or first read, in seconds on the caller's clock. `generation` is for the manifest.
     `participants` are the devices that the size of the buffer follows, where the task leaves it to them; while few
     versions were made since `first_version`, as many as `approved` gives. `senders` are those of the last updates that
-    versions hold, oldest first. `watch` is on training that may collapse.
+    versions hold, oldest first. `watch` is on training that may collapse. `draws` are of the round that a manifest was
+    last asked for.
     """
 
     bundle: Bundle
@@ -72,6 +73,7 @@ class ServedTask:
     first_version: int = 0
     approved: Callable[[], int] = int
     senders: deque[str] = field(default_factory=lambda: deque(maxlen=UPDATES_LOOKED_AT))
+    draws: RoundDraws | None = None
 
     @property
     def buffer_size(self) -> int:
@@ -91,8 +93,14 @@ class ServedTask:
         below = EVERYONE
         if plan.strategy == "fedavg" and not self.asks_everyone:
             wanted = math.ceil(plan.over_selection * self.buffer_size)
-            below = asking(wanted, self.description.task, self.newest.number, devices())
+            below = self._round_draws().asking(wanted, devices())
         return Manifest(self.newest.number, self.bundle.hash, self.newest.weights_hash, below, self.generation)
+
+    def _round_draws(self) -> RoundDraws:
+        """Of the round that is on: a manifest is made again for every device that comes."""
+        if self.draws is None or self.draws.version != self.newest.number:
+            self.draws = RoundDraws(self.description.task, self.newest.number)
+        return self.draws
 
     def deadline(self) -> float | None:
         """When the next version is made although its buffer is not full, or, if nobody has reported until then, when

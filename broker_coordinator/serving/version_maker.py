@@ -183,7 +183,7 @@ class VersionMaker:
         return [served for served in self._aggregates.values() if isinstance(served, AwaitedScale)]
 
     def _devices_taking_part(self) -> Iterable[str]:
-        return devices_taking_part(self._devices.devices())
+        return devices_taking_part(self._devices.approved_presences())
 
     def _served_tasks(self) -> list[ServedTask]:
         """Those of which versions are made."""

@@ -91,8 +91,16 @@ def open_database(database: Database, *, read_only: bool = False) -> Engine:
                 create_schema(connection)
     except (JournalUnavailableError, DBAPIError, ConfigurationError) as error:
         engine.dispose()
-        raise ConfigurationError(f"database {name_of(database)}: {error}") from error
+        raise ConfigurationError(f"database {name_of(database)}: {_with_remedy(error, database)}") from error
     return engine
+
+
+def _with_remedy(error: Exception, database: Database) -> str:
+    if isinstance(error, ConfigurationError | DiskFullError):  # which say what to do
+        return str(error)
+    if isinstance(database, Path):
+        return f"{error}; let `database` name a SQLite file of its own, or none yet, that this account may write"
+    return f"{error}; compare `database` with where PostgreSQL listens, and whom it lets in"
 
 
 def name_of(database: Database) -> str:

@@ -44,6 +44,12 @@ class DeviceRegistry:
         with reading(self._engine) as connection:
             return connection.scalar(approved) or 0
 
+    def approved_presences(self) -> dict[str, PresenceState]:
+        """Which of the devices that may take part are connected, by name."""
+        approved = select(devices.c.name, devices.c.presence).where(devices.c.state == DeviceState.APPROVED.value)
+        with reading(self._engine) as connection:
+            return {name: PresenceState(presence) for name, presence in connection.execute(approved)}
+
     def note_used_twice(self, name: str) -> None:
         """Two devices use the key of this name at once: shown until an operator approves or revokes it."""
         with writing(self._engine) as connection:
@@ -111,10 +117,15 @@ class DeviceRegistry:
                 raise ConfigurationError(f"there is no device {name!r}; see: broker-coordinator devices list")
             if device.state is DeviceState.REVOKED:
                 return device
-            note_departure(connection, name)
-            revoked = _change_state(connection, device, DeviceState.REVOKED)
-            _forget_oldest_revoked(connection)
-            return revoked
+            return revoke_device(connection, device)
+
+
+def revoke_device(connection: Connection, device: Device) -> Device:
+    """Stop accepting a device's key, in a transaction that is open."""
+    note_departure(connection, device.name)
+    revoked = _change_state(connection, device, DeviceState.REVOKED)
+    _forget_oldest_revoked(connection)
+    return revoked
 
 
 def store_device(connection: Connection, device: Device) -> None:

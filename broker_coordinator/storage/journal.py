@@ -10,13 +10,14 @@ from typing import Any, Final, Self
 import msgspec
 from sqlalchemy import Connection, Dialect, and_, insert, update
 
-from broker_coordinator.admission.decisions import Accepted, Decision, Refused
+from broker_coordinator.admission.decisions import Accepted, Decision, Enrolled, Refused
 from broker_coordinator.admission.fleet_view import Device
 from broker_coordinator.aggregation.retention import Forgettable
 from broker_coordinator.aggregation.version import Version
 from broker_coordinator.storage.change_counters import TASKS, change_counters_in
 from broker_coordinator.storage.database import Database, DatabaseSetBackError, DiskFullError, open_database, writing
-from broker_coordinator.storage.device_registry import forget_pending, store_device
+from broker_coordinator.storage.device_registry import forget_pending, revoke_device, store_device
+from broker_coordinator.storage.invitation_registry import note_refused_invitation, spend_invitation
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.records import Aggregate
 from broker_coordinator.storage.schema import WAITING, aggregates, payloads, refused_payloads, rejections, versions
@@ -33,7 +34,7 @@ Rejections = Mapping[tuple[Reason, str], int]
 class JournalEntry:
     """What one batch of messages adds to the journal. `after` is the last position that it was decided by,
     `tasks_counter` that of the tasks (`change_counters`), where it matters. `forgotten` are devices that make room for
-    others.
+    others, `invited` are enrolments that use up an invitation, `uninvited` those that were refused for theirs.
     """
 
     accepted: Sequence[Accepted] = ()
@@ -43,6 +44,8 @@ class JournalEntry:
     rejections: Rejections = field(default_factory=dict)
     after: int = MAX_SEQUENCE
     tasks_counter: int | None = None
+    invited: Sequence[Enrolled] = ()
+    uninvited: Sequence[Refused] = ()
 
     @classmethod
     def of(
@@ -63,6 +66,8 @@ class JournalEntry:
             Counter((each.reason, (each.verified and each.device) or "") for each in refused),
             after,
             tasks_counter,
+            [decision for decision in decisions if isinstance(decision, Enrolled) and decision.invitation],
+            [each for each in refused if each.reason is Reason.BAD_INVITATION],
         )
 
     def senders(self) -> set[str | None]:
@@ -132,9 +137,12 @@ class Journal(JournalReader):
             _insert_payloads(connection, list(map(_payload_row, entry.accepted, positions)))
             if entry.refused:
                 connection.execute(insert(refused_payloads), list(map(_refused_row, entry.refused, positions)))
+            _admit_invited(connection, entry.invited)
             for device in entry.devices:
                 store_device(connection, device)
             forget_pending(connection, entry.forgotten)
+            for refused in entry.uninvited:
+                note_refused_invitation(connection, refused.device or "", refused.detail)
             _count_rejections(connection, entry.rejections)
             return last_position + 1
 
@@ -291,6 +299,19 @@ def _refused_row(refused: Refused, position: int) -> dict[str, Any]:
         "reason": refused.reason.value,
         "detail": refused.detail,
     }
+
+
+def _admit_invited(connection: Connection, enrolled: Sequence[Enrolled]) -> None:
+    """Spend their invitations, and revoke the keys that they replace.
+
+    Raises:
+        JournalAheadError: an operator has withdrawn one.
+    """
+    for each in enrolled:
+        if not spend_invitation(connection, each.invitation):
+            raise JournalAheadError
+        if each.replaced is not None:
+            revoke_device(connection, each.replaced)
 
 
 def _count_rejections(connection: Connection, counted: Rejections) -> None:

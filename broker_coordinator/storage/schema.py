@@ -26,7 +26,7 @@ from sqlalchemy import (
 
 from fleet_protocol.errors import ConfigurationError
 
-SCHEMA = 8
+SCHEMA = 9
 """Counts up whenever a table changes."""
 
 MAX_SHOWN_TABLES = 5
@@ -55,6 +55,7 @@ devices = Table(
         comment="highest for the key that enrolled last, or whose state changed last: the order of forgetting",
     ),
     Column("is_used_twice", Boolean, nullable=False, default=False, comment="two devices have this key"),
+    Column("coordinator_key", LargeBinary(8), comment="id of the one that its password at the broker follows from"),
 )
 # A revoked key stays known; a name has one key that is not.
 Index(
@@ -63,6 +64,20 @@ Index(
     unique=True,
     sqlite_where=devices.c.state != "revoked",
     postgresql_where=devices.c.state != "revoked",
+)
+
+invitations = Table(
+    "invitations",
+    metadata,
+    Column("public_key", LargeBinary(32), primary_key=True, comment="of the token, which is kept nowhere"),
+    Column("identifier", LargeBinary(8), nullable=False, unique=True),
+    Column("device", String(48), nullable=False, index=True),
+    Column("number", BigInteger, nullable=False, comment="counts up: the order in which they were made"),
+    Column("expires", BigInteger, nullable=False, comment="in seconds since 1970"),
+    Column("state", String(16), nullable=False),
+    Column("replaces", Boolean, nullable=False, comment="the device's key before may be another one"),
+    Column("refused", BigInteger, nullable=False, comment="enrolments of this name with a wrong or used invitation"),
+    Column("last_refusal", Text, nullable=False),
 )
 
 change_counters = Table(

@@ -12,7 +12,7 @@ import msgspec
 
 from edge_agent.core.daily_use import NOTHING_USED, DailyUse
 from edge_agent.core.sensors import Measured
-from fleet_protocol.configuration import PositiveInt, Seconds
+from fleet_protocol.configuration import PositiveInt, Seconds, Text
 
 MAX_TEMPERATURE_CELSIUS = 200.0
 """No board works at more."""
@@ -48,11 +48,11 @@ class GuardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     round. What was sent has to wait for its receipt: no update is made while that alone is so much."""
     maximum_temperature_celsius: Annotated[float, msgspec.Meta(gt=0, le=MAX_TEMPERATURE_CELSIUS)] | None = None
     """Not while the board is hotter."""
-    temperature_sensor: str | None = None
+    temperature_sensor: Text | None = None
     """The sensor that counts, as `/sys/class/hwmon/*/name` has it; left out: the board's own."""
     minimum_battery_percent: Annotated[float, msgspec.Meta(gt=0, le=100)] | None = None
     """Not while the battery holds less."""
-    battery: str | None = None
+    battery: Text | None = None
     """The battery that counts, as in `/sys/class/power_supply`; left out: the emptiest of the machine's own."""
     minimum_free_memory_mib: Annotated[float, msgspec.Meta(gt=0, le=MAX_FREE_MEMORY_MIB)] | None = 64.0
     """Not while less memory is free, in MiB."""
@@ -64,7 +64,7 @@ class GuardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Not while more processes than this, for each core, want to run: the mean of the last minute."""
     minimum_free_disk_mib: Annotated[float, msgspec.Meta(gt=0, le=MAX_FREE_DISK_MIB)] | None = None
     """Not while less room is free where `state_folder` is, in MiB."""
-    quiet_hours: list[str] = []
+    quiet_hours: list[Text] = []
     """Not in these times of day, local time, such as `"22:00-07:30"`: the end is no longer quiet."""
     connected_only: bool = False
     """Not while there is no connection to the broker."""

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from fleet_protocol.configuration import AbsolutePath, Text
 from fleet_protocol.limits import MAX_SETTING
 
 STANDARD_ERRORS = 2.0
@@ -36,9 +37,9 @@ class TriggerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """So many samples have arrived since the task's last round; 0: samples alone wake nothing."""
     new_version: bool = False
     """There is a newer version than the one that this device trained from last."""
-    schedule: str | None = None
+    schedule: Text | None = None
     """A time has come, as the five fields of a cron line give it, in the machine's local time: `"30 2 * * *"`."""
-    wake_file: str | None = None
+    wake_file: AbsolutePath | None = None
     """Somebody has made this file (an absolute path), which the agent looks for each minute and deletes."""
     invitation: bool = False
     """The coordinator's operator asks for a round: `broker-coordinator tasks invite`."""
@@ -62,8 +63,6 @@ class TriggerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Refuse what every value by itself allows; raises ValueError."""
         if not conditions(self):
             raise ValueError("new_samples = 0 and no other condition: nothing would ever wake the agent")
-        if self.wake_file is not None and not self.wake_file.startswith("/"):
-            raise ValueError(f"wake_file = {self.wake_file!r} is no absolute path; begin it with /")
 
 
 def found_by(

@@ -38,7 +38,9 @@ class Prepared:
 
 
 class PreparationState(msgspec.Struct, frozen=True):
-    """What a series keeps over a restart; only with the plan that it was made by."""
+    """What a series keeps over a restart; only with the plan that it was made by. `named_by` is the account of the
+    program that has named it.
+    """
 
     plan: ReadingPlan
     timeline: Timeline
@@ -46,6 +48,7 @@ class PreparationState(msgspec.Struct, frozen=True):
     moments: list[Moments]
     waiting: list[WaitingSample]
     unlabelled: int
+    named_by: str = ""
 
 
 class SeriesStatus(msgspec.Struct, frozen=True):

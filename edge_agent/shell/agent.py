@@ -26,6 +26,7 @@ from edge_agent.shell.host.local_events import LocalEvents
 from edge_agent.shell.learning.round_training import RoundTraining
 from edge_agent.shell.learning.rounds import Rounds
 from edge_agent.shell.local_side import LocalSide
+from edge_agent.shell.signs_of_life import SignsOfLife
 from edge_agent.shell.state_folder import open_state
 from edge_agent.shell.versions.fetcher import Fetcher
 from edge_agent.shell.versions.manifest_listener import ManifestListener
@@ -33,7 +34,9 @@ from edge_agent.shell.versions.version_follower import VersionFollower
 from edge_agent.sources.unix_socket import Status
 from fleet_host.log_lines import log_line
 from fleet_host.rate_limit import RateLimit
+from fleet_host.service_manager import this_service_manager
 from fleet_protocol import topics
+from fleet_protocol.broker_accounts import client_identifier
 from fleet_protocol.envelope import digest
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import VerifyKey, write_verify_key
@@ -97,7 +100,7 @@ class Agent:
         )
         self._link = Link(
             configuration.broker,
-            f"{configuration.fleet}-{configuration.device}",
+            client_identifier(configuration.fleet, configuration.device),
             last_will=(identity.state_topic, self._signed_presence(PresenceState.OFFLINE)),
             on_connected=self._on_connected,
             handle=inbox.handle,
@@ -156,6 +159,9 @@ class Agent:
             take_manifest=self._manifests.take_to_predict,
             judge=training.drop_unfit_samples,
         )
+        self._signs = SignsOfLife(
+            this_service_manager(), round_ends_by=lambda: training.ends_by, words=self._status_line
+        )
         self._events = LocalEvents([(task.name, task.trigger) for task in configuration.tasks], self._rounds.note)
 
     async def run(self) -> None:
@@ -174,6 +180,7 @@ class Agent:
                 group.create_task(self._link.run())
                 group.create_task(self._rounds.run())
                 group.create_task(self._events.run())
+                group.create_task(self._signs.run(self._local.listens))
                 group.create_task(self._end_at_damage())
         except Exception:
             if self._database.damage is None:
@@ -245,7 +252,7 @@ class Agent:
     def _sign_enrolment(self) -> bytes:
         enrolment = Enrolment(
             public_key=self._identity.public_key,
-            profile=self._configuration.profile,
+            profile=self._configuration.profile_name,
             software=self._software,
             tasks=self._tasks,
         )
@@ -326,6 +333,10 @@ class Agent:
                 )
             )
 
+    def _status_line(self) -> str:
+        link = "connected" if self._link.connected else "not connected to the broker"
+        return f"{self._rounds.state.value}, {link}, {self._database.waiting()} updates wait for a receipt"
+
     def _status(self) -> Status:
         known = {task: self._database.known_version(task) for task in self._tasks}
         return Status(
@@ -347,4 +358,5 @@ class Agent:
             waiting_bytes=self._database.waiting_bytes(),
             merged_updates=self._database.merged_back,
             coordinator_key=write_verify_key(self._identity.coordinator),
+            dropped={task: dropped for task in self._tasks if (dropped := self._samples.dropped(task))},
         )

@@ -21,7 +21,7 @@ from edge_agent.sources.intake import SampleIntake
 from edge_agent.sources.reading_receiver import ReadingReceiver
 from edge_agent.sources.readings import ReadingForm
 from edge_agent.sources.sample_commands import SampleCommands
-from edge_agent.sources.series import SERIES_SEPARATOR
+from edge_agent.sources.series import SERIES_SEPARATOR, key_of
 from edge_agent.sources.source import SourceHost
 from edge_agent.sources.tally import SourceStatus
 from edge_agent.sources.unix_socket import SampleSocket, Status
@@ -73,7 +73,8 @@ class LocalSide:
         )
         forms = {task: ReadingForm(task) for task in self._tasks}
         forms |= {source.task: source.form for source in reversed(configuration.sources) if source.has_own_form}
-        self._receiver = ReadingReceiver(intake, time.time, self._memory.read(), taken=self._reading_taken)
+        own = {*self._tasks, *(key_of(source.task, source.series) for source in configuration.sources)}
+        self._receiver = ReadingReceiver(intake, time.time, self._memory.read(), own, taken=self._reading_taken)
         predictor = ResidentPredictor(configuration.worker)
         predictions = Predictions(versions, predictor, self._receiver, forms, take_manifest=take_manifest)
         self._socket = SampleSocket(
@@ -94,6 +95,11 @@ class LocalSide:
             status=lambda: msgspec.json.encode(status()),
         )
         self._sources = SourceRunner(configuration.sources, self._receiver, host)
+
+    @property
+    def listens(self) -> asyncio.Event:
+        """Set once the sample socket is there."""
+        return self._socket.listens
 
     @property
     def sources(self) -> list[SourceStatus]:

@@ -10,7 +10,8 @@ class FileJob(msgspec.Struct, frozen=True):
     """One file, and what the task's inputs are: `shape` without the batch axis, and the bounds of a value.
 
     `mapped`: the source picks values by their names, so a row of a table keeps them. `label` is that of every sample
-    in a file that holds none. Sound with another rate than `sample_rate_hz` is refused, if that is given.
+    in a file that holds none. Sound with another rate than `sample_rate_hz` is refused, if that is given. Where there
+    is a `descriptor`, the file is read from it, and `path` only names it.
     """
 
     path: str
@@ -20,6 +21,7 @@ class FileJob(msgspec.Struct, frozen=True):
     mapped: bool = False
     label: float | None = None
     sample_rate_hz: int | None = None
+    descriptor: int | None = None
 
 
 class FileReading(msgspec.Struct, frozen=True, omit_defaults=True):

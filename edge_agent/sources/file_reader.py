@@ -11,7 +11,7 @@ import sys
 import wave
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import msgspec
 import numpy as np
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from edge_agent.sources.file_job import FileJob, FileReading
 from fleet_host.child_process import die_with
+from fleet_protocol.errors import why_unreadable
 from fleet_protocol.limits import MIB
 
 MEMORY_BYTES = 512 * MIB
@@ -37,28 +38,34 @@ def read_file(job: FileJob) -> Iterator[FileReading]:
     path = Path(job.path)
     reader = READERS.get(path.suffix.lower(), _refuse_name)
     try:
-        yield from reader(path, job)
+        with path.open("rb") if job.descriptor is None else os.fdopen(job.descriptor, "rb") as file:
+            yield from reader(file, job)
     except UnreadableFileError as error:
         yield FileReading(refused=f"{path.name}: {error}", ends=True)
     except Exception as error:  # numpy, zipfile, wave and Pillow have no base in common
-        yield FileReading(refused=f"{path.name}: {error or type(error).__name__}; write it again", ends=True)
+        yield FileReading(refused=f"{path.name}: {_words(error)}", ends=True)
 
 
-def _refuse_name(_path: Path, _job: FileJob) -> Iterator[FileReading]:
+def _words(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno:  # the system's; a format that is wrong has no number
+        return why_unreadable(error, "correct the name")
+    return f"{error or type(error).__name__}; write it again"
+
+
+def _refuse_name(_file: BinaryIO, _job: FileJob) -> Iterator[FileReading]:
     raise UnreadableFileError(f"the name must end in {', '.join(READERS)}")
 
 
-def _read_csv(path: Path, job: FileJob) -> Iterator[FileReading]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        table = csv.reader(file)
-        header = [name.strip() for name in next(table, [])]
-        for cells in filter(None, table):
-            if len(cells) != len(header):
-                words = f"{len(cells)} cells under {len(header)} names of the header"
-                yield FileReading(refused=f"{path.name}, line {table.line_num}: {words}")
-                continue
-            row = dict(zip(header, map(_cell, cells), strict=True))
-            yield _document(row if job.mapped else _positional(row))
+def _read_csv(file: BinaryIO, job: FileJob) -> Iterator[FileReading]:
+    table = csv.reader(io.TextIOWrapper(file, newline="", encoding="utf-8-sig"))
+    header = [name.strip() for name in next(table, [])]
+    for cells in filter(None, table):
+        if len(cells) != len(header):
+            words = f"{len(cells)} cells under {len(header)} names of the header"
+            yield FileReading(refused=f"{_name(job)}, line {table.line_num}: {words}")
+            continue
+        row = dict(zip(header, map(_cell, cells), strict=True))
+        yield _document(row if job.mapped else _positional(row))
 
 
 def _cell(text: str) -> float | str | None:
@@ -75,29 +82,28 @@ def _positional(row: Mapping[str, float | str | None]) -> dict[str, Any]:
     return {"inputs": inputs, "label": label[0] if len(label) == 1 else label or None}
 
 
-def _read_json_lines(path: Path, _: FileJob) -> Iterator[FileReading]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                msgspec.json.decode(line)
-            except (msgspec.DecodeError, RecursionError) as error:
-                yield FileReading(refused=f"{path.name}, line {number}: not JSON: {error}")
-            else:
-                yield FileReading(document=msgspec.Raw(line.strip()))
+def _read_json_lines(file: BinaryIO, job: FileJob) -> Iterator[FileReading]:
+    for number, line in enumerate(file, start=1):
+        if not line.strip():
+            continue
+        try:
+            msgspec.json.decode(line)
+        except (msgspec.DecodeError, RecursionError) as error:
+            yield FileReading(refused=f"{_name(job)}, line {number}: not JSON: {error}")
+        else:
+            yield FileReading(document=msgspec.Raw(line.strip()))
 
 
-def _read_npy(path: Path, job: FileJob) -> Iterator[FileReading]:
-    array = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
+def _read_npy(file: BinaryIO, job: FileJob) -> Iterator[FileReading]:
+    array = np.load(io.BytesIO(file.read()), allow_pickle=False)
     if not isinstance(array, np.ndarray):
         raise UnreadableFileError("no array of numpy.save; write it again, or name it .npz")
     rows = array[np.newaxis] if list(array.shape) == job.shape else array
     yield from _samples(rows, job, [job.label] * len(rows))
 
 
-def _read_npz(path: Path, job: FileJob) -> Iterator[FileReading]:
-    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as members:
+def _read_npz(file: BinaryIO, job: FileJob) -> Iterator[FileReading]:
+    with np.load(io.BytesIO(file.read()), allow_pickle=False) as members:
         if "inputs" not in members:
             raise UnreadableFileError(f"the array 'inputs' is missing; there is {', '.join(members) or 'none'}")
         inputs = members["inputs"]
@@ -107,9 +113,9 @@ def _read_npz(path: Path, job: FileJob) -> Iterator[FileReading]:
     yield from _samples(inputs, job, labels)
 
 
-def _read_wave(path: Path, job: FileJob) -> Iterator[FileReading]:
+def _read_wave(file: BinaryIO, job: FileJob) -> Iterator[FileReading]:
     """Channels are averaged; the sound is divided into as many whole samples as it has."""
-    with wave.open(str(path)) as sound:
+    with wave.open(file) as sound:
         rate, width, channels = sound.getframerate(), sound.getsampwidth(), sound.getnchannels()
         if job.sample_rate_hz not in {None, rate}:
             raise UnreadableFileError(f"recorded at {rate} Hz; the source takes {job.sample_rate_hz} Hz: convert it")
@@ -130,7 +136,7 @@ def _amplitudes(data: bytes, width: int) -> NDArray[np.float64]:
     return padded.view("<i4")[:, 0].astype(np.float64) / 2**31
 
 
-def _read_picture(path: Path, job: FileJob) -> Iterator[FileReading]:
+def _read_picture(file: BinaryIO, job: FileJob) -> Iterator[FileReading]:
     """Resized to the task's height and width, grey or in colour as it asks; from the input's minimum (black) to its
     maximum (white).
     """
@@ -142,7 +148,7 @@ def _read_picture(path: Path, job: FileJob) -> Iterator[FileReading]:
     if len(job.shape) != 3 or job.shape[0] not in modes:
         raise UnreadableFileError(f"the task takes {job.shape}, no picture of [1 or 3, height, width]")
     channels, height, width = job.shape
-    with Image.open(path, formats=("PNG", "JPEG")) as picture:
+    with Image.open(file, formats=("PNG", "JPEG")) as picture:
         resized = picture.convert(modes[channels]).resize((width, height))
     values = np.asarray(resized, np.float64).reshape(height, width, channels).transpose(2, 0, 1) / 255
     yield from _samples((job.minimum + values * (job.maximum - job.minimum))[np.newaxis], job, [job.label])
@@ -158,11 +164,15 @@ def _samples(rows: NDArray[Any], job: FileJob, labels: list[Any]) -> Iterator[Fi
         yield _document({"inputs": row.tolist(), "label": label})
 
 
+def _name(job: FileJob) -> str:
+    return Path(job.path).name
+
+
 def _document(values: Mapping[str, Any]) -> FileReading:
     return FileReading(document=msgspec.Raw(msgspec.json.encode(values)))
 
 
-READERS: Final[Mapping[str, Callable[[Path, FileJob], Iterator[FileReading]]]] = {
+READERS: Final[Mapping[str, Callable[[BinaryIO, FileJob], Iterator[FileReading]]]] = {
     ".csv": _read_csv,
     ".jsonl": _read_json_lines,
     ".npy": _read_npy,

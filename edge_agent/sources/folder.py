@@ -5,14 +5,15 @@ import os
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from pathlib import Path
-from typing import Literal
+from pathlib import Path, PurePath
+from typing import Annotated, Literal
 
 import msgspec
 
 from edge_agent.sources.bounded_lines import READ_BYTES, HeldBytes, LineRefusedError, lines_of
 from edge_agent.sources.file_job import FileJob, FileReading
 from edge_agent.sources.source import ReadingIntake, SourcePlugin
+from edge_agent.sources.watched_folder import FileState, NoFileError, WatchedFolder, label_of
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.configuration import Seconds
 
@@ -20,11 +21,8 @@ READER_COMMAND = (sys.executable, "-P", "-m", "edge_agent.sources.file_reader")
 READER_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 TAKEN_FOLDER = "taken"
 REFUSED_FOLDER = "refused"
-UNFINISHED_SUFFIXES = (".part", ".tmp")
-"""Of files that are still being written."""
-
-FileState = tuple[int, int]
-"""Size in bytes, and when it last changed, in ns."""
+MAX_SAMPLE_RATE_HZ = 100_000_000
+"""More than any recorder has."""
 
 
 class FolderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,7 +35,7 @@ class FolderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     afterwards: Literal["keep", "delete"] = "keep"
     """What becomes of a file that was read: it is moved to `taken`, or deleted. One that can't be read is moved to
     `refused`."""
-    sample_rate_hz: int | None = None
+    sample_rate_hz: Annotated[int, msgspec.Meta(ge=1, le=MAX_SAMPLE_RATE_HZ)] | None = None
     """Sound with another rate is refused."""
 
 
@@ -47,55 +45,67 @@ async def watch_folder(settings: FolderSettings, readings: ReadingIntake) -> Non
     Raises:
         OSError: the folder can't be read, or a file can't be moved.
     """
-    seen: dict[Path, FileState] = {}
+    folder = WatchedFolder(settings.path)
+    seen: dict[PurePath, FileState] = {}
     while True:
-        found = files_in(settings.path)
+        found = folder.files()
         readings.tally.failure = ""
-        for path in settled(seen, found):
+        for file in settled(seen, found):
             if (description := readings.description) is not None:
-                await _take_file(path, description, settings, readings)
+                await _take_file(folder, file, description, settings, readings)
         seen = found
         await asyncio.sleep(settings.scan_seconds)
 
 
-def files_in(folder: Path) -> dict[Path, FileState]:
-    """Finished files in a folder, and in those inside it that are named by a number."""
-    folders = (each for each in folder.iterdir() if each.is_dir() and not each.is_symlink())
-    labelled = [each for each in folders if label_of(each) is not None]
-    files = (path for each in (folder, *labelled) for path in each.iterdir() if path.is_file())
-    names = (path for path in files if not path.name.startswith(".") and path.suffix not in UNFINISHED_SUFFIXES)
-    return {path: ((status := path.stat()).st_size, status.st_mtime_ns) for path in names}
-
-
-def settled(before: dict[Path, FileState], now: dict[Path, FileState]) -> list[Path]:
+def settled(before: dict[PurePath, FileState], now: dict[PurePath, FileState]) -> list[PurePath]:
     """Those files that nobody has written to between two looks, in the order of their names."""
-    return sorted(path for path, state in now.items() if before.get(path) == state)
-
-
-def label_of(folder: Path) -> float | None:
-    """The label of files in a folder with this name; None where it names none."""
-    return float(folder.name) if folder.name.removeprefix("-").replace(".", "", 1).isdecimal() else None
+    return sorted(file for file, state in now.items() if before.get(file) == state)
 
 
 async def _take_file(
-    path: Path, description: TaskDescription, settings: FolderSettings, readings: ReadingIntake
+    folder: WatchedFolder,
+    file: PurePath,
+    description: TaskDescription,
+    settings: FolderSettings,
+    readings: ReadingIntake,
 ) -> None:
     """Read one file, and put it away. It stays where it is when the disk had no room for one of its samples."""
-    _require_can_put_away(path, settings)
-    if _is_link(path):
-        readings.refuse("unreadable_file", f"{path} is a symbolic link; put the file itself there")
-        _put_away(path, settings, is_readable=False)
+    folder.require_movable(file, (TAKEN_FOLDER, REFUSED_FOLDER))  # else it would be read again and again
+    is_readable: bool | None
+    try:
+        with folder.opened(file) as descriptor:
+            is_readable = await _take_readings(
+                _job(folder.path / file, descriptor, description, settings, readings), readings
+            )
+    except NoFileError as error:
+        readings.refuse("unreadable_file", str(error))
+        is_readable = False
+    if is_readable is None:
         return
+    if is_readable and settings.afterwards == "delete":
+        folder.delete(file)
+    else:
+        folder.move(file, TAKEN_FOLDER if is_readable else REFUSED_FOLDER)
+
+
+def _job(
+    path: Path, descriptor: int, description: TaskDescription, settings: FolderSettings, readings: ReadingIntake
+) -> FileJob:
     schema = description.input
-    job = FileJob(
+    return FileJob(
         str(path),
         list(schema.shape),
         schema.minimum,
         schema.maximum,
         mapped=readings.takes_names,
-        label=label_of(path.parent) if path.parent != settings.path else None,
+        label=label_of(path.parent.name) if path.parent != settings.path else None,
         sample_rate_hz=settings.sample_rate_hz,
+        descriptor=descriptor,
     )
+
+
+async def _take_readings(job: FileJob, readings: ReadingIntake) -> bool | None:
+    """Whether the file could be read to its end; None where the disk had no room for one of its samples."""
     is_readable = True
     async with aclosing(_readings_of(job)) as found:
         async for reading in found:
@@ -103,8 +113,8 @@ async def _take_file(
                 readings.refuse("unreadable_file", reading.refused)
                 is_readable = not reading.ends
             elif readings.take_payload(bytes(reading.document)) == "not_stored":
-                return
-    _put_away(path, settings, is_readable=is_readable)
+                return None
+    return is_readable
 
 
 async def _readings_of(job: FileJob) -> AsyncGenerator[FileReading]:
@@ -115,6 +125,7 @@ async def _readings_of(job: FileJob) -> AsyncGenerator[FileReading]:
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         env=os.environ | READER_ENVIRONMENT,
+        pass_fds=() if job.descriptor is None else (job.descriptor,),
         limit=READ_BYTES,
     )
     if process.stdin is None or process.stdout is None:
@@ -132,34 +143,6 @@ async def _readings_of(job: FileJob) -> AsyncGenerator[FileReading]:
         if process.returncode is None:
             process.kill()
             await process.wait()
-
-
-def _require_can_put_away(path: Path, settings: FolderSettings) -> None:
-    """Before a file is read: one that can't be moved would be read again and again.
-
-    Raises:
-        OSError: it could not be moved.
-    """
-    for folder in (TAKEN_FOLDER, REFUSED_FOLDER):
-        _place(path, settings, folder).parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(path.parent, os.W_OK):
-        raise PermissionError(f"{path.parent}: the agent can't move files away; let its account write there")
-
-
-def _is_link(path: Path) -> bool:
-    """Followed, it would show who may write here what only the agent may read."""
-    return path.is_symlink()
-
-
-def _place(path: Path, settings: FolderSettings, folder: str) -> Path:
-    return settings.path / folder / path.relative_to(settings.path)
-
-
-def _put_away(path: Path, settings: FolderSettings, *, is_readable: bool) -> None:
-    if is_readable and settings.afterwards == "delete":
-        path.unlink()
-        return
-    path.replace(_place(path, settings, TAKEN_FOLDER if is_readable else REFUSED_FOLDER))
 
 
 FOLDER_SOURCE = SourcePlugin(FolderSettings, watch_folder)

@@ -29,12 +29,22 @@ MAX_PER_MINUTE = 60_000
 """Readings: a thousand a second is more than an SD card writes."""
 
 
-TopicFilter = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TOPIC_CHARACTERS)]
+_LEVEL = r"[^+#/\x00-\x1f\x7f]*"
+TopicFilter = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=rf"^(?=.{{1,{MAX_TOPIC_CHARACTERS}}}\Z)((\+|{_LEVEL})/)*(\+|#|{_LEVEL})\Z",
+        description=f"a topic filter of 1 to {MAX_TOPIC_CHARACTERS} characters in one line; + stands for a whole level,"
+        " # for the whole last one",
+        title="text",
+    ),
+]
 Topic = Annotated[
     str,
     msgspec.Meta(
-        pattern=rf"^[^+#\0]{{1,{MAX_TOPIC_CHARACTERS}}}\Z",
-        description=f"1 to {MAX_TOPIC_CHARACTERS} characters without '+' and '#'",
+        pattern=rf"^[^+#\x00-\x1f\x7f]{{1,{MAX_TOPIC_CHARACTERS}}}\Z",
+        description=f"1 to {MAX_TOPIC_CHARACTERS} characters in one line without '+' and '#'",
+        title="text",
     ),
 ]
 

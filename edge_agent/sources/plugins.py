@@ -25,7 +25,9 @@ def find_plugin(kind: str) -> SourceKind:
     installed = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
     if kind not in installed:
         known = ", ".join(sorted({*SHIPPED, *installed}))
-        raise ConfigurationError(f"sources: kind {kind!r} is not installed; there are {known}")
+        raise ConfigurationError(
+            f"sources: kind {kind!r} is not installed; there are {known}: choose one, or install its package"
+        )
     try:
         plugin = installed[kind].load()
     except Exception as error:  # another's package may raise anything

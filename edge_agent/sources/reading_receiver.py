@@ -2,7 +2,7 @@
 
 import logging
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from edge_agent.preparation.preparation import Moment, Preparation, PreparationState, SeriesStatus
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 class ReadingReceiver:
     """Takes readings of all sources. `now` gives seconds since 1970; `states` are those of the agent's last run, and
-    `taken` is called when they have changed.
+    `taken` is called when they have changed. `own` are the series that agent.toml names.
     """
 
     def __init__(
@@ -31,13 +31,14 @@ class ReadingReceiver:
         intake: SampleIntake,
         now: Callable[[], float],
         states: Mapping[str, PreparationState] | None = None,
+        own: Iterable[str] = (),
         *,
         taken: Callable[[], None] = lambda: None,
     ) -> None:
         self.intake = intake
         self._taken = taken
         self._now = now
-        self._series = SeriesOfReadings(intake.describe, states)
+        self._series = SeriesOfReadings(intake.describe, states, own, made_room=_say_lost)
 
     @property
     def states(self) -> dict[str, PreparationState]:
@@ -49,9 +50,10 @@ class ReadingReceiver:
         """How far each series of named readings is."""
         return self._series.status
 
-    def take(self, form: ReadingForm, document: object, *, learn: bool = True) -> Sample | None:
+    def take(self, form: ReadingForm, document: object, *, learn: bool = True, account: str = "") -> Sample | None:
         """Take a reading, and store the samples that it completes unless not to `learn`. Returns what to predict for
-        where readings have names and make a window: what the model takes once this reading is in it.
+        where readings have names and make a window: what the model takes once this reading is in it. `account` is that
+        of the program that has sent it.
 
         Raises:
             ReadingRefusedError: it is none, or a sample could not be stored.
@@ -60,7 +62,7 @@ class ReadingReceiver:
             self.store(form.sample(document))
             return None
         reading = form.named.reading(document, form.words)
-        series = self._series.of(form.task, form.named.series)
+        series = self._series.of(form.task, form.named.series, account)
         prepared = series.take(reading.values, self._moment(reading), reading.identifier)
         for inputs, label in prepared.samples if learn else ():
             self.store(Sample(form.task, inputs, label))
@@ -117,6 +119,11 @@ class ReadingReceiver:
         except sqlite3.Error as error:
             logger.error(log_line("sample_not_stored", task=sample.task, error=error))
             raise ReadingRefusedError("not_stored", f"{error}; is the disk full?") from error
+
+
+def _say_lost(series: str, account: str) -> None:
+    remedy = "name fewer series: accounts share what there is room for"
+    logger.warning(log_line("series_made_room", series=series, account=account, remedy=remedy))
 
 
 def _form_of_question(form: ReadingForm, document: object) -> ReadingForm:

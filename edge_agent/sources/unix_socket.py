@@ -18,9 +18,9 @@ import contextlib
 import logging
 import os
 import re
-import socket
 import sqlite3
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +29,7 @@ import msgspec
 from edge_agent.core.round_decisions import TaskState
 from edge_agent.preparation.preparation import SeriesStatus
 from edge_agent.preparation.refusal import ReadingRefusedError, Reason
+from edge_agent.sources.bound_socket import account_of, bound_socket
 from edge_agent.sources.bounded_lines import READ_BYTES, HeldBytes, LineRefusedError, lines_of
 from edge_agent.sources.named_form import NamedForm
 from edge_agent.sources.named_line import read_named
@@ -41,7 +42,6 @@ from edge_agent.sources.tally import SourceStatus, SourceTally
 from edge_agent.worker.contract import Progress
 from fleet_host.log_lines import log_line
 from fleet_protocol.document_errors import explain
-from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.sample_line import read_sample
 
 MAX_CONNECTIONS = 32
@@ -52,8 +52,6 @@ VALUES_NOT_COUNTED = 10_000
 
 MAX_ERROR_CHARACTERS = 500
 """Of an answer: a line may name a task of four million."""
-
-SOCKET_MODE = 0o660
 
 _COMMAND = re.compile(rb'\s*{\s*"command"\s*:\s*(?:"(\w*)")?')
 """A line that is a command, and which."""
@@ -102,6 +100,16 @@ class Status(msgspec.Struct):
     """Of named readings, by task, or `task/series`."""
     coordinator_key: str = ""
     """The public key that this device trusts, in hex."""
+    dropped: dict[str, dict[str, int]] = {}
+    """Samples that retention has dropped since the store was begun, by task and rule."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Client:
+    """One connection: the account of the program behind it, and the series of what it asks to predict for."""
+
+    account: str
+    asked_before: OwnSeries
 
 
 class SampleSocket:
@@ -129,6 +137,8 @@ class SampleSocket:
         self._predict = predict
         self.tally = SourceTally("socket", "")
         """What came of the samples of all programs, over all tasks."""
+        self.listens = asyncio.Event()
+        """Set once the socket is there."""
         self._held = HeldBytes()
         self._connections: dict[asyncio.StreamWriter, None] = {}
         """The one that has been silent for longest is the first."""
@@ -139,19 +149,15 @@ class SampleSocket:
         Raises:
             ConfigurationError: the socket can't be made, or another process listens at it.
         """
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            _require_unused(self._path)
-            server = await asyncio.start_unix_server(self._serve_client, self._path, limit=READ_BYTES)
-            self._path.chmod(SOCKET_MODE)
-            own = self._path.stat()
-        except OSError as error:
-            raise ConfigurationError(f"sample_socket {self._path}: {error}; choose another path") from error
+        bound = bound_socket(self._path)
+        own = self._path.lstat()
+        server = await asyncio.start_unix_server(self._serve_client, sock=bound, limit=READ_BYTES)
+        self.listens.set()
         try:
             await asyncio.get_running_loop().create_future()  # not serve_forever: it waits until every client has left
         finally:
             with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(self._path.stat(), own):  # and not what another process has put in its place
+                if os.path.samestat(self._path.lstat(), own):  # and not what another process has put in its place
                     self._path.unlink()
             server.close()
             for connection in self._connections:
@@ -169,13 +175,13 @@ class SampleSocket:
             writer.close()
 
     async def _answer_lines(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked_before: OwnSeries = {}
+        client = _Client(account_of(writer.get_extra_info("socket")), {})
         try:
             async with contextlib.aclosing(lines_of(reader, self._held)) as lines:
                 async for line in lines:
                     if writer in self._connections:
                         self._connections[writer] = self._connections.pop(writer)
-                    writer.write(await self._answer(line, asked_before) + b"\n")
+                    writer.write(await self._answer(line, client) + b"\n")
                     await writer.drain()
         except LineRefusedError as error:
             writer.write(self._refused("too_long", str(error)) + b"\n")
@@ -186,20 +192,20 @@ class SampleSocket:
         silent.transport.abort()
         logger.warning(log_line("sample_connection_closed", connections=MAX_CONNECTIONS))
 
-    async def _answer(self, line: bytes, asked_before: OwnSeries) -> bytes:
+    async def _answer(self, line: bytes, client: "_Client") -> bytes:
         if command := _COMMAND.match(line):
-            return await self._obey(command[1], line, asked_before)
-        return self._take(line)
+            return await self._obey(command[1], line, client)
+        return self._take(line, client)
 
-    async def _obey(self, name: bytes, line: bytes, asked_before: OwnSeries) -> bytes:
+    async def _obey(self, name: bytes, line: bytes, client: "_Client") -> bytes:
         if name == b"predict":
-            return await self._prediction(line, asked_before)
+            return await self._prediction(line, client.asked_before)
         return self._change(line) if name in {b"correct", b"forget"} else msgspec.json.encode(self._command(line))
 
-    def _take(self, line: bytes) -> bytes:
+    def _take(self, line: bytes, client: "_Client") -> bytes:
         try:
             if _READING.match(line):
-                self._take_reading(line)
+                self._take_reading(line, client)
             else:
                 self._take_sample(line)
         except ReadingRefusedError as error:
@@ -215,13 +221,14 @@ class SampleSocket:
             raise ReadingRefusedError("not_a_sample", str(error)) from error
         self._receiver.store(sample)
 
-    def _take_reading(self, line: bytes) -> None:
+    def _take_reading(self, line: bytes, client: "_Client") -> None:
         try:
             named = read_named(line)
             check_task(named.task, self._intake.tasks)
         except ValueError as error:
             raise ReadingRefusedError("not_a_sample", str(error)) from error
-        self._receiver.take(ReadingForm(named.task, named=NamedForm(series=named.series)), named.reading)
+        form = ReadingForm(named.task, named=NamedForm(series=named.series))
+        self._receiver.take(form, named.reading, account=client.account)
 
     async def _prediction(self, line: bytes, asked_before: OwnSeries) -> bytes:
         try:
@@ -265,26 +272,6 @@ class SampleSocket:
             return self._status()
         self._train()
         return Answer(ok=True)
-
-
-def _require_unused(path: Path) -> None:
-    """Refuse a socket at which somebody listens. One that a killed agent left behind is replaced.
-
-    Raises:
-        ConfigurationError: it is in use.
-        OSError: there is something that can't be asked.
-    """
-    with socket.socket(socket.AF_UNIX) as asking:
-        asking.setblocking(False)  # a listener that is too busy to take it is one too
-        try:
-            asking.connect(str(path))
-        except (FileNotFoundError, ConnectionRefusedError):
-            return
-        except BlockingIOError:
-            pass
-    raise ConfigurationError(
-        f"sample_socket {path} is in use by another agent; choose another path, or stop the other agent"
-    )
 
 
 def _shortened(text: str) -> str:

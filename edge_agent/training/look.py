@@ -70,11 +70,13 @@ def answer_to(job: LookJob) -> Answer:
 
 
 def main() -> None:
-    """Read one job, write one answer; whatever else prints goes to standard error.
-
-    The one argument is the agent's process id.
-    """
+    """Serve, and end with the agent, whose process id is the one argument."""
     die_with(int(sys.argv[1]))
+    serve()
+
+
+def serve() -> None:
+    """Read one job, write one answer; whatever else prints goes to standard error."""
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0) as channel:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
         channel.write(write_answer(answer_to(read_job(sys.stdin.buffer.read()))))

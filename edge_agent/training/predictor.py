@@ -81,11 +81,13 @@ def frames(stream: BinaryIO) -> Iterator[bytes]:
 
 
 def main() -> None:
-    """Answer until standard input ends; whatever else prints goes to standard error.
-
-    The one argument is the agent's process id.
-    """
+    """Serve, and end with the agent, whose process id is the one argument."""
     die_with(int(sys.argv[1]))
+    serve()
+
+
+def serve() -> None:
+    """Answer until standard input ends; whatever else prints goes to standard error."""
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0) as channel:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
         asked = frames(sys.stdin.buffer)

@@ -23,9 +23,15 @@ STANDARD_INPUT, STANDARD_OUTPUT, STANDARD_ERROR = 0, 1, 2
 
 
 def main() -> None:
-    """Serve orders on the socket that is standard input, until it ends. The one argument is the agent's process id."""
+    """Serve, and end with the agent, whose process id is the one argument."""
     die_with(int(sys.argv[1]))
+    serve()
+
+
+def serve() -> None:
+    """Serve orders on the socket that is standard input and output, until it ends; prints go to standard error."""
     control = socket.socket(fileno=os.dup(STANDARD_INPUT))
+    os.dup2(STANDARD_ERROR, STANDARD_OUTPUT)
     while order := _next_order(control):
         share, channel, errors = order
         code = _run_round(control, share, channel, errors)

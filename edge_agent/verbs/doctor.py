@@ -14,7 +14,9 @@ import msgspec
 
 from edge_agent.configuration import AgentConfiguration
 from edge_agent.core.lifecycle import State
+from edge_agent.profiles import Limits, misfits, read_profile
 from edge_agent.shell.host import machine
+from edge_agent.shell.host.this_board import this_board
 from edge_agent.sources.unix_socket import Status
 from edge_agent.verbs.own_status import ask
 from edge_agent.worker.installed import check_installed
@@ -150,7 +152,15 @@ def _training(configuration: AgentConfiguration, _program: str) -> str:
 def _guards(configuration: AgentConfiguration, _program: str) -> str:
     if lacking := machine.missing(configuration.guards):
         raise ProblemError(f"{'; '.join(lacking)}; name one in [guards], or leave that limit out")
-    return f"the machine gives every reading that they ask for (profile {configuration.profile})"
+    return "the machine gives every reading that they ask for"
+
+
+def _profile(configuration: AgentConfiguration, _program: str) -> str:
+    name = configuration.profile_name
+    limits = Limits(configuration.guards, configuration.worker, configuration.store)
+    if found := misfits(name, read_profile(configuration.profile), limits, this_board()):
+        raise ProblemError("; ".join(found))
+    return f"{name}: the machine has what the agent may take"
 
 
 CHECKS: dict[str, Check] = {
@@ -161,5 +171,6 @@ CHECKS: dict[str, Check] = {
     "coordinator": _coordinator,
     "training": _training,
     "guards": _guards,
+    "profile": _profile,
 }
 """In the order in which they are made."""

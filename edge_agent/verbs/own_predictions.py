@@ -1,6 +1,7 @@
 """`edge-agent predict`: asks the running agent for predictions of one reading, of a file's, or of each that comes."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,15 +15,19 @@ from edge_agent.core.prediction import Prediction
 from edge_agent.sources.file_job import FileJob
 from edge_agent.sources.prediction_command import Predicted
 from edge_agent.sources.series import SERIES_SEPARATOR
-from edge_agent.verbs.own_status import ask
+from edge_agent.verbs.own_status import ask, unanswered
 from fleet_protocol.errors import ConfigurationError, why_unreadable
 
 FOLLOW_SECONDS = 0.5
 """Between two looks at a file that grows."""
+MAX_SHOWN_BYTES = 40
+"""Of a reading in an error."""
 STANDARD_INPUT = Path("-")
 TABLES = (".csv", ".jsonl")
 """Of which a reading is a line, whatever the task takes."""
-_START_IT = "start the agent: systemctl start edge-agent"
+
+Reading = bytes | str
+"""JSON; or in words why there is none."""
 
 
 class _WithSeries(msgspec.Struct):
@@ -32,36 +37,45 @@ class _WithSeries(msgspec.Struct):
 def show_predictions(
     socket_path: Path,
     task: str,
-    readings: Iterable[bytes],
+    readings: Iterable[Reading],
     write: Callable[[str], object],
     *,
     as_json: bool,
     follows: bool = False,
 ) -> int:
-    """Write a line for each reading, JSON; returns how many have no prediction, which their lines explain. `follows`:
+    """Write a line for each reading; returns how many have no prediction, which their lines explain. `follows`:
     they follow one another, and not what the device has read.
 
     Raises:
         ConfigurationError: the agent does not answer.
     """
     refused = 0
-    try:
-        with AgentClient(socket_path) as agent:
-            for reading in readings:
-                answer = _answer(agent, task, reading, follows=follows)
-                is_refused = "error" in answer
-                refused += is_refused
-                write((json.dumps(answer) if as_json or is_refused else words_of(answer)) + "\n")
-    except OSError as error:
-        raise ConfigurationError(f"sample_socket {socket_path}: {why_unreadable(error, _START_IT)}") from error
+    for answer in _answers(socket_path, task, readings, follows=follows):
+        is_refused = "error" in answer
+        refused += is_refused
+        write((json.dumps(answer) if as_json or is_refused else words_of(answer)) + "\n")
     return refused
 
 
-def _answer(agent: AgentClient, task: str, reading: bytes, *, follows: bool) -> dict[str, object]:
+def _answers(
+    socket_path: Path, task: str, readings: Iterable[Reading], *, follows: bool
+) -> Iterator[dict[str, object]]:
+    try:
+        with AgentClient(socket_path) as agent:
+            for reading in readings:
+                yield _answer(agent, task, reading, follows=follows)
+    except OSError as error:
+        raise unanswered(socket_path, error) from error
+
+
+def _answer(agent: AgentClient, task: str, reading: Reading, *, follows: bool) -> dict[str, object]:
+    if isinstance(reading, str):
+        return {"ok": False, "error": reading}
     try:
         document = json.loads(reading)
     except ValueError as error:
-        return {"ok": False, "error": f"{reading[:40]!r} is not JSON: {error}"}
+        shown = reading[:MAX_SHOWN_BYTES].decode(errors="replace").strip()
+        return {"ok": False, "error": f"{shown!r} is not JSON: {error}"}
     return agent.predict(task, document, follows=follows)
 
 
@@ -95,22 +109,22 @@ def takes_names(socket_path: Path, task: str) -> bool:
     return any(name.partition(SERIES_SEPARATOR)[0] == task for name in series)
 
 
-def readings_of_file(path: Path, *, mapped: bool) -> Iterator[bytes]:
-    """Each line of a table as JSON; what can't be read comes as it is, for the answer to say. `mapped` as in `FileJob`.
+def readings_of_file(path: Path, *, mapped: bool) -> Iterator[Reading]:
+    """Each line of a table as JSON, or why it can't be read. `mapped` as in `FileJob`.
 
     Raises:
         ConfigurationError: it is another file, or can't be read.
     """
     from edge_agent.sources.file_reader import read_file  # noqa: PLC0415 - it brings numpy
 
-    if path.suffix not in TABLES:
+    if path.suffix.lower() not in TABLES:
         raise ConfigurationError(
             f"{path}: the name must end in {' or '.join(TABLES)}; or give lines of JSON to --file -"
         )
     for reading in read_file(FileJob(str(path), [], 0.0, 0.0, mapped=mapped)):
         if reading.ends:
             raise ConfigurationError(reading.refused)
-        yield reading.refused.encode() if reading.refused else bytes(reading.document)
+        yield reading.refused or bytes(reading.document)
 
 
 def lines_of_file(path: Path, *, follow: bool) -> Iterator[bytes]:
@@ -134,12 +148,15 @@ def _filled(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _growing(file: BinaryIO) -> Iterator[bytes]:
-    """A line without its end is still being written."""
+    """A line without its end is still being written. A file that has become shorter is read from its beginning."""
     begun = b""
     while True:
         begun += file.readline()
         if not begun.endswith(b"\n"):
             time.sleep(FOLLOW_SECONDS)
+            if os.fstat(file.fileno()).st_size < file.tell():
+                file.seek(0)
+                begun = b""
             continue
         if begun.strip():
             yield begun

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,16 +10,26 @@ from pathlib import Path
 import msgspec
 
 from edge_agent.configuration import AgentConfiguration
+from edge_agent.shell.samples.dropped_samples import Dropped, dropped_words
 from edge_agent.shell.samples.sample_inventory import TaskInventory, exported_rows, inventory
 from edge_agent.shell.samples.sample_store import SampleStore
 from edge_agent.shell.state_folder import open_samples, sample_file
 from edge_agent.sources.sample_commands import Changed
-from edge_agent.verbs.own_status import NoAgentError, ask_line
+from edge_agent.verbs.own_status import NoAgentError, ask, ask_line
 from fleet_protocol.errors import ConfigurationError, why_unreadable
 from fleet_protocol.limits import MIB
 
+
+class _WithDropped(msgspec.Struct):
+    """Of the agent's status."""
+
+    dropped: Dropped = {}
+
+
 OWNER_ONLY = 0o600
 """The mode of a file of exported samples."""
+NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+"""It is written where it was made, whoever may put another in its place meanwhile."""
 
 
 def show_stats(configuration: AgentConfiguration, write: Callable[[str], object], *, as_json: bool) -> None:
@@ -27,7 +38,7 @@ def show_stats(configuration: AgentConfiguration, write: Callable[[str], object]
     Raises:
         ConfigurationError: there is no store, or it can't be read.
     """
-    found = inventory(sample_file(configuration), [task.name for task in configuration.tasks])
+    found = _counted(configuration, inventory(sample_file(configuration), [each.name for each in configuration.tasks]))
     if as_json:
         write(msgspec.json.encode(found).decode() + "\n")
         return
@@ -49,6 +60,19 @@ def _lines(configuration: AgentConfiguration, found: Mapping[str, TaskInventory]
             yield f"  of each class: {counts}"
         if held.waiting:
             yield f"  {held.waiting} more wait for the task's schema"
+        if dropped := dropped_words(held.dropped):
+            yield f"  {dropped}"
+
+
+def _counted(configuration: AgentConfiguration, found: Mapping[str, TaskInventory]) -> dict[str, TaskInventory]:
+    """With what a running agent has counted as dropped, and writes down later."""
+    try:
+        said = msgspec.json.decode(ask(configuration.sample_socket, "status"), type=_WithDropped).dropped
+    except (ConfigurationError, msgspec.MsgspecError):
+        said = {}
+    return {
+        task: msgspec.structs.replace(held, dropped=held.dropped | said.get(task, {})) for task, held in found.items()
+    }
 
 
 def export_samples(configuration: AgentConfiguration, task: str, file: Path, *, numbers: bool) -> int:
@@ -64,8 +88,7 @@ def export_samples(configuration: AgentConfiguration, task: str, file: Path, *, 
         raise ConfigurationError(f"no sample of {task} is stored{words}")
     count = 0
     try:
-        file.touch(OWNER_ONLY, exist_ok=False)
-        with file.open("w", encoding="ascii", newline="") as opened:
+        with os.fdopen(os.open(file, NEW_FILE, OWNER_ONLY), "w", encoding="ascii", newline="") as opened:
             writer = csv.writer(opened, lineterminator="\n")
             writer.writerow(header)
             for row in rows:

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from edge_agent.preparation.preparation import SeriesStatus
+from edge_agent.shell.samples.dropped_samples import dropped_words
 from edge_agent.sources.tally import SourceStatus
 from edge_agent.sources.unix_socket import Status
 from fleet_protocol.errors import ConfigurationError, why_unreadable
@@ -20,7 +21,7 @@ WATCH_SECONDS = 2.0
 MAX_STATUS_BYTES = 1_000_000
 """Of an answer: some kilobytes for each of many tasks."""
 
-_START_IT = "start it: systemctl start edge-agent"
+_START_IT = "start the agent: systemctl start edge-agent"
 
 
 class NoAgentError(ConfigurationError):
@@ -46,16 +47,19 @@ def ask_line(path: Path, question: bytes) -> bytes:
             asking.sendall(question + b"\n")
             with asking.makefile("rb") as answers:
                 answer = answers.readline(MAX_STATUS_BYTES)
-    except ConnectionRefusedError:
-        raise NoAgentError(f"sample_socket {path}: no agent listens; start it: systemctl start edge-agent") from None
-    except FileNotFoundError as error:
-        raise NoAgentError(f"sample_socket {path}: {why_unreadable(error, _START_IT)}") from error
     except OSError as error:
-        why = why_unreadable(error, _START_IT)
-        raise ConfigurationError(f"sample_socket {path}: {why}") from error
+        raise unanswered(path, error) from error
     if not answer.endswith(b"\n"):
         raise ConfigurationError(f"sample_socket {path}: the agent gave no whole answer; see its log")
     return answer
+
+
+def unanswered(path: Path, error: OSError) -> ConfigurationError:
+    """Why the agent at the socket could not be asked; `NoAgentError` where none listens."""
+    if isinstance(error, ConnectionRefusedError):
+        return NoAgentError(f"sample_socket {path}: no agent listens; start it: systemctl start edge-agent")
+    kind = NoAgentError if isinstance(error, FileNotFoundError) else ConfigurationError
+    return kind(f"sample_socket {path}: {why_unreadable(error, _START_IT)}")
 
 
 def ask_for_training(path: Path) -> None:
@@ -114,6 +118,8 @@ def _lines(status: Status) -> Iterator[str]:
         version = f"version {status.versions[task]}" if task in status.versions else "no version yet"
         yield f"{task}: {found.state}; {found.reason}"
         yield f"  {version}, {status.samples.get(task, 0)} samples stored, {status.new_samples.get(task, 0)} new"
+        if dropped := dropped_words(status.dropped.get(task, {})):
+            yield f"  {dropped}"
         if found.waits_for:
             yield f"  waits for {found.waits_for}"
     for name, series in status.series.items():

@@ -45,7 +45,7 @@ def _label(text: str) -> object:
         raise ConfigurationError(f"label {text!r} is no JSON ({error}); write 4, 0.5 or [0.5, 1]") from None
 
 
-def _task_of(options: argparse.Namespace, configuration: AgentConfiguration) -> str:
+def task_of(options: argparse.Namespace, configuration: AgentConfiguration) -> str:
     """The task that a command is for, which agent.toml has to list.
 
     Raises:
@@ -62,18 +62,18 @@ def _stats(options: argparse.Namespace, configuration: AgentConfiguration) -> No
 
 
 def _export(options: argparse.Namespace, configuration: AgentConfiguration) -> None:
-    count = export_samples(configuration, _task_of(options, configuration), options.file, numbers=options.numbers)
+    count = export_samples(configuration, task_of(options, configuration), options.file, numbers=options.numbers)
     sys.stdout.write(f"wrote {count} samples to {options.file}\n")
 
 
 def _correct(options: argparse.Namespace, configuration: AgentConfiguration) -> None:
-    question = {"command": "correct", "task": _task_of(options, configuration), "sample": options.sample}
+    question = {"command": "correct", "task": task_of(options, configuration), "sample": options.sample}
     changed = changed_by(configuration.sample_socket, question | {"label": _label(options.label)})
     sys.stdout.write(f"corrected; its number is {changed.sample} from now on\n")
 
 
 def _forget(options: argparse.Namespace, configuration: AgentConfiguration) -> None:
-    task = _task_of(options, configuration)
+    task = task_of(options, configuration)
     tasks = [task] if options.task else [each.name for each in configuration.tasks]
     if options.sample and len(tasks) > 1:
         raise ConfigurationError("--sample needs --task: agent.toml lists several")

@@ -1,32 +1,33 @@
 """`edge-agent setup`: a device's folder from a few answers, so that only approval is left."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.configuration import AgentConfiguration
-from edge_agent.profiles import profile_file
+from edge_agent.profiles import read_profile
 from fleet_host.configuration_file import parse_with_paths
 from fleet_host.program_folder import BrokerAnswers, make_program_folder, quoted
-from fleet_protocol.errors import ConfigurationError, why_unreadable
 from fleet_protocol.keys import VerifyKey, read_verify_key
 
-TABLES = ("[guards]", "[worker]", "[store]")
-"""What agent.toml takes of a profile."""
-
 AGENT = """\
-# Written by `edge-agent setup`. docs/configuration-reference.md lists every key. Relative paths start at this folder.
+# Written by edge-agent. docs/configuration-reference.md lists every key. Relative paths start at this folder.
 
 fleet = {fleet}
 device = {device}
 coordinator_key = {coordinator_key}
 key_file = "agent.key"
-state_folder = "/var/lib/edge-agent"
-sample_socket = "/run/edge-agent/samples.sock"
+state_folder = {state_folder}
+sample_socket = {sample_socket}
 profile = {profile}
-
+{shard}
 {broker}
-{limits}
 {tasks}"""
+STATE_FOLDER = "/var/lib/edge-agent"
+SAMPLE_SOCKET = "/run/edge-agent/samples.sock"
+FIRST_TASK = "digits"
+"""Where nobody names another."""
+FIRST_SHARD = "0"
 TASK = "[[tasks]]\nname = {name}\n"
 
 
@@ -42,6 +43,40 @@ class Answers:
     tasks: list[str]
 
 
+@dataclass(frozen=True, slots=True)
+class AgentText:
+    """What stands in agent.toml. `broker` is its table `[broker]`."""
+
+    fleet: str
+    device: str
+    coordinator_key: str
+    broker: str
+    profile: str
+    tasks: Sequence[str]
+    shard: str = FIRST_SHARD
+    state_folder: str = STATE_FOLDER
+    sample_socket: str = SAMPLE_SOCKET
+
+
+def agent_text(words: AgentText) -> str:
+    """The text of agent.toml.
+
+    Raises:
+        ConfigurationError: there is no such profile.
+    """
+    return AGENT.format(
+        fleet=quoted(words.fleet),
+        device=quoted(words.device),
+        coordinator_key=quoted(words.coordinator_key),
+        state_folder=quoted(words.state_folder),
+        sample_socket=quoted(words.sample_socket),
+        profile=quoted(words.profile),
+        shard="" if words.shard == FIRST_SHARD else f"shard = {quoted(words.shard)}\n",
+        broker=words.broker,
+        tasks="\n".join(TASK.format(name=quoted(name)) for name in words.tasks or [FIRST_TASK]),
+    )
+
+
 def set_up_device(configuration: Path, answers: Answers, program: str) -> VerifyKey:
     """Write agent.toml and what it names beside it; returns the device's public key.
 
@@ -49,26 +84,18 @@ def set_up_device(configuration: Path, answers: Answers, program: str) -> Verify
         ConfigurationError: an answer can't be, a file is missing, or there is a configuration already.
     """
     read_verify_key(answers.coordinator_key, "--coordinator-key", "`broker-coordinator key` on the server")
-    text = AGENT.format(
-        fleet=quoted(answers.fleet),
-        device=quoted(answers.device),
-        coordinator_key=quoted(answers.coordinator_key),
-        profile=quoted(answers.profile),
-        broker=answers.broker.table("device"),
-        limits=_limits(answers.profile),
-        tasks="\n".join(TASK.format(name=quoted(name)) for name in answers.tasks),
+    text = agent_text(
+        AgentText(
+            answers.fleet,
+            answers.device,
+            answers.coordinator_key,
+            answers.broker.table("device"),
+            answers.profile,
+            answers.tasks,
+        )
     )
+    read_profile(answers.profile)
     parse_with_paths(text.encode(), AgentConfiguration, str(configuration))
     return make_program_folder(
         configuration, text, "agent.key", answers.broker.copies("device", answers.device), program
     )
-
-
-def _limits(profile: str) -> str:
-    """Three tables of a profile's file, as they are written there."""
-    path = profile_file(profile)
-    try:
-        blocks = path.read_text(encoding="utf-8").split("\n\n")
-    except OSError as error:
-        raise ConfigurationError(f"profile {path}: {why_unreadable(error, 'name one that ships')}") from error
-    return "\n\n".join(block.strip() for block in blocks if block.strip().startswith(TABLES)) + "\n"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from edge_agent.worker.child import WorkerUnreachableError
 from edge_agent.worker.contract import (
     LENGTH_BYTES,
     Message,
@@ -25,6 +26,9 @@ from fleet_protocol.limits import KIB
 
 SKIPPED_BYTES = 64 * KIB
 """At a time, of what nobody reads."""
+
+OVERTIME_SECONDS = 60.0
+"""After its time limit, in which a worker that is killed ends; a round that is still there then never ends."""
 
 OnNews = Callable[[News], None]
 
@@ -52,13 +56,18 @@ class TrainingWorker:
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
         self._warm: WarmProcess | None = None
+        self._spent_in_units = 0
+        self.ends_by: float | None = None
+        """When the round that runs must have ended, on the event loop's clock."""
         self._leaving: asyncio.TimerHandle | None = None
         self._ending: set[asyncio.Task[None]] = set()
 
     @property
     def spent_milliseconds(self) -> int:
-        """Processor time of rounds whose worker is still there: the kernel counts it among the children's later."""
-        return self._warm.spent_milliseconds if self._warm else 0
+        """Processor time of rounds that the kernel does not count as a child's: those whose worker is still there, and
+        all that ran in units.
+        """
+        return self._spent_in_units + (self._warm.spent_milliseconds if self._warm else 0)
 
     async def train(self, job: TrainingJob, on_news: OnNews = ignore_news) -> Verdict:
         """Run one round. It always ends: with a result, with a failure, or killed at its time limit.
@@ -68,20 +77,24 @@ class TrainingWorker:
         if self._leaving is not None:
             self._leaving.cancel()
         code, errors, verdict = 1, "", None
+        limit = self._settings.time_limit_seconds
+        self.ends_by = asyncio.get_running_loop().time() + limit + OVERTIME_SECONDS
         try:
-            async with asyncio.timeout(self._settings.time_limit_seconds):
+            async with asyncio.timeout(limit):
                 if self._warm is None or not self._warm.runs:
                     await self.end()
                     self._warm = await WarmProcess.start()
                 verdict, errors, code = await self._run_round(self._warm, job, on_news)
+        except WorkerUnreachableError as error:
+            return TrainingFailure(str(error))
         except TimeoutError:
-            limit = self._settings.time_limit_seconds
             return TrainingFailure(f"worker passed its time limit of {limit:g} s and was killed")
         finally:
             if verdict is None or code:
                 await self.end()
             else:
                 self._stay()
+            self.ends_by = None
         if verdict is not None:
             return verdict
         memory = self._settings.memory_limit_mib
@@ -94,6 +107,7 @@ class TrainingWorker:
         warm, self._warm = self._warm, None
         if warm is not None:
             await warm.end()
+            self._spent_in_units += warm.spent_milliseconds
 
     def _stay(self) -> None:
         loop = asyncio.get_running_loop()

@@ -2,18 +2,16 @@
 
 import asyncio
 import contextlib
-import os
 import socket
 import sys
 from dataclasses import dataclass
 
 import psutil
 
+from edge_agent.worker.child import Child, Program, end_child, start_child
 from edge_agent.worker.warm_contract import ASK_SECONDS, ORDER, REPORT, STOP
 
 WORKER_COMMAND = (sys.executable, "-P", "-m", "edge_agent.training.warm_worker")
-WORKER_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-"""numpy would keep 32 MB ready per core for threads that never run."""
 MAX_ERROR_BYTES = 500
 END_SECONDS = ASK_SECONDS + 2
 """Longest wait for a round that is asked to stop, and for the worker to end by itself; then it is killed."""
@@ -37,31 +35,22 @@ class RoundProcess:
 class WarmProcess:
     """One warm worker. It runs one round at a time."""
 
-    def __init__(self, process: asyncio.subprocess.Process, control: socket.socket) -> None:
-        self._process = process
-        self._control = control
-        self._said = asyncio.ensure_future(last_words(process.stderr))
+    def __init__(self, child: Child) -> None:
+        self._process = child.process
+        self._control = child.connection
+        self._is_own = child.is_own
+        self._said = asyncio.ensure_future(last_words(child.errors))
         self._has_order = False
+        self._spent = 0
 
     @classmethod
     async def start(cls) -> "WarmProcess":
-        """Start one. Whatever keeps it from serving orders shows in their reports."""
-        own_end, its_end = socket.socketpair()
-        with its_end:
-            own_end.setblocking(False)
-            try:
-                process = await asyncio.create_subprocess_exec(
-                    *WORKER_COMMAND,
-                    str(os.getpid()),
-                    stdin=its_end.fileno(),
-                    stdout=asyncio.subprocess.DEVNULL,
-                    stderr=asyncio.subprocess.PIPE,
-                    env=os.environ | WORKER_ENVIRONMENT,
-                )
-            except BaseException:
-                own_end.close()
-                raise
-        return cls(process, own_end)
+        """Start one. What keeps a child from serving orders shows in their reports.
+
+        Raises:
+            WorkerUnreachableError: it was to run in a unit, which does not start.
+        """
+        return cls(await start_child(WORKER_COMMAND, Program.WARM_WORKER, reads_errors=True))
 
     @property
     def runs(self) -> bool:
@@ -75,21 +64,22 @@ class WarmProcess:
 
     @property
     def spent_milliseconds(self) -> int:
-        """Processor time so far of the worker and its rounds, 0 once it has ended: then the kernel counts it among that
-        of ended children.
+        """Processor time so far of the worker and its rounds. Once a child has ended it is 0: then the kernel counts it
+        among that of ended children. Of one in a unit it stays as it was when last seen.
         """
-        if self._process.returncode is not None:
-            return 0
-        try:
-            worker = psutil.Process(self._process.pid)
-            spent = [worker.cpu_times(), *(child.cpu_times() for child in worker.children())]
-        except psutil.Error:
-            return 0
-        return round(1000 * sum(sum(each[:4]) for each in spent))
+        if self._process.returncode is None:
+            with contextlib.suppress(psutil.Error):
+                worker = psutil.Process(self._process.pid)
+                spent = [worker.cpu_times(), *(child.cpu_times() for child in worker.children())]
+                self._spent = round(1000 * sum(sum(each[:4]) for each in spent))
+                return self._spent
+        return 0 if self._is_own else self._spent
 
     async def last_words(self) -> str:
         """What the process itself has said, and no round's, where it has ended."""
-        return "" if self.runs else await self._said
+        if self.runs:
+            return ""
+        return await self._said if self._is_own else "its last words: journalctl -u 'edge-agent-worker@*'"
 
     async def order(self, share: float) -> RoundProcess:
         """Have a process forked for one round, which runs for `share` of the time."""
@@ -117,14 +107,14 @@ class WarmProcess:
                 if self._has_order:
                     self._control.sendall(STOP)
                     await self._receive_report()
+        _ = self.spent_milliseconds  # the last look, before it ends
         self._control.close()
         try:
             async with asyncio.timeout(END_SECONDS):
                 await self._wait()
         except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
-            await self._wait()
+            await end_child(self._process)
+            await self._said
 
     async def _receive_report(self) -> bytes:
         report = b""

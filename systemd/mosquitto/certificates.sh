@@ -69,7 +69,7 @@ broker() { # DIR HOST
     enter "$1"
     # Not HOST as the common name, which has 64 characters at most: clients read the alternative name.
     issue broker "edgeflock broker" "extendedKeyUsage=serverAuth
-subjectAltName=$alternative"
+subjectAltName=$alternative,DNS:localhost"
 }
 
 client() { # DIR NAME

@@ -5,12 +5,12 @@ import pytest
 
 from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.samples import Samples
+from edge_agent.profiles import read_profile
 from edge_agent.training.onnx_step import OnnxStepEngine
 from fleet_protocol.codec import read_weights
 from tests.support.tables import export_table_bundle
 from workbench.data.scale import scaled_by
 from workbench.inspection.trial_round import why_unsteady
-from workbench.profiles import read_profile
 from workbench.simulation.fleet_files import draw_fleet
 from workbench.simulation.simulation import Options, Result, Simulation
 from workbench.simulation.workload import trained_workload

@@ -26,3 +26,23 @@ def test_broker_that_can_not_be_is_one_line_and_exit_status_2(tmp_path: Path, ca
     assert main(["run", "--config", str(tmp_path / "coordinator.toml")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert named in line
+
+
+@pytest.mark.parametrize(
+    ("database", "words"),
+    [
+        ("{folder}", "let `database` name a SQLite file of its own, or none yet"),
+        ("/dev/null", "let `database` name a SQLite file of its own, or none yet"),
+        ("{folder}/coordinator.key", "file is not a database; let `database` name a SQLite file of its own"),
+        ("postgresql+psycopg://127.0.0.1:1/none", "compare `database` with where PostgreSQL listens"),
+        ("://", "write postgresql+psycopg://..."),
+    ],
+)
+def test_database_that_can_not_be_is_one_line_with_what_to_do(tmp_path: Path, capsys, database, words) -> None:
+    assert main(["keygen", str(tmp_path / "coordinator.key")]) == 0
+    text = CONFIGURATION.replace("coordinator.db", database.format(folder=tmp_path)) + 'host = "localhost"'
+    (tmp_path / "coordinator.toml").write_text(text)
+    capsys.readouterr()
+    assert main(["tasks", "--config", str(tmp_path / "coordinator.toml"), "publish", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line

@@ -16,6 +16,7 @@ from edge_agent.cli import main
 from edge_agent.configuration import load_configuration
 from edge_agent.core.lifecycle import State
 from edge_agent.core.round_decisions import TaskState
+from edge_agent.profiles import Board
 from edge_agent.sources.unix_socket import Status
 from edge_agent.verbs import doctor
 from fleet_protocol.keys import SigningKey, write_signing_key, write_verify_key
@@ -131,7 +132,7 @@ def test_everything_that_lacks_is_said_at_once_and_the_command_ends_with_one(tmp
     for check, words in {
         "key": "edge-agent keygen",
         "disk": "make room",
-        "coordinator": "start it: systemctl",
+        "coordinator": "start the agent: systemctl",
         "training": "no_such_library",
         "guards": "no battery none",
     }.items():
@@ -201,3 +202,13 @@ def test_key_that_the_device_has_followed_is_said_with_the_line_to_write(tmp_pat
     found = Device(tmp_path, port).findings(msgspec.structs.replace(HEALTHY, coordinator_key="ab" * 32))["coordinator"]
     assert found.is_well
     assert f'write coordinator_key = "{"ab" * 32}" there' in found.words
+
+
+def test_profile_that_is_for_a_larger_machine_is_a_problem_with_its_remedy(tmp_path, port, monkeypatch):
+    monkeypatch.setattr(doctor, "this_board", lambda: Board("", "aarch64", 1, 300.0))
+    device = Device(tmp_path, port)
+    device.file.write_text(f'profile = "pi-4-2gb"\n{device.file.read_text()}')
+    found = device.findings()["profile"]
+    assert not found.is_well
+    assert "worker.memory_limit_mib = 768, but this machine has 300 MiB; lower it" in found.words
+    assert "pi-4-2gb is for a device with 2048 MiB, this machine has 300; choose a smaller one" in found.words

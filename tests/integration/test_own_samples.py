@@ -14,12 +14,13 @@ from edge_agent.shell.samples.sample_store import SampleStore
 from edge_agent.sources.intake import SampleIntake
 from edge_agent.sources.reading_receiver import ReadingReceiver
 from edge_agent.sources.sample_commands import SampleCommands
-from edge_agent.sources.unix_socket import SampleSocket
+from edge_agent.sources.unix_socket import SampleSocket, Status
 from fleet_protocol.bundle import parse_description
 from fleet_protocol.sample_line import Sample
 
 TREE = Path(__file__).parents[2]
 DIGITS = parse_description((TREE / "models/digits/bundle/task.json").read_bytes())
+RUNNING = Status("pi", "sleeping", False, 1, {}, {}, {}, 0, 0, 0, 0, None, {}, [], dropped={"digits": {"newest": 31}})
 PIXELS = np.linspace(0, 1, 64, dtype=np.float32)
 
 
@@ -70,6 +71,18 @@ def test_stats_say_what_is_stored_and_what_the_limits_are(configuration, capsys)
     assert (found["digits"]["first"], found["digits"]["last"]) == (1, 4)
 
 
+def test_stats_say_what_retention_has_dropped(configuration, tmp_path, capsys):
+    store = SampleStore(tmp_path / "state/samples.db", 2)
+    store.add("digits", PIXELS.tobytes(), 0)
+    store.close()
+    run(configuration, "stats")
+    said = capsys.readouterr().out
+    assert "  3 made room or were not kept (3 by 'newest')\nfaces: 1 of at most 10 samples" in said
+    run(configuration, "stats", "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert [found[task]["dropped"] for task in ("digits", "faces")] == [{"newest": 3}, {}]
+
+
 def test_exported_file_is_read_where_files_of_samples_are_and_by_its_owner_alone(configuration, tmp_path, capsys):
     run(configuration, "export", tmp_path / "mine.csv")
     assert capsys.readouterr().out == f"wrote 4 samples to {tmp_path / 'mine.csv'}\n"
@@ -109,7 +122,7 @@ def test_forgotten_without_an_agent_samples_are_gone_and_others_stay(configurati
         (["forget", "--yes", "--sample", "1"], "--sample needs --task"),
         (["forget", "--yes", "--sample", "zero"], "not a whole number"),
         (["correct", "1", "four"], "is no JSON"),
-        (["correct", "1", "4"], "start it: systemctl start edge-agent"),
+        (["correct", "1", "4"], "start the agent: systemctl start edge-agent"),
         (["correct", "-1", "4"], "edge-agent"),
         ([], "WHAT"),
     ],
@@ -147,12 +160,14 @@ async def test_running_agent_corrects_and_forgets_and_says_why_not(configuration
         ReadingReceiver(intake, time.time),
         samples=SampleCommands(tasks, store, intake.describe, changed.append),
         train=lambda: None,
-        status=lambda: None,
+        status=lambda: RUNNING,
         predict=lambda *_: None,
     )
     serving = asyncio.create_task(gate.serve())
     while not (tmp_path / "samples.sock").exists():  # noqa: ASYNC110 - the gate announces nothing else
         await asyncio.sleep(0)
+    await asyncio.to_thread(run, configuration, "stats", "--json")
+    assert json.loads(capsys.readouterr().out)["digits"]["dropped"] == {"newest": 31}, "what it has not written yet"
     await asyncio.to_thread(run, configuration, "correct", 2, 9)
     assert "6 from now on" in capsys.readouterr().out
     assert "label is 12" in await asyncio.to_thread(refused, capsys, configuration, "correct", 1, 12)

@@ -38,6 +38,7 @@ STATUS = Status(
         SourceStatus("mqtt", "tones", 0, {"not_json": 2}, "not_json: 'warm' is not JSON", "MqttError: refused"),
     ],
     coordinator_key="ab" * 32,
+    dropped={"digits": {"balanced": 3, "waiting": 1}},
 )
 
 
@@ -48,6 +49,7 @@ def test_every_task_is_shown_with_state_reason_and_what_it_waits_for():
         "coordinator key: abababababababababababababababababababababababababababababababab",
         "digits: sleeping; guard refused: 15 stored samples",
         "  version 7, 40 samples stored, 12 new",
+        "  4 made room or were not kept (3 by 'balanced', 1 by 'waiting')",
         "  waits for 20 more new samples",
         "tones: ended; task ended: its operator has removed it",
         "  no version yet, 1 samples stored, 1 new",
@@ -108,7 +110,7 @@ async def test_half_an_answer_is_none(tmp_path):
 
 
 def test_agent_that_does_not_run_is_said_not_to(tmp_path):
-    with pytest.raises(ConfigurationError, match=r"No such file or directory; start it: systemctl"):
+    with pytest.raises(ConfigurationError, match=r"No such file or directory; start the agent: systemctl"):
         ask(tmp_path / "none", "status")
     with socket.socket(socket.AF_UNIX) as left_behind:
         left_behind.bind(str(tmp_path / "s"))

@@ -243,7 +243,7 @@ def test_source_that_can_not_be_is_said_at_the_start(device: Device, source: Sou
     ("lines", "words"),
     [
         ('kind = "mqtt"\ntask = "other"', "'other' is none of the tasks"),
-        ('kind = "mqtt"\ntask = "digits"\ninputs = ["temperature"]', "is no path to one value"),
+        ('kind = "mqtt"\ntask = "digits"\ninputs = ["temperature"]', "Expected a path to one value"),
     ],
 )
 def test_sources_of_a_configuration_are_checked_when_it_is_read(tmp_path: Path, lines: str, words: str) -> None:

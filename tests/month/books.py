@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from edge_agent.configuration import Retention
+from edge_agent.core.store_settings import Retention
 
 Stored = dict[int, int]
 """By the number that stands in a sample's inputs, its label."""

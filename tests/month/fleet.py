@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bundle_runtime.bundle import Bundle
-from edge_agent.configuration import AgentConfiguration, StoreSettings, TaskSettings
+from edge_agent.configuration import AgentConfiguration, TaskSettings
 from edge_agent.core.guards import GuardSettings
+from edge_agent.core.store_settings import StoreSettings
 from edge_agent.core.triggers import TriggerSettings
 from edge_agent.sources.settings import SourceSettings
 from fleet_host.broker_settings import BrokerSettings

@@ -11,6 +11,7 @@ import pytest
 from broker_coordinator.distribution.signed_messages import MessageSigner
 from bundle_runtime.bundle import Bundle
 from edge_agent.core.growing_waits import FIRST_WAIT_SECONDS
+from edge_agent.profiles import read_profile
 from edge_agent.training.feedback import StateLayout, recall
 from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import SparseUpdate, apply_difference, encode_difference, read_weights
@@ -20,7 +21,6 @@ from fleet_protocol.keys import SigningKey
 from fleet_protocol.topics import PackedWeights
 from tests.kinds.installed import installed
 from tests.support.simulated_fleet import BUNDLE, HOUR, STEADY, bundle, fleet, workload
-from workbench.profiles import read_profile
 from workbench.simulation.conditions import Conditions, FleetMember
 from workbench.simulation.coordinator import SimulatedCoordinator
 from workbench.simulation.event_queue import EventQueue

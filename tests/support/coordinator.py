@@ -115,4 +115,5 @@ class CoordinatorProcess(RestartableProcess):
             "--json",
         ]
         done = subprocess.run(command, capture_output=True, check=True, env=environment() | self.variables)
+        assert b"level=ERROR" not in done.stderr, done.stderr
         return json.loads(done.stdout)

@@ -17,9 +17,9 @@ from msgspec.inspect import type_info
 
 from broker_coordinator.configuration import CoordinatorConfiguration
 from edge_agent.configuration import AgentConfiguration
+from edge_agent.profiles import Limits, Profile
 from fleet_protocol.aggregation_plan import USED_BY, AggregationPlan
 from workbench.export.recipe.task_file import TaskFile
-from workbench.profiles import Profile
 
 FOLDER = Path(__file__).parents[2] / "docs"
 MADE_BY = "<!-- made by: python -m tests.support.reference -->"
@@ -57,9 +57,10 @@ REFERENCES: Mapping[str, tuple[str, list[File]]] = {
             ),
             File(
                 "A profile",
-                "The files in firmware_profiles/, read by `edgeflock simulate` and `edgeflock inspect`.",
+                "The files in firmware_profiles/, and your own (docs/profiles.md).",
                 Profile,
             ),
+            File("site.toml", "Beside agent.toml; may be missing (docs/profiles.md).", Limits),
         ],
     ),
 }
@@ -131,7 +132,7 @@ def value_of(found: Any) -> str:
     """What may stand behind a key."""
     match found:
         case msgspec.inspect.Metadata():
-            words = value_of(found.type)
+            words = (found.extra_json_schema or {}).get("title") or value_of(found.type)
         case msgspec.inspect.UnionType():
             words = " or ".join(value_of(each) for each in found.types if each != msgspec.inspect.NoneType())
         case msgspec.inspect.LiteralType():

@@ -94,7 +94,7 @@ def test_predictions_are_those_of_the_bundle_and_what_does_not_fit_is_said(agent
     assert bad.returncode == 1
 
     missing = predict(agent, "--task", "other", json.dumps(readings(1)[0]))
-    assert "unknown task 'other'" in missing.stdout
+    assert (missing.returncode, missing.stderr) == (2, "edge-agent: --task 'other': agent.toml lists digits\n")
 
     with AgentClient(agent.socket) as client:
         assert client.predict("digits", readings(1)[0])["prediction"]["value"] == expected[0]
@@ -120,6 +120,8 @@ def test_lines_that_are_added_to_a_file_are_followed(agent: AgentProcess, tmp_pa
         growing.flush()
         growing.write(line[10:] + line)
     until(lambda: out.read_text().count("\n") == 3, "those that were added are answered")
+    file.write_text(line)
+    until(lambda: out.read_text().count("\n") == 4, "the file was begun anew")
     following.send_signal(signal.SIGINT)
     assert following.wait(60) == 0
 

@@ -9,11 +9,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from edge_agent.profiles import shipped_profiles
+from edge_agent.profiles import read_profile, shipped_profiles
 from fleet_protocol.bundle import DESCRIPTION_FILE, TRAIN_FILE
 from workbench import cli
 from workbench.inspection import bundle_inspection
-from workbench.profiles import read_profile
 from workbench.recipe_folder import find_recipe
 
 BUNDLE = find_recipe("digits") / "bundle"
@@ -39,7 +38,7 @@ def test_json_tells_everything_of_the_digits(monkeypatch, capsys):
     assert train["operators"]["Scan"] == 1
     assert train["operators"]["Gemm"] > 1  # the loop's body is counted too
     needs = {need["profile"]: need for need in told["needs"]}
-    assert set(needs) == {"generic", "pi-3b", "pi-4", "pi-5", "pi-zero-2w"}
+    assert list(needs) == shipped_profiles()
     assert needs["pi-5"]["step_ms"] < needs["pi-4"]["step_ms"] < needs["pi-zero-2w"]["step_ms"]
     assert all(need["fits"] and 20 < need["peak_memory_mib"] < 190 for need in needs.values())
 

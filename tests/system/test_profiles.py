@@ -8,11 +8,9 @@ import pytest
 from broker_coordinator.configuration import load_configuration as load_coordinator
 from edge_agent.configuration import AgentConfiguration
 from edge_agent.configuration import load_configuration as load_agent
-from fleet_protocol.configuration import parse_document
-from workbench.profiles import Profile
+from edge_agent.profiles import read_profile, shipped_profiles
 
 REPOSITORY = Path(__file__).parents[2]
-PROFILES = sorted((REPOSITORY / "firmware_profiles").glob("*.toml"))
 IDLE_AGENT_MIB = 40
 """What the agent itself takes beside its worker."""
 UNIT_SHARE = 0.6
@@ -20,25 +18,12 @@ UNIT_SHARE = 0.6
 MISSING_TO_LINUX_MIB = 96
 """What firmware and video memory take of a Pi's memory."""
 
-each_profile = pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.stem)
-
-
-def read_profile(path: Path) -> Profile:
-    return parse_document(path.read_bytes(), Profile, path.name)
-
-
-def tables_of(path: Path) -> str:
-    """The part of a profile that goes into agent.toml."""
-    return "[guards]" + path.read_text().split("[guards]", 1)[1]
-
-
-def test_there_is_a_profile_for_every_board_we_name() -> None:
-    assert [path.stem for path in PROFILES] == ["generic", "pi-3b", "pi-4", "pi-5", "pi-zero-2w"]
+each_profile = pytest.mark.parametrize("name", shipped_profiles())
 
 
 @each_profile
-def test_a_profile_leaves_a_core_and_most_memory_to_the_device(profile: Path) -> None:
-    parsed = read_profile(profile)
+def test_a_profile_leaves_a_core_and_most_memory_to_the_device(name: str) -> None:
+    parsed = read_profile(name)
     assert parsed.worker.threads < max(parsed.device.cores, 2)
     unit_limit = UNIT_SHARE * (parsed.device.memory_mib - MISSING_TO_LINUX_MIB)
     assert parsed.worker.memory_limit_mib + IDLE_AGENT_MIB <= unit_limit
@@ -46,21 +31,12 @@ def test_a_profile_leaves_a_core_and_most_memory_to_the_device(profile: Path) ->
 
 
 @each_profile
-def test_a_profile_fits_into_the_sample_configuration(profile: Path, tmp_path: Path) -> None:
+def test_the_sample_configuration_takes_every_profile_by_its_name(name: str, tmp_path: Path) -> None:
     sample = (REPOSITORY / "systemd" / "agent.toml").read_text()
-    before, _, rest = sample.partition("[guards]")
-    _, _, after = rest.partition("[broker]")
     configuration = tmp_path / "agent.toml"
-    configuration.write_text(before + tables_of(profile) + "\n[broker]" + after)
-    parsed = load_agent(configuration)
-    expected = read_profile(profile)
+    configuration.write_text(re.sub(r"(?m)^profile = .*", f'profile = "{name}"', sample))
+    parsed, expected = load_agent(configuration), read_profile(name)
     assert (parsed.guards, parsed.worker, parsed.store) == (expected.guards, expected.worker, expected.store)
-
-
-def test_the_sample_agent_configuration_is_its_profile() -> None:
-    parsed = load_agent(REPOSITORY / "systemd" / "agent.toml")
-    profile = read_profile(REPOSITORY / "firmware_profiles" / f"{parsed.profile}.toml")
-    assert (parsed.guards, parsed.worker, parsed.store) == (profile.guards, profile.worker, profile.store)
 
 
 def test_the_sample_configurations_speak_of_one_fleet_and_one_broker() -> None:

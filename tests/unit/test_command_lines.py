@@ -63,7 +63,7 @@ def number_arguments() -> list[tuple[str, argparse.Action]]:
 
 
 def is_name(action: argparse.Action) -> bool:
-    return action.dest in ("name", "task") and not action.option_strings
+    return action.dest in ("name", "task")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ COMPLETE = """
 fleet = "greenhouse"
 device = "kitchen-pi"
 key_file = "keys/device.key"
-coordinator_key = "00"
+coordinator_key = "abababababababababababababababababababababababababababababababab"
 state_folder = "state"
 sample_socket = "/run/edgeflock/samples.sock"
 
@@ -267,3 +267,22 @@ def test_unknown_profile_is_refused_with_those_there_are(tmp_path):
     for name in shipped_profiles():
         assert load_configuration(write(tmp_path, f'profile = "{name}"\n' + COMPLETE)).profile == name
         assert name in said
+
+
+def test_file_without_an_end_is_read_no_further():
+    with pytest.raises(ConfigurationError, match="/dev/zero: more than 1 MiB; name a configuration file"):
+        load_configuration(Path("/dev/zero"))
+
+
+def test_path_of_the_sample_socket_is_one_that_a_socket_can_have(tmp_path):
+    path = write(tmp_path, COMPLETE.replace("/run/edgeflock/samples.sock", "/run/" + "s" * 103))
+    words = r"sample_socket /run/s+: its path has 108 bytes, a socket's has at most 107; choose a shorter one"
+    with pytest.raises(ConfigurationError, match=words):
+        load_configuration(path)
+
+
+def test_task_that_is_evaluated_twice_is_refused(tmp_path):
+    path = tmp_path / "coordinator.toml"
+    path.write_text(f'{COORDINATOR}\n[[evaluations]]\ntask = "digits"\nfile = "other.npz"\n')
+    with pytest.raises(ConfigurationError, match="evaluations: task 'digits' is listed twice; leave one of them"):
+        load_coordinator(path)

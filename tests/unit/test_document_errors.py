@@ -17,7 +17,7 @@ from workbench.export.recipe.task_file import TaskFile
 
 ROOT = Path(__file__).parents[2]
 TASK = (ROOT / "models/digits/task.toml").read_text()
-AGENT = (ROOT / "systemd/agent.toml").read_text()
+AGENT = (ROOT / "systemd/agent.toml").read_text() + "\n[worker]\nthreads = 1\n\n[store]\nmaximum_samples = 2000\n"
 
 
 def refusal_of(text: str, shape: type) -> str:

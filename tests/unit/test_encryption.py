@@ -96,6 +96,11 @@ def test_box_that_holds_no_update_is_malformed():
     assert refusal(encrypted_by(DEVICE, COORDINATOR, b"\x01\x02"), COORDINATOR).reason is Reason.MALFORMED
 
 
-def test_pinned_key_that_is_no_point_of_the_curve_is_said_at_the_start():
-    with pytest.raises(ConfigurationError, match="coordinator_key"):
-        Identity("home", "0", "pi", DEVICE, "02" + 31 * "00", encrypt_updates=True)
+@pytest.mark.parametrize("encrypt_updates", [True, False])
+@pytest.mark.parametrize("key", ["02" + 31 * "00", "01" + 31 * "00", 32 * "ff"])
+def test_pinned_key_that_is_no_point_of_the_curve_is_said_at_the_start(key, encrypt_updates):
+    """Nobody could sign with it either: a device would wait for its coordinator for ever."""
+    with pytest.raises(
+        ConfigurationError, match=f"coordinator_key {key} is no valid Ed25519 public key; copy it again"
+    ):
+        Identity("home", "0", "pi", DEVICE, key, encrypt_updates=encrypt_updates)

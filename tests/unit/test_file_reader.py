@@ -11,7 +11,8 @@ from PIL import Image
 
 from edge_agent.sources.file_job import FileJob
 from edge_agent.sources.file_reader import READERS, read_file
-from edge_agent.sources.folder import files_in, label_of, settled
+from edge_agent.sources.folder import settled
+from edge_agent.sources.watched_folder import WatchedFolder, label_of
 
 
 def job(path: Path, shape: list[int], **fields: object) -> FileJob:
@@ -152,9 +153,9 @@ def test_unfinished_and_other_files_are_left_alone(tmp_path: Path) -> None:
     for name in ("a.csv", ".hidden.csv", "b.csv.part", "taken/c.csv", "3/d.wav"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert set(files_in(tmp_path)) == {tmp_path / "a.csv", tmp_path / "3/d.wav"}
+    assert set(WatchedFolder(tmp_path).files()) == {Path("a.csv"), Path("3/d.wav")}
 
 
 @pytest.mark.parametrize(("name", "label"), [("3", 3), ("0.5", 0.5), ("-2", -2), ("taken", None), ("1.2.3", None)])
 def test_folder_named_by_a_number_is_a_label(name: str, label: float | None) -> None:
-    assert label_of(Path(name)) == label
+    assert label_of(name) == label

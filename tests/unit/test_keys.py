@@ -22,6 +22,8 @@ from fleet_protocol.limits import MAX_COORDINATOR_KEYS
 KEY = SigningKey(bytes(range(32)))
 SOURCE = "`broker-coordinator key`"
 PRIVATE = 0o100600
+RING = SigningKey(b"\1" * 32), SigningKey(b"\2" * 32)
+RING_BYTES = len(write_key_ring(RING))
 MALFORMED = ["", "zz" * 32, "00" * 31, "00" * 33, "-----BEGIN PRIVATE KEY-----", "0x" + "00" * 31, "é" * 64]
 
 
@@ -152,16 +154,34 @@ def test_full_key_file_says_which_line_to_delete(tmp_path):
     make_key_file(path, "broker-coordinator")
     for _ in range(MAX_COORDINATOR_KEYS - 1):
         add_newest_key(path, "broker-coordinator")
-    with pytest.raises(ConfigurationError, match="delete its last line, the oldest key"):
+    with pytest.raises(ConfigurationError, match="delete its first line, which counts them, and its last"):
         add_newest_key(path, "broker-coordinator")
+
+
+@pytest.mark.parametrize("cut", range(RING_BYTES - 1))
+def test_key_ring_that_was_cut_off_is_never_taken_for_a_shorter_one(cut):
+    with pytest.raises(ConfigurationError, match=r"2|64 hex digits"):
+        read_key_ring(write_key_ring(RING)[:cut], "coordinator.key")
+
+
+def test_key_of_a_ring_that_has_changed_is_not_taken():
+    text = write_key_ring(RING)
+    with pytest.raises(ConfigurationError, match="if you have changed it yourself, delete its first line too"):
+        read_key_ring(text.replace("01" * 32, "03" * 32), "coordinator.key")
+
+
+def test_key_ring_of_an_earlier_release_is_read_and_so_is_one_that_was_changed_by_hand():
+    earlier = "".join(map(write_signing_key, RING))
+    assert read_key_ring(earlier, "coordinator.key") == RING
+    assert read_key_ring(write_key_ring(RING).partition("\n")[2], "coordinator.key") == RING
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         (write_signing_key(KEY) * 2, "a key stands there twice"),
-        (write_signing_key(KEY) + "12\n", "line 2: expected 64 hex digits"),
-        ("", "line 1: expected 64 hex digits"),
+        (write_signing_key(KEY) + "12\n", "key 2: expected 64 hex digits"),
+        ("", "key 1: expected 64 hex digits"),
         (
             write_key_ring(tuple(SigningKey(bytes([n]) * 32) for n in range(MAX_COORDINATOR_KEYS + 1))),
             "delete the last",

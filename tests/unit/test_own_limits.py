@@ -1,69 +1,20 @@
 """A device's round on the real graphs: what is not sent, and what an honest device always sends."""
 
 from dataclasses import replace
-from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 
-from bundle_runtime.bundle_folder import load_bundle
-from bundle_runtime.runner import BundleRunner, bundle_paths
-from bundle_runtime.samples import Samples
-from edge_agent.training.onnx_step import OnnxStepEngine
 from edge_agent.training.own_limits import take_part
-from edge_agent.training.round import Earlier, learn
-from edge_agent.training.stored_samples import StoredSamples, divide, identities
 from edge_agent.worker.contract import TrainingResult, Withheld
-from fleet_protocol.bundle import TaskDescription
-from fleet_protocol.codec import read_weights
-
-FOLDER = Path(__file__).parents[2] / "models/digits/bundle"
-BUNDLE = load_bundle(FOLDER)
-RUNNER = BundleRunner(BUNDLE.description, bundle_paths(FOLDER, BUNDLE.description))
-ENGINE = OnnxStepEngine.of_task(BUNDLE.description, bundle_paths(FOLDER, BUNDLE.description))
-START = read_weights(BUNDLE.weights, BUNDLE.description.parameters)
-CENTRES = np.random.default_rng(7).random((10, 64)).astype(np.float32)
-NOTHING = Earlier(residual=b"", returned=(), seed=0, life=1)
+from tests.support.digits_rounds import NOTHING, RUNNER, START, digits, learned, planned, stored, take
 
 
-def planned(**training: float) -> TaskDescription:
-    task = BUNDLE.description
-    plan = {"epochs_per_round": 10, "maximum_epochs": 0, "validation_share": 0.1} | training
-    return msgspec.structs.replace(task, training=msgspec.structs.replace(task.training, **plan))
-
-
-TASK = planned()
-
-
-def digits(labels: np.ndarray, seed: int = 0) -> Samples:
-    """Samples around a picture for each class, with as much noise as leaves some of them hard to tell."""
-    noise = np.random.default_rng(seed).normal(0, 0.3, (labels.size, 64))
-    return Samples(np.clip(CENTRES[labels] + noise, 0, 1).astype(np.float32), labels, labels.size)
-
-
-def stored(samples: Samples, task: TaskDescription = TASK, seen: int = 0) -> StoredSamples:
-    """All of them, of which rounds have had the first `seen`."""
-    return divide(samples, identities(samples), np.arange(len(samples)) >= seen, task.training.validation_share)
-
-
-def take(
-    samples: StoredSamples, task: TaskDescription = TASK, earlier: Earlier = NOTHING, weights: np.ndarray = START
-) -> TrainingResult | Withheld:
-    return take_part(ENGINE, weights, samples, task, earlier, evaluate=RUNNER.evaluate_features)
-
-
-@pytest.fixture(scope="module")
-def learned() -> np.ndarray:
-    """Weights that know the classes, of a fleet that has seen all of them."""
-    return learn(ENGINE, START, digits(np.arange(2000) % 10, seed=1), TASK, seed=0).weights
-
-
-def test_round_that_makes_validation_samples_worse_is_not_sent(learned):
+def test_round_that_makes_validation_samples_worse_is_not_sent():
     """What the device trains on is labelled wrong, and what it validates on is not."""
     samples = stored(digits(np.arange(300) % 10))
     mislabelled = replace(samples.training, labels=(samples.training.labels + 1) % 10)
-    withheld = take(replace(samples, training=mislabelled), weights=learned)
+    withheld = take(replace(samples, training=mislabelled), weights=learned())
     assert isinstance(withheld, Withheld)
     assert (withheld.why, withheld.trained_through) == ("worse", 300)
     assert withheld.epochs == pytest.approx(60 * 32 / samples.different, rel=0.5)
@@ -78,8 +29,8 @@ def test_round_on_unlike_shares_is_sent_from_the_first_version_on(classes, seed)
 
 
 @pytest.mark.parametrize("only", range(10))
-def test_device_of_one_class_is_not_shut_out_when_the_fleet_knows_all_of_them(learned, only):
-    assert isinstance(take(stored(digits(np.full(150, only), seed=only)), weights=learned), TrainingResult)
+def test_device_of_one_class_is_not_shut_out_when_the_fleet_knows_all_of_them(only):
+    assert isinstance(take(stored(digits(np.full(150, only), seed=only)), weights=learned()), TrainingResult)
 
 
 def test_device_with_five_samples_trains_on_all_of_them_a_few_times():

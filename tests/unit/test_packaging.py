@@ -22,6 +22,13 @@ def test_image_is_built_from_every_package(image):
     assert [package for package in PACKAGES if f"COPY {package} {package}" not in copied] == []
 
 
+@pytest.mark.parametrize("image", ["agent", "coordinator"])
+def test_image_is_built_with_every_folder_that_the_wheel_includes(image):
+    copied = (ROOT / "docker" / f"{image}.Dockerfile").read_text().splitlines()
+    included = {path.partition("/")[0] for path in PROJECT["hatch"]["build"]["targets"]["wheel"]["force-include"]}
+    assert [folder for folder in included if f"COPY {folder} {folder}" not in copied] == []
+
+
 def test_contracts_and_types_are_checked_in_every_package():
     assert PROJECT["importlinter"]["root_packages"] == PACKAGES
     assert [package for package in PACKAGES if package not in PROJECT["mypy"]["packages"]] == []

@@ -5,7 +5,7 @@ import pytest
 from edge_agent.shell.connection import pinned_keys
 from edge_agent.shell.connection.pinned_keys import FILE, PinnedKeys
 from fleet_protocol.errors import ProtocolError, Reason
-from fleet_protocol.keys import SigningKey
+from fleet_protocol.keys import SigningKey, write_verify_key
 
 FIRST, SECOND, THIRD, OTHER = (SigningKey(bytes([number]) * 32).verify_key for number in range(1, 5))
 
@@ -56,6 +56,20 @@ def test_damaged_file_is_said_and_the_configured_key_is_trusted(folder, caplog, 
     (folder / FILE).write_bytes(content)
     assert PinnedKeys(folder, FIRST).newest == FIRST
     assert "event=pinned_keys_unreadable" in caplog.text
+
+
+def test_file_that_was_cut_off_is_said_and_not_taken_for_a_shorter_chain(folder, caplog):
+    whole = (folder / FILE).read_bytes()
+    for cut in range(len(whole) - 1):
+        caplog.clear()
+        (folder / FILE).write_bytes(whole[:cut])
+        assert PinnedKeys(folder, FIRST).newest == FIRST
+        assert "event=pinned_keys_unreadable" in caplog.text
+
+
+def test_file_of_an_earlier_release_is_read(folder):
+    (folder / FILE).write_text("".join(f"{write_verify_key(key)}\n" for key in (FIRST, SECOND)))
+    assert PinnedKeys(folder, FIRST).newest == SECOND
 
 
 def test_chain_without_end_is_refused_with_the_remedy(tmp_path, monkeypatch):

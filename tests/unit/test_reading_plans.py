@@ -158,8 +158,8 @@ def test_series_are_bounded_and_begin_again_with_another_plan() -> None:
     changed = msgspec.structs.replace(OCCUPANCY.readings, scaling="off")
     known["room"] = msgspec.structs.replace(OCCUPANCY, readings=changed)
     assert series.of("room", "") is not first
-    for number in range(MAX_SERIES - 1):
+    for number in range(MAX_SERIES):
         series.of("room", str(number))
     assert reason("room", "one more") == "too_many"
     assert reason("room", "x" * 65) == "not_a_sample"
-    assert set(series.status) == {"room", *(f"room/{number}" for number in range(MAX_SERIES - 1))}
+    assert set(series.status) == {"room", *(f"room/{number}" for number in range(MAX_SERIES))}

@@ -17,7 +17,7 @@ from fleet_protocol.bundle import parse_description
 from fleet_protocol.codec import decode_update
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.sending_plan import SendingPlan
-from tests.unit.test_own_limits import BUNDLE, START, TASK, digits, learned, stored, take  # noqa: F401
+from tests.support.digits_rounds import BUNDLE, START, TASK, digits, learned, stored, take
 
 CHANGED, RELEVANT, BETTER = (SendingPlan(rule, 0.5) for rule in ("changed", "relevant", "better"))
 
@@ -107,10 +107,10 @@ def test_round_that_changed_little_sends_nothing_and_leaves_residual_and_rejecte
 
 
 @pytest.mark.parametrize("plan", [SendingPlan("relevant", 0.9), SendingPlan("better", 1.0)])
-def test_round_that_a_rule_refuses_is_withheld_with_the_reason(plan, learned):  # noqa: F811
+def test_round_that_a_rule_refuses_is_withheld_with_the_reason(plan):
     samples = stored(digits(np.arange(300) % 10))
     earlier = Earlier(b"", (), 0, 1, last_weights=START + np.float32(1))
-    withheld = take(samples, ruled(plan), earlier, learned)
+    withheld = take(samples, ruled(plan), earlier, learned())
     assert isinstance(withheld, Withheld)
     assert withheld.why == {"relevant": "irrelevant", "better": "no_better"}[plan.rule]
     assert "wanted" in withheld.words

@@ -35,7 +35,6 @@ key_file = "device.key"
 coordinator_key = "{coordinator_key}"
 state_folder = "state"
 sample_socket = "{socket}"
-profile = "generic"
 
 [broker]
 host = "{host}"

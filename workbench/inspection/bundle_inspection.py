@@ -14,7 +14,7 @@ import onnx
 from onnx import GraphProto, ModelProto
 
 from bundle_runtime.bundle_folder import load_bundle
-from edge_agent.profiles import shipped_profiles
+from edge_agent.profiles import read_profile, shipped_profiles
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import DESCRIPTION_FILE, TaskDescription, TrainingPlan, UpdatePlan, blob_hash
 from fleet_protocol.errors import ConfigurationError
@@ -22,7 +22,6 @@ from fleet_protocol.sample_schema import InputSchema, LabelSchema
 from workbench.inspection.child import run_child
 from workbench.inspection.measured_round import Measurement
 from workbench.inspection.trial_round import Trial, try_round
-from workbench.profiles import read_profile
 
 OLDEST_ONNXRUNTIME = "1.24.4"
 """The lower bound in pyproject.toml."""
@@ -31,9 +30,17 @@ MAXIMUM_OPSET, MAXIMUM_IR_VERSION = 21, 10
 since 1.18, and newer ones run what older ones did (onnxruntime.ai/docs/reference/compatibility.html). 1.24 may
 run more; whatever is above this line is reported, not promised."""
 
-SPEED = {"generic": 0.04, "cortex-a53": 0.04, "cortex-a72": 0.15, "cortex-a76": 0.4}
+SPEED = {
+    "generic": 0.04,
+    "cortex-a53": 0.04,
+    "cortex-a72": 0.15,
+    "cortex-a76": 0.4,
+    "cortex-a78ae": 0.4,
+    "gracemont": 0.5,
+}
 """Kind of core to its speed, one of this machine's being 1. Guesses from clocks and vector units (A53 at 1.0 to 1.2
-GHz, A72 at 1.5, A76 at 2.4, against a server core); no step has been timed on these boards."""
+GHz, A72 at 1.5, A76 at 2.4, A78AE at 1.5, Gracemont at up to 3.4, against a server core); no step has been timed on
+these boards. A core that is not listed counts as `generic`."""
 MEMORY_ESTIMATE = "peak resident memory of a worker on this machine, whatever its profile"
 TIME_ESTIMATE = (
     "processor time measured on this machine with one thread, divided by a guessed speed of the profile's core;"
@@ -191,7 +198,7 @@ def _operators(graph: GraphProto) -> Iterator[str]:
 
 def _need(name: str, task: TaskDescription, measured: Measurement) -> Need:
     profile = read_profile(name)
-    speed = SPEED[profile.device.cpu]
+    speed = SPEED.get(profile.device.cpu, SPEED["generic"])
     step_ms = measured.step_ms / speed
     return Need(
         profile=name,

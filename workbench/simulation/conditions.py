@@ -7,9 +7,9 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
-from edge_agent.configuration import StoreSettings
 from edge_agent.core.guards import GuardSettings
-from workbench.profiles import CrashesPerDay, Duration, HoursOn, Profile, Rate, SamplesPerHour
+from edge_agent.core.store_settings import StoreSettings
+from edge_agent.profiles import CrashesPerDay, Duration, HoursOn, Profile, Rate, SamplesPerHour
 
 DAY_SECONDS, HOUR_SECONDS = 86_400.0, 3_600.0
 LINK_SPREAD = 0.5

@@ -26,7 +26,7 @@ from broker_coordinator.storage.records import Aggregate
 from bundle_runtime.bundle import Bundle
 from fleet_protocol.codec import read_weights
 from fleet_protocol.codec.sparse import FloatVector
-from fleet_protocol.kinds import STATISTICS, Manifest, PayloadKind
+from fleet_protocol.kinds import STATISTICS, Manifest, PayloadKind, PresenceState
 from workbench.simulation.ledger import Ledger
 
 OUTCOMES_KEPT = 64
@@ -82,7 +82,11 @@ class SimulatedCoordinator:
 
     def manifest(self) -> Manifest:
         """What devices are told of the newest version."""
-        return self._served.manifest(lambda: devices_taking_part(self._view.devices.values()))
+        return self._served.manifest(lambda: devices_taking_part(self._approved()))
+
+    def _approved(self) -> dict[str, PresenceState]:
+        approved = (device for device in self._view.devices.values() if device.state is DeviceState.APPROVED)
+        return {device.name: device.presence for device in approved}
 
     def manifest_bytes(self) -> int:
         """The size of the manifest as it is retained."""

@@ -8,9 +8,9 @@ import msgspec
 import numpy as np
 
 from edge_agent.core.guards import GuardSettings
+from edge_agent.profiles import Profile
 from fleet_protocol.document_errors import explain
 from fleet_protocol.errors import ConfigurationError
-from workbench.profiles import Profile
 from workbench.simulation.conditions import Conditions, FleetMember, draw_member
 
 

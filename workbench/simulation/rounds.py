@@ -4,21 +4,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.core.sample_budget import steps_of_round
+from edge_agent.training.measured_step import OPERATIONS_PER_WEIGHT_AND_SAMPLE
 from edge_agent.training.stored_samples import StoredSamples, divide
 from fleet_protocol.bundle import TaskDescription
 from workbench.simulation.conditions import Conditions
 from workbench.simulation.device_memory import unseen_rows
 from workbench.simulation.workload import Workload
 
-FLOPS_PER_WEIGHT_AND_SAMPLE = 6
-"""Of a dense layer: a multiplication and an addition, once forward and twice backward."""
-
 
 def round_seconds(task: TaskDescription, conditions: Conditions, samples: int) -> float:
     """How long a round on so many samples takes."""
     plan = task.training
     steps = steps_of_round(plan, samples)
-    work = FLOPS_PER_WEIGHT_AND_SAMPLE * task.parameter_count * plan.batch_size * steps
+    work = OPERATIONS_PER_WEIGHT_AND_SAMPLE * task.parameter_count * plan.batch_size * steps
     return conditions.start_seconds + work / (1e6 * conditions.training_mflops)
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
+from edge_agent.profiles import read_profile
 from fleet_protocol.bundle import parse_description
 from fleet_protocol.codec import read_weights
 from fleet_protocol.downlink_plan import Differences
@@ -20,7 +21,6 @@ from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.scaling import UNSCALED
 from workbench.data.narrow_inputs import narrow_inputs
 from workbench.data.samples import read_samples, share_out
-from workbench.profiles import read_profile
 from workbench.recipe_folder import find_bundle
 from workbench.report.labels import bytes_label
 from workbench.simulation.fleet_files import draw_fleet, read_trace

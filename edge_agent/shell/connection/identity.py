@@ -57,8 +57,7 @@ class Identity:
         self._fleet = fleet
         self._counter = count(1)
         self._encrypts = encrypt_updates
-        if encrypt_updates:
-            check_recipient(self.coordinator)
+        check_recipient(self.coordinator)
 
     @property
     def public_key(self) -> bytes:

@@ -1,7 +1,7 @@
 """Which coordinator key this device trusts: that of agent.toml, or the last of those that followed it.
 
-A file in the state folder has them, the oldest first. A device follows each key once and never goes back, whatever is
-replayed to it; another `coordinator_key` in agent.toml, which is none of them, begins anew.
+A file in the state folder has them, the oldest first, below their number. A device follows each key once and never goes
+back, whatever is replayed to it; another `coordinator_key` in agent.toml, which is none of them, begins anew.
 """
 
 import logging
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fleet_host.log_lines import log_line
 from fleet_host.new_files import replace_file
+from fleet_protocol.counted_lines import read_counted, write_counted
 from fleet_protocol.errors import ConfigurationError, ProtocolError, Reason
 from fleet_protocol.keys import VerifyKey, read_verify_key, write_verify_key
 
@@ -50,13 +51,13 @@ class PinnedKeys:
                 " `broker-coordinator key` prints as coordinator_key in agent.toml",
             )
         keys = [*self._keys, successor]
-        replace_file(self._file, "".join(f"{write_verify_key(key)}\n" for key in keys).encode())
+        replace_file(self._file, write_counted(map(write_verify_key, keys)).encode())
         self._keys = keys
 
     def _read(self) -> list[VerifyKey]:
         """None where there is no file, or the card can't give it back: then the configured key is trusted again."""
         try:
-            lines = self._file.read_text(encoding="ascii").split()
+            lines = read_counted(self._file.read_text(encoding="ascii"), FILE) or [""]
             return [read_verify_key(line, FILE, "the coordinator") for line in lines]
         except FileNotFoundError:
             return []

@@ -82,6 +82,11 @@ class RoundTraining:
         """Processor time of rounds whose worker is still there."""
         return self._worker.spent_milliseconds
 
+    @property
+    def ends_by(self) -> float | None:
+        """When the round that runs must have ended, on the event loop's clock; None: none runs."""
+        return self._worker.ends_by
+
     async def end(self) -> None:
         """End the worker, should it still be there."""
         await self._worker.end()

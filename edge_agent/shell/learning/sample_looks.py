@@ -1,9 +1,8 @@
 """Has new samples looked at, where a trigger waits for a worse model or for drift: by a child, now and then."""
 
 import asyncio
-import contextlib
 import logging
-import os
+import socket
 import sqlite3
 import sys
 from collections.abc import Callable, Mapping
@@ -16,9 +15,9 @@ from edge_agent.core.triggers import Condition, TriggerSettings, found_by
 from edge_agent.core.version_choice import VersionUnavailableError
 from edge_agent.shell.connection.link import LinkDownError
 from edge_agent.shell.versions.version_follower import VersionFollower
+from edge_agent.worker.child import Program, end_child, start_child
 from edge_agent.worker.look import Answer, LookFailure, LookJob, looking_files, read_answer, write_job
 from edge_agent.worker.settings import WorkerSettings
-from edge_agent.worker.warm_process import WORKER_ENVIRONMENT
 from fleet_host.log_lines import log_line
 from fleet_protocol.bundle import TaskDescription
 
@@ -119,18 +118,21 @@ class SampleLooks:
             memory_limit_mib=settings.memory_limit_mib,
             cpu_limit_seconds=settings.cpu_limit_seconds,
         )
-        process = await asyncio.create_subprocess_exec(
-            *COMMAND,
-            str(os.getpid()),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            env=os.environ | WORKER_ENVIRONMENT,
-        )
+        child = await start_child(COMMAND, Program.LOOK)
         try:
             async with asyncio.timeout(settings.time_limit_seconds):
-                said, _ = await process.communicate(write_job(job))
+                said = await _exchange(child.connection, write_job(job))
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+            await end_child(child.process)
         return read_answer(said)
+
+
+async def _exchange(connection: socket.socket, asked: bytes) -> bytes:
+    """Send everything there is to send; returns everything that comes back."""
+    answers, questions = await asyncio.open_connection(sock=connection)
+    try:
+        questions.write(asked)
+        questions.write_eof()
+        return await answers.read()
+    finally:
+        questions.close()

@@ -1,13 +1,12 @@
 """Starts the predictor when something is asked, and ends it when nothing is: a sleeping agent has none."""
 
 import asyncio
-import contextlib
-import os
 import sys
 
 import msgspec
 
 from edge_agent.shell.versions.version_follower import ReadyVersion
+from edge_agent.worker.child import Program, RunningProcess, WorkerUnreachableError, end_child, start_child
 from edge_agent.worker.contract import LENGTH_BYTES
 from edge_agent.worker.prediction import (
     MAX_ANSWER_BYTES,
@@ -19,7 +18,6 @@ from edge_agent.worker.prediction import (
     write_job,
 )
 from edge_agent.worker.settings import WorkerSettings
-from edge_agent.worker.warm_process import WORKER_ENVIRONMENT
 
 PREDICTOR_COMMAND = (sys.executable, "-P", "-m", "edge_agent.training.predictor")
 IDLE_SECONDS = 30.0
@@ -37,7 +35,9 @@ class ResidentPredictor:
         self._settings = settings
         self._idle_seconds = idle_seconds
         self._turn = asyncio.Lock()
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: RunningProcess | None = None
+        self._answers: asyncio.StreamReader | None = None
+        self._questions: asyncio.StreamWriter | None = None
         self._loaded = ""
         self._idle: asyncio.TimerHandle | None = None
 
@@ -75,10 +75,10 @@ class ResidentPredictor:
     async def end(self) -> None:
         """End the child, if it is there; its memory is given back."""
         process, self._process = self._process, None
+        if self._questions is not None:
+            self._questions.close()
         if process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+            await end_child(process)
 
     def _stay(self) -> None:
         """For as long again from now on."""
@@ -87,19 +87,18 @@ class ResidentPredictor:
         self._idle = asyncio.get_running_loop().call_later(self._idle_seconds, self._end_if_idle)
 
     def _end_if_idle(self) -> None:
-        if self._process is not None and self._process.stdin is not None and not self._turn.locked():
-            self._process.stdin.close()  # it ends by itself, and is started anew when asked
+        if self._process is not None and self._questions is not None and not self._turn.locked():
+            self._questions.close()  # it ends by itself, and is started anew when asked
             self._process = None
 
     async def _start(self, version: ReadyVersion) -> None:
         settings = self._settings
-        self._process = await asyncio.create_subprocess_exec(
-            *PREDICTOR_COMMAND,
-            str(os.getpid()),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            env=os.environ | WORKER_ENVIRONMENT,
-        )
+        try:
+            child = await start_child(PREDICTOR_COMMAND, Program.PREDICTOR)
+        except WorkerUnreachableError as error:
+            raise PredictionFailedError(str(error)) from error
+        self._process = child.process
+        self._answers, self._questions = await asyncio.open_connection(sock=child.connection)
         job = PredictorJob(
             version.description,
             {name: str(path) for name, path in version.files.items()},
@@ -114,12 +113,12 @@ class ResidentPredictor:
 
     async def _ask(self, inputs: bytes) -> dict[str, list[float]]:
         self._write(frame(inputs))
-        if self._process is None or self._process.stdout is None:
-            raise RuntimeError("the predictor was started without pipes")
-        length = int.from_bytes(await self._process.stdout.readexactly(LENGTH_BYTES), "big")
+        if self._answers is None:
+            raise RuntimeError("the predictor is not started")
+        length = int.from_bytes(await self._answers.readexactly(LENGTH_BYTES), "big")
         if length > MAX_ANSWER_BYTES:
             raise ConnectionResetError(f"an answer of {length} bytes")
-        reply = read_reply(await self._process.stdout.readexactly(length))
+        reply = read_reply(await self._answers.readexactly(length))
         if isinstance(reply, Scores):
             return reply.values
         await self._end_after(reply)
@@ -130,6 +129,6 @@ class ResidentPredictor:
             await self.end()
 
     def _write(self, data: bytes) -> None:
-        if self._process is None or self._process.stdin is None:
-            raise RuntimeError("the predictor was started without pipes")
-        self._process.stdin.write(data)
+        if self._questions is None:
+            raise RuntimeError("the predictor is not started")
+        self._questions.write(data)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from edge_agent.shell.samples.dropped_samples import read_dropped
 from edge_agent.shell.samples.sample_tables import SAMPLE_BYTES
 from edge_agent.shell.samples.unjudged_samples import count_unjudged
 from fleet_protocol.errors import ConfigurationError
@@ -19,7 +20,8 @@ Row = list[str | int]
 class TaskInventory(msgspec.Struct, frozen=True):
     """What is stored of one task. `bytes` are of values and features; `classes` counts labels that are classes.
 
-    `waiting` samples came before the task's schema was known, and are in no other count.
+    `waiting` samples came before the task's schema was known, and are in no other count. `dropped` is how many
+    retention has dropped, by rule.
     """
 
     samples: int
@@ -29,6 +31,7 @@ class TaskInventory(msgspec.Struct, frozen=True):
     last: int
     classes: dict[int, int]
     waiting: int
+    dropped: dict[str, int]
 
 
 def inventory(store: Path, tasks: list[str]) -> dict[str, TaskInventory]:
@@ -39,7 +42,8 @@ def inventory(store: Path, tasks: list[str]) -> dict[str, TaskInventory]:
     """
     with _reading(store) as connection:
         waiting = count_unjudged(connection)
-        return {task: _inventory_of(connection, task, waiting[task]) for task in tasks}
+        dropped = read_dropped(connection)
+        return {task: _inventory_of(connection, task, waiting[task], dropped.get(task, {})) for task in tasks}
 
 
 def exported_rows(store: Path, task: str, *, numbers: bool) -> Iterator[Row]:
@@ -65,7 +69,7 @@ def exported_rows(store: Path, task: str, *, numbers: bool) -> Iterator[Row]:
                 yield [number, *values, *labels] if numbers else values + labels
 
 
-def _inventory_of(connection: sqlite3.Connection, task: str, waiting: int) -> TaskInventory:
+def _inventory_of(connection: sqlite3.Connection, task: str, waiting: int, dropped: dict[str, int]) -> TaskInventory:
     counts = (
         f"SELECT COUNT(*), IFNULL(SUM({SAMPLE_BYTES}), 0), IFNULL(MIN(id), 0), IFNULL(MAX(id), 0),"  # noqa: S608 - constants
         " COUNT((SELECT sample FROM features WHERE sample = samples.id)) FROM samples WHERE task = ?"
@@ -73,7 +77,7 @@ def _inventory_of(connection: sqlite3.Connection, task: str, waiting: int) -> Ta
     samples, size, first, last, with_features = connection.execute(counts, (task,)).fetchone()
     labels = "SELECT label, COUNT(*) FROM samples WHERE task = ? AND typeof(label) = 'integer' GROUP BY label"
     classes = dict(connection.execute(labels, (task,)).fetchall())
-    return TaskInventory(samples, size, with_features, first, last, classes, waiting)
+    return TaskInventory(samples, size, with_features, first, last, classes, waiting, dropped)
 
 
 def _values(content: bytes) -> Row:

@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import Final
 
-from edge_agent.configuration import Retention
+from edge_agent.core.store_settings import Retention
 
 TURN_BITS = 62
 """Of a random turn: two are never the same."""
@@ -35,7 +35,7 @@ class RetentionRule:
     """One of the rules, for one store. `draw` gives random numbers of `TURN_BITS` bits."""
 
     def __init__(self, name: Retention, draw: Callable[[], int]) -> None:
-        self._name = name
+        self.name = name
         self._draw = draw
 
     def arrange(self, connection: sqlite3.Connection) -> None:
@@ -43,16 +43,16 @@ class RetentionRule:
         (arranged_for,) = connection.execute("PRAGMA user_version").fetchone()
         with connection:
             connection.execute("BEGIN IMMEDIATE")
-            if arranged_for != _NUMBERS[self._name]:
+            if arranged_for != _NUMBERS[self.name]:
                 connection.execute("DELETE FROM turns")
-                connection.execute(f"PRAGMA user_version = {_NUMBERS[self._name]}")
-            if self._name != "newest":
+                connection.execute(f"PRAGMA user_version = {_NUMBERS[self.name]}")
+            if self.name != "newest":
                 for identifier, task, label in connection.execute(_WITHOUT_TURN).fetchall():
                     self.stored(connection, task, identifier, label)
 
     def draws_turn(self) -> int | None:
         """A turn for the next sample; None where its number is its turn."""
-        return self._draw() if self._name == "reservoir" else None
+        return self._draw() if self.name == "reservoir" else None
 
     def would_leave(self, connection: sqlite3.Connection, task: str, turn: int | None) -> bool:
         """Whether a sample with this turn would be the first to leave a full store: then it needs no write."""
@@ -70,9 +70,9 @@ class RetentionRule:
         turn: int | None = None,
     ) -> None:
         """Keep a stored sample's turn, inside the transaction that is open."""
-        if self._name == "newest":
+        if self.name == "newest":
             return
-        if self._name == "reservoir":
+        if self.name == "reservoir":
             place = 0, self._draw() if turn is None else turn
         else:
             place = label if isinstance(label, int) else NO_CLASS, identifier
@@ -80,6 +80,6 @@ class RetentionRule:
 
     def first_to_leave(self, connection: sqlite3.Connection, task: str) -> int | None:
         """The id of the sample that makes room; None where a task has none."""
-        queries = (_OLDEST,) if self._name == "newest" else (_LOWEST_TURN, _OLDEST)  # a damaged card may lack turns
+        queries = (_OLDEST,) if self.name == "newest" else (_LOWEST_TURN, _OLDEST)  # a damaged card may lack turns
         found = (connection.execute(query, (task,)).fetchone() for query in queries)
         return next((int(row[0]) for row in found if row is not None), None)

@@ -6,16 +6,18 @@ samples may be missing, but an SD card is spared a write per sample. Updates are
 
 import secrets
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial, wraps
 from pathlib import Path
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
-from edge_agent.configuration import Retention, StoreSettings
+from edge_agent.core.store_settings import Retention, StoreSettings
+from edge_agent.shell.samples.dropped_samples import WAITING, DropCounts
 from edge_agent.shell.samples.sample_retention import TURN_BITS, RetentionRule
-from edge_agent.shell.samples.sample_tables import SAMPLE_BYTES, SCHEMA, require_sound
+from edge_agent.shell.samples.sample_tables import SAMPLE_BYTES, SCHEMA, Held, require_sound, sample_size
 from edge_agent.shell.samples.unjudged_samples import count_unjudged, keep_unjudged, unjudged_of
 from edge_agent.shell.storage.damaged_files import files_set_aside, require_whole, set_aside
 from edge_agent.shell.storage.page_cache import keep_few_pages
@@ -40,15 +42,6 @@ class Judgement:
     kept: int
     refused: int
     reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """What is stored of one task: how many samples, the highest id, and bytes as `SAMPLE_BYTES` counts them."""
-
-    count: int = 0
-    newest: int = 0
-    size: int = 0
 
 
 def _mending(method: Callable[Concatenate["SampleStore", P], R]) -> Callable[Concatenate["SampleStore", P], R]:
@@ -89,6 +82,7 @@ class SampleStore:
         self._rule = RetentionRule(retention, draw)
         self._seen = 0
         self._held: dict[str, Held] = {}
+        self._drops = DropCounts()
         reason = ""
         self._connection = sqlite3.connect(self.path, isolation_level=None)
         try:
@@ -109,6 +103,7 @@ class SampleStore:
         self._connection.executescript(SCHEMA)
         require_sound(self._connection)
         self._rule.arrange(self._connection)
+        self._drops.take_over(self._connection)
         self._look_again()
 
     def _look_again(self) -> None:
@@ -161,7 +156,7 @@ class SampleStore:
             ValueError: it is larger than all that a task may keep.
             sqlite3.OperationalError: the disk is full; nothing was stored.
         """
-        held, size, turn = self._of(task), _size(inputs, label), self._rule.draws_turn()
+        held, size, turn = self._of(task), sample_size(inputs, label), self._rule.draws_turn()
         if size > self._maximum_bytes:
             raise ValueError(
                 f"a sample of {size / MIB:.1f} MiB; all of {task} may take {self._maximum_bytes // MIB} MiB: raise"
@@ -169,10 +164,12 @@ class SampleStore:
             )
         is_full = held.count >= self._maximum or held.size + size > self._maximum_bytes
         if is_full and self._rule.would_leave(self._connection, task, turn):
+            self._drops.add(task, self._rule.name)
             return 0
         with self._transaction():
             after = self._put(task, inputs, label, held, turn)
         self._held[task] = after
+        self._drops.add(task, self._rule.name, held.count + 1 - after.count)
         return after.newest
 
     def _put(self, task: str, inputs: bytes, label: int | bytes, held: Held, turn: int | None = None) -> Held:
@@ -180,7 +177,7 @@ class SampleStore:
         insert = "INSERT INTO samples (task, inputs, label) VALUES (?, ?, ?)"
         newest = int(self._connection.execute(insert, (task, inputs, label)).lastrowid or 0)
         self._rule.stored(self._connection, task, newest, label, turn)
-        after = Held(held.count + 1, newest, held.size + _size(inputs, label))
+        after = Held(held.count + 1, newest, held.size + sample_size(inputs, label))
         while after.count > self._maximum or after.size > self._maximum_bytes:
             leaving = self._rule.first_to_leave(self._connection, task)
             if leaving is None:
@@ -235,12 +232,15 @@ class SampleStore:
         """
         with self._transaction():
             keep_unjudged(self._connection, sample, self._maximum)
-        self._unjudged = count_unjudged(self._connection)
+        before, self._unjudged = self._unjudged + Counter([sample.task]), count_unjudged(self._connection)
+        for task, dropped in (before - self._unjudged).items():
+            self._drops.add(task, WAITING, dropped)
 
     @_mending
     def judge(self, description: TaskDescription) -> Judgement:
         """Judge, once, the samples that waited for this schema: those that fit are stored as any other."""
         task, held = description.task, self._of(description.task)
+        before = held.count
         rows, kept, reason = unjudged_of(self._connection, task), 0, ""
         if not rows:
             return Judgement(0, 0, "")
@@ -253,6 +253,7 @@ class SampleStore:
                     reason = reason or str(error)
                 self._connection.execute("DELETE FROM unjudged WHERE id = ?", (identifier,))
         self._held[task] = held
+        self._drops.add(task, self._rule.name, before + kept - held.count)
         self._unjudged = count_unjudged(self._connection)
         return Judgement(kept, len(rows) - kept, reason)
 
@@ -264,6 +265,10 @@ class SampleStore:
     def count(self, task: str) -> int:
         """Samples stored for a task, those that wait for its schema included."""
         return self._of(task).count + self._unjudged[task]
+
+    def dropped(self, task: str) -> dict[str, int]:
+        """How many samples of a task retention has dropped, by rule, since the store was begun."""
+        return self._drops.of(task)
 
     @_mending
     def newest(self, task: str) -> int:
@@ -325,7 +330,9 @@ class SampleStore:
         return before - self.count(task)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; on a full disk without the newest counts of what was dropped."""
+        with suppress(sqlite3.Error), self._connection:
+            self._drops.write(self._connection)
         self._connection.close()
 
     @contextmanager
@@ -333,8 +340,4 @@ class SampleStore:
         with self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
             yield
-
-
-def _size(inputs: bytes, label: int | bytes) -> int:
-    """As `SAMPLE_BYTES` counts it, without features."""
-    return len(inputs) + (len(label) if isinstance(label, bytes) else 0)
+            self._drops.write_if_due(self._connection)

@@ -2,11 +2,12 @@
 
 `features` are what the backbone whose file has the hash `backbone` makes of a sample. `unjudged` are samples, as JSON,
 that came before their task's schema was known. `turns` say which samples make room first, where that is not simply the
-oldest. Stores made before there were these gain the tables.
+oldest. `dropped` counts what retention dropped. Stores made before there were these gain the tables.
 """
 
 import sqlite3
 from contextlib import closing
+from dataclasses import dataclass
 
 from edge_agent.shell.storage.damaged_files import damage, require_same_tables
 from edge_agent.sources.sample_commands import HIGHEST_NUMBER
@@ -26,6 +27,9 @@ CREATE TABLE IF NOT EXISTS turns (
 CREATE INDEX IF NOT EXISTS turns_of_task ON turns (task, class, turn);
 CREATE TRIGGER IF NOT EXISTS turns_go_with_their_sample AFTER DELETE ON samples
 BEGIN DELETE FROM turns WHERE sample = OLD.id; END;
+CREATE TABLE IF NOT EXISTS dropped (
+    task TEXT NOT NULL, rule TEXT NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (task, rule)
+) WITHOUT ROWID;
 """
 
 SAMPLE_BYTES = (
@@ -33,6 +37,20 @@ SAMPLE_BYTES = (
     " + IFNULL((SELECT length(features) FROM features WHERE sample = samples.id), 0)"
 )
 """What a sample counts against the quota, in SQL: values and features, without SQLite's own overhead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What is stored of one task: how many samples, the highest id, and bytes as `SAMPLE_BYTES` counts them."""
+
+    count: int = 0
+    newest: int = 0
+    size: int = 0
+
+
+def sample_size(inputs: bytes, label: int | bytes) -> int:
+    """As `SAMPLE_BYTES` counts it, without features."""
+    return len(inputs) + (len(label) if isinstance(label, bytes) else 0)
 
 
 def require_sound(connection: sqlite3.Connection) -> None:

@@ -1,0 +1,32 @@
+"""`broker-coordinator install-service | uninstall-service`: its unit, and that of the Mosquitto beside it."""
+
+import argparse
+from pathlib import Path
+
+from fleet_host.services import Service, installer_of
+
+SERVICE = Service(
+    program="broker-coordinator",
+    units=("mosquitto-edgeflock.service", "broker-coordinator.service"),
+    enabled=("mosquitto-edgeflock.service", "broker-coordinator.service"),
+    configuration=Path("/etc/broker-coordinator/coordinator.toml"),
+    state=Path("/var/lib/broker-coordinator"),
+)
+
+
+def install_service(options: argparse.Namespace) -> None:
+    """Install, or bring an installation up to date.
+
+    Raises:
+        ConfigurationError: something can't be written or run.
+    """
+    installer_of(options).install(SERVICE, {})
+
+
+def uninstall_service(options: argparse.Namespace) -> None:
+    """Take it away again.
+
+    Raises:
+        ConfigurationError: something can't be deleted or run.
+    """
+    installer_of(options).uninstall(SERVICE, [])

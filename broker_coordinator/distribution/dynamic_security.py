@@ -1,0 +1,194 @@
+"""What Mosquitto's dynamic security plug-in is told: accounts, and the topics of each. Pure.
+
+docs/decisions/broker-accounts.md says why this plug-in. Mosquitto 2.0 has no patterns in its rules, so that each
+account has a role of its own, with its topics spelled out.
+"""
+
+import base64
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from fleet_protocol import topics
+
+COMMANDS = "$CONTROL/dynamic-security/v1"
+ANSWERS = "$CONTROL/dynamic-security/v1/response"
+
+COORDINATOR_ACCOUNT = "broker-coordinator"
+DEVICES_ROLE = "edgeflock-devices"
+"""What every device may read."""
+
+PASSWORD_ROUNDS = 101
+"""Of PBKDF2, as the plug-in has it: our passwords are 32 random bytes, which nobody guesses."""
+
+Rule = dict[str, Any]
+Command = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerAccount:
+    """One account. It can connect under one client identifier alone, so that it ends nobody else's session.
+
+    `takes_part`: it may say that it is there, and read what devices read; else it may enrol, and that is all.
+    """
+
+    name: str
+    password: str
+    client_identifier: str
+    device: str
+    takes_part: bool
+
+
+def initial_rules(password: str, salt: bytes) -> bytes:
+    """The plug-in's file for a new broker: the coordinator's account, and what devices may read. Nobody else may
+    connect; what no rule allows is denied.
+    """
+    derived = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, PASSWORD_ROUNDS)
+    coordinator = {
+        "username": COORDINATOR_ACCOUNT,
+        "textname": "makes the other accounts",
+        "password": base64.b64encode(derived).decode(),
+        "salt": base64.b64encode(salt).decode(),
+        "iterations": PASSWORD_ROUNDS,
+        "roles": [{"rolename": COORDINATOR_ACCOUNT}],
+    }
+    everywhere = f"{topics.ROOT}/+"
+    may_write = ("+/+/down", "task/+", "invite/+", "key/+", "blob/+/+", "weights/+/+/+/+")
+    may_read = ("+/+/up", "+/+/state", "task/+")
+    coordinators = [
+        *(_rule("publishClientSend", f"{everywhere}/{each}") for each in may_write),
+        *(_rule("subscribePattern", f"{everywhere}/{each}") for each in may_read),
+        _rule("publishClientSend", COMMANDS),
+        _rule("subscribeLiteral", ANSWERS),
+        _rule("publishClientReceive", ANSWERS),  # the default does not count for $CONTROL
+    ]
+    devices = [
+        _rule("subscribePattern", f"{everywhere}/{each}")
+        for each in ("task/+", "invite/+", "key/+", "blob/+/+", "weights/+/+/+/+")
+    ]
+    document = {
+        "clients": [coordinator],
+        "roles": [
+            {"rolename": COORDINATOR_ACCOUNT, "acls": coordinators},
+            {"rolename": DEVICES_ROLE, "acls": devices},
+        ],
+        "defaultACLAccess": {
+            "publishClientSend": False,
+            "publishClientReceive": True,
+            "subscribe": False,
+            "unsubscribe": True,
+        },
+    }
+    return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
+
+
+def list_accounts(group: str) -> bytes:
+    """The request for the accounts of a group, which is made where there is none."""
+    return _request([{"command": "createGroup", "groupname": group}, {"command": "getGroup", "groupname": group}])
+
+
+def change_accounts(
+    group: str, fleet: str, shard: str, added: Iterable[BrokerAccount], removed: Iterable[str]
+) -> bytes:
+    """The request that adds accounts to a group, and removes others, which ends their connections at once."""
+    commands: list[Command] = []
+    for name in removed:
+        commands += [
+            {"command": "deleteClient", "username": name, "correlationData": name},
+            {"command": "deleteRole", "rolename": name, "correlationData": name},
+        ]
+    for account in added:
+        commands += _creation(group, fleet, shard, account)
+    return _request(commands)
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """The plug-in's answer to one command."""
+
+    command: str = ""
+    error: str = ""
+    correlation: str = msgspec.field(default="", name="correlationData")
+    data: Mapping[str, Any] = {}
+
+
+class _Answers(msgspec.Struct, frozen=True):
+    responses: list[Answer]
+
+
+_IS_SO_ALREADY = {"create": "already exists", "delete": "not found"}
+"""How the error ends, by how the command begins, where what was asked for is so already."""
+
+
+def read_answers(data: bytes) -> list[Answer]:
+    """The answers to one request.
+
+    Raises:
+        msgspec.MsgspecError: it is another document.
+    """
+    return msgspec.json.decode(data, type=_Answers).responses
+
+
+def accounts_in(answers: Sequence[Answer]) -> set[str] | None:
+    """The accounts that `list_accounts` asked for; None where these are other answers."""
+    for answer in answers:
+        if answer.command == "getGroup" and not answer.error:
+            listed = msgspec.convert(answer.data, _GroupData).group.clients
+            return {each.username for each in listed}
+    return None
+
+
+def failures(answers: Sequence[Answer]) -> list[Answer]:
+    """Those to commands that did not do, and had not done before, what they should."""
+    return [each for each in answers if each.error and not _is_so_already(each)]
+
+
+def _is_so_already(answer: Answer) -> bool:
+    return any(
+        answer.command.startswith(verb) and answer.error.endswith(ending) for verb, ending in _IS_SO_ALREADY.items()
+    )
+
+
+class _Member(msgspec.Struct, frozen=True):
+    username: str
+
+
+class _Group(msgspec.Struct, frozen=True):
+    clients: list[_Member] = []
+
+
+class _GroupData(msgspec.Struct, frozen=True):
+    group: _Group
+
+
+def _creation(group: str, fleet: str, shard: str, account: BrokerAccount) -> list[Command]:
+    own = [
+        _rule("publishClientSend", topics.up(fleet, shard, account.device)),
+        _rule("subscribeLiteral", topics.down(fleet, shard, account.device)),
+    ]
+    roles = [account.name]
+    if account.takes_part:
+        own.append(_rule("publishClientSend", topics.state(fleet, shard, account.device)))
+        roles.append(DEVICES_ROLE)
+    return [
+        {"command": "createRole", "rolename": account.name, "acls": own, "correlationData": account.name},
+        {
+            "command": "createClient",
+            "username": account.name,
+            "password": account.password,
+            "clientid": account.client_identifier,
+            "roles": [{"rolename": role} for role in roles],
+            "groups": [{"groupname": group}],
+            "correlationData": account.name,
+        },
+    ]
+
+
+def _rule(kind: str, topic: str) -> Rule:
+    return {"acltype": kind, "topic": topic, "priority": 0, "allow": True}
+
+
+def _request(commands: Sequence[Command]) -> bytes:
+    return msgspec.json.encode({"commands": commands})

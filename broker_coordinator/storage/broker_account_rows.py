@@ -1,0 +1,70 @@
+"""Who has an account at the broker: approved devices, and whoever holds an invitation."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import Engine, func, select, update
+
+from broker_coordinator.admission.fleet_view import DeviceState
+from broker_coordinator.admission.invited import InvitationState
+from broker_coordinator.storage.change_counters import DEVICES
+from broker_coordinator.storage.database import reading, writing
+from broker_coordinator.storage.schema import change_counters, devices, invitations
+from fleet_protocol.keys import VerifyKey
+
+HAVE_ACCOUNTS = (InvitationState.OPEN.value, InvitationState.SPENT.value)
+"""A spent invitation has its account until it expires: the device may not have heard the answer, and whoever else
+shows it is refused where an operator sees it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A key that has an account. `coordinator_key`: id of the coordinator's key that its password follows from; None
+    where it has had no account yet.
+    """
+
+    device: str
+    public_key: VerifyKey
+    takes_part: bool
+    coordinator_key: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Holders:
+    """All of them until `until`, in seconds since 1970: then an invitation expires."""
+
+    holders: list[Holder]
+    until: float
+
+
+def change_mark(engine: Engine) -> tuple[int, int]:
+    """Changes whenever the holders may have."""
+    counter = select(change_counters.c.number).where(change_counters.c.subject == DEVICES)
+    with reading(engine) as connection:
+        changed = connection.scalar(select(func.max(devices.c.changed)))
+        return connection.scalar(counter) or 0, changed or 0
+
+
+def read_holders(engine: Engine, now: float) -> Holders:
+    """Who has an account at `now`, in seconds since 1970."""
+    approved = select(devices.c.name, devices.c.public_key, devices.c.coordinator_key).where(
+        devices.c.state == DeviceState.APPROVED.value
+    )
+    invited = select(invitations.c.device, invitations.c.public_key, invitations.c.expires).where(
+        invitations.c.state.in_(HAVE_ACCOUNTS), invitations.c.expires > now
+    )
+    with reading(engine) as connection:
+        holders = [
+            Holder(row.name, VerifyKey(row.public_key), True, row.coordinator_key)
+            for row in connection.execute(approved)
+        ]
+        rows = connection.execute(invited).all()
+    holders += [Holder(row.device, VerifyKey(row.public_key), False) for row in rows]
+    return Holders(holders, min((row.expires for row in rows), default=float("inf")))
+
+
+def note_coordinator_key(engine: Engine, holders: list[Holder], coordinator_key: bytes) -> None:
+    """Note, before their accounts are made, which key the passwords of these devices follow from."""
+    with writing(engine) as connection:
+        for holder in holders:
+            this = devices.c.public_key == bytes(holder.public_key)
+            connection.execute(update(devices).where(this).values(coordinator_key=coordinator_key))

@@ -1,0 +1,22 @@
+"""Commands end quietly where whoever reads their output has left, as `head` does after some lines."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from fleet_host.command_line import READER_LEFT
+from tests.support.process import environment
+
+
+@pytest.mark.parametrize("program", ["edge_agent.cli", "broker_coordinator.cli"])
+def test_command_whose_output_nobody_reads_ends_without_a_word(program, tmp_path):
+    (tmp_path / "a.key").touch(mode=0o600)
+    (tmp_path / "a.key").write_text("ab" * 32)
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-P", "-m", program, "key", str(tmp_path / "a.key")]
+    ended = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, env=environment(), check=False)
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (READER_LEFT, b"")

@@ -1,0 +1,96 @@
+"""`broker-coordinator setup --host`: all or nothing, again and again, and what is in its way in plain words."""
+
+import socket
+from pathlib import Path
+
+from broker_coordinator.cli import main
+from broker_coordinator.commands import broker_setup
+from broker_coordinator.configuration import load_configuration
+from tests.support.broker import free_port
+
+
+def setup(folder: Path, *options: str, host: str = "localhost", port: int | None = None) -> int:
+    return main(["setup", "--host", host, "--port", str(port or free_port()), "--folder", str(folder), *options])
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tmp_path: Path, capsys) -> None:
+    assert setup(tmp_path / "server", "--dry-run") == 0
+    assert "would do: make the broker's certificate for localhost" in capsys.readouterr().out
+    assert not (tmp_path / "server").exists()
+
+
+def test_setup_run_again_changes_nothing(tmp_path: Path, capsys) -> None:
+    port = free_port()
+    assert setup(tmp_path, port=port) == 0
+    first = contents(tmp_path)
+    assert load_configuration(tmp_path / "broker-coordinator" / "coordinator.toml").broker_accounts is not None
+    capsys.readouterr()
+    assert setup(tmp_path, port=port) == 0
+    assert contents(tmp_path) == first
+    assert "\ndo: " not in capsys.readouterr().out
+
+
+def test_another_host_gets_another_certificate_of_the_same_authority(tmp_path: Path) -> None:
+    port = free_port()
+    assert setup(tmp_path, port=port) == 0
+    authority = (tmp_path / "edgeflock-authority" / "ca.crt").read_bytes()
+    shown = tmp_path / "mosquitto-edgeflock" / "broker.crt"
+    before = shown.read_bytes()
+    assert setup(tmp_path, host="127.0.0.1", port=port) == 0
+    assert (tmp_path / "edgeflock-authority" / "ca.crt").read_bytes() == authority
+    assert shown.read_bytes() != before
+    assert authority in shown.read_bytes()
+
+
+def test_setup_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatch) -> None:
+    port = free_port()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "mosquitto.conf")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(broker_setup.BrokerPlan, "_configure", full)
+        assert setup(tmp_path, port=port) == 2
+    assert setup(tmp_path, port=port) == 0
+    assert (tmp_path / "mosquitto-edgeflock" / "mosquitto.conf").exists()
+
+
+def test_what_is_in_the_way_is_said_before_anything_is_written(tmp_path: Path, capsys) -> None:
+    server = tmp_path / "server"
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert setup(server, port=port) == 2
+        assert f"port {port}: Address already in use" in capsys.readouterr().err
+    assert setup(server, host="no-such-host.invalid") == 2
+    assert "--host no-such-host.invalid" in capsys.readouterr().err
+    assert setup(server, host="mqtts://broker.example") == 2
+    assert "without scheme, port or brackets" in capsys.readouterr().err
+    assert setup(server, "--certificates", str(tmp_path)) == 2
+    assert f"{tmp_path}/ca.crt" in capsys.readouterr().err
+    assert main(["setup", "--host", "localhost", "--broker", "localhost"]) == 2
+    assert not server.exists()
+
+
+def test_a_setup_of_another_kind_stays_as_it_is(tmp_path: Path, capsys) -> None:
+    file = tmp_path / "broker-coordinator" / "coordinator.toml"
+    assert main(["--config", str(file), "setup", "--broker", "broker.example"]) == 0
+    assert setup(tmp_path) == 2
+    assert "for a broker that somebody else runs" in capsys.readouterr().err
+    file.unlink()
+    (tmp_path / "mosquitto-edgeflock").mkdir()
+    (tmp_path / "mosquitto-edgeflock" / "mosquitto.conf").write_text("listener 8883\nacl_file acl\n")
+    assert setup(tmp_path) == 2
+    assert "is of another setup" in capsys.readouterr().err
+    assert not (tmp_path / "edgeflock-authority").exists()
+
+
+def test_a_broker_whose_password_is_lost_is_not_given_another_one(tmp_path: Path, capsys) -> None:
+    port = free_port()
+    assert setup(tmp_path, port=port) == 0
+    (tmp_path / "broker-coordinator" / "broker.password").unlink()
+    assert setup(tmp_path, port=port) == 2
+    assert "the coordinator then makes every account again" in capsys.readouterr().err

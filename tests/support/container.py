@@ -1,0 +1,96 @@
+"""A small Debian under `systemd-nspawn --boot`: real units, run by a real systemd, with no network but its own.
+
+The root is made once, in build/nspawn (debootstrap, as root), and copied for each container.
+"""
+
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from tests.support.waiting import until
+
+TREE = Path(__file__).parents[2]
+BUILD = TREE / "build" / "nspawn"
+SUITE = "bookworm"
+PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3", "python3-venv", "mosquitto", "openssl", "libnss-systemd")
+MIRROR = "http://deb.debian.org/debian"
+LANDLOCK = "landlock_create_ruleset landlock_add_rule landlock_restrict_self"
+"""The container's own filter leaves these out; a machine's kernel has them."""
+BOOT_SECONDS = 120.0
+
+
+def base() -> Path:
+    """The root that containers are copies of."""
+    root = BUILD / "base"
+    if not root.exists():
+        unfinished = BUILD / "unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        BUILD.mkdir(parents=True, exist_ok=True)
+        command = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, unfinished, MIRROR]
+        subprocess.run(command, check=True, capture_output=True)
+        unfinished.rename(root)
+    return root
+
+
+def wheels(extra: str) -> Path:
+    """A folder with the tree's own wheel and those of all that it needs."""
+    folder = BUILD / "wheels"
+    shutil.rmtree(folder, ignore_errors=True)
+    pip = [TREE / ".venv/bin/python", "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "--wheel-dir", folder, f"{TREE}[{extra}]"], check=True, capture_output=True)
+    return folder
+
+
+@dataclass(slots=True)
+class Container:
+    """A system in the folder `root`."""
+
+    root: Path
+    _nspawn: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    _leader: int = field(default=0, init=False)
+
+    def boot(self) -> None:
+        """Start its systemd, and wait until it has started what it starts."""
+        # Without a systemd on this machine there is none to register with.
+        alone = () if Path("/run/systemd/system").exists() else ("--register=no", "--keep-unit")
+        self._nspawn = subprocess.Popen(
+            [
+                *("systemd-nspawn", "--quiet", "--boot", "--private-network", "--console=pipe", *alone),
+                *(f"--system-call-filter={LANDLOCK}", "--directory", self.root),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        nspawn = psutil.Process(self._nspawn.pid)
+        self._leader = until(nspawn.children, "the container's first process")[0].pid
+        until(self._is_up, "the container's systemd is up", BOOT_SECONDS)
+
+    def power_off(self) -> None:
+        """End it as a machine is shut down."""
+        self.run("systemctl poweroff")
+        assert self._nspawn is not None
+        self._nspawn.wait(BOOT_SECONDS)
+
+    def kill(self) -> None:
+        """End it, however it is."""
+        if self._nspawn is not None:
+            self._nspawn.terminate()
+            self._nspawn.wait(BOOT_SECONDS)
+
+    def run(self, command: str, stdin: str = "") -> str:
+        """What a shell command says, which must succeed."""
+        ended = self.attempt(command, stdin)
+        assert ended.returncode == 0, f"{command}: {ended.stdout}{ended.stderr}"
+        return ended.stdout
+
+    def attempt(self, command: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """The same, whatever comes of it."""
+        inside = ["nsenter", "--target", str(self._leader), "--all", "sh", "-c", command]
+        return subprocess.run(inside, input=stdin, capture_output=True, text=True, check=False, timeout=600)
+
+    def _is_up(self) -> bool:
+        return self.attempt("systemctl is-system-running").stdout.strip() in {"running", "degraded"}

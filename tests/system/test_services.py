@@ -1,0 +1,154 @@
+"""Server and device as services of a real systemd: installed from wheels, trained, watched, rebooted, taken away."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sklearn.datasets import load_digits
+
+from fleet_protocol.device_invitation import PREFIX
+from tests.support.container import TREE, Container, base, wheels
+from tests.support.waiting import until
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(os.geteuid() != 0, reason="making and entering a root filesystem needs root"),
+]
+
+SERVER = (
+    "python3 -m venv /opt/edgeflock",
+    "/opt/edgeflock/bin/pip install --quiet --no-index --find-links /wheels edgeflock[coordinator]",
+    "/opt/edgeflock/bin/broker-coordinator setup --host localhost",
+    "broker-coordinator tasks publish /tree/models/digits/bundle",
+    "broker-coordinator devices invite kitchen-pi",
+)
+JOIN = "/opt/edgeflock/bin/edge-agent join {invitation}"
+QUICK = "[Service]\nWatchdogSec=6\nRestartSec=1\n"
+"""The test's own: three minutes are for a Pi Zero whose card hangs."""
+FEED = """
+import socket, sys
+with socket.socket(socket.AF_UNIX) as gate:
+    gate.connect("/run/edge-agent/samples.sock")
+    answers = gate.makefile()
+    for line in sys.stdin:
+        gate.sendall(line.encode())
+        assert answers.readline() == '{"ok":true}\\n'
+"""
+LEARN_SECONDS = 120.0
+ROUND = 32
+"""Samples that the shipped trigger waits for."""
+
+
+@pytest.fixture(scope="module")
+def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
+    root = tmp_path_factory.mktemp("container") / "root"
+    subprocess.run(["cp", "--archive", "--reflink=auto", base(), root], check=True)  # with its device files
+    shutil.copytree(wheels("coordinator"), root / "wheels")
+    for folder in ("systemd", "models/digits/bundle"):
+        shutil.copytree(TREE / folder, root / "tree" / folder)
+    (root / "etc/hosts").write_text("127.0.0.1 localhost\n")
+    for unit in ("edge-agent", "broker-coordinator"):
+        drop_in = root / f"etc/systemd/system/{unit}.service.d"
+        drop_in.mkdir(parents=True)
+        (drop_in / "quick.conf").write_text(QUICK)
+    system = Container(root)
+    system.boot()
+    yield system
+    system.kill()
+    subprocess.run(["rm", "--recursive", "--force", root], check=True)
+
+
+def samples(first: int, count: int) -> str:
+    digits = load_digits()
+    rows = range(first, first + count)
+    return "".join(
+        json.dumps({"task": "digits", "inputs": (digits.data[row] / 16).tolist(), "label": int(digits.target[row])})
+        + "\n"
+        for row in rows
+    )
+
+
+def feed(container: Container, first: int, count: int) -> None:
+    container.run(f"/opt/edgeflock/bin/python -c '{FEED.replace(chr(39), chr(34) * 3)}'", samples(first, count))
+
+
+def learn_on(container: Container, first: int) -> None:
+    """Feed a round's samples at a time, from that one on, until what comes of them is in a version."""
+    before = version(container)
+    for start in range(first, first + 10 * ROUND, ROUND):
+        accepted = task(container)["accepted"]
+        feed(container, start, ROUND)
+        until(lambda a=accepted: task(container)["accepted"] > a, "its update is accepted", LEARN_SECONDS)
+        if version(container) > before:
+            return
+    pytest.fail("ten updates of one device made no version")
+
+
+def task(container: Container) -> dict[str, Any]:
+    return json.loads(container.run("broker-coordinator tasks list --json"))[0]
+
+
+def version(container: Container) -> int:
+    return task(container)["version"]
+
+
+def main_process(container: Container, unit: str) -> int:
+    return int(container.run(f"systemctl show --property MainPID --value {unit}"))
+
+
+def is_active(container: Container, unit: str) -> bool:
+    return container.attempt(f"systemctl is-active {unit}").stdout.strip() == "active"
+
+
+def installed(container: Container) -> set[str]:
+    folders = "/etc /usr/lib /usr/local /run /var/lib"
+    left_out = r"-path '/run/systemd/*' -o -path '/run/udev/*' -o -path '/run/log/*' -o -path '/run/credentials*'"
+    return set(container.run(rf"find {folders} \( {left_out} \) -prune -o -print").splitlines())
+
+
+def test_device_and_server_are_services_that_come_back_and_go_without_a_trace_but_their_state(
+    container: Container,
+) -> None:
+    before = installed(container)
+    began = time.monotonic()
+    for command in SERVER:
+        said = container.run(command)
+    (invitation,) = (line for line in said.splitlines() if line.startswith(PREFIX))
+    container.run(JOIN.format(invitation=invitation))
+    learn_on(container, 0)
+    print(f"{len(SERVER)} + 1 commands, {time.monotonic() - began:.0f} s to the first applied update")  # noqa: T201
+
+    worker = container.run("journalctl --no-pager --unit 'edge-agent-worker@*'")
+    assert "Started edge-agent-worker@" in worker, "it trains in its own unit"
+    assert "worker_not_confined" not in container.run("journalctl --no-pager --unit edge-agent")
+
+    for unit in ("edge-agent", "broker-coordinator"):
+        stopped = main_process(container, unit)
+        container.run(f"kill -STOP {stopped}")
+        until(lambda u=unit, s=stopped: main_process(container, u) not in {0, s}, f"{unit} is started again")
+        until(lambda u=unit: is_active(container, u), f"{unit} serves")
+        assert "Watchdog timeout" in container.run(f"journalctl --no-pager --unit {unit}")
+    learn_on(container, 400)
+
+    container.power_off()
+    container.boot()
+    for unit in ("mosquitto-edgeflock", "broker-coordinator", "edge-agent"):
+        until(lambda u=unit: is_active(container, u), f"{unit} is back after a reboot")
+    learn_on(container, 800)
+
+    for program in ("edge-agent", "broker-coordinator"):
+        container.run(f"{program} install-service")
+        assert f"/var/lib/{program}" in container.run(f"{program} uninstall-service")
+        container.run(f"/opt/edgeflock/bin/{program} uninstall-service")
+        assert not is_active(container, program)
+    state = re.compile(r"/(etc|var/lib)/(edge-agent|broker-coordinator|mosquitto-edgeflock)\b")
+    accounts = re.compile(r"/etc/(passwd|group|shadow|gshadow|subuid|subgid)-?$|/etc/\.pwd\.lock$")
+    system = re.compile(r"/var/lib/(systemd|apt|private|dbus)\b|/run/(dbus|lock|user|utmp|nologin|motd)\b")
+    left = {path for path in installed(container) - before if not (state.match(path) or accounts.match(path))}
+    assert {path for path in left if not system.match(path)} == set()

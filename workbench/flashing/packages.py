@@ -1,0 +1,81 @@
+"""The packages that a card carries: wheels for the Python of its system on aarch64."""
+
+import re
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+
+from fleet_host.command_line import DISTRIBUTION
+from fleet_protocol.errors import ConfigurationError, why_unreadable
+from workbench.flashing.card_files import Files, System
+from workbench.flashing.order import Order
+
+PYTHON = {System.CLOUD_INIT: "3.13", System.FIRST_RUN: "3.11"}
+"""Of Debian 13 and 12."""
+NEWEST_GLIBC_MINOR = 36
+"""Of Debian 12; wheels for older ones work too, the oldest that are made being for 2.17."""
+OLDEST_GLIBC_MINOR = 17
+DOWNLOAD_SECONDS = 600.0
+
+_WHEEL = re.compile(r"([A-Za-z0-9_.]+)-([A-Za-z0-9_.+!]+)-[^/]+\.whl")
+_REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9,_-]+\])?([=<>!~]=?[A-Za-z0-9.*+!]+)?")
+
+
+def with_package(order: Order) -> Order:
+    """The order with what pip is told: this release of edgeflock where it names nothing.
+
+    Raises:
+        ConfigurationError: the package is neither a requirement nor a wheel.
+    """
+    package = order.package or f"{DISTRIBUTION}=={version(DISTRIBUTION)}"
+    if package.endswith(".whl"):
+        if not (named := _WHEEL.fullmatch(Path(package).name)):
+            raise ConfigurationError(f"package {package}: no name of a wheel; build one: pip wheel --no-deps .")
+        package = f"{named[1]}=={named[2]}"
+    elif not _REQUIREMENT.fullmatch(package):
+        raise ConfigurationError(f"package {package!r}: no requirement; write one such as {DISTRIBUTION}==0.1.0")
+    return msgspec.structs.replace(order, package=package)
+
+
+def carried(package: str, order: Order, system: System) -> Files:
+    """Wheels by their name: the one that `package` is the path of, and with `offline` all that it needs.
+
+    Raises:
+        ConfigurationError: the wheel can't be read, or pip can't get one for aarch64.
+    """
+    files = {Path(package).name: _read(Path(package))} if package.endswith(".whl") else {}
+    if not order.offline:
+        return files
+    with tempfile.TemporaryDirectory() as folder:
+        _run(download_command(package if files else order.package, PYTHON[system], folder))
+        return files | {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+
+
+def download_command(package: str, python: str, folder: str) -> list[str]:
+    """How pip gets the wheels of a package, and its own, for an aarch64 with this version of Python."""
+    tags = [f"manylinux_2_{minor}_aarch64" for minor in range(OLDEST_GLIBC_MINOR, NEWEST_GLIBC_MINOR + 1)]
+    platforms = [word for tag in (*tags, "manylinux2014_aarch64") for word in ("--platform", tag)]
+    options = ["--only-binary=:all:", "--implementation", "cp", "--python-version", python, *platforms]
+    return [sys.executable, "-m", "pip", "download", "--quiet", "--dest", folder, *options, package, "pip"]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        remedy = "build it first: pip wheel --no-deps ."
+        raise ConfigurationError(f"package {path}: {why_unreadable(error, remedy)}") from error
+
+
+def _run(command: list[str]) -> None:
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=DOWNLOAD_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise ConfigurationError(f"pip took over {DOWNLOAD_SECONDS:.0f} s; check the network") from error
+    except subprocess.CalledProcessError as error:
+        said = next((line for line in reversed(error.stderr.splitlines()) if line.strip()), "no reason given")
+        raise ConfigurationError(f"pip can't get the packages for the card: {said}; check the network") from error

@@ -1,6 +1,6 @@
 """The backward pass of convolutions as convolutions: ONNX has Conv and ConvTranspose, but no gradient of either."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
@@ -123,16 +123,16 @@ def _tap_by_tap(gradient: Tensor, padded: Tensor, kernel: Sequence[int], geometr
 def _by_one_product(gradient: Tensor, padded: Tensor, kernel: Sequence[int], geometry: Geometry) -> Tensor:
     """One matrix product over batch and places: of the gradient with the inputs, copied once for each entry."""
     groups, outputs = geometry.groups, gradient.shape[1]
-    copies = _stacked(_taps(gradient, padded.transpose(0, 1), kernel, geometry), dim=1)
+    copies = _stacked(list(_taps(gradient, padded.transpose(0, 1), kernel, geometry)), dim=1)
     by_group = copies.reshape(groups, padded.shape[1] // groups * prod(kernel), -1)
     products = torch.bmm(gradient.transpose(0, 1).reshape(groups, outputs // groups, -1), by_group.transpose(1, 2))
     return products.reshape(outputs, padded.shape[1] // groups, *kernel)
 
 
-def _taps(gradient: Tensor, padded: Tensor, kernel: Sequence[int], geometry: Geometry) -> list[Tensor]:
-    """For each entry of the kernel the inputs that it meets, one for each place of the gradient."""
+def _taps(gradient: Tensor, padded: Tensor, kernel: Sequence[int], geometry: Geometry) -> Iterator[Tensor]:
+    """For each entry of the kernel the inputs that it meets, one for each place; traced where each is used."""
     offsets = (range(0, spread * size, spread) for spread, size in zip(geometry.dilation, kernel, strict=True))
-    return [_window(padded, starts, gradient.shape[2:]) for starts in product(*offsets)]
+    return (_window(padded, starts, gradient.shape[2:]) for starts in product(*offsets))
 
 
 def _window(values: Tensor, starts: Sequence[int], sizes: Sequence[int]) -> Tensor:

@@ -24,6 +24,19 @@ KINDS = [*product((nn.LSTM, nn.GRU, nn.RNN), OPTIONS), (nn.RNN, {"nonlinearity":
 KINDS += [(nn.LSTM, {"proj_size": 3}), (nn.LSTM, {"proj_size": 3, "num_layers": 2, "bidirectional": True})]
 GROUPS = ((3, 4, 1), (4, 8, 4), (4, 4, 4), (6, 4, 2))
 KERNELS = ((1,), (3,), (5,), (1, 1), (3, 3), (3, 5), (5, 2), (1, 3), (2, 2, 2))
+FEW_PIXELS = [
+    *(((24, 40), kernel, (2, 2), groups) for kernel in ((1, 1), (3, 3), (3, 1)) for groups in (1, 2)),
+    ((24, 40), (1, 1), (1, 1), 1),  # one pixel
+    ((24, 40), (1, 1), (3, 4), 1),  # as many as one product takes for the inputs, and one more
+    ((24, 40), (1, 1), (1, 13), 1),
+    ((24, 40), (1,), (5,), 1),
+    ((24, 40), (3,), (5,), 1),
+    ((24, 40), (1, 1, 1), (2, 1, 3), 1),
+    *(((12, 12), kernel, sizes, 12) for kernel in ((3, 3), (5, 5), (7, 7)) for sizes in ((2, 2), (5, 5), (7, 8))),
+    ((12, 12), (11,), (4,), 12),
+    ((12, 12), (11,), (20,), 12),
+]
+"""Channels and outputs, kernel, sizes, groups."""
 ROWS, STEPS, FEATURES, WIDTH = 4, 6, 5, 7
 
 
@@ -74,18 +87,33 @@ def test_gradients_of_a_convolution_are_torchs(kernel):
     sizes = (7, 8, 6) if len(kernel) > 2 else (11, 13)[: len(kernel)]
     for (channels, outputs, groups), stride, dilation, padding in product(GROUPS, (1, 2), (1, 2), (0, 2)):
         geometry = Geometry(*([number] * len(kernel) for number in (stride, padding, dilation)), groups)
-        inputs = torch.randn(2, channels, *sizes, dtype=torch.float64, requires_grad=True)
-        weight = torch.randn(outputs, channels // groups, *kernel, dtype=torch.float64, requires_grad=True)
-        result = torch.convolution(
-            inputs, weight, None, geometry.stride, geometry.padding, geometry.dilation, False, [0] * len(kernel), groups
-        )
-        gradient = torch.randn_like(result)
-        expected = torch.autograd.grad(result, (inputs, weight), gradient)
-        found = (
-            input_gradient(gradient, weight.detach(), sizes, geometry),
-            weight_gradient(gradient, inputs.detach(), kernel, geometry),
-        )
-        torch.testing.assert_close(found, expected)
+        check_convolution((channels, outputs), kernel, sizes, geometry)
+
+
+@pytest.mark.parametrize(("channels", "kernel", "sizes", "groups"), FEW_PIXELS, ids=str)
+def test_gradients_of_a_wide_convolution_on_few_pixels_are_torchs(channels, kernel, sizes, groups):
+    for stride, dilation in ((1, 1), (1, 2), (2, 1)):
+        padding = [size // 2 * dilation for size in kernel]
+        geometry = Geometry([stride] * len(kernel), padding, [dilation] * len(kernel), groups)
+        check_convolution(channels, kernel, sizes, geometry)
+
+
+def check_convolution(
+    channels: tuple[int, int], kernel: tuple[int, ...], sizes: tuple[int, ...], geometry: Geometry
+) -> None:
+    inputs = torch.randn(3, channels[0], *sizes, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(channels[1], channels[0] // geometry.groups, *kernel, dtype=torch.float64, requires_grad=True)
+    stride, padding, dilation = geometry.stride, geometry.padding, geometry.dilation
+    result = torch.convolution(
+        inputs, weight, None, stride, padding, dilation, False, [0] * len(kernel), geometry.groups
+    )
+    gradient = torch.randn_like(result)
+    expected = torch.autograd.grad(result, (inputs, weight), gradient)
+    found = (
+        input_gradient(gradient, weight.detach(), sizes, geometry),
+        weight_gradient(gradient, inputs.detach(), kernel, geometry),
+    )
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("part", [slice(None), slice(2, 5), slice(-3, None), slice(1, 8, 3), slice(0, 9, 2)], ids=str)

@@ -1,12 +1,15 @@
 """The backward pass of convolutions as convolutions: ONNX has Conv and ConvTranspose, but no gradient of either."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
 
 import torch
 from torch import Tensor
+
+FEW_PLACES = 12
+"""With a kernel of one and no more places a row, the inputs' gradient is one product; measured as `FEW_TAPS` was."""
 
 FEW_TAPS = 9
 """A depthwise kernel of no more entries is summed up entry by entry; measured with onnxruntime 1.32 on x86-64."""
@@ -59,6 +62,8 @@ def input_gradient(gradient: Tensor, weight: Tensor, sizes: Sequence[int], geome
     """A transposed convolution that gives back inputs of these spatial sizes, or a plain one with a kernel of one."""
     padding, dilation = geometry.padding, geometry.dilation
     if {*weight.shape[2:], *geometry.stride} == {1} and not any(padding):
+        if geometry.groups == 1 and prod(sizes) <= FEW_PLACES:
+            return _by_places(gradient, weight)
         turned = weight.reshape(geometry.groups, -1, *weight.shape[1:]).transpose(1, 2).flatten(0, 1)
         return torch.convolution(
             gradient, turned, None, geometry.stride, padding, dilation, False, padding, geometry.groups
@@ -72,34 +77,68 @@ def input_gradient(gradient: Tensor, weight: Tensor, sizes: Sequence[int], geome
     return torch.convolution(gradient, weight, None, geometry.stride, padding, dilation, True, missing, geometry.groups)
 
 
+def _by_places(gradient: Tensor, weight: Tensor) -> Tensor:
+    """The inputs' gradient f32[B, C, ...] for a kernel of one, as one product whose rows are the batch's places."""
+    (outputs, channels), sizes = weight.shape[:2], gradient.shape[2:]
+    products = gradient.flatten(2).transpose(1, 2).reshape(-1, outputs) @ weight.reshape(outputs, channels)
+    return products.reshape(-1, prod(sizes), channels).transpose(1, 2).reshape(-1, channels, *sizes)
+
+
 def weight_gradient(gradient: Tensor, inputs: Tensor, kernel: Sequence[int], geometry: Geometry) -> Tensor:
     """The correlation of inputs f32[B, C, ...] with the gradient f32[B, D, ...], as f32[D, C / groups, *kernel].
 
     As one convolution its kernel would be as large as the image. That is the cheapest way only where the layer's own
-    kernel jumps over places; otherwise shifted copies and matrix products take a third to a half of the time.
+    kernel jumps over places, or is depthwise and as large as the image; otherwise copies and matrix products take a
+    third to a half of the time.
     """
+    is_depthwise = geometry.groups == inputs.shape[1] == gradient.shape[1]
     if {*kernel} == {1} and not any(geometry.padding):
         inputs = _every(inputs, geometry.stride)
-    elif {*geometry.stride} != {1} or len(kernel) > 2:
+    elif {*geometry.stride} != {1} or len(kernel) > 2 or (is_depthwise and prod(gradient.shape[2:]) <= prod(kernel)):
         return _as_convolution(gradient, inputs, kernel, geometry)
     padded = _padded(inputs, geometry.padding)
-    if geometry.groups == inputs.shape[1] == gradient.shape[1] and prod(kernel) <= FEW_TAPS:
+    if is_depthwise and prod(kernel) <= FEW_TAPS:
         return _tap_by_tap(gradient, padded, kernel, geometry)
+    if is_depthwise:  # the batch becomes one more axis to sum over: many small products are fewer, longer ones
+        gradient, padded = (values.transpose(0, 1).unsqueeze(0) for values in (gradient, padded))
+        return _by_shifts(gradient, padded, kernel, geometry)
+    if _is_wide(gradient, inputs, kernel, geometry.groups):
+        return _by_one_product(gradient, padded, kernel, geometry)
     return _by_shifts(gradient, padded, kernel, geometry)
+
+
+def _is_wide(gradient: Tensor, inputs: Tensor, kernel: Sequence[int], groups: int) -> bool:
+    """Whether a group has at least as many weights as one row of the batch has gradients and copied inputs for it."""
+    outputs, copies = gradient.shape[1] // groups, inputs.shape[1] // groups * prod(kernel)
+    return outputs * copies >= prod(gradient.shape[2:]) * (outputs + copies)
 
 
 def _tap_by_tap(gradient: Tensor, padded: Tensor, kernel: Sequence[int], geometry: Geometry) -> Tensor:
     """Depthwise, with a small kernel: each entry is the sum of a product of inputs, shifted, and gradient."""
     axes = list(range(2, gradient.dim()))
-    sums = []
-    for offsets in product(
-        *(range(0, spread * size, spread) for spread, size in zip(geometry.dilation, kernel, strict=True))
-    ):
-        shifted = padded
-        for axis, offset in zip(axes, offsets, strict=True):
-            shifted = shifted.narrow(axis, offset, gradient.shape[axis])
-        sums.append((shifted * gradient).sum(axes))
+    sums = [(shifted * gradient).sum(axes) for shifted in _taps(gradient, padded, kernel, geometry)]
     return torch.stack(sums, dim=2).sum(0).reshape(gradient.shape[1], 1, *kernel)
+
+
+def _by_one_product(gradient: Tensor, padded: Tensor, kernel: Sequence[int], geometry: Geometry) -> Tensor:
+    """One matrix product over batch and places: of the gradient with the inputs, copied once for each entry."""
+    groups, outputs = geometry.groups, gradient.shape[1]
+    copies = _stacked(list(_taps(gradient, padded.transpose(0, 1), kernel, geometry)), dim=1)
+    by_group = copies.reshape(groups, padded.shape[1] // groups * prod(kernel), -1)
+    products = torch.bmm(gradient.transpose(0, 1).reshape(groups, outputs // groups, -1), by_group.transpose(1, 2))
+    return products.reshape(outputs, padded.shape[1] // groups, *kernel)
+
+
+def _taps(gradient: Tensor, padded: Tensor, kernel: Sequence[int], geometry: Geometry) -> Iterator[Tensor]:
+    """For each entry of the kernel the inputs that it meets, one for each place; traced where each is used."""
+    offsets = (range(0, spread * size, spread) for spread, size in zip(geometry.dilation, kernel, strict=True))
+    return (_window(padded, starts, gradient.shape[2:]) for starts in product(*offsets))
+
+
+def _window(values: Tensor, starts: Sequence[int], sizes: Sequence[int]) -> Tensor:
+    for axis, (start, size) in enumerate(zip(starts, sizes, strict=True), start=2):
+        values = values.narrow(axis, start, size)
+    return values
 
 
 def _by_shifts(gradient: Tensor, padded: Tensor, kernel: Sequence[int], geometry: Geometry) -> Tensor:
@@ -116,7 +155,7 @@ def _by_shifts(gradient: Tensor, padded: Tensor, kernel: Sequence[int], geometry
         offsets = [geometry.dilation[0] * step for step in range(height)]
         bands = [torch.constant_pad_nd(gradient, [0, 0, offset, left - offset]) for offset in offsets]
     left_side, right_side = (
-        _stacked(copies).reshape(-1, copies[0].shape[1] // groups * len(copies), prod(copies[0].shape[2:]))
+        _stacked(copies, dim=2).reshape(-1, copies[0].shape[1] // groups * len(copies), prod(copies[0].shape[2:]))
         for copies in (bands, columns)
     )
     # Nothing stands between transpose and product, so that onnxruntime makes one of the two.
@@ -126,8 +165,8 @@ def _by_shifts(gradient: Tensor, padded: Tensor, kernel: Sequence[int], geometry
     return by_entry.transpose(1, 2).reshape(gradient.shape[1], padded.shape[1] // groups, *kernel)
 
 
-def _stacked(copies: Sequence[Tensor]) -> Tensor:
-    return torch.stack(list(copies), dim=2) if len(copies) > 1 else copies[0]
+def _stacked(copies: Sequence[Tensor], dim: int) -> Tensor:
+    return torch.stack(list(copies), dim) if len(copies) > 1 else copies[0]
 
 
 def _every(inputs: Tensor, stride: Sequence[int]) -> Tensor:

@@ -6,32 +6,14 @@ import contextlib
 import faulthandler
 import signal
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from edge_agent.configuration import load_configuration
-from edge_agent.profiles import detected_profile
+from edge_agent.configuration import CONFIGURATION, PROGRAM, load_configuration
 from edge_agent.shell.agent import Agent
 from edge_agent.shell.connection.identity import Identity
-from edge_agent.shell.host.this_board import this_board
-from edge_agent.verbs.doctor import examine
-from edge_agent.verbs.join import JoinSettings, join_fleet
-from edge_agent.verbs.measure import measure
-from edge_agent.verbs.own_predictions import (
-    STANDARD_INPUT,
-    Reading,
-    lines_of_file,
-    readings_of_file,
-    show_predictions,
-    takes_names,
-)
-from edge_agent.verbs.own_status import ask_for_training, show_status
-from edge_agent.verbs.reset import reset_device
-from edge_agent.verbs.samples_verb import add_samples_verb, run_samples_verb, task_of
-from edge_agent.verbs.service import install_service, start_service, systemd_runs, uninstall_service
-from edge_agent.verbs.setup import FIRST_TASK, SAMPLE_SOCKET, STATE_FOLDER, Answers, set_up_device
+from edge_agent.verbs.samples_verb import add_samples_verb
 from edge_agent.worker.installed import check_installed
 from fleet_host.command_line import (
     DISTRIBUTION,
@@ -39,27 +21,17 @@ from fleet_host.command_line import (
     add_broker_options,
     add_key_verbs,
     add_verb,
-    broker_answers,
     configuration_option,
     output_that_may_end,
-    print_key,
-    print_new_key,
     program_parser,
     whole_number,
 )
 from fleet_host.key_files import read_key_file
 from fleet_host.log_lines import configure_logging
 from fleet_host.services import add_service_verbs
-from fleet_protocol.device_invitation import read_invitation
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.keys import write_verify_key
 from fleet_protocol.limits import MAX_WAIT_SECONDS
 
-PROGRAM = "edge-agent"
-CONFIGURATION = Path("/etc/edge-agent/agent.toml")
-"""Read where `--config` doesn't name another; the same as in systemd/edge-agent.service."""
-EXIT_PROBLEM = 1
-"""`doctor` has found one, or `predict` a reading without a prediction."""
 EXIT_CONFIGURATION = 2
 STANDARD_ERROR = 2
 JOIN_SECONDS = 60
@@ -73,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     refused: list[Exception] = []
     with output_that_may_end():
         try:
-            _VERBS[options.verb](options)
+            _command(options.verb)(options)
         except* ConfigurationError as group:
             refused += _leaves(group)
     for error in refused:  # not in the handler: what is raised there comes out in a group
@@ -141,6 +113,14 @@ def parser() -> argparse.ArgumentParser:
     return program
 
 
+def _command(verb: str) -> Callable[[argparse.Namespace], None]:
+    if verb == "run":
+        return _run
+    from edge_agent.verbs.commands import VERBS  # noqa: PLC0415 - an agent that runs needs none of it
+
+    return VERBS[verb]
+
+
 def _run(options: argparse.Namespace) -> None:
     faulthandler.enable(STANDARD_ERROR)  # the watchdog's SIGABRT shows where it hung
     asyncio.run(run_agent(options.config))
@@ -160,24 +140,6 @@ def _add_join(verbs: Verbs, *parents: argparse.ArgumentParser) -> None:
     join.add_argument("--folder", type=Path, metavar="DIR", help="put everything there, and start nothing")
 
 
-def _join(options: argparse.Namespace) -> None:
-    folder: Path | None = options.folder and options.folder.resolve()
-    settings = JoinSettings(
-        folder / "agent.toml" if folder else options.config,
-        options.profile or detected_profile(this_board()),
-        PROGRAM,
-        version(DISTRIBUTION),
-        str(folder / "state") if folder else STATE_FOLDER,
-        str(folder / "samples.sock") if folder else SAMPLE_SOCKET,
-        options.wait,
-    )
-    join_fleet(read_invitation(options.invitation), settings, lambda words: _write_line(words + "\n"))
-    if settings.configuration == CONFIGURATION and systemd_runs():
-        start_service()
-    else:
-        _write_line(f"start the agent: {PROGRAM} run --config {settings.configuration}\n")
-
-
 def _add_setup(verbs: Verbs, *parents: argparse.ArgumentParser) -> None:
     setup = add_verb(
         verbs, "setup", "Make this device's key, and write its configuration from a few answers.", *parents
@@ -193,18 +155,6 @@ def _add_setup(verbs: Verbs, *parents: argparse.ArgumentParser) -> None:
     )
 
 
-def _setup(options: argparse.Namespace) -> None:
-    tasks = options.task or [FIRST_TASK]
-    answers = Answers(
-        options.fleet, options.device, options.coordinator_key, broker_answers(options), options.profile, tasks
-    )
-    key = write_verify_key(set_up_device(options.config, answers, PROGRAM))
-    sys.stdout.write(
-        f"wrote {options.config}; start the agent: sudo {PROGRAM} install-service\n"
-        f"then approve it on the server: broker-coordinator devices approve {options.device} {key}\n"
-    )
-
-
 def _add_predict(verbs: Verbs, *parents: argparse.ArgumentParser) -> None:
     predict = add_verb(verbs, "predict", "Ask the running agent what the model says of readings.", *parents)
     what = predict.add_mutually_exclusive_group(required=True)
@@ -215,59 +165,10 @@ def _add_predict(verbs: Verbs, *parents: argparse.ArgumentParser) -> None:
     predict.add_argument("--json", action="store_true", help="one JSON object a line")
 
 
-def _predict(options: argparse.Namespace) -> None:
-    configuration = load_configuration(options.config)
-    task = task_of(options, configuration)
-    readings: Iterator[Reading]
-    if options.reading is not None:
-        readings = iter([options.reading.encode()])
-    elif options.follow or options.file == STANDARD_INPUT:
-        readings = lines_of_file(options.file, follow=options.follow)
-    else:
-        mapped = any(source.has_own_form for source in configuration.sources if source.task == task)
-        readings = readings_of_file(options.file, mapped=mapped or takes_names(configuration.sample_socket, task))
-    follows = options.reading is None
-    with contextlib.suppress(KeyboardInterrupt):
-        if show_predictions(
-            configuration.sample_socket, task, readings, _write_line, as_json=options.json, follows=follows
-        ):
-            sys.exit(EXIT_PROBLEM)
-
-
-def _write_line(line: str) -> None:
-    """At once, as another program may read it through a pipe."""
-    sys.stdout.write(line)
-    sys.stdout.flush()
-
-
 def _add_status(verbs: Verbs, *parents: argparse.ArgumentParser) -> None:
     status = add_verb(verbs, "status", "Show what the running agent does, and why it does not train.", *parents)
     status.add_argument("--json", action="store_true", help="one JSON object, as the sample socket answers")
     status.add_argument("--watch", action="store_true", help="again whenever something has changed, until Ctrl-C")
-
-
-def _status(options: argparse.Namespace) -> None:
-    socket_path = load_configuration(options.config).sample_socket
-    with contextlib.suppress(KeyboardInterrupt):
-        show_status(socket_path, _write_line, as_json=options.json, watch=options.watch)
-
-
-def _samples(options: argparse.Namespace) -> None:
-    run_samples_verb(options, load_configuration(options.config))
-
-
-def _train(options: argparse.Namespace) -> None:
-    ask_for_training(load_configuration(options.config).sample_socket)
-    sys.stdout.write(f"asked; what becomes of it: {PROGRAM} status\n")
-
-
-def _doctor(options: argparse.Namespace) -> None:
-    is_well = True
-    for found in examine(load_configuration(options.config), PROGRAM):
-        sys.stdout.write(f"{found}\n")
-        is_well = is_well and found.is_well
-    if not is_well:
-        sys.exit(EXIT_PROBLEM)
 
 
 def _add_measure(verbs: Verbs) -> None:
@@ -276,41 +177,6 @@ def _add_measure(verbs: Verbs) -> None:
         "--out", type=Path, metavar="FILE", help="the file to write, which must not exist (standard output)"
     )
 
-
-def _measure(options: argparse.Namespace) -> None:
-    measure(options.out, time.strftime("%Y-%m-%d"), sys.stdout.write)
-
-
-def _reset(options: argparse.Namespace) -> None:
-    gone = reset_device(load_configuration(options.config).state_folder, with_samples=options.samples)
-    sys.stdout.write(f"deleted: {', '.join(gone) or 'nothing, as nothing was there'}\n")
-
-
-def _keygen(options: argparse.Namespace) -> None:
-    print_new_key(options.file, PROGRAM)
-
-
-def _key(options: argparse.Namespace) -> None:
-    file = options.file or load_configuration(options.config).key_file
-    print_key(read_key_file(file, PROGRAM).verify_key)
-
-
-_VERBS: Mapping[str, Callable[[argparse.Namespace], None]] = {
-    "run": _run,
-    "join": _join,
-    "setup": _setup,
-    "predict": _predict,
-    "status": _status,
-    "samples": _samples,
-    "train": _train,
-    "doctor": _doctor,
-    "measure": _measure,
-    "reset": _reset,
-    "keygen": _keygen,
-    "key": _key,
-    "install-service": install_service,
-    "uninstall-service": uninstall_service,
-}
 
 if __name__ == "__main__":
     main()

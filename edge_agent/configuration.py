@@ -18,6 +18,9 @@ from fleet_host.broker_settings import BrokerSettings
 from fleet_host.configuration_file import read_configuration
 from fleet_protocol.configuration import Name, PublicKey, Text
 
+PROGRAM = "edge-agent"
+CONFIGURATION = Path("/etc/edge-agent/agent.toml")
+"""Read where `--config` doesn't name another; the same as in systemd/edge-agent.service."""
 CRON_FIELDS = 5
 """Minute, hour, day of the month, month and day of the week."""
 

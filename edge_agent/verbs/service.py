@@ -3,16 +3,16 @@
 import argparse
 from pathlib import Path
 
-from edge_agent.configuration import load_configuration
+from edge_agent.configuration import CONFIGURATION, PROGRAM, load_configuration
 from edge_agent.worker.settings import WorkerSettings
 from fleet_host.services import UNITS, Installer, Service, installer_here, installer_of
 
 WORKER_UNIT = "edge-agent-worker@.service"
 SERVICE = Service(
-    program="edge-agent",
+    program=PROGRAM,
     units=("edge-agent-worker.socket", WORKER_UNIT, "edge-agent.service"),
     enabled=("edge-agent.service",),
-    configuration=Path("/etc/edge-agent/agent.toml"),
+    configuration=CONFIGURATION,
     state=Path("/var/lib/edge-agent"),
 )
 SYSTEMD_RUNS = Path("/run/systemd/system")

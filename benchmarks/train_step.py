@@ -40,6 +40,7 @@ from fleet_protocol.sample_schema import InputSchema, LabelSchema
 from workbench.export.conversion.onnx_conversion import checked_model
 from workbench.export.graphs.training_graph import training_graph
 from workbench.export.recipe.recipe import Recipe
+from workbench.export.recipe.scaling import ScalingSettings
 from workbench.export.recipe.task_file import TaskFile
 
 SAMPLES = 200
@@ -110,6 +111,7 @@ def _recipe(module: nn.Module, shape: tuple[int, ...]) -> Recipe:
         update=UpdatePlan(keep_fraction=1.0),
         aggregation=AggregationPlan(buffer_size=1),
         loss="cross_entropy",
+        scaling=ScalingSettings(inputs="off"),
     )
     return Recipe(Path(), task, module)
 

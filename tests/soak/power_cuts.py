@@ -1,4 +1,4 @@
-"""The power fails at every byte of every step of a wake: `python -m tests.soak.power_cuts`; takes some minutes.
+"""The power fails at every byte of every step of a wake: `python -m tests.soak.power_cuts`; takes more than half an hour.
 
 The last line is one JSON object.
 """

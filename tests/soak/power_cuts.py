@@ -1,4 +1,4 @@
-"""The power fails at every byte of every step of a wake: `python -m tests.soak.power_cuts`; takes more than half an hour.
+"""The power fails at every byte of every step of a wake: `python -m tests.soak.power_cuts`; half an hour and more.
 
 The last line is one JSON object.
 """

@@ -15,6 +15,7 @@ from fleet_protocol.keys import VerifyKey
 FOLDER_MODE = 0o700
 FILE_MODE = 0o400
 AUTHORITY = "ca.crt"
+PASSWORD_FILE = "broker.password"  # noqa: S105 - the name of a file
 PLAIN_PORT = 1883
 TLS_PORT = 8883
 

@@ -25,7 +25,6 @@ PROGRAM_FOLDERS = "/usr/sbin:/usr/local/sbin"
 PLUGIN = "mosquitto_dynamic_security.so"
 LIBRARY_FOLDERS = (Path("/usr/lib"), Path("/usr/local/lib"))
 BROKER_FILES = ("broker.crt", "broker.key")
-PASSWORD_FILE = "broker.password"  # noqa: S105 - the name of a file
 RULES = "dynamic-security.json"
 OWNER_WRITES = 0o600
 CERTIFICATE_MODE = 0o444

@@ -5,12 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from broker_coordinator.commands.broker_setup import PASSWORD_FILE, BrokerPlan, Step, unwritable
+from broker_coordinator.commands.broker_setup import BrokerPlan, Step, unwritable
 from broker_coordinator.commands.service import SERVICE
 from broker_coordinator.configuration import PROGRAM, CoordinatorConfiguration, load_configuration
 from fleet_host.command_line import Verbs, add_broker_options, add_verb, broker_answers
 from fleet_host.configuration_file import parse_with_paths
-from fleet_host.program_folder import AUTHORITY, TLS_PORT, give_to, make_program_folder, quoted
+from fleet_host.program_folder import AUTHORITY, PASSWORD_FILE, TLS_PORT, give_to, make_program_folder, quoted
 from fleet_host.services import installer_here
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import write_verify_key

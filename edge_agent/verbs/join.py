@@ -17,7 +17,7 @@ from fleet_host.broker_settings import BrokerSettings, TlsSettings
 from fleet_host.configuration_file import parse_with_paths
 from fleet_host.key_files import make_key_file, read_key_file
 from fleet_host.new_files import remedy_for, replace_file
-from fleet_host.program_folder import AUTHORITY, FILE_MODE, FOLDER_MODE, give_to, quoted
+from fleet_host.program_folder import AUTHORITY, FILE_MODE, FOLDER_MODE, PASSWORD_FILE, give_to, quoted
 from fleet_protocol.broker_accounts import account_name, client_identifier, own_password
 from fleet_protocol.device_invitation import DeviceInvitation
 from fleet_protocol.errors import ConfigurationError
@@ -25,7 +25,6 @@ from fleet_protocol.keys import SigningKey, VerifyKey
 from fleet_protocol.kinds import Receipt
 
 KEY_FILE = "agent.key"
-PASSWORD_FILE = "broker.password"  # noqa: S105 - the name of a file
 ACCOUNT_SECONDS = 30.0
 """How long the coordinator may take to make an account at the broker."""
 

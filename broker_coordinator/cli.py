@@ -25,7 +25,7 @@ CONFIGURATION = Path("/etc/broker-coordinator/coordinator.toml")
 """Read where `--config` doesn't name another; the same as in systemd/broker-coordinator.service."""
 
 with missing_extra_named(PROGRAM):
-    from broker_coordinator.commands import database, devices, rotate_key, run, service, setup, tasks
+    from broker_coordinator.commands import backup, database, devices, rotate_key, run, service, setup, tasks
     from broker_coordinator.configuration import load_configuration
     from broker_coordinator.storage.database import JournalUnavailableError
 
@@ -54,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     devices.add_parser(commands, with_configuration)
     tasks.add_parser(commands, with_configuration)
     database.add_parser(commands)
+    backup.add_parsers(commands, with_configuration)
     add_service_verbs(commands)
     return program
 
@@ -78,6 +79,8 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int | None]] = {
     "devices": devices.run,
     "tasks": tasks.run,
     "database": database.run,
+    "backup": backup.back_up,
+    "restore": backup.restore,
     "install-service": service.install_service,
     "uninstall-service": service.uninstall_service,
 }

@@ -152,6 +152,7 @@ class Admission:
     def _decide(self, parsed: ParsedMessage, ahead: Prepared, view: FleetView) -> Decision:
         consumer = self.consumers[parsed.envelope.header.kind.decrypted]
         verified = False
+        trusted_key = b""
         try:
             device = sender_of(parsed, consumer, view, self.settings)
             asks_again = not ahead.is_checked and _asks_again(parsed, consumer, view)
@@ -164,6 +165,7 @@ class Admission:
             if isinstance(consumer, JournalledConsumer):
                 return self._admit_journalled(parsed, consumer, device, ahead, view)
             payload = decode_payload(parsed.envelope.payload, consumer.kind.payload)
+            trusted_key = consumer.trusted_key(payload, view)
             return consumer.admit(payload, Authentic(device, parsed), view, self.settings)
         except ProtocolError as error:
             # A device that is not enrolled any more is told so, whatever it sends: it enrols again.
@@ -173,7 +175,9 @@ class Admission:
                 or error.reason is Reason.UNKNOWN_KEY
                 or (error.reason is Reason.SEQUENCE_REUSED and is_told_newest_boot(parsed, view, self.settings))
             )
-            return refusal(error, parsed.device, parsed.digest, answered=answered, verified=verified)
+            return refusal(
+                error, parsed.device, parsed.digest, answered=answered, verified=verified, trusted_key=trusted_key
+            )
 
     def _admit_journalled(
         self, parsed: ParsedMessage, consumer: AnyJournalledConsumer, device: Device, ahead: Prepared, view: FleetView

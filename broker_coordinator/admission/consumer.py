@@ -45,18 +45,24 @@ class Authentic:
     parsed: ParsedMessage
 
 
+def _whichever_is_newest(_payload: Any, _view: FleetView) -> bytes:
+    return b""
+
+
 @dataclass(frozen=True, slots=True)
 class ControlConsumer(Generic[Payload]):
     """Of a kind that is not journalled.
 
     `admit` raises ProtocolError where the message is refused; a refusal is told to the sender if `answered`.
-    `named_key` reads the sender's key from an enrolment.
+    `named_key` reads the sender's key from an enrolment; `trusted_key` says which key of the coordinator the sender
+    expects the answer from (`Enrolled`).
     """
 
     kind: PayloadKind
     admit: Callable[[Payload, Authentic, FleetView, AdmissionSettings], Decision]
     answered: bool = False
     named_key: Callable[[Payload], VerifyKey] | None = None
+    trusted_key: Callable[[Payload, FleetView], bytes] = _whichever_is_newest
 
 
 class Offered(msgspec.Struct, Generic[Payload], frozen=True, gc=False):

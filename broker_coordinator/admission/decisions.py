@@ -70,7 +70,7 @@ class Refused:
     `verified`: the signature is that of the device, which is approved. `answered`: it gets a receipt. `header` is set
     where a payload that would have been journalled is refused: the refusal is journalled in its place, under its
     sequence number, so that the same message, sent again later, can't be accepted after the device has taken the
-    payload back.
+    payload back. `trusted_key`: as in `Enrolled`.
     """
 
     device: str | None
@@ -80,6 +80,7 @@ class Refused:
     verified: bool = False
     answered: bool = True
     header: Header | None = None
+    trusted_key: bytes = b""
 
     @property
     def burned_sequence(self) -> int | None:
@@ -90,13 +91,15 @@ class Refused:
 @dataclass(frozen=True, slots=True)
 class Enrolled:
     """A device enrolled; `device` is its record from now on. `invitation` is the id of the one that this uses up, and
-    `replaced` the key that the device's name had, which is revoked.
+    `replaced` the key that the device's name had, which is revoked. `trusted_key` is the id of the coordinator's key
+    that its invitation names: it believes no other. Empty where it shows none.
     """
 
     device: Device
     envelope_digest: bytes
     invitation: bytes = b""
     replaced: Device | None = None
+    trusted_key: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +132,14 @@ def refusal(
     answered: bool,
     verified: bool = False,
     header: Header | None = None,
+    trusted_key: bytes = b"",
 ) -> Refused:
     """The refusal for an error."""
     detail = error.detail
     if not detail.isprintable():
         detail = "".join(character if character.isprintable() else "?" for character in detail)
-    return Refused(device, error.reason, detail[:MAX_DETAIL_CHARACTERS], envelope_digest, verified, answered, header)
+    shown = detail[:MAX_DETAIL_CHARACTERS]
+    return Refused(device, error.reason, shown, envelope_digest, verified, answered, header, trusted_key)
 
 
 def refuse_unread(message: Message) -> Refused:

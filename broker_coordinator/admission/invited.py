@@ -23,7 +23,8 @@ class Invited:
     """One invitation: for whom, the public half of its token, and until when, in seconds since 1970.
 
     `replaces`: an operator has said that the device may have another key than before. `refused` counts enrolments that
-    named its device and were refused for what they showed; `last_refusal` says why the last one was.
+    named its device and were refused for what they showed; `last_refusal` says why the last one was. `coordinator_key`
+    is the id of the one that it names; empty where nobody has noted it.
     """
 
     device: str
@@ -33,6 +34,7 @@ class Invited:
     replaces: bool = False
     refused: int = 0
     last_refusal: str = ""
+    coordinator_key: bytes = b""
 
     @property
     def identifier(self) -> bytes:

@@ -1,9 +1,11 @@
 """What the numbers of a task mean, in words: that it collapsed, that it diverges, that updates are refused. Pure."""
 
+import time
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from broker_coordinator.storage.records import VersionSummary
+from broker_coordinator.storage.restores import Restore
 from fleet_protocol.errors import Reason
 
 OF_SCALE = (Reason.OUT_OF_BOUNDS, Reason.NOT_FINITE)
@@ -16,18 +18,38 @@ DIVERGED = 10.0
 """Each of the last two versions' mean losses over the smallest one: noise and new devices stay far below. One alone may
 be of the few devices that have a class."""
 
+TIME = "%Y-%m-%d %H:%M"
+
 REMEDY = (
     "look at the scale of the inputs (the task's range, sensors in raw units) and at `learning_rate`, and publish the"
     " corrected bundle under the same name"
 )
 
 
-def advice(versions: Sequence[VersionSummary], accepted: int, refused: Mapping[Reason, int]) -> list[str]:
+def advice(
+    versions: Sequence[VersionSummary], accepted: int, refused: Mapping[Reason, int], restored: Restore | None = None
+) -> list[str]:
     """Sentences; none where all looks well.
 
-    `versions` are the last ones, oldest first; of the last updates, so many were `accepted` and `refused`.
+    `versions` are the last ones, oldest first; of the last updates, so many were `accepted` and `refused`. `restored`:
+    the last time that an older database took the place of this one.
     """
-    return [*_of_collapses(versions), *_of_losses(versions), *_of_refusals(accepted, refused)]
+    return [
+        *_of_restore(restored),
+        *_of_collapses(versions),
+        *_of_losses(versions),
+        *_of_refusals(accepted, refused),
+    ]
+
+
+def _of_restore(restored: Restore | None) -> list[str]:
+    if restored is None:
+        return []
+    of = "an earlier state" if restored.made is None else time.strftime(TIME, time.localtime(restored.made))
+    return [
+        f"this database was put back to {of}: versions, devices, revocations and invitations of later are not in it;"
+        " look through `devices list` (docs/operating.md, Back up and restore)"
+    ]
 
 
 def _of_collapses(versions: Sequence[VersionSummary]) -> list[str]:

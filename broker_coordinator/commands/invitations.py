@@ -17,6 +17,7 @@ from fleet_host.command_line import name_of, whole_number
 from fleet_host.extras import missing_extra_named
 from fleet_protocol.device_invitation import TOKEN_BYTES, DeviceInvitation, write_invitation
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.keys import VerifyKey, key_id
 
 HOUR_SECONDS = 3600
 HOURS = 24
@@ -48,7 +49,13 @@ def add_verbs(verb: AddVerb) -> None:
 
 def _invite(journal: Journal, options: argparse.Namespace, configuration: CoordinatorConfiguration) -> None:
     invitation = _new_invitation(journal, options, configuration)
-    invited = Invited(invitation.device, invitation.key().verify_key, invitation.expires, replaces=bool(options.again))
+    invited = Invited(
+        invitation.device,
+        invitation.key().verify_key,
+        invitation.expires,
+        replaces=bool(options.again),
+        coordinator_key=key_id(VerifyKey(invitation.coordinator_key)),
+    )
     InvitationRegistry(journal.engine).add(invited, time.time())
     line = write_invitation(invitation)
     if options.json:

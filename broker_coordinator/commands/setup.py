@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from broker_coordinator.commands.broker_setup import BrokerPlan, Step, unwritable
+from broker_coordinator.commands.places import server_places
 from broker_coordinator.commands.service import SERVICE
 from broker_coordinator.configuration import PROGRAM, CoordinatorConfiguration, load_configuration
 from fleet_host.command_line import Verbs, add_broker_options, add_verb, broker_answers
@@ -137,19 +138,10 @@ def _require_ours(configuration: Path) -> None:
 
 def _places(options: argparse.Namespace) -> tuple[BrokerPlan, Path, Path]:
     """The broker's plan, coordinator.toml, and the database."""
+    places = server_places(options.config, options.folder)
     port = options.port or TLS_PORT
-    if options.folder is None:
-        etc, var = Path("/etc"), Path("/var/lib")
-        configuration: Path = options.config
-    else:
-        etc = var = options.folder.resolve()
-        configuration = etc / PROGRAM / "coordinator.toml"
-    state = var / ("mosquitto-edgeflock" if options.folder is None else "mosquitto-state")
-    plan = BrokerPlan(
-        options.host, port, etc / "mosquitto-edgeflock", state, etc / "edgeflock-authority", options.certificates
-    )
-    database = var / PROGRAM / "coordinator.db"
-    return plan, configuration, database
+    plan = BrokerPlan(options.host, port, places.broker, places.broker_state, places.authority, options.certificates)
+    return plan, places.configuration, places.database
 
 
 def _configuration_step(plan: BrokerPlan, configuration: Path, text: str) -> Step:

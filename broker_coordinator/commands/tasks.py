@@ -17,6 +17,7 @@ from broker_coordinator.serving.replay import require_memory
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.records import PayloadSetAside, VersionSummary
+from broker_coordinator.storage.restores import last_restore
 from broker_coordinator.storage.task_registry import StoredTask, TaskRegistry
 from bundle_runtime.bundle_folder import load_bundle
 from fleet_host.child_process import ended_after
@@ -119,7 +120,8 @@ def _show(journal: Journal, options: argparse.Namespace, _: CoordinatorConfigura
     row = _described(registry.task(options.task), journal)
     row |= scale_shown(journal.engine, registry.bundle(options.task).description)
     summaries = journal.overview.version_summaries(options.task, options.last)
-    words = advice(summaries, *journal.overview.last_outcomes(options.task, OUTCOMES_LOOKED_AT))
+    outcomes = journal.overview.last_outcomes(options.task, OUTCOMES_LOOKED_AT)
+    words = advice(summaries, *outcomes, last_restore(journal.engine))
     last = [_set_aside(each) for each in journal.overview.payloads_set_aside(options.task, options.last)]
     listed = {"advice": words, "last_set_aside": last, "versions": [_version(each) for each in summaries]}
     write_fields(row | listed, as_json=options.json)

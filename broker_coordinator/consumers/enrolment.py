@@ -34,7 +34,8 @@ def admit(enrolment: Enrolment, authentic: Authentic, view: FleetView, settings:
         )
     state = DeviceState.APPROVED if settings.open_enrolment or is_invited else device.state
     enrolled = replace(device, state=state, profile=enrolment.profile, software=enrolment.software)
-    return Enrolled(enrolled, authentic.parsed.digest, enrolment.invitation if is_invited else b"", replaced)
+    used_up = enrolment.invitation if is_invited else b""
+    return Enrolled(enrolled, authentic.parsed.digest, used_up, replaced, trusted_key(enrolment, view))
 
 
 def _replaced_key(enrolment: Enrolment, device: Device, view: FleetView) -> Device | None:
@@ -53,6 +54,12 @@ def _replaced_key(enrolment: Enrolment, device: Device, view: FleetView) -> Devi
     return replace(view.devices[bound], state=DeviceState.REVOKED)
 
 
+def trusted_key(enrolment: Enrolment, view: FleetView) -> bytes:
+    """The id of the coordinator's key that the device knows of its invitation, and expects the answer from."""
+    invited = view.invitations.get(enrolment.invitation)
+    return invited.coordinator_key if invited else b""
+
+
 def named_key(enrolment: Enrolment) -> VerifyKey:
     """The key that the device names as its own."""
     if len(enrolment.public_key) != KEY_BYTES:
@@ -60,4 +67,4 @@ def named_key(enrolment: Enrolment) -> VerifyKey:
     return VerifyKey(enrolment.public_key)
 
 
-ENROLMENT_CONSUMER = ControlConsumer(ENROLMENT, admit, answered=True, named_key=named_key)
+ENROLMENT_CONSUMER = ControlConsumer(ENROLMENT, admit, answered=True, named_key=named_key, trusted_key=trusted_key)

@@ -1,6 +1,7 @@
 """What the coordinator answers to a decision. Pure: `now` is in seconds on any one clock."""
 
 from collections import OrderedDict
+from dataclasses import replace
 
 import msgspec
 
@@ -9,6 +10,7 @@ from broker_coordinator.admission.fleet_view import DeviceState, FleetView
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from fleet_host.rate_limit import RateLimit, TokenBucket
 from fleet_protocol.errors import Reason
+from fleet_protocol.keys import KeyRing, key_id
 
 UNVERIFIED_RECEIPT_INTERVAL_SECONDS = 5.0
 """Per device topic: a forger makes the coordinator publish no more often than this."""
@@ -26,7 +28,7 @@ has connected again; whoever replays its messages makes no more of them."""
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
     """What a receipt says: accepted where there is no `reason`. `verified` as in `Refused`; `final` where the answer to
-    the same message will always be the same.
+    the same message will always be the same; `trusted_key` as in `Enrolled`.
     """
 
     device: str
@@ -35,6 +37,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     detail: str = ""
     verified: bool = True
     final: bool = False
+    trusted_key: bytes = b""
 
 
 def answer_to(decision: Decision) -> Answer | None:
@@ -44,12 +47,12 @@ def answer_to(decision: Decision) -> Answer | None:
             return Answer(device, digest, final=True)
         case Repeated(device, _, outcome):
             return Answer(device, outcome.digest, outcome.reason, outcome.detail, final=True)
-        case Enrolled(device, digest) if device.state is DeviceState.APPROVED:
-            return Answer(device.name, digest)
+        case Enrolled(device, digest, trusted_key=trusted) if device.state is DeviceState.APPROVED:
+            return Answer(device.name, digest, trusted_key=trusted)
         case Enrolled(device, digest):
             return Answer(device.name, digest, Reason.UNKNOWN_KEY, f"{device.name} is recorded and awaits approval")
-        case Refused(str(device), reason, detail, digest, verified, answered=True, header=header):
-            return Answer(device, digest, reason, detail, verified, final=header is not None)
+        case Refused(str(device), reason, detail, digest, verified, answered=True, header=header, trusted_key=trusted):
+            return Answer(device, digest, reason, detail, verified, header is not None, trusted)
     return None
 
 
@@ -80,10 +83,14 @@ class RecentReceipts:
 
 
 class Receipts:
-    """Writes receipts, and few of them where a signature did not verify or the same message comes again."""
+    """Writes receipts, and few of them where a signature did not verify or the same message comes again.
 
-    def __init__(self, signer: MessageSigner) -> None:
+    `followed` are the keys that the signer's has followed: they sign for whoever can't know the newer one yet.
+    """
+
+    def __init__(self, signer: MessageSigner, followed: KeyRing = ()) -> None:
         self._signer = signer
+        self._earlier = {key_id(key.verify_key): replace(signer, key=key) for key in followed}
         self._unverified = RateLimit(UNVERIFIED_RECEIPT_INTERVAL_SECONDS, MAX_UNVERIFIED_RECEIPTS_PER_INTERVAL)
         self.recent = RecentReceipts()
 
@@ -96,7 +103,8 @@ class Receipts:
             return self.recent.again(answer.digest, now)
         if not (answer.verified or self._unverified.allows(answer.device, now)):
             return None
-        receipt = self._signer.receipt(
+        signer = self._earlier.get(answer.trusted_key, self._signer)
+        receipt = signer.receipt(
             answer.device,
             answer.digest,
             reason=answer.reason,

@@ -1,7 +1,8 @@
 """Keeps the broker's accounts as the database says: one for each approved device, and for each invitation.
 
 What the broker has is asked for at each connection, and only the difference is sent, some accounts at a time: so it
-does not matter when the coordinator was killed, nor whether the broker has lost them.
+does not matter when the coordinator was killed, nor whether the broker has lost them. An account whose key the database
+does not know stays: the database may be older (`older_database`).
 """
 
 import logging
@@ -21,7 +22,14 @@ from broker_coordinator.distribution.dynamic_security import (
     read_answers,
 )
 from broker_coordinator.distribution.signed_messages import Publication
-from broker_coordinator.storage.broker_account_rows import Holder, change_mark, note_coordinator_key, read_holders
+from broker_coordinator.serving.older_database import compare_accounts
+from broker_coordinator.storage.broker_account_rows import (
+    Holder,
+    change_mark,
+    note_coordinator_key,
+    read_holders,
+    sort_strays,
+)
 from broker_coordinator.storage.database import JournalUnavailableError
 from fleet_host.log_lines import log_line
 from fleet_protocol.broker_accounts import account_name, client_identifier, password_of
@@ -56,6 +64,8 @@ class BrokerAccounts:
         self._requested: tuple[set[str], set[str]] | None = None
         self._answer_by = 0.0
         self._refused: set[str] = set()
+        self._kept: set[str] = set()
+        self._is_listed_anew = False
 
     def connected(self) -> None:
         """A connection begins: what the broker has is not known."""
@@ -84,6 +94,7 @@ class BrokerAccounts:
             )
         if found is not None:
             self._existing = found
+            self._is_listed_anew = True
         elif self._existing is not None and self._requested is not None:
             added, removed = self._requested
             self._existing = (self._existing | (added - self._refused)) - removed
@@ -125,7 +136,11 @@ class BrokerAccounts:
         if self._existing is None:
             self._requested = set(), set()
             return list_accounts(self._group)
-        removed = sorted(self._existing - self._wanted.keys() - self._refused)[:ACCOUNTS_AT_ONCE]
+        if self._is_listed_anew:
+            compare_accounts(self._engine, self._existing, self._wanted)
+            self._is_listed_anew = False
+            self._read_wanted()
+        removed = sorted(self._ended(self._existing))[:ACCOUNTS_AT_ONCE]
         missing = [name for name in self._wanted if name not in self._existing and name not in self._refused]
         holders = {name: self._wanted[name] for name in missing[: ACCOUNTS_AT_ONCE - len(removed)]}
         accounts = self._accounts(holders)
@@ -133,6 +148,15 @@ class BrokerAccounts:
             return None
         self._requested = {each.name for each in accounts}, set(removed)
         return change_accounts(self._group, self._fleet, self._shard, accounts, removed)
+
+    def _ended(self, existing: set[str]) -> set[str]:
+        """The accounts of those that are to have none any more."""
+        strays = existing - self._wanted.keys() - self._refused - self._kept
+        if not strays:
+            return strays
+        sorted_out = sort_strays(self._engine, strays)
+        self._kept |= sorted_out.waiting | sorted_out.unknown
+        return sorted_out.ended
 
     def _read_wanted(self) -> None:
         mark = change_mark(self._engine)
@@ -142,6 +166,7 @@ class BrokerAccounts:
         found = read_holders(self._engine, wall_clock)
         self._wanted = {account_name(each.device, each.public_key): each for each in found.holders}
         self._mark, self._until = mark, found.until
+        self._kept.clear()
 
     def _accounts(self, holders: dict[str, Holder]) -> Sequence[BrokerAccount]:
         fresh = [each for each in holders.values() if each.takes_part and each.coordinator_key is None]
@@ -166,5 +191,8 @@ class BrokerAccounts:
         """The coordinator's key that a device's password follows from."""
         identifier = holder.coordinator_key or self._newest
         if (key := self._keys.get(identifier)) is None:
-            raise ConfigurationError(f"the device was set up with the coordinator's key {identifier.hex()}, now gone")
+            raise ConfigurationError(
+                f"its password follows from the coordinator's key {identifier.hex()}, which this process does not have:"
+                " restart it if that is the newest (rotate-key); else that key was deleted from `key_file`"
+            )
         return key

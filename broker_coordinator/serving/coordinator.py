@@ -18,9 +18,11 @@ from broker_coordinator.serving.intake import Intake
 from broker_coordinator.serving.key_successions import KeySuccessions
 from broker_coordinator.serving.manifest_watch import ManifestWatch
 from broker_coordinator.serving.metrics import Metrics
+from broker_coordinator.serving.older_database import note_older_database
 from broker_coordinator.serving.version_maker import OnVersion, VersionMaker
 from broker_coordinator.serving.waiting import DecodedBatches
 from broker_coordinator.storage.journal import Journal
+from broker_coordinator.storage.restores import Noticed
 from broker_coordinator.storage.task_registry import TaskRegistry
 from bundle_runtime.bundle import Bundle
 from fleet_host.log_lines import log_line
@@ -70,7 +72,12 @@ class Coordinator:
         self._file_server = FileServer(
             journal, registry, signer, metrics=self._metrics, allowance=settings.chunk_allowance
         )
-        self._watch = ManifestWatch(registry, (signer.key, *settings.keys), signer.fleet)
+        self._watch = ManifestWatch(
+            registry,
+            (signer.key, *settings.keys),
+            signer.fleet,
+            is_older=lambda: note_older_database(journal.engine, Noticed.MANIFESTS),
+        )
         self._accounts = (
             BrokerAccounts(journal.engine, settings.keys, signer.fleet, signer.shard) if manages_accounts else None
         )
@@ -156,7 +163,7 @@ class Coordinator:
         if not self._watch.is_waiting(now):
             taken += self._version_maker.publications(limit - len(taken), now)
         taken += self._file_server.publications(limit - len(taken), now)
-        if self._accounts:  # last: what removes an account comes behind the receipts for it
+        if self._accounts and not self._watch.is_waiting(now):  # last: what removes one is behind the receipts for it
             taken += self._accounts.publications(limit - len(taken), now)
         self._metrics.count_published(sum(len(publication.data) for publication in taken))
         return taken
@@ -168,7 +175,7 @@ class Coordinator:
             self._file_server.next_due(),
             self._version_maker.next_due(),
             self._watch.ends(),
-            self._accounts.next_due() if self._accounts else None,
+            self._accounts.next_due() if self._accounts and self._watch.ends() is None else None,
         ]
         return min((moment for moment in moments if moment is not None), default=None)
 

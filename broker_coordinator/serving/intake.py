@@ -99,7 +99,7 @@ class Intake:
         self._admission = admission
         self._metrics = metrics
         self._decoded = decoded
-        self._receipts = Receipts(signer)
+        self._receipts = Receipts(signer, admission.settings.keys)
         self._unserved = UnservedTasks()
         self._lost_versions = LostVersions()
         self._newcomers = Newcomers()

@@ -33,14 +33,16 @@ logger = logging.getLogger(__name__)
 class ManifestWatch:
     """Compares the manifests that come from the broker of `fleet` with the tasks in `registry`.
 
-    `keys` are this coordinator's own, the newest first. Times are seconds on any one clock.
+    `keys` are this coordinator's own, the newest first. `is_older` is called where the database turns out to be. Times
+    are seconds on any one clock.
     """
 
-    def __init__(self, registry: TaskRegistry, keys: KeyRing, fleet: str) -> None:
+    def __init__(self, registry: TaskRegistry, keys: KeyRing, fleet: str, *, is_older: Callable[[], object]) -> None:
         self._registry = registry
         self._newest = keys[0].verify_key
         self._keys = {key_id(key.verify_key): key.verify_key for key in keys}
         self._fleet = fleet
+        self._is_older = is_older
         self._seen: dict[str, Manifest] = {}
         self._checked: set[str] = set()
         self._ends = -math.inf
@@ -95,6 +97,7 @@ class ManifestWatch:
             self._ends = -math.inf
 
     def _renew(self, task: str, found: Manifest, own: Manifest) -> None:
+        self._is_older()
         try:
             stored = self._registry.renew(task, after_generation=found.generation)
         except ConfigurationError as error:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import JSON, Connection, Engine, Table, Text, cast, func, insert, select
+from sqlalchemy import JSON, Connection, Engine, Table, Text, cast, delete, func, insert, select
 
 from broker_coordinator.storage.database import Database, name_of, open_database, reading, writing
 from broker_coordinator.storage.lease import VERSIONS, Lease
@@ -17,6 +17,9 @@ ROWS_AT_A_TIME = {versions: 1, bundle_files: 1, payloads: 20}
 _OF_EACH_DATABASE = (schema_number, leases)
 """Not copied."""
 
+_TABLES = [table for table in metadata.sorted_tables if table not in _OF_EACH_DATABASE]
+"""In an order in which each refers to earlier ones alone."""
+
 
 def copy_database(source: Database, target: Database) -> dict[str, int]:
     """Copy everything in one transaction, and compare the numbers of rows, which are returned by table.
@@ -27,19 +30,47 @@ def copy_database(source: Database, target: Database) -> dict[str, int]:
     """
     if _is_one(source, target):
         raise ConfigurationError(f"{name_of(source)} is both FROM and TO; name an empty database as TO")
-    open_database(source, read_only=True).dispose()  # what is not there is not made
-    tables = [table for table in metadata.sorted_tables if table not in _OF_EACH_DATABASE]
+    require_database(source)
     with (
-        _alone(source) as source_engine,
-        _alone(target) as target_engine,
+        alone(source) as source_engine,
+        alone(target) as target_engine,
         reading(source_engine) as reader,
         writing(target_engine) as writer,
     ):
-        if full := [table.name for table in tables if _count(writer, table)]:
+        if full := tables_with_rows(writer):
             raise ConfigurationError(
                 f"database {name_of(target)} has rows in {', '.join(full)} already; name an empty one as TO"
             )
-        return {table.name: _copy(reader, writer, table) for table in tables}
+        return copy_rows(reader, writer)
+
+
+def require_database(database: Database) -> None:
+    """Look whether there is one, which opening it would make.
+
+    Raises:
+        ConfigurationError: there is none, or not of this schema.
+    """
+    open_database(database, read_only=True).dispose()
+
+
+def tables_with_rows(connection: Connection) -> list[str]:
+    """The names of those that are not empty."""
+    return [table.name for table in _TABLES if _count(connection, table)]
+
+
+def delete_rows(connection: Connection) -> None:
+    """Empty every table."""
+    for table in reversed(_TABLES):
+        connection.execute(delete(table))
+
+
+def copy_rows(reader: Connection, writer: Connection) -> dict[str, int]:
+    """Copy every row into tables that are empty; returns how many, by table.
+
+    Raises:
+        ConfigurationError: fewer rows have come than there are.
+    """
+    return {table.name: _copy(reader, writer, table) for table in _TABLES}
 
 
 def _is_one(source: Database, target: Database) -> bool:
@@ -50,7 +81,12 @@ def _is_one(source: Database, target: Database) -> bool:
 
 
 @contextmanager
-def _alone(database: Database) -> Iterator[Engine]:
+def alone(database: Database) -> Iterator[Engine]:
+    """A database on which no coordinator works meanwhile.
+
+    Raises:
+        ConfigurationError: one does.
+    """
     engine = open_database(database)
     try:
         lease = Lease(engine, [VERSIONS])

@@ -10,7 +10,7 @@ from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError,
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from broker_coordinator.storage import by_driver
-from broker_coordinator.storage.schema import check_schema, create_schema
+from broker_coordinator.storage.schema_upgrades import check_schema, create_schema
 from fleet_host.disk_room import NEEDED_BYTES, free_bytes, full_disk_words, is_disk_full
 from fleet_host.owned_files import make_owned_file
 from fleet_protocol.errors import ConfigurationError

@@ -31,12 +31,12 @@ class DeviceRegistry:
         """All devices by name; of one name, the live key last."""
         with reading(self._engine) as connection:
             query = select(devices).order_by(devices.c.name, devices.c.state.desc())
-            return [_device(row) for row in connection.execute(query)]
+            return [device_of_row(row) for row in connection.execute(query)]
 
     def longest_unchanged_first(self) -> list[Device]:
         """All devices in the order in which they enrolled last, or their state changed."""
         with reading(self._engine) as connection:
-            return [_device(row) for row in connection.execute(select(devices).order_by(devices.c.changed))]
+            return [device_of_row(row) for row in connection.execute(select(devices).order_by(devices.c.changed))]
 
     def approved_count(self) -> int:
         """How many devices may take part."""
@@ -84,7 +84,7 @@ class DeviceRegistry:
         """
         with reading(self._engine) as connection:
             rows = connection.execute(select(devices).where(devices.c.name == name)).all()
-        for device in map(_device, rows):
+        for device in map(device_of_row, rows):
             if device.key_id == key_id:
                 return self.approve(name, device.public_key)
         raise ConfigurationError(
@@ -118,6 +118,20 @@ class DeviceRegistry:
             if device.state is DeviceState.REVOKED:
                 return device
             return revoke_device(connection, device)
+
+
+def hold_back(connection: Connection, public_key: VerifyKey) -> None:
+    """Let an approved device await approval again; nothing of what it has sent is touched."""
+    this = devices.c.public_key == bytes(public_key), devices.c.state == DeviceState.APPROVED.value
+    held = {"state": DeviceState.PENDING.value, "changed": _NEXT_CHANGE}
+    connection.execute(update(devices).where(*this).values(held))
+    count_up(connection, DEVICES)
+
+
+def revoke_key(connection: Connection, public_key: VerifyKey) -> None:
+    """Stop accepting a key that is known, in a transaction that is open."""
+    row = connection.execute(select(devices).where(devices.c.public_key == bytes(public_key))).one()
+    revoke_device(connection, device_of_row(row))
 
 
 def revoke_device(connection: Connection, device: Device) -> Device:
@@ -179,12 +193,12 @@ def _change_state(connection: Connection, device: Device, state: DeviceState) ->
 def _live_device(connection: Connection, name: str) -> Device | None:
     live = select(devices).where(devices.c.name == name, devices.c.state != DeviceState.REVOKED.value)
     row = connection.execute(live).first()
-    return _device(row) if row else None
+    return device_of_row(row) if row else None
 
 
 def _revoked_device(connection: Connection, name: str) -> Device | None:
     row = connection.execute(select(devices).where(devices.c.name == name)).first()
-    return _device(row) if row else None
+    return device_of_row(row) if row else None
 
 
 def _device_with_key(connection: Connection, name: str, live: Device | None, public_key: VerifyKey) -> Device:
@@ -193,13 +207,14 @@ def _device_with_key(connection: Connection, name: str, live: Device | None, pub
             f"device {name!r} has another key; revoke that first: broker-coordinator devices revoke {name}"
         )
     row = connection.execute(select(devices).where(devices.c.public_key == bytes(public_key))).first()
-    device = _device(row) if row else Device(name, public_key, DeviceState.PENDING)
+    device = device_of_row(row) if row else Device(name, public_key, DeviceState.PENDING)
     if device.name != name:
         raise ConfigurationError(f"that key belongs to device {device.name!r}, not to {name!r}")
     return device
 
 
-def _device(row: Row[Any]) -> Device:
+def device_of_row(row: Row[Any]) -> Device:
+    """A row of the table, as admission has it."""
     return Device(
         row.name,
         VerifyKey(row.public_key),

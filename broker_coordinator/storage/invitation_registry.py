@@ -76,11 +76,28 @@ def spend_invitation(connection: Connection, identifier: bytes) -> bool:
     return True
 
 
+def bind_password(connection: Connection, public_key: VerifyKey, identifier: bytes) -> None:
+    """Note that a device which was let in by an invitation takes its password from the coordinator's key that this
+    names, which may be an earlier one by now.
+    """
+    named = select(invitations.c.coordinator_key).where(invitations.c.identifier == identifier).scalar_subquery()
+    this = devices.c.public_key == bytes(public_key)
+    connection.execute(update(devices).where(this).values(coordinator_key=named))
+
+
 def note_refused_invitation(connection: Connection, device: str, detail: str) -> None:
     """Count an enrolment that was refused for its invitation, for operators to see."""
     newest = select(func.max(invitations.c.number)).where(invitations.c.device == device).scalar_subquery()
     told = {"refused": invitations.c.refused + 1, "last_refusal": detail}
     connection.execute(update(invitations).where(invitations.c.number == newest).values(told))
+
+
+def withdraw_all(connection: Connection) -> list[str]:
+    """Withdraw every open invitation; returns the devices that they were for."""
+    names = list(connection.scalars(select(invitations.c.device).where(_OPEN).order_by(invitations.c.device)))
+    connection.execute(update(invitations).where(_OPEN).values(state=InvitationState.WITHDRAWN.value))
+    count_up(connection, DEVICES)
+    return names
 
 
 def _refuse_bound_name(connection: Connection, device: str) -> None:
@@ -115,6 +132,7 @@ def _row(invited: Invited) -> dict[str, Any]:
         "replaces": invited.replaces,
         "refused": 0,
         "last_refusal": "",
+        "coordinator_key": invited.coordinator_key or None,
     }
 
 
@@ -123,5 +141,12 @@ def _invited(row: Row[Any], now: float) -> Invited:
     if state is InvitationState.OPEN and row.expires <= now:
         state = InvitationState.EXPIRED
     return Invited(
-        row.device, VerifyKey(row.public_key), row.expires, state, row.replaces, row.refused, row.last_refusal
+        row.device,
+        VerifyKey(row.public_key),
+        row.expires,
+        state,
+        row.replaces,
+        row.refused,
+        row.last_refusal,
+        row.coordinator_key or b"",
     )

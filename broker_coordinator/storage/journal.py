@@ -17,7 +17,7 @@ from broker_coordinator.aggregation.version import Version
 from broker_coordinator.storage.change_counters import TASKS, change_counters_in
 from broker_coordinator.storage.database import Database, DatabaseSetBackError, DiskFullError, open_database, writing
 from broker_coordinator.storage.device_registry import forget_pending, revoke_device, store_device
-from broker_coordinator.storage.invitation_registry import note_refused_invitation, spend_invitation
+from broker_coordinator.storage.invitation_registry import bind_password, note_refused_invitation, spend_invitation
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.records import Aggregate
 from broker_coordinator.storage.schema import WAITING, aggregates, payloads, refused_payloads, rejections, versions
@@ -140,6 +140,8 @@ class Journal(JournalReader):
             _admit_invited(connection, entry.invited)
             for device in entry.devices:
                 store_device(connection, device)
+            for each in entry.invited:
+                bind_password(connection, each.device.public_key, each.invitation)
             forget_pending(connection, entry.forgotten)
             for refused in entry.uninvited:
                 note_refused_invitation(connection, refused.device or "", refused.detail)

@@ -5,7 +5,6 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    Connection,
     Double,
     ForeignKey,
     ForeignKeyConstraint,
@@ -19,18 +18,10 @@ from sqlalchemy import (
     UniqueConstraint,
     and_,
     cast,
-    insert,
-    inspect,
-    select,
 )
 
-from fleet_protocol.errors import ConfigurationError
-
-SCHEMA = 9
-"""Counts up whenever a table changes."""
-
-MAX_SHOWN_TABLES = 5
-"""Of another program's, in an error."""
+SCHEMA = 10
+"""Counts up whenever a table changes; `storage.schema_upgrades` has the way from the one before."""
 
 metadata = MetaData()
 
@@ -78,6 +69,17 @@ invitations = Table(
     Column("replaces", Boolean, nullable=False, comment="the device's key before may be another one"),
     Column("refused", BigInteger, nullable=False, comment="enrolments of this name with a wrong or used invitation"),
     Column("last_refusal", Text, nullable=False),
+    Column("coordinator_key", LargeBinary(8), comment="id of the one that it names; null: made before schema 10"),
+)
+
+restores = Table(
+    "restores",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("made", BigInteger, comment="when the backup was, in seconds since 1970; null where nobody knows"),
+    Column("noticed", String(16), nullable=False, comment="what has shown it"),
+    Column("compared", Boolean, nullable=False, comment="devices were compared with the broker's accounts since then"),
+    comment="when an older database took this one's place",
 )
 
 change_counters = Table(
@@ -216,34 +218,3 @@ rejections = Table(
     Column("device", String(48), primary_key=True, comment="empty where the signature did not prove a device"),
     Column("count", BigInteger, nullable=False),
 )
-
-
-def create_schema(connection: Connection) -> None:
-    """Make the tables where there are none.
-
-    Raises:
-        ConfigurationError: there are tables of another schema, or of another program.
-    """
-    if inspect(connection).get_table_names():
-        check_schema(connection)
-        return
-    metadata.create_all(connection)
-    connection.execute(insert(schema_number).values(number=SCHEMA))
-
-
-def check_schema(connection: Connection) -> None:
-    """Raise `ConfigurationError` if another release or another program made the tables, or nobody did."""
-    names = inspect(connection).get_table_names()
-    if not names:
-        raise ConfigurationError("it is empty; has the coordinator run with this configuration?")
-    if schema_number.name not in names:
-        raise ConfigurationError(
-            f"it belongs to another program, whose tables are {', '.join(sorted(names)[:MAX_SHOWN_TABLES])}; name an"
-            " empty database, or a file that does not exist"
-        )
-    number = connection.scalar(select(schema_number.c.number))
-    if number != SCHEMA:
-        raise ConfigurationError(
-            f"its tables are of schema {number}, this edgeflock's of {SCHEMA}; use the edgeflock that made them,"
-            " or give `database` a new name"
-        )

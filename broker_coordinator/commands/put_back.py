@@ -1,0 +1,72 @@
+"""Puts a backup's small files where they belong: what is missing comes back, and what is there stays."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from broker_coordinator.commands.places import ServerPlaces
+from broker_coordinator.configuration import PROGRAM, CoordinatorConfiguration, load_configuration
+from fleet_host.configuration_file import parse_with_paths
+from fleet_host.key_files import read_key_ring_file
+from fleet_host.new_files import write_new_file
+from fleet_host.program_folder import AUTHORITY, FOLDER_MODE, give_to
+from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.keys import read_key_ring, write_verify_key
+
+AUTHORITY_KEY = "ca.key"
+OWNER_ALONE = 0o600
+ANYBODY_READS = 0o644
+CERTIFICATES = ".crt"
+
+
+def put_back(files: Mapping[str, bytes], places: ServerPlaces, fleet: str) -> Iterator[str]:
+    """Write `files`, by `configuration/NAME` and `authority/NAME`; yields what was done with each, in words.
+
+    Raises:
+        ConfigurationError: what is there is another coordinator's; nothing was written.
+        OSError: one can't be written.
+    """
+    targets = {_place(name, places): content for name, content in files.items()}
+    if places.configuration not in targets:
+        raise ConfigurationError(f"there is no {places.configuration.name} in the backup; take an earlier one")
+    key_file = _key_file(places, targets)
+    _require_same_coordinator(places, fleet, key_file, targets)
+    for path, content in targets.items():
+        if path.exists():
+            yield f"{'is there' if path.read_bytes() == content else 'is there, and differs: it stays'}: {path}"
+            continue
+        path.parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+        write_new_file(path, content, ANYBODY_READS if path.suffix == CERTIFICATES else OWNER_ALONE)
+        if path.parent != places.authority:
+            give_to(PROGRAM, path.parent, path)
+        yield f"put back: {path}"
+
+
+def _place(name: str, places: ServerPlaces) -> Path:
+    folder, _, file = name.partition("/")
+    return (places.authority if folder == "authority" else places.configuration.parent) / file
+
+
+def _key_file(places: ServerPlaces, targets: Mapping[Path, bytes]) -> Path:
+    """Where the backup's own configuration has the coordinator's key."""
+    text = targets[places.configuration]
+    parsed = parse_with_paths(text, CoordinatorConfiguration, str(places.configuration))
+    return places.configuration.parent / parsed.key_file
+
+
+def _require_same_coordinator(places: ServerPlaces, fleet: str, key_file: Path, targets: Mapping[Path, bytes]) -> None:
+    away = f"move {places.configuration.parent}, {places.broker} and {places.authority} away, and run this again"
+    if places.configuration.exists() and (found := load_configuration(places.configuration).fleet) != fleet:
+        raise ConfigurationError(
+            f"{places.configuration} is of fleet {found!r}, the backup of {fleet!r}; if that is meant, {away}"
+        )
+    if key_file.exists() and key_file in targets:
+        trusted = read_key_ring(targets[key_file].decode("ascii", errors="replace"), "the backup's key")[0]
+        if trusted not in read_key_ring_file(key_file, PROGRAM):
+            raise ConfigurationError(
+                f"{key_file} is another coordinator's: devices trust {write_verify_key(trusted.verify_key)}, which the"
+                f" backup has; {away}"
+            )
+    for file in (AUTHORITY, AUTHORITY_KEY):
+        path = places.authority / file
+        if path in targets and path.exists() and path.read_bytes() != targets[path]:
+            raise ConfigurationError(f"{path} is another authority's than devices trust; {away}")

@@ -1,0 +1,79 @@
+"""Which schema a database has: it is made where there is none, brought up to date, or refused."""
+
+from collections.abc import Callable, Mapping
+
+from sqlalchemy import Column, Connection, insert, inspect, select, update
+from sqlalchemy.schema import CreateColumn, CreateTable
+
+from broker_coordinator.storage.schema import SCHEMA, invitations, metadata, restores, schema_number
+from fleet_protocol.errors import ConfigurationError
+
+MAX_SHOWN_TABLES = 5
+"""Of another program's, in an error."""
+
+
+def create_schema(connection: Connection) -> None:
+    """Make the tables where there are none; bring those of an earlier release up to date.
+
+    Raises:
+        ConfigurationError: there are tables of another schema, or of another program.
+    """
+    if not inspect(connection).get_table_names():
+        metadata.create_all(connection)
+        connection.execute(insert(schema_number).values(number=SCHEMA))
+        return
+    number = _number_of(connection)
+    while (upgrade := _UPGRADES.get(number)) is not None:
+        upgrade(connection)
+        number += 1
+        connection.execute(update(schema_number).values(number=number))
+    _require_own(number)
+
+
+def check_schema(connection: Connection) -> None:
+    """Raise `ConfigurationError` if another release or another program made the tables, or nobody did."""
+    if not inspect(connection).get_table_names():
+        raise ConfigurationError("it is empty; has the coordinator run with this configuration?")
+    _require_own(_number_of(connection))
+
+
+def _number_of(connection: Connection) -> int:
+    names = inspect(connection).get_table_names()
+    if schema_number.name not in names:
+        raise ConfigurationError(
+            f"it belongs to another program, whose tables are {', '.join(sorted(names)[:MAX_SHOWN_TABLES])}; name an"
+            " empty database, or a file that does not exist"
+        )
+    return connection.scalar(select(schema_number.c.number)) or 0
+
+
+def _require_own(number: int) -> None:
+    if number in _UPGRADES:
+        raise ConfigurationError(
+            f"its tables are of schema {number}, this edgeflock's of {SCHEMA}; start this edgeflock's coordinator once,"
+            " which brings them up to date"
+        )
+    if number > SCHEMA:
+        raise ConfigurationError(
+            f"its tables are of schema {number}, this edgeflock's of {SCHEMA}: a newer edgeflock has made them; update"
+            " this one, or restore a backup from before that update"
+        )
+    if number < SCHEMA:
+        raise ConfigurationError(
+            f"its tables are of schema {number}, this edgeflock's of {SCHEMA}; use the edgeflock that made them, or"
+            " give `database` a new name"
+        )
+
+
+def _from_9(connection: Connection) -> None:
+    connection.execute(CreateTable(restores))
+    _add_column(connection, invitations.c.coordinator_key)
+
+
+def _add_column(connection: Connection, column: Column[bytes]) -> None:
+    definition = CreateColumn(column).compile(dialect=connection.dialect)
+    connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}")
+
+
+_UPGRADES: Mapping[int, Callable[[Connection], None]] = {9: _from_9}
+"""By the schema that is there, what makes it the next one."""

@@ -1,0 +1,246 @@
+"""`backup` and `restore`: all of a coordinator in one file, put back whole or not at all, and nothing counts twice."""
+
+import json
+import sqlite3
+import tarfile
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+import pytest
+from sqlalchemy import URL
+
+from broker_coordinator.admission.fleet_view import DeviceState
+from broker_coordinator.admission.invited import InvitationState, Invited
+from broker_coordinator.cli import main
+from broker_coordinator.commands.backup_file import CONTENTS, MAX_SMALL_BYTES
+from broker_coordinator.commands.verify import verify_versions
+from broker_coordinator.storage.database import Database
+from broker_coordinator.storage.device_registry import DeviceRegistry
+from broker_coordinator.storage.invitation_registry import InvitationRegistry
+from broker_coordinator.storage.journal import Journal
+from broker_coordinator.storage.lease import VERSIONS, Lease
+from broker_coordinator.storage.restores import last_restore
+from broker_coordinator.storage.task_registry import TaskRegistry
+from fleet_protocol.errors import Reason
+from fleet_protocol.keys import SigningKey, write_signing_key
+from fleet_protocol.kinds import Outcome
+from tests.support.bench import KEY, Bench
+from tests.support.bundles import TASK
+from tests.support.device import SigningDevice
+from tests.support.fleet import FLEET
+
+NOW = 1_000_000_000.0
+TOKENS = [SigningKey(bytes([number]) * 32) for number in (1, 2)]
+
+
+class Place:
+    """A coordinator's folders, as `setup --folder` makes them, with a database of either kind."""
+
+    def __init__(self, folder: Path, database: Database) -> None:
+        self.folder, self.database = folder, database
+        self.configuration = folder / "broker-coordinator" / "coordinator.toml"
+        self.key = self.configuration.with_name("coordinator.key")
+        self.backup = folder.parent / "backup.tar"
+        self.configuration.parent.mkdir(parents=True)
+        (folder / "edgeflock-authority").mkdir()
+        (folder / "edgeflock-authority" / "ca.crt").write_text("authority")
+        self.write_configuration(FLEET)
+        self.key.touch(mode=0o600)
+        self.key.write_text(write_signing_key(KEY))
+
+    def write_configuration(self, fleet: str) -> None:
+        named = self.database.render_as_string() if isinstance(self.database, URL) else str(self.database)
+        text = f'fleet = "{fleet}"\nkey_file = "coordinator.key"\ndatabase = "{named}"\n[broker]\nhost = "localhost"\n'
+        self.configuration.write_text(text)
+
+    def run(self, verb: str, *options: str) -> int:
+        return main([verb, str(self.backup), "--folder", str(self.folder), *options])
+
+
+@pytest.fixture
+def place(tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch) -> Place:
+    if isinstance(database, URL):
+        monkeypatch.setenv("PGPASSWORD", str(database.password or ""))
+    return Place(tmp_path / "server", database)
+
+
+@pytest.fixture
+def bench(place: Place, bundle) -> Bench:
+    return Bench(place.database, bundle)
+
+
+def states(bench: Bench) -> dict[str, DeviceState]:
+    return {each.name: each.state for each in DeviceRegistry(bench.journal.engine).devices()}
+
+
+def test_restored_coordinator_is_followed_and_takes_nothing_twice(place: Place, bench: Bench, bundle, capsys) -> None:
+    device, late = SigningDevice("kitchen-pi"), SigningDevice("attic-pi")
+    bench.handle(device, device.enrolment(), *(device.update(number) for number in range(1, 4)))
+    bench.make_versions()
+    invitations = InvitationRegistry(bench.journal.engine)
+    invitations.add(Invited("shed-pi", TOKENS[0].verify_key, 2**33), NOW)
+    assert place.run("backup") == 0, "while it runs"
+    assert place.backup.stat().st_mode & 0o077 == 0
+    lost = [device.update(number, base_version=1) for number in range(4, 7)]
+    bench.handle(device, *lost)
+    bench.handle(late, late.enrolment())
+    bench.make_versions()
+    assert bench.journal.newest_number(TASK) == 2
+    DeviceRegistry(bench.journal.engine).revoke("kitchen-pi")
+    bench.journal.close()
+
+    assert place.run("restore") == 2
+    assert "run this again with --replace" in capsys.readouterr().err
+    assert place.run("restore", "--replace") == 0
+    said = capsys.readouterr().out
+    assert "revoked again, as the database before had them revoked: kitchen-pi" in said
+    assert "the invitations of shed-pi" in said
+
+    bench = Bench(place.database, bundle)
+    assert states(bench) == {"kitchen-pi": DeviceState.REVOKED}
+    (shed,) = InvitationRegistry(bench.journal.engine).invitations(NOW)
+    assert shed.state is InvitationState.WITHDRAWN
+    task = TaskRegistry(bench.journal.engine).task(TASK)
+    assert (task.generation, bench.journal.newest_number(TASK)) == (1, 1)
+    assert verify_versions(bench.journal, TASK).difference is None
+    DeviceRegistry(bench.journal.engine).approve("kitchen-pi", device.key.verify_key)
+    bench.said()
+    bench.handle(device, *lost)
+    assert {receipt.reason for receipt in bench.receipts()} == {Reason.OLD_GENERATION}, "a replay counts nothing"
+    bench.handle(device, device.update(7, base_version=1, generation=1, life=8))
+    assert bench.receipts()[-1].outcome is Outcome.ACCEPTED
+    main(["--config", str(place.configuration), "tasks", "show", TASK, "--json"])
+    assert "this database was put back to" in json.loads(capsys.readouterr().out)["advice"][0]
+
+
+def test_moved_coordinator_goes_on_as_if_nothing_had_happened(place: Place, bench: Bench, bundle, tmp_path) -> None:
+    device = SigningDevice("kitchen-pi")
+    bench.handle(device, device.enrolment(), device.update(1))
+    InvitationRegistry(bench.journal.engine).add(Invited("shed-pi", TOKENS[0].verify_key, 2**33), NOW)
+    bench.journal.close()
+    assert place.run("backup") == 0
+    other = tmp_path / "other"
+    arguments = [str(place.backup), "--folder", str(other)]
+    if isinstance(place.database, Path):
+        place.database.rename(tmp_path / "gone.db")
+    assert main(["restore", *arguments, "--moving", *([] if isinstance(place.database, Path) else ["--replace"])]) == 0
+    assert (other / "broker-coordinator" / "coordinator.key").stat().st_mode & 0o777 == 0o600
+    assert (other / "edgeflock-authority" / "ca.crt").read_text() == "authority"
+    moved = Bench(place.database, bundle)
+    assert last_restore(moved.journal.engine) is None
+    (shed,) = InvitationRegistry(moved.journal.engine).invitations(NOW)
+    assert shed.state is InvitationState.OPEN
+    moved.handle(device, device.update(1), device.update(2))
+    assert [receipt.outcome for receipt in moved.receipts()] == [Outcome.ACCEPTED] * 2
+
+
+def test_nothing_is_restored_under_a_running_coordinator(place: Place, bench: Bench, capsys) -> None:
+    assert place.run("backup") == 0
+    lease = Lease(bench.journal.engine, [VERSIONS])
+    assert lease.take() is None
+    assert place.run("restore", "--replace") == 2
+    assert "stop that coordinator first" in capsys.readouterr().err
+    lease.release()
+
+
+@pytest.fixture
+def backed_up(tmp_path: Path, bundle) -> Place:
+    place = Place(tmp_path / "server", tmp_path / "coordinator.db")
+    Bench(place.database, bundle).journal.close()
+    assert place.run("backup") == 0
+    return place
+
+
+def test_what_is_there_stays_and_another_coordinators_is_not_mixed_with_it(backed_up: Place, capsys) -> None:
+    place = backed_up
+    place.key.write_text(write_signing_key(SigningKey.generate()))
+    assert place.run("restore", "--replace") == 2
+    assert f"{place.key} is another coordinator's" in capsys.readouterr().err
+    place.key.write_text(write_signing_key(KEY))
+    assert main(["--config", str(place.configuration), "rotate-key"]) == 0
+    rotated = place.key.read_text()
+    capsys.readouterr()
+    assert place.run("restore", "--replace") == 0
+    assert place.key.read_text() == rotated, "devices have followed it since the backup"
+    assert f"is there, and differs: it stays: {place.key}" in capsys.readouterr().out
+    authority = place.folder / "edgeflock-authority" / "ca.crt"
+    authority.write_text("another")
+    assert place.run("restore", "--replace") == 2
+    assert "is another authority's" in capsys.readouterr().err
+    authority.unlink()
+    place.write_configuration("cabin")
+    assert place.run("restore", "--replace") == 2
+    assert f"is of fleet 'cabin', the backup of {FLEET!r}" in capsys.readouterr().err
+    assert not authority.exists(), "nothing was written before all was looked at"
+
+
+def test_a_backup_is_not_overwritten_and_leaves_nothing_half_done(backed_up: Place, capsys) -> None:
+    before = backed_up.backup.read_bytes()
+    assert backed_up.run("backup") == 2
+    assert "never overwritten" in capsys.readouterr().err
+    assert backed_up.backup.read_bytes() == before
+    missing = backed_up.folder / "nowhere" / "backup.tar"
+    assert main(["backup", str(missing), "--folder", str(backed_up.folder)]) == 2
+    assert "No such file or directory" in capsys.readouterr().err
+    assert [path.name for path in backed_up.backup.parent.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("kept", [0, 100, 512, 5_000, -20_000, -11_000])
+def test_a_backup_that_was_cut_off_is_refused_and_changes_nothing(backed_up: Place, capsys, kept: int) -> None:
+    backed_up.backup.write_bytes(backed_up.backup.read_bytes()[:kept])
+    before = backed_up.database.read_bytes()
+    assert backed_up.run("restore", "--replace") == 2
+    assert str(backed_up.backup) in capsys.readouterr().err
+    assert backed_up.database.read_bytes() == before
+
+
+def rewritten(place: Place, **changed: object) -> None:
+    """The same backup, with other contents and other members."""
+    with tarfile.open(place.backup) as archive:
+        members = {member.name: archive.extractfile(member).read() for member in archive.getmembers()}
+    told = json.loads(members[CONTENTS])
+    told |= {name: value for name, value in changed.items() if name in told}
+    members[CONTENTS] = msgspec.json.encode(told)
+    members |= changed.get("members", {})
+    place.backup.unlink()
+    source = place.backup.with_name("member")
+    with tarfile.open(place.backup, "w") as archive:
+        for name, content in members.items():
+            source.write_bytes(content)
+            archive.add(source, name)
+
+
+@pytest.mark.parametrize("name", ["../../evil", "/etc/cron.d/evil", "configuration/../evil", "configuration/.ssh", "x"])
+def test_a_forged_backup_writes_nowhere_else(backed_up: Place, capsys, name: str) -> None:
+    rewritten(backed_up, hashes={name: "0" * 64}, members={name: b"evil"})
+    assert backed_up.run("restore", "--replace") == 2
+    assert "it names files that no backup has" in capsys.readouterr().err
+
+
+def test_a_backup_of_a_newer_release_or_with_an_altered_member_says_so(backed_up: Place, capsys) -> None:
+    rewritten(backed_up, members={"configuration/coordinator.key": b"0" * 64})
+    assert backed_up.run("restore", "--replace") == 2
+    assert "configuration/coordinator.key in it is cut off or altered" in capsys.readouterr().err
+    rewritten(backed_up, members={"configuration/coordinator.key": b"0" * (MAX_SMALL_BYTES + 1)})
+    assert backed_up.run("restore", "--replace") == 2
+    assert "is cut off or altered" in capsys.readouterr().err
+    rewritten(backed_up, format=99)
+    assert backed_up.run("restore", "--replace") == 2
+    assert "update edgeflock" in capsys.readouterr().err
+
+
+def test_a_database_of_the_release_before_is_brought_up_to_date(tmp_path: Path, bundle, capsys) -> None:
+    place = Place(tmp_path / "server", tmp_path / "coordinator.db")
+    Bench(place.database, bundle).journal.close()
+    with closing(sqlite3.connect(place.database)) as connection:
+        connection.executescript(
+            "DROP TABLE restores; ALTER TABLE invitations DROP COLUMN coordinator_key;"
+            " UPDATE schema_number SET number = 9"
+        )
+    assert place.run("backup") == 2
+    assert "start this edgeflock's coordinator once" in capsys.readouterr().err
+    with Journal.open(place.database) as journal:
+        InvitationRegistry(journal.engine).add(Invited("shed-pi", TOKENS[1].verify_key, 2**33), NOW)
+        assert last_restore(journal.engine) is None
+    assert place.run("backup") == 0

@@ -2,15 +2,18 @@
 
 import argparse
 import re
-from collections.abc import Callable, Mapping, Set
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
 from broker_coordinator.admission.fleet_view import Device, DeviceState
+from broker_coordinator.admission.invited import Invited
 from broker_coordinator.commands import invitations
 from broker_coordinator.commands.output import add_noun, write_fields, write_rows
 from broker_coordinator.configuration import load_configuration
 from broker_coordinator.serving.forgetting import forget_device
 from broker_coordinator.storage.device_registry import DeviceRegistry
+from broker_coordinator.storage.invitation_registry import InvitationRegistry
 from broker_coordinator.storage.journal import Journal
 from fleet_host.command_line import Verbs, name_of
 from fleet_protocol.errors import ConfigurationError
@@ -58,8 +61,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _list(journal: Journal, options: argparse.Namespace) -> None:
-    registry = DeviceRegistry(journal.engine)
-    _write(registry.devices(), options, registry.used_twice())
+    _write(DeviceRegistry(journal.engine).devices(), options, _notes(journal))
 
 
 def _approve(journal: Journal, options: argparse.Namespace) -> None:
@@ -88,7 +90,7 @@ def _show(journal: Journal, options: argparse.Namespace) -> None:
     found = [device for device in DeviceRegistry(journal.engine).devices() if device.name == options.name]
     if not found:
         raise ConfigurationError(f"no device {options.name!r}; see: broker-coordinator devices list")
-    row = _described(found[-1], DeviceRegistry(journal.engine).used_twice()) | {
+    row = _described(found[-1], _notes(journal)) | {
         "accepted": journal.overview.accepted_counts(options.name),
         "refused": {reason.value: count for reason, count in journal.overview.rejections_of(options.name).items()},
         "keys": [{"public_key": write_verify_key(each.public_key), "state": each.state.value} for each in found],
@@ -96,12 +98,39 @@ def _show(journal: Journal, options: argparse.Namespace) -> None:
     write_fields(row, as_json=options.json)
 
 
-def _write(devices: list[Device], options: argparse.Namespace, used_twice: Set[str] = frozenset()) -> None:
-    rows = [_described(device, used_twice) for device in devices]
+Notes = Callable[[Device], str]
+
+
+def _notes(journal: Journal) -> Notes:
+    """What an operator should know of a device beside its own columns."""
+    registry = DeviceRegistry(journal.engine)
+    used_twice, had_accounts = registry.used_twice(), registry.had_accounts()
+    refused: dict[str, list[Invited]] = {}
+    for each in InvitationRegistry(journal.engine).invitations(time.time()):
+        if each.refused:
+            refused.setdefault(each.device, []).append(each)
+
+    def note(device: Device) -> str:
+        words = ["two devices use this key"] if device.name in used_twice else []
+        if device.key_id in had_accounts:
+            words.append("took part before the database was restored: approve it, unless you have revoked it since")
+        if device.state is not DeviceState.REVOKED and (tried := refused.get(device.name)):
+            words.append(f"{sum(each.refused for each in tried)} enrolments refused: {tried[-1].last_refusal}")
+        return "; ".join(words)
+
+    return note
+
+
+def _no_note(_: Device) -> str:
+    return ""
+
+
+def _write(devices: list[Device], options: argparse.Namespace, note: Notes = _no_note) -> None:
+    rows = [_described(device, note) for device in devices]
     write_rows(rows, LISTED, as_json=options.json, when_empty="no device has enrolled yet")
 
 
-def _described(device: Device, used_twice: Set[str]) -> dict[str, object]:
+def _described(device: Device, note: Notes) -> dict[str, object]:
     return {
         "name": device.name,
         "state": device.state.value,
@@ -111,7 +140,7 @@ def _described(device: Device, used_twice: Set[str]) -> dict[str, object]:
         "software": device.software,
         "key_id": device.key_id.hex(),
         "public_key": write_verify_key(device.public_key),
-        "note": "two devices use this key" if device.name in used_twice else "",
+        "note": note(device),
     }
 
 

@@ -4,9 +4,9 @@ import argparse
 import secrets
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 
-from broker_coordinator.admission.invited import Invited
+from broker_coordinator.admission.invited import InvitationState, Invited
 from broker_coordinator.commands.broker_setup import authority_fingerprint
 from broker_coordinator.commands.output import AddVerb, write_fields, write_rows
 from broker_coordinator.configuration import CoordinatorConfiguration
@@ -23,6 +23,8 @@ HOUR_SECONDS = 3600
 HOURS = 24
 MOST_HOURS = 24 * 90
 LISTED = ("device", "state", "expires", "id", "refused", "last_refusal")
+STALE = "stale"
+"""In place of `open`: the coordinator's key that it names was deleted from `key_file`."""
 TIME = "%Y-%m-%d %H:%M"
 
 
@@ -102,20 +104,31 @@ def _write_code(line: str) -> None:
     segno.make(line, error="l").terminal(sys.stdout, compact=True)
 
 
-def _list(journal: Journal, options: argparse.Namespace, _: CoordinatorConfiguration) -> None:
+def _list(journal: Journal, options: argparse.Namespace, configuration: CoordinatorConfiguration) -> None:
+    ring = configuration.keys()
+    keys = {key_id(key.verify_key) for key in ring}
+    found = InvitationRegistry(journal.engine).invitations(time.time())
     rows = [
         {
             "device": each.device,
-            "state": each.state.value,
+            "state": STALE if _is_stale(each, keys) else each.state.value,
             "expires": _shown(each.expires),
             "id": each.identifier.hex(),
             "refused": each.refused,
             "last_refusal": each.last_refusal,
         }
-        for each in InvitationRegistry(journal.engine).invitations(time.time())
+        for each in found
     ]
     empty = "no invitation yet; make one with: devices invite NAME"
     write_rows(rows, LISTED, as_json=options.json, when_empty=empty)
+    others = journal.overview.refused_invitations() - sum(each.refused for each in found)
+    if others > 0 and not options.json:
+        sys.stdout.write(f"refused beside these: {others} enrolments, with invitations for names that have none here\n")
+
+
+def _is_stale(invited: Invited, keys: Set[bytes]) -> bool:
+    """Whether it names a key of the coordinator that is gone: nothing that its device believes can be signed."""
+    return invited.state is InvitationState.OPEN and invited.coordinator_key not in {b"", *keys}
 
 
 def _withdraw(journal: Journal, options: argparse.Namespace, _: CoordinatorConfiguration) -> None:

@@ -156,6 +156,8 @@ class BrokerAccounts:
             return strays
         sorted_out = sort_strays(self._engine, strays)
         self._kept |= sorted_out.waiting | sorted_out.unknown
+        if sorted_out.unnoted:
+            note_coordinator_key(self._engine, sorted_out.unnoted, self._newest)
         return sorted_out.ended
 
     def _read_wanted(self) -> None:
@@ -169,7 +171,7 @@ class BrokerAccounts:
         self._kept.clear()
 
     def _accounts(self, holders: dict[str, Holder]) -> Sequence[BrokerAccount]:
-        fresh = [each for each in holders.values() if each.takes_part and each.coordinator_key is None]
+        fresh = [each.public_key for each in holders.values() if each.takes_part and each.coordinator_key is None]
         if fresh:
             note_coordinator_key(self._engine, fresh, self._newest)
             self._mark = None

@@ -1,6 +1,6 @@
 """Who has an account at the broker: approved devices, and whoever holds an invitation."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Engine, func, select, update
@@ -70,35 +70,42 @@ def read_holders(engine: Engine, now: float) -> Holders:
 @dataclass(frozen=True, slots=True)
 class Strays:
     """Accounts of nobody that has one now: of those that have `ended`, by revocation or the end of an invitation; of
-    devices that are `waiting` for approval; of keys that are `unknown` here.
+    devices that are `waiting` for approval; of keys that are `unknown` here. `unnoted` are the keys of those among the
+    waiting of which nobody has noted that they have an account.
     """
 
     ended: set[str]
     waiting: set[str]
     unknown: set[str]
+    unnoted: list[VerifyKey]
 
 
 def sort_strays(engine: Engine, accounts: Collection[str]) -> Strays:
     """What the database knows of accounts that none of the holders has."""
     ended: set[str] = set()
     waiting: set[str] = set()
+    unnoted: list[VerifyKey] = []
     with reading(engine) as connection:
         for names in _in_parts(sorted({account.rpartition(".")[0] for account in accounts})):
-            named = select(devices.c.name, devices.c.public_key, devices.c.state).where(devices.c.name.in_(names))
-            for row in connection.execute(named):
-                of = waiting if row.state == DeviceState.PENDING.value else ended
-                of.add(account_name(row.name, VerifyKey(row.public_key)))
+            named = select(devices.c.name, devices.c.public_key, devices.c.state, devices.c.coordinator_key)
+            for row in connection.execute(named.where(devices.c.name.in_(names))):
+                public_key = VerifyKey(row.public_key)
+                account = account_name(row.name, public_key)
+                is_waiting = row.state == DeviceState.PENDING.value
+                (waiting if is_waiting else ended).add(account)
+                if is_waiting and account in accounts and row.coordinator_key is None:
+                    unnoted.append(public_key)
             invited = select(invitations.c.device, invitations.c.public_key).where(invitations.c.device.in_(names))
             ended |= {account_name(row.device, VerifyKey(row.public_key)) for row in connection.execute(invited)}
     known = set(accounts)
-    return Strays(known & ended, known & waiting, known - ended - waiting)
+    return Strays(known & ended, known & waiting, known - ended - waiting, unnoted)
 
 
-def note_coordinator_key(engine: Engine, holders: list[Holder], coordinator_key: bytes) -> None:
-    """Note, before their accounts are made, which key the passwords of these devices follow from."""
+def note_coordinator_key(engine: Engine, public_keys: Iterable[VerifyKey], coordinator_key: bytes) -> None:
+    """Note which key the passwords of these devices follow from, before their accounts are made or where some are."""
     with writing(engine) as connection:
-        for holder in holders:
-            this = devices.c.public_key == bytes(holder.public_key)
+        for public_key in public_keys:
+            this = devices.c.public_key == bytes(public_key)
             connection.execute(update(devices).where(this).values(coordinator_key=coordinator_key))
 
 

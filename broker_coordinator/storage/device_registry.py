@@ -12,7 +12,7 @@ from broker_coordinator.storage.database import reading, writing
 from broker_coordinator.storage.departures import note_departure
 from broker_coordinator.storage.schema import devices
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.keys import VerifyKey
+from fleet_protocol.keys import VerifyKey, key_id
 from fleet_protocol.kinds import PresenceState
 
 MAX_REVOKED_KEYS = 10_000
@@ -61,6 +61,12 @@ class DeviceRegistry:
         with reading(self._engine) as connection:
             return set(connection.scalars(select(devices.c.name).where(devices.c.is_used_twice)))
 
+    def had_accounts(self) -> set[bytes]:
+        """The ids of keys that await approval, and have or had an account at the broker: they took part before."""
+        waiting = devices.c.state == DeviceState.PENDING.value, devices.c.coordinator_key.is_not(None)
+        with reading(self._engine) as connection:
+            return {key_id(VerifyKey(key)) for key in connection.scalars(select(devices.c.public_key).where(*waiting))}
+
     def approve(self, name: str, public_key: VerifyKey) -> Device:
         """Let a device take part, whether it has enrolled or not. Another key that awaits approval under its name is
         revoked: whoever came first may be anybody.
@@ -76,7 +82,7 @@ class DeviceRegistry:
             device = _device_with_key(connection, name, live, public_key)
             return _change_state(connection, device, DeviceState.APPROVED)
 
-    def approve_named(self, name: str, key_id: bytes) -> Device:
+    def approve_named(self, name: str, identifier: bytes) -> Device:
         """Let a device take part that has enrolled with the key that has this id.
 
         Raises:
@@ -85,10 +91,10 @@ class DeviceRegistry:
         with reading(self._engine) as connection:
             rows = connection.execute(select(devices).where(devices.c.name == name)).all()
         for device in map(device_of_row, rows):
-            if device.key_id == key_id:
+            if device.key_id == identifier:
                 return self.approve(name, device.public_key)
         raise ConfigurationError(
-            f"no device {name!r} has enrolled with key {key_id.hex()}; {self.what_to_compare(name)}"
+            f"no device {name!r} has enrolled with key {identifier.hex()}; {self.what_to_compare(name)}"
         )
 
     def what_to_compare(self, name: str) -> str:

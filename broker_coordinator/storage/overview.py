@@ -92,6 +92,12 @@ class Overview:
         with reading(self._engine) as connection:
             return {row.task: row.number for row in connection.execute(query.group_by(payloads.c.task))}
 
+    def refused_invitations(self) -> int:
+        """How many enrolments were refused for the invitation that they showed, whatever name they were for."""
+        refused = select(func.sum(rejections.c.count)).where(rejections.c.reason == Reason.BAD_INVITATION.value)
+        with reading(self._engine) as connection:
+            return int(connection.scalar(refused) or 0)
+
     def rejections_of(self, device: str) -> dict[Reason, int]:
         """How many of a device's own messages were refused, by reason; of "", those that prove no device."""
         query = select(rejections.c.reason, rejections.c.count).where(rejections.c.device == device)

@@ -1,20 +1,11 @@
 """From `setup` to an applied update, and what the broker that `setup` configures lets each account do."""
 
-import contextlib
-import io
-import json
-import shutil
-import subprocess
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
-import paho.mqtt.client as paho
 import pytest
-from paho.mqtt.enums import CallbackAPIVersion
 
 from broker_coordinator.admission.decisions import Message
 from broker_coordinator.cli import main as coordinator_main
@@ -22,152 +13,21 @@ from broker_coordinator.configuration import load_configuration
 from broker_coordinator.distribution.signed_messages import MessageSigner
 from broker_coordinator.serving.coordinator import Coordinator
 from broker_coordinator.storage.journal import Journal
-from edge_agent.cli import main as agent_main
 from edge_agent.shell.connection.identity import Identity
 from fleet_host.key_files import make_key_file, read_key_file
-from fleet_protocol.broker_accounts import account_name, client_identifier, own_password
+from fleet_protocol.broker_accounts import client_identifier
 from fleet_protocol.device_invitation import DeviceInvitation, prove_invitation, read_invitation, write_invitation
 from fleet_protocol.keys import SigningKey, key_id, write_verify_key
 from fleet_protocol.kinds import ENROLMENT, Enrolment, encode_payload
-from tests.support.agent import AgentProcess, copy_digits_bundle
-from tests.support.broker import MOSQUITTO, free_port
-from tests.support.coordinator import CoordinatorProcess
-from tests.support.process import RestartableProcess, environment
+from tests.support.agent import copy_digits_bundle
+from tests.support.managed_server import JoinedAgent, RefusedError, Server, program, running_server
 from tests.support.waiting import DEADLINE_SECONDS, until
-
-PATIENCE_SECONDS = "20"
-
-
-def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=DEADLINE_SECONDS, env=environment()
-    )
-
-
-def program(main: Callable[[Sequence[str]], int | None], *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """What a command does, in this process: a Python of its own for each would take a second."""
-    words, said, complained = list(map(str, arguments)), io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
-        try:
-            status = main(words) or 0
-        except SystemExit as ended:
-            status = int(ended.code or 0)
-    return subprocess.CompletedProcess(words, status, said.getvalue(), complained.getvalue())
-
-
-class RefusedError(Exception):
-    """What the operator is told."""
-
-
-class Mosquitto(RestartableProcess):
-    """The broker, with the configuration that `setup` has written."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder / "mosquitto.log")
-        self.configuration = folder / "mosquitto-edgeflock" / "mosquitto.conf"
-
-    def start(self) -> None:
-        self._spawn([MOSQUITTO, "-c", str(self.configuration)])
-
-
-class Server(CoordinatorProcess):
-    """What `broker-coordinator setup --host localhost` makes, and both programs of it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.port = free_port()
-        made = program(
-            coordinator_main,
-            "setup",
-            "--host",
-            "localhost",
-            "--port",
-            str(self.port),
-            "--folder",
-            folder,
-            "--fleet",
-            "home",
-        )
-        assert made.returncode == 0, made.stderr
-        RestartableProcess.__init__(self, folder / "coordinator.log")
-        self._said_before = 0
-        self.configuration = folder / "broker-coordinator" / "coordinator.toml"
-        self.database = folder / "broker-coordinator" / "coordinator.db"
-        self.folder = folder
-        self.key = read_key_file(self.configuration.with_name("coordinator.key"), "broker-coordinator")
-        self.broker = Mosquitto(folder)
-
-    def start_all(self) -> None:
-        self.broker.start()
-        self.start_serving()
-
-    def _ask(self, noun: str, *arguments: str) -> Any:
-        done = program(coordinator_main, "--config", self.configuration, noun, *arguments, "--json")
-        if done.returncode:
-            raise RefusedError(done.stderr)
-        return json.loads(done.stdout)
-
-    def invite(self, name: str, *options: str) -> str:
-        return str(self.devices("invite", name, *options)["invitation"])
-
-    def join(self, line: str, folder: Path, wait: str = PATIENCE_SECONDS) -> subprocess.CompletedProcess[str]:
-        return program(agent_main, "join", line, "--folder", folder, "--wait", wait)
-
-    def admit(self, name: str) -> SigningKey:
-        """Approve a device by hand; returns its key once the broker has its account."""
-        key = SigningKey.generate()
-        self.devices("approve", name, write_verify_key(key.verify_key))
-        until(lambda: self.may_connect(self.device_login(name, key)), f"{name} has an account")
-        return key
-
-    def device_login(self, name: str, key: SigningKey, identifier: str = "") -> list[str]:
-        return self.login(account_name(name, key.verify_key), key, identifier or client_identifier("home", name))
-
-    def guest_login(self, invitation: DeviceInvitation) -> list[str]:
-        account = account_name(invitation.device, invitation.key().verify_key)
-        return self.login(account, invitation.key(), account)
-
-    def login(self, account: str, key: SigningKey, identifier: str) -> list[str]:
-        authority = self.configuration.with_name("ca.crt")
-        return [
-            *("-V", "5", "-h", "localhost", "-p", str(self.port), "--cafile", str(authority)),
-            *("-u", account, "-P", own_password(key, self.key.verify_key), "-i", identifier),
-        ]
-
-    def may_connect(self, login: list[str]) -> bool:
-        return "CONNACK (0)" in run("mosquitto_pub", *login, "-d", "-q", "1", "-t", "none/of/anybody", "-m", "x").stdout
-
-    def connect(self, login: list[str]) -> paho.Client:
-        """A client that runs in a thread of its own until `loop_stop`, and does not come back."""
-        account, password, identifier = (login[login.index(option) + 1] for option in ("-u", "-P", "-i"))
-        client = paho.Client(
-            CallbackAPIVersion.VERSION2, client_id=identifier, protocol=paho.MQTTv5, reconnect_on_failure=False
-        )
-        client.tls_set(str(self.configuration.with_name("ca.crt")))
-        client.username_pw_set(account, password)
-        client.connect("localhost", self.port)
-        client.loop_start()
-        return client
-
-    def may_publish(self, login: list[str], topic: str) -> bool:
-        said = run("mosquitto_pub", *login, "-q", "1", "-t", topic, "-m", "forged")
-        return "Not authorized" not in said.stderr and said.returncode == 0
-
-    def may_subscribe(self, login: list[str], topic: str) -> bool:
-        said = run("mosquitto_sub", *login, "-q", "1", "-t", topic, "-E", "-d").stdout
-        assert "Subscribed (mid: 1)" in said, said
-        return "Subscribed (mid: 1): 1\n" in said
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    folder = Path(tempfile.mkdtemp(prefix="edgeflock-"))  # pytest's own folders are closed to Mosquitto's account
-    folder.chmod(0o755)
-    server = Server(folder)
-    server.start_all()
-    yield server
-    server.stop()
-    server.broker.stop()
-    shutil.rmtree(folder)
+    with running_server() as server:
+        yield server
 
 
 def up(device: str) -> str:
@@ -176,15 +36,6 @@ def up(device: str) -> str:
 
 def down(device: str) -> str:
     return f"edgeflock/v1/home/0/{device}/down"
-
-
-class JoinedAgent(AgentProcess):
-    """An agent in the folder that `join` has filled."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        RestartableProcess.__init__(self, folder / "agent.log")
-        self.name, self.folder = name, folder
-        self.configuration, self.socket = folder / "agent.toml", folder / "samples.sock"
 
 
 def test_a_fleet_from_setup_to_an_applied_update_takes_one_command_on_the_device(
@@ -256,6 +107,8 @@ def test_an_invitation_admits_one_device_and_a_second_one_is_shown_to_the_operat
     assert not (tmp_path / "second" / "agent.toml").exists()
     shown = next(each for each in server.devices("invitations") if each["device"] == "shed-pi")
     assert (shown["state"], shown["refused"] > 0) == ("spent", True)
+    listed = next(each for each in server.devices("list") if each["name"] == "shed-pi")
+    assert "enrolments refused: invitation" in listed["note"]
     assert "bad_invitation" in server.log()
 
 

@@ -26,6 +26,7 @@ CONFIGURATION = Path("/etc/broker-coordinator/coordinator.toml")
 
 with missing_extra_named(PROGRAM):
     from broker_coordinator.commands import backup, database, devices, rotate_key, run, service, setup, tasks
+    from broker_coordinator.commands.broker_setup import authority_fingerprint
     from broker_coordinator.configuration import load_configuration
     from broker_coordinator.storage.database import JournalUnavailableError
 
@@ -64,10 +65,13 @@ def _keygen(options: argparse.Namespace) -> None:
 
 
 def _key(options: argparse.Namespace) -> None:
-    newest, *followed = read_key_ring_file(options.file or load_configuration(options.config).key_file, PROGRAM)
+    configuration = None if options.file else load_configuration(options.config)
+    newest, *followed = read_key_ring_file(configuration.key_file if configuration else options.file, PROGRAM)
     print_key(newest.verify_key)
     for key in followed:
         sys.stdout.write(f"it follows  {write_verify_key(key.verify_key)}\n")
+    if configuration and configuration.broker_accounts and configuration.broker.tls:
+        sys.stdout.write(f"authority   {authority_fingerprint(configuration.broker.tls.authority).hex()}\n")
 
 
 _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int | None]] = {

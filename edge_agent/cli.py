@@ -149,6 +149,11 @@ def _add_setup(verbs: Verbs, *parents: argparse.ArgumentParser) -> None:
     setup.add_argument(
         "--coordinator-key", required=True, metavar="KEY", help="what `broker-coordinator key` prints on the server"
     )
+    setup.add_argument(
+        "--authority",
+        metavar="FINGERPRINT",
+        help="where the coordinator makes the broker's accounts: what `broker-coordinator key` prints as that",
+    )
     setup.add_argument("--profile", default="generic", metavar="NAME", help="the kind of device (generic)")
     setup.add_argument(
         "--task", action="append", metavar="NAME", help="a task to take part in; several times for more (digits)"

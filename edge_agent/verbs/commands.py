@@ -27,6 +27,7 @@ from edge_agent.verbs.reset import reset_device
 from edge_agent.verbs.samples_verb import run_samples_verb, task_of
 from edge_agent.verbs.service import install_service, start_service, systemd_runs, uninstall_service
 from edge_agent.verbs.setup import FIRST_TASK, SAMPLE_SOCKET, STATE_FOLDER, Answers, set_up_device
+from edge_agent.verbs.setup_with_account import set_up_with_account
 from fleet_host.command_line import (
     DISTRIBUTION,
     broker_answers,
@@ -35,6 +36,7 @@ from fleet_host.command_line import (
 )
 from fleet_host.key_files import read_key_file
 from fleet_protocol.device_invitation import read_invitation
+from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import write_verify_key
 
 EXIT_PROBLEM = 1
@@ -64,10 +66,15 @@ def _setup(options: argparse.Namespace) -> None:
     answers = Answers(
         options.fleet, options.device, options.coordinator_key, broker_answers(options), options.profile, tasks
     )
-    key = write_verify_key(set_up_device(options.config, answers, PROGRAM))
+    if options.authority is None:
+        made = set_up_device(options.config, answers, PROGRAM)
+    elif options.certificates is None:
+        made = set_up_with_account(options.config, answers, options.authority, PROGRAM)
+    else:
+        raise ConfigurationError("--authority is for a broker with passwords, --certificates for another; name one")
     sys.stdout.write(
         f"wrote {options.config}; start the agent: sudo {PROGRAM} install-service\n"
-        f"then approve it on the server: broker-coordinator devices approve {options.device} {key}\n"
+        f"then approve it on the server: broker-coordinator devices approve {options.device} {write_verify_key(made)}\n"
     )
 
 

@@ -11,33 +11,21 @@ from edge_agent.configuration import AgentConfiguration, load_configuration
 from edge_agent.profiles import read_profile
 from edge_agent.shell.connection.joining import enrol, is_accepted, try_login
 from edge_agent.verbs.authority_download import download_authority
+from edge_agent.verbs.broker_account import KEY_FILE, account_table, own_key, write_password
 from edge_agent.verbs.patience import TIME, Say, await_clock, by, patiently
 from edge_agent.verbs.setup import AgentText, agent_text
 from fleet_host.broker_settings import BrokerSettings, TlsSettings
 from fleet_host.configuration_file import parse_with_paths
-from fleet_host.key_files import make_key_file, read_key_file
 from fleet_host.new_files import remedy_for, replace_file
-from fleet_host.program_folder import AUTHORITY, FILE_MODE, FOLDER_MODE, PASSWORD_FILE, give_to, quoted
+from fleet_host.program_folder import AUTHORITY, FILE_MODE, FOLDER_MODE, PASSWORD_FILE, give_to
 from fleet_protocol.broker_accounts import account_name, client_identifier, own_password
 from fleet_protocol.device_invitation import DeviceInvitation
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import SigningKey, VerifyKey
 from fleet_protocol.kinds import Receipt
 
-KEY_FILE = "agent.key"
 ACCOUNT_SECONDS = 30.0
 """How long the coordinator may take to make an account at the broker."""
-
-BROKER = """\
-[broker]
-host = {host}
-port = {port}
-username = {username}
-password_file = "broker.password"
-
-[broker.tls]
-authority = "ca.crt"
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +68,8 @@ def _join(invitation: DeviceInvitation, settings: JoinSettings, say: Say) -> Non
     await_clock(deadline, say)
     _require_unexpired(invitation)
     folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
-    key = _own_key(folder / KEY_FILE, settings.program)
-    text = _text(invitation, settings, account_name(invitation.device, key.verify_key))
+    key = own_key(folder / KEY_FILE, settings.program)
+    text = _text(invitation, settings, key.verify_key)
     _fetch_authority(invitation, folder, deadline, say)
     _require_accepted(_enrol(invitation, settings, key, deadline, say), invitation, folder / KEY_FILE)
     _log_in(invitation, folder, key, deadline, say)
@@ -108,20 +96,14 @@ def _require_unexpired(invitation: DeviceInvitation) -> None:
         )
 
 
-def _own_key(path: Path, program: str) -> SigningKey:
-    if not path.exists():
-        make_key_file(path, program)
-    return read_key_file(path, program)
-
-
-def _text(invitation: DeviceInvitation, settings: JoinSettings, account: str) -> str:
+def _text(invitation: DeviceInvitation, settings: JoinSettings, key: VerifyKey) -> str:
     """agent.toml, checked: what an invitation says may be anything."""
     text = agent_text(
         AgentText(
             invitation.fleet,
             invitation.device,
             invitation.coordinator_key.hex(),
-            BROKER.format(host=quoted(invitation.host), port=invitation.port, username=quoted(account)),
+            account_table(invitation.host, invitation.port, invitation.device, key),
             settings.profile,
             invitation.tasks,
             invitation.shard,
@@ -161,8 +143,7 @@ def _enrol(invitation: DeviceInvitation, settings: JoinSettings, key: SigningKey
 
 def _log_in(invitation: DeviceInvitation, folder: Path, key: SigningKey, deadline: float, say: Say) -> None:
     """Write this device's password at the broker, and see that it counts."""
-    password = own_password(key, VerifyKey(invitation.coordinator_key))
-    replace_file(folder / PASSWORD_FILE, password.encode() + b"\n", FILE_MODE)
+    write_password(folder, key, VerifyKey(invitation.coordinator_key))
     broker = _broker(invitation, account_name(invitation.device, key.verify_key), folder / PASSWORD_FILE, folder)
     identifier = client_identifier(invitation.fleet, invitation.device)
     say("enrolled; waiting for this device's account at the broker")

@@ -77,6 +77,17 @@ def agent_text(words: AgentText) -> str:
     )
 
 
+def answers_text(answers: Answers, broker: str) -> str:
+    """The text of agent.toml with the table `broker`.
+
+    Raises:
+        ConfigurationError: there is no such profile.
+    """
+    return agent_text(
+        AgentText(answers.fleet, answers.device, answers.coordinator_key, broker, answers.profile, answers.tasks)
+    )
+
+
 def set_up_device(configuration: Path, answers: Answers, program: str) -> VerifyKey:
     """Write agent.toml and what it names beside it; returns the device's public key.
 
@@ -84,16 +95,7 @@ def set_up_device(configuration: Path, answers: Answers, program: str) -> Verify
         ConfigurationError: an answer can't be, a file is missing, or there is a configuration already.
     """
     read_verify_key(answers.coordinator_key, "--coordinator-key", "`broker-coordinator key` on the server")
-    text = agent_text(
-        AgentText(
-            answers.fleet,
-            answers.device,
-            answers.coordinator_key,
-            answers.broker.table("device"),
-            answers.profile,
-            answers.tasks,
-        )
-    )
+    text = answers_text(answers, answers.broker.table("device"))
     read_profile(answers.profile)
     parse_with_paths(text.encode(), AgentConfiguration, str(configuration))
     return make_program_folder(

@@ -13,6 +13,7 @@ from broker_coordinator.configuration import load_configuration
 from broker_coordinator.distribution.signed_messages import MessageSigner
 from broker_coordinator.serving.coordinator import Coordinator
 from broker_coordinator.storage.journal import Journal
+from edge_agent.cli import main as agent_main
 from edge_agent.shell.connection.identity import Identity
 from fleet_host.key_files import make_key_file, read_key_file
 from fleet_protocol.broker_accounts import client_identifier
@@ -53,6 +54,30 @@ def test_a_fleet_from_setup_to_an_applied_update_takes_one_command_on_the_device
     assert agent.stop() == 0
     again = server.join(server.invite("kitchen-pi", "--again"), tmp_path / "device")
     assert (again.returncode, "already" in again.stdout) == (0, True)
+
+
+def test_a_device_that_is_approved_by_hand_gets_its_account_without_anything_being_sent(
+    server: Server, tmp_path: Path
+) -> None:
+    printed = program(coordinator_main, "--config", server.configuration, "key").stdout.split()
+    key, authority = (printed[printed.index(word) + 1] for word in ("key", "authority"))
+    file = tmp_path / "device" / "agent.toml"
+    options = ["--device", "loft-pi", "--broker", "localhost", "--port", str(server.port), "--coordinator-key", key]
+    where = ("--config", str(file), "setup", *options, "--authority")
+    for wrong, said in (("ab" * 32, "none has the fingerprint abab"), ("abc", "expected 64 hex digits")):
+        refused = program(agent_main, *where, wrong)
+        assert (refused.returncode, said in refused.stderr, file.parent.exists()) == (2, True, False)
+    done = program(agent_main, *where, authority)
+    assert done.returncode == 0, done.stderr
+    text = file.read_text().replace("/var/lib/edge-agent", f"{tmp_path}/device/state")
+    file.unlink()
+    file.write_text(text.replace("/run/edge-agent", f"{tmp_path}/device"))
+    command = done.stdout[done.stdout.index("devices approve") :].split()
+    server.devices(*command[1:])
+    agent = JoinedAgent(tmp_path / "device", "loft-pi")
+    agent.start()
+    until(lambda: "event=enrolled" in agent.log(), "it takes part")
+    assert agent.stop() == 0
 
 
 def test_a_device_speaks_and_listens_on_its_own_topics_alone_and_ends_nobody_elses_session(server: Server) -> None:

@@ -25,7 +25,7 @@ CONFIGURATION = Path("/etc/broker-coordinator/coordinator.toml")
 """Read where `--config` doesn't name another; the same as in systemd/broker-coordinator.service."""
 
 with missing_extra_named(PROGRAM):
-    from broker_coordinator.commands import backup, database, devices, rotate_key, run, service, setup, tasks
+    from broker_coordinator.commands import authority, backup, database, devices, rotate_key, run, service, setup, tasks
     from broker_coordinator.commands.broker_setup import authority_fingerprint
     from broker_coordinator.configuration import load_configuration
     from broker_coordinator.storage.database import JournalUnavailableError
@@ -56,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     tasks.add_parser(commands, with_configuration)
     database.add_parser(commands)
     backup.add_parsers(commands, with_configuration)
+    authority.add_parser(commands, with_configuration)
     add_service_verbs(commands)
     return program
 
@@ -83,6 +84,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int | None]] = {
     "devices": devices.run,
     "tasks": tasks.run,
     "database": database.run,
+    "authority": authority.run,
     "backup": backup.back_up,
     "restore": backup.restore,
     "install-service": service.install_service,

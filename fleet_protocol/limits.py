@@ -6,6 +6,10 @@ MIB = 1024 * KIB
 MAX_NAME_CHARACTERS = 48
 """Fleet, shard, device and task names."""
 
+MAX_AUTHORITIES = 4
+"""Certificates of authorities that a device trusts at once: two while one takes the other's place."""
+MAX_CERTIFICATE_BYTES = 3 * KIB
+"""Of one, in DER: with an RSA key of 4096 bits it has half of that."""
 MAX_COORDINATOR_KEYS = 16
 """A coordinator's key, and those that it has replaced; a device that slept through more is given the newest by hand."""
 

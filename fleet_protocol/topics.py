@@ -59,6 +59,11 @@ def key_succession(fleet: str, followed: bytes) -> str:
     return f"{ROOT}/{fleet}/key/{followed.hex()}"
 
 
+def authority_succession(fleet: str, followed: bytes) -> str:
+    """The retained, signed message that names the authorities which follow the set of this id."""
+    return f"{ROOT}/{fleet}/key/authorities-{followed.hex()}"
+
+
 def blob_chunk(fleet: str, blob: str, number: int) -> str:
     """One chunk of a blob; `blob` is the SHA-256 of the whole, in hex."""
     return f"{ROOT}/{fleet}/blob/{blob}/{number}"

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+from broker_coordinator.commands.authority_sets import earlier_files
 from broker_coordinator.commands.backup_file import (
     DATABASE,
     FORMAT,
@@ -94,7 +95,9 @@ def _small_files(places: ServerPlaces, configuration: CoordinatorConfiguration) 
 
 def _named_files(configuration: CoordinatorConfiguration) -> Iterator[Path]:
     broker = configuration.broker
-    tls = (broker.tls.authority, broker.tls.certificate, broker.tls.key) if broker.tls else ()
+    tls: tuple[Path | None, ...] = ()
+    if broker.tls is not None:
+        tls = (broker.tls.authority, *earlier_files(broker.tls.authority), broker.tls.certificate, broker.tls.key)
     for path in (configuration.key_file, configuration.database_password_file, broker.password_file, *tls):
         if path is not None:
             yield path

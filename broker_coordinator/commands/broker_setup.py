@@ -8,11 +8,13 @@ import socket
 import ssl
 import string
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from broker_coordinator.distribution.dynamic_security import initial_rules
+from fleet_host.certificates import DAY_SECONDS, read_authorities
 from fleet_host.new_files import remedy_for, replace_file, write_new_file
 from fleet_host.program_folder import AUTHORITY, FILE_MODE, FOLDER_MODE, give_to
 from fleet_host.services import shipped_file
@@ -30,6 +32,8 @@ OWNER_WRITES = 0o600
 CERTIFICATE_MODE = 0o444
 SALT_BYTES = 12
 PASSWORD_BYTES = 32
+RENEWED_DAYS = 90.0
+"""`setup` makes the broker another certificate when this one counts no longer than that."""
 LONGEST_SECONDS = 60.0
 """For a program that makes or reads a certificate."""
 
@@ -97,11 +101,8 @@ class BrokerPlan:
                 f"{rules} is there, and the password that belongs to it ({password_file}) is not; restore that file, or"
                 f" remove {rules}: the coordinator then makes every account again"
             )
-        made = [] if self.given is not None else self._certificate_steps()
-        installed = (self.folder / "broker.crt").exists() and not any(step.do for step in made)
         return [
-            *made,
-            Step(f"install the broker's certificate in {self.folder}", None if installed else self._install),
+            *self.certificate_steps(),
             Step(
                 f"write {self.configuration} (TLS on port {self.port}, accounts, limits)",
                 None if self.configuration.exists() else self._configure,
@@ -112,14 +113,39 @@ class BrokerPlan:
             ),
         ]
 
-    def _certificate_steps(self) -> list[Step]:
+    def certificate_steps(self) -> list[Step]:
+        """What there is to do about certificates, in order."""
+        if self.given is None and self._authority_is_elsewhere():
+            return [Step(f"the broker's certificate for {self.host}", None)]
+        made = [] if self.given is not None else self._issuing_steps()
+        installed = not any(step.do for step in made) and self._is_installed()
+        words = f"install the broker's certificate in {self.folder}"
+        return [*made, Step(words, None if installed else self._install)]
+
+    def _authority_is_elsewhere(self) -> bool:
+        """Whether the authority's key is not here, which the broker's certificate does not need for now.
+
+        Raises:
+            ConfigurationError: it needs it.
+        """
+        shown = self.folder / "broker.crt"
+        if (self.authority / "ca.key").exists() or not shown.exists():
+            return False
+        if not (_is_for(shown, self.host) and _lasts(shown)):
+            raise ConfigurationError(
+                f"{self.authority / 'ca.key'}: missing, and the broker needs another certificate; put {self.authority}"
+                " back from a backup, or let another authority follow it: broker-coordinator authority renew"
+            )
+        return True
+
+    def _issuing_steps(self) -> list[Step]:
         has_authority = (self.authority / "ca.key").exists()
         certificate = self.authority / "broker.crt"
-        is_right = certificate.exists() and _is_for(certificate, self.host)
+        is_right = certificate.exists() and _is_for(certificate, self.host) and _lasts(certificate)
         return [
             Step(
                 f"make an authority for certificates in {self.authority}",
-                None if has_authority else lambda: _make("authority", self.authority),
+                None if has_authority else lambda: make_authority(self.authority),
             ),
             Step(
                 f"make the broker's certificate for {self.host}",
@@ -127,14 +153,21 @@ class BrokerPlan:
             ),
         ]
 
-    def _install(self) -> None:
+    def _chain(self) -> bytes:
+        """The broker's certificate, and the authority's behind it: a device that joins has its fingerprint alone."""
         authority = _read(self.certificates / AUTHORITY)
-        self.folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
-        # With the authority's certificate behind it: a device that joins has its fingerprint alone.
         chain = _read(self.certificates / "broker.crt").rstrip(b"\n") + b"\n"
-        if authority.strip() not in chain:
-            chain += authority
-        replace_file(self.folder / "broker.crt", chain, CERTIFICATE_MODE)
+        return chain if authority.strip() in chain else chain + authority
+
+    def _is_installed(self) -> bool:
+        shown, key = (self.folder / name for name in BROKER_FILES)
+        if not (shown.exists() and key.exists()):
+            return False
+        return shown.read_bytes() == self._chain() and key.read_bytes() == _read(self.certificates / key.name)
+
+    def _install(self) -> None:
+        self.folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+        replace_file(self.folder / "broker.crt", self._chain(), CERTIFICATE_MODE)
         replace_file(self.folder / "broker.key", _read(self.certificates / "broker.key"), FILE_MODE)
         give_to(ACCOUNT, self.folder, *(self.folder / name for name in BROKER_FILES))
 
@@ -155,16 +188,46 @@ class BrokerPlan:
 
 
 def authority_fingerprint(certificate: Path) -> bytes:
-    """SHA-256 of an authority's certificate.
+    """SHA-256 of an authority's certificate, the first in its file.
 
     Raises:
         ConfigurationError: it can't be read, or is no certificate.
     """
-    text = _read(certificate).decode("ascii", errors="replace")
-    try:
-        return hashlib.sha256(ssl.PEM_cert_to_DER_cert(text[text.index("-----BEGIN CERT") :].strip())).digest()
-    except ValueError as error:
-        raise ConfigurationError(f"{certificate}: no certificate in PEM ({error}); name the authority's") from error
+    return hashlib.sha256(read_authorities(certificate)[0]).digest()
+
+
+def fingerprint_of(certificate: bytes) -> str:
+    """The same in hex, of a certificate in DER."""
+    return hashlib.sha256(certificate).hexdigest()
+
+
+def certificate_days_left(certificate: Path, now: float) -> float:
+    """How long any certificate counts from `now`, in seconds since 1970.
+
+    Raises:
+        ConfigurationError: it can't be read.
+    """
+    said = _run("openssl", "x509", "-in", str(certificate), "-noout", "-enddate").strip()
+    return (ssl.cert_time_to_seconds(said.removeprefix("notAfter=")) - now) / DAY_SECONDS
+
+
+def is_issued_by(certificate: Path, authority: Path) -> bool:
+    """Whether the authority in a folder vouches for a certificate.
+
+    Raises:
+        ConfigurationError: `openssl` can't be run.
+    """
+    command = ("openssl", "verify", "-CAfile", str(authority / AUTHORITY), str(certificate))
+    return _ended(*command).returncode == 0
+
+
+def make_authority(folder: Path) -> None:
+    """Make an authority in a folder that has none.
+
+    Raises:
+        ConfigurationError: it can't be made.
+    """
+    _make("authority", folder)
 
 
 def _plugin() -> Path:
@@ -203,6 +266,10 @@ def _is_for(certificate: Path, host: str) -> bool:
     return "does match" in _run("openssl", "x509", "-in", str(certificate), "-noout", *options)
 
 
+def _lasts(certificate: Path) -> bool:
+    return certificate_days_left(certificate, time.time()) >= RENEWED_DAYS
+
+
 def _is_address(host: str) -> bool:
     return ":" in host or not host.strip("0123456789.")
 
@@ -212,10 +279,17 @@ def _make(what: str, folder: Path, *more: str) -> None:
 
 
 def _run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LONGEST_SECONDS)
+    done = _ended(*command)
     if done.returncode:
         raise ConfigurationError(done.stderr.strip() or f"{command[0]} ended with {done.returncode}")
     return done.stdout
+
+
+def _ended(*command: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=LONGEST_SECONDS)
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"{command[0]} is not installed: apt install {command[0]}") from error
 
 
 def _read(path: Path) -> bytes:

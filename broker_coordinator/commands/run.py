@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable
 
+from broker_coordinator.commands.authority_sets import authority_sets
 from broker_coordinator.configuration import CoordinatorConfiguration, load_configuration
 from broker_coordinator.distribution.signed_messages import MessageSigner
 from broker_coordinator.mqtt.link import MqttLink
@@ -111,6 +112,7 @@ def _coordinator(
         on_version=evaluator.note_version,
         keep_lease=lease.keep,
         manages_accounts=configuration.broker_accounts is not None,
+        authorities=authority_sets(configuration.broker.tls.authority) if configuration.broker.tls else (),
     )
 
 

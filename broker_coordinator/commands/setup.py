@@ -8,6 +8,7 @@ from pathlib import Path
 from broker_coordinator.commands.broker_setup import BrokerPlan, Step, unwritable
 from broker_coordinator.commands.places import server_places
 from broker_coordinator.commands.service import SERVICE
+from broker_coordinator.commands.systemd_units import BROKER_UNIT, SYSTEMD_RUNS, restart_or_say
 from broker_coordinator.configuration import PROGRAM, CoordinatorConfiguration, load_configuration
 from fleet_host.command_line import Verbs, add_broker_options, add_verb, broker_answers
 from fleet_host.configuration_file import parse_with_paths
@@ -17,9 +18,7 @@ from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import write_verify_key
 
 KEY_FILE = "coordinator.key"
-UNITS = ("mosquitto-edgeflock", PROGRAM)
-SYSTEMD_RUNS = Path("/run/systemd/system")
-"""Exists where systemd is what started the machine."""
+UNITS = (BROKER_UNIT, PROGRAM)
 
 COORDINATOR = """\
 # Written by `broker-coordinator setup`. docs/configuration-reference.md lists every key. Relative paths start at this
@@ -111,6 +110,8 @@ def _set_up_server(options: argparse.Namespace) -> None:
         plan.check()
         if options.folder is not None and not options.dry_run:
             options.folder.mkdir(parents=True, exist_ok=True)  # the accounts of both programs pass through it
+        had_certificate = (plan.folder / "broker.crt").exists()
+        renewed = had_certificate and any(step.do for step in plan.certificate_steps())
         steps = [*plan.steps(configuration.parent / PASSWORD_FILE), _configuration_step(plan, configuration, text)]
         if starts:  # first: it makes the accounts that the files are for
             steps.insert(0, Step("install both services", lambda: installer_here().install(SERVICE, {})))
@@ -121,6 +122,8 @@ def _set_up_server(options: argparse.Namespace) -> None:
     except OSError as error:
         raise unwritable(error, plan.folder) from error
     _start(plan, starts=starts, dry_run=options.dry_run)
+    if renewed and not options.dry_run:
+        sys.stdout.write(restart_or_say([BROKER_UNIT], starts=starts) + ": it has another certificate\n")
     sys.stdout.write(
         f"devices connect to {plan.host}, TCP port {plan.port}: open it in the firewall, and no other\n"
         f"keep a copy of {configuration.parent / KEY_FILE} and of {plan.authority} in a safe place\n"

@@ -1,5 +1,6 @@
 """Signing the coordinator's messages: receipts, manifests, invitations, chunks and new keys. Pure."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -11,11 +12,13 @@ from fleet_protocol.envelope import sign_envelope
 from fleet_protocol.errors import Reason
 from fleet_protocol.keys import SigningKey, VerifyKey, key_id
 from fleet_protocol.kinds import (
+    AUTHORITY_SUCCESSION,
     BLOB_CHUNK,
     INVITATION,
     KEY_SUCCESSION,
     MANIFEST,
     RECEIPT,
+    AuthoritySuccession,
     BlobChunk,
     Invitation,
     KeySuccession,
@@ -78,6 +81,13 @@ class MessageSigner:
         topic = topics.key_succession(self.fleet, key_id(self.key.verify_key))
         payload = encode_payload(KeySuccession(bytes(successor)))
         return Publication(topic, sign_envelope(self.key, topic, KEY_SUCCESSION, payload, sequence=0), retained=True)
+
+    def authorities(self, followed: bytes, authorities: Sequence[bytes]) -> Publication:
+        """The retained message that lets devices which trust the set `followed` trust `authorities` in its place."""
+        topic = topics.authority_succession(self.fleet, followed)
+        payload = encode_payload(AuthoritySuccession(list(authorities)))
+        signed = sign_envelope(self.key, topic, AUTHORITY_SUCCESSION, payload, sequence=0)
+        return Publication(topic, signed, retained=True)
 
     def chunk(self, wanted: Wanted, content: bytes, number: int) -> Publication:
         """Chunk `number` of `content`, which is what is `wanted`."""

@@ -6,6 +6,7 @@ It reads many packets and writes many packets in one system call: one call a pac
 import contextlib
 import socket
 import ssl
+from collections.abc import Mapping
 
 from broker_coordinator.mqtt.traffic import Arrived, TrafficDivider
 
@@ -37,6 +38,10 @@ class DividedSocket:
         with contextlib.suppress(OSError):
             self.flush()
         self._connection.close()
+
+    def peer_certificate(self) -> Mapping[str, object] | None:
+        """What the other side shows, as ssl describes it; None without TLS."""
+        return self._connection.getpeercert() if isinstance(self._connection, ssl.SSLSocket) else None
 
     @property
     def unsent_bytes(self) -> int:

@@ -18,6 +18,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from broker_coordinator.admission.decisions import Message
 from broker_coordinator.distribution.dynamic_security import ANSWERS
+from broker_coordinator.mqtt.certificate_watch import CertificateWatch
 from broker_coordinator.mqtt.client import MAX_UNACKNOWLEDGED, make_client
 from broker_coordinator.mqtt.divided_socket import READ_AHEAD_BYTES, DividedSocket
 from broker_coordinator.mqtt.outgoing import Outgoing, PacketTooLargeError
@@ -81,6 +82,7 @@ class MqttLink:
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = self._on_disconnect
         self._client.on_subscribe = self._on_subscribe
+        self._certificates = CertificateWatch(settings)
         self._outgoing = Outgoing(MAX_IN_FLIGHT, mqtt5=settings.protocol == "5")
         self._unsubscribed = 0
         self._received: list[Message] = []
@@ -139,6 +141,8 @@ class MqttLink:
 
     def _check_connection(self) -> None:
         self._client.loop_misc()
+        if self._client.is_connected() and (connection := self._connection()):
+            self._certificates.look(connection.peer_certificate, time.time())
         waiting = self._client.socket() is not None and not self._client.is_connected()
         if waiting and time.monotonic() > self._connected_by:
             self._broker.failed(f"no answer within {CONNECTION_TIMEOUT_SECONDS:g} s")

@@ -15,10 +15,10 @@ from broker_coordinator.distribution.signed_messages import MessageSigner, Publi
 from broker_coordinator.serving.broker_accounts import BrokerAccounts
 from broker_coordinator.serving.file_server import FileServer
 from broker_coordinator.serving.intake import Intake
-from broker_coordinator.serving.key_successions import KeySuccessions
 from broker_coordinator.serving.manifest_watch import ManifestWatch
 from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.serving.older_database import note_older_database
+from broker_coordinator.serving.successions import Successions
 from broker_coordinator.serving.version_maker import OnVersion, VersionMaker
 from broker_coordinator.serving.waiting import DecodedBatches
 from broker_coordinator.storage.journal import Journal
@@ -32,7 +32,8 @@ logger = logging.getLogger(__name__)
 
 class Coordinator:
     """Serves the tasks in `journal`, to which `bundles` are added. `on_version` is called with each version that is
-    made, `keep_lease` before any is. `manages_accounts`: of the broker, through its dynamic security.
+    made, `keep_lease` before any is. `manages_accounts`: of the broker, through its dynamic security. `authorities` are
+    the sets of certificates that devices were to believe about the broker, in DER, the oldest set first.
 
     Raises:
         JournalUnavailableError: the database can't be read.
@@ -50,6 +51,7 @@ class Coordinator:
         on_version: OnVersion = lambda _task, _number: None,
         keep_lease: Callable[[float], None] = lambda _now: None,
         manages_accounts: bool = False,
+        authorities: Sequence[Sequence[bytes]] = (),
     ) -> None:
         registry = TaskRegistry(journal.engine)
         decoded = DecodedBatches()
@@ -81,7 +83,7 @@ class Coordinator:
         self._accounts = (
             BrokerAccounts(journal.engine, settings.keys, signer.fleet, signer.shard) if manages_accounts else None
         )
-        self._successions = KeySuccessions(settings.keys, signer.fleet, signer.shard)
+        self._successions = Successions(settings.keys, signer.fleet, signer.shard, authorities)
 
     def tasks(self) -> list[str]:
         """The names of the tasks that are served."""

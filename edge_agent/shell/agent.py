@@ -12,12 +12,14 @@ from edge_agent.core.enrolment import must_enrol_again
 from edge_agent.core.outbox import OutboxRow
 from edge_agent.core.triggers import Condition
 from edge_agent.core.version_choice import begins_generation, invites_to_round, known_from
+from edge_agent.shell.connection.authority_follower import AuthorityFollower
 from edge_agent.shell.connection.enrolled_name import EnrolledName
 from edge_agent.shell.connection.enrolment import EnrolmentKeeper
 from edge_agent.shell.connection.identity import Identity
 from edge_agent.shell.connection.inbox import Inbox
 from edge_agent.shell.connection.key_follower import KeyFollower
 from edge_agent.shell.connection.link import Link
+from edge_agent.shell.connection.pinned_authorities import pinned_authorities
 from edge_agent.shell.connection.pinned_keys import PinnedKeys
 from edge_agent.shell.connection.postbox import Postbox
 from edge_agent.shell.connection.presence import PresenceKeeper
@@ -96,6 +98,7 @@ class Agent:
             not_readable=self._handle_not_readable,
             invitation=self._handle_invitation,
             succession=self._handle_succession,
+            authorities=self._handle_authorities,
             chunk=self._handle_chunk,
         )
         self._link = Link(
@@ -107,6 +110,10 @@ class Agent:
             filters=[identity.down_topic, *(topics.invitation(configuration.fleet, task) for task in self._tasks)],
             maximum_message_bytes=max(kind.max_bytes for kind in KINDS.values() if kind.leaf in FROM_COORDINATOR),
         )
+        authorities = pinned_authorities(configuration.state_folder, configuration.broker)
+        if authorities is not None:
+            self._link.trust(authorities.file)
+        self._authorities = AuthorityFollower(configuration.fleet, authorities, self._link)
         self._keys = KeyFollower(pinned, identity, self._link, followed=self._handle_new_key)
         self._presence = PresenceKeeper(self._publish_presence, lambda: self._manifests.lacks_any)
         self._manifests = ManifestListener(
@@ -206,6 +213,7 @@ class Agent:
         """Enrol and deliver, for as long as the connection lasts."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keys.keep())
+            group.create_task(self._authorities.keep())
             group.create_task(self._manifests.keep())
             group.create_task(self._enrolment.keep())
             group.create_task(self._postbox.deliver())
@@ -284,8 +292,12 @@ class Agent:
     def _handle_succession(self, successor: VerifyKey) -> None:
         self._keys.receive(successor)
 
+    def _handle_authorities(self, topic: str, authorities: list[bytes]) -> None:
+        self._authorities.receive(topic, authorities)
+
     def _handle_new_key(self) -> None:
-        """What the new key signed before was refused: ask for manifests and receipts again."""
+        """What the new key signed before was refused: ask for authorities, manifests and receipts again."""
+        self._authorities.ask_again()
         self._presence.publish_again()
         self._postbox.send_all()
 

@@ -15,6 +15,7 @@ import msgspec
 from edge_agent.configuration import AgentConfiguration
 from edge_agent.core.lifecycle import State
 from edge_agent.profiles import Limits, misfits, read_profile
+from edge_agent.shell.connection.pinned_authorities import believing, pinned_authorities
 from edge_agent.shell.host import machine
 from edge_agent.shell.host.this_board import this_board
 from edge_agent.sources.unix_socket import Status
@@ -92,6 +93,8 @@ def _disk(configuration: AgentConfiguration, _program: str) -> str:
 
 def _broker(configuration: AgentConfiguration, _program: str) -> str:
     broker = configuration.broker
+    if (pinned := pinned_authorities(configuration.state_folder, broker)) is not None:
+        broker = believing(broker, pinned.file)
     broker.password()
     context, where = broker.tls_context(), f"{broker.host}:{broker.port}"
     try:

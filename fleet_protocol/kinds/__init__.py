@@ -1,5 +1,6 @@
 """Every kind of payload, one file each, in one table: all that envelope, outbox, journal and receipts look at."""
 
+from fleet_protocol.kinds.authority_succession import AUTHORITY_SUCCESSION, AuthoritySuccession
 from fleet_protocol.kinds.blob_chunk import BLOB_CHUNK, BlobChunk
 from fleet_protocol.kinds.blob_request import BLOB_REQUEST, BlobRequest
 from fleet_protocol.kinds.encrypted_update import ENCRYPTED_UPDATE, EncryptedPayload
@@ -31,6 +32,7 @@ KINDS: dict[int, PayloadKind] = {
         ENCRYPTED_STATISTICS,
         INVITATION,
         KEY_SUCCESSION,
+        AUTHORITY_SUCCESSION,
     )
 }
 """By the number that stands in an envelope's header."""
@@ -52,6 +54,8 @@ def register(kind: PayloadKind) -> PayloadKind:
 
 
 __all__ = [
+    "AUTHORITY_SUCCESSION",
+    "AuthoritySuccession",
     "BLOB_CHUNK",
     "BLOB_REQUEST",
     "BlobChunk",

@@ -75,6 +75,19 @@ def test_what_is_in_the_way_is_said_before_anything_is_written(tmp_path: Path, c
     assert not server.exists()
 
 
+def test_an_authority_that_is_kept_elsewhere_is_not_replaced_by_another(tmp_path: Path, capsys) -> None:
+    port = free_port()
+    assert setup(tmp_path, port=port) == 0
+    authority = tmp_path / "edgeflock-authority"
+    authority.rename(tmp_path / "safe")
+    shown = (tmp_path / "mosquitto-edgeflock" / "broker.crt").read_bytes()
+    assert setup(tmp_path, port=port) == 0
+    assert (tmp_path / "mosquitto-edgeflock" / "broker.crt").read_bytes() == shown
+    assert not authority.exists()
+    assert setup(tmp_path, host="127.0.0.1", port=port) == 2
+    assert "authority renew" in capsys.readouterr().err
+
+
 def test_a_setup_of_another_kind_stays_as_it_is(tmp_path: Path, capsys) -> None:
     file = tmp_path / "broker-coordinator" / "coordinator.toml"
     assert main(["--config", str(file), "setup", "--broker", "broker.example"]) == 0

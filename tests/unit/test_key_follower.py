@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from broker_coordinator.serving.key_successions import KeySuccessions
+from broker_coordinator.serving.successions import Successions
 from edge_agent.shell.connection import key_follower, pinned_keys
 from edge_agent.shell.connection.identity import Identity
 from edge_agent.shell.connection.inbox import Inbox
@@ -44,7 +44,7 @@ class Device:
         self.followed: list[VerifyKey] = []
         self.has_followed = asyncio.Event()
         self.follower = KeyFollower(self.pinned, self.identity, broker, followed=self._note)
-        nothing = dict.fromkeys(("receipt", "manifest", "not_readable", "invitation", "chunk"))
+        nothing = dict.fromkeys(("receipt", "manifest", "not_readable", "invitation", "authorities", "chunk"))
         self.inbox = broker.inbox = Inbox("home", self.identity, succession=self.follower.receive, **nothing)
 
     def _note(self) -> None:
@@ -61,7 +61,7 @@ class Device:
 
 
 def statements(*newest_first: SigningKey) -> dict[str, bytes]:
-    successions = KeySuccessions(newest_first, "home", "0")
+    successions = Successions(newest_first, "home", "0")
     successions.announce()
     return {each.topic: each.data for each in successions.publications(100, 0.0)}
 

@@ -3,7 +3,7 @@
 import pytest
 
 from broker_coordinator.serving.announcements import REPEAT_SECONDS
-from broker_coordinator.serving.key_successions import KeySuccessions
+from broker_coordinator.serving.successions import Successions
 from edge_agent.shell.connection.identity import Identity
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.keys import SigningKey, VerifyKey, write_verify_key
@@ -19,14 +19,14 @@ def device_that_trusts(key: SigningKey, *, encrypt_updates: bool = False) -> Ide
     return Identity("home", "0", "pi", SigningKey(bytes(32)), pinned, encrypt_updates=encrypt_updates)
 
 
-def retained(successions: KeySuccessions) -> dict[str, bytes]:
+def retained(successions: Successions) -> dict[str, bytes]:
     successions.announce()
     return {each.topic: each.data for each in successions.publications(100, 0.0) if each.retained}
 
 
 @pytest.mark.parametrize("pinned", NEWEST_FIRST)
 def test_device_comes_from_any_key_to_the_newest(pinned):
-    messages = retained(KeySuccessions(NEWEST_FIRST, "home", "0"))
+    messages = retained(Successions(NEWEST_FIRST, "home", "0"))
     device = device_that_trusts(pinned)
     while (data := messages.get(device.succession_topic)) is not None:
         payload, _ = device.verify_from_coordinator(device.succession_topic, data, MAX_CONTROL_BYTES)
@@ -35,7 +35,7 @@ def test_device_comes_from_any_key_to_the_newest(pinned):
 
 
 def test_statement_of_another_key_or_on_another_topic_is_refused():
-    messages = retained(KeySuccessions(NEWEST_FIRST, "home", "0"))
+    messages = retained(Successions(NEWEST_FIRST, "home", "0"))
     first, second = device_that_trusts(FIRST), device_that_trusts(SECOND)
     for device, topic, data, reason in (
         (second, first.succession_topic, messages[first.succession_topic], Reason.UNKNOWN_KEY),
@@ -54,7 +54,7 @@ def test_no_device_follows_a_key_that_is_no_point_of_the_curve():
 
 
 def test_statements_are_small_repeated_for_who_comes_and_no_more_often_than_manifests():
-    successions = KeySuccessions(NEWEST_FIRST, "home", "0")
+    successions = Successions(NEWEST_FIRST, "home", "0")
     assert all(len(data) < KEY_SUCCESSION.max_bytes // 50 for data in retained(successions).values())
     successions.repeat(1.0)
     successions.repeat(2.0)
@@ -66,5 +66,5 @@ def test_statements_are_small_repeated_for_who_comes_and_no_more_often_than_mani
 
 
 def test_coordinator_that_never_had_another_key_says_nothing():
-    assert retained(KeySuccessions((FIRST,), "home", "0")) == {}
-    assert retained(KeySuccessions((), "home", "0")) == {}
+    assert retained(Successions((FIRST,), "home", "0")) == {}
+    assert retained(Successions((), "home", "0")) == {}

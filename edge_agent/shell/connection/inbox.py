@@ -9,7 +9,7 @@ from fleet_host.log_lines import log_line
 from fleet_protocol import topics
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.keys import VerifyKey
-from fleet_protocol.kinds import MANIFEST, BlobChunk, Invitation, KeySuccession, Manifest, Receipt
+from fleet_protocol.kinds import MANIFEST, AuthoritySuccession, BlobChunk, Invitation, KeySuccession, Manifest, Receipt
 from fleet_protocol.limits import MAX_CONTROL_BYTES, MAX_SIGNED_CHUNK_BYTES
 from fleet_protocol.topics import PackedWeights
 
@@ -29,11 +29,13 @@ class Inbox:
         not_readable: Callable[[str, str], None],
         invitation: Callable[[str, Invitation], None],
         succession: Callable[[VerifyKey], None],
+        authorities: Callable[[str, list[bytes]], None],
         chunk: Callable[[str | PackedWeights, int, BlobChunk], None],
     ) -> None:
         """`manifest` and `invitation` take the task too; `not_readable` takes the task whose manifest is of a newer
-        format, and what is wrong with it; `succession` takes the key that follows the pinned one;
-        `chunk` takes of which file, and which chunk of it."""
+        format, and what is wrong with it; `succession` takes the key that follows the pinned one, `authorities` the
+        topic and the certificates that follow; `chunk` takes of which file, and which chunk of it.
+        """
         self._fleet = fleet
         self._identity = identity
         self._receipt = receipt
@@ -41,6 +43,7 @@ class Inbox:
         self._not_readable = not_readable
         self._invitation = invitation
         self._succession = succession
+        self._authorities = authorities
         self._chunk = chunk
 
     def handle(self, topic: str, data: bytes) -> None:
@@ -70,6 +73,8 @@ class Inbox:
                 self._invitation(task, payload)
             case KeySuccession() if topic == self._identity.succession_topic:
                 self._succession(VerifyKey(payload.successor))
+            case AuthoritySuccession():
+                self._authorities(topic, payload.authorities)
             case BlobChunk():
                 self._chunk(*topics.chunk_of(topic), payload)
             case _:

@@ -1,12 +1,12 @@
 """Follows the coordinator to its next key: hears what the pinned one vouches for, and pins that."""
 
-import asyncio
 import logging
 from collections.abc import Callable
 
 from edge_agent.shell.connection.identity import Identity
 from edge_agent.shell.connection.link import Link
 from edge_agent.shell.connection.pinned_keys import PinnedKeys
+from edge_agent.shell.connection.succession_listener import SuccessionListener
 from fleet_host.log_lines import log_line
 from fleet_protocol.keys import VerifyKey, key_id, write_verify_key
 
@@ -22,10 +22,8 @@ class KeyFollower:
     def __init__(self, pinned: PinnedKeys, identity: Identity, link: Link, *, followed: Callable[[], None]) -> None:
         self._pinned = pinned
         self._identity = identity
-        self._link = link
         self._followed = followed
-        self._heard = asyncio.Event()
-        self._pause_seconds = 0.0
+        self._listener = SuccessionListener(link, lambda: identity.succession_topic)
 
     def receive(self, successor: VerifyKey) -> None:
         """Take what the pinned key has signed: that `successor` follows it.
@@ -39,8 +37,7 @@ class KeyFollower:
         try:
             self._pinned.follow(successor)
         except OSError:
-            self._pause_seconds = RETRY_SECONDS
-            self._heard.set()
+            self._listener.again(RETRY_SECONDS)
             raise
         self._identity.coordinator = successor
         logger.warning(
@@ -51,7 +48,7 @@ class KeyFollower:
                 remedy=f'coordinator_key = "{write_verify_key(successor)}" in agent.toml lets a new card start with it',
             )
         )
-        self._heard.set()
+        self._listener.again()
         self._followed()
 
     async def keep(self) -> None:
@@ -60,11 +57,4 @@ class KeyFollower:
         Raises:
             LinkDownError: it has ended.
         """
-        while True:
-            topic = self._identity.succession_topic
-            self._heard.clear()
-            self._pause_seconds = 0.0
-            await self._link.subscribe(topic)
-            await self._heard.wait()
-            await self._link.unsubscribe(topic)
-            await asyncio.sleep(self._pause_seconds)
+        await self._listener.keep()

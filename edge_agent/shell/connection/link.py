@@ -6,12 +6,14 @@ import logging
 import math
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from pathlib import Path
 
 import aiomqtt
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edge_agent.mqtt.broker_client import BrokerClient
 from edge_agent.shell.connection.broker_complaints import BrokerComplaints
+from edge_agent.shell.connection.pinned_authorities import believing
 from edge_agent.shell.host.cancellation import end_if_cancelled
 from fleet_host.backoff import delay_seconds
 from fleet_host.broker_settings import BrokerSettings
@@ -77,6 +79,10 @@ class Link:
     def connected(self) -> bool:
         """Whether there is a connection."""
         return self._client is not None
+
+    def trust(self, authority: Path) -> None:
+        """Believe these authorities' certificates about the broker, from the next connection on."""
+        self._broker = believing(self._broker, authority)
 
     async def run(self) -> None:
         """Connect, and reconnect with back-off and full jitter, until cancelled."""

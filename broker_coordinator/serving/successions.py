@@ -1,7 +1,7 @@
-"""Tells devices which key follows each of this coordinator's own. Pure: times are seconds on any one clock.
+"""Tells devices what follows each of this coordinator's keys, and each set of the broker's authorities.
 
 A device hears what follows the key that it pins, pins that, and asks for what follows it in turn: so one that slept
-through several still gets to the newest.
+through several still gets to the newest. Pure: times are seconds on any one clock.
 """
 
 from collections.abc import Sequence
@@ -9,17 +9,26 @@ from itertools import pairwise
 
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from broker_coordinator.serving.announcements import Announcements
+from fleet_protocol.authorities import authorities_id
 from fleet_protocol.keys import SigningKey
 
 
-class KeySuccessions:
-    """Retained messages, each signed with an earlier one of the `keys`, which are newest first."""
+class Successions:
+    """Retained messages: for each but the first of the `keys`, which are newest first, one that the key signs; and for
+    each but the last of the sets of `authorities`, which are oldest first and in DER, one that the newest key signs.
+    """
 
-    def __init__(self, keys: Sequence[SigningKey], fleet: str, shard: str) -> None:
-        self._messages: dict[str, Publication] = {}
-        for successor, followed in pairwise(keys):
-            message = MessageSigner(followed, fleet, shard).succession(successor.verify_key)
-            self._messages[message.topic] = message
+    def __init__(
+        self, keys: Sequence[SigningKey], fleet: str, shard: str, authorities: Sequence[Sequence[bytes]] = ()
+    ) -> None:
+        messages = [
+            MessageSigner(followed, fleet, shard).succession(successor.verify_key)
+            for successor, followed in pairwise(keys)
+        ]
+        if keys:
+            newest = MessageSigner(keys[0], fleet, shard)
+            messages += [newest.authorities(authorities_id(before), now) for before, now in pairwise(authorities)]
+        self._messages: dict[str, Publication] = {message.topic: message for message in messages}
         self._announcements = Announcements()
 
     def announce(self) -> None:

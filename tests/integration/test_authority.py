@@ -1,0 +1,138 @@
+"""The broker's authority for certificates: renewed, switched and dropped, each in its turn, as often as it takes."""
+
+import json
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from broker_coordinator.cli import main
+from broker_coordinator.commands import broker_setup
+from broker_coordinator.commands.authority_sets import authority_sets, replace_authorities
+from broker_coordinator.mqtt.certificate_watch import CertificateWatch
+from fleet_host.broker_settings import BrokerSettings, TlsSettings
+from fleet_host.certificates import read_authorities
+from tests.support.broker import free_port
+
+
+class Server:
+    """What `setup --host localhost` makes, and its `authority` verbs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, free_port()
+        self.trusted = folder / "broker-coordinator" / "ca.crt"
+        self.authority = folder / "edgeflock-authority"
+        self.shown = folder / "mosquitto-edgeflock" / "broker.crt"
+        assert self.setup() == 0
+
+    def setup(self) -> int:
+        return main(["setup", "--host", "localhost", "--port", str(self.port), "--folder", str(self.folder)])
+
+    def run(self, verb: str) -> int:
+        return main(["authority", verb, "--folder", str(self.folder)])
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Server:
+    return Server(tmp_path / "server")
+
+
+def test_three_steps_lead_from_one_authority_to_the_next(server: Server, capsys) -> None:
+    (first,) = read_authorities(server.trusted)
+    certificate = server.shown.read_bytes()
+    for early, said in (("switch", "first: authority renew"), ("drop", "there is nothing to drop")):
+        assert server.run(early) == 2
+        assert said in capsys.readouterr().err
+    assert authority_sets(server.trusted) == []
+    assert server.run("renew") == 0
+    (_, second) = both = read_authorities(server.trusted)
+    assert (both[0], server.shown.read_bytes()) == (first, certificate), "the broker still shows the first"
+    assert server.run("renew") == 0, "again, if it was interrupted"
+    assert read_authorities(server.trusted) == both
+    assert server.run("drop") == 2
+    assert "first: authority switch" in capsys.readouterr().err
+    assert server.run("switch") == 0
+    assert server.shown.read_bytes() != certificate
+    assert read_authorities(server.authority / "ca.crt") == [second]
+    assert read_authorities(server.trusted) == [second, first], "an invitation names the second from now on"
+    assert server.setup() == 0, "as after any update"
+    assert read_authorities(server.authority / "ca.crt") == [second]
+    assert server.run("drop") == 0
+    assert authority_sets(server.trusted) == [[first], [second, first], [second]]
+    capsys.readouterr()
+    main(["authority", "show", "--folder", str(server.folder), "--json"])
+    shown = json.loads(capsys.readouterr().out)
+    assert (len(shown["believed"]), shown["next"], shown["broker_days_left"] > 3_000) == (1, False, True)
+
+
+def test_a_switch_that_was_interrupted_goes_on(server: Server, monkeypatch, capsys) -> None:
+    assert server.run("renew") == 0
+    (first, second) = read_authorities(server.trusted)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "broker.crt")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(broker_setup.BrokerPlan, "_install", full)
+        assert server.run("switch") == 2
+    assert "make room on that disk" in capsys.readouterr().err
+    assert server.run("switch") == 0
+    assert read_authorities(server.trusted) == [second, first]
+    assert server.run("drop") == 0
+
+
+def test_a_broker_that_the_present_authority_does_not_vouch_for_is_not_left_alone(server: Server, capsys) -> None:
+    assert server.run("renew") == 0
+    former = server.shown.read_bytes()
+    assert server.run("switch") == 0
+    server.shown.unlink()
+    server.shown.write_bytes(former)
+    assert server.run("drop") == 2
+    assert "devices would refuse it" in capsys.readouterr().err
+
+
+def test_setup_makes_another_certificate_before_the_first_ends(server: Server, monkeypatch, capsys) -> None:
+    before = server.shown.read_bytes()
+    monkeypatch.setattr(broker_setup, "RENEWED_DAYS", 10_000.0)
+    assert server.setup() == 0
+    assert server.shown.read_bytes() != before
+    assert "mosquitto-edgeflock" in capsys.readouterr().out.split("now restart")[1]
+
+
+def test_sets_are_kept_once_each_whenever_the_command_was_killed(server: Server) -> None:
+    (first,) = read_authorities(server.trusted)
+    before = server.trusted.read_bytes()
+    assert server.run("renew") == 0
+    (_, second) = read_authorities(server.trusted)
+    server.trusted.unlink()
+    server.trusted.write_bytes(before)
+    assert authority_sets(server.trusted) == [[first]], "killed between the two files"
+    replace_authorities(server.trusted, [first, second])
+    assert authority_sets(server.trusted) == [[first], [first, second]]
+
+
+def test_the_log_says_once_a_day_what_ends_before_long(server: Server, caplog) -> None:
+    watch = CertificateWatch(BrokerSettings("localhost", tls=TlsSettings(server.trusted)))
+    now = time.time()
+    dates = subprocess.run(
+        ["openssl", "x509", "-in", server.shown, "-noout", "-enddate"], capture_output=True, text=True, check=True
+    )
+    shown = {"notAfter": dates.stdout.strip().removeprefix("notAfter=")}
+    looked = []
+
+    def certificate() -> dict[str, str]:
+        looked.append(shown)
+        return shown
+
+    watch.look(certificate, now)
+    watch.look(certificate, now + 3_600)
+    assert (len(looked), caplog.text) == (1, "")
+    watch.look(certificate, now + 3_600 * 86_400)
+    said = [record.getMessage() for record in caplog.records]
+    assert [words.split(" days_left")[0] for words in said] == [
+        "event=certificate_ends of=broker",
+        "event=certificate_ends of=authority",
+    ] or all("certificate_ends" in words for words in said)
+    watch.look(lambda: None, now + 3_700 * 86_400)
+    assert len(caplog.records) == len(said)

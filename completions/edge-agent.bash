@@ -10,7 +10,7 @@ _shtab_edge_agent_subparsers=(run join setup predict status samples train doctor
 
 _shtab_edge_agent_run_option_strings=(-h --help --config)
 _shtab_edge_agent_join_option_strings=(-h --help --config --profile --wait --folder)
-_shtab_edge_agent_setup_option_strings=(-h --help --config --fleet --broker --port --certificates --device --coordinator-key --profile --task)
+_shtab_edge_agent_setup_option_strings=(-h --help --config --fleet --broker --port --certificates --device --coordinator-key --authority --profile --task)
 _shtab_edge_agent_predict_option_strings=(-h --help --config --file --follow --task --json)
 _shtab_edge_agent_status_option_strings=(-h --help --config --json --watch)
 _shtab_edge_agent_samples_stats_option_strings=(-h --help --config --json)

@@ -12,12 +12,14 @@ from nacl.hash import blake2b
 from nacl.public import Box, PrivateKey
 
 from fleet_protocol import topics
+from fleet_protocol.authorities import authorities_id
 from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import Grid, Moments, Quantisation, encode_difference, encode_update
 from fleet_protocol.codec.selection import random_indices
 from fleet_protocol.envelope import sign_envelope
 from fleet_protocol.keys import SigningKey, key_id
 from fleet_protocol.kinds import (
+    AUTHORITY_SUCCESSION,
     BLOB_CHUNK,
     BLOB_REQUEST,
     ENCRYPTED_STATISTICS,
@@ -32,6 +34,7 @@ from fleet_protocol.kinds import (
     STATISTICS,
     UPDATE,
     WEIGHTS_REQUEST,
+    AuthoritySuccession,
     BlobChunk,
     BlobRequest,
     EncryptedPayload,
@@ -97,6 +100,11 @@ SUCCESSION = (
     KEY_SUCCESSION,
     KeySuccession(bytes(SUCCESSOR)),
     topics.key_succession("home", key_id(SigningKey(SEED).verify_key)),
+)
+AUTHORITIES = (
+    AUTHORITY_SUCCESSION,
+    AuthoritySuccession([bytes(range(48)), bytes(range(16))]),
+    topics.authority_succession("home", authorities_id([bytes(range(48))])),
 )
 OF_GENERATION_3 = [
     (MANIFEST, Manifest(0, "0f" * 32, "1e" * 32, generation=3), TASK_TOPIC),
@@ -168,7 +176,12 @@ def sequence_of(kind: PayloadKind) -> int:
 def message_vectors() -> list[dict[str, object]]:
     """One signed message of every kind."""
     vectors = []
-    cases = [*((0, *case) for case in MESSAGES), *((3, *case) for case in OF_GENERATION_3), (0, *SUCCESSION)]
+    cases = [
+        *((0, *case) for case in MESSAGES),
+        *((3, *case) for case in OF_GENERATION_3),
+        (0, *SUCCESSION),
+        (0, *AUTHORITIES),
+    ]
     for generation, kind, message, topic in cases:
         names_a_task = kind in NAMING_A_TASK
         fields: dict[str, Any] = {

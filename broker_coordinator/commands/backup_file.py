@@ -12,11 +12,13 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Annotated
 
 import msgspec
 
 from fleet_host.new_files import remedy_for
+from fleet_protocol.configuration import Name, one_line
+from fleet_protocol.device_invitation import MAX_EXPIRY
 from fleet_protocol.errors import ConfigurationError, why_unreadable
 from fleet_protocol.limits import MIB
 
@@ -29,6 +31,8 @@ MAX_SMALL_BYTES = MIB
 MAX_SMALL_FILES = 100
 OWNER_ALONE = 0o600
 PIECE_BYTES = MIB
+MAX_VERSION_CHARACTERS = 100
+"""Of the name of a release."""
 
 _NAME = re.compile(r"(configuration|authority)/[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
@@ -36,10 +40,10 @@ _NAME = re.compile(r"(configuration|authority)/[A-Za-z0-9_][A-Za-z0-9._-]{0,99}"
 class BackupContents(msgspec.Struct, frozen=True):
     """What the first member says. `made` is in seconds since 1970; `hashes` are SHA-256 of the other members."""
 
-    format: int
-    made: int
-    edgeflock: str
-    fleet: str
+    format: Annotated[int, msgspec.Meta(ge=1)]
+    made: Annotated[int, msgspec.Meta(ge=0, le=MAX_EXPIRY)]
+    edgeflock: Annotated[str, one_line(MAX_VERSION_CHARACTERS)]
+    fleet: Name
     hashes: dict[str, str]
 
 

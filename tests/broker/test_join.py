@@ -87,7 +87,8 @@ def test_a_device_speaks_and_listens_on_its_own_topics_alone_and_ends_nobody_els
     assert server.may_subscribe(attic, "edgeflock/v1/home/task/+")
     for topic in (up("cellar-pi"), down("attic-pi"), down("cellar-pi"), "edgeflock/v1/home/task/digits"):
         assert not server.may_publish(attic, topic), topic
-    for topic in ("#", up("attic-pi"), down("cellar-pi"), "edgeflock/v1/home/0/+/down", "$SYS/#"):
+    stolen = ("$share/all/edgeflock/v1/home/0/+/up", f"$share/all/{down('cellar-pi')}")
+    for topic in ("#", up("attic-pi"), down("cellar-pi"), "edgeflock/v1/home/0/+/down", "$SYS/#", *stolen):
         assert not server.may_subscribe(attic, topic), topic
     for control in ("$CONTROL/dynamic-security/v1", "$CONTROL/dynamic-security/v1/response"):
         assert not server.may_publish(attic, control)
@@ -96,6 +97,27 @@ def test_a_device_speaks_and_listens_on_its_own_topics_alone_and_ends_nobody_els
     assert server.may_connect(cellar)
     for stolen in (client_identifier("home", "cellar-pi"), "coordinator-home-0", "any"):
         assert not server.may_connect([*attic[:identifier], stolen])
+
+
+def test_a_device_can_neither_enrol_a_second_key_nor_another_device_nor_leave_a_will_for_it(server: Server) -> None:
+    key, other = server.admit("nest-pi"), server.admit("coop-pi")
+    nest = server.device_login("nest-pi", key)
+    second = Identity("home", "0", "nest-pi", SigningKey.generate(), write_verify_key(server.key.verify_key))
+    enrolment = encode_payload(Enrolment(second.public_key, "generic", "test", []))
+    before = server.refusals()
+    server.publish(nest, up("nest-pi"), second.sign_control(ENROLMENT, enrolment))
+    until(lambda: server.refusals() > before, "it is refused")
+    assert "is bound to another key" in server.log()
+    assert len(server.devices("show", "nest-pi")["keys"]) == 1
+    third = Identity("home", "0", "roof-pi", SigningKey.generate(), write_verify_key(server.key.verify_key))
+    enrolment = encode_payload(Enrolment(third.public_key, "generic", "test", []))
+    before = server.refusals()
+    server.publish(nest, up("nest-pi"), third.sign_control(ENROLMENT, enrolment))
+    until(lambda: server.refusals() > before, "it is refused: the signature is for another topic")
+    assert "roof-pi" not in {each["name"] for each in server.devices("list")}
+    assert server.may_connect(server.device_login("coop-pi", other))
+    assert not server.may_leave_a_will(nest, "edgeflock/v1/home/0/coop-pi/state")
+    assert server.may_leave_a_will(nest, "edgeflock/v1/home/0/nest-pi/state")
 
 
 def test_an_invitation_reaches_the_enrolment_of_its_own_device_alone(server: Server) -> None:

@@ -220,7 +220,8 @@ async def test_second_device_of_the_same_name_is_said(broker: Broker, caplog) ->
     async with running(link_to(broker, [])), running(link_to(broker, [])):
         await waited(lambda: "event=connections_end_at_once" in caplog.text, "one of them says it")
     assert "client=kitchen" in caplog.text
-    assert "the broker has closed the connection" in caplog.text
+    # Mosquitto says why since 2.1, and before that only ends the connection.
+    assert "the broker has closed the connection" in caplog.text or "event=session_taken_over" in caplog.text
 
 
 async def test_small_packet_does_not_wait_for_the_acknowledgement_of_the_one_before(start_broker):

@@ -11,8 +11,11 @@ from broker_coordinator.cli import main
 from broker_coordinator.commands import broker_setup
 from broker_coordinator.commands.authority_sets import authority_sets, replace_authorities
 from broker_coordinator.mqtt.certificate_watch import CertificateWatch
+from edge_agent.shell.connection.pinned_authorities import PinnedAuthorities, pinned_authorities
 from fleet_host.broker_settings import BrokerSettings, TlsSettings
-from fleet_host.certificates import read_authorities
+from fleet_host.certificates import read_authorities, write_authorities
+from fleet_protocol.authorities import authorities_id
+from fleet_protocol.errors import ProtocolError
 from tests.support.broker import free_port
 
 
@@ -129,10 +132,55 @@ def test_the_log_says_once_a_day_what_ends_before_long(server: Server, caplog) -
     watch.look(certificate, now + 3_600)
     assert (len(looked), caplog.text) == (1, "")
     watch.look(certificate, now + 3_600 * 86_400)
-    said = [record.getMessage() for record in caplog.records]
-    assert [words.split(" days_left")[0] for words in said] == [
-        "event=certificate_ends of=broker",
-        "event=certificate_ends of=authority",
-    ] or all("certificate_ends" in words for words in said)
+    said = [record.getMessage().split(" days_left")[0] for record in caplog.records]
+    assert said == ["event=certificate_ends of=broker", "event=certificate_ends of=authority"]
     watch.look(lambda: None, now + 3_700 * 86_400)
-    assert len(caplog.records) == len(said)
+    assert len(caplog.records) == 2, "there is nothing to look at without TLS"
+
+
+def make_pinned(folder: Path, server: Server) -> tuple[PinnedAuthorities, list[bytes]]:
+    """What a device that has joined this server believes, and the set that follows."""
+    configured = folder / "ca.crt"
+    configured.write_bytes(server.trusted.read_bytes())
+    assert server.run("renew") == 0
+    return PinnedAuthorities(folder, configured), read_authorities(server.trusted)
+
+
+def test_a_device_believes_what_followed_over_a_restart_and_never_goes_back(server: Server, tmp_path: Path) -> None:
+    pinned, both = make_pinned(tmp_path, server)
+    first = read_authorities(tmp_path / "ca.crt")
+    pinned.follow(both)
+    pinned.follow(both[1:])
+    again = PinnedAuthorities(tmp_path, tmp_path / "ca.crt")
+    assert (again.newest, read_authorities(again.file)) == (authorities_id(both[1:]), both[1:])
+    for replayed in (both, first, both[::-1], both[1:]):
+        with pytest.raises(ProtocolError, match="none come back"):
+            again.follow(replayed)
+    for forged in ([b"\x00" * 100], [both[0], b"none"], [*both, b"x", b"y", b"z"], [both[0] + b"\x00" * 3_000]):
+        with pytest.raises(ProtocolError, match="malformed"):
+            again.follow(forged)
+    assert read_authorities(again.file) == both[1:]
+
+
+@pytest.mark.parametrize("kept", [0, 10, 26, 300])
+def test_a_damaged_file_of_authorities_is_as_none(server: Server, tmp_path: Path, caplog, kept: int) -> None:
+    pinned, both = make_pinned(tmp_path, server)
+    pinned.follow(both)
+    pinned.file.write_bytes(pinned.file.read_bytes()[:kept])
+    again = PinnedAuthorities(tmp_path, tmp_path / "ca.crt")
+    assert again.file == tmp_path / "ca.crt"
+    assert "event=authorities_unreadable" in caplog.text
+
+
+def test_other_certificates_in_the_configuration_are_the_owners_word(server: Server, tmp_path: Path) -> None:
+    pinned, both = make_pinned(tmp_path, server)
+    pinned.follow(both)
+    (tmp_path / "ca.crt").write_text(write_authorities(both[1:]))
+    assert PinnedAuthorities(tmp_path, tmp_path / "ca.crt").file == tmp_path / "ca.crt"
+
+
+def test_a_device_that_believes_the_authorities_of_the_whole_web_follows_none(server: Server, tmp_path: Path) -> None:
+    bundle = tmp_path / "web.crt"
+    bundle.write_text(write_authorities(read_authorities(server.trusted)) * 5)
+    assert pinned_authorities(tmp_path, BrokerSettings("localhost", tls=TlsSettings(bundle))) is None
+    assert pinned_authorities(tmp_path, BrokerSettings("localhost")) is None

@@ -228,6 +228,30 @@ def test_a_backup_of_a_newer_release_or_with_an_altered_member_says_so(backed_up
     rewritten(backed_up, format=99)
     assert backed_up.run("restore", "--replace") == 2
     assert "update edgeflock" in capsys.readouterr().err
+    rewritten(backed_up, format=1, made=2**62)
+    assert backed_up.run("restore", "--replace") == 2
+    assert "can't be read" in capsys.readouterr().err
+
+
+def test_what_is_no_backup_at_all_is_named(backed_up: Place, capsys, tmp_path: Path) -> None:
+    for name, said in (("gone.tar", "No such file"), ("folder", "Is a directory"), ("notes.txt", "no backup")):
+        (tmp_path / "folder").mkdir(exist_ok=True)
+        (tmp_path / "notes.txt").write_text("shopping: milk, a Raspberry Pi\n" * 100)
+        assert main(["restore", str(tmp_path / name), "--folder", str(backed_up.folder)]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_a_database_of_a_newer_release_stays_as_it_is(backed_up: Place, capsys) -> None:
+    with closing(sqlite3.connect(backed_up.database)) as connection:
+        connection.execute("UPDATE schema_number SET number = 99")
+        connection.commit()
+    for command in (["devices", "list"], ["backup", str(backed_up.folder / "new.tar")]):
+        assert main(["--config", str(backed_up.configuration), *command, *_where(command, backed_up)]) == 2
+        assert "a newer edgeflock has made them; update this one" in capsys.readouterr().err
+
+
+def _where(command: list[str], place: Place) -> list[str]:
+    return ["--folder", str(place.folder)] if command[0] == "backup" else []
 
 
 def test_a_database_of_the_release_before_is_brought_up_to_date(tmp_path: Path, bundle, capsys) -> None:

@@ -1,6 +1,7 @@
 """A real Mosquitto on a free loopback port, which can be killed and come back on the same port."""
 
 import contextlib
+import os
 import random
 import shutil
 import socket
@@ -9,8 +10,8 @@ from pathlib import Path
 from tests.support.process import RestartableProcess
 from tests.support.waiting import until
 
-MOSQUITTO = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
-
+MOSQUITTO = os.environ.get("EDGEFLOCK_MOSQUITTO") or shutil.which("mosquitto") or "/usr/sbin/mosquitto"
+"""The environment may name another release, and its dynamic security as EDGEFLOCK_MOSQUITTO_PLUGIN."""
 
 SERVER_PORTS = range(20_000, 32_000)
 """Below those from which Linux takes ports for outgoing connections: a stopped server's port stays free."""
@@ -27,6 +28,8 @@ def free_port() -> int:
 
 def security_plugin() -> Path:
     """Mosquitto's dynamic security."""
+    if named := os.environ.get("EDGEFLOCK_MOSQUITTO_PLUGIN"):
+        return Path(named)
     return next(Path("/usr/lib").glob("*/mosquitto_dynamic_security.so"))
 
 

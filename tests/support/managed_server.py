@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 import shutil
 import subprocess
 import tempfile
@@ -20,7 +21,7 @@ from fleet_protocol.broker_accounts import account_name, client_identifier, own_
 from fleet_protocol.device_invitation import DeviceInvitation
 from fleet_protocol.keys import SigningKey, write_verify_key
 from tests.support.agent import AgentProcess
-from tests.support.broker import MOSQUITTO, free_port
+from tests.support.broker import MOSQUITTO, free_port, security_plugin
 from tests.support.coordinator import CoordinatorProcess
 from tests.support.process import RestartableProcess, environment
 from tests.support.waiting import DEADLINE_SECONDS, until
@@ -57,6 +58,12 @@ class Mosquitto(RestartableProcess):
         self.configuration = folder / "mosquitto-edgeflock" / "mosquitto.conf"
 
     def start(self) -> None:
+        text = self.configuration.read_text()
+        named = re.sub("^plugin .*", f"plugin {security_plugin()}", text, flags=re.MULTILINE)
+        if named != text:  # of another release than setup has found
+            self.configuration.unlink()
+            self.configuration.write_text(named)
+            self.configuration.chmod(0o444)
         self._spawn([MOSQUITTO, "-c", str(self.configuration)])
 
 
@@ -126,7 +133,7 @@ class Server(CoordinatorProcess):
     def may_connect(self, login: list[str]) -> bool:
         return "CONNACK (0)" in run("mosquitto_pub", *login, "-d", "-q", "1", "-t", "none/of/anybody", "-m", "x").stdout
 
-    def connect(self, login: list[str]) -> paho.Client:
+    def connect(self, login: list[str], will: str = "") -> paho.Client:
         """A client that runs in a thread of its own until `loop_stop`, and does not come back."""
         account, password, identifier = (login[login.index(option) + 1] for option in ("-u", "-P", "-i"))
         client = paho.Client(
@@ -134,6 +141,8 @@ class Server(CoordinatorProcess):
         )
         client.tls_set(str(self.configuration.with_name("ca.crt")))
         client.username_pw_set(account, password)
+        if will:
+            client.will_set(will, b"will", qos=1, retain=True)
         client.connect("localhost", self.port)
         client.loop_start()
         return client
@@ -141,6 +150,29 @@ class Server(CoordinatorProcess):
     def may_publish(self, login: list[str], topic: str) -> bool:
         said = run("mosquitto_pub", *login, "-q", "1", "-t", topic, "-m", "forged")
         return "Not authorized" not in said.stderr and said.returncode == 0
+
+    def publish(self, login: list[str], topic: str, data: bytes) -> None:
+        """Whatever it is, in the name of that account."""
+        command = ["mosquitto_pub", *login, "-q", "1", "-t", topic, "-s"]
+        subprocess.run(command, input=data, check=True, timeout=DEADLINE_SECONDS, env=environment())
+
+    def refusals(self) -> int:
+        """How many messages were refused so far, of any device."""
+        with self.journal() as journal:
+            return sum(journal.overview.rejections_of("").values())
+
+    def may_leave_a_will(self, login: list[str], topic: str) -> bool:
+        """Whether a message on `topic`, which the broker is to publish when the connection breaks, is published."""
+        client = self.connect(login, will=topic)
+        until(client.is_connected, "it is connected")
+        client.loop_stop()
+        connection = client.socket()
+        assert connection is not None
+        connection.close()  # without a DISCONNECT
+        account, password = "broker-coordinator", self.configuration.with_name("broker.password").read_text().strip()
+        observer = [*login[: login.index("-u")], "-u", account, "-P", password, "-i", "observer"]
+        said = run("mosquitto_sub", *observer, "-t", topic, "-C", "1", "-W", "2", "-F", "%x")
+        return said.stdout.strip() == b"will".hex()
 
     def may_subscribe(self, login: list[str], topic: str) -> bool:
         said = run("mosquitto_sub", *login, "-q", "1", "-t", topic, "-E", "-d").stdout

@@ -26,7 +26,7 @@ CONFIGURATION = Path("/etc/broker-coordinator/coordinator.toml")
 
 with missing_extra_named(PROGRAM):
     from broker_coordinator.commands import authority, backup, database, devices, rotate_key, run, service, setup, tasks
-    from broker_coordinator.commands.broker_setup import authority_fingerprint
+    from broker_coordinator.commands.certificates import authority_fingerprint
     from broker_coordinator.configuration import load_configuration
     from broker_coordinator.storage.database import JournalUnavailableError
 

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker_coordinator.commands.authority_sets import replace_authorities, require_room, write_in_place
-from broker_coordinator.commands.broker_setup import (
-    BrokerPlan,
+from broker_coordinator.commands.broker_setup import BrokerPlan, unwritable
+from broker_coordinator.commands.certificates import (
     certificate_days_left,
     fingerprint_of,
     is_issued_by,
     make_authority,
-    unwritable,
 )
 from broker_coordinator.commands.output import add_noun, write_fields
 from broker_coordinator.commands.places import ServerPlaces, server_places

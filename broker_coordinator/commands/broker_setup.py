@@ -1,20 +1,16 @@
 """Mosquitto's part of `broker-coordinator setup --host`: certificates, configuration, and the first account."""
 
-import hashlib
 import os
 import secrets
 import shutil
 import socket
-import ssl
 import string
-import subprocess
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker_coordinator.commands.certificates import is_for, lasts, make_authority, make_broker_certificate
 from broker_coordinator.distribution.dynamic_security import initial_rules
-from fleet_host.certificates import DAY_SECONDS, read_authorities
 from fleet_host.new_files import remedy_for, replace_file, write_new_file
 from fleet_host.program_folder import AUTHORITY, FILE_MODE, FOLDER_MODE, give_to
 from fleet_host.services import shipped_file
@@ -32,12 +28,6 @@ OWNER_WRITES = 0o600
 CERTIFICATE_MODE = 0o444
 SALT_BYTES = 12
 PASSWORD_BYTES = 32
-RENEWED_DAYS = 90.0
-"""`setup` makes the broker another certificate when this one counts no longer than that."""
-LONGEST_SECONDS = 60.0
-"""For a program that makes or reads a certificate."""
-
-"""In an installed wheel, and in a checkout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +121,7 @@ class BrokerPlan:
         shown = self.folder / "broker.crt"
         if (self.authority / "ca.key").exists() or not shown.exists():
             return False
-        if not (_is_for(shown, self.host) and _lasts(shown)):
+        if not (is_for(shown, self.host) and lasts(shown)):
             raise ConfigurationError(
                 f"{self.authority / 'ca.key'}: missing, and the broker needs another certificate; put {self.authority}"
                 " back from a backup, or let another authority follow it: broker-coordinator authority renew"
@@ -141,7 +131,7 @@ class BrokerPlan:
     def _issuing_steps(self) -> list[Step]:
         has_authority = (self.authority / "ca.key").exists()
         certificate = self.authority / "broker.crt"
-        is_right = certificate.exists() and _is_for(certificate, self.host) and _lasts(certificate)
+        is_right = certificate.exists() and is_for(certificate, self.host) and lasts(certificate)
         return [
             Step(
                 f"make an authority for certificates in {self.authority}",
@@ -149,7 +139,7 @@ class BrokerPlan:
             ),
             Step(
                 f"make the broker's certificate for {self.host}",
-                None if is_right else lambda: _make("broker", self.authority, self.host),
+                None if is_right else lambda: make_broker_certificate(self.authority, self.host),
             ),
         ]
 
@@ -187,49 +177,6 @@ class BrokerPlan:
         give_to(ACCOUNT, self.state, rules)
 
 
-def authority_fingerprint(certificate: Path) -> bytes:
-    """SHA-256 of an authority's certificate, the first in its file.
-
-    Raises:
-        ConfigurationError: it can't be read, or is no certificate.
-    """
-    return hashlib.sha256(read_authorities(certificate)[0]).digest()
-
-
-def fingerprint_of(certificate: bytes) -> str:
-    """The same in hex, of a certificate in DER."""
-    return hashlib.sha256(certificate).hexdigest()
-
-
-def certificate_days_left(certificate: Path, now: float) -> float:
-    """How long any certificate counts from `now`, in seconds since 1970.
-
-    Raises:
-        ConfigurationError: it can't be read.
-    """
-    said = _run("openssl", "x509", "-in", str(certificate), "-noout", "-enddate").strip()
-    return (ssl.cert_time_to_seconds(said.removeprefix("notAfter=")) - now) / DAY_SECONDS
-
-
-def is_issued_by(certificate: Path, authority: Path) -> bool:
-    """Whether the authority in a folder vouches for a certificate.
-
-    Raises:
-        ConfigurationError: `openssl` can't be run.
-    """
-    command = ("openssl", "verify", "-CAfile", str(authority / AUTHORITY), str(certificate))
-    return _ended(*command).returncode == 0
-
-
-def make_authority(folder: Path) -> None:
-    """Make an authority in a folder that has none.
-
-    Raises:
-        ConfigurationError: it can't be made.
-    """
-    _make("authority", folder)
-
-
 def _plugin() -> Path:
     found = [path for folder in LIBRARY_FOLDERS for path in (folder / PLUGIN, *folder.glob(f"*/{PLUGIN}"))]
     for path in found:
@@ -259,37 +206,6 @@ def _require_free(port: int) -> None:
         raise ConfigurationError(
             f"port {port}: {error.strerror}; another program has it (see: ss -ltnp), so name another with --port"
         ) from error
-
-
-def _is_for(certificate: Path, host: str) -> bool:
-    options = ("-checkip" if _is_address(host) else "-checkhost", host)
-    return "does match" in _run("openssl", "x509", "-in", str(certificate), "-noout", *options)
-
-
-def _lasts(certificate: Path) -> bool:
-    return certificate_days_left(certificate, time.time()) >= RENEWED_DAYS
-
-
-def _is_address(host: str) -> bool:
-    return ":" in host or not host.strip("0123456789.")
-
-
-def _make(what: str, folder: Path, *more: str) -> None:
-    _run("sh", str(shipped_file("systemd/mosquitto/certificates.sh")), what, str(folder), *more)
-
-
-def _run(*command: str) -> str:
-    done = _ended(*command)
-    if done.returncode:
-        raise ConfigurationError(done.stderr.strip() or f"{command[0]} ended with {done.returncode}")
-    return done.stdout
-
-
-def _ended(*command: str) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=LONGEST_SECONDS)
-    except FileNotFoundError as error:
-        raise ConfigurationError(f"{command[0]} is not installed: apt install {command[0]}") from error
 
 
 def _read(path: Path) -> bytes:

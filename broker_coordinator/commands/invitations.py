@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Set
 
 from broker_coordinator.admission.invited import InvitationState, Invited
-from broker_coordinator.commands.broker_setup import authority_fingerprint
+from broker_coordinator.commands.certificates import authority_fingerprint
 from broker_coordinator.commands.output import AddVerb, write_fields, write_rows
 from broker_coordinator.configuration import CoordinatorConfiguration
 from broker_coordinator.storage.invitation_registry import InvitationRegistry

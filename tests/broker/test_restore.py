@@ -1,5 +1,6 @@
 """A coordinator that is put back to yesterday's backup, beside a broker that has gone on: shipped programs all."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,6 +68,28 @@ def test_who_joined_since_the_backup_is_not_lost_and_who_was_revoked_does_not_co
     assert states(server)["lawn-pi"] == "pending", "nothing is decided a second time"
     server.devices("approve", "lawn-pi", next(e["key_id"] for e in server.devices("list") if e["name"] == "lawn-pi"))
     until(lambda: server.may_connect(gone), "an operator's word lets it in again, with its old password")
+
+
+def test_a_fleet_goes_on_where_its_server_was_moved(server: Server, tmp_path: Path) -> None:
+    assert server.join(server.invite("kitchen-pi"), tmp_path / "device").returncode == 0
+    line = server.invite("porch-pi")
+    server.stop()
+    server.broker.stop()
+    backup, where = str(tmp_path / "move.tar"), ("--folder", str(server.folder))
+    assert program(coordinator_main, "backup", backup, *where).returncode == 0
+    for folder in [path for path in server.folder.iterdir() if path.is_dir()]:
+        shutil.rmtree(folder)
+    assert program(coordinator_main, "restore", "--moving", backup, *where).returncode == 0
+    setup = ("setup", "--host", "localhost", "--port", str(server.port), *where)
+    done = program(coordinator_main, *setup)
+    assert done.returncode == 0, done.stderr
+    server.start_all()
+    agent = JoinedAgent(tmp_path / "device", "kitchen-pi")
+    agent.start()
+    until(lambda: "event=enrolled" in agent.log(), "its account is made again, its password and authority still count")
+    assert agent.stop() == 0
+    joined = server.join(line, tmp_path / "porch")
+    assert joined.returncode == 0, joined.stderr
 
 
 def test_an_invitation_from_before_a_rotation_still_lets_its_device_join(server: Server, tmp_path: Path) -> None:

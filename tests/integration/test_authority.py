@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from broker_coordinator.cli import main
-from broker_coordinator.commands import broker_setup
+from broker_coordinator.commands import broker_setup, certificates
 from broker_coordinator.commands.authority_sets import authority_sets, replace_authorities
 from broker_coordinator.mqtt.certificate_watch import CertificateWatch
 from edge_agent.shell.connection.pinned_authorities import PinnedAuthorities, pinned_authorities
@@ -97,7 +97,7 @@ def test_a_broker_that_the_present_authority_does_not_vouch_for_is_not_left_alon
 
 def test_setup_makes_another_certificate_before_the_first_ends(server: Server, monkeypatch, capsys) -> None:
     before = server.shown.read_bytes()
-    monkeypatch.setattr(broker_setup, "RENEWED_DAYS", 10_000.0)
+    monkeypatch.setattr(certificates, "RENEWED_DAYS", 10_000.0)
     assert server.setup() == 0
     assert server.shown.read_bytes() != before
     assert "mosquitto-edgeflock" in capsys.readouterr().out.split("now restart")[1]

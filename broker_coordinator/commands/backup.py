@@ -77,7 +77,7 @@ def back_up(options: argparse.Namespace) -> None:
         remedy = remedy_for(error, "name a file in a folder that can be written")
         raise ConfigurationError(f"{error.filename or target}: {error.strerror}; {remedy}") from error
     for path in left_out:
-        sys.stdout.write(f"not in it, as it is elsewhere: {path}; keep a copy\n")
+        sys.stdout.write(f"not in it: {path}; keep a copy\n")
     sys.stdout.write(f"wrote {target}, {target.stat().st_size} bytes: keep it as safe as the keys that are in it\n")
 
 
@@ -90,7 +90,8 @@ def _small_files(places: ServerPlaces, configuration: CoordinatorConfiguration) 
     if places.authority.is_dir():
         kept = sorted(path for path in places.authority.iterdir() if path.is_file() and not path.name.startswith("."))
         found |= {f"authority/{path.name}": _content(path) for path in kept}
-    return found, [path for path in named if path not in inside]
+    held_out = [each.file for each in configuration.evaluations]
+    return found, [path for path in named if path not in inside] + held_out
 
 
 def _named_files(configuration: CoordinatorConfiguration) -> Iterator[Path]:

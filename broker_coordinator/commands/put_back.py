@@ -27,7 +27,9 @@ def put_back(files: Mapping[str, bytes], places: ServerPlaces, fleet: str) -> It
     """
     targets = {_place(name, places): content for name, content in files.items()}
     if places.configuration not in targets:
-        raise ConfigurationError(f"there is no {places.configuration.name} in the backup; take an earlier one")
+        raise ConfigurationError(
+            f"there is no {places.configuration.name} in the backup; name the file as it was then, with --config"
+        )
     key_file = _key_file(places, targets)
     _require_same_coordinator(places, fleet, key_file, targets)
     for path, content in targets.items():

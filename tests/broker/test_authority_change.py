@@ -28,6 +28,7 @@ def change(server: Server, verb: str) -> None:
     server.start_serving()
 
 
+@pytest.mark.long
 def test_devices_follow_to_another_authority_and_an_invitation_names_the_new_one(
     server: Server, tmp_path: Path
 ) -> None:

@@ -70,6 +70,7 @@ def test_who_joined_since_the_backup_is_not_lost_and_who_was_revoked_does_not_co
     until(lambda: server.may_connect(gone), "an operator's word lets it in again, with its old password")
 
 
+@pytest.mark.long
 def test_a_fleet_goes_on_where_its_server_was_moved(server: Server, tmp_path: Path) -> None:
     assert server.join(server.invite("kitchen-pi"), tmp_path / "device").returncode == 0
     line = server.invite("porch-pi")
@@ -92,6 +93,7 @@ def test_a_fleet_goes_on_where_its_server_was_moved(server: Server, tmp_path: Pa
     assert joined.returncode == 0, joined.stderr
 
 
+@pytest.mark.long
 def test_an_invitation_from_before_a_rotation_still_lets_its_device_join(server: Server, tmp_path: Path) -> None:
     line, unused = server.invite("kitchen-pi"), server.invite("porch-pi")
     until(lambda: server.may_connect(server.guest_login(read_invitation(line))), "the invitation has its account")

@@ -8,19 +8,20 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from sqlalchemy import URL
+from sqlalchemy import URL, update
 
 from broker_coordinator.admission.fleet_view import DeviceState
 from broker_coordinator.admission.invited import InvitationState, Invited
 from broker_coordinator.cli import main
 from broker_coordinator.commands.backup_file import CONTENTS, MAX_SMALL_BYTES
 from broker_coordinator.commands.verify import verify_versions
-from broker_coordinator.storage.database import Database
+from broker_coordinator.storage.database import Database, writing
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.invitation_registry import InvitationRegistry
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.lease import VERSIONS, Lease
 from broker_coordinator.storage.restores import last_restore
+from broker_coordinator.storage.schema import schema_number
 from broker_coordinator.storage.task_registry import TaskRegistry
 from fleet_protocol.errors import Reason
 from fleet_protocol.keys import SigningKey, write_signing_key
@@ -186,13 +187,13 @@ def test_a_backup_is_not_overwritten_and_leaves_nothing_half_done(backed_up: Pla
     assert [path.name for path in backed_up.backup.parent.iterdir() if path.name.startswith(".")] == []
 
 
-@pytest.mark.parametrize("kept", [0, 100, 512, 5_000, -20_000, -11_000])
-def test_a_backup_that_was_cut_off_is_refused_and_changes_nothing(backed_up: Place, capsys, kept: int) -> None:
-    backed_up.backup.write_bytes(backed_up.backup.read_bytes()[:kept])
-    before = backed_up.database.read_bytes()
-    assert backed_up.run("restore", "--replace") == 2
-    assert str(backed_up.backup) in capsys.readouterr().err
-    assert backed_up.database.read_bytes() == before
+def test_a_backup_that_was_cut_off_is_refused_and_changes_nothing(backed_up: Place, capsys) -> None:
+    whole, before = backed_up.backup.read_bytes(), backed_up.database.read_bytes()
+    for kept in (0, 100, 512, 5_000, -20_000, -11_000):
+        backed_up.backup.write_bytes(whole[:kept])
+        assert backed_up.run("restore", "--replace") == 2, kept
+        assert str(backed_up.backup) in capsys.readouterr().err
+        assert backed_up.database.read_bytes() == before
 
 
 def rewritten(place: Place, **changed: object) -> None:
@@ -211,11 +212,11 @@ def rewritten(place: Place, **changed: object) -> None:
             archive.add(source, name)
 
 
-@pytest.mark.parametrize("name", ["../../evil", "/etc/cron.d/evil", "configuration/../evil", "configuration/.ssh", "x"])
-def test_a_forged_backup_writes_nowhere_else(backed_up: Place, capsys, name: str) -> None:
-    rewritten(backed_up, hashes={name: "0" * 64}, members={name: b"evil"})
-    assert backed_up.run("restore", "--replace") == 2
-    assert "it names files that no backup has" in capsys.readouterr().err
+def test_a_forged_backup_writes_nowhere_else(backed_up: Place, capsys) -> None:
+    for name in ("../../evil", "/etc/cron.d/evil", "configuration/../evil", "configuration/.ssh", "x"):
+        rewritten(backed_up, hashes={name: "0" * 64}, members={name: b"evil"})
+        assert backed_up.run("restore", "--replace") == 2, name
+        assert "it names files that no backup has" in capsys.readouterr().err
 
 
 def test_a_backup_of_a_newer_release_or_with_an_altered_member_says_so(backed_up: Place, capsys) -> None:
@@ -254,17 +255,27 @@ def _where(command: list[str], place: Place) -> list[str]:
     return ["--folder", str(place.folder)] if command[0] == "backup" else []
 
 
-def test_a_database_of_the_release_before_is_brought_up_to_date(tmp_path: Path, bundle, capsys) -> None:
-    place = Place(tmp_path / "server", tmp_path / "coordinator.db")
-    Bench(place.database, bundle).journal.close()
-    with closing(sqlite3.connect(place.database)) as connection:
-        connection.executescript(
-            "DROP TABLE restores; ALTER TABLE invitations DROP COLUMN coordinator_key;"
-            " UPDATE schema_number SET number = 9"
-        )
+def test_a_database_of_the_release_before_is_brought_up_to_date(place: Place, bench: Bench, capsys) -> None:
+    with writing(bench.journal.engine) as connection:
+        connection.exec_driver_sql("DROP TABLE restores")
+        connection.exec_driver_sql("ALTER TABLE invitations DROP COLUMN coordinator_key")
+        connection.execute(update(schema_number).values(number=9))
+    bench.journal.close()
     assert place.run("backup") == 2
     assert "start this edgeflock's coordinator once" in capsys.readouterr().err
     with Journal.open(place.database) as journal:
         InvitationRegistry(journal.engine).add(Invited("shed-pi", TOKENS[1].verify_key, 2**33), NOW)
         assert last_restore(journal.engine) is None
     assert place.run("backup") == 0
+
+
+def test_what_a_backup_leaves_out_is_said(backed_up: Place, capsys, tmp_path: Path) -> None:
+    with backed_up.configuration.open("a") as file:
+        file.write(f'[[evaluations]]\ntask = "digits"\nfile = "{tmp_path}/held-out.npz"\n')
+    backed_up.backup.unlink()
+    capsys.readouterr()
+    assert backed_up.run("backup") == 0
+    assert f"not in it: {tmp_path}/held-out.npz" in capsys.readouterr().out
+    other = backed_up.configuration.with_name("another.toml")
+    assert main(["--config", str(other), "restore", str(backed_up.backup)]) == 2
+    assert "name the file as it was then" in capsys.readouterr().err

@@ -148,7 +148,7 @@ def _summary(done: Restored, made: int, *, moving: bool) -> Iterator[str]:
     if done.withdrawn:
         yield f"withdrawn, as they may be used up: the invitations of {' '.join(done.withdrawn)}"
     if not moving:
-        yield "devices follow it in a new generation, keep their samples, and train again what it lacks"
+        yield "devices follow it in a new generation and keep their samples; what it lacks of versions and updates is lost"
         yield (
             f"whoever was revoked since then may be approved again: {PROGRAM} devices list; whoever joined since then"
             f" waits for: {PROGRAM} devices approve"

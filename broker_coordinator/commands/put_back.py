@@ -3,8 +3,10 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from broker_coordinator.commands.authority_sets import authority_sets
 from broker_coordinator.commands.places import ServerPlaces
 from broker_coordinator.configuration import PROGRAM, CoordinatorConfiguration, load_configuration
+from fleet_host.certificates import parse_authorities
 from fleet_host.configuration_file import parse_with_paths
 from fleet_host.key_files import read_key_ring_file
 from fleet_host.new_files import write_new_file
@@ -12,7 +14,6 @@ from fleet_host.program_folder import AUTHORITY, FOLDER_MODE, give_to
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import read_key_ring, write_verify_key
 
-AUTHORITY_KEY = "ca.key"
 OWNER_ALONE = 0o600
 ANYBODY_READS = 0o644
 CERTIFICATES = ".crt"
@@ -30,9 +31,11 @@ def put_back(files: Mapping[str, bytes], places: ServerPlaces, fleet: str) -> It
         raise ConfigurationError(
             f"there is no {places.configuration.name} in the backup; name the file as it was then, with --config"
         )
-    key_file = _key_file(places, targets)
-    _require_same_coordinator(places, fleet, key_file, targets)
+    _require_same_coordinator(places, fleet, _key_file(places, targets), targets)
+    former = _is_former_authority(places, targets)
     for path, content in targets.items():
+        if former and path.parent == places.authority:
+            continue
         if path.exists():
             yield f"{'is there' if path.read_bytes() == content else 'is there, and differs: it stays'}: {path}"
             continue
@@ -41,6 +44,8 @@ def put_back(files: Mapping[str, bytes], places: ServerPlaces, fleet: str) -> It
         if path.parent != places.authority:
             give_to(PROGRAM, path.parent, path)
         yield f"put back: {path}"
+    if former:
+        yield f"is there, and follows that of the backup: {places.authority}"
 
 
 def _place(name: str, places: ServerPlaces) -> Path:
@@ -68,7 +73,22 @@ def _require_same_coordinator(places: ServerPlaces, fleet: str, key_file: Path, 
                 f"{key_file} is another coordinator's: devices trust {write_verify_key(trusted.verify_key)}, which the"
                 f" backup has; {away}"
             )
-    for file in (AUTHORITY, AUTHORITY_KEY):
-        path = places.authority / file
-        if path in targets and path.exists() and path.read_bytes() != targets[path]:
-            raise ConfigurationError(f"{path} is another authority's than devices trust; {away}")
+    certificate = places.authority / AUTHORITY
+    if _differs(certificate, targets) and not _is_former_authority(places, targets):
+        raise ConfigurationError(f"{certificate} is another authority's than devices trust; {away}")
+
+
+def _differs(path: Path, targets: Mapping[Path, bytes]) -> bool:
+    return path in targets and path.exists() and path.read_bytes() != targets[path]
+
+
+def _is_former_authority(places: ServerPlaces, targets: Mapping[Path, bytes]) -> bool:
+    """Whether devices have followed from the backup's authority to the one that is there (`authority renew`)."""
+    certificate, trusted = places.authority / AUTHORITY, places.configuration.parent / AUTHORITY
+    if not _differs(certificate, targets) or not trusted.exists():
+        return False
+    try:
+        (backed_up,) = parse_authorities(targets[certificate].decode("ascii", errors="replace"), str(certificate))
+        return any(backed_up in each for each in authority_sets(trusted))
+    except ConfigurationError:
+        return False

@@ -11,6 +11,7 @@ from broker_coordinator.cli import main
 from broker_coordinator.commands import broker_setup, certificates
 from broker_coordinator.commands.authority_sets import authority_sets, replace_authorities
 from broker_coordinator.mqtt.certificate_watch import CertificateWatch
+from broker_coordinator.storage.journal import Journal
 from edge_agent.shell.connection.pinned_authorities import PinnedAuthorities, pinned_authorities
 from fleet_host.broker_settings import BrokerSettings, TlsSettings
 from fleet_host.certificates import read_authorities, write_authorities
@@ -67,6 +68,22 @@ def test_three_steps_lead_from_one_authority_to_the_next(server: Server, capsys)
     main(["authority", "show", "--folder", str(server.folder), "--json"])
     shown = json.loads(capsys.readouterr().out)
     assert (len(shown["believed"]), shown["next"], shown["broker_days_left"] > 3_000) == (1, False, True)
+
+
+def test_a_backup_from_before_a_change_of_authorities_leaves_the_new_one(
+    server: Server, tmp_path: Path, capsys
+) -> None:
+    Journal.open(server.folder / "broker-coordinator" / "coordinator.db").close()
+    backup = [str(tmp_path / "backup.tar"), "--folder", str(server.folder)]
+    assert main(["backup", *backup]) == 0
+    for verb in ("renew", "switch", "drop"):
+        assert server.run(verb) == 0
+    (server.authority / "ca.key").unlink()
+    capsys.readouterr()
+    assert main(["restore", *backup, "--replace"]) == 0
+    assert f"is there, and follows that of the backup: {server.authority}" in capsys.readouterr().out
+    assert not (server.authority / "ca.key").exists(), "that of the backup belongs to another certificate"
+    assert len(authority_sets(server.trusted)) == 3
 
 
 def test_a_switch_that_was_interrupted_goes_on(server: Server, monkeypatch, capsys) -> None:

@@ -14,6 +14,7 @@ from broker_coordinator.commands.backup_file import (
     FORMAT,
     MAX_SMALL_BYTES,
     BackupContents,
+    is_member,
     opened_backup,
     write_backup,
 )
@@ -86,12 +87,12 @@ def _small_files(places: ServerPlaces, configuration: CoordinatorConfiguration) 
     folder = places.configuration.parent
     named = [places.configuration, *_named_files(configuration)]
     inside = [path for path in named if path.parent.resolve() == folder.resolve()]
-    found = {f"configuration/{path.name}": _content(path) for path in inside}
+    found = {f"configuration/{path.name}": path for path in inside}
     if places.authority.is_dir():
-        kept = sorted(path for path in places.authority.iterdir() if path.is_file() and not path.name.startswith("."))
-        found |= {f"authority/{path.name}": _content(path) for path in kept}
-    held_out = [each.file for each in configuration.evaluations]
-    return found, [path for path in named if path not in inside] + held_out
+        found |= {f"authority/{path.name}": path for path in sorted(places.authority.iterdir()) if path.is_file()}
+    kept = {name: path for name, path in found.items() if is_member(name)}
+    left_out = {*named, *found.values(), *(each.file for each in configuration.evaluations)} - set(kept.values())
+    return {name: _content(path) for name, path in kept.items()}, sorted(left_out)
 
 
 def _named_files(configuration: CoordinatorConfiguration) -> Iterator[Path]:
@@ -148,7 +149,7 @@ def _summary(done: Restored, made: int, *, moving: bool) -> Iterator[str]:
     if done.withdrawn:
         yield f"withdrawn, as they may be used up: the invitations of {' '.join(done.withdrawn)}"
     if not moving:
-        yield "devices follow it in a new generation and keep their samples; what it lacks of versions and updates is lost"
+        yield "devices follow it in a new generation and keep their samples; later versions and updates are lost"
         yield (
             f"whoever was revoked since then may be approved again: {PROGRAM} devices list; whoever joined since then"
             f" waits for: {PROGRAM} devices approve"

@@ -47,6 +47,11 @@ class BackupContents(msgspec.Struct, frozen=True):
     hashes: dict[str, str]
 
 
+def is_member(name: str) -> bool:
+    """Whether a small file may have this name: it says where the file belongs."""
+    return _NAME.fullmatch(name) is not None
+
+
 def write_backup(path: Path, contents: BackupContents, files: Mapping[str, bytes], database: Path) -> None:
     """Write a new file; `contents` without hashes.
 
@@ -97,7 +102,7 @@ class Backup:
     def files(self) -> dict[str, bytes]:
         """The small files, by `configuration/NAME` or `authority/NAME`."""
         names = sorted(self.contents.hashes.keys() - {DATABASE})
-        if len(names) > MAX_SMALL_FILES or not all(_NAME.fullmatch(name) for name in names):
+        if len(names) > MAX_SMALL_FILES or not all(map(is_member, names)):
             raise self._damaged("it names files that no backup has")
         return {name: self._checked(name) for name in names}
 

@@ -23,19 +23,6 @@ MAX_NAMED = 10
 logger = logging.getLogger(__name__)
 
 
-def say_withdrawn(names: Sequence[str], database: str) -> None:
-    """Say whose invitations count no more, as they may be used up."""
-    if names:
-        logger.warning(
-            log_line(
-                "invitations_withdrawn",
-                devices=_some(names),
-                reason=f"{database}: they may be used up already",
-                remedy="whoever has not joined yet: broker-coordinator devices invite NAME",
-            )
-        )
-
-
 def note_older_database(engine: Engine, noticed: Noticed) -> None:
     """Note what a running coordinator has noticed.
 
@@ -44,7 +31,15 @@ def note_older_database(engine: Engine, noticed: Noticed) -> None:
     """
     with writing(engine) as connection:
         names = note_restore(connection, noticed)
-    say_withdrawn(names, "the database was restored or made anew")
+    if names:
+        logger.warning(
+            log_line(
+                "invitations_withdrawn",
+                devices=_some(names),
+                reason="the database was restored or made anew: they may be used up already",
+                remedy="whoever has not joined yet: broker-coordinator devices invite NAME",
+            )
+        )
 
 
 def compare_accounts(engine: Engine, existing: Set[str], wanted: Mapping[str, Holder]) -> None:

@@ -272,10 +272,15 @@ def test_a_database_of_the_release_before_is_brought_up_to_date(place: Place, be
 def test_what_a_backup_leaves_out_is_said(backed_up: Place, capsys, tmp_path: Path) -> None:
     with backed_up.configuration.open("a") as file:
         file.write(f'[[evaluations]]\ntask = "digits"\nfile = "{tmp_path}/held-out.npz"\n')
+    odd = backed_up.folder / "edgeflock-authority" / "ca (old).crt"
+    odd.write_text("odd")
     backed_up.backup.unlink()
     capsys.readouterr()
     assert backed_up.run("backup") == 0
-    assert f"not in it: {tmp_path}/held-out.npz" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"not in it: {tmp_path}/held-out.npz" in said
+    assert f"not in it: {odd}" in said
+    assert backed_up.run("restore", "--replace") == 0
     other = backed_up.configuration.with_name("another.toml")
     assert main(["--config", str(other), "restore", str(backed_up.backup)]) == 2
     assert "name the file as it was then" in capsys.readouterr().err

@@ -10,11 +10,15 @@ from broker_coordinator.admission.fleet_view import Device, DeviceState, FleetVi
 from broker_coordinator.admission.invited import InvitationState, Invited
 from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.consumers import CONSUMERS
+from broker_coordinator.distribution.signed_messages import MessageSigner
+from broker_coordinator.serving.answers import Receipts
 from edge_agent.shell.connection.identity import Identity
 from fleet_protocol.device_invitation import prove_invitation
+from fleet_protocol.envelope import read_envelope
 from fleet_protocol.errors import Reason
 from fleet_protocol.keys import SigningKey, key_id, write_verify_key
-from fleet_protocol.kinds import ENROLMENT, Enrolment, encode_payload
+from fleet_protocol.kinds import ENROLMENT, Enrolment, Outcome, Receipt, encode_payload
+from fleet_protocol.limits import MAX_CONTROL_BYTES
 
 COORDINATOR, TOKEN, KITCHEN, COPY = (SigningKey(bytes([number]) * 32) for number in range(1, 5))
 INVITED = Invited("kitchen-pi", TOKEN.verify_key, 2_000_000_000)
@@ -100,3 +104,27 @@ def test_an_invitation_does_not_bring_back_a_revoked_key() -> None:
     (refused,) = decide(view_with(INVITED, devices=(revoked,)), enrolment(KITCHEN))
     assert isinstance(refused, Refused)
     assert refused.reason is Reason.REVOKED_KEY
+
+
+@pytest.mark.parametrize("state", [InvitationState.OPEN, InvitationState.SPENT])
+def test_a_device_is_answered_with_the_key_that_its_invitation_names(state: InvitationState) -> None:
+    newest, former = MessageSigner(COPY, "home", "0"), COORDINATOR
+    named = replace(INVITED, state=state, coordinator_key=key_id(former.verify_key))
+    view = view_with(named)
+    message = enrolment(KITCHEN)
+    (decision,) = decide(view, message)
+    receipt = Receipts(newest, (COPY, former)).receipt(decision, view, 0.0)
+    assert receipt is not None
+    identity = Identity("home", "0", "kitchen-pi", KITCHEN, write_verify_key(former.verify_key))
+    answer, _ = identity.verify_from_coordinator(receipt.topic, receipt.data, MAX_CONTROL_BYTES)
+    assert isinstance(answer, Receipt)
+    assert answer.outcome is (Outcome.ACCEPTED if state is InvitationState.OPEN else Outcome.REJECTED)
+
+
+def test_whoever_shows_no_invitation_of_before_is_answered_with_the_newest_key() -> None:
+    view = view_with(replace(INVITED, coordinator_key=bytes(8)))
+    for message in (enrolment(KITCHEN), enrolment(COPY, token=KITCHEN)):
+        (decision,) = decide(view, message)
+        receipt = Receipts(MessageSigner(COPY, "home", "0"), (COPY, COORDINATOR)).receipt(decision, view, 0.0)
+        assert receipt is not None
+        read_envelope(receipt.data, MAX_CONTROL_BYTES).verify(COPY.verify_key, receipt.topic)

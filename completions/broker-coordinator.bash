@@ -39,7 +39,7 @@ _shtab_broker_coordinator_tasks_verify_option_strings=(-h --help --config --json
 _shtab_broker_coordinator_tasks_option_strings=(-h --help --config --json)
 _shtab_broker_coordinator_database_copy_option_strings=(-h --help --json)
 _shtab_broker_coordinator_database_option_strings=(-h --help --json)
-_shtab_broker_coordinator_install_service_option_strings=(-h --help --root --dry-run)
+_shtab_broker_coordinator_install_service_option_strings=(-h --help --root --dry-run --no-start)
 _shtab_broker_coordinator_uninstall_service_option_strings=(-h --help --root --dry-run)
 _shtab_broker_coordinator_option_strings=(-h --help --version --config)
 
@@ -176,6 +176,7 @@ _shtab_broker_coordinator_database___json_nargs=0
 _shtab_broker_coordinator_install_service__h_nargs=0
 _shtab_broker_coordinator_install_service___help_nargs=0
 _shtab_broker_coordinator_install_service___dry_run_nargs=0
+_shtab_broker_coordinator_install_service___no_start_nargs=0
 _shtab_broker_coordinator_uninstall_service__h_nargs=0
 _shtab_broker_coordinator_uninstall_service___help_nargs=0
 _shtab_broker_coordinator_uninstall_service___dry_run_nargs=0

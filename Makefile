@@ -67,9 +67,10 @@ soak: $(VENV)/.test system-packages ## a thousand kills, and what else takes too
 	$(BIN)/python -m benchmarks.first_flock --seeds 5
 	$(BIN)/python -m tests.fuzz.run --seconds 3600
 
-test-arm64: $(VENV)/.test ## the worker on emulated arm64, against this machine; as root, many minutes
-	@sh tests/support/system_packages.sh debootstrap qemu-user-static
+test-arm64: $(VENV)/.test ## the worker on emulated arm64, against this machine, and the packages; as root, many minutes
+	@sh tests/support/system_packages.sh debootstrap qemu-user-static debhelper
 	@sh tests/arm64/prepare.sh build/arm64 $(BIN)/python
+	@sh tests/arm64/packages.sh build/arm64 $(BIN)/python
 	$(BIN)/python -m tests.arm64.compare build/arm64
 
 deb: $(VENV)/.made ## Debian packages of agent and coordinator, in build/deb; RELEASE=trixie ARCH=arm64

@@ -94,8 +94,8 @@ class Installer:
         """Stop and disable the units, and delete what `install` has written. Where nothing is, nothing happens."""
         if self._is_packaged(service):
             raise ConfigurationError(
-                f"the package {service.package} has installed this service; sudo apt remove {service.package} takes it away,"
-                " and configuration and state stay"
+                f"the package {service.package} has installed this service; sudo apt remove {service.package} takes it"
+                " away, and configuration and state stay"
             )
         present = [unit for unit in service.enabled if (self.root / UNITS / unit).exists()]
         if present:

@@ -71,6 +71,8 @@ cd "$work/source"
 # Its build dependencies are checked for the processor that it is for, where nothing runs.
 PYTHON_VERSION=$version dpkg-buildpackage --build=binary --no-check-builddeps --no-sign --host-arch="$arch" \
     >"$work/log" 2>&1 || { tail -n 30 "$work/log" >&2; exit 1; }
-mv "$work"/*.deb "$output"
+for deb in "$work"/*.deb; do
+    mv "$deb" "$output"
+    echo "$output/${deb##*/}"
+done
 rm -rf "$work"
-ls -- "$output"/*"+deb${debian}_$arch.deb"

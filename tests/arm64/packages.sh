@@ -5,6 +5,7 @@ set -eu
 folder=$1 python=$2
 root=$folder/root
 
+rm -rf "$folder/packages"
 sh packaging/debian/build.sh "$folder/packages" "$python" bookworm arm64
 emulated() { # package, what its interpreter is given
     interpreter=/usr/lib/$1/bin/python

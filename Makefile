@@ -17,6 +17,9 @@ HASS := homeassistant==2024.3.3 paho-mqtt==1.6.1
 APT_PACKAGES := mosquitto mosquitto-clients openssl postgresql systemd mtools
 DEMO ?=
 SECONDS ?= 60
+# For which Debian and which processor `make deb` makes packages: bookworm or trixie, amd64 or arm64; empty: this machine's.
+RELEASE ?=
+ARCH ?=
 
 PYTEST := $(BIN)/python -m pytest
 # Each worker takes one part, in order, so that what a module shares is made once; then it takes from the others' parts.
@@ -25,7 +28,7 @@ TOGETHER := --numprocesses 3 --dist worksteal
 
 .DELETE_ON_ERROR: # what was made halfway must not pass for made
 
-.PHONY: demo test test-fast test-system test-arm64 bundles check fuzz soak clean
+.PHONY: demo test test-fast test-system test-arm64 deb bundles check fuzz soak clean
 
 demo: $(VENV)/.demo ## watch a fleet learn, in under a minute
 	$(BIN)/edgeflock demo $(DEMO)
@@ -40,7 +43,7 @@ test-fast: $(VENV)/.test ## what needs no other process, in about a minute
 
 test-system: $(VENV)/.test $(HASS_VENV)/.ready system-packages ## what starts other processes, and every form of what CI runs in one
 	@sh tests/support/system_packages.sh cloud-init
-	@[ "$$(id -u)" != 0 ] || sh tests/support/system_packages.sh debootstrap systemd-container
+	@[ "$$(id -u)" != 0 ] || sh tests/support/system_packages.sh debootstrap systemd-container debhelper lintian
 	$(HASS_VENV)/bin/python tests/vectors/home_assistant_opinion.py
 	$(PYTEST) $(TOGETHER) -m 'not quiet' tests/integration tests/broker tests/system
 	$(PYTEST) $(TOGETHER) -m 'long and not quiet' tests/export tests/fuzz
@@ -64,10 +67,15 @@ soak: $(VENV)/.test system-packages ## a thousand kills, and what else takes too
 	$(BIN)/python -m benchmarks.first_flock --seeds 5
 	$(BIN)/python -m tests.fuzz.run --seconds 3600
 
-test-arm64: $(VENV)/.test ## the worker on emulated arm64, against this machine; as root, many minutes
-	@sh tests/support/system_packages.sh debootstrap qemu-user-static
+test-arm64: $(VENV)/.test ## the worker on emulated arm64, against this machine, and the packages; as root, many minutes
+	@sh tests/support/system_packages.sh debootstrap qemu-user-static debhelper
 	@sh tests/arm64/prepare.sh build/arm64 $(BIN)/python
+	@sh tests/arm64/packages.sh build/arm64 $(BIN)/python
 	$(BIN)/python -m tests.arm64.compare build/arm64
+
+deb: $(VENV)/.made ## Debian packages of agent and coordinator, in build/deb; RELEASE=trixie ARCH=arm64
+	@sh tests/support/system_packages.sh debhelper
+	@sh packaging/debian/build.sh build/deb $(BIN)/python "$(RELEASE)" "$(ARCH)"
 
 bundles: $(VENV)/.test ## export every recipe again
 	@set -e; for recipe in models/*/; do $(BIN)/edgeflock export "$$recipe" --out "$${recipe}bundle"; done

@@ -47,7 +47,7 @@ _shtab_broker_coordinator_authority_renew_option_strings=(-h --help --config --j
 _shtab_broker_coordinator_authority_switch_option_strings=(-h --help --config --json --folder)
 _shtab_broker_coordinator_authority_drop_option_strings=(-h --help --config --json --folder)
 _shtab_broker_coordinator_authority_option_strings=(-h --help --config --json)
-_shtab_broker_coordinator_install_service_option_strings=(-h --help --root --dry-run)
+_shtab_broker_coordinator_install_service_option_strings=(-h --help --root --dry-run --no-start)
 _shtab_broker_coordinator_uninstall_service_option_strings=(-h --help --root --dry-run)
 _shtab_broker_coordinator_option_strings=(-h --help --version --config)
 
@@ -216,6 +216,7 @@ _shtab_broker_coordinator_authority___json_nargs=0
 _shtab_broker_coordinator_install_service__h_nargs=0
 _shtab_broker_coordinator_install_service___help_nargs=0
 _shtab_broker_coordinator_install_service___dry_run_nargs=0
+_shtab_broker_coordinator_install_service___no_start_nargs=0
 _shtab_broker_coordinator_uninstall_service__h_nargs=0
 _shtab_broker_coordinator_uninstall_service___help_nargs=0
 _shtab_broker_coordinator_uninstall_service___dry_run_nargs=0

@@ -24,7 +24,7 @@ _shtab_edge_agent_measure_option_strings=(-h --help --out)
 _shtab_edge_agent_reset_option_strings=(-h --help --config --yes --samples)
 _shtab_edge_agent_keygen_option_strings=(-h --help)
 _shtab_edge_agent_key_option_strings=(-h --help --config)
-_shtab_edge_agent_install_service_option_strings=(-h --help --root --dry-run)
+_shtab_edge_agent_install_service_option_strings=(-h --help --root --dry-run --no-start)
 _shtab_edge_agent_uninstall_service_option_strings=(-h --help --root --dry-run)
 _shtab_edge_agent_option_strings=(-h --help --version --config)
 
@@ -98,6 +98,7 @@ _shtab_edge_agent_key___help_nargs=0
 _shtab_edge_agent_install_service__h_nargs=0
 _shtab_edge_agent_install_service___help_nargs=0
 _shtab_edge_agent_install_service___dry_run_nargs=0
+_shtab_edge_agent_install_service___no_start_nargs=0
 _shtab_edge_agent_uninstall_service__h_nargs=0
 _shtab_edge_agent_uninstall_service___help_nargs=0
 _shtab_edge_agent_uninstall_service___dry_run_nargs=0

@@ -1,7 +1,8 @@
 """Installs a program as a service of systemd, and takes it away again: units, account, folder, command, completions.
 
 What is installed is in the package (systemd/ and completions/ of the tree). Nothing is written, and nothing is taken
-away, that a service does not list: configuration, key and state stay.
+away, that a service does not list: configuration, key and state stay. A Debian package brings its own: from there only
+what follows from the configuration is written.
 """
 
 import argparse
@@ -22,6 +23,10 @@ SHIPPED = (_PACKAGE, _PACKAGE.parent)
 UNITS = Path("etc/systemd/system")
 PROGRAMS = "/opt/edgeflock/bin"
 """Where the shipped units have their programs; replaced by the folder of the interpreter that installs them."""
+PACKAGE_UNITS = Path("usr/lib/systemd/system")
+"""Where a Debian package has them."""
+PACKAGE_FOLDER = Path("/usr/lib")
+"""Has a folder for each Debian package, with the environment of its program."""
 UNREACHABLE = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - they are refused
 """The units' ProtectHome= and PrivateTmp= hide what is there."""
 OWN_FOLDERS = (".service.d", "completions", "bash-completion", "sysusers.d", "tmpfiles.d")
@@ -37,10 +42,12 @@ Say = Callable[[str], object]
 class Service:
     """A program, the units that are installed for it, and those of them that are enabled, in the order of their start.
 
-    `configuration` and `state` are where it has its files; `more_state` are other folders that outlive it.
+    `package` is its Debian package; `configuration` and `state` are where it has its files; `more_state` are other
+    folders that outlive it.
     """
 
     program: str
+    package: str
     units: tuple[str, ...]
     enabled: tuple[str, ...]
     configuration: Path
@@ -51,7 +58,7 @@ class Service:
 @dataclass(frozen=True, slots=True)
 class Installer:
     """Where it installs, and what it does the work with. `root` other than `/` is a folder with a system in it, an
-    image say, in which nothing is started.
+    image say, in which nothing is started; nor is it without `starts`.
 
     Raises:
         ConfigurationError: from each method; what can't be written or run, and what to do.
@@ -62,30 +69,34 @@ class Installer:
     run: Run
     programs: Path
     dry_run: bool = False
+    starts: bool = True
 
     def install(self, service: Service, extra: Mapping[Path, str]) -> None:
         """Write what differs, make the account, enable the units, and start them anew where they have a configuration.
 
         `extra` are further files below the root, by their relative path, such as limits; empty text: none there.
         """
-        _check_programs(self.programs)
-        self._check_command(_command(service))
-        for path, text in {**_files(service, self.programs), **extra}.items():
+        if self._is_packaged(service):
+            self.say(f"the package {service.package} has installed the units of {service.program}")
+        else:
+            self._bring(service)
+        for path, text in extra.items():
             self._put(path, text)
-        self._link(self.programs / service.program, _command(service))
-        self._command("systemd-sysusers", *self._in_root(), f"{service.program}.conf")
-        self._command("systemd-tmpfiles", *self._in_root(), "--create", f"{service.program}.conf")
-        self._command("systemctl", *self._in_root(), "enable", "--quiet", *service.enabled)
         if self._is_live:
             self._command("systemctl", "daemon-reload")
         if not (self.root / service.configuration.relative_to("/")).exists():
             self.say(f"it starts when {service.configuration} is there: {service.program} setup --help")
-        elif self._is_live:
+        elif self._is_live and self.starts:
             self._command("systemctl", "restart", *service.enabled)
             self.say(f"started; how it is doing: systemctl status {service.program}")
 
     def uninstall(self, service: Service, extra: Sequence[Path]) -> None:
         """Stop and disable the units, and delete what `install` has written. Where nothing is, nothing happens."""
+        if self._is_packaged(service):
+            raise ConfigurationError(
+                f"the package {service.package} has installed this service; sudo apt remove {service.package} takes it"
+                " away, and configuration and state stay"
+            )
         present = [unit for unit in service.enabled if (self.root / UNITS / unit).exists()]
         if present:
             now = ("--now",) if self._is_live else ()
@@ -100,6 +111,26 @@ class Installer:
         kept = [str(folder) for folder in folders if self._has(folder)]
         if kept:
             self.say(f"these stay, with the account {service.program} that they belong to: {', '.join(kept)}")
+
+    def _is_packaged(self, service: Service) -> bool:
+        return self.programs == PACKAGE_FOLDER / service.package / "bin"
+
+    def _bring(self, service: Service) -> None:
+        _check_programs(self.programs)
+        packaged = self.root / PACKAGE_UNITS / f"{service.program}.service"
+        if packaged.exists():
+            raise ConfigurationError(
+                f"{packaged} is there: the package {service.package} has installed this service; use its command,"
+                f" /usr/bin/{service.program}, or take it away first, configuration and state stay: sudo apt"
+                f" remove {service.package}"
+            )
+        self._check_command(_command(service))
+        for path, text in _files(service, self.programs).items():
+            self._put(path, text)
+        self._link(self.programs / service.program, _command(service))
+        self._command("systemd-sysusers", *self._in_root(), f"{service.program}.conf")
+        self._command("systemd-tmpfiles", *self._in_root(), "--create", f"{service.program}.conf")
+        self._command("systemctl", *self._in_root(), "enable", "--quiet", *service.enabled)
 
     @property
     def _is_live(self) -> bool:
@@ -199,6 +230,7 @@ def add_service_verbs(verbs: Verbs) -> None:
             "--root", type=Path, default=SYSTEM_ROOT, metavar="DIR", help="in a system that does not run: an image's"
         )
         verb.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
+    install.add_argument("--no-start", action="store_true", help="start nothing, and nothing anew")
 
 
 def installer_of(options: argparse.Namespace) -> Installer:
@@ -206,7 +238,8 @@ def installer_of(options: argparse.Namespace) -> Installer:
     root: Path = options.root.absolute()
     if not root.is_dir():
         raise ConfigurationError(f"--root {root}: no such folder; name the one where the image's system is mounted")
-    return Installer(root, _say, run_command, programs_folder(root), dry_run=options.dry_run)
+    starts = not getattr(options, "no_start", False)
+    return Installer(root, _say, run_command, programs_folder(root), options.dry_run, starts)
 
 
 def installer_here() -> Installer:

@@ -7,6 +7,7 @@ from fleet_host.services import Service, installer_of
 
 SERVICE = Service(
     program="broker-coordinator",
+    package="edgeflock-coordinator",
     units=("mosquitto-edgeflock.service", "broker-coordinator.service"),
     enabled=("mosquitto-edgeflock.service", "broker-coordinator.service"),
     configuration=Path("/etc/broker-coordinator/coordinator.toml"),

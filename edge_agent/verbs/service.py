@@ -10,6 +10,7 @@ from fleet_host.services import UNITS, Installer, Service, installer_here, insta
 WORKER_UNIT = "edge-agent-worker@.service"
 SERVICE = Service(
     program=PROGRAM,
+    package="edgeflock-agent",
     units=("edge-agent-worker.socket", WORKER_UNIT, "edge-agent.service"),
     enabled=("edge-agent.service",),
     configuration=CONFIGURATION,

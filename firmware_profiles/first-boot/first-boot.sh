@@ -4,10 +4,9 @@
 set -eu
 root=${EDGEFLOCK_ROOT:-}
 card=$root/boot/firmware/edgeflock
-program=$root/opt/edge-agent
 . "$card/settings.sh"
 
-if [ ! -x "$program/bin/edge-agent" ]; then
+install_wheels() {
     rm -rf "$program" # half of one, where the power failed
     if [ "$offline" = yes ]; then
         python3 -m venv --without-pip "$program"
@@ -18,9 +17,26 @@ if [ ! -x "$program/bin/edge-agent" ]; then
         python3 -m venv "$program"
         "$program/bin/python" -m pip install --only-binary :all: --find-links "$card/wheels" "$package"
     fi
-fi
-mkdir -p "$root/usr/local/bin"
-ln -sf "$program/bin/edge-agent" "$root/usr/local/bin/edge-agent"
+}
+
+install_debian_package() {
+    dpkg --configure --pending # half of one, where the power failed
+    DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$card/wheels/$package"
+}
+
+case $package in
+*.deb)
+    program=$root/usr/lib/edgeflock-agent
+    status=$(dpkg-query --show --showformat '${db:Status-Status}' edgeflock-agent 2>/dev/null) || status=none
+    [ "$status" = installed ] || install_debian_package
+    ;;
+*)
+    program=$root/opt/edge-agent
+    [ -x "$program/bin/edge-agent" ] || install_wheels
+    mkdir -p "$root/usr/local/bin"
+    ln -sf "$program/bin/edge-agent" "$root/usr/local/bin/edge-agent"
+    ;;
+esac
 
 if [ -e "$card/invitation" ]; then
     "$program/bin/edge-agent" join --profile "$profile" -- "$(cat "$card/invitation")"

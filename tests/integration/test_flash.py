@@ -20,6 +20,7 @@ from workbench.flashing.fleet_file import card_of, read_fleet
 from workbench.flashing.order import Order
 from workbench.flashing.packages import carried, download_command, with_package
 
+BOOKWORM_DEB = "edgeflock-agent_0.1.0-1+deb12_arm64.deb"
 SCRIPTS = next(folder / "first-boot" for folder in FOLDERS if folder.is_dir())
 BOOKWORM = {"cmdline.txt": b"console=tty1 root=PARTUUID=1-02 rootwait\n", "config.txt": b"arm_64bit=1\n"}
 TRIXIE = BOOKWORM | {
@@ -225,6 +226,25 @@ def test_first_boot_that_can_not_join_keeps_the_invitation_and_is_tried_again(ro
     assert (card / "invitation").exists()
 
 
+@pytest.mark.parametrize(("status", "asked_apt"), [("not-installed", True), ("installed", False)])
+def test_first_boot_installs_the_debian_package_once_and_joins_with_its_command(root, monkeypatch, status, asked_apt):
+    tools = root / "tools"
+    executable(tools / "dpkg-query", f"printf {status}")
+    executable(tools / "dpkg", "true")
+    executable(tools / "apt-get", f'printf "%s\\n" "$@" > {root}/asked')
+    executable(root / "usr/lib/edgeflock-agent/bin/edge-agent", f'printf "%s\\n" "$@" > {root}/joined')
+    monkeypatch.setenv("PATH", str(tools), prepend=":")
+    card = root / "boot/firmware/edgeflock"
+    with (card / "settings.sh").open("a") as settings:
+        settings.write(f"package={BOOKWORM_DEB}\n")
+    done = run(card / "first-boot.sh", root)
+    assert done.returncode == 0, done.stderr
+    assert (root / "joined").read_text().startswith("join\n")
+    assert (root / "asked").exists() == asked_apt
+    assert not asked_apt or (root / "asked").read_text().endswith(f"{card}/wheels/{BOOKWORM_DEB}\n")
+    assert not (root / "usr/local/bin/edge-agent").exists()
+
+
 def test_card_that_has_booted_is_not_undone(root):
     boot = root / "boot/firmware"
     run(boot / "firstrun.sh", root)
@@ -296,6 +316,8 @@ def test_card_that_fails_at_any_write_is_as_it_was(tmp_path, system):
         (BOOKWORM, {"package": "edgeflock; rm -rf /"}, "no requirement"),
         (BOOKWORM, {"package": "--index-url=http://evil"}, "no requirement"),
         (BOOKWORM, {"package": "none-1.0-py3-none-any.whl"}, "No such file"),
+        (BOOKWORM, {"package": BOOKWORM_DEB}, "No such file"),
+        (BOOKWORM, {"package": "other_1.0_arm64.deb"}, "not the agent's"),
     ],
 )
 def test_what_can_not_be_is_said_and_nothing_is_written(tmp_path, files, changed, words):
@@ -438,6 +460,19 @@ def test_wheel_is_carried_and_installed_by_its_version(tmp_path):
     order = convert_document({**ORDER, "package": str(wheel)}, Order, "order")
     assert with_package(order).package == "edgeflock==0.1.0"
     assert carried(str(wheel), order, System.FIRST_RUN) == {wheel.name: b"wheel"}
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_debian_package_is_all_that_a_card_carries_with_it(tmp_path, offline):
+    deb = tmp_path / BOOKWORM_DEB
+    deb.write_bytes(b"package")
+    order = convert_document({**ORDER, "package": str(deb), "offline": offline}, Order, "order")
+    assert with_package(order).package == deb.name
+    assert carried(str(deb), order, System.FIRST_RUN) == {deb.name: b"package"}
+    with pytest.raises(ConfigurationError, match="make deb RELEASE=trixie ARCH=arm64"):
+        carried(str(deb), order, System.CLOUD_INIT)
+    with pytest.raises(ConfigurationError, match="make deb RELEASE=bookworm ARCH=arm64"):
+        carried(str(deb).replace("arm64", "amd64"), order, System.FIRST_RUN)
 
 
 def test_packages_of_an_offline_card_are_for_its_python_and_processor():

@@ -1,6 +1,7 @@
 """Services are installed into a system that does not run, by systemd's own tools, and go again."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -138,3 +139,33 @@ def test_command_of_somebody_elses_is_not_replaced(root) -> None:
     assert files(root) == {"usr/local/bin/edge-agent"}
     installer(root, "/opt/edgeflock/bin", []).uninstall(SERVICE, [])
     assert other.read_text() == "theirs"
+
+
+def test_program_of_a_package_writes_what_follows_from_its_configuration_and_nothing_else(root) -> None:
+    ran: list[Sequence[str]] = []
+    (root / "etc/edge-agent/agent.toml").write_text(AGENT_TOML.format(key="0" * 64))
+    before = files(root)
+    packaged = installer(root, "/usr/lib/edgeflock-agent/bin", ran)
+    packaged.install(SERVICE, {LIMITS: "[Service]\n"})
+    assert (files(root) - before, ran) == ({str(LIMITS)}, [])
+    with pytest.raises(ConfigurationError, match="sudo apt remove edgeflock-agent takes it away"):
+        packaged.uninstall(SERVICE, [LIMITS])
+    assert (root / LIMITS).exists()
+
+
+def test_service_of_a_package_is_not_hidden_by_an_installation_by_hand(root) -> None:
+    unit = root / "usr/lib/systemd/system/edge-agent.service"
+    unit.parent.mkdir(parents=True)
+    unit.write_text("the package's")
+    with pytest.raises(ConfigurationError, match="the package edgeflock-agent has installed this service"):
+        installer(root, "/opt/edgeflock/bin", []).install(SERVICE, {LIMITS: "[Service]\n"})
+    assert files(root) == {"usr/lib/systemd/system/edge-agent.service"}
+
+
+def test_live_service_is_started_anew_unless_it_is_told_not_to() -> None:
+    service = replace(SERVICE, configuration=Path(__file__))
+    for starts in (True, False):
+        ran: list[Sequence[str]] = []
+        packaged = Path("/usr/lib/edgeflock-agent/bin")
+        Installer(Path("/"), lambda _line: None, ran.append, packaged, starts=starts).install(service, {})
+        assert (("systemctl", "restart", "edge-agent.service") in ran) is starts

@@ -69,6 +69,6 @@ def card_of(document: dict[str, object], where: str, folder: Path) -> Card:
         places[place] = folder / named if named else None
     rest = {key: value for key, value in document.items() if key not in PLACES}
     package = rest.get("package")
-    if isinstance(package, str) and package.endswith(".whl"):
+    if isinstance(package, str) and package.endswith((".whl", ".deb")):
         rest["package"] = str(folder / package)
     return Card(convert_document(rest, Order, where), places["boot"], places["image"])

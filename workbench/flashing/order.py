@@ -48,7 +48,8 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ssh_key: str = ""
     """The content of a public key file, whose owner may log in."""
     package: str = ""
-    """What pip installs there: a requirement such as edgeflock==0.1.0, or the path of a wheel that the card carries."""
+    """What is installed there: a requirement such as edgeflock==0.1.0, or the path of a wheel or of the agent's Debian
+    package, which the card carries."""
     offline: bool = False
     """The card carries every package."""
 

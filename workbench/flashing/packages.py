@@ -1,4 +1,4 @@
-"""The packages that a card carries: wheels for the Python of its system on aarch64."""
+"""The packages that a card carries: a Debian package, or wheels for the Python of its system, on aarch64."""
 
 import re
 import subprocess
@@ -16,38 +16,49 @@ from workbench.flashing.order import Order
 
 PYTHON = {System.CLOUD_INIT: "3.13", System.FIRST_RUN: "3.11"}
 """Of Debian 13 and 12."""
+DEBIAN = {System.CLOUD_INIT: "trixie", System.FIRST_RUN: "bookworm"}
 NEWEST_GLIBC_MINOR = 36
 """Of Debian 12; wheels for older ones work too, the oldest that are made being for 2.17."""
 OLDEST_GLIBC_MINOR = 17
 DOWNLOAD_SECONDS = 600.0
 
 _WHEEL = re.compile(r"([A-Za-z0-9_.]+)-([A-Za-z0-9_.+!]+)-[^/]+\.whl")
+_DEB = re.compile(r"edgeflock-agent_[A-Za-z0-9.+~-]+\+deb([0-9]+)_([a-z0-9]+)\.deb")
+_RELEASES = {"12": "bookworm", "13": "trixie"}
 _REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9,_-]+\])?([=<>!~]=?[A-Za-z0-9.*+!]+)?")
 
 
 def with_package(order: Order) -> Order:
-    """The order with what pip is told: this release of edgeflock where it names nothing.
+    """The order with what pip or apt is told: this release of edgeflock where it names nothing.
 
     Raises:
-        ConfigurationError: the package is neither a requirement nor a wheel.
+        ConfigurationError: the package is neither a requirement, nor a wheel, nor the agent's Debian package.
     """
     package = order.package or f"{DISTRIBUTION}=={version(DISTRIBUTION)}"
     if package.endswith(".whl"):
         if not (named := _WHEEL.fullmatch(Path(package).name)):
             raise ConfigurationError(f"package {package}: no name of a wheel; build one: pip wheel --no-deps .")
         package = f"{named[1]}=={named[2]}"
+    elif package.endswith(".deb"):
+        package = Path(package).name
+        if not _DEB.fullmatch(package):
+            raise ConfigurationError(f"package {package}: not the agent's; build it: make deb ARCH=arm64")
     elif not _REQUIREMENT.fullmatch(package):
         raise ConfigurationError(f"package {package!r}: no requirement; write one such as {DISTRIBUTION}==0.1.0")
     return msgspec.structs.replace(order, package=package)
 
 
 def carried(package: str, order: Order, system: System) -> Files:
-    """Wheels by their name: the one that `package` is the path of, and with `offline` all that it needs.
+    """Packages by their name: the one that `package` is the path of, and with `offline` the wheels that it needs.
 
     Raises:
-        ConfigurationError: the wheel can't be read, or pip can't get one for aarch64.
+        ConfigurationError: the package can't be read or is for another system, or pip can't get one for aarch64.
     """
-    files = {Path(package).name: _read(Path(package))} if package.endswith(".whl") else {}
+    if package.endswith(".deb"):
+        _check_system(Path(package).name, system)
+        return {Path(package).name: _read(Path(package), "build it first: make deb ARCH=arm64")}
+    wheel = package.endswith(".whl")
+    files = {Path(package).name: _read(Path(package), "build it first: pip wheel --no-deps .")} if wheel else {}
     if not order.offline:
         return files
     with tempfile.TemporaryDirectory() as folder:
@@ -63,11 +74,20 @@ def download_command(package: str, python: str, folder: str) -> list[str]:
     return [sys.executable, "-m", "pip", "download", "--quiet", "--dest", folder, *options, package, "pip"]
 
 
-def _read(path: Path) -> bytes:
+def _check_system(deb: str, system: System) -> None:
+    named = _DEB.fullmatch(deb)
+    release = _RELEASES.get(named[1], named[1]) if named else ""
+    if named is None or (release, named[2]) != (DEBIAN[system], "arm64"):
+        raise ConfigurationError(
+            f"package {deb}: not for this card, which has {system}; build that one: make deb RELEASE={DEBIAN[system]}"
+            " ARCH=arm64"
+        )
+
+
+def _read(path: Path, remedy: str) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        remedy = "build it first: pip wheel --no-deps ."
         raise ConfigurationError(f"package {path}: {why_unreadable(error, remedy)}") from error
 
 

@@ -1,0 +1,170 @@
+"""One run of a fleet in containers: brings it up, delivers samples to it, hits it with faults, and takes it down."""
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
+from workbench.data.digits import split_digits
+from workbench.demo.brokers import BrokerPlan
+from workbench.demo.feeding import WATCH_SECONDS, feed
+from workbench.demo.fleet_files import TASK
+from workbench.demo.measurement import Measurement
+from workbench.demo.monitor import FleetMonitor, Snapshot
+from workbench.demo.observer import Observer
+from workbench.demo.run import NEW_SAMPLES, SLOWEST_SENSOR, on_signals, short_folder, until_set
+from workbench.demo.sensors import Sensor
+from workbench.docker_fleet.compose import as_yaml, compose
+from workbench.docker_fleet.containers import COMPOSE_FILE, LOG_FILE, Containers
+from workbench.docker_fleet.devices import PlannedDevice
+from workbench.docker_fleet.faults import Fault, out_of_reach
+from workbench.docker_fleet.files import own_account, write_fleet
+from workbench.docker_fleet.limits import Host, remarks
+from workbench.docker_fleet.names import BROKER, COORDINATOR, DISKS, FleetNames
+from workbench.recipe_folder import find_recipe
+from workbench.report.history import RunHistory
+
+START_SECONDS = 60.0
+"""Longest wait for a service of a fleet; a busy machine takes some seconds."""
+BROKER_LABEL = "mosquitto in Docker"
+
+
+@dataclass(frozen=True, slots=True)
+class DockerRun:
+    """What the user chose, checked. `folder` is empty, and this run's alone."""
+
+    folder: Path
+    devices: Sequence[PlannedDevice]
+    faults: Sequence[Fault]
+    host: Host
+    broker_port: int
+    deliver_seconds: float
+    longest_seconds: float
+    seed: int
+    keep: bool
+
+
+async def run_fleet(run: DockerRun, show: Callable[[Snapshot], None]) -> RunHistory:
+    """Run a fleet; Ctrl-C and SIGTERM end it early and in order.
+
+    Raises:
+        ConfigurationError: with what docker said, or what did not come up.
+    """
+    stopped = asyncio.Event()
+    on_signals(stopped.set)
+    # The sockets of a fleet that stays are its own.
+    with contextlib.nullcontext(Path(tempfile.mkdtemp(prefix="edgeflock-"))) if run.keep else short_folder() as sockets:
+        monitor, containers = _prepare(run, sockets)
+        for words in remarks(run.devices, run.host):
+            monitor.announce(words)
+        async with _brought_down(run, containers):
+            return await _run(run, monitor, containers, show, stopped)
+
+
+def _prepare(run: DockerRun, sockets: Path) -> tuple[FleetMonitor, Containers]:
+    """Write the fleet's folder; returns who watches the fleet, and its containers, of which none runs yet."""
+    generator = np.random.default_rng(run.seed)
+    data = split_digits(len(run.devices), generator)
+    paces = generator.uniform(SLOWEST_SENSOR, 1.0, len(run.devices))
+    bundle = find_recipe(TASK) / "bundle"
+    measurement = Measurement(bundle, parse_description((bundle / DESCRIPTION_FILE).read_bytes()), data)
+    files, places = write_fleet(run.folder, sockets, run.devices, own_account(), NEW_SAMPLES)
+    names = FleetNames.of(run.folder)
+    (run.folder / COMPOSE_FILE).write_bytes(as_yaml(compose(names, run.devices, run.host, places, run.broker_port)))
+    sensors = [
+        Sensor(device.socket, TASK, part, seconds=run.deliver_seconds * pace)
+        for device, part, pace in zip(files.devices, data.parts, paces, strict=True)
+    ]
+    observer = Observer(BrokerPlan(BROKER_LABEL, "127.0.0.1", run.broker_port, "5", None))
+    monitor = FleetMonitor(files, sensors, observer, measurement, BROKER_LABEL, NEW_SAMPLES)
+    return monitor, Containers(run.folder, names, run.devices, monitor.announce)
+
+
+@asynccontextmanager
+async def _brought_down(run: DockerRun, containers: Containers) -> AsyncIterator[None]:
+    """Whatever happens, no container is left, unless the fleet is to stay."""
+    try:
+        yield
+    finally:
+        await containers.write_logs()
+        if not run.keep:
+            await containers.down()
+
+
+async def _run(
+    run: DockerRun,
+    monitor: FleetMonitor,
+    containers: Containers,
+    show: Callable[[Snapshot], None],
+    stopped: asyncio.Event,
+) -> RunHistory:
+    observing = asyncio.create_task(monitor.observer.run())
+    try:
+        await _bring_up(run, monitor, containers)
+        await _learn(run, monitor, containers, show, stopped)
+    finally:
+        observing.cancel()
+    for words in await containers.collect():
+        monitor.announce(words)
+    monitor.read_journal()
+    if run.keep:
+        await containers.start(COORDINATOR)
+        await containers.start_devices()
+    return monitor.conclude(seed=run.seed, stopped_early=stopped.is_set())
+
+
+async def _bring_up(run: DockerRun, monitor: FleetMonitor, containers: Containers) -> None:
+    await containers.start(BROKER, DISKS)
+    await until_set(
+        monitor.observer.subscribed, f"no broker answers on 127.0.0.1:{run.broker_port}; see {LOG_FILE}", START_SECONDS
+    )
+    await containers.start(COORDINATOR)
+    await until_set(
+        monitor.observer.manifest_received, f"the coordinator announces no task; see {LOG_FILE}", START_SECONDS
+    )
+    await containers.start_devices()
+
+
+async def _learn(
+    run: DockerRun,
+    monitor: FleetMonitor,
+    containers: Containers,
+    show: Callable[[Snapshot], None],
+    stopped: asyncio.Event,
+) -> None:
+    """Deliver samples while faults strike, then shut the fleet down in order."""
+    began = monitor.elapsed_seconds
+
+    def elapsed() -> float:
+        return monitor.elapsed_seconds - began
+
+    striking = [asyncio.create_task(containers.strike(fault, elapsed)) for fault in run.faults]
+
+    def check() -> None:
+        for task in striking:
+            if task.done():
+                task.result()
+
+    try:
+        await feed(
+            monitor,
+            show,
+            stopped,
+            until_seconds=began + run.longest_seconds,
+            check=check,
+            absent=lambda: out_of_reach(run.faults, elapsed()),
+            more_to_come=lambda: not all(task.done() for task in striking),
+        )
+        await monitor.refresh()
+    finally:
+        for task in striking:
+            task.cancel()
+        await asyncio.gather(*striking, return_exceptions=True)
+    await containers.stop()
+    await asyncio.sleep(WATCH_SECONDS)  # so that the last messages reach the observer

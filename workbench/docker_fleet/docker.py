@@ -1,11 +1,9 @@
 """The command `docker`: run, and what keeps it from working said in words."""
 
 import asyncio
-import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from typing import Annotated
 
 import msgspec
 
@@ -33,12 +31,13 @@ class DockerError(ConfigurationError):
 class DaemonInformation(msgspec.Struct, frozen=True):
     """Of `docker info`, what is looked at."""
 
-    cpus: Annotated[int, msgspec.Meta(ge=1)] = msgspec.field(name="NCPU")
-    memory_bytes: Annotated[int, msgspec.Meta(ge=1)] = msgspec.field(name="MemTotal")
+    cpus: int = msgspec.field(name="NCPU", default=0)
+    memory_bytes: int = msgspec.field(name="MemTotal", default=0)
     system: str = msgspec.field(name="OperatingSystem", default="")
     limits_cpus: bool = msgspec.field(name="CpuCfsQuota", default=True)
     limits_memory: bool = msgspec.field(name="MemoryLimit", default=True)
-    security: list[str] = msgspec.field(name="SecurityOptions", default_factory=list)
+    security: list[str] | None = msgspec.field(name="SecurityOptions", default=None)
+    errors: list[str] | None = msgspec.field(name="ServerErrors", default=None)
 
 
 async def docker(*arguments: str, stdin: bytes = b"") -> str:
@@ -92,9 +91,10 @@ def host_of(said: str) -> Host:
     try:
         found = msgspec.json.decode(said, type=DaemonInformation)
     except msgspec.MsgspecError as error:
-        errors = json.loads(said).get("ServerErrors") if said.startswith("{") else None
-        raise ConfigurationError(f"--docker: {why_unreachable(' '.join(errors or [said]))}") from error
-    if ROOTLESS in found.security:
+        raise ConfigurationError(f"--docker: {why_unreachable(said)}") from error
+    if not found.cpus:
+        raise ConfigurationError(f"--docker: {why_unreachable(' '.join(found.errors or ()))}")
+    if ROOTLESS in (found.security or ()):
         raise ConfigurationError(
             "--docker: this daemon is rootless: its accounts are none of this machine; use another"
         )

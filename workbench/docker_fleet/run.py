@@ -70,7 +70,7 @@ async def run_fleet(run: DockerRun, show: Callable[[Snapshot], None]) -> RunHist
 def _prepare(run: DockerRun, sockets: Path) -> tuple[FleetMonitor, Containers]:
     """Write the fleet's folder; returns who watches the fleet, and its containers, of which none runs yet."""
     generator = np.random.default_rng(run.seed)
-    data = split_digits(len(run.devices), generator)
+    data = split_digits(len(run.devices), generator, "--fleet with devices:")
     paces = generator.uniform(SLOWEST_SENSOR, 1.0, len(run.devices))
     bundle = find_recipe(TASK) / "bundle"
     measurement = Measurement(bundle, parse_description((bundle / DESCRIPTION_FILE).read_bytes()), data)

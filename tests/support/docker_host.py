@@ -112,6 +112,4 @@ def _write_context(context: Path) -> None:
             copy = shutil.copytree if (TREE / name[1:]).is_dir() else shutil.copy
             copy(TREE / name[1:], context / name[1:])
     pip = [TREE / ".venv/bin/python", "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check"]
-    subprocess.run(
-        [*pip, "--wheel-dir", context / "docker/wheels", f"{TREE}[coordinator]", "hatchling>=1.27"], check=True
-    )
+    subprocess.run([*pip, "--wheel-dir", context / "docker/wheels", f"{TREE}[demo]", "hatchling>=1.27"], check=True)

@@ -25,6 +25,7 @@ pytestmark = [
 ]
 
 RUN_SECONDS = 300.0
+WORKBENCH = "workbench"
 FLEET = """
 [docker]
 faults = ["pause zero-1 after 15 s for 10 s", "kill middle-1 after 20 s for 3 s", "fill zero-2 after 10 s for 10 s"]
@@ -51,7 +52,7 @@ KINDS = {"zero-1": "pi-zero-2w", "middle-2": "pi-4", "large-1": "pi-5"}
 @pytest.fixture(scope="module")
 def host() -> Iterator[DockerHost]:
     with docker_host() as running:
-        build_images(running, tuple(IMAGES))
+        build_images(running, (*IMAGES, WORKBENCH))
         yield running
 
 
@@ -163,6 +164,10 @@ def test_fleet_that_is_kept_goes_on_and_is_in_nobodys_way(host, tmp_path) -> Non
     subprocess.run(down, cwd=tmp_path, env=environment() | host.variables, check=True, capture_output=True)
     assert host.left() == []
     shutil.rmtree(tmp_path / "out")
+
+
+def test_workbench_image_is_the_command_edgeflock(host) -> None:
+    assert "pi-zero-2w" in host.docker("run", "--rm", "--network", "none", "--read-only", WORKBENCH, "profiles", "list")
 
 
 def test_image_that_is_missing_is_named_with_the_command_that_builds_it(host, tmp_path) -> None:

@@ -21,9 +21,12 @@ BUILD_SECONDS = 1200.0
 
 @dataclass(frozen=True, slots=True)
 class DockerHost:
-    """A daemon that runs; `variables` lead a docker command to it."""
+    """A daemon that runs; `variables` lead a docker command to it, and programs that are started by `inside` reach the
+    ports that its containers publish.
+    """
 
     variables: dict[str, str]
+    inside: tuple[str, ...]
 
     def docker(self, *arguments: str) -> str:
         """What a command of docker says, which must succeed."""
@@ -42,25 +45,31 @@ class DockerHost:
 
 @contextmanager
 def docker_host() -> Iterator[DockerHost]:
-    """A daemon with nothing in it. It changes no firewall, and leaves nothing behind."""
-    subprocess.run(["sh", TREE / "tests/support/system_packages.sh", "docker.io", "debootstrap"], check=True)
+    """A daemon with nothing in it, in a network of its own: it leaves no trace, not even in this machine's firewall."""
+    packages = ("docker.io", "debootstrap", "iproute2", "iptables")
+    subprocess.run(["sh", TREE / "tests/support/system_packages.sh", *packages], check=True)
     subprocess.run(["sh", TREE / "tests/support/compose_plugin.sh", BUILD, MIRROR], check=True)
     folder = Path(tempfile.mkdtemp(prefix="edgeflock-docker-"))  # short: it has sockets in it
-    socket = folder / "docker.sock"
+    network, socket = folder.name, folder / "docker.sock"
+    inside = ("nsenter", f"--net=/run/netns/{network}")
     command = [
-        *("dockerd", "--host", f"unix://{socket}", "--pidfile", str(folder / "pid"), "--bridge", "none"),
+        *(*inside, "dockerd", "--host", f"unix://{socket}", "--pidfile", str(folder / "pid"), "--bridge", "none"),
         *("--data-root", str(folder / "data"), "--exec-root", str(folder / "exec")),
-        *("--iptables=false", "--ip-masq=false", "--ip-forward=false"),
     ]
-    with (folder / "log").open("wb") as log:
-        daemon = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    subprocess.run(["ip", "netns", "add", network], check=True)
     try:
-        until(lambda: socket.exists() or daemon.poll() is not None, "dockerd listens", START_SECONDS)
-        assert daemon.poll() is None, (folder / "log").read_text()[-2000:]
-        yield DockerHost({"DOCKER_HOST": f"unix://{socket}", "DOCKER_CONFIG": str(BUILD)})
+        subprocess.run(["ip", "-netns", network, "link", "set", "lo", "up"], check=True)
+        with (folder / "log").open("wb") as log:
+            daemon = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        try:
+            until(lambda: socket.exists() or daemon.poll() is not None, "dockerd listens", START_SECONDS)
+            assert daemon.poll() is None, (folder / "log").read_text()[-2000:]
+            yield DockerHost({"DOCKER_HOST": f"unix://{socket}", "DOCKER_CONFIG": str(BUILD)}, inside)
+        finally:
+            daemon.terminate()
+            daemon.wait(START_SECONDS)
     finally:
-        daemon.terminate()
-        daemon.wait(START_SECONDS)
+        subprocess.run(["ip", "netns", "delete", network], check=True)
         shutil.rmtree(folder)
 
 

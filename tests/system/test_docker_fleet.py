@@ -63,7 +63,17 @@ class Run:
         (folder / "fleet.toml").write_text(FLEET)
         self.out = folder / "out"
         self._said = folder / "said"
-        command = [sys.executable, "-P", "-m", "workbench.cli", "simulate", "--docker", "--fleet", "fleet.toml"]
+        command = [
+            *host.inside,
+            sys.executable,
+            "-P",
+            "-m",
+            "workbench.cli",
+            "simulate",
+            "--docker",
+            "--fleet",
+            "fleet.toml",
+        ]
         with self._said.open("wb") as said:
             self.process = subprocess.Popen(
                 [*command, "--out", "out", *options],

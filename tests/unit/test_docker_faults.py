@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet_protocol.errors import ConfigurationError
-from workbench.docker_fleet.faults import ACTIONS, Fault, out_of_reach, read_faults
+from workbench.docker_fleet.faults import ACTIONS, Fault, not_waited_for, read_faults
 from workbench.docker_fleet.names import FleetNames
 
 DEVICES, SERVICES, LONGEST = ["kitchen-1", "kitchen-2"], ["broker", "coordinator"], 600.0
@@ -69,8 +69,8 @@ def test_every_fault_is_read_back_from_its_sentence(action: str, after: float, l
 
 def test_device_that_does_not_come_back_is_waited_for_until_its_fault_begins() -> None:
     faults = read("stop kitchen-1 after 30 s", "pause kitchen-2 after 5 s for 3 s")
-    assert out_of_reach(faults, 29.0) == frozenset()
-    assert out_of_reach(faults, 30.0) == {"kitchen-1"}
+    assert not_waited_for(faults, 29.0) == frozenset()
+    assert not_waited_for(faults, 30.0) == {"kitchen-1"}
 
 
 @pytest.mark.parametrize("action", ACTIONS)

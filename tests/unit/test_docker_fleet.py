@@ -86,6 +86,7 @@ def test_every_volume_and_network_of_a_service_is_declared_and_each_disk_is_its_
         for mount in service.get("volumes", []):
             if mount["type"] == "volume":
                 used.setdefault(mount["source"], []).append(name)
+                assert mount["volume"] == {"nocopy": True}, "the image's folder would give it another owner"
     assert used == {f"disk-{name}": ["disks", name] for name in ("kitchen-1", "kitchen-2", "pi-5")}
     assert set(document["volumes"]) == set(used)
 

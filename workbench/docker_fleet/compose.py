@@ -48,12 +48,19 @@ class BindMount(msgspec.Struct, frozen=True):
     read_only: bool = False
 
 
+class VolumeOptions(msgspec.Struct, frozen=True):
+    """`nocopy`: the volume stays as it is, or it would get the owner of the image's folder."""
+
+    nocopy: Literal[True] = True
+
+
 class VolumeMount(msgspec.Struct, frozen=True):
     """A volume in a container."""
 
     source: str
     target: str
     type: Literal["volume"] = "volume"
+    volume: VolumeOptions = VolumeOptions()
 
 
 class Service(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

@@ -26,6 +26,8 @@ COMPOSE_FILE = "compose.yaml"
 LOG_FILE = "fleet.log"
 STATE = "state"
 """Folder of a device in which its database is put at the end."""
+CLEAR_LINE = "\x1b[2K"
+"""compose writes it to a terminal that there is none of."""
 AT_ONCE = 4
 """So many commands of docker at a time: each starts a process, or a container."""
 RUN_TC = ("run", "--rm", "--interactive", "--user", "0", "--cap-drop", "ALL", "--cap-add", "NET_ADMIN", "--read-only")
@@ -58,20 +60,24 @@ class Containers:
         await asyncio.gather(*map(self._shape, self._devices))
 
     async def strike(self, fault: Fault, elapsed_seconds: Callable[[], float]) -> None:
-        """Wait for the time of a fault, begin it, and end it if it ends. Raises DockerError."""
+        """Wait for the time of a fault, begin it, and end it if it ends. What fails is announced."""
         action = ACTIONS[fault.action]
-        await asyncio.sleep(max(0.0, fault.after_seconds - elapsed_seconds()))
-        self._announce(f"{fault.target} {action.begun}")
-        await docker(*action.begin(self._names, fault.target))
-        self._note(fault, paused=True)
-        if fault.end_seconds is None:
-            return
-        await asyncio.sleep(max(0.0, fault.end_seconds - elapsed_seconds()))
-        await docker(*action.end(self._names, fault.target))
-        self._note(fault, paused=False)
-        self._announce(f"{fault.target} {action.ended}")
-        if action.new_link and fault.target in self._devices:
-            await self._shape(fault.target)
+        try:
+            await asyncio.sleep(max(0.0, fault.after_seconds - elapsed_seconds()))
+            await docker(*action.begin(self._names, fault.target))
+            self._note(fault, paused=True)
+            self._announce(f"{fault.target} {action.begun}")
+            if fault.end_seconds is None:
+                return
+            await asyncio.sleep(max(0.0, fault.end_seconds - elapsed_seconds()))
+            await docker(*action.end(self._names, fault.target))
+            self._note(fault, paused=False)
+            self._announce(f"{fault.target} {action.ended}")
+        except DockerError as error:
+            self._announce(f"{fault.action} {fault.target} failed: {error}")
+        else:
+            if action.new_link and fault.target in self._devices:
+                await self._shape(fault.target)
 
     async def stop(self) -> None:
         """Shut devices and coordinator down in order; what stands still goes on for that. Raises DockerError."""
@@ -97,14 +103,16 @@ class Containers:
     async def write_logs(self) -> None:
         """Write what all services have said into the folder, if docker says it."""
         with contextlib.suppress(DockerError, OSError):
-            (self._folder / LOG_FILE).write_text(await self._compose("logs", "--no-color", "--timestamps"))
+            said = await self._compose("logs", "--no-color", "--timestamps")
+            (self._folder / LOG_FILE).write_text(said.replace(CLEAR_LINE, ""))
 
     async def down(self) -> None:
         """Take down whatever is up, with its networks and disks. Raises DockerError."""
         await self._compose("down", "--volumes", "--remove-orphans")
 
     async def _compose(self, *arguments: str) -> str:
-        return await docker("compose", "--file", str(self._folder / COMPOSE_FILE), *arguments)
+        file = str(self._folder / COMPOSE_FILE)
+        return await docker("compose", "--project-name", self._names.project, "--file", file, *arguments)
 
     def _note(self, fault: Fault, *, paused: bool) -> None:
         if fault.action == "pause":
@@ -128,7 +136,7 @@ class Containers:
                     *RUN_TC, "--network", network, IMAGES["network"], "sh", "-c", BATCH, "tc", interface, stdin=batch
                 )
             except DockerError as error:
-                return str(error).splitlines()[-1]
+                return str(error)
         return ""
 
     async def _collect_disk(self, device: str) -> None:

@@ -56,7 +56,7 @@ async def docker(*arguments: str, stdin: bytes = b"") -> str:
     )
     output, errors = await process.communicate(stdin)
     if process.returncode != 0:
-        raise DockerError(f"docker {' '.join(arguments)}: {errors.decode(errors='replace').strip()}")
+        raise DockerError(f"docker {' '.join(arguments)}: {last_line(errors.decode(errors='replace'))}")
     return output.decode(errors="replace").strip()
 
 
@@ -106,7 +106,13 @@ def host_of(said: str) -> Host:
 def why_unreachable(said: str) -> str:
     """Why the daemon does not answer, in words with the remedy, from what docker said."""
     remedy = NOT_ALLOWED if "permission denied" in said.lower() else NO_DAEMON
-    return f"the Docker daemon can't be reached; {remedy}. docker said: {said.splitlines()[-1] if said else 'nothing'}"
+    return f"the Docker daemon can't be reached; {remedy}. docker said: {last_line(said)}"
+
+
+def last_line(said: str) -> str:
+    """Of what docker said: the error comes behind all that went well."""
+    lines = said.strip().splitlines()
+    return lines[-1] if lines else "nothing"
 
 
 async def require_images(images: Mapping[str, str]) -> None:

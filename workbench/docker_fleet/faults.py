@@ -46,8 +46,6 @@ class Action:
     end: Command
     new_link: bool = False
     """The container's interface is another one afterwards."""
-    unreachable: bool = True
-    """Nobody can ask the device meanwhile."""
     devices_alone: bool = False
 
 
@@ -81,7 +79,6 @@ ACTIONS: Mapping[str, Action] = {
             *(names.network(FLEET_NETWORK), names.container(target)),
         ],
         new_link=True,
-        unreachable=False,
     ),
     "fill": Action(
         "has a full disk",
@@ -91,7 +88,6 @@ ACTIONS: Mapping[str, Action] = {
             names.disk_path(target, BALLAST),
         ],
         lambda names, target: ["exec", names.disks, "rm", "-f", names.disk_path(target, BALLAST)],
-        unreachable=False,
         devices_alone=True,
     ),
 }
@@ -117,8 +113,8 @@ def read_faults(
     return sorted(faults, key=lambda fault: fault.after_seconds)
 
 
-def out_of_reach(faults: Sequence[Fault], seconds: float) -> frozenset[str]:
-    """Those that nobody can ask any more, `seconds` after the start of the run: they do not come back."""
+def not_waited_for(faults: Sequence[Fault], seconds: float) -> frozenset[str]:
+    """Those whose fault has begun, `seconds` after the start of the run, and has no end."""
     return frozenset(fault.target for fault in faults if fault.lasts_seconds is None and fault.after_seconds <= seconds)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
+from fleet_protocol.errors import ConfigurationError
 from workbench.data.digits import split_digits
 from workbench.demo.brokers import BrokerPlan
 from workbench.demo.feeding import WATCH_SECONDS, feed
@@ -23,7 +24,7 @@ from workbench.demo.sensors import Sensor
 from workbench.docker_fleet.compose import as_yaml, compose
 from workbench.docker_fleet.containers import COMPOSE_FILE, LOG_FILE, Containers
 from workbench.docker_fleet.devices import PlannedDevice
-from workbench.docker_fleet.faults import Fault, out_of_reach
+from workbench.docker_fleet.faults import Fault, not_waited_for
 from workbench.docker_fleet.files import own_account, write_fleet
 from workbench.docker_fleet.limits import Host, remarks
 from workbench.docker_fleet.names import BROKER, COORDINATOR, DISKS, FleetNames
@@ -147,6 +148,8 @@ async def _learn(
     striking = [asyncio.create_task(containers.strike(fault, elapsed)) for fault in run.faults]
 
     def check() -> None:
+        if elapsed() > START_SECONDS and not any(sensor.delivered for sensor in monitor.sensors):
+            raise ConfigurationError(f"no device has taken a sample within {START_SECONDS:g} s; see {LOG_FILE}")
         for task in striking:
             if task.done():
                 task.result()
@@ -158,7 +161,7 @@ async def _learn(
             stopped,
             until_seconds=began + run.longest_seconds,
             check=check,
-            absent=lambda: out_of_reach(run.faults, elapsed()),
+            absent=lambda: not_waited_for(run.faults, elapsed()),
             more_to_come=lambda: not all(task.done() for task in striking),
         )
         await monitor.refresh()

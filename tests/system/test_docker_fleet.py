@@ -21,6 +21,7 @@ from workbench.docker_fleet.limits import HOST_CORE_MFLOPS
 
 pytestmark = [
     pytest.mark.long,
+    pytest.mark.quiet,
     pytest.mark.skipif(os.geteuid() != 0, reason="a Docker daemon needs root"),
 ]
 

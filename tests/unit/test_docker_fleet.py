@@ -12,7 +12,7 @@ from fleet_protocol.configuration import parse_document
 from fleet_protocol.errors import ConfigurationError
 from workbench.docker_fleet.compose import IMAGES, Places, as_yaml, compose
 from workbench.docker_fleet.devices import PlannedDevice, plan_devices
-from workbench.docker_fleet.docker import host_of, why_unreachable
+from workbench.docker_fleet.docker import host_of, mishaps, why_unreachable
 from workbench.docker_fleet.files import Account, own_account, write_fleet
 from workbench.docker_fleet.limits import LEAST_DEVICE_MIB, Host, limits_of, remarks, require_room
 from workbench.docker_fleet.links import LinkSupport, lacking, link_lines, link_of
@@ -216,6 +216,11 @@ def test_machine_of_the_daemon_is_read() -> None:
     assert host_of(said.replace("null", "[]")) == Host(2, 1024, limits_cpus=False)
     assert host_of(said) == Host(2, 1024, limits_cpus=False)
     assert "last line" in why_unreachable("first line\nlast line")
+
+
+def test_what_befell_a_service_by_itself_is_said() -> None:
+    said = list(mishaps(["a", "b", "c"], "0 false\n3 false\n0 true\n"))
+    assert said == ["b ended by itself, and Docker started it again, 3 times", "c ran out of memory"]
 
 
 def test_folders_have_fleets_of_their_own_and_the_same_folder_the_same() -> None:

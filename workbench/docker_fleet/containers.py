@@ -7,7 +7,7 @@ from pathlib import Path
 
 from workbench.docker_fleet.compose import IMAGES
 from workbench.docker_fleet.devices import PlannedDevice
-from workbench.docker_fleet.docker import DockerError, docker, restarts
+from workbench.docker_fleet.docker import MISHAP_FORMAT, PROJECT_LABEL, DockerError, docker, mishaps
 from workbench.docker_fleet.faults import ACTIONS, Fault
 from workbench.docker_fleet.links import (
     BATCH,
@@ -44,7 +44,6 @@ class Containers:
         self._devices = {device.name: device for device in devices}
         self._announce = announce
         self._support = LinkSupport(latency=False, uplink=False, downlink=False)
-        self._paused: set[str] = set()
         self._room = asyncio.Semaphore(AT_ONCE)
 
     async def start(self, *services: str) -> None:
@@ -65,13 +64,11 @@ class Containers:
         try:
             await asyncio.sleep(max(0.0, fault.after_seconds - elapsed_seconds()))
             await docker(*action.begin(self._names, fault.target))
-            self._note(fault, paused=True)
             self._announce(f"{fault.target} {action.begun}")
             if fault.end_seconds is None:
                 return
             await asyncio.sleep(max(0.0, fault.end_seconds - elapsed_seconds()))
             await docker(*action.end(self._names, fault.target))
-            self._note(fault, paused=False)
             self._announce(f"{fault.target} {action.ended}")
         except DockerError as error:
             self._announce(f"{fault.action} {fault.target} failed: {error}")
@@ -81,24 +78,18 @@ class Containers:
 
     async def stop(self) -> None:
         """Shut devices and coordinator down in order; what stands still goes on for that. Raises DockerError."""
-        for target in self._paused.copy():
-            await docker("unpause", self._names.container(target))
+        project = f"label={PROJECT_LABEL}={self._names.project}"
+        if paused := (await docker("ps", "--quiet", "--filter", project, "--filter", "status=paused")).split():
+            await docker("unpause", *paused)
         await self._compose("stop", *self._devices)
         await self._compose("stop", COORDINATOR)
 
     async def collect(self) -> list[str]:
-        """Copy every device's database into the folder; returns what the daemon had to start again, in words. Raises
-        DockerError.
-        """
+        """Copy every device's database into the folder; returns what befell services, in words. Raises DockerError."""
         await asyncio.gather(*map(self._collect_disk, self._devices))
         services = (*self._devices, BROKER, COORDINATOR)
-        found = await restarts([self._names.container(each) for each in services])
-        return [
-            f"{name} {'ran out of memory and ' if out_of_memory else ''}was started again {count} times by Docker:"
-            f" see {LOG_FILE}"
-            for name, (count, out_of_memory) in zip(services, found.values(), strict=True)
-            if count
-        ]
+        said = await docker("inspect", "--format", MISHAP_FORMAT, *map(self._names.container, services))
+        return list(mishaps(services, said))
 
     async def write_logs(self) -> None:
         """Write what all services have said into the folder, if docker says it."""
@@ -113,10 +104,6 @@ class Containers:
     async def _compose(self, *arguments: str) -> str:
         file = str(self._folder / COMPOSE_FILE)
         return await docker("compose", "--project-name", self._names.project, "--file", file, *arguments)
-
-    def _note(self, fault: Fault, *, paused: bool) -> None:
-        if fault.action == "pause":
-            (self._paused.add if paused else self._paused.discard)(fault.target)
 
     async def _probe(self, link: Link) -> None:
         tried = {what: await self._tc("none", OF_PROBE, lines) for what, lines in probes(link).items()}

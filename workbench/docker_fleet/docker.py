@@ -3,7 +3,7 @@
 import asyncio
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -21,6 +21,8 @@ NO_COMPOSE = (
 )
 NO_DAEMON = "start it: sudo systemctl start docker"
 NOT_ALLOWED = "you may not use it: sudo usermod -aG docker $USER, and log in again; whoever may is as good as root"
+PROJECT_LABEL = "com.docker.compose.project"
+MISHAP_FORMAT = "{{.RestartCount}} {{.State.OOMKilled}}"
 ROOTLESS, DESKTOP = "name=rootless", "Docker Desktop"
 
 
@@ -137,7 +139,7 @@ async def require_none_up(project: str, compose_file: str) -> None:
     Raises:
         ConfigurationError: it is up, or parts of it are left; with how to take them down.
     """
-    label = f"label=com.docker.compose.project={project}"
+    label = f"label={PROJECT_LABEL}={project}"
     if await docker("ps", "--all", "--quiet", "--filter", label):
         raise ConfigurationError(
             "--docker: a fleet of this folder is up; wait for its end, or:"
@@ -145,11 +147,14 @@ async def require_none_up(project: str, compose_file: str) -> None:
         )
 
 
-async def restarts(containers: Sequence[str]) -> dict[str, tuple[int, bool]]:
-    """Of each container: how often the daemon has started it again, and whether it ran out of memory."""
-    said = await docker("inspect", "--format", "{{.RestartCount}} {{.State.OOMKilled}}", *containers)
-    lines = [line.split() for line in said.splitlines()]
-    return {name: (int(count), killed == "true") for name, (count, killed) in zip(containers, lines, strict=True)}
+def mishaps(services: Sequence[str], said: str) -> Iterator[str]:
+    """What befell services by itself, in words, from what `docker inspect` said of each in `MISHAP_FORMAT`."""
+    for service, line in zip(services, said.splitlines(), strict=True):
+        restarts, out_of_memory = line.split()
+        if out_of_memory == "true":
+            yield f"{service} ran out of memory"
+        if int(restarts):
+            yield f"{service} ended by itself, and Docker started it again, {restarts} times"
 
 
 async def _require_local() -> None:

@@ -48,7 +48,7 @@ def simulate_in_docker(request: DockerRequest) -> None:
     compose_file = str(request.out / COMPOSE_FILE)
     host = asyncio.run(_ready(FleetNames.of(folder).project, compose_file))
     require_room(devices, host)
-    port = _usable(settings.broker_port)
+    port = usable_port(settings.broker_port)
     with claimed(folder):
         run = DockerRun(
             folder,
@@ -74,7 +74,7 @@ async def _ready(project: str, compose_file: str) -> Host:
     return host
 
 
-def _usable(port: int | None) -> int:
+def usable_port(port: int | None) -> int:
     """A port of 127.0.0.1 for the broker: the one that is wanted, or any.
 
     Raises:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from edge_agent.profiles import read_profile
-from tests.support.docker_host import DockerHost, build_images, docker_host
+from tests.support.docker_host import BASE, DockerHost, build_images, docker_host
 from tests.support.process import environment
 from tests.support.waiting import until
 from workbench.docker_fleet.compose import IMAGES
@@ -153,12 +153,22 @@ def test_ctrl_c_ends_in_order_and_takes_everything_down(host, run) -> None:
     assert host.left() == []
 
 
-def test_fleet_whose_service_does_not_come_up_is_taken_down_and_its_logs_are_kept(host, run) -> None:
-    run.says("0 s:")
-    (run.out / "coordinator" / "coordinator.toml").write_text("nonsense")
+def test_ctrl_c_before_the_fleet_is_up_leaves_nothing(host, run) -> None:
+    until(lambda: "-broker" in host.docker("ps", "--format", "{{.Names}}"), "the broker's container runs")
+    run.process.send_signal(signal.SIGINT)
     assert run.ended() == 2
-    assert "the coordinator announces no task; see fleet.log" in run.said
-    assert "not valid TOML" in (run.out / "fleet.log").read_text()
+    assert "stopped before the fleet was up" in run.said
+    assert host.left() == []
+
+
+def test_fleet_whose_coordinator_can_not_start_is_taken_down_with_dockers_words(host, tmp_path) -> None:
+    host.docker("tag", IMAGES["coordinator"], "aside")
+    host.docker("tag", BASE, IMAGES["coordinator"])
+    broken = Run(host, tmp_path)
+    assert broken.ended() == 2
+    host.docker("tag", "aside", IMAGES["coordinator"])
+    assert "edgeflock: docker compose" in broken.said
+    assert "Traceback" not in broken.said
     assert host.left() == []
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +107,7 @@ async def _run(
 ) -> RunHistory:
     observing = asyncio.create_task(monitor.observer.run())
     try:
-        await _bring_up(run, monitor, containers)
+        await _bring_up(run, monitor, containers, stopped)
         await _learn(run, monitor, containers, show, stopped)
     finally:
         observing.cancel()
@@ -120,16 +120,20 @@ async def _run(
     return monitor.conclude(seed=run.seed, stopped_early=stopped.is_set())
 
 
-async def _bring_up(run: DockerRun, monitor: FleetMonitor, containers: Containers) -> None:
-    await containers.start(BROKER, DISKS)
-    await until_set(
-        monitor.observer.subscribed, f"no broker answers on 127.0.0.1:{run.broker_port}; see {LOG_FILE}", START_SECONDS
+async def _bring_up(run: DockerRun, monitor: FleetMonitor, containers: Containers, stopped: asyncio.Event) -> None:
+    """Start what others need first. Between two steps it may be stopped: a command of docker is not cut short."""
+    broker, coordinator = f"no broker answers on 127.0.0.1:{run.broker_port}", "the coordinator announces no task"
+    steps: Sequence[Callable[[], Awaitable[None]]] = (
+        lambda: containers.start(BROKER, DISKS),
+        lambda: until_set(monitor.observer.subscribed, f"{broker}; see {LOG_FILE}", START_SECONDS),
+        lambda: containers.start(COORDINATOR),
+        lambda: until_set(monitor.observer.manifest_received, f"{coordinator}; see {LOG_FILE}", START_SECONDS),
+        containers.start_devices,
     )
-    await containers.start(COORDINATOR)
-    await until_set(
-        monitor.observer.manifest_received, f"the coordinator announces no task; see {LOG_FILE}", START_SECONDS
-    )
-    await containers.start_devices()
+    for step in steps:
+        if stopped.is_set():
+            raise ConfigurationError("stopped before the fleet was up")
+        await step()
 
 
 async def _learn(

@@ -14,11 +14,11 @@ import numpy as np
 
 from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
 from fleet_protocol.errors import ConfigurationError
-from workbench.data.digits import split_digits
+from workbench.data.digits import FleetData, split_digits
 from workbench.demo.brokers import BrokerPlan, plan_broker
 from workbench.demo.children import Child
 from workbench.demo.feeding import WATCH_SECONDS, feed
-from workbench.demo.fleet_files import TASK, plan_files, program, write_fleet
+from workbench.demo.fleet_files import TASK, FleetFiles, plan_files, program, write_fleet
 from workbench.demo.measurement import Measurement
 from workbench.demo.monitor import FleetMonitor, Snapshot
 from workbench.demo.observer import Observer
@@ -71,19 +71,14 @@ class Demo:
         started = time.monotonic()
         generator = np.random.default_rng(self._options.seed)
         data = split_digits(self._options.agents, generator)
-        paces = generator.uniform(SLOWEST_SENSOR, 1.0, self._options.agents)
+        paces = sensor_paces(self._options.agents, generator)
         cpu_shares = generator.uniform(SLOWEST_CPU_SHARE, 1.0, self._options.agents).tolist()
         bundle = find_recipe(TASK) / "bundle"
-        measurement = Measurement(bundle, parse_description((bundle / DESCRIPTION_FILE).read_bytes()), data)
         with short_folder() as sockets:
             files = plan_files(self._options.folder, sockets, self._options.agents)
             broker = plan_broker(self._options.broker, files.folder)
             await write_fleet(files, broker, bundle, cpu_shares, NEW_SAMPLES)
-            sensors = [
-                Sensor(device.socket, TASK, part, seconds=SENSING_SECONDS * pace)
-                for device, part, pace in zip(files.devices, data.parts, paces, strict=True)
-            ]
-            monitor = FleetMonitor(files, sensors, Observer(broker), measurement, broker.label, NEW_SAMPLES)
+            monitor = fleet_monitor(files, data, [SENSING_SECONDS * pace for pace in paces], bundle, broker)
             monitor.started = started
             return await self._run_fleet(monitor, broker)
 
@@ -111,6 +106,23 @@ class Demo:
             await broker_child.stop()
         monitor.read_journal()
         return monitor.conclude(seed=self._options.seed, stopped_early=self._stopped.is_set())
+
+
+def sensor_paces(devices: int, generator: np.random.Generator) -> list[float]:
+    """For each device's sensor, the share of the longest time that it takes to deliver its samples."""
+    return [float(pace) for pace in generator.uniform(SLOWEST_SENSOR, 1.0, devices)]
+
+
+def fleet_monitor(
+    files: FleetFiles, data: FleetData, sensing_seconds: Sequence[float], bundle: Path, broker: BrokerPlan
+) -> FleetMonitor:
+    """What watches a fleet of digits, with a sensor for each device that delivers its part in so many seconds."""
+    sensors = [
+        Sensor(device.socket, TASK, part, seconds)
+        for device, part, seconds in zip(files.devices, data.parts, sensing_seconds, strict=True)
+    ]
+    measurement = Measurement(bundle, parse_description((bundle / DESCRIPTION_FILE).read_bytes()), data)
+    return FleetMonitor(files, sensors, Observer(broker), measurement, broker.label, NEW_SAMPLES)
 
 
 async def run_demo(options: DemoOptions, show: Callable[[Snapshot], None]) -> RunHistory:

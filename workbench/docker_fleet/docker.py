@@ -1,6 +1,7 @@
 """The command `docker`: run, and what keeps it from working said in words."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -56,7 +57,13 @@ async def docker(*arguments: str, stdin: bytes = b"") -> str:
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
     )
-    output, errors = await process.communicate(stdin)
+    try:
+        output, errors = await process.communicate(stdin)
+    except asyncio.CancelledError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        raise
     if process.returncode != 0:
         raise DockerError(f"docker {' '.join(arguments)}: {last_line(errors.decode(errors='replace'))}")
     return output.decode(errors="replace").strip()

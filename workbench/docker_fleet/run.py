@@ -10,17 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
 from fleet_protocol.errors import ConfigurationError
 from workbench.data.digits import split_digits
 from workbench.demo.brokers import BrokerPlan
 from workbench.demo.feeding import WATCH_SECONDS, feed
-from workbench.demo.fleet_files import TASK
-from workbench.demo.measurement import Measurement
 from workbench.demo.monitor import FleetMonitor, Snapshot
-from workbench.demo.observer import Observer
-from workbench.demo.run import NEW_SAMPLES, SLOWEST_SENSOR, on_signals, short_folder, until_set
-from workbench.demo.sensors import Sensor
+from workbench.demo.run import NEW_SAMPLES, fleet_monitor, on_signals, sensor_paces, short_folder, until_set
 from workbench.docker_fleet.compose import as_yaml, compose
 from workbench.docker_fleet.containers import COMPOSE_FILE, LOG_FILE, Containers
 from workbench.docker_fleet.devices import PlannedDevice
@@ -28,7 +23,6 @@ from workbench.docker_fleet.faults import Fault, not_waited_for
 from workbench.docker_fleet.files import own_account, write_fleet
 from workbench.docker_fleet.limits import Host, remarks
 from workbench.docker_fleet.names import BROKER, COORDINATOR, DISKS, FleetNames
-from workbench.recipe_folder import find_recipe
 from workbench.report.history import RunHistory
 
 START_SECONDS = 60.0
@@ -72,18 +66,12 @@ def _prepare(run: DockerRun, sockets: Path) -> tuple[FleetMonitor, Containers]:
     """Write the fleet's folder; returns who watches the fleet, and its containers, of which none runs yet."""
     generator = np.random.default_rng(run.seed)
     data = split_digits(len(run.devices), generator, "--fleet with devices:")
-    paces = generator.uniform(SLOWEST_SENSOR, 1.0, len(run.devices))
-    bundle = find_recipe(TASK) / "bundle"
-    measurement = Measurement(bundle, parse_description((bundle / DESCRIPTION_FILE).read_bytes()), data)
+    sensing_seconds = [run.deliver_seconds * pace for pace in sensor_paces(len(run.devices), generator)]
     files, places = write_fleet(run.folder, sockets, run.devices, own_account(), NEW_SAMPLES)
     names = FleetNames.of(run.folder)
     (run.folder / COMPOSE_FILE).write_bytes(as_yaml(compose(names, run.devices, run.host, places, run.broker_port)))
-    sensors = [
-        Sensor(device.socket, TASK, part, seconds=run.deliver_seconds * pace)
-        for device, part, pace in zip(files.devices, data.parts, paces, strict=True)
-    ]
-    observer = Observer(BrokerPlan(BROKER_LABEL, "127.0.0.1", run.broker_port, "5", None))
-    monitor = FleetMonitor(files, sensors, observer, measurement, BROKER_LABEL, NEW_SAMPLES)
+    broker = BrokerPlan(BROKER_LABEL, "127.0.0.1", run.broker_port, "5", None)
+    monitor = fleet_monitor(files, data, sensing_seconds, places.bundle, broker)
     return monitor, Containers(run.folder, names, run.devices, monitor.announce)
 
 

@@ -13,7 +13,6 @@ from workbench.docker_fleet.links import (
     BATCH,
     OF_FLEET,
     OF_PROBE,
-    Link,
     LinkSupport,
     lacking,
     link_lines,
@@ -50,11 +49,16 @@ class Containers:
         """Start services by name; their images are not fetched. Raises DockerError."""
         await self._compose("up", "--detach", "--pull", "never", "--no-build", "--no-recreate", *services)
 
-    async def start_devices(self) -> None:
-        """Start every device, and give each its link, as far as the kernel can. Raises DockerError."""
-        await self._probe(link_of(next(iter(self._devices.values())).profile))
+    async def find_link_support(self) -> None:
+        """Find out what the kernel can do to a link, and announce what it can't."""
+        lines = probes(link_of(next(iter(self._devices.values())).profile))
+        tried = {what: await self._tc("none", OF_PROBE, each) for what, each in lines.items()}
+        self._support = LinkSupport(**{what: not complaint for what, complaint in tried.items()})
         for words in lacking(self._support):
             self._announce(words)
+
+    async def start_devices(self) -> None:
+        """Start every device, and give each its link, as far as the kernel can. Raises DockerError."""
         await self.start(*self._devices)
         await asyncio.gather(*map(self._shape, self._devices))
 
@@ -104,10 +108,6 @@ class Containers:
     async def _compose(self, *arguments: str) -> str:
         file = str(self._folder / COMPOSE_FILE)
         return await docker("compose", "--project-name", self._names.project, "--file", file, *arguments)
-
-    async def _probe(self, link: Link) -> None:
-        tried = {what: await self._tc("none", OF_PROBE, lines) for what, lines in probes(link).items()}
-        self._support = LinkSupport(**{what: not complaint for what, complaint in tried.items()})
 
     async def _shape(self, device: str) -> None:
         lines = link_lines(link_of(self._devices[device].profile), self._support)

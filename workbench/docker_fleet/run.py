@@ -102,10 +102,11 @@ async def _run(
     for words in await containers.collect():
         monitor.announce(words)
     monitor.read_journal()
+    history = monitor.conclude(seed=run.seed, stopped_early=stopped.is_set())
     if run.keep:
         await containers.start(COORDINATOR)
         await containers.start_devices()
-    return monitor.conclude(seed=run.seed, stopped_early=stopped.is_set())
+    return history
 
 
 async def _bring_up(run: DockerRun, monitor: FleetMonitor, containers: Containers, stopped: asyncio.Event) -> None:
@@ -116,6 +117,7 @@ async def _bring_up(run: DockerRun, monitor: FleetMonitor, containers: Container
         lambda: until_set(monitor.observer.subscribed, f"{broker}; see {LOG_FILE}", START_SECONDS),
         lambda: containers.start(COORDINATOR),
         lambda: until_set(monitor.observer.manifest_received, f"{coordinator}; see {LOG_FILE}", START_SECONDS),
+        containers.find_link_support,
         containers.start_devices,
     )
     for step in steps:

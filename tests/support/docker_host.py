@@ -48,7 +48,7 @@ def docker_host() -> Iterator[DockerHost]:
     """A daemon with nothing in it, in a network of its own: it leaves no trace, not even in this machine's firewall."""
     packages = ("docker.io", "debootstrap", "iproute2", "iptables")
     subprocess.run(["sh", TREE / "tests/support/system_packages.sh", *packages], check=True)
-    subprocess.run(["sh", TREE / "tests/support/compose_plugin.sh", BUILD, MIRROR], check=True)
+    subprocess.run(["sh", TREE / "tests/support/docker_plugins.sh", BUILD, MIRROR], check=True)
     folder = Path(tempfile.mkdtemp(prefix="edgeflock-docker-"))  # short: it has sockets in it
     network, socket = folder.name, folder / "docker.sock"
     inside = ("nsenter", f"--net=/run/netns/{network}")

@@ -168,6 +168,18 @@ def test_agents_and_coordinator_read_what_is_written_for_them(tmp_path: Path, mo
     assert (files.devices[0].folder / "device.key").stat().st_mode & 0o777 == 0o600
 
 
+def test_profile_may_have_any_name_that_a_file_can_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.chown", lambda *_: None)
+    odd = 'Böse "Küche" \\ $HOME'
+    (tmp_path / f"{odd}.toml").write_text('inherits = "pi-4"\n')
+    named = msgspec.json.encode(f"{odd}.toml").decode()
+    (tmp_path / "fleet.toml").write_text(f'[[devices]]\nprofile = {named}\nname = "kitchen"\n')
+    devices = plan_devices(read_description(tmp_path / "fleet.toml", "guide"), tmp_path / "fleet.toml")
+    (tmp_path / "run" / "sockets").mkdir(parents=True)
+    files, _ = write_fleet(tmp_path / "run", tmp_path / "run" / "sockets", devices, Account(1, 1), new_samples=6)
+    assert agent.load_configuration(files.devices[0].configuration).profile_name == odd
+
+
 def test_root_runs_no_container_as_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.getuid", lambda: 0)
     assert own_account() == Account(990, 990)

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from edge_agent.verbs.measure import as_toml
 from fleet_host.key_files import make_key_file
 from fleet_protocol.errors import ConfigurationError, why_unreadable
@@ -26,7 +28,7 @@ key_file = "device.key"
 coordinator_key = "{coordinator_key}"
 state_folder = "{state_folder}"
 sample_socket = "{socket}"
-profile = "{kind}.toml"
+profile = {profile}
 
 [broker]
 host = "{host}"
@@ -106,7 +108,7 @@ def _write(files: FleetFiles, places: Places, devices: Sequence[PlannedDevice], 
         own.configuration.write_text(
             AGENT.format(
                 device=device.name,
-                kind=device.kind,
+                profile=msgspec.json.encode(f"{device.kind}.toml").decode(),  # JSON's texts are TOML's too
                 coordinator_key=key,
                 state_folder=STATE_FOLDER,
                 socket=f"{SOCKET_FOLDER}/{SOCKET_FILE}",

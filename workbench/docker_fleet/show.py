@@ -1,6 +1,7 @@
 """`edgeflock simulate --docker`: from the user's options to a run, and from its end to what is said."""
 
 import asyncio
+import shlex
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ def simulate_in_docker(request: DockerRequest) -> None:
     sentences = [*settings.faults, *request.faults]
     faults = read_faults(sentences, names, (BROKER, COORDINATOR), settings.longest_seconds)
     folder = request.out.resolve()
-    compose_file = str(request.out / COMPOSE_FILE)
+    compose_file = shlex.quote(str(request.out / COMPOSE_FILE))
     host = asyncio.run(_ready(FleetNames.of(folder).project, compose_file))
     require_room(devices, host)
     port = usable_port(settings.broker_port)

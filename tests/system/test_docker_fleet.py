@@ -177,12 +177,14 @@ def test_fleet_that_is_kept_goes_on_and_is_in_nobodys_way(host, tmp_path) -> Non
     kept.says("large-1 is shut down")
     kept.process.send_signal(signal.SIGINT)
     assert kept.ended() == 0, kept.said
-    down = kept.said.partition("take it down: ")[2].split()
+    down = kept.said.partition("take it down: ")[2].strip()
     again = Run(host, tmp_path)
     assert again.ended() == 2
     assert "a fleet of this folder is up" in again.said
     assert len(host.docker("ps", "--quiet").split()) == 11
-    subprocess.run(down, cwd=tmp_path, env=environment() | host.variables, check=True, capture_output=True)
+    subprocess.run(
+        ["sh", "-c", down], cwd=tmp_path, env=environment() | host.variables, check=True, capture_output=True
+    )
     assert host.left() == []
     shutil.rmtree(tmp_path / "out")
 

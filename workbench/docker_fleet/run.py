@@ -1,8 +1,6 @@
 """One run of a fleet in containers: brings it up, delivers samples to it, hits it with faults, and takes it down."""
 
 import asyncio
-import contextlib
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ from workbench.data.digits import split_digits
 from workbench.demo.brokers import BrokerPlan
 from workbench.demo.feeding import WATCH_SECONDS, feed
 from workbench.demo.monitor import FleetMonitor, Snapshot
-from workbench.demo.run import NEW_SAMPLES, fleet_monitor, on_signals, sensor_paces, short_folder, until_set
+from workbench.demo.run import NEW_SAMPLES, fleet_monitor, on_signals, sensor_paces, until_set
 from workbench.docker_fleet.compose import as_yaml, compose
 from workbench.docker_fleet.containers import COMPOSE_FILE, LOG_FILE, Containers
 from workbench.docker_fleet.devices import PlannedDevice
@@ -32,9 +30,10 @@ BROKER_LABEL = "mosquitto in Docker"
 
 @dataclass(frozen=True, slots=True)
 class DockerRun:
-    """What the user chose, checked. `folder` is empty, and this run's alone."""
+    """What the user chose, checked. `folder` and `sockets`, whose path is short, are empty, and this run's alone."""
 
     folder: Path
+    sockets: Path
     devices: Sequence[PlannedDevice]
     faults: Sequence[Fault]
     host: Host
@@ -53,21 +52,19 @@ async def run_fleet(run: DockerRun, show: Callable[[Snapshot], None]) -> RunHist
     """
     stopped = asyncio.Event()
     on_signals(stopped.set)
-    # The sockets of a fleet that stays are its own.
-    with contextlib.nullcontext(Path(tempfile.mkdtemp(prefix="edgeflock-"))) if run.keep else short_folder() as sockets:
-        monitor, containers = _prepare(run, sockets)
-        for words in remarks(run.devices, run.host):
-            monitor.announce(words)
-        async with _brought_down(run, containers):
-            return await _run(run, monitor, containers, show, stopped)
+    monitor, containers = _prepare(run)
+    for words in remarks(run.devices, run.host):
+        monitor.announce(words)
+    async with _brought_down(run, containers):
+        return await _run(run, monitor, containers, show, stopped)
 
 
-def _prepare(run: DockerRun, sockets: Path) -> tuple[FleetMonitor, Containers]:
+def _prepare(run: DockerRun) -> tuple[FleetMonitor, Containers]:
     """Write the fleet's folder; returns who watches the fleet, and its containers, of which none runs yet."""
     generator = np.random.default_rng(run.seed)
     data = split_digits(len(run.devices), generator, "--fleet with devices:")
     sensing_seconds = [run.deliver_seconds * pace for pace in sensor_paces(len(run.devices), generator)]
-    files, places = write_fleet(run.folder, sockets, run.devices, own_account(), NEW_SAMPLES)
+    files, places = write_fleet(run.folder, run.sockets, run.devices, own_account(), NEW_SAMPLES)
     names = FleetNames.of(run.folder)
     (run.folder / COMPOSE_FILE).write_bytes(as_yaml(compose(names, run.devices, run.host, places, run.broker_port)))
     broker = BrokerPlan(BROKER_LABEL, "127.0.0.1", run.broker_port, "5", None)

@@ -3,12 +3,15 @@
 import asyncio
 import shlex
 import socket
+import tempfile
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from fleet_protocol.errors import ConfigurationError
 from workbench.demo.brokers import free_port
+from workbench.demo.run import short_folder
 from workbench.demo.run_folder import claimed
 from workbench.demo.show import show_run
 from workbench.docker_fleet.compose import IMAGES
@@ -50,9 +53,10 @@ def simulate_in_docker(request: DockerRequest) -> None:
     host = asyncio.run(_ready(FleetNames.of(folder).project, compose_file))
     require_room(devices, host)
     port = usable_port(settings.broker_port)
-    with claimed(folder):
+    with claimed(folder), _sockets(keep=request.keep) as sockets:
         run = DockerRun(
             folder,
+            sockets,
             devices,
             faults,
             host,
@@ -65,7 +69,8 @@ def simulate_in_docker(request: DockerRequest) -> None:
         headline = f"edgeflock simulate: {len(devices)} containers, seed {request.seed}, everything in {request.out}/"
         show_run(headline, request.out, lambda show: run_fleet(run, show))
     if request.keep:
-        print(f"the fleet stays up; take it down: docker compose -f {compose_file} down --volumes")
+        down = f"docker compose -f {compose_file} down --volumes && rm -r {sockets}"
+        print(f"the fleet stays up; take it down: {down}")
 
 
 async def _ready(project: str, compose_file: str) -> Host:
@@ -73,6 +78,11 @@ async def _ready(project: str, compose_file: str) -> Host:
     await require_images(IMAGES)
     await require_none_up(project, compose_file)
     return host
+
+
+def _sockets(*, keep: bool) -> AbstractContextManager[Path]:
+    """A new folder for the devices' sockets; it stays with a fleet that does."""
+    return nullcontext(Path(tempfile.mkdtemp(prefix="edgeflock-"))) if keep else short_folder()
 
 
 def usable_port(port: int | None) -> int:

@@ -15,6 +15,7 @@ EXTRA_OF: Mapping[str, str] = {
     "rich": "demo",
     "sklearn": "demo",
     "typer": "demo",
+    "yaml": "demo",
     "onnx": "workbench",
     "onnx_ir": "workbench",
     "onnxscript": "workbench",

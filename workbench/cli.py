@@ -10,9 +10,8 @@ import msgspec
 from fleet_host.command_line import DISTRIBUTION
 from fleet_host.extras import missing_extra_named
 from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
-from fleet_protocol.downlink_plan import Differences
 from fleet_protocol.errors import ConfigurationError, ProtocolError, why_unreadable
-from fleet_protocol.limits import MAX_SEQUENCE, MAX_SETTING
+from fleet_protocol.limits import MAX_SEQUENCE
 from workbench.recipe_folder import find_bundle, find_recipe
 
 PROGRAM = "edgeflock"
@@ -22,10 +21,12 @@ with missing_extra_named(PROGRAM):
 
     from workbench.flash_verb import flash
     from workbench.profile_verbs import profiles
+    from workbench.simulate_verb import simulate
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(profiles, name="profiles")
 app.command()(flash)
+app.command()(simulate)
 
 
 def _option(metavar: str, words: str, **limits: float) -> Any:
@@ -134,74 +135,6 @@ def demo(
     from workbench.demo.show import show_demo  # noqa: PLC0415 - numpy and scikit-learn take a second to import
 
     show_demo(agents, seed, out, broker)
-
-
-@app.command()
-def simulate(
-    *,
-    devices: Annotated[int, _option("N", "How many devices.", min=1, max=100_000)] = 100,
-    seed: Annotated[int, _option("N", "Fixes everything that is drawn.", min=0, max=MAX_SEQUENCE)] = 0,
-    hours: Annotated[float, _option("HOURS", "Virtual hours.", min=0.01, max=87_600)] = 24.0,
-    profile: Annotated[list[str] | None, _option("PROFILE", "Kind of device; several times for a mixed fleet.")] = None,
-    trace: Annotated[Path | None, _option("FILE", "CSV file with a line per device, instead.")] = None,
-    task: Annotated[str, _option("TASK", "Name of a shipped recipe, or folder of a bundle.")] = "digits",
-    data: Annotated[
-        str | None, _option("DATA", "Train for real: digits, or a file of samples. Without: a synthetic task.")
-    ] = None,
-    concurrent: Annotated[
-        int | None,
-        _option("N", "So many devices train at any time, instead of when samples arrive.", min=1, max=MAX_SETTING),
-    ] = None,
-    buffer_size: Annotated[
-        int | None, _option("N", "Updates per version, instead of the task's.", min=1, max=MAX_SETTING)
-    ] = None,
-    keep_fraction: Annotated[float | None, _option("SHARE", "Share of entries sent, instead of the task's.")] = None,
-    target: Annotated[float | None, _option("SCORE", "Tell when this score is reached.")] = None,
-    differences: Annotated[
-        Differences | None, typer.Option(help="How versions travel down, instead of the task's way.")
-    ] = None,
-    precision_bits: Annotated[
-        int | None, _option("BITS", "Of lossy differences, instead of the task's.", min=-4, max=16)
-    ] = None,
-    score_every: Annotated[
-        int, _option("N", "Updates between two points of the history.", min=1, max=MAX_SETTING)
-    ] = 100,
-    memory_mib: Annotated[int, _option("MIB", "For the devices' residuals.", min=1, max=MAX_SETTING)] = 1024,
-    out: Annotated[Path | None, _option("FOLDER", "Folder for summary.json and history.jsonl.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
-) -> None:
-    """Run a fleet in virtual time: the code that ships, without network, disk and waiting."""
-    from workbench.simulation.show import Request, simulate  # noqa: PLC0415 - numpy and onnxruntime take a second
-    from workbench.simulation.simulation import Options  # noqa: PLC0415
-
-    if target is not None and not target <= 1:
-        raise ConfigurationError(f"--target {target}: a score is at most 1")
-    if keep_fraction is not None and not 0 < keep_fraction <= 1:
-        raise ConfigurationError(f"--keep-fraction {keep_fraction}: must be above 0 and at most 1")
-    status = simulate(
-        Request(
-            devices,
-            profile or ["pi-4"],
-            trace,
-            task,
-            data,
-            buffer_size,
-            keep_fraction,
-            differences,
-            precision_bits,
-            out,
-            as_json,
-        ),
-        Options(
-            seed=seed,
-            seconds=3600 * hours,
-            target=target,
-            score_every=score_every,
-            concurrent=concurrent,
-            memory_mib=memory_mib,
-        ),
-    )
-    raise typer.Exit(code=status)
 
 
 @app.command()

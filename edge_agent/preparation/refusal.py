@@ -29,6 +29,9 @@ Reason = Literal[
 ]
 """Each has its row in docs/sources.md."""
 
+IS_DISK_FULL = "is the disk full?"
+"""Ends the words of what could not be stored: it can come again."""
+
 MAX_SHOWN_CHARACTERS = 40
 """Of a value in a refusal."""
 

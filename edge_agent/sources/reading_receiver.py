@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from edge_agent.preparation.preparation import Moment, Preparation, PreparationState, SeriesStatus
-from edge_agent.preparation.refusal import ReadingRefusedError
+from edge_agent.preparation.refusal import IS_DISK_FULL, ReadingRefusedError
 from edge_agent.sources.intake import SampleIntake
 from edge_agent.sources.named_form import NamedForm, NamedReading
 from edge_agent.sources.reading_time import seconds_of
@@ -118,7 +118,7 @@ class ReadingReceiver:
             raise ReadingRefusedError("outside_schema", str(error)) from error
         except sqlite3.Error as error:
             logger.error(log_line("sample_not_stored", task=sample.task, error=error))
-            raise ReadingRefusedError("not_stored", f"{error}; is the disk full?") from error
+            raise ReadingRefusedError("not_stored", f"{error}; {IS_DISK_FULL}") from error
 
 
 def _say_lost(series: str, account: str) -> None:

@@ -28,7 +28,7 @@ import msgspec
 
 from edge_agent.core.round_decisions import TaskState
 from edge_agent.preparation.preparation import SeriesStatus
-from edge_agent.preparation.refusal import ReadingRefusedError, Reason
+from edge_agent.preparation.refusal import IS_DISK_FULL, ReadingRefusedError, Reason
 from edge_agent.sources.bound_socket import account_of, bound_socket
 from edge_agent.sources.bounded_lines import READ_BYTES, HeldBytes, LineRefusedError, lines_of
 from edge_agent.sources.named_form import NamedForm
@@ -244,7 +244,7 @@ class SampleSocket:
         except ValueError as error:
             return msgspec.json.encode(Answer(ok=False, error=_shortened(str(error))))
         except sqlite3.Error as error:
-            return msgspec.json.encode(Answer(ok=False, error=f"not stored: {error}; is the disk full?"))
+            return msgspec.json.encode(Answer(ok=False, error=f"not stored: {error}; {IS_DISK_FULL}"))
 
     def _refused(self, reason: Reason, words: str) -> bytes:
         self.tally.refuse(reason, words)

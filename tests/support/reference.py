@@ -20,6 +20,7 @@ from edge_agent.configuration import AgentConfiguration
 from edge_agent.profiles import Limits, Profile
 from fleet_protocol.aggregation_plan import USED_BY, AggregationPlan
 from workbench.export.recipe.task_file import TaskFile
+from workbench.fleet_description import FleetFile
 
 FOLDER = Path(__file__).parents[2] / "docs"
 MADE_BY = "<!-- made by: python -m tests.support.reference -->"
@@ -59,6 +60,12 @@ REFERENCES: Mapping[str, tuple[str, list[File]]] = {
                 "A profile",
                 "The files in firmware_profiles/, and your own (docs/profiles.md).",
                 Profile,
+            ),
+            File(
+                "fleet.toml",
+                "Read by `edgeflock simulate --docker` (docs/fleet-in-docker.md) and"
+                " `edgeflock flash` (docs/flash.md).",
+                FleetFile,
             ),
             File("site.toml", "Beside agent.toml; may be missing (docs/profiles.md).", Limits),
         ],

@@ -17,7 +17,7 @@ from tests.support.completions import FOLDER, PARSERS, walk
 from workbench.cli import app
 
 ROOT = Path(__file__).parents[2]
-PACKAGE_OF = {"prometheus_client": "prometheus-client", "sklearn": "scikit-learn"}
+PACKAGE_OF = {"prometheus_client": "prometheus-client", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 """Where a module's name is not that of its distribution."""
 BROUGHT_BY = {"onnx_ir": "onnxscript"}
 

@@ -7,6 +7,7 @@ import pytest
 
 from broker_coordinator.storage.records import JournalledPayload
 from bundle_runtime.bundle_folder import load_bundle
+from edge_agent.sources.unix_socket import Status
 from fleet_protocol.kinds import UPDATE
 from workbench.data.digits import split_digits
 from workbench.demo.brokers import BrokerPlan
@@ -66,3 +67,24 @@ def test_the_page_says_the_totals_of_its_table(monitor):
     page = render_report(monitor.conclude(seed=0, stopped_early=False))
     assert "5 applied, 1 waiting for a version, 0 rejected, 0 still safe on a device" in page
     assert "<td>all together</td><td></td><td></td><td>5</td><td>1</td><td></td><td>1 kB</td>" in page
+
+
+def status(state: str = "sleeping", waiting: int = 0, new: int = 0) -> Status:
+    counts = dict.fromkeys(("accepted_updates", "rejected_updates", "withheld_updates", "boot"), 0)
+    said = {
+        "device": "pi",
+        "connected": True,
+        "versions": {},
+        "samples": {},
+        "progress": None,
+        "tasks": {},
+        "sources": [],
+    }
+    return Status(state=state, waiting_updates=waiting, new_samples={TASK: new}, **counts, **said)
+
+
+@pytest.mark.parametrize("third", [None, status("training"), status(waiting=1), status(new=6)])
+def test_run_waits_for_every_device_but_those_that_do_not_come_back(monitor, third):
+    monitor._statuses = [status(), status(new=5), third]
+    assert not monitor.is_quiet(frozenset())
+    assert monitor.is_quiet(frozenset({monitor.files.devices[2].name}))

@@ -225,6 +225,14 @@ def test_device_table_has_a_row_of_cells_per_device_and_one_for_all() -> None:
     assert f"all together, digit 2: {64 * 90:,} samples" in source
 
 
+def test_page_says_what_happened_to_the_fleet_and_nothing_where_nothing_did() -> None:
+    eventful = msgspec.structs.replace(history(), events=["34 s: zero-1 stands still", "49 s: <b> & zero-1 goes on"])
+    page = render_report(eventful)
+    assert "<li>34 s: zero-1 stands still</li>" in page
+    assert "<li>49 s: &lt;b&gt; &amp; zero-1 goes on</li>" in page
+    assert "What happened to it" not in render_report(history())
+
+
 def test_names_from_outside_are_escaped() -> None:
     evil = "<script>alert('1')</script>&\""
     run = RunHistory(msgspec.structs.replace(SUMMARY, broker=evil), history().accuracy, [0], [device(1, name=evil)])

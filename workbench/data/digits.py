@@ -33,8 +33,10 @@ def read_digits() -> Samples:
     return Samples((source.data / LARGEST_PIXEL).astype(np.float32), source.target.astype(np.int64))
 
 
-def split_digits(devices: int, generator: np.random.Generator) -> FleetData:
+def split_digits(devices: int, generator: np.random.Generator, option: str = "--agents") -> FleetData:
     """Shuffle, hold out a fifth, split the rest by a Dirichlet distribution over the devices for each class.
+
+    `option` is what the user set the number of devices with.
 
     Raises:
         ConfigurationError: so many devices that no split gives each enough samples.
@@ -44,5 +46,5 @@ def split_digits(devices: int, generator: np.random.Generator) -> FleetData:
     held_out_count = round(HELD_OUT_FRACTION * len(order))
     pooled = digits.take(order[held_out_count:])
     classes = pooled.labels.astype(np.int64)
-    parts = dirichlet_parts(classes, devices, generator, fewest=FEWEST_SAMPLES, option="--agents")
+    parts = dirichlet_parts(classes, devices, generator, fewest=FEWEST_SAMPLES, option=option)
     return FleetData([pooled.take(part) for part in parts], pooled, digits.take(order[:held_out_count]))

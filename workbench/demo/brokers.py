@@ -12,7 +12,7 @@ MOSQUITTO_PLACES = "/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin"
 """Debian installs Mosquitto in a folder that is not in an ordinary user's PATH."""
 
 MOSQUITTO_CONFIGURATION = """\
-listener {port} 127.0.0.1
+listener {listener}
 allow_anonymous true
 persistence false
 max_packet_size 5000000
@@ -44,7 +44,7 @@ def plan_broker(choice: str, folder: Path) -> BrokerPlan:
     if choice in {"auto", "mosquitto"} and (program := _find_mosquitto()):
         port = free_port()
         file = folder / "mosquitto.conf"
-        file.write_text(MOSQUITTO_CONFIGURATION.format(port=port))
+        file.write_text(MOSQUITTO_CONFIGURATION.format(listener=f"{port} 127.0.0.1"))
         return BrokerPlan("mosquitto", "127.0.0.1", port, "5", [program, "-c", str(file)])
     if choice == "mosquitto":
         raise ConfigurationError("--broker mosquitto: it is not installed; run: sudo apt-get install mosquitto")

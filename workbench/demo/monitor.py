@@ -63,14 +63,17 @@ class FleetMonitor:
         """Since the run began."""
         return time.monotonic() - self.started
 
-    def is_quiet(self) -> bool:
-        """Whether every agent sleeps, has nothing to send, and too few new samples to wake up for."""
+    def is_quiet(self, absent: frozenset[str]) -> bool:
+        """Whether every agent sleeps, has nothing to send, and too few new samples to wake up for; those of `absent`
+        devices don't count.
+        """
         return all(
             status is not None
             and status.state == "sleeping"
             and status.waiting_updates == 0
             and status.new_samples[TASK] < self.new_samples
-            for status in self._statuses
+            for device, status in zip(self.files.devices, self._statuses, strict=True)
+            if device.name not in absent
         )
 
     def announce(self, event: str) -> None:
@@ -148,7 +151,7 @@ class FleetMonitor:
             averaged_versions=len(self._recent.averaged),
             newest_version_accuracy=newest_accuracy,
         )
-        return RunHistory(summary, self._accuracy, staleness, devices)
+        return RunHistory(summary, self._accuracy, staleness, devices, self.events)
 
     def _row(self, name: str, sensor: Sensor, status: Status | None) -> DeviceRow:
         own = [row for row in self._journal if row.device == name]

@@ -1,12 +1,11 @@
 """One demo run: starts the fleet, delivers samples to it, stops it, and returns the history."""
 
 import asyncio
-import contextlib
 import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,11 @@ import numpy as np
 
 from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
 from fleet_protocol.errors import ConfigurationError
-from workbench.data.digits import split_digits
+from workbench.data.digits import FleetData, split_digits
 from workbench.demo.brokers import BrokerPlan, plan_broker
 from workbench.demo.children import Child
-from workbench.demo.fleet_files import TASK, plan_files, program, write_fleet
+from workbench.demo.feeding import WATCH_SECONDS, feed
+from workbench.demo.fleet_files import TASK, FleetFiles, plan_files, program, write_fleet
 from workbench.demo.measurement import Measurement
 from workbench.demo.monitor import FleetMonitor, Snapshot
 from workbench.demo.observer import Observer
@@ -34,7 +34,6 @@ NEW_SAMPLES = 6
 """How many new samples wake an agent."""
 SLOWEST_SENSOR = 0.9
 SLOWEST_CPU_SHARE = 0.6
-WATCH_SECONDS = 0.5
 START_SECONDS = 15.0
 
 
@@ -72,19 +71,14 @@ class Demo:
         started = time.monotonic()
         generator = np.random.default_rng(self._options.seed)
         data = split_digits(self._options.agents, generator)
-        paces = generator.uniform(SLOWEST_SENSOR, 1.0, self._options.agents)
+        paces = sensor_paces(self._options.agents, generator)
         cpu_shares = generator.uniform(SLOWEST_CPU_SHARE, 1.0, self._options.agents).tolist()
         bundle = find_recipe(TASK) / "bundle"
-        measurement = Measurement(bundle, parse_description((bundle / DESCRIPTION_FILE).read_bytes()), data)
-        with _short_folder() as sockets:
+        with short_folder() as sockets:
             files = plan_files(self._options.folder, sockets, self._options.agents)
             broker = plan_broker(self._options.broker, files.folder)
             await write_fleet(files, broker, bundle, cpu_shares, NEW_SAMPLES)
-            sensors = [
-                Sensor(device.socket, TASK, part, seconds=SENSING_SECONDS * pace)
-                for device, part, pace in zip(files.devices, data.parts, paces, strict=True)
-            ]
-            monitor = FleetMonitor(files, sensors, Observer(broker), measurement, broker.label, NEW_SAMPLES)
+            monitor = fleet_monitor(files, data, [SENSING_SECONDS * pace for pace in paces], bundle, broker)
             monitor.started = started
             return await self._run_fleet(monitor, broker)
 
@@ -93,12 +87,16 @@ class Demo:
         observing = asyncio.create_task(monitor.observer.run())
         try:
             await broker_child.start()
-            await _until(monitor.observer.subscribed, f"no broker answers on {broker.host}:{broker.port}")
+            await until_set(monitor.observer.subscribed, f"no broker answers on {broker.host}:{broker.port}")
             await coordinator.start()
-            await _until(monitor.observer.manifest_received, "the coordinator announces no task; see coordinator.log")
+            await until_set(
+                monitor.observer.manifest_received, "the coordinator announces no task; see coordinator.log"
+            )
             for agent in agents:
                 await agent.start()
-            await self._feed(monitor, children)
+            await feed(
+                monitor, self._show, self._stopped, until_seconds=LONGEST_RUN_SECONDS, check=lambda: _check(children)
+            )
             await monitor.refresh()
         finally:
             for group in (agents, [coordinator]):
@@ -109,33 +107,28 @@ class Demo:
         monitor.read_journal()
         return monitor.conclude(seed=self._options.seed, stopped_early=self._stopped.is_set())
 
-    async def _feed(self, monitor: FleetMonitor, children: list[Child]) -> None:
-        """Deliver samples until all are delivered and trained on, time is up, or the run is stopped."""
-        feeding = [asyncio.create_task(sensor.drip()) for sensor in monitor.sensors]
-        try:
-            while not self._stopped.is_set() and monitor.elapsed_seconds < LONGEST_RUN_SECONDS:
-                for child in children:
-                    child.check()
-                await monitor.refresh()
-                self._show(monitor.snapshot())
-                if all(task.done() for task in feeding) and monitor.is_quiet():
-                    break
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopped.wait(), WATCH_SECONDS)
-        finally:
-            for task in feeding:
-                task.cancel()
-            await asyncio.gather(*feeding, return_exceptions=True)
-        for task in feeding:
-            if not task.cancelled():
-                task.result()
+
+def sensor_paces(devices: int, generator: np.random.Generator) -> list[float]:
+    """For each device's sensor, the share of the longest time that it takes to deliver its samples."""
+    return [float(pace) for pace in generator.uniform(SLOWEST_SENSOR, 1.0, devices)]
+
+
+def fleet_monitor(
+    files: FleetFiles, data: FleetData, sensing_seconds: Sequence[float], bundle: Path, broker: BrokerPlan
+) -> FleetMonitor:
+    """What watches a fleet of digits, with a sensor for each device that delivers its part in so many seconds."""
+    sensors = [
+        Sensor(device.socket, TASK, part, seconds)
+        for device, part, seconds in zip(files.devices, data.parts, sensing_seconds, strict=True)
+    ]
+    measurement = Measurement(bundle, parse_description((bundle / DESCRIPTION_FILE).read_bytes()), data)
+    return FleetMonitor(files, sensors, Observer(broker), measurement, broker.label, NEW_SAMPLES)
 
 
 async def run_demo(options: DemoOptions, show: Callable[[Snapshot], None]) -> RunHistory:
     """Run a demo; Ctrl-C and SIGTERM end it early and in order. Raises what `Demo.run` raises."""
     demo = Demo(options, show)
-    for name in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(name, demo.stop)
+    on_signals(demo.stop)
     return await demo.run()
 
 
@@ -159,15 +152,32 @@ def _plan_children(monitor: FleetMonitor, broker: BrokerPlan) -> list[Child]:
     ]
 
 
-async def _until(event: asyncio.Event, otherwise: str) -> None:
+def _check(children: Sequence[Child]) -> None:
+    for child in children:
+        child.check()
+
+
+def on_signals(stop: Callable[[], None]) -> None:
+    """Call `stop` for Ctrl-C and SIGTERM."""
+    for name in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(name, stop)
+
+
+async def until_set(event: asyncio.Event, otherwise: str, seconds: float = START_SECONDS) -> None:
+    """Wait for what a fleet needs to go on.
+
+    Raises:
+        ConfigurationError: with `otherwise`; it took longer.
+    """
     try:
-        await asyncio.wait_for(event.wait(), START_SECONDS)
+        await asyncio.wait_for(event.wait(), seconds)
     except TimeoutError:
-        raise ConfigurationError(f"{otherwise} (waited {START_SECONDS:g} s)") from None
+        raise ConfigurationError(f"{otherwise} (waited {seconds:g} s)") from None
 
 
 @contextmanager
-def _short_folder() -> Iterator[Path]:
+def short_folder() -> Iterator[Path]:
+    """A new folder whose path leaves room for that of a socket in it; deleted at the end."""
     folder = Path(tempfile.mkdtemp(prefix="edgeflock-"))
     try:
         yield folder

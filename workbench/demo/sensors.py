@@ -8,11 +8,14 @@ from pathlib import Path
 import msgspec
 
 from bundle_runtime.samples import Samples
+from edge_agent.preparation.refusal import IS_DISK_FULL
 from edge_agent.sources.unix_socket import Answer, Status
 
 RETRY_SECONDS = 0.2
 TICK_SECONDS = 0.25
 """Samples that are due are handed over this often."""
+STATUS_SECONDS = 3.0
+"""Longest wait for an agent's status: one that stands still holds up nothing else."""
 
 
 @dataclass(slots=True)
@@ -53,6 +56,8 @@ class Sensor:
                 line = json.dumps({"task": self.task, "inputs": inputs.tolist(), "label": int(label)})
                 writer.write(line.encode() + b"\n")
                 answer = msgspec.json.decode(await _answer(reader), type=Answer)
+                if not answer.ok and answer.error.endswith(IS_DISK_FULL):
+                    raise OSError(answer.error)  # it is delivered again
                 if not answer.ok:
                     raise SampleRefusedError(f"{self.socket}: {answer.error}")
                 self.delivered += 1
@@ -65,14 +70,15 @@ class SampleRefusedError(Exception):
 
 
 async def ask_status(socket: Path) -> Status | None:
-    """An agent's status; None where it can't be reached."""
+    """An agent's status; None where it can't be reached, or does not answer."""
     try:
-        reader, writer = await asyncio.open_unix_connection(socket)
-        writer.write(b'{"command": "status"}\n')
-        try:
-            return msgspec.json.decode(await _answer(reader), type=Status)
-        finally:
-            writer.close()
+        async with asyncio.timeout(STATUS_SECONDS):
+            reader, writer = await asyncio.open_unix_connection(socket)
+            writer.write(b'{"command": "status"}\n')
+            try:
+                return msgspec.json.decode(await _answer(reader), type=Status)
+            finally:
+                writer.close()
     except OSError:
         return None
 

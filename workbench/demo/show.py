@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,6 +24,8 @@ from workbench.report.html import render_report
 
 SECONDS_BETWEEN_LINES = 5.0
 
+Show = Callable[[Snapshot], None]
+
 
 def show_demo(agents: int, seed: int, out: Path, broker: str) -> None:
     """Run a demo, show it, and write `summary.json` and `report.html` into `out`.
@@ -31,17 +33,23 @@ def show_demo(agents: int, seed: int, out: Path, broker: str) -> None:
     Raises:
         ConfigurationError: with what the user can change, or which program failed, and its last output.
     """
-    console = Console()
     options = DemoOptions(agents, seed, out.resolve(), broker)
     with claimed(options.folder):
-        console.print(f"edgeflock demo: {agents} agents, seed {seed}, everything in {out}/", highlight=False)
+        headline = f"edgeflock demo: {agents} agents, seed {seed}, everything in {out}/"
         try:
-            with _live_view(console) as view:
-                history = asyncio.run(run_demo(options, view.show))
+            show_run(headline, out, lambda show: run_demo(options, show))
         except (ChildFailedError, CommandFailedError) as error:
             raise ConfigurationError(str(error)) from error
-        (out / "summary.json").write_bytes(msgspec.json.format(msgspec.json.encode(history.summary), indent=2) + b"\n")
-        (out / "report.html").write_text(render_report(history), encoding="utf-8")
+
+
+def show_run(headline: str, out: Path, run: Callable[[Show], Coroutine[None, None, RunHistory]]) -> None:
+    """Run a fleet, show it, and write its `summary.json` and `report.html` into `out`, which exists by then."""
+    console = Console()
+    console.print(headline, highlight=False)
+    with _live_view(console) as view:
+        history = asyncio.run(run(view.show))
+    (out / "summary.json").write_bytes(msgspec.json.format(msgspec.json.encode(history.summary), indent=2) + b"\n")
+    (out / "report.html").write_text(render_report(history), encoding="utf-8")
     _print_result(console, history, out)
 
 

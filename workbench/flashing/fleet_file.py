@@ -1,13 +1,12 @@
-"""`fleet.toml`: many cards at once, each an order and where it goes."""
+"""The cards of `fleet.toml`: many at once, each an order and where it goes."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
-from fleet_protocol.configuration import convert_document, parse_document
-from fleet_protocol.errors import ConfigurationError, why_unreadable
+from fleet_protocol.configuration import convert_document
+from fleet_protocol.errors import ConfigurationError
 from workbench.flashing.order import Order
+from workbench.fleet_description import read_description
 
 PLACES = ("boot", "image")
 
@@ -21,23 +20,13 @@ class Card:
     image: Path | None
 
 
-class FleetFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What all cards have in common, and each of them: keys of `Order`, and `boot` or `image`."""
-
-    cards: list[dict[str, object]]
-    defaults: dict[str, object] = {}
-
-
 def read_fleet(path: Path) -> list[Card]:
     """The cards of a file; paths start at its folder.
 
     Raises:
         ConfigurationError: naming the card and what is wrong with it; two have one name or one place.
     """
-    try:
-        fleet = parse_document(path.read_bytes(), FleetFile, str(path))
-    except OSError as error:
-        raise ConfigurationError(f"{path}: {why_unreadable(error, 'write one: docs/flash.md')}") from error
+    fleet = read_description(path, "docs/flash.md")
     cards = [
         card_of({**fleet.defaults, **each}, f"{path}: card {number}", path.parent)
         for number, each in enumerate(fleet.cards, 1)

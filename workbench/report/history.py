@@ -91,3 +91,5 @@ class RunHistory(msgspec.Struct, frozen=True):
     staleness: list[int]
     """One entry per applied update."""
     devices: list[DeviceRow]
+    events: list[str] = []
+    """What happened to the fleet, oldest first."""

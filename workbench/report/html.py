@@ -102,7 +102,8 @@ def render_report(history: RunHistory) -> str:
         f'<p class="kicker">edgeflock demo</p>\n<h1>{_headline(summary)}</h1>\n'
         f"{STOPPED_EARLY if summary.stopped_early else ''}"
         f'<dl class="figures">\n{"".join(map(_card, _key_figures(summary)))}</dl>\n'
-        f"{''.join(sections)}<footer>Seed {summary.seed}. Bytes are those of MQTT payloads; the same"
+        f"{''.join(sections)}{_events(history.events)}"
+        f"<footer>Seed {summary.seed}. Bytes are those of MQTT payloads; the same"
         " numbers are in <code>summary.json</code>.</footer>\n</main>\n</body>\n</html>\n"
     )
 
@@ -170,6 +171,14 @@ def _section(title: str, content: str, hint: str) -> str:
         f"<section><h2>{title}</h2><figure>{content}</figure>"
         f'<p class="how"><b>How to read this.</b> {hint}</p></section>\n'
     )
+
+
+def _events(events: Sequence[str]) -> str:
+    """What happened to the fleet; nothing where nothing did."""
+    if not events:
+        return ""
+    items = "".join(f"<li>{escape(event)}</li>\n" for event in events)
+    return f"<section><h2>What happened to it</h2><ul>\n{items}</ul></section>\n"
 
 
 def _accuracy_over_time(history: RunHistory) -> str:

@@ -1,0 +1,74 @@
+"""The devices of a fleet file, each by its name and with its profile."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from edge_agent.profiles import Profile, read_profile
+from edge_agent.profiles.files import names_a_file
+from fleet_protocol.configuration import convert_document
+from fleet_protocol.errors import ConfigurationError
+from workbench.docker_fleet.names import SERVICES
+from workbench.fleet_description import DeviceGroup, FleetFile
+
+GUIDE = "docs/fleet-in-docker.md"
+
+_HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9_-]*[a-z0-9])?")
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedDevice:
+    """A device that is to be started; `kind` is its profile's name."""
+
+    name: str
+    kind: str
+    profile: Profile
+
+
+def plan_devices(fleet: FleetFile, path: Path) -> list[PlannedDevice]:
+    """The devices of the file at `path`, those of `[[devices]]` first; paths of profiles start at its folder.
+
+    Raises:
+        ConfigurationError: there are none, two have one name, one has a name that no container can have, or a profile
+            is wrong.
+    """
+    profile_of = cache(read_profile)
+    devices = []
+    for where, group in _groups(fleet, path):
+        located = str(path.parent / group.profile) if names_a_file(group.profile) else group.profile
+        try:
+            profile = profile_of(located)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{where}: {error}") from error
+        kind = Path(group.profile).stem if names_a_file(group.profile) else group.profile
+        devices += [PlannedDevice(name, kind, profile) for name in _names(group, kind)]
+    if not devices:
+        raise ConfigurationError(f"{path}: no [[devices]]; write one for each kind of device: {GUIDE}")
+    for name, times in Counter(device.name for device in devices).items():
+        if times > 1:
+            raise ConfigurationError(f"{path}: {times} devices are called {name}; give one group another `name`")
+        if name in SERVICES or not _HOST_NAME.fullmatch(name):
+            raise ConfigurationError(
+                f"{path}: no device can be called {name!r}: begin and end with a-z or 0-9, and leave"
+                f" {', '.join(SERVICES)} to the services"
+            )
+    return devices
+
+
+def _groups(fleet: FleetFile, path: Path) -> Iterator[tuple[str, DeviceGroup]]:
+    """With where each stands in the file. A card is a group of one."""
+    for number, group in enumerate(fleet.devices, 1):
+        yield f"{path}: [[devices]] {number}", group
+    for number, card in enumerate(fleet.cards, 1):
+        where = f"{path}: card {number}"
+        said = {**fleet.defaults, **card}
+        document: dict[str, object] = {key: said[key] for key in ("name", "profile") if key in said}
+        yield where, convert_document(document, DeviceGroup, where)
+
+
+def _names(group: DeviceGroup, kind: str) -> Iterator[str]:
+    base = group.name or kind
+    yield from [base] if group.count == 1 else (f"{base}-{number}" for number in range(1, group.count + 1))

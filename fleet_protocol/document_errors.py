@@ -15,6 +15,8 @@ MAX_SHOWN_CHARACTERS = 80
 """Of a value in an error."""
 MAX_COMPLAINT_CHARACTERS = 240
 """Of what is wrong, which may quote a value or a key."""
+NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that are no JSON; the second where a text among them is not UTF-8."""
 
 _PLACE = re.compile(r" - at `\$\.?([^`]*)`$")
 _STEP = re.compile(r"\.?([^.\[\]]+)|\[(\d+|\.\.\.)\]")

@@ -19,6 +19,7 @@ import msgspec
 from fleet_host.new_files import remedy_for
 from fleet_protocol.configuration import Name, one_line
 from fleet_protocol.device_invitation import MAX_EXPIRY
+from fleet_protocol.document_errors import NOT_JSON
 from fleet_protocol.errors import ConfigurationError, why_unreadable
 from fleet_protocol.limits import MIB
 
@@ -121,7 +122,7 @@ class Backup:
             text = file.read(MAX_SMALL_BYTES)
         try:
             contents = msgspec.json.decode(text, type=BackupContents)
-        except msgspec.MsgspecError as error:
+        except NOT_JSON as error:
             raise self._damaged(f"{CONTENTS} in it can't be read: {error}") from error
         if contents.format > FORMAT:
             raise ConfigurationError(

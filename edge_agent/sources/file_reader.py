@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from edge_agent.sources.file_job import FileJob, FileReading
 from fleet_host.child_process import die_with
+from fleet_protocol.document_errors import NOT_JSON
 from fleet_protocol.errors import why_unreadable
 from fleet_protocol.limits import MIB
 
@@ -88,7 +89,7 @@ def _read_json_lines(file: BinaryIO, job: FileJob) -> Iterator[FileReading]:
             continue
         try:
             msgspec.json.decode(line)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except NOT_JSON as error:
             yield FileReading(refused=f"{_name(job)}, line {number}: not JSON: {error}")
         else:
             yield FileReading(document=msgspec.Raw(line.strip()))

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from edge_agent.preparation.refusal import ReadingRefusedError, shown
+from fleet_protocol.document_errors import NOT_JSON
 from fleet_protocol.limits import KIB, MAX_READING_FIELDS
 
 MAX_VALUE_BYTES = 1 * KIB
@@ -72,5 +73,5 @@ def _value(payload: bytes) -> object:
         return None
     try:
         return msgspec.json.decode(payload)
-    except (msgspec.DecodeError, RecursionError):
+    except NOT_JSON:
         return text

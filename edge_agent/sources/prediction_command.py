@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from edge_agent.core.prediction import Prediction
-from fleet_protocol.document_errors import explain
+from fleet_protocol.document_errors import NOT_JSON, explain
 
 
 class CannotPredictError(Exception):
@@ -52,5 +52,5 @@ def read_question(line: bytes) -> PredictCommand:
         return msgspec.json.decode(line, type=PredictCommand)
     except msgspec.ValidationError as error:
         raise CannotPredictError(explain(error, PredictCommand, msgspec.json.decode(line))) from error
-    except (msgspec.DecodeError, RecursionError) as error:
+    except NOT_JSON as error:
         raise CannotPredictError(f"not valid JSON: {error}") from error

@@ -10,6 +10,7 @@ import msgspec
 from edge_agent.preparation.refusal import ReadingRefusedError, shown
 from edge_agent.sources.json_path import JsonPath
 from edge_agent.sources.named_form import BY_NAME, NamedForm
+from fleet_protocol.document_errors import NOT_JSON
 from fleet_protocol.sample_line import Sample, read_sample
 
 MAX_TEXT_CHARACTERS = 64
@@ -52,7 +53,7 @@ class ReadingForm:
         """
         try:
             return msgspec.json.decode(payload)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except NOT_JSON as error:
             text = payload[:MAX_TEXT_CHARACTERS].decode(errors="replace").strip()
             if text in self.words:
                 return text

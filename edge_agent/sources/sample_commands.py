@@ -16,6 +16,7 @@ import msgspec
 
 from edge_agent.sources.schema_check import check_inputs, check_label
 from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.document_errors import NOT_JSON
 from fleet_protocol.sample_line import Sample
 from fleet_protocol.sample_row import Given
 
@@ -86,7 +87,7 @@ class SampleCommands:
         """
         try:
             command = _DECODER.decode(line)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except NOT_JSON as error:
             raise ValueError(f"{error}; see docs/samples.md") from error
         if command.task not in self.tasks:
             raise ValueError(f"unknown task {command.task!r}; agent.toml lists {sorted(self.tasks)}")

@@ -41,7 +41,7 @@ from edge_agent.sources.schema_check import MAX_VALUES_WITHOUT_SCHEMA, check_tas
 from edge_agent.sources.tally import SourceStatus, SourceTally
 from edge_agent.worker.contract import Progress
 from fleet_host.log_lines import log_line
-from fleet_protocol.document_errors import explain
+from fleet_protocol.document_errors import NOT_JSON, explain
 from fleet_protocol.sample_line import read_sample
 
 MAX_CONNECTIONS = 32
@@ -266,7 +266,7 @@ class SampleSocket:
             asked = msgspec.json.decode(line, type=Command)
         except msgspec.ValidationError as error:
             return Answer(ok=False, error=_shortened(explain(error, Command, msgspec.json.decode(line))))
-        except msgspec.DecodeError as error:
+        except NOT_JSON as error:
             return Answer(ok=False, error=_shortened(str(error)))
         if asked.command == "status":
             return self._status()

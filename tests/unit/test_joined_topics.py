@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edge_agent.preparation.refusal import ReadingRefusedError
@@ -70,6 +70,8 @@ def test_what_is_not_wanted_costs_nothing_and_what_is_too_much_is_refused():
 
 
 @given(st.binary(max_size=200))
+@example(b'"\xff"')
+@example(b'{"a": "\\ud800"}')
 def test_any_payload_is_a_value_that_json_has(payload):
     joined = JoinedTopics("a/+", kept_seconds=1)
     joined.put("a/b", payload, 0.0, ALL)

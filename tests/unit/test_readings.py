@@ -110,7 +110,7 @@ def test_reading_that_is_no_sample_has_one_reason(document: object, reason: str,
     assert words in said
 
 
-@pytest.mark.parametrize("payload", [b"", b"on", b"{", b'{"a": NaN}', b"\xff\xfe", b"[" * 100_000])
+@pytest.mark.parametrize("payload", [b"", b"on", b"{", b'{"a": NaN}', b"\xff\xfe", b'{"a": "\xff"}', b"[" * 100_000])
 def test_payload_that_is_no_json_is_refused(payload: bytes) -> None:
     with pytest.raises(ReadingRefusedError, match="is not JSON") as refused:
         form("$.a").decode(payload)

@@ -7,6 +7,7 @@ import msgspec
 
 from edge_agent.profiles import shipped_profiles
 from edge_agent.profiles.files import FOLDERS
+from fleet_protocol.document_errors import NOT_JSON
 from fleet_protocol.errors import ConfigurationError
 from workbench.flashing.boot_partition import BootPartition
 from workbench.flashing.card_files import (
@@ -136,7 +137,7 @@ def _record(card: BootPartition, names: frozenset[str], where: str) -> Record:
         return Record({}, {})
     try:
         return msgspec.json.decode(card.read(RECORD), type=Record)
-    except msgspec.MsgspecError as error:
+    except NOT_JSON as error:
         raise ConfigurationError(f"{where}: {RECORD} is damaged ({error}); write the image to the card anew") from error
 
 

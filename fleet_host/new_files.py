@@ -20,8 +20,9 @@ def write_new_file(path: Path, content: bytes, mode: int = 0o666, owner: os.stat
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        except OSError:
+        except OSError as error:
             path.unlink()
+            error.filename = str(path)  # which the system names only where a file can't be opened
             raise
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker_coordinator.commands.authority_sets import replace_authorities, require_room, write_in_place
+from broker_coordinator.commands.authority_sets import replace_authorities, require_room, was_believed, write_in_place
 from broker_coordinator.commands.broker_setup import BrokerPlan, unwritable
 from broker_coordinator.commands.certificates import (
     certificate_days_left,
@@ -16,7 +16,7 @@ from broker_coordinator.commands.certificates import (
     make_authority,
 )
 from broker_coordinator.commands.output import add_noun, write_fields
-from broker_coordinator.commands.places import ServerPlaces, server_places
+from broker_coordinator.commands.places import NEXT_AUTHORITY, ServerPlaces, server_places
 from broker_coordinator.commands.systemd_units import BROKER_UNIT, restart_or_say
 from broker_coordinator.configuration import PROGRAM, CoordinatorConfiguration, load_configuration
 from fleet_host.certificates import days_left, read_authorities
@@ -24,9 +24,6 @@ from fleet_host.command_line import Verbs
 from fleet_host.program_folder import AUTHORITY
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MAX_AUTHORITIES
-
-NEXT = "next"
-"""The folder, in that of the authority, of the one that will follow it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +37,7 @@ class _Server:
 
     @property
     def next(self) -> Path:
-        return self.places.authority / NEXT
+        return self.places.next_authority
 
     @property
     def before(self) -> Path:
@@ -108,12 +105,19 @@ def _renew(server: _Server, options: argparse.Namespace) -> None:
     believed = read_authorities(server.trusted)
     require_room([*believed, b""], MAX_AUTHORITIES)
     if not (server.next / AUTHORITY).exists():
+        _require_dropped(server, believed)
         server.places.authority.mkdir(mode=0o700, parents=True, exist_ok=True)
         make_authority(server.next)
     (made,) = read_authorities(server.next / AUTHORITY)
     if made not in believed:
         replace_authorities(server.trusted, [*believed, made])
     _say(options, server, [PROGRAM], "devices then hear of it when they connect; once all have: authority switch")
+
+
+def _require_dropped(server: _Server, believed: list[bytes]) -> None:
+    """Devices that were invited since the last `switch` believe the first alone, and hear only of what follows that."""
+    if len(believed) > 1 and not was_believed(server.trusted, believed[:1]):
+        raise ConfigurationError("the former authority is believed still; first: authority drop")
 
 
 def _switch(server: _Server, options: argparse.Namespace) -> None:
@@ -144,11 +148,12 @@ def _put_next_in_place(server: _Server, believed: list[bytes]) -> None:
 
 def _finish_switch(server: _Server) -> None:
     """Put the next authority's folder in the place of one that has gone: again, where that was interrupted."""
-    if not server.places.authority.exists() and (server.before / NEXT).exists():
-        (server.before / NEXT).rename(server.places.authority)
+    if not server.places.authority.exists() and (server.before / NEXT_AUTHORITY).exists():
+        (server.before / NEXT_AUTHORITY).rename(server.places.authority)
 
 
 def _drop(server: _Server, options: argparse.Namespace) -> None:
+    _finish_switch(server)
     (present,) = read_authorities(server.places.authority / AUTHORITY)
     believed = read_authorities(server.trusted)
     if believed == [present]:

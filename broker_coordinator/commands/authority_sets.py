@@ -17,9 +17,12 @@ from fleet_protocol.errors import ConfigurationError
 
 def earlier_files(authority: Path) -> list[Path]:
     """The files of earlier sets, the oldest first."""
+    return [path for _, path in sorted(_numbered(authority).items())]
+
+
+def _numbered(authority: Path) -> dict[int, Path]:
     name = re.compile(f"{re.escape(authority.stem)}-before-([0-9]{{1,6}}){re.escape(authority.suffix)}")
-    found = {int(match[1]): path for path in authority.parent.iterdir() if (match := name.fullmatch(path.name))}
-    return [found[number] for number in sorted(found)]
+    return {int(match[1]): path for path in authority.parent.iterdir() if (match := name.fullmatch(path.name))}
 
 
 def authority_sets(authority: Path) -> list[list[bytes]]:
@@ -37,17 +40,32 @@ def authority_sets(authority: Path) -> list[list[bytes]]:
     return sets
 
 
+def was_believed(authority: Path, certificates: Sequence[bytes]) -> bool:
+    """Whether these were a set before that of now.
+
+    Raises:
+        ConfigurationError: a file can't be read.
+    """
+    name = authorities_id(certificates)
+    return any(authorities_id(each) == name for each in authority_sets(authority)[:-1])
+
+
 def replace_authorities(authority: Path, certificates: Sequence[bytes]) -> None:
     """Let other authorities be believed from the next start on; the set of now is kept beside them.
 
     Raises:
-        ConfigurationError: a set can't be read.
+        ConfigurationError: a set can't be read, or devices have left this one behind.
         OSError: one can't be written; then that of now stays.
     """
     before = read_authorities(authority)
+    if was_believed(authority, certificates):
+        raise ConfigurationError(
+            "devices believed exactly these authorities before, and never go back; first: authority renew, then switch"
+        )
     earlier = earlier_files(authority)
     if not earlier or authorities_id(read_authorities(earlier[-1])) != authorities_id(before):
-        kept = authority.with_name(f"{authority.stem}-before-{len(earlier)}{authority.suffix}")
+        number = max(_numbered(authority), default=-1) + 1
+        kept = authority.with_name(f"{authority.stem}-before-{number}{authority.suffix}")
         write_new_file(kept, write_authorities(before).encode(), FILE_MODE, authority.stat())
     write_in_place(authority, certificates)
 

@@ -13,16 +13,17 @@ from broker_coordinator.commands.backup_file import (
     DATABASE,
     FORMAT,
     MAX_SMALL_BYTES,
+    MAX_SMALL_FILES,
     BackupContents,
     is_member,
     opened_backup,
     write_backup,
 )
 from broker_coordinator.commands.places import ServerPlaces, server_places
-from broker_coordinator.commands.put_back import put_back
+from broker_coordinator.commands.put_back import put_back, require_inside
 from broker_coordinator.configuration import PROGRAM, CoordinatorConfiguration, load_configuration
 from broker_coordinator.storage.copying import copy_rows, require_database
-from broker_coordinator.storage.database import open_database, reading, writing
+from broker_coordinator.storage.database import Database, name_of, open_database, reading, writing
 from broker_coordinator.storage.restoring import Restored, restore_database
 from fleet_host.command_line import DISTRIBUTION, Verbs, add_verb
 from fleet_host.new_files import remedy_for
@@ -88,9 +89,15 @@ def _small_files(places: ServerPlaces, configuration: CoordinatorConfiguration) 
     named = [places.configuration, *_named_files(configuration)]
     inside = [path for path in named if path.parent.resolve() == folder.resolve()]
     found = {f"configuration/{path.name}": path for path in inside}
-    if places.authority.is_dir():
-        found |= {f"authority/{path.name}": path for path in sorted(places.authority.iterdir()) if path.is_file()}
+    for name, each in (("authority", places.authority), ("authority/next", places.next_authority)):
+        if each.is_dir():
+            found |= {f"{name}/{path.name}": path for path in sorted(each.iterdir()) if path.is_file()}
     kept = {name: path for name, path in found.items() if is_member(name)}
+    if len(kept) > MAX_SMALL_FILES:
+        raise ConfigurationError(
+            f"{len(kept)} files belong into a backup, at most {MAX_SMALL_FILES} are taken; move certificates of devices"
+            f" out of {places.authority}, and keep a copy of them"
+        )
     left_out = {*named, *found.values(), *(each.file for each in configuration.evaluations)} - set(kept.values())
     return {name: _content(path) for name, path in kept.items()}, sorted(left_out)
 
@@ -124,6 +131,9 @@ def restore(options: argparse.Namespace) -> None:
     try:
         with opened_backup(options.file) as backup:
             files = backup.files()
+            backup.check_database()
+            if options.folder is not None:
+                require_inside(files, places, options.folder)
             for words in put_back(files, places, backup.contents.fleet):
                 sys.stdout.write(words + "\n")
             database = load_configuration(places.configuration).journal()
@@ -139,11 +149,11 @@ def restore(options: argparse.Namespace) -> None:
     except OSError as error:
         remedy = remedy_for(error, "run it with sudo" if isinstance(error, PermissionError) else "check the disk")
         raise ConfigurationError(f"{error.filename or options.file}: {error.strerror}; {remedy}") from error
-    sys.stdout.writelines(line + "\n" for line in _summary(done, made, moving=options.moving))
+    sys.stdout.writelines(line + "\n" for line in _summary(done, database, made, moving=options.moving))
 
 
-def _summary(done: Restored, made: int, *, moving: bool) -> Iterator[str]:
-    yield f"the database is that of {time.strftime(TIME, time.localtime(made))}, {done.rows} rows"
+def _summary(done: Restored, database: Database, made: int, *, moving: bool) -> Iterator[str]:
+    yield f"database {name_of(database)} is now that of {time.strftime(TIME, time.localtime(made))}, {done.rows} rows"
     if done.revoked_again:
         yield f"revoked again, as the database before had them revoked: {' '.join(done.revoked_again)}"
     if done.withdrawn:

@@ -16,7 +16,7 @@ from typing import IO, Annotated
 
 import msgspec
 
-from fleet_host.new_files import remedy_for
+from fleet_host.new_files import FULL, remedy_for
 from fleet_protocol.configuration import Name, one_line
 from fleet_protocol.device_invitation import MAX_EXPIRY
 from fleet_protocol.document_errors import NOT_JSON
@@ -29,13 +29,14 @@ CONTENTS = "edgeflock-backup.json"
 DATABASE = "coordinator.db"
 MAX_SMALL_BYTES = MIB
 """Of each file but the database: keys, certificates, configuration."""
-MAX_SMALL_FILES = 100
+MAX_SMALL_FILES = 5000
+"""So that the list of them has MAX_SMALL_BYTES at most. A fleet whose devices have certificates has two for each."""
 OWNER_ALONE = 0o600
 PIECE_BYTES = MIB
 MAX_VERSION_CHARACTERS = 100
 """Of the name of a release."""
 
-_NAME = re.compile(r"(configuration|authority)/[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+_NAME = re.compile(r"(configuration|authority|authority/next)/[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 
 class BackupContents(msgspec.Struct, frozen=True):
@@ -107,13 +108,32 @@ class Backup:
             raise self._damaged("it names files that no backup has")
         return {name: self._checked(name) for name in names}
 
+    def check_database(self) -> None:
+        """Read the database, and leave it."""
+        for _ in self._database():
+            pass
+
     def extract_database(self, target: Path) -> None:
-        """Write the database to a new file."""
+        """Write the database to a new file.
+
+        Raises:
+            OSError: it can't be written.
+        """
+        try:
+            with target.open("xb") as written:
+                for piece in self._database():
+                    written.write(piece)
+        except OSError as error:
+            if error.errno in FULL:
+                error.filename = str(target)  # which the system does not name
+            raise
+
+    def _database(self) -> Iterator[bytes]:
         hashed = hashlib.sha256()
-        with self._member(DATABASE) as source, target.open("xb") as written:
+        with self._member(DATABASE) as source:
             while piece := source.read(PIECE_BYTES):
                 hashed.update(piece)
-                written.write(piece)
+                yield piece
         if hashed.hexdigest() != self.contents.hashes.get(DATABASE):
             raise self._damaged("the database in it is cut off or altered")
 
@@ -141,12 +161,14 @@ class Backup:
     @contextmanager
     def _member(self, name: str) -> Iterator[IO[bytes]]:
         try:
-            found = self._archive.extractfile(name)
-        except (KeyError, tarfile.TarError, OSError, EOFError):
-            found = None
-        if found is None:
-            raise self._damaged(f"there is no {name} in it")
+            member = self._archive.getmember(name)
+        except (KeyError, tarfile.TarError, OSError, EOFError) as error:
+            raise self._damaged(f"there is no {name} in it") from error
+        if not member.isreg() or member.issparse():  # neither a way to another file, nor larger than it is here
+            raise self._damaged(f"{name} in it is no plain file")
         try:
+            found = self._archive.extractfile(member)
+            assert found is not None  # noqa: S101 - it is a plain file
             with found:
                 yield found
         except (tarfile.TarError, EOFError) as error:

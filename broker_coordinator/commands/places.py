@@ -5,6 +5,9 @@ from pathlib import Path
 
 from broker_coordinator.configuration import PROGRAM
 
+NEXT_AUTHORITY = "next"
+"""The folder, in that of the authority, of the one that will follow it."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServerPlaces:
@@ -20,6 +23,11 @@ class ServerPlaces:
     """Its accounts, and what it retains."""
     authority: Path
     """The authority's private key, and what it has signed."""
+
+    @property
+    def next_authority(self) -> Path:
+        """The authority that will follow it, from `authority renew` to `authority switch`."""
+        return self.authority / NEXT_AUTHORITY
 
 
 def server_places(configuration: Path, folder: Path | None) -> ServerPlaces:

@@ -26,26 +26,44 @@ def put_back(files: Mapping[str, bytes], places: ServerPlaces, fleet: str) -> It
         ConfigurationError: what is there is another coordinator's; nothing was written.
         OSError: one can't be written.
     """
-    targets = {_place(name, places): content for name, content in files.items()}
-    if places.configuration not in targets:
-        raise ConfigurationError(
-            f"there is no {places.configuration.name} in the backup; name the file as it was then, with --config"
-        )
-    _require_same_coordinator(places, fleet, _key_file(places, targets), targets)
+    targets = _targets(files, places)
+    key_file = places.configuration.parent / _configuration(places, targets).key_file
+    _require_same_coordinator(places, fleet, key_file, targets)
     former = _is_former_authority(places, targets)
     for path, content in targets.items():
-        if former and path.parent == places.authority:
+        if former and path.is_relative_to(places.authority):
             continue
         if path.exists():
             yield f"{'is there' if path.read_bytes() == content else 'is there, and differs: it stays'}: {path}"
             continue
         path.parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
         write_new_file(path, content, ANYBODY_READS if path.suffix == CERTIFICATES else OWNER_ALONE)
-        if path.parent != places.authority:
+        if not path.is_relative_to(places.authority):
             give_to(PROGRAM, path.parent, path)
         yield f"put back: {path}"
     if former:
         yield f"is there, and follows that of the backup: {places.authority}"
+
+
+def require_inside(files: Mapping[str, bytes], places: ServerPlaces, folder: Path) -> None:
+    """Refuse to put a backup into another `folder` than its own, and its database over that of the server it is of.
+
+    Raises:
+        ConfigurationError: the configuration that would be put back there names a database elsewhere.
+    """
+    if places.configuration.exists():
+        return
+    named = places.configuration.parent / _configuration(places, _targets(files, places)).database
+    if named.exists() and not named.resolve().is_relative_to(folder.resolve()):
+        raise ConfigurationError(
+            f"--folder {folder}: coordinator.toml in the backup names the database {named}, which is there and not in"
+            f" that folder; to try the backup, put a copy of coordinator.toml at {places.configuration}, write another"
+            " `database` into it, and run this again"
+        )
+
+
+def _targets(files: Mapping[str, bytes], places: ServerPlaces) -> dict[Path, bytes]:
+    return {_place(name, places): content for name, content in files.items()}
 
 
 def _place(name: str, places: ServerPlaces) -> Path:
@@ -53,11 +71,17 @@ def _place(name: str, places: ServerPlaces) -> Path:
     return (places.authority if folder == "authority" else places.configuration.parent) / file
 
 
-def _key_file(places: ServerPlaces, targets: Mapping[Path, bytes]) -> Path:
-    """Where the backup's own configuration has the coordinator's key."""
-    text = targets[places.configuration]
-    parsed = parse_with_paths(text, CoordinatorConfiguration, str(places.configuration))
-    return places.configuration.parent / parsed.key_file
+def _configuration(places: ServerPlaces, targets: Mapping[Path, bytes]) -> CoordinatorConfiguration:
+    """The backup's own, in which paths are as they are written.
+
+    Raises:
+        ConfigurationError: it has none, or one that can't be read.
+    """
+    if places.configuration not in targets:
+        raise ConfigurationError(
+            f"there is no {places.configuration.name} in the backup; name the file as it was then, with --config"
+        )
+    return parse_with_paths(targets[places.configuration], CoordinatorConfiguration, str(places.configuration))
 
 
 def _require_same_coordinator(places: ServerPlaces, fleet: str, key_file: Path, targets: Mapping[Path, bytes]) -> None:
@@ -66,9 +90,9 @@ def _require_same_coordinator(places: ServerPlaces, fleet: str, key_file: Path, 
         raise ConfigurationError(
             f"{places.configuration} is of fleet {found!r}, the backup of {fleet!r}; if that is meant, {away}"
         )
-    if key_file.exists() and key_file in targets:
+    if key_file in targets:
         trusted = read_key_ring(targets[key_file].decode("ascii", errors="replace"), "the backup's key")[0]
-        if trusted not in read_key_ring_file(key_file, PROGRAM):
+        if key_file.exists() and trusted not in read_key_ring_file(key_file, PROGRAM):
             raise ConfigurationError(
                 f"{key_file} is another coordinator's: devices trust {write_verify_key(trusted.verify_key)}, which the"
                 f" backup has; {away}"

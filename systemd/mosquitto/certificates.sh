@@ -54,14 +54,17 @@ authority() { # DIR
     mkdir -p "$1"
     enter "$1"
     [ ! -e ca.key ] || refuse "$1/ca.key exists: every certificate of the fleet hangs on it, so it is not replaced"
+    [ ! -e ca.crt ] || refuse "$1/ca.crt is there without ca.key: put that back from a backup, or move ca.crt away"
     # A file instead of -addext: that would repeat what some openssl.cnf add by themselves.
-    trap 'rm -f ca.cnf' EXIT
+    trap 'rm -f ca.cnf ca.key.part ca.crt.part' EXIT
     printf '%s\n' '[req]' distinguished_name=name x509_extensions=authority '[name]' '[authority]' \
         basicConstraints=critical,CA:TRUE subjectKeyIdentifier=hash keyUsage=critical,keyCertSign,cRLSign > ca.cnf
     # shellcheck disable=SC2086
     quiet_openssl req -x509 $new_key -config ca.cnf -subj "/CN=edgeflock authority" -days "$days" -sha256 \
-        -keyout ca.key -out ca.crt
-    chmod 644 ca.crt
+        -keyout ca.key.part -out ca.crt.part
+    chmod 644 ca.crt.part
+    mv ca.key.part ca.key
+    mv ca.crt.part ca.crt
 }
 
 broker() { # DIR HOST

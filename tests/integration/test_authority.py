@@ -1,6 +1,8 @@
 """The broker's authority for certificates: renewed, switched and dropped, each in its turn, as often as it takes."""
 
 import json
+import os
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -84,6 +86,70 @@ def test_a_backup_from_before_a_change_of_authorities_leaves_the_new_one(
     assert f"is there, and follows that of the backup: {server.authority}" in capsys.readouterr().out
     assert not (server.authority / "ca.key").exists(), "that of the backup belongs to another certificate"
     assert len(authority_sets(server.trusted)) == 3
+
+
+def test_a_backup_between_two_steps_has_the_next_authority_too(server: Server, tmp_path: Path) -> None:
+    Journal.open(server.folder / "broker-coordinator" / "coordinator.db").close()
+    assert server.run("renew") == 0
+    (_, second) = read_authorities(server.trusted)
+    backup = [str(tmp_path / "backup.tar"), "--folder", str(server.folder)]
+    assert main(["backup", *backup]) == 0
+    shutil.rmtree(server.authority)
+    assert main(["restore", *backup, "--replace"]) == 0
+    assert (server.authority / "next" / "ca.key").stat().st_mode & 0o777 == 0o600
+    assert server.run("switch") == 0
+    assert read_authorities(server.authority / "ca.crt") == [second]
+    assert server.run("drop") == 0
+
+
+def test_no_device_is_left_behind_by_steps_out_of_turn(server: Server, capsys) -> None:
+    assert server.run("renew") == 0
+    (first, _) = read_authorities(server.trusted)
+    shutil.rmtree(server.authority / "next")
+    assert server.run("drop") == 2
+    assert "never go back; first: authority renew" in capsys.readouterr().err
+    assert server.run("renew") == 0
+    assert server.run("switch") == 0
+    assert server.run("renew") == 2, "who was invited since then believes the present one alone"
+    assert "first: authority drop" in capsys.readouterr().err
+    assert server.run("drop") == 0
+    shutil.rmtree(server.authority.with_name("edgeflock-authority.before"))
+    for verb in ("renew", "switch", "drop"):
+        assert server.run(verb) == 0
+    names = [authorities_id(each) for each in authority_sets(server.trusted)]
+    assert len(names) == len(set(names)) == 6, "a device follows each set once"
+    assert [len(each) for each in authority_sets(server.trusted)] == [1, 2, 3, 1, 2, 1]
+    assert authority_sets(server.trusted)[0] == [first]
+
+
+def test_a_set_that_is_gone_leaves_room_for_the_next(server: Server) -> None:
+    for verb in ("renew", "switch"):
+        assert server.run(verb) == 0
+    server.trusted.with_name("ca-before-0.crt").rename(server.trusted.with_name("ca-before-1.crt"))
+    assert server.run("drop") == 0
+    assert server.trusted.with_name("ca-before-2.crt").exists()
+
+
+def test_an_authority_that_could_not_be_written_is_made_when_it_can(server: Server, tmp_path: Path, capsys) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "openssl").write_text("#!/bin/sh\ntouch ca.key.part\necho No space left on device\nexit 1\n")
+    (programs / "openssl").chmod(0o755)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+        assert server.run("renew") == 2
+    assert "No space left" in capsys.readouterr().err
+    assert list((server.authority / "next").iterdir()) == []
+    assert server.run("renew") == 0
+
+
+def test_an_authority_whose_key_is_missing_is_not_replaced(server: Server, capsys) -> None:
+    before = (server.authority / "ca.crt").read_bytes()
+    (server.authority / "ca.key").unlink()
+    shutil.rmtree(server.shown.parent)
+    assert server.setup() == 2
+    assert "ca.crt is there without ca.key" in capsys.readouterr().err
+    assert (server.authority / "ca.crt").read_bytes() == before
 
 
 def test_a_switch_that_was_interrupted_goes_on(server: Server, monkeypatch, capsys) -> None:

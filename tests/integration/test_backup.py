@@ -1,5 +1,6 @@
 """`backup` and `restore`: all of a coordinator in one file, put back whole or not at all, and nothing counts twice."""
 
+import hashlib
 import json
 import sqlite3
 import tarfile
@@ -13,7 +14,8 @@ from sqlalchemy import URL, update
 from broker_coordinator.admission.fleet_view import DeviceState
 from broker_coordinator.admission.invited import InvitationState, Invited
 from broker_coordinator.cli import main
-from broker_coordinator.commands.backup_file import CONTENTS, MAX_SMALL_BYTES
+from broker_coordinator.commands import backup
+from broker_coordinator.commands.backup_file import CONTENTS, DATABASE, MAX_SMALL_BYTES
 from broker_coordinator.commands.verify import verify_versions
 from broker_coordinator.storage.database import Database, writing
 from broker_coordinator.storage.device_registry import DeviceRegistry
@@ -232,6 +234,91 @@ def test_a_backup_of_a_newer_release_or_with_an_altered_member_says_so(backed_up
     rewritten(backed_up, format=1, made=2**62)
     assert backed_up.run("restore", "--replace") == 2
     assert "can't be read" in capsys.readouterr().err
+
+
+def written_sparse(name: str, size: int) -> bytes:
+    """The header of a member that is `size` zeros and takes no room; old GNU form, which tarfile reads."""
+    member = tarfile.TarInfo(name)
+    member.type, member.size = tarfile.GNUTYPE_SPARSE, 0
+    header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    header[386:398] = header[398:410] = b"0" * 11 + b"\0"
+    header[483:495] = b"%011o\0" % size
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+@pytest.mark.parametrize("target", [DATABASE, "configuration/coordinator.key", "/etc/passwd"])
+def test_a_backup_with_links_or_holes_is_refused_before_anything_is_written(
+    backed_up: Place, capsys, target: str
+) -> None:
+    linked = tarfile.TarInfo(DATABASE)
+    linked.type, linked.linkname = tarfile.SYMTYPE, target
+    before = [linked.tobuf(tarfile.PAX_FORMAT), written_sparse(DATABASE, 2**40)]
+    with tarfile.open(backed_up.backup) as archive:
+        at = archive.getmember(DATABASE).offset
+    whole = backed_up.backup.read_bytes()
+    backed_up.key.unlink()
+    for header in before:
+        backed_up.backup.write_bytes(whole[:at] + header + bytes(10_240))
+        assert backed_up.run("restore", "--replace") == 2
+        assert f"{DATABASE} in it is no plain file" in capsys.readouterr().err
+        assert not backed_up.key.exists()
+
+
+def test_a_damaged_database_or_key_in_a_backup_is_found_before_anything_is_written(backed_up: Place, capsys) -> None:
+    whole = backed_up.backup.read_bytes()
+    backed_up.key.unlink()
+    backed_up.backup.write_bytes(whole[:-12_000] + b"x" + whole[-11_999:])
+    assert backed_up.run("restore", "--replace") == 2
+    assert "the database in it is cut off or altered" in capsys.readouterr().err
+    garbage = b"garbage"
+    backed_up.backup.write_bytes(whole)
+    hashes = {"configuration/coordinator.key": hashlib.sha256(garbage).hexdigest()}
+    rewritten(backed_up, hashes=told_hashes(backed_up) | hashes, members={"configuration/coordinator.key": garbage})
+    assert backed_up.run("restore", "--replace") == 2
+    assert "the backup's key" in capsys.readouterr().err
+    backed_up.backup.write_bytes(whole.replace(b'"edgeflock":"', b'"edgeflock":"\xff', 1))
+    assert backed_up.run("restore", "--replace") == 2
+    assert "can't be read" in capsys.readouterr().err
+    assert not backed_up.key.exists()
+
+
+def told_hashes(place: Place) -> dict[str, str]:
+    with tarfile.open(place.backup) as archive:
+        return json.loads(archive.extractfile(CONTENTS).read())["hashes"]
+
+
+def test_all_that_a_backup_takes_a_restore_takes(backed_up: Place, capsys, monkeypatch) -> None:
+    authority = backed_up.folder / "edgeflock-authority"
+    for number in range(150):  # as of devices with certificates of their own
+        (authority / f"pi-{number}.key").write_text(f"{number}")
+    backed_up.backup.unlink()
+    assert backed_up.run("backup") == 0
+    (authority / "pi-149.key").unlink()
+    assert backed_up.run("restore", "--replace") == 0
+    assert (authority / "pi-149.key").read_text() == "149"
+    backed_up.backup.unlink()
+    monkeypatch.setattr(backup, "MAX_SMALL_FILES", 100)
+    assert backed_up.run("backup") == 2
+    assert "153 files belong into a backup, at most 100" in capsys.readouterr().err
+    assert not backed_up.backup.exists()
+
+
+def test_a_backup_that_is_tried_in_another_folder_leaves_the_servers_database(backed_up: Place, capsys) -> None:
+    before = backed_up.database.read_bytes()
+    tried = backed_up.folder.with_name("tried")
+    restore = ["restore", str(backed_up.backup), "--folder", str(tried), "--replace"]
+    assert main(restore) == 2
+    assert f"names the database {backed_up.database}" in capsys.readouterr().err
+    assert not tried.exists()
+    configuration = tried / "broker-coordinator" / "coordinator.toml"
+    configuration.parent.mkdir(parents=True)
+    text = backed_up.configuration.read_text()
+    configuration.write_text(text.replace(str(backed_up.database), str(tried / "coordinator.db")))
+    assert main(restore) == 0
+    assert f"database {tried / 'coordinator.db'} is now that of" in capsys.readouterr().out
+    assert backed_up.database.read_bytes() == before
 
 
 def test_what_is_no_backup_at_all_is_named(backed_up: Place, capsys, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """What an older database in this one's place means: it is noted, and what may be used up by then counts no more."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -64,10 +64,18 @@ def note_compared(connection: Connection) -> None:
     connection.execute(update(restores).values(compared=True))
 
 
-def begin_generations(connection: Connection) -> None:
-    """Begin a generation of every task, so that devices follow this database whatever later version they know."""
-    left = tasks.c.generation < MAX_GENERATION
-    connection.execute(update(tasks).where(left).values(generation=tasks.c.generation + 1))
+def generations(connection: Connection) -> dict[str, int]:
+    """That of every task, by its name."""
+    return {row.name: row.generation for row in connection.execute(select(tasks.c.name, tasks.c.generation))}
+
+
+def begin_generations(connection: Connection, replaced: Mapping[str, int]) -> None:
+    """Begin a generation of every task, so that devices follow this database whatever later version they know: a later
+    one than in the database that it has `replaced`, which may have begun some since the backup.
+    """
+    for name, generation in generations(connection).items():
+        begun = min(MAX_GENERATION, max(generation, replaced.get(name, 0)) + 1)
+        connection.execute(update(tasks).where(tasks.c.name == name).values(generation=begun))
     count_up(connection, TASKS)
 
 

@@ -8,6 +8,7 @@ from broker_coordinator.storage.database import Database, name_of, reading, writ
 from broker_coordinator.storage.restores import (
     Noticed,
     begin_generations,
+    generations,
     note_restore,
     revoke_again,
     revoked_devices,
@@ -46,9 +47,10 @@ def restore_database(backup: Path, target: Database, made: int, *, replace: bool
                 " with --replace: what it holds is lost then, but whom it has revoked stays revoked"
             )
         revoked = revoked_devices(writer)
+        replaced = generations(writer)
         delete_rows(writer)
         rows = sum(copy_rows(reader, writer).values())
         if moving:
             return Restored(rows, [], list(revoke_again(writer, revoked)))
-        begin_generations(writer)
+        begin_generations(writer, replaced)
         return Restored(rows, note_restore(writer, Noticed.COMMAND, made), list(revoke_again(writer, revoked)))

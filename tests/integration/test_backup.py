@@ -117,6 +117,15 @@ def test_restored_coordinator_is_followed_and_takes_nothing_twice(place: Place, 
     assert "this database was put back to" in json.loads(capsys.readouterr().out)["advice"][0]
 
 
+def test_a_backup_that_is_restored_again_is_followed_again(place: Place, bench: Bench) -> None:
+    bench.journal.close()
+    assert place.run("backup") == 0
+    for generation in (1, 2, 3):  # devices may know versions of the one before, and the broker may have lost them
+        assert place.run("restore", "--replace") == 0
+        with Journal.open(place.database) as journal:
+            assert TaskRegistry(journal.engine).task(TASK).generation == generation
+
+
 def test_moved_coordinator_goes_on_as_if_nothing_had_happened(place: Place, bench: Bench, bundle, tmp_path) -> None:
     device = SigningDevice("kitchen-pi")
     bench.handle(device, device.enrolment(), device.update(1))

@@ -49,6 +49,14 @@ def test_sentence_that_is_no_fault_is_named_with_what_to_write(sentence: str, wo
     assert words in str(caught.value)
 
 
+def test_in_a_large_fleet_an_unknown_name_is_answered_with_some_of_those_that_there_are() -> None:
+    devices = [f"pi-{number}" for number in range(1, 901)]
+    with pytest.raises(ConfigurationError) as caught:
+        read_faults(["pause pi after 3 s"], devices, SERVICES, LONGEST)
+    assert "there are pi-1, pi-2, pi-3, pi-4, pi-5, pi-6 ... pi-897" in str(caught.value)
+    assert str(caught.value).endswith("broker, coordinator, 902 in all")
+
+
 def test_two_faults_of_one_target_may_not_overlap() -> None:
     with pytest.raises(ConfigurationError, match="kitchen-1 has one until 35 s, and another after 22 s"):
         read("kill kitchen-1 after 22 s for 1 s", "pause kitchen-1 after 20 s for 15 s")

@@ -133,6 +133,15 @@ def test_profile_of_ones_own_is_found_from_the_fleet_files_folder(tmp_path: Path
     assert limits_of(devices[0], HOST).memory_mib == 700
 
 
+def test_two_profiles_in_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "pi-4.toml").write_text('inherits = "pi-4"\n[device]\nmemory_mib = 700\n')
+    groups = '[[devices]]\nprofile = "{}"\nname = "{}"\n'
+    (tmp_path / "fleet.toml").write_text(groups.format("pi-4", "a") + groups.format("./pi-4.toml", "b"))
+    devices = plan_devices(read_description(tmp_path / "fleet.toml", "guide"), tmp_path / "fleet.toml")
+    said = list(remarks(devices, HOST))
+    assert [line.split(",")[1] for line in said[:2]] == [" 1024 MiB", " 700 MiB"]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -140,6 +149,7 @@ def test_profile_of_ones_own_is_found_from_the_fleet_files_folder(tmp_path: Path
         ('[[devices]]\nprofile = "pi-6"', "[[devices]] 1: profile pi-6: no such file; edgeflock ships"),
         ('[[devices]]\nprofile = "pi-4"\nname = "broker"', "no device can be called 'broker'"),
         ('[[devices]]\nprofile = "pi-4"\nname = "-x"', "no device can be called '-x'"),
+        (f'[[devices]]\nprofile = "pi-4"\nname = "{"x" * 48}"\ncount = 2', "with its number at most 48 characters"),
         ('[[devices]]\nprofile = "pi-4"\n[[devices]]\nprofile = "pi-4"', "2 devices are called pi-4"),
         ('[[devices]]\nprofile = "pi-4"\ncount = 0', "devices[0].count`; it is 0"),
         ('[[devices]]\nprofile = "pi-4"\ncont = 2', "unknown key 'cont'"),

@@ -11,6 +11,7 @@ from edge_agent.profiles import Profile, read_profile
 from edge_agent.profiles.files import names_a_file
 from fleet_protocol.configuration import convert_document
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.limits import MAX_NAME_CHARACTERS
 from workbench.docker_fleet.names import SERVICES
 from workbench.fleet_description import DeviceGroup, FleetFile
 
@@ -50,10 +51,11 @@ def plan_devices(fleet: FleetFile, path: Path) -> list[PlannedDevice]:
     for name, times in Counter(device.name for device in devices).items():
         if times > 1:
             raise ConfigurationError(f"{path}: {times} devices are called {name}; give one group another `name`")
-        if name in SERVICES or not _HOST_NAME.fullmatch(name):
+        if name in SERVICES or not _HOST_NAME.fullmatch(name) or len(name) > MAX_NAME_CHARACTERS:
             raise ConfigurationError(
-                f"{path}: no device can be called {name!r}: begin and end with a-z or 0-9, and leave"
-                f" {', '.join(SERVICES)} to the services"
+                f"{path}: no device can be called {name!r}: write a `name` of a-z, 0-9, '-' and '_' that begins and"
+                f" ends with a-z or 0-9, has with its number at most {MAX_NAME_CHARACTERS} characters, and is none of the"
+                f" services' {', '.join(SERVICES)}"
             )
     return devices
 

@@ -9,6 +9,8 @@ from fleet_protocol.errors import ConfigurationError
 from workbench.docker_fleet.names import FLEET_NETWORK, FleetNames
 
 FORM = "ACTION NAME after N s [for N s], such as: pause kitchen-3 after 20 s for 15 s"
+MAX_NAMED = 12
+"""Of what there is, in an error."""
 BALLAST = "ballast"
 """The file that fills a device's disk."""
 
@@ -136,8 +138,16 @@ def _problems(fault: Fault, devices: Sequence[str], services: Sequence[str], lon
     if fault.target in services and ACTIONS[fault.action].devices_alone:
         yield f"{fault.action} is for devices alone"
     elif fault.target not in {*devices, *services}:
-        yield f"nothing is called {fault.target!r}; there are {', '.join((*devices, *services))}"
+        yield f"nothing is called {fault.target!r}; there are {_some((*devices, *services))}"
     end = fault.after_seconds if fault.end_seconds is None else fault.end_seconds
     if end >= longest_seconds:
         longest = f"the run after {longest_seconds:g} s at most"
         yield f"it ends after {end:g} s, and {longest}; raise [docker] longest_seconds"
+
+
+def _some(names: Sequence[str]) -> str:
+    """All of few names; of many, the first and the last ones."""
+    if len(names) <= MAX_NAMED:
+        return ", ".join(names)
+    half = MAX_NAMED // 2
+    return f"{', '.join(names[:half])} ... {', '.join(names[-half:])}, {len(names)} in all"

@@ -59,10 +59,8 @@ def require_room(devices: Sequence[PlannedDevice], host: Host) -> None:
 
 def remarks(devices: Sequence[PlannedDevice], host: Host) -> Iterator[str]:
     """What each kind is held to, and where the host makes it other than its profile says, in words."""
-    kinds = Counter(device.kind for device in devices)
-    first = {device.kind: device for device in reversed(devices)}
-    for kind, number in kinds.items():
-        held = limits_of(first[kind], host)
+    kinds = Counter((device.kind, limits_of(device, host)) for device in devices)
+    for (kind, held), number in kinds.items():
         yield f"{number} x {kind}: {held.cpus:g} of a core, {held.memory_mib} MiB"
     total = sum(limits_of(device, host).cpus for device in devices)
     if total > host.cpus:

@@ -54,8 +54,8 @@ def plan_devices(fleet: FleetFile, path: Path) -> list[PlannedDevice]:
         if name in SERVICES or not _HOST_NAME.fullmatch(name) or len(name) > MAX_NAME_CHARACTERS:
             raise ConfigurationError(
                 f"{path}: no device can be called {name!r}: write a `name` of a-z, 0-9, '-' and '_' that begins and"
-                f" ends with a-z or 0-9, has with its number at most {MAX_NAME_CHARACTERS} characters, and is none of the"
-                f" services' {', '.join(SERVICES)}"
+                f" ends with a-z or 0-9, has with its number at most {MAX_NAME_CHARACTERS} characters, and is none of"
+                f" the services' {', '.join(SERVICES)}"
             )
     return devices
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from edge_agent.configuration import AgentConfiguration, load_configuration
 from edge_agent.profiles import read_profile
 from edge_agent.shell.connection.joining import enrol, is_accepted, try_login
+from edge_agent.shell.connection.pinned_authorities import FILE as FOLLOWED_AUTHORITIES
+from edge_agent.shell.connection.pinned_keys import FILE as FOLLOWED_KEYS
 from edge_agent.verbs.authority_download import download_authority
 from edge_agent.verbs.broker_account import KEY_FILE, account_table, own_key, write_password
 from edge_agent.verbs.patience import TIME, Say, await_clock, by, patiently
@@ -73,6 +75,7 @@ def _join(invitation: DeviceInvitation, settings: JoinSettings, say: Say) -> Non
     _fetch_authority(invitation, folder, deadline, say)
     _require_accepted(_enrol(invitation, settings, key, deadline, say), invitation, folder / KEY_FILE)
     _log_in(invitation, folder, key, deadline, say)
+    _forget_followed(Path(settings.state_folder))
     replace_file(path, text.encode(), FILE_MODE)
     give_to(settings.program, folder, path, *(folder / each for each in (KEY_FILE, AUTHORITY, PASSWORD_FILE)))
 
@@ -85,6 +88,12 @@ def _require_same(configuration: Path, invitation: DeviceInvitation) -> None:
             f" {invitation.device} of fleet {invitation.fleet}; to let it join anew, stop the agent and remove"
             f" {configuration} and {configuration.parent / KEY_FILE}"
         )
+
+
+def _forget_followed(state_folder: Path) -> None:
+    """What this device has followed to before, it might prefer to what the invitation names, which is of now."""
+    for name in (FOLLOWED_AUTHORITIES, FOLLOWED_KEYS):
+        (state_folder / name).unlink(missing_ok=True)
 
 
 def _require_unexpired(invitation: DeviceInvitation) -> None:

@@ -177,8 +177,13 @@ def test_a_name_that_is_taken_needs_the_operators_word_to_have_another_key(serve
     old = server.admit("barn-pi")
     with pytest.raises(RefusedError, match=r"barn-pi is approved already.*--again"):
         server.invite("barn-pi")
+    followed = [tmp_path / "made-anew" / "state" / name for name in ("authorities.crt", "coordinator-keys")]
+    followed[0].parent.mkdir(parents=True)
+    for file in followed:
+        file.write_text("what it has followed to in an earlier life")
     joined = server.join(server.invite("barn-pi", "--again"), tmp_path / "made-anew")
     assert joined.returncode == 0, joined.stderr
+    assert not any(file.exists() for file in followed), "it trusts what the invitation names"
     until(lambda: not server.may_connect(server.device_login("barn-pi", old)), "the old key's account is gone")
     states = [each["state"] for each in server.devices("show", "barn-pi")["keys"]]
     assert sorted(states) == ["approved", "revoked"]

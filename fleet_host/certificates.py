@@ -1,5 +1,6 @@
 """Authorities' certificates in a PEM file, which may hold several, and other lines between them."""
 
+import hashlib
 import re
 import ssl
 from collections.abc import Iterable, Sequence
@@ -57,6 +58,11 @@ def check_authorities(certificates: Sequence[bytes]) -> None:
             raise ValueError(f"it is no certificate: {error.reason or error}") from error
         if not context.get_ca_certs():
             raise ValueError("it is the certificate of no authority")
+
+
+def fingerprint(certificate: bytes) -> bytes:
+    """SHA-256 of a certificate in DER, as invitations name it."""
+    return hashlib.sha256(certificate).digest()
 
 
 def write_authorities(certificates: Iterable[bytes]) -> str:

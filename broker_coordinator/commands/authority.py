@@ -11,7 +11,6 @@ from broker_coordinator.commands.authority_sets import replace_authorities, requ
 from broker_coordinator.commands.broker_setup import BrokerPlan, unwritable
 from broker_coordinator.commands.certificates import (
     certificate_days_left,
-    fingerprint_of,
     is_issued_by,
     make_authority,
 )
@@ -19,7 +18,7 @@ from broker_coordinator.commands.output import add_noun, write_fields
 from broker_coordinator.commands.places import NEXT_AUTHORITY, ServerPlaces, server_places
 from broker_coordinator.commands.systemd_units import BROKER_UNIT, restart_or_say
 from broker_coordinator.configuration import PROGRAM, CoordinatorConfiguration, load_configuration
-from fleet_host.certificates import days_left, read_authorities
+from fleet_host.certificates import days_left, fingerprint, read_authorities
 from fleet_host.command_line import Verbs
 from fleet_host.program_folder import AUTHORITY
 from fleet_protocol.errors import ConfigurationError
@@ -88,7 +87,7 @@ def _server(places: ServerPlaces, configuration: CoordinatorConfiguration, *, st
 def _show(server: _Server, options: argparse.Namespace) -> None:
     now = time.time()
     believed = [
-        {"fingerprint": fingerprint_of(each), "days_left": int(days_left(each, now))}
+        {"fingerprint": fingerprint(each).hex(), "days_left": int(days_left(each, now))}
         for each in read_authorities(server.trusted)
     ]
     broker = server.places.broker / "broker.crt"

@@ -1,12 +1,11 @@
 """What `openssl` says of certificates, and makes: authorities, and the broker's certificates."""
 
-import hashlib
 import ssl
 import subprocess
 import time
 from pathlib import Path
 
-from fleet_host.certificates import DAY_SECONDS, read_authorities
+from fleet_host.certificates import DAY_SECONDS, fingerprint, read_authorities
 from fleet_host.program_folder import AUTHORITY
 from fleet_host.services import shipped_file
 from fleet_protocol.errors import ConfigurationError
@@ -23,12 +22,7 @@ def authority_fingerprint(certificate: Path) -> bytes:
     Raises:
         ConfigurationError: it can't be read, or is no certificate.
     """
-    return hashlib.sha256(read_authorities(certificate)[0]).digest()
-
-
-def fingerprint_of(certificate: bytes) -> str:
-    """The same in hex, of a certificate in DER."""
-    return hashlib.sha256(certificate).hexdigest()
+    return fingerprint(read_authorities(certificate)[0])
 
 
 def certificate_days_left(certificate: Path, now: float) -> float:

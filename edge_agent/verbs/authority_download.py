@@ -1,17 +1,17 @@
 """Gets the authority's certificate from the broker itself, and trusts it for its fingerprint alone."""
 
-import hashlib
 import socket
 import ssl
 from typing import Any
 
+from fleet_host.certificates import fingerprint
 from fleet_protocol.errors import ConfigurationError
 
 CONNECT_SECONDS = 15.0
 """Longest wait for the broker's answer."""
 
 
-def download_authority(host: str, port: int, fingerprint: bytes) -> str:
+def download_authority(host: str, port: int, wanted: bytes) -> str:
     """The certificate, in PEM, that has this SHA-256; nothing else that the broker says is believed.
 
     Raises:
@@ -28,10 +28,10 @@ def download_authority(host: str, port: int, fingerprint: bytes) -> str:
     ):
         shown = _shown_chain(secured)
     for certificate in shown:
-        if hashlib.sha256(certificate).digest() == fingerprint:
+        if fingerprint(certificate) == wanted:
             return ssl.DER_cert_to_PEM_cert(certificate)
     raise ConfigurationError(
-        f"{host}:{port} shows {len(shown)} certificates, and none has the fingerprint {fingerprint.hex()[:16]}... of"
+        f"{host}:{port} shows {len(shown)} certificates, and none has the fingerprint {wanted.hex()[:16]}... of"
         " the invitation: it is another broker, or its certificates were made anew; ask for a new invitation, and if"
         " that does not help, find out who answers at that address"
     )

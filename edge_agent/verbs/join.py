@@ -11,12 +11,14 @@ from edge_agent.configuration import AgentConfiguration, load_configuration
 from edge_agent.profiles import read_profile
 from edge_agent.shell.connection.joining import enrol, is_accepted, try_login
 from edge_agent.shell.connection.pinned_authorities import FILE as FOLLOWED_AUTHORITIES
+from edge_agent.shell.connection.pinned_authorities import pinned_authorities
 from edge_agent.shell.connection.pinned_keys import FILE as FOLLOWED_KEYS
 from edge_agent.verbs.authority_download import download_authority
 from edge_agent.verbs.broker_account import KEY_FILE, account_table, own_key, write_password
 from edge_agent.verbs.patience import TIME, Say, await_clock, by, patiently
 from edge_agent.verbs.setup import AgentText, agent_text
 from fleet_host.broker_settings import BrokerSettings, TlsSettings
+from fleet_host.certificates import fingerprint, read_authorities
 from fleet_host.configuration_file import parse_with_paths
 from fleet_host.new_files import remedy_for, replace_file
 from fleet_host.program_folder import AUTHORITY, FILE_MODE, FOLDER_MODE, PASSWORD_FILE, give_to
@@ -82,11 +84,17 @@ def _join(invitation: DeviceInvitation, settings: JoinSettings, say: Say) -> Non
 
 def _require_same(configuration: Path, invitation: DeviceInvitation) -> None:
     found = load_configuration(configuration)
+    anew = f"to let it join anew, stop the agent and remove {configuration} and {configuration.parent / KEY_FILE}"
     if (found.fleet, found.device) != (invitation.fleet, invitation.device):
         raise ConfigurationError(
             f"{configuration} exists: this device is {found.device} of fleet {found.fleet}, and the invitation is for"
-            f" {invitation.device} of fleet {invitation.fleet}; to let it join anew, stop the agent and remove"
-            f" {configuration} and {configuration.parent / KEY_FILE}"
+            f" {invitation.device} of fleet {invitation.fleet}; {anew}"
+        )
+    believed = pinned_authorities(found.state_folder, found.broker)
+    if believed is not None and invitation.authority not in map(fingerprint, read_authorities(believed.file)):
+        raise ConfigurationError(
+            f"{configuration} exists, and {believed.file} has not the authority {invitation.authority.hex()[:16]}... of"
+            f" the invitation, which this device has not followed to; {anew}"
         )
 
 

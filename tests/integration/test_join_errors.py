@@ -5,9 +5,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from broker_coordinator.commands.certificates import authority_fingerprint, make_authority
 from edge_agent.cli import main
 from edge_agent.verbs import patience
+from edge_agent.verbs.broker_account import account_table
+from edge_agent.verbs.setup import AgentText, agent_text
 from fleet_protocol.device_invitation import DeviceInvitation, write_invitation
+from fleet_protocol.keys import SigningKey
 from tests.support.broker import free_port
 
 INVITATION = DeviceInvitation(
@@ -48,6 +52,23 @@ def test_a_machine_without_the_time_waits_and_then_says_so(tmp_path: Path, capsy
     monkeypatch.setattr(patience, "local_time", lambda: None)
     monkeypatch.setattr(patience, "RETRY_SECONDS", 0.0)
     assert "no certificate is valid then" in refused(tmp_path, capsys)
+
+
+def test_a_device_that_has_not_followed_to_the_authority_of_the_invitation_is_told_how_to_join_anew(
+    tmp_path: Path, capsys
+) -> None:
+    make_authority(tmp_path / "authority")
+    authority = tmp_path / "ca.crt"
+    authority.write_bytes((tmp_path / "authority" / "ca.crt").read_bytes())
+    table = account_table("127.0.0.1", INVITATION.port, "kitchen-pi", SigningKey(b"\x04" * 32).verify_key)
+    words = AgentText("home", "kitchen-pi", "02" * 32, table, "pi-4", [], state_folder=str(tmp_path / "state"))
+    (tmp_path / "agent.toml").write_text(agent_text(words))
+    said = refused(tmp_path, capsys)
+    assert f"{authority} has not the authority {'01' * 8}... of the invitation" in said
+    assert "to let it join anew, stop the agent and remove" in said
+    named = msgspec.structs.replace(INVITATION, authority=authority_fingerprint(authority))
+    main(["join", write_invitation(named), "--folder", str(tmp_path)])
+    assert "already" in capsys.readouterr().out
 
 
 def test_a_device_of_another_name_stays_what_it_is(tmp_path: Path, capsys) -> None:

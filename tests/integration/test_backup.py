@@ -126,6 +126,21 @@ def test_a_backup_that_is_restored_again_is_followed_again(place: Place, bench: 
             assert TaskRegistry(journal.engine).task(TASK).generation == generation
 
 
+def test_a_backup_of_either_kind_of_database_goes_into_one_of_sqlite(
+    place: Place, bench: Bench, bundle, tmp_path: Path
+) -> None:
+    device = SigningDevice("kitchen-pi")
+    bench.handle(device, device.enrolment(), *(device.update(number) for number in range(1, 4)))
+    bench.make_versions()
+    bench.journal.close()
+    assert place.run("backup") == 0
+    other = Place(tmp_path / "other", tmp_path / "other.db")
+    assert other.run("restore") == 0
+    with Journal.open(other.database) as journal:
+        assert journal.newest_number(TASK) == 1
+        assert verify_versions(journal, TASK).difference is None
+
+
 def test_moved_coordinator_goes_on_as_if_nothing_had_happened(place: Place, bench: Bench, bundle, tmp_path) -> None:
     device = SigningDevice("kitchen-pi")
     bench.handle(device, device.enrolment(), device.update(1))

@@ -72,7 +72,16 @@ def write_authorities(certificates: Iterable[bytes]) -> str:
 
 def days_left(certificate: bytes, now: float) -> float:
     """How long an authority's certificate counts from `now`, in seconds since 1970."""
+    return (_date(certificate, "notAfter") - now) / DAY_SECONDS
+
+
+def counts(certificate: bytes, now: float) -> bool:
+    """Whether an authority's certificate has begun to count and has not ended, at `now` in seconds since 1970."""
+    return _date(certificate, "notBefore") <= now < _date(certificate, "notAfter")
+
+
+def _date(certificate: bytes, which: str) -> float:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(cadata=certificate)
     (described,) = context.get_ca_certs()
-    return (ssl.cert_time_to_seconds(str(described["notAfter"])) - now) / DAY_SECONDS
+    return ssl.cert_time_to_seconds(str(described[which]))

@@ -18,7 +18,7 @@ from broker_coordinator.commands.output import add_noun, write_fields
 from broker_coordinator.commands.places import NEXT_AUTHORITY, ServerPlaces, server_places
 from broker_coordinator.commands.systemd_units import BROKER_UNIT, restart_or_say
 from broker_coordinator.configuration import PROGRAM, CoordinatorConfiguration, load_configuration
-from fleet_host.certificates import days_left, fingerprint, read_authorities
+from fleet_host.certificates import counts, days_left, fingerprint, read_authorities
 from fleet_host.command_line import Verbs
 from fleet_host.program_folder import AUTHORITY
 from fleet_protocol.errors import ConfigurationError
@@ -139,6 +139,11 @@ def _put_next_in_place(server: _Server, believed: list[bytes]) -> None:
     (made,) = read_authorities(server.next / AUTHORITY)
     if made not in believed:
         raise ConfigurationError(f"{server.next / AUTHORITY} was never announced to devices; first: authority renew")
+    if not counts(made, time.time()):
+        raise ConfigurationError(
+            f"{server.next / AUTHORITY} does not count at {time.strftime('%Y-%m-%d %H:%M')}, so that devices would"
+            f" refuse the broker; if the clock is right now, and was not then: remove {server.next}, and authority renew"
+        )
     if server.before.exists():
         raise ConfigurationError(f"{server.before} is of the change before this one; keep it elsewhere, or delete it")
     server.places.authority.rename(server.before)

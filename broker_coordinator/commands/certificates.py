@@ -8,6 +8,7 @@ from pathlib import Path
 from fleet_host.certificates import DAY_SECONDS, fingerprint, read_authorities
 from fleet_host.program_folder import AUTHORITY
 from fleet_host.services import shipped_file
+from fleet_host.wall_clock import local_time
 from fleet_protocol.errors import ConfigurationError
 
 RENEWED_DAYS = 90.0
@@ -87,6 +88,11 @@ def _is_address(host: str) -> bool:
 
 
 def _make(what: str, folder: Path, *more: str) -> None:
+    if local_time() is None:
+        raise ConfigurationError(
+            f"the clock shows {time.strftime('%Y-%m-%d')}, and a certificate that is made now would count from then,"
+            " for ten years; let the machine take the network's time (timedatectl), and run the same again"
+        )
     _run("sh", str(shipped_file("systemd/mosquitto/certificates.sh")), what, str(folder), *more)
 
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 import aiomqtt
 
 from edge_agent.shell.connection.joining import NotAuthorisedError
-from edge_agent.shell.host.wall_clock import local_time
+from fleet_host.wall_clock import local_time
 from fleet_protocol.errors import ConfigurationError
 
 RETRY_SECONDS = 2.0

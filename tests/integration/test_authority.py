@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,26 @@ def test_an_authority_that_could_not_be_written_is_made_when_it_can(server: Serv
     assert "No space left" in capsys.readouterr().err
     assert list((server.authority / "next").iterdir()) == []
     assert server.run("renew") == 0
+
+
+def test_no_certificate_is_made_while_the_clock_is_wrong_and_none_is_shown_that_does_not_count(
+    server: Server, monkeypatch, capsys
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(certificates, "local_time", lambda: None)
+        assert server.run("renew") == 2
+    assert "the clock shows" in capsys.readouterr().err
+    assert len(read_authorities(server.trusted)) == 1
+    assert server.run("renew") == 0
+    now = time.time()
+    for days in (-1, 3_660):
+        with monkeypatch.context() as patched:
+            patched.setattr(time, "time", partial(float, now + 86_400 * days))
+            assert server.run("switch") == 2
+        assert "does not count at" in capsys.readouterr().err
+    shutil.rmtree(server.authority / "next")
+    for verb in ("renew", "switch", "drop"):
+        assert server.run(verb) == 0, "what the error says to do"
 
 
 def test_an_authority_whose_key_is_missing_is_not_replaced(server: Server, capsys) -> None:

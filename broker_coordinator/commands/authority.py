@@ -141,8 +141,9 @@ def _put_next_in_place(server: _Server, believed: list[bytes]) -> None:
         raise ConfigurationError(f"{server.next / AUTHORITY} was never announced to devices; first: authority renew")
     if not counts(made, time.time()):
         raise ConfigurationError(
-            f"{server.next / AUTHORITY} does not count at {time.strftime('%Y-%m-%d %H:%M')}, so that devices would"
-            f" refuse the broker; if the clock is right now, and was not then: remove {server.next}, and authority renew"
+            f"{server.next / AUTHORITY} does not count at {time.strftime('%Y-%m-%d %H:%M')}, so that"
+            f" devices would refuse the broker; if the clock was wrong when it was made: remove {server.next}, and"
+            " authority renew"
         )
     if server.before.exists():
         raise ConfigurationError(f"{server.before} is of the change before this one; keep it elsewhere, or delete it")

@@ -1,5 +1,6 @@
 """`edgeflock flash`: its options."""
 
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -67,7 +68,7 @@ def flash(
         if lacking:
             raise ConfigurationError(f"{COMMAND}: {', '.join(lacking)} missing; give all three, or --fleet FILE")
     cards = read_fleet(fleet) if fleet else [card_of(said, COMMAND, Path())]
-    for line in flash_cards(cards, replace=replace):
+    for line in flash_cards(cards, time.time(), replace=replace):
         print(line)
 
 

@@ -5,11 +5,13 @@ import struct
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 import yaml
 
 from edge_agent.profiles.files import FOLDERS
 from fleet_protocol.configuration import convert_document
+from fleet_protocol.device_invitation import DeviceInvitation, write_invitation
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MIB
 from workbench.flashing.boot_partition import MountedPartition, opened
@@ -28,11 +30,19 @@ TRIXIE = BOOKWORM | {
     "network-config": b"# wifis:\n",
 }
 SYSTEMS = {System.FIRST_RUN: BOOKWORM, System.CLOUD_INIT: TRIXIE}
-HOSTILE = "--a'b$(touch${IFS}/tmp/owned);`id`\"\\"
+INVITED = DeviceInvitation(
+    "broker.example", 8883, b"\x01" * 32, b"\x02" * 32, "home", "0", "kitchen_pi", b"\x03" * 16, 2**33
+)
+
+
+def invitation_for(name: str, **changed: object) -> str:
+    return write_invitation(msgspec.structs.replace(INVITED, device=name, **changed))
+
+
 ORDER = {
     "profile": "pi-zero-2w",
     "name": "kitchen_pi",
-    "invitation": HOSTILE,
+    "invitation": invitation_for("kitchen_pi"),
     "wifi_name": "Café 'x'; $(id)",
     "wifi_passphrase": "correct horse \"'$(id)",
     "country": "DE",
@@ -40,6 +50,8 @@ ORDER = {
     "ssh_key": "ssh-ed25519 AAAAC3Nz $(id) 'me'\n",
     "package": "edgeflock==0.1.0",
 }
+NOW = 1.8e9
+"""Before the invitations end."""
 PARTITION_SECTORS = 24 * 2048
 PARTITION_START = 2048
 
@@ -93,7 +105,7 @@ def card(request, tmp_path):
 
 def flashed(card: dict[str, Path], *, replace: bool = False, **changed: object) -> dict[str, bytes]:
     where = {place: str(path) for place, path in card.items()}
-    list(flash_cards([card_of({**ORDER, **changed, **where}, "test", Path())], replace=replace))
+    list(flash_cards([card_of({**ORDER, **changed, **where}, "test", Path())], NOW, replace=replace))
     return content_of(card)
 
 
@@ -133,7 +145,7 @@ def test_trixie_gets_what_cloud_init_reads(tmp_path):
 
 def test_another_invitation_is_another_instance_that_cloud_init_sets_up_anew(tmp_path):
     made = {"boot": folder_of(tmp_path / "card", TRIXIE)}
-    assert flashed(made)["meta-data"] != flashed(made, invitation="other")["meta-data"]
+    assert flashed(made)["meta-data"] != flashed(made, invitation=invitation_for("kitchen_pi", port=1))["meta-data"]
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
@@ -212,7 +224,7 @@ def test_first_boot_joins_with_the_invitation_as_it_is_and_forgets_it(root):
     card = root / "boot/firmware/edgeflock"
     done = run(card / "first-boot.sh", root)
     assert done.returncode == 0, done.stderr
-    assert (root / "joined").read_text() == f"join\n--profile\npi-zero-2w\n--\n{HOSTILE}\n"
+    assert (root / "joined").read_text() == f"join\n--profile\npi-zero-2w\n--\n{ORDER['invitation']}\n"
     assert not (card / "invitation").exists()
     assert (root / "usr/local/bin/edge-agent").is_symlink()
     assert run(card / "first-boot.sh", root).returncode == 0
@@ -280,9 +292,11 @@ def test_card_that_fails_at_any_write_is_as_it_was(tmp_path, system):
         (BOOKWORM, {"name": "Kitchen Pi"}, "Expected 1 to 48 characters of a-z"),
         (BOOKWORM, {"name": "-x"}, "name '-x' can't be a host name"),
         (BOOKWORM, {"name": "a\nb"}, "at `name`"),
-        (BOOKWORM, {"invitation": ""}, "it is empty"),
-        (BOOKWORM, {"invitation": "two lines\n"}, "none a space"),
-        (BOOKWORM, {"invitation": "x" * 5000}, "it has 5000"),
+        (BOOKWORM, {"invitation": ""}, "'': no invitation, which begins with 'edgeflock1.'"),
+        (BOOKWORM, {"invitation": "x" * 5000}, "at most 2048 characters"),
+        (BOOKWORM, {"invitation": ORDER["invitation"][:-5]}, "cut off or altered"),
+        (BOOKWORM, {"invitation": invitation_for("attic")}, "is for attic, and the card for kitchen_pi"),
+        (BOOKWORM, {"invitation": invitation_for("kitchen_pi", expires=10**9)}, "counted until 2001-09-09"),
         (BOOKWORM, {"wifi_passphrase": "short"}, "the Wi-Fi's passphrase is none"),
         (BOOKWORM, {"wifi_name": "x" * 33}, "at most 32 bytes"),
         (BOOKWORM, {"wifi_name": "a\nb"}, "that can be printed"),
@@ -379,16 +393,18 @@ def test_link_on_a_card_leads_nowhere(tmp_path):
     assert not any(b"secret" in content for name, content in files.items() if name.startswith("edgeflock/"))
 
 
-FLEET = """
+def card_named(name: str) -> str:
+    return f'name = "{name}"\ninvitation = "{invitation_for(name)}"'
+
+
+FLEET = f"""
 [defaults]
 profile = "pi-zero-2w"
 [[cards]]
-name = "one"
-invitation = "a"
+{card_named("one")}
 boot = "one"
 [[cards]]
-name = "two"
-invitation = "b"
+{card_named("two")}
 image = "two.img"
 profile = "pi-4"
 """
@@ -398,7 +414,7 @@ def test_fleet_file_writes_every_card(tmp_path):
     folder_of(tmp_path / "one", BOOKWORM)
     image_of(tmp_path / "two.img", TRIXIE)
     (tmp_path / "fleet.toml").write_text(FLEET)
-    said = list(flash_cards(read_fleet(tmp_path / "fleet.toml"), replace=False))
+    said = list(flash_cards(read_fleet(tmp_path / "fleet.toml"), NOW, replace=False))
     assert ["Bookworm" in said[0], "Trixie" in said[1]] == [True, True]
     assert b"profile=pi-4\n" in content_of({"image": tmp_path / "two.img"})["edgeflock/settings.sh"]
 
@@ -409,19 +425,19 @@ def test_card_of_a_fleet_that_fails_stops_no_other(tmp_path):
     (tmp_path / "fleet.toml").write_text(FLEET)
     said = []
     with pytest.raises(ConfigurationError, match=r"one: firstrun\.sh has settings already"):
-        said.extend(flash_cards(read_fleet(tmp_path / "fleet.toml"), replace=False))
+        said.extend(flash_cards(read_fleet(tmp_path / "fleet.toml"), NOW, replace=False))
     assert "edgeflock/invitation" in content_of({"image": tmp_path / "two.img"})
 
 
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ('name = "two"', 'name = "one"', "two cards have one name one"),
-        ('"b"', '"a"', "two cards have one invitation"),
+        (card_named("two"), card_named("one"), "two cards have one name one"),
+        (invitation_for("two"), invitation_for("one"), "card 2: the invitation is for one, and the card for two"),
         ('image = "two.img"', 'boot = "./one"', "two cards have one place"),
         ('boot = "one"', "boot = 1", "card 1: boot = 1 is no path"),
         ('"pi-4"', '"pi-4"\nprofil = 1', "card 2: unknown key 'profil'; did you mean 'profile'?"),
-        ('invitation = "b"', "", "card 2: missing key `invitation`"),
+        (f'invitation = "{invitation_for("two")}"', "", "card 2: missing key `invitation`"),
         ("[[cards]]", "[[card]]", "unknown key 'card'"),
     ],
 )

@@ -7,16 +7,15 @@ from collections.abc import Iterator
 import msgspec
 
 from fleet_protocol.configuration import Name
+from fleet_protocol.device_invitation import read_invitation
+from fleet_protocol.errors import ConfigurationError
 
-LONGEST_INVITATION = 4096
-"""Characters."""
 LONGEST_SSID = 32
 """Bytes: IEEE 802.11."""
 PASSPHRASE_ITERATIONS = 4096
 """Of PBKDF2 with SHA-1, and the bytes of the key that it makes: IEEE 802.11, annex J.4."""
 KEY_BYTES = 32
 
-_INVITATION = re.compile(rf"[!-~]{{1,{LONGEST_INVITATION}}}")
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9_-]*[a-z0-9])?")
 _PASSPHRASE = re.compile(r"[ -~]{8,63}")
 _RAW_KEY = re.compile(r"[0-9a-fA-F]{64}")
@@ -79,10 +78,13 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def _faults_of_device(order: Order) -> Iterator[str]:
     if not _HOST_NAME.fullmatch(order.name):
         yield f"name {order.name!r} can't be a host name; begin and end it with a-z or 0-9"
-    invitation = order.invitation
-    if not _INVITATION.fullmatch(invitation):
-        seen = f"it has {len(invitation)}, spaces or line breaks among them" if invitation else "it is empty"
-        yield f"the invitation is a line of {LONGEST_INVITATION} characters at most, none a space; {seen}; copy it"
+    try:
+        invited = read_invitation(order.invitation).device
+    except ConfigurationError as error:
+        yield str(error)
+        return
+    if invited != order.name:
+        yield f"the invitation is for {invited}, and the card for {order.name}; give both one name"
 
 
 def _faults_of_wifi(order: Order) -> Iterator[str]:

@@ -1,7 +1,6 @@
 """`edgeflock flash`: a card joins at its first boot, can be flashed again and undone, and a bad one stays as it was."""
 
 import os
-import struct
 import subprocess
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from fleet_protocol.configuration import convert_document
 from fleet_protocol.device_invitation import DeviceInvitation, write_invitation
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MIB
+from tests.support.cards import BOOKWORM, TRIXIE, image_of, mtools
 from workbench.flashing.boot_partition import MountedPartition, opened
 from workbench.flashing.card_files import System
 from workbench.flashing.cards import flash_cards
@@ -23,12 +23,6 @@ from workbench.flashing.order import Order
 from workbench.flashing.packages import carried, download_command, with_package
 
 SCRIPTS = next(folder / "first-boot" for folder in FOLDERS if folder.is_dir())
-BOOKWORM = {"cmdline.txt": b"console=tty1 root=PARTUUID=1-02 rootwait\n", "config.txt": b"arm_64bit=1\n"}
-TRIXIE = BOOKWORM | {
-    "user-data": b"#cloud-config\n# users:\n",
-    "meta-data": b"dsmode: local\n",
-    "network-config": b"# wifis:\n",
-}
 SYSTEMS = {System.FIRST_RUN: BOOKWORM, System.CLOUD_INIT: TRIXIE}
 INVITED = DeviceInvitation(
     "broker.example", 8883, b"\x01" * 32, b"\x02" * 32, "home", "0", "kitchen_pi", b"\x03" * 16, 2**33
@@ -52,26 +46,6 @@ ORDER = {
 }
 NOW = 1.8e9
 """Before the invitations end."""
-PARTITION_SECTORS = 24 * 2048
-PARTITION_START = 2048
-
-
-def mtools(image: Path, tool: str, *words: str, given: bytes = b"") -> bytes:
-    command = [tool, "-i", f"{image}@@{PARTITION_START * 512}", *words]
-    environment = {**os.environ, "MTOOLS_SKIP_CHECK": "1"}
-    return subprocess.run(command, check=True, input=given, capture_output=True, env=environment).stdout
-
-
-def image_of(path: Path, files: dict[str, bytes], kind: int = 0x0C) -> Path:
-    entry = struct.pack("<B3xB3xII", 0, kind, PARTITION_START, PARTITION_SECTORS)
-    table = bytes(446) + entry + bytes(48) + b"\x55\xaa"
-    with path.open("wb") as file:
-        file.write(table)
-        file.truncate((PARTITION_START + PARTITION_SECTORS) * 512)
-    mtools(path, "mformat", "-T", str(PARTITION_SECTORS), "-h", "64", "-s", "32", "::")
-    for name, content in files.items():
-        mtools(path, "mcopy", "-", f"::/{name}", given=content)
-    return path
 
 
 def folder_of(path: Path, files: dict[str, bytes]) -> Path:

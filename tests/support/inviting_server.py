@@ -23,10 +23,14 @@ class InvitingServer:
         self._coordinator = _Program(folder / "coordinator.log", self._command("run"))
         self._run("setup", "--host", "localhost", "--port", str(self.port), "--folder", str(folder))
 
-    def start(self) -> None:
-        """Start both, and return when the coordinator has reached its broker."""
-        self._broker.start()
-        self._coordinator.start()
+    def start(self, network_of: int | None = None) -> None:
+        """Start both, and return when the coordinator has reached its broker.
+
+        They have this machine's network, or that of a process.
+        """
+        inside = [] if network_of is None else ["nsenter", f"--net=/proc/{network_of}/ns/net", "--"]
+        self._broker.start(inside)
+        self._coordinator.start(inside)
         until(lambda: "broker_connected" in self._coordinator.log(), "the coordinator has reached its broker")
 
     def stop(self) -> None:
@@ -63,6 +67,6 @@ class _Program(RestartableProcess):
         super().__init__(log_file)
         self._command = command
 
-    def start(self) -> None:
-        """Start it."""
-        self._spawn(self._command)
+    def start(self, inside: list[str]) -> None:
+        """Start it, by a command that goes before its own."""
+        self._spawn([*inside, *self._command])

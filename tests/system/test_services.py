@@ -13,7 +13,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from fleet_protocol.device_invitation import PREFIX
-from tests.support.container import TREE, Container, base, wheels
+from tests.support.container import TREE, Container, copy_of_base, wheels
 from tests.support.waiting import until
 
 pytestmark = [
@@ -31,15 +31,6 @@ SERVER = (
 JOIN = "/opt/edgeflock/bin/edge-agent join {invitation}"
 QUICK = "[Service]\nWatchdogSec=6\nRestartSec=1\n"
 """The test's own: three minutes are for a Pi Zero whose card hangs."""
-FEED = """
-import socket, sys
-with socket.socket(socket.AF_UNIX) as gate:
-    gate.connect("/run/edge-agent/samples.sock")
-    answers = gate.makefile()
-    for line in sys.stdin:
-        gate.sendall(line.encode())
-        assert answers.readline() == '{"ok":true}\\n'
-"""
 LEARN_SECONDS = 120.0
 ROUND = 32
 """Samples that the shipped trigger waits for."""
@@ -47,8 +38,7 @@ ROUND = 32
 
 @pytest.fixture(scope="module")
 def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
-    root = tmp_path_factory.mktemp("container") / "root"
-    subprocess.run(["cp", "--archive", "--reflink=auto", base(), root], check=True)  # with its device files
+    root = copy_of_base(tmp_path_factory.mktemp("container") / "root")
     shutil.copytree(wheels("coordinator"), root / "wheels")
     for folder in ("systemd", "models/digits/bundle"):
         shutil.copytree(TREE / folder, root / "tree" / folder)
@@ -75,7 +65,7 @@ def samples(first: int, count: int) -> str:
 
 
 def feed(container: Container, first: int, count: int) -> None:
-    container.run(f"/opt/edgeflock/bin/python -c '{FEED.replace(chr(39), chr(34) * 3)}'", samples(first, count))
+    container.feed(samples(first, count))
 
 
 def learn_on(container: Container, first: int) -> None:

@@ -1,0 +1,156 @@
+"""A card from `edgeflock flash` at its first boot: a real cloud-init, and a real systemd with the card's command line.
+
+The device has no network but a server's; its packages come from the card. Its processor alone is another one than a
+Raspberry Pi's, so that the card's wheels are exchanged for this machine's.
+"""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.agent import sample
+from tests.support.cards import BOOKWORM, TRIXIE, flash_offline, image_of, read_back, wheel_of_tree
+from tests.support.container import TREE, Container, copy_of_base
+from tests.support.inviting_server import InvitingServer
+from tests.support.waiting import until
+from workbench.flashing.packages import download_command
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(os.geteuid() != 0, reason="making and entering a root filesystem needs root"),
+]
+
+CARD_MIB = 256
+"""Half of what Raspberry Pi OS has."""
+PROFILE = "generic"
+"""Its board is any machine: this one is no Raspberry Pi."""
+SEED = "datasource_list: [NoCloud, None]\ndatasource:\n  NoCloud:\n    seedfrom: file:///boot/firmware\n"
+"""What Raspberry Pi OS tells its cloud-init."""
+FIRST_USER = "useradd --create-home --uid 1000 pi"
+USERCONF = '#!/bin/sh\nusermod --login "$1" --home "/home/$1" --move-home pi\necho "$1:$2" | chpasswd --encrypted\n'
+"""Raspberry Pi OS has it, and Debian has not: its first user becomes another."""
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ8vVt5nGl1mZg0zv6c1x2Wc5Y9rEoQ7bq4d3u2h1k0s ada@example"
+SAMPLES = 40
+"""More than the shipped trigger waits for."""
+JOIN_SECONDS = 400.0
+"""Packages, and a minute more where the first attempt came before the server."""
+LEARN_SECONDS = 120.0
+
+
+@pytest.fixture
+def server() -> Iterator[InvitingServer]:
+    folder = Path(tempfile.mkdtemp(prefix="edgeflock-"))  # pytest's own are closed to Mosquitto's account
+    folder.chmod(0o755)
+    server = InvitingServer(folder)
+    server.publish(TREE / "models/digits/bundle")
+    yield server
+    server.stop()
+    shutil.rmtree(folder)
+
+
+def flashed(folder: Path, server: InvitingServer, device: Path, before: dict[str, bytes], python: str) -> None:
+    """Flash an image, and let it be the boot partition of the system in `device`."""
+    image = image_of(folder / "card.img", before, mib=CARD_MIB)
+    (folder / "key.pub").write_text(f"{KEY}\n")
+    flash_offline(
+        profile=PROFILE,
+        name="kitchen-pi",
+        invitation=server.invite("kitchen-pi"),
+        image=image,
+        package=wheel_of_tree(folder),
+        wifi_name="Café 'x'; $(id)",
+        wifi_passphrase="correct horse \"'$(id)",
+        country="DE",
+        user="ada",
+        ssh_key=folder / "key.pub",
+    )
+    card = device / "boot/firmware"
+    card.mkdir(parents=True)
+    read_back(image, card)
+    exchange_processor(card / "edgeflock/wheels", python)
+
+
+def exchange_processor(wheels: Path, python: str) -> None:
+    """Put wheels for this machine in the place of those for a Raspberry Pi."""
+    of_a_pi = [wheel for wheel in wheels.iterdir() if not wheel.name.endswith("-none-any.whl")]
+    assert all("aarch64" in wheel.name for wheel in of_a_pi)
+    for wheel in of_a_pi:
+        wheel.unlink()
+    (ours,) = wheels.glob("edgeflock-*.whl")
+    command = download_command(str(ours), python, str(wheels))
+    here = [word.replace("aarch64", platform.machine()) for word in command]
+    subprocess.run(here, check=True, capture_output=True)
+
+
+@pytest.fixture
+def devices() -> Iterator[list[Container]]:
+    started: list[Container] = []
+    yield started
+    for device in started:
+        device.kill()
+        subprocess.run(["rm", "--recursive", "--force", device.root], check=True)
+
+
+def is_joined(device: Container) -> bool:
+    found = "test -e /etc/edge-agent/agent.toml && test ! -e /boot/firmware/edgeflock/invitation"
+    return device.attempt(f"{found} && systemctl is-active edge-agent").returncode == 0
+
+
+def learns(device: Container, server: InvitingServer) -> None:
+    device.feed("".join(json.dumps(sample(number)) + "\n" for number in range(SAMPLES)))
+    until(lambda: server.task()["accepted"] > 0, "its update is accepted", LEARN_SECONDS)
+
+
+def test_trixie_is_set_up_by_cloud_init_joins_offline_and_delivers_an_update(
+    server: InvitingServer, devices: list[Container], tmp_path: Path
+) -> None:
+    device = Container(copy_of_base(tmp_path / "device", "trixie"))
+    devices.append(device)
+    (device.root / "etc/cloud/cloud.cfg.d/99_raspberry-pi.cfg").write_text(SEED)
+    flashed(tmp_path, server, device.root, TRIXIE, "3.13")
+    device.start()
+    server.start(network_of=device.leader)
+    until(lambda: is_joined(device), "it has joined", JOIN_SECONDS)
+    for kind, file in (("cloud-config", "user-data"), ("network-config", "network-config")):
+        device.run(f"cloud-init schema --schema-type {kind} --config-file /boot/firmware/{file}")
+    said = json.loads(device.attempt("cloud-init status --wait --format json").stdout)
+    assert (said["status"], said["errors"], said["recoverable_errors"]) == ("done", [], {})
+    assert device.run("hostname").strip() == "kitchen-pi"
+    assert device.run("cat /home/ada/.ssh/authorized_keys").strip() == KEY
+    assert device.run("passwd --status ada").split()[1] == "L"
+    assert device.run("systemctl is-active ssh").strip() == "active"
+    learns(device, server)
+    assert device.attempt("systemctl is-enabled edgeflock-first-boot").stdout.strip() == "disabled"
+
+
+def test_bookworm_runs_its_script_once_joins_offline_and_delivers_an_update(
+    server: InvitingServer, devices: list[Container], tmp_path: Path
+) -> None:
+    device = Container(copy_of_base(tmp_path / "device"))
+    devices.append(device)
+    subprocess.run(["chroot", device.root, "sh", "-c", FIRST_USER], check=True)
+    userconf = device.root / "usr/lib/userconf-pi/userconf"
+    userconf.parent.mkdir()
+    userconf.write_text(USERCONF)
+    userconf.chmod(0o755)
+    flashed(tmp_path, server, device.root, BOOKWORM, "3.11")
+    command_line = device.root / "boot/firmware/cmdline.txt"
+    # A container that is rebooted comes back with the command line that it had.
+    words = command_line.read_text().replace("run_success_action=reboot", "run_success_action=poweroff").split()
+    device.start(*(word for word in words if word.startswith("systemd.")))
+    device.wait_for_end()
+    assert command_line.read_text() == BOOKWORM["cmdline.txt"].decode().rstrip() + " cfg80211.ieee80211_regdom=DE\n"
+    device.start()
+    server.start(network_of=device.leader)
+    until(lambda: is_joined(device), "it has joined", JOIN_SECONDS)
+    assert device.run("hostname").strip() == "kitchen-pi"
+    assert device.run("cat /home/ada/.ssh/authorized_keys").strip() == KEY
+    learns(device, server)
+    assert device.attempt("systemctl is-enabled edgeflock-first-boot").stdout.strip() == "disabled"

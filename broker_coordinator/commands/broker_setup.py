@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker_coordinator.commands.server_host import is_address
 from broker_coordinator.distribution.dynamic_security import initial_rules
 from fleet_host.new_files import remedy_for, replace_file, write_new_file
 from fleet_host.program_folder import AUTHORITY, FILE_MODE, FOLDER_MODE, give_to
@@ -77,7 +78,6 @@ class BrokerPlan:
             if shutil.which(program, path=os.environ.get("PATH", "") + ":" + PROGRAM_FOLDERS) is None:
                 raise ConfigurationError(f"{program} is not installed: apt install {program}")
         _plugin()
-        _resolve(self.host)
         if self.given is not None:
             for name in (AUTHORITY, *BROKER_FILES):
                 _read(self.given / name)
@@ -178,16 +178,6 @@ def _plugin() -> Path:
     )
 
 
-def _resolve(host: str) -> None:
-    try:
-        socket.getaddrinfo(host, None)
-    except (OSError, UnicodeError) as error:
-        raise ConfigurationError(
-            f"--host {host}: {error}; name what devices reach this server by: a name that DNS or mDNS knows (such as"
-            f" {socket.gethostname()}.local), or an address that stays the same"
-        ) from error
-
-
 def _require_free(port: int) -> None:
     try:
         with socket.create_server(("", port), reuse_port=False):
@@ -199,12 +189,8 @@ def _require_free(port: int) -> None:
 
 
 def _is_for(certificate: Path, host: str) -> bool:
-    options = ("-checkip" if _is_address(host) else "-checkhost", host)
+    options = ("-checkip" if is_address(host) else "-checkhost", host)
     return "does match" in _run("openssl", "x509", "-in", str(certificate), "-noout", *options)
-
-
-def _is_address(host: str) -> bool:
-    return ":" in host or not host.strip("0123456789.")
 
 
 def _make(what: str, folder: Path, *more: str) -> None:
@@ -228,5 +214,6 @@ def _read(path: Path) -> bytes:
 
 def unwritable(error: OSError, folder: Path) -> ConfigurationError:
     """The error for a file that could not be written."""
-    remedy = remedy_for(error, "run it with sudo" if isinstance(error, PermissionError) else "check the disk")
+    otherwise = "run it with sudo" if isinstance(error, PermissionError) else "check the disk, or name another folder"
+    remedy = remedy_for(error, otherwise)
     return ConfigurationError(f"{error.filename or folder}: {error.strerror}; {remedy}")

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from broker_coordinator.commands.broker_setup import BrokerPlan, Step, unwritable
+from broker_coordinator.commands.server_host import check_host, is_loopback
 from broker_coordinator.commands.service import SERVICE
 from broker_coordinator.configuration import PROGRAM, CoordinatorConfiguration, load_configuration
 from fleet_host.command_line import Verbs, add_broker_options, add_verb, broker_answers
@@ -96,6 +97,7 @@ def _set_up_beside_broker(options: argparse.Namespace) -> None:
 
 
 def _set_up_server(options: argparse.Namespace) -> None:
+    check_host(options.host)
     plan, configuration, database = _places(options)
     starts = options.folder is None and SYSTEMD_RUNS.exists()
     text = COORDINATOR.format(
@@ -120,6 +122,10 @@ def _set_up_server(options: argparse.Namespace) -> None:
     except OSError as error:
         raise unwritable(error, plan.folder) from error
     _start(plan, starts=starts, dry_run=options.dry_run)
+    if is_loopback(plan.host):
+        sys.stdout.write(
+            f"no device elsewhere reaches {plan.host}: name what they reach this server by, where there are any\n"
+        )
     sys.stdout.write(
         f"devices connect to {plan.host}, TCP port {plan.port}: open it in the firewall, and no other\n"
         f"keep a copy of {configuration.parent / KEY_FILE} and of {plan.authority} in a safe place\n"

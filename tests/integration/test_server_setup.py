@@ -1,11 +1,16 @@
 """`broker-coordinator setup --host`: all or nothing, again and again, and what is in its way in plain words."""
 
 import socket
+import ssl
+import subprocess
 from pathlib import Path
+
+import pytest
 
 from broker_coordinator.cli import main
 from broker_coordinator.commands import broker_setup
 from broker_coordinator.configuration import load_configuration
+from fleet_host.services import shipped_file
 from tests.support.broker import free_port
 
 
@@ -65,14 +70,70 @@ def test_what_is_in_the_way_is_said_before_anything_is_written(tmp_path: Path, c
         port = taken.getsockname()[1]
         assert setup(server, port=port) == 2
         assert f"port {port}: Address already in use" in capsys.readouterr().err
-    assert setup(server, host="no-such-host.invalid") == 2
-    assert "--host no-such-host.invalid" in capsys.readouterr().err
-    assert setup(server, host="mqtts://broker.example") == 2
-    assert "without scheme, port or brackets" in capsys.readouterr().err
     assert setup(server, "--certificates", str(tmp_path)) == 2
     assert f"{tmp_path}/ca.crt" in capsys.readouterr().err
     assert main(["setup", "--host", "localhost", "--broker", "localhost"]) == 2
     assert not server.exists()
+
+
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [
+        ("no-such-host.invalid", "name what devices reach this server by"),
+        *((host, "without scheme, port or brackets") for host in ("", "mqtts://a", "[::1]", "a b", "a" * 300)),
+        *((host, "not a whole IP address") for host in ("1.2", "256.1.1.1", "2130706433", "1::2::3", "a:8883")),
+        *((host, "no other machine reaches") for host in ("0.0.0.0", "::", "224.0.0.1", "ff02::1", "fe80::1%eth0")),
+    ],
+)
+def test_a_host_that_no_device_reaches_is_refused_before_anything_is_written(
+    tmp_path: Path, capsys, host, words
+) -> None:
+    assert setup(tmp_path / "server", host=host) == 2
+    said = capsys.readouterr().err
+    assert f"--host {host[:80]}: " in said
+    assert words in said
+    assert not (tmp_path / "server").exists()
+
+
+@pytest.mark.parametrize(
+    ("host", "is_said"), [("localhost", True), ("127.0.0.1", True), ("::1", True), ("192.0.2.7", False)]
+)
+def test_who_names_this_machine_alone_is_told_that_no_device_elsewhere_reaches_it(
+    tmp_path: Path, capsys, host, is_said
+) -> None:
+    assert setup(tmp_path, "--dry-run", host=host) == 0
+    assert (f"no device elsewhere reaches {host}" in capsys.readouterr().out) == is_said
+
+
+def test_certificates_that_a_full_disk_cut_off_are_made_anew(tmp_path: Path, capsys) -> None:
+    """The shell may write so many blocks of 512 bytes to a file, 0 to none; openssl inherits that."""
+    script = shipped_file("systemd/mosquitto/certificates.sh")
+    folder = tmp_path / "edgeflock-authority"
+    for what in (("authority", folder), ("broker", folder, "localhost")):
+        cut_off = subprocess.run(
+            ["sh", "-c", 'ulimit -f 0; trap "" XFSZ; exec sh "$@"', "sh", script, *what],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert cut_off.returncode
+        assert cut_off.stderr
+        assert {path.name for path in folder.iterdir()} <= {"ca.crt", "ca.key", "ca.srl"}
+        if what[0] == "authority":
+            assert list(folder.iterdir()) == []
+            subprocess.run(["sh", script, *what], check=True)
+    assert setup(tmp_path) == 0
+
+
+def test_what_was_cut_off_before_its_last_file_is_made_anew(tmp_path: Path) -> None:
+    script, authority = shipped_file("systemd/mosquitto/certificates.sh"), tmp_path / "edgeflock-authority"
+    authority.mkdir()
+    (authority / "ca.crt").write_text("of a key that was never written\n")
+    subprocess.run(["sh", script, "authority", authority], check=True)
+    port = free_port()
+    assert setup(tmp_path, port=port) == 0
+    (authority / "broker.crt").unlink()
+    assert setup(tmp_path, port=port) == 0
+    key = ssl.create_default_context(cafile=authority / "ca.crt")
+    key.load_cert_chain(authority / "broker.crt", authority / "broker.key")  # refused where they are not of one another
 
 
 def test_a_setup_of_another_kind_stays_as_it_is(tmp_path: Path, capsys) -> None:

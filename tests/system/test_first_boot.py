@@ -136,6 +136,7 @@ def test_bookworm_runs_its_script_once_joins_offline_and_delivers_an_update(
     device = Container(copy_of_base(tmp_path / "device"))
     devices.append(device)
     subprocess.run(["chroot", device.root, "sh", "-c", FIRST_USER], check=True)
+    (device.root / "etc/hosts").write_text("127.0.0.1\tlocalhost\n127.0.1.1\traspberrypi\n")
     userconf = device.root / "usr/lib/userconf-pi/userconf"
     userconf.parent.mkdir()
     userconf.write_text(USERCONF)

@@ -13,6 +13,7 @@ from fleet_host.command_line import Verbs, add_broker_options, add_verb, broker_
 from fleet_host.configuration_file import parse_with_paths
 from fleet_host.program_folder import AUTHORITY, PASSWORD_FILE, TLS_PORT, give_to, make_program_folder, quoted
 from fleet_host.services import installer_here
+from fleet_host.wall_clock import require_time
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import write_verify_key
 
@@ -98,6 +99,7 @@ def _set_up_beside_broker(options: argparse.Namespace) -> None:
 
 def _set_up_server(options: argparse.Namespace) -> None:
     check_host(options.host)
+    require_time("a certificate counts from the day on which it is made")
     plan, configuration, database = _places(options)
     starts = options.folder is None and SYSTEMD_RUNS.exists()
     text = COORDINATOR.format(

@@ -3,6 +3,7 @@
 import socket
 import ssl
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from broker_coordinator.cli import main
 from broker_coordinator.commands import broker_setup
 from broker_coordinator.configuration import load_configuration
+from fleet_host import wall_clock
 from fleet_host.services import shipped_file
 from tests.support.broker import free_port
 
@@ -103,6 +105,19 @@ def test_who_names_this_machine_alone_is_told_that_no_device_elsewhere_reaches_i
 ) -> None:
     assert setup(tmp_path, "--dry-run", host=host) == 0
     assert (f"no device elsewhere reaches {host}" in capsys.readouterr().out) == is_said
+
+
+def test_a_server_without_the_time_makes_no_certificate_and_no_invitation(tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(wall_clock, "local_time", lambda: None)
+    assert setup(tmp_path / "server") == 2
+    assert "a certificate counts from the day on which it is made; let the machine take" in capsys.readouterr().err
+    assert not (tmp_path / "server").exists()
+    with monkeypatch.context() as knows:
+        knows.setattr(wall_clock, "local_time", time.localtime)
+        assert setup(tmp_path) == 0
+    invite = ["--config", str(tmp_path / "broker-coordinator/coordinator.toml"), "devices", "invite", "kitchen"]
+    assert main(invite) == 2
+    assert "an invitation counts until a date; let the machine take" in capsys.readouterr().err
 
 
 def test_certificates_that_a_full_disk_cut_off_are_made_anew(tmp_path: Path, capsys) -> None:

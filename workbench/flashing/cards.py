@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 
+from fleet_host.wall_clock import SHOWN
 from fleet_protocol.device_invitation import read_invitation
 from fleet_protocol.errors import ConfigurationError
 from workbench.flashing.boot_partition import opened
@@ -11,8 +12,6 @@ from workbench.flashing.flash import check_profile, flash
 from workbench.flashing.fleet_file import Card
 from workbench.flashing.order import Order
 from workbench.flashing.packages import carried, with_package
-
-TIME = "%Y-%m-%d %H:%M"
 
 
 def flash_cards(cards: Sequence[Card], now: float, *, replace: bool) -> Iterator[str]:
@@ -50,4 +49,4 @@ def _require_unexpired(order: Order, now: float) -> None:
 
 
 def _expiry(order: Order) -> str:
-    return time.strftime(TIME, time.localtime(read_invitation(order.invitation).expires))
+    return time.strftime(SHOWN, time.localtime(read_invitation(order.invitation).expires))

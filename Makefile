@@ -64,9 +64,9 @@ soak: $(VENV)/.test system-packages ## a thousand kills, and what else takes too
 	$(BIN)/python -m benchmarks.first_flock --seeds 5
 	$(BIN)/python -m tests.fuzz.run --seconds 3600
 
-test-arm64: $(VENV)/.test ## the worker on emulated arm64, against this machine; as root, many minutes
+test-arm64: $(VENV)/.test system-packages ## a card, and the worker, on emulated arm64; as root, many minutes
 	@sh tests/support/system_packages.sh debootstrap qemu-user-static
-	@sh tests/arm64/prepare.sh build/arm64 $(BIN)/python
+	$(PYTEST) -m long tests/arm64 # makes the root in build/arm64
 	$(BIN)/python -m tests.arm64.compare build/arm64
 
 bundles: $(VENV)/.test ## export every recipe again

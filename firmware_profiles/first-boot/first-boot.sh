@@ -7,7 +7,7 @@ card=$root/boot/firmware/edgeflock
 program=$root/opt/edge-agent
 . "$card/settings.sh"
 
-if [ ! -x "$program/bin/edge-agent" ]; then
+if [ ! -e "$program/installed" ]; then
     rm -rf "$program" # half of one, where the power failed
     if [ "$offline" = yes ]; then
         python3 -m venv --without-pip "$program"
@@ -18,6 +18,8 @@ if [ ! -x "$program/bin/edge-agent" ]; then
         python3 -m venv "$program"
         "$program/bin/python" -m pip install --only-binary :all: --find-links "$card/wheels" "$package"
     fi
+    sync # before the mark: a power cut may lose what was written last
+    touch "$program/installed"
 fi
 mkdir -p "$root/usr/local/bin"
 ln -sf "$program/bin/edge-agent" "$root/usr/local/bin/edge-agent"

@@ -162,6 +162,12 @@ def root(tmp_path):
     return root
 
 
+def installed(root: Path, line: str) -> None:
+    """The program that first-boot.sh has installed, standing in for it with a line of shell."""
+    executable(root / "opt/edge-agent/bin/edge-agent", line)
+    (root / "opt/edge-agent/installed").touch()
+
+
 def executable(path: Path, line: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"#!/bin/sh\n{line}\n")
@@ -194,7 +200,7 @@ def test_first_run_names_the_device_and_leaves_a_service_that_joins(root):
 
 
 def test_first_boot_joins_with_the_invitation_as_it_is_and_forgets_it(root):
-    executable(root / "opt/edge-agent/bin/edge-agent", f'printf "%s\\n" "$@" > {root}/joined')
+    installed(root, f'printf "%s\\n" "$@" > {root}/joined')
     card = root / "boot/firmware/edgeflock"
     done = run(card / "first-boot.sh", root)
     assert done.returncode == 0, done.stderr
@@ -205,10 +211,19 @@ def test_first_boot_joins_with_the_invitation_as_it_is_and_forgets_it(root):
 
 
 def test_first_boot_that_can_not_join_keeps_the_invitation_and_is_tried_again(root):
-    executable(root / "opt/edge-agent/bin/edge-agent", "exit 1")
+    installed(root, "exit 1")
     card = root / "boot/firmware/edgeflock"
     assert run(card / "first-boot.sh", root).returncode == 1
     assert (card / "invitation").exists()
+
+
+def test_first_boot_that_was_cut_off_while_it_installed_begins_anew(root, monkeypatch):
+    executable(root / "opt/edge-agent/bin/edge-agent", "exit 0")
+    program = root / "opt/edge-agent"
+    executable(root / "tools/python3", f'[ "$2" = venv ] || exit 0; test ! -e {program} && exit 7')
+    monkeypatch.setenv("PATH", f"{root / 'tools'}:{os.environ['PATH']}")
+    assert run(root / "boot/firmware/edgeflock/first-boot.sh", root).returncode == 7
+    assert not (program / "installed").exists()
 
 
 def test_card_that_has_booted_is_not_undone(root):

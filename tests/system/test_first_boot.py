@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,8 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="making and entering a root filesystem needs root"),
 ]
 
+SUITES = {"bookworm": (BOOKWORM, "3.11"), "trixie": (TRIXIE, "3.13")}
+"""What its boot partition has before it is flashed, and its Python."""
 CARD_MIB = 256
 """Half of what Raspberry Pi OS has."""
 PROFILE = "generic"
@@ -36,7 +39,16 @@ SEED = "datasource_list: [NoCloud, None]\ndatasource:\n  NoCloud:\n    seedfrom:
 FIRST_USER = "useradd --create-home --uid 1000 pi"
 USERCONF = '#!/bin/sh\nusermod --login "$1" --home "/home/$1" --move-home pi\necho "$1:$2" | chpasswd --encrypted\n'
 """Raspberry Pi OS has it, and Debian has not: its first user becomes another."""
+WIFI_NAME = "Café 'x'; $(id)"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ8vVt5nGl1mZg0zv6c1x2Wc5Y9rEoQ7bq4d3u2h1k0s ada@example"
+SENSORS = """
+set -e
+for each in thermal power_supply; do mount -t tmpfs none /sys/class/$each; done
+mkdir /sys/class/thermal/thermal_zone0 /sys/class/power_supply/BAT0
+cd /sys/class/thermal/thermal_zone0; echo cpu-thermal > type; echo 81500 > temp
+cd /sys/class/power_supply/BAT0; echo Battery > type; echo System > scope; echo 1 > present; echo 90 > capacity
+"""
+SITE = "[guards]\nmaximum_temperature_celsius = 70\nminimum_battery_percent = 20\n"
 SAMPLES = 40
 """More than the shipped trigger waits for."""
 JOIN_SECONDS = 400.0
@@ -44,28 +56,49 @@ JOIN_SECONDS = 400.0
 LEARN_SECONDS = 120.0
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server() -> Iterator[InvitingServer]:
     folder = Path(tempfile.mkdtemp(prefix="edgeflock-"))  # pytest's own are closed to Mosquitto's account
     folder.chmod(0o755)
     server = InvitingServer(folder)
     server.publish(TREE / "models/digits/bundle")
     yield server
-    server.stop()
     shutil.rmtree(folder)
 
 
-def flashed(folder: Path, server: InvitingServer, device: Path, before: dict[str, bytes], python: str) -> None:
+@pytest.fixture(scope="module")
+def devices() -> Iterator[list[Container]]:
+    """Those that tests start."""
+    started: list[Container] = []
+    yield started
+    for device in started:
+        device.kill()
+        subprocess.run(["rm", "--recursive", "--force", device.root], check=True)
+
+
+@contextmanager
+def joined(device: Container, server: InvitingServer) -> Iterator[None]:
+    """A device that has been started, with a server in its network, from when it has joined."""
+    server.start(network_of=device.leader)
+    try:
+        until(lambda: is_joined(device), "it has joined", JOIN_SECONDS)
+        yield
+    finally:
+        server.stop()
+
+
+def flashed(folder: Path, server: InvitingServer, device: Path, suite: str) -> None:
     """Flash an image, and let it be the boot partition of the system in `device`."""
+    before, python = SUITES[suite]
     image = image_of(folder / "card.img", before, mib=CARD_MIB)
     (folder / "key.pub").write_text(f"{KEY}\n")
     flash_offline(
         profile=PROFILE,
-        name="kitchen-pi",
-        invitation=server.invite("kitchen-pi"),
+        name=f"{suite}-pi",
+        invitation=server.invite(f"{suite}-pi"),
         image=image,
         package=wheel_of_tree(folder),
-        wifi_name="Café 'x'; $(id)",
+        wifi_name=WIFI_NAME,
         wifi_passphrase="correct horse \"'$(id)",
         country="DE",
         user="ada",
@@ -89,23 +122,17 @@ def exchange_processor(wheels: Path, python: str) -> None:
     subprocess.run(here, check=True, capture_output=True)
 
 
-@pytest.fixture
-def devices() -> Iterator[list[Container]]:
-    started: list[Container] = []
-    yield started
-    for device in started:
-        device.kill()
-        subprocess.run(["rm", "--recursive", "--force", device.root], check=True)
-
-
 def is_joined(device: Container) -> bool:
     found = "test -e /etc/edge-agent/agent.toml && test ! -e /boot/firmware/edgeflock/invitation"
     return device.attempt(f"{found} && systemctl is-active edge-agent").returncode == 0
 
 
-def learns(device: Container, server: InvitingServer) -> None:
+def feed(device: Container) -> None:
     device.feed("".join(json.dumps(sample(number)) + "\n" for number in range(SAMPLES)))
-    until(lambda: server.task()["accepted"] > 0, "its update is accepted", LEARN_SECONDS)
+
+
+def learns(server: InvitingServer, before: int) -> None:
+    until(lambda: server.task()["accepted"] > before, "its update is accepted", LEARN_SECONDS)
 
 
 def test_trixie_is_set_up_by_cloud_init_joins_offline_and_delivers_an_update(
@@ -114,23 +141,25 @@ def test_trixie_is_set_up_by_cloud_init_joins_offline_and_delivers_an_update(
     device = Container(copy_of_base(tmp_path / "device", "trixie"))
     devices.append(device)
     (device.root / "etc/cloud/cloud.cfg.d/99_raspberry-pi.cfg").write_text(SEED)
-    flashed(tmp_path, server, device.root, TRIXIE, "3.13")
+    flashed(tmp_path, server, device.root, "trixie")
     device.start()
-    server.start(network_of=device.leader)
-    until(lambda: is_joined(device), "it has joined", JOIN_SECONDS)
-    for kind, file in (("cloud-config", "user-data"), ("network-config", "network-config")):
-        device.run(f"cloud-init schema --schema-type {kind} --config-file /boot/firmware/{file}")
-    said = json.loads(device.attempt("cloud-init status --wait --format json").stdout)
-    assert (said["status"], said["errors"], said["recoverable_errors"]) == ("done", [], {})
-    assert device.run("hostname").strip() == "kitchen-pi"
-    assert device.run("cat /home/ada/.ssh/authorized_keys").strip() == KEY
-    assert device.run("passwd --status ada").split()[1] == "L"
-    assert device.run("systemctl is-active ssh").strip() == "active"
-    learns(device, server)
-    assert device.attempt("systemctl is-enabled edgeflock-first-boot").stdout.strip() == "disabled"
+    with joined(device, server):
+        for kind, file in (("cloud-config", "user-data"), ("network-config", "network-config")):
+            device.run(f"cloud-init schema --schema-type {kind} --config-file /boot/firmware/{file}")
+        said = json.loads(device.attempt("cloud-init status --wait --format json").stdout)
+        assert (said["status"], said["errors"], said["recoverable_errors"]) == ("done", [], {})
+        assert WIFI_NAME in device.run("netplan generate && netplan get")
+        assert device.run("hostname").strip() == "trixie-pi"
+        assert device.run("cat /home/ada/.ssh/authorized_keys").strip() == KEY
+        assert device.run("passwd --status ada").split()[1] == "L"
+        assert device.run("systemctl is-active ssh").strip() == "active"
+        before = server.task()["accepted"]
+        feed(device)
+        learns(server, before)
+        assert device.attempt("systemctl is-enabled edgeflock-first-boot").stdout.strip() == "disabled"
 
 
-def test_bookworm_runs_its_script_once_joins_offline_and_delivers_an_update(
+def test_bookworm_runs_its_script_once_joins_offline_and_delivers_an_update_unless_the_board_is_hot(
     server: InvitingServer, devices: list[Container], tmp_path: Path
 ) -> None:
     device = Container(copy_of_base(tmp_path / "device"))
@@ -141,7 +170,7 @@ def test_bookworm_runs_its_script_once_joins_offline_and_delivers_an_update(
     userconf.parent.mkdir()
     userconf.write_text(USERCONF)
     userconf.chmod(0o755)
-    flashed(tmp_path, server, device.root, BOOKWORM, "3.11")
+    flashed(tmp_path, server, device.root, "bookworm")
     command_line = device.root / "boot/firmware/cmdline.txt"
     # A container that is rebooted comes back with the command line that it had.
     words = command_line.read_text().replace("run_success_action=reboot", "run_success_action=poweroff").split()
@@ -149,9 +178,24 @@ def test_bookworm_runs_its_script_once_joins_offline_and_delivers_an_update(
     device.wait_for_end()
     assert command_line.read_text() == BOOKWORM["cmdline.txt"].decode().rstrip() + " cfg80211.ieee80211_regdom=DE\n"
     device.start()
-    server.start(network_of=device.leader)
-    until(lambda: is_joined(device), "it has joined", JOIN_SECONDS)
-    assert device.run("hostname").strip() == "kitchen-pi"
-    assert device.run("cat /home/ada/.ssh/authorized_keys").strip() == KEY
-    learns(device, server)
-    assert device.attempt("systemctl is-enabled edgeflock-first-boot").stdout.strip() == "disabled"
+    with joined(device, server):
+        assert device.run("hostname").strip() == "bookworm-pi"
+        assert device.run("cat /home/ada/.ssh/authorized_keys").strip() == KEY
+        assert device.attempt("systemctl is-enabled edgeflock-first-boot").stdout.strip() == "disabled"
+        before = server.task()["accepted"]
+        refuses_while_a_sensor_says_so(device)
+        learns(server, before)
+
+
+def refuses_while_a_sensor_says_so(device: Container) -> None:
+    """In its unit's sandbox. A container has no sensors: these files stand where the kernel shows a board's."""
+    device.run(SENSORS)
+    site = device.root / "etc/edge-agent/site.toml"
+    site.write_text(SITE)
+    device.run("systemctl restart edge-agent")
+    feed(device)
+    for charge, reason in ((17, "17 percent of battery (BAT0)"), (90, "81.5 degrees Celsius (cpu-thermal)")):
+        device.run(f"echo {charge} > /sys/class/power_supply/BAT0/capacity && systemctl restart edge-agent")
+        until(lambda r=reason: r in device.run("journalctl --no-pager --unit edge-agent"), f"it refuses: {reason}")
+    site.unlink()
+    device.run("systemctl restart edge-agent")

@@ -14,6 +14,7 @@ from fleet_protocol.device_invitation import DeviceInvitation, write_invitation
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MIB
 from tests.support.cards import BOOKWORM, TRIXIE, image_of, mtools
+from workbench.flash_verb import flash as flash_verb
 from workbench.flashing.boot_partition import MountedPartition, opened
 from workbench.flashing.card_files import System
 from workbench.flashing.cards import flash_cards
@@ -294,6 +295,7 @@ def test_card_that_fails_at_any_write_is_as_it_was(tmp_path, system):
         (BOOKWORM, {"user": "Ada Lovelace"}, "can't be an account's name"),
         (BOOKWORM, {"user": "root"}, "not root"),
         (BOOKWORM, {"ssh_key": ""}, "could not log in"),
+        (BOOKWORM, {"ssh_key": "ssh-ed25519 AAAA\n" * 5000}, "over 65536 characters, the limit"),
         (BOOKWORM, {"ssh_key": "-----BEGIN OPENSSH PRIVATE KEY-----"}, "is no public key"),
         (BOOKWORM, {"password_hash": "hunter2"}, "openssl passwd -6"),
         (BOOKWORM, {"package": "edgeflock; rm -rf /"}, "no requirement"),
@@ -310,6 +312,26 @@ def test_what_can_not_be_is_said_and_nothing_is_written(tmp_path, files, changed
     if words != "check the card":
         assert made["image"].read_bytes() == before
     assert content_of(made) == files
+
+
+@pytest.mark.parametrize(
+    "key", ["package", "wifi_name", "country", "user", "password_hash", "ssh_key", "profile", "name"]
+)
+def test_error_about_a_long_value_is_short(tmp_path, key):
+    made = {"boot": folder_of(tmp_path / "card", BOOKWORM)}
+    with pytest.raises(ConfigurationError) as caught:
+        flashed(made, **{key: "x" * 70_000})
+    assert len(str(caught.value)) < 1000
+    assert content_of(made) == BOOKWORM
+
+
+def test_endless_file_is_no_public_key_and_options_beside_a_fleet_file_are_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match="over 65536 characters"):
+        flash_verb(
+            name="kitchen_pi", profile="pi-5", invitation=ORDER["invitation"], user="a", ssh_key=Path("/dev/zero")
+        )
+    with pytest.raises(ConfigurationError, match="--user, --boot beside --fleet; write it into"):
+        flash_verb(fleet=Path("fleet.toml"), boot=tmp_path, user="ada")
 
 
 def test_settings_of_others_are_replaced_on_request_and_come_back(tmp_path):

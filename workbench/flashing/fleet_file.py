@@ -7,9 +7,12 @@ import msgspec
 
 from fleet_protocol.configuration import convert_document, parse_document
 from fleet_protocol.errors import ConfigurationError, why_unreadable
+from fleet_protocol.limits import MIB
 from workbench.flashing.order import Order
 
 PLACES = ("boot", "image")
+MAX_FILE_BYTES = 4 * MIB
+"""Of a fleet file: thousands of cards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +38,13 @@ def read_fleet(path: Path) -> list[Card]:
         ConfigurationError: naming the card and what is wrong with it; two have one name or one place.
     """
     try:
-        fleet = parse_document(path.read_bytes(), FleetFile, str(path))
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise ConfigurationError(f"{path}: {why_unreadable(error, 'write one: docs/flash.md')}") from error
+    if len(content) > MAX_FILE_BYTES:
+        raise ConfigurationError(f"{path}: over {MAX_FILE_BYTES} bytes, the limit; name a fleet.toml, not an image")
+    fleet = parse_document(content, FleetFile, str(path))
     cards = [
         card_of({**fleet.defaults, **each}, f"{path}: card {number}", path.parent)
         for number, each in enumerate(fleet.cards, 1)

@@ -85,7 +85,7 @@ def _faults_of_device(order: Order) -> Iterator[str]:
     if not _HOST_NAME.fullmatch(order.name):
         yield f"name {order.name!r} can't be a host name; begin and end it with a-z or 0-9"
     if len(order.package) > MAX_PACKAGE_CHARACTERS:
-        yield f"package {_shown(order.package)}: over {MAX_PACKAGE_CHARACTERS} characters; name a wheel or a requirement"
+        yield f"package {_shown(order.package)}: over {MAX_PACKAGE_CHARACTERS} characters; name a wheel or requirement"
     try:
         invited = read_invitation(order.invitation).device
     except ConfigurationError as error:

@@ -66,7 +66,7 @@ def server() -> Iterator[InvitingServer]:
     shutil.rmtree(folder)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def devices() -> Iterator[list[Container]]:
     """Those that tests start."""
     started: list[Container] = []

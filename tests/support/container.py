@@ -5,6 +5,7 @@ The root is made once, in build/nspawn (debootstrap, as root), and copied for ea
 
 import shutil
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -103,8 +104,7 @@ class Container:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        nspawn = psutil.Process(self._nspawn.pid)
-        self._leader = until(nspawn.children, "the container's first process")[0].pid
+        self._leader = until(self._first_process, "the container's first process")
 
     def power_off(self) -> None:
         """End it as a machine is shut down."""
@@ -136,6 +136,16 @@ class Container:
     def feed(self, lines: str) -> None:
         """Give the agent in it samples, one JSON object a line."""
         self.run(f"python3 -c '{FEED}'", lines)
+
+    def _first_process(self) -> int | None:
+        """The child that has process numbers of its own: the one before it only makes it, and ends."""
+        assert self._nspawn is not None
+        ours = Path("/proc/self/ns/pid").readlink()
+        for child in psutil.Process(self._nspawn.pid).children():
+            with suppress(FileNotFoundError):
+                if Path(f"/proc/{child.pid}/ns/pid").readlink() != ours:
+                    return child.pid
+        return None
 
     def _is_up(self) -> bool:
         return self.attempt("systemctl is-system-running").stdout.strip() in {"running", "degraded"}

@@ -30,6 +30,7 @@ class InvitingServer:
         """
         inside = [] if network_of is None else ["nsenter", f"--net=/proc/{network_of}/ns/net", "--"]
         self._broker.start(inside)
+        self._coordinator.log_file.unlink(missing_ok=True)
         self._coordinator.start(inside)
         until(lambda: "broker_connected" in self._coordinator.log(), "the coordinator has reached its broker")
 

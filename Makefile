@@ -40,10 +40,10 @@ test-fast: $(VENV)/.test ## what needs no other process, in about a minute
 
 test-system: $(VENV)/.test $(HASS_VENV)/.ready system-packages ## what starts other processes, and every form of what CI runs in one
 	@sh tests/support/system_packages.sh cloud-init
-	@[ "$$(id -u)" != 0 ] || sh tests/support/system_packages.sh debootstrap systemd-container
+	@[ "$$(id -u)" != 0 ] || sh tests/support/system_packages.sh debootstrap systemd-container qemu-user-static
 	$(HASS_VENV)/bin/python tests/vectors/home_assistant_opinion.py
 	$(PYTEST) $(TOGETHER) -m 'not quiet' tests/integration tests/broker tests/system
-	$(PYTEST) $(TOGETHER) -m 'long and not quiet' tests/export tests/fuzz
+	$(PYTEST) $(TOGETHER) -m 'long and not quiet' tests/arm64 tests/export tests/fuzz
 	$(PYTEST) -m 'long and quiet'
 
 check: $(VENV)/.test

@@ -6,6 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
+from broker_coordinator.commands.server_host import is_address
 from fleet_host.certificates import DAY_SECONDS, read_authorities
 from fleet_host.program_folder import AUTHORITY
 from fleet_host.services import shipped_file
@@ -75,7 +76,7 @@ def is_for(certificate: Path, host: str) -> bool:
     Raises:
         ConfigurationError: it can't be read.
     """
-    options = ("-checkip" if _is_address(host) else "-checkhost", host)
+    options = ("-checkip" if is_address(host) else "-checkhost", host)
     return "does match" in _run("openssl", "x509", "-in", str(certificate), "-noout", *options)
 
 
@@ -86,10 +87,6 @@ def lasts(certificate: Path) -> bool:
         ConfigurationError: it can't be read.
     """
     return certificate_days_left(certificate, time.time()) >= RENEWED_DAYS
-
-
-def _is_address(host: str) -> bool:
-    return ":" in host or not host.strip("0123456789.")
 
 
 def _make(what: str, folder: Path, *more: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from broker_coordinator.commands.broker_setup import BrokerPlan, Step, unwritable
 from broker_coordinator.commands.places import server_places
+from broker_coordinator.commands.server_host import check_host, is_loopback
 from broker_coordinator.commands.service import SERVICE
 from broker_coordinator.commands.systemd_units import BROKER_UNIT, SYSTEMD_RUNS, restart_or_say
 from broker_coordinator.configuration import PROGRAM, CoordinatorConfiguration, load_configuration
@@ -14,6 +15,7 @@ from fleet_host.command_line import Verbs, add_broker_options, add_verb, broker_
 from fleet_host.configuration_file import parse_with_paths
 from fleet_host.program_folder import AUTHORITY, PASSWORD_FILE, TLS_PORT, give_to, make_program_folder, quoted
 from fleet_host.services import installer_here
+from fleet_host.wall_clock import require_time
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import write_verify_key
 
@@ -96,6 +98,8 @@ def _set_up_beside_broker(options: argparse.Namespace) -> None:
 
 
 def _set_up_server(options: argparse.Namespace) -> None:
+    check_host(options.host)
+    require_time("a certificate counts from the day on which it is made")
     plan, configuration, database = _places(options)
     starts = options.folder is None and SYSTEMD_RUNS.exists()
     text = COORDINATOR.format(
@@ -124,6 +128,10 @@ def _set_up_server(options: argparse.Namespace) -> None:
     _start(plan, starts=starts, dry_run=options.dry_run)
     if renewed and not options.dry_run:
         sys.stdout.write(restart_or_say([BROKER_UNIT], starts=starts) + ": it has another certificate\n")
+    if is_loopback(plan.host):
+        sys.stdout.write(
+            f"no device elsewhere reaches {plan.host}: name what they reach this server by, where there are any\n"
+        )
     sys.stdout.write(
         f"devices connect to {plan.host}, TCP port {plan.port}: open it in the firewall, and no other\n"
         f"keep a copy of {configuration.parent / KEY_FILE} and of {plan.authority} in a safe place\n"

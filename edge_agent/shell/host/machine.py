@@ -14,7 +14,7 @@ from edge_agent.core.daily_use import DailyUse
 from edge_agent.core.guards import GuardSettings, Readings
 from edge_agent.core.sensors import Battery, Measured, board_temperature, own_battery
 from edge_agent.shell.host import network
-from edge_agent.shell.host.wall_clock import local_time
+from fleet_host.wall_clock import local_time
 from fleet_protocol.limits import MIB
 
 POWER_SUPPLIES = Path("/sys/class/power_supply")

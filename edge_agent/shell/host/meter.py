@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from edge_agent.core.daily_use import DailyUse, calendar_day, running_day
-from edge_agent.shell.host.wall_clock import local_time
 from edge_agent.shell.storage.device_database import DeviceDatabase
+from fleet_host.wall_clock import local_time
 
 
 class Meter:

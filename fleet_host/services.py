@@ -42,8 +42,8 @@ Say = Callable[[str], object]
 class Service:
     """A program, the units that are installed for it, and those of them that are enabled, in the order of their start.
 
-    `package` is its Debian package; `configured_by` the command that writes `configuration`; `state` is where it has its
-    files, and `more_state` are other folders that outlive it.
+    `package` is its Debian package; `configured_by` the command that writes `configuration`; `state` is where it has
+    its files, and `more_state` are other folders that outlive it.
     """
 
     program: str

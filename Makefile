@@ -43,10 +43,10 @@ test-fast: $(VENV)/.test ## what needs no other process, in about a minute
 
 test-system: $(VENV)/.test $(HASS_VENV)/.ready system-packages ## what starts other processes, and every form of what CI runs in one
 	@sh tests/support/system_packages.sh cloud-init
-	@[ "$$(id -u)" != 0 ] || sh tests/support/system_packages.sh debootstrap systemd-container debhelper lintian
+	@[ "$$(id -u)" != 0 ] || sh tests/support/system_packages.sh debootstrap systemd-container debhelper lintian qemu-user-static
 	$(HASS_VENV)/bin/python tests/vectors/home_assistant_opinion.py
 	$(PYTEST) $(TOGETHER) -m 'not quiet' tests/integration tests/broker tests/system
-	$(PYTEST) $(TOGETHER) -m 'long and not quiet' tests/export tests/fuzz
+	$(PYTEST) $(TOGETHER) -m 'long and not quiet' tests/arm64 tests/export tests/fuzz
 	$(PYTEST) -m 'long and quiet'
 
 check: $(VENV)/.test
@@ -67,9 +67,9 @@ soak: $(VENV)/.test system-packages ## a thousand kills, and what else takes too
 	$(BIN)/python -m benchmarks.first_flock --seeds 5
 	$(BIN)/python -m tests.fuzz.run --seconds 3600
 
-test-arm64: $(VENV)/.test ## the worker on emulated arm64, against this machine, and the packages; as root, many minutes
+test-arm64: $(VENV)/.test system-packages ## a card, the worker and the packages on emulated arm64; as root, many minutes
 	@sh tests/support/system_packages.sh debootstrap qemu-user-static debhelper
-	@sh tests/arm64/prepare.sh build/arm64 $(BIN)/python
+	$(PYTEST) -m long tests/arm64 # makes the root in build/arm64
 	@sh tests/arm64/packages.sh build/arm64 $(BIN)/python
 	$(BIN)/python -m tests.arm64.compare build/arm64
 

@@ -21,11 +21,12 @@ MAX_SPACE_BYTES = 1024
 
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 
+HOST_FORM = "a host name such as broker.example, or an IP address, without scheme, port or brackets"
 Host = Annotated[
     str,
     msgspec.Meta(
         pattern=rf"^(?=.{{1,253}}\Z)(({_LABEL})(\.{_LABEL})*\.?|[0-9A-Fa-f]*:[0-9A-Fa-f:.]+(%[A-Za-z0-9_.-]+)?)\Z",
-        description="a host name such as broker.example, or an IP address, without scheme, port or brackets",
+        description=HOST_FORM,
     ),
 ]
 """What the resolver takes: for others Python raises what no caller expects."""

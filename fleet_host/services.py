@@ -42,12 +42,13 @@ Say = Callable[[str], object]
 class Service:
     """A program, the units that are installed for it, and those of them that are enabled, in the order of their start.
 
-    `package` is its Debian package; `configuration` and `state` are where it has its files; `more_state` are other
-    folders that outlive it.
+    `package` is its Debian package; `configured_by` the command that writes `configuration`; `state` is where it has
+    its files, and `more_state` are other folders that outlive it.
     """
 
     program: str
     package: str
+    configured_by: str
     units: tuple[str, ...]
     enabled: tuple[str, ...]
     configuration: Path
@@ -85,7 +86,7 @@ class Installer:
         if self._is_live:
             self._command("systemctl", "daemon-reload")
         if not (self.root / service.configuration.relative_to("/")).exists():
-            self.say(f"it starts when {service.configuration} is there: {service.program} setup --help")
+            self.say(f"it starts when {service.configuration} is there: {service.configured_by}")
         elif self._is_live and self.starts:
             self._command("systemctl", "restart", *service.enabled)
             self.say(f"started; how it is doing: systemctl status {service.program}")

@@ -1,5 +1,6 @@
 """`edgeflock flash`: its options."""
 
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ from workbench.flashing.boot_partition import opened
 from workbench.flashing.cards import flash_cards
 from workbench.flashing.flash import undo as undo_card
 from workbench.flashing.fleet_file import card_of, read_fleet
+from workbench.flashing.order import MAX_SSH_KEY_CHARACTERS
 
 COMMAND = "flash"
 
@@ -62,18 +64,22 @@ def flash(
             undo_card(card, str(boot or image))
         print(f"{boot or image}: as it was before it was flashed")
         return
+    if fleet is not None and (beside := [f"--{key.replace('_', '-')}" for key, value in said.items() if value]):
+        raise ConfigurationError(f"{COMMAND}: {', '.join(beside)} beside --fleet; write it into {fleet} instead")
     if fleet is None:
         lacking = [f"--{key}" for key in ("profile", "name", "invitation") if not said[key]]
         if lacking:
             raise ConfigurationError(f"{COMMAND}: {', '.join(lacking)} missing; give all three, or --fleet FILE")
     cards = read_fleet(fleet) if fleet else [card_of(said, COMMAND, Path())]
-    for line in flash_cards(cards, replace=replace):
+    for line in flash_cards(cards, time.time(), replace=replace):
         print(line)
 
 
 def _text(path: Path) -> str:
+    """Of a public key's file; of a longer one no more than shows that it is none."""
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            return file.read(MAX_SSH_KEY_CHARACTERS + 1)
     except (OSError, UnicodeDecodeError) as error:
         why = why_unreadable(error, "name a public key") if isinstance(error, OSError) else "no public key"
         raise ConfigurationError(f"--ssh-key {path}: {why}") from error

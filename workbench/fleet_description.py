@@ -7,6 +7,10 @@ import msgspec
 
 from fleet_protocol.configuration import Name, Seconds, Text, parse_document
 from fleet_protocol.errors import ConfigurationError, why_unreadable
+from fleet_protocol.limits import MIB
+
+MAX_FILE_BYTES = 4 * MIB
+"""Thousands of cards."""
 
 MAX_GROUP = 1000
 """Devices of one kind; a network of Docker has room for about as many."""
@@ -57,6 +61,10 @@ def read_description(path: Path, guide: str) -> FleetFile:
         ConfigurationError: it can't be read, or naming the key and what was expected there.
     """
     try:
-        return parse_document(path.read_bytes(), FleetFile, str(path))
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise ConfigurationError(f"{path}: {why_unreadable(error, f'write one: {guide}')}") from error
+    if len(content) > MAX_FILE_BYTES:
+        raise ConfigurationError(f"{path}: over {MAX_FILE_BYTES} bytes, the limit; name a fleet.toml, not an image")
+    return parse_document(content, FleetFile, str(path))

@@ -103,7 +103,7 @@ def _renew(server: _Server, options: argparse.Namespace) -> None:
     _finish_switch(server)
     believed = read_authorities(server.trusted)
     require_room([*believed, b""], MAX_AUTHORITIES)
-    if not (server.next / AUTHORITY).exists():
+    if not (server.next / "ca.key").exists():
         _require_dropped(server, believed)
         server.places.authority.mkdir(mode=0o700, parents=True, exist_ok=True)
         make_authority(server.next)

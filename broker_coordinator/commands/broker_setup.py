@@ -71,7 +71,6 @@ class BrokerPlan:
             if shutil.which(program, path=os.environ.get("PATH", "") + ":" + PROGRAM_FOLDERS) is None:
                 raise ConfigurationError(f"{program} is not installed: apt install {program}")
         _plugin()
-        _resolve(self.host)
         if self.given is not None:
             for name in (AUTHORITY, *BROKER_FILES):
                 _read(self.given / name)
@@ -188,16 +187,6 @@ def _plugin() -> Path:
     )
 
 
-def _resolve(host: str) -> None:
-    try:
-        socket.getaddrinfo(host, None)
-    except (OSError, UnicodeError) as error:
-        raise ConfigurationError(
-            f"--host {host}: {error}; name what devices reach this server by: a name that DNS or mDNS knows (such as"
-            f" {socket.gethostname()}.local), or an address that stays the same"
-        ) from error
-
-
 def _require_free(port: int) -> None:
     try:
         with socket.create_server(("", port), reuse_port=False):
@@ -218,5 +207,6 @@ def _read(path: Path) -> bytes:
 
 def unwritable(error: OSError, folder: Path) -> ConfigurationError:
     """The error for a file that could not be written."""
-    remedy = remedy_for(error, "run it with sudo" if isinstance(error, PermissionError) else "check the disk")
+    otherwise = "run it with sudo" if isinstance(error, PermissionError) else "check the disk, or name another folder"
+    remedy = remedy_for(error, otherwise)
     return ConfigurationError(f"{error.filename or folder}: {error.strerror}; {remedy}")

@@ -5,14 +5,17 @@ import subprocess
 import time
 from pathlib import Path
 
+from broker_coordinator.commands.server_host import is_address
 from fleet_host.certificates import DAY_SECONDS, fingerprint, read_authorities
 from fleet_host.program_folder import AUTHORITY
 from fleet_host.services import shipped_file
-from fleet_host.wall_clock import local_time
+from fleet_host.wall_clock import require_time
 from fleet_protocol.errors import ConfigurationError
 
 RENEWED_DAYS = 90.0
 """`setup` makes the broker another certificate when this one counts no longer than that."""
+NEEDS_TIME = "a certificate counts from the day on which it is made"
+"""Said where the clock is wrong."""
 LONGEST_SECONDS = 60.0
 """For a program that makes or reads a certificate."""
 
@@ -70,7 +73,7 @@ def is_for(certificate: Path, host: str) -> bool:
     Raises:
         ConfigurationError: it can't be read.
     """
-    options = ("-checkip" if _is_address(host) else "-checkhost", host)
+    options = ("-checkip" if is_address(host) else "-checkhost", host)
     return "does match" in _run("openssl", "x509", "-in", str(certificate), "-noout", *options)
 
 
@@ -83,16 +86,8 @@ def lasts(certificate: Path) -> bool:
     return certificate_days_left(certificate, time.time()) >= RENEWED_DAYS
 
 
-def _is_address(host: str) -> bool:
-    return ":" in host or not host.strip("0123456789.")
-
-
 def _make(what: str, folder: Path, *more: str) -> None:
-    if local_time() is None:
-        raise ConfigurationError(
-            f"the clock shows {time.strftime('%Y-%m-%d')}, and a certificate that is made now would count from then,"
-            " for ten years; let the machine take the network's time (timedatectl), and run the same again"
-        )
+    require_time(NEEDS_TIME)
     _run("sh", str(shipped_file("systemd/mosquitto/certificates.sh")), what, str(folder), *more)
 
 

@@ -15,6 +15,7 @@ from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.task_registry import TaskRegistry
 from fleet_host.command_line import name_of, whole_number
 from fleet_host.extras import missing_extra_named
+from fleet_host.wall_clock import require_time
 from fleet_protocol.device_invitation import TOKEN_BYTES, DeviceInvitation, write_invitation
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import VerifyKey, key_id
@@ -82,6 +83,7 @@ def _new_invitation(
             " its broker's accounts, so that devices are let in by hand (docs/install-device.md); `broker-coordinator"
             " setup --host NAME` sets up a broker that it manages"
         )
+    require_time("an invitation counts until a date")
     tasks = options.task or [task.name for task in TaskRegistry(journal.engine).tasks() if not task.removed]
     return DeviceInvitation(
         settings.host,

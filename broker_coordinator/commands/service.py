@@ -8,6 +8,7 @@ from fleet_host.services import Service, installer_of
 SERVICE = Service(
     program="broker-coordinator",
     package="edgeflock-coordinator",
+    configured_by="broker-coordinator setup --host NAME",
     units=("mosquitto-edgeflock.service", "broker-coordinator.service"),
     enabled=("mosquitto-edgeflock.service", "broker-coordinator.service"),
     configuration=Path("/etc/broker-coordinator/coordinator.toml"),

@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 from broker_coordinator.commands.broker_setup import BrokerPlan, Step, unwritable
+from broker_coordinator.commands.certificates import NEEDS_TIME
 from broker_coordinator.commands.places import server_places
+from broker_coordinator.commands.server_host import check_host, is_loopback
 from broker_coordinator.commands.service import SERVICE
 from broker_coordinator.commands.systemd_units import BROKER_UNIT, SYSTEMD_RUNS, restart_or_say
 from broker_coordinator.configuration import PROGRAM, CoordinatorConfiguration, load_configuration
@@ -14,6 +16,7 @@ from fleet_host.command_line import Verbs, add_broker_options, add_verb, broker_
 from fleet_host.configuration_file import parse_with_paths
 from fleet_host.program_folder import AUTHORITY, PASSWORD_FILE, TLS_PORT, give_to, make_program_folder, quoted
 from fleet_host.services import installer_here
+from fleet_host.wall_clock import require_time
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import write_verify_key
 
@@ -96,6 +99,8 @@ def _set_up_beside_broker(options: argparse.Namespace) -> None:
 
 
 def _set_up_server(options: argparse.Namespace) -> None:
+    check_host(options.host)
+    require_time(NEEDS_TIME)
     plan, configuration, database = _places(options)
     starts = options.folder is None and SYSTEMD_RUNS.exists()
     text = COORDINATOR.format(
@@ -107,6 +112,7 @@ def _set_up_server(options: argparse.Namespace) -> None:
     parse_with_paths(text.encode(), CoordinatorConfiguration, str(configuration))
     try:
         _require_ours(configuration)
+        _require_known_authority(plan, configuration)
         plan.check()
         if options.folder is not None and not options.dry_run:
             options.folder.mkdir(parents=True, exist_ok=True)  # the accounts of both programs pass through it
@@ -124,6 +130,10 @@ def _set_up_server(options: argparse.Namespace) -> None:
     _start(plan, starts=starts, dry_run=options.dry_run)
     if renewed and not options.dry_run:
         sys.stdout.write(restart_or_say([BROKER_UNIT], starts=starts) + ": it has another certificate\n")
+    if is_loopback(plan.host):
+        sys.stdout.write(
+            f"no device elsewhere reaches {plan.host}: name what they reach this server by, where there are any\n"
+        )
     sys.stdout.write(
         f"devices connect to {plan.host}, TCP port {plan.port}: open it in the firewall, and no other\n"
         f"keep a copy of {configuration.parent / KEY_FILE} and of {plan.authority} in a safe place\n"
@@ -136,6 +146,17 @@ def _require_ours(configuration: Path) -> None:
         raise ConfigurationError(
             f"{configuration} exists, for a broker that somebody else runs; it stays as it is: move it away, and run"
             f" this again (keep {KEY_FILE} beside it, which devices know)"
+        )
+
+
+def _require_known_authority(plan: BrokerPlan, configuration: Path) -> None:
+    """Another authority is no stand-in for one whose key is elsewhere: neither coordinator nor devices believe it."""
+    key = plan.authority / "ca.key"
+    has_certificate = key.exists() or plan.given is not None or (plan.folder / "broker.crt").exists()
+    if (configuration.parent / AUTHORITY).exists() and not has_certificate:
+        raise ConfigurationError(
+            f"{key}: missing, and devices believe the authority that it is of; put {plan.authority} back from a backup,"
+            " and run this again"
         )
 
 

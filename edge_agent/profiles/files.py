@@ -14,6 +14,8 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 FOLDERS = (_PACKAGE / "firmware_profiles", _PACKAGE.parent / "firmware_profiles")
 """In an installed wheel, and in a checkout."""
 PROFILE_ENDING = ".toml"
+MAX_SHOWN_CHARACTERS = 80
+"""Of a name, in an error."""
 
 Table = dict[str, object]
 Shape = TypeVar("Shape", Profile, Limits)
@@ -57,7 +59,8 @@ def profile_file(name: str) -> Path:
     shipped = shipped_profiles()
     near = difflib.get_close_matches(name, shipped, n=1)
     meant = f"; did you mean {near[0]!r}?" if near else ""
-    raise ConfigurationError(f"profile {name}: no such file; edgeflock ships {', '.join(shipped)}{meant}")
+    shown = name[:MAX_SHOWN_CHARACTERS]
+    raise ConfigurationError(f"profile {shown}: no such file; edgeflock ships {', '.join(shipped)}{meant}")
 
 
 def names_a_file(profile: str) -> bool:

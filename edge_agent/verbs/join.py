@@ -15,13 +15,14 @@ from edge_agent.shell.connection.pinned_authorities import pinned_authorities
 from edge_agent.shell.connection.pinned_keys import FILE as FOLLOWED_KEYS
 from edge_agent.verbs.authority_download import download_authority
 from edge_agent.verbs.broker_account import KEY_FILE, account_table, own_key, write_password
-from edge_agent.verbs.patience import TIME, Say, await_clock, by, patiently
+from edge_agent.verbs.patience import Say, await_clock, by, patiently
 from edge_agent.verbs.setup import AgentText, agent_text
 from fleet_host.broker_settings import BrokerSettings, TlsSettings
 from fleet_host.certificates import fingerprint, read_authorities
 from fleet_host.configuration_file import parse_with_paths
 from fleet_host.new_files import remedy_for, replace_file
 from fleet_host.program_folder import AUTHORITY, FILE_MODE, FOLDER_MODE, PASSWORD_FILE, give_to
+from fleet_host.wall_clock import SHOWN
 from fleet_protocol.broker_accounts import account_name, client_identifier, own_password
 from fleet_protocol.device_invitation import DeviceInvitation
 from fleet_protocol.errors import ConfigurationError
@@ -60,7 +61,10 @@ def join_fleet(invitation: DeviceInvitation, settings: JoinSettings, say: Say) -
             _join(invitation, settings, say)
             say(f"joined: wrote {path}")
     except OSError as error:
-        remedy = remedy_for(error, "run it with sudo" if isinstance(error, PermissionError) else "check the disk")
+        remedy = remedy_for(
+            error,
+            "run it with sudo" if isinstance(error, PermissionError) else "check the disk, or name another folder",
+        )
         raise ConfigurationError(f"{error.filename or path.parent}: {error.strerror}; {remedy}") from error
 
 
@@ -106,7 +110,7 @@ def _forget_followed(state_folder: Path) -> None:
 
 def _require_unexpired(invitation: DeviceInvitation) -> None:
     if (now := time.time()) > invitation.expires:
-        shown, until = (time.strftime(TIME, time.localtime(each)) for each in (now, invitation.expires))
+        shown, until = (time.strftime(SHOWN, time.localtime(each)) for each in (now, invitation.expires))
         raise ConfigurationError(
             f"the invitation counted until {until}, and it is {shown}; if the clock is right, ask for a new one:"
             f" broker-coordinator devices invite {invitation.device}"

@@ -106,7 +106,8 @@ def measure(file: Path | None, day: str, write: Callable[[str], object]) -> None
         write(text)
         return
     try:
-        write_new_file(file, text.encode())
+        # Of root's into the agent's own folder, it is the agent's to read, whatever the umask.
+        write_new_file(file, text.encode(), owner=file.parent.stat() if os.geteuid() == 0 else None)
     except OSError as error:
         raise ConfigurationError(f"{file}: {error.strerror}; {remedy_for(error, 'name another file')}") from error
     write(f'wrote {file}; in agent.toml: profile = "{file.resolve()}"\n')

@@ -9,12 +9,11 @@ from typing import TypeVar
 import aiomqtt
 
 from edge_agent.shell.connection.joining import NotAuthorisedError
-from fleet_host.wall_clock import local_time
+from fleet_host.wall_clock import SHOWN, local_time, time_unknown
 from fleet_protocol.errors import ConfigurationError
 
 RETRY_SECONDS = 2.0
 """Between two attempts."""
-TIME = "%Y-%m-%d %H:%M"
 
 Result = TypeVar("Result")
 Say = Callable[[str], object]
@@ -28,13 +27,10 @@ def await_clock(deadline: float, say: Say) -> None:
     """
     if local_time() is not None:
         return
-    say(f"the clock shows {time.strftime(TIME)}: waiting for the network's time")
+    say(f"the clock shows {time.strftime(SHOWN)}: waiting for the network's time")
     while local_time() is None:
         if time.monotonic() > deadline:
-            raise ConfigurationError(
-                f"the clock shows {time.strftime(TIME)}, and no certificate is valid then; let the machine take the"
-                " network's time (timedatectl), or set it (date --set), and run the same again"
-            )
+            raise time_unknown("no certificate is valid then")
         time.sleep(RETRY_SECONDS)
 
 
@@ -64,7 +60,7 @@ def patiently(work: Callable[[], Result], deadline: float, where: str, unknown: 
 
 
 def _refuse_certificate(error: BaseException, where: str) -> None:
-    found = error if isinstance(error, ssl.SSLCertVerificationError) else error.__cause__
+    found = error if isinstance(error, ssl.SSLCertVerificationError) else error.__context__  # aiomqtt names no cause
     if isinstance(found, ssl.SSLCertVerificationError):
         raise ConfigurationError(
             f"{where}: {found.verify_message}; compare the clock with the server's, and the name in the broker's"

@@ -11,6 +11,7 @@ WORKER_UNIT = "edge-agent-worker@.service"
 SERVICE = Service(
     program=PROGRAM,
     package="edgeflock-agent",
+    configured_by=f"{PROGRAM} join INVITATION",
     units=("edge-agent-worker.socket", WORKER_UNIT, "edge-agent.service"),
     enabled=("edge-agent.service",),
     configuration=CONFIGURATION,

@@ -17,6 +17,8 @@ install_wheels() {
         python3 -m venv "$program"
         "$program/bin/python" -m pip install --only-binary :all: --find-links "$card/wheels" "$package"
     fi
+    sync # before the mark: a power cut may lose what was written last
+    touch "$program/installed"
 }
 
 install_debian_package() {
@@ -32,7 +34,7 @@ case $package in
     ;;
 *)
     program=$root/opt/edge-agent
-    [ -x "$program/bin/edge-agent" ] || install_wheels
+    [ -e "$program/installed" ] || install_wheels
     mkdir -p "$root/usr/local/bin"
     ln -sf "$program/bin/edge-agent" "$root/usr/local/bin/edge-agent"
     ;;

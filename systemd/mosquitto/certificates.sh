@@ -18,6 +18,10 @@ refuse() {
     exit 1
 }
 
+refuse_full() {
+    refuse "$PWD: can't be written; make room on that disk"
+}
+
 quiet_openssl() { # arguments; says nothing unless it fails
     said=$(openssl "$@" 2>&1) || refuse "openssl $1: $said"
 }
@@ -29,14 +33,18 @@ enter() { # DIR
 issue() { # file, common name, extensions: Python 3.13 refuses certificates without the key identifiers and usages
     [ -r ca.key ] || refuse "$PWD/ca.key: missing; name the folder in which certificates.sh made the authority"
     file=$1
-    trap 'rm -f "$file.csr" "$file.ext"' EXIT
+    trap 'rm -f "$file.csr" "$file.ext" "$file.key.new" "$file.crt.new"' EXIT
     # shellcheck disable=SC2086 # the options are words
-    quiet_openssl req -new $new_key -subj "/CN=$2" -keyout "$file.key" -out "$file.csr"
+    quiet_openssl req -new $new_key -subj "/CN=$2" -keyout "$file.key.new" -out "$file.csr"
     printf '%s\n' basicConstraints=critical,CA:FALSE subjectKeyIdentifier=hash authorityKeyIdentifier=keyid \
-        keyUsage=critical,digitalSignature "$3" > "$file.ext"
+        keyUsage=critical,digitalSignature "$3" > "$file.ext" || refuse_full
     quiet_openssl x509 -req -in "$file.csr" -CA ca.crt -CAkey ca.key -CAcreateserial -days "$days" -sha256 \
-        -extfile "$file.ext" -out "$file.crt"
-    chmod 644 "$file.crt"
+        -extfile "$file.ext" -out "$file.crt.new"
+    chmod 644 "$file.crt.new"
+    sync "$file.key.new" "$file.crt.new" || refuse_full
+    rm -f "$file.crt" # as long as it is missing, it is made anew: an earlier one is not this key's
+    mv "$file.key.new" "$file.key"
+    mv "$file.crt.new" "$file.crt"
 }
 
 alternative_name() { # HOST, as a certificate says it
@@ -54,17 +62,17 @@ authority() { # DIR
     mkdir -p "$1"
     enter "$1"
     [ ! -e ca.key ] || refuse "$1/ca.key exists: every certificate of the fleet hangs on it, so it is not replaced"
-    [ ! -e ca.crt ] || refuse "$1/ca.crt is there without ca.key: put that back from a backup, or move ca.crt away"
     # A file instead of -addext: that would repeat what some openssl.cnf add by themselves.
-    trap 'rm -f ca.cnf ca.key.part ca.crt.part' EXIT
+    trap 'rm -f ca.cnf ca.key.new ca.crt.new' EXIT
     printf '%s\n' '[req]' distinguished_name=name x509_extensions=authority '[name]' '[authority]' \
-        basicConstraints=critical,CA:TRUE subjectKeyIdentifier=hash keyUsage=critical,keyCertSign,cRLSign > ca.cnf
+        basicConstraints=critical,CA:TRUE subjectKeyIdentifier=hash keyUsage=critical,keyCertSign,cRLSign > ca.cnf || refuse_full
     # shellcheck disable=SC2086
     quiet_openssl req -x509 $new_key -config ca.cnf -subj "/CN=edgeflock authority" -days "$days" -sha256 \
-        -keyout ca.key.part -out ca.crt.part
-    chmod 644 ca.crt.part
-    mv ca.key.part ca.key
-    mv ca.crt.part ca.crt
+        -keyout ca.key.new -out ca.crt.new
+    chmod 644 ca.crt.new
+    sync ca.key.new ca.crt.new || refuse_full
+    mv -f ca.crt.new ca.crt
+    mv ca.key.new ca.key # last: as long as it is missing, both are made anew
 }
 
 broker() { # DIR HOST

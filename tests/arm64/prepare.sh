@@ -6,24 +6,27 @@ set -eu
 folder=$1 python=$2
 root=$folder/root
 suite=bookworm version=3.11
-packages=python$version-minimal,libpython$version-stdlib,ca-certificates
+packages=python3-minimal,python$version-minimal,libpython$version-stdlib,ca-certificates
 
 if [ "$(id -u)" != 0 ]; then
     echo "making and entering a root filesystem needs root; run: sudo make test-arm64" >&2
     exit 1
 fi
 
-if [ ! -e "$folder/unpacked" ]; then
+if [ "$(cat "$folder/unpacked" 2>/dev/null)" != "$packages" ]; then
     rm -rf "$root"
     mkdir -p "$folder"
     debootstrap --arch=arm64 --foreign --variant=minbase --include="$packages" "$suite" "$root" >"$folder/debootstrap.log"
     for package in "$root"/var/cache/apt/archives/*.deb; do
         dpkg-deb --fsys-tarfile "$package" | tar --extract --directory="$root" --keep-directory-symlink
     done
+    [ ! -L "$root/proc" ] || rm "$root/proc" # where debootstrap may not mount one, it makes a link that ends nowhere
     mkdir -p "$root/proc" "$root/dev" "$root/tmp"
+    echo "127.0.0.1 localhost" >"$root/etc/hosts"
+    echo "root:x:0:0:root:/root:/bin/sh" >"$root/etc/passwd"
     [ -e "$root/dev/null" ] || mknod -m 666 "$root/dev/null" c 1 3
     [ -e "$root/dev/urandom" ] || mknod -m 666 "$root/dev/urandom" c 1 9
-    touch "$folder/unpacked"
+    echo "$packages" >"$folder/unpacked"
 fi
 cp "$(command -v qemu-aarch64-static)" "$root/usr/bin/qemu-aarch64-static"
 

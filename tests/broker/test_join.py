@@ -165,6 +165,7 @@ def test_an_invitation_of_another_fleet_is_told_from_one_of_this(server: Server,
         ({"authority": bytes(32)}, "none has the fingerprint 0000000000000000"),
         ({"coordinator_key": bytes(SigningKey.generate().verify_key)}, "the broker does not know this invitation"),
         ({"token": bytes(16)}, "the broker does not know this invitation"),
+        ({"host": "127.0.0.1"}, "not valid for '127.0.0.1'.; compare the clock with the server's, and the name"),
     ):
         foreign = write_invitation(msgspec.structs.replace(invitation, **changed))
         refused = server.join(foreign, tmp_path / "device", wait="0")

@@ -16,6 +16,7 @@ from broker_coordinator.commands.authority_sets import authority_sets, replace_a
 from broker_coordinator.mqtt.certificate_watch import CertificateWatch
 from broker_coordinator.storage.journal import Journal
 from edge_agent.shell.connection.pinned_authorities import PinnedAuthorities, pinned_authorities
+from fleet_host import wall_clock
 from fleet_host.broker_settings import BrokerSettings, TlsSettings
 from fleet_host.certificates import read_authorities, write_authorities
 from fleet_protocol.authorities import authorities_id
@@ -134,7 +135,7 @@ def test_a_set_that_is_gone_leaves_room_for_the_next(server: Server) -> None:
 def test_an_authority_that_could_not_be_written_is_made_when_it_can(server: Server, tmp_path: Path, capsys) -> None:
     programs = tmp_path / "programs"
     programs.mkdir()
-    (programs / "openssl").write_text("#!/bin/sh\ntouch ca.key.part\necho No space left on device\nexit 1\n")
+    (programs / "openssl").write_text("#!/bin/sh\ntouch ca.key.new\necho No space left on device\nexit 1\n")
     (programs / "openssl").chmod(0o755)
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("PATH", f"{programs}:{os.environ['PATH']}")
@@ -148,7 +149,7 @@ def test_no_certificate_is_made_while_the_clock_is_wrong_and_none_is_shown_that_
     server: Server, monkeypatch, capsys
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(certificates, "local_time", lambda: None)
+        patched.setattr(wall_clock, "local_time", lambda: None)
         assert server.run("renew") == 2
     assert "the clock shows" in capsys.readouterr().err
     assert len(read_authorities(server.trusted)) == 1
@@ -169,7 +170,7 @@ def test_an_authority_whose_key_is_missing_is_not_replaced(server: Server, capsy
     (server.authority / "ca.key").unlink()
     shutil.rmtree(server.shown.parent)
     assert server.setup() == 2
-    assert "ca.crt is there without ca.key" in capsys.readouterr().err
+    assert "ca.key: missing, and devices believe" in capsys.readouterr().err
     assert (server.authority / "ca.crt").read_bytes() == before
 
 

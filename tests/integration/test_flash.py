@@ -1,17 +1,20 @@
 """`edgeflock flash`: a card joins at its first boot, can be flashed again and undone, and a bad one stays as it was."""
 
 import os
-import struct
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 import yaml
 
 from edge_agent.profiles.files import FOLDERS
 from fleet_protocol.configuration import convert_document
+from fleet_protocol.device_invitation import DeviceInvitation, write_invitation
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MIB
+from tests.support.cards import BOOKWORM, TRIXIE, image_of, mtools
+from workbench.flash_verb import flash as flash_verb
 from workbench.flashing.boot_partition import MountedPartition, opened
 from workbench.flashing.card_files import System
 from workbench.flashing.cards import flash_cards
@@ -22,18 +25,20 @@ from workbench.flashing.packages import carried, download_command, with_package
 
 BOOKWORM_DEB = "edgeflock-agent_0.1.0-1+deb12_arm64.deb"
 SCRIPTS = next(folder / "first-boot" for folder in FOLDERS if folder.is_dir())
-BOOKWORM = {"cmdline.txt": b"console=tty1 root=PARTUUID=1-02 rootwait\n", "config.txt": b"arm_64bit=1\n"}
-TRIXIE = BOOKWORM | {
-    "user-data": b"#cloud-config\n# users:\n",
-    "meta-data": b"dsmode: local\n",
-    "network-config": b"# wifis:\n",
-}
 SYSTEMS = {System.FIRST_RUN: BOOKWORM, System.CLOUD_INIT: TRIXIE}
-HOSTILE = "--a'b$(touch${IFS}/tmp/owned);`id`\"\\"
+INVITED = DeviceInvitation(
+    "broker.example", 8883, b"\x01" * 32, b"\x02" * 32, "home", "0", "kitchen_pi", b"\x03" * 16, 2**33
+)
+
+
+def invitation_for(name: str, **changed: object) -> str:
+    return write_invitation(msgspec.structs.replace(INVITED, device=name, **changed))
+
+
 ORDER = {
     "profile": "pi-zero-2w",
     "name": "kitchen_pi",
-    "invitation": HOSTILE,
+    "invitation": invitation_for("kitchen_pi"),
     "wifi_name": "Café 'x'; $(id)",
     "wifi_passphrase": "correct horse \"'$(id)",
     "country": "DE",
@@ -41,26 +46,8 @@ ORDER = {
     "ssh_key": "ssh-ed25519 AAAAC3Nz $(id) 'me'\n",
     "package": "edgeflock==0.1.0",
 }
-PARTITION_SECTORS = 24 * 2048
-PARTITION_START = 2048
-
-
-def mtools(image: Path, tool: str, *words: str, given: bytes = b"") -> bytes:
-    command = [tool, "-i", f"{image}@@{PARTITION_START * 512}", *words]
-    environment = {**os.environ, "MTOOLS_SKIP_CHECK": "1"}
-    return subprocess.run(command, check=True, input=given, capture_output=True, env=environment).stdout
-
-
-def image_of(path: Path, files: dict[str, bytes], kind: int = 0x0C) -> Path:
-    entry = struct.pack("<B3xB3xII", 0, kind, PARTITION_START, PARTITION_SECTORS)
-    table = bytes(446) + entry + bytes(48) + b"\x55\xaa"
-    with path.open("wb") as file:
-        file.write(table)
-        file.truncate((PARTITION_START + PARTITION_SECTORS) * 512)
-    mtools(path, "mformat", "-T", str(PARTITION_SECTORS), "-h", "64", "-s", "32", "::")
-    for name, content in files.items():
-        mtools(path, "mcopy", "-", f"::/{name}", given=content)
-    return path
+NOW = 1.8e9
+"""Before the invitations end."""
 
 
 def folder_of(path: Path, files: dict[str, bytes]) -> Path:
@@ -94,7 +81,7 @@ def card(request, tmp_path):
 
 def flashed(card: dict[str, Path], *, replace: bool = False, **changed: object) -> dict[str, bytes]:
     where = {place: str(path) for place, path in card.items()}
-    list(flash_cards([card_of({**ORDER, **changed, **where}, "test", Path())], replace=replace))
+    list(flash_cards([card_of({**ORDER, **changed, **where}, "test", Path())], NOW, replace=replace))
     return content_of(card)
 
 
@@ -134,7 +121,7 @@ def test_trixie_gets_what_cloud_init_reads(tmp_path):
 
 def test_another_invitation_is_another_instance_that_cloud_init_sets_up_anew(tmp_path):
     made = {"boot": folder_of(tmp_path / "card", TRIXIE)}
-    assert flashed(made)["meta-data"] != flashed(made, invitation="other")["meta-data"]
+    assert flashed(made)["meta-data"] != flashed(made, invitation=invitation_for("kitchen_pi", port=1))["meta-data"]
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
@@ -177,6 +164,12 @@ def root(tmp_path):
     return root
 
 
+def installed(root: Path, line: str) -> None:
+    """The program that first-boot.sh has installed, standing in for it with a line of shell."""
+    executable(root / "opt/edge-agent/bin/edge-agent", line)
+    (root / "opt/edge-agent/installed").touch()
+
+
 def executable(path: Path, line: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"#!/bin/sh\n{line}\n")
@@ -209,18 +202,18 @@ def test_first_run_names_the_device_and_leaves_a_service_that_joins(root):
 
 
 def test_first_boot_joins_with_the_invitation_as_it_is_and_forgets_it(root):
-    executable(root / "opt/edge-agent/bin/edge-agent", f'printf "%s\\n" "$@" > {root}/joined')
+    installed(root, f'printf "%s\\n" "$@" > {root}/joined')
     card = root / "boot/firmware/edgeflock"
     done = run(card / "first-boot.sh", root)
     assert done.returncode == 0, done.stderr
-    assert (root / "joined").read_text() == f"join\n--profile\npi-zero-2w\n--\n{HOSTILE}\n"
+    assert (root / "joined").read_text() == f"join\n--profile\npi-zero-2w\n--\n{ORDER['invitation']}\n"
     assert not (card / "invitation").exists()
     assert (root / "usr/local/bin/edge-agent").is_symlink()
     assert run(card / "first-boot.sh", root).returncode == 0
 
 
 def test_first_boot_that_can_not_join_keeps_the_invitation_and_is_tried_again(root):
-    executable(root / "opt/edge-agent/bin/edge-agent", "exit 1")
+    installed(root, "exit 1")
     card = root / "boot/firmware/edgeflock"
     assert run(card / "first-boot.sh", root).returncode == 1
     assert (card / "invitation").exists()
@@ -243,6 +236,15 @@ def test_first_boot_installs_the_debian_package_once_and_joins_with_its_command(
     assert (root / "asked").exists() == asked_apt
     assert not asked_apt or (root / "asked").read_text().endswith(f"{card}/wheels/{BOOKWORM_DEB}\n")
     assert not (root / "usr/local/bin/edge-agent").exists()
+
+
+def test_first_boot_that_was_cut_off_while_it_installed_begins_anew(root, monkeypatch):
+    executable(root / "opt/edge-agent/bin/edge-agent", "exit 0")
+    program = root / "opt/edge-agent"
+    executable(root / "tools/python3", f'[ "$2" = venv ] || exit 0; test ! -e {program} && exit 7')
+    monkeypatch.setenv("PATH", f"{root / 'tools'}:{os.environ['PATH']}")
+    assert run(root / "boot/firmware/edgeflock/first-boot.sh", root).returncode == 7
+    assert not (program / "installed").exists()
 
 
 def test_card_that_has_booted_is_not_undone(root):
@@ -300,9 +302,11 @@ def test_card_that_fails_at_any_write_is_as_it_was(tmp_path, system):
         (BOOKWORM, {"name": "Kitchen Pi"}, "Expected 1 to 48 characters of a-z"),
         (BOOKWORM, {"name": "-x"}, "name '-x' can't be a host name"),
         (BOOKWORM, {"name": "a\nb"}, "at `name`"),
-        (BOOKWORM, {"invitation": ""}, "it is empty"),
-        (BOOKWORM, {"invitation": "two lines\n"}, "none a space"),
-        (BOOKWORM, {"invitation": "x" * 5000}, "it has 5000"),
+        (BOOKWORM, {"invitation": ""}, "'': no invitation, which begins with 'edgeflock1.'"),
+        (BOOKWORM, {"invitation": "x" * 5000}, "at most 2048 characters"),
+        (BOOKWORM, {"invitation": ORDER["invitation"][:-5]}, "cut off or altered"),
+        (BOOKWORM, {"invitation": invitation_for("attic")}, "is for attic, and the card for kitchen_pi"),
+        (BOOKWORM, {"invitation": invitation_for("kitchen_pi", expires=10**9)}, "counted until 2001-09-09"),
         (BOOKWORM, {"wifi_passphrase": "short"}, "the Wi-Fi's passphrase is none"),
         (BOOKWORM, {"wifi_name": "x" * 33}, "at most 32 bytes"),
         (BOOKWORM, {"wifi_name": "a\nb"}, "that can be printed"),
@@ -311,6 +315,7 @@ def test_card_that_fails_at_any_write_is_as_it_was(tmp_path, system):
         (BOOKWORM, {"user": "Ada Lovelace"}, "can't be an account's name"),
         (BOOKWORM, {"user": "root"}, "not root"),
         (BOOKWORM, {"ssh_key": ""}, "could not log in"),
+        (BOOKWORM, {"ssh_key": "ssh-ed25519 AAAA\n" * 5000}, "over 65536 characters, the limit"),
         (BOOKWORM, {"ssh_key": "-----BEGIN OPENSSH PRIVATE KEY-----"}, "is no public key"),
         (BOOKWORM, {"password_hash": "hunter2"}, "openssl passwd -6"),
         (BOOKWORM, {"package": "edgeflock; rm -rf /"}, "no requirement"),
@@ -329,6 +334,26 @@ def test_what_can_not_be_is_said_and_nothing_is_written(tmp_path, files, changed
     if words != "check the card":
         assert made["image"].read_bytes() == before
     assert content_of(made) == files
+
+
+@pytest.mark.parametrize(
+    "key", ["package", "wifi_name", "country", "user", "password_hash", "ssh_key", "profile", "name"]
+)
+def test_error_about_a_long_value_is_short(tmp_path, key):
+    made = {"boot": folder_of(tmp_path / "card", BOOKWORM)}
+    with pytest.raises(ConfigurationError) as caught:
+        flashed(made, **{key: "x" * 70_000})
+    assert len(str(caught.value)) < 1000
+    assert content_of(made) == BOOKWORM
+
+
+def test_endless_file_is_no_public_key_and_options_beside_a_fleet_file_are_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match="over 65536 characters"):
+        flash_verb(
+            name="kitchen_pi", profile="pi-5", invitation=ORDER["invitation"], user="a", ssh_key=Path("/dev/zero")
+        )
+    with pytest.raises(ConfigurationError, match="--user, --boot beside --fleet; write it into"):
+        flash_verb(fleet=Path("fleet.toml"), boot=tmp_path, user="ada")
 
 
 def test_settings_of_others_are_replaced_on_request_and_come_back(tmp_path):
@@ -401,16 +426,18 @@ def test_link_on_a_card_leads_nowhere(tmp_path):
     assert not any(b"secret" in content for name, content in files.items() if name.startswith("edgeflock/"))
 
 
-FLEET = """
+def card_named(name: str) -> str:
+    return f'name = "{name}"\ninvitation = "{invitation_for(name)}"'
+
+
+FLEET = f"""
 [defaults]
 profile = "pi-zero-2w"
 [[cards]]
-name = "one"
-invitation = "a"
+{card_named("one")}
 boot = "one"
 [[cards]]
-name = "two"
-invitation = "b"
+{card_named("two")}
 image = "two.img"
 profile = "pi-4"
 """
@@ -420,7 +447,7 @@ def test_fleet_file_writes_every_card(tmp_path):
     folder_of(tmp_path / "one", BOOKWORM)
     image_of(tmp_path / "two.img", TRIXIE)
     (tmp_path / "fleet.toml").write_text(FLEET)
-    said = list(flash_cards(read_fleet(tmp_path / "fleet.toml"), replace=False))
+    said = list(flash_cards(read_fleet(tmp_path / "fleet.toml"), NOW, replace=False))
     assert ["Bookworm" in said[0], "Trixie" in said[1]] == [True, True]
     assert b"profile=pi-4\n" in content_of({"image": tmp_path / "two.img"})["edgeflock/settings.sh"]
 
@@ -431,19 +458,19 @@ def test_card_of_a_fleet_that_fails_stops_no_other(tmp_path):
     (tmp_path / "fleet.toml").write_text(FLEET)
     said = []
     with pytest.raises(ConfigurationError, match=r"one: firstrun\.sh has settings already"):
-        said.extend(flash_cards(read_fleet(tmp_path / "fleet.toml"), replace=False))
+        said.extend(flash_cards(read_fleet(tmp_path / "fleet.toml"), NOW, replace=False))
     assert "edgeflock/invitation" in content_of({"image": tmp_path / "two.img"})
 
 
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ('name = "two"', 'name = "one"', "two cards have one name one"),
-        ('"b"', '"a"', "two cards have one invitation"),
+        (card_named("two"), card_named("one"), "two cards have one name one"),
+        (invitation_for("two"), invitation_for("one"), "card 2: the invitation is for one, and the card for two"),
         ('image = "two.img"', 'boot = "./one"', "two cards have one place"),
         ('boot = "one"', "boot = 1", "card 1: boot = 1 is no path"),
         ('"pi-4"', '"pi-4"\nprofil = 1', "card 2: unknown key 'profil'; did you mean 'profile'?"),
-        ('invitation = "b"', "", "card 2: missing key `invitation`"),
+        (f'invitation = "{invitation_for("two")}"', "", "card 2: missing key `invitation`"),
         ("[[cards]]", "[[card]]", "unknown key 'card'"),
     ],
 )

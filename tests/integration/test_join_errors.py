@@ -45,6 +45,7 @@ def test_a_broker_that_is_not_there_is_named(tmp_path: Path, capsys) -> None:
     assert "no-such-host.invalid:8883" in refused(tmp_path, capsys, host="no-such-host.invalid", port=8883)
     assert "without scheme, port or brackets" in refused(tmp_path, capsys, host='a"\nb')
     assert "profile nope: no such file" in refused(tmp_path, capsys, "", "--profile", "nope")
+    assert len(refused(tmp_path, capsys, "", "--profile", "n" * 70_000)) < 500
     assert not (tmp_path / "agent.toml").exists()
 
 

@@ -1,5 +1,7 @@
 """`edge-agent measure` and `edgeflock profiles`: this machine as a profile, which an agent can then name."""
 
+import os
+
 import pytest
 from typer.testing import CliRunner
 
@@ -16,10 +18,16 @@ def _short(monkeypatch):
     monkeypatch.setattr(measuring, "DISK_BLOCKS", 2)
 
 
+NOBODY = 65534
+
+
 def test_measured_machine_is_a_profile_that_fits_it(tmp_path, capsys):
     file = tmp_path / "attic.toml"
+    if os.geteuid() == 0:
+        os.chown(tmp_path, NOBODY, NOBODY)
     agent_cli.main(["measure", "--out", str(file)])
     assert f'profile = "{file}"' in capsys.readouterr().out
+    assert file.stat().st_uid == tmp_path.stat().st_uid, "whoever owns the folder can read it"
     profile = read_profile(str(file))
     assert profile.measured is not None
     assert profile.measured.step_seconds > 0

@@ -9,16 +9,6 @@ from sklearn.datasets import load_digits
 from tests.support.container import Container
 from tests.support.waiting import until
 
-FEED = """
-import socket, sys
-with socket.socket(socket.AF_UNIX) as gate:
-    gate.connect("/run/edge-agent/samples.sock")
-    answers = gate.makefile()
-    for line in sys.stdin:
-        gate.sendall(line.encode())
-        answer = answers.readline()
-        assert "true" in answer, answer
-"""
 LEARN_SECONDS = 120.0
 ROUND = 32
 """Samples that the shipped trigger waits for."""
@@ -35,7 +25,7 @@ def samples(first: int, count: int) -> str:
 
 
 def feed(container: Container, first: int, count: int) -> None:
-    container.run(f"python3 -c '{FEED}'", samples(first, count))
+    container.feed(samples(first, count))
 
 
 def learn_on(container: Container, first: int) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fleet_protocol.device_invitation import PREFIX
-from tests.support.container import SUITE, TREE, Container, base
+from tests.support.container import SUITE, TREE, Container, copy_of_base
 from tests.support.served_fleet import installed, is_active, learn_on, main_process, version
 from tests.support.waiting import until
 
@@ -64,8 +64,7 @@ def make_older(deb: Path, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def container(packages: Packages, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
-    root = tmp_path_factory.mktemp("container") / "root"
-    subprocess.run(["cp", "--archive", "--reflink=auto", base(), root], check=True)  # with its device files
+    root = copy_of_base(tmp_path_factory.mktemp("container") / "root")
     shutil.copytree(packages.newer, root / "newer")
     shutil.copytree(packages.older, root / "older")
     (root / "etc/hosts").write_text("127.0.0.1 localhost\n")

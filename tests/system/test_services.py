@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from fleet_protocol.device_invitation import PREFIX
-from tests.support.container import TREE, Container, base, wheels
+from tests.support.container import TREE, Container, copy_of_base, wheels
 from tests.support.served_fleet import installed, is_active, learn_on, main_process
 from tests.support.waiting import until
 
@@ -33,8 +33,7 @@ QUICK = "[Service]\nWatchdogSec=6\nRestartSec=1\n"
 
 @pytest.fixture(scope="module")
 def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
-    root = tmp_path_factory.mktemp("container") / "root"
-    subprocess.run(["cp", "--archive", "--reflink=auto", base(), root], check=True)  # with its device files
+    root = copy_of_base(tmp_path_factory.mktemp("container") / "root")
     shutil.copytree(wheels("coordinator"), root / "wheels")
     for folder in ("systemd", "models/digits/bundle"):
         shutil.copytree(TREE / folder, root / "tree" / folder)

@@ -9,6 +9,7 @@ from broker_coordinator import configuration as coordinator
 from edge_agent import configuration as agent
 from edge_agent.profiles import read_profile
 from fleet_protocol.configuration import parse_document
+from fleet_protocol.device_invitation import DeviceInvitation, write_invitation
 from fleet_protocol.errors import ConfigurationError
 from workbench.docker_fleet.compose import IMAGES, Places, as_yaml, compose
 from workbench.docker_fleet.devices import PlannedDevice, plan_devices
@@ -29,14 +30,17 @@ count = 2
 [[devices]]
 profile = "pi-5"
 """
-CARDS = """
+INVITATION = write_invitation(
+    DeviceInvitation("broker.example", 8883, b"\x01" * 32, b"\x02" * 32, "home", "0", "attic", b"\x03" * 16, 2**33)
+)
+CARDS = f"""
 [docker]
 faults = ["pause attic after 3 s"]
 [defaults]
 profile = "pi-4"
 [[cards]]
 name = "attic"
-invitation = "a"
+invitation = "{INVITATION}"
 boot = "card"
 """
 

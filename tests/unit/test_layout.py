@@ -11,8 +11,11 @@ FORBIDDEN = {
     "tests.support.agent",
     "tests.support.bench",
     "tests.support.broker",
+    "tests.support.cards",
     "tests.support.connected_device",
+    "tests.support.container",
     "tests.support.coordinator",
+    "tests.support.inviting_server",
     "tests.support.postgresql",
     "tests.support.process",
 }

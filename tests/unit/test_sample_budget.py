@@ -68,7 +68,7 @@ def test_however_new_samples_come_each_brings_its_epochs_and_no_more(arrivals):
             drawn += steps * min(PLAN.batch_size, different)
     one_round = PLAN.steps * PLAN.batch_size
     if arrivals:
-        assert 0 <= drawn - PLAN.maximum_epochs * different < one_round
+        assert 0 <= drawn - PLAN.maximum_epochs * different <= one_round, "one more where rounding left it a hair below"
 
 
 def test_a_plan_without_a_limit_is_never_spent():

@@ -17,6 +17,8 @@ from workbench.flashing.card_files import FOLDER
 from workbench.flashing.partition_table import SECTOR_BYTES, NoBootPartitionError, boot_offset
 
 BY_MOUNT = "mount its boot partition and name that folder with --boot"
+MAX_SHOWN_CHARACTERS = 200
+"""Of a path that is none, in an error."""
 LARGEST_READ = 1024 * 1024
 """Bytes of a file that `flash` would change: all are texts of a few lines."""
 _FREE = re.compile(r"([\d ]+)bytes free")
@@ -145,7 +147,8 @@ def opened(boot: Path | None, image: Path | None) -> Iterator[BootPartition]:
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{path}: {getattr(error, 'strerror', None) or error}; name what is there") from error
+        why = getattr(error, "strerror", None) or error
+        raise ConfigurationError(f"{str(path)[:MAX_SHOWN_CHARACTERS]}: {why}; name what is there") from error
     if stat.S_ISBLK(mode):
         raise ConfigurationError(f"{path} is a block device, which flash never writes to; {BY_MOUNT}")
     if boot is not None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from edge_agent.profiles import shipped_profiles
-from edge_agent.profiles.files import FOLDERS
+from edge_agent.profiles.files import FOLDERS, MAX_SHOWN_CHARACTERS
 from fleet_protocol.document_errors import NOT_JSON
 from fleet_protocol.errors import ConfigurationError
 from workbench.flashing.boot_partition import BootPartition
@@ -102,8 +102,9 @@ def check_profile(name: str) -> None:
         ConfigurationError: edgeflock ships no such profile.
     """
     if name not in (shipped := shipped_profiles()):
+        shown = name[:MAX_SHOWN_CHARACTERS]
         raise ConfigurationError(
-            f"profile {name}: edgeflock ships none of that name; choose one of {', '.join(shipped)}"
+            f"profile {shown}: edgeflock ships none of that name; choose one of {', '.join(shipped)}"
         )
 
 

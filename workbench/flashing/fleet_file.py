@@ -35,12 +35,10 @@ def read_fleet(path: Path) -> list[Card]:
         raise ConfigurationError(f"{path}: no [[cards]]; write one for each device")
     for what, seen in (
         ("name", [card.order.name for card in cards]),
-        ("invitation", [card.order.invitation for card in cards]),
         ("place", [str((card.boot or card.image or path).resolve()) for card in cards]),
     ):
         if twice := next((each for each in seen if seen.count(each) > 1), None):
-            shown = "" if what == "invitation" else f" {twice}"
-            raise ConfigurationError(f"{path}: two cards have one {what}{shown}; every device has its own")
+            raise ConfigurationError(f"{path}: two cards have one {what} {twice}; every device has its own")
     return cards
 
 

@@ -7,16 +7,21 @@ from collections.abc import Iterator
 import msgspec
 
 from fleet_protocol.configuration import Name
+from fleet_protocol.device_invitation import read_invitation
+from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.limits import KIB
 
-LONGEST_INVITATION = 4096
-"""Characters."""
 LONGEST_SSID = 32
 """Bytes: IEEE 802.11."""
+MAX_SSH_KEY_CHARACTERS = 64 * KIB
+"""Of all public keys: some hundred. cloud-init's files are read whole at every boot."""
+MAX_PACKAGE_CHARACTERS = 4096
+MAX_SHOWN_CHARACTERS = 80
+"""Of a value, in an error."""
 PASSPHRASE_ITERATIONS = 4096
 """Of PBKDF2 with SHA-1, and the bytes of the key that it makes: IEEE 802.11, annex J.4."""
 KEY_BYTES = 32
 
-_INVITATION = re.compile(rf"[!-~]{{1,{LONGEST_INVITATION}}}")
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9_-]*[a-z0-9])?")
 _PASSPHRASE = re.compile(r"[ -~]{8,63}")
 _RAW_KEY = re.compile(r"[0-9a-fA-F]{64}")
@@ -80,22 +85,27 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def _faults_of_device(order: Order) -> Iterator[str]:
     if not _HOST_NAME.fullmatch(order.name):
         yield f"name {order.name!r} can't be a host name; begin and end it with a-z or 0-9"
-    invitation = order.invitation
-    if not _INVITATION.fullmatch(invitation):
-        seen = f"it has {len(invitation)}, spaces or line breaks among them" if invitation else "it is empty"
-        yield f"the invitation is a line of {LONGEST_INVITATION} characters at most, none a space; {seen}; copy it"
+    if len(order.package) > MAX_PACKAGE_CHARACTERS:
+        yield f"package {_shown(order.package)}: over {MAX_PACKAGE_CHARACTERS} characters; name a wheel or requirement"
+    try:
+        invited = read_invitation(order.invitation).device
+    except ConfigurationError as error:
+        yield str(error)
+        return
+    if invited != order.name:
+        yield f"the invitation is for {invited}, and the card for {order.name}; give both one name"
 
 
 def _faults_of_wifi(order: Order) -> Iterator[str]:
     name, passphrase, country = order.wifi_name, order.wifi_passphrase, order.country
     if (name or country) and not _COUNTRY.fullmatch(country):
-        yield f"country {country!r} is none, and Wi-Fi needs one; give its two capital letters, such as DE"
+        yield f"country {_shown(country)} is none, and Wi-Fi needs one; give its two capital letters, such as DE"
     if not name:
         if passphrase:
             yield "a Wi-Fi passphrase without the Wi-Fi's name; give both"
         return
     if not name.isprintable() or len(name.encode()) > LONGEST_SSID:
-        yield f"the Wi-Fi's name {name!r} is none: at most {LONGEST_SSID} bytes that can be printed; check it"
+        yield f"the Wi-Fi's name {_shown(name)} is none: at most {LONGEST_SSID} bytes that can be printed; check it"
     if not (_PASSPHRASE.fullmatch(passphrase) or _RAW_KEY.fullmatch(passphrase)):
         yield "the Wi-Fi's passphrase is none: 8 to 63 characters of ASCII, or the 64 hex digits of a key; check it"
 
@@ -107,10 +117,16 @@ def _faults_of_account(order: Order) -> Iterator[str]:
             yield "an SSH key or a password without a user; name the account that it is for"
         return
     if not _USER.fullmatch(user) or user == "root":
-        yield f"user {user!r} can't be an account's name; use a-z, 0-9, - and _, and not root"
+        yield f"user {_shown(user)} can't be an account's name; use a-z, 0-9, - and _, and not root"
     if not (order.ssh_key or password_hash):
         yield f"user {user} could not log in; give an SSH key or the hash of a password"
-    if not all(map(_PUBLIC_KEY.fullmatch, order.ssh_keys)):
+    if len(order.ssh_key) > MAX_SSH_KEY_CHARACTERS:
+        yield f"the SSH keys have over {MAX_SSH_KEY_CHARACTERS} characters, the limit; name a file with public keys"
+    elif not all(map(_PUBLIC_KEY.fullmatch, order.ssh_keys)):
         yield "the SSH key is no public key; name a file such as id_ed25519.pub"
     if password_hash and not _PASSWORD_HASH.fullmatch(password_hash):
         yield "the password's hash is none; make one with: openssl passwd -6"
+
+
+def _shown(value: str) -> str:
+    return repr(value[:MAX_SHOWN_CHARACTERS])

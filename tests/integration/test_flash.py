@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import zipfile
 from pathlib import Path
 
 import msgspec
@@ -23,6 +24,10 @@ from workbench.flashing.fleet_file import card_of, read_fleet
 from workbench.flashing.order import Order
 from workbench.flashing.packages import carried, download_command, with_package
 
+DEB = b"!<arch>\n" + b"".join(
+    b"%-16s%-12d%-6d%-6d%-8s%-10d`\n" % (name, 0, 0, 0, b"100644", len(content)) + content
+    for name, content in ((b"debian-binary", b"2.0\n"), (b"control.tar.xz", b"c" * 32), (b"data.tar.xz", b"d" * 64))
+)
 BOOKWORM_DEB = "edgeflock-agent_0.1.0-1+deb12_arm64.deb"
 SCRIPTS = next(folder / "first-boot" for folder in FOLDERS if folder.is_dir())
 SYSTEMS = {System.FIRST_RUN: BOOKWORM, System.CLOUD_INIT: TRIXIE}
@@ -483,23 +488,34 @@ def test_mistake_in_a_fleet_file_is_told_before_a_card_is_touched(tmp_path, old,
 
 def test_wheel_is_carried_and_installed_by_its_version(tmp_path):
     wheel = tmp_path / "edgeflock-0.1.0-py3-none-any.whl"
-    wheel.write_bytes(b"wheel")
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("edgeflock.py", "")
+    content = wheel.read_bytes()
     order = convert_document({**ORDER, "package": str(wheel)}, Order, "order")
     assert with_package(order).package == "edgeflock==0.1.0"
-    assert carried(str(wheel), order, System.FIRST_RUN) == {wheel.name: b"wheel"}
+    assert carried(str(wheel), order, System.FIRST_RUN) == {wheel.name: content}
 
 
 @pytest.mark.parametrize("offline", [False, True])
 def test_debian_package_is_all_that_a_card_carries_with_it(tmp_path, offline):
     deb = tmp_path / BOOKWORM_DEB
-    deb.write_bytes(b"package")
+    deb.write_bytes(DEB)
     order = convert_document({**ORDER, "package": str(deb), "offline": offline}, Order, "order")
     assert with_package(order).package == deb.name
-    assert carried(str(deb), order, System.FIRST_RUN) == {deb.name: b"package"}
+    assert carried(str(deb), order, System.FIRST_RUN) == {deb.name: DEB}
     with pytest.raises(ConfigurationError, match="make deb RELEASE=trixie ARCH=arm64"):
         carried(str(deb), order, System.CLOUD_INIT)
     with pytest.raises(ConfigurationError, match="make deb RELEASE=bookworm ARCH=arm64"):
         carried(str(deb).replace("arm64", "amd64"), order, System.FIRST_RUN)
+
+
+@pytest.mark.parametrize("name", [BOOKWORM_DEB, "edgeflock-0.1.0-py3-none-any.whl"])
+@pytest.mark.parametrize("content", [b"", b"<html>404</html>", DEB[:-1], DEB[:-9], DEB[:100], DEB + b"x" * 70])
+def test_package_that_is_cut_off_does_not_reach_a_card(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    order = convert_document({**ORDER, "package": str(tmp_path / name)}, Order, "order")
+    with pytest.raises(ConfigurationError, match=f"{len(content)} bytes, cut off or no package; anew: "):
+        carried(str(tmp_path / name), order, System.FIRST_RUN)
 
 
 def test_packages_of_an_offline_card_are_for_its_python_and_processor():

@@ -1,9 +1,12 @@
 """The packages that a card carries: a Debian package, or wheels for the Python of its system, on aarch64."""
 
+import io
 import re
 import subprocess
 import sys
 import tempfile
+import zipfile
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,6 +27,10 @@ DOWNLOAD_SECONDS = 600.0
 
 _WHEEL = re.compile(r"([A-Za-z0-9_.]+)-([A-Za-z0-9_.+!]+)-[^/]+\.whl")
 _DEB = re.compile(r"edgeflock-agent_[A-Za-z0-9.+~-]+\+deb([0-9]+)_([a-z0-9]+)\.deb")
+_AR = b"!<arch>\n"
+_AR_HEADER_BYTES = 60
+_AR_SIZE = slice(48, 58)
+"""Of a member's header, in decimal digits."""
 _RELEASES = {"12": "bookworm", "13": "trixie"}
 _REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9,_-]+\])?([=<>!~]=?[A-Za-z0-9.*+!]+)?")
 
@@ -56,9 +63,9 @@ def carried(package: str, order: Order, system: System) -> Files:
     """
     if package.endswith(".deb"):
         _check_system(Path(package).name, system)
-        return {Path(package).name: _read(Path(package), "build it first: make deb ARCH=arm64")}
+        return {Path(package).name: _read(Path(package), _is_whole_deb, "make deb ARCH=arm64")}
     wheel = package.endswith(".whl")
-    files = {Path(package).name: _read(Path(package), "build it first: pip wheel --no-deps .")} if wheel else {}
+    files = {Path(package).name: _read(Path(package), _is_whole_wheel, "pip wheel --no-deps .")} if wheel else {}
     if not order.offline:
         return files
     with tempfile.TemporaryDirectory() as folder:
@@ -84,11 +91,32 @@ def _check_system(deb: str, system: System) -> None:
         )
 
 
-def _read(path: Path, remedy: str) -> bytes:
+def _read(path: Path, is_whole: Callable[[bytes], bool], command: str) -> bytes:
     try:
-        return path.read_bytes()
+        content = path.read_bytes()
     except OSError as error:
-        raise ConfigurationError(f"package {path}: {why_unreadable(error, remedy)}") from error
+        raise ConfigurationError(f"package {path}: {why_unreadable(error, f'build it first: {command}')}") from error
+    if not is_whole(content):
+        raise ConfigurationError(f"package {path}: {len(content)} bytes, cut off or no package; anew: {command}")
+    return content
+
+
+def _is_whole_wheel(content: bytes) -> bool:
+    return zipfile.is_zipfile(io.BytesIO(content))
+
+
+def _is_whole_deb(content: bytes) -> bool:
+    """Whether it is an ar archive, each of whose members is there to its end, and the first is a package's."""
+    at = len(_AR)
+    if not content.startswith(_AR + b"debian-binary"):
+        return False
+    while at < len(content):
+        size = content[at + _AR_SIZE.start : at + _AR_SIZE.stop].strip()
+        if not size.isdigit():
+            return False
+        at += _AR_HEADER_BYTES + int(size)
+        at += at % 2
+    return at == len(content)
 
 
 def _run(command: list[str]) -> None:

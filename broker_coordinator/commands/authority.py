@@ -69,6 +69,8 @@ def run(options: argparse.Namespace) -> None:
     server = _server(places, load_configuration(places.configuration), starts=options.folder is None)
     try:
         _VERBS[options.action](server, options)
+    except BrokenPipeError:  # of the output, which is read no further
+        raise
     except OSError as error:
         raise unwritable(error, places.authority) from error
 

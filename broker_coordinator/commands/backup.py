@@ -146,6 +146,8 @@ def restore(options: argparse.Namespace) -> None:
                 backup.extract_database(copy)
                 made = backup.contents.made
                 done = restore_database(copy, database, made, replace=options.replace, moving=options.moving)
+    except BrokenPipeError:  # of the output, which is read no further
+        raise
     except OSError as error:
         remedy = remedy_for(error, "run it with sudo" if isinstance(error, PermissionError) else "check the disk")
         raise ConfigurationError(f"{error.filename or options.file}: {error.strerror}; {remedy}") from error

@@ -125,6 +125,8 @@ def _set_up_server(options: argparse.Namespace) -> None:
             sys.stdout.write(f"{_state_of(step, dry_run=options.dry_run)}: {step.words}\n")
             if step.do is not None and not options.dry_run:
                 step.do()
+    except BrokenPipeError:  # of the output, which is read no further
+        raise
     except OSError as error:
         raise unwritable(error, plan.folder) from error
     _start(plan, starts=starts, dry_run=options.dry_run)

@@ -154,9 +154,11 @@ def test_packages_keep_keys_and_state_over_upgrade_and_removal_and_purge_takes_w
 
     said = container.attempt(f"apt-get purge --yes {' '.join(PACKAGES)}")
     assert said.returncode == 0, said.stderr
-    assert "the keys in /etc/edgeflock-authority stay" in said.stdout + said.stderr
+    assert "keys and authorities in /etc/edgeflock-authority stay" in said.stdout + said.stderr
     container.run(f"ls {KEYS}")
-    kept = re.compile(r"/etc/(edgeflock-authority|broker-coordinator$|broker-coordinator/coordinator\.key$)")
+    kept = re.compile(
+        r"/etc/(edgeflock-authority|broker-coordinator$|broker-coordinator/(coordinator\.key|ca[^/]*\.crt)$)"
+    )
     accounts = re.compile(r"/etc/(passwd|group|shadow|gshadow|subuid|subgid)-?$|/etc/\.pwd\.lock$")
     system = re.compile(
         r"/var/lib/(systemd|apt|dpkg|private|dbus|mosquitto)\b|/run/(dbus|lock|user|utmp|nologin|motd)\b"

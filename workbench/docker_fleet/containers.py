@@ -8,7 +8,7 @@ from pathlib import Path
 from workbench.docker_fleet.compose import IMAGES
 from workbench.docker_fleet.devices import PlannedDevice
 from workbench.docker_fleet.docker import MISHAP_FORMAT, PROJECT_LABEL, DockerError, docker, mishaps
-from workbench.docker_fleet.faults import ACTIONS, Fault
+from workbench.docker_fleet.faults import ACTIONS, BALLAST, Fault
 from workbench.docker_fleet.links import (
     BATCH,
     OF_FLEET,
@@ -129,4 +129,5 @@ class Containers:
     async def _collect_disk(self, device: str) -> None:
         target = self._folder / "devices" / device / STATE
         async with self._room:
+            await docker("exec", self._names.disks, "rm", "-f", self._names.disk_path(device, BALLAST))
             await docker("cp", f"{self._names.disks}:{self._names.disk_path(device)}/.", str(target))

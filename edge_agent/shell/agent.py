@@ -2,16 +2,14 @@
 
 import asyncio
 import logging
-import time
 
 from edge_agent.configuration import AgentConfiguration
-from edge_agent.core.answers_awaited import AnswersAwaited
 from edge_agent.core.boot_numbers import must_continue_boots
-from edge_agent.core.control_messages import ControlMessages
 from edge_agent.core.enrolment import must_enrol_again
 from edge_agent.core.outbox import OutboxRow
 from edge_agent.core.triggers import Condition
 from edge_agent.core.version_choice import begins_generation, invites_to_round, known_from
+from edge_agent.shell.connection.answers import Answers
 from edge_agent.shell.connection.authority_follower import AuthorityFollower
 from edge_agent.shell.connection.enrolled_name import EnrolledName
 from edge_agent.shell.connection.enrolment import EnrolmentKeeper
@@ -35,11 +33,9 @@ from edge_agent.shell.versions.manifest_listener import ManifestListener
 from edge_agent.shell.versions.version_follower import VersionFollower
 from edge_agent.sources.unix_socket import Status
 from fleet_host.log_lines import log_line
-from fleet_host.rate_limit import RateLimit
 from fleet_host.service_manager import this_service_manager
 from fleet_protocol import topics
 from fleet_protocol.broker_accounts import client_identifier
-from fleet_protocol.envelope import digest
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import VerifyKey, write_verify_key
 from fleet_protocol.kinds import (
@@ -65,9 +61,6 @@ from fleet_protocol.topics import PackedWeights
 
 logger = logging.getLogger(__name__)
 
-REPEAT_COMPLAINT_SECONDS = 3600.0
-"""What stays wrong is said once in this time."""
-
 
 class Agent:
     """One device of one fleet. `run` lasts until cancelled; nothing is lost then, nor when the process is killed.
@@ -87,9 +80,7 @@ class Agent:
         identity.coordinator = pinned.newest
         self._name = EnrolledName(configuration.state_folder, configuration.device, identity.public_key)
         self._name.check()
-        self._control_messages = ControlMessages()
-        self._answers = AnswersAwaited()
-        self._said = RateLimit(REPEAT_COMPLAINT_SECONDS, 2)
+        self._answers = Answers(configuration, self._database.has_settled)
         inbox = Inbox(
             configuration.fleet,
             identity,
@@ -230,28 +221,18 @@ class Agent:
     async def _publish_answered(self, signed: bytes) -> None:
         """Publish what the coordinator answers with a receipt."""
         await self._publish_up(signed)
-        if self._answers.sent() and self._said.allows("no_receipts", time.monotonic()):
-            logger.warning(
-                log_line(
-                    "no_receipts",
-                    fleet=self._configuration.fleet,
-                    shard=self._configuration.shard,
-                    device=self._configuration.device,
-                    remedy="no coordinator answers: compare fleet and shard with coordinator.toml, and device with the"
-                    " name in the certificate and the broker's access control list; see whether the coordinator runs",
-                )
-            )
+        self._answers.await_one()
 
     async def _publish_presence(self) -> None:
         signed = self._signed_presence(PresenceState.ONLINE)
-        self._control_messages.sent(digest(signed))
+        self._answers.signed(signed)
         await self._link.publish(self._identity.state_topic, signed, retain=True)
 
     async def _request(self, request: BlobRequest | WeightsRequest, task: str) -> None:
         kind = BLOB_REQUEST if isinstance(request, BlobRequest) else WEIGHTS_REQUEST
         known = self._database.known_version(task)
         signed = self._identity.sign_control(kind, encode_payload(request), task, known.generation if known else 0)
-        self._control_messages.sent(digest(signed))
+        self._answers.signed(signed)
         await self._publish_up(signed)
 
     def _signed_presence(self, state: PresenceState) -> bytes:
@@ -265,7 +246,7 @@ class Agent:
             tasks=self._tasks,
         )
         signed = self._identity.sign_control(ENROLMENT, encode_payload(enrolment))
-        self._control_messages.sent(digest(signed))
+        self._answers.signed(signed)
         return signed
 
     def _waits_for_version(self, task: str) -> bool:
@@ -306,10 +287,8 @@ class Agent:
 
     def _handle_receipt(self, receipt: Receipt) -> None:
         is_ours = self._postbox.receive(receipt) or self._enrolment.receive(receipt)
-        if not (self._control_messages.answered(receipt.digest) or is_ours):
-            self._note_repeated_or_foreign(receipt)
+        if not self._answers.take(receipt, is_ours=is_ours):
             return
-        self._answers.answered()
         if must_enrol_again(receipt):
             self._enrolment.enrol_again()
         if receipt.outcome is Outcome.REJECTED and not self._database.is_enrolled():
@@ -320,7 +299,7 @@ class Agent:
             self._name.note()
 
     def _follow_boots(self, receipt: Receipt) -> None:
-        is_for_newest = self._control_messages.is_newest(receipt.digest)
+        is_for_newest = self._answers.is_for_newest(receipt)
         if receipt.newest_boot > MAX_BOOT:
             logger.warning(log_line("receipt_number_ignored", newest_boot=receipt.newest_boot))
         elif must_continue_boots(receipt, self._identity.boot, is_for_newest=is_for_newest):
@@ -331,19 +310,6 @@ class Agent:
 
     def _handle_answer(self, row: OutboxRow, receipt: Receipt) -> None:
         self._rounds.answered(row, receipt)
-
-    def _note_repeated_or_foreign(self, receipt: Receipt) -> None:
-        if receipt.digest in self._control_messages or self._database.has_settled(receipt.digest):
-            return
-        if self._answers.foreign(receipt.digest) and self._said.allows("foreign_receipts", time.monotonic()):
-            logger.error(
-                log_line(
-                    "foreign_receipts",
-                    device=self._configuration.device,
-                    remedy="the coordinator answers what this device has not sent: a second device has its name and"
-                    " key, perhaps on a copied card: give that one its own; or somebody publishes in its name",
-                )
-            )
 
     def _status_line(self) -> str:
         link = "connected" if self._link.connected else "not connected to the broker"

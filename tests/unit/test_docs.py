@@ -12,7 +12,9 @@ DOCUMENTS = sorted(
     for path in ROOT.glob(pattern)
     if path.is_file()
 )
-FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")}
+MADE = {"build", "dist", "demo-run"}
+"""Folders that commands make, and the documents name."""
+FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")} - MADE
 PATH = re.compile(r"(?<![\w/.~-])([a-z_]+/[\w./-]*\w/?)")
 MODULE = re.compile(r"(?<![\w/.-])([a-z_]+(?:\.[a-z_]\w*)+)")
 LINK = re.compile(r"\]\(([^)#:]+)[^)]*\)")

@@ -25,6 +25,7 @@ from workbench.flashing.packages import download_command
 
 pytestmark = [
     pytest.mark.long,
+    pytest.mark.quiet,
     pytest.mark.skipif(os.geteuid() != 0, reason="making and entering a root filesystem needs root"),
 ]
 

@@ -16,6 +16,7 @@ from tests.support.waiting import until
 
 pytestmark = [
     pytest.mark.long,
+    pytest.mark.quiet,
     pytest.mark.skipif(os.geteuid() != 0, reason="making and entering a root filesystem needs root"),
 ]
 

@@ -21,6 +21,7 @@ from tests.support.broker import Broker
 from tests.support.coordinator import CoordinatorProcess
 from tests.support.fleet import FLEET
 from tests.support.waiting import until
+from tests.support.wiretap import Wiretap
 from workbench.demo.audit import Audit, audit
 
 BUFFER_SIZE = 2
@@ -69,13 +70,15 @@ def audited(coordinator: CoordinatorProcess, *agents: AgentProcess) -> Audit:
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
-def test_samples_become_a_version_that_other_devices_train_on(coordinator, agents, protocol) -> None:
+def test_samples_become_a_version_that_other_devices_train_on(coordinator, agents, broker, protocol) -> None:
+    wiretap = Wiretap(broker)
     kitchen, attic = agents("kitchen", protocol=protocol), agents("attic", protocol=protocol)
     kitchen.feed(4)
     delivered(kitchen, 1)
     attic.feed(4)
     delivered(attic, 1)
-    until(lambda: versions(coordinator) == 1, "two updates made a version")
+    until(lambda: wiretap.announced() == 1, "two updates made a version")
+    wiretap.close()
     attic.feed(4, first=4)
     delivered(attic, 2)
     with coordinator.journal() as journal:

@@ -1,23 +1,21 @@
 """The shipped agent follows a coordinator by differences and can encrypt its updates, over a real Mosquitto."""
 
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import paho.mqtt.client as paho
 import pytest
-from paho.mqtt.enums import CallbackAPIVersion
 
 from fleet_host.key_files import read_key_file
 from fleet_protocol.codec import inspect_update
 from fleet_protocol.encryption import decrypt_payload
 from fleet_protocol.envelope import read_envelope
-from fleet_protocol.kinds import ENCRYPTED_UPDATE, UPDATE, Manifest, Update, decode_payload
-from fleet_protocol.limits import MAX_CONTROL_BYTES, MAX_UPDATE_BYTES
+from fleet_protocol.kinds import ENCRYPTED_UPDATE, UPDATE, Update, decode_payload
+from fleet_protocol.limits import MAX_UPDATE_BYTES
 from tests.support.agent import AgentProcess, copy_digits_bundle
 from tests.support.broker import Broker
 from tests.support.coordinator import CoordinatorProcess
 from tests.support.waiting import until
+from tests.support.wiretap import Wiretap
 
 
 @pytest.fixture
@@ -43,39 +41,6 @@ def start(tmp_path: Path, broker: Broker, coordinator: CoordinatorProcess) -> It
     yield start_one
     for agent in agents:
         agent.kill()
-
-
-class Wiretap:
-    """Everything that goes over the broker, in order of arrival."""
-
-    def __init__(self, broker: Broker) -> None:
-        self.received: list[tuple[str, bytes]] = []
-        subscribed = threading.Event()
-        self._client = paho.Client(CallbackAPIVersion.VERSION2, "wiretap")
-        self._client.on_connect = lambda client, *_: client.subscribe("#", qos=1)
-        self._client.on_subscribe = lambda *_: subscribed.set()
-        self._client.on_message = lambda _client, _, message: self.received.append((message.topic, message.payload))
-        self._client.connect(broker.host, broker.port)
-        self._client.loop_start()
-        until(subscribed.is_set, "the wiretap listens")
-
-    def under(self, part: str) -> list[str]:
-        """Topics that hold `part`."""
-        return [topic for topic, _ in self.received if part in topic]
-
-    def announced(self) -> int:
-        """The newest version that a manifest has named."""
-        manifests = [data for topic, data in self.received if "/task/" in topic]
-        return max((_manifest(data).version for data in manifests), default=0)
-
-    def close(self) -> None:
-        """Hang up."""
-        self._client.disconnect()
-        self._client.loop_stop()
-
-
-def _manifest(data: bytes) -> Manifest:
-    return decode_payload(read_envelope(data, MAX_CONTROL_BYTES).payload, Manifest)
 
 
 @pytest.fixture

@@ -1,8 +1,12 @@
 """How often a device trains on the same samples: within a round, and over all rounds until new samples come. Pure."""
 
 import math
+from typing import Final
 
 from fleet_protocol.bundle import TrainingPlan
+
+ROUNDING: Final = 1e-9
+"""Of epochs: what many roundings of their share may have taken away, far less than one sample of a round."""
 
 
 def steps_of_round(plan: TrainingPlan, samples: int) -> int:
@@ -28,4 +32,4 @@ def carried_epochs(epochs: float, different: int, fresh: int) -> float:
 
 def is_spent(plan: TrainingPlan, epochs: float) -> bool:
     """Whether a device that has spent `epochs` on its samples waits for new ones."""
-    return 0 < plan.maximum_epochs <= epochs
+    return 0 < plan.maximum_epochs <= epochs * (1 + ROUNDING)

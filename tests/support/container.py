@@ -27,14 +27,14 @@ LANDLOCK = "landlock_create_ruleset landlock_add_rule landlock_restrict_self"
 """The container's own filter leaves these out; a machine's kernel has them."""
 BOOT_SECONDS = 120.0
 FEED = """
-import socket, sys
+import json, socket, sys
 with socket.socket(socket.AF_UNIX) as gate:
     gate.connect("/run/edge-agent/samples.sock")
     answers = gate.makefile()
     for line in sys.stdin:
         gate.sendall(line.encode())
         answer = answers.readline()
-        assert "true" in answer, answer
+        assert json.loads(answer) == {"ok": True}, answer
 """
 
 

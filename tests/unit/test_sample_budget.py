@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edge_agent.core.sample_budget import carried_epochs, epochs_of_steps, is_spent, steps_of_round
@@ -56,6 +56,7 @@ def test_new_samples_have_been_gone_over_never_and_the_old_ones_as_often_as_befo
     assert carried * (old + fresh) == pytest.approx(epochs * old)
 
 
+@example([35, 45, 13, 12, 20, 48, 64, 55])  # what has been drawn is what is owed, and rounding left it a hair below
 @given(st.lists(st.integers(0, 64), max_size=30))
 def test_however_new_samples_come_each_brings_its_epochs_and_no_more(arrivals):
     different, epochs, drawn = 100, 0.0, 0
@@ -68,7 +69,7 @@ def test_however_new_samples_come_each_brings_its_epochs_and_no_more(arrivals):
             drawn += steps * min(PLAN.batch_size, different)
     one_round = PLAN.steps * PLAN.batch_size
     if arrivals:
-        assert 0 <= drawn - PLAN.maximum_epochs * different <= one_round, "one more where rounding left it a hair below"
+        assert 0 <= drawn - PLAN.maximum_epochs * different < one_round
 
 
 def test_a_plan_without_a_limit_is_never_spent():

@@ -28,6 +28,7 @@ from fleet_protocol.sample_schema import (
 )
 from fleet_protocol.scaling import UNSCALED, Block, Scaling, check_scaling, input_blocks, target_blocks
 from fleet_protocol.sending_plan import ALWAYS, SendingPlan, check_sending
+from fleet_protocol.split_plan import SplitPlan, backward_file, check_split, forward_file, last_file
 from fleet_protocol.topics import check_name
 
 BUNDLE_FORMAT = 1
@@ -67,6 +68,8 @@ class Parameter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     name: str
     shape: list[PositiveInt]
     trainable: bool = True
+    block: int = 0
+    """Which block of the task's `split` it is in."""
 
     @property
     def size(self) -> int:
@@ -171,6 +174,8 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     """Where a model has several, by name; `label` is then the row of their labels."""
     readings: ReadingPlan | None = None
     """How readings with named values become samples; `input` then follows from it."""
+    split: SplitPlan | None = None
+    """Where devices may leave some blocks of the model to a helper."""
 
     @property
     def each_input(self) -> dict[str, InputSchema]:
@@ -267,6 +272,7 @@ def parse_description(text: bytes, name: str = DESCRIPTION_FILE) -> TaskDescript
             f"{name}: training.learning_rate is missing or 0; export the bundle again, or write it"
         )
     _check_sample(description, name)
+    _check_blocks(description, name)
     check_aggregation(description.aggregation, name)
     check_feedback(description.update.feedback, description.aggregation, name)
     check_sending(description.sending, description.update.feedback, description.training.validation_share, name)
@@ -368,6 +374,24 @@ def _check_files(description: TaskDescription, name: str) -> None:
         raise ConfigurationError(f"{name}: `backbone` and {BACKBONE_FILE} in `files` belong together; one is missing")
     if unknown := sorted(description.onnx_versions.keys() - files.keys()):
         raise ConfigurationError(f"{name}: onnx_versions names {', '.join(unknown)}, which `files` lacks")
+
+
+def _check_blocks(description: TaskDescription, name: str) -> None:
+    """Raise `ConfigurationError` if `split` contradicts itself, or `files` lacks a graph of it."""
+    if description.split is None:
+        return
+    check_split(description.split, [parameter.block for parameter in description.parameters], name)
+    if missing := sorted(split_files(description) - description.files.keys()):
+        raise ConfigurationError(f"{name}: `split`, but `files` lacks {', '.join(missing)}; export the bundle again")
+
+
+def split_files(description: TaskDescription) -> set[str]:
+    """The graphs of all blocks; none where the task has no `split`."""
+    blocks = description.split.blocks if description.split else []
+    last = len(blocks) - 1
+    parts = dict.fromkeys(block.part for block in blocks)
+    graphs = {file(block) for block in range(last) for file in (forward_file, backward_file)}
+    return graphs | {last_file(last, part) for part in parts} if blocks else set()
 
 
 class _Format(msgspec.Struct):

@@ -45,6 +45,24 @@ MAX_PARAMETERS = 16 * 1024 * 1024
 MAX_TENSORS = 4096
 """Tensors that those parameters may be spread over."""
 
+MAX_BLOCKS = 64
+"""That a model divides into for split learning."""
+
+MAX_CUTS = 256
+"""Ways to divide them between device and helper that a task may allow."""
+
+MAX_ROWS_PER_STEP = 4096
+"""Samples of one mini-batch whose activations travel to a helper."""
+
+MAX_PROBLEM_CHARACTERS = 400
+"""Of the words in which a helper says why it can't answer."""
+
+MAX_SESSION_MESSAGE_BYTES = 4 * MIB
+"""One request or answer of a session, encrypted, before it is cut into frames."""
+
+MAX_FRAME_BYTES = 64 * KIB
+"""The content of one frame of a session."""
+
 MAX_SAMPLE_FIELDS = 64
 """Inputs of one sample, and heads of one model, that have names of their own."""
 

@@ -1,0 +1,141 @@
+"""How a task's model divides into blocks, and which of them a helper may run for a device (docs/split-learning.md)."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Annotated, Literal
+
+import msgspec
+
+from fleet_protocol.configuration import Name, PositiveInt
+from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.limits import MAX_BLOCKS, MAX_CUTS
+
+WireFormat = Literal["float32", "float16", "int8", "int4"]
+GradientSelection = Literal["dense", "top_k", "random_top_k"]
+
+Place = Annotated[int, msgspec.Meta(ge=0, le=MAX_BLOCKS)]
+Bytes = Annotated[int, msgspec.Meta(ge=0)]
+Magnitude = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+
+
+def forward_file(block: int) -> str:
+    """The graph of a block's forward pass; every block but the last has one."""
+    return f"block_{block}_forward.onnx"
+
+
+def backward_file(block: int) -> str:
+    """The graph that takes the gradient through a block, and updates it; every block but the last has one."""
+    return f"block_{block}_backward.onnx"
+
+
+def last_file(block: int, part: str = "") -> str:
+    """The graph of the last block: its loss, the gradient through it, and its update; one for each part of the task."""
+    return f"block_{block}_last_{part}.onnx" if part else f"block_{block}_last.onnx"
+
+
+class Block(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A part of the model, from one point to the next. Blocks run one after the other.
+
+    `output_shape` is that of one sample without the batch axis, empty for the last, which gives losses. A block that
+    `reads_inputs` beside what the one before gives (the first takes nothing else) never runs at a helper. Where
+    `rows_are_alone`, what it makes of a sample depends on no other sample of the mini-batch.
+    """
+
+    point: str
+    """The submodule whose output ends the block; empty for the last."""
+    output_shape: list[PositiveInt]
+    reads_inputs: bool = False
+    rows_are_alone: bool = True
+    part: str = ""
+    """Which of the task's parts its parameters belong to, where the task has some."""
+    forward_flops: Bytes = 0
+    """Floating point operations of the forward pass, for one sample; a step takes about three times as many."""
+    working_bytes: Bytes = 0
+    """Of the values that are alive at once in a step of the block, at most, for one sample, without weights."""
+
+
+class Cut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One way to divide the blocks: those of each [first, end) in `helper` run at a helper, all others on the device.
+
+    The ranges ascend and don't touch. Without one, the device does everything, and there is no session.
+    """
+
+    name: Name
+    helper: list[tuple[Place, Place]]
+
+
+class SplitPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """`split` of `task.json`. The last block, with the loss and the labels, is always the device's, and so is the
+    first, which sees samples.
+    """
+
+    blocks: Annotated[list[Block], msgspec.Meta(min_length=2, max_length=MAX_BLOCKS)]
+    cuts: Annotated[list[Cut], msgspec.Meta(min_length=1, max_length=MAX_CUTS)]
+    activations: WireFormat = "int8"
+    """How what leaves a device, and comes back, travels in the forward pass."""
+    gradients: WireFormat = "int8"
+    """The same of the backward pass."""
+    gradient_selection: GradientSelection = "dense"
+    """Which entries of a gradient travel."""
+    gradient_keep: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
+    """Share of the entries of each row that `top_k` and `random_top_k` keep."""
+    most_in_flight: Annotated[int, msgspec.Meta(ge=1, le=64)] = 16
+    """Mini-batches on their way at once, at most."""
+    activation_noise: Magnitude = 0.0
+    """Deviation of the Gaussian noise on activations that leave a device, in units of their own deviation."""
+    gradient_clip: Magnitude = 0.0
+    """Largest Euclidean norm of one sample's gradient that leaves a device; 0: no limit."""
+
+    def cut(self, name: str) -> Cut:
+        """The cut of this name.
+
+        Raises:
+            ConfigurationError: the task has none of this name.
+        """
+        for cut in self.cuts:
+            if cut.name == name:
+                return cut
+        known = ", ".join(cut.name for cut in self.cuts)
+        raise ConfigurationError(f"no cut {name!r}; the task has {known}")
+
+
+def is_helpers(cut: Cut, block: int) -> bool:
+    """Whether a helper runs the block."""
+    return any(first <= block < end for first, end in cut.helper)
+
+
+def device_blocks(plan: SplitPlan, cut: Cut) -> list[int]:
+    """The blocks that the device runs."""
+    return [block for block in range(len(plan.blocks)) if not is_helpers(cut, block)]
+
+
+def check_split(plan: SplitPlan, blocks_of_parameters: Sequence[int], name: str) -> None:
+    """Check a plan against itself and the block that each parameter is in.
+
+    Raises:
+        ConfigurationError: naming what contradicts what, in the file `name`.
+    """
+    count = len(plan.blocks)
+    if not all(0 <= block < count for block in blocks_of_parameters):
+        raise ConfigurationError(f"{name}: a parameter's `block` is none of the {count} in `split`; export it again")
+    if any(not block.output_shape for block in plan.blocks[:-1]) or plan.blocks[-1].output_shape:
+        raise ConfigurationError(f"{name}: split.blocks: all but the last have an output_shape; export it again")
+    names = [cut.name for cut in plan.cuts]
+    if len(set(names)) < len(names):
+        raise ConfigurationError(f"{name}: split.cuts: two have the same name; give each its own")
+    for cut in plan.cuts:
+        _check_cut(plan, cut, f"{name}: split.cuts: {cut.name}")
+
+
+def _check_cut(plan: SplitPlan, cut: Cut, name: str) -> None:
+    last = len(plan.blocks) - 1
+    if any(not 1 <= first < end <= last for first, end in cut.helper):
+        raise ConfigurationError(
+            f"{name}: a helper runs whole blocks between the first and the last, 1 to {last - 1}; it says {cut.helper}"
+        )
+    if any(end >= first for (_, end), (first, _) in pairwise(cut.helper)):
+        raise ConfigurationError(f"{name}: the ranges {cut.helper} must ascend, with a block of the device between them")
+    if reading := [block for block in range(last) if plan.blocks[block].reads_inputs and is_helpers(cut, block)]:
+        raise ConfigurationError(
+            f"{name}: block {reading[0]} reads the device's samples, and no helper sees those; leave it on the device"
+        )

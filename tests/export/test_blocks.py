@@ -9,10 +9,8 @@ import numpy as np
 import pytest
 
 from edge_agent.training.engine import BatchPlan
-from fleet_protocol.bundle import verify_bundle
 from tests.support.chained_blocks import ExportedTask, train_chained, train_whole
 from tests.support.recipes import write_recipe
-from workbench.export.bundle_writer import bundle_files
 from workbench.export.recipe.recipe import read_recipe
 from workbench.export.trials.random_samples import random_samples
 
@@ -167,8 +165,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Export
 
     @cache
     def export(name: str) -> ExportedTask:
-        files = bundle_files(read_recipe(recipe_of(MODELS[name], tmp_path_factory.mktemp(name))))
-        return ExportedTask(verify_bundle(files), files)
+        return ExportedTask.of(read_recipe(recipe_of(MODELS[name], tmp_path_factory.mktemp(name))))
 
     return export
 

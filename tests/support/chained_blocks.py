@@ -4,14 +4,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from safetensors.torch import save
 
 from bundle_runtime.blocks import BlockRunner, State
 from bundle_runtime.samples import Samples
 from edge_agent.training.engine import BatchPlan, Rates
 from edge_agent.training.onnx_step import OnnxStepEngine
-from fleet_protocol.bundle import WEIGHTS_FILE, TaskDescription
+from fleet_protocol.bundle import TRAIN_FILE, WEIGHTS_FILE, TaskDescription
 from fleet_protocol.codec import read_weights
 from fleet_protocol.split_plan import Cut, is_helpers
+from workbench.export.backbone.backbone import split
+from workbench.export.blocks.block_graphs import block_models
+from workbench.export.blocks.division import divide
+from workbench.export.bundle_writer import admitted
+from workbench.export.conversion.onnx_conversion import checked_model
+from workbench.export.graphs.training_graph import training_graph
+from workbench.export.recipe.recipe import Recipe
+from workbench.export.task_description import described
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +29,18 @@ class ExportedTask:
 
     task: TaskDescription
     files: Mapping[str, bytes]
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> "ExportedTask":
+        """Of a recipe with a `split`: what trains, and no more of the bundle."""
+        halves = split(recipe) if recipe.task.backbone else None
+        trained = halves.head if halves else recipe
+        division = divide(trained, trained.task.split.points)
+        trained.set_training(True)
+        models = {TRAIN_FILE: checked_model(training_graph(trained)), **dict(block_models(division))}
+        files = {name: admitted(name, model) for name, model in models.items()}
+        files[WEIGHTS_FILE] = save({name: value.contiguous() for name, value in recipe.tensors.items()})
+        return cls(described(recipe, models, files, halves=halves, division=division), files)
 
     @property
     def rates(self) -> Rates:

@@ -1,6 +1,7 @@
-"""A TCP link with a latency: `python -m benchmarks.delayed_link --to PORT --milliseconds 50` listens on a port that it prints.
+"""A TCP link with a latency: `python -m benchmarks.delayed_link --to PORT --milliseconds 50`.
 
-What comes in on either side goes out on the other so many milliseconds later, whatever its size.
+It listens on a port that it prints. What comes in on either side goes out on the other so many milliseconds later,
+whatever its size.
 """
 
 import argparse

@@ -71,6 +71,10 @@ class Cut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     helper: list[tuple[Place, Place]]
 
 
+WHOLE: Final = Cut("whole", [])
+"""Of a device that trains every block."""
+
+
 class SplitPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """`split` of `task.json`. The last block, with the loss and the labels, is always the device's, and so is the
     first, which sees samples.

@@ -161,7 +161,7 @@ def step_cost(task: TaskDescription, cut: Cut, party: Party) -> StepCost:
 
 def _passes(plan: SplitPlan) -> int:
     """Through the model in a step: one for each part that trains in turn."""
-    return len({block.part for block in plan.blocks})
+    return len({block.part for block in plan.blocks} - {""}) or 1
 
 
 def _device_flops(plan: SplitPlan, cut: Cut) -> int:

@@ -178,7 +178,7 @@ def pack_nibbles(nibbles: Codes) -> Codes:
     """Numbers below 16, two to a byte, the first in its higher half."""
     if nibbles.size % 2:
         nibbles = np.append(nibbles, np.uint8(0))
-    packed: Codes = nibbles[0::2] << 4 | nibbles[1::2]
+    packed: Codes = nibbles[0::2] << np.uint8(4) | nibbles[1::2]
     return packed
 
 

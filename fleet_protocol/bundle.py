@@ -387,11 +387,11 @@ def _check_blocks(description: TaskDescription, name: str) -> None:
 
 def split_files(description: TaskDescription) -> set[str]:
     """The graphs of all blocks; none where the task has no `split`."""
-    blocks = description.split.blocks if description.split else []
-    last = len(blocks) - 1
-    parts = dict.fromkeys(block.part for block in blocks)
+    if description.split is None:
+        return set()
+    last = len(description.split.blocks) - 1
     graphs = {file(block) for block in range(last) for file in (forward_file, backward_file)}
-    return graphs | {last_file(last, part) for part in parts} if blocks else set()
+    return graphs | {last_file(last, part) for part in description.split.turns}
 
 
 class _Format(msgspec.Struct):

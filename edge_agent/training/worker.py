@@ -38,6 +38,7 @@ from edge_agent.worker.contract import (
     Unconfined,
     Verdict,
     Withheld,
+    read_frame,
     read_job,
     write_frame,
 )
@@ -212,7 +213,7 @@ def work() -> None:
     signal.signal(signal.SIGTERM, _end_round)
     with contextlib.suppress(StopAskedError), os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0) as channel:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-        job = read_job(sys.stdin.buffer.read())
+        job = read_job(read_frame(sys.stdin.buffer))
 
         def send(message: Message) -> None:
             channel.write(write_frame(message))

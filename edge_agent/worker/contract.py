@@ -1,10 +1,11 @@
 """The messages between the agent and its training worker. Neither side imports more than msgspec here.
 
-The job goes to the worker's standard input. What comes back on its standard output is a sequence of frames, each a
-length of four bytes (big-endian) and one message: any number of `Progress`, `Unconfined` where it is, then one verdict.
+Both ways it is frames, each a length of four bytes (big-endian) and one message. The job goes to the worker's standard
+input. What comes back on its standard output is any number of `Progress`, `Unconfined` where it is, then one verdict. In
+a round that a helper takes part in, the worker asks for steps in between, and has a `Reply` to each.
 """
 
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import msgspec
 
@@ -16,11 +17,14 @@ from fleet_protocol.bundle import (
     ORT_TRAINING_FILE,
     TaskDescription,
 )
-from fleet_protocol.limits import MAX_UPDATE_BYTES
+from fleet_protocol.limits import KIB, MAX_SESSION_MESSAGE_BYTES, MAX_UPDATE_BYTES
 
 EngineName = Literal["onnx-step", "ort-training"]
 
 LENGTH_BYTES = 4
+
+LONGEST_STEP_BYTES = MAX_SESSION_MESSAGE_BYTES + KIB
+"""Of a frame's message with a step's request or answer in it."""
 
 STATE_BYTES_PER_PARAMETER = 8
 """At most, of an error feedback's state: two float32, or a float64."""
@@ -107,6 +111,24 @@ class Unconfined(msgspec.Struct, frozen=True, tag="unconfined"):
     lacking: str
 
 
+class StepAsked(msgspec.Struct, frozen=True, tag="step_asked"):
+    """A `StepRequest` for the helper, encoded; the agent passes it on as it is."""
+
+    request: bytes
+
+
+class StepAnswered(msgspec.Struct, frozen=True, tag="step_answered"):
+    """A `StepAnswer` of the helper, encoded. They may come in another order than they were asked for."""
+
+    answer: bytes
+
+
+class SessionLost(msgspec.Struct, frozen=True, tag="session_lost"):
+    """No answer comes any more to what was asked and is to be asked in this round; `words` say why."""
+
+    words: str
+
+
 class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
     """A finished round. `packed` is the update, `residual` what it leaves behind; `loss` is that of its first step,
     of the weights that it began with.
@@ -173,12 +195,18 @@ class RebuildFailure(msgspec.Struct, frozen=True, tag="rebuild_failure"):
 
 Verdict = TrainingResult | Withheld | TrainingFailure | RebuildFailure
 News = Progress | Unconfined
-Message = News | Verdict
+Message = News | StepAsked | Verdict
+Reply = StepAnswered | SessionLost
 _MESSAGES: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
+_REPLIES: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
+
+
+class PipeEndedError(Exception):
+    """The agent's end of the pipe is closed: it wants no more of this process."""
 
 
 def write_job(job: TrainingJob) -> bytes:
-    """For the worker's standard input."""
+    """The first message for the worker's standard input, without its length."""
     return msgspec.msgpack.encode(job)
 
 
@@ -187,10 +215,27 @@ def read_job(data: bytes) -> TrainingJob:
     return msgspec.msgpack.decode(data, type=TrainingJob)
 
 
-def write_frame(message: Message) -> bytes:
-    """One frame for the worker's standard output."""
-    body = msgspec.msgpack.encode(message)
+def framed(body: bytes) -> bytes:
+    """The frame of one message."""
     return len(body).to_bytes(LENGTH_BYTES, "big") + body
+
+
+def write_frame(message: Message | Reply) -> bytes:
+    """One frame, for either side's output."""
+    return framed(msgspec.msgpack.encode(message))
+
+
+def read_frame(stream: BinaryIO) -> bytes:
+    """The message in the next frame, on the worker's side; waits for all of it.
+
+    Raises:
+        PipeEndedError: there is none, or not all of it.
+    """
+    length = stream.read(LENGTH_BYTES)
+    body = stream.read(int.from_bytes(length, "big"))
+    if len(length) < LENGTH_BYTES or len(body) < int.from_bytes(length, "big"):
+        raise PipeEndedError
+    return body
 
 
 def longest_message(task: TaskDescription) -> int:
@@ -198,7 +243,8 @@ def longest_message(task: TaskDescription) -> int:
 
     What surrounds them is short, or comes in their place.
     """
-    return MAX_UPDATE_BYTES + STATE_BYTES_PER_PARAMETER * task.parameter_count
+    verdict = MAX_UPDATE_BYTES + STATE_BYTES_PER_PARAMETER * task.parameter_count
+    return max(verdict, LONGEST_STEP_BYTES if task.split else 0)
 
 
 def read_message(body: bytes) -> Message:
@@ -208,3 +254,12 @@ def read_message(body: bytes) -> Message:
         msgspec.DecodeError: it is no message.
     """
     return _MESSAGES.decode(body)
+
+
+def read_reply(body: bytes) -> Reply:
+    """The agent's reply in a frame, after its length.
+
+    Raises:
+        msgspec.DecodeError: it is none.
+    """
+    return _REPLIES.decode(body)

@@ -134,7 +134,9 @@ def _check_cut(plan: SplitPlan, cut: Cut, name: str) -> None:
             f"{name}: a helper runs whole blocks between the first and the last, 1 to {last - 1}; it says {cut.helper}"
         )
     if any(end >= first for (_, end), (first, _) in pairwise(cut.helper)):
-        raise ConfigurationError(f"{name}: the ranges {cut.helper} must ascend, with a block of the device between them")
+        raise ConfigurationError(
+            f"{name}: the ranges {cut.helper} must ascend, with a block of the device between them"
+        )
     if reading := [block for block in range(last) if plan.blocks[block].reads_inputs and is_helpers(cut, block)]:
         raise ConfigurationError(
             f"{name}: block {reading[0]} reads the device's samples, and no helper sees those; leave it on the device"

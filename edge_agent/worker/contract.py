@@ -1,8 +1,8 @@
 """The messages between the agent and its training worker. Neither side imports more than msgspec here.
 
 Both ways it is frames, each a length of four bytes (big-endian) and one message. The job goes to the worker's standard
-input. What comes back on its standard output is any number of `Progress`, `Unconfined` where it is, then one verdict. In
-a round that a helper takes part in, the worker asks for steps in between, and has a `Reply` to each.
+input. What comes back on its standard output is any number of `Progress`, `Unconfined` where it is, then one verdict.
+In a round that a helper takes part in, the worker asks for steps in between, and has a `Reply` to each.
 """
 
 from typing import BinaryIO, Literal

@@ -100,9 +100,7 @@ class TrainingWorker:
         """
         return self._spent_in_units + (self._warm.spent_milliseconds if self._warm else 0)
 
-    async def train(
-        self, job: TrainingJob, on_news: OnNews = ignore_news, helper: StepHelper | None = None
-    ) -> Verdict:
+    async def train(self, job: TrainingJob, on_news: OnNews = ignore_news, helper: StepHelper | None = None) -> Verdict:
         """Run one round. It always ends: with a result, with a failure, or killed at its time limit.
 
         `on_news` is called with what the worker tells before the verdict, `helper` is asked for what it asks. A round

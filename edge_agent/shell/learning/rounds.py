@@ -139,6 +139,10 @@ class Rounds:
         self._decisions.note(task, condition)
         self._wake.set()
 
+    def invited(self, task: str) -> None:
+        """A round of the task asks for the version that is held."""
+        self.note(task, Condition.INVITED)
+
     def train_now(self, tasks: Sequence[str] = ()) -> None:
         """Somebody asks for a round of these tasks, or of all; guards and the life cycle still apply."""
         for task in tasks or self._tasks:

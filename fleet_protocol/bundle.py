@@ -5,7 +5,7 @@ The SHA-256 of `task.json` names the bundle; `task.json` names every other file 
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Literal
 
@@ -385,13 +385,13 @@ def _check_blocks(description: TaskDescription, name: str) -> None:
         raise ConfigurationError(f"{name}: `split`, but `files` lacks {', '.join(missing)}; export the bundle again")
 
 
-def split_files(description: TaskDescription) -> set[str]:
-    """The graphs of all blocks; none where the task has no `split`."""
+def split_files(description: TaskDescription, chosen: Collection[int] | None = None) -> set[str]:
+    """The graphs of the `chosen` blocks, or of all; none where the task has no `split`."""
     blocks = description.split.blocks if description.split else []
     last = len(blocks) - 1
-    parts = dict.fromkeys(block.part for block in blocks)
-    graphs = {file(block) for block in range(last) for file in (forward_file, backward_file)}
-    return graphs | {last_file(last, part) for part in parts} if blocks else set()
+    of_last = [last_file(last, part) for part in dict.fromkeys(block.part for block in blocks)]
+    files = [[forward_file(block), backward_file(block)] for block in range(last)] + [of_last]
+    return {file for block in range(len(blocks)) if chosen is None or block in chosen for file in files[block]}
 
 
 class _Format(msgspec.Struct):

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -62,6 +62,10 @@ class Cut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: Name
     helper: list[tuple[Place, Place]]
+
+
+WHOLE: Final = Cut("whole", [])
+"""Of a device that trains every block."""
 
 
 class SplitPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

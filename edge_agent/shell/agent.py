@@ -4,20 +4,26 @@ import asyncio
 import logging
 
 from edge_agent.configuration import AgentConfiguration
+from edge_agent.core.cut_choice import CutChoice
 from edge_agent.shell.connection.identity import Identity
 from edge_agent.shell.host import machine
 from edge_agent.shell.host.local_events import LocalEvents
+from edge_agent.shell.learning.round_spool import RoundSpool
 from edge_agent.shell.learning.round_training import RoundTraining
 from edge_agent.shell.learning.rounds import Rounds
 from edge_agent.shell.local_side import LocalSide
 from edge_agent.shell.membership import Membership
 from edge_agent.shell.signs_of_life import SignsOfLife
+from edge_agent.shell.splitting.helped_rounds import HelpedRounds
 from edge_agent.shell.state_folder import open_state
 from edge_agent.sources.unix_socket import Status
+from edge_agent.worker.contract import files_for
 from fleet_host.log_lines import log_line
 from fleet_host.service_manager import this_service_manager
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import write_verify_key
+from fleet_protocol.limits import MIB
+from fleet_protocol.split_costs import memory_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -32,14 +38,26 @@ class Agent:
     def __init__(self, configuration: AgentConfiguration, identity: Identity, software: str) -> None:
         self._configuration = configuration
         self._database, self._samples, cache = open_state(configuration)
-        self.member = member = Membership(configuration, identity, software, self._database, cache)
+        settings = {task.name: task.split for task in configuration.tasks}
+        worker = configuration.worker
+        cuts = CutChoice(settings, worker.memory_limit_mib * MIB, memory_bytes)
+        self.member = member = Membership(
+            configuration,
+            identity,
+            software,
+            self._database,
+            cache,
+            needed=lambda task: files_for(worker.engine, task, cuts.of(task)),
+        )
+        helped = HelpedRounds(identity, member.link, settings)
         training = RoundTraining(
-            configuration.worker,
+            worker,
             self._database,
             self._samples,
             member.versions,
-            address=identity.address,
-            sign=identity.sign_row,
+            cuts=cuts,
+            helpers=helped,
+            spool=RoundSpool(self._database, address=identity.address, sign=identity.sign_row),
         )
         self._rounds = Rounds(
             configuration,
@@ -51,7 +69,7 @@ class Agent:
             link=member.link,
             manifests=member.manifests,
         )
-        member.duty = self._rounds
+        member.duty, member.sessions = self._rounds, helped
         self._local = LocalSide(
             configuration,
             self._samples,

@@ -6,6 +6,7 @@ others.
 
 import asyncio
 import logging
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from edge_agent.configuration import AgentConfiguration
@@ -33,6 +34,7 @@ from edge_agent.shell.versions.version_follower import VersionFollower
 from fleet_host.log_lines import log_line
 from fleet_protocol import topics
 from fleet_protocol.broker_accounts import client_identifier
+from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import VerifyKey
 from fleet_protocol.kinds import (
@@ -90,14 +92,25 @@ class Duty(Protocol):
         """Whether this member has to hear of every version of a task now."""
 
 
+class Sessions(Protocol):
+    """What a member says in sessions of split learning."""
+
+    def relayed(self, data: bytes) -> None:
+        """Something has come from the relay."""
+
+    def connected(self) -> None:
+        """The connection to the broker is there, with the subscriptions of those who listen."""
+
+
 class Membership:
-    """One member of one fleet. `duty` is to be set before `run`.
+    """One member of one fleet. `duty` and `sessions` are to be set before its link runs.
 
     Raises:
         ConfigurationError: the state folder can't be used, or is another device's.
     """
 
     duty: Duty
+    sessions: Sessions
 
     def __init__(
         self,
@@ -106,7 +119,10 @@ class Membership:
         software: str,
         database: DeviceDatabase,
         cache: BlobCache,
+        *,
+        needed: Callable[[TaskDescription], Sequence[str]],
     ) -> None:
+        """`needed` says which files of a bundle are fetched, besides the weights (`VersionFollower`)."""
         self._configuration = configuration
         self.identity = identity
         self._software = software
@@ -134,7 +150,7 @@ class Membership:
             client_identifier(configuration.fleet, configuration.device),
             last_will=(identity.state_topic, self._signed_presence(PresenceState.OFFLINE)),
             on_connected=self._on_connected,
-            handle=self._inbox.handle,
+            handle=self._handle,
             filters=[identity.down_topic, *(topics.invitation(configuration.fleet, task) for task in self.tasks)],
             maximum_message_bytes=max(kind.max_bytes for kind in KINDS.values() if kind.leaf in FROM_COORDINATOR),
         )
@@ -157,7 +173,7 @@ class Membership:
             cache,
             self._fetcher,
             configuration.device,
-            engine=configuration.worker.engine,
+            needed=needed,
             not_readable=self._handle_not_readable,
         )
         self.postbox = Postbox(
@@ -192,6 +208,7 @@ class Membership:
 
     async def _on_connected(self) -> None:
         """Enrol and deliver, for as long as the connection lasts."""
+        self.sessions.connected()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keys.keep())
             group.create_task(self._authorities.keep())
@@ -238,6 +255,12 @@ class Membership:
         signed = self.identity.sign_control(ENROLMENT, encode_payload(enrolment))
         self._answers.signed(signed)
         return signed
+
+    def _handle(self, topic: str, data: bytes) -> None:
+        if topic == self.identity.relayed_topic:
+            self.sessions.relayed(data)
+        else:
+            self._inbox.handle(topic, data)
 
     def _waits_for_version(self, task: str) -> bool:
         return self.duty.waits_for_version(task)

@@ -197,6 +197,7 @@ def _failure_of(error: Exception, job: TrainingJob) -> Verdict:
         unfit=error.unfit if isinstance(error, UnfitSamplesError) else [],
         diverged=isinstance(error, DivergedError),
         store_damaged=isinstance(error, sqlite3.DatabaseError | UnicodeDecodeError) and is_unusable(error),
+        out_of_memory=isinstance(error, MemoryError),
     )
 
 

@@ -21,6 +21,7 @@ from edge_agent.shell.host.meter import Meter
 from edge_agent.shell.learning.round_training import RoundFailedError, RoundTraining
 from edge_agent.shell.learning.stoppable import StoppedError, run_unless
 from edge_agent.shell.samples.sample_store import SampleStore
+from edge_agent.shell.splitting.helped_rounds import NoHelperError
 from edge_agent.shell.storage.device_database import DeviceDatabase
 from edge_agent.shell.versions.manifest_listener import ManifestListener
 from edge_agent.shell.versions.version_follower import ReadyVersion, VersionFollower
@@ -288,7 +289,7 @@ class Rounds:
             return self._note_failure(task, None if error.mended else trained_from, error)
         except (sqlite3.Error, OSError) as error:
             return self._note_failure(task, trained_from, error)
-        except (VersionUnavailableError, LinkDownError) as error:
+        except (VersionUnavailableError, LinkDownError, NoHelperError) as error:
             return self._note_failure(task, None, error)
         self._decisions.ended(
             task, self._count_new(task), withheld.words if withheld else "its update waits or is sent"

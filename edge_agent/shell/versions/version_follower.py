@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from edge_agent.core.round_participation import why_not_asked
@@ -27,7 +28,7 @@ from edge_agent.producers import makes_versions_of
 from edge_agent.shell.storage.blob_cache import BlobCache
 from edge_agent.shell.storage.device_database import DeviceDatabase
 from edge_agent.shell.versions.fetcher import Fetcher, NotFetchedError
-from edge_agent.worker.contract import EngineName, PackedFile, files_for
+from edge_agent.worker.contract import PackedFile, files_for
 from fleet_host.log_lines import log_line
 from fleet_protocol.bundle import TaskDescription, parse_description
 from fleet_protocol.cohort import EVERYONE
@@ -66,18 +67,18 @@ class VersionFollower:
         fetcher: Fetcher,
         device: str,
         *,
-        engine: EngineName = "onnx-step",
+        needed: Callable[[TaskDescription], Sequence[str]] = partial(files_for, "onnx-step"),
         not_readable: Callable[[str, str], None] = lambda _task, _why: None,
     ) -> None:
-        """`engine` is the one that trains on this device: it decides which files of a bundle are fetched.
-        `not_readable` is told of a task whose bundle this agent does not understand, and why.
+        """`needed` says which files of a bundle are fetched for a round, besides the weights; it may raise
+        `ConfigurationError`. `not_readable` is told of a task whose bundle this agent does not understand, and why.
         """
         self._device = device
         self._selection_thresholds: dict[str, int] = {}
         self._database = database
         self._cache = cache
         self._fetcher = fetcher
-        self._engine = engine
+        self._needed = needed
         self._descriptions: dict[str, TaskDescription] = {}
         self._not_readable = not_readable
         self._unreadable: dict[str, str] = {}
@@ -182,7 +183,7 @@ class VersionFollower:
         try:
             description = await self._fetch_description(task, known)
             self._require_asked(description, known)
-            files = bundle_files(description, files_for(self._engine, description))
+            files = bundle_files(description, self._needed(description))
             for blob in files.values():
                 await self._ensure(blob)
                 self._cache.verify(blob)

@@ -1,0 +1,1 @@
+"""The helper: a member of the fleet that runs the middle of models for devices."""

@@ -3,6 +3,8 @@
 import asyncio
 import logging
 
+from fleet_protocol.split_costs import memory_bytes
+
 from edge_agent.configuration import AgentConfiguration
 from edge_agent.core.cut_choice import CutChoice
 from edge_agent.shell.connection.identity import Identity
@@ -23,7 +25,6 @@ from fleet_host.service_manager import this_service_manager
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import write_verify_key
 from fleet_protocol.limits import MIB
-from fleet_protocol.split_costs import memory_bytes
 
 logger = logging.getLogger(__name__)
 

@@ -128,7 +128,7 @@ class Identity:
         return sign_envelope(self._key, self.state_topic, PRESENCE, payload, sequence=self._next())
 
     def party(self) -> Party:
-        """This device at its end of a session that begins now."""
+        """This device, or helper, as an end of sessions; with the key that is pinned now."""
         return Party(self._fleet, self._shard, self.device, self._key, self.coordinator, self._next)
 
     def verify_from_coordinator(self, topic: str, data: bytes, limit: int) -> tuple[msgspec.Struct, str]:

@@ -33,6 +33,10 @@ LIFE_BITS = 32
 """Of an error feedback's `life`, which tells its state from one that the device had before its database was emptied."""
 
 
+MOST_TRIES = 8
+"""Of one round: a device that runs out of memory, and meets helpers that go, comes to an end all the same."""
+
+
 class RoundFailedError(Exception):
     """The worker reported a failure; nothing has changed but samples that were unfit, which are deleted.
 
@@ -113,12 +117,14 @@ class RoundTraining:
         """
         memory = self._database.memory(task, version.bundle)
         verdict = await self._run_worker(task, version, memory)
-        while self._has_another_way(version, verdict):
+        tries = 1
+        while tries < MOST_TRIES and self._has_another_way(version, verdict):
+            tries += 1
             version = await self._versions.ready_version(task)
             memory = self._database.memory(task, version.bundle)
             verdict = await self._run_worker(task, version, memory)
         if isinstance(verdict, TrainingFailure | RebuildFailure):
-            raise RoundFailedError(verdict, mended=self._mend_store(task, verdict))
+            raise RoundFailedError(verdict, mended=self._is_mended(task, verdict))
         self._versions.hold(version)
         if isinstance(verdict, Withheld):
             self._database.withhold(task, version.bundle, verdict.trained_through, verdict.epochs)
@@ -127,29 +133,39 @@ class RoundTraining:
         return Withheld("unchanged", verdict.kept, verdict.trained_through, verdict.epochs) if verdict.kept else None
 
     def _has_another_way(self, version: ReadyVersion, verdict: Verdict) -> bool:
-        """Whether the round can begin anew in another way: with the whole weights, or with less of the model here."""
+        """Whether the round can begin anew in another way: with the whole weights, with another helper, or with less of
+        the model here.
+        """
         if isinstance(verdict, RebuildFailure):
             if not version.packed:
                 return False
             self._versions.refuse_packed(version, verdict.error)
             return True
-        if not (isinstance(verdict, TrainingFailure) and verdict.out_of_memory):
+        if not isinstance(verdict, TrainingFailure):
             return False
+        if verdict.helper_lost:
+            logger.warning(log_line("helper_lost", task=version.description.task, reason=verdict.error))
+            return True
+        return verdict.out_of_memory and self._takes_less(version, verdict)
+
+    def _takes_less(self, version: ReadyVersion, failure: TrainingFailure) -> bool:
         task = version.description
         cut = self._cuts.of(task)
         if not self._cuts.note_too_large(task, cut):
             return False
         logger.warning(
-            log_line("cut_too_large", task=task.task, cut=cut.name, next=self._cuts.of(task).name, reason=verdict.error)
+            log_line("cut_too_large", task=task.task, cut=cut.name, next=self._cuts.of(task).name, reason=failure.error)
         )
         return True
 
-    def _mend_store(self, task: str, failure: TrainingFailure | RebuildFailure) -> bool:
-        """Delete samples that can't be used, or all where their file is damaged, so that the next round does not fail
-        alike; False where there is nothing to mend.
+    def _is_mended(self, task: str, failure: TrainingFailure | RebuildFailure) -> bool:
+        """Whether the next round would not fail alike: samples that can't be used are deleted, all where their file is
+        damaged; or it was the helper's fault.
         """
-        if isinstance(failure, RebuildFailure) or not (failure.unfit or failure.store_damaged):
+        if isinstance(failure, RebuildFailure):
             return False
+        if not (failure.unfit or failure.store_damaged):
+            return failure.helper_lost
         if failure.store_damaged:
             self._samples.start_anew(failure.error)
             return True

@@ -17,23 +17,23 @@ SAY_REFUSED_SECONDS = 60.0
 """A message that is refused for the same reason is said once in this time."""
 MAX_REASONS_SAID = 16
 
-Event = TypeVar("Event", covariant=True)
+Event_co = TypeVar("Event_co", covariant=True)
 
 
-class SessionSide(Protocol[Event]):
+class SessionSide(Protocol[Event_co]):
     """A `DeviceEnd`, or the `HelperSessions` of a helper: what `fleet_protocol.sessions` has."""
 
     @property
     def deadline(self) -> float | None:
         """When it has something to do, unless something comes before."""
 
-    def receive(self, data: bytes, now: float) -> Sequence[Event]:
+    def receive(self, data: bytes, now: float) -> Sequence[Event_co]:
         """Take in what the relay has sent; raises `ProtocolError`."""
 
     def reconnected(self, now: float) -> None:
         """The connection to the broker was lost and is there again."""
 
-    def pass_time(self, now: float) -> Sequence[Event]:
+    def pass_time(self, now: float) -> Sequence[Event_co]:
         """Repeat, and give up, what is due."""
 
     def outgoing(self, now: float) -> Sequence[Outgoing]:
@@ -65,9 +65,7 @@ class SessionCarrier(Generic[Told]):
             events = self._side.receive(data, now)
         except ProtocolError as error:
             if self._said.allows(error.reason, now):
-                logger.warning(
-                    log_line("session_message_refused", reason=error.reason.value, detail=error.detail)
-                )
+                logger.warning(log_line("session_message_refused", reason=error.reason.value, detail=error.detail))
             return
         self._tell(events)
         self.stir()

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 from edge_agent.core.split_settings import SplitSettings
 from edge_agent.shell.connection.identity import Identity
@@ -62,10 +62,9 @@ class HelpedRounds:
         wanted = Wanted(
             version.description.task, bytes.fromhex(version.bundle), cut.name, version.number, version.generation
         )
-        async with self._link.listening_to(self._identity.relayed_topic):
-            async with self._granted(wanted) as session:
-                logger.info(log_line("session_opened", task=wanted.task, helper=session.helper, cut=cut.name))
-                yield session
+        async with self._link.listening_to(self._identity.relayed_topic), self._granted(wanted) as session:
+            logger.info(log_line("session_opened", task=wanted.task, helper=session.helper, cut=cut.name))
+            yield session
 
     @contextlib.asynccontextmanager
     async def _granted(self, wanted: Wanted) -> AsyncIterator["HelpedRound"]:

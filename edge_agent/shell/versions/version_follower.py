@@ -7,7 +7,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from edge_agent.core.round_participation import why_not_asked
@@ -57,6 +56,11 @@ class ReadyVersion:
     last: Path | None = None
 
 
+def files_of_steps(description: TaskDescription) -> Sequence[str]:
+    """What a device trains with that has the engine of every device, alone."""
+    return files_for("onnx-step", description)
+
+
 class VersionFollower:
     """The device's view of its tasks' versions."""
 
@@ -67,7 +71,7 @@ class VersionFollower:
         fetcher: Fetcher,
         device: str,
         *,
-        needed: Callable[[TaskDescription], Sequence[str]] = partial(files_for, "onnx-step"),
+        needed: Callable[[TaskDescription], Sequence[str]] = files_of_steps,
         not_readable: Callable[[str, str], None] = lambda _task, _why: None,
     ) -> None:
         """`needed` says which files of a bundle are fetched for a round, besides the weights; it may raise

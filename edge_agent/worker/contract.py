@@ -62,12 +62,14 @@ class PackedFile(msgspec.Struct, frozen=True):
 class Returned(msgspec.Struct, frozen=True):
     """An update that was rejected, `packed` as it was sent, by the error feedback of this `life`.
 
-    `too_large`: refused for what it holds. It was training that diverged, so it is not learned again.
+    `too_large`: refused for what it holds. It was training that diverged, so it is not learned again. `held` is the
+    update's.
     """
 
     packed: bytes
     life: int = 0
     too_large: bool = False
+    held: tuple[int, ...] = ()
 
 
 class TrainingJob(msgspec.Struct, frozen=True):
@@ -146,7 +148,8 @@ class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
     `unlike_the_fleet` says how far the samples are from those that the scale was made of, where that is far.
     `epochs` is how often rounds, with this one, have gone over the samples that are stored.
     `usual_norm` is the running mean of the norms of the device's rounds. Where the task's rule sends no round like this
-    one, `kept` says why, and `packed` is empty.
+    one, `kept` says why, and `packed` is empty. `held` is of each block the samples that trained it here, where a
+    helper ran some of them; empty where the round trained all.
     """
 
     packed: bytes
@@ -163,6 +166,7 @@ class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
     epochs: float = 0.0
     usual_norm: float = 0.0
     kept: str = ""
+    held: tuple[int, ...] = ()
 
 
 class Withheld(msgspec.Struct, frozen=True, tag="withheld"):

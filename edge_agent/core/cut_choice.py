@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from edge_agent.core.split_settings import NEVER, WHOLE_BY_MEMORY, SplitSettings
 from fleet_protocol.bundle import TaskDescription
@@ -39,7 +40,7 @@ class CutChoice:
             return WHOLE
         if wanted != WHOLE_BY_MEMORY:
             return task.split.cut(wanted)
-        cuts = [WHOLE, *sorted(task.split.cuts, key=lambda cut: values_sent(task.split, cut))]
+        cuts = [WHOLE, *sorted(task.split.cuts, key=partial(values_sent, task.split))]
         return next((cut for cut in cuts if self._fits(task, cut)), WHOLE)
 
     def note_too_large(self, task: TaskDescription, cut: Cut) -> bool:

@@ -171,8 +171,8 @@ class VersionFollower:
         except (NotFetchedError, ProtocolError, ConfigurationError, OSError) as error:
             raise VersionUnavailableError(str(error)) from error
 
-    async def ready_version(self, task: str) -> ReadyVersion:
-        """The newest known version; its missing files are fetched.
+    async def ready_version(self, task: str, *, if_asked: bool = True) -> ReadyVersion:
+        """The newest known version; its missing files are fetched. `if_asked`: only where this device is to train on it.
 
         Raises:
             NotAskedError: the task has ended, or the device has to wait for another round.
@@ -186,7 +186,8 @@ class VersionFollower:
             raise NotAskedError(f"the operator has removed {task}; its samples are kept")
         try:
             description = await self._fetch_description(task, known)
-            self._require_asked(description, known)
+            if if_asked:
+                self._require_asked(description, known)
             files = bundle_files(description, self._needed(description))
             for blob in files.values():
                 await self._ensure(blob)

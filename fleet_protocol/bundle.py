@@ -28,7 +28,7 @@ from fleet_protocol.sample_schema import (
 )
 from fleet_protocol.scaling import UNSCALED, Block, Scaling, check_scaling, input_blocks, target_blocks
 from fleet_protocol.sending_plan import ALWAYS, SendingPlan, check_sending
-from fleet_protocol.split_plan import SplitPlan, backward_file, check_split, forward_file, last_file
+from fleet_protocol.split_plan import SplitPlan, backward_file, check_averaged, check_split, forward_file, last_file
 from fleet_protocol.topics import check_name
 
 BUNDLE_FORMAT = 1
@@ -381,6 +381,7 @@ def _check_blocks(description: TaskDescription, name: str) -> None:
     if description.split is None:
         return
     check_split(description.split, [parameter.block for parameter in description.parameters], name)
+    check_averaged(description.aggregation, name)
     if missing := sorted(split_files(description) - description.files.keys()):
         raise ConfigurationError(f"{name}: `split`, but `files` lacks {', '.join(missing)}; export the bundle again")
 

@@ -1,1 +1,1 @@
-"""Split learning between devices and their helpers: the relay, and the helper (docs/split-learning.md)."""
+"""Split learning over the broker: the relay between devices and helpers, and the helper's program."""

@@ -1,1 +1,1 @@
-"""The helper: a member of the fleet that runs the middle of models for devices."""
+"""A stronger machine that runs the middle of a model for devices which are too weak for it."""

@@ -121,8 +121,11 @@ class Membership:
         cache: BlobCache,
         *,
         needed: Callable[[TaskDescription], Sequence[str]],
+        also_hears: Sequence[str] = (),
     ) -> None:
-        """`needed` says which files of a bundle are fetched, besides the weights (`VersionFollower`)."""
+        """`needed` says which files of a bundle are fetched, besides the weights (`VersionFollower`); `also_hears` are
+        topics that it stays subscribed to.
+        """
         self._configuration = configuration
         self.identity = identity
         self._software = software
@@ -145,13 +148,14 @@ class Membership:
             authorities=self._handle_authorities,
             chunk=self._handle_chunk,
         )
+        invitations = [topics.invitation(configuration.fleet, task) for task in self.tasks]
         self.link = Link(
             configuration.broker,
             client_identifier(configuration.fleet, configuration.device),
             last_will=(identity.state_topic, self._signed_presence(PresenceState.OFFLINE)),
             on_connected=self._on_connected,
             handle=self._handle,
-            filters=[identity.down_topic, *(topics.invitation(configuration.fleet, task) for task in self.tasks)],
+            filters=[identity.down_topic, *invitations, *also_hears],
             maximum_message_bytes=max(kind.max_bytes for kind in KINDS.values() if kind.leaf in FROM_COORDINATOR),
         )
         authorities = pinned_authorities(configuration.state_folder, configuration.broker)

@@ -121,9 +121,12 @@ class Unconfined(msgspec.Struct, frozen=True, tag="unconfined"):
 
 
 class StepAsked(msgspec.Struct, frozen=True, tag="step_asked"):
-    """A `StepRequest` for the helper, encoded; the agent passes it on as it is."""
+    """A `StepRequest` for the helper, encoded; the agent passes it on as it is. `helper` counts the helpers that this
+    round has had before: what is for one of those is late, and is not asked of the next one.
+    """
 
     request: bytes
+    helper: int = 0
 
 
 class StepAnswered(msgspec.Struct, frozen=True, tag="step_answered"):
@@ -133,9 +136,12 @@ class StepAnswered(msgspec.Struct, frozen=True, tag="step_answered"):
 
 
 class SessionLost(msgspec.Struct, frozen=True, tag="session_lost"):
-    """No answer comes any more to what was asked and is to be asked in this round; `words` say why."""
+    """No answer comes any more to what was asked. Where it has `moved`, another helper answers what is asked from now
+    on; else none does in this round. `words` say why.
+    """
 
     words: str
+    moved: bool = False
 
 
 class TrainingResult(msgspec.Struct, frozen=True, tag="result"):

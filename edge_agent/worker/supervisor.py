@@ -43,7 +43,7 @@ class StepHelper(Protocol):
     def listen(self, reply: Callable[[Reply], None]) -> None:
         """A worker has started that asks; `reply` is how it is answered."""
 
-    def ask(self, request: bytes) -> None:
+    def ask(self, asked: StepAsked) -> None:
         """The worker asks for a step; raises `OverloadError` where it has asked for too many."""
 
 
@@ -57,9 +57,9 @@ class NoHelper:
     def listen(self, reply: Callable[[Reply], None]) -> None:
         """Nothing is ever answered."""
 
-    def ask(self, request: bytes) -> None:
+    def ask(self, asked: StepAsked) -> None:
         """Raise `OverloadError`: nobody is there to ask."""
-        raise OverloadError(f"worker asked a helper for a step ({len(request)} bytes) in a round without one")
+        raise OverloadError(f"worker asked a helper for a step ({len(asked.request)} bytes) in a round without one")
 
 
 class _MessageTooLongError(Exception):
@@ -187,7 +187,7 @@ async def _read_verdict(
 ) -> Verdict | None:
     while message := await _next_message(stream, longest):
         if isinstance(message, StepAsked):
-            helper.ask(message.request)
+            helper.ask(message)
         elif isinstance(message, News):
             on_news(message)
         else:

@@ -63,12 +63,17 @@ class Contribute(msgspec.Struct, frozen=True, tag="contribute"):
 Order = Step | Leave | Contribute
 
 
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """The version is loaded, and its weights are in their file."""
+
+
 class StepDone(msgspec.Struct, frozen=True, tag="step_done"):
-    """A `StepAnswer`, encoded."""
+    """A `StepAnswer`, encoded; or, where the request was none, what is wrong with it: the session has to end."""
 
     session: bytes
     number: int
     answer: bytes
+    problem: str = ""
 
 
 class NothingLearned(msgspec.Struct, frozen=True, tag="nothing_learned"):
@@ -83,7 +88,7 @@ class ComputeFailure(msgspec.Struct, frozen=True, tag="compute_failure"):
 
 
 Verdict = TrainingResult | NothingLearned | ComputeFailure
-Message = StepDone | Unconfined | Verdict
+Message = Ready | StepDone | Unconfined | Verdict
 _ORDERS: msgspec.msgpack.Decoder[Order] = msgspec.msgpack.Decoder(Order)
 _JOBS: msgspec.msgpack.Decoder[ComputeJob] = msgspec.msgpack.Decoder(ComputeJob)
 _MESSAGES: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)

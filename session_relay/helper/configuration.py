@@ -27,8 +27,6 @@ class HelperSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     sessions: Annotated[int, msgspec.Meta(ge=1, le=MAX_HELPER_SESSIONS)] = 16
     """Devices that it serves at once, at most."""
-    offer_seconds: Seconds = 15.0
-    """It says so often that it is there."""
     settle_seconds: Seconds = 3.0
     """So long after the last of its sessions of a version has ended, it sends what it has learned from that version."""
     gather_seconds: Seconds = 120.0

@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 import msgspec
 
-from edge_agent.shell.storage.device_database import TaskMemory
 from edge_agent.shell.versions.version_follower import ReadyVersion
 from edge_agent.worker.child import RunningProcess, end_child, start_child
 from edge_agent.worker.contract import LENGTH_BYTES, Returned, Unconfined
 from edge_agent.worker.settings import WorkerSettings
+from fleet_host.log_lines import log_line
 from fleet_protocol.limits import MAX_WAIT_SECONDS
 from fleet_protocol.split_plan import SplitPlan, is_helpers
 from session_relay.helper.compute_contract import (
@@ -22,6 +22,7 @@ from session_relay.helper.compute_contract import (
     Contribute,
     Leave,
     Order,
+    Ready,
     Step,
     StepDone,
     Verdict,
@@ -33,6 +34,7 @@ from session_relay.helper.compute_contract import (
 logger = logging.getLogger(__name__)
 
 COMMAND = (sys.executable, "-P", "-m", "session_relay.helper.compute")
+CONFINEMENT = "none needed; a kernel from 5.13 on, with Landlock and seccomp, keeps bundles from it"
 LIFE_BITS = 32
 """Of an error feedback's `life`, as a device draws it."""
 
@@ -43,16 +45,28 @@ def blocks_of_helpers(plan: SplitPlan) -> list[int]:
 
 
 class Middle:
-    """`done` hears of each answered step. Steps that are asked for before the child runs wait in its pipe."""
+    """Steps that are asked for before the child runs wait until it does."""
 
-    def __init__(self, version: ReadyVersion, settings: WorkerSettings, kept_mib: int, done: Callable[[StepDone], None]):
+    def __init__(
+        self,
+        version: ReadyVersion,
+        settings: WorkerSettings,
+        kept_mib: int,
+        *,
+        ready: Callable[[ReadyVersion], None],
+        done: Callable[[StepDone], None],
+    ) -> None:
+        """`ready` hears when the version is loaded, `done` of each answered step."""
         self.version = version
         self.sessions: dict[bytes, str] = {}
         """The cut of each that is open."""
         self.takes_sessions = True
+        self.settled = asyncio.Event()
+        """Set once its sessions are over, and it takes no more."""
         self.began_at = asyncio.get_running_loop().time()
         self._settings = settings
         self._kept_mib = kept_mib
+        self._ready = ready
         self._done = done
         self._process: RunningProcess | None = None
         self._orders: asyncio.StreamWriter | None = None
@@ -71,10 +85,10 @@ class Middle:
         if self.sessions.pop(session, None) is not None:
             self._order(Leave(session))
 
-    def contribute(self, memory: TaskMemory, returned: list[Returned]) -> None:
-        """Have it end with what it has learned; no step may follow."""
+    def contribute(self, residual: bytes, returned: list[Returned], seed: int) -> None:
+        """Have it end with what it has learned, joined with what earlier contributions left; no step may follow."""
         self._unanswered += 1
-        self._order(Contribute(memory.residual, returned, memory.rounds, 1 + secrets.randbits(LIFE_BITS)))
+        self._order(Contribute(residual, returned, seed, 1 + secrets.randbits(LIFE_BITS)))
         self._watch()
 
     async def run(self) -> Verdict:
@@ -113,7 +127,11 @@ class Middle:
             if isinstance(message, StepDone):
                 self._unanswered -= 1
                 self._done(message)
-            elif not isinstance(message, Unconfined):
+            elif isinstance(message, Ready):
+                self._ready(self.version)
+            elif isinstance(message, Unconfined):
+                logger.warning(log_line("worker_not_confined", lacking=message.lacking, remedy=CONFINEMENT))
+            else:
                 return message
 
     def _watch(self) -> None:

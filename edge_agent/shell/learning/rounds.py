@@ -21,7 +21,7 @@ from edge_agent.shell.host.meter import Meter
 from edge_agent.shell.learning.round_training import RoundFailedError, RoundTraining
 from edge_agent.shell.learning.stoppable import StoppedError, run_unless
 from edge_agent.shell.samples.sample_store import SampleStore
-from edge_agent.shell.splitting.helped_rounds import NoHelperError
+from edge_agent.shell.splitting.helped_round import NoHelperError
 from edge_agent.shell.storage.device_database import DeviceDatabase
 from edge_agent.shell.versions.manifest_listener import ManifestListener
 from edge_agent.shell.versions.version_follower import ReadyVersion, VersionFollower

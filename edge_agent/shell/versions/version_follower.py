@@ -172,7 +172,7 @@ class VersionFollower:
             raise VersionUnavailableError(str(error)) from error
 
     async def ready_version(self, task: str, *, if_asked: bool = True) -> ReadyVersion:
-        """The newest known version; its missing files are fetched. `if_asked`: only where this device is to train on it.
+        """The newest known version; its missing files are fetched. `if_asked`: only where this device is to train.
 
         Raises:
             NotAskedError: the task has ended, or the device has to wait for another round.

@@ -1,10 +1,19 @@
 """One block of a divided model while it is trained, on a device or at a helper."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from bundle_runtime.blocks import Activations, Backward, BlockRunner, Last, Rates, State
+from bundle_runtime.blocks import Backward, BlockRunner, Floats, Last, Rates, State
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.sessions.staleness import staleness_weight
+
+
+@dataclass(frozen=True, slots=True)
+class _Slowed:
+    """The rates of a stale pass."""
+
+    learning_rate: float
+    weight_decay: float
+    proximal: float
 
 
 @dataclass(slots=True)
@@ -25,27 +34,28 @@ class TrainedBlock:
         weights = runner.weights_of(number, flat)
         return cls(number, weights, weights, runner.new_state(number))
 
-    def forward(
-        self, runner: BlockRunner, inputs: Activations, seed: int, raw: Activations | None = None
-    ) -> Activations:
+    def forward(self, runner: BlockRunner, inputs: Floats, seed: int, raw: Floats | None = None) -> Floats:
         """What it makes of `inputs` f32[N, ...]."""
         return runner.forward(self.number, self.weights, inputs, seed=seed, raw=raw)
 
     def backward(
         self,
         runner: BlockRunner,
-        inputs: Activations,
-        gradient: Activations,
+        inputs: Floats,
+        gradient: Floats,
+        *,
         seed: int,
         rates: Rates,
         staleness: float,
-        raw: Activations | None = None,
+        raw: Floats | None = None,
+        update: bool = True,
     ) -> Backward:
         """What a backward pass would make of it, and the gradient by `inputs`: nothing changes before `accept`.
 
         The block has had `staleness` updates since the forward pass; in the mean, where rows of several are passed.
+        Without `update` nothing is trained, and buffers move all the same.
         """
-        slowed = replace(rates, learning_rate=rates.learning_rate * staleness_weight(staleness))
+        slowed = _Slowed(rates.learning_rate * staleness_weight(staleness), rates.weight_decay, rates.proximal)
         return runner.backward(
             self.number,
             self.weights,
@@ -56,9 +66,10 @@ class TrainedBlock:
             rates=slowed,
             raw=raw,
             anchor=self.start,
+            update=update,
         )
 
-    def accept(self, trained: Backward | Last) -> None:
-        """Take what a pass made of it."""
+    def accept(self, trained: Backward | Last, *, update: bool = True) -> None:
+        """Take what a pass made of it, which counts where it trained."""
         self.weights, self.state = trained.weights, trained.state
-        self.updates += 1
+        self.updates += update

@@ -82,6 +82,8 @@ class SplitPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
 
     blocks: Annotated[list[Block], msgspec.Meta(min_length=2, max_length=MAX_BLOCKS)]
     cuts: Annotated[list[Cut], msgspec.Meta(min_length=1, max_length=MAX_CUTS)]
+    parts: list[str] = []
+    """The task's parts, in the order in which they take their turns in a step; empty where it has none."""
     activations: WireFormat = "int8"
     """How what leaves a device, and comes back, travels in the forward pass."""
     gradients: WireFormat = "int8"

@@ -38,7 +38,7 @@ def code_rows(matrix: Matrix, wire: WireFormat, non_negative: bool) -> bytes:
         fitting = np.clip(matrix, -_LARGEST_HALF, _LARGEST_HALF) if wire == "float16" else matrix
         return fitting.astype(FLOATS[wire]).tobytes()
     highest = _highest(wire, non_negative)
-    largest = np.maximum(matrix.max(axis=1), -matrix.min(axis=1))
+    largest = np.abs(matrix).max(axis=1)
     scales = rounded_up(largest / np.float32(highest), highest)
     upper = (scales.view(np.uint32) >> 16).astype("<u2").tobytes()
     inverse = np.divide(np.float32(1), scales, out=np.zeros_like(scales), where=scales >= _SMALLEST_NORMAL)

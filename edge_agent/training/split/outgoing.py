@@ -18,7 +18,7 @@ def packed_activations(values: Floats, plan: SplitPlan, generator: np.random.Gen
 
 
 def packed_gradient(gradient: Floats, plan: SplitPlan, generator: np.random.Generator) -> bytes:
-    """A gradient f32[N, ...] of the mean loss, each row within the plan's limit, and its entries as the plan selects."""
+    """A gradient f32[N, ...] of the mean loss: each row within the plan's limit, and of it what the plan selects."""
     if plan.gradient_clip:
         gradient = clipped_rows(gradient, plan.gradient_clip)
     return pack_gradient(gradient, plan.gradients, plan.gradient_selection, plan.gradient_keep, generator)
@@ -31,4 +31,5 @@ def clipped_rows(gradient: Floats, limit: float) -> Floats:
     rows = len(gradient)
     norms = rows * np.linalg.norm(gradient.reshape(rows, -1).astype(np.float64), axis=1)
     shrink = np.minimum(1, limit / np.maximum(norms, limit)).astype(np.float32)
-    return gradient * shrink.reshape(-1, *[1] * (gradient.ndim - 1))
+    clipped: Floats = gradient * shrink.reshape(-1, *[1] * (gradient.ndim - 1))
+    return clipped

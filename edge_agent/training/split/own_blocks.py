@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from bundle_runtime.blocks import Backward, BlockRunner, Last
+from bundle_runtime.blocks import Backward, BlockRunner, Last, State
 from bundle_runtime.trained_block import TrainedBlock
 from fleet_protocol.codec.sparse import FloatVector
 
@@ -15,24 +15,24 @@ class Change:
     block: int
     before: FloatVector
     after: FloatVector
-    state_before: dict[str, FloatVector]
+    state_before: State
 
 
 class OwnBlocks:
     """The device's blocks by their numbers, on weights f32[P] of which only theirs need be there."""
 
     def __init__(self, runner: BlockRunner, blocks: Iterable[int], weights: FloatVector) -> None:
-        self._runner = runner
+        self.runner = runner
         self._blocks = {block: TrainedBlock.of(runner, block, weights) for block in blocks}
 
     def __getitem__(self, block: int) -> TrainedBlock:
         return self._blocks[block]
 
-    def accept(self, block: int, trained: Backward | Last) -> Change:
+    def accept(self, block: int, trained: Backward | Last, *, update: bool = True) -> Change:
         """Take what a pass made of a block at once, so that the steps behind it see it."""
         held = self._blocks[block]
         before, state = held.weights, held.state
-        held.accept(trained)
+        held.accept(trained, update=update)
         return Change(block, before, held.weights, state)
 
     def take_back(self, changes: Iterable[Change]) -> None:
@@ -50,5 +50,5 @@ class OwnBlocks:
         """A copy of all weights f32[P] with these blocks as they are now."""
         trained = weights.copy()
         for block, held in self._blocks.items():
-            self._runner.into(trained, block, held.weights)
+            self.runner.into(trained, block, held.weights)
         return trained

@@ -1,16 +1,18 @@
 """How many steps are under way at once: as many as hide the waiting for the helper, and no more. Pure."""
 
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 REMEMBERED: Final = 16
 
 
 class Pace:
-    """Measures what a step takes here and at the helper; times in seconds."""
+    """Measures what a step takes here and at the helper, in seconds of its clock."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, clock: Callable[[], float]) -> None:
         """At most so many steps."""
+        self.clock = clock
         self._most = most
         self._own = deque[float](maxlen=REMEMBERED)
         self._waits: dict[int, deque[float]] = {}

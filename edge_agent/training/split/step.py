@@ -2,14 +2,18 @@
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 
-from bundle_runtime.blocks import BlockRunner, Floats, Labels, Rates
+from bundle_runtime.blocks import Floats, Labels, Rates
+from bundle_runtime.samples import Samples
+from edge_agent.training.engine import BatchPlan
 from edge_agent.training.split.own_blocks import Change, OwnBlocks
 from edge_agent.training.split.placement import Leg, PartPass
 from fleet_protocol.split_plan import SplitPlan
+
+SEEDS: Final = 2**32
 
 
 class NotFiniteError(Exception):
@@ -24,6 +28,22 @@ class MiniBatch:
     inputs: Floats
     labels: Labels
     seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class MiniBatches:
+    """Those of a round, by the numbers of their steps. Each is taken out of the samples when it is asked for."""
+
+    samples: Samples
+    plan: BatchPlan
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.plan.rows)
+
+    def __getitem__(self, number: int) -> MiniBatch:
+        taken = self.samples.take(self.plan.rows[number][self.plan.mask[number] > 0])
+        return MiniBatch(number, taken.inputs, taken.labels, (self.plan.seed + number) % SEEDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +83,12 @@ Walk = Generator[Ask, Floats, float]
 class Step:
     """A mini-batch on its way. `changes` are what it has made of the device's blocks so far."""
 
-    def __init__(self, batch: MiniBatch, common: StepPlan, blocks: OwnBlocks, runner: BlockRunner) -> None:
+    def __init__(self, batch: MiniBatch, common: StepPlan, blocks: OwnBlocks) -> None:
         self.batch = batch
         self.changes: list[Change] = []
         self._common = common
         self._blocks = blocks
-        self._runner = runner
+        self._runner = blocks.runner
         self._last = len(common.plan.blocks) - 1
 
     def walk(self) -> Walk:
@@ -124,23 +144,24 @@ class Step:
             log_priors=self._common.log_priors,
             anchor=held.start,
         )
-        self.changes.append(self._blocks.accept(self._last, last))
+        trains = part_pass.trains(self._common.plan, self._last)
+        self.changes.append(self._blocks.accept(self._last, last, update=trains))
         return float(last.row_losses.mean(dtype=np.float64)), last.input_gradient
 
     def _backward(self, leg: Leg, gradient: Floats, forward: _Forward, part_pass: PartPass) -> Floats:
         for block in reversed(leg.blocks):
-            held = self._blocks[block]
+            held, update = self._blocks[block], part_pass.trains(self._common.plan, block)
             result = held.backward(
                 self._runner,
                 forward.inputs.pop(block),
                 gradient,
-                self.batch.seed,
-                self._common.rates,
-                held.updates - forward.updates[block],
+                seed=self.batch.seed,
+                rates=self._common.rates,
+                staleness=held.updates - forward.updates[block],
                 raw=self._raw(block),
-                update=part_pass.trains(self._common.plan, block),
+                update=update,
             )
-            self.changes.append(self._blocks.accept(block, result))
+            self.changes.append(self._blocks.accept(block, result, update=update))
             if result.input_gradient is None:
                 return gradient
             gradient = result.input_gradient

@@ -37,9 +37,7 @@ class TrainedRows:
 
     def held(self, block: int) -> int:
         """The samples that have trained the block since `clear`."""
-        counted = (
-            min(rows, self._samples.get(session) or rows) for session, rows in self._rows.get(block, {}).items()
-        )
+        counted = (min(rows, self._samples.get(session) or rows) for session, rows in self._rows.get(block, {}).items())
         return min(sum(counted), MAX_SAMPLES_PER_UPDATE)
 
     def clear(self) -> None:

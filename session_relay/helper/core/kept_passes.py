@@ -33,7 +33,7 @@ class KeptPass:
         return len(self.inputs[0])
 
     @property
-    def bytes(self) -> int:
+    def size_bytes(self) -> int:
         """In memory."""
         return sum(each.nbytes for each in self.inputs)
 
@@ -49,7 +49,7 @@ class KeptPasses:
         """Passes that had to go before their backward pass came."""
 
     @property
-    def bytes(self) -> int:
+    def size_bytes(self) -> int:
         """Of all of them."""
         return sum(self._bytes.values())
 
@@ -57,11 +57,11 @@ class KeptPasses:
         """Keep one; of its session, at most the `most` newest through the same blocks."""
         self.take(key)
         self._passes[key] = kept
-        self._bytes[key.session] = self._bytes.get(key.session, 0) + kept.bytes
+        self._bytes[key.session] = self._bytes.get(key.session, 0) + kept.size_bytes
         alike = [each for each in self._passes if (each.session, each.first) == (key.session, key.first)]
         for each in alike[: len(alike) - most]:
             self._drop(each)
-        while self.bytes > self._limit:
+        while self.size_bytes > self._limit:
             heaviest = max(self._bytes, key=self._bytes.__getitem__)
             self._drop(next(each for each in self._passes if each.session == heaviest))
 
@@ -73,7 +73,7 @@ class KeptPasses:
         """The pass, which goes."""
         kept = self._passes.pop(key, None)
         if kept is not None:
-            self._bytes[key.session] -= kept.bytes
+            self._bytes[key.session] -= kept.size_bytes
         return kept
 
     def forget(self, session: bytes) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bundle_runtime.blocks import Activations, Backward, BlockRunner, Rates
+from bundle_runtime.blocks import Backward, BlockRunner, Floats, Rates
 from bundle_runtime.trained_block import TrainedBlock
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec.activations import pack_activations, pack_gradient
@@ -55,16 +55,17 @@ class Middle:
         plan: SplitPlan,
         runner: BlockRunner,
         weights: FloatVector,
+        *,
         kept_bytes: int,
         generator: np.random.Generator,
     ) -> None:
-        """`weights` f32[P] are those of the version. Forward passes leave at most `kept_bytes` behind; `generator` picks
-        entries where the plan sends random ones.
+        """`weights` f32[P] are those of the version. Forward passes leave at most `kept_bytes` behind; `generator`
+        picks entries where the plan sends random ones.
         """
         self._task = task
         self._plan = plan
         self._runner = runner
-        self._rates = Rates.planned(task.training)
+        self._rates: Rates = task.training
         self._generator = generator
         self._kept = KeptPasses(kept_bytes)
         self._rows = TrainedRows()
@@ -92,7 +93,7 @@ class Middle:
     @property
     def kept_bytes(self) -> int:
         """What forward passes have left."""
-        return self._kept.bytes
+        return self._kept.size_bytes
 
     def answer(self, asked: Sequence[Asked]) -> list[StepAnswer]:
         """One answer for each request, in their order. Those that fit together are computed at once; each must be new:
@@ -180,7 +181,7 @@ class Middle:
             return {place: answer for answers in alone for place, answer in answers.items()}
         return {each.read.place: self._answered(each.read, rows) for each, rows in zip(passed, gradients, strict=True)}
 
-    def _pass_back(self, passed: Sequence[_Passed]) -> list[Activations]:
+    def _pass_back(self, passed: Sequence[_Passed]) -> list[Floats]:
         """The gradient by what each request's forward pass began with; the blocks are trained, where they ask for it.
 
         Raises:
@@ -196,17 +197,17 @@ class Middle:
                 self._runner,
                 np.concatenate([each.kept.inputs[place] for each in passed]),
                 gradient,
-                request.seed,
-                self._rates,
-                held.updates - float(np.mean([each.kept.updates[place] for each in passed])),
+                seed=request.seed,
+                rates=self._rates,
+                staleness=held.updates - float(np.mean([each.kept.updates[place] for each in passed])),
+                update=request.update,
             )
             gradient = _gradient_of(trained[block], block)
-        if request.update:
-            self._accept(trained, passed)
+        self._accept(trained, passed, update=request.update)
         ends = np.cumsum([each.kept.rows for each in passed])
         return np.split(gradient, ends[:-1])
 
-    def _accept(self, trained: dict[int, Backward], passed: Sequence[_Passed]) -> None:
+    def _accept(self, trained: dict[int, Backward], passed: Sequence[_Passed], *, update: bool) -> None:
         norms = {}
         for block, result in trained.items():
             held = self._blocks[block]
@@ -214,12 +215,13 @@ class Middle:
             if words := held.changes.why_refused(norms[block]):
                 raise StepRefusedError(f"block {block}: the step {words}")
         for block, result in trained.items():
-            self._blocks[block].trained.accept(result)
-            self._blocks[block].changes.count(norms[block])
-            for each in passed:
-                self._rows.count(each.read.key.session, block, each.kept.rows)
+            self._blocks[block].trained.accept(result, update=update)
+            if update:
+                self._blocks[block].changes.count(norms[block])
+                for each in passed:
+                    self._rows.count(each.read.key.session, block, each.kept.rows)
 
-    def _answered(self, read: ReadRequest, values: Activations) -> StepAnswer:
+    def _answered(self, read: ReadRequest, values: Floats) -> StepAnswer:
         request = read.request
         if not np.isfinite(values).all():
             return refusal(request, f"blocks {request.first} to {request.end - 1} give values that are not finite")
@@ -239,7 +241,7 @@ def helpers_blocks(plan: SplitPlan) -> list[int]:
     return [block for block in range(len(plan.blocks)) if any(is_helpers(cut, block) for cut in plan.cuts)]
 
 
-def _gradient_of(result: Backward, block: int) -> Activations:
+def _gradient_of(result: Backward, block: int) -> Floats:
     if result.input_gradient is None or not np.isfinite(result.input_gradient).all():
         raise StepRefusedError(f"block {block}: the gradient by what it takes is not finite")
     return result.input_gradient

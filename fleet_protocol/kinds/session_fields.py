@@ -14,6 +14,8 @@ from fleet_protocol.limits import (
 
 SessionName = Annotated[bytes, msgspec.Meta(min_length=SESSION_BYTES, max_length=SESSION_BYTES)]
 """16 random bytes, drawn by the device that opens the session."""
+NO_SESSION = bytes(SESSION_BYTES)
+"""Stands where a message is about none."""
 PublicKeyBytes = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 """Ed25519, of who signs, or X25519, made for one session."""
 BundleHash = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]

@@ -93,4 +93,12 @@ class Closed:
     detail: str
 
 
-HelperEvent: TypeAlias = Asked | Requested | Closed
+@dataclass(frozen=True, slots=True)
+class OfferRefused:
+    """The relay sends this helper no devices, as the coordinator does not allow it as one. Offers go on."""
+
+    reason: str
+    detail: str
+
+
+HelperEvent: TypeAlias = Asked | Requested | Closed | OfferRefused

@@ -31,10 +31,11 @@ from fleet_protocol.kinds import (
     SessionResumption,
     decode_payload,
     encode_payload,
+    session_fields,
 )
 from fleet_protocol.limits import MAX_HELPER_SESSIONS
 from fleet_protocol.sessions.channel import Channel
-from fleet_protocol.sessions.events import Asked, Closed, HelperEvent, Outgoing, Wanted
+from fleet_protocol.sessions.events import Asked, Closed, HelperEvent, OfferRefused, Outgoing, Wanted
 from fleet_protocol.sessions.frames import is_frame, session_of
 from fleet_protocol.sessions.helper_end import HelperEnd
 from fleet_protocol.sessions.lifecycle import Event
@@ -85,6 +86,8 @@ class HelperSessions:
         match self._party.verify(data):
             case Introduction() as introduction:
                 return self._asked(introduction, now)
+            case SessionNotice(session=session_fields.NO_SESSION, news=News.REFUSED) as notice:
+                return [OfferRefused(notice.reason, notice.detail)]
             case SessionNotice(news=News.ENDED | News.MOVED | News.REFUSED) as notice:
                 return self._close(notice.session, Event.ENDED, notice.reason, notice.detail)
             case SessionNotice(news=News.RESUME) as notice:

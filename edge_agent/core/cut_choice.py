@@ -1,22 +1,16 @@
 """Which blocks of a model a device trains itself, and which it leaves to a helper. Pure."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
 from edge_agent.core.split_settings import NEVER, WHOLE_BY_MEMORY, SplitSettings
 from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.split_costs import bytes_of_step
 from fleet_protocol.split_plan import WHOLE, Cut, SplitPlan
 
 MemoryBytes = Callable[[TaskDescription, Cut], int]
-"""What the worker needs of a device in a round with a cut."""
-
-
-def values_sent(plan: SplitPlan, cut: Cut) -> int:
-    """Values that travel in a step of one sample: in front of and behind each range, forward and backward."""
-    edges = [block for first, end in cut.helper for block in (first - 1, end - 1)]
-    return 2 * sum(math.prod(plan.blocks[block].output_shape) for block in edges)
+"""What the worker of this device needs in a round with a cut (`fleet_protocol.split_costs`)."""
 
 
 @dataclass(slots=True)
@@ -40,7 +34,7 @@ class CutChoice:
             return WHOLE
         if wanted != WHOLE_BY_MEMORY:
             return task.split.cut(wanted)
-        cuts = [WHOLE, *sorted(task.split.cuts, key=partial(values_sent, task.split))]
+        cuts = [WHOLE, *sorted(task.split.cuts, key=partial(_bytes_sent, task.split, task.training.batch_size))]
         return next((cut for cut in cuts if self._fits(task, cut)), WHOLE)
 
     def note_too_large(self, task: TaskDescription, cut: Cut) -> bool:
@@ -51,3 +45,8 @@ class CutChoice:
     def _fits(self, task: TaskDescription, cut: Cut) -> bool:
         is_known_not_to = (task.task, cut.name) in self._too_large
         return not is_known_not_to and self.memory_bytes(task, cut) <= self.limit_bytes
+
+
+def _bytes_sent(plan: SplitPlan, rows: int, cut: Cut) -> int:
+    """Both ways, in a step."""
+    return sum(bytes_of_step(plan, cut, rows))

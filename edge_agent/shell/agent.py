@@ -3,8 +3,6 @@
 import asyncio
 import logging
 
-from fleet_protocol.split_costs import memory_bytes
-
 from edge_agent.configuration import AgentConfiguration
 from edge_agent.core.cut_choice import CutChoice
 from edge_agent.shell.connection.identity import Identity
@@ -22,9 +20,12 @@ from edge_agent.sources.unix_socket import Status
 from edge_agent.worker.contract import files_for
 from fleet_host.log_lines import log_line
 from fleet_host.service_manager import this_service_manager
+from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import write_verify_key
 from fleet_protocol.limits import MIB
+from fleet_protocol.split_costs import memory_bytes
+from fleet_protocol.split_plan import Cut
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class Agent:
         self._database, self._samples, cache = open_state(configuration)
         settings = {task.name: task.split for task in configuration.tasks}
         worker = configuration.worker
-        cuts = CutChoice(settings, worker.memory_limit_mib * MIB, memory_bytes)
+        cuts = CutChoice(settings, worker.memory_limit_mib * MIB, self._memory_bytes)
         self.member = member = Membership(
             configuration,
             identity,
@@ -116,6 +117,9 @@ class Agent:
     def train_now(self) -> None:
         """Somebody asks for a round of every task."""
         self._rounds.train_now()
+
+    def _memory_bytes(self, task: TaskDescription, cut: Cut) -> int:
+        return memory_bytes(task, cut, stored_samples=self._samples.count(task.task))
 
     def _status(self) -> Status:
         member, tasks = self.member, self.member.tasks

@@ -101,6 +101,9 @@ class Sessions(Protocol):
     def connected(self) -> None:
         """The connection to the broker is there, with the subscriptions of those who listen."""
 
+    def key_changed(self) -> None:
+        """The coordinator has another key, and with it the relay."""
+
 
 class Membership:
     """One member of one fleet. `duty` and `sessions` are to be set before its link runs.
@@ -299,6 +302,7 @@ class Membership:
     def _handle_new_key(self) -> None:
         """What the new key signed before was refused: ask for authorities, manifests and receipts again."""
         self._authorities.ask_again()
+        self.sessions.key_changed()
         self._presence.publish_again()
         self.postbox.send_all()
 

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from bundle_runtime.blocks import BlockRunner
-from bundle_runtime.graph_admission import GraphError
+from bundle_runtime.graph import GraphError
 from edge_agent.training.compression import UpdateTooLargeError, pack, remember
 from edge_agent.training.confinement import limit, shut_in
 from edge_agent.training.rebuild import RebuildError, rebuild
@@ -132,7 +132,7 @@ class Computation:
         runner = BlockRunner(task, files, job.blocks, job.threads)
         generator = np.random.default_rng()
         self._task, self._plan, self._send = task, task.split, send
-        self._middle = Middle(task, task.split, runner, weights, job.kept_mib * MIB, generator)
+        self._middle = Middle(task, task.split, runner, weights, kept_bytes=job.kept_mib * MIB, generator=generator)
         self._cuts: dict[bytes, str] = {}
         self._requests = msgspec.msgpack.Decoder(StepRequest)
         send(Ready())

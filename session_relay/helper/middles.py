@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from typing import Protocol
+from typing import Any, Protocol
 
 from edge_agent.core.generations import carried_over
 from edge_agent.core.norm_memory import divided
@@ -108,11 +108,9 @@ class Middles:
         """End every child. What they have learned since their last contribution is lost."""
         for timer in self._settling.values():
             timer.cancel()
-        running = list(self._running.values())
-        for each in running:
+        for each in (running := list(self._running.values())):
             each.cancel()
-        if running:
-            await asyncio.wait(running)
+        await asyncio.gather(*running, return_exceptions=True)
 
     def _serving(self, version: ReadyVersion) -> Middle | None:
         now = asyncio.get_running_loop().time()
@@ -159,7 +157,8 @@ class Middles:
         each takes up what the one before has left in the error feedback.
         """
         settled = asyncio.ensure_future(middle.settled.wait())
-        await asyncio.wait({settled, computing}, return_when=asyncio.FIRST_COMPLETED)
+        either: set[asyncio.Future[Any]] = {settled, computing}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         settled.cancel()
         middle.takes_sessions = False
         task = middle.version.description.task

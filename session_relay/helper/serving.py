@@ -97,6 +97,12 @@ class Serving:
         self._stirred.set()
         self._carrier.connected()
 
+    def key_changed(self) -> None:
+        """The coordinator has another key, and with it the relay: sessions begin anew."""
+        for event in self._sessions.renew(self._member.identity.party()):
+            self._handle(event)
+        self._offer()
+
     def manifest_changed(self, task: str) -> None:
         """A manifest has brought something new."""
         self._stirred.set()

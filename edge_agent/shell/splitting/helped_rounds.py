@@ -37,6 +37,9 @@ class HelpedRounds:
         if self._round is not None:
             self._round.connected()
 
+    def key_changed(self) -> None:
+        """The coordinator has another key: the session that is open goes silent, and the next one begins with it."""
+
     @contextlib.asynccontextmanager
     async def session(self, version: ReadyVersion, cut: Cut) -> AsyncIterator[HelpedRound]:
         """A helper for the length of a block, over reconnects too; where it goes, another one.

@@ -82,7 +82,6 @@ class BlockRunner:
         self._places = {block: _places(task, block) for block in blocks}
         self._trained = {block: _trained(task, block) for block in self._places}
         self._last = len(self._plan.blocks) - 1
-        self._parts = list(dict.fromkeys(block.part for block in self._plan.blocks if block.part)) or [""]
         self._graphs = {
             file: Graph(file, files[file], threads) for block in self._places for file in self._files_of(block)
         }
@@ -117,7 +116,7 @@ class BlockRunner:
         """What the loss of each head that balances classes adds to its scores, from all labels of a round as training
         takes them: i64[N], or f32[N, values]. For `last`; empty where no loss does.
         """
-        asked = {name for part in self._parts for name in self._graphs[last_file(self._last, part)].input_shapes}
+        asked = {name for part in self._plan.turns for name in self._graphs[last_file(self._last, part)].input_shapes}
         return log_priors(self._task.each_label, labels, asked)
 
     def forward(
@@ -207,7 +206,7 @@ class BlockRunner:
 
     def _files_of(self, block: int) -> list[str]:
         if block == self._last:
-            return [last_file(block, part) for part in self._parts]
+            return [last_file(block, part) for part in self._plan.turns]
         return [forward_file(block), backward_file(block)]
 
     def _feeds(

@@ -388,11 +388,12 @@ def _check_blocks(description: TaskDescription, name: str) -> None:
 
 def split_files(description: TaskDescription, chosen: Collection[int] | None = None) -> set[str]:
     """The graphs of the `chosen` blocks, or of all; none where the task has no `split`."""
-    blocks = description.split.blocks if description.split else []
-    last = len(blocks) - 1
-    of_last = [last_file(last, part) for part in dict.fromkeys(block.part for block in blocks)]
-    files = [[forward_file(block), backward_file(block)] for block in range(last)] + [of_last]
-    return {file for block in range(len(blocks)) if chosen is None or block in chosen for file in files[block]}
+    if description.split is None:
+        return set()
+    last = len(description.split.blocks) - 1
+    files = [[forward_file(block), backward_file(block)] for block in range(last)]
+    files.append([last_file(last, part) for part in description.split.turns])
+    return {file for block, each in enumerate(files) if chosen is None or block in chosen for file in each}
 
 
 class _Format(msgspec.Struct):

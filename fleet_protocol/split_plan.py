@@ -54,7 +54,7 @@ class Block(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     reads_inputs: bool = False
     rows_are_alone: bool = True
     part: str = ""
-    """Which of the task's parts its parameters belong to, where the task has some."""
+    """Which of the task's parts its parameters belong to, where the task has parts and it has parameters."""
     forward_flops: Bytes = 0
     """Floating point operations of the forward pass, for one sample; a step takes about three times as many."""
     working_bytes: Bytes = 0
@@ -75,15 +75,9 @@ WHOLE: Final = Cut("whole", [])
 """Of a device that trains every block."""
 
 
-class SplitPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """`split` of `task.json`. The last block, with the loss and the labels, is always the device's, and so is the
-    first, which sees samples.
-    """
+class Passing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """What passes between a device and its helper, and how it is made less telling (docs/split-learning.md)."""
 
-    blocks: Annotated[list[Block], msgspec.Meta(min_length=2, max_length=MAX_BLOCKS)]
-    cuts: Annotated[list[Cut], msgspec.Meta(min_length=1, max_length=MAX_CUTS)]
-    parts: list[str] = []
-    """The task's parts, in the order in which they take their turns in a step; empty where it has none."""
     activations: WireFormat = "int8"
     """How what leaves a device, and comes back, travels in the forward pass."""
     gradients: WireFormat = "int8"
@@ -98,6 +92,24 @@ class SplitPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     """Deviation of the Gaussian noise on activations that leave a device, in units of their own deviation."""
     gradient_clip: Magnitude = 0.0
     """Largest Euclidean norm of one sample's gradient that leaves a device; 0: no limit."""
+    distance_correlation: Magnitude = 0.0
+    """Weight in a device's loss of the distance correlation between samples and the activations that leave it first."""
+
+
+class SplitPlan(Passing, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """`split` of `task.json`. The last block, with the loss and the labels, is always the device's, and so is the
+    first, which sees samples.
+    """
+
+    blocks: Annotated[list[Block], msgspec.Meta(min_length=2, max_length=MAX_BLOCKS)]
+    cuts: Annotated[list[Cut], msgspec.Meta(min_length=1, max_length=MAX_CUTS)]
+    parts: Annotated[list[str], msgspec.Meta(max_length=MAX_BLOCKS)] = []
+    """The task's parts that train in turn, in the order in which they do in each step."""
+
+    @property
+    def turns(self) -> list[str]:
+        """The part of each pass of a step; of a task without parts, one that has no name."""
+        return self.parts or [""]
 
     def cut(self, name: str) -> Cut:
         """The cut of this name.
@@ -142,6 +154,8 @@ def check_split(plan: SplitPlan, blocks_of_parameters: Sequence[int], name: str)
         raise ConfigurationError(f"{name}: a parameter's `block` is none of the {count} in `split`; export it again")
     if any(not block.output_shape for block in plan.blocks[:-1]) or plan.blocks[-1].output_shape:
         raise ConfigurationError(f"{name}: split.blocks: all but the last have an output_shape; export it again")
+    if any(block.part and block.part not in plan.parts for block in plan.blocks):
+        raise ConfigurationError(f"{name}: split.blocks: one is of a part that split.parts lacks; export it again")
     names = [cut.name for cut in plan.cuts]
     if len(set(names)) < len(names):
         raise ConfigurationError(f"{name}: split.cuts: two have the same name; give each its own")

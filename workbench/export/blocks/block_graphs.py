@@ -47,7 +47,7 @@ def block_models(division: Division) -> Iterator[tuple[str, ModelProto]]:
 
 def forward_graph(division: Division, block: int) -> GraphProto:
     """Of a block but the last: to `outputs` f32[N, *output_shape]."""
-    entries = _inputs(division, block)
+    entries = forward_inputs(division, block)
     steps = BlockSteps(division, block, [entry.name for entry in entries])
     graph = convert(steps.forward(), _on_model_side(division, entries), ["outputs"])
     return _finished(division, graph, f"block_{block}_forward")
@@ -55,7 +55,7 @@ def forward_graph(division: Division, block: int) -> GraphProto:
 
 def backward_graph(division: Division, block: int) -> GraphProto:
     """Of a block but the last: to `BlockSteps.backward_outputs`."""
-    entries = [*_inputs(division, block), GraphInput(GRADIENT, (BATCH, *division.shapes[block]))]
+    entries = [*forward_inputs(division, block), GraphInput(GRADIENT, (BATCH, *division.shapes[block]))]
     entries += _update_inputs(division, block)
     steps = BlockSteps(division, block, [entry.name for entry in entries])
     outputs = steps.backward_outputs(update=True)
@@ -69,7 +69,7 @@ def last_graph(division: Division, part: str) -> GraphProto:
     named, for which the block trains if it belongs to it.
     """
     recipe, block = division.recipe, division.last
-    entries = [*_inputs(division, block), *label_input(recipe, BATCH), *_update_inputs(division, block)]
+    entries = [*forward_inputs(division, block), *_update_inputs(division, block)]
     entries += [GraphInput(head.log_prior, (head.label.classes,)) for head in recipe.objective.heads if head.log_prior]
     steps = BlockSteps(division, block, [entry.name for entry in entries])
     outputs = [*steps.backward_outputs(update=steps.updates(part)), "row_losses"]
@@ -77,13 +77,14 @@ def last_graph(division: Division, part: str) -> GraphProto:
     return _finished(division, graph, f"block_{block}_last")
 
 
-def _inputs(division: Division, block: int) -> list[GraphInput]:
-    """Those of every pass through a block."""
+def forward_inputs(division: Division, block: int) -> list[GraphInput]:
+    """What a forward pass through a block may read."""
     size = sum(parameter.size for parameter in division.parameters_of(block))
     inputs = [GraphInput("weights", (size,)), GraphInput("inputs", (BATCH, *division.recipe.task.input.shape))]
     if block:
         inputs.append(GraphInput(ACTIVATIONS, (BATCH, *division.shapes[block - 1])))
-    return [*inputs, GraphInput("row_weights", (BATCH,)), GraphInput("seed", (), torch.int64)]
+    inputs += [GraphInput("row_weights", (BATCH,)), GraphInput("seed", (), torch.int64)]
+    return inputs + label_input(division.recipe, BATCH) * (block == division.last)
 
 
 def _update_inputs(division: Division, block: int) -> list[GraphInput]:

@@ -39,11 +39,12 @@ class BlockSteps:
         self._part = division.part_of(block)
 
     def forward(self) -> GraphFunction:
-        """To what the block gives, f32[N, *shape]."""
+        """To what the block gives: f32[N, *shape], of the last the losses f32[N] of all parts."""
 
         def forward(*tensors: Tensor) -> tuple[Tensor, ...]:
             named = self._named(tensors)
-            return (self._outputs(named, self._tensors(named), named.get(ACTIVATIONS), _context(named)),)
+            run = self._losses(named, "") if self._block == self._division.last else self._outputs(named)
+            return (run(self._tensors(named), named.get(ACTIVATIONS), _context(named)),)
 
         return forward
 
@@ -52,8 +53,7 @@ class BlockSteps:
 
         def backward(*tensors: Tensor) -> tuple[Tensor, ...]:
             named = self._named(tensors)
-            results, _ = self._back(named, lambda *given: self._outputs(named, *given), named[GRADIENT], update=True)
-            return results
+            return self._back(named, self._outputs(named), named[GRADIENT], update=True)[0]
 
         return backward
 
@@ -62,14 +62,8 @@ class BlockSteps:
 
         def last(*tensors: Tensor) -> tuple[Tensor, ...]:
             named = self._named(tensors)
-            real = (named["row_weights"] > 0).to(torch.float32)
-            batch = Batch(named["inputs"], named.get("labels"), real, named)
-
-            def losses(given: Tensors, activations: Tensor | None, context: LayerContext) -> Tensor:
-                with self._entered(activations):
-                    return losses_and_outputs(self._recipe, given, batch, context, part)[0]
-
-            results, row_losses = self._back(named, losses, named["row_weights"], update=self.updates(part))
+            run = self._losses(named, part)
+            results, row_losses = self._back(named, run, named["row_weights"], update=self.updates(part))
             return *results, row_losses
 
         return last
@@ -122,12 +116,27 @@ class BlockSteps:
         weights = named.get("anchor", named["weights"])
         return weights[: sum(parameter.size for parameter in self._trained)]
 
-    def _outputs(self, named: Tensors, tensors: Tensors, activations: Tensor | None, context: LayerContext) -> Tensor:
-        """What the block's last point gives."""
+    def _outputs(self, named: Tensors) -> Pass:
+        """To what the block's last point gives, f32[N, *shape]."""
         module, point = self._recipe.module, self._division.points[self._block]
-        with exportable_layers(module, context), self._entered(activations), caught(module, point) as outputs:
-            functional_call(module, tensors, (named["inputs"],))
-        return joined_runs(outputs)
+
+        def outputs(tensors: Tensors, activations: Tensor | None, context: LayerContext) -> Tensor:
+            with exportable_layers(module, context), self._entered(activations), caught(module, point) as found:
+                functional_call(module, tensors, (named["inputs"],))
+            return joined_runs(found)
+
+        return outputs
+
+    def _losses(self, named: Tensors, part: str) -> Pass:
+        """To the losses f32[N] of a part, or of all."""
+        real = (named["row_weights"] > 0).to(torch.float32)
+        batch = Batch(named["inputs"], named.get("labels"), real, named)
+
+        def losses(tensors: Tensors, activations: Tensor | None, context: LayerContext) -> Tensor:
+            with self._entered(activations):
+                return losses_and_outputs(self._recipe, tensors, batch, context, part)[0]
+
+        return losses
 
     @contextmanager
     def _entered(self, activations: Tensor | None) -> Iterator[None]:

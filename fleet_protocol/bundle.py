@@ -5,7 +5,7 @@ The SHA-256 of `task.json` names the bundle; `task.json` names every other file 
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Literal
 
@@ -386,13 +386,14 @@ def _check_blocks(description: TaskDescription, name: str) -> None:
         raise ConfigurationError(f"{name}: `split`, but `files` lacks {', '.join(missing)}; export the bundle again")
 
 
-def split_files(description: TaskDescription) -> set[str]:
-    """The graphs of all blocks; none where the task has no `split`."""
+def split_files(description: TaskDescription, chosen: Collection[int] | None = None) -> set[str]:
+    """The graphs of the `chosen` blocks, or of all; none where the task has no `split`."""
     if description.split is None:
         return set()
     last = len(description.split.blocks) - 1
-    graphs = {file(block) for block in range(last) for file in (forward_file, backward_file)}
-    return graphs | {last_file(last, part) for part in description.split.turns}
+    files = [[forward_file(block), backward_file(block)] for block in range(last)]
+    files.append([last_file(last, part) for part in description.split.turns])
+    return {file for block, each in enumerate(files) if chosen is None or block in chosen for file in each}
 
 
 class _Format(msgspec.Struct):

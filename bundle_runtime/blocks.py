@@ -108,6 +108,10 @@ class BlockRunner:
         }
         return {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
 
+    def draws(self, block: int) -> bool:
+        """Whether a block but the last draws random numbers: then its rows depend on the step's seed."""
+        return "seed" in self._graphs[forward_file(block)].input_shapes
+
     def log_priors(self, labels: Labels) -> dict[str, Floats]:
         """What the loss of each head that balances classes adds to its scores, from all labels of a round as training
         takes them: i64[N], or f32[N, values]. For `last`; empty where no loss does.

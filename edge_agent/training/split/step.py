@@ -8,6 +8,7 @@ import numpy as np
 
 from bundle_runtime.blocks import Floats, Labels, Rates
 from bundle_runtime.samples import Samples
+from bundle_runtime.trained_block import Then
 from edge_agent.training.engine import BatchPlan
 from edge_agent.training.split.own_blocks import Change, OwnBlocks
 from edge_agent.training.split.placement import Leg, PartPass
@@ -70,10 +71,10 @@ class StepPlan:
 
 @dataclass(slots=True)
 class _Forward:
-    """Of a forward pass: what each of the device's blocks took, and how many updates it had had."""
+    """Of a forward pass: what each of the device's blocks took, and how it stood."""
 
     inputs: dict[int, Floats] = field(default_factory=dict)
-    updates: dict[int, int] = field(default_factory=dict)
+    blocks: dict[int, Then] = field(default_factory=dict)
 
 
 Walk = Generator[Ask, Floats, float]
@@ -125,7 +126,7 @@ class Step:
         for block in leg.blocks:
             held = self._blocks[block]
             forward.inputs[block] = values
-            forward.updates[block] = held.updates
+            forward.blocks[block] = held.now
             values = held.forward(self._runner, values, self.batch.seed, self._raw(block))
         return values
 
@@ -157,7 +158,7 @@ class Step:
                 gradient,
                 seed=self.batch.seed,
                 rates=self._common.rates,
-                staleness=held.updates - forward.updates[block],
+                then=forward.blocks.pop(block),
                 raw=self._raw(block),
                 update=update,
             )

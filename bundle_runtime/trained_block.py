@@ -65,8 +65,7 @@ class TrainedBlock:
         et al. 2019, "PipeDream", section 3.3), and moves the weights as they are now. Without `update` nothing is
         trained, and buffers move all the same. The rows may be those of several `passes`.
         """
-        weight = staleness_weight(self.updates - then.updates, passes)
-        slowed = _Slowed(weight * rates.learning_rate, rates.weight_decay, rates.proximal)
+        slowed = _Slowed(self.weight_of(then, passes) * rates.learning_rate, rates.weight_decay, rates.proximal)
         result = runner.backward(
             self.number,
             then.weights,
@@ -82,6 +81,10 @@ class TrainedBlock:
         if then.weights is self.weights:
             return result
         return replace(result, weights=self.weights + (result.weights - then.weights))
+
+    def weight_of(self, then: "Then", passes: int = 1) -> float:
+        """The share of the learning rate that backward passes have which began `then`."""
+        return staleness_weight(self.updates - then.updates, passes)
 
     @property
     def now(self) -> "Then":

@@ -216,10 +216,12 @@ class Middle:
         return np.split(gradient, ends[:-1])
 
     def _accept(self, trained: dict[int, Backward], passed: Sequence[_Passed], *, update: bool) -> None:
-        norms = {}
+        norms, first = {}, passed[0].read.request.first
         for block, result in trained.items():
             held = self._blocks[block]
-            norms[block] = float(np.linalg.norm((result.weights - held.trained.weights).astype(np.float64)))
+            change = (result.weights - held.trained.weights).astype(np.float64)
+            weight = held.trained.weight_of(passed[0].kept.blocks[block - first], len(passed))
+            norms[block] = float(np.linalg.norm(change)) / weight
             if words := held.changes.why_refused(norms[block]):
                 raise StepRefusedError(f"block {block}: the step {words}")
         for block, result in trained.items():

@@ -127,7 +127,7 @@ class Step:
             held = self._blocks[block]
             forward.inputs[block] = values
             forward.blocks[block] = held.now
-            values = held.forward(self._runner, values, self.batch.seed, self._raw(block))
+            values = held.forward(self._runner, values, self.batch.seed, self.batch.inputs)
         return values
 
     def _at_the_end(self, part_pass: PartPass, values: Floats) -> tuple[float, Floats]:
@@ -141,7 +141,7 @@ class Step:
             seed=self.batch.seed,
             rates=self._common.rates,
             part=part_pass.part,
-            raw=self._raw(self._last),
+            raw=self.batch.inputs,
             log_priors=self._common.log_priors,
             anchor=held.start,
         )
@@ -159,7 +159,7 @@ class Step:
                 seed=self.batch.seed,
                 rates=self._common.rates,
                 then=forward.blocks.pop(block),
-                raw=self._raw(block),
+                raw=self.batch.inputs,
                 update=update,
             )
             self.changes.append(self._blocks.accept(block, result, update=update))
@@ -167,9 +167,6 @@ class Step:
                 return gradient
             gradient = result.input_gradient
         return gradient
-
-    def _raw(self, block: int) -> Floats | None:
-        return self.batch.inputs if self._common.plan.blocks[block].reads_inputs else None
 
 
 def _finite(values: Floats) -> Floats:

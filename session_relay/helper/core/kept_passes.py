@@ -68,7 +68,7 @@ class KeptPasses:
             self._weights_bytes += block.weights.nbytes * (self._holders[id(block.weights)] == 1)
         self._bytes[key.session] = self._bytes.get(key.session, 0) + kept.size_bytes
         alike = [each for each in self._passes if (each.session, each.first) == (key.session, key.first)]
-        for each in alike[: len(alike) - most]:
+        for each in alike[: max(0, len(alike) - most)]:
             self._drop(each)
         while self._passes and self.size_bytes > self._limit:
             heaviest = max(self._bytes, key=self._bytes.__getitem__)

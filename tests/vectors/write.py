@@ -248,7 +248,13 @@ def activation_vectors() -> list[dict[str, object]]:
         packed = pack_gradient(values, wire, selection, keep, np.random.default_rng(1))
         vectors.append({
             "name": name,
-            "input": {"shape": list(values.shape), "values": values.ravel().tolist(), "wire": wire, "selection": selection, "keep": keep},
+            "input": {
+                "shape": list(values.shape),
+                "values": values.ravel().tolist(),
+                "wire": wire,
+                "selection": selection,
+                "keep": keep,
+            },
             "hex": packed.hex(),
             "values": unpack_rows(packed, wire, len(values), values.shape[1:]).ravel().tolist(),
         })  # fmt: skip

@@ -1,14 +1,21 @@
 """How a task's model divides into blocks, and which of them a helper may run for a device (docs/split-learning.md)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
+from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.configuration import Name, PositiveInt
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MAX_BLOCKS, MAX_CUTS
+
+NOT_DIVIDED: Final[Mapping[str, str]] = {
+    "fedasync": "it mixes each update in alike, and a helper's stands for the rounds of many devices",
+    "ef21": "a device's estimate is of the whole model, and it learns only of the blocks that it runs",
+}
+"""Strategies that average no blocks by who held them, and why."""
 
 WireFormat = Literal["float32", "float16", "int8", "int4"]
 GradientSelection = Literal["dense", "top_k", "random_top_k"]
@@ -62,6 +69,10 @@ class Cut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: Name
     helper: list[tuple[Place, Place]]
+
+
+WHOLE: Final = Cut("whole", [])
+"""Of a device that trains every block."""
 
 
 class Passing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
@@ -121,6 +132,15 @@ def is_helpers(cut: Cut, block: int) -> bool:
 def device_blocks(plan: SplitPlan, cut: Cut) -> list[int]:
     """The blocks that the device runs."""
     return [block for block in range(len(plan.blocks)) if not is_helpers(cut, block)]
+
+
+def check_averaged(plan: AggregationPlan, name: str) -> None:
+    """Raise `ConfigurationError` if a task with a `split` is aggregated in a way that knows no blocks."""
+    if why := NOT_DIVIDED.get(plan.strategy):
+        raise ConfigurationError(
+            f"{name}: aggregation.strategy {plan.strategy!r} does not go with a split: {why}; take 'fedbuff', 'ca2fl',"
+            " 'aced' or 'fadas', or leave the split out"
+        )
 
 
 def check_split(plan: SplitPlan, blocks_of_parameters: Sequence[int], name: str) -> None:

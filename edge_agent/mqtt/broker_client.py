@@ -131,13 +131,13 @@ class BrokerClient(aiomqtt.Client):
         finally:
             self._answers.pop(sent.mid, None)
 
-    def send_off(self, topic: str, payload: bytes) -> None:
-        """Publish at QoS 0: nobody acknowledges it, and it may be lost.
+    def send_off(self, topic: str, payload: bytes, qos: int) -> None:
+        """Publish, and wait for nothing; at QoS 0 the broker does not acknowledge it either.
 
         Raises:
             MqttError: the connection is broken.
         """
-        sent = self._client.publish(topic, payload, 0)
+        sent = self._client.publish(topic, payload, qos)
         if sent.rc != paho.MQTT_ERR_SUCCESS:
             raise aiomqtt.MqttCodeError(sent.rc, "Could not publish message")
 

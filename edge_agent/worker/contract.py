@@ -1,8 +1,8 @@
 """The messages between the agent and its training worker. Neither side imports more than msgspec here.
 
 Both ways it is frames, each a length of four bytes (big-endian) and one message. The job goes to the worker's standard
-input. What comes back on its standard output is any number of `Progress`, `Unconfined` where it is, then one verdict. In
-a round that a helper takes part in, the worker asks for steps in between, and has a `Reply` to each.
+input. What comes back on its standard output is any number of `Progress`, `Unconfined` where it is, then one verdict.
+In a round that a helper takes part in, the worker asks for steps in between, and has a `Reply` to each.
 """
 
 from typing import BinaryIO, Literal
@@ -16,8 +16,10 @@ from fleet_protocol.bundle import (
     ORT_OPTIMISER_FILE,
     ORT_TRAINING_FILE,
     TaskDescription,
+    split_files,
 )
 from fleet_protocol.limits import KIB, MAX_SESSION_MESSAGE_BYTES, MAX_UPDATE_BYTES
+from fleet_protocol.split_plan import WHOLE, Cut, device_blocks
 
 EngineName = Literal["onnx-step", "ort-training"]
 
@@ -37,10 +39,15 @@ def engine_files(engine: EngineName, task: TaskDescription) -> tuple[str, ...]:
     return (ORT_TRAINING_FILE, ORT_OPTIMISER_FILE, ORT_CHECKPOINT_FILE)
 
 
-def files_for(engine: EngineName, task: TaskDescription) -> tuple[str, ...]:
-    """What a device with this engine needs of a bundle, besides the weights."""
-    files = engine_files(engine, task)
-    files += (EVALUATE_FILE,) if task.training.validation_share else ()
+def files_for(engine: EngineName, task: TaskDescription, cut: Cut | None = None) -> tuple[str, ...]:
+    """What a device with this engine needs of a bundle, besides the weights; with a helper, the graphs of its own
+    blocks, whichever engine it has.
+    """
+    if task.split is not None and cut is not None and cut.helper:
+        files = tuple(sorted(split_files(task, device_blocks(task.split, cut))))
+    else:
+        files = engine_files(engine, task)
+        files += (EVALUATE_FILE,) if task.training.validation_share else ()
     return (*files, BACKBONE_FILE) if task.backbone else files
 
 
@@ -55,12 +62,14 @@ class PackedFile(msgspec.Struct, frozen=True):
 class Returned(msgspec.Struct, frozen=True):
     """An update that was rejected, `packed` as it was sent, by the error feedback of this `life`.
 
-    `too_large`: refused for what it holds. It was training that diverged, so it is not learned again.
+    `too_large`: refused for what it holds. It was training that diverged, so it is not learned again. `held` is the
+    update's.
     """
 
     packed: bytes
     life: int = 0
     too_large: bool = False
+    held: tuple[int, ...] = ()
 
 
 class TrainingJob(msgspec.Struct, frozen=True):
@@ -92,6 +101,8 @@ class TrainingJob(msgspec.Struct, frozen=True):
     """The file of the version that the device trained from last, where a rule needs it and it is another one."""
     packed: PackedFile | None = None
     """What to unpack into the file `weights` first."""
+    cut: Cut = WHOLE
+    """Which blocks a helper runs; the round's other half is at the end of this pipe then."""
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress"):
@@ -110,9 +121,12 @@ class Unconfined(msgspec.Struct, frozen=True, tag="unconfined"):
 
 
 class StepAsked(msgspec.Struct, frozen=True, tag="step_asked"):
-    """A `StepRequest` for the helper, encoded; the agent passes it on as it is."""
+    """A `StepRequest` for the helper, encoded; the agent passes it on as it is. `helper` counts the helpers that this
+    round has had before: what is for one of those is late, and is not asked of the next one.
+    """
 
     request: bytes
+    helper: int = 0
 
 
 class StepAnswered(msgspec.Struct, frozen=True, tag="step_answered"):
@@ -122,9 +136,12 @@ class StepAnswered(msgspec.Struct, frozen=True, tag="step_answered"):
 
 
 class SessionLost(msgspec.Struct, frozen=True, tag="session_lost"):
-    """No answer comes any more to what was asked and is to be asked in this round; `words` say why."""
+    """No answer comes any more to what was asked. Where it has `moved`, another helper answers what is asked from now
+    on; else none does in this round. `words` say why.
+    """
 
     words: str
+    moved: bool = False
 
 
 class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
@@ -137,7 +154,8 @@ class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
     `unlike_the_fleet` says how far the samples are from those that the scale was made of, where that is far.
     `epochs` is how often rounds, with this one, have gone over the samples that are stored.
     `usual_norm` is the running mean of the norms of the device's rounds. Where the task's rule sends no round like this
-    one, `kept` says why, and `packed` is empty.
+    one, `kept` says why, and `packed` is empty. `held` is of each block the samples that trained it here, where a
+    helper ran some of them; empty where the round trained all.
     """
 
     packed: bytes
@@ -154,6 +172,7 @@ class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
     epochs: float = 0.0
     usual_norm: float = 0.0
     kept: str = ""
+    held: tuple[int, ...] = ()
 
 
 class Withheld(msgspec.Struct, frozen=True, tag="withheld"):
@@ -174,13 +193,16 @@ class TrainingFailure(msgspec.Struct, frozen=True, tag="failure"):
 
     `unfit` are the ids of stored samples that no round of this task can use. `diverged` is a round whose loss or
     weights were no longer finite: the same samples and weights would diverge again. `store_damaged`: the file of the
-    sample store is not what was written.
+    sample store is not what was written. `out_of_memory`: the round needs more than its limit. `helper_lost`: its
+    helper gave no answer, or none that can be used.
     """
 
     error: str
     unfit: list[int] = []
     diverged: bool = False
     store_damaged: bool = False
+    out_of_memory: bool = False
+    helper_lost: bool = False
 
 
 class RebuildFailure(msgspec.Struct, frozen=True, tag="rebuild_failure"):

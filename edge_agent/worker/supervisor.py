@@ -43,7 +43,7 @@ class StepHelper(Protocol):
     def listen(self, reply: Callable[[Reply], None]) -> None:
         """A worker has started that asks; `reply` is how it is answered."""
 
-    def ask(self, request: bytes) -> None:
+    def ask(self, asked: StepAsked) -> None:
         """The worker asks for a step; raises `OverloadError` where it has asked for too many."""
 
 
@@ -57,9 +57,9 @@ class NoHelper:
     def listen(self, reply: Callable[[Reply], None]) -> None:
         """Nothing is ever answered."""
 
-    def ask(self, request: bytes) -> None:
+    def ask(self, asked: StepAsked) -> None:
         """Raise `OverloadError`: nobody is there to ask."""
-        raise OverloadError(f"worker asked a helper for a step ({len(request)} bytes) in a round without one")
+        raise OverloadError(f"worker asked a helper for a step ({len(asked.request)} bytes) in a round without one")
 
 
 class _MessageTooLongError(Exception):
@@ -100,9 +100,7 @@ class TrainingWorker:
         """
         return self._spent_in_units + (self._warm.spent_milliseconds if self._warm else 0)
 
-    async def train(
-        self, job: TrainingJob, on_news: OnNews = ignore_news, helper: StepHelper | None = None
-    ) -> Verdict:
+    async def train(self, job: TrainingJob, on_news: OnNews = ignore_news, helper: StepHelper | None = None) -> Verdict:
         """Run one round. It always ends: with a result, with a failure, or killed at its time limit.
 
         `on_news` is called with what the worker tells before the verdict, `helper` is asked for what it asks. A round
@@ -189,7 +187,7 @@ async def _read_verdict(
 ) -> Verdict | None:
     while message := await _next_message(stream, longest):
         if isinstance(message, StepAsked):
-            helper.ask(message.request)
+            helper.ask(message)
         elif isinstance(message, News):
             on_news(message)
         else:

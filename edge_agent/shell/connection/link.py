@@ -147,14 +147,14 @@ class Link:
         if reason.is_failure:
             self._complaints.publication_refused(topic, reason)
 
-    def send_off(self, topic: str, payload: bytes) -> bool:
-        """Publish at QoS 0, and wait for nothing; False where it is lost already, without a connection or on one that
-        does not keep up. Whoever sends it sees by the answer whether it came.
+    def send_off(self, topic: str, payload: bytes, *, at_least_once: bool = False) -> bool:
+        """Publish, and wait for nothing; False where it is lost already, without a connection or on one that does not
+        keep up. Whoever sends it sees by the answer whether it came. `at_least_once`: at QoS 1, else at QoS 0.
         """
         if self._client is None or self._client.unsent_bytes > MAX_UNSENT_BYTES:
             return False
         try:
-            self._client.send_off(topic, payload)
+            self._client.send_off(topic, payload, int(at_least_once))
         except aiomqtt.MqttError:
             return False
         self.transferred += publication_bytes(topic, len(payload), mqtt5=self._client.mqtt5)

@@ -30,6 +30,11 @@ class ExportedTask:
     task: TaskDescription
     files: Mapping[str, bytes]
 
+    @property
+    def description(self) -> TaskDescription:
+        """The same."""
+        return self.task
+
     @classmethod
     def of(cls, recipe: Recipe) -> "ExportedTask":
         """Of a recipe with a `split`: what trains, and no more of the bundle."""

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from fleet_protocol.sessions.lifecycle import State
-from tests.pair.sessions_world import Packet, World
+from tests.support.sessions_world import Packet, World
 
 ONE_OF_TWO = st.integers(0, 1)
 ANY = st.integers(0, 10**6)

@@ -198,10 +198,10 @@ class World:
             if leaf == "session":
                 self.relay.receive(packet.topic, packet.data, self.now)
                 return
-            receiver = next(each for each in self.machines if each.name == name)
+            receiver = next((each for each in self.machines if each.name == name), None)
             if isinstance(receiver, Helper):
                 receiver.take(receiver.sessions.receive(packet.data, self.now), self.now)
-            elif receiver.end:
+            elif isinstance(receiver, Device) and receiver.end:
                 receiver.take(receiver.end.receive(packet.data, self.now))
         except ProtocolError:
             pass

@@ -5,7 +5,7 @@ The SHA-256 of `task.json` names the bundle; `task.json` names every other file 
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Literal
 
@@ -28,7 +28,7 @@ from fleet_protocol.sample_schema import (
 )
 from fleet_protocol.scaling import UNSCALED, Block, Scaling, check_scaling, input_blocks, target_blocks
 from fleet_protocol.sending_plan import ALWAYS, SendingPlan, check_sending
-from fleet_protocol.split_plan import SplitPlan, backward_file, check_split, forward_file, last_file
+from fleet_protocol.split_plan import SplitPlan, backward_file, check_averaged, check_split, forward_file, last_file
 from fleet_protocol.topics import check_name
 
 BUNDLE_FORMAT = 1
@@ -381,17 +381,19 @@ def _check_blocks(description: TaskDescription, name: str) -> None:
     if description.split is None:
         return
     check_split(description.split, [parameter.block for parameter in description.parameters], name)
+    check_averaged(description.aggregation, name)
     if missing := sorted(split_files(description) - description.files.keys()):
         raise ConfigurationError(f"{name}: `split`, but `files` lacks {', '.join(missing)}; export the bundle again")
 
 
-def split_files(description: TaskDescription) -> set[str]:
-    """The graphs of all blocks; none where the task has no `split`."""
-    blocks = description.split.blocks if description.split else []
-    last = len(blocks) - 1
-    parts = dict.fromkeys(block.part for block in blocks)
-    graphs = {file(block) for block in range(last) for file in (forward_file, backward_file)}
-    return graphs | {last_file(last, part) for part in parts} if blocks else set()
+def split_files(description: TaskDescription, chosen: Collection[int] | None = None) -> set[str]:
+    """The graphs of the `chosen` blocks, or of all; none where the task has no `split`."""
+    if description.split is None:
+        return set()
+    last = len(description.split.blocks) - 1
+    files = [[forward_file(block), backward_file(block)] for block in range(last)]
+    files.append([last_file(last, part) for part in description.split.turns])
+    return {file for block, each in enumerate(files) if chosen is None or block in chosen for file in each}
 
 
 class _Format(msgspec.Struct):

@@ -54,6 +54,9 @@ MAX_CUTS = 256
 MAX_ROWS_PER_STEP = 4096
 """Samples of one mini-batch whose activations travel to a helper."""
 
+MAX_STEP_VALUES = 16 * MIB
+"""Values of the activations of one mini-batch that travel to a helper: 64 MiB in memory, as float32."""
+
 MAX_PROBLEM_CHARACTERS = 400
 """Of the words in which a helper says why it can't answer."""
 

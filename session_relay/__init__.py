@@ -1,1 +1,4 @@
-"""Split learning between a device and its helper: the relay beside the coordinator, and the helper itself."""
+"""Split learning between machines: the relay that carries sessions, and the helper that serves them.
+
+The two know nothing of each other: the relay is a part of the coordinator, a helper is an agent of another kind.
+"""

@@ -316,7 +316,8 @@ class Intake:
         for name, task in self._tasks.items():
             plan = task.description.aggregation
             size = window(plan.smallest_buffer, plan.max_staleness)
-            recent[name] = RecentDevices(size, self._journal.last_devices(name, size))
+            devices = self._journal.last_devices(name, size)
+            recent[name] = RecentDevices(size, (each for each in devices if each not in self._view.helpers))
         return recent
 
     def _memories(self) -> dict[tuple[str, Any], Any]:

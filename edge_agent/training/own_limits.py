@@ -4,6 +4,7 @@ The training worker runs it on a device, the simulator in its own process.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import msgspec
 
@@ -13,12 +14,14 @@ from edge_agent.core.sample_budget import carried_epochs, epochs_of_steps, is_sp
 from edge_agent.training.engine import OnProgress, TrainingEngine, ignore_progress
 from edge_agent.training.round import Earlier, finish_round, learn
 from edge_agent.training.sending import why_irrelevant, why_no_better
+from edge_agent.training.split.placement import held_of
 from edge_agent.training.statistics import measure
 from edge_agent.training.stored_samples import StoredSamples
 from edge_agent.training.validation import rise
 from edge_agent.worker.contract import TrainingResult, Withheld
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec.sparse import FloatVector
+from fleet_protocol.split_plan import WHOLE, Cut
 
 Evaluate = Callable[[FloatVector, Samples], Evaluation]
 """How the model with these weights f32[P] does on samples, as training takes them."""
@@ -33,8 +36,10 @@ def take_part(
     *,
     evaluate: Evaluate,
     on_progress: OnProgress = ignore_progress,
+    cut: Cut = WHOLE,
 ) -> TrainingResult | Withheld:
-    """Train from `weights` f32[P] on the samples that are not kept for validation.
+    """Train from `weights` f32[P] on the samples that are not kept for validation; with a `cut`, only the device's
+    blocks, as `engine` then does.
 
     What earlier rounds left behind stays as it is where nothing is sent.
 
@@ -50,6 +55,8 @@ def take_part(
     if is_spent(plan, epochs):
         return Withheld("spent", _spent_words(plan.maximum_epochs, stored.different), newest, epochs)
     learned = learn(engine, weights, stored.training, task, earlier.seed, on_progress=on_progress)
+    if task.split is not None and cut.helper:
+        learned = replace(learned, held=held_of(task.split, cut, len(stored.training)))
     epochs += epochs_of_steps(plan, learned.steps, len(stored.training), stored.different)
     change = None if earlier.last_weights is None else weights - earlier.last_weights
     if words := why_irrelevant(task.sending, learned.weights - weights, change):

@@ -133,6 +133,13 @@ class HelperSessions:
         """End a session."""
         return self._close(session, Event.LEFT, reason, detail)
 
+    def renew(self, party: Party) -> list[HelperEvent]:
+        """Note that the coordinator has another key, and the relay with it: every session is over."""
+        detail = "the coordinator has another key"
+        closed = [self._close(session, Event.ENDED, SessionReason.REPLACED, detail) for session in list(self._sessions)]
+        self._party = party
+        return [event for each in closed for event in each]
+
     def pass_time(self, now: float) -> list[HelperEvent]:
         """Offer again, and end sessions whose device has not been heard for too long."""
         if now >= self._offered_at + OFFER_SECONDS:

@@ -116,10 +116,11 @@ def table(shape: type) -> str:
 
 
 def words_of(shape: type) -> Mapping[str, str]:
-    """The docstring below each field of a struct; empty where there is none."""
+    """The docstring below each field of a struct, or of one that it extends; empty where there is none."""
+    base = shape.__base__
+    found = {} if base in (None, msgspec.Struct) else dict(words_of(base))
     (body,) = ast.parse(textwrap.dedent(inspect.getsource(shape))).body
     assert isinstance(body, ast.ClassDef)
-    found: dict[str, str] = {}
     for node, following in zip(body.body, [*body.body[1:], None], strict=True):
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             has_words = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)

@@ -16,6 +16,7 @@ from edge_agent.worker.contract import (
     Unconfined,
     Verdict,
     files_for,
+    framed,
     read_message,
     write_job,
 )
@@ -61,7 +62,7 @@ def run_worker(python: Path, job: TrainingJob) -> tuple[list[Progress], Verdict]
     """What the worker says, as a process of this Python's."""
     command = [str(python), "-P", "-m", "edge_agent.training.worker", str(os.getpid())]
     environment = os.environ | {"PYTHONPATH": str(TREE)}
-    ended = subprocess.run(command, input=write_job(job), capture_output=True, check=False, env=environment)
+    ended = subprocess.run(command, input=framed(write_job(job)), capture_output=True, check=False, env=environment)
     messages = _messages(ended.stdout)
     assert messages, ended.stderr.decode()
     *news, verdict = messages

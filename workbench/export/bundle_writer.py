@@ -29,6 +29,10 @@ from fleet_protocol.bundle import (
 )
 from fleet_protocol.errors import ConfigurationError
 from workbench.export.backbone.backbone import Split, backbone_graph, split
+from workbench.export.blocks.block_costs import with_costs
+from workbench.export.blocks.block_graphs import block_models
+from workbench.export.blocks.division import Division, divide
+from workbench.export.blocks.split_task import split_plan
 from workbench.export.conversion.onnx_conversion import checked_model
 from workbench.export.conversion.unexportable import explained
 from workbench.export.graphs.inference_graphs import evaluation_graph, prediction_graph
@@ -37,6 +41,7 @@ from workbench.export.ort_training import ort_training_files
 from workbench.export.recipe.probe import probe_inputs
 from workbench.export.recipe.recipe import Recipe, read_recipe
 from workbench.export.trials.found_rate import with_learning_rate
+from workbench.export.trials.random_samples import random_samples
 from workbench.export.trials.torch_comparison import check_against_torch, check_backbone
 from workbench.recipe_folder import TASK_FILE
 
@@ -81,9 +86,12 @@ def bundle_files(
     """
     halves = split(recipe) if recipe.task.backbone else None
     models = _backbone_model(halves) | _models(halves.head) if halves else _models(recipe)
+    trained = halves.head if halves else recipe
+    division = _division(trained)
+    models |= _block_models(division) if division else {}
     files = {name: admitted(name, model) for name, model in models.items()}
     if ort_training is not None:
-        files |= ort_training_files(halves.head if halves else recipe, ort_training)
+        files |= ort_training_files(trained, ort_training)
     files[WEIGHTS_FILE] = save({name: value.contiguous() for name, value in recipe.tensors.items()})
     description = TaskDescription(
         format=BUNDLE_FORMAT,
@@ -91,7 +99,7 @@ def bundle_files(
         title=recipe.task.title,
         input=recipe.task.input,
         label=recipe.task.label,
-        parameters=recipe.parameters,
+        parameters=division.parameters if division else recipe.parameters,
         training=recipe.task.training,
         update=recipe.task.update,
         aggregation=recipe.task.aggregation,
@@ -105,13 +113,16 @@ def bundle_files(
         inputs=recipe.task.inputs,
         heads=recipe.task.each_label if recipe.task.heads else {},
         readings=recipe.task.readings,
+        split=split_plan(division) if division else None,
     )
     if any(isinstance(part, BatchNorm) for part in recipe.module.modules()) and description.statistics:
         tell(FEW_CLASSES)
     featured = BundleRunner(description, files).featured
     if halves is not None and not halves.is_quantised:
         check_backbone(halves, models[BACKBONE_FILE], description)
-    check_against_torch(halves.head if halves else recipe, models, description, featured)
+    check_against_torch(trained, models, description, featured)
+    if division:
+        description = with_costs(description, division, files, featured(random_samples(description)))
     if not description.training.learning_rate:
         description = with_learning_rate(description, files, data, tell)
     text = written(description)
@@ -152,6 +163,19 @@ def _models(recipe: Recipe) -> dict[str, ModelProto]:
         with explained(file, recipe.module, probe_inputs(recipe.task, 1)):
             models[file] = checked_model(make(recipe))
     return models
+
+
+def _division(recipe: Recipe) -> Division | None:
+    """Into the blocks that `task.toml` asks for, if it does."""
+    if recipe.task.split is None:
+        return None
+    with explained("split", recipe.module, probe_inputs(recipe.task, 1)):
+        return divide(recipe, recipe.task.split.points)
+
+
+def _block_models(division: Division) -> dict[str, ModelProto]:
+    with explained("split", division.recipe.module, probe_inputs(division.recipe.task, 1)):
+        return dict(block_models(division))
 
 
 def _backbone_model(halves: Split) -> dict[str, ModelProto]:

@@ -51,6 +51,8 @@ class Identity:
         self.up_topic = topics.up(fleet, shard, device)
         self.down_topic = topics.down(fleet, shard, device)
         self.state_topic = topics.state(fleet, shard, device)
+        self.session_topic = topics.session(fleet, shard, device)
+        self.relayed_topic = topics.relayed(fleet, shard, device)
         self.boot = 0
         self._key = key
         self.coordinator = read_verify_key(coordinator_key, "coordinator_key", "`broker-coordinator key` on the server")

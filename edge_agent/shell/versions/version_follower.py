@@ -27,7 +27,7 @@ from edge_agent.producers import makes_versions_of
 from edge_agent.shell.storage.blob_cache import BlobCache
 from edge_agent.shell.storage.device_database import DeviceDatabase
 from edge_agent.shell.versions.fetcher import Fetcher, NotFetchedError
-from edge_agent.worker.contract import EngineName, PackedFile, files_for
+from edge_agent.worker.contract import PackedFile, files_for
 from fleet_host.log_lines import log_line
 from fleet_protocol.bundle import TaskDescription, parse_description
 from fleet_protocol.cohort import EVERYONE
@@ -56,6 +56,11 @@ class ReadyVersion:
     last: Path | None = None
 
 
+def files_of_steps(description: TaskDescription) -> Sequence[str]:
+    """What a device trains with that has the engine of every device, alone."""
+    return files_for("onnx-step", description)
+
+
 class VersionFollower:
     """The device's view of its tasks' versions."""
 
@@ -66,18 +71,18 @@ class VersionFollower:
         fetcher: Fetcher,
         device: str,
         *,
-        engine: EngineName = "onnx-step",
+        needed: Callable[[TaskDescription], Sequence[str]] = files_of_steps,
         not_readable: Callable[[str, str], None] = lambda _task, _why: None,
     ) -> None:
-        """`engine` is the one that trains on this device: it decides which files of a bundle are fetched.
-        `not_readable` is told of a task whose bundle this agent does not understand, and why.
+        """`needed` says which files of a bundle are fetched for a round, besides the weights; it may raise
+        `ConfigurationError`. `not_readable` is told of a task whose bundle this agent does not understand, and why.
         """
         self._device = device
         self._selection_thresholds: dict[str, int] = {}
         self._database = database
         self._cache = cache
         self._fetcher = fetcher
-        self._engine = engine
+        self._needed = needed
         self._descriptions: dict[str, TaskDescription] = {}
         self._not_readable = not_readable
         self._unreadable: dict[str, str] = {}
@@ -166,8 +171,8 @@ class VersionFollower:
         except (NotFetchedError, ProtocolError, ConfigurationError, OSError) as error:
             raise VersionUnavailableError(str(error)) from error
 
-    async def ready_version(self, task: str) -> ReadyVersion:
-        """The newest known version; its missing files are fetched.
+    async def ready_version(self, task: str, *, if_asked: bool = True) -> ReadyVersion:
+        """The newest known version; its missing files are fetched. `if_asked`: only where this device is to train.
 
         Raises:
             NotAskedError: the task has ended, or the device has to wait for another round.
@@ -181,8 +186,9 @@ class VersionFollower:
             raise NotAskedError(f"the operator has removed {task}; its samples are kept")
         try:
             description = await self._fetch_description(task, known)
-            self._require_asked(description, known)
-            files = bundle_files(description, files_for(self._engine, description))
+            if if_asked:
+                self._require_asked(description, known)
+            files = bundle_files(description, self._needed(description))
             for blob in files.values():
                 await self._ensure(blob)
                 self._cache.verify(blob)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from fleet_protocol.aggregation_plan import check_aggregation, check_feedback
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.limits import MAX_ROWS_PER_STEP
 from fleet_protocol.reading_plan import ReadingPlan, check_labelled, check_readings
 from fleet_protocol.sample_schema import check_label, qualified
 from workbench.export.recipe.losses import LOSSES
@@ -44,6 +45,23 @@ def check_task(task: TaskFile, path: Path) -> None:
         _check_loss(head.label.kind, head.label.classes, task, name, place)
     check_aggregation(task.aggregation, str(path))
     check_feedback(task.update.feedback, task.aggregation, str(path))
+    if task.split is not None:
+        _check_divisible(task, path)
+
+
+def _check_divisible(task: TaskFile, path: Path) -> None:
+    training = task.training
+    if training.gradient_clip or training.per_sample_gradients:
+        setting = "gradient_clip" if training.gradient_clip else "per_sample_gradients"
+        raise ConfigurationError(
+            f"{path}: training.{setting} needs the gradient of the whole model at once, and with [split] nobody has it;"
+            f" leave {setting} out, or [split]; split.gradient_clip limits what leaves a device"
+        )
+    if training.batch_size > MAX_ROWS_PER_STEP:
+        raise ConfigurationError(
+            f"{path}: training.batch_size is {training.batch_size}, and a helper takes at most MAX_ROWS_PER_STEP"
+            f" ({MAX_ROWS_PER_STEP}) samples at once; write less, or leave [split] out"
+        )
 
 
 def _check_readings(task: TaskFile, plan: ReadingPlan, path: Path) -> None:

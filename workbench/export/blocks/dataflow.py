@@ -133,13 +133,15 @@ class _Flow:
         return Dataflow(frozen, frozenset(read_samples), frozenset(build_on), tuple(crossings))
 
     def _trace_back(self, node: fx.Node) -> None:
-        """Note what an operator follows from; those in front of it are noted."""
+        """Note what an operator follows from, beside the sizes of things; those in front of it are noted."""
+        is_size = isinstance(node.meta.get("val"), torch.SymInt | torch.SymFloat | torch.SymBool)
+        if is_size or node.target in SHAPED_ALIKE:
+            return
         taken = node.all_input_nodes
         self._made_with[node] = frozenset[str]().union(*(self._made_with.get(each, ()) for each in taken))
         if any(each in self._points or each in self._behind_points for each in taken):
             self._behind_points.add(node)
-        is_size = isinstance(node.meta.get("val"), torch.SymInt | torch.SymFloat | torch.SymBool)
-        if not is_size and node.target not in SHAPED_ALIKE and any(each in self._varying for each in taken):
+        if any(each in self._varying for each in taken):
             self._varying.add(node)
 
     def _assigned(self, losses: fx.Node, last: int) -> dict[fx.Node, int]:

@@ -25,6 +25,8 @@ from session_relay.helper.core.usual_changes import UsualChanges
 
 LARGEST_PACKED_BYTES = MAX_SESSION_MESSAGE_BYTES - KIB
 """Of an answer's values, beside what stands around them."""
+MOST_ABANDONED = 2
+"""Times `most_in_flight`: passes of a session that are kept, with those of steps that it has abandoned."""
 ADDS_UP = ("sgd", "momentum", "nesterov")
 """Optimisers for which a gradient of several mini-batches does as much as those of each."""
 
@@ -151,7 +153,7 @@ class Middle:
             rows = slice(start, start + each.request.rows)
             start = rows.stop
             kept = KeptPass([np.array(array[rows]) for array in inputs], updates, each.request.seed)
-            self._kept.keep(each.key, kept, self._plan.most_in_flight)
+            self._kept.keep(each.key, kept, MOST_ABANDONED * self._plan.most_in_flight)
             answers[each.place] = self._answered(each, values[rows])
         return answers
 

@@ -147,7 +147,7 @@ class FleetView:
     byte_allowance: TokenBucket = UNLIMITED
     recent: MutableMapping[str, RecentDevices] = field(default_factory=dict)
     invitations: MutableMapping[bytes, Invited] = field(default_factory=dict)
-    helpers: Container[str] = frozenset()
+    helpers: set[str] = field(default_factory=set)
 
     def newest_boot(self, device: str) -> int:
         """The highest boot number seen from the live key of a device; 0 where there is none."""

@@ -95,6 +95,8 @@ MESSAGES = [
         UP,
     ),
 ]
+OF_SOME_BLOCKS = (UPDATE, Update(16, 40, 0.75, bytes.fromhex("69012aa0803f"), held=(16, 0, 12)), UP)
+"""Of three blocks, the second was a helper's."""
 SUCCESSOR = SigningKey(bytes(range(32, 64))).verify_key
 SUCCESSION = (
     KEY_SUCCESSION,
@@ -181,6 +183,7 @@ def message_vectors() -> list[dict[str, object]]:
         *((3, *case) for case in OF_GENERATION_3),
         (0, *SUCCESSION),
         (0, *AUTHORITIES),
+        (0, *OF_SOME_BLOCKS),
     ]
     for generation, kind, message, topic in cases:
         names_a_task = kind in NAMING_A_TASK

@@ -93,14 +93,16 @@ class ControlDesk:
         envelope = _verified(data, self.book.directory.devices[name], topic, Leaf.STATE)
         presence = decode_payload(envelope.payload, Presence)
         if presence.state is PresenceState.OFFLINE and presence.boot >= helper.boot:
-            self.lose_helper(name, f"helper {name} has lost its connection", now)
+            self.lose_helper(name, helper_gone(f"helper {name} has lost its connection"), now)
 
-    def lose_helper(self, name: str, detail: str, now: float) -> None:
-        """A helper is gone: devices look for another one."""
+    def lose_helper(self, name: str, why: Why, now: float) -> None:
+        """A helper is gone: its sessions move to others."""
         self.book.helpers.remove(name)
         for session in self.book:
-            if session.helper == name:
-                self.book.step(session, Event.HELPER_GONE, now, Why(SessionReason.HELPER_GONE, detail))
+            if session.helper == name and session.state is State.OFFERED:
+                self.openings.try_next(session, why, now)
+            elif session.helper == name:
+                self.book.step(session, Event.HELPER_GONE, now, why)
 
     def _note_offer(self, name: str, offer: HelperOffer, sequence: int, now: float) -> None:
         if name not in self.book.directory.helpers:
@@ -113,7 +115,7 @@ class ControlDesk:
         if not self.book.helpers.has_room_for(name) or (known and sequence <= known.sequence):
             return
         if known and sequence >> BOOT_SHIFT > known.boot:
-            self.lose_helper(name, f"helper {name} has started again", now)
+            self.lose_helper(name, helper_gone(f"helper {name} has started again"), now)
         self.book.helpers.note(name, offer, sequence, now)
 
     def _note_grant(self, name: str, session_name: bytes, data: bytes, now: float) -> None:
@@ -156,7 +158,7 @@ class ControlDesk:
             why = Why(SessionReason.HELPER_GONE, f"{peer} is no helper for {task} any more")
         else:
             try:
-                self.openings.check_room(name, resumption.session)
+                self.openings.check_room(name)
             except OpeningRefusedError as refused:
                 why = refused.why
         if why or served is None:
@@ -186,6 +188,11 @@ class ControlDesk:
     def _of_helper(self, name: str, session: bytes) -> CarriedSession | None:
         found = self.book.get(session)
         return found if found and found.helper == name else None
+
+
+def helper_gone(detail: str) -> Why:
+    """What devices are told of a helper that is gone."""
+    return Why(SessionReason.HELPER_GONE, detail, RETRY_SECONDS)
 
 
 def _verified(data: bytes, key: VerifyKey, topic: str, leaf: Leaf) -> Envelope:

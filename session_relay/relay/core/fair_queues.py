@@ -8,7 +8,7 @@ device that floods waits behind itself.
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
-from session_relay.relay.core.limits import MAX_BACKLOG_BYTES, MAX_DEVICE_BACKLOG_BYTES, QUANTUM_BYTES
+from session_relay.relay.core.limits import MAX_DEVICE_BACKLOG_BYTES, QUANTUM_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +28,12 @@ class _Queue:
 
 
 class FairQueues:
-    """At most `MAX_DEVICE_BACKLOG_BYTES` wait of one device, `MAX_BACKLOG_BYTES` in all. What exceeds it is dropped:
+    """At most `MAX_DEVICE_BACKLOG_BYTES` wait of one device, `most_bytes` in all. What exceeds it is dropped:
     the newest frame of the device that has most waiting. Its ends send it again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
         self._queues: OrderedDict[str, _Queue] = OrderedDict()
         """In the order of their turns."""
         self.size = 0
@@ -52,7 +53,7 @@ class FairQueues:
         queue.frames.append(frame)
         queue.size += len(frame.data)
         self.size += len(frame.data)
-        return self._drop_newest() if self.size > MAX_BACKLOG_BYTES else None
+        return self._drop_newest() if self.size > self._most_bytes else None
 
     def take(self, most: int) -> list[WaitingFrame]:
         """The next frames, of about so many bytes: the last one may exceed it."""

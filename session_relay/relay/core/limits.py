@@ -1,21 +1,30 @@
 """Every limit of the relay, with its unit.
 
-Together they bound its memory: 64 MiB of frames that wait, 16 MiB of signed messages, a few KiB for each of 1,024
-sessions and a few hundred bytes for each device: below 100 MiB beside the interpreter, whatever is sent to it.
+Together they bound its memory: 64 MiB of frames that wait, 16 MiB of signed messages, 4 KiB for each of 1,024 sessions,
+16 KiB for each of 256 helpers, a few hundred bytes for each device, and what the connection holds: below 128 MiB beside
+the interpreter, whatever is sent to it.
 """
 
+from dataclasses import dataclass
 from typing import Final
 
 from fleet_protocol.limits import KIB, MIB
 
-MAX_SESSIONS: Final = 1024
-"""At once, in all."""
-MAX_SESSIONS_OF_DEVICE: Final = 4
-"""At once; one for each task that it trains split."""
+
+@dataclass(frozen=True, slots=True)
+class RelayLimits:
+    """Those that an operator may choose (`[relay]` in coordinator.toml)."""
+
+    sessions: int = 1024
+    """At once, in all."""
+    sessions_of_device: int = 4
+    """At once; one for each task that it trains split."""
+    backlog_bytes: int = 64 * MIB
+    """Frames that wait to be passed on."""
+
+
 MAX_HELPERS: Final = 256
 """That offer themselves at once."""
-MAX_BACKLOG_BYTES: Final = 64 * MIB
-"""Frames that wait to be passed on."""
 MAX_DEVICE_BACKLOG_BYTES: Final = 8 * MIB
 """Of one device's sessions, in both directions: as much as one session has credit for."""
 MAX_CONTROL_WAITING: Final = 8192

@@ -10,11 +10,10 @@ from session_relay.relay.core.directory import ServedTask
 from session_relay.relay.core.helpers import Helper
 from session_relay.relay.core.lifecycle import Event, State
 from session_relay.relay.core.limits import (
-    MAX_SESSIONS,
-    MAX_SESSIONS_OF_DEVICE,
     OPENING_BURST,
     OPENING_SECONDS,
     RETRY_SECONDS,
+    RelayLimits,
 )
 from session_relay.relay.core.session_book import SessionBook, Why
 
@@ -34,6 +33,7 @@ class Openings:
     """Decides on openings, and on what helpers make of them."""
 
     book: SessionBook
+    limits: RelayLimits
     _allowance: RateLimit = field(
         default_factory=lambda: RateLimit(OPENING_SECONDS, MAX_DEVICES_REMEMBERED, burst=OPENING_BURST)
     )
@@ -74,17 +74,17 @@ class Openings:
             introduction = Introduction(session.name, session.helper, bytes(key), session.grant)
             self.book.outbox.introduce(session.device, introduction)
 
-    def check_room(self, device: str, session: bytes) -> None:
+    def check_room(self, device: str) -> None:
         """Check that a device may have another session.
 
         Raises:
             OpeningRefusedError: it has as many as it may, or all of them together have.
         """
-        if len(self.book.of_device(device)) >= MAX_SESSIONS_OF_DEVICE:
-            detail = f"{device} has {MAX_SESSIONS_OF_DEVICE} sessions, as many as it may; end one of them"
+        if len(self.book.of_device(device)) >= self.limits.sessions_of_device:
+            detail = f"{device} has {self.limits.sessions_of_device} sessions, as many as it may; end one of them"
             raise OpeningRefusedError(SessionReason.TOO_MANY_SESSIONS, detail)
-        if len(self.book) >= MAX_SESSIONS:
-            detail = f"the relay carries {MAX_SESSIONS} sessions, as many as it may; session {session.hex()} must wait"
+        if len(self.book) >= self.limits.sessions:
+            detail = f"the relay carries {self.limits.sessions} sessions, as many as it may"
             raise OpeningRefusedError(SessionReason.TOO_MANY_SESSIONS, detail)
 
     def _admit(
@@ -103,7 +103,7 @@ class Openings:
         for former in self.book.of_device(device):
             if former.task.task == header.task:
                 self.book.step(former, Event.REPLACED, now, Why(SessionReason.REPLACED))
-        self.check_room(device, opening.session)
+        self.check_room(device)
         wanted = OfferedTask(header.task, opening.bundle, header.generation)
         found = self.book.helpers.choose(wanted, [device])
         if isinstance(found, SessionReason):

@@ -15,11 +15,10 @@ from session_relay.relay.core.limits import MAX_CONTROL_WAITING
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """One message to publish: a signed one at QoS 1, a frame at QoS 0."""
+    """One message to publish."""
 
     topic: str
     data: bytes
-    at_least_once: bool
 
 
 @dataclass(slots=True)
@@ -30,7 +29,7 @@ class Outbox:
     fleet: str
     shard: str
     waiting: deque[Publication] = field(default_factory=lambda: deque(maxlen=MAX_CONTROL_WAITING))
-    _numbers: count[int] = field(default_factory=lambda: count(1))
+    _numbers: "count[int]" = field(default_factory=lambda: count(1))
 
     def topic(self, name: str) -> str:
         """On which a device or helper hears the relay."""
@@ -47,4 +46,4 @@ class Outbox:
     def _sign(self, name: str, kind: PayloadKind, payload: msgspec.Struct) -> None:
         topic = self.topic(name)
         signed = sign_envelope(self.key, topic, kind, encode_payload(payload), sequence=next(self._numbers))
-        self.waiting.append(Publication(topic, signed, True))
+        self.waiting.append(Publication(topic, signed))

@@ -4,7 +4,7 @@ A frame is passed on only between the two ends of an open session, shown by its 
 topic names, within the credit that its receiver has given.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import InitVar, dataclass, field
 
 from fleet_protocol import topics
@@ -14,13 +14,13 @@ from fleet_protocol.kinds import News, SessionNotice, SessionReason
 from fleet_protocol.sessions.frames import Frame, is_frame, is_tagged, read_frame, tagged_anew
 from fleet_protocol.sessions.secrecy import Direction, hop_key
 from session_relay.relay.core.carried_session import CarriedSession
-from session_relay.relay.core.control import ControlDesk
+from session_relay.relay.core.control import ControlDesk, helper_gone
 from session_relay.relay.core.counters import Counters
 from session_relay.relay.core.directory import Directory
 from session_relay.relay.core.fair_queues import FairQueues, WaitingFrame
 from session_relay.relay.core.helpers import Helpers
 from session_relay.relay.core.lifecycle import Event, State
-from session_relay.relay.core.limits import GRANT_SECONDS, IDLE_SECONDS, RESUMING_SECONDS, RETRY_SECONDS
+from session_relay.relay.core.limits import GRANT_SECONDS, IDLE_SECONDS, RESUMING_SECONDS, RETRY_SECONDS, RelayLimits
 from session_relay.relay.core.openings import Openings
 from session_relay.relay.core.outbox import Outbox, Publication
 from session_relay.relay.core.session_book import SessionBook, Why
@@ -34,30 +34,30 @@ class Relay:
     fleet: str
     shard: str
     directory: InitVar[Directory]
+    limits: RelayLimits = field(default_factory=RelayLimits)
     counters: Counters = field(default_factory=Counters)
-    queues: FairQueues = field(default_factory=FairQueues)
+    queues: FairQueues = field(init=False)
     helpers: Helpers = field(default_factory=Helpers)
     book: SessionBook = field(init=False)
     _desk: ControlDesk = field(init=False)
 
     def __post_init__(self, directory: Directory) -> None:
         """Put the parts together."""
+        self.queues = FairQueues(self.limits.backlog_bytes)
         outbox = Outbox(self.key, self.fleet, self.shard)
         self.book = SessionBook(directory, outbox, self.queues, self.helpers, self.counters)
-        self._desk = ControlDesk(self.book, Openings(self.book))
+        self._desk = ControlDesk(self.book, Openings(self.book, self.limits))
 
     def learn(self, directory: Directory, now: float) -> None:
         """Go by another directory: sessions whose ends, keys or task are not in it are over."""
         before, self.book.directory = self.book.directory, directory
-        for name in self.helpers.names():
-            if name not in directory.helpers or before.devices.get(name) != directory.devices.get(name):
-                self.helpers.remove(name)
+        why = Why(SessionReason.NOT_APPROVED, "the coordinator does not allow it any more", RETRY_SECONDS)
+        changed = {name for name, key in before.devices.items() if directory.devices.get(name) != key}
         for session in self.book:
-            ends = (session.device, session.helper)
-            has_ends = all(before.devices.get(end) == directory.devices.get(end) for end in ends)
-            if not has_ends or session.helper not in directory.helpers or session.task.task not in directory.tasks:
-                why = Why(SessionReason.NOT_APPROVED, "the coordinator does not allow it any more", RETRY_SECONDS)
+            if session.device in changed or session.task.task not in directory.tasks:
                 self.book.step(session, Event.REVOKED, now, why)
+        for name in (before.helpers - directory.helpers) | (changed & before.helpers):
+            self._desk.lose_helper(name, why, now)
 
     def receive(self, topic: str, data: bytes, now: float) -> None:
         """Take in a message of the broker.
@@ -82,34 +82,41 @@ class Relay:
     def pass_time(self, now: float) -> None:
         """End what has waited for too long."""
         for name in self.helpers.silent(now):
-            self._desk.lose_helper(name, f"helper {name} gives no sign of life", now)
+            self._desk.lose_helper(name, helper_gone(f"helper {name} gives no sign of life"), now)
         for session in self.book:
             waited = now - session.since
             if session.state is State.OFFERED and waited >= GRANT_SECONDS:
-                why = Why(SessionReason.HELPER_GONE, f"helper {session.helper} does not answer", RETRY_SECONDS)
+                why = helper_gone(f"helper {session.helper} does not answer")
                 self._desk.openings.try_next(session, why, now)
             elif session.state is State.RESUMING and waited >= RESUMING_SECONDS:
-                why = Why(SessionReason.HELPER_GONE, f"helper {session.helper} does not answer")
+                why = helper_gone(f"helper {session.helper} does not answer")
                 self.book.step(session, Event.IDLE, now, why)
             elif session.state is State.OPEN and waited >= IDLE_SECONDS:
                 why = Why(SessionReason.SILENT, f"nothing was sent in this session for {IDLE_SECONDS:.0f} s")
                 self.book.step(session, Event.IDLE, now, why)
 
-    def outgoing(self, most: int) -> Iterator[Publication]:
-        """What is to be published next: signed messages, then frames of about `most` bytes."""
-        while self.book.outbox.waiting:
-            yield self.book.outbox.waiting.popleft()
-        for waiting in self.queues.take(most):
-            self.counters.frames_passed += 1
-            self.counters.bytes_passed += len(waiting.data)
-            yield Publication(waiting.topic, waiting.data, False)
+    @property
+    def control_waits(self) -> bool:
+        """Whether a signed message waits to be published."""
+        return bool(self.book.outbox.waiting)
+
+    def next_control(self) -> Publication:
+        """The signed message that has waited longest, to be published at QoS 1."""
+        return self.book.outbox.waiting.popleft()
+
+    def next_frames(self, most: int) -> Sequence[WaitingFrame]:
+        """The frames to be published next at QoS 0, of about so many bytes."""
+        frames = self.queues.take(most)
+        self.counters.frames_passed += len(frames)
+        self.counters.bytes_passed += sum(len(frame.data) for frame in frames)
+        return frames
 
     def _sender(self, topic: str) -> str:
         name, leaf = topics.device_of(topic)
         if topic not in (topics.session(self.fleet, self.shard, name), topics.state(self.fleet, self.shard, name)):
             raise ProtocolError(Reason.WRONG_TOPIC, f"{topic!r} is not a topic of this relay ({leaf})")
         if name not in self.book.directory.devices:
-            raise ProtocolError(Reason.UNKNOWN_KEY, f"{name} is not approved: {remedy}")
+            raise ProtocolError(Reason.UNKNOWN_KEY, f"{name} is no approved device")
         return name
 
     def _pass_on(self, name: str, data: bytes, now: float) -> None:

@@ -16,7 +16,7 @@ from fleet_host.log_lines import log_line
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.kinds import OfferedTask, Receipt, SessionReason
 from fleet_protocol.limits import MAX_PROBLEM_CHARACTERS
-from fleet_protocol.sessions.events import Asked, Closed, HelperEvent, Requested, Wanted
+from fleet_protocol.sessions.events import Asked, Closed, HelperEvent, OfferRefused, Requested, Wanted
 from fleet_protocol.sessions.helper_sessions import HelperSessions
 from session_relay.helper.compute_contract import StepDone
 from session_relay.helper.configuration import HelperConfiguration
@@ -48,6 +48,7 @@ class Serving:
         self._ready: dict[str, ReadyVersion] = {}
         self._stirred = asyncio.Event()
         self._trouble: dict[str, str] = {}
+        self._offer_refused: OfferRefused | None = None
         self._sessions = HelperSessions(member.identity.party(), secrets.token_bytes)
         self._carrier = SessionCarrier(self._sessions, member.identity.session_topic, member.link, self._handle)
         self._middles = Middles(configuration.helper, configuration.worker, member.database, spool, self)
@@ -177,6 +178,8 @@ class Serving:
                 self._take_or_refuse(event)
             case Requested():
                 self._middles.ask(event)
+            case OfferRefused():
+                self._note_offer_refused(event)
             case Closed():
                 self._middles.close(event.session)
                 logger.info(
@@ -223,6 +226,12 @@ class Serving:
         if len(self._sessions) > self._settings.sessions or not self._middles.has_room_for(version):
             return Refusal(SessionReason.HELPER_BUSY, f"the helper has {len(self._sessions)} sessions", BUSY_SECONDS)
         return None
+
+    def _note_offer_refused(self, refused: OfferRefused) -> None:
+        if self._offer_refused != refused:
+            self._offer_refused = refused
+            remedy = f"on the server: broker-coordinator helpers allow {self._member.identity.device}"
+            logger.warning(log_line("offer_refused", reason=refused.reason, detail=refused.detail, remedy=remedy))
 
     async def _follow_versions(self) -> None:
         """Fetch what manifests name; again after a while where that fails."""

@@ -232,6 +232,7 @@ class Serving:
             self._offer_refused = refused
             remedy = f"on the server: broker-coordinator helpers allow {self._member.identity.device}"
             logger.warning(log_line("offer_refused", reason=refused.reason, detail=refused.detail, remedy=remedy))
+        asyncio.get_running_loop().call_later(SOON_SECONDS, self._offer)
 
     async def _follow_versions(self) -> None:
         """Fetch what manifests name; again after a while where that fails."""
@@ -279,6 +280,9 @@ class Serving:
             self._offer()
 
     def _offer(self) -> None:
+        """Say what this helper serves: to nobody before the coordinator knows it."""
+        if not self._member.database.is_enrolled():
+            return
         offered = [
             OfferedTask(task, bytes.fromhex(version.bundle), version.generation)
             for task, version in self._ready.items()

@@ -1,4 +1,4 @@
-"""The shipped helper as a process of its own, a task with a split that is small enough for tests, and devices for it."""
+"""The shipped helper as a process of its own, a small task that it can take part in, and devices that want it."""
 
 import shutil
 import sys
@@ -11,6 +11,7 @@ import numpy as np
 from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
 from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
+from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import SigningKey, VerifyKey, write_signing_key, write_verify_key
 from session_relay.helper.status import ask_helper
 from tests.support.agent import AgentProcess
@@ -101,7 +102,7 @@ class HelperProcess(RestartableProcess):
         """What it says of itself; empty where it can't be reached."""
         try:
             return dict(msgspec.json.decode(ask_helper(self.socket)))
-        except Exception:
+        except ConfigurationError:
             return {}
 
     def serve(self) -> None:

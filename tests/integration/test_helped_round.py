@@ -8,7 +8,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from edge_agent.shell.versions.version_follower import ReadyVersion
 from edge_agent.training.compression import unpack
 from edge_agent.worker import warm_process
 from edge_agent.worker.contract import (
@@ -22,11 +21,11 @@ from edge_agent.worker.contract import (
 )
 from edge_agent.worker.settings import WorkerSettings
 from edge_agent.worker.supervisor import train_in_child
-from fleet_protocol.bundle import WEIGHTS_FILE, TaskDescription
+from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec import HeldBlocks
 from fleet_protocol.sessions.steps import StepAnswer
-from session_relay.helper.compute_contract import ComputeFailure, NothingLearned, StepDone, Verdict
-from session_relay.helper.middle import Middle, blocks_of_helpers
+from session_relay.helper.compute_contract import ComputeFailure, NothingLearned
+from tests.support.local_helper import SESSION, LocalHelper, middle_of
 from tests.support.waiting import until
 from tests.support.worker import make_job, store_samples
 from workbench.recipe_folder import find_recipe
@@ -34,7 +33,6 @@ from workbench.recipe_folder import find_recipe
 BUNDLE = find_recipe("mnist_cnn") / "bundle"
 SETTINGS = WorkerSettings(nice=0, memory_limit_mib=1024, time_limit_seconds=60.0)
 SAMPLES = 64
-SESSION = bytes(16)
 
 
 def of_task(job: TrainingJob, **split) -> TrainingJob:
@@ -65,14 +63,6 @@ def split_job(store: Path) -> TrainingJob:
     return of_task(make_job(BUNDLE, store, cut=whole.description.split.cuts[0]))
 
 
-def middle_of(job: TrainingJob, done) -> Middle:
-    task = job.description
-    blocks = blocks_of_helpers(task.split)
-    names = [file for block in blocks for file in (f"block_{block}_forward.onnx", f"block_{block}_backward.onnx")]
-    version = ReadyVersion(1, "bundle", task, {name: BUNDLE / name for name in names}, BUNDLE / WEIGHTS_FILE)
-    return Middle(version, SETTINGS, 64, ready=lambda _: None, done=done)
-
-
 @pytest.fixture
 def job(store: Path) -> TrainingJob:
     return split_job(store)
@@ -85,32 +75,6 @@ def deltas(result: object, task: TaskDescription) -> np.ndarray:
     vector = np.zeros(task.trained_count, np.float32)
     vector[update.indices] = update.values
     return vector
-
-
-class LocalHelper:
-    """The helper's child at the other end of the worker's pipe, and nothing in between."""
-
-    def __init__(self, job: TrainingJob) -> None:
-        self.middle = middle_of(job, self._answer)
-        self.middle.sessions[SESSION] = job.cut.name
-        self.computing = asyncio.ensure_future(self.middle.run())
-        self._asked = 0
-        self._reply: Callable[[Reply], None] | None = None
-
-    def listen(self, reply: Callable[[Reply], None]) -> None:
-        self._reply = reply
-
-    def ask(self, asked: StepAsked) -> None:
-        self._asked += 1
-        self.middle.ask(SESSION, self._asked, asked.request)
-
-    async def contribution(self) -> Verdict:
-        self.middle.contribute(b"", [], 0)
-        return await self.computing
-
-    def _answer(self, step: StepDone) -> None:
-        assert self._reply is not None
-        self._reply(StepAnswered(step.answer))
 
 
 class MisbehavingHelper:
@@ -138,7 +102,7 @@ def answers(packed: bytes, problem: str = "") -> list[Reply]:
 
 
 async def test_device_and_helper_together_learn_what_the_device_learns_alone(job, store) -> None:
-    helper = LocalHelper(job)
+    helper = LocalHelper(job, BUNDLE, SETTINGS)
     own = await train_in_child(job, SETTINGS, helper=helper)
     others = await helper.contribution()
     alone = await train_in_child(of_task(make_job(BUNDLE, store)), SETTINGS)
@@ -150,11 +114,11 @@ async def test_device_and_helper_together_learn_what_the_device_learns_alone(job
 
 
 async def test_helper_that_nobody_has_asked_has_nothing_to_send(job) -> None:
-    assert await LocalHelper(job).contribution() == NothingLearned()
+    assert await LocalHelper(job, BUNDLE, SETTINGS).contribution() == NothingLearned()
 
 
 async def test_helpers_child_that_is_killed_is_a_failure_and_not_a_contribution(job, children) -> None:
-    helper = LocalHelper(job)
+    helper = LocalHelper(job, BUNDLE, SETTINGS)
     await asyncio.to_thread(until, children.all, "the child runs")
     for child in children.all():
         child.kill()
@@ -164,11 +128,10 @@ async def test_helpers_child_that_is_killed_is_a_failure_and_not_a_contribution(
 
 
 async def test_order_that_is_none_ends_the_session_and_not_the_child(job) -> None:
-    helper = LocalHelper(job)
+    helper = LocalHelper(job, BUNDLE, SETTINGS)
     problems: list[str] = []
-    helper.middle = middle_of(job, lambda step: problems.append(step.problem))
+    helper.middle = middle_of(job, BUNDLE, SETTINGS, lambda step: problems.append(step.problem))
     helper.computing.cancel()
-    helper.middle.sessions[SESSION] = job.cut.name
     helper.computing = asyncio.ensure_future(helper.middle.run())
     helper.middle.ask(SESSION, 1, b"\xffno request")
     assert await helper.contribution() == NothingLearned()
@@ -194,15 +157,15 @@ async def test_round_without_usable_answers_ends_with_words_and_without_an_updat
 
 
 async def test_round_goes_on_with_another_helper_from_where_it_was(job) -> None:
-    second = LocalHelper(job)
+    second = LocalHelper(job, BUNDLE, SETTINGS)
     moved: list[StepAsked] = []
     listen, ask = second.listen, second.ask
 
     def ask_second(asked: StepAsked) -> None:
         if asked.helper == 0:
             moved.append(asked)
-            assert second._reply is not None
-            second._reply(SessionLost("the first has gone", moved=True))
+            assert second.reply is not None
+            second.reply(SessionLost("the first has gone", moved=True))
         else:
             ask(asked)
 

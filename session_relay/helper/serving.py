@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 SOON_SECONDS = 5
 """After which a device is told to ask again that is ahead of the helper, or behind it."""
 BUSY_SECONDS = 15
+OFFERED_AFTER_SECONDS = (0.0, 2.0, 5.0)
+"""From the coordinator's acceptance on: its relay hears of that a little later, and takes no offer before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,8 @@ class Serving:
     def enrolled(self) -> None:
         """The coordinator accepts this helper."""
         self._stirred.set()
-        self._offer()
+        for seconds in OFFERED_AFTER_SECONDS:
+            asyncio.get_running_loop().call_later(seconds, self._offer)
 
     def not_enrolled(self, why: str) -> None:
         """It does not, or not yet."""
@@ -198,7 +201,7 @@ class Serving:
         except ProtocolError as error:
             self._sessions.refuse(asked.session, SessionReason.MALFORMED, error.detail, BUSY_SECONDS)
             return
-        self._middles.open(asked.session, self._ready[wanted.task], wanted.cut)
+        self._middles.open(asked.session, self._ready[wanted.task], wanted)
         logger.info(
             log_line(
                 "session_opened",

@@ -82,7 +82,7 @@ async def test_small_device_refuses_the_whole_step_and_trains_its_part_of_it(bun
     assert refused.out_of_memory, refused
     assert f"worker passed its memory limit of {LIMIT_MIB} MiB" in refused.error
     job = make_job(bundle, store, memory_limit_mib=LIMIT_MIB, cut=cut)
-    helper = LocalHelper(job, bundle, WorkerSettings(nice=0, memory_limit_mib=2048))
+    helper = LocalHelper(job, bundle, WorkerSettings(nice=0, memory_limit_mib=2048), samples=ROWS)
     own = await train_in_child(job, settings, helper=helper)
     others = await helper.contribution()
     assert isinstance(own, TrainingResult), own

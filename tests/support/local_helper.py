@@ -14,22 +14,25 @@ from session_relay.helper.middle import Middle, blocks_of_helpers
 SESSION = bytes(16)
 
 
-def middle_of(job: TrainingJob, bundle: Path, settings: WorkerSettings, done: Callable[[StepDone], None]) -> Middle:
+def middle_of(
+    job: TrainingJob, bundle: Path, settings: WorkerSettings, done: Callable[[StepDone], None], samples: int = 0
+) -> Middle:
     """A middle that serves one session, of the job's cut."""
     task = job.description
     assert task.split is not None
     files = {name: bundle / name for name in split_files(task, blocks_of_helpers(task.split))}
     version = ReadyVersion(1, "bundle", task, files, bundle / WEIGHTS_FILE)
     middle = Middle(version, settings, 64, ready=lambda _: None, done=done)
-    middle.sessions[SESSION] = job.cut.name
+    middle.join(SESSION, job.cut.name, samples)
     return middle
 
 
 class LocalHelper:
     """What a worker asks in a round (`worker.supervisor.StepHelper`)."""
 
-    def __init__(self, job: TrainingJob, bundle: Path, settings: WorkerSettings) -> None:
-        self.middle = middle_of(job, bundle, settings, self._answer)
+    def __init__(self, job: TrainingJob, bundle: Path, settings: WorkerSettings, samples: int = 0) -> None:
+        """The device says that it trains on so many samples."""
+        self.middle = middle_of(job, bundle, settings, self._answer, samples)
         self.computing = asyncio.ensure_future(self.middle.run())
         self._asked = 0
         self.reply: Callable[[Reply], None] | None = None

@@ -1,23 +1,21 @@
 """A model in blocks trains as the whole model does, wherever each block runs."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bundle_runtime.samples import Samples
-from edge_agent.training.engine import BatchPlan, Rates
-from fleet_protocol.bundle import TaskDescription, verify_bundle
-from fleet_protocol.split_plan import Cut
-from tests.support.chained_blocks import train_chained, train_whole
+from edge_agent.training.engine import BatchPlan
+from tests.support.chained_blocks import ExportedTask, train_chained, train_whole
 from tests.support.recipes import write_recipe
-from workbench.export.bundle_writer import bundle_files
+from tests.support.split_session import SESSION, DirectExchange, engine_of, middle_of, plan_of
 from workbench.export.recipe.recipe import read_recipe
 from workbench.export.trials.random_samples import random_samples
 
-STEPS, ROWS, SEED = 50, 8, 11
+STEPS, ROWS, SAMPLES, SEED = 50, 8, 40, 11
 TOLERANCE = 1e-5
 
 PICTURES = """
@@ -79,7 +77,7 @@ class Adversaries(nn.Module):
     def __init__(self):
         super().__init__()
         self.generator = nn.Sequential(
-            nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 7), nn.BatchNorm1d(7), nn.Tanh(), nn.Linear(7, 5)
+            nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 7), nn.Tanh(), nn.Linear(7, 5),
         )
         self.discriminator = nn.Sequential(
             nn.Linear(5, 8), nn.LeakyReLU(0.2), nn.Dropout(0.3),
@@ -150,28 +148,25 @@ MODELS: Mapping[str, Model] = {
     "adversaries": Model(
         ADVERSARIES,
         PAIR,
-        ("generator.2", "generator.4", "generator", "discriminator.1", "discriminator.4"),
+        ("generator.2", "generator", "discriminator.1", "discriminator.4"),
         PARTS,
         "validation_share = 0.0\n",
         """
-        inside_generator = [["generator.2", "generator"]]
-        inside_discriminator = [["discriminator.1", "discriminator.4"]]
-        inside_both = [["generator.2", "generator.4"], ["discriminator.1", "discriminator.4"]]
+        in_generator = [["generator.2", "generator"]]
+        in_discriminator = [["discriminator.1", "discriminator.4"]]
+        in_both = [["generator.2", "generator"], ["discriminator.1", "discriminator.4"]]
         """,
     ),
 }
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory):
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], ExportedTask]:
     """Exports a model, once."""
-    made: dict[str, tuple[TaskDescription, dict[str, bytes]]] = {}
 
-    def export(name: str) -> tuple[TaskDescription, dict[str, bytes]]:
-        if name not in made:
-            files = bundle_files(read_recipe(recipe_of(MODELS[name], tmp_path_factory.mktemp(name))))
-            made[name] = verify_bundle(files), files
-        return made[name]
+    @cache
+    def export(name: str) -> ExportedTask:
+        return ExportedTask.of(read_recipe(recipe_of(MODELS[name], tmp_path_factory.mktemp(name))))
 
     return export
 
@@ -188,16 +183,32 @@ def mini_batches() -> BatchPlan:
     """The last of them half full."""
     mask = np.ones((STEPS, ROWS), np.float32)
     mask[-1, ROWS // 2 :] = 0
-    return BatchPlan(np.random.default_rng(4).integers(0, 40, (STEPS, ROWS)), mask, SEED)
+    return BatchPlan(np.random.default_rng(4).integers(0, SAMPLES, (STEPS, ROWS)), mask, SEED)
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_cut_trains_as_the_whole_model(name: str, exported):
-    task, files = exported(name)
-    samples, plan, rates = random_samples(task).take(slice(0, 40)), mini_batches(), Rates.planned(task.training)
-    expected, expected_losses = train_whole(task, files, samples, plan, rates)
-    placements: list[Cut | None] = [None, *task.split.cuts]
-    for cut in placements:
-        trained, losses = train_chained(task, files, cut, samples, plan, rates)
+def test_every_cut_trains_as_the_whole_model(name: str, exported: Callable[[str], ExportedTask]):
+    model, plan = exported(name), mini_batches()
+    samples = random_samples(model.task).take(slice(0, SAMPLES))
+    expected, expected_losses = train_whole(model, samples, plan)
+    assert np.abs(expected - model.weights).max() > 0.01
+    for cut in (None, *model.task.split.cuts):
+        trained, losses = train_chained(model, cut, samples, plan)
         np.testing.assert_allclose(trained, expected, rtol=0, atol=TOLERANCE, err_msg=str(cut))
+        np.testing.assert_allclose(losses, expected_losses, rtol=0, atol=TOLERANCE, err_msg=str(cut))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_device_and_its_helper_train_every_cut_as_the_whole_model(name: str, exported: Callable[[str], ExportedTask]):
+    model, plan = exported(name), mini_batches()
+    samples = random_samples(model.task).take(slice(0, SAMPLES))
+    expected, expected_losses = train_whole(model, samples, plan)
+    exact = plan_of(model.task)
+    for cut in exact.cuts:
+        middle = middle_of(model, exact, model.weights)
+        middle.open(SESSION, cut)
+        engine = engine_of(model, exact, cut, DirectExchange(middle))
+        trained, losses = engine.train(model.weights, samples, plan, model.rates)
+        whole = trained + middle.take_contribution().delta
+        np.testing.assert_allclose(whole, expected, rtol=0, atol=TOLERANCE, err_msg=str(cut))
         np.testing.assert_allclose(losses, expected_losses, rtol=0, atol=TOLERANCE, err_msg=str(cut))

@@ -1,8 +1,10 @@
-"""Twenty devices with mixed cuts against the same fleet unsplit: `python -m benchmarks.split_against_whole --data-dir FOLDER`.
+"""Twenty devices with mixed cuts against the same fleet unsplit.
 
-Real programs on a real Mosquitto (`benchmarks.split_fleet`): MNIST's 10,000 test images, of which 2,000 are held out, are
-shared out with Dirichlet(0.3). Every device trains as many rounds of as many steps in both fleets; the model to use, the
-mean of the last versions, is measured on the images that no device has.
+python -m benchmarks.split_against_whole --data-dir FOLDER
+
+Real programs on a real Mosquitto (`benchmarks.split_fleet`): MNIST's 10,000 test images, of which 2,000 are held out,
+are shared out with Dirichlet(0.3). Every device trains as many rounds of as many steps in each fleet; the model to use,
+the mean of the last versions, is measured on the images that no device has.
 """
 
 import argparse

@@ -8,7 +8,7 @@ from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.kinds import OfferedTask, SessionReason
 from fleet_protocol.limits import SESSION_CREDIT_BYTES
 from fleet_protocol.sessions.device_end import DeviceEnd
-from fleet_protocol.sessions.events import Ended, Granted, Moved, OfferRefused, Refused, Wanted
+from fleet_protocol.sessions.events import Answered, Ended, Granted, Moved, OfferRefused, Refused, Wanted
 from fleet_protocol.sessions.frames import Frame, FrameType, is_frame, session_of, write_frame
 from fleet_protocol.sessions.lifecycle import State
 from fleet_protocol.sessions.secrecy import Direction
@@ -156,6 +156,19 @@ def test_frames_beyond_credit_are_dropped(world) -> None:
     beyond = Frame(FrameType.CONTENT, session, Direction.FROM_DEVICE, SESSION_CREDIT_BYTES, 0, 1, 0, 1, bytes(16))
     world.relay.receive(device.party.topic, write_frame(beyond, device.party.hop_key(session)), world.now)
     assert (world.relay.queues.size, world.relay.counters.dropped["no_credit"]) == (0, 1)
+
+
+@pytest.mark.parametrize("sizes", [(3_000_000, 3_000_000), (3_000_000, 1), (1, 3_000_000)])
+def test_more_than_the_first_credit_passes_whichever_way_most_of_it_goes(world, sizes, monkeypatch) -> None:
+    asked, answered = sizes
+    monkeypatch.setattr("tests.support.sessions_world.answer_to", lambda request: request[:1] * answered)
+    device = opened(world, world.devices[0])
+    for number in range(5):
+        device.request(bytes([number]) * asked)
+    world.settle(2)
+    assert world.is_settled(device)
+    assert world.relay.counters.dropped.total() == 0
+    assert sum(isinstance(event, Answered) for event in device.events) == 5
 
 
 def test_frame_of_one_session_is_no_frame_of_another(world) -> None:

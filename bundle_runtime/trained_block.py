@@ -1,6 +1,6 @@
 """One block of a divided model while it is trained, on a device or at a helper."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bundle_runtime.blocks import Backward, BlockRunner, Floats, Last, Rates, State
 from fleet_protocol.codec.sparse import FloatVector
@@ -14,6 +14,14 @@ class _Slowed:
     learning_rate: float
     weight_decay: float
     proximal: float
+
+
+@dataclass(frozen=True, slots=True)
+class Then:
+    """A block as a forward pass met it: `weights` f32[Pk], and how many `updates` it had had."""
+
+    weights: FloatVector
+    updates: int
 
 
 @dataclass(slots=True)
@@ -46,19 +54,21 @@ class TrainedBlock:
         *,
         seed: int,
         rates: Rates,
-        staleness: float,
+        then: "Then",
+        passes: int = 1,
         raw: Floats | None = None,
         update: bool = True,
     ) -> Backward:
         """What a backward pass would make of it, and the gradient by `inputs`: nothing changes before `accept`.
 
-        The block has had `staleness` updates since the forward pass; in the mean, where rows of several are passed.
-        Without `update` nothing is trained, and buffers move all the same.
+        The gradient is that of the weights of the forward pass, `then`, which it belongs to (weight stashing: Narayanan
+        et al. 2019, "PipeDream", section 3.3), and moves the weights as they are now. Without `update` nothing is
+        trained, and buffers move all the same. The rows may be those of several `passes`.
         """
-        slowed = _Slowed(rates.learning_rate * staleness_weight(staleness), rates.weight_decay, rates.proximal)
-        return runner.backward(
+        slowed = _Slowed(self.weight_of(then, passes) * rates.learning_rate, rates.weight_decay, rates.proximal)
+        result = runner.backward(
             self.number,
-            self.weights,
+            then.weights,
             self.state,
             inputs,
             gradient,
@@ -68,8 +78,20 @@ class TrainedBlock:
             anchor=self.start,
             update=update,
         )
+        if then.weights is self.weights:
+            return result
+        return replace(result, weights=self.weights + (result.weights - then.weights))
 
-    def accept(self, trained: Backward | Last, *, update: bool = True) -> None:
-        """Take what a pass made of it, which counts where it trained."""
+    def weight_of(self, then: "Then", passes: int = 1) -> float:
+        """The share of the learning rate that backward passes have which began `then`."""
+        return staleness_weight(self.updates - then.updates, passes)
+
+    @property
+    def now(self) -> "Then":
+        """For the backward pass of what goes forward now."""
+        return Then(self.weights, self.updates)
+
+    def accept(self, trained: Backward | Last, updates: int = 1) -> None:
+        """Take what a pass made of it, or several; it counts for so many `updates`."""
         self.weights, self.state = trained.weights, trained.state
-        self.updates += update
+        self.updates += updates

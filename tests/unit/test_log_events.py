@@ -14,6 +14,8 @@ PROGRAMS = {
     "edge-agent": "edge_agent",
     "broker-coordinator": "broker_coordinator",
     "session_relay.relay": "session_relay/relay",
+    "edgeflock helper": "session_relay/helper",
+    "broker-coordinator": "broker_coordinator",
 }
 
 

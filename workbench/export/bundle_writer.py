@@ -13,17 +13,13 @@ from bundle_runtime.graph_admission import GraphRefusedError, check_graph
 from bundle_runtime.runner import BundleRunner
 from fleet_protocol.bundle import (
     BACKBONE_FILE,
-    BUNDLE_FORMAT,
     DESCRIPTION_FILE,
     EVALUATE_FILE,
     PREDICT_FILE,
     TRAIN_FILE,
     TRAIN_PER_SAMPLE_FILE,
     WEIGHTS_FILE,
-    BackboneSchema,
-    OnnxVersion,
     TaskDescription,
-    blob_hash,
     parse_description,
     verify_bundle,
 )
@@ -32,7 +28,6 @@ from workbench.export.backbone.backbone import Split, backbone_graph, split
 from workbench.export.blocks.block_costs import with_costs
 from workbench.export.blocks.block_graphs import block_models
 from workbench.export.blocks.division import Division, divide
-from workbench.export.blocks.split_task import split_plan
 from workbench.export.conversion.onnx_conversion import checked_model
 from workbench.export.conversion.unexportable import explained
 from workbench.export.graphs.inference_graphs import evaluation_graph, prediction_graph
@@ -40,6 +35,7 @@ from workbench.export.graphs.training_graph import training_graph
 from workbench.export.ort_training import ort_training_files
 from workbench.export.recipe.probe import probe_inputs
 from workbench.export.recipe.recipe import Recipe, read_recipe
+from workbench.export.task_description import described
 from workbench.export.trials.found_rate import with_learning_rate
 from workbench.export.trials.random_samples import random_samples
 from workbench.export.trials.torch_comparison import check_against_torch, check_backbone
@@ -93,28 +89,7 @@ def bundle_files(
     if ort_training is not None:
         files |= ort_training_files(trained, ort_training)
     files[WEIGHTS_FILE] = save({name: value.contiguous() for name, value in recipe.tensors.items()})
-    description = TaskDescription(
-        format=BUNDLE_FORMAT,
-        task=recipe.task.task,
-        title=recipe.task.title,
-        input=recipe.task.input,
-        label=recipe.task.label,
-        parameters=division.parameters if division else recipe.parameters,
-        training=recipe.task.training,
-        update=recipe.task.update,
-        aggregation=recipe.task.aggregation,
-        downlink=recipe.task.downlink,
-        sending=recipe.task.sending,
-        files={name: blob_hash(content) for name, content in files.items()},
-        backbone=BackboneSchema(halves.feature_shape) if halves else None,
-        onnx_versions={name: _version(model) for name, model in models.items()},
-        versions_from=recipe.task.versions_from,
-        scaling=recipe.scaling,
-        inputs=recipe.task.inputs,
-        heads=recipe.task.each_label if recipe.task.heads else {},
-        readings=recipe.task.readings,
-        split=split_plan(division) if division else None,
-    )
+    description = described(recipe, models, files, halves=halves, division=division)
     if any(isinstance(part, BatchNorm) for part in recipe.module.modules()) and description.statistics:
         tell(FEW_CLASSES)
     featured = BundleRunner(description, files).featured
@@ -144,12 +119,6 @@ def admitted(name: str, model: ModelProto) -> bytes:
             f"{name} {error}; no device would load it: write the model without that, or make the model smaller"
         ) from error
     return data
-
-
-def _version(model: ModelProto) -> OnnxVersion:
-    """A checked model has one entry for ONNX's own operators."""
-    (opset,) = (entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-    return OnnxVersion(model.ir_version, opset)
 
 
 def _models(recipe: Recipe) -> dict[str, ModelProto]:

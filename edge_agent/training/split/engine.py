@@ -70,11 +70,10 @@ class SplitEngine:
             SessionFailedError: the session is gone for good, or its helper gives wrong answers.
             GraphError: bundle and samples contradict each other.
         """
-        parts = self._plan.parts or list(dict.fromkeys(block.part for block in self._plan.blocks if block.part))
         common = StepPlan(
             self._plan,
             legs_of(self._plan, self._cut),
-            passes_of(self._plan, parts, has_buffers=bool(self._task.statistics)),
+            passes_of(self._plan, has_buffers=bool(self._task.statistics)),
             rates,
             self._runner.log_priors(samples.labels),
         )

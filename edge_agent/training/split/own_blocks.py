@@ -32,7 +32,7 @@ class OwnBlocks:
         """Take what a pass made of a block at once, so that the steps behind it see it."""
         held = self._blocks[block]
         before, state = held.weights, held.state
-        held.accept(trained, update=update)
+        held.accept(trained, int(update))
         return Change(block, before, held.weights, state)
 
     def take_back(self, changes: Iterable[Change]) -> None:

@@ -1,6 +1,5 @@
 """Where the passes of a step go: runs of the device's blocks, and of the helper's between them. Pure."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fleet_protocol.split_plan import Cut, SplitPlan, is_helpers
@@ -45,14 +44,16 @@ def legs_of(plan: SplitPlan, cut: Cut) -> list[Leg]:
     return legs
 
 
-def passes_of(plan: SplitPlan, parts: Sequence[str], *, has_buffers: bool) -> list[PartPass]:
-    """The passes of a step, in the order of the task's `parts`. Each goes back as far as it trains something; all the
-    way where blocks have buffers, which move in every pass.
+def passes_of(plan: SplitPlan, *, has_buffers: bool) -> list[PartPass]:
+    """The passes of a step, one for each part in its turn. Each goes back as far as it trains something; all the way
+    where blocks have buffers, which move in every pass.
     """
-    if not parts:
-        return [PartPass("", 0)]
-    first = {part: next(i for i, block in enumerate(plan.blocks) if block.part == part) for part in parts}
-    return [PartPass(part, 0 if has_buffers else first[part]) for part in parts]
+    return [PartPass(part, 0 if has_buffers else _first_of(plan, part)) for part in plan.turns]
+
+
+def _first_of(plan: SplitPlan, part: str) -> int:
+    """The first block that trains in the part's turn."""
+    return next((number for number, block in enumerate(plan.blocks) if part in ("", block.part)), 0)
 
 
 def held_of(plan: SplitPlan, cut: Cut, samples: int) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from bundle_runtime.blocks import Floats, Labels, Rates
 from bundle_runtime.samples import Samples
+from bundle_runtime.trained_block import Then
 from edge_agent.training.engine import BatchPlan
 from edge_agent.training.split.own_blocks import Change, OwnBlocks
 from edge_agent.training.split.placement import Leg, PartPass
@@ -70,10 +71,10 @@ class StepPlan:
 
 @dataclass(slots=True)
 class _Forward:
-    """Of a forward pass: what each of the device's blocks took, and how many updates it had had."""
+    """Of a forward pass: what each of the device's blocks took, and how it stood."""
 
     inputs: dict[int, Floats] = field(default_factory=dict)
-    updates: dict[int, int] = field(default_factory=dict)
+    blocks: dict[int, Then] = field(default_factory=dict)
 
 
 Walk = Generator[Ask, Floats, float]
@@ -125,8 +126,8 @@ class Step:
         for block in leg.blocks:
             held = self._blocks[block]
             forward.inputs[block] = values
-            forward.updates[block] = held.updates
-            values = held.forward(self._runner, values, self.batch.seed, self._raw(block))
+            forward.blocks[block] = held.now
+            values = held.forward(self._runner, values, self.batch.seed, self.batch.inputs)
         return values
 
     def _at_the_end(self, part_pass: PartPass, values: Floats) -> tuple[float, Floats]:
@@ -140,7 +141,7 @@ class Step:
             seed=self.batch.seed,
             rates=self._common.rates,
             part=part_pass.part,
-            raw=self._raw(self._last),
+            raw=self.batch.inputs,
             log_priors=self._common.log_priors,
             anchor=held.start,
         )
@@ -157,8 +158,8 @@ class Step:
                 gradient,
                 seed=self.batch.seed,
                 rates=self._common.rates,
-                staleness=held.updates - forward.updates[block],
-                raw=self._raw(block),
+                then=forward.blocks.pop(block),
+                raw=self.batch.inputs,
                 update=update,
             )
             self.changes.append(self._blocks.accept(block, result, update=update))
@@ -166,9 +167,6 @@ class Step:
                 return gradient
             gradient = result.input_gradient
         return gradient
-
-    def _raw(self, block: int) -> Floats | None:
-        return self.batch.inputs if self._common.plan.blocks[block].reads_inputs else None
 
 
 def _finite(values: Floats) -> Floats:

@@ -1,12 +1,11 @@
 """What forward passes leave for their backward passes: the inputs of each block, within a limit of bytes. Pure."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-Activations = NDArray[np.float32]
+from bundle_runtime.blocks import Floats
+from bundle_runtime.trained_block import Then
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +20,10 @@ class PassKey:
 
 @dataclass(frozen=True, slots=True)
 class KeptPass:
-    """`inputs` f32[rows, ...] of each of its blocks, and how many updates each block had had."""
+    """`inputs` f32[rows, ...] of each of its `blocks`, and how those stood."""
 
-    inputs: Sequence[Activations]
-    updates: Sequence[int]
+    inputs: Sequence[Floats]
+    blocks: Sequence[Then]
     seed: int
 
     @property
@@ -33,8 +32,13 @@ class KeptPass:
         return len(self.inputs[0])
 
     @property
+    def updates(self) -> tuple[int, ...]:
+        """How many each block had had: those that are alike have met the same weights."""
+        return tuple(each.updates for each in self.blocks)
+
+    @property
     def size_bytes(self) -> int:
-        """In memory."""
+        """In memory, without the weights of the blocks, which other passes have met too."""
         return sum(each.nbytes for each in self.inputs)
 
 
@@ -45,23 +49,28 @@ class KeptPasses:
         self._limit = limit_bytes
         self._passes: dict[PassKey, KeptPass] = {}
         self._bytes: dict[bytes, int] = {}
+        self._holders = Counter[int]()
+        self._weights_bytes = 0
         self.dropped = 0
         """Passes that had to go before their backward pass came."""
 
     @property
     def size_bytes(self) -> int:
-        """Of all of them."""
-        return sum(self._bytes.values())
+        """Of all of them, and of the weights that their blocks had, each version once."""
+        return sum(self._bytes.values()) + self._weights_bytes
 
     def keep(self, key: PassKey, kept: KeptPass, most: int) -> None:
         """Keep one; of its session, at most the `most` newest through the same blocks."""
         self.take(key)
         self._passes[key] = kept
+        for block in kept.blocks:
+            self._holders[id(block.weights)] += 1
+            self._weights_bytes += block.weights.nbytes * (self._holders[id(block.weights)] == 1)
         self._bytes[key.session] = self._bytes.get(key.session, 0) + kept.size_bytes
         alike = [each for each in self._passes if (each.session, each.first) == (key.session, key.first)]
-        for each in alike[: len(alike) - most]:
+        for each in alike[: max(0, len(alike) - most)]:
             self._drop(each)
-        while self.size_bytes > self._limit:
+        while self._passes and self.size_bytes > self._limit:
             heaviest = max(self._bytes, key=self._bytes.__getitem__)
             self._drop(next(each for each in self._passes if each.session == heaviest))
 
@@ -74,12 +83,17 @@ class KeptPasses:
         kept = self._passes.pop(key, None)
         if kept is not None:
             self._bytes[key.session] -= kept.size_bytes
+            for block in kept.blocks:
+                self._holders[id(block.weights)] -= 1
+                if not self._holders[id(block.weights)]:
+                    del self._holders[id(block.weights)]
+                    self._weights_bytes -= block.weights.nbytes
         return kept
 
     def forget(self, session: bytes) -> None:
         """Everything of a session."""
         for key in [each for each in self._passes if each.session == session]:
-            del self._passes[key]
+            self.take(key)
         self._bytes.pop(session, None)
 
     def _drop(self, key: PassKey) -> None:

@@ -147,18 +147,19 @@ class Middle:
         for block in range(first, end):
             inputs.append(values)
             values = self._blocks[block].trained.forward(self._runner, values, group[0].request.seed)
-        updates = [self._blocks[block].trained.updates for block in range(first, end)]
+        blocks = [self._blocks[block].trained.now for block in range(first, end)]
         answers, start = {}, 0
         for each in group:
             rows = slice(start, start + each.request.rows)
             start = rows.stop
-            kept = KeptPass([np.array(array[rows]) for array in inputs], updates, each.request.seed)
+            kept = KeptPass([np.array(array[rows]) for array in inputs], blocks, each.request.seed)
             self._kept.keep(each.key, kept, MOST_ABANDONED * self._plan.most_in_flight)
             answers[each.place] = self._answered(each, values[rows])
         return answers
 
     def _backward(self, group: Sequence[ReadRequest]) -> dict[int, StepAnswer]:
-        answers, passed = {}, []
+        answers: dict[int, StepAnswer] = {}
+        passed: dict[tuple[int, ...], list[_Passed]] = {}
         for each in group:
             kept = self._kept.take(each.key)
             if kept is None:
@@ -168,11 +169,15 @@ class Middle:
                 words = f"step {each.request.step} went forward with {kept.rows} rows and seed {kept.seed}"
                 answers[each.place] = refusal(each.request, words)
             else:
-                passed.append(_Passed(each, kept))
-        return answers | (self._all_back(passed) if passed else {})
+                passed.setdefault(kept.updates, []).append(_Passed(each, kept))
+        for alike in passed.values():
+            answers |= self._all_back(alike)
+        return answers
 
     def _all_back(self, passed: Sequence[_Passed]) -> dict[int, StepAnswer]:
-        """At once; or one by one, where together they would be refused: for what one of them has."""
+        """Those that met the same weights at once; or one by one, where together they would be refused: for what one of
+        them has.
+        """
         try:
             gradients = self._pass_back(passed)
         except StepRefusedError as error:
@@ -201,7 +206,8 @@ class Middle:
                 gradient,
                 seed=request.seed,
                 rates=self._rates,
-                staleness=held.updates - float(np.mean([each.kept.updates[place] for each in passed])),
+                then=passed[0].kept.blocks[place],
+                passes=len(passed),
                 update=request.update,
             )
             gradient = _gradient_of(trained[block], block)
@@ -210,14 +216,16 @@ class Middle:
         return np.split(gradient, ends[:-1])
 
     def _accept(self, trained: dict[int, Backward], passed: Sequence[_Passed], *, update: bool) -> None:
-        norms = {}
+        norms, first = {}, passed[0].read.request.first
         for block, result in trained.items():
             held = self._blocks[block]
-            norms[block] = float(np.linalg.norm((result.weights - held.trained.weights).astype(np.float64)))
+            change = (result.weights - held.trained.weights).astype(np.float64)
+            weight = held.trained.weight_of(passed[0].kept.blocks[block - first], len(passed))
+            norms[block] = float(np.linalg.norm(change)) / weight
             if words := held.changes.why_refused(norms[block]):
                 raise StepRefusedError(f"block {block}: the step {words}")
         for block, result in trained.items():
-            self._blocks[block].trained.accept(result, update=update)
+            self._blocks[block].trained.accept(result, len(passed) * update)
             if update:
                 self._blocks[block].changes.count(norms[block])
                 for each in passed:

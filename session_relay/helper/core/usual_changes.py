@@ -7,12 +7,13 @@ from typing import Final
 REMEMBERED: Final = 64
 FEWEST: Final = 16
 """Steps before what is usual is known."""
-MOST_TIMES: Final = 20.0
-"""The usual change. Honest steps of one block lie within a few times their median."""
+MOST_TIMES: Final = 50.0
+"""The usual change. Those of honest steps lie within a few times their median, and within twenty while momentum
+gathers."""
 
 
 class UsualChanges:
-    """Euclidean norms of the changes that the last steps have made of a block."""
+    """Euclidean norms of the changes that the last steps have made of a block, as if none of them had been stale."""
 
     def __init__(self, largest: float) -> None:
         """`largest` is the norm that no step may pass."""

@@ -172,11 +172,12 @@ class SplitFleet:
             held[-1] = contribution.held
             deltas.append(contribution.delta)
         shares = held / np.maximum(held.sum(axis=0), 1)
-        block_of = np.repeat([each.block for each in self.task.parameters], [each.size for each in self.task.parameters])
+        block_of = np.repeat(
+            [each.block for each in self.task.parameters], [each.size for each in self.task.parameters]
+        )
         change = sum(shares[i][block_of] * delta for i, delta in enumerate(deltas))
         return (weights + change).astype(np.float32)
 
 
 def _session(device: int) -> bytes:
     return device.to_bytes(16, "big")
-

@@ -14,6 +14,7 @@ PROGRAMS = {
     "edge-agent": "edge_agent",
     "edgeflock helper": "session_relay/helper",
     "broker-coordinator": "broker_coordinator",
+    "session_relay.relay": "session_relay/relay",
 }
 
 

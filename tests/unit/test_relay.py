@@ -43,6 +43,7 @@ REFUSED = {
     "another bundle": (dataclasses.replace(WANTED, bundle=bytes(32)), SessionReason.WRONG_BUNDLE),
     "an earlier generation": (dataclasses.replace(WANTED, generation=4), SessionReason.OLD_GENERATION),
     "a version too old": (dataclasses.replace(WANTED, base_version=1), SessionReason.UNKNOWN_VERSION),
+    "a paused task": (dataclasses.replace(WANTED, task="paused"), SessionReason.TASK_PAUSED),
     "a task without cuts": (dataclasses.replace(WANTED, task="whole"), SessionReason.NO_CUTS),
 }
 
@@ -51,6 +52,7 @@ REFUSED = {
 def test_opening_that_does_not_fit_the_task_is_refused_with_the_reason(world, case) -> None:
     wanted, reason = REFUSED[case]
     tasks = {TASK: dataclasses.replace(SERVED, oldest_version=2), "whole": ServedTask(BUNDLE, 0, 0, frozenset())}
+    tasks["paused"] = dataclasses.replace(SERVED, is_paused=True)
     world.relay.learn(dataclasses.replace(world.directory(), tasks=tasks), world.now)
     other = opened(world, world.devices[1])
     device = opened(world, world.devices[0], wanted)

@@ -143,11 +143,15 @@ class Serving:
 
     def step_done(self, step: StepDone) -> None:
         """A middle has answered."""
-        if step.problem:
-            self._end_session(step.session, SessionReason.MALFORMED, step.problem)
-        else:
-            self._sessions.answer(step.session, step.number, step.answer)
-            self._carrier.stir()
+        problem = step.problem
+        if not problem:
+            try:
+                self._sessions.answer(step.session, step.number, step.answer)
+            except ValueError as error:  # too long, or to no request: whatever a bundle has made of the child
+                problem = str(error)
+        if problem:
+            self._end_session(step.session, SessionReason.MALFORMED, problem)
+        self._carrier.stir()
 
     def middle_failed(self, session: bytes, why: str) -> None:
         """What a session was served by is gone."""

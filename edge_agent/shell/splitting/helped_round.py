@@ -12,6 +12,7 @@ from edge_agent.shell.splitting.carrier import SessionCarrier
 from edge_agent.worker.contract import Reply, SessionLost, StepAnswered, StepAsked
 from edge_agent.worker.supervisor import OverloadError
 from fleet_host.log_lines import log_line
+from fleet_protocol.kinds.session_fields import SessionReason
 from fleet_protocol.limits import MAX_REQUESTS_IN_FLIGHT
 from fleet_protocol.sessions.device_end import DeviceEnd
 from fleet_protocol.sessions.events import Answered, DeviceEvent, Ended, Granted, Moved, Refused, Wanted
@@ -23,6 +24,8 @@ PATIENCE_SECONDS = 30.0
 """A round that is refused a helper asks again for so long; then it is deferred."""
 SHORTEST_PAUSE_SECONDS = 1.0
 """Between two openings."""
+MOST_UNLIKE_VERSIONS = 2
+"""Refusals for the round's version, after which it is given up."""
 MOST_HELPERS = 8
 """In one round, one after the other."""
 
@@ -72,17 +75,20 @@ class HelpedRound:
             self._carrier.connected()
 
     async def open(self) -> None:
-        """Ask until a helper takes part, for as long as `PATIENCE_SECONDS`.
+        """Ask until a helper takes part, for as long as `PATIENCE_SECONDS`. One that has not the round's version may
+        fetch it, and is asked once more; if it has left it behind, a new round begins with its own.
 
         Raises:
             NoHelperError: none does.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + PATIENCE_SECONDS
+        unlike_versions = 0
         while (refused := await self._ask_relay()) is not None:
             await self._leave()
             pause = max(refused.retry_seconds, SHORTEST_PAUSE_SECONDS)
-            if loop.time() + pause > until:
+            unlike_versions += refused.reason == SessionReason.UNKNOWN_VERSION
+            if loop.time() + pause > until or unlike_versions == MOST_UNLIKE_VERSIONS:
                 words = f"no helper for cut {self._wanted.cut}: {refused.reason}: {refused.detail}"
                 raise NoHelperError(words, pause)
             await asyncio.sleep(pause)

@@ -266,7 +266,7 @@ def relayed(fleet: SplitFleet) -> dict[str, float]:
     """The relay's counters."""
     import urllib.request
 
-    with urllib.request.urlopen(f"http://127.0.0.1:{fleet.metrics_port}/metrics") as answer:  # noqa: S310 - our own
+    with urllib.request.urlopen(f"http://127.0.0.1:{fleet.metrics_port}/metrics") as answer:
         lines = answer.read().decode().splitlines()
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
 

@@ -24,8 +24,6 @@ def cut_of(update: Update, task: TaskDescription, sender: str, *, from_helper: b
             Reason.OUT_OF_BOUNDS, f"{max(update.held)} samples of a block; the update says {update.samples} in all"
         )
     held = {block for block, samples in enumerate(update.held) if samples > 0}
-    if not any(parameter.trainable and parameter.block in held for parameter in task.parameters):
-        raise ProtocolError(Reason.OUT_OF_BOUNDS, "it holds no block that has weights, so there is nothing to average")
     return _check_helpers(held, task.split, sender) if from_helper else _devices_cut(held, task.split, sender)
 
 

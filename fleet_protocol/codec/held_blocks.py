@@ -28,7 +28,8 @@ class HeldBlocks:
         """Those of a task with more than 0 samples in `held`; all where it is empty.
 
         Raises:
-            ProtocolError: `MALFORMED`: the task has another number of blocks, or none.
+            ProtocolError: `MALFORMED`: the task has another number of blocks, or none; `OUT_OF_BOUNDS`: those held
+                have no weights.
         """
         blocks = len(task.split.blocks) if task.split else 0
         if held and len(held) != blocks:
@@ -37,8 +38,11 @@ class HeldBlocks:
             )
         first_statistic = len(task.trained_shapes)
         trained, statistics = task.parameters[:first_statistic], task.parameters[first_statistic:]
+        shapes = tuple(tuple(parameter.shape) for parameter in trained if _is_held(parameter, held))
+        if held and not shapes:
+            raise ProtocolError(Reason.OUT_OF_BOUNDS, "no block that it holds has weights: there is nothing to average")
         return cls(
-            tuple(tuple(parameter.shape) for parameter in trained if _is_held(parameter, held)),
+            shapes,
             Places.of(trained, held),
             Places.of(statistics, held),
         )

@@ -181,7 +181,7 @@ class DeviceEnd:
 
     def _sign_opening(self) -> bytes:
         wanted = self.wanted
-        opening = SessionOpening(self.session, self._ephemeral, wanted.bundle, wanted.cut)
+        opening = SessionOpening(self.session, self._ephemeral, wanted.bundle, wanted.cut, wanted.samples)
         return self._party.sign(
             SESSION_OPENING,
             encode_payload(opening),

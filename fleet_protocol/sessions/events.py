@@ -14,13 +14,16 @@ class Outgoing:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a device wants blocks run of: those of `cut`, in a task by the SHA-256 of its `task.json` (32 bytes)."""
+    """What a device wants blocks run of: those of `cut`, in a task by the SHA-256 of its `task.json` (32 bytes). It
+    trains on so many `samples`; 0: it does not say.
+    """
 
     task: str
     bundle: bytes
     cut: str
     base_version: int
     generation: int = 0
+    samples: int = 0
 
 
 @dataclass(frozen=True, slots=True)

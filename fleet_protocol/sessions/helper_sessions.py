@@ -178,7 +178,9 @@ class HelperSessions:
             self._send(SESSION_REFUSAL, encode_payload(refusal))
             return []
         header = envelope.header
-        wanted = Wanted(header.task, opening.bundle, opening.cut, header.base_version, header.generation)
+        wanted = Wanted(
+            header.task, opening.bundle, opening.cut, header.base_version, header.generation, opening.samples
+        )
         opened = digest(introduction.message)
         self._sessions[session] = HelperEnd(session, introduction.peer, wanted, opened, now)
         self._openings[session] = (Introduced(introduction.public_key, opening.ephemeral), opened)

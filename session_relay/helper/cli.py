@@ -85,9 +85,9 @@ async def run_helper(path: Path) -> None:
         await running
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
-    program = program_parser(COMMAND, "Runs blocks of models for devices that are too weak for them.", CONFIGURATION)
+def parser(name: str = COMMAND) -> argparse.ArgumentParser:
+    """The whole command line, of the command with this name."""
+    program = program_parser(name, "Runs blocks of models for devices that are too weak for them.", CONFIGURATION)
     verbs = program.add_subparsers(dest="verb", required=True, metavar="VERB")
     with_configuration = configuration_option()
     add_verb(verbs, "run", "Run the helper in the foreground until SIGTERM or Ctrl-C.", with_configuration)

@@ -29,6 +29,7 @@ from session_relay.helper.compute_contract import (
     ComputeFailure,
     ComputeJob,
     Contribute,
+    Join,
     Leave,
     Message,
     NothingLearned,
@@ -133,7 +134,6 @@ class Computation:
         generator = np.random.default_rng()
         self._task, self._plan, self._send = task, task.split, send
         self._middle = Middle(task, task.split, runner, weights, kept_bytes=job.kept_mib * MIB, generator=generator)
-        self._cuts: dict[bytes, str] = {}
         self._requests = msgspec.msgpack.Decoder(StepRequest)
         send(Ready())
 
@@ -143,11 +143,13 @@ class Computation:
         Raises:
             UpdateTooLargeError: what was learned is more than the task takes.
         """
+        for order in orders:
+            if isinstance(order, Join):
+                self._middle.open(order.session, self._plan.cut(order.cut), order.samples)
         self._answer([order for order in orders if isinstance(order, Step)])
         for order in orders:
             if isinstance(order, Leave):
                 self._middle.close(order.session)
-                self._cuts.pop(order.session, None)
             elif isinstance(order, Contribute):
                 return self._contribution(order)
         return None
@@ -155,9 +157,6 @@ class Computation:
     def _answer(self, steps: list[Step]) -> None:
         read: list[tuple[Step, Asked]] = []
         for step in steps:
-            if step.session not in self._cuts:
-                self._cuts[step.session] = step.cut
-                self._middle.open(step.session, self._plan.cut(step.cut))
             try:
                 read.append((step, Asked(step.session, self._requests.decode(step.request))))
             except msgspec.DecodeError as error:

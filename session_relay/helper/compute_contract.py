@@ -40,9 +40,16 @@ class Step(msgspec.Struct, frozen=True, tag="step"):
     """A device's `StepRequest`, encoded; `number` is its session's, and comes back with the answer."""
 
     session: bytes
-    cut: str
     number: int
     request: bytes
+
+
+class Join(msgspec.Struct, frozen=True, tag="join"):
+    """A session has begun, of this cut; its device trains on so many samples, 0 where it does not say."""
+
+    session: bytes
+    cut: str
+    samples: int
 
 
 class Leave(msgspec.Struct, frozen=True, tag="leave"):
@@ -60,7 +67,7 @@ class Contribute(msgspec.Struct, frozen=True, tag="contribute"):
     life: int
 
 
-Order = Step | Leave | Contribute
+Order = Join | Step | Leave | Contribute
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):

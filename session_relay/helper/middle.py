@@ -20,6 +20,7 @@ from session_relay.helper.compute_contract import (
     ComputeFailure,
     ComputeJob,
     Contribute,
+    Join,
     Leave,
     Order,
     Ready,
@@ -58,8 +59,8 @@ class Middle:
     ) -> None:
         """`ready` hears when the version is loaded, `done` of each answered step."""
         self.version = version
-        self.sessions: dict[bytes, str] = {}
-        """The cut of each that is open."""
+        self.sessions: set[bytes] = set()
+        """Those that are open."""
         self.takes_sessions = True
         self.settled = asyncio.Event()
         """Set once its sessions are over, and it takes no more."""
@@ -74,16 +75,21 @@ class Middle:
         self._unanswered = 0
         self._limit = asyncio.timeout(None)
 
+    def join(self, session: bytes, cut: str, samples: int) -> None:
+        """A session begins, of this cut, whose device trains on so many samples."""
+        self.sessions.add(session)
+        self._order(Join(session, cut, samples))
+
     def ask(self, session: bytes, number: int, request: bytes) -> None:
         """A session's device asks for a step."""
         self._unanswered += 1
-        self._order(Step(session, self.sessions[session], number, request))
+        self._order(Step(session, number, request))
         self._watch()
 
     def leave(self, session: bytes) -> None:
         """A session is over."""
-        if self.sessions.pop(session, None) is not None:
-            self._order(Leave(session))
+        self.sessions.discard(session)
+        self._order(Leave(session))
 
     def contribute(self, residual: bytes, returned: list[Returned], seed: int) -> None:
         """Have it end with what it has learned, joined with what earlier contributions left; no step may follow."""

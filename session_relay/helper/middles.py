@@ -13,7 +13,7 @@ from edge_agent.shell.versions.version_follower import ReadyVersion
 from edge_agent.worker.contract import TrainingResult
 from edge_agent.worker.settings import WorkerSettings
 from fleet_host.log_lines import log_line
-from fleet_protocol.sessions.events import Requested
+from fleet_protocol.sessions.events import Requested, Wanted
 from session_relay.helper.compute_contract import ComputeFailure, StepDone, Verdict
 from session_relay.helper.configuration import HelperSettings
 from session_relay.helper.middle import Middle
@@ -74,12 +74,12 @@ class Middles:
         """Whether a session of this version can be taken."""
         return self._serving(version) is not None or len(self._running) < MOST_MIDDLES
 
-    def open(self, session: bytes, version: ReadyVersion, cut: str) -> None:
+    def open(self, session: bytes, version: ReadyVersion, wanted: Wanted) -> None:
         """Serve a session."""
         middle = self._serving(version) or self._start(version)
         if (timer := self._settling.pop(middle, None)) is not None:
             timer.cancel()
-        middle.sessions[session] = cut
+        middle.join(session, wanted.cut, wanted.samples)
         self._of_session[session] = middle
 
     def ask(self, request: Requested) -> None:

@@ -16,7 +16,7 @@ from fleet_host.log_lines import log_line
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.kinds import OfferedTask, Receipt, SessionReason
 from fleet_protocol.limits import MAX_PROBLEM_CHARACTERS
-from fleet_protocol.sessions.events import Asked, Closed, HelperEvent, Requested, Wanted
+from fleet_protocol.sessions.events import Asked, Closed, HelperEvent, OfferRefused, Requested, Wanted
 from fleet_protocol.sessions.helper_sessions import HelperSessions
 from session_relay.helper.compute_contract import StepDone
 from session_relay.helper.configuration import HelperConfiguration
@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 SOON_SECONDS = 5
 """After which a device is told to ask again that is ahead of the helper, or behind it."""
 BUSY_SECONDS = 15
+OFFERED_AFTER_SECONDS = (0.0, 2.0, 5.0)
+"""From the coordinator's acceptance on: its relay hears of that a little later, and takes no offer before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class Serving:
         self._ready: dict[str, ReadyVersion] = {}
         self._stirred = asyncio.Event()
         self._trouble: dict[str, str] = {}
+        self._offer_refused: OfferRefused | None = None
         self._sessions = HelperSessions(member.identity.party(), secrets.token_bytes)
         self._carrier = SessionCarrier(self._sessions, member.identity.session_topic, member.link, self._handle)
         self._middles = Middles(configuration.helper, configuration.worker, member.database, spool, self)
@@ -121,7 +124,8 @@ class Serving:
     def enrolled(self) -> None:
         """The coordinator accepts this helper."""
         self._stirred.set()
-        self._offer()
+        for seconds in OFFERED_AFTER_SECONDS:
+            asyncio.get_running_loop().call_later(seconds, self._offer)
 
     def not_enrolled(self, why: str) -> None:
         """It does not, or not yet."""
@@ -177,6 +181,8 @@ class Serving:
                 self._take_or_refuse(event)
             case Requested():
                 self._middles.ask(event)
+            case OfferRefused():
+                self._note_offer_refused(event)
             case Closed():
                 self._middles.close(event.session)
                 logger.info(
@@ -195,7 +201,7 @@ class Serving:
         except ProtocolError as error:
             self._sessions.refuse(asked.session, SessionReason.MALFORMED, error.detail, BUSY_SECONDS)
             return
-        self._middles.open(asked.session, self._ready[wanted.task], wanted.cut)
+        self._middles.open(asked.session, self._ready[wanted.task], wanted)
         logger.info(
             log_line(
                 "session_opened",
@@ -223,6 +229,13 @@ class Serving:
         if len(self._sessions) > self._settings.sessions or not self._middles.has_room_for(version):
             return Refusal(SessionReason.HELPER_BUSY, f"the helper has {len(self._sessions)} sessions", BUSY_SECONDS)
         return None
+
+    def _note_offer_refused(self, refused: OfferRefused) -> None:
+        if self._offer_refused != refused:
+            self._offer_refused = refused
+            remedy = f"on the server: broker-coordinator helpers allow {self._member.identity.device}"
+            logger.warning(log_line("offer_refused", reason=refused.reason, detail=refused.detail, remedy=remedy))
+        asyncio.get_running_loop().call_later(SOON_SECONDS, self._offer)
 
     async def _follow_versions(self) -> None:
         """Fetch what manifests name; again after a while where that fails."""
@@ -270,6 +283,9 @@ class Serving:
             self._offer()
 
     def _offer(self) -> None:
+        """Say what this helper serves: to nobody before the coordinator knows it."""
+        if not self._member.database.is_enrolled():
+            return
         offered = [
             OfferedTask(task, bytes.fromhex(version.bundle), version.generation)
             for task, version in self._ready.items()

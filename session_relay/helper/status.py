@@ -12,6 +12,8 @@ from edge_agent.verbs.own_status import ask_line
 from fleet_protocol.errors import ConfigurationError
 
 QUESTION = b"status"
+QUESTION_SECONDS = 10.0
+"""From the connection to the end of the question."""
 
 
 class HelperStatus(msgspec.Struct):
@@ -55,8 +57,10 @@ class StatusSocket:
             with contextlib.suppress(FileNotFoundError):
                 self._path.unlink()
 
-    async def _answer(self, _asked: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError):
+    async def _answer(self, asked: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, ValueError, TimeoutError):
+            async with asyncio.timeout(QUESTION_SECONDS):
+                await asked.readline()  # whatever is asked; what is not read would be lost for the asker with the answer
             answer.write(msgspec.json.encode(self._status()) + b"\n")
             await answer.drain()
         answer.close()

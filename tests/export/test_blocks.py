@@ -1,16 +1,22 @@
 """A model in blocks trains as the whole model does, wherever each block runs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
+from bundle_runtime.samples import Samples
 from edge_agent.training.engine import BatchPlan
+from fleet_protocol.scaling import Scale, Scaling
+from fleet_protocol.split_plan import Cut
+from tests.support.backbone import NAMED
+from tests.support.backbone import write_recipe as write_backbone_recipe
 from tests.support.chained_blocks import ExportedTask, train_chained, train_whole
-from tests.support.recipes import write_recipe
+from tests.support.recipes import ONE_INPUT, write_recipe
 from tests.support.split_session import SESSION, DirectExchange, engine_of, middle_of, plan_of
 from workbench.export.recipe.recipe import read_recipe
 from workbench.export.trials.random_samples import random_samples
@@ -186,16 +192,37 @@ def mini_batches() -> BatchPlan:
     return BatchPlan(np.random.default_rng(4).integers(0, SAMPLES, (STEPS, ROWS)), mask, SEED)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_every_cut_trains_as_the_whole_model(name: str, exported: Callable[[str], ExportedTask]):
-    model, plan = exported(name), mini_batches()
+def scaled(exported: ExportedTask) -> ExportedTask:
+    """The same, with a scale that changes what the model sees, where the task takes one."""
+    random, scaling = np.random.default_rng(6), exported.task.scaling
+
+    def some(scale: Scale | None) -> Scale | None:
+        columns = 0 if scale is None else len(scale.mean)
+        return scale and Scale(random.normal(size=columns).tolist(), random.uniform(0.5, 2, columns).tolist())
+
+    scaling = Scaling(some(scaling.inputs), some(scaling.targets))
+    return ExportedTask(msgspec.structs.replace(exported.task, scaling=scaling), exported.files)
+
+
+def check_cuts(model: ExportedTask, cuts: Sequence[Cut | None]) -> None:
+    """Trained through each cut, the model comes to what its training graph comes to."""
+    plan = mini_batches()
     samples = random_samples(model.task).take(slice(0, SAMPLES))
+    if model.task.backbone is not None:
+        features = np.random.default_rng(7).normal(size=(SAMPLES, *model.task.trained_input.shape))
+        samples = Samples(features.astype(np.float32), samples.labels)
     expected, expected_losses = train_whole(model, samples, plan)
     assert np.abs(expected - model.weights).max() > 0.01
-    for cut in (None, *model.task.split.cuts):
+    for cut in cuts:
         trained, losses = train_chained(model, cut, samples, plan)
         np.testing.assert_allclose(trained, expected, rtol=0, atol=TOLERANCE, err_msg=str(cut))
         np.testing.assert_allclose(losses, expected_losses, rtol=0, atol=TOLERANCE, err_msg=str(cut))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_cut_trains_as_the_whole_model(name: str, exported: Callable[[str], ExportedTask]):
+    model = scaled(exported(name))
+    check_cuts(model, [None, *model.task.split.cuts])
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -212,3 +239,26 @@ def test_a_device_and_its_helper_train_every_cut_as_the_whole_model(name: str, e
         whole = trained + middle.take_contribution().delta
         np.testing.assert_allclose(whole, expected, rtol=0, atol=TOLERANCE, err_msg=str(cut))
         np.testing.assert_allclose(losses, expected_losses, rtol=0, atol=TOLERANCE, err_msg=str(cut))
+
+
+def test_loss_that_reads_samples_is_the_devices(tmp_path: Path):
+    """An autoencoder whose samples the last block compares with what it makes of them."""
+    model = Model(
+        "from torch import nn\n\ndef build():\n    return nn.Sequential("
+        "nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 8))\n",
+        ONE_INPUT,
+        ("1", "3"),
+        '[label]\nkind = "reconstruction"\n',
+        'optimiser = "nesterov"\n',
+    )
+    exported = ExportedTask.of(read_recipe(recipe_of(model, tmp_path)))
+    assert [block.reads_inputs for block in exported.task.split.blocks] == [False, False, True]
+    check_cuts(scaled(exported), exported.task.split.cuts)
+
+
+def test_blocks_of_a_head_stand_behind_its_backbone(tmp_path: Path):
+    """The second of them has no parameters."""
+    more = f'{NAMED}\n[split]\npoints = ["head.0", "head.2"]\n'
+    model = ExportedTask.of(read_recipe(write_backbone_recipe(tmp_path / "recipe", backbone=more)))
+    assert [parameter.block for parameter in model.task.parameters] == [0, 0, 2, 2]
+    check_cuts(model, model.task.split.cuts)

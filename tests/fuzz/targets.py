@@ -55,6 +55,16 @@ from fleet_protocol.kinds import (
     encode_payload,
 )
 from fleet_protocol.limits import KIB, MAX_CBOR_ITEMS
+from fleet_protocol.sessions.frames import (
+    Assembly,
+    Frame,
+    FrameType,
+    is_tagged,
+    read_frame,
+    tagged_anew,
+    write_frame,
+)
+from fleet_protocol.sessions.secrecy import Direction
 from tests.fuzz.agent_targets import SAMPLES, check_packet_gate, check_sample_line
 from tests.fuzz.graph_target import GRAPHS, check_any_graph
 
@@ -74,7 +84,10 @@ TOPICS = [
     topics.blob_chunk("f", "0f" * 32, 12),
     topics.packed_chunk("f", topics.PackedWeights("digits", 15, 12), 1),
     topics.packed_chunk("f", topics.PackedWeights("digits", 15, None), 0),
+    topics.session("f", "0", "pi"),
 ]
+HOP_KEY = bytes(32)
+FRAMES = [bytes.fromhex(vector["hex"]) for vector in json.loads((VECTORS / "sessions.json").read_text())]
 OTHER_DTYPES = [b"F64", b"F16", b"BF16", b"F8_E4M3", b"F4", b"I64", b"BOOL", b"C64"]
 
 SHAPES = [[5, 8], [], [300]]
@@ -321,6 +334,28 @@ def check_topic(data: bytes) -> None:
     accepted(lambda: topics.check_name("task", text))
 
 
+def check_frame(data: bytes) -> None:
+    """What is read is written again as it was; an assembly holds no more than it may, however chunks contradict."""
+    frame = accepted(lambda: read_frame(data))
+    if frame is not None:
+        assert tagged_anew(write_frame(frame, HOP_KEY), HOP_KEY) == tagged_anew(data, HOP_KEY)
+        assert is_tagged(write_frame(frame, HOP_KEY), HOP_KEY)
+
+
+def check_assembly(data: bytes) -> None:
+    """Chunks in any order, four bytes each: number, index, count and length. A message is put together of `count` of
+    them, or not at all.
+    """
+    assembly = Assembly(lambda frame: frame.body)
+    for number, index, count, length in zip(*[iter(data)] * 4, strict=False):
+        frame = Frame(
+            FrameType.CONTENT, bytes(16), Direction.FROM_DEVICE, 0, 0, number, index % 8, count % 8, b"x" * length
+        )
+        if frame.index < frame.count:
+            message = accepted(lambda frame=frame: assembly.take(frame))
+            assert message is None or len(message) <= frame.count * 255
+
+
 def check_key(data: bytes) -> None:
     """Key files and configured public keys."""
     text = data.decode("latin-1")
@@ -417,6 +452,8 @@ TARGETS: Mapping[str, Target] = {
     "description": Target(check_description, [TASK_JSON]),
     "document": Target(check_document, [TASK_JSON, BROKER_TOML]),
     "graph": Target(check_any_graph, GRAPHS),
+    "frame": Target(check_frame, FRAMES),
+    "assembly": Target(check_assembly, [bytes([1, 0, 2, 9, 2, 0, 1, 5, 1, 1, 2, 9]), bytes([1, 0, 2, 9, 1, 1, 3, 9])]),
     "topic": Target(check_topic, [topic.encode() for topic in TOPICS]),
     "key": Target(check_key, [b"0f" * 32, b"0f" * 32 + b"\n"]),
 }

@@ -21,6 +21,7 @@ from edge_agent.worker.contract import (
     write_job,
 )
 from fleet_protocol.bundle import DESCRIPTION_FILE, WEIGHTS_FILE, parse_description
+from fleet_protocol.split_plan import WHOLE, Cut
 
 TREE = Path(__file__).parents[2]
 ORT_PYTHON = TREE / ".venv-ort" / "bin" / "python"
@@ -28,14 +29,14 @@ ORT_PYTHON = TREE / ".venv-ort" / "bin" / "python"
 
 
 def make_job(
-    bundle: Path, store: Path, engine: EngineName = "onnx-step", *, memory_limit_mib: int = 1024
+    bundle: Path, store: Path, engine: EngineName = "onnx-step", *, memory_limit_mib: int = 1024, cut: Cut = WHOLE
 ) -> TrainingJob:
-    """A first round on a bundle's own weights."""
+    """A first round on a bundle's own weights; with a `cut`, the part of it that is the device's."""
     description = parse_description((bundle / DESCRIPTION_FILE).read_bytes())
     return TrainingJob(
         description=description,
         engine=engine,
-        files={name: str(bundle / name) for name in files_for(engine, description)},
+        files={name: str(bundle / name) for name in files_for(engine, description, cut)},
         weights=str(bundle / WEIGHTS_FILE),
         sample_store=str(store),
         residual=b"",
@@ -46,6 +47,7 @@ def make_job(
         nice=0,
         memory_limit_mib=memory_limit_mib,
         cpu_limit_seconds=600,
+        cut=cut,
     )
 
 

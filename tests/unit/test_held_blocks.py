@@ -37,7 +37,8 @@ def packed(held: tuple[int, ...], task=DENSE, residual: bytes = b"", returned: t
 
 
 def admitted(held: tuple[int, ...], *, task=DENSE, samples: int = 90, memory: Peers | None = None, helper=False):
-    update = Update(samples, 60, 1.0, packed(held if len(held) == 4 else (), task)[0], held=held)
+    honest = held if len(held) == 4 and any(held) else ()
+    update = Update(samples, 60, 1.0, packed(honest, task)[0], held=held)
     offered = Offered("pi", HEADER, update, task, 0, None, memory, from_helper=helper)
     found: Admitted = admit(offered)
     assert_same_item(item(offered, found.facts), found.item)
@@ -114,7 +115,7 @@ def test_a_device_may_hold_what_a_cut_leaves_it(held, cut):
     [
         ((30, 30), 90, Reason.MALFORMED, "samples of 2 blocks; digits is divided into 4"),
         ((91, 0, 0, 30), 90, Reason.OUT_OF_BOUNDS, "91 samples of a block; the update says 90"),
-        ((0, 0, 0, 0), 90, Reason.OUT_OF_BOUNDS, "holds no block"),
+        ((0, 0, 0, 0), 90, Reason.OUT_OF_BOUNDS, r"blocks \[\]; no cut"),
         (OF_HELPER, 90, Reason.OUT_OF_BOUNDS, r"blocks \[1, 2\]; no cut .* helpers allow pi"),
         ((30, 30, 0, 30), 90, Reason.OUT_OF_BOUNDS, r"blocks \[0, 1, 3\]; no cut"),
     ],
@@ -123,6 +124,13 @@ def test_a_device_that_lies_about_its_cut_is_refused(held, samples, reason, word
     with pytest.raises(ProtocolError, match=words) as refused:
         admitted(held, samples=samples)
     assert refused.value.reason is reason
+
+
+def test_blocks_without_weights_are_no_update():
+    nothing = msgspec.structs.replace(DENSE, parameters=[each for each in TASK.parameters if each.block != 1])
+    with pytest.raises(ProtocolError, match="no block that it holds has weights"):
+        HeldBlocks.of(nothing, (0, 9, 0, 0))
+    assert HeldBlocks.of(nothing, (0, 9, 9, 0)).shapes == ((2,),)
 
 
 def test_a_task_without_a_split_takes_no_update_of_blocks():

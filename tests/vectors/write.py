@@ -32,6 +32,7 @@ from fleet_protocol.kinds import (
     MANIFEST,
     PRESENCE,
     RECEIPT,
+    SESSION_OPENING,
     STATISTICS,
     UPDATE,
     WEIGHTS_REQUEST,
@@ -55,6 +56,7 @@ from fleet_protocol.kinds import (
 )
 from fleet_protocol.limits import BOOT_SHIFT
 from tests.vectors.home_assistant import home_assistant_vectors
+from tests.vectors.sessions import SESSIONS, session_vectors
 
 FOLDER = Path(__file__).parent
 SHAPES = [[6, 8], [6], [2, 6], [2]]
@@ -62,7 +64,7 @@ SEED = bytes(range(32))
 UP, DOWN = topics.up("home", "0", "kitchen-pi"), topics.down("home", "0", "kitchen-pi")
 STATE, TASK_TOPIC = topics.state("home", "0", "kitchen-pi"), topics.manifest("home", "digits")
 
-NAMING_A_TASK = (UPDATE, WEIGHTS_REQUEST, ENCRYPTED_UPDATE, STATISTICS, ENCRYPTED_STATISTICS)
+NAMING_A_TASK = (UPDATE, WEIGHTS_REQUEST, ENCRYPTED_UPDATE, STATISTICS, ENCRYPTED_STATISTICS, SESSION_OPENING)
 RECIPIENT = SigningKey(bytes(range(32, 64)))
 EPHEMERAL = PrivateKey(bytes(range(64, 96)))
 
@@ -185,6 +187,7 @@ def message_vectors() -> list[dict[str, object]]:
         (0, *SUCCESSION),
         (0, *AUTHORITIES),
         (0, *OF_SOME_BLOCKS),
+        *((0, *case) for case in SESSIONS),
     ]
     for generation, kind, message, topic in cases:
         names_a_task = kind in NAMING_A_TASK
@@ -281,6 +284,7 @@ def main() -> None:
         "random_positions": random_vectors(),
         "differences": difference_vectors(),
         "activations": activation_vectors(),
+        "sessions": session_vectors(),
         "home_assistant": home_assistant_vectors(),
     }
     for name, vectors in files.items():

@@ -26,6 +26,7 @@ from edge_agent.worker.settings import WorkerSettings
 from edge_agent.worker.supervisor import TrainingWorker
 from fleet_host.log_lines import log_line
 from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.limits import MAX_SAMPLES_PER_UPDATE
 
 logger = logging.getLogger(__name__)
 
@@ -214,7 +215,8 @@ class RoundTraining:
         receive = partial(self._receive_news, version.description.task)
         if not job.cut.helper:
             return await self._worker.train(job, receive)
-        async with self._helpers.session(version, job.cut) as session:
+        samples = min(self._samples.count(version.description.task), MAX_SAMPLES_PER_UPDATE)
+        async with self._helpers.session(version, job.cut, samples) as session:
             return await self._worker.train(job, receive, session)
 
     def _receive_news(self, task: str, news: News) -> None:

@@ -289,8 +289,10 @@ class Rounds:
             return self._note_failure(task, None if error.mended else trained_from, error)
         except (sqlite3.Error, OSError) as error:
             return self._note_failure(task, trained_from, error)
-        except (VersionUnavailableError, LinkDownError, NoHelperError) as error:
+        except (VersionUnavailableError, LinkDownError) as error:
             return self._note_failure(task, None, error)
+        except NoHelperError as error:
+            return self._note_failure(task, None, error, error.retry_seconds)
         self._decisions.ended(
             task, self._count_new(task), withheld.words if withheld else "its update waits or is sent"
         )
@@ -309,9 +311,11 @@ class Rounds:
         self.withheld += 1
         logger.info(log_line("update_withheld", task=task, version=version.number, reason=withheld.words))
 
-    def _note_failure(self, task: str, version: KnownVersion | None, error: Exception) -> bool:
-        """`version` is to blame, unless it is None."""
-        wait = self._decisions.failed(task, version, self._now(), str(error))
+    def _note_failure(
+        self, task: str, version: KnownVersion | None, error: Exception, shortest_wait: float = 0.0
+    ) -> bool:
+        """`version` is to blame, unless it is None. The task is tried again after `shortest_wait` at the earliest."""
+        wait = max(shortest_wait, self._decisions.failed(task, version, self._now(), str(error)))
         logger.warning(log_line("round_failed", task=task, reason=error, retry_in_s=round(wait)))
         return self._retry_in(task, wait)
 

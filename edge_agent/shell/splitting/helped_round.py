@@ -27,7 +27,11 @@ MOST_HELPERS = 8
 
 
 class NoHelperError(Exception):
-    """No helper takes part in the round now; says why."""
+    """No helper takes part in the round now; says why, and when to ask again."""
+
+    def __init__(self, words: str, retry_seconds: float) -> None:
+        super().__init__(words)
+        self.retry_seconds = retry_seconds
 
 
 class HelpedRound:
@@ -77,7 +81,8 @@ class HelpedRound:
             await self._leave()
             pause = max(refused.retry_seconds, SHORTEST_PAUSE_SECONDS)
             if loop.time() + pause > until:
-                raise NoHelperError(f"no helper for cut {self._wanted.cut}: {refused.reason}: {refused.detail}")
+                words = f"no helper for cut {self._wanted.cut}: {refused.reason}: {refused.detail}"
+                raise NoHelperError(words, pause)
             await asyncio.sleep(pause)
 
     async def close(self) -> None:

@@ -41,15 +41,17 @@ class HelpedRounds:
         """The coordinator has another key: the session that is open goes silent, and the next one begins with it."""
 
     @contextlib.asynccontextmanager
-    async def session(self, version: ReadyVersion, cut: Cut) -> AsyncIterator[HelpedRound]:
-        """A helper for the length of a block, over reconnects too; where it goes, another one.
+    async def session(self, version: ReadyVersion, cut: Cut, samples: int) -> AsyncIterator[HelpedRound]:
+        """A helper for the length of a block, over reconnects too; where it goes, another one. The round is on so many
+        `samples`, which count for what the helper learns.
 
         Raises:
             NoHelperError: none takes part now.
             LinkDownError: there is no connection.
         """
         task = version.description.task
-        wanted = Wanted(task, bytes.fromhex(version.bundle), cut.name, version.number, version.generation)
+        bundle = bytes.fromhex(version.bundle)
+        wanted = Wanted(task, bundle, cut.name, version.number, version.generation, samples)
         async with self._link.listening_to(self._identity.relayed_topic):
             self._round = HelpedRound(self._identity, self._link, wanted, self._trusted.get(task, ()))
             try:

@@ -87,6 +87,8 @@ class VersionFollower:
         self._not_readable = not_readable
         self._unreadable: dict[str, str] = {}
         self._refused: set[str] = set()
+        self._not_held: dict[str, PackedFile] = {}
+        """By task, weights that came packed for a round that was put off before it unpacked them."""
         self._fetching = asyncio.Lock()
 
     def description(self, task: str) -> TaskDescription | None:
@@ -250,6 +252,7 @@ class VersionFollower:
         """Its weights are complete: the next version is fetched as its difference from this one."""
         held = KnownVersion(version.number, version.bundle, version.weights.name, version.generation)
         self._database.set_held_version(version.description.task, held)
+        self._not_held.pop(version.description.task, None)
 
     def refuse_packed(self, version: ReadyVersion, error: str) -> None:
         """The packed weights were invalid: from now on this version is fetched whole."""
@@ -305,6 +308,13 @@ class VersionFollower:
 
     async def _ensure_weights(self, known: KnownVersion, description: TaskDescription) -> PackedFile | None:
         """Fetch the weights if missing; returns them packed if they came as a difference."""
+        packed = self._not_held.get(description.task)
+        if (
+            packed
+            and packed.sha256 == known.weights
+            and not (packed.sha256 in self._refused or self._cache.has(packed.sha256))
+        ):
+            return packed
         held = self._database.held_version(description.task)
         wanted = choose_weights(description, known, held, self._cache.has, self._refused)
         if isinstance(wanted, PackedWeights):
@@ -313,7 +323,9 @@ class VersionFollower:
             except NotFetchedError as error:
                 logger.warning(log_line("difference_not_received", error=error, remedy="fetching the whole weights"))
             else:
-                return self._packed_file(wanted, held, difference, known)
+                packed = self._packed_file(wanted, held, difference, known)
+                self._not_held[description.task] = packed
+                return packed
         await self._ensure(known.weights)
         return None
 

@@ -60,10 +60,6 @@ class Helpers:
         """Those that have not offered themselves for too long."""
         return [name for name, each in self._helpers.items() if now >= each.seen_at + HELPER_SILENCE_SECONDS]
 
-    def names(self) -> list[str]:
-        """Of all."""
-        return list(self._helpers)
-
     def add_load(self, name: str, change: int) -> None:
         """Note that a session went to a helper, or is over."""
         if helper := self._helpers.get(name):

@@ -135,6 +135,8 @@ def _check(header: Header, opening: SessionOpening, served: ServedTask) -> None:
         OpeningRefusedError: the task has no cuts, or not this one, or is another one by now.
     """
     task = header.task
+    if served.is_paused:
+        raise OpeningRefusedError(SessionReason.TASK_PAUSED, f"the operator has paused {task}")
     if not served.cuts:
         raise OpeningRefusedError(SessionReason.NO_CUTS, f"{task} has no `split`; train it whole")
     if header.generation != served.generation:

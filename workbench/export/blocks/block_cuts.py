@@ -5,7 +5,7 @@ from itertools import combinations, pairwise
 from typing import Final
 
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.limits import MAX_CUTS, MAX_SESSION_MESSAGE_BYTES, MIB
+from fleet_protocol.limits import MAX_CUTS, MAX_ROWS_PER_STEP, MAX_SESSION_MESSAGE_BYTES, MIB
 from fleet_protocol.split_plan import Cut, WireFormat
 from workbench.export.blocks.division import Division
 from workbench.export.recipe.task_file import SplitSettings
@@ -19,7 +19,7 @@ def cuts_of(division: Division, settings: SplitSettings) -> list[Cut]:
     """Those that `settings` names; without any, one for every pair of points between which no block reads samples.
 
     Raises:
-        ConfigurationError: there is none, one can't be, or what passes at it is too much for one message.
+        ConfigurationError: there is none, one can't be, or more passes at it than one message takes.
     """
     path = division.recipe.folder / TASK_FILE
     cuts = _named_cuts(division, settings) if settings.cuts else _every_cut(division)
@@ -27,6 +27,11 @@ def cuts_of(division: Division, settings: SplitSettings) -> list[Cut]:
         raise ConfigurationError(
             f"{path}: split.points give {len(cuts)} cuts, a task has 1 to MAX_CUTS ({MAX_CUTS}); name two points or"
             " more that a helper may work between, or write the cuts that devices need in [split.cuts]"
+        )
+    if (rows := division.recipe.task.training.batch_size) > MAX_ROWS_PER_STEP:
+        raise ConfigurationError(
+            f"{path}: training.batch_size is {rows}, and a helper takes at most MAX_ROWS_PER_STEP ({MAX_ROWS_PER_STEP})"
+            " samples at once; write less, or leave [split] out"
         )
     for cut in cuts:
         _check_message(division, settings, cut)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from fleet_protocol.aggregation_plan import check_aggregation, check_feedback
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.limits import MAX_ROWS_PER_STEP
 from fleet_protocol.reading_plan import ReadingPlan, check_labelled, check_readings
 from fleet_protocol.sample_schema import check_label, qualified
 from workbench.export.recipe.losses import LOSSES
@@ -56,11 +55,6 @@ def _check_divisible(task: TaskFile, path: Path) -> None:
         raise ConfigurationError(
             f"{path}: training.{setting} needs the gradient of the whole model at once, and with [split] nobody has it;"
             f" leave {setting} out, or [split]; split.gradient_clip limits what leaves a device"
-        )
-    if training.batch_size > MAX_ROWS_PER_STEP:
-        raise ConfigurationError(
-            f"{path}: training.batch_size is {training.batch_size}, and a helper takes at most MAX_ROWS_PER_STEP"
-            f" ({MAX_ROWS_PER_STEP}) samples at once; write less, or leave [split] out"
         )
 
 

@@ -175,9 +175,10 @@ def split_fleet(
         configuration = folder / "coordinator.toml"
         configuration.write_text(COORDINATOR.format(port=port, metrics_port=metrics_port, bundle=bundle, **settings))
         _start(fleet, ends, "coordinator", _program("broker_coordinator.cli", "run", "--config", str(configuration)))
-        helper = _write_member(folder, HELPER, "helper.toml", port=port, **settings)
+        helper, helper_key = _write_member(folder, HELPER, "helper.toml", port=port, **settings)
+        for words in (["devices", "approve", HELPER, helper_key], ["helpers", "allow", HELPER]):
+            _run("broker_coordinator.cli", *words, "--config", str(configuration))
         _start(fleet, ends, HELPER, _program("session_relay.helper.cli", "run", "--config", str(helper)))
-        fleet.wait(lambda: _has_allowed(configuration), "the helper is allowed")
         device_port = _delayed(ends, port, latency_milliseconds) if latency_milliseconds else port
         for number, cut in enumerate(cuts):
             _start_device(fleet, ends, f"device-{number}", cut, port=device_port, **settings)
@@ -203,28 +204,20 @@ def tail(log: Path) -> str:
 
 
 def _start_device(running: SplitFleet, ends: contextlib.ExitStack, name: str, cut: str, **settings: object) -> None:
-    file = _write_member(running.folder, name, "agent.toml", **settings)
+    file, _ = _write_member(running.folder, name, "agent.toml", **settings)
     with file.open("a") as text:
         text.write(f'split = {{ cut = "{cut}" }}\ntrigger = {{ new_samples = 1000000 }}\n')
     program = _start(running, ends, name, _program("edge_agent.cli", "run", "--config", str(file)))
     running.devices.append(Device(name, file.parent / "s.sock", program))
 
 
-def _write_member(folder: Path, name: str, file: str, **settings: object) -> Path:
+def _write_member(folder: Path, name: str, file: str, **settings: object) -> tuple[Path, str]:
+    """Its configuration, and its public key."""
     own = folder / name
     own.mkdir()
-    _run("edge_agent.cli", "keygen", str(own / "device.key"))
+    key = _run("edge_agent.cli", "keygen", str(own / "device.key"))
     (own / file).write_text(MEMBER.format(name=name, socket=own / "s.sock", **settings))
-    return own / file
-
-
-def _has_allowed(configuration: Path) -> bool:
-    ended = subprocess.run(
-        _program("broker_coordinator.cli", "helpers", "allow", HELPER, "--config", str(configuration)),
-        capture_output=True,
-        check=False,
-    )
-    return ended.returncode == 0
+    return own / file, key
 
 
 def _delayed(ends: contextlib.ExitStack, port: int, milliseconds: float) -> int:

@@ -249,10 +249,9 @@ def _plan(task: TaskDescription) -> SplitPlan:
 
 def _places(task: TaskDescription, block: int) -> list[slice]:
     """Where the block's values stand in the flat weight vector; neighbours joined."""
-    if block not in range(len(_plan(task).blocks)):
-        raise ConfigurationError(
-            f"the task {task.task} has no block {block}; it has 0 to {len(_plan(task).blocks) - 1}"
-        )
+    last = len(_plan(task).blocks) - 1
+    if not 0 <= block <= last:
+        raise ConfigurationError(f"the task {task.task} has no block {block}; its blocks are 0 to {last}")
     ends = accumulate(parameter.size for parameter in task.parameters)
     places: list[slice] = []
     for parameter, end in zip(task.parameters, ends, strict=True):

@@ -45,7 +45,8 @@ class Block(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
     `output_shape` is that of one sample without the batch axis, empty for the last, which gives losses. A block that
     `reads_inputs` beside what the one before gives (the first takes nothing else) never runs at a helper. Where
-    `rows_are_alone`, what it makes of a sample depends on no other sample of the mini-batch.
+    `rows_are_alone`, what it makes of a sample depends on no other sample of the mini-batch, nor on its place there (as
+    what dropout draws does), so that mini-batches of several devices can run as one.
     """
 
     point: str

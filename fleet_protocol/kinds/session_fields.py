@@ -39,6 +39,7 @@ class SessionReason(StrEnum):
     TOO_MANY_SESSIONS = "too_many_sessions"
     RATE_LIMITED = "rate_limited"
     UNKNOWN_TASK = "unknown_task"
+    TASK_PAUSED = "task_paused"
     NO_CUTS = "no_cuts"
     UNKNOWN_CUT = "unknown_cut"
     UNKNOWN_VERSION = "unknown_version"

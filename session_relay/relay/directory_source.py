@@ -49,8 +49,8 @@ class DirectorySource:
             with reading(self._engine) as connection:
                 newest = newest_number_in(connection, task.name)
             oldest = max(task.first_version, newest - bundle.description.aggregation.max_staleness)
-            cuts = frozenset(cut.name for cut in split.cuts) if split and not task.paused else frozenset()
-            yield task.name, ServedTask(bytes.fromhex(task.bundle), task.generation, oldest, cuts)
+            cuts = frozenset(cut.name for cut in split.cuts) if split else frozenset()
+            yield task.name, ServedTask(bytes.fromhex(task.bundle), task.generation, oldest, cuts, task.paused)
 
 
 def _mark(connection: Connection) -> _Mark:

@@ -17,6 +17,7 @@ from tests.support.backbone import NAMED
 from tests.support.backbone import write_recipe as write_backbone_recipe
 from tests.support.chained_blocks import ExportedTask, train_chained, train_whole
 from tests.support.recipes import ONE_INPUT, write_recipe
+from tests.support.split_session import SESSION, DirectExchange, engine_of, middle_of, plan_of
 from workbench.export.recipe.recipe import read_recipe
 from workbench.export.trials.random_samples import random_samples
 
@@ -222,6 +223,22 @@ def check_cuts(model: ExportedTask, cuts: Sequence[Cut | None]) -> None:
 def test_every_cut_trains_as_the_whole_model(name: str, exported: Callable[[str], ExportedTask]):
     model = scaled(exported(name))
     check_cuts(model, [None, *model.task.split.cuts])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_device_and_its_helper_train_every_cut_as_the_whole_model(name: str, exported: Callable[[str], ExportedTask]):
+    model, plan = exported(name), mini_batches()
+    samples = random_samples(model.task).take(slice(0, SAMPLES))
+    expected, expected_losses = train_whole(model, samples, plan)
+    exact = plan_of(model.task)
+    for cut in exact.cuts:
+        middle = middle_of(model, exact, model.weights)
+        middle.open(SESSION, cut)
+        engine = engine_of(model, exact, cut, DirectExchange(middle))
+        trained, losses = engine.train(model.weights, samples, plan, model.rates)
+        whole = trained + middle.take_contribution().delta
+        np.testing.assert_allclose(whole, expected, rtol=0, atol=TOLERANCE, err_msg=str(cut))
+        np.testing.assert_allclose(losses, expected_losses, rtol=0, atol=TOLERANCE, err_msg=str(cut))
 
 
 def test_loss_that_reads_samples_is_the_devices(tmp_path: Path):

@@ -37,6 +37,8 @@ from fleet_protocol.codec import (
     without_statistics,
     write_statistics,
 )
+from fleet_protocol.codec.activations import memory_bound as activations_bound
+from fleet_protocol.codec.activations import pack_gradient, unpack_rows
 from fleet_protocol.codec.difference import memory_bound as difference_bound
 from fleet_protocol.codec.together import MAX_PACKED_BYTES, WORKING_BYTES
 from fleet_protocol.codec.update_codec import memory_bound
@@ -62,9 +64,11 @@ from fleet_protocol.sessions.frames import (
     tagged_anew,
     write_frame,
 )
+from fleet_protocol.sessions.lifecycle import State
 from fleet_protocol.sessions.secrecy import Direction
 from tests.fuzz.agent_targets import SAMPLES, check_packet_gate, check_sample_line
 from tests.fuzz.graph_target import GRAPHS, check_any_graph
+from tests.support.sessions_world import World
 
 ROOT = Path(__file__).parents[2]
 BUNDLE, VECTORS = ROOT / "models" / "digits" / "bundle", ROOT / "tests" / "vectors"
@@ -94,6 +98,10 @@ FORMAT_BITS, OPTION_BITS = 0x60, 0x1F
 SIGNS_IN_BITS = (0x69, 0x6D)
 DIFFERENCE_FORMAT_BITS = 0x20
 REPEATED_BYTES = MAX_CBOR_ITEMS + KIB
+ACTIVATION_WIRES = ("float32", "float16", "int8", "int4")
+ACTIVATION_FORMAT_BITS = 0x20
+ACTIVATION_ROWS, ACTIVATION_SHAPE = 3, (4, 5)
+LARGE_ACTIVATIONS = 32, (16, 7, 7)
 BASE = np.random.default_rng(3).standard_normal(341).astype(np.float32)
 LARGE_BASE = np.random.default_rng(3).standard_normal(20_300).astype(np.float32)
 
@@ -249,6 +257,30 @@ def check_mqtt_traffic(data: bytes) -> None:
     assert found[0] == found[1]
 
 
+def check_activations(data: bytes) -> None:
+    """The first byte chooses the format and what it is announced as; what is accepted is finite, and packs again."""
+    if not data:
+        return
+    wire = ACTIVATION_WIRES[data[0] & 0x03]
+    for packed in (data[1:], bytes([ACTIVATION_FORMAT_BITS | data[0] & OPTION_BITS]) + data[1:]):
+        values = accepted(lambda packed=packed: unpack_rows(packed, wire, ACTIVATION_ROWS, ACTIVATION_SHAPE))
+        if values is not None:
+            assert values.shape == (ACTIVATION_ROWS, *ACTIVATION_SHAPE)
+            assert np.isfinite(values).all()
+            again = pack_gradient(values, wire, "dense", 1.0, np.random.default_rng(1))
+            assert np.isfinite(unpack_rows(again, wire, ACTIVATION_ROWS, ACTIVATION_SHAPE)).all()
+
+
+def check_activations_memory(data: bytes) -> None:
+    """Never more than the declared bound, however it ends."""
+    tracemalloc.start()
+    for wire in ACTIVATION_WIRES:
+        accepted(lambda wire=wire: unpack_rows(data, wire, *LARGE_ACTIVATIONS))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak <= activations_bound(*LARGE_ACTIVATIONS), f"{peak} bytes"
+
+
 def check_difference(data: bytes) -> None:
     """What is accepted leads to finite weights, from a version and from nothing."""
     for base in (BASE, None):
@@ -312,6 +344,18 @@ def check_frame(data: bytes) -> None:
         assert is_tagged(write_frame(frame, HOP_KEY), HOP_KEY)
 
 
+def check_sessions(data: bytes) -> None:
+    """Whatever comes in a device's name, or to a device or helper in the relay's, is taken or refused; nobody ends."""
+    world = World()
+    world.open(world.devices[0])
+    for machine in world.machines:
+        accepted(lambda machine=machine: world.relay.receive(machine.party.topic, data, world.now))
+    accepted(lambda: world.devices[0].end.receive(data, world.now))
+    accepted(lambda: world.helpers[0].sessions.receive(data, world.now))
+    assert world.devices[0].end.state is State.OPENING
+    assert len(world.relay.book) == 0
+
+
 def check_assembly(data: bytes) -> None:
     """Chunks in any order, four bytes each: number, index, count and length. A message is put together of `count` of
     them, or not at all.
@@ -352,6 +396,17 @@ def packed_differences(base: np.ndarray, shapes: list[list[int]]) -> list[bytes]
         for start in (base, None)
         for form in (grid, None)
         for scale in (1, 1.01, 300)
+    ]
+
+
+def packed_activations(rows: int, shape: tuple[int, ...]) -> list[bytes]:
+    """Every format, whole and of chosen entries, with and without numbers below 0."""
+    values = np.random.default_rng(1).standard_normal((rows, *shape)).astype(np.float32)
+    return [
+        pack_gradient(array, wire, "top_k", keep, np.random.default_rng(1))
+        for array in (values, np.maximum(values, 0))
+        for wire in ACTIVATION_WIRES
+        for keep in (1.0, 0.4, 0.02)
     ]
 
 
@@ -397,6 +452,11 @@ TARGETS: Mapping[str, Target] = {
     "mqtt_traffic": Target(check_mqtt_traffic, broker_streams()),
     "packet_gate": Target(check_packet_gate, broker_streams()),
     "sample_line": Target(check_sample_line, SAMPLES),
+    "activations": Target(
+        check_activations,
+        [packed[:1] + packed for packed in packed_activations(ACTIVATION_ROWS, ACTIVATION_SHAPE)],
+    ),
+    "activations_memory": Target(check_activations_memory, packed_activations(*LARGE_ACTIVATIONS)),
     "difference": Target(check_difference, packed_differences(BASE, SHAPES)),
     "difference_inside": Target(check_difference_inside, packed_differences(BASE, SHAPES)),
     "difference_memory": Target(check_difference_memory, packed_differences(LARGE_BASE, LARGE_SHAPES)),
@@ -407,6 +467,7 @@ TARGETS: Mapping[str, Target] = {
     "document": Target(check_document, [TASK_JSON, BROKER_TOML]),
     "graph": Target(check_any_graph, GRAPHS),
     "frame": Target(check_frame, FRAMES),
+    "sessions": Target(check_sessions, [*FRAMES, *MESSAGES[-9:]]),
     "assembly": Target(check_assembly, [bytes([1, 0, 2, 9, 2, 0, 1, 5, 1, 1, 2, 9]), bytes([1, 0, 2, 9, 1, 1, 3, 9])]),
     "topic": Target(check_topic, [topic.encode() for topic in TOPICS]),
     "key": Target(check_key, [b"0f" * 32, b"0f" * 32 + b"\n"]),

@@ -2,13 +2,14 @@
 answered once, applied once, and heard by nobody else; a session goes on, or ends.
 """
 
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from fleet_protocol.sessions.lifecycle import State
 from tests.support.sessions_world import Packet, World
 
+EXAMPLES = 40
 ONE_OF_TWO = st.integers(0, 1)
 ANY = st.integers(0, 10**6)
 ACCIDENTS = (
@@ -131,7 +132,5 @@ class Sessions(RuleBasedStateMachine):
         assert all(self.world.is_settled(device) for device in self.world.devices)
 
 
-TestSessions = Sessions.TestCase
-TestSessions.settings = settings(
-    max_examples=40, stateful_step_count=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
-)
+def test_sessions_go_on_or_end_and_nothing_is_heard_or_answered_twice() -> None:
+    run_state_machine_as_test(Sessions, settings=settings(max_examples=EXAMPLES))

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import Grid, apply_difference, decode_update, encode_difference, encode_update, inspect_update
+from fleet_protocol.codec.activations import pack_gradient, unpack_rows
 from fleet_protocol.codec.container import open_container
 from fleet_protocol.codec.difference import read_head
 from fleet_protocol.codec.positions import ALL, BYTES, BYTES_BY_COLUMN, EXP_GOLOMB, RICE, SEEDED
@@ -113,6 +114,25 @@ def test_message_verifies_with_another_cbor_and_ed25519(vector):
 @pytest.mark.parametrize("vector", read("random_positions"), ids=lambda vector: str(vector["input"]))
 def test_random_positions(vector):
     assert random_indices(**vector["input"]).tolist() == vector["indices"]
+
+
+ACTIVATIONS = read("activations")
+
+
+@pytest.mark.parametrize("vector", ACTIVATIONS, ids=lambda vector: vector["name"])
+def test_activations(vector):
+    given, packed = vector["input"], bytes.fromhex(vector["hex"])
+    rows, *shape = given["shape"]
+    values = np.array(given["values"], np.float32).reshape(rows, *shape)
+    chosen = given["selection"], given["keep"], np.random.default_rng(1)
+    assert pack_gradient(values, given["wire"], *chosen) == packed
+    assert unpack_rows(packed, given["wire"], rows, shape).ravel().tolist() == vector["values"]
+
+
+def test_activations_show_every_form_that_the_format_has():
+    first = [bytes.fromhex(vector["hex"])[0] for vector in ACTIVATIONS]
+    assert {byte & 0x03 for byte in first} == set(range(4))
+    assert all({bool(byte & flag) for byte in first} == {False, True} for flag in (0x04, 0x08, 0x10))
 
 
 DIFFERENCES = read("differences")

@@ -16,6 +16,7 @@ from fleet_protocol.kinds.session_fields import SessionReason
 from fleet_protocol.limits import MAX_REQUESTS_IN_FLIGHT
 from fleet_protocol.sessions.device_end import DeviceEnd
 from fleet_protocol.sessions.events import Answered, DeviceEvent, Ended, Granted, Moved, Refused, Wanted
+from fleet_protocol.sessions.frames import MAX_CONTENT_BYTES
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,8 @@ class HelpedRound:
         self._waiting: deque[bytes] = deque()
         self._unanswered = 0
         self._reply: Callable[[Reply], None] | None = None
-        self._lost: SessionLost | None = None
+        self._early: list[Reply] = []
+        """What was to be said before the worker had started."""
 
     @property
     def helper(self) -> str:
@@ -101,19 +103,23 @@ class HelpedRound:
     def listen(self, reply: Callable[[Reply], None]) -> None:
         """The round's worker has started; `reply` is how it is answered."""
         self._reply = reply
-        if self._lost is not None:
-            reply(self._lost)
+        for early in self._early:
+            reply(early)
+        self._early.clear()
 
     def ask(self, asked: StepAsked) -> None:
         """The worker asks for a step; one for a helper that is gone is dropped.
 
         Raises:
-            OverloadError: it has asked for more than a session takes.
+            OverloadError: it has asked for more than a session takes, or for something larger.
         """
         if asked.helper != self._helpers:
             return
         if self._unanswered >= MAX_REQUESTS_IN_FLIGHT:
             raise OverloadError(f"worker asked for more than {MAX_REQUESTS_IN_FLIGHT} steps at once")
+        if len(asked.request) > MAX_CONTENT_BYTES:
+            words = f"worker asked for a step of {len(asked.request)} bytes, at most {MAX_CONTENT_BYTES} pass"
+            raise OverloadError(f"{words}; export the task with a smaller batch_size or another format in [split]")
         self._unanswered += 1
         self._waiting.append(asked.request)
         self._send_waiting()
@@ -172,20 +178,18 @@ class HelpedRound:
     async def _open_anew(self, why: str) -> None:
         await self._leave()
         if self._helpers >= MOST_HELPERS:
-            self._lose(f"{why}; {self._helpers} helpers have gone in this round")
+            self._tell(SessionLost(f"{why}; {self._helpers} helpers have gone in this round"))
             return
         try:
             await self.open()
         except NoHelperError as error:
-            self._lose(f"{why}; {error}")
+            self._tell(SessionLost(f"{why}; {error}"))
             return
         logger.info(log_line("helper_found", task=self._wanted.task, helper=self.helper, cut=self._wanted.cut))
         self._tell(SessionLost(why, moved=True))
 
-    def _lose(self, words: str) -> None:
-        self._lost = SessionLost(words)
-        self._tell(self._lost)
-
     def _tell(self, reply: Reply) -> None:
-        if self._reply is not None:
+        if self._reply is None:
+            self._early.append(reply)
+        else:
             self._reply(reply)

@@ -74,9 +74,9 @@ class Relay:
             elif self._desk.may_ask(name, now):
                 self._desk.receive(name, data, now)
             else:
-                self.counters.refused[Reason.RATE_LIMITED] += 1
+                self.counters.count_refusal(Reason.RATE_LIMITED)
         except ProtocolError as error:
-            self.counters.refused[error.reason] += 1
+            self.counters.count_refusal(error.reason)
             raise
 
     def pass_time(self, now: float) -> None:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.mnist import read_mnist
-from benchmarks.split_accuracy import BUNDLE
+from benchmarks.split_accuracy import BUNDLE, plan_of
 from bundle_runtime.blocks import BlockRunner, Floats
 from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
@@ -121,10 +121,7 @@ def reconstruct(bottom: Bottom, plan: SplitPlan, known: Floats, shown: Floats) -
     optimiser = torch.optim.Adam(model.parameters(), 3e-3)
     for _ in range(DECODER_STEPS):
         rows = torch.randint(len(inputs), (BATCH,))
-        loss = functional.mse_loss(model(inputs[rows]), pictures[rows])
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+        _step(optimiser, functional.mse_loss(model(inputs[rows]), pictures[rows]))
     with torch.no_grad():
         return likeness(model(bottom.seen(shown, plan, generator)), torch.from_numpy(shown))
 
@@ -172,7 +169,7 @@ def hijack(noise: float, private: Floats, known: Floats, shown: Floats) -> Liken
 
 def _step(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
     optimiser.zero_grad()
-    loss.backward()
+    torch.autograd.backward(loss)
     optimiser.step()
 
 
@@ -194,7 +191,7 @@ def measure(data: Path, told: Callable[[str, Likeness], None]) -> dict[str, dict
     for blocks in (1, 2):
         bottom = Bottom(bundle, weights, blocks)
         for noise in NOISE:
-            plan = msgspec.structs.replace(bundle.description.split, activation_noise=noise)
+            plan = msgspec.structs.replace(plan_of(bundle), activation_noise=noise)
             name = f"reconstruction behind convolution {blocks}, noise {noise:g}"
             note(name, reconstruct(bottom, plan, known, shown))
     for noise in NOISE:

@@ -39,13 +39,13 @@ from fleet_protocol.codec.activations import unpack_rows
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.split_plan import SplitPlan
 
-PRIVATE, KNOWN, SHOWN = 4000, 4000, 500
+PRIVATE, KNOWN, SHOWN = 4000, 4000, 300
 """Digits that devices train on, that the attacker has, and that it is judged by: some of the private ones."""
 ROUNDS, STEPS = 4, 60
-BATCH = 64
-DECODER_STEPS = 400
-HIJACKING_STEPS = 1200
-NOISE = (0.0, 0.5, 1.0, 2.0)
+BATCH = 32
+DECODER_STEPS = 300
+HIJACKING_STEPS = 800
+NOISE = (0.0, 1.0, 2.0)
 WINDOW = 7
 STABLE_MEAN, STABLE_VARIANCE = 0.01**2, 0.03**2
 """Of SSIM, for brightness from 0 to 1."""
@@ -75,11 +75,11 @@ def likeness(rebuilt: Tensor, real: Tensor) -> Likeness:
 
 def decoder(channels: int, side: int) -> nn.Module:
     """Activations f32[N, channels, side, side] to pictures f32[N, 1, 28, 28]."""
-    layers: list[nn.Module] = [nn.Conv2d(channels, 32, 3, padding=1), nn.ReLU()]
+    layers: list[nn.Module] = [nn.Conv2d(channels, 16, 3, padding=1), nn.ReLU()]
     while side < 28:
-        layers += [nn.ConvTranspose2d(32, 32, 4, stride=2, padding=1), nn.ReLU()]
+        layers += [nn.ConvTranspose2d(16, 16, 4, stride=2, padding=1), nn.ReLU()]
         side *= 2
-    return nn.Sequential(*layers, nn.Conv2d(32, 1, 3, padding=1), nn.Sigmoid())
+    return nn.Sequential(*layers, nn.Conv2d(16, 1, 3, padding=1), nn.Sigmoid())
 
 
 def trained_weights(bundle: Bundle, samples: Samples) -> FloatVector:
@@ -149,7 +149,7 @@ def hijack(noise: float, private: Floats, known: Floats, shown: Floats) -> Liken
     encoder = nn.Sequential(nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.ReLU())
     inverse = decoder(8, 14)
     judge = nn.Sequential(
-        nn.Conv2d(8, 32, 3, stride=2, padding=1), nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(32 * 49, 1)
+        nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(16 * 49, 1)
     )
     own = torch.optim.Adam([*encoder.parameters(), *inverse.parameters()], 2e-3)
     of_judge = torch.optim.Adam(judge.parameters(), 1e-3)

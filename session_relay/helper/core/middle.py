@@ -147,7 +147,7 @@ class Middle:
         for block in range(first, end):
             inputs.append(values)
             values = self._blocks[block].trained.forward(self._runner, values, group[0].request.seed)
-        blocks = [self._blocks[block].trained.now for block in range(first, end)]
+        blocks = [self._blocks[block].trained.now() for block in range(first, end)]
         answers, start = {}, 0
         for each in group:
             rows = slice(start, start + each.request.rows)

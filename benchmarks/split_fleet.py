@@ -3,24 +3,24 @@ agents. Only the devices' links may have a latency.
 """
 
 import contextlib
-import json
+import shutil
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import psutil
 
 from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.samples import Samples
 from edge_agent.client import AgentClient
 from fleet_host.child_process import bound
-from fleet_protocol.bundle import DESCRIPTION_FILE, TaskDescription, parse_description
+from fleet_protocol.bundle import TaskDescription
 from workbench.demo.brokers import MOSQUITTO_CONFIGURATION, MOSQUITTO_PLACES, free_port
 
 FLEET = "bench"
@@ -175,9 +175,10 @@ def split_fleet(
         configuration = folder / "coordinator.toml"
         configuration.write_text(COORDINATOR.format(port=port, metrics_port=metrics_port, bundle=bundle, **settings))
         _start(fleet, ends, "coordinator", _program("broker_coordinator.cli", "run", "--config", str(configuration)))
-        helper = _write_member(folder, HELPER, "helper.toml", port=port, **settings)
+        helper, helper_key = _write_member(folder, HELPER, "helper.toml", port=port, **settings)
+        for words in (["devices", "approve", HELPER, helper_key], ["helpers", "allow", HELPER]):
+            _run("broker_coordinator.cli", *words, "--config", str(configuration))
         _start(fleet, ends, HELPER, _program("session_relay.helper.cli", "run", "--config", str(helper)))
-        fleet.wait(lambda: _has_allowed(configuration), "the helper is allowed")
         device_port = _delayed(ends, port, latency_milliseconds) if latency_milliseconds else port
         for number, cut in enumerate(cuts):
             _start_device(fleet, ends, f"device-{number}", cut, port=device_port, **settings)
@@ -188,43 +189,26 @@ def split_fleet(
         yield fleet
 
 
-def with_split(bundle: Path, **changes: object) -> None:
-    """Write a bundle's description anew, with other settings of its `split`; the graphs are as they were."""
-    file = bundle / DESCRIPTION_FILE
-    task = parse_description(file.read_bytes())
-    assert task.split is not None
-    split = msgspec.structs.replace(task.split, **changes)
-    file.write_bytes(msgspec.json.encode(msgspec.structs.replace(task, split=split)))
-
-
 def tail(log: Path) -> str:
     """The end of a log."""
     return log.read_text(errors="replace")[-1500:]
 
 
 def _start_device(running: SplitFleet, ends: contextlib.ExitStack, name: str, cut: str, **settings: object) -> None:
-    file = _write_member(running.folder, name, "agent.toml", **settings)
+    file, _ = _write_member(running.folder, name, "agent.toml", **settings)
     with file.open("a") as text:
         text.write(f'split = {{ cut = "{cut}" }}\ntrigger = {{ new_samples = 1000000 }}\n')
     program = _start(running, ends, name, _program("edge_agent.cli", "run", "--config", str(file)))
     running.devices.append(Device(name, file.parent / "s.sock", program))
 
 
-def _write_member(folder: Path, name: str, file: str, **settings: object) -> Path:
+def _write_member(folder: Path, name: str, file: str, **settings: object) -> tuple[Path, str]:
+    """Its configuration, and its public key."""
     own = folder / name
     own.mkdir()
-    _run("edge_agent.cli", "keygen", str(own / "device.key"))
+    key = _run("edge_agent.cli", "keygen", str(own / "device.key"))
     (own / file).write_text(MEMBER.format(name=name, socket=own / "s.sock", **settings))
-    return own / file
-
-
-def _has_allowed(configuration: Path) -> bool:
-    ended = subprocess.run(
-        _program("broker_coordinator.cli", "helpers", "allow", HELPER, "--config", str(configuration)),
-        capture_output=True,
-        check=False,
-    )
-    return ended.returncode == 0
+    return own / file, key
 
 
 def _delayed(ends: contextlib.ExitStack, port: int, milliseconds: float) -> int:
@@ -255,8 +239,6 @@ def _program(module: str, *arguments: str) -> list[str]:
 
 
 def _mosquitto() -> str:
-    import shutil
-
     found = shutil.which("mosquitto") or shutil.which("mosquitto", path=MOSQUITTO_PLACES)
     assert found, "Mosquitto is not installed"
     return found
@@ -264,13 +246,6 @@ def _mosquitto() -> str:
 
 def relayed(fleet: SplitFleet) -> dict[str, float]:
     """The relay's counters."""
-    import urllib.request
-
     with urllib.request.urlopen(f"http://127.0.0.1:{fleet.metrics_port}/metrics") as answer:
         lines = answer.read().decode().splitlines()
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
-
-
-def dumped(figures: dict[str, object]) -> str:
-    """One JSON object."""
-    return json.dumps(figures)

@@ -27,6 +27,7 @@ from torch.nn import functional
 
 from benchmarks.mnist import read_mnist
 from benchmarks.split_accuracy import BUNDLE, plan_of
+from benchmarks.split_rounds import SplitFleet, Traffic
 from bundle_runtime.blocks import BlockRunner, Floats
 from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
@@ -46,6 +47,7 @@ BATCH = 32
 DECODER_STEPS = 300
 HIJACKING_STEPS = 800
 NOISE = (0.0, 1.0, 2.0)
+DISTANCE_CORRELATION = (0.5, 5.0)
 WINDOW = 7
 STABLE_MEAN, STABLE_VARIANCE = 0.01**2, 0.03**2
 """Of SSIM, for brightness from 0 to 1."""
@@ -90,6 +92,15 @@ def trained_weights(bundle: Bundle, samples: Samples) -> FloatVector:
     for number in range(ROUNDS):
         batches = plan_batches(len(samples), STEPS, task.training.batch_size, number)
         weights, _ = engine.train(weights, samples, batches, Rates.planned(task.training))
+    return weights
+
+
+def learned_with_helper(bundle: Bundle, plan: SplitPlan, samples: Samples) -> FloatVector:
+    """The same rounds through a helper, for what the plan changes of how devices learn."""
+    weights = read_weights(bundle.weights, bundle.description.parameters)
+    fleet = SplitFleet(bundle.description, plan, bundle.files, [samples], [plan.cuts[0]], at_once=1)
+    for number in range(ROUNDS):
+        weights = fleet.round(weights, STEPS, number, Traffic())
     return weights
 
 
@@ -194,6 +205,11 @@ def measure(data: Path, told: Callable[[str, Likeness], None]) -> dict[str, dict
             plan = msgspec.structs.replace(plan_of(bundle), activation_noise=noise)
             name = f"reconstruction behind convolution {blocks}, noise {noise:g}"
             note(name, reconstruct(bottom, plan, known, shown))
+    for weight in DISTANCE_CORRELATION:
+        plan = msgspec.structs.replace(plan_of(bundle), distance_correlation=weight, most_in_flight=1)
+        bottom = Bottom(bundle, learned_with_helper(bundle, plan, Samples(private, digits.labels[:PRIVATE])), 1)
+        name = f"reconstruction behind convolution 1, distance correlation {weight:g}"
+        note(name, reconstruct(bottom, plan, known, shown))
     for noise in NOISE:
         note(f"hijacking behind convolution 1, noise {noise:g}", hijack(noise, private, known, shown))
     return found

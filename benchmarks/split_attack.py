@@ -77,7 +77,7 @@ def likeness(rebuilt: Tensor, real: Tensor) -> Likeness:
 
 def decoder(channels: int, side: int) -> nn.Module:
     """Activations f32[N, channels, side, side] to pictures f32[N, 1, 28, 28]."""
-    layers: list[nn.Module] = [nn.Conv2d(channels, 16, 3, padding=1), nn.ReLU()]
+    layers: list[nn.Module] = [nn.BatchNorm2d(channels), nn.Conv2d(channels, 16, 3, padding=1), nn.ReLU()]
     while side < 28:
         layers += [nn.ConvTranspose2d(16, 16, 4, stride=2, padding=1), nn.ReLU()]
         side *= 2
@@ -133,6 +133,7 @@ def reconstruct(bottom: Bottom, plan: SplitPlan, known: Floats, shown: Floats) -
     for _ in range(DECODER_STEPS):
         rows = torch.randint(len(inputs), (BATCH,))
         _step(optimiser, functional.mse_loss(model(inputs[rows]), pictures[rows]))
+    model.eval()
     with torch.no_grad():
         return likeness(model(bottom.seen(shown, plan, generator)), torch.from_numpy(shown))
 
@@ -174,6 +175,7 @@ def hijack(noise: float, private: Floats, known: Floats, shown: Floats) -> Liken
         real, false = judge(encoded.detach()), judge(sent.detach())
         _step(of_judge, functional.softplus(-real).mean() + functional.softplus(false).mean())
         _step(of_device, functional.softplus(-judge(sent)).mean())
+    inverse.eval()
     with torch.no_grad():
         return likeness(inverse(device(torch.from_numpy(shown))), torch.from_numpy(shown))
 

@@ -45,7 +45,9 @@ PRIVATE, KNOWN, SHOWN = 4000, 4000, 300
 ROUNDS, STEPS = 4, 60
 BATCH = 32
 DECODER_STEPS = 300
-HIJACKING_STEPS = 800
+HIJACKING_STEPS = 1500
+MOMENTS = 10.0
+"""Weight of means and deviations among what the hijacker makes alike: without them, the device's block dies out."""
 NOISE = (0.0, 1.0, 2.0)
 DISTANCE_CORRELATION = (0.5, 5.0)
 WINDOW = 7
@@ -155,26 +157,34 @@ class HijackedDevice(nn.Module):
 def hijack(noise: float, private: Floats, known: Floats, shown: Floats) -> Likeness:
     """FSHA: the discriminator tells what the device sends from what the helper's own encoder gives, and the device is
     answered the gradient that makes the two alike; so the encoder's decoder fits the device too.
+
+    The helper trains its encoder and decoder before the device comes.
     """
     torch.manual_seed(0)
-    device = HijackedDevice(noise)
-    encoder = nn.Sequential(nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.ReLU())
-    inverse = decoder(8, 14)
+    device, encoder, inverse = HijackedDevice(noise), HijackedDevice(noise), decoder(8, 14)
     judge = nn.Sequential(
-        nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(16 * 49, 1)
+        nn.Conv2d(8, 32, 3, stride=2, padding=1),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(32, 32, 3, stride=2, padding=1),
+        nn.LeakyReLU(0.2),
+        nn.Flatten(),
+        nn.Linear(32 * 16, 1),
     )
-    own = torch.optim.Adam([*encoder.parameters(), *inverse.parameters()], 2e-3)
-    of_judge = torch.optim.Adam(judge.parameters(), 1e-3)
-    of_device = torch.optim.Adam(device.parameters(), 2e-3)  # the helper scales its gradients as it likes
     secret, pictures = torch.from_numpy(private), torch.from_numpy(known)
+    own = torch.optim.Adam([*encoder.parameters(), *inverse.parameters()], 3e-3)
+    for _ in range(DECODER_STEPS):
+        batch = pictures[torch.randint(len(pictures), (BATCH,))]
+        _step(own, functional.mse_loss(inverse(encoder(batch)), batch))
+    of_judge = torch.optim.Adam(judge.parameters(), 1e-3, betas=(0.5, 0.99))
+    # The device has no such optimiser: the helper scales what it answers as it likes.
+    of_device = torch.optim.Adam(device.parameters(), 1e-3, betas=(0.5, 0.99))
     for _ in range(HIJACKING_STEPS):
         sent = device(secret[torch.randint(len(secret), (BATCH,))])
-        batch = pictures[torch.randint(len(pictures), (BATCH,))]
-        encoded = encoder(batch)
-        _step(own, functional.mse_loss(inverse(encoded), batch))
-        real, false = judge(encoded.detach()), judge(sent.detach())
-        _step(of_judge, functional.softplus(-real).mean() + functional.softplus(false).mean())
-        _step(of_device, functional.softplus(-judge(sent)).mean())
+        with torch.no_grad():
+            encoded = encoder(pictures[torch.randint(len(pictures), (BATCH,))])
+        _step(of_judge, functional.softplus(-judge(encoded)).mean() + functional.softplus(judge(sent.detach())).mean())
+        alike = functional.mse_loss(sent.mean(0), encoded.mean(0)) + functional.mse_loss(sent.std(0), encoded.std(0))
+        _step(of_device, functional.softplus(-judge(sent)).mean() + MOMENTS * alike)
     inverse.eval()
     with torch.no_grad():
         return likeness(inverse(device(torch.from_numpy(shown))), torch.from_numpy(shown))

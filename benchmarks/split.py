@@ -1,7 +1,7 @@
 """Split learning over a real Mosquitto: `python -m benchmarks.split --data-dir FOLDER`.
 
-Devices train `models/mnist_cnn` with its helper, each program as shipped (`benchmarks.split_fleet`). `overhead_ratio` is
-the time of a step against the same blocks chained in one process; `bottleneck` is the program that used most of the
+Devices train `models/mnist_cnn` with its helper, each program as shipped (`benchmarks.split_fleet`). `overhead_ratio`
+is the time of a step against the same blocks chained in one process; `bottleneck` is the program that used most of the
 processor meanwhile. Wire formats are compared on loopback, latencies with the format of the task.
 """
 
@@ -140,6 +140,7 @@ def chained_step_seconds(samples: Samples) -> float:
         held.accept(last)
         gradient = last.input_gradient
         for block in reversed(range(count - 1)):
+            assert gradient is not None
             held = blocks[block]
             back = runner.backward(block, held.weights, held.state, passed[block], gradient, seed=1, rates=rates)
             held.accept(back)

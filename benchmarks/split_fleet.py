@@ -3,24 +3,24 @@ agents. Only the devices' links may have a latency.
 """
 
 import contextlib
-import json
+import shutil
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import psutil
 
 from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.samples import Samples
 from edge_agent.client import AgentClient
 from fleet_host.child_process import bound
-from fleet_protocol.bundle import DESCRIPTION_FILE, TaskDescription, parse_description
+from fleet_protocol.bundle import TaskDescription
 from workbench.demo.brokers import MOSQUITTO_CONFIGURATION, MOSQUITTO_PLACES, free_port
 
 FLEET = "bench"
@@ -189,15 +189,6 @@ def split_fleet(
         yield fleet
 
 
-def with_split(bundle: Path, **changes: object) -> None:
-    """Write a bundle's description anew, with other settings of its `split`; the graphs are as they were."""
-    file = bundle / DESCRIPTION_FILE
-    task = parse_description(file.read_bytes())
-    assert task.split is not None
-    split = msgspec.structs.replace(task.split, **changes)
-    file.write_bytes(msgspec.json.encode(msgspec.structs.replace(task, split=split)))
-
-
 def tail(log: Path) -> str:
     """The end of a log."""
     return log.read_text(errors="replace")[-1500:]
@@ -248,8 +239,6 @@ def _program(module: str, *arguments: str) -> list[str]:
 
 
 def _mosquitto() -> str:
-    import shutil
-
     found = shutil.which("mosquitto") or shutil.which("mosquitto", path=MOSQUITTO_PLACES)
     assert found, "Mosquitto is not installed"
     return found
@@ -257,13 +246,6 @@ def _mosquitto() -> str:
 
 def relayed(fleet: SplitFleet) -> dict[str, float]:
     """The relay's counters."""
-    import urllib.request
-
     with urllib.request.urlopen(f"http://127.0.0.1:{fleet.metrics_port}/metrics") as answer:
         lines = answer.read().decode().splitlines()
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
-
-
-def dumped(figures: dict[str, object]) -> str:
-    """One JSON object."""
-    return json.dumps(figures)

@@ -195,6 +195,9 @@ def test_frames_beyond_credit_are_dropped(world) -> None:
     beyond = Frame(FrameType.CONTENT, session, Direction.FROM_DEVICE, SESSION_CREDIT_BYTES, 0, 1, 0, 1, bytes(16))
     world.relay.receive(device.party.topic, write_frame(beyond, device.party.hop_key(session)), world.now)
     assert (world.relay.queues.size, world.relay.counters.dropped["no_credit"]) == (0, 1)
+    probe = Frame(FrameType.PROBE, session, Direction.FROM_DEVICE, 2 * SESSION_CREDIT_BYTES, 0)
+    world.relay.receive(device.party.topic, write_frame(probe, device.party.hop_key(session)), world.now)
+    assert len(world.relay.queues) == 1, "who waits for credit can always ask for it"
 
 
 @pytest.mark.parametrize("sizes", [(3_000_000, 3_000_000), (3_000_000, 1), (1, 3_000_000)])

@@ -43,10 +43,13 @@ IN_FLIGHT = (1, 4, 16)
 DEVICES = (1, 8)
 DEFENCES: dict[str, dict[str, object]] = {
     "none": {},
+    "noise 0.2": {"activation_noise": 0.2},
     "noise 0.5": {"activation_noise": 0.5},
     "noise 1": {"activation_noise": 1.0},
     "clip 1": {"gradient_clip": 1.0},
     "clip 0.1": {"gradient_clip": 0.1},
+    "distance correlation 0.5": {"distance_correlation": 0.5},
+    "distance correlation 5": {"distance_correlation": 5.0},
 }
 
 

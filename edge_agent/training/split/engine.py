@@ -144,7 +144,7 @@ class _Steps:
                 self._count_trouble(words)
 
     def _begin(self, number: int) -> None:
-        step = Step(self._batches[number], self._common, self._blocks)
+        step = Step(self._batches[number], self._common, self._blocks, self._pace.in_flight - 1)
         under_way = StepUnderWay(step, step.walk(), self._begun)
         self._begun += len(self._common.passes)
         self._under_way.append(under_way)

@@ -95,10 +95,12 @@ Walk = Generator[Ask, Floats, float]
 class Step:
     """A mini-batch on its way. `changes` are what it has made of the device's blocks so far."""
 
-    def __init__(self, batch: MiniBatch, common: StepPlan, blocks: OwnBlocks) -> None:
+    def __init__(self, batch: MiniBatch, common: StepPlan, blocks: OwnBlocks, company: int) -> None:
+        """`company` are the other steps that are under way while this one is."""
         self.batch = batch
         self.changes: list[Change] = []
         self._common = common
+        self._company = company
         self._blocks = blocks
         self._runner = blocks.runner
         self._last = len(common.plan.blocks) - 1
@@ -140,7 +142,7 @@ class Step:
         for block in leg.blocks:
             held = self._blocks[block]
             forward.inputs[block] = values
-            forward.blocks[block] = held.now
+            forward.blocks[block] = held.now(self._company)
             values = held.forward(self._runner, values, self.batch.seed, self.batch.inputs)
         return values
 
@@ -153,7 +155,7 @@ class Step:
             values,
             self.batch.labels,
             seed=self.batch.seed,
-            rates=self._common.rates,
+            rates=held.slowed(self._common.rates, held.now(self._company)),
             part=part_pass.part,
             raw=self.batch.inputs,
             log_priors=self._common.log_priors,

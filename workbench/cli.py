@@ -192,6 +192,14 @@ def _read(path: Path) -> bytes:
         raise ConfigurationError(f"{path}: {why_unreadable(error, 'name a file that exists')}") from error
 
 
+@app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def helper(context: typer.Context) -> None:
+    """Run blocks of models for devices that are too weak for them; has commands of its own."""
+    from session_relay.helper.cli import main as run_helper  # noqa: PLC0415 - no other command needs it
+
+    run_helper(context.args)
+
+
 def main() -> None:
     """Run `edgeflock`. An error that the operator can correct is one line on stderr and exit code 2."""
     try:

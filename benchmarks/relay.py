@@ -23,7 +23,16 @@ import msgspec
 import numpy as np
 import psutil
 
-from benchmarks.ingest import FLEET, PARAMETERS, SHARD, TASK, start_broker, write_bundle, write_configuration
+from benchmarks.ingest import (
+    FLEET,
+    PARAMETERS,
+    SHARD,
+    TASK,
+    resident_mb,
+    start_broker,
+    write_bundle,
+    write_configuration,
+)
 from benchmarks.mqtt_load import MqttLoad
 from broker_coordinator.storage.database import open_database
 from broker_coordinator.storage.device_registry import DeviceRegistry
@@ -178,7 +187,7 @@ def measure(folder: Path, seconds: float) -> dict[str, object]:
         before = ends.flow(plain, data, seconds, of_broker)
         relayed = ends.flow(ends.parties[0].topic, data, seconds, of_relay)
         after = ends.flow(plain, data, seconds, of_broker)
-        return _result(len(data), before, relayed, after)
+        return _result(len(data), before, relayed, after) | {"peak_rss_mb": resident_mb(of_relay, "VmHWM")}
     finally:
         for process in (relay, broker):
             if process is not None:

@@ -88,7 +88,9 @@ ShutIn = Callable[[list[Path], Path | None], None]
 """Called once before a graph is loaded, with the files that are opened after that, and the sample store if it is."""
 
 
-def run_round(job: TrainingJob, send: Send, shut_in: ShutIn, exchange: Exchange) -> TrainingResult | Withheld:
+def run_round(
+    job: TrainingJob, send: Send, shut_in: ShutIn, exchange: Exchange | None = None
+) -> TrainingResult | Withheld:
     """Train, then compress the delta together with the error feedback of earlier rounds. `exchange` is with the helper
     of the blocks that the job's cut leaves to one.
 
@@ -147,10 +149,12 @@ def run_round(job: TrainingJob, send: Send, shut_in: ShutIn, exchange: Exchange)
     return msgspec.structs.replace(result, features_computed=computed)
 
 
-def _engine_of(job: TrainingJob, files: Mapping[str, Path], exchange: Exchange) -> TrainingEngine:
+def _engine_of(job: TrainingJob, files: Mapping[str, Path], exchange: Exchange | None) -> TrainingEngine:
     task = job.description
     if task.split is None or not job.cut.helper:
         return make_engine(job.engine, files, task, job.threads)
+    if exchange is None:
+        raise EngineError(f"cut {job.cut.name} leaves blocks to a helper, and there is none to ask")
     for name in split_files(task, device_blocks(task.split, job.cut)):
         verify_blob(name, files[name].read_bytes(), task.files[name])
     runner = BlockRunner(task, files, device_blocks(task.split, job.cut), job.threads)

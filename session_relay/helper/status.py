@@ -60,7 +60,9 @@ class StatusSocket:
     async def _answer(self, asked: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, ValueError, TimeoutError):
             async with asyncio.timeout(QUESTION_SECONDS):
-                await asked.readline()  # whatever is asked; what is not read would be lost for the asker with the answer
+                await (
+                    asked.readline()
+                )  # whatever is asked; what is not read would be lost for the asker with the answer
             answer.write(msgspec.json.encode(self._status()) + b"\n")
             await answer.drain()
         answer.close()

@@ -19,6 +19,7 @@ from fleet_protocol.limits import MIB
 from session_relay.relay.core.limits import RelayLimits
 from session_relay.relay.core.relay import Relay
 from session_relay.relay.directory_source import DirectorySource
+from session_relay.relay.directory_watch import DirectoryWatch
 from session_relay.relay.link import RelayLink
 from session_relay.relay.metrics import serve_metrics
 
@@ -51,13 +52,15 @@ def _run(file: Path) -> None:
     relay = Relay(configuration.keys()[0], configuration.fleet, configuration.shard, source.read(), limits)
     if settings.metrics_port is not None:
         serve_metrics(relay, configuration.metrics.address, settings.metrics_port)
-    link = RelayLink(configuration.broker, relay, source)
+    watch = DirectoryWatch(source)
+    link = RelayLink(configuration.broker, relay, watch)
     signal.set_wakeup_fd(link.wakeup.fileno())
     for ending in (signal.SIGTERM, signal.SIGINT):
         signal.signal(ending, lambda *_: link.stop())
     gc.freeze()
     gc.set_threshold(GARBAGE_THRESHOLD)
     link.run()
+    watch.stop()
     engine.dispose()
 
 

@@ -22,7 +22,6 @@ from broker_coordinator.mqtt.divided_socket import DividedSocket
 from broker_coordinator.mqtt.outgoing import Outgoing
 from broker_coordinator.mqtt.patience import BrokerPatience
 from broker_coordinator.mqtt.traffic import acknowledgements, unacknowledged_packet
-from broker_coordinator.storage.database import JournalUnavailableError
 from fleet_host.broker_settings import BrokerSettings
 from fleet_host.log_lines import log_line
 from fleet_host.rate_limit import RateLimit
@@ -31,15 +30,13 @@ from fleet_protocol.limits import KIB, MAX_PACKET_OVERHEAD_BYTES, MIB
 from fleet_protocol.sessions.frames import MAX_FRAME_MESSAGE_BYTES
 from fleet_protocol.topics import relay_filters
 from session_relay.relay.core.relay import Relay
-from session_relay.relay.directory_source import DirectorySource
+from session_relay.relay.directory_watch import DirectoryWatch
 
 MAX_UNSENT_BYTES: Final = 1 * MIB
 """What waits for the broker to read it. It is passed on in the order of the fair queues only up to there."""
 PASSED_AT_ONCE_BYTES: Final = 256 * KIB
 MAX_IN_FLIGHT: Final = 500
 """Our own signed messages that the broker has not acknowledged."""
-LOOK_SECONDS: Final = 1.0
-"""Between two looks into the coordinator's database."""
 TICK_SECONDS: Final = 0.5
 """Between two looks at what has waited for too long."""
 CONNECTION_TIMEOUT_SECONDS: Final = 10.0
@@ -54,9 +51,9 @@ logger = logging.getLogger(__name__)
 class RelayLink:
     """Runs a relay on a broker until `stop`."""
 
-    def __init__(self, settings: BrokerSettings, relay: Relay, source: DirectorySource) -> None:
+    def __init__(self, settings: BrokerSettings, relay: Relay, watch: DirectoryWatch) -> None:
         self._address = f"{settings.host}:{settings.port}"
-        self._relay, self._source = relay, source
+        self._relay, self._watch = relay, watch
         self._filters = relay_filters(relay.fleet, relay.shard)
         largest = MAX_PACKET_OVERHEAD_BYTES + MAX_FRAME_MESSAGE_BYTES
         identifier = f"relay-{relay.fleet}-{relay.shard}"
@@ -69,8 +66,7 @@ class RelayLink:
         self._unsubscribed = 0
         self._broker = BrokerPatience(self._address)
         self._connected_by = 0.0
-        self._look_at = self._tick_at = 0.0
-        self._database_fails = False
+        self._tick_at = 0.0
         self._logged = RateLimit(LOG_SECONDS, SENDERS_LOGGED)
         self._stopping = False
         self._alarm, self.wakeup = socket.socketpair()
@@ -112,21 +108,11 @@ class RelayLink:
     def _look(self) -> None:
         """See what the coordinator's database says, and what has waited for too long."""
         now = time.monotonic()
+        if (directory := self._watch.take()) is not None:
+            self._relay.learn(directory, now)
         if now >= self._tick_at:
             self._tick_at = now + TICK_SECONDS
             self._relay.pass_time(now)
-        if now < self._look_at:
-            return
-        self._look_at = now + LOOK_SECONDS
-        try:
-            self._relay.learn(self._source.read(), now)
-        except JournalUnavailableError as error:
-            if not self._database_fails:
-                remedy = "none if it comes back: sessions go on as they are"
-                logger.error(log_line("relay_database_unavailable", error=error, remedy=remedy))
-            self._database_fails = True
-        else:
-            self._database_fails = False
 
     def _wait(self) -> None:
         poll = select.poll()

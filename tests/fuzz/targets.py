@@ -64,9 +64,11 @@ from fleet_protocol.sessions.frames import (
     tagged_anew,
     write_frame,
 )
+from fleet_protocol.sessions.lifecycle import State
 from fleet_protocol.sessions.secrecy import Direction
 from tests.fuzz.agent_targets import SAMPLES, check_packet_gate, check_sample_line
 from tests.fuzz.graph_target import GRAPHS, check_any_graph
+from tests.support.sessions_world import World
 
 ROOT = Path(__file__).parents[2]
 BUNDLE, VECTORS = ROOT / "models" / "digits" / "bundle", ROOT / "tests" / "vectors"
@@ -342,6 +344,18 @@ def check_frame(data: bytes) -> None:
         assert is_tagged(write_frame(frame, HOP_KEY), HOP_KEY)
 
 
+def check_sessions(data: bytes) -> None:
+    """Whatever comes in a device's name, or to a device or helper in the relay's, is taken or refused; nobody ends."""
+    world = World()
+    world.open(world.devices[0])
+    for machine in world.machines:
+        accepted(lambda machine=machine: world.relay.receive(machine.party.topic, data, world.now))
+    accepted(lambda: world.devices[0].end.receive(data, world.now))
+    accepted(lambda: world.helpers[0].sessions.receive(data, world.now))
+    assert world.devices[0].end.state is State.OPENING
+    assert len(world.relay.book) == 0
+
+
 def check_assembly(data: bytes) -> None:
     """Chunks in any order, four bytes each: number, index, count and length. A message is put together of `count` of
     them, or not at all.
@@ -453,6 +467,7 @@ TARGETS: Mapping[str, Target] = {
     "document": Target(check_document, [TASK_JSON, BROKER_TOML]),
     "graph": Target(check_any_graph, GRAPHS),
     "frame": Target(check_frame, FRAMES),
+    "sessions": Target(check_sessions, [*FRAMES, *MESSAGES[-9:]]),
     "assembly": Target(check_assembly, [bytes([1, 0, 2, 9, 2, 0, 1, 5, 1, 1, 2, 9]), bytes([1, 0, 2, 9, 1, 1, 3, 9])]),
     "topic": Target(check_topic, [topic.encode() for topic in TOPICS]),
     "key": Target(check_key, [b"0f" * 32, b"0f" * 32 + b"\n"]),

@@ -1,6 +1,8 @@
 """Whom the relay refuses, what it bounds, and that the others go on; with the shipped ends, over a wire in memory."""
 
 import dataclasses
+import re
+from pathlib import Path
 
 import pytest
 
@@ -8,12 +10,13 @@ from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.kinds import OfferedTask, SessionReason
 from fleet_protocol.limits import SESSION_CREDIT_BYTES
 from fleet_protocol.sessions.device_end import DeviceEnd
-from fleet_protocol.sessions.events import Ended, Granted, Moved, OfferRefused, Refused, Wanted
+from fleet_protocol.sessions.events import Answered, Ended, Granted, Moved, OfferRefused, Refused, Wanted
 from fleet_protocol.sessions.frames import Frame, FrameType, is_frame, session_of, write_frame
 from fleet_protocol.sessions.lifecycle import State
 from fleet_protocol.sessions.secrecy import Direction
 from session_relay.relay.core.directory import Directory, ServedTask
 from session_relay.relay.core.limits import CONTROL_BURST, MAX_DEVICE_BACKLOG_BYTES, OPENING_BURST
+from session_relay.relay.metrics import RelayMetrics
 from tests.support.sessions_world import BUNDLE, SERVED, TASK, WANTED, Device, Packet, World
 
 
@@ -80,6 +83,42 @@ def _offer_again(world: World) -> list:
         world.deliver(Packet(helper.party.topic, outgoing.data))
     control = world.relay.next_control()
     return helper.sessions.receive(control.data, world.now)
+
+
+def test_refusal_that_was_lost_is_given_again(world) -> None:
+    device = world.devices[0]
+    wanted = dataclasses.replace(WANTED, cut="elsewhere")
+    session = device.open(world.now, wanted)
+    (opening,) = device.end.outgoing(world.now)
+    for _ in range(2):
+        world.deliver(Packet(device.party.topic, opening.data))
+        lost = world.relay.next_control()
+    assert [event.reason for event in device.end.receive(lost.data, world.now)] == [SessionReason.UNKNOWN_CUT]
+    opened(world, device)
+    world.deliver(Packet(device.party.topic, opening.data))
+    assert world.relay.book.get(session) is None
+    assert still_works(world, device)
+
+
+def test_reasons_that_a_helper_makes_up_are_counted_as_one(world) -> None:
+    counters = world.relay.counters
+    for number in range(50):
+        counters.count_refusal(f"because-{number}")
+    assert counters.refused == {"other": 50}
+
+
+def test_metrics_show_sessions_helpers_and_what_was_passed_on(world) -> None:
+    device = opened(world, world.devices[0])
+    device.request(b"counted")
+    world.settle(1)
+    read = {sample.name: sample.value for metric in RelayMetrics(world.relay).collect() for sample in metric.samples}
+    assert (read["edgeflock_sessions"], read["edgeflock_helpers"]) == (1, 2)
+    assert read["edgeflock_relayed_frames_total"] >= 2
+    assert read["edgeflock_sessions_opened_total"] == 1
+    documented = set(re.findall(r"`(edgeflock_\w+)", (Path(__file__).parents[2] / "docs" / "operating.md").read_text()))
+    assert {metric.name for metric in RelayMetrics(world.relay).collect()} <= {
+        name.removesuffix("_total") for name in documented
+    }
 
 
 def test_a_hundred_sessions_of_one_device_are_refused_and_another_device_has_its_own(world) -> None:
@@ -156,6 +195,22 @@ def test_frames_beyond_credit_are_dropped(world) -> None:
     beyond = Frame(FrameType.CONTENT, session, Direction.FROM_DEVICE, SESSION_CREDIT_BYTES, 0, 1, 0, 1, bytes(16))
     world.relay.receive(device.party.topic, write_frame(beyond, device.party.hop_key(session)), world.now)
     assert (world.relay.queues.size, world.relay.counters.dropped["no_credit"]) == (0, 1)
+    probe = Frame(FrameType.PROBE, session, Direction.FROM_DEVICE, 2 * SESSION_CREDIT_BYTES, 0)
+    world.relay.receive(device.party.topic, write_frame(probe, device.party.hop_key(session)), world.now)
+    assert len(world.relay.queues) == 1, "who waits for credit can always ask for it"
+
+
+@pytest.mark.parametrize("sizes", [(3_000_000, 3_000_000), (3_000_000, 1), (1, 3_000_000)])
+def test_more_than_the_first_credit_passes_whichever_way_most_of_it_goes(world, sizes, monkeypatch) -> None:
+    asked, answered = sizes
+    monkeypatch.setattr("tests.support.sessions_world.answer_to", lambda request: request[:1] * answered)
+    device = opened(world, world.devices[0])
+    for number in range(5):
+        device.request(bytes([number]) * asked)
+    world.settle(2)
+    assert world.is_settled(device)
+    assert world.relay.counters.dropped.total() == 0
+    assert sum(isinstance(event, Answered) for event in device.events) == 5
 
 
 def test_frame_of_one_session_is_no_frame_of_another(world) -> None:

@@ -47,9 +47,9 @@ class CarriedSession:
         return key
 
     def has_credit(self, frame: Frame) -> bool:
-        """Whether the frame's receiver has said that it takes it; credit itself takes none."""
+        """Whether the frame's receiver has said that it takes it; only content takes credit."""
         limit = self.limits[frame.direction]
-        return frame.type is FrameType.CREDIT or limit is None or frame.end <= limit
+        return frame.type is not FrameType.CONTENT or limit is None or frame.end <= limit
 
     def note_credit(self, frame: Frame) -> None:
         """Note the credit that a frame gives to the other direction."""

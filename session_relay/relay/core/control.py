@@ -107,7 +107,7 @@ class ControlDesk:
     def _note_offer(self, name: str, offer: HelperOffer, sequence: int, now: float) -> None:
         if name not in self.book.directory.helpers:
             detail = f"{name} is not allowed as a helper; on the server: broker-coordinator helpers allow {name}"
-            self.book.counters.refused[SessionReason.NOT_APPROVED] += 1
+            self.book.counters.count_refusal(SessionReason.NOT_APPROVED)
             notice = SessionNotice(NO_SESSION, News.REFUSED, SessionReason.NOT_APPROVED, detail, RETRY_SECONDS)
             self.book.outbox.notify(name, notice)
             return

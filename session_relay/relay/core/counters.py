@@ -2,6 +2,13 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Final
+
+from fleet_protocol.errors import Reason
+from fleet_protocol.kinds import SessionReason
+
+OTHER: Final = "other"
+_KNOWN: Final = frozenset(reason.value for reasons in (Reason, SessionReason) for reason in reasons)
 
 
 @dataclass(slots=True)
@@ -18,3 +25,7 @@ class Counters:
     """Signed messages that were not taken, and sessions that were not granted, by reason."""
     over: Counter[str] = field(default_factory=Counter)
     """By what has ended them."""
+
+    def count_refusal(self, reason: str) -> None:
+        """Count something that was refused; a reason that a helper has made up counts as `other`."""
+        self.refused[str(reason) if reason in _KNOWN else OTHER] += 1

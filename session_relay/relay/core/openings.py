@@ -50,7 +50,7 @@ class Openings:
             session = self._admit(device, header, opening, message, now)
         except OpeningRefusedError as refused:
             why = refused.why
-            self.book.counters.refused[why.reason] += 1
+            self.book.counters.count_refusal(why.reason)
             notice = SessionNotice(opening.session, News.REFUSED, why.reason, why.detail, why.retry_seconds)
             self.book.outbox.notify(device, notice)
             return
@@ -66,7 +66,7 @@ class Openings:
             session.asked.append(found.name)
             self._introduce_device(session)
         elif self.book.step(session, Event.REFUSED, now, why):
-            self.book.counters.refused[why.reason] += 1
+            self.book.counters.count_refusal(why.reason)
 
     def introduce_helper(self, session: CarriedSession) -> None:
         """Name the helper that has granted a session to its device."""
@@ -90,8 +90,9 @@ class Openings:
     def _admit(
         self, device: str, header: Header, opening: SessionOpening, message: bytes, now: float
     ) -> CarriedSession:
-        if header.sequence <= self._sequences.get(device, -1):
-            raise OpeningRefusedError(SessionReason.MALFORMED, f"sequence number {header.sequence} was used before")
+        # The same number is the same message: repeated, as what became of it was lost.
+        if header.sequence < self._sequences.get(device, 0):
+            raise OpeningRefusedError(SessionReason.MALFORMED, f"sequence number {header.sequence} is an earlier one's")
         if not self._allowance.allows(device, now):
             detail = f"{device} asks for sessions too often; one is allowed every {OPENING_SECONDS:.0f} s"
             raise OpeningRefusedError(SessionReason.RATE_LIMITED, detail)

@@ -55,7 +55,7 @@ REFERENCES: Mapping[str, tuple[str, list[File]]] = {
             File(
                 "helper.toml",
                 "Read by `edgeflock helper`; systemd/helper.toml is one to copy. A helper is a device without samples,"
-                " so the keys are those of agent.toml, and `[helper]`. Its `sample_socket` answers `edgeflock helper"
+                " so the keys are those of agent.toml, and what follows. Its `sample_socket` answers `edgeflock helper"
                 " status`.",
                 HelperConfiguration,
             ),

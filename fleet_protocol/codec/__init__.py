@@ -5,10 +5,11 @@
 Each stage is one module: `selection`, `quantisation`, `positions`, `container`; `update_codec` puts them together.
 Running statistics travel behind an update (`running_statistics`).
 Weights take another way down: `grid` rounds them, `difference` packs one version as its difference from another.
-`moments` says how a device's samples are distributed.
+`moments` says how a device's samples are distributed, `class_statistics` how its features are.
 The one part of `fleet_protocol` that imports numpy, so a sleeping agent does not import it.
 """
 
+from fleet_protocol.codec.class_statistics import ClassStatistics, decode_class_statistics
 from fleet_protocol.codec.difference import apply_difference, encode_difference
 from fleet_protocol.codec.grid import Grid
 from fleet_protocol.codec.moments import Moments, decode_moments, pooled
@@ -20,12 +21,14 @@ from fleet_protocol.codec.update_codec import EncodedUpdate, decode_update, enco
 from fleet_protocol.codec.weights import read_weights, write_weights
 
 __all__ = [
+    "ClassStatistics",
     "EncodedUpdate",
     "Grid",
     "Moments",
     "Quantisation",
     "SparseUpdate",
     "apply_difference",
+    "decode_class_statistics",
     "decode_moments",
     "decode_together",
     "decode_update",

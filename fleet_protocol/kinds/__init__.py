@@ -5,6 +5,11 @@ from fleet_protocol.kinds.blob_chunk import BLOB_CHUNK, BlobChunk
 from fleet_protocol.kinds.blob_request import BLOB_REQUEST, BlobRequest
 from fleet_protocol.kinds.encrypted_update import ENCRYPTED_UPDATE, EncryptedPayload
 from fleet_protocol.kinds.enrolment import ENROLMENT, Enrolment
+from fleet_protocol.kinds.feature_statistics import (
+    ENCRYPTED_FEATURE_STATISTICS,
+    FEATURE_STATISTICS,
+    FeatureStatistics,
+)
 from fleet_protocol.kinds.invitation import INVITATION, Invitation
 from fleet_protocol.kinds.key_succession import KEY_SUCCESSION, KeySuccession
 from fleet_protocol.kinds.kind import FROM_COORDINATOR, Leaf, PayloadKind
@@ -33,6 +38,8 @@ KINDS: dict[int, PayloadKind] = {
         INVITATION,
         KEY_SUCCESSION,
         AUTHORITY_SUCCESSION,
+        FEATURE_STATISTICS,
+        ENCRYPTED_FEATURE_STATISTICS,
     )
 }
 """By the number that stands in an envelope's header."""
@@ -61,12 +68,15 @@ __all__ = [
     "BlobChunk",
     "BlobRequest",
     "Count",
+    "ENCRYPTED_FEATURE_STATISTICS",
     "ENCRYPTED_STATISTICS",
     "ENCRYPTED_UPDATE",
     "ENROLMENT",
+    "FEATURE_STATISTICS",
     "FROM_COORDINATOR",
     "EncryptedPayload",
     "Enrolment",
+    "FeatureStatistics",
     "INVITATION",
     "Invitation",
     "KEY_SUCCESSION",

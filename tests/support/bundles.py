@@ -24,6 +24,7 @@ from fleet_protocol.bundle import (
 from fleet_protocol.codec import write_weights
 from fleet_protocol.kinds import UPDATE
 from fleet_protocol.sample_schema import InputSchema, LabelSchema
+from fleet_protocol.solved_head import FEATURE_STATISTICS_NAME, SolvedHead
 
 TASK = "tiny"
 PARAMETERS = [Parameter("head.weight", [4, 8]), Parameter("head.bias", [4])]
@@ -38,6 +39,7 @@ def write_bundle(
     update: UpdatePlan | None = None,
     graph_bytes: int = 200,
     versions_from: str = UPDATE.name,
+    solved_head: SolvedHead | None = None,
 ) -> Bundle:
     """Write a bundle for `task` into `folder` and load it again."""
     parameters = parameters or PARAMETERS
@@ -57,7 +59,8 @@ def write_bundle(
         aggregation=aggregation
         or AggregationPlan(buffer_size=3, max_staleness=2, max_delta_norm=10.0, averaged_versions=1),
         files={name: blob_hash(data) for name, data in files.items()},
-        versions_from=versions_from,
+        versions_from=FEATURE_STATISTICS_NAME if solved_head else versions_from,
+        solved_head=solved_head,
     )
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in (files | {DESCRIPTION_FILE: msgspec.json.encode(description)}).items():

@@ -37,6 +37,7 @@ from workbench.export.ort_training import ort_training_files
 from workbench.export.recipe.probe import probe_inputs
 from workbench.export.recipe.recipe import Recipe, read_recipe
 from workbench.export.trials.found_rate import with_learning_rate
+from workbench.export.trials.linear_head import check_linear_head
 from workbench.export.trials.torch_comparison import check_against_torch, check_backbone
 from workbench.recipe_folder import TASK_FILE
 
@@ -100,11 +101,12 @@ def bundle_files(
         files={name: blob_hash(content) for name, content in files.items()},
         backbone=BackboneSchema(halves.feature_shape) if halves else None,
         onnx_versions={name: _version(model) for name, model in models.items()},
-        versions_from=recipe.task.versions_from,
+        versions_from=recipe.task.payload_kind,
         scaling=recipe.scaling,
         inputs=recipe.task.inputs,
         heads=recipe.task.each_label if recipe.task.heads else {},
         readings=recipe.task.readings,
+        solved_head=recipe.task.solved_head,
     )
     if any(isinstance(part, BatchNorm) for part in recipe.module.modules()) and description.statistics:
         tell(FEW_CLASSES)
@@ -112,6 +114,7 @@ def bundle_files(
     if halves is not None and not halves.is_quantised:
         check_backbone(halves, models[BACKBONE_FILE], description)
     check_against_torch(halves.head if halves else recipe, models, description, featured)
+    check_linear_head(description, files, str(recipe.folder / TASK_FILE))
     if not description.training.learning_rate:
         description = with_learning_rate(description, files, data, tell)
     text = written(description)

@@ -174,7 +174,7 @@ class RoundTraining:
     async def _run_worker(self, task: str, version: ReadyVersion, memory: TaskMemory) -> Verdict:
         settings = self._settings
         state, returned = carried_over(
-            version.description.update.feedback,
+            version.description,
             version.generation,
             memory.residual,
             memory.generation,
@@ -257,7 +257,7 @@ def _say_of_what_to_correct(task: str, result: TrainingResult) -> None:
 
 def _say_spooled(task: str, version: int, sequences: Sequence[int], size: int, result: TrainingResult) -> None:
     numbers = ",".join(map(str, sequences))
-    if result.statistics:
+    if result.statistics or result.feature_statistics:
         logger.info(
             log_line(
                 "statistics_spooled",

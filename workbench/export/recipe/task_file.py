@@ -12,6 +12,7 @@ from fleet_protocol.limits import MAX_SAMPLE_FIELDS, MAX_SEQUENCE
 from fleet_protocol.reading_plan import ReadingPlan
 from fleet_protocol.sample_schema import WHOLE_ROW, FieldName, InputSchema, LabelKind, LabelSchema
 from fleet_protocol.sending_plan import ALWAYS, SendingPlan
+from fleet_protocol.solved_head import FEATURE_STATISTICS_NAME, SolvedHead
 from workbench.export.recipe.scaling import ScalingSettings
 from workbench.export.recipe.trainable import EVERYTHING
 
@@ -66,6 +67,7 @@ class PartSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Times `training.learning_rate`."""
 
 
+UPDATES: Final = "update"
 NO_INPUT: Final = InputSchema([], 0.0, 0.0)
 """Stands for the row of `inputs` until the task is read."""
 NO_LABEL: Final = LabelSchema()
@@ -96,6 +98,7 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     downlink: DownlinkPlan = DownlinkPlan()
     sending: SendingPlan = ALWAYS
     scaling: ScalingSettings = ScalingSettings()
+    solved_head: SolvedHead | None = None
     loss: LossName | None = None
     """`balanced_cross_entropy` (usual for label kind `class`): cross entropy with half the log of the device's own
     class frequencies added to the scores in training (logit adjustment, Menon et al. 2021), as devices see unequal
@@ -115,8 +118,15 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     backbone: BackboneSettings | None = None
     seed: Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQUENCE)] = 0
     """Fixes the initial weights."""
-    versions_from: str = "update"
-    """The kind of payload that versions are made from (docs/payload-kinds.md)."""
+    versions_from: str = UPDATES
+    """The kind of payload that versions are made from (docs/payload-kinds.md). With a [solved_head], `feature
+    statistics`, which needs not be written."""
+
+    @property
+    def payload_kind(self) -> str:
+        """The kind that versions are made from."""
+        left_out = self.solved_head is not None and self.versions_from == UPDATES
+        return FEATURE_STATISTICS_NAME if left_out else self.versions_from
 
     @property
     def each_input(self) -> dict[str, InputSchema]:

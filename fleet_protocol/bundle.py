@@ -425,6 +425,11 @@ def _check_head(description: TaskDescription, name: str) -> None:
             f"{name}: [solved_head] goes with one head and inputs as they are: leave [heads] out, and write [scaling]"
             ' inputs = "off"'
         )
+    if description.downlink.differences == "lossy":
+        raise ConfigurationError(
+            f"{name}: a solved head is published as it is, for a grid as coarse as updates bear would spoil it; write"
+            ' [downlink] differences = "exact"'
+        )
     check_solved_head(description.label, description.feature_count, description.shapes, name)
 
 

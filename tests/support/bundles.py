@@ -22,6 +22,7 @@ from fleet_protocol.bundle import (
     blob_hash,
 )
 from fleet_protocol.codec import write_weights
+from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.kinds import UPDATE
 from fleet_protocol.sample_schema import InputSchema, LabelSchema
 from fleet_protocol.solved_head import FEATURE_STATISTICS_NAME, SolvedHead
@@ -61,6 +62,7 @@ def write_bundle(
         files={name: blob_hash(data) for name, data in files.items()},
         versions_from=FEATURE_STATISTICS_NAME if solved_head else versions_from,
         solved_head=solved_head,
+        downlink=DownlinkPlan("exact" if solved_head else "lossy"),
     )
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in (files | {DESCRIPTION_FILE: msgspec.json.encode(description)}).items():

@@ -82,6 +82,8 @@ def bundle_files(
     """
     halves = split(recipe) if recipe.task.backbone else None
     models = _backbone_model(halves) | _models(halves.head) if halves else _models(recipe)
+    if recipe.given is not None:
+        models[BACKBONE_FILE] = recipe.given.model
     files = {name: admitted(name, model) for name, model in models.items()}
     if ort_training is not None:
         files |= ort_training_files(halves.head if halves else recipe, ort_training)
@@ -90,16 +92,16 @@ def bundle_files(
         format=BUNDLE_FORMAT,
         task=recipe.task.task,
         title=recipe.task.title,
-        input=recipe.task.input,
+        input=recipe.given.input if recipe.given else recipe.task.input,
         label=recipe.task.label,
         parameters=recipe.parameters,
         training=recipe.task.training,
         update=recipe.task.update,
         aggregation=recipe.task.aggregation,
-        downlink=recipe.task.downlink,
+        downlink=recipe.task.published,
         sending=recipe.task.sending,
         files={name: blob_hash(content) for name, content in files.items()},
-        backbone=BackboneSchema(halves.feature_shape) if halves else None,
+        backbone=BackboneSchema(behind.feature_shape) if (behind := halves or recipe.given) else None,
         onnx_versions={name: _version(model) for name, model in models.items()},
         versions_from=recipe.task.payload_kind,
         scaling=recipe.scaling,

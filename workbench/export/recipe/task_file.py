@@ -30,10 +30,13 @@ USUAL_LOSSES: dict[LabelKind, NamedLoss] = {
 class BackboneSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The frozen part of a model, whose output is computed once per sample and kept (docs/backbone.md)."""
 
-    module: Annotated[str, msgspec.Meta(min_length=1)]
+    module: str = ""
     """Name of the submodule."""
     quantise: Literal["int8"] | None = None
     """How its weights travel: as `int8`; left out, as float32."""
+    onnx: str = ""
+    """In place of `module`: an ONNX file in the recipe's folder, from float32 inputs [N, *input.shape] to float32
+    features with a row for each sample. The model of model.py then takes features."""
 
 
 class LossSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -127,6 +130,12 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         """The kind that versions are made from."""
         left_out = self.solved_head is not None and self.versions_from == UPDATES
         return FEATURE_STATISTICS_NAME if left_out else self.versions_from
+
+    @property
+    def published(self) -> DownlinkPlan:
+        """How versions travel: those of a solved head exactly, where nothing is said of it."""
+        left_out = self.solved_head is not None and self.downlink == DownlinkPlan()
+        return DownlinkPlan("exact") if left_out else self.downlink
 
     @property
     def each_input(self) -> dict[str, InputSchema]:

@@ -6,11 +6,11 @@ its last line.
 `identity`: the head that the shipped coordinator makes of the messages of 10 to 1,000 devices, in float64, in several
 parts with a restart after each, against the ridge regression of all samples together (numpy's least squares): the
 largest difference relative to the largest weight, also in the opposite order, and after ten devices were forgotten,
-against the regression of the samples of the others. `heads`: accuracy on the test set of each solver and precision for
-30 devices with one speaker and three digits each, and the bytes of their largest signed message. `rounds`: the same head
-trained in rounds, every device from the same version, by the shipped training, codec and aggregation, dense and with the
-shipped compression; each with the learning rate of `RATES` that does best on the test set in the first rounds. Bytes are
-of signed updates alone.
+against the regression of the samples of the others. `heads`: accuracy on the test set of each solver and precision
+for 30 devices with one speaker and three digits each, and the bytes of their largest signed message. `rounds`: the
+same head trained in rounds, every device from the same version, by the shipped training, codec and aggregation, dense
+and with the shipped compression; each with the learning rate of `RATES` that does best on the test set in the first
+rounds. Bytes are of signed updates alone.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Makes backbone.onnx out of the two files of Google's speech embedding that `make speech-embedding` fetches.
 
-    sound f32[N, 16000] -> levels of 32 mel bands, 97 frames -> three windows of 76 frames -> the mean of 96 features each
+    sound f32[N, 16000] -> levels of 32 mel bands, 97 frames -> three windows of 76 frames -> the mean of their features
 
 The front end limits levels to 80 dB below the loudest of all samples in a call; here it is the loudest of each sample,
 so that features do not depend on what stands beside it.

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker_coordinator.aggregation.solved_heads import pooled, solve
+from broker_coordinator.aggregation.solved_heads import cholesky, pooled, solve
 from broker_coordinator.aggregation.solved_heads.cholesky import factor
 from broker_coordinator.aggregation.solved_heads.cholesky import solve as solve_equations
 from fleet_protocol.limits import MAX_SAMPLES_PER_UPDATE
@@ -88,6 +88,17 @@ def test_equations_are_solved_as_lapack_solves_them(size, seed):
     right = generator.standard_normal((size, 3))
     np.testing.assert_allclose(factor(matrix), np.linalg.cholesky(matrix), rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(solve_equations(matrix, right), np.linalg.solve(matrix, right), rtol=1e-7, atol=1e-9)
+
+
+def test_matrix_of_several_tiles_is_factored_as_one_of_a_single_one(monkeypatch):
+    half = np.random.default_rng(4).standard_normal((70, 70))
+    matrix = half @ half.T + np.eye(70)
+    factors = []
+    for block in (16, 64, 100):
+        monkeypatch.setattr(cholesky, "BLOCK", block)
+        factors.append(factor(matrix).tobytes())
+    assert len(set(factors)) == 1
+    np.testing.assert_allclose(factor(matrix), np.linalg.cholesky(matrix), rtol=1e-9, atol=1e-9)
 
 
 def test_matrix_with_a_negative_direction_is_not_solved():

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from broker_coordinator.aggregation.contribution import BufferedUpdate
 from broker_coordinator.aggregation.server_step import initial_state, next_state
@@ -12,7 +13,7 @@ from bundle_runtime.bundle import Bundle
 from bundle_runtime.runner import BundleRunner, bundle_paths
 from bundle_runtime.samples import Samples
 from edge_agent.training.engines import make_engine
-from edge_agent.training.round import Earlier, train_round
+from edge_agent.training.round import Earlier, learn, train_round
 from fleet_protocol import topics
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import TaskDescription, UpdatePlan
@@ -66,6 +67,21 @@ class Contest:
         """So many synchronous rounds of all devices at the learning rate that is best within `TUNING_ROUNDS`."""
         tried = {rate: self._rounds_at(self._task(update, rate), TUNING_ROUNDS).best for rate in rates}
         return self._rounds_at(self._task(update, max(tried, key=lambda rate: tried[rate])), count)
+
+    def averaged(self, update: UpdatePlan, count: int, rate: float) -> float:
+        """Accuracy of the mean, by samples, of heads that every device has trained alone for so many rounds."""
+        task = self._task(update, rate)
+        engine = make_engine("onnx-step", bundle_paths(self.folder, task), task, 1)
+        first = read_weights(self.bundle.weights, task.parameters)
+        total, of_all = np.zeros(first.size), 0
+        for samples in self.devices:
+            weights = first
+            for number in range(count):
+                weights = learn(engine, weights, samples, task, number).weights
+            total += len(samples) * weights.astype(np.float64)
+            of_all += len(samples)
+        mean = (total / of_all).astype(np.float32)
+        return BundleRunner(task, self.bundle.files).evaluate_features(mean, self.test).accuracy or 0.0
 
     def _task(self, update: UpdatePlan, rate: float) -> TaskDescription:
         """The task as if its head were trained."""

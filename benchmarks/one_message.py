@@ -10,7 +10,7 @@ against the regression of the samples of the others. `heads`: accuracy on the te
 for 30 devices with one speaker and three digits each, and the bytes of their largest signed message. `rounds`: the
 same head trained in rounds, every device from the same version, by the shipped training, codec and aggregation, dense
 and with the shipped compression; each with the learning rate of `RATES` that does best on the test set in the first
-rounds. Bytes are of signed updates alone.
+rounds. Bytes are of signed updates alone. `averaged_accuracy`: the mean of heads that every device trained alone.
 """
 
 import argparse
@@ -46,6 +46,8 @@ HEADS = [
 ]
 FORGOTTEN = 10
 PARTS = 4
+ALONE = 20
+"""Rounds."""
 TRAINED = {"dense": UpdatePlan(1.0, quantisation="float32", selection="dense"), "compressed": UpdatePlan(0.1)}
 
 
@@ -130,6 +132,7 @@ def main() -> None:
         parts = [data.take(part) for part in one_speaker_three_digits(data)]
         contest = Contest(bundle, Path(folder), parts, data.test)
         rounds = {name: contest.rounds(plan, count, rates) for name, plan in TRAINED.items()}
+        averaged = contest.averaged(TRAINED["dense"], ALONE, rounds["dense"].learning_rate)
     for each in heads:
         accuracy = float(str(each["accuracy"]))
         each["rounds_bytes_to_equal_accuracy"] = {name: result.bytes_to(accuracy) for name, result in rounds.items()}
@@ -140,6 +143,7 @@ def main() -> None:
                 "largest_difference": max(float(str(each["difference"])) for each in identities),
                 "heads": heads,
                 "rounds": {name: result.summary() for name, result in rounds.items()},
+                "averaged_accuracy": round(averaged, 4),
                 "wall_seconds": round(time.monotonic() - started),
             }
         )

@@ -430,7 +430,7 @@ def _check_head(description: TaskDescription, name: str) -> None:
             f"{name}: a solved head is published as it is, for a grid as coarse as updates bear would spoil it; write"
             ' [downlink] differences = "exact"'
         )
-    check_solved_head(description.label, description.feature_count, description.shapes, name)
+    check_solved_head(description.solved_head, description.label, description.feature_count, description.shapes, name)
 
 
 def split_files(description: TaskDescription) -> set[str]:

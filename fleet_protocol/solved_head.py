@@ -1,11 +1,12 @@
 """A head that the coordinator solves from what devices say of their features: the table `[solved_head]` of a task."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.limits import KIB, MAX_UPDATE_BYTES
 from fleet_protocol.sample_schema import LabelSchema
 
 FEATURE_STATISTICS_NAME = "feature statistics"
@@ -13,6 +14,9 @@ FEATURE_STATISTICS_NAME = "feature statistics"
 
 Solver = Literal["ridge", "means", "gaussian"]
 Precision = Literal["float64", "float32", "float16"]
+NUMBER_BYTES: Final[dict[Precision, int]] = {"float64": 8, "float32": 4, "float16": 2}
+MAX_STATISTICS = MAX_UPDATE_BYTES - 4 * KIB
+"""Bytes of feature statistics: an envelope, and a box, fit around them."""
 
 
 class SolvedHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -44,8 +48,17 @@ class SolvedHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """After this time a version is made of what has come, although its buffer is not full."""
 
 
-def check_solved_head(label: LabelSchema, features: int, parameters: Sequence[Sequence[int]], name: str) -> None:
-    """Raise `ConfigurationError` where a task can't have a solved head; `name` is the file.
+def largest_statistics_bytes(head: SolvedHead, classes: int, features: int) -> int:
+    """Of a device that has all classes."""
+    means = classes * features
+    spread = {"means": 0, "gaussian": means, "ridge": features * (features + 1) // 2}[head.solver]
+    return 5 * classes + 2 + NUMBER_BYTES[head.precision] * (means + spread)
+
+
+def check_solved_head(
+    head: SolvedHead, label: LabelSchema, features: int, parameters: Sequence[Sequence[int]], name: str
+) -> None:
+    """Raise `ConfigurationError` where a task can't have this head; `name` is the file.
 
     A sample has so many `features`; `parameters` are the shapes of what trains.
     """
@@ -59,4 +72,10 @@ def check_solved_head(label: LabelSchema, features: int, parameters: Sequence[Se
             f"{name}: [solved_head] needs one nn.Linear({features}, {label.classes}) on the features, with a bias, and"
             f" nothing else that trains: tensors of {wanted}, in this order; found are {found}; name what stands before"
             " it as [backbone] module, or leave it out of `trainable`"
+        )
+    if (size := largest_statistics_bytes(head, label.classes, features)) > MAX_STATISTICS:
+        raise ConfigurationError(
+            f"{name}: what a device says of {features} features takes {size} bytes with the solver {head.solver!r} in"
+            f" {head.precision}, more than fit into one message ({MAX_STATISTICS}); take a smaller `precision`, the"
+            " solver 'means', or a backbone with fewer features"
         )

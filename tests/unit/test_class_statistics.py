@@ -1,5 +1,7 @@
 """What a device says of its features, packed and read again."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,7 +9,9 @@ from hypothesis import strategies as st
 
 from fleet_protocol.codec import ClassStatistics, decode_class_statistics
 from fleet_protocol.codec.class_statistics import rounding_of
-from fleet_protocol.errors import ProtocolError, Reason
+from fleet_protocol.errors import ConfigurationError, ProtocolError, Reason
+from fleet_protocol.sample_schema import LabelSchema
+from fleet_protocol.solved_head import SolvedHead, check_solved_head, largest_statistics_bytes
 
 SOLVERS, PRECISIONS = ["ridge", "means", "gaussian"], ["float64", "float32", "float16"]
 CLASSES, SIZE = 5, 3
@@ -57,6 +61,21 @@ def test_bytes_grow_with_the_classes_that_a_device_has(solver):
     rows = {"means": 2 * 96, "gaussian": 4 * 96, "ridge": 2 * 96 + 96 * 97 // 2}[solver]
     blocks = 1 if solver == "means" else 2
     assert len(packed) == 10 + blocks + 4 * rows
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_size_that_a_task_is_checked_by_is_never_exceeded(solver, precision):
+    packed = ClassStatistics.of(np.ones((300, 6)), np.arange(300) % 3, 3, solver).encode(precision, solver)
+    most = largest_statistics_bytes(SolvedHead(solver=solver, precision=precision), 3, 6)
+    assert most - 5 * 3 <= len(packed) <= most
+
+
+@pytest.mark.parametrize(("solver", "precision", "fits"), [("ridge", "float64", False), ("ridge", "float32", True)])
+def test_statistics_that_fit_into_no_message_are_refused_with_the_task(solver, precision, fits):
+    head, shapes = SolvedHead(solver=solver, precision=precision), [[10, 1280], [10]]
+    with nullcontext() if fits else pytest.raises(ConfigurationError, match="more than fit into one message"):
+        check_solved_head(head, LabelSchema(10), 1280, shapes, "task.toml")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 
 CONNECT, CONNACK, PUBLISH, PUBACK, SUBSCRIBE, SUBACK = 0x10, 0x20, 0x30, 0x40, 0x82, 0x90
+QUALITY = 0x06
 RECEIVE_BYTES = 1 << 18
 PATIENCE_SECONDS = 30.0
 
@@ -36,6 +37,11 @@ class MqttLoad:
         self._send(_packet(SUBSCRIBE, b"\x00\x01" + struct.pack("!H", len(name)) + name + b"\x01"))
         self._await(SUBACK)
 
+    def publish_unacknowledged(self, topic: str, data: bytes) -> None:
+        """Queue one publication at QoS 0; `poll` sends it."""
+        name = topic.encode()
+        self._unsent += _packet(PUBLISH, struct.pack("!H", len(name)) + name + data)
+
     def publish(self, topic: str, data: bytes) -> None:
         """Queue one publication; `poll` sends it."""
         self._identifier = self._identifier % 0xFFFF + 1
@@ -64,8 +70,10 @@ class MqttLoad:
         for kind, body in self._packets():
             if kind & 0xF0 == PUBLISH:
                 at = 2 + struct.unpack_from("!H", body)[0]
-                self._unsent += _packet(PUBACK, body[at : at + 2])
-                yield now, bytes(body[at + 2 :])
+                if kind & QUALITY:
+                    self._unsent += _packet(PUBACK, body[at : at + 2])
+                    at += 2
+                yield now, bytes(body[at:])
             elif kind == PUBACK:
                 self.unacknowledged -= 1
         self._flush()

@@ -25,7 +25,18 @@ CONFIGURATION = Path("/etc/broker-coordinator/coordinator.toml")
 """Read where `--config` doesn't name another; the same as in systemd/broker-coordinator.service."""
 
 with missing_extra_named(PROGRAM):
-    from broker_coordinator.commands import authority, backup, database, devices, rotate_key, run, service, setup, tasks
+    from broker_coordinator.commands import (
+        authority,
+        backup,
+        database,
+        devices,
+        helpers,
+        rotate_key,
+        run,
+        service,
+        setup,
+        tasks,
+    )
     from broker_coordinator.commands.certificates import authority_fingerprint
     from broker_coordinator.configuration import load_configuration
     from broker_coordinator.storage.database import JournalUnavailableError
@@ -53,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     add_key_verbs(commands, "the coordinator's signing key", with_configuration)
     rotate_key.add_parser(commands, with_configuration)
     devices.add_parser(commands, with_configuration)
+    helpers.add_parser(commands, with_configuration)
     tasks.add_parser(commands, with_configuration)
     database.add_parser(commands)
     backup.add_parsers(commands, with_configuration)
@@ -82,6 +94,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int | None]] = {
     "key": _key,
     "rotate-key": rotate_key.run,
     "devices": devices.run,
+    "helpers": helpers.run,
     "tasks": tasks.run,
     "database": database.run,
     "authority": authority.run,

@@ -14,7 +14,7 @@ from fleet_host.key_files import read_key_ring_file
 from fleet_host.rate_limit import TokenBucket
 from fleet_protocol.configuration import Name, one_line
 from fleet_protocol.keys import KeyRing
-from fleet_protocol.limits import MAX_SETTING, MAX_UPDATE_BYTES, MIB
+from fleet_protocol.limits import MAX_HELPER_SESSIONS, MAX_SETTING, MAX_UPDATE_BYTES, MIB
 
 PROGRAM = "broker-coordinator"
 
@@ -25,6 +25,8 @@ MAX_RATE = 1_000_000_000
 PerHour = Annotated[float, msgspec.Meta(ge=0.001, le=MAX_RATE)]
 Burst = Annotated[int, msgspec.Meta(ge=1, le=MAX_RATE)]
 
+MAX_RELAYED_SESSIONS = 16_384
+"""Some KiB each; a relay is one process on one core."""
 
 MAX_DATABASE_CHARACTERS = 1000
 DatabaseName = Annotated[str, one_line(MAX_DATABASE_CHARACTERS, what="a file or an address")]
@@ -96,6 +98,21 @@ class MetricsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Address that the port is opened on."""
 
 
+class RelaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The relay of split learning (docs/split-learning.md): a process of its own that runs while a task has cuts."""
+
+    enabled: bool = True
+    """Whether the coordinator starts it."""
+    sessions: Annotated[int, msgspec.Meta(ge=1, le=MAX_RELAYED_SESSIONS)] = 1024
+    """Most sessions at once."""
+    sessions_of_device: Annotated[int, msgspec.Meta(ge=1, le=MAX_HELPER_SESSIONS)] = 4
+    """Most sessions of one device at once: it has one for each task that it trains split."""
+    backlog_mebibytes: Annotated[int, msgspec.Meta(ge=8, le=4096)] = 64
+    """Most frames that wait to be passed on; what exceeds it is dropped, and sent again by its ends."""
+    metrics_port: Annotated[int, msgspec.Meta(ge=1, le=MAX_PORT)] | None = None
+    """TCP port of the relay's metrics, at the address of `metrics`; left out: there are none."""
+
+
 class EvaluationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Held-out samples with which versions of a task are evaluated."""
 
@@ -145,6 +162,7 @@ class CoordinatorConfiguration(msgspec.Struct, frozen=True, forbid_unknown_field
     rate_limit: RateSettings = RateSettings()
     retention: RetentionSettings = RetentionSettings()
     metrics: MetricsSettings = MetricsSettings()
+    relay: RelaySettings = RelaySettings()
     invitations: InvitationSettings | None = None
     evaluations: list[EvaluationSettings] = []
 

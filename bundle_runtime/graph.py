@@ -98,6 +98,11 @@ class Graph:
         self._inputs = self._session.get_inputs()
         self._outputs = [entry.name for entry in self._session.get_outputs()]
 
+    @property
+    def input_shapes(self) -> dict[str, list[int | str | None]]:
+        """The inputs that the graph takes, by name; free axes are text or None."""
+        return {entry.name: list(entry.shape) for entry in self._inputs}
+
     def run(self, feeds: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.float32]]:
         """The outputs by their names. `feeds` may contain more than this graph takes.
 

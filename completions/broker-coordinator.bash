@@ -6,10 +6,11 @@
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
 _shtab_broker_coordinator_devices_subparsers=(list show approve revoke forget invite invitations withdraw)
+_shtab_broker_coordinator_helpers_subparsers=(list allow deny)
 _shtab_broker_coordinator_tasks_subparsers=(publish list show invite pause resume rollback renew remove export bundle evaluate verify)
 _shtab_broker_coordinator_database_subparsers=(copy)
 _shtab_broker_coordinator_authority_subparsers=(show renew switch drop)
-_shtab_broker_coordinator_subparsers=(run setup keygen key rotate-key devices tasks database backup restore authority install-service uninstall-service)
+_shtab_broker_coordinator_subparsers=(run setup keygen key rotate-key devices helpers tasks database backup restore authority install-service uninstall-service)
 
 _shtab_broker_coordinator_run_option_strings=(-h --help --config)
 _shtab_broker_coordinator_setup_option_strings=(-h --help --config --fleet --broker --port --certificates --host --folder --dry-run)
@@ -25,6 +26,10 @@ _shtab_broker_coordinator_devices_invite_option_strings=(-h --help --config --js
 _shtab_broker_coordinator_devices_invitations_option_strings=(-h --help --config --json)
 _shtab_broker_coordinator_devices_withdraw_option_strings=(-h --help --config --json)
 _shtab_broker_coordinator_devices_option_strings=(-h --help --config --json)
+_shtab_broker_coordinator_helpers_list_option_strings=(-h --help --config --json)
+_shtab_broker_coordinator_helpers_allow_option_strings=(-h --help --config --json)
+_shtab_broker_coordinator_helpers_deny_option_strings=(-h --help --config --json)
+_shtab_broker_coordinator_helpers_option_strings=(-h --help --config --json)
 _shtab_broker_coordinator_tasks_publish_option_strings=(-h --help --config --json)
 _shtab_broker_coordinator_tasks_list_option_strings=(-h --help --config --json)
 _shtab_broker_coordinator_tasks_show_option_strings=(-h --help --config --json --last)
@@ -68,6 +73,10 @@ _shtab_broker_coordinator_devices_invite___config_COMPGEN=_shtab_compgen_files
 _shtab_broker_coordinator_devices_invitations___config_COMPGEN=_shtab_compgen_files
 _shtab_broker_coordinator_devices_withdraw___config_COMPGEN=_shtab_compgen_files
 _shtab_broker_coordinator_devices___config_COMPGEN=_shtab_compgen_files
+_shtab_broker_coordinator_helpers_list___config_COMPGEN=_shtab_compgen_files
+_shtab_broker_coordinator_helpers_allow___config_COMPGEN=_shtab_compgen_files
+_shtab_broker_coordinator_helpers_deny___config_COMPGEN=_shtab_compgen_files
+_shtab_broker_coordinator_helpers___config_COMPGEN=_shtab_compgen_files
 _shtab_broker_coordinator_tasks_publish_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_broker_coordinator_tasks_publish___config_COMPGEN=_shtab_compgen_files
 _shtab_broker_coordinator_tasks_list___config_COMPGEN=_shtab_compgen_files
@@ -98,10 +107,11 @@ _shtab_broker_coordinator_authority___config_COMPGEN=_shtab_compgen_files
 _shtab_broker_coordinator___config_COMPGEN=_shtab_compgen_files
 
 _shtab_broker_coordinator_devices_pos_0_choices=(list show approve revoke forget invite invitations withdraw)
+_shtab_broker_coordinator_helpers_pos_0_choices=(list allow deny)
 _shtab_broker_coordinator_tasks_pos_0_choices=(publish list show invite pause resume rollback renew remove export bundle evaluate verify)
 _shtab_broker_coordinator_database_pos_0_choices=(copy)
 _shtab_broker_coordinator_authority_pos_0_choices=(show renew switch drop)
-_shtab_broker_coordinator_pos_0_choices=(run setup keygen key rotate-key devices tasks database backup restore authority install-service uninstall-service)
+_shtab_broker_coordinator_pos_0_choices=(run setup keygen key rotate-key devices helpers tasks database backup restore authority install-service uninstall-service)
 
 _shtab_broker_coordinator_run__h_nargs=0
 _shtab_broker_coordinator_run___help_nargs=0
@@ -145,6 +155,19 @@ _shtab_broker_coordinator_devices_pos_0_nargs=A...
 _shtab_broker_coordinator_devices__h_nargs=0
 _shtab_broker_coordinator_devices___help_nargs=0
 _shtab_broker_coordinator_devices___json_nargs=0
+_shtab_broker_coordinator_helpers_list__h_nargs=0
+_shtab_broker_coordinator_helpers_list___help_nargs=0
+_shtab_broker_coordinator_helpers_list___json_nargs=0
+_shtab_broker_coordinator_helpers_allow__h_nargs=0
+_shtab_broker_coordinator_helpers_allow___help_nargs=0
+_shtab_broker_coordinator_helpers_allow___json_nargs=0
+_shtab_broker_coordinator_helpers_deny__h_nargs=0
+_shtab_broker_coordinator_helpers_deny___help_nargs=0
+_shtab_broker_coordinator_helpers_deny___json_nargs=0
+_shtab_broker_coordinator_helpers_pos_0_nargs=A...
+_shtab_broker_coordinator_helpers__h_nargs=0
+_shtab_broker_coordinator_helpers___help_nargs=0
+_shtab_broker_coordinator_helpers___json_nargs=0
 _shtab_broker_coordinator_tasks_publish__h_nargs=0
 _shtab_broker_coordinator_tasks_publish___help_nargs=0
 _shtab_broker_coordinator_tasks_publish___json_nargs=0

@@ -8,6 +8,7 @@ import msgspec
 from cronsim import CronSim, CronSimError
 
 from edge_agent.core.guards import GuardSettings
+from edge_agent.core.split_settings import SplitSettings
 from edge_agent.core.store_settings import StoreSettings
 from edge_agent.core.triggers import TriggerSettings
 from edge_agent.profiles import completed_by_profile
@@ -31,6 +32,7 @@ class TaskSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: Name
     """The task's name."""
     trigger: TriggerSettings = TriggerSettings()
+    split: SplitSettings = SplitSettings()
 
     def __post_init__(self) -> None:
         """Refuse a schedule that is none; raises ValueError."""

@@ -5,7 +5,7 @@ The SHA-256 of `task.json` names the bundle; `task.json` names every other file 
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Literal
 
@@ -36,7 +36,7 @@ from fleet_protocol.sample_schema import (
 from fleet_protocol.scaling import UNSCALED, Block, Scaling, check_scaling, input_blocks, target_blocks
 from fleet_protocol.sending_plan import ALWAYS, SendingPlan, check_sending
 from fleet_protocol.solved_head import FEATURE_STATISTICS_NAME, SolvedHead, check_solved_head
-from fleet_protocol.split_plan import SplitPlan, backward_file, check_split, forward_file, last_file
+from fleet_protocol.split_plan import SplitPlan, backward_file, check_averaged, check_split, forward_file, last_file
 from fleet_protocol.topics import check_name
 
 BUNDLE_FORMAT = 1
@@ -407,6 +407,7 @@ def _check_blocks(description: TaskDescription, name: str) -> None:
     if description.split is None:
         return
     check_split(description.split, [parameter.block for parameter in description.parameters], name)
+    check_averaged(description.aggregation, name)
     if missing := sorted(split_files(description) - description.files.keys()):
         raise ConfigurationError(f"{name}: `split`, but `files` lacks {', '.join(missing)}; export the bundle again")
 
@@ -420,10 +421,10 @@ def _check_head(description: TaskDescription, name: str) -> None:
         )
     if description.solved_head is None:
         return
-    if description.heads or description.scaling != UNSCALED:
+    if description.heads or description.split or description.scaling != UNSCALED:
         raise ConfigurationError(
-            f"{name}: [solved_head] goes with one head and inputs as they are: leave [heads] out, and write [scaling]"
-            ' inputs = "off"'
+            f"{name}: [solved_head] goes with one head, no [split], and inputs as they are: leave [heads] and [split]"
+            ' out, and write [scaling] inputs = "off"'
         )
     if description.downlink.differences == "lossy":
         raise ConfigurationError(
@@ -433,13 +434,14 @@ def _check_head(description: TaskDescription, name: str) -> None:
     check_solved_head(description.solved_head, description.label, description.feature_count, description.shapes, name)
 
 
-def split_files(description: TaskDescription) -> set[str]:
-    """The graphs of all blocks; none where the task has no `split`."""
-    blocks = description.split.blocks if description.split else []
-    last = len(blocks) - 1
-    parts = dict.fromkeys(block.part for block in blocks)
-    graphs = {file(block) for block in range(last) for file in (forward_file, backward_file)}
-    return graphs | {last_file(last, part) for part in parts} if blocks else set()
+def split_files(description: TaskDescription, chosen: Collection[int] | None = None) -> set[str]:
+    """The graphs of the `chosen` blocks, or of all; none where the task has no `split`."""
+    if description.split is None:
+        return set()
+    last = len(description.split.blocks) - 1
+    files = [[forward_file(block), backward_file(block)] for block in range(last)]
+    files.append([last_file(last, part) for part in description.split.turns])
+    return {file for block, each in enumerate(files) if chosen is None or block in chosen for file in each}
 
 
 class _Format(msgspec.Struct):

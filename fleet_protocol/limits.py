@@ -54,6 +54,9 @@ MAX_CUTS = 256
 MAX_ROWS_PER_STEP = 4096
 """Samples of one mini-batch whose activations travel to a helper."""
 
+MAX_STEP_VALUES = 16 * MIB
+"""Values of the activations of one mini-batch that travel to a helper: 64 MiB in memory, as float32."""
+
 MAX_PROBLEM_CHARACTERS = 400
 """Of the words in which a helper says why it can't answer."""
 
@@ -61,7 +64,31 @@ MAX_SESSION_MESSAGE_BYTES = 4 * MIB
 """One request or answer of a session, encrypted, before it is cut into frames."""
 
 MAX_FRAME_BYTES = 64 * KIB
-"""The content of one frame of a session."""
+"""The content of one frame of a session, encrypted."""
+
+SESSION_BYTES = 16
+"""What names a session: random, so that no two are alike."""
+
+MAX_SESSION_CONTROL_BYTES = 2 * KIB
+"""A signed message that opens, grants, refuses, resumes or ends a session. The longest has 1.9 KiB, mostly words."""
+
+MAX_REASON_CHARACTERS = 32
+"""Of the word that says why a session is refused or ended."""
+
+MAX_RETRY_SECONDS = 24 * 3600
+"""A day: the longest that a device is asked to wait before it asks for a session again."""
+
+MAX_OFFERED_TASKS = 64
+"""That one helper serves."""
+
+MAX_HELPER_SESSIONS = 256
+"""That one helper serves at once."""
+
+MAX_REQUESTS_IN_FLIGHT = 64
+"""Of one session, not answered yet."""
+
+SESSION_CREDIT_BYTES = 4 * MIB
+"""What one end of a session may send before the other has said that it takes more."""
 
 MAX_SAMPLE_FIELDS = 64
 """Inputs of one sample, and heads of one model, that have names of their own."""

@@ -1,14 +1,21 @@
 """How a task's model divides into blocks, and which of them a helper may run for a device (docs/split-learning.md)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
+from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.configuration import Name, PositiveInt
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MAX_BLOCKS, MAX_CUTS
+
+NOT_DIVIDED: Final[Mapping[str, str]] = {
+    "fedasync": "it mixes each update in alike, and a helper's stands for the rounds of many devices",
+    "ef21": "a device's estimate is of the whole model, and it learns only of the blocks that it runs",
+}
+"""Strategies that average no blocks by who held them, and why."""
 
 WireFormat = Literal["float32", "float16", "int8", "int4"]
 GradientSelection = Literal["dense", "top_k", "random_top_k"]
@@ -38,7 +45,8 @@ class Block(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
     `output_shape` is that of one sample without the batch axis, empty for the last, which gives losses. A block that
     `reads_inputs` beside what the one before gives (the first takes nothing else) never runs at a helper. Where
-    `rows_are_alone`, what it makes of a sample depends on no other sample of the mini-batch.
+    `rows_are_alone`, what it makes of a sample depends on no other sample of the mini-batch, nor on its place there (as
+    what dropout draws does), so that mini-batches of several devices can run as one.
     """
 
     point: str
@@ -47,7 +55,7 @@ class Block(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     reads_inputs: bool = False
     rows_are_alone: bool = True
     part: str = ""
-    """Which of the task's parts its parameters belong to, where the task has some."""
+    """Which of the task's parts its parameters belong to, where the task has parts and it has parameters."""
     forward_flops: Bytes = 0
     """Floating point operations of the forward pass, for one sample; a step takes about three times as many."""
     working_bytes: Bytes = 0
@@ -64,13 +72,13 @@ class Cut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     helper: list[tuple[Place, Place]]
 
 
-class SplitPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """`split` of `task.json`. The last block, with the loss and the labels, is always the device's, and so is the
-    first, which sees samples.
-    """
+WHOLE: Final = Cut("whole", [])
+"""Of a device that trains every block."""
 
-    blocks: Annotated[list[Block], msgspec.Meta(min_length=2, max_length=MAX_BLOCKS)]
-    cuts: Annotated[list[Cut], msgspec.Meta(min_length=1, max_length=MAX_CUTS)]
+
+class Passing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """What passes between a device and its helper, and how it is made less telling (docs/split-learning.md)."""
+
     activations: WireFormat = "int8"
     """How what leaves a device, and comes back, travels in the forward pass."""
     gradients: WireFormat = "int8"
@@ -85,6 +93,24 @@ class SplitPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     """Deviation of the Gaussian noise on activations that leave a device, in units of their own deviation."""
     gradient_clip: Magnitude = 0.0
     """Largest Euclidean norm of one sample's gradient that leaves a device; 0: no limit."""
+    distance_correlation: Magnitude = 0.0
+    """Weight in a device's loss of the distance correlation between samples and the activations that leave it first."""
+
+
+class SplitPlan(Passing, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """`split` of `task.json`. The last block, with the loss and the labels, is always the device's, and so is the
+    first, which sees samples.
+    """
+
+    blocks: Annotated[list[Block], msgspec.Meta(min_length=2, max_length=MAX_BLOCKS)]
+    cuts: Annotated[list[Cut], msgspec.Meta(min_length=1, max_length=MAX_CUTS)]
+    parts: Annotated[list[str], msgspec.Meta(max_length=MAX_BLOCKS)] = []
+    """The task's parts that train in turn, in the order in which they do in each step."""
+
+    @property
+    def turns(self) -> list[str]:
+        """The part of each pass of a step; of a task without parts, one that has no name."""
+        return self.parts or [""]
 
     def cut(self, name: str) -> Cut:
         """The cut of this name.
@@ -109,6 +135,15 @@ def device_blocks(plan: SplitPlan, cut: Cut) -> list[int]:
     return [block for block in range(len(plan.blocks)) if not is_helpers(cut, block)]
 
 
+def check_averaged(plan: AggregationPlan, name: str) -> None:
+    """Raise `ConfigurationError` if a task with a `split` is aggregated in a way that knows no blocks."""
+    if why := NOT_DIVIDED.get(plan.strategy):
+        raise ConfigurationError(
+            f"{name}: aggregation.strategy {plan.strategy!r} does not go with a split: {why}; take 'fedbuff', 'ca2fl',"
+            " 'aced' or 'fadas', or leave the split out"
+        )
+
+
 def check_split(plan: SplitPlan, blocks_of_parameters: Sequence[int], name: str) -> None:
     """Check a plan against itself and the block that each parameter is in.
 
@@ -120,6 +155,8 @@ def check_split(plan: SplitPlan, blocks_of_parameters: Sequence[int], name: str)
         raise ConfigurationError(f"{name}: a parameter's `block` is none of the {count} in `split`; export it again")
     if any(not block.output_shape for block in plan.blocks[:-1]) or plan.blocks[-1].output_shape:
         raise ConfigurationError(f"{name}: split.blocks: all but the last have an output_shape; export it again")
+    if any(block.part and block.part not in plan.parts for block in plan.blocks):
+        raise ConfigurationError(f"{name}: split.blocks: one is of a part that split.parts lacks; export it again")
     names = [cut.name for cut in plan.cuts]
     if len(set(names)) < len(names):
         raise ConfigurationError(f"{name}: split.cuts: two have the same name; give each its own")
@@ -134,7 +171,9 @@ def _check_cut(plan: SplitPlan, cut: Cut, name: str) -> None:
             f"{name}: a helper runs whole blocks between the first and the last, 1 to {last - 1}; it says {cut.helper}"
         )
     if any(end >= first for (_, end), (first, _) in pairwise(cut.helper)):
-        raise ConfigurationError(f"{name}: the ranges {cut.helper} must ascend, with a block of the device between them")
+        raise ConfigurationError(
+            f"{name}: the ranges {cut.helper} must ascend, with a block of the device between them"
+        )
     if reading := [block for block in range(last) if plan.blocks[block].reads_inputs and is_helpers(cut, block)]:
         raise ConfigurationError(
             f"{name}: block {reading[0]} reads the device's samples, and no helper sees those; leave it on the device"

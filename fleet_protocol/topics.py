@@ -12,7 +12,7 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 _CHUNK_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
 _FROM_NOTHING = "whole"
-_DEVICE_LEAVES = ("up", "down", "state")
+_DEVICE_LEAVES = ("up", "down", "state", "session", "relayed")
 
 
 def check_name(what: str, name: str) -> str:
@@ -42,6 +42,21 @@ def down(fleet: str, shard: str, device: str) -> str:
 def state(fleet: str, shard: str, device: str) -> str:
     """A device's retained presence."""
     return f"{ROOT}/{fleet}/{shard}/{device}/state"
+
+
+def session(fleet: str, shard: str, device: str) -> str:
+    """The topic on which a device, or a helper, sends to the relay."""
+    return f"{ROOT}/{fleet}/{shard}/{device}/session"
+
+
+def relayed(fleet: str, shard: str, device: str) -> str:
+    """The topic on which the relay sends to one device or helper."""
+    return f"{ROOT}/{fleet}/{shard}/{device}/relayed"
+
+
+def relay_filters(fleet: str, shard: str) -> tuple[str, str]:
+    """A relay's two filters: all that is for it, and presence."""
+    return f"{ROOT}/{fleet}/{shard}/+/session", f"{ROOT}/{fleet}/{shard}/+/state"
 
 
 def manifest(fleet: str, task: str) -> str:
@@ -99,7 +114,7 @@ def device_filters(fleet: str, shard: str) -> tuple[str, str]:
 
 
 def device_of(topic: str) -> tuple[str, str]:
-    """Split a device's topic into the device's name and the leaf (`up`, `down` or `state`).
+    """Split a device's topic into the device's name and the leaf (`up`, `down`, `state`, `session` or `relayed`).
 
     Raises:
         ProtocolError: `MALFORMED`, where the topic is no device's.

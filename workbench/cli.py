@@ -22,9 +22,11 @@ with missing_extra_named(PROGRAM):
     from workbench.flash_verb import flash
     from workbench.profile_verbs import profiles
     from workbench.simulate_verb import simulate
+    from workbench.split_verb import split
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(profiles, name="profiles")
+app.add_typer(split, name="split")
 app.command()(flash)
 app.command()(simulate)
 

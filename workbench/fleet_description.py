@@ -1,11 +1,16 @@
-"""`fleet.toml`: the devices of a fleet, as cards to flash and as containers to try them in."""
+"""`fleet.toml`: the devices of a fleet, as cards to flash, as containers to try them in, and to plan for."""
 
+from collections.abc import Iterable, Iterator
+from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
-from fleet_protocol.configuration import Name, Seconds, Text, parse_document
+from edge_agent.profiles import Profile, read_profile
+from edge_agent.profiles.files import names_a_file
+from fleet_protocol.configuration import Name, Seconds, Text, convert_document, parse_document
 from fleet_protocol.errors import ConfigurationError, why_unreadable
 from fleet_protocol.limits import MIB
 
@@ -43,14 +48,16 @@ class DockerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FleetFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Both uses of the file; each command takes the tables that are for it."""
+    """All uses of the file; each command takes the tables that are for it."""
 
     defaults: dict[str, object] = {}
     """Of `[[cards]]`: what all of them have in common."""
     cards: list[dict[str, object]] = []
     """Devices to flash (docs/flash.md). `name` and `profile` also make each a container."""
     devices: list[DeviceGroup] = []
-    """Devices in containers alone."""
+    """Devices in containers, and to plan for."""
+    helpers: list[DeviceGroup] = []
+    """Machines that run blocks of a model for devices too weak for them (docs/split-learning.md)."""
     docker: DockerSettings = DockerSettings()
 
 
@@ -68,3 +75,51 @@ def read_description(path: Path, guide: str) -> FleetFile:
     if len(content) > MAX_FILE_BYTES:
         raise ConfigurationError(f"{path}: over {MAX_FILE_BYTES} bytes, the limit; name a fleet.toml, not an image")
     return parse_document(content, FleetFile, str(path))
+
+
+def groups_of_devices(fleet: FleetFile, path: Path) -> Iterator[tuple[DeviceGroup, Profile]]:
+    """The devices of the file at `path` with their profiles, those of `[[devices]]` first; a card is a group of one.
+
+    Raises:
+        ConfigurationError: naming the group whose profile is wrong.
+    """
+    return _with_profiles(chain(_numbered(fleet.devices, f"{path}: [[devices]]"), _cards(fleet, path)), path)
+
+
+def groups_of_helpers(fleet: FleetFile, path: Path) -> Iterator[tuple[DeviceGroup, Profile]]:
+    """The machines of `[[helpers]]` with their profiles.
+
+    Raises:
+        ConfigurationError: naming the group whose profile is wrong.
+    """
+    return _with_profiles(_numbered(fleet.helpers, f"{path}: [[helpers]]"), path)
+
+
+def kind_of(group: DeviceGroup) -> str:
+    """What a group's profile is called."""
+    return Path(group.profile).stem if names_a_file(group.profile) else group.profile
+
+
+def _numbered(groups: Iterable[DeviceGroup], table: str) -> Iterator[tuple[str, DeviceGroup]]:
+    """With where each stands in the file."""
+    for number, group in enumerate(groups, 1):
+        yield f"{table} {number}", group
+
+
+def _cards(fleet: FleetFile, path: Path) -> Iterator[tuple[str, DeviceGroup]]:
+    for number, card in enumerate(fleet.cards, 1):
+        where = f"{path}: card {number}"
+        said = {**fleet.defaults, **card}
+        document: dict[str, object] = {key: said[key] for key in ("name", "profile") if key in said}
+        yield where, convert_document(document, DeviceGroup, where)
+
+
+def _with_profiles(named: Iterable[tuple[str, DeviceGroup]], path: Path) -> Iterator[tuple[DeviceGroup, Profile]]:
+    """Paths of profiles start at the folder of the fleet's file."""
+    profile_of = cache(read_profile)
+    for where, group in named:
+        located = str(path.parent / group.profile) if names_a_file(group.profile) else group.profile
+        try:
+            yield group, profile_of(located)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{where}: {error}") from error

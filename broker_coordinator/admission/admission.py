@@ -223,6 +223,7 @@ class Admission:
             staleness,
             ahead.decoded,
             view.memories.get((header.task, consumer.kind)) if consumer.memory else None,
+            parsed.device in view.helpers,
         )
         admitted = consumer.admit(offered)
         _require_finite(admitted.facts)

@@ -70,6 +70,7 @@ class Offered(msgspec.Struct, Generic[Payload], frozen=True, gc=False):
 
     `staleness` is how many versions of the task were made since the header's `base_version`. `decoded` is what
     `decode_together` has made of the payload, `memory` what `remember` has noted of earlier ones; or they are None.
+    `from_helper`: an operator lets the sender run blocks of a task's `split` for devices.
     """
 
     device: str
@@ -79,6 +80,7 @@ class Offered(msgspec.Struct, Generic[Payload], frozen=True, gc=False):
     staleness: int
     decoded: Any = None
     memory: Any = None
+    from_helper: bool = False
 
 
 class Admitted(msgspec.Struct, Generic[Facts, Item], frozen=True, gc=False):
@@ -142,12 +144,12 @@ class VersionConsumer(JournalledConsumer[Payload, Facts, Item, ServerState, Part
     The journal has a state's weights and moments, but not what it remembers of earlier versions. At a start,
     `remembered` makes that anew from the items that `recall` names, bit for bit as `finish` had left it; from no items,
     it gives what remains after a rollback. `loss` reads a device's loss in training out of the facts, for people to
-    watch.
+    watch; None where they tell none.
     """
 
     recall: Callable[[TaskDescription], Recall] = _recall_nothing
     remembered: Callable[[ServerState, Iterable[Item], TaskDescription], Remembered] = _remember_nothing
-    loss: Callable[[Facts], float] | None = None
+    loss: Callable[[Facts], float | None] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

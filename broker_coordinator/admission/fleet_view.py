@@ -124,8 +124,8 @@ class FleetView:
     `devices` is by key id, revoked keys included; `key_of` names the one live key of a device. `look_up` is called only
     for sequence numbers that are not above the device's highest: for a fresh update nothing is read. `memories` are
     what consumers remember of the payloads of a task, `recent` the devices that its last accepted updates are of.
-    `allowance` is every device's; `full_at` says when a device will have all of it again, if it has not,
-    and so for other allowances of `AdmissionSettings`. `now` is in seconds on any one clock.
+    `allowance` is every device's; `full_at` says when a device will have all of it again, if it has not, and so for
+    other allowances of `AdmissionSettings`. `now` is in seconds on any one clock. `helpers` may run blocks for devices.
 
     `pending` are the keys that await approval, whoever enrolled longest ago first; in a branch, those that enrolled in
     it. `numbers` counts keys by their state. Messages in `answered`, by their digest, were answered a short time ago.
@@ -147,6 +147,7 @@ class FleetView:
     byte_allowance: TokenBucket = UNLIMITED
     recent: MutableMapping[str, RecentDevices] = field(default_factory=dict)
     invitations: MutableMapping[bytes, Invited] = field(default_factory=dict)
+    helpers: set[str] = field(default_factory=set)
 
     def newest_boot(self, device: str) -> int:
         """The highest boot number seen from the live key of a device; 0 where there is none."""
@@ -261,6 +262,7 @@ class FleetView:
             self.byte_allowance,
             Overlay(self.recent),
             Overlay(self.invitations),
+            self.helpers,
         )
 
     def devices_changed_in(self, branch: "FleetView") -> list[Device]:

@@ -28,7 +28,7 @@ def take_room(header: Header, device: str, size: int, progress: TaskProgress | N
     if bytes_full_at is None:
         mebibytes = 3600 / view.byte_allowance.interval_seconds / MIB
         raise _limited(header, f"{device} sends more than {mebibytes:g} MiB an hour")
-    if progress is not None and _is_beyond_share(header, device, progress, view):
+    if progress is not None and device not in view.helpers and _is_beyond_share(header, device, progress, view):
         trickle = shares.trickle(progress.description.aggregation.smallest_buffer)
         if not view.spend(trickle, f"{device}/beyond share of {header.task}"):
             raise _limited(header, f"{device} has sent its share of the last updates; others come first")
@@ -37,8 +37,8 @@ def take_room(header: Header, device: str, size: int, progress: TaskProgress | N
 
 
 def note_accepted(header: Header, device: str, progress: TaskProgress, view: FleetView) -> None:
-    """Count an accepted payload in its device's share."""
-    if _is_of_versions(header, progress):
+    """Count an accepted payload in its device's share; a helper's stands for those of many devices."""
+    if _is_of_versions(header, progress) and device not in view.helpers:
         plan = progress.description.aggregation
         view.recent_devices(header.task, shares.window(plan.smallest_buffer, plan.max_staleness)).add(device)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from broker_coordinator.aggregation.block_weights import Weight
 from broker_coordinator.aggregation.contribution import BufferedUpdate
 from fleet_protocol.codec import SparseUpdate
 
@@ -69,11 +70,18 @@ def norm_bound(usual: float | None, factor: float) -> float:
     return factor * usual if usual else math.inf
 
 
-def bounded(updates: Iterable[BufferedUpdate], bounds: Bounds) -> list[tuple[float, SparseUpdate]]:
+def bounded(updates: Iterable[BufferedUpdate], bounds: Bounds) -> list[tuple[Weight, SparseUpdate]]:
     """Weights in samples, and deltas, within the bounds."""
-    return [
-        (bounds.weight(update.samples), scaled(update.delta, bounds.scale(update.delta.norm()))) for update in updates
-    ]
+    return [(update.weight_of(_counted(update, bounds)), bounded_delta(update, bounds)) for update in updates]
+
+
+def bounded_delta(update: BufferedUpdate, bounds: Bounds) -> SparseUpdate:
+    """Its delta within the bounds; they are those of devices, and a helper's stands for many of these."""
+    return update.delta if update.helper else scaled(update.delta, bounds.scale(update.delta.norm()))
+
+
+def _counted(update: BufferedUpdate, bounds: Bounds) -> float:
+    return float(update.samples) if update.helper else bounds.weight(update.samples)
 
 
 def scaled(delta: SparseUpdate, factor: float) -> SparseUpdate:

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from broker_coordinator.aggregation.block_weights import BlockWeights, Weight, at, divided, nobodys
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.codec import SparseUpdate
 from fleet_protocol.codec.sparse import FloatVector
@@ -37,7 +38,8 @@ NO_STATISTICS: Final = np.empty(0, np.float32)
 class BufferedUpdate(msgspec.Struct, frozen=True, gc=False):
     """A journalled update on its way into a version. `delta` is what the device made of version `base_version`;
     `staleness` is how many versions there were between that and the one that the update is added to; `statistics` are
-    the changes of the running statistics, which are in no delta.
+    the changes of the running statistics, which are in no delta. `held` are the samples of each block, where it does
+    not hold all of the model; the update of a `helper` stands for the rounds of many devices.
     """
 
     device: str
@@ -47,10 +49,16 @@ class BufferedUpdate(msgspec.Struct, frozen=True, gc=False):
     staleness: int
     life: int = 0
     statistics: FloatVector = NO_STATISTICS
+    held: BlockWeights | None = None
+    helper: bool = False
 
-    def weight(self, plan: AggregationPlan) -> float:
+    def weight(self, plan: AggregationPlan) -> Weight:
         """How much it counts among others."""
-        return self.samples * staleness_weight(self.staleness, plan)
+        return self.weight_of(self.samples) * staleness_weight(self.staleness, plan)
+
+    def weight_of(self, samples: float) -> Weight:
+        """How much it counts if the whole of it counts as so many samples."""
+        return samples if self.held is None else self.held * (samples / self.samples)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,27 +69,31 @@ class Contribution:
     """
 
     total_delta: NDArray[np.float64]
-    weight: float
+    weight: Weight
 
     def __add__(self, other: "Contribution") -> "Contribution":
         return Contribution(self.total_delta + other.total_delta, self.weight + other.weight)
 
     def mean_delta(self) -> NDArray[np.float64]:
         """The weighted mean; zero where nothing weighs anything."""
-        return self.total_delta / self.weight if self.weight > 0 else np.zeros_like(self.total_delta)
+        return divided(self.total_delta, self.weight)
+
+    def nobodys(self) -> NDArray[np.bool_] | None:
+        """The entries that nobody has trained, as a mask over the flat weight vector; None where somebody has each."""
+        return nobodys(self.weight)
 
 
-def contribution_of(weighted: Iterable[tuple[float, SparseUpdate]], size: int) -> Contribution:
+def contribution_of(weighted: Iterable[tuple[Weight, SparseUpdate]], size: int) -> Contribution:
     """The sum of some deltas with their weights, in order, for a flat weight vector of `size` values."""
     total_delta = np.zeros(size)
-    total_weight = 0.0
+    total_weight: Weight = 0.0
     for weight, delta in weighted:
         # Indices are distinct, so this is `total_delta[indices] += ...`, which takes half as long again.
-        np.add.at(total_delta, delta.indices, weight * delta.values.astype(np.float64))
-        total_weight += weight
+        np.add.at(total_delta, delta.indices, at(weight, delta.indices) * delta.values.astype(np.float64))
+        total_weight = total_weight + weight
     return Contribution(total_delta, total_weight)
 
 
 def sum_by_samples(updates: Iterable[BufferedUpdate], size: int) -> Contribution:
     """That of updates that weigh as many samples as they were trained on, whatever their staleness."""
-    return contribution_of([(float(update.samples), update.delta) for update in updates], size)
+    return contribution_of([(update.weight_of(float(update.samples)), update.delta) for update in updates], size)

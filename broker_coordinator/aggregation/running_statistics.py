@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 
+from broker_coordinator.aggregation.block_weights import Weight, at
 from broker_coordinator.aggregation.contribution import BufferedUpdate, Contribution
 from broker_coordinator.aggregation.server_state import ServerState
 from broker_coordinator.aggregation.strategies import Partial
@@ -40,10 +41,12 @@ def with_statistics(
 ) -> WithStatistics:
     """`step` with the changes of the same updates; `count` statistics stand behind all weights."""
     most = MAX_GROWTH * (np.abs(state.weights[-count:], dtype=np.float64) + 1)
-    total, weight = np.zeros(count), 0.0
+    total = np.zeros(count)
+    weight: Weight = 0.0
+    places = np.arange(state.weights.size - count, state.weights.size)
     for update in updates:
-        total += update.weight(plan) * np.clip(update.statistics, -most, most)
-        weight += update.weight(plan)
+        total += at(update.weight(plan), places) * np.clip(update.statistics, -most, most)
+        weight = weight + update.weight(plan)
     return WithStatistics(step, Contribution(total, weight))
 
 

@@ -2,7 +2,7 @@
 
     partial = strategy.partial(state, updates)      of each part of the buffer; partials add
     step = strategy.finish(state, partial)
-    weights = weights + learning_rate * state.step * step.rate * optimiser(step.direction)
+    weights = weights + learning_rate * state.step * step.rate * optimiser(step.direction)     except `step.stays`
 
 A version is a function of the version before it and of the journalled updates in journal order, bit for bit: sums run
 in float64 in that order, and what is kept between versions is float32, exactly as it is stored.
@@ -45,5 +45,8 @@ def finish(state: ServerState, partial: Partial, plan: AggregationPlan) -> Serve
     step = STRATEGIES[plan.strategy].finish(state, partial, plan)
     del partial  # as large as the weights, and the optimiser needs that room a few times over
     moments, movement = OPTIMISERS[plan.server_optimiser].move(state.moments, step.direction, plan)
+    if step.stays is not None:
+        movement[step.stays] = 0
+        moments[:, step.stays] = state.moments[:, step.stays]
     weights = (state.weights + plan.server_learning_rate * state.step * step.rate * movement).astype(np.float32)
     return ServerState(state.version + 1, weights, moments, step.remembered, state.step)

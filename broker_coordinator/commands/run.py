@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 
 from broker_coordinator.commands.authority_sets import authority_sets
+from broker_coordinator.commands.relay_child import RelayChild
 from broker_coordinator.configuration import CoordinatorConfiguration, load_configuration
 from broker_coordinator.distribution.signed_messages import MessageSigner
 from broker_coordinator.mqtt.link import MqttLink
@@ -69,6 +70,7 @@ def run(options: argparse.Namespace) -> int:
     _on_signals(link.stop)
     if stopping.is_set():
         link.stop()
+    relay = RelayChild(options.config, configuration.journal()) if configuration.relay.enabled else None
     # What exists now stays, and later objects have no cycles: garbage collection would only cost time per update.
     gc.freeze()
     gc.set_threshold(GARBAGE_THRESHOLD)
@@ -90,6 +92,8 @@ def run(options: argparse.Namespace) -> int:
         return 1
     finally:
         evaluator.stop()
+        if relay is not None:
+            relay.stop()
     lease.release()
     journal.close()
     return 0

@@ -4,17 +4,28 @@ import math
 from collections.abc import Iterable, Sequence
 
 import msgspec
+import numpy as np
 
 from broker_coordinator.admission.consumer import Admitted, Offered, VersionConsumer
+from broker_coordinator.aggregation.block_weights import BlockLayout, BlockWeights
 from broker_coordinator.aggregation.bounds import NORM_FACTOR, SAMPLES_FACTOR, norm_bound, scaled
 from broker_coordinator.aggregation.contribution import NO_STATISTICS, BufferedUpdate
 from broker_coordinator.aggregation.running_statistics import WithStatistics, with_next_statistics, with_statistics
 from broker_coordinator.aggregation.server_state import Remembered, ServerState
 from broker_coordinator.aggregation.server_step import finish, partial_of
 from broker_coordinator.aggregation.strategies import STRATEGIES, Partial, Recall
+from broker_coordinator.consumers.held import cut_of
 from broker_coordinator.consumers.peers import Declared, Peers
 from fleet_protocol.bundle import TaskDescription
-from fleet_protocol.codec import SparseUpdate, decode_together, decode_update, read_statistics, without_statistics
+from fleet_protocol.codec import (
+    HeldBlocks,
+    SparseUpdate,
+    decode_together,
+    decode_update,
+    read_statistics,
+    without_statistics,
+)
+from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.kinds import UPDATE, Update
 from fleet_protocol.limits import MAX_LOSS, MAX_SAMPLES_PER_UPDATE, MAX_STEPS_PER_UPDATE
@@ -27,7 +38,8 @@ NOBODY = Peers()
 class UpdateFacts(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """`samples` as they count, `loss` what the device declared, `norm` the delta's Euclidean norm as it came.
 
-    `declared` are the samples that the device declared, 0 where they all count. The delta counts `scale` times.
+    `declared` are the samples that the device declared, 0 where they all count. The delta counts `scale` times. `cut`
+    is the one of the task's `split` that left other blocks to a helper; or the update is that of a `helper`.
     """
 
     samples: int
@@ -35,6 +47,8 @@ class UpdateFacts(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     norm: float
     declared: int = 0
     scale: float = 1.0
+    cut: str = ""
+    helper: bool = False
 
 
 def admit(offered: Offered[Update]) -> Admitted[UpdateFacts, BufferedUpdate]:
@@ -45,6 +59,7 @@ def admit(offered: Offered[Update]) -> Admitted[UpdateFacts, BufferedUpdate]:
     """
     update = offered.payload
     _check_numbers(update)
+    cut = cut_of(update, offered.task, offered.device, from_helper=offered.from_helper)
     delta = _delta(offered) if offered.decoded is None else offered.decoded
     norm = delta.norm()
     most = offered.task.largest_delta_norm
@@ -52,7 +67,8 @@ def admit(offered: Offered[Update]) -> Admitted[UpdateFacts, BufferedUpdate]:
         raise ProtocolError(
             Reason.OUT_OF_BOUNDS, f"the delta's norm is {norm:.4g}; max_delta_norm is {most:.4g}: {STEADIER_TRAINING}"
         )
-    facts = _facts(update, norm, offered.device, offered.task, offered.memory or NOBODY)
+    is_helpers = offered.from_helper and bool(update.held)
+    facts = _helpers_facts(offered, norm) if is_helpers else _facts(offered, norm, cut)
     return Admitted(facts, _buffered(offered, facts, delta))
 
 
@@ -72,24 +88,38 @@ def _check_numbers(update: Update) -> None:
         )
 
 
-def _facts(update: Update, norm: float, device: str, task: TaskDescription, peers: Peers) -> UpdateFacts:
-    """What counts of an update, by what `peers` sent.
+def _helpers_facts(offered: Offered[Update], norm: float) -> UpdateFacts:
+    """What counts of an approved helper's update: it stands for the rounds of many devices, so it may weigh what all of
+    these do together, and no device's norm says how long it may be (docs/decisions/averaged-over-holders.md).
+    """
+    update, peers = offered.payload, offered.memory or NOBODY
+    most = math.floor(SAMPLES_FACTOR * peers.all_samples()) or _samples_of_round(offered.task)
+    samples = min(update.samples, most)
+    return UpdateFacts(samples, update.loss, norm, update.samples if update.samples != samples else 0, helper=True)
+
+
+def _samples_of_round(task: TaskDescription) -> int:
+    return task.training.steps * task.training.batch_size
+
+
+def _facts(offered: Offered[Update], norm: float, cut: str) -> UpdateFacts:
+    """What counts of an update, by what other devices sent.
 
     While no other device is known, as many samples count as a round can have looked at. EF21's updates add up to an
     estimate that device and coordinator share: there the estimate is bounded, and no update is scaled.
     """
+    update, task, peers = offered.payload, offered.task, offered.memory or NOBODY
     plan = task.aggregation
-    usual_samples, usual_norm = peers.usual(device, plan.norm_quantile if plan.names_norm_bound else None)
-    most = (
-        math.floor(SAMPLES_FACTOR * usual_samples) if usual_samples else task.training.steps * task.training.batch_size
-    )
+    quantile = plan.norm_quantile if plan.names_norm_bound else None
+    usual_samples, usual_norm = peers.usual(offered.device, quantile, cut)
+    most = math.floor(SAMPLES_FACTOR * usual_samples) if usual_samples else _samples_of_round(task)
     samples = min(update.samples, plan.max_samples, most)
     scale = 1.0
     if plan.strategy != "ef21":
         bound = norm_bound(usual_norm, plan.norm_quantile_factor or NORM_FACTOR)
         scale = bound / norm if norm > bound else 1.0
     declared = update.samples if update.samples != samples else 0
-    return UpdateFacts(samples, update.loss, norm, declared, scale)
+    return UpdateFacts(samples, update.loss, norm, declared, scale, cut)
 
 
 def item(offered: Offered[Update], facts: UpdateFacts) -> BufferedUpdate:
@@ -98,30 +128,50 @@ def item(offered: Offered[Update], facts: UpdateFacts) -> BufferedUpdate:
 
 
 def _buffered(offered: Offered[Update], facts: UpdateFacts, delta: SparseUpdate) -> BufferedUpdate:
+    update, task = offered.payload, offered.task
     return BufferedUpdate(
         offered.device,
         scaled(delta, facts.scale),
         facts.samples,
         offered.header.base_version,
         offered.staleness,
-        offered.payload.life,
-        read_statistics(offered.payload.packed, count) if (count := offered.task.statistics) else NO_STATISTICS,
+        update.life,
+        _statistics(update, task) if task.statistics else NO_STATISTICS,
+        _samples_of_blocks(update, facts, task) if update.held else None,
+        facts.helper,
     )
 
 
+def _samples_of_blocks(update: Update, facts: UpdateFacts, task: TaskDescription) -> BlockWeights:
+    """Those that count of each block: as large a share as of all samples."""
+    held = np.array(update.held, np.float64)
+    return BlockWeights(held * (facts.samples / update.samples), BlockLayout.of(task.parameters))
+
+
+def _statistics(update: Update, task: TaskDescription) -> FloatVector:
+    places = HeldBlocks.of(task, update.held).statistics
+    return places.spread(read_statistics(update.packed, places.size))
+
+
 def _delta(offered: Offered[Update]) -> SparseUpdate:
-    task = offered.task
-    return decode_update(without_statistics(offered.payload.packed, task.statistics), task.trained_shapes)
+    held = HeldBlocks.of(offered.task, offered.payload.held)
+    packed = without_statistics(offered.payload.packed, held.statistics.size)
+    return held.trained.spread_sparse(decode_update(packed, held.shapes))
 
 
 def _decode_together(updates: Sequence[Update], task: TaskDescription) -> Sequence[SparseUpdate | None]:
+    """Those that hold all of the model; the others are few of a kind, and what they say of it is not checked yet."""
     count = task.statistics
-    return decode_together([without_statistics(update.packed, count) for update in updates], task.trained_shapes)
+    whole = [without_statistics(update.packed, count) for update in updates if not update.held]
+    decoded = iter(decode_together(whole, task.trained_shapes))
+    return [None if update.held else next(decoded) for update in updates]
 
 
 def _remember(peers: Peers, device: str, facts: UpdateFacts, task: TaskDescription) -> None:
+    if facts.helper:
+        return
     declared = min(facts.declared or facts.samples, task.aggregation.max_samples)
-    peers.note(device, Declared(declared, facts.norm))
+    peers.note(device, Declared(declared, facts.norm, facts.cut))
 
 
 def _buffer_size(task: TaskDescription) -> int:
@@ -149,8 +199,9 @@ def _remembered(state: ServerState, updates: Iterable[BufferedUpdate], task: Tas
     return STRATEGIES[task.aggregation.strategy].remember(state, updates, task.aggregation)
 
 
-def _loss(facts: UpdateFacts) -> float:
-    return facts.loss
+def _loss(facts: UpdateFacts) -> float | None:
+    """A helper sees no labels, so it knows no loss."""
+    return None if facts.helper else facts.loss
 
 
 UPDATE_CONSUMER = VersionConsumer(

@@ -56,8 +56,8 @@ def initial_rules(password: str, salt: bytes) -> bytes:
         "roles": [{"rolename": COORDINATOR_ACCOUNT}],
     }
     everywhere = f"{topics.ROOT}/+"
-    may_write = ("+/+/down", "task/+", "invite/+", "key/+", "blob/+/+", "weights/+/+/+/+")
-    may_read = ("+/+/up", "+/+/state", "task/+")
+    may_write = ("+/+/down", "+/+/relayed", "task/+", "invite/+", "key/+", "blob/+/+", "weights/+/+/+/+")
+    may_read = ("+/+/up", "+/+/state", "+/+/session", "task/+")
     coordinators = [
         *(_rule("publishClientSend", f"{everywhere}/{each}") for each in may_write),
         *(_rule("subscribePattern", f"{everywhere}/{each}") for each in may_read),
@@ -171,6 +171,8 @@ def _creation(group: str, fleet: str, shard: str, account: BrokerAccount) -> lis
     roles = [account.name]
     if account.takes_part:
         own.append(_rule("publishClientSend", topics.state(fleet, shard, account.device)))
+        own.append(_rule("publishClientSend", topics.session(fleet, shard, account.device)))
+        own.append(_rule("subscribeLiteral", topics.relayed(fleet, shard, account.device)))
         roles.append(DEVICES_ROLE)
     return [
         {"command": "createRole", "rolename": account.name, "acls": own, "correlationData": account.name},

@@ -163,6 +163,15 @@ def publication_packet(
     return b"".join((head, name, identifier.to_bytes(2, "big"), properties, data))
 
 
+def unacknowledged_packet(topic: str, data: bytes, *, mqtt5: bool) -> bytes:
+    """A PUBLISH at QoS 0."""
+    name = topic.encode()
+    properties = b"\x00" if mqtt5 else b""
+    length = 2 + len(name) + len(properties) + len(data)
+    head = bytes([PUBLISH]) + write_length(length) + len(name).to_bytes(2, "big")
+    return b"".join((head, name, properties, data))
+
+
 def _topic(name: bytes) -> str:
     """As text; none is no device's."""
     try:

@@ -38,9 +38,10 @@ from broker_coordinator.serving.newcomers import Newcomers
 from broker_coordinator.serving.twins import Twins
 from broker_coordinator.serving.unserved_tasks import UnservedTasks
 from broker_coordinator.serving.waiting import DecodedBatch, DecodedBatches, WaitingPayload
-from broker_coordinator.storage.change_counters import DEVICES, TASKS
+from broker_coordinator.storage.change_counters import DEVICES, HELPERS, TASKS
 from broker_coordinator.storage.database import JournalUnavailableError
 from broker_coordinator.storage.device_registry import DeviceRegistry
+from broker_coordinator.storage.helper_registry import HelperRegistry
 from broker_coordinator.storage.invitation_registry import InvitationRegistry
 from broker_coordinator.storage.journal import Journal, JournalAheadError, JournalEntry
 from broker_coordinator.storage.standing import Standing, TaskStanding, check_not_set_back, read_decided, read_standing
@@ -96,6 +97,8 @@ class Intake:
         self._devices = DeviceRegistry(journal.engine)
         self._invitations = InvitationRegistry(journal.engine)
         self._invitations_until = math.inf
+        self._helper_registry = HelperRegistry(journal.engine)
+        self._helpers: set[str] = set()
         self._admission = admission
         self._metrics = metrics
         self._decoded = decoded
@@ -233,7 +236,7 @@ class Intake:
         found = standing.change_counters
         if seen is None or found.get(TASKS) != seen.get(TASKS):
             self._load(standing)
-        elif found.get(DEVICES) != seen.get(DEVICES):
+        elif any(found.get(subject) != seen.get(subject) for subject in (DEVICES, HELPERS)):
             self._load_devices()
             self._change_counters = found
         elif time.time() >= self._invitations_until:
@@ -247,6 +250,7 @@ class Intake:
     def _load(self, standing: Standing) -> None:
         self._change_counters = None  # where the database fails meanwhile, all is read again
         self._tasks = self._load_tasks()
+        self._load_helpers()
         self._view = FleetView(
             self._journal.decided,
             memories=self._memories(),
@@ -255,6 +259,7 @@ class Intake:
             answered=self._receipts.recent,
             byte_allowance=self._admission.settings.byte_allowance,
             recent=self._recent(),
+            helpers=self._helpers,
         )
         self._load_devices()
         self._view.tasks.update(self._progress(standing))
@@ -276,8 +281,13 @@ class Intake:
 
     def _load_devices(self) -> None:
         self._view.set_devices(self._devices.longest_unchanged_first())
+        self._load_helpers()
         self._load_invitations()
         self._metrics.show_devices(self._view.numbers)
+
+    def _load_helpers(self) -> None:
+        self._helpers.clear()
+        self._helpers.update(self._helper_registry.allowed())
 
     def _load_invitations(self) -> None:
         """Those of the present; the next one that is open expires at `_invitations_until`, in seconds since 1970."""
@@ -316,7 +326,8 @@ class Intake:
         for name, task in self._tasks.items():
             plan = task.description.aggregation
             size = window(plan.smallest_buffer, plan.max_staleness)
-            recent[name] = RecentDevices(size, self._journal.last_devices(name, size))
+            devices = self._journal.last_devices(name, size)
+            recent[name] = RecentDevices(size, (each for each in devices if each not in self._helpers))
         return recent
 
     def _memories(self) -> dict[tuple[str, Any], Any]:

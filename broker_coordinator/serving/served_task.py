@@ -130,7 +130,8 @@ class ServedTask:
             return None
         buffer = self.buffer()
         participants = self._participants_after(buffer)
-        losses = [loss(waiting.facts) for waiting in buffer] if (loss := self.consumer.loss) else []
+        told = [loss(waiting.facts) for waiting in buffer] if (loss := self.consumer.loss) else []
+        losses = [loss for loss in told if loss is not None]
         with np.errstate(all="ignore"):  # `check` says what matters of it
             state = self.consumer.next_state(self.state, [waiting.item for waiting in buffer], self.description)
         return NextVersion(

@@ -5,7 +5,7 @@ from sqlalchemy import Connection, Engine, insert, select, update
 from broker_coordinator.storage.database import reading
 from broker_coordinator.storage.schema import change_counters
 
-DEVICES, TASKS = "devices", "tasks"
+DEVICES, TASKS, HELPERS = "devices", "tasks", "helpers"
 """The subjects that are counted."""
 
 

@@ -20,7 +20,7 @@ from sqlalchemy import (
     cast,
 )
 
-SCHEMA = 10
+SCHEMA = 11
 """Counts up whenever a table changes; `storage.schema_upgrades` has the way from the one before."""
 
 metadata = MetaData()
@@ -80,6 +80,13 @@ restores = Table(
     Column("noticed", String(16), nullable=False, comment="what has shown it"),
     Column("compared", Boolean, nullable=False, comment="devices were compared with the broker's accounts since then"),
     comment="when an older database took this one's place",
+)
+
+helpers = Table(
+    "helpers",
+    metadata,
+    Column("name", String(48), primary_key=True),
+    comment="devices that may run blocks of models for others, whether they have enrolled or not",
 )
 
 change_counters = Table(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from sqlalchemy import Column, Connection, insert, inspect, select, update
 from sqlalchemy.schema import CreateColumn, CreateTable
 
-from broker_coordinator.storage.schema import SCHEMA, invitations, metadata, restores, schema_number
+from broker_coordinator.storage.schema import SCHEMA, helpers, invitations, metadata, restores, schema_number
 from fleet_protocol.errors import ConfigurationError
 
 MAX_SHOWN_TABLES = 5
@@ -70,10 +70,14 @@ def _from_9(connection: Connection) -> None:
     _add_column(connection, invitations.c.coordinator_key)
 
 
+def _from_10(connection: Connection) -> None:
+    connection.execute(CreateTable(helpers))
+
+
 def _add_column(connection: Connection, column: Column[bytes]) -> None:
     definition = CreateColumn(column).compile(dialect=connection.dialect)
     connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}")
 
 
-_UPGRADES: Mapping[int, Callable[[Connection], None]] = {9: _from_9}
+_UPGRADES: Mapping[int, Callable[[Connection], None]] = {9: _from_9, 10: _from_10}
 """By the schema that is there, what makes it the next one."""

@@ -131,6 +131,21 @@ class BrokerClient(aiomqtt.Client):
         finally:
             self._answers.pop(sent.mid, None)
 
+    def send_off(self, topic: str, payload: bytes, qos: int) -> None:
+        """Publish, and wait for nothing; at QoS 0 the broker does not acknowledge it either.
+
+        Raises:
+            MqttError: the connection is broken.
+        """
+        sent = self._client.publish(topic, payload, qos)
+        if sent.rc != paho.MQTT_ERR_SUCCESS:
+            raise aiomqtt.MqttCodeError(sent.rc, "Could not publish message")
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Of packets that the socket has not taken yet."""
+        return sum(packet["to_process"] for packet in tuple(self._client._out_packet))
+
     async def _wait_for(self, fut: Awaitable[Answer], timeout: float | None) -> Answer:  # noqa: ASYNC109 - aiomqtt's own
         """Without `asyncio.wait_for`, which before Python 3.12 may lose a cancellation: an agent that is told to end
         would go on for ever.

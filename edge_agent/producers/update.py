@@ -12,7 +12,8 @@ def produce_update(task: TaskDescription, result: TrainingResult) -> bytes | Non
     """
     if task.versions_from != UPDATE.name or result.statistics or result.kept:
         return None
-    return encode_payload(Update(result.samples, result.steps, float(f"{result.loss:.3g}"), result.packed, result.life))
+    loss = float(f"{result.loss:.3g}")
+    return encode_payload(Update(result.samples, result.steps, loss, result.packed, result.life, result.held))
 
 
 def returned_update(payload: bytes) -> Returned:
@@ -22,7 +23,7 @@ def returned_update(payload: bytes) -> Returned:
         ProtocolError: it is no update.
     """
     update = decode_payload(payload, Update)
-    return Returned(update.packed, update.life)
+    return Returned(update.packed, update.life, held=update.held)
 
 
 UPDATE_PRODUCER = Producer(UPDATE, produce_update, give_back=returned_update)

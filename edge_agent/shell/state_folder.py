@@ -3,8 +3,9 @@
 import logging
 import secrets
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from edge_agent.configuration import AgentConfiguration
 from edge_agent.shell.samples.sample_store import SampleStore
@@ -22,6 +23,7 @@ LARGEST_FIRST_BOOT = 2**20
 """Leaves room for 2**42 more boots in the numbers of control messages."""
 
 State = tuple[DeviceDatabase, SampleStore, BlobCache]
+Opened = TypeVar("Opened")
 
 
 def open_state(configuration: AgentConfiguration) -> State:
@@ -30,10 +32,23 @@ def open_state(configuration: AgentConfiguration) -> State:
     Raises:
         ConfigurationError: the folder or a database can't be used; why, and what to do.
     """
+    return _with_room(configuration, _open)
+
+
+def open_state_without_samples(configuration: AgentConfiguration) -> tuple[DeviceDatabase, BlobCache]:
+    """The same of a member that has no samples: a helper.
+
+    Raises:
+        ConfigurationError: as `open_state`.
+    """
+    return _with_room(configuration, _open_without_samples)
+
+
+def _with_room(configuration: AgentConfiguration, open_all: Callable[[AgentConfiguration], Opened]) -> Opened:
     expendable = _expendable(configuration.state_folder)
     while True:
         try:
-            return _open(configuration)
+            return open_all(configuration)
         except ConfigurationError as error:
             is_full = error.__cause__ is not None and is_disk_full(error.__cause__, configuration.state_folder)
             if not (is_full and _make_room(expendable)):
@@ -89,6 +104,17 @@ def _open(configuration: AgentConfiguration) -> State:
         if database is not None:
             database.close()
         raise ConfigurationError(why_unusable(error, file)) from error
+
+
+def _open_without_samples(configuration: AgentConfiguration) -> tuple[DeviceDatabase, BlobCache]:
+    folder = configuration.state_folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        most_bytes = configuration.guards.maximum_waiting_mib * MIB
+        database = DeviceDatabase(folder / "agent.db", _draw_first_boot(folder), most_bytes)
+        return database, BlobCache(folder / "blobs")
+    except (OSError, sqlite3.Error, UnicodeDecodeError) as error:
+        raise ConfigurationError(why_unusable(error, folder / "agent.db")) from error
 
 
 def _expendable(folder: Path) -> Iterator[Path]:

@@ -1,7 +1,7 @@
 """Compression: the delta of a round joins the error feedback, and an update that the task takes is packed. Pure."""
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,15 @@ import numpy as np
 from edge_agent.training.feedback import ErrorFeedback, recall
 from edge_agent.worker.contract import Returned
 from fleet_protocol.bundle import TaskDescription
-from fleet_protocol.codec import EncodedUpdate, decode_update, encode_update, without_statistics, write_statistics
+from fleet_protocol.codec import (
+    EncodedUpdate,
+    HeldBlocks,
+    SparseUpdate,
+    decode_update,
+    encode_update,
+    without_statistics,
+    write_statistics,
+)
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ProtocolError
 
@@ -43,15 +51,27 @@ def remember(task: TaskDescription, residual: bytes, returned: Iterable[Returned
     for each in returned:
         if each.life == memory.life:
             with contextlib.suppress(ProtocolError):
-                update = decode_update(without_statistics(each.packed, task.statistics), task.trained_shapes)
+                update = unpack(each.packed, HeldBlocks.of(task, each.held))
                 memory.give_up(update) if each.too_large else memory.give_back(update)
     return memory
 
 
-def pack(delta: FloatVector, memory: ErrorFeedback, task: TaskDescription, seed: int) -> Packed:
+def unpack(packed: bytes, held: HeldBlocks) -> SparseUpdate:
+    """A packed update without the statistics behind it, in the places of all trained tensors.
+
+    Raises:
+        ProtocolError: as `decode_update`.
+    """
+    return held.trained.spread_sparse(decode_update(without_statistics(packed, held.statistics.size), held.shapes))
+
+
+def pack(
+    delta: FloatVector, memory: ErrorFeedback, task: TaskDescription, seed: int, held: Sequence[int] = ()
+) -> Packed:
     """Encode the update of a round that changed the weights by `delta` f32[P]; `memory` keeps the rest.
 
-    Running statistics travel apart: whole, and in no norm.
+    Running statistics travel apart: whole, and in no norm. Of the blocks that are 0 in `held`, nothing travels, and
+    `memory` forgets what earlier rounds left of them: others have trained them since.
 
     It is never larger than the task takes: where what earlier rounds left behind makes it so, a part of it is sent, and
     the rest kept for later (docs/decisions/residual-is-bounded.md). `seed`: the job's.
@@ -61,18 +81,36 @@ def pack(delta: FloatVector, memory: ErrorFeedback, task: TaskDescription, seed:
         ProtocolError: as `encode_update`.
     """
     largest = task.largest_delta_norm
+    blocks = HeldBlocks.of(task, held)
     delta, changes = np.split(delta, [task.trained_count])
-    total = memory.offer(delta)
-    encoded = _encode(total, task, seed)
+    total = _offered(delta, memory, blocks)
+    encoded = _encode(total, blocks, task, seed)
     norm = encoded.sent.norm()
     if not norm <= largest:  # NaN too
-        own = _encode(delta, task, seed).sent.norm()
+        own = _encode(blocks.trained.part(delta), blocks, task, seed).sent.norm()
         if own > largest:
             raise UpdateTooLargeError(f"its update has norm {own:.4g}, at most {largest:.4g} (max_delta_norm) is taken")
-        encoded = _encode(total * np.float32(SCALING_MARGIN * largest / norm), task, seed)
-    memory.take(encoded.sent)
-    return Packed(encoded.packed + write_statistics(changes), memory.shrink(MAX_REMEMBERED_UPDATES * largest))
+        encoded = _encode(total * np.float32(SCALING_MARGIN * largest / norm), blocks, task, seed)
+    memory.take(blocks.trained.spread_sparse(encoded.sent))
+    statistics = write_statistics(blocks.statistics.part(changes))
+    return Packed(encoded.packed + statistics, memory.shrink(MAX_REMEMBERED_UPDATES * largest))
 
 
-def _encode(vector: FloatVector, task: TaskDescription, seed: int) -> EncodedUpdate:
-    return encode_update(vector, task.trained_shapes, task.update, np.random.default_rng((seed, ENCODING_STREAM)))
+def _offered(delta: FloatVector, memory: ErrorFeedback, blocks: HeldBlocks) -> FloatVector:
+    """What is to be compressed: the held tensors alone, one after the other."""
+    if blocks.trained.are_all:
+        return memory.offer(delta)
+    mine = blocks.trained.every()
+    own = np.zeros_like(delta)
+    own[mine] = delta[mine]
+    total = memory.offer(own)
+    offered = total[mine]
+    others = np.ones(total.size, bool)
+    others[mine] = False
+    left = np.flatnonzero(others)
+    memory.take(SparseUpdate(left, total[left]))
+    return offered
+
+
+def _encode(vector: FloatVector, blocks: HeldBlocks, task: TaskDescription, seed: int) -> EncodedUpdate:
+    return encode_update(vector, blocks.shapes, task.update, np.random.default_rng((seed, ENCODING_STREAM)))

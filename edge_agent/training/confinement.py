@@ -12,13 +12,11 @@ import sysconfig
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Protocol
 
 import bundle_runtime
 from edge_agent.training.landlock import LandlockError, allow_only
 from edge_agent.training.syscall_filter import SyscallFilterError, refuse_calls
-from edge_agent.worker.contract import TrainingJob
-from edge_agent.worker.look import LookJob
-from edge_agent.worker.prediction import PredictorJob
 from fleet_host.child_process import prctl
 from fleet_protocol.limits import MIB
 
@@ -36,7 +34,23 @@ SYSTEM_FILES = ("/etc/ld.so.cache", "/proc/cpuinfo", "/proc/meminfo", "/sys/devi
 """What numpy and onnxruntime read of the machine."""
 
 
-def limit(job: TrainingJob | PredictorJob | LookJob) -> None:
+class Limited(Protocol):
+    """A job that says what the process may use which does it."""
+
+    @property
+    def nice(self) -> int:
+        """Its nice level."""
+
+    @property
+    def memory_limit_mib(self) -> int:
+        """In MiB."""
+
+    @property
+    def cpu_limit_seconds(self) -> int:
+        """Of processor time."""
+
+
+def limit(job: Limited) -> None:
     """Set the job's nice level, and its limits of memory (beyond it an allocation raises MemoryError), processor time
     and files; no core is dumped.
     """

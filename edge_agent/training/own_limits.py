@@ -4,6 +4,7 @@ The training worker runs it on a device, the simulator in its own process.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import msgspec
 
@@ -14,12 +15,14 @@ from edge_agent.training.engine import OnProgress, TrainingEngine, ignore_progre
 from edge_agent.training.feature_statistics import measure_features
 from edge_agent.training.round import Earlier, finish_round, learn
 from edge_agent.training.sending import why_irrelevant, why_no_better
+from edge_agent.training.split.placement import held_of
 from edge_agent.training.statistics import measure
 from edge_agent.training.stored_samples import StoredSamples
 from edge_agent.training.validation import rise
 from edge_agent.worker.contract import TrainingResult, Withheld
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec.sparse import FloatVector
+from fleet_protocol.split_plan import WHOLE, Cut
 
 Evaluate = Callable[[FloatVector, Samples], Evaluation]
 """How the model with these weights f32[P] does on samples, as training takes them."""
@@ -34,9 +37,10 @@ def take_part(
     *,
     evaluate: Evaluate,
     on_progress: OnProgress = ignore_progress,
+    cut: Cut = WHOLE,
 ) -> TrainingResult | Withheld:
-    """Train from `weights` f32[P] on the samples that are not kept for validation; or measure the samples, while the
-    task awaits its scale, or where its head is solved.
+    """Train from `weights` f32[P] on the samples that are not kept for validation; with a `cut`, only the device's
+    blocks, as `engine` then does. Or measure the samples, while the task awaits its scale, or where its head is solved.
 
     What earlier rounds left behind stays as it is where nothing is sent.
 
@@ -52,6 +56,8 @@ def take_part(
     if is_spent(plan, epochs):
         return Withheld("spent", _spent_words(plan.maximum_epochs, stored.different), newest, epochs)
     learned = learn(engine, weights, stored.training, task, earlier.seed, on_progress=on_progress)
+    if task.split is not None and cut.helper:
+        learned = replace(learned, held=held_of(task.split, cut, len(stored.training)))
     epochs += epochs_of_steps(plan, learned.steps, len(stored.training), stored.different)
     change = None if earlier.last_weights is None else weights - earlier.last_weights
     if words := why_irrelevant(task.sending, learned.weights - weights, change):

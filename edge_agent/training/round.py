@@ -49,10 +49,14 @@ class Earlier:
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """What a round's training gave: `weights` f32[P], and the loss of each step, f32[K]."""
+    """What a round's training gave: `weights` f32[P], and the loss of each step, f32[K].
+
+    `held` is of each block the samples that trained it here; empty where the round trained all of the model.
+    """
 
     weights: FloatVector
     losses: FloatVector
+    held: tuple[int, ...] = ()
 
     @property
     def first_loss(self) -> float:
@@ -130,7 +134,7 @@ def finish_round(
     norm = float(np.linalg.norm(delta[: task.trained_count]))
     kept = why_unchanged(task.sending, norm, earlier.usual_norm)
     try:
-        packed = Packed(b"", forgotten=0.0) if kept else pack(delta, memory, task, earlier.seed)
+        packed = Packed(b"", forgotten=0.0) if kept else pack(delta, memory, task, earlier.seed, learned.held)
     except UpdateTooLargeError as error:
         raise _diverged(_explained(str(error), learned.losses, samples, task), samples, task) from error
     return TrainingResult(
@@ -145,6 +149,7 @@ def finish_round(
         unlike_the_fleet=unlike_the_fleet(samples, task),
         usual_norm=running_norm(earlier.usual_norm, norm),
         kept=kept,
+        held=learned.held,
     )
 
 

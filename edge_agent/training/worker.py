@@ -9,23 +9,28 @@ import os
 import signal
 import sqlite3
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 
 import msgspec
 import numpy as np
 
+from bundle_runtime.blocks import BlockRunner
 from bundle_runtime.runner import BundleRunner
 from bundle_runtime.samples import Samples
 from edge_agent.core.sample_budget import steps_of_round
+from edge_agent.training.agent_pipe import AgentPipe
 from edge_agent.training.confinement import hold_open, limit, shut_in
-from edge_agent.training.engine import EngineError
+from edge_agent.training.engine import EngineError, TrainingEngine
 from edge_agent.training.engines import make_engine
 from edge_agent.training.features import FeaturesError, compute_features
 from edge_agent.training.own_limits import take_part
 from edge_agent.training.rebuild import RebuildError, rebuild
 from edge_agent.training.round import DivergedError, Earlier
+from edge_agent.training.split.engine import SplitEngine
+from edge_agent.training.split.exchange import Exchange, SessionFailedError
 from edge_agent.training.stored_sample_checks import UnfitSamplesError, check_samples
 from edge_agent.training.stored_samples import StoredSamples, divide, identities
 from edge_agent.worker.contract import (
@@ -38,16 +43,18 @@ from edge_agent.worker.contract import (
     Unconfined,
     Verdict,
     Withheld,
+    read_frame,
     read_job,
     write_frame,
 )
 from edge_agent.worker.damage import is_unusable
 from edge_agent.worker.usable_samples import rows_to_train_on
 from fleet_host.child_process import die_with
-from fleet_protocol.bundle import BACKBONE_FILE, EVALUATE_FILE, TaskDescription, verify_blob
+from fleet_protocol.bundle import BACKBONE_FILE, EVALUATE_FILE, TaskDescription, split_files, verify_blob
 from fleet_protocol.codec import read_weights
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ConfigurationError, ProtocolError
+from fleet_protocol.split_plan import device_blocks
 
 Send = Callable[[Message], None]
 
@@ -66,6 +73,7 @@ EXPECTED_ERRORS = (
     DivergedError,
     RoundError,
     FeaturesError,
+    SessionFailedError,
     EngineError,
     ConfigurationError,
     ProtocolError,
@@ -79,8 +87,9 @@ ShutIn = Callable[[list[Path], Path | None], None]
 """Called once before a graph is loaded, with the files that are opened after that, and the sample store if it is."""
 
 
-def run_round(job: TrainingJob, send: Send, shut_in: ShutIn) -> TrainingResult | Withheld:
-    """Train, then compress the delta together with the error feedback of earlier rounds.
+def run_round(job: TrainingJob, send: Send, shut_in: ShutIn, exchange: Exchange) -> TrainingResult | Withheld:
+    """Train, then compress the delta together with the error feedback of earlier rounds. `exchange` is with the helper
+    of the blocks that the job's cut leaves to one.
 
     Raises:
         RebuildError: the weights came packed and can't be unpacked.
@@ -88,6 +97,7 @@ def run_round(job: TrainingJob, send: Send, shut_in: ShutIn) -> TrainingResult |
         DivergedError: loss or weights are no longer finite.
         UnfitSamplesError: some stored samples are not what the task takes.
         FeaturesError: the backbone's features can't be computed or kept.
+        SessionFailedError: the helper is gone, or answers wrong.
         EngineError, ConfigurationError: the engine can't run here, or not on this bundle.
         ProtocolError: a file is not what the task says.
     """
@@ -100,14 +110,14 @@ def run_round(job: TrainingJob, send: Send, shut_in: ShutIn) -> TrainingResult |
     weights = read_weights(Path(job.weights).read_bytes(), task.parameters)
     last_weights = _last_weights(job)
     if task.backbone is None:
-        stored, computed = read_samples(store, task, job.trained_through), 0
+        stored, computed = _samples_of(job), 0
         shut_in(list(files.values()), None)
     else:
         with contextlib.closing(hold_open(store)):
             shut_in(list(files.values()), store)
             computed = compute_features(store, task, files[BACKBONE_FILE], job.threads)
-            stored = read_samples(store, task, job.trained_through)
-    engine = make_engine(job.engine, files, task, job.threads)
+            stored = _samples_of(job)
+    engine = _engine_of(job, files, exchange)
     if EVALUATE_FILE in files:
         verify_blob(EVALUATE_FILE, files[EVALUATE_FILE].read_bytes(), task.files[EVALUATE_FILE])
     runner = BundleRunner(task, files, job.threads)
@@ -122,11 +132,36 @@ def run_round(job: TrainingJob, send: Send, shut_in: ShutIn) -> TrainingResult |
 
     earlier = Earlier(job.residual, job.returned, job.seed, job.life, job.epochs, job.usual_norm, last_weights)
     result = take_part(
-        engine, weights, stored, task, earlier, evaluate=runner.evaluate_features, on_progress=on_progress
+        engine,
+        weights,
+        stored,
+        task,
+        earlier,
+        evaluate=runner.evaluate_features,
+        on_progress=on_progress,
+        cut=job.cut,
     )
     if isinstance(result, Withheld):
         return result
     return msgspec.structs.replace(result, features_computed=computed)
+
+
+def _engine_of(job: TrainingJob, files: Mapping[str, Path], exchange: Exchange) -> TrainingEngine:
+    task = job.description
+    if task.split is None or not job.cut.helper:
+        return make_engine(job.engine, files, task, job.threads)
+    for name in split_files(task, device_blocks(task.split, job.cut)):
+        verify_blob(name, files[name].read_bytes(), task.files[name])
+    runner = BlockRunner(task, files, device_blocks(task.split, job.cut), job.threads)
+    unknown = np.random.default_rng()  # to the helper, which knows the round's seed
+    return SplitEngine(task, task.split, job.cut, runner, exchange=exchange, generator=unknown, clock=time.monotonic)
+
+
+def _samples_of(job: TrainingJob) -> StoredSamples:
+    """None is kept for validation where a helper takes part: the trained model is nowhere whole."""
+    task = job.description
+    share = 0.0 if job.cut.helper else task.training.validation_share
+    return read_samples(Path(job.sample_store), task, job.trained_through, validation_share=share)
 
 
 def _last_weights(job: TrainingJob) -> FloatVector | None:
@@ -138,10 +173,12 @@ def _last_weights(job: TrainingJob) -> FloatVector | None:
     return None
 
 
-def read_samples(path: Path, task: TaskDescription, trained_through: int = 0) -> StoredSamples:
+def read_samples(
+    path: Path, task: TaskDescription, trained_through: int = 0, *, validation_share: float = 0.0
+) -> StoredSamples:
     """All stored samples of a task that fit its schema, as training takes them: features where it has a backbone.
 
-    Those with an id above `trained_through` are unseen.
+    Those with an id above `trained_through` are unseen; a `validation_share` of all is kept for validation.
 
     Raises:
         RoundError: there is none.
@@ -161,10 +198,10 @@ def read_samples(path: Path, task: TaskDescription, trained_through: int = 0) ->
     numbers = [row[0] for row in rows]
     check_samples(samples, numbers, task)
     unseen = np.array(numbers) > trained_through
-    return divide(samples, identities(samples), unseen, task.training.validation_share)
+    return divide(samples, identities(samples), unseen, validation_share)
 
 
-def verdict_of(job: TrainingJob, send: Send) -> Verdict:
+def verdict_of(job: TrainingJob, send: Send, exchange: Exchange) -> Verdict:
     """The round's result, or what became of it."""
 
     def confine(readable: list[Path], store: Path | None) -> None:
@@ -173,7 +210,7 @@ def verdict_of(job: TrainingJob, send: Send) -> Verdict:
 
     try:
         limit(job)
-        return run_round(job, send, confine)
+        return run_round(job, send, confine, exchange)
     except EXPECTED_ERRORS as error:
         return _failure_of(error, job)
 
@@ -196,6 +233,8 @@ def _failure_of(error: Exception, job: TrainingJob) -> Verdict:
         unfit=error.unfit if isinstance(error, UnfitSamplesError) else [],
         diverged=isinstance(error, DivergedError),
         store_damaged=isinstance(error, sqlite3.DatabaseError | UnicodeDecodeError) and is_unusable(error),
+        out_of_memory=isinstance(error, MemoryError),
+        helper_lost=isinstance(error, SessionFailedError),
     )
 
 
@@ -212,12 +251,12 @@ def work() -> None:
     signal.signal(signal.SIGTERM, _end_round)
     with contextlib.suppress(StopAskedError), os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0) as channel:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-        job = read_job(sys.stdin.buffer.read())
+        job = read_job(read_frame(sys.stdin.buffer))
 
         def send(message: Message) -> None:
             channel.write(write_frame(message))
 
-        send(verdict_of(job, send))
+        send(verdict_of(job, send, AgentPipe(sys.stdin.buffer, send)))
 
 
 def _end_round(_number: int, _frame: FrameType | None) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +44,8 @@ class JoinSettings:
     state_folder: str
     sample_socket: str
     patience_seconds: float
+    load: Callable[[Path], AgentConfiguration] = load_configuration
+    """Reads what is configured already."""
 
 
 def join_fleet(invitation: DeviceInvitation, settings: JoinSettings, say: Say) -> None:
@@ -55,7 +57,7 @@ def join_fleet(invitation: DeviceInvitation, settings: JoinSettings, say: Say) -
     path = settings.configuration
     try:
         if path.exists():
-            _require_same(path, invitation)
+            _require_same(path, settings.load(path), invitation)
             say(f"{path} is there: this device is {invitation.device} of fleet {invitation.fleet} already")
         else:
             _join(invitation, settings, say)
@@ -86,8 +88,7 @@ def _join(invitation: DeviceInvitation, settings: JoinSettings, say: Say) -> Non
     give_to(settings.program, folder, path, *(folder / each for each in (KEY_FILE, AUTHORITY, PASSWORD_FILE)))
 
 
-def _require_same(configuration: Path, invitation: DeviceInvitation) -> None:
-    found = load_configuration(configuration)
+def _require_same(configuration: Path, found: AgentConfiguration, invitation: DeviceInvitation) -> None:
     anew = f"to let it join anew, stop the agent and remove {configuration} and {configuration.parent / KEY_FILE}"
     if (found.fleet, found.device) != (invitation.fleet, invitation.device):
         raise ConfigurationError(

@@ -77,25 +77,44 @@ def agent_text(words: AgentText) -> str:
     )
 
 
-def answers_text(answers: Answers, broker: str) -> str:
+def answers_text(
+    answers: Answers, broker: str, *, state_folder: str = STATE_FOLDER, sample_socket: str = SAMPLE_SOCKET
+) -> str:
     """The text of agent.toml with the table `broker`.
 
     Raises:
         ConfigurationError: there is no such profile.
     """
     return agent_text(
-        AgentText(answers.fleet, answers.device, answers.coordinator_key, broker, answers.profile, answers.tasks)
+        AgentText(
+            answers.fleet,
+            answers.device,
+            answers.coordinator_key,
+            broker,
+            answers.profile,
+            answers.tasks,
+            state_folder=state_folder,
+            sample_socket=sample_socket,
+        )
     )
 
 
-def set_up_device(configuration: Path, answers: Answers, program: str) -> VerifyKey:
+def set_up_device(
+    configuration: Path,
+    answers: Answers,
+    program: str,
+    *,
+    state_folder: str = STATE_FOLDER,
+    sample_socket: str = SAMPLE_SOCKET,
+) -> VerifyKey:
     """Write agent.toml and what it names beside it; returns the device's public key.
 
     Raises:
         ConfigurationError: an answer can't be, a file is missing, or there is a configuration already.
     """
     read_verify_key(answers.coordinator_key, "--coordinator-key", "`broker-coordinator key` on the server")
-    text = answers_text(answers, answers.broker.table("device"))
+    table = answers.broker.table("device")
+    text = answers_text(answers, table, state_folder=state_folder, sample_socket=sample_socket)
     read_profile(answers.profile)
     parse_with_paths(text.encode(), AgentConfiguration, str(configuration))
     return make_program_folder(

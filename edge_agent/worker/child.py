@@ -103,14 +103,14 @@ class UnitProcess:
         self._ended.set()
 
 
-async def start_child(command: Sequence[str], program: Program, *, reads_errors: bool = False) -> Child:
-    """Start `program`, by `command` where no unit is offered.
+async def start_child(command: Sequence[str], program: Program | None, *, reads_errors: bool = False) -> Child:
+    """Start `program`, by `command` where no unit is offered; None is always started by `command`.
 
     Raises:
         WorkerUnreachableError: a unit is offered, and does not start.
         OSError: the command can't be started.
     """
-    if path := os.environ.get(SOCKET_VARIABLE):
+    if program is not None and (path := os.environ.get(SOCKET_VARIABLE)):
         return await _start_in_unit(path, program)
     own_end, its_end = socket.socketpair()
     with its_end:

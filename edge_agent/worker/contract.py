@@ -1,10 +1,11 @@
 """The messages between the agent and its training worker. Neither side imports more than msgspec here.
 
-The job goes to the worker's standard input. What comes back on its standard output is a sequence of frames, each a
-length of four bytes (big-endian) and one message: any number of `Progress`, `Unconfined` where it is, then one verdict.
+Both ways it is frames, each a length of four bytes (big-endian) and one message. The job goes to the worker's standard
+input. What comes back on its standard output is any number of `Progress`, `Unconfined` where it is, then one verdict.
+In a round that a helper takes part in, the worker asks for steps in between, and has a `Reply` to each.
 """
 
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import msgspec
 
@@ -15,12 +16,17 @@ from fleet_protocol.bundle import (
     ORT_OPTIMISER_FILE,
     ORT_TRAINING_FILE,
     TaskDescription,
+    split_files,
 )
-from fleet_protocol.limits import MAX_UPDATE_BYTES
+from fleet_protocol.limits import KIB, MAX_SESSION_MESSAGE_BYTES, MAX_UPDATE_BYTES
+from fleet_protocol.split_plan import WHOLE, Cut, device_blocks
 
 EngineName = Literal["onnx-step", "ort-training"]
 
 LENGTH_BYTES = 4
+
+LONGEST_STEP_BYTES = MAX_SESSION_MESSAGE_BYTES + KIB
+"""Of a frame's message with a step's request or answer in it."""
 
 STATE_BYTES_PER_PARAMETER = 8
 """At most, of an error feedback's state: two float32, or a float64."""
@@ -33,10 +39,15 @@ def engine_files(engine: EngineName, task: TaskDescription) -> tuple[str, ...]:
     return (ORT_TRAINING_FILE, ORT_OPTIMISER_FILE, ORT_CHECKPOINT_FILE)
 
 
-def files_for(engine: EngineName, task: TaskDescription) -> tuple[str, ...]:
-    """What a device with this engine needs of a bundle, besides the weights."""
-    files = engine_files(engine, task)
-    files += (EVALUATE_FILE,) if task.training.validation_share else ()
+def files_for(engine: EngineName, task: TaskDescription, cut: Cut | None = None) -> tuple[str, ...]:
+    """What a device with this engine needs of a bundle, besides the weights; with a helper, the graphs of its own
+    blocks, whichever engine it has.
+    """
+    if task.split is not None and cut is not None and cut.helper:
+        files = tuple(sorted(split_files(task, device_blocks(task.split, cut))))
+    else:
+        files = engine_files(engine, task)
+        files += (EVALUATE_FILE,) if task.training.validation_share else ()
     return (*files, BACKBONE_FILE) if task.backbone else files
 
 
@@ -51,12 +62,14 @@ class PackedFile(msgspec.Struct, frozen=True):
 class Returned(msgspec.Struct, frozen=True):
     """An update that was rejected, `packed` as it was sent, by the error feedback of this `life`.
 
-    `too_large`: refused for what it holds. It was training that diverged, so it is not learned again.
+    `too_large`: refused for what it holds. It was training that diverged, so it is not learned again. `held` is the
+    update's.
     """
 
     packed: bytes
     life: int = 0
     too_large: bool = False
+    held: tuple[int, ...] = ()
 
 
 class TrainingJob(msgspec.Struct, frozen=True):
@@ -88,6 +101,8 @@ class TrainingJob(msgspec.Struct, frozen=True):
     """The file of the version that the device trained from last, where a rule needs it and it is another one."""
     packed: PackedFile | None = None
     """What to unpack into the file `weights` first."""
+    cut: Cut = WHOLE
+    """Which blocks a helper runs; the round's other half is at the end of this pipe then."""
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress"):
@@ -105,6 +120,30 @@ class Unconfined(msgspec.Struct, frozen=True, tag="unconfined"):
     lacking: str
 
 
+class StepAsked(msgspec.Struct, frozen=True, tag="step_asked"):
+    """A `StepRequest` for the helper, encoded; the agent passes it on as it is. `helper` counts the helpers that this
+    round has had before: what is for one of those is late, and is not asked of the next one.
+    """
+
+    request: bytes
+    helper: int = 0
+
+
+class StepAnswered(msgspec.Struct, frozen=True, tag="step_answered"):
+    """A `StepAnswer` of the helper, encoded. They may come in another order than they were asked for."""
+
+    answer: bytes
+
+
+class SessionLost(msgspec.Struct, frozen=True, tag="session_lost"):
+    """No answer comes any more to what was asked. Where it has `moved`, another helper answers what is asked from now
+    on; else none does in this round. `words` say why.
+    """
+
+    words: str
+    moved: bool = False
+
+
 class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
     """A finished round. `packed` is the update, `residual` what it leaves behind; `loss` is that of its first step,
     of the weights that it began with.
@@ -116,7 +155,8 @@ class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
     `unlike_the_fleet` says how far the samples are from those that the scale was made of, where that is far.
     `epochs` is how often rounds, with this one, have gone over the samples that are stored.
     `usual_norm` is the running mean of the norms of the device's rounds. Where the task's rule sends no round like this
-    one, `kept` says why, and `packed` is empty.
+    one, `kept` says why, and `packed` is empty. `held` is of each block the samples that trained it here, where a
+    helper ran some of them; empty where the round trained all.
     """
 
     packed: bytes
@@ -134,6 +174,7 @@ class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
     epochs: float = 0.0
     usual_norm: float = 0.0
     kept: str = ""
+    held: tuple[int, ...] = ()
 
 
 class Withheld(msgspec.Struct, frozen=True, tag="withheld"):
@@ -154,13 +195,16 @@ class TrainingFailure(msgspec.Struct, frozen=True, tag="failure"):
 
     `unfit` are the ids of stored samples that no round of this task can use. `diverged` is a round whose loss or
     weights were no longer finite: the same samples and weights would diverge again. `store_damaged`: the file of the
-    sample store is not what was written.
+    sample store is not what was written. `out_of_memory`: the round needs more than its limit. `helper_lost`: its
+    helper gave no answer, or none that can be used.
     """
 
     error: str
     unfit: list[int] = []
     diverged: bool = False
     store_damaged: bool = False
+    out_of_memory: bool = False
+    helper_lost: bool = False
 
 
 class RebuildFailure(msgspec.Struct, frozen=True, tag="rebuild_failure"):
@@ -171,12 +215,18 @@ class RebuildFailure(msgspec.Struct, frozen=True, tag="rebuild_failure"):
 
 Verdict = TrainingResult | Withheld | TrainingFailure | RebuildFailure
 News = Progress | Unconfined
-Message = News | Verdict
+Message = News | StepAsked | Verdict
+Reply = StepAnswered | SessionLost
 _MESSAGES: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
+_REPLIES: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
+
+
+class PipeEndedError(Exception):
+    """The agent's end of the pipe is closed: it wants no more of this process."""
 
 
 def write_job(job: TrainingJob) -> bytes:
-    """For the worker's standard input."""
+    """The first message for the worker's standard input, without its length."""
     return msgspec.msgpack.encode(job)
 
 
@@ -185,10 +235,27 @@ def read_job(data: bytes) -> TrainingJob:
     return msgspec.msgpack.decode(data, type=TrainingJob)
 
 
-def write_frame(message: Message) -> bytes:
-    """One frame for the worker's standard output."""
-    body = msgspec.msgpack.encode(message)
+def framed(body: bytes) -> bytes:
+    """The frame of one message."""
     return len(body).to_bytes(LENGTH_BYTES, "big") + body
+
+
+def write_frame(message: Message | Reply) -> bytes:
+    """One frame, for either side's output."""
+    return framed(msgspec.msgpack.encode(message))
+
+
+def read_frame(stream: BinaryIO) -> bytes:
+    """The message in the next frame, on the worker's side; waits for all of it.
+
+    Raises:
+        PipeEndedError: there is none, or not all of it.
+    """
+    length = stream.read(LENGTH_BYTES)
+    body = stream.read(int.from_bytes(length, "big"))
+    if len(length) < LENGTH_BYTES or len(body) < int.from_bytes(length, "big"):
+        raise PipeEndedError
+    return body
 
 
 def longest_message(task: TaskDescription) -> int:
@@ -196,7 +263,8 @@ def longest_message(task: TaskDescription) -> int:
 
     What surrounds them is short, or comes in their place.
     """
-    return MAX_UPDATE_BYTES + STATE_BYTES_PER_PARAMETER * task.parameter_count
+    verdict = MAX_UPDATE_BYTES + STATE_BYTES_PER_PARAMETER * task.parameter_count
+    return max(verdict, LONGEST_STEP_BYTES if task.split else 0)
 
 
 def read_message(body: bytes) -> Message:
@@ -206,3 +274,12 @@ def read_message(body: bytes) -> Message:
         msgspec.DecodeError: it is no message.
     """
     return _MESSAGES.decode(body)
+
+
+def read_reply(body: bytes) -> Reply:
+    """The agent's reply in a frame, after its length.
+
+    Raises:
+        msgspec.DecodeError: it is none.
+    """
+    return _REPLIES.decode(body)

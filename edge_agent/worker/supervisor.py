@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 from collections.abc import Callable
+from functools import partial
+from typing import Protocol
 
 import msgspec
 
@@ -11,13 +13,15 @@ from edge_agent.worker.contract import (
     LENGTH_BYTES,
     Message,
     News,
-    Progress,
+    Reply,
+    StepAsked,
     TrainingFailure,
     TrainingJob,
-    Unconfined,
     Verdict,
+    framed,
     longest_message,
     read_message,
+    write_frame,
     write_job,
 )
 from edge_agent.worker.settings import WorkerSettings
@@ -33,6 +37,31 @@ OVERTIME_SECONDS = 60.0
 OnNews = Callable[[News], None]
 
 
+class StepHelper(Protocol):
+    """Who has a helper compute what a worker asks for."""
+
+    def listen(self, reply: Callable[[Reply], None]) -> None:
+        """A worker has started that asks; `reply` is how it is answered."""
+
+    def ask(self, asked: StepAsked) -> None:
+        """The worker asks for a step; raises `OverloadError` where it has asked for too many."""
+
+
+class OverloadError(Exception):
+    """A worker has asked for more steps at once than it may, or for one in a round without a helper."""
+
+
+class NoHelper:
+    """Of a round that the device trains alone."""
+
+    def listen(self, reply: Callable[[Reply], None]) -> None:
+        """Nothing is ever answered."""
+
+    def ask(self, asked: StepAsked) -> None:
+        """Raise `OverloadError`: nobody is there to ask."""
+        raise OverloadError(f"worker asked a helper for a step ({len(asked.request)} bytes) in a round without one")
+
+
 class _MessageTooLongError(Exception):
     """Nothing of that message was read."""
 
@@ -41,11 +70,13 @@ def ignore_news(_news: News) -> None:
     """Ignore what comes before the verdict."""
 
 
-async def train_in_child(job: TrainingJob, settings: WorkerSettings, on_news: OnNews = ignore_news) -> Verdict:
+async def train_in_child(
+    job: TrainingJob, settings: WorkerSettings, on_news: OnNews = ignore_news, helper: StepHelper | None = None
+) -> Verdict:
     """Run one round, as `TrainingWorker.train`, in a worker that ends with it."""
     worker = TrainingWorker(msgspec.structs.replace(settings, stay_seconds=0))
     try:
-        return await worker.train(job, on_news)
+        return await worker.train(job, on_news, helper)
     finally:
         await worker.end()
 
@@ -69,10 +100,11 @@ class TrainingWorker:
         """
         return self._spent_in_units + (self._warm.spent_milliseconds if self._warm else 0)
 
-    async def train(self, job: TrainingJob, on_news: OnNews = ignore_news) -> Verdict:
+    async def train(self, job: TrainingJob, on_news: OnNews = ignore_news, helper: StepHelper | None = None) -> Verdict:
         """Run one round. It always ends: with a result, with a failure, or killed at its time limit.
 
-        `on_news` is called with each message before the verdict. A round that ends badly takes its worker with it.
+        `on_news` is called with what the worker tells before the verdict, `helper` is asked for what it asks. A round
+        that ends badly takes its worker with it.
         """
         if self._leaving is not None:
             self._leaving.cancel()
@@ -84,7 +116,7 @@ class TrainingWorker:
                 if self._warm is None or not self._warm.runs:
                     await self.end()
                     self._warm = await WarmProcess.start()
-                verdict, errors, code = await self._run_round(self._warm, job, on_news)
+                verdict, errors, code = await self._run_round(self._warm, job, on_news, helper or NoHelper())
         except WorkerUnreachableError as error:
             return TrainingFailure(str(error))
         except TimeoutError:
@@ -118,17 +150,20 @@ class TrainingWorker:
         self._ending.add(ending)
         ending.add_done_callback(self._ending.discard)
 
-    async def _run_round(self, warm: WarmProcess, job: TrainingJob, on_news: OnNews) -> tuple[Verdict | None, str, int]:
+    async def _run_round(
+        self, warm: WarmProcess, job: TrainingJob, on_news: OnNews, helper: StepHelper
+    ) -> tuple[Verdict | None, str, int]:
         """Its verdict, None where its process died before; the last of what that said; and its exit code."""
         process = await warm.order(self._settings.cpu_share)
         errors = asyncio.ensure_future(last_words(process.errors))
         try:
             await _send(process, job)
-            verdict = await _read_verdict(process.output, longest_message(job.description), on_news)
+            helper.listen(partial(_reply, process))
+            verdict = await _read_verdict(process.output, longest_message(job.description), on_news, helper)
             await _skip(process.output)
             code = await warm.report()
             return verdict, await errors or await warm.last_words(), code
-        except _MessageTooLongError as error:
+        except (_MessageTooLongError, OverloadError) as error:
             return TrainingFailure(f"{error}, and was killed"), "", 1
         finally:
             errors.cancel()
@@ -137,16 +172,26 @@ class TrainingWorker:
 
 async def _send(process: RoundProcess, job: TrainingJob) -> None:
     with contextlib.suppress(ConnectionError):
-        process.job.write(write_job(job))
+        process.job.write(framed(write_job(job)))
         await process.job.drain()
-        process.job.write_eof()
 
 
-async def _read_verdict(stream: asyncio.StreamReader, longest: int, on_news: OnNews) -> Verdict | None:
+def _reply(process: RoundProcess, reply: Reply) -> None:
+    """What the worker has asked for is bounded, and with it what waits here until it is read."""
+    if not process.job.is_closing():
+        process.job.write(write_frame(reply))
+
+
+async def _read_verdict(
+    stream: asyncio.StreamReader, longest: int, on_news: OnNews, helper: StepHelper
+) -> Verdict | None:
     while message := await _next_message(stream, longest):
-        if not isinstance(message, Progress | Unconfined):
+        if isinstance(message, StepAsked):
+            helper.ask(message)
+        elif isinstance(message, News):
+            on_news(message)
+        else:
             return message
-        on_news(message)
     return None
 
 

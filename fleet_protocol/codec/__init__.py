@@ -3,7 +3,8 @@
     select -> quantise -> pack indices -> zstd where it pays
 
 Each stage is one module: `selection`, `quantisation`, `positions`, `container`; `update_codec` puts them together.
-Running statistics travel behind an update (`running_statistics`).
+Running statistics travel behind an update (`running_statistics`), and of a task with a `split` it may hold the tensors
+of some blocks alone (`held_blocks`).
 Weights take another way down: `grid` rounds them, `difference` packs one version as its difference from another.
 `moments` says how a device's samples are distributed, `class_statistics` how its features are.
 The one part of `fleet_protocol` that imports numpy, so a sleeping agent does not import it.
@@ -12,6 +13,7 @@ The one part of `fleet_protocol` that imports numpy, so a sleeping agent does no
 from fleet_protocol.codec.class_statistics import ClassStatistics, decode_class_statistics
 from fleet_protocol.codec.difference import apply_difference, encode_difference
 from fleet_protocol.codec.grid import Grid
+from fleet_protocol.codec.held_blocks import HeldBlocks
 from fleet_protocol.codec.moments import Moments, decode_moments, pooled
 from fleet_protocol.codec.quantisation import Quantisation
 from fleet_protocol.codec.running_statistics import read_statistics, without_statistics, write_statistics
@@ -24,6 +26,7 @@ __all__ = [
     "ClassStatistics",
     "EncodedUpdate",
     "Grid",
+    "HeldBlocks",
     "Moments",
     "Quantisation",
     "SparseUpdate",

@@ -91,7 +91,8 @@ def quantise(
         scales = (exact.view(np.uint32) >> 16).astype("<u2").tobytes()
         if quantisation in _LEVELS:
             codes = _integers(values, np.repeat(exact, runs), _LEVELS[quantisation], stochastic)
-            coded = codes.view(np.uint8) if quantisation is Quantisation.INT8 else _pack_nibbles(codes)
+            is_int8 = quantisation is Quantisation.INT8
+            coded = codes.view(np.uint8) if is_int8 else pack_nibbles((codes + 8).view(np.uint8))
         else:
             coded = np.signbit(values).view(np.uint8)
     return QuantisedValues(scales, coded, dequantise(scales, coded, kept_per_tensor, quantisation))
@@ -116,7 +117,7 @@ def dequantise(
         return np.negative(values, out=values, where=codes.view(np.bool_))
     levels: NDArray[np.int8] = codes.view(np.int8)
     if quantisation is Quantisation.INT4:
-        levels = _unpack_nibbles(codes, values.size).view(np.int8) - np.int8(8)
+        levels = unpack_nibbles(codes, values.size).view(np.int8) - np.int8(8)
     if levels.size and int(levels.min()) < -_LEVELS[quantisation]:
         raise ProtocolError(Reason.MALFORMED, f"value {levels.min()} is below -{_LEVELS[quantisation]}")
     with np.errstate(over="ignore"):
@@ -146,7 +147,7 @@ def _scales(values: FloatVector, runs: IndexVector, quantisation: Quantisation) 
     magnitudes = np.abs(values)
     if quantisation in _LEVELS:
         largest: FloatVector = np.maximum.reduceat(magnitudes, starts)
-        return _rounded_up(largest / np.float32(_LEVELS[quantisation]), _LEVELS[quantisation])
+        return rounded_up(largest / np.float32(_LEVELS[quantisation]), _LEVELS[quantisation])
     means: NDArray[np.float64] = np.add.reduceat(magnitudes, starts, dtype=np.float64) / runs
     return _cut_off(means.astype(np.float32))
 
@@ -155,8 +156,8 @@ def _cut_off(scales: FloatVector) -> FloatVector:
     return (scales.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
 
 
-def _rounded_up(scales: FloatVector, levels: int) -> FloatVector:
-    """So that no value exceeds `levels` times its scale, and that product is finite."""
+def rounded_up(scales: FloatVector, levels: int) -> FloatVector:
+    """The bfloat16 above each scale, so that no value exceeds `levels` times it, and that product is finite."""
     largest = _cut_off(np.array([np.finfo(np.float32).max / levels], np.float32))
     return np.minimum(_cut_off((scales.view(np.uint32) + np.uint32(0xFFFF)).view(np.float32)), largest)
 
@@ -173,15 +174,20 @@ def _integers(
     return clipped.astype(np.int8)
 
 
-def _pack_nibbles(codes: NDArray[np.int8]) -> NDArray[np.uint8]:
-    nibbles = (codes + 8).astype(np.uint8)
+def pack_nibbles(nibbles: Codes) -> Codes:
+    """Numbers below 16, two to a byte, the first in its higher half."""
     if nibbles.size % 2:
         nibbles = np.append(nibbles, np.uint8(0))
-    nibbles[0::2] <<= 4
-    return nibbles[0::2] | nibbles[1::2]
+    packed: Codes = nibbles[0::2] << np.uint8(4) | nibbles[1::2]
+    return packed
 
 
-def _unpack_nibbles(coded: Codes, count: int) -> Codes:
+def unpack_nibbles(coded: Codes, count: int) -> Codes:
+    """The first `count` numbers of whole bytes.
+
+    Raises:
+        ProtocolError: `MALFORMED`, where there is another behind them that is not 0.
+    """
     codes = np.empty(2 * coded.size, np.uint8)
     codes[0::2], codes[1::2] = coded >> 4, coded & 0x0F
     return _checked(codes, count)

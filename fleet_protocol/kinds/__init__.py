@@ -10,6 +10,8 @@ from fleet_protocol.kinds.feature_statistics import (
     FEATURE_STATISTICS,
     FeatureStatistics,
 )
+from fleet_protocol.kinds.helper_offer import HELPER_OFFER, HelperOffer, OfferedTask
+from fleet_protocol.kinds.introduction import INTRODUCTION, Introduction
 from fleet_protocol.kinds.invitation import INVITATION, Invitation
 from fleet_protocol.kinds.key_succession import KEY_SUCCESSION, KeySuccession
 from fleet_protocol.kinds.kind import FROM_COORDINATOR, Leaf, PayloadKind
@@ -17,6 +19,13 @@ from fleet_protocol.kinds.manifest import MANIFEST, Manifest
 from fleet_protocol.kinds.payload import Count, decode_payload, encode_payload
 from fleet_protocol.kinds.presence import PRESENCE, Presence, PresenceState
 from fleet_protocol.kinds.receipt import RECEIPT, Outcome, Receipt
+from fleet_protocol.kinds.session_ending import SESSION_ENDING, SessionEnding
+from fleet_protocol.kinds.session_fields import SessionReason
+from fleet_protocol.kinds.session_grant import SESSION_GRANT, SessionGrant
+from fleet_protocol.kinds.session_notice import SESSION_NOTICE, News, SessionNotice
+from fleet_protocol.kinds.session_opening import SESSION_OPENING, SessionOpening
+from fleet_protocol.kinds.session_refusal import SESSION_REFUSAL, SessionRefusal
+from fleet_protocol.kinds.session_resumption import SESSION_RESUMPTION, SessionResumption
 from fleet_protocol.kinds.statistics import ENCRYPTED_STATISTICS, STATISTICS, Statistics
 from fleet_protocol.kinds.update import UPDATE, Update
 from fleet_protocol.kinds.weights_request import WEIGHTS_REQUEST, WeightsRequest
@@ -38,6 +47,14 @@ KINDS: dict[int, PayloadKind] = {
         INVITATION,
         KEY_SUCCESSION,
         AUTHORITY_SUCCESSION,
+        HELPER_OFFER,
+        SESSION_OPENING,
+        SESSION_GRANT,
+        SESSION_REFUSAL,
+        SESSION_ENDING,
+        SESSION_RESUMPTION,
+        INTRODUCTION,
+        SESSION_NOTICE,
         FEATURE_STATISTICS,
         ENCRYPTED_FEATURE_STATISTICS,
     )
@@ -77,6 +94,10 @@ __all__ = [
     "EncryptedPayload",
     "Enrolment",
     "FeatureStatistics",
+    "HELPER_OFFER",
+    "HelperOffer",
+    "INTRODUCTION",
+    "Introduction",
     "INVITATION",
     "Invitation",
     "KEY_SUCCESSION",
@@ -85,6 +106,8 @@ __all__ = [
     "Leaf",
     "MANIFEST",
     "Manifest",
+    "News",
+    "OfferedTask",
     "Outcome",
     "PRESENCE",
     "PayloadKind",
@@ -92,6 +115,19 @@ __all__ = [
     "PresenceState",
     "RECEIPT",
     "Receipt",
+    "SESSION_ENDING",
+    "SessionEnding",
+    "SESSION_GRANT",
+    "SessionGrant",
+    "SESSION_NOTICE",
+    "SessionNotice",
+    "SESSION_OPENING",
+    "SessionOpening",
+    "SessionReason",
+    "SESSION_REFUSAL",
+    "SessionRefusal",
+    "SESSION_RESUMPTION",
+    "SessionResumption",
     "STATISTICS",
     "Statistics",
     "UPDATE",

@@ -17,9 +17,11 @@ class Leaf(StrEnum):
     INVITE = "invite"
     KEY = "key"
     CHUNK = "chunk"
+    SESSION = "session"
+    RELAYED = "relayed"
 
 
-FROM_COORDINATOR = frozenset({Leaf.DOWN, Leaf.TASK, Leaf.INVITE, Leaf.KEY, Leaf.CHUNK})
+FROM_COORDINATOR = frozenset({Leaf.DOWN, Leaf.TASK, Leaf.INVITE, Leaf.KEY, Leaf.CHUNK, Leaf.RELAYED})
 """Everything else comes from devices."""
 
 

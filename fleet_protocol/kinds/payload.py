@@ -41,7 +41,11 @@ def decode_payload(data: bytes, kind: type[Payload]) -> Payload:
     if optional and encode_payload(payload) != data:
         raise ProtocolError(
             Reason.MALFORMED,
-            f"{kind.__name__}: a last field of {' or '.join(map(str, optional))} is not written, nor anything but"
+            f"{kind.__name__}: a last field of {' or '.join(map(_written, optional))} is not written, nor anything but"
             " canonical CBOR",
         )
     return payload
+
+
+def _written(default: object) -> str:
+    return "[]" if default == () else str(default)

@@ -1,10 +1,14 @@
 """One device's change to the weights."""
 
+from typing import Annotated
+
 import msgspec
 
 from fleet_protocol.kinds.kind import Leaf, PayloadKind
 from fleet_protocol.kinds.payload import Count
-from fleet_protocol.limits import MAX_UPDATE_BYTES
+from fleet_protocol.limits import MAX_BLOCKS, MAX_UPDATE_BYTES
+
+SamplesOfBlocks = Annotated[tuple[Count, ...], msgspec.Meta(max_length=MAX_BLOCKS)]
 
 
 class Update(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -12,6 +16,8 @@ class Update(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     began with, on its first mini-batch.
 
     `life` is for tasks with EF21 and does not travel where it is 0: the updates of one life add up to one estimate.
+    `held` is for tasks with a `split`: of each block the samples that trained it here, 0 where it was another's. Only
+    the tensors of blocks above 0 are in `packed` then. Left out, `samples` trained all of them.
     """
 
     samples: int
@@ -19,6 +25,7 @@ class Update(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     loss: float
     packed: bytes
     life: Count = 0
+    held: SamplesOfBlocks = ()
 
 
 UPDATE = PayloadKind(6, Update, Leaf.UP, max_bytes=MAX_UPDATE_BYTES, journalled=True)

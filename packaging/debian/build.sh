@@ -33,7 +33,7 @@ cp -r packaging/debian "$work/source/debian"
 cp -r LICENSE CHANGELOG.md systemd "$work/source"
 mkdir -p "$work/source/completions" "$work/source/models/digits"
 cp -r models/digits/bundle "$work/source/models/digits"
-for program in edge-agent broker-coordinator; do
+for program in edge-agent edgeflock-helper broker-coordinator; do
     cp "completions/$program.bash" "$work/source/completions/$program"
 done
 

@@ -85,6 +85,14 @@ def test_a_device_speaks_and_listens_on_its_own_topics_alone_and_ends_nobody_els
     assert server.may_publish(attic, up("attic-pi"))
     assert server.may_subscribe(attic, down("attic-pi"))
     assert server.may_subscribe(attic, "edgeflock/v1/home/task/+")
+    session, relayed = (f"edgeflock/v1/home/0/attic-pi/{leaf}" for leaf in ("session", "relayed"))
+    others = "edgeflock/v1/home/0/cellar-pi"
+    assert server.may_publish(attic, session)
+    assert server.may_subscribe(attic, relayed)
+    for topic in (session, f"{others}/relayed", f"{others}/session"):
+        assert not server.may_subscribe(attic, topic), topic
+    for topic in (relayed, f"{others}/session", f"{others}/relayed"):
+        assert not server.may_publish(attic, topic), topic
     for topic in (up("cellar-pi"), down("attic-pi"), down("cellar-pi"), "edgeflock/v1/home/task/digits"):
         assert not server.may_publish(attic, topic), topic
     stolen = ("$share/all/edgeflock/v1/home/0/+/up", f"$share/all/{down('cellar-pi')}")

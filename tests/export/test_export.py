@@ -13,6 +13,7 @@ import torch
 from safetensors.numpy import load
 from torch import nn
 
+from bundle_runtime.log_priors import BALANCE
 from fleet_protocol.bundle import (
     DESCRIPTION_FILE,
     EVALUATE_FILE,
@@ -25,7 +26,7 @@ from fleet_protocol.bundle import (
 from fleet_protocol.errors import ConfigurationError
 from workbench import cli, recipe_folder
 from workbench.export.bundle_writer import export_bundle
-from workbench.export.recipe.losses import BALANCE, LOSSES
+from workbench.export.recipe.losses import LOSSES
 from workbench.export.recipe.recipe import read_recipe
 from workbench.export.recipe.task_file import NamedLoss
 from workbench.recipe_folder import find_recipe

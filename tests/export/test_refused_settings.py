@@ -104,6 +104,7 @@ IN_TURN = Written(
 PAIRED = Written(PAIR.format(returned=BOTH), inputs=NEAR_AND_FAR)
 HEADED = Written(PAIR.format(returned=f'{{"one": {BOTH}, "other": {BOTH}}}'), TWO_HEADS, inputs=NEAR_AND_FAR)
 READ = Written(NETWORK.format(inputs=1, outputs=2), "[label]\nclasses = 2\n", inputs=READINGS)
+SPLIT = '[split]\npoints = ["0", "1"]\n'
 TARGET_RANGES = "targets = {}\ntarget_ranges = [[0, 1], [0, 1], [0, 1]]\n"
 
 REFUSED = {
@@ -288,6 +289,11 @@ REFUSED = {
         replace(PLAIN, tables=f"{REGRESSION}[scaling]\n" + TARGET_RANGES.format('"off"')),
         r"scaling\.target_ranges needs scaling\.targets = 'ranges'",
         replace(PLAIN, tables=f"{REGRESSION}[scaling]\n" + TARGET_RANGES.format('"ranges"')),
+    ),
+    "clip of a split model": Refused(
+        replace(PLAIN, tables=CLASSES + SPLIT, training="gradient_clip = 1.0\n"),
+        r"training\.gradient_clip needs the gradient of the whole model at once, .*; leave gradient_clip out",
+        replace(PLAIN, tables=CLASSES + SPLIT),
     ),
     "mean of what has no scale": Refused(
         replace(PLAIN, tables=CLASSES + '[scaling]\ninputs = "off"\n', inputs=WIDE + 'missing = "mean"\n'),

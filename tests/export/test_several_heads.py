@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bundle_runtime.log_priors import BALANCE
 from bundle_runtime.runner import BundleRunner
 from bundle_runtime.samples import Samples
 from fleet_protocol.bundle import WEIGHTS_FILE, verify_bundle
@@ -15,7 +16,6 @@ from fleet_protocol.codec import read_weights
 from tests.support.recipes import write_recipe
 from tests.support.training import TOLERANCE, Rates, initial_weights, samples, train_exported, train_with_torch
 from workbench.export.bundle_writer import bundle_files
-from workbench.export.recipe.losses import BALANCE
 from workbench.export.recipe.recipe import Recipe, read_recipe
 
 MIXED = """

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bundle_runtime.log_priors import BALANCE
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.sample_schema import LabelSchema
 from tests.export.test_layers import Tokens
@@ -29,7 +30,6 @@ from tests.support.training import (
     with_head,
 )
 from workbench.export.conversion.unexportable import explained
-from workbench.export.recipe.losses import BALANCE
 from workbench.export.recipe.recipe import Recipe
 from workbench.export.recipe.task_file import LossSettings
 

@@ -39,6 +39,8 @@ from fleet_protocol.codec import (
     without_statistics,
     write_statistics,
 )
+from fleet_protocol.codec.activations import memory_bound as activations_bound
+from fleet_protocol.codec.activations import pack_gradient, unpack_rows
 from fleet_protocol.codec.difference import memory_bound as difference_bound
 from fleet_protocol.codec.together import MAX_PACKED_BYTES, WORKING_BYTES
 from fleet_protocol.codec.update_codec import memory_bound
@@ -55,6 +57,16 @@ from fleet_protocol.kinds import (
     encode_payload,
 )
 from fleet_protocol.limits import KIB, MAX_CBOR_ITEMS
+from fleet_protocol.sessions.frames import (
+    Assembly,
+    Frame,
+    FrameType,
+    is_tagged,
+    read_frame,
+    tagged_anew,
+    write_frame,
+)
+from fleet_protocol.sessions.secrecy import Direction
 from fleet_protocol.solved_head import Precision, Solver
 from tests.fuzz.agent_targets import SAMPLES, check_packet_gate, check_sample_line
 from tests.fuzz.graph_target import GRAPHS, check_any_graph
@@ -75,7 +87,10 @@ TOPICS = [
     topics.blob_chunk("f", "0f" * 32, 12),
     topics.packed_chunk("f", topics.PackedWeights("digits", 15, 12), 1),
     topics.packed_chunk("f", topics.PackedWeights("digits", 15, None), 0),
+    topics.session("f", "0", "pi"),
 ]
+HOP_KEY = bytes(32)
+FRAMES = [bytes.fromhex(vector["hex"]) for vector in json.loads((VECTORS / "sessions.json").read_text())]
 OTHER_DTYPES = [b"F64", b"F16", b"BF16", b"F8_E4M3", b"F4", b"I64", b"BOOL", b"C64"]
 
 SHAPES = [[5, 8], [], [300]]
@@ -86,6 +101,10 @@ FORMAT_BITS, OPTION_BITS = 0x60, 0x1F
 SIGNS_IN_BITS = (0x69, 0x6D)
 DIFFERENCE_FORMAT_BITS = 0x20
 REPEATED_BYTES = MAX_CBOR_ITEMS + KIB
+ACTIVATION_WIRES = ("float32", "float16", "int8", "int4")
+ACTIVATION_FORMAT_BITS = 0x20
+ACTIVATION_ROWS, ACTIVATION_SHAPE = 3, (4, 5)
+LARGE_ACTIVATIONS = 32, (16, 7, 7)
 BASE = np.random.default_rng(3).standard_normal(341).astype(np.float32)
 LARGE_BASE = np.random.default_rng(3).standard_normal(20_300).astype(np.float32)
 
@@ -253,6 +272,30 @@ def check_mqtt_traffic(data: bytes) -> None:
     assert found[0] == found[1]
 
 
+def check_activations(data: bytes) -> None:
+    """The first byte chooses the format and what it is announced as; what is accepted is finite, and packs again."""
+    if not data:
+        return
+    wire = ACTIVATION_WIRES[data[0] & 0x03]
+    for packed in (data[1:], bytes([ACTIVATION_FORMAT_BITS | data[0] & OPTION_BITS]) + data[1:]):
+        values = accepted(lambda packed=packed: unpack_rows(packed, wire, ACTIVATION_ROWS, ACTIVATION_SHAPE))
+        if values is not None:
+            assert values.shape == (ACTIVATION_ROWS, *ACTIVATION_SHAPE)
+            assert np.isfinite(values).all()
+            again = pack_gradient(values, wire, "dense", 1.0, np.random.default_rng(1))
+            assert np.isfinite(unpack_rows(again, wire, ACTIVATION_ROWS, ACTIVATION_SHAPE)).all()
+
+
+def check_activations_memory(data: bytes) -> None:
+    """Never more than the declared bound, however it ends."""
+    tracemalloc.start()
+    for wire in ACTIVATION_WIRES:
+        accepted(lambda wire=wire: unpack_rows(data, wire, *LARGE_ACTIVATIONS))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak <= activations_bound(*LARGE_ACTIVATIONS), f"{peak} bytes"
+
+
 def check_difference(data: bytes) -> None:
     """What is accepted leads to finite weights, from a version and from nothing."""
     for base in (BASE, None):
@@ -308,6 +351,28 @@ def check_topic(data: bytes) -> None:
     accepted(lambda: topics.check_name("task", text))
 
 
+def check_frame(data: bytes) -> None:
+    """What is read is written again as it was; an assembly holds no more than it may, however chunks contradict."""
+    frame = accepted(lambda: read_frame(data))
+    if frame is not None:
+        assert tagged_anew(write_frame(frame, HOP_KEY), HOP_KEY) == tagged_anew(data, HOP_KEY)
+        assert is_tagged(write_frame(frame, HOP_KEY), HOP_KEY)
+
+
+def check_assembly(data: bytes) -> None:
+    """Chunks in any order, four bytes each: number, index, count and length. A message is put together of `count` of
+    them, or not at all.
+    """
+    assembly = Assembly(lambda frame: frame.body)
+    for number, index, count, length in zip(*[iter(data)] * 4, strict=False):
+        frame = Frame(
+            FrameType.CONTENT, bytes(16), Direction.FROM_DEVICE, 0, 0, number, index % 8, count % 8, b"x" * length
+        )
+        if frame.index < frame.count:
+            message = accepted(lambda frame=frame: assembly.take(frame))
+            assert message is None or len(message) <= frame.count * 255
+
+
 def check_key(data: bytes) -> None:
     """Key files and configured public keys."""
     text = data.decode("latin-1")
@@ -334,6 +399,17 @@ def packed_differences(base: np.ndarray, shapes: list[list[int]]) -> list[bytes]
         for start in (base, None)
         for form in (grid, None)
         for scale in (1, 1.01, 300)
+    ]
+
+
+def packed_activations(rows: int, shape: tuple[int, ...]) -> list[bytes]:
+    """Every format, whole and of chosen entries, with and without numbers below 0."""
+    values = np.random.default_rng(1).standard_normal((rows, *shape)).astype(np.float32)
+    return [
+        pack_gradient(array, wire, "top_k", keep, np.random.default_rng(1))
+        for array in (values, np.maximum(values, 0))
+        for wire in ACTIVATION_WIRES
+        for keep in (1.0, 0.4, 0.02)
     ]
 
 
@@ -386,6 +462,11 @@ TARGETS: Mapping[str, Target] = {
     "mqtt_traffic": Target(check_mqtt_traffic, broker_streams()),
     "packet_gate": Target(check_packet_gate, broker_streams()),
     "sample_line": Target(check_sample_line, SAMPLES),
+    "activations": Target(
+        check_activations,
+        [packed[:1] + packed for packed in packed_activations(ACTIVATION_ROWS, ACTIVATION_SHAPE)],
+    ),
+    "activations_memory": Target(check_activations_memory, packed_activations(*LARGE_ACTIVATIONS)),
     "difference": Target(check_difference, packed_differences(BASE, SHAPES)),
     "difference_inside": Target(check_difference_inside, packed_differences(BASE, SHAPES)),
     "difference_memory": Target(check_difference_memory, packed_differences(LARGE_BASE, LARGE_SHAPES)),
@@ -395,6 +476,8 @@ TARGETS: Mapping[str, Target] = {
     "description": Target(check_description, [TASK_JSON]),
     "document": Target(check_document, [TASK_JSON, BROKER_TOML]),
     "graph": Target(check_any_graph, GRAPHS),
+    "frame": Target(check_frame, FRAMES),
+    "assembly": Target(check_assembly, [bytes([1, 0, 2, 9, 2, 0, 1, 5, 1, 1, 2, 9]), bytes([1, 0, 2, 9, 1, 1, 3, 9])]),
     "topic": Target(check_topic, [topic.encode() for topic in TOPICS]),
     "key": Target(check_key, [b"0f" * 32, b"0f" * 32 + b"\n"]),
 }

@@ -19,6 +19,7 @@ from broker_coordinator.commands.backup_file import CONTENTS, DATABASE, MAX_SMAL
 from broker_coordinator.commands.verify import verify_versions
 from broker_coordinator.storage.database import Database, writing
 from broker_coordinator.storage.device_registry import DeviceRegistry
+from broker_coordinator.storage.helper_registry import HelperRegistry
 from broker_coordinator.storage.invitation_registry import InvitationRegistry
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.lease import VERSIONS, Lease
@@ -368,6 +369,7 @@ def _where(command: list[str], place: Place) -> list[str]:
 
 def test_a_database_of_the_release_before_is_brought_up_to_date(place: Place, bench: Bench, capsys) -> None:
     with writing(bench.journal.engine) as connection:
+        connection.exec_driver_sql("DROP TABLE helpers")
         connection.exec_driver_sql("DROP TABLE restores")
         connection.exec_driver_sql("ALTER TABLE invitations DROP COLUMN coordinator_key")
         connection.execute(update(schema_number).values(number=9))
@@ -376,6 +378,7 @@ def test_a_database_of_the_release_before_is_brought_up_to_date(place: Place, be
     assert "start this edgeflock's coordinator once" in capsys.readouterr().err
     with Journal.open(place.database) as journal:
         InvitationRegistry(journal.engine).add(Invited("shed-pi", TOKENS[1].verify_key, 2**33), NOW)
+        HelperRegistry(journal.engine).allow("gateway")
         assert last_restore(journal.engine) is None
     assert place.run("backup") == 0
 

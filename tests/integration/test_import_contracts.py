@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 TREE = Path(__file__).parents[2]
-PACKAGES = ("fleet_protocol", "fleet_host", "bundle_runtime", "edge_agent", "broker_coordinator", "workbench")
+PACKAGES = (
+    "fleet_protocol",
+    "fleet_host",
+    "bundle_runtime",
+    "edge_agent",
+    "broker_coordinator",
+    "session_relay",
+    "workbench",
+)
 
 
 def lint(tree: Path) -> tuple[int, str]:

@@ -38,8 +38,8 @@ class StartedAgent(Agent):
 
     def enrol(self) -> bytes:
         """Send an enrolment, as it were."""
-        sent = digest(self._sign_enrolment())
-        self._enrolment._attempts.sent(sent)
+        sent = digest(self.member._sign_enrolment())
+        self.member._enrolment._attempts.sent(sent)
         return sent
 
     def answer(self, sent: bytes, newest_boot: int, reason: Reason = Reason.UNKNOWN_KEY) -> None:
@@ -47,7 +47,7 @@ class StartedAgent(Agent):
         receipt = MessageSigner(COORDINATOR, FLEET, SHARD).receipt(
             "kitchen-pi", sent, reason=reason, detail="", highest_sequence=0, newest_boot=newest_boot
         )
-        self._link._handle(receipt.topic, receipt.data)
+        self.member._inbox.handle(receipt.topic, receipt.data)
 
     def close(self) -> None:
         self._samples.close()

@@ -10,8 +10,16 @@ from pathlib import Path
 import grimp
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "architecture.md"
-PACKAGES = ("workbench", "edge_agent", "broker_coordinator", "bundle_runtime", "fleet_host", "fleet_protocol")
-WITH_ROOMS = frozenset({"workbench", "edge_agent", "broker_coordinator"})
+PACKAGES = (
+    "workbench",
+    "session_relay",
+    "edge_agent",
+    "broker_coordinator",
+    "bundle_runtime",
+    "fleet_host",
+    "fleet_protocol",
+)
+WITH_ROOMS = frozenset({"workbench", "session_relay", "edge_agent", "broker_coordinator"})
 BEGIN = "<!-- drawn from the imports by: python -m tests.support.architecture -->\n```mermaid\n"
 END = "```\n"
 

@@ -26,6 +26,7 @@ from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.kinds import UPDATE
 from fleet_protocol.sample_schema import InputSchema, LabelSchema
 from fleet_protocol.solved_head import FEATURE_STATISTICS_NAME, SolvedHead
+from fleet_protocol.split_plan import Block, Cut, SplitPlan, backward_file, forward_file, last_file
 
 TASK = "tiny"
 PARAMETERS = [Parameter("head.weight", [4, 8]), Parameter("head.bias", [4])]
@@ -41,12 +42,14 @@ def write_bundle(
     graph_bytes: int = 200,
     versions_from: str = UPDATE.name,
     solved_head: SolvedHead | None = None,
+    split: SplitPlan | None = None,
 ) -> Bundle:
     """Write a bundle for `task` into `folder` and load it again."""
     parameters = parameters or PARAMETERS
     size = sum(parameter.size for parameter in parameters)
     weights = np.linspace(-1, 1, size, dtype=np.float32)
-    graphs = {name: (name.encode() * graph_bytes)[:graph_bytes] for name in (TRAIN_FILE, EVALUATE_FILE, PREDICT_FILE)}
+    names = (TRAIN_FILE, EVALUATE_FILE, PREDICT_FILE, *sorted(_graphs_of(split)))
+    graphs = {name: (name.encode() * graph_bytes)[:graph_bytes] for name in names}
     files = graphs | {WEIGHTS_FILE: write_weights(weights, parameters)}
     description = TaskDescription(
         format=BUNDLE_FORMAT,
@@ -63,8 +66,19 @@ def write_bundle(
         versions_from=FEATURE_STATISTICS_NAME if solved_head else versions_from,
         solved_head=solved_head,
         downlink=DownlinkPlan("exact" if solved_head else "lossy"),
+        split=split,
     )
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in (files | {DESCRIPTION_FILE: msgspec.json.encode(description)}).items():
         (folder / name).write_bytes(data)
     return load_bundle(folder)
+
+
+THREE_BLOCKS = SplitPlan([Block("first", [8]), Block("second", [8]), Block("", [])], [Cut("middle", [(1, 2)])])
+"""For a task whose device leaves its second block to a helper."""
+
+
+def _graphs_of(split: SplitPlan | None) -> set[str]:
+    last = len(split.blocks) - 1 if split else 0
+    passes = {graph(block) for block in range(last) for graph in (forward_file, backward_file)}
+    return passes | {last_file(last)} if split else set()

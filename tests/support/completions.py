@@ -1,6 +1,7 @@
 """The files in completions/, made from the command lines: `python -m tests.support.completions` makes them anew.
 
-They need nothing on a device. shtab, which writes them, is for developers alone; `edgeflock` completes by typer.
+They need nothing on a device. shtab, which writes them, is for developers alone; `edgeflock` completes by typer, and
+its `edgeflock helper` as `edgeflock-helper`.
 """
 
 import argparse
@@ -9,11 +10,14 @@ from pathlib import Path
 
 import broker_coordinator.cli
 import edge_agent.cli
+import session_relay.helper.cli
+from session_relay.helper.configuration import PROGRAM
 
 FOLDER = Path(__file__).parents[2] / "completions"
 PARSERS: Mapping[str, argparse.ArgumentParser] = {
     "edge-agent": edge_agent.cli.parser(),
     "broker-coordinator": broker_coordinator.cli.parser(),
+    PROGRAM: session_relay.helper.cli.parser(PROGRAM),
 }
 PATHS = frozenset({"FILE", "FOLDER", "OUT"})
 """Metavars of what is completed as a path."""

@@ -98,6 +98,10 @@ class CoordinatorProcess(RestartableProcess):
         """`broker-coordinator devices ... --json`."""
         return self._ask("devices", *arguments)
 
+    def helpers(self, *arguments: str) -> Any:
+        """`broker-coordinator helpers ... --json`."""
+        return self._ask("helpers", *arguments)
+
     def tasks(self, *arguments: str) -> Any:
         """`broker-coordinator tasks ... --json`."""
         return self._ask("tasks", *arguments)

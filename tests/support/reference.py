@@ -19,6 +19,7 @@ from broker_coordinator.configuration import CoordinatorConfiguration
 from edge_agent.configuration import AgentConfiguration
 from edge_agent.profiles import Limits, Profile
 from fleet_protocol.aggregation_plan import USED_BY, AggregationPlan
+from session_relay.helper.configuration import HelperConfiguration
 from workbench.export.recipe.task_file import TaskFile
 from workbench.fleet_description import FleetFile
 
@@ -51,6 +52,12 @@ REFERENCES: Mapping[str, tuple[str, list[File]]] = {
         "Reference of the configuration files",
         [
             File("agent.toml", "Read by `edge-agent`; systemd/agent.toml is one to copy.", AgentConfiguration),
+            File(
+                "helper.toml",
+                "Read by `edgeflock helper`; systemd/helper.toml is one to copy. A helper is a device without samples, so the"
+                " keys are those of agent.toml, and what follows. Its `sample_socket` answers `edgeflock helper status`.",
+                HelperConfiguration,
+            ),
             File(
                 "coordinator.toml",
                 "Read by `broker-coordinator`; systemd/coordinator.toml is one to copy.",
@@ -116,10 +123,11 @@ def table(shape: type) -> str:
 
 
 def words_of(shape: type) -> Mapping[str, str]:
-    """The docstring below each field of a struct; empty where there is none."""
+    """The docstring below each field of a struct, or of one that it extends; empty where there is none."""
+    base = shape.__base__
+    found = {} if base in (None, msgspec.Struct) else dict(words_of(base))
     (body,) = ast.parse(textwrap.dedent(inspect.getsource(shape))).body
     assert isinstance(body, ast.ClassDef)
-    found: dict[str, str] = {}
     for node, following in zip(body.body, [*body.body[1:], None], strict=True):
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             has_words = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)

@@ -16,10 +16,12 @@ from edge_agent.worker.contract import (
     Unconfined,
     Verdict,
     files_for,
+    framed,
     read_message,
     write_job,
 )
 from fleet_protocol.bundle import DESCRIPTION_FILE, WEIGHTS_FILE, parse_description
+from fleet_protocol.split_plan import WHOLE, Cut
 
 TREE = Path(__file__).parents[2]
 ORT_PYTHON = TREE / ".venv-ort" / "bin" / "python"
@@ -27,14 +29,14 @@ ORT_PYTHON = TREE / ".venv-ort" / "bin" / "python"
 
 
 def make_job(
-    bundle: Path, store: Path, engine: EngineName = "onnx-step", *, memory_limit_mib: int = 1024
+    bundle: Path, store: Path, engine: EngineName = "onnx-step", *, memory_limit_mib: int = 1024, cut: Cut = WHOLE
 ) -> TrainingJob:
-    """A first round on a bundle's own weights."""
+    """A first round on a bundle's own weights; with a `cut`, the part of it that is the device's."""
     description = parse_description((bundle / DESCRIPTION_FILE).read_bytes())
     return TrainingJob(
         description=description,
         engine=engine,
-        files={name: str(bundle / name) for name in files_for(engine, description)},
+        files={name: str(bundle / name) for name in files_for(engine, description, cut)},
         weights=str(bundle / WEIGHTS_FILE),
         sample_store=str(store),
         residual=b"",
@@ -45,6 +47,7 @@ def make_job(
         nice=0,
         memory_limit_mib=memory_limit_mib,
         cpu_limit_seconds=600,
+        cut=cut,
     )
 
 
@@ -61,7 +64,7 @@ def run_worker(python: Path, job: TrainingJob) -> tuple[list[Progress], Verdict]
     """What the worker says, as a process of this Python's."""
     command = [str(python), "-P", "-m", "edge_agent.training.worker", str(os.getpid())]
     environment = os.environ | {"PYTHONPATH": str(TREE)}
-    ended = subprocess.run(command, input=write_job(job), capture_output=True, check=False, env=environment)
+    ended = subprocess.run(command, input=framed(write_job(job)), capture_output=True, check=False, env=environment)
     messages = _messages(ended.stdout)
     assert messages, ended.stderr.decode()
     *news, verdict = messages

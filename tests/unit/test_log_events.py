@@ -10,7 +10,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 ROW = re.compile(r"^\| (\w+) \| `(\w+)` \|", re.MULTILINE)
 LEVELS = {"debug": "DEBUG", "info": "INFO", "warning": "WARNING", "error": "ERROR", "exception": "ERROR"}
-PROGRAMS = {"edge-agent": "edge_agent", "broker-coordinator": "broker_coordinator"}
+PROGRAMS = {
+    "edge-agent": "edge_agent",
+    "edgeflock helper": "session_relay/helper",
+    "broker-coordinator": "broker_coordinator",
+    "session_relay.relay": "session_relay/relay",
+}
 
 
 def documented(program: str) -> set[tuple[str, str]]:

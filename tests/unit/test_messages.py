@@ -114,8 +114,18 @@ def test_life_of_an_update_travels_only_where_there_is_one():
     assert decode_payload(encode_payload(without), Update) == without
     assert decode_payload(encode_payload(within), Update) == within
     assert len(encode_payload(within)) == len(encode_payload(without)) + 1
-    with pytest.raises(ProtocolError, match="Update: a last field of 0 is not written"):
+    with pytest.raises(ProtocolError, match=r"Update: a last field of 0 or \[\] is not written"):
         decode_payload(cbor.encode([1, 1, 0.5, b"packed", 0]), Update)
+
+
+def test_samples_of_blocks_travel_behind_the_life_and_only_where_there_are_any():
+    held = Update(1, 1, 0.5, b"packed", held=(300, 0))
+    assert encode_payload(held) == cbor.encode([1, 1, 0.5, b"packed", 0, [300, 0]])
+    assert decode_payload(encode_payload(held), Update) == held
+    for wrong in ([1, 1, 0.5, b"packed", 0, []], [1, 1, 0.5, b"packed", 0, [-1]], [1, 1, 0.5, b"packed", 0, [0] * 65]):
+        with pytest.raises(ProtocolError) as refused:
+            decode_payload(cbor.encode(wrong), Update)
+        assert refused.value.reason is Reason.MALFORMED
 
 
 def test_generation_and_end_of_a_task_travel_only_where_there_are_any():

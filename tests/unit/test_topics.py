@@ -15,7 +15,7 @@ names = st.from_regex(r"[a-z0-9_-]{1,48}", fullmatch=True)
 
 @given(names, names, names, st.integers(0, 10**9 - 1))
 def test_every_topic_is_carried_by_every_broker_and_read_back(fleet, shard, device, number):
-    for build in (topics.up, topics.down, topics.state):
+    for build in (topics.up, topics.down, topics.state, topics.session, topics.relayed):
         assert topics.device_of(build(fleet, shard, device)) == (device, build.__name__)
     assert topics.blob_of(topics.blob_chunk(fleet, HASH, number)) == (HASH, number)
     assert topics.chunk_of(topics.chunk(fleet, HASH, number)) == (HASH, number)

@@ -1,15 +1,20 @@
 """The vectors in tests/vectors, both ways: what we write from the input, and what we read from the bytes."""
 
+import hashlib
 import json
+import struct
 from pathlib import Path
 
 import cbor2
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import Grid, apply_difference, decode_update, encode_difference, encode_update, inspect_update
+from fleet_protocol.codec.activations import pack_gradient, unpack_rows
 from fleet_protocol.codec.container import open_container
 from fleet_protocol.codec.difference import read_head
 from fleet_protocol.codec.positions import ALL, BYTES, BYTES_BY_COLUMN, EXP_GOLOMB, RICE, SEEDED
@@ -20,6 +25,8 @@ from fleet_protocol.envelope import read_envelope, sign_envelope
 from fleet_protocol.keys import SigningKey
 from fleet_protocol.kinds import KINDS, Update, decode_payload, encode_payload
 from fleet_protocol.limits import MAX_CONTROL_BYTES
+from fleet_protocol.sessions.secrecy import hop_key
+from tests.vectors.sessions import session_vectors
 from tests.vectors.write import message_vectors
 
 FOLDER = Path(__file__).parents[1] / "vectors"
@@ -109,6 +116,25 @@ def test_random_positions(vector):
     assert random_indices(**vector["input"]).tolist() == vector["indices"]
 
 
+ACTIVATIONS = read("activations")
+
+
+@pytest.mark.parametrize("vector", ACTIVATIONS, ids=lambda vector: vector["name"])
+def test_activations(vector):
+    given, packed = vector["input"], bytes.fromhex(vector["hex"])
+    rows, *shape = given["shape"]
+    values = np.array(given["values"], np.float32).reshape(rows, *shape)
+    chosen = given["selection"], given["keep"], np.random.default_rng(1)
+    assert pack_gradient(values, given["wire"], *chosen) == packed
+    assert unpack_rows(packed, given["wire"], rows, shape).ravel().tolist() == vector["values"]
+
+
+def test_activations_show_every_form_that_the_format_has():
+    first = [bytes.fromhex(vector["hex"])[0] for vector in ACTIVATIONS]
+    assert {byte & 0x03 for byte in first} == set(range(4))
+    assert all({bool(byte & flag) for byte in first} == {False, True} for flag in (0x04, 0x08, 0x10))
+
+
 DIFFERENCES = read("differences")
 
 
@@ -125,3 +151,46 @@ def test_differences_show_every_form_that_the_format_has():
     heads = [read_head(bytes.fromhex(vector["hex"])) for vector in DIFFERENCES]
     assert {(head.whole, head.on_grid) for head in heads} == {(a, b) for a in (False, True) for b in (False, True)}
     assert {head.planes for head in heads} >= {0, 1, 2, 4}
+
+
+SESSIONS = read("sessions")
+
+
+def test_sessions_are_those_that_the_writer_writes():
+    assert session_vectors() == SESSIONS
+
+
+@pytest.mark.parametrize("vector", SESSIONS, ids=lambda vector: vector["name"])
+def test_frame_by_another_implementation(vector):
+    """Keys, encryption and tag by the package cryptography and hashlib, from the words of docs/wire-format.md."""
+    given = {name: bytes.fromhex(value) for name, value in vector["input"].items() if isinstance(value, str)}
+    own, other = (X25519PrivateKey.from_private_bytes(given[f"{end}_secret"]) for end in ("device", "helper"))
+    shared = own.exchange(other.public_key())
+    transcript = given["session"] + b"".join(
+        bytes(SigningKey(given[f"{end}_signing_seed"]).verify_key) + secret.public_key().public_bytes_raw()
+        for end, secret in (("device", own), ("helper", other))
+    )
+    keys = [
+        hashlib.blake2b(transcript, key=shared, person=b"edgeflock/ses/1" + end, digest_size=32).digest()
+        for end in (b"d", b"h")
+    ]
+    assert [key.hex() for key in keys] == vector["session_keys"]
+
+    data, hop = bytes.fromhex(vector["hex"]), bytes.fromhex(vector["hop_key"])
+    header, tag, body = data[:47], data[47:63], data[63:]
+    assert tag == hashlib.blake2b(header + body[-16:], key=hop, digest_size=16).digest()
+    fields = vector["input"]
+    assert struct.unpack(">QHHQQ", header[19:]) == tuple(
+        fields[name] for name in ("number", "index", "count", "offset", "settled")
+    )
+    if body:
+        nonce = struct.pack(">QI", fields["number"], fields["index"])
+        opened = ChaCha20Poly1305(keys[0]).decrypt(nonce, body, struct.pack(">H", fields["count"]))
+        assert opened == given["content"]
+
+
+def test_hop_key_is_that_of_both_sides():
+    (given, *_) = (vector["input"] for vector in SESSIONS)
+    device, coordinator = (SigningKey(bytes.fromhex(given[f"{end}_signing_seed"])) for end in ("device", "coordinator"))
+    session = bytes.fromhex(given["session"])
+    assert hop_key(coordinator, device.verify_key, session).hex() == SESSIONS[0]["hop_key"]

@@ -15,6 +15,7 @@ from fleet_protocol import topics
 from fleet_protocol.authorities import authorities_id
 from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import ClassStatistics, Grid, Moments, Quantisation, encode_difference, encode_update
+from fleet_protocol.codec.activations import pack_gradient, unpack_rows
 from fleet_protocol.codec.selection import random_indices
 from fleet_protocol.envelope import sign_envelope
 from fleet_protocol.keys import SigningKey, key_id
@@ -33,6 +34,7 @@ from fleet_protocol.kinds import (
     MANIFEST,
     PRESENCE,
     RECEIPT,
+    SESSION_OPENING,
     STATISTICS,
     UPDATE,
     WEIGHTS_REQUEST,
@@ -57,6 +59,7 @@ from fleet_protocol.kinds import (
 )
 from fleet_protocol.limits import BOOT_SHIFT
 from tests.vectors.home_assistant import home_assistant_vectors
+from tests.vectors.sessions import SESSIONS, session_vectors
 
 FOLDER = Path(__file__).parent
 SHAPES = [[6, 8], [6], [2, 6], [2]]
@@ -72,6 +75,7 @@ NAMING_A_TASK = (
     ENCRYPTED_STATISTICS,
     FEATURE_STATISTICS,
     ENCRYPTED_FEATURE_STATISTICS,
+    SESSION_OPENING,
 )
 RECIPIENT = SigningKey(bytes(range(32, 64)))
 EPHEMERAL = PrivateKey(bytes(range(64, 96)))
@@ -116,6 +120,8 @@ MESSAGES = [
         UP,
     ),
 ]
+OF_SOME_BLOCKS = (UPDATE, Update(16, 40, 0.75, bytes.fromhex("69012aa0803f"), held=(16, 0, 12)), UP)
+"""Of three blocks, the second was a helper's."""
 SUCCESSOR = SigningKey(bytes(range(32, 64))).verify_key
 SUCCESSION = (
     KEY_SUCCESSION,
@@ -202,6 +208,8 @@ def message_vectors() -> list[dict[str, object]]:
         *((3, *case) for case in OF_GENERATION_3),
         (0, *SUCCESSION),
         (0, *AUTHORITIES),
+        (0, *OF_SOME_BLOCKS),
+        *((0, *case) for case in SESSIONS),
     ]
     for generation, kind, message, topic in cases:
         names_a_task = kind in NAMING_A_TASK
@@ -253,6 +261,34 @@ def difference_vectors() -> list[dict[str, object]]:
     ]
 
 
+def activation_vectors() -> list[dict[str, object]]:
+    """Every format of activations, with and without numbers below 0, compressed and not; and chosen entries of rows."""
+    array = delta([[3, 4, 5]]).reshape(3, 4, 5)
+    cases = [(f"{wire}, whole", array, wire, "dense", 1.0) for wire in ("float32", "float16", "int8", "int4")]
+    cases += [(f"{wire}, none below 0", np.abs(array), wire, "dense", 1.0) for wire in ("int8", "int4")]
+    cases += [("int8, mostly 0", array * (array > 1.5), "int8", "dense", 1.0)]
+    cases += [
+        (f"{wire}, the largest fifth of each row", array, wire, "top_k", 0.2) for wire in ("float32", "int8", "int4")
+    ]
+    cases += [("int8, one entry of each row", array, "int8", "top_k", 0.05)]
+    vectors = []
+    for name, values, wire, selection, keep in cases:
+        packed = pack_gradient(values, wire, selection, keep, np.random.default_rng(1))
+        vectors.append({
+            "name": name,
+            "input": {
+                "shape": list(values.shape),
+                "values": values.ravel().tolist(),
+                "wire": wire,
+                "selection": selection,
+                "keep": keep,
+            },
+            "hex": packed.hex(),
+            "values": unpack_rows(packed, wire, len(values), values.shape[1:]).ravel().tolist(),
+        })  # fmt: skip
+    return vectors
+
+
 def random_vectors() -> list[dict[str, object]]:
     """Seeds and the positions that follow from them."""
     cases = [(0, 4, 100), (0, 90, 100), (2**63 + 1, 7, 1_000_000)]
@@ -269,6 +305,8 @@ def main() -> None:
         "messages": message_vectors(),
         "random_positions": random_vectors(),
         "differences": difference_vectors(),
+        "activations": activation_vectors(),
+        "sessions": session_vectors(),
         "home_assistant": home_assistant_vectors(),
     }
     for name, vectors in files.items():

@@ -4,16 +4,13 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
-from edge_agent.profiles import Profile, read_profile
-from edge_agent.profiles.files import names_a_file
-from fleet_protocol.configuration import convert_document
+from edge_agent.profiles import Profile
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MAX_NAME_CHARACTERS
 from workbench.docker_fleet.names import SERVICES
-from workbench.fleet_description import DeviceGroup, FleetFile
+from workbench.fleet_description import DeviceGroup, FleetFile, groups_of_devices, kind_of
 
 GUIDE = "docs/fleet-in-docker.md"
 
@@ -36,15 +33,9 @@ def plan_devices(fleet: FleetFile, path: Path) -> list[PlannedDevice]:
         ConfigurationError: there are none, two have one name, one has a name that no container can have, or a profile
             is wrong.
     """
-    profile_of = cache(read_profile)
     devices = []
-    for where, group in _groups(fleet, path):
-        located = str(path.parent / group.profile) if names_a_file(group.profile) else group.profile
-        try:
-            profile = profile_of(located)
-        except ConfigurationError as error:
-            raise ConfigurationError(f"{where}: {error}") from error
-        kind = Path(group.profile).stem if names_a_file(group.profile) else group.profile
+    for group, profile in groups_of_devices(fleet, path):
+        kind = kind_of(group)
         devices += [PlannedDevice(name, kind, profile) for name in _names(group, kind)]
     if not devices:
         raise ConfigurationError(f"{path}: no [[devices]]; write one for each kind of device: {GUIDE}")
@@ -58,17 +49,6 @@ def plan_devices(fleet: FleetFile, path: Path) -> list[PlannedDevice]:
                 f" the services' {', '.join(SERVICES)}"
             )
     return devices
-
-
-def _groups(fleet: FleetFile, path: Path) -> Iterator[tuple[str, DeviceGroup]]:
-    """With where each stands in the file. A card is a group of one."""
-    for number, group in enumerate(fleet.devices, 1):
-        yield f"{path}: [[devices]] {number}", group
-    for number, card in enumerate(fleet.cards, 1):
-        where = f"{path}: card {number}"
-        said = {**fleet.defaults, **card}
-        document: dict[str, object] = {key: said[key] for key in ("name", "profile") if key in said}
-        yield where, convert_document(document, DeviceGroup, where)
 
 
 def _names(group: DeviceGroup, kind: str) -> Iterator[str]:

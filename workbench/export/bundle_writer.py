@@ -13,22 +13,21 @@ from bundle_runtime.graph_admission import GraphRefusedError, check_graph
 from bundle_runtime.runner import BundleRunner
 from fleet_protocol.bundle import (
     BACKBONE_FILE,
-    BUNDLE_FORMAT,
     DESCRIPTION_FILE,
     EVALUATE_FILE,
     PREDICT_FILE,
     TRAIN_FILE,
     TRAIN_PER_SAMPLE_FILE,
     WEIGHTS_FILE,
-    BackboneSchema,
-    OnnxVersion,
     TaskDescription,
-    blob_hash,
     parse_description,
     verify_bundle,
 )
 from fleet_protocol.errors import ConfigurationError
 from workbench.export.backbone.backbone import Split, backbone_graph, split
+from workbench.export.blocks.block_costs import with_costs
+from workbench.export.blocks.block_graphs import block_models
+from workbench.export.blocks.division import Division, divide
 from workbench.export.conversion.onnx_conversion import checked_model
 from workbench.export.conversion.unexportable import explained
 from workbench.export.graphs.inference_graphs import evaluation_graph, prediction_graph
@@ -36,8 +35,10 @@ from workbench.export.graphs.training_graph import training_graph
 from workbench.export.ort_training import ort_training_files
 from workbench.export.recipe.probe import probe_inputs
 from workbench.export.recipe.recipe import Recipe, read_recipe
+from workbench.export.task_description import described
 from workbench.export.trials.found_rate import with_learning_rate
 from workbench.export.trials.linear_head import check_linear_head
+from workbench.export.trials.random_samples import random_samples
 from workbench.export.trials.torch_comparison import check_against_torch, check_backbone
 from workbench.recipe_folder import TASK_FILE
 
@@ -84,39 +85,23 @@ def bundle_files(
     models = _backbone_model(halves) | _models(halves.head) if halves else _models(recipe)
     if recipe.given is not None:
         models[BACKBONE_FILE] = recipe.given.model
+    trained = halves.head if halves else recipe
+    division = _division(trained)
+    models |= _block_models(division) if division else {}
     files = {name: admitted(name, model) for name, model in models.items()}
     if ort_training is not None:
-        files |= ort_training_files(halves.head if halves else recipe, ort_training)
+        files |= ort_training_files(trained, ort_training)
     files[WEIGHTS_FILE] = save({name: value.contiguous() for name, value in recipe.tensors.items()})
-    description = TaskDescription(
-        format=BUNDLE_FORMAT,
-        task=recipe.task.task,
-        title=recipe.task.title,
-        input=recipe.given.input if recipe.given else recipe.task.input,
-        label=recipe.task.label,
-        parameters=recipe.parameters,
-        training=recipe.task.training,
-        update=recipe.task.update,
-        aggregation=recipe.task.aggregation,
-        downlink=recipe.task.published,
-        sending=recipe.task.sending,
-        files={name: blob_hash(content) for name, content in files.items()},
-        backbone=BackboneSchema(behind.feature_shape) if (behind := halves or recipe.given) else None,
-        onnx_versions={name: _version(model) for name, model in models.items()},
-        versions_from=recipe.task.payload_kind,
-        scaling=recipe.scaling,
-        inputs=recipe.task.inputs,
-        heads=recipe.task.each_label if recipe.task.heads else {},
-        readings=recipe.task.readings,
-        solved_head=recipe.task.solved_head,
-    )
+    description = described(recipe, models, files, halves=halves, division=division)
     if any(isinstance(part, BatchNorm) for part in recipe.module.modules()) and description.statistics:
         tell(FEW_CLASSES)
     featured = BundleRunner(description, files).featured
     if halves is not None and not halves.is_quantised:
         check_backbone(halves, models[BACKBONE_FILE], description)
-    check_against_torch(halves.head if halves else recipe, models, description, featured)
+    check_against_torch(trained, models, description, featured)
     check_linear_head(description, files, str(recipe.folder / TASK_FILE))
+    if division:
+        description = with_costs(description, division, files, featured(random_samples(description)))
     if not description.training.learning_rate:
         description = with_learning_rate(description, files, data, tell)
     text = written(description)
@@ -140,12 +125,6 @@ def admitted(name: str, model: ModelProto) -> bytes:
     return data
 
 
-def _version(model: ModelProto) -> OnnxVersion:
-    """A checked model has one entry for ONNX's own operators."""
-    (opset,) = (entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-    return OnnxVersion(model.ir_version, opset)
-
-
 def _models(recipe: Recipe) -> dict[str, ModelProto]:
     """File name to checked model. Training sees the module in training mode, the others in evaluation mode."""
     makers = {TRAIN_FILE: training_graph, EVALUATE_FILE: evaluation_graph, PREDICT_FILE: prediction_graph}
@@ -157,6 +136,19 @@ def _models(recipe: Recipe) -> dict[str, ModelProto]:
         with explained(file, recipe.module, probe_inputs(recipe.task, 1)):
             models[file] = checked_model(make(recipe))
     return models
+
+
+def _division(recipe: Recipe) -> Division | None:
+    """Into the blocks that `task.toml` asks for, if it does."""
+    if recipe.task.split is None:
+        return None
+    with explained("split", recipe.module, probe_inputs(recipe.task, 1)):
+        return divide(recipe, recipe.task.split.points)
+
+
+def _block_models(division: Division) -> dict[str, ModelProto]:
+    with explained("split", division.recipe.module, probe_inputs(division.recipe.task, 1)):
+        return dict(block_models(division))
 
 
 def _backbone_model(halves: Split) -> dict[str, ModelProto]:

@@ -19,6 +19,7 @@ from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import DESCRIPTION_FILE, TaskDescription, TrainingPlan, UpdatePlan, blob_hash
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.sample_schema import InputSchema, LabelSchema
+from fleet_protocol.split_plan import SplitPlan
 from workbench.inspection.child import run_child
 from workbench.inspection.measured_round import Measurement
 from workbench.inspection.trial_round import Trial, try_round
@@ -82,7 +83,7 @@ class Need(msgspec.Struct, frozen=True):
 
 
 class Inspection(msgspec.Struct, frozen=True):
-    """Everything that `edgeflock inspect` says."""
+    """Everything that `edgeflock inspect` says. `block_parameters` are as many as `split` has blocks."""
 
     task: str
     title: str
@@ -98,6 +99,8 @@ class Inspection(msgspec.Struct, frozen=True):
     training: TrainingPlan
     update: UpdatePlan
     aggregation: AggregationPlan
+    split: SplitPlan | None
+    block_parameters: list[int]
     files: list[File]
     graphs: list[Graph]
     oldest_onnxruntime: str
@@ -136,6 +139,8 @@ def inspect_bundle(folder: Path, samples: Path | None = None) -> Inspection:
         training=task.training,
         update=task.update,
         aggregation=task.aggregation,
+        split=task.split,
+        block_parameters=_block_parameters(task),
         files=[
             File(name, len(files[name]), blob_hash(files[name])) for name in (DESCRIPTION_FILE, *sorted(task.files))
         ],
@@ -145,6 +150,14 @@ def inspect_bundle(folder: Path, samples: Path | None = None) -> Inspection:
         trial=trial,
         needs=[_need(name, task, measured) for name in shipped_profiles()],
     )
+
+
+def _block_parameters(task: TaskDescription) -> list[int]:
+    """How many parameters each block of the task's `split` has; none without one."""
+    counts = [0] * (len(task.split.blocks) if task.split else 0)
+    for parameter in task.parameters if task.split else []:
+        counts[parameter.block] += parameter.size
+    return counts
 
 
 @contextmanager

@@ -1,11 +1,15 @@
 """An inspection as people read it."""
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from fleet_protocol.aggregation_plan import SMALLEST_BUFFER
+from fleet_protocol.limits import KIB
 from fleet_protocol.sample_schema import qualified
+from fleet_protocol.split_plan import SplitPlan
 from workbench.inspection.bundle_inspection import Inspection
 
 
@@ -39,14 +43,35 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
     facts.add_row("version", f"{aggregation.strategy}, {updates} updates each")
     verdict = "every operator" if inspection.runs_on_oldest else "[red]not every operator[/]"
     facts.add_row("runs", f"{verdict} on onnxruntime {inspection.oldest_onnxruntime}, the oldest that is supported")
+    if inspection.split is not None:
+        facts.add_row("cuts", ", ".join(cut.name for cut in inspection.split.cuts))
     console.print(facts, highlight=False)
-    for table in (_files(inspection), _graphs(inspection), _needs(inspection)):
+    blocks = [_blocks(inspection.split, inspection.block_parameters)] if inspection.split else []
+    for table in (*blocks, _files(inspection), _graphs(inspection), _needs(inspection)):
         console.print(table, highlight=False)
     console.print(f"time: {inspection.time_estimate}", f"memory: {inspection.memory_estimate}", sep="\n", style="dim")
 
 
 def _judged(unsteady: str | None) -> str:
     return "steady" if unsteady is None else f"[red]unsteady[/]: {escape(unsteady)}"
+
+
+def _blocks(split: SplitPlan, parameters: Sequence[int]) -> Table:
+    """What a device or its helper runs, for one sample."""
+    table = Table("block", "ends with", "gives", "parameters", "kflop", "working KiB", "is", box=None)
+    for number, (block, count) in enumerate(zip(split.blocks, parameters, strict=True)):
+        traits = [block.part] * bool(block.part) + ["reads samples"] * (block.reads_inputs or not number)
+        traits += ["mixes or numbers samples"] * (not block.rows_are_alone)
+        table.add_row(
+            str(number),
+            escape(block.point) or "the loss",
+            "x".join(map(str, block.output_shape)),
+            str(count),
+            f"{block.forward_flops / 1000:.1f}",
+            f"{block.working_bytes / KIB:.1f}",
+            ", ".join(traits),
+        )
+    return table
 
 
 def _files(inspection: Inspection) -> Table:

@@ -10,7 +10,7 @@ import msgspec
 
 from broker_coordinator.admission.fleet_view import Device
 from fleet_protocol.bundle import TaskDescription
-from fleet_protocol.codec import inspect_update, without_statistics
+from fleet_protocol.codec import HeldBlocks, inspect_update, without_statistics
 from fleet_protocol.codec.container import FORMAT, read_first_byte
 from fleet_protocol.encryption import BOX_OVERHEAD_BYTES, decrypt_payload
 from fleet_protocol.envelope import Envelope, Header, read_envelope
@@ -94,7 +94,7 @@ def describe(data: bytes, context: DecodingContext, name: str = "message") -> De
         if not isinstance(payload, EncryptedPayload):
             lines += _fields(payload)
         if isinstance(payload, Update):
-            lines += _packing(payload.packed, context.task(header.task))
+            lines += _packing(payload, context.task(header.task))
     except ProtocolError as error:
         lines.append(("payload", f"refused, {error}"))
         readable = False
@@ -143,14 +143,15 @@ def _shown(value: object) -> str:
     return repr(value)
 
 
-def _packing(packed: bytes, task: TaskDescription | None) -> list[tuple[str, str]]:
-    first = read_first_byte(packed)
+def _packing(sent: Update, task: TaskDescription | None) -> list[tuple[str, str]]:
+    first = read_first_byte(sent.packed)
     container = "zstd" if first.compressed else "not compressed"
     gaps = "bits" if first.positions_in_bits else "whole bytes"
     how = f"format {FORMAT}, {first.quantisation.name.lower()}, positions in {gaps}, {container}"
     if task is None:
         return [("packing", how), ("entries", "unknown without the task's shapes; give --bundle or --config")]
-    update, stages = inspect_update(without_statistics(packed, task.statistics), task.trained_shapes)
+    held = HeldBlocks.of(task, sent.held)
+    update, stages = inspect_update(without_statistics(sent.packed, held.statistics.size), held.shapes)
     parts = ", ".join(
         f"{name} {bits / 8:g}"
         for name, bits in (
@@ -159,11 +160,11 @@ def _packing(packed: bytes, task: TaskDescription | None) -> list[tuple[str, str
             ("values", stages.code_bits),
         )
     )
-    kept = update.indices.size / task.trained_count
+    kept = update.indices.size / held.trained.size
     return [
         ("packing", f"{how}, scanned by {'column' if stages.by_column else 'row'}"),
         ("stages", f"{parts} bytes: body {stages.body_bytes}, travels as {stages.stored_bytes} and 1 in front"),
-        ("entries", f"{update.indices.size} of {task.trained_count} ({kept:.2%}), norm {update.norm():.4g}"),
+        ("entries", f"{update.indices.size} of {held.trained.size} ({kept:.2%}), norm {update.norm():.4g}"),
     ]
 
 

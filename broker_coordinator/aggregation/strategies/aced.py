@@ -19,7 +19,7 @@ def finish(state: ServerState, updates: Updates, plan: AggregationPlan) -> Step:
     cached = remember_last(state, updates, plan)
     engaged = [update for update in cached.values() if update.base_version >= oldest]
     total = contribution_of(bounded(engaged, bounds_of(cached)), state.weights.size)
-    return Step(total.mean_delta(), remembered=cached)
+    return Step(total.mean_delta(), remembered=cached, stays=total.nobodys())
 
 
 ACED = Strategy(in_order, finish, remember_last, Recall.LAST_UPDATES)

@@ -10,7 +10,8 @@ contains their update.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from broker_coordinator.aggregation.bounds import bounded, scaled
+from broker_coordinator.aggregation.block_weights import divided, nobodys
+from broker_coordinator.aggregation.bounds import bounded, bounded_delta
 from broker_coordinator.aggregation.contribution import BufferedUpdate, Contribution, contribution_of
 from broker_coordinator.aggregation.server_state import ServerState
 from broker_coordinator.aggregation.strategies.last_updates import LastUpdates, bounds_of, remember_last
@@ -37,7 +38,7 @@ def partial(state: ServerState, updates: Sequence[BufferedUpdate], plan: Aggrega
     weighted = [(update.weight(plan), update) for update in updates]
     fresh = [(weight, update.delta) for weight, update in weighted]
     replaced = [
-        (weight, scaled(before.delta, bounds.scale(before.delta.norm())))
+        (weight, bounded_delta(before, bounds))
         for weight, update in weighted
         if (before := last.get(update.device)) is not None
     ]
@@ -49,8 +50,10 @@ def finish(state: ServerState, buffer: Calibrated, plan: AggregationPlan) -> Ste
     """See above; the first mean is weighted by samples."""
     last: LastUpdates = state.remembered
     everyone = contribution_of(bounded(last.values(), bounds_of(last)), state.weights.size)
-    correction = (buffer.fresh.total_delta - buffer.replaced.total_delta) / buffer.fresh.weight
-    return Step(everyone.mean_delta() + correction, remembered=remember_last(state, buffer.updates, plan))
+    correction = divided(buffer.fresh.total_delta - buffer.replaced.total_delta, buffer.fresh.weight)
+    remembered = remember_last(state, buffer.updates, plan)
+    stays = nobodys(everyone.weight + buffer.fresh.weight)
+    return Step(everyone.mean_delta() + correction, remembered=remembered, stays=stays)
 
 
 CA2FL = Strategy(partial, finish, remember_last, Recall.LAST_UPDATES)

@@ -36,7 +36,7 @@ def finish(_: ServerState, delayed: Delayed, plan: AggregationPlan) -> Step:
     """The mean, with the delay-adaptive rate."""
     largest = delayed.largest
     rate = 1.0 if largest <= plan.delay_threshold else min(1.0, 1 / (plan.server_learning_rate * largest))
-    return Step(delayed.total.mean_delta(), rate)
+    return Step(delayed.total.mean_delta(), rate, stays=delayed.total.nobodys())
 
 
 FADAS = Strategy(partial, finish)

@@ -18,4 +18,5 @@ def remember_last(state: ServerState, buffer: Iterable[BufferedUpdate], _: Aggre
 
 def bounds_of(last: LastUpdates) -> Bounds:
     """What one of these devices may weigh among all of them."""
-    return Bounds.among([update.samples for update in last.values()], [update.delta.norm() for update in last.values()])
+    devices = [update for update in last.values() if not update.helper]
+    return Bounds.among([update.samples for update in devices], [update.delta.norm() for update in devices])

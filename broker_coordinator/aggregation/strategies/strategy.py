@@ -22,12 +22,14 @@ class Partial(Protocol):
 @dataclass(frozen=True, slots=True)
 class Step:
     """`direction`, float64, as long as the flat weights, takes the place of a negative gradient in the server's
-    optimiser; `rate` multiplies the server's learning rate; `remembered` is kept for the next version.
+    optimiser; `rate` multiplies the server's learning rate; `remembered` is kept for the next version. The entries of
+    the mask `stays` stay as they are, and so do the optimiser's moments of them: nobody has trained them.
     """
 
     direction: NDArray[np.float64]
     rate: float = 1.0
     remembered: Remembered = field(default_factory=dict)
+    stays: NDArray[np.bool_] | None = None
 
 
 class Recall(Enum):
@@ -58,7 +60,7 @@ def in_order(_state: ServerState, updates: Iterable[BufferedUpdate], _plan: Aggr
 
 def mean(_state: ServerState, total: Contribution, _plan: AggregationPlan) -> Step:
     """A step along the weighted mean."""
-    return Step(total.mean_delta())
+    return Step(total.mean_delta(), stays=total.nobodys())
 
 
 @dataclass(frozen=True, slots=True)

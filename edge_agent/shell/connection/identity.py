@@ -18,6 +18,7 @@ from fleet_protocol.kinds import (
     decode_payload,
 )
 from fleet_protocol.limits import BOOT_SHIFT
+from fleet_protocol.sessions.party import Party
 
 
 class NotReadableError(ProtocolError):
@@ -50,11 +51,13 @@ class Identity:
         self.up_topic = topics.up(fleet, shard, device)
         self.down_topic = topics.down(fleet, shard, device)
         self.state_topic = topics.state(fleet, shard, device)
+        self.session_topic = topics.session(fleet, shard, device)
+        self.relayed_topic = topics.relayed(fleet, shard, device)
         self.boot = 0
         self._key = key
         self.coordinator = read_verify_key(coordinator_key, "coordinator_key", "`broker-coordinator key` on the server")
         """The pinned key: nothing that another has signed is trusted."""
-        self._fleet = fleet
+        self._fleet, self._shard = fleet, shard
         self._counter = count(1)
         self._encrypts = encrypt_updates
         check_recipient(self.coordinator)
@@ -123,6 +126,10 @@ class Identity:
     def sign_presence(self, payload: bytes) -> bytes:
         """Sign a presence, for the state topic."""
         return sign_envelope(self._key, self.state_topic, PRESENCE, payload, sequence=self._next())
+
+    def party(self) -> Party:
+        """This device, or helper, as an end of sessions; with the key that is pinned now."""
+        return Party(self._fleet, self._shard, self.device, self._key, self.coordinator, self._next)
 
     def verify_from_coordinator(self, topic: str, data: bytes, limit: int) -> tuple[msgspec.Struct, str]:
         """The payload of a message that the pinned key signed for `topic`, and the task in its header.

@@ -21,13 +21,16 @@ from fleet_host.log_lines import log_line
 from fleet_host.mqtt_packets import publication_bytes
 from fleet_host.publication_limit import PublicationLimit
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.limits import MAX_PACKET_OVERHEAD_BYTES
+from fleet_protocol.limits import MAX_PACKET_OVERHEAD_BYTES, MIB
 
 logger = logging.getLogger(__name__)
 
 STABLE_SECONDS = 30.0
 """A link that lasted this long resets the back-off. Two devices that share a name disconnect each other at once, and
 back off."""
+
+MAX_UNSENT_BYTES = 8 * MIB
+"""Of what the socket has not taken yet: beyond it, what may be lost is lost here."""
 
 Handler = Callable[[str, bytes], None]
 
@@ -143,6 +146,19 @@ class Link:
         self.transferred += size
         if reason.is_failure:
             self._complaints.publication_refused(topic, reason)
+
+    def send_off(self, topic: str, payload: bytes, *, at_least_once: bool = False) -> bool:
+        """Publish, and wait for nothing; False where it is lost already, without a connection or on one that does not
+        keep up. Whoever sends it sees by the answer whether it came. `at_least_once`: at QoS 1, else at QoS 0.
+        """
+        if self._client is None or self._client.unsent_bytes > MAX_UNSENT_BYTES:
+            return False
+        try:
+            self._client.send_off(topic, payload, int(at_least_once))
+        except aiomqtt.MqttError:
+            return False
+        self.transferred += publication_bytes(topic, len(payload), mqtt5=self._client.mqtt5)
+        return True
 
     @contextlib.asynccontextmanager
     async def listening_to(self, topic_filter: str) -> AsyncIterator[None]:

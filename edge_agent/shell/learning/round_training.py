@@ -2,15 +2,16 @@
 
 import logging
 import secrets
-from collections.abc import Callable, Sequence
 from functools import partial
 
+from edge_agent.core.cut_choice import CutChoice
 from edge_agent.core.generations import carried_over
-from edge_agent.core.norm_memory import divided, joined
-from edge_agent.core.outbox import SignRow, SpooledPayload
-from edge_agent.producers import PRODUCERS, given_back, produce
+from edge_agent.core.norm_memory import divided
+from edge_agent.producers import given_back
+from edge_agent.shell.learning.round_spool import RoundSpool
 from edge_agent.shell.samples.sample_store import SampleStore
-from edge_agent.shell.storage.device_database import DeviceDatabase, SpooledRound, TaskMemory
+from edge_agent.shell.splitting.helped_rounds import HelpedRounds
+from edge_agent.shell.storage.device_database import DeviceDatabase, TaskMemory
 from edge_agent.shell.versions.version_follower import ReadyVersion, VersionFollower
 from edge_agent.worker.contract import (
     News,
@@ -18,7 +19,6 @@ from edge_agent.worker.contract import (
     RebuildFailure,
     TrainingFailure,
     TrainingJob,
-    TrainingResult,
     Verdict,
     Withheld,
 )
@@ -26,13 +26,16 @@ from edge_agent.worker.settings import WorkerSettings
 from edge_agent.worker.supervisor import TrainingWorker
 from fleet_host.log_lines import log_line
 from fleet_protocol.bundle import TaskDescription
-from fleet_protocol.kinds import PayloadKind
-from fleet_protocol.remedies import STEADIER_TRAINING
+from fleet_protocol.limits import MAX_SAMPLES_PER_UPDATE
 
 logger = logging.getLogger(__name__)
 
 LIFE_BITS = 32
 """Of an error feedback's `life`, which tells its state from one that the device had before its database was emptied."""
+
+
+MOST_TRIES = 8
+"""Of one round: a device that runs out of memory, and meets helpers that go, comes to an end all the same."""
 
 
 class RoundFailedError(Exception):
@@ -57,25 +60,20 @@ class RoundTraining:
         samples: SampleStore,
         versions: VersionFollower,
         *,
-        address: Callable[[PayloadKind], tuple[int, bytes]],
-        sign: SignRow,
+        cuts: CutChoice,
+        helpers: HelpedRounds,
+        spool: RoundSpool,
     ) -> None:
-        """`address` says which kind a payload is sent as, and which key it is encrypted for.
-
-        Raises:
-            ConfigurationError: from `address`, for a kind that this device would produce.
-        """
         self._settings = settings
         self._worker = TrainingWorker(settings)
         self._database = database
         self._samples = samples
         self._versions = versions
-        self._address = address
-        self._sign = sign
+        self._cuts = cuts
+        self._helpers = helpers
+        self._spool = spool
         self._said_unconfined = False
         self.progress: Progress | None = None
-        for producer in PRODUCERS.values():
-            address(producer.kind)
 
     @property
     def spent_milliseconds(self) -> int:
@@ -114,62 +112,67 @@ class RoundTraining:
 
         Raises:
             RoundFailedError: the worker gave no result.
+            NoHelperError: the device leaves some blocks to a helper, and there is none now.
             VersionUnavailableError, LinkDownError: the weights came packed, did not unpack, and can't be fetched whole.
             sqlite3.Error, OSError: the disk.
         """
         memory = self._database.memory(task, version.bundle)
         verdict = await self._run_worker(task, version, memory)
-        if isinstance(verdict, RebuildFailure):
-            self._versions.refuse_packed(version, verdict.error)
+        tries = 1
+        while tries < MOST_TRIES and self._has_another_way(version, verdict):
+            tries += 1
             version = await self._versions.ready_version(task)
             memory = self._database.memory(task, version.bundle)
             verdict = await self._run_worker(task, version, memory)
         if isinstance(verdict, TrainingFailure | RebuildFailure):
-            raise RoundFailedError(verdict, mended=self._mend_store(task, verdict))
+            raise RoundFailedError(verdict, mended=self._is_mended(task, verdict))
         self._versions.hold(version)
         if isinstance(verdict, Withheld):
             self._database.withhold(task, version.bundle, verdict.trained_through, verdict.epochs)
             return verdict
-        self._spool(task, version, memory, verdict)
+        self._spool.put(task, version, memory, verdict)
         return Withheld("unchanged", verdict.kept, verdict.trained_through, verdict.epochs) if verdict.kept else None
 
-    def _mend_store(self, task: str, failure: TrainingFailure | RebuildFailure) -> bool:
-        """Delete samples that can't be used, or all where their file is damaged, so that the next round does not fail
-        alike; False where there is nothing to mend.
+    def _has_another_way(self, version: ReadyVersion, verdict: Verdict) -> bool:
+        """Whether the round can begin anew in another way: with the whole weights, with another helper, or with less of
+        the model here.
         """
-        if isinstance(failure, RebuildFailure) or not (failure.unfit or failure.store_damaged):
+        if isinstance(verdict, RebuildFailure):
+            if not version.packed:
+                return False
+            self._versions.refuse_packed(version, verdict.error)
+            return True
+        if not isinstance(verdict, TrainingFailure):
             return False
+        if verdict.helper_lost:
+            logger.warning(log_line("helper_lost", task=version.description.task, reason=verdict.error))
+            return True
+        return verdict.out_of_memory and self._takes_less(version, verdict)
+
+    def _takes_less(self, version: ReadyVersion, failure: TrainingFailure) -> bool:
+        task = version.description
+        cut = self._cuts.of(task)
+        if not self._cuts.note_too_large(task, cut):
+            return False
+        logger.warning(
+            log_line("cut_too_large", task=task.task, cut=cut.name, next=self._cuts.of(task).name, reason=failure.error)
+        )
+        return True
+
+    def _is_mended(self, task: str, failure: TrainingFailure | RebuildFailure) -> bool:
+        """Whether the next round would not fail alike: samples that can't be used are deleted, all where their file is
+        damaged; or it was the helper's fault.
+        """
+        if isinstance(failure, RebuildFailure):
+            return False
+        if not (failure.unfit or failure.store_damaged):
+            return failure.helper_lost
         if failure.store_damaged:
             self._samples.start_anew(failure.error)
             return True
         self._samples.drop(task, failure.unfit)
         logger.warning(log_line("samples_dropped", task=task, count=len(failure.unfit), reason=failure.error))
         return True
-
-    def _spool(self, task: str, version: ReadyVersion, memory: TaskMemory, result: TrainingResult) -> None:
-        payloads = produce(version.description, result)
-        merged_before = self._database.merged_back
-        rows = self._database.spool(
-            SpooledRound(
-                task=task,
-                bundle=version.bundle,
-                base_version=version.number,
-                trained_through=result.trained_through,
-                payloads=tuple(SpooledPayload(*self._address(kind), payload) for kind, payload in payloads),
-                residual=joined(version.description.sending, result.usual_norm, result.residual),
-                returned=tuple(given_back(memory.returned)),
-                generation=version.generation,
-                epochs=result.epochs,
-            ),
-            self._sign,
-        )
-        if merged := self._database.merged_back - merged_before:
-            logger.warning(log_line("updates_merged_back", count=merged, waiting_bytes=self._database.waiting_bytes()))
-        _say_of_what_to_correct(task, result)
-        if result.kept:
-            return
-        size = sum(len(payload) for _, payload in payloads)
-        _say_spooled(task, version.number, [row.sequence for row in rows], size, result)
 
     async def _run_worker(self, task: str, version: ReadyVersion, memory: TaskMemory) -> Verdict:
         settings = self._settings
@@ -201,11 +204,20 @@ class RoundTraining:
             usual_norm=usual_norm,
             last_weights=str(version.last or "") if sending.rule == "relevant" else "",
             packed=version.packed,
+            cut=self._cuts.of(version.description),
         )
         try:
-            return await self._worker.train(job, partial(self._receive_news, task))
+            return await self._train(version, job)
         finally:
             self.progress = None
+
+    async def _train(self, version: ReadyVersion, job: TrainingJob) -> Verdict:
+        receive = partial(self._receive_news, version.description.task)
+        if not job.cut.helper:
+            return await self._worker.train(job, receive)
+        samples = min(self._samples.count(version.description.task), MAX_SAMPLES_PER_UPDATE)
+        async with self._helpers.session(version, job.cut, samples) as session:
+            return await self._worker.train(job, receive, session)
 
     def _receive_news(self, task: str, news: News) -> None:
         if isinstance(news, Progress):
@@ -232,51 +244,3 @@ class RoundTraining:
                 loss=progress.loss,
             )
         )
-
-
-def _say_of_what_to_correct(task: str, result: TrainingResult) -> None:
-    if result.forgotten:
-        logger.warning(
-            log_line(
-                "residual_shrunk",
-                task=task,
-                forgotten_norm=result.forgotten,
-                remedy=f"none if the device was offline for long; else {STEADIER_TRAINING}",
-            )
-        )
-    if result.unlike_the_fleet:
-        logger.warning(
-            log_line(
-                "units_differ",
-                task=task,
-                reason=result.unlike_the_fleet,
-                remedy="if its unit is another, correct the program that takes the samples",
-            )
-        )
-
-
-def _say_spooled(task: str, version: int, sequences: Sequence[int], size: int, result: TrainingResult) -> None:
-    numbers = ",".join(map(str, sequences))
-    if result.statistics or result.feature_statistics:
-        logger.info(
-            log_line(
-                "statistics_spooled",
-                task=task,
-                version=version,
-                sequences=numbers,
-                payload_bytes=size,
-                samples=result.samples,
-            )
-        )
-        return
-    logger.info(
-        log_line(
-            "round_spooled",
-            task=task,
-            version=version,
-            sequences=numbers,
-            payload_bytes=size,
-            loss=result.loss,
-            features_computed=result.features_computed,
-        )
-    )

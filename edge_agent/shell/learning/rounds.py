@@ -21,6 +21,7 @@ from edge_agent.shell.host.meter import Meter
 from edge_agent.shell.learning.round_training import RoundFailedError, RoundTraining
 from edge_agent.shell.learning.stoppable import StoppedError, run_unless
 from edge_agent.shell.samples.sample_store import SampleStore
+from edge_agent.shell.splitting.helped_round import NoHelperError
 from edge_agent.shell.storage.device_database import DeviceDatabase
 from edge_agent.shell.versions.manifest_listener import ManifestListener
 from edge_agent.shell.versions.version_follower import ReadyVersion, VersionFollower
@@ -138,6 +139,10 @@ class Rounds:
         """An event on this device may wake the agent."""
         self._decisions.note(task, condition)
         self._wake.set()
+
+    def invited(self, task: str) -> None:
+        """A round of the task asks for the version that is held."""
+        self.note(task, Condition.INVITED)
 
     def train_now(self, tasks: Sequence[str] = ()) -> None:
         """Somebody asks for a round of these tasks, or of all; guards and the life cycle still apply."""
@@ -286,6 +291,8 @@ class Rounds:
             return self._note_failure(task, trained_from, error)
         except (VersionUnavailableError, LinkDownError) as error:
             return self._note_failure(task, None, error)
+        except NoHelperError as error:
+            return self._note_failure(task, None, error, error.retry_seconds)
         self._decisions.ended(
             task, self._count_new(task), withheld.words if withheld else "its update waits or is sent"
         )
@@ -304,9 +311,11 @@ class Rounds:
         self.withheld += 1
         logger.info(log_line("update_withheld", task=task, version=version.number, reason=withheld.words))
 
-    def _note_failure(self, task: str, version: KnownVersion | None, error: Exception) -> bool:
-        """`version` is to blame, unless it is None."""
-        wait = self._decisions.failed(task, version, self._now(), str(error))
+    def _note_failure(
+        self, task: str, version: KnownVersion | None, error: Exception, shortest_wait: float = 0.0
+    ) -> bool:
+        """`version` is to blame, unless it is None. The task is tried again after `shortest_wait` at the earliest."""
+        wait = max(shortest_wait, self._decisions.failed(task, version, self._now(), str(error)))
         logger.warning(log_line("round_failed", task=task, reason=error, retry_in_s=round(wait)))
         return self._retry_in(task, wait)
 

@@ -27,7 +27,7 @@ from edge_agent.producers import makes_versions_of
 from edge_agent.shell.storage.blob_cache import BlobCache
 from edge_agent.shell.storage.device_database import DeviceDatabase
 from edge_agent.shell.versions.fetcher import Fetcher, NotFetchedError
-from edge_agent.worker.contract import EngineName, PackedFile, files_for
+from edge_agent.worker.contract import PackedFile, files_for
 from fleet_host.log_lines import log_line
 from fleet_protocol.bundle import TaskDescription, parse_description
 from fleet_protocol.cohort import EVERYONE
@@ -56,6 +56,11 @@ class ReadyVersion:
     last: Path | None = None
 
 
+def files_of_steps(description: TaskDescription) -> Sequence[str]:
+    """What a device trains with that has the engine of every device, alone."""
+    return files_for("onnx-step", description)
+
+
 class VersionFollower:
     """The device's view of its tasks' versions."""
 
@@ -66,22 +71,24 @@ class VersionFollower:
         fetcher: Fetcher,
         device: str,
         *,
-        engine: EngineName = "onnx-step",
+        needed: Callable[[TaskDescription], Sequence[str]] = files_of_steps,
         not_readable: Callable[[str, str], None] = lambda _task, _why: None,
     ) -> None:
-        """`engine` is the one that trains on this device: it decides which files of a bundle are fetched.
-        `not_readable` is told of a task whose bundle this agent does not understand, and why.
+        """`needed` says which files of a bundle are fetched for a round, besides the weights; it may raise
+        `ConfigurationError`. `not_readable` is told of a task whose bundle this agent does not understand, and why.
         """
         self._device = device
         self._selection_thresholds: dict[str, int] = {}
         self._database = database
         self._cache = cache
         self._fetcher = fetcher
-        self._engine = engine
+        self._needed = needed
         self._descriptions: dict[str, TaskDescription] = {}
         self._not_readable = not_readable
         self._unreadable: dict[str, str] = {}
         self._refused: set[str] = set()
+        self._not_held: dict[str, PackedFile] = {}
+        """By task, weights that came packed for a round that was put off before it unpacked them."""
         self._fetching = asyncio.Lock()
 
     def description(self, task: str) -> TaskDescription | None:
@@ -166,8 +173,8 @@ class VersionFollower:
         except (NotFetchedError, ProtocolError, ConfigurationError, OSError) as error:
             raise VersionUnavailableError(str(error)) from error
 
-    async def ready_version(self, task: str) -> ReadyVersion:
-        """The newest known version; its missing files are fetched.
+    async def ready_version(self, task: str, *, if_asked: bool = True) -> ReadyVersion:
+        """The newest known version; its missing files are fetched. `if_asked`: only where this device is to train.
 
         Raises:
             NotAskedError: the task has ended, or the device has to wait for another round.
@@ -181,8 +188,9 @@ class VersionFollower:
             raise NotAskedError(f"the operator has removed {task}; its samples are kept")
         try:
             description = await self._fetch_description(task, known)
-            self._require_asked(description, known)
-            files = bundle_files(description, files_for(self._engine, description))
+            if if_asked:
+                self._require_asked(description, known)
+            files = bundle_files(description, self._needed(description))
             for blob in files.values():
                 await self._ensure(blob)
                 self._cache.verify(blob)
@@ -244,6 +252,7 @@ class VersionFollower:
         """Its weights are complete: the next version is fetched as its difference from this one."""
         held = KnownVersion(version.number, version.bundle, version.weights.name, version.generation)
         self._database.set_held_version(version.description.task, held)
+        self._not_held.pop(version.description.task, None)
 
     def refuse_packed(self, version: ReadyVersion, error: str) -> None:
         """The packed weights were invalid: from now on this version is fetched whole."""
@@ -299,6 +308,13 @@ class VersionFollower:
 
     async def _ensure_weights(self, known: KnownVersion, description: TaskDescription) -> PackedFile | None:
         """Fetch the weights if missing; returns them packed if they came as a difference."""
+        packed = self._not_held.get(description.task)
+        if (
+            packed
+            and packed.sha256 == known.weights
+            and not (packed.sha256 in self._refused or self._cache.has(packed.sha256))
+        ):
+            return packed
         held = self._database.held_version(description.task)
         wanted = choose_weights(description, known, held, self._cache.has, self._refused)
         if isinstance(wanted, PackedWeights):
@@ -307,7 +323,9 @@ class VersionFollower:
             except NotFetchedError as error:
                 logger.warning(log_line("difference_not_received", error=error, remedy="fetching the whole weights"))
             else:
-                return self._packed_file(wanted, held, difference, known)
+                packed = self._packed_file(wanted, held, difference, known)
+                self._not_held[description.task] = packed
+                return packed
         await self._ensure(known.weights)
         return None
 

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, helper
 
+from bundle_runtime.log_priors import BALANCE
 from fleet_protocol.sample_schema import LabelSchema, qualified
 from workbench.export.graphs.graph_constants import add_constant
 from workbench.export.recipe.heads import Head
-from workbench.export.recipe.losses import BALANCE
 
 
 def count_classes(graph: GraphProto, heads: Sequence[Head], row: LabelSchema) -> None:

@@ -45,7 +45,7 @@ def training_step(recipe: Recipe, names: Sequence[str], *, per_sample: bool) -> 
     def step(*tensors: Tensor) -> tuple[Tensor, ...]:
         named = dict(zip(names, tensors, strict=True))
         gradient, row_losses, buffers = (_per_sample_gradient if per_sample else _gradient)(recipe, named)
-        gradient = _pulled(gradient, named, named["weights"], named["anchor"], clips=not per_sample)
+        gradient = pulled(gradient, named, named["weights"], named["anchor"], clips=not per_sample)
         state = [named[name] for name in names if name.startswith(STATE)]
         rates = Rates(named["learning_rate"], named.get("weight_decay"), momentum)
         return (*update(named["weights"], gradient, state, rates), *buffers, row_losses)
@@ -69,7 +69,7 @@ def alternating_step(recipe: Recipe, names: Sequence[str]) -> GraphFunction:
             cut = Cut([each for each in recipe.parameters if each.trainable], recipe.names_in(part))
             gradient, losses, buffers = _gradient(recipe, named, part)
             weights = cut.out(named["weights"])
-            gradient = _pulled(gradient, named, weights, cut.out(named["anchor"]), clips=True)
+            gradient = pulled(gradient, named, weights, cut.out(named["anchor"]), clips=True)
             rates = Rates(
                 settings.rate * named["learning_rate"], named.get("weight_decay"), recipe.task.training.momentum
             )
@@ -129,7 +129,7 @@ def prediction(recipe: Recipe) -> GraphFunction:
     return predict
 
 
-def _pulled(gradient: Tensor, named: Tensors, weights: Tensor, anchor: Tensor, *, clips: bool) -> Tensor:
+def pulled(gradient: Tensor, named: Tensors, weights: Tensor, anchor: Tensor, *, clips: bool) -> Tensor:
     """The gradient with FedProx's, then clipped."""
     if "proximal" in named:
         gradient = gradient + named["proximal"] * (weights - anchor)

@@ -10,6 +10,7 @@ import torch
 from onnx import GraphProto, numpy_helper
 from torch import Tensor
 
+from bundle_runtime.log_priors import BALANCE, LOG_PRIOR
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.scaling import UNSCALED
 from workbench.export.conversion.onnx_conversion import convert
@@ -18,8 +19,7 @@ from workbench.export.graphs.flat_weights import join
 from workbench.export.graphs.gradients import GraphFunction, losses_and_outputs
 from workbench.export.graphs.training_graph import is_read, label_input
 from workbench.export.layers.layer_context import LayerContext
-from workbench.export.recipe.heads import LOG_PRIOR, Batch
-from workbench.export.recipe.losses import BALANCE
+from workbench.export.recipe.heads import Batch
 from workbench.export.recipe.recipe import Recipe
 
 OBJECTIVE, LOSS = "objective", "loss"

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bundle_runtime.log_priors import LOG_PRIOR
 from fleet_protocol.sample_schema import LabelSchema, qualified, runs
 from workbench.export.recipe.losses import LOSSES, Loss, per_class
 from workbench.export.recipe.task_file import USUAL_LOSSES, LossSettings, TaskFile
-
-LOG_PRIOR = "log_prior"
-"""What a loss that balances classes adds to the scores, f32[C]."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,6 @@ from torch.nn import functional
 from fleet_protocol.sample_schema import LabelKind
 from workbench.export.recipe.task_file import LossSettings, NamedLoss
 
-BALANCE = 0.5
-"""0 is plain cross entropy, 1 makes up for the frequencies in full. Half did best on unevenly spread digits."""
-
-
 RowLoss = Callable[[Tensor, Tensor, LossSettings], Tensor]
 
 

@@ -54,6 +54,18 @@ def check_task(task: TaskFile, path: Path) -> None:
         _check_loss(head.label.kind, head.label.classes, task, name, place)
     check_aggregation(task.aggregation, str(path))
     check_feedback(task.update.feedback, task.aggregation, str(path))
+    if task.split is not None:
+        _check_divisible(task, path)
+
+
+def _check_divisible(task: TaskFile, path: Path) -> None:
+    training = task.training
+    if training.gradient_clip or training.per_sample_gradients:
+        setting = "gradient_clip" if training.gradient_clip else "per_sample_gradients"
+        raise ConfigurationError(
+            f"{path}: training.{setting} needs the gradient of the whole model at once, and with [split] nobody has it;"
+            f" leave {setting} out, or [split]; split.gradient_clip limits what leaves a device"
+        )
 
 
 def _check_backbone(task: TaskFile, backbone: BackboneSettings, path: Path) -> None:

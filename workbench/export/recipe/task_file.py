@@ -8,11 +8,12 @@ from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import PositiveFloat, TrainingPlan, UpdatePlan
 from fleet_protocol.configuration import Name
 from fleet_protocol.downlink_plan import DownlinkPlan
-from fleet_protocol.limits import MAX_SAMPLE_FIELDS, MAX_SEQUENCE
+from fleet_protocol.limits import MAX_BLOCKS, MAX_CUTS, MAX_SAMPLE_FIELDS, MAX_SEQUENCE
 from fleet_protocol.reading_plan import ReadingPlan
 from fleet_protocol.sample_schema import WHOLE_ROW, FieldName, InputSchema, LabelKind, LabelSchema
 from fleet_protocol.sending_plan import ALWAYS, SendingPlan
 from fleet_protocol.solved_head import FEATURE_STATISTICS_NAME, SolvedHead
+from fleet_protocol.split_plan import Passing
 from workbench.export.recipe.scaling import ScalingSettings
 from workbench.export.recipe.trainable import EVERYTHING
 
@@ -70,6 +71,18 @@ class PartSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Times `training.learning_rate`."""
 
 
+class SplitSettings(Passing, frozen=True, forbid_unknown_fields=True):
+    """Where a model divides into blocks, some of which a helper may run for a device (docs/split-learning.md)."""
+
+    points: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=MAX_BLOCKS - 1)]
+    """Names of submodules, in the order of the forward pass: the output of each ends a block."""
+    cuts: Annotated[dict[Name, list[tuple[str, str]]], msgspec.Meta(max_length=MAX_CUTS)] = msgspec.field(
+        default_factory=dict
+    )
+    """Name to what a helper runs: pairs of points, from behind the one to the other. Left out, every pair of points is
+    a cut, called after their numbers: `2-3` is from behind the second point to the third."""
+
+
 UPDATES: Final = "update"
 NO_INPUT: Final = InputSchema([], 0.0, 0.0)
 """Stands for the row of `inputs` until the task is read."""
@@ -119,6 +132,7 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Patterns of parameter names, as shells match files: these train, and of batch normalisation the running
     statistics move. All others are frozen into the graphs."""
     backbone: BackboneSettings | None = None
+    split: SplitSettings | None = None
     seed: Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQUENCE)] = 0
     """Fixes the initial weights."""
     versions_from: str = UPDATES

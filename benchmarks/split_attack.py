@@ -1,0 +1,217 @@
+"""What a helper can make of what devices send it: pictures rebuilt from activations, with and without the defences.
+
+`python -m benchmarks.split_attack --data ../shared/data` prints one JSON object as its last line. Two attacks on
+`models/mnist_cnn`, after a few rounds of training, on digits that the attacker has never seen:
+
+* reconstruction: an honest but curious helper has the version's weights, as all devices do, and pictures of the same
+  kind; it trains a decoder from what the device's blocks make of those, and applies it to what devices send;
+* hijacking (FSHA: Pasquini et al. 2021, "Unleashing the tiger", section 3): a malicious helper answers gradients of
+  its own choice, which pull the device's blocks towards a function that the helper can invert.
+
+What devices send passes through the shipped codec and the shipped defences. SSIM is that of Wang et al. 2004 with even
+windows of 7 pixels: 1 is the same picture, and the mean picture of the data set has what `guess` says.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from benchmarks.mnist import read_mnist
+from benchmarks.split_accuracy import BUNDLE
+from bundle_runtime.blocks import BlockRunner, Floats
+from bundle_runtime.bundle import Bundle
+from bundle_runtime.bundle_folder import load_bundle
+from bundle_runtime.samples import Samples
+from edge_agent.training.engine import Rates, plan_batches
+from edge_agent.training.onnx_step import OnnxStepEngine
+from edge_agent.training.split.outgoing import packed_activations
+from fleet_protocol.codec import read_weights
+from fleet_protocol.codec.activations import unpack_rows
+from fleet_protocol.codec.sparse import FloatVector
+from fleet_protocol.split_plan import SplitPlan
+
+PRIVATE, KNOWN, SHOWN = 4000, 4000, 500
+"""Digits that devices train on, that the attacker has, and that it is judged by: some of the private ones."""
+ROUNDS, STEPS = 4, 60
+BATCH = 64
+DECODER_STEPS = 400
+HIJACKING_STEPS = 1200
+NOISE = (0.0, 0.5, 1.0, 2.0)
+WINDOW = 7
+STABLE_MEAN, STABLE_VARIANCE = 0.01**2, 0.03**2
+"""Of SSIM, for brightness from 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How near rebuilt pictures are to the real ones, in the mean."""
+
+    ssim: float
+    squared_error: float
+
+
+def likeness(rebuilt: Tensor, real: Tensor) -> Likeness:
+    """Of pictures f32[N, 1, H, W]."""
+
+    def mean(values: Tensor) -> Tensor:
+        return functional.avg_pool2d(values, WINDOW, stride=1)
+
+    means = mean(rebuilt), mean(real)
+    variances = mean(rebuilt**2) - means[0] ** 2, mean(real**2) - means[1] ** 2
+    covariance = mean(rebuilt * real) - means[0] * means[1]
+    above = (2 * means[0] * means[1] + STABLE_MEAN) * (2 * covariance + STABLE_VARIANCE)
+    below = (means[0] ** 2 + means[1] ** 2 + STABLE_MEAN) * (variances[0] + variances[1] + STABLE_VARIANCE)
+    return Likeness(round(float((above / below).mean()), 3), round(float(((rebuilt - real) ** 2).mean()), 4))
+
+
+def decoder(channels: int, side: int) -> nn.Module:
+    """Activations f32[N, channels, side, side] to pictures f32[N, 1, 28, 28]."""
+    layers: list[nn.Module] = [nn.Conv2d(channels, 32, 3, padding=1), nn.ReLU()]
+    while side < 28:
+        layers += [nn.ConvTranspose2d(32, 32, 4, stride=2, padding=1), nn.ReLU()]
+        side *= 2
+    return nn.Sequential(*layers, nn.Conv2d(32, 1, 3, padding=1), nn.Sigmoid())
+
+
+def trained_weights(bundle: Bundle, samples: Samples) -> FloatVector:
+    """Those of a fleet that has learned for a while."""
+    task = bundle.description
+    weights = read_weights(bundle.weights, task.parameters)
+    engine = OnnxStepEngine.of_task(task, bundle.files)
+    for number in range(ROUNDS):
+        batches = plan_batches(len(samples), STEPS, task.training.batch_size, number)
+        weights, _ = engine.train(weights, samples, batches, Rates.planned(task.training))
+    return weights
+
+
+class Bottom:
+    """The device's blocks in front of a point, as the helper sees them: through the codec and the defences."""
+
+    def __init__(self, bundle: Bundle, weights: FloatVector, blocks: int) -> None:
+        self._runner = BlockRunner(bundle.description, bundle.files, range(blocks))
+        self._weights = [self._runner.weights_of(block, weights) for block in range(blocks)]
+
+    def seen(self, images: Floats, plan: SplitPlan, generator: np.random.Generator) -> Tensor:
+        """What reaches the helper of images f32[N, 1, 28, 28], a mini-batch at a time."""
+        parts = []
+        for start in range(0, len(images), BATCH):
+            values = images[start : start + BATCH]
+            for block, weights in enumerate(self._weights):
+                values = self._runner.forward(block, weights, values, seed=0)
+            packed = packed_activations(values, plan, generator)
+            parts.append(unpack_rows(packed, plan.activations, len(values), values.shape[1:]))
+        return torch.from_numpy(np.concatenate(parts))
+
+
+def reconstruct(bottom: Bottom, plan: SplitPlan, known: Floats, shown: Floats) -> Likeness:
+    """The best of a decoder that was trained on what the same blocks make of known pictures, noise and all."""
+    torch.manual_seed(0)
+    generator = np.random.default_rng(5)
+    inputs, pictures = bottom.seen(known, plan, generator), torch.from_numpy(known)
+    model = decoder(inputs.shape[1], inputs.shape[2])
+    optimiser = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(DECODER_STEPS):
+        rows = torch.randint(len(inputs), (BATCH,))
+        loss = functional.mse_loss(model(inputs[rows]), pictures[rows])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    with torch.no_grad():
+        return likeness(model(bottom.seen(shown, plan, generator)), torch.from_numpy(shown))
+
+
+class HijackedDevice(nn.Module):
+    """The device's first block in torch, which follows whatever gradient it is answered."""
+
+    def __init__(self, noise: float) -> None:
+        super().__init__()
+        self.block = nn.Sequential(nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.ReLU())
+        self.noise = noise
+
+    def forward(self, images: Tensor) -> Tensor:
+        """What it sends, with the defence."""
+        values: Tensor = self.block(images)
+        return values + self.noise * values.detach().std() * torch.randn_like(values) if self.noise else values
+
+
+def hijack(noise: float, private: Floats, known: Floats, shown: Floats) -> Likeness:
+    """FSHA: the discriminator tells what the device sends from what the helper's own encoder gives, and the device is
+    answered the gradient that makes the two alike; so the encoder's decoder fits the device too.
+    """
+    torch.manual_seed(0)
+    device = HijackedDevice(noise)
+    encoder = nn.Sequential(nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.ReLU())
+    inverse = decoder(8, 14)
+    judge = nn.Sequential(
+        nn.Conv2d(8, 32, 3, stride=2, padding=1), nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(32 * 49, 1)
+    )
+    own = torch.optim.Adam([*encoder.parameters(), *inverse.parameters()], 2e-3)
+    of_judge = torch.optim.Adam(judge.parameters(), 1e-3)
+    of_device = torch.optim.Adam(device.parameters(), 2e-3)  # the helper scales its gradients as it likes
+    secret, pictures = torch.from_numpy(private), torch.from_numpy(known)
+    for _ in range(HIJACKING_STEPS):
+        sent = device(secret[torch.randint(len(secret), (BATCH,))])
+        batch = pictures[torch.randint(len(pictures), (BATCH,))]
+        encoded = encoder(batch)
+        _step(own, functional.mse_loss(inverse(encoded), batch))
+        real, false = judge(encoded.detach()), judge(sent.detach())
+        _step(of_judge, functional.softplus(-real).mean() + functional.softplus(false).mean())
+        _step(of_device, functional.softplus(-judge(sent)).mean())
+    with torch.no_grad():
+        return likeness(inverse(device(torch.from_numpy(shown))), torch.from_numpy(shown))
+
+
+def _step(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+
+
+def measure(data: Path, told: Callable[[str, Likeness], None]) -> dict[str, dict[str, float]]:
+    """Every attack against every defence; `told` is called with each as it is found."""
+    digits = read_mnist(data)
+    private, known = digits.images[:PRIVATE], digits.images[PRIVATE : PRIVATE + KNOWN]
+    shown = private[:SHOWN]
+    bundle = load_bundle(BUNDLE)
+    weights = trained_weights(bundle, Samples(private, digits.labels[:PRIVATE]))
+    found: dict[str, dict[str, float]] = {}
+
+    def note(name: str, one: Likeness) -> None:
+        found[name] = vars(one)
+        told(name, one)
+
+    mean = torch.from_numpy(known).mean(0, keepdim=True).expand(SHOWN, -1, -1, -1)
+    note("guess: the mean picture", likeness(mean, torch.from_numpy(shown)))
+    for blocks in (1, 2):
+        bottom = Bottom(bundle, weights, blocks)
+        for noise in NOISE:
+            plan = msgspec.structs.replace(bundle.description.split, activation_noise=noise)
+            name = f"reconstruction behind convolution {blocks}, noise {noise:g}"
+            note(name, reconstruct(bottom, plan, known, shown))
+    for noise in NOISE:
+        note(f"hijacking behind convolution 1, noise {noise:g}", hijack(noise, private, known, shown))
+    return found
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with the data sets")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    began = time.monotonic()
+    found = measure(options.data, lambda name, one: print(f"{name}: {one}", flush=True))
+    print(json.dumps({"attacks": found, "seconds": round(time.monotonic() - began)}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""Which blocks of a model a device trains itself, and which it leaves to a helper. Pure."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+from edge_agent.core.split_settings import NEVER, WHOLE_BY_MEMORY, SplitSettings
+from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.split_costs import bytes_of_step
+from fleet_protocol.split_plan import WHOLE, Cut, SplitPlan
+
+MemoryBytes = Callable[[TaskDescription, Cut], int]
+"""What the worker of this device needs in a round with a cut (`fleet_protocol.split_costs`)."""
+
+
+@dataclass(slots=True)
+class CutChoice:
+    """The cut of each round, for the tasks in `settings`. What a round has found too large is not tried again."""
+
+    settings: Mapping[str, SplitSettings]
+    limit_bytes: int
+    memory_bytes: MemoryBytes
+    _too_large: set[tuple[str, str]] = field(default_factory=set)
+    """Tasks, and the names of their cuts."""
+
+    def of(self, task: TaskDescription) -> Cut:
+        """The cut of the next round; `WHOLE` where the device trains alone.
+
+        Raises:
+            ConfigurationError: the settings name a cut that the task does not have.
+        """
+        wanted = self.settings[task.task].cut
+        if task.split is None or wanted == NEVER:
+            return WHOLE
+        if wanted != WHOLE_BY_MEMORY:
+            return task.split.cut(wanted)
+        cuts = [WHOLE, *sorted(task.split.cuts, key=partial(_bytes_sent, task.split, task.training.batch_size))]
+        return next((cut for cut in cuts if self._fits(task, cut)), WHOLE)
+
+    def note_too_large(self, task: TaskDescription, cut: Cut) -> bool:
+        """A round with this cut ran out of memory. Returns whether there is another to try."""
+        self._too_large.add((task.task, cut.name))
+        return task.split is not None and self.of(task) != cut
+
+    def _fits(self, task: TaskDescription, cut: Cut) -> bool:
+        is_known_not_to = (task.task, cut.name) in self._too_large
+        return not is_known_not_to and self.memory_bytes(task, cut) <= self.limit_bytes
+
+
+def _bytes_sent(plan: SplitPlan, rows: int, cut: Cut) -> int:
+    """Both ways, in a step."""
+    return sum(bytes_of_step(plan, cut, rows))

@@ -1,0 +1,1 @@
+"""Sessions of split learning on a member's connection to the broker."""

@@ -1,0 +1,61 @@
+"""Where the passes of a step go: runs of the device's blocks, and of the helper's between them. Pure."""
+
+from dataclasses import dataclass
+
+from fleet_protocol.split_plan import Cut, SplitPlan, is_helpers
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """Neighbouring blocks [first, end) on one side, all of one part of the task."""
+
+    first: int
+    end: int
+    at_helper: bool
+
+    @property
+    def blocks(self) -> range:
+        """Their numbers."""
+        return range(self.first, self.end)
+
+
+@dataclass(frozen=True, slots=True)
+class PartPass:
+    """One forward and backward pass of a step: for `part`, empty where the task has none, back to block `until`."""
+
+    part: str
+    until: int
+
+    def trains(self, plan: SplitPlan, block: int) -> bool:
+        """Whether the pass updates the block's weights."""
+        return plan.blocks[block].part == self.part or not self.part
+
+
+def legs_of(plan: SplitPlan, cut: Cut) -> list[Leg]:
+    """From the first block to the last but one, which has no forward pass of its own and is the device's."""
+    legs: list[Leg] = []
+    for block in range(len(plan.blocks) - 1):
+        before = legs[-1] if legs else None
+        here = is_helpers(cut, block)
+        if before and before.at_helper == here and plan.blocks[block - 1].part == plan.blocks[block].part:
+            legs[-1] = Leg(before.first, block + 1, here)
+        else:
+            legs.append(Leg(block, block + 1, here))
+    return legs
+
+
+def passes_of(plan: SplitPlan, *, has_buffers: bool) -> list[PartPass]:
+    """The passes of a step, one for each part in its turn. Each goes back as far as it trains something; all the way
+    where blocks have buffers, which move in every pass.
+    """
+    return [PartPass(part, 0 if has_buffers else _first_of(plan, part)) for part in plan.turns]
+
+
+def _first_of(plan: SplitPlan, part: str) -> int:
+    """The first block that trains in the part's turn."""
+    return next((number for number, block in enumerate(plan.blocks) if part in ("", block.part)), 0)
+
+
+def held_of(plan: SplitPlan, cut: Cut, samples: int) -> tuple[int, ...]:
+    """Of each block the samples that train it on the device, for the round's update: all, or 0 of the helper's."""
+    return tuple(0 if is_helpers(cut, block) else samples for block in range(len(plan.blocks)))

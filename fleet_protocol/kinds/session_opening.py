@@ -1,0 +1,26 @@
+"""A device asks for a helper."""
+
+from typing import Annotated
+
+import msgspec
+
+from fleet_protocol.configuration import Name
+from fleet_protocol.kinds.kind import Leaf, PayloadKind
+from fleet_protocol.kinds.session_fields import BundleHash, PublicKeyBytes, SessionName
+from fleet_protocol.limits import MAX_SAMPLES_PER_UPDATE, MAX_SESSION_CONTROL_BYTES
+
+
+class SessionOpening(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """For the header's task, base version and generation. `ephemeral` is the device's X25519 key of this session;
+    `cut` says which blocks the helper is to run, `samples` on how many the device trains; 0 where it does not say, and
+    then it does not travel.
+    """
+
+    session: SessionName
+    ephemeral: PublicKeyBytes
+    bundle: BundleHash
+    cut: Name
+    samples: Annotated[int, msgspec.Meta(ge=0, le=MAX_SAMPLES_PER_UPDATE)] = 0
+
+
+SESSION_OPENING = PayloadKind(16, SessionOpening, Leaf.SESSION, max_bytes=MAX_SESSION_CONTROL_BYTES)

@@ -1,0 +1,17 @@
+"""How much a pass counts whose block has been trained since. Pure."""
+
+from typing import Final
+
+EXPONENT: Final = 1.0
+"""Of the number of updates; docs/decisions/stale-passes.md has what others give."""
+
+
+def staleness_weight(updates: int, at_once: int = 1) -> float:
+    """The share of its learning rate that a backward pass trains a block with, where the block has had so many
+    `updates` since the forward pass: (1 + updates)^-1 (Xie et al. 2019, "Asynchronous federated optimization",
+    section 5.2, polynomial).
+
+    Of passes that train it `at_once`, with the sum of their gradients, each counts as if it had come behind the others:
+    this is their mean.
+    """
+    return float(sum((1 + updates + place) ** -EXPONENT for place in range(at_once)) / at_once)

@@ -1,0 +1,59 @@
+"""The helper's configuration file, `helper.toml`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from edge_agent.configuration import AgentConfiguration
+from edge_agent.profiles import completed_by_profile
+from edge_agent.sources.bound_socket import check_path
+from fleet_host.configuration_file import read_configuration
+from fleet_protocol.configuration import Seconds
+from fleet_protocol.limits import MAX_HELPER_SESSIONS
+
+PROGRAM = "edgeflock-helper"
+COMMAND = "edgeflock helper"
+CONFIGURATION = Path("/etc/edgeflock-helper/helper.toml")
+"""Read where `--config` doesn't name another; the same as in systemd/edgeflock-helper.service."""
+STATE_FOLDER = "/var/lib/edgeflock-helper"
+STATUS_SOCKET = "/run/edgeflock-helper/status.sock"
+MAX_KEPT_MIB = 1024 * 1024
+"""One TiB."""
+
+
+class HelperSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a helper does for devices (docs/split-learning.md)."""
+
+    sessions: Annotated[int, msgspec.Meta(ge=1, le=MAX_HELPER_SESSIONS)] = 16
+    """Devices that it serves at once, at most."""
+    settle_seconds: Seconds = 3.0
+    """So long after the last of its sessions of a version has ended, it sends what it has learned from that version."""
+    gather_seconds: Seconds = 120.0
+    """So long after the first of them, at the latest, it takes no more sessions into what it has learned from that
+    version, and sends it when those that are open have ended."""
+    kept_mib: Annotated[int, msgspec.Meta(ge=1, le=MAX_KEPT_MIB)] = 256
+    """Activations, in MiB, that each version's process keeps until the gradient for them comes."""
+
+
+class HelperConfiguration(AgentConfiguration, frozen=True, forbid_unknown_fields=True):
+    """One helper. It is a device without samples: what it does not use of agent.toml's tables may stay out."""
+
+    helper: HelperSettings = HelperSettings()
+
+    def __post_init__(self) -> None:
+        """Refuse what a helper does not have; raises ValueError."""
+        super().__post_init__()
+        if self.sources:
+            raise ValueError("sources: a helper takes no samples; leave [[sources]] out")
+
+
+def load_helper_configuration(path: Path) -> HelperConfiguration:
+    """Read the file, with what its profile and the site's file say where it says nothing.
+
+    Raises:
+        ConfigurationError: it can't be read, or names the key that is missing, unknown or wrong; or the profile.
+    """
+    configuration = read_configuration(path, HelperConfiguration, completed_by_profile)
+    check_path(configuration.sample_socket)
+    return configuration

@@ -1,0 +1,171 @@
+"""One version of one task at a helper: the child that computes its blocks, and the sessions that it serves."""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import sys
+from collections.abc import Callable
+
+import msgspec
+
+from edge_agent.shell.versions.version_follower import ReadyVersion
+from edge_agent.worker.child import RunningProcess, end_child, start_child
+from edge_agent.worker.contract import LENGTH_BYTES, Returned, Unconfined
+from edge_agent.worker.settings import WorkerSettings
+from fleet_host.log_lines import log_line
+from fleet_protocol.limits import MAX_WAIT_SECONDS
+from fleet_protocol.split_plan import SplitPlan, is_helpers
+from session_relay.helper.compute_contract import (
+    ComputeFailure,
+    ComputeJob,
+    Contribute,
+    Join,
+    Leave,
+    Order,
+    Ready,
+    Step,
+    StepDone,
+    Verdict,
+    frame,
+    longest_compute_message,
+    read_compute_message,
+)
+
+logger = logging.getLogger(__name__)
+
+COMMAND = (sys.executable, "-P", "-m", "session_relay.helper.compute")
+CONFINEMENT = "none needed; a kernel from 5.13 on, with Landlock and seccomp, keeps bundles from it"
+LIFE_BITS = 32
+"""Of an error feedback's `life`, as a device draws it."""
+
+
+def blocks_of_helpers(plan: SplitPlan) -> list[int]:
+    """Those that any cut gives to a helper."""
+    return [block for block in range(len(plan.blocks)) if any(is_helpers(cut, block) for cut in plan.cuts)]
+
+
+class Middle:
+    """Steps that are asked for before the child runs wait until it does."""
+
+    def __init__(
+        self,
+        version: ReadyVersion,
+        settings: WorkerSettings,
+        kept_mib: int,
+        *,
+        ready: Callable[[ReadyVersion], None],
+        done: Callable[[StepDone], None],
+    ) -> None:
+        """`ready` hears when the version is loaded, `done` of each answered step."""
+        self.version = version
+        self.sessions: set[bytes] = set()
+        """Those that are open."""
+        self.takes_sessions = True
+        self.settled = asyncio.Event()
+        """Set once its sessions are over, and it takes no more."""
+        self.began_at = asyncio.get_running_loop().time()
+        self._settings = settings
+        self._kept_mib = kept_mib
+        self._ready = ready
+        self._done = done
+        self._process: RunningProcess | None = None
+        self._orders: asyncio.StreamWriter | None = None
+        self._early: list[bytes] = []
+        self._unanswered = 0
+        self._limit = asyncio.timeout(None)
+
+    def join(self, session: bytes, cut: str, samples: int) -> None:
+        """A session begins, of this cut, whose device trains on so many samples."""
+        self.sessions.add(session)
+        self._order(Join(session, cut, samples))
+
+    def ask(self, session: bytes, number: int, request: bytes) -> None:
+        """A session's device asks for a step."""
+        self._unanswered += 1
+        self._order(Step(session, number, request))
+        self._watch()
+
+    def leave(self, session: bytes) -> None:
+        """A session is over."""
+        self.sessions.discard(session)
+        self._order(Leave(session))
+
+    def contribute(self, residual: bytes, returned: list[Returned], seed: int) -> None:
+        """Have it end with what it has learned, joined with what earlier contributions left; no step may follow."""
+        self._unanswered += 1
+        self._order(Contribute(residual, returned, seed, 1 + secrets.randbits(LIFE_BITS)))
+        self._watch()
+
+    async def run(self) -> Verdict:
+        """Compute until it has contributed, or fails. Cancelled, it ends the child."""
+        try:
+            child = await start_child(COMMAND, None)
+            self._process = child.process
+            answers, self._orders = await asyncio.open_connection(sock=child.connection)
+            self._orders.write(frame(self._job()))
+            self._orders.writelines(self._early)
+            return await self._read_verdict(answers)
+        except TimeoutError:
+            limit = self._settings.time_limit_seconds
+            return ComputeFailure(f"no answer within {limit:g} s ([worker] time_limit_seconds), and was killed")
+        except (asyncio.IncompleteReadError, ConnectionError, msgspec.DecodeError):
+            memory = self._settings.memory_limit_mib
+            return ComputeFailure(f"ended before its time (memory limit {memory} MiB)")
+        except OSError as error:
+            return ComputeFailure(f"can't be started: {error}")
+        finally:
+            if self._orders is not None:
+                self._orders.close()
+            if self._process is not None:
+                await end_child(self._process)
+
+    async def _read_verdict(self, answers: asyncio.StreamReader) -> Verdict:
+        longest = longest_compute_message(self.version.description)
+        while True:
+            async with asyncio.timeout(None) as self._limit:
+                if self._unanswered:
+                    self._watch()
+                length = int.from_bytes(await answers.readexactly(LENGTH_BYTES), "big")
+                if length > longest:
+                    return ComputeFailure(f"began a message of {length} bytes, at most {longest} are read")
+                message = read_compute_message(await answers.readexactly(length))
+            if isinstance(message, StepDone):
+                self._unanswered -= 1
+                self._done(message)
+            elif isinstance(message, Ready):
+                self._ready(self.version)
+            elif isinstance(message, Unconfined):
+                logger.warning(log_line("worker_not_confined", lacking=message.lacking, remedy=CONFINEMENT))
+            else:
+                return message
+
+    def _watch(self) -> None:
+        """From now on an answer is due, unless one was already."""
+        with contextlib.suppress(RuntimeError):  # between two messages nothing is awaited
+            if self._limit.when() is None:
+                now = asyncio.get_running_loop().time()
+                self._limit.reschedule(now + self._settings.time_limit_seconds)
+
+    def _order(self, order: Order) -> None:
+        data = frame(order)
+        if self._orders is None:
+            self._early.append(data)
+        else:
+            self._orders.write(data)
+
+    def _job(self) -> ComputeJob:
+        version, settings = self.version, self._settings
+        plan = version.description.split
+        return ComputeJob(
+            description=version.description,
+            files={name: str(path) for name, path in version.files.items()},
+            weights=str(version.weights),
+            packed=version.packed,
+            blocks=blocks_of_helpers(plan) if plan else [],
+            threads=settings.threads,
+            nice=settings.nice,
+            memory_limit_mib=settings.memory_limit_mib,
+            cpu_limit_seconds=settings.threads * MAX_WAIT_SECONDS,
+            kept_mib=self._kept_mib,
+        )

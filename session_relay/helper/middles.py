@@ -1,0 +1,210 @@
+"""The middles that a helper has: which one serves a session, when it contributes, and how that gets into the outbox."""
+
+import asyncio
+import logging
+from typing import Any, Protocol
+
+from edge_agent.core.generations import carried_over
+from edge_agent.core.norm_memory import divided
+from edge_agent.producers import given_back
+from edge_agent.shell.learning.round_spool import RoundSpool
+from edge_agent.shell.storage.device_database import DeviceDatabase, TaskMemory
+from edge_agent.shell.versions.version_follower import ReadyVersion
+from edge_agent.worker.contract import TrainingResult
+from edge_agent.worker.settings import WorkerSettings
+from fleet_host.log_lines import log_line
+from fleet_protocol.sessions.events import Requested, Wanted
+from session_relay.helper.compute_contract import ComputeFailure, StepDone, Verdict
+from session_relay.helper.configuration import HelperSettings
+from session_relay.helper.middle import Middle
+
+logger = logging.getLogger(__name__)
+
+MOST_MIDDLES = 8
+"""Processes at once: the newest version's of each task, and those whose sessions are not over yet."""
+
+
+class Watcher(Protocol):
+    """Who hears of what becomes of them."""
+
+    def step_done(self, step: StepDone) -> None:
+        """A step is answered."""
+
+    def middle_failed(self, session: bytes, why: str) -> None:
+        """A session has lost its middle."""
+
+    def version_loaded(self, version: ReadyVersion) -> None:
+        """Its weights are in their file, whole."""
+
+    def version_damaged(self, version: ReadyVersion, why: str) -> None:
+        """Its weights came packed, and can't be unpacked."""
+
+    def spooled(self) -> None:
+        """Something waits in the outbox."""
+
+
+class Middles:
+    """One for a version that sessions began with, until it has contributed; then another one for the same version."""
+
+    def __init__(
+        self,
+        settings: HelperSettings,
+        worker: WorkerSettings,
+        database: DeviceDatabase,
+        spool: RoundSpool,
+        watcher: Watcher,
+    ) -> None:
+        self._settings = settings
+        self._worker = worker
+        self._database = database
+        self._spool = spool
+        self._watcher = watcher
+        self._running: dict[Middle, asyncio.Future[None]] = {}
+        self._settling: dict[Middle, asyncio.TimerHandle] = {}
+        self._of_session: dict[bytes, Middle] = {}
+        self._contributing: dict[str, asyncio.Lock] = {}
+        self.steps = 0
+        """That were answered since the start."""
+
+    def __len__(self) -> int:
+        """Processes that run."""
+        return len(self._running)
+
+    def has_room_for(self, version: ReadyVersion) -> bool:
+        """Whether a session of this version can be taken."""
+        return self._serving(version) is not None or len(self._running) < MOST_MIDDLES
+
+    def open(self, session: bytes, version: ReadyVersion, wanted: Wanted) -> None:
+        """Serve a session."""
+        middle = self._serving(version) or self._start(version)
+        if (timer := self._settling.pop(middle, None)) is not None:
+            timer.cancel()
+        middle.join(session, wanted.cut, wanted.samples)
+        self._of_session[session] = middle
+
+    def ask(self, request: Requested) -> None:
+        """A session's device asks for a step. One whose middle has just failed hears so."""
+        if middle := self._of_session.get(request.session):
+            middle.ask(request.session, request.number, request.message)
+
+    def close(self, session: bytes) -> None:
+        """A session is over; where it was its middle's last, that contributes soon."""
+        middle = self._of_session.pop(session, None)
+        if middle is None:
+            return
+        middle.leave(session)
+        if not middle.sessions:
+            self._settle_in(middle, self._settings.settle_seconds if middle.takes_sessions else 0.0)
+
+    def retire(self, newest: ReadyVersion) -> None:
+        """Other versions of the task take no new sessions, and contribute when theirs are over."""
+        for middle in list(self._running):
+            if middle.version.description.task == newest.description.task and not is_same(middle.version, newest):
+                middle.takes_sessions = False
+                if not middle.sessions:
+                    self._settle_in(middle, 0.0)
+
+    async def end(self) -> None:
+        """End every child. What they have learned since their last contribution is lost."""
+        for timer in self._settling.values():
+            timer.cancel()
+        for each in (running := list(self._running.values())):
+            each.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    def _serving(self, version: ReadyVersion) -> Middle | None:
+        now = asyncio.get_running_loop().time()
+        for middle in self._running:
+            if middle.takes_sessions and is_same(middle.version, version):
+                if now < middle.began_at + self._settings.gather_seconds:
+                    return middle
+                middle.takes_sessions = False
+        return None
+
+    def _start(self, version: ReadyVersion) -> Middle:
+        ready, done = self._watcher.version_loaded, self._note_done
+        middle = Middle(version, self._worker, self._settings.kept_mib, ready=ready, done=done)
+        self._running[middle] = asyncio.ensure_future(self._run(middle))
+        return middle
+
+    def _note_done(self, step: StepDone) -> None:
+        self.steps += 1
+        self._watcher.step_done(step)
+
+    def _settle_in(self, middle: Middle, seconds: float) -> None:
+        if (timer := self._settling.pop(middle, None)) is not None:
+            timer.cancel()
+        self._settling[middle] = asyncio.get_running_loop().call_later(seconds, self._settle, middle)
+
+    def _settle(self, middle: Middle) -> None:
+        del self._settling[middle]
+        middle.takes_sessions = False
+        middle.settled.set()
+
+    async def _run(self, middle: Middle) -> None:
+        computing = asyncio.ensure_future(middle.run())
+        try:
+            await self._contribute(middle, computing)
+        finally:
+            computing.cancel()
+            await asyncio.wait({computing})
+            del self._running[middle]
+            if (timer := self._settling.pop(middle, None)) is not None:
+                timer.cancel()
+
+    async def _contribute(self, middle: Middle, computing: "asyncio.Future[Verdict]") -> None:
+        """Spool what a middle has learned once its sessions are over; one contribution of a task after the other, as
+        each takes up what the one before has left in the error feedback.
+        """
+        settled = asyncio.ensure_future(middle.settled.wait())
+        either: set[asyncio.Future[Any]] = {settled, computing}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        settled.cancel()
+        middle.takes_sessions = False
+        task = middle.version.description.task
+        async with self._contributing.setdefault(task, asyncio.Lock()):
+            memory = self._database.memory(task, middle.version.bundle)
+            if not computing.done():
+                self._ask_for_contribution(middle, memory)
+            verdict = await computing
+            match verdict:
+                case TrainingResult():
+                    self._spool_result(middle, memory, verdict)
+                case ComputeFailure():
+                    self._note_failure(middle, verdict)
+
+    def _ask_for_contribution(self, middle: Middle, memory: TaskMemory) -> None:
+        description = middle.version.description
+        state, returned = carried_over(
+            description, middle.version.generation, memory.residual, memory.generation, memory.returned
+        )
+        _, residual = divided(description.sending, state)
+        middle.contribute(residual, list(given_back(returned).values()), memory.rounds)
+
+    def _spool_result(self, middle: Middle, memory: TaskMemory, result: TrainingResult) -> None:
+        self._spool.put(middle.version.description.task, middle.version, memory, result)
+        self._watcher.spooled()
+
+    def _note_failure(self, middle: Middle, failure: ComputeFailure) -> None:
+        version = middle.version
+        if failure.is_packed:
+            self._watcher.version_damaged(version, failure.error)
+        logger.error(
+            log_line(
+                "middle_failed",
+                task=version.description.task,
+                version=version.number,
+                sessions=len(middle.sessions),
+                reason=failure.error,
+                remedy="its devices open other sessions; if it repeats: raise [worker] memory_limit_mib, or see the"
+                " lines above",
+            )
+        )
+        for session in list(middle.sessions):
+            self._of_session.pop(session, None)
+            self._watcher.middle_failed(session, failure.error)
+
+
+def is_same(one: ReadyVersion, other: ReadyVersion) -> bool:
+    """Whether two are the same version of the same task."""
+    return (one.bundle, one.number, one.generation) == (other.bundle, other.number, other.generation)

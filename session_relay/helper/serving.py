@@ -1,0 +1,294 @@
+"""What a helper is there for: it keeps up with the versions of its tasks, offers itself, and serves sessions."""
+
+import asyncio
+import logging
+import secrets
+from dataclasses import dataclass, replace
+
+from edge_agent.core.outbox import OutboxRow
+from edge_agent.core.version_choice import NotAskedError, VersionUnavailableError
+from edge_agent.shell.connection.link import LinkDownError
+from edge_agent.shell.learning.round_spool import RoundSpool
+from edge_agent.shell.membership import Membership
+from edge_agent.shell.splitting.carrier import SessionCarrier
+from edge_agent.shell.versions.version_follower import ReadyVersion
+from fleet_host.log_lines import log_line
+from fleet_protocol.errors import ProtocolError
+from fleet_protocol.kinds import OfferedTask, Receipt, SessionReason
+from fleet_protocol.limits import MAX_PROBLEM_CHARACTERS
+from fleet_protocol.sessions.events import Asked, Closed, HelperEvent, OfferRefused, Requested, Wanted
+from fleet_protocol.sessions.helper_sessions import HelperSessions
+from session_relay.helper.compute_contract import StepDone
+from session_relay.helper.configuration import HelperConfiguration
+from session_relay.helper.middles import Middles, is_same
+
+logger = logging.getLogger(__name__)
+
+SOON_SECONDS = 5
+"""After which a device is told to ask again that is ahead of the helper, or behind it."""
+BUSY_SECONDS = 15
+OFFERED_AFTER_SECONDS = (0.0, 2.0, 5.0)
+"""From the coordinator's acceptance on: its relay hears of that a little later, and takes no offer before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a session is not taken, and when it may be tried again."""
+
+    reason: SessionReason
+    detail: str
+    retry_seconds: int
+
+
+class Serving:
+    """The duty of a helper (`edge_agent.shell.membership`), and its sessions."""
+
+    def __init__(self, configuration: HelperConfiguration, member: Membership, spool: RoundSpool) -> None:
+        self._settings = configuration.helper
+        self._member = member
+        self._retry_seconds = configuration.guards.recheck_seconds
+        self._ready: dict[str, ReadyVersion] = {}
+        self._stirred = asyncio.Event()
+        self._trouble: dict[str, str] = {}
+        self._offer_refused: OfferRefused | None = None
+        self._sessions = HelperSessions(member.identity.party(), secrets.token_bytes)
+        self._carrier = SessionCarrier(self._sessions, member.identity.session_topic, member.link, self._handle)
+        self._middles = Middles(configuration.helper, configuration.worker, member.database, spool, self)
+
+    @property
+    def state(self) -> str:
+        """In a few words, for the service manager."""
+        return f"{len(self._sessions)} sessions, {len(self._middles)} versions"
+
+    @property
+    def steps(self) -> int:
+        """Answered since the start."""
+        return self._middles.steps
+
+    @property
+    def sessions(self) -> int:
+        """That are open."""
+        return len(self._sessions)
+
+    @property
+    def versions(self) -> dict[str, int]:
+        """That it offers, by task."""
+        return {task: version.number for task, version in self._ready.items()}
+
+    @property
+    def trouble(self) -> dict[str, str]:
+        """Why a task is not offered."""
+        return dict(self._trouble)
+
+    async def run(self) -> None:
+        """Serve until cancelled; then every session is lost, and what its devices have taught since the last
+        contribution.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._carrier.run())
+                group.create_task(self._follow_versions())
+        finally:
+            await self._middles.end()
+
+    def relayed(self, data: bytes) -> None:
+        """Something has come from the relay."""
+        self._carrier.relayed(data)
+
+    def connected(self) -> None:
+        """The connection to the broker is there."""
+        self._stirred.set()
+        self._carrier.connected()
+
+    def key_changed(self) -> None:
+        """The coordinator has another key, and with it the relay: sessions begin anew."""
+        for event in self._sessions.renew(self._member.identity.party()):
+            self._handle(event)
+        self._offer()
+
+    def manifest_changed(self, task: str) -> None:
+        """A manifest has brought something new."""
+        self._stirred.set()
+
+    def manifest_heard(self, task: str) -> None:
+        """Nothing follows from it."""
+
+    def not_readable(self, task: str, why: str) -> None:
+        """The task is of a format that this release does not read."""
+        self._withdraw(task, why)
+        logger.error(log_line("task_not_readable", task=task, reason=why, remedy="update edgeflock on this helper"))
+
+    def invited(self, task: str) -> None:
+        """A helper trains on nothing itself."""
+
+    def enrolled(self) -> None:
+        """The coordinator accepts this helper."""
+        self._stirred.set()
+        for seconds in OFFERED_AFTER_SECONDS:
+            asyncio.get_running_loop().call_later(seconds, self._offer)
+
+    def not_enrolled(self, why: str) -> None:
+        """It does not, or not yet."""
+        logger.warning(log_line("helper_not_enrolled", reason=why))
+
+    def retry_deferred_trigger(self) -> None:
+        """A receipt changes nothing for a helper."""
+
+    def answered(self, row: OutboxRow, receipt: Receipt) -> None:
+        """Nothing follows from it."""
+
+    def waits_for_version(self, task: str) -> bool:
+        """A helper hears of every version: devices ask for the newest."""
+        return True
+
+    def step_done(self, step: StepDone) -> None:
+        """A middle has answered."""
+        if step.problem:
+            self._end_session(step.session, SessionReason.MALFORMED, step.problem)
+        else:
+            self._sessions.answer(step.session, step.number, step.answer)
+            self._carrier.stir()
+
+    def middle_failed(self, session: bytes, why: str) -> None:
+        """What a session was served by is gone."""
+        self._end_session(session, SessionReason.HELPER_GONE, why)
+
+    def version_loaded(self, version: ReadyVersion) -> None:
+        """Its weights are in their file, whole: the next version is fetched as its difference from this one."""
+        self._member.versions.hold(version)
+        task = version.description.task
+        if (ready := self._ready.get(task)) and is_same(ready, version):
+            self._ready[task] = replace(ready, packed=None)
+
+    def version_damaged(self, version: ReadyVersion, why: str) -> None:
+        """Its weights came packed, and can't be unpacked: they are fetched whole."""
+        self._member.versions.refuse_packed(version, why)
+        self._withdraw(version.description.task, why)
+        self._stirred.set()
+
+    def spooled(self) -> None:
+        """Something waits in the outbox."""
+        self._member.postbox.notify()
+
+    def _end_session(self, session: bytes, reason: SessionReason, detail: str) -> None:
+        for event in self._sessions.end(session, reason, detail[:MAX_PROBLEM_CHARACTERS]):
+            self._handle(event)
+        self._carrier.stir()
+
+    def _handle(self, event: HelperEvent) -> None:
+        match event:
+            case Asked():
+                self._take_or_refuse(event)
+            case Requested():
+                self._middles.ask(event)
+            case OfferRefused():
+                self._note_offer_refused(event)
+            case Closed():
+                self._middles.close(event.session)
+                logger.info(
+                    log_line("session_closed", session=event.session.hex(), reason=event.reason, detail=event.detail)
+                )
+
+    def _take_or_refuse(self, asked: Asked) -> None:
+        refusal = self._why_refused(asked.wanted)
+        wanted = asked.wanted
+        if refusal is not None:
+            self._sessions.refuse(asked.session, refusal.reason, refusal.detail, refusal.retry_seconds)
+            logger.info(log_line("session_refused", task=wanted.task, device=asked.device, reason=refusal.reason.value))
+            return
+        try:
+            self._sessions.grant(asked.session, asyncio.get_running_loop().time())
+        except ProtocolError as error:
+            self._sessions.refuse(asked.session, SessionReason.MALFORMED, error.detail, BUSY_SECONDS)
+            return
+        self._middles.open(asked.session, self._ready[wanted.task], wanted)
+        logger.info(
+            log_line(
+                "session_opened",
+                session=asked.session.hex(),
+                task=wanted.task,
+                version=wanted.base_version,
+                device=asked.device,
+                cut=wanted.cut,
+            )
+        )
+
+    def _why_refused(self, wanted: Wanted) -> Refusal | None:
+        version = self._ready.get(wanted.task)
+        if version is None:
+            words = self._trouble.get(wanted.task, f"the helper has no version of {wanted.task} yet")
+            return Refusal(SessionReason.UNKNOWN_TASK, words, SOON_SECONDS)
+        if (version.bundle, version.generation) != (wanted.bundle.hex(), wanted.generation):
+            return Refusal(SessionReason.WRONG_BUNDLE, "the helper has the task in another bundle", SOON_SECONDS)
+        if version.number != wanted.base_version:
+            words = f"the helper has version {version.number}, and not {wanted.base_version}"
+            self._member.manifests.look(wanted.task)
+            return Refusal(SessionReason.UNKNOWN_VERSION, words, SOON_SECONDS)
+        if version.description.split is None or wanted.cut not in [cut.name for cut in version.description.split.cuts]:
+            return Refusal(SessionReason.UNKNOWN_CUT, f"the task has no cut {wanted.cut}", BUSY_SECONDS)
+        if len(self._sessions) > self._settings.sessions or not self._middles.has_room_for(version):
+            return Refusal(SessionReason.HELPER_BUSY, f"the helper has {len(self._sessions)} sessions", BUSY_SECONDS)
+        return None
+
+    def _note_offer_refused(self, refused: OfferRefused) -> None:
+        if self._offer_refused != refused:
+            self._offer_refused = refused
+            remedy = f"on the server: broker-coordinator helpers allow {self._member.identity.device}"
+            logger.warning(log_line("offer_refused", reason=refused.reason, detail=refused.detail, remedy=remedy))
+        asyncio.get_running_loop().call_later(SOON_SECONDS, self._offer)
+
+    async def _follow_versions(self) -> None:
+        """Fetch what manifests name; again after a while where that fails."""
+        while True:
+            self._stirred.clear()
+            in_order = [await self._follow(task) for task in self._member.tasks]
+            self._offer()
+            pause = None if all(in_order) else self._retry_seconds
+            try:
+                async with asyncio.timeout(pause):
+                    await self._stirred.wait()
+            except TimeoutError:
+                pass
+
+    async def _follow(self, task: str) -> bool:
+        """Have the newest known version ready; returns whether nothing is to be tried again."""
+        known = self._member.database.known_version(task)
+        ready = self._ready.get(task)
+        if known is None:
+            return True
+        if ready and (ready.number, ready.bundle, ready.generation) == (known.version, known.bundle, known.generation):
+            return True
+        try:
+            version = await self._member.versions.ready_version(task, if_asked=False)
+        except NotAskedError as error:
+            self._withdraw(task, str(error))
+            return True
+        except (VersionUnavailableError, LinkDownError) as error:
+            self._withdraw(task, str(error))
+            logger.warning(log_line("version_unavailable", task=task, reason=error))
+            return False
+        if version.description.split is None:
+            self._withdraw(task, f"{task} has no [split]: devices train it alone")
+            return True
+        self._trouble.pop(task, None)
+        self._ready[task] = version
+        self._middles.retire(version)
+        self._member.versions.forget_unused(self._member.tasks)
+        logger.info(log_line("version_offered", task=task, version=version.number))
+        return True
+
+    def _withdraw(self, task: str, why: str) -> None:
+        self._trouble[task] = why
+        if self._ready.pop(task, None) is not None:
+            self._offer()
+
+    def _offer(self) -> None:
+        """Say what this helper serves: to nobody before the coordinator knows it."""
+        if not self._member.database.is_enrolled():
+            return
+        offered = [
+            OfferedTask(task, bytes.fromhex(version.bundle), version.generation)
+            for task, version in self._ready.items()
+        ]
+        self._sessions.offer(offered, self._settings.sessions, asyncio.get_running_loop().time())
+        self._carrier.stir()

@@ -1,0 +1,102 @@
+"""The helper's status, for people and programs on its machine: one line of JSON to each that connects."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from edge_agent.sources.bound_socket import bound_socket
+from edge_agent.verbs.own_status import ask_line
+from fleet_protocol.errors import ConfigurationError
+
+QUESTION = b"status"
+QUESTION_SECONDS = 10.0
+"""From the connection to the end of the question."""
+
+
+class HelperStatus(msgspec.Struct):
+    """What a helper does. `versions` are those that it offers, by task; `trouble` says why a task is not offered. Steps
+    and updates are counted since its start.
+    """
+
+    helper: str
+    connected: bool
+    enrolled: bool
+    sessions: int
+    steps: int
+    versions: dict[str, int]
+    trouble: dict[str, str]
+    waiting_updates: int
+    accepted_updates: int
+    rejected_updates: int
+
+
+class StatusSocket:
+    """Serves the socket for as long as the helper runs."""
+
+    def __init__(self, path: Path, status: Callable[[], HelperStatus]) -> None:
+        self._path = path
+        self._status = status
+        self.listens = asyncio.Event()
+        """Set once the socket is there."""
+
+    async def serve(self) -> None:
+        """Run until cancelled.
+
+        Raises:
+            ConfigurationError: the socket can't be made, or another process listens at it.
+        """
+        server = await asyncio.start_unix_server(self._answer, sock=bound_socket(self._path))
+        self.listens.set()
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            server.close()
+            with contextlib.suppress(FileNotFoundError):
+                self._path.unlink()
+
+    async def _answer(self, asked: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, ValueError, TimeoutError):
+            async with asyncio.timeout(QUESTION_SECONDS):
+                await asked.readline()  # whatever is asked; what is not read would be lost for the asker with the answer
+            answer.write(msgspec.json.encode(self._status()) + b"\n")
+            await answer.drain()
+        answer.close()
+
+
+def ask_helper(path: Path) -> bytes:
+    """The line of JSON of the helper that listens at the socket.
+
+    Raises:
+        ConfigurationError: none does, or it gives no answer.
+    """
+    return ask_line(path, QUESTION)
+
+
+def words_of(answer: bytes) -> str:
+    """The lines that people read.
+
+    Raises:
+        ConfigurationError: the helper is another release.
+    """
+    try:
+        status = msgspec.json.decode(answer, type=HelperStatus)
+    except msgspec.MsgspecError as error:
+        raise ConfigurationError(f"the helper's answer is not this release's ({error}): restart it") from error
+    return "".join(f"{line}\n" for line in _lines(status))
+
+
+def _lines(status: HelperStatus) -> Iterator[str]:
+    link = "connected" if status.connected else "not connected to the broker"
+    enrolled = "" if status.enrolled else ", not accepted by the coordinator"
+    yield f"{status.helper}: {status.sessions} sessions, {status.steps} steps since the start, {link}{enrolled}"
+    yield (
+        f"updates: {status.waiting_updates} waiting for a receipt; since the start {status.accepted_updates} accepted,"
+        f" {status.rejected_updates} refused"
+    )
+    for task, version in status.versions.items():
+        yield f"{task}: offers version {version}"
+    for task, why in status.trouble.items():
+        yield f"{task}: not offered; {why}"

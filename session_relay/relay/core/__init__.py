@@ -1,0 +1,1 @@
+"""The decisions of the relay. Pure: bytes and times come in, publications go out."""

@@ -1,0 +1,264 @@
+"""A model in blocks trains as the whole model does, wherever each block runs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from bundle_runtime.samples import Samples
+from edge_agent.training.engine import BatchPlan
+from fleet_protocol.scaling import Scale, Scaling
+from fleet_protocol.split_plan import Cut
+from tests.support.backbone import NAMED
+from tests.support.backbone import write_recipe as write_backbone_recipe
+from tests.support.chained_blocks import ExportedTask, train_chained, train_whole
+from tests.support.recipes import ONE_INPUT, write_recipe
+from tests.support.split_session import SESSION, DirectExchange, engine_of, middle_of, plan_of
+from workbench.export.recipe.recipe import read_recipe
+from workbench.export.trials.random_samples import random_samples
+
+STEPS, ROWS, SAMPLES, SEED = 50, 8, 40, 11
+TOLERANCE = 1e-5
+
+PICTURES = """
+from torch import nn
+
+def build():
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.2),
+        nn.Conv2d(4, 6, 3, stride=2), nn.BatchNorm2d(6), nn.ReLU(), nn.Dropout2d(0.2),
+        nn.Flatten(), nn.Linear(54, 8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 4),
+    )
+"""
+PICTURE = """
+[input]
+shape = [1, 8, 8]
+minimum = -3.0
+maximum = 3.0
+"""
+SEQUENCES = """
+from torch import nn
+
+class Layer(nn.Module):
+    def __init__(self, inputs, outputs, dropout=0.0, layers=1):
+        super().__init__()
+        self.recurrence = nn.GRU(inputs, outputs, num_layers=layers, dropout=dropout, batch_first=True)
+        self.norm = nn.BatchNorm1d(outputs)
+
+    def forward(self, sequence):
+        outputs, _ = self.recurrence(sequence)
+        return self.norm(outputs.transpose(1, 2)).transpose(1, 2)
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = Layer(3, 6)
+        self.drop = nn.Dropout(0.3)
+        self.second = Layer(6, 5, 0.3, 2)
+        self.third = nn.Linear(5, 5)
+        self.head = nn.Linear(5, 2)
+
+    def forward(self, sequence):
+        return self.head(self.third(self.second(self.drop(self.first(sequence)))[:, -1]).tanh())
+
+def build():
+    return Model()
+"""
+SEQUENCE = """
+[input]
+shape = [7, 3]
+minimum = -100.0
+maximum = 100.0
+"""
+ADVERSARIES = """
+import torch
+from torch import nn
+from torch.nn import functional
+
+class Adversaries(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.generator = nn.Sequential(
+            nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 7), nn.Tanh(), nn.Linear(7, 5),
+        )
+        self.discriminator = nn.Sequential(
+            nn.Linear(5, 8), nn.LeakyReLU(0.2), nn.Dropout(0.3),
+            nn.Linear(8, 6), nn.BatchNorm1d(6), nn.LeakyReLU(0.2), nn.Linear(6, 1),
+        )
+
+    def forward(self, latent, real):
+        made = self.generator(latent)
+        return {"scores": made, "made": self.discriminator(made)[:, 0], "real": self.discriminator(real)[:, 0]}
+
+def build():
+    return Adversaries()
+
+def loss_discriminator(outputs):
+    return functional.softplus(outputs["made"]) + functional.softplus(-outputs["real"])
+
+def loss_generator(outputs):
+    return functional.softplus(-outputs["made"])
+"""
+PAIR = """
+[inputs.latent]
+shape = [3]
+minimum = -3.0
+maximum = 3.0
+[inputs.real]
+shape = [5]
+minimum = -3.0
+maximum = 3.0
+"""
+PARTS = """
+[label]
+kind = "none"
+[parts.discriminator]
+parameters = ["discriminator.*"]
+rate = 2.0
+[parts.generator]
+parameters = ["generator.*"]
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A recipe: its model, what goes in, its points, and the rest of `task.toml`."""
+
+    code: str
+    inputs: str
+    points: tuple[str, ...]
+    tables: str
+    training: str
+    cuts: str = ""
+
+
+MODELS: Mapping[str, Model] = {
+    "pictures": Model(
+        PICTURES,
+        PICTURE,
+        ("2", "4", "7", "10"),
+        "[label]\nclasses = 4\n",
+        'optimiser = "momentum"\nweight_decay = 0.01\n',
+    ),
+    "sequences": Model(
+        SEQUENCES,
+        SEQUENCE,
+        ("first", "second", "third"),
+        '[label]\nkind = "regression"\nvalues = 2\n',
+        'optimiser = "adam"\nproximal = 0.1\n',
+    ),
+    "adversaries": Model(
+        ADVERSARIES,
+        PAIR,
+        ("generator.2", "generator", "discriminator.1", "discriminator.4"),
+        PARTS,
+        "validation_share = 0.0\n",
+        """
+        in_generator = [["generator.2", "generator"]]
+        in_discriminator = [["discriminator.1", "discriminator.4"]]
+        in_both = [["generator.2", "generator"], ["discriminator.1", "discriminator.4"]]
+        """,
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], ExportedTask]:
+    """Exports a model, once."""
+
+    @cache
+    def export(name: str) -> ExportedTask:
+        return ExportedTask.of(read_recipe(recipe_of(MODELS[name], tmp_path_factory.mktemp(name))))
+
+    return export
+
+
+def recipe_of(model: Model, folder: Path) -> Path:
+    split = f"[split]\npoints = {list(model.points)}\n" + (f"[split.cuts]\n{model.cuts}" if model.cuts else "")
+    write_recipe(folder, model.code, model.tables + split, inputs=model.inputs)
+    text = (folder / "task.toml").read_text()
+    (folder / "task.toml").write_text(text.replace("[update]", f"{model.training}[update]"))
+    return folder
+
+
+def mini_batches() -> BatchPlan:
+    """The last of them half full."""
+    mask = np.ones((STEPS, ROWS), np.float32)
+    mask[-1, ROWS // 2 :] = 0
+    return BatchPlan(np.random.default_rng(4).integers(0, SAMPLES, (STEPS, ROWS)), mask, SEED)
+
+
+def scaled(exported: ExportedTask) -> ExportedTask:
+    """The same, with a scale that changes what the model sees, where the task takes one."""
+    random, scaling = np.random.default_rng(6), exported.task.scaling
+
+    def some(scale: Scale | None) -> Scale | None:
+        columns = 0 if scale is None else len(scale.mean)
+        return scale and Scale(random.normal(size=columns).tolist(), random.uniform(0.5, 2, columns).tolist())
+
+    scaling = Scaling(some(scaling.inputs), some(scaling.targets))
+    return ExportedTask(msgspec.structs.replace(exported.task, scaling=scaling), exported.files)
+
+
+def check_cuts(model: ExportedTask, cuts: Sequence[Cut | None]) -> None:
+    """Trained through each cut, the model comes to what its training graph comes to."""
+    plan = mini_batches()
+    samples = random_samples(model.task).take(slice(0, SAMPLES))
+    if model.task.backbone is not None:
+        features = np.random.default_rng(7).normal(size=(SAMPLES, *model.task.trained_input.shape))
+        samples = Samples(features.astype(np.float32), samples.labels)
+    expected, expected_losses = train_whole(model, samples, plan)
+    assert np.abs(expected - model.weights).max() > 0.01
+    for cut in cuts:
+        trained, losses = train_chained(model, cut, samples, plan)
+        np.testing.assert_allclose(trained, expected, rtol=0, atol=TOLERANCE, err_msg=str(cut))
+        np.testing.assert_allclose(losses, expected_losses, rtol=0, atol=TOLERANCE, err_msg=str(cut))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_cut_trains_as_the_whole_model(name: str, exported: Callable[[str], ExportedTask]):
+    model = scaled(exported(name))
+    check_cuts(model, [None, *model.task.split.cuts])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_device_and_its_helper_train_every_cut_as_the_whole_model(name: str, exported: Callable[[str], ExportedTask]):
+    model, plan = exported(name), mini_batches()
+    samples = random_samples(model.task).take(slice(0, SAMPLES))
+    expected, expected_losses = train_whole(model, samples, plan)
+    exact = plan_of(model.task)
+    for cut in exact.cuts:
+        middle = middle_of(model, exact, model.weights)
+        middle.open(SESSION, cut)
+        engine = engine_of(model, exact, cut, DirectExchange(middle))
+        trained, losses = engine.train(model.weights, samples, plan, model.rates)
+        whole = trained + middle.take_contribution().delta
+        np.testing.assert_allclose(whole, expected, rtol=0, atol=TOLERANCE, err_msg=str(cut))
+        np.testing.assert_allclose(losses, expected_losses, rtol=0, atol=TOLERANCE, err_msg=str(cut))
+
+
+def test_loss_that_reads_samples_is_the_devices(tmp_path: Path):
+    """An autoencoder whose samples the last block compares with what it makes of them."""
+    model = Model(
+        "from torch import nn\n\ndef build():\n    return nn.Sequential("
+        "nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 8))\n",
+        ONE_INPUT,
+        ("1", "3"),
+        '[label]\nkind = "reconstruction"\n',
+        'optimiser = "nesterov"\n',
+    )
+    exported = ExportedTask.of(read_recipe(recipe_of(model, tmp_path)))
+    assert [block.reads_inputs for block in exported.task.split.blocks] == [False, False, True]
+    check_cuts(scaled(exported), exported.task.split.cuts)
+
+
+def test_blocks_of_a_head_stand_behind_its_backbone(tmp_path: Path):
+    """The second of them has no parameters."""
+    more = f'{NAMED}\n[split]\npoints = ["head.0", "head.2"]\n'
+    model = ExportedTask.of(read_recipe(write_backbone_recipe(tmp_path / "recipe", backbone=more)))
+    assert [parameter.block for parameter in model.task.parameters] == [0, 0, 2, 2]
+    check_cuts(model, model.task.split.cuts)

@@ -1,0 +1,56 @@
+"""The helper's child at the other end of a worker's pipe, both real processes, and nothing in between."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from edge_agent.shell.versions.version_follower import ReadyVersion
+from edge_agent.worker.contract import Reply, StepAnswered, StepAsked, TrainingJob
+from edge_agent.worker.settings import WorkerSettings
+from fleet_protocol.bundle import WEIGHTS_FILE, split_files
+from session_relay.helper.compute_contract import StepDone, Verdict
+from session_relay.helper.middle import Middle, blocks_of_helpers
+
+SESSION = bytes(16)
+
+
+def middle_of(
+    job: TrainingJob, bundle: Path, settings: WorkerSettings, done: Callable[[StepDone], None], samples: int = 0
+) -> Middle:
+    """A middle that serves one session, of the job's cut."""
+    task = job.description
+    assert task.split is not None
+    files = {name: bundle / name for name in split_files(task, blocks_of_helpers(task.split))}
+    version = ReadyVersion(1, "bundle", task, files, bundle / WEIGHTS_FILE)
+    middle = Middle(version, settings, 64, ready=lambda _: None, done=done)
+    middle.join(SESSION, job.cut.name, samples)
+    return middle
+
+
+class LocalHelper:
+    """What a worker asks in a round (`worker.supervisor.StepHelper`)."""
+
+    def __init__(self, job: TrainingJob, bundle: Path, settings: WorkerSettings, samples: int = 0) -> None:
+        """The device says that it trains on so many samples."""
+        self.middle = middle_of(job, bundle, settings, self._answer, samples)
+        self.computing = asyncio.ensure_future(self.middle.run())
+        self._asked = 0
+        self.reply: Callable[[Reply], None] | None = None
+
+    def listen(self, reply: Callable[[Reply], None]) -> None:
+        """The worker runs."""
+        self.reply = reply
+
+    def ask(self, asked: StepAsked) -> None:
+        """It asks for a step."""
+        self._asked += 1
+        self.middle.ask(SESSION, self._asked, asked.request)
+
+    async def contribution(self) -> Verdict:
+        """What the middle has learned; it ends."""
+        self.middle.contribute(b"", [], 0)
+        return await self.computing
+
+    def _answer(self, step: StepDone) -> None:
+        assert self.reply is not None
+        self.reply(StepAnswered(step.answer))

@@ -1,0 +1,173 @@
+"""Split learning with every program as it ships: broker, coordinator with its relay, helpers, devices."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.support.broker import Broker
+from tests.support.coordinator import CoordinatorProcess
+from tests.support.cut_link import CutLink
+from tests.support.helper import TASK, HelperProcess, SplitAgent, copy_split_bundle
+from tests.support.waiting import until
+from workbench.demo.audit import Audit, audit, read_ledger
+
+MANY_STEPS = 1000
+"""Of a round that something happens in the middle of."""
+
+
+class SplitFleet:
+    """A coordinator that serves one task, and the helpers and devices that a test starts."""
+
+    def __init__(self, folder: Path, broker: Broker) -> None:
+        self._folder = folder
+        self._broker = broker
+        self.coordinator: CoordinatorProcess
+        self.helpers: list[HelperProcess] = []
+        self.agents: list[SplitAgent] = []
+
+    def begin(self, *, steps: int, buffer_size: int) -> None:
+        """Start the coordinator."""
+        copy_split_bundle(self._folder / TASK, steps=steps, buffer_size=buffer_size)
+        self.coordinator = CoordinatorProcess(self._folder / "coordinator", self._broker, [self._folder / TASK])
+        self.coordinator.start_serving()
+        until(lambda: "relay_connected" in self.coordinator.log(), "the relay has reached the broker")
+
+    def helper(self, name: str) -> HelperProcess:
+        """One that offers a version, and that the operator allows."""
+        helper = HelperProcess(self._folder / name, name, self._broker, self.coordinator.public_key)
+        self.helpers.append(helper)
+        self.coordinator.helpers("allow", name)
+        helper.serve()
+        return helper
+
+    def agent(self, name: str, broker: Broker | CutLink | None = None, **options: Any) -> SplitAgent:
+        """A device that leaves the middle to a helper, and that has samples for a round."""
+        agent = SplitAgent(self._folder / name, name, broker or self._broker, self.coordinator.public_key, **options)
+        self.agents.append(agent)
+        agent.start()
+        agent.feed(16)
+        return agent
+
+    def versions(self) -> int:
+        """The newest one's number."""
+        with self.coordinator.journal() as journal:
+            newest = journal.newest_version(TASK)
+        return newest.number if newest else -1
+
+    def audited(self) -> Audit:
+        """The verdict on all updates, once every device and helper has ended."""
+        for each in (*self.agents, *self.helpers):
+            each.stop()
+        ledgers = {each.name: read_ledger(each.folder / "state" / "agent.db") for each in (*self.agents, *self.helpers)}
+        with self.coordinator.journal() as journal:
+            return audit(ledgers, list(journal.updates(TASK)))
+
+    def end(self) -> None:
+        """Kill all."""
+        for each in (*self.agents, *self.helpers, self.coordinator):
+            each.kill()
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, broker: Broker) -> Iterator[SplitFleet]:
+    fleet = SplitFleet(tmp_path, broker)
+    yield fleet
+    fleet.end()
+
+
+def in_the_middle(helper: HelperProcess) -> None:
+    begun = helper.status()["steps"]
+    until(lambda: helper.status().get("steps", 0) > begun + 8, f"steps go through {helper.name}")
+
+
+def delivered(member: SplitAgent | HelperProcess, count: int = 1) -> None:
+    until(lambda: member.status().get("accepted_updates", 0) >= count, f"{count} updates of {member.name} accepted")
+
+
+def test_two_devices_and_a_helper_make_a_version_and_the_next_one(fleet) -> None:
+    fleet.begin(steps=4, buffer_size=3)
+    helper = fleet.helper("cellar-pi")
+    kitchen, attic = fleet.agent("kitchen"), fleet.agent("attic")
+    until(lambda: fleet.versions() == 1, "two devices' updates and the helper's made a version")
+    assert helper.status()["steps"] == 2 * 2 * 4, "each of two rounds has four steps, of two passes"
+    kitchen.feed(4, first=16)
+    attic.feed(4, first=16)
+    until(lambda: fleet.versions() == 2, "and the next")
+    with fleet.coordinator.journal() as journal:
+        assert sorted(row.base_version for row in journal.updates(TASK)) == [0, 0, 0, 1, 1, 1]
+    assert fleet.audited() == Audit(0, 0, 0, 0, 0)
+
+
+def test_round_whose_helper_is_killed_goes_on_with_another(fleet) -> None:
+    fleet.begin(steps=MANY_STEPS, buffer_size=2)
+    helpers = [fleet.helper("cellar-pi"), fleet.helper("garage-pi")]
+    kitchen = fleet.agent("kitchen")
+    busy = until(lambda: next((each for each in helpers if each.status()["steps"] > 8), None), "one of them is busy")
+    (other,) = [each for each in helpers if each is not busy]
+    busy.kill()
+    delivered(kitchen)
+    assert "event=helper_lost" in kitchen.log()
+    assert other.status()["steps"] > 0
+    until(lambda: fleet.versions() == 1, "the other helper's update and the device's made a version")
+    verdict = fleet.audited()
+    assert (verdict.lost, verdict.duplicated) == (0, 0)
+
+
+@pytest.mark.long
+def test_device_waits_for_a_helper_says_so_and_goes_on_when_one_comes(fleet) -> None:
+    fleet.begin(steps=4, buffer_size=2)
+    kitchen = fleet.agent("kitchen")
+    until(lambda: "no helper for cut" in kitchen.status()["tasks"][TASK]["reason"], "the device says what it waits for")
+    fleet.helper("cellar-pi")
+    until(lambda: fleet.versions() == 1, "the round came about")
+
+
+@pytest.mark.long
+def test_device_that_is_killed_in_a_round_begins_it_again_and_nothing_is_counted_twice(fleet) -> None:
+    fleet.begin(steps=MANY_STEPS, buffer_size=1)
+    helper = fleet.helper("cellar-pi")
+    kitchen = fleet.agent("kitchen")
+    in_the_middle(helper)
+    kitchen.kill()
+    delivered(helper)
+    kitchen.start()
+    delivered(kitchen)
+    verdict = fleet.audited()
+    assert (verdict.lost, verdict.duplicated) == (0, 0)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("killed", ["broker", "relay", "coordinator"])
+def test_round_goes_on_after_what_carries_it_was_killed(fleet, broker, killed) -> None:
+    fleet.begin(steps=MANY_STEPS, buffer_size=1)
+    helper = fleet.helper("cellar-pi")
+    kitchen = fleet.agent("kitchen")
+    in_the_middle(helper)
+    if killed == "broker":
+        broker.kill()
+        broker.start()
+    elif killed == "relay":
+        psutil.Process(fleet.coordinator.pid).children()[0].kill()
+    else:
+        fleet.coordinator.kill()
+        fleet.coordinator.start()
+    delivered(kitchen)
+    delivered(helper)
+    verdict = fleet.audited()
+    assert (verdict.lost, verdict.duplicated) == (0, 0)
+
+
+@pytest.mark.long
+def test_link_that_is_cut_in_the_middle_of_a_step_costs_no_round(fleet, broker) -> None:
+    fleet.begin(steps=MANY_STEPS, buffer_size=2)
+    helper = fleet.helper("cellar-pi")
+    link = CutLink(broker.port)
+    kitchen = fleet.agent("kitchen", link)
+    in_the_middle(helper)
+    link.cut()
+    delivered(kitchen)
+    assert kitchen.log().count("event=round_failed") == 0
+    link.close()

@@ -1,0 +1,55 @@
+"""`task.json`: what a recipe says of its task, and what its export has found."""
+
+from collections.abc import Mapping
+
+from onnx import ModelProto
+
+from fleet_protocol.bundle import BUNDLE_FORMAT, BackboneSchema, OnnxVersion, TaskDescription, blob_hash
+from workbench.export.backbone.backbone import Split
+from workbench.export.blocks.division import Division
+from workbench.export.blocks.split_task import split_plan
+from workbench.export.recipe.recipe import Recipe
+
+
+def described(
+    recipe: Recipe,
+    models: Mapping[str, ModelProto],
+    files: Mapping[str, bytes],
+    *,
+    halves: Split | None = None,
+    division: Division | None = None,
+) -> TaskDescription:
+    """The description of a bundle of these `files`, those of its graphs among them as `models`.
+
+    Raises:
+        ConfigurationError: a block or a cut of the task's `split` can't be.
+    """
+    return TaskDescription(
+        format=BUNDLE_FORMAT,
+        task=recipe.task.task,
+        title=recipe.task.title,
+        input=recipe.given.input if recipe.given else recipe.task.input,
+        label=recipe.task.label,
+        parameters=division.parameters if division else recipe.parameters,
+        training=recipe.task.training,
+        update=recipe.task.update,
+        aggregation=recipe.task.aggregation,
+        downlink=recipe.task.published,
+        sending=recipe.task.sending,
+        files={name: blob_hash(content) for name, content in files.items()},
+        backbone=BackboneSchema(behind.feature_shape) if (behind := halves or recipe.given) else None,
+        onnx_versions={name: _version(model) for name, model in models.items()},
+        versions_from=recipe.task.payload_kind,
+        scaling=recipe.scaling,
+        inputs=recipe.task.inputs,
+        heads=recipe.task.each_label if recipe.task.heads else {},
+        readings=recipe.task.readings,
+        split=split_plan(division) if division else None,
+        solved_head=recipe.task.solved_head,
+    )
+
+
+def _version(model: ModelProto) -> OnnxVersion:
+    """A checked model has one entry for ONNX's own operators."""
+    (opset,) = (entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    return OnnxVersion(model.ir_version, opset)

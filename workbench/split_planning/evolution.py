@@ -1,0 +1,89 @@
+"""A good plan for a fleet that has too many to look at: an evolutionary search. Pure.
+
+Clustered split training of a generator (HuSCF-GAN) chooses its cuts by such a search too. A plan is a genome with a
+choice for each device. The first generation has the plan in which each device takes what is best for it alone, and so
+the result is never worse.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from workbench.split_planning.shared_helpers import Choice, Plan, Sharing
+
+TOURNAMENT = 3
+"""Plans of which the best one becomes a parent."""
+
+ELITE = 2
+"""Best plans of a generation that are in the next one as they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evolution:
+    """How long, and how: `crossover` is the chance that a child has two parents, `mutation` that of each of its choices
+    to be drawn anew; the mean of mutations is at least one for each child.
+    """
+
+    population: int = 64
+    generations: int = 150
+    crossover: float = 0.9
+    mutation: float = 0.02
+    seed: int = 0
+
+
+def evolve(sharing: Sharing, how: Evolution) -> Plan:
+    """The best plan that was found; the same seed finds the same."""
+    draw = random.Random(how.seed)  # noqa: S311 - no secret is drawn
+    choices = [sharing.choices(device) for device in range(len(sharing.devices))]
+    population = _first_generation(sharing, choices, how.population, draw)
+    for _ in range(how.generations):
+        ranked = sorted(population, key=population.__getitem__)
+        children = {plan: population[plan] for plan in ranked[:ELITE]}
+        for _child in range(how.population - len(children)):
+            child = _child_of(ranked, choices, how, draw)
+            if child not in children:
+                children[child] = population.get(child) or sharing.mean_seconds(child)
+        population = children
+    return min(population, key=population.__getitem__)
+
+
+def _first_generation(
+    sharing: Sharing, choices: Sequence[Sequence[Choice]], size: int, draw: random.Random
+) -> dict[Plan, float]:
+    """Plans with what they cost: what is best for each device alone, the same with helpers taken in turn, and others
+    drawn at random.
+    """
+    alone = [
+        min(range(len(options)), key=lambda number, options=options: options[number].cost.seconds)  # type: ignore[misc]
+        for options in sharing.devices
+    ]
+    plans = {_in_turn(sharing, alone)}
+    plans |= {tuple(draw.choice(each) for each in choices) for _ in range(size - 1)}
+    return {plan: sharing.mean_seconds(plan) for plan in plans}
+
+
+def _in_turn(sharing: Sharing, numbers: Sequence[int]) -> Plan:
+    """These options, with one helper after the other."""
+    plan, turn = [], 0
+    for options, number in zip(sharing.devices, numbers, strict=True):
+        is_helped = bool(options[number].cut.helper)
+        plan.append((number, turn % len(sharing.speeds) if is_helped else 0))
+        turn += is_helped
+    return tuple(plan)
+
+
+def _child_of(ranked: Sequence[Plan], choices: Sequence[Sequence[Choice]], how: Evolution, draw: random.Random) -> Plan:
+    """Uniform crossover, then mutation."""
+    child = list(_parent(ranked, draw))
+    if draw.random() < how.crossover:
+        other = _parent(ranked, draw)
+        child = [theirs if draw.random() < 1 / 2 else mine for mine, theirs in zip(child, other, strict=True)]
+    rate = max(how.mutation, 1 / len(child))
+    for device, each in enumerate(choices):
+        if draw.random() < rate:
+            child[device] = draw.choice(each)
+    return tuple(child)
+
+
+def _parent(ranked: Sequence[Plan], draw: random.Random) -> Plan:
+    return ranked[min(draw.randrange(len(ranked)) for _ in range(TOURNAMENT))]

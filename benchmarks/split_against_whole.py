@@ -112,9 +112,7 @@ def main() -> None:
             {
                 "devices": options.devices,
                 "steps_of_each_device": options.rounds * task.training.steps,
-                "points_below_whole": {
-                    name: round(100 * (whole - each["accuracy"]), 2) for name, each in found.items()
-                },
+                "most_in_flight": task.split.most_in_flight,
                 **found,
             }
         )

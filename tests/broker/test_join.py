@@ -110,11 +110,11 @@ def test_a_device_speaks_and_listens_on_its_own_topics_alone_and_ends_nobody_els
 
 
 def test_relay_hears_and_is_heard_under_the_coordinators_account(server: Server, tmp_path: Path) -> None:
-    key = server.admit("barn-pi")
+    key = server.admit("dock-pi")
     write_bundle(tmp_path / "cut", split=THREE_BLOCKS)
     server.tasks("publish", str(tmp_path / "cut"))
     until(lambda: "relay_connected" in server.log(), "the relay has subscribed")
-    assert ask_relay(server, "barn-pi", key) == SessionReason.WRONG_BUNDLE
+    assert ask_relay(server, "dock-pi", key) == SessionReason.WRONG_BUNDLE
     assert "subscription_refused" not in server.log()
     server.tasks("remove", "tiny")
     until(lambda: "relay_stopped" in server.log(), "without cuts there is no relay")

@@ -113,6 +113,22 @@ def test_the_coordinators_own_role_and_that_of_all_devices_are_completed_first()
     assert {(rule.acltype, rule.topic) for rule in devices_rules()} == plug_in.roles[DEVICES_ROLE].keys()
 
 
+def test_answers_that_overlap_are_all_taken_and_those_of_an_earlier_connection_are_not() -> None:
+    wanted = accounts(2 * READ_AT_ONCE)
+    plug_in, roles = PlugIn(wanted), BrokerRoles("home", "0")
+    requests = [roles.request(wanted, wanted.keys()) for _ in range(2)]
+    first, second = (plug_in.answer(request) for request in requests if request is not None)
+    roles.receive(read_answers(first))
+    roles.receive(read_answers(second))
+    settle(roles, plug_in, wanted)
+    assert all(len(plug_in.roles[name]) == len(plug_in.roles["pi-0.ab"]) > 3 for name in wanted)
+    plug_in.requests.clear()
+    plug_in.roles["pi-0.ab"].popitem()
+    roles.connected()
+    roles.receive(read_answers(first))
+    assert b"getRole" in (roles.request(wanted, wanted.keys()) or b""), "what the broker has now is read first"
+
+
 def test_a_broker_that_takes_no_rules_is_named_and_not_asked_for_ever(caplog) -> None:
     wanted = accounts(1)
     plug_in, roles = PlugIn(wanted), BrokerRoles("home", "0")

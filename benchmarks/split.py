@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.mnist import read_mnist
 from benchmarks.split_fleet import SplitFleet, relayed, split_fleet
@@ -131,6 +132,7 @@ def chained_step_seconds(samples: Samples) -> float:
     priors = runner.log_priors(samples.labels)
     started = time.perf_counter()
     for rows in plan.rows:
+        gradient: NDArray[np.float32] | None
         batch = samples.take(rows)
         passed = [batch.inputs]
         for block in range(count - 1):

@@ -43,10 +43,13 @@ IN_FLIGHT = (1, 4, 16)
 DEVICES = (1, 8)
 DEFENCES: dict[str, dict[str, object]] = {
     "none": {},
+    "noise 0.2": {"activation_noise": 0.2},
     "noise 0.5": {"activation_noise": 0.5},
     "noise 1": {"activation_noise": 1.0},
     "clip 1": {"gradient_clip": 1.0},
     "clip 0.1": {"gradient_clip": 0.1},
+    "distance correlation 0.5": {"distance_correlation": 0.5},
+    "distance correlation 5": {"distance_correlation": 5.0},
 }
 
 
@@ -83,6 +86,12 @@ def cases() -> Iterator[Case]:
         yield Case(f"int8, defence {name}", 1, (*changes.items(), ("most_in_flight", 1)))
 
 
+def plan_of(bundle: Bundle) -> SplitPlan:
+    """How its task divides."""
+    assert bundle.description.split is not None
+    return bundle.description.split
+
+
 def divided(samples: Samples, seed: int) -> tuple[Samples, Samples]:
     """To train on and to test on."""
     order = np.random.default_rng(seed).permutation(len(samples))
@@ -95,18 +104,18 @@ def shares(samples: Samples, devices: int) -> list[Samples]:
     return [samples.take(slice(device, None, devices)) for device in range(devices)]
 
 
-def run_case(bundle: Bundle, samples: Samples, case: Case, seed: int) -> Outcome:
+def run_case(bundle: Bundle, samples: Samples, case: Case, seed: int, rounds: int = ROUNDS) -> Outcome:
     """All rounds of a case."""
     task, began = bundle.description, time.monotonic()
-    plan: SplitPlan = msgspec.structs.replace(task.split, **dict(case.changes))
+    plan = msgspec.structs.replace(plan_of(bundle), **dict(case.changes))
     training, tested = divided(samples, seed)
     fleet = SplitFleet(
         task, plan, bundle.files, shares(training, case.devices), [plan.cuts[0]] * case.devices, case.at_once
     )
     weights = read_weights(bundle.weights, task.parameters)
     traffic = Traffic()
-    for number in range(ROUNDS):
-        weights = fleet.round(weights, STEPS, seed * ROUNDS + number, traffic)
+    for number in range(rounds):
+        weights = fleet.round(weights, STEPS, seed * rounds + number, traffic)
     accuracy = BundleRunner(task, bundle.files).evaluate(weights, tested).accuracy
     return Outcome(
         case.name,
@@ -118,23 +127,23 @@ def run_case(bundle: Bundle, samples: Samples, case: Case, seed: int) -> Outcome
     )
 
 
-def run_unsplit(bundle: Bundle, samples: Samples, devices: int, seed: int) -> Outcome:
+def run_unsplit(bundle: Bundle, samples: Samples, devices: int, seed: int, rounds: int = ROUNDS) -> Outcome:
     """The same rounds without a helper."""
     task, began = bundle.description, time.monotonic()
     training, tested = divided(samples, seed)
     weights = read_weights(bundle.weights, task.parameters)
     engine = OnnxStepEngine.of_task(task, bundle.files)
-    for number in range(ROUNDS):
+    for number in range(rounds):
         trained = [
             engine.train(
                 weights,
                 part,
-                plan_batches(len(part), STEPS, task.training.batch_size, (seed * ROUNDS + number) * 1000 + device),
+                plan_batches(len(part), STEPS, task.training.batch_size, (seed * rounds + number) * 1000 + device),
                 Rates.planned(task.training),
             )[0]
             for device, part in enumerate(shares(training, devices))
         ]
-        weights = np.mean(trained, axis=0, dtype=np.float64).astype(np.float32)
+        weights = np.array(sum(trained) / np.float32(devices), np.float32)
     accuracy = BundleRunner(task, bundle.files).evaluate(weights, tested).accuracy
     return Outcome("unsplit", devices, round(float(accuracy or 0), 4), 0, 0, round(time.monotonic() - began, 1))
 
@@ -144,6 +153,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with the data sets")
     parser.add_argument("--seeds", type=int, default=1, help="runs of every case")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"of {STEPS} steps on each device")
     parser.add_argument("--set", choices=["mnist", "fashion"], default="mnist", help="what is learned")
     parser.add_argument("--cases", default="", help="only those whose name contains this")
     options = parser.parse_args()
@@ -152,12 +162,12 @@ def main() -> None:
     samples = Samples(digits.images, digits.labels) if options.set == "mnist" else fashion(options.data)
     found = []
     for seed in range(options.seeds):
-        found += [run_unsplit(bundle, samples, devices, seed) for devices in DEVICES]
+        found += [run_unsplit(bundle, samples, devices, seed, options.rounds) for devices in DEVICES]
         for case in cases():
             if options.cases in case.name:
-                found.append(run_case(bundle, samples, case, seed))
+                found.append(run_case(bundle, samples, case, seed, options.rounds))
                 print(found[-1], flush=True)
-    print(json.dumps({"set": options.set, "steps": ROUNDS * STEPS, "cases": [vars(each) for each in found]}))
+    print(json.dumps({"set": options.set, "steps": options.rounds * STEPS, "cases": [vars(each) for each in found]}))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.mnist import read_mnist
-from benchmarks.split_accuracy import BUNDLE
+from benchmarks.split_accuracy import BUNDLE, plan_of
+from benchmarks.split_rounds import SplitFleet, Traffic
 from bundle_runtime.blocks import BlockRunner, Floats
 from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
@@ -39,13 +40,16 @@ from fleet_protocol.codec.activations import unpack_rows
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.split_plan import SplitPlan
 
-PRIVATE, KNOWN, SHOWN = 4000, 4000, 500
+PRIVATE, KNOWN, SHOWN = 4000, 4000, 300
 """Digits that devices train on, that the attacker has, and that it is judged by: some of the private ones."""
 ROUNDS, STEPS = 4, 60
-BATCH = 64
-DECODER_STEPS = 400
-HIJACKING_STEPS = 1200
+BATCH = 32
+DECODER_STEPS = 300
+HIJACKING_STEPS = 1500
+MOMENTS = 10.0
+"""Weight of means and deviations among what the hijacker makes alike: without them, the device's block dies out."""
 NOISE = (0.0, 0.5, 1.0, 2.0)
+DISTANCE_CORRELATION = (0.5, 5.0)
 WINDOW = 7
 STABLE_MEAN, STABLE_VARIANCE = 0.01**2, 0.03**2
 """Of SSIM, for brightness from 0 to 1."""
@@ -75,11 +79,11 @@ def likeness(rebuilt: Tensor, real: Tensor) -> Likeness:
 
 def decoder(channels: int, side: int) -> nn.Module:
     """Activations f32[N, channels, side, side] to pictures f32[N, 1, 28, 28]."""
-    layers: list[nn.Module] = [nn.Conv2d(channels, 32, 3, padding=1), nn.ReLU()]
+    layers: list[nn.Module] = [nn.BatchNorm2d(channels), nn.Conv2d(channels, 16, 3, padding=1), nn.ReLU()]
     while side < 28:
-        layers += [nn.ConvTranspose2d(32, 32, 4, stride=2, padding=1), nn.ReLU()]
+        layers += [nn.ConvTranspose2d(16, 16, 4, stride=2, padding=1), nn.ReLU()]
         side *= 2
-    return nn.Sequential(*layers, nn.Conv2d(32, 1, 3, padding=1), nn.Sigmoid())
+    return nn.Sequential(*layers, nn.Conv2d(16, 1, 3, padding=1), nn.Sigmoid())
 
 
 def trained_weights(bundle: Bundle, samples: Samples) -> FloatVector:
@@ -90,6 +94,15 @@ def trained_weights(bundle: Bundle, samples: Samples) -> FloatVector:
     for number in range(ROUNDS):
         batches = plan_batches(len(samples), STEPS, task.training.batch_size, number)
         weights, _ = engine.train(weights, samples, batches, Rates.planned(task.training))
+    return weights
+
+
+def learned_with_helper(bundle: Bundle, plan: SplitPlan, samples: Samples) -> FloatVector:
+    """The same rounds through a helper, for what the plan changes of how devices learn."""
+    weights = read_weights(bundle.weights, bundle.description.parameters)
+    fleet = SplitFleet(bundle.description, plan, bundle.files, [samples], [plan.cuts[0]], at_once=1)
+    for number in range(ROUNDS):
+        weights = fleet.round(weights, STEPS, number, Traffic())
     return weights
 
 
@@ -121,10 +134,8 @@ def reconstruct(bottom: Bottom, plan: SplitPlan, known: Floats, shown: Floats) -
     optimiser = torch.optim.Adam(model.parameters(), 3e-3)
     for _ in range(DECODER_STEPS):
         rows = torch.randint(len(inputs), (BATCH,))
-        loss = functional.mse_loss(model(inputs[rows]), pictures[rows])
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+        _step(optimiser, functional.mse_loss(model(inputs[rows]), pictures[rows]))
+    model.eval()
     with torch.no_grad():
         return likeness(model(bottom.seen(shown, plan, generator)), torch.from_numpy(shown))
 
@@ -146,33 +157,42 @@ class HijackedDevice(nn.Module):
 def hijack(noise: float, private: Floats, known: Floats, shown: Floats) -> Likeness:
     """FSHA: the discriminator tells what the device sends from what the helper's own encoder gives, and the device is
     answered the gradient that makes the two alike; so the encoder's decoder fits the device too.
+
+    The helper trains its encoder and decoder before the device comes.
     """
     torch.manual_seed(0)
-    device = HijackedDevice(noise)
-    encoder = nn.Sequential(nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.ReLU())
-    inverse = decoder(8, 14)
+    device, encoder, inverse = HijackedDevice(noise), HijackedDevice(noise), decoder(8, 14)
     judge = nn.Sequential(
-        nn.Conv2d(8, 32, 3, stride=2, padding=1), nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(32 * 49, 1)
+        nn.Conv2d(8, 32, 3, stride=2, padding=1),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(32, 32, 3, stride=2, padding=1),
+        nn.LeakyReLU(0.2),
+        nn.Flatten(),
+        nn.Linear(32 * 16, 1),
     )
-    own = torch.optim.Adam([*encoder.parameters(), *inverse.parameters()], 2e-3)
-    of_judge = torch.optim.Adam(judge.parameters(), 1e-3)
-    of_device = torch.optim.Adam(device.parameters(), 2e-3)  # the helper scales its gradients as it likes
     secret, pictures = torch.from_numpy(private), torch.from_numpy(known)
+    own = torch.optim.Adam([*encoder.parameters(), *inverse.parameters()], 3e-3)
+    for _ in range(DECODER_STEPS):
+        batch = pictures[torch.randint(len(pictures), (BATCH,))]
+        _step(own, functional.mse_loss(inverse(encoder(batch)), batch))
+    of_judge = torch.optim.Adam(judge.parameters(), 1e-3, betas=(0.5, 0.99))
+    # The device has no such optimiser: the helper scales what it answers as it likes.
+    of_device = torch.optim.Adam(device.parameters(), 1e-3, betas=(0.5, 0.99))
     for _ in range(HIJACKING_STEPS):
         sent = device(secret[torch.randint(len(secret), (BATCH,))])
-        batch = pictures[torch.randint(len(pictures), (BATCH,))]
-        encoded = encoder(batch)
-        _step(own, functional.mse_loss(inverse(encoded), batch))
-        real, false = judge(encoded.detach()), judge(sent.detach())
-        _step(of_judge, functional.softplus(-real).mean() + functional.softplus(false).mean())
-        _step(of_device, functional.softplus(-judge(sent)).mean())
+        with torch.no_grad():
+            encoded = encoder(pictures[torch.randint(len(pictures), (BATCH,))])
+        _step(of_judge, functional.softplus(-judge(encoded)).mean() + functional.softplus(judge(sent.detach())).mean())
+        alike = functional.mse_loss(sent.mean(0), encoded.mean(0)) + functional.mse_loss(sent.std(0), encoded.std(0))
+        _step(of_device, functional.softplus(-judge(sent)).mean() + MOMENTS * alike)
+    inverse.eval()
     with torch.no_grad():
         return likeness(inverse(device(torch.from_numpy(shown))), torch.from_numpy(shown))
 
 
 def _step(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
     optimiser.zero_grad()
-    loss.backward()
+    torch.autograd.backward(loss)
     optimiser.step()
 
 
@@ -194,9 +214,14 @@ def measure(data: Path, told: Callable[[str, Likeness], None]) -> dict[str, dict
     for blocks in (1, 2):
         bottom = Bottom(bundle, weights, blocks)
         for noise in NOISE:
-            plan = msgspec.structs.replace(bundle.description.split, activation_noise=noise)
+            plan = msgspec.structs.replace(plan_of(bundle), activation_noise=noise)
             name = f"reconstruction behind convolution {blocks}, noise {noise:g}"
             note(name, reconstruct(bottom, plan, known, shown))
+    for weight in DISTANCE_CORRELATION:
+        plan = msgspec.structs.replace(plan_of(bundle), distance_correlation=weight, most_in_flight=1)
+        bottom = Bottom(bundle, learned_with_helper(bundle, plan, Samples(private, digits.labels[:PRIVATE])), 1)
+        name = f"reconstruction behind convolution 1, distance correlation {weight:g}"
+        note(name, reconstruct(bottom, plan, known, shown))
     for noise in NOISE:
         note(f"hijacking behind convolution 1, noise {noise:g}", hijack(noise, private, known, shown))
     return found

@@ -1,7 +1,7 @@
 """Devices and one helper in this process: rounds of split learning whose requests wait as they would on a slow link.
 
 Each device runs in a thread of its own and stops where it waits for an answer. When all wait, the helper answers the
-oldest request of as many as it serves at once; so a run is the same whenever it is repeated. Only waiting takes time, so
+oldest request of as many as it serves at once; so a run is the same whenever it is repeated. Only waiting takes time:
 as many steps are under way as the plan allows.
 """
 
@@ -175,8 +175,8 @@ class SplitFleet:
         block_of = np.repeat(
             [each.block for each in self.task.parameters], [each.size for each in self.task.parameters]
         )
-        change = sum(shares[i][block_of] * delta for i, delta in enumerate(deltas))
-        return (weights + change).astype(np.float32)
+        change = sum((shares[i][block_of] * delta for i, delta in enumerate(deltas)), np.zeros(weights.size))
+        return np.array(weights + change, np.float32)
 
 
 def _session(device: int) -> bytes:

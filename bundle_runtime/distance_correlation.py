@@ -15,24 +15,15 @@ Floats = NDArray[np.float32]
 Matrix = NDArray[np.float64]
 
 
-def penalty(
-    task: TaskDescription, samples: Floats, activations: Floats, row_weights: NDArray[np.float32]
-) -> tuple[float, Floats]:
-    """What the task's `distance_correlation` adds to the loss of a mini-batch, and its gradient by the activations.
+def penalty_gradient(task: TaskDescription, weight: float, samples: Floats, activations: Floats) -> Floats:
+    """The gradient, by the activations that leave a device first, of `weight` times their distance correlation.
 
-    `samples` f32[N, ...] are as training takes them; they count as the model sees them, scaled. `activations`
-    f32[N, ...] are those that leave the device first; the gradient has their shape, and is 0 on rows whose weight in
-    `row_weights` f32[N] is.
+    Samples f32[N, ...] are as training takes them; they count as the model sees them, scaled. Activations f32[N, ...]
+    and the gradient have one shape.
     """
-    gradient = np.zeros(activations.shape, np.float32)
-    weight = task.split.distance_correlation if task.split else 0.0
-    real = np.flatnonzero(row_weights)
-    if not weight or not real.size:
-        return 0.0, gradient
-    seen = _scaled(task, samples[real].reshape(real.size, -1))
-    correlation, by_activations = distance_correlation(seen, activations[real].reshape(real.size, -1))
-    gradient[real] = weight * by_activations.reshape(-1, *activations.shape[1:])
-    return weight * correlation, gradient
+    rows = len(samples)
+    _, gradient = distance_correlation(_scaled(task, samples.reshape(rows, -1)), activations.reshape(rows, -1))
+    return (weight * gradient).reshape(activations.shape).astype(np.float32)
 
 
 def distance_correlation(samples: NDArray[np.floating], values: NDArray[np.floating]) -> tuple[float, Matrix]:

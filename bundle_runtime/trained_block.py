@@ -18,10 +18,13 @@ class _Slowed:
 
 @dataclass(frozen=True, slots=True)
 class Then:
-    """A block as a forward pass met it: `weights` f32[Pk], and how many `updates` it had had."""
+    """A block as a forward pass met it: `weights` f32[Pk], and how many `updates` it had had. Until the backward pass
+    it counts as having at least `company` more: those of the steps that are under way beside this one.
+    """
 
     weights: FloatVector
     updates: int
+    company: int = 0
 
 
 @dataclass(slots=True)
@@ -65,7 +68,6 @@ class TrainedBlock:
         et al. 2019, "PipeDream", section 3.3), and moves the weights as they are now. Without `update` nothing is
         trained, and buffers move all the same. The rows may be those of several `passes`.
         """
-        slowed = _Slowed(self.weight_of(then, passes) * rates.learning_rate, rates.weight_decay, rates.proximal)
         result = runner.backward(
             self.number,
             then.weights,
@@ -73,7 +75,7 @@ class TrainedBlock:
             inputs,
             gradient,
             seed=seed,
-            rates=slowed,
+            rates=self.slowed(rates, then, passes),
             raw=raw,
             anchor=self.start,
             update=update,
@@ -84,12 +86,15 @@ class TrainedBlock:
 
     def weight_of(self, then: "Then", passes: int = 1) -> float:
         """The share of the learning rate that backward passes have which began `then`."""
-        return staleness_weight(self.updates - then.updates, passes)
+        return staleness_weight(max(self.updates - then.updates, then.company), passes)
 
-    @property
-    def now(self) -> "Then":
+    def slowed(self, rates: Rates, then: "Then", passes: int = 1) -> Rates:
+        """The rates of such passes."""
+        return _Slowed(self.weight_of(then, passes) * rates.learning_rate, rates.weight_decay, rates.proximal)
+
+    def now(self, company: int = 0) -> "Then":
         """For the backward pass of what goes forward now."""
-        return Then(self.weights, self.updates)
+        return Then(self.weights, self.updates, company)
 
     def accept(self, trained: Backward | Last, updates: int = 1) -> None:
         """Take what a pass made of it, or several; it counts for so many `updates`."""

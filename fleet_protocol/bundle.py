@@ -380,7 +380,8 @@ def _check_blocks(description: TaskDescription, name: str) -> None:
     """Raise `ConfigurationError` if `split` contradicts itself, or `files` lacks a graph of it."""
     if description.split is None:
         return
-    check_split(description.split, [parameter.block for parameter in description.parameters], name)
+    blocks = [parameter.block for parameter in description.parameters]
+    check_split(description.split, blocks, description.training.batch_size, name)
     check_averaged(description.aggregation, name)
     if missing := sorted(split_files(description) - description.files.keys()):
         raise ConfigurationError(f"{name}: `split`, but `files` lacks {', '.join(missing)}; export the bundle again")

@@ -1,5 +1,6 @@
 """How a task's model divides into blocks, and which of them a helper may run for a device (docs/split-learning.md)."""
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, Final, Literal
@@ -9,7 +10,7 @@ import msgspec
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.configuration import Name, PositiveInt
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.limits import MAX_BLOCKS, MAX_CUTS
+from fleet_protocol.limits import MAX_BLOCKS, MAX_CUTS, MAX_ROWS_PER_STEP, MAX_SESSION_MESSAGE_BYTES, MIB
 
 NOT_DIVIDED: Final[Mapping[str, str]] = {
     "fedasync": "it mixes each update in alike, and a helper's stands for the rounds of many devices",
@@ -18,6 +19,8 @@ NOT_DIVIDED: Final[Mapping[str, str]] = {
 """Strategies that average no blocks by who held them, and why."""
 
 WireFormat = Literal["float32", "float16", "int8", "int4"]
+BITS: Final[Mapping[WireFormat, int]] = {"float32": 32, "float16": 16, "int8": 8, "int4": 4}
+"""Of a value on its way, without what goes with many of them, such as scales."""
 GradientSelection = Literal["dense", "top_k", "random_top_k"]
 
 Place = Annotated[int, msgspec.Meta(ge=0, le=MAX_BLOCKS)]
@@ -144,8 +147,8 @@ def check_averaged(plan: AggregationPlan, name: str) -> None:
         )
 
 
-def check_split(plan: SplitPlan, blocks_of_parameters: Sequence[int], name: str) -> None:
-    """Check a plan against itself and the block that each parameter is in.
+def check_split(plan: SplitPlan, blocks_of_parameters: Sequence[int], batch_size: int, name: str) -> None:
+    """Check a plan against itself, the block that each parameter is in, and the samples of a mini-batch.
 
     Raises:
         ConfigurationError: naming what contradicts what, in the file `name`.
@@ -160,8 +163,14 @@ def check_split(plan: SplitPlan, blocks_of_parameters: Sequence[int], name: str)
     names = [cut.name for cut in plan.cuts]
     if len(set(names)) < len(names):
         raise ConfigurationError(f"{name}: split.cuts: two have the same name; give each its own")
+    if batch_size > MAX_ROWS_PER_STEP:
+        raise ConfigurationError(
+            f"{name}: training.batch_size is {batch_size}, and a helper takes at most MAX_ROWS_PER_STEP"
+            f" ({MAX_ROWS_PER_STEP}) samples at once; write less, or leave [split] out"
+        )
     for cut in plan.cuts:
         _check_cut(plan, cut, f"{name}: split.cuts: {cut.name}")
+        _check_messages(plan, cut, batch_size, f"{name}: split.cuts: {cut.name}")
 
 
 def _check_cut(plan: SplitPlan, cut: Cut, name: str) -> None:
@@ -178,3 +187,16 @@ def _check_cut(plan: SplitPlan, cut: Cut, name: str) -> None:
         raise ConfigurationError(
             f"{name}: block {reading[0]} reads the device's samples, and no helper sees those; leave it on the device"
         )
+
+
+def _check_messages(plan: SplitPlan, cut: Cut, batch_size: int, name: str) -> None:
+    bits = max(BITS[plan.activations], BITS[plan.gradients])
+    for place in (place for first, end in cut.helper for place in (first - 1, end - 1)):
+        block = plan.blocks[place]
+        size = batch_size * math.prod(block.output_shape) * bits // 8
+        if size > MAX_SESSION_MESSAGE_BYTES:
+            raise ConfigurationError(
+                f"{name}: {batch_size} samples at {block.point!r} are {size / MIB:.1f} MiB, more than"
+                f" MAX_SESSION_MESSAGE_BYTES ({MAX_SESSION_MESSAGE_BYTES // MIB} MiB); name a point that gives less,"
+                " lower training.batch_size, or let fewer bits travel"
+            )

@@ -126,17 +126,24 @@ def _columns(given: list[str]) -> dict[str, str]:
 
 @app.command()
 def demo(
-    agents: Annotated[int, _option("N", "How many agents, each a process of its own.", min=1, max=64)] = 8,
+    agents: Annotated[
+        int | None, _option("N", "How many agents, each a process of its own: 8, with --split 6.", min=1, max=64)
+    ] = None,
     seed: Annotated[int, _option("N", "Fixes who gets which samples, and how fast.", min=0, max=MAX_SEQUENCE)] = 0,
     out: Annotated[Path, _option("FOLDER", "Folder for everything that the fleet and the demo write.")] = Path(
         "demo-run"
     ),
     broker: Annotated[str, _option("BROKER", "auto, mosquitto, embedded, or HOST:PORT of one that runs.")] = "auto",
+    split: Annotated[
+        bool, typer.Option("--split", help="Every second device is weak, and leaves blocks of the model to a helper.")
+    ] = False,
 ) -> None:
     """Watch a fleet learn handwritten digits on this machine, in under a minute."""
-    from workbench.demo.show import show_demo  # noqa: PLC0415 - numpy and scikit-learn take a second to import
+    from workbench.demo.demo_kind import PLAIN, SPLIT  # noqa: PLC0415 - numpy and scikit-learn take a second to import
+    from workbench.demo.show import show_demo  # noqa: PLC0415
 
-    show_demo(agents, seed, out, broker)
+    kind, usual_agents = (SPLIT, 6) if split else (PLAIN, 8)
+    show_demo(agents or usual_agents, seed, out, broker, kind)
 
 
 @app.command()
@@ -183,6 +190,14 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"{path}: {why_unreadable(error, 'name a file that exists')}") from error
+
+
+@app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def helper(context: typer.Context) -> None:
+    """Run blocks of models for devices that are too weak for them; has commands of its own."""
+    from session_relay.helper.cli import main as run_helper  # noqa: PLC0415 - no other command needs it
+
+    run_helper(context.args)
 
 
 def main() -> None:

@@ -24,7 +24,8 @@ class CutChoice:
     """Tasks, and the names of their cuts."""
 
     def of(self, task: TaskDescription) -> Cut:
-        """The cut of the next round; `WHOLE` where the device trains alone.
+        """The cut of the next round; `WHOLE` where the device trains alone. The estimate is rather above than below, so
+        where none fits, the one that needs least is tried.
 
         Raises:
             ConfigurationError: the settings name a cut that the task does not have.
@@ -35,16 +36,18 @@ class CutChoice:
         if wanted != WHOLE_BY_MEMORY:
             return task.split.cut(wanted)
         cuts = [WHOLE, *sorted(task.split.cuts, key=partial(_bytes_sent, task.split, task.training.batch_size))]
-        return next((cut for cut in cuts if self._fits(task, cut)), WHOLE)
+        untried = [cut for cut in cuts if not self._is_too_large(task, cut)] or [WHOLE]
+        needs = {cut.name: self.memory_bytes(task, cut) for cut in untried}
+        fitting = (cut for cut in untried if needs[cut.name] <= self.limit_bytes)
+        return next(fitting, min(untried, key=lambda cut: needs[cut.name]))
 
     def note_too_large(self, task: TaskDescription, cut: Cut) -> bool:
         """A round with this cut ran out of memory. Returns whether there is another to try."""
         self._too_large.add((task.task, cut.name))
-        return task.split is not None and self.of(task) != cut
+        return not self._is_too_large(task, self.of(task))
 
-    def _fits(self, task: TaskDescription, cut: Cut) -> bool:
-        is_known_not_to = (task.task, cut.name) in self._too_large
-        return not is_known_not_to and self.memory_bytes(task, cut) <= self.limit_bytes
+    def _is_too_large(self, task: TaskDescription, cut: Cut) -> bool:
+        return (task.task, cut.name) in self._too_large
 
 
 def _bytes_sent(plan: SplitPlan, rows: int, cut: Cut) -> int:

@@ -7,7 +7,6 @@ others.
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from edge_agent.configuration import AgentConfiguration
 from edge_agent.core.boot_numbers import must_continue_boots
@@ -26,6 +25,7 @@ from edge_agent.shell.connection.pinned_authorities import pinned_authorities
 from edge_agent.shell.connection.pinned_keys import PinnedKeys
 from edge_agent.shell.connection.postbox import Postbox
 from edge_agent.shell.connection.presence import PresenceKeeper
+from edge_agent.shell.duty import Duty, Sessions
 from edge_agent.shell.storage.blob_cache import BlobCache
 from edge_agent.shell.storage.device_database import DeviceDatabase
 from edge_agent.shell.versions.fetcher import Fetcher
@@ -59,50 +59,6 @@ from fleet_protocol.limits import MAX_BOOT
 from fleet_protocol.topics import PackedWeights
 
 logger = logging.getLogger(__name__)
-
-
-class Duty(Protocol):
-    """What a member is there for, and all that it hears of its fleet."""
-
-    def manifest_changed(self, task: str) -> None:
-        """A manifest has brought something new."""
-
-    def manifest_heard(self, task: str) -> None:
-        """The newest known version was named by a manifest that this release reads."""
-
-    def not_readable(self, task: str, why: str) -> None:
-        """The task's bundle or manifest is of a format that this release does not read."""
-
-    def invited(self, task: str) -> None:
-        """A round of the task asks for the version that is held."""
-
-    def enrolled(self) -> None:
-        """The coordinator accepts this member."""
-
-    def not_enrolled(self, why: str) -> None:
-        """It does not, or not yet."""
-
-    def retry_deferred_trigger(self) -> None:
-        """The coordinator has answered something, which may change what it takes."""
-
-    def answered(self, row: OutboxRow, receipt: Receipt) -> None:
-        """A payload has its receipt."""
-
-    def waits_for_version(self, task: str) -> bool:
-        """Whether this member has to hear of every version of a task now."""
-
-
-class Sessions(Protocol):
-    """What a member says in sessions of split learning."""
-
-    def relayed(self, data: bytes) -> None:
-        """Something has come from the relay."""
-
-    def connected(self) -> None:
-        """The connection to the broker is there, with the subscriptions of those who listen."""
-
-    def key_changed(self) -> None:
-        """The coordinator has another key, and with it the relay."""
 
 
 class Membership:

@@ -31,6 +31,7 @@ from edge_agent.training.rebuild import RebuildError, rebuild
 from edge_agent.training.round import DivergedError, Earlier
 from edge_agent.training.split.engine import SplitEngine
 from edge_agent.training.split.exchange import Exchange, SessionFailedError
+from edge_agent.training.split.own_weights import read_own_weights
 from edge_agent.training.stored_sample_checks import UnfitSamplesError, check_samples
 from edge_agent.training.stored_samples import StoredSamples, divide, identities
 from edge_agent.worker.contract import (
@@ -87,7 +88,9 @@ ShutIn = Callable[[list[Path], Path | None], None]
 """Called once before a graph is loaded, with the files that are opened after that, and the sample store if it is."""
 
 
-def run_round(job: TrainingJob, send: Send, shut_in: ShutIn, exchange: Exchange) -> TrainingResult | Withheld:
+def run_round(
+    job: TrainingJob, send: Send, shut_in: ShutIn, exchange: Exchange | None = None
+) -> TrainingResult | Withheld:
     """Train, then compress the delta together with the error feedback of earlier rounds. `exchange` is with the helper
     of the blocks that the job's cut leaves to one.
 
@@ -107,7 +110,7 @@ def run_round(job: TrainingJob, send: Send, shut_in: ShutIn, exchange: Exchange)
     send(Progress("reading", 0, task.training.steps, None))
     if job.packed is not None:
         rebuild(job.packed, Path(job.weights), task.parameters)
-    weights = read_weights(Path(job.weights).read_bytes(), task.parameters)
+    weights = _weights_of(job)
     last_weights = _last_weights(job)
     if task.backbone is None:
         stored, computed = _samples_of(job), 0
@@ -146,10 +149,12 @@ def run_round(job: TrainingJob, send: Send, shut_in: ShutIn, exchange: Exchange)
     return msgspec.structs.replace(result, features_computed=computed)
 
 
-def _engine_of(job: TrainingJob, files: Mapping[str, Path], exchange: Exchange) -> TrainingEngine:
+def _engine_of(job: TrainingJob, files: Mapping[str, Path], exchange: Exchange | None) -> TrainingEngine:
     task = job.description
     if task.split is None or not job.cut.helper:
         return make_engine(job.engine, files, task, job.threads)
+    if exchange is None:
+        raise EngineError(f"cut {job.cut.name} leaves blocks to a helper, and there is none to ask")
     for name in split_files(task, device_blocks(task.split, job.cut)):
         verify_blob(name, files[name].read_bytes(), task.files[name])
     runner = BlockRunner(task, files, device_blocks(task.split, job.cut), job.threads)
@@ -162,6 +167,14 @@ def _samples_of(job: TrainingJob) -> StoredSamples:
     task = job.description
     share = 0.0 if job.cut.helper else task.training.validation_share
     return read_samples(Path(job.sample_store), task, job.trained_through, validation_share=share)
+
+
+def _weights_of(job: TrainingJob) -> FloatVector:
+    """f32[P]; of a round that a helper takes part in, those of the device's blocks, and 0 for the others."""
+    task, path = job.description, Path(job.weights)
+    if task.split is None or not job.cut.helper:
+        return read_weights(path.read_bytes(), task.parameters)
+    return read_own_weights(path, task, device_blocks(task.split, job.cut))
 
 
 def _last_weights(job: TrainingJob) -> FloatVector | None:

@@ -1,4 +1,4 @@
-"""How much a pass counts whose block has been trained since. Pure."""
+"""How much a backward pass counts whose block has been trained since its forward pass. Pure."""
 
 from typing import Final
 

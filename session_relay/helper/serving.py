@@ -3,11 +3,9 @@
 import asyncio
 import logging
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from edge_agent.core.outbox import OutboxRow
-from edge_agent.core.version_choice import NotAskedError, VersionUnavailableError
-from edge_agent.shell.connection.link import LinkDownError
 from edge_agent.shell.learning.round_spool import RoundSpool
 from edge_agent.shell.membership import Membership
 from edge_agent.shell.splitting.carrier import SessionCarrier
@@ -20,7 +18,8 @@ from fleet_protocol.sessions.events import Asked, Closed, HelperEvent, OfferRefu
 from fleet_protocol.sessions.helper_sessions import HelperSessions
 from session_relay.helper.compute_contract import StepDone
 from session_relay.helper.configuration import HelperConfiguration
-from session_relay.helper.middles import Middles, is_same
+from session_relay.helper.middles import Middles
+from session_relay.helper.served_versions import ServedVersions
 
 logger = logging.getLogger(__name__)
 
@@ -46,10 +45,7 @@ class Serving:
     def __init__(self, configuration: HelperConfiguration, member: Membership, spool: RoundSpool) -> None:
         self._settings = configuration.helper
         self._member = member
-        self._retry_seconds = configuration.guards.recheck_seconds
-        self._ready: dict[str, ReadyVersion] = {}
-        self._stirred = asyncio.Event()
-        self._trouble: dict[str, str] = {}
+        self._versions = ServedVersions(member, configuration.guards.recheck_seconds, changed=self._version_changed)
         self._offer_refused: OfferRefused | None = None
         self._sessions = HelperSessions(member.identity.party(), secrets.token_bytes)
         self._carrier = SessionCarrier(self._sessions, member.identity.session_topic, member.link, self._handle)
@@ -73,12 +69,12 @@ class Serving:
     @property
     def versions(self) -> dict[str, int]:
         """That it offers, by task."""
-        return {task: version.number for task, version in self._ready.items()}
+        return {task: version.number for task, version in self._versions.ready.items()}
 
     @property
     def trouble(self) -> dict[str, str]:
         """Why a task is not offered."""
-        return dict(self._trouble)
+        return self._versions.trouble
 
     async def run(self) -> None:
         """Serve until cancelled; then every session is lost, and what its devices have taught since the last
@@ -87,7 +83,7 @@ class Serving:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._carrier.run())
-                group.create_task(self._follow_versions())
+                group.create_task(self._versions.run())
         finally:
             await self._middles.end()
 
@@ -97,7 +93,7 @@ class Serving:
 
     def connected(self) -> None:
         """The connection to the broker is there."""
-        self._stirred.set()
+        self._versions.look()
         self._carrier.connected()
 
     def key_changed(self) -> None:
@@ -108,14 +104,14 @@ class Serving:
 
     def manifest_changed(self, task: str) -> None:
         """A manifest has brought something new."""
-        self._stirred.set()
+        self._versions.look()
 
     def manifest_heard(self, task: str) -> None:
         """Nothing follows from it."""
 
     def not_readable(self, task: str, why: str) -> None:
         """The task is of a format that this release does not read."""
-        self._withdraw(task, why)
+        self._versions.withdraw(task, why)
         logger.error(log_line("task_not_readable", task=task, reason=why, remedy="update edgeflock on this helper"))
 
     def invited(self, task: str) -> None:
@@ -123,7 +119,7 @@ class Serving:
 
     def enrolled(self) -> None:
         """The coordinator accepts this helper."""
-        self._stirred.set()
+        self._versions.look()
         for seconds in OFFERED_AFTER_SECONDS:
             asyncio.get_running_loop().call_later(seconds, self._offer)
 
@@ -143,28 +139,27 @@ class Serving:
 
     def step_done(self, step: StepDone) -> None:
         """A middle has answered."""
-        if step.problem:
-            self._end_session(step.session, SessionReason.MALFORMED, step.problem)
-        else:
-            self._sessions.answer(step.session, step.number, step.answer)
-            self._carrier.stir()
+        problem = step.problem
+        if not problem:
+            try:
+                self._sessions.answer(step.session, step.number, step.answer)
+            except ValueError as error:  # too long, or to no request: whatever a bundle has made of the child
+                problem = str(error)
+        if problem:
+            self._end_session(step.session, SessionReason.MALFORMED, problem)
+        self._carrier.stir()
 
     def middle_failed(self, session: bytes, why: str) -> None:
         """What a session was served by is gone."""
         self._end_session(session, SessionReason.HELPER_GONE, why)
 
     def version_loaded(self, version: ReadyVersion) -> None:
-        """Its weights are in their file, whole: the next version is fetched as its difference from this one."""
-        self._member.versions.hold(version)
-        task = version.description.task
-        if (ready := self._ready.get(task)) and is_same(ready, version):
-            self._ready[task] = replace(ready, packed=None)
+        """A middle runs it."""
+        self._versions.loaded(version)
 
     def version_damaged(self, version: ReadyVersion, why: str) -> None:
-        """Its weights came packed, and can't be unpacked: they are fetched whole."""
-        self._member.versions.refuse_packed(version, why)
-        self._withdraw(version.description.task, why)
-        self._stirred.set()
+        """No middle can."""
+        self._versions.damaged(version, why)
 
     def spooled(self) -> None:
         """Something waits in the outbox."""
@@ -201,7 +196,7 @@ class Serving:
         except ProtocolError as error:
             self._sessions.refuse(asked.session, SessionReason.MALFORMED, error.detail, BUSY_SECONDS)
             return
-        self._middles.open(asked.session, self._ready[wanted.task], wanted)
+        self._middles.open(asked.session, self._versions.ready[wanted.task], wanted)
         logger.info(
             log_line(
                 "session_opened",
@@ -214,9 +209,9 @@ class Serving:
         )
 
     def _why_refused(self, wanted: Wanted) -> Refusal | None:
-        version = self._ready.get(wanted.task)
+        version = self._versions.ready.get(wanted.task)
         if version is None:
-            words = self._trouble.get(wanted.task, f"the helper has no version of {wanted.task} yet")
+            words = self._versions.trouble.get(wanted.task, f"the helper has no version of {wanted.task} yet")
             return Refusal(SessionReason.UNKNOWN_TASK, words, SOON_SECONDS)
         if (version.bundle, version.generation) != (wanted.bundle.hex(), wanted.generation):
             return Refusal(SessionReason.WRONG_BUNDLE, "the helper has the task in another bundle", SOON_SECONDS)
@@ -237,50 +232,10 @@ class Serving:
             logger.warning(log_line("offer_refused", reason=refused.reason, detail=refused.detail, remedy=remedy))
         asyncio.get_running_loop().call_later(SOON_SECONDS, self._offer)
 
-    async def _follow_versions(self) -> None:
-        """Fetch what manifests name; again after a while where that fails."""
-        while True:
-            self._stirred.clear()
-            in_order = [await self._follow(task) for task in self._member.tasks]
-            self._offer()
-            pause = None if all(in_order) else self._retry_seconds
-            try:
-                async with asyncio.timeout(pause):
-                    await self._stirred.wait()
-            except TimeoutError:
-                pass
-
-    async def _follow(self, task: str) -> bool:
-        """Have the newest known version ready; returns whether nothing is to be tried again."""
-        known = self._member.database.known_version(task)
-        ready = self._ready.get(task)
-        if known is None:
-            return True
-        if ready and (ready.number, ready.bundle, ready.generation) == (known.version, known.bundle, known.generation):
-            return True
-        try:
-            version = await self._member.versions.ready_version(task, if_asked=False)
-        except NotAskedError as error:
-            self._withdraw(task, str(error))
-            return True
-        except (VersionUnavailableError, LinkDownError) as error:
-            self._withdraw(task, str(error))
-            logger.warning(log_line("version_unavailable", task=task, reason=error))
-            return False
-        if version.description.split is None:
-            self._withdraw(task, f"{task} has no [split]: devices train it alone")
-            return True
-        self._trouble.pop(task, None)
-        self._ready[task] = version
-        self._middles.retire(version)
-        self._member.versions.forget_unused(self._member.tasks)
-        logger.info(log_line("version_offered", task=task, version=version.number))
-        return True
-
-    def _withdraw(self, task: str, why: str) -> None:
-        self._trouble[task] = why
-        if self._ready.pop(task, None) is not None:
-            self._offer()
+    def _version_changed(self, version: ReadyVersion | None) -> None:
+        if version is not None:
+            self._middles.retire(version)
+        self._offer()
 
     def _offer(self) -> None:
         """Say what this helper serves: to nobody before the coordinator knows it."""
@@ -288,7 +243,7 @@ class Serving:
             return
         offered = [
             OfferedTask(task, bytes.fromhex(version.bundle), version.generation)
-            for task, version in self._ready.items()
+            for task, version in self._versions.ready.items()
         ]
         self._sessions.offer(offered, self._settings.sessions, asyncio.get_running_loop().time())
         self._carrier.stir()

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from bundle_runtime.bundle_folder import load_bundle
-from bundle_runtime.distance_correlation import distance_correlation, penalty
+from bundle_runtime.distance_correlation import distance_correlation, penalty_gradient
 from fleet_protocol.scaling import Scale, Scaling, columns_of
-from fleet_protocol.split_plan import Block, Cut, SplitPlan
 from workbench.recipe_folder import find_bundle
 
 
@@ -57,32 +56,24 @@ def test_a_turned_and_scaled_copy_correlates_fully():
     assert distance_correlation(samples, turned)[0] == pytest.approx(1)
 
 
-def test_penalty_lets_padding_alone_and_weighs_as_the_task_says():
+def test_penalty_is_weighed_and_has_the_shape_of_what_leaves():
     task = load_bundle(find_bundle("mnist_cnn")).description
-    split = msgspec.structs.replace(task.split, distance_correlation=0.5)
-    task = msgspec.structs.replace(task, split=split)
     random = np.random.default_rng(0)
     samples, activations = (random.normal(size=(6, *shape)).astype(np.float32) for shape in ((1, 28, 28), (8, 14, 14)))
-    row_weights = np.array([0.25, 0.25, 0, 0.25, 0, 0.25], np.float32)
-    value, gradient = penalty(task, samples, activations, row_weights)
-    real = row_weights > 0
-    expected, by_real = distance_correlation(samples[real].reshape(4, -1), activations[real].reshape(4, -1))
-    assert value == pytest.approx(expected / 2)
-    np.testing.assert_allclose(gradient[real].reshape(4, -1), by_real / 2, rtol=1e-5)
-    assert not gradient[~real].any()
+    _, expected = distance_correlation(samples.reshape(6, -1), activations.reshape(6, -1))
+    found = penalty_gradient(task, 0.5, samples, activations)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected.reshape(activations.shape) / 2, rtol=1e-5)
 
 
 def test_columns_of_unlike_units_count_alike():
     task = load_bundle(find_bundle("vibration_autoencoder")).description
     columns = columns_of(task.input_blocks)
     scale = Scale([5.0] * columns, np.logspace(-3, 3, columns).tolist())
-    split = SplitPlan(
-        [Block("a", [3]), Block("b", [3]), Block("", [])], [Cut("1-2", [(1, 2)])], distance_correlation=1.0
-    )
-    task = msgspec.structs.replace(task, scaling=Scaling(scale), split=split)
+    task = msgspec.structs.replace(task, scaling=Scaling(scale))
     random = np.random.default_rng(0)
     standard = random.normal(size=(8, columns))
     activations = random.normal(size=(8, 3)).astype(np.float32)
     samples = (5.0 + standard * scale.deviation).astype(np.float32)
-    value, _ = penalty(task, samples.reshape(8, *task.input.shape), activations, np.full(8, 1 / 8, np.float32))
-    assert value == pytest.approx(distance_correlation(standard, activations)[0], rel=1e-4)
+    found = penalty_gradient(task, 1.0, samples.reshape(8, *task.input.shape), activations)
+    np.testing.assert_allclose(found, distance_correlation(standard, activations)[1], atol=1e-4)

@@ -176,7 +176,7 @@ REFUSED: Mapping[str, Refused] = {
         batch_size=4097,
     ),
     "large message": Refused(
-        r"split.cuts.1-2: 8 samples at 'wide' are 4.0 MiB, more than MAX_SESSION_MESSAGE_BYTES \(4 MiB\)",
+        r"split.cuts: 1-2: 8 samples at 'wide' are 4.0 MiB, more than MAX_SESSION_MESSAGE_BYTES \(4 MiB\)",
         ("first", "wide"),
         ("first", "narrow"),
         run=wide,

@@ -36,7 +36,9 @@ def loaded_by(module: str) -> set[str]:
     return set(subprocess.run(command, cwd=TREE, check=True, capture_output=True, text=True).stdout.split())
 
 
-@pytest.mark.parametrize("module", ["edge_agent.cli", "edge_agent.shell.agent", "fleet_protocol.kinds"])
+@pytest.mark.parametrize(
+    "module", ["edge_agent.cli", "edge_agent.shell.agent", "session_relay.helper.cli", "fleet_protocol.kinds"]
+)
 def test_agent_without_training_loads_no_heavy_module(module):
     loaded = loaded_by(module)
     assert module in loaded

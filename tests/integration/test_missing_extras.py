@@ -60,6 +60,8 @@ def test_missing_package_is_one_line_that_names_its_extra(tmp_path, missing, ext
 
 
 @pytest.mark.parametrize("missing", ["sqlalchemy", "prometheus_client", "typer", "rich", "torch", "onnx"])
-def test_device_needs_no_optional_package(missing):
-    done = told("edge_agent.cli", missing, "--version")
+@pytest.mark.parametrize("program", ["edge_agent.cli", "workbench.program helper"])
+def test_device_and_helper_need_no_optional_package(program, missing):
+    module, *verb = program.split()
+    done = told(module, missing, *verb, "--version")
     assert (done.returncode, done.stderr) == (0, "")

@@ -13,6 +13,7 @@ from edge_agent.verbs.service import LIMITS, SERVICE, worker_limits
 from edge_agent.worker.settings import WorkerSettings
 from fleet_host.services import Installer
 from fleet_protocol.errors import ConfigurationError
+from session_relay.helper.cli import main as helper
 
 AGENT_TOML = """
 fleet = "home"
@@ -43,6 +44,19 @@ def files(root: Path) -> set[str]:
 
 def accounts(root: Path) -> str:
     return (root / "etc/passwd").read_text()
+
+
+def test_helper_is_a_service_of_its_own_beside_the_agent(root) -> None:
+    helper(["install-service", "--root", str(root)])
+    unit = (root / "etc/systemd/system/edgeflock-helper.service").read_text()
+    assert "ExecStart=/opt/edgeflock/bin/edgeflock-helper run" in unit
+    assert "etc/systemd/system/multi-user.target.wants/edgeflock-helper.service" in files(root)
+    assert (root / "usr/local/bin/edgeflock-helper").readlink() == Path("/opt/edgeflock/bin/edgeflock-helper")
+    assert "edgeflock-helper:" in accounts(root)
+    agent(["install-service", "--root", str(root)])
+    helper(["uninstall-service", "--root", str(root)])
+    assert not (root / "etc/systemd/system/edgeflock-helper.service").exists()
+    assert (root / "etc/systemd/system/edge-agent.service").exists()
 
 
 def test_agent_is_installed_and_enabled_and_again_changes_nothing(root, capsys) -> None:

@@ -91,12 +91,10 @@ TRIED: dict[str, dict[str, str]] = {
         "layers/seeded_noise.py __torch_function__ 1": "random order",
     },
     "test_refused_splits.py::test_split_that_can_not_be_is_told_why_and_another_one_divides": {
-        "blocks/block_cuts.py _check_message 1": "large message",
         "blocks/block_cuts.py _named_cuts 1": "cut at no point",
         "blocks/block_cuts.py _named_cuts 2": "cut backwards",
         "blocks/block_cuts.py _named_cuts 3": "helper that would see samples",
         "blocks/block_cuts.py cuts_of 1": "one point",
-        "blocks/block_cuts.py cuts_of 2": "large mini-batch",
         "blocks/division.py _check_flow 1": "points out of order",
         "blocks/division.py _check_flow 2": "tied weights",
         "blocks/division.py _check_flow 3": "skip connection",

@@ -112,6 +112,18 @@ def test_embedded_broker_serves_where_mosquitto_is_missing(demo) -> None:
     assert "embedded (amqtt)" in run.output()
 
 
+@pytest.mark.quiet
+@pytest.mark.long
+def test_weak_devices_learn_through_a_helper(demo) -> None:
+    run = demo("--split", "--broker", "mosquitto")
+    summary = run.summary()
+    assert (summary["updates_lost"], summary["updates_duplicated"]) == (0, 0), summary
+    assert summary["accuracy"] >= 0.8, summary
+    assert summary["agents"] == 6
+    assert summary["relayed_bytes"] > 1_000_000, summary
+    assert "What devices left to their helper" in (run.folder / "report.html").read_text()
+
+
 def test_ctrl_c_ends_in_order_and_still_writes_both_files(demo) -> None:
     run = demo("--broker", "embedded")
     run.learning()

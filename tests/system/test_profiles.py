@@ -9,6 +9,7 @@ from broker_coordinator.configuration import load_configuration as load_coordina
 from edge_agent.configuration import AgentConfiguration
 from edge_agent.configuration import load_configuration as load_agent
 from edge_agent.profiles import read_profile, shipped_profiles
+from session_relay.helper.configuration import load_helper_configuration
 
 REPOSITORY = Path(__file__).parents[2]
 IDLE_AGENT_MIB = 40
@@ -52,6 +53,9 @@ def test_sample_paths_are_the_folders_that_the_units_may_write_to() -> None:
     coordinator = load_coordinator(REPOSITORY / "systemd" / "coordinator.toml")
     assert agent.state_folder == Path("/var/lib/edge-agent")
     assert agent.sample_socket.parent == Path("/run/edge-agent")
+    helper = load_helper_configuration(REPOSITORY / "systemd" / "helper.toml")
+    assert helper.state_folder == Path("/var/lib/edgeflock-helper")
+    assert helper.sample_socket.parent == Path("/run/edgeflock-helper")
     assert Path(coordinator.database).parent == Path("/var/lib/broker-coordinator")
 
 
@@ -73,3 +77,5 @@ def test_the_lab_of_the_compose_file_is_one_fleet(tmp_path: Path) -> None:
     (bundle,) = [task.bundle for task in coordinator.tasks]
     assert (REPOSITORY / bundle.relative_to("/") / "task.json").is_file()
     assert agent.tasks[0].name == bundle.parent.name
+    helper = load_helper_configuration(lab / "helper.toml")
+    assert (helper.fleet, helper.shard, helper.broker) == (agent.fleet, agent.shard, agent.broker)

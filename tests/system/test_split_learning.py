@@ -132,9 +132,9 @@ def test_device_that_is_killed_in_a_round_begins_it_again_and_nothing_is_counted
     kitchen = fleet.agent("kitchen")
     in_the_middle(helper)
     kitchen.kill()
-    delivered(helper)
     kitchen.start()
     delivered(kitchen)
+    delivered(helper)
     verdict = fleet.audited()
     assert (verdict.lost, verdict.duplicated) == (0, 0)
 

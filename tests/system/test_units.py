@@ -23,6 +23,7 @@ SYSTEMD = Path(__file__).parents[2] / "systemd"
 EXPOSURE_TIMES_TEN = {
     "edge-agent.service": 11,
     "edge-agent-worker@.service": 3,
+    "edgeflock-helper.service": 11,
     "broker-coordinator.service": 11,
     "mosquitto-edgeflock.service": 11,
 }
@@ -46,7 +47,7 @@ def topic(device: str, leaf: str) -> str:
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_systemd_understands_every_line_of_the_unit(unit: str, tmp_path: Path) -> None:
-    for command in ("edge-agent", "broker-coordinator", "python"):
+    for command in ("edge-agent", "edgeflock-helper", "broker-coordinator", "python"):
         (tmp_path / command).symlink_to("/bin/true")
     for each in UNITS:
         (tmp_path / each).write_text((SYSTEMD / each).read_text().replace("/opt/edgeflock/bin", str(tmp_path)))

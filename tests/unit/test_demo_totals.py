@@ -12,11 +12,12 @@ from fleet_protocol.kinds import UPDATE
 from workbench.data.digits import split_digits
 from workbench.demo.brokers import BrokerPlan
 from workbench.demo.fleet_files import TASK, plan_files
+from workbench.demo.helper import HelperFiles
 from workbench.demo.measurement import Measurement
 from workbench.demo.monitor import FleetMonitor
 from workbench.demo.observer import Observer
 from workbench.demo.sensors import Sensor
-from workbench.report.history import Totals
+from workbench.report.history import HelperRow, Totals
 from workbench.report.html import render_report
 
 BUNDLE = Path(__file__).parents[2] / "models/digits/bundle"
@@ -61,6 +62,21 @@ def test_summary_table_and_histogram_count_the_same_updates(monitor):
     assert len(history.staleness) == summary.updates_applied
     assert history.devices[2].staleness is None, "its only update waits"
     assert summary.dense_uplink_bytes == 6 * 4 * summary.parameters
+
+
+def test_a_helper_has_a_row_of_its_own_and_counts_in_no_total_of_devices(monitor, tmp_path):
+    monitor.helpers = [HelperFiles("gateway", tmp_path / "gateway", tmp_path / "socket")]
+    monitor._journal.append(row(7, "gateway", 0, 2))
+    monitor.observer.uplink["gateway"] = 50
+    monitor.observer.relayed_up.update({"pi-02": 4000, "gateway": 3000})
+    monitor.observer.relayed_down.update({"pi-02": 3000, "gateway": 4000})
+    history = monitor.conclude(seed=0, stopped_early=False)
+    assert history.helpers == [HelperRow("gateway", 1, 3000, 4000)]
+    assert (history.summary.updates_applied, len(history.staleness)) == (5, 5)
+    assert (history.summary.uplink_bytes, history.summary.relayed_bytes) == (1000, 7000)
+    page = render_report(history)
+    assert "What devices left to their helper" in page
+    assert "<td>gateway</td><td>the other blocks, for devices with a cut</td><td>1</td><td>3 kB</td>" in page
 
 
 def test_the_page_says_the_totals_of_its_table(monitor):

@@ -2,6 +2,7 @@
 
 import io
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -29,6 +30,15 @@ def devices(count: int, *, large: bool = False) -> list[DeviceRow]:
         )
         for number in range(count)
     ]
+
+
+def test_what_passes_the_relay_has_a_column_where_a_device_has_a_cut() -> None:
+    fleet = devices(3)
+    assert not any("relayed" in line for line in lines(fleet, versions(1)))
+    fleet[1] = msgspec.structs.replace(fleet[1], cut="1-2", relayed_up_bytes=2_000_000, relayed_down_bytes=500_000)
+    shown = lines(fleet, versions(1))
+    assert any("relayed" in line for line in shown)
+    assert any("2.5 MB" in line and "pi-01" in line for line in shown)
 
 
 def versions(count: int) -> list[AccuracyPoint]:

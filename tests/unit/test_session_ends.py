@@ -259,3 +259,12 @@ def test_answer_to_nothing_is_a_mistake_of_ours(world) -> None:
         helper.sessions.answer(device.end.session, 9, b"")
     helper.sessions.answer(bytes(16), 9, b"of a session that is over")
     assert not any(isinstance(event, Requested) for event in helper.waiting)
+
+
+def test_helpers_sessions_are_over_when_the_coordinator_has_another_key(world) -> None:
+    device = world.devices[0]
+    helper = next(each for each in world.helpers if each.name == device.end.helper)
+    (closed,) = helper.sessions.renew(helper.sessions._party)
+    assert isinstance(closed, Closed)
+    assert (closed.session, closed.reason) == (device.end.session, "replaced")
+    assert len(helper.sessions) == 0

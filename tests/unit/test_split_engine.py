@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 
+from bundle_runtime.blocks import BlockRunner
+from bundle_runtime.distance_correlation import penalty_gradient
+from edge_agent.training.engine import BatchPlan
 from edge_agent.training.onnx_step import OnnxStepEngine
 from edge_agent.training.split.engine import MOST_TROUBLE
 from edge_agent.training.split.exchange import SessionFailedError, SessionGone
@@ -64,6 +67,25 @@ def test_one_step_at_a_time_is_the_unsplit_round():
     assert contribution.held == [0, SAMPLES, 0]
     assert held_of(this.plan, CUT, SAMPLES) == (SAMPLES, 0, SAMPLES)
     assert this.engine.abandoned == 0
+
+
+def test_penalty_on_what_leaves_is_in_the_gradient_of_the_devices_first_blocks():
+    """One step of it changes them by its gradient, and leaves the others as they are without it."""
+    step = BatchPlan(PLAN.rows[:1], PLAN.mask[:1], PLAN.seed)
+    free, held = Round(), Round(distance_correlation=300.0)
+    weights, rates = shipped_weights(), rates_of(TASK)
+    after = [each.engine.train(weights, SAMPLED, step, rates)[0] for each in (free, held)]
+    runner, batch = BlockRunner(TASK, shipped().files, [0]), SAMPLED.take(step.rows[0])
+    first, state = runner.weights_of(0, weights), runner.new_state(0)
+    left = runner.forward(0, first, batch.inputs, seed=PLAN.seed)
+    gradient = penalty_gradient(TASK, 300.0, batch.inputs, left)
+    pulled = runner.backward(0, first, state, batch.inputs, gradient, seed=PLAN.seed, rates=rates).weights - first
+    changes = [runner.weights_of(0, each) - first for each in after]
+    assert np.abs(pulled).max() > 1e-3
+    np.testing.assert_allclose(changes[1], changes[0] + pulled, rtol=0, atol=1e-6)
+    place = [each.block != 0 for each in TASK.parameters]
+    others = np.repeat(place, [each.size for each in TASK.parameters])
+    assert np.array_equal(after[0][others], after[1][others])
 
 
 def test_only_the_devices_blocks_change_and_the_others_are_not_read():

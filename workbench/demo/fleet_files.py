@@ -4,6 +4,7 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 
 from fleet_host.child_process import bound
@@ -53,7 +54,11 @@ cpu_share = {cpu_share:.2f}
 [[tasks]]
 name = "{task}"
 trigger = {{ new_samples = {new_samples} }}
+split = {{ cut = "{cut}" }}
 """
+
+WHOLE = "off"
+"""The cut of a device that trains the whole model, in agent.toml."""
 
 
 class CommandFailedError(Exception):
@@ -67,6 +72,7 @@ class DeviceFiles:
     name: str
     folder: Path
     socket: Path
+    cut: str = WHOLE
 
     @property
     def configuration(self) -> Path:
@@ -85,6 +91,7 @@ class FleetFiles:
 
     folder: Path
     devices: list[DeviceFiles]
+    task: str = TASK
 
     @property
     def coordinator_configuration(self) -> Path:
@@ -97,10 +104,15 @@ class FleetFiles:
         return self.folder / "coordinator.db"
 
 
-def plan_files(folder: Path, sockets: Path, agents: int) -> FleetFiles:
-    """Where everything will be: one folder per device in `folder`, one socket per device in `sockets`."""
+def plan_files(
+    folder: Path, sockets: Path, agents: int, *, task: str = TASK, cuts: Sequence[str] = (WHOLE,)
+) -> FleetFiles:
+    """Where everything will be: one folder per device in `folder`, one socket per device in `sockets`. `cuts` are those
+    of the devices, in turn.
+    """
     names = [f"pi-{number:02}" for number in range(1, agents + 1)]
-    return FleetFiles(folder, [DeviceFiles(name, folder / name, sockets / name) for name in names])
+    devices = [DeviceFiles(name, folder / name, sockets / name, cut) for name, cut in zip(names, cycle(cuts))]
+    return FleetFiles(folder, devices, task)
 
 
 async def write_fleet(
@@ -110,9 +122,9 @@ async def write_fleet(
     cpu_shares: Sequence[float],
     new_samples: int,
     *,
-    task: str = TASK,
-) -> None:
-    """Make every key and write every configuration.
+    task: str = "",
+) -> str:
+    """Make every key and write every configuration; returns the coordinator's public key.
 
     Raises:
         CommandFailedError: `keygen` failed.
@@ -129,12 +141,14 @@ async def write_fleet(
                 socket=device.socket,
                 cpu_share=cpu_share,
                 new_samples=new_samples,
-                task=task,
+                task=task or files.task,
+                cut=device.cut,
                 **address,
             )
         )
     keys = [str(device.folder / "device.key") for device in files.devices]
     await asyncio.gather(*(run_command("edge_agent.cli", "keygen", key) for key in keys))
+    return coordinator_key
 
 
 async def run_command(module: str, *arguments: str) -> str:

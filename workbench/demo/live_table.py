@@ -127,20 +127,24 @@ def _device_table(devices: Sequence[DeviceRow], *, wide: bool) -> Table:
     # Fixed widths, or the columns would dance as the numbers grow.
     table.add_column("device", width=LONGEST_NAME, no_wrap=True, overflow="ellipsis")
     table.add_column("state", width=9, no_wrap=True, overflow="ellipsis")
-    for name, width in (("version", 7), ("staleness", 9), ("updates", 7), ("sent", 7), ("samples", 11)):
+    is_split = any(device.cut for device in devices)
+    columns = [("version", 7), ("staleness", 9), ("updates", 7), ("sent", 7), ("samples", 11)]
+    for name, width in columns[:-1] + [("relayed", 7)] * is_split + columns[-1:]:
         table.add_column(name, width=width, no_wrap=True, justify="right")
     if wide:
         table.add_column("", width=BAR_CELLS)
     for device in devices:
-        cells = (
+        relayed = bytes_label(device.relayed_up_bytes + device.relayed_down_bytes)
+        cells: list[RenderableType] = [
             Text(device.name),
             Text(device.state, style=STATE_STYLES.get(device.state, "")),
             f"{device.version}",
             "-" if device.staleness is None else f"{device.staleness:.1f}",
             f"{device.applied + device.buffered}",
             bytes_label(device.uplink_bytes),
+            *([relayed] if is_split else []),
             f"{device.samples}/{device.samples_expected}",
-        )
+        ]
         bar = ProgressBar(
             total=max(1, device.samples_expected),
             completed=device.samples,

@@ -17,11 +17,12 @@ from edge_agent.sources.unix_socket import Status
 from fleet_protocol.errors import ConfigurationError
 from workbench.data.digits import CLASSES
 from workbench.demo.audit import audit, read_ledger
-from workbench.demo.fleet_files import TASK, FleetFiles
+from workbench.demo.fleet_files import WHOLE, DeviceFiles, FleetFiles
+from workbench.demo.helper import HelperFiles
 from workbench.demo.measurement import Measurement
 from workbench.demo.observer import Observer
 from workbench.demo.sensors import Sensor, ask_status
-from workbench.report.history import AccuracyPoint, DeviceRow, RunHistory, Summary, Totals
+from workbench.report.history import AccuracyPoint, DeviceRow, HelperRow, RunHistory, Summary, Totals
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class FleetMonitor:
     measurement: Measurement
     broker: str
     new_samples: int
+    helpers: Sequence[HelperFiles] = ()
     events: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
     _statuses: list[Status | None] = field(default_factory=list)
@@ -71,7 +73,7 @@ class FleetMonitor:
             status is not None
             and status.state == "sleeping"
             and status.waiting_updates == 0
-            and status.new_samples[TASK] < self.new_samples
+            and status.new_samples[self.files.task] < self.new_samples
             for device, status in zip(self.files.devices, self._statuses, strict=True)
             if device.name not in absent
         )
@@ -91,18 +93,19 @@ class FleetMonitor:
             contextlib.suppress(ConfigurationError, JournalUnavailableError),
             JournalReader.open(self.files.coordinator_database) as journal,
         ):
-            self._journal = list(journal.updates(TASK))
+            self._journal = list(journal.updates(self.files.task))
             newest = self._accuracy[-1].version if self._accuracy else -1
-            for version in journal.versions(TASK, after=newest):
+            for version in journal.versions(self.files.task, after=newest):
                 self._newest = version.weights
                 self._recent.add(version.number, version.weights)
-                held = sum(row.aggregate is not None and row.aggregate <= version.number for row in self._journal)
+                rows = self._of_devices()
+                held = sum(row.aggregate is not None and row.aggregate <= version.number for row in rows)
                 self._accuracy.append(
                     AccuracyPoint(
                         seconds=self.elapsed_seconds,
                         version=version.number,
                         accuracy=self.measurement.accuracy(self._recent.model(self.measurement.tensors)),
-                        uplink_bytes=self.observer.uplink_bytes,
+                        uplink_bytes=sum(self.observer.uplink[device.name] for device in self.files.devices),
                         dense_uplink_bytes=held * self.measurement.dense_bytes,
                     )
                 )
@@ -115,15 +118,19 @@ class FleetMonitor:
         """One row per device, as of the last `refresh`."""
         statuses = self._statuses or [None] * len(self.sensors)
         pairs = zip(self.files.devices, self.sensors, statuses, strict=True)
-        return [self._row(device.name, sensor, status) for device, sensor, status in pairs]
+        return [self._row(device, sensor, status) for device, sensor, status in pairs]
+
+    def helper_rows(self) -> list[HelperRow]:
+        """One row per helper."""
+        return [self._helper_row(helper.name) for helper in self.helpers]
 
     def conclude(self, *, seed: int, stopped_early: bool) -> RunHistory:
         """The whole run, once agents and coordinator have ended; what agents say is as it was before that."""
-        ledgers = {
-            device.name: read_ledger(device.database) for device in self.files.devices if device.database.exists()
-        }
+        databases = {each.name: each.database for each in self.files.devices}
+        databases |= {each.name: each.database for each in self.helpers}
+        ledgers = {name: read_ledger(database) for name, database in databases.items() if database.exists()}
         found = audit(ledgers, self._journal)
-        staleness = [row.staleness for row in self._journal if row.aggregate is not None]
+        staleness = [row.staleness for row in self._of_devices() if row.aggregate is not None]
         devices = self.rows()
         sums = Totals.of(devices)
         newest_accuracy = self.measurement.accuracy(self._newest or self.measurement.initial_weights)
@@ -150,16 +157,27 @@ class FleetMonitor:
             parameters=self.measurement.parameters,
             averaged_versions=len(self._recent.averaged),
             newest_version_accuracy=newest_accuracy,
+            relayed_bytes=sum(each.relayed_up_bytes + each.relayed_down_bytes for each in devices),
         )
-        return RunHistory(summary, self._accuracy, staleness, devices, self.events)
+        return RunHistory(summary, self._accuracy, staleness, devices, self.events, self.helper_rows())
 
-    def _row(self, name: str, sensor: Sensor, status: Status | None) -> DeviceRow:
+    def _of_devices(self) -> list[JournalledPayload]:
+        """What is journalled, without helpers' updates."""
+        helpers = {helper.name for helper in self.helpers}
+        return [row for row in self._journal if row.device not in helpers]
+
+    def _helper_row(self, name: str) -> HelperRow:
+        applied = sum(row.device == name and row.aggregate is not None for row in self._journal)
+        return HelperRow(name, applied, self.observer.relayed_up[name], self.observer.relayed_down[name])
+
+    def _row(self, device: DeviceFiles, sensor: Sensor, status: Status | None) -> DeviceRow:
+        name = device.name
         own = [row for row in self._journal if row.device == name]
         staleness = [row.staleness for row in own if row.aggregate is not None]
         return DeviceRow(
             name=name,
             state=_state_in_words(status),
-            version=status.versions.get(TASK, 0) if status else 0,
+            version=status.versions.get(self.files.task, 0) if status else 0,
             staleness=fmean(staleness) if staleness else None,
             applied=len(staleness),
             buffered=len(own) - len(staleness),
@@ -168,6 +186,9 @@ class FleetMonitor:
             samples_expected=sensor.total,
             samples_per_second=sensor.total / sensor.seconds,
             label_counts=np.bincount(sensor.samples.labels, minlength=CLASSES).tolist(),
+            cut="" if device.cut == WHOLE else device.cut,
+            relayed_up_bytes=self.observer.relayed_up[name],
+            relayed_down_bytes=self.observer.relayed_down[name],
         )
 
 

@@ -13,22 +13,23 @@ from workbench.demo.fleet_files import FLEET
 
 RECONNECT_SECONDS = 0.2
 UPLINK_LEAVES = {"up", "state"}
+TO_RELAY, FROM_RELAY = "session", "relayed"
+"""Leaves of what devices and helpers send one another."""
 
 
 class Observer:
-    """Payload bytes by direction; uplink also per device."""
+    """Payload bytes by direction; uplink also per device, and apart from all of these what passes the relay."""
 
     def __init__(self, broker: BrokerPlan) -> None:
         self._broker = broker
         self.uplink: Counter[str] = Counter()
         self.downlink_bytes = 0
+        self.relayed_up: Counter[str] = Counter()
+        self.relayed_down: Counter[str] = Counter()
+        self._by_device = dict.fromkeys(UPLINK_LEAVES, self.uplink)
+        self._by_device |= {TO_RELAY: self.relayed_up, FROM_RELAY: self.relayed_down}
         self.subscribed = asyncio.Event()
         self.manifest_received = asyncio.Event()
-
-    @property
-    def uplink_bytes(self) -> int:
-        """Of all devices."""
-        return self.uplink.total()
 
     async def run(self) -> None:
         """Count until cancelled, across restarts of the broker."""
@@ -52,7 +53,7 @@ class Observer:
             self.manifest_received.set()
         if message.retain or not isinstance(message.payload, bytes):
             return  # what the broker repeats to a new subscriber was counted when it was published
-        if parts[-1] in UPLINK_LEAVES:
-            self.uplink[parts[-2]] += len(message.payload)
+        if (counted := self._by_device.get(parts[-1])) is not None:
+            counted[parts[-2]] += len(message.payload)
         else:
             self.downlink_bytes += len(message.payload)

@@ -14,11 +14,13 @@ import numpy as np
 
 from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
 from fleet_protocol.errors import ConfigurationError
-from workbench.data.digits import FleetData, split_digits
+from workbench.data.digits import FleetData
 from workbench.demo.brokers import BrokerPlan, plan_broker
 from workbench.demo.children import Child
+from workbench.demo.demo_kind import PLAIN, DemoKind
 from workbench.demo.feeding import WATCH_SECONDS, feed
-from workbench.demo.fleet_files import TASK, FleetFiles, plan_files, program, write_fleet
+from workbench.demo.fleet_files import FleetFiles, plan_files, program, write_fleet
+from workbench.demo.helper import allow_helper, helper_child, until_ready, write_helper
 from workbench.demo.measurement import Measurement
 from workbench.demo.monitor import FleetMonitor, Snapshot
 from workbench.demo.observer import Observer
@@ -46,6 +48,7 @@ class DemoOptions:
     folder: Path
     """Empty, and this demo's alone (`run_folder.claimed`)."""
     broker: str
+    kind: DemoKind = PLAIN
 
 
 class Demo:
@@ -70,20 +73,26 @@ class Demo:
         """
         started = time.monotonic()
         generator = np.random.default_rng(self._options.seed)
-        data = split_digits(self._options.agents, generator)
+        kind = self._options.kind
+        data = kind.data(self._options.agents, generator)
         paces = sensor_paces(self._options.agents, generator)
-        cpu_shares = generator.uniform(SLOWEST_CPU_SHARE, 1.0, self._options.agents).tolist()
-        bundle = find_recipe(TASK) / "bundle"
+        cpu_shares = generator.uniform(SLOWEST_CPU_SHARE, 1.0, self._options.agents)
+        cpu_shares *= np.resize(kind.cpu_shares, cpu_shares.size)
+        bundle = find_recipe(kind.task) / "bundle"
         with short_folder() as sockets:
-            files = plan_files(self._options.folder, sockets, self._options.agents)
+            files = plan_files(self._options.folder, sockets, self._options.agents, task=kind.task, cuts=kind.cuts)
             broker = plan_broker(self._options.broker, files.folder)
-            await write_fleet(files, broker, bundle, cpu_shares, NEW_SAMPLES)
+            key = await write_fleet(files, broker, bundle, cpu_shares.tolist(), kind.new_samples)
             monitor = fleet_monitor(files, data, [SENSING_SECONDS * pace for pace in paces], bundle, broker)
+            monitor.new_samples = kind.new_samples
+            monitor.helpers = [await write_helper(files, sockets, broker, key)] if kind.has_helper else []
             monitor.started = started
             return await self._run_fleet(monitor, broker)
 
     async def _run_fleet(self, monitor: FleetMonitor, broker: BrokerPlan) -> RunHistory:
-        broker_child, coordinator, *agents = children = _plan_children(monitor, broker)
+        broker_child, coordinator, *agents = _plan_children(monitor, broker)
+        helpers = [helper_child(helper, monitor.announce) for helper in monitor.helpers]
+        children = [broker_child, coordinator, *helpers, *agents]
         observing = asyncio.create_task(monitor.observer.run())
         try:
             await broker_child.start()
@@ -92,6 +101,10 @@ class Demo:
             await until_set(
                 monitor.observer.manifest_received, "the coordinator announces no task; see coordinator.log"
             )
+            for helper, child in zip(monitor.helpers, helpers, strict=True):
+                await allow_helper(monitor.files, helper)
+                await child.start()
+                await until_ready(helper, monitor.files.task)
             for agent in agents:
                 await agent.start()
             await feed(
@@ -99,7 +112,7 @@ class Demo:
             )
             await monitor.refresh()
         finally:
-            for group in (agents, [coordinator]):
+            for group in (agents, helpers, [coordinator]):
                 await asyncio.gather(*(child.stop() for child in group))
             await asyncio.sleep(WATCH_SECONDS)  # so that the last messages reach the observer
             observing.cancel()
@@ -118,7 +131,7 @@ def fleet_monitor(
 ) -> FleetMonitor:
     """What watches a fleet of digits, with a sensor for each device that delivers its part in so many seconds."""
     sensors = [
-        Sensor(device.socket, TASK, part, seconds)
+        Sensor(device.socket, files.task, part, seconds)
         for device, part, seconds in zip(files.devices, data.parts, sensing_seconds, strict=True)
     ]
     measurement = Measurement(bundle, parse_description((bundle / DESCRIPTION_FILE).read_bytes()), data)

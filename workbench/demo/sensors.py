@@ -53,7 +53,7 @@ class Sensor:
         try:
             while self.delivered < due:
                 inputs, label = self.samples.inputs[self.delivered], self.samples.labels[self.delivered]
-                line = json.dumps({"task": self.task, "inputs": inputs.tolist(), "label": int(label)})
+                line = json.dumps({"task": self.task, "inputs": inputs.ravel().tolist(), "label": int(label)})
                 writer.write(line.encode() + b"\n")
                 answer = msgspec.json.decode(await _answer(reader), type=Answer)
                 if not answer.ok and answer.error.endswith(IS_DISK_FULL):

@@ -14,6 +14,7 @@ from rich.live import Live
 
 from fleet_protocol.errors import ConfigurationError
 from workbench.demo.children import ChildFailedError
+from workbench.demo.demo_kind import PLAIN, DemoKind
 from workbench.demo.fleet_files import CommandFailedError
 from workbench.demo.live_table import progress_line, render_live
 from workbench.demo.monitor import Snapshot
@@ -27,13 +28,13 @@ SECONDS_BETWEEN_LINES = 5.0
 Show = Callable[[Snapshot], None]
 
 
-def show_demo(agents: int, seed: int, out: Path, broker: str) -> None:
+def show_demo(agents: int, seed: int, out: Path, broker: str, kind: DemoKind = PLAIN) -> None:
     """Run a demo, show it, and write `summary.json` and `report.html` into `out`.
 
     Raises:
         ConfigurationError: with what the user can change, or which program failed, and its last output.
     """
-    options = DemoOptions(agents, seed, out.resolve(), broker)
+    options = DemoOptions(agents, seed, out.resolve(), broker, kind)
     with claimed(options.folder):
         headline = f"edgeflock demo: {agents} agents, seed {seed}, everything in {out}/"
         try:
@@ -130,3 +131,5 @@ def _result_lines(summary: Summary) -> Iterator[str]:
             f"sent up {summary.uplink_bytes / 1000:.0f} kB,"
             f" {summary.dense_uplink_bytes / summary.uplink_bytes:.0f} times less than whole float32 weights"
         )
+    if summary.relayed_bytes:
+        yield f"through the relay, between weak devices and their helper: {summary.relayed_bytes / 1e6:.1f} MB"

@@ -35,6 +35,8 @@ class Summary(msgspec.Struct, frozen=True):
     """`accuracy` is that of the model to use: the mean of this many versions."""
     newest_version_accuracy: float
     """That of the last version by itself, from which devices would train on."""
+    relayed_bytes: int = 0
+    """What devices and helpers sent one another through the relay, both ways; in none of the other figures."""
 
 
 class AccuracyPoint(msgspec.Struct, frozen=True):
@@ -66,6 +68,21 @@ class DeviceRow(msgspec.Struct, frozen=True):
     samples_per_second: float
     label_counts: list[int]
     """Samples per class on this device: shows how the devices' class proportions differ."""
+    cut: str = ""
+    """Which cut of the task's `split` it trains with; empty where it trains the whole model."""
+    relayed_up_bytes: int = 0
+    """What it sent to a helper, through the relay."""
+    relayed_down_bytes: int = 0
+    """What it got from one."""
+
+
+class HelperRow(msgspec.Struct, frozen=True):
+    """One helper, now or at the end: its updates that a version contains, and what passed the relay from and to it."""
+
+    name: str
+    applied: int
+    relayed_up_bytes: int
+    relayed_down_bytes: int
 
 
 class Totals(msgspec.Struct, frozen=True):
@@ -93,3 +110,4 @@ class RunHistory(msgspec.Struct, frozen=True):
     devices: list[DeviceRow]
     events: list[str] = []
     """What happened to the fleet, oldest first."""
+    helpers: list[HelperRow] = []

@@ -8,6 +8,7 @@ from html import escape
 from itertools import zip_longest
 
 from workbench.report import svg_plots
+from workbench.report.helped_devices import RELAYED_HINT, cells, relayed_table
 from workbench.report.history import AccuracyPoint, DeviceRow, RunHistory, Summary, Totals
 from workbench.report.labels import bytes_label, duration_label, percent_label
 from workbench.report.svg_plots import (
@@ -86,12 +87,14 @@ class KeyFigure:
 def render_report(history: RunHistory) -> str:
     """The whole page as HTML; complete also for a run that was stopped before its first version."""
     summary = history.summary
-    sections = (
+    sections = [
         _section("How fast it learned", _accuracy_over_time(history), TIME_HINT),
         _section("What it cost in traffic", _accuracy_over_bytes(history.accuracy), BYTES_HINT),
         _section("How fresh the updates were", _staleness_histogram(history.staleness), STALENESS_HINT),
         _section("What each device saw and did", _device_table(history.devices), DEVICES_HINT),
-    )
+    ]
+    if history.helpers:
+        sections.append(_section("What devices left to their helper", relayed_table(history), RELAYED_HINT))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -257,7 +260,7 @@ def _device_table(devices: Sequence[DeviceRow]) -> str:
     header = svg_plots.heat_header([f"{label}" for label in range(len(together))], about="digits")
     titles = "".join(f"<th>{name}</th>" for name in names)
     sums = Totals.of(devices)
-    totals = _cells(
+    totals = cells(
         *("all together", "", "", f"{sums.applied:,}", f"{sums.buffered:,}", ""),
         bytes_label(sums.uplink_bytes),
         f"{sums.samples:,} of {sums.samples_expected:,}",
@@ -271,7 +274,7 @@ def _device_table(devices: Sequence[DeviceRow]) -> str:
 
 
 def _device_row(device: DeviceRow) -> str:
-    cells = _cells(
+    row = cells(
         device.name,
         device.state,
         f"{device.version}",
@@ -282,11 +285,7 @@ def _device_row(device: DeviceRow) -> str:
         f"{device.samples:,} of {device.samples_expected:,}",
         f"{device.samples_per_second:.1f}",
     )
-    return f"<tr>{cells}<td>{_label_strip(device.name, device.label_counts)}</td></tr>\n"
-
-
-def _cells(*texts: str) -> str:
-    return "".join(f"<td>{escape(text)}</td>" for text in texts)
+    return f"<tr>{row}<td>{_label_strip(device.name, device.label_counts)}</td></tr>\n"
 
 
 def _label_strip(name: str, counts: Sequence[int]) -> str:

@@ -12,9 +12,11 @@ from edge_agent.shell.splitting.carrier import SessionCarrier
 from edge_agent.worker.contract import Reply, SessionLost, StepAnswered, StepAsked
 from edge_agent.worker.supervisor import OverloadError
 from fleet_host.log_lines import log_line
+from fleet_protocol.kinds.session_fields import SessionReason
 from fleet_protocol.limits import MAX_REQUESTS_IN_FLIGHT
 from fleet_protocol.sessions.device_end import DeviceEnd
 from fleet_protocol.sessions.events import Answered, DeviceEvent, Ended, Granted, Moved, Refused, Wanted
+from fleet_protocol.sessions.frames import MAX_CONTENT_BYTES
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +24,8 @@ PATIENCE_SECONDS = 30.0
 """A round that is refused a helper asks again for so long; then it is deferred."""
 SHORTEST_PAUSE_SECONDS = 1.0
 """Between two openings."""
+MOST_UNLIKE_VERSIONS = 2
+"""Refusals for the round's version, after which it is given up."""
 MOST_HELPERS = 8
 """In one round, one after the other."""
 
@@ -52,7 +56,8 @@ class HelpedRound:
         self._waiting: deque[bytes] = deque()
         self._unanswered = 0
         self._reply: Callable[[Reply], None] | None = None
-        self._lost: SessionLost | None = None
+        self._early: list[Reply] = []
+        """What was to be said before the worker had started."""
 
     @property
     def helper(self) -> str:
@@ -70,17 +75,20 @@ class HelpedRound:
             self._carrier.connected()
 
     async def open(self) -> None:
-        """Ask until a helper takes part, for as long as `PATIENCE_SECONDS`.
+        """Ask until a helper takes part, for as long as `PATIENCE_SECONDS`. One that has not the round's version may
+        fetch it, and is asked once more; if it has left it behind, a new round begins with its own.
 
         Raises:
             NoHelperError: none does.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + PATIENCE_SECONDS
+        unlike_versions = 0
         while (refused := await self._ask_relay()) is not None:
             await self._leave()
             pause = max(refused.retry_seconds, SHORTEST_PAUSE_SECONDS)
-            if loop.time() + pause > until:
+            unlike_versions += refused.reason == SessionReason.UNKNOWN_VERSION
+            if loop.time() + pause > until or unlike_versions == MOST_UNLIKE_VERSIONS:
                 words = f"no helper for cut {self._wanted.cut}: {refused.reason}: {refused.detail}"
                 raise NoHelperError(words, pause)
             await asyncio.sleep(pause)
@@ -95,19 +103,23 @@ class HelpedRound:
     def listen(self, reply: Callable[[Reply], None]) -> None:
         """The round's worker has started; `reply` is how it is answered."""
         self._reply = reply
-        if self._lost is not None:
-            reply(self._lost)
+        for early in self._early:
+            reply(early)
+        self._early.clear()
 
     def ask(self, asked: StepAsked) -> None:
         """The worker asks for a step; one for a helper that is gone is dropped.
 
         Raises:
-            OverloadError: it has asked for more than a session takes.
+            OverloadError: it has asked for more than a session takes, or for something larger.
         """
         if asked.helper != self._helpers:
             return
         if self._unanswered >= MAX_REQUESTS_IN_FLIGHT:
             raise OverloadError(f"worker asked for more than {MAX_REQUESTS_IN_FLIGHT} steps at once")
+        if len(asked.request) > MAX_CONTENT_BYTES:
+            words = f"worker asked for a step of {len(asked.request)} bytes, at most {MAX_CONTENT_BYTES} pass"
+            raise OverloadError(f"{words}; export the task with a smaller batch_size or another format in [split]")
         self._unanswered += 1
         self._waiting.append(asked.request)
         self._send_waiting()
@@ -166,20 +178,18 @@ class HelpedRound:
     async def _open_anew(self, why: str) -> None:
         await self._leave()
         if self._helpers >= MOST_HELPERS:
-            self._lose(f"{why}; {self._helpers} helpers have gone in this round")
+            self._tell(SessionLost(f"{why}; {self._helpers} helpers have gone in this round"))
             return
         try:
             await self.open()
         except NoHelperError as error:
-            self._lose(f"{why}; {error}")
+            self._tell(SessionLost(f"{why}; {error}"))
             return
         logger.info(log_line("helper_found", task=self._wanted.task, helper=self.helper, cut=self._wanted.cut))
         self._tell(SessionLost(why, moved=True))
 
-    def _lose(self, words: str) -> None:
-        self._lost = SessionLost(words)
-        self._tell(self._lost)
-
     def _tell(self, reply: Reply) -> None:
-        if self._reply is not None:
+        if self._reply is None:
+            self._early.append(reply)
+        else:
             self._reply(reply)

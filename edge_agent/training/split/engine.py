@@ -7,11 +7,13 @@ blocks stays there: they take each gradient as it comes (docs/decisions/abandone
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import numpy as np
 
 from bundle_runtime.blocks import BlockRunner, Floats
+from bundle_runtime.distance_correlation import penalty_gradient
 from bundle_runtime.samples import Samples
 from edge_agent.training.engine import BatchPlan, OnProgress, Rates, ignore_progress
 from edge_agent.training.split.conversation import Answered, Conversation, StepUnderWay, WrongAnswer
@@ -76,6 +78,7 @@ class SplitEngine:
             passes_of(self._plan, has_buffers=bool(self._task.statistics)),
             rates,
             self._runner.log_priors(samples.labels),
+            partial(penalty_gradient, self._task, weight) if (weight := self._plan.distance_correlation) else None,
         )
         blocks = OwnBlocks(self._runner, device_blocks(self._plan, self._cut), weights)
         steps = _Steps(common, blocks, MiniBatches(samples, plan), self._conversation, self._pace)
@@ -141,7 +144,7 @@ class _Steps:
                 self._count_trouble(words)
 
     def _begin(self, number: int) -> None:
-        step = Step(self._batches[number], self._common, self._blocks)
+        step = Step(self._batches[number], self._common, self._blocks, self._pace.in_flight - 1)
         under_way = StepUnderWay(step, step.walk(), self._begun)
         self._begun += len(self._common.passes)
         self._under_way.append(under_way)

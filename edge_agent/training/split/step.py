@@ -1,6 +1,6 @@
 """One step through all blocks, as a generator: it yields what it asks of the helper, and is sent the answer."""
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -58,6 +58,10 @@ class Ask:
     values: Floats
 
 
+Penalty = Callable[[Floats, Floats], Floats]
+"""Samples f32[N, ...], and what leaves the device first, f32[N, ...], to a gradient by the latter that is added."""
+
+
 @dataclass(frozen=True, slots=True)
 class StepPlan:
     """What all steps of a round have in common."""
@@ -67,14 +71,21 @@ class StepPlan:
     passes: Sequence[PartPass]
     rates: Rates
     log_priors: Mapping[str, Floats]
+    penalty: Penalty | None = None
+
+    @property
+    def penalised(self) -> Leg | None:
+        """The helper's leg that what leaves the device first goes to, where there is a penalty on that."""
+        return next((leg for leg in self.legs if leg.at_helper), None) if self.penalty else None
 
 
 @dataclass(slots=True)
 class _Forward:
-    """Of a forward pass: what each of the device's blocks took, and how it stood."""
+    """Of a forward pass: what each of the device's blocks took, and how it stood; what left first, if that is asked."""
 
     inputs: dict[int, Floats] = field(default_factory=dict)
     blocks: dict[int, Then] = field(default_factory=dict)
+    left: Floats | None = None
 
 
 Walk = Generator[Ask, Floats, float]
@@ -84,10 +95,12 @@ Walk = Generator[Ask, Floats, float]
 class Step:
     """A mini-batch on its way. `changes` are what it has made of the device's blocks so far."""
 
-    def __init__(self, batch: MiniBatch, common: StepPlan, blocks: OwnBlocks) -> None:
+    def __init__(self, batch: MiniBatch, common: StepPlan, blocks: OwnBlocks, company: int) -> None:
+        """`company` are the other steps that are under way while this one is."""
         self.batch = batch
         self.changes: list[Change] = []
         self._common = common
+        self._company = company
         self._blocks = blocks
         self._runner = blocks.runner
         self._last = len(common.plan.blocks) - 1
@@ -108,6 +121,7 @@ class Step:
         values = self.batch.inputs
         for leg in self._common.legs:
             if leg.at_helper:
+                forward.left = values if leg == self._common.penalised else forward.left
                 values = yield Ask("forward", leg, number, False, _finite(values))
             else:
                 values = self._forward(leg, values, forward)
@@ -118,6 +132,8 @@ class Step:
             if leg.at_helper:
                 update = part_pass.trains(self._common.plan, leg.first)
                 gradient = yield Ask("backward", leg, number, update, _finite(gradient))
+                if self._common.penalty is not None and forward.left is not None and leg == self._common.penalised:
+                    gradient = gradient + self._common.penalty(self.batch.inputs, forward.left)
             else:
                 gradient = self._backward(leg, gradient, forward, part_pass)
         return loss
@@ -126,7 +142,7 @@ class Step:
         for block in leg.blocks:
             held = self._blocks[block]
             forward.inputs[block] = values
-            forward.blocks[block] = held.now
+            forward.blocks[block] = held.now(self._company)
             values = held.forward(self._runner, values, self.batch.seed, self.batch.inputs)
         return values
 
@@ -139,7 +155,7 @@ class Step:
             values,
             self.batch.labels,
             seed=self.batch.seed,
-            rates=self._common.rates,
+            rates=held.slowed(self._common.rates, held.now(self._company)),
             part=part_pass.part,
             raw=self.batch.inputs,
             log_priors=self._common.log_priors,

@@ -76,6 +76,7 @@ class Middle:
         self._alone = frozenset(
             block for block in self._blocks if not plan.blocks[block].rows_are_alone or runner.draws(block)
         )
+        self._trained_alone = self._alone if task.training.optimiser in ADDS_UP else frozenset(self._blocks)
 
     def open(self, session: bytes, cut: Cut, samples: int = 0) -> None:
         """Serve a session of this cut, whose device trains on so many samples, if that is known."""
@@ -98,8 +99,9 @@ class Middle:
         return self._kept.size_bytes
 
     def answer(self, asked: Sequence[Asked]) -> list[StepAnswer]:
-        """One answer for each request, in their order. Those that fit together are computed at once; each must be new:
-        whoever hands requests up knows repeated ones by their numbers.
+        """One answer for each request, in their order. Those that fit together are computed at once, backward passes
+        first: those after them meet the newest weights. Each must be new: whoever hands requests up knows repeated ones
+        by their numbers.
         """
         answers: dict[int, StepAnswer] = {}
         read = []
@@ -108,11 +110,9 @@ class Middle:
                 read.append(self._read(place, each))
             except StepRefusedError as error:
                 answers[place] = refusal(each.request, str(error))
-        together = self._alone if self._task.training.optimiser in ADDS_UP else frozenset(self._blocks)
-        backward = [each for each in read if each.request.direction == "backward"]
-        for group in groups(backward, together):
+        for group in groups(read, "backward", self._trained_alone):
             answers |= self._backward(group)
-        for group in groups([each for each in read if each.request.direction == "forward"], self._alone):
+        for group in groups(read, "forward", self._alone):
             answers |= self._forward(group)
         return [answers[place] for place in range(len(asked))]
 
@@ -147,7 +147,7 @@ class Middle:
         for block in range(first, end):
             inputs.append(values)
             values = self._blocks[block].trained.forward(self._runner, values, group[0].request.seed)
-        blocks = [self._blocks[block].trained.now for block in range(first, end)]
+        blocks = [self._blocks[block].trained.now() for block in range(first, end)]
         answers, start = {}, 0
         for each in group:
             rows = slice(start, start + each.request.rows)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from fleet_protocol.codec.activations import Activations, unpack_rows
 from fleet_protocol.errors import ProtocolError
@@ -10,6 +10,8 @@ from fleet_protocol.limits import MAX_PROBLEM_CHARACTERS
 from fleet_protocol.sessions.steps import StepAnswer, StepRequest
 from fleet_protocol.split_plan import Cut, SplitPlan, WireFormat
 from session_relay.helper.core.kept_passes import PassKey
+
+Direction = Literal["forward", "backward"]
 
 MOST_ROWS_AT_ONCE: Final = 1024
 """Of several requests that are computed together."""
@@ -59,21 +61,22 @@ def read_request(place: int, asked: Asked, plan: SplitPlan, cut: Cut, batch_size
     return ReadRequest(place, PassKey(asked.session, request.step, first, end), request, values)
 
 
-def groups(requests: Iterable[ReadRequest], alone: frozenset[int]) -> Iterator[list[ReadRequest]]:
-    """Requests that are computed at once, backward passes first: those after them meet the newest weights.
-
-    What passes through a block in `alone` is computed by itself.
+def groups(requests: Iterable[ReadRequest], direction: Direction, alone: frozenset[int]) -> Iterator[list[ReadRequest]]:
+    """The requests of one direction, those together that are computed at once: what passes through the same blocks to
+    the same end. What passes through a block in `alone` is computed by itself.
     """
-    waiting: dict[tuple[str, int, int, bool], list[ReadRequest]] = {}
-    for each in sorted(requests, key=lambda each: each.request.direction):
+    waiting: dict[tuple[int, int, bool], list[ReadRequest]] = {}
+    for each in requests:
         request = each.request
-        alike = waiting.setdefault((request.direction, request.first, request.end, request.update), [])
-        together = alone.isdisjoint(range(request.first, request.end))
-        if alike and not (together and sum(len(other.values) for other in alike) + request.rows <= MOST_ROWS_AT_ONCE):
-            yield list(alike)
+        if request.direction != direction:
+            continue
+        alike = waiting.setdefault((request.first, request.end, request.update), [])
+        fits = alone.isdisjoint(range(request.first, request.end))
+        if alike and not (fits and sum(len(other.values) for other in alike) + request.rows <= MOST_ROWS_AT_ONCE):
+            yield alike.copy()
             alike.clear()
         alike.append(each)
-    yield from (alike for alike in waiting.values() if alike)
+    yield from waiting.values()
 
 
 def refusal(request: StepRequest, words: str) -> StepAnswer:

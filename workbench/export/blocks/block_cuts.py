@@ -2,24 +2,20 @@
 
 from collections.abc import Sequence
 from itertools import combinations, pairwise
-from typing import Final
 
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.limits import MAX_CUTS, MAX_ROWS_PER_STEP, MAX_SESSION_MESSAGE_BYTES, MIB
-from fleet_protocol.split_plan import Cut, WireFormat
+from fleet_protocol.limits import MAX_CUTS
+from fleet_protocol.split_plan import Cut
 from workbench.export.blocks.division import Division
 from workbench.export.recipe.task_file import SplitSettings
 from workbench.recipe_folder import TASK_FILE
-
-BITS: Final[dict[WireFormat, int]] = {"float32": 32, "float16": 16, "int8": 8, "int4": 4}
-"""Of one value on its way, without scales."""
 
 
 def cuts_of(division: Division, settings: SplitSettings) -> list[Cut]:
     """Those that `settings` names; without any, one for every pair of points between which no block reads samples.
 
     Raises:
-        ConfigurationError: there is none, one can't be, or more passes at it than one message takes.
+        ConfigurationError: there is none, or one can't be.
     """
     path = division.recipe.folder / TASK_FILE
     cuts = _named_cuts(division, settings) if settings.cuts else _every_cut(division)
@@ -28,13 +24,6 @@ def cuts_of(division: Division, settings: SplitSettings) -> list[Cut]:
             f"{path}: split.points give {len(cuts)} cuts, a task has 1 to MAX_CUTS ({MAX_CUTS}); name two points or"
             " more that a helper may work between, or write the cuts that devices need in [split.cuts]"
         )
-    if (rows := division.recipe.task.training.batch_size) > MAX_ROWS_PER_STEP:
-        raise ConfigurationError(
-            f"{path}: training.batch_size is {rows}, and a helper takes at most MAX_ROWS_PER_STEP ({MAX_ROWS_PER_STEP})"
-            " samples at once; write less, or leave [split] out"
-        )
-    for cut in cuts:
-        _check_message(division, settings, cut)
     return cuts
 
 
@@ -73,17 +62,3 @@ def _reading(division: Division, ranges: Sequence[tuple[int, int]]) -> list[int]
     """The blocks of a helper that read a device's samples."""
     helpers = (block for first, end in ranges for block in range(first, end))
     return [block for block in helpers if block in division.flow.read_samples]
-
-
-def _check_message(division: Division, settings: SplitSettings, cut: Cut) -> None:
-    rows = division.recipe.task.training.batch_size
-    bits = max(BITS[settings.activations], BITS[settings.gradients])
-    for point in (point for first, end in cut.helper for point in (first - 1, end - 1)):
-        values = rows * division.values_at(point)
-        if values * bits / 8 > MAX_SESSION_MESSAGE_BYTES:
-            raise ConfigurationError(
-                f"{division.recipe.folder / TASK_FILE}: split.cuts.{cut.name}: {rows} samples at"
-                f" {division.points[point]!r} are {values * bits / 8 / MIB:.1f} MiB, more than"
-                f" MAX_SESSION_MESSAGE_BYTES ({MAX_SESSION_MESSAGE_BYTES // MIB} MiB); name a point that gives less,"
-                " lower training.batch_size, or let fewer bits travel"
-            )

@@ -1,6 +1,5 @@
 """A recipe's module divided at its points: how many blocks, and which of them each parameter is in."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -56,10 +55,6 @@ class Division:
     def parameters_of(self, block: int) -> list[Parameter]:
         """Those of a block: its trainable parameters, then its buffers."""
         return [each for each in self.parameters if each.block == block]
-
-    def values_at(self, point: int) -> int:
-        """How many values of one sample pass at a point."""
-        return math.prod(self.shapes[point])
 
     def part_of(self, block: int) -> str:
         """The part that the parameters of a block are in, which trains in turn with others; empty without one.

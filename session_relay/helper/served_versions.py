@@ -1,0 +1,100 @@
+"""The versions that a helper offers: the newest of each of its tasks, as manifests name them."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+from edge_agent.core.version_choice import NotAskedError, VersionUnavailableError
+from edge_agent.shell.connection.link import LinkDownError
+from edge_agent.shell.membership import Membership
+from edge_agent.shell.versions.version_follower import ReadyVersion
+from fleet_host.log_lines import log_line
+from session_relay.helper.middles import is_same
+
+logger = logging.getLogger(__name__)
+
+
+class ServedVersions:
+    """`changed` is called when a task is offered or withdrawn, with its version where it is a new one."""
+
+    def __init__(
+        self, member: Membership, retry_seconds: float, *, changed: Callable[[ReadyVersion | None], None]
+    ) -> None:
+        self._member = member
+        self._retry_seconds = retry_seconds
+        self._changed = changed
+        self._ready: dict[str, ReadyVersion] = {}
+        self._trouble: dict[str, str] = {}
+        self._stirred = asyncio.Event()
+
+    @property
+    def ready(self) -> dict[str, ReadyVersion]:
+        """By task."""
+        return self._ready
+
+    @property
+    def trouble(self) -> dict[str, str]:
+        """Why a task is not offered."""
+        return self._trouble
+
+    def look(self) -> None:
+        """A manifest may have named another version, or what kept one away is over."""
+        self._stirred.set()
+
+    def withdraw(self, task: str, why: str) -> None:
+        """Offer the task no more."""
+        self._trouble[task] = why
+        if self._ready.pop(task, None) is not None:
+            self._changed(None)
+
+    def loaded(self, version: ReadyVersion) -> None:
+        """Its weights are in their file, whole: the next version is fetched as its difference from this one."""
+        self._member.versions.hold(version)
+        task = version.description.task
+        if (ready := self._ready.get(task)) and is_same(ready, version):
+            self._ready[task] = replace(ready, packed=None)
+
+    def damaged(self, version: ReadyVersion, why: str) -> None:
+        """Its weights came packed, and can't be unpacked: they are fetched whole."""
+        self._member.versions.refuse_packed(version, why)
+        self.withdraw(version.description.task, why)
+        self.look()
+
+    async def run(self) -> None:
+        """Fetch what manifests name; again after a while where that fails. Until cancelled."""
+        while True:
+            self._stirred.clear()
+            are_settled = [await self._follow(task) for task in self._member.tasks]
+            try:
+                async with asyncio.timeout(None if all(are_settled) else self._retry_seconds):
+                    await self._stirred.wait()
+            except TimeoutError:
+                pass
+
+    async def _follow(self, task: str) -> bool:
+        """Have the newest known version ready; returns whether nothing is to be tried again."""
+        known = self._member.database.known_version(task)
+        ready = self._ready.get(task)
+        if known is None:
+            return True
+        if ready and (ready.number, ready.bundle, ready.generation) == (known.version, known.bundle, known.generation):
+            return True
+        try:
+            version = await self._member.versions.ready_version(task, if_asked=False)
+        except NotAskedError as error:
+            self.withdraw(task, str(error))
+            return True
+        except (VersionUnavailableError, LinkDownError) as error:
+            self.withdraw(task, str(error))
+            logger.warning(log_line("version_unavailable", task=task, reason=error))
+            return False
+        if version.description.split is None:
+            self.withdraw(task, f"{task} has no [split]: devices train it alone")
+            return True
+        self._trouble.pop(task, None)
+        self._ready[task] = version
+        self._changed(version)
+        self._member.versions.forget_unused(self._member.tasks)
+        logger.info(log_line("version_offered", task=task, version=version.number))
+        return True

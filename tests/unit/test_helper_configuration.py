@@ -1,0 +1,52 @@
+"""The configuration of a helper: a device's, with what it does for others, and without what it has not."""
+
+from pathlib import Path
+
+import pytest
+
+from fleet_protocol.errors import ConfigurationError
+from session_relay.helper.configuration import HelperSettings, load_helper_configuration
+
+HELPER_TOML = f"""
+fleet = "home"
+device = "cellar-pi"
+coordinator_key = "{"ab" * 32}"
+key_file = "agent.key"
+state_folder = "state"
+sample_socket = "status.sock"
+[broker]
+host = "broker.example"
+[[tasks]]
+name = "digits"
+"""
+
+
+def written(folder: Path, more: str = "") -> Path:
+    (folder / "helper.toml").write_text(HELPER_TOML + more)
+    return folder / "helper.toml"
+
+
+def test_what_an_invitation_makes_is_a_whole_configuration(tmp_path) -> None:
+    assert load_helper_configuration(written(tmp_path)).helper == HelperSettings()
+
+
+def test_helper_has_settings_of_its_own(tmp_path) -> None:
+    configuration = load_helper_configuration(written(tmp_path, "[helper]\nsessions = 4\nsettle_seconds = 0.5\n"))
+    assert (configuration.helper.sessions, configuration.helper.settle_seconds) == (4, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (
+            '[[sources]]\nkind = "folder"\ntask = "digits"\n',
+            "a helper takes no samples; leave \\[\\[sources\\]\\] out",
+        ),
+        ("[helper]\nsessions = 0\n", "sessions"),
+        ("[helper]\nsession = 4\n", "session"),
+        ('[[tasks]]\nname = "digits"\n', "listed twice"),
+    ],
+)
+def test_what_a_helper_can_not_have_is_named(tmp_path, more, words) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        load_helper_configuration(written(tmp_path, more))

@@ -76,6 +76,7 @@ class ControlDesk:
             case SessionEnding() as ending:
                 self._note_ending(name, ending, now)
             case SessionResumption(role="device") as resumption:
+                self.openings.note_sequence(name, envelope.header.sequence)
                 self._resume_device(name, resumption, envelope.header.task, now)
             case SessionResumption() as resumption:
                 self._resume_helper(name, resumption, now)
@@ -120,7 +121,11 @@ class ControlDesk:
 
     def _note_grant(self, name: str, session_name: bytes, data: bytes, now: float) -> None:
         session = self._of_helper(name, session_name)
-        if session and self.book.step(session, Event.GRANTED, now):
+        if session is None:
+            # Asked by a repeated introduction of long ago, or too late: it would keep a place for nobody.
+            notice = SessionNotice(session_name, News.ENDED, SessionReason.UNKNOWN_SESSION)
+            self.book.outbox.notify(name, notice)
+        elif self.book.step(session, Event.GRANTED, now):
             session.grant = data
             self.book.counters.opened += 1
             self.openings.introduce_helper(session)

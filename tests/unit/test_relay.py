@@ -278,6 +278,21 @@ def test_old_opening_takes_no_session_away_from_a_device_that_a_new_relay_has_he
     assert len(world.relay.book) == 1
 
 
+def test_device_that_had_much_on_its_way_when_the_relay_was_restarted_resumes_at_once(world) -> None:
+    device = opened(world, world.devices[0])
+    for _ in range(4):
+        device.request(bytes(1_000_000))
+    frames = [each.data for each in device.end.outgoing(world.now)]
+    world.start_relay()
+    for helper in world.helpers:
+        helper.sessions.reconnected(world.now)
+    for frame in frames:
+        world.deliver(Packet(device.party.topic, frame))
+    assert len(frames) > CONTROL_BURST
+    world.settle(1)
+    assert (device.end.state, world.relay.counters.resumed) == (State.OPEN, 1)
+
+
 def test_old_introductions_fill_no_helper_that_has_started_again(world) -> None:
     device = world.devices[0]
     for _ in range(4):

@@ -33,6 +33,7 @@ from session_relay.relay.core.limits import (
     HELPER_CONTROL_BURST,
     HELPER_CONTROL_SECONDS,
     RETRY_SECONDS,
+    UNKNOWN_SECONDS,
 )
 from session_relay.relay.core.openings import MAX_DEVICES_REMEMBERED, OpeningRefusedError, Openings
 from session_relay.relay.core.session_book import SessionBook, Why
@@ -50,11 +51,18 @@ class ControlDesk:
     openings: Openings
     _of_devices: RateLimit = field(default_factory=lambda: _limit(CONTROL_SECONDS, CONTROL_BURST))
     _of_helpers: RateLimit = field(default_factory=lambda: _limit(HELPER_CONTROL_SECONDS, HELPER_CONTROL_BURST))
+    _unknown: RateLimit = field(default_factory=lambda: _limit(UNKNOWN_SECONDS, burst=1))
 
     def may_ask(self, name: str, now: float) -> bool:
         """Whether another message of `name` is looked at, which costs as much as a signature."""
         limit = self._of_helpers if name in self.book.directory.helpers else self._of_devices
         return limit.allows(name, now)
+
+    def may_hear_unknown(self, name: str, now: float) -> bool:
+        """Whether it is time to tell `name` that a session is not known. Of an allowance of its own: who has sent many
+        frames to a relay that has started again may still ask it to resume.
+        """
+        return self._unknown.allows(name, now)
 
     def receive(self, name: str, data: bytes, now: float) -> None:
         """Take in a message on the topic of an approved device or helper.

@@ -45,7 +45,12 @@ class Serving:
     def __init__(self, configuration: HelperConfiguration, member: Membership, spool: RoundSpool) -> None:
         self._settings = configuration.helper
         self._member = member
-        self._versions = ServedVersions(member, configuration.guards.recheck_seconds, changed=self._version_changed)
+        self._versions = ServedVersions(
+            member,
+            configuration.guards.recheck_seconds,
+            changed=self._version_changed,
+            in_use=lambda: self._middles.versions,
+        )
         self._offer_refused: OfferRefused | None = None
         self._sessions = HelperSessions(member.identity.party(), secrets.token_bytes)
         self._carrier = SessionCarrier(self._sessions, member.identity.session_topic, member.link, self._handle)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent.shell.splitting.helped_round import PATIENCE_SECONDS
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.kinds import OfferedTask, SessionReason
 from fleet_protocol.limits import SESSION_CREDIT_BYTES
@@ -15,7 +16,13 @@ from fleet_protocol.sessions.frames import Frame, FrameType, is_frame, session_o
 from fleet_protocol.sessions.lifecycle import State
 from fleet_protocol.sessions.secrecy import Direction
 from session_relay.relay.core.directory import Directory, ServedTask
-from session_relay.relay.core.limits import CONTROL_BURST, MAX_DEVICE_BACKLOG_BYTES, OPENING_BURST
+from session_relay.relay.core.limits import (
+    CONTROL_BURST,
+    FIRST_OFFER_RETRY_SECONDS,
+    HELPER_RETRY_SECONDS,
+    MAX_DEVICE_BACKLOG_BYTES,
+    OPENING_BURST,
+)
 from session_relay.relay.metrics import RelayMetrics
 from tests.support.sessions_world import BUNDLE, SERVED, TASK, WANTED, Device, Packet, World
 
@@ -83,6 +90,25 @@ def _offer_again(world: World) -> list:
         world.deliver(Packet(helper.party.topic, outgoing.data))
     control = world.relay.next_control()
     return helper.sessions.receive(control.data, world.now)
+
+
+def test_device_asks_again_soon_where_no_helper_has_offered_itself_yet_and_meets_it() -> None:
+    world = World()  # nobody has said anything
+    refusals = []
+    for _ in range(2):
+        world.open(world.devices[0])
+        (opening,) = world.devices[0].end.outgoing(world.now)
+        world.deliver(Packet(world.devices[0].party.topic, opening.data))
+        (refused,) = world.devices[0].end.receive(world.relay.next_control().data, world.now)
+        refusals.append((refused.reason, refused.retry_seconds))
+        world.settle(1)
+        for helper in world.helpers:
+            world.relay.helpers.remove(helper.name)
+    assert refusals == [
+        (SessionReason.NO_HELPER, FIRST_OFFER_RETRY_SECONDS),
+        (SessionReason.NO_HELPER, HELPER_RETRY_SECONDS),
+    ]
+    assert HELPER_RETRY_SECONDS <= PATIENCE_SECONDS / 2, "a device asks more than once before it puts its round off"
 
 
 def test_refusal_that_was_lost_is_given_again(world) -> None:

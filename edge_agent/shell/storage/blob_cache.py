@@ -13,7 +13,7 @@ from fleet_protocol.errors import ProtocolError, Reason
 logger = logging.getLogger(__name__)
 
 UNFINISHED = ".part"
-"""Suffix of a file that is being written: here, or by the process that unpacks weights (`edge_agent.training.rebuild`)."""
+"""Suffix of a file that is being written: here, or by a process that unpacks weights (`training.rebuild`)."""
 
 
 class BlobCache:

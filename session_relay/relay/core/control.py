@@ -32,6 +32,7 @@ from session_relay.relay.core.limits import (
     CONTROL_SECONDS,
     HELPER_CONTROL_BURST,
     HELPER_CONTROL_SECONDS,
+    HELPER_RETRY_SECONDS,
     RETRY_SECONDS,
 )
 from session_relay.relay.core.openings import MAX_DEVICES_REMEMBERED, OpeningRefusedError, Openings
@@ -192,7 +193,7 @@ class ControlDesk:
 
 def helper_gone(detail: str) -> Why:
     """What devices are told of a helper that is gone."""
-    return Why(SessionReason.HELPER_GONE, detail, RETRY_SECONDS)
+    return Why(SessionReason.HELPER_GONE, detail, HELPER_RETRY_SECONDS)
 
 
 def _verified(data: bytes, key: VerifyKey, topic: str, leaf: Leaf) -> Envelope:

@@ -48,7 +48,7 @@ DECODER_STEPS = 300
 HIJACKING_STEPS = 1500
 MOMENTS = 10.0
 """Weight of means and deviations among what the hijacker makes alike: without them, the device's block dies out."""
-NOISE = (0.0, 1.0, 2.0)
+NOISE = (0.0, 0.5, 1.0, 2.0)
 DISTANCE_CORRELATION = (0.5, 5.0)
 WINDOW = 7
 STABLE_MEAN, STABLE_VARIANCE = 0.01**2, 0.03**2

@@ -36,7 +36,23 @@ def server() -> Iterator[Server]:
         yield server
 
 
-def test_helper_and_device_join_and_make_a_version_together(server, tmp_path) -> None:
+@pytest.fixture
+def helper(tmp_path: Path) -> Iterator[JoinedHelper]:
+    (tmp_path / "helper").mkdir()
+    helper = JoinedHelper(tmp_path / "helper", "cellar-pi")
+    yield helper
+    helper.kill()
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[JoinedAgent]:
+    (tmp_path / "device").mkdir()
+    agent = JoinedAgent(tmp_path / "device", "kitchen-pi")
+    yield agent
+    agent.kill()
+
+
+def test_helper_and_device_join_and_make_a_version_together(server, helper, agent, tmp_path) -> None:
     copy_split_bundle(tmp_path / "bundle", buffer_size=2)
     server.tasks("publish", str(tmp_path / "bundle"))
     invitation = server.invite("cellar-pi", "--task", TASK)
@@ -44,8 +60,7 @@ def test_helper_and_device_join_and_make_a_version_together(server, tmp_path) ->
     assert joined.returncode == 0, joined.stderr
     assert "broker-coordinator helpers allow cellar-pi" in joined.stdout
     server.helpers("allow", "cellar-pi")
-    rewrite(tmp_path / "helper" / "helper.toml", (tmp_path / "helper" / "helper.toml").read_text() + WORKER)
-    helper, agent = JoinedHelper(tmp_path / "helper", "cellar-pi"), JoinedAgent(tmp_path / "device", "kitchen-pi")
+    rewrite(helper.configuration, helper.configuration.read_text() + WORKER)
     helper.serve()
     again = program(helper_main, "join", invitation, "--folder", tmp_path / "helper")
     assert (again.returncode, "already" in again.stdout) == (0, True), again.stderr

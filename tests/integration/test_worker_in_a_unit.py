@@ -20,6 +20,7 @@ from edge_agent.worker.contract import TrainingFailure, TrainingJob, TrainingRes
 from edge_agent.worker.prediction import predicting_files
 from edge_agent.worker.settings import WorkerSettings
 from edge_agent.worker.supervisor import TrainingWorker, train_in_child
+from tests.support.process import TREE
 from tests.support.waiting import until
 from tests.support.worker import make_job, store_samples
 from workbench.recipe_folder import find_recipe
@@ -41,7 +42,8 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[psutil.
     """Starts a worker for each connection to the socket that the variable names."""
     path = tmp_path / "worker.sock"
     activate = ("systemd-socket-activate", "--accept", "--inetd", "--listen", str(path))
-    passed = [f"--setenv={name}={value}" for name, value in ENVIRONMENT.items()]
+    tree = {"PYTHONPATH": str(TREE)}  # systemd passes on nothing by itself
+    passed = [f"--setenv={name}={value}" for name, value in (ENVIRONMENT | tree).items()]
     errors = (tmp_path / "journal").open("wb")
     with errors, subprocess.Popen([*activate, *passed, *UNIT_CHILD], stderr=errors) as process:
         until(path.exists, "the socket is there")

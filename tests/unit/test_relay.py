@@ -9,7 +9,7 @@ import pytest
 from edge_agent.shell.splitting.helped_round import PATIENCE_SECONDS
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.kinds import OfferedTask, SessionReason
-from fleet_protocol.limits import SESSION_CREDIT_BYTES
+from fleet_protocol.limits import MAX_RETRY_SECONDS, SESSION_CREDIT_BYTES
 from fleet_protocol.sessions.device_end import DeviceEnd
 from fleet_protocol.sessions.events import Answered, Ended, Granted, Moved, OfferRefused, Refused, Wanted
 from fleet_protocol.sessions.frames import Frame, FrameType, is_frame, session_of, write_frame
@@ -22,6 +22,7 @@ from session_relay.relay.core.limits import (
     HELPER_RETRY_SECONDS,
     MAX_DEVICE_BACKLOG_BYTES,
     OPENING_BURST,
+    RETRY_SECONDS,
 )
 from session_relay.relay.metrics import RelayMetrics
 from tests.support.sessions_world import BUNDLE, SERVED, TASK, WANTED, Device, Packet, World
@@ -109,6 +110,22 @@ def test_device_asks_again_soon_where_no_helper_has_offered_itself_yet_and_meets
         (SessionReason.NO_HELPER, HELPER_RETRY_SECONDS),
     ]
     assert HELPER_RETRY_SECONDS <= PATIENCE_SECONDS / 2, "a device asks more than once before it puts its round off"
+
+
+def test_helper_that_refuses_can_not_send_a_device_away_for_a_day(world) -> None:
+    device = world.devices[0]
+    world.open(device)
+    (opening,) = device.end.outgoing(world.now)
+    world.deliver(Packet(device.party.topic, opening.data))
+    for _ in world.helpers:
+        asked = world.relay.next_control()
+        helper = next(each for each in world.helpers if each.party.relayed == asked.topic)
+        helper.sessions.receive(asked.data, world.now)
+        helper.sessions.refuse(device.end.session, SessionReason.HELPER_BUSY, "tomorrow", MAX_RETRY_SECONDS)
+        for outgoing in helper.sessions.outgoing(world.now):
+            world.deliver(Packet(helper.party.topic, outgoing.data))
+    (refused,) = device.end.receive(world.relay.next_control().data, world.now)
+    assert (refused.detail, refused.retry_seconds) == ("tomorrow", RETRY_SECONDS)
 
 
 def test_refusal_that_was_lost_is_given_again(world) -> None:

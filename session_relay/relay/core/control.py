@@ -129,7 +129,8 @@ class ControlDesk:
     def _note_refusal(self, name: str, refusal: SessionRefusal, now: float) -> None:
         session = self._of_helper(name, refusal.session)
         if session and session.state is State.OFFERED:
-            why = Why(refusal.reason, refusal.detail, refusal.retry_seconds)
+            # No helper keeps a device away for long: another one may come.
+            why = Why(refusal.reason, refusal.detail, min(refusal.retry_seconds, RETRY_SECONDS))
             self.openings.try_next(session, why, now)
 
     def _note_ending(self, name: str, ending: SessionEnding, now: float) -> None:

@@ -217,7 +217,7 @@ class BlockRunner:
             output = outputs.get(name)
             if output is None and name == TRAINED_WEIGHTS:
                 continue  # nothing of the block changes in this pass
-            if output is None or (output.shape, output.dtype) != (shape, np.float32):
+            if output is None or output.shape != shape or output.dtype != np.float32:
                 found = "nothing" if output is None else f"{output.dtype} {list(output.shape)}"
                 raise GraphError(
                     f"{file} gives {found} as {name}, and the task says float32 {list(shape)}; export the bundle again"

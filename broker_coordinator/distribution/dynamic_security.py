@@ -21,11 +21,22 @@ COORDINATOR_ACCOUNT = "broker-coordinator"
 DEVICES_ROLE = "edgeflock-devices"
 """What every device may read."""
 
+_EVERYWHERE = f"{topics.ROOT}/+"
+"""Below this are the topics of every fleet."""
+
 PASSWORD_ROUNDS = 101
 """Of PBKDF2, as the plug-in has it: our passwords are 32 random bytes, which nobody guesses."""
 
-Rule = dict[str, Any]
 Command = dict[str, Any]
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """What a role may do on a topic, in the plug-in's words. No rule of ours forbids anything."""
+
+    acltype: str
+    topic: str
+    priority: int = 0
+    allow: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,25 +66,11 @@ def initial_rules(password: str, salt: bytes) -> bytes:
         "iterations": PASSWORD_ROUNDS,
         "roles": [{"rolename": COORDINATOR_ACCOUNT}],
     }
-    everywhere = f"{topics.ROOT}/+"
-    may_write = ("+/+/down", "+/+/relayed", "task/+", "invite/+", "key/+", "blob/+/+", "weights/+/+/+/+")
-    may_read = ("+/+/up", "+/+/state", "+/+/session", "task/+")
-    coordinators = [
-        *(_rule("publishClientSend", f"{everywhere}/{each}") for each in may_write),
-        *(_rule("subscribePattern", f"{everywhere}/{each}") for each in may_read),
-        _rule("publishClientSend", COMMANDS),
-        _rule("subscribeLiteral", ANSWERS),
-        _rule("publishClientReceive", ANSWERS),  # the default does not count for $CONTROL
-    ]
-    devices = [
-        _rule("subscribePattern", f"{everywhere}/{each}")
-        for each in ("task/+", "invite/+", "key/+", "blob/+/+", "weights/+/+/+/+")
-    ]
     document = {
         "clients": [coordinator],
         "roles": [
-            {"rolename": COORDINATOR_ACCOUNT, "acls": coordinators},
-            {"rolename": DEVICES_ROLE, "acls": devices},
+            {"rolename": COORDINATOR_ACCOUNT, "acls": coordinator_rules()},
+            {"rolename": DEVICES_ROLE, "acls": devices_rules()},
         ],
         "defaultACLAccess": {
             "publishClientSend": False,
@@ -83,6 +80,41 @@ def initial_rules(password: str, salt: bytes) -> bytes:
         },
     }
     return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
+
+
+def coordinator_rules() -> list[Rule]:
+    """Of the coordinator's own role, which the relay uses too."""
+    may_write = ("+/+/down", "+/+/relayed", "task/+", "invite/+", "key/+", "blob/+/+", "weights/+/+/+/+")
+    may_read = ("+/+/up", "+/+/state", "+/+/session", "task/+")
+    return [
+        *(Rule("publishClientSend", f"{_EVERYWHERE}/{each}") for each in may_write),
+        *(Rule("subscribePattern", f"{_EVERYWHERE}/{each}") for each in may_read),
+        Rule("publishClientSend", COMMANDS),
+        Rule("subscribeLiteral", ANSWERS),
+        Rule("publishClientReceive", ANSWERS),  # the default does not count for $CONTROL
+    ]
+
+
+def devices_rules() -> list[Rule]:
+    """Of the role that all devices have."""
+    may_read = ("task/+", "invite/+", "key/+", "blob/+/+", "weights/+/+/+/+")
+    return [Rule("subscribePattern", f"{_EVERYWHERE}/{each}") for each in may_read]
+
+
+def account_rules(fleet: str, shard: str, device: str, *, takes_part: bool) -> list[Rule]:
+    """Of the role that one account has for itself."""
+    enrolling = [
+        Rule("publishClientSend", topics.up(fleet, shard, device)),
+        Rule("subscribeLiteral", topics.down(fleet, shard, device)),
+    ]
+    if not takes_part:
+        return enrolling
+    return [
+        *enrolling,
+        Rule("publishClientSend", topics.state(fleet, shard, device)),
+        Rule("publishClientSend", topics.session(fleet, shard, device)),
+        Rule("subscribeLiteral", topics.relayed(fleet, shard, device)),
+    ]
 
 
 def list_accounts(group: str) -> bytes:
@@ -105,6 +137,27 @@ def change_accounts(
     return _request(commands)
 
 
+def read_roles(names: Iterable[str]) -> bytes:
+    """The request for the rules of some roles."""
+    return _request([{"command": "getRole", "rolename": name, "correlationData": name} for name in names])
+
+
+def add_rules(missing: Mapping[str, Iterable[Rule]]) -> bytes:
+    """The request that gives roles, by name, rules that they lack, and ends their accounts' connections: whoever was
+    refused a subscription asks for it again.
+    """
+    commands: list[Command] = []
+    for name, rules in missing.items():
+        commands += [
+            {"command": "addRoleACL", "rolename": name, "correlationData": name, **msgspec.structs.asdict(rule)}
+            for rule in rules
+        ]
+        if name not in (COORDINATOR_ACCOUNT, DEVICES_ROLE):
+            # A new rule alone ends the connections of those accounts that 2.0 has read from its file.
+            commands.append({"command": "modifyClient", "username": name, "correlationData": name})
+    return _request(commands)
+
+
 class Answer(msgspec.Struct, frozen=True):
     """The plug-in's answer to one command."""
 
@@ -118,7 +171,7 @@ class _Answers(msgspec.Struct, frozen=True):
     responses: list[Answer]
 
 
-_IS_SO_ALREADY = {"create": "already exists", "delete": "not found"}
+_IS_SO_ALREADY = {"create": "already exists", "delete": "not found", "add": "already exists"}
 """How the error ends, by how the command begins, where what was asked for is so already."""
 
 
@@ -138,6 +191,14 @@ def accounts_in(answers: Sequence[Answer]) -> set[str] | None:
             listed = msgspec.convert(answer.data, _GroupData).group.clients
             return {each.username for each in listed}
     return None
+
+
+def topics_in(answers: Sequence[Answer]) -> dict[str, set[tuple[str, str]]]:
+    """Kind and topic of each rule, whether it allows or forbids, of the roles that `read_roles` asked for."""
+    roles = [
+        msgspec.convert(each.data, _RoleData).role for each in answers if each.command == "getRole" and not each.error
+    ]
+    return {role.rolename: {(rule.acltype, rule.topic) for rule in role.acls} for role in roles}
 
 
 def failures(answers: Sequence[Answer]) -> list[Answer]:
@@ -163,17 +224,18 @@ class _GroupData(msgspec.Struct, frozen=True):
     group: _Group
 
 
+class _Role(msgspec.Struct, frozen=True):
+    rolename: str
+    acls: list[Rule] = []
+
+
+class _RoleData(msgspec.Struct, frozen=True):
+    role: _Role
+
+
 def _creation(group: str, fleet: str, shard: str, account: BrokerAccount) -> list[Command]:
-    own = [
-        _rule("publishClientSend", topics.up(fleet, shard, account.device)),
-        _rule("subscribeLiteral", topics.down(fleet, shard, account.device)),
-    ]
-    roles = [account.name]
-    if account.takes_part:
-        own.append(_rule("publishClientSend", topics.state(fleet, shard, account.device)))
-        own.append(_rule("publishClientSend", topics.session(fleet, shard, account.device)))
-        own.append(_rule("subscribeLiteral", topics.relayed(fleet, shard, account.device)))
-        roles.append(DEVICES_ROLE)
+    own = account_rules(fleet, shard, account.device, takes_part=account.takes_part)
+    roles = [account.name, DEVICES_ROLE] if account.takes_part else [account.name]
     return [
         {"command": "createRole", "rolename": account.name, "acls": own, "correlationData": account.name},
         {
@@ -186,10 +248,6 @@ def _creation(group: str, fleet: str, shard: str, account: BrokerAccount) -> lis
             "correlationData": account.name,
         },
     ]
-
-
-def _rule(kind: str, topic: str) -> Rule:
-    return {"acltype": kind, "topic": topic, "priority": 0, "allow": True}
 
 
 def _request(commands: Sequence[Command]) -> bytes:

@@ -2,7 +2,7 @@
 
 What the broker has is asked for at each connection, and only the difference is sent, some accounts at a time: so it
 does not matter when the coordinator was killed, nor whether the broker has lost them. An account whose key the database
-does not know stays: the database may be older (`older_database`).
+does not know stays: the database may be older (`older_database`). Their rules follow (`broker_roles`).
 """
 
 import logging
@@ -22,6 +22,7 @@ from broker_coordinator.distribution.dynamic_security import (
     read_answers,
 )
 from broker_coordinator.distribution.signed_messages import Publication
+from broker_coordinator.serving.broker_roles import BrokerRoles
 from broker_coordinator.serving.older_database import compare_accounts
 from broker_coordinator.storage.broker_account_rows import (
     Holder,
@@ -56,6 +57,7 @@ class BrokerAccounts:
         self._newest = key_id(keys[0].verify_key)
         self._fleet, self._shard = fleet, shard
         self._group = f"edgeflock.{fleet}.{shard}"
+        self._roles = BrokerRoles(fleet, shard)
         self._wanted: dict[str, Holder] = {}
         self._existing: set[str] | None = None
         self._mark: tuple[int, int] | None = None
@@ -72,6 +74,7 @@ class BrokerAccounts:
         self._existing = None
         self._requested = None
         self._refused.clear()
+        self._roles.connected()
         self._look_at = 0.0
 
     def receive(self, data: bytes) -> None:
@@ -79,11 +82,14 @@ class BrokerAccounts:
         try:
             answers = read_answers(data)
             found = accounts_in(answers)
+            self._roles.receive(answers)
         except msgspec.MsgspecError as error:
             logger.error(log_line("broker_account_failed", error=error, remedy="compare the version of Mosquitto"))
             return
+        added, removed = self._requested or (set(), set())
         for failed in failures(answers):
-            self._refused.add(failed.correlation)
+            if failed.correlation in added | removed:  # who lacks only a rule can still be removed
+                self._refused.add(failed.correlation)
             logger.error(
                 log_line(
                     "broker_account_failed",
@@ -95,8 +101,7 @@ class BrokerAccounts:
         if found is not None:
             self._existing = found
             self._is_listed_anew = True
-        elif self._existing is not None and self._requested is not None:
-            added, removed = self._requested
+        elif self._existing is not None:
             self._existing = (self._existing | (added - self._refused)) - removed
         self._requested = None
         self._look_at = 0.0
@@ -122,6 +127,7 @@ class BrokerAccounts:
                 )
             )
             self._existing = None
+            self._roles.connected()
         try:
             request = self._request()
         except JournalUnavailableError:  # the link says so
@@ -144,9 +150,11 @@ class BrokerAccounts:
         missing = [name for name in self._wanted if name not in self._existing and name not in self._refused]
         holders = {name: self._wanted[name] for name in missing[: ACCOUNTS_AT_ONCE - len(removed)]}
         accounts = self._accounts(holders)
-        if not accounts and not removed:
-            return None
         self._requested = {each.name for each in accounts}, set(removed)
+        if not accounts and not removed:
+            request = self._roles.request(self._wanted, self._existing)
+            self._requested = None if request is None else self._requested
+            return request
         return change_accounts(self._group, self._fleet, self._shard, accounts, removed)
 
     def _ended(self, existing: set[str]) -> set[str]:

@@ -106,7 +106,7 @@ class ServedTask:
         """When the next version is made although its buffer is not full, or, if nobody has reported until then, when
         every device is asked; None where there is no limit, or nothing to do at it.
         """
-        limit = self.description.aggregation.round_seconds
+        limit = self.description.longest_wait_seconds
         if not limit or self.began is None or (self.asks_everyone and not self.waiting):
             return None
         return self.began + limit

@@ -1,11 +1,11 @@
-"""Devices that leave: in the transaction that revokes one, what later versions are made without is noted."""
+"""Devices that leave: in the transaction that revokes or forgets one, what later versions lack is noted."""
 
 from sqlalchemy import Connection, func, insert, select, update
 
 from broker_coordinator.storage.change_counters import TASKS, count_up
 from broker_coordinator.storage.schema import WAITING, departures, payloads, versions
 
-REVOKED = "its device was revoked"
+LEFT = "its device was revoked or forgotten"
 
 
 def note_departure(connection: Connection, device: str) -> None:
@@ -17,7 +17,7 @@ def note_departure(connection: Connection, device: str) -> None:
         newest = select(func.max(versions.c.number)).where(versions.c.task == task)
         insert_departure(connection, task, device, connection.scalar(newest) or 0)
     waiting = (payloads.c.device == device, WAITING)
-    connection.execute(update(payloads).where(*waiting).values(set_aside=REVOKED))
+    connection.execute(update(payloads).where(*waiting).values(set_aside=LEFT))
     count_up(connection, TASKS)
 
 

@@ -125,6 +125,17 @@ class DeviceRegistry:
                 return device
             return revoke_device(connection, device)
 
+    def forget(self, name: str) -> None:
+        """Make versions from now on without what a device had sent; what it sends later counts.
+
+        Raises:
+            ConfigurationError: there is no such device.
+        """
+        with writing(self._engine) as connection:
+            if _live_device(connection, name) is None and _revoked_device(connection, name) is None:
+                raise ConfigurationError(f"there is no device {name!r}; see: broker-coordinator devices list")
+            note_departure(connection, name)
+
 
 def hold_back(connection: Connection, public_key: VerifyKey) -> None:
     """Let an approved device await approval again; nothing of what it has sent is touched."""

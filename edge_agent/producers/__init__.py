@@ -7,6 +7,7 @@ import msgspec
 
 from edge_agent.core.delivery import TOO_LARGE
 from edge_agent.core.outbox import OutboxRow
+from edge_agent.producers.feature_statistics import FEATURE_STATISTICS_PRODUCER
 from edge_agent.producers.producer import Producer
 from edge_agent.producers.statistics import STATISTICS_PRODUCER
 from edge_agent.producers.update import UPDATE_PRODUCER
@@ -15,7 +16,9 @@ from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.kinds import KINDS, PayloadKind
 
-PRODUCERS: dict[int, Producer] = {producer.kind.number: producer for producer in (UPDATE_PRODUCER, STATISTICS_PRODUCER)}
+PRODUCERS: dict[int, Producer] = {
+    producer.kind.number: producer for producer in (UPDATE_PRODUCER, STATISTICS_PRODUCER, FEATURE_STATISTICS_PRODUCER)
+}
 """By the number of the kind, in the order in which their payloads are numbered."""
 
 

@@ -12,6 +12,7 @@ from bundle_runtime.runner import Evaluation
 from bundle_runtime.samples import Samples
 from edge_agent.core.sample_budget import carried_epochs, epochs_of_steps, is_spent
 from edge_agent.training.engine import OnProgress, TrainingEngine, ignore_progress
+from edge_agent.training.feature_statistics import measure_features
 from edge_agent.training.round import Earlier, finish_round, learn
 from edge_agent.training.sending import why_irrelevant, why_no_better
 from edge_agent.training.split.placement import held_of
@@ -39,7 +40,7 @@ def take_part(
     cut: Cut = WHOLE,
 ) -> TrainingResult | Withheld:
     """Train from `weights` f32[P] on the samples that are not kept for validation; with a `cut`, only the device's
-    blocks, as `engine` then does.
+    blocks, as `engine` then does. Or measure the samples, while the task awaits its scale, or where its head is solved.
 
     What earlier rounds left behind stays as it is where nothing is sent.
 
@@ -47,8 +48,8 @@ def take_part(
         DivergedError: loss or weights are no longer finite, or changed by more than the task takes.
         EngineError, GraphError: bundle and samples contradict each other.
     """
-    if task.scaling.is_awaited:
-        return measure(stored.training, task)
+    if (measured := _measured(stored, task, earlier)) is not None:
+        return measured
     plan = task.training
     newest = stored.training.newest
     epochs = carried_epochs(earlier.epochs, stored.different, stored.fresh)
@@ -69,6 +70,15 @@ def take_part(
             return Withheld("no_better", words, newest, epochs)
     result = finish_round(learned, weights, stored.training, task, earlier)
     return msgspec.structs.replace(result, epochs=epochs)
+
+
+def _measured(stored: StoredSamples, task: TaskDescription, earlier: Earlier) -> TrainingResult | Withheld | None:
+    """What a round gives that does not train; None where it trains."""
+    if task.scaling.is_awaited:
+        return measure(stored.training, task)
+    if task.solved_head is not None:
+        return measure_features(stored, task.solved_head, task, earlier)
+    return None
 
 
 def _spent_words(maximum_epochs: int, different: int) -> str:

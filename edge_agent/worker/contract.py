@@ -151,6 +151,7 @@ class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
     `life` is the error feedback's. `forgotten` is the norm of what it has not kept, because it was more than its limit.
     `features_computed` counts the samples that the backbone saw in this round; the others' features were there.
     `statistics` are moments of the samples, where nothing was trained as the task awaits its scale.
+    `feature_statistics` are those of a task whose head is solved, packed; `residual` then is what was sent.
     `unlike_the_fleet` says how far the samples are from those that the scale was made of, where that is far.
     `epochs` is how often rounds, with this one, have gone over the samples that are stored.
     `usual_norm` is the running mean of the norms of the device's rounds. Where the task's rule sends no round like this
@@ -168,6 +169,7 @@ class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
     forgotten: float = 0.0
     features_computed: int = 0
     statistics: bytes = b""
+    feature_statistics: bytes = b""
     unlike_the_fleet: str = ""
     epochs: float = 0.0
     usual_norm: float = 0.0

@@ -6,10 +6,11 @@ Each stage is one module: `selection`, `quantisation`, `positions`, `container`;
 Running statistics travel behind an update (`running_statistics`), and of a task with a `split` it may hold the tensors
 of some blocks alone (`held_blocks`).
 Weights take another way down: `grid` rounds them, `difference` packs one version as its difference from another.
-`moments` says how a device's samples are distributed.
+`moments` says how a device's samples are distributed, `class_statistics` how its features are.
 The one part of `fleet_protocol` that imports numpy, so a sleeping agent does not import it.
 """
 
+from fleet_protocol.codec.class_statistics import ClassStatistics, decode_class_statistics
 from fleet_protocol.codec.difference import apply_difference, encode_difference
 from fleet_protocol.codec.grid import Grid
 from fleet_protocol.codec.held_blocks import HeldBlocks
@@ -22,6 +23,7 @@ from fleet_protocol.codec.update_codec import EncodedUpdate, decode_update, enco
 from fleet_protocol.codec.weights import read_weights, write_weights
 
 __all__ = [
+    "ClassStatistics",
     "EncodedUpdate",
     "Grid",
     "HeldBlocks",
@@ -29,6 +31,7 @@ __all__ = [
     "Quantisation",
     "SparseUpdate",
     "apply_difference",
+    "decode_class_statistics",
     "decode_moments",
     "decode_together",
     "decode_update",

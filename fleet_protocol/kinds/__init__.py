@@ -5,6 +5,11 @@ from fleet_protocol.kinds.blob_chunk import BLOB_CHUNK, BlobChunk
 from fleet_protocol.kinds.blob_request import BLOB_REQUEST, BlobRequest
 from fleet_protocol.kinds.encrypted_update import ENCRYPTED_UPDATE, EncryptedPayload
 from fleet_protocol.kinds.enrolment import ENROLMENT, Enrolment
+from fleet_protocol.kinds.feature_statistics import (
+    ENCRYPTED_FEATURE_STATISTICS,
+    FEATURE_STATISTICS,
+    FeatureStatistics,
+)
 from fleet_protocol.kinds.helper_offer import HELPER_OFFER, HelperOffer, OfferedTask
 from fleet_protocol.kinds.introduction import INTRODUCTION, Introduction
 from fleet_protocol.kinds.invitation import INVITATION, Invitation
@@ -50,6 +55,8 @@ KINDS: dict[int, PayloadKind] = {
         SESSION_RESUMPTION,
         INTRODUCTION,
         SESSION_NOTICE,
+        FEATURE_STATISTICS,
+        ENCRYPTED_FEATURE_STATISTICS,
     )
 }
 """By the number that stands in an envelope's header."""
@@ -78,12 +85,15 @@ __all__ = [
     "BlobChunk",
     "BlobRequest",
     "Count",
+    "ENCRYPTED_FEATURE_STATISTICS",
     "ENCRYPTED_STATISTICS",
     "ENCRYPTED_UPDATE",
     "ENROLMENT",
+    "FEATURE_STATISTICS",
     "FROM_COORDINATOR",
     "EncryptedPayload",
     "Enrolment",
+    "FeatureStatistics",
     "HELPER_OFFER",
     "HelperOffer",
     "INTRODUCTION",

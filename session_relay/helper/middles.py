@@ -181,7 +181,7 @@ class Middles:
     def _ask_for_contribution(self, middle: Middle, memory: TaskMemory) -> None:
         description = middle.version.description
         state, returned = carried_over(
-            description.update.feedback, middle.version.generation, memory.residual, memory.generation, memory.returned
+            description, middle.version.generation, memory.residual, memory.generation, memory.returned
         )
         _, residual = divided(description.sending, state)
         middle.contribute(residual, list(given_back(returned).values()), memory.rounds)

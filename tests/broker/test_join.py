@@ -1,10 +1,7 @@
 """From `setup` to an applied update, and what the broker that `setup` configures lets each account do."""
 
-import os
-import queue
 import time
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 
 import msgspec
@@ -23,10 +20,8 @@ from fleet_protocol.broker_accounts import client_identifier
 from fleet_protocol.device_invitation import DeviceInvitation, prove_invitation, read_invitation, write_invitation
 from fleet_protocol.keys import SigningKey, key_id, write_verify_key
 from fleet_protocol.kinds import ENROLMENT, Enrolment, SessionReason, encode_payload
-from fleet_protocol.sessions.device_end import DeviceEnd
-from fleet_protocol.sessions.events import Wanted
-from fleet_protocol.sessions.party import Party
 from tests.support.agent import copy_digits_bundle
+from tests.support.asked_relay import ask_relay
 from tests.support.bundles import THREE_BLOCKS, write_bundle
 from tests.support.managed_server import JoinedAgent, RefusedError, Server, program, running_server
 from tests.support.waiting import DEADLINE_SECONDS, until
@@ -115,23 +110,11 @@ def test_a_device_speaks_and_listens_on_its_own_topics_alone_and_ends_nobody_els
 
 
 def test_relay_hears_and_is_heard_under_the_coordinators_account(server: Server, tmp_path: Path) -> None:
-    key = server.admit("barn-pi")
-    login = server.device_login("barn-pi", key)
+    key = server.admit("dock-pi")
     write_bundle(tmp_path / "cut", split=THREE_BLOCKS)
     server.tasks("publish", str(tmp_path / "cut"))
     until(lambda: "relay_connected" in server.log(), "the relay has subscribed")
-    numbers = count(1)
-    party = Party("home", "0", "barn-pi", key, server.key.verify_key, lambda: next(numbers))
-    end = DeviceEnd(party, Wanted("tiny", bytes(32), "middle", 0), os.urandom, 0.0)
-    client, heard = server.connect(login), queue.SimpleQueue()
-    client.on_message = lambda _client, _, message: heard.put(message.payload)
-    client.on_subscribe = lambda *_: client.publish(party.topic, end.outgoing(0.0)[0].data, qos=1)
-    until(client.is_connected, "it is connected")
-    client.subscribe(party.relayed, qos=1)
-    (refused,) = end.receive(heard.get(timeout=DEADLINE_SECONDS), 0.0)
-    client.disconnect()
-    client.loop_stop()
-    assert refused.reason == SessionReason.WRONG_BUNDLE
+    assert ask_relay(server, "dock-pi", key) == SessionReason.WRONG_BUNDLE
     assert "subscription_refused" not in server.log()
     server.tasks("remove", "tiny")
     until(lambda: "relay_stopped" in server.log(), "without cuts there is no relay")

@@ -8,7 +8,7 @@ code behind it is reached.
 
 import json
 import tracemalloc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,9 +25,11 @@ from fleet_host.mqtt_packets import MalformedPacketError
 from fleet_protocol import cbor, topics
 from fleet_protocol.bundle import DESCRIPTION_FILE, WEIGHTS_FILE, TaskDescription, UpdatePlan, parse_description
 from fleet_protocol.codec import (
+    ClassStatistics,
     Grid,
     Quantisation,
     apply_difference,
+    decode_class_statistics,
     decode_together,
     decode_update,
     encode_difference,
@@ -66,6 +68,7 @@ from fleet_protocol.sessions.frames import (
 )
 from fleet_protocol.sessions.lifecycle import State
 from fleet_protocol.sessions.secrecy import Direction
+from fleet_protocol.solved_head import Precision, Solver
 from tests.fuzz.agent_targets import SAMPLES, check_packet_gate, check_sample_line
 from tests.fuzz.graph_target import GRAPHS, check_any_graph
 from tests.support.sessions_world import World
@@ -94,6 +97,8 @@ OTHER_DTYPES = [b"F64", b"F16", b"BF16", b"F8_E4M3", b"F4", b"I64", b"BOOL", b"C
 
 SHAPES = [[5, 8], [], [300]]
 LARGE_SHAPES = [[100, 200], [300]]
+SOLVERS: Sequence[Solver] = ("means", "gaussian", "ridge")
+PRECISIONS: Sequence[Precision] = ("float64", "float32", "float16")
 FORMAT_BITS, OPTION_BITS = 0x60, 0x1F
 SIGNS_IN_BITS = (0x69, 0x6D)
 DIFFERENCE_FORMAT_BITS = 0x20
@@ -201,6 +206,18 @@ def check_statistics(data: bytes) -> None:
     if changes is not None:
         assert changes.size == count
         assert without_statistics(packed, count) + write_statistics(changes) == packed
+
+
+def check_class_statistics(data: bytes) -> None:
+    """The first byte chooses what they are for; what is accepted is finite, and takes as many bytes again."""
+    if not data:
+        return
+    solver, precision = SOLVERS[data[0] % len(SOLVERS)], PRECISIONS[data[0] // len(SOLVERS) % len(PRECISIONS)]
+    read = accepted(lambda: decode_class_statistics(data[1:], 3, 2, precision, solver))
+    if read is not None:
+        assert np.isfinite(read.means).all()
+        assert np.isfinite(read.spread).all()
+        assert len(read.encode(precision, solver)) == len(data) - 1
 
 
 def check_update_inside(data: bytes) -> None:
@@ -425,6 +442,12 @@ def broker_streams() -> list[bytes]:
 GAPS_AS_BYTES = bytes.fromhex("610202028201803f40")
 PACKED = [*packed_updates(SHAPES), GAPS_AS_BYTES]
 USUAL_UPDATE = next(update for update in PACKED if update[0] in SIGNS_IN_BITS)
+THREE_SAMPLES = np.array([[1, 2], [3, 2], [-1, 0.5]]), np.array([0, 0, 2])
+CLASS_STATISTICS = [
+    bytes([place + len(SOLVERS) * row]) + ClassStatistics.of(*THREE_SAMPLES, 3, solver).encode(precision, solver)
+    for place, solver in enumerate(SOLVERS)
+    for row, precision in enumerate(PRECISIONS)
+]
 TARGETS: Mapping[str, Target] = {
     "envelope": Target(check_envelope, MESSAGES),
     "envelope_inside": Target(
@@ -443,6 +466,7 @@ TARGETS: Mapping[str, Target] = {
     "statistics": Target(
         check_statistics, [bytes([4]) + USUAL_UPDATE + write_statistics(np.float32([0, -1, 1e-9, 1e9]))]
     ),
+    "class_statistics": Target(check_class_statistics, CLASS_STATISTICS),
     "update_memory": Target(check_update_memory, packed_updates(LARGE_SHAPES)[:12]),
     "updates_together": Target(check_updates_together, [update for update in PACKED if update[0] in SIGNS_IN_BITS]),
     "updates_together_memory": Target(

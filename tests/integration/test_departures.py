@@ -107,7 +107,7 @@ def test_what_waits_of_a_revoked_device_is_set_aside(tmp_path) -> None:
     fleet.turn(HONEST[0], HONEST[1], EVIL)
     fleet.revoke()
     (aside,) = fleet.bench.journal.overview.payloads_set_aside(TASK, 9)
-    assert (aside.device, aside.reason) == (EVIL.name, "its device was revoked")
+    assert (aside.device, aside.reason) == (EVIL.name, "its device was revoked or forgotten")
     fleet.turn(HONEST[0], HONEST[1])
     assert fleet.bench.journal.newest_number(TASK) == 2
     assert versions_replayed(fleet.bench.journal, TASK) == 2

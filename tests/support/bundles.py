@@ -22,8 +22,10 @@ from fleet_protocol.bundle import (
     blob_hash,
 )
 from fleet_protocol.codec import write_weights
+from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.kinds import UPDATE
 from fleet_protocol.sample_schema import InputSchema, LabelSchema
+from fleet_protocol.solved_head import FEATURE_STATISTICS_NAME, SolvedHead
 from fleet_protocol.split_plan import Block, Cut, SplitPlan, backward_file, forward_file, last_file
 
 TASK = "tiny"
@@ -39,6 +41,7 @@ def write_bundle(
     update: UpdatePlan | None = None,
     graph_bytes: int = 200,
     versions_from: str = UPDATE.name,
+    solved_head: SolvedHead | None = None,
     split: SplitPlan | None = None,
 ) -> Bundle:
     """Write a bundle for `task` into `folder` and load it again."""
@@ -60,7 +63,9 @@ def write_bundle(
         aggregation=aggregation
         or AggregationPlan(buffer_size=3, max_staleness=2, max_delta_norm=10.0, averaged_versions=1),
         files={name: blob_hash(data) for name, data in files.items()},
-        versions_from=versions_from,
+        versions_from=FEATURE_STATISTICS_NAME if solved_head else versions_from,
+        solved_head=solved_head,
+        downlink=DownlinkPlan("exact" if solved_head else "lossy"),
         split=split,
     )
     folder.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from nacl.public import Box, PrivateKey
 from fleet_protocol import topics
 from fleet_protocol.authorities import authorities_id
 from fleet_protocol.bundle import UpdatePlan
-from fleet_protocol.codec import Grid, Moments, Quantisation, encode_difference, encode_update
+from fleet_protocol.codec import ClassStatistics, Grid, Moments, Quantisation, encode_difference, encode_update
 from fleet_protocol.codec.activations import pack_gradient, unpack_rows
 from fleet_protocol.codec.selection import random_indices
 from fleet_protocol.envelope import sign_envelope
@@ -23,9 +23,11 @@ from fleet_protocol.kinds import (
     AUTHORITY_SUCCESSION,
     BLOB_CHUNK,
     BLOB_REQUEST,
+    ENCRYPTED_FEATURE_STATISTICS,
     ENCRYPTED_STATISTICS,
     ENCRYPTED_UPDATE,
     ENROLMENT,
+    FEATURE_STATISTICS,
     FROM_COORDINATOR,
     INVITATION,
     KEY_SUCCESSION,
@@ -41,6 +43,7 @@ from fleet_protocol.kinds import (
     BlobRequest,
     EncryptedPayload,
     Enrolment,
+    FeatureStatistics,
     Invitation,
     KeySuccession,
     Manifest,
@@ -64,7 +67,16 @@ SEED = bytes(range(32))
 UP, DOWN = topics.up("home", "0", "kitchen-pi"), topics.down("home", "0", "kitchen-pi")
 STATE, TASK_TOPIC = topics.state("home", "0", "kitchen-pi"), topics.manifest("home", "digits")
 
-NAMING_A_TASK = (UPDATE, WEIGHTS_REQUEST, ENCRYPTED_UPDATE, STATISTICS, ENCRYPTED_STATISTICS, SESSION_OPENING)
+NAMING_A_TASK = (
+    UPDATE,
+    WEIGHTS_REQUEST,
+    ENCRYPTED_UPDATE,
+    STATISTICS,
+    ENCRYPTED_STATISTICS,
+    FEATURE_STATISTICS,
+    ENCRYPTED_FEATURE_STATISTICS,
+    SESSION_OPENING,
+)
 RECIPIENT = SigningKey(bytes(range(32, 64)))
 EPHEMERAL = PrivateKey(bytes(range(64, 96)))
 
@@ -79,6 +91,10 @@ def sealed_box(message: bytes) -> bytes:
 BOX = sealed_box(encode_payload(Update(16, 40, 0.75, bytes.fromhex("41010254803f40"))))
 STATISTICS_OF_4 = Statistics(4, Moments.of(np.array([[1, 20], [2, np.nan], [3, 22], [6, np.nan]], np.float32)).encode())
 """Two columns: one of counts 4, mean 3 and squares 14, and one of which half is missing."""
+FEATURES = np.array([[1, 2], [3, 2], [-1, 0.5]], np.float32)
+OF_TWO_CLASSES = ClassStatistics.of(FEATURES, np.array([0, 0, 2]), 3, "ridge")
+FEATURE_STATISTICS_OF_3 = FeatureStatistics(OF_TWO_CLASSES.encode("float16", "ridge"))
+"""Two features of three samples, two of class 0 and one of class 2 of three: for a ridge head, in float16."""
 MESSAGES = [
     (ENROLMENT, Enrolment(bytes(range(32)), "pi-4", "0.1.0", ["digits"]), UP),
     (PRESENCE, Presence(PresenceState.ONLINE, 3), STATE),
@@ -95,6 +111,12 @@ MESSAGES = [
     (
         ENCRYPTED_STATISTICS,
         EncryptedPayload(key_id(RECIPIENT.verify_key), sealed_box(encode_payload(STATISTICS_OF_4))),
+        UP,
+    ),
+    (FEATURE_STATISTICS, FEATURE_STATISTICS_OF_3, UP),
+    (
+        ENCRYPTED_FEATURE_STATISTICS,
+        EncryptedPayload(key_id(RECIPIENT.verify_key), sealed_box(encode_payload(FEATURE_STATISTICS_OF_3))),
         UP,
     ),
 ]

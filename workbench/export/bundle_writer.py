@@ -37,6 +37,7 @@ from workbench.export.recipe.probe import probe_inputs
 from workbench.export.recipe.recipe import Recipe, read_recipe
 from workbench.export.task_description import described
 from workbench.export.trials.found_rate import with_learning_rate
+from workbench.export.trials.linear_head import check_linear_head
 from workbench.export.trials.random_samples import random_samples
 from workbench.export.trials.torch_comparison import check_against_torch, check_backbone
 from workbench.recipe_folder import TASK_FILE
@@ -82,6 +83,8 @@ def bundle_files(
     """
     halves = split(recipe) if recipe.task.backbone else None
     models = _backbone_model(halves) | _models(halves.head) if halves else _models(recipe)
+    if recipe.given is not None:
+        models[BACKBONE_FILE] = recipe.given.model
     trained = halves.head if halves else recipe
     division = _division(trained)
     models |= _block_models(division) if division else {}
@@ -96,6 +99,7 @@ def bundle_files(
     if halves is not None and not halves.is_quantised:
         check_backbone(halves, models[BACKBONE_FILE], description)
     check_against_torch(trained, models, description, featured)
+    check_linear_head(description, files, str(recipe.folder / TASK_FILE))
     if division:
         description = with_costs(description, division, files, featured(random_samples(description)))
     if not description.training.learning_rate:

@@ -86,7 +86,7 @@ def _say_of_what_to_correct(task: str, result: TrainingResult) -> None:
 
 def _say_spooled(task: str, version: int, sequences: Sequence[int], size: int, result: TrainingResult) -> None:
     numbers = ",".join(map(str, sequences))
-    if result.statistics:
+    if result.statistics or result.feature_statistics:
         logger.info(
             log_line(
                 "statistics_spooled",

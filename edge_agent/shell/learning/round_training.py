@@ -177,7 +177,7 @@ class RoundTraining:
     async def _run_worker(self, task: str, version: ReadyVersion, memory: TaskMemory) -> Verdict:
         settings = self._settings
         state, returned = carried_over(
-            version.description.update.feedback,
+            version.description,
             version.generation,
             memory.residual,
             memory.generation,

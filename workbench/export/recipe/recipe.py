@@ -17,6 +17,7 @@ from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.sample_schema import inputs_as_one, labels_as_one
 from fleet_protocol.scaling import Scaling
 from workbench.export.layers.moving_buffers import RUNNING_STATISTICS, changing_buffers, parts_with_buffers
+from workbench.export.recipe.given_backbone import GivenBackbone, read_given_backbone
 from workbench.export.recipe.global_seed import seeded, set_seed
 from workbench.export.recipe.importing import importable
 from workbench.export.recipe.model_checks import (
@@ -47,13 +48,15 @@ MODEL_FILE = "model.py"
 class Recipe:
     """A module with its initial weights, the task it is for, and its losses where these are in model.py.
 
-    Where the task has several inputs, the module takes their row (`named_inputs`).
+    Where the task has several inputs, the module takes their row (`named_inputs`). Behind a backbone that is `given` as
+    a file, task and module are those of the head.
     """
 
     folder: Path
     task: TaskFile
     module: nn.Module
     own_losses: Mapping[str, OwnLoss] = field(default_factory=dict)
+    given: GivenBackbone | None = None
 
     @property
     def objective(self) -> Objective:
@@ -121,6 +124,10 @@ def read_recipe(folder: Path) -> Recipe:
     """
     path, model_path = folder / TASK_FILE, folder / MODEL_FILE
     task = _with_rows(parse_document(_read(path), TaskFile, str(path)), path)
+    given = None
+    if task.backbone is not None and task.backbone.onnx:
+        given = read_given_backbone(folder / task.backbone.onnx, task.input)
+        task = given.task_behind(task)
     with seeded(task.seed):  # lazy layers draw their weights when they first run, in the probe
         model = _load(model_path)
         module = _build(model, model_path, task.seed)
@@ -129,7 +136,7 @@ def read_recipe(folder: Path) -> Recipe:
             take_rows(module, task.inputs, model_path)
         has_labels = bool(task.label.size)
         own = own_losses(model, model_path, task.parts, has_labels=has_labels) if task.has_own_loss else {}
-        recipe = Recipe(folder, task, module, own)
+        recipe = Recipe(folder, task, module, own, given)
         probe(module, recipe.objective, task, model_path, path)
         check_shapes(module, model_path)
         _check_trainable(recipe, path)

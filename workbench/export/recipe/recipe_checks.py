@@ -8,7 +8,15 @@ from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.reading_plan import ReadingPlan, check_labelled, check_readings
 from fleet_protocol.sample_schema import check_label, qualified
 from workbench.export.recipe.losses import LOSSES
-from workbench.export.recipe.task_file import NO_INPUT, NO_LABEL, OWN_LOSS, USUAL_LOSSES, LossSettings, TaskFile
+from workbench.export.recipe.task_file import (
+    NO_INPUT,
+    NO_LABEL,
+    OWN_LOSS,
+    USUAL_LOSSES,
+    BackboneSettings,
+    LossSettings,
+    TaskFile,
+)
 from workbench.export.recipe.trainable import is_selected
 
 
@@ -18,6 +26,8 @@ def check_task(task: TaskFile, path: Path) -> None:
     Raises:
         ConfigurationError: it contradicts itself.
     """
+    if task.backbone is not None:
+        _check_backbone(task, task.backbone, path)
     if task.readings is not None:
         _check_readings(task, task.readings, path)
     for one, several, given in (
@@ -55,6 +65,18 @@ def _check_divisible(task: TaskFile, path: Path) -> None:
         raise ConfigurationError(
             f"{path}: training.{setting} needs the gradient of the whole model at once, and with [split] nobody has it;"
             f" leave {setting} out, or [split]; split.gradient_clip limits what leaves a device"
+        )
+
+
+def _check_backbone(task: TaskFile, backbone: BackboneSettings, path: Path) -> None:
+    if bool(backbone.module) == bool(backbone.onnx):
+        raise ConfigurationError(
+            f"{path}: [backbone] names its part of the model as `module`, or a file as `onnx`; write one of them"
+        )
+    if backbone.onnx and (backbone.quantise or task.inputs or task.readings):
+        raise ConfigurationError(
+            f"{path}: backbone.onnx goes with one [input], and its weights as they are; leave backbone.quantise out,"
+            " and write [input] in place of [inputs] or [readings]"
         )
 
 

@@ -12,6 +12,7 @@ from fleet_protocol.limits import MAX_BLOCKS, MAX_CUTS, MAX_SAMPLE_FIELDS, MAX_S
 from fleet_protocol.reading_plan import ReadingPlan
 from fleet_protocol.sample_schema import WHOLE_ROW, FieldName, InputSchema, LabelKind, LabelSchema
 from fleet_protocol.sending_plan import ALWAYS, SendingPlan
+from fleet_protocol.solved_head import FEATURE_STATISTICS_NAME, SolvedHead
 from fleet_protocol.split_plan import Passing
 from workbench.export.recipe.scaling import ScalingSettings
 from workbench.export.recipe.trainable import EVERYTHING
@@ -30,10 +31,13 @@ USUAL_LOSSES: dict[LabelKind, NamedLoss] = {
 class BackboneSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The frozen part of a model, whose output is computed once per sample and kept (docs/backbone.md)."""
 
-    module: Annotated[str, msgspec.Meta(min_length=1)]
+    module: str = ""
     """Name of the submodule."""
     quantise: Literal["int8"] | None = None
     """How its weights travel: as `int8`; left out, as float32."""
+    onnx: str = ""
+    """In place of `module`: an ONNX file in the recipe's folder, from float32 inputs [N, *input.shape] to float32
+    features with a row for each sample. The model of model.py then takes features."""
 
 
 class LossSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -79,6 +83,7 @@ class SplitSettings(Passing, frozen=True, forbid_unknown_fields=True):
     a cut, called after their numbers: `2-3` is from behind the second point to the third."""
 
 
+UPDATES: Final = "update"
 NO_INPUT: Final = InputSchema([], 0.0, 0.0)
 """Stands for the row of `inputs` until the task is read."""
 NO_LABEL: Final = LabelSchema()
@@ -109,6 +114,7 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     downlink: DownlinkPlan = DownlinkPlan()
     sending: SendingPlan = ALWAYS
     scaling: ScalingSettings = ScalingSettings()
+    solved_head: SolvedHead | None = None
     loss: LossName | None = None
     """`balanced_cross_entropy` (usual for label kind `class`): cross entropy with half the log of the device's own
     class frequencies added to the scores in training (logit adjustment, Menon et al. 2021), as devices see unequal
@@ -129,8 +135,21 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     split: SplitSettings | None = None
     seed: Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQUENCE)] = 0
     """Fixes the initial weights."""
-    versions_from: str = "update"
-    """The kind of payload that versions are made from (docs/payload-kinds.md)."""
+    versions_from: str = UPDATES
+    """The kind of payload that versions are made from (docs/payload-kinds.md). With a [solved_head], `feature
+    statistics`, which needs not be written."""
+
+    @property
+    def payload_kind(self) -> str:
+        """The kind that versions are made from."""
+        left_out = self.solved_head is not None and self.versions_from == UPDATES
+        return FEATURE_STATISTICS_NAME if left_out else self.versions_from
+
+    @property
+    def published(self) -> DownlinkPlan:
+        """How versions travel: those of a solved head exactly, where nothing is said of it."""
+        left_out = self.solved_head is not None and self.downlink == DownlinkPlan()
+        return DownlinkPlan("exact") if left_out else self.downlink
 
     @property
     def each_input(self) -> dict[str, InputSchema]:

@@ -1,0 +1,190 @@
+"""Feature statistics: checks that samples could have them; each device's newest make the task's head. Pure."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from broker_coordinator.admission.consumer import Admitted, Offered, VersionConsumer
+from broker_coordinator.aggregation.server_state import Remembered, ServerState
+from broker_coordinator.aggregation.solved_heads import pooled, solve
+from broker_coordinator.aggregation.strategies import Recall
+from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.codec import ClassStatistics, decode_class_statistics
+from fleet_protocol.codec.class_statistics import Table, rounding_of
+from fleet_protocol.errors import ProtocolError, Reason
+from fleet_protocol.kinds import FEATURE_STATISTICS, FeatureStatistics
+from fleet_protocol.limits import MAX_SAMPLES_PER_UPDATE
+from fleet_protocol.solved_head import SolvedHead
+
+Report = tuple[str, ClassStatistics]
+"""The device, and what it says of its features."""
+
+MAX_REMEMBERED: Final = 4096
+"""Devices whose last number is known at admission, those that sent last."""
+
+
+class FeatureStatisticsFacts(msgspec.Struct, frozen=True, gc=False):
+    """What the journal tells of feature statistics without being asked for their bytes; `sequence` is their number."""
+
+    samples: int
+    sequence: int
+
+
+@dataclass(slots=True)
+class LastNumbers:
+    """The sequence number of each device's newest statistics."""
+
+    by_device: dict[str, int] = field(default_factory=dict)
+
+    def copy(self) -> "LastNumbers":
+        """One that may be changed by itself."""
+        return LastNumbers(self.by_device.copy())
+
+    def note(self, device: str, sequence: int) -> None:
+        """Note one more; the device that sent longest ago gives way."""
+        self.by_device.pop(device, None)
+        self.by_device[device] = sequence
+        if len(self.by_device) > MAX_REMEMBERED:
+            del self.by_device[next(iter(self.by_device))]
+
+
+def admit(offered: Offered[FeatureStatistics]) -> Admitted[FeatureStatisticsFacts, Report]:
+    """Check that the statistics are newer than the device's last, and could be of samples that the task takes.
+
+    Raises:
+        ProtocolError: the reason for which they can't be added up.
+    """
+    sequence, memory = offered.header.sequence, offered.memory or LastNumbers()
+    if sequence < (newest := memory.by_device.get(offered.device, 0)):
+        raise ProtocolError(
+            Reason.TOO_STALE, f"statistics {sequence} of {offered.device} come after {newest}, which replace them"
+        )
+    report = item(offered, None)
+    _check(report[1], offered.task, _plan(offered.task))
+    return Admitted(FeatureStatisticsFacts(report[1].samples, sequence), report)
+
+
+def item(offered: Offered[FeatureStatistics], _: FeatureStatisticsFacts | None) -> Report:
+    """Journalled statistics as they are added up."""
+    task, plan = offered.task, _plan(offered.task)
+    packed = offered.payload.packed
+    statistics = decode_class_statistics(packed, task.label.classes, task.feature_count, plan.precision, plan.solver)
+    return offered.device, statistics
+
+
+def _plan(task: TaskDescription) -> SolvedHead:
+    if task.solved_head is None:
+        raise ProtocolError(Reason.MALFORMED, f"{task.task} takes no feature statistics; follow its manifest")
+    return task.solved_head
+
+
+def _check(statistics: ClassStatistics, task: TaskDescription, plan: SolvedHead) -> None:
+    """Every sum is one that samples within the task's bounds can have, so that none of them overflows."""
+    samples = statistics.samples
+    if not 1 <= samples <= MAX_SAMPLES_PER_UPDATE:
+        raise _impossible(f"{samples} samples; allowed are 1 to {MAX_SAMPLES_PER_UPDATE}")
+    lowest = max(-plan.largest_feature, task.trained_input.minimum)
+    highest = min(plan.largest_feature, task.trained_input.maximum)
+    rounding = rounding_of(plan.precision)
+    slack = 2 * rounding * max(abs(lowest), abs(highest))
+    means = statistics.means[statistics.present]
+    if means.min() < lowest - slack or means.max() > highest + slack:
+        raise _impossible(
+            f"class means from {means.min():g} to {means.max():g}; features are from {lowest:g} to {highest:g}"
+            " (largest_feature)"
+        )
+    range_squared = (highest - lowest) ** 2
+    if plan.solver == "gaussian":
+        _check_variances(statistics, range_squared, rounding)
+    if plan.solver == "ridge":
+        _check_covariance(statistics, range_squared, rounding)
+
+
+def _check_variances(statistics: ClassStatistics, range_squared: float, rounding: float) -> None:
+    variances = statistics.spread
+    if variances.min() < 0 or variances.max() > range_squared * (1 + rounding):
+        raise _impossible(
+            f"variances from {variances.min():g} to {variances.max():g}; features can have 0 to {range_squared:g}"
+        )
+    alone = statistics.counts == 1
+    if variances[alone].any():
+        raise _impossible("a class of one sample has a variance")
+
+
+def _check_covariance(statistics: ClassStatistics, range_squared: float, rounding: float) -> None:
+    """It is positive semi-definite up to rounding: a matrix with a negative direction is no sum of squares.
+
+    A rounded number is off by at most half of `rounding` times the largest one, so that no eigenvalue of a D by D
+    matrix moves by more than D times that.
+    """
+    covariance = statistics.covariance
+    variances = np.diagonal(covariance)
+    largest = float(variances.max())
+    if variances.min() < 0 or largest > range_squared * (1 + rounding):
+        raise _impossible(
+            f"variances from {variances.min():g} to {largest:g}; features can have 0 to {range_squared:g}"
+        )
+    if statistics.samples == int(statistics.present.sum()) and covariance.any():
+        raise _impossible("classes of one sample each have a covariance")
+    tolerance = len(covariance) * rounding * largest
+    if not _is_positive(covariance, tolerance):
+        raise _impossible(f"the covariance of {len(covariance)} features is not positive semi-definite")
+
+
+def _is_positive(matrix: Table, tolerance: float) -> bool:
+    shifted = matrix + 2 * (tolerance + np.finfo(np.float64).tiny) * np.eye(len(matrix))
+    try:
+        return bool(np.isfinite(np.linalg.cholesky(shifted)).all())
+    except np.linalg.LinAlgError:
+        return False
+
+
+def _impossible(what: str) -> ProtocolError:
+    return ProtocolError(Reason.OUT_OF_BOUNDS, f"feature statistics that no samples have: {what}")
+
+
+def _remember_number(memory: LastNumbers, device: str, facts: FeatureStatisticsFacts, _: TaskDescription) -> None:
+    memory.note(device, facts.sequence)
+
+
+def _buffer_size(task: TaskDescription) -> int:
+    return task.aggregation.smallest_buffer
+
+
+def _partial(_: ServerState, reports: Sequence[Report], _task: TaskDescription) -> tuple[Report, ...]:
+    return tuple(reports)
+
+
+def _finish(state: ServerState, reports: tuple[Report, ...], task: TaskDescription) -> ServerState:
+    """The head of all devices' newest statistics, whatever the version before it was."""
+    plan = _plan(task)
+    newest = _remembered(state, reports, task)
+    head = solve(pooled(newest, plan.solver, task.aggregation.max_samples), plan)
+    return ServerState(state.version + 1, head.flat(), state.moments, newest, state.step)
+
+
+def _remembered(state: ServerState, reports: Iterable[Report], _: TaskDescription) -> Remembered:
+    return {**state.remembered, **dict(reports)}
+
+
+def _recall(_: TaskDescription) -> Recall:
+    return Recall.LAST_UPDATES
+
+
+FEATURE_STATISTICS_CONSUMER = VersionConsumer(
+    FEATURE_STATISTICS,
+    FeatureStatisticsFacts,
+    admit,
+    item,
+    _buffer_size,
+    _partial,
+    _finish,
+    memory=LastNumbers,
+    remember=_remember_number,
+    recall=_recall,
+    remembered=_remembered,
+)
+"""Of the kind `feature statistics`."""

@@ -12,7 +12,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle_runtime.graph import Graph, GraphSource
+from bundle_runtime.graph import Graph, GraphError, GraphSource
 from bundle_runtime.log_priors import log_priors
 from bundle_runtime.scale_feeds import scale_feeds
 from fleet_protocol.bundle import TaskDescription
@@ -27,6 +27,7 @@ State: TypeAlias = dict[str, Floats]
 
 STATE = "state."
 TRAINED = "trained."
+TRAINED_WEIGHTS = "trained_weights"
 
 
 class Rates(Protocol):
@@ -136,11 +137,12 @@ class BlockRunner:
         A block behind the first that reads samples takes them as `raw`.
 
         Raises:
-            GraphError: the graph does not take values of these shapes.
+            GraphError: the graph does not take values of these shapes, or gives others than the task says.
             MemoryError: there is no room.
         """
         feeds = self._feeds(block, weights, inputs, seed=seed, row_weights=row_weights, raw=raw)
-        return self._graphs[forward_file(block)].run(feeds)["outputs"]
+        given = {"outputs": (len(inputs), *self._plan.blocks[block].output_shape)}
+        return self._run(forward_file(block), feeds, given)["outputs"]
 
     def backward(
         self,
@@ -168,8 +170,9 @@ class BlockRunner:
         """
         feeds = self._feeds(block, weights, inputs, seed=seed, row_weights=row_weights, raw=raw)
         feeds |= {**self._rates(rates, weights, anchor), **state, "gradient": gradient}
-        outputs = self._graphs[backward_file(block)].run(feeds)
-        new, passed_on = outputs.get("trained_weights", weights), outputs.get("input_gradient")
+        given = {"input_gradient": inputs.shape} if block else {}
+        outputs = self._run(backward_file(block), feeds, given | self._weights_of_block(block))
+        new, passed_on = outputs.get(TRAINED_WEIGHTS, weights), outputs.get("input_gradient")
         if update:
             return Backward(new, _new_state(state, outputs), passed_on)
         trained = self._trained[block]
@@ -200,9 +203,29 @@ class BlockRunner:
         """
         feeds = self._feeds(self._last, weights, inputs, seed=seed, row_weights=row_weights, raw=raw)
         feeds |= {**self._rates(rates, weights, anchor), **state, "labels": labels, **(log_priors or {})}
-        outputs = self._graphs[last_file(self._last, part)].run(feeds)
-        new = outputs.get("trained_weights", weights)
+        given = {"input_gradient": inputs.shape, "row_losses": (len(inputs),)}
+        outputs = self._run(last_file(self._last, part), feeds, given | self._weights_of_block(self._last))
+        new = outputs.get(TRAINED_WEIGHTS, weights)
         return Last(new, _new_state(state, outputs), outputs["input_gradient"], outputs["row_losses"])
+
+    def _run(
+        self, file: str, feeds: Mapping[str, NDArray[np.generic]], expected: Mapping[str, tuple[int, ...]]
+    ) -> dict[str, Floats]:
+        """The outputs of a graph. Those `expected` have these shapes, or GraphError is raised."""
+        outputs = self._graphs[file].run(feeds)
+        for name, shape in expected.items():
+            output = outputs.get(name)
+            if output is None and name == TRAINED_WEIGHTS:
+                continue  # nothing of the block changes in this pass
+            if output is None or output.shape != shape or output.dtype != np.float32:
+                found = "nothing" if output is None else f"{output.dtype} {list(output.shape)}"
+                raise GraphError(
+                    f"{file} gives {found} as {name}, and the task says float32 {list(shape)}; export the bundle again"
+                )
+        return outputs
+
+    def _weights_of_block(self, block: int) -> dict[str, tuple[int, ...]]:
+        return {TRAINED_WEIGHTS: (sum(place.stop - place.start for place in self._places[block]),)}
 
     def _files_of(self, block: int) -> list[str]:
         if block == self._last:

@@ -77,6 +77,8 @@ class Cut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 WHOLE: Final = Cut("whole", [])
 """Of a device that trains every block."""
+RESERVED: Final = ("auto", "off", WHOLE.name)
+"""No cut of a task has these names: in a device's `split.cut`, and in what is printed, they mean something else."""
 
 
 class Passing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
@@ -164,6 +166,11 @@ def check_split(plan: SplitPlan, blocks_of_parameters: Sequence[int], batch_size
     names = [cut.name for cut in plan.cuts]
     if len(set(names)) < len(names):
         raise ConfigurationError(f"{name}: split.cuts: two have the same name; give each its own")
+    if taken := [cut for cut in names if cut in RESERVED]:
+        raise ConfigurationError(
+            f"{name}: split.cuts: {taken[0]!r} means something else where a device chooses; take a name that is none"
+            f" of {', '.join(RESERVED)}"
+        )
     if batch_size > MAX_ROWS_PER_STEP:
         raise ConfigurationError(
             f"{name}: training.batch_size is {batch_size}, and a helper takes at most MAX_ROWS_PER_STEP"

@@ -24,9 +24,7 @@ def plan(
     *,
     task: Annotated[str, _option("TASK", "Name of a shipped recipe, or folder of a bundle.")],
     fleet: Annotated[Path, _option("FILE", "fleet.toml, with its devices and helpers.")],
-    helpers: Annotated[
-        int | None, _option("N", "So many helpers, instead of the file's.", min=0, max=MAX_SETTING)
-    ] = None,
+    helpers: Annotated[int | None, _option("N", "So many helpers, instead of the file's.", min=0, max=1000)] = None,
     helper_profile: Annotated[str, _option("PROFILE", "What kind of machine --helpers are.")] = "pi-5",
     samples: Annotated[
         int | None, _option("N", "Stored on each device, instead of as many as it keeps.", min=0, max=MAX_SETTING)

@@ -6,6 +6,7 @@ from functools import partial
 
 from edge_agent.core.split_settings import NEVER, WHOLE_BY_MEMORY, SplitSettings
 from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.split_costs import bytes_of_step
 from fleet_protocol.split_plan import WHOLE, Cut, SplitPlan
 
@@ -15,13 +16,15 @@ MemoryBytes = Callable[[TaskDescription, Cut], int]
 
 @dataclass(slots=True)
 class CutChoice:
-    """The cut of each round, for the tasks in `settings`. What a round has found too large is not tried again."""
+    """The cut of each round, for the tasks in `settings`. What a round has found too large is not tried again, until
+    the task is published anew.
+    """
 
     settings: Mapping[str, SplitSettings]
     limit_bytes: int
     memory_bytes: MemoryBytes
-    _too_large: set[tuple[str, str]] = field(default_factory=set)
-    """Tasks, and the names of their cuts."""
+    _too_large: dict[str, tuple[TaskDescription, set[str]]] = field(default_factory=dict)
+    """By task, as it was described then: the names of cuts."""
 
     def of(self, task: TaskDescription) -> Cut:
         """The cut of the next round; `WHOLE` where the device trains alone. The estimate is rather above than below, so
@@ -34,7 +37,7 @@ class CutChoice:
         if task.split is None or wanted == NEVER:
             return WHOLE
         if wanted != WHOLE_BY_MEMORY:
-            return task.split.cut(wanted)
+            return _owners_cut(task, task.split, wanted)
         cuts = [WHOLE, *sorted(task.split.cuts, key=partial(_bytes_sent, task.split, task.training.batch_size))]
         untried = [cut for cut in cuts if not self._is_too_large(task, cut)] or [WHOLE]
         needs = {cut.name: self.memory_bytes(task, cut) for cut in untried}
@@ -43,11 +46,27 @@ class CutChoice:
 
     def note_too_large(self, task: TaskDescription, cut: Cut) -> bool:
         """A round with this cut ran out of memory. Returns whether there is another to try."""
-        self._too_large.add((task.task, cut.name))
+        if self._too_large_of(task) is None:
+            self._too_large[task.task] = task, set()
+        self._too_large[task.task][1].add(cut.name)
         return not self._is_too_large(task, self.of(task))
 
     def _is_too_large(self, task: TaskDescription, cut: Cut) -> bool:
-        return (task.task, cut.name) in self._too_large
+        return cut.name in (self._too_large_of(task) or ())
+
+    def _too_large_of(self, task: TaskDescription) -> set[str] | None:
+        """None where nothing has been found of the task as it is now: it may have been published with other blocks."""
+        described, names = self._too_large.get(task.task, (None, None))
+        return names if described == task else None
+
+
+def _owners_cut(task: TaskDescription, plan: SplitPlan, wanted: str) -> Cut:
+    try:
+        return plan.cut(wanted)
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"agent.toml: split of task {task.task}: {error}; write one of these, or {WHOLE_BY_MEMORY!r} or {NEVER!r}"
+        ) from error
 
 
 def _bytes_sent(plan: SplitPlan, rows: int, cut: Cut) -> int:

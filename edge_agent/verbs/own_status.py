@@ -3,6 +3,7 @@
 import socket
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -21,7 +22,21 @@ WATCH_SECONDS = 2.0
 MAX_STATUS_BYTES = 1_000_000
 """Of an answer: some kilobytes for each of many tasks."""
 
-_START_IT = "start the agent: systemctl start edge-agent"
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A program at a socket, for people: what it is, and its service."""
+
+    noun: str
+    service: str
+
+    @property
+    def start(self) -> str:
+        """How to start it."""
+        return f"start the {self.noun}: systemctl start {self.service}"
+
+
+AGENT = Listener("agent", "edge-agent")
 
 
 class NoAgentError(ConfigurationError):
@@ -33,8 +48,8 @@ def ask(path: Path, command: str) -> bytes:
     return ask_line(path, msgspec.json.encode({"command": command}))
 
 
-def ask_line(path: Path, question: bytes) -> bytes:
-    """The line of JSON that the agent which listens at the socket answers to a line.
+def ask_line(path: Path, question: bytes, listener: Listener = AGENT) -> bytes:
+    """The line of JSON that the agent, or another program, which listens at the socket answers to a line.
 
     Raises:
         NoAgentError: nobody listens there.
@@ -48,18 +63,20 @@ def ask_line(path: Path, question: bytes) -> bytes:
             with asking.makefile("rb") as answers:
                 answer = answers.readline(MAX_STATUS_BYTES)
     except OSError as error:
-        raise unanswered(path, error) from error
+        raise unanswered(path, error, listener) from error
     if not answer.endswith(b"\n"):
-        raise ConfigurationError(f"sample_socket {path}: the agent gave no whole answer; see its log")
+        raise ConfigurationError(f"sample_socket {path}: the {listener.noun} gave no whole answer; see its log")
     return answer
 
 
-def unanswered(path: Path, error: OSError) -> ConfigurationError:
-    """Why the agent at the socket could not be asked; `NoAgentError` where none listens."""
+def unanswered(path: Path, error: OSError, listener: Listener = AGENT) -> ConfigurationError:
+    """Why the program at the socket could not be asked; `NoAgentError` where none listens."""
     if isinstance(error, ConnectionRefusedError):
-        return NoAgentError(f"sample_socket {path}: no agent listens; start it: systemctl start edge-agent")
+        return NoAgentError(
+            f"sample_socket {path}: no {listener.noun} listens; start it: systemctl start {listener.service}"
+        )
     kind = NoAgentError if isinstance(error, FileNotFoundError) else ConfigurationError
-    return kind(f"sample_socket {path}: {why_unreadable(error, _START_IT)}")
+    return kind(f"sample_socket {path}: {why_unreadable(error, listener.start)}")
 
 
 def ask_for_training(path: Path) -> None:

@@ -33,7 +33,8 @@ class HelperSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """So long after the first of them, at the latest, it takes no more sessions into what it has learned from that
     version, and sends it when those that are open have ended."""
     kept_mib: Annotated[int, msgspec.Meta(ge=1, le=MAX_KEPT_MIB)] = 256
-    """Activations, in MiB, that each version's process keeps until the gradient for them comes."""
+    """Activations, in MiB, that each version's process keeps until the gradient for them comes, at most; half of what
+    `memory_limit_mib` of `[worker]` leaves beside libraries and model, where that is less."""
 
 
 class HelperConfiguration(AgentConfiguration, frozen=True, forbid_unknown_fields=True):

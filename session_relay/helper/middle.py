@@ -14,7 +14,9 @@ from edge_agent.worker.child import RunningProcess, end_child, start_child
 from edge_agent.worker.contract import LENGTH_BYTES, Returned, Unconfined
 from edge_agent.worker.settings import WorkerSettings
 from fleet_host.log_lines import log_line
-from fleet_protocol.limits import MAX_WAIT_SECONDS
+from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.limits import MAX_WAIT_SECONDS, MIB
+from fleet_protocol.split_costs import BASE_BYTES, FLAT_VECTORS, FLOAT_BYTES
 from fleet_protocol.split_plan import SplitPlan, is_helpers
 from session_relay.helper.compute_contract import (
     ComputeFailure,
@@ -43,6 +45,14 @@ LIFE_BITS = 32
 def blocks_of_helpers(plan: SplitPlan) -> list[int]:
     """Those that any cut gives to a helper."""
     return [block for block in range(len(plan.blocks)) if any(is_helpers(cut, block) for cut in plan.cuts)]
+
+
+def room_for_passes(task: TaskDescription, memory_limit_mib: int, most_mib: int) -> int:
+    """How much the child keeps for backward passes, in MiB: `most_mib`, or half of what its limit leaves beside its
+    libraries and the model. The other half is for what it computes with: over the limit it would end, for all devices.
+    """
+    taken = BASE_BYTES + FLAT_VECTORS * FLOAT_BYTES * task.parameter_count
+    return max(1, min(most_mib, (memory_limit_mib - taken // MIB) // 2))
 
 
 class Middle:
@@ -167,5 +177,5 @@ class Middle:
             nice=settings.nice,
             memory_limit_mib=settings.memory_limit_mib,
             cpu_limit_seconds=settings.threads * MAX_WAIT_SECONDS,
-            kept_mib=self._kept_mib,
+            kept_mib=room_for_passes(version.description, settings.memory_limit_mib, self._kept_mib),
         )

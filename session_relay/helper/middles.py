@@ -70,6 +70,11 @@ class Middles:
         """Processes that run."""
         return len(self._running)
 
+    @property
+    def versions(self) -> list[ReadyVersion]:
+        """Of the processes that run: those that start yet read their files."""
+        return [middle.version for middle in self._running]
+
     def has_room_for(self, version: ReadyVersion) -> bool:
         """Whether a session of this version can be taken."""
         return self._serving(version) is not None or len(self._running) < MOST_MIDDLES

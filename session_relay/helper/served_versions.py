@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from edge_agent.core.version_choice import NotAskedError, VersionUnavailableError
@@ -16,14 +16,22 @@ logger = logging.getLogger(__name__)
 
 
 class ServedVersions:
-    """`changed` is called when a task is offered or withdrawn, with its version where it is a new one."""
+    """`changed` is called when a task is offered or withdrawn, with its version where it is a new one. `in_use` gives
+    the versions whose files a process reads, or is about to.
+    """
 
     def __init__(
-        self, member: Membership, retry_seconds: float, *, changed: Callable[[ReadyVersion | None], None]
+        self,
+        member: Membership,
+        retry_seconds: float,
+        *,
+        changed: Callable[[ReadyVersion | None], None],
+        in_use: Callable[[], Iterable[ReadyVersion]],
     ) -> None:
         self._member = member
         self._retry_seconds = retry_seconds
         self._changed = changed
+        self._in_use = in_use
         self._ready: dict[str, ReadyVersion] = {}
         self._trouble: dict[str, str] = {}
         self._stirred = asyncio.Event()
@@ -95,6 +103,7 @@ class ServedVersions:
         self._trouble.pop(task, None)
         self._ready[task] = version
         self._changed(version)
-        self._member.versions.forget_unused(self._member.tasks)
+        # One that is offered is not always the newest known: of another task, that may still be on its way.
+        self._member.versions.forget_unused(self._member.tasks, [*self._ready.values(), *self._in_use()])
         logger.info(log_line("version_offered", task=task, version=version.number))
         return True

@@ -45,8 +45,14 @@ class Serving:
     def __init__(self, configuration: HelperConfiguration, member: Membership, spool: RoundSpool) -> None:
         self._settings = configuration.helper
         self._member = member
-        self._versions = ServedVersions(member, configuration.guards.recheck_seconds, changed=self._version_changed)
+        self._versions = ServedVersions(
+            member,
+            configuration.guards.recheck_seconds,
+            changed=self._version_changed,
+            in_use=lambda: self._middles.versions,
+        )
         self._offer_refused: OfferRefused | None = None
+        self._offering_again: asyncio.TimerHandle | None = None
         self._sessions = HelperSessions(member.identity.party(), secrets.token_bytes)
         self._carrier = SessionCarrier(self._sessions, member.identity.session_topic, member.link, self._handle)
         self._middles = Middles(configuration.helper, configuration.worker, member.database, spool, self)
@@ -230,7 +236,12 @@ class Serving:
             self._offer_refused = refused
             remedy = f"on the server: broker-coordinator helpers allow {self._member.identity.device}"
             logger.warning(log_line("offer_refused", reason=refused.reason, detail=refused.detail, remedy=remedy))
-        asyncio.get_running_loop().call_later(SOON_SECONDS, self._offer)
+        if self._offering_again is None:  # whoever repeats a refusal has no more offers for it
+            self._offering_again = asyncio.get_running_loop().call_later(SOON_SECONDS, self._offer_again)
+
+    def _offer_again(self) -> None:
+        self._offering_again = None
+        self._offer()
 
     def _version_changed(self, version: ReadyVersion | None) -> None:
         if version is not None:

@@ -8,12 +8,14 @@ from pathlib import Path
 import msgspec
 
 from edge_agent.sources.bound_socket import bound_socket
-from edge_agent.verbs.own_status import ask_line
+from edge_agent.verbs.own_status import Listener, ask_line
 from fleet_protocol.errors import ConfigurationError
 
 QUESTION = b"status"
 QUESTION_SECONDS = 10.0
 """From the connection to the end of the question."""
+HELPER = Listener("helper", "edgeflock-helper")
+"""As messages name it to whom it doesn't answer."""
 
 
 class HelperStatus(msgspec.Struct):
@@ -74,7 +76,7 @@ def ask_helper(path: Path) -> bytes:
     Raises:
         ConfigurationError: none does, or it gives no answer.
     """
-    return ask_line(path, QUESTION)
+    return ask_line(path, QUESTION, HELPER)
 
 
 def words_of(answer: bytes) -> str:

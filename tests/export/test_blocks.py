@@ -262,3 +262,24 @@ def test_blocks_of_a_head_stand_behind_its_backbone(tmp_path: Path):
     model = ExportedTask.of(read_recipe(write_backbone_recipe(tmp_path / "recipe", backbone=more)))
     assert [parameter.block for parameter in model.task.parameters] == [0, 0, 2, 2]
     check_cuts(model, model.task.split.cuts)
+
+
+def test_a_block_that_changes_nothing_passes_everything_on_and_leaves_a_helper_nothing_to_send(tmp_path: Path):
+    model = Model(
+        "from torch import nn\n\ndef build():\n    return nn.Sequential("
+        "nn.Linear(8, 6), nn.Identity(), nn.ReLU(), nn.Linear(6, 3))\n",
+        ONE_INPUT,
+        ("0", "1", "2"),
+        "[label]\nclasses = 3\n",
+        'optimiser = "sgd"\n',
+    )
+    exported = ExportedTask.of(read_recipe(recipe_of(model, tmp_path)))
+    check_cuts(exported, exported.task.split.cuts)
+    exact = plan_of(exported.task)
+    for cut in exact.cuts:
+        middle = middle_of(exported, exact, exported.weights)
+        middle.open(SESSION, cut)
+        samples = random_samples(exported.task).take(slice(0, SAMPLES))
+        engine = engine_of(exported, exact, cut, DirectExchange(middle))
+        engine.train(exported.weights, samples, mini_batches(), exported.rates)
+        assert middle.take_contribution() is None, "there are no weights in these blocks"

@@ -23,8 +23,11 @@ from edge_agent.worker.settings import WorkerSettings
 from edge_agent.worker.supervisor import train_in_child
 from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec import HeldBlocks
+from fleet_protocol.limits import MIB
 from fleet_protocol.sessions.steps import StepAnswer
+from fleet_protocol.split_costs import BASE_BYTES
 from session_relay.helper.compute_contract import ComputeFailure, NothingLearned
+from session_relay.helper.middle import room_for_passes
 from tests.support.local_helper import SESSION, LocalHelper, middle_of
 from tests.support.waiting import until
 from tests.support.worker import make_job, store_samples
@@ -125,6 +128,16 @@ async def test_helpers_child_that_is_killed_is_a_failure_and_not_a_contribution(
     failure = await helper.computing
     assert isinstance(failure, ComputeFailure)
     assert "ended before its time" in failure.error
+
+
+async def test_helper_with_little_memory_keeps_fewer_passes_and_serves_a_device_all_the_same(job) -> None:
+    little = msgspec.structs.replace(SETTINGS, memory_limit_mib=BASE_BYTES // MIB + 13)
+    assert room_for_passes(job.description, little.memory_limit_mib, 256) == 6
+    assert room_for_passes(job.description, 1, 256) == 1, "the child's limit itself says that it is too little"
+    assert room_for_passes(job.description, 4096, 256) == 256
+    helper = LocalHelper(job, BUNDLE, little)
+    assert isinstance(await train_in_child(job, SETTINGS, helper=helper), TrainingResult)
+    assert isinstance(await helper.contribution(), TrainingResult)
 
 
 async def test_order_that_is_none_ends_the_session_and_not_the_child(job) -> None:

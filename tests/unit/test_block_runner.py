@@ -10,7 +10,7 @@ from bundle_runtime.blocks import BlockRunner
 from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.graph import GraphError
-from fleet_protocol.bundle import Parameter
+from fleet_protocol.bundle import Parameter, TaskDescription
 from fleet_protocol.codec import read_weights
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.split_plan import backward_file, forward_file
@@ -69,6 +69,44 @@ def test_values_that_the_block_does_not_take_are_refused(rows: np.ndarray, bundl
     runner = BlockRunner(bundle.description, bundle.files, [1])
     with pytest.raises(GraphError, match=r"block_1_forward.onnx takes activations as float32 \[.*, 8, 14, 14\]"):
         runner.forward(1, runner.weights_of(1, weights(bundle)), rows, seed=0)
+
+
+def saying(bundle: Bundle, **changes: object) -> TaskDescription:
+    """The task, with these changes of what it says of block 1."""
+    task = bundle.description
+    assert task.split is not None
+    blocks = [*task.split.blocks]
+    blocks[1] = msgspec.structs.replace(blocks[1], **changes)
+    return msgspec.structs.replace(task, split=msgspec.structs.replace(task.split, blocks=blocks))
+
+
+def test_graph_that_gives_another_shape_than_its_task_says_is_refused(bundle: Bundle):
+    runner = BlockRunner(saying(bundle, output_shape=[16, 7, 8]), bundle.files, [1])
+    given = np.ones((ROWS, 8, 14, 14), np.float32)
+    words = r"block_1_forward.onnx gives float32 \[4, 16, 7, 7\] as outputs, and the task says float32 \[4, 16, 7, 8\]"
+    with pytest.raises(GraphError, match=words):
+        runner.forward(1, runner.weights_of(1, weights(bundle)), given, seed=0)
+
+
+def test_graph_of_another_pass_is_refused(bundle: Bundle):
+    """A bundle whose files are under each other's names."""
+    runner = BlockRunner(bundle.description, {**bundle.files, backward_file(1): bundle.files[forward_file(1)]}, [1])
+    own, plan = runner.weights_of(1, weights(bundle)), bundle.description.training
+    given, gradient = np.ones((ROWS, 8, 14, 14), np.float32), np.ones((ROWS, 16, 7, 7), np.float32)
+    with pytest.raises(GraphError, match=r"block_1_backward.onnx gives nothing as input_gradient"):
+        runner.backward(1, own, {}, given, gradient, seed=0, rates=plan)
+
+
+def test_graph_that_gives_the_weights_of_fewer_parameters_is_refused(bundle: Bundle):
+    task = bundle.description
+    moved = [
+        msgspec.structs.replace(each, block=2) if each.block == 1 and each.shape == [16] else each
+        for each in task.parameters
+    ]
+    runner = BlockRunner(msgspec.structs.replace(task, parameters=moved), bundle.files, [1])
+    given = np.ones((ROWS, 8, 14, 14), np.float32)
+    with pytest.raises(GraphError, match=r"block_1_forward.onnx takes weights"):
+        runner.forward(1, runner.weights_of(1, weights(bundle)), given, seed=0)
 
 
 def test_graph_with_what_no_bundle_needs_is_not_loaded(bundle: Bundle):

@@ -52,11 +52,20 @@ def test_what_a_round_has_found_too_large_is_not_tried_again() -> None:
     assert not cuts.note_too_large(TASK, cuts.of(TASK)), "nothing is left to try"
 
 
+def test_task_that_is_published_anew_is_tried_as_if_nothing_were_known_of_it() -> None:
+    cuts = choice(10_000)
+    assert cuts.note_too_large(TASK, WHOLE)
+    smaller = msgspec.structs.replace(TASK, training=msgspec.structs.replace(TASK.training, batch_size=1))
+    assert cuts.of(smaller) == WHOLE
+    assert cuts.note_too_large(smaller, WHOLE)
+    assert cuts.of(smaller) != WHOLE
+
+
 def test_owner_decides() -> None:
     assert choice(99, "off").of(TASK) == WHOLE
     assert choice(10_000, DEEP.name).of(TASK) == DEEP
     assert not choice(10_000, DEEP.name).note_too_large(TASK, DEEP), "what the owner wants is not replaced"
-    with pytest.raises(ConfigurationError, match="no cut 'deeper'; the task has early, deep"):
+    with pytest.raises(ConfigurationError, match="no cut 'deeper'; the task has early, deep; write one"):
         choice(99, "deeper").of(TASK)
 
 

@@ -1,11 +1,13 @@
 """The configuration of a helper: a device's, with what it does for others, and without what it has not."""
 
+import socket
 from pathlib import Path
 
 import pytest
 
 from fleet_protocol.errors import ConfigurationError
 from session_relay.helper.configuration import HelperSettings, load_helper_configuration
+from session_relay.helper.status import ask_helper
 
 HELPER_TOML = f"""
 fleet = "home"
@@ -28,6 +30,15 @@ def written(folder: Path, more: str = "") -> Path:
 
 def test_what_an_invitation_makes_is_a_whole_configuration(tmp_path) -> None:
     assert load_helper_configuration(written(tmp_path)).helper == HelperSettings()
+
+
+def test_who_asks_a_helper_that_does_not_run_reads_how_to_start_it(tmp_path) -> None:
+    with pytest.raises(ConfigurationError, match="start the helper: systemctl start edgeflock-helper"):
+        ask_helper(tmp_path / "status.sock")
+    with socket.socket(socket.AF_UNIX) as deaf:
+        deaf.bind(str(tmp_path / "status.sock"))
+        with pytest.raises(ConfigurationError, match="no helper listens; start it: systemctl start edgeflock-helper"):
+            ask_helper(tmp_path / "status.sock")
 
 
 def test_helper_has_settings_of_its_own(tmp_path) -> None:

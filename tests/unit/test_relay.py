@@ -6,17 +6,25 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent.shell.splitting.helped_round import PATIENCE_SECONDS
 from fleet_protocol.envelope import read_envelope
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.kinds import INTRODUCTION, OfferedTask, SessionReason
-from fleet_protocol.limits import MAX_CONTROL_BYTES, SESSION_CREDIT_BYTES
+from fleet_protocol.limits import MAX_CONTROL_BYTES, MAX_RETRY_SECONDS, SESSION_CREDIT_BYTES
 from fleet_protocol.sessions.device_end import DeviceEnd
 from fleet_protocol.sessions.events import Answered, Ended, Granted, Moved, OfferRefused, Refused, Wanted
 from fleet_protocol.sessions.frames import Frame, FrameType, is_frame, session_of, write_frame
 from fleet_protocol.sessions.lifecycle import State
 from fleet_protocol.sessions.secrecy import Direction
 from session_relay.relay.core.directory import Directory, ServedTask
-from session_relay.relay.core.limits import CONTROL_BURST, MAX_DEVICE_BACKLOG_BYTES, OPENING_BURST
+from session_relay.relay.core.limits import (
+    CONTROL_BURST,
+    FIRST_OFFER_RETRY_SECONDS,
+    HELPER_RETRY_SECONDS,
+    MAX_DEVICE_BACKLOG_BYTES,
+    OPENING_BURST,
+    RETRY_SECONDS,
+)
 from session_relay.relay.metrics import RelayMetrics
 from tests.support.sessions_world import BUNDLE, SERVED, TASK, WANTED, Device, Packet, World
 
@@ -84,6 +92,41 @@ def _offer_again(world: World) -> list:
         world.deliver(Packet(helper.party.topic, outgoing.data))
     control = world.relay.next_control()
     return helper.sessions.receive(control.data, world.now)
+
+
+def test_device_asks_again_soon_where_no_helper_has_offered_itself_yet_and_meets_it() -> None:
+    world = World()  # nobody has said anything
+    refusals = []
+    for _ in range(2):
+        world.open(world.devices[0])
+        (opening,) = world.devices[0].end.outgoing(world.now)
+        world.deliver(Packet(world.devices[0].party.topic, opening.data))
+        (refused,) = world.devices[0].end.receive(world.relay.next_control().data, world.now)
+        refusals.append((refused.reason, refused.retry_seconds))
+        world.settle(1)
+        for helper in world.helpers:
+            world.relay.helpers.remove(helper.name)
+    assert refusals == [
+        (SessionReason.NO_HELPER, FIRST_OFFER_RETRY_SECONDS),
+        (SessionReason.NO_HELPER, HELPER_RETRY_SECONDS),
+    ]
+    assert HELPER_RETRY_SECONDS <= PATIENCE_SECONDS / 2, "a device asks more than once before it puts its round off"
+
+
+def test_helper_that_refuses_can_not_send_a_device_away_for_a_day(world) -> None:
+    device = world.devices[0]
+    world.open(device)
+    (opening,) = device.end.outgoing(world.now)
+    world.deliver(Packet(device.party.topic, opening.data))
+    for _ in world.helpers:
+        asked = world.relay.next_control()
+        helper = next(each for each in world.helpers if each.party.relayed == asked.topic)
+        helper.sessions.receive(asked.data, world.now)
+        helper.sessions.refuse(device.end.session, SessionReason.HELPER_BUSY, "tomorrow", MAX_RETRY_SECONDS)
+        for outgoing in helper.sessions.outgoing(world.now):
+            world.deliver(Packet(helper.party.topic, outgoing.data))
+    (refused,) = device.end.receive(world.relay.next_control().data, world.now)
+    assert (refused.detail, refused.retry_seconds) == ("tomorrow", RETRY_SECONDS)
 
 
 def test_refusal_that_was_lost_is_given_again(world) -> None:

@@ -46,6 +46,7 @@ REFUSED: dict[str, tuple[TaskDescription, str]] = {
     "last block that gives something": (with_blocks(FIRST, SECOND, SECOND), r"have an output_shape"),
     "block of an unknown part": (with_blocks(FIRST, replace(SECOND, part="other"), LAST), r"that split.parts lacks"),
     "two cuts of one name": (with_cuts(Cut("1-2", [(1, 2)]), Cut("1-2", [(1, 2)])), r"two have the same name"),
+    "cut that is called as no cut is": (with_cuts(Cut("off", [(1, 2)])), r"'off' means something else .* none of auto"),
     "first block at a helper": (with_cuts(Cut("here", [(0, 2)])), r"here: a helper runs whole blocks .*, 1 to 1"),
     "last block at a helper": (with_cuts(Cut("here", [(1, 3)])), r"here: a helper runs whole blocks .*, 1 to 1"),
     "nothing of a block": (with_cuts(Cut("here", [(1, 1)])), r"here: a helper runs whole blocks .*, 1 to 1"),

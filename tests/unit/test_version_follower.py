@@ -297,6 +297,54 @@ def test_base_stays_while_newer_versions_are_announced_and_after_a_restart(devic
     run(scenario())
 
 
+def test_round_that_is_put_off_and_tried_again_does_not_fetch_its_difference_again(device):
+    async def scenario():
+        device.receive_version(1)
+        device.offer(1, None)
+        await train(device)
+        device.receive_version(2)
+        device.offer(2, 1)
+        tried = [await device.versions.ready_version("digits") for _ in range(3)]
+        assert tried[0] == tried[1] == tried[2]
+        assert device.packed_requests == [PackedWeights("digits", 1, None), PackedWeights("digits", 2, 1)]
+        rebuild(tried[2].packed, tried[2].weights, TASK.parameters)
+        assert tried[2].weights.read_bytes() == file_of(2)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_version_in_use_keeps_its_files_while_newer_ones_come(device, packed):
+    """As at a helper, whose process starts with one version while the next ones are fetched."""
+
+    async def scenario():
+        device.receive_version(1)
+        device.offer(1, None)
+        await train(device)
+        device.receive_version(2)
+        if packed:
+            device.offer(2, 1)
+        else:
+            device.blobs[blob_hash(file_of(2))] = file_of(2)
+        starting = await device.versions.ready_version("digits")
+        unfinished = starting.weights.with_suffix(".part")
+        if packed:
+            unfinished.write_bytes(b"the first half")
+        device.receive_version(3)
+        device.offer(3, 1)
+        await train(device)
+        device.versions.forget_unused(["digits"], [starting])
+        assert all(path.exists() for path in starting.files.values())
+        if packed:
+            assert unfinished.exists()
+            rebuild(starting.packed, starting.weights, TASK.parameters)
+        assert starting.weights.read_bytes() == file_of(2)
+        device.versions.forget_unused(["digits"])
+        assert not starting.weights.exists()
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("damage", ["difference", "base", "another version", "not a difference"])
 def test_difference_that_does_not_lead_there_is_refused_and_the_whole_weights_are_fetched(device, damage):
     async def scenario():

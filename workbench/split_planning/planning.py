@@ -77,7 +77,7 @@ def plan_split(task: TaskDescription, fleet: PlannedFleet, how: Evolution, sampl
     if task.split is None:
         raise ConfigurationError(
             f"the task {task.task} has no split, so each device trains all of it; add [split] to its task.toml:"
-            " docs/recipes.md"
+            " docs/split-learning.md"
         )
     reference = fleet.helpers[0] if fleet.helpers else None
     tables = [cut_options(task, kind.profile, reference, samples) for kind in fleet.kinds]

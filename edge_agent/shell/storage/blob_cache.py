@@ -12,6 +12,9 @@ from fleet_protocol.errors import ProtocolError, Reason
 
 logger = logging.getLogger(__name__)
 
+UNFINISHED = ".part"
+"""Suffix of a file that is being written: here, or by a process that unpacks weights (`training.rebuild`)."""
+
 
 class BlobCache:
     """A folder of content-addressed files; each was verified before it got its name."""
@@ -60,7 +63,7 @@ class BlobCache:
             OSError: no room.
         """
         verify_blob(f"blob {blob[:16]}", data, blob)
-        unfinished = self.path(blob).with_suffix(".part")
+        unfinished = self.path(blob).with_suffix(UNFINISHED)
         with unfinished.open("wb") as file:
             file.write(data)
             file.flush()

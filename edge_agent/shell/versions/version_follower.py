@@ -5,7 +5,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from edge_agent.core.version_choice import (
     weights_at_hand,
 )
 from edge_agent.producers import makes_versions_of
-from edge_agent.shell.storage.blob_cache import BlobCache
+from edge_agent.shell.storage.blob_cache import UNFINISHED, BlobCache
 from edge_agent.shell.storage.device_database import DeviceDatabase
 from edge_agent.shell.versions.fetcher import Fetcher, NotFetchedError
 from edge_agent.worker.contract import PackedFile, files_for
@@ -54,6 +54,13 @@ class ReadyVersion:
     packed: PackedFile | None = None
     generation: int = 0
     last: Path | None = None
+
+    @property
+    def blobs(self) -> set[str]:
+        """Names of the files that a process reads which starts with this version, and of the one that it unpacks."""
+        base = {Path(self.packed.base).name} if self.packed and self.packed.base else set[str]()
+        unfinished = {self.weights.with_suffix(UNFINISHED).name} if self.packed else set[str]()
+        return {path.name for path in self.files.values()} | {self.weights.name} | base | unfinished
 
 
 def files_of_steps(description: TaskDescription) -> Sequence[str]:
@@ -267,17 +274,16 @@ class VersionFollower:
             )
         )
 
-    def forget_unused(self, tasks: Sequence[str]) -> None:
-        """Delete blobs that no known version of these tasks needs."""
+    def forget_unused(self, tasks: Sequence[str], in_use: Iterable[ReadyVersion] = ()) -> None:
+        """Delete blobs that neither the known versions of these tasks need nor those `in_use`."""
         database = self._database
-        self._cache.keep_only(
-            set().union(
-                *(
-                    files_to_keep(database.known_version(task), database.held_version(task), self.description(task))
-                    for task in tasks
-                )
+        kept = set().union(
+            *(
+                files_to_keep(database.known_version(task), database.held_version(task), self.description(task))
+                for task in tasks
             )
         )
+        self._cache.keep_only(kept.union(*(each.blobs for each in in_use)))
 
     async def _fetch_description(self, task: str, known: KnownVersion) -> TaskDescription:
         await self._ensure(known.bundle)

@@ -117,10 +117,12 @@ class Middle:
         return [answers[place] for place in range(len(asked))]
 
     def take_contribution(self) -> Contribution | None:
-        """What sessions have trained since the last one was taken; None where that is nothing."""
+        """What sessions have trained since the last one was taken; None where that is nothing, such as where all that
+        they had were blocks without weights.
+        """
         blocks = range(len(self._plan.blocks))
         held = [self._rows.held(block) for block in blocks]
-        if not any(held):
+        if not any(held[block] and each.trained.weights.size for block, each in self._blocks.items()):
             return None
         delta = np.zeros(self._task.parameter_count, np.float32)
         for block, each in self._blocks.items():

@@ -32,6 +32,7 @@ from session_relay.relay.core.limits import (
     CONTROL_SECONDS,
     HELPER_CONTROL_BURST,
     HELPER_CONTROL_SECONDS,
+    HELPER_RETRY_SECONDS,
     RETRY_SECONDS,
     UNKNOWN_SECONDS,
 )
@@ -141,7 +142,8 @@ class ControlDesk:
     def _note_refusal(self, name: str, refusal: SessionRefusal, now: float) -> None:
         session = self._of_helper(name, refusal.session)
         if session and session.state is State.OFFERED:
-            why = Why(refusal.reason, refusal.detail, refusal.retry_seconds)
+            # No helper keeps a device away for long: another one may come.
+            why = Why(refusal.reason, refusal.detail, min(refusal.retry_seconds, RETRY_SECONDS))
             self.openings.try_next(session, why, now)
 
     def _note_ending(self, name: str, ending: SessionEnding, now: float) -> None:
@@ -205,7 +207,7 @@ class ControlDesk:
 
 def helper_gone(detail: str) -> Why:
     """What devices are told of a helper that is gone."""
-    return Why(SessionReason.HELPER_GONE, detail, RETRY_SECONDS)
+    return Why(SessionReason.HELPER_GONE, detail, HELPER_RETRY_SECONDS)
 
 
 def _verified(data: bytes, key: VerifyKey, topic: str, leaf: Leaf) -> Envelope:

@@ -34,6 +34,8 @@ class Helpers:
 
     def __init__(self) -> None:
         self._helpers: dict[str, Helper] = {}
+        self.have_offered = False
+        """Whether any has, so far."""
 
     def __len__(self) -> int:
         """How many there are."""
@@ -49,6 +51,7 @@ class Helpers:
 
     def note(self, name: str, offer: HelperOffer, sequence: int, now: float) -> None:
         """Take in an offer, in place of the one before."""
+        self.have_offered = True
         known = self._helpers.get(name)
         self._helpers[name] = Helper(name, offer, sequence, now, known.load if known else 0)
 

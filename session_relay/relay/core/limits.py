@@ -55,4 +55,9 @@ IDLE_SECONDS: Final = 120.0
 HELPER_SILENCE_SECONDS: Final = 70.0
 """A helper that has not offered itself for so long is gone; it does every 20 s."""
 RETRY_SECONDS: Final = 30
-"""After which a device may ask again that was refused for want of room or of a helper."""
+"""After which a device may ask again that was refused for what will not change soon."""
+HELPER_RETRY_SECONDS: Final = 10
+"""The same where no helper has room, or there is none any more: sessions end, and helpers start again. A device that
+asks for half a minute asks three times."""
+FIRST_OFFER_RETRY_SECONDS: Final = 5
+"""The same as long as no helper has offered itself since the relay started: each does within 20 s."""

@@ -10,6 +10,8 @@ from session_relay.relay.core.directory import ServedTask
 from session_relay.relay.core.helpers import Helper
 from session_relay.relay.core.lifecycle import Event, State
 from session_relay.relay.core.limits import (
+    FIRST_OFFER_RETRY_SECONDS,
+    HELPER_RETRY_SECONDS,
     OPENING_BURST,
     OPENING_SECONDS,
     RETRY_SECONDS,
@@ -112,13 +114,17 @@ class Openings:
         wanted = OfferedTask(header.task, opening.bundle, header.generation)
         found = self.book.helpers.choose(wanted, [device])
         if isinstance(found, SessionReason):
-            detail = f"no helper offers to serve {header.task} as it is published now"
-            if found is SessionReason.HELPER_BUSY:
-                detail = f"every helper that serves {header.task} has as many sessions as it takes"
-            raise OpeningRefusedError(found, detail)
+            raise self._without_helper(found, header.task)
         session = CarriedSession(opening.session, device, found.name, wanted, message, now)
         session.asked += [device, found.name]
         return session
+
+    def _without_helper(self, reason: SessionReason, task: str) -> OpeningRefusedError:
+        detail = f"no helper offers to serve {task} as it is published now"
+        if reason is SessionReason.HELPER_BUSY:
+            detail = f"every helper that serves {task} has as many sessions as it takes"
+        retry_seconds = HELPER_RETRY_SECONDS if self.book.helpers.have_offered else FIRST_OFFER_RETRY_SECONDS
+        return OpeningRefusedError(reason, detail, retry_seconds)
 
     def _ask_again(self, session: CarriedSession) -> None:
         """The device repeats its opening: whichever message was lost is sent again."""

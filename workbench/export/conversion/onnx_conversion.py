@@ -49,6 +49,7 @@ def convert(
         insert_type_promotion_nodes(program.graph_module)
         registry = translations({REPEAT: scan_nodes(traced, convert)})
         model = _exported_program_to_onnx_program(program, registry=registry).model
+    _copy_inputs_given_back(model.graph)
     for values, names in ((model.graph.inputs, [entry.name for entry in inputs]), (model.graph.outputs, outputs)):
         for value, name in zip(values, names, strict=True):
             value.name = name
@@ -62,6 +63,16 @@ def convert(
     for value in (*graph.input, *graph.output):
         del value.metadata_props[:]
     return graph
+
+
+def _copy_inputs_given_back(graph: onnx_ir.Graph) -> None:
+    """Give an input that is an output too a copy there: one value can't have two names."""
+    for place, value in enumerate(graph.outputs):
+        if value.is_graph_input():
+            copy = onnx_ir.Node("", "Identity", [value])
+            copy.outputs[0].type, copy.outputs[0].shape = value.type, value.shape
+            graph.append(copy)
+            graph.outputs[place] = copy.outputs[0]
 
 
 @contextmanager

@@ -1,0 +1,59 @@
+"""What a helper does with what its relay tells it."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from edge_agent.shell.connection.identity import Identity
+from fleet_protocol.keys import SigningKey, write_verify_key
+from fleet_protocol.kinds import News, SessionNotice, SessionReason
+from fleet_protocol.kinds.session_fields import NO_SESSION
+from session_relay.helper.configuration import load_helper_configuration
+from session_relay.helper.serving import SOON_SECONDS, Serving
+from session_relay.relay.core.outbox import Outbox
+from tests.support.fleet import FLEET, SHARD
+from tests.support.helper import CONFIGURATION, TASK
+
+NAME = "cellar-pi"
+COORDINATOR = SigningKey.generate()
+PINNED = write_verify_key(COORDINATOR.verify_key)
+
+
+def helper(folder: Path) -> Serving:
+    """One that the coordinator accepts as a device."""
+    file = folder / "helper.toml"
+    text = CONFIGURATION.format(
+        fleet=FLEET, device=NAME, coordinator_key=PINNED, host="localhost", port=1883, task=TASK
+    )
+    file.write_text(text)
+    member = SimpleNamespace(
+        identity=Identity(FLEET, SHARD, NAME, SigningKey.generate(), PINNED),
+        database=SimpleNamespace(is_enrolled=lambda: True),
+        link=None,
+    )
+    return Serving(load_helper_configuration(file), cast("Any", member), cast("Any", None))
+
+
+async def test_offer_that_is_refused_again_and_again_is_made_again_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timers: list[tuple[float, Callable[[], None]]] = []
+
+    def note(seconds: float, callback: Callable[[], None]) -> SimpleNamespace:
+        timers.append((seconds, callback))
+        return SimpleNamespace(cancel=lambda: None)
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "call_later", note)
+    serving = helper(tmp_path)
+    relay = Outbox(COORDINATOR, FLEET, SHARD)
+    for _ in range(50):
+        relay.notify(NAME, SessionNotice(NO_SESSION, News.REFUSED, SessionReason.NOT_APPROVED, "not allowed", 30))
+        serving.relayed(relay.waiting[-1].data)
+    assert [seconds for seconds, _ in timers] == [SOON_SECONDS], "however often somebody repeats a refusal"
+    timers.pop()[1]()
+    serving.relayed(relay.waiting[-1].data)
+    assert [seconds for seconds, _ in timers] == [SOON_SECONDS], "and after that as before"

@@ -11,7 +11,6 @@ from tests.support.cut_link import CutLink
 from tests.support.helper import TASK, HelperProcess, SplitAgent
 from tests.support.split_fleet import SplitFleet
 from tests.support.waiting import until
-from workbench.demo.audit import Audit
 
 MANY_STEPS = 1000
 """Of a round that something happens in the middle of."""

@@ -26,8 +26,10 @@ from bundle_runtime.runner import bundle_paths
 from bundle_runtime.samples import Samples
 from bundle_runtime.trained_block import TrainedBlock
 from edge_agent.training.engine import Rates, plan_batches
-from fleet_protocol.bundle import DESCRIPTION_FILE, WEIGHTS_FILE, TaskDescription, parse_description
+from fleet_protocol.bundle import parse_description
+from fleet_protocol.bundle_files import DESCRIPTION_FILE, WEIGHTS_FILE
 from fleet_protocol.codec import read_weights
+from fleet_protocol.task_description import TaskDescription
 from workbench.recipe_folder import find_recipe
 
 RECIPE = "mnist_cnn"

@@ -10,7 +10,8 @@ import numpy as np
 
 from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
-from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
+from fleet_protocol.bundle import parse_description
+from fleet_protocol.bundle_files import DESCRIPTION_FILE
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import SigningKey, VerifyKey, write_signing_key, write_verify_key
 from session_relay.helper.status import ask_helper

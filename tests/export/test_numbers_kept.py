@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fleet_protocol.bundle import LabelSchema
+from fleet_protocol.sample_schema import LabelSchema
 from tests.support.training import TOLERANCE, Rates, make_recipe, train_exported, train_with_torch
 from workbench.export.conversion.decompositions import threshold_backward
 from workbench.export.conversion.onnx_conversion import checked_model, convert

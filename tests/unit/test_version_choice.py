@@ -21,9 +21,10 @@ from edge_agent.core.version_choice import (
     judge_manifest,
     known_from,
 )
-from fleet_protocol.bundle import DownlinkPlan, parse_description
+from fleet_protocol.bundle import parse_description
 from fleet_protocol.bundle_files import TRAIN_FILE
 from fleet_protocol.cohort import EVERYONE
+from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.kinds import Invitation, Manifest
 from fleet_protocol.topics import PackedWeights
 

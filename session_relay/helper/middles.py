@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sqlite3
 from typing import Any, Protocol
 
 from edge_agent.core.generations import carried_over
@@ -150,6 +151,8 @@ class Middles:
         computing = asyncio.ensure_future(middle.run())
         try:
             await self._contribute(middle, computing)
+        except (sqlite3.Error, OSError) as error:
+            self._note_lost(middle, error)
         finally:
             computing.cancel()
             await asyncio.wait({computing})
@@ -189,6 +192,17 @@ class Middles:
     def _spool_result(self, middle: Middle, memory: TaskMemory, result: TrainingResult) -> None:
         self._spool.put(middle.version.description.task, middle.version, memory, result)
         self._watcher.spooled()
+
+    def _note_lost(self, middle: Middle, error: Exception) -> None:
+        logger.error(
+            log_line(
+                "contribution_lost",
+                task=middle.version.description.task,
+                version=middle.version.number,
+                reason=error,
+                remedy="make room on the disk of state_folder; what devices have taught of that version is lost",
+            )
+        )
 
     def _note_failure(self, middle: Middle, failure: ComputeFailure) -> None:
         version = middle.version

@@ -40,6 +40,9 @@ class Watcher(Protocol):
     def version_damaged(self, version: ReadyVersion, why: str) -> None:
         """Its weights came packed, and can't be unpacked."""
 
+    def version_not_computed(self, version: ReadyVersion, why: str) -> None:
+        """No process has come as far as to compute it, and the next one would hardly."""
+
     def spooled(self) -> None:
         """Something waits in the outbox."""
 
@@ -208,6 +211,8 @@ class Middles:
         version = middle.version
         if failure.is_packed:
             self._watcher.version_damaged(version, failure.error)
+        elif not middle.is_loaded:
+            self._watcher.version_not_computed(version, failure.error)
         logger.error(
             log_line(
                 "middle_failed",

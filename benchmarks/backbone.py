@@ -21,17 +21,13 @@ from edge_agent.training.features import compute_features
 from edge_agent.training.onnx_step import OnnxStepEngine
 from edge_agent.training.worker import read_samples
 from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.bundle import (
-    BACKBONE_FILE,
-    TRAIN_FILE,
-    WEIGHTS_FILE,
-    TaskDescription,
-    TrainingPlan,
-    UpdatePlan,
-    verify_bundle,
-)
+from fleet_protocol.bundle import verify_bundle
+from fleet_protocol.bundle_files import BACKBONE_FILE, TRAIN_FILE, WEIGHTS_FILE
 from fleet_protocol.codec import read_weights
 from fleet_protocol.sample_schema import InputSchema, LabelSchema
+from fleet_protocol.task_description import TaskDescription
+from fleet_protocol.training_plan import TrainingPlan
+from fleet_protocol.update_plan import UpdatePlan
 from workbench.export.bundle_writer import bundle_files
 from workbench.export.recipe.recipe import Recipe
 from workbench.export.recipe.task_file import BackboneSettings, TaskFile

@@ -35,8 +35,8 @@ from benchmarks.mnist_fleet import (
     smoothed,
 )
 from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.downlink_plan import DownlinkPlan
+from fleet_protocol.update_plan import UpdatePlan
 from workbench.simulation.ledger import Point
 from workbench.simulation.simulation import Result
 

@@ -10,7 +10,8 @@ from torch import nn
 from benchmarks.mnist import Digits, read_mnist
 from edge_agent.training.engine import Rates, plan_batches
 from edge_agent.training.onnx_step import OnnxStepEngine
-from fleet_protocol.bundle import DESCRIPTION_FILE, TRAIN_FILE, WEIGHTS_FILE, parse_description
+from fleet_protocol.bundle import parse_description
+from fleet_protocol.bundle_files import DESCRIPTION_FILE, TRAIN_FILE, WEIGHTS_FILE
 from fleet_protocol.codec import read_weights
 from fleet_protocol.codec.sparse import FloatVector
 from workbench.data.digits import split_digits

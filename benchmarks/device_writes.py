@@ -13,10 +13,10 @@ import numpy as np
 from edge_agent.core.outbox import SpooledPayload
 from edge_agent.shell.connection.identity import Identity
 from edge_agent.shell.storage.device_database import DeviceDatabase, SpooledRound
-from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import encode_update
 from fleet_protocol.keys import SigningKey, write_verify_key
 from fleet_protocol.kinds import UPDATE, Outcome, Update, encode_payload
+from fleet_protocol.update_plan import UpdatePlan
 
 ROUNDS = 100
 PARAMETERS = (5_000, 50_000)

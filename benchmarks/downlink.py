@@ -25,16 +25,12 @@ from bundle_runtime.runner import BundleRunner, bundle_paths
 from bundle_runtime.samples import Samples
 from edge_agent.training.engine import Rates, plan_batches
 from edge_agent.training.onnx_step import OnnxStepEngine
-from fleet_protocol.bundle import (
-    DESCRIPTION_FILE,
-    TRAIN_FILE,
-    WEIGHTS_FILE,
-    TaskDescription,
-    UpdatePlan,
-    parse_description,
-)
+from fleet_protocol.bundle import parse_description
+from fleet_protocol.bundle_files import DESCRIPTION_FILE, TRAIN_FILE, WEIGHTS_FILE
 from fleet_protocol.codec import Grid, encode_difference, encode_update, read_weights
 from fleet_protocol.codec.sparse import FloatVector
+from fleet_protocol.task_description import TaskDescription
+from fleet_protocol.update_plan import UpdatePlan
 from workbench.data.digits import split_digits
 from workbench.export.bundle_writer import export_bundle
 from workbench.recipe_folder import find_recipe

@@ -16,11 +16,12 @@ from edge_agent.training.engines import make_engine
 from edge_agent.training.round import Earlier, learn, train_round
 from fleet_protocol import topics
 from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.bundle import TaskDescription, UpdatePlan
 from fleet_protocol.codec import decode_update, read_weights
 from fleet_protocol.envelope import sign_envelope
 from fleet_protocol.keys import SigningKey
 from fleet_protocol.kinds import UPDATE, Update, encode_payload
+from fleet_protocol.task_description import TaskDescription
+from fleet_protocol.update_plan import UpdatePlan
 
 RATES = (0.001, 0.003, 0.01, 0.03)
 TUNING_ROUNDS = 20

@@ -29,17 +29,12 @@ from broker_coordinator.storage.database import open_database, writing
 from broker_coordinator.storage.device_registry import store_device
 from fleet_protocol import topics
 from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.bundle import (
-    BUNDLE_FORMAT,
+from fleet_protocol.bundle_files import (
     DESCRIPTION_FILE,
     EVALUATE_FILE,
     PREDICT_FILE,
     TRAIN_FILE,
     WEIGHTS_FILE,
-    Parameter,
-    TaskDescription,
-    TrainingPlan,
-    UpdatePlan,
     blob_hash,
 )
 from fleet_protocol.codec import encode_update, write_weights
@@ -47,6 +42,9 @@ from fleet_protocol.envelope import digest, sign_envelope
 from fleet_protocol.keys import SigningKey, write_signing_key
 from fleet_protocol.kinds import UPDATE, Update, encode_payload
 from fleet_protocol.sample_schema import InputSchema, LabelSchema
+from fleet_protocol.task_description import BUNDLE_FORMAT, Parameter, TaskDescription
+from fleet_protocol.training_plan import TrainingPlan
+from fleet_protocol.update_plan import UpdatePlan
 from workbench.demo.brokers import MOSQUITTO_PLACES, free_port
 
 FLEET = "bench"

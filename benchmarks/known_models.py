@@ -27,8 +27,10 @@ from benchmarks.model_zoo.models import ZooModel
 from benchmarks.step_contest import TREE
 from bundle_runtime.backbone import Backbone
 from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.bundle import BACKBONE_FILE, TrainingPlan, UpdatePlan
+from fleet_protocol.bundle_files import BACKBONE_FILE
 from fleet_protocol.sample_schema import InputSchema, LabelSchema
+from fleet_protocol.training_plan import TrainingPlan
+from fleet_protocol.update_plan import UpdatePlan
 from workbench.export.backbone.backbone import split
 from workbench.export.bundle_writer import bundle_files
 from workbench.export.recipe.recipe import Recipe

@@ -22,11 +22,11 @@ from bundle_runtime.samples import Samples
 from edge_agent.core.guards import GuardSettings
 from fleet_protocol import topics
 from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.envelope import sign_envelope
 from fleet_protocol.keys import SigningKey
 from fleet_protocol.kinds import UPDATE, Update, encode_payload
+from fleet_protocol.update_plan import UpdatePlan
 from workbench.data.samples import share_out
 from workbench.export.bundle_writer import export_bundle
 from workbench.simulation.conditions import Conditions, FleetMember

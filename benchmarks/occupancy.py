@@ -16,7 +16,8 @@ from sklearn.linear_model import LogisticRegression
 
 from benchmarks.one_device import Device, accuracy
 from bundle_runtime.samples import Samples
-from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
+from fleet_protocol.bundle import parse_description
+from fleet_protocol.bundle_files import DESCRIPTION_FILE
 from workbench.data.named_readings import prepare_rows
 from workbench.recipe_folder import find_recipe
 

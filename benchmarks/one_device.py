@@ -22,16 +22,12 @@ from edge_agent.sources.schema_check import check_sample
 from edge_agent.worker.contract import TrainingJob, TrainingResult, Withheld, files_for
 from edge_agent.worker.settings import WorkerSettings
 from edge_agent.worker.supervisor import train_in_child
-from fleet_protocol.bundle import (
-    DESCRIPTION_FILE,
-    PREDICT_FILE,
-    WEIGHTS_FILE,
-    TaskDescription,
-    parse_description,
-)
+from fleet_protocol.bundle import parse_description
+from fleet_protocol.bundle_files import DESCRIPTION_FILE, PREDICT_FILE, WEIGHTS_FILE
 from fleet_protocol.codec import decode_update, read_weights, write_weights
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.sample_line import Sample
+from fleet_protocol.task_description import TaskDescription
 
 WORKER = WorkerSettings(memory_limit_mib=1024, time_limit_seconds=1800)
 

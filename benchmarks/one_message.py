@@ -28,9 +28,9 @@ from benchmarks.spoken_digits import SpokenDigits, divided, one_speaker_three_di
 from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.runner import BundleRunner
-from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.solved_head import SolvedHead
+from fleet_protocol.update_plan import UpdatePlan
 from workbench.export.bundle_writer import export_bundle
 from workbench.recipe_folder import find_recipe
 

@@ -28,12 +28,12 @@ from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.samples import Samples
 from edge_agent.training.engine import Rates, plan_batches
 from edge_agent.training.feedback import recall
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec import decode_update, encode_update, read_weights, write_weights
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.envelope import Header
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.kinds import UPDATE, Update
+from fleet_protocol.task_description import TaskDescription
 from workbench.data.samples import read_samples, share_out
 from workbench.simulation.workload import Workload, trained_workload
 

@@ -41,7 +41,7 @@ from broker_coordinator.storage.task_registry import TaskRegistry
 from bundle_runtime.bundle import Bundle, with_description
 from bundle_runtime.bundle_folder import load_bundle
 from fleet_host.key_files import read_key_ring_file
-from fleet_protocol.bundle import blob_hash
+from fleet_protocol.bundle_files import blob_hash
 from fleet_protocol.keys import SigningKey, VerifyKey
 from fleet_protocol.kinds import OfferedTask
 from fleet_protocol.limits import MIB

@@ -2,7 +2,8 @@
 
 Devices train `models/mnist_cnn` with its helper, each program as shipped (`benchmarks.split_fleet`). `overhead_ratio`
 is the time of a step against the same blocks chained in one process; `bottleneck` is the program that used most of the
-processor meanwhile. Wire formats are compared on loopback, latencies with the format of the task.
+processor meanwhile. Wire formats are compared on loopback with one step under way; latencies, and several steps under
+way, with the format of the task.
 """
 
 import argparse
@@ -25,8 +26,10 @@ from bundle_runtime.runner import bundle_paths
 from bundle_runtime.samples import Samples
 from bundle_runtime.trained_block import TrainedBlock
 from edge_agent.training.engine import Rates, plan_batches
-from fleet_protocol.bundle import DESCRIPTION_FILE, WEIGHTS_FILE, TaskDescription, parse_description
+from fleet_protocol.bundle import parse_description
+from fleet_protocol.bundle_files import DESCRIPTION_FILE, WEIGHTS_FILE
 from fleet_protocol.codec import read_weights
+from fleet_protocol.task_description import TaskDescription
 from workbench.recipe_folder import find_recipe
 
 RECIPE = "mnist_cnn"
@@ -47,13 +50,14 @@ class Setting:
     devices: int
     wire: str
     latency_milliseconds: float
+    in_flight: int
 
 
 def measure(setting: Setting, samples: Samples, chained_seconds: float) -> dict[str, Any]:
     """What a fleet does in a setting."""
     with tempfile.TemporaryDirectory(prefix="split-") as name:
         folder = Path(name)
-        task = write_bundle(folder / "bundle", setting.wire)
+        task = write_bundle(folder / "bundle", setting)
         assert task.split is not None
         cuts = [task.split.cuts[0].name] * setting.devices
         with split_fleet(folder, folder / "bundle", cuts, latency_milliseconds=setting.latency_milliseconds) as fleet:
@@ -80,6 +84,7 @@ def figures(fleet: SplitFleet, setting: Setting, chained_seconds: float) -> dict
         "devices": setting.devices,
         "wire": setting.wire,
         "latency_ms": setting.latency_milliseconds,
+        "most_in_flight": setting.in_flight,
         "steps_per_second": round(rate, 1),
         "bytes_per_step": {
             way: round((bytes_after[counter] - bytes_before[counter]) / steps)
@@ -106,14 +111,16 @@ def spent(fleet: SplitFleet) -> dict[str, float]:
     return found
 
 
-def write_bundle(folder: Path, wire: str, *, steps: int = STEPS) -> TaskDescription:
-    """The shipped bundle with rounds of so many steps, and this format of what travels."""
+def write_bundle(folder: Path, setting: Setting) -> TaskDescription:
+    """The shipped bundle with endless rounds, and what a setting says of its split."""
     shutil.copytree(find_recipe(RECIPE) / "bundle", folder)
     task = parse_description((folder / DESCRIPTION_FILE).read_bytes())
     assert task.split is not None
     replace = msgspec.structs.replace
-    training = replace(task.training, steps=steps, maximum_epochs=0, epochs_per_round=0, validation_share=0.0)
-    task = replace(task, training=training, split=replace(task.split, activations=wire, gradients=wire))
+    training = replace(task.training, steps=STEPS, maximum_epochs=0, epochs_per_round=0, validation_share=0.0)
+    wire = setting.wire
+    split = replace(task.split, activations=wire, gradients=wire, most_in_flight=setting.in_flight)
+    task = replace(task, training=training, split=split)
     (folder / DESCRIPTION_FILE).write_bytes(msgspec.json.encode(task))
     return task
 
@@ -161,14 +168,19 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, required=True, metavar="FOLDER", help="with MNIST's test images")
     parser.add_argument("--devices", type=int, nargs="+", default=[1, 8], metavar="N")
     parser.add_argument("--wires", nargs="+", default=["float32", "float16", "int8", "int4"], metavar="FORMAT")
-    parser.add_argument("--latencies", type=float, nargs="+", default=[0.0, 50.0], metavar="MS", help="one way")
+    parser.add_argument("--latencies", type=float, nargs="+", default=[50.0], metavar="MS", help="one way")
+    parser.add_argument("--in-flight", type=int, nargs="+", default=[1, 16], metavar="N", help="most steps under way")
     options = parser.parse_args()
     digits = read_mnist(options.data_dir)
     samples = Samples(digits.images, digits.labels)
     chained_seconds = chained_step_seconds(samples)
-    settings = [Setting(devices, wire, 0.0) for devices in options.devices for wire in options.wires]
+    settings = [Setting(devices, wire, 0.0, 1) for devices in options.devices for wire in options.wires]
     settings += [
-        Setting(devices, "int8", latency) for devices in options.devices for latency in options.latencies if latency
+        Setting(devices, "int8", latency, in_flight)
+        for devices in options.devices
+        for latency in [0.0, *options.latencies]
+        for in_flight in options.in_flight
+        if latency or in_flight > 1
     ]
     measured = []
     for setting in settings:

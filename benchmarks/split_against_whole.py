@@ -24,8 +24,9 @@ from broker_coordinator.commands.export import model_of
 from broker_coordinator.storage.journal import Journal
 from bundle_runtime.runner import BundleRunner, bundle_paths
 from bundle_runtime.samples import Samples
-from fleet_protocol.bundle import DESCRIPTION_FILE, TaskDescription
+from fleet_protocol.bundle_files import DESCRIPTION_FILE
 from fleet_protocol.codec import read_weights
+from fleet_protocol.task_description import TaskDescription
 from workbench.data.samples import share_out
 from workbench.export.bundle_writer import export_bundle
 

@@ -20,7 +20,7 @@ from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.samples import Samples
 from edge_agent.client import AgentClient
 from fleet_host.child_process import bound
-from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.task_description import TaskDescription
 from workbench.demo.brokers import MOSQUITTO_CONFIGURATION, MOSQUITTO_PLACES, free_port
 
 FLEET = "bench"

@@ -16,10 +16,10 @@ from bundle_runtime.blocks import BlockRunner
 from bundle_runtime.samples import Samples
 from edge_agent.training.engine import Rates, plan_batches
 from edge_agent.training.split.engine import SplitEngine
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.sessions.steps import StepAnswer, StepRequest
 from fleet_protocol.split_plan import Cut, SplitPlan, device_blocks, is_helpers
+from fleet_protocol.task_description import TaskDescription
 from session_relay.helper.core.middle import Middle, helpers_blocks
 from session_relay.helper.core.requests import Asked
 

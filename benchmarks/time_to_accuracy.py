@@ -35,7 +35,7 @@ from benchmarks.mnist_fleet import (
     smoothed,
 )
 from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.bundle import UpdatePlan
+from fleet_protocol.update_plan import UpdatePlan
 
 NEVER = 1e9
 """Seconds: a deadline that no round reaches."""

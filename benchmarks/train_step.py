@@ -35,8 +35,9 @@ from bundle_runtime.samples import Samples
 from edge_agent.training.engine import Rates, plan_batches
 from edge_agent.training.onnx_step import OnnxStepEngine
 from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.bundle import TrainingPlan, UpdatePlan
 from fleet_protocol.sample_schema import InputSchema, LabelSchema
+from fleet_protocol.training_plan import TrainingPlan
+from fleet_protocol.update_plan import UpdatePlan
 from workbench.export.conversion.onnx_conversion import checked_model
 from workbench.export.graphs.training_graph import training_graph
 from workbench.export.recipe.recipe import Recipe

@@ -17,7 +17,7 @@ import numpy as np
 
 from bundle_runtime.samples import Samples
 from edge_agent.training.engine import Rates, plan_batches
-from fleet_protocol.bundle import ORT_CHECKPOINT_FILE, ORT_OPTIMISER_FILE, ORT_TRAINING_FILE, TRAIN_FILE
+from fleet_protocol.bundle_files import ORT_CHECKPOINT_FILE, ORT_OPTIMISER_FILE, ORT_TRAINING_FILE, TRAIN_FILE
 
 STEPS = 50
 BATCH = 16

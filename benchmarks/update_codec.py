@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.deltas import CNN_WIDTHS, Delta, digits_round, mnist_round, noise
-from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import decode_update, encode_update, inspect_update
+from fleet_protocol.update_plan import UpdatePlan
 
 PARAMETERS = (10_000, 100_000, 1_000_000)
 KEEP_FRACTIONS = (0.001, 0.01, 0.05)

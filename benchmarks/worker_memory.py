@@ -34,12 +34,12 @@ from edge_agent.worker.contract import (
     write_frame,
     write_job,
 )
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec import read_weights
 from fleet_protocol.limits import MIB
 from fleet_protocol.sessions.steps import StepRequest
 from fleet_protocol.split_costs import memory_bytes
 from fleet_protocol.split_plan import WHOLE
+from fleet_protocol.task_description import TaskDescription
 from session_relay.helper.core.middle import Middle, helpers_blocks
 from session_relay.helper.core.requests import Asked
 from tests.support.worker import TREE, make_job, store_samples

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle_runtime.graph import Graph, GraphSource
-from fleet_protocol.bundle import BACKBONE_FILE
+from fleet_protocol.bundle_files import BACKBONE_FILE
 
 ROWS_AT_ONCE = 16
 """A mini-batch. Memory grows with it; more rows are hardly faster on a processor."""

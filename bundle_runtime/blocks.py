@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from bundle_runtime.graph import Graph, GraphError, GraphSource
 from bundle_runtime.log_priors import log_priors
 from bundle_runtime.scale_feeds import scale_feeds
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.split_plan import SplitPlan, backward_file, forward_file, last_file
+from fleet_protocol.task_description import TaskDescription
 
 Floats: TypeAlias = NDArray[np.float32]
 Labels: TypeAlias = NDArray[np.int64] | NDArray[np.float32]

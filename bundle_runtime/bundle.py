@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import msgspec
 
-from fleet_protocol.bundle import DESCRIPTION_FILE, WEIGHTS_FILE, TaskDescription, blob_hash
+from fleet_protocol.bundle_files import DESCRIPTION_FILE, WEIGHTS_FILE, blob_hash
 from fleet_protocol.codec import Grid, read_weights
+from fleet_protocol.task_description import TaskDescription
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,8 @@ import stat
 from pathlib import Path
 
 from bundle_runtime.bundle import Bundle
-from fleet_protocol.bundle import (
-    DESCRIPTION_FILE,
-    WEIGHTS_FILE,
-    parse_description,
-    verify_bundle,
-)
+from fleet_protocol.bundle import parse_description, verify_bundle
+from fleet_protocol.bundle_files import DESCRIPTION_FILE, WEIGHTS_FILE
 from fleet_protocol.codec import read_weights
 from fleet_protocol.errors import ConfigurationError, ProtocolError, why_unreadable
 from fleet_protocol.limits import MAX_BLOB_BYTES

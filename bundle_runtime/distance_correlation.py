@@ -8,8 +8,8 @@ samples and activations alone, so no graph holds it: its gradient is added to th
 import numpy as np
 from numpy.typing import NDArray
 
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.scaling import MOST_DEVIATIONS
+from fleet_protocol.task_description import TaskDescription
 
 Floats = NDArray[np.float32]
 Matrix = NDArray[np.float64]

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from bundle_runtime.graph_admission import GraphRefusedError, check_graph
 from bundle_runtime.graph_checks import why_not_loaded, why_not_taken, why_too_new
-from fleet_protocol.bundle import OnnxVersion
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.task_description import OnnxVersion
 
 # Read on import: without it onnxruntime 1.32 writes a device id into the home folder and looks up a collector.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"

@@ -10,7 +10,8 @@ from typing import Final
 
 from bundle_runtime.onnx_fields import FIELDS, REFUSED
 from bundle_runtime.protobuf_wire import Wire, WireError, read_fields
-from fleet_protocol.bundle import ORT_OPTIMISER_FILE, ORT_TRAINING_FILE, OnnxVersion
+from fleet_protocol.bundle_files import ORT_OPTIMISER_FILE, ORT_TRAINING_FILE
+from fleet_protocol.task_description import OnnxVersion
 
 STANDARD_DOMAINS: Final = frozenset({b"", b"ai.onnx"})
 EXTRA_DOMAINS: Final = {ORT_TRAINING_FILE: b"com.microsoft", ORT_OPTIMISER_FILE: b"com.microsoft"}

@@ -6,7 +6,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fleet_protocol.bundle import OnnxVersion
+from fleet_protocol.task_description import OnnxVersion
 
 READABLE: Final = (
     ("1.19", OnnxVersion(ir_version=10, opset=21)),

@@ -11,9 +11,10 @@ from bundle_runtime.backbone import Backbone
 from bundle_runtime.graph import Graph, GraphSource
 from bundle_runtime.samples import Samples
 from bundle_runtime.scale_feeds import scale_feeds
-from fleet_protocol.bundle import BACKBONE_FILE, EVALUATE_FILE, PREDICT_FILE, TaskDescription
+from fleet_protocol.bundle_files import BACKBONE_FILE, EVALUATE_FILE, PREDICT_FILE
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.sample_schema import qualified
+from fleet_protocol.task_description import TaskDescription
 
 EVALUATED_AT_ONCE = 256
 """Rows of one call, so that memory does not grow with the samples."""

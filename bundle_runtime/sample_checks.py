@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.sample_rules import ValueRule, input_rules, label_rules
 from fleet_protocol.sample_schema import InputSchema
+from fleet_protocol.task_description import TaskDescription
 
 
 @dataclass(frozen=True, slots=True)

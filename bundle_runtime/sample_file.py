@@ -12,9 +12,9 @@ from safetensors.numpy import load_file
 from bundle_runtime.sample_checks import find_misfits
 from bundle_runtime.sample_table import Arrays, read_csv, read_json_lines
 from bundle_runtime.samples import Samples
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import ConfigurationError, why_unreadable
 from fleet_protocol.sample_schema import qualified
+from fleet_protocol.task_description import TaskDescription
 
 NO_SAMPLES = "write them with numpy.savez"
 

@@ -11,12 +11,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.sample_line import read_line
 from fleet_protocol.sample_row import Given, in_order
 from fleet_protocol.sample_rules import ValueRule, input_rules, label_rules
 from fleet_protocol.sample_schema import qualified, runs
+from fleet_protocol.task_description import TaskDescription
 
 LABEL_COLUMN = "label"
 """The columns whose names begin so are the label's, in their order; all others are the inputs."""

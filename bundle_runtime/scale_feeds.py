@@ -5,7 +5,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.task_description import TaskDescription
 
 SCALE_INPUTS: Final = {"inputs": ("input_mean", "input_deviation"), "targets": ("target_mean", "target_deviation")}
 """The names of the graphs' inputs for each scale of `fleet_protocol.scaling.Scaling`."""

@@ -52,6 +52,7 @@ AbsolutePath = Annotated[
 ]
 
 PositiveInt = Annotated[int, msgspec.Meta(ge=1, le=MAX_SETTING)]
+PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=MAX_WAIT_SECONDS)]
 """A time limit or an interval: what a timer takes."""

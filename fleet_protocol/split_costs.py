@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.limits import MAX_FRAME_BYTES, MIB
 from fleet_protocol.split_plan import Cut, SplitPlan, WireFormat, device_blocks, is_helpers
+from fleet_protocol.task_description import TaskDescription
 
 BASE_BYTES: Final = 77 * MIB
 """Of a worker with its libraries loaded: the smallest limit under which the digits task trains, without what the task

@@ -92,8 +92,9 @@ class Passing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     """Which entries of a gradient travel."""
     gradient_keep: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
     """Share of the entries of each row that `top_k` and `random_top_k` keep."""
-    most_in_flight: Annotated[int, msgspec.Meta(ge=1, le=64)] = 16
-    """Mini-batches on their way at once, at most."""
+    most_in_flight: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+    """Mini-batches on their way at once, at most: above 1, as many as the measured round trip asks for. More hide
+    latency, and learn less each (docs/decisions/stale-passes.md)."""
     activation_noise: Magnitude = 0.0
     """Deviation of the Gaussian noise on activations that leave a device, in units of their own deviation."""
     gradient_clip: Magnitude = 0.0

@@ -9,7 +9,8 @@ import msgspec
 
 from fleet_host.command_line import DISTRIBUTION
 from fleet_host.extras import missing_extra_named
-from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
+from fleet_protocol.bundle import parse_description
+from fleet_protocol.bundle_files import DESCRIPTION_FILE
 from fleet_protocol.errors import ConfigurationError, ProtocolError, why_unreadable
 from fleet_protocol.limits import MAX_SEQUENCE
 from workbench.recipe_folder import find_bundle, find_recipe

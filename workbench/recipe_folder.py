@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fleet_protocol.bundle import DESCRIPTION_FILE
+from fleet_protocol.bundle_files import DESCRIPTION_FILE
 from fleet_protocol.errors import ConfigurationError
 
 TASK_FILE = "task.toml"

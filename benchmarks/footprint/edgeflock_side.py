@@ -17,7 +17,8 @@ from benchmarks.footprint.counting_proxy import CountingProxy
 from benchmarks.footprint.environments import environment_with, installed_mb
 from benchmarks.footprint.processes import MB, Idle, family, idle, memory_mb, running, until
 from edge_agent.client import AgentClient
-from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
+from fleet_protocol.bundle import parse_description
+from fleet_protocol.bundle_files import DESCRIPTION_FILE
 from workbench.demo.brokers import BrokerPlan, plan_broker
 from workbench.demo.fleet_files import DeviceFiles, FleetFiles, plan_files, program, write_fleet
 from workbench.recipe_folder import find_recipe

@@ -18,9 +18,11 @@ from bundle_runtime.samples import Samples
 from edge_agent.training.engine import Rates, plan_batches
 from edge_agent.training.onnx_step import OnnxStepEngine
 from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.bundle import TRAIN_FILE, TrainingPlan, UpdatePlan
+from fleet_protocol.bundle_files import TRAIN_FILE
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.sample_schema import InputSchema
+from fleet_protocol.training_plan import TrainingPlan
+from fleet_protocol.update_plan import UpdatePlan
 from workbench.export.bundle_writer import bundle_files
 from workbench.export.recipe.recipe import Recipe
 from workbench.export.recipe.scaling import ScalingSettings

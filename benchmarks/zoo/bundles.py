@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.zoo.fingerprints import fingerprint, sources
 from benchmarks.zoo.rules import Settings, merged
 from benchmarks.zoo.tasks import RECIPES
-from fleet_protocol.bundle import DESCRIPTION_FILE
+from fleet_protocol.bundle_files import DESCRIPTION_FILE
 from workbench.recipe_folder import TASK_FILE
 
 DEFAULT = Path(__file__).parent / "default_under_test.toml"

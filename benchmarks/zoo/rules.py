@@ -9,7 +9,8 @@ from unittest.mock import patch
 
 from edge_agent.training.feedback import ErrorFeedback, recall
 from fleet_protocol.aggregation_plan import SMALLEST_LIMIT_OF_NORM
-from fleet_protocol.bundle import TaskDescription, UpdatePlan
+from fleet_protocol.task_description import TaskDescription
+from fleet_protocol.update_plan import UpdatePlan
 
 Settings = Mapping[str, Any]
 """Of task.toml: values, and tables of values."""

@@ -59,10 +59,10 @@ from broker_coordinator.admission.room import note_accepted, take_room
 from broker_coordinator.admission.senders import is_told_newest_boot, sender_of
 from broker_coordinator.admission.settings import AdmissionSettings
 from fleet_protocol import topics
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.envelope import Header, digest, read_envelope
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.kinds import KINDS, Leaf, PayloadKind, decode_payload
+from fleet_protocol.task_description import TaskDescription
 
 TOPICS_REMEMBERED = 10_000
 """Each is read once: a device sends on two for ever. Those that are no device's are not remembered."""

@@ -25,10 +25,10 @@ from broker_coordinator.admission.parsed_message import ParsedMessage
 from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.aggregation.server_state import Remembered, ServerState
 from broker_coordinator.aggregation.strategies import Recall
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.envelope import Header
 from fleet_protocol.keys import VerifyKey
 from fleet_protocol.kinds import PayloadKind
+from fleet_protocol.task_description import TaskDescription
 
 Payload = TypeVar("Payload", bound=msgspec.Struct)
 Facts = TypeVar("Facts", bound=msgspec.Struct)

@@ -12,11 +12,11 @@ from broker_coordinator.admission.invited import Invited
 from broker_coordinator.admission.overlay import Copyable, Overlay, changes_in, own
 from broker_coordinator.admission.shares import RecentDevices
 from fleet_host.rate_limit import UNLIMITED, TokenBucket
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import Reason
 from fleet_protocol.keys import VerifyKey, key_id
 from fleet_protocol.kinds import PayloadKind, PresenceState
 from fleet_protocol.limits import BOOT_SHIFT
+from fleet_protocol.task_description import TaskDescription
 
 
 class DeviceState(StrEnum):

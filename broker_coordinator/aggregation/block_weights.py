@@ -12,8 +12,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from fleet_protocol.bundle import Parameter
 from fleet_protocol.codec.sparse import IndexVector
+from fleet_protocol.task_description import Parameter
 
 Vector = NDArray[np.float64]
 

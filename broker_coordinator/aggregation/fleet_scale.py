@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from broker_coordinator.aggregation.bounds import SAMPLES_FACTOR
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec import Moments, pooled
 from fleet_protocol.scaling import DEVIATION_OF_CONSTANTS, SMALLEST_DEVIATION, UNITS_FACTOR, Scale, Scaling
+from fleet_protocol.task_description import TaskDescription
 
 FEWEST_TO_COMPARE: Final = 3
 """Of two devices, nobody can say which one has the other units."""

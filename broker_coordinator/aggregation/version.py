@@ -8,8 +8,9 @@ import numpy as np
 from broker_coordinator.aggregation.server_state import Remembered, ServerState
 from broker_coordinator.aggregation.server_step import initial_state
 from bundle_runtime.bundle import Bundle
-from fleet_protocol.bundle import Parameter, TaskDescription, blob_hash
+from fleet_protocol.bundle_files import blob_hash
 from fleet_protocol.codec import Grid, read_weights, write_weights
+from fleet_protocol.task_description import Parameter, TaskDescription
 
 
 @dataclass(frozen=True, slots=True)

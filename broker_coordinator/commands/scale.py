@@ -4,8 +4,8 @@ from sqlalchemy import Engine
 
 from broker_coordinator.consumers.statistics import read_scale
 from broker_coordinator.storage.task_scales import devices_reported, scale_made
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.scaling import UNSCALED
+from fleet_protocol.task_description import TaskDescription
 
 
 def scale_shown(engine: Engine, task: TaskDescription) -> dict[str, object]:

@@ -22,7 +22,7 @@ from broker_coordinator.storage.task_registry import StoredTask, TaskRegistry
 from bundle_runtime.bundle_folder import load_bundle
 from fleet_host.child_process import ended_after
 from fleet_host.command_line import Verbs, name_of, whole_number
-from fleet_protocol.bundle import blob_hash
+from fleet_protocol.bundle_files import blob_hash
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import KINDS, Invitation
 from fleet_protocol.limits import MAX_NAMED_GENERATION, MAX_SEQUENCE

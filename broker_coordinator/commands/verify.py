@@ -10,10 +10,11 @@ from broker_coordinator.serving.replay import replayed
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.task_registry import TaskRegistry
 from bundle_runtime.bundle import Bundle
-from fleet_protocol.bundle import Parameter, blob_hash
+from fleet_protocol.bundle_files import blob_hash
 from fleet_protocol.codec import read_weights
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.keys import KeyRing
+from fleet_protocol.task_description import Parameter
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ from broker_coordinator.consumers.file_requests import BLOB_REQUEST_CONSUMER, WE
 from broker_coordinator.consumers.presence import PRESENCE_CONSUMER
 from broker_coordinator.consumers.statistics import STATISTICS_CONSUMER
 from broker_coordinator.consumers.update import UPDATE_CONSUMER, UpdateFacts
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import KINDS, PayloadKind
+from fleet_protocol.task_description import TaskDescription
 
 CONSUMERS: dict[PayloadKind, Consumer] = {
     ENROLMENT_CONSUMER.kind: ENROLMENT_CONSUMER,

@@ -11,13 +11,13 @@ from broker_coordinator.admission.consumer import Admitted, Offered, VersionCons
 from broker_coordinator.aggregation.server_state import Remembered, ServerState
 from broker_coordinator.aggregation.solved_heads import pooled, solve
 from broker_coordinator.aggregation.strategies import Recall
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec import ClassStatistics, decode_class_statistics
 from fleet_protocol.codec.class_statistics import Table, rounding_of
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.kinds import FEATURE_STATISTICS, FeatureStatistics
 from fleet_protocol.limits import MAX_SAMPLES_PER_UPDATE
 from fleet_protocol.solved_head import SolvedHead
+from fleet_protocol.task_description import TaskDescription
 
 Report = tuple[str, ClassStatistics]
 """The device, and what it says of its features."""

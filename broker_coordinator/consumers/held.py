@@ -1,9 +1,9 @@
 """Which blocks of a task's `split` an update may say that it has held: a device those that a cut leaves it. Pure."""
 
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.kinds import Update
 from fleet_protocol.split_plan import SplitPlan, device_blocks
+from fleet_protocol.task_description import TaskDescription
 
 
 def cut_of(update: Update, task: TaskDescription, sender: str, *, from_helper: bool) -> str:

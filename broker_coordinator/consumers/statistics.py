@@ -8,12 +8,12 @@ import numpy as np
 
 from broker_coordinator.admission.consumer import Admitted, Offered, ScaleConsumer
 from broker_coordinator.aggregation.fleet_scale import FleetScale, awaited_columns, fleet_scale, rescaled
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec import Moments, decode_moments
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.kinds import STATISTICS, Statistics
 from fleet_protocol.limits import MAX_SAMPLES_PER_UPDATE
 from fleet_protocol.sample_rules import LARGEST_FLOAT32
+from fleet_protocol.task_description import TaskDescription
 
 Report = tuple[str, Moments]
 """The device, and its moments."""

@@ -16,7 +16,6 @@ from broker_coordinator.aggregation.server_step import finish, partial_of
 from broker_coordinator.aggregation.strategies import STRATEGIES, Partial, Recall
 from broker_coordinator.consumers.held import cut_of
 from broker_coordinator.consumers.peers import Declared, Peers
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec import (
     HeldBlocks,
     SparseUpdate,
@@ -30,6 +29,7 @@ from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.kinds import UPDATE, Update
 from fleet_protocol.limits import MAX_LOSS, MAX_SAMPLES_PER_UPDATE, MAX_STEPS_PER_UPDATE
 from fleet_protocol.remedies import STEADIER_TRAINING
+from fleet_protocol.task_description import TaskDescription
 
 NOBODY = Peers()
 """Before the first update of a task."""

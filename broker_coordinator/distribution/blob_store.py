@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from bundle_runtime.bundle import Bundle
-from fleet_protocol.bundle import blob_hash
+from fleet_protocol.bundle_files import blob_hash
 
 
 class BlobStore:

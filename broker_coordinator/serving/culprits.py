@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from broker_coordinator.admission.consumer import AnyJournalledConsumer
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import ConfigurationError, ProtocolError, Reason
+from fleet_protocol.task_description import TaskDescription
 
 NOT_OF_ONE_PAYLOAD = (MemoryError, OSError, ConfigurationError)
 """What says nothing of the payload that it was raised for: the machine or the installation lacks something."""

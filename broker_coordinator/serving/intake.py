@@ -49,9 +49,9 @@ from broker_coordinator.storage.task_registry import StoredTask, TaskRegistry
 from bundle_runtime.bundle import Bundle
 from fleet_host.log_lines import log_line
 from fleet_host.rate_limit import RateLimit
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import ConfigurationError, Reason
 from fleet_protocol.kinds import PresenceState
+from fleet_protocol.task_description import TaskDescription
 
 REFUSAL_LOG_INTERVAL_SECONDS = 10.0
 """Per reason. The database counts every refusal; the log says that there are some."""

@@ -10,9 +10,9 @@ from broker_coordinator.aggregation.strategies import Recall
 from broker_coordinator.aggregation.version import Version
 from broker_coordinator.consumers import version_consumer
 from broker_coordinator.storage.journal_reader import JournalReader
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import KeyRing
+from fleet_protocol.task_description import TaskDescription
 
 OF_DEVICES = (Recall.LAST_UPDATES, Recall.ALL_UPDATES)
 """What is remembered of what devices sent."""

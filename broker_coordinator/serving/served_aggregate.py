@@ -8,7 +8,7 @@ from itertools import islice
 from broker_coordinator.admission.consumer import AnyJournalledConsumer
 from broker_coordinator.serving.waiting import WaitingPayload
 from broker_coordinator.storage.records import Aggregate
-from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.task_description import TaskDescription
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,10 +22,10 @@ from broker_coordinator.aggregation.server_state import ServerState
 from broker_coordinator.aggregation.version import Version, version_of
 from broker_coordinator.serving.waiting import WaitingPayload
 from bundle_runtime.bundle import Bundle
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec import Grid, read_weights
 from fleet_protocol.cohort import EVERYONE, RoundDraws
 from fleet_protocol.kinds import Manifest
+from fleet_protocol.task_description import TaskDescription
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,9 @@ from broker_coordinator.serving.served_task import ServedTask
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.records import JournalledPayload
 from fleet_host.log_lines import log_line
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.keys import KeyRing
 from fleet_protocol.kinds import KINDS
+from fleet_protocol.task_description import TaskDescription
 
 MAX_REASON_CHARACTERS = 300
 """Of what the journal and the log say of a payload that is set aside."""

@@ -7,12 +7,12 @@ import msgspec
 
 from broker_coordinator.admission.consumer import AnyJournalledConsumer, Offered, VersionConsumer
 from broker_coordinator.consumers import journalled_consumer
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.encryption import decrypt_payload
 from fleet_protocol.envelope import digest, read_envelope
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import KeyRing
 from fleet_protocol.kinds import decode_payload
+from fleet_protocol.task_description import TaskDescription
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ from broker_coordinator.storage.schema import bundle_files, evaluations, tasks, 
 from broker_coordinator.storage.task_conditions import newest_number_in
 from broker_coordinator.storage.task_rows import begin_aggregates_anew, delete_rows, set_aside_waiting
 from bundle_runtime.bundle import Bundle
-from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
+from fleet_protocol.bundle import parse_description
+from fleet_protocol.bundle_files import DESCRIPTION_FILE
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MAX_GENERATION
 

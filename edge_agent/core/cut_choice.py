@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from edge_agent.core.split_settings import NEVER, WHOLE_BY_MEMORY, SplitSettings
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.split_costs import bytes_of_step
 from fleet_protocol.split_plan import WHOLE, Cut, SplitPlan
+from fleet_protocol.task_description import TaskDescription
 
 MemoryBytes = Callable[[TaskDescription, Cut], int]
 """What the worker of this device needs in a round with a cut (`fleet_protocol.split_costs`)."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from edge_agent.core.outbox import OutboxRow
-from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.task_description import TaskDescription
 
 
 def carried_over(

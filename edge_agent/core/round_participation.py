@@ -1,7 +1,7 @@
 """Whether a device has work: it is selected for the current round, where a task works in rounds. Pure."""
 
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.cohort import is_asked
+from fleet_protocol.task_description import TaskDescription
 
 
 def why_not_asked(

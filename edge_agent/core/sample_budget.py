@@ -3,7 +3,7 @@
 import math
 from typing import Final
 
-from fleet_protocol.bundle import TrainingPlan
+from fleet_protocol.training_plan import TrainingPlan
 
 ROUNDING: Final = 1e-9
 """Of epochs: what many roundings of their share may have taken away, far less than one sample of a round."""

@@ -7,8 +7,9 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from fleet_protocol.bundle import WEIGHTS_FILE, TaskDescription
+from fleet_protocol.bundle_files import WEIGHTS_FILE
 from fleet_protocol.kinds import Invitation, Manifest
+from fleet_protocol.task_description import TaskDescription
 from fleet_protocol.topics import PackedWeights
 
 IsHere = Callable[[str], bool]

@@ -12,9 +12,9 @@ from edge_agent.producers.producer import Producer
 from edge_agent.producers.statistics import STATISTICS_PRODUCER
 from edge_agent.producers.update import UPDATE_PRODUCER
 from edge_agent.worker.contract import Returned, TrainingResult
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.kinds import KINDS, PayloadKind
+from fleet_protocol.task_description import TaskDescription
 
 PRODUCERS: dict[int, Producer] = {
     producer.kind.number: producer for producer in (UPDATE_PRODUCER, STATISTICS_PRODUCER, FEATURE_STATISTICS_PRODUCER)

@@ -2,8 +2,8 @@
 
 from edge_agent.producers.producer import Producer
 from edge_agent.worker.contract import Returned, TrainingResult
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.kinds import FEATURE_STATISTICS, FeatureStatistics, decode_payload, encode_payload
+from fleet_protocol.task_description import TaskDescription
 
 
 def produce_feature_statistics(task: TaskDescription, result: TrainingResult) -> bytes | None:

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge_agent.worker.contract import Returned, TrainingResult
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.kinds import PayloadKind
+from fleet_protocol.task_description import TaskDescription
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,8 @@
 
 from edge_agent.producers.producer import Producer
 from edge_agent.worker.contract import TrainingResult
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.kinds import STATISTICS, Statistics, encode_payload
+from fleet_protocol.task_description import TaskDescription
 
 
 def produce_statistics(_: TaskDescription, result: TrainingResult) -> bytes | None:

@@ -20,12 +20,12 @@ from edge_agent.sources.unix_socket import Status
 from edge_agent.worker.contract import files_for
 from fleet_host.log_lines import log_line
 from fleet_host.service_manager import this_service_manager
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import write_verify_key
 from fleet_protocol.limits import MIB
 from fleet_protocol.split_costs import memory_bytes
 from fleet_protocol.split_plan import Cut
+from fleet_protocol.task_description import TaskDescription
 
 logger = logging.getLogger(__name__)
 

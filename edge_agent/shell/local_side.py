@@ -25,7 +25,7 @@ from edge_agent.sources.series import SERIES_SEPARATOR, key_of
 from edge_agent.sources.source import SourceHost
 from edge_agent.sources.tally import SourceStatus
 from edge_agent.sources.unix_socket import SampleSocket, Status
-from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.task_description import TaskDescription
 
 
 class LocalSide:

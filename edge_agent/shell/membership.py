@@ -34,7 +34,6 @@ from edge_agent.shell.versions.version_follower import VersionFollower
 from fleet_host.log_lines import log_line
 from fleet_protocol import topics
 from fleet_protocol.broker_accounts import client_identifier
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import VerifyKey
 from fleet_protocol.kinds import (
@@ -56,6 +55,7 @@ from fleet_protocol.kinds import (
     encode_payload,
 )
 from fleet_protocol.limits import MAX_BOOT
+from fleet_protocol.task_description import TaskDescription
 from fleet_protocol.topics import PackedWeights
 
 logger = logging.getLogger(__name__)

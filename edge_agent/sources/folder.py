@@ -14,8 +14,8 @@ from edge_agent.sources.bounded_lines import READ_BYTES, HeldBytes, LineRefusedE
 from edge_agent.sources.file_job import FileJob, FileReading
 from edge_agent.sources.source import ReadingIntake, SourcePlugin
 from edge_agent.sources.watched_folder import FileState, NoFileError, WatchedFolder, label_of
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.configuration import Seconds
+from fleet_protocol.task_description import TaskDescription
 
 READER_COMMAND = (sys.executable, "-P", "-m", "edge_agent.sources.file_reader")
 READER_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.sample_schema import LabelSchema
+from fleet_protocol.task_description import TaskDescription
 
 MAX_STATE_CHARACTERS = 255
 """Home Assistant takes no longer state."""

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge_agent.sources.schema_check import check_sample, check_task, check_unjudged
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.sample_line import Sample
+from fleet_protocol.task_description import TaskDescription
 
 StoreSample = Callable[[str, bytes, int | bytes], int]
 """(task, inputs, label), in the form that `check_sample` gives; its number, 0 where the store is full and keeps others.

@@ -15,10 +15,10 @@ from typing import Annotated, Literal, Protocol
 import msgspec
 
 from edge_agent.sources.schema_check import check_inputs, check_label
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.document_errors import NOT_JSON
 from fleet_protocol.sample_line import Sample
 from fleet_protocol.sample_row import Given
+from fleet_protocol.task_description import TaskDescription
 
 HIGHEST_NUMBER = 2**53
 """Of a sample. A number above it is damaged: no device ever counts so far, and SQLite would soon find none above it."""

@@ -7,11 +7,11 @@ import array
 from collections.abc import Mapping
 from dataclasses import replace
 
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.sample_line import Sample
 from fleet_protocol.sample_row import Given, as_list, in_order
 from fleet_protocol.sample_rules import ANY_NUMBER, INPUT, ValueRule, input_rules, label_rules
 from fleet_protocol.sample_schema import qualified
+from fleet_protocol.task_description import TaskDescription
 
 MAX_VALUES_WITHOUT_SCHEMA = 256 * 1024
 """Inputs of one sample while its task's schema is not known: a picture of 295 x 295 in colour."""

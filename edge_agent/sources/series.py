@@ -13,9 +13,9 @@ import msgspec
 
 from edge_agent.preparation.preparation import Preparation, PreparationState, SeriesStatus
 from edge_agent.preparation.refusal import ReadingRefusedError
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.configuration import one_line
 from fleet_protocol.reading_plan import ReadingPlan
+from fleet_protocol.task_description import TaskDescription
 
 SERIES_SEPARATOR = "/"
 """Between a task's name and that of a series."""

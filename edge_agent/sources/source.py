@@ -14,11 +14,11 @@ from edge_agent.sources.reading_receiver import ReadingReceiver
 from edge_agent.sources.readings import ReadingForm
 from edge_agent.sources.tally import SourceTally
 from fleet_host.configuration_file import decode_path
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.document_errors import explain
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.reading_plan import RESERVED
 from fleet_protocol.sample_line import Sample
+from fleet_protocol.task_description import TaskDescription
 
 
 @dataclass(frozen=True, slots=True)

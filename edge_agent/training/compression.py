@@ -8,7 +8,6 @@ import numpy as np
 
 from edge_agent.training.feedback import ErrorFeedback, recall
 from edge_agent.worker.contract import Returned
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec import (
     EncodedUpdate,
     HeldBlocks,
@@ -20,6 +19,7 @@ from fleet_protocol.codec import (
 )
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ProtocolError
+from fleet_protocol.task_description import TaskDescription
 
 ENCODING_STREAM = 1
 """Separates the encoder's random numbers from those that choose the batches."""

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle_runtime.samples import Samples
-from fleet_protocol.bundle import TrainingPlan
 from fleet_protocol.codec.sparse import FloatVector
+from fleet_protocol.training_plan import TrainingPlan
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ from pathlib import Path
 from edge_agent.training.engine import TrainingEngine
 from edge_agent.worker.contract import EngineName, engine_files
 from edge_agent.worker.installed import check_installed
-from fleet_protocol.bundle import TaskDescription, verify_blob
+from fleet_protocol.bundle_files import verify_blob
+from fleet_protocol.task_description import TaskDescription
 
 
 def make_engine(name: EngineName, files: Mapping[str, Path], task: TaskDescription, threads: int) -> TrainingEngine:

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from edge_agent.training.round import DivergedError, Earlier
 from edge_agent.training.stored_samples import StoredSamples
 from edge_agent.worker.contract import TrainingResult, Withheld
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec import ClassStatistics
 from fleet_protocol.solved_head import SolvedHead
+from fleet_protocol.task_description import TaskDescription
 
 
 def measure_features(

@@ -13,7 +13,7 @@ from bundle_runtime.backbone import ROWS_AT_ONCE, Backbone
 from edge_agent.training.stored_sample_checks import check_inputs
 from edge_agent.worker.damage import is_unusable
 from edge_agent.worker.usable_samples import fitting
-from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.task_description import TaskDescription
 
 BUSY_SECONDS = 30.0
 """How long to wait for the agent to finish storing a sample."""

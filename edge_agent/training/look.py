@@ -16,7 +16,7 @@ from edge_agent.training.stored_sample_checks import UnfitSamplesError
 from edge_agent.training.worker import RoundError, read_samples
 from edge_agent.worker.look import Answer, Look, LookFailure, LookJob, read_job, write_answer
 from fleet_host.child_process import die_with
-from fleet_protocol.bundle import BACKBONE_FILE, verify_blob
+from fleet_protocol.bundle_files import BACKBONE_FILE, verify_blob
 from fleet_protocol.codec import read_weights
 from fleet_protocol.errors import ConfigurationError, ProtocolError
 

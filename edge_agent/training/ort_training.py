@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bundle_runtime.graph import ONNXRUNTIME_VERSION, admit_graph, native, session_options
 from bundle_runtime.samples import Samples
 from edge_agent.training.engine import BatchPlan, EngineError, OnProgress, Rates, ignore_progress
-from fleet_protocol.bundle import ORT_CHECKPOINT_FILE, ORT_OPTIMISER_FILE, ORT_TRAINING_FILE
+from fleet_protocol.bundle_files import ORT_CHECKPOINT_FILE, ORT_OPTIMISER_FILE, ORT_TRAINING_FILE
 from fleet_protocol.codec.sparse import FloatVector
 
 REPORT_SECONDS = 0.5

@@ -20,9 +20,9 @@ from edge_agent.training.statistics import measure
 from edge_agent.training.stored_samples import StoredSamples
 from edge_agent.training.validation import rise
 from edge_agent.worker.contract import TrainingResult, Withheld
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.split_plan import WHOLE, Cut
+from fleet_protocol.task_description import TaskDescription
 
 Evaluate = Callable[[FloatVector, Samples], Evaluation]
 """How the model with these weights f32[P] does on samples, as training takes them."""

@@ -24,7 +24,7 @@ from edge_agent.worker.prediction import (
     write_reply,
 )
 from fleet_host.child_process import die_with
-from fleet_protocol.bundle import verify_blob
+from fleet_protocol.bundle_files import verify_blob
 from fleet_protocol.codec import read_weights
 from fleet_protocol.errors import ConfigurationError, ProtocolError
 

@@ -4,9 +4,10 @@ import os
 from pathlib import Path
 
 from edge_agent.worker.contract import PackedFile
-from fleet_protocol.bundle import Parameter, verify_blob
+from fleet_protocol.bundle_files import verify_blob
 from fleet_protocol.codec import apply_difference, read_weights, write_weights
 from fleet_protocol.errors import ProtocolError
+from fleet_protocol.task_description import Parameter
 
 
 class RebuildError(Exception):

@@ -16,10 +16,10 @@ from edge_agent.training.engine import OnProgress, Rates, TrainingEngine, ignore
 from edge_agent.training.sending import running_norm, why_unchanged
 from edge_agent.training.statistics import in_other_units, measure, unlike_the_fleet
 from edge_agent.worker.contract import Returned, TrainingResult
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.limits import MAX_LOSS
 from fleet_protocol.remedies import STEADIER_TRAINING
+from fleet_protocol.task_description import TaskDescription
 
 
 class DivergedError(Exception):

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from bundle_runtime.samples import Samples
 from edge_agent.worker.contract import TrainingResult
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec import Moments
 from fleet_protocol.scaling import DEVIATION_OF_CONSTANTS, MOST_DEVIATIONS, UNITS_FACTOR, Block, Scale
+from fleet_protocol.task_description import TaskDescription
 
 _Prepare = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 

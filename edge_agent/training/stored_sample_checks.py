@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from bundle_runtime.sample_checks import Misfits, find_input_misfits, find_misfits
 from bundle_runtime.samples import Samples
-from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.task_description import TaskDescription
 
 
 class UnfitSamplesError(Exception):

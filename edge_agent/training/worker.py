@@ -51,11 +51,12 @@ from edge_agent.worker.contract import (
 from edge_agent.worker.damage import is_unusable
 from edge_agent.worker.usable_samples import rows_to_train_on
 from fleet_host.child_process import die_with
-from fleet_protocol.bundle import BACKBONE_FILE, EVALUATE_FILE, TaskDescription, split_files, verify_blob
+from fleet_protocol.bundle_files import BACKBONE_FILE, EVALUATE_FILE, verify_blob
 from fleet_protocol.codec import read_weights
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ConfigurationError, ProtocolError
 from fleet_protocol.split_plan import device_blocks
+from fleet_protocol.task_description import TaskDescription, split_files
 
 Send = Callable[[Message], None]
 

@@ -9,17 +9,16 @@ from typing import BinaryIO, Literal
 
 import msgspec
 
-from fleet_protocol.bundle import (
+from fleet_protocol.bundle_files import (
     BACKBONE_FILE,
     EVALUATE_FILE,
     ORT_CHECKPOINT_FILE,
     ORT_OPTIMISER_FILE,
     ORT_TRAINING_FILE,
-    TaskDescription,
-    split_files,
 )
 from fleet_protocol.limits import KIB, MAX_SESSION_MESSAGE_BYTES, MAX_UPDATE_BYTES
 from fleet_protocol.split_plan import WHOLE, Cut, device_blocks
+from fleet_protocol.task_description import TaskDescription, split_files
 
 EngineName = Literal["onnx-step", "ort-training"]
 

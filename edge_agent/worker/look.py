@@ -2,7 +2,8 @@
 
 import msgspec
 
-from fleet_protocol.bundle import BACKBONE_FILE, EVALUATE_FILE, TaskDescription
+from fleet_protocol.bundle_files import BACKBONE_FILE, EVALUATE_FILE
+from fleet_protocol.task_description import TaskDescription
 
 
 def looking_files(task: TaskDescription) -> tuple[str, ...]:

@@ -7,8 +7,9 @@ Frames as in `worker.contract`, in both directions: the job, then inputs as floa
 import msgspec
 
 from edge_agent.worker.contract import LENGTH_BYTES
-from fleet_protocol.bundle import BACKBONE_FILE, PREDICT_FILE, TaskDescription
+from fleet_protocol.bundle_files import BACKBONE_FILE, PREDICT_FILE
 from fleet_protocol.limits import MIB
+from fleet_protocol.task_description import TaskDescription
 
 MAX_ANSWER_BYTES = 64 * MIB
 """The scores of one sample: a picture of a thousand values a side in sixteen classes."""

@@ -1,6 +1,6 @@
 """Which rows of the sample store a round may use. Agent and child use the same query."""
 
-from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.task_description import TaskDescription
 
 
 def rows_to_train_on(description: TaskDescription) -> tuple[str, tuple[str | int, ...]]:

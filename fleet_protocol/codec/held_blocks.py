@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fleet_protocol.bundle import Parameter, TaskDescription
 from fleet_protocol.codec.sparse import FloatVector, IndexVector, SparseUpdate
 from fleet_protocol.errors import ProtocolError, Reason
+from fleet_protocol.task_description import Parameter, TaskDescription
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec.sparse import FloatVector, IndexVector, TensorLayout
+from fleet_protocol.update_plan import UpdatePlan
 
 _BATCH = 1 << 16
 _SAMPLE_KEPT = 16

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec.bits import BitReader
 from fleet_protocol.codec.container import contain, open_container
 from fleet_protocol.codec.positions import PackedPositions, pack_positions, unpack_bits, unpack_bytes
@@ -24,6 +23,7 @@ from fleet_protocol.codec.selection import select
 from fleet_protocol.codec.sparse import FloatVector, IndexVector, Shapes, SparseUpdate, TensorLayout
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.limits import KIB
+from fleet_protocol.update_plan import UpdatePlan
 
 _HEAD_BYTES = 64
 

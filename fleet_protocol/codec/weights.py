@@ -8,9 +8,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from fleet_protocol.bundle import Parameter
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ProtocolError, Reason
+from fleet_protocol.task_description import Parameter
 
 _ALIGNMENT = 8
 """Bytes; the format asks for it."""

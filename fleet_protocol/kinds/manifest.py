@@ -4,7 +4,7 @@ from typing import Annotated
 
 import msgspec
 
-from fleet_protocol.bundle import BlobHash
+from fleet_protocol.bundle_files import BlobHash
 from fleet_protocol.cohort import EVERYONE
 from fleet_protocol.kinds.kind import Leaf, PayloadKind
 from fleet_protocol.kinds.payload import Count

@@ -20,7 +20,7 @@ from edge_agent.training.confinement import limit, shut_in
 from edge_agent.training.rebuild import RebuildError, rebuild
 from edge_agent.worker.contract import LENGTH_BYTES, TrainingResult, Unconfined
 from fleet_host.child_process import die_with
-from fleet_protocol.bundle import verify_blob
+from fleet_protocol.bundle_files import verify_blob
 from fleet_protocol.codec import read_weights
 from fleet_protocol.errors import ConfigurationError, ProtocolError
 from fleet_protocol.limits import KIB, MIB

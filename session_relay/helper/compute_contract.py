@@ -15,7 +15,7 @@ from edge_agent.worker.contract import (
     framed,
     longest_message,
 )
-from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.task_description import TaskDescription
 
 
 class ComputeJob(msgspec.Struct, frozen=True):

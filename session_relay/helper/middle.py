@@ -14,10 +14,10 @@ from edge_agent.worker.child import RunningProcess, end_child, start_child
 from edge_agent.worker.contract import LENGTH_BYTES, Returned, Unconfined
 from edge_agent.worker.settings import WorkerSettings
 from fleet_host.log_lines import log_line
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.limits import MAX_WAIT_SECONDS, MIB
 from fleet_protocol.split_costs import BASE_BYTES, FLAT_VECTORS, FLOAT_BYTES
 from fleet_protocol.split_plan import SplitPlan, is_helpers
+from fleet_protocol.task_description import TaskDescription
 from session_relay.helper.compute_contract import (
     ComputeFailure,
     ComputeJob,

@@ -8,8 +8,8 @@ from edge_agent.shell.membership import Membership
 from edge_agent.shell.signs_of_life import SignsOfLife
 from edge_agent.shell.state_folder import open_state_without_samples
 from fleet_host.service_manager import this_service_manager
-from fleet_protocol.bundle import TaskDescription, split_files
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.task_description import TaskDescription, split_files
 from session_relay.helper.configuration import HelperConfiguration
 from session_relay.helper.middle import blocks_of_helpers
 from session_relay.helper.serving import Serving

@@ -24,14 +24,11 @@ from benchmarks.one_device import WORKER, training_job
 from edge_agent.shell.samples.sample_store import SampleStore
 from edge_agent.worker import supervisor, warm_process
 from edge_agent.worker.contract import TrainingResult
-from fleet_protocol.bundle import (
-    DESCRIPTION_FILE,
-    WEIGHTS_FILE,
-    TaskDescription,
-    UpdatePlan,
-    parse_description,
-)
+from fleet_protocol.bundle import parse_description
+from fleet_protocol.bundle_files import DESCRIPTION_FILE, WEIGHTS_FILE
 from fleet_protocol.codec import decode_update
+from fleet_protocol.task_description import TaskDescription
+from fleet_protocol.update_plan import UpdatePlan
 
 CPU_MODELS = ("cortex-a53", "cortex-a72")
 TOLERANCE = 1e-5

@@ -13,7 +13,7 @@ from broker_coordinator.aggregation.version import version_zero
 from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
 from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.bundle import DESCRIPTION_FILE, TRAIN_FILE, blob_hash
+from fleet_protocol.bundle_files import DESCRIPTION_FILE, TRAIN_FILE, blob_hash
 from fleet_protocol.chunks import chunk_count
 from fleet_protocol.codec import apply_difference, read_weights, write_weights
 from fleet_protocol.encryption import EncryptedPayload

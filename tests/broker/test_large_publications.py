@@ -10,7 +10,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from fleet_host.publication_limit import ENDS_THAT_SHOW
 from fleet_protocol import topics
-from fleet_protocol.bundle import TRAIN_FILE
+from fleet_protocol.bundle_files import TRAIN_FILE
 from fleet_protocol.errors import Reason
 from fleet_protocol.kinds import Outcome
 from fleet_protocol.limits import MAX_CHUNK_BYTES, MIB

@@ -16,7 +16,7 @@ from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.runner import EVALUATED_AT_ONCE
 from bundle_runtime.samples import Samples
 from edge_agent.training.engine import Rates, plan_batches
-from fleet_protocol.bundle import BACKBONE_FILE, EVALUATE_FILE, TRAIN_FILE
+from fleet_protocol.bundle_files import BACKBONE_FILE, EVALUATE_FILE, TRAIN_FILE
 from fleet_protocol.codec import read_weights
 from fleet_protocol.codec.sparse import FloatVector
 from tests.support.backbone import INT8, NAMED, export_backbone_bundle

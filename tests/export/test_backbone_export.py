@@ -16,17 +16,11 @@ from bundle_runtime.runner import BundleRunner, bundle_paths
 from bundle_runtime.samples import Samples
 from edge_agent.training.engine import Rates, plan_batches
 from edge_agent.training.onnx_step import OnnxStepEngine
-from fleet_protocol.bundle import (
-    BACKBONE_FILE,
-    DESCRIPTION_FILE,
-    EVALUATE_FILE,
-    TRAIN_FILE,
-    WEIGHTS_FILE,
-    TaskDescription,
-    verify_bundle,
-)
+from fleet_protocol.bundle import verify_bundle
+from fleet_protocol.bundle_files import BACKBONE_FILE, DESCRIPTION_FILE, EVALUATE_FILE, TRAIN_FILE, WEIGHTS_FILE
 from fleet_protocol.codec import read_weights
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.task_description import TaskDescription
 from tests.support.backbone import INT8, MODEL, NAMED, export_backbone_bundle, write_recipe
 from tests.support.training import TOLERANCE
 from workbench.export.backbone.backbone import split

@@ -14,16 +14,10 @@ from safetensors.numpy import load
 from torch import nn
 
 from bundle_runtime.log_priors import BALANCE
-from fleet_protocol.bundle import (
-    DESCRIPTION_FILE,
-    EVALUATE_FILE,
-    PREDICT_FILE,
-    TRAIN_FILE,
-    WEIGHTS_FILE,
-    TaskDescription,
-    verify_bundle,
-)
+from fleet_protocol.bundle import verify_bundle
+from fleet_protocol.bundle_files import DESCRIPTION_FILE, EVALUATE_FILE, PREDICT_FILE, TRAIN_FILE, WEIGHTS_FILE
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.task_description import TaskDescription
 from workbench import cli, recipe_folder
 from workbench.export.bundle_writer import export_bundle
 from workbench.export.recipe.losses import LOSSES

@@ -17,7 +17,8 @@ from edge_agent.training.worker import read_samples
 from edge_agent.worker.contract import TrainingFailure, TrainingJob, TrainingResult
 from edge_agent.worker.settings import WorkerSettings
 from edge_agent.worker.supervisor import train_in_child
-from fleet_protocol.bundle import BACKBONE_FILE, DESCRIPTION_FILE, parse_description
+from fleet_protocol.bundle import parse_description
+from fleet_protocol.bundle_files import BACKBONE_FILE, DESCRIPTION_FILE
 from tests.support.backbone import export_backbone_bundle
 from tests.support.waiting import until
 from tests.support.worker import make_job

@@ -22,7 +22,7 @@ from edge_agent.sources.unix_socket import SampleSocket
 from edge_agent.training.worker import read_samples as read_stored
 from edge_agent.training.worker import run_round
 from edge_agent.worker.contract import TrainingResult
-from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.task_description import TaskDescription
 from tests.export.test_several_heads import HEADS, INPUTS, MIXED
 from tests.support.recipes import write_recipe
 from tests.support.worker import make_job

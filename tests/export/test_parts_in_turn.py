@@ -10,7 +10,8 @@ from torch.nn import functional
 
 from bundle_runtime.runner import BundleRunner
 from bundle_runtime.samples import Samples
-from fleet_protocol.bundle import WEIGHTS_FILE, verify_bundle
+from fleet_protocol.bundle import verify_bundle
+from fleet_protocol.bundle_files import WEIGHTS_FILE
 from fleet_protocol.codec import read_weights
 from tests.support.recipes import write_recipe
 from tests.support.training import TOLERANCE, Rates, batches, initial_weights, samples, train_exported

@@ -15,7 +15,7 @@ from edge_agent.training.worker import read_samples
 from edge_agent.worker.contract import TrainingJob, TrainingResult
 from edge_agent.worker.settings import WorkerSettings
 from edge_agent.worker.supervisor import train_in_child
-from fleet_protocol.bundle import (
+from fleet_protocol.bundle_files import (
     DESCRIPTION_FILE,
     EVALUATE_FILE,
     TRAIN_FILE,

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bundle_runtime import graph_admission
-from fleet_protocol.bundle import PREDICT_FILE, TaskDescription
+from fleet_protocol.bundle_files import PREDICT_FILE
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.sample_schema import LabelSchema
+from fleet_protocol.task_description import TaskDescription
 from tests.export.refused_models import Apply
 from tests.support.recipes import write_recipe
 from tests.support.training import Rates, build, make_recipe

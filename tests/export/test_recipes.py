@@ -17,14 +17,10 @@ from benchmarks.one_device import Device, accuracy, predict
 from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.scale_feeds import scale_feeds
 from edge_agent.training.engine import Rates, plan_batches
-from fleet_protocol.bundle import (
-    EVALUATE_FILE,
-    TRAIN_FILE,
-    WEIGHTS_FILE,
-    TaskDescription,
-    verify_bundle,
-)
+from fleet_protocol.bundle import verify_bundle
+from fleet_protocol.bundle_files import EVALUATE_FILE, TRAIN_FILE, WEIGHTS_FILE
 from fleet_protocol.codec import read_weights
+from fleet_protocol.task_description import TaskDescription
 from models.keyword_dscnn.samples import inputs_from_sound
 from models.keyword_dscnn.tones import WORDS, utter
 from models.mnist_cnn.samples import inputs_from_grey

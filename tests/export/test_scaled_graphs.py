@@ -12,9 +12,9 @@ from bundle_runtime.runner import BundleRunner
 from bundle_runtime.samples import Samples
 from edge_agent.training.engine import Rates, plan_batches
 from edge_agent.training.onnx_step import OnnxStepEngine
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec import read_weights
 from fleet_protocol.scaling import MOST_DEVIATIONS, Scale, Scaling
+from fleet_protocol.task_description import TaskDescription
 from tests.support.tables import export_table_bundle, write_table_recipe
 from workbench.export.bundle_writer import bundle_files
 from workbench.export.recipe.recipe import read_recipe

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from bundle_runtime.graph_admission import check_graph
-from fleet_protocol.bundle import EVALUATE_FILE, PREDICT_FILE, TRAIN_FILE
+from fleet_protocol.bundle_files import EVALUATE_FILE, PREDICT_FILE, TRAIN_FILE
 from tests.support.training import build, check_training, export, make_recipe, with_head
 from workbench.export.conversion.onnx_conversion import checked_model
 from workbench.export.graphs.inference_graphs import evaluation_graph, prediction_graph

@@ -11,7 +11,8 @@ from torch.nn import functional
 from bundle_runtime.log_priors import BALANCE
 from bundle_runtime.runner import BundleRunner
 from bundle_runtime.samples import Samples
-from fleet_protocol.bundle import WEIGHTS_FILE, verify_bundle
+from fleet_protocol.bundle import verify_bundle
+from fleet_protocol.bundle_files import WEIGHTS_FILE
 from fleet_protocol.codec import read_weights
 from tests.support.recipes import write_recipe
 from tests.support.training import TOLERANCE, Rates, initial_weights, samples, train_exported, train_with_torch

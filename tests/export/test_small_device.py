@@ -8,7 +8,8 @@ import pytest
 from edge_agent.worker.contract import TrainingFailure, TrainingResult
 from edge_agent.worker.settings import WorkerSettings
 from edge_agent.worker.supervisor import train_in_child
-from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
+from fleet_protocol.bundle import parse_description
+from fleet_protocol.bundle_files import DESCRIPTION_FILE
 from fleet_protocol.limits import MIB
 from fleet_protocol.split_costs import memory_bytes
 from fleet_protocol.split_plan import WHOLE

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.runner import BundleRunner
-from fleet_protocol.bundle import BACKBONE_FILE, WEIGHTS_FILE
+from fleet_protocol.bundle_files import BACKBONE_FILE, WEIGHTS_FILE
 from fleet_protocol.codec import read_weights
 from fleet_protocol.errors import ConfigurationError
 from tests.support.random_features import EXACT, export_random_features, write_recipe

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from fleet_protocol.bundle import TaskDescription, split_files, verify_bundle
+from fleet_protocol.bundle import verify_bundle
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.task_description import TaskDescription, split_files
 from tests.support.recipes import write_recipe
 from workbench.export.blocks.block_graphs import block_models
 from workbench.export.blocks.division import divide

@@ -11,7 +11,8 @@ from safetensors.numpy import load
 from torch import nn
 from torch.nn import functional
 
-from fleet_protocol.bundle import WEIGHTS_FILE, verify_bundle
+from fleet_protocol.bundle import verify_bundle
+from fleet_protocol.bundle_files import WEIGHTS_FILE
 from fleet_protocol.errors import ConfigurationError
 from tests.support.training import (
     TOLERANCE,

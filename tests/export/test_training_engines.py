@@ -14,10 +14,11 @@ import torch
 from torch import nn
 
 from edge_agent.worker.contract import TrainingFailure, TrainingJob, TrainingResult
-from fleet_protocol.bundle import ORT_CHECKPOINT_FILE, ORT_TRAINING_FILE, UpdatePlan
+from fleet_protocol.bundle_files import ORT_CHECKPOINT_FILE, ORT_TRAINING_FILE
 from fleet_protocol.codec import decode_update
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.sample_schema import LabelSchema
+from fleet_protocol.update_plan import UpdatePlan
 from tests.support.training import Rates, build, make_recipe, samples, with_head
 from tests.support.worker import ORT_PYTHON, make_job, run_worker, store_samples
 from workbench.export.bundle_writer import bundle_files

@@ -7,7 +7,7 @@ from onnx import ModelProto, NodeProto, TensorProto, load_model_from_string
 
 from bundle_runtime.graph_admission import STANDARD_DOMAINS, GraphRefusedError, check_graph
 from bundle_runtime.onnx_fields import REFUSED
-from fleet_protocol.bundle import TRAIN_FILE
+from fleet_protocol.bundle_files import TRAIN_FILE
 from tests.support.graphs import loop, model_of, nested, reader_of
 from workbench.recipe_folder import find_recipe
 

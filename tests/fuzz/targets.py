@@ -23,7 +23,8 @@ from fleet_host.broker_settings import BrokerSettings
 from fleet_host.configuration_file import parse_with_paths
 from fleet_host.mqtt_packets import MalformedPacketError
 from fleet_protocol import cbor, topics
-from fleet_protocol.bundle import DESCRIPTION_FILE, WEIGHTS_FILE, TaskDescription, UpdatePlan, parse_description
+from fleet_protocol.bundle import parse_description
+from fleet_protocol.bundle_files import DESCRIPTION_FILE, WEIGHTS_FILE
 from fleet_protocol.codec import (
     ClassStatistics,
     Grid,
@@ -69,6 +70,8 @@ from fleet_protocol.sessions.frames import (
 from fleet_protocol.sessions.lifecycle import State
 from fleet_protocol.sessions.secrecy import Direction
 from fleet_protocol.solved_head import Precision, Solver
+from fleet_protocol.task_description import TaskDescription
+from fleet_protocol.update_plan import UpdatePlan
 from tests.fuzz.agent_targets import SAMPLES, check_packet_gate, check_sample_line
 from tests.fuzz.graph_target import GRAPHS, check_any_graph
 from tests.support.sessions_world import World

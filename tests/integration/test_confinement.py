@@ -13,7 +13,7 @@ import pytest
 from edge_agent.worker.contract import Progress, TrainingFailure, TrainingJob
 from edge_agent.worker.settings import WorkerSettings
 from edge_agent.worker.supervisor import train_in_child
-from fleet_protocol.bundle import TRAIN_FILE, blob_hash
+from fleet_protocol.bundle_files import TRAIN_FILE, blob_hash
 from tests.support.graphs import reader_of
 from tests.support.worker import make_job, store_samples
 from workbench.recipe_folder import find_recipe

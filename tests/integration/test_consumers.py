@@ -15,12 +15,12 @@ from broker_coordinator.serving.answers import UNVERIFIED_RECEIPT_INTERVAL_SECON
 from broker_coordinator.storage.task_registry import TaskRegistry
 from edge_agent.core.delivery import Remedy, remedy
 from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import encode_update
 from fleet_protocol.encryption import encrypt_payload
 from fleet_protocol.errors import ConfigurationError, Reason
 from fleet_protocol.kinds import KINDS, UPDATE, EncryptedPayload, Leaf, Outcome, PayloadKind, encode_payload, register
 from fleet_protocol.limits import MAX_SEQUENCE
+from fleet_protocol.update_plan import UpdatePlan
 from tests.kinds.delta.kind import DELTA, Delta
 from tests.kinds.installed import installed
 from tests.kinds.round_report.consumer import MAX_STEPS, ROUND_REPORT_CONSUMER, RoundFacts, read_state

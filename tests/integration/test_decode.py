@@ -15,7 +15,8 @@ from broker_coordinator.storage.device_registry import store_device
 from broker_coordinator.storage.task_registry import TaskRegistry
 from bundle_runtime.bundle_folder import load_bundle
 from fleet_protocol import topics
-from fleet_protocol.bundle import DESCRIPTION_FILE, UpdatePlan, parse_description
+from fleet_protocol.bundle import parse_description
+from fleet_protocol.bundle_files import DESCRIPTION_FILE
 from fleet_protocol.codec import encode_update
 from fleet_protocol.encryption import encrypt_payload
 from fleet_protocol.envelope import sign_envelope
@@ -35,6 +36,7 @@ from fleet_protocol.kinds import (
     encode_payload,
 )
 from fleet_protocol.limits import BOOT_SHIFT
+from fleet_protocol.update_plan import UpdatePlan
 from workbench import cli
 
 ROOT = Path(__file__).parents[2]

@@ -15,8 +15,8 @@ from broker_coordinator.serving.replay import replayed, state_of
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.task_registry import TaskRegistry
 from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.keys import write_signing_key
+from fleet_protocol.update_plan import UpdatePlan
 from tests.support.bench import KEY, OPEN, Bench
 from tests.support.bundles import TASK, write_bundle
 from tests.support.device import SigningDevice

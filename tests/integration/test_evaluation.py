@@ -19,7 +19,7 @@ from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.runner import EVALUATED_AT_ONCE
 from bundle_runtime.sample_file import read_samples
-from fleet_protocol.bundle import EVALUATE_FILE
+from fleet_protocol.bundle_files import EVALUATE_FILE
 from fleet_protocol.codec import read_weights
 from tests.support.waiting import until
 

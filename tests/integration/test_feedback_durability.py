@@ -17,11 +17,11 @@ from edge_agent.shell.connection.postbox import Postbox
 from edge_agent.shell.storage.device_database import DeviceDatabase, SpooledRound, TaskMemory
 from edge_agent.training.feedback import ErrorFeedback, recall
 from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import decode_update, encode_update
 from fleet_protocol.errors import Reason
 from fleet_protocol.keys import SigningKey, write_verify_key
 from fleet_protocol.kinds import UPDATE, Outcome, Receipt, Update, decode_payload, encode_payload
+from fleet_protocol.update_plan import UpdatePlan
 
 ROUNDS = 1000
 LONGEST_LIFE_STATEMENTS = 1000

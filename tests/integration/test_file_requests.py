@@ -12,7 +12,7 @@ from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.serving.preparation import MAX_WAITING_OF_DEVICE
 from broker_coordinator.storage.task_registry import TaskRegistry
 from fleet_host.rate_limit import TokenBucket
-from fleet_protocol.bundle import TRAIN_FILE, WEIGHTS_FILE
+from fleet_protocol.bundle_files import TRAIN_FILE, WEIGHTS_FILE
 from fleet_protocol.errors import Reason
 from fleet_protocol.kinds import Outcome
 from fleet_protocol.limits import MAX_CHUNK_BYTES

@@ -15,7 +15,7 @@ from broker_coordinator.storage.task_registry import TaskRegistry
 from broker_coordinator.storage.task_scales import scale_made
 from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
-from fleet_protocol.bundle import DESCRIPTION_FILE
+from fleet_protocol.bundle_files import DESCRIPTION_FILE
 from fleet_protocol.codec import Moments
 from fleet_protocol.encryption import encrypt_payload
 from fleet_protocol.errors import ConfigurationError, Reason

@@ -21,11 +21,11 @@ from edge_agent.worker.contract import (
 )
 from edge_agent.worker.settings import WorkerSettings
 from edge_agent.worker.supervisor import train_in_child
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec import HeldBlocks
 from fleet_protocol.limits import MIB
 from fleet_protocol.sessions.steps import StepAnswer
 from fleet_protocol.split_costs import BASE_BYTES
+from fleet_protocol.task_description import TaskDescription
 from session_relay.helper.compute_contract import ComputeFailure, NothingLearned
 from session_relay.helper.middle import room_for_passes
 from tests.support.local_helper import SESSION, LocalHelper, middle_of

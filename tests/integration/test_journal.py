@@ -15,10 +15,11 @@ from broker_coordinator.storage.schema import payloads
 from broker_coordinator.storage.task_registry import TaskRegistry
 from bundle_runtime.bundle import Bundle
 from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.bundle import Parameter, UpdatePlan
 from fleet_protocol.errors import ConfigurationError, Reason
 from fleet_protocol.keys import key_id
 from fleet_protocol.kinds import Manifest, Outcome
+from fleet_protocol.task_description import Parameter
+from fleet_protocol.update_plan import UpdatePlan
 from tests.support.bench import KEY, OPEN, Bench
 from tests.support.bundles import TASK, write_bundle
 from tests.support.device import SigningDevice

@@ -6,10 +6,10 @@ import pytest
 from broker_coordinator.admission.settings import AdmissionSettings
 from fleet_host.rate_limit import TokenBucket
 from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import encode_update
 from fleet_protocol.errors import Reason
 from fleet_protocol.kinds import Outcome
+from fleet_protocol.update_plan import UpdatePlan
 from tests.support.bench import Bench
 from tests.support.bundles import TASK, write_bundle
 from tests.support.device import SigningDevice

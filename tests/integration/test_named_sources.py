@@ -24,9 +24,11 @@ from edge_agent.sources.sample_commands import SampleCommands
 from edge_agent.sources.settings import SourceSettings
 from edge_agent.sources.source import SourceHost
 from edge_agent.sources.unix_socket import SampleSocket
-from fleet_protocol.bundle import DESCRIPTION_FILE, TaskDescription, parse_description
+from fleet_protocol.bundle import parse_description
+from fleet_protocol.bundle_files import DESCRIPTION_FILE
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.sample_line import Sample
+from fleet_protocol.task_description import TaskDescription
 from workbench.data.named_readings import prepare_table, write_samples
 from workbench.data.samples import read_samples
 from workbench.recipe_folder import find_bundle

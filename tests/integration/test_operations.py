@@ -6,9 +6,9 @@ from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.storage.records import Evaluation
 from broker_coordinator.storage.task_registry import TaskRegistry
 from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.errors import ConfigurationError, Reason
 from fleet_protocol.kinds import Outcome
+from fleet_protocol.update_plan import UpdatePlan
 from tests.support.bench import Bench
 from tests.support.bundles import TASK, write_bundle
 from tests.support.device import SigningDevice

@@ -15,9 +15,9 @@ from broker_coordinator.storage.database import JournalUnavailableError, writing
 from broker_coordinator.storage.schema import payloads
 from broker_coordinator.storage.task_registry import TaskRegistry
 from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import encode_update
 from fleet_protocol.kinds import UPDATE, Outcome, encode_payload
+from fleet_protocol.update_plan import UpdatePlan
 from tests.kinds.installed import installed
 from tests.kinds.round_report.consumer import ROUND_REPORT_CONSUMER, read_state
 from tests.kinds.round_report.kind import ROUND_REPORT, RoundReport

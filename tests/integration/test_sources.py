@@ -26,9 +26,10 @@ from edge_agent.sources.sample_commands import SampleCommands
 from edge_agent.sources.settings import SourceSettings
 from edge_agent.sources.source import ReadingIntake, SourceHost, SourcePlugin
 from edge_agent.sources.unix_socket import SampleSocket, Status
-from fleet_protocol.bundle import InputSchema, LabelSchema, TaskDescription, parse_description
+from fleet_protocol.bundle import InputSchema, LabelSchema, parse_description
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.sample_line import Sample
+from fleet_protocol.task_description import TaskDescription
 
 DIGITS = parse_description((Path(__file__).parents[2] / "models/digits/bundle/task.json").read_bytes())
 SMALL: TaskDescription = msgspec.structs.replace(DIGITS, input=InputSchema([2], -1.0, 1.0), label=LabelSchema(3))

@@ -5,7 +5,7 @@ import pytest
 from broker_coordinator.aggregation.strategies import STRATEGIES
 from broker_coordinator.serving.replay import replayed
 from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.bundle import UpdatePlan
+from fleet_protocol.update_plan import UpdatePlan
 from tests.support.bench import Bench
 from tests.support.bundles import TASK, write_bundle
 from tests.support.device import SigningDevice

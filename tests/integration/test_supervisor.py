@@ -28,7 +28,8 @@ from edge_agent.worker.contract import (
 from edge_agent.worker.settings import WorkerSettings
 from edge_agent.worker.supervisor import TrainingWorker, train_in_child
 from edge_agent.worker.warm_contract import REPORT
-from fleet_protocol.bundle import DESCRIPTION_FILE, TRAIN_FILE, WEIGHTS_FILE, parse_description
+from fleet_protocol.bundle import parse_description
+from fleet_protocol.bundle_files import DESCRIPTION_FILE, TRAIN_FILE, WEIGHTS_FILE
 from fleet_protocol.codec import decode_update
 from tests.support.waiting import DEADLINE_SECONDS, until
 from tests.support.worker import make_job, store_samples

@@ -5,7 +5,7 @@ import pytest
 
 from edge_agent.shell.versions.version_follower import NotAskedError
 from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.bundle import blob_hash
+from fleet_protocol.bundle_files import blob_hash
 from fleet_protocol.cohort import EVERYONE, asking, is_asked
 from fleet_protocol.errors import Reason
 from fleet_protocol.kinds import Manifest, PresenceState

@@ -16,11 +16,12 @@ from broker_coordinator.storage.task_registry import TaskRegistry
 from broker_coordinator.storage.task_rows import PAYLOADS_PER_STEP
 from fleet_protocol import topics
 from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.bundle import Parameter, UpdatePlan
 from fleet_protocol.errors import ConfigurationError, Reason
 from fleet_protocol.keys import SigningKey
 from fleet_protocol.kinds import Manifest, Outcome
 from fleet_protocol.limits import MAX_GENERATION, MAX_NAMED_GENERATION
+from fleet_protocol.task_description import Parameter
+from fleet_protocol.update_plan import UpdatePlan
 from tests.support.bench import KEY, OPEN, Bench
 from tests.support.bundles import TASK, write_bundle
 from tests.support.device import TINY_SHAPES, SigningDevice

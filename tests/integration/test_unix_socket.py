@@ -24,9 +24,10 @@ from edge_agent.sources.sample_commands import SampleCommands
 from edge_agent.sources.schema_check import MAX_VALUES_WITHOUT_SCHEMA
 from edge_agent.sources.unix_socket import MAX_CONNECTIONS, MAX_ERROR_CHARACTERS, SampleSocket, Status
 from edge_agent.worker.contract import Progress
-from fleet_protocol.bundle import TaskDescription, parse_description
+from fleet_protocol.bundle import parse_description
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.sample_schema import InputSchema, LabelSchema
+from fleet_protocol.task_description import TaskDescription
 
 DIGITS = parse_description((Path(__file__).parents[2] / "models/digits/bundle/task.json").read_bytes())
 SMALL: TaskDescription = msgspec.structs.replace(DIGITS, input=InputSchema([2], -1.0, 1.0), label=LabelSchema(3))

@@ -14,7 +14,7 @@ from broker_coordinator.storage.database import writing
 from broker_coordinator.storage.schema import versions
 from broker_coordinator.storage.task_registry import TaskRegistry
 from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.bundle import blob_hash
+from fleet_protocol.bundle_files import blob_hash
 from fleet_protocol.codec import read_weights, write_weights
 from fleet_protocol.keys import write_signing_key
 from tests.support.bench import KEY, OPEN, Bench

@@ -6,10 +6,11 @@ import pytest
 from broker_coordinator.serving.replay import replayed
 from broker_coordinator.storage.helper_registry import HelperRegistry
 from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.bundle import Parameter, UpdatePlan
 from fleet_protocol.codec import encode_update
 from fleet_protocol.errors import Reason
 from fleet_protocol.kinds import Outcome
+from fleet_protocol.task_description import Parameter
+from fleet_protocol.update_plan import UpdatePlan
 from tests.support.bench import OPEN, Bench
 from tests.support.bundles import TASK, THREE_BLOCKS, write_bundle
 from tests.support.device import SigningDevice

@@ -13,12 +13,12 @@ from bundle_runtime.bundle import Bundle
 from edge_agent.core.growing_waits import FIRST_WAIT_SECONDS
 from edge_agent.profiles import read_profile
 from edge_agent.training.feedback import StateLayout, recall
-from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import SparseUpdate, apply_difference, encode_difference, read_weights
 from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import SigningKey
 from fleet_protocol.topics import PackedWeights
+from fleet_protocol.update_plan import UpdatePlan
 from tests.kinds.installed import installed
 from tests.support.simulated_fleet import BUNDLE, HOUR, STEADY, bundle, fleet, workload
 from workbench.simulation.conditions import Conditions, FleetMember

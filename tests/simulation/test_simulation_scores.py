@@ -6,9 +6,9 @@ import pytest
 
 from bundle_runtime.runner import Evaluation
 from bundle_runtime.samples import Samples
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.sample_schema import InputSchema, LabelSchema
 from fleet_protocol.scaling import Scale, Scaling
+from fleet_protocol.task_description import TaskDescription
 from tests.support.bundles import write_bundle
 from workbench.simulation.scores import Scorer, scorer
 

@@ -12,7 +12,7 @@ from broker_coordinator.storage.journal_reader import JournalReader
 from edge_agent.producers.update import returned_update
 from edge_agent.training.compression import remember
 from edge_agent.training.feedback import ErrorFeedback
-from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.task_description import TaskDescription
 from tests.soak.fleet import BUFFER_SIZE, TASK, Fleet, SoakAgent
 from tests.support.replay import versions_replayed
 from workbench.demo.audit import audit

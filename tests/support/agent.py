@@ -11,7 +11,8 @@ import msgspec
 
 from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
-from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
+from fleet_protocol.bundle import parse_description
+from fleet_protocol.bundle_files import DESCRIPTION_FILE
 from fleet_protocol.keys import SigningKey, VerifyKey, write_signing_key, write_verify_key
 from tests.support.broker import Broker
 from tests.support.fleet import FLEET

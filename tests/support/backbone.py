@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.task_description import TaskDescription
 from workbench.export.bundle_writer import export_bundle
 
 MODEL = """

@@ -7,11 +7,11 @@ from broker_coordinator.serving.coordinator import Coordinator
 from broker_coordinator.storage.database import Database
 from broker_coordinator.storage.journal import Journal
 from bundle_runtime.bundle import Bundle
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.envelope import Envelope, read_envelope
 from fleet_protocol.keys import SigningKey
 from fleet_protocol.kinds import MANIFEST, RECEIPT, Manifest, PayloadKind, Receipt, decode_payload
 from fleet_protocol.limits import MAX_SIGNED_CHUNK_BYTES
+from fleet_protocol.task_description import TaskDescription
 from tests.support.device import SigningDevice
 from tests.support.fleet import FLEET, SHARD
 

@@ -8,17 +8,12 @@ import numpy as np
 from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
 from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.bundle import (
-    BUNDLE_FORMAT,
+from fleet_protocol.bundle_files import (
     DESCRIPTION_FILE,
     EVALUATE_FILE,
     PREDICT_FILE,
     TRAIN_FILE,
     WEIGHTS_FILE,
-    Parameter,
-    TaskDescription,
-    TrainingPlan,
-    UpdatePlan,
     blob_hash,
 )
 from fleet_protocol.codec import write_weights
@@ -27,6 +22,9 @@ from fleet_protocol.kinds import UPDATE
 from fleet_protocol.sample_schema import InputSchema, LabelSchema
 from fleet_protocol.solved_head import FEATURE_STATISTICS_NAME, SolvedHead
 from fleet_protocol.split_plan import Block, Cut, SplitPlan, backward_file, forward_file, last_file
+from fleet_protocol.task_description import BUNDLE_FORMAT, Parameter, TaskDescription
+from fleet_protocol.training_plan import TrainingPlan
+from fleet_protocol.update_plan import UpdatePlan
 
 TASK = "tiny"
 PARAMETERS = [Parameter("head.weight", [4, 8]), Parameter("head.bias", [4])]

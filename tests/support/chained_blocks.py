@@ -10,9 +10,10 @@ from bundle_runtime.blocks import BlockRunner, State
 from bundle_runtime.samples import Samples
 from edge_agent.training.engine import BatchPlan, Rates
 from edge_agent.training.onnx_step import OnnxStepEngine
-from fleet_protocol.bundle import TRAIN_FILE, WEIGHTS_FILE, TaskDescription
+from fleet_protocol.bundle_files import TRAIN_FILE, WEIGHTS_FILE
 from fleet_protocol.codec import read_weights
 from fleet_protocol.split_plan import Cut, is_helpers
+from fleet_protocol.task_description import TaskDescription
 from workbench.export.backbone.backbone import split
 from workbench.export.blocks.block_graphs import block_models
 from workbench.export.blocks.division import divide

@@ -6,7 +6,6 @@ import numpy as np
 
 from edge_agent.core.outbox import OutboxRow
 from edge_agent.shell.connection.identity import Identity
-from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import encode_update
 from fleet_protocol.envelope import digest, sign_envelope
 from fleet_protocol.keys import SigningKey, VerifyKey, write_verify_key
@@ -24,6 +23,7 @@ from fleet_protocol.kinds import (
     WeightsRequest,
     encode_payload,
 )
+from fleet_protocol.update_plan import UpdatePlan
 from tests.support.bundles import TASK
 from tests.support.fleet import FLEET, SHARD
 

@@ -14,8 +14,8 @@ from edge_agent.training.own_limits import take_part
 from edge_agent.training.round import Earlier, learn
 from edge_agent.training.stored_samples import StoredSamples, divide, identities
 from edge_agent.worker.contract import TrainingResult, Withheld
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec import read_weights
+from fleet_protocol.task_description import TaskDescription
 
 FOLDER = Path(__file__).parents[2] / "models/digits/bundle"
 BUNDLE = load_bundle(FOLDER)

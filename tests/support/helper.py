@@ -11,7 +11,8 @@ import numpy as np
 
 from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
-from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
+from fleet_protocol.bundle import parse_description
+from fleet_protocol.bundle_files import DESCRIPTION_FILE
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import SigningKey, VerifyKey, write_signing_key, write_verify_key
 from session_relay.helper.status import ask_helper
@@ -52,12 +53,17 @@ name = "{task}"
 """
 
 
-def copy_split_bundle(folder: Path, *, steps: int = 4, **aggregation: object) -> Bundle:
+def copy_split_bundle(folder: Path, *, steps: int = 4, batch_size: int = 8, **aggregation: object) -> Bundle:
     """The shipped mnist_cnn with few steps, and another aggregation plan; its middle may be a helper's."""
     shutil.copytree(find_recipe(TASK) / "bundle", folder)
     description = parse_description((folder / DESCRIPTION_FILE).read_bytes())
     training = msgspec.structs.replace(
-        description.training, steps=steps, batch_size=8, epochs_per_round=0, maximum_epochs=0, validation_share=0.0
+        description.training,
+        steps=steps,
+        batch_size=batch_size,
+        epochs_per_round=0,
+        maximum_epochs=0,
+        validation_share=0.0,
     )
     plan = msgspec.structs.replace(description.aggregation, **aggregation)
     changed = msgspec.structs.replace(description, training=training, aggregation=plan)

@@ -7,7 +7,8 @@ from pathlib import Path
 from edge_agent.shell.versions.version_follower import ReadyVersion
 from edge_agent.worker.contract import Reply, StepAnswered, StepAsked, TrainingJob
 from edge_agent.worker.settings import WorkerSettings
-from fleet_protocol.bundle import WEIGHTS_FILE, split_files
+from fleet_protocol.bundle_files import WEIGHTS_FILE
+from fleet_protocol.task_description import split_files
 from session_relay.helper.compute_contract import StepDone, Verdict
 from session_relay.helper.middle import Middle, blocks_of_helpers
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.task_description import TaskDescription
 from workbench.export.bundle_writer import export_bundle
 
 MODEL = """

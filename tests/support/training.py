@@ -13,8 +13,9 @@ from torch.nn import functional
 from torch.nn.modules.dropout import _DropoutNd as DropoutLayer
 
 from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.bundle import TrainingPlan, UpdatePlan
 from fleet_protocol.sample_schema import InputSchema, LabelSchema
+from fleet_protocol.training_plan import TrainingPlan
+from fleet_protocol.update_plan import UpdatePlan
 from workbench.export.conversion.onnx_conversion import checked_model
 from workbench.export.graphs.training_graph import training_graph
 from workbench.export.layers.exportable_layers import exportable_layers

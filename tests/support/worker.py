@@ -20,7 +20,8 @@ from edge_agent.worker.contract import (
     read_message,
     write_job,
 )
-from fleet_protocol.bundle import DESCRIPTION_FILE, WEIGHTS_FILE, parse_description
+from fleet_protocol.bundle import parse_description
+from fleet_protocol.bundle_files import DESCRIPTION_FILE, WEIGHTS_FILE
 from fleet_protocol.split_plan import WHOLE, Cut
 
 TREE = Path(__file__).parents[2]

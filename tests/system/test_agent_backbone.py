@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet_protocol.bundle import BACKBONE_FILE
+from fleet_protocol.bundle_files import BACKBONE_FILE
 from tests.support.agent import AgentProcess
 from tests.support.backbone import INT8, export_backbone_bundle
 from tests.support.coordinator import CoordinatorProcess

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from bundle_runtime.bundle_folder import load_bundle
-from fleet_protocol.bundle import DESCRIPTION_FILE
+from fleet_protocol.bundle_files import DESCRIPTION_FILE
 from tests.support.agent import AgentProcess, copy_digits_bundle
 from tests.support.broker import Broker
 from tests.support.coordinator import CoordinatorProcess

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from edge_agent.profiles import read_profile, shipped_profiles
-from fleet_protocol.bundle import DESCRIPTION_FILE, TRAIN_FILE
+from fleet_protocol.bundle_files import DESCRIPTION_FILE, TRAIN_FILE
 from workbench import cli
 from workbench.inspection import bundle_inspection
 from workbench.recipe_folder import find_recipe

@@ -2,73 +2,18 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 from tests.support.broker import Broker
-from tests.support.coordinator import CoordinatorProcess
 from tests.support.cut_link import CutLink
-from tests.support.helper import TASK, HelperProcess, SplitAgent, copy_split_bundle
+from tests.support.helper import TASK, HelperProcess, SplitAgent
+from tests.support.split_fleet import SplitFleet
 from tests.support.waiting import until
-from workbench.demo.audit import Audit, audit, read_ledger
 
 MANY_STEPS = 1000
 """Of a round that something happens in the middle of."""
-
-
-class SplitFleet:
-    """A coordinator that serves one task, and the helpers and devices that a test starts."""
-
-    def __init__(self, folder: Path, broker: Broker) -> None:
-        self._folder = folder
-        self._broker = broker
-        self.coordinator: CoordinatorProcess
-        self.helpers: list[HelperProcess] = []
-        self.agents: list[SplitAgent] = []
-
-    def begin(self, *, steps: int, buffer_size: int) -> None:
-        """Start the coordinator."""
-        copy_split_bundle(self._folder / TASK, steps=steps, buffer_size=buffer_size)
-        self.coordinator = CoordinatorProcess(self._folder / "coordinator", self._broker, [self._folder / TASK])
-        self.coordinator.start_serving()
-        until(lambda: "relay_connected" in self.coordinator.log(), "the relay has reached the broker")
-
-    def helper(self, name: str) -> HelperProcess:
-        """One that offers a version, and that the operator allows."""
-        helper = HelperProcess(self._folder / name, name, self._broker, self.coordinator.public_key)
-        self.helpers.append(helper)
-        self.coordinator.helpers("allow", name)
-        helper.serve()
-        return helper
-
-    def agent(self, name: str, broker: Broker | CutLink | None = None, **options: Any) -> SplitAgent:
-        """A device that leaves the middle to a helper, and that has samples for a round."""
-        agent = SplitAgent(self._folder / name, name, broker or self._broker, self.coordinator.public_key, **options)
-        self.agents.append(agent)
-        agent.start()
-        agent.feed(16)
-        return agent
-
-    def versions(self) -> int:
-        """The newest one's number."""
-        with self.coordinator.journal() as journal:
-            newest = journal.newest_version(TASK)
-        return newest.number if newest else -1
-
-    def audited(self) -> Audit:
-        """The verdict on all updates, once every device and helper has ended."""
-        for each in (*self.agents, *self.helpers):
-            each.stop()
-        ledgers = {each.name: read_ledger(each.folder / "state" / "agent.db") for each in (*self.agents, *self.helpers)}
-        with self.coordinator.journal() as journal:
-            return audit(ledgers, list(journal.updates(TASK)))
-
-    def end(self) -> None:
-        """Kill all."""
-        for each in (*self.agents, *self.helpers, self.coordinator):
-            each.kill()
 
 
 @pytest.fixture

@@ -28,7 +28,6 @@ from broker_coordinator.admission.senders import PENDING_ALLOWANCE
 from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.consumers import CONSUMERS
 from fleet_host.rate_limit import TokenBucket
-from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import encode_update
 from fleet_protocol.envelope import digest
 from fleet_protocol.errors import Reason
@@ -57,6 +56,7 @@ from fleet_protocol.limits import (
     MAX_UPDATE_BYTES,
 )
 from fleet_protocol.remedies import STEADIER_TRAINING
+from fleet_protocol.update_plan import UpdatePlan
 from tests.support.bundles import TASK, write_bundle
 from tests.support.device import SigningDevice
 from tests.support.fleet import FLEET, SHARD

@@ -13,9 +13,9 @@ from broker_coordinator.aggregation.averaging import (
     averaged_weights,
     most_averaged,
 )
-from fleet_protocol.bundle import Parameter
 from fleet_protocol.codec import read_weights, write_weights
 from fleet_protocol.errors import ProtocolError, Reason
+from fleet_protocol.task_description import Parameter
 from tests.support.bundles import PARAMETERS
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from edge_agent.shell.storage.blob_cache import BlobCache
-from fleet_protocol.bundle import blob_hash
+from fleet_protocol.bundle_files import blob_hash
 from fleet_protocol.errors import ProtocolError, Reason
 
 DATA = b"weights of version 7"

@@ -11,10 +11,10 @@ from bundle_runtime.blocks import BlockRunner
 from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.graph import GraphError
-from fleet_protocol.bundle import Parameter, TaskDescription
 from fleet_protocol.codec import read_weights
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.split_plan import backward_file, forward_file
+from fleet_protocol.task_description import Parameter, TaskDescription
 from workbench.recipe_folder import find_bundle
 
 ROWS = 4

@@ -15,10 +15,12 @@ from edge_agent.training.compression import MAX_REMEMBERED_UPDATES
 from edge_agent.training.engine import Rates
 from edge_agent.training.round import DivergedError, Earlier, train_round
 from edge_agent.worker.contract import Returned, TrainingResult
-from fleet_protocol.bundle import TaskDescription, UpdatePlan, parse_description
+from fleet_protocol.bundle import parse_description
 from fleet_protocol.codec import Quantisation, decode_update
 from fleet_protocol.envelope import Header
 from fleet_protocol.kinds import UPDATE, Update
+from fleet_protocol.task_description import TaskDescription
+from fleet_protocol.update_plan import UpdatePlan
 
 DIGITS = parse_description((Path(__file__).parents[2] / "models/digits/bundle/task.json").read_bytes())
 LARGEST = DIGITS.largest_delta_norm

@@ -7,15 +7,8 @@ from pathlib import Path
 import onnx
 import pytest
 
-from fleet_protocol.bundle import (
-    DESCRIPTION_FILE,
-    REQUIRED_FILES,
-    TRAIN_FILE,
-    blob_hash,
-    parse_description,
-    verify_blob,
-    verify_bundle,
-)
+from fleet_protocol.bundle import parse_description, verify_bundle
+from fleet_protocol.bundle_files import DESCRIPTION_FILE, REQUIRED_FILES, TRAIN_FILE, blob_hash, verify_blob
 from fleet_protocol.errors import ConfigurationError, ProtocolError, Reason
 from fleet_protocol.limits import MAX_BLOB_BYTES, MAX_PARAMETERS, MAX_TENSORS
 

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec.byte_gaps import read_numbers, write_numbers
 from fleet_protocol.codec.leb128 import write_leb128
 from fleet_protocol.codec.positions import EXP_GOLOMB, RICE, choose_code, expected_parameter, gaps_of
 from fleet_protocol.codec.quantisation import Quantisation, quantise
 from fleet_protocol.codec.selection import SELECTORS, largest, random_indices, select
 from fleet_protocol.codec.sparse import TensorLayout
+from fleet_protocol.update_plan import UpdatePlan
 
 SHAPES = [(20, 5), (20,), (3, 20)]
 LAYOUT = TensorLayout.of(SHAPES)

@@ -5,9 +5,9 @@ import pytest
 
 from edge_agent.core.cut_choice import CutChoice
 from edge_agent.core.split_settings import SplitSettings
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.split_plan import WHOLE, Cut
+from fleet_protocol.task_description import TaskDescription
 from tests.support.split_task import DEEP, EARLY, TASK
 
 NEEDS = {WHOLE.name: 300, EARLY.name: 200, DEEP.name: 100}

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import SparseUpdate, decode_together, decode_update, encode_update
 from fleet_protocol.codec.selection import SELECTORS
 from fleet_protocol.codec.together import MAX_PACKED_BYTES
 from fleet_protocol.errors import ProtocolError
+from fleet_protocol.update_plan import UpdatePlan
 
 SHAPES = [[20, 30], [7], [], [30, 4]]
 SIZE = sum(map(math.prod, SHAPES))

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from edge_agent.configuration import AgentConfiguration
 from fleet_host.configuration_file import parse_with_paths
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.configuration import parse_document
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.task_description import TaskDescription
 from workbench.export.recipe.task_file import TaskFile
 
 ROOT = Path(__file__).parents[2]

@@ -10,9 +10,9 @@ from edge_agent.training.feature_statistics import measure_features
 from edge_agent.training.round import DivergedError, Earlier
 from edge_agent.training.stored_samples import StoredSamples
 from edge_agent.worker.contract import Returned, TrainingResult, Withheld
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec import ClassStatistics, decode_class_statistics
 from fleet_protocol.solved_head import SolvedHead
+from fleet_protocol.task_description import TaskDescription
 from tests.support.bundles import write_bundle
 from tests.support.solved_heads import fleet
 

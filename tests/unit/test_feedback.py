@@ -12,8 +12,10 @@ from edge_agent.training.compression import remember
 from edge_agent.training.feedback import FEEDBACKS, recall
 from edge_agent.worker.contract import Returned
 from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.bundle import TaskDescription, UpdatePlan, parse_description
+from fleet_protocol.bundle import parse_description
 from fleet_protocol.codec import Quantisation, SparseUpdate, decode_update, encode_update
+from fleet_protocol.task_description import TaskDescription
+from fleet_protocol.update_plan import UpdatePlan
 
 DIGITS = parse_description((Path(__file__).parents[2] / "models/digits/bundle/task.json").read_bytes())
 QUANTISATIONS = [quantisation.name.lower() for quantisation in Quantisation]

@@ -5,7 +5,8 @@ import pytest
 
 from edge_agent.core.generations import carried_over
 from edge_agent.core.outbox import OutboxRow
-from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
+from fleet_protocol.bundle import parse_description
+from fleet_protocol.bundle_files import DESCRIPTION_FILE
 from fleet_protocol.solved_head import SolvedHead
 from workbench.recipe_folder import find_recipe
 

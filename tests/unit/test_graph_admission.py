@@ -17,7 +17,8 @@ from bundle_runtime.graph_admission import (
     check_graph,
 )
 from bundle_runtime.onnx_fields import FIELDS, REFUSED
-from fleet_protocol.bundle import ORT_TRAINING_FILE, PREDICT_FILE, TRAIN_FILE, OnnxVersion
+from fleet_protocol.bundle_files import ORT_TRAINING_FILE, PREDICT_FILE, TRAIN_FILE
+from fleet_protocol.task_description import OnnxVersion
 from tests.support.graphs import external, loop, model_of, nested, reader_of, scan
 from workbench.recipe_folder import find_recipe
 

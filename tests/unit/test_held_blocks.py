@@ -14,13 +14,13 @@ from broker_coordinator.consumers.peers import Declared, Peers
 from broker_coordinator.consumers.update import UPDATE_CONSUMER, UpdateFacts, admit, item
 from edge_agent.training.compression import pack, remember
 from edge_agent.worker.contract import Returned
-from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import HeldBlocks, SparseUpdate
 from fleet_protocol.envelope import Header
 from fleet_protocol.errors import ConfigurationError, ProtocolError, Reason
 from fleet_protocol.keys import SigningKey
 from fleet_protocol.kinds import UPDATE, Update
 from fleet_protocol.split_plan import NOT_DIVIDED, check_averaged
+from fleet_protocol.update_plan import UpdatePlan
 from tests.support.split_task import DEEP, EARLY, TASK
 
 DENSE = msgspec.structs.replace(TASK, update=UpdatePlan(1.0, "float32", "dense"))

@@ -8,7 +8,8 @@ import pytest
 
 from edge_agent.sources.home_assistant import AnnouncedTopics, announcements
 from edge_agent.sources.mqtt_topic import MqttTopicSettings
-from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
+from fleet_protocol.bundle import parse_description
+from fleet_protocol.bundle_files import DESCRIPTION_FILE
 from tests.vectors.home_assistant import home_assistant_vectors
 from workbench.recipe_folder import find_bundle
 

@@ -258,6 +258,16 @@ def test_a_change_far_beyond_the_usual_is_refused_once_it_is_known():
     assert changes.why_refused(float("nan"))
 
 
+def test_who_comes_when_another_has_learned_all_it_can_is_not_refused():
+    changes = UsualChanges(largest=1000.0)
+    for step in range(1000):
+        norm = 0.99**step
+        assert not changes.why_refused(norm)
+        changes.count(norm)
+    assert not changes.why_refused(MOST_TIMES * 0.9)
+    assert changes.why_refused(MOST_TIMES * 1.1)
+
+
 def test_a_flood_of_unusual_gradients_leaves_the_middle_to_the_others():
     """The absurd ones are refused, also where they come together with honest ones."""
     middle, honest = new_middle(A, B), new_middle(B)

@@ -13,7 +13,8 @@ from edge_agent.preparation.preparation import Moment, Preparation, PreparationS
 from edge_agent.preparation.refusal import ReadingRefusedError
 from edge_agent.preparation.scales import SETTLED_READINGS
 from edge_agent.preparation.waiting import MAX_WAITING_BYTES, MAX_WAITING_SAMPLES
-from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
+from fleet_protocol.bundle import parse_description
+from fleet_protocol.bundle_files import DESCRIPTION_FILE
 from fleet_protocol.reading_plan import LabelPlan, ReadingField, ReadingPlan, WindowPlan
 from tests.support.occupancy_by_hand import SlidingWindow
 from workbench.recipe_folder import find_recipe

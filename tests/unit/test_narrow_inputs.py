@@ -4,9 +4,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.sample_schema import InputSchema
 from fleet_protocol.scaling import Scale, Scaling
+from fleet_protocol.task_description import TaskDescription
 from tests.support.bundles import write_bundle
 from workbench.data.narrow_inputs import narrow_inputs
 

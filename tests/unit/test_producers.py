@@ -17,12 +17,12 @@ from edge_agent.shell.connection.postbox import Postbox
 from edge_agent.shell.storage.device_database import DeviceDatabase, SpooledRound
 from edge_agent.worker.contract import Returned, TrainingResult
 from fleet_protocol import kinds
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.envelope import digest, read_envelope
 from fleet_protocol.errors import ConfigurationError, Reason
 from fleet_protocol.keys import SigningKey, write_verify_key
 from fleet_protocol.kinds import Outcome, Receipt, Update, decode_payload
 from fleet_protocol.limits import MAX_CONTROL_BYTES
+from fleet_protocol.task_description import TaskDescription
 from tests.kinds.delta.kind import DELTA, Delta
 from tests.kinds.installed import installed
 from tests.kinds.round_report.kind import ENCRYPTED_ROUND_REPORT, ROUND_REPORT, RoundReport

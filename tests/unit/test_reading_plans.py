@@ -13,10 +13,12 @@ from edge_agent.sources.named_form import NamedForm
 from edge_agent.sources.named_line import read_named
 from edge_agent.sources.reading_time import seconds_of
 from edge_agent.sources.series import MAX_SERIES, SeriesOfReadings
-from fleet_protocol.bundle import DESCRIPTION_FILE, TaskDescription, parse_description
+from fleet_protocol.bundle import parse_description
+from fleet_protocol.bundle_files import DESCRIPTION_FILE
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.reading_plan import ReadingPlan, check_labelled, check_readings
 from fleet_protocol.sample_schema import LabelSchema
+from fleet_protocol.task_description import TaskDescription
 from workbench.recipe_folder import find_recipe
 
 OCCUPANCY = parse_description((find_recipe("occupancy") / "bundle" / DESCRIPTION_FILE).read_bytes())

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from edge_agent.shell.splitting.helped_round import PATIENCE_SECONDS
+from fleet_protocol.envelope import read_envelope
 from fleet_protocol.errors import ProtocolError, Reason
-from fleet_protocol.kinds import OfferedTask, SessionReason
-from fleet_protocol.limits import MAX_RETRY_SECONDS, SESSION_CREDIT_BYTES
+from fleet_protocol.kinds import INTRODUCTION, OfferedTask, SessionReason
+from fleet_protocol.limits import MAX_CONTROL_BYTES, MAX_RETRY_SECONDS, SESSION_CREDIT_BYTES
 from fleet_protocol.sessions.device_end import DeviceEnd
 from fleet_protocol.sessions.events import Answered, Ended, Granted, Moved, OfferRefused, Refused, Wanted
 from fleet_protocol.sessions.frames import Frame, FrameType, is_frame, session_of, write_frame
@@ -301,3 +302,52 @@ def test_revoked_device_loses_its_session_and_its_helper_hears_of_it(world) -> N
     with pytest.raises(ProtocolError) as caught:
         world.relay.receive(device.party.topic, device.end.outgoing(world.now)[0].data, world.now)
     assert caught.value.reason is Reason.UNKNOWN_KEY
+
+
+def opening_of(world: World, device: Device) -> Packet:
+    """As it was published last."""
+    return next(each for each in reversed(world.seen) if each.topic == device.party.topic and not is_frame(each.data))
+
+
+def test_old_opening_takes_no_session_away_from_a_device_that_a_new_relay_has_heard(world) -> None:
+    device = opened(world, world.devices[0])
+    old = opening_of(world, device)
+    opened(world, device)
+    world.start_relay()
+    world.settle(25)
+    assert still_works(world, device), "resumed with the relay"
+    world.deliver(old)
+    assert still_works(world, device)
+    assert len(world.relay.book) == 1
+
+
+def test_device_that_had_much_on_its_way_when_the_relay_was_restarted_resumes_at_once(world) -> None:
+    device = opened(world, world.devices[0])
+    for _ in range(4):
+        device.request(bytes(1_000_000))
+    frames = [each.data for each in device.end.outgoing(world.now)]
+    world.start_relay()
+    for helper in world.helpers:
+        helper.sessions.reconnected(world.now)
+    for frame in frames:
+        world.deliver(Packet(device.party.topic, frame))
+    assert len(frames) > CONTROL_BURST
+    world.settle(1)
+    assert (device.end.state, world.relay.counters.resumed) == (State.OPEN, 1)
+
+
+def test_old_introductions_fill_no_helper_that_has_started_again(world) -> None:
+    device = world.devices[0]
+    for _ in range(4):
+        opened(world, device)
+    relayed = [helper.party.relayed for helper in world.helpers]
+    signed = [each for each in world.seen if each.topic in relayed and not is_frame(each.data)]
+    asked = [each for each in signed if read_envelope(each.data, MAX_CONTROL_BYTES).header.kind is INTRODUCTION]
+    for helper in world.helpers:
+        world.restart_helper(helper)
+    for packet in asked:
+        world.deliver(packet)
+    assert sum(len(helper.sessions) for helper in world.helpers) >= 4
+    world.settle(1)
+    assert sum(len(helper.sessions) for helper in world.helpers) == len(world.relay.book)
+    assert still_works(world, opened(world, device))

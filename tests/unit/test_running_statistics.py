@@ -20,12 +20,14 @@ from broker_coordinator.consumers.update import UPDATE_CONSUMER, admit
 from edge_agent.training.compression import pack, remember
 from edge_agent.worker.contract import Returned
 from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.bundle import Parameter, UpdatePlan, parse_description
+from fleet_protocol.bundle import parse_description
 from fleet_protocol.codec import SparseUpdate, read_statistics, without_statistics, write_statistics
 from fleet_protocol.envelope import Header
 from fleet_protocol.errors import ConfigurationError, ProtocolError, Reason
 from fleet_protocol.kinds import UPDATE, Update
 from fleet_protocol.limits import MAX_STATISTIC_CHANGE
+from fleet_protocol.task_description import Parameter
+from fleet_protocol.update_plan import UpdatePlan
 from workbench.recipe_folder import find_recipe
 
 DIGITS = parse_description((find_recipe("digits") / "bundle" / "task.json").read_bytes())

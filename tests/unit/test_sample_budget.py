@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edge_agent.core.sample_budget import carried_epochs, epochs_of_steps, is_spent, steps_of_round
-from fleet_protocol.bundle import TrainingPlan
+from fleet_protocol.training_plan import TrainingPlan
 
 PLAN = TrainingPlan(steps=60, batch_size=32, learning_rate=0.1, epochs_per_round=5, maximum_epochs=100)
 COUNTS = st.integers(1, 10_000)

@@ -15,11 +15,11 @@ from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.sample_checks import find_misfits
 from bundle_runtime.sample_file import read_samples
 from edge_agent.sources.schema_check import check_sample
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.sample_line import Sample
 from fleet_protocol.sample_rules import label_rule
 from fleet_protocol.sample_schema import InputSchema, LabelSchema
+from fleet_protocol.task_description import TaskDescription
 
 DIGITS = load_bundle(Path(__file__).parents[2] / "models/digits/bundle").description
 CLASSES = LabelSchema(classes=3)

@@ -14,9 +14,10 @@ from edge_agent.shell.samples.sample_store import Judgement, SampleStore
 from edge_agent.shell.samples.unjudged_samples import MAX_UNJUDGED_BYTES
 from edge_agent.sources.intake import SampleIntake
 from edge_agent.training.worker import read_samples
-from fleet_protocol.bundle import TaskDescription, parse_description
+from fleet_protocol.bundle import parse_description
 from fleet_protocol.sample_line import Sample
 from fleet_protocol.sample_schema import InputSchema, LabelSchema
+from fleet_protocol.task_description import TaskDescription
 
 DIGITS = parse_description((Path(__file__).parents[2] / "models/digits/bundle/task.json").read_bytes())
 SMALL: TaskDescription = msgspec.structs.replace(DIGITS, input=InputSchema([2], 0.0, 1.0), label=LabelSchema(3))

@@ -5,9 +5,10 @@ import re
 import msgspec
 import pytest
 
-from fleet_protocol.bundle import TaskDescription, parse_description, split_files
+from fleet_protocol.bundle import parse_description
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.split_plan import Block, Cut
+from fleet_protocol.task_description import TaskDescription, split_files
 from workbench.recipe_folder import find_bundle
 
 TEXT = (find_bundle("mnist_cnn") / "task.json").read_bytes()

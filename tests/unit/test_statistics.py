@@ -8,12 +8,12 @@ from bundle_runtime.samples import Samples
 from edge_agent.core.round_participation import why_not_asked
 from edge_agent.producers import goes_back, produce
 from edge_agent.training.statistics import in_other_units, measure, unlike_the_fleet, without_absurd
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec import decode_moments
 from fleet_protocol.cohort import EVERYONE
 from fleet_protocol.kinds import STATISTICS, Statistics, decode_payload
 from fleet_protocol.sample_schema import InputSchema, LabelSchema
 from fleet_protocol.scaling import DEVIATION_OF_CONSTANTS, Scale, Scaling
+from fleet_protocol.task_description import TaskDescription
 from tests.support.bundles import write_bundle
 
 INPUTS = np.arange(40, dtype=np.float32).reshape(5, 8)

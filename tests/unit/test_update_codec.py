@@ -10,11 +10,11 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import Quantisation, decode_update, encode_update, inspect_update
 from fleet_protocol.codec.selection import SELECTORS, kept_count
 from fleet_protocol.codec.update_codec import EncodedUpdate, memory_bound
 from fleet_protocol.errors import ProtocolError, Reason
+from fleet_protocol.update_plan import UpdatePlan
 
 QUANTISATIONS = [quantisation.name.lower() for quantisation in Quantisation]
 FLOAT32, TERNARY, FLOAT16, INT8, INT4, SIGN = (bytes([0x60 | quantisation]) for quantisation in Quantisation)

@@ -12,7 +12,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import Grid, apply_difference, decode_update, encode_difference, encode_update, inspect_update
 from fleet_protocol.codec.activations import pack_gradient, unpack_rows
 from fleet_protocol.codec.container import open_container
@@ -26,6 +25,7 @@ from fleet_protocol.keys import SigningKey
 from fleet_protocol.kinds import KINDS, Update, decode_payload, encode_payload
 from fleet_protocol.limits import MAX_CONTROL_BYTES
 from fleet_protocol.sessions.secrecy import hop_key
+from fleet_protocol.update_plan import UpdatePlan
 from tests.vectors.sessions import session_vectors
 from tests.vectors.write import message_vectors
 

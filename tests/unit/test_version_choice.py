@@ -21,7 +21,8 @@ from edge_agent.core.version_choice import (
     judge_manifest,
     known_from,
 )
-from fleet_protocol.bundle import TRAIN_FILE, DownlinkPlan, parse_description
+from fleet_protocol.bundle import DownlinkPlan, parse_description
+from fleet_protocol.bundle_files import TRAIN_FILE
 from fleet_protocol.cohort import EVERYONE
 from fleet_protocol.kinds import Invitation, Manifest
 from fleet_protocol.topics import PackedWeights

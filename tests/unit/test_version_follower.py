@@ -14,14 +14,8 @@ from edge_agent.shell.storage.device_database import DeviceDatabase
 from edge_agent.shell.versions.fetcher import CHUNK_SECONDS, FETCH_ATTEMPTS, Fetcher
 from edge_agent.shell.versions.version_follower import ReadyVersion, VersionFollower, VersionUnavailableError
 from edge_agent.training.rebuild import RebuildError, rebuild
-from fleet_protocol.bundle import (
-    DESCRIPTION_FILE,
-    EVALUATE_FILE,
-    TRAIN_FILE,
-    WEIGHTS_FILE,
-    blob_hash,
-    parse_description,
-)
+from fleet_protocol.bundle import parse_description
+from fleet_protocol.bundle_files import DESCRIPTION_FILE, EVALUATE_FILE, TRAIN_FILE, WEIGHTS_FILE, blob_hash
 from fleet_protocol.codec import Grid, encode_difference, read_weights, write_weights
 from fleet_protocol.kinds import BlobChunk, BlobRequest, Manifest, WeightsRequest
 from fleet_protocol.limits import MAX_CHUNK_BYTES

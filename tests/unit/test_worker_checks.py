@@ -18,10 +18,11 @@ from edge_agent.training.stored_sample_checks import UnfitSamplesError
 from edge_agent.training.worker import RoundError, read_samples, run_round
 from edge_agent.worker.contract import TrainingJob
 from edge_agent.worker.installed import check_installed
-from fleet_protocol.bundle import TRAIN_FILE, OnnxVersion, TaskDescription, blob_hash
+from fleet_protocol.bundle_files import TRAIN_FILE, blob_hash
 from fleet_protocol.codec import read_weights, write_weights
 from fleet_protocol.errors import ConfigurationError, ProtocolError
 from fleet_protocol.sample_schema import LabelSchema
+from fleet_protocol.task_description import OnnxVersion, TaskDescription
 from tests.support.worker import make_job, store_samples
 from workbench.recipe_folder import find_recipe
 

@@ -13,7 +13,6 @@ from nacl.public import Box, PrivateKey
 
 from fleet_protocol import topics
 from fleet_protocol.authorities import authorities_id
-from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import ClassStatistics, Grid, Moments, Quantisation, encode_difference, encode_update
 from fleet_protocol.codec.activations import pack_gradient, unpack_rows
 from fleet_protocol.codec.selection import random_indices
@@ -58,6 +57,7 @@ from fleet_protocol.kinds import (
     encode_payload,
 )
 from fleet_protocol.limits import BOOT_SHIFT
+from fleet_protocol.update_plan import UpdatePlan
 from tests.vectors.home_assistant import home_assistant_vectors
 from tests.vectors.sessions import SESSIONS, session_vectors
 

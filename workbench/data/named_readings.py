@@ -18,9 +18,9 @@ from edge_agent.sources.file_reader import read_file
 from edge_agent.sources.json_path import JsonPath
 from edge_agent.sources.named_form import NamedForm
 from edge_agent.sources.reading_time import seconds_of
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import ConfigurationError, why_unreadable
 from fleet_protocol.reading_plan import RESERVED, ReadingPlan
+from fleet_protocol.task_description import TaskDescription
 
 TABLES = (".csv", ".jsonl")
 FIRST_MOMENT = 0.0

@@ -6,8 +6,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.scaling import input_blocks
+from fleet_protocol.task_description import TaskDescription
 
 NARROW: Final = 0.01
 """Of the bounds: pixels, ratios and sparse flags of one in a hundred deviate by ten times as much."""

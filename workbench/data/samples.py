@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from bundle_runtime import sample_file
 from bundle_runtime.sample_checks import find_misfits
 from bundle_runtime.samples import Samples
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.sample_schema import LabelKind, runs
+from fleet_protocol.task_description import TaskDescription
 from workbench.data.named_readings import holds_readings, prepare_table
 from workbench.data.partition import dirichlet_parts, even_parts
 

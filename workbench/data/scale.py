@@ -3,8 +3,8 @@
 from broker_coordinator.aggregation.fleet_scale import awaited_columns, fleet_scale, rescaled
 from bundle_runtime.samples import Samples
 from edge_agent.training.statistics import measure
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec import decode_moments
+from fleet_protocol.task_description import TaskDescription
 
 
 def scaled_by(samples: Samples, task: TaskDescription) -> TaskDescription:

@@ -7,9 +7,10 @@ from pathlib import Path
 from bundle_runtime.runner import BundleRunner, bundle_paths
 from edge_agent.training.engine import Rates, plan_batches
 from edge_agent.training.onnx_step import OnnxStepEngine
-from fleet_protocol.bundle import WEIGHTS_FILE, Parameter, TaskDescription
+from fleet_protocol.bundle_files import WEIGHTS_FILE
 from fleet_protocol.codec import read_weights
 from fleet_protocol.codec.sparse import FloatVector
+from fleet_protocol.task_description import Parameter, TaskDescription
 from workbench.data.digits import FleetData
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
+from fleet_protocol.bundle import parse_description
+from fleet_protocol.bundle_files import DESCRIPTION_FILE
 from fleet_protocol.errors import ConfigurationError
 from workbench.data.digits import FleetData
 from workbench.demo.brokers import BrokerPlan, plan_broker

@@ -11,7 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from bundle_runtime.bundle import written
 from bundle_runtime.graph_admission import GraphRefusedError, check_graph
 from bundle_runtime.runner import BundleRunner
-from fleet_protocol.bundle import (
+from fleet_protocol.bundle import parse_description, verify_bundle
+from fleet_protocol.bundle_files import (
     BACKBONE_FILE,
     DESCRIPTION_FILE,
     EVALUATE_FILE,
@@ -19,11 +20,9 @@ from fleet_protocol.bundle import (
     TRAIN_FILE,
     TRAIN_PER_SAMPLE_FILE,
     WEIGHTS_FILE,
-    TaskDescription,
-    parse_description,
-    verify_bundle,
 )
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.task_description import TaskDescription
 from workbench.export.backbone.backbone import Split, backbone_graph, split
 from workbench.export.blocks.block_costs import with_costs
 from workbench.export.blocks.block_graphs import block_models

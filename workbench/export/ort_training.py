@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from fleet_host.child_process import bound
-from fleet_protocol.bundle import ORT_CHECKPOINT_FILE, ORT_OPTIMISER_FILE, ORT_TRAINING_FILE
+from fleet_protocol.bundle_files import ORT_CHECKPOINT_FILE, ORT_OPTIMISER_FILE, ORT_TRAINING_FILE
 from fleet_protocol.errors import ConfigurationError
 from workbench.export.conversion.onnx_conversion import checked_model
 from workbench.export.conversion.unexportable import explained

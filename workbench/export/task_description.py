@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from onnx import ModelProto
 
-from fleet_protocol.bundle import BUNDLE_FORMAT, BackboneSchema, OnnxVersion, TaskDescription, blob_hash
+from fleet_protocol.bundle_files import blob_hash
+from fleet_protocol.task_description import BUNDLE_FORMAT, BackboneSchema, OnnxVersion, TaskDescription
 from workbench.export.backbone.backbone import Split
 from workbench.export.blocks.division import Division
 from workbench.export.blocks.split_task import split_plan

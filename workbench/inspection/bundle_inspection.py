@@ -16,10 +16,13 @@ from onnx import GraphProto, ModelProto
 from bundle_runtime.bundle_folder import load_bundle
 from edge_agent.profiles import read_profile, shipped_profiles
 from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.bundle import DESCRIPTION_FILE, TaskDescription, TrainingPlan, UpdatePlan, blob_hash
+from fleet_protocol.bundle_files import DESCRIPTION_FILE, blob_hash
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.sample_schema import InputSchema, LabelSchema
 from fleet_protocol.split_plan import SplitPlan
+from fleet_protocol.task_description import TaskDescription
+from fleet_protocol.training_plan import TrainingPlan
+from fleet_protocol.update_plan import UpdatePlan
 from workbench.inspection.child import run_child
 from workbench.inspection.measured_round import Measurement
 from workbench.inspection.trial_round import Trial, try_round

@@ -8,9 +8,11 @@ from broker_coordinator.storage.database import Database, open_database
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.task_registry import TaskRegistry
 from fleet_host.key_files import read_key_ring_file
-from fleet_protocol.bundle import DESCRIPTION_FILE, TaskDescription, parse_description
+from fleet_protocol.bundle import parse_description
+from fleet_protocol.bundle_files import DESCRIPTION_FILE
 from fleet_protocol.errors import ConfigurationError, why_unreadable
 from fleet_protocol.keys import KeyRing
+from fleet_protocol.task_description import TaskDescription
 from workbench.inspection.decode import DecodingContext
 
 PROGRAM = "broker-coordinator"

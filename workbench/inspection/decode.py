@@ -9,7 +9,6 @@ from typing import Final
 import msgspec
 
 from broker_coordinator.admission.fleet_view import Device
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec import HeldBlocks, inspect_update, without_statistics
 from fleet_protocol.codec.container import FORMAT, read_first_byte
 from fleet_protocol.encryption import BOX_OVERHEAD_BYTES, decrypt_payload
@@ -18,6 +17,7 @@ from fleet_protocol.errors import ConfigurationError, ProtocolError
 from fleet_protocol.keys import KeyRing, VerifyKey, key_id, read_verify_key
 from fleet_protocol.kinds import ENROLMENT, FROM_COORDINATOR, EncryptedPayload, Enrolment, Update, decode_payload
 from fleet_protocol.limits import BOOT_SHIFT, MAX_UPDATE_BYTES
+from fleet_protocol.task_description import TaskDescription
 
 MAX_SHOWN_BYTES = 16
 CAPTURE = "capture one whole message: mosquitto_sub -C 1 -F %x -t TOPIC"

@@ -18,9 +18,11 @@ from bundle_runtime.runner import BundleRunner, bundle_paths
 from bundle_runtime.samples import Samples
 from edge_agent.training.engine import Rates, plan_batches
 from edge_agent.training.onnx_step import OnnxStepEngine
-from fleet_protocol.bundle import DESCRIPTION_FILE, WEIGHTS_FILE, TaskDescription, parse_description
+from fleet_protocol.bundle import parse_description
+from fleet_protocol.bundle_files import DESCRIPTION_FILE, WEIGHTS_FILE
 from fleet_protocol.codec import read_weights
 from fleet_protocol.sample_rules import ValueRule, input_rule
+from fleet_protocol.task_description import TaskDescription
 
 STORED_SAMPLES = 256
 ROUNDS = 3

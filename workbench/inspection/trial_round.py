@@ -15,10 +15,12 @@ from bundle_runtime.samples import Samples
 from edge_agent.training.engine import TrainingEngine
 from edge_agent.training.onnx_step import OnnxStepEngine
 from edge_agent.training.round import DivergedError, Earlier, train_round
-from fleet_protocol.bundle import DESCRIPTION_FILE, WEIGHTS_FILE, TaskDescription, parse_description
+from fleet_protocol.bundle import parse_description
+from fleet_protocol.bundle_files import DESCRIPTION_FILE, WEIGHTS_FILE
 from fleet_protocol.codec import read_weights
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.remedies import STEADIER_TRAINING
+from fleet_protocol.task_description import TaskDescription
 from workbench.data.samples import read_samples
 from workbench.data.scale import scaled_by
 from workbench.inspection.child import run_child

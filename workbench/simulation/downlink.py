@@ -7,7 +7,7 @@ from broker_coordinator.distribution.packed_versions import PackedVersions
 from broker_coordinator.distribution.signed_messages import MessageSigner
 from bundle_runtime.bundle import Bundle
 from edge_agent.worker.contract import files_for
-from fleet_protocol.bundle import DESCRIPTION_FILE, blob_hash
+from fleet_protocol.bundle_files import DESCRIPTION_FILE, blob_hash
 from fleet_protocol.chunks import chunk_count
 from fleet_protocol.topics import PackedWeights
 

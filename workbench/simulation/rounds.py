@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from edge_agent.core.sample_budget import steps_of_round
 from edge_agent.training.measured_step import OPERATIONS_PER_WEIGHT_AND_SAMPLE
 from edge_agent.training.stored_samples import StoredSamples, divide
-from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.task_description import TaskDescription
 from workbench.simulation.conditions import Conditions
 from workbench.simulation.device_memory import unseen_rows
 from workbench.simulation.workload import Workload

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from bundle_runtime.runner import BundleRunner
 from bundle_runtime.samples import Samples
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.sample_schema import LabelKind, runs
 from fleet_protocol.scaling import Block, Scale
+from fleet_protocol.task_description import TaskDescription
 
 Score = Callable[[FloatVector], float]
 

@@ -13,8 +13,8 @@ from edge_agent.training.engine import BatchPlan, OnProgress, Rates, TrainingEng
 from edge_agent.training.onnx_step import OnnxStepEngine
 from edge_agent.training.own_limits import Evaluate
 from edge_agent.training.stored_samples import identities
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec.sparse import FloatVector
+from fleet_protocol.task_description import TaskDescription
 from workbench.simulation.scores import scorer
 
 SYNTHETIC_SAMPLES = 64

@@ -10,9 +10,9 @@ import numpy as np
 from broker_coordinator.admission.decisions import Message
 from broker_coordinator.distribution.signed_messages import MessageSigner
 from bundle_runtime.bundle import Bundle
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.kinds import Manifest
+from fleet_protocol.task_description import TaskDescription
 from fleet_protocol.topics import PackedWeights
 from workbench.simulation.conditions import Conditions
 from workbench.simulation.coordinator import SimulatedCoordinator

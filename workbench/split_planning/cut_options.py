@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge_agent.profiles import Profile
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.limits import MIB
 from fleet_protocol.split_costs import Party, StepCost, memory_bytes, step_cost
 from fleet_protocol.split_plan import WHOLE, Cut
+from fleet_protocol.task_description import TaskDescription
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from typing import Literal
 
 import msgspec
 
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MIB
+from fleet_protocol.task_description import TaskDescription
 from workbench.split_planning.cut_options import CutOption, cut_options
 from workbench.split_planning.evolution import Evolution, evolve
 from workbench.split_planning.planned_fleet import Kind, PlannedFleet

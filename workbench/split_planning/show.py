@@ -7,7 +7,8 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from fleet_protocol.bundle import DESCRIPTION_FILE, parse_description
+from fleet_protocol.bundle import parse_description
+from fleet_protocol.bundle_files import DESCRIPTION_FILE
 from workbench.fleet_description import read_description
 from workbench.recipe_folder import find_bundle
 from workbench.report.labels import bytes_label

@@ -25,8 +25,8 @@ from edge_agent.worker.contract import (
 from edge_agent.worker.settings import WorkerSettings
 from edge_agent.worker.supervisor import TrainingWorker
 from fleet_host.log_lines import log_line
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.limits import MAX_SAMPLES_PER_UPDATE
+from fleet_protocol.task_description import TaskDescription
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from edge_agent.worker.child import Program, end_child, start_child
 from edge_agent.worker.look import Answer, LookFailure, LookJob, looking_files, read_answer, write_job
 from edge_agent.worker.settings import WorkerSettings
 from fleet_host.log_lines import log_line
-from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.task_description import TaskDescription
 
 logger = logging.getLogger(__name__)
 

@@ -24,9 +24,9 @@ from edge_agent.shell.storage.page_cache import keep_few_pages
 from edge_agent.sources.schema_check import check_sample
 from edge_agent.worker.damage import is_unusable
 from edge_agent.worker.usable_samples import fitting
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.limits import MIB
 from fleet_protocol.sample_line import Sample, read_sample
+from fleet_protocol.task_description import TaskDescription
 
 DEFAULTS: Final = StoreSettings()
 DRAW_TURN: Final = partial(secrets.randbits, TURN_BITS)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fleet_host.log_lines import log_line
-from fleet_protocol.bundle import verify_blob
+from fleet_protocol.bundle_files import verify_blob
 from fleet_protocol.errors import ProtocolError, Reason
 
 logger = logging.getLogger(__name__)

@@ -29,10 +29,11 @@ from edge_agent.shell.storage.device_database import DeviceDatabase
 from edge_agent.shell.versions.fetcher import Fetcher, NotFetchedError
 from edge_agent.worker.contract import PackedFile, files_for
 from fleet_host.log_lines import log_line
-from fleet_protocol.bundle import TaskDescription, parse_description
+from fleet_protocol.bundle import parse_description
 from fleet_protocol.cohort import EVERYONE
 from fleet_protocol.errors import ConfigurationError, ProtocolError
 from fleet_protocol.kinds import Manifest
+from fleet_protocol.task_description import TaskDescription
 from fleet_protocol.topics import PackedWeights
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from edge_agent.core.version_choice import VersionUnavailableError
 from edge_agent.shell.connection.link import LinkDownError
 from edge_agent.shell.versions.version_follower import VersionFollower
 from fleet_host.backoff import delay_seconds
-from fleet_protocol.bundle import TaskDescription
+from fleet_protocol.task_description import TaskDescription
 
 
 class WantedDescriptions:

@@ -13,7 +13,7 @@ from edge_agent.training.feedback.ef21 import Ef21Feedback
 from edge_agent.training.feedback.interface import ErrorFeedback, StateLayout
 from edge_agent.training.feedback.momentum import MomentumFeedback
 from edge_agent.training.feedback.residual import ResidualFeedback
-from fleet_protocol.bundle import UpdatePlan
+from fleet_protocol.update_plan import UpdatePlan
 
 FEEDBACKS: Final[Mapping[str, type[ResidualFeedback] | type[MomentumFeedback] | type[Ef21Feedback]]] = {
     "residual": ResidualFeedback,

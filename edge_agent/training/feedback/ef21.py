@@ -13,9 +13,9 @@ from typing import ClassVar
 import numpy as np
 
 from edge_agent.training.feedback.interface import StateLayout
-from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import SparseUpdate
 from fleet_protocol.codec.sparse import FloatVector
+from fleet_protocol.update_plan import UpdatePlan
 
 _LIFE_BYTES = 8
 

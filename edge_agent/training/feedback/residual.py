@@ -5,9 +5,9 @@ from typing import ClassVar
 import numpy as np
 
 from edge_agent.training.feedback.interface import StateLayout, scale_to
-from fleet_protocol.bundle import UpdatePlan
 from fleet_protocol.codec import SparseUpdate
 from fleet_protocol.codec.sparse import FloatVector
+from fleet_protocol.update_plan import UpdatePlan
 
 
 class ResidualFeedback:

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from fleet_protocol.bundle import Parameter, TaskDescription
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ProtocolError, Reason
+from fleet_protocol.task_description import Parameter, TaskDescription
 
 
 def read_own_weights(path: Path, task: TaskDescription, blocks: Collection[int]) -> FloatVector:

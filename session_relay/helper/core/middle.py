@@ -12,12 +12,12 @@ import numpy as np
 
 from bundle_runtime.blocks import Backward, BlockRunner, Floats, Rates
 from bundle_runtime.trained_block import TrainedBlock
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec.activations import pack_activations, pack_gradient
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.limits import KIB, MAX_SESSION_MESSAGE_BYTES
 from fleet_protocol.sessions.steps import StepAnswer
 from fleet_protocol.split_plan import Cut, SplitPlan, is_helpers
+from fleet_protocol.task_description import TaskDescription
 from session_relay.helper.core.contribution import Contribution, TrainedRows
 from session_relay.helper.core.kept_passes import KeptPass, KeptPasses
 from session_relay.helper.core.requests import Asked, ReadRequest, StepRefusedError, groups, read_request, refusal

@@ -34,6 +34,7 @@ from session_relay.relay.core.limits import (
     HELPER_CONTROL_SECONDS,
     HELPER_RETRY_SECONDS,
     RETRY_SECONDS,
+    UNKNOWN_SECONDS,
 )
 from session_relay.relay.core.openings import MAX_DEVICES_REMEMBERED, OpeningRefusedError, Openings
 from session_relay.relay.core.session_book import SessionBook, Why
@@ -51,11 +52,18 @@ class ControlDesk:
     openings: Openings
     _of_devices: RateLimit = field(default_factory=lambda: _limit(CONTROL_SECONDS, CONTROL_BURST))
     _of_helpers: RateLimit = field(default_factory=lambda: _limit(HELPER_CONTROL_SECONDS, HELPER_CONTROL_BURST))
+    _unknown: RateLimit = field(default_factory=lambda: _limit(UNKNOWN_SECONDS, burst=1))
 
     def may_ask(self, name: str, now: float) -> bool:
         """Whether another message of `name` is looked at, which costs as much as a signature."""
         limit = self._of_helpers if name in self.book.directory.helpers else self._of_devices
         return limit.allows(name, now)
+
+    def may_hear_unknown(self, name: str, now: float) -> bool:
+        """Whether it is time to tell `name` that a session is not known. Of an allowance of its own: who has sent many
+        frames to a relay that has started again may still ask it to resume.
+        """
+        return self._unknown.allows(name, now)
 
     def receive(self, name: str, data: bytes, now: float) -> None:
         """Take in a message on the topic of an approved device or helper.
@@ -77,6 +85,7 @@ class ControlDesk:
             case SessionEnding() as ending:
                 self._note_ending(name, ending, now)
             case SessionResumption(role="device") as resumption:
+                self.openings.note_sequence(name, envelope.header.sequence)
                 self._resume_device(name, resumption, envelope.header.task, now)
             case SessionResumption() as resumption:
                 self._resume_helper(name, resumption, now)
@@ -121,7 +130,11 @@ class ControlDesk:
 
     def _note_grant(self, name: str, session_name: bytes, data: bytes, now: float) -> None:
         session = self._of_helper(name, session_name)
-        if session and self.book.step(session, Event.GRANTED, now):
+        if session is None:
+            # Asked by a repeated introduction of long ago, or too late: it would keep a place for nobody.
+            notice = SessionNotice(session_name, News.ENDED, SessionReason.UNKNOWN_SESSION)
+            self.book.outbox.notify(name, notice)
+        elif self.book.step(session, Event.GRANTED, now):
             session.grant = data
             self.book.counters.opened += 1
             self.openings.introduce_helper(session)

@@ -39,6 +39,8 @@ CONTROL_SECONDS: Final = 1.0
 HELPER_CONTROL_BURST: Final = 600
 """The same of a helper: one for each session that it may be asked for, and some."""
 HELPER_CONTROL_SECONDS: Final = 0.1
+UNKNOWN_SECONDS: Final = 1.0
+"""Between two looks at frames of one device for sessions that the relay does not know."""
 OPENING_BURST: Final = 10
 """Sessions that a device may ask for at once."""
 OPENING_SECONDS: Final = 6.0

@@ -40,7 +40,7 @@ class Openings:
         default_factory=lambda: RateLimit(OPENING_SECONDS, MAX_DEVICES_REMEMBERED, burst=OPENING_BURST)
     )
     _sequences: dict[str, int] = field(default_factory=dict)
-    """Of each device's last opening."""
+    """Of what each device has last asked: an opening of before is a repeated one, also where this relay is new."""
 
     def ask(self, device: str, header: Header, opening: SessionOpening, message: bytes, now: float) -> None:
         """Handle a device's opening, which it has signed in `message`."""
@@ -58,6 +58,10 @@ class Openings:
             return
         self.book.add(session)
         self._introduce_device(session)
+
+    def note_sequence(self, device: str, sequence: int) -> None:
+        """Take no opening of this device any more that it has signed earlier."""
+        self._sequences[device] = max(sequence, self._sequences.get(device, 0))
 
     def try_next(self, session: CarriedSession, why: Why, now: float) -> None:
         """Ask another helper, as this one does not take the session; without another, the device is told why."""
@@ -98,7 +102,7 @@ class Openings:
         if not self._allowance.allows(device, now):
             detail = f"{device} asks for sessions too often; one is allowed every {OPENING_SECONDS:.0f} s"
             raise OpeningRefusedError(SessionReason.RATE_LIMITED, detail)
-        self._sequences[device] = header.sequence
+        self.note_sequence(device, header.sequence)
         served = self.book.directory.tasks.get(header.task)
         if served is None:
             raise OpeningRefusedError(SessionReason.UNKNOWN_TASK, f"no task {header.task!r} is published")

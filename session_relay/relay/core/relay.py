@@ -147,7 +147,7 @@ class Relay:
 
     def _say_unknown(self, name: str, frame: Frame, data: bytes, now: float) -> None:
         """Tell a device that the relay has forgotten its session, in a restart say."""
-        if self._desk.may_ask(name, now) and is_tagged(data, self._hop_key(name, frame.session)):
+        if self._desk.may_hear_unknown(name, now) and is_tagged(data, self._hop_key(name, frame.session)):
             notice = SessionNotice(frame.session, News.UNKNOWN, SessionReason.UNKNOWN_SESSION)
             self.book.outbox.notify(name, notice)
 

@@ -15,10 +15,10 @@ from broker_coordinator.admission.consumer import Admitted, Offered, VersionCons
 from broker_coordinator.aggregation.contribution import Contribution, contribution_of
 from broker_coordinator.aggregation.server_state import Remembered, ServerState
 from broker_coordinator.aggregation.strategies import Recall
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.codec import SparseUpdate, decode_update
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.limits import MAX_SAMPLES_PER_UPDATE
+from fleet_protocol.task_description import TaskDescription
 from tests.kinds.delta.kind import DELTA, Delta
 
 TOTAL_SAMPLES = "total_samples"

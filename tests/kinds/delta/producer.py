@@ -5,8 +5,8 @@ Error feedback counts what is packed as sent, so a rejected delta goes back.
 
 from edge_agent.producers import Producer
 from edge_agent.worker.contract import Returned, TrainingResult
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.kinds import decode_payload, encode_payload
+from fleet_protocol.task_description import TaskDescription
 from tests.kinds.delta.kind import DELTA, Delta
 
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import msgspec
 
 from broker_coordinator.admission.consumer import Admitted, JournalledConsumer, Offered
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.errors import ProtocolError, Reason
+from fleet_protocol.task_description import TaskDescription
 from tests.kinds.round_report.kind import ROUND_REPORT, RoundReport
 
 MAX_STEPS = 1_000_000

@@ -2,8 +2,8 @@
 
 from edge_agent.producers import Producer
 from edge_agent.worker.contract import TrainingResult
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.kinds import encode_payload
+from fleet_protocol.task_description import TaskDescription
 from tests.kinds.round_report.kind import ROUND_REPORT, RoundReport
 
 

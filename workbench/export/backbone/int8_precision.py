@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto
 
 from bundle_runtime.graph import Graph
-from fleet_protocol.bundle import BACKBONE_FILE
+from fleet_protocol.bundle_files import BACKBONE_FILE
 from workbench.export.backbone.int8_weights import quantisable, quantise_weights
 from workbench.export.conversion.onnx_conversion import checked_model
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from bundle_runtime.blocks import BlockRunner, Floats, Rates
 from bundle_runtime.samples import Samples
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.split_plan import backward_file, last_file
+from fleet_protocol.task_description import TaskDescription
 from workbench.export.blocks.division import Division
 from workbench.export.blocks.live_bytes import Feeds, live_bytes_per_sample
 from workbench.export.blocks.operations import forward_flops

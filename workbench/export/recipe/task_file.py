@@ -5,8 +5,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.bundle import PositiveFloat, TrainingPlan, UpdatePlan
-from fleet_protocol.configuration import Name
+from fleet_protocol.configuration import Name, PositiveFloat
 from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.limits import MAX_BLOCKS, MAX_CUTS, MAX_SAMPLE_FIELDS, MAX_SEQUENCE
 from fleet_protocol.reading_plan import ReadingPlan
@@ -14,6 +13,8 @@ from fleet_protocol.sample_schema import WHOLE_ROW, FieldName, InputSchema, Labe
 from fleet_protocol.sending_plan import ALWAYS, SendingPlan
 from fleet_protocol.solved_head import FEATURE_STATISTICS_NAME, SolvedHead
 from fleet_protocol.split_plan import Passing
+from fleet_protocol.training_plan import TrainingPlan
+from fleet_protocol.update_plan import UpdatePlan
 from workbench.export.recipe.scaling import ScalingSettings
 from workbench.export.recipe.trainable import EVERYTHING
 

@@ -8,9 +8,10 @@ import msgspec
 
 from bundle_runtime.runner import BundleRunner
 from edge_agent.training.onnx_step import OnnxStepEngine
-from fleet_protocol.bundle import WEIGHTS_FILE, TaskDescription
+from fleet_protocol.bundle_files import WEIGHTS_FILE
 from fleet_protocol.codec import read_weights
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.task_description import TaskDescription
 from workbench.data.narrow_inputs import narrow_inputs
 from workbench.data.samples import read_samples
 from workbench.data.scale import scaled_by

@@ -6,8 +6,9 @@ import numpy as np
 
 from bundle_runtime.bundle import written
 from bundle_runtime.runner import BundleRunner
-from fleet_protocol.bundle import TaskDescription, parse_description
+from fleet_protocol.bundle import parse_description
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.task_description import TaskDescription
 
 ROWS = 16
 SEED = 0

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle_runtime.samples import Samples
-from fleet_protocol.bundle import TaskDescription
 from fleet_protocol.sample_rules import input_rule
 from fleet_protocol.sample_schema import InputSchema, LabelSchema, runs
+from fleet_protocol.task_description import TaskDescription
 
 MOST_SAMPLES: Final = 512
 MOST_VALUES: Final = 1 << 24

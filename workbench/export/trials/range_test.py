@@ -8,9 +8,9 @@ import numpy as np
 
 from bundle_runtime.samples import Samples
 from edge_agent.training.engine import Rates, TrainingEngine, plan_batches
-from fleet_protocol.bundle import TrainingPlan
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.training_plan import TrainingPlan
 
 LEARNING_RATES: Final = tuple(2.0**power for power in range(-17, 2))
 """Powers of 2, so that rounding, which differs between processors, does not change what is found."""

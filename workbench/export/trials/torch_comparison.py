@@ -16,15 +16,9 @@ from torch import Tensor
 
 from bundle_runtime.graph import native
 from bundle_runtime.samples import Samples
-from fleet_protocol.bundle import (
-    BACKBONE_FILE,
-    EVALUATE_FILE,
-    PREDICT_FILE,
-    TRAIN_FILE,
-    TRAIN_PER_SAMPLE_FILE,
-    TaskDescription,
-)
+from fleet_protocol.bundle_files import BACKBONE_FILE, EVALUATE_FILE, PREDICT_FILE, TRAIN_FILE, TRAIN_PER_SAMPLE_FILE
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.task_description import TaskDescription
 from workbench.export.backbone.backbone import Split
 from workbench.export.conversion.diagnosis import FREE_BATCH
 from workbench.export.graphs.flat_weights import join

@@ -1,0 +1,45 @@
+"""How a task's devices train."""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from fleet_protocol.bundle_files import TRAIN_FILE, TRAIN_PER_SAMPLE_FILE
+from fleet_protocol.configuration import PositiveInt
+from fleet_protocol.limits import MAX_SETTING
+
+
+class TrainingPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a device does in one round of training."""
+
+    steps: PositiveInt
+    """Mini-batches per round."""
+    batch_size: PositiveInt
+    """Samples per mini-batch, drawn from those that are stored."""
+    learning_rate: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """Step size of `optimiser`. Left out or 0 in `task.toml`, it is found at export
+    (docs/decisions/learning-rate-found-at-export.md); a bundle always has one."""
+    optimiser: Literal["sgd", "momentum", "nesterov", "adam", "adamw"] = "sgd"
+    """The training graph is made for it. Its state begins anew in every round."""
+    momentum: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.9
+    """For `momentum` and `nesterov`."""
+    weight_decay: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """L2 penalty; decoupled with `adamw`."""
+    gradient_clip: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """Largest Euclidean norm of a step's gradient, or of each sample's with `per_sample_gradients`; 0: no limit."""
+    proximal: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """FedProx's coefficient (Li et al. 2020): pulls towards the version that the round began with."""
+    per_sample_gradients: bool = False
+    """Clip each sample's gradient instead of their mean."""
+    epochs_per_round: Annotated[int, msgspec.Meta(ge=0, le=MAX_SETTING)] = 5
+    """A round goes over a device's samples at most so often: where these are few, it has fewer `steps`. 0: no limit."""
+    maximum_epochs: Annotated[int, msgspec.Meta(ge=0, le=MAX_SETTING)] = 300
+    """All rounds of a device go over the same samples at most so often; then it waits for new ones. 0: no limit."""
+    validation_share: Annotated[float, msgspec.Meta(ge=0, le=0.5)] = 0.1
+    """A device never trains on this share of its samples, and does not send a round that makes them worse
+    (docs/decisions/knowing-when-to-stop.md)."""
+
+    @property
+    def graph_file(self) -> str:
+        """The training graph that a device runs."""
+        return TRAIN_PER_SAMPLE_FILE if self.per_sample_gradients else TRAIN_FILE

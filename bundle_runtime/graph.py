@@ -87,6 +87,7 @@ class Graph:
 
         Raises:
             GraphError: it has what no graph of a bundle needs, or this onnxruntime can't read it.
+            MemoryError: there is no room for it.
         """
         self._name = name
         data, version = admit_graph(name, source)
@@ -94,6 +95,8 @@ class Graph:
             # Bytes, so that what is loaded is what was checked.
             self._session = open_session(data, session_options(threads))
         except Exception as error:  # onnxruntime's exceptions have no base of their own
+            if _is_out_of_memory(error):
+                raise MemoryError(f"no room for {name}") from error
             raise GraphError(why_not_loaded(name, version, ONNXRUNTIME_VERSION, str(error))) from error
         self._inputs = self._session.get_inputs()
         self._outputs = [entry.name for entry in self._session.get_outputs()]
@@ -116,6 +119,10 @@ class Graph:
         try:
             return dict(zip(self._outputs, self._session.run(self._outputs, taken), strict=True))
         except Exception as error:  # onnxruntime has no error of its own for it
-            if any(words in str(error) for words in OUT_OF_MEMORY):
+            if _is_out_of_memory(error):
                 raise MemoryError(f"no room for what {self._name} computes") from error
             raise
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return any(words in str(error) for words in OUT_OF_MEMORY)

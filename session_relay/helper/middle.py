@@ -72,6 +72,8 @@ class Middle:
         self.sessions: set[bytes] = set()
         """Those that are open."""
         self.takes_sessions = True
+        self.is_loaded = False
+        """Whether its child has ever been ready to compute."""
         self.settled = asyncio.Event()
         """Set once its sessions are over, and it takes no more."""
         self.began_at = asyncio.get_running_loop().time()
@@ -144,6 +146,7 @@ class Middle:
                 self._unanswered -= 1
                 self._done(message)
             elif isinstance(message, Ready):
+                self.is_loaded = True
                 self._ready(self.version)
             elif isinstance(message, Unconfined):
                 logger.warning(log_line("worker_not_confined", lacking=message.lacking, remedy=CONFINEMENT))

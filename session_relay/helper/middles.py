@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sqlite3
 from typing import Any, Protocol
 
 from edge_agent.core.generations import carried_over
@@ -38,6 +39,9 @@ class Watcher(Protocol):
 
     def version_damaged(self, version: ReadyVersion, why: str) -> None:
         """Its weights came packed, and can't be unpacked."""
+
+    def version_not_computed(self, version: ReadyVersion, why: str) -> None:
+        """No process has come as far as to compute it, and the next one would hardly."""
 
     def spooled(self) -> None:
         """Something waits in the outbox."""
@@ -150,6 +154,8 @@ class Middles:
         computing = asyncio.ensure_future(middle.run())
         try:
             await self._contribute(middle, computing)
+        except (sqlite3.Error, OSError) as error:
+            self._note_lost(middle, error)
         finally:
             computing.cancel()
             await asyncio.wait({computing})
@@ -190,10 +196,23 @@ class Middles:
         self._spool.put(middle.version.description.task, middle.version, memory, result)
         self._watcher.spooled()
 
+    def _note_lost(self, middle: Middle, error: Exception) -> None:
+        logger.error(
+            log_line(
+                "contribution_lost",
+                task=middle.version.description.task,
+                version=middle.version.number,
+                reason=error,
+                remedy="make room on the disk of state_folder; what devices have taught of that version is lost",
+            )
+        )
+
     def _note_failure(self, middle: Middle, failure: ComputeFailure) -> None:
         version = middle.version
         if failure.is_packed:
             self._watcher.version_damaged(version, failure.error)
+        elif not middle.is_loaded:
+            self._watcher.version_not_computed(version, failure.error)
         logger.error(
             log_line(
                 "middle_failed",

@@ -14,6 +14,9 @@ from session_relay.helper.middles import is_same
 
 logger = logging.getLogger(__name__)
 
+REST_SECONDS = 60.0
+"""Until a version is offered again that no process could load."""
+
 
 class ServedVersions:
     """`changed` is called when a task is offered or withdrawn, with its version where it is a new one. `in_use` gives
@@ -68,6 +71,11 @@ class ServedVersions:
         self._member.versions.refuse_packed(version, why)
         self.withdraw(version.description.task, why)
         self.look()
+
+    def rest(self, version: ReadyVersion, why: str) -> None:
+        """It can't be computed here now: devices are better served by others for a while."""
+        self.withdraw(version.description.task, why)
+        asyncio.get_running_loop().call_later(REST_SECONDS, self.look)
 
     async def run(self) -> None:
         """Fetch what manifests name; again after a while where that fails. Until cancelled."""

@@ -167,6 +167,10 @@ class Serving:
         """No middle can."""
         self._versions.damaged(version, why)
 
+    def version_not_computed(self, version: ReadyVersion, why: str) -> None:
+        """No process can here, as where memory is too small; other helpers may."""
+        self._versions.rest(version, why)
+
     def spooled(self) -> None:
         """Something waits in the outbox."""
         self._member.postbox.notify()

@@ -140,6 +140,14 @@ async def test_helper_with_little_memory_keeps_fewer_passes_and_serves_a_device_
     assert isinstance(await helper.contribution(), TrainingResult)
 
 
+async def test_helper_with_too_little_memory_to_load_a_version_says_so(job) -> None:
+    helper = LocalHelper(job, BUNDLE, msgspec.structs.replace(SETTINGS, memory_limit_mib=64))
+    failure = await helper.computing
+    assert isinstance(failure, ComputeFailure), failure
+    assert "memory limit" in failure.error and "64 MiB" in failure.error
+    assert not helper.middle.is_loaded
+
+
 async def test_order_that_is_none_ends_the_session_and_not_the_child(job) -> None:
     helper = LocalHelper(job, BUNDLE, SETTINGS)
     problems: list[str] = []

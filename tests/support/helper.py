@@ -1,5 +1,6 @@
 """The shipped helper as a process of its own, a small task that it can take part in, and devices that want it."""
 
+import resource
 import shutil
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from fleet_protocol.keys import SigningKey, VerifyKey, write_signing_key, write_
 from session_relay.helper.status import ask_helper
 from tests.support.agent import AgentProcess
 from tests.support.broker import Broker
+from tests.support.coordinator import LOG_ROOM_BYTES
 from tests.support.fleet import FLEET
 from tests.support.process import RestartableProcess
 from tests.support.waiting import until
@@ -110,6 +112,15 @@ class HelperProcess(RestartableProcess):
             return dict(msgspec.json.decode(ask_helper(self.socket)))
         except ConfigurationError:
             return {}
+
+    def fill_disk(self) -> None:
+        """Let none of its files grow any more, but for some lines in its log, as on a full disk."""
+        size = self.log_file.stat().st_size + LOG_ROOM_BYTES
+        resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+    def free_disk(self) -> None:
+        """Let its files grow again."""
+        resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
     def serve(self) -> None:
         """Start it, and return when it offers a version."""

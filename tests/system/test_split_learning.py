@@ -119,3 +119,20 @@ def test_link_that_is_cut_in_the_middle_of_a_step_costs_no_round(fleet, broker) 
     delivered(kitchen)
     assert kitchen.log().count("event=round_failed") == 0
     link.close()
+
+
+@pytest.mark.long
+def test_helper_whose_disk_was_full_goes_on_with_the_newest_version_when_there_is_room(fleet) -> None:
+    fleet.begin(steps=MANY_STEPS, buffer_size=1)
+    helper = fleet.helper("cellar-pi")
+    kitchen = fleet.agent("kitchen")
+    in_the_middle(helper)
+    helper.fill_disk()
+    delivered(kitchen)
+    until(lambda: "event=contribution_lost" in helper.log(), "the helper says what the full disk has cost")
+    helper.free_disk()
+    kitchen.feed(16, first=16)
+    delivered(kitchen, 2)
+    delivered(helper)
+    verdict = fleet.audited()
+    assert (verdict.lost, verdict.duplicated) == (0, 0)

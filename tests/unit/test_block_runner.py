@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bundle_runtime import graph
 from bundle_runtime.blocks import BlockRunner
 from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
@@ -138,3 +139,16 @@ def test_blocks_hold_each_weight_once(blocks: list[int], sizes: st.DataObject):
         runner.into(copy, block, runner.weights_of(block, flat))
     assert np.array_equal(copy, flat)
     assert sum(len(runner.weights_of(block, flat)) for block in range(3)) == len(flat)
+
+
+def test_graph_for_which_there_is_no_room_is_no_damaged_one(bundle: Bundle, monkeypatch: pytest.MonkeyPatch):
+    """A device that is told so takes a cut that leaves it less."""
+
+    def open_session(*_: object) -> None:
+        raise RuntimeError(
+            "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Exception during initialization: std::bad_alloc"
+        )
+
+    monkeypatch.setattr(graph, "open_session", open_session)
+    with pytest.raises(MemoryError, match=r"no room for block_1_forward.onnx"):
+        BlockRunner(bundle.description, bundle.files, [1])

@@ -9,14 +9,17 @@ from typing import Any, cast
 import pytest
 
 from edge_agent.shell.connection.identity import Identity
+from edge_agent.shell.versions.version_follower import ReadyVersion
 from fleet_protocol.keys import SigningKey, write_verify_key
 from fleet_protocol.kinds import News, SessionNotice, SessionReason
 from fleet_protocol.kinds.session_fields import NO_SESSION
 from session_relay.helper.configuration import load_helper_configuration
+from session_relay.helper.served_versions import REST_SECONDS, ServedVersions
 from session_relay.helper.serving import SOON_SECONDS, Serving
 from session_relay.relay.core.outbox import Outbox
 from tests.support.fleet import FLEET, SHARD
 from tests.support.helper import CONFIGURATION, TASK
+from tests.support.split_session import shipped
 
 NAME = "cellar-pi"
 COORDINATOR = SigningKey.generate()
@@ -38,9 +41,9 @@ def helper(folder: Path) -> Serving:
     return Serving(load_helper_configuration(file), cast("Any", member), cast("Any", None))
 
 
-async def test_offer_that_is_refused_again_and_again_is_made_again_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+async def timers(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, Callable[[], None]]]:
+    """What the loop is asked to call later, and after how many seconds; nothing is."""
     timers: list[tuple[float, Callable[[], None]]] = []
 
     def note(seconds: float, callback: Callable[[], None]) -> SimpleNamespace:
@@ -48,6 +51,22 @@ async def test_offer_that_is_refused_again_and_again_is_made_again_once(
         return SimpleNamespace(cancel=lambda: None)
 
     monkeypatch.setattr(asyncio.get_running_loop(), "call_later", note)
+    return timers
+
+
+async def test_version_that_can_not_be_loaded_is_offered_to_nobody_for_a_while(timers) -> None:
+    offered: list[ReadyVersion | None] = []
+    versions = ServedVersions(cast("Any", None), 1.0, changed=offered.append, in_use=lambda: [])
+    version = ReadyVersion(3, "ab" * 32, shipped().description, {}, Path("weights"))
+    versions.ready[TASK] = version
+    versions.rest(version, "passed its memory limit of 64 MiB")
+    assert not versions.ready
+    assert versions.trouble == {TASK: "passed its memory limit of 64 MiB"}
+    assert offered == [None], "the relay hears of it"
+    assert timers == [(REST_SECONDS, versions.look)]
+
+
+async def test_offer_that_is_refused_again_and_again_is_made_again_once(tmp_path: Path, timers) -> None:
     serving = helper(tmp_path)
     relay = Outbox(COORDINATOR, FLEET, SHARD)
     for _ in range(50):

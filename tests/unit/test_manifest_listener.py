@@ -74,6 +74,24 @@ def test_invited_device_looks_at_the_manifest_once_and_stays_until_it_has_come()
     run(scenario())
 
 
+def test_manifest_that_was_lost_is_asked_for_again_where_every_version_counts_and_not_too_often():
+    """A helper stays subscribed; what it could not store does not come by itself a second time."""
+
+    async def scenario():
+        broker = Broker(retained=False)
+        broker.needed.add("digits")
+        async with broker.connected():
+            for _ in range(10):
+                broker.listener.look("digits")
+                await asyncio.sleep(1)
+            assert broker.all == [DIGITS] * 2
+            broker.listener.heard_of("digits")
+            await asyncio.sleep(1000)
+            assert broker.all == [DIGITS] * 2
+
+    run(scenario())
+
+
 def test_manifest_is_taken_for_a_round_and_heard_no_longer_after_it():
     async def scenario():
         broker = Broker(retained=True)

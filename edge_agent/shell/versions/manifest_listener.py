@@ -13,6 +13,8 @@ from fleet_protocol import topics
 MANIFEST_SECONDS = 15.0
 """Longest wait for a manifest before a round begins from the version that is known. The retained one comes at once;
 where it is lost, the coordinator's comes after `presence.FIRST_MANIFEST_SECONDS`."""
+SUBSCRIBE_AGAIN_SECONDS = 5.0
+"""Between two subscriptions to a manifest that is subscribed to."""
 PREDICTION_SECONDS = 3600.0
 """A device that only predicts looks for a newer version this often."""
 
@@ -52,6 +54,8 @@ class ManifestListener:
         self._subscribed: set[str] = set()
         self._asked: set[str] = set()
         self._to_look_at: set[str] = set()
+        self._to_subscribe_again: set[str] = set()
+        self._subscribed_at: dict[str, float] = {}
         self._heard = {task: asyncio.Event() for task in tasks}
         self._heard_at: dict[str, float] = {}
         self._changed = asyncio.Event()
@@ -74,8 +78,13 @@ class ManifestListener:
         self._changed.set()
 
     def look(self, task: str) -> None:
-        """There is news of a task: hear of its newest version once."""
+        """There is news of a task: hear of its newest version once. Where it is subscribed to, what is retained comes
+        again: a manifest that could not be stored, as on a full disk, is not repeated otherwise.
+        """
         self._to_look_at.add(task)
+        now = asyncio.get_running_loop().time()
+        if task in self._subscribed and now - self._subscribed_at.get(task, now) >= SUBSCRIBE_AGAIN_SECONDS:
+            self._to_subscribe_again.add(task)
         self.look_again()
 
     async def take(self, task: str) -> None:
@@ -121,10 +130,13 @@ class ManifestListener:
 
     async def _follow(self, task: str) -> None:
         wanted = task in self._asked | self._to_look_at or self._is_needed(task)
-        if wanted is (task in self._subscribed):
+        again = task in self._to_subscribe_again
+        self._to_subscribe_again.discard(task)
+        if wanted is (task in self._subscribed) and not (wanted and again):
             return
         self._heard[task].clear()
         if wanted:
+            self._subscribed_at[task] = asyncio.get_running_loop().time()
             self._subscribed.add(task)
             self._awaited()
             await self._subscriptions.subscribe(self._topics[task])

@@ -130,8 +130,8 @@ class StepAsked(msgspec.Struct, frozen=True, tag="step_asked"):
 
 
 class StepAnswered(msgspec.Struct, frozen=True, tag="step_answered"):
-    """A `StepAnswer` of the helper, encoded. They may come in another order than they were asked for. `number` is that of
-    the session's request that it came as the answer to.
+    """A `StepAnswer` of the helper, encoded, and the `number` of the session's request that it came for. They may come
+    in another order than they were asked for.
     """
 
     number: int

@@ -94,7 +94,7 @@ def _trains(job: TrainingJob, bundle: Bundle) -> bool:
         worker.stdin.flush()
         while (message := _next_message(worker.stdout)) is not None and isinstance(message, News | StepAsked):
             if isinstance(message, StepAsked) and answer is not None:
-                worker.stdin.write(write_frame(StepAnswered(answer(message.request))))
+                worker.stdin.write(write_frame(answer(message.request)))
                 worker.stdin.flush()
     return isinstance(message, TrainingResult)
 
@@ -114,7 +114,7 @@ def _next_message(stream: IO[bytes]) -> Message | None:
     return read_message(stream.read(int.from_bytes(length, "big"))) if len(length) == LENGTH_BYTES else None
 
 
-def _helper(job: TrainingJob, bundle: Bundle) -> Callable[[bytes], bytes]:
+def _helper(job: TrainingJob, bundle: Bundle) -> Callable[[bytes], StepAnswered]:
     """A middle that answers a request at a time."""
     task = job.description
     assert task.split is not None
@@ -123,9 +123,9 @@ def _helper(job: TrainingJob, bundle: Bundle) -> Callable[[bytes], bytes]:
     middle = Middle(task, task.split, runner, weights, kept_bytes=KEPT_BYTES, generator=np.random.default_rng(0))
     middle.open(SESSION, job.cut)
 
-    def answer(request: bytes) -> bytes:
+    def answer(request: bytes) -> StepAnswered:
         (found,) = middle.answer([Asked(SESSION, msgspec.msgpack.decode(request, type=StepRequest))])
-        return msgspec.msgpack.encode(found)
+        return StepAnswered(found.number, msgspec.msgpack.encode(found))
 
     return answer
 

@@ -34,6 +34,9 @@ class AgentPipe:
             self._helpers += 1
             return SessionGone(reply.words, reply.moved)
         try:
-            return self._answers.decode(reply.answer)
+            answer = self._answers.decode(reply.answer)
         except msgspec.DecodeError as error:
             return SessionGone(f"the helper's answer is none ({error})")
+        if answer.number != reply.number:  # no other one comes: the step must not wait for it
+            return StepAnswer(reply.number, b"", f"this is the answer to request {answer.number}, not {reply.number}")
+        return answer

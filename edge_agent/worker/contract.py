@@ -129,8 +129,11 @@ class StepAsked(msgspec.Struct, frozen=True, tag="step_asked"):
 
 
 class StepAnswered(msgspec.Struct, frozen=True, tag="step_answered"):
-    """A `StepAnswer` of the helper, encoded. They may come in another order than they were asked for."""
+    """A `StepAnswer` of the helper, encoded, and the `number` of the session's request that it came for. They may come
+    in another order than they were asked for.
+    """
 
+    number: int
     answer: bytes
 
 

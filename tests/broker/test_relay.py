@@ -1,5 +1,6 @@
 """The relay, as the shipped coordinator starts it, on a real Mosquitto; the ends of sessions are their cores."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +13,11 @@ from broker_coordinator.storage.journal import Journal
 from bundle_runtime.bundle import Bundle
 from fleet_protocol.keys import SigningKey
 from fleet_protocol.kinds import SessionReason
-from fleet_protocol.sessions.events import Granted, Moved, OfferRefused, Requested, Wanted
+from fleet_protocol.limits import SESSION_BYTES
+from fleet_protocol.sessions.events import Granted, Moved, OfferRefused, Outgoing, Requested, Wanted
+from fleet_protocol.sessions.frames import Frame, FrameType, write_frame
+from fleet_protocol.sessions.secrecy import Direction
+from session_relay.relay.core.limits import CONTROL_BURST, OPENING_BURST
 from tests.support.broker import Broker
 from tests.support.bundles import TASK, THREE_BLOCKS, write_bundle
 from tests.support.coordinator import CoordinatorProcess
@@ -116,3 +121,22 @@ def test_a_helper_that_is_denied_loses_its_sessions(coordinator, member, wanted)
     helper.offer(wanted.task, wanted.bundle)
     turning(helper, when=lambda: isinstance(helper.events[-1], OfferRefused), what="its offer is refused")
     assert "helpers allow gateway" in helper.events[-1].detail
+
+
+def test_device_that_asks_for_a_hundred_sessions_and_floods_disturbs_no_other(coordinator, member, wanted) -> None:
+    helper, device = member(HelperMember, "gateway", is_helper=True), member(DeviceMember, "kitchen-pi")
+    flooding = member(DeviceMember, "shed-pi")
+    offer_until_served(helper, device, wanted)
+    offer_until_served(helper, flooding, wanted)
+    for number in range(100):
+        flooding.open(wanted)
+        flooding.turn()
+        session, chunk = os.urandom(SESSION_BYTES), bytes(60_000)
+        frame = Frame(FrameType.CONTENT, session, Direction.FROM_DEVICE, 0, 0, number + 1, 0, 1, chunk)
+        flooding.publish(Outgoing(write_frame(frame, bytes(32)), False))
+    for number in range(1, 6):
+        device.end.request(b"in between")
+        turning(helper, device, when=lambda asked=number: asked in device.answers, what="the other device is answered")
+    assert device.end.state == "open"
+    assert len(helper.sessions) <= 2
+    assert flooding.arrived.qsize() <= CONTROL_BURST + OPENING_BURST

@@ -99,9 +99,10 @@ class MisbehavingHelper:
             self._reply(self._replies.pop(0))
 
 
-def answers(packed: bytes, problem: str = "") -> list[Reply]:
-    """To the first requests, in their order."""
-    return [StepAnswered(msgspec.msgpack.encode(StepAnswer(number, packed, problem))) for number in range(1, 99)]
+def answers(packed: bytes, problem: str = "", late: int = 0) -> list[Reply]:
+    """To the first requests, in their order; or to those that came so many before."""
+    encode = msgspec.msgpack.encode
+    return [StepAnswered(number, encode(StepAnswer(number - late, packed, problem))) for number in range(1, 99)]
 
 
 async def test_device_and_helper_together_learn_what_the_device_learns_alone(job, store) -> None:
@@ -163,12 +164,13 @@ async def test_order_that_is_none_ends_the_session_and_not_the_child(job) -> Non
     ("replies", "words"),
     [
         ([SessionLost("helper cellar-pi: helper_gone")], "helper cellar-pi: helper_gone"),
-        ([StepAnswered(b"\xc1")], "the helper's answer is none"),
+        ([StepAnswered(1, b"\xc1")], "the helper's answer is none"),
         (answers(b""), "answers wrong"),
         (answers(b"", "the helper is full"), "the helper is full"),
+        (answers(b"", late=1), "this is the answer to request"),
         ([SessionLost("it moved", moved=True)] * 99, "it moved"),
     ],
-    ids=["lost", "garbage", "empty", "refused", "moved for ever"],
+    ids=["lost", "garbage", "empty", "refused", "of an old step", "moved for ever"],
 )
 async def test_round_without_usable_answers_ends_with_words_and_without_an_update(job, replies, words) -> None:
     failure = await train_in_child(job, SETTINGS, helper=MisbehavingHelper(*replies))

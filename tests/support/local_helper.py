@@ -54,4 +54,4 @@ class LocalHelper:
 
     def _answer(self, step: StepDone) -> None:
         assert self.reply is not None
-        self.reply(StepAnswered(step.answer))
+        self.reply(StepAnswered(step.number, step.answer))

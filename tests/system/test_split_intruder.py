@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import pytest
 
@@ -58,13 +57,6 @@ class Intruder:
     def _of_others(self, topic: str) -> list[bytes]:
         received = list(self._wiretap.received)
         return [data for each, data in received if each == topic and (each, data) not in self._said]
-
-
-@pytest.fixture
-def fleet(tmp_path: Path, broker: Broker) -> Iterator[SplitFleet]:
-    fleet = SplitFleet(tmp_path, broker)
-    yield fleet
-    fleet.end()
 
 
 @pytest.fixture

@@ -1,26 +1,14 @@
 """Split learning with every program as it ships: broker, coordinator with its relay, helpers, devices."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import psutil
 import pytest
 
-from tests.support.broker import Broker
 from tests.support.cut_link import CutLink
 from tests.support.helper import TASK, HelperProcess, SplitAgent
-from tests.support.split_fleet import SplitFleet
 from tests.support.waiting import until
 
 MANY_STEPS = 1000
 """Of a round that something happens in the middle of."""
-
-
-@pytest.fixture
-def fleet(tmp_path: Path, broker: Broker) -> Iterator[SplitFleet]:
-    fleet = SplitFleet(tmp_path, broker)
-    yield fleet
-    fleet.end()
 
 
 def in_the_middle(helper: HelperProcess) -> None:

@@ -1,7 +1,6 @@
 """Split learning with every program as it ships: what a device keeps to itself is in no message of a run."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -15,7 +14,6 @@ from fleet_protocol.sessions.steps import StepAnswer, StepRequest
 from tests.support.broker import Broker
 from tests.support.helper import TASK
 from tests.support.plaintext import WIRES, Activations, Secrets, found, label_texts, pieces, sample_texts
-from tests.support.split_fleet import SplitFleet
 from tests.support.split_session import (
     SESSION,
     DirectExchange,
@@ -32,13 +30,6 @@ from tests.support.wiretap import Wiretap
 
 STEPS, SAMPLES = 4, 5
 LABEL = 7
-
-
-@pytest.fixture
-def fleet(tmp_path: Path, broker: Broker) -> Iterator[SplitFleet]:
-    fleet = SplitFleet(tmp_path, broker)
-    yield fleet
-    fleet.end()
 
 
 @pytest.fixture

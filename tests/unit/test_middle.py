@@ -261,9 +261,8 @@ def test_a_change_far_beyond_the_usual_is_refused_once_it_is_known():
 def test_who_comes_when_another_has_learned_all_it_can_is_not_refused():
     changes = UsualChanges(largest=1000.0)
     for step in range(1000):
-        norm = 0.99**step
-        assert not changes.why_refused(norm)
-        changes.count(norm)
+        assert not changes.why_refused(0.99**step)
+        changes.count(0.99**step)
     assert not changes.why_refused(MOST_TIMES * 0.9)
     assert changes.why_refused(MOST_TIMES * 1.1)
 

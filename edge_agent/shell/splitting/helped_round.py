@@ -152,7 +152,7 @@ class HelpedRound:
                 self._answer_opening(event)
             case Answered():
                 self._unanswered -= 1
-                self._tell(StepAnswered(event.message))
+                self._tell(StepAnswered(event.number, event.message))
                 self._send_waiting()
             case Moved() | Ended():
                 self._move(f"helper {self.helper}: {event.reason}: {event.detail}")

@@ -1,4 +1,4 @@
-"""The child that computes for a helper: reads a version and orders, answers steps, and contributes at its end.
+"""The child that computes for a helper: reads a version and orders, answers steps, and contributes when it is asked.
 
 Steps that wait are computed together (`session_relay.helper.core.middle`). It is confined like a device's worker, and
 the kernel kills it when the helper's program ends.
@@ -30,6 +30,7 @@ from session_relay.helper.compute_contract import (
     ComputeJob,
     Contribute,
     Join,
+    Learned,
     Leave,
     Message,
     NothingLearned,
@@ -37,7 +38,6 @@ from session_relay.helper.compute_contract import (
     Ready,
     Step,
     StepDone,
-    Verdict,
     frame,
     read_compute_job,
     read_order,
@@ -137,8 +137,8 @@ class Computation:
         self._requests = msgspec.msgpack.Decoder(StepRequest)
         send(Ready())
 
-    def take(self, orders: list[Order]) -> Verdict | None:
-        """Follow all orders; the verdict where one of them asks for it.
+    def take(self, orders: list[Order]) -> None:
+        """Follow all orders.
 
         Raises:
             UpdateTooLargeError: what was learned is more than the task takes.
@@ -151,8 +151,7 @@ class Computation:
             if isinstance(order, Leave):
                 self._middle.close(order.session)
             elif isinstance(order, Contribute):
-                return self._contribution(order)
-        return None
+                self._send(self._contribution(order))
 
     def _answer(self, steps: list[Step]) -> None:
         read: list[tuple[Step, Asked]] = []
@@ -165,7 +164,7 @@ class Computation:
         for (step, _), answer in zip(read, answers, strict=True):
             self._send(StepDone(step.session, step.number, msgspec.msgpack.encode(answer)))
 
-    def _contribution(self, order: Contribute) -> Verdict:
+    def _contribution(self, order: Contribute) -> Learned:
         made = self._middle.take_contribution()
         if made is None:
             return NothingLearned()
@@ -185,19 +184,22 @@ class Computation:
         )
 
 
-def compute(job: ComputeJob, orders: Orders, send: Send) -> Verdict:
-    """Serve until the order to contribute, or until something is in the way."""
+def compute(job: ComputeJob, orders: Orders, send: Send) -> ComputeFailure:
+    """Serve until something is in the way; says what.
+
+    Raises:
+        HelperGoneError: the helper wants no more.
+    """
     try:
         limit(job)
         computation = Computation(job, send)
-        while (verdict := computation.take([read_order(each) for each in orders.waiting()])) is None:
-            pass
+        while True:
+            computation.take([read_order(each) for each in orders.waiting()])
     except EXPECTED_ERRORS as error:
         words = (
             f"passed its memory limit of {job.memory_limit_mib} MiB" if isinstance(error, MemoryError) else str(error)
         )
         return ComputeFailure(words, isinstance(error, RebuildError))
-    return verdict
 
 
 def main() -> None:

@@ -59,7 +59,7 @@ class Leave(msgspec.Struct, frozen=True, tag="leave"):
 
 
 class Contribute(msgspec.Struct, frozen=True, tag="contribute"):
-    """No step follows: pack what was learned, as a device does at the end of its round."""
+    """Pack what was learned since the last time, as a device does at the end of its round."""
 
     residual: bytes
     returned: list[Returned]
@@ -84,7 +84,7 @@ class StepDone(msgspec.Struct, frozen=True, tag="step_done"):
 
 
 class NothingLearned(msgspec.Struct, frozen=True, tag="nothing_learned"):
-    """No step has trained anything: there is nothing to contribute."""
+    """No step has trained anything since: there is nothing to contribute."""
 
 
 class ComputeFailure(msgspec.Struct, frozen=True, tag="compute_failure"):
@@ -94,8 +94,8 @@ class ComputeFailure(msgspec.Struct, frozen=True, tag="compute_failure"):
     is_packed: bool = False
 
 
-Verdict = TrainingResult | NothingLearned | ComputeFailure
-Message = Ready | StepDone | Unconfined | Verdict
+Learned = TrainingResult | NothingLearned
+Message = Ready | StepDone | Unconfined | Learned | ComputeFailure
 _ORDERS: msgspec.msgpack.Decoder[Order] = msgspec.msgpack.Decoder(Order)
 _JOBS: msgspec.msgpack.Decoder[ComputeJob] = msgspec.msgpack.Decoder(ComputeJob)
 _MESSAGES: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)

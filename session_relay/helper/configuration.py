@@ -27,11 +27,12 @@ class HelperSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     sessions: Annotated[int, msgspec.Meta(ge=1, le=MAX_HELPER_SESSIONS)] = 16
     """Devices that it serves at once, at most."""
-    settle_seconds: Seconds = 3.0
-    """So long after the last of its sessions of a version has ended, it sends what it has learned from that version."""
+    settle_seconds: Seconds = 1.0
+    """So long after a session has ended, it sends what it has learned since the last time from the sessions of that
+    version, as the session's device does."""
     gather_seconds: Seconds = 120.0
-    """So long after the first of them, at the latest, it takes no more sessions into what it has learned from that
-    version, and sends it when those that are open have ended."""
+    """So long after the first session of a version, those that begin get a process of their own, which starts from the
+    version's weights again."""
     kept_mib: Annotated[int, msgspec.Meta(ge=1, le=MAX_KEPT_MIB)] = 256
     """Activations, in MiB, that each version's process keeps until the gradient for them comes, at most; half of what
     `memory_limit_mib` of `[worker]` leaves beside libraries and model, where that is less."""

@@ -23,12 +23,12 @@ from session_relay.helper.compute_contract import (
     ComputeJob,
     Contribute,
     Join,
+    Learned,
     Leave,
     Order,
     Ready,
     Step,
     StepDone,
-    Verdict,
     frame,
     longest_compute_message,
     read_compute_message,
@@ -74,8 +74,8 @@ class Middle:
         self.takes_sessions = True
         self.is_loaded = False
         """Whether its child has ever been ready to compute."""
-        self.settled = asyncio.Event()
-        """Set once its sessions are over, and it takes no more."""
+        self.due = asyncio.Event()
+        """Set when what it has learned is wanted."""
         self.began_at = asyncio.get_running_loop().time()
         self._settings = settings
         self._kept_mib = kept_mib
@@ -85,6 +85,7 @@ class Middle:
         self._orders: asyncio.StreamWriter | None = None
         self._early: list[bytes] = []
         self._unanswered = 0
+        self._learned: asyncio.Future[Learned] | None = None
         self._limit = asyncio.timeout(None)
 
     def join(self, session: bytes, cut: str, samples: int) -> None:
@@ -103,21 +104,28 @@ class Middle:
         self.sessions.discard(session)
         self._order(Leave(session))
 
-    def contribute(self, residual: bytes, returned: list[Returned], seed: int) -> None:
-        """Have it end with what it has learned, joined with what earlier contributions left; no step may follow."""
+    @property
+    def is_over(self) -> bool:
+        """Whether no session will ask it for anything any more."""
+        return not self.takes_sessions and not self.sessions
+
+    def contribute(self, residual: bytes, returned: list[Returned], seed: int) -> "asyncio.Future[Learned]":
+        """What it has learned since the last time, joined with what earlier contributions left. One at a time."""
+        self._learned = asyncio.get_running_loop().create_future()
         self._unanswered += 1
         self._order(Contribute(residual, returned, seed, 1 + secrets.randbits(LIFE_BITS)))
         self._watch()
+        return self._learned
 
-    async def run(self) -> Verdict:
-        """Compute until it has contributed, or fails. Cancelled, it ends the child."""
+    async def run(self) -> ComputeFailure:
+        """Compute until it fails. Cancelled, it ends the child."""
         try:
             child = await start_child(COMMAND, None)
             self._process = child.process
             answers, self._orders = await asyncio.open_connection(sock=child.connection)
             self._orders.write(frame(self._job()))
             self._orders.writelines(self._early)
-            return await self._read_verdict(answers)
+            return await self._read(answers)
         except TimeoutError:
             limit = self._settings.time_limit_seconds
             return ComputeFailure(f"no answer within {limit:g} s ([worker] time_limit_seconds), and was killed")
@@ -132,7 +140,7 @@ class Middle:
             if self._process is not None:
                 await end_child(self._process)
 
-    async def _read_verdict(self, answers: asyncio.StreamReader) -> Verdict:
+    async def _read(self, answers: asyncio.StreamReader) -> ComputeFailure:
         longest = longest_compute_message(self.version.description)
         while True:
             async with asyncio.timeout(None) as self._limit:
@@ -142,16 +150,22 @@ class Middle:
                 if length > longest:
                     return ComputeFailure(f"began a message of {length} bytes, at most {longest} are read")
                 message = read_compute_message(await answers.readexactly(length))
-            if isinstance(message, StepDone):
-                self._unanswered -= 1
-                self._done(message)
-            elif isinstance(message, Ready):
-                self.is_loaded = True
-                self._ready(self.version)
-            elif isinstance(message, Unconfined):
-                logger.warning(log_line("worker_not_confined", lacking=message.lacking, remedy=CONFINEMENT))
-            else:
-                return message
+            match message:
+                case StepDone():
+                    self._unanswered -= 1
+                    self._done(message)
+                case Ready():
+                    self.is_loaded = True
+                    self._ready(self.version)
+                case Unconfined():
+                    logger.warning(log_line("worker_not_confined", lacking=message.lacking, remedy=CONFINEMENT))
+                case ComputeFailure():
+                    return message
+                case _ if self._learned is not None and not self._learned.done():
+                    self._unanswered -= 1
+                    self._learned.set_result(message)
+                case _:
+                    return ComputeFailure("contributed without being asked")
 
     def _watch(self) -> None:
         """From now on an answer is due, unless one was already."""

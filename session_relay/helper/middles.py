@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import sqlite3
+from collections.abc import Awaitable
 from typing import Any, Protocol
 
 from edge_agent.core.generations import carried_over
@@ -15,7 +16,7 @@ from edge_agent.worker.contract import TrainingResult
 from edge_agent.worker.settings import WorkerSettings
 from fleet_host.log_lines import log_line
 from fleet_protocol.sessions.events import Requested, Wanted
-from session_relay.helper.compute_contract import ComputeFailure, StepDone, Verdict
+from session_relay.helper.compute_contract import ComputeFailure, Learned, StepDone
 from session_relay.helper.configuration import HelperSettings
 from session_relay.helper.middle import Middle
 
@@ -48,7 +49,7 @@ class Watcher(Protocol):
 
 
 class Middles:
-    """One for a version that sessions began with, until it has contributed; then another one for the same version."""
+    """One for a version that sessions began with, while there are some; it contributes when one of them ends."""
 
     def __init__(
         self,
@@ -86,8 +87,6 @@ class Middles:
     def open(self, session: bytes, version: ReadyVersion, wanted: Wanted) -> None:
         """Serve a session."""
         middle = self._serving(version) or self._start(version)
-        if (timer := self._settling.pop(middle, None)) is not None:
-            timer.cancel()
         middle.join(session, wanted.cut, wanted.samples)
         self._of_session[session] = middle
 
@@ -97,21 +96,24 @@ class Middles:
             middle.ask(request.session, request.number, request.message)
 
     def close(self, session: bytes) -> None:
-        """A session is over; where it was its middle's last, that contributes soon."""
+        """A session is over: its middle contributes soon, as the session's device does."""
         middle = self._of_session.pop(session, None)
         if middle is None:
             return
         middle.leave(session)
-        if not middle.sessions:
-            self._settle_in(middle, self._settings.settle_seconds if middle.takes_sessions else 0.0)
+        if middle.is_over:
+            self._settle(middle)
+        elif middle not in self._settling:
+            loop = asyncio.get_running_loop()
+            self._settling[middle] = loop.call_later(self._settings.settle_seconds, self._settle, middle)
 
     def retire(self, newest: ReadyVersion) -> None:
-        """Other versions of the task take no new sessions, and contribute when theirs are over."""
+        """Other versions of the task take no new sessions, and end with theirs."""
         for middle in list(self._running):
             if middle.version.description.task == newest.description.task and not is_same(middle.version, newest):
                 middle.takes_sessions = False
-                if not middle.sessions:
-                    self._settle_in(middle, 0.0)
+                if middle.is_over:
+                    self._settle(middle)
 
     async def end(self) -> None:
         """End every child. What they have learned since their last contribution is lost."""
@@ -140,22 +142,25 @@ class Middles:
         self.steps += 1
         self._watcher.step_done(step)
 
-    def _settle_in(self, middle: Middle, seconds: float) -> None:
+    def _settle(self, middle: Middle) -> None:
         if (timer := self._settling.pop(middle, None)) is not None:
             timer.cancel()
-        self._settling[middle] = asyncio.get_running_loop().call_later(seconds, self._settle, middle)
-
-    def _settle(self, middle: Middle) -> None:
-        del self._settling[middle]
-        middle.takes_sessions = False
-        middle.settled.set()
+        if not middle.sessions:
+            middle.takes_sessions = False
+        middle.due.set()
 
     async def _run(self, middle: Middle) -> None:
         computing = asyncio.ensure_future(middle.run())
         try:
-            await self._contribute(middle, computing)
-        except (sqlite3.Error, OSError) as error:
-            self._note_lost(middle, error)
+            while not (middle.is_over and not middle.due.is_set()):
+                await _first(middle.due.wait(), computing)
+                middle.due.clear()
+                if not computing.done():
+                    await self._contribute(middle, computing)
+                if computing.done():
+                    middle.takes_sessions = False
+                    self._note_failure(middle, computing.result())
+                    return
         finally:
             computing.cancel()
             await asyncio.wait({computing})
@@ -163,34 +168,31 @@ class Middles:
             if (timer := self._settling.pop(middle, None)) is not None:
                 timer.cancel()
 
-    async def _contribute(self, middle: Middle, computing: "asyncio.Future[Verdict]") -> None:
-        """Spool what a middle has learned once its sessions are over; one contribution of a task after the other, as
-        each takes up what the one before has left in the error feedback.
+    async def _contribute(self, middle: Middle, computing: "asyncio.Future[ComputeFailure]") -> None:
+        try:
+            await self._spool_learned(middle, computing)
+        except (sqlite3.Error, OSError) as error:
+            self._note_lost(middle, error)
+
+    async def _spool_learned(self, middle: Middle, computing: "asyncio.Future[ComputeFailure]") -> None:
+        """Spool what a middle has learned; one contribution of a task after the other, as each takes up what the one
+        before has left in the error feedback.
         """
-        settled = asyncio.ensure_future(middle.settled.wait())
-        either: set[asyncio.Future[Any]] = {settled, computing}
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        settled.cancel()
-        middle.takes_sessions = False
         task = middle.version.description.task
         async with self._contributing.setdefault(task, asyncio.Lock()):
             memory = self._database.memory(task, middle.version.bundle)
-            if not computing.done():
-                self._ask_for_contribution(middle, memory)
-            verdict = await computing
-            match verdict:
-                case TrainingResult():
-                    self._spool_result(middle, memory, verdict)
-                case ComputeFailure():
-                    self._note_failure(middle, verdict)
+            learned = self._ask_for_contribution(middle, memory)
+            await _first(learned, computing)
+            if learned.done() and isinstance(result := learned.result(), TrainingResult):
+                self._spool_result(middle, memory, result)
 
-    def _ask_for_contribution(self, middle: Middle, memory: TaskMemory) -> None:
+    def _ask_for_contribution(self, middle: Middle, memory: TaskMemory) -> "asyncio.Future[Learned]":
         description = middle.version.description
         state, returned = carried_over(
             description, middle.version.generation, memory.residual, memory.generation, memory.returned
         )
         _, residual = divided(description.sending, state)
-        middle.contribute(residual, list(given_back(returned).values()), memory.rounds)
+        return middle.contribute(residual, list(given_back(returned).values()), memory.rounds)
 
     def _spool_result(self, middle: Middle, memory: TaskMemory, result: TrainingResult) -> None:
         self._spool.put(middle.version.description.task, middle.version, memory, result)
@@ -227,6 +229,15 @@ class Middles:
         for session in list(middle.sessions):
             self._of_session.pop(session, None)
             self._watcher.middle_failed(session, failure.error)
+
+
+async def _first(one: Awaitable[object], other: "asyncio.Future[Any]") -> None:
+    """Wait until one of two is done; `other` goes on."""
+    waited = asyncio.ensure_future(one)
+    try:
+        await asyncio.wait({waited, other}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waited.cancel()
 
 
 def is_same(one: ReadyVersion, other: ReadyVersion) -> bool:

@@ -9,7 +9,7 @@ from edge_agent.worker.contract import Reply, StepAnswered, StepAsked, TrainingJ
 from edge_agent.worker.settings import WorkerSettings
 from fleet_protocol.bundle_files import WEIGHTS_FILE
 from fleet_protocol.task_description import split_files
-from session_relay.helper.compute_contract import StepDone, Verdict
+from session_relay.helper.compute_contract import ComputeFailure, Learned, StepDone
 from session_relay.helper.middle import Middle, blocks_of_helpers
 
 SESSION = bytes(16)
@@ -47,10 +47,13 @@ class LocalHelper:
         self._asked += 1
         self.middle.ask(SESSION, self._asked, asked.request)
 
-    async def contribution(self) -> Verdict:
-        """What the middle has learned; it ends."""
-        self.middle.contribute(b"", [], 0)
-        return await self.computing
+    async def contribution(self) -> Learned | ComputeFailure:
+        """What the middle has learned, or why there is nothing; it ends."""
+        learned = self.middle.contribute(b"", [], 0)
+        done, _ = await asyncio.wait({learned, self.computing}, return_when=asyncio.FIRST_COMPLETED)
+        self.computing.cancel()
+        await asyncio.wait({self.computing})
+        return done.pop().result()
 
     def _answer(self, step: StepDone) -> None:
         assert self.reply is not None

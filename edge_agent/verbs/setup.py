@@ -11,7 +11,7 @@ from fleet_host.program_folder import BrokerAnswers, make_program_folder, quoted
 from fleet_protocol.keys import VerifyKey, read_verify_key
 
 AGENT = """\
-# Written by edge-agent. docs/configuration-reference.md lists every key. Relative paths start at this folder.
+# Written by edgeflock. docs/configuration-reference.md lists every key. Relative paths start at this folder.
 
 fleet = {fleet}
 device = {device}

@@ -28,8 +28,8 @@ class HelperSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sessions: Annotated[int, msgspec.Meta(ge=1, le=MAX_HELPER_SESSIONS)] = 16
     """Devices that it serves at once, at most."""
     settle_seconds: Seconds = 1.0
-    """So long after a session has ended, it sends what it has learned since the last time from the sessions of that
-    version, as the session's device does."""
+    """When a session ends, it sends what it has learned since the last time from the sessions of that version, as the
+    session's device does; of one version at most so often."""
     gather_seconds: Seconds = 120.0
     """So long after the first session of a version, those that begin get a process of their own, which starts from the
     version's weights again."""

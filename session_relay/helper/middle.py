@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 import secrets
 import sys
 from collections.abc import Callable
@@ -76,6 +77,8 @@ class Middle:
         """Whether its child has ever been ready to compute."""
         self.due = asyncio.Event()
         """Set when what it has learned is wanted."""
+        self.contributed_at = -math.inf
+        """When that was last."""
         self.began_at = asyncio.get_running_loop().time()
         self._settings = settings
         self._kept_mib = kept_mib

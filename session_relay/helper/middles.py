@@ -105,7 +105,8 @@ class Middles:
             self._settle(middle)
         elif middle not in self._settling:
             loop = asyncio.get_running_loop()
-            self._settling[middle] = loop.call_later(self._settings.settle_seconds, self._settle, middle)
+            due = max(loop.time(), middle.contributed_at + self._settings.settle_seconds)
+            self._settling[middle] = loop.call_at(due, self._settle, middle)
 
     def retire(self, newest: ReadyVersion) -> None:
         """Other versions of the task take no new sessions, and end with theirs."""
@@ -147,6 +148,7 @@ class Middles:
             timer.cancel()
         if not middle.sessions:
             middle.takes_sessions = False
+        middle.contributed_at = asyncio.get_running_loop().time()
         middle.due.set()
 
     async def _run(self, middle: Middle) -> None:

@@ -67,18 +67,20 @@ class Peers:
 
     def usual(self, device: str, norm_quantile: float | None = None, cut: str = "") -> tuple[int | None, float | None]:
         """The median of the samples that the others declared, and the usual one of their norms (`aggregation.bounds`),
-        or a quantile of these; None where they are too few to say. Where enough others have the same `cut`, norms are
-        theirs alone.
+        or a quantile of these; None where they are too few to say. Where enough others have the same `cut`, the usual
+        norm is at most theirs: some blocks change less than all.
         """
         own = self.last.get(device)
         others = len(self.last) - (own is not None)
         if not others:
             return None, None
         samples = _of_others(self.samples, None if own is None else own.samples, _place(others, 0.5))
-        alike, own_norm = self.norms_of_cuts.get(cut, []), own.norm if own is not None and own.cut == cut else None
-        if _others(alike, own_norm) < FEWEST_FOR_NORMS:
-            alike, own_norm = self.norms, None if own is None else own.norm
-        return samples, _usual_norm(alike, own_norm, norm_quantile)
+        own_norm = None if own is None else own.norm
+        in_all = _usual_norm(self.norms, own_norm, norm_quantile)
+        alike = self.norms_of_cuts.get(cut, [])
+        in_cut = _usual_norm(alike, own_norm if own is not None and own.cut == cut else None, norm_quantile)
+        known = [usual for usual in (in_all, in_cut) if usual is not None]
+        return samples, min(known, default=None)
 
 
 def _others(ascending: Sequence[Number], own: Number | None) -> int:

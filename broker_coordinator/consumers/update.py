@@ -90,12 +90,24 @@ def _check_numbers(update: Update) -> None:
 
 def _helpers_facts(offered: Offered[Update], norm: float) -> UpdateFacts:
     """What counts of an approved helper's update: it stands for the rounds of many devices, so it may weigh what all of
-    these do together, and no device's norm says how long it may be (docs/decisions/averaged-over-holders.md).
+    these do together. It moves its blocks no further than a device may (docs/decisions/averaged-over-holders.md).
     """
     update, peers = offered.payload, offered.memory or NOBODY
     most = math.floor(SAMPLES_FACTOR * peers.all_samples()) or _samples_of_round(offered.task)
     samples = min(update.samples, most)
-    return UpdateFacts(samples, update.loss, norm, update.samples if update.samples != samples else 0, helper=True)
+    declared = update.samples if update.samples != samples else 0
+    _, usual_norm = peers.usual(offered.device, _quantile(offered.task))
+    return UpdateFacts(samples, update.loss, norm, declared, _scale(norm, usual_norm, offered.task), helper=True)
+
+
+def _quantile(task: TaskDescription) -> float | None:
+    return task.aggregation.norm_quantile if task.aggregation.names_norm_bound else None
+
+
+def _scale(norm: float, usual_norm: float | None, task: TaskDescription) -> float:
+    """How often a delta counts, so that it is within the bound."""
+    bound = norm_bound(usual_norm, task.aggregation.norm_quantile_factor or NORM_FACTOR)
+    return bound / norm if norm > bound else 1.0
 
 
 def _samples_of_round(task: TaskDescription) -> int:
@@ -110,14 +122,10 @@ def _facts(offered: Offered[Update], norm: float, cut: str) -> UpdateFacts:
     """
     update, task, peers = offered.payload, offered.task, offered.memory or NOBODY
     plan = task.aggregation
-    quantile = plan.norm_quantile if plan.names_norm_bound else None
-    usual_samples, usual_norm = peers.usual(offered.device, quantile, cut)
+    usual_samples, usual_norm = peers.usual(offered.device, _quantile(task), cut)
     most = math.floor(SAMPLES_FACTOR * usual_samples) if usual_samples else _samples_of_round(task)
     samples = min(update.samples, plan.max_samples, most)
-    scale = 1.0
-    if plan.strategy != "ef21":
-        bound = norm_bound(usual_norm, plan.norm_quantile_factor or NORM_FACTOR)
-        scale = bound / norm if norm > bound else 1.0
+    scale = 1.0 if plan.strategy == "ef21" else _scale(norm, usual_norm, task)
     declared = update.samples if update.samples != samples else 0
     return UpdateFacts(samples, update.loss, norm, declared, scale, cut)
 

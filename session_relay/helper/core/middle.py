@@ -135,6 +135,12 @@ class Middle:
         trained = TrainedBlock.of(self._runner, block, weights)
         return _HeldBlock(trained, trained.weights, UsualChanges(self._task.largest_delta_norm))
 
+    def _company(self, block: int) -> int:
+        """Other sessions that train the block. However they take turns, together they move it as far as each device
+        moves its own blocks.
+        """
+        return max(0, sum(is_helpers(cut, block) for cut in self._cuts.values()) - 1)
+
     def _read(self, place: int, asked: Asked) -> ReadRequest:
         cut = self._cuts.get(asked.session)
         if cut is None:
@@ -149,7 +155,7 @@ class Middle:
         for block in range(first, end):
             inputs.append(values)
             values = self._blocks[block].trained.forward(self._runner, values, group[0].request.seed)
-        blocks = [self._blocks[block].trained.now() for block in range(first, end)]
+        blocks = [self._blocks[block].trained.now(self._company(block)) for block in range(first, end)]
         answers, start = {}, 0
         for each in group:
             rows = slice(start, start + each.request.rows)

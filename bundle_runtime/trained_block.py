@@ -86,7 +86,7 @@ class TrainedBlock:
 
     def weight_of(self, then: "Then", passes: int = 1) -> float:
         """The share of the learning rate that backward passes have which began `then`."""
-        return staleness_weight(max(self.updates - then.updates, then.company), passes)
+        return staleness_weight(self.updates - then.updates, passes, then.company)
 
     def slowed(self, rates: Rates, then: "Then", passes: int = 1) -> Rates:
         """The rates of such passes."""

@@ -42,7 +42,9 @@ learning_rate = 0.1
 WEIGHT = np.random.default_rng(1).normal(size=(5, 6)).astype(np.float32)
 
 
-def given_model(*, axes: list[int] | None = None, batch: str | int = "rows") -> onnx.ModelProto:
+def given_model(
+    *, axes: list[int] | None = None, batch: str | int = "rows", weight: np.ndarray = WEIGHT
+) -> onnx.ModelProto:
     """tanh(x W), less the largest value over some axes, under names of its own; `features` is an inner one."""
     nodes = [
         helper.make_node("MatMul", ["x", "weight"], ["features"]),
@@ -55,9 +57,14 @@ def given_model(*, axes: list[int] | None = None, batch: str | int = "rows") -> 
         "given",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 5])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, 6])],
-        [numpy_helper.from_array(WEIGHT, "weight")],
+        [numpy_helper.from_array(weight, "weight")],
     )
     return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)])
+
+
+def with_second_output(model: onnx.ModelProto) -> onnx.ModelProto:
+    model.graph.output.append(helper.make_tensor_value_info("inner", TensorProto.FLOAT, ["rows", 6]))
+    return model
 
 
 def own_recipe(folder: Path, model: bytes | None, more: str = "") -> Path:
@@ -127,6 +134,8 @@ WRONG_FILES = {
         "when other samples stand beside it",
     ),
     "one row alone": (given_model(batch=1).SerializeToString(), r"must take float32 \[N"),
+    "two outputs": (with_second_output(given_model()).SerializeToString(), "a backbone has one of each"),
+    "no number": (given_model(weight=np.nan * WEIGHT).SerializeToString(), "or NaN"),
 }
 
 
@@ -140,6 +149,7 @@ def test_file_that_is_no_backbone_is_refused_in_words(tmp_path, what):
 @pytest.mark.parametrize(
     ("more", "words"),
     [('module = "features"', "write one of them"), ('quantise = "int8"', "its weights as they are")],
+    ids=["module and file", "whole numbers of a file"],
 )
 def test_settings_of_a_given_backbone_that_contradict_each_other_are_refused(tmp_path, more, words):
     with pytest.raises(ConfigurationError, match=words):

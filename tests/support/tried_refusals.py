@@ -142,6 +142,21 @@ TRIED: dict[str, dict[str, str]] = {
         "recipe/trainable.py check_patterns 1": "pattern of nothing",
         "recipe/trainable.py check_patterns 2": "nothing trains",
     },
+    "test_solved_heads.py::test_file_that_is_no_backbone_is_refused_in_words": {
+        "recipe/given_backbone.py _load 1": "none",
+        "recipe/given_backbone.py _load 2": "no model",
+        "recipe/given_backbone.py _renamed 1": "two outputs",
+        "recipe/given_backbone.py read_given_backbone 1": "one row alone",
+        "recipe/given_backbone.py read_given_backbone 2": "no number",
+        "recipe/given_backbone.py read_given_backbone 3": "samples that are compared",
+    },
+    "test_solved_heads.py::test_head_that_can_not_be_solved_is_refused_in_words": {
+        "trials/linear_head.py check_linear_head 1": "what follows",
+    },
+    "test_solved_heads.py::test_settings_of_a_given_backbone_that_contradict_each_other_are_refused": {
+        "recipe/recipe_checks.py _check_backbone 1": "module and file",
+        "recipe/recipe_checks.py _check_backbone 2": "whole numbers of a file",
+    },
     "test_training_engines.py::test_python_without_the_engine_is_named_at_export": {
         "ort_training.py _run 1": "",
     },

@@ -69,7 +69,11 @@ def refusal_of(text: str, shape: type) -> str:
             "max_staleness = 3\n[label]",
             "unknown key 'max_staleness' in [input]; it belongs in [aggregation]",
         ),
-        ("[label]", "seed = 3\n[label]", "unknown key 'seed' in [input]; it belongs above all tables"),
+        (
+            "[label]",
+            "seed = 3\n[label]",
+            "unknown key 'seed' in [input]; it belongs in [solved_head] or above all tables",
+        ),
         ("[label]", "colour = 3\n[label]", "unknown key 'colour' in [input]; the keys are shape, minimum, maximum"),
         ("title =", "name = 'x' # " + 200 * "x" + "\ntitle =", "unknown key 'name'; the keys are task, title"),
         ("title = ", "title = [" + 50 * "'y', " + "] #", "Expected `str`, got `array` - at `title`"),

@@ -118,7 +118,7 @@ def test_backward_passes_together_train_with_the_sum_of_their_gradients():
         ask(single, forward(0, seed))
         gradients.append(ask(single, backward(0, 100 + seed))[0].packed)
         singles.append(delta(single))
-    np.testing.assert_allclose(delta(middle), staleness_weight(0, 2) * sum(singles), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(delta(middle), staleness_weight(0, 2, company=1) * sum(singles), rtol=0, atol=1e-6)
     for answer, expected in zip(answers, gradients, strict=True):
         given, wanted = (unpack_rows(packed, "float32", ROWS, BEFORE) for packed in (answer.packed, expected))
         np.testing.assert_allclose(given, wanted, rtol=0, atol=1e-6)
@@ -143,6 +143,14 @@ def test_a_stale_pass_moves_the_weights_by_less():
     stale.answer([Asked(B, backward(0, 101, scale=0.0))])
     ask(stale, backward(0))
     np.testing.assert_allclose(delta(stale), 0.5 * delta(fresh), rtol=0, atol=1e-7)
+
+
+def test_a_pass_counts_as_one_of_all_sessions_that_train_the_block_though_they_take_turns():
+    alone, shared = new_middle(A), new_middle(A, B)
+    for middle in (alone, shared):
+        ask(middle, forward(0))
+        ask(middle, backward(0))
+    np.testing.assert_allclose(delta(shared), 0.5 * delta(alone), rtol=0, atol=1e-7)
 
 
 def test_without_update_the_gradient_passes_and_nothing_is_trained():
@@ -186,7 +194,7 @@ def test_what_no_honest_device_asks_is_refused_and_hurts_nobody(request_, words)
     assert words in answers[0].problem
     assert len(answers[0].problem) <= MAX_PROBLEM_CHARACTERS
     assert not answers[1].problem
-    expected = new_middle(B)
+    expected = new_middle(A, B)
     expected.answer([Asked(B, forward(0, 1))])
     expected.answer([Asked(B, backward(0, 101))])
     np.testing.assert_allclose(delta(middle), delta(expected), rtol=0, atol=1e-6)
@@ -269,7 +277,7 @@ def test_who_comes_when_another_has_learned_all_it_can_is_not_refused():
 
 def test_a_flood_of_unusual_gradients_leaves_the_middle_to_the_others():
     """The absurd ones are refused, also where they come together with honest ones."""
-    middle, honest = new_middle(A, B), new_middle(B)
+    middle, honest = new_middle(A, B), new_middle(A, B)
     for step in range(FEWEST + 4):
         for each in (middle, honest):
             each.answer([Asked(B, forward(step, step))])

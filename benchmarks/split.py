@@ -41,6 +41,7 @@ MEASURED_SECONDS = 12.0
 STEPS = 100_000
 """Of a round: more than anybody waits for."""
 CHAINED_STEPS = 300
+RELAYED = {sender: f'edgeflock_relayed_bytes_total{{sender="{sender}"}}' for sender in ("device", "helper")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +88,8 @@ def figures(fleet: SplitFleet, setting: Setting, chained_seconds: float) -> dict
         "most_in_flight": setting.in_flight,
         "steps_per_second": round(rate, 1),
         "bytes_per_step": {
-            way: round((bytes_after[counter] - bytes_before[counter]) / steps)
-            for way, counter in (("both_ways", "edgeflock_relayed_bytes_total"),)
+            f"from_{sender}": round((bytes_after[name] - bytes_before.get(name, 0.0)) / steps)
+            for sender, name in RELAYED.items()
         },
         "overhead_ratio": round(setting.devices / rate / chained_seconds, 2),
         "cores": {name: round(share, 2) for name, share in used.items()},

@@ -59,7 +59,8 @@ def run(bundle: Path, cuts: Sequence[str], parts: Sequence[Samples], held_out: S
                 _train_round(fleet, len(accuracies) + 1)
                 accuracies.append(_accuracy(folder, bundle, fleet.task, held_out))
                 print(json.dumps({"cuts": sorted(set(cuts)), "accuracies": accuracies}), flush=True)
-            traffic = relayed(fleet)["edgeflock_relayed_bytes_total"]
+            counted = relayed(fleet)
+            traffic = sum(value for name, value in counted.items() if name.startswith("edgeflock_relayed_bytes"))
         return {
             "accuracy": accuracies[-1],
             "accuracies": accuracies,

@@ -41,7 +41,7 @@ class RelayMetrics(Collector):
         yield _counter("edgeflock_sessions_opened", "Sessions that a helper has granted", counters.opened)
         yield _counter("edgeflock_sessions_resumed", "Sessions that both ends have resumed", counters.resumed)
         yield _counter("edgeflock_relayed_frames", "Frames that were passed on", counters.frames_passed)
-        yield _counter("edgeflock_relayed_bytes", "The same in bytes", counters.bytes_passed)
+        yield _by("edgeflock_relayed_bytes", "The same in bytes", "sender", lambda: counters.bytes_passed)
         yield _by("edgeflock_sessions_over", "Sessions that are over", "event", lambda: counters.over)
         yield _by(
             "edgeflock_relay_dropped_frames", "Frames that were not passed on", "reason", lambda: counters.dropped

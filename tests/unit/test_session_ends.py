@@ -151,7 +151,9 @@ def test_time_out_stays_within_its_limits(measured) -> None:
 def test_fair_queues_lose_nothing_and_keep_each_devices_order(frames) -> None:
     queues = FairQueues(10**9)
     for number, (device, size) in enumerate(frames):
-        assert queues.put(device, WaitingFrame(device.encode(), str(number), bytes(size))) is None
+        assert (
+            queues.put(device, WaitingFrame(device.encode(), str(number), bytes(size), Direction.FROM_DEVICE)) is None
+        )
     taken = queues.take(10**9)
     assert len(taken) == len(frames)
     assert (queues.size, len(queues)) == (0, 0)
@@ -164,26 +166,26 @@ def test_fair_queues_lose_nothing_and_keep_each_devices_order(frames) -> None:
 def test_device_with_little_is_not_behind_one_with_much() -> None:
     queues = FairQueues(10**9)
     for _ in range(100):
-        queues.put("much", WaitingFrame(b"much", "", bytes(60_000)))
-    queues.put("little", WaitingFrame(b"little", "", bytes(100)))
+        queues.put("much", WaitingFrame(b"much", "", bytes(60_000), Direction.FROM_DEVICE))
+    queues.put("little", WaitingFrame(b"little", "", bytes(100), Direction.FROM_DEVICE))
     assert b"little" in [frame.session for frame in queues.take(2 * QUANTUM_BYTES)]
 
 
 def test_full_queues_drop_from_the_device_that_has_most() -> None:
     queues = FairQueues(1_000_000)
     for _ in range(16):
-        queues.put("much", WaitingFrame(b"much", "", bytes(60_000)))
-    dropped = queues.put("little", WaitingFrame(b"little", "", bytes(60_000)))
+        queues.put("much", WaitingFrame(b"much", "", bytes(60_000), Direction.FROM_DEVICE))
+    dropped = queues.put("little", WaitingFrame(b"little", "", bytes(60_000), Direction.FROM_DEVICE))
     assert dropped is not None
     assert dropped.session == b"much"
-    assert queues.put("huge", WaitingFrame(b"huge", "", bytes(100))) is None
+    assert queues.put("huge", WaitingFrame(b"huge", "", bytes(100), Direction.FROM_DEVICE)) is None
     queues.forget("much", b"much")
     assert queues.size == 60_100
 
 
 def test_one_device_fills_no_more_than_its_own_share() -> None:
     queues = FairQueues(10**9)
-    while queues.put("much", WaitingFrame(b"much", "", bytes(60_000))) is None:
+    while queues.put("much", WaitingFrame(b"much", "", bytes(60_000), Direction.FROM_DEVICE)) is None:
         assert queues.size <= MAX_DEVICE_BACKLOG_BYTES
 
 

@@ -6,7 +6,9 @@ from typing import Final
 
 from fleet_protocol.errors import Reason
 from fleet_protocol.kinds import SessionReason
+from fleet_protocol.sessions.secrecy import Direction
 
+SENDERS: Final = {Direction.FROM_DEVICE: "device", Direction.FROM_HELPER: "helper"}
 OTHER: Final = "other"
 _KNOWN: Final = frozenset(reason.value for reasons in (Reason, SessionReason) for reason in reasons)
 
@@ -16,7 +18,8 @@ class Counters:
     """`passed` and `dropped` count frames, their bytes with headers; `opened`, `resumed` and `over` sessions."""
 
     frames_passed: int = 0
-    bytes_passed: int = 0
+    bytes_passed: Counter[str] = field(default_factory=Counter)
+    """By who sent them, as in `SENDERS`."""
     opened: int = 0
     resumed: int = 0
     dropped: Counter[str] = field(default_factory=Counter)

@@ -8,16 +8,18 @@ device that floods waits behind itself.
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
+from fleet_protocol.sessions.secrecy import Direction
 from session_relay.relay.core.limits import MAX_DEVICE_BACKLOG_BYTES, QUANTUM_BYTES
 
 
 @dataclass(frozen=True, slots=True)
 class WaitingFrame:
-    """A frame of a session, for a topic."""
+    """A frame of a session in one direction, for a topic."""
 
     session: bytes
     topic: str
     data: bytes
+    direction: Direction
 
 
 @dataclass(slots=True)

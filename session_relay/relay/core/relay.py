@@ -15,7 +15,7 @@ from fleet_protocol.sessions.frames import Frame, is_frame, is_tagged, read_fram
 from fleet_protocol.sessions.secrecy import Direction, hop_key
 from session_relay.relay.core.carried_session import CarriedSession
 from session_relay.relay.core.control import ControlDesk, helper_gone
-from session_relay.relay.core.counters import Counters
+from session_relay.relay.core.counters import SENDERS, Counters
 from session_relay.relay.core.directory import Directory
 from session_relay.relay.core.fair_queues import FairQueues, WaitingFrame
 from session_relay.relay.core.helpers import Helpers
@@ -109,7 +109,8 @@ class Relay:
         """The frames to be published next at QoS 0, of about so many bytes."""
         frames = self.queues.take(most)
         self.counters.frames_passed += len(frames)
-        self.counters.bytes_passed += sum(len(frame.data) for frame in frames)
+        for frame in frames:
+            self.counters.bytes_passed[SENDERS[frame.direction]] += len(frame.data)
         return frames
 
     def _sender(self, topic: str) -> str:
@@ -141,7 +142,8 @@ class Relay:
     def _queue(self, session: CarriedSession, name: str, data: bytes) -> None:
         receiver = session.other_end(name)
         anew = tagged_anew(data, session.hop_key(receiver, self._hop_key))
-        waiting = WaitingFrame(session.name, self.book.outbox.topic(receiver), anew)
+        sent = Direction.FROM_DEVICE if name == session.device else Direction.FROM_HELPER
+        waiting = WaitingFrame(session.name, self.book.outbox.topic(receiver), anew, sent)
         if self.queues.put(session.device, waiting) is not None:
             self.counters.dropped["backlog"] += 1
 

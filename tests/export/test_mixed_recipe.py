@@ -120,7 +120,8 @@ async def test_samples_by_name_on_the_socket_train_a_round(tmp_path: Path, bundl
     store, answers = await send(tmp_path, loaded, lines(arrays))
     assert answers == [{"ok": True}] * ROWS
     store.close()
-    stored = read_stored(tmp_path / "samples.db", loaded.description)
+    share = loaded.description.training.validation_share
+    stored = read_stored(tmp_path / "samples.db", loaded.description, validation_share=share)
     np.savez(tmp_path / "samples.npz", **arrays)
     from_file = read_samples(tmp_path / "samples.npz", loaded.description)
     kept = np.concatenate([stored.training.inputs, stored.validation.inputs])

@@ -86,7 +86,7 @@ def test_broker_without_tls_needs_no_certificates(device):
         ({"device": "attic-pi"}, "attic-pi.crt: No such file"),
         ({"coordinator_key": "abc"}, "--coordinator-key: expected 64 hex digits"),
         ({"coordinator_key": "00" * 32}, "--coordinator-key is all zeros"),
-        ({"profile": "pi-9"}, "edgeflock ships generic, jetson-orin-nano, pi-3b, "),
+        ({"profile": "pi-9"}, "edgeflock ships generic, helper, jetson-orin-nano, pi-3b, "),
         ({"port": 99999}, "argument --port: '99999' is not a whole number from 1 to 65535"),
         ({"broker": 'a"b'}, "at `broker.host`; it is 'a\"b'"),
         ({"fleet": 'home"\nshard = "1'}, "at `fleet`; it is"),

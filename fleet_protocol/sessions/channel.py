@@ -1,7 +1,7 @@
 """A session's encrypted messages in both directions at one of its ends: chunks, credit, signs of life. Pure."""
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -77,8 +77,8 @@ class Channel:
         if self._waiting.pop(number, 0):
             self._queue = deque(each for each in self._queue if each[0].number != number)
 
-    def receive(self, data: bytes, now: float, expects: Callable[[int], bool]) -> tuple[Frame, bytes | None]:
-        """A frame from the other end and, where it completes one, a message of a number that the caller `expects`.
+    def receive(self, data: bytes, now: float) -> Frame:
+        """A frame from the other end.
 
         Raises:
             ProtocolError: not a frame of this session's other end that the relay has passed on.
@@ -89,12 +89,19 @@ class Channel:
         self.heard_at = now
         if frame.type is FrameType.CREDIT:
             self._sending.told(frame.offset)
-            return frame, None
+            return frame
         self._receiving.note(frame.end)
         if frame.type is FrameType.PROBE:
             self._owes_credit = True
-        message = self._assembly.take(frame) if frame.type is FrameType.CONTENT and expects(frame.number) else None
-        return frame, message
+        return frame
+
+    def completed_by(self, frame: Frame) -> bytes | None:
+        """The message that a received frame is the last missing chunk of.
+
+        Raises:
+            ProtocolError: the chunk was not sealed by the other end, or not as a part of that message.
+        """
+        return self._assembly.take(frame) if frame.type is FrameType.CONTENT else None
 
     def drop_through(self, number: int) -> None:
         """Forget what has come in part of messages up to this one."""

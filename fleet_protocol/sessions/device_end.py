@@ -193,7 +193,8 @@ class DeviceEnd:
     def _receive_frame(self, data: bytes, now: float) -> list[DeviceEvent]:
         if self._channel is None or session_of(data) != self.session:
             return []
-        frame, message = self._channel.receive(data, now, self._requests.__contains__)
+        frame = self._channel.receive(data, now)
+        message = self._channel.completed_by(frame) if frame.number in self._requests else None
         if message is None:
             return []
         request = self._requests.pop(frame.number)

@@ -52,8 +52,9 @@ class HelperEnd:
         """
         if self._channel is None or self.state is not State.OPEN:
             return []
-        frame, message = self._channel.receive(data, now, self._takes)
-        self._settle(frame.settled)
+        frame = self._channel.receive(data, now)
+        self._settle(frame.settled)  # first: the device counts with the room that this makes
+        message = self._channel.completed_by(frame) if self._takes(frame.number) else None
         if message is not None:
             self._unanswered[frame.number] = len(message)
             return [Requested(self.session, frame.number, message)]

@@ -47,7 +47,7 @@ def test_message_comes_out_of_its_chunks_in_any_order_repeated_or_not(size, orde
     frames = list(sender.frames(0.0))
     frames += frames[: size % 3]
     order.shuffle(frames)
-    assert content in [receiver.receive(frame, 0.0, lambda _: True)[1] for frame in frames]
+    assert content in [receiver.completed_by(receiver.receive(frame, 0.0)) for frame in frames]
 
 
 def test_message_of_the_largest_size_passes_and_a_larger_one_is_refused_at_its_sender() -> None:
@@ -105,9 +105,9 @@ def test_sender_stops_at_its_credit_and_goes_on_with_more() -> None:
     assert sum(len(read_frame(frame).body) for frame in first) <= SESSION_CREDIT_BYTES
     assert list(sender.frames(0.5)) == []
     for frame in first:
-        receiver.receive(frame, 0.5, lambda _: True)
+        receiver.receive(frame, 0.5)
     for credit in receiver.frames(0.5):
-        sender.receive(credit, 0.5, lambda _: True)
+        sender.receive(credit, 0.5)
     assert len(list(sender.frames(0.6))) == 64
 
 
@@ -241,6 +241,16 @@ def test_device_asks_for_no_more_than_may_be_in_flight(world) -> None:
     world.settle(2)
     assert device.end.has_room
     assert sum(isinstance(event, Answered) for event in device.events) == MAX_REQUESTS_IN_FLIGHT
+
+
+def test_helper_takes_a_request_for_which_its_own_frame_makes_room(world) -> None:
+    """The device has had its answers, and says so with the next request: nothing has to be repeated."""
+    device = world.devices[0]
+    for _ in range(2):
+        for _ in range(MAX_REQUESTS_IN_FLIGHT):
+            device.request(b"")
+        world.settle(SHORTEST_TIMEOUT_SECONDS / 2)
+    assert sum(isinstance(event, Answered) for event in device.events) == 2 * MAX_REQUESTS_IN_FLIGHT
 
 
 def test_device_without_relay_or_helper_ends_by_itself(world) -> None:

@@ -163,6 +163,8 @@ class SplitFleet:
         return engine.train(weights, samples, batches, Rates.planned(self.task.training))[0]
 
     def _averaged(self, weights: FloatVector, trained: dict[int, FloatVector], middle: Middle) -> FloatVector:
+        for device in range(len(self.cuts)):
+            middle.close(_session(device))
         contribution = middle.take_contribution()
         held = np.zeros((len(self.cuts) + 1, len(self.plan.blocks)))
         for device, cut in enumerate(self.cuts):

@@ -106,7 +106,7 @@ class Admission:
                 progress = view.tasks[header.task]
                 note_accepted(header, device, progress, view)
                 if isinstance(consumer, VersionConsumer):
-                    view.tasks[header.task] = progress.after_one()
+                    view.tasks[header.task] = progress.after_one(takes_place=consumer.take_place(decision.facts))
                 _remember(consumer, progress.description, device, decision.facts, view)
             case Refused(device=str(device), header=Header() as header):
                 decided = Decided(decision.envelope_digest, decision.reason, decision.detail)

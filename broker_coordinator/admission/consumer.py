@@ -131,6 +131,10 @@ def _recall_nothing(_: TaskDescription) -> Recall:
     return Recall.NOTHING
 
 
+def _take_place(_: msgspec.Struct) -> bool:
+    return True
+
+
 def _remember_nothing(_state: ServerState, _items: Iterable[Any], _task: TaskDescription) -> Remembered:
     return {}
 
@@ -144,12 +148,14 @@ class VersionConsumer(JournalledConsumer[Payload, Facts, Item, ServerState, Part
     The journal has a state's weights and moments, but not what it remembers of earlier versions. At a start,
     `remembered` makes that anew from the items that `recall` names, bit for bit as `finish` had left it; from no items,
     it gives what remains after a rollback. `loss` reads a device's loss in training out of the facts, for people to
-    watch; None where they tell none.
+    watch; None where they tell none. A payload whose facts don't `take_place` goes along with those that do, and counts
+    for no `buffer_size`.
     """
 
     recall: Callable[[TaskDescription], Recall] = _recall_nothing
     remembered: Callable[[ServerState, Iterable[Item], TaskDescription], Remembered] = _remember_nothing
     loss: Callable[[Facts], float | None] | None = None
+    take_place: Callable[[Facts], bool] = _take_place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ import msgspec
 from broker_coordinator.admission.invited import Invited
 from broker_coordinator.admission.overlay import Copyable, Overlay, changes_in, own
 from broker_coordinator.admission.shares import RecentDevices
+from broker_coordinator.aggregation.buffer_size import is_full
 from fleet_host.rate_limit import UNLIMITED, TokenBucket
 from fleet_protocol.errors import Reason
 from fleet_protocol.keys import VerifyKey, key_id
@@ -62,7 +63,7 @@ class TaskProgress(msgspec.Struct, frozen=True, gc=False):
 
     `first_version` is its bundle's own, and so the oldest that an update may start from. `unmade` are those of the
     versions that wait to be made since before this batch. They may be stopped, and no device can train from them:
-    nothing is too stale because of them.
+    nothing is too stale because of them. `along` are payloads that wait and take no place in the buffer.
     """
 
     description: TaskDescription
@@ -73,6 +74,7 @@ class TaskProgress(msgspec.Struct, frozen=True, gc=False):
     generation: int = 0
     first_version: int = 0
     unmade: int = 0
+    along: int = 0
 
     @classmethod
     def standing_at(
@@ -85,24 +87,28 @@ class TaskProgress(msgspec.Struct, frozen=True, gc=False):
         paused: bool = False,
         generation: int = 0,
         first_version: int = 0,
+        along: int = 0,
     ) -> "TaskProgress":
-        """That of a task whose newest version is `newest`, while so many updates wait."""
+        """That of a task whose newest version is `newest`, while so many updates wait, and others go `along`."""
         full, buffered = divmod(waiting, buffer_size)
-        return cls(description, newest + full, buffer_size, buffered, paused, generation, first_version, unmade=full)
-
-    def after_one(self) -> "TaskProgress":
-        """The progress once one more payload is journalled: a full buffer is as good as a version."""
-        full = self.buffered + 1 >= self.buffer_size
-        buffered = 0 if full else self.buffered + 1
-        return TaskProgress(
-            self.description,
-            self.version + full,
-            self.buffer_size,
+        return cls(
+            description,
+            newest + full,
+            buffer_size,
             buffered,
-            self.paused,
-            self.generation,
-            self.first_version,
-            self.unmade,
+            paused,
+            generation,
+            first_version,
+            unmade=full,
+            along=along,
+        )
+
+    def after_one(self, *, takes_place: bool = True) -> "TaskProgress":
+        """The progress once one more payload is journalled: a full buffer is as good as a version."""
+        buffered, along = self.buffered + takes_place, self.along + (not takes_place)
+        full = is_full(buffered, along, self.buffer_size)
+        return msgspec.structs.replace(
+            self, version=self.version + full, buffered=0 if full else buffered, along=0 if full else along
         )
 
 

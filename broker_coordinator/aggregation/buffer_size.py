@@ -25,6 +25,9 @@ VERSIONS_LOOKED_AT = 40
 TIMES_ROUND = 2
 """When so many updates wait for each device that still sends, all of them have spoken."""
 
+MOST_ALONG = 4
+"""Times the buffer's size: when so many wait, they make a version although those that take a place are too few."""
+
 UPDATES_LOOKED_AT = 64
 """The last ones: who still sends is among them. One device alone can't fill them (`admission.shares`) unless the others
 are gone."""
@@ -46,6 +49,23 @@ class Participants:
         """Updates that the next version takes; `approved` devices are known where there are few versions to tell by."""
         devices = max(len(self.newest_held), approved)
         return min(LARGEST_BUFFER, max(SMALLEST_BUFFER, math.ceil(SHARE * devices)))
+
+
+def is_full(taken: int, along: int, size: int) -> bool:
+    """Whether a buffer is, in which `taken` updates take a place, and others go `along` with them: those of helpers,
+    which bring what the devices' own updates lack, and make a version no larger.
+    """
+    return taken >= size or taken + along >= MOST_ALONG * size
+
+
+def full_at(take_places: Iterable[bool], size: int) -> int | None:
+    """How many of the oldest updates that wait fill a buffer; None while they are too few."""
+    taken = 0
+    for count, takes_place in enumerate(take_places, 1):
+        taken += takes_place
+        if is_full(taken, count - taken, size):
+            return count
+    return None
 
 
 def has_gone_round(waiting: int, senders: Sequence[str]) -> bool:

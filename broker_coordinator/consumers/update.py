@@ -212,6 +212,10 @@ def _loss(facts: UpdateFacts) -> float | None:
     return None if facts.helper else facts.loss
 
 
+def _take_place(facts: UpdateFacts) -> bool:
+    return not facts.helper
+
+
 UPDATE_CONSUMER = VersionConsumer(
     UPDATE,
     UpdateFacts,
@@ -226,4 +230,5 @@ UPDATE_CONSUMER = VersionConsumer(
     recall=_recall,
     remembered=_remembered,
     loss=_loss,
+    take_place=_take_place,
 )

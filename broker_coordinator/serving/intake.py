@@ -301,16 +301,17 @@ class Intake:
         """Where each task stands once every full buffer that waits is made into a version."""
         progress = {}
         for name, task in self._tasks.items():
-            newest, waiting, followed = standing.tasks.get(name, TaskStanding())
+            newest, waiting, followed, along = standing.tasks.get(name, TaskStanding())
             stored = task.stored
             progress[name] = TaskProgress.standing_at(
                 task.description,
                 newest,
-                waiting,
+                waiting - along,
                 followed or self._first_buffer_size(task),
                 paused=stored.paused,
                 generation=stored.generation,
                 first_version=stored.first_version,
+                along=along,
             )
         return progress
 

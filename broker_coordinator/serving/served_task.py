@@ -14,6 +14,7 @@ from broker_coordinator.aggregation.buffer_size import (
     UPDATES_LOOKED_AT,
     VERSIONS_LOOKED_AT,
     Participants,
+    full_at,
     has_gone_round,
 )
 from broker_coordinator.aggregation.collapse import Watch
@@ -146,11 +147,11 @@ class ServedTask:
         )
 
     def _is_due(self, now: float) -> bool:
-        if len(self.waiting) >= self.buffer_size:
+        if self._full_at() is not None:
             return True
         if self._follows_fleet:
-            senders = [*self.senders, *(waiting.device for waiting in self.waiting)]
-            if has_gone_round(len(self.waiting), senders):
+            waiting = [each.device for each in self.waiting if self.consumer.take_place(each.facts)]
+            if has_gone_round(len(waiting), [*self.senders, *waiting]):
                 return True
         deadline = self.deadline()
         return bool(self.waiting) and deadline is not None and now >= deadline
@@ -160,8 +161,11 @@ class ServedTask:
         return self.description.aggregation.buffer_size is None
 
     def buffer(self) -> list[WaitingPayload]:
-        """What the next version is made of: the oldest that wait."""
-        return list(islice(self.waiting, self.buffer_size))
+        """What the next version is made of: the oldest that wait, or all where they fill no buffer."""
+        return list(islice(self.waiting, self._full_at()))
+
+    def _full_at(self) -> int | None:
+        return full_at((self.consumer.take_place(each.facts) for each in self.waiting), self.buffer_size)
 
     def check(self, state: ServerState) -> Version:
         """The version with a state that was computed.

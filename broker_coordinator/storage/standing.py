@@ -8,7 +8,15 @@ from sqlalchemy import Connection, Engine, bindparam, func, literal, select, uni
 
 from broker_coordinator.storage.by_driver import rows
 from broker_coordinator.storage.database import DatabaseSetBackError, reading
-from broker_coordinator.storage.schema import WAITING, change_counters, payloads, refused_payloads, tasks, versions
+from broker_coordinator.storage.schema import (
+    WAITING,
+    change_counters,
+    helpers,
+    payloads,
+    refused_payloads,
+    tasks,
+    versions,
+)
 
 _NEWEST = select(func.max(versions.c.number)).where(versions.c.task == tasks.c.name).scalar_subquery()
 _BUFFER_SIZE = (
@@ -23,7 +31,17 @@ _WAITING = (
     .where(payloads.c.task == tasks.c.name, payloads.c.kind == tasks.c.version_kind, WAITING)
     .scalar_subquery()
 )
-_STANDING = select(tasks.c.name, _NEWEST, _WAITING, _BUFFER_SIZE)
+_ALONG = (
+    select(func.count())
+    .where(
+        payloads.c.task == tasks.c.name,
+        payloads.c.kind == tasks.c.version_kind,
+        payloads.c.device.in_(select(helpers.c.name)),
+        WAITING,
+    )
+    .scalar_subquery()
+)
+_STANDING = select(tasks.c.name, _NEWEST, _WAITING, _BUFFER_SIZE, _ALONG)
 _NEWLY_WAITING = (
     select(payloads.c.position, payloads.c.task, payloads.c.kind)
     .where(payloads.c.position > bindparam("after"), WAITING)
@@ -45,12 +63,13 @@ _DECIDED_AFTER = select(_DECIDED.c.device, func.max(_DECIDED.c.sequence).label("
 
 class TaskStanding(NamedTuple):
     """The number of a task's newest version, how many updates wait for the next ones, and how many the next one takes,
-    where that follows the fleet.
+    where that follows the fleet. Of those that wait, `along` are helpers', which take no place.
     """
 
     newest: int = 0
     waiting: int = 0
     buffer_size: int | None = None
+    along: int = 0
 
 
 @dataclass(frozen=True, slots=True)

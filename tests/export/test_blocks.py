@@ -234,9 +234,10 @@ def test_a_device_and_its_helper_train_every_cut_as_the_whole_model(name: str, e
     for cut in exact.cuts:
         middle = middle_of(model, exact, model.weights)
         middle.open(SESSION, cut)
-        engine = engine_of(model, exact, cut, DirectExchange(middle))
+        exchange = DirectExchange(middle)
+        engine = engine_of(model, exact, cut, exchange)
         trained, losses = engine.train(model.weights, samples, plan, model.rates)
-        whole = trained + middle.take_contribution().delta
+        whole = trained + exchange.contribution().delta
         np.testing.assert_allclose(whole, expected, rtol=0, atol=TOLERANCE, err_msg=str(cut))
         np.testing.assert_allclose(losses, expected_losses, rtol=0, atol=TOLERANCE, err_msg=str(cut))
 
@@ -280,6 +281,7 @@ def test_a_block_that_changes_nothing_passes_everything_on_and_leaves_a_helper_n
         middle = middle_of(exported, exact, exported.weights)
         middle.open(SESSION, cut)
         samples = random_samples(exported.task).take(slice(0, SAMPLES))
-        engine = engine_of(exported, exact, cut, DirectExchange(middle))
+        exchange = DirectExchange(middle)
+        engine = engine_of(exported, exact, cut, exchange)
         engine.train(exported.weights, samples, mini_batches(), exported.rates)
-        assert middle.take_contribution() is None, "there are no weights in these blocks"
+        assert exchange.contribution() is None, "there are no weights in these blocks"

@@ -20,6 +20,7 @@ from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.sessions.steps import StepAnswer, StepRequest
 from fleet_protocol.split_plan import Cut, SplitPlan, device_blocks
 from fleet_protocol.task_description import TaskDescription
+from session_relay.helper.core.contribution import Contribution
 from session_relay.helper.core.middle import Middle, helpers_blocks
 from session_relay.helper.core.requests import Asked
 
@@ -98,6 +99,11 @@ class DirectExchange:
             self._waiting.clear()
             self._received.clear()
         return received
+
+    def contribution(self) -> Contribution | None:
+        """What the session leaves when it has ended."""
+        self.middle.close(self._session)
+        return self.middle.take_contribution()
 
     def clock(self) -> float:
         """The time."""

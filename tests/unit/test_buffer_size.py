@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from broker_coordinator.aggregation.buffer_size import (
     LARGEST_BUFFER,
+    MOST_ALONG,
     VERSIONS_LOOKED_AT,
     Participants,
+    full_at,
     has_gone_round,
 )
 from fleet_protocol.aggregation_plan import SMALLEST_BUFFER
@@ -63,3 +65,12 @@ def test_version_is_not_due_when_one_device_sends_fast_and_the_others_are_still_
     others = [str(number) for number in range(40)]
     assert not has_gone_round(10, [*others, *"a" * 10])
     assert has_gone_round(64, [*others, *"a" * 64])
+
+
+@pytest.mark.parametrize(
+    ("waiting", "count"),
+    [("", None), ("ddd", None), ("dddd", 4), ("hdhddhddh", 7), ("hhddh", None), ("d" + "h" * 40, MOST_ALONG * 4)],
+)
+def test_updates_of_helpers_go_along_with_those_that_take_a_place(waiting: str, count: int | None) -> None:
+    """And where nothing else comes, they make a version in the end."""
+    assert full_at((letter == "d" for letter in waiting), 4) == count

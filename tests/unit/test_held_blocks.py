@@ -180,6 +180,17 @@ def test_a_helper_sends_more_than_the_share_of_one_device_and_takes_none_of_thei
     assert view.recent[TASK.task] == RecentDevices(8)
 
 
+def test_a_helper_takes_no_place_in_a_buffer():
+    assert not UPDATE_CONSUMER.take_place(admitted(OF_HELPER, helper=True).facts)
+    assert UPDATE_CONSUMER.take_place(admitted(OF_DEVICE).facts)
+    progress = TaskProgress.standing_at(TASK, newest=3, waiting=5, buffer_size=4, along=2)
+    for takes_place in (False, True, True):
+        progress = progress.after_one(takes_place=takes_place)
+    assert (progress.version, progress.buffered, progress.along) == (4, 3, 3)
+    progress = progress.after_one()
+    assert (progress.version, progress.buffered, progress.along) == (5, 0, 0)
+
+
 def peers(*devices: tuple[str, int], norm: float = 1.0, cut: str = "") -> Peers:
     memory = Peers()
     for device, samples in devices:

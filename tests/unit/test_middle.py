@@ -9,6 +9,7 @@ from fleet_protocol.codec.activations import pack_activations, unpack_rows
 from fleet_protocol.limits import MAX_PROBLEM_CHARACTERS
 from fleet_protocol.sessions.staleness import staleness_weight
 from fleet_protocol.sessions.steps import StepAnswer, StepRequest
+from session_relay.helper.core.contribution import Contribution
 from session_relay.helper.core.middle import MOST_ABANDONED, Middle, helpers_blocks
 from session_relay.helper.core.requests import Asked
 from session_relay.helper.core.usual_changes import FEWEST, MOST_TIMES, UsualChanges
@@ -64,9 +65,17 @@ def problem(middle: Middle, request: StepRequest, session: bytes = A) -> str:
     return answer.problem
 
 
+def contribution_of(middle: Middle) -> Contribution | None:
+    """When all sessions have ended."""
+    for session in (A, B, C):
+        middle.close(session)
+    return middle.take_contribution()
+
+
 def delta(middle: Middle) -> np.ndarray:
-    contribution = middle.take_contribution()
-    return np.zeros(TASK.parameter_count, np.float32) if contribution is None else contribution.delta
+    contribution = contribution_of(middle)
+    assert contribution is not None
+    return contribution.delta
 
 
 def runner() -> BlockRunner:
@@ -91,7 +100,8 @@ def test_a_step_is_the_blocks_own_passes():
         rates=TASK.training,
     )
     np.testing.assert_array_equal(unpack_rows(back.packed, "float32", ROWS, BEFORE), expected.input_gradient)
-    contribution = middle.take_contribution()
+    assert middle.take_contribution() is None, "the session is open"
+    contribution = contribution_of(middle)
     np.testing.assert_array_equal(blocks.weights_of(1, contribution.delta), expected.weights - weights)
     assert contribution.held == [0, ROWS, 0]
     assert contribution.steps == 1
@@ -158,7 +168,7 @@ def test_without_update_the_gradient_passes_and_nothing_is_trained():
     ask(middle, forward(0))
     (answer,) = ask(middle, backward(0, update=False))
     assert np.count_nonzero(unpack_rows(answer.packed, "float32", ROWS, BEFORE))
-    assert middle.take_contribution() is None
+    assert contribution_of(middle) is None
 
 
 def test_a_backward_pass_is_applied_once():
@@ -166,7 +176,7 @@ def test_a_backward_pass_is_applied_once():
     ask(middle, forward(0))
     ask(middle, backward(0))
     assert "no forward pass" in problem(middle, backward(0))
-    assert middle.take_contribution().steps == 1
+    assert contribution_of(middle).steps == 1
 
 
 @pytest.mark.parametrize(
@@ -241,10 +251,10 @@ def test_samples_of_a_session_count_once_however_often_they_pass():
     for step in range(3):
         middle.answer([Asked(A, forward(step)), Asked(B, forward(step, 1))])
         middle.answer([Asked(A, backward(step)), Asked(B, backward(step, 101))])
-    assert middle.take_contribution().held == [0, 3 * ROWS + 6, 0]
+    assert contribution_of(middle).held == [0, 3 * ROWS + 6, 0]
 
 
-def test_contributions_add_up_to_what_was_learned():
+def test_sessions_that_follow_each_other_contribute_what_each_has_changed():
     whole, parts = new_middle(), new_middle()
     learned = np.zeros(TASK.parameter_count, np.float32)
     for step in range(3):
@@ -252,7 +262,36 @@ def test_contributions_add_up_to_what_was_learned():
             ask(middle, forward(step))
             ask(middle, backward(step, 100 + step))
         learned += delta(parts)
+        parts.open(A, CUT)
     np.testing.assert_allclose(learned, delta(whole), rtol=0, atol=1e-6)
+
+
+def test_a_session_stands_for_all_that_was_changed_while_it_was_open():
+    """A is there for two steps and B for the second: of what they leave, A's change counts for twice B's samples."""
+    changes = {}
+    for sessions, rows in (((A,), 2 * ROWS), ((B,), ROWS), ((A, B), 3 * ROWS)):
+        middle = new_middle()
+        ask(middle, forward(0))
+        ask(middle, backward(0))
+        middle.open(B, CUT)
+        middle.answer([Asked(A, forward(1)), Asked(B, forward(1, 1))])
+        middle.answer([Asked(A, backward(1)), Asked(B, backward(1, 101))])
+        for session in sessions:
+            middle.close(session)
+        made = middle.take_contribution()
+        assert made.held == [0, rows, 0]
+        changes[sessions] = made.delta
+    np.testing.assert_allclose(3 * changes[A, B], 2 * changes[A,] + changes[B,], rtol=0, atol=1e-6)
+    assert np.linalg.norm(changes[A,]) > np.linalg.norm(changes[B,])
+
+
+def test_who_has_trained_nothing_leaves_nothing_though_others_have():
+    middle = new_middle(A, B)
+    ask(middle, forward(0))
+    ask(middle, backward(0))
+    middle.close(B)
+    assert middle.take_contribution() is None
+    assert contribution_of(middle).held == [0, ROWS, 0]
 
 
 def test_a_change_far_beyond_the_usual_is_refused_once_it_is_known():

@@ -61,7 +61,7 @@ def test_one_step_at_a_time_is_the_unsplit_round():
     expected, losses = unsplit()
     this = Round()
     trained, found = this.train()
-    contribution = this.exchange.middle.take_contribution()
+    contribution = this.exchange.contribution()
     np.testing.assert_allclose(trained + contribution.delta, expected, rtol=0, atol=1e-5)
     np.testing.assert_allclose(found, losses, rtol=0, atol=1e-5)
     assert contribution.held == [0, SAMPLES, 0]
@@ -115,7 +115,7 @@ def test_a_narrower_format_learns_nearly_the_same(wire):
     expected, losses = unsplit()
     this = Round(activations=wire, gradients=wire)
     trained, found = this.train()
-    whole = trained + this.exchange.middle.take_contribution().delta
+    whole = trained + this.exchange.contribution().delta
     assert np.linalg.norm(whole - expected) <= 0.1 * np.linalg.norm(expected - shipped_weights())
     np.testing.assert_allclose(found, losses, atol=0.05)
 
@@ -198,7 +198,7 @@ def test_an_answer_that_nothing_waits_for_changes_nothing(alter):
     this = Round(first(4, alter))
     trained, _ = this.train()
     assert this.engine.abandoned == 0
-    np.testing.assert_allclose(trained + this.exchange.middle.take_contribution().delta, expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(trained + this.exchange.contribution().delta, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("in_flight", [1, 4])

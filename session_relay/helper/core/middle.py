@@ -18,7 +18,7 @@ from fleet_protocol.limits import KIB, MAX_SESSION_MESSAGE_BYTES
 from fleet_protocol.sessions.steps import StepAnswer
 from fleet_protocol.split_plan import Cut, SplitPlan, is_helpers
 from fleet_protocol.task_description import TaskDescription
-from session_relay.helper.core.contribution import Contribution, TrainedRows
+from session_relay.helper.core.contribution import Contribution, SessionChanges
 from session_relay.helper.core.kept_passes import KeptPass, KeptPasses
 from session_relay.helper.core.requests import Asked, ReadRequest, StepRefusedError, groups, read_request, refusal
 from session_relay.helper.core.usual_changes import UsualChanges
@@ -31,12 +31,9 @@ ADDS_UP = ("sgd", "momentum", "nesterov")
 """Optimisers for which a gradient of several mini-batches does as much as those of each."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _HeldBlock:
-    """`marked` f32[Pk] are its weights at the last contribution."""
-
     trained: TrainedBlock
-    marked: FloatVector
     changes: UsualChanges
 
 
@@ -70,7 +67,7 @@ class Middle:
         self._rates: Rates = task.training
         self._generator = generator
         self._kept = KeptPasses(kept_bytes)
-        self._rows = TrainedRows()
+        self._learned = SessionChanges()
         self._cuts: dict[bytes, Cut] = {}
         self._blocks = {block: self._held(block, weights) for block in helpers_blocks(plan)}
         self._alone = frozenset(
@@ -81,11 +78,12 @@ class Middle:
     def open(self, session: bytes, cut: Cut, samples: int = 0) -> None:
         """Serve a session of this cut, whose device trains on so many samples, if that is known."""
         self._cuts[session] = cut
-        self._rows.meet(session, samples)
+        self._learned.open(session, samples, self._weights_of(cut))
 
     def close(self, session: bytes) -> None:
         """Forget a session; what it has trained stays."""
-        self._cuts.pop(session, None)
+        if (cut := self._cuts.pop(session, None)) is not None:
+            self._learned.close(session, self._weights_of(cut))
         self._kept.forget(session)
 
     @property
@@ -117,23 +115,25 @@ class Middle:
         return [answers[place] for place in range(len(asked))]
 
     def take_contribution(self) -> Contribution | None:
-        """What sessions have trained since the last one was taken; None where that is nothing, such as where all that
-        they had were blocks without weights.
+        """What was changed while those sessions were open that have ended since the last one was taken; None where
+        that is nothing, such as where all that they had were blocks without weights.
         """
-        blocks = range(len(self._plan.blocks))
-        held = [self._rows.held(block) for block in blocks]
-        if not any(held[block] and each.trained.weights.size for block, each in self._blocks.items()):
+        changes = self._learned.take()
+        if not any(each.total.size for each in changes.values()):
             return None
         delta = np.zeros(self._task.parameter_count, np.float32)
-        for block, each in self._blocks.items():
-            self._runner.into(delta, block, each.trained.weights - each.marked)
-            each.marked = each.trained.weights
-        self._rows.clear()
-        return Contribution(delta, held, max(each.trained.updates for each in self._blocks.values()))
+        held = [0] * len(self._plan.blocks)
+        for block, change in changes.items():
+            self._runner.into(delta, block, change.mean)
+            held[block] = change.held
+        return Contribution(delta, held, max(self._blocks[block].trained.updates for block in changes))
 
     def _held(self, block: int, weights: FloatVector) -> _HeldBlock:
         trained = TrainedBlock.of(self._runner, block, weights)
-        return _HeldBlock(trained, trained.weights, UsualChanges(self._task.largest_delta_norm))
+        return _HeldBlock(trained, UsualChanges(self._task.largest_delta_norm))
+
+    def _weights_of(self, cut: Cut) -> dict[int, FloatVector]:
+        return {block: held.trained.weights for block, held in self._blocks.items() if is_helpers(cut, block)}
 
     def _company(self, block: int) -> int:
         """Other sessions that train the block. However they take turns, together they move it as far as each device
@@ -237,7 +237,7 @@ class Middle:
             if update:
                 self._blocks[block].changes.count(norms[block])
                 for each in passed:
-                    self._rows.count(each.read.key.session, block, each.kept.rows)
+                    self._learned.count(each.read.key.session, block, each.kept.rows)
 
     def _answered(self, read: ReadRequest, values: Floats) -> StepAnswer:
         request = read.request

@@ -2,19 +2,26 @@
 
     devices = those of which the last `VERSIONS_LOOKED_AT` versions hold an update
               or, before there are so many versions, all that are approved if these are more
-    size = devices * SHARE, from SMALLEST_BUFFER to LARGEST_BUFFER
+    together = the most of them whose newest update began with one version
+    size = the larger one of devices * SHARE and together * SHARE_TOGETHER, from SMALLEST_BUFFER to LARGEST_BUFFER
 
 docs/decisions/buffer-follows-the-fleet.md
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from fleet_protocol.aggregation_plan import SMALLEST_BUFFER
 
 SHARE = 0.1
 """Of the devices that take part: what a device remembers, or is remembered by, is then about ten versions old."""
+
+SHARE_TOGETHER = 0.5
+"""Of the devices that trained at the same time: a fleet that wakes at one hour makes two versions of that, and not ten
+that each go the whole way from where all of them began."""
 
 LARGEST_BUFFER = 256
 """Updates. They wait decoded in memory, and the mean of more is hardly better."""
@@ -33,22 +40,33 @@ UPDATES_LOOKED_AT = 64
 are gone."""
 
 
+class Held(NamedTuple):
+    """A device's newest update in a version: that version, and the one that the update began with."""
+
+    version: int
+    began_with: int
+
+
 @dataclass(frozen=True, slots=True)
 class Participants:
-    """The devices that take part in a task: by name, the newest version that holds an update of each."""
+    """The devices that take part in a task, by name."""
 
-    newest_held: Mapping[str, int] = field(default_factory=dict)
+    newest: Mapping[str, Held] = field(default_factory=dict)
 
-    def after(self, version: int, devices: Iterable[str]) -> "Participants":
-        """Those once a version is made of updates of `devices`, without those that none of the last versions holds."""
-        newest_held = {**self.newest_held, **dict.fromkeys(devices, version)}
+    def after(self, version: int, began_with: Mapping[str, int]) -> "Participants":
+        """Those once a version is made of updates of devices, which `began_with` these versions, without those that
+        none of the last versions holds.
+        """
+        newest = {**self.newest, **{device: Held(version, began) for device, began in began_with.items()}}
         oldest = version - VERSIONS_LOOKED_AT
-        return Participants({device: held for device, held in newest_held.items() if held > oldest})
+        return Participants({device: held for device, held in newest.items() if held.version > oldest})
 
     def buffer_size(self, approved: int = 0) -> int:
         """Updates that the next version takes; `approved` devices are known where there are few versions to tell by."""
-        devices = max(len(self.newest_held), approved)
-        return min(LARGEST_BUFFER, max(SMALLEST_BUFFER, math.ceil(SHARE * devices)))
+        devices = max(len(self.newest), approved)
+        together = max(Counter(held.began_with for held in self.newest.values()).values(), default=0)
+        size = math.ceil(max(SHARE * devices, SHARE_TOGETHER * together))
+        return min(LARGEST_BUFFER, max(SMALLEST_BUFFER, size))
 
 
 def is_full(taken: int, along: int, size: int) -> bool:

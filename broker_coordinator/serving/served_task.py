@@ -192,7 +192,8 @@ class ServedTask:
         """Those once a version is made of the buffer; the same where nothing follows them."""
         if not self._follows_fleet:
             return self.participants
-        return self.participants.after(self.newest.number + 1, (waiting.device for waiting in buffer))
+        newest = self.newest.number
+        return self.participants.after(newest + 1, {each.device: newest - each.staleness for each in buffer})
 
     def drop(self, positions: Container[int]) -> None:
         """Let these wait no longer."""

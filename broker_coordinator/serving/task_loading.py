@@ -75,7 +75,7 @@ class TaskLoader:
             bundle.grid(),
             paused=stored.paused,
             generation=stored.generation,
-            participants=buffer_size.Participants(held),
+            participants=buffer_size.Participants({device: buffer_size.Held(*each) for device, each in held.items()}),
             watch=self._collapses.watch(stored.name, newest.number),
             first_version=stored.first_version,
             approved=self._devices.approved_count,

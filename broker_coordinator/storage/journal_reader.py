@@ -143,12 +143,13 @@ class JournalReader:
             row = connection.execute(query.order_by(aggregates.c.number.desc()).limit(1)).first()
             return Aggregate(**row._mapping) if row else Aggregate(task, kind, 0, b"")
 
-    def newest_held(self, task: str, after: int) -> dict[str, int]:
-        """By device, the newest version behind `after` that holds an update of it."""
-        query = select(payloads.c.device, func.max(payloads.c.aggregate).label("newest"))
+    def newest_held(self, task: str, after: int) -> dict[str, tuple[int, int]]:
+        """By device, the newest version behind `after` that holds an update of it, and the one that this began with."""
+        newest = func.max(payloads.c.aggregate).label("newest"), func.max(payloads.c.base_version).label("began_with")
+        query = select(payloads.c.device, *newest)
         query = query.where(*updates_of(task), payloads.c.aggregate > after).group_by(payloads.c.device)
         with reading(self.engine) as connection:
-            return {row.device: row.newest for row in connection.execute(query)}
+            return {row.device: (row.newest, row.began_with) for row in connection.execute(query)}
 
     def versions(self, task: str, *, after: int = -1, before: int = MAX_SEQUENCE) -> Iterator[Version]:
         """The versions of a task's bundle that are kept, with numbers between `after` and `before`, oldest first."""

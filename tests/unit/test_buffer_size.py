@@ -11,6 +11,7 @@ from broker_coordinator.aggregation.buffer_size import (
     LARGEST_BUFFER,
     MOST_ALONG,
     VERSIONS_LOOKED_AT,
+    Held,
     Participants,
     full_at,
     has_gone_round,
@@ -24,7 +25,7 @@ def sizes(devices: int, versions: int, participants: Participants = Participants
     found = []
     for version in range(1, versions + 1):
         senders = generator.integers(devices, size=participants.buffer_size())
-        participants = participants.after(version, map(str, senders))
+        participants = participants.after(version, dict.fromkeys(map(str, senders), version - 1))
         found.append(participants.buffer_size())
     return found
 
@@ -41,17 +42,31 @@ def test_size_begins_small_and_never_jumps() -> None:
 
 
 def test_devices_that_went_away_no_longer_count() -> None:
-    known = Participants({f"gone-{number}": 1 for number in range(200)})
+    known = Participants({f"gone-{number}": Held(1, number // 4) for number in range(200)})
     assert known.buffer_size() == 20
     left = known
     for version in range(2, 2 + VERSIONS_LOOKED_AT):
-        left = left.after(version, ["still-here"])
+        left = left.after(version, {"still-here": version - 1})
     assert left.buffer_size() == SMALLEST_BUFFER
 
 
-@given(st.dictionaries(st.text(max_size=3), st.integers(0, 99)), st.lists(st.text(max_size=3)), st.integers(0, 200))
-def test_size_stays_within_its_limits_whoever_sends(held, senders, version) -> None:
-    assert SMALLEST_BUFFER <= Participants(held).after(version, senders).buffer_size() <= LARGEST_BUFFER
+def test_a_fleet_that_trains_at_one_hour_makes_two_versions_of_that() -> None:
+    woken = Participants()
+    for version in range(1, 6):
+        woken = woken.after(version, {f"{version} {number}": 0 for number in range(SMALLEST_BUFFER)})
+    assert woken.buffer_size() == 10
+    for version in range(6, 11):
+        woken = woken.after(version, {f"{version - 5} {number}": version - 1 for number in range(SMALLEST_BUFFER)})
+    assert woken.buffer_size() == SMALLEST_BUFFER
+
+
+@given(
+    st.dictionaries(st.text(max_size=3), st.builds(Held, st.integers(0, 99), st.integers(0, 99))),
+    st.dictionaries(st.text(max_size=3), st.integers(0, 99)),
+    st.integers(0, 200),
+)
+def test_size_stays_within_its_limits_whoever_sends(held, began_with, version) -> None:
+    assert SMALLEST_BUFFER <= Participants(held).after(version, began_with).buffer_size() <= LARGEST_BUFFER
 
 
 @pytest.mark.parametrize(

@@ -88,10 +88,13 @@ class NothingLearned(msgspec.Struct, frozen=True, tag="nothing_learned"):
 
 
 class ComputeFailure(msgspec.Struct, frozen=True, tag="compute_failure"):
-    """The child can't go on; `is_packed` where the packed weights could not be unpacked."""
+    """The child can't go on; `is_packed` where the packed weights could not be unpacked. `is_stuck`, which the helper
+    says of a child that it has ended: it gave no answer.
+    """
 
     error: str
     is_packed: bool = False
+    is_stuck: bool = False
 
 
 Learned = TrainingResult | NothingLearned

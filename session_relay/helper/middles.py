@@ -42,7 +42,7 @@ class Watcher(Protocol):
         """Its weights came packed, and can't be unpacked."""
 
     def version_not_computed(self, version: ReadyVersion, why: str) -> None:
-        """No process has come as far as to compute it, and the next one would hardly."""
+        """A process has not come as far as to compute it, or was stuck in it, and the next one would be too."""
 
     def spooled(self) -> None:
         """Something waits in the outbox."""
@@ -135,7 +135,7 @@ class Middles:
 
     def _start(self, version: ReadyVersion) -> Middle:
         ready, done = self._watcher.version_loaded, self._note_done
-        middle = Middle(version, self._worker, self._settings.kept_mib, ready=ready, done=done)
+        middle = Middle(version, self._worker, self._settings, ready=ready, done=done)
         self._running[middle] = asyncio.ensure_future(self._run(middle))
         return middle
 
@@ -215,7 +215,7 @@ class Middles:
         version = middle.version
         if failure.is_packed:
             self._watcher.version_damaged(version, failure.error)
-        elif not middle.is_loaded:
+        elif failure.is_stuck or not middle.is_loaded:
             self._watcher.version_not_computed(version, failure.error)
         logger.error(
             log_line(
@@ -224,8 +224,8 @@ class Middles:
                 version=version.number,
                 sessions=len(middle.sessions),
                 reason=failure.error,
-                remedy="its devices open other sessions; if it repeats: raise [worker] memory_limit_mib, or see the"
-                " lines above",
+                remedy="its devices open other sessions; if it repeats: raise what `reason` names, or [worker]"
+                " memory_limit_mib, or see the lines above",
             )
         )
         for session in list(middle.sessions):

@@ -30,7 +30,7 @@ def helper(folder: Path) -> Serving:
     """One that the coordinator accepts as a device."""
     file = folder / "helper.toml"
     text = CONFIGURATION.format(
-        fleet=FLEET, device=NAME, coordinator_key=PINNED, host="localhost", port=1883, task=TASK
+        fleet=FLEET, device=NAME, coordinator_key=PINNED, host="localhost", port=1883, task=TASK, answer_seconds=60
     )
     file.write_text(text)
     member = SimpleNamespace(

@@ -126,7 +126,10 @@ class ControlDesk:
             return
         if known and sequence >> BOOT_SHIFT > known.boot:
             self.lose_helper(name, helper_gone(f"helper {name} has started again"), now)
-        self.book.helpers.note(name, offer, sequence, now)
+        known = self.book.helpers.get(name)
+        # A relay that has started again carries sessions of helpers whose first offer is still to come.
+        load = known.load if known else self.book.count_of(name)
+        self.book.helpers.note(name, offer, sequence, load, now)
 
     def _note_grant(self, name: str, session_name: bytes, data: bytes, now: float) -> None:
         session = self._of_helper(name, session_name)

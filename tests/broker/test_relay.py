@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from broker_coordinator.commands.relay_child import RelayChild
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.helper_registry import HelperRegistry
 from broker_coordinator.storage.journal import Journal
@@ -115,6 +116,25 @@ def test_the_relay_ends_with_its_coordinator(coordinator) -> None:
     relay = relay_process(coordinator)
     coordinator.kill()
     until(lambda: not relay.is_running() or relay.status() == psutil.STATUS_ZOMBIE, "the relay has ended")
+
+
+def test_a_relay_that_gives_no_sign_of_life_is_killed_and_started_again(tmp_path, broker, bundle, children) -> None:
+    of_its_own = "[relay]\nenabled = false\n"  # the coordinator has none: the test starts it
+    coordinator = CoordinatorProcess(tmp_path / "coordinator", broker, [tmp_path / "bundle"], more=of_its_own)
+    coordinator.start_serving()
+    others = children.direct()
+    relay = RelayChild(coordinator.configuration, coordinator.database, silence_seconds=5.0)
+
+    def runs() -> psutil.Process | None:
+        return next((each for each in children.direct() if each not in others), None)
+
+    hanging = until(runs, "the relay runs")
+    hanging.suspend()
+    until(lambda: not hanging.is_running(), "it is ended")
+    assert until(runs, "there is another one") != hanging
+    relay.stop()
+    assert runs() is None
+    coordinator.kill()
 
 
 def test_a_helper_that_is_denied_loses_its_sessions(coordinator, member, wanted) -> None:

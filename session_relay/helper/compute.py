@@ -162,7 +162,8 @@ class Computation:
                 self._send(StepDone(step.session, step.number, b"", f"the request is none ({error})"))
         answers = answers_of(self._middle, [asked for _, asked in read])
         for (step, _), answer in zip(read, answers, strict=True):
-            self._send(StepDone(step.session, step.number, msgspec.msgpack.encode(answer)))
+            encoded = msgspec.msgpack.encode(answer)
+            self._send(StepDone(step.session, step.number, encoded, refused=answer.problem))
 
     def _contribution(self, order: Contribute) -> Learned:
         made = self._middle.take_contribution()

@@ -75,12 +75,15 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
 
 
 class StepDone(msgspec.Struct, frozen=True, tag="step_done"):
-    """A `StepAnswer`, encoded; or, where the request was none, what is wrong with it: the session has to end."""
+    """A `StepAnswer`, encoded, and in words why it was `refused`, where it was; or, where the request was none, what is
+    wrong with it: the session has to end.
+    """
 
     session: bytes
     number: int
     answer: bytes
     problem: str = ""
+    refused: str = ""
 
 
 class NothingLearned(msgspec.Struct, frozen=True, tag="nothing_learned"):

@@ -15,6 +15,7 @@ from edge_agent.shell.versions.version_follower import ReadyVersion
 from edge_agent.worker.contract import TrainingResult
 from edge_agent.worker.settings import WorkerSettings
 from fleet_host.log_lines import log_line
+from fleet_host.rate_limit import RateLimit
 from fleet_protocol.sessions.events import Requested, Wanted
 from session_relay.helper.compute_contract import ComputeFailure, Learned, StepDone
 from session_relay.helper.configuration import HelperSettings
@@ -24,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 MOST_MIDDLES = 8
 """Processes at once: the newest version's of each task, and those whose sessions are not over yet."""
+SAY_REFUSED_SECONDS = 60.0
+"""Between two log lines on steps of one task that are refused."""
+MOST_TASKS_SAID = 64
 
 
 class Watcher(Protocol):
@@ -68,6 +72,7 @@ class Middles:
         self._settling: dict[Middle, asyncio.TimerHandle] = {}
         self._of_session: dict[bytes, Middle] = {}
         self._contributing: dict[str, asyncio.Lock] = {}
+        self._refusals_said = RateLimit(SAY_REFUSED_SECONDS, MOST_TASKS_SAID)
         self.steps = 0
         """That were answered since the start."""
 
@@ -141,7 +146,16 @@ class Middles:
 
     def _note_done(self, step: StepDone) -> None:
         self.steps += 1
+        middle = self._of_session.get(step.session)
+        if step.refused and middle is not None:
+            self._note_refused(middle.version, step.refused)
         self._watcher.step_done(step)
+
+    def _note_refused(self, version: ReadyVersion, why: str) -> None:
+        task = version.description.task
+        if self._refusals_said.allows(task, asyncio.get_running_loop().time()):
+            remedy = "none if seldom; if every round of every device ends so, export the bundle again"
+            logger.warning(log_line("steps_refused", task=task, version=version.number, reason=why, remedy=remedy))
 
     def _settle(self, middle: Middle) -> None:
         if (timer := self._settling.pop(middle, None)) is not None:

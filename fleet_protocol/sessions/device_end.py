@@ -263,7 +263,8 @@ class DeviceEnd:
 
     def _await_helper(self, channel: Channel, now: float) -> list[DeviceEvent]:
         if now >= channel.heard_at + SILENCE_SECONDS:
-            return self._give_up(SessionReason.SILENT, f"nothing from helper {self.helper} for {SILENCE_SECONDS:.0f} s")
+            detail = f"nothing from helper {self.helper} for {SILENCE_SECONDS:.0f} s"
+            return self._give_up(SessionReason.UNANSWERED, detail)
         if now >= self._requests.since + self._answer_seconds:
             detail = f"no answer from helper {self.helper} for {self._answer_seconds:g} s"
             return self._give_up(SessionReason.UNANSWERED, detail)

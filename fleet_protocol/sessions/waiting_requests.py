@@ -94,9 +94,10 @@ class WaitingRequests:
             _repeat(request, channel)
 
     def repeat_all(self, channel: Channel) -> None:
-        """Send all of them again: nobody knows which of them have come."""
+        """Send all of them again: nobody knows which of them have come. Their answers are waited for from now on."""
         for request in self._requests.values():
             _repeat(request, channel)
+            request.first_sent_at = None
 
 
 def _repeat(request: _Request, channel: Channel) -> None:

@@ -33,7 +33,7 @@ def helped(left_out: LeftOutHelpers) -> HelpedRound:
     """A round whose session has not begun: what is asked waits."""
     coordinator = write_verify_key(SigningKey.generate().verify_key)
     identity = Identity(FLEET, SHARD, "kitchen-pi", SigningKey.generate(), coordinator)
-    link = cast("Link", cast("Any", None))
+    link = cast("Link", SimpleNamespace(connected=True, send_off=lambda *_, **__: True))
     return HelpedRound(identity, link, Wanted("digits", bytes(32), "deep", 1), SplitSettings(), left_out)
 
 
@@ -135,6 +135,13 @@ async def test_helper_that_takes_a_session_and_leaves_it_without_an_answer_is_le
 ) -> None:
     served(helped, answers=answers)._handle(Moved("left", "in words"))
     assert await names(left_out) == ((HELPER,) if is_left_out else ())
+    await helped.close()
+
+
+async def test_helper_that_was_silent_while_the_device_had_no_connection_is_not_left_out(helped, left_out) -> None:
+    helped._link.connected = False
+    served(helped)._handle(Ended("unanswered", "nothing from helper cellar-pi for 90 s"))
+    assert await names(left_out) == ()
     await helped.close()
 
 

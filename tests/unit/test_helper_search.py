@@ -25,6 +25,7 @@ class Search:
         self._identity.boot = 1
         keys = {each.name: write_verify_key(each.key.verify_key) for each in self.world.helpers}
         settings = SplitSettings(trusted_helpers=[keys[name] for name in trusted])
+        self.connected = True
         self.round = HelpedRound(self._identity, cast("Link", cast("Any", self)), WANTED, settings, self.left_out)
 
     def send_off(self, topic: str, data: bytes, *, at_least_once: bool) -> None:

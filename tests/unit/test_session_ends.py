@@ -271,6 +271,21 @@ def test_helper_that_gives_signs_of_life_and_no_answer_is_given_up(world) -> Non
     assert len(helper.sessions) == 0, "the helper hears of it"
 
 
+def test_answer_is_waited_for_anew_once_a_lost_connection_is_there_again(world) -> None:
+    device = world.devices[0]
+    helper = next(each for each in world.helpers if each.name == device.end.helper)
+    device.end._answer_seconds = 10.0
+    device.request(b"not answered yet")
+    helper.answer = lambda _at: helper.waiting.clear()
+    device.end.outgoing(world.now)
+    world.now += 9
+    device.end.reconnected(world.now)
+    world.settle(5)
+    assert device.end.state is State.OPEN
+    world.settle(10)
+    assert device.end.state is State.CLOSED
+
+
 def test_helper_that_answers_slowly_is_kept(world) -> None:
     device = world.devices[0]
     helper = next(each for each in world.helpers if each.name == device.end.helper)

@@ -202,7 +202,7 @@ class HelpedRound:
             case Moved() | Ended():
                 words = f"{event.reason}: {event.detail}"
                 was_of_no_use = isinstance(event, Moved) and not self._answered
-                if event.reason in BLAMED or was_of_no_use:
+                if self._link.connected and (event.reason in BLAMED or was_of_no_use):
                     self._blame(words)
                 self._move(f"helper {self.helper}: {words}")
 

@@ -129,11 +129,13 @@ async def test_helper_whose_session_ends_by_its_own_doing_is_left_out(helped, le
     await helped.close()
 
 
-@pytest.mark.parametrize(("answers", "is_left_out"), [(0, True), (1, False)])
+@pytest.mark.parametrize(
+    ("answers", "reason", "is_left_out"), [(0, "left", True), (1, "left", False), (0, "helper_gone", False)]
+)
 async def test_helper_that_takes_a_session_and_leaves_it_without_an_answer_is_left_out(
-    helped, left_out, answers, is_left_out
+    helped, left_out, answers, reason, is_left_out
 ) -> None:
-    served(helped, answers=answers)._handle(Moved("left", "in words"))
+    served(helped, answers=answers)._handle(Moved(reason, "in words"))
     assert await names(left_out) == ((HELPER,) if is_left_out else ())
     await helped.close()
 

@@ -335,6 +335,14 @@ def test_sessions_of_a_helper_that_gives_no_sign_of_life_move(world) -> None:
     assert isinstance(device.events[0], Granted)
 
 
+def test_helper_that_leaves_a_session_can_not_say_that_its_connection_was_lost(world) -> None:
+    device = opened(world, world.devices[0])
+    helper = next(each for each in world.helpers if each.name == device.end.helper)
+    helper.sessions.end(device.end.session, SessionReason.HELPER_GONE, "in words")
+    world.settle(1)
+    assert device.events[-1] == Moved(SessionReason.LEFT, "in words")
+
+
 def test_revoked_device_loses_its_session_and_its_helper_hears_of_it(world) -> None:
     device = opened(world, world.devices[0])
     without = {name: key for name, key in world.directory().devices.items() if name != device.name}

@@ -201,8 +201,8 @@ class HelpedRound:
                 self._send_waiting()
             case Moved() | Ended():
                 words = f"{event.reason}: {event.detail}"
-                was_of_no_use = isinstance(event, Moved) and not self._answered
-                if self._link.connected and (event.reason in BLAMED or was_of_no_use):
+                has_left = isinstance(event, Moved) and event.reason != SessionReason.HELPER_GONE
+                if self._link.connected and (event.reason in BLAMED or (has_left and not self._answered)):
                     self._blame(words)
                 self._move(f"helper {self.helper}: {words}")
 

@@ -151,7 +151,9 @@ class ControlDesk:
 
     def _note_ending(self, name: str, ending: SessionEnding, now: float) -> None:
         session = self.book.get(ending.session)
-        why = Why(ending.reason, ending.detail)
+        # A device has to know whether it was the helper that went, or whether it only says so.
+        says_gone = ending.reason == SessionReason.HELPER_GONE
+        why = Why(SessionReason.LEFT if says_gone else ending.reason, ending.detail)
         if session and name == session.device:
             self.book.step(session, Event.DEVICE_LEFT, now, why)
         elif session and name == session.helper and session.state is State.OFFERED:

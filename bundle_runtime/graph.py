@@ -110,7 +110,7 @@ class Graph:
         """The outputs by their names. `feeds` may contain more than this graph takes.
 
         Raises:
-            GraphError: it takes something that is not in `feeds`, or in another shape or dtype.
+            GraphError: it takes something that is not in `feeds`, or in another shape or dtype; or fails on its values.
             MemoryError: there is no room for what it computes.
         """
         if reason := why_not_taken(self._name, self._inputs, feeds):
@@ -118,10 +118,10 @@ class Graph:
         taken = {entry.name: feeds[entry.name] for entry in self._inputs}
         try:
             return dict(zip(self._outputs, self._session.run(self._outputs, taken), strict=True))
-        except Exception as error:  # onnxruntime has no error of its own for it
+        except Exception as error:  # onnxruntime's exceptions have no base of their own
             if _is_out_of_memory(error):
                 raise MemoryError(f"no room for what {self._name} computes") from error
-            raise
+            raise GraphError(f"{self._name} can't compute what it is fed: {str(error).strip()}") from error
 
 
 def _is_out_of_memory(error: Exception) -> bool:

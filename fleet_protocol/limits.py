@@ -84,6 +84,9 @@ MAX_OFFERED_TASKS = 64
 MAX_HELPER_SESSIONS = 256
 """That one helper serves at once."""
 
+MAX_HELPERS_LEFT_OUT = 8
+"""That a device names in an opening, as it does without them for a while."""
+
 MAX_REQUESTS_IN_FLIGHT = 64
 """Of one session, not answered yet."""
 

@@ -70,16 +70,14 @@ def memory_bytes(task: TaskDescription, cut: Cut, *, stored_samples: int = 0, ba
     own = FLOAT_BYTES * sum(parameter.size for parameter in task.parameters if parameter.block in mine)
     working = rows * sum(blocks[block].working_bytes for block in mine)
     graphs = 2 * len(mine) * GRAPH_BYTES
-    under_way = task.split.most_in_flight * (_waiting_bytes(task, cut) + (1 + state) * own)
+    under_way = task.split.most_in_flight * (_waiting_bytes(task, task.split, cut) + (1 + state) * own)
     packing = PACKING_COPIES * FLOAT_BYTES * rows * sum(math.prod(blocks[edge].output_shape) for edge in _edges(cut))
     return fixed + graphs + working + packing + under_way
 
 
-def _waiting_bytes(task: TaskDescription, cut: Cut) -> int:
+def _waiting_bytes(task: TaskDescription, plan: SplitPlan, cut: Cut) -> int:
     """Of one step under way: what goes into each of the device's blocks. Its weights before and after count apart."""
-    assert task.split is not None  # noqa: S101 - the caller has asked
-    blocks = task.split.blocks
-    inputs = [math.prod(blocks[block - 1].output_shape) for block in device_blocks(task.split, cut) if block]
+    inputs = [math.prod(plan.blocks[block - 1].output_shape) for block in device_blocks(plan, cut) if block]
     return FLOAT_BYTES * task.training.batch_size * (math.prod(task.trained_input.shape) + sum(inputs))
 
 

@@ -1,10 +1,12 @@
 """Runs the relay of split learning as a child process while a task has cuts; the coordinator never waits for it."""
 
 import logging
+import os
 import random
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +27,9 @@ LOOK_SECONDS: Final = 1.0
 STABLE_SECONDS: Final = 30.0
 """A relay that ran so long is started again at once."""
 LEAVING_SECONDS: Final = 5.0
+SILENCE_SECONDS: Final = 60.0
+"""Without a sign of life, after which it is killed; it gives one each second, also while it starts to serve."""
+SIGNS_READ: Final = 4096
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +37,9 @@ logger = logging.getLogger(__name__)
 class RelayChild:
     """Starts the relay, and again whenever it has ended, until `stop`. It dies with this process."""
 
-    def __init__(self, configuration: Path, database: Database) -> None:
-        self._command = bound([sys.executable, "-P", "-m", MODULE, str(configuration)])
+    def __init__(self, configuration: Path, database: Database, silence_seconds: float = SILENCE_SECONDS) -> None:
+        self._command = bound([sys.executable, "-P", "-m", MODULE, str(configuration), "--signs"])
+        self._silence_seconds = silence_seconds
         self._database = database
         self._engine: Engine | None = None
         self._tasks_mark: int | None = None
@@ -75,10 +81,15 @@ class RelayChild:
 
     def _relay_until_it_ends(self) -> float:
         """Seconds that it ran."""
-        ran = 0.0
-        with subprocess.Popen(self._command) as child:
+        ran, heard_at = 0.0, time.monotonic()
+        with subprocess.Popen(self._command, stdout=subprocess.PIPE) as child:
             logger.info(log_line("relay_started", pid=child.pid))
             while child.poll() is None:
+                if _has_given_signs(child):
+                    heard_at = time.monotonic()
+                elif time.monotonic() > heard_at + self._silence_seconds:
+                    logger.error(log_line("relay_stuck", pid=child.pid, silent_s=round(self._silence_seconds)))
+                    child.kill()
                 if self._stopping.wait(LOOK_SECONDS) or not self._still_needed():
                     child.terminate()
                     try:
@@ -94,3 +105,14 @@ class RelayChild:
     def _still_needed(self) -> bool:
         self._look()
         return self._is_needed
+
+
+def _has_given_signs(child: "subprocess.Popen[bytes]") -> bool:
+    """Since the last look."""
+    if child.stdout is None:
+        return False
+    os.set_blocking(child.stdout.fileno(), False)
+    try:
+        return bool(os.read(child.stdout.fileno(), SIGNS_READ))
+    except BlockingIOError:
+        return False

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from fleet_protocol.configuration import PublicKey, Text
+from fleet_protocol.configuration import PublicKey, Seconds, Text
 
 WHOLE_BY_MEMORY = "auto"
 NEVER = "off"
@@ -17,3 +17,6 @@ class SplitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     trusted_helpers: list[PublicKey] = []
     """Public keys (64 hex digits) of the helpers that this device works with, as `edgeflock helper key` prints them on
     each. Empty: every helper that the fleet's operator allows."""
+    answer_seconds: Seconds = 90.0
+    """A helper that leaves a step without an answer for so long is given up for another one. Raise it where a
+    mini-batch takes longer on its way over a slow link."""

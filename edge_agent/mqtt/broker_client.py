@@ -162,6 +162,23 @@ class BrokerClient(aiomqtt.Client):
             quiet_since = min(self._client._last_msg_out, self._client._last_bytes_received)
             await asyncio.sleep(seconds_until_due(time.monotonic(), self._client.keepalive, quiet_since))
 
+    def _on_socket_register_write(self, client: paho.Client, userdata: Any, sock: Any) -> None:
+        """Later, as paho may call this in another thread. By then the socket may be closed, and its number another
+        file's, which aiomqtt would watch in its place.
+        """
+        self._loop.call_soon_threadsafe(self._watch_for_room, client, sock)
+
+    def _watch_for_room(self, client: paho.Client, connection: BoundedSocket) -> None:
+        if (number := connection.fileno()) >= 0:
+            self._loop.add_writer(number, self._write, client)
+
+    def _write(self, client: paho.Client) -> None:
+        try:
+            client.loop_write()
+        except Exception as error:
+            if not self._disconnected.done():
+                self._disconnected.set_exception(error)
+
     def _on_connect(
         self,
         client: paho.Client,

@@ -197,8 +197,8 @@ class TrainingFailure(msgspec.Struct, frozen=True, tag="failure"):
 
     `unfit` are the ids of stored samples that no round of this task can use. `diverged` is a round whose loss or
     weights were no longer finite: the same samples and weights would diverge again. `store_damaged`: the file of the
-    sample store is not what was written. `out_of_memory`: the round needs more than its limit. `helper_lost`: its
-    helper gave no answer, or none that can be used.
+    sample store is not what was written. `out_of_memory`: the round needs more than its limit. `out_of_time`: it was
+    killed at its time limit. `helper_lost`: its helper gave no answer, or none that can be used.
     """
 
     error: str
@@ -206,6 +206,7 @@ class TrainingFailure(msgspec.Struct, frozen=True, tag="failure"):
     diverged: bool = False
     store_damaged: bool = False
     out_of_memory: bool = False
+    out_of_time: bool = False
     helper_lost: bool = False
 
 

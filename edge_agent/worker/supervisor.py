@@ -120,7 +120,7 @@ class TrainingWorker:
         except WorkerUnreachableError as error:
             return TrainingFailure(str(error))
         except TimeoutError:
-            return TrainingFailure(f"worker passed its time limit of {limit:g} s and was killed")
+            return TrainingFailure(f"worker passed its time limit of {limit:g} s and was killed", out_of_time=True)
         finally:
             if verdict is None or code:
                 await self.end()

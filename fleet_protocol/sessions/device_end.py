@@ -4,9 +4,7 @@ Pure: bytes and times come in, events and bytes to publish go out. After every c
 `deadline`, call `pass_time`.
 """
 
-import math
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from typing import Final
 
 from fleet_protocol.envelope import digest
@@ -27,14 +25,15 @@ from fleet_protocol.kinds import (
     decode_payload,
     encode_payload,
 )
-from fleet_protocol.limits import MAX_REQUESTS_IN_FLIGHT, SESSION_BYTES
-from fleet_protocol.sessions.channel import Channel, Sealed
+from fleet_protocol.limits import SESSION_BYTES
+from fleet_protocol.sessions.channel import Channel
 from fleet_protocol.sessions.events import Answered, DeviceEvent, Ended, Granted, Moved, Outgoing, Refused, Wanted
 from fleet_protocol.sessions.frames import is_frame, session_of
 from fleet_protocol.sessions.lifecycle import Event, State, after
 from fleet_protocol.sessions.party import Party, verified
 from fleet_protocol.sessions.round_trip import RoundTrip
 from fleet_protocol.sessions.secrecy import SECRET_BYTES, Direction, Introduced, ephemeral_of, session_keys
+from fleet_protocol.sessions.waiting_requests import WaitingRequests
 
 CONTROL_REPEAT_SECONDS: Final = 5.0
 """How often an opening or a resumption is sent again without an answer."""
@@ -42,6 +41,8 @@ CONTROL_PATIENCE_SECONDS: Final = 30.0
 """How long."""
 SILENCE_SECONDS: Final = 90.0
 """Without anything from the other end, which answers every probe."""
+ANSWER_SECONDS: Final = 90.0
+"""Without the answer to a request, from a helper that gives signs of life all the same."""
 RETRY_SECONDS: Final = 30
 """After which a device asks again that had no answer at all."""
 
@@ -54,18 +55,10 @@ _BY_NEWS: Final = {
 }
 
 
-@dataclass(slots=True)
-class _Request:
-    """One without an answer. `sent_at` is when its last chunk was sent, None while it waits for credit."""
-
-    message: Sealed
-    sent_at: float | None = None
-    repeats: int = 0
-
-
 class DeviceEnd:
     """One session, from its opening to its end. `trusted` are the public keys of the helpers that the device's owner
-    trusts (32 bytes each); empty: whichever the coordinator names. `randomness` gives so many random bytes.
+    trusts (32 bytes each); empty: whichever the coordinator names. `randomness` gives so many random bytes. A helper
+    that does not answer a request for `answer_seconds` is given up.
     """
 
     def __init__(
@@ -76,21 +69,22 @@ class DeviceEnd:
         now: float,
         *,
         trusted: Collection[bytes] = (),
+        answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
         self.session = randomness(SESSION_BYTES)
         self.wanted = wanted
         self.helper = ""
-        """Who has granted it."""
+        """Who has granted it, or wanted to."""
         self.round_trip = RoundTrip()
         """From a request to its answer, as measured."""
         self._party, self._trusted = party, trusted
+        self._answer_seconds = answer_seconds
         self._secret = randomness(SECRET_BYTES)
         self._ephemeral = ephemeral_of(self._secret)
         self._opening = self._sign_opening()
         self._state = State.OPENING
         self._channel: Channel | None = None
-        self._requests: dict[int, _Request] = {}
-        self._last_number = 0
+        self._requests = WaitingRequests(self.round_trip)
         self._control: list[bytes] = [self._opening]
         self._control_since = self._control_at = now
 
@@ -102,8 +96,7 @@ class DeviceEnd:
     @property
     def has_room(self) -> bool:
         """Whether another request may be sent now."""
-        oldest = min(self._requests, default=self._last_number + 1)
-        return self._state in (State.OPEN, State.RESUMING) and self._last_number < oldest + MAX_REQUESTS_IN_FLIGHT - 1
+        return self._state in (State.OPEN, State.RESUMING) and self._requests.has_room
 
     def request(self, message: bytes) -> int:
         """Send a request; returns its number, from 1.
@@ -113,10 +106,8 @@ class DeviceEnd:
         """
         if self._channel is None or not self.has_room:
             raise ValueError(f"the session is {self._state} with {len(self._requests)} requests; it takes no other now")
-        sealed = self._channel.seal(self._last_number + 1, message)
-        self._last_number += 1
-        self._requests[sealed.number] = _Request(sealed)
-        self._channel.send(sealed)
+        sealed = self._channel.seal(self._requests.next_number, message)
+        self._requests.send(sealed, self._channel)
         return sealed.number
 
     def receive(self, data: bytes, now: float) -> list[DeviceEvent]:
@@ -140,6 +131,8 @@ class DeviceEnd:
         """Note that the connection to the broker was lost and is there again."""
         if self._state is State.OPENING:
             self._control.append(self._opening)
+        elif self._state is State.RESUMING:
+            self._ask_to_resume()
         self._become(Event.RECONNECTED, now)
 
     def leave(self, reason: str = SessionReason.LEFT, detail: str = "") -> None:
@@ -154,8 +147,8 @@ class DeviceEnd:
         match self._state:
             case State.OPENING | State.RESUMING:
                 return self._await_relay(now)
-            case State.OPEN:
-                return self._await_helper(now)
+            case State.OPEN if self._channel is not None:
+                return self._await_helper(self._channel, now)
         return []
 
     def outgoing(self, now: float) -> list[Outgoing]:
@@ -163,9 +156,7 @@ class DeviceEnd:
         control, self._control = self._control, []
         frames = list(self._channel.frames(now)) if self._channel and self._state is State.OPEN else []
         if self._channel:
-            for request in self._requests.values():
-                if request.sent_at is None and not self._channel.holds(request.message.number):
-                    request.sent_at = now
+            self._requests.note_sent(self._channel, now)
         return [*(Outgoing(data, True) for data in control), *(Outgoing(data, False) for data in frames)]
 
     @property
@@ -175,13 +166,15 @@ class DeviceEnd:
             return None
         if self._channel is None or self._state is not State.OPEN:
             return min(self._control_at + CONTROL_REPEAT_SECONDS, self._control_since + CONTROL_PATIENCE_SECONDS)
-        sent = [each.sent_at for each in self._requests.values() if each.sent_at is not None]
-        repeat_at = min(sent, default=math.inf) + self.round_trip.timeout
-        return min(self._channel.heard_at + SILENCE_SECONDS, self._channel.deadline, repeat_at)
+        answer_by = self._requests.since + self._answer_seconds
+        silent_at = self._channel.heard_at + SILENCE_SECONDS
+        return min(silent_at, answer_by, self._channel.deadline, self._requests.repeat_at)
 
     def _sign_opening(self) -> bytes:
         wanted = self.wanted
-        opening = SessionOpening(self.session, self._ephemeral, wanted.bundle, wanted.cut, wanted.samples)
+        opening = SessionOpening(
+            self.session, self._ephemeral, wanted.bundle, wanted.cut, wanted.samples, wanted.without
+        )
         return self._party.sign(
             SESSION_OPENING,
             encode_payload(opening),
@@ -197,16 +190,13 @@ class DeviceEnd:
         message = self._channel.completed_by(frame) if frame.number in self._requests else None
         if message is None:
             return []
-        request = self._requests.pop(frame.number)
-        if request.sent_at is not None and not request.repeats:
-            self.round_trip.measured(now - request.sent_at)
-        self._channel.forget(frame.number)
-        self._channel.settled = min(self._requests, default=self._last_number + 1) - 1
+        self._requests.answered(frame.number, self._channel, now)
         return [Answered(frame.number, message)]
 
     def _meet(self, introduction: Introduction, now: float) -> list[DeviceEvent]:
         if self._trusted and introduction.public_key not in self._trusted:
             detail = f"helper {introduction.peer} has key {introduction.public_key.hex()}, not one of trusted_helpers"
+            self.helper = introduction.peer
             self.leave(SessionReason.UNTRUSTED_HELPER, detail)
             return [Refused(SessionReason.UNTRUSTED_HELPER, detail, RETRY_SECONDS)]
         keys = self._agree(introduction)
@@ -251,8 +241,7 @@ class DeviceEnd:
             self._ask_to_resume()
         if self._state is State.OPEN and self._channel is not None:
             self._channel.heard_at = now
-            for request in self._requests.values():
-                self._repeat(request)
+            self._requests.repeat_all(self._channel)
 
     def _ask_to_resume(self) -> None:
         resumption = SessionResumption(self.session, "device", self.helper)
@@ -273,22 +262,16 @@ class DeviceEnd:
                 self._ask_to_resume()
         return []
 
-    def _await_helper(self, now: float) -> list[DeviceEvent]:
-        assert self._channel is not None  # noqa: S101 - an open session has one
-        if now >= self._channel.heard_at + SILENCE_SECONDS:
+    def _await_helper(self, channel: Channel, now: float) -> list[DeviceEvent]:
+        if now >= channel.heard_at + SILENCE_SECONDS:
             detail = f"nothing from helper {self.helper} for {SILENCE_SECONDS:.0f} s"
-            self.leave(SessionReason.SILENT, detail)
-            return [Ended(SessionReason.SILENT, detail)]
-        sent_by = now - self.round_trip.timeout
-        overdue = [each for each in self._requests.values() if each.sent_at is not None and each.sent_at <= sent_by]
-        if overdue and overdue[0].message.number == min(self._requests):
-            self.round_trip.timed_out()  # once for all that were lost together, not for each
-        for request in overdue:
-            self._repeat(request)
+            return self._give_up(SessionReason.UNANSWERED, detail)
+        if now >= self._requests.since + self._answer_seconds:
+            detail = f"no answer from helper {self.helper} for {self._answer_seconds:g} s"
+            return self._give_up(SessionReason.UNANSWERED, detail)
+        self._requests.repeat_overdue(channel, now)
         return []
 
-    def _repeat(self, request: _Request) -> None:
-        if self._channel is not None and request.sent_at is not None:
-            request.sent_at = None
-            request.repeats += 1
-            self._channel.send(request.message)
+    def _give_up(self, reason: SessionReason, detail: str) -> list[DeviceEvent]:
+        self.leave(reason, detail)
+        return [Ended(reason, detail)]

@@ -15,7 +15,7 @@ class Outgoing:
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What a device wants blocks run of: those of `cut`, in a task by the SHA-256 of its `task.json` (32 bytes). It
-    trains on so many `samples`; 0: it does not say.
+    trains on so many `samples`; 0: it does not say. `without` are the names of helpers that it does without.
     """
 
     task: str
@@ -24,6 +24,7 @@ class Wanted:
     base_version: int
     generation: int = 0
     samples: int = 0
+    without: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from bundle_runtime.blocks import BlockRunner
 from bundle_runtime.graph import GraphError
 from edge_agent.training.compression import UpdateTooLargeError, pack, remember
 from edge_agent.training.confinement import limit, shut_in
@@ -42,6 +41,7 @@ from session_relay.helper.compute_contract import (
     read_compute_job,
     read_order,
 )
+from session_relay.helper.core.answering import RefusingRunner, answers_of
 from session_relay.helper.core.middle import Middle
 from session_relay.helper.core.requests import Asked
 
@@ -130,7 +130,7 @@ class Computation:
             verify_blob(name, path.read_bytes(), task.files[name])
         if lacking := shut_in(files.values(), None):
             send(Unconfined(lacking))
-        runner = BlockRunner(task, files, job.blocks, job.threads)
+        runner = RefusingRunner(task, files, job.blocks, job.threads)
         generator = np.random.default_rng()
         self._task, self._plan, self._send = task, task.split, send
         self._middle = Middle(task, task.split, runner, weights, kept_bytes=job.kept_mib * MIB, generator=generator)
@@ -160,9 +160,10 @@ class Computation:
                 read.append((step, Asked(step.session, self._requests.decode(step.request))))
             except msgspec.DecodeError as error:
                 self._send(StepDone(step.session, step.number, b"", f"the request is none ({error})"))
-        answers = self._middle.answer([asked for _, asked in read])
+        answers = answers_of(self._middle, [asked for _, asked in read])
         for (step, _), answer in zip(read, answers, strict=True):
-            self._send(StepDone(step.session, step.number, msgspec.msgpack.encode(answer)))
+            encoded = msgspec.msgpack.encode(answer)
+            self._send(StepDone(step.session, step.number, encoded, refused=answer.problem))
 
     def _contribution(self, order: Contribute) -> Learned:
         made = self._middle.take_contribution()

@@ -75,12 +75,15 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
 
 
 class StepDone(msgspec.Struct, frozen=True, tag="step_done"):
-    """A `StepAnswer`, encoded; or, where the request was none, what is wrong with it: the session has to end."""
+    """A `StepAnswer`, encoded, and in words why it was `refused`, where it was; or, where the request was none, what is
+    wrong with it: the session has to end.
+    """
 
     session: bytes
     number: int
     answer: bytes
     problem: str = ""
+    refused: str = ""
 
 
 class NothingLearned(msgspec.Struct, frozen=True, tag="nothing_learned"):
@@ -88,10 +91,13 @@ class NothingLearned(msgspec.Struct, frozen=True, tag="nothing_learned"):
 
 
 class ComputeFailure(msgspec.Struct, frozen=True, tag="compute_failure"):
-    """The child can't go on; `is_packed` where the packed weights could not be unpacked."""
+    """The child can't go on; `is_packed` where the packed weights could not be unpacked. `is_stuck`, which the helper
+    says of a child that it has ended: it gave no answer.
+    """
 
     error: str
     is_packed: bool = False
+    is_stuck: bool = False
 
 
 Learned = TrainingResult | NothingLearned

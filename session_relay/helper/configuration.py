@@ -33,6 +33,9 @@ class HelperSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gather_seconds: Seconds = 120.0
     """So long after the first session of a version, those that begin get a process of their own, which starts from the
     version's weights again."""
+    answer_seconds: Seconds = 60.0
+    """A version's process that gives no answer for so long is ended, and its devices go to other helpers; for a minute
+    the version is offered to nobody. Devices wait for 90 seconds, unless they are told otherwise."""
     kept_mib: Annotated[int, msgspec.Meta(ge=1, le=MAX_KEPT_MIB)] = 256
     """Activations, in MiB, that each version's process keeps until the gradient for them comes, at most; half of what
     `memory_limit_mib` of `[worker]` leaves beside libraries and model, where that is less."""

@@ -12,7 +12,7 @@ import msgspec
 
 from edge_agent.shell.versions.version_follower import ReadyVersion
 from edge_agent.worker.child import RunningProcess, end_child, start_child
-from edge_agent.worker.contract import LENGTH_BYTES, Returned, Unconfined
+from edge_agent.worker.contract import LENGTH_BYTES, Returned, TrainingResult, Unconfined
 from edge_agent.worker.settings import WorkerSettings
 from fleet_host.log_lines import log_line
 from fleet_protocol.limits import MAX_WAIT_SECONDS, MIB
@@ -26,6 +26,7 @@ from session_relay.helper.compute_contract import (
     Join,
     Learned,
     Leave,
+    NothingLearned,
     Order,
     Ready,
     Step,
@@ -34,6 +35,8 @@ from session_relay.helper.compute_contract import (
     longest_compute_message,
     read_compute_message,
 )
+from session_relay.helper.configuration import HelperSettings
+from session_relay.helper.core.turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -63,12 +66,14 @@ class Middle:
         self,
         version: ReadyVersion,
         settings: WorkerSettings,
-        kept_mib: int,
+        own: HelperSettings,
         *,
         ready: Callable[[ReadyVersion], None],
         done: Callable[[StepDone], None],
     ) -> None:
-        """`ready` hears when the version is loaded, `done` of each answered step."""
+        """The child is limited by `settings`, and by what is the helper's `own`. `ready` hears when the version is
+        loaded, `done` of each answered step.
+        """
         self.version = version
         self.sessions: set[bytes] = set()
         """Those that are open."""
@@ -81,14 +86,18 @@ class Middle:
         """When that was last."""
         self.began_at = asyncio.get_running_loop().time()
         self._settings = settings
-        self._kept_mib = kept_mib
+        self._own = own
         self._ready = ready
         self._done = done
         self._process: RunningProcess | None = None
         self._orders: asyncio.StreamWriter | None = None
         self._early: list[bytes] = []
+        plan = version.description.split
+        self._turns = Turns[Step](plan.most_in_flight if plan else 1)
         self._unanswered = 0
         self._learned: asyncio.Future[Learned] | None = None
+        self._answer_by: float | None = None
+        """On the event loop's clock; None where nothing is asked."""
         self._limit = asyncio.timeout(None)
 
     def join(self, session: bytes, cut: str, samples: int) -> None:
@@ -98,13 +107,12 @@ class Middle:
 
     def ask(self, session: bytes, number: int, request: bytes) -> None:
         """A session's device asks for a step."""
-        self._unanswered += 1
-        self._order(Step(session, number, request))
-        self._watch()
+        self._compute(self._turns.asked(session, Step(session, number, request)))
 
     def leave(self, session: bytes) -> None:
         """A session is over."""
         self.sessions.discard(session)
+        self._turns.left(session)
         self._order(Leave(session))
 
     @property
@@ -115,9 +123,8 @@ class Middle:
     def contribute(self, residual: bytes, returned: list[Returned], seed: int) -> "asyncio.Future[Learned]":
         """What it has learned since the last time, joined with what earlier contributions left. One at a time."""
         self._learned = asyncio.get_running_loop().create_future()
-        self._unanswered += 1
         self._order(Contribute(residual, returned, seed, 1 + secrets.randbits(LIFE_BITS)))
-        self._watch()
+        self._await_answer()
         return self._learned
 
     async def run(self) -> ComputeFailure:
@@ -130,8 +137,9 @@ class Middle:
             self._orders.writelines(self._early)
             return await self._read(answers)
         except TimeoutError:
-            limit = self._settings.time_limit_seconds
-            return ComputeFailure(f"no answer within {limit:g} s ([worker] time_limit_seconds), and was killed")
+            setting = "[helper] answer_seconds" if self.is_loaded else "[worker] time_limit_seconds"
+            words = f"no answer within {self._answer_seconds:g} s ({setting}), and was killed"
+            return ComputeFailure(words, is_stuck=True)
         except (asyncio.IncompleteReadError, ConnectionError, msgspec.DecodeError):
             memory = self._settings.memory_limit_mib
             return ComputeFailure(f"ended before its time (memory limit {memory} MiB)")
@@ -146,36 +154,55 @@ class Middle:
     async def _read(self, answers: asyncio.StreamReader) -> ComputeFailure:
         longest = longest_compute_message(self.version.description)
         while True:
-            async with asyncio.timeout(None) as self._limit:
-                if self._unanswered:
-                    self._watch()
+            async with asyncio.timeout_at(self._answer_by) as self._limit:
                 length = int.from_bytes(await answers.readexactly(LENGTH_BYTES), "big")
                 if length > longest:
                     return ComputeFailure(f"began a message of {length} bytes, at most {longest} are read")
                 message = read_compute_message(await answers.readexactly(length))
             match message:
                 case StepDone():
-                    self._unanswered -= 1
+                    self._note_answer()
+                    self._compute(self._turns.answered(message.session))
                     self._done(message)
-                case Ready():
+                case Ready() if not self.is_loaded:
                     self.is_loaded = True
+                    self._set_time()
                     self._ready(self.version)
-                case Unconfined():
+                case Unconfined() if not self.is_loaded:
                     logger.warning(log_line("worker_not_confined", lacking=message.lacking, remedy=CONFINEMENT))
                 case ComputeFailure():
                     return message
-                case _ if self._learned is not None and not self._learned.done():
-                    self._unanswered -= 1
+                case TrainingResult() | NothingLearned() if self._learned is not None and not self._learned.done():
+                    self._note_answer()
                     self._learned.set_result(message)
                 case _:
-                    return ComputeFailure("contributed without being asked")
+                    return ComputeFailure(f"sent a {type(message).__name__} without being asked")
 
-    def _watch(self) -> None:
+    def _compute(self, steps: list[Step]) -> None:
+        for step in steps:
+            self._order(step)
+            self._await_answer()
+
+    def _await_answer(self) -> None:
         """From now on an answer is due, unless one was already."""
+        self._unanswered += 1
+        if self._answer_by is None:
+            self._set_time()
+
+    def _note_answer(self) -> None:
+        self._unanswered = max(0, self._unanswered - 1)
+        self._set_time()
+
+    def _set_time(self) -> None:
+        """The next answer is due so long after the last one, and after the version was loaded."""
+        now = asyncio.get_running_loop().time()
+        self._answer_by = now + self._answer_seconds if self._unanswered else None
         with contextlib.suppress(RuntimeError):  # between two messages nothing is awaited
-            if self._limit.when() is None:
-                now = asyncio.get_running_loop().time()
-                self._limit.reschedule(now + self._settings.time_limit_seconds)
+            self._limit.reschedule(self._answer_by)
+
+    @property
+    def _answer_seconds(self) -> float:
+        return self._own.answer_seconds if self.is_loaded else self._settings.time_limit_seconds
 
     def _order(self, order: Order) -> None:
         data = frame(order)
@@ -197,5 +224,5 @@ class Middle:
             nice=settings.nice,
             memory_limit_mib=settings.memory_limit_mib,
             cpu_limit_seconds=settings.threads * MAX_WAIT_SECONDS,
-            kept_mib=room_for_passes(version.description, settings.memory_limit_mib, self._kept_mib),
+            kept_mib=room_for_passes(version.description, settings.memory_limit_mib, self._own.kept_mib),
         )

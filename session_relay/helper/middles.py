@@ -15,6 +15,7 @@ from edge_agent.shell.versions.version_follower import ReadyVersion
 from edge_agent.worker.contract import TrainingResult
 from edge_agent.worker.settings import WorkerSettings
 from fleet_host.log_lines import log_line
+from fleet_host.rate_limit import RateLimit
 from fleet_protocol.sessions.events import Requested, Wanted
 from session_relay.helper.compute_contract import ComputeFailure, Learned, StepDone
 from session_relay.helper.configuration import HelperSettings
@@ -24,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 MOST_MIDDLES = 8
 """Processes at once: the newest version's of each task, and those whose sessions are not over yet."""
+SAY_REFUSED_SECONDS = 60.0
+"""Between two log lines on steps of one task that are refused."""
+MOST_TASKS_SAID = 64
 
 
 class Watcher(Protocol):
@@ -42,7 +46,7 @@ class Watcher(Protocol):
         """Its weights came packed, and can't be unpacked."""
 
     def version_not_computed(self, version: ReadyVersion, why: str) -> None:
-        """No process has come as far as to compute it, and the next one would hardly."""
+        """A process has not come as far as to compute it, or was stuck in it, and the next one would be too."""
 
     def spooled(self) -> None:
         """Something waits in the outbox."""
@@ -68,6 +72,7 @@ class Middles:
         self._settling: dict[Middle, asyncio.TimerHandle] = {}
         self._of_session: dict[bytes, Middle] = {}
         self._contributing: dict[str, asyncio.Lock] = {}
+        self._refusals_said = RateLimit(SAY_REFUSED_SECONDS, MOST_TASKS_SAID)
         self.steps = 0
         """That were answered since the start."""
 
@@ -135,13 +140,22 @@ class Middles:
 
     def _start(self, version: ReadyVersion) -> Middle:
         ready, done = self._watcher.version_loaded, self._note_done
-        middle = Middle(version, self._worker, self._settings.kept_mib, ready=ready, done=done)
+        middle = Middle(version, self._worker, self._settings, ready=ready, done=done)
         self._running[middle] = asyncio.ensure_future(self._run(middle))
         return middle
 
     def _note_done(self, step: StepDone) -> None:
         self.steps += 1
+        middle = self._of_session.get(step.session)
+        if step.refused and middle is not None:
+            self._note_refused(middle.version, step.refused)
         self._watcher.step_done(step)
+
+    def _note_refused(self, version: ReadyVersion, why: str) -> None:
+        task = version.description.task
+        if self._refusals_said.allows(task, asyncio.get_running_loop().time()):
+            remedy = "none if seldom; if every round of every device ends so, export the bundle again"
+            logger.warning(log_line("steps_refused", task=task, version=version.number, reason=why, remedy=remedy))
 
     def _settle(self, middle: Middle) -> None:
         if (timer := self._settling.pop(middle, None)) is not None:
@@ -215,7 +229,7 @@ class Middles:
         version = middle.version
         if failure.is_packed:
             self._watcher.version_damaged(version, failure.error)
-        elif not middle.is_loaded:
+        elif failure.is_stuck or not middle.is_loaded:
             self._watcher.version_not_computed(version, failure.error)
         logger.error(
             log_line(
@@ -224,8 +238,8 @@ class Middles:
                 version=version.number,
                 sessions=len(middle.sessions),
                 reason=failure.error,
-                remedy="its devices open other sessions; if it repeats: raise [worker] memory_limit_mib, or see the"
-                " lines above",
+                remedy="its devices open other sessions; if it repeats: raise what `reason` names, or [worker]"
+                " memory_limit_mib, or see the lines above",
             )
         )
         for session in list(middle.sessions):

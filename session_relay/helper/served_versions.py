@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from edge_agent.core.version_choice import NotAskedError, VersionUnavailableError
+from edge_agent.core.version_choice import KnownVersion, NotAskedError, VersionUnavailableError
 from edge_agent.shell.connection.link import LinkDownError
 from edge_agent.shell.membership import Membership
 from edge_agent.shell.versions.version_follower import ReadyVersion
@@ -37,6 +37,8 @@ class ServedVersions:
         self._in_use = in_use
         self._ready: dict[str, ReadyVersion] = {}
         self._trouble: dict[str, str] = {}
+        self._resting: dict[str, ReadyVersion] = {}
+        """Versions that are not offered for a while, whatever happens meanwhile."""
         self._stirred = asyncio.Event()
 
     @property
@@ -74,8 +76,14 @@ class ServedVersions:
 
     def rest(self, version: ReadyVersion, why: str) -> None:
         """It can't be computed here now: devices are better served by others for a while."""
-        self.withdraw(version.description.task, why)
-        asyncio.get_running_loop().call_later(REST_SECONDS, self.look)
+        task = version.description.task
+        self.withdraw(task, why)
+        self._resting[task] = version
+        asyncio.get_running_loop().call_later(REST_SECONDS, self._end_rest, task)
+
+    def _end_rest(self, task: str) -> None:
+        self._resting.pop(task, None)
+        self.look()
 
     async def run(self) -> None:
         """Fetch what manifests name; again after a while where that fails. Until cancelled."""
@@ -91,10 +99,7 @@ class ServedVersions:
     async def _follow(self, task: str) -> bool:
         """Have the newest known version ready; returns whether nothing is to be tried again."""
         known = self._member.database.known_version(task)
-        ready = self._ready.get(task)
-        if known is None:
-            return True
-        if ready and (ready.number, ready.bundle, ready.generation) == (known.version, known.bundle, known.generation):
+        if known is None or _is_known(self._ready.get(task), known) or _is_known(self._resting.get(task), known):
             return True
         try:
             version = await self._member.versions.ready_version(task, if_asked=False)
@@ -115,3 +120,10 @@ class ServedVersions:
         self._member.versions.forget_unused(self._member.tasks, [*self._ready.values(), *self._in_use()])
         logger.info(log_line("version_offered", task=task, version=version.number))
         return True
+
+
+def _is_known(version: ReadyVersion | None, known: KnownVersion) -> bool:
+    """Whether a version is the newest that is known."""
+    if version is None:
+        return False
+    return (version.number, version.bundle, version.generation) == (known.version, known.bundle, known.generation)

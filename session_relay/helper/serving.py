@@ -157,7 +157,7 @@ class Serving:
 
     def middle_failed(self, session: bytes, why: str) -> None:
         """What a session was served by is gone."""
-        self._end_session(session, SessionReason.HELPER_GONE, why)
+        self._end_session(session, SessionReason.HELPER_FAILED, why)
 
     def version_loaded(self, version: ReadyVersion) -> None:
         """A middle runs it."""
@@ -168,7 +168,7 @@ class Serving:
         self._versions.damaged(version, why)
 
     def version_not_computed(self, version: ReadyVersion, why: str) -> None:
-        """No process can here, as where memory is too small; other helpers may."""
+        """No process can here, as where memory is too small or a graph never ends; other helpers may."""
         self._versions.rest(version, why)
 
     def spooled(self) -> None:

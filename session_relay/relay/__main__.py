@@ -22,6 +22,7 @@ from session_relay.relay.directory_source import DirectorySource
 from session_relay.relay.directory_watch import DirectoryWatch
 from session_relay.relay.link import RelayLink
 from session_relay.relay.metrics import serve_metrics
+from session_relay.relay.signs_of_life import SignsOfLife
 
 GARBAGE_THRESHOLD = 50_000
 """New containers after which cycles are looked for; frames have none."""
@@ -33,17 +34,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Pass on until SIGTERM. Returns 0, or 2 for an error that the operator can correct."""
     parser = argparse.ArgumentParser(prog="session_relay.relay", description="Relays sessions of split learning.")
     parser.add_argument("configuration", type=Path, help="the coordinator's coordinator.toml")
+    parser.add_argument("--signs", action="store_true", help="give signs of life on standard output")
     options = parser.parse_args(arguments)
     configure_logging()
     try:
-        _run(options.configuration)
+        _run(options.configuration, gives_signs=options.signs)
     except (ConfigurationError, JournalUnavailableError) as error:
         logger.error(log_line("relay_failed", error=error))
         return 2
     return 0
 
 
-def _run(file: Path) -> None:
+def _run(file: Path, *, gives_signs: bool) -> None:
     configuration = load_configuration(file)
     settings = configuration.relay
     engine = open_database(configuration.journal(), read_only=True)
@@ -57,6 +59,8 @@ def _run(file: Path) -> None:
     signal.set_wakeup_fd(link.wakeup.fileno())
     for ending in (signal.SIGTERM, signal.SIGINT):
         signal.signal(ending, lambda *_: link.stop())
+    if gives_signs:
+        SignsOfLife(relay)
     gc.freeze()
     gc.set_threshold(GARBAGE_THRESHOLD)
     link.run()

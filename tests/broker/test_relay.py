@@ -1,5 +1,6 @@
 """The relay, as the shipped coordinator starts it, on a real Mosquitto; the ends of sessions are their cores."""
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,14 +8,16 @@ from pathlib import Path
 import psutil
 import pytest
 
+from broker_coordinator.commands.relay_child import RelayChild
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.helper_registry import HelperRegistry
 from broker_coordinator.storage.journal import Journal
 from bundle_runtime.bundle import Bundle
+from bundle_runtime.bundle_folder import load_bundle
 from fleet_protocol.keys import SigningKey
 from fleet_protocol.kinds import SessionReason
 from fleet_protocol.limits import SESSION_BYTES
-from fleet_protocol.sessions.events import Granted, Moved, OfferRefused, Outgoing, Requested, Wanted
+from fleet_protocol.sessions.events import Asked, Granted, Moved, OfferRefused, Outgoing, Requested, Wanted
 from fleet_protocol.sessions.frames import Frame, FrameType, write_frame
 from fleet_protocol.sessions.secrecy import Direction
 from session_relay.relay.core.limits import CONTROL_BURST, OPENING_BURST
@@ -24,6 +27,8 @@ from tests.support.coordinator import CoordinatorProcess
 from tests.support.session_members import DeviceMember, HelperMember, turning
 from tests.support.waiting import until
 
+WITHOUT_CUTS = "whole"
+
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
@@ -32,7 +37,9 @@ def bundle(tmp_path: Path) -> Bundle:
 
 @pytest.fixture
 def coordinator(tmp_path: Path, broker: Broker, bundle: Bundle) -> Iterator[CoordinatorProcess]:
-    coordinator = CoordinatorProcess(tmp_path / "coordinator", broker, [tmp_path / "bundle"], enrolment="closed")
+    write_bundle(tmp_path / "whole", task=WITHOUT_CUTS)
+    folders = [tmp_path / "bundle", tmp_path / "whole"]
+    coordinator = CoordinatorProcess(tmp_path / "coordinator", broker, folders, enrolment="closed")
     coordinator.start()
     until(lambda: "relay_connected" in coordinator.log(), "the relay has reached the broker")
     yield coordinator
@@ -111,6 +118,25 @@ def test_the_relay_ends_with_its_coordinator(coordinator) -> None:
     until(lambda: not relay.is_running() or relay.status() == psutil.STATUS_ZOMBIE, "the relay has ended")
 
 
+def test_a_relay_that_gives_no_sign_of_life_is_killed_and_started_again(tmp_path, broker, bundle, children) -> None:
+    of_its_own = "[relay]\nenabled = false\n"  # the coordinator has none: the test starts it
+    coordinator = CoordinatorProcess(tmp_path / "coordinator", broker, [tmp_path / "bundle"], more=of_its_own)
+    coordinator.start_serving()
+    others = children.direct()
+    relay = RelayChild(coordinator.configuration, coordinator.database, silence_seconds=5.0)
+
+    def runs() -> psutil.Process | None:
+        return next((each for each in children.direct() if each not in others), None)
+
+    hanging = until(runs, "the relay runs")
+    hanging.suspend()
+    until(lambda: not hanging.is_running(), "it is ended")
+    assert until(runs, "there is another one") != hanging
+    relay.stop()
+    assert runs() is None
+    coordinator.kill()
+
+
 def test_a_helper_that_is_denied_loses_its_sessions(coordinator, member, wanted) -> None:
     helper, device = member(HelperMember, "gateway", is_helper=True), member(DeviceMember, "kitchen-pi")
     offer_until_served(helper, device, wanted)
@@ -140,3 +166,29 @@ def test_device_that_asks_for_a_hundred_sessions_and_floods_disturbs_no_other(co
     assert device.end.state == "open"
     assert len(helper.sessions) <= 2
     assert flooding.arrived.qsize() <= CONTROL_BURST + OPENING_BURST
+
+
+def test_nobody_has_a_session_for_a_task_without_cuts_or_with_a_helper_that_is_not_allowed(
+    coordinator, member, wanted, tmp_path
+) -> None:
+    whole = load_bundle(tmp_path / WITHOUT_CUTS)
+    stranger = member(HelperMember, "attic-pi")
+    helper, device = member(HelperMember, "gateway", is_helper=True), member(DeviceMember, "kitchen-pi")
+    offer_until_served(helper, device, wanted)
+    other = member(DeviceMember, "shed-pi")
+    offer_until_served(helper, other, wanted)
+    stranger.offer(wanted.task, wanted.bundle)
+    helper.offer(WITHOUT_CUTS, bytes.fromhex(whole.hash))
+    turning(stranger, when=lambda: stranger.events, what="the stranger is told")
+    assert "helpers allow attic-pi" in stranger.events[0].detail
+    refusals = {
+        SessionReason.NO_CUTS: Wanted(WITHOUT_CUTS, bytes.fromhex(whole.hash), wanted.cut, 0),
+        SessionReason.NO_HELPER: dataclasses.replace(wanted, without=("gateway",)),
+    }
+    for reason, asked in refusals.items():
+        device.open(asked)
+        turning(helper, stranger, device, when=lambda: device.refusal, what="the device is refused")
+        assert (device.refusal.reason, bool(device.refusal.detail)) == (reason, True)
+    assert not any(isinstance(event, Asked) for event in stranger.events)
+    other.end.request(b"and the other goes on")
+    turning(helper, other, when=lambda: other.answers, what="the other device is answered")

@@ -494,7 +494,7 @@ TARGETS: Mapping[str, Target] = {
     "document": Target(check_document, [TASK_JSON, BROKER_TOML]),
     "graph": Target(check_any_graph, GRAPHS),
     "frame": Target(check_frame, FRAMES),
-    "sessions": Target(check_sessions, [*FRAMES, *MESSAGES[-9:]]),
+    "sessions": Target(check_sessions, [*FRAMES, *MESSAGES[-10:]]),
     "assembly": Target(check_assembly, [bytes([1, 0, 2, 9, 2, 0, 1, 5, 1, 1, 2, 9]), bytes([1, 0, 2, 9, 1, 1, 3, 9])]),
     "topic": Target(check_topic, [topic.encode() for topic in TOPICS]),
     "key": Target(check_key, [b"0f" * 32, b"0f" * 32 + b"\n"]),

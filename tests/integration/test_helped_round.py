@@ -131,6 +131,24 @@ async def test_helpers_child_that_is_killed_is_a_failure_and_not_a_contribution(
     assert "ended before its time" in failure.error
 
 
+@pytest.mark.parametrize("is_loaded", [True, False], ids=["serving", "loading"])
+async def test_helpers_child_that_is_stuck_is_ended_within_its_time(job, children, is_loaded) -> None:
+    limits = SETTINGS if is_loaded else msgspec.structs.replace(SETTINGS, time_limit_seconds=2.0)
+    middle = middle_of(job, BUNDLE, limits, lambda _: None, answer_seconds=1.0)
+    computing = asyncio.ensure_future(middle.run())
+    await asyncio.to_thread(until, lambda: children.all() and middle.is_loaded >= is_loaded, "the child is there")
+    (child,) = children.all()
+    child.suspend()
+    assert not computing.done(), "nobody is there yet whom it keeps waiting"
+    middle.ask(SESSION, 1, b"a request")
+    failure = await computing
+    assert isinstance(failure, ComputeFailure)
+    assert failure.is_stuck
+    setting = "[helper] answer_seconds" if is_loaded else "[worker] time_limit_seconds"
+    assert failure.error == f"no answer within {1 if is_loaded else 2} s ({setting}), and was killed"
+    assert children.all() == []
+
+
 async def test_helper_with_little_memory_keeps_fewer_passes_and_serves_a_device_all_the_same(job) -> None:
     little = msgspec.structs.replace(SETTINGS, memory_limit_mib=BASE_BYTES // MIB + 13)
     assert room_for_passes(job.description, little.memory_limit_mib, 256) == 6
@@ -203,7 +221,7 @@ async def test_round_goes_on_with_another_helper_from_where_it_was(job) -> None:
 async def test_round_that_waits_for_an_answer_is_killed_at_its_time_limit(job, children) -> None:
     short = msgspec.structs.replace(SETTINGS, time_limit_seconds=3.0)
     failure = await train_in_child(job, short, helper=MisbehavingHelper())
-    assert failure == TrainingFailure("worker passed its time limit of 3 s and was killed")
+    assert failure == TrainingFailure("worker passed its time limit of 3 s and was killed", out_of_time=True)
     assert children.all() == []
 
 

@@ -35,6 +35,13 @@ class Versions:
         pass
 
 
+class Session:
+    """With a helper of which there is nothing to say."""
+
+    def judged(self, verdict: Verdict) -> Verdict:
+        return verdict
+
+
 class Helpers:
     """Helpers that are there for the asking."""
 
@@ -42,9 +49,9 @@ class Helpers:
         self.asked: list[Cut] = []
 
     @contextlib.asynccontextmanager
-    async def session(self, _version: ReadyVersion, cut: Cut, _samples: int) -> AsyncIterator[object]:
+    async def session(self, _version: ReadyVersion, cut: Cut, _samples: int) -> AsyncIterator[Session]:
         self.asked.append(cut)
-        yield object()
+        yield Session()
 
 
 @pytest.fixture

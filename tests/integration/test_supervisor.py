@@ -132,14 +132,14 @@ def endless(job: TrainingJob) -> TrainingJob:
 
 async def test_worker_past_its_time_limit_is_killed_and_reported(job) -> None:
     failure = await train_in_child(job, msgspec.structs.replace(SETTINGS, time_limit_seconds=0.01))
-    assert failure == TrainingFailure("worker passed its time limit of 0.01 s and was killed")
+    assert failure == TrainingFailure("worker passed its time limit of 0.01 s and was killed", out_of_time=True)
 
 
 async def test_stopped_worker_is_killed_at_its_time_limit(job) -> None:
     settings = msgspec.structs.replace(SETTINGS, cpu_share=0.01, time_limit_seconds=1.0)
     before = set(psutil.Process().children())
     failure = await train_in_child(endless(job), settings)
-    assert failure == TrainingFailure("worker passed its time limit of 1 s and was killed")
+    assert failure == TrainingFailure("worker passed its time limit of 1 s and was killed", out_of_time=True)
     assert set(psutil.Process().children()) == before
 
 
@@ -265,7 +265,7 @@ async def test_worker_that_a_bundle_has_taken_over_fills_no_memory_of_its_agent(
 async def test_worker_that_is_killed_while_it_writes_ends_its_round(job, monkeypatch, begin) -> None:
     take_over(monkeypatch, f"{begin}\n    while True: stream.write(bytes(3000)); stream.flush(); time.sleep(0.002)")
     failure = await train_in_child(job, msgspec.structs.replace(SETTINGS, time_limit_seconds=1.0))
-    assert failure == TrainingFailure("worker passed its time limit of 1 s and was killed")
+    assert failure == TrainingFailure("worker passed its time limit of 1 s and was killed", out_of_time=True)
 
 
 async def test_step_that_memory_has_no_room_for_names_the_batch_size(tmp_path: Path) -> None:

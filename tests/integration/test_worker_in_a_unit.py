@@ -80,7 +80,7 @@ async def test_round_in_a_unit_is_killed_at_its_time_limit_and_leaves_nothing(se
     training = msgspec.structs.replace(job.description.training, steps=1_000_000, epochs_per_round=0)
     endless = msgspec.structs.replace(job, description=msgspec.structs.replace(job.description, training=training))
     failure = await train_in_child(endless, msgspec.structs.replace(SETTINGS, time_limit_seconds=3.0))
-    assert failure == TrainingFailure("worker passed its time limit of 3 s and was killed")
+    assert failure == TrainingFailure("worker passed its time limit of 3 s and was killed", out_of_time=True)
     assert running(service) == []
 
 

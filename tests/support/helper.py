@@ -47,6 +47,7 @@ nice = 0
 
 [helper]
 settle_seconds = 0.3
+answer_seconds = {answer_seconds}
 
 [[tasks]]
 name = "{task}"
@@ -80,7 +81,9 @@ def sample(number: int) -> dict[str, Any]:
 class HelperProcess(RestartableProcess):
     """A helper's folder (`helper.toml`, key, state) and the process in it."""
 
-    def __init__(self, folder: Path, name: str, broker: Broker, coordinator_key: VerifyKey) -> None:
+    def __init__(
+        self, folder: Path, name: str, broker: Broker, coordinator_key: VerifyKey, *, answer_seconds: float = 60.0
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         super().__init__(folder / "helper.log")
         self.name, self.folder = name, folder
@@ -97,6 +100,7 @@ class HelperProcess(RestartableProcess):
                 host=broker.host,
                 port=broker.port,
                 task=TASK,
+                answer_seconds=answer_seconds,
             )
         )
 
@@ -131,10 +135,13 @@ class HelperProcess(RestartableProcess):
 class SplitAgent(AgentProcess):
     """A device that leaves the middle to a helper."""
 
-    def __init__(self, *arguments: Any, cut: str = CUT, worker: str = "", **options: Any) -> None:
+    def __init__(
+        self, *arguments: Any, cut: str = CUT, worker: str = "", answer_seconds: float = 90.0, **options: Any
+    ) -> None:
         super().__init__(*arguments, **options)
         text = self.configuration.read_text().replace(
-            'name = "digits"', f'name = "{TASK}"\nsplit = {{ cut = "{cut}" }}'
+            'name = "digits"',
+            f'name = "{TASK}"\nsplit = {{ cut = "{cut}", answer_seconds = {answer_seconds} }}',
         )
         self.configuration.write_text(f"{text}\n[worker]\nnice = 0\n{worker}\n")
 

@@ -10,20 +10,28 @@ from edge_agent.worker.settings import WorkerSettings
 from fleet_protocol.bundle_files import WEIGHTS_FILE
 from fleet_protocol.task_description import split_files
 from session_relay.helper.compute_contract import ComputeFailure, Learned, StepDone
+from session_relay.helper.configuration import HelperSettings
 from session_relay.helper.middle import Middle, blocks_of_helpers
 
 SESSION = bytes(16)
 
 
 def middle_of(
-    job: TrainingJob, bundle: Path, settings: WorkerSettings, done: Callable[[StepDone], None], samples: int = 0
+    job: TrainingJob,
+    bundle: Path,
+    settings: WorkerSettings,
+    done: Callable[[StepDone], None],
+    samples: int = 0,
+    *,
+    answer_seconds: float = 60.0,
 ) -> Middle:
     """A middle that serves one session, of the job's cut."""
+    own = HelperSettings(kept_mib=64, answer_seconds=answer_seconds)
     task = job.description
     assert task.split is not None
     files = {name: bundle / name for name in split_files(task, blocks_of_helpers(task.split))}
     version = ReadyVersion(1, "bundle", task, files, bundle / WEIGHTS_FILE)
-    middle = Middle(version, settings, 64, ready=lambda _: None, done=done)
+    middle = Middle(version, settings, own, ready=lambda _: None, done=done)
     middle.join(SESSION, job.cut.name, samples)
     return middle
 

@@ -91,9 +91,9 @@ class DeviceMember(Member):
 
 
 class HelperMember(Member):
-    """A helper that grants everything, and answers with what `work` makes of a request."""
+    """A helper that grants everything, and answers with what `work` makes of a request; None: not at all."""
 
-    def __init__(self, *arguments, work: Callable[[bytes], bytes] = bytes.upper) -> None:
+    def __init__(self, *arguments, work: Callable[[bytes], bytes | None] = bytes.upper) -> None:
         super().__init__(*arguments)
         self.sessions = HelperSessions(self.party, os.urandom)
         self.events: list[HelperEvent] = []
@@ -120,7 +120,8 @@ class HelperMember(Member):
             case Asked():
                 self.sessions.grant(event.session, now)
             case Requested():
-                self.sessions.answer(event.session, event.number, self._work(event.message))
+                if (answer := self._work(event.message)) is not None:
+                    self.sessions.answer(event.session, event.number, answer)
 
 
 def turning(*members: DeviceMember | HelperMember, when: Callable[[], object], what: str) -> None:

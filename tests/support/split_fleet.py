@@ -3,17 +3,24 @@
 import urllib.request
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from broker_coordinator.storage.device_registry import DeviceRegistry
+from broker_coordinator.storage.helper_registry import HelperRegistry
+from broker_coordinator.storage.journal import Journal
 from bundle_runtime.bundle import Bundle
+from fleet_protocol.keys import SigningKey
 from tests.support.broker import Broker, free_port
 from tests.support.coordinator import CoordinatorProcess
 from tests.support.cut_link import CutLink
 from tests.support.helper import TASK, HelperProcess, SplitAgent, copy_split_bundle
+from tests.support.session_members import Member
 from tests.support.waiting import DEADLINE_SECONDS, until
 from workbench.demo.audit import Audit, audit, read_ledger
+
+AnyMember = TypeVar("AnyMember", bound=Member)
 
 
 class SplitFleet:
@@ -25,6 +32,7 @@ class SplitFleet:
         self.coordinator: CoordinatorProcess
         self.helpers: list[HelperProcess] = []
         self.agents: list[SplitAgent] = []
+        self.members: list[Member] = []
 
     def begin(self, *, steps: int, buffer_size: int, batch_size: int = 8) -> Bundle:
         """Start the coordinator. Returns what it serves."""
@@ -37,10 +45,10 @@ class SplitFleet:
         until(lambda: "relay_connected" in self.coordinator.log(), "the relay has reached the broker")
         return bundle
 
-    def helper(self, name: str) -> HelperProcess:
+    def helper(self, name: str, **options: Any) -> HelperProcess:
         """One that offers a version, and that the relay has for devices."""
         others = self.relay_counts("edgeflock_helpers")[""]
-        helper = HelperProcess(self._folder / name, name, self._broker, self.coordinator.public_key)
+        helper = HelperProcess(self._folder / name, name, self._broker, self.coordinator.public_key, **options)
         self.helpers.append(helper)
         self.coordinator.helpers("allow", name)
         helper.serve()
@@ -56,6 +64,17 @@ class SplitFleet:
         agent.start()
         agent.feed(samples)
         return agent
+
+    def member(self, shape: type[AnyMember], name: str, *, is_helper: bool = False, **options: Any) -> AnyMember:
+        """An approved device or helper that a test speaks for."""
+        key = SigningKey.generate()
+        with Journal.open(self.coordinator.database) as journal:
+            DeviceRegistry(journal.engine).approve(name, key.verify_key)
+            if is_helper:
+                HelperRegistry(journal.engine).allow(name)
+        member = shape(name, self._broker, self.coordinator.public_key, key, **options)
+        self.members.append(member)
+        return member
 
     def versions(self) -> int:
         """The newest one's number."""
@@ -82,3 +101,5 @@ class SplitFleet:
         """Kill all."""
         for each in (*self.agents, *self.helpers, self.coordinator):
             each.kill()
+        for member in self.members:
+            member.close()

@@ -1,24 +1,32 @@
-"""A helper that answers anything but what it was asked for, between shipped devices and a shipped helper."""
+"""Helpers that answer anything but what they were asked for, or nothing, beside a shipped helper and its device."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from itertools import count
 
 import msgspec
 import numpy as np
 import pytest
 
-from broker_coordinator.storage.device_registry import DeviceRegistry
-from broker_coordinator.storage.helper_registry import HelperRegistry
-from broker_coordinator.storage.journal import Journal
 from fleet_protocol.codec.activations import pack_activations
-from fleet_protocol.keys import SigningKey
 from fleet_protocol.sessions.steps import StepAnswer, StepRequest
-from tests.support.broker import Broker
-from tests.support.helper import TASK
+from tests.support.helper import CUT, TASK
 from tests.support.session_members import HelperMember
 from tests.support.split_fleet import SplitFleet
+from tests.support.split_session import shipped
 from tests.support.waiting import until
 
+ROGUE, HONEST = "attic-pi", "cellar-pi"
+"""Of two helpers without sessions, the relay takes the first in the order of their names."""
 KINDS = 6
+
+Behaviour = Callable[[StepRequest], bytes | None]
+
+
+def shape_of_answer(request: StepRequest) -> tuple[int, ...]:
+    """What the helper's blocks of the cut give: forward, or back."""
+    plan = shipped().description.split
+    ((first, end),) = plan.cut(CUT).helper
+    return (request.rows, *plan.blocks[end - 1 if request.direction == "forward" else first - 1].output_shape)
 
 
 def bad_answers(request: StepRequest) -> list[bytes]:
@@ -31,48 +39,89 @@ def bad_answers(request: StepRequest) -> list[bytes]:
     return [*map(msgspec.msgpack.encode, (wrong_shape, not_a_number, of_an_old_step, nothing)), b"", b"\xc1" * 99]
 
 
+def wrong() -> Behaviour:
+    """Each request has the next kind of bad answer."""
+    number = count()
+    return lambda request: bad_answers(request)[next(number) % KINDS]
+
+
+def silent() -> Behaviour:
+    """Signs of life, and no answer."""
+    return lambda _request: None
+
+
+def absurd() -> Behaviour:
+    """Values of the right shape, finite, and far from any that training has."""
+
+    def answer(request: StepRequest) -> bytes:
+        values = np.full(shape_of_answer(request), np.float32(1e30))
+        return msgspec.msgpack.encode(StepAnswer(request.number, pack_activations(values, request.wire)))
+
+    return answer
+
+
 class RogueHelper(HelperMember):
-    """Keeps to the protocol of sessions, and gives each request the next kind of bad answer."""
+    """Keeps to the protocol of sessions, approved and allowed, and misbehaves in what it answers."""
 
-    def __init__(self, *arguments) -> None:
-        super().__init__(*arguments, work=self._answer_badly)
-        self.answered = 0
+    def __init__(self, *arguments, behaviour: Behaviour) -> None:
+        super().__init__(*arguments, work=self._misbehave)
+        self._behaviour = behaviour
+        self.asked = 0
 
-    def _answer_badly(self, message: bytes) -> bytes:
-        answers = bad_answers(msgspec.msgpack.decode(message, type=StepRequest))
-        self.answered += 1
-        return answers[(self.answered - 1) % KINDS]
+    def _misbehave(self, message: bytes) -> bytes | None:
+        self.asked += 1
+        return self._behaviour(msgspec.msgpack.decode(message, type=StepRequest))
 
 
 @pytest.fixture
-def rogue(fleet: SplitFleet, broker: Broker) -> Iterator[RogueHelper]:
-    """Approved, allowed, and the only one that offers itself."""
-    bundle = fleet.begin(steps=4, buffer_size=2)
-    key = SigningKey.generate()
-    with Journal.open(fleet.coordinator.database) as journal:
-        DeviceRegistry(journal.engine).approve("rogue-pi", key.verify_key)
-        HelperRegistry(journal.engine).allow("rogue-pi")
-    rogue = RogueHelper("rogue-pi", broker, fleet.coordinator.public_key, key)
+def serve(fleet: SplitFleet) -> Callable[[Behaviour], RogueHelper]:
+    """Start a coordinator, and a helper that misbehaves, which the relay knows."""
 
-    def is_known() -> bool:
-        rogue.offer(TASK, bytes.fromhex(bundle.hash))
-        rogue.turn()
-        return bool(fleet.relay_counts("edgeflock_helpers")[""])
+    def make(behaviour: Behaviour) -> RogueHelper:
+        bundle = fleet.begin(steps=4, buffer_size=2)
+        rogue = fleet.member(RogueHelper, ROGUE, is_helper=True, behaviour=behaviour)
 
-    until(is_known, "the relay takes it for a helper")
-    yield rogue
-    rogue.close()
+        def is_known() -> bool:
+            rogue.offer(TASK, bytes.fromhex(bundle.hash))
+            rogue.turn()
+            return bool(fleet.relay_counts("edgeflock_helpers")[""])
+
+        until(is_known, "the relay takes it for a helper")
+        return rogue
+
+    return make
 
 
-def test_device_gives_up_a_helper_that_answers_wrong_and_trains_with_an_honest_one(fleet, rogue) -> None:
+def turning(rogue: RogueHelper, condition: Callable[[], object], what: str) -> None:
+    until(lambda: (rogue.turn(), condition())[-1], what)
+
+
+def test_device_leaves_out_a_helper_that_answers_wrong_says_so_and_trains_with_an_honest_one(fleet, serve) -> None:
+    rogue = serve(wrong())
     kitchen = fleet.agent("kitchen")
-    until(lambda: (rogue.turn(), "event=helper_lost" in kitchen.log())[-1], "the device says that it has lost it")
-    assert rogue.answered >= KINDS - 1, "the last of which ends the session"
+    waits = f"{ROGUE} is left out for"
+    turning(rogue, lambda: waits in kitchen.status()["tasks"][TASK]["reason"], "the device says whom it leaves out")
+    asked = rogue.asked
+    assert asked >= KINDS - 1, "the last of which ends the session"
     assert kitchen.status()["accepted_updates"] == 0
-    fleet.helper("cellar-pi")
-    fleet.coordinator.helpers("deny", "rogue-pi")
-    until(
-        lambda: (rogue.turn(), fleet.versions() == 1)[-1], "the device's update and the honest helper's made a version"
-    )
+    fleet.helper(HONEST)
+    kitchen.ask({"command": "train"})
+    turning(rogue, lambda: fleet.versions() >= 1, "the device's update and the honest helper's made a version")
+    assert rogue.asked == asked, "it is not asked again meanwhile"
+    verdict = fleet.audited()
+    assert (verdict.lost, verdict.duplicated) == (0, 0)
+
+
+@pytest.mark.parametrize("behaviour", [silent, pytest.param(absurd, marks=pytest.mark.long)])
+def test_round_begins_anew_with_another_helper_where_one_gives_nothing_or_absurd_numbers(
+    fleet, serve, behaviour
+) -> None:
+    rogue = serve(behaviour())
+    fleet.helper(HONEST)
+    kitchen = fleet.agent("kitchen", answer_seconds=6)
+    turning(rogue, lambda: fleet.versions() >= 1, "the device's update and the honest helper's made a version")
+    assert rogue.asked > 0
+    assert f"helper={ROGUE}" in next(line for line in kitchen.log().splitlines() if "event=helper_left_out" in line)
+    assert "event=divergence_expected" not in kitchen.log()
     verdict = fleet.audited()
     assert (verdict.lost, verdict.duplicated) == (0, 0)

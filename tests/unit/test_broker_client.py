@@ -1,12 +1,17 @@
-"""A wait for the broker's answer ends when it is cancelled, also at the moment at which the answer comes."""
+"""A wait for the broker's answer ends when it is cancelled, also at the moment at which the answer comes; and a
+connection that is closed while something waits to be sent leaves nothing behind.
+"""
 
 import asyncio
+import socket
 
 import aiomqtt
 import pytest
 
+from edge_agent.mqtt.bounded_socket import BoundedSocket
 from edge_agent.mqtt.broker_client import BrokerClient
 from fleet_host.broker_settings import BrokerSettings
+from fleet_host.mqtt_packets import PacketGate
 
 DEADLINE_SECONDS = 20
 
@@ -28,3 +33,45 @@ async def test_cancellation_that_comes_together_with_the_answer_is_not_lost():
 async def test_answer_that_does_not_come_in_time_is_an_error_of_the_connection():
     with pytest.raises(aiomqtt.MqttError, match="no answer in time"):
         await client()._wait_for(asyncio.Event().wait(), timeout=0.001)
+
+
+def connection() -> tuple[BoundedSocket, socket.socket]:
+    """And its other end."""
+    own, other = socket.socketpair()
+    return BoundedSocket(own, PacketGate(1000, mqtt5=True, on_too_long=lambda *_: None)), other
+
+
+async def test_socket_that_is_closed_before_it_is_watched_leaves_no_error_and_no_other_file_watched():
+    errors: list[dict] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: errors.append(context))
+    own, other = connection()
+    number = own.fileno()
+    broken = client()
+    broken._on_socket_register_write(broken._client, None, own)
+    own.close()
+    await asyncio.sleep(0)
+    broken._on_socket_register_write(broken._client, None, own)
+    others = socket.socketpair()
+    assert number in [each.fileno() for each in others], "the number is another socket's by now"
+    await asyncio.sleep(0)
+    assert not errors
+    assert not loop.remove_writer(number)
+    for each in (other, *others):
+        each.close()
+
+
+async def test_error_of_a_write_ends_the_connection():
+    own, other = connection()
+    broken = client()
+
+    def loop_write() -> None:
+        asyncio.get_running_loop().remove_writer(own.fileno())
+        raise OSError("broken pipe")
+
+    broken._client.loop_write = loop_write
+    broken._on_socket_register_write(broken._client, None, own)
+    with pytest.raises(OSError, match="broken pipe"):
+        await broken._disconnected
+    own.close()
+    other.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -30,7 +31,7 @@ def helper(folder: Path) -> Serving:
     """One that the coordinator accepts as a device."""
     file = folder / "helper.toml"
     text = CONFIGURATION.format(
-        fleet=FLEET, device=NAME, coordinator_key=PINNED, host="localhost", port=1883, task=TASK
+        fleet=FLEET, device=NAME, coordinator_key=PINNED, host="localhost", port=1883, task=TASK, answer_seconds=60
     )
     file.write_text(text)
     member = SimpleNamespace(
@@ -46,8 +47,8 @@ async def timers(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, Callable[
     """What the loop is asked to call later, and after how many seconds; nothing is."""
     timers: list[tuple[float, Callable[[], None]]] = []
 
-    def note(seconds: float, callback: Callable[[], None]) -> SimpleNamespace:
-        timers.append((seconds, callback))
+    def note(seconds: float, callback: Callable[..., None], *arguments: object) -> SimpleNamespace:
+        timers.append((seconds, partial(callback, *arguments)))
         return SimpleNamespace(cancel=lambda: None)
 
     monkeypatch.setattr(asyncio.get_running_loop(), "call_later", note)
@@ -63,7 +64,15 @@ async def test_version_that_can_not_be_loaded_is_offered_to_nobody_for_a_while(t
     assert not versions.ready
     assert versions.trouble == {TASK: "passed its memory limit of 64 MiB"}
     assert offered == [None], "the relay hears of it"
-    assert timers == [(REST_SECONDS, versions.look)]
+    known = SimpleNamespace(version=3, bundle="ab" * 32, generation=0)
+    versions._member = cast("Any", SimpleNamespace(database=SimpleNamespace(known_version=lambda _task: known)))
+    versions.look()
+    assert await versions._follow(TASK), "a new connection, say, does not bring it back earlier"
+    assert not versions.ready
+    ((seconds, end_rest),) = timers
+    assert seconds == REST_SECONDS
+    end_rest()
+    assert not versions._resting
 
 
 async def test_offer_that_is_refused_again_and_again_is_made_again_once(tmp_path: Path, timers) -> None:

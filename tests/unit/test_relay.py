@@ -14,6 +14,7 @@ from fleet_protocol.limits import MAX_CONTROL_BYTES, MAX_RETRY_SECONDS, SESSION_
 from fleet_protocol.sessions.device_end import DeviceEnd
 from fleet_protocol.sessions.events import Answered, Ended, Granted, Moved, OfferRefused, Refused, Wanted
 from fleet_protocol.sessions.frames import Frame, FrameType, is_frame, session_of, write_frame
+from fleet_protocol.sessions.helper_sessions import OFFER_SECONDS
 from fleet_protocol.sessions.lifecycle import State
 from fleet_protocol.sessions.secrecy import Direction
 from session_relay.relay.core.directory import Directory, ServedTask
@@ -218,6 +219,48 @@ def test_sessions_go_to_the_least_loaded_helper_and_a_full_one_gets_none(world) 
     assert opened(world, third).events[0].reason == SessionReason.HELPER_BUSY
 
 
+def test_device_that_does_without_a_helper_gets_another_one_and_else_hears_so(world) -> None:
+    device = world.devices[0]
+    for _ in range(3):
+        assert opened(world, device, dataclasses.replace(WANTED, without=("gateway",))).end.helper == "tower"
+    without_both = opened(world, device, dataclasses.replace(WANTED, without=("gateway", "tower")))
+    (refused,) = without_both.events
+    assert refused.reason == SessionReason.NO_HELPER
+    assert "no other helper offers to serve" in refused.detail
+    assert still_works(world, opened(world, world.devices[1]))
+
+
+def test_session_that_a_helper_declines_goes_to_none_that_its_device_does_without(world) -> None:
+    device = world.devices[0]
+    world.open(device, dataclasses.replace(WANTED, without=("tower",)))
+    (opening,) = device.end.outgoing(world.now)
+    world.deliver(Packet(device.party.topic, opening.data))
+    (gateway,) = [helper for helper in world.helpers if helper.name == "gateway"]
+    gateway.sessions.receive(world.relay.next_control().data, world.now)
+    gateway.sessions.refuse(device.end.session, SessionReason.HELPER_BUSY, "no room", 1)
+    for outgoing in gateway.sessions.outgoing(world.now):
+        world.deliver(Packet(gateway.party.topic, outgoing.data))
+    (refused,) = device.end.receive(world.relay.next_control().data, world.now)
+    assert (refused.reason, refused.detail) == (SessionReason.HELPER_BUSY, "no room")
+
+
+def test_sessions_that_are_resumed_before_their_helpers_first_offer_count_as_its_load(world) -> None:
+    for device in world.devices:
+        opened(world, device, dataclasses.replace(WANTED, without=("tower",)))
+    world.start_relay()
+    for device in world.devices:
+        device.end.reconnected(world.now)
+    world.settle(1)
+    assert [device.end.state for device in world.devices] == [State.OPEN, State.OPEN]
+    assert world.relay.helpers.get("gateway") is None
+    world.settle(OFFER_SECONDS)
+    assert world.relay.helpers.get("gateway").load == 2
+    for device in world.devices:
+        device.end.leave()
+    world.settle(1)
+    assert world.relay.helpers.get("gateway").load == 0
+
+
 def test_flood_is_bounded_and_waits_behind_itself(world) -> None:
     flooding, other = (opened(world, device) for device in world.devices)
     session, body = flooding.end.session, bytes(60_000)
@@ -290,6 +333,14 @@ def test_sessions_of_a_helper_that_gives_no_sign_of_life_move(world) -> None:
     assert isinstance(device.events[-1], Moved | Ended)
     assert still_works(world, opened(world, device))
     assert isinstance(device.events[0], Granted)
+
+
+def test_helper_that_leaves_a_session_can_not_say_that_its_connection_was_lost(world) -> None:
+    device = opened(world, world.devices[0])
+    helper = next(each for each in world.helpers if each.name == device.end.helper)
+    helper.sessions.end(device.end.session, SessionReason.HELPER_GONE, "in words")
+    world.settle(1)
+    assert device.events[-1] == Moved(SessionReason.LEFT, "in words")
 
 
 def test_revoked_device_loses_its_session_and_its_helper_hears_of_it(world) -> None:

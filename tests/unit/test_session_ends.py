@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet_protocol.errors import ProtocolError
+from fleet_protocol.kinds import SessionReason
 from fleet_protocol.limits import MAX_REQUESTS_IN_FLIGHT, SESSION_CREDIT_BYTES
 from fleet_protocol.sessions.channel import Channel
+from fleet_protocol.sessions.device_end import ANSWER_SECONDS
 from fleet_protocol.sessions.events import Answered, Closed, Ended, Requested
 from fleet_protocol.sessions.flow import ReceivingCredit, SendingCredit
 from fleet_protocol.sessions.frames import (
@@ -262,6 +264,53 @@ def test_device_without_relay_or_helper_ends_by_itself(world) -> None:
         device.end.outgoing(world.now)
     assert isinstance(device.events[-1], Ended)
     assert device.end.deadline is None
+
+
+def test_helper_that_gives_signs_of_life_and_no_answer_is_given_up(world) -> None:
+    device = world.devices[0]
+    helper = next(each for each in world.helpers if each.name == device.end.helper)
+    device.request(b"never answered")
+    asked_at = world.now
+    helper.answer = lambda _at: helper.waiting.clear()
+    world.settle(3 * ANSWER_SECONDS)
+    ended = device.events[-1]
+    assert isinstance(ended, Ended)
+    assert ended.reason == SessionReason.UNANSWERED
+    assert ended.detail == f"no answer from helper {helper.name} for {ANSWER_SECONDS:g} s"
+    assert world.now > asked_at + ANSWER_SECONDS
+    assert len(helper.sessions) == 0, "the helper hears of it"
+
+
+def test_answer_is_waited_for_anew_once_a_lost_connection_is_there_again(world) -> None:
+    device = world.devices[0]
+    helper = next(each for each in world.helpers if each.name == device.end.helper)
+    device.end._answer_seconds = 10.0
+    device.request(b"not answered yet")
+    helper.answer = lambda _at: helper.waiting.clear()
+    device.end.outgoing(world.now)
+    world.now += 9
+    device.end.reconnected(world.now)
+    world.settle(5)
+    assert device.end.state is State.OPEN
+    world.settle(10)
+    assert device.end.state is State.CLOSED
+
+
+def test_helper_that_answers_slowly_is_kept(world) -> None:
+    device = world.devices[0]
+    helper = next(each for each in world.helpers if each.name == device.end.helper)
+    answer, helper.answer = helper.answer, lambda _at: None
+    for _ in range(3):
+        device.request(b"answered in time")
+        waiting_until = world.now + 0.9 * ANSWER_SECONDS
+        while world.now < waiting_until:
+            world.now = min(waiting_until, world.now + 5)
+            world.turn()
+            while world.wire:
+                world.deliver(world.wire.pop(0))
+        answer(0)
+    world.turn()
+    assert device.end.state is State.OPEN
 
 
 def test_answer_to_nothing_is_a_mistake_of_ours(world) -> None:

@@ -36,6 +36,7 @@ BUNDLE = bytes(range(32))
 SESSIONS = [
     (HELPER_OFFER, HelperOffer([OfferedTask("digits", BUNDLE, 3)], 8), FROM_HELPER),
     (SESSION_OPENING, SessionOpening(SESSION, ephemeral_of(DEVICE_SECRET), BUNDLE, "1-2"), FROM_DEVICE),
+    (SESSION_OPENING, SessionOpening(SESSION, ephemeral_of(DEVICE_SECRET), BUNDLE, "1-2", 64, ("tower",)), FROM_DEVICE),
     (SESSION_GRANT, SessionGrant(SESSION, bytes(16), ephemeral_of(HELPER_SECRET)), FROM_HELPER),
     (SESSION_REFUSAL, SessionRefusal(SESSION, SessionReason.HELPER_BUSY, "8 sessions", 30), FROM_HELPER),
     (SESSION_ENDING, SessionEnding(SESSION, SessionReason.LEFT, ""), FROM_DEVICE),

@@ -39,11 +39,13 @@ def cut_options(
 
     `helper_flops` is the speed of a helper, in floating point operations a second. Left out, as many samples are stored
     as the profile keeps.
+
+    Raises:
+        ValueError: the task has no `split`.
     """
-    assert task.split is not None  # noqa: S101 - the caller has asked
     party = _party(profile, helper_flops or 1.0)
     samples = _most_samples(task, profile) if stored_samples is None else stored_samples
-    cuts = [WHOLE, *(task.split.cuts if helper_flops else [])]
+    cuts = [WHOLE, *(task.split.cuts if task.split and helper_flops else [])]
     limit = profile.worker.memory_limit_mib * MIB
     return [
         CutOption(cut, memory_bytes(task, cut, stored_samples=samples), limit, step_cost(task, cut, party))

@@ -217,7 +217,7 @@ class RoundTraining:
             return await self._worker.train(job, receive)
         samples = min(self._samples.count(version.description.task), MAX_SAMPLES_PER_UPDATE)
         async with self._helpers.session(version, job.cut, samples) as session:
-            return await self._worker.train(job, receive, session)
+            return session.judged(await self._worker.train(job, receive, session))
 
     def _receive_news(self, task: str, news: News) -> None:
         if isinstance(news, Progress):

@@ -4,12 +4,17 @@ import asyncio
 import logging
 import secrets
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable
+from dataclasses import replace
 
+import msgspec
+
+from edge_agent.core.left_out_helpers import BLAMED, LeftOutHelpers
+from edge_agent.core.split_settings import SplitSettings
 from edge_agent.shell.connection.identity import Identity
 from edge_agent.shell.connection.link import Link
 from edge_agent.shell.splitting.carrier import SessionCarrier
-from edge_agent.worker.contract import Reply, SessionLost, StepAnswered, StepAsked
+from edge_agent.worker.contract import Reply, SessionLost, StepAnswered, StepAsked, TrainingFailure, Verdict
 from edge_agent.worker.supervisor import OverloadError
 from fleet_host.log_lines import log_line
 from fleet_protocol.kinds.session_fields import SessionReason
@@ -41,12 +46,16 @@ class NoHelperError(Exception):
 class HelpedRound:
     """A session at a time. It is what the worker asks (`worker.supervisor.StepHelper`)."""
 
-    def __init__(self, identity: Identity, link: Link, wanted: Wanted, trusted: Collection[bytes]) -> None:
-        """`trusted` are the keys of the helpers that the owner trusts; empty: any that the operator allows."""
+    def __init__(
+        self, identity: Identity, link: Link, wanted: Wanted, settings: SplitSettings, left_out: LeftOutHelpers
+    ) -> None:
+        """`left_out` is what this device knows of helpers, and learns in this round."""
         self._identity = identity
         self._link = link
         self._wanted = wanted
-        self._trusted = trusted
+        self._settings = settings
+        self._trusted = [bytes.fromhex(key.strip()) for key in settings.trusted_helpers]
+        self._left_out = left_out
         self._end: DeviceEnd | None = None
         self._carrier: SessionCarrier[DeviceEvent] | None = None
         self._carrying: asyncio.Future[None] | None = None
@@ -55,6 +64,10 @@ class HelpedRound:
         self._helpers = 0
         self._waiting: deque[bytes] = deque()
         self._unanswered = 0
+        self._answered = 0
+        """By the helper that takes part."""
+        self._is_lost = False
+        """Whether the worker knows that no helper takes part any more."""
         self._reply: Callable[[Reply], None] | None = None
         self._early: list[Reply] = []
         """What was to be said before the worker had started."""
@@ -76,7 +89,8 @@ class HelpedRound:
 
     async def open(self) -> None:
         """Ask until a helper takes part, for as long as `PATIENCE_SECONDS`. One that has not the round's version may
-        fetch it, and is asked once more; if it has left it behind, a new round begins with its own.
+        fetch it, and is asked once more; if it has left it behind, a new round begins with its own. Where there are
+        none but those that this device leaves out for now, the round is put off at once.
 
         Raises:
             NoHelperError: none does.
@@ -87,11 +101,34 @@ class HelpedRound:
         while (refused := await self._ask_relay()) is not None:
             await self._leave()
             pause = max(refused.retry_seconds, SHORTEST_PAUSE_SECONDS)
+            if refused.reason == SessionReason.UNTRUSTED_HELPER:  # the relay has others, and does not know
+                self._blame(refused.detail)
+                pause = SHORTEST_PAUSE_SECONDS
             unlike_versions += refused.reason == SessionReason.UNKNOWN_VERSION
-            if loop.time() + pause > until or unlike_versions == MOST_UNLIKE_VERSIONS:
+            left_out = self._left_out.words(loop.time())
+            nobody_else = bool(left_out) and refused.reason == SessionReason.NO_HELPER
+            if nobody_else or loop.time() + pause > until or unlike_versions == MOST_UNLIKE_VERSIONS:
                 words = f"no helper for cut {self._wanted.cut}: {refused.reason}: {refused.detail}"
-                raise NoHelperError(words, pause)
+                raise NoHelperError(f"{words}; {left_out}" if left_out else words, pause)
             await asyncio.sleep(pause)
+
+    def judged(self, verdict: Verdict) -> Verdict:
+        """What the end of the round says of its helper. One with which a round succeeds is forgiven what was before.
+        One that answers wrong, has given values with which the round diverged, or had the round wait when its time was
+        over, is left out for a while; and neither version nor samples are to blame then.
+        """
+        if self._is_lost:
+            return verdict
+        if not isinstance(verdict, TrainingFailure):
+            if self._answered:
+                self._left_out.forgive(self.helper)
+            return verdict
+        has_diverged = verdict.diverged and self._answered > 0
+        was_waited_for = verdict.out_of_time and self._unanswered > 0
+        if not (verdict.helper_lost or has_diverged or was_waited_for):
+            return verdict
+        self._blame(verdict.error)
+        return msgspec.structs.replace(verdict, helper_lost=True, diverged=False)
 
     async def close(self) -> None:
         """End the session, whatever is under way."""
@@ -129,7 +166,14 @@ class HelpedRound:
         loop = asyncio.get_running_loop()
         self._opening = loop.create_future()
         party = self._identity.party()
-        self._end = DeviceEnd(party, self._wanted, secrets.token_bytes, loop.time(), trusted=self._trusted)
+        self._end = DeviceEnd(
+            party,
+            replace(self._wanted, without=self._left_out.at(loop.time())),
+            secrets.token_bytes,
+            loop.time(),
+            trusted=self._trusted,
+            answer_seconds=self._settings.answer_seconds,
+        )
         self._carrier = SessionCarrier(self._end, party.topic, self._link, self._handle)
         self._carrying = asyncio.ensure_future(self._carrier.run())
         return await self._opening
@@ -152,10 +196,15 @@ class HelpedRound:
                 self._answer_opening(event)
             case Answered():
                 self._unanswered -= 1
+                self._answered += 1
                 self._tell(StepAnswered(event.number, event.message))
                 self._send_waiting()
             case Moved() | Ended():
-                self._move(f"helper {self.helper}: {event.reason}: {event.detail}")
+                words = f"{event.reason}: {event.detail}"
+                has_left = isinstance(event, Moved) and event.reason != SessionReason.HELPER_GONE
+                if self._link.connected and (event.reason in BLAMED or (has_left and not self._answered)):
+                    self._blame(words)
+                self._move(f"helper {self.helper}: {words}")
 
     def _answer_opening(self, answer: Refused | None) -> None:
         if self._opening is not None and not self._opening.done():
@@ -172,21 +221,43 @@ class HelpedRound:
         self._helpers += 1
         self._waiting.clear()
         self._unanswered = 0
+        self._answered = 0
         logger.warning(log_line("helper_lost", task=self._wanted.task, helper=self.helper, reason=why))
         self._moving = asyncio.ensure_future(self._open_anew(why))
 
     async def _open_anew(self, why: str) -> None:
         await self._leave()
         if self._helpers >= MOST_HELPERS:
-            self._tell(SessionLost(f"{why}; {self._helpers} helpers have gone in this round"))
+            why = f"{why}; {self._helpers} helpers have gone in this round"
+            self._blame(why)
+            self._lose(why)
             return
         try:
             await self.open()
         except NoHelperError as error:
-            self._tell(SessionLost(f"{why}; {error}"))
+            self._lose(f"{why}; {error}")
             return
         logger.info(log_line("helper_found", task=self._wanted.task, helper=self.helper, cut=self._wanted.cut))
         self._tell(SessionLost(why, moved=True))
+
+    def _lose(self, why: str) -> None:
+        self._is_lost = True
+        self._tell(SessionLost(why))
+
+    def _blame(self, why: str) -> None:
+        if not self.helper:  # the next one has not taken the session yet
+            return
+        seconds = self._left_out.blame(self.helper, why, asyncio.get_running_loop().time())
+        logger.warning(
+            log_line(
+                "helper_left_out",
+                task=self._wanted.task,
+                helper=self.helper,
+                for_s=round(seconds),
+                reason=why,
+                remedy="none if rounds go on; if several devices say so of one helper, see its log",
+            )
+        )
 
     def _tell(self, reply: Reply) -> None:
         if self._reply is None:

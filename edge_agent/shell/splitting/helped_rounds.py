@@ -4,6 +4,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Mapping
 
+from edge_agent.core.left_out_helpers import LeftOutHelpers
 from edge_agent.core.split_settings import SplitSettings
 from edge_agent.shell.connection.identity import Identity
 from edge_agent.shell.connection.link import Link
@@ -22,9 +23,8 @@ class HelpedRounds:
     def __init__(self, identity: Identity, link: Link, settings: Mapping[str, SplitSettings]) -> None:
         self._identity = identity
         self._link = link
-        self._trusted = {
-            task: [bytes.fromhex(key.strip()) for key in each.trusted_helpers] for task, each in settings.items()
-        }
+        self._settings = settings
+        self._left_out = LeftOutHelpers()
         self._round: HelpedRound | None = None
 
     def relayed(self, data: bytes) -> None:
@@ -53,7 +53,8 @@ class HelpedRounds:
         bundle = bytes.fromhex(version.bundle)
         wanted = Wanted(task, bundle, cut.name, version.number, version.generation, samples)
         async with self._link.listening_to(self._identity.relayed_topic):
-            self._round = HelpedRound(self._identity, self._link, wanted, self._trusted.get(task, ()))
+            settings = self._settings.get(task, SplitSettings())
+            self._round = HelpedRound(self._identity, self._link, wanted, settings, self._left_out)
             try:
                 await self._round.open()
                 logger.info(log_line("helper_found", task=task, helper=self._round.helper, cut=cut.name))

@@ -13,7 +13,8 @@ from session_relay.relay.core.lifecycle import State
 @dataclass(slots=True)
 class CarriedSession:
     """Between `device` and `helper`, for a task. `opening` is the device's envelope, empty where the session was
-    resumed, and `grant` the helper's; `asked` are all helpers that were asked for it.
+    resumed, and `grant` the helper's; `asked` are all helpers that were asked for it, and those
+    that the device does without.
     """
 
     name: bytes

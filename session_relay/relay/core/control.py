@@ -126,7 +126,10 @@ class ControlDesk:
             return
         if known and sequence >> BOOT_SHIFT > known.boot:
             self.lose_helper(name, helper_gone(f"helper {name} has started again"), now)
-        self.book.helpers.note(name, offer, sequence, now)
+        known = self.book.helpers.get(name)
+        # A relay that has started again carries sessions of helpers whose first offer is still to come.
+        load = known.load if known else self.book.count_of(name)
+        self.book.helpers.note(name, offer, sequence, load, now)
 
     def _note_grant(self, name: str, session_name: bytes, data: bytes, now: float) -> None:
         session = self._of_helper(name, session_name)
@@ -148,7 +151,9 @@ class ControlDesk:
 
     def _note_ending(self, name: str, ending: SessionEnding, now: float) -> None:
         session = self.book.get(ending.session)
-        why = Why(ending.reason, ending.detail)
+        # A device has to know whether it was the helper that went, or whether it only says so.
+        says_gone = ending.reason == SessionReason.HELPER_GONE
+        why = Why(SessionReason.LEFT if says_gone else ending.reason, ending.detail)
         if session and name == session.device:
             self.book.step(session, Event.DEVICE_LEFT, now, why)
         elif session and name == session.helper and session.state is State.OFFERED:

@@ -49,11 +49,10 @@ class Helpers:
         """Whether one of this name can be noted."""
         return name in self._helpers or len(self._helpers) < MAX_HELPERS
 
-    def note(self, name: str, offer: HelperOffer, sequence: int, now: float) -> None:
-        """Take in an offer, in place of the one before."""
+    def note(self, name: str, offer: HelperOffer, sequence: int, load: int, now: float) -> None:
+        """Take in an offer, in place of the one before, of a helper that has so many sessions."""
         self.have_offered = True
-        known = self._helpers.get(name)
-        self._helpers[name] = Helper(name, offer, sequence, now, known.load if known else 0)
+        self._helpers[name] = Helper(name, offer, sequence, now, load)
 
     def remove(self, name: str) -> None:
         """Forget one that is gone."""

@@ -1,5 +1,6 @@
 """A device asks for a session: whether it may have one, and which helper is asked. Pure."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from fleet_host.rate_limit import RateLimit
@@ -112,17 +113,19 @@ class Openings:
                 self.book.step(former, Event.REPLACED, now, Why(SessionReason.REPLACED))
         self.check_room(device)
         wanted = OfferedTask(header.task, opening.bundle, header.generation)
-        found = self.book.helpers.choose(wanted, [device])
+        unwanted = [device, *opening.without]
+        found = self.book.helpers.choose(wanted, unwanted)
         if isinstance(found, SessionReason):
-            raise self._without_helper(found, header.task)
+            raise self._without_helper(found, header.task, opening.without)
         session = CarriedSession(opening.session, device, found.name, wanted, message, now)
-        session.asked += [device, found.name]
+        session.asked += [*unwanted, found.name]
         return session
 
-    def _without_helper(self, reason: SessionReason, task: str) -> OpeningRefusedError:
-        detail = f"no helper offers to serve {task} as it is published now"
+    def _without_helper(self, reason: SessionReason, task: str, left_out: Sequence[str]) -> OpeningRefusedError:
+        other = "other helper" if left_out else "helper"
+        detail = f"no {other} offers to serve {task} as it is published now"
         if reason is SessionReason.HELPER_BUSY:
-            detail = f"every helper that serves {task} has as many sessions as it takes"
+            detail = f"every {other} that serves {task} has as many sessions as it takes"
         retry_seconds = HELPER_RETRY_SECONDS if self.book.helpers.have_offered else FIRST_OFFER_RETRY_SECONDS
         return OpeningRefusedError(reason, detail, retry_seconds)
 

@@ -4,6 +4,7 @@ A frame is passed on only between the two ends of an open session, shown by its 
 topic names, within the credit that its receiver has given.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import InitVar, dataclass, field
 
@@ -39,6 +40,8 @@ class Relay:
     queues: FairQueues = field(init=False)
     helpers: Helpers = field(default_factory=Helpers)
     book: SessionBook = field(init=False)
+    looked_at: float = field(default=-math.inf, init=False)
+    """When `pass_time` was called last."""
     _desk: ControlDesk = field(init=False)
 
     def __post_init__(self, directory: Directory) -> None:
@@ -82,6 +85,7 @@ class Relay:
 
     def pass_time(self, now: float) -> None:
         """End what has waited for too long."""
+        self.looked_at = now
         for name in self.helpers.silent(now):
             self._desk.lose_helper(name, helper_gone(f"helper {name} gives no sign of life"), now)
         for session in self.book:

@@ -53,6 +53,10 @@ class SessionBook:
         """The sessions of a device."""
         return list(self._of_device.get(device, {}).values())
 
+    def count_of(self, helper: str) -> int:
+        """How many go to a helper."""
+        return sum(session.helper == helper for session in self._sessions.values())
+
     def add(self, session: CarriedSession) -> None:
         """Carry another one, which its helper has as load from now on."""
         self._sessions[session.name] = session

@@ -1,98 +1,71 @@
 """The smallest memory limit under which a real worker trains, whole or with a cut, found by trying limits by halves.
 
-The limit is RLIMIT_DATA of the shipped worker, as on a device; with a cut, a helper's middle in this process answers.
+The worker is the shipped one, forked from a warm worker for each round as on a device, and its limit is RLIMIT_DATA.
+With a cut, a helper's middle in this process answers it.
 """
 
-import contextlib
-import os
-import subprocess
-import sys
+import asyncio
 from collections.abc import Callable
-from typing import IO
 
 import msgspec
 import numpy as np
 
 from bundle_runtime.blocks import BlockRunner
 from bundle_runtime.bundle import Bundle
-from edge_agent.worker.child import ENVIRONMENT
-from edge_agent.worker.contract import (
-    LENGTH_BYTES,
-    Message,
-    News,
-    StepAnswered,
-    StepAsked,
-    TrainingJob,
-    TrainingResult,
-    framed,
-    read_message,
-    write_frame,
-    write_job,
-)
+from edge_agent.worker.contract import Reply, StepAnswered, StepAsked, TrainingJob, TrainingResult
+from edge_agent.worker.settings import WorkerSettings
+from edge_agent.worker.supervisor import TrainingWorker
 from fleet_protocol.codec import read_weights
 from fleet_protocol.sessions.steps import StepRequest
 from session_relay.helper.core.middle import Middle, helpers_blocks
 from session_relay.helper.core.requests import Asked
-from tests.support.worker import TREE
 
-FEWEST_MIB, MOST_MIB = 32, 2048
+FEWEST_MIB, MOST_MIB = 64, 576
 PRECISION_MIB = 2
 KEPT_BYTES = 1 << 30
 SESSION = bytes(16)
+SETTINGS = WorkerSettings(nice=0, stay_seconds=600)
 
 
 def smallest_limit(job: TrainingJob, bundle: Bundle) -> int:
     """In MiB, at most `PRECISION_MIB` too much."""
+    return asyncio.run(_smallest_limit(job, bundle))
+
+
+async def _smallest_limit(job: TrainingJob, bundle: Bundle) -> int:
+    worker = TrainingWorker(SETTINGS)
     fails, trains = FEWEST_MIB, MOST_MIB
-    while trains - fails > PRECISION_MIB:
-        middle = (fails + trains) // 2
-        limited = msgspec.structs.replace(job, memory_limit_mib=middle)
-        fails, trains = (fails, middle) if _trains(limited, bundle) else (middle, trains)
+    try:
+        while trains - fails > PRECISION_MIB:
+            middle = (fails + trains) // 2
+            limited = msgspec.structs.replace(job, memory_limit_mib=middle)
+            helper = InProcessHelper(job, bundle) if job.cut.helper else None
+            verdict = await worker.train(limited, helper=helper)
+            fails, trains = (fails, middle) if isinstance(verdict, TrainingResult) else (middle, trains)
+    finally:
+        await worker.end()
     return trains
 
 
-def _trains(job: TrainingJob, bundle: Bundle) -> bool:
-    """Whether the round comes to its end."""
-    answer = _helper(job, bundle) if job.cut.helper else None
-    message: Message | None = None
-    with contextlib.suppress(BrokenPipeError), _worker() as worker:
-        assert worker.stdin is not None
-        assert worker.stdout is not None
-        worker.stdin.write(framed(write_job(job)))
-        worker.stdin.flush()
-        while (message := _next_message(worker.stdout)) is not None and isinstance(message, News | StepAsked):
-            if isinstance(message, StepAsked) and answer is not None:
-                worker.stdin.write(write_frame(answer(message.request)))
-                worker.stdin.flush()
-    return isinstance(message, TrainingResult)
+class InProcessHelper:
+    """What a worker asks in a round (`worker.supervisor.StepHelper`): a middle that answers a request at a time."""
 
+    def __init__(self, job: TrainingJob, bundle: Bundle) -> None:
+        task = job.description
+        assert task.split is not None
+        runner = BlockRunner(task, bundle.files, helpers_blocks(task.split))
+        weights = read_weights(bundle.weights, task.parameters)
+        generator = np.random.default_rng(0)
+        self._middle = Middle(task, task.split, runner, weights, kept_bytes=KEPT_BYTES, generator=generator)
+        self._middle.open(SESSION, job.cut)
+        self._reply: Callable[[Reply], None]
 
-def _worker() -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "edge_agent.training.worker", str(os.getpid())],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=os.environ | ENVIRONMENT | {"PYTHONPATH": str(TREE)},
-    )
+    def listen(self, reply: Callable[[Reply], None]) -> None:
+        """The worker runs."""
+        self._reply = reply
 
-
-def _next_message(stream: IO[bytes]) -> Message | None:
-    length = stream.read(LENGTH_BYTES)
-    return read_message(stream.read(int.from_bytes(length, "big"))) if len(length) == LENGTH_BYTES else None
-
-
-def _helper(job: TrainingJob, bundle: Bundle) -> Callable[[bytes], StepAnswered]:
-    """A middle that answers a request at a time."""
-    task = job.description
-    assert task.split is not None
-    runner = BlockRunner(task, bundle.files, helpers_blocks(task.split))
-    weights = read_weights(bundle.weights, task.parameters)
-    middle = Middle(task, task.split, runner, weights, kept_bytes=KEPT_BYTES, generator=np.random.default_rng(0))
-    middle.open(SESSION, job.cut)
-
-    def answer(request: bytes) -> StepAnswered:
-        (found,) = middle.answer([Asked(SESSION, msgspec.msgpack.decode(request, type=StepRequest))])
-        return StepAnswered(found.number, msgspec.msgpack.encode(found))
-
-    return answer
+    def ask(self, asked: StepAsked) -> None:
+        """It asks for a step."""
+        request = msgspec.msgpack.decode(asked.request, type=StepRequest)
+        (answer,) = self._middle.answer([Asked(SESSION, request)])
+        self._reply(StepAnswered(answer.number, msgspec.msgpack.encode(answer)))

@@ -51,6 +51,9 @@ def session_options(threads: int) -> native.SessionOptions:
     options = native.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    # Planned memory would stay beside what the first run took: twice as much, in which nothing is faster
+    # (docs/decisions/no-planned-memory.md).
+    options.enable_mem_pattern = False
     # Weights that travelled as int8 become float32 once, when the graph is loaded, and not in every run.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     # What was checked is ONNX's own format; onnxruntime would read its own too.

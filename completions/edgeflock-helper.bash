@@ -9,7 +9,7 @@ _shtab_edgeflock_helper_subparsers=(run join setup status keygen key install-ser
 
 _shtab_edgeflock_helper_run_option_strings=(-h --help --config)
 _shtab_edgeflock_helper_join_option_strings=(-h --help --config --profile --wait --folder)
-_shtab_edgeflock_helper_setup_option_strings=(-h --help --config --fleet --broker --port --certificates --device --coordinator-key --profile --task)
+_shtab_edgeflock_helper_setup_option_strings=(-h --help --config --fleet --broker --port --certificates --device --coordinator-key --authority --profile --task)
 _shtab_edgeflock_helper_status_option_strings=(-h --help --config --json)
 _shtab_edgeflock_helper_keygen_option_strings=(-h --help)
 _shtab_edgeflock_helper_key_option_strings=(-h --help --config)

@@ -2,64 +2,33 @@
 
 import argparse
 import asyncio
-import contextlib
-import faulthandler
 import signal
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 from edge_agent.configuration import CONFIGURATION, PROGRAM, load_configuration
+from edge_agent.member_cli import add_join, add_run, add_setup, identity_of, run_in_foreground, until_signalled
 from edge_agent.shell.agent import Agent
-from edge_agent.shell.connection.identity import Identity
 from edge_agent.verbs.samples_verb import add_samples_verb
-from edge_agent.worker.installed import check_installed
 from fleet_host.command_line import (
     DISTRIBUTION,
     Verbs,
-    add_broker_options,
     add_key_verbs,
     add_verb,
     configuration_option,
-    output_that_may_end,
     program_parser,
-    whole_number,
+    run_verb,
 )
-from fleet_host.key_files import read_key_file
 from fleet_host.log_lines import configure_logging
 from fleet_host.services import add_service_verbs
-from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.limits import MAX_WAIT_SECONDS
-
-EXIT_CONFIGURATION = 2
-STANDARD_ERROR = 2
-JOIN_SECONDS = 60
-"""Longest wait of `join` where it is not told another."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the arguments and run; a configuration error is one line and exit code 2."""
     options = parser().parse_args(arguments)
     configure_logging()
-    refused: list[Exception] = []
-    with output_that_may_end():
-        try:
-            _command(options.verb)(options)
-        except* ConfigurationError as group:
-            refused += _leaves(group)
-    for error in refused:  # not in the handler: what is raised there comes out in a group
-        sys.stderr.write(f"{PROGRAM}: {error}\n")
-    if refused:
-        sys.exit(EXIT_CONFIGURATION)
-
-
-def _leaves(error: Exception) -> Iterator[Exception]:
-    if isinstance(error, ExceptionGroup):
-        for each in error.exceptions:
-            yield from _leaves(each)
-    else:
-        yield error
+    run_verb(PROGRAM, lambda: _command(options.verb)(options))
 
 
 async def run_agent(path: Path) -> None:
@@ -69,23 +38,9 @@ async def run_agent(path: Path) -> None:
         ConfigurationError: alone or in a group; what to change.
     """
     configuration = load_configuration(path)
-    check_installed(configuration.worker.engine)
-    identity = Identity(
-        configuration.fleet,
-        configuration.shard,
-        configuration.device,
-        read_key_file(configuration.key_file, PROGRAM),
-        configuration.coordinator_key,
-        encrypt_updates=configuration.encrypt_updates,
-    )
-    agent = Agent(configuration, identity, version(DISTRIBUTION))
-    running = asyncio.ensure_future(agent.run())
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGUSR1, agent.train_now)
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, running.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        await running
+    agent = Agent(configuration, identity_of(configuration, PROGRAM), version(DISTRIBUTION))
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, agent.train_now)
+    await until_signalled(agent.run())
 
 
 def parser() -> argparse.ArgumentParser:
@@ -93,9 +48,11 @@ def parser() -> argparse.ArgumentParser:
     program = program_parser(PROGRAM, "Learns on this device, together with its fleet.", CONFIGURATION)
     verbs = program.add_subparsers(dest="verb", required=True, metavar="VERB")
     with_configuration = configuration_option()
-    add_verb(verbs, "run", "Run the agent in the foreground until SIGTERM or Ctrl-C.", with_configuration)
-    _add_join(verbs, with_configuration)
-    _add_setup(verbs, with_configuration)
+    add_run(verbs, "agent", with_configuration)
+    add_join(verbs, "agent", "device", with_configuration)
+    add_setup(verbs, "device", with_configuration).add_argument(
+        "--task", action="append", metavar="NAME", help="a task to take part in; several times for more (digits)"
+    )
     _add_predict(verbs, with_configuration)
     _add_status(verbs, with_configuration)
     add_samples_verb(verbs, with_configuration)
@@ -122,42 +79,7 @@ def _command(verb: str) -> Callable[[argparse.Namespace], None]:
 
 
 def _run(options: argparse.Namespace) -> None:
-    faulthandler.enable(STANDARD_ERROR)  # the watchdog's SIGABRT shows where it hung
-    asyncio.run(run_agent(options.config))
-
-
-def _add_join(verbs: Verbs, *parents: argparse.ArgumentParser) -> None:
-    join = add_verb(verbs, "join", "Join a fleet with an invitation, and start the agent.", *parents)
-    join.add_argument("invitation", metavar="INVITATION", help="what `broker-coordinator devices invite` prints")
-    join.add_argument("--profile", metavar="NAME", help="the kind of device (found out)")
-    join.add_argument(
-        "--wait",
-        type=whole_number(0, MAX_WAIT_SECONDS),
-        default=JOIN_SECONDS,
-        metavar="SECONDS",
-        help=f"how long to wait for the clock, the network and the coordinator ({JOIN_SECONDS})",
-    )
-    join.add_argument("--folder", type=Path, metavar="DIR", help="put everything there, and start nothing")
-
-
-def _add_setup(verbs: Verbs, *parents: argparse.ArgumentParser) -> None:
-    setup = add_verb(
-        verbs, "setup", "Make this device's key, and write its configuration from a few answers.", *parents
-    )
-    add_broker_options(setup)
-    setup.add_argument("--device", required=True, metavar="NAME", help="this device's name")
-    setup.add_argument(
-        "--coordinator-key", required=True, metavar="KEY", help="what `broker-coordinator key` prints on the server"
-    )
-    setup.add_argument(
-        "--authority",
-        metavar="FINGERPRINT",
-        help="where the coordinator makes the broker's accounts: what `broker-coordinator key` prints as that",
-    )
-    setup.add_argument("--profile", default="generic", metavar="NAME", help="the kind of device (generic)")
-    setup.add_argument(
-        "--task", action="append", metavar="NAME", help="a task to take part in; several times for more (digits)"
-    )
+    run_in_foreground(run_agent(options.config))
 
 
 def _add_predict(verbs: Verbs, *parents: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""What the commands `edge-agent` and `broker-coordinator` share: their options, and the verbs for keys."""
+"""What the commands of devices, helpers and coordinator share: their options, and the verbs for keys."""
 
 import argparse
 import os
@@ -12,13 +12,14 @@ from typing import NoReturn, TypeAlias
 from fleet_host.broker_settings import MAX_PORT
 from fleet_host.key_files import make_key_file
 from fleet_host.program_folder import BrokerAnswers
-from fleet_protocol.errors import ProtocolError
+from fleet_protocol.errors import ConfigurationError, ProtocolError
 from fleet_protocol.keys import VerifyKey, key_id, write_verify_key
 from fleet_protocol.topics import check_name
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 DISTRIBUTION = "edgeflock"
+EXIT_CONFIGURATION = 2
 READER_LEFT = 141
 """Exit status of what SIGPIPE would have ended, as shells have it."""
 MAX_SHOWN_CHARACTERS = 40
@@ -29,8 +30,8 @@ class OneLineParser(argparse.ArgumentParser):
     """Says what is wrong with a command line in one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
-        """End with 2."""
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+        """End with `EXIT_CONFIGURATION`."""
+        self.exit(EXIT_CONFIGURATION, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def program_parser(program: str, description: str, configuration: Path) -> argparse.ArgumentParser:
@@ -122,6 +123,39 @@ def output_that_may_end() -> Iterator[None]:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes what is left when it ends
         sys.exit(READER_LEFT)
+
+
+def run_verb(program: str, verb: Callable[[], None]) -> None:
+    """Do what a command line says. A configuration error, alone or in a group, is one line and exit code 2."""
+    refused: list[Exception] = []
+    with output_that_may_end():
+        try:
+            verb()
+        except* ConfigurationError as group:
+            refused += _leaves(group)
+    for error in refused:  # not in the handler: what is raised there comes out in a group
+        sys.stderr.write(f"{program}: {error}\n")
+    if refused:
+        sys.exit(EXIT_CONFIGURATION)
+
+
+def _leaves(error: Exception) -> Iterator[Exception]:
+    if isinstance(error, ExceptionGroup):
+        for each in error.exceptions:
+            yield from _leaves(each)
+    else:
+        yield error
+
+
+def write_at_once(text: str) -> None:
+    """Write it to standard output, where another program may read it through a pipe."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def write_line(line: str) -> None:
+    """Write a line at once."""
+    write_at_once(f"{line}\n")
 
 
 def print_new_key(file: Path, program: str) -> None:

@@ -20,10 +20,13 @@ FLOAT_BYTES: Final = 4
 
 FLAT_VECTORS: Final = 12
 """Vectors as long as the model's that a round holds at once, at most: the file and its values, the trained ones, the
-difference, the error feedback's state twice, and what a graph and the codec make of them."""
+difference, the error feedback's state twice, and what the codec makes of them."""
 
 STATE_VECTORS: Final = {"sgd": 0, "momentum": 1, "nesterov": 1, "adam": 2, "adamw": 2}
-"""Of an optimiser, each as long as the parameters that it trains; a graph has the old ones and the new."""
+"""Of an optimiser, each as long as the parameters that it trains."""
+
+ARENA_COPIES: Final = 2
+"""Of the vectors that a graph trains: onnxruntime takes memory in pieces of powers of two, and keeps them."""
 
 SAMPLE_COPIES: Final = 2.5
 """Of the stored samples: the rows as they are read, joined, and divided into training and validation."""
@@ -61,18 +64,25 @@ def memory_bytes(task: TaskDescription, cut: Cut, *, stored_samples: int = 0, ba
     fixed = base_bytes + FLAT_VECTORS * parameters + int(samples)
     state = STATE_VECTORS[task.training.optimiser]
     if task.split is None:
-        return fixed + 2 * state * parameters + GRAPH_BYTES
+        return fixed + _trained_bytes(parameters, state) + GRAPH_BYTES
     blocks = task.split.blocks
     if not cut.helper:
         working = rows * sum(block.working_bytes for block in blocks)
-        return fixed + 2 * state * parameters + GRAPH_BYTES + working
+        return fixed + _trained_bytes(parameters, state) + GRAPH_BYTES + working
     mine = device_blocks(task.split, cut)
     own = FLOAT_BYTES * sum(parameter.size for parameter in task.parameters if parameter.block in mine)
     working = rows * sum(blocks[block].working_bytes for block in mine)
-    graphs = 2 * len(mine) * GRAPH_BYTES
+    graphs = 2 * len(mine) * GRAPH_BYTES + _trained_bytes(own, state)
     under_way = task.split.most_in_flight * (_waiting_bytes(task, task.split, cut) + (1 + state) * own)
     packing = PACKING_COPIES * FLOAT_BYTES * rows * sum(math.prod(blocks[edge].output_shape) for edge in _edges(cut))
     return fixed + graphs + working + packing + under_way
+
+
+def _trained_bytes(weights: int, state: int) -> int:
+    """Of a graph that trains `weights` bytes: they and each vector of the optimiser's `state` before a step and
+    after it, and the gradient.
+    """
+    return ARENA_COPIES * (2 * (1 + state) + 1) * weights
 
 
 def _waiting_bytes(task: TaskDescription, plan: SplitPlan, cut: Cut) -> int:

@@ -4,6 +4,7 @@
 #
 #   install.sh coordinator       broker-coordinator and Mosquitto; then: broker-coordinator setup
 #   install.sh device            edge-agent; then: edge-agent join
+#   install.sh helper            edgeflock-helper, which computes for weaker devices; then: edgeflock-helper join
 set -eu
 cd "$(dirname "$0")/.."
 program=/opt/edgeflock
@@ -27,8 +28,11 @@ coordinator:1)
 device:1)
     python_program edge-agent .
     ;;
+helper:1)
+    python_program edgeflock-helper .
+    ;;
 *)
-    sed -n '5,6s/^# \{0,1\}//p' "$0" >&2
+    sed -n '5,7s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac

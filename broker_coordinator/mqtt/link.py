@@ -5,24 +5,16 @@ session delivers again what is not acknowledged when the connection or the proce
 until the broker acknowledges them.
 """
 
-import contextlib
 import logging
-import select
-import socket
 import time
-
-import paho.mqtt.client as paho
-from paho.mqtt.enums import MQTTErrorCode
-from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
 
 from broker_coordinator.admission.decisions import Message
 from broker_coordinator.distribution.dynamic_security import ANSWERS
 from broker_coordinator.mqtt.certificate_watch import CertificateWatch
-from broker_coordinator.mqtt.client import MAX_UNACKNOWLEDGED, make_client
+from broker_coordinator.mqtt.client import MAX_UNACKNOWLEDGED
+from broker_coordinator.mqtt.connection import BrokerConnection
 from broker_coordinator.mqtt.divided_socket import READ_AHEAD_BYTES, DividedSocket
-from broker_coordinator.mqtt.outgoing import Outgoing, PacketTooLargeError
-from broker_coordinator.mqtt.patience import Backoff, BrokerPatience
+from broker_coordinator.mqtt.patience import Backoff
 from broker_coordinator.mqtt.signs_of_life import SignsOfLife
 from broker_coordinator.mqtt.traffic import acknowledgements
 from broker_coordinator.serving.coordinator import Coordinator
@@ -43,14 +35,8 @@ MAX_READ_BYTES = MAX_BATCH_BYTES
 MAX_UNSENT_BYTES = 64 * MIB
 """What waits for the broker to read it. Nothing is read meanwhile: acknowledgements would make it more."""
 
-MAX_IN_FLIGHT = 500
-"""Our own publications that the broker has not acknowledged; fewer where an MQTT 5 broker says so."""
-
 MAX_IDLE_SECONDS = 1.0
 """Longest sleep of the loop: paho checks its keepalive when called."""
-
-CONNECTION_TIMEOUT_SECONDS = 10.0
-"""Longest wait for CONNACK."""
 
 LEAVING_SECONDS = 2.0
 """How long a stopping coordinator goes on publishing what it has queued."""
@@ -72,36 +58,26 @@ class MqttLink:
         manages_accounts: bool = False,
     ) -> None:
         """`manages_accounts`: the coordinator hears what the broker's dynamic security answers."""
-        self._address = f"{settings.host}:{settings.port}"
         self._manifests = manifest(fleet, "")
-        self._at_most_once = (manifest(fleet, "+"), *([ANSWERS] if manages_accounts else []))
-        self._filters = (*device_filters(fleet, shard), *self._at_most_once)
+        at_most_once = (manifest(fleet, "+"), *([ANSWERS] if manages_accounts else []))
+        filters = dict.fromkeys(device_filters(fleet, shard), 1) | dict.fromkeys(at_most_once, 0)
         self._coordinator = coordinator
         self._coordinator.check_manifests()
-        self._client = make_client(settings, f"coordinator-{fleet}-{shard}")
-        self._client.on_connect = self._on_connect
-        self._client.on_disconnect = self._on_disconnect
-        self._client.on_subscribe = self._on_subscribe
+        self._connection = BrokerConnection(settings, f"coordinator-{fleet}-{shard}", filters, self)
+        self.wakeup = self._connection.wakeup
+        """A byte written to it ends the loop's sleep (for `signal.set_wakeup_fd`)."""
         self._certificates = CertificateWatch(settings)
-        self._outgoing = Outgoing(MAX_IN_FLIGHT, mqtt5=settings.protocol == "5")
-        self._unsubscribed = 0
         self._received: list[Message] = []
         self._identifiers: list[int] = []
         self._received_bytes = 0
         self._waiting_since: float | None = None
         self._signs = SignsOfLife(manager)
         self._has_read_all = True
-        self._broker, self._journal = BrokerPatience(self._address), Backoff()
-        self._connected_by = 0.0
-        self._stopping = False
-        self._alarm, self.wakeup = socket.socketpair()
-        """`wakeup`: a byte written to it ends the loop's sleep (for `signal.set_wakeup_fd`)."""
-        self._alarm.setblocking(False)
-        self.wakeup.setblocking(False)
+        self._journal = Backoff()
 
     def stop(self) -> None:
         """Finish the current batch and disconnect; safe to call in a signal handler."""
-        self._stopping = True
+        self._connection.stop()
 
     def run(self) -> None:
         """Connect, and serve until `stop`; waits for a broker or database that is unavailable.
@@ -110,9 +86,8 @@ class MqttLink:
             LeaseLostError: another process has taken over.
             DatabaseSetBackError: the database is an older one than at the start.
         """
-        while not self._stopping:
-            if self._client.socket() is None:
-                self._connect()
+        while not self._connection.is_stopping:
+            self._connection.connect()
             self._wait(self._idle_seconds())
             self._read()
             self._hand_over()
@@ -123,65 +98,45 @@ class MqttLink:
             self._signs.turned(time.monotonic(), stuck_since, self._status_line)
         self._leave()
 
-    def _status_line(self) -> str:
-        link = "connected to" if self._client.is_connected() else "waits for"
-        database = "; waits for its database" if self._journal.failures else ""
-        return f"{link} {self._address}; {len(self._received)} messages to commit{database}"
+    def connected(self, *, session_kept: bool) -> None:
+        """The broker has accepted the connection."""
+        logger.info(log_line("broker_connected", address=self._connection.address, session_kept=session_kept))
+        self._coordinator.announce_all()
 
-    def _connect(self) -> None:
-        now = time.monotonic()
-        if now < self._broker.retry_at:
-            return
-        try:
-            self._client.reconnect()
-        except (OSError, ValueError) as error:
-            self._broker.failed(str(error))
-        else:
-            self._connected_by = now + CONNECTION_TIMEOUT_SECONDS
+    def subscribed(self) -> None:
+        """What the broker retains comes from now on."""
+        self._coordinator.subscribed_to_manifests(time.monotonic())
+
+    def disconnected(self) -> None:
+        """What was not acknowledged has identifiers of that connection; the broker delivers it again on the next."""
+        self._forget_received()
+
+    def _status_line(self) -> str:
+        link = "connected to" if self._connection.is_connected else "waits for"
+        database = "; waits for its database" if self._journal.failures else ""
+        return f"{link} {self._connection.address}; {len(self._received)} messages to commit{database}"
 
     def _check_connection(self) -> None:
-        self._client.loop_misc()
-        if self._client.is_connected() and (connection := self._connection()):
+        self._connection.check()
+        if self._connection.is_connected and (connection := self._connection.socket):
             self._certificates.look(connection.peer_certificate, time.time())
-        waiting = self._client.socket() is not None and not self._client.is_connected()
-        if waiting and time.monotonic() > self._connected_by:
-            self._broker.failed(f"no answer within {CONNECTION_TIMEOUT_SECONDS:g} s")
-            self._client.disconnect()
 
     def _idle_seconds(self) -> float:
         now = time.monotonic()
         moments = [now + MAX_IDLE_SECONDS]
-        if self._client.socket() is None:
-            moments.append(self._broker.retry_at)
+        if not self._connection.has_begun:
+            moments.append(self._connection.retry_at)
         if self._journal.failures:
             moments.append(self._journal.retry_at)
-        if not self._journal.failures and self._room() > 0 and (due := self._coordinator.next_due()) is not None:
+        elif self._connection.room() > 0 and (due := self._coordinator.next_due()) is not None:
             moments.append(due)
         return max(0.0, min(moments) - now)
 
     def _wait(self, seconds: float) -> None:
-        self._flush()
-        poll = select.poll()
-        poll.register(self._alarm, select.POLLIN)
-        if connection := self._connection():
-            reads = select.POLLIN if self._may_read(connection) else 0
-            writes = select.POLLOUT if connection.unsent_bytes or self._client.want_write() else 0
-            poll.register(connection.fileno(), reads | writes)
-        may_read = connection is not None and self._may_read(connection) and not self._has_read_all
-        ready = dict(poll.poll(0 if may_read else max(1, round(seconds * 1000))))
-        if self._alarm.fileno() in ready:
-            self._alarm.recv(4096)
-        if self._client.want_write():
-            self._client.loop_write()
-
-    def _connection(self) -> DividedSocket | None:
-        connection = self._client.socket()
-        return connection if isinstance(connection, DividedSocket) else None
-
-    def _flush(self) -> None:
-        if connection := self._connection():
-            with contextlib.suppress(OSError):  # the next read reports the lost connection
-                connection.flush()
+        self._connection.flush()
+        connection = self._connection.socket
+        may_read = connection is not None and self._may_read(connection)
+        self._connection.wait(0 if may_read and not self._has_read_all else max(seconds, 0.001), reads=may_read)
 
     def _may_read(self, connection: DividedSocket) -> bool:
         if self._received_bytes >= MAX_BATCH_BYTES or connection.unsent_bytes >= MAX_UNSENT_BYTES:
@@ -190,19 +145,18 @@ class MqttLink:
         return len(self._received) < MAX_UNACKNOWLEDGED or self._coordinator.is_checking_manifests(time.monotonic())
 
     def _read(self) -> None:
-        if (connection := self._connection()) is None:
+        if (connection := self._connection.socket) is None:
             return
         self._has_read_all = False
         for _ in range(MAX_READ_BYTES // READ_AHEAD_BYTES):
             if self._has_read_all or not self._may_read(connection):
                 break
             self._has_read_all = not connection.receive()
-            self._take(connection)
-        while connection.has_news_for_paho and self._client.loop_read() is MQTTErrorCode.MQTT_ERR_SUCCESS:
-            pass
+            self._take()
+        self._connection.hand_to_paho()
 
-    def _take(self, connection: DividedSocket) -> None:
-        arrived = connection.take()
+    def _take(self) -> None:
+        arrived = self._connection.take()
         for message in arrived.messages:
             if message.topic.startswith(self._manifests):
                 self._coordinator.receive_manifest(message, time.monotonic())
@@ -214,11 +168,6 @@ class MqttLink:
         if self._received and self._waiting_since is None:
             self._waiting_since = time.monotonic()
         self._identifiers += arrived.identifiers
-        for identifier in arrived.acknowledged:
-            self._outgoing.acknowledge(identifier)
-        for reason in arrived.refused:
-            remedy = "allow it in the broker's access control list"
-            logger.error(log_line("publication_refused", reason=f"{reason:#x}", remedy=remedy))
 
     def _hand_over(self) -> None:
         now = time.monotonic()
@@ -229,7 +178,7 @@ class MqttLink:
                 self._coordinator.handle(self._received, now)
                 self._acknowledge()
                 self._publish()
-                self._flush()
+                self._connection.flush()
             else:
                 self._coordinator.reload_if_changed()
             self._coordinator.make_versions(now)
@@ -245,7 +194,7 @@ class MqttLink:
             self._journal = Backoff()
 
     def _acknowledge(self) -> None:
-        if connection := self._connection():
+        if connection := self._connection.socket:
             connection.send(acknowledgements(self._identifiers))
         self._forget_received()
 
@@ -255,72 +204,20 @@ class MqttLink:
         self._received_bytes = 0
         self._waiting_since = None
 
-    def _room(self) -> int:
-        # An identifier may not be a SUBSCRIBE's, which paho chooses, and ours at the same time.
-        if self._unsubscribed or not self._client.is_connected():
-            return 0
-        return self._outgoing.room()
-
     def _publish(self) -> None:
-        connection = self._connection()
-        if connection is None or self._room() <= 0:
-            return
-        for packet in self._outgoing.repeat():
-            connection.send(packet)
-        self._broker.limit(self._outgoing)
-        for publication in self._coordinator.publications(self._room(), time.monotonic()):
-            try:
-                connection.send(self._outgoing.send(publication))
-            except PacketTooLargeError as error:
-                self._broker.note_too_large(error)
+        self._connection.repeat()
+        if (room := self._connection.room()) > 0:
+            for publication in self._coordinator.publications(room, time.monotonic()):
+                self._connection.publish(publication)
 
     def _leave(self) -> None:
         deadline = time.monotonic() + LEAVING_SECONDS
         self._publish()
-        while self._outgoing and self._client.is_connected() and time.monotonic() < deadline:
+        while self._connection.unacknowledged and self._connection.is_connected and time.monotonic() < deadline:
             self._wait(0.05)
             self._read()
             self._publish()
-        self._client.disconnect()
-        while self._client.socket() is not None and time.monotonic() < deadline:
+        self._connection.disconnect()
+        while self._connection.has_begun and time.monotonic() < deadline:
             self._wait(0.05)
         logger.info(log_line("stopped"))
-
-    def _on_connect(
-        self,
-        _client: paho.Client,
-        _: object,
-        flags: paho.ConnectFlags,
-        reason: ReasonCode,
-        properties: Properties | None,
-    ) -> None:
-        if reason.is_failure:
-            self._broker.failed(f"the broker refuses the connection: {reason}")
-            return
-        self._outgoing.window = min(MAX_IN_FLIGHT, getattr(properties, "ReceiveMaximum", MAX_IN_FLIGHT))
-        self._broker.connected(getattr(properties, "MaximumPacketSize", None), self._outgoing)
-        logger.info(log_line("broker_connected", address=self._address, session_kept=flags.session_present))
-        self._unsubscribed = len(self._filters)
-        for topic_filter in self._filters:
-            self._client.subscribe(topic_filter, qos=0 if topic_filter in self._at_most_once else 1)
-        self._coordinator.announce_all()
-
-    def _on_disconnect(
-        self, _client: paho.Client, _: object, _flags: paho.DisconnectFlags, reason: ReasonCode, _p: Properties | None
-    ) -> None:
-        # Their identifiers belong to the connection that ended; the broker delivers them again on the next.
-        self._forget_received()
-        self._broker.ended(self._outgoing)
-        self._outgoing.connection_lost()
-        if not self._stopping:
-            self._broker.failed(str(reason))
-
-    def _on_subscribe(
-        self, _client: paho.Client, _: object, _mid: int, reasons: list[ReasonCode], _p: Properties | None
-    ) -> None:
-        self._unsubscribed -= 1
-        if not self._unsubscribed:
-            self._coordinator.subscribed_to_manifests(time.monotonic())
-        if any(reason.is_failure for reason in reasons):
-            remedy = "allow them in the broker's access control list"
-            logger.error(log_line("subscription_refused", filters=self._filters, remedy=remedy))

@@ -15,7 +15,7 @@ class SplitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`auto`: the device trains alone where that fits `memory_limit_mib` of `[worker]`, and else with the cut that
     sends least of those that fit. `off`: always alone. Or the name of one of the task's cuts."""
     trusted_helpers: list[PublicKey] = []
-    """Public keys (64 hex digits) of the helpers that this device works with, as `edgeflock helper key` prints them on
+    """Public keys (64 hex digits) of the helpers that this device works with, as `edgeflock-helper key` prints them on
     each. Empty: every helper that the fleet's operator allows."""
     answer_seconds: Seconds = 90.0
     """A helper that leaves a step without an answer for so long is given up for another one. Raise it where a

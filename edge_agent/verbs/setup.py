@@ -33,7 +33,7 @@ TASK = "[[tasks]]\nname = {name}\n"
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What only the person who sets a device up can know."""
+    """What only the person who sets a device up can know, and where its program has its files."""
 
     fleet: str
     device: str
@@ -41,6 +41,8 @@ class Answers:
     broker: BrokerAnswers
     profile: str
     tasks: list[str]
+    state_folder: str = STATE_FOLDER
+    sample_socket: str = SAMPLE_SOCKET
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +79,7 @@ def agent_text(words: AgentText) -> str:
     )
 
 
-def answers_text(
-    answers: Answers, broker: str, *, state_folder: str = STATE_FOLDER, sample_socket: str = SAMPLE_SOCKET
-) -> str:
+def answers_text(answers: Answers, broker: str) -> str:
     """The text of agent.toml with the table `broker`.
 
     Raises:
@@ -93,20 +93,13 @@ def answers_text(
             broker,
             answers.profile,
             answers.tasks,
-            state_folder=state_folder,
-            sample_socket=sample_socket,
+            state_folder=answers.state_folder,
+            sample_socket=answers.sample_socket,
         )
     )
 
 
-def set_up_device(
-    configuration: Path,
-    answers: Answers,
-    program: str,
-    *,
-    state_folder: str = STATE_FOLDER,
-    sample_socket: str = SAMPLE_SOCKET,
-) -> VerifyKey:
+def set_up_device(configuration: Path, answers: Answers, program: str) -> VerifyKey:
     """Write agent.toml and what it names beside it; returns the device's public key.
 
     Raises:
@@ -114,7 +107,7 @@ def set_up_device(
     """
     read_verify_key(answers.coordinator_key, "--coordinator-key", "`broker-coordinator key` on the server")
     table = answers.broker.table("device")
-    text = answers_text(answers, table, state_folder=state_folder, sample_socket=sample_socket)
+    text = answers_text(answers, table)
     read_profile(answers.profile)
     parse_with_paths(text.encode(), AgentConfiguration, str(configuration))
     return make_program_folder(

@@ -13,11 +13,10 @@ from fleet_protocol.configuration import Seconds
 from fleet_protocol.limits import MAX_HELPER_SESSIONS
 
 PROGRAM = "edgeflock-helper"
-COMMAND = "edgeflock helper"
 CONFIGURATION = Path("/etc/edgeflock-helper/helper.toml")
 """Read where `--config` doesn't name another; the same as in systemd/edgeflock-helper.service."""
-STATE_FOLDER = "/var/lib/edgeflock-helper"
-STATUS_SOCKET = "/run/edgeflock-helper/status.sock"
+STATE_FOLDER = Path("/var/lib/edgeflock-helper")
+STATUS_SOCKET = Path("/run/edgeflock-helper/status.sock")
 MAX_KEPT_MIB = 1024 * 1024
 """One TiB."""
 

@@ -41,7 +41,7 @@ minimum_samples = 4
 recheck_seconds = 0.5
 
 [[tasks]]
-name = "digits"
+name = "{task}"
 trigger = {{ new_samples = {new_samples} }}
 
 [store]
@@ -96,6 +96,7 @@ class AgentProcess(RestartableProcess):
         encrypt: bool = False,
         new_samples: int = 4,
         maximum_samples: int = 5000,
+        task: str = "digits",
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         super().__init__(folder / "agent.log")
@@ -116,6 +117,7 @@ class AgentProcess(RestartableProcess):
                 encrypt_updates=str(encrypt).lower(),
                 new_samples=new_samples,
                 maximum_samples=maximum_samples,
+                task=task,
             )
         )
 

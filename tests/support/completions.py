@@ -17,7 +17,7 @@ FOLDER = Path(__file__).parents[2] / "completions"
 PARSERS: Mapping[str, argparse.ArgumentParser] = {
     "edge-agent": edge_agent.cli.parser(),
     "broker-coordinator": broker_coordinator.cli.parser(),
-    PROGRAM: session_relay.helper.cli.parser(PROGRAM),
+    PROGRAM: session_relay.helper.cli.parser(),
 }
 PATHS = frozenset({"FILE", "FOLDER", "OUT"})
 """Metavars of what is completed as a path."""

@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,9 @@ from workbench.docker_fleet.compose import IMAGES
 
 BUILD = TREE / "build" / "docker"
 BASE, BASE_PACKAGES = "edgeflock-base", "python3,python3-venv,mosquitto,mosquitto-clients,iproute2"
+WORKBENCH, HELPER = "workbench", "helper"
+TAGS: Mapping[str, str] = {**IMAGES, HELPER: "edgeflock-helper", WORKBENCH: WORKBENCH}
+"""Of the images, by their target in docker/Dockerfile."""
 START_SECONDS = 120.0
 BUILD_SECONDS = 1200.0
 
@@ -73,8 +76,8 @@ def docker_host() -> Iterator[DockerHost]:
         shutil.rmtree(folder)
 
 
-def build_images(host: DockerHost, targets: tuple[str, ...]) -> None:
-    """Build targets of docker/Dockerfile, on a small Debian, with packages from docker/wheels alone."""
+def build_images(host: DockerHost) -> None:
+    """Build every target of docker/Dockerfile, on a small Debian, with packages from docker/wheels alone."""
     root = BUILD / "base.tar"
     if not root.exists():
         made = BUILD / "unfinished.tar"
@@ -87,7 +90,7 @@ def build_images(host: DockerHost, targets: tuple[str, ...]) -> None:
     with tempfile.TemporaryDirectory(prefix="edgeflock-context-") as folder:
         context = Path(folder)
         _write_context(context)
-        for target in targets:
+        for target, tag in TAGS.items():
             host.docker(
                 *(
                     "build",
@@ -105,7 +108,7 @@ def build_images(host: DockerHost, targets: tuple[str, ...]) -> None:
                     "--target",
                     target,
                     "--tag",
-                    IMAGES.get(target, target),
+                    tag,
                 ),
                 folder,
             )

@@ -82,11 +82,18 @@ class HelperProcess(RestartableProcess):
     """A helper's folder (`helper.toml`, key, state) and the process in it."""
 
     def __init__(
-        self, folder: Path, name: str, broker: Broker, coordinator_key: VerifyKey, *, answer_seconds: float = 60.0
+        self,
+        folder: Path,
+        name: str,
+        broker: Broker,
+        coordinator_key: VerifyKey,
+        *,
+        task: str = TASK,
+        answer_seconds: float = 60.0,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         super().__init__(folder / "helper.log")
-        self.name, self.folder = name, folder
+        self.name, self.folder, self.task = name, folder, task
         self.configuration, self.socket = folder / "helper.toml", folder / "status.sock"
         key = SigningKey.generate()
         self.public_key = write_verify_key(key.verify_key)
@@ -99,7 +106,7 @@ class HelperProcess(RestartableProcess):
                 coordinator_key=write_verify_key(coordinator_key),
                 host=broker.host,
                 port=broker.port,
-                task=TASK,
+                task=task,
                 answer_seconds=answer_seconds,
             )
         )
@@ -129,7 +136,7 @@ class HelperProcess(RestartableProcess):
     def serve(self) -> None:
         """Start it, and return when it offers a version."""
         self.start()
-        until(lambda: TASK in self.status().get("versions", {}), f"{self.name} offers {TASK}")
+        until(lambda: self.task in self.status().get("versions", {}), f"{self.name} offers {self.task}")
 
 
 class SplitAgent(AgentProcess):

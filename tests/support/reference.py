@@ -54,8 +54,8 @@ REFERENCES: Mapping[str, tuple[str, list[File]]] = {
             File("agent.toml", "Read by `edge-agent`; systemd/agent.toml is one to copy.", AgentConfiguration),
             File(
                 "helper.toml",
-                "Read by `edgeflock helper`; systemd/helper.toml is one to copy. A helper is a device without samples,"
-                " so the keys are those of agent.toml, and what follows. Its `sample_socket` answers `edgeflock helper"
+                "Read by `edgeflock-helper`; systemd/helper.toml is one to copy. A helper is a device without samples,"
+                " so the keys are those of agent.toml, and what follows. Its `sample_socket` answers `edgeflock-helper"
                 " status`.",
                 HelperConfiguration,
             ),

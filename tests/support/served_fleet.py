@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from sklearn.datasets import load_digits
 
+from fleet_protocol.device_invitation import PREFIX
 from tests.support.container import Container
 from tests.support.waiting import until
 
@@ -46,6 +47,18 @@ def task(container: Container) -> dict[str, Any]:
 
 def version(container: Container) -> int:
     return task(container)["version"]
+
+
+def invited(container: Container, name: str) -> str:
+    """An invitation for a machine of that name."""
+    said = container.run(f"broker-coordinator devices invite {name}")
+    (invitation,) = (line for line in said.splitlines() if line.startswith(PREFIX))
+    return invitation
+
+
+def starts(container: Container, unit: str) -> int:
+    """How often it was started."""
+    return container.run(f"journalctl --no-pager --output cat --unit {unit}").count("Started ")
 
 
 def main_process(container: Container, unit: str) -> int:

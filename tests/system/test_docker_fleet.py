@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from edge_agent.profiles import read_profile
-from tests.support.docker_host import BASE, DockerHost, build_images, docker_host
+from tests.support.docker_host import BASE, WORKBENCH, DockerHost
 from tests.support.process import environment
 from tests.support.waiting import until
 from workbench.docker_fleet.compose import IMAGES
@@ -26,7 +26,6 @@ pytestmark = [
 ]
 
 RUN_SECONDS = 300.0
-WORKBENCH = "workbench"
 FLEET = """
 [docker]
 faults = ["pause zero-1 after 15 s for 10 s", "kill middle-1 after 20 s for 3 s", "fill zero-2 after 10 s for 10 s"]
@@ -48,13 +47,6 @@ name = "large"
 count = 2
 """
 KINDS = {"zero-1": "pi-zero-2w", "middle-2": "pi-4", "large-1": "pi-5"}
-
-
-@pytest.fixture(scope="module")
-def host() -> Iterator[DockerHost]:
-    with docker_host() as running:
-        build_images(running, (*IMAGES, WORKBENCH))
-        yield running
 
 
 class Run:

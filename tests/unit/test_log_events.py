@@ -12,7 +12,7 @@ ROW = re.compile(r"^\| (\w+) \| `(\w+)` \|", re.MULTILINE)
 LEVELS = {"debug": "DEBUG", "info": "INFO", "warning": "WARNING", "error": "ERROR", "exception": "ERROR"}
 PROGRAMS = {
     "edge-agent": "edge_agent",
-    "edgeflock helper": "session_relay/helper",
+    "edgeflock-helper": "session_relay/helper",
     "broker-coordinator": "broker_coordinator",
     "session_relay.relay": "session_relay/relay",
 }

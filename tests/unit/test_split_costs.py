@@ -53,6 +53,16 @@ def test_stored_samples_count_two_and_a_half_times():
     assert more == 2.5 * 1000 * 4 * 16
 
 
+@pytest.mark.parametrize(("cut", "held"), [(WHOLE, 15), (DEEP, 9)])
+def test_each_vector_of_an_optimiser_counts_before_and_after_a_step_twice(cut, held):
+    def needed(optimiser: str) -> int:
+        training = msgspec.structs.replace(TASK.training, optimiser=optimiser)
+        return memory_bytes(msgspec.structs.replace(TASK, training=training), cut)
+
+    kept = 2 if cut.helper else 0  # by the one step that is under way, for the case that it is abandoned
+    assert needed("adam") - needed("sgd") == (2 * 2 * 2 + kept) * 4 * held
+
+
 @pytest.mark.parametrize("cut", [WHOLE, *CUTS])
 def test_memory_grows_with_rows_and_with_what_the_libraries_take(cut):
     training = msgspec.structs.replace(TASK.training, batch_size=20)

@@ -1,0 +1,1 @@
+"""What a worker needs of memory, measured, beside what is estimated for it: `python -m benchmarks.worker_memory`."""

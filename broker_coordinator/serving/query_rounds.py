@@ -20,7 +20,7 @@ from broker_coordinator.storage.query_registry import QueryRegistry, RegisteredQ
 from fleet_host.log_lines import log_line
 from fleet_protocol.kinds import Queries
 
-LOOK_SECONDS = 2.0
+LOOK_SECONDS = 1.0
 """Between two looks at whether a round of several is over: each counts the devices that have reported."""
 
 logger = logging.getLogger(__name__)

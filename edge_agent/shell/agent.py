@@ -80,6 +80,7 @@ class Agent:
             self._database,
             member.versions,
             take_manifest=member.manifests.take,
+            judge=training.drop_unfit_samples,
             address=identity.address,
             sign=identity.sign_row,
             spooled=member.postbox.notify,

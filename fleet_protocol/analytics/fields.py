@@ -82,7 +82,7 @@ def find_field(field: str, task: TaskDescription) -> FieldPlace:
             return _reading(field, name, position, task)
         case "input":
             return FieldPlace("inputs", _index(field, name, position, task, "input"))
-    if task.label.is_index and not name and position is None:
+    if task.label.is_index and not name and not position:
         return FieldPlace("class")
     return FieldPlace("label", _index(field, name, position, task, "label"))
 
@@ -106,11 +106,11 @@ def _text(field: str, name: str, position: int | None) -> FieldPlace:
 
 def _index(field: str, name: str, position: int | None, task: TaskDescription, what: Literal["input", "label"]) -> int:
     schemas = runs(task.each_input) if what == "input" else runs(task.each_label)
-    sizes = {each: (run.start, schema.size) for each, schema, run in schemas}
-    if name not in sizes:
-        named = ", ".join(f"{what}.{each}" for each in sizes if each) or f"{what} alone, without names"
+    found = {each: (int(run.start), schema.size) for each, schema, run in schemas}
+    if name not in found:
+        named = ", ".join(f"{what}.{each}" for each in found if each) or f"{what} alone, without names"
         raise UnknownFieldError(f"{field!r} is no field of {task.task}, which has {named}")
-    start, size = sizes[name]
+    start, size = found[name]
     if position is None and size == 1:
         position = 0
     if position is None or position >= size:

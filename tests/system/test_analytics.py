@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from broker_coordinator.storage.query_registry import QueryRegistry
-from fleet_protocol.kinds import ANALYTICS_REPORT, AnalyticsReport, AnswerOutcome, Outcome, encode_payload
+from broker_coordinator.aggregation.analytics.stored_query import QueryState
+from broker_coordinator.storage.query_registry import QueryRegistry, RegisteredQuery
+from fleet_protocol.kinds import ANALYTICS_REPORT, AnalyticsReport, AnswerOutcome, Outcome, Receipt, encode_payload
 from tests.support.agent import AgentProcess, copy_digits_bundle, sample
 from tests.support.broker import Broker
 from tests.support.connected_device import ConnectedDevice
@@ -46,7 +47,7 @@ file = "room.txt"
 
 LABELS = 'name = "labels"\ntask = "digits"\nask = "labels"\nfield = "label"\nminimum_devices = 9\n'
 ROOMS = (
-    'name = "rooms"\ntask = "digits"\nask = "heavy_hitters"\nfield = "text.room"\nlongest = 4\nvotes = 3\n'
+    'name = "rooms"\ntask = "digits"\nask = "heavy_hitters"\nfield = "text.room"\nlongest = 2\nvotes = 3\n'
     "minimum_devices = 8\nround_hours = 0.0001\n"
 )
 NOISY = (
@@ -60,99 +61,106 @@ def label_of(number: int) -> int:
     return number % 4
 
 
-@pytest.fixture
-def coordinator(tmp_path: Path, broker: Broker) -> Iterator[CoordinatorProcess]:
-    copy_digits_bundle(tmp_path / "digits")
-    coordinator = CoordinatorProcess(tmp_path / "coordinator", broker, [tmp_path / "digits"])
-    coordinator.start_serving()
-    yield coordinator
-    coordinator.kill()
+class AskedFleet:
+    """A broker, a coordinator, and agents that have samples and never train. One agent's owner allows nothing."""
 
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.broker = Broker(folder / "broker")
+        self.broker.start()
+        copy_digits_bundle(folder / "digits")
+        self.coordinator = CoordinatorProcess(folder / "coordinator", self.broker, [folder / "digits"])
+        self.coordinator.start_serving()
+        self.agents = {name: self._agent(name) for name in (*HONEST, SILENT)}
+        for number, agent in enumerate(self.agents.values()):
+            (agent.folder / "room.txt").write_text("wc\n" if number % 2 else "attic room\n")
+            agent.start()
+            for _ in range(number + 1):
+                assert agent.ask(sample(label_of(number))) == {"ok": True}
 
-@pytest.fixture
-def agents(tmp_path: Path, broker: Broker, coordinator: CoordinatorProcess) -> Iterator[dict[str, AgentProcess]]:
-    """They have samples and never train; only the silent one's owner has not said what may be asked."""
-    agents = {
-        name: AgentProcess(
-            tmp_path / name, name, broker, coordinator.public_key, new_samples=1000, encrypt=name == HONEST[0]
-        )
-        for name in (*HONEST, SILENT)
-    }
-    for number, agent in enumerate(agents.values()):
-        (agent.folder / "room.txt").write_text("hall\n" if number % 2 else "attic room\n")
-        if agent.name != SILENT:
+    def _agent(self, name: str) -> AgentProcess:
+        key, encrypts = self.coordinator.public_key, name == HONEST[0]
+        agent = AgentProcess(self.folder / name, name, self.broker, key, new_samples=1000, encrypt=encrypts)
+        if name != SILENT:
             agent.configuration.write_text(agent.configuration.read_text() + POLICY)
-        agent.start()
-        for _ in range(number + 1):
-            assert agent.ask(sample(label_of(number))) == {"ok": True}
-    yield agents
-    for agent in agents.values():
-        agent.kill()
+        return agent
+
+    def end(self) -> None:
+        for process in (*self.agents.values(), self.coordinator, self.broker):
+            process.kill()
+
+    def publish(self, text: str) -> int:
+        """Publish a query; returns its number."""
+        file = self.folder / "query.toml"
+        file.write_text(text)
+        return self.found(self.coordinator.analytics("publish", str(file))["query"]).query.number
+
+    def found(self, query: str) -> RegisteredQuery:
+        with self.coordinator.journal() as journal:
+            return QueryRegistry(journal.engine).named(query)
+
+    def shown(self, query: str, devices: int) -> dict[str, Any]:
+        """What an operator is shown once so many devices have reported."""
+        registered = self.found(query)
+        with self.coordinator.journal() as journal:
+            registry = QueryRegistry(journal.engine)
+            until(lambda: registry.reported(registered) >= devices, f"{devices} devices have reported to {query}")
+        return self.coordinator.analytics("show", query)
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AskedFleet]:
+    fleet = AskedFleet(tmp_path_factory.mktemp("asked"))
+    yield fleet
+    fleet.end()
 
 
 @pytest.fixture
-def liar(broker: Broker, coordinator: CoordinatorProcess) -> Iterator[ConnectedDevice]:
-    liar = ConnectedDevice(LIAR, broker, coordinator.public_key)
+def liar(fleet: AskedFleet) -> Iterator[ConnectedDevice]:
+    liar = ConnectedDevice(LIAR, fleet.broker, fleet.coordinator.public_key)
     assert liar.publish_until_receipt(liar.enrolment()).outcome is Outcome.ACCEPTED
     yield liar
     liar.close()
 
 
-def publish(coordinator: CoordinatorProcess, folder: Path, text: str) -> int:
-    """Publish a query; its number, which no operator needs."""
-    file = folder / "query.toml"
-    file.write_text(text)
-    name = coordinator.analytics("publish", str(file))["query"]
-    with coordinator.journal() as journal:
-        return QueryRegistry(journal.engine).named(name).query.number
-
-
-def until_answered(coordinator: CoordinatorProcess, query: str, devices: int) -> dict[str, Any]:
-    def shown() -> dict[str, Any] | None:
-        found = coordinator.analytics("show", query)
-        return found if found["answered"] >= devices else None
-
-    return until(shown, f"{devices} devices have answered {query}")
-
-
-def test_fleet_is_asked_and_one_device_that_lies_moves_a_count_by_one(tmp_path, coordinator, agents, liar) -> None:
+def test_fleet_is_asked_and_one_device_that_lies_moves_a_count_by_one(fleet: AskedFleet, liar: ConnectedDevice) -> None:
+    coordinator, agents = fleet.coordinator, fleet.agents
     agents[HONEST[1]].kill()
-    number = publish(coordinator, tmp_path, LABELS)
-    until_answered(coordinator, "labels", 7)
+    number = fleet.publish(LABELS)
+    fleet.shown("labels", 8)
     coordinator.kill()
     agents[HONEST[1]].start()
     coordinator.start_serving()
-    shown = until_answered(coordinator, "labels", 8)
+    shown = fleet.shown("labels", 9)
     assert shown["result"] == "8 devices have answered; shown from 9"
     assert "labels" not in shown
 
-    def lie(sequence: int, *numbers: float) -> Any:
+    def lie(sequence: int, *numbers: float) -> Receipt:
         said = AnalyticsReport(number, 0, AnswerOutcome.ANSWERED, numbers)
         return liar.tell(liar.sign(ANALYTICS_REPORT, encode_payload(said), sequence=sequence, task="digits"))
 
     for sequence, absurd in enumerate([(1e300, *[0.0] * 9), (5.0, -4.0, *[0.0] * 8), (1.0,), (float("nan"),) * 10], 1):
         receipt = lie(sequence, *absurd)
-        assert receipt.outcome is Outcome.REJECTED, receipt
+        assert receipt.outcome is Outcome.REJECTED
         assert receipt.reason in {"out_of_bounds", "wrong_shape", "not_finite"}
     for sequence in (11, 12):
         assert lie(sequence, *[0.0] * 9, 1.0).outcome is Outcome.ACCEPTED
-    found = until_answered(coordinator, "labels", 9)
+    found = fleet.shown("labels", 10)
     assert [row["count"] for row in found["labels"]] == [2, 2, 2, 2, 0, 0, 0, 0, 0, 1]
     assert found["refusals"] == {"not_allowed": 1}
     diagnosed = coordinator.tasks("diagnose", "digits")["labels"]
     assert [(row["devices"], row["unlike_the_fleet"]) for row in diagnosed] == [(9, 9)]
 
 
-def test_words_are_found_round_by_round_and_a_stopped_query_asks_nobody(tmp_path, coordinator, agents) -> None:
-    publish(coordinator, tmp_path, ROOMS)
-    until(lambda: coordinator.analytics("show", "rooms")["state"] == "done", "all rounds are over")
-    found = coordinator.analytics("show", "rooms")
-    assert [(row["word"], row["votes"]) for row in found["words"]] == [("hall", 4)], "attic room is too long"
-    publish(coordinator, tmp_path, NOISY)
-    shown = until_answered(coordinator, "pixel", 8)
-    assert shown["epsilon"] == 1.5
-    assert coordinator.analytics("stop", "pixel")["state"] == "stopped"
-    assert [row["state"] for row in coordinator.analytics("list")] == ["done", "stopped"]
-    logs = [agents[name].log() for name in HONEST]
+def test_words_are_found_round_by_round_and_a_stopped_query_asks_nobody(fleet: AskedFleet) -> None:
+    fleet.publish(ROOMS)
+    until(lambda: fleet.found("rooms").state is QueryState.DONE, "all rounds are over")
+    found = fleet.coordinator.analytics("show", "rooms")
+    assert [(row["word"], row["votes"]) for row in found["words"]] == [("wc", 4)], "attic room is too long"
+    fleet.publish(NOISY)
+    assert fleet.shown("pixel", 9)["epsilon"] == 1.5
+    assert fleet.coordinator.analytics("stop", "pixel")["state"] == "stopped"
+    assert {row["query"]: row["state"] for row in fleet.coordinator.analytics("list")}["rooms"] == "done"
+    logs = [fleet.agents[name].log() for name in HONEST]
     assert all(log.count("query=pixel") == 1 and "epsilon=1.5" in log for log in logs)
-    assert "outcome=not_allowed" in agents[SILENT].log()
+    assert "outcome=not_allowed" in fleet.agents[SILENT].log()

@@ -8,7 +8,6 @@ from broker_coordinator.aggregation.analytics.reports import ReportFacts
 from fleet_protocol.analytics import randomised_response
 from fleet_protocol.kinds import Query
 
-
 ROUNDING = 1e-12
 """By which a sum of float64 may be less than it should, as a share."""
 

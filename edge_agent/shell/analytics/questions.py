@@ -66,8 +66,8 @@ class AskedAbout:
 
 
 class Questions:
-    """`take_manifest` waits for a task's manifest, `address` and `sign` are as for any payload in the outbox, and
-    `spooled` is called when one waits there.
+    """`take_manifest` waits for a task's manifest, `judge` stores the samples that waited for its description,
+    `address` and `sign` are as for any payload in the outbox, and `spooled` is called when one waits there.
     """
 
     def __init__(
@@ -77,6 +77,7 @@ class Questions:
         versions: Described,
         *,
         take_manifest: Callable[[str], Awaitable[None]],
+        judge: Callable[[TaskDescription], object],
         address: Callable[[PayloadKind], tuple[int, bytes]],
         sign: SignRow,
         spooled: Callable[[], None],
@@ -88,6 +89,7 @@ class Questions:
         self._database = database
         self._versions = versions
         self._take_manifest = take_manifest
+        self._judge = judge
         self._kind, self._recipient = address(ANALYTICS_REPORT)
         self._sign = sign
         self._spooled = spooled
@@ -142,6 +144,7 @@ class Questions:
             words = await asyncio.to_thread(read_words, self._texts[place.name])
             self._spool(task, query, answered(query, (), words, self._draws))
         else:
+            self._judge(description)
             values = await asyncio.to_thread(field_values, self._samples, description, query)
             self._spool(task, query, answered(query, values, (), self._draws))
 

@@ -115,18 +115,18 @@ class Questions:
                 self._changed.set()
 
     async def _answer_all(self, task: str) -> bool:
-        """Whether every open query about a task is answered now."""
+        """Whether every open query about a task is answered now. One that can't be holds up no other."""
+        done = True
         for query in self._open[task]:
-            if self._database.was_answered(query.number, query.round):
-                continue
             try:
-                await self._answer(task, query)
+                if not self._database.was_answered(query.number, query.round):
+                    await self._answer(task, query)
             except (VersionUnavailableError, LinkDownError):
-                return False
+                done = False
             except (sqlite3.Error, OSError) as error:
                 logger.error(log_line("query_not_answered", task=task, query=query.name, error=error))
-                return False
-        return True
+                done = False
+        return done
 
     async def _answer(self, task: str, query: Query) -> None:
         if refused := refused_unseen(query, task, self._allowed):

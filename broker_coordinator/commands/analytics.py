@@ -26,9 +26,9 @@ def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
     publish.add_argument("file", type=Path, metavar="FILE", help="the query, as docs/analytics.md describes it")
     verb("list", "List all queries.")
     show = verb("show", "Show what a query has found, and why devices gave no answer.")
-    show.add_argument("query", type=name_of("query"), metavar="QUERY", help="the query's name")
+    show.add_argument("name", type=name_of("query"), metavar="NAME", help="the query's name")
     stop = verb("stop", "Ask nobody any more; what was answered stays.")
-    stop.add_argument("query", type=name_of("query"), metavar="QUERY", help="the query's name")
+    stop.add_argument("name", type=name_of("query"), metavar="NAME", help="the query's name")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -49,9 +49,9 @@ def run(options: argparse.Namespace) -> None:
                 registry.publish(file.task, stored, int(time.time()))
                 found = registry.named(file.name)
             case "stop":
-                found = registry.stop(options.query)
+                found = registry.stop(options.name)
             case _:
-                found = registry.named(options.query)
+                found = registry.named(options.name)
         write_fields(_shown(registry, found), as_json=options.json)
 
 

@@ -1,6 +1,5 @@
 """The file that `analytics publish` reads: what an operator wants to know of devices' samples."""
 
-import math
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -25,11 +24,14 @@ from fleet_protocol.limits import (
     MAX_SAMPLES_PER_UPDATE,
     MAX_WORD_CHARACTERS,
 )
+from fleet_protocol.sample_rules import LARGEST_FLOAT32
 from fleet_protocol.task_description import TaskDescription
 
 Ask = Literal["count", "sum", "mean", "variance", "histogram", "quantiles", "labels", "heavy_hitters", "distinct"]
 FieldText = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_FIELD_CHARACTERS)]
 Samples = Annotated[int, msgspec.Meta(ge=1, le=MAX_SAMPLES_PER_UPDATE)]
+Number = Annotated[float, msgspec.Meta(ge=-LARGEST_FLOAT32, le=LARGEST_FLOAT32)]
+"""What a stored value can be."""
 Probability = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 
 FEWEST_DEVICES: Final = 3
@@ -41,8 +43,8 @@ class Filter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Only samples count whose field is from `at_least` to `at_most`."""
 
     field: FieldText
-    at_least: float | None = None
-    at_most: float | None = None
+    at_least: Number | None = None
+    at_most: Number | None = None
 
 
 class QueryFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -55,10 +57,10 @@ class QueryFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     where: Annotated[list[Filter], msgspec.Meta(max_length=MAX_QUERY_CONDITIONS)] = []
     since: datetime | None = None
     until: datetime | None = None
-    lower: float | None = None
-    upper: float | None = None
+    lower: Number | None = None
+    upper: Number | None = None
     bins: Annotated[int, msgspec.Meta(ge=2, le=200)] = 20
-    edges: Annotated[list[float], msgspec.Meta(max_length=MAX_ANSWER_NUMBERS - 1)] = []
+    edges: Annotated[list[Number], msgspec.Meta(max_length=MAX_ANSWER_NUMBERS - 1)] = []
     probabilities: Annotated[tuple[Probability, ...], msgspec.Meta(max_length=8)] = (0.5,)
     longest: Annotated[int, msgspec.Meta(ge=1, le=MAX_WORD_CHARACTERS)] = 16
     votes: Samples | None = None
@@ -115,8 +117,6 @@ def _check_fields(file: QueryFile, task: TaskDescription) -> None:
     is_filtered = filtered or file.since or file.until
     if any(each.store == "text" for each in filtered) or (place.store == "text" and is_filtered):
         raise _wrong(file, "text.NAME is no property of a sample: nothing filters it, and it filters nothing")
-    if any(each is not None and not math.isfinite(each) for one in file.where for each in (one.at_least, one.at_most)):
-        raise _wrong(file, "where: at_least and at_most are finite; leave out what bounds nothing")
 
 
 def _stored(
@@ -170,8 +170,8 @@ def _moments(file: QueryFile, _: TaskDescription) -> StoredQuery:
 def _histogram(file: QueryFile, _: TaskDescription) -> StoredQuery:
     found = _range_of(file)
     if file.edges:
-        if found or list(in_order(file.edges)) != file.edges or not math.isfinite(file.edges[-1] - file.edges[0]):
-            raise _wrong(file, "edges are finite and ascend, without lower and upper")
+        if found or list(in_order(file.edges)) != file.edges:
+            raise _wrong(file, "edges ascend, and stand without lower and upper")
         return _stored(file, edges=file.edges)
     if found:
         return _stored(file, edges=evenly_spaced(*found, file.bins))
@@ -220,8 +220,8 @@ def _range_of(file: QueryFile) -> tuple[float, float] | None:
     lower, upper = file.lower, file.upper
     if lower is None and upper is None:
         return None
-    if lower is None or upper is None or not (math.isfinite(upper - lower) and lower < upper):
-        raise _wrong(file, f"lower {lower} and upper {upper}: write both, finite, the lower one first")
+    if lower is None or upper is None or lower >= upper:
+        raise _wrong(file, f"lower {lower} and upper {upper}: write both, the lower one first")
     return lower, upper
 
 

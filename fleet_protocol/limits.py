@@ -126,7 +126,7 @@ MAX_CONTINUED_SEQUENCE = 2**62
 """A device does not continue behind a receipt's sequence number above this: few would be left. Any unused number below
 it is taken too, and from here a device can count for ever."""
 
-MAX_OPEN_QUERIES = 8
+MAX_OPEN_QUERIES = 4
 """About the samples of one task, asked at the same time."""
 
 MAX_QUERIES_BYTES = 64 * KIB
@@ -152,6 +152,12 @@ MAX_WORD_CHARACTERS = 32
 
 MAX_PREFIXES = 1024
 """Of words, that one round of votes takes further."""
+
+MAX_PREFIX_BYTES = 8 * KIB
+"""Of all these together, in UTF-8: so that the queries of a task fit their message."""
+
+SMALLEST_EPSILON = 1e-3
+"""Of one round of a query: with less, noise is a thousand times what it hides, and the numbers have no bounds."""
 
 MAX_EPSILON = 64.0
 """Of one query: e^64 is no privacy, and still far from the largest float64."""

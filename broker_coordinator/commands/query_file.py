@@ -23,6 +23,7 @@ from fleet_protocol.limits import (
     MAX_QUERY_CONDITIONS,
     MAX_SAMPLES_PER_UPDATE,
     MAX_WORD_CHARACTERS,
+    SMALLEST_EPSILON,
 )
 from fleet_protocol.sample_rules import LARGEST_FLOAT32
 from fleet_protocol.task_description import TaskDescription
@@ -91,6 +92,10 @@ def query_of(file: QueryFile, task: TaskDescription, number: int) -> StoredQuery
     if file.epsilon and file.samples_per_device > 1 and file.ask in _ANSWERED_FOR_ONE_SAMPLE:
         raise _wrong(file, f"with epsilon a device answers a {file.ask} for one sample: leave samples_per_device out")
     asked = _ASKED[file.ask](file, task)
+    if file.epsilon and asked.query.epsilon_of_round < SMALLEST_EPSILON:
+        raise _wrong(
+            file, f"epsilon {file.epsilon:g} in {asked.query.rounds} rounds; a round takes {SMALLEST_EPSILON:g}"
+        )
     if len(asked.query.edges) > MAX_ANSWER_NUMBERS - 1:
         raise _wrong(file, f"{len(asked.query.edges)} edges; the limit is {MAX_ANSWER_NUMBERS - 1}")
     return msgspec.structs.replace(asked, query=msgspec.structs.replace(asked.query, number=number))

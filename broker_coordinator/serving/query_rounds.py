@@ -15,6 +15,7 @@ from broker_coordinator.distribution.signed_messages import MessageSigner, Publi
 from broker_coordinator.serving.announcements import Announcements
 from broker_coordinator.storage.change_counters import QUERIES, read_change_counters
 from broker_coordinator.storage.device_registry import DeviceRegistry
+from broker_coordinator.storage.helper_registry import HelperRegistry
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.query_registry import QueryRegistry, RegisteredQuery
 from fleet_host.log_lines import log_line
@@ -37,6 +38,7 @@ class QueryRounds:
         self._engine = journal.engine
         self._registry = QueryRegistry(journal.engine)
         self._devices = DeviceRegistry(journal.engine)
+        self._helpers = HelperRegistry(journal.engine)
         self._signer = signer
         self._clock = clock
         self._announcements = Announcements()
@@ -88,7 +90,7 @@ class QueryRounds:
 
     def _look_at_round(self, registered: RegisteredQuery) -> None:
         lasted = self._clock() - registered.round_begun
-        fleet = len(self._devices.approved_presences())
+        fleet = len(self._devices.approved_presences().keys() - set(self._helpers.allowed()))
         reported = self._registry.reported(registered)
         if reported < registered.query.minimum_devices:
             return

@@ -22,7 +22,7 @@ class TextFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_words(file: Path) -> list[str]:
-    """The words of a file, without empty lines; none where there is no file.
+    """The words of a file, without empty lines and control characters; none where there is no file.
 
     Raises:
         OSError: it can't be read.
@@ -33,4 +33,5 @@ def read_words(file: Path) -> list[str]:
     except FileNotFoundError:
         return []
     lines = content.decode(errors="replace").splitlines()[:MAX_LINES]
-    return [word for line in lines if (word := line.strip()[:MAX_WORD_CHARACTERS])]
+    words = ("".join(filter(str.isprintable, line)).strip()[:MAX_WORD_CHARACTERS] for line in lines)
+    return [word for word in words if word]

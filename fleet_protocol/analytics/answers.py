@@ -9,12 +9,17 @@ from fleet_protocol.analytics import binned, distinct, moments, words
 from fleet_protocol.analytics.draws import Draws
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.kinds import AnalyticsReport, AnswerOutcome, Query
+from fleet_protocol.limits import SMALLEST_EPSILON
 
 WORDS: Final = "heavy_hitters"
 DISTINCT: Final = "distinct"
 BINNED: Final = frozenset({"count", "histogram", "quantiles", "labels"})
 ASKS: Final = (*sorted(BINNED), *moments.NUMBERS, DISTINCT, WORDS)
 """What may be asked."""
+SEEN: Final = frozenset({DISTINCT, WORDS})
+"""Whose answers have no noise of their own: whoever runs the coordinator sees what is true of a device."""
+ROUNDING: Final = 1e-9
+"""By which a probability may be more than it should, as a share."""
 
 _ANSWERS: Final = dict.fromkeys(BINNED, binned.answer) | dict.fromkeys(moments.NUMBERS, moments.answer)
 _CHECKS: Final = (
@@ -29,7 +34,15 @@ def is_understood(query: Query) -> bool:
     in_order = all(before < after for before, after in pairwise(query.edges))
     is_finite = all(map(math.isfinite, (*query.edges, query.upper - query.lower, query.epsilon, query.share)))
     has_range = query.ask not in moments.NUMBERS or query.lower < query.upper
-    return query.ask in ASKS and in_order and is_finite and has_range and query.round < query.rounds
+    is_private = not query.epsilon or _keeps_epsilon(query)
+    return query.ask in ASKS and in_order and is_finite and has_range and is_private and query.round < query.rounds
+
+
+def _keeps_epsilon(query: Query) -> bool:
+    """Whether an answer costs what the query says, or can be had at that price at all."""
+    if query.ask == WORDS and query.share > words.largest_share(query.epsilon_of_round) * (1 + ROUNDING):
+        return False
+    return query.ask != DISTINCT and query.epsilon_of_round >= SMALLEST_EPSILON
 
 
 def answered(query: Query, values: Sequence[float], texts: Sequence[str], draws: Draws) -> AnalyticsReport:

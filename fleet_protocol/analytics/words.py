@@ -7,6 +7,7 @@ stands before it is among `prefixes`. Which devices vote, and that few votes cou
 for its end.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -16,6 +17,14 @@ from fleet_protocol.kinds import AnalyticsReport, Query
 
 END: Final = "\n"
 """Follows the last letter of a word; no word has it, as a word is in one line."""
+
+FEWEST_VOTES: Final = 10
+"""That a prefix needs where votes cost epsilon, as in the paper's corollary 1."""
+
+
+def largest_share(epsilon: float) -> float:
+    """With which probability a device may vote in a round that costs `epsilon`: more, and it would cost more."""
+    return -math.expm1(-epsilon) / FEWEST_VOTES
 
 
 def vote(query: Query, words: Sequence[str], draws: Draws) -> str:
@@ -36,6 +45,8 @@ def check(query: Query, report: AnalyticsReport) -> None:
     word = report.word
     if report.numbers:
         raise ProtocolError(Reason.WRONG_SHAPE, f"{len(report.numbers)} numbers beside a vote")
+    if not word.removesuffix(END).isprintable():
+        raise ProtocolError(Reason.OUT_OF_BOUNDS, "a vote for a control character, which no word has")
     if word and (len(word) != query.round + 1 or word[:-1] not in query.prefixes):
         raise ProtocolError(
             Reason.OUT_OF_BOUNDS, f"a vote of {len(word)} letters in round {query.round}, which continues no prefix"

@@ -96,6 +96,9 @@ def test_device_that_gives_no_answer_and_sends_numbers_all_the_same_is_refused()
         {"ask": "mean", "lower": 1.0, "upper": 1.0},
         {"ask": "mean", "lower": -1.7e308, "upper": 1.7e308},
         {"epsilon": math.nan},
+        {"epsilon": 5e-324},
+        {"ask": "distinct", "epsilon": 1.0},
+        {"ask": "heavy_hitters", "epsilon": 1.0, "share": 1.0},
         {"round": 1},
     ],
 )

@@ -61,6 +61,7 @@ def test_file_is_what_devices_are_asked(tmp_path) -> None:
         ("heavy_hitters", {"field": "text.places", "where": [{"field": "label"}]}, "no property of a sample"),
         ("count", {"where": [{"field": "text.places"}]}, "no property of a sample"),
         ("count", {"field": "input[12]"}, "has 4 values in tiny"),
+        ("count", {"epsilon": 1e-5}, "a round takes 0.001"),
         ("count", {"epsilon": 1.0, "samples_per_device": 2}, "for one sample"),
     ],
 )

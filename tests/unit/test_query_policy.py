@@ -40,6 +40,12 @@ def test_answers_without_noise_are_given_where_the_owner_says_so_alone() -> None
     assert judged(exact, allowed) is AnswerOutcome.ANSWERED
 
 
+def test_words_and_distinct_values_are_exact_whatever_they_cost() -> None:
+    allowed = AnalyticsSettings([AskableField("tiny", "text")])
+    for query in (asked("heavy_hitters", field="text.places", epsilon=1.0), asked("distinct", field="text.places")):
+        assert judged(query, allowed, texts=["places"]) is AnswerOutcome.NOT_PRIVATE_ENOUGH
+
+
 def test_query_that_costs_more_than_the_owner_allows_is_refused() -> None:
     costly = asked("labels", field="label", epsilon=1.01)
     assert judged(costly) is AnswerOutcome.NOT_PRIVATE_ENOUGH
@@ -64,7 +70,7 @@ def test_query_that_could_be_shown_with_fewer_devices_is_refused() -> None:
 
 
 def test_field_that_the_task_has_not_and_a_text_without_a_file_are_unknown() -> None:
-    everything = AnalyticsSettings([AskableField("tiny", field) for field in ("label", "input", "text")])
+    everything = AnalyticsSettings([AskableField("tiny", field, exact=True) for field in ("label", "input", "text")])
     assert judged(msgspec.structs.replace(LABELS, field="input[9]"), everything) is AnswerOutcome.UNKNOWN_FIELD
     words = asked("heavy_hitters", field="text.places", epsilon=1.0)
     assert judged(words, everything) is AnswerOutcome.UNKNOWN_FIELD

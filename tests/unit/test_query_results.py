@@ -4,6 +4,7 @@ import math
 import random
 from collections import Counter
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -13,9 +14,17 @@ from broker_coordinator.aggregation.analytics.reports import ReportFacts, answer
 from broker_coordinator.aggregation.analytics.results import result
 from broker_coordinator.aggregation.analytics.rounds import is_over
 from broker_coordinator.aggregation.analytics.stored_query import QueryState
-from broker_coordinator.aggregation.analytics.trie import FEWEST_VOTES, probability_found, share_for, votes_for
+from broker_coordinator.aggregation.analytics.trie import next_prefixes, probability_found, share_for, votes_for
 from fleet_protocol.analytics import randomised_response
-from fleet_protocol.kinds import AnswerOutcome
+from fleet_protocol.analytics.words import FEWEST_VOTES
+from fleet_protocol.kinds import AnswerOutcome, Queries, decode_payload, encode_payload
+from fleet_protocol.limits import (
+    MAX_ANSWER_NUMBERS,
+    MAX_OPEN_QUERIES,
+    MAX_PREFIX_BYTES,
+    MAX_QUERIES_BYTES,
+    MAX_QUERY_CONDITIONS,
+)
 from tests.support.queries import answers_from, asked, stored, through_all_rounds
 
 ALL_SAMPLES = 1_000_000
@@ -158,6 +167,22 @@ def test_rare_words_are_never_shown_and_how_rare_follows_from_delta() -> None:
     assert -math.log(1 - 12 * share) == pytest.approx(0.5), "theorem 1"
     assert probability_found([11] * 4, 1.0, 12) == 0.0
     assert probability_found([10_000] * 4, share, 12) > 0.99
+
+
+def test_longest_queries_that_may_be_open_at_once_fit_their_message() -> None:
+    where = [{"field": "input[3]", "at_least": 1.1, "at_most": 2.2}] * MAX_QUERY_CONDITIONS
+    edges = [number + 0.1 for number in range(MAX_ANSWER_NUMBERS - 1)]
+    widest = asked("histogram", edges=edges, where=where)
+    begun = stored("heavy_hitters", field="text.places", longest=32, votes=1)
+    in_greek = [f"{chr(0x3B1 + number % 24)}{chr(0x4E00 + number)}" * 16 for number in range(2000)]
+    votes = [ReportFacts(7, 0, AnswerOutcome.ANSWERED, (), word) for word in in_greek]
+    prefixes, _ = next_prefixes(begun, votes)
+    assert 0 < sum(len(prefix.encode()) for prefix in prefixes) <= MAX_PREFIX_BYTES
+    longest = msgspec.structs.replace(begun.query, prefixes=prefixes)
+    for query in (widest, longest):
+        message = encode_payload(Queries((query,) * MAX_OPEN_QUERIES))
+        assert decode_payload(message, Queries).asked[0] == query
+        assert len(message) < MAX_QUERIES_BYTES - 1000
 
 
 def test_votes_of_a_round_that_ended_and_second_votes_count_for_nothing() -> None:

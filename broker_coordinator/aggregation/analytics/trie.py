@@ -11,14 +11,12 @@ probability of at most the sum of 1 / t! over t >= T, below (T - 2) / ((T - 3) T
 import math
 from collections import Counter
 from collections.abc import Sequence
+from itertools import accumulate
 
 from broker_coordinator.aggregation.analytics.reports import ReportFacts
 from broker_coordinator.aggregation.analytics.stored_query import FoundWord, StoredQuery
-from fleet_protocol.analytics.words import END
-from fleet_protocol.limits import MAX_PREFIXES
-
-FEWEST_VOTES = 10
-"""As in corollary 1."""
+from fleet_protocol.analytics.words import END, FEWEST_VOTES
+from fleet_protocol.limits import MAX_PREFIX_BYTES, MAX_PREFIXES
 
 
 def votes_for(delta: float, rounds: int) -> int:
@@ -44,7 +42,14 @@ def next_prefixes(stored: StoredQuery, reports: Sequence[ReportFacts]) -> tuple[
     counted = Counter(each.word for each in reports if each.word)
     enough = [(word, votes) for word, votes in counted.most_common() if votes >= stored.aims.votes]
     ended = tuple(FoundWord(word.removesuffix(END), votes) for word, votes in enough if word.endswith(END))
-    return tuple(word for word, _ in enough if not word.endswith(END))[:MAX_PREFIXES], ended
+    return _bounded([word for word, _ in enough if not word.endswith(END)]), ended
+
+
+def _bounded(prefixes: Sequence[str]) -> tuple[str, ...]:
+    """The first of them, as many as a query holds."""
+    sizes = accumulate(len(prefix.encode()) for prefix in prefixes)
+    fitting = sum(size <= MAX_PREFIX_BYTES for size in sizes)
+    return tuple(prefixes[: min(fitting, MAX_PREFIXES)])
 
 
 def _fewer_than(votes: int, devices: int, share: float) -> float:

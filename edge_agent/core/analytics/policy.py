@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from edge_agent.core.analytics.settings import AnalyticsSettings, AskableField
-from fleet_protocol.analytics.answers import DISTINCT, WORDS, is_understood
+from fleet_protocol.analytics.answers import SEEN, WORDS, is_understood
 from fleet_protocol.analytics.fields import RECEIVED_AT, UnknownFieldError, find_field, is_covered
 from fleet_protocol.kinds import AnswerOutcome, Query
 from fleet_protocol.task_description import TaskDescription
@@ -68,7 +68,8 @@ def _covering(query: Query, task: str, allowed: AnalyticsSettings) -> list[list[
 
 def _bears(query: Query, field: AskableField) -> bool:
     """Whether the owner allows this much to be told of the field."""
-    return field.exact if query.epsilon == 0 else query.epsilon <= field.largest_epsilon * (1 + ROUNDING)
+    needs_exact = query.epsilon == 0 or query.ask in SEEN
+    return (field.exact or not needs_exact) and query.epsilon <= field.largest_epsilon * (1 + ROUNDING)
 
 
 def _all_known(query: Query, task: TaskDescription, texts: Collection[str]) -> bool:
@@ -79,4 +80,4 @@ def _all_known(query: Query, task: TaskDescription, texts: Collection[str]) -> b
     if not any(place.store == "text" for place in places):
         return query.ask != WORDS
     # Words are no property of a sample: they are filtered by nothing, and nothing is filtered by them.
-    return len(places) == 1 and places[0].name in texts and query.ask in {DISTINCT, WORDS}
+    return len(places) == 1 and places[0].name in texts and query.ask in SEEN

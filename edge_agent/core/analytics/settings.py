@@ -25,7 +25,8 @@ class AskableField(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     largest_epsilon: Epsilon = 1.0
     """A query may cost at most this. 0 allows none with noise."""
     exact: bool = False
-    """Answer without noise too. Whoever runs the coordinator then sees this device's numbers."""
+    """Answer without noise too, and for distinct values and frequent words. Whoever runs the coordinator then sees what
+    is true of this device."""
 
     def __post_init__(self) -> None:
         """Refuse what names no field; raises ValueError."""

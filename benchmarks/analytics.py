@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from broker_coordinator.aggregation.analytics.bins import bin_of, bounds_of, pooled, standard_error
+from broker_coordinator.aggregation.analytics.bins import bin_of, bounds_of, pooled, standard_errors
 from broker_coordinator.aggregation.analytics.reports import ReportFacts, RoundAnswers, answers_of
 from broker_coordinator.aggregation.analytics.rounds import next_round
 from broker_coordinator.aggregation.analytics.stored_query import StoredQuery
@@ -63,7 +63,7 @@ def main() -> None:
                 "samples": sum(map(len, devices)),
                 "histogram": histogram(task, devices),
                 "quantiles": quantiles(task, devices),
-                "labels_with_noise": [labels_with_noise(task, epsilon, repeats) for epsilon in EPSILONS],
+                "labels_with_noise": [labels_with_noise(task, epsilon, 10 * repeats) for epsilon in EPSILONS],
                 "epsilon": [accounted(epsilon) for epsilon in EPSILONS],
                 "heavy_hitters": heavy_hitters(task, repeats),
             }
@@ -157,21 +157,24 @@ def quantiles(task: TaskDescription, devices: Values) -> list[dict[str, float | 
 
 
 def labels_with_noise(task: TaskDescription, epsilon: float, repeats: int) -> dict[str, float]:
-    """The root mean square error over labels and runs, of 2,000 devices, against the error that is stated."""
+    """Root mean squares, over labels and runs of 2,000 devices, of error and stated standard error."""
     stored = asked(task, "labels", "label", epsilon=epsilon)
-    squares = []
+    errors: list[float] = []
+    stated: list[float] = []
     for seed in range(repeats):
         draws = random.Random(seed)
         labels = draws.choices(range(10), [10 - label for label in range(10)], k=2000)
-        true = Counter(labels)
-        answers = one_round(stored, lambda device, labels=labels: ((float(labels[device]),), ()), 2000, draws)  # type: ignore[misc]
+        answers = one_round(stored, lambda device, of=labels: ((float(of[device]),), ()), 2000, draws)  # type: ignore[misc]
         counts = pooled(stored.query, answers.answered)
-        squares += [(count - true[label]) ** 2 for label, count in enumerate(counts)]
-    return {
-        "epsilon": epsilon,
-        "root_mean_square_error": math.sqrt(np.mean(squares)),
-        "stated_error": standard_error(stored.query, 2000),
-    }
+        true = Counter(labels)
+        errors += [count - true[label] for label, count in enumerate(counts)]
+        stated += standard_errors(stored.query, counts, 2000)
+    return {"epsilon": epsilon, "error": root_mean_square(errors), "stated_standard_error": root_mean_square(stated)}
+
+
+def root_mean_square(numbers: Sequence[float]) -> float:
+    """The square root of the mean of their squares."""
+    return math.sqrt(float(np.mean(np.square(numbers))))
 
 
 def accounted(epsilon: float) -> dict[str, float]:

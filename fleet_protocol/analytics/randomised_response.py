@@ -30,10 +30,11 @@ def unbiased(told: Sequence[int], epsilon: float) -> list[float]:
     return [(count - sum(told) * other) / (truly - other) for count in told]
 
 
-def standard_error(devices: int, answers: int, epsilon: float) -> float:
-    """Of one such number, for an answer that is rarely true (the same paper, section 4)."""
+def standard_error(true: float, devices: int, answers: int, epsilon: float) -> float:
+    """Of one such number, where the answer is true of so many of the `devices`: two binomial distributions."""
     truly, other = probabilities(answers, epsilon)
-    return math.sqrt(devices * other * (1 - other)) / (truly - other)
+    variance = true * truly * (1 - truly) + (devices - true) * other * (1 - other)
+    return math.sqrt(variance) / (truly - other)
 
 
 def largest_move(answers: int, epsilon: float) -> float:

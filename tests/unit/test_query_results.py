@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from broker_coordinator.aggregation.analytics.bins import pooled, standard_error
+from broker_coordinator.aggregation.analytics.bins import pooled, standard_errors
 from broker_coordinator.aggregation.analytics.divergence import divergence, earth_mover, jensen_shannon, shares_of
 from broker_coordinator.aggregation.analytics.reports import ReportFacts, answers_of
 from broker_coordinator.aggregation.analytics.results import result
@@ -106,11 +106,9 @@ def test_labels_with_noise_are_right_within_the_stated_error() -> None:
     query = asked("labels", field="label", epsilon=1.0)
     counts = pooled(query, answers_from(query, [[float(label)] for label in true]).answered)
     expected = Counter(true)
-    error = standard_error(query, len(true))
-    assert 50 < error < 200
-    for label, count in enumerate(counts):
-        # The stated error is that of a rare answer; more often true, it is a little more.
-        assert abs(count - expected[label]) < 5 * error
+    for label, error in enumerate(standard_errors(query, counts, len(true))):
+        assert 50 < error < 200
+        assert abs(counts[label] - expected[label]) < 5 * error
 
 
 def test_mean_with_noise_is_right_within_its_error() -> None:

@@ -23,11 +23,13 @@ def pooled(query: Query, reports: Sequence[ReportFacts]) -> list[float]:
     return randomised_response.unbiased(told, query.epsilon_of_round)[1:]
 
 
-def standard_error(query: Query, devices: int) -> float:
-    """Of what is in one bin: 0 without noise."""
+def standard_errors(query: Query, counts: Sequence[float], devices: int) -> list[float]:
+    """Of what is in each bin, by what was found there: 0 without noise."""
     if not query.epsilon:
-        return 0.0
-    return randomised_response.standard_error(devices, len(query.edges) + 2, query.epsilon_of_round)
+        return [0.0] * len(counts)
+    likely = (min(max(count, 0.0), devices) for count in counts)
+    answers, epsilon = len(counts) + 1, query.epsilon_of_round
+    return [randomised_response.standard_error(true, devices, answers, epsilon) for true in likely]
 
 
 def one_device_moves(query: Query) -> float:

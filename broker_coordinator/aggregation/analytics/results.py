@@ -25,8 +25,8 @@ def result(stored: StoredQuery, state: QueryState, answers: RoundAnswers) -> Sho
 
 
 def _count(stored: StoredQuery, _: QueryState, reports: Sequence[ReportFacts]) -> Shown:
-    (count,) = bins.pooled(stored.query, reports)
-    return {"count": count} | _with_noise(stored.query, reports)
+    counts = bins.pooled(stored.query, reports)
+    return {"count": counts[0]} | _with_noise(stored.query, counts, len(reports))
 
 
 def _histogram(stored: StoredQuery, state: QueryState, reports: Sequence[ReportFacts]) -> Shown:
@@ -38,7 +38,7 @@ def _histogram(stored: StoredQuery, state: QueryState, reports: Sequence[ReportF
     for number, count in enumerate(counts):
         least, below = bins.bounds_of(number, query.edges)
         rows.append({"from": least, "below": below, "count": count})
-    return {"bins": rows, "samples": math.fsum(counts)} | _with_noise(query, reports)
+    return {"bins": rows, "samples": math.fsum(counts)} | _with_noise(query, counts, len(reports))
 
 
 def _labels(stored: StoredQuery, _: QueryState, reports: Sequence[ReportFacts]) -> Shown:
@@ -48,7 +48,7 @@ def _labels(stored: StoredQuery, _: QueryState, reports: Sequence[ReportFacts]) 
         {"label": label, "count": count, "share": count / total if total > 0 else None}
         for label, count in enumerate(counts)
     ]
-    return {"labels": rows, "samples": total} | _with_noise(stored.query, reports)
+    return {"labels": rows, "samples": total} | _with_noise(stored.query, counts, len(reports))
 
 
 def _quantiles(stored: StoredQuery, _: QueryState, reports: Sequence[ReportFacts]) -> Shown:
@@ -59,7 +59,7 @@ def _quantiles(stored: StoredQuery, _: QueryState, reports: Sequence[ReportFacts
         least, most = (None, None) if place is None else bins.bounds_of(place, query.edges)
         middle = (least + most) / 2 if least is not None and most is not None else None
         rows.append({"probability": probability, "value": middle, "from": least, "to": most})
-    return {"quantiles": rows, "samples": math.fsum(counts)} | _with_noise(query, reports)
+    return {"quantiles": rows, "samples": math.fsum(counts)} | _with_noise(query, counts, len(reports))
 
 
 def _moments(stored: StoredQuery, _: QueryState, reports: Sequence[ReportFacts]) -> Shown:
@@ -101,10 +101,10 @@ def _words(stored: StoredQuery, state: QueryState, reports: Sequence[ReportFacts
     return shown | ({"delta": stored.aims.delta} if stored.query.epsilon else {})
 
 
-def _with_noise(query: Query, reports: Sequence[ReportFacts]) -> Shown:
+def _with_noise(query: Query, counts: Sequence[float], devices: int) -> Shown:
     shown: Shown = {"one_device_moves": bins.one_device_moves(query)}
     if query.epsilon:
-        shown["standard_error"] = bins.standard_error(query, len(reports))
+        shown["standard_error"] = max(bins.standard_errors(query, counts, devices))
     return shown
 
 

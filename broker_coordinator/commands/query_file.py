@@ -89,6 +89,7 @@ def query_of(file: QueryFile, task: TaskDescription, number: int) -> StoredQuery
         ConfigurationError: the task has no such field, or keys that do not go together.
     """
     _check_fields(file, task)
+    _check_bounds(file)
     if file.epsilon and file.samples_per_device > 1 and file.ask in _ANSWERED_FOR_ONE_SAMPLE:
         raise _wrong(file, f"with epsilon a device answers a {file.ask} for one sample: leave samples_per_device out")
     asked = _ASKED[file.ask](file, task)
@@ -122,6 +123,14 @@ def _check_fields(file: QueryFile, task: TaskDescription) -> None:
     is_filtered = filtered or file.since or file.until
     if any(each.store == "text" for each in filtered) or (place.store == "text" and is_filtered):
         raise _wrong(file, "text.NAME is no property of a sample: nothing filters it, and it filters nothing")
+
+
+def _check_bounds(file: QueryFile) -> None:
+    for each in file.where:
+        if each.at_least is not None and each.at_most is not None and each.at_least > each.at_most:
+            raise _wrong(file, f"where: no {each.field} is from {each.at_least:g} to {each.at_most:g}; swap them")
+    if file.since and file.until and _seconds(file, file.since) >= _seconds(file, file.until):
+        raise _wrong(file, "since is not before until; swap them")
 
 
 def _stored(

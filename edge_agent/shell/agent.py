@@ -158,5 +158,6 @@ class Agent:
             waiting_bytes=self._database.waiting_bytes(),
             merged_updates=self._database.merged_back,
             coordinator_key=write_verify_key(member.identity.coordinator),
+            queries=self._questions.use,
             dropped={task: dropped for task in tasks if (dropped := self._samples.dropped(task))},
         )

@@ -14,6 +14,7 @@ from broker_coordinator.aggregation.analytics.results import result
 from broker_coordinator.aggregation.analytics.stored_query import QueryState, StoredQuery
 from broker_coordinator.storage.query_registry import QueryRegistry
 from broker_coordinator.storage.task_registry import TaskRegistry
+from edge_agent.core.analytics.policy import QueryUse
 from edge_agent.core.analytics.settings import AnalyticsSettings, AskableField
 from edge_agent.core.outbox import OutboxRow
 from edge_agent.core.version_choice import VersionUnavailableError
@@ -141,6 +142,7 @@ async def test_query_is_answered_once_whatever_comes_again(device, tmp_path) -> 
     again = Answering(tmp_path)
     await again.hears(LABELS, numbered(LABELS, 9, field="input[0]"))
     assert [report.outcome for report in again.said()][2:] == [AnswerOutcome.NOT_ALLOWED]
+    assert again.questions.use == QueryUse(answered=2, refused=1, epsilon=0.0)
     again.close()
 
 

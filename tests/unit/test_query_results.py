@@ -16,7 +16,7 @@ from broker_coordinator.aggregation.analytics.rounds import is_over
 from broker_coordinator.aggregation.analytics.stored_query import QueryState
 from broker_coordinator.aggregation.analytics.trie import next_prefixes, probability_found, share_for, votes_for
 from fleet_protocol.analytics import randomised_response
-from fleet_protocol.analytics.words import FEWEST_VOTES
+from fleet_protocol.analytics.words import END, FEWEST_VOTES
 from fleet_protocol.kinds import AnswerOutcome, Queries, decode_payload, encode_payload
 from fleet_protocol.limits import (
     MAX_ANSWER_NUMBERS,
@@ -165,6 +165,30 @@ def test_rare_words_are_never_shown_and_how_rare_follows_from_delta() -> None:
     assert -math.log(1 - 12 * share) == pytest.approx(0.5), "theorem 1"
     assert probability_found([11] * 4, 1.0, 12) == 0.0
     assert probability_found([10_000] * 4, share, 12) > 0.99
+
+
+def test_ten_thousand_devices_find_a_word_by_a_zipf_law_as_often_as_the_theory_says() -> None:
+    query = stored("heavy_hitters", field="text.places", longest=4, epsilon=4.0)
+    draws = random.Random(8)
+    words = draws.choices(
+        [f"w{rank:02}" for rank in range(50)], [1 / (rank + 1) ** 1.1 for rank in range(50)], k=10_000
+    )
+    holders = Counter((word + END)[:length] for word in words for length in range(1, len(word) + 2))
+    theory = {
+        word: probability_found(
+            [holders[(word + END)[:length]] for length in range(1, len(word) + 2)], query.query.share, query.aims.votes
+        )
+        for word in set(words)
+    }
+    found = Counter(
+        each.word
+        for seed in range(5)
+        for each in through_all_rounds(query, [[word] for word in words], words=True, seed=100 * seed)[0].found
+    )
+    expected, variance = 5 * sum(theory.values()), 5 * sum(each * (1 - each) for each in theory.values())
+    assert expected > 5
+    assert abs(found.total() - expected) < 4 * math.sqrt(variance)
+    assert all(theory[word] > 1e-6 for word in found)
 
 
 def test_longest_queries_that_may_be_open_at_once_fit_their_message() -> None:

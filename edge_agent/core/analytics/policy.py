@@ -3,6 +3,8 @@
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+import msgspec
+
 from edge_agent.core.analytics.settings import AnalyticsSettings, AskableField
 from fleet_protocol.analytics.answers import SEEN, WORDS, is_understood
 from fleet_protocol.analytics.fields import RECEIVED_AT, UnknownFieldError, find_field, is_covered
@@ -22,6 +24,14 @@ class Spent:
     epsilon: float = 0.0
     queries_today: int = 0
     is_begun: bool = False
+
+
+class QueryUse(msgspec.Struct, frozen=True):
+    """What a device remembers of queries, for its owner: rounds answered and refused, and epsilon that counts now."""
+
+    answered: int = 0
+    refused: int = 0
+    epsilon: float = 0.0
 
 
 def refused_unseen(query: Query, task: str, allowed: AnalyticsSettings) -> AnswerOutcome | None:

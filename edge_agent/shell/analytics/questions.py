@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from edge_agent.core.analytics.policy import judge, refused_unseen
+from edge_agent.core.analytics.policy import QueryUse, judge, refused_unseen
 from edge_agent.core.analytics.settings import AnalyticsSettings
 from edge_agent.core.daily_use import DAY_SECONDS
 from edge_agent.core.outbox import OutboxRow, SignRow
@@ -96,6 +96,11 @@ class Questions:
         self._draws = draws or random.SystemRandom()
         self._open: dict[str, tuple[Query, ...]] = {}
         self._changed = asyncio.Event()
+
+    @property
+    def use(self) -> QueryUse:
+        """What this device has answered, for its owner."""
+        return self._database.query_use(self._today(), self._allowed.budget_days)
 
     def receive(self, task: str, queries: Queries) -> None:
         """Take all queries that are open about a task's samples."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
-from edge_agent.core.analytics.policy import Spent
+from edge_agent.core.analytics.policy import QueryUse, Spent
 from edge_agent.core.daily_use import DailyUse
 from edge_agent.core.guards import GuardSettings
 from edge_agent.core.outbox import OutboxRow, SignRow, SpooledPayload
@@ -21,7 +21,7 @@ from edge_agent.shell.storage.damaged_files import WatchedConnection, require_wh
 from edge_agent.shell.storage.device_schema import prepare, require_schema
 from edge_agent.shell.storage.outbox_room import merge_back, waiting_bytes
 from edge_agent.shell.storage.page_cache import keep_few_pages
-from edge_agent.shell.storage.query_answers import QueryAnswer, read_spent, was_answered, write_answer
+from edge_agent.shell.storage.query_answers import QueryAnswer, count_answers, read_spent, was_answered, write_answer
 from edge_agent.shell.storage.row_seals import RowSeals
 from edge_agent.shell.storage.sample_use import SampleUse, read_use, write_use
 from fleet_protocol.envelope import digest
@@ -253,6 +253,11 @@ class DeviceDatabase:
     def spent_on_queries(self, query: int, today: int, days: int) -> Spent:
         """What answers have cost on the last so many days, `today` included."""
         return read_spent(self._connection, query, today, days)
+
+    def query_use(self, today: int, days: int) -> QueryUse:
+        """What is remembered of queries, and what they have cost on the last so many days."""
+        answered, refused = count_answers(self._connection)
+        return QueryUse(answered, refused, read_spent(self._connection, 0, today, days).epsilon)
 
     def _insert(self, unsigned: OutboxRow, sign: SignRow) -> OutboxRow:
         """Give a payload its number, and let it wait."""

@@ -46,6 +46,13 @@ def write_answer(connection: sqlite3.Connection, answer: QueryAnswer) -> None:
     )
 
 
+def count_answers(connection: sqlite3.Connection) -> tuple[int, int]:
+    """How many rounds were answered, and how many refused, as far back as is remembered."""
+    found = "SELECT IFNULL(SUM(answered), 0), IFNULL(SUM(NOT answered), 0) FROM query_answers"
+    answered, refused = connection.execute(found).fetchone()
+    return answered, refused
+
+
 def read_spent(connection: sqlite3.Connection, query: int, today: int, days: int) -> Spent:
     """What answers have cost on the last so many days up to `today`, or up to the last day on which there was one."""
     last = connection.execute("SELECT MAX(day) FROM query_answers").fetchone()[0] or 0

@@ -14,6 +14,7 @@ from broker_coordinator.aggregation.analytics.stored_query import QueryState
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from broker_coordinator.serving.announcements import Announcements
 from broker_coordinator.storage.change_counters import QUERIES, read_change_counters
+from broker_coordinator.storage.database import JournalUnavailableError
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.helper_registry import HelperRegistry
 from broker_coordinator.storage.journal import Journal
@@ -59,7 +60,14 @@ class QueryRounds:
             return
         self._look_at = now + LOOK_SECONDS
         for registered in self._in_rounds():
-            self._look_at_round(registered)
+            try:
+                self._look_at_round(registered)
+            except JournalUnavailableError:
+                raise
+            except Exception:  # a defect that one query brings out must not stop the rest
+                self._registry.close(registered)
+                remedy = "see the journal's rows of the query, and publish it again"
+                logger.exception(log_line("query_failed", query=registered.query.name, remedy=remedy))
         self._load_if_changed()
 
     def announce(self) -> None:

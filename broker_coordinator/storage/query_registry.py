@@ -1,6 +1,7 @@
 """Queries about devices' samples, and the reports that the journal has for them (docs/analytics.md)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,10 +111,13 @@ class QueryRegistry:
         Raises:
             ConfigurationError: there is no such query.
         """
-        found = self.named(name)
-        with writing(self._engine) as connection:
-            _set(connection, found, state=QueryState.STOPPED.value)
+        self.close(self.named(name))
         return self.named(name)
+
+    def close(self, registered: RegisteredQuery) -> None:
+        """Stop this one; nothing where it was changed meanwhile."""
+        with writing(self._engine) as connection:
+            _set(connection, registered, state=QueryState.STOPPED.value)
 
     def go_on(self, before: RegisteredQuery, after: StoredQuery, *, follows: bool, now: int) -> None:
         """Begin the next round of a query, or end it where none `follows`; nothing where it was changed meanwhile."""
@@ -131,14 +135,19 @@ class QueryRegistry:
             return connection.scalar(select(func.count(func.distinct(payloads.c.device))).where(*held)) or 0
 
     def reports(self, registered: RegisteredQuery) -> Sequence[tuple[str, ReportFacts]]:
-        """Every report to a query with its device, in journal order."""
+        """Every report to a query with its device, in journal order; without one whose row is damaged."""
         held = select(payloads.c.device, FACTS).where(*_held_by(registered)).order_by(payloads.c.position)
         with reading(self._engine) as connection:
-            return [(row.device, _FACTS.decode(row.facts)) for row in connection.execute(held)]
+            return [each for row in connection.execute(held) for each in _read(row)]
 
 
 _FACTS = msgspec.json.Decoder(ReportFacts)
 _DOCUMENT = msgspec.json.Decoder(StoredQuery)
+
+
+def _read(row: Row[Any]) -> Iterator[tuple[str, ReportFacts]]:
+    with suppress(msgspec.MsgspecError):
+        yield row.device, _FACTS.decode(row.facts)
 
 
 def _held_by(registered: RegisteredQuery) -> tuple[Any, ...]:

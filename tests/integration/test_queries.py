@@ -12,6 +12,8 @@ import pytest
 from broker_coordinator.aggregation.analytics.reports import answers_of
 from broker_coordinator.aggregation.analytics.results import result
 from broker_coordinator.aggregation.analytics.stored_query import QueryState, StoredQuery
+from broker_coordinator.commands.diagnose import diagnosis
+from broker_coordinator.storage.database import writing
 from broker_coordinator.storage.query_registry import QueryRegistry
 from broker_coordinator.storage.task_registry import TaskRegistry
 from edge_agent.core.analytics.policy import QueryUse
@@ -348,6 +350,44 @@ def test_open_queries_are_bounded_and_a_name_is_free_again_once_its_query_is_clo
     asking.registry.stop("query-3")
     asking.publish(another(50, "query-3"), now=1_800_000_001)
     assert asking.registry.named("query-3").query.number == 50
+
+
+def test_damaged_report_is_left_out_and_a_query_that_fails_is_stopped_alone(asking, caplog) -> None:
+    asking.publish(HALVES)
+    asking.publish(another(8, "other"))
+    for device in DEVICES:
+        asking.answer(device, HALVES.query, 1.0)
+        asking.answer(device, another(8, "other").query, 5.0)
+    damaged = {7: '{"query":7,"round":0,"outcome":"answered","numbers":[1.0]}', 8: "{"}
+    with writing(asking.bench.journal.engine) as connection:
+        for query, facts in damaged.items():
+            change = "UPDATE payloads SET facts = ? WHERE aggregate = ? AND device = 'pi-0'"
+            connection.exec_driver_sql(change, (facts, query))
+    asking.next_round()
+    states = {each.query.name: (each.state, each.query.round) for each in asking.registry.all()}
+    assert states == {"asked": (QueryState.STOPPED, 0), "other": (QueryState.OPEN, 1)}
+    assert "query_failed" in caplog.text
+    assert [each.name for each in asking.heard()[-1].asked] == ["other"]
+
+
+def test_diagnosis_shows_how_far_devices_labels_are_apart_and_how_far_a_field_has_moved(asking) -> None:
+    assert "nothing to compare yet" in str(diagnosis(asking.bench.journal.engine, TINY)["result"])
+    bins = stored("histogram", edges=[1.0, 2.0, 3.0], minimum_devices=3)
+    labels = stored("labels", field="label", minimum_devices=3)
+    for number, (query, values) in enumerate([(bins, (0.5, 1.5)), (labels, (0.0, 2.0)), (bins, (1.5, 3.5))], start=20):
+        name = f"query-{number}"
+        renamed = msgspec.structs.replace(query, query=numbered(query.query, number, name=name))
+        asking.publish(renamed, now=1_800_000_000 + number)
+        for place, device in enumerate(DEVICES[:4]):
+            asking.answer(device, renamed.query, values[place % 2])
+        asking.registry.stop(name)
+    found = diagnosis(asking.bench.journal.engine, TINY)
+    (drift,) = found["drift"]
+    assert (drift["from"], drift["to"], drift["jensen_shannon"]) == ("query-20", "query-22", pytest.approx(0.5))
+    assert drift["earth_mover"] == pytest.approx(0.5)
+    (divergence,) = found["labels"]
+    assert (divergence["devices"], divergence["unlike_the_fleet"]) == (4, 4)
+    assert divergence["mean_jensen_shannon"] == pytest.approx(0.311, abs=0.001)
 
 
 def test_report_that_is_none_costs_nobody_else_an_answer(asking) -> None:

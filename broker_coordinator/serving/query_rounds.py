@@ -83,7 +83,8 @@ class QueryRounds:
         """Take at most `limit` of the messages that are to be published now, in seconds on any one clock."""
         taken: list[Publication] = []
         while len(taken) < limit and (task := self._announcements.next_name(now)) is not None:
-            taken.append(self._signer.queries(task, self._messages[task]))
+            if message := self._messages.get(task):  # none where another database has taken the place of this one
+                taken.append(self._signer.queries(task, message))
             self._announcements.done(task, now)
         return taken
 
@@ -97,17 +98,15 @@ class QueryRounds:
         return [each for each in self._queries if each.state is QueryState.OPEN and each.query.rounds > 1]
 
     def _look_at_round(self, registered: RegisteredQuery) -> None:
-        lasted = self._clock() - registered.round_begun
+        stored, lasted = registered.stored, self._clock() - registered.round_begun
         fleet = len(self._devices.approved_presences().keys() - set(self._helpers.allowed()))
         reported = self._registry.reported(registered)
-        if reported < registered.query.minimum_devices:
-            return
-        if reported < fleet and lasted < registered.stored.aims.round_seconds:
+        if not is_over(stored, reported, reported, fleet, lasted):  # even if nobody refused: no need to read answers
             return
         answers = answers_of(self._registry.reports(registered), registered.query.round)
-        if not is_over(registered.stored, len(answers.answered), reported, fleet, lasted):
+        if not is_over(stored, len(answers.answered), reported, fleet, lasted):
             return
-        after, follows = next_round(registered.stored, answers)
+        after, follows = next_round(stored, answers)
         self._registry.go_on(registered, after, follows=follows, now=int(self._clock()))
         logger.info(
             log_line(

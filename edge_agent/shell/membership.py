@@ -63,8 +63,8 @@ logger = logging.getLogger(__name__)
 
 
 class Membership:
-    """One member of one fleet. `duty` and `sessions` are to be set before its link runs; so is `asked`, where it hears
-    what is asked about samples.
+    """One member of one fleet. `duty` and `sessions` are to be set before its link runs. `asked` hears what is asked
+    about samples, where somebody sets it.
 
     Raises:
         ConfigurationError: the state folder can't be used, or is another device's.
@@ -72,7 +72,6 @@ class Membership:
 
     duty: Duty
     sessions: Sessions
-    asked: Callable[[str, Queries], None]
 
     def __init__(
         self,
@@ -92,6 +91,7 @@ class Membership:
         self.identity = identity
         self._software = software
         self.tasks = [task.name for task in configuration.tasks]
+        self.asked: Callable[[str, Queries], object] = lambda _task, _queries: None
         self.database = database
         identity.boot = database.boot
         pinned = PinnedKeys(configuration.state_folder, identity.coordinator)

@@ -55,7 +55,7 @@ def _rows(path: Path, task: TaskDescription, places: Sequence[FieldPlace]) -> It
     query = (
         f"SELECT {columns} FROM samples LEFT JOIN arrivals ON sample = id WHERE task = ? AND {condition} ORDER BY id"  # noqa: S608
     )
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
         for row in connection.execute(query, (task.task, *sizes)):
             values = [_value(stored, place) for stored, place in zip(row, places, strict=True)]
             if not any(map(math.isnan, values)):

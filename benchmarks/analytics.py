@@ -24,7 +24,8 @@ from broker_coordinator.aggregation.analytics.reports import ReportFacts, RoundA
 from broker_coordinator.aggregation.analytics.rounds import next_round
 from broker_coordinator.aggregation.analytics.stored_query import StoredQuery
 from broker_coordinator.aggregation.analytics.trie import probability_found
-from broker_coordinator.commands.query_file import QueryFile, query_of
+from broker_coordinator.commands.new_query import query_of
+from broker_coordinator.commands.query_file import QueryFile
 from bundle_runtime.bundle_folder import load_bundle
 from fleet_protocol.analytics import laplace
 from fleet_protocol.analytics.answers import answered, check_report

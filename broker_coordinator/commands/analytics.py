@@ -7,8 +7,9 @@ from pathlib import Path
 
 from broker_coordinator.aggregation.analytics.reports import answers_of
 from broker_coordinator.aggregation.analytics.results import result
+from broker_coordinator.commands.new_query import query_of
 from broker_coordinator.commands.output import add_noun, write_fields, write_rows
-from broker_coordinator.commands.query_file import query_of, read_query_file
+from broker_coordinator.commands.query_file import read_query_file
 from broker_coordinator.configuration import load_configuration
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.query_registry import QueryRegistry, RegisteredQuery

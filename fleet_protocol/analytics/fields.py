@@ -1,7 +1,7 @@
 """Fields of the sample store that a query may name, and where their values stand in a stored sample. Pure.
 
 label, label[2], label.HEAD, label.HEAD[2]     a class's number, or one value of a label
-input[3], input.NAME[3]                        one value of the sample's inputs, as the graphs take it
+input[3], input.NAME[3]                        one value of the inputs, as the device stores it
 reading.NAME                                   a field of the task's readings: its value in the newest one, in its
                                                own unit unless every device scales its own (`scaling = "device"`)
 received_at                                    when the sample came, in seconds since 1970

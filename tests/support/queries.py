@@ -9,7 +9,8 @@ import msgspec
 from broker_coordinator.aggregation.analytics.reports import ReportFacts, RoundAnswers, answers_of
 from broker_coordinator.aggregation.analytics.rounds import next_round
 from broker_coordinator.aggregation.analytics.stored_query import StoredQuery
-from broker_coordinator.commands.query_file import QueryFile, query_of
+from broker_coordinator.commands.new_query import query_of
+from broker_coordinator.commands.query_file import QueryFile
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.analytics.answers import answered, check_report
 from fleet_protocol.kinds import AnalyticsReport, Query

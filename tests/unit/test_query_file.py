@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from broker_coordinator.commands.query_file import query_of, read_query_file
+from broker_coordinator.commands.new_query import query_of
+from broker_coordinator.commands.query_file import read_query_file
 from fleet_protocol.analytics.answers import is_understood
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.sample_schema import LabelSchema
@@ -52,12 +53,11 @@ def test_file_is_what_devices_are_asked(tmp_path) -> None:
         ("histogram", {"edges": [1.0, 2.0], "lower": 1.0, "upper": 2.0}, "stand without"),
         ("labels", {}, "has no classes"),
         ("labels", {"field": "label[3]"}, "label"),
-        ("quantiles", {"probabilities": ()}, "need probabilities"),
         ("quantiles", {"probabilities": (0.1,) * 8, "bins": 100}, "too many"),
         ("distinct", {"epsilon": 1.0}, "takes no epsilon"),
         ("distinct", {"samples_per_device": 1000}, "takes 512"),
-        ("heavy_hitters", {}, "are for text.NAME"),
-        ("mean", {"field": "text.places", "lower": 0.0, "upper": 1.0}, "are for text.NAME"),
+        ("heavy_hitters", {}, "are of text.NAME"),
+        ("mean", {"field": "text.places", "lower": 0.0, "upper": 1.0}, "are of text.NAME"),
         ("heavy_hitters", {"field": "text.places", "where": [{"field": "label"}]}, "no property of a sample"),
         ("count", {"where": [{"field": "text.places"}]}, "no property of a sample"),
         ("count", {"where": [{"field": "label", "at_least": 2.0, "at_most": 1.0}]}, "no label is from 2 to 1"),
@@ -83,6 +83,7 @@ def test_labels_of_more_classes_than_an_answer_holds_are_refused() -> None:
         (("epsilon = 0.5", "epsilon = nan"), "epsilon"),
         (("epsilon = 0.5", "epsilon = 1e9"), "epsilon"),
         (("2026-11-08", "2026-10-08"), "since is not before until"),
+        (("epsilon = 0.5", "probabilities = []"), "probabilities"),
         (('ask = "histogram"', 'ask = "average"'), "ask"),
         (("2026-11-01T00:00:00Z", "1960-11-01T00:00:00Z"), "no sample came before 1970"),
         (("epsilon = 0.5", "epsylon = 0.5"), "epsylon"),

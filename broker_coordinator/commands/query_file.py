@@ -27,6 +27,7 @@ Probability = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 
 FEWEST_DEVICES: Final = 3
 """Of two, each would know the other's answer."""
+Devices = Annotated[int, msgspec.Meta(ge=FEWEST_DEVICES, le=MAX_SAMPLES_PER_UPDATE)]
 
 
 class Filter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,7 +67,7 @@ class QueryFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of quantiles: 0.5 is the median."""
     longest: Annotated[int, msgspec.Meta(ge=1, le=MAX_WORD_CHARACTERS)] = 16
     """Of heavy hitters: letters of the longest word that is found."""
-    votes: Samples | None = None
+    votes: Devices | None = None
     """Of heavy hitters: fewer count as none. With epsilon, there are at least as many as `delta` needs."""
     delta: Annotated[float, msgspec.Meta(ge=1e-30, le=1e-3)] = 1e-6
     """Of heavy hitters with epsilon."""
@@ -74,7 +75,7 @@ class QueryFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of one device at most so many samples count: with 1, each device has one vote."""
     epsilon: Annotated[float, msgspec.Meta(ge=0, le=MAX_EPSILON)] = 0.0
     """What all rounds together may cost a device; 0: answers without noise."""
-    minimum_devices: Annotated[int, msgspec.Meta(ge=FEWEST_DEVICES, le=MAX_SAMPLES_PER_UPDATE)] = 10
+    minimum_devices: Devices = 10
     """Answers of fewer are shown to nobody."""
     rounds: Annotated[int, msgspec.Meta(ge=1, le=16)] = 3
     """Of quantiles: each makes the intervals narrower."""

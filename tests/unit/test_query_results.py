@@ -195,9 +195,9 @@ def test_longest_queries_that_may_be_open_at_once_fit_their_message() -> None:
     where = [{"field": "input[3]", "at_least": 1.1, "at_most": 2.2}] * MAX_QUERY_CONDITIONS
     edges = [number + 0.1 for number in range(MAX_ANSWER_NUMBERS - 1)]
     widest = asked("histogram", edges=edges, where=where)
-    begun = stored("heavy_hitters", field="text.places", longest=32, votes=1)
+    begun = stored("heavy_hitters", field="text.places", longest=32, votes=3)
     in_greek = [f"{chr(0x3B1 + number % 24)}{chr(0x4E00 + number)}" * 16 for number in range(2000)]
-    votes = [ReportFacts(7, 0, AnswerOutcome.ANSWERED, (), word) for word in in_greek]
+    votes = [ReportFacts(7, 0, AnswerOutcome.ANSWERED, (), word) for word in in_greek * 3]
     prefixes, _ = next_prefixes(begun, votes)
     assert 0 < sum(len(prefix.encode()) for prefix in prefixes) <= MAX_PREFIX_BYTES
     longest = msgspec.structs.replace(begun.query, prefixes=prefixes)

@@ -19,7 +19,7 @@ MONDAY = FIRST_SECOND + 1000 * DAY
 
 @pytest.fixture
 def store(tmp_path):
-    store = SampleStore(tmp_path / "samples.db", 1000)
+    store = SampleStore(tmp_path / "samples.db", 1000, notes_arrivals=True)
     yield store
     store.close()
 
@@ -97,6 +97,19 @@ def test_time_of_a_sample_is_noted_and_goes_with_it(store) -> None:
     store.forget("tiny")
     with closing(sqlite3.connect(store.path)) as connection:
         assert connection.execute("SELECT COUNT(*) FROM arrivals").fetchone() == (0,)
+
+
+def test_time_is_noted_where_it_may_be_asked_for_alone(tmp_path) -> None:
+    store = SampleStore(tmp_path / "other.db", 1000)
+    store.add("tiny", row(1, 2, 3, 4), 0)
+    assert field_values(store.path, TASK, asked("count", field="received_at")) == []
+    store.start_anew("damaged")
+    store.close()
+    noting = SampleStore(tmp_path / "other.db", 1000, notes_arrivals=True)
+    noting.start_anew("damaged again")
+    noting.add("tiny", row(1, 2, 3, 4), 0)
+    assert len(field_values(noting.path, TASK, asked("count", field="received_at"))) == 1
+    noting.close()
 
 
 def test_wide_pictures_are_not_read_whole(store) -> None:

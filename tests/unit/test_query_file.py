@@ -1,5 +1,6 @@
 """query.toml: what it may say, and what is said of one that can't be asked."""
 
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,13 @@ def test_file_is_what_devices_are_asked(tmp_path) -> None:
     assert query.until - query.since == 7 * 86_400
     assert (query.where[0].at_least, query.where[0].at_most) == (None, 1.0)
     assert is_understood(query)
+
+
+def test_example_of_the_guide_can_be_read(tmp_path) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "analytics.md").read_text()
+    example = guide.split("names the query, the task, what is asked, and a field:\n")[1].split("\n| `ask`")[0]
+    file = read_query_file(written(tmp_path, textwrap.dedent(example)))
+    assert (file.name, file.ask, file.where[0].at_most) == ("voltage", "histogram", 3)
 
 
 @pytest.mark.parametrize(

@@ -111,12 +111,19 @@ def test_labels_with_noise_are_right_within_the_stated_error() -> None:
         assert abs(counts[label] - expected[label]) < 5 * error
 
 
-def test_mean_with_noise_is_right_within_its_error() -> None:
+@pytest.mark.parametrize("ask", ["sum", "mean", "variance"])
+def test_moments_with_noise_are_right_within_the_stated_error(ask) -> None:
     draws = random.Random(6)
-    devices = [[draws.random()] for _ in range(5000)]
-    shown = found(stored("mean", lower=0.0, upper=1.0, epsilon=2.0), devices)
-    assert shown["mean"] == pytest.approx(0.5, abs=0.1)
-    assert shown["standard_error_of_samples"] == pytest.approx(math.sqrt(2 * 5000) / 1.0)
+    devices = [[draws.uniform(20.0, 30.0)] for _ in range(4000)]
+    query = stored(ask, lower=10.0, upper=40.0, epsilon=4.0)
+    values = np.concatenate(devices)
+    exact = {"sum": values.sum(), "mean": values.mean(), "variance": values.var()}[ask]
+    errors = []
+    for seed in range(8):
+        shown = found(query, devices, seed=seed)
+        errors.append((shown[ask] - exact) / shown["standard_error"])
+    assert 0.3 < np.sqrt(np.mean(np.square(errors))) < 2.0
+    assert np.max(np.abs(errors)) < 4.0
 
 
 def test_device_that_lies_moves_a_count_by_one_and_with_noise_by_what_is_stated() -> None:

@@ -63,23 +63,30 @@ def _quantiles(stored: StoredQuery, _: QueryState, reports: Sequence[ReportFacts
 
 
 def _moments(stored: StoredQuery, _: QueryState, reports: Sequence[ReportFacts]) -> Shown:
+    """With noise, its error is that of the noise alone, to first order (the delta method)."""
     query = stored.query
     weight, first, *second = (math.fsum(column) for column in zip(*(each.numbers for each in reports), strict=True))
-    width = query.upper - query.lower
-    shown: Shown = {"samples": weight}
     if weight <= 0:
-        shown["result"] = "no device has a sample that counts, or noise hides it"
-    elif query.ask == "sum":
-        shown["sum"] = query.lower * weight + width * first
+        return {"samples": weight, "result": "no device has a sample that counts, or noise hides it"}
+    width, mean = query.upper - query.lower, first / weight
+    noise = _noise_of_sums(query, len(reports))
+    if query.ask == "sum":
+        found, error = query.lower * weight + width * first, noise * math.hypot(query.lower, width)
+    elif query.ask == "mean":
+        found, error = query.lower + width * mean, noise * width * math.hypot(1.0, mean) / weight
     else:
-        mean = first / weight
-        shown["mean"] = query.lower + width * mean
-        if second:
-            shown["variance"] = width * width * max(0.0, second[0] / weight - mean * mean)
+        square = second[0] / weight
+        found = width * width * max(0.0, square - mean * mean)
+        error = noise * width * width * math.hypot(1.0, 2 * mean, square - 2 * mean * mean) / weight
+    shown: Shown = {"samples": weight, query.ask: found}
+    return shown | ({"standard_error": error} if query.epsilon else {})
+
+
+def _noise_of_sums(query: Query, devices: int) -> float:
+    """The standard error of each number that devices send, added up over so many of them."""
     if not query.epsilon:
-        return shown
-    error = laplace.standard_error(len(reports), query.epsilon_of_round / NUMBERS[query.ask])
-    return shown | {"standard_error_of_samples": error * query.samples_per_device}
+        return 0.0
+    return query.samples_per_device * laplace.standard_error(devices, query.epsilon_of_round / NUMBERS[query.ask])
 
 
 def _distinct(stored: StoredQuery, _: QueryState, reports: Sequence[ReportFacts]) -> Shown:

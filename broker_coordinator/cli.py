@@ -26,6 +26,7 @@ CONFIGURATION = Path("/etc/broker-coordinator/coordinator.toml")
 
 with missing_extra_named(PROGRAM):
     from broker_coordinator.commands import (
+        analytics,
         authority,
         backup,
         database,
@@ -66,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     devices.add_parser(commands, with_configuration)
     helpers.add_parser(commands, with_configuration)
     tasks.add_parser(commands, with_configuration)
+    analytics.add_parser(commands, with_configuration)
     database.add_parser(commands)
     backup.add_parsers(commands, with_configuration)
     authority.add_parser(commands, with_configuration)
@@ -96,6 +98,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int | None]] = {
     "devices": devices.run,
     "helpers": helpers.run,
     "tasks": tasks.run,
+    "analytics": analytics.run,
     "database": database.run,
     "authority": authority.run,
     "backup": backup.back_up,

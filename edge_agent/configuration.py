@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 from cronsim import CronSim, CronSimError
 
+from edge_agent.core.analytics.settings import AnalyticsSettings
 from edge_agent.core.guards import GuardSettings
 from edge_agent.core.split_settings import SplitSettings
 from edge_agent.core.store_settings import StoreSettings
@@ -14,6 +15,7 @@ from edge_agent.core.triggers import TriggerSettings
 from edge_agent.profiles import completed_by_profile
 from edge_agent.sources.bound_socket import check_path
 from edge_agent.sources.settings import SourceSettings
+from edge_agent.sources.text_file import TextFile
 from edge_agent.worker.settings import WorkerSettings
 from fleet_host.broker_settings import BrokerSettings
 from fleet_host.configuration_file import read_configuration
@@ -69,6 +71,8 @@ class AgentConfiguration(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     worker: WorkerSettings = WorkerSettings()
     store: StoreSettings = StoreSettings()
     sources: list[SourceSettings] = []
+    analytics: AnalyticsSettings = AnalyticsSettings()
+    texts: list[TextFile] = []
 
     def __post_init__(self) -> None:
         """Refuse what every value by itself allows; raises ValueError."""
@@ -77,6 +81,11 @@ class AgentConfiguration(msgspec.Struct, frozen=True, forbid_unknown_fields=True
             raise ValueError(f"a task is listed twice in {names}")
         if foreign := [source.task for source in self.sources if source.task not in names]:
             raise ValueError(f"sources: {foreign[0]!r} is none of the tasks {names}; list it under [[tasks]]")
+        if foreign := [field.task for field in self.analytics.fields if field.task not in names]:
+            raise ValueError(f"analytics.fields: {foreign[0]!r} is none of the tasks {names}; list it under [[tasks]]")
+        texts = [text.name for text in self.texts]
+        if len(set(texts)) != len(texts):
+            raise ValueError(f"texts: a name is given twice in {texts}; give each its own")
 
     @property
     def profile_name(self) -> str:

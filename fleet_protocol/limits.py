@@ -129,8 +129,44 @@ MAX_CONTINUED_SEQUENCE = 2**62
 """A device does not continue behind a receipt's sequence number above this: few would be left. Any unused number below
 it is taken too, and from here a device can count for ever."""
 
+MAX_OPEN_QUERIES = 4
+"""About the samples of one task, asked at the same time."""
+
+MAX_QUERIES_BYTES = 64 * KIB
+"""A signed message with these: what is long in it are prefixes of words, a few characters each."""
+
+MAX_QUERY_NUMBER = 2**53 - 1
+"""Of a query, which is drawn at random: whole in every number that JSON has."""
+
+MAX_QUERY_CONDITIONS = 8
+"""In the filter of one query."""
+
+MAX_QUERY_ROUNDS = 64
+"""Of one query, each after the answers to the one before."""
+
+MAX_FIELD_CHARACTERS = 96
+"""Of the name of a field that a query is about: `input.NAME[8191]`, with a name of 48 characters."""
+
+MAX_ANSWER_NUMBERS = 512
+"""In one answer to a query: 9 bytes each, so that all fit a control message."""
+
+MAX_WORD_CHARACTERS = 32
+"""Of a word that devices vote for."""
+
+MAX_PREFIXES = 1024
+"""Of words, that one round of votes takes further."""
+
+MAX_PREFIX_BYTES = 8 * KIB
+"""Of all these together, in UTF-8: so that the queries of a task fit their message."""
+
+SMALLEST_EPSILON = 1e-3
+"""Of one round of a query: with less, noise is a thousand times what it hides, and the numbers have no bounds."""
+
+MAX_EPSILON = 64.0
+"""Of one query: e^64 is no privacy, and still far from the largest float64."""
+
 MAX_CBOR_DEPTH = 8
-"""Nesting of any CBOR item in the protocol; the deepest message we write has depth 4."""
+"""Nesting of any CBOR item in the protocol; the deepest message we write has depth 5."""
 
 MAX_CBOR_ITEMS = MAX_CONTROL_BYTES
 """Values in any CBOR item in the protocol: as many as a control message has bytes. Larger messages hold one long byte

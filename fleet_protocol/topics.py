@@ -69,6 +69,11 @@ def invitation(fleet: str, task: str) -> str:
     return f"{ROOT}/{fleet}/invite/{task}"
 
 
+def queries(fleet: str, task: str) -> str:
+    """The retained, signed message with what is asked about a task's samples."""
+    return f"{ROOT}/{fleet}/query/{task}"
+
+
 def key_succession(fleet: str, followed: bytes) -> str:
     """The retained, signed message that names the key which follows the one of this id."""
     return f"{ROOT}/{fleet}/key/{followed.hex()}"

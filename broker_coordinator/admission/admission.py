@@ -6,7 +6,8 @@ Each check is cheaper and trusts less than the next:
                          size (`_parse`) -> known key of that device, approved unless it enrols (`sender_of`)
                          -> does not ask too often -> signature (`_check_signature`)
     a journalled kind    -> sequence number -> task not paused, rate, bytes, share (`room`)
-                         -> task, generation (`_require_generation`), version, staleness (`_checked_staleness`)
+                         -> task; but for answers to queries, generation (`_require_generation`), version and
+                         staleness (`_checked_staleness`)
                          -> the task's kind (`_require_version_kind`)
                          -> payload decrypted -> the consumer's own checks
     any other kind       -> the consumer's own checks
@@ -24,6 +25,7 @@ import msgspec
 
 from broker_coordinator.admission.ahead import UNPREPARED, Prepared, prepare, read_payload
 from broker_coordinator.admission.consumer import (
+    AnswerConsumer,
     AnyJournalledConsumer,
     Authentic,
     Consumer,
@@ -210,8 +212,10 @@ class Admission:
         header = parsed.envelope.header
         if progress is None:
             raise ProtocolError(Reason.UNKNOWN_TASK, f"task {header.task!r} is not served here")
-        _require_generation(header, progress)
-        staleness = _checked_staleness(header, progress)
+        staleness = 0
+        if not isinstance(consumer, AnswerConsumer):
+            _require_generation(header, progress)
+            staleness = _checked_staleness(header, progress)
         task = progress.description
         if isinstance(consumer, VersionConsumer):
             _require_version_kind(consumer.kind, task)
@@ -224,11 +228,19 @@ class Admission:
             ahead.decoded,
             view.memories.get((header.task, consumer.kind)) if consumer.memory else None,
             parsed.device in view.helpers,
+            view.queries.get(header.task, {}),
         )
         admitted = consumer.admit(offered)
         _require_finite(admitted.facts)
         return Accepted(
-            parsed.device, header, parsed.message.data, parsed.digest, staleness, admitted.facts, admitted.item
+            parsed.device,
+            header,
+            parsed.message.data,
+            parsed.digest,
+            staleness,
+            admitted.facts,
+            admitted.item,
+            admitted.held_by,
         )
 
 

@@ -12,7 +12,7 @@ taken beside it. So which payloads made a version follows from the task, and `ta
 docs/payload-kinds.md walks through an example.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -27,7 +27,7 @@ from broker_coordinator.aggregation.server_state import Remembered, ServerState
 from broker_coordinator.aggregation.strategies import Recall
 from fleet_protocol.envelope import Header
 from fleet_protocol.keys import VerifyKey
-from fleet_protocol.kinds import PayloadKind
+from fleet_protocol.kinds import PayloadKind, Query
 from fleet_protocol.task_description import TaskDescription
 
 Payload = TypeVar("Payload", bound=msgspec.Struct)
@@ -70,7 +70,8 @@ class Offered(msgspec.Struct, Generic[Payload], frozen=True, gc=False):
 
     `staleness` is how many versions of the task were made since the header's `base_version`. `decoded` is what
     `decode_together` has made of the payload, `memory` what `remember` has noted of earlier ones; or they are None.
-    `from_helper`: an operator lets the sender run blocks of a task's `split` for devices.
+    `from_helper`: an operator lets the sender run blocks of a task's `split` for devices. `queries` are those that are
+    open about the task's samples, by their numbers.
     """
 
     device: str
@@ -81,13 +82,17 @@ class Offered(msgspec.Struct, Generic[Payload], frozen=True, gc=False):
     decoded: Any = None
     memory: Any = None
     from_helper: bool = False
+    queries: Mapping[int, Query] = {}
 
 
 class Admitted(msgspec.Struct, Generic[Facts, Item], frozen=True, gc=False):
-    """`facts` are journalled beside the message, `item` is what `partial` takes."""
+    """`facts` are journalled beside the message, `item` is what `partial` takes. `held_by` is the number of what holds
+    the payload from the start, where that is not an aggregate that it waits for.
+    """
 
     facts: Facts
     item: Item
+    held_by: int | None = None
 
 
 def _remember_nothing_of_it(_memory: Any, _device: str, _facts: Any, _task: TaskDescription) -> None:
@@ -168,6 +173,14 @@ class ScaleConsumer(JournalledConsumer[Payload, Facts, Item, bytes, Partial]):
 
     devices: Callable[[Iterable[Item]], int]
     rescaled: Callable[[TaskDescription, bytes], TaskDescription]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerConsumer(JournalledConsumer[Payload, Facts, Item, State, Partial]):
+    """Of a journalled kind that answers a query, which holds the payload from the start (`Admitted.held_by`).
+
+    It is made from samples and not from a version: so it is never stale, nor of another generation.
+    """
 
 
 AnyVersionConsumer = VersionConsumer[Any, Any, Any, Any]

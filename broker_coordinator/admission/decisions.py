@@ -34,8 +34,8 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 class Accepted(msgspec.Struct, frozen=True, gc=False):
     """A new payload, to be journalled with its whole `envelope`, which `envelope_digest` names.
 
-    `staleness` is how many versions of its task were made since the one that it started from. `facts` and `item` are
-    the consumer's (`consumer.Admitted`).
+    `staleness` is how many versions of its task were made since the one that it started from. `facts`, `item` and
+    `held_by` are the consumer's (`consumer.Admitted`).
     """
 
     device: str
@@ -45,6 +45,7 @@ class Accepted(msgspec.Struct, frozen=True, gc=False):
     staleness: int
     facts: msgspec.Struct
     item: Any
+    held_by: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

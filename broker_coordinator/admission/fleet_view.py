@@ -15,7 +15,7 @@ from broker_coordinator.aggregation.buffer_size import is_full
 from fleet_host.rate_limit import UNLIMITED, TokenBucket
 from fleet_protocol.errors import Reason
 from fleet_protocol.keys import VerifyKey, key_id
-from fleet_protocol.kinds import PayloadKind, PresenceState
+from fleet_protocol.kinds import PayloadKind, PresenceState, Query
 from fleet_protocol.limits import BOOT_SHIFT
 from fleet_protocol.task_description import TaskDescription
 
@@ -132,6 +132,7 @@ class FleetView:
     what consumers remember of the payloads of a task, `recent` the devices that its last accepted updates are of.
     `allowance` is every device's; `full_at` says when a device will have all of it again, if it has not, and so for
     other allowances of `AdmissionSettings`. `now` is in seconds on any one clock. `helpers` may run blocks for devices.
+    `queries` are those that are open, by task and number.
 
     `pending` are the keys that await approval, whoever enrolled longest ago first; in a branch, those that enrolled in
     it. `numbers` counts keys by their state. Messages in `answered`, by their digest, were answered a short time ago.
@@ -154,6 +155,7 @@ class FleetView:
     recent: MutableMapping[str, RecentDevices] = field(default_factory=dict)
     invitations: MutableMapping[bytes, Invited] = field(default_factory=dict)
     helpers: set[str] = field(default_factory=set)
+    queries: dict[str, dict[int, Query]] = field(default_factory=dict)
 
     def newest_boot(self, device: str) -> int:
         """The highest boot number seen from the live key of a device; 0 where there is none."""
@@ -269,6 +271,7 @@ class FleetView:
             Overlay(self.recent),
             Overlay(self.invitations),
             self.helpers,
+            self.queries,
         )
 
     def devices_changed_in(self, branch: "FleetView") -> list[Device]:

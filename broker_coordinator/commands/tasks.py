@@ -1,4 +1,4 @@
-"""`broker-coordinator tasks publish | list | show | invite | pause | resume | rollback | renew | ...`."""
+"""`broker-coordinator tasks publish | list | show | diagnose | invite | pause | resume | rollback | renew | ...`."""
 
 import argparse
 from collections.abc import Callable, Mapping
@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from broker_coordinator.commands.advice import advice
+from broker_coordinator.commands.diagnose import diagnosis
 from broker_coordinator.commands.export import model_of, write_bundle, write_model
 from broker_coordinator.commands.invite import invite
 from broker_coordinator.commands.output import add_noun, write_fields, write_rows
@@ -41,7 +42,9 @@ ReadingVerb = Callable[[JournalReader, argparse.Namespace, CoordinatorConfigurat
 
 def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
     """The noun and its verbs."""
-    sentence = "Publish, list, show, invite to, pause, roll back, renew, remove, evaluate, export or verify tasks."
+    sentence = (
+        "Publish, list, show, diagnose, invite to, pause, roll back, renew, remove, evaluate, export or verify tasks."
+    )
     verb = add_noun(nouns, "tasks", sentence, *parents)
 
     def verb_of_task(name: str, sentence: str) -> argparse.ArgumentParser:
@@ -56,6 +59,7 @@ def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
     show.add_argument(
         "--last", type=whole_number(0, MAX_SEQUENCE), default=20, metavar="N", help="so many versions and payloads (20)"
     )
+    verb_of_task("diagnose", "Show how alike devices' samples are and whether they move, by what queries have found.")
     verb_of_task("invite", "Ask devices for a round now: those whose trigger has invitation = true.")
     verb_of_task("pause", "Take no updates of a task for now; devices keep theirs.")
     verb_of_task("resume", "Take updates of a paused task again.")
@@ -125,6 +129,11 @@ def _show(journal: Journal, options: argparse.Namespace, _: CoordinatorConfigura
     last = [_set_aside(each) for each in journal.overview.payloads_set_aside(options.task, options.last)]
     listed = {"advice": words, "last_set_aside": last, "versions": [_version(each) for each in summaries]}
     write_fields(row | listed, as_json=options.json)
+
+
+def _diagnose(journal: Journal, options: argparse.Namespace, _: CoordinatorConfiguration) -> None:
+    TaskRegistry(journal.engine).task(options.task)
+    write_fields(diagnosis(journal.engine, options.task), as_json=options.json)
 
 
 def _invite(journal: Journal, options: argparse.Namespace, configuration: CoordinatorConfiguration) -> None:
@@ -254,6 +263,7 @@ def _version(summary: VersionSummary) -> dict[str, object]:
 _VERBS: Mapping[str, Verb] = {
     "publish": _publish,
     "list": _list,
+    "diagnose": _diagnose,
     "invite": _invite,
     "show": _show,
     "pause": _pause,
@@ -263,7 +273,7 @@ _VERBS: Mapping[str, Verb] = {
     "remove": _remove,
     "evaluate": _evaluate,
 }
-VERBS_THAT_LOOK = frozenset({"list", "show", "invite"})
+VERBS_THAT_LOOK = frozenset({"list", "show", "diagnose", "invite"})
 _READING_VERBS: Mapping[str, ReadingVerb] = {
     "export": _export,
     "bundle": _bundle,

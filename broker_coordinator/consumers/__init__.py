@@ -7,6 +7,7 @@ from broker_coordinator.admission.consumer import (
     JournalledConsumer,
     VersionConsumer,
 )
+from broker_coordinator.consumers.analytics_report import ANALYTICS_REPORT_CONSUMER
 from broker_coordinator.consumers.enrolment import ENROLMENT_CONSUMER
 from broker_coordinator.consumers.feature_statistics import FEATURE_STATISTICS_CONSUMER
 from broker_coordinator.consumers.file_requests import BLOB_REQUEST_CONSUMER, WEIGHTS_REQUEST_CONSUMER
@@ -25,6 +26,7 @@ CONSUMERS: dict[PayloadKind, Consumer] = {
     UPDATE_CONSUMER.kind: UPDATE_CONSUMER,
     STATISTICS_CONSUMER.kind: STATISTICS_CONSUMER,
     FEATURE_STATISTICS_CONSUMER.kind: FEATURE_STATISTICS_CONSUMER,
+    ANALYTICS_REPORT_CONSUMER.kind: ANALYTICS_REPORT_CONSUMER,
 }
 """An encrypted kind is consumed as the kind that is in its box."""
 
@@ -64,6 +66,7 @@ def version_consumer(task: TaskDescription) -> AnyVersionConsumer:
 
 
 __all__ = [
+    "ANALYTICS_REPORT_CONSUMER",
     "CONSUMERS",
     "FEATURE_STATISTICS_CONSUMER",
     "STATISTICS_CONSUMER",

@@ -84,7 +84,7 @@ def initial_rules(password: str, salt: bytes) -> bytes:
 
 def coordinator_rules() -> list[Rule]:
     """Of the coordinator's own role, which the relay uses too."""
-    may_write = ("+/+/down", "+/+/relayed", "task/+", "invite/+", "key/+", "blob/+/+", "weights/+/+/+/+")
+    may_write = ("+/+/down", "+/+/relayed", "task/+", "invite/+", "query/+", "key/+", "blob/+/+", "weights/+/+/+/+")
     may_read = ("+/+/up", "+/+/state", "+/+/session", "task/+")
     return [
         *(Rule("publishClientSend", f"{_EVERYWHERE}/{each}") for each in may_write),
@@ -97,7 +97,7 @@ def coordinator_rules() -> list[Rule]:
 
 def devices_rules() -> list[Rule]:
     """Of the role that all devices have."""
-    may_read = ("task/+", "invite/+", "key/+", "blob/+/+", "weights/+/+/+/+")
+    may_read = ("task/+", "invite/+", "query/+", "key/+", "blob/+/+", "weights/+/+/+/+")
     return [Rule("subscribePattern", f"{_EVERYWHERE}/{each}") for each in may_read]
 
 

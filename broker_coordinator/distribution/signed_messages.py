@@ -1,4 +1,4 @@
-"""Signing the coordinator's messages: receipts, manifests, invitations, chunks and new keys. Pure."""
+"""Signing the coordinator's messages: receipts, manifests, invitations, queries, chunks and new keys. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from fleet_protocol.kinds import (
     INVITATION,
     KEY_SUCCESSION,
     MANIFEST,
+    QUERIES,
     RECEIPT,
     AuthoritySuccession,
     BlobChunk,
@@ -24,6 +25,7 @@ from fleet_protocol.kinds import (
     KeySuccession,
     Manifest,
     Outcome,
+    Queries,
     Receipt,
     encode_payload,
 )
@@ -75,6 +77,13 @@ class MessageSigner:
         payload = encode_payload(invitation)
         signed = sign_envelope(self.key, topic, INVITATION, payload, sequence=invitation.version, task=task)
         return Publication(topic, signed)
+
+    def queries(self, task: str, queries: Queries) -> Publication:
+        """The retained message with all that is asked about a task's samples."""
+        topic = topics.queries(self.fleet, task)
+        payload = encode_payload(queries)
+        signed = sign_envelope(self.key, topic, QUERIES, payload, sequence=len(queries.asked), task=task)
+        return Publication(topic, signed, retained=True)
 
     def succession(self, successor: VerifyKey) -> Publication:
         """The retained message that lets devices which pin this key pin `successor` in its place."""

@@ -18,6 +18,7 @@ from broker_coordinator.serving.intake import Intake
 from broker_coordinator.serving.manifest_watch import ManifestWatch
 from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.serving.older_database import note_older_database
+from broker_coordinator.serving.query_rounds import QueryRounds
 from broker_coordinator.serving.successions import Successions
 from broker_coordinator.serving.version_maker import OnVersion, VersionMaker
 from broker_coordinator.serving.waiting import DecodedBatches
@@ -71,6 +72,7 @@ class Coordinator:
             on_version=on_version,
             decoded=decoded,
         )
+        self._query_rounds = QueryRounds(journal, signer)
         self._file_server = FileServer(
             journal, registry, signer, metrics=self._metrics, allowance=settings.chunk_allowance
         )
@@ -103,6 +105,7 @@ class Coordinator:
             self._file_server.request(requests, now)
         if len(requests) < len(asked):
             self._version_maker.repeat_versions(now)
+            self._query_rounds.repeat(now)
             self._successions.repeat(now)
 
     def make_versions(self, now: float) -> None:
@@ -115,6 +118,7 @@ class Coordinator:
         self._keep_lease(now)
         self._settle_manifests(now)
         self._version_maker.make_versions(now)
+        self._query_rounds.advance(now)
 
     def reload_if_changed(self) -> None:
         """Take in what operators' commands have changed in the database. `handle` and `make_versions` do so themselves.
@@ -152,18 +156,20 @@ class Coordinator:
             self._accounts.connected()
         self._successions.announce()
         self._version_maker.announce_versions()
+        self._query_rounds.announce()
 
     def _settle_manifests(self, now: float) -> None:
         self._watch.settle(self._version_maker.names(), self._version_maker.manifests, now)
 
     def publications(self, limit: int, now: float) -> list[Publication]:
         """Take at most `limit` messages that are to be published now: keys, as devices verify the rest with them; then
-        receipts, manifests, chunks.
+        receipts, manifests, queries, chunks.
         """
         taken = self._successions.publications(limit, now)
         taken += self._intake.publications(limit - len(taken))
         if not self._watch.is_waiting(now):
             taken += self._version_maker.publications(limit - len(taken), now)
+        taken += self._query_rounds.publications(limit - len(taken), now)
         taken += self._file_server.publications(limit - len(taken), now)
         if self._accounts and not self._watch.is_waiting(now):  # last: what removes one is behind the receipts for it
             taken += self._accounts.publications(limit - len(taken), now)
@@ -176,6 +182,7 @@ class Coordinator:
             self._successions.next_due(),
             self._file_server.next_due(),
             self._version_maker.next_due(),
+            self._query_rounds.next_due(),
             self._watch.ends(),
             self._accounts.next_due() if self._accounts and self._watch.ends() is None else None,
         ]

@@ -38,12 +38,13 @@ from broker_coordinator.serving.newcomers import Newcomers
 from broker_coordinator.serving.twins import Twins
 from broker_coordinator.serving.unserved_tasks import UnservedTasks
 from broker_coordinator.serving.waiting import DecodedBatch, DecodedBatches, WaitingPayload
-from broker_coordinator.storage.change_counters import DEVICES, HELPERS, TASKS
+from broker_coordinator.storage.change_counters import DEVICES, HELPERS, QUERIES, TASKS
 from broker_coordinator.storage.database import JournalUnavailableError
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.helper_registry import HelperRegistry
 from broker_coordinator.storage.invitation_registry import InvitationRegistry
 from broker_coordinator.storage.journal import Journal, JournalAheadError, JournalEntry
+from broker_coordinator.storage.query_registry import QueryRegistry
 from broker_coordinator.storage.standing import Standing, TaskStanding, check_not_set_back, read_decided, read_standing
 from broker_coordinator.storage.task_registry import StoredTask, TaskRegistry
 from bundle_runtime.bundle import Bundle
@@ -99,6 +100,7 @@ class Intake:
         self._invitations_until = math.inf
         self._helper_registry = HelperRegistry(journal.engine)
         self._helpers: set[str] = set()
+        self._query_registry = QueryRegistry(journal.engine)
         self._admission = admission
         self._metrics = metrics
         self._decoded = decoded
@@ -202,6 +204,7 @@ class Intake:
                 WaitingPayload(position, accepted.device, accepted.staleness, accepted.facts, accepted.item),
             )
             for position, accepted in enumerate(entry.accepted, after + 1)
+            if accepted.held_by is None
         ]
         self._decoded.keep(DecodedBatch(after, self._position, payloads))
 
@@ -236,7 +239,7 @@ class Intake:
         found = standing.change_counters
         if seen is None or found.get(TASKS) != seen.get(TASKS):
             self._load(standing)
-        elif any(found.get(subject) != seen.get(subject) for subject in (DEVICES, HELPERS)):
+        elif any(found.get(subject) != seen.get(subject) for subject in (DEVICES, HELPERS, QUERIES)):
             self._load_devices()
             self._change_counters = found
         elif time.time() >= self._invitations_until:
@@ -282,6 +285,8 @@ class Intake:
     def _load_devices(self) -> None:
         self._view.set_devices(self._devices.longest_unchanged_first())
         self._load_helpers()
+        self._view.queries.clear()
+        self._view.queries.update(self._query_registry.asked())
         self._load_invitations()
         self._metrics.show_devices(self._view.numbers)
 

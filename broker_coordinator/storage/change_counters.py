@@ -5,7 +5,7 @@ from sqlalchemy import Connection, Engine, insert, select, update
 from broker_coordinator.storage.database import reading
 from broker_coordinator.storage.schema import change_counters
 
-DEVICES, TASKS, HELPERS = "devices", "tasks", "helpers"
+DEVICES, TASKS, HELPERS, QUERIES = "devices", "tasks", "helpers", "queries"
 """The subjects that are counted."""
 
 

@@ -258,8 +258,7 @@ def _hold(connection: Connection, aggregate: Aggregate, *, payload_count: int, l
         )
 
 
-_SET_LATER: Final = {payloads.c.aggregate.name, payloads.c.set_aside.name}
-_PAYLOAD_COLUMNS: Final = tuple(column.name for column in payloads.columns if column.name not in _SET_LATER)
+_PAYLOAD_COLUMNS: Final = tuple(column.name for column in payloads.columns if column is not payloads.c.set_aside)
 
 
 def _insert_payloads(connection: Connection, rows: list[tuple[Any, ...]]) -> None:
@@ -289,6 +288,7 @@ def _payload_row(accepted: Accepted, position: int) -> tuple[Any, ...]:
         accepted.staleness,
         msgspec.json.encode(accepted.facts).decode(),
         accepted.envelope,
+        accepted.held_by,
     )
 
 

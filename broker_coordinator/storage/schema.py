@@ -20,7 +20,7 @@ from sqlalchemy import (
     cast,
 )
 
-SCHEMA = 11
+SCHEMA = 12
 """Counts up whenever a table changes; `storage.schema_upgrades` has the way from the one before."""
 
 metadata = MetaData()
@@ -164,7 +164,7 @@ payloads = Table(
     Column("staleness", BigInteger, nullable=False),
     Column("facts", JSON, nullable=False, comment="what the kind's consumer found out about it"),
     Column("envelope", LargeBinary, comment="null once the retention rule has dropped it"),
-    Column("aggregate", BigInteger, comment="number of the one, or of the version, that holds it; else null"),
+    Column("aggregate", BigInteger, comment="number of the one, the version or the query that holds it; else null"),
     Column("set_aside", Text, comment="why it can't be applied, and so no aggregate will hold it; else null"),
     UniqueConstraint("device", "sequence"),
     # With `set_aside`, so that what waits is counted at each batch without a look at the rows.
@@ -205,6 +205,29 @@ departures = Table(
     Column("version", BigInteger, primary_key=True, autoincrement=False, comment="the newest when it left"),
     Column("replayed_from", BigInteger, comment="where the version after it was replayed from without it; else null"),
     comment="of devices: later versions remember nothing of what they had sent by then",
+)
+
+queries = Table(
+    "queries",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False, comment="drawn at random"),
+    Column("name", String(48), nullable=False),
+    Column("task", String(48), nullable=False, index=True),
+    Column("state", String(16), nullable=False),
+    Column("published", BigInteger, nullable=False, comment="in seconds since 1970"),
+    Column("round_begun", BigInteger, nullable=False, comment="likewise"),
+    Column("after_position", BigInteger, nullable=False, comment="the journal's last one when the round began"),
+    Column("document", Text, nullable=False, comment="JSON of aggregation.analytics.stored_query.StoredQuery"),
+    comment="about devices' samples; a payload that answers one has its number as `aggregate`",
+)
+# A name may be used again once its query is closed.
+Index(
+    "one_open_query_per_name",
+    queries.c.task,
+    queries.c.name,
+    unique=True,
+    sqlite_where=queries.c.state == "open",
+    postgresql_where=queries.c.state == "open",
 )
 
 refused_payloads = Table(

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 
 from sqlalchemy import Column, Connection, insert, inspect, select, update
-from sqlalchemy.schema import CreateColumn, CreateTable
+from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
-from broker_coordinator.storage.schema import SCHEMA, helpers, invitations, metadata, restores, schema_number
+from broker_coordinator.storage.schema import SCHEMA, helpers, invitations, metadata, queries, restores, schema_number
 from fleet_protocol.errors import ConfigurationError
 
 MAX_SHOWN_TABLES = 5
@@ -74,10 +74,16 @@ def _from_10(connection: Connection) -> None:
     connection.execute(CreateTable(helpers))
 
 
+def _from_11(connection: Connection) -> None:
+    connection.execute(CreateTable(queries))
+    for index in sorted(queries.indexes, key=lambda index: str(index.name)):
+        connection.execute(CreateIndex(index))
+
+
 def _add_column(connection: Connection, column: Column[bytes]) -> None:
     definition = CreateColumn(column).compile(dialect=connection.dialect)
     connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}")
 
 
-_UPGRADES: Mapping[int, Callable[[Connection], None]] = {9: _from_9, 10: _from_10}
+_UPGRADES: Mapping[int, Callable[[Connection], None]] = {9: _from_9, 10: _from_10, 11: _from_11}
 """By the schema that is there, what makes it the next one."""

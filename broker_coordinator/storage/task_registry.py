@@ -18,7 +18,7 @@ from broker_coordinator.storage.journal import TasksChangedError, insert_aggrega
 from broker_coordinator.storage.records import Aggregate, Evaluation
 from broker_coordinator.storage.schema import bundle_files, evaluations, tasks, versions
 from broker_coordinator.storage.task_conditions import newest_number_in
-from broker_coordinator.storage.task_rows import begin_aggregates_anew, delete_rows, set_aside_waiting
+from broker_coordinator.storage.task_rows import begin_aggregates_anew, delete_rows, set_aside_waiting, stop_queries
 from bundle_runtime.bundle import Bundle
 from fleet_protocol.bundle import parse_description
 from fleet_protocol.bundle_files import DESCRIPTION_FILE
@@ -197,6 +197,7 @@ class TaskRegistry:
             if not known.removed:
                 generation = _generation_after(name, known.generation)
                 set_aside_waiting(connection, name, "the task was removed")
+                stop_queries(connection, name)
                 _change(
                     connection,
                     name,
@@ -321,6 +322,7 @@ def _serve(connection: Connection, bundle: Bundle, known: StoredTask | None) -> 
         row["generation"] = _generation_after(name, known.generation)
         first_version = known.first_version if known.removed else newest_number_in(connection, name) + 1
         set_aside_waiting(connection, name, "the task was published with another bundle")
+        stop_queries(connection, name)
         begin_aggregates_anew(connection, name)
         connection.execute(delete(bundle_files).where(bundle_files.c.task == name))
         row["first_version"] = first_version

@@ -2,6 +2,7 @@
 
 from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 
+from broker_coordinator.storage.change_counters import QUERIES, count_up
 from broker_coordinator.storage.database import writing
 from broker_coordinator.storage.schema import (
     WAITING,
@@ -10,6 +11,7 @@ from broker_coordinator.storage.schema import (
     departures,
     evaluations,
     payloads,
+    queries,
     versions,
 )
 from broker_coordinator.storage.standing import last_position_in
@@ -22,6 +24,13 @@ VERSIONS_PER_STEP = 10
 def set_aside_waiting(connection: Connection, task: str, reason: str) -> None:
     """Let no aggregate hold what waits; `reason` is for people to read."""
     connection.execute(update(payloads).where(payloads.c.task == task, WAITING).values(set_aside=reason))
+
+
+def stop_queries(connection: Connection, task: str) -> None:
+    """Ask its devices nothing more."""
+    of_task = queries.c.task == task, queries.c.state == "open"
+    if connection.execute(update(queries).where(*of_task).values(state="stopped")).rowcount:
+        count_up(connection, QUERIES)
 
 
 def begin_aggregates_anew(connection: Connection, task: str) -> None:

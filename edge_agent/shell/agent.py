@@ -5,6 +5,7 @@ import logging
 
 from edge_agent.configuration import AgentConfiguration
 from edge_agent.core.cut_choice import CutChoice
+from edge_agent.shell.analytics.questions import AskedAbout, Questions
 from edge_agent.shell.connection.identity import Identity
 from edge_agent.shell.host import machine
 from edge_agent.shell.host.local_events import LocalEvents
@@ -20,6 +21,7 @@ from edge_agent.sources.unix_socket import Status
 from edge_agent.worker.contract import files_for
 from fleet_host.log_lines import log_line
 from fleet_host.service_manager import this_service_manager
+from fleet_protocol import topics
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import write_verify_key
 from fleet_protocol.limits import MIB
@@ -50,6 +52,7 @@ class Agent:
             self._database,
             cache,
             needed=lambda task: files_for(worker.engine, task, cuts.of(task)),
+            also_hears=[topics.queries(configuration.fleet, name) for name in settings],
         )
         helped = HelpedRounds(identity, member.link, settings)
         training = RoundTraining(
@@ -72,6 +75,17 @@ class Agent:
             manifests=member.manifests,
         )
         member.duty, member.sessions = self._rounds, helped
+        self._questions = Questions(
+            AskedAbout(configuration.analytics, configuration.texts, self._samples.path),
+            self._database,
+            member.versions,
+            take_manifest=member.manifests.take,
+            judge=training.drop_unfit_samples,
+            address=identity.address,
+            sign=identity.sign_row,
+            spooled=member.postbox.notify,
+        )
+        member.asked = self._questions.receive
         self._local = LocalSide(
             configuration,
             self._samples,
@@ -103,6 +117,7 @@ class Agent:
                 group.create_task(self._local.run())
                 group.create_task(self.member.link.run())
                 group.create_task(self._rounds.run())
+                group.create_task(self._questions.run())
                 group.create_task(self._events.run())
                 group.create_task(self._signs.run(self._local.listens))
                 group.create_task(self.member.end_at_damage())
@@ -143,5 +158,6 @@ class Agent:
             waiting_bytes=self._database.waiting_bytes(),
             merged_updates=self._database.merged_back,
             coordinator_key=write_verify_key(member.identity.coordinator),
+            queries=self._questions.use,
             dropped={task: dropped for task in tasks if (dropped := self._samples.dropped(task))},
         )

@@ -50,6 +50,7 @@ from fleet_protocol.kinds import (
     Outcome,
     Presence,
     PresenceState,
+    Queries,
     Receipt,
     WeightsRequest,
     encode_payload,
@@ -62,7 +63,8 @@ logger = logging.getLogger(__name__)
 
 
 class Membership:
-    """One member of one fleet. `duty` and `sessions` are to be set before its link runs.
+    """One member of one fleet. `duty` and `sessions` are to be set before its link runs. `asked` hears what is asked
+    about samples, where somebody sets it.
 
     Raises:
         ConfigurationError: the state folder can't be used, or is another device's.
@@ -89,6 +91,7 @@ class Membership:
         self.identity = identity
         self._software = software
         self.tasks = [task.name for task in configuration.tasks]
+        self.asked: Callable[[str, Queries], object] = lambda _task, _queries: None
         self.database = database
         identity.boot = database.boot
         pinned = PinnedKeys(configuration.state_folder, identity.coordinator)
@@ -105,6 +108,7 @@ class Membership:
             invitation=self._handle_invitation,
             succession=self._handle_succession,
             authorities=self._handle_authorities,
+            queries=self._handle_queries,
             chunk=self._handle_chunk,
         )
         invitations = [topics.invitation(configuration.fleet, task) for task in self.tasks]
@@ -254,6 +258,10 @@ class Membership:
 
     def _handle_authorities(self, topic: str, authorities: list[bytes]) -> None:
         self._authorities.receive(topic, authorities)
+
+    def _handle_queries(self, task: str, queries: Queries) -> None:
+        if task in self.tasks:
+            self.asked(task, queries)
 
     def _handle_new_key(self) -> None:
         """What the new key signed before was refused: ask for authorities, manifests and receipts again."""

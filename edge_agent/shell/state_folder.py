@@ -14,6 +14,7 @@ from edge_agent.shell.storage.damaged_files import files_set_aside, why_unusable
 from edge_agent.shell.storage.device_database import DeviceDatabase
 from fleet_host.disk_room import is_disk_full
 from fleet_host.log_lines import log_line
+from fleet_protocol.analytics.fields import RECEIVED_AT
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MIB
 
@@ -67,7 +68,13 @@ def open_samples(configuration: AgentConfiguration) -> SampleStore:
         OSError, sqlite3.Error: it can't be used.
     """
     store = configuration.store
-    return SampleStore(sample_file(configuration), store.maximum_samples, store.maximum_mib * MIB, store.retention)
+    return SampleStore(
+        sample_file(configuration),
+        store.maximum_samples,
+        store.maximum_mib * MIB,
+        store.retention,
+        notes_arrivals=any(each.field == RECEIVED_AT for each in configuration.analytics.fields),
+    )
 
 
 def _make_room(expendable: Iterator[Path]) -> bool:

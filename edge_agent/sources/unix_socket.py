@@ -26,6 +26,7 @@ from typing import Literal
 
 import msgspec
 
+from edge_agent.core.analytics.policy import QueryUse
 from edge_agent.core.round_decisions import TaskState
 from edge_agent.preparation.preparation import SeriesStatus
 from edge_agent.preparation.refusal import IS_DISK_FULL, ReadingRefusedError, Reason
@@ -102,6 +103,8 @@ class Status(msgspec.Struct):
     """The public key that this device trusts, in hex."""
     dropped: dict[str, dict[str, int]] = {}
     """Samples that retention has dropped since the store was begun, by task and rule."""
+    queries: QueryUse = QueryUse()
+    """What the fleet has asked about samples, and what the answers have cost."""
 
 
 @dataclass(frozen=True, slots=True)

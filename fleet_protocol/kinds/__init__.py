@@ -1,5 +1,11 @@
 """Every kind of payload, one file each, in one table: all that envelope, outbox, journal and receipts look at."""
 
+from fleet_protocol.kinds.analytics_report import (
+    ANALYTICS_REPORT,
+    ENCRYPTED_ANALYTICS_REPORT,
+    AnalyticsReport,
+    AnswerOutcome,
+)
 from fleet_protocol.kinds.authority_succession import AUTHORITY_SUCCESSION, AuthoritySuccession
 from fleet_protocol.kinds.blob_chunk import BLOB_CHUNK, BlobChunk
 from fleet_protocol.kinds.blob_request import BLOB_REQUEST, BlobRequest
@@ -18,6 +24,7 @@ from fleet_protocol.kinds.kind import FROM_COORDINATOR, Leaf, PayloadKind
 from fleet_protocol.kinds.manifest import MANIFEST, Manifest
 from fleet_protocol.kinds.payload import Count, decode_payload, encode_payload
 from fleet_protocol.kinds.presence import PRESENCE, Presence, PresenceState
+from fleet_protocol.kinds.queries import QUERIES, Condition, Queries, Query
 from fleet_protocol.kinds.receipt import RECEIPT, Outcome, Receipt
 from fleet_protocol.kinds.session_ending import SESSION_ENDING, SessionEnding
 from fleet_protocol.kinds.session_fields import SessionReason
@@ -57,6 +64,9 @@ KINDS: dict[int, PayloadKind] = {
         SESSION_NOTICE,
         FEATURE_STATISTICS,
         ENCRYPTED_FEATURE_STATISTICS,
+        ANALYTICS_REPORT,
+        ENCRYPTED_ANALYTICS_REPORT,
+        QUERIES,
     )
 }
 """By the number that stands in an envelope's header."""
@@ -78,13 +88,18 @@ def register(kind: PayloadKind) -> PayloadKind:
 
 
 __all__ = [
+    "ANALYTICS_REPORT",
+    "AnalyticsReport",
+    "AnswerOutcome",
     "AUTHORITY_SUCCESSION",
     "AuthoritySuccession",
     "BLOB_CHUNK",
     "BLOB_REQUEST",
     "BlobChunk",
     "BlobRequest",
+    "Condition",
     "Count",
+    "ENCRYPTED_ANALYTICS_REPORT",
     "ENCRYPTED_FEATURE_STATISTICS",
     "ENCRYPTED_STATISTICS",
     "ENCRYPTED_UPDATE",
@@ -114,6 +129,9 @@ __all__ = [
     "Presence",
     "PresenceState",
     "RECEIPT",
+    "QUERIES",
+    "Queries",
+    "Query",
     "Receipt",
     "SESSION_ENDING",
     "SessionEnding",

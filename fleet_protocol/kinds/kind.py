@@ -15,13 +15,14 @@ class Leaf(StrEnum):
     STATE = "state"
     TASK = "task"
     INVITE = "invite"
+    QUERY = "query"
     KEY = "key"
     CHUNK = "chunk"
     SESSION = "session"
     RELAYED = "relayed"
 
 
-FROM_COORDINATOR = frozenset({Leaf.DOWN, Leaf.TASK, Leaf.INVITE, Leaf.KEY, Leaf.CHUNK, Leaf.RELAYED})
+FROM_COORDINATOR = frozenset({Leaf.DOWN, Leaf.TASK, Leaf.INVITE, Leaf.QUERY, Leaf.KEY, Leaf.CHUNK, Leaf.RELAYED})
 """Everything else comes from devices."""
 
 

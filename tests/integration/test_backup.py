@@ -23,6 +23,7 @@ from broker_coordinator.storage.helper_registry import HelperRegistry
 from broker_coordinator.storage.invitation_registry import InvitationRegistry
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.lease import VERSIONS, Lease
+from broker_coordinator.storage.query_registry import QueryRegistry
 from broker_coordinator.storage.restores import last_restore
 from broker_coordinator.storage.schema import schema_number
 from broker_coordinator.storage.task_registry import TaskRegistry
@@ -370,6 +371,7 @@ def _where(command: list[str], place: Place) -> list[str]:
 def test_a_database_of_the_release_before_is_brought_up_to_date(place: Place, bench: Bench, capsys) -> None:
     with writing(bench.journal.engine) as connection:
         connection.exec_driver_sql("DROP TABLE helpers")
+        connection.exec_driver_sql("DROP TABLE queries")
         connection.exec_driver_sql("DROP TABLE restores")
         connection.exec_driver_sql("ALTER TABLE invitations DROP COLUMN coordinator_key")
         connection.execute(update(schema_number).values(number=9))
@@ -380,6 +382,7 @@ def test_a_database_of_the_release_before_is_brought_up_to_date(place: Place, be
         InvitationRegistry(journal.engine).add(Invited("shed-pi", TOKENS[1].verify_key, 2**33), NOW)
         HelperRegistry(journal.engine).allow("gateway")
         assert last_restore(journal.engine) is None
+        assert QueryRegistry(journal.engine).all() == []
     assert place.run("backup") == 0
 
 

@@ -202,7 +202,7 @@ class MonthDevice:
         with ExitStack() as patched:
             for target, replacement in {
                 "edge_agent.shell.state_folder.DeviceDatabase": lambda *given: MonthDatabase(card, *given),
-                "edge_agent.shell.state_folder.SampleStore": lambda *given: MonthStore(card, *given),
+                "edge_agent.shell.state_folder.SampleStore": lambda *given, **named: MonthStore(card, *given, **named),
                 "edge_agent.shell.state_folder.BlobCache": lambda *given: MonthCache(card, *given),
                 "edge_agent.shell.state_folder.MIB": ROOM,
                 "edge_agent.shell.learning.round_training.TrainingWorker": lambda _settings: self.worker,

@@ -132,8 +132,9 @@ class HeldByBundle(Held):
 class MonthStore(SampleStore):
     """`samples.db`."""
 
-    def __init__(self, card: Card, *arguments) -> None:
-        super().__init__(*arguments, draw=partial(random.getrandbits, TURN_BITS))
+    def __init__(self, card: Card, *arguments, notes_arrivals: bool) -> None:
+        draw = partial(random.getrandbits, TURN_BITS)
+        super().__init__(*arguments, draw=draw, notes_arrivals=notes_arrivals)
         card.samples = self
         self.limit(full=card.full)
 

@@ -102,6 +102,10 @@ class CoordinatorProcess(RestartableProcess):
         """`broker-coordinator helpers ... --json`."""
         return self._ask("helpers", *arguments)
 
+    def analytics(self, *arguments: str) -> Any:
+        """`broker-coordinator analytics ... --json`."""
+        return self._ask("analytics", *arguments)
+
     def tasks(self, *arguments: str) -> Any:
         """`broker-coordinator tasks ... --json`."""
         return self._ask("tasks", *arguments)

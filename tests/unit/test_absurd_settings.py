@@ -34,6 +34,8 @@ DOCUMENTS: dict[type[msgspec.Struct], dict[str, Any]] = {
         "tasks": [{"name": "digits"}],
         "guards": {"watts": 3.0},
         "sources": [{"kind": "folder", "task": "digits"}],
+        "analytics": {"fields": [{"task": "digits", "field": "label"}]},
+        "texts": [{"name": "rooms", "file": "rooms.txt"}],
     },
     CoordinatorConfiguration: {
         "fleet": "home",

@@ -44,7 +44,9 @@ class Device:
         self.followed: list[VerifyKey] = []
         self.has_followed = asyncio.Event()
         self.follower = KeyFollower(self.pinned, self.identity, broker, followed=self._note)
-        nothing = dict.fromkeys(("receipt", "manifest", "not_readable", "invitation", "authorities", "chunk"))
+        nothing = dict.fromkeys(
+            ("receipt", "manifest", "not_readable", "invitation", "authorities", "queries", "chunk")
+        )
         self.inbox = broker.inbox = Inbox("home", self.identity, succession=self.follower.receive, **nothing)
 
     def _note(self) -> None:

@@ -19,9 +19,11 @@ from fleet_protocol.codec.selection import random_indices
 from fleet_protocol.envelope import sign_envelope
 from fleet_protocol.keys import SigningKey, key_id
 from fleet_protocol.kinds import (
+    ANALYTICS_REPORT,
     AUTHORITY_SUCCESSION,
     BLOB_CHUNK,
     BLOB_REQUEST,
+    ENCRYPTED_ANALYTICS_REPORT,
     ENCRYPTED_FEATURE_STATISTICS,
     ENCRYPTED_STATISTICS,
     ENCRYPTED_UPDATE,
@@ -32,14 +34,18 @@ from fleet_protocol.kinds import (
     KEY_SUCCESSION,
     MANIFEST,
     PRESENCE,
+    QUERIES,
     RECEIPT,
     SESSION_OPENING,
     STATISTICS,
     UPDATE,
     WEIGHTS_REQUEST,
+    AnalyticsReport,
+    AnswerOutcome,
     AuthoritySuccession,
     BlobChunk,
     BlobRequest,
+    Condition,
     EncryptedPayload,
     Enrolment,
     FeatureStatistics,
@@ -50,6 +56,8 @@ from fleet_protocol.kinds import (
     PayloadKind,
     Presence,
     PresenceState,
+    Queries,
+    Query,
     Receipt,
     Statistics,
     Update,
@@ -75,6 +83,9 @@ NAMING_A_TASK = (
     ENCRYPTED_STATISTICS,
     FEATURE_STATISTICS,
     ENCRYPTED_FEATURE_STATISTICS,
+    ANALYTICS_REPORT,
+    ENCRYPTED_ANALYTICS_REPORT,
+    QUERIES,
     SESSION_OPENING,
 )
 RECIPIENT = SigningKey(bytes(range(32, 64)))
@@ -95,6 +106,27 @@ FEATURES = np.array([[1, 2], [3, 2], [-1, 0.5]], np.float32)
 OF_TWO_CLASSES = ClassStatistics.of(FEATURES, np.array([0, 0, 2]), 3, "ridge")
 FEATURE_STATISTICS_OF_3 = FeatureStatistics(OF_TWO_CLASSES.encode("float16", "ridge"))
 """Two features of three samples, two of class 0 and one of class 2 of three: for a ridge head, in float16."""
+REPORT = AnalyticsReport(77, 1, AnswerOutcome.ANSWERED, (0.5, 0.0, 0.25))
+"""A histogram of three bins, of a device that counts for three quarters of a sample."""
+ASKED = Query(
+    number=77,
+    name="hours",
+    ask="histogram",
+    field="input[3]",
+    where=(Condition("label", 1.0, None),),
+    since=1_800_000_000,
+    until=0,
+    lower=0.0,
+    upper=0.0,
+    samples_per_device=1,
+    epsilon=0.0,
+    minimum_devices=10,
+    rounds=2,
+    round=1,
+    edges=(-0.5, 16.0),
+    prefixes=(),
+    share=1.0,
+)
 MESSAGES = [
     (ENROLMENT, Enrolment(bytes(range(32)), "pi-4", "0.1.0", ["digits"]), UP),
     (PRESENCE, Presence(PresenceState.ONLINE, 3), STATE),
@@ -117,6 +149,15 @@ MESSAGES = [
     (
         ENCRYPTED_FEATURE_STATISTICS,
         EncryptedPayload(key_id(RECIPIENT.verify_key), sealed_box(encode_payload(FEATURE_STATISTICS_OF_3))),
+        UP,
+    ),
+    (QUERIES, Queries((ASKED,)), topics.queries("home", "digits")),
+    (ANALYTICS_REPORT, REPORT, UP),
+    (ANALYTICS_REPORT, AnalyticsReport(78, 0, AnswerOutcome.ANSWERED, (), "kitc"), UP),
+    (ANALYTICS_REPORT, AnalyticsReport(79, 0, AnswerOutcome.NOT_ALLOWED), UP),
+    (
+        ENCRYPTED_ANALYTICS_REPORT,
+        EncryptedPayload(key_id(RECIPIENT.verify_key), sealed_box(encode_payload(REPORT))),
         UP,
     ),
 ]

@@ -9,8 +9,17 @@ from fleet_host.log_lines import log_line
 from fleet_protocol import topics
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.keys import VerifyKey
-from fleet_protocol.kinds import MANIFEST, AuthoritySuccession, BlobChunk, Invitation, KeySuccession, Manifest, Receipt
-from fleet_protocol.limits import MAX_CONTROL_BYTES, MAX_SIGNED_CHUNK_BYTES
+from fleet_protocol.kinds import (
+    MANIFEST,
+    AuthoritySuccession,
+    BlobChunk,
+    Invitation,
+    KeySuccession,
+    Manifest,
+    Queries,
+    Receipt,
+)
+from fleet_protocol.limits import MAX_CONTROL_BYTES, MAX_QUERIES_BYTES, MAX_SIGNED_CHUNK_BYTES
 from fleet_protocol.topics import PackedWeights
 
 logger = logging.getLogger(__name__)
@@ -30,11 +39,12 @@ class Inbox:
         invitation: Callable[[str, Invitation], None],
         succession: Callable[[VerifyKey], None],
         authorities: Callable[[str, list[bytes]], None],
+        queries: Callable[[str, Queries], None],
         chunk: Callable[[str | PackedWeights, int, BlobChunk], None],
     ) -> None:
-        """`manifest` and `invitation` take the task too; `not_readable` takes the task whose manifest is of a newer
-        format, and what is wrong with it; `succession` takes the key that follows the pinned one, `authorities` the
-        topic and the certificates that follow; `chunk` takes of which file, and which chunk of it.
+        """`manifest`, `invitation` and `queries` take the task too; `not_readable` takes the task whose manifest is of
+        a newer format, and what is wrong with it; `succession` takes the key that follows the pinned one, `authorities`
+        the topic and the certificates that follow; `chunk` takes of which file, and which chunk of it.
         """
         self._fleet = fleet
         self._identity = identity
@@ -44,6 +54,7 @@ class Inbox:
         self._invitation = invitation
         self._succession = succession
         self._authorities = authorities
+        self._queries = queries
         self._chunk = chunk
 
     def handle(self, topic: str, data: bytes) -> None:
@@ -62,8 +73,7 @@ class Inbox:
             logger.error(log_line("message_failed", topic=topic, error=error))
 
     def _pass_on(self, topic: str, data: bytes) -> None:
-        limit = MAX_SIGNED_CHUNK_BYTES if "/blob/" in topic or "/weights/" in topic else MAX_CONTROL_BYTES
-        payload, task = self._identity.verify_from_coordinator(topic, data, limit)
+        payload, task = self._identity.verify_from_coordinator(topic, data, _limit(topic))
         match payload:
             case Receipt():
                 self._receipt(payload)
@@ -71,6 +81,8 @@ class Inbox:
                 self._manifest(task, payload)
             case Invitation() if topic == topics.invitation(self._fleet, task):
                 self._invitation(task, payload)
+            case Queries() if topic == topics.queries(self._fleet, task):
+                self._queries(task, payload)
             case KeySuccession() if topic == self._identity.succession_topic:
                 self._succession(VerifyKey(payload.successor))
             case AuthoritySuccession():
@@ -79,3 +91,9 @@ class Inbox:
                 self._chunk(*topics.chunk_of(topic), payload)
             case _:
                 raise ProtocolError(Reason.WRONG_TOPIC, f"a {type(payload).__name__} does not belong there")
+
+
+def _limit(topic: str) -> int:
+    """Bytes of a message there."""
+    limits = {"/blob/": MAX_SIGNED_CHUNK_BYTES, "/weights/": MAX_SIGNED_CHUNK_BYTES, "/query/": MAX_QUERIES_BYTES}
+    return next((limit for level, limit in limits.items() if level in topic), MAX_CONTROL_BYTES)

@@ -17,7 +17,7 @@ from typing import Concatenate, Final, ParamSpec, TypeVar
 from edge_agent.core.store_settings import Retention, StoreSettings
 from edge_agent.shell.samples.dropped_samples import WAITING, DropCounts
 from edge_agent.shell.samples.sample_retention import TURN_BITS, RetentionRule
-from edge_agent.shell.samples.sample_tables import SAMPLE_BYTES, SCHEMA, Held, require_sound, sample_size
+from edge_agent.shell.samples.sample_tables import NOTE_ARRIVALS, SAMPLE_BYTES, SCHEMA, Held, require_sound, sample_size
 from edge_agent.shell.samples.unjudged_samples import count_unjudged, keep_unjudged, unjudged_of
 from edge_agent.shell.storage.damaged_files import files_set_aside, require_whole, set_aside
 from edge_agent.shell.storage.page_cache import keep_few_pages
@@ -75,11 +75,15 @@ class SampleStore:
         maximum_bytes: int = DEFAULTS.maximum_mib * MIB,
         retention: Retention = "newest",
         draw: Callable[[], int] = DRAW_TURN,
+        *,
+        notes_arrivals: bool = False,
     ) -> None:
+        """`notes_arrivals`: store when each sample comes."""
         self.path = path
         self._maximum = maximum_samples
         self._maximum_bytes = maximum_bytes
         self._rule = RetentionRule(retention, draw)
+        self._notes_arrivals = notes_arrivals
         self._seen = 0
         self._held: dict[str, Held] = {}
         self._drops = DropCounts()
@@ -102,6 +106,8 @@ class SampleStore:
         keep_few_pages(self._connection)
         self._connection.executescript(SCHEMA)
         require_sound(self._connection)
+        if self._notes_arrivals:
+            self._connection.execute(NOTE_ARRIVALS)
         self._rule.arrange(self._connection)
         self._drops.take_over(self._connection)
         self._look_again()

@@ -2,7 +2,8 @@
 
 `features` are what the backbone whose file has the hash `backbone` makes of a sample. `unjudged` are samples, as JSON,
 that came before their task's schema was known. `turns` say which samples make room first, where that is not simply the
-oldest. `dropped` counts what retention dropped. Stores made before there were these gain the tables.
+oldest. `dropped` counts what retention dropped. `arrivals` say when a sample came, or was corrected, by this machine's
+clock, in seconds since 1970, where that is noted. Stores made before there were these gain the tables.
 """
 
 import sqlite3
@@ -27,10 +28,19 @@ CREATE TABLE IF NOT EXISTS turns (
 CREATE INDEX IF NOT EXISTS turns_of_task ON turns (task, class, turn);
 CREATE TRIGGER IF NOT EXISTS turns_go_with_their_sample AFTER DELETE ON samples
 BEGIN DELETE FROM turns WHERE sample = OLD.id; END;
+CREATE TABLE IF NOT EXISTS arrivals (sample INTEGER PRIMARY KEY, received_at INTEGER NOT NULL);
+CREATE TRIGGER IF NOT EXISTS arrivals_go_with_their_sample AFTER DELETE ON samples
+BEGIN DELETE FROM arrivals WHERE sample = OLD.id; END;
 CREATE TABLE IF NOT EXISTS dropped (
     task TEXT NOT NULL, rule TEXT NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (task, rule)
 ) WITHOUT ROWID;
 """
+
+NOTE_ARRIVALS = """
+CREATE TEMP TRIGGER arrivals_come_with_their_sample AFTER INSERT ON main.samples
+BEGIN INSERT OR REPLACE INTO arrivals VALUES (NEW.id, CAST(strftime('%s', 'now') AS INTEGER)); END
+"""
+"""For as long as the connection lasts: a row more for each sample, which a card is spared where nobody asks for it."""
 
 SAMPLE_BYTES = (
     "length(inputs) + CASE typeof(label) WHEN 'blob' THEN length(label) ELSE 0 END"

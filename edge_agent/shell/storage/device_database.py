@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
+from edge_agent.core.analytics.policy import QueryUse, Spent
 from edge_agent.core.daily_use import DailyUse
 from edge_agent.core.guards import GuardSettings
 from edge_agent.core.outbox import OutboxRow, SignRow, SpooledPayload
@@ -20,6 +21,7 @@ from edge_agent.shell.storage.damaged_files import WatchedConnection, require_wh
 from edge_agent.shell.storage.device_schema import prepare, require_schema
 from edge_agent.shell.storage.outbox_room import merge_back, waiting_bytes
 from edge_agent.shell.storage.page_cache import keep_few_pages
+from edge_agent.shell.storage.query_answers import QueryAnswer, count_answers, read_spent, was_answered, write_answer
 from edge_agent.shell.storage.row_seals import RowSeals
 from edge_agent.shell.storage.sample_use import SampleUse, read_use, write_use
 from fleet_protocol.envelope import digest
@@ -63,6 +65,9 @@ class SpooledRound:
     generation: int = 0
     epochs: float = 0.0
 
+
+UNNUMBERED = 0
+"""Stands for the sequence number of a payload that the database has given none yet."""
 
 _ROW = "sequence, kind, task, bundle, base_version, recipient, payload, digest, envelope, generation"
 _DELETE_ROW = "DELETE FROM outbox WHERE sequence = ?"
@@ -188,7 +193,7 @@ class DeviceDatabase:
     def spool(self, finished: SpooledRound, sign: SignRow) -> list[OutboxRow]:
         """Commit a round: residual, payloads and their sequence numbers together; the outbox is held to its bytes."""
         with self._transaction():
-            rows = [self._insert(finished, payload, sign) for payload in finished.payloads]
+            rows = [self._insert(_waiting(finished, payload), sign) for payload in finished.payloads]
             self._connection.execute(
                 "INSERT INTO tasks VALUES (:task, :bundle, 1, :trained_through, :residual, :generation)"
                 " ON CONFLICT (task) DO UPDATE SET rounds = rounds * (bundle = :bundle) + 1, bundle = :bundle,"
@@ -234,20 +239,31 @@ class DeviceDatabase:
         with self._transaction():
             write_use(self._connection, task, SampleUse(bundle, trained_through, epochs, withheld=1))
 
-    def _insert(self, finished: SpooledRound, spooled: SpooledPayload, sign: SignRow) -> OutboxRow:
-        sequence = self._increment("update_sequence")
+    def answer_query(self, answer: QueryAnswer, unsigned: OutboxRow, sign: SignRow) -> None:
+        """Commit a report to a query, and what it cost, together; nothing where that round was answered before."""
+        with self._transaction():
+            if not was_answered(self._connection, answer.query, answer.round):
+                write_answer(self._connection, answer)
+                self._insert(unsigned, sign)
+
+    def was_answered(self, query: int, round_number: int) -> bool:
+        """Whether this round of a query was answered."""
+        return was_answered(self._connection, query, round_number)
+
+    def spent_on_queries(self, query: int, today: int, days: int) -> Spent:
+        """What answers have cost on the last so many days, `today` included."""
+        return read_spent(self._connection, query, today, days)
+
+    def query_use(self, today: int, days: int) -> QueryUse:
+        """What is remembered of queries, and what they have cost on the last so many days."""
+        answered, refused = count_answers(self._connection)
+        return QueryUse(answered, refused, read_spent(self._connection, 0, today, days).epsilon)
+
+    def _insert(self, unsigned: OutboxRow, sign: SignRow) -> OutboxRow:
+        """Give a payload its number, and let it wait."""
         self._increment("updates_made")
-        unsigned = OutboxRow(
-            sequence,
-            spooled.kind,
-            finished.task,
-            finished.bundle,
-            finished.base_version,
-            spooled.recipient,
-            spooled.payload,
-            generation=finished.generation,
-        )
-        row = replace(unsigned, digest=digest(sign(unsigned)))
+        numbered = replace(unsigned, sequence=self._increment("update_sequence"))
+        row = replace(numbered, digest=digest(sign(numbered)))
         fields = (row.kind, row.task, row.bundle, row.base_version, row.recipient, row.digest, row.payload)
         self._connection.execute(_NEW_ROW, (row.sequence, *fields, row.generation))
         return row
@@ -365,3 +381,17 @@ class DeviceDatabase:
         self._connection.execute(
             "INSERT INTO counters VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", (name, value)
         )
+
+
+def _waiting(finished: SpooledRound, spooled: SpooledPayload) -> OutboxRow:
+    """A round's payload, without a number."""
+    return OutboxRow(
+        UNNUMBERED,
+        spooled.kind,
+        finished.task,
+        finished.bundle,
+        finished.base_version,
+        spooled.recipient,
+        spooled.payload,
+        generation=finished.generation,
+    )

@@ -1,0 +1,1 @@
+"""Queries about a device's samples: heard, answered from the store, and accounted for."""

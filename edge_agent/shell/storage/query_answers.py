@@ -1,0 +1,66 @@
+"""Which rounds of which queries were answered, and what that has cost of epsilon: a table of agent.db.
+
+Days are counted from 1970. A machine that does not know the time is still on the last day that it knew: what was spent
+then stays spent.
+"""
+
+import sqlite3
+from dataclasses import astuple, dataclass
+from typing import Final
+
+from edge_agent.core.analytics.policy import Spent
+
+TABLE: Final = """CREATE TABLE IF NOT EXISTS query_answers (
+    number INTEGER PRIMARY KEY, query INTEGER NOT NULL, round INTEGER NOT NULL, day INTEGER NOT NULL,
+    answered INTEGER NOT NULL, epsilon REAL NOT NULL
+)"""
+
+ANSWERS_KEPT = 20_000
+"""More than the rounds of all queries that a device can be made to answer in a budget's days."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueryAnswer:
+    """The round of a query that was answered or refused, on which day, and what it cost."""
+
+    query: int
+    round: int
+    day: int
+    answered: bool
+    epsilon: float
+
+
+def was_answered(connection: sqlite3.Connection, query: int, round_number: int) -> bool:
+    """Whether it was answered, or refused."""
+    found = "SELECT 1 FROM query_answers WHERE query = ? AND round = ?"
+    return connection.execute(found, (query, round_number)).fetchone() is not None
+
+
+def write_answer(connection: sqlite3.Connection, answer: QueryAnswer) -> None:
+    """Store it, inside the transaction that is open; the oldest make room."""
+    connection.execute(
+        "INSERT INTO query_answers (query, round, day, answered, epsilon) VALUES (?, ?, ?, ?, ?)", astuple(answer)
+    )
+    connection.execute(
+        "DELETE FROM query_answers WHERE number <= (SELECT MAX(number) FROM query_answers) - ?", (ANSWERS_KEPT,)
+    )
+
+
+def count_answers(connection: sqlite3.Connection) -> tuple[int, int]:
+    """How many rounds were answered, and how many refused, as far back as is remembered."""
+    found = "SELECT IFNULL(SUM(answered), 0), IFNULL(SUM(NOT answered), 0) FROM query_answers"
+    answered, refused = connection.execute(found).fetchone()
+    return answered, refused
+
+
+def read_spent(connection: sqlite3.Connection, query: int, today: int, days: int) -> Spent:
+    """What answers have cost on the last so many days up to `today`, or up to the last day on which there was one."""
+    last = connection.execute("SELECT MAX(day) FROM query_answers").fetchone()[0] or 0
+    now = max(today, last)
+    epsilon, queries = connection.execute(
+        "SELECT IFNULL(SUM(epsilon), 0), COUNT(DISTINCT CASE WHEN day = ? THEN query END)"
+        " FROM query_answers WHERE answered AND day > ?",
+        (now, now - days),
+    ).fetchone()
+    begun = connection.execute("SELECT 1 FROM query_answers WHERE query = ? AND answered", (query,)).fetchone()
+    return Spent(epsilon, queries, begun is not None)

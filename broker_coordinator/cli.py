@@ -30,6 +30,7 @@ with missing_extra_named(PROGRAM):
         backup,
         database,
         devices,
+        generate,
         helpers,
         rotate_key,
         run,
@@ -66,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     devices.add_parser(commands, with_configuration)
     helpers.add_parser(commands, with_configuration)
     tasks.add_parser(commands, with_configuration)
+    generate.add_parser(commands, with_configuration)
     database.add_parser(commands)
     backup.add_parsers(commands, with_configuration)
     authority.add_parser(commands, with_configuration)
@@ -96,6 +98,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int | None]] = {
     "devices": devices.run,
     "helpers": helpers.run,
     "tasks": tasks.run,
+    "generate": generate.run,
     "database": database.run,
     "authority": authority.run,
     "backup": backup.back_up,

@@ -11,6 +11,7 @@ from broker_coordinator.consumers.enrolment import ENROLMENT_CONSUMER
 from broker_coordinator.consumers.feature_statistics import FEATURE_STATISTICS_CONSUMER
 from broker_coordinator.consumers.file_requests import BLOB_REQUEST_CONSUMER, WEIGHTS_REQUEST_CONSUMER
 from broker_coordinator.consumers.presence import PRESENCE_CONSUMER
+from broker_coordinator.consumers.prompts import PROMPTS_CONSUMER
 from broker_coordinator.consumers.statistics import STATISTICS_CONSUMER
 from broker_coordinator.consumers.update import UPDATE_CONSUMER, UpdateFacts
 from fleet_protocol.errors import ConfigurationError
@@ -25,6 +26,7 @@ CONSUMERS: dict[PayloadKind, Consumer] = {
     UPDATE_CONSUMER.kind: UPDATE_CONSUMER,
     STATISTICS_CONSUMER.kind: STATISTICS_CONSUMER,
     FEATURE_STATISTICS_CONSUMER.kind: FEATURE_STATISTICS_CONSUMER,
+    PROMPTS_CONSUMER.kind: PROMPTS_CONSUMER,
 }
 """An encrypted kind is consumed as the kind that is in its box."""
 
@@ -66,6 +68,7 @@ def version_consumer(task: TaskDescription) -> AnyVersionConsumer:
 __all__ = [
     "CONSUMERS",
     "FEATURE_STATISTICS_CONSUMER",
+    "PROMPTS_CONSUMER",
     "STATISTICS_CONSUMER",
     "UPDATE_CONSUMER",
     "UpdateFacts",

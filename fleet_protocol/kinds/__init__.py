@@ -18,6 +18,7 @@ from fleet_protocol.kinds.kind import FROM_COORDINATOR, Leaf, PayloadKind
 from fleet_protocol.kinds.manifest import MANIFEST, Manifest
 from fleet_protocol.kinds.payload import Count, decode_payload, encode_payload
 from fleet_protocol.kinds.presence import PRESENCE, Presence, PresenceState
+from fleet_protocol.kinds.prompts import ENCRYPTED_PROMPTS, PROMPTS, Prompts
 from fleet_protocol.kinds.receipt import RECEIPT, Outcome, Receipt
 from fleet_protocol.kinds.session_ending import SESSION_ENDING, SessionEnding
 from fleet_protocol.kinds.session_fields import SessionReason
@@ -57,6 +58,8 @@ KINDS: dict[int, PayloadKind] = {
         SESSION_NOTICE,
         FEATURE_STATISTICS,
         ENCRYPTED_FEATURE_STATISTICS,
+        PROMPTS,
+        ENCRYPTED_PROMPTS,
     )
 }
 """By the number that stands in an envelope's header."""
@@ -86,6 +89,7 @@ __all__ = [
     "BlobRequest",
     "Count",
     "ENCRYPTED_FEATURE_STATISTICS",
+    "ENCRYPTED_PROMPTS",
     "ENCRYPTED_STATISTICS",
     "ENCRYPTED_UPDATE",
     "ENROLMENT",
@@ -110,9 +114,11 @@ __all__ = [
     "OfferedTask",
     "Outcome",
     "PRESENCE",
+    "PROMPTS",
     "PayloadKind",
     "Presence",
     "PresenceState",
+    "Prompts",
     "RECEIPT",
     "Receipt",
     "SESSION_ENDING",

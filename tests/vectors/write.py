@@ -23,6 +23,7 @@ from fleet_protocol.kinds import (
     BLOB_CHUNK,
     BLOB_REQUEST,
     ENCRYPTED_FEATURE_STATISTICS,
+    ENCRYPTED_PROMPTS,
     ENCRYPTED_STATISTICS,
     ENCRYPTED_UPDATE,
     ENROLMENT,
@@ -32,6 +33,7 @@ from fleet_protocol.kinds import (
     KEY_SUCCESSION,
     MANIFEST,
     PRESENCE,
+    PROMPTS,
     RECEIPT,
     SESSION_OPENING,
     STATISTICS,
@@ -50,6 +52,7 @@ from fleet_protocol.kinds import (
     PayloadKind,
     Presence,
     PresenceState,
+    Prompts,
     Receipt,
     Statistics,
     Update,
@@ -75,6 +78,8 @@ NAMING_A_TASK = (
     ENCRYPTED_STATISTICS,
     FEATURE_STATISTICS,
     ENCRYPTED_FEATURE_STATISTICS,
+    PROMPTS,
+    ENCRYPTED_PROMPTS,
     SESSION_OPENING,
 )
 RECIPIENT = SigningKey(bytes(range(32, 64)))
@@ -95,6 +100,8 @@ FEATURES = np.array([[1, 2], [3, 2], [-1, 0.5]], np.float32)
 OF_TWO_CLASSES = ClassStatistics.of(FEATURES, np.array([0, 0, 2]), 3, "ridge")
 FEATURE_STATISTICS_OF_3 = FeatureStatistics(OF_TWO_CLASSES.encode("float16", "ridge"))
 """Two features of three samples, two of class 0 and one of class 2 of three: for a ridge head, in float16."""
+PROMPTS_OF_3 = Prompts("class", bytes([2, 0, 1]), "voice=en-gb")
+"""Two or three samples of class 0, one of class 2, of three."""
 MESSAGES = [
     (ENROLMENT, Enrolment(bytes(range(32)), "pi-4", "0.1.0", ["digits"]), UP),
     (PRESENCE, Presence(PresenceState.ONLINE, 3), STATE),
@@ -117,6 +124,12 @@ MESSAGES = [
     (
         ENCRYPTED_FEATURE_STATISTICS,
         EncryptedPayload(key_id(RECIPIENT.verify_key), sealed_box(encode_payload(FEATURE_STATISTICS_OF_3))),
+        UP,
+    ),
+    (PROMPTS, PROMPTS_OF_3, UP),
+    (
+        ENCRYPTED_PROMPTS,
+        EncryptedPayload(key_id(RECIPIENT.verify_key), sealed_box(encode_payload(PROMPTS_OF_3))),
         UP,
     ),
 ]

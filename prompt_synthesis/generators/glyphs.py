@@ -18,6 +18,8 @@ FONT_FOLDER: Final = Path("/usr/share/fonts")
 FONT_FILES: Final = ("*.ttf", "*.otf", "*.pfb")
 FAMILIES: Final = ("serif", "sans", "mono")
 WEIGHTS: Final = ("bold", "regular")
+FITS: Final = ("both",)
+"""Which sides of the picture a sign reaches: both; or, left out, the nearer ones."""
 DRAWN_PIXELS: Final = 96
 """Height of a sign before it is brought to the size of a sample."""
 MOST_CHARACTERS: Final = 12
@@ -65,7 +67,8 @@ class Glyphs:
         assert sign is not None  # noqa: S101 - these fonts have it
         slant = style.around("slant", (-0.25, 0.25), 0.08, generator)
         size = style.around("size", (0.7, 1.0), 0.06, generator)
-        picture = _fitted(sign, _sides(self._shape), slant, size, generator)
+        fit = style.name("fit", FITS)
+        picture = _fitted(sign, _sides(self._shape), slant, size, generator, is_stretched=fit == "both")
         noise = style.around("noise", (0.0, 0.08), 0.02, generator)
         return np.clip(picture + noise * generator.standard_normal(picture.shape), 0, 1)
 
@@ -94,13 +97,20 @@ def _drawn(font: Path, word: str) -> Picture | None:
 
 
 def _fitted(
-    sign: Picture, sides: tuple[int, int], slant: float, size: float, generator: np.random.Generator
+    sign: Picture,
+    sides: tuple[int, int],
+    slant: float,
+    size: float,
+    generator: np.random.Generator,
+    *,
+    is_stretched: bool,
 ) -> Picture:
     """The sign in a picture with these sides: each pixel looks up where it comes from, between four of the sign."""
     height, width = sides
     stretch = size * generator.uniform(0.85, 1.15, 2)
     turn = generator.normal(0, 0.06)
-    scale = max(sign.shape[0] / height, sign.shape[1] / width) / stretch
+    needed = np.array([sign.shape[0] / height, sign.shape[1] / width])
+    scale = (needed if is_stretched else needed.max()) / stretch
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float64)
     rows += 0.5 - height / 2 + generator.normal(0, 0.03) * height
     columns += 0.5 - width / 2 + generator.normal(0, 0.03) * width

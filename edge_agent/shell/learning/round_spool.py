@@ -89,10 +89,13 @@ def _say_of_what_to_correct(task: str, result: TrainingResult) -> None:
 
 def _say_spooled(task: str, version: int, sequences: Sequence[int], size: int, result: TrainingResult) -> None:
     numbers = ",".join(map(str, sequences))
-    if result.statistics or result.feature_statistics or result.prompts:
+    if result.prompts:
+        logger.info(log_line("prompts_spooled", task=task, version=version, sequences=numbers, payload_bytes=size))
+        return
+    if result.statistics or result.feature_statistics:
         logger.info(
             log_line(
-                "prompts_spooled" if result.prompts else "statistics_spooled",
+                "statistics_spooled",
                 task=task,
                 version=version,
                 sequences=numbers,

@@ -154,7 +154,7 @@ def image(data: Path, _: Path, *, quick: bool) -> Scenario:
         style="fit=both size=1 noise=0",
         count=50 if quick else 500,
         epochs=3 if quick else 10,
-        rounds=3 if quick else 50,
+        rounds=3 if quick else 30,
         rates=(0.05,) if quick else (0.02, 0.05),
     )
 

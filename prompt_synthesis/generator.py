@@ -43,8 +43,8 @@ class Generator(Protocol):
 class MakeGenerator(Protocol):
     """Makes the generator for one task."""
 
-    def __call__(self, task: TaskDescription) -> Generator:
-        """The generator.
+    def __call__(self, task: TaskDescription, argument: str) -> Generator:
+        """The generator. `argument` is what stands behind its name and a colon on the command line; mostly empty.
 
         Raises:
             ConfigurationError: it does not fit the task, or this machine lacks what it needs; says what helps.

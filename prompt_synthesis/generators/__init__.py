@@ -20,13 +20,14 @@ SHIPPED: Final[Mapping[str, str]] = {
 
 
 def make_generator(name: str, task: TaskDescription) -> Generator:
-    """The generator of that name for a task.
+    """The generator of that name for a task; what stands behind a colon is for it: `diffusers:FOLDER`.
 
     Raises:
         ConfigurationError: there is none, or it can't work here, or not for this task.
     """
+    name, _, argument = name.partition(":")
     if module := SHIPPED.get(name):
-        shipped: Generator = import_module(module).make(task)
+        shipped: Generator = import_module(module).make(task, argument)
         return shipped
     brought = {each.name: each for each in entry_points(group=GROUP)}
     if name not in brought:
@@ -34,7 +35,7 @@ def make_generator(name: str, task: TaskDescription) -> Generator:
         raise ConfigurationError(f"there is no generator {name!r}; name one of {known}, or install what brings it")
     try:
         make: MakeGenerator = brought[name].load()
-        return make(task)
+        return make(task, argument)
     except ConfigurationError:
         raise
     except Exception as error:  # somebody else's code: it may raise anything

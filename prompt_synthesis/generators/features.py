@@ -38,6 +38,6 @@ def _drawn(mixture: Mixture, count: int, generator: np.random.Generator) -> NDAr
     return drawn
 
 
-def make(task: TaskDescription) -> Generator:
+def make(task: TaskDescription, _argument: str) -> Generator:
     """For any task: what is trained on are features, or, without a backbone, the inputs."""
     return Features(task.trained_input)

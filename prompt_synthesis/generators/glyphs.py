@@ -149,7 +149,7 @@ def _sides(shape: Sequence[int]) -> tuple[int, int]:
     return sides[-2], sides[-1]
 
 
-def make(task: TaskDescription) -> Generator:
+def make(task: TaskDescription, _argument: str) -> Generator:
     """For a task whose samples are grey pictures.
 
     Raises:

@@ -90,7 +90,7 @@ def _place(style: Style, generator: np.random.Generator, rate_hz: int) -> Place:
     )
 
 
-def make(task: TaskDescription) -> Generator:
+def make(task: TaskDescription, _argument: str) -> Generator:
     """For a task whose samples are sound.
 
     Raises:

@@ -16,6 +16,8 @@ from prompt_synthesis.generator import Generator, GeneratorError, Synthetic
 from prompt_synthesis.prompt import Prompt, allotted
 
 MOST_FAILURE_CHARACTERS: Final = 300
+MOST_IN_PART: Final = 500
+"""Samples: what memory holds of sound or pictures, and what an interruption costs."""
 
 OnPart = Callable[[int], None]
 """Called with how many samples are there, or are known not to be."""
@@ -28,9 +30,10 @@ def planned(
     numbers = allotted(prompts, count)
     orders, used = [], []
     for place, (prompt, number) in enumerate(zip(prompts, numbers, strict=True)):
-        if number:
-            own_seed = int(np.random.SeedSequence([seed, place]).generate_state(1)[0])
-            orders.append(Order(prompt.label, prompt.word, prompt.style, number, own_seed))
+        for start in range(0, number, MOST_IN_PART):
+            own_seed = int(np.random.SeedSequence([seed, place, start]).generate_state(1)[0])
+            size = min(MOST_IN_PART, number - start)
+            orders.append(Order(prompt.label, prompt.word, prompt.style, size, own_seed))
             used.append(prompt)
     return DataPlan(bundle.description.task, bundle.hash, generator, seed, _fingerprint(prompts), orders), used
 

@@ -45,9 +45,7 @@ def add_parser(verbs: Verbs, *parents: argparse.ArgumentParser) -> None:
     generate = add_verb(verbs, "generate", sentence, *parents)
     generate.add_argument("task", type=name_of("task"), metavar="TASK", help="the task's name")
     generate.add_argument("folder", type=Path, metavar="FOLDER", help="for the data; what is there is not made again")
-    generate.add_argument(
-        "--generator", default="", metavar="NAME", help="not the task's own"
-    )
+    generate.add_argument("--generator", default="", metavar="NAME", help="not the task's own")
     options = {
         "count": (200, MOST_SAMPLES, "N", "samples of each class (200)"),
         "seed": (0, MAX_SETTING, "N", "of all that is drawn (0)"),

@@ -28,7 +28,9 @@ def tell_prompts(
     stored: StoredSamples, plan: PromptPlan, task: TaskDescription, earlier: Earlier
 ) -> TrainingResult | Withheld | None:
     """What is told; why nothing is, where the task's devices train no rounds; None where this round trains."""
-    prompts = None if earlier.prompting is None else prompts_of(stored, plan, earlier.prompting, task)
+    if earlier.prompting is None:
+        return None
+    prompts = prompts_of(stored, plan, earlier.prompting, task)
     newest = max(part.newest for part in (stored.training, stored.validation))
     if prompts is not None:
         mark = mark_of(prompts.level, prompts.magnitudes, prompts.style)

@@ -58,7 +58,8 @@ class Diffusers:
         except (RuntimeError, ValueError, IndexError) as error:
             raise GeneratorError(f"the pipeline draws nothing of {text!r}: {error}") from error
         darkest, brightest = self._range
-        return [darkest + (brightest - darkest) * _fitted(picture, self._shape) for picture in drawn]
+        fitted = [_fitted(picture, self._shape) for picture in drawn]
+        return [(darkest + (brightest - darkest) * picture).astype(np.float32) for picture in fitted]
 
 
 def _fitted(picture: NDArray[np.floating[Any]], shape: tuple[int, int, int]) -> NDArray[np.float32]:
@@ -68,7 +69,8 @@ def _fitted(picture: NDArray[np.floating[Any]], shape: tuple[int, int, int]) -> 
     channels, height, width = shape
     image = Image.fromarray(np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8))
     sized = np.asarray(image.convert("L" if channels == 1 else "RGB").resize((width, height)), np.float32) / 255
-    return sized.reshape(height, width, channels).transpose(2, 0, 1)
+    fitted: NDArray[np.float32] = sized.reshape(height, width, channels).transpose(2, 0, 1)
+    return fitted
 
 
 def make(task: TaskDescription, argument: str) -> Generator:

@@ -149,6 +149,12 @@ def test_interrupted_synthesis_goes_on_behind_the_last_part(bundle, tmp_path):
     assert [note.made for note in notes] == [5, 5]
 
 
+def test_many_samples_of_a_prompt_are_several_parts_of_different_samples(bundle):
+    plan, prompts = planned(bundle, combined({"a": (TWO, None)}, PLAN), "odd", 1201, 0)
+    assert [order.count for order in plan.orders] == [500, 500, 201] * 2
+    assert len({order.seed for order in plan.orders}) == len(prompts) == 6
+
+
 def test_damaged_part_is_made_again(bundle, tmp_path):
     made(bundle, tmp_path / "data", Odd({}))
     (tmp_path / "data" / "part-00000.safetensors").write_bytes(b"half a part")

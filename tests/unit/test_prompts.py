@@ -134,6 +134,10 @@ def test_after_its_prompts_a_device_trains_where_the_task_has_rounds(task, round
     assert isinstance(told(task, TEN_OF_TWO, earlier(told=first.told)), kind)
 
 
+def test_round_that_nobody_asks_prompts_of_trains_as_a_simulated_one(task):
+    assert told(task, TEN_OF_TWO, earlier(None)) is None
+
+
 def test_device_whose_owner_lets_it_tell_nothing_says_so(task):
     withheld = told(task, TEN_OF_TWO, earlier(PromptSettings(most="nothing")))
     assert withheld.words == "there is nothing that its owner lets it tell, and devices of tiny train no rounds"

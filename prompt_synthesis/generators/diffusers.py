@@ -68,8 +68,8 @@ def _fitted(picture: NDArray[np.floating[Any]], shape: tuple[int, int, int]) -> 
 
     channels, height, width = shape
     image = Image.fromarray(np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8))
-    sized = np.asarray(image.convert("L" if channels == 1 else "RGB").resize((width, height)), np.float32) / 255
-    fitted: NDArray[np.float32] = sized.reshape(height, width, channels).transpose(2, 0, 1)
+    sized = np.asarray(image.convert("L" if channels == 1 else "RGB").resize((width, height)), np.float32)
+    fitted: NDArray[np.float32] = (sized / np.float32(255)).reshape(height, width, channels).transpose(2, 0, 1)
     return fitted
 
 

@@ -22,7 +22,9 @@ from fleet_protocol.kinds import PROMPTS, Prompts, decode_payload
 from fleet_protocol.limits import MAX_SAMPLES_PER_UPDATE
 from fleet_protocol.prompt_plan import MOST_MAGNITUDE, PromptPlan, check_prompts, least_samples, magnitude
 from fleet_protocol.sample_schema import LabelSchema
+from fleet_protocol.solved_head import SolvedHead
 from fleet_protocol.task_description import TaskDescription
+from tests.support.bundles import write_bundle
 from tests.support.prompts import CENTRES, bundle_with_prompts, stored
 
 TEN_OF_TWO = [0] * 10 + [2] * 10
@@ -160,6 +162,11 @@ def test_mark_tells_level_style_and_classes_apart():
 def test_style_that_no_coordinator_takes_is_refused_at_the_start(style):
     with pytest.raises((ValueError, msgspec.ValidationError)):
         msgspec.convert({"style": style}, PromptSettings)
+
+
+def test_task_whose_head_is_solved_takes_no_prompts_as_the_next_message_would_undo_them(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"leave \[prompts\] or \[solved_head\] out"):
+        write_bundle(tmp_path, solved_head=SolvedHead(), prompts=PromptPlan())
 
 
 @pytest.mark.parametrize(

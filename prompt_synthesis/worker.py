@@ -2,6 +2,8 @@
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -128,12 +130,24 @@ def _replays(
     """The versions that were published behind others of the fleet, until there are enough or a signal ends it."""
     if not job.replays:
         return []
-    stopping = threading.Event()
-    for ending in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(ending, lambda *_: stopping.set())
 
     def publish() -> Version:
         train = partial(learner.trained, "replay", job.replay_epochs)
         return publish_trained(journal, bundle, train, f"{given}, again")
 
-    return replay(journal, job.task, after, job.replays, publish=publish, stopping=stopping)
+    with _stopped_by_signals() as stopping:
+        return replay(journal, job.task, after, job.replays, publish=publish, stopping=stopping)
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[threading.Event]:
+    """Is set by SIGTERM or Ctrl-C, which end nothing by themselves meanwhile."""
+    stopping = threading.Event()
+    before = {ending: signal.getsignal(ending) for ending in (signal.SIGTERM, signal.SIGINT)}
+    for ending in before:
+        signal.signal(ending, lambda *_: stopping.set())
+    try:
+        yield stopping
+    finally:
+        for ending, handler in before.items():
+            signal.signal(ending, handler)

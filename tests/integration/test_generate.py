@@ -1,6 +1,7 @@
 """`broker-coordinator generate` and the generators that need programs or fonts of this machine."""
 
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from tests.support.agent import copy_digits_bundle
 from tests.support.bench import KEY, OPEN, Bench
 from tests.support.device import SigningDevice
 from tests.support.fleet import FLEET
+from tests.support.waiting import until
 from workbench.data.digits import read_digits
 
 DEVICE = SigningDevice("kitchen-pi")
@@ -174,6 +176,30 @@ def accuracy_on_real(server: Server) -> float:
     return (
         BundleRunner(bundle.description, bundle.files).evaluate(weights, read_digits().take(slice(1400, None))).accuracy
     )
+
+
+def test_one_command_replays_behind_the_fleets_own_version(tmp_path, capsys, monkeypatch):
+    server = Server(tmp_path)
+
+    def fleet_makes_one() -> None:
+        bench = server.bench
+        until(lambda: bench.journal.newest_number("digits") == 1, "there is a version to train from")
+        shapes = bench.description.trained_shapes
+        bench.handle(DEVICE, DEVICE.update(2, task="digits", base_version=1, shapes=shapes))
+        bench.make_versions()
+
+    fleet = threading.Thread(target=fleet_makes_one)
+    fleet.start()
+    options = ("--count", "20", "--epochs", "2", "--replays", "1")
+    told = server.ask(capsys, monkeypatch, str(tmp_path / "data"), *options)
+    fleet.join()
+    assert (told["version"], told["replays"]) == (1, "3")
+    assert [each.given is None for each in server.bench.journal.overview.version_summaries("digits", 9)] == [
+        True,
+        False,
+        True,
+        False,
+    ]
 
 
 def test_data_alone_publishes_nothing(tmp_path, capsys, monkeypatch):

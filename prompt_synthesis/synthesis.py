@@ -51,7 +51,8 @@ def _fingerprint(prompts: Sequence[Prompt]) -> str:
 def synthesise(
     data: DataFolder, prompts: Sequence[Prompt], generator: Generator, task: TaskDescription, *, on_part: OnPart
 ) -> list[PartNote]:
-    """Make all parts of the folder's plan, of which `prompts` are the prompts; those that are there stay as they are.
+    """Make all parts of the folder's plan, of which `prompts` are the prompts. Those that are there stay as they are;
+    those that failed are tried again.
 
     Raises:
         ConfigurationError: the folder can't be written, or the generator has made nothing at all.
@@ -60,7 +61,7 @@ def synthesise(
     done = 0
     for place, (order, prompt) in enumerate(zip(data.plan.orders, prompts, strict=True)):
         part = data.part(place)
-        if part is None:
+        if part is None or part.failure:
             part = _made(order, prompt, generator, task)
             data.keep(place, part)
         notes.append(part.note())

@@ -155,6 +155,13 @@ def test_many_samples_of_a_prompt_are_several_parts_of_different_samples(bundle)
     assert len({order.seed for order in plan.orders}) == len(prompts) == 6
 
 
+def test_what_failed_is_tried_again_and_nothing_else(bundle, tmp_path):
+    made(bundle, tmp_path / "data", Odd({"ant": "fails"}))
+    again = Odd({})
+    assert [note.failure for note in made(bundle, tmp_path / "data", again)] == ["", ""]
+    assert again.asked == ["ant"]
+
+
 def test_damaged_part_is_made_again(bundle, tmp_path):
     made(bundle, tmp_path / "data", Odd({}))
     (tmp_path / "data" / "part-00000.safetensors").write_bytes(b"half a part")

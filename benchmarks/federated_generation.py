@@ -1,6 +1,6 @@
 """Models from prompts that devices tell once, against rounds: spoken digits by synthesised speech, letters by fonts.
 
-`python -m benchmarks.federated_generation --data-dir FOLDER [--scenario audio | image] [--quick]`, after
+`python -m benchmarks.federated_generation --data-dir FOLDER [--scenario audio | image] [--quick] [--plot FILE]`, after
 `make speech-embedding` for the audio, prints a JSON object for each division of the data among devices, and one with
 all of them as its last line.
 
@@ -30,6 +30,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.generation_plot import write_plots
 from benchmarks.mnist import read_mnist
 from benchmarks.prompted_fleet import FleetPrompts, RoundResult, play_rounds, synthetic_samples, tell, with_prompts
 from benchmarks.spoken_digits import read_spoken_digits
@@ -269,6 +270,7 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, required=True, help="folder with spoken_digits/ and notmnist/")
     parser.add_argument("--scenario", choices=SCENARIOS, help="this one alone")
     parser.add_argument("--quick", action="store_true", help="few samples and rounds, one rate")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="write a page with plots of it, too")
     arguments = parser.parse_args()
     started = time.monotonic()
     found = []
@@ -279,6 +281,8 @@ def main() -> None:
                 contest = Contest(scenario, scenario.parts(skew), Path(folder) / skew)
                 found.append(contest.report(skew))
                 print(json.dumps(found[-1]), flush=True)
+    if arguments.plot:
+        write_plots(found, arguments.plot)
     print(json.dumps({"contests": found, "wall_seconds": round(time.monotonic() - started)}))
 
 

@@ -14,7 +14,7 @@ COSE := pycose==1.1.0 'cbor2<6'
 # A fourth: Home Assistant's schema of its discovery messages, which works with an older paho-mqtt.
 HASS_VENV := .venv-home-assistant
 HASS := homeassistant==2024.3.3 paho-mqtt==1.6.1
-APT_PACKAGES := mosquitto mosquitto-clients openssl postgresql systemd mtools
+APT_PACKAGES := mosquitto mosquitto-clients openssl postgresql systemd mtools espeak-ng flite fonts-dejavu-core fonts-liberation
 DEMO ?=
 SECONDS ?= 60
 # Google's speech embedding with its mel front end, two files of a package whose other files are not free.

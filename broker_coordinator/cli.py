@@ -31,6 +31,7 @@ with missing_extra_named(PROGRAM):
         backup,
         database,
         devices,
+        generate,
         helpers,
         rotate_key,
         run,
@@ -68,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
     helpers.add_parser(commands, with_configuration)
     tasks.add_parser(commands, with_configuration)
     analytics.add_parser(commands, with_configuration)
+    generate.add_parser(commands, with_configuration)
     database.add_parser(commands)
     backup.add_parsers(commands, with_configuration)
     authority.add_parser(commands, with_configuration)
@@ -99,6 +101,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int | None]] = {
     "helpers": helpers.run,
     "tasks": tasks.run,
     "analytics": analytics.run,
+    "generate": generate.run,
     "database": database.run,
     "authority": authority.run,
     "backup": backup.back_up,

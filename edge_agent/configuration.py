@@ -9,6 +9,7 @@ from cronsim import CronSim, CronSimError
 
 from edge_agent.core.analytics.settings import AnalyticsSettings
 from edge_agent.core.guards import GuardSettings
+from edge_agent.core.prompt_settings import PromptSettings
 from edge_agent.core.split_settings import SplitSettings
 from edge_agent.core.store_settings import StoreSettings
 from edge_agent.core.triggers import TriggerSettings
@@ -35,6 +36,7 @@ class TaskSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The task's name."""
     trigger: TriggerSettings = TriggerSettings()
     split: SplitSettings = SplitSettings()
+    prompts: PromptSettings = PromptSettings()
 
     def __post_init__(self) -> None:
         """Refuse a schedule that is none; raises ValueError."""

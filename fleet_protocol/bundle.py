@@ -21,6 +21,7 @@ from fleet_protocol.limits import (
     MAX_PARAMETERS,
     MAX_TENSORS,
 )
+from fleet_protocol.prompt_plan import check_prompts
 from fleet_protocol.reading_plan import check_labelled, check_readings
 from fleet_protocol.sample_schema import (
     check_label,
@@ -61,6 +62,7 @@ def parse_description(text: bytes, name: str = DESCRIPTION_FILE) -> TaskDescript
     check_sending(description.sending, description.update.feedback, description.training.validation_share, name)
     check_scaling(description.scaling, description.input_blocks, description.target_blocks, name)
     _check_head(description, name)
+    _check_prompts(description, name)
     return description
 
 
@@ -167,6 +169,18 @@ def _check_head(description: TaskDescription, name: str) -> None:
             ' [downlink] differences = "exact"'
         )
     check_solved_head(description.solved_head, description.label, description.feature_count, description.shapes, name)
+
+
+def _check_prompts(description: TaskDescription, name: str) -> None:
+    """Raise `ConfigurationError` if devices can't tell the prompts that the task asks for, or nothing comes of them."""
+    if description.prompts is None:
+        return
+    if description.solved_head is not None:
+        raise ConfigurationError(
+            f"{name}: the next message of a device would solve the head anew, whatever was trained on synthetic data;"
+            " leave [prompts] or [solved_head] out, or publish a second task"
+        )
+    check_prompts(description.prompts, description.label, description.feature_count, name)
 
 
 class _Format(msgspec.Struct):

@@ -25,6 +25,12 @@ MAX_STATISTICS_COLUMNS = 8192
 MAX_STATISTICS_BYTES = 256 * KIB
 """A signed message with that many."""
 
+MAX_STYLE_CHARACTERS = 160
+"""Of what a device's owner says of how its samples look or sound."""
+
+MAX_CLASSES_IN_PROMPTS = 4096
+"""Classes of a task whose devices tell prompts."""
+
 MAX_CHUNK_BYTES = 64 * KIB
 """The payload of one blob chunk, before it is signed."""
 

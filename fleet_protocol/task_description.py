@@ -12,6 +12,7 @@ from fleet_protocol.bundle_files import BACKBONE_FILE, BlobHash
 from fleet_protocol.configuration import PositiveInt
 from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.limits import MAX_SAMPLE_FIELDS, MAX_SEQUENCE
+from fleet_protocol.prompt_plan import PromptPlan
 from fleet_protocol.reading_plan import ReadingPlan
 from fleet_protocol.sample_schema import WHOLE_ROW, FieldName, InputSchema, LabelSchema
 from fleet_protocol.scaling import UNSCALED, Block, Scaling, input_blocks, target_blocks
@@ -92,6 +93,8 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     """Where devices may leave some blocks of the model to a helper."""
     solved_head: SolvedHead | None = None
     """Where the coordinator solves the last layer from what devices say of their features."""
+    prompts: PromptPlan | None = None
+    """Where devices tell from what data like theirs can be synthesised."""
 
     @property
     def each_input(self) -> dict[str, InputSchema]:

@@ -1,6 +1,6 @@
 """What a version goes back to: which versions and whose updates are in it, after rollbacks and departures. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
@@ -40,13 +40,14 @@ class History:
     """What was done to a task. `rollbacks`: the versions that they made, each with the one that it restored; `steps`:
     those versions with the factor that they set (`ServerState.step`).
 
-    `first` is the version that is the bundle's own.
+    `first` is the version that is the bundle's own; `given` are those that no updates made.
     """
 
     rollbacks: Mapping[int, int]
     departures: Sequence[Departure] = ()
     first: int = 0
     steps: Mapping[int, float] = field(default_factory=dict)
+    given: Collection[int] = frozenset()
 
     def lineage(self, version: int, without: Mapping[str, int] = NOBODY) -> Lineage:
         """That of a version as the next one is made from it, where those of `without` had left too."""
@@ -84,11 +85,15 @@ class History:
     def numbers_to_average(self, version: int) -> list[int]:
         """The versions that the mean for use may be of, the newest first.
 
-        Not those that were rolled back from, nor those before a device was forgotten, nor the bundle's own, which is
-        untrained.
+        Not those that were rolled back from, nor those before a device was forgotten or a version was given, nor the
+        bundle's own, which is untrained.
         """
         oldest = max(
-            [self.first + 1, *(each.version + 1 for each in self.departures if self._was_replayed(each, version))]
+            [
+                self.first + 1,
+                *(each.version + 1 for each in self.departures if self._was_replayed(each, version)),
+                *(each for each in self.given if each <= version),
+            ]
         )
         restored = set(self.rollbacks.values())
         numbers: list[int] = []

@@ -20,7 +20,8 @@ class Version:
 
     `unrounded` are the weights that the next version is made from, float32; empty where they are `weights` themselves.
     `restored` is the version that a rollback took all of it from. The next version takes `buffer_size` updates, or as
-    many as the task says where that is None; `step` as in `ServerState`.
+    many as the task says where that is None; `step` as in `ServerState`. `given` says what the weights are, where no
+    payloads made them.
     """
 
     task: str
@@ -32,6 +33,7 @@ class Version:
     restored: int | None = None
     buffer_size: int | None = None
     step: float = 1.0
+    given: str | None = None
 
     def state(self, parameters: Sequence[Parameter], remembered: Remembered) -> ServerState:
         """The version as the next one is made from it; `remembered` as in `ServerState`."""

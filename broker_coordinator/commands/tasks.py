@@ -253,6 +253,7 @@ def _version(summary: VersionSummary) -> dict[str, object]:
         "mean_loss": summary.mean_loss,
         "mean_staleness": summary.mean_staleness,
         "restored": summary.restored,
+        "given": summary.given,
         "step": summary.step,
         "kept": summary.kept,
         "weights": summary.weights_hash,

@@ -12,6 +12,7 @@ from broker_coordinator.consumers.enrolment import ENROLMENT_CONSUMER
 from broker_coordinator.consumers.feature_statistics import FEATURE_STATISTICS_CONSUMER
 from broker_coordinator.consumers.file_requests import BLOB_REQUEST_CONSUMER, WEIGHTS_REQUEST_CONSUMER
 from broker_coordinator.consumers.presence import PRESENCE_CONSUMER
+from broker_coordinator.consumers.prompts import PROMPTS_CONSUMER
 from broker_coordinator.consumers.statistics import STATISTICS_CONSUMER
 from broker_coordinator.consumers.update import UPDATE_CONSUMER, UpdateFacts
 from fleet_protocol.errors import ConfigurationError
@@ -27,6 +28,7 @@ CONSUMERS: dict[PayloadKind, Consumer] = {
     STATISTICS_CONSUMER.kind: STATISTICS_CONSUMER,
     FEATURE_STATISTICS_CONSUMER.kind: FEATURE_STATISTICS_CONSUMER,
     ANALYTICS_REPORT_CONSUMER.kind: ANALYTICS_REPORT_CONSUMER,
+    PROMPTS_CONSUMER.kind: PROMPTS_CONSUMER,
 }
 """An encrypted kind is consumed as the kind that is in its box."""
 
@@ -69,6 +71,7 @@ __all__ = [
     "ANALYTICS_REPORT_CONSUMER",
     "CONSUMERS",
     "FEATURE_STATISTICS_CONSUMER",
+    "PROMPTS_CONSUMER",
     "STATISTICS_CONSUMER",
     "UPDATE_CONSUMER",
     "UpdateFacts",

@@ -59,7 +59,8 @@ def _forget(journal: Journal, registry: TaskRegistry, task: str, device: str, ke
             why = str(error)
             continue
         registry.add_version_without(version_of(bundle.description, made, bundle.grid()), device, start)
-        return Forgotten(task, made.version, start, _remains(task, device, start, first))
+        given = max((each for each in source.history.given if first <= each <= newest), default=None)
+        return Forgotten(task, made.version, start, _remains(task, device, start, first, given))
     return Forgotten(task, None, None, f"all that {device} sent: {why}; {_remedy(task, first)}")
 
 
@@ -89,7 +90,13 @@ def _starts(source: Source, first: int) -> Iterator[int]:
     yield from (number for number in kept if number >= first)
 
 
-def _remains(task: str, device: str, start: int, first: int) -> str:
+def _remains(task: str, device: str, start: int, first: int, given: int | None) -> str:
+    """`given` is the newest version behind `first` that no updates made, and so none can make anew."""
+    if given is not None and start < given:
+        return (
+            f"what {device} sent before version {given}, which was trained elsewhere and can't be computed anew;"
+            f" {_remedy(task, first)}"
+        )
     if start < first:
         return ""
     return (

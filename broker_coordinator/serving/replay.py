@@ -109,6 +109,9 @@ def replayed(
         if (old := source.history.rollbacks.get(number)) is not None:
             weights = restorable[old] if old in restorable else source.kept(old).state(description.parameters, {})
             state = _back_to(source, state, weights, without)
+        elif number in source.history.given:
+            given = source.kept(number).state(description.parameters, {})
+            state = replace(_passed(source, state), weights=given.weights)
         elif replay := source.history.replay_after(number - 1):
             state = _passed(source, state) if without else without_devices(source, state, *replay)
         else:

@@ -209,6 +209,7 @@ class Journal(JournalReader):
             number.between(after.weights_through + 1, allowed.weights_through),
             number != first_version(task),
             versions.c.restored.is_(None),
+            versions.c.given.is_(None),
             *([number % allowed.every != 0] if allowed.every else []),
         ]
         old_envelopes = [

@@ -121,14 +121,16 @@ class JournalReader:
         """What operators did to a task."""
         rolled_back = select(versions.c.number, versions.c.restored, versions.c.step)
         rolled_back = rolled_back.where(*of_bundle(task), versions.c.restored.is_not(None))
+        given_numbers = select(versions.c.number).where(*of_bundle(task), versions.c.given.is_not(None))
         query = select(departures.c.device, departures.c.version, departures.c.replayed_from)
         with reading(self.engine) as connection:
             rows = connection.execute(query.where(departures.c.task == task).order_by(departures.c.version))
             left = [Departure(**row._mapping) for row in rows]
             first = connection.scalar(select(first_version(task))) or 0
             made = connection.execute(rolled_back).all()
+            given = frozenset(connection.scalars(given_numbers))
         rollbacks = {row.number: row.restored for row in made}
-        return History(rollbacks, left, first, {row.number: row.step for row in made})
+        return History(rollbacks, left, first, {row.number: row.step for row in made}, given)
 
     def at_positions(self, positions: Sequence[int]) -> Iterator[JournalledPayload]:
         """Accepted payloads by their place in the journal, oldest first."""
@@ -235,6 +237,13 @@ class JournalReader:
         query = select(payloads.c.device, FACTS).join(last, payloads.c.position == last.c.position)
         with reading(self.engine) as connection:
             return [(row.device, row.facts) for row in connection.execute(query.order_by(payloads.c.position))]
+
+    def newest_of_devices(self, task: str, kind: int) -> Iterator[JournalledPayload]:
+        """Per device, its last payload of a kind that makes no versions, for the task's bundle; oldest first."""
+        usable = (payloads.c.envelope.is_not(None), payloads.c.set_aside.is_(None))
+        of_kind = (payloads.c.task == task, payloads.c.kind == kind, trained_from_first(task), *usable)
+        newest = select(func.max(payloads.c.position)).where(*of_kind).group_by(payloads.c.device)
+        yield from self._read_payloads(payloads.c.position.in_(newest))
 
     def last_devices(self, task: str, count: int) -> tuple[str, ...]:
         """The devices that the last accepted updates of a task are of, oldest first."""

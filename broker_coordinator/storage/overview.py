@@ -36,6 +36,7 @@ class Overview:
             versions.c.restored,
             versions.c.weights.is_not(None).label("kept"),
             versions.c.step,
+            versions.c.given,
         )
         query = query.where(versions.c.task == task).order_by(versions.c.number.desc()).limit(count)
         found = self.evaluations(task)
@@ -117,4 +118,5 @@ def _summary(row: Row[Any], updates: Sequence[Row[Any]], evaluation: Evaluation 
         mean_of(losses) if losses else None,
         mean_of(update.staleness for update in updates) if updates else None,
         evaluation,
+        row.given,
     )

@@ -122,9 +122,9 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class VersionSummary:
-    """A version without its weights; `step` is the factor on the server's learning rate from there on. `updates`,
-    `mean_loss` and `mean_staleness` are of the updates that it holds; None where there is none, or none that tells its
-    loss.
+    """A version without its weights; `step` is the factor on the server's learning rate from there on. `given` says
+    what it is, where no updates made it. `updates`, `mean_loss` and `mean_staleness` are of the updates that it holds;
+    None where there is none, or none that tells its loss.
     """
 
     number: int
@@ -136,3 +136,4 @@ class VersionSummary:
     mean_loss: float | None
     mean_staleness: float | None
     evaluation: Evaluation | None
+    given: str | None = None

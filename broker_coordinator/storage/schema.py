@@ -20,7 +20,7 @@ from sqlalchemy import (
     cast,
 )
 
-SCHEMA = 12
+SCHEMA = 13
 """Counts up whenever a table changes; `storage.schema_upgrades` has the way from the one before."""
 
 metadata = MetaData()
@@ -138,6 +138,9 @@ versions = Table(
     Column("restored", BigInteger, comment="the version that a rollback took its values from; else null"),
     Column("buffer_size", Integer, comment="of the next version, where it follows the fleet; else null"),
     Column("step", Double, nullable=False, comment="factor on the server's learning rate for the next version"),
+    Column(
+        "given", Text, comment="what its weights are, where no payloads made them (storage.given_versions); else null"
+    ),
 )
 
 evaluations = Table(

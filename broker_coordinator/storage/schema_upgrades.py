@@ -1,11 +1,21 @@
 """Which schema a database has: it is made where there is none, brought up to date, or refused."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from sqlalchemy import Column, Connection, insert, inspect, select, update
 from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
-from broker_coordinator.storage.schema import SCHEMA, helpers, invitations, metadata, queries, restores, schema_number
+from broker_coordinator.storage.schema import (
+    SCHEMA,
+    helpers,
+    invitations,
+    metadata,
+    queries,
+    restores,
+    schema_number,
+    versions,
+)
 from fleet_protocol.errors import ConfigurationError
 
 MAX_SHOWN_TABLES = 5
@@ -80,10 +90,14 @@ def _from_11(connection: Connection) -> None:
         connection.execute(CreateIndex(index))
 
 
-def _add_column(connection: Connection, column: Column[bytes]) -> None:
+def _from_12(connection: Connection) -> None:
+    _add_column(connection, versions.c.given)
+
+
+def _add_column(connection: Connection, column: Column[Any]) -> None:
     definition = CreateColumn(column).compile(dialect=connection.dialect)
     connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}")
 
 
-_UPGRADES: Mapping[int, Callable[[Connection], None]] = {9: _from_9, 10: _from_10, 11: _from_11}
+_UPGRADES: Mapping[int, Callable[[Connection], None]] = {9: _from_9, 10: _from_10, 11: _from_11, 12: _from_12}
 """By the schema that is there, what makes it the next one."""

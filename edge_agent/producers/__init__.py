@@ -9,6 +9,7 @@ from edge_agent.core.delivery import TOO_LARGE
 from edge_agent.core.outbox import OutboxRow
 from edge_agent.producers.feature_statistics import FEATURE_STATISTICS_PRODUCER
 from edge_agent.producers.producer import Producer
+from edge_agent.producers.prompts import PROMPTS_PRODUCER
 from edge_agent.producers.statistics import STATISTICS_PRODUCER
 from edge_agent.producers.update import UPDATE_PRODUCER
 from edge_agent.worker.contract import Returned, TrainingResult
@@ -17,7 +18,8 @@ from fleet_protocol.kinds import KINDS, PayloadKind
 from fleet_protocol.task_description import TaskDescription
 
 PRODUCERS: dict[int, Producer] = {
-    producer.kind.number: producer for producer in (UPDATE_PRODUCER, STATISTICS_PRODUCER, FEATURE_STATISTICS_PRODUCER)
+    producer.kind.number: producer
+    for producer in (UPDATE_PRODUCER, STATISTICS_PRODUCER, FEATURE_STATISTICS_PRODUCER, PROMPTS_PRODUCER)
 }
 """By the number of the kind, in the order in which their payloads are numbered."""
 

@@ -10,7 +10,7 @@ def produce_update(task: TaskDescription, result: TrainingResult) -> bytes | Non
     """A round's update, None where nothing was trained, or is sent. Three digits of the loss, wherever the point is,
     are enough to follow training.
     """
-    if task.versions_from != UPDATE.name or result.statistics or result.kept:
+    if task.versions_from != UPDATE.name or result.statistics or result.prompts or result.kept:
         return None
     loss = float(f"{result.loss:.3g}")
     return encode_payload(Update(result.samples, result.steps, loss, result.packed, result.life, result.held))

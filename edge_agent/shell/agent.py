@@ -63,6 +63,7 @@ class Agent:
             cuts=cuts,
             helpers=helped,
             spool=RoundSpool(self._database, address=identity.address, sign=identity.sign_row),
+            prompting={task.name: task.prompts for task in configuration.tasks},
         )
         self._rounds = Rounds(
             configuration,

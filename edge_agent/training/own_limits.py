@@ -13,6 +13,7 @@ from bundle_runtime.samples import Samples
 from edge_agent.core.sample_budget import carried_epochs, epochs_of_steps, is_spent
 from edge_agent.training.engine import OnProgress, TrainingEngine, ignore_progress
 from edge_agent.training.feature_statistics import measure_features
+from edge_agent.training.prompts import tell_prompts
 from edge_agent.training.round import Earlier, finish_round, learn
 from edge_agent.training.sending import why_irrelevant, why_no_better
 from edge_agent.training.split.placement import held_of
@@ -40,7 +41,8 @@ def take_part(
     cut: Cut = WHOLE,
 ) -> TrainingResult | Withheld:
     """Train from `weights` f32[P] on the samples that are not kept for validation; with a `cut`, only the device's
-    blocks, as `engine` then does. Or measure the samples, while the task awaits its scale, or where its head is solved.
+    blocks, as `engine` then does. Or measure the samples, while the task awaits its scale, or where its head is solved;
+    or tell prompts of them, where the task asks for some that were not told yet.
 
     What earlier rounds left behind stays as it is where nothing is sent.
 
@@ -78,6 +80,8 @@ def _measured(stored: StoredSamples, task: TaskDescription, earlier: Earlier) ->
         return measure(stored.training, task)
     if task.solved_head is not None:
         return measure_features(stored, task.solved_head, task, earlier)
+    if task.prompts is not None:
+        return tell_prompts(stored, task.prompts, task, earlier)
     return None
 
 

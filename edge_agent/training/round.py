@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bundle_runtime.samples import Samples
+from edge_agent.core.prompt_settings import PromptSettings
 from edge_agent.core.sample_budget import steps_of_round
 from edge_agent.training.compression import Packed, UpdateTooLargeError, pack, remember
 from edge_agent.training.divergence import divergence
@@ -36,6 +37,8 @@ class Earlier:
     rejected updates; `seed` counts the rounds and picks the batches; `epochs` is how often they went over the samples
     that were stored at the last of them, `usual_norm` the running mean of the norms of their changes, and
     `last_weights` f32[P] those that the last one began with, where they are known and others than this round's.
+    `prompting` is what the device's owner lets it tell, None where nobody asks for prompts, and `told` the mark of
+    those that were told last.
     """
 
     residual: bytes
@@ -45,6 +48,8 @@ class Earlier:
     epochs: float = 0.0
     usual_norm: float = 0.0
     last_weights: FloatVector | None = None
+    prompting: PromptSettings | None = None
+    told: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +155,7 @@ def finish_round(
         usual_norm=running_norm(earlier.usual_norm, norm),
         kept=kept,
         held=learned.held,
+        told=earlier.told,
     )
 
 

@@ -134,7 +134,17 @@ def run_round(
         if done == steps:
             send(Progress("compressing", steps, steps, loss))
 
-    earlier = Earlier(job.residual, job.returned, job.seed, job.life, job.epochs, job.usual_norm, last_weights)
+    earlier = Earlier(
+        job.residual,
+        job.returned,
+        job.seed,
+        job.life,
+        job.epochs,
+        job.usual_norm,
+        last_weights,
+        prompting=job.prompting,
+        told=job.told,
+    )
     result = take_part(
         engine,
         weights,

@@ -9,6 +9,7 @@ from typing import BinaryIO, Literal
 
 import msgspec
 
+from edge_agent.core.prompt_settings import PromptSettings
 from fleet_protocol.bundle_files import (
     BACKBONE_FILE,
     EVALUATE_FILE,
@@ -62,13 +63,14 @@ class Returned(msgspec.Struct, frozen=True):
     """An update that was rejected, `packed` as it was sent, by the error feedback of this `life`.
 
     `too_large`: refused for what it holds. It was training that diverged, so it is not learned again. `held` is the
-    update's.
+    update's. `prompts`: it is no update; the coordinator lacks the prompts that were sent.
     """
 
     packed: bytes
     life: int = 0
     too_large: bool = False
     held: tuple[int, ...] = ()
+    prompts: bool = False
 
 
 class TrainingJob(msgspec.Struct, frozen=True):
@@ -102,6 +104,10 @@ class TrainingJob(msgspec.Struct, frozen=True):
     """What to unpack into the file `weights` first."""
     cut: Cut = WHOLE
     """Which blocks a helper runs; the round's other half is at the end of this pipe then."""
+    prompting: PromptSettings = PromptSettings()
+    """What the device's owner lets it tell, where the task asks for prompts."""
+    told: bytes = b""
+    """The mark of the prompts that were told last."""
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress"):
@@ -154,6 +160,8 @@ class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
     `features_computed` counts the samples that the backbone saw in this round; the others' features were there.
     `statistics` are moments of the samples, where nothing was trained as the task awaits its scale.
     `feature_statistics` are those of a task whose head is solved, packed; `residual` then is what was sent.
+    `prompts` are a payload of that kind, where the round told some instead of training; `told` is the mark of those
+    that were told last.
     `unlike_the_fleet` says how far the samples are from those that the scale was made of, where that is far.
     `epochs` is how often rounds, with this one, have gone over the samples that are stored.
     `usual_norm` is the running mean of the norms of the device's rounds. Where the task's rule sends no round like this
@@ -172,6 +180,8 @@ class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
     features_computed: int = 0
     statistics: bytes = b""
     feature_statistics: bytes = b""
+    prompts: bytes = b""
+    told: bytes = b""
     unlike_the_fleet: str = ""
     epochs: float = 0.0
     usual_norm: float = 0.0

@@ -24,6 +24,7 @@ from fleet_protocol.kinds.kind import FROM_COORDINATOR, Leaf, PayloadKind
 from fleet_protocol.kinds.manifest import MANIFEST, Manifest
 from fleet_protocol.kinds.payload import Count, decode_payload, encode_payload
 from fleet_protocol.kinds.presence import PRESENCE, Presence, PresenceState
+from fleet_protocol.kinds.prompts import ENCRYPTED_PROMPTS, PROMPTS, Prompts
 from fleet_protocol.kinds.queries import QUERIES, Condition, Queries, Query
 from fleet_protocol.kinds.receipt import RECEIPT, Outcome, Receipt
 from fleet_protocol.kinds.session_ending import SESSION_ENDING, SessionEnding
@@ -67,6 +68,8 @@ KINDS: dict[int, PayloadKind] = {
         ANALYTICS_REPORT,
         ENCRYPTED_ANALYTICS_REPORT,
         QUERIES,
+        PROMPTS,
+        ENCRYPTED_PROMPTS,
     )
 }
 """By the number that stands in an envelope's header."""
@@ -101,6 +104,7 @@ __all__ = [
     "Count",
     "ENCRYPTED_ANALYTICS_REPORT",
     "ENCRYPTED_FEATURE_STATISTICS",
+    "ENCRYPTED_PROMPTS",
     "ENCRYPTED_STATISTICS",
     "ENCRYPTED_UPDATE",
     "ENROLMENT",
@@ -125,9 +129,11 @@ __all__ = [
     "OfferedTask",
     "Outcome",
     "PRESENCE",
+    "PROMPTS",
     "PayloadKind",
     "Presence",
     "PresenceState",
+    "Prompts",
     "RECEIPT",
     "QUERIES",
     "Queries",

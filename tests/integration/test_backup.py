@@ -374,6 +374,7 @@ def test_a_database_of_the_release_before_is_brought_up_to_date(place: Place, be
         connection.exec_driver_sql("DROP TABLE queries")
         connection.exec_driver_sql("DROP TABLE restores")
         connection.exec_driver_sql("ALTER TABLE invitations DROP COLUMN coordinator_key")
+        connection.exec_driver_sql("ALTER TABLE versions DROP COLUMN given")
         connection.execute(update(schema_number).values(number=9))
     bench.journal.close()
     assert place.run("backup") == 2

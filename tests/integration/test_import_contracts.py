@@ -16,6 +16,7 @@ PACKAGES = (
     "edge_agent",
     "broker_coordinator",
     "session_relay",
+    "prompt_synthesis",
     "workbench",
 )
 
@@ -61,6 +62,11 @@ def copy(tmp_path_factory) -> Path:
             "import edge_agent.training.engine",
             "edge_agent.shell is not allowed to import edge_agent.training",
         ),
+        (
+            "prompt_synthesis/generators/features.py",
+            "import prompt_synthesis.publishing",
+            "prompt_synthesis.generators is not allowed to import prompt_synthesis.publishing",
+        ),
     ],
     ids=[
         "clock in a core",
@@ -69,6 +75,7 @@ def copy(tmp_path_factory) -> Path:
         "secrets in a producer",
         "upward",
         "training in the agent",
+        "journal in a generator",
     ],
 )
 def test_planted_import_breaks_its_contract(copy, file, planted, words):

@@ -14,6 +14,7 @@ from bundle_runtime.bundle_folder import load_bundle
 from fleet_protocol.bundle import parse_description
 from fleet_protocol.bundle_files import DESCRIPTION_FILE
 from fleet_protocol.keys import SigningKey, VerifyKey, write_signing_key, write_verify_key
+from fleet_protocol.prompt_plan import PromptPlan
 from tests.support.broker import Broker
 from tests.support.fleet import FLEET
 from tests.support.process import RestartableProcess
@@ -55,6 +56,7 @@ def copy_digits_bundle(
     feedback: str = "residual",
     versions_from: str = "update",
     maximum_epochs: int = 0,
+    prompts: PromptPlan | None = None,
     **aggregation: object,
 ) -> Bundle:
     """The shipped digits bundle with another aggregation plan, error feedback, and kind that makes versions.
@@ -67,7 +69,12 @@ def copy_digits_bundle(
     update = msgspec.structs.replace(description.update, feedback=feedback)
     training = msgspec.structs.replace(description.training, maximum_epochs=maximum_epochs)
     changed = msgspec.structs.replace(
-        description, aggregation=plan, update=update, training=training, versions_from=versions_from
+        description,
+        aggregation=plan,
+        update=update,
+        training=training,
+        versions_from=versions_from,
+        prompts=prompts,
     )
     (folder / DESCRIPTION_FILE).write_bytes(msgspec.json.encode(changed))
     return load_bundle(folder)

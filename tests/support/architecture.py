@@ -13,6 +13,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "architecture.md"
 PACKAGES = (
     "workbench",
     "session_relay",
+    "prompt_synthesis",
     "edge_agent",
     "broker_coordinator",
     "bundle_runtime",

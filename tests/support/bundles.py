@@ -19,6 +19,7 @@ from fleet_protocol.bundle_files import (
 from fleet_protocol.codec import write_weights
 from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.kinds import UPDATE
+from fleet_protocol.prompt_plan import PromptPlan
 from fleet_protocol.sample_schema import InputSchema, LabelSchema
 from fleet_protocol.solved_head import FEATURE_STATISTICS_NAME, SolvedHead
 from fleet_protocol.split_plan import Block, Cut, SplitPlan, backward_file, forward_file, last_file
@@ -41,6 +42,7 @@ def write_bundle(
     versions_from: str = UPDATE.name,
     solved_head: SolvedHead | None = None,
     split: SplitPlan | None = None,
+    prompts: PromptPlan | None = None,
 ) -> Bundle:
     """Write a bundle for `task` into `folder` and load it again."""
     parameters = parameters or PARAMETERS
@@ -65,6 +67,7 @@ def write_bundle(
         solved_head=solved_head,
         downlink=DownlinkPlan("exact" if solved_head else "lossy"),
         split=split,
+        prompts=prompts,
     )
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in (files | {DESCRIPTION_FILE: msgspec.json.encode(description)}).items():

@@ -49,7 +49,7 @@ DOCUMENTS: dict[type[msgspec.Struct], dict[str, Any]] = {
     MqttTopicSettings: {"topic": "a/+", "broker": BROKER, "predictions_topic": "predictions"},
 }
 ABSURD = [math.nan, math.inf, -math.inf, 1e300, -1, 2**63, "x" * 100_000, [], [[1]], {"absurd": 1}, "\0", "a\nb"]
-MAY_BE_EMPTY = {"series"}
+MAY_BE_EMPTY = {"series", "style"}
 """Texts that say something without a character."""
 MAX_LINE_CHARACTERS = 500
 

@@ -43,7 +43,15 @@ def test_what_a_document_names_exists(document):
 
 TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 CONSTANT = re.compile(r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)`")
-PACKAGES = ("fleet_protocol", "fleet_host", "bundle_runtime", "edge_agent", "broker_coordinator", "session_relay")
+PACKAGES = (
+    "fleet_protocol",
+    "fleet_host",
+    "bundle_runtime",
+    "edge_agent",
+    "broker_coordinator",
+    "session_relay",
+    "prompt_synthesis",
+)
 
 
 def test_tests_and_limits_that_the_threat_model_names_exist():

@@ -15,6 +15,7 @@ PROGRAMS = {
     "edgeflock-helper": "session_relay/helper",
     "broker-coordinator": "broker_coordinator",
     "session_relay.relay": "session_relay/relay",
+    "prompt_synthesis": "prompt_synthesis",
 }
 
 

@@ -25,6 +25,7 @@ from fleet_protocol.kinds import (
     BLOB_REQUEST,
     ENCRYPTED_ANALYTICS_REPORT,
     ENCRYPTED_FEATURE_STATISTICS,
+    ENCRYPTED_PROMPTS,
     ENCRYPTED_STATISTICS,
     ENCRYPTED_UPDATE,
     ENROLMENT,
@@ -34,6 +35,7 @@ from fleet_protocol.kinds import (
     KEY_SUCCESSION,
     MANIFEST,
     PRESENCE,
+    PROMPTS,
     QUERIES,
     RECEIPT,
     SESSION_OPENING,
@@ -56,6 +58,7 @@ from fleet_protocol.kinds import (
     PayloadKind,
     Presence,
     PresenceState,
+    Prompts,
     Queries,
     Query,
     Receipt,
@@ -86,6 +89,8 @@ NAMING_A_TASK = (
     ANALYTICS_REPORT,
     ENCRYPTED_ANALYTICS_REPORT,
     QUERIES,
+    PROMPTS,
+    ENCRYPTED_PROMPTS,
     SESSION_OPENING,
 )
 RECIPIENT = SigningKey(bytes(range(32, 64)))
@@ -127,6 +132,8 @@ ASKED = Query(
     prefixes=(),
     share=1.0,
 )
+PROMPTS_OF_3 = Prompts("class", bytes([2, 0, 1]), "voice=en-gb")
+"""Two or three samples of class 0, one of class 2, of three."""
 MESSAGES = [
     (ENROLMENT, Enrolment(bytes(range(32)), "pi-4", "0.1.0", ["digits"]), UP),
     (PRESENCE, Presence(PresenceState.ONLINE, 3), STATE),
@@ -158,6 +165,12 @@ MESSAGES = [
     (
         ENCRYPTED_ANALYTICS_REPORT,
         EncryptedPayload(key_id(RECIPIENT.verify_key), sealed_box(encode_payload(REPORT))),
+        UP,
+    ),
+    (PROMPTS, PROMPTS_OF_3, UP),
+    (
+        ENCRYPTED_PROMPTS,
+        EncryptedPayload(key_id(RECIPIENT.verify_key), sealed_box(encode_payload(PROMPTS_OF_3))),
         UP,
     ),
 ]

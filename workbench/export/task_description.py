@@ -47,6 +47,7 @@ def described(
         readings=recipe.task.readings,
         split=split_plan(division) if division else None,
         solved_head=recipe.task.solved_head,
+        prompts=recipe.task.prompts,
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from edge_agent.core.norm_memory import joined
 from edge_agent.core.outbox import SignRow, SpooledPayload
+from edge_agent.core.prompt_memory import with_mark
 from edge_agent.producers import PRODUCERS, given_back, produce
 from edge_agent.shell.storage.device_database import DeviceDatabase, SpooledRound, TaskMemory
 from edge_agent.shell.versions.version_follower import ReadyVersion
@@ -38,7 +39,9 @@ class RoundSpool:
         Raises:
             sqlite3.Error, OSError: the disk.
         """
-        payloads = produce(version.description, result)
+        description = version.description
+        payloads = produce(description, result)
+        state = joined(description.sending, result.usual_norm, result.residual)
         merged_before = self._database.merged_back
         rows = self._database.spool(
             SpooledRound(
@@ -47,7 +50,7 @@ class RoundSpool:
                 base_version=version.number,
                 trained_through=result.trained_through,
                 payloads=tuple(SpooledPayload(*self._address(kind), payload) for kind, payload in payloads),
-                residual=joined(version.description.sending, result.usual_norm, result.residual),
+                residual=with_mark(description.prompts, result.told, state),
                 returned=tuple(given_back(memory.returned)),
                 generation=version.generation,
                 epochs=result.epochs,
@@ -86,6 +89,9 @@ def _say_of_what_to_correct(task: str, result: TrainingResult) -> None:
 
 def _say_spooled(task: str, version: int, sequences: Sequence[int], size: int, result: TrainingResult) -> None:
     numbers = ",".join(map(str, sequences))
+    if result.prompts:
+        logger.info(log_line("prompts_spooled", task=task, version=version, sequences=numbers, payload_bytes=size))
+        return
     if result.statistics or result.feature_statistics:
         logger.info(
             log_line(

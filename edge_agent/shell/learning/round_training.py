@@ -2,11 +2,14 @@
 
 import logging
 import secrets
+from collections.abc import Mapping
 from functools import partial
 
 from edge_agent.core.cut_choice import CutChoice
 from edge_agent.core.generations import carried_over
 from edge_agent.core.norm_memory import divided
+from edge_agent.core.prompt_memory import without_mark
+from edge_agent.core.prompt_settings import PromptSettings
 from edge_agent.producers import given_back
 from edge_agent.shell.learning.round_spool import RoundSpool
 from edge_agent.shell.samples.sample_store import SampleStore
@@ -63,7 +66,9 @@ class RoundTraining:
         cuts: CutChoice,
         helpers: HelpedRounds,
         spool: RoundSpool,
+        prompting: Mapping[str, PromptSettings],
     ) -> None:
+        """`prompting` is by task what the owner lets this device tell."""
         self._settings = settings
         self._worker = TrainingWorker(settings)
         self._database = database
@@ -72,6 +77,7 @@ class RoundTraining:
         self._cuts = cuts
         self._helpers = helpers
         self._spool = spool
+        self._prompting = prompting
         self._said_unconfined = False
         self.progress: Progress | None = None
 
@@ -176,12 +182,9 @@ class RoundTraining:
 
     async def _run_worker(self, task: str, version: ReadyVersion, memory: TaskMemory) -> Verdict:
         settings = self._settings
+        told, stored = without_mark(version.description.prompts, memory.residual)
         state, returned = carried_over(
-            version.description,
-            version.generation,
-            memory.residual,
-            memory.generation,
-            memory.returned,
+            version.description, version.generation, stored, memory.generation, memory.returned
         )
         sending = version.description.sending
         usual_norm, residual = divided(sending, state)
@@ -205,6 +208,8 @@ class RoundTraining:
             last_weights=str(version.last or "") if sending.rule == "relevant" else "",
             packed=version.packed,
             cut=self._cuts.of(version.description),
+            prompting=self._prompting[task],
+            told=told if memory.generation == version.generation else b"",
         )
         try:
             return await self._train(version, job)

@@ -8,6 +8,7 @@ from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.configuration import Name, PositiveFloat
 from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.limits import MAX_BLOCKS, MAX_CUTS, MAX_SAMPLE_FIELDS, MAX_SEQUENCE
+from fleet_protocol.prompt_plan import PromptPlan
 from fleet_protocol.reading_plan import ReadingPlan
 from fleet_protocol.sample_schema import WHOLE_ROW, FieldName, InputSchema, LabelKind, LabelSchema
 from fleet_protocol.sending_plan import ALWAYS, SendingPlan
@@ -116,6 +117,7 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     sending: SendingPlan = ALWAYS
     scaling: ScalingSettings = ScalingSettings()
     solved_head: SolvedHead | None = None
+    prompts: PromptPlan | None = None
     loss: LossName | None = None
     """`balanced_cross_entropy` (usual for label kind `class`): cross entropy with half the log of the device's own
     class frequencies added to the scores in training (logit adjustment, Menon et al. 2021), as devices see unequal

@@ -1,0 +1,41 @@
+"""`python -m prompt_synthesis CONFIG JOB`: what `broker-coordinator generate` starts; the job is JSON."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from broker_coordinator.commands.generate import GenerateJob
+from broker_coordinator.commands.output import write_fields
+from broker_coordinator.configuration import PROGRAM, load_configuration
+from broker_coordinator.storage.database import JournalUnavailableError
+from broker_coordinator.storage.journal import Journal
+from fleet_host.log_lines import configure_logging
+from fleet_protocol.errors import ConfigurationError, ProtocolError
+from prompt_synthesis.worker import run_job
+
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do one job. Returns 0, or 2 for an error that the operator can correct."""
+    file, text = sys.argv[1:] if arguments is None else arguments
+    configure_logging()
+    try:
+        job = msgspec.json.decode(text, type=GenerateJob)
+        configuration = load_configuration(Path(file))
+        with Journal.open(configuration.journal()) as journal:
+            told = run_job(job, journal, configuration.keys())
+        write_fields(told, as_json=job.json)
+    except (ConfigurationError, ProtocolError, JournalUnavailableError) as error:
+        sys.stderr.write(f"{PROGRAM}: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{PROGRAM}: interrupted; the same command goes on where it was\n")
+        return INTERRUPTED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

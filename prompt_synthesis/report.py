@@ -1,0 +1,130 @@
+"""A report of what was synthesised, to look at and to listen to: `report.html`, with a few samples of each class."""
+
+import io
+import struct
+import wave
+import zlib
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fleet_host.new_files import replace_file
+from fleet_protocol.task_description import TaskDescription
+from prompt_synthesis.data_folder import DataFolder
+from prompt_synthesis.generator import Synthetic
+
+REPORT_FILE: Final = "report.html"
+EXAMPLES: Final = 8
+"""Of each class."""
+MOST_CLASSES: Final = 100
+SMALLEST_SOUND: Final = 2_000
+"""Values: what has fewer in one row is no sound."""
+
+STYLE: Final = """
+body { font: 15px/1.4 system-ui, sans-serif; margin: 2em; max-width: 70em }
+table { border-collapse: collapse } td, th { padding: .2em .8em .2em 0; text-align: left; vertical-align: top }
+img { image-rendering: pixelated; width: 56px; margin: 1px } audio { height: 28px; width: 200px }
+"""
+
+PAGE: Final = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{task}: synthetic data</title>
+<style>{style}</style></head><body><h1>{title}</h1>
+<p>{made} samples by the generator {generator}, seed {seed}, of {prompts} prompts.</p>
+<table><tr><th>class<th>samples<th>styles<th>examples</tr>{rows}</table>{failures}</body></html>
+"""
+
+
+@dataclass(slots=True)
+class _ClassRow:
+    """What is shown of one class."""
+
+    word: str
+    made: int = 0
+    styles: set[str] = field(default_factory=set)
+    examples: list[str] = field(default_factory=list)
+
+    def html(self) -> str:
+        styles = "<br>".join(sorted(self.styles)[:EXAMPLES])
+        examples = "".join(self.examples) or "none"
+        return f"<tr><td>{escape(self.word)}<td>{self.made}<td>{styles}<td>{examples}</tr>"
+
+
+def write_report(data: DataFolder, task: TaskDescription) -> Path:
+    """Write the report and the sounds or pictures in it, into the folder of the data; returns its file.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    classes = min(task.label.classes, MOST_CLASSES)
+    rows = {label: _ClassRow(str(label)) for label in range(classes)}
+    failures = []
+    for part in data.parts():
+        order, note = part.order, part.note()
+        if note.failure:
+            failures.append(f"<li>{escape(order.word)} ({escape(order.style) or 'any'}): {escape(note.failure)}</li>")
+        if (row := rows.get(order.label)) is None:
+            continue
+        row.word = order.word
+        row.made += note.made
+        row.styles.add(escape(order.style) or "any")
+        if part.data is not None and len(row.examples) < EXAMPLES:
+            row.examples.append(_example(data.folder, len(row.examples), order.label, part.data, task))
+    page = PAGE.format(
+        task=escape(task.task),
+        title=escape(task.title),
+        style=STYLE,
+        made=sum(row.made for row in rows.values()),
+        generator=escape(data.plan.generator),
+        seed=data.plan.seed,
+        prompts=len(data.plan.orders),
+        rows="".join(row.html() for row in rows.values()),
+        failures=f"<h2>Not made</h2><ul>{''.join(failures)}</ul>" if failures else "",
+    )
+    file = data.folder / REPORT_FILE
+    replace_file(file, page.encode())
+    return file
+
+
+def _example(folder: Path, place: int, label: int, data: Synthetic, task: TaskDescription) -> str:
+    """The first sample of a part: a picture, a sound, or nothing where it is neither."""
+    if data.features:
+        return ""
+    values, title = np.squeeze(data.inputs[0]), escape(data.origins[0], quote=True)
+    if values.ndim == 1 and values.size >= SMALLEST_SOUND and task.prompts is not None:
+        name = f"class-{label:03}-{place}.wav"
+        replace_file(folder / name, _sound(values, task.prompts.sample_rate_hz))
+        return f'<audio controls preload="none" title="{title}" src="{name}"></audio>'
+    if values.ndim == 1 and (side := round(values.size**0.5)) ** 2 == values.size:
+        values = values.reshape(side, side)
+    if values.ndim != 2:
+        return ""
+    spread = max(task.input.maximum - task.input.minimum, 1e-9)
+    grey = np.clip(255 * (values - task.input.minimum) / spread, 0, 255).astype(np.uint8)
+    name = f"class-{label:03}-{place}.png"
+    replace_file(folder / name, png(grey))
+    return f'<img title="{title}" src="{name}" alt="">'
+
+
+def _sound(values: NDArray[np.float32], rate_hz: int) -> bytes:
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate_hz)
+        file.writeframes((np.clip(values, -1, 1) * 32_767).astype("<i2").tobytes())
+    return out.getvalue()
+
+
+def png(grey: NDArray[np.uint8]) -> bytes:
+    """A grey picture [H, W] as PNG (ISO 15948): a signature, a header, one block of compressed rows, an end."""
+    rows = b"".join(b"\0" + row.tobytes() for row in grey)
+    header = struct.pack(">IIBBBBB", grey.shape[1], grey.shape[0], 8, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, content) for kind, content in chunks)
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))

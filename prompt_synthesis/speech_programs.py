@@ -1,0 +1,110 @@
+"""Debian's espeak-ng and flite as programs: a word and a voice in, sound out."""
+
+import shutil
+import subprocess
+import tempfile
+import wave
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from fleet_protocol.errors import ConfigurationError
+from prompt_synthesis.generator import GeneratorError
+from prompt_synthesis.sound import Sound
+
+LONGEST_SECONDS: Final = 20.0
+"""For one word: what hangs is ended."""
+MOST_CHARACTERS: Final = 200
+LOUDEST: Final = 32_768.0
+
+ESPEAK_LANGUAGES: Final = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbclan", "en-029")
+ESPEAK_VARIANTS: Final = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "f1", "f2", "f3", "f4", "f5")
+FLITE_VOICES: Final = ("awb", "kal16", "rms", "slt")
+FLITE_PITCHES_HZ: Final[Mapping[str, float]] = {"awb": 130.0, "kal16": 105.0, "rms": 105.0, "slt": 170.0}
+"""Of each voice, about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """How a word is said: `name` is one of espeak-ng's languages with a variant, or one of flite's voices.
+
+    `pitch` is 0 to 99, 50 as the voice is made; `speed` in words a minute, 160 as it is made.
+    """
+
+    name: str
+    pitch: int
+    speed: int
+
+    def __str__(self) -> str:
+        """For people."""
+        program = "flite" if self.name in FLITE_VOICES else "espeak-ng"
+        return f"{program} {self.name}, pitch {self.pitch}, {self.speed} words/min"
+
+
+def check_programs() -> None:
+    """Raise `ConfigurationError` where one is not installed."""
+    if missing := [program for program in ("espeak-ng", "flite") if shutil.which(program) is None]:
+        raise ConfigurationError(
+            f"the generator speech needs {' and '.join(missing)}; install it: apt-get install {' '.join(missing)}"
+        )
+
+
+def spoken(word: str, voice: Voice) -> tuple[Sound, int]:
+    """A word as a voice says it: values from -1 to 1, and how many there are in a second.
+
+    Raises:
+        GeneratorError: the program fails, hangs or says nothing.
+    """
+    if len(word) > MOST_CHARACTERS or not word.isprintable():
+        raise GeneratorError(f"{word[:20]!r}... is nothing to say: at most {MOST_CHARACTERS} printable characters are")
+    with tempfile.TemporaryDirectory() as folder:
+        text, out = Path(folder) / "word.txt", Path(folder) / "word.wav"
+        text.write_text(word + "\n")
+        command = _flite(voice, text, out) if voice.name in FLITE_VOICES else _espeak(voice, text, out)
+        try:
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=LONGEST_SECONDS, check=False
+            )
+            sound, rate_hz = _read(out)
+        except subprocess.TimeoutExpired:
+            raise GeneratorError(f"{command[0]} has not said {word!r} in {LONGEST_SECONDS:g} s") from None
+        except (OSError, EOFError, wave.Error) as error:
+            raise GeneratorError(f"{command[0]} does not say {word!r}: {error}") from error
+    if done.returncode or not np.abs(sound).max(initial=0):
+        words = done.stderr.decode(errors="replace").strip()[:MOST_CHARACTERS] or "there is no sound"
+        raise GeneratorError(f"{command[0]} does not say {word!r}: {words}")
+    return sound, rate_hz
+
+
+def _espeak(voice: Voice, text: Path, out: Path) -> list[str]:
+    return [
+        "espeak-ng",
+        "-v",
+        voice.name,
+        "-p",
+        str(voice.pitch),
+        "-s",
+        str(voice.speed),
+        "-f",
+        str(text),
+        "-w",
+        str(out),
+    ]
+
+
+def _flite(voice: Voice, text: Path, out: Path) -> list[str]:
+    pitch_hz = FLITE_PITCHES_HZ[voice.name] * 2 ** ((voice.pitch - 50) / 100)
+    settings = {"int_f0_target_mean": pitch_hz, "duration_stretch": 160 / voice.speed}
+    options = [word for name, value in settings.items() for word in ("--setf", f"{name}={value:.3f}")]
+    return ["flite", "-voice", voice.name, *options, "-f", str(text), "-o", str(out)]
+
+
+def _read(file: Path) -> tuple[Sound, int]:
+    with wave.open(str(file)) as source:
+        if source.getsampwidth() != 2:
+            raise wave.Error(f"{8 * source.getsampwidth()} bits in place of 16")
+        values = np.frombuffer(source.readframes(source.getnframes()), "<i2").astype(np.float64) / LOUDEST
+        return values.reshape(-1, source.getnchannels()).mean(axis=1), source.getframerate()

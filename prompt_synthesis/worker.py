@@ -1,0 +1,153 @@
+"""One `broker-coordinator generate`: data, report, training, a version, and replays of it."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from broker_coordinator.aggregation.version import Version
+from broker_coordinator.commands.generate import GenerateJob
+from broker_coordinator.storage.journal import Journal
+from broker_coordinator.storage.task_registry import TaskRegistry
+from bundle_runtime.bundle import Bundle
+from bundle_runtime.samples import Samples
+from fleet_protocol.codec.sparse import FloatVector
+from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.keys import KeyRing
+from prompt_synthesis.data_folder import DataFolder, PartNote, without_data
+from prompt_synthesis.generators import make_generator
+from prompt_synthesis.progress import ProgressBar
+from prompt_synthesis.prompt import combined
+from prompt_synthesis.publishing import publish_trained
+from prompt_synthesis.replay import replay
+from prompt_synthesis.report import write_report
+from prompt_synthesis.synthesis import planned, synthesise
+from prompt_synthesis.told_prompts import plan_of, told_prompts
+from prompt_synthesis.training import SyntheticTrainer
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """The data of a job, and who told what it was made of."""
+
+    data: DataFolder
+    notes: list[PartNote]
+    devices: int
+    report: Path
+
+    @property
+    def samples(self) -> int:
+        """How many there are."""
+        return sum(note.made for note in self.notes)
+
+    def given(self) -> str:
+        """What a version that is trained on it is."""
+        return (
+            f"trained on {self.samples} samples that {self.data.plan.generator} made of the prompts of {self.devices}"
+            f" devices, seed {self.data.plan.seed}"
+        )
+
+
+def run_job(job: GenerateJob, journal: Journal, keys: KeyRing) -> dict[str, object]:
+    """Do all that a job asks for; returns what there is to tell of it.
+
+    Raises:
+        ConfigurationError: what the operator can correct.
+        JournalUnavailableError: the database failed.
+    """
+    bundle = TaskRegistry(journal.engine).bundle(job.task)
+    made = _data(job, journal, bundle, keys)
+    missing = without_data(made.notes, bundle.description.label.classes)
+    told: dict[str, object] = {
+        "task": job.task,
+        "devices": made.devices,
+        "prompts": len(made.notes),
+        "samples": made.samples,
+        "failed_prompts": sum(bool(note.failure) for note in made.notes),
+        "first_failure": next((note.failure for note in made.notes if note.failure), None),
+        "classes_without_data": ",".join(map(str, missing)),
+        "report": str(made.report),
+    }
+    return told if job.data_only else told | _versions(job, journal, bundle, made)
+
+
+def _data(job: GenerateJob, journal: Journal, bundle: Bundle, keys: KeyRing) -> Made:
+    task = bundle.description
+    prompt_plan = plan_of(task)
+    name = job.generator or prompt_plan.generator
+    generator = make_generator(name, task)
+    told = told_prompts(journal, task, keys)
+    if not told:
+        raise ConfigurationError(
+            f"no device has told a prompt for {job.task}; devices do so in their first round (their owners allow it by"
+            " `most` in [tasks.prompts] of agent.toml)"
+        )
+    plan, prompts = planned(bundle, combined(told, prompt_plan), name, job.count, job.seed)
+    bar = ProgressBar(f"{name} for {job.task}", sum(order.count for order in plan.orders))
+    data = DataFolder(Path(job.folder), plan)
+    notes = synthesise(data, prompts, generator, task, on_part=bar.show)
+    try:
+        report = write_report(data, task)
+    except OSError as error:
+        raise ConfigurationError(f"{data.folder}: the report can't be written: {error.strerror or error}") from error
+    return Made(data, notes, len(told), report)
+
+
+@dataclass(frozen=True, slots=True)
+class Learner:
+    """Trains on all data of a job."""
+
+    trainer: SyntheticTrainer
+    samples: Samples
+    seed: int
+
+    def trained(self, what: str, epochs: int, weights: FloatVector) -> FloatVector:
+        """The weights after so many epochs; `what` is what a bar of progress is called."""
+        bar = ProgressBar(what, self.trainer.steps(self.samples, epochs))
+        return self.trainer.train(weights, self.samples, epochs, self.seed, bar.show).weights
+
+
+def _versions(job: GenerateJob, journal: Journal, bundle: Bundle, made: Made) -> dict[str, object]:
+    trainer = SyntheticTrainer(bundle, job.threads)
+    learner = Learner(trainer, trainer.samples(made.data.parts()), job.seed)
+    first = publish_trained(journal, bundle, partial(learner.trained, "training", job.epochs), made.given())
+    weights = first.state(bundle.description.parameters, {}).weights
+    replays = _replays(job, journal, bundle, learner, after=first.number, given=made.given())
+    return {
+        "version": first.number,
+        "weights": first.weights_hash,
+        "accuracy_on_synthetic": trainer.accuracy(weights, learner.samples),
+        "replays": ",".join(map(str, replays)),
+    }
+
+
+def _replays(
+    job: GenerateJob, journal: Journal, bundle: Bundle, learner: Learner, *, after: int, given: str
+) -> list[int]:
+    """The versions that were published behind others of the fleet, until there are enough or a signal ends it."""
+    if not job.replays:
+        return []
+
+    def publish() -> Version:
+        train = partial(learner.trained, "replay", job.replay_epochs)
+        return publish_trained(journal, bundle, train, f"{given}, again")
+
+    with _stopped_by_signals() as stopping:
+        return replay(journal, job.task, after, job.replays, publish=publish, stopping=stopping)
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[threading.Event]:
+    """Is set by SIGTERM or Ctrl-C, which end nothing by themselves meanwhile."""
+    stopping = threading.Event()
+    before = {ending: signal.getsignal(ending) for ending in (signal.SIGTERM, signal.SIGINT)}
+    for ending in before:
+        signal.signal(ending, lambda *_: stopping.set())
+    try:
+        yield stopping
+    finally:
+        for ending, handler in before.items():
+            signal.signal(ending, handler)

@@ -1,4 +1,4 @@
-"""`broker-coordinator tasks publish | list | show | invite | pause | resume | rollback | renew | ...`."""
+"""`broker-coordinator tasks publish | list | show | invite | pause | resume | rollback | aggregate | ...`."""
 
 import argparse
 from collections.abc import Callable, Mapping
@@ -9,6 +9,7 @@ from broker_coordinator.commands.advice import advice
 from broker_coordinator.commands.export import model_of, write_bundle, write_model
 from broker_coordinator.commands.invite import invite
 from broker_coordinator.commands.output import add_noun, write_fields, write_rows
+from broker_coordinator.commands.refine import refine
 from broker_coordinator.commands.scale import scale_shown
 from broker_coordinator.commands.verify import verify_versions
 from broker_coordinator.configuration import PROGRAM, CoordinatorConfiguration, load_configuration
@@ -61,6 +62,8 @@ def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
     verb_of_task("resume", "Take updates of a paused task again.")
     rollback = verb_of_task("rollback", "Make a new version with the weights and optimiser's state of an old one.")
     rollback.add_argument("version", type=_VERSION, metavar="VERSION", help="the number of the old version")
+    verb_of_task("aggregate", "Make a version now of what waits, though it is too few.")
+    verb_of_task("refine", "Go on from a solved head with rounds, in which devices train and send updates.")
     renew = verb_of_task("renew", "Let devices follow this database, whatever later version they know.")
     renew.add_argument(
         "--after-generation",
@@ -141,6 +144,15 @@ def _roll_back(journal: Journal, options: argparse.Namespace, configuration: Coo
     made = registry.roll_back(options.task, options.version)
     row = {"task": made.task, "version": made.number, "restored": made.restored, "weights": made.weights_hash}
     write_fields(row, as_json=options.json)
+
+
+def _aggregate(journal: Journal, options: argparse.Namespace, _: CoordinatorConfiguration) -> None:
+    version, waiting = TaskRegistry(journal.engine).want_version(options.task)
+    write_fields({"task": options.task, "version": version, "waiting": waiting}, as_json=options.json)
+
+
+def _refine(journal: Journal, options: argparse.Namespace, _: CoordinatorConfiguration) -> None:
+    _write([refine(journal, options.task)], journal, options)
 
 
 def _renew(journal: Journal, options: argparse.Namespace, _: CoordinatorConfiguration) -> None:
@@ -259,6 +271,8 @@ _VERBS: Mapping[str, Verb] = {
     "pause": _pause,
     "resume": _pause,
     "rollback": _roll_back,
+    "aggregate": _aggregate,
+    "refine": _refine,
     "renew": _renew,
     "remove": _remove,
     "evaluate": _evaluate,

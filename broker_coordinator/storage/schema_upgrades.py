@@ -1,11 +1,12 @@
 """Which schema a database has: it is made where there is none, brought up to date, or refused."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from sqlalchemy import Column, Connection, insert, inspect, select, update
 from sqlalchemy.schema import CreateColumn, CreateTable
 
-from broker_coordinator.storage.schema import SCHEMA, helpers, invitations, metadata, restores, schema_number
+from broker_coordinator.storage.schema import SCHEMA, helpers, invitations, metadata, restores, schema_number, tasks
 from fleet_protocol.errors import ConfigurationError
 
 MAX_SHOWN_TABLES = 5
@@ -74,10 +75,15 @@ def _from_10(connection: Connection) -> None:
     connection.execute(CreateTable(helpers))
 
 
-def _add_column(connection: Connection, column: Column[bytes]) -> None:
+def _from_11(connection: Connection) -> None:
+    for column in (tasks.c.wanted_version, tasks.c.solved_first, tasks.c.solved_last):
+        _add_column(connection, column)
+
+
+def _add_column(connection: Connection, column: Column[Any]) -> None:
     definition = CreateColumn(column).compile(dialect=connection.dialect)
     connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}")
 
 
-_UPGRADES: Mapping[int, Callable[[Connection], None]] = {9: _from_9, 10: _from_10}
+_UPGRADES: Mapping[int, Callable[[Connection], None]] = {9: _from_9, 10: _from_10, 11: _from_11}
 """By the schema that is there, what makes it the next one."""

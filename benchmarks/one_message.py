@@ -7,12 +7,12 @@ its last line.
 parts with a restart after each, against the ridge regression of all samples together (numpy's least squares): the
 largest difference relative to the largest weight, also in the opposite order, and after ten devices were forgotten,
 against the regression of the samples of the others. There is no bound on claimed samples in it: `exceed` counts the
-devices that the usual one would bind. `heads`: accuracy on the test set of each solver and precision for 30 devices with one speaker and
-three digits each, and the bytes of their largest signed message. `rounds`: the same head trained in rounds, every device
-from the same version, by the shipped training, codec and aggregation, dense and with the shipped compression; each with
-the learning rate of `RATES` that does best on the test set in the first rounds. Bytes are of signed updates alone.
-`refined`: such rounds that go on from a solved head, at each rate. `averaged_accuracy`: the mean of heads that every
-device trained alone.
+devices that the usual one would bind. `heads`: accuracy on the test set of each solver and precision for 30 devices
+with one speaker and three digits each, and the bytes of their largest signed message. `rounds`: the same head trained
+in rounds, every device from the same version, by the shipped training, codec and aggregation, dense and with the
+shipped compression; each with the learning rate of `RATES` that does best on the test set in the first rounds. Bytes
+are of signed updates alone. `refined`: such rounds that go on from a solved head, at each rate. `averaged_accuracy`:
+the mean of heads that every device trained alone.
 """
 
 import argparse

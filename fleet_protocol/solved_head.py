@@ -42,9 +42,9 @@ class SolvedHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     largest_feature: Annotated[float, msgspec.Meta(gt=0, le=1e6)] = 1000.0
     """The largest magnitude of a feature. A device with a larger one sends nothing, and statistics that tell of larger
     ones are refused."""
-    most_times_median: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 10.0
+    most_times_median: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 3.0
     """A device counts as at most so many times the samples of the usual one, which is the median of all devices'
-    samples, whatever it says; 0: as all that it says. Below that, no bit of the head depends on it."""
+    samples, whatever it says; 0: as all that it says. Where none has more, no bit of the head depends on it."""
     send_again: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.05
     """A device sends again once its sums of features have moved by this share of their norm; 0: once anything has."""
     longest_wait_seconds: Annotated[float, msgspec.Meta(gt=0, le=7 * 24 * 3600)] = 60.0

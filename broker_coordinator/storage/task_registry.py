@@ -31,8 +31,8 @@ class StoredTask:
     """A task by its name; `bundle` is the SHA-256 of its `task.json`, whose own version is `first_version`.
 
     Devices follow a higher `generation` whatever version they know. Of one that is `removed`, nothing else is left.
-    The version `wanted_version` is made of what waits, even of too few. Where rounds went on from a solved head, its versions
-    were `solved_first` to `solved_last`.
+    The version `wanted_version` is made of what waits, even of too few. Where rounds went on from a solved head, its
+    versions were `solved_first` to `solved_last`.
     """
 
     name: str

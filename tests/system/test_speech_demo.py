@@ -1,14 +1,8 @@
-"""`edgeflock demo --speech`: what it needs, and its run with a bundle that is small enough to export in a test."""
+"""`edgeflock demo --speech` from end to end, with a bundle that is small enough to export in a test."""
 
-import subprocess
-import sys
 from pathlib import Path
 
-import pytest
-
-from tests.support.process import environment
 from tests.support.random_features import export_random_features
-from tests.support.waiting import DEADLINE_SECONDS
 from workbench.data.digits import split_digits
 from workbench.demo.demo_kind import DemoKind
 from workbench.demo.run import DemoOptions, run_demo
@@ -42,18 +36,3 @@ async def test_fleet_that_speaks_once_ends_with_a_version_of_all_and_is_shown_be
     page = render_report(history)
     for words in ("One message beside rounds", "to tell spoken words apart", "said by a machine", "<td>20 rounds</td>"):
         assert words in page
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (("--speech", "--split"), "--split and --speech are two demos"),
-        (("--data-dir", "."), "--data-dir is for --speech"),
-    ],
-)
-def test_options_that_contradict_each_other_are_told_in_one_line(tmp_path: Path, options, words) -> None:
-    command = [sys.executable, "-P", "-m", "workbench.cli", "demo", "--out", str(tmp_path / "run"), *options]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False, env=environment()
-    )
-    assert (done.returncode, words in done.stderr, "Traceback" in done.stderr) == (2, True, False), done.stderr

@@ -19,7 +19,7 @@ from fleet_protocol.errors import ConfigurationError
 from workbench.data.recordings import DIGITS, Recording, read_sound
 
 PROGRAM = "espeak-ng"
-ACCENTS = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbclan")
+ACCENTS = ("en-us", "en-029", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbclan")
 VARIANTS = ("m1", "f1", "m2", "f2", "m3", "f3", "m4", "f4", "m5", "f5", "m7", "m6", "m8")
 """Of the voice, as espeak-ng names them."""
 MOST_SPEAKERS = len(ACCENTS) * len(VARIANTS)

@@ -121,6 +121,8 @@ def _pause(journal: Journal, options: argparse.Namespace, _: CoordinatorConfigur
 def _show(journal: Journal, options: argparse.Namespace, _: CoordinatorConfiguration) -> None:
     registry = TaskRegistry(journal.engine)
     row = _described(registry.task(options.task), journal)
+    if (solved := registry.task(options.task).solved_last) is not None:
+        row["refined_from"] = solved
     row |= scale_shown(journal.engine, registry.bundle(options.task).description)
     summaries = journal.overview.version_summaries(options.task, options.last)
     outcomes = journal.overview.last_outcomes(options.task, OUTCOMES_LOOKED_AT)

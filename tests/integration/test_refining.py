@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.aggregation.solved_heads import refined
 from broker_coordinator.commands.refine import refine
 from broker_coordinator.storage.task_registry import TaskRegistry
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.codec import read_weights, write_weights
 from fleet_protocol.errors import ConfigurationError, Reason
-from fleet_protocol.kinds import FEATURE_STATISTICS, Manifest, Outcome
+from fleet_protocol.kinds import FEATURE_STATISTICS, UPDATE, Manifest, Outcome
 from fleet_protocol.solved_head import SolvedHead
 from tests.support.bench import Bench
 from tests.support.bundles import PARAMETERS, TASK, write_bundle
@@ -122,6 +123,23 @@ def test_device_that_was_forgotten_before_is_not_in_the_head(bench, tmp_path, ca
 
 def head_of_second() -> np.ndarray:
     return head_of([SAMPLES[1]], HEAD).flat()
+
+
+def test_retention_drops_what_devices_said_of_their_features_too(tmp_path):
+    bundle = write_bundle(tmp_path / "bundle", aggregation=PLAN, solved_head=HEAD)
+    bench = Bench(tmp_path / "one.db", bundle, retention=Retention(1, 0, envelopes=1))
+    for place in (0, 1):
+        bench.handle(DEVICES[place], DEVICES[place].enrolment())
+        bench.handle(DEVICES[place], SAMPLES[place].message(DEVICES[place], 1, 4, HEAD))
+    bench.make_versions()
+    assert all(row.envelope for row in bench.journal.payloads(TASK))
+    refine(bench.journal, TASK)
+    bench.make_versions()
+    for place in (0, 1):
+        bench.handle(DEVICES[place], DEVICES[place].update(2, base_version=2, generation=1))
+    bench.make_versions()
+    kept = {row.kind for row in bench.journal.payloads(TASK) if row.envelope}
+    assert kept == {UPDATE.number}
 
 
 def test_task_goes_back_to_statistics_by_its_own_bundle(bench, tmp_path, capsys):

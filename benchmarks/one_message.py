@@ -11,8 +11,7 @@ devices that the usual one would bind. `heads`: accuracy on the test set of each
 with one speaker and three digits each, and the bytes of their largest signed message. `rounds`: the same head trained
 in rounds, every device from the same version, by the shipped training, codec and aggregation, dense and with the
 shipped compression; each with the learning rate of `RATES` that does best on the test set in the first rounds. Bytes
-are of signed updates alone. `refined`: such rounds that go on from a solved head, at each rate. `averaged_accuracy`:
-the mean of heads that every device trained alone.
+are of signed updates alone. `averaged_accuracy`: the mean of heads that every device trained alone.
 """
 
 import argparse
@@ -50,8 +49,6 @@ HEADS = [
 ]
 FORGOTTEN = 10
 PARTS = 4
-REFINING_RATES = (0.0003, 0.001, 0.003, 0.01)
-REFINING_ROUNDS = 20
 ALONE = 20
 """Rounds."""
 TRAINED = {"dense": UpdatePlan(1.0, quantisation="float32", selection="dense"), "compressed": UpdatePlan(0.1)}
@@ -99,33 +96,21 @@ def _difference(found: FloatVector, wanted: NDArray[np.float64]) -> float:
     return float(f"{np.abs(found - wanted).max() / np.abs(wanted).max():.2g}")
 
 
-def head(
-    data: SpokenDigits, bundle: Bundle, plan: SolvedHead, runner: BundleRunner
-) -> tuple[dict[str, object], FloatVector]:
-    """Accuracy and bytes of one solver, and its weights."""
+def head(data: SpokenDigits, bundle: Bundle, plan: SolvedHead, runner: BundleRunner) -> dict[str, object]:
+    """Accuracy and bytes of one solver."""
     rows = one_speaker_three_digits(data)
     solved = with_head(bundle, plan, buffer_size=len(rows))
     messages = {f"d{n:04}": statistics_message(f"d{n:04}", data.take(part), solved) for n, part in enumerate(rows)}
     with tempfile.TemporaryDirectory() as folder:
         weights = HeadFleet(Path(folder), solved).send(messages, parts=1)
     evaluation = runner.evaluate_features(weights, data.test)
-    row: dict[str, object] = {
+    return {
         "solver": plan.solver,
         "precision": plan.precision,
         "accuracy": round(float(evaluation.accuracy or 0), 4),
         "message_bytes": max(map(len, messages.values())),
         "bytes_of_all": sum(map(len, messages.values())),
     }
-    return row, weights
-
-
-def refined(contest: Contest, row: dict[str, object], weights: FloatVector) -> dict[str, object]:
-    """What rounds make of a solved head, as after `tasks refine`: at each learning rate, after 5 and 20 rounds."""
-    after = {}
-    for rate in REFINING_RATES:
-        found = contest.rounds(TRAINED["compressed"], REFINING_ROUNDS, (rate,), weights).accuracies
-        after[f"{rate:g}"] = {"5": round(found[4], 4), "20": round(found[-1], 4)}
-    return {"solver": row["solver"], "precision": row["precision"], "solved": row["accuracy"], "after": after}
 
 
 def main() -> None:
@@ -146,14 +131,12 @@ def main() -> None:
             for skew in ("iid", "dirichlet_0.1", "one_class"):
                 identities.append(identity(data, bundle, devices, skew))
                 print(json.dumps(identities[-1]), flush=True)
-        solved = [head(data, bundle, plan, runner) for plan in HEADS]
-        heads = [row for row, _ in solved]
+        heads = [head(data, bundle, plan, runner) for plan in HEADS]
         print(json.dumps(heads), flush=True)
         count, rates = (20, RATES[1:2]) if arguments.quick else (200, RATES)
         parts = [data.take(part) for part in one_speaker_three_digits(data)]
         contest = Contest(bundle, Path(folder), parts, data.test)
         rounds = {name: contest.rounds(plan, count, rates) for name, plan in TRAINED.items()}
-        refinements = [refined(contest, row, weights) for row, weights in solved if row["precision"] == "float32"]
         averaged = contest.averaged(TRAINED["dense"], ALONE, rounds["dense"].learning_rate)
     for each in heads:
         accuracy = float(str(each["accuracy"]))
@@ -165,7 +148,6 @@ def main() -> None:
                 "largest_difference": max(float(str(each["difference"])) for each in identities),
                 "heads": heads,
                 "rounds": {name: result.summary() for name, result in rounds.items()},
-                "refined": refinements,
                 "averaged_accuracy": round(averaged, 4),
                 "wall_seconds": round(time.monotonic() - started),
             }

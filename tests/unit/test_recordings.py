@@ -60,16 +60,26 @@ def test_file_that_is_no_recording_is_told_in_words(tmp_path, name, content, wor
 
 
 @pytest.mark.parametrize(
-    ("sound", "size", "words"),
+    ("sound", "size", "rate", "words"),
     [
-        (np.zeros(0, "<i2"), 2, "16 bits, 0.0 s; a recording has 16 bits and at most 10 s"),
-        (np.zeros(11 * RATE, "<i2"), 2, "16 bits, 11.0 s"),
-        (np.zeros(100, "u1"), 1, "8 bits"),
-        (np.zeros(100, "<i4"), 4, "32 bits"),
+        (
+            np.zeros(0, "<i2"),
+            2,
+            RATE,
+            "0 values of 16 bits at 8000 Hz; a recording has 16 bits, 4 to 192 kHz, and at most",
+        ),
+        (np.zeros(11 * RATE, "<i2"), 2, RATE, "88000 values of 16 bits"),
+        (np.zeros(100, "u1"), 1, RATE, "100 values of 8 bits"),
+        (np.zeros(100, "<i4"), 4, RATE, "100 values of 32 bits"),
+        (np.zeros(100, "<i2"), 2, 0, "at 0 Hz"),
+        (np.zeros(100, "<i2"), 2, 2**32 - 1, "at 4294967295 Hz"),
     ],
 )
-def test_sound_of_another_size_or_length_is_refused_with_what_a_recording_has(tmp_path, sound, size, words):
+def test_sound_of_another_size_rate_or_length_is_refused_with_what_a_recording_has(tmp_path, sound, size, rate, words):
     write(tmp_path / "seven_anna_3.wav", sound, size=size)
+    with (tmp_path / "seven_anna_3.wav").open("r+b") as file:
+        file.seek(24)  # of the header
+        file.write(rate.to_bytes(4, "little"))
     with pytest.raises(ConfigurationError, match=words):
         read_recordings(tmp_path)
 

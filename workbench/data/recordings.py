@@ -23,10 +23,13 @@ from workbench.recipe_folder import find_recipe
 RECIPE = "speech_commands"
 WORDS = 10
 """That the recipe tells apart."""
+MOST_TAKES = 10
+"""Of a word by a speaker: more would only make a demo longer."""
 HELD_OUT_EVERY = 5
 """Of the takes of each word and speaker."""
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 NAME = re.compile(r"(?P<word>[^_]+)_(?P<speaker>[^_]+)_(?P<take>[0-9]{1,9})")
+RATES_HZ = range(4_000, 192_001)
 LONGEST_SECONDS = 10.0
 """Of a recording: what is longer is no spoken word."""
 
@@ -70,10 +73,10 @@ def read_sound(file: Path) -> tuple[NDArray[np.int16], int]:
     try:
         with wave.open(str(file)) as source:
             channels, size, rate, frames = source.getparams()[:4]
-            if size != 2 or not 0 < frames <= LONGEST_SECONDS * rate:
+            if size != 2 or rate not in RATES_HZ or not 0 < frames <= LONGEST_SECONDS * rate:
                 raise ConfigurationError(
-                    f"{file}: {8 * size} bits, {frames / rate:.1f} s; a recording has 16 bits and at most"
-                    f" {LONGEST_SECONDS:g} s"
+                    f"{file}: {frames} values of {8 * size} bits at {rate} Hz; a recording has 16 bits, 4 to 192 kHz, and"
+                    f" at most {LONGEST_SECONDS:g} s"
                 )
             sound = np.frombuffer(source.readframes(frames), "<i2")
     except OSError as error:
@@ -126,7 +129,9 @@ def one_speaker_each(recordings: Sequence[Recording], devices: int) -> FleetData
 
 
 def _takes(recordings: Iterable[Recording], speaker: str, *, held_out: bool) -> list[Recording]:
-    """Those of one speaker that are held out, the first and every fifth of a word; or the others."""
+    """Of the first `MOST_TAKES` of each word by one speaker, those that are held out, the first and every fifth; or the
+    others.
+    """
     by_word: dict[str, list[Recording]] = defaultdict(list)
     for each in sorted(recordings, key=lambda each: (each.word, each.take)):
         if each.speaker == speaker:
@@ -134,7 +139,7 @@ def _takes(recordings: Iterable[Recording], speaker: str, *, held_out: bool) -> 
     return [
         each
         for of_word in by_word.values()
-        for place, each in enumerate(of_word)
+        for place, each in enumerate(of_word[:MOST_TAKES])
         if (place % HELD_OUT_EVERY == 0) == held_out
     ]
 

@@ -48,7 +48,7 @@ def show_demo(agents: int, seed: int, out: Path, broker: str, kind: DemoKind = P
 def show_run(headline: str, out: Path, run: Callable[[Show], Coroutine[None, None, RunHistory]]) -> None:
     """Run a fleet, show it, and write its `summary.json` and `report.html` into `out`, which exists by then."""
     console = Console()
-    console.print(headline, highlight=False)
+    console.print(headline, highlight=False, markup=False, soft_wrap=True)
     with _live_view(console) as view:
         history = asyncio.run(run(view.show))
     (out / "summary.json").write_bytes(msgspec.json.format(msgspec.json.encode(history.summary), indent=2) + b"\n")

@@ -1,6 +1,6 @@
 """Heads from one message of each device, on spoken digits.
 
-`python -m benchmarks.one_message --data-dir FOLDER [--quick]`, after `make speech-embedding`, prints one JSON object as
+`python -m benchmarks.one_message --data-dir FOLDER [--quick | --heads]`, after `make speech-embedding`, prints one JSON object as
 its last line.
 
 `identity`: the head that the shipped coordinator makes of the messages of 10 to 1,000 devices, in float64, in several
@@ -117,6 +117,7 @@ def main() -> None:
     """Export, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True, help="folder with spoken_digits/recordings.npz")
+    parser.add_argument("--heads", action="store_true", help="the accuracy of each solver and precision alone")
     parser.add_argument("--quick", action="store_true", help="at most 100 devices, 20 rounds, one learning rate")
     arguments = parser.parse_args()
     started = time.monotonic()
@@ -125,6 +126,9 @@ def main() -> None:
         bundle = load_bundle(Path(folder))
         runner = BundleRunner(bundle.description, bundle.files)
         data = read_spoken_digits(arguments.data_dir, runner)
+        if arguments.heads:
+            print(json.dumps({"heads": [head(data, bundle, plan, runner) for plan in HEADS]}))
+            return
         sizes = (10, 100) if arguments.quick else (10, 100, 1000)
         identities = []
         for devices in sizes:

@@ -75,8 +75,8 @@ def read_sound(file: Path) -> tuple[NDArray[np.int16], int]:
             channels, size, rate, frames = source.getparams()[:4]
             if size != 2 or rate not in RATES_HZ or not 0 < frames <= LONGEST_SECONDS * rate:
                 raise ConfigurationError(
-                    f"{file}: {frames} values of {8 * size} bits at {rate} Hz; a recording has 16 bits, 4 to 192 kHz, and"
-                    f" at most {LONGEST_SECONDS:g} s"
+                    f"{file}: {frames} values of {8 * size} bits at {rate} Hz; a recording has 16 bits, 4 to 192 kHz,"
+                    f" and at most {LONGEST_SECONDS:g} s"
                 )
             sound = np.frombuffer(source.readframes(frames), "<i2")
     except OSError as error:

@@ -11,7 +11,7 @@ from workbench.report import svg_plots
 from workbench.report.helped_devices import RELAYED_HINT, cells, relayed_table
 from workbench.report.history import AccuracyPoint, DeviceRow, RunHistory, Subject, Summary, Totals
 from workbench.report.labels import bytes_label, duration_label, percent_label
-from workbench.report.one_message import BESIDE_ROUNDS_HINT, beside_rounds
+from workbench.report.one_message import BESIDE_ROUNDS_HINT, SOLVED_HINT, SPOKEN_HINT, beside_rounds
 from workbench.report.svg_plots import (
     Axis,
     Bar,
@@ -71,7 +71,7 @@ Staleness counts how many: <b>0</b> is an update to the newest version. Late upd
 only weigh less, so a slow or sleepy device still counts and nobody waits for it."""
 DEVICES_HINT = """Every row is a device, every cell a digit from 0 to 9: the stronger the colour, the more
 samples of that digit the device has seen. <b>An empty cell is a digit it never saw</b>; what the shared model
-knows about that one comes from the others. Samples stay where they are: {travels} travel."""
+knows about that one comes from the others. Samples stay where they are: only changes to the model travel."""
 STOPPED_EARLY = '<p class="notice">The run was stopped early (Ctrl-C): not all samples were used.</p>\n'
 
 
@@ -88,7 +88,8 @@ class KeyFigure:
 def render_report(history: RunHistory) -> str:
     """The whole page as HTML; complete also for a run that was stopped before its first version."""
     summary = history.summary
-    sections = [_section("How fast it learned", _accuracy_over_time(history), TIME_HINT)]
+    time_hint, devices_hint = (SOLVED_HINT, SPOKEN_HINT) if summary.rounds else (TIME_HINT, DEVICES_HINT)
+    sections = [_section("How fast it learned", _accuracy_over_time(history), time_hint)]
     if summary.rounds:
         sections.append(_section("One message beside rounds", beside_rounds(summary), BESIDE_ROUNDS_HINT))
     else:
@@ -96,9 +97,7 @@ def render_report(history: RunHistory) -> str:
             _section("What it cost in traffic", _accuracy_over_bytes(history.accuracy), BYTES_HINT),
             _section("How fresh the updates were", _staleness_histogram(history.staleness), STALENESS_HINT),
         ]
-    travels = "only means of features" if summary.rounds else "only changes to the model"
-    hint = DEVICES_HINT.format(travels=travels)
-    sections.append(_section("What each device saw and did", _device_table(history.devices), hint))
+    sections.append(_section("What each device saw and did", _device_table(history.devices), devices_hint))
     if history.helpers:
         sections.append(_section("What devices left to their helper", relayed_table(history), RELAYED_HINT))
     return (

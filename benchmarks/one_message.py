@@ -1,7 +1,7 @@
 """Heads from one message of each device, on spoken digits.
 
-`python -m benchmarks.one_message --data-dir FOLDER [--quick | --heads]`, after `make speech-embedding`, prints one JSON object as
-its last line.
+`python -m benchmarks.one_message --data-dir FOLDER [--quick | --heads]`, after `make speech-embedding`, prints one
+JSON object as its last line.
 
 `identity`: the head that the shipped coordinator makes of the messages of 10 to 1,000 devices, in float64, in several
 parts with a restart after each, against the ridge regression of all samples together (numpy's least squares): the

@@ -12,9 +12,10 @@ SHOWN_ROUNDS = (1, 2, 5, 10, 20)
 MAX_TICKS = 8
 BESIDE_ROUNDS_HINT = """The single dot is what really travelled: each device has said once how the features of its
 samples are distributed, and the last layer follows from that by arithmetic. The curve is the same layer trained in
-rounds, of which each takes an update of every device: computed on this machine after the run, on the same samples, with
-the shipped training, packing and averaging, and the learning rate of the recipe. Bytes are those of signed messages; what devices
-download in each round is not counted. <b>Further left is cheaper</b>; the axis is logarithmic."""
+rounds, of which each takes an update of every device: computed on this machine after the run, on the same samples,
+with the shipped training, packing and averaging, and the learning rate of the recipe. Bytes are those of signed
+messages; what devices download in each round is not counted. <b>Further left is cheaper</b>; the axis is
+logarithmic."""
 
 SPOKEN_HINT = """Every row is a device with one speaker, every cell a word: the stronger the colour, the more recordings
 of that word the device has. Recordings stay where they are: only the means of their features travel."""

@@ -19,7 +19,7 @@ def inputs_from_picture(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
     if picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
         raise ValueError(f"a picture is [height, width, 3] or [height, width], not {list(picture.shape)}")
     rows = _resized(picture.astype(np.float32) / 255, axis=0)
-    return _resized(rows, axis=1).transpose(2, 0, 1).astype(np.float32)
+    return _resized(rows, axis=1).transpose(2, 0, 1).clip(0, 1).astype(np.float32)
 
 
 def _resized(picture: NDArray[np.float32], axis: int) -> NDArray[np.float32]:

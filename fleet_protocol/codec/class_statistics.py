@@ -153,7 +153,7 @@ def _write_block(numbers: Table, precision: Precision) -> bytes:
     exponent = min(MAX_EXPONENT, max(MIN_EXPONENT, math.frexp(largest)[1]))
     shares = np.ldexp(numbers, -exponent)
     if precision in WHOLE:
-        shares = np.rint(shares * WHOLE[precision])
+        shares = np.rint(shares * WHOLE[precision]).clip(-WHOLE[precision], WHOLE[precision])
     return exponent.to_bytes(1, "big", signed=True) + shares.astype(WIRE_TYPES[precision]).tobytes()
 
 
